@@ -141,6 +141,13 @@ sub beside {
     return $pid;
 }
 
+# Go on in a child, and wait for it; true for the parent then.
+sub in_child {
+    my $pid = fork or return;
+    waitpid($pid, 0);
+    return 1;
+}
+
 # In a child by clone(2) or clone3(2) with more flags.
 sub cloned {
     my ($flags, $way) = @_;

@@ -9,9 +9,9 @@ import platform
 import random
 
 import pytest
-from hypothesis import HealthCheck, given, note, seed, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from namespace_attacks import NAMESPACES, WAYS, at_once, put_together, selection
+from namespace_attacks import NAMESPACES, PIVOTING, UNMOUNTING, WAYS, Attack, at_once, put_together, selection
 from namespace_box import Judge, bring_tools, git_of_owner, make_many, run_attacks
 from wall_box import CODE, OWNER, kept_container, new_box
 
@@ -99,24 +99,31 @@ def test_each_attack_is_held_in_a_fresh_container(box, attack, user):
 
 # -- Random sequences
 
-STEPS = {
+STANDING = {
     "stand in the Git folder": 'chdir "$T/.git"; ',
     "stand at the top": "chdir $T; ",
     "open a descriptor": '$FD = folder("$T/.git"); ',
     "open one of the top": "$TOP = folder($T); ",
     "leave a process behind": "stay_behind(); ",
+}
+ENTERING = {
     "send it to a child": (
         "socketpair(my $a, my $b, AF_UNIX, SOCK_STREAM, 0); send_descriptor($a, $FD // folder('.')); "
-        "return if fork; $FD = receive_descriptor($b); "
+        "return if in_child(); $FD = receive_descriptor($b); "
     ),
-    "have a child": "return if fork; ",
+    "have a child": "return if in_child(); ",
     "unshare": "unshare(); ",
     "have it private": "forget(); ",
     "have it a slave": "forget('/', REC | SLAVE); ",
     "become root of its own": "new_user(); ",
+    "become root of its own, and unshare": "new_user(); unshare(); ",
+    "become root of its own, unshare, and have it private": "new_user(); unshare(); forget(); ",
     "become root of many": "new_user(1); ",
     "unshare all in one": "unshare(NEWUSER | NEWNS); ",
     "clone": "cloned(NEWNS, 'clone'); ",
+}
+LETTING_GO = {way: f"{{ {code} }} " for way, code in WAYS.items()}
+PLANTING = {
     "exchange": (
         'my $g = folder("$T/.git"); rename_at($g, "config", $g, "HEAD", EXCHANGE); '
         'rename_at($g, "config", $g, "HEAD", EXCHANGE); '
@@ -124,12 +131,30 @@ STEPS = {
     "rename the folder": "rename '.git', 'g'; plant('g'); rename 'g', '.git'; ",
     "plant here": "plant_at(folder('.')); ",
     "plant by the path": 'plant("$T/.git"); ',
-    "plant by the descriptor": "plant_at($FD); ",
-    "plant by io_uring": "plant_by_ring($FD); ",
-    "replace the folder": "replace_git($TOP); ",
+    "plant by the descriptor": "plant_at($FD) if defined $FD; ",
+    "plant by io_uring": "plant_by_ring($FD) if defined $FD; ",
+    "replace the folder": "replace_git($TOP) if defined $TOP; ",
     "plant by another's root": "plant_at(call('openat', $PROC, path(\"$HOLDER/root$T/.git\"), 0, 0)); ",
-    **{way: f"{{ {code} }} " for way, code in WAYS.items()},
 }
+STEPS = {**STANDING, **ENTERING, **LETTING_GO, **PLANTING}
+
+
+def some(steps, least, most):
+    return st.lists(st.sampled_from(sorted(steps)), min_size=least, max_size=most)
+
+
+# Any steps, or those of each kind in the order in which they can make an attack.
+SEQUENCES = st.one_of(
+    some(STEPS, 2, 9),
+    st.builds(
+        lambda *parts: [step for part in parts for step in part],
+        some(STANDING, 1, 3), some(ENTERING, 0, 2), some([*UNMOUNTING, *PIVOTING], 1, 3), some(PLANTING, 1, 4),
+    ),
+)  # fmt: skip
+
+
+def code_of(steps):
+    return "our $TOP; " + "".join(STEPS[step] for step in steps)
 
 
 @pytest.fixture(scope="module")
@@ -139,27 +164,44 @@ def shared(bed):
         yield box, name, Judge(box.root)
 
 
+def by_chance(batches):
+    """Have a function get lists of sequences, and print the seed.
+
+    What once went wrong stays so in its container, so no smaller case is sought.
+    """
+    chosen = random.SystemRandom().randrange(2**32)
+    print(f"the seed is {chosen}")
+    phases = [Phase.generate]
+    how = settings(max_examples=batches, phases=phases, suppress_health_check=list(HealthCheck), database=None)
+    return lambda test: seed(chosen)(how(given(st.lists(SEQUENCES, min_size=5, max_size=20))(test)))()
+
+
 @pytest.mark.nightly
 @BOTH
 def test_no_sequence_of_steps_gets_around_the_seals(shared, user):
     box, name, judge = shared
-    chosen = random.SystemRandom().randrange(2**32)
 
-    # What goes wrong stays wrong, so there is nothing to shrink by; the seed and the steps are printed.
-    @seed(chosen)
-    @settings(max_examples=60, suppress_health_check=list(HealthCheck), database=None, print_blob=True)
-    @given(st.lists(st.lists(st.sampled_from(sorted(STEPS)), min_size=2, max_size=9), min_size=5, max_size=20))
+    @by_chance(60)
     def try_them(sequences):
-        note(f"seed {chosen}")
         lines = [
-            (number, "/workspace", judge.command(number), "our $TOP; " + "".join(STEPS[step] for step in steps))
-            for number, steps in enumerate(sequences)
+            (number, "/workspace", judge.command(number), code_of(steps)) for number, steps in enumerate(sequences)
         ]
         run_attacks(box, name, lines, user)
         assert [sequences[number] for number in judge.ran()] == []
         assert judge.changed() == set()
 
-    try_them()
+
+@pytest.mark.nightly
+@BOTH
+def test_such_sequences_get_around_them_where_no_call_is_denied(box, user):
+    sequences = []
+
+    @by_chance(20)
+    def collect(found):
+        sequences.extend(found)
+
+    attacks = [Attack(str(number), code_of(steps), frozenset()) for number, steps in enumerate(sequences[:200])]
+    assert those_that_fall(box, attacks, user)
 
 
 # -- A repository of the agent's own at the top
