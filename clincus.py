@@ -3174,6 +3174,7 @@ def locked_protection(
                 "owner": folder.uid,
                 "group": folder.gid,
                 "readonly": folder.readonly or within is None,
+                "pins": [one.target[len(folder.target) + 1 :] for one in folders if is_mounted_in(one, folder)],
                 "protect": (within or {}) if folder.is_folder else {},
             }
             for folder, within in trees
@@ -3197,6 +3198,11 @@ def locked_protection(
         known = "is on another host" if is_far else f"belongs to {whose}"
         notes = [f"The folder {known}: no program in the container can set the {bits} bit", *notes]
     return Protection(level, config, {}, note="; ".join(notes))
+
+
+def is_mounted_in(folder: HostFolder, other: HostFolder) -> bool:
+    """Whether a folder is mounted somewhere in another one."""
+    return folder.is_folder and folder.target != other.target and path_inside(folder.target, other.target)
 
 
 def raw_lxc(host: ProtectionSupport, lines: Sequence[str]) -> str:
@@ -4258,6 +4264,14 @@ OUR_DEVICE = r"workspace|mount-\d+|protect-.*-[0-9a-f]{6}|root"
 OWNED_KEYS = ("limits.", "raw.", "security.", "boot.", *(LABEL + label for label in ("devices", "warnings", *LABELS)))
 
 
+def foreign_devices(instance: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The devices of an instance that no start of ours gave it: a person's own, and those of its profiles."""
+    label = instance["config"].get(LABEL + "devices")
+    every = instance.get("expanded_devices") or instance["devices"]
+    ours = label.split() if label else [name for name in every if re.fullmatch(OUR_DEVICE, name)]
+    return {name: device for name, device in every.items() if name not in ours}
+
+
 def redescribe_instance(instance: Mapping[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
     """An existing instance with today's description in place of the one it was created with (for PUT).
 
@@ -4352,7 +4366,7 @@ class Containers:
 
         def describe() -> dict[str, Any]:
             nonlocal session
-            session, description = self._describe(session, launch, exposed)
+            session, description = self._describe(session, launch, exposed, before)
             return description
 
         try:
@@ -4464,12 +4478,16 @@ class Containers:
             self.incus.update(name, instance_put(found, config, before["devices"]))
             return
 
-    def _describe(self, session: Session, launch: Launch, exposed: str) -> tuple[Session, dict[str, Any]]:
+    def _describe(
+        self, session: Session, launch: Launch, exposed: str, before: Mapping[str, Any] | None
+    ) -> tuple[Session, dict[str, Any]]:
         """The instance description for a start now, and the session with its protection and warnings."""
         project, reason = self.incus.project, self.unlockable.get(launch.draft.workspace)
         if project not in self.support:
             self.support[project] = protection_support(self.incus)
         support = self.support[project]
+        if before is not None:
+            support = support._replace(profile_folders=tuple(disk_sources(foreign_devices(before).values())))
         if reason:  # without id maps on the workspace's file system, a disk device has none either
             shift = support.shift and NO_ID_MAPS not in reason
             support = support._replace(reason=reason, shift=shift, takes_hooks=not support.reason)

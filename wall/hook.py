@@ -22,6 +22,7 @@ changing paths at any moment. The plan is a JSON object, packed by zlib and base
                    Clincus runs on another host and cannot see the folder: then the uid that it has now
         group      its gid, likewise
         readonly   whether nothing in it can be changed
+        pins       folders in it that keep their place, as another tree is mounted there
         protect    pattern of protected paths: the text of the file that stands in for an absent one, null for a folder,
                    false if nothing does: it is left alone unless it is a file or a folder that no link leads to
 """
@@ -435,6 +436,8 @@ class Tree:
             stand_in = paths[path]
             if stand_in is not False:
                 self._protect_path(path, stand_in)
+        for path in self.plan["pins"]:
+            self._pin(path)
         strict = set(self.mounts)
         for path in in_order:
             if paths[path] is False and self._is_plain(path):
@@ -450,6 +453,18 @@ class Tree:
                 sealed = bool(os.fstatvfs(descriptor).f_flag & os.ST_RDONLY)
                 if mount_id(descriptor) != number or (readonly and not sealed):
                     raise WallError(words)
+
+    def _pin(self, path: str) -> None:
+        """Keep a folder where it is, and what is above it. Nobody then takes what is mounted there away with it."""
+        for part in accumulate(path.split("/"), "{}/{}".format):
+            if part in self.mounts and self.mounts[part][1]:
+                return
+            here = self._open_or_make(part, None)
+            if here is None:
+                return
+            with closing_descriptor(here[0]) as descriptor:
+                if part not in self.mounts:
+                    self._cover(part, descriptor, readonly=False)
 
     def file_with_another_name(self) -> str:
         """A sealed file that has a second hard link, by which it could be written all the same; empty if none has."""
@@ -554,6 +569,9 @@ class Tree:
                     for part in accumulate(path.split("/"), "{}/{}".format):
                         texts.setdefault(part, None)
                     texts[path] = text
+        for path in self.plan.get("pins", ()):
+            for part in accumulate(path.split("/"), "{}/{}".format):
+                texts.setdefault(part, None)
         for path in sorted(texts, reverse=True):
             with suppress(OSError), closing_descriptor(self._open_folder(os.path.dirname(path))) as parent:
                 remove_placeholder(parent, os.path.basename(path), texts[path])

@@ -17,7 +17,7 @@ from tests.push_service import PushService
 EVIL = "[core]\n\tfsmonitor = false\n"
 # A program in a mount namespace in which the wall's mounts are not: a rename there takes the seal off everywhere.
 APART = """
-for stage in /run/clincus/*; do umount -l "$stage"; done
+for stage in /run/clincus/*; do umount -l "$stage" || :; done
 cd "$1" || exit 9
 """
 
