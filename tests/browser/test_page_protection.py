@@ -20,6 +20,16 @@ for stage in /run/clincus/*; do umount -l "$stage" || :; done
 cd "$1" && echo '# mine' >.git/evil && mv -f .git/evil .git/config
 """
 
+QUESTION = [
+    "─" * 40,
+    "Shall I commit this?",
+    "",
+    "❯ 1. Commit",
+    "  2. Keep on working",
+    "",
+    "Enter to select · Esc to cancel",
+]
+
 
 def break_seal(dashboard: Dashboard, session: dict[str, str]) -> None:
     """Take the seal off .git/config, once it is watched."""
@@ -78,3 +88,17 @@ def test_nested_containers_are_chosen_with_what_they_cost(dashboard):
     about = page.get_by_role("dialog", name="About my-app")
     expect(about).to_contain_text("security.nesting")
     expect(about).to_contain_text("Docker and Podman can run in it.")
+
+
+def test_what_appeared_and_runs_on_the_persons_machine_is_marked_and_named_before_a_stop(bed, dashboard, session_on):
+    session, page = session_on(), dashboard.page
+    dashboard.open_terminal(session)
+    bed.shell(session["id"], "cd /workspace && git init -q lib && git -C lib config core.fsmonitor 'touch /tmp/evil'")
+    bed.draw(session["id"], QUESTION)  # the turn ends
+    expect(page.get_by_title("1 thing appeared that can run on your machine")).to_be_visible()
+    page.get_by_role("main").get_by_role("button", name="Stop").last.click()
+    question = page.get_by_role("alertdialog", name="Stop my-app?")
+    expect(question).to_contain_text("1 thing appeared in the project that can run on your machine: lib")
+    question.get_by_role("button", name="Cancel").click()
+    dashboard.go(f"/sessions/{session['id']}/changes")
+    expect(page.get_by_role("main")).to_contain_text("touch /tmp/evil")
