@@ -27,10 +27,11 @@ export async function appearedWords(session: Session): Promise<string> {
   try {
     const { appeared } = await protectionOfSession(session.id);
     const named = few(appeared.map(({ path, when }) => `${printable(path)} ${printable(when)}`));
-    return `${what}: ${named}. Look at it before you use the folder.`;
+    if (named) return `${what}: ${named}. Look at it before you use the folder.`;
   } catch {
-    return `${what}: look at the session’s changes before you use the folder.`;
+    // It cannot be named now; the person is told that it is there.
   }
+  return `${what}: look at the session’s changes before you use the folder.`;
 }
 
 /** Lets a frozen session go on without the seals that came off, if the person agrees. */
