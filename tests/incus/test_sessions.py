@@ -253,13 +253,26 @@ def test_resuming_a_running_session_changes_nothing(bed, shared_server, shared_s
     assert guest(bed, shared_session, "pgrep -o tmux") == pid
 
 
-def test_a_session_says_whether_containers_can_run_in_it_and_keeps_the_choice(shared_server, workspace):
+def test_a_session_says_whether_containers_can_run_in_it_and_keeps_the_choice(bed, shared_server, workspace):
+    """What needs a mount namespace of its own does: a locked folder allows none, a choice costs the lock."""
     session = shared_server.create(workspace, nesting=True)
     path = f"/api/sessions/{session['id']}"
-    assert session["nesting"] is True
+    assert (session["nesting"], session["protection"]) == (True, "basic")
+    assert "security.nesting" in session["protection_note"]
     assert shared_server.delete(path).status == 204
-    assert shared_server.post(f"{path}/resume").json["nesting"] is True
-    assert shared_server.create(workspace, mode="clone")["nesting"] is True
+    again = shared_server.post(f"{path}/resume").json
+    assert (again["nesting"], again["protection"]) == (True, "basic")
+    bed.shell(session["id"], "unshare -m true", user=0)
+    clone = shared_server.create(workspace, mode="clone")
+    assert (clone["nesting"], clone["protection"]) == (True, "locked")
+    bed.shell(clone["id"], "unshare -m true", user=0)
+
+
+def test_a_locked_folder_says_that_no_containers_run_beside_it(bed, shared_server, shared_session):
+    session = shared_server.get(f"/api/sessions/{shared_session['id']}").json
+    assert (session["nesting"], session["protection"]) == (False, "locked")
+    said = bed.shell(session["id"], "unshare -m true 2>&1 || true", user=0)
+    assert said == "unshare: unshare failed: Operation not permitted\n"
 
 
 def create_at_once(server, workspace, count: int):
