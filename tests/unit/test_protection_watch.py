@@ -270,6 +270,31 @@ def test_a_break_freezes_first_and_puts_back(bench, how):
     assert bench.app.alarms[-1]["reason"] == "protection"
 
 
+def test_an_incus_that_does_not_answer_keeps_no_copy_from_being_put_back(bench):
+    bench.start()
+
+    def refuse(*_, **__):
+        raise clincus.IncusError("gone", 503)
+
+    bench.app.incus.run = bench.app.incus.instance = refuse
+    replace(bench.root / ".git/config")
+    wait_until(lambda: bench.changes, "the break to be noted")
+    assert (bench.root / ".git/config").read_text() == "[core]\n"
+    assert bench.guard.fields(bench.session)["protection"] == "broken"
+
+
+def test_what_is_replaced_again_after_the_freeze_is_put_back_again(bench):
+    bench.start()
+    replace(bench.root / ".git/config")
+    bench.await_broken()
+    wait_until(lambda: (bench.root / ".git/config").read_text() == "[core]\n", "the copy to be back")
+    bench.settle()
+    replace(bench.root / ".git/config")
+    wait_until(lambda: len([*bench.root.glob(".git/config.clincus-replaced-*")]) == 2, "the second one to be put aside")
+    wait_until((bench.root / ".git/config").exists, "the copy to be back")
+    assert (bench.root / ".git/config").read_text() == "[core]\n"
+
+
 EDITS = {
     "a file written in place": lambda root: (root / ".git/config").write_text("[user]\n"),
     "a new hook": lambda root: (root / ".git/hooks/two").write_text("true\n"),
