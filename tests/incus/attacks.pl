@@ -251,6 +251,7 @@ sub stay_behind {
 my (@left, @attacks);
 if (@ARGV) {
     ($T, $RUN, $FD, $HOLDER) = @ENV{qw(T RUN FD HOLDER)};
+    $FD = int $FD if defined $FD;
     $PROC = folder('/proc');
     eval shift;
     print STDERR $@ if $@;

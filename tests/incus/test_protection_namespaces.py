@@ -7,6 +7,8 @@ The same attacks are made where no system call is denied, to see that they are s
 import os
 import platform
 import random
+import subprocess
+from contextlib import suppress
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -14,6 +16,8 @@ from hypothesis import strategies as st
 from namespace_attacks import NAMESPACES, PIVOTING, UNMOUNTING, WAYS, Attack, at_once, put_together, selection
 from namespace_box import Judge, bring_tools, git_of_owner, make_many, run_attacks
 from wall_box import CODE, OWNER, kept_container, new_box
+
+import clincus
 
 BOTH = pytest.mark.parametrize("user", [CODE, 0], ids=["code", "root"])
 EACH_NAMESPACE = pytest.mark.parametrize("namespace", NAMESPACES)
@@ -202,6 +206,45 @@ def test_such_sequences_get_around_them_where_no_call_is_denied(box, user):
 
     attacks = [Attack(str(number), code_of(steps), frozenset()) for number, steps in enumerate(sequences[:200])]
     assert those_that_fall(box, attacks, user)
+
+
+# -- Subvolumes
+
+SUBVOLUME = """perl -e 'opendir(my $in, "/workspace/.git/modules"); my $name = pack("q a4088", 0, "x");
+    syscall(16, fileno($in), {}, $name)'
+"""
+CREATE, DESTROY = 0x5000940E, 0x5000940F  # BTRFS_IOC_SUBVOL_CREATE, BTRFS_IOC_SNAP_DESTROY
+
+
+@pytest.fixture
+def on_btrfs(box):
+    """The workspace on a file system where users may remove subvolumes."""
+    image, place = box.root.parent / "image", box.root.parent / "btrfs"
+    with open(image, "wb") as file:
+        file.truncate(300 << 20)
+    place.mkdir()
+    subprocess.run(["mkfs.btrfs", "-q", image], check=True)
+    subprocess.run(["mount", "-o", "loop,user_subvol_rm_allowed", image, place], check=True)
+    try:
+        subprocess.run(["cp", "-a", box.root, place / "work"], check=True)
+        box.root = place / "work"
+        yield box
+        box.delete(box.last)
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the number of ioctl(2) is that of x86_64")
+def test_a_sealed_folder_does_not_go_by_being_a_subvolume(on_btrfs):
+    name = on_btrfs.launch()
+    on_btrfs.run(name, SUBVOLUME.format(CREATE) + "mkdir .git/modules/x/hooks; echo good >.git/modules/x/config")
+    config = on_btrfs.root / ".git/modules/x/config"
+    assert config.parent.stat().st_ino == 256
+    with suppress(clincus.IncusError):  # it may be refused
+        on_btrfs.restart(name)
+        on_btrfs.run(name, SUBVOLUME.format(DESTROY) + "mkdir -p .git/modules/x; echo EVIL >.git/modules/x/config")
+    assert config.read_text() == "good\n"
 
 
 # -- A repository of the agent's own at the top
