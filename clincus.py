@@ -3350,7 +3350,7 @@ def protection_support(incus: Incus) -> ProtectionSupport:
         no_python: not python,
     }
     return ProtectionSupport(
-        reason=next((words for words, holds in obstacles.items() if holds), ""),
+        reason=next((words for words, holds in obstacles.items() if holds), "") or why_calls_stay(config),
         python=python,
         # Incus shifts no folder of a project that may mount some folders only (project/permissions.go), and the
         # kernel maps no ids on mounts of a file system that belongs to the host of our container.
@@ -3360,6 +3360,13 @@ def protection_support(incus: Incus) -> ProtectionSupport:
         profile_config={key: config[key] for key in ("raw.lxc", *SHARED_KEYS) if key in config},
         profile_folders=tuple(disk_sources(profile.get("devices", {}).values())),
     )
+
+
+def why_calls_stay(config: Mapping[str, str]) -> str:
+    """Why calls that a session denies would not be denied, by the keys of a profile; empty if they would."""
+    keys = [key for key in ("raw.seccomp", "security.syscalls.allow") if config.get(key)]
+    keys += re.findall(r"^\s*(lxc\.seccomp\.profile)", config.get("raw.lxc", ""), re.MULTILINE)
+    return f"A profile of Incus has {keys[0]}, which takes the place of the calls that a session denies" if keys else ""
 
 
 def disk_sources(devices: Iterable[Mapping[str, str]]) -> Iterator[tuple[str, bool]]:
@@ -3553,7 +3560,8 @@ def call_each(functions: Iterable[Callable[..., Any]], *arguments: object) -> li
     return found
 
 
-GUARDS = ("clone", "limits", "network")  # features without which a session would get more than a person wants it to
+# Features without which a session would get more than a person wants it to.
+GUARDS = ("clone", "limits", "network", "protection")
 
 
 def refuse_starts(feature: str, *_: object) -> None:
@@ -4487,7 +4495,12 @@ class Containers:
             self.support[project] = protection_support(self.incus)
         support = self.support[project]
         if before is not None:
-            support = support._replace(profile_folders=tuple(disk_sources(foreign_devices(before).values())))
+            profiles = {
+                key: value for key, value in before.get("expanded_config", {}).items() if key not in before["config"]
+            }
+            folders = tuple(disk_sources(foreign_devices(before).values()))
+            reason = reason or why_calls_stay(profiles)
+            support = support._replace(profile_folders=folders)
         if reason:  # without id maps on the workspace's file system, a disk device has none either
             shift = support.shift and NO_ID_MAPS not in reason
             support = support._replace(reason=reason, shift=shift, takes_hooks=not support.reason)

@@ -39,7 +39,7 @@ class Stage(NamedTuple):
     def of(cls, config: Mapping[str, str]) -> Stage | None:
         """The stage of an instance by its configuration; None for one that has none."""
         plan: dict[str, Any] = clincus.hook_plan(config)
-        if not plan.get("stage"):
+        if not plan.get("trees"):  # with plain devices, the hook only notes which folders there are
             return None
         return cls(plan["stage"], tuple((one["source"], patterns_of(one)) for one in plan["trees"]))
 
@@ -60,8 +60,10 @@ class Stage(NamedTuple):
 
 
 def patterns_of(tree: Mapping[str, Any]) -> tuple[str, ...]:
-    """The patterns of a tree of a plan; none where nothing can be changed."""
-    return () if tree["readonly"] else tuple(tree["protect"])
+    """The patterns of a tree of a plan that are sealed in any case; none where nothing can be changed."""
+    if tree["readonly"]:
+        return ()
+    return tuple(pattern for pattern, stand_in in tree["protect"].items() if stand_in is not False)
 
 
 def mounted() -> dict[str, bool]:

@@ -588,3 +588,18 @@ def test_a_restricted_project_that_may_mount_some_folders_only_cannot_shift_them
 def test_a_restricted_project_may_map_only_what_it_and_subuid_allow(tmp_path, project, expected):
     (tmp_path / "subuid").write_text("root:1000:1\nroot:100000:1000\n")
     assert clincus.mappable_ids(str(tmp_path / "subuid"), project) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ({}, ""),
+        ({"raw.lxc": "lxc.apparmor.profile = mine"}, ""),
+        ({"raw.lxc": "a = b\n lxc.seccomp.profile = /etc/mine"}, "lxc.seccomp.profile"),
+        ({"raw.seccomp": "2"}, "raw.seccomp"),
+        ({"security.syscalls.allow": "read"}, "security.syscalls.allow"),
+    ],
+)
+def test_a_profile_with_a_filter_of_its_own_denies_nothing_of_ours(config, key):
+    assert key in clincus.why_calls_stay(config)
+    assert bool(clincus.why_calls_stay(config)) == bool(key)
