@@ -3241,7 +3241,8 @@ def hook_lines(python: str, plan: Mapping[str, object]) -> list[str]:
         base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode()
         for text in (packaged_text("wall/hook.py"), json.dumps(plan))
     )
-    unpack = f'import base64,zlib;exec(zlib.decompress(base64.urlsafe_b64decode("{program}")))'
+    text = f'zlib.decompress(base64.urlsafe_b64decode("{program}")).decode()'
+    unpack = f'import base64,zlib;first,_,REST={text}.partition("-- REST");exec(first)'
     command = f"{python} -I -S -c '{unpack}' {argument}"
     # The first process of the container shows that a stage is in use, even if the monitor was killed.
     note_init = f"""/bin/sh -c 'cat "/proc/$LXC_PID/stat" >{STAGES}/{plan["stage"]}/init'"""

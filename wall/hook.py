@@ -626,6 +626,8 @@ class Stage:
         group = next((host for inside, host, _ in ranges["g"] if inside == 0), 0)
         mount_tmpfs(self.path, f"mode=0710,gid={group},size=1m")
         check_namespace(self.path)
+        if plan["devices"]:
+            load_rest()
         places = [(*place_of(device["source"]), not device["readonly"]) for device in plan["devices"]]
         with open(f"{self.path}/record", "w") as file:
             json.dump({"plan": plan, "identity": identity, "monitor": monitor, "places": places}, file)
@@ -655,62 +657,6 @@ class Stage:
             return sorted(os.listdir(f"{self.path}/{OTHERS}"))
         except FileNotFoundError:
             return []
-
-    def take_in(self, name: str, plan: dict[str, Any], trees: str) -> None:
-        """Mount the sealed trees of another stage, at `trees`/NUMBER now, into our `others`, and so into our container.
-
-        A descriptor of a folder may travel from one container to another over a Unix socket in a folder that both
-        have. With the seals in its own mount namespace a process there cannot rename over them either. They stay until
-        our container ends, for so long it may keep the descriptor. An older copy goes only when the new one is there.
-        """
-        older = [entry for entry in self.entries() if entry.partition(".")[0] == name]
-        number = max((int(entry.partition(".")[2]) for entry in older), default=0) + 1
-        place = f"{self.path}/{OTHERS}/{name}.{number}"
-        os.mkdir(place, 0o700)
-        with open(f"{place}/plan", "w") as file:
-            json.dump(plan, file)
-        flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-        for number, description in enumerate(plan["trees"]):
-            if description["protect"]:  # only a folder has protected paths in it
-                os.mkdir(f"{place}/{number}", 0o700)
-                with closing_descriptor(os.open(f"{trees}/{number}", flags)) as here:
-                    copy = clone_mount(here, AT_RECURSIVE)
-                with closing_descriptor(copy), closing_descriptor(os.open(f"{place}/{number}", flags)) as target:
-                    set_propagation(copy, MS_PRIVATE)
-                    attach_mount(copy, target)
-        for entry in older:
-            self.let_go(entry)
-
-    def seal_in_ours(self, ours: Shared, theirs: Shared, other: Stage) -> None:
-        """Seal in our trees what another stage has sealed of the folders that they show too, before our container runs.
-
-        Every folder on the way there is pinned. WallError if a container has exchanged something meanwhile.
-        """
-        for tree in ours.trees:
-            if not tree.number:  # a device of Incus, which no stage shows
-                continue
-            wanted = {place: readonly for place, readonly in theirs.seals.items() if tree.holds(place)}
-            for top in theirs.trees:
-                steps = [(top.device, step) for step in accumulate(top.path.split("/"), "{}/{}".format)]
-                wanted = {**{step: False for step in steps if tree.holds(step)}, **wanted}
-            missing = wanted.keys() - ours.seals.keys()
-            for place in sorted(missing, key=lambda place: place[1].split("/")):
-                here = self._cover_place(tree, place, wanted[place])
-                there = theirs.inode_at(place, other.path)
-                if here != (there or here):
-                    raise WallError(f"'{place[1]}' changed while it was being protected")
-                ours.seals[place] = wanted[place]
-
-    def _cover_place(self, tree: Shown, place: Place, readonly: bool) -> int:
-        """Cover a place in a tree; its inode."""
-        inside = os.path.relpath(place[1], tree.path)
-        with closing_descriptor(os.open(f"{self.path}/{tree.number}", os.O_PATH | os.O_CLOEXEC)) as root:
-            try:
-                descriptor = open_beneath(root, inside, os.O_PATH)
-            except OSError as error:
-                raise WallError(f"'{place[1]}' changed while it was being protected") from error
-        with closing_descriptor(descriptor):
-            return cover(descriptor, readonly)[1]
 
     def plan_of(self, entry: str) -> dict[str, Any]:
         """The plan of what lies in `others`; empty if the building was cut short."""
@@ -771,7 +717,136 @@ def all_stages() -> list[Stage]:
     return [Stage(name) for name in sorted(os.listdir(STAGES))]
 
 
-# -- Sessions that share a folder
+def owner_of(description: dict[str, Any], ranges: list[Range]) -> dict[str, int]:
+    """Owner and group of a folder that Clincus could not see. Raises WallError if a container has taken it."""
+    with closing(Tree(description)) as tree:
+        found = os.fstat(tree.raw)
+    if any(host <= found.st_uid < host + count for _, host, count in ranges):
+        raise WallError(f"'{tree.source}' belongs to a container's user; give it back to its owner with chown")
+    return {"owner": found.st_uid, "group": found.st_gid}
+
+
+@contextmanager
+def locked_stages() -> Iterator[None]:
+    """Hold the one lock over all stages. WallError after LOCK_SECONDS."""
+    with suppress(FileExistsError):
+        os.mkdir(STAGES, 0o711)
+    deadline = time.monotonic() + LOCK_SECONDS
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with closing_descriptor(os.open(STAGES, flags)) as descriptor:
+        found = os.fstat(descriptor)
+        if found.st_uid != 0 or found.st_mode & 0o022:
+            raise WallError(f"'{STAGES}' does not belong to root alone; remove it")
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise WallError(f"another session has held '{STAGES}' for {LOCK_SECONDS:g} s") from None
+                time.sleep(0.02)
+        yield
+
+
+def sweep_stages(spare: str = "") -> list[str]:
+    """Remove the stages that a crash left behind; the paths of those that cannot be removed.
+
+    A stage with any fault at all hinders only the start of its own session.
+    """
+    left = []
+    for name in sorted(os.listdir(STAGES)):
+        stage = Stage(name)
+        try:
+            if name != spare and not stage.is_in_use():
+                stage.remove()
+        except Exception:
+            left.append(stage.path)
+    return left
+
+
+# -- The hooks
+
+REST = str(globals().get("REST", ""))  # the text behind that word at the end of this file, if a loader cut it off
+
+
+def load_rest() -> None:
+    """Define what is at the end of this file, unless it is there."""
+    if "exchange_seals" not in globals():
+        exec(f"# {REST}", globals())
+
+
+def before_start(plan: dict[str, Any], identity: str, monitor: list[Any]) -> None:
+    """lxc.hook.pre-start: build the stage, or raise WallError and leave nothing behind."""
+    if monitor[:1] == [1]:  # pid 1 took its place as our parent; it never ends, and so the stage would stay in use
+        raise WallError("the process that watches over the container has ended")
+    with locked_stages():
+        sweep_stages(plan["stage"])
+        stage = Stage(plan["stage"])
+        if os.path.isdir(stage.path):
+            if stage.record().get("identity", identity) != identity and stage.is_in_use():
+                raise WallError("this container is a copy of a session that runs; stop that one first")
+            # The stage is from our last start. Its monitor was killed, or has yet to run `after_stop`, which will see
+            # that the new stage is not its own.
+            stage.remove(placeholders=False)
+        try:
+            stage.build(plan, identity, monitor)
+            running = {other.name: other for other in all_stages() if other.name != stage.name and other.is_in_use()}
+            if running:
+                load_rest()
+                exchange_seals(stage, running)
+        except BaseException:
+            stage.remove(placeholders=not stage.is_orphaned())
+            raise
+
+
+def after_stop(plan: dict[str, Any], identity: str, monitor: list[Any]) -> None:
+    """lxc.hook.post-stop: remove the stage, unless the container's next start has already built it anew."""
+    with locked_stages():
+        stage = Stage(plan["stage"])
+        record = stage.record()
+        ours = record.get("identity", identity) == identity and record.get("monitor", monitor) == monitor
+        if ours and os.path.isdir(stage.path):
+            stage.remove()
+        sweep_stages(plan["stage"])
+
+
+def main(argument: str, environ: Mapping[str, str]) -> int:
+    """Run a hook; the exit code. The reason of a failure goes to the container's lxc.log, which `incus info` shows."""
+    os.umask(0o022)
+    if argument == "sweep":
+        with locked_stages():
+            print("\n".join(sweep_stages()))
+        return 0
+    plan = json.loads(zlib.decompress(base64.urlsafe_b64decode(argument)))
+    identity = environ["LXC_CONFIG_FILE"]
+    monitor = process_key(f"/proc/{os.getppid()}/stat")
+    try:
+        (before_start if environ["LXC_HOOK_TYPE"] == "pre-start" else after_stop)(plan, identity, monitor)
+    except Exception as error:  # no error may let the container start, and the person must read why
+        kind = getattr(error, "kind", "refused")
+        words = str(error) if isinstance(error, WallError) else f"{type(error).__name__}: {error}"
+        write_log(identity, f"clincus {kind}: {words}")
+        return 1
+    return 0
+
+
+def write_log(identity: str, line: str) -> None:
+    """Append a line to the container's lxc.log."""
+    sys.stderr.write(line + "\n")
+    with suppress(OSError):
+        with open(identity) as file:
+            log = re.search(r"^\s*lxc\.log\.file\s*=\s*(\S.*?)\s*$", file.read(), re.MULTILINE)
+        if log:
+            with open(log.group(1), "a") as file:
+                file.write(line.replace("\n", " ") + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], os.environ))
+
+
+# -- REST: sessions that share a folder. The loader in raw.lxc hands on what follows as text: it is compiled only where
+# it is needed, and most starts do not wait for that.
 
 Place = tuple[str, str]  # the number of a file system, and a path in it
 MOUNTINFO_LINE = re.compile(  # proc_pid_mountinfo(5)
@@ -894,15 +969,12 @@ def neighbours_of(stage: str, everything: Mapping[str, Shared]) -> dict[str, str
     return found
 
 
-def exchange_seals(stage: Stage, stages: Iterable[Stage]) -> None:
-    """Give a new stage the seals of all stages that it shares a folder with, and those its own.
+def exchange_seals(stage: Stage, running: Mapping[str, Stage]) -> None:
+    """Give a new stage the seals of all running ones, by name, that it shares a folder with, and those its own.
 
     WallError if a container among them can let go of seals while another one relies on its own, or if one could have
     got hold of a file of ours before it was sealed.
     """
-    running = {other.name: other for other in stages if other.name != stage.name and other.is_in_use()}
-    if not running:
-        return
     with open("/proc/self/mountinfo") as file:
         found = shared_of_stages(file.read())
     everything = {name: found.get((name, ""), Shared()) for name in (stage.name, *running)}
@@ -929,14 +1001,73 @@ def exchange_seals(stage: Stage, stages: Iterable[Stage]) -> None:
 def exchange_with(stage: Stage, ours: Shared, other: Stage, theirs: Shared, known: set[str]) -> None:
     """Give a new stage and a running one the seals of each other; `known` are stages that are there themselves."""
     if ours.seals.keys() - theirs.seals.keys():
-        other.take_in(stage.name, stage.record()["plan"], stage.path)
+        take_in(other, stage.name, stage.record()["plan"], stage.path)
     if theirs.seals.keys() - ours.seals.keys():
-        stage.take_in(other.name, other.record()["plan"], other.path)
-    stage.seal_in_ours(ours, theirs, other)
+        take_in(stage, other.name, other.record()["plan"], other.path)
+    seal_in_ours(stage, ours, theirs, other)
     for entry in other.entries():
         ended = entry.partition(".")[0]
         if ended not in known:  # a session that has ended, of which it may have descriptors
-            stage.take_in(ended, other.plan_of(entry), f"{other.path}/{OTHERS}/{entry}")
+            take_in(stage, ended, other.plan_of(entry), f"{other.path}/{OTHERS}/{entry}")
+
+
+def take_in(stage: Stage, name: str, plan: dict[str, Any], trees: str) -> None:
+    """Mount the sealed trees of another stage, at `trees`/NUMBER now, into the `others` of one and into its container.
+
+    A descriptor of a folder may travel from one container to another over a Unix socket in a folder that both
+    have. With the seals in its own mount namespace a process there cannot rename over them either. They stay until
+    the container ends: for so long it may keep the descriptor. An older copy goes only when the new one is there.
+    """
+    older = [entry for entry in stage.entries() if entry.partition(".")[0] == name]
+    newest = max((int(entry.partition(".")[2]) for entry in older), default=0)
+    place = f"{stage.path}/{OTHERS}/{name}.{newest + 1}"
+    os.mkdir(place, 0o700)
+    with open(f"{place}/plan", "w") as file:
+        json.dump(plan, file)
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    for number, description in enumerate(plan["trees"]):
+        if description["protect"]:  # only a folder has protected paths in it
+            os.mkdir(f"{place}/{number}", 0o700)
+            with closing_descriptor(os.open(f"{trees}/{number}", flags)) as here:
+                copy = clone_mount(here, AT_RECURSIVE)
+            with closing_descriptor(copy), closing_descriptor(os.open(f"{place}/{number}", flags)) as target:
+                set_propagation(copy, MS_PRIVATE)
+                attach_mount(copy, target)
+    for entry in older:
+        stage.let_go(entry)
+
+
+def seal_in_ours(stage: Stage, ours: Shared, theirs: Shared, other: Stage) -> None:
+    """Seal in a stage's trees what another one has sealed of the folders that they show too, before its container runs.
+
+    Every folder on the way there is pinned. WallError if a container has exchanged something meanwhile.
+    """
+    for tree in ours.trees:
+        if not tree.number:  # a device of Incus, which no stage shows
+            continue
+        wanted = {place: readonly for place, readonly in theirs.seals.items() if tree.holds(place)}
+        for top in theirs.trees:
+            steps = [(top.device, step) for step in accumulate(top.path.split("/"), "{}/{}".format)]
+            wanted = {**{step: False for step in steps if tree.holds(step)}, **wanted}
+        missing = wanted.keys() - ours.seals.keys()
+        for place in sorted(missing, key=lambda place: place[1].split("/")):
+            here = cover_place(stage, tree, place, wanted[place])
+            there = theirs.inode_at(place, other.path)
+            if here != (there or here):
+                raise WallError(f"'{place[1]}' changed while it was being protected")
+            ours.seals[place] = wanted[place]
+
+
+def cover_place(stage: Stage, tree: Shown, place: Place, readonly: bool) -> int:
+    """Cover a place in a tree; its inode."""
+    inside = os.path.relpath(place[1], tree.path)
+    with closing_descriptor(os.open(f"{stage.path}/{tree.number}", os.O_PATH | os.O_CLOEXEC)) as root:
+        try:
+            descriptor = open_beneath(root, inside, os.O_PATH)
+        except OSError as error:
+            raise WallError(f"'{place[1]}' changed while it was being protected") from error
+    with closing_descriptor(descriptor):
+        return cover(descriptor, readonly)[1]
 
 
 def check_neighbours(plan: Mapping[str, Any], neighbours: Mapping[str, tuple[Mapping[str, Any], str]]) -> None:
@@ -972,120 +1103,3 @@ def unsealed_place(places: Iterable[Place], shown: Iterable[Shared]) -> str:
                 if is_below and tree.is_writable:
                     return place[1]
     return ""
-
-
-def owner_of(description: dict[str, Any], ranges: list[Range]) -> dict[str, int]:
-    """Owner and group of a folder that Clincus could not see. Raises WallError if a container has taken it."""
-    with closing(Tree(description)) as tree:
-        found = os.fstat(tree.raw)
-    if any(host <= found.st_uid < host + count for _, host, count in ranges):
-        raise WallError(f"'{tree.source}' belongs to a container's user; give it back to its owner with chown")
-    return {"owner": found.st_uid, "group": found.st_gid}
-
-
-@contextmanager
-def locked_stages() -> Iterator[None]:
-    """Hold the one lock over all stages. WallError after LOCK_SECONDS."""
-    with suppress(FileExistsError):
-        os.mkdir(STAGES, 0o711)
-    deadline = time.monotonic() + LOCK_SECONDS
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    with closing_descriptor(os.open(STAGES, flags)) as descriptor:
-        found = os.fstat(descriptor)
-        if found.st_uid != 0 or found.st_mode & 0o022:
-            raise WallError(f"'{STAGES}' does not belong to root alone; remove it")
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise WallError(f"another session has held '{STAGES}' for {LOCK_SECONDS:g} s") from None
-                time.sleep(0.02)
-        yield
-
-
-def sweep_stages(spare: str = "") -> list[str]:
-    """Remove the stages that a crash left behind; the paths of those that cannot be removed.
-
-    A stage with any fault at all hinders only the start of its own session.
-    """
-    left = []
-    for name in sorted(os.listdir(STAGES)):
-        stage = Stage(name)
-        try:
-            if name != spare and not stage.is_in_use():
-                stage.remove()
-        except Exception:
-            left.append(stage.path)
-    return left
-
-
-# -- The hooks
-
-
-def before_start(plan: dict[str, Any], identity: str, monitor: list[Any]) -> None:
-    """lxc.hook.pre-start: build the stage, or raise WallError and leave nothing behind."""
-    if monitor[:1] == [1]:  # pid 1 took its place as our parent; it never ends, and so the stage would stay in use
-        raise WallError("the process that watches over the container has ended")
-    with locked_stages():
-        sweep_stages(plan["stage"])
-        stage = Stage(plan["stage"])
-        if os.path.isdir(stage.path):
-            if stage.record().get("identity", identity) != identity and stage.is_in_use():
-                raise WallError("this container is a copy of a session that runs; stop that one first")
-            # The stage is from our last start. Its monitor was killed, or has yet to run `after_stop`, which will see
-            # that the new stage is not its own.
-            stage.remove(placeholders=False)
-        try:
-            stage.build(plan, identity, monitor)
-            exchange_seals(stage, all_stages())
-        except BaseException:
-            stage.remove(placeholders=not stage.is_orphaned())
-            raise
-
-
-def after_stop(plan: dict[str, Any], identity: str, monitor: list[Any]) -> None:
-    """lxc.hook.post-stop: remove the stage, unless the container's next start has already built it anew."""
-    with locked_stages():
-        stage = Stage(plan["stage"])
-        record = stage.record()
-        ours = record.get("identity", identity) == identity and record.get("monitor", monitor) == monitor
-        if ours and os.path.isdir(stage.path):
-            stage.remove()
-        sweep_stages(plan["stage"])
-
-
-def main(argument: str, environ: Mapping[str, str]) -> int:
-    """Run a hook; the exit code. The reason of a failure goes to the container's lxc.log, which `incus info` shows."""
-    os.umask(0o022)
-    if argument == "sweep":
-        with locked_stages():
-            print("\n".join(sweep_stages()))
-        return 0
-    plan = json.loads(zlib.decompress(base64.urlsafe_b64decode(argument)))
-    identity = environ["LXC_CONFIG_FILE"]
-    monitor = process_key(f"/proc/{os.getppid()}/stat")
-    try:
-        (before_start if environ["LXC_HOOK_TYPE"] == "pre-start" else after_stop)(plan, identity, monitor)
-    except Exception as error:  # no error may let the container start, and the person must read why
-        kind = getattr(error, "kind", "refused")
-        words = str(error) if isinstance(error, WallError) else f"{type(error).__name__}: {error}"
-        write_log(identity, f"clincus {kind}: {words}")
-        return 1
-    return 0
-
-
-def write_log(identity: str, line: str) -> None:
-    """Append a line to the container's lxc.log."""
-    sys.stderr.write(line + "\n")
-    with suppress(OSError):
-        with open(identity) as file:
-            log = re.search(r"^\s*lxc\.log\.file\s*=\s*(\S.*?)\s*$", file.read(), re.MULTILINE)
-        if log:
-            with open(log.group(1), "a") as file:
-                file.write(line.replace("\n", " ") + "\n")
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], os.environ))

@@ -267,3 +267,23 @@ def test_who_may_run_beside_whom(plan, others, kind, words):
     with pytest.raises(hook.WallError, match=re.escape(words)) as caught:
         hook.check_neighbours(plan, neighbours)
     assert caught.value.kind == kind
+
+
+# What is compiled only where it is needed
+
+
+def test_the_loader_hands_the_rest_of_the_program_on_as_text():
+    (line, *_) = clincus.hook_lines("python3", {"stage": "cafe"})
+    unpack = line.partition(" -c '")[2].partition("'")[0]
+    names = {"__name__": "hook"}
+    exec(unpack, names)
+    assert "exchange_seals" not in names
+    names["load_rest"]()
+    assert names["unsealed_place"]({("254:0", "/app/.git/config")}, []) == ""
+
+
+def test_the_start_of_the_program_uses_nothing_of_the_rest_but_by_its_loader():
+    first, _, rest = clincus.packaged_text("wall/hook.py").partition("-- REST")
+    later = set(re.findall(r"^(?:def|class) (\w+)", rest, re.MULTILINE))
+    used = {name for name in later if re.search(rf"(?<!def )\b{name}\(", first)}
+    assert used == {"exchange_seals", "place_of"}
