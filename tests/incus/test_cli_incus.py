@@ -348,7 +348,7 @@ def test_restore_by_force_stops_a_session_and_starts_its_tool_again(bed, session
     assert bed.shell(session, "cat ~/state") == "old\n"
     assert f"clincus-{session}" in bed.shell(session, "tmux list-sessions")
     assert (workspace / "README.md").exists()
-    assert bed.shell(session, "ls /workspace") == "README.md\n"
+    assert bed.shell(session, "ls /workspace") == "README.md\ncommondir\n"
 
 
 def test_snapshots_are_listed_shown_and_deleted(shared_box, succeed):

@@ -23,6 +23,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 # Every kind of file in ~/.clincus, as a pattern of its path. What a disk does to one of them alone is in
 # tests/unit/test_torn_files.py, which also has those that need an engine or a token.
 KINDS = {
+    r"appeared/[^/]+\.json",
     r"checkpoints/[^/]+\.json",
     r"checkpoints/[^/]+\.git/.+",
     r"dashboard\.json",
@@ -31,6 +32,7 @@ KINDS = {
     r"logs/.+\.jsonl",
     r"port",
     r"prompts/[^/]+\.json",
+    r"protection/[^/]+\.json",
     r"push-key\.pem",
     r"push\.json",
     r"seen\.json",

@@ -94,7 +94,7 @@ def test_an_undo_brings_files_back_and_can_be_undone(session):
     assert session.files(**{"from": kept}) == {}
     assert session.run("cat src/a gone.txt x.log; stat -c '%a %U' src/a; ls").split() == [
         *("one", "keep", "log", "644", "code"),
-        *("README.md", "gone.txt", "src", "x.log"),
+        *("README.md", "commondir", "gone.txt", "src", "x.log"),
     ]
     assert session.checkpoints()[0]["why"] == "restore"
     again = session.server.post(
@@ -136,7 +136,7 @@ def test_what_cannot_be_read_is_told_and_stays(bed, shared_server, workspace):
         ("theirs", "unreadable"),
     ]
     assert session.restore("start", "mine", "roots")["removed"] == ["mine"]
-    assert session.run("ls").split() == ["README.md", "roots", "theirs"]
+    assert session.run("ls").split() == ["README.md", "commondir", "roots", "theirs"]
 
 
 def test_of_two_sessions_in_a_folder_each_offers_what_its_own_turns_changed(bed, own_session):

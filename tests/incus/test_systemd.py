@@ -311,7 +311,7 @@ def test_a_newcomer_gets_from_setup_to_a_session(bed, systemd_image, tmp_path, p
 
     done = machine.clincus("setup", "--dry-run")
     planned = dict(line.split(": ", 1) for line in done.stdout.splitlines())
-    assert list(planned) == ["id ranges", "daemon", "group", "storage", "network", "image"]
+    assert list(planned) == ["id ranges", "daemon", "group", "storage", "network", "git", "image"]
     assert planned["daemon"] == "start the Incus daemon (systemctl)"
     assert machine.root(look) == before, "a dry run changes nothing"
 
