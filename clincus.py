@@ -3234,14 +3234,22 @@ def denied_mode_bits(folders: Sequence[HostFolder]) -> list[int]:
     return setuid + ([SETGID] if setuid or any(not one.gid or not one.is_own_group for one in writable) else [])
 
 
+def packed(text: str) -> str:
+    """A text in few characters that no shell and no configuration takes for anything else."""
+    return base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode()
+
+
+@functools.lru_cache(maxsize=1)
+def packed_hook() -> str:
+    """wall/hook.py, packed once: that takes some milliseconds, which each start would wait for."""
+    return packed(packaged_text("wall/hook.py"))
+
+
 def hook_lines(python: str, plan: Mapping[str, object]) -> list[str]:
     """The hooks as lines of lxc.container.conf(5): whole programs, with no file that could be swapped or go away."""
     # LXC hands the command to a shell as one argument, which may have 131072 bytes (execve(2)).
-    program, argument = (
-        base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode()
-        for text in (packaged_text("wall/hook.py"), json.dumps(plan))
-    )
-    text = f'zlib.decompress(base64.urlsafe_b64decode("{program}")).decode()'
+    argument = packed(json.dumps(plan))
+    text = f'zlib.decompress(base64.urlsafe_b64decode("{packed_hook()}")).decode()'
     unpack = f'import base64,zlib;first,_,REST={text}.partition("-- REST");exec(first)'
     command = f"{python} -I -S -c '{unpack}' {argument}"
     # The first process of the container shows that a stage is in use, even if the monitor was killed.
