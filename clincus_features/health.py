@@ -277,7 +277,7 @@ class Examination:
             return warning(words, "install git")
         if not self.config.get("security.nesting"):
             containers = "Docker, Podman and bubblewrap run in clones, or with --nesting"
-            return ok(f"Locked: even root in a container cannot turn the workspace against this machine. {containers}")
+            return ok(f"Locked: even root in a container cannot change what is sealed. {containers}")
         if self.config.get("security.require_locked"):
             words = "No session on a mounted folder starts: security.nesting takes what security.require_locked demands"
             return warning(words, "remove one of the two from the config, or work on clones")

@@ -26,7 +26,7 @@ const WHAT: Record<SealedChange['what'], string> = {
 };
 
 const BY: Record<SealedChange['by'], string> = {
-  container: 'by a program in the container',
+  container: 'most likely by a program in the container',
   host: 'by a program on this machine',
   unknown: 'by the container or a program on this machine',
 };

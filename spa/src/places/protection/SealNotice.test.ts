@@ -39,7 +39,7 @@ const click = (name: string) => userEvent.click(screen.getByRole('button', { nam
 it('says what was changed, by whom, and whether it was put back', () => {
   render(SealNotice, { session: FROZEN });
   const rows = screen.getAllByRole('listitem').map(({ textContent }) => textContent.replace(/\s+/g, ' ').trim());
-  expect(rows[0]).toMatch(/^\.git\/config was replaced by another file by a program in the container .* · put back as it was$/);
+  expect(rows[0]).toMatch(/^\.git\/config was replaced by another file most likely by a program in the container .* · put back as it was$/);
   expect(rows[1]).toMatch(/^\.git\/hooks\/pre-commit was taken away .* on this machine \(unshare, 4711\) .* · not put back$/);
 });
 

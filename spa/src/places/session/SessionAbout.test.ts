@@ -30,7 +30,7 @@ afterEach(() => {
 it.each([
   ['a', /The agent can change git hooks.*It was switched off in the config/],
   ['a', /The limit is too large/],
-  ['b', /cannot change what runs on the host/],
+  ['b', /cannot change what is sealed/],
 ])('says of session %s in words what its badges say: %s', (id, words) => {
   ui.about = id;
   render(SessionAbout);

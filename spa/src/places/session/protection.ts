@@ -10,7 +10,7 @@ export interface Protection {
 }
 
 const LEVELS: Record<Session['protection'], Protection> = {
-  locked: { word: 'locked', text: 'The container cannot change what runs on the host.', tone: 'muted', isUsual: true },
+  locked: { word: 'locked', text: 'The container cannot change what is sealed: Git’s hooks and settings, and an editor’s.', tone: 'muted', isUsual: true },
   basic: {
     word: 'basic',
     text: 'Protected paths are read-only, but a program that knows the trick gets around that.',
