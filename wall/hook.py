@@ -49,10 +49,13 @@ TYPE_CHECKING = False  # type checkers take it for true; a start waits for typin
 if TYPE_CHECKING:
     from typing import Any, Literal, Union
 
+    Range = tuple[int, int, int]  # of ids: first here, first there, count
+    Place = tuple[str, str]  # the number of a file system, and a path in it
     StandIn = Union[str, Literal[False], None]  # for an absent path: see `protect` above
 
 STAGES = "/run/clincus"
 LOCK_SECONDS = 30.0
+OLDEST_PYTHON = (3, 9)
 NO_ID_MAPS = "cannot map ids"
 MOST_MOUNTS = 4000  # a stage with more is refused: the kernel allows 100000 in a whole namespace
 MOST_FOLDERS = 20000  # that are looked into for the Git folders of submodules
@@ -71,8 +74,6 @@ MOUNT_RDONLY, MOUNT_NOSUID, MOUNT_NODEV, MOUNT_IDMAP = 0x1, 0x2, 0x4, 0x100000
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 0x2, 0x4, 0x8
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_PRIVATE, MS_SHARED, MNT_DETACH = 0x2, 0x4, 0x8, 0x40000, 0x100000, 0x2
 CLONE_NEWUSER = 0x10000000
-
-Range = tuple[int, int, int]  # of ids: first here, first there, count
 
 
 class WallError(Exception):
@@ -821,6 +822,7 @@ def main(argument: str, environ: Mapping[str, str]) -> int:
     identity = environ["LXC_CONFIG_FILE"]
     monitor = process_key(f"/proc/{os.getppid()}/stat")
     try:
+        check_python()
         (before_start if environ["LXC_HOOK_TYPE"] == "pre-start" else after_stop)(plan, identity, monitor)
     except Exception as error:  # no error may let the container start, and the person must read why
         kind = getattr(error, "kind", "refused")
@@ -828,6 +830,13 @@ def main(argument: str, environ: Mapping[str, str]) -> int:
         write_log(identity, f"clincus {kind}: {words}")
         return 1
     return 0
+
+
+def check_python() -> None:
+    """Raise WallError for a Python that is too old: that of an engine's host, which nobody could ask before."""
+    found = ".".join(map(str, sys.version_info[:2]))
+    if sys.version_info < OLDEST_PYTHON:
+        raise WallError(f"the Python of this host is {found}; the wall needs 3.9", kind="unsupported")
 
 
 def write_log(identity: str, line: str) -> None:
@@ -848,7 +857,6 @@ if __name__ == "__main__":
 # -- REST: sessions that share a folder. The loader in raw.lxc hands on what follows as text: it is compiled only where
 # it is needed, and most starts do not wait for that.
 
-Place = tuple[str, str]  # the number of a file system, and a path in it
 MOUNTINFO_LINE = re.compile(  # proc_pid_mountinfo(5)
     rf"^\d+ \d+ (\d+:\d+) (\S+) {STAGES}/([^/\s]+)/(?:{OTHERS}/([^/\s]+)/)?(\d+)(/\S+)? (\S+) .*$", re.MULTILINE
 )

@@ -287,3 +287,12 @@ def test_the_start_of_the_program_uses_nothing_of_the_rest_but_by_its_loader():
     later = set(re.findall(r"^(?:def|class) (\w+)", rest, re.MULTILINE))
     used = {name for name in later if re.search(rf"(?<!def )\b{name}\(", first)}
     assert used == {"exchange_seals", "place_of"}
+
+
+def test_a_python_that_is_too_old_is_told_as_a_host_that_cannot_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(hook, "OLDEST_PYTHON", (99, 0))
+    log = tmp_path / "lxc.log"
+    (tmp_path / "lxc.conf").write_text(f"lxc.log.file = {log}\n")
+    environ = {"LXC_CONFIG_FILE": str(tmp_path / "lxc.conf"), "LXC_HOOK_TYPE": "pre-start"}
+    assert hook.main(clincus.packed("{}"), environ) == 1
+    assert log.read_text().startswith("clincus unsupported: the Python of this host is 3.")
