@@ -2743,10 +2743,19 @@ NO_BARE_REPOSITORY = "commondir"
 # git run a command or read its configuration from another place (gitrepository-layout(5): commondir).
 ALWAYS_PROTECTED = (
     ".clincus.toml",
-    *(f".git/{name}" for name in ("commondir", "config.worktree", "info/attributes")),
+    *(f".git/{name}" for name in ("branches", "commondir", "config.worktree", "info/attributes", "remotes")),
     *(f".git/modules/**/{name}" for name in ("commondir", "config", "config.worktree", "hooks", "info/attributes")),
     *(f".git/worktrees/*/{name}" for name in ("commondir", "config.worktree")),
 )
+
+# What stands in for an absent path of a Git folder; for all others an empty file.
+STAND_INS: Mapping[str, str | None] = {
+    "branches": None,
+    "commondir": ".\n",
+    "hooks": None,
+    "info": None,
+    "remotes": None,
+}
 
 SETUID, SETGID = 0o4000, 0o2000
 
@@ -3038,7 +3047,7 @@ def protected_paths(settings: Config, workspace: HostFolder) -> ProtectedPaths:
     lifted = ".git/hooks" if settings.get("git.writable_hooks") else ""
     for path in (*(one for one in configured if one != lifted), *ALWAYS_PROTECTED):
         if path.startswith(".git/"):
-            text = {"hooks": None, "info": None, "commondir": ".\n"}.get(posixpath.basename(path), "")
+            text = STAND_INS.get(posixpath.basename(path), "")
             found.update((f"{folder}/{path[5:]}", text) for folder in git_folders)
         else:
             found[f"{workspace.source}/{path}"] = None

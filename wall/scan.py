@@ -5,6 +5,8 @@ is opened by its descriptor, no link is followed, and all that is read or told i
 folder: it is asked about the text of a configuration alone. wall/places.py comes before it on stdin, and behind both a
 JSON object, which is answered by one on stdout:
 
+    {"workspace": PATH, "only": "index"}
+        gets {"refused_names": [NAME]}, see `refused_names`
     {"git": PATH, "workspace": PATH, "settings": [PATTERN]}
         gets {"items": [ITEM], "cut": WORDS, "folders": NUMBER, "entries": NUMBER}; `cut` says what was not looked at
 
@@ -88,10 +90,18 @@ def open_below(top: int, path: str) -> int:
         try:
             if step in (".", ".."):
                 raise NotADirectoryError(step)
-            here = os.open(step, OPEN_FOLDER, dir_fd=above)
+            here = open_step(above, step)
         finally:
             os.close(above)
     return here
+
+
+def open_step(above: int, name: str) -> int:
+    """Open a folder in another one. One that may be entered only, as git does, gives a descriptor for no more."""
+    try:
+        return os.open(name, OPEN_FOLDER, dir_fd=above)
+    except PermissionError:
+        return os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
 
 
 @contextmanager
@@ -175,9 +185,14 @@ def joined(base: str, path: str) -> str:
 # -- The index
 
 
-def index_gitlinks(data: bytes, hash_size: int = 20) -> tuple[list[bytes], bytes]:
+# Git takes no such name into an index (verify_path in read-cache.c), and does not look when it reads one.
+REFUSED_NAME = re.compile(rb"^/|(?:^|/)(?:(?:\.git|git~1)[. ]*|\.\.?)(?:/|$)", re.IGNORECASE)
+
+
+def index_gitlinks(data: bytes, hash_size: int = 20, refused: list[bytes] | None = None) -> tuple[list[bytes], bytes]:
     """The paths of the gitlinks in an index file (gitformat-index(5)), and the name of the index that it shares.
 
+    The names that git would not have taken, such as one in .git, are added to `refused`.
     A gitlink in a split index may have an empty path: then the shared one has its name. A folder of a sparse index
     stands for files that git does not look at. Raises ValueError for what is no index of version 2, 3 or 4.
     """
@@ -209,6 +224,8 @@ def index_gitlinks(data: bytes, hash_size: int = 20) -> tuple[list[bytes], bytes
             after = data.index(b"\0", begin + length) if length == 0xFFF else begin + length
             name = data[begin:after]
             following = at + ((after - at + 8) & ~7)
+        if refused is not None and REFUSED_NAME.search(name):
+            refused.append(name)
         # Git looks at no other bits than these.
         if int.from_bytes(data[at + 24 : at + 28], "big") & 0o170000 == 0o160000:
             found[name] = None
@@ -254,6 +271,8 @@ class Look:
         self.items: list[Item] = []
         self.told = 0  # bytes of them
         self.cuts: dict[str, None] = {}  # in words, each once
+        self.closed = ""  # a folder that the person may not list
+        self.refused: list[bytes] = []  # names in the index that git would not have taken
         self.folders = 0
         self.entries = 0
         self.asked: dict[str, list[Command]] = {}  # what git said, by the text of a configuration
@@ -289,8 +308,11 @@ class Look:
                         os.close(parent_at)
                         parent, parent_at = above, fresh
                     folder = os.open(name or ".", OPEN_FOLDER, dir_fd=parent_at)
+                except PermissionError:
+                    self.closed = self.closed or path
+                    continue
                 except OSError:
-                    continue  # it has gone, is a link by now, or is not the person's to read
+                    continue  # it has gone, or is a link by now
                 with closing(folder):
                     below = self.look_into(folder, path, name)
                 room = MOST_FOLDERS - len(waiting)
@@ -302,6 +324,8 @@ class Look:
                     self.cuts[f"folders more than {MOST_DEPTH} deep were not looked into"] = None
         finally:
             os.close(parent_at)
+            if self.closed:
+                self.cuts[f"folders that you may not list, such as '{self.closed}'"] = None
 
     def look_into(self, folder: int, path: str, name: str) -> list[str]:
         """Look at the entries of a folder; the names of the folders in it that are to be looked into."""
@@ -459,6 +483,9 @@ class Look:
             for name in TODO_FILES:
                 self.look_at_todo(git, place, name)
             links = self.gitlinks(git)
+            if self.refused:
+                names = [command("index", os.fsdecode(name)) for name in self.refused[:MOST_COMMANDS]]
+                self.add(f"{place}/index", "broken", names, changed_at(git, "index"))
             if len(links) > MOST_GITLINKS:
                 self.cuts[f"there are more than {MOST_GITLINKS} gitlinks"] = None
             for path in links[:MOST_GITLINKS]:
@@ -472,6 +499,7 @@ class Look:
             with closing(os.open(folder, OPEN_FOLDER, dir_fd=git)) as at:
                 text, when = os.fsdecode(read_file(at, file)), changed_at(at, file)
             commands = [command("exec", line.strip()) for line in EXEC_LINE.findall(text)]
+            commands += self.strategies(git, folder)
         except OddFileError as odd:
             commands = [command("exec", str(odd))]
         except OSError:
@@ -480,15 +508,31 @@ class Look:
         if commands:
             self.add(f"{place}/{name}", "rebase", commands[:MOST_COMMANDS], when)
 
+    def strategies(self, git: int, folder: str) -> list[Command]:
+        """The merge strategy of an interrupted rebase or cherry-pick: git runs the program that it names."""
+        found = []
+        for name in ("strategy", "opts"):
+            try:
+                with closing(os.open(folder, OPEN_FOLDER, dir_fd=git)) as at:
+                    text = os.fsdecode(read_file(at, name))
+            except OddFileError as odd:
+                text = str(odd)
+            except OSError:
+                continue
+            if text.strip() and (name == "strategy" or "strategy" in text):
+                found.append(command("strategy", text.strip()))
+        return found
+
     def gitlinks(self, git: int) -> list[str]:
         """The paths of the gitlinks in the index of the repository at the top."""
         found: dict[bytes, None] = {}
         try:
             hash_size = 32 if self.has_long_names(git) else 20
-            names, shared = index_gitlinks(self.index(git, "index"), hash_size)
+            names, shared = index_gitlinks(self.index(git, "index"), hash_size, self.refused)
             found.update(dict.fromkeys(names))
             if shared:
-                names, _ = index_gitlinks(self.index(git, f"sharedindex.{shared.hex()}"), hash_size)
+                index = self.index(git, f"sharedindex.{shared.hex()}")
+                names, _ = index_gitlinks(index, hash_size, self.refused)
                 found.update(dict.fromkeys(names))
         except FileNotFoundError:
             return []
@@ -583,9 +627,22 @@ def is_command(key: str, value: str) -> bool:
     return bool(GIT_COMMAND_KEY.fullmatch(key)) and not HARMLESS.fullmatch(value)
 
 
+def refused_names(workspace: str) -> list[str]:
+    """The names in the index of a workspace that git would not have taken; some of them, if there are many."""
+    look = Look("", workspace, ())
+    try:
+        with closing(os.open(workspace, OPEN_FOLDER)) as top, closing(os.open(".git", OPEN_FOLDER, dir_fd=top)) as git:
+            look.gitlinks(git)
+    except OSError:
+        return []
+    return [os.fsdecode(name) for name in look.refused[:MOST_COMMANDS]]
+
+
 def answer(question: Mapping[str, Any]) -> dict[str, object]:
     """The answer to a question."""
     try:
+        if question.get("only") == "index":
+            return {"refused_names": refused_names(question["workspace"])}
         return Look(question["git"], question["workspace"], question["settings"]).take()
     except OSError as error:
         return {"refused": f"the workspace cannot be looked at: {error.strerror}"}

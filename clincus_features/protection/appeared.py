@@ -73,16 +73,27 @@ def scan_code() -> bytes:
 def scan(workspace: str, settings: Sequence[str], environ: Mapping[str, str]) -> Scan:
     """Look at a workspace of this host; `settings` are paths as in `clincus.Runs`. Raises ClincusError."""
     git = clincus.find_git(workspace, environ)
-    question = json.dumps({"git": git, "workspace": workspace, "settings": settings}).encode()
+    answer = ask_scan(workspace, git=git, settings=settings)
+    return Scan(answer["items"], answer["cut"])
+
+
+def refused_names(workspace: str) -> list[str]:
+    """Names in the index of a workspace's repository that git would not have taken. Raises ClincusError."""
+    return list(ask_scan(workspace, only="index")["refused_names"])
+
+
+def ask_scan(workspace: str, **question: object) -> dict[str, Any]:
+    """The answer of wall/scan.py. Raises ClincusError."""
+    asked = json.dumps({"workspace": workspace, **question}).encode()
     with clincus.Child([sys.executable, "-I", "-S", "-c", LOADER], cwd="/") as child:
         child.allow(SCAN_TIMEOUT)
-        done = child.complete(clincus.places_code() + scan_code() + question)
+        done = child.complete(clincus.places_code() + scan_code() + asked)
     if done.code:
         raise clincus.ClincusError(f"the workspace '{workspace}' cannot be looked at: {done.reason}")
-    answer = json.loads(done.stdout)
+    answer: dict[str, Any] = json.loads(done.stdout)
     if "refused" in answer:
         raise clincus.ClincusError(answer["refused"])
-    return Scan(answer["items"], answer["cut"])
+    return answer
 
 
 # -- What is news
@@ -146,7 +157,9 @@ def when_it_runs(item: Item, rows: Sequence[clincus.Runs]) -> str:
     if kind == "rebase":
         return "runs on your machine when you run `git rebase --continue`"
     if kind == "broken":
-        return "git takes it for no repository any more, and looks for another one in the folder and above it"
+        index = "`git checkout` and `git restore` on your machine write what it names, into .git as well"
+        other = "git takes it for no repository any more, and looks for another one in the folder and above it"
+        return index if runs else other
     if kind == "gitlink" and not item["there"]:
         return "nothing is checked out there; `git status` would read the settings of a repository that comes there"
     where = "`git status` in the workspace, or git in it" if kind == "gitlink" else "git in it"

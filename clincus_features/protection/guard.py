@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import clincus
 
 from . import restore, seals
+from .appeared import refused_names
 from .identity import Copies, Item, note_item, steps_to, thing_at
 from .records import Change, Record, Records, Run
 from .seals import Stage
@@ -29,6 +30,8 @@ from .watch import FOUND, LOST, MOVED, Mark, Touched, Watcher
 
 SETTLE = 0.3  # seconds after an edit in place until it is noted
 RESTART = 0.2  # seconds in which a placeholder that is gone may be made anew, as the container restarts
+INDEX_SETTLE = 0.2  # seconds after a change of git's index until it is looked at
+INDEX_LOOKS = 10  # looks at one that the container goes on to change
 FROZEN_WITHIN = 30.0  # seconds for Incus to freeze a container
 ASK_AGAIN = 2.0  # seconds until Incus is asked again, if it does not answer
 TRIES = 5  # to put something back
@@ -70,6 +73,8 @@ class Guard:
         self._late: dict[str, set[str]] = {}  # session -> paths that were touched as its container ended; as `_live`
         self._edited: dict[tuple[str, str], float] = {}  # workspace and path -> time.monotonic; as `_live`
         self._acting = threading.Lock()  # one break at a time
+        self._index_lock = threading.Lock()
+        self._index_changes: dict[str, bool] = {}  # session whose index is looked at -> whether it has changed since
         self._broken: dict[str, list[Change]] = {}  # session -> why it is frozen; empty while a thread acts
         self._changes: dict[str, list[Change]] = {}  # session -> all changes of its run
         self._asked: set[str] = set()  # sessions whose record was looked at for the field
@@ -241,11 +246,13 @@ class Guard:
         is_watched = True
         try:
             self.watcher.watch(session.id, placed, several_names(record, paths) if record else ())
+            self.watcher.watch_name(session.id, index_of(session))
         except OSError as error:
             is_watched = False
             words = "raise fs.inotify.max_user_watches or max_user_instances (sysctl)"
             self._report(session, f"what is sealed is compared at the stop only: {error.strerror}; {words}")
         self._live[session.id] = Live(session, stage, is_watched)
+        self._check_index(self._live[session.id])
 
     def _note(self, session: clincus.Session, stage: Stage, paths: list[str], is_seen: bool) -> None:
         """Write down what is sealed for a run that has begun."""
@@ -304,6 +311,8 @@ class Guard:
             # The container has ended. Whether this was before or after that nobody knows: see `_rest`.
             self._late.setdefault(live.session.id, set()).update(paths)
             return
+        if index_of(live.session) in paths:
+            self._check_index(live)
         items = {path: record.items[path] for path in paths if path in record.items}
         off = seals.without_seal(live.stage, items.keys() - set(run.loose)) if run.is_seen else set()
         verdicts = {path: verdict(path, item, paths[path], path in off) for path, item in items.items()}
@@ -320,6 +329,38 @@ class Guard:
         for path, what in verdicts.items():
             if what == EDITED:
                 self._edited.setdefault((live.session.workspace, path), time.monotonic() + SETTLE)
+
+    def _check_index(self, live: Live) -> None:
+        """Have git's index looked at, beside what else there is to do; once more if it changes meanwhile."""
+        with self._index_lock:
+            is_looked_at = live.session.id in self._index_changes
+            self._index_changes[live.session.id] = True
+        if not is_looked_at:
+            look = functools.partial(clincus.survive, "looking at git's index", lambda: self._look_at_index(live))
+            threading.Thread(target=look, name="looking at git's index", daemon=True).start()
+
+    def _look_at_index(self, live: Live) -> None:
+        """Break the session if the index names what git would not have taken, and put the index aside.
+
+        Git checks names when it adds them, and not when it reads an index: `git checkout .` of a person would write
+        into .git/hooks, seal or not, and run it.
+        """
+        path = index_of(live.session)
+        try:
+            for _ in range(INDEX_LOOKS):
+                time.sleep(INDEX_SETTLE)
+                with self._index_lock:
+                    self._index_changes[live.session.id] = False
+                if refused_names(live.session.workspace):
+                    restore.set_aside(path)
+                    self.watcher.call(lambda: self._break(live, {path: "changed"}))
+                    continue  # until it is frozen, the container may put another one there
+                with self._index_lock:
+                    if not self._index_changes[live.session.id]:
+                        return
+        finally:
+            with self._index_lock:
+                del self._index_changes[live.session.id]
 
     def _settle(self) -> float:
         """Note the edits that have come to rest; the seconds until the next one has, -1 if there is none."""
@@ -615,6 +656,11 @@ class Guard:
 
 
 # -- Pure, or with a look at the disk
+
+
+def index_of(session: clincus.Session) -> str:
+    """The path of git's index in a workspace."""
+    return f"{session.workspace}/.git/index"
 
 
 def ways(stage: Stage, paths: Iterable[str]) -> list[str]:

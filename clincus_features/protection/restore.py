@@ -138,6 +138,12 @@ def put_aside(parent: int, name: str) -> None:
         os.rename(name, f"{name}.{ASIDE}-{secrets.token_hex(4)}", src_dir_fd=parent, dst_dir_fd=parent)
 
 
+def set_aside(path: str) -> None:
+    """Rename what is at a path, so that nothing reads it any more. Raises OSError."""
+    with opened(os.path.dirname(path)) as parent:
+        put_aside(parent, os.path.basename(path))
+
+
 def find_folder(path: str, item: Item) -> bool:
     """Rename a folder back that was renamed within its parent. Raises OSError.
 

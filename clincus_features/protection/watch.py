@@ -163,6 +163,10 @@ class Watcher:
             sealed = next((one for one in paths if clincus.path_inside(path, one)), path)
             self._watch_inside(path, Mark(id, sealed), IN_A_FILE)
 
+    def watch_name(self, id: str, path: str) -> None:
+        """Watch what happens to one name of a folder, for a session. Raises OSError as `watch`."""
+        self._watch_name(os.path.dirname(path), path, Mark(id, path))
+
     def unwatch(self, id: str) -> None:
         """Watch for a session no more."""
         for number, watched in list(self._watched.items()):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
+import struct
 import subprocess
 from pathlib import Path
 
@@ -372,3 +374,21 @@ def test_what_root_in_the_container_does_breaks_it_too(bed, server, session, wor
         return
     await_broken(server, session)
     wait_until(lambda: (workspace / ".git/config").read_text() != EVIL, "the copy to be back")
+
+
+def test_an_index_that_would_write_into_the_sealed_hooks_is_put_aside(bed, server, session, workspace):
+    """Git checks the names of an index when it adds them, and not when it reads one: `git checkout .` writes them."""
+    hook = "printf '#!/bin/sh\\ntouch /tmp/clincus-index-ran\\n' | git hash-object -w --stdin"
+    object_name = bytes.fromhex(bed.shell(session["id"], f"cd /workspace && {hook}").strip())
+    name = b".git/hooks/post-checkout"
+    entry = struct.pack(">10I", *[0] * 6, 0o100755, *[0] * 3) + object_name + struct.pack(">H", len(name)) + name
+    entry += bytes(8 - len(entry) % 8)
+    data = struct.pack(">4sII", b"DIRC", 2, 1) + entry
+    data += hashlib.sha1(data).digest()
+    plant = "cat >/workspace/.git/x && mv /workspace/.git/x /workspace/.git/index"
+    bed.incus.exec(session["id"], ["sh", "-c", plant], stdin=data, user=1000)
+    wait_until(lambda: protection(server, session)["level"] == "broken", "the session to be frozen")
+    assert [one["path"] for one in protection(server, session)["changes"]] == [f"{workspace}/.git/index"]
+    wait_until(lambda: not (workspace / ".git/index").exists(), "the index to be put aside")
+    subprocess.run(["git", "-C", workspace, "checkout", "."], capture_output=True, check=False)
+    assert not (workspace / ".git/hooks/post-checkout").exists()

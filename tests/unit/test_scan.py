@@ -1,9 +1,13 @@
 """What in a workspace runs by itself on the host: wall/scan.py, with what the real git makes there."""
 
+import hashlib
+import json
 import os
 import shutil
 import struct
 import subprocess
+import sys
+import tempfile
 
 import pytest
 
@@ -542,3 +546,55 @@ def test_without_git_the_rest_is_still_found(work, monkeypatch):
     work.repository("sub").configure("sub/.git/config")
     monkeypatch.setattr(clincus, "find_git", lambda *_: "")
     assert work.found() == {("repository", "sub/.git"): ["not read, as there is no git"]}
+
+
+# What git would not have taken
+
+
+def index_with(*names, version=2):
+    """An index with entries of these names, as an agent may write it."""
+    entries = b""
+    for name in names:
+        stat = struct.pack(">10I", 0, 0, 0, 0, 0, 0, 0o100755, 0, 0, 0) + bytes(20)
+        entry = stat + struct.pack(">H", len(name)) + name
+        entries += entry + bytes(8 - len(entry) % 8)
+    data = struct.pack(">4sII", b"DIRC", version, len(names)) + entries
+    return data + hashlib.sha1(data).digest()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b".git/hooks/post-checkout", b".GIT/config", b"a/.git/config", b".git", b".git. /x", b"GIT~1/x", b"../x", b"/x"],
+)
+def test_a_name_in_the_index_that_git_would_refuse_is_told(tmp_path, name):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git/index").write_bytes(index_with(b"README.md", name))
+    assert appeared.refused_names(str(tmp_path)) == [os.fsdecode(name)]
+
+
+@pytest.mark.parametrize("name", [b".gitignore", b"a.git/x", b".github/x", b"...", b"x/.gitmodules", b"git~10"])
+def test_a_name_that_only_looks_like_it_is_not_told(tmp_path, name):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git/index").write_bytes(index_with(name))
+    assert appeared.refused_names(str(tmp_path)) == []
+
+
+def test_a_strategy_of_an_interrupted_rebase_is_found(work):
+    work.repository().commit()
+    work.write(".git/rebase-merge/git-rebase-todo", "pick 1234567 one\n")
+    work.write(".git/rebase-merge/strategy", "x/e\n")
+    assert work.found()["rebase", ".git/rebase-merge/git-rebase-todo"] == ["x/e"]
+
+
+def test_a_folder_that_may_be_entered_only_is_said_to_be_closed():
+    """As another user where root runs the tests, who may list every folder."""
+    question = {"git": "", "settings": []}
+    with tempfile.TemporaryDirectory(prefix="clincus-scan-") as top:
+        os.chmod(top, 0o755)
+        os.mkdir(f"{top}/h")
+        os.chmod(f"{top}/h", 0o111)
+        program = clincus.places_code() + appeared.scan_code() + json.dumps({**question, "workspace": top}).encode()
+        command = [os.path.realpath(sys.executable), "-I", "-S", "-c", appeared.LOADER]
+        user = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+        done = subprocess.run(command, input=program, capture_output=True, check=True, cwd="/", **user)
+    assert "'h'" in json.loads(done.stdout)["cut"]
