@@ -6,7 +6,7 @@ folder: it is asked about the text of a configuration alone. wall/places.py come
 JSON object, which is answered by one on stdout:
 
     {"workspace": PATH, "only": "index"}
-        gets {"refused_names": [NAME]}, see `refused_names`
+        gets {"refused_names": {PATH: [NAME]}}, see `refused_names`
     {"git": PATH, "workspace": PATH, "settings": [PATTERN]}
         gets {"items": [ITEM], "cut": WORDS, "folders": NUMBER, "entries": NUMBER}; `cut` says what was not looked at
 
@@ -32,7 +32,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
-from places import GIT_COMMAND_KEY, GIT_INCLUDE_KEY, Refusal, ask_git
+from places import GIT_COMMAND_KEY, GIT_INCLUDE_KEY, Refusal, ask_git, plain_folders, plain_git_folders
 
 TYPE_CHECKING = False  # type checkers take it for true
 if TYPE_CHECKING:
@@ -627,15 +627,27 @@ def is_command(key: str, value: str) -> bool:
     return bool(GIT_COMMAND_KEY.fullmatch(key)) and not HARMLESS.fullmatch(value)
 
 
-def refused_names(workspace: str) -> list[str]:
-    """The names in the index of a workspace that git would not have taken; some of them, if there are many."""
-    look = Look("", workspace, ())
-    try:
-        with closing(os.open(workspace, OPEN_FOLDER)) as top, closing(os.open(".git", OPEN_FOLDER, dir_fd=top)) as git:
+def refused_names(workspace: str) -> dict[str, list[str]]:
+    """The names that git would not have taken, some of them, by the index of the repository that has them.
+
+    Those of its submodules and linked worktrees count as well: `git status` reads them, too.
+    """
+    own = f"{workspace}/.git"
+    folders = [own, *(f"{own}/worktrees/{name}" for name in plain_folders(f"{own}/worktrees"))]
+    folders += plain_git_folders(f"{own}/modules")
+    found = {}
+    for folder in folders:
+        look = Look("", workspace, ())
+        inside = os.path.relpath(folder, workspace)
+        with (
+            suppress(OSError),
+            closing(os.open(workspace, OPEN_FOLDER)) as top,
+            closing(open_below(top, inside)) as git,
+        ):
             look.gitlinks(git)
-    except OSError:
-        return []
-    return [os.fsdecode(name) for name in look.refused[:MOST_COMMANDS]]
+        if look.refused:
+            found[f"{inside}/index"] = [os.fsdecode(name) for name in look.refused[:MOST_COMMANDS]]
+    return found
 
 
 def answer(question: Mapping[str, Any]) -> dict[str, object]:
@@ -644,6 +656,8 @@ def answer(question: Mapping[str, Any]) -> dict[str, object]:
         if question.get("only") == "index":
             return {"refused_names": refused_names(question["workspace"])}
         return Look(question["git"], question["workspace"], question["settings"]).take()
+    except Refusal as refusal:
+        return {"refused": refusal.words}
     except OSError as error:
         return {"refused": f"the workspace cannot be looked at: {error.strerror}"}
 

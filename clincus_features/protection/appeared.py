@@ -77,9 +77,9 @@ def scan(workspace: str, settings: Sequence[str], environ: Mapping[str, str]) ->
     return Scan(answer["items"], answer["cut"])
 
 
-def refused_names(workspace: str) -> list[str]:
-    """Names in the index of a workspace's repository that git would not have taken. Raises ClincusError."""
-    return list(ask_scan(workspace, only="index")["refused_names"])
+def refused_names(workspace: str) -> dict[str, list[str]]:
+    """Names that git would not have taken, by the index in a workspace that has them. Raises ClincusError."""
+    return dict(ask_scan(workspace, only="index")["refused_names"])
 
 
 def ask_scan(workspace: str, **question: object) -> dict[str, Any]:

@@ -246,7 +246,8 @@ class Guard:
         is_watched = True
         try:
             self.watcher.watch(session.id, placed, several_names(record, paths) if record else ())
-            self.watcher.watch_name(session.id, index_of(session))
+            for index in indexes_of(session.workspace, paths):
+                self.watcher.watch_name(session.id, index)
         except OSError as error:
             is_watched = False
             words = "raise fs.inotify.max_user_watches or max_user_instances (sysctl)"
@@ -311,7 +312,7 @@ class Guard:
             # The container has ended. Whether this was before or after that nobody knows: see `_rest`.
             self._late.setdefault(live.session.id, set()).update(paths)
             return
-        if index_of(live.session) in paths:
+        if any(path.endswith("/index") for path in paths):
             self._check_index(live)
         items = {path: record.items[path] for path in paths if path in record.items}
         off = seals.without_seal(live.stage, items.keys() - set(run.loose)) if run.is_seen else set()
@@ -345,15 +346,17 @@ class Guard:
         Git checks names when it adds them, and not when it reads an index: `git checkout .` of a person would write
         into .git/hooks, seal or not, and run it.
         """
-        path = index_of(live.session)
+        workspace = live.session.workspace
         try:
             for _ in range(INDEX_LOOKS):
                 time.sleep(INDEX_SETTLE)
                 with self._index_lock:
                     self._index_changes[live.session.id] = False
-                if refused_names(live.session.workspace):
+                found = [f"{workspace}/{inside}" for inside in refused_names(workspace)]
+                for path in found:
                     restore.set_aside(path)
-                    self.watcher.call(lambda: self._break(live, {path: "changed"}))
+                if found:
+                    self.watcher.call(functools.partial(self._break, live, dict.fromkeys(found, "changed")))
                     continue  # until it is frozen, the container may put another one there
                 with self._index_lock:
                     if not self._index_changes[live.session.id]:
@@ -520,8 +523,8 @@ class Guard:
             self._tell_broken(live.session, runs[live.session.id].changes, new)
 
     def _tell_broken(self, session: clincus.Session, everything: list[Change], new: list[Change]) -> None:
-        self._broken[session.id] = new
         self._changes[session.id] = everything
+        self._broken[session.id] = new
         words = f"Frozen: {told(new)}"
         self._report(session, words)
         self._alarm(session, words, new[-1].at)
@@ -658,9 +661,10 @@ class Guard:
 # -- Pure, or with a look at the disk
 
 
-def index_of(session: clincus.Session) -> str:
-    """The path of git's index in a workspace."""
-    return f"{session.workspace}/.git/index"
+def indexes_of(workspace: str, paths: Iterable[str]) -> set[str]:
+    """The paths of git's indexes: of the repository, and of the Git folders in which something is sealed."""
+    folders = {path.rpartition("/")[0] for path in paths if path.endswith(("/config", "/commondir"))}
+    return {f"{folder}/index" for folder in (f"{workspace}/.git", *folders) if folder != workspace}
 
 
 def ways(stage: Stage, paths: Iterable[str]) -> list[str]:

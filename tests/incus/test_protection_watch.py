@@ -387,8 +387,9 @@ def test_an_index_that_would_write_into_the_sealed_hooks_is_put_aside(bed, serve
     data += hashlib.sha1(data).digest()
     plant = "cat >/workspace/.git/x && mv /workspace/.git/x /workspace/.git/index"
     bed.incus.exec(session["id"], ["sh", "-c", plant], stdin=data, user=1000)
-    wait_until(lambda: protection(server, session)["level"] == "broken", "the session to be frozen")
-    assert [one["path"] for one in protection(server, session)["changes"]] == [f"{workspace}/.git/index"]
+    wait_until(lambda: protection(server, session)["changes"], "the session to be frozen")
+    found = protection(server, session)
+    assert (found["level"], [one["path"] for one in found["changes"]]) == ("broken", [f"{workspace}/.git/index"])
     wait_until(lambda: not (workspace / ".git/index").exists(), "the index to be put aside")
     subprocess.run(["git", "-C", workspace, "checkout", "."], capture_output=True, check=False)
     assert not (workspace / ".git/hooks/post-checkout").exists()

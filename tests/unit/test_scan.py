@@ -569,14 +569,22 @@ def index_with(*names, version=2):
 def test_a_name_in_the_index_that_git_would_refuse_is_told(tmp_path, name):
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git/index").write_bytes(index_with(b"README.md", name))
-    assert appeared.refused_names(str(tmp_path)) == [os.fsdecode(name)]
+    assert appeared.refused_names(str(tmp_path)) == {".git/index": [os.fsdecode(name)]}
+
+
+@pytest.mark.parametrize("folder", [".git/modules/lib", ".git/modules/vendor/lib", ".git/worktrees/wt"])
+def test_the_index_of_a_submodule_and_of_a_worktree_is_looked_at_as_well(tmp_path, folder):
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / "HEAD").touch()
+    (tmp_path / folder / "index").write_bytes(index_with(b"../.git/ev"))
+    assert appeared.refused_names(str(tmp_path)) == {f"{folder}/index": ["../.git/ev"]}
 
 
 @pytest.mark.parametrize("name", [b".gitignore", b"a.git/x", b".github/x", b"...", b"x/.gitmodules", b"git~10"])
 def test_a_name_that_only_looks_like_it_is_not_told(tmp_path, name):
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git/index").write_bytes(index_with(name))
-    assert appeared.refused_names(str(tmp_path)) == []
+    assert appeared.refused_names(str(tmp_path)) == {}
 
 
 def test_a_strategy_of_an_interrupted_rebase_is_found(work):
