@@ -4431,13 +4431,17 @@ class Containers:
         """Start a container as it is, or un-pause it. Raises IncusError."""
         self.incus.run("start", "--quiet", self.incus.place(name))
 
-    def stop(self, name: str, timeout: int) -> None:
+    def stop(self, name: str, timeout: int, *, is_second_try: bool = False) -> None:
         """Stop a container cleanly within `timeout` seconds, else hard. One that has stopped by itself is fine."""
         how = ["--timeout", str(timeout)] if timeout > 0 else ["--force"]
         try:
             self.incus.run("stop", *how, self.incus.place(name), timeout=max(timeout, 30) + 30)
         except IncusError as error:
             if re.search("already stopped|container is not running|operation has now succeeded", error.message):
+                return
+            if timeout <= 0 and "is busy running" in error.message and not is_second_try:
+                self.incus.wait_for_others(name)  # a label is being changed
+                self.stop(name, 0, is_second_try=True)
                 return
             if timeout <= 0:
                 raise
