@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 import clincus
+from tests.programs import wait_until
 
+TMUX_CONFIG = Path(clincus.__file__).parent / "guest/tmux.conf"
 FILES = 'find "$HOME" -type f -name saved'  # finds the conversation to go on with
 
 
@@ -132,3 +134,39 @@ def test_a_start_says_what_is_missing(tmp_path, missing, reason):
     places = {"home": tmp_path, "workspace": tmp_path, missing: tmp_path / "nowhere"}
     done = program(places["home"], "start", "clincus-x", str(places["workspace"]), "80", "24", "tmux")
     assert (done.returncode, done.stderr.startswith(f"{reason} {tmp_path}/nowhere")) == (1, True)
+
+
+BROKEN_RINGS = {
+    "fails": "exit 1",
+    "prints": "echo something",
+    "complains": "echo something >&2",
+    "is killed": "kill $$",
+}
+
+
+@pytest.mark.parametrize("script", list(BROKEN_RINGS.values()), ids=list(BROKEN_RINGS))
+@pytest.mark.parametrize("alert", ["bell", "activity"])
+def test_a_ring_that_goes_wrong_leaves_the_keys_to_the_tool(tmp_path, alert, script):
+    """tmux shows what a `run-shell` prints, or that it failed, in a view over the pane that swallows each key."""
+    ring = tmp_path / ".clincus/ring"
+    ring.parent.mkdir()
+    ring.write_text(f'#!/bin/sh\ntouch "$0.ran"\n{script}\n')
+    ring.chmod(0o755)
+
+    def tmux(*words: str) -> str:
+        done = run(tmp_path, "tmux", "-S", f"{tmp_path}/socket", "-f", str(TMUX_CONFIG), *words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    tmux("new-session", "-d", "-s", "clincus-x", "cat")
+    try:
+        if alert == "activity":
+            tmux("set-option", "-w", "-t", "=clincus-x:", "monitor-activity", "on")
+        tmux("send-keys", "-t", "=clincus-x:", "C-v", "C-g", "Enter")  # what `cat` prints then rings the bell
+        wait_until(Path(f"{ring}.ran").exists, "the ring")
+        server, pane = tmux("display-message", "-p", "-t", "=clincus-x:", "#{pid} #{pane_pid}").split()
+        children = Path(f"/proc/{server}/task/{server}/children")
+        wait_until(lambda: children.read_text().split() == [pane], "the end of the ring")
+        assert tmux("display-message", "-p", "-t", "=clincus-x:", "[#{pane_mode}]") == "[]\n"
+    finally:
+        tmux("kill-server")
