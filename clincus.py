@@ -196,13 +196,20 @@ def format_time(moment: datetime) -> str:
 
 
 def parse_time(text: object) -> datetime | None:
-    """Read an RFC 3339 time of any zone; None for anything else and for Incus's "never" (year 1 or 1970)."""
+    """Read an RFC 3339 time of any zone, as one in UTC.
+
+    None for anything else: for Incus's "never" (year 1 or 1970), and for a time that UTC cannot express (an engine
+    may send `9999-12-31T23:59:59-14:00`).
+    """
     try:  # datetime takes six digits of a fraction
         micros = re.sub(r"\.\d+", lambda found: f"{found[0]:0<7}"[:7], str(text))
         moment = datetime.fromisoformat(re.sub("[Zz]$", "+00:00", micros))
-    except ValueError:
+        if moment.tzinfo is None:
+            return None
+        in_utc = moment.astimezone(timezone.utc)
+    except (ValueError, OverflowError):
         return None
-    return moment if moment.tzinfo and moment.year > 1970 else None
+    return in_utc if in_utc.year > 1970 else None
 
 
 # -- Files
@@ -1962,9 +1969,13 @@ class Incus:
             return None
 
     def wait_for_others(self, id: str) -> None:
-        """Wait until what anybody does with an instance just now is over, whatever comes of it."""
+        """Wait until what anybody does with an instance just now is over, whatever comes of it.
+
+        Outside the project `default` Incus gives the paths of instances with `?project=NAME`.
+        """
         for one in (self.query("/1.0/operations?recursion=1") or {}).get("running", []):
-            if self.path(id) in (one["resources"] or {}).get("instances", []):
+            paths = (one["resources"] or {}).get("instances", [])
+            if self.path(id) in [path.partition("?")[0] for path in paths]:
                 with suppress(IncusError):
                     self.query(f"/1.0/operations/{one['id']}/wait?timeout=40", timeout=60)
 

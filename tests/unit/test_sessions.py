@@ -288,12 +288,13 @@ def test_a_stopped_container_is_not_deleted_once_it_runs(sessions, door, sends_n
     assert [words for words in door.calls if words[0] == "delete"] == [("delete", NAME)]  # Incus refuses if it runs
 
 
-def test_what_others_do_with_a_container_is_waited_for_and_nothing_else(door):
+@pytest.mark.parametrize("project", ["", "?project=agents"])
+def test_what_others_do_with_a_container_is_waited_for_and_nothing_else(door, project):
     answers = {
         "/1.0/operations?recursion=1": {
             "running": [
-                {"id": "mine", "resources": {"instances": [f"/1.0/instances/{NAME}"]}},
-                {"id": "another", "resources": {"instances": ["/1.0/instances/other"]}},
+                {"id": "mine", "resources": {"instances": [f"/1.0/instances/{NAME}{project}"]}},
+                {"id": "another", "resources": {"instances": [f"/1.0/instances/other{project}"]}},
                 {"id": "image", "resources": None},
             ]
         }
