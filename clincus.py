@@ -3921,7 +3921,9 @@ def is_session(session: Session) -> bool:
 # -- What is known of all sessions
 
 # The lifecycle actions after which an instance may differ. Others (exec, snapshots) come often and change nothing here.
-LOOK_AFTER = re.compile("instance-((re)?started|resumed|paused|stopped|shutdown|deleted|restored|updated|migrated)")
+LOOK_AFTER = re.compile(
+    "instance-(created|renamed|(re)?started|resumed|paused|stopped|shutdown|deleted|restored|updated|migrated)"
+)
 
 
 class Change(NamedTuple):
@@ -6787,21 +6789,23 @@ class Monitor:
             self._on_reach(self.engine, error)
 
     def _handle(self, line: bytes) -> None:
+        registry = self._sessions.registry
         try:
             event = json.loads(line)
             metadata, moment = event["metadata"], parse_time(event["timestamp"])
             action, name = metadata["action"], metadata["name"]
             may_differ = LOOK_AFTER.fullmatch(action)
-        except (ValueError, KeyError, TypeError):
+            old_name = (metadata.get("context") or {}).get("old_name", name)  # of a renamed instance
+            names = [one for one in {old_name, name} if session_slot(registry.prefix, one) is not None]
+        except (ValueError, KeyError, TypeError, AttributeError):
             return
-        registry = self._sessions.registry
-        if moment is None or session_slot(registry.prefix, name) is None:
+        if moment is None:
             return
-        id = session_id_on(self.engine, name)
-        if action == "instance-ready":
-            registry.ring(id, moment)
-        elif may_differ:
-            survive(f"event {action} of {id}", lambda: self._sessions.look(id, format_time(moment)))
+        for id in [session_id_on(self.engine, one) for one in names]:
+            if action == "instance-ready":
+                registry.ring(id, moment)
+            elif may_differ:
+                survive(f"event {action} of {id}", functools.partial(self._sessions.look, id, format_time(moment)))
 
 
 class Application:

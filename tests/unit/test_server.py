@@ -41,6 +41,8 @@ class Engine(clincus.Incus):
     def query(self, path: str, *arguments: Any, **options: Any) -> Any:
         name = path.rpartition("/")[2]
         if name != "instances?recursion=1" and path != clincus.RUNNING_INSTANCES:
+            if name not in self.instances:
+                raise clincus.IncusError("Instance not found", 404)
             return self.instances[name]
         self.looks.append(path)
         if self.failures:
@@ -53,8 +55,9 @@ class Engine(clincus.Incus):
         self.streams.append(clincus.Child(self.stream))
         return self.streams[-1]
 
-    def tell(self, action: str, name: str) -> None:
-        event = {"timestamp": clincus.utc_now(), "metadata": {"action": action, "name": name}}
+    def tell(self, action: str, name: str, **context: str) -> None:
+        metadata = {"action": action, "name": name, "context": context or None}
+        event = {"timestamp": clincus.utc_now(), "metadata": metadata}
         stream = self.streams[-1].stdin
         assert stream is not None
         stream.write(json.dumps(event).encode() + b"\n\n")
@@ -122,6 +125,30 @@ class TestMonitor:
         wait_until(lambda: members() == ["m1"])
         assert len(engine.looks) == 1
 
+    def test_a_stopped_container_that_appears_is_looked_at(self, engine, monitor):
+        """`incus copy` and `incus import` make one that does not run, so no look at who runs would find it."""
+        monitor.start()
+        monitor.require()
+        engine.add(NAME, "Stopped")
+        engine.tell("instance-created", NAME)
+        wait_until(lambda: statuses(monitor) == ["stopped"])
+        assert len(engine.looks) == 1
+
+    def test_a_container_that_is_renamed_is_shown_by_its_new_name_alone(self, engine, monitor):
+        names = lambda: [session.id for session in monitor._sessions.registry.all()]  # noqa: E731
+        engine.add(NAME, "Stopped")
+        monitor.start()
+        monitor.require()
+        engine.add("clincus-abcdef-7", "Stopped")
+        del engine.instances[NAME]
+        engine.tell("instance-renamed", "clincus-abcdef-7", old_name=NAME)
+        wait_until(lambda: names() == ["clincus-abcdef-7"])
+        engine.add("box", "Stopped")
+        del engine.instances["clincus-abcdef-7"]
+        engine.tell("instance-renamed", "box", old_name="clincus-abcdef-7")
+        wait_until(lambda: names() == [])
+        assert len(engine.looks) == 1
+
     @pytest.mark.parametrize(
         "change",
         [
@@ -162,7 +189,17 @@ class TestMonitor:
         assert set(engine.looks[2:]) == {clincus.RUNNING_INSTANCES}
 
     @pytest.mark.parametrize(
-        "line", [b"", b"{", b"[]", b'{"metadata": 1}', b'{"timestamp": "now", "metadata": {}}', b"\xff"]
+        "line",
+        [
+            b"",
+            b"{",
+            b"[]",
+            b'{"metadata": 1}',
+            b'{"timestamp": "now", "metadata": {}}',
+            b'{"timestamp": "2026-01-01T00:00:00Z", "metadata": {"action": "x", "name": ["x"]}}',
+            b'{"timestamp": "2026-01-01T00:00:00Z", "metadata": {"action": "x", "name": "x", "context": 1}}',
+            b"\xff",
+        ],
     )
     def test_a_line_that_is_no_event_is_passed_over(self, engine, monitor, line):
         monitor.start()
