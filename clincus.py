@@ -5986,6 +5986,13 @@ class Listener(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Log what kept a connection from its thread, such as a limit on threads.
+
+        http.server prints it, which ends the accepting thread where stderr is closed.
+        """
+        log.exception("a connection of %s was dropped", client_address)
+
     def server_bind(self) -> None:
         """Bind; http.server would look its own name up in the DNS besides, which can take long."""
         from socketserver import TCPServer
@@ -6571,7 +6578,8 @@ class EventHub:
         with self._lock:
             is_ours = websocket.subprotocol == EVENTS_SUBPROTOCOL
             for event in filter(None, list(self.greetings.values()) if is_ours else []):
-                websocket.send(json.dumps(event, ensure_ascii=False).encode(), text=True)
+                if websocket.open:  # a client may send its close frame in one packet with the handshake
+                    websocket.send(json.dumps(event, ensure_ascii=False).encode(), text=True)
             self._poll.register(websocket.connection, select.POLLOUT)
             self.subscribers[websocket.connection.fileno()] = websocket
         wake(self._waker)
@@ -6627,6 +6635,7 @@ ENGINE_PATIENCE = 8.0  # for a remote to answer such a look
 FIRST_LOOK = 8.0  # that a request waits for the first answer of Incus
 OTHERS_WAIT = 2.0  # that a list of all sessions waits for the first answer of an engine
 RETRY_DELAY = 2.0
+STOP_WITHIN = 5.0  # that the threads which follow Incus get to end
 POLL_INTERVAL = 1.0  # between looks at the config files and at overdue connections
 
 EVENT_LIMIT = 1 << 20  # bytes of one event of Incus
@@ -6704,12 +6713,16 @@ class Monitor:
         """Read all sessions, so that the first request finds them, and follow what happens from then on."""
         self._thread = repeat(f"following Incus {self.engine}", self._follow, RETRY_DELAY, self.stopping)
 
-    def stop(self) -> None:
-        """End the thread and its child."""
+    def begin_stop(self) -> None:
+        """Ask the thread and its child to end."""
         self.stopping.set()
         self._end_stream()
+
+    def stop(self, timeout: float = STOP_WITHIN) -> None:
+        """End the thread and its child; wait up to `timeout` seconds for the thread."""
+        self.begin_stop()
         if self._thread is not None:
-            self._thread.join(timeout=5)
+            self._thread.join(timeout)
 
     def reconnect(self) -> None:
         """Begin anew, with a fresh look that requests wait for: the project is another one."""
@@ -6808,6 +6821,15 @@ class Monitor:
                 survive(f"event {action} of {id}", functools.partial(self._sessions.look, id, format_time(moment)))
 
 
+def stop_monitors(monitors: Collection[Monitor]) -> None:
+    """End monitors; all of them together get STOP_WITHIN seconds, as engines that hang would add up."""
+    for monitor in monitors:
+        monitor.begin_stop()
+    end = time.monotonic() + STOP_WITHIN
+    for monitor in monitors:
+        monitor.stop(max(0.0, end - time.monotonic()))
+
+
 class Application:
     """Everything that `clincus serve` runs, wired together; owns the config in force and the listeners."""
 
@@ -6874,8 +6896,7 @@ class Application:
         for listener in self._listeners:
             listener.close()
         self.sockets.close_all(CLOSE_WITHIN + HANGUP_GRACE + 1)
-        for monitor in self.monitors.values():
-            monitor.stop()
+        stop_monitors(self.monitors.values())
 
     def save_settings(self, changes: Mapping[str, Any]) -> None:
         """Keep settings of the dashboard, by dotted key, and put them in force. Raises ClincusError: 400, 409, 500."""
@@ -6962,9 +6983,10 @@ class Application:
     def _follow_engines(self) -> None:
         """Follow the engines of the config in force as they are there, and no others."""
         wanted = self.config.get("engines")
-        for engine in [one for one, row in self._followed.items() if wanted.get(one) != row]:
-            self.monitors[engine].stop()
-            self.monitors = {one: monitor for one, monitor in self.monitors.items() if one != engine}
+        gone = {one: self.monitors[one] for one, row in self._followed.items() if wanted.get(one) != row}
+        stop_monitors(gone.values())
+        self.monitors = {one: monitor for one, monitor in self.monitors.items() if one not in gone}
+        for engine in gone:
             self.registry.forget(engine)
         for engine in wanted.keys() - self.monitors.keys():
             self.monitors = {**self.monitors, engine: Monitor(self.sessions, self.history, self._on_reach, engine)}
@@ -6979,15 +7001,22 @@ class Application:
         self.hub.publish(event, extension=True)
 
     def _bind(self, port: int, hint: str = "") -> list[Listener]:
-        """Bind every address at one port; only the first is needed: IPv4, on loopback. `hint` says what else to try."""
+        """Bind every address at one port. `hint` says what else to try.
+
+        A machine may lack an address other than the first (IPv6 is often off). A port that another program holds there
+        is an error: a browser that opens http://localhost:PORT would reach that program, and hand it its cookies.
+        """
         listeners: list[Listener] = []
         for host in self._hosts:
             try:
                 listeners.append(open_listener((host, port), self.site))
             except OSError as error:
-                if listeners:
-                    break
-                raise ClincusError(f"port {port} cannot be used: {error.strerror}{hint}", 409) from error
+                if listeners and error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
+                    continue
+                for listener in listeners:
+                    listener.server_close()
+                place = f" on {host}" if listeners else ""
+                raise ClincusError(f"port {port} cannot be used{place}: {error.strerror}{hint}", 409) from error
             port = int(listeners[0].server_address[1])
         return listeners
 
@@ -7130,7 +7159,11 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
         websocket, ending = open_websocket(request, [EVENTS_SUBPROTOCOL]), ExitStack()
         ending.enter_context(app.sockets.track(websocket))
         ending.callback(app.site.places.release)
-        app.hub.subscribe(websocket, ending.close)
+        try:
+            app.hub.subscribe(websocket, ending.close)
+        except BaseException:
+            ending.close()
+            raise
 
     one = "/api/sessions/{id}"
     return [

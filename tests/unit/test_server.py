@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import socket
 import threading
@@ -332,6 +333,81 @@ def test_a_listener_can_be_ended_before_it_has_begun():
         one = listener()
         one.start()
         one.close()
+
+
+def test_a_failure_to_give_a_connection_its_thread_leaves_the_server_listening(caplog, monkeypatch):
+    one = listener()
+    monkeypatch.setattr("sys.stderr", None)
+    start = threading.Thread.start
+    refusals = [RuntimeError("can't start new thread")]
+
+    def start_or_refuse(thread: threading.Thread) -> None:
+        if "process_request_thread" in thread.name and refusals:
+            raise refusals.pop()
+        start(thread)
+
+    one.start()
+    monkeypatch.setattr(threading.Thread, "start", start_or_refuse)
+    with socket.create_connection(one.server_address, DEADLINE) as refused:
+        assert refused.recv(1) == b""
+    with socket.create_connection(one.server_address, DEADLINE) as taken:
+        taken.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert taken.recv(9) == b"HTTP/1.1 "
+    one.close()
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["can't start new thread"]
+
+
+def application(tmp_path) -> clincus.Application:
+    return clincus.Application({"HOME": str(tmp_path)}, {})
+
+
+def test_a_port_that_another_program_holds_on_ipv6_is_refused(tmp_path):
+    """A browser that opens http://localhost:PORT may take ::1, and would hand that program its cookies."""
+    with socket.socket(socket.AF_INET6) as other:
+        other.bind(("::1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(clincus.ClincusError, match=f"port {port} cannot be used on ::1: Address already in use"):
+            application(tmp_path)._bind(port)
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind(("127.0.0.1", port))  # what was bound before is let go of
+
+
+def test_a_machine_without_ipv6_is_served_on_ipv4(tmp_path, monkeypatch):
+    real = clincus.open_listener
+
+    def open_listener(address, site):
+        if address[0] == "::1":
+            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+        return real(address, site)
+
+    monkeypatch.setattr(clincus, "open_listener", open_listener)
+    [only] = application(tmp_path)._bind(0)
+    assert only.server_address[0] == "127.0.0.1"
+    only.server_close()
+
+
+def test_monitors_of_engines_that_hang_end_within_one_deadline_together():
+    class Hanging(clincus.Monitor):
+        def __init__(self) -> None:
+            self.waits: list[float] = []
+            self.is_asked = False
+
+        def begin_stop(self) -> None:
+            self.is_asked = True
+
+        def stop(self, timeout: float = clincus.STOP_WITHIN) -> None:
+            assert all(one.is_asked for one in monitors), "all of them end at the same time"
+            self.waits.append(timeout)
+            now.append(now[-1] + timeout)
+
+    now = [0.0]
+    monitors = [Hanging() for _ in range(3)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clincus, "time", SimpleNamespace(monotonic=lambda: now[-1]))
+        clincus.stop_monitors(monitors)
+    assert [one.waits for one in monitors] == [[clincus.STOP_WITHIN], [0.0], [0.0]]
 
 
 def test_the_event_of_a_bell_says_all_that_has_changed():

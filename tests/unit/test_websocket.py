@@ -145,19 +145,21 @@ def is_running(pid):
 class RawClient:
     """A client that does only what it is told: it answers no ping and no close, and reads when asked to."""
 
-    def __init__(self, port, *, early=(), receive_buffer=None):
+    def __init__(self, port, *, early=(), leaves_early=False, subprotocols=CONTROL, receive_buffer=None):
         self.frames = []
         self.socket = socket.socket()
         self.socket.settimeout(PATIENCE)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.connect(("127.0.0.1", port))
-        self.protocol = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}/"), subprotocols=CONTROL)
+        self.protocol = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}/"), subprotocols=subprotocols)
         self.protocol.send_request(self.protocol.connect())
         # Frames can only be made by a protocol that is open; one of its own makes the early ones.
         frames = ClientProtocol(parse_uri("ws://127.0.0.1/"), state=State.OPEN)
         for data in early:
             frames.send_binary(data)
+        if leaves_early:
+            frames.send_close(1000)
         self.socket.sendall(b"".join(self.protocol.data_to_send() + frames.data_to_send()))
 
     def close(self):
@@ -854,6 +856,14 @@ def test_a_new_subscriber_of_ours_is_greeted_with_what_still_holds():
             assert json.loads(extended.recv(PATIENCE)) == {"type": "incus.unreachable", "error": "é"}
             for websocket in (plain, extended):
                 assert json.loads(websocket.recv(PATIENCE))["type"] == "session.started"
+
+
+def test_a_subscriber_that_leaves_before_its_greeting_leaves_nothing_behind():
+    with hub_serving() as (hub, sockets, port):
+        hub.greetings = {"incus": {"type": "incus.unreachable", "error": "é"}}
+        with closing(RawClient(port, leaves_early=True, subprotocols=[clincus.EVENTS_SUBPROTOCOL])) as raw:
+            raw.receive_end()
+        wait_until(lambda: not sockets._sessions, "the end of the subscription")
 
 
 def receive_events(websocket, count):
