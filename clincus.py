@@ -433,10 +433,13 @@ class Child:
         environ: Mapping[str, str] | None = None, cwd: str | None = None, merged: bool = False, first: bytes = b"",
     ) -> None:  # fmt: skip
         pipe, errors = subprocess.PIPE, subprocess.STDOUT if merged else subprocess.PIPE
+        try:
+            words = [word.encode("utf-8", "surrogateescape") for word in argv]  # the locale may be one of ASCII only
+        except UnicodeEncodeError as error:  # half a surrogate pair, as a label of an engine may hold
+            raise self.error(f"`{argv[0]}` cannot be started: {error.object!a} is no text") from error
         source, writer = os.pipe()
         os.write(writer, first)
         self.stdin = cast("IO[bytes]", io.FileIO(writer, "w"))
-        words = [word.encode("utf-8", "surrogateescape") for word in argv]  # the locale may be one of ASCII only
         try:
             self.process = subprocess.Popen(
                 words, stdin=source, stdout=pipe, stderr=errors, bufsize=0, env=environ, cwd=cwd, start_new_session=True
@@ -974,12 +977,14 @@ def make_config(
 def with_flags(config: Config, flags: Mapping[str, object], profile: str = "") -> Config:
     """The configuration with more settings from the command line, by dotted key, and maybe another profile.
 
-    The profile beats files and variables; flags beat it. ConfigError: 400 for a bad value, 404 for an unknown profile.
+    The profile beats files and variables; flags beat it. A key that this version does not know is a warning: another
+    version may have kept it with a session. ConfigError: 400 for a bad value, 404 for an unknown profile.
     """
     reader = Reader()
     layers = [*config.layers, reader.flags(flags)]
     reader.raise_faults()
-    return make_config(layers, config.files, config.warnings, profile or config.wanted_profile)
+    warnings = (*config.warnings, *reader.warnings)
+    return make_config(layers, config.files, warnings, profile or config.wanted_profile)
 
 
 # -- Reading the sources
@@ -1020,6 +1025,8 @@ class Reader:
         for key, value in flags.items():
             if key == "dashboard.port" and value == 0:
                 values[key] = value  # any free port
+            elif key not in SETTING:
+                self._unknown("command line", key, SETTING)
             elif value is not None and value != "":
                 values.update(self._fit("command line", key, SETTING[key], value))
         return Layer(FLAG_RANK, "command line", values)
@@ -1632,7 +1639,7 @@ def tool_files(
     for path in carried.files:
         if path.endswith((".json", ".jsonc")) and path not in tool.credentials:
             value = carried.value(path)
-            moved = with_home(value, home.rstrip("/"), container_home)
+            moved = with_home(value, home.rstrip("/"), container_home) if home.strip("/") else value
             if moved != value:
                 carried.put(path, moved)
     if tool.complete is not None:
@@ -3896,6 +3903,17 @@ def session_from_instance(prefix: str, instance: Mapping[str, Any], engine: str 
     return Session(**fields)
 
 
+def kept_settings(session: Session) -> dict[str, Any]:
+    """What a person asked for at the creation beyond the config, by dotted key. ClincusError(409) for a bad label."""
+    try:
+        settings = json.loads(session.settings or "{}")
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise ClincusError(f'"{session.id}": its label {LABEL}settings is not a JSON object: mend or unset it', 409)
+    return settings
+
+
 RUNNING_INSTANCES = "/1.0/instances?filter=status%20eq%20Running%20or%20status%20eq%20Ready"  # their paths
 # The keys that `session_from_instance` reads. What stays of a session would lie scattered among the other 60 KB.
 READ_KEY = re.compile(rf"{LABEL}.*|name|status|config|location|created_at|last_used_at|image\.description").fullmatch
@@ -4873,7 +4891,7 @@ class Sessions:
         new = request or LaunchRequest(session.workspace)
         if session.command:
             return new
-        settings = {**json.loads(session.settings or "{}"), **new.settings}
+        settings = {**kept_settings(session), **new.settings}
         same = some_fields(session, ("workspace", "tool", "persistent", "image", "profile", "mode", "engine"))
         return new._replace(settings=settings, **same)
 
@@ -5089,7 +5107,8 @@ class Workspaces:
 
     def without_root(self, path: str) -> list[str]:
         """The roots without one, which may be named as configured or expanded. Raises ClincusError(400)."""
-        roots, target = self._roots(), expand(path, self.environ)
+        roots = self._roots()
+        target = roots.get(path) or expand(path, self.environ)
         kept = [root for root, expanded in roots.items() if root != path and expanded != target]
         if len(kept) == len(roots):
             raise ClincusError(f'"{path}" is not a workspace root', 400)
@@ -5120,8 +5139,17 @@ class Workspaces:
         return path
 
     def _roots(self) -> dict[str, str]:
-        """The configured roots, each with its expanded path."""
-        return {root: expand(root, self.environ) for root in self.load().get("dashboard.workspace_roots")}
+        """The configured roots, each with its expanded path.
+
+        A root of a user who does not exist stays as it is: it holds no project, and the page can remove it.
+        """
+        roots: dict[str, str] = {}
+        for root in self.load().get("dashboard.workspace_roots"):
+            try:
+                roots[root] = expand(root, self.environ)
+            except ConfigError:
+                roots[root] = root
+        return roots
 
 
 def project_folders(root: str) -> list[str]:

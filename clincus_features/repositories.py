@@ -5,6 +5,7 @@ A session's tool could not make the repository: no container writes a .git/confi
 
 from __future__ import annotations
 
+import os
 import shutil
 from typing import Any
 
@@ -31,9 +32,14 @@ def with_repository(method: str, path: str, handler: clincus.Handler) -> clincus
 
 
 def make_repository(folder: str) -> None:
-    """Make an empty folder a repository. ClincusError(500) if it cannot be one: then it is removed."""
+    """Make an empty folder a repository. ClincusError(500) if it cannot be one: then it is removed.
+
+    Variables such as GIT_DIR would make git work on another repository.
+    """
+    git = clincus.find_git(folder, os.environ) or "git"
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        done = clincus.run_child(["git", "init", "--quiet"], timeout=30, cwd=folder)
+        done = clincus.run_child([git, "init", "--quiet"], timeout=30, cwd=folder, environ=environ)
         problem = done.reason if done.code != 0 else ""
     except clincus.ChildError as error:
         problem = error.message

@@ -945,3 +945,11 @@ def test_a_feature_adds_keys_before_the_configuration_is_loaded(environ, user_fi
     assert clincus.load_config({**environ, "CLINCUS_WEATHER": "y"}).get("weather.key") == "y"
     assert clincus.config_document(config)["weather"] == {"key": clincus.HIDDEN}
     assert "sesame" not in json.dumps(sources_document(config, None))
+
+
+def test_a_key_that_another_version_kept_with_a_session_is_a_warning():
+    config = clincus.with_flags(clincus.make_config(()), {"limits.cpu.count": "2", "limits.cpu.counts": "3"})
+    assert config.get("limits.cpu.count") == "2"
+    assert config.warnings == (
+        "command line: unknown key 'limits.cpu.counts' is ignored; did you mean 'limits.cpu.count'?",
+    )

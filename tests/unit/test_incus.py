@@ -237,6 +237,14 @@ def test_a_program_that_is_not_there_is_told(incus):
         clincus.run_child(["nope"], timeout=1)
 
 
+def test_a_word_that_is_no_text_is_told_and_leaves_no_descriptor_open():
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(clincus.ChildError, match=r"`echo` cannot be started: '\\ud800' is no text"):
+            clincus.run_child(["echo", "\ud800"], timeout=1)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_a_program_gets_its_words_in_utf8_whatever_the_locale():
     code = "import clincus; print(clincus.run_child(['printf', '%s', '⎿'], timeout=20).stdout == '⎿'.encode())"
     environ = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "utf-8"}

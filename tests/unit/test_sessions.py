@@ -521,6 +521,27 @@ class TestStart:
         assert resume() == 0
         assert resume(settings={"limits.runtime.max_duration": "1h"}) == 1
 
+    @pytest.mark.parametrize(
+        ("label", "refusal"),
+        [
+            ('{"limits.cpu.count": "2", "limits.of.another.version": 1}', ""),
+            ("[]", "settings is not a JSON object"),
+            ("{", "settings is not a JSON object"),
+        ],
+    )
+    def test_settings_that_another_version_kept_hinder_no_resume(self, sessions, door, request_, label, refusal):
+        session = sessions.create(request_)
+        door.instances[session.id]["config"][clincus.LABEL + "settings"] = label
+        door.instances[session.id].update(status="Stopped", architecture="", description="", profiles=[])
+        door.instances[session.id].update(ephemeral=False, stateful=False)
+        sessions.look(session.id)
+        if refusal:
+            with pytest.raises(clincus.ClincusError, match=refusal) as raised:
+                sessions.resume(session.id)
+            assert raised.value.status == 409
+        else:
+            assert sessions.resume(session.id).status == "running"
+
     def test_a_stop_between_the_tools_start_and_the_end_of_the_create_is_seen(self, sessions, door, request_):
         def stop(*arguments: Any, **options: Any) -> clincus.Completed:
             for instance in door.instances.values():

@@ -252,6 +252,15 @@ def test_an_api_key_in_the_environment_counts_as_approved(home, config):
     assert document(files, ".claude.json")["customApiKeyResponses"] == {"approved": ["old", "k" * 20], "rejected": []}
 
 
+def test_a_home_that_is_the_root_folder_leaves_all_paths_as_they_are(home, config, monkeypatch):
+    """Each path begins with it."""
+    write(home / ".claude/settings.json", json.dumps({"a": "/usr/bin/x"}))
+    real = clincus.Carried(str(home))
+    monkeypatch.setattr(clincus, "Carried", lambda _: real)
+    files, _ = carry("claude", "/", config)
+    assert document(files, ".claude/settings.json")["a"] == "/usr/bin/x"
+
+
 def test_paths_below_the_home_become_paths_in_the_container(home, config):
     settings = {
         "a": f"{home}/.claude/x.sh --y={home}",

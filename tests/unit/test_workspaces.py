@@ -38,9 +38,28 @@ def test_so_many_projects_are_listed(projects, tmp_path, monkeypatch):
     assert projects() == ["a", "b"]
 
 
+def test_a_root_of_a_user_who_does_not_exist_can_be_seen_and_removed(tmp_path):
+    config = clincus.load_config({"HOME": str(tmp_path)})
+    config.values["dashboard"]["workspace_roots"] = ["~nobody-of-that-name", str(tmp_path)]
+    workspaces = clincus.Workspaces(lambda: config, {"HOME": str(tmp_path)}, list)
+    assert workspaces.document()["roots"] == ["~nobody-of-that-name", str(tmp_path)]
+    assert workspaces.without_root("~nobody-of-that-name") == [str(tmp_path)]
+    assert workspaces.with_root("~") == ["~nobody-of-that-name", str(tmp_path)]
+
+
+def test_a_new_repository_is_made_in_its_folder_whatever_the_environment_says_of_git(tmp_path, monkeypatch):
+    folder = tmp_path / "my-app"
+    folder.mkdir()
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
+    repositories.make_repository(str(folder))
+    assert (folder / ".git/HEAD").is_file()
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_folder_that_cannot_become_a_repository_is_not_made(tmp_path, monkeypatch):
     folder = tmp_path / "my-app"
     folder.mkdir()
+    monkeypatch.setattr(clincus, "find_git", lambda *_: "")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(clincus.ClincusError, match="a Git repository: `git` cannot be started") as raised:
         repositories.make_repository(str(folder))
