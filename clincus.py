@@ -2556,7 +2556,8 @@ def check_own_copy(saved: SavedSession) -> None:
     """Raise ClincusError(409) if the copy on the host is that of another container's conversation."""
     kept = read_metadata(saved.directory, saved.tool)
     if kept is not None and kept.container_name not in ("", saved.container_name):
-        raise ClincusError(f'its id is that of a conversation of "{kept.container_name}"', 409)
+        words = f'"{saved.container_name}" has the id of a conversation of "{kept.container_name}"'
+        raise ClincusError(f"{words}: it cannot be saved or resumed here", 409)
 
 
 def is_copy_of_last_run(saved: SavedSession, started_at: str) -> bool:
@@ -4708,6 +4709,7 @@ class Sessions:
         return self._started(id)
 
     def _resume(self, found: Session, request: LaunchRequest | None, *, is_stopped: bool) -> None:
+        self.half_made.pop(found.id, None)  # a person wants it
         before = self._adopted(found)
         launch = self.plan(self._again(before, request))
         target = launch.draft.workspace
@@ -4747,16 +4749,13 @@ class Sessions:
         """
         known = self.registry.get(id)
         telling = threading.Thread(target=self.extensions.tell, args=("before_stop", known))
-        if known.status == "running":
-            telling.start()  # beside the look and the save, since all wait for Incus most of the time
         with self.work(id, "stopping") as found:
             if delete and found.status == "running" and known.status == "stopped" and not known.paused:
                 raise ClincusError(f'"{id}" was started meanwhile: look at it before you delete it', 409)
             session = self._awake(found)
             if delete and not even_unsaved:
                 self._keep(session)
-            if telling.ident is None:
-                telling.start()
+            telling.start()  # not before the refusals; beside the save, since both wait for Incus most of the time
             error = self._save(session, ends_tool=True)
             telling.join()
             if delete and error is not None and session.status == "running" and not is_hosts_fault(error):
@@ -4936,6 +4935,8 @@ class Sessions:
         """Unpack the tool's files and start it in tmux: one call, with all that is secret on stdin."""
         if launch.request.command:
             return
+        if session.engine and not is_new:  # another host may say any id, and would get the conversation of that one
+            check_own_copy(self._saved(session))
         guest, tool = launch.guest, launch.tool
         paths = [] if is_new else [STARTED_FILE, UNPACKING_FILE, *tool.saved, *tool.credentials]
         columns, rows = "200", "50"  # nobody watches yet: the first terminal brings its own size

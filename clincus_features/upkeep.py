@@ -155,14 +155,21 @@ def reachable(sessions: clincus.Sessions, engine: str) -> list[clincus.Session]:
 
 
 def remove_half_made(sessions: clincus.Sessions, engine: str) -> None:
-    """Remove the containers of starts that failed because their engine was gone, now that it is back."""
-    for id, session in list(sessions.half_made.items()):
-        if session.engine == engine:
+    """Remove the containers of starts that failed because their engine was gone, now that it is back.
+
+    A person may resume one in the meantime, which takes it out of `half_made` under the lock of the session.
+    """
+    for id, session in [(id, one) for id, one in list(sessions.half_made.items()) if one.engine == engine]:
+        if sessions.look(id) is None:
+            sessions.half_made.pop(id, None)
+            continue
+        with sessions.lock(id):
             found = sessions.look(id)
-            if found and (found.session_id, found.created_at) == (session.session_id, session.created_at):
+            is_same = found and (found.session_id, found.created_at) == (session.session_id, session.created_at)
+            if is_same and id in sessions.half_made:
                 sessions.containers(id).delete(id)
                 sessions.look(id)
-            sessions.half_made.pop(id)
+            sessions.half_made.pop(id, None)
 
 
 def seconds_until_stop(sessions: clincus.Sessions, at: datetime, engine: str = "") -> float:

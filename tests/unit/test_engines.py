@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -208,9 +209,17 @@ def test_a_session_there_takes_no_conversation_of_another_session_by_its_id(tmp_
     sessions = clincus.Sessions(Door(engine="", remote=""), registry, lambda: config, environ, report=reports.append)
     registry.compare(1, [instance(session_id="mine")], engine="far")
     directory = clincus.session_directory(config, environ, "claude", "mine")
-    clincus.write_metadata(clincus.SavedSession("mine", "claude", directory, container_name=NAME, workspace="/w"))
+    mine = clincus.SavedSession("mine", "claude", directory, container_name=NAME, workspace="/w")
+    clincus.write_metadata(mine)
+    refusal = f'"{FAR}" has the id of a conversation of "{NAME}": it cannot be saved or resumed here'
     assert sessions.save(FAR) == ""
-    assert reports == [f'{FAR}: the conversation was not saved: its id is that of a conversation of "{NAME}"']
+    assert reports == [f"{FAR}: the conversation was not saved: {refusal}"]
+    launch = plan(tmp_path, workspace="/srv/app", mode="mount")
+    with pytest.raises(clincus.ClincusError, match=re.escape(refusal)):
+        sessions._start_tool(registry.get(FAR), launch, is_new=False)
+    kept = clincus.read_metadata(directory, "claude")
+    assert kept is not None
+    assert kept.container_name == NAME, "the next save would take the conversation for its own"
 
 
 def test_a_name_of_another_form_is_no_session_of_ours():

@@ -596,6 +596,25 @@ class TestStart:
         told = [moment for moment, slot in heard if slot == 1]  # the server tells the others
         assert told == ["before_start", "sealed", "after_start", "before_stop", "after_stop"]
 
+    def test_a_resume_takes_a_session_out_of_what_is_to_be_removed(self, sessions, door, request_):
+        session = sessions.create(request_)
+        sessions.half_made[session.id] = session
+        sessions.resume(session.id)
+        assert sessions.half_made == {}
+
+    def test_a_delete_that_is_refused_is_no_end_that_features_hear_of(self, sessions):
+        heard: list[str] = []
+        sessions.extensions.listeners.append(lambda moment, session: heard.append(moment))
+
+        def refuse(*_: object) -> None:
+            raise clincus.ClincusError("2 commits were not fetched", 409)
+
+        sessions.extensions.keepers.append(refuse)
+        add(sessions, mode="clone")
+        with pytest.raises(clincus.ClincusError, match="2 commits were not fetched"):
+            sessions.end(NAME, delete=True)
+        assert "before_stop" not in heard
+
     def test_the_code_user_of_a_trusted_project_is_the_one_of_every_command(self, sessions, door, request_):
         file = Path(request_.workspace, ".clincus.toml")
         file.write_text('[incus]\ncode_uid = 1001\ncode_user = "ann"\n')

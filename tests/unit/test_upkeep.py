@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -99,6 +100,38 @@ def test_a_session_that_cannot_be_stopped_keeps_no_other_running(sessions, caplo
 def test_nobody_looks_for_deadlines_before_the_next_one(sessions, deadline, seconds):
     sessions.add(status="Running", deadline=deadline)
     assert upkeep.seconds_until_stop(sessions, NOON) == seconds
+
+
+def half_made(sessions: Sessions, monkeypatch: pytest.MonkeyPatch, status: str = "Running") -> list[str]:
+    """Let the container of a failed start have stayed; the names of those that are deleted."""
+    deleted: list[str] = []
+    sessions.add(status=status)
+    sessions.half_made[FIRST] = sessions.registry.get(FIRST)
+    monkeypatch.setattr(Sessions, "look", lambda self, id: self.registry.find(id), raising=False)
+    monkeypatch.setattr(Sessions, "containers", lambda *_: SimpleNamespace(delete=deleted.append), raising=False)
+    return deleted
+
+
+@pytest.mark.parametrize("status", ["Running", "Stopped"])
+def test_what_a_failed_start_left_is_removed_once_its_engine_is_back(sessions, monkeypatch, status):
+    deleted = half_made(sessions, monkeypatch, status)
+    upkeep.remove_half_made(sessions, "another engine")
+    assert deleted == []
+    upkeep.remove_half_made(sessions, "")
+    assert (deleted, sessions.half_made) == ([FIRST], {})
+
+
+def test_what_a_failed_start_left_stays_once_a_person_resumes_it(sessions, monkeypatch):
+    deleted = half_made(sessions, monkeypatch)
+
+    @contextlib.contextmanager
+    def lock(self: Sessions, id: str) -> Iterator[None]:
+        self.half_made.pop(id)  # the resume held the lock until now
+        yield
+
+    monkeypatch.setattr(Sessions, "lock", lock)
+    upkeep.remove_half_made(sessions, "")
+    assert deleted == []
 
 
 def tidy_up(sessions: Sessions, ended_at: str = "2026-01-01T10:00:00Z") -> None:
