@@ -472,10 +472,11 @@ class Child:
                 stream.close()
         del self._alarm  # the two refer to each other: Python would free them, and 128 KB of buffers, much later
 
-    def allow(self, seconds: float) -> None:
-        """Give the child so many seconds from now."""
+    def allow(self, seconds: float, failure: str = "") -> None:
+        """Give the child so many seconds from now. `failure` is what `wait` raises if it takes longer."""
         self._alarm.cancel()
-        self._alarm = threading.Timer(seconds, self.end, (f"`{self._words} …` did not finish within {seconds:g} s",))
+        failure = failure or f"`{self._words} …` did not finish within {seconds:g} s"
+        self._alarm = threading.Timer(seconds, self.end, (failure,))
         self._alarm.daemon = True
         self._alarm.start()
 
@@ -1831,8 +1832,9 @@ class MarkedReader(io.RawIOBase):
 class GuestInput:
     """The stdin of a command under guest/exec.sh. The pipe never breaks, so `is_over` tells when nobody reads it."""
 
-    def __init__(self, descriptor: int, is_over: Callable[[], bool], allow: Callable[[float], None]) -> None:
-        self.allow = allow  # gives the command so many seconds from now
+    def __init__(self, descriptor: int, is_over: Callable[[], bool], child: Child) -> None:
+        self.allow = child.allow  # gives the command so many seconds from now
+        self.end = child.end  # ends the command: from any thread, with the reason and an HTTP status
         self._descriptor = descriptor
         self._is_over = is_over
         os.set_blocking(descriptor, False)
@@ -2036,9 +2038,14 @@ class Incus:
         """
         with self.begun(name, command, timeout, **options) as running:
             errors = Collector(running, running.stderr)
-            with suppress(BrokenPipeError):
-                stdin = GuestInput(running.stdin.fileno(), lambda: not errors.is_alive(), running.allow)
-                yield stdin, cast("BufferedReader", running.stdout)
+            stdin = GuestInput(running.stdin.fileno(), lambda: not errors.is_alive(), running)
+            try:
+                with suppress(BrokenPipeError):
+                    yield stdin, cast("BufferedReader", running.stdout)
+            except ClincusError as error:
+                if running.failure:  # what came was cut off by us, so a reader's complaint says nothing
+                    raise running.error(running.failure, running.status) from error
+                raise
             with suppress(OSError):
                 running.stdin.close()
             if len(running.stdout.read(STREAM_REST)) == STREAM_REST:
@@ -2186,8 +2193,15 @@ GROWTH_LIMIT = 64 << 20  # bytes by which the files of a conversation may grow w
 DISK_RESERVE = 256 << 20  # bytes that a copy out of a container leaves free on the host's disk
 LISTING_LIMIT = 64 << 20  # bytes
 LISTED_FILES = 100_000  # guest/save.sh names no more; each costs memory, and a file on this host
-SAVE_TIMEOUT = 120  # seconds, and one more for each 4 MiB that are to be copied
-SAVE_RATE = 4 << 20  # bytes per second
+# A container says how much it has to send, so what it says gives it no time: what it sends does.
+LIST_WITHIN = 60.0  # seconds for a container to list its files
+SAVE_PATIENCE = 20.0  # seconds for each MiB or 8 files, and to begin with
+SAVE_RATE = 1 << 20  # bytes per second
+SAVE_FILES = 8  # per second: guest/save.sh starts some programs for each
+SAVE_WITHIN = 600.0  # seconds for a save in all
+LAST_SAVE_WITHIN = 60.0  # the same for one that a stop waits for: what is new since the last one in the background
+HAND_OVER_WITHIN = 60.0  # seconds for guest/hand-over.sh
+SEND_RATE = 4 << 20  # bytes per second that a container takes at a start
 SAVED_LOCK_TIMEOUT = 60.0  # seconds that another save may take to tidy up
 METADATA_LIMIT = 64 << 10  # bytes
 
@@ -2319,22 +2333,27 @@ class UnsettledError(ClincusError):
 def save_conversation(
     open_command: Callable[..., AbstractContextManager[tuple[GuestInput, BufferedReader]]], home: str,
     saved: SavedSession, tool: Tool, *, is_last: bool = False, owner: tuple[str, int] | None = None,
+    within: float = SAVE_WITHIN,
 ) -> list[str]:  # fmt: skip
     """Bring the host's copy of a conversation up to date; gives what a person should know.
 
     `open_command` runs a command in the container as root (what `sudo` wrote belongs to the conversation as well), in
     the manner of `Incus.open`; `home` is that of the tool there. With `is_last` a tool that runs is ended first, and
     what still changes is taken as it is. `owner` is a folder, and the uid that what root made there goes to at last.
+    `within` is how long the copy may take, in seconds.
+
     Raises ClincusError, and OSError for a fault of this host.
     """
     program = os.path.basename(tool.start[0])[:15]  # so much of it is the name of its process
     words = home, program if is_last else "", *map(str, owner or ("", "")), *tool.saved
-    with open_command(guest_command("save hand-over", *words), timeout=SAVE_TIMEOUT) as (stdin, stream):
-        return update_copy(stdin, stream, saved, tool, is_last=is_last)
+    with open_command(guest_command("save hand-over", *words), timeout=LIST_WITHIN) as (stdin, stream):
+        notes = update_copy(stdin, stream, saved, tool, is_last=is_last, within=within)
+        stdin.allow(HAND_OVER_WITHIN)
+        return notes
 
 
 def update_copy(
-    stdin: GuestInput, stream: BufferedReader, saved: SavedSession, tool: Tool, *, is_last: bool
+    stdin: GuestInput, stream: BufferedReader, saved: SavedSession, tool: Tool, *, is_last: bool, within: float
 ) -> list[str]:
     """Ask guest/save.sh for what the copy on the host lacks: files that are new, and the rest of those that grew.
 
@@ -2359,14 +2378,14 @@ def update_copy(
     size, disk = sum(changed.values()), os.statvfs(parent)
     if disk.f_bavail * disk.f_frsize < size + DISK_RESERVE:
         raise OSError(errno.ENOSPC, "the disk of the saved conversations is nearly full", parent)
-    stdin.allow(SAVE_TIMEOUT + size / SAVE_RATE)
+    stdin.allow(SAVED_LOCK_TIMEOUT + SAVE_PATIENCE)
     with ExitStack() as held:
         with directory_lock(parent, SAVED_LOCK_TIMEOUT):
             mend_saved(parent)
             fresh = tempfile.mkdtemp(prefix=f".{saved.session_id}.new-", dir=parent)
             held.callback(shutil.rmtree, fresh, ignore_errors=True)
             held.enter_context(directory_lock(fresh))
-        copier = Copier(stdin, stream, saved.directory, fresh, is_last)
+        copier = Copier(stdin, stream, saved.directory, fresh, is_last=is_last, pace=Pace(stdin, within))
         try:
             for file in wanted:
                 copier.take(file, is_changed=file.path in changed, is_kept=file.path in kept)
@@ -2401,11 +2420,41 @@ def within_limit(listed: Iterable[ListedFile], kept: Mapping[str, ListedFile]) -
     return wanted
 
 
+class Pace:
+    """Gives a container time for what it sends, SAVE_PATIENCE seconds ahead, so that one that dribbles holds up nobody.
+
+    It has `within` seconds in all.
+    """
+
+    def __init__(self, stdin: GuestInput, within: float) -> None:
+        self._stdin = stdin
+        self._end = time.monotonic() + within
+        self._earned_until = time.monotonic() + SAVE_PATIENCE
+        self._credit = 0.0  # seconds that were earned since the last time that was given
+        self._give()
+
+    def earn(self, *, size: int = 0, files: int = 0, seconds: float = 0.0) -> None:
+        """Count what has come, and `seconds` that this host took itself."""
+        self._credit += size / SAVE_RATE + files / SAVE_FILES + seconds
+        if self._credit >= 1:
+            self._earned_until += self._credit
+            self._credit = 0.0
+            self._give()
+
+    def _give(self) -> None:
+        now = time.monotonic()
+        seconds = min(SAVE_PATIENCE, self._earned_until - now, self._end - now)
+        self._stdin.allow(max(0.0, seconds), "the container sends its conversation too slowly")
+
+
 class Copier:
     """Fills a new directory of ours (folders 0700, files 0600) with files of a container, by guest/save.sh."""
 
-    def __init__(self, stdin: GuestInput, stream: BufferedReader, old: str, new: str, is_last: bool) -> None:
+    def __init__(
+        self, stdin: GuestInput, stream: BufferedReader, old: str, new: str, *, is_last: bool, pace: Pace
+    ) -> None:
         self.stdin, self.stream, self.is_last = stdin, stream, is_last
+        self.pace = pace
         self.old, self.new = old, new  # the copy that is there, and the new one
         self.growth = GROWTH_LIMIT  # bytes that may still come beyond what was listed
 
@@ -2424,8 +2473,10 @@ class Copier:
             return  # one name is a file's and a folder's, or is too long here
         with open(descriptor, "wb") as output:
             is_whole = self._fetch(file, output, os.path.join(self.old, file.path) if is_kept else os.devnull)
+            began = time.monotonic()
             output.flush()
             os.fsync(descriptor)  # the container may be gone before the next power cut
+            self.pace.earn(seconds=time.monotonic() - began)
         os.utime(target, ns=(file.mtime, file.mtime))
         if not is_whole:
             os.unlink(target)
@@ -2469,6 +2520,8 @@ class Copier:
                 raise ClincusError("the container ended a file too early", 500)
             output.write(piece)
             left -= len(piece)
+            self.pace.earn(size=len(piece))
+        self.pace.earn(files=1)
         stamp = self.stream.readline(64).rstrip(b"\n")
         now = re.match(rb"\d{1,15}(?= )", stamp)
         has_grown = now is not None and int(now[0]) >= size
@@ -4501,7 +4554,7 @@ class Containers:
         before = self.incus.query(self.incus.path(name))
         if before["status"] not in ("Stopped", "Error") or ASLEEP in before["config"]:
             raise ClincusError(f"{name} is {before['status']} by now", 409)
-        init = f"lxc.init.cmd = sleep {SAVE_TIMEOUT + SAVED_LIMIT // SAVE_RATE + 60}\n"
+        init = f"lxc.init.cmd = sleep {LIST_WITHIN + SAVE_WITHIN + 120:.0f}\n"
         settings = {key: value for key, value in before["config"].items() if not key.startswith("raw.")}
         if "limits.processes" in settings:
             settings["limits.processes"] = "100"  # a guest may have died of too few; `sleep` is its own, and may fork
@@ -4594,6 +4647,9 @@ def is_hosts_fault(error: Exception) -> bool:
     return isinstance(error, OSError) or isinstance(error.__cause__, OSError)
 
 
+CALLED_OFF = "the session is being ended"
+
+
 class Sessions:
     """The life of sessions: one way in which they start, and one in which they end, for every caller.
 
@@ -4618,6 +4674,8 @@ class Sessions:
         self._engines = {"": Containers(self.incus, self.registry, self.report, self.extensions)}
         self._locks: dict[str, threading.RLock] = {}  # one for each session that was worked on
         self._worked_on: dict[str, dict[str, Any]] = {}  # id -> the instance, as Incus has told it last
+        self._saving: dict[str, GuestInput] = {}  # id -> a save that an end of the session calls off
+        self._ending: set[str] = set()  # ids of sessions that are being ended
         self.half_made: dict[str, Session] = {}  # id -> its container stayed after a failed start
 
     def containers(self, id: str) -> Containers:
@@ -4749,20 +4807,21 @@ class Sessions:
         """
         known = self.registry.get(id)
         telling = threading.Thread(target=self.extensions.tell, args=("before_stop", known))
-        with self.work(id, "stopping") as found:
+        with self._instead_of_saves(id), self.work(id, "stopping") as found:
             if delete and found.status == "running" and known.status == "stopped" and not known.paused:
                 raise ClincusError(f'"{id}" was started meanwhile: look at it before you delete it', 409)
             session = self._awake(found)
             if delete and not even_unsaved:
                 self._keep(session)
             telling.start()  # not before the refusals; beside the save, since both wait for Incus most of the time
-            error = self._save(session, ends_tool=True)
+            within = LAST_SAVE_WITHIN if session.status == "running" else SAVE_WITHIN
+            error = self._save(session, ends_tool=True, within=within)
             telling.join()
             if delete and error is not None and session.status == "running" and not is_hosts_fault(error):
                 # A guest that cannot be asked (out of processes, going down just now) can be read once it is stopped.
                 self.containers(id).stop(id, 0)
                 session = session._replace(status="stopped")
-                error = self._save(session)
+                error = self._save(session, within=LAST_SAVE_WITHIN)
             if delete and error is not None and (not even_unsaved or is_hosts_fault(error)):
                 raise ClincusError(f'"{id}" is kept, as it holds a conversation that is not saved: {error}', 409)
             if delete and even_unsaved:
@@ -4789,7 +4848,9 @@ class Sessions:
         """Give what root made in the workspace to its owner, if the guest does as it is told."""
         guest = self.guest(session)
         with suppress(ClincusError):
-            self.door(session.id).exec(session.id, guest_command("hand-over", guest.mount, str(guest.uid)), timeout=90)
+            self.door(session.id).exec(
+                session.id, guest_command("hand-over", guest.mount, str(guest.uid)), timeout=HAND_OVER_WITHIN
+            )
 
     def _keep(self, session: Session, *, saves: bool = False) -> None:
         """Let features look for what a delete would lose; with `saves` they save it first. Raises ClincusError."""
@@ -4816,16 +4877,40 @@ class Sessions:
     def save(self, id: str, *, wait: bool = True) -> str | None:
         """Save a session's conversation now; the directory that holds it, "" if it could not be saved.
 
-        Without `wait` a session that is being worked on is left alone: None.
+        Without `wait` a session that is being worked on is left alone: None. An end of the session calls it off.
         """
         lock = self.lock(id)
         if not lock.acquire(blocking=wait):
             return None
         try:
             session = self.registry.get(id)
-            return "" if self._save(session) else self.saved_directory(session)
+            return "" if self._save(session, may_be_called_off=True) else self.saved_directory(session)
         finally:
             lock.release()
+
+    @contextmanager
+    def _instead_of_saves(self, id: str) -> Iterator[None]:
+        """End a save of a session that goes on, and let none go on: its end makes one of its own."""
+        self._ending.add(id)
+        try:
+            going_on = self._saving.get(id)
+            if going_on is not None:
+                going_on.end(CALLED_OFF, 409)
+            yield
+        finally:
+            self._ending.discard(id)
+
+    @contextmanager
+    def _open_save(self, id: str, *words: Any, **options: Any) -> Iterator[tuple[GuestInput, BufferedReader]]:
+        """As `Incus.open`, until the session is being ended."""
+        with self.door(id).open(id, *words, **options) as (stdin, stream):
+            self._saving[id] = stdin
+            try:
+                if id in self._ending:
+                    stdin.end(CALLED_OFF, 409)
+                yield stdin, stream
+            finally:
+                self._saving.pop(id, None)
 
     def terminal_argv(
         self, session: Session, how: str = "mouse", *, shell: bool = False, term: str = "xterm-256color"
@@ -4946,7 +5031,7 @@ class Sessions:
             if not is_new and session.mode == "clone" and STARTED_FILE not in {file.path for file in present}:
                 raise ClincusError(f'the clone of "{session.id}" was never finished: delete it, and make it anew', 409)
             files = self._start_files(session, launch, present)
-            stdin.allow(START_TIMEOUT + sum(os.path.getsize(file.source) for file in files if file.source) / SAVE_RATE)
+            stdin.allow(START_TIMEOUT + sum(os.path.getsize(file.source) for file in files if file.source) / SEND_RATE)
             for piece in pack_files(files, guest.uid, guest.uid):
                 stdin.write(piece)
         write_metadata(self._saved(session))
@@ -4995,8 +5080,10 @@ class Sessions:
             tool_session_id=session.session_id,
         )
 
-    def _save(self, session: Session, *, ends_tool: bool = False) -> Exception | None:
-        """Copy the tool's conversation to the host. A failure is reported and returned, not raised.
+    def _save(
+        self, session: Session, *, ends_tool: bool = False, within: float = SAVE_WITHIN, may_be_called_off: bool = False
+    ) -> Exception | None:
+        """Copy the tool's conversation to the host, `within` seconds. A failure is reported and returned, not raised.
 
         With `ends_tool` a tool that runs is ended first, and at last what root made in the workspace goes to its owner.
         """
@@ -5009,15 +5096,19 @@ class Sessions:
                 return None
             if session.engine:  # another host may say any id
                 check_own_copy(saved)
-            command, guest = functools.partial(self.door(session.id).open, session.id), self.guest(session)
+            opened = self._open_save if may_be_called_off else self.door(session.id).open
+            command, guest = functools.partial(opened, session.id), self.guest(session)
             owner = (guest.mount, guest.uid) if ends_tool and not is_asleep else None
             with self.containers(session.id).asleep(session.id) if is_asleep else nullcontext():
-                notes = save_conversation(command, guest.home, saved, tool, is_last=ends_tool or is_asleep, owner=owner)
+                is_last = ends_tool or is_asleep
+                notes = save_conversation(command, guest.home, saved, tool, is_last=is_last, owner=owner, within=within)
             if is_asleep:
                 write_metadata(saved._replace(final=True))
         except UnsettledError as error:  # the next save finds it at rest
             return error
         except (ClincusError, OSError) as error:
+            if may_be_called_off and session.id in self._ending:
+                return error
             tally("save", "failed")
             self.report(f"{session.id}: the conversation was not saved: {error}")
             return error

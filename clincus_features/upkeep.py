@@ -21,6 +21,8 @@ SAVE_AFTER_RING = 15.0  # seconds between two saves of a running session, if its
 SAVE_EVERY = 180.0  # seconds, if it did not
 SAVE_RARELY = 600.0  # the same at most, as long as a save finds nothing new
 SAVE_ASLEEP = 3600.0  # the same for a container that has slept since its last save
+SAVES_AT_ONCE = 4  # of an engine
+SAVE_HANGS = 15.0  # seconds after which a save that goes on is left to itself
 SAVE_COST = 0.1  # seconds of CPU that a save may take in a container
 LOOK_EVERY = 60.0  # seconds between two looks at deadlines, which are times of a clock that may be set
 REST = 600.0  # seconds between two looks for what is due, if nothing is known to come and nothing happens
@@ -88,10 +90,12 @@ class Save(NamedTuple):
     rang_at: str = ""  # `Session.rang_at` at that time
     pause: float = SAVE_EVERY  # seconds to the next one without a ring
     done_at: float = -math.inf  # time.monotonic before the last save that went well; `at` may be that of none
+    hung: bool = False  # it took SAVE_HANGS seconds, in vain: a container may ring and dribble to keep others waiting
 
     def due(self, session: clincus.Session) -> float:
         """When the next one is due."""
-        return self.at + (SAVE_AFTER_RING if session.rang_at != self.rang_at else self.pause)
+        has_rung = session.rang_at != self.rang_at
+        return self.at + (SAVE_AFTER_RING if has_rung and not self.hung else self.pause)
 
 
 class Saves:
@@ -103,6 +107,7 @@ class Saves:
 
     def __init__(self) -> None:
         self._last: dict[str, dict[str, Save]] = {}  # by engine and session
+        self._places: dict[str, threading.Semaphore] = {}  # by engine: for those that go on
 
     def due(self, sessions: clincus.Sessions, engine: str = "") -> float:
         """When something is due on an engine (time.monotonic)."""
@@ -121,19 +126,44 @@ class Saves:
         rested = {one.id: last[one.id].done_at for one in due if one.rang_at == last[one.id].rang_at}
         since = {id: done_at if at - done_at < SAVE_ASLEEP else -math.inf for id, done_at in rested.items()}
         sleeping = asleep(engine, since, SAVE_COST)
-        for session in due:
+        for session in [session for session in due if session.id in sleeping]:
             before = last[session.id]
-            if session.id in sleeping:
-                last[session.id] = before._replace(at=at, pause=min(2 * before.pause, SAVE_RARELY))
-                continue
-            with contextlib.suppress(clincus.ClincusError):  # it is gone by now
-                copy, begun = copy_of(sessions, session), time.monotonic()
-                saved = sessions.save(session.id, wait=False)
-                if saved is not None:
-                    rests = session.rang_at == before.rang_at and copy is not None
-                    rests = rests and copy_of(sessions, session) == copy
-                    pause = min(2 * before.pause, SAVE_RARELY) if rests else SAVE_EVERY
-                    last[session.id] = Save(at, session.rang_at, pause, begun if saved else -math.inf)
+            last[session.id] = before._replace(at=at, pause=min(2 * before.pause, SAVE_RARELY))
+        self._save_each(sessions, engine, [session for session in due if session.id not in sleeping])
+
+    def _save_each(self, sessions: clincus.Sessions, engine: str, due: list[clincus.Session]) -> None:
+        """Save sessions, some at a time, and wait up to SAVE_HANGS seconds for them. What does not begin stays due."""
+        places = self._places.setdefault(engine, threading.Semaphore(SAVES_AT_ONCE))
+        end = time.monotonic() + SAVE_HANGS
+        saving: list[threading.Thread] = []
+
+        def save(session: clincus.Session) -> None:
+            try:
+                self._save(sessions, session)
+            finally:
+                places.release()
+
+        for session in due:
+            if not places.acquire(timeout=max(0.0, end - time.monotonic())):
+                break
+            saving.append(threading.Thread(target=save, args=(session,), name=f"saving {session.id}", daemon=True))
+            saving[-1].start()
+        for thread in saving:
+            thread.join(max(0.0, end - time.monotonic()))
+
+    def _save(self, sessions: clincus.Sessions, session: clincus.Session) -> None:
+        last, begun = self._last[session.engine], time.monotonic()
+        before = last[session.id]
+        with contextlib.suppress(clincus.ClincusError):  # it is gone by now
+            copy = copy_of(sessions, session)
+            saved = sessions.save(session.id, wait=False)
+            if saved is None:
+                return
+            has_hung = not saved and time.monotonic() - begun >= SAVE_HANGS
+            rests = session.rang_at == before.rang_at and copy is not None and copy_of(sessions, session) == copy
+            pause = min(2 * before.pause, SAVE_RARELY) if rests or has_hung else SAVE_EVERY
+            done_at = begun if saved else -math.inf
+            self._last[session.engine][session.id] = Save(begun, session.rang_at, pause, done_at, has_hung)
 
 
 def running(sessions: clincus.Sessions, engine: str) -> list[clincus.Session]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from test_agents_hostile import peak_memory
 
 from tests.faults_bed import saved, say, talk, wait_for_screen
 from tests.incus_bed import Bed
-from tests.programs import DEADLINE, connect
+from tests.programs import DEADLINE, connect, wait_until
 
 KEPT = "/usr/lib/kept"  # the container's own programs, once they are replaced
 
@@ -156,3 +157,22 @@ def test_the_name_of_a_process_and_what_a_terminal_shows_are_only_text(bed, shar
         while b"alert(1)" not in seen:
             part = terminal.recv(timeout=DEADLINE)
             seen += part if isinstance(part, bytes) else b""
+
+
+def test_a_conversation_that_comes_drop_by_drop_holds_up_no_stop(bed, shared_server, two):
+    """It claims 8 GiB, which would take half an hour at a modest pace, and sends a byte now and then."""
+    server, (liar, honest) = shared_server, two
+    path = f"/api/sessions/{liar['id']}"
+    assert server.post(f"{path}/snapshots", {"name": "now"}).status == 201
+    bed.shell(liar["id"], f"truncate -s 8G ~/{TALK}/{liar['session_id']}.jsonl")
+    replace_program(bed, liar["id"], "tail", "touch /tmp/asked; while :; do echo; sleep 1; done")
+    with ThreadPoolExecutor() as pool:
+        restore = pool.submit(server.post, f"{path}/snapshots/now/restore", {})  # it saves the conversation before
+        wait_until(lambda: bed.shell(liar["id"], "[ ! -e /tmp/asked ] || echo yes"), "the save to go on")
+        stop = pool.submit(server.delete, path)
+        say(bed, honest["id"], "meanwhile.")
+        assert server.delete(f"/api/sessions/{honest['id']}").status == 204
+        assert "the conversation cannot be saved" in restore.result().json["error"], "the stop has called it off"
+        assert stop.result().status == 204
+    assert bed.state(liar["id"]) == "Stopped"
+    assert "meanwhile." in saved(server, honest)

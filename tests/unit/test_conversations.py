@@ -76,7 +76,8 @@ def save(tmp_path, tool="claude", *, ends="", owner=None):
     @contextlib.contextmanager
     def run(command, timeout):
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
-            stdin = clincus.GuestInput(process.stdin.fileno(), lambda: process.poll() is not None, lambda seconds: None)
+            child = SimpleNamespace(allow=lambda *_: None, end=lambda *_: None)
+            stdin = clincus.GuestInput(process.stdin.fileno(), lambda: process.poll() is not None, child)
             taps.append(Tap(process.stdout))
             try:
                 yield stdin, taps[0]
@@ -336,7 +337,7 @@ class Script(io.RawIOBase):
 def receive(tmp_path, *pieces, is_last=False):
     """Save what a container sends that does as it likes."""
 
-    stdin = SimpleNamespace(write=lambda data: None, allow=lambda seconds: None)
+    stdin = SimpleNamespace(write=lambda data: None, allow=lambda *_: None)
     container = contextlib.nullcontext((stdin, io.BufferedReader(Script(*pieces), 1 << 17)))
     saved, tool = saved_session(tmp_path), clincus.TOOLS["claude"]
     return clincus.save_conversation(lambda *_, timeout: container, "/home", saved, tool, is_last=is_last)
@@ -407,6 +408,38 @@ def test_what_is_written_meanwhile_is_no_hindrance(tmp_path):
     assert copies(tmp_path) == {f"{ROOT}/a.jsonl": b"xy"}
     receive(tmp_path, listing(f"{ROOT}/b"), b"0 2\nxz9 6.0\n", is_last=True)
     assert copies(tmp_path) == {f"{ROOT}/b": b"xz"}
+
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("sent", "seconds"),
+    [
+        ([], 20),  # nothing has come: the patience at the begin
+        ([(1.0, 100 * MIB)], 20),  # never more than the patience ahead, however much came
+        ([(15.0, 2 * MIB)], 7),  # a dribble earns a second for each MiB
+        ([(15.0, 2 * MIB), (21.0, 1 * MIB)], 2),
+        ([(float(at), 20 * MIB) for at in range(1, 600)], 1),  # the end of a save, whatever comes
+    ],
+)
+def test_a_container_gets_time_for_what_it_sends_and_not_for_what_it_claims(monkeypatch, sent, seconds):
+    now, given = [0.0], list[float]()
+    monkeypatch.setattr(clincus, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    pace = clincus.Pace(SimpleNamespace(allow=lambda seconds, why: given.append(seconds)), 600.0)
+    for at, size in sent:
+        now[0] = at
+        pace.earn(size=size)
+    assert given[-1] == pytest.approx(seconds)
+
+
+def test_time_that_the_host_takes_itself_is_not_the_containers(monkeypatch):
+    now, given = [0.0], list[float]()
+    monkeypatch.setattr(clincus, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    pace = clincus.Pace(SimpleNamespace(allow=lambda seconds, why: given.append(seconds)), 600.0)
+    now[0] = 19.0
+    pace.earn(seconds=18.0)
+    assert given[-1] == pytest.approx(19.0)
 
 
 @given(st.binary(max_size=300))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 import clincus
 from clincus_features import upkeep
+from tests.programs import DEADLINE, wait_until
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 FIRST, SECOND = "clincus-0a1b2c-1", "clincus-0a1b2c-2"
@@ -257,6 +260,33 @@ def test_a_container_whose_save_failed_is_saved_again_though_it_sleeps(sessions,
         clock[0] += 700
         saves.save_due(sessions, "", lambda engine, since, cost: asked.append(since) or set())
     assert asked[-1] == {FIRST: -upkeep.math.inf}
+
+
+def test_saves_that_hang_hold_up_no_other_and_are_tried_again_late_though_they_ring(sessions, monkeypatch):
+    saves, over, hanging = upkeep.Saves(), threading.Event(), [f"clincus-0a1b2c-{slot}" for slot in (3, 4, 5)]
+    monkeypatch.setattr(upkeep, "SAVE_HANGS", 0.05)
+    for name in (*hanging, FIRST, SECOND):
+        sessions.add(name, status="Running")
+        sessions.registry.ring(name, NOON)
+
+    def save(id: str, *, wait: bool) -> str:
+        if id in hanging:
+            assert over.wait(DEADLINE)
+            return ""
+        return Sessions.save(sessions, id, wait=wait) or ""
+
+    monkeypatch.setattr(sessions, "save", save)
+    saves.save_due(sessions)
+    saves._last[""] = {id: one._replace(at=-math.inf) for id, one in saves._last[""].items()}  # all of them are due
+    saves.save_due(sessions)
+    assert sorted(sessions.saved) == [FIRST, SECOND]
+    monkeypatch.setattr(upkeep, "SAVE_HANGS", 0.0)  # however long it was
+    over.set()
+    wait_until(lambda: all(saves._last[""][name].hung for name in hanging), "the end of what hung")
+    for name in (*hanging, FIRST):
+        sessions.registry.ring(name, NOON + timedelta(seconds=1))
+    ahead = {name: saves._last[""][name].due(sessions.registry.get(name)) for name in (*hanging, FIRST)}
+    assert min(ahead[name] for name in hanging) > ahead[FIRST] + 100
 
 
 def test_a_duty_that_sleeps_is_woken_by_what_happens_on_its_engine_alone():
