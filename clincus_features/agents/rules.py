@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from clincus_features.agents.screen import Layout
+
 
 class Rule(NamedTuple):
-    """The state that a pattern in the last lines of a screen stands for. Empty lines do not count."""
+    """The state that a pattern in a part of a screen stands for. Empty lines do not count."""
 
     name: str
     state: str  # `ready`: the tool takes a prompt, which is `done` or `idle`; with the reason `over` its turn is over
@@ -18,10 +20,10 @@ class Rule(NamedTuple):
     # choices that stand in one line, a group `letters` such choices that letters take.
     pattern: str
     reason: str = ""
-    last: int = 24  # only so many lines count
+    last: int = 24  # only so many lines of the part count
     group: bool = False  # the pattern's group `text` is the text
-    is_title: bool = False  # the pattern is searched in the terminal's title
     is_panel: bool = False  # a person has opened it: what it shows beside choices looks like choices without numbers
+    part: str = "lines"  # a field of Screen; `lines` are all of them, and `title` is the terminal's
 
 
 class Hook(NamedTuple):
@@ -37,6 +39,7 @@ class ToolRules:
     """All that is known of one tool."""
 
     seen_on: str  # the versions
+    layout: Layout | None  # None: the screen cannot be cut, and rules see all of its lines
     screen: Sequence[Rule]  # the first one that matches counts
     hooks: Mapping[str, Hook] = field(default_factory=dict)
     begins_turn: Sequence[str] = ("UserPromptSubmit",)  # events after which nothing goes on that was before
@@ -46,14 +49,36 @@ class ToolRules:
 
 WORKS = Hook("working")
 
-# The end of Claude Code's screen while it takes a prompt: a border, the prompt, a border, and a few lines of hints.
-CLAUDE_BOX = r"^─{10}.*\n❯.*\n(?:(?!─).*\n)*─{10}.*(?:\n.*){0,3}\Z"
-# Choices below a border and some text, where the prompt was. A menu of commands stands below the prompt.
-CLAUDE_CHOICE = (
-    r"\A(?!(?s:.*)^─{10}.*\n❯.*\n(?:  .*\n)*─{10}.*\n(?:(?!─).*\n)*.*\Z)"
-    r"(?s:.*)^─{10}.*\n(?:(?!─|❯).*\n)+ {1,4}❯ \S.*(?:\n {3,}\S.*)*\Z"
-)
+
+def asks(
+    name: str, pattern: str, reason: str = "dialog", last: int = 24, *, group: bool = False, is_panel: bool = False
+) -> Rule:
+    """A rule for a dialog."""
+    return Rule(name, "waiting", pattern, reason, last, group, is_panel, "dialog")
+
+
+def said(name: str, state: str, pattern: str, reason: str = "") -> Rule:
+    """A rule for the end of what stands above the input."""
+    return Rule(name, state, pattern, reason, group="(?P<text>" in pattern, part="body")
+
+
+PROMPT = Rule("prompt", "ready", "", part="box")
+
 WRAPPED = r"(?:\n {2,}\S.*)*"  # the rest of a long line
+
+BORDER = r"─{10,}.*"
+# A status line of the user's own has any height. A border below the box belongs to a dialog: the box was left there by
+# an earlier run of the tool.
+# A question has one above its last choice.
+CLAUDE_LAYOUT = Layout(
+    prompt="[❯!].*",
+    more="  .*",
+    top=BORDER,
+    bottom=BORDER,
+    covers="─{10,}",
+    head=BORDER,
+    inner=r"[❯ ] (?:[2-9]|\d\d)\. .*",
+)
 # A panel that a person opens by a command such as /model has its title below a border, and its last line says how to
 # leave it.
 CLAUDE_LEAVE = r"\bEsc\s+to\s+(?:cancel|close|go\s+back)"
@@ -62,40 +87,38 @@ CLAUDE_PANEL = (
     + CLAUDE_LEAVE
     + r"\Z"
 )
+# The last question above choices: what is asked about may hold such words, too.
+CLAUDE_PERMISSION = r"(?s:.*)(?P<text>Do you want to [^?]*\?)\n\s*❯? ?1\. "
 
 # A subscriber's plan is used up. It may go on by itself at the time of the reset.
 CLAUDE_LIMIT = (
-    r"⎿\s+(?P<text>You've hit your .*limit\b.*)\n(?: {5}.*\n)*(?:● (?:Usage limit|Automatic continue).*\n(?:  .*\n)*)*"
-    + CLAUDE_BOX
+    r"⎿\s+(?P<text>You've hit your .*limit\b.*)(?:\n {5}.*)*(?:\n● (?:Usage limit|Automatic continue).*(?:\n  .*)*)*\Z"
 )
 
 CLAUDE = ToolRules(
     seen_on="2.1.331, 2.1.332",
+    layout=CLAUDE_LAYOUT,
     screen=(
-        Rule("trust-dialog", "waiting", r"Accessing workspace:|Do you trust the files in this folder", "dialog"),
-        Rule("resume-dialog", "waiting", r"^ *(❯ )?(\d\. )?Resume (from summary|full session)\b", "dialog", 8),
-        Rule("login", "waiting", r"Select login method:|Paste code here if prompted", "login"),
-        Rule(
-            "plan", "waiting", r"(?P<text>Claude has written up a plan[^\n]*)|Here is Claude's plan", "plan", 12, True
+        asks("question", r"Enter to select · .* to navigate · .*Esc to cancel\s*\Z", "question", 3),
+        asks("plan", r"(?P<text>Claude has written up a plan[^\n]*)\n", "plan", 12, group=True),
+        asks("permission", CLAUDE_PERMISSION, "permission", 14, group=True),
+        asks("trust-dialog", r"\A(?:─{10}.*\n)? *(?:Accessing workspace:|Do you trust the files in this folder)"),
+        asks("resume-dialog", r"^ *(❯ )?(\d\. )?Resume (from summary|full session)\b", last=8),
+        asks("login", r"Select login method:|Paste code here if prompted", "login"),
+        asks("panel", CLAUDE_PANEL, group=True, is_panel=True),
+        asks("dialog", r"Enter to (confirm|continue)( · |$)", last=3),
+        asks("choice", r"^ {1,4}❯ \S.*(?:\n {3,}\S.*)*\Z"),
+        asks("tall-panel", r"(?P<text>.*" + CLAUDE_LEAVE + r")\Z", last=2, group=True, is_panel=True),
+        said(
+            "retry", "working", r"^(?![●❯])\S? ?(?P<text>\S.* · retrying in .*attempt \d+/\d+.*)(?:\n .*)*\Z", "retry"
         ),
-        Rule("question", "waiting", r"Enter to select · .* to navigate · .*Esc to cancel", "question", 3),
-        Rule("permission", "waiting", r"(?P<text>Do you want to [^?]*\?)\n\s*❯? ?1\. ", "permission", 14, True),
-        Rule("panel", "waiting", CLAUDE_PANEL, "dialog", group=True, is_panel=True),
-        Rule("dialog", "waiting", r"Enter to (confirm|continue)( · |$)", "dialog", 3),
-        Rule("choice", "waiting", CLAUDE_CHOICE, "dialog"),
-        Rule("tall-panel", "waiting", r"(?P<text>.*" + CLAUDE_LEAVE + r")\Z", "dialog", 2, True, is_panel=True),
-        Rule("retry", "working", r"^\S? ?(?P<text>\S.* · retrying in .*attempt \d+/\d+.*)", "retry", 14, True),
-        Rule("esc-to-interrupt", "working", r" · esc to interrupt", last=6),
-        Rule("interrupted", "ready", r"⎿\s+Interrupted · .*\n" + CLAUDE_BOX, "interrupted"),
-        Rule("not-logged-in", "failed", r"⎿\s+(?P<text>Not logged in · .*)\n" + CLAUDE_BOX, "auth", group=True),
-        Rule("usage-limit", "failed", CLAUDE_LIMIT, "rate_limit", group=True),
-        Rule(
-            *("api-error", "failed"),
-            r"^● (?P<text>(?:Please run /login · )?API Error: .*" + WRAPPED + r")\n" + CLAUDE_BOX,
-            group=True,
-        ),
-        Rule("turn-over", "ready", r"^✻ \S+ for \d.*\n" + CLAUDE_BOX, "over"),
-        Rule("prompt", "ready", CLAUDE_BOX),
+        Rule("esc-to-interrupt", "working", r" · esc to interrupt", part="footer"),
+        said("interrupted", "ready", r"⎿\s+Interrupted · .*\Z", "interrupted"),
+        said("not-logged-in", "failed", r"⎿\s+(?P<text>Not logged in · .*)\Z", "auth"),
+        said("usage-limit", "failed", CLAUDE_LIMIT, "rate_limit"),
+        said("api-error", "failed", r"^● (?P<text>(?:Please run /login · )?API Error: .*" + WRAPPED + r")\Z"),
+        said("turn-over", "ready", r"^✻ \S+ for \d.*\Z", "over"),
+        PROMPT,
     ),
     hooks={
         "SessionStart": Hook("idle", function="session_start"),
@@ -113,18 +136,24 @@ CLAUDE = ToolRules(
     notice=r"^[\s─╌╭╮╰╯│┃▔▁]*$|^\s*❯\s*$|^\s*⏵⏵|^\s*⏸",
 )
 
+# A list that a person has opened takes the place of what was below the box.
+COPILOT_LAYOUT = Layout(
+    prompt="❯.*", more="  .*", top=BORDER, bottom=BORDER, covers=r".* · esc (?:cancel|close)\s*", head="[╭─]─{10,}.*"
+)
+
 COPILOT = ToolRules(
     seen_on="1.0.102",
+    layout=COPILOT_LAYOUT,
     screen=(
-        Rule("trust-dialog", "waiting", r"(?P<text>Do you trust the files in this folder\?)", "dialog", 10, True),
-        Rule("question", "waiting", r"enter accept · ctrl\+d decline", "question", 3),
-        Rule("permission", "waiting", r"(?P<text>Do you want to .*\?)[ │]*\n[ │]*❯ 1\. ", "permission", 10, True),
-        Rule("dialog", "waiting", r"enter to select · esc to cancel", "dialog", 3),
-        Rule("working", "working", r"^ *\S Working\b.* esc ", last=2),
-        Rule("panel", "waiting", r"(?P<text>.* · esc (?:cancel|close))\s*\Z", "dialog", 2, True, is_panel=True),
-        Rule("interrupted", "ready", r"^ *● Operation cancelled by user\n.*\n" + CLAUDE_BOX, "interrupted"),
-        Rule("error", "failed", r"^ *✗ (?P<text>\S.*(?:\n {3,}\S.*){0,4})\n.*\n" + CLAUDE_BOX, group=True),
-        Rule("prompt", "ready", CLAUDE_BOX),
+        asks("trust-dialog", r"(?P<text>Do you trust the files in this folder\?)", last=10, group=True),
+        asks("question", r"enter accept · ctrl\+d decline", "question", 3),
+        asks("permission", r"(?P<text>Do you want to .*\?)[ │]*\n[ │]*❯ 1\. ", "permission", 10, group=True),
+        asks("dialog", r"enter to select · esc to cancel", last=3),
+        Rule("working", "working", r"^ *\S Working\b.* esc ", part="footer"),
+        asks("panel", r"(?P<text>.* · esc (?:cancel|close))\s*\Z", last=2, group=True, is_panel=True),
+        said("interrupted", "ready", r"^ *● Operation cancelled by user\n.*\Z", "interrupted"),
+        said("error", "failed", r"^ *✗ (?P<text>\S.*(?:\n {3,}\S.*){0,4})\n.*\Z"),
+        PROMPT,
     ),
     hooks={
         "UserPromptSubmit": WORKS,
@@ -141,15 +170,18 @@ COPILOT = ToolRules(
 # closes it.
 OPENCODE_PANEL = r"^ {8,}(?P<text>[A-Z]\w*(?: \w+)*) {8,}esc(?:/enter)? *(?:\n|\Z)"
 
+OPENCODE_LAYOUT = Layout(prompt=" *┃.*", more=" *[┃╹].*", foot=r".*ctrl\+p commands.*", rest=".*")
+
 OPENCODE = ToolRules(
     seen_on="1.18.34",
+    layout=OPENCODE_LAYOUT,
     screen=(
-        Rule("question", "waiting", r"enter submit +esc dismiss", "question", 4),
-        Rule("permission", "waiting", r"^ *┃ +(?P<across>Allow once {2,}Allow always {2,}Reject)\b", "permission", 8),
+        asks("question", r"enter submit +esc dismiss", "question", 4),
+        asks("permission", r"^ *┃ +(?P<across>Allow once {2,}Allow always {2,}Reject)\b", "permission", 8),
         Rule("retry", "working", r"^\W*(?P<text>\S.* \[retrying in .*attempt #\d+\])", "retry", 3, True),
         Rule("esc-interrupt", "working", r" esc (again to )?interrupt", last=3),
         Rule("panel", "waiting", OPENCODE_PANEL, "dialog", group=True, is_panel=True),
-        Rule("prompt", "ready", r"ctrl\+p commands", last=4),
+        PROMPT,
     ),
     hooks={
         "session.status": Hook(function="status"),
@@ -166,7 +198,8 @@ OPENCODE = ToolRules(
 )
 
 # The end of Codex's screen while it takes a prompt: the prompt, and indented lines with model, place and hints.
-CODEX_BOX = r"^› (?!\d\. ).*(?:\n  .*)*\Z"
+CODEX_LEAVE = r"  .*\b(?:esc (?:back|cancel|close|exit)|(?i:enter to (?:confirm|continue)))\b.*"
+CODEX_LAYOUT = Layout(prompt=r"› (?!\d\. ).*", more="  .*", foot=r"  .* · .*|" + CODEX_LEAVE, covers=CODEX_LEAVE)
 
 # A panel that a person opens by a command: a title, choices with a mark, and how to leave it. A long list has arrows.
 CODEX_PANEL = (
@@ -176,27 +209,28 @@ CODEX_PANEL = (
 
 CODEX = ToolRules(
     seen_on="0.169.0",
+    layout=CODEX_LAYOUT,
     screen=(
-        Rule("login", "waiting", r"Choose how you want to use Codex", "login"),
-        Rule("trust-dialog", "waiting", r"(?P<text>Trust this folder\?.*)", "dialog", group=True),
-        Rule("permission", "waiting", r"^  Would you like to (?s:.*?)^  \$ (?P<text>.*)", "permission", 24, True),
-        Rule("dialog", "waiting", r"^  (?i:enter|press enter to) (continue|confirm)\b", "dialog", 2),
-        Rule("panel", "waiting", CODEX_PANEL, "dialog", group=True, is_panel=True),
-        Rule("resume-list", "waiting", r"^ (?P<text>Resume a previous session)\n(?s:.*) esc exit ", "dialog", 24, True),
-        Rule("pager", "waiting", r"^ (?P<text>q close\b.*)\Z", "dialog", 1, True, is_panel=True),
-        Rule("esc-to-interrupt", "working", r"\(\d[^()]* • esc to interrupt\)", last=12),
+        asks("login", r"Choose how you want to use Codex", "login"),
+        asks("trust-dialog", r"(?P<text>Trust this folder\?.*)", group=True),
+        asks("permission", r"(?s:.*)^  Would you like to (?s:.*?)^  \$ (?P<text>.*)", "permission", group=True),
+        asks("dialog", r"^  (?i:enter|press enter to) (continue|confirm)\b", last=2),
+        asks("panel", CODEX_PANEL, group=True, is_panel=True),
+        asks("resume-list", r"^ (?P<text>Resume a previous session)\n(?s:.*) esc exit ", group=True),
+        asks("pager", r"^ (?P<text>q close\b.*)\Z", last=1, group=True, is_panel=True),
+        Rule("esc-to-interrupt", "working", r"^• .*\(\d[^()]* • esc to interrupt\)", last=12, part="body"),
         # While an answer comes in, only the spinner in the title tells so.
-        Rule("title-spins", "working", r"^[\u2800-\u28ff] ", is_title=True),
-        Rule("interrupted", "ready", r"^■ Conversation interrupted.*\n(?:  .*\n)*" + CODEX_BOX, "interrupted"),
-        Rule("error", "failed", r"^■ (?P<text>.*(?:\n(?![›•■]).*){0,6})\n" + CODEX_BOX, group=True),
-        Rule("turn-over", "ready", r"^  Worked for .*\n" + CODEX_BOX, "over"),
-        Rule("prompt", "ready", CODEX_BOX),
+        Rule("title-spins", "working", r"^[\u2800-\u28ff] ", part="title"),
+        said("interrupted", "ready", r"^■ Conversation interrupted.*(?:\n  .*)*\Z", "interrupted"),
+        said("error", "failed", r"^■ (?P<text>.*(?:\n(?![›•■]).*){0,6})\Z"),
+        said("turn-over", "ready", r"^  Worked for .*\Z", "over"),
+        PROMPT,
     ),
     notice=r"^[\s─]*$|^  /",
 )
 
-# The same of Gemini CLI: a hint, a border, and indented lines.
-GEMINI_BOX = r"(?:^ +\? for shortcuts\n)?^─{10}.*\n(?: .*\n)* .*\Z"
+# Gemini CLI's box has a border above it and none below. A dialog has a frame.
+GEMINI_LAYOUT = Layout(prompt=" (?! *[│╭╰]).*", more=" (?! *[│╭╰]).*", top=BORDER, head=" ?╭─.*")
 
 # Its dialogs stand in a box: a question above its choices, or what is to be done above whether it may be. A text is
 # words, so that there is one way to find its end: a container could make a search for any end take minutes.
@@ -207,46 +241,48 @@ GEMINI_PERMISSION = rf"^ *│ \? {GEMINI_TEXT}(?s:.*)^ *│ (?:Allow|Apply) [^�
 # A panel that a person opens by a command. A tall one lacks its head, and what stands beside a list is no part of it.
 GEMINI_LEAVE = r"\bEsc to(?: *│\n *│)? close\) *│\n(?: *│ *│\n)* *╰─"
 GEMINI_TITLE = r"(?P<text>[^│\s]+(?: [^│\s]+)*) {2}[^\n]*│\n"
+GEMINI_HINT = r"(?:\n +\? for shortcuts)?"
 GEMINI_PANEL = rf"^ *╭─+╮\n *│ *│\n *│ (?:> )?{GEMINI_TITLE}(?: *│.*\n)* *│.*" + GEMINI_LEAVE
 
 GEMINI = ToolRules(
     seen_on="0.61.0",
+    layout=GEMINI_LAYOUT,
     screen=(
-        Rule("trust-dialog", "waiting", r"(?P<text>Do you trust the files in this folder\?)", "dialog", group=True),
-        Rule("login", "waiting", r"How would you like to authenticate|Please visit the following URL to auth", "login"),
-        Rule("question", "waiting", GEMINI_QUESTION, "question", group=True),
-        Rule("permission", "waiting", GEMINI_PERMISSION, "permission", group=True),
-        Rule("panel", "waiting", GEMINI_PANEL, "dialog", group=True, is_panel=True),
-        Rule("tall-panel", "waiting", r"\((?P<text>[^│\n(]*?)[, ]*" + GEMINI_LEAVE, "dialog", 6, True, is_panel=True),
-        Rule("dialog", "waiting", r"^ *│ +● \d+\. ", "dialog"),
-        Rule("esc-to-cancel", "working", r"\(esc to cancel\b", last=10),
-        Rule("queued", "working", r"^ *Queued \(press ↑ to edit\):"),
-        Rule("interrupted", "ready", r"^\u2139 Request cancelled\.\n" + GEMINI_BOX, "interrupted"),
-        Rule(
+        asks("trust-dialog", r"(?P<text>Do you trust the files in this folder\?)", group=True),
+        asks("login", r"How would you like to authenticate|Please visit the following URL to auth", "login"),
+        asks("question", GEMINI_QUESTION, "question", group=True),
+        asks("permission", GEMINI_PERMISSION, "permission", group=True),
+        asks("panel", GEMINI_PANEL, group=True, is_panel=True),
+        asks("tall-panel", r"\((?P<text>[^│\n(]*?)[, ]*" + GEMINI_LEAVE, last=6, group=True, is_panel=True),
+        asks("dialog", r"^ *│ +● \d+\. "),
+        Rule("esc-to-cancel", "working", r"^ *\S .*\(esc to cancel\b[^()]*\)(?: +\? for shortcuts)?\Z", part="body"),
+        said("queued", "working", r"^ *Queued \(press ↑ to edit\):(?:\n +.*)*\Z"),
+        said("interrupted", "ready", r"^\u2139 Request cancelled\." + GEMINI_HINT + r"\Z", "interrupted"),
+        said(
             *("error", "failed"),
-            r"^✕ (?P<text>\S.*(?:\n(?![\u2139✕]).*){0,4}?)\n(?:\u2139 .*\n(?:  .*\n)*)*" + GEMINI_BOX,
-            group=True,
+            r"^✕ (?P<text>\S.*(?:\n(?![\u2139✕]).*){0,4}?)(?:\n\u2139 .*(?:\n  .*)*)*" + GEMINI_HINT + r"\Z",
         ),
-        Rule("prompt", "ready", GEMINI_BOX),
+        PROMPT,
     ),
     notice=r"^[\s─╭╮╰╯│]*$",
 )
 
-# The same of aider: a border and a prompt, in front of which its mode may stand.
-AIDER_BOX = r"^─{10}.*\n(?:[a-z]+ )*[a-z]*>.*\Z"
+# aider's box is a border and a prompt, in front of which its mode may stand.
+AIDER_LAYOUT = Layout(prompt=r"(?:[a-z]+ )*[a-z]*>.*", more="(?!)", top=BORDER)
 
-AIDER_CHOICE = r"(?P<text>\S.*) (?P<letters>\(Y\)es/\(N\)o(?:/\([A-Z]\)[^/\[\n]*)*)"
+AIDER_CHOICE = r"(?P<text>\S.*) (?P<letters>\(Y\)es/\(N\)o(?:/\([A-Z]\)[^/\[\n]*)*)(?: \[\w+\])?:.*\Z"
 
 AIDER = ToolRules(
     seen_on="0.86.2",
+    layout=AIDER_LAYOUT,
     screen=(
-        Rule("permission", "waiting", AIDER_CHOICE, "permission", 2, True),
-        Rule("retry", "working", r"^Retrying in [\d.]+ seconds", "retry", 2),
-        Rule("waiting-for", "working", r"\bWaiting for \S+\s*\Z", last=1),
-        Rule("interrupted", "ready", r"\^C again to exit\n(?:(?!─{10}|Tokens: ).*\n)*" + AIDER_BOX, "interrupted"),
-        Rule("error", "failed", r"(?P<text>litellm\.\w+: .*)(?:\n(?!─).*){0,4}\n" + AIDER_BOX, group=True),
-        Rule("turn-over", "ready", r"^Tokens: .*\n" + AIDER_BOX, "over"),
-        Rule("prompt", "ready", AIDER_BOX),
+        asks("permission", AIDER_CHOICE, "permission", 2, group=True),
+        Rule("retry", "working", r"^Retrying in [\d.]+ seconds", "retry", 2, part="dialog"),
+        Rule("waiting-for", "working", r"\bWaiting for \S+\s*\Z", last=1, part="dialog"),
+        said("interrupted", "ready", r"\^C again to exit(?:\n(?!─{10}|Tokens: ).*)*\Z", "interrupted"),
+        said("error", "failed", r"(?P<text>litellm\.\w+: .*)(?:\n(?!─).*){0,4}\Z"),
+        said("turn-over", "ready", r"^Tokens: .*\Z", "over"),
+        PROMPT,
         # An answer as it comes in has no mark of its own.
         Rule("answering", "working", r"^> \S.*(?:\n(?!─{10}).*)+\Z"),
     ),
@@ -275,7 +311,7 @@ def own_rules(rows: Sequence[Mapping[str, Any]]) -> ToolRules | None:
         )
         for number, row in enumerate(rows, 1)
     ]
-    return ToolRules("", rules) if rules else None
+    return ToolRules("", None, rules) if rules else None
 
 
 # Our reason for the words of StopFailure and of errors on the screen. The first pattern that is found counts.

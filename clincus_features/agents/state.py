@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from clincus_features.agents.menus import Menu, across_menu, lettered_menu, numbered_menu, read_menu
 from clincus_features.agents.rules import FAILURES, RULES, Hook, Rule, ToolRules
+from clincus_features.agents.screen import Screen, cut
 from clincus_features.agents.texts import OPTION_LIMIT, OPTIONS, TEXT_LIMIT, clean, clean_block
 
 STUCK_AFTER = 300.0  # seconds without a movement
@@ -295,11 +296,14 @@ class Shown(NamedTuple):
 
 def read_screen(facts: Facts) -> Shown | None:
     """The first rule of a tool that the screen fulfils, None if there is none."""
-    rules, lines = rules_of(facts), facts.lines
+    rules = rules_of(facts)
     if rules is None or not facts.has_screen:
         return None
+    screen = screen_of(facts)
     for rule in rules.screen:
-        part = [facts.title] if rule.is_title else [*lines[-rule.last :]]
+        part = [facts.title] if rule.part == "title" else [*getattr(screen, rule.part)[-rule.last :]]
+        if not part:
+            continue
         found = search(rule.pattern, part)
         if found is None and rule.state == "waiting" and r"\n" not in rule.pattern:
             found = search(rule.pattern, [" ".join(map(str.strip, part))])  # a narrow screen wraps a line at a blank
@@ -308,11 +312,20 @@ def read_screen(facts: Facts) -> Shown | None:
         text = clean(found["text"]) if rule.group else clean(found[0]) if rule.state == "failed" else ""
         menu = Menu()
         if rule.state == "waiting":
+            lines = getattr(screen, rule.part)
             menu = menu_shown(rule, found, lines)
             text = text or dialog_text(rules, lines[: menu.first])
-        running = search(rules.background, lines[-4:]) if rules.background else None
+        running = search(rules.background, screen.footer) if rules.background else None
         return Shown(rule, text, menu, clean(running["text"]) if running else "")
     return None
+
+
+def screen_of(facts: Facts) -> Screen:
+    """The parts of a tool's screen. One of a tool that has no layout is a dialog or not by the user's own rules."""
+    rules = rules_of(facts)
+    if rules is None or rules.layout is None:
+        return Screen(dialog=facts.lines)
+    return cut(rules.layout, facts.lines)
 
 
 def menu_shown(rule: Rule, found: re.Match[str], lines: Sequence[str]) -> Menu:
@@ -463,7 +476,7 @@ def by_screen(facts: Facts, shown: Shown, before: Agent | None) -> Decision:
     """A decision by the screen, against what the hooks said last or without them."""
     rule, said = shown.rule, facts.said
     since = max(said.at, min(facts.moved, facts.now)) or facts.now
-    lines = (f"title: {facts.title}",) if rule.is_title else facts.lines
+    lines = (f"title: {facts.title}",) if rule.part == "title" else facts.lines
     why = Why(f"{facts.tool}/{rule.name}", "screen", lines, facts.now)
     state, reason, text = rule.state, rule.reason, shown.text
     if state == "failed":

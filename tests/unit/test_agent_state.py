@@ -357,6 +357,96 @@ def test_the_screens_of_other_tools(tool, lines, expected):
     assert answer(facts(lines, tool=tool)) == expected
 
 
+# What an agent says, above the box that shows that no dialog is open. `●` and `⎿` begin what Claude Code shows of it.
+API = ["● Do you want to keep the old API?", "  1. Yes, keep it", "  2. No, drop it"]
+GREP = ["  ⎿  auth.py:  Select login method:", "     auth.py:  Paste code here if prompted"]
+DIFF = ["      12 +  Do you trust the files in this folder?", "      13 +  Accessing workspace:"]
+SPOKEN = {
+    "a question with choices": ("claude", API),
+    "a line of a file": ("claude", GREP),
+    "a diff": ("claude", DIFF),
+    "a dialog that it cites": ("claude", ["● 1. Resume from summary (fast)", "  2. Resume full session"]),
+    "a plan": ("claude", ["● Here is Claude's plan", "  Claude has written up a plan and is ready to execute."]),
+    "a hint": (
+        "claude",
+        ["● Press Enter to confirm · Esc to cancel", "  Enter to select · ↑/↓ to navigate · Esc to cancel"],
+    ),
+    "a retry": ("claude", ["● It says: x · retrying in 3s · attempt 4/10", "  x · retrying in 3s · attempt 4/10"]),
+    "how to interrupt": ("claude", ["● The footer says · esc to interrupt"]),
+    "an interruption": ("claude", ["  ⎿  Interrupted · What should Claude do instead?", "● It was a citation."]),
+    "copilot, a question": ("copilot", [" ● Do you want to keep it?", " ❯ 1. Yes", "   2. No"]),
+    "copilot, trust": ("copilot", [" ● Do you trust the files in this folder?"]),
+    "copilot, a hint": ("copilot", [" ● enter accept · ctrl+d decline", "   enter to select · esc to cancel"]),
+    "opencode, a hint": ("opencode", ["     enter submit   esc dismiss"]),
+    "opencode, a permission": ("opencode", ["  ┃  $ cat x", "  ┃   Allow once   Allow always   Reject"]),
+    "codex, a question": ("codex", ["• Done.", "  Would you like to install it first?", "  $ npm install"]),
+    "codex, trust": ("codex", ["• Trust this folder? It is up to you.", "  Choose how you want to use Codex"]),
+    "codex, a hint": ("codex", ["• Then:", "  Press enter to confirm or esc to cancel"]),
+    "codex, how to interrupt": ("codex", ["• It says esc to interrupt", "  and then stops."]),
+    "gemini, trust": ("gemini", ["✦ Do you trust the files in this folder?", "  How would you like to authenticate?"]),
+    "gemini, how to cancel": ("gemini", ["✦ Then it says (esc to cancel, 3s)", "  Queued (press ↑ to edit):", "✦ So."]),
+    "aider, a question": ("aider", ["It asks: Add it? (Y)es/(N)o", "Retrying in 8.0 seconds", "Waiting for x"]),
+}
+BOXES = {
+    "claude": BOX,
+    "copilot": [" /workspace [⎇ master%]", RULE, "❯", RULE, " ← open sidebar · / commands · ? help"],
+    "opencode": [
+        "  ┃",
+        "  ┃  Build · Claude",
+        "  ╹" + "▀" * 40,
+        "   tab agents  ctrl+p commands",
+        "  /workspace   1.18.34",
+    ],
+    "codex": ["› Ask Codex to do anything", "  gpt-5 default · /workspace", "  ← for agents · ? for shortcuts"],
+    "gemini": ["   ? for shortcuts", RULE, " YOLO Ctrl+Y", " *   Type your message or @path/to/file", " /workspace"],
+    "aider": [RULE, "> "],
+}
+
+
+@pytest.mark.parametrize(("tool", "words"), SPOKEN.values(), ids=SPOKEN.keys())
+def test_no_words_of_an_agent_make_a_dialog_or_a_state(tool, words):
+    shown = facts([*words, *BOXES[tool]], tool=tool)
+    assert answer(shown) == ("idle", "")
+    before = Agent("done", since=NOON - 60, source="hook")
+    told = replace(shown, said=Said("done", text="x", since=NOON - 60, at=NOON - 60, event="Stop"))
+    assert answer(told, before) == ("done", ""), "nor do they correct what the hooks told"
+
+
+@pytest.mark.parametrize("height", [0, 1, 3, 9])
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["● hello", *BOX[:3]], ("idle", "")),
+        (INTERRUPTED[:-1], ("idle", "interrupted")),
+        (error(529)[:-1], ("failed", "overloaded")),
+        (STALLED[:-1], ("working", "")),
+    ],
+    ids=["ready", "interrupted", "failed", "works"],
+)
+def test_a_status_line_of_any_height_is_a_footer(lines, expected, height):
+    status = ["  Do you want to go on? · Esc to cancel", "  [####------] 40%", "  ⎇ main · 3 files", "  ───"] * 3
+    last = BUSY[-1] if expected[0] == "working" else BOX[-1]
+    assert answer(facts([*lines, *status[:height], last])) == expected
+
+
+def test_a_dialog_that_shows_words_of_another_one_is_the_one_that_it_is():
+    """The question stands above the choices; what is asked about stands above the question."""
+    edit = [RULE, " Edit file", " cart.py", "╌" * 20, *DIFF, "   14 +  Do you want to go?", "   15 +  1. Yes", "╌" * 20]
+    agent = decide(facts([*API, *edit, " Do you want to make this edit to cart.py?", *PERMISSION[-4:]])).agent
+    assert (agent.reason, agent.text) == ("permission", "Do you want to make this edit to cart.py?")
+    assert agent.options == ("Yes", "Yes, and always allow access to /workspace", "No")
+
+
+def test_the_transcript_that_a_person_opens_is_no_dialog():
+    """It has no box (seen with Claude Code 2.1.332)."""
+    transcript = [*API, RULE, "  Showing detailed transcript · ctrl+o to toggle · ctrl+e to show all    verbose"]
+    assert answer(facts(transcript, said=hooks(PROMPT, ("Stop", {})))) == ("done", "")
+
+
+def test_the_input_of_a_shell_command_is_a_box():
+    assert answer(facts(["● hi", RULE, "! ls", RULE, "  ! for shell mode"])) == ("idle", "")
+
+
 STOPPED = ("Stop", {"last_assistant_message": "hello", "background_tasks": []})
 CORRECTED = {
     "Esc has no hook": ([PROMPT], INTERRUPTED, ("idle", "interrupted")),
