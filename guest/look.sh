@@ -4,15 +4,34 @@
 # Arguments: tmux session, the mark, what is known of the file of events (its inode, and how much of it was read), a
 # sed script that takes what counts the time off the screen, and 1 if the next thing that is written is to ring.
 # Facts: inode of the events and the byte from which they follow, whether the tool's process is there, its exit code,
-# whether this container can ring, when the screen last changed, and when the tool was started or has ended. On a line
+# whether this container can ring, the time here, milliseconds of CPU that the container has used but for those of the
+# tool's own process, whether the tool runs again (1) or has ended again (2) that a person started from the shell that it had
+# left, whether a stop has ended it, when the screen last changed, and when the tool was started or has ended. On a line
 # of its own: the terminal's title.
 session=$1 mark=$2 inode=$3 offset=$4 still=$5 arm=${6:-}
 cd "$HOME/.clincus/agent" 2>/dev/null || exit 4
+# Whether a process is the session's tool: the program, or an interpreter that runs it.
+is_tool() {
+    # shellcheck source=/dev/null disable=SC2154 # `launch` sets it
+    name=$(. ../launch >/dev/null 2>&1 && printf %s "${program##*/}")
+    for word in $(tr '\0' '\n' <"/proc/$1/cmdline" | head -2); do
+        case ${word##*/} in "$name" | "$name".*) return 0 ;; esac
+    done
+    return 1
+}
 # First, so that nothing is written unseen between this and the look.
 [ "$arm" != 1 ] || tmux kill-session -C -t "=$session" ';' set-option -w -t "=$session:" monitor-activity on 2>/dev/null
 now_inode=0 size=0
 # shellcheck disable=SC2046 # two numbers
 [ ! -f events ] || [ -L events ] || { set -- $(stat -c '%i %s' events); now_inode=$1 size=$2; }
+# The bytes that follow in the old file, when guest/hook.sh has begun a new one.
+more=0
+if [ "$now_inode" != "$inode" ] && [ -f events.old ] && [ ! -L events.old ]; then
+    # shellcheck disable=SC2046 # two numbers
+    set -- $(stat -c '%i %s' events.old)
+    [ "$1" != "$inode" ] || [ "$2" -lt "$offset" ] || more=$(($2 - offset + 1))
+fi
+old=$((offset + 1))
 [ "$now_inode" = "$inode" ] && [ "$size" -ge "$offset" ] || offset=0
 shown=$(tmux display-message -p -t "=$session:" '#{pane_title}' ';' capture-pane -p -J -t "=$session:" 2>/dev/null)
 line_end='
@@ -24,15 +43,33 @@ sum=$(printf %s "$screen" | sed -E "$still" | cksum)
 was=
 [ ! -f screen ] || read -r was <screen
 [ "$sum" = "$was" ] || printf '%s\n' "$sum" >screen
-pid='' code='' alive=0
+pid='' code='' alive=0 again=0 own=0
 [ ! -f run ] || read -r pid code <run
-if [ -n "$pid" ] && [ -z "$code" ] && [ -r "/proc/$pid/task/$pid/children" ]; then
+if [ -n "$pid" ] && [ -r "/proc/$pid/task/$pid/children" ]; then
     read -r children <"/proc/$pid/task/$pid/children" # without a line break at its end
-    [ -z "$children" ] || alive=1
-fi
+    [ -z "$children" ] || [ -n "$code" ] || alive=1
+    for child in $children; do
+        # The fields behind the name, which may hold anything: 3 is the process group, 6 that in the foreground, 12 and 13
+        # the hundredths of a second of CPU.
+        read -r fields <"/proc/$child/stat" || continue
+        # shellcheck disable=SC2086 # words
+        set -- ${fields##*) }
+        own=$((own + ${12} + ${13}))
+        [ -n "$code" ] && [ "$3" = "$6" ] && is_tool "$child" && again=1 && : >again
+    done
+fi 2>/dev/null
+[ "$again" = 1 ] || [ -z "$code" ] || [ ! again -nt run ] || again=2
+cpu=
+while read -r name value; do
+    [ "$name" != usage_usec ] || cpu=$((value / 1000 - own * 10))
+done 2>/dev/null </sys/fs/cgroup/cpu.stat
+stopping=0
+[ ! -d ../ended ] || stopping=1
 rings=0
 [ ! -e rings ] || rings=1
 # shellcheck disable=SC2046 # words
-echo "events=$now_inode:$offset" "alive=$alive" "code=$code" "rings=$rings" $(stat -c '%n=%Y' screen run 2>/dev/null)
+echo "events=$now_inode:$offset" "alive=$alive" "code=$code" "rings=$rings" "now=$(date +%s.%N)" "cpu=$cpu" \
+    "again=$again" "stopping=$stopping" "more=$more" $(stat -c '%n=%Y' screen run 2>/dev/null)
 printf '%.200s\n%s\n%s\n%s\n' "$title" "$mark" "$screen" "$mark"
+[ "$more" = 0 ] || tail -c "+$old" events.old | head -c $((more - 1))
 [ "$now_inode" = 0 ] || tail -c "+$((offset + 1))" events | head -c 262144

@@ -12,15 +12,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import clincus
 from clincus_features.agents import prompts
 from clincus_features.agents.hooks import guest_files
-from clincus_features.agents.reading import Known, SeenTimes, first_facts, look
-from clincus_features.agents.state import DRAWING, START_WITHIN, Agent, Decision, Facts, Why, decide, rules_of
+from clincus_features.agents.reading import Known, first_facts, look
+from clincus_features.agents.records import Record, Records
+from clincus_features.agents.state import Agent, Decision, Facts, Past, Why, decide, decided, rules_of
+from clincus_features.agents.times import AGAIN, DRAWING, LAGGING, SLOW_LOOK, START_WITHIN
 
-SLOW_LOOK = 3.5  # seconds between two looks at a tool that is not at rest
 FAILED_LOOK = 5.0  # seconds after a look that failed
 LOOKERS = 4  # looks at the same time on one engine
 SLOW = 2.0  # seconds that a look may take before its session counts as slow
@@ -55,17 +57,16 @@ def install(extensions: clincus.Extensions) -> None:
     prompts.install(extensions, watch)
 
 
-def seen_file(environ: Mapping[str, str]) -> str:
-    """Where it is kept when a person last looked at each session."""
-    return clincus.own_file(environ, "seen.json")
+def records_folder(environ: Mapping[str, str]) -> str:
+    """Where the records of the sessions' tools are kept."""
+    return clincus.own_file(environ, "agents")
 
 
 def examine(sessions: clincus.Sessions, session: clincus.Session, environ: Mapping[str, str]) -> Decision:
     """Look at a session's tool now and decide its state. Raises ClincusError."""
-    known = Known(first_facts(session))
-    if session.status == "running":
-        known = look(sessions, session, known)
-    return decide(known.facts, None, SeenTimes(lambda: seen_file(environ)).get(session.session_id))
+    record = Records(lambda: records_folder(environ)).read(session)
+    known = look(sessions, session, record.known) if session.status == "running" else record.known
+    return decide(known.facts, record.past)
 
 
 def time_text(at: float) -> str:
@@ -89,11 +90,12 @@ class Watch:
 
     def __init__(self, app: clincus.Application) -> None:
         self._app = app
-        self._seen = SeenTimes(lambda: seen_file(app.environ))
+        self._records = Records(lambda: records_folder(app.environ))
         self.listeners: list[Callable[[clincus.Session, Decision], None]] = []  # told of each decision; they never wait
         self._changed = threading.RLock()  # guards all that follows
         self._looks: dict[str, threading.Condition] = {}  # engine -> tells those who look there that a look is due
         self._known: dict[str, Known] = {}  # session -> its run's facts
+        self._past: dict[str, Past] = {}  # session -> what was decided before its next decision
         self._decisions: dict[str, Decision] = {}
         self._documents: dict[str, dict[str, object]] = {}  # what was told of each: nobody changes it
         self._due: dict[str, float] = {}  # session -> time.monotonic of its next look
@@ -105,14 +107,15 @@ class Watch:
         """A moment in a session's life. It never waits: the registry holds its lock."""
         with self._changed:
             if moment == "started":
-                self._begin(session, Known(first_facts(session)))
+                self._begin(session, self._recorded(session))
                 self._look_after_starts(session.id)
             elif moment == "stopped":
                 self._due.pop(session.id, None)
                 self._begin(session, Known(Facts(status="stopped", tool=session.tool, now=time.time())))
             elif moment == "deleted":
-                for kept in (self._known, self._decisions, self._documents, self._due):
+                for kept in (self._known, self._past, self._decisions, self._documents, self._due):
                     kept.pop(session.id, None)
+                self._records.forget(session.id)
                 self._slow.discard(session.id)
             elif moment == "ring" and session.id in self._known:
                 self._wake(session.id)
@@ -143,6 +146,7 @@ class Watch:
                 self._decide(session)
                 self._plan(session.id, fresh)
             latest = self._known.get(session.id)
+        self._keep(session)
         if latest and not is_next:
             self._look(session.id, latest)
 
@@ -155,7 +159,9 @@ class Watch:
         with self._changed:
             if session.id in self._known:
                 working = Agent("working", since=now, source="person")
-                self._take(session, Decision(working, Why("prompt-typed", "person", (), now)))
+                facts = replace(self._known[session.id].facts, now=now)
+                typed = Decision(working, Why("prompt-typed", "person", (), now))
+                self._take(session, decided(facts, self._past[session.id], typed))
                 self._wake(session.id, DRAWING)
 
     def see(self, session: clincus.Session) -> None:
@@ -163,9 +169,19 @@ class Watch:
         decision = self._decisions.get(session.id)
         if decision is None or decision.agent.seen:
             return
-        self._seen.set(session.session_id, time.time())
+        with self._changed:
+            if session.id not in self._known:
+                return
+            past = self._past[session.id]
+            past = replace(past, seen=past.seen.add(decision.agent, time.time()))
+            record = Record(self._known[session.id], past)
+        try:
+            self._records.write(session, record)
+        except OSError as error:
+            raise clincus.ClincusError(f"{records_folder(self._app.environ)}: {error.strerror}") from None
         with self._changed:
             if session.id in self._known:
+                self._past[session.id] = replace(self._past[session.id], seen=past.seen)
                 self._decide(session)
 
     def work(self, engine: str = "") -> None:
@@ -209,6 +225,8 @@ class Watch:
                 self._known[id] = fresh
                 self._decide(session)
                 self._plan(id, fresh)
+        if fresh is not None:
+            self._keep(session)
 
     def _wants_ring(self, id: str) -> bool:
         """Whether a tool is to ring when it writes: it is at rest or still, and has not just rung."""
@@ -230,9 +248,10 @@ class Watch:
 
         A tool that starts, shows nothing that is known, and rings when it goes on, is looked at less and less often.
         """
-        lag = DRAWING - abs(known.facts.now - known.facts.said.at)
-        if lag > 0:
-            pause = min(SLOW_LOOK, lag + 0.2)
+        age = abs(known.facts.now - known.facts.said.at)
+        lag = next((limit - age for limit in (DRAWING, LAGGING) if age < limit), 0.0)
+        if lag > 0 and (age < DRAWING or self._decisions[id].agent.state in ("working", "waiting")):
+            pause = min(SLOW_LOOK, lag + AGAIN)
         elif self._decisions[id].agent.state == "starting" and known.is_armed and known.facts.can_ring:
             age = known.facts.now - known.facts.started
             pause = max(SLOW_LOOK, min(age, START_WITHIN + 1 - age))  # then it is `unknown`
@@ -245,13 +264,12 @@ class Watch:
 
     def _decide(self, session: clincus.Session) -> None:
         """Decide anew by the facts at hand."""
-        before = self._decisions.get(session.id)
-        facts, seen_at = self._known[session.id].facts, self._seen.get(session.session_id)
-        self._take(session, decide(facts, before.agent if before else None, seen_at))
+        self._take(session, decide(self._known[session.id].facts, self._past[session.id]))
 
     def _take(self, session: clincus.Session, new: Decision) -> None:
         """Take in a decision, and tell all pages if it is another one than before."""
         self._decisions[session.id] = new
+        self._past[session.id] = new.past
         for listener in self.listeners:
             listener(session, new)
         agent = document(new.agent)
@@ -261,8 +279,32 @@ class Watch:
             self._app.hub.publish(event, extension=True)
             clincus.call_each(self._app.extensions.agent_listeners, session, agent)
 
+    def _recorded(self, session: clincus.Session) -> Known:
+        """The facts that are kept of a session's run, and of what was decided before, unless this server knows that."""
+        if session.id in self._past:
+            return Known(first_facts(session))
+        try:
+            record = self._records.read(session)
+        except clincus.ClincusError as error:
+            clincus.log.warning("%s: %s", session.id, error.message)
+            return Known(first_facts(session))
+        self._past[session.id] = record.past
+        return record.known
+
+    def _keep(self, session: clincus.Session) -> None:
+        """Keep what is known of a session's tool. A disk that is full stops no look."""
+        with self._changed:
+            if session.id not in self._known:
+                return
+            record = Record(self._known[session.id], self._past[session.id])
+        try:
+            self._records.write(session, record)
+        except OSError as error:
+            clincus.log.warning("%s: its agent's state cannot be kept: %s", session.id, error.strerror)
+
     def _begin(self, session: clincus.Session, known: Known) -> None:
         self._known[session.id] = known
+        self._past.setdefault(session.id, Past())
         self._decide(session)
 
     def _wake(self, id: str, delay: float = 0.0) -> None:

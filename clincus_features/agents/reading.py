@@ -1,13 +1,12 @@
-"""Looks into a container once, and keeps what a person has seen."""
+"""Looks into a container once, and reads what it finds there."""
 
 from __future__ import annotations
 
 import functools
 import json
 import os
-import threading
+import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import clincus
@@ -17,8 +16,11 @@ from clincus_features.agents.texts import clean, clean_lines
 
 SCREEN_LIMIT = 64 << 10  # bytes of a screen: guest/look.sh prints 24 lines of 400 bytes
 EVENTS_LIMIT = 256 << 10  # bytes of events that guest/look.sh prints at most
-# Takes off a screen what changes while nothing happens: times, the spinner in front of a line, and hints.
-STILL = r"s/[0-9]+(\.[0-9]+)?(ms|[hms])\b//g; s/^ *[^[:alnum:][:space:]] //; /^ *⎿ +Tip:/d"
+# Takes off a screen what changes while nothing happens: times, spinners and other marks in front of a line, which
+# blink, blanks, and hints up to the border below them.
+STILL = r"s/[0-9]+(\.[0-9]+)?(ms|[hms])\b//g; s/^[^[:alnum:]─]*//; s/[[:blank:]]+/ /g; s/ $//; /^Tip:/,/^─/{/^─/!d}"
+MOVED_BY_CPU = 0.1  # cores: a container that uses more than that, without its tool's own process, is at work
+CPU_WINDOW = 3.0  # seconds over which that is measured: a look takes some hundredths of a second of CPU itself
 
 
 class SteadyClock:
@@ -50,6 +52,9 @@ class Known:
     facts: Facts = field(default_factory=lambda: Facts(looked=False))
     inode: int = 0  # of the file of events
     offset: int = 0  # bytes of it that were read
+    skew: float = 0.0  # seconds by which the clock there is behind ours
+    cpu: tuple[float, float] = (0.0, 0.0)  # seconds of CPU that were used by a time of ours
+    busy: float = 0.0  # when the CPU was last in use
     is_armed: bool = False  # what is written next rings
 
 
@@ -78,6 +83,7 @@ def look(sessions: clincus.Sessions, session: clincus.Session, known: Known, *, 
     """
     mark = os.urandom(8).hex()
     words = *look_arguments(session, mark, known), str(int(arm))
+    began = CLOCK.now()
     old = clincus.ClincusError("started by an older Clincus", 409)
     facts = replace(first_facts(session), said=known.facts.said, looked=True)
     try:
@@ -87,7 +93,9 @@ def look(sessions: clincus.Sessions, session: clincus.Session, known: Known, *, 
         if error is not old:
             raise
         return Known(replace(facts, tool="", now=time.time()))
-    return replace(parse_look(output, mark, facts, known, CLOCK.now()), is_armed=arm)
+    now = CLOCK.now()
+    known = replace(known, skew=measured_skew(output, known.skew, began, now))
+    return replace(parse_look(output, mark, facts, known, now), is_armed=arm)
 
 
 def look_arguments(session: clincus.Session, mark: str, known: Known) -> tuple[str, ...]:
@@ -96,20 +104,25 @@ def look_arguments(session: clincus.Session, mark: str, known: Known) -> tuple[s
 
 
 def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float) -> Known:
-    """Read the output of guest/look.sh. A word in any other form is left out. Pure."""
+    """Read the output of guest/look.sh. A word in any other form is left out. Times are those of our clock. Pure."""
     head, screen, events = [*output.split(f"{mark}\n".encode(), 2), b"", b""][:3]
     numbers, _, title = head[:4096].decode("utf-8", "ignore").partition("\n")
-    words = dict(word.partition("=")[::2] for word in numbers.split()[:8])
+    words = dict(word.partition("=")[::2] for word in numbers.split()[:16])
 
-    def number(name: str) -> float:
+    def time_of(name: str) -> float:
         text = words.get(name, "")
-        found = float(text) if text.isdecimal() and len(text) < 13 else 0.0
+        found = float(text) + known.skew if text.isdecimal() and len(text) < 13 else 0.0
         return found if found <= now else CLOCK.since or now
 
     inode, _, offset = words.get("events", "").partition(":")
     begin = int(offset) if offset.isdecimal() and len(offset) < 10 else 0
     code = words.get("code", "")
     lines = clean_lines(screen[-SCREEN_LIMIT:].decode("utf-8", "ignore"))  # guest/look.sh cuts a long line anywhere
+    cpu, busy = measured_work(known, words.get("cpu", ""), now)
+    # A new file of events goes on where the old one ended. `more` is one more than the bytes that follow there, and 0
+    # where the tool was started anew.
+    more = int(words["more"]) if re.fullmatch(r"\d{1,6}", words.get("more", "")) else 0
+    goes_on = begin > 0 or more > 0
     facts = replace(
         facts,
         now=now,
@@ -119,13 +132,46 @@ def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float)
         is_alive=words.get("alive") == "1",
         can_ring=words.get("rings") != "0",
         exit_code=int(code) if code.isdecimal() and len(code) < 4 else None,
-        ended=number("run"),
-        moved=number("screen"),
+        is_stopping=words.get("stopping") == "1",
+        runs_again=words.get("again") == "1",
+        was_again=words.get("again") == "2",
+        ended=time_of("run"),
+        moved=max(time_of("screen"), busy),
         steady=CLOCK.since,
-        said=facts.said if begin else Said(),
+        said=facts.said if goes_on else Said(turn=facts.said.turn, question=facts.said.question),
     )
-    known = Known(facts, int(inode) if inode.isdecimal() and len(inode) < 20 else 0, begin)
-    return with_events(known, events, now)[0]
+    read = int(inode) if inode.isdecimal() and len(inode) < 20 else 0
+    known = Known(facts, read, begin, known.skew, cpu, busy)
+    if more > 1:
+        known = replace(with_events(known, events[: more - 1], now)[0], offset=begin)
+    return with_events(known, events[max(0, more - 1) :], now)[0]
+
+
+def measured_skew(output: bytes, known: float, began: float, ended: float) -> float:
+    """By how many seconds the clock there is behind ours, by a look that began and ended at times of ours.
+
+    What is known already stays as long as it may be true.
+    """
+    there = re.match(rb"(?:\S+ )*?now=(\d{1,12}(?:\.\d{1,9})?) ", output[:4096])
+    if there is None:
+        return known
+    least, most = began - float(there[1]), ended - float(there[1])
+    for one in (known, 0.0):
+        if least <= one <= most:
+            return one
+    return least if least > 0 else most
+
+
+def measured_work(known: Known, word: str, now: float) -> tuple[tuple[float, float], float]:
+    """The seconds of CPU that were used by a time, and when the CPU was last in use, with one more measurement."""
+    used, at = known.cpu
+    if not word.isdecimal() or len(word) > 15:
+        return known.cpu, known.busy
+    passed, more = now - at, int(word) / 1000 - used
+    if 0 <= passed < CPU_WINDOW and more >= 0:
+        return known.cpu, known.busy
+    is_busy = bool(at) and passed > 0 and more > MOVED_BY_CPU * passed
+    return (int(word) / 1000, now), now if is_busy else known.busy
 
 
 def with_events(known: Known, events: bytes, now: float) -> tuple[Known, list[Event]]:
@@ -136,45 +182,9 @@ def with_events(known: Known, events: bytes, now: float) -> tuple[Known, list[Ev
     events = events[:EVENTS_LIMIT]
     is_endless = len(events) == EVENTS_LIMIT and b"\n" not in events
     complete = events if is_endless else events[: events.rfind(b"\n") + 1]
-    told = [event for event in (parse_event(line, now) for line in complete.splitlines()) if event]
+    told = [event for event in (parse_event(line, now, known.skew) for line in complete.splitlines()) if event]
     said = known.facts.said
     for event in told:
         said = listen(known.facts.tool, said, event)
     facts = replace(known.facts, said=said, now=now)
     return replace(known, facts=facts, offset=known.offset + len(complete)), told
-
-
-class SeenTimes:
-    """When a person last looked at each session, by its session id; kept in a file of the person's own."""
-
-    LIMIT = 1000  # sessions; the oldest are forgotten
-
-    def __init__(self, path: Callable[[], str]) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._times: dict[str, float] | None = None  # None: not read yet
-
-    def get(self, session_id: str) -> float:
-        """When a session was last seen, in seconds since 1970; 0 for never.
-
-        A time of the future is from before the clock was set back: it tells nothing of what has happened since.
-        """
-        with self._lock:
-            at = self._read().get(session_id, 0.0)
-        return at if at <= time.time() else 0.0
-
-    def set(self, session_id: str, at: float) -> None:
-        """A session was seen. Raises ClincusError if that cannot be kept."""
-        with self._lock:
-            times = {**self._read(), session_id: at}
-            newest = sorted(times.items(), key=lambda item: item[1])[-self.LIMIT :]
-            self._times = dict(newest)
-            path = self._path()
-            with clincus.locked_folder(os.path.dirname(path)):
-                clincus.replace_file(path, json.dumps(self._times).encode(), 0o600)
-
-    def _read(self) -> dict[str, float]:
-        if self._times is None:
-            times = clincus.read_json(self._path(), 1 << 20, lambda kept: {id: float(at) for id, at in kept.items()})
-            self._times = times or {}
-        return self._times

@@ -43,6 +43,8 @@ class ToolRules:
     screen: Sequence[Rule]  # the first one that matches counts
     hooks: Mapping[str, Hook] = field(default_factory=dict)
     begins_turn: Sequence[str] = ("UserPromptSubmit",)  # events after which nothing goes on that was before
+    # Events that tell of an answer to a question. After the end of a turn they come late.
+    answers: Sequence[str] = ("PostToolUse", "PostToolUseFailure", "ElicitationResult")
     background: str = ""  # pattern of a line that tells of work in the background
     notice: str = ""  # pattern of lines that are no text of the tool: borders, the prompt, hints
 
@@ -195,6 +197,7 @@ OPENCODE = ToolRules(
         "question.rejected": WORKS,
     },
     begins_turn=(),
+    answers=("permission.replied", "question.replied", "question.rejected"),
 )
 
 # The end of Codex's screen while it takes a prompt: the prompt, and indented lines with model, place and hints.

@@ -6,6 +6,7 @@ words of the tables in rules.py count, and each text is cut and freed of control
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -17,16 +18,18 @@ from clincus_features.agents.menus import Menu, across_menu, lettered_menu, numb
 from clincus_features.agents.rules import FAILURES, RULES, Hook, Rule, ToolRules
 from clincus_features.agents.screen import Screen, cut
 from clincus_features.agents.texts import OPTION_LIMIT, OPTIONS, TEXT_LIMIT, clean, clean_block
+from clincus_features.agents.times import DRAWING, LAGGING, LATE, REPEATED, RESUMING, START_WITHIN, STUCK_AFTER
 
-STUCK_AFTER = 300.0  # seconds without a movement
-START_WITHIN = 120.0  # seconds that a tool may take to show something that is known
-DRAWING = 2.0  # seconds that a screen may lag behind a hook
-LAGGING = 5.0  # the same on a busy host, where the screen only lacks what shows that the tool works, or its question
+REST = ("idle", "done", "failed", "ended")  # no turn goes on
 
 
 @dataclass(frozen=True)
 class Agent:
-    """The state of a tool. Times are in seconds since 1970."""
+    """The state of a tool. Times are in seconds since 1970.
+
+    A state is known by its numbers, since clocks differ and are set: the end of a turn by `turn`, any other need of a
+    person by `question`. They never get smaller in a session.
+    """
 
     state: str
     reason: str = ""
@@ -35,6 +38,48 @@ class Agent:
     since: float = 0.0
     source: str = "process"  # hook | screen | process | person
     seen: bool = False
+    turn: int = 0  # counts the runs of the tool, and each time that it begins to work
+    question: int = 0  # counts each time that it begins to need a person other than by the end of a turn
+
+    @property
+    def asks(self) -> bool:
+        """Whether a person is needed, and the end of a turn is not why."""
+        return self.state in ("waiting", "stuck") or (self.state, self.reason) == ("ended", "crashed")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The numbers of what a person has seen of a session."""
+
+    turn: int = -1  # the last turn whose end was seen
+    question: int = 0
+    begun: int = -1  # the last turn of which anything was seen
+    at: float = 0.0  # when that was, in seconds since 1970
+
+    def has(self, agent: Agent) -> bool:
+        """Whether a person has seen a state."""
+        if agent.asks:
+            return agent.question <= self.question
+        return agent.turn <= (self.turn if agent.state in REST else self.begun)
+
+    def add(self, agent: Agent, now: float) -> Seen:
+        """What is seen once a person has seen a state, too."""
+        turn = agent.turn if agent.state in REST and not agent.asks else self.turn
+        return Seen(max(self.turn, turn), max(self.question, agent.question), max(self.begun, agent.turn), now)
+
+
+@dataclass(frozen=True)
+class Past:
+    """What is kept of a session's tool from one decision to the next, also when the server is started again."""
+
+    agent: Agent | None = None  # as it was decided last
+    run: float = 0.0  # the start of that run
+    told: int = 0  # `Said.turn` by then
+    asked: int = 0  # `Said.question` by then
+    turn_owed: float = 0.0  # when a look saw a turn begin of which no hook has told; 0 for never
+    question_owed: float = 0.0  # the same of a question
+    rested: float = 0.0  # when the screen had last changed as the turn ended; 0 while one goes on
+    seen: Seen = Seen()
 
 
 class Why(NamedTuple):
@@ -52,6 +97,7 @@ class Decision(NamedTuple):
     agent: Agent
     why: Why
     detail: str = ""
+    past: Past = Past()  # for the next decision
 
 
 @dataclass(frozen=True)
@@ -68,6 +114,9 @@ class Said:
     detail: str = ""
     background: int = 0  # pieces of work that go on after the turn
     tries: int = 0  # attempts that have failed in a row
+    turn: int = 0  # counts the turns that were told
+    question: int = 0  # counts the questions that were told
+    key: str = ""  # of the last event and its data
 
 
 @dataclass(frozen=True)
@@ -84,7 +133,10 @@ class Facts:
     is_alive: bool = True  # the tool's process
     exit_code: int | None = None  # of the tool, once it has ended
     ended: float = 0.0  # when that was
-    moved: float = 0.0  # when screen or events last changed, apart from what counts the time
+    is_stopping: bool = False  # a stop of the session has ended the tool
+    runs_again: bool = False  # a person has started the tool from the shell that it had left
+    was_again: bool = False  # and it has ended again
+    moved: float = 0.0  # when screen or events last changed, apart from what counts the time, or the CPU was busy
     steady: float = 0.0  # since when the clock has gone on without a jump; 0 for long
     said: Said = Said()
     can_ring: bool = True  # the container can make the server look
@@ -109,8 +161,11 @@ class Event(NamedTuple):
     data: Mapping[str, Any]
 
 
-def parse_event(line: bytes, now: float) -> Event | None:
-    """Read a line of a hook; None for anything else. No event is from the future."""
+def parse_event(line: bytes, now: float, skew: float = 0.0) -> Event | None:
+    """Read a line of a hook, whose clock is behind ours by `skew` seconds; None for anything else.
+
+    No event is from the future.
+    """
     text = line.decode("utf-8", "replace")
     begin = re.match(r'\{"at":(\d{1,12}(?:\.\d{1,9})?),"event":"([\w.-]{1,60})"', text)
     if begin is None:
@@ -119,7 +174,7 @@ def parse_event(line: bytes, now: float) -> Event | None:
         data = json.loads(text, parse_int=str)["data"]  # the digits of a number may have no end
     except (ValueError, KeyError, TypeError, RecursionError):  # a hook may get what is no JSON
         data = None
-    return Event(min(float(begin[1]), now), begin[2], data if isinstance(data, dict) else {})
+    return Event(min(float(begin[1]) + skew, now), begin[2], data if isinstance(data, dict) else {})
 
 
 def listen(tool: str, said: Said, event: Event) -> Said:
@@ -131,8 +186,29 @@ def listen(tool: str, said: Said, event: Event) -> Said:
     new = MEANINGS[hook.function](hook, said, event.data) if hook.function else Said(hook.state, hook.reason)
     if new is None or not new.state:
         return said
-    goes_on = (new.state, new.reason) == (said.state, said.reason) and event.name not in rules.begins_turn
-    return replace(new, since=said.since if goes_on else event.at, at=event.at, event=event.name)
+    if event.name in rules.answers and said.state in REST:
+        return said  # it comes late: the turn is over
+    key = event_key(event)
+    is_repeated = key == said.key and abs(event.at - said.at) < REPEATED
+    turn, question = said.turn, said.question
+    if not is_repeated:
+        turn += begins_turn(rules, said, new, event.name)
+        question += new.state == "waiting"
+    goes_on = (new.state, new.reason, turn, question) == (said.state, said.reason, said.turn, said.question)
+    since = said.since if goes_on else event.at
+    return replace(new, since=since, at=event.at, event=event.name, turn=turn, question=question, key=key)
+
+
+def begins_turn(rules: ToolRules, said: Said, new: Said, name: str) -> bool:
+    """Whether an event tells of another turn. A hook of the tool may let it go on after an end, which nothing tells."""
+    ends_again = new.state in ("done", "failed") and said.state in ("done", "failed")
+    return name in rules.begins_turn or ends_again or (new.state == "working" and said.state in ("", *REST))
+
+
+def event_key(event: Event) -> str:
+    """The same for an event that is told twice."""
+    words = json.dumps([event.name, event.data], sort_keys=True, default=str)
+    return hashlib.blake2s(words.encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
 def after_session_start(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said | None:
@@ -201,7 +277,7 @@ def after_stop(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said:
     """A turn is over, but for what goes on in the background."""
     tasks, last = data.get("background_tasks"), clean(data.get("last_assistant_message"))
     running = len(tasks) if isinstance(tasks, list) else 0
-    return Said("working" if running else hook.state, text=last, background=running)
+    return Said(hook.state, text=last, background=running)
 
 
 def after_failure(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said:
@@ -355,26 +431,63 @@ def dialog_text(rules: ToolRules, lines: Sequence[str]) -> str:
 # -- All together
 
 
-def decide(facts: Facts, before: Agent | None = None, seen_at: float = 0.0) -> Decision:
-    """Decide the state of a tool, with the evidence.
+def decide(facts: Facts, past: Past = Past()) -> Decision:
+    """Decide the state of a tool, with the evidence, by the facts and what was decided before.
 
-    `before` is the answer to the facts before: while state and reason stay, so does `since`, unless the hooks tell that
-    they were left meanwhile. `seen_at` is when a person last looked at the session: a turn that was over by then is
-    `idle`.
+    While state, reason and numbers stay, so does `since`. A turn whose end a person has seen is `idle`.
     """
-    decision = judge(facts, before)
-    agent = decision.agent
-    stays = before is not None and (before.state, before.reason) == (agent.state, agent.reason)
-    is_another = before is not None and before.source == agent.source == "hook" and agent.since > before.since
-    if before is not None and stays and before.since and not is_another:
+    before = past.agent if past.run == facts.started else None
+    if before is not None and facts.status == "running" and not facts.looked and before.state != "none":
+        return decided(facts, past, Decision(before, Why("not-looked-yet", "process", (), facts.now)))
+    return decided(facts, past, judge(facts, before))
+
+
+def decided(facts: Facts, past: Past, decision: Decision) -> Decision:
+    """A decision with its numbers, and with what a person has seen."""
+    before = past.agent if past.run == facts.started else None
+    agent, past = count(facts, past, decision.agent)
+    numbers = agent.state, agent.reason, agent.turn, agent.question
+    if before is not None and before.since and numbers == (before.state, before.reason, before.turn, before.question):
         agent = replace(agent, since=before.since)
-    elif before is not None and before.state == "idle" and agent.state == "done" and agent.since <= seen_at:
-        agent = replace(agent, since=min(agent.since, before.since))
-    seen = agent.seen or (bool(agent.since) and agent.since <= seen_at)
+    seen = agent.seen or past.seen.has(agent)
     if agent.state == "done" and seen:
-        since = before.since if before is not None and (before.state, before.reason) == ("idle", "") else seen_at
-        agent = replace(agent, state="idle", since=since)
-    return decision._replace(agent=replace(agent, seen=seen))
+        was_idle = before is not None and (before.state, before.reason, before.turn) == ("idle", "", agent.turn)
+        agent = replace(agent, state="idle", since=before.since if before is not None and was_idle else past.seen.at)
+    agent = replace(agent, seen=seen)
+    return decision._replace(agent=agent, past=replace(past, agent=agent))
+
+
+def count(facts: Facts, past: Past, agent: Agent) -> tuple[Agent, Past]:
+    """Number a state: count the turns and questions that have begun since the last decision.
+
+    Hooks and looks tell of the same turn, in any order. What a look saw first, the hook that follows tells no more.
+    """
+    before, said = past.agent or Agent("none"), facts.said
+    is_new_run = past.run != facts.started or before.state == "none"
+    told = said.turn - (0 if is_new_run or said.turn < past.told else past.told)
+    asked = said.question - (0 if is_new_run or said.question < past.asked else past.asked)
+    runs_anew = is_new_run or (before.state == "ended" and agent.state not in ("ended", "none"))
+    if agent.state == "none":
+        runs_anew, told, asked = False, 0, 0
+    is_begun = agent.state in ("working", "stuck") and before.state in REST
+    # A turn that began after the screen came to rest is another one than that which a look saw begin.
+    owed = past.turn_owed if not past.rested or facts.moved <= past.rested else 0.0
+    turns, turn_owed = numbered(told, owed, facts.now, is_begun=is_begun)
+    needs = agent.asks and not agent.seen and (agent.state, agent.reason) != (before.state, before.reason)
+    questions, question_owed = numbered(asked, past.question_owed, facts.now, is_begun=needs)
+    numbers = before.turn + turns + runs_anew, before.question + questions
+    agent = replace(agent, turn=numbers[0], question=numbers[1])
+    rested = (past.rested or facts.moved) if agent.state in REST and not turns else 0.0
+    return agent, Past(agent, facts.started, said.turn, said.question, turn_owed, question_owed, rested, past.seen)
+
+
+def numbered(told: int, owed: float, now: float, *, is_begun: bool) -> tuple[int, float]:
+    """How many have begun by what hooks have `told` and a look has seen, and since when a hook is owed, if one is."""
+    is_owed = bool(owed) and abs(now - owed) < LATE
+    new = told - 1 if told and is_owed else told
+    if is_begun and not new:
+        return 1, 0.0 if told else now
+    return new, 0.0 if told or not is_owed else owed
 
 
 def rules_of(facts: Facts) -> ToolRules | None:
@@ -414,20 +527,21 @@ def judge_processes(facts: Facts, rules: ToolRules | None) -> Decision | None:
         return by_process(facts, Agent(state, since=facts.now), "session-not-running")
     if not facts.looked:
         return by_process(facts, Agent("starting" if rules else "unknown", since=facts.started), "not-looked-yet")
+    if facts.runs_again or (facts.is_alive and facts.exit_code is None):
+        return None
+    is_old = bool(facts.ended) and facts.ended < facts.started  # what is known of the tool is from the run before
+    if is_old and abs(facts.now - facts.started) < RESUMING:
+        return by_process(facts, Agent("starting" if rules else "unknown", since=facts.started), "tool-not-started-yet")
     if facts.exit_code is not None:
         return by_process(facts, ended(facts), "tool-ended")
-    if not facts.is_alive:
-        gone = Agent("ended", "crashed", "its process is gone", since=facts.ended or facts.moved)
-        return by_process(facts, gone, "tool-gone")
-    return None
+    gone = Agent("ended", "crashed", "its process is gone", since=facts.ended or facts.moved)
+    return by_process(facts, gone, "tool-gone")
 
 
 def agrees(said: Said, shown: Shown) -> bool:
     """Whether the screen bears out what the hooks said last: then theirs are the better words."""
     if shown.rule.state == "working":
-        return said.state == "working" and not shown.rule.reason and not said.background
-    if said.state == "working":
-        return bool(said.background and shown.background)
+        return said.state == "working" and not shown.rule.reason
     return said.state in ("done", "idle", "failed") and shown.rule.reason != "interrupted"
 
 
@@ -439,8 +553,10 @@ def by_process(facts: Facts, agent: Agent, rule: str) -> Decision:
 
 
 def ended(facts: Facts) -> Agent:
-    """A tool has ended by itself, by Ctrl-C or by a crash."""
-    is_crash = facts.exit_code not in (0, 130)
+    """A tool has ended by itself, by Ctrl-C, by a stop of the session or by a crash."""
+    if facts.was_again:
+        return Agent("ended", "", "a person had started it again", since=facts.ended)
+    is_crash = facts.exit_code not in (0, 130) and not facts.is_stopping
     return Agent("ended", "crashed" if is_crash else "", f"exit code {facts.exit_code}", since=facts.ended)
 
 
@@ -452,10 +568,10 @@ def by_hook(facts: Facts, shown: Shown | None) -> Decision:
     if said.tries and facts.moved > said.at + 2 * DRAWING:  # no hook tells that the next try went well
         agent = replace(agent, reason="", text="")
     if said.background:
-        running = shown.background if shown and shown.background else f"{said.background} in the background"
-        agent = replace(agent, text=clean(f"{said.text} ({running})"))
+        running = shown.background if shown and shown.background else str(said.background)
+        agent = replace(agent, text=clean(f"{said.text} ({running} in the background)"))
     decision = Decision(agent, Why(f"{facts.tool}/{said.event}", "hook", lines, said.at), said.detail)
-    return unless_stuck(facts, decision, background=bool(said.background))
+    return unless_stuck(facts, decision)
 
 
 def by_screen_waiting(facts: Facts, shown: Shown) -> Decision:
@@ -494,18 +610,13 @@ def by_screen(facts: Facts, shown: Shown, before: Agent | None) -> Decision:
     return unless_stuck(facts, decision)
 
 
-def unless_stuck(facts: Facts, decision: Decision, *, background: bool = False) -> Decision:
-    """A decision, or `stuck` in its place: it says that it works, and nothing has moved for minutes.
-
-    Work in the background may well be silent, such as a server: after that time the turn counts as over.
-    """
+def unless_stuck(facts: Facts, decision: Decision) -> Decision:
+    """A decision, or `stuck` in its place: it says that it works, and nothing has moved for minutes."""
     agent = decision.agent
     times = facts.steady, facts.moved, facts.said.at, agent.since if agent.source == "hook" else 0.0
     moved = max((at for at in times if at <= facts.now), default=0.0)
     if agent.state != "working" or agent.reason or facts.now - moved < STUCK_AFTER:
         return decision
-    if background:
-        return decision._replace(agent=replace(agent, state="done", since=moved + STUCK_AFTER))
     text = f"nothing has moved for {int(STUCK_AFTER // 60)} minutes"
     why = Why(f"{decision.why.rule}, still", "screen", facts.lines, facts.now)
     return Decision(Agent("stuck", "", text, (), moved + STUCK_AFTER, "screen"), why)

@@ -13,7 +13,7 @@ from functools import partial
 import clincus
 from clincus_features.notify import store, vapid
 from clincus_features.notify.agenda import Agenda
-from clincus_features.notify.news import COOLDOWN, DWELL, News, is_told, read_news, remember
+from clincus_features.notify.news import COOLDOWN, DWELL, DWELL_WAITING, News, is_told, read_news, remember
 from clincus_features.notify.outbox import PUSH_SERVICES, Outbox, Services, check_endpoint, host_of
 
 WORKERS = 4  # threads that check and send; each of them may wait for a push service
@@ -69,7 +69,7 @@ class Notifier:
         self._alarms: dict[str, Mapping[str, object]] = {}  # session -> what a person must know: it beats its agent
         self._called: dict[str, float] = {}  # session -> time.monotonic of the last call for it
         self._in_use: dict[str, float] = {}  # device -> time.monotonic until which its page counts as in use
-        self._taken: dict[str, set[tuple[str, str, str, str]]] = {}  # device -> sessions and events that it has
+        self._taken: dict[str, set[tuple[str, str, str]]] = {}  # device -> sessions and events that it has
         self._tests: dict[str, bool] = {}  # the devices that a test is on its way to
 
     @property
@@ -114,7 +114,7 @@ class Notifier:
         if news is None:
             self.agenda.drop(("check", session.id))
         else:
-            delay = DWELL.get(news.state, 2.0)
+            delay = DWELL_WAITING if news.state == "waiting" else DWELL
             self.agenda.put(("check", session.id), delay, lambda: self._check(session.id), news.event)
         self._close_elsewhere(session.id, news)
 
@@ -127,8 +127,8 @@ class Notifier:
         """Call the person, if a session's news has lasted, is new, and no call for this session was made just now."""
         session = self._app.registry.find(id)
         news = self._news(session) if session is not None else None
-        told, now = store.read(self._app.environ).told, clincus.utc_now()
-        if session is None or news is None or is_told(told, session.session_id, news, now):
+        told = store.read(self._app.environ).told
+        if session is None or news is None or is_told(told, session.session_id, news):
             return
         wait = self._called.get(id, -COOLDOWN) + COOLDOWN - time.monotonic()
         if wait > 0:
@@ -136,7 +136,7 @@ class Notifier:
             return
         self._called[id] = time.monotonic()
         with store.changing(self._app.environ) as state:
-            state.told = remember(state.told, session.session_id, news, now)
+            state.told = remember(state.told, session.session_id, news, clincus.utc_now())
             devices = list(state.devices.values())
         for device in devices:
             if not self._is_in_use(device.id):
@@ -148,7 +148,7 @@ class Notifier:
     def _close_elsewhere(self, id: str, news: News | None) -> None:
         """Wake the devices that show what is over for a session by now, so that their workers close it."""
         for device_id, taken in list(self._taken.items()):
-            if any(one[0] == id and (news is None or one[1:3] != news.event[:2]) for one in taken):
+            if any(one[0] == id and (news is None or one[1:] != news.event) for one in taken):
                 self.agenda.put(("over", device_id), OVER_AFTER, partial(self._tell_over, device_id))
 
     def _tell_over(self, device_id: str) -> None:
@@ -158,9 +158,9 @@ class Notifier:
             self._push(device_id, 0)
 
     def _shows_over(self, device_id: str) -> bool:
-        """Whether a device has taken news that wait no more. What is read anew may have another time than before."""
-        waiting = {(one.id, *one.event[:2]) for one in self._told_news()}
-        return any(one[:3] not in waiting for one in self._taken.get(device_id, ()))
+        """Whether a device has taken news that wait no more."""
+        waiting = {(one.id, *one.event) for one in self._told_news()}
+        return any(one not in waiting for one in self._taken.get(device_id, ()))
 
     def _is_open(self, id: str, news: News) -> bool:
         session = self._app.registry.find(id)
@@ -179,11 +179,11 @@ class Notifier:
 
     def _told_news(self) -> list[News]:
         """The news that a person was told and has not looked at, newest first."""
-        told, now = store.read(self._app.environ).told, clincus.utc_now()
+        told = store.read(self._app.environ).told
         found: list[News] = []
         for session in self._app.registry.all():
             news = self._news(session)
-            if news is not None and is_told(told, session.session_id, news, now):
+            if news is not None and is_told(told, session.session_id, news):
                 found.append(news)
         return sorted(found, key=lambda news: news.since, reverse=True)
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from posixpath import basename
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import clincus
 
-DWELL = {"waiting": 5.0}  # seconds that a state must last before a call; 2 for any other
+# Seconds that a state must last before a call. In the meantime the screen may show that the question was answered at
+# once, or that the tool goes on: clincus_features/agents/times.py has the reasons.
+DWELL_WAITING, DWELL = 6.0, 4.0
+ASKS = ("waiting", "stuck", "ended")  # states that the number of a question tells from each other; else that of a turn
 COOLDOWN = 60.0  # seconds between two calls for one session, unless a person has looked at it in between
 TOLD_LIMIT = 300  # sessions whose last call is remembered
 # The words that a person reads behind the session's name. A state with its reason goes before the state alone.
@@ -27,6 +30,7 @@ WORDS = {
     "failed/billing": "has a problem with billing",
     "failed/overloaded": "gave up: the model is overloaded",
     "failed/network": "gave up: no network",
+    "ended/crashed": "has crashed",
     "stuck": "seems to be stuck",
 }
 
@@ -40,51 +44,62 @@ class News(NamedTuple):
     reason: str
     text: str  # what the tool says, "" unless the config lets it out
     since: str  # RFC 3339
+    number: int | None = None  # of the turn that is over, or of the question; None for an alarm
 
     @property
-    def event(self) -> tuple[str, str, str]:
-        """The key of the event among those of its session."""
-        return self.state, self.reason, self.since
+    def kind(self) -> str:
+        """The kind of its number: a field of Told."""
+        return "alarm" if self.number is None else "question" if self.state in ASKS else "turn"
+
+    @property
+    def event(self) -> tuple[str, str]:
+        """The key of the event among those of its session. Words and times may change while it lasts."""
+        return self.kind, self.since if self.number is None else str(self.number)
 
     def document(self) -> dict[str, object]:
         """The news object of the API and of the webhook."""
         words = WORDS.get(f"{self.state}/{self.reason}") or WORDS.get(self.state, self.state)
-        return {**self._asdict(), "title": f"{self.name} {words}"}
+        shown = {name: value for name, value in self._asdict().items() if name != "number"}
+        return {**shown, "title": f"{self.name} {words}"}
 
 
 class Told(NamedTuple):
-    """The last call for a session."""
+    """The last calls for a session: the number of each kind, and the time of the last one (RFC 3339)."""
 
-    state: str
-    reason: str
-    at: str  # RFC 3339
+    turn: int = -1  # whose end was told
+    question: int = -1
+    alarm: str = ""  # its time
+    at: str = ""
 
 
 def read_news(
     session: clincus.Session, agent: Mapping[str, object], wanted: Collection[str], with_text: bool
 ) -> News | None:
-    """The news of a session by its agent object; None if there is none, or a person has seen it."""
+    """The news of a session by its agent object; None if there is none, or a person has seen it.
+
+    A tool that has crashed is news where one that has failed is.
+    """
     state, reason = str(agent.get("state", "")), str(agent.get("reason", ""))
-    if state not in wanted or agent.get("seen"):
+    word = "failed" if (state, reason) == ("ended", "crashed") else state
+    if word not in wanted or agent.get("seen"):
         return None
     text = str(agent.get("text", "")) if with_text else ""
-    name = getattr(session, "name", "") or basename(session.workspace)
-    return News(session.id, clincus.printable(name)[:80], state, reason, text, str(agent.get("since", "")))
+    name = clincus.printable(getattr(session, "name", "") or basename(session.workspace))[:80]
+    number = agent.get("question" if state in ASKS else "turn")
+    since = str(agent.get("since", ""))
+    return News(session.id, name, state, reason, text, since, number if isinstance(number, int) else None)
 
 
-def is_told(told: Mapping[str, Told], session_id: str, news: News, now: str) -> bool:
-    """Whether the last call for a session was for this very event: it had begun by then.
-
-    An event that is read anew, by a server that was started again, may have another time than before. A call of the
-    future was made before the clock was set back, so it was for no event that has begun since.
-    """
-    last = told.get(session_id)
-    if last is None or last[:2] != (news.state, news.reason) or news.since <= now < last.at:
-        return False
-    return news.since <= last.at
+def is_told(told: Mapping[str, Told], session_id: str, news: News) -> bool:
+    """Whether a person was called for this very event."""
+    last = told.get(session_id, Told())
+    if news.number is None:
+        return last.alarm == news.since
+    return int(getattr(last, news.kind)) >= news.number
 
 
 def remember(told: Mapping[str, Told], session_id: str, news: News, now: str) -> dict[str, Told]:
     """The calls so far with one more; the oldest of too many are forgotten."""
-    everything = {**told, session_id: Told(news.state, news.reason, now)}
-    return dict(sorted(everything.items(), key=lambda item: item[1].at)[-TOLD_LIMIT:])
+    changed: dict[str, Any] = {news.kind: news.since if news.number is None else news.number, "at": now}
+    last = told.get(session_id, Told())._replace(**changed)
+    return dict(sorted({**told, session_id: last}.items(), key=lambda item: item[1].at)[-TOLD_LIMIT:])

@@ -80,10 +80,15 @@ def read(environ: Mapping[str, str]) -> State:
 
     def fit(document: dict[str, Any]) -> State:
         devices = [Device(**one) for one in document.get("devices", [])]
-        told = {key: Told(**one) for key, one in document.get("told", {}).items()}
+        told = {key: told_of(one) for key, one in document.get("told", {}).items()}
         return State({device.id: device for device in devices}, told, document.get("webhook"))
 
     return clincus.read_json(file_of(environ), FILE_LIMIT, fit) or State()
+
+
+def told_of(words: Mapping[str, Any]) -> Told:
+    """The last calls for a session. A Clincus before 0.3 wrote down words and times, which tell no number."""
+    return Told(**{name: value for name, value in words.items() if name in Told._fields})
 
 
 @contextmanager

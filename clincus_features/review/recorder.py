@@ -94,7 +94,7 @@ class Recorder:
         self._looks: dict[str, float] = {}  # session -> time.monotonic at which the last look at its workspace began
         self._waiting: dict[str, clincus.Session] = {}  # started while others were starting
         self._states: dict[str, Mapping[str, object]] = {}  # session -> what its agent was last heard to do
-        self._ends: dict[str, str] = {}  # session -> end of a turn that nobody saw begin
+        self._ends: dict[str, int] = {}  # session -> a turn that is over and that nobody saw begin
         self._counts: dict[str, dict[str, int] | None] = {}  # session id -> changes since the start
         self._periods: dict[str, tuple[float, float]] = {}  # session -> next look at a tool without hooks, and period
 
@@ -124,8 +124,8 @@ class Recorder:
         elif before == "working" and state in RESTING:
             self._ends.pop(session.id, None)
             self._ask(session, "turn")
-        elif is_turn_over(agent) and agent.get("since") != last.get("since"):
-            self._ends[session.id] = str(agent.get("since"))  # no look saw the tool at work
+        elif is_turn_over(agent) and (before == "stuck" or agent.get("turn") != last.get("turn")):
+            self._ends[session.id] = number_of_turn(agent)  # no look saw the tool at work
             self._ask(session, "turn")
 
     def look_at_quiet_tools(self) -> None:
@@ -293,6 +293,9 @@ class Recorder:
         store = self.store(record.workspace)
         with self.records.changing(record) as now:
             last = next(iter(now.checkpoints[-1:]), None)
+            agent = self._states.get(record.id, {})
+            if why == "turn" and is_turn_over(agent):
+                now.turn = max(now.turn, number_of_turn(agent))
             # Another server on this home hears of the same turns.
             if last is not None and (last.why, last.tree) == (why, now.tree) and why in ("prompt", "turn"):
                 return last
@@ -358,7 +361,8 @@ class Recorder:
         """Whether a checkpoint that was asked for by a moment is not there already."""
         if self._resting.get(session.id, 0.0) > time.monotonic():
             return False
-        last = next(iter(self.records.of(session).checkpoints[-1:]), None)
+        record = self.records.of(session)
+        last = next(iter(record.checkpoints[-1:]), None)
         taken = clincus.parse_time(last.at) if last else None
         age = (datetime.now(timezone.utc) - taken).total_seconds() if taken else -1.0
         if last is None or age < 0:  # it is from before the clock was set back
@@ -366,8 +370,7 @@ class Recorder:
         if why == "start":
             return last.at < session.started_at
         if why == "turn" and session.id in self._ends:
-            end = self._ends.pop(session.id)  # to the second, as the time of a checkpoint
-            return end > last.at or (end == last.at and last.why != "turn")
+            return self._ends.pop(session.id) > record.turn
         return why != "prompt" or last.why != "prompt" or age > SAME_PROMPT
 
     def _is_enabled(self) -> bool:
@@ -408,7 +411,13 @@ class Recorder:
 
 def is_turn_over(agent: Mapping[str, object]) -> bool:
     """Whether the state of a tool is the end of a turn that no person has looked at yet."""
-    return agent["state"] in ("done", "failed") or agent.get("reason") == "interrupted"
+    return agent.get("state") in ("done", "failed") or agent.get("reason") == "interrupted"
+
+
+def number_of_turn(agent: Mapping[str, object]) -> int:
+    """The number of the turn that a tool is in, or has ended last."""
+    turn = agent.get("turn")
+    return turn if isinstance(turn, int) else 0
 
 
 def pieces_of(stream: BufferedReader) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ import pytest
 
 from clincus_features.agents import state, texts
 from clincus_features.agents.reading import EVENTS_LIMIT, Known, SteadyClock, parse_look, with_events
-from clincus_features.agents.state import Agent, Facts, Said, decide
+from clincus_features.agents.state import Agent, Facts, Past, Said, decide
 
 NOON = 1_800_000_000.0
 NOTHING = Said()
@@ -123,6 +123,12 @@ def facts(lines=(), *, said: Said = NOTHING, **more) -> Facts:
     return Facts(**{**fields, "lines": tuple(lines), "said": said, **more})
 
 
+def after(decision, **more) -> Past:
+    """What is kept of a decision or, in this run, of an agent."""
+    past = Past(decision, NOON - 3600) if isinstance(decision, Agent) else decision.past
+    return replace(past, **more)
+
+
 def hooks(*events, at: float = NOON - 10, tool: str = "claude") -> Said:
     """What a tool has said by some events, a second from one to the next, the last one at a time."""
     said = Said()
@@ -206,7 +212,7 @@ HOOKS = {
     "needed": ([("Notification", {"notification_type": "agent_needs_input"})], ("waiting", "dialog")),
     "elicited": ([PROMPT, ("Elicitation", {"message": "Which?"})], ("waiting", "question")),
     "over": ([PROMPT, ("Stop", {"background_tasks": []})], ("done", "")),
-    "over but for a shell": ([PROMPT, ("Stop", {"background_tasks": [{"type": "shell"}]})], ("working", "")),
+    "over but for a shell": ([PROMPT, ("Stop", {"background_tasks": [{"type": "shell"}]})], ("done", "")),
     "compacted amid work": ([PROMPT, ("SessionStart", {"source": "compact"})], ("working", "")),
     "cleared": ([PROMPT, ("SessionStart", {"source": "clear"})], ("idle", "")),
     "unknown words": ([PROMPT, ("Nonsense", {"state": "done"})], ("working", "")),
@@ -407,7 +413,7 @@ BOXES = {
 def test_no_words_of_an_agent_make_a_dialog_or_a_state(tool, words):
     shown = facts([*words, *BOXES[tool]], tool=tool)
     assert answer(shown) == ("idle", "")
-    before = Agent("done", since=NOON - 60, source="hook")
+    before = after(Agent("done", since=NOON - 60, source="hook"))
     told = replace(shown, said=Said("done", text="x", since=NOON - 60, at=NOON - 60, event="Stop"))
     assert answer(told, before) == ("done", ""), "nor do they correct what the hooks told"
 
@@ -458,7 +464,7 @@ CORRECTED = {
     "a dialog without a hook": ([STOPPED], TRUST, ("waiting", "dialog")),
     "work without a hook": ([STOPPED], STALLED, ("working", "")),
     "a shell in the background that has ended": ([("Stop", {"background_tasks": [{}]})], DONE, ("done", "")),
-    "and one that has not": ([("Stop", {"background_tasks": [{}]})], SHELL, ("working", "")),
+    "and one that has not": ([("Stop", {"background_tasks": [{}]})], SHELL, ("done", "")),
     "an unknown screen": ([PROMPT], ["hm"], ("working", "")),
     "a menu of commands": ([("SessionStart", {})], COMMANDS, ("idle", "")),
 }
@@ -599,43 +605,112 @@ def test_a_jump_of_the_clock_is_noticed(monkeypatch, jump):
     assert (clock.now(), clock.since) == (NOON + 101 + jump, NOON + 101 + jump)
 
 
-def test_work_in_the_background_that_is_silent_for_five_minutes_leaves_the_turn_done():
-    said = hooks(("Stop", {"background_tasks": [{}]}), at=NOON - 1000)
-    assert answer(facts(SHELL, said=said, moved=NOON - 299)) == ("working", "")
-    assert answer(facts(SHELL, said=said, moved=NOON - 301)) == ("done", "")
+def test_a_turn_that_leaves_work_in_the_background_is_done_at_once_and_says_so():
+    stop = ("Stop", {"last_assistant_message": "It runs.", "background_tasks": [{}]})
+    done = decide(facts(SHELL, said=hooks(PROMPT, stop, at=NOON - 1))).agent
+    assert (done.state, done.text, done.since) == ("done", "It runs. (1 shell in the background)", NOON - 1)
+    later = facts(SHELL, said=hooks(PROMPT, stop, at=NOON - 1000), moved=NOON - 1)
+    assert decide(later).agent.since == NOON - 1000, "half a typed line begins no other turn"
 
 
-def test_since_changes_only_with_state_or_reason():
-    events = [PROMPT, ("ElicitationResult", {}), STOPPED, PROMPT, PROMPT]
-    times = [hooks(*events[:count], at=NOON - 20 + count).since for count in range(1, 6)]
-    assert times == [NOON - 19, NOON - 19, NOON - 17, NOON - 16, NOON - 15], "each prompt begins a turn"
-    before = decide(facts(STALLED)).agent
-    assert decide(facts(STALLED, now=NOON + 60, moved=NOON + 58), before).agent.since == before.since
+OTHER_PROMPT = ("UserPromptSubmit", {"prompt": "and then"})
+
+
+def test_since_changes_only_with_state_reason_or_turn():
+    events = [PROMPT, ("ElicitationResult", {}), STOPPED, PROMPT, OTHER_PROMPT]
+    told = [hooks(*events[:count], at=NOON - 20 + count) for count in range(1, 6)]
+    assert [said.since for said in told] == [NOON - 19, NOON - 19, NOON - 17, NOON - 16, NOON - 15]
+    assert [said.turn for said in told] == [1, 1, 1, 2, 3], "each prompt begins a turn"
+    before = decide(facts(STALLED))
+    assert decide(facts(STALLED, now=NOON + 60, moved=NOON + 58), after(before)).agent.since == before.agent.since
 
 
 def test_a_turn_between_two_looks_is_another_one():
     """Its begin and its end were read at once, and so the state is as before."""
-    before = decide(facts(DONE, said=hooks(PROMPT, STOPPED, at=NOON - 60))).agent
-    after = decide(facts(DONE, said=hooks(PROMPT, STOPPED, PROMPT, STOPPED, at=NOON - 30)), before).agent
-    assert (before.state, before.since, after.state, after.since) == ("done", NOON - 60, "done", NOON - 30)
+    before = decide(facts(DONE, said=hooks(PROMPT, STOPPED, at=NOON - 60)))
+    then = decide(facts(DONE, said=hooks(PROMPT, STOPPED, PROMPT, STOPPED, at=NOON - 30)), after(before))
+    assert [(one.agent.state, one.agent.since) for one in (before, then)] == [("done", NOON - 60), ("done", NOON - 30)]
+    assert then.agent.turn == before.agent.turn + 1
+
+
+def test_an_end_after_an_end_is_that_of_another_turn():
+    """A Stop hook of the project lets Claude go on, and nothing tells of that (its `stop_hook_active` does)."""
+    goes_on = ("Stop", {"last_assistant_message": "and the tests pass", "stop_hook_active": True})
+    said = hooks(PROMPT, STOPPED, goes_on, at=NOON)
+    assert (said.turn, said.since) == (2, NOON)
+
+
+def test_a_hook_that_is_told_twice_tells_of_one_turn():
+    assert hooks(PROMPT, STOPPED, STOPPED).turn == 1
+    assert hooks(PROMPT, PROMPT, STOPPED).turn == 1
+
+
+def test_the_hook_of_an_answer_that_comes_after_the_end_tells_nothing():
+    said = hooks(PROMPT, ASKED, ("PostToolUse", {"tool_name": "AskUserQuestion"}), STOPPED)
+    late = hooks(PROMPT, ASKED, STOPPED, ("PostToolUse", {"tool_name": "AskUserQuestion"}))
+    assert (said.state, late.state) == ("done", "done")
+
+
+def test_a_question_that_follows_another_one_is_numbered():
+    bash = [("PermissionRequest", {"tool_name": "Bash", "tool_input": {"command": one}}) for one in ("ls", "rm")]
+    first = decide(facts(said=hooks(PROMPT, bash[0])))
+    seen = first.past.seen.add(first.agent, NOON)
+    second = decide(facts(said=hooks(PROMPT, *bash)), after(first, seen=seen))
+    assert (first.agent.question, second.agent.question) == (1, 2)
+    assert (second.agent.seen, decide(facts(said=hooks(PROMPT, bash[0])), after(first, seen=seen)).agent.seen) == (
+        False,
+        True,
+    )
 
 
 def test_a_turn_that_is_over_is_idle_once_a_person_has_seen_it():
     told = facts(DONE, said=hooks(PROMPT, STOPPED))
-    before = decide(told).agent
-    assert (before.state, before.seen, before.text) == ("done", False, "hello")
-    seen = decide(told, before, NOON + 5).agent
-    assert (seen.state, seen.seen, seen.since) == ("idle", True, NOON + 5)
-    assert decide(told, seen, NOON + 9).agent == seen
-    again = facts(DONE, said=hooks(PROMPT, STOPPED, at=NOON + 20), now=NOON + 30)
-    assert answer(again, seen, NOON + 9) == ("done", "")
-    assert answer(told, None, NOON + 5) == ("idle", ""), "a server that has just started"
+    before = decide(told)
+    assert (before.agent.state, before.agent.seen, before.agent.text) == ("done", False, "hello")
+    seen = before.past.seen.add(before.agent, NOON + 5)
+    idle = decide(told, after(before, seen=seen))
+    assert (idle.agent.state, idle.agent.seen, idle.agent.since) == ("idle", True, NOON + 5)
+    assert decide(told, after(idle)).agent == idle.agent
+    again = facts(DONE, said=hooks(PROMPT, STOPPED, PROMPT, STOPPED, at=NOON + 20), now=NOON + 30)
+    assert answer(again, after(idle)) == ("done", "")
+
+
+def test_work_that_a_person_has_seen_is_no_end_that_he_has_seen():
+    works = decide(facts(STALLED, said=hooks(PROMPT)))
+    seen = works.past.seen.add(works.agent, NOON)
+    assert decide(facts(STALLED, said=hooks(PROMPT)), after(works, seen=seen)).agent.seen
+    assert answer(facts(DONE, said=hooks(PROMPT, STOPPED)), after(works, seen=seen)) == ("done", "")
 
 
 def test_a_tool_that_says_nothing_by_hooks_is_done_after_its_work():
-    works = decide(facts(STALLED)).agent
-    assert answer(facts(DONE), works) == ("done", "")
-    assert answer(facts(DONE), Agent("idle")) == ("idle", "")
+    works = decide(facts(STALLED))
+    assert answer(facts(DONE), after(works)) == ("done", "")
+    assert answer(facts(DONE), after(Agent("idle"))) == ("idle", "")
+
+
+def test_what_was_done_without_hooks_is_so_for_a_server_that_is_started_again():
+    done = decide(facts(DONE, tool="codex"), after(Agent("working", turn=4)))
+    assert decide(facts(tool="codex", looked=False), after(done)).agent == done.agent
+
+
+BY_HAND = {
+    "it has ended": ({"exit_code": 0}, BOX, ("ended", "")),
+    "a person starts it again": ({"exit_code": 0, "runs_again": True}, BOX, ("idle", "")),
+    "and it works": ({"exit_code": 137, "runs_again": True}, STALLED, ("working", "")),
+    "and he ends it": ({"exit_code": 137, "was_again": True}, BOX, ("ended", "")),
+    "a stop of the session ends it": ({"exit_code": 143, "is_stopping": True}, BOX, ("ended", "")),
+    "its session is just started": (
+        {"is_alive": False, "ended": NOON - 60, "started": NOON - 5},
+        BOX,
+        ("starting", ""),
+    ),
+    "and does not start it": ({"is_alive": False, "ended": NOON - 60, "started": NOON - 30}, BOX, ("ended", "crashed")),
+}
+
+
+@pytest.mark.parametrize(("more", "lines", "expected"), BY_HAND.values(), ids=BY_HAND.keys())
+def test_a_tool_that_has_ended_may_be_started_again(more, lines, expected):
+    assert answer(facts(lines, **more)) == expected
 
 
 HOSTILE = {

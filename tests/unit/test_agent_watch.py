@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,16 @@ import pytest
 import clincus
 from clincus_features import agents
 from clincus_features.agents import reading
-from clincus_features.agents.reading import Known, SeenTimes
-from clincus_features.agents.state import Facts, Said
+from clincus_features.agents.reading import Known
+from clincus_features.agents.records import Record, Records
+from clincus_features.agents.state import Agent, Facts, Past, Said, Seen
 from tests.programs import wait_until
 
 NOON = 1_700_000_000.0
-SESSION = clincus.Session("clincus-a1b2c3-1", "/w", "claude", 1, "running", persistent=False, session_id="s")
+STARTED = "2023-11-14T21:13:20Z"  # an hour before noon
+SESSION = clincus.Session(
+    "clincus-a1b2c3-1", "/w", "claude", 1, "running", persistent=False, session_id="s", run=STARTED
+)
 
 
 class App:
@@ -218,6 +222,7 @@ def test_what_was_seen_stays_so_after_a_restart_of_the_server(watch, container, 
     assert (app.told[-1]["state"], app.told[-1]["seen"]) == ("idle", True)
     again = agents.Watch(app)
     again.tell("started", SESSION)
+    assert again.decision(SESSION).agent.state == "idle", "what was known counts until the first look"
     again.work()
     assert again.decision(SESSION).agent.state == "idle"
 
@@ -291,21 +296,33 @@ def test_a_session_that_does_not_run_has_no_agent(watch, container):
     assert watch.decision(SESSION._replace(status="stopped")).agent.state == "none"
 
 
-def test_a_person_who_looked_before_the_clock_was_set_back_has_seen_nothing_since(tmp_path, monkeypatch):
-    times = SeenTimes(lambda: str(tmp_path / "seen.json"))
-    times.set("t", 7200.0)
-    for now, seen in ((7300.0, 7200.0), (3700.0, 0.0)):
-        monkeypatch.setattr(time, "time", lambda now=now: now)
-        assert times.get("t") == seen
+ASKING = Agent("waiting", "question", "Which?", ("Red", "Green"), 5.0, turn=3, question=2)
+PAST = Past(ASKING, NOON - 3600, seen=Seen(2, 1, 3, 4.0))
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"s": "x"}', "{", '{"s": 5}'])
-def test_seen_times_are_read_from_whatever_the_file_holds(tmp_path, text):
-    (tmp_path / "seen.json").write_text(text)
-    times = SeenTimes(lambda: str(tmp_path / "seen.json"))
-    assert times.get("s") == (5.0 if "5" in text else 0.0)
-    times.set("t", 7.0)
-    assert SeenTimes(lambda: str(tmp_path / "seen.json")).get("t") == 7.0
+def test_a_record_is_read_as_it_was_written(tmp_path):
+    records = Records(lambda: str(tmp_path / "agents"))
+    known = Known(reading.first_facts(SESSION), inode=7, offset=9, skew=2.5)
+    known.facts = replace(known.facts, said=Said("waiting", options=("Red",), turn=3))
+    records.write(SESSION, Record(known, PAST))
+    read = Records(lambda: str(tmp_path / "agents")).read(SESSION)
+    assert (read.past, read.known.inode, read.known.offset, read.known.skew) == (PAST, 7, 9, 2.5)
+    assert read.known.facts.said == known.facts.said
+
+
+@pytest.mark.parametrize("other", [{"session_id": "another"}, {"run": "2026-01-01T00:00:00Z"}], ids=["session", "run"])
+def test_what_is_kept_of_another_session_or_run_is_no_place_in_its_events(tmp_path, other):
+    records = Records(lambda: str(tmp_path / "agents"))
+    records.write(SESSION, Record(Known(reading.first_facts(SESSION), inode=7, offset=9), PAST))
+    read = Records(lambda: str(tmp_path / "agents")).read(SESSION._replace(**other))
+    assert (read.known.inode, read.known.offset) == (0, 0)
+    assert read.past == (PAST if "run" in other else Past())
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"session_id": "s"}', "{", '{"session_id": "s", "agent": 3, "past": {}}'])
+def test_a_torn_record_is_none(tmp_path, text):
+    (tmp_path / f"{SESSION.id}.json").write_text(text)
+    assert Records(lambda: str(tmp_path)).read(SESSION).past == Past()
 
 
 def test_a_session_of_an_older_clincus_is_unknown():

@@ -16,7 +16,7 @@ import pytest
 import clincus
 from clincus_features.notify import Notifier, store, vapid
 from clincus_features.notify.agenda import Agenda
-from clincus_features.notify.news import News, Told, is_told, read_news
+from clincus_features.notify.news import News, Told, is_told, read_news, remember
 from clincus_features.notify.outbox import BACKOFF, PUSH_SERVICES, check_endpoint, contact_for, fill, without_mentions
 from tests.push_service import LOCAL_SERVICES, PushService
 
@@ -43,6 +43,7 @@ class Caller:
     def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch, **config: object) -> None:
         self.environ = {"HOME": str(home), "PATH": os.environ["PATH"]}
         self.now = 1000.0  # time.monotonic
+        self._number, self._last = 0, ("", "", "")  # of turns and questions; what was told last
         self._monkeypatch = monkeypatch
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         self.registry = clincus.Registry("clincus-", lambda change: None)
@@ -69,9 +70,11 @@ class Caller:
     def agent(self, state: str, reason: str = "", *, id: str = ONE, age: float = 0, **more: object) -> None:
         """A session's tool begins to do something, `age` seconds ago."""
         since = clincus.format_time(clincus.datetime.now(clincus.timezone.utc) - clincus.timedelta(seconds=age))
-        self.notifier.hear(
-            self.registry.get(id), {"state": state, "reason": reason, "text": "", "since": since, "seen": False, **more}
-        )
+        agent = {"state": state, "reason": reason, "text": "", "since": since, "seen": False}
+        self._number += (id, state, reason) != self._last
+        self._last = id, state, reason
+        numbers = {"turn": self._number, "question": self._number}
+        self.notifier.hear(self.registry.get(id), {**agent, **numbers, **more})
 
     def wait(self, seconds: float) -> None:
         """Let time pass, and do what becomes due in it."""
@@ -106,6 +109,8 @@ class Caller:
         ({"state": "done"}, "app-1 is done"),
         ({"state": "failed", "reason": "rate_limit"}, "app-1 has reached its limit"),
         ({"state": "stuck"}, "app-1 seems to be stuck"),
+        ({"state": "ended", "reason": "crashed"}, "app-1 has crashed"),
+        ({"state": "ended"}, None),
         ({"state": "working"}, None),
         ({"state": "idle"}, None),
         ({"state": "unknown"}, None),
@@ -129,25 +134,43 @@ def test_what_a_tool_says_stays_here_unless_the_config_lets_it_out(caller):
 
 
 @pytest.mark.parametrize(
-    ("state", "since", "now", "told"),
+    ("state", "number", "told"),
     [
-        ("waiting", "2026-01-01T10:00:00Z", "2026-01-01T10:10:00Z", True),
-        ("waiting", "2026-01-01T10:00:04Z", "2026-01-01T10:10:00Z", True),  # read anew by another server
-        ("waiting", "2026-01-01T10:07:00Z", "2026-01-01T10:10:00Z", False),
-        ("done", "2026-01-01T10:00:00Z", "2026-01-01T10:10:00Z", False),
-        ("waiting", "2026-01-01T09:07:00Z", "2026-01-01T09:10:00Z", False),  # the clock was set back since the call
-        ("waiting", "2026-01-01T10:00:00Z", "2026-01-01T09:10:00Z", True),
+        ("waiting", 4, True),
+        ("stuck", 4, True),
+        ("waiting", 5, False),
+        ("done", 7, True),
+        ("failed", 7, True),  # its words came late
+        ("done", 8, False),
+        ("ended", 5, False),  # it crashed after it was done
     ],
 )
-def test_a_call_is_for_one_event(state, since, now, told):
-    last = {"talk": Told("waiting", "", "2026-01-01T10:00:05Z")}
-    assert is_told(last, "talk", News(ONE, "app", state, "", "", since), now) is told
+def test_a_call_is_for_one_event(state, number, told):
+    last = remember({}, "talk", News(ONE, "app", "waiting", "", "", "", 4), "2026-01-01T10:00:00Z")
+    last = remember(last, "talk", News(ONE, "app", "done", "", "", "", 7), "2026-01-01T10:00:00Z")
+    assert is_told(last, "talk", News(ONE, "app", state, "", "", "2026-01-01T10:00:00Z", number)) is told
+
+
+def test_an_alarm_is_told_by_its_time():
+    alarm = News(ONE, "app", "waiting", "protection", "", "2026-01-01T10:00:00Z")
+    last = remember({}, "talk", alarm, "2026-01-01T10:00:00Z")
+    assert is_told(last, "talk", alarm)
+    assert not is_told(last, "talk", alarm._replace(since="2026-01-01T10:00:01Z"))
+
+
+def test_the_calls_of_an_older_clincus_tell_no_number_and_lose_no_device(tmp_path):
+    device = {"id": "a", "endpoint": "https://push.test/1", "name": "phone", "origin": "", "created_at": ""}
+    document = {"devices": [device], "told": {"talk": {"state": "done", "reason": "", "at": "2026"}}, "webhook": None}
+    (tmp_path / ".clincus").mkdir()
+    (tmp_path / ".clincus" / "push.json").write_text(json.dumps(document))
+    state = store.read({"HOME": str(tmp_path)})
+    assert (state.devices["a"].name, state.told["talk"]) == ("phone", Told(at="2026"))
 
 
 # ---- when
 
 
-@pytest.mark.parametrize(("state", "dwell"), [("waiting", 5), ("done", 2), ("failed", 2), ("stuck", 2)])
+@pytest.mark.parametrize(("state", "dwell"), [("waiting", 6), ("done", 4), ("failed", 4), ("stuck", 4)])
 def test_a_person_is_called_when_a_state_has_lasted(caller, service, state, dwell):
     caller.add(service.endpoint("phone"))
     caller.agent(state)

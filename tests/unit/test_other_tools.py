@@ -11,7 +11,7 @@ import pytest
 import clincus
 from clincus_features import tools, trust
 from clincus_features.agents.rules import own_rules
-from clincus_features.agents.state import Facts, decide
+from clincus_features.agents.state import Agent, Facts, Past, decide
 from clincus_features.agents.texts import clean_lines
 
 SESSION = "0cb916db-26aa-40f2-86b5-1ba81b225fd2"
@@ -528,9 +528,8 @@ def test_codex_works_while_its_title_spins_and_its_screen_tells_nothing():
 @pytest.mark.parametrize("name", ["codex, after a failure", "gemini, answered", "aider, answered"])
 def test_a_turn_that_was_seen_to_work_is_done_at_its_end(name):
     tool, screen, _, _ = SCREENS[name]
-    before = decide(Facts(tool=tool, now=NOON - 5, lines=("",), has_screen=False)).agent
     found = Facts(tool=tool, started=NOON - 600, now=NOON, lines=clean_lines(screen), has_screen=True, moved=NOON - 1)
-    assert decide(found, replace(before, state="working", reason="")).agent.state == "done"
+    assert decide(found, Past(Agent("working"), NOON - 600)).agent.state == "done"
 
 
 def test_each_state_and_reason_of_a_users_rule_is_one_of_the_api():

@@ -151,27 +151,36 @@ def test_two_servers_on_one_home_keep_the_same_turn_once(recorder, app, monkeypa
     assert found == ["prompt", "turn"]
 
 
-LATER, EARLIER = "2999-01-01T00:00:00Z", "2001-01-01T00:00:00Z"
 UNSEEN = {
-    "a turn": ([("idle", EARLIER), ("done", LATER)], ["start", "turn"]),
-    "one that failed": ([("done", EARLIER), ("failed", LATER)], ["start", "turn"]),
-    "the second one in a row": ([("done", EARLIER), ("done", LATER)], ["start", "turn"]),
-    "the first of a session": ([("starting", EARLIER), ("done", LATER)], ["start", "turn"]),
-    "one after long silence": ([("working", EARLIER), ("stuck", EARLIER), ("done", LATER)], ["start", "turn", "turn"]),
-    "one of before the last checkpoint": ([("starting", EARLIER), ("done", EARLIER)], ["start"]),
-    "one that is told twice": ([("idle", EARLIER), ("done", LATER), ("done", LATER)], ["start", "turn"]),
-    "one that a person has seen": ([("done", EARLIER), ("idle", LATER)], ["start"]),
+    "a turn": ([("idle", 1), ("done", 2)], ["start", "turn"]),
+    "one that failed": ([("done", 1), ("failed", 2)], ["start", "turn", "turn"]),
+    "the second one in a row": ([("done", 1), ("done", 2)], ["start", "turn", "turn"]),
+    "the first of a session": ([("starting", 1), ("done", 2)], ["start", "turn"]),
+    "one after long silence": ([("working", 1), ("stuck", 1), ("done", 1)], ["start", "turn", "turn"]),
+    "one that is told twice": ([("idle", 1), ("done", 2), ("done", 2)], ["start", "turn"]),
+    "one that a person has seen": ([("done", 1), ("idle", 1)], ["start", "turn"]),
 }
 
 
 @pytest.mark.parametrize(("told", "whys"), UNSEEN.values(), ids=UNSEEN.keys())
 def test_a_turn_that_nobody_saw_begin_has_one_after_it(recorder, tree, told, whys):
     recorder.take(SESSION, "start")
-    for state, since in told:
-        tree.append(f"{state} {since}")
-        recorder.hear(SESSION, {"state": state, "since": since})
+    for number, (state, turn) in enumerate(told):
+        tree.append(f"{number} {state}")
+        recorder.hear(SESSION, {"state": state, "turn": turn})
         found = work_off(recorder)
     assert found == whys
+
+
+def test_the_last_turn_has_one_for_a_server_that_is_started_again(recorder, app, tree, monkeypatch):
+    other = Recorder(app)
+    for name in ("_run", "changes"):
+        monkeypatch.setattr(other, name, getattr(recorder, name))
+    for one in (recorder, other):
+        tree.append(f"{tree[-1]}+")
+        one.hear(SESSION, {"state": "done", "turn": 4})
+        found = work_off(one)
+    assert found == ["turn"]
 
 
 def test_a_prompt_waits_for_its_checkpoint_and_its_turn_gets_no_second_one(recorder):

@@ -12,7 +12,10 @@ import pytest
 import clincus
 from clincus_cli import entry
 from clincus_features import engines, journal, trust
-from clincus_features.agents import queue, reading
+from clincus_features.agents import queue
+from clincus_features.agents import records as agent_records
+from clincus_features.agents.reading import Known
+from clincus_features.agents.state import Agent, Past
 from clincus_features.notify import store
 from clincus_features.review import records
 
@@ -45,8 +48,17 @@ def prompts(environ: Mapping[str, str]) -> queue.Prompts:
     return queue.Prompts(lambda: in_home(environ, "prompts"))
 
 
-def seen(environ: Mapping[str, str]) -> reading.SeenTimes:
-    return reading.SeenTimes(lambda: in_home(environ, "seen.json"))
+def agents(environ: Mapping[str, str]) -> agent_records.Records:
+    return agent_records.Records(lambda: in_home(environ, "agents"))
+
+
+def note_agent(environ: Mapping[str, str], text: str) -> None:
+    agents(environ).write(SESSION, agent_records.Record(Known(), Past(Agent("done", text=text))))
+
+
+def agent_of(environ: Mapping[str, str]) -> str:
+    agent = agents(environ).read(SESSION).past.agent
+    return agent.text if agent is not None else ""
 
 
 def reviewed(environ: Mapping[str, str]) -> records.Records:
@@ -80,11 +92,7 @@ KEPT = [
         lambda environ: "".join(clincus.load_config(environ).get("dashboard.workspace_roots")).strip("/"),
     ),
     Kept("trust.json", trust_text, lambda environ: trust.trusted_digests(environ).get("/project", "")),
-    Kept(
-        "seen.json",
-        lambda environ, text: seen(environ).set("one", float(len(text))),
-        lambda environ: "x" * int(seen(environ).get("one")),
-    ),
+    Kept(f"agents/{NAME}.json", note_agent, agent_of),
     Kept(
         f"prompts/{NAME}.json",
         lambda environ, text: prompts(environ).add(SESSION, text, "queued"),

@@ -59,13 +59,15 @@ const HELP: Partial<Record<Agent['reason'], string>> = {
   login: 'Log in at the terminal: the tool says how.',
 };
 
-/** Whether the tool can go on, or is to be judged, by a person only. */
-export function calls({ state }: Agent): boolean {
-  return CALLS.has(state);
+const hasCrashed = ({ state, reason }: Agent): boolean => state === 'ended' && reason === 'crashed';
+
+/** Whether the tool can go on, or is to be judged, by a person only. A crash counts as a failure. */
+export function calls(agent: Agent): boolean {
+  return CALLS.has(agent.state) || hasCrashed(agent);
 }
 
-export function rank({ state }: Agent): number {
-  return ORDER.indexOf(state);
+export function rank(agent: Agent): number {
+  return ORDER.indexOf(hasCrashed(agent) ? 'failed' : agent.state);
 }
 
 /** The reason of a state in words; empty if there is none. */

@@ -1170,6 +1170,10 @@ export interface components {
             /** @enum {string} */
             source: "hook" | "screen" | "process" | "person";
             seen: boolean;
+            /** @description counts the runs of the tool and the turns in them; the end of a turn is known by it */
+            turn: number;
+            /** @description counts the times that a person was needed other than by the end of a turn */
+            question: number;
         };
         AgentExplained: components["schemas"]["Agent"] & {
             /** @description the whole of a text that is too long for `text`: a plan */

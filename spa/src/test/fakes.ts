@@ -5,7 +5,7 @@ import type { Agent, Appeared, ChangedFile, SealedChange, Session } from '../lib
 
 /** What a tool does, with what a test says of it. */
 export function someAgent(state: Agent['state'], fields: Partial<Agent> = {}): Agent {
-  return { state, reason: '', text: '', options: [], since: '', source: 'screen', seen: false, ...fields };
+  return { state, reason: '', text: '', options: [], since: '', source: 'screen', seen: false, turn: 1, question: 1, ...fields };
 }
 
 /** A session that runs, with what a test says of it. */
