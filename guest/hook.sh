@@ -2,12 +2,36 @@
 # Lies in the container as ~/.clincus/hook: appends what a tool's hook tells to ~/.clincus/agent/events, one line of JSON.
 #
 # Arguments: the name of the event, and what to do: `brief` keeps only a few words of what comes on stdin, `whole` keeps
-# long texts; `only=WORD` is for events that speak of it; `ring` rings afterwards, which makes the server look. It never
-# fails and never waits: a tool may run a hook before each step, and may take an error for a "no".
+# long texts; `only=WORD` is for events that speak of it; `from=PID` is the process that runs the hook; `ring` rings
+# afterwards, which makes the server look. It never fails and never waits: a tool may run a hook before each step, and may
+# take an error for a "no".
+#
+# The hooks are those of each tool of that kind in the container. Only the tool of the session counts: it descends from the
+# process in `run`, and is the first one there that runs a hook. `tool` holds its process, and when that began.
 # shellcheck disable=SC2016 # Perl's variables
-cd "$HOME/.clincus/agent" 2>/dev/null && perl -MTime::HiRes=time -MFcntl=:DEFAULT -e '
+cd "$HOME/.clincus/agent" 2>/dev/null && perl -MTime::HiRes=time -MFcntl=:DEFAULT,:flock -e '
     alarm 5;
     my ($event, %how) = (shift, map { $_ => 1 } @ARGV);
+    # The parent of a process, and when it began.
+    sub look_at {
+        open my $stat, "<", "/proc/$_[0]/stat" or return (0, 0);
+        return (split " ", <$stat> =~ s/.*\) //sr)[1, 19];
+    }
+    sub line_of { open my $file, "<", $_[0] or return ""; return <$file> // "" }
+    my ($from) = map { /^from=(\d+)$/ } keys %how;
+    my ($run) = line_of("run") =~ /^(\d+)/;
+    if ($from && $run) {
+        my ($one, $began) = ($from, (look_at($from))[1]);
+        ($one) = look_at($one) for 1 .. ($one == $run ? 0 : 1);
+        for (1 .. 100) { last if $one < 2 || $one == $run; ($one) = look_at($one) }
+        exit if $one != $run;
+        my ($tool, $since) = line_of("tool") =~ /^(\d+) (\d+)$/;
+        exit if $tool && $tool != $from && $since == (look_at($tool))[1];
+        if (!$tool || $tool != $from || $since != $began) {
+            sysopen my $file, "tool", O_WRONLY | O_TRUNC | O_CREAT | O_NOFOLLOW, 0600 or exit;
+            syswrite $file, "$from $began\n";
+        }
+    }
     my ($data, $piece) = ("", "");
     # A hook gets the end of its input at once, or none at all.
     while (length $data < 300_000 && sysread STDIN, $piece, 65536) { $data .= $piece }
@@ -33,10 +57,15 @@ cd "$HOME/.clincus/agent" 2>/dev/null && perl -MTime::HiRes=time -MFcntl=:DEFAUL
     $data = "{}" if $data !~ /^\s*\{.*\}\s*$/s || length $data > ($how{whole} ? 60000 : 8000);
     $event =~ s/[^\w.-]//g;
     my $line = sprintf qq({"at":%.3f,"event":"%s","data":%s}\n), time, substr($event, 0, 60), $data;
-    rename "events", "events.old" if (-s "events" // 0) > 131072;
-    sysopen my $file, "events", O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW, 0600 or exit;
-    syswrite $file, $line;
-    close $file;
+    # A file that is full is put aside by the one hook that holds it; the others then begin the new one.
+    for (1 .. 9) {
+        sysopen my $file, "events", O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW, 0600 or exit;
+        flock $file, LOCK_EX or exit;
+        next if (stat $file)[1] != ((stat "events")[1] // 0);
+        if (-s $file > 131072) { rename "events", "events.old"; next }
+        syswrite $file, $line;
+        last;
+    }
     exit if !$how{ring} || fork;
     open STDIN, "<", "/dev/null"; open STDOUT, ">", "/dev/null"; open STDERR, ">", "/dev/null";
     exec "$ENV{HOME}/.clincus/ring";

@@ -32,7 +32,7 @@ const next = () => {
   }
   try {
     const how = { detached: true, stdio: ["pipe", "ignore", "ignore"] }
-    const hook = spawn(`${process.env.HOME}/.clincus/hook`, [name, "ring"], how)
+    const hook = spawn(`${process.env.HOME}/.clincus/hook`, [name, "ring", `from=${process.pid}`], how)
     hook.on("error", over)
     hook.on("exit", over)
     hook.stdin.on("error", () => {})
@@ -55,16 +55,41 @@ const account = ({ id, role, time, tokens, cost, modelID }) => {
   appendFile(USAGE, JSON.stringify({ id, at: time.completed, model: modelID, cost, ...used }) + "\n", () => {})
 }
 
-export const Clincus = async () => ({
-  event: async ({ event }) => {
-    if (TOLD.has(event?.type)) tell(event.type, event.properties)
-    try {
-      if (event?.type === "message.updated") account(event.properties.info)
-    } catch {}
-  },
-  // What a person has sent, in the words of the other tools' hooks.
-  "chat.message": async (_, output) => {
-    const texts = (output?.parts ?? []).filter((part) => part.type === "text" && !part.synthetic)
-    tell("UserPromptSubmit", { prompt: texts.map((part) => part.text).join("\n") })
-  },
-})
+// Sessions of sub-agents: the turn that they are a part of goes on when they rest or fail. What they ask is asked of the
+// person, so that is told.
+const ASKED = /^(permission|question)\./
+const isPart = new Map() // session -> whether it has a parent
+const note = (info) => info?.id && isPart.set(info.id, Boolean(info.parentID))
+
+export const Clincus = async ({ client } = {}) => {
+  const isSubAgent = async (id) => {
+    if (id && !isPart.has(id)) note((await client?.session.get({ path: { id } }))?.data)
+    return isPart.get(id) ?? false
+  }
+  // One after the other, since to ask for a session takes its time. opencode waits for none of it.
+  let last = Promise.resolve()
+  const inTurn = (work) => {
+    last = last.then(work).catch(() => {})
+  }
+  return {
+    event: async ({ event }) => {
+      const { type, properties } = event ?? {}
+      inTurn(async () => {
+        if (type === "session.created" || type === "session.updated") note(properties.info)
+        if (type === "session.deleted") isPart.delete(properties.info?.id)
+        if (type === "message.updated") account(properties.info)
+        if (!TOLD.has(type)) return
+        const isWhole = ASKED.test(type) || !(await isSubAgent(properties?.sessionID).catch(() => false))
+        if (isWhole) tell(type, properties)
+      })
+    },
+    // What a person has sent, in the words of the other tools' hooks.
+    "chat.message": async (input, output) => {
+      const texts = (output?.parts ?? []).filter((part) => part.type === "text" && !part.synthetic)
+      const prompt = texts.map((part) => part.text).join("\n")
+      inTurn(async () => {
+        if (!(await isSubAgent(input?.sessionID).catch(() => false))) tell("UserPromptSubmit", { prompt })
+      })
+    },
+  }
+}

@@ -111,6 +111,7 @@ class Watch:
                 self._look_after_starts(session.id)
             elif moment == "stopped":
                 self._due.pop(session.id, None)
+                self._recorded(session)
                 self._begin(session, Known(Facts(status="stopped", tool=session.tool, now=time.time())))
             elif moment == "deleted":
                 for kept in (self._known, self._past, self._decisions, self._documents, self._due):

@@ -44,7 +44,7 @@ def claude_settings() -> dict[str, object]:
     """Claude Code's settings with our hooks. `async`: it goes on at once."""
     hooks: dict[str, list[object]] = {}
     for event, asked_for, how in CLAUDE_HOOKS:
-        command = f"[ ! -x ~/.clincus/hook ] || ~/.clincus/hook {event} {how}"
+        command = f"[ ! -x ~/.clincus/hook ] || ~/.clincus/hook {event} {how} from=$PPID"
         run = {"type": "command", "command": command, "async": True, "timeout": 10}
         hooks.setdefault(event, []).append({**({"matcher": asked_for} if asked_for else {}), "hooks": [run]})
     return {"hooks": hooks}
@@ -54,7 +54,7 @@ def copilot_hooks() -> dict[str, object]:
     """Copilot CLI's file of our hooks. It waits for each, so the work goes on behind its back: an error is a "no"."""
     hooks = {}
     for event, how in COPILOT_HOOKS:
-        run = f"~/.clincus/hook {event} {how} <&3 >/dev/null 2>&1 3<&-"  # behind an & stdin is /dev/null
+        run = f"~/.clincus/hook {event} {how} from=$PPID <&3 >/dev/null 2>&1 3<&-"  # behind an & stdin is /dev/null
         command = f"exec 3<&0; [ ! -x ~/.clincus/hook ] || {run} & exit 0"
         hooks[event] = [{"type": "command", "bash": command, "timeoutSec": 10}]
     return {"version": 1, "hooks": hooks}

@@ -92,6 +92,49 @@ def test_the_file_does_not_grow_without_end(home):
     assert file.stat().st_size < 1000
 
 
+def test_no_event_is_lost_when_several_hooks_find_the_file_full(home):
+    folder = home / ".clincus" / "agent"
+    (folder / "events").write_bytes(b"x" * 131_000 + b"\n")
+    environ = {"HOME": str(home), "PATH": os.environ["PATH"]}
+    words = [str(home / ".clincus" / "hook"), "Stop"]
+    text = json.dumps({"a": "y" * 400}).encode()
+    running = [subprocess.Popen(words, stdin=subprocess.PIPE, env=environ) for _ in range(12)]
+    for one in running:
+        one.communicate(text, timeout=60)
+    told = (folder / "events.old").read_bytes() + (folder / "events").read_bytes()
+    assert told.count(b'"event":"Stop"') == 12
+
+
+# Runs a hook as a tool does: from a shell, below some other processes.
+TOOL = 'echo {} | ~/.clincus/hook "$1" from=$$; [ -z "$2" ] || sh -c "$2"; :'
+
+
+def tell_from(home: Path, script: str) -> list[str]:
+    """The events that are kept of those that the processes of a script tell. `run` holds the script's process."""
+    (home / "tool").write_text(TOOL)
+    done = run(home, "sh", "-c", f'echo $$ >"$HOME/.clincus/agent/run"; {script}')
+    assert done.returncode == 0, done.stderr
+    return [event.name for event in events(home)]
+
+
+ONE, NESTED = 'sh "$HOME/tool" {} ""', 'sh "$HOME/tool" Main "sh $HOME/tool Nested"'
+PROCESSES = {
+    "the tool of the session": (ONE.format("Main"), ["Main"]),
+    "behind a wrapper": (f"sh -c '{ONE.format('Main')}; :'", ["Main"]),
+    "started again": (f"{ONE.format('Main')}; {ONE.format('Again')}", ["Main", "Again"]),
+    "one that the tool has started": (NESTED, ["Main"]),
+    "one elsewhere in the container": (
+        f'sleep 60 & echo $! >"$HOME/.clincus/agent/run"; {ONE.format("Other")}; kill $!',
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize(("script", "kept"), PROCESSES.values(), ids=PROCESSES.keys())
+def test_only_the_tool_that_the_session_has_started_is_heard(home, script, kept):
+    assert tell_from(home, script) == kept
+
+
 def test_a_link_in_the_place_of_the_file_is_not_followed(home):
     (home / ".clincus" / "agent" / "events").symlink_to(home / "target")
     hook(home, "Stop")
@@ -134,6 +177,37 @@ def test_opencode_tells_its_events_in_their_order(home):
         finally:
             node.kill()
     assert told.read_text().splitlines() == ["session.status", 'session.idle {"a":1}', 'session.error {"a":1}']
+
+
+SUB_AGENT = """import { Clincus } from "./plugin.mjs"
+    setInterval(() => {}, 1000)
+    const client = { session: { get: async ({ path }) => ({ data: { id: path.id, parentID: "old" } }) } }
+    const { event, ...rest } = await Clincus({ client })
+    const part = { type: "text", text: "x" }
+    const say = (type, properties) => event({ event: { type, properties } })
+    await say("session.created", { info: { id: "main" } })
+    await say("session.created", { info: { id: "part", parentID: "main" } })
+    for (const sessionID of ["part", "resumed", "main"]) {
+      await rest["chat.message"]({ sessionID }, { parts: [part] })
+      await say("session.status", { sessionID, status: { type: "busy" } })
+      await say("question.asked", { sessionID })
+      await say("session.error", { sessionID })
+      await say("session.idle", { sessionID })
+    }"""
+
+
+def test_of_a_sub_agent_of_opencode_only_what_it_asks_is_told(home):
+    (home / ".clincus/hook").write_text('#!/bin/sh\necho "$1 $(cat)" >>"$HOME/told"\n')
+    (home / "plugin.mjs").write_text(clincus.packaged_text("guest/opencode.js"))
+    told, environ = home / "told", {"HOME": str(home), "PATH": os.environ["PATH"]}
+    with subprocess.Popen(["node", "--input-type=module", "-e", SUB_AGENT], cwd=home, env=environ) as node:
+        try:
+            wait_until(lambda: told.exists() and "session.idle" in told.read_text(), "the end of the main session")
+        finally:
+            node.kill()
+    names = [line.partition(" ")[0] for line in told.read_text().splitlines()]
+    main = ["UserPromptSubmit", "session.status", "question.asked", "session.error", "session.idle"]
+    assert names == ["question.asked", "question.asked", *main]
 
 
 def session(tool: str) -> clincus.Session:
