@@ -90,10 +90,12 @@ def parse_line(dialect: Dialect, line: bytes, place: str) -> list[tuple[str, Mes
 
 
 def counted(usage: Mapping[str, object], names: tuple[str, ...]) -> list[int]:
-    """The counts of these names, 0 for what is not told; empty if one is no count."""
+    """The counts of these names, 0 for what is not told or null; empty if one is no count."""
     counts = []
     for name in names:
-        count = usage.get(name, 0)
+        count = usage.get(name)
+        if count is None:  # the Messages API allows it, and gateways write it
+            count = 0
         if type(count) is not int or not 0 <= count <= MOST:
             return []
         counts.append(count)

@@ -79,6 +79,11 @@ def test_a_cost_is_told_where_the_price_is_known(tmp_path, talk, message, dollar
     assert document(tmp_path)["cost_usd"] == (dollars if dollars is None else pytest.approx(dollars))
 
 
+def test_a_count_that_is_null_is_none_and_the_others_count(tmp_path, talk):
+    talk.write_text(line("a", 10, 20, None, None, usage={"cache_creation": {"ephemeral_1h_input_tokens": None}}))
+    assert tokens(tmp_path) == [10, 20, 0, 0]
+
+
 @pytest.mark.parametrize(
     "text",
     [
