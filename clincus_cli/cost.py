@@ -23,19 +23,20 @@ def run_cost(context: Context) -> int:
     """Show what conversations have cost, by project and day
 
     Tokens and dollars at list prices, as far as the tools tell them, from the conversations that are saved on this
-    machine: also those of deleted sessions. With NAME, only that session's.
+    machine: also those of deleted sessions. With NAME, only that session's. A + stands for tokens whose price is not
+    known: `[cost.prices]` of the configuration takes it.
 
     $ clincus cost --days 7  # This week.
     $ clincus cost clincus-ec0578-1  # One session.
     """
-    from clincus_features.cost import spending
+    from clincus_features.cost import prices_of, spending
     from clincus_features.cost.ledger import Ledger
 
     saved = clincus.list_saved(context.config, context.environ)
     if context.options.name:
         directory = context.sessions.saved_directory(context.sessions.registry.get(context.options.name))
         saved = [one for one in saved if one.directory == directory]
-    found = spending(Ledger(), saved, context.options.days)
+    found = spending(Ledger(), saved, context.options.days, prices_of(context.config))
     return console.show(context.options.format, found, cost_lines(found))
 
 
@@ -51,6 +52,10 @@ def cost_lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield console.table(("DAY (UTC)", "PROJECT", "TOKENS", "COST"), [*sorted(rows, reverse=True), total])
     else:
         yield f"nothing was used since {found['since']}, as far as the tools tell"
+    if rows:
+        yield f"list prices of {found['prices_as_of']}, and those of [cost.prices] in your configuration"
+    if found["unpriced_models"]:
+        yield f"no price is known for: {', '.join(found['unpriced_models'])}"
     if found["silent_tools"]:
         yield f"not told by: {', '.join(found['silent_tools'])}"
     if found["truncated"]:

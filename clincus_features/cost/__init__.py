@@ -17,7 +17,7 @@ from typing import Any
 import clincus
 
 from .ledger import MESSAGES, Ledger, merge
-from .prices import Message, price_of, totals
+from .prices import AS_OF, Message, Prices, own_prices, totals, unpriced_models
 from .status import Status, guest_files
 
 DAYS = 30  # that are told unless more are asked for
@@ -31,22 +31,31 @@ def install(extensions: clincus.Extensions) -> None:
     def get_cost(request: clincus.Request) -> object:
         session = app.known_session(request.values["id"])
         directory = app.sessions.saved_directory(session)
-        return document(ledger.read(session.tool, directory), Status(directory))
+        return document(ledger.read(session.tool, directory), prices_of(app.config), Status(directory))
 
     def get_costs(request: clincus.Request) -> object:
-        return spending(ledger, clincus.list_saved(app.config, app.environ), request.values.get("days", DAYS))
+        saved = clincus.list_saved(app.config, app.environ)
+        return spending(ledger, saved, request.values.get("days", DAYS), prices_of(app.config))
 
     extensions.guest_files.append(guest_files(os.environ if app is None else app.environ))
     extensions.routes.append(("GET", "/api/sessions/{id}/cost", get_cost))
     extensions.routes.append(("GET", "/api/cost", get_costs))
 
 
-def document(found: Mapping[str, Message] | None, status: Status | None = None) -> Mapping[str, object]:
+def prices_of(config: clincus.Config) -> Prices:
+    """The prices that hold in a configuration."""
+    return Prices(own_prices(config.get("cost.prices")))
+
+
+def document(found: Mapping[str, Message] | None, prices: Prices, status: Status | None = None) -> Mapping[str, object]:
     """The answer of the API of one session; all is null where nothing is known."""
     nothing: dict[str, object] = {
         "model": None,
         "tokens": None,
         "cost_usd": None,
+        "unpriced_tokens": 0,
+        "unpriced_models": [],
+        "prices_as_of": AS_OF,
         "context": None,
         "windows": status.windows(time.time()) if status else [],
         "days": [],
@@ -55,22 +64,16 @@ def document(found: Mapping[str, Message] | None, status: Status | None = None) 
         return nothing
     charged = [message for message in found.values() if sum(message.tokens)]
     last = max((one for one in charged if one.is_main), key=lambda one: one.at, default=None)
-    price = price_of(last.model) if last else None
+    price = prices.of(last.model) if last else None
     sizes = last and last.size, status and status.context_size, price and price.context
     return {
         **nothing,
-        **in_full(charged),
+        **totals(charged, prices),
+        "unpriced_models": unpriced_models(charged, prices),
         "model": last.model or None if last else None,
         "context": {"used": sum(last.tokens), "size": next(filter(None, sizes), None)} if last else None,
-        "days": [{"day": day, **in_full(of_day)} for day, of_day in by_day(charged)[:366]],
+        "days": [{"day": day, **totals(of_day, prices)} for day, of_day in by_day(charged)[:366]],
     }
-
-
-def in_full(messages: Iterable[Message]) -> dict[str, object]:
-    """Tokens and dollars; None if the price of one message is not known."""
-    found = totals(messages)
-    unpriced = found.pop("unpriced_tokens")
-    return {**found, "cost_usd": None if unpriced else found["cost_usd"]}
 
 
 def by_day(messages: Iterable[Message]) -> list[tuple[str, list[Message]]]:
@@ -82,7 +85,7 @@ def by_day(messages: Iterable[Message]) -> list[tuple[str, list[Message]]]:
     return sorted(days.items(), reverse=True)
 
 
-def spending(ledger: Ledger, saved: Iterable[clincus.SavedSession], days: int) -> Mapping[str, object]:
+def spending(ledger: Ledger, saved: Iterable[clincus.SavedSession], days: int, prices: Prices) -> Mapping[str, object]:
     """The answer of the API for all saved conversations, of the last `days` days (UTC).
 
     A conversation that went on in another session is saved twice: each of its messages counts once, for the project
@@ -115,19 +118,22 @@ def spending(ledger: Ledger, saved: Iterable[clincus.SavedSession], days: int) -
             sessions.add(session.session_id)
             messages.extend(fresh.values())
     documents: list[dict[str, Any]] = [
-        {"workspace": workspace, "sessions": len(sessions), **summary(messages)}
+        {"workspace": workspace, "sessions": len(sessions), **summary(messages, prices)}
         for workspace, (sessions, messages) in projects.items()
     ]
     return {
         "since": since,
-        **summary(counted.values()),
+        **summary(counted.values(), prices),
+        "unpriced_models": unpriced_models(counted.values(), prices),
+        "prices_as_of": AS_OF,
         "projects": sorted(documents, key=lambda one: (-(one["cost_usd"] or 0), one["workspace"])),
         "silent_tools": sorted(silent),
         "truncated": is_cut,
     }
 
 
-def summary(messages: Iterable[Message]) -> dict[str, Any]:
+def summary(messages: Iterable[Message], prices: Prices) -> dict[str, Any]:
     """Tokens and dollars, in all and by day."""
     messages = list(messages)
-    return {**totals(messages), "days": [{"day": day, **totals(of_day)} for day, of_day in by_day(messages)]}
+    days = [{"day": day, **totals(of_day, prices)} for day, of_day in by_day(messages)]
+    return {**totals(messages, prices), "days": days}

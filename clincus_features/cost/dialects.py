@@ -1,7 +1,7 @@
 """How each tool writes down what its models have charged. Each line is data of a container, and may say anything.
 
-claude      ~/.claude/projects/**/*.jsonl, `message.usage`, once for each block of an answer and while it comes in
-            (seen with 2.1.332).
+claude      ~/.claude/projects/**/*.jsonl, `message.usage`, once for each block of an answer and while it comes in;
+            `speed` fast, `inference_geo` us and web searches cost more (seen with 2.1.332).
 copilot     ~/.copilot/session-state/*/events.jsonl, `session.usage_record`, once for each request; its `inputTokens`
             hold the cached ones too. It tells no dollars: its plans count requests (seen with 1.0.102).
 opencode    ~/.local/share/opencode/clincus-usage.jsonl, which our plugin guest/opencode.js writes. opencode itself has
@@ -18,10 +18,11 @@ from typing import NamedTuple
 
 import clincus
 
-from .prices import Message
+from .prices import IN_US, Message
 
 MOST = 10**9  # tokens of one message
 MOST_DOLLARS = 10**5  # of one message
+MOST_SEARCHES = 10**4  # of one message
 
 
 class Dialect(NamedTuple):
@@ -44,8 +45,17 @@ def parse_claude(entry: Mapping[str, object], place: str) -> tuple[str, Message]
         return None
     id, request = text(message.get("id")), text(entry.get("requestId"))
     key = f"{id}:{request}" if id else place
-    is_main = entry.get("isSidechain") is not True
-    return key, Message(text(message.get("model")), text(entry.get("timestamp")), is_main, tuple(counts), hour[0])
+    searches = counted(clincus.as_object(usage.get("server_tool_use")), ("web_search_requests",))
+    return key, Message(
+        text(message.get("model")),
+        text(entry.get("timestamp")),
+        is_main=entry.get("isSidechain") is not True,
+        tokens=tuple(counts),
+        hour=hour[0],
+        is_fast=usage.get("speed") == "fast",
+        factor=IN_US if usage.get("inference_geo") == "us" else 1.0,
+        searches=searches[0] if searches and searches[0] <= MOST_SEARCHES else 0,
+    )
 
 
 def parse_copilot(entry: Mapping[str, object], place: str) -> tuple[str, Message] | None:
@@ -59,7 +69,8 @@ def parse_copilot(entry: Mapping[str, object], place: str) -> tuple[str, Message
     is_main = usage.get("interactionType") in (None, "conversation-agent")
     sizes = counted(usage, ("maxPromptTokens", "maxOutputTokens"))
     size = sum(sizes) if sizes and all(sizes) else None
-    return key, Message(text(usage.get("model")), text(entry.get("timestamp")), is_main, tuple(counts), size=size)
+    at = text(entry.get("timestamp"))
+    return key, Message(text(usage.get("model")), at, is_main, tuple(counts), size=size, has_price=False)
 
 
 def parse_opencode(entry: Mapping[str, object], _place: str) -> tuple[str, Message] | None:

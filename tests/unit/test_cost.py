@@ -13,6 +13,7 @@ import pytest
 import clincus
 from clincus_features import cost
 from clincus_features.cost import dialects, ledger
+from clincus_features.cost.prices import Prices
 
 MODEL = "claude-opus-4-5-20251101"
 SCHEMAS = clincus.load_contract()["components"]["schemas"]
@@ -37,7 +38,7 @@ def talk(tmp_path: Path) -> Path:
 
 
 def document(tmp_path: Path, reader: ledger.Ledger | None = None, tool: str = "claude") -> dict:
-    found = cost.document((reader or ledger.Ledger()).read(tool, str(tmp_path)))
+    found = cost.document((reader or ledger.Ledger()).read(tool, str(tmp_path)), Prices())
     jsonschema.validate(found, SCHEMA)
     return dict(found)
 
@@ -82,6 +83,30 @@ def test_a_cost_is_told_where_the_price_is_known(tmp_path, talk, message, dollar
 def test_a_count_that_is_null_is_none_and_the_others_count(tmp_path, talk):
     talk.write_text(line("a", 10, 20, None, None, usage={"cache_creation": {"ephemeral_1h_input_tokens": None}}))
     assert tokens(tmp_path) == [10, 20, 0, 0]
+
+
+def test_the_cost_is_what_is_known_and_tells_what_is_not(tmp_path, talk):
+    talk.write_text(line("a", 1000, 0, 0, 0) + line("b", 70, 0, 0, 7, model="claude-opus-9"))
+    found = document(tmp_path)
+    assert found["cost_usd"] == pytest.approx(0.005)
+    assert (found["unpriced_tokens"], found["unpriced_models"]) == (77, ["claude-opus-9"])
+    assert [day["unpriced_tokens"] for day in found["days"]] == [77]
+
+
+@pytest.mark.parametrize(
+    ("message", "dollars"),
+    [
+        (line("a", 1000, 0, 0, 0, model="claude-opus-5-5", usage={"speed": "fast"}), 8 / 1000),
+        (line("a", 1000, 0, 0, 0, model="claude-sonnet-5", usage={"speed": "fast"}), None),
+        (line("a", 1000, 0, 0, 0, usage={"inference_geo": "us"}), 5.5 / 1000),
+        (line("a", 1000, 0, 0, 0, usage={"inference_geo": "global"}), 5 / 1000),
+        (line("a", 1000, 0, 0, 0, usage={"server_tool_use": {"web_search_requests": 3}}), 35 / 1000),
+        (line("a", 1000, 0, 0, 0, usage={"server_tool_use": {"web_search_requests": 10**9}}), 5 / 1000),
+    ],
+)
+def test_fast_mode_searches_and_a_place_cost_more(tmp_path, talk, message, dollars):
+    talk.write_text(message)
+    assert document(tmp_path)["cost_usd"] == (dollars if dollars is None else pytest.approx(dollars))
 
 
 @pytest.mark.parametrize(
@@ -148,9 +173,9 @@ def test_only_what_is_new_is_read_until_a_file_is_another_one(tmp_path, talk, mo
 
 @pytest.mark.parametrize("messages", [None, {}])
 def test_of_a_tool_that_tells_nothing_nothing_is_known(messages):
-    found = dict(cost.document(messages))
+    found = dict(cost.document(messages, Prices()))
     jsonschema.validate(found, SCHEMA)
-    assert set(map(str, found.values())) == {"None", "[]"}
+    assert {key for key, value in found.items() if value} == {"prices_as_of"}
 
 
 # ---- the same transcript in ccusage ------------------------------------------------------------------------------
@@ -218,6 +243,7 @@ def test_copilot_tells_tokens_and_context_but_no_dollars(tmp_path):
     found = document(tmp_path, tool="copilot")
     assert found["tokens"] == {"input": 20, "output": 10, "cache_read": 2000, "cache_write": 400}
     assert (found["cost_usd"], found["model"]) == (None, "claude-sonnet-4.5")
+    assert found["unpriced_models"] == [], "it has a price, and a plan is charged for it"
     assert found["context"] == {"used": 1219, "size": 200_000}
 
 
@@ -227,7 +253,9 @@ def test_opencode_tells_tokens_and_its_own_dollars(tmp_path):
     write(tmp_path / ".local/share/opencode/clincus-usage.jsonl", lines)
     found = document(tmp_path, tool="opencode")
     assert found["tokens"] == {"input": 20, "output": 26, "cache_read": 2000, "cache_write": 400}
-    assert (found["cost_usd"], found["days"][0]["day"]) == (None, "2026-11-25")
+    assert found["cost_usd"] == pytest.approx(0.001215)
+    assert (found["unpriced_tokens"], found["unpriced_models"]) == (1223, ["local"])
+    assert found["days"][0]["day"] == "2026-11-25"
     write(tmp_path / ".local/share/opencode/clincus-usage.jsonl", opencode_line("a"))
     assert document(tmp_path, tool="opencode")["cost_usd"] == 0.001215
 
@@ -251,7 +279,7 @@ def saved(tmp_path):
 
 
 def spending(*sessions: clincus.SavedSession, days: int = 30) -> dict:
-    found = cost.spending(ledger.Ledger(), sessions, days)
+    found = cost.spending(ledger.Ledger(), sessions, days, Prices())
     jsonschema.validate(found, SPENDING)
     return dict(found)
 

@@ -1,5 +1,5 @@
 /** Tokens and dollars as a person reads them. */
-import type { Cost } from './types';
+import type { Cost, Spending } from './types';
 
 type Tokens = Exclude<Cost['tokens'], null>;
 
@@ -14,4 +14,11 @@ export function dollars(amount: number | null, unpriced = 0): string {
 
 export function total({ input, output, cache_read, cache_write }: Tokens): number {
   return input + output + cache_read + cache_write;
+}
+
+/** What has no known price, and what to do about it; nothing where all has one. */
+export function unpriced({ unpriced_tokens, unpriced_models }: Pick<Cost | Spending, 'unpriced_tokens' | 'unpriced_models'>): string {
+  if (unpriced_tokens === 0) return '';
+  const names = unpriced_models.length > 0 ? ` Add prices for ${unpriced_models.join(', ')} under [cost.prices] in your configuration.` : '';
+  return `${count(unpriced_tokens)} tokens have no known price.${names}`;
 }

@@ -1381,6 +1381,12 @@ export interface components {
                 max_count: number;
                 max_size: string;
             };
+            cost: {
+                /** @description prices of the user's own, by a pattern of a model's name: 4 or 9 numbers */
+                prices: {
+                    [key: string]: number[];
+                };
+            };
             preview: {
                 port: number;
             };
@@ -1420,8 +1426,14 @@ export interface components {
         Cost: {
             model: string | null;
             tokens: components["schemas"]["Tokens"] | null;
-            /** @description at list prices; null if one message has no known price */
+            /** @description at list prices, of all that has a known price; null if nothing has */
             cost_usd: number | null;
+            /** @description tokens whose price is not known: `cost_usd` is without them */
+            unpriced_tokens: number;
+            /** @description the models that have no known price */
+            unpriced_models: string[];
+            /** @description the day of the list prices */
+            prices_as_of: string;
             context: {
                 used: number;
                 size: number | null;
@@ -1434,11 +1446,7 @@ export interface components {
                 resets_at: string;
             }[];
             /** @description the same for each day (UTC), newest first */
-            days: {
-                day: string;
-                tokens: components["schemas"]["Tokens"];
-                cost_usd: number | null;
-            }[];
+            days: components["schemas"]["SpentDay"][];
         };
         Engine: {
             /** @description "" is this host */
@@ -1753,6 +1761,10 @@ export interface components {
             cost_usd: number | null;
             /** @description tokens whose price is not known */
             unpriced_tokens: number;
+            /** @description the models that have no known price */
+            unpriced_models: string[];
+            /** @description the day of the list prices */
+            prices_as_of: string;
             days: components["schemas"]["SpentDay"][];
             /** @description the dearest first */
             projects: {

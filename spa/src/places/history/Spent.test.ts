@@ -20,6 +20,8 @@ const SPENT: Spending = {
   tokens: tokens(4500),
   cost_usd: 1.25,
   unpriced_tokens: 500,
+  unpriced_models: ['claude-next'],
+  prices_as_of: '2026-11-29',
   days: [],
   projects: [
     { ...day('', 4000, 1.25), workspace: '/w/web-shop', sessions: 2, days: [day('2026-11-25', 3000, 1), day('2026-11-24', 1000, 0.25)] },
@@ -69,13 +71,16 @@ it('shows each project, and its days when it is unfolded', async () => {
     'infra|1|500|not known',
     'In all||4.5K|$1.25+',
   ]);
+  expect(container.textContent).toContain('list prices of 2026-11-29 and your own');
   await userEvent.click(screen.getByRole('button', { name: 'web-shop' }));
   expect(rows(container).slice(2, 4)).toEqual(['2026-11-25||3K|$1.00', '2026-11-24||1K|$0.25']);
-  expect(container.textContent).toContain('Of 500 tokens the price is not known. Not told by Codex.');
+  expect(container.textContent).toContain(
+    '500 tokens have no known price. Add prices for claude-next under [cost.prices] in your configuration. Not told by Codex.',
+  );
 });
 
 it('says that nothing was used', async () => {
-  answer = { json: { ...SPENT, projects: [], silent_tools: [], unpriced_tokens: 0 } };
+  answer = { json: { ...SPENT, projects: [], silent_tools: [], unpriced_tokens: 0, unpriced_models: [] } };
   expect((await open()).textContent).toContain('Nothing was used since 2026-10-27');
 });
 

@@ -11,14 +11,27 @@ const COST: Cost = {
   model: 'claude-opus-4-5',
   tokens,
   cost_usd: 0.756,
+  unpriced_tokens: 700,
+  unpriced_models: ['claude-next'],
+  prices_as_of: '2026-11-29',
   context: { used: 51_500, size: 200_000 },
   windows: [{ name: '5 h', used: 42, resets_at: '2026-11-25T23:40:00Z' }],
   days: [
-    { day: '2026-11-25', tokens, cost_usd: 0.5 },
-    { day: '2026-11-24', tokens, cost_usd: null },
+    { day: '2026-11-25', tokens, cost_usd: 0.5, unpriced_tokens: 700 },
+    { day: '2026-11-24', tokens, cost_usd: null, unpriced_tokens: 51_500 },
   ],
 };
-const NOTHING: Cost = { model: null, tokens: null, cost_usd: null, context: null, windows: [], days: [] };
+const NOTHING: Cost = {
+  ...COST,
+  model: null,
+  tokens: null,
+  cost_usd: null,
+  unpriced_tokens: 0,
+  unpriced_models: [],
+  context: null,
+  windows: [],
+  days: [],
+};
 
 let calls: Call[];
 let answers: Record<string, Reply>;
@@ -36,11 +49,14 @@ afterEach(() => {
 it('tells dollars, tokens, context and days', async () => {
   render(SessionCost, { id: 'a' });
   const cost = await screen.findByRole('region', { name: 'Cost' });
-  expect(cost.textContent.replace(/\s+/g, ' ')).toContain('$0.76 at list prices · 1.2K in, 300 out, 50K read from the cache');
+  expect(cost.textContent.replace(/\s+/g, ' ')).toContain(
+    '$0.76+ at the list prices of 2026-11-29 and your own · 1.2K in, 300 out, 50K read from the cache',
+  );
+  expect(cost.textContent).toContain('700 tokens have no known price. Add prices for claude-next under [cost.prices]');
   expect(cost.textContent).toContain('Context: 51.5K of 200K tokens · claude-opus-4-5');
   expect(cost.textContent).toContain('Of the plan’s 5 h: 42 % used, until ');
   expect([...cost.querySelectorAll('tbody tr')].map(({ textContent }) => textContent)).toEqual([
-    '2026-11-2551.5K$0.50',
+    '2026-11-2551.5K$0.50+',
     '2026-11-2451.5Knot known',
   ]);
 });
