@@ -29,14 +29,14 @@ def run_cost(context: Context) -> int:
     $ clincus cost --days 7  # This week.
     $ clincus cost clincus-ec0578-1  # One session.
     """
-    from clincus_features.cost import prices_of, spending
+    from clincus_features.cost import Spendings, prices_of
     from clincus_features.cost.ledger import Ledger
 
     saved = clincus.list_saved(context.config, context.environ)
     if context.options.name:
         directory = context.sessions.saved_directory(context.sessions.registry.get(context.options.name))
         saved = [one for one in saved if one.directory == directory]
-    found = spending(Ledger(), saved, context.options.days, prices_of(context.config))
+    found = Spendings(Ledger(prices_of(context.config))).of(saved, context.options.days)
     return console.show(context.options.format, found, cost_lines(found))
 
 
@@ -59,7 +59,7 @@ def cost_lines(found: Mapping[str, Any]) -> Iterator[str]:
     if found["silent_tools"]:
         yield f"not told by: {', '.join(found['silent_tools'])}"
     if found["truncated"]:
-        yield "there are more conversations than are read: the oldest are left out"
+        yield "not all of the conversations was read: more was used than this"
 
 
 def token_text(spent: Mapping[str, Any]) -> str:
@@ -68,7 +68,7 @@ def token_text(spent: Mapping[str, Any]) -> str:
 
 
 def dollar_text(spent: Mapping[str, Any]) -> str:
-    """The dollars of a row; `+` if there are tokens without a known price, too."""
+    """The dollars of a row; `+` if more was used: tokens without a known price, or what was not read."""
     if spent["cost_usd"] is None:
         return "not known"
-    return f"${spent['cost_usd']:.2f}" + ("+" if spent["unpriced_tokens"] else "")
+    return f"${spent['cost_usd']:.2f}" + ("+" if spent["unpriced_tokens"] or spent.get("truncated") else "")

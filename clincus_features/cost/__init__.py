@@ -16,26 +16,30 @@ from typing import Any
 
 import clincus
 
-from .ledger import MESSAGES, Ledger, merge
-from .prices import AS_OF, Message, Prices, own_prices, totals, unpriced_models
+from .ledger import NOTHING, READ_ALL, Account, Budget, Ledger, Spent, by_day, joined
+from .prices import AS_OF, Prices, own_prices
 from .status import Status, guest_files
 
 DAYS = 30  # that are told unless more are asked for
+MESSAGES = 300_000  # of all conversations
+MODELS = 10  # without a price
 
 
 def install(extensions: clincus.Extensions) -> None:
     """Add the routes."""
     app = extensions.app
     ledger = Ledger()
+    spendings = Spendings(ledger)
 
     def get_cost(request: clincus.Request) -> object:
         session = app.known_session(request.values["id"])
         directory = app.sessions.saved_directory(session)
-        return document(ledger.read(session.tool, directory), prices_of(app.config), Status(directory))
+        ledger.use(prices_of(app.config))
+        return document(ledger.read(session.tool, directory), Status(directory))
 
     def get_costs(request: clincus.Request) -> object:
-        saved = clincus.list_saved(app.config, app.environ)
-        return spending(ledger, saved, request.values.get("days", DAYS), prices_of(app.config))
+        ledger.use(prices_of(app.config))
+        return spendings.of(clincus.list_saved(app.config, app.environ), request.values.get("days", DAYS))
 
     extensions.guest_files.append(guest_files(os.environ if app is None else app.environ))
     extensions.routes.append(("GET", "/api/sessions/{id}/cost", get_cost))
@@ -47,93 +51,105 @@ def prices_of(config: clincus.Config) -> Prices:
     return Prices(own_prices(config.get("cost.prices")))
 
 
-def document(found: Mapping[str, Message] | None, prices: Prices, status: Status | None = None) -> Mapping[str, object]:
+def document(account: Account | None, status: Status | None = None) -> Mapping[str, object]:
     """The answer of the API of one session; all is null where nothing is known."""
+    account = account or NOTHING
     nothing: dict[str, object] = {
         "model": None,
         "tokens": None,
         "cost_usd": None,
         "unpriced_tokens": 0,
-        "unpriced_models": [],
+        "unpriced_models": sorted(account.unpriced),
         "prices_as_of": AS_OF,
         "context": None,
         "windows": status.windows(time.time()) if status else [],
         "days": [],
+        "truncated": account.is_partial,
     }
-    if not found:  # nothing was saved yet, or the tool writes nothing
+    if not account.is_told:  # nothing was saved yet, or the tool writes nothing
         return nothing
-    charged = [message for message in found.values() if sum(message.tokens)]
-    last = max((one for one in charged if one.is_main), key=lambda one: one.at, default=None)
-    price = prices.of(last.model) if last else None
-    sizes = last and last.size, status and status.context_size, price and price.context
+    last = account.last
+    sizes = last and last.size, status and status.context_size
     return {
         **nothing,
-        **totals(charged, prices),
-        "unpriced_models": unpriced_models(charged, prices),
+        **joined(account.sums.values()).document(),
         "model": last.model or None if last else None,
-        "context": {"used": sum(last.tokens), "size": next(filter(None, sizes), None)} if last else None,
-        "days": [{"day": day, **totals(of_day, prices)} for day, of_day in by_day(charged)[:366]],
+        "context": {"used": last.used, "size": next(filter(None, sizes), None)} if last else None,
+        "days": days_of(account.sums)[:366],
     }
 
 
-def by_day(messages: Iterable[Message]) -> list[tuple[str, list[Message]]]:
-    """The messages of each day (UTC), the newest first; those without a time are left out."""
-    days: dict[str, list[Message]] = {}
-    for message in messages:
-        if clincus.parse_time(message.at):
-            days.setdefault(message.at[:10], []).append(message)
-    return sorted(days.items(), reverse=True)
+def days_of(sums: Mapping[str, Spent]) -> list[dict[str, Any]]:
+    """The sum of each day (UTC), the newest first; what has no day is left out."""
+    return [{"day": day, **sums[day].document()} for day in sorted(sums, reverse=True) if day]
 
 
-def spending(ledger: Ledger, saved: Iterable[clincus.SavedSession], days: int, prices: Prices) -> Mapping[str, object]:
-    """The answer of the API for all saved conversations, of the last `days` days (UTC).
+class Spendings:
+    """The answers of the API for all saved conversations."""
 
-    A conversation that went on in another session is saved twice: each of its messages counts once, for the project
-    of the session that was saved last.
-    """
-    since = (datetime.now(timezone.utc) - timedelta(days=days - 1)).strftime("%Y-%m-%d")
-    counted: dict[str, Message] = {}
-    projects: dict[str, tuple[set[str], list[Message]]] = {}  # sessions of each, and messages that cost something
-    silent: set[str] = set()
-    is_cut = False
-    for session in saved:
-        found = ledger.read(session.tool, session.directory)
-        if found is None:
-            silent.add(session.tool)
-            continue
-        is_cut = is_cut or len(counted) > MESSAGES
-        if is_cut:
-            break
-        fresh = {
-            key: message
-            for key, message in ((f"{session.tool}:{key}", message) for key, message in found.items())
-            if key not in counted
-            and message.at[:10] >= since
-            and any(message.tokens)
-            and clincus.parse_time(message.at)
-        }
-        merge(counted, fresh.items())
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._last: tuple[object, Mapping[str, object]] = None, {}  # what the last answer was made of, and the answer
+
+    def of(self, saved: Iterable[clincus.SavedSession], days: int) -> Mapping[str, object]:
+        """The answer for the last `days` days (UTC); the one before if nothing has changed.
+
+        A conversation that went on in another session is saved twice: each of its messages counts once, for the
+        project of the session that was saved last.
+        """
+        since = (datetime.now(timezone.utc) - timedelta(days=days - 1)).strftime("%Y-%m-%d")
+        accounts: list[tuple[clincus.SavedSession, Account]] = []
+        silent: set[str] = set()
+        budget, messages, is_cut = Budget(READ_ALL), 0, False
+        for session in saved:
+            account = self._ledger.read(session.tool, session.directory, budget, since)
+            if account is None:
+                silent.add(session.tool)
+                continue
+            messages += account.messages
+            if messages > MESSAGES:
+                is_cut = True
+                break
+            is_cut = is_cut or account.is_partial
+            accounts.append((session, account))
+        parts = [(session.session_id, session.workspace, account.number) for session, account in accounts]
+        made_of = since, parts, silent, is_cut
+        if self._last[0] != made_of:
+            more = {"since": since, "prices_as_of": AS_OF, "silent_tools": sorted(silent), "truncated": is_cut}
+            self._last = made_of, {**more, **add_up(accounts, since)}
+        return self._last[1]
+
+
+def add_up(accounts: Iterable[tuple[clincus.SavedSession, Account]], since: str) -> dict[str, Any]:
+    """What accounts have together since a day (2026-11-29), each message once."""
+    seen: set[bytes] = set()
+    total: dict[str, Spent] = {}  # by day
+    projects: dict[str, tuple[set[str], dict[str, Spent]]] = {}  # sessions of each, and sums by day
+    unpriced: dict[str, None] = {}
+    for session, account in accounts:
+        keys = account.keys()
+        sums = account.sums if seen.isdisjoint(keys) else by_day(account, seen)
+        seen |= keys
+        fresh = {day: spent for day, spent in sums.items() if day >= since}
         if fresh:
-            sessions, messages = projects.setdefault(session.workspace, (set(), []))
+            sessions, of_project = projects.setdefault(session.workspace, (set(), {}))
             sessions.add(session.session_id)
-            messages.extend(fresh.values())
+            for day, spent in fresh.items():
+                of_project.setdefault(day, Spent()).join(spent)
+                total.setdefault(day, Spent()).join(spent)
+            if any(spent.unpriced for spent in fresh.values()):
+                unpriced.update(dict.fromkeys(account.unpriced))
     documents: list[dict[str, Any]] = [
-        {"workspace": workspace, "sessions": len(sessions), **summary(messages, prices)}
-        for workspace, (sessions, messages) in projects.items()
+        {"workspace": workspace, "sessions": len(sessions), **summary(sums)}
+        for workspace, (sessions, sums) in projects.items()
     ]
     return {
-        "since": since,
-        **summary(counted.values(), prices),
-        "unpriced_models": unpriced_models(counted.values(), prices),
-        "prices_as_of": AS_OF,
+        **summary(total),
+        "unpriced_models": sorted(unpriced)[:MODELS],
         "projects": sorted(documents, key=lambda one: (-(one["cost_usd"] or 0), one["workspace"])),
-        "silent_tools": sorted(silent),
-        "truncated": is_cut,
     }
 
 
-def summary(messages: Iterable[Message], prices: Prices) -> dict[str, Any]:
+def summary(sums: Mapping[str, Spent]) -> dict[str, Any]:
     """Tokens and dollars, in all and by day."""
-    messages = list(messages)
-    days = [{"day": day, **totals(of_day, prices)} for day, of_day in by_day(messages)]
-    return {**totals(messages, prices), "days": days}
+    return {**joined(sums.values()).document(), "days": days_of(sums)}

@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import clincus
 
@@ -23,6 +23,12 @@ from .prices import IN_US, Message
 MOST = 10**9  # tokens of one message
 MOST_DOLLARS = 10**5  # of one message
 MOST_SEARCHES = 10**4  # of one message
+COMMAS = 50_000  # of a line: the value behind each takes up to 200 bytes while the line is parsed
+DIGITS = 30  # of a number: Python took minutes for a million of them before 3.10.7
+
+# What a line says, and what earlier lines of its file have told -> its key, "" if it has none of its own, and message.
+# A parser notes in `told` what it needs of a line for later ones.
+Parse = Callable[[Mapping[str, Any], "dict[str, Any]"], "tuple[str, Message] | None"]
 
 
 class Dialect(NamedTuple):
@@ -30,12 +36,12 @@ class Dialect(NamedTuple):
 
     folder: str  # below the home
     suffix: str  # of the files' names
-    mark: bytes  # is in each line that counts
-    parse: Callable[[Mapping[str, object], str], tuple[str, Message] | None]  # entry, place in the file -> key, message
+    marks: tuple[bytes, ...]  # one of them is in each line that counts
+    parse: Parse
 
 
-def parse_claude(entry: Mapping[str, object], place: str) -> tuple[str, Message] | None:
-    """The message of a line of Claude Code's; `place` is the key of one without an id."""
+def parse_claude(entry: Mapping[str, Any], _told: dict[str, Any]) -> tuple[str, Message] | None:
+    """The message of a line of Claude Code's."""
     message = clincus.as_object(entry.get("message"))
     usage = clincus.as_object(message.get("usage"))
     names = "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"
@@ -44,9 +50,8 @@ def parse_claude(entry: Mapping[str, object], place: str) -> tuple[str, Message]
     if not usage or not counts or not hour or hour[0] > counts[3]:
         return None
     id, request = text(message.get("id")), text(entry.get("requestId"))
-    key = f"{id}:{request}" if id else place
     searches = counted(clincus.as_object(usage.get("server_tool_use")), ("web_search_requests",))
-    return key, Message(
+    return f"{id}:{request}" if id else "", Message(
         text(message.get("model")),
         text(entry.get("timestamp")),
         is_main=entry.get("isSidechain") is not True,
@@ -58,22 +63,22 @@ def parse_claude(entry: Mapping[str, object], place: str) -> tuple[str, Message]
     )
 
 
-def parse_copilot(entry: Mapping[str, object], place: str) -> tuple[str, Message] | None:
-    """The request of a line of Copilot's; `place` is the key of one without an id."""
+def parse_copilot(entry: Mapping[str, Any], _told: dict[str, Any]) -> tuple[str, Message] | None:
+    """The request of a line of Copilot's."""
     usage = clincus.as_object(clincus.as_object(entry.get("data")).get("usage"))
     counts = counted(usage, ("inputTokens", "outputTokens", "cacheReadTokens", "cacheWriteTokens"))
     if entry.get("type") != "session.usage_record" or not usage or not counts or counts[0] < counts[2] + counts[3]:
         return None
     counts[0] -= counts[2] + counts[3]
-    key = text(entry.get("id")) or place
     is_main = usage.get("interactionType") in (None, "conversation-agent")
     sizes = counted(usage, ("maxPromptTokens", "maxOutputTokens"))
     size = sum(sizes) if sizes and all(sizes) else None
     at = text(entry.get("timestamp"))
-    return key, Message(text(usage.get("model")), at, is_main, tuple(counts), size=size, has_price=False)
+    message = Message(text(usage.get("model")), at, is_main, tuple(counts), size=size, has_price=False)
+    return text(entry.get("id")), message
 
 
-def parse_opencode(entry: Mapping[str, object], _place: str) -> tuple[str, Message] | None:
+def parse_opencode(entry: Mapping[str, Any], _told: dict[str, Any]) -> tuple[str, Message] | None:
     """The message of a line that our plugin wrote."""
     counts = counted(entry, ("input", "output", "reasoning", "cache_read", "cache_write"))
     at, cost, id = entry.get("at"), entry.get("cost"), text(entry.get("id"))
@@ -87,17 +92,31 @@ def parse_opencode(entry: Mapping[str, object], _place: str) -> tuple[str, Messa
 
 
 DIALECTS = {
-    "claude": Dialect(".claude/projects", ".jsonl", b'"usage"', parse_claude),
-    "copilot": Dialect(".copilot/session-state", "events.jsonl", b'"session.usage_record"', parse_copilot),
-    "opencode": Dialect(".local/share/opencode", "clincus-usage.jsonl", b'"cache_read"', parse_opencode),
+    "claude": Dialect(".claude/projects", ".jsonl", (b'"usage"',), parse_claude),
+    "copilot": Dialect(".copilot/session-state", "events.jsonl", (b'"session.usage_record"',), parse_copilot),
+    "opencode": Dialect(".local/share/opencode", "clincus-usage.jsonl", (b'"cache_read"',), parse_opencode),
 }
 
 
-def parse_line(dialect: Dialect, line: bytes, place: str) -> list[tuple[str, Message]]:
-    """The message of a line with its key, if the line tells a usage."""
+def parse_line(dialect: Dialect, line: bytes, told: dict[str, Any]) -> tuple[str, Message] | None:
+    """The message of a line with its key, if the line tells a usage. OverflowError if it has more values than fit."""
+    if line.count(b",") > COMMAS:
+        raise OverflowError
     with suppress(ValueError, RecursionError):
-        return list(filter(None, [dialect.parse(clincus.as_object(json.loads(line)), place)]))
-    return []
+        entry = json.loads(line, parse_int=short(int), parse_float=short(float))
+        return dialect.parse(clincus.as_object(entry), told)
+    return None
+
+
+def short(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A reader of numbers that refuses those with too many digits."""
+
+    def read(digits: str) -> Any:
+        if len(digits) > DIGITS:
+            raise ValueError("the number is too long")
+        return kind(digits)
+
+    return read
 
 
 def counted(usage: Mapping[str, object], names: tuple[str, ...]) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -15,7 +15,6 @@ KINDS = ("input", "output", "cache_read", "cache_write")
 Rates = tuple[float, float, float, float]  # dollars for a million tokens, as KINDS; a cache write lasts 5 minutes
 HOUR = 2.0  # prices of the input for a cache write that lasts an hour, which only Anthropic sells
 IN_US = 1.1  # the factor for inference that stays in the United States
-MOST_NAMES = 10  # of models without a price
 SEARCH = 0.01  # dollars for a web search of Claude's
 
 
@@ -177,24 +176,6 @@ def reduced(model: str) -> str:
     for part in DRESS:
         name = part.sub("", name)
     return name.replace(".", "-") if name.startswith("claude-") else name
-
-
-def totals(messages: Iterable[Message], prices: Prices) -> dict[str, Any]:
-    """Tokens by kind; dollars, None if no price is known; and the tokens whose price is not known."""
-    messages = list(messages)
-    costs = [(message, prices.cost(message)) for message in messages]
-    known = [cost for _, cost in costs if cost is not None]
-    return {
-        "tokens": {kind: sum(message.tokens[at] for message in messages) for at, kind in enumerate(KINDS)},
-        "cost_usd": round(sum(known), 6) if known or not costs else None,
-        "unpriced_tokens": sum(sum(message.tokens) for message, cost in costs if cost is None),
-    }
-
-
-def unpriced_models(messages: Iterable[Message], prices: Prices) -> list[str]:
-    """The models whose price is not known, by name, as the tools write them."""
-    names = {message.model for message in messages if message.has_price and prices.cost(message) is None}
-    return sorted(names - {""})[:MOST_NAMES]
 
 
 # -- [cost.prices]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import clincus
 from clincus_features import cost
 from clincus_features.cost import dialects, ledger
-from clincus_features.cost.prices import Prices
+from clincus_features.cost.prices import Price, Prices
 
 MODEL = "claude-opus-4-5-20251101"
 SCHEMAS = clincus.load_contract()["components"]["schemas"]
@@ -38,13 +39,17 @@ def talk(tmp_path: Path) -> Path:
 
 
 def document(tmp_path: Path, reader: ledger.Ledger | None = None, tool: str = "claude") -> dict:
-    found = cost.document((reader or ledger.Ledger()).read(tool, str(tmp_path)), Prices())
+    found = cost.document((reader or ledger.Ledger()).read(tool, str(tmp_path)))
     jsonschema.validate(found, SCHEMA)
     return dict(found)
 
 
+def tokens_of(found: dict) -> list[int]:
+    return list(found["tokens"].values())
+
+
 def tokens(tmp_path: Path, reader: ledger.Ledger | None = None) -> list[int]:
-    return list(document(tmp_path, reader)["tokens"].values())
+    return tokens_of(document(tmp_path, reader))
 
 
 def test_a_message_counts_once_with_its_largest_usage(tmp_path, talk):
@@ -141,24 +146,117 @@ def test_links_and_pipes_are_not_followed(tmp_path, talk):
     assert tokens(tmp_path) == [1, 1, 1, 1]
 
 
-def test_of_a_transcript_with_too_much_in_it_no_more_is_kept(tmp_path, talk, monkeypatch):
-    """All of it would be in memory: a GiB of short lines are millions of messages."""
-    parsed = []
+@pytest.fixture
+def parsed(monkeypatch):
+    """The lines that are parsed from now on."""
+    lines: list[bytes] = []
     real = dialects.parse_line
-    monkeypatch.setattr(ledger, "parse_line", lambda *words: parsed.append(words) or real(*words))
+
+    def parse_line(dialect: dialects.Dialect, line: bytes, told: dict) -> object:
+        lines.append(line)
+        return real(dialect, line, told)
+
+    monkeypatch.setattr(ledger, "parse_line", parse_line)
+    return lines
+
+
+def test_more_messages_than_are_told_apart_are_summed(tmp_path, talk, monkeypatch):
     monkeypatch.setattr(ledger, "MESSAGES", 3)
-    talk.write_text("".join(line(str(number), 1, 1, 1, 1) for number in range(10)))
-    assert document(tmp_path)["tokens"] is None
-    assert len(parsed) == 4
-    monkeypatch.setattr(ledger, "READ", 10)
-    assert document(tmp_path)["tokens"] is None
-    assert len(parsed) == 4
+    monkeypatch.setattr(ledger, "SLACK", 1)
+    reader = ledger.Ledger()
+    talk.write_text("".join(line(str(number), 1, 1, 1, 1) * 2 for number in range(10)))
+    assert tokens(tmp_path, reader) == [10, 10, 10, 10]
+    with talk.open("a") as file:
+        file.write(line("9", 1, 1, 1, 1) + line("10", 1, 1, 1, 1))
+    assert tokens(tmp_path, reader) == [11, 11, 11, 11]
+    account = reader.read("claude", str(tmp_path))
+    assert (account.messages, list(account.older)) == (3, ["2026-11-25"])
 
 
-def test_only_what_is_new_is_read_until_a_file_is_another_one(tmp_path, talk, monkeypatch):
-    parsed = []
-    real = dialects.parse_line
-    monkeypatch.setattr(ledger, "parse_line", lambda *words: parsed.append(words) or real(*words))
+def lying(number: int) -> str:
+    """A message whose every text is as large as it may be, on a day and with a model that no other one has."""
+    wide = "\N{PILE OF POO}" * 190
+    day = (datetime(2020, 1, 1) + timedelta(days=number % 2000)).strftime("%Y-%m-%dT10:00:00Z")
+    return line(f"{wide}{number}", number, 1, 1, 1, timestamp=day, model=f"{wide}{number}", requestId=wide)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [lying(number) for number in range(2_300)],
+        ['{"usage":[' + "{}," * 300_000 + "1]}\n"],
+        ['{"usage":{' + ",".join(f'"{number}":[{{}}]' for number in range(50_000)) + "}}\n"] * 3,
+        ['"usage"' + "\N{PILE OF POO}" * 200_000 + "\n"] * 3,
+        ["[" * 1_000_000 + '"usage"\n'],
+    ],
+    ids=["texts", "many values", "fewer values", "a long text", "nested"],
+)
+def test_a_lying_session_takes_less_than_20_megabytes(tmp_path, talk, lines, monkeypatch):
+    """A message that is told apart takes less than 1 KB while it is read, and 42 bytes later; a line, what it takes."""
+    monkeypatch.setattr(ledger, "MESSAGES", 2_000)
+    monkeypatch.setattr(ledger, "SLACK", 200)
+    talk.write_text("".join(lines))
+    reader = ledger.Ledger()
+    reader.read("claude", str(tmp_path / "nothing"))  # what is imported and compiled once is not its own
+    tracemalloc.start()
+    try:
+        account = reader.read("claude", str(tmp_path))
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert account.messages in (0, 2_000)
+    assert peak < (2_000_000 if account.messages else 20_000_000)
+    assert kept < 2_000_000
+
+
+def test_a_line_that_is_too_large_leaves_a_trace(tmp_path, talk):
+    talk.write_text(line("a", 1, 1, 1, 1))
+    assert document(tmp_path)["truncated"] is False
+    talk.write_text(line("a", 1, 1, 1, 1) + line("b", 9, 9, 9, 9, content="x" * ledger.LINE))
+    assert (tokens(tmp_path), document(tmp_path)["truncated"]) == ([1, 1, 1, 1], True)
+    talk.write_text(line("a", 1, 1, 1, 1) + line("b", 9, 9, 9, 9, content=[0] * (dialects.COMMAS + 1)))
+    assert (tokens(tmp_path), document(tmp_path)["truncated"]) == ([1, 1, 1, 1], True)
+
+
+def test_what_is_too_much_for_one_view_is_read_at_the_next_ones(tmp_path, talk, monkeypatch, parsed):
+    lines = [line(str(number), 1, 1, 1, 1) for number in range(10)]
+    monkeypatch.setattr(ledger, "READ", 3 * len(lines[0]))
+    talk.write_text("".join(lines))
+    reader = ledger.Ledger()
+    views = [document(tmp_path, reader) for _ in range(5)]
+    assert [(view["tokens"]["input"], view["truncated"]) for view in views] == [
+        (3, True), (6, True), (9, True), (10, False), (10, False)
+    ]  # fmt: skip
+    assert len(parsed) == 10
+
+
+def test_other_transcripts_are_not_read_again_when_one_grows(tmp_path, talk, parsed):
+    reader, other = ledger.Ledger(), talk.with_name("b.jsonl")
+    talk.write_text(line("a", 1, 1, 1, 1))
+    other.write_text(line("b", 1, 1, 1, 1))
+    assert tokens(tmp_path, reader) == [2, 2, 2, 2]
+    other.write_text(line("b", 1, 1, 1, 1) + line("b", 1, 5, 1, 1))
+    assert tokens(tmp_path, reader) == [2, 6, 2, 2]
+    assert len(parsed) == 3
+    talk.unlink()
+    assert tokens(tmp_path, reader) == [1, 5, 1, 1]
+
+
+def test_messages_without_an_id_of_two_transcripts_are_two(tmp_path, talk):
+    for name in ("a.jsonl", "b.jsonl"):
+        talk.with_name(name).write_text(line("", 1, 1, 1, 1) * 2)
+    assert tokens(tmp_path) == [4, 4, 4, 4]
+
+
+def test_other_prices_hold_for_what_was_read_before(tmp_path, talk):
+    reader = ledger.Ledger()
+    talk.write_text(line("a", 1000, 0, 0, 0))
+    assert document(tmp_path, reader)["cost_usd"] == 0.005
+    reader.use(Prices((Price("claude-*", (1.0, 1.0, 1.0, 1.0)),)))
+    assert document(tmp_path, reader)["cost_usd"] == 0.001
+
+
+def test_only_what_is_new_is_read_until_a_file_is_another_one(tmp_path, talk, parsed):
     reader, first, second = ledger.Ledger(), line("a", 1, 1, 1, 1), line("b", 2, 2, 2, 2)
     talk.write_text(first + second[:30])
     assert tokens(tmp_path, reader) == [1, 1, 1, 1]
@@ -171,9 +269,9 @@ def test_only_what_is_new_is_read_until_a_file_is_another_one(tmp_path, talk, mo
     assert document(tmp_path, reader)["tokens"] is None
 
 
-@pytest.mark.parametrize("messages", [None, {}])
-def test_of_a_tool_that_tells_nothing_nothing_is_known(messages):
-    found = dict(cost.document(messages, Prices()))
+@pytest.mark.parametrize("account", [None, ledger.NOTHING])
+def test_of_a_tool_that_tells_nothing_nothing_is_known(account):
+    found = dict(cost.document(account))
     jsonschema.validate(found, SCHEMA)
     assert {key for key, value in found.items() if value} == {"prices_as_of"}
 
@@ -244,7 +342,7 @@ def test_copilot_tells_tokens_and_context_but_no_dollars(tmp_path):
     assert found["tokens"] == {"input": 20, "output": 10, "cache_read": 2000, "cache_write": 400}
     assert (found["cost_usd"], found["model"]) == (None, "claude-sonnet-4.5")
     assert found["unpriced_models"] == [], "it has a price, and a plan is charged for it"
-    assert found["context"] == {"used": 1219, "size": 200_000}
+    assert found["context"] == {"used": 1211, "size": 200_000}, "that of the later of two at the same time"
 
 
 def test_opencode_tells_tokens_and_its_own_dollars(tmp_path):
@@ -279,7 +377,7 @@ def saved(tmp_path):
 
 
 def spending(*sessions: clincus.SavedSession, days: int = 30) -> dict:
-    found = cost.spending(ledger.Ledger(), sessions, days, Prices())
+    found = cost.Spendings(ledger.Ledger()).of(sessions, days)
     jsonschema.validate(found, SPENDING)
     return dict(found)
 
@@ -319,6 +417,66 @@ def test_only_the_days_that_are_asked_for_count(saved):
     talk = line("a", 1000, 0, 0, 0, timestamp=today()) + line("b", 5, 0, 0, 0, timestamp=today(hours_ago=49))
     one = saved("one", "/w/app", CLAUDE_FILE, talk + line("c", 7, 0, 0, 0, timestamp="when?"))
     assert [spending(one, days=days)["tokens"]["input"] for days in (1, 30)] == [1000, 1005]
+
+
+def test_a_message_without_an_id_that_is_saved_twice_counts_once(saved):
+    talk = line("", 1000, 0, 0, 0, timestamp=today())
+    other = line("", 1, 0, 0, 0, timestamp=today())
+    found = spending(
+        saved("one", "/w/app", CLAUDE_FILE, talk),
+        saved("two", "/w/app", CLAUDE_FILE, talk + other),
+        saved("three", "/w/app", CLAUDE_FILE, other),
+    )
+    assert found["tokens"]["input"] == 1002
+
+
+def test_of_two_hundred_conversations_nothing_is_read_at_the_second_view(saved, monkeypatch, parsed):
+    sessions = [
+        saved(str(number), "/w/app", CLAUDE_FILE, line(str(number), 1, 1, 1, 1, timestamp=today()))
+        for number in range(200)
+    ]
+    spendings = cost.Spendings(ledger.Ledger())
+    first = spendings.of(sessions, 30)
+    assert (first["tokens"]["input"], len(parsed)) == (200, 200)
+    monkeypatch.setattr(ledger, "open_plain", lambda path: pytest.fail(f"{path} is read again"))
+    monkeypatch.setattr(cost, "add_up", lambda *_: pytest.fail("all is added up again"))
+    assert spendings.of(sessions, 30) is first
+
+
+def test_a_conversation_that_grew_is_the_only_one_that_is_read(saved, tmp_path, parsed):
+    sessions = [saved(name, "/w/app", CLAUDE_FILE, line(name, 1, 1, 1, 1, timestamp=today())) for name in "abc"]
+    spendings = cost.Spendings(ledger.Ledger())
+    spendings.of(sessions, 30)
+    with (tmp_path / "b" / CLAUDE_FILE).open("a") as file:
+        file.write(line("new", 1, 1, 1, 1, timestamp=today()))
+    assert spendings.of(sessions, 30)["tokens"]["input"] == 4
+    assert len(parsed) == 4
+
+
+def test_a_conversation_that_is_older_than_the_days_is_not_read(saved, tmp_path, parsed):
+    one = saved("one", "/w/app", CLAUDE_FILE, line("a", 1, 1, 1, 1, timestamp="2026-01-01T10:00:00Z"))
+    os.utime(tmp_path / "one" / CLAUDE_FILE, (1_767_000_000, 1_767_000_000))
+    assert spending(one)["projects"] == []
+    assert parsed == []
+
+
+def test_what_all_conversations_together_may_take_at_a_view_is_bounded(saved, monkeypatch, parsed):
+    text = line("a", 1, 1, 1, 1, timestamp=today())
+    monkeypatch.setattr(cost, "READ_ALL", 2 * len(text))
+    sessions = [saved(name, "/w/app", CLAUDE_FILE, text.replace('"a"', f'"{name}"')) for name in "abc"]
+    spendings = cost.Spendings(ledger.Ledger())
+    found = [spendings.of(sessions, 30) for _ in range(2)]
+    assert [(one["tokens"]["input"], one["truncated"]) for one in found] == [(2, True), (3, False)]
+    assert len(parsed) == 3
+
+
+def test_accounts_in_memory_are_bounded(saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger, "KEPT", 5_000)
+    reader = ledger.Ledger()
+    for number in range(10):
+        one = saved(str(number), "/w/app", CLAUDE_FILE, line(str(number), 1, 1, 1, 1))
+        reader.read(one.tool, one.directory)
+    assert 0 < sum(account.weight for account in reader._accounts.values()) == reader._weight <= 5_000
 
 
 def test_without_a_conversation_nothing_was_spent():

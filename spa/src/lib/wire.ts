@@ -1447,6 +1447,8 @@ export interface components {
             }[];
             /** @description the same for each day (UTC), newest first */
             days: components["schemas"]["SpentDay"][];
+            /** @description there is more than was read: more was used than this */
+            truncated: boolean;
         };
         Engine: {
             /** @description "" is this host */
@@ -1777,7 +1779,7 @@ export interface components {
             }[];
             /** @description tools that do not tell what they use */
             silent_tools: string[];
-            /** @description there are more conversations than are read */
+            /** @description there is more than was read: more was used than this */
             truncated: boolean;
         };
         SpentDay: {

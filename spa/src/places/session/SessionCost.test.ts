@@ -20,6 +20,7 @@ const COST: Cost = {
     { day: '2026-11-25', tokens, cost_usd: 0.5, unpriced_tokens: 700 },
     { day: '2026-11-24', tokens, cost_usd: null, unpriced_tokens: 51_500 },
   ],
+  truncated: false,
 };
 const NOTHING: Cost = {
   ...COST,
@@ -59,6 +60,14 @@ it('tells dollars, tokens, context and days', async () => {
     '2026-11-2551.5K$0.50+',
     '2026-11-2451.5Knot known',
   ]);
+});
+
+it('says that not all was read', async () => {
+  answers = { a: { json: { ...COST, unpriced_tokens: 0, unpriced_models: [], truncated: true } } };
+  render(SessionCost, { id: 'a' });
+  const cost = await screen.findByRole('region', { name: 'Cost' });
+  expect(cost.textContent).toContain('$0.76+');
+  expect(cost.textContent).toContain('Not all was read: more was used than this.');
 });
 
 it.each([
