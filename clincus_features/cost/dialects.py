@@ -6,6 +6,11 @@ copilot     ~/.copilot/session-state/*/events.jsonl, `session.usage_record`, onc
             hold the cached ones too. It tells no dollars: its plans count requests (seen with 1.0.102).
 opencode    ~/.local/share/opencode/clincus-usage.jsonl, which our plugin guest/opencode.js writes. opencode itself has
             a database, and the host opens no database that a container has written (seen with 1.18.34).
+codex       ~/.codex/sessions/**/rollout-*.jsonl, `token_usage_record`, once for each answer; its `input_tokens` hold
+            those of the cache too. Earlier lines tell the model, the tier and who works (seen with 0.169.0).
+gemini      ~/.gemini/tmp/*/chats/**/session-*.jsonl, `tokens` of a message, which is written again when it changes;
+            its `input` holds the cached ones, and neither `thoughts` nor `tool` (seen with 0.61.0). Older versions
+            wrote one JSON object for each conversation, which is not read.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from .prices import IN_US, Message
 MOST = 10**9  # tokens of one message
 MOST_DOLLARS = 10**5  # of one message
 MOST_SEARCHES = 10**4  # of one message
+MOST_CONTEXT = 10**8  # tokens
 COMMAS = 50_000  # of a line: the value behind each takes up to 200 bytes while the line is parsed
 DIGITS = 30  # of a number: Python took minutes for a million of them before 3.10.7
 
@@ -91,10 +97,59 @@ def parse_opencode(entry: Mapping[str, Any], _told: dict[str, Any]) -> tuple[str
     return id, Message(text(entry.get("model")), moment.isoformat(), True, tokens, dollars=dollars)
 
 
+def parse_codex(entry: Mapping[str, Any], told: dict[str, Any]) -> tuple[str, Message] | None:
+    """The answer of a line of Codex', with the model that an earlier line named."""
+    payload = clincus.as_object(entry.get("payload"))
+    settings = clincus.as_object(payload.get("thread_settings"))
+    kind = entry.get("type")
+    if kind == "session_meta":
+        told["is_main"] = payload.get("thread_source") in (None, "user")
+    elif kind == "turn_context":
+        told["model"] = text(payload.get("model"))
+    elif settings:
+        told["model"] = text(settings.get("model"))
+        told["is_fast"] = settings.get("service_tier") == "priority"
+    elif payload.get("type") == "task_started":
+        told["size"] = payload.get("model_context_window")
+    if kind != "token_usage_record":
+        return None
+    usage = clincus.as_object(payload.get("usage"))
+    counts = counted(usage, ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_input_tokens"))
+    if not usage or not counts or counts[0] < counts[2] + counts[3]:
+        return None
+    counts[0] -= counts[2] + counts[3]
+    size = told.get("size")
+    return text(payload.get("response_id")), Message(
+        told.get("model", ""),
+        text(entry.get("timestamp")),
+        is_main=told.get("is_main", True),
+        tokens=tuple(counts),
+        size=size if type(size) is int and 0 < size <= MOST_CONTEXT else None,
+        is_fast=told.get("is_fast", False),
+    )
+
+
+def parse_gemini(entry: Mapping[str, Any], told: dict[str, Any]) -> tuple[str, Message] | None:
+    """The message of a line of Gemini CLI's; the first line of a file tells whether it is a subagent's."""
+    if "sessionId" in entry and "kind" in entry:
+        told["is_main"] = entry.get("kind") == "main"
+    usage = clincus.as_object(entry.get("tokens"))
+    counts = counted(usage, ("input", "output", "cached", "thoughts", "tool"))
+    if entry.get("type") != "gemini" or not usage or not counts or counts[0] < counts[2]:
+        return None
+    plain, output, read, thoughts, tool = counts
+    tokens = (plain - read + tool, output + thoughts, read, 0)
+    at, is_main = text(entry.get("timestamp")), told.get("is_main", True)
+    return text(entry.get("id")), Message(text(entry.get("model")), at, is_main, tokens)
+
+
+CODEX_MARKS = (b'"token_usage_record"', b'"turn_context"', b'"thread_settings"', b'"task_started"', b'"session_meta"')
 DIALECTS = {
     "claude": Dialect(".claude/projects", ".jsonl", (b'"usage"',), parse_claude),
     "copilot": Dialect(".copilot/session-state", "events.jsonl", (b'"session.usage_record"',), parse_copilot),
     "opencode": Dialect(".local/share/opencode", "clincus-usage.jsonl", (b'"cache_read"',), parse_opencode),
+    "codex": Dialect(".codex/sessions", ".jsonl", CODEX_MARKS, parse_codex),
+    "gemini": Dialect(".gemini/tmp", ".jsonl", (b'"tokens"', b'"kind"'), parse_gemini),
 }
 
 

@@ -358,6 +358,85 @@ def test_opencode_tells_tokens_and_its_own_dollars(tmp_path):
     assert document(tmp_path, tool="opencode")["cost_usd"] == 0.001215
 
 
+def codex_line(kind: str, **payload: object) -> str:
+    """A line of a rollout, as Codex 0.169.0 wrote it, cut to what counts."""
+    return json.dumps({"timestamp": "2026-11-25T00:51:57.582Z", "type": kind, "payload": payload}) + "\n"
+
+
+def codex_usage(id: str) -> str:
+    """What Codex writes after an answer."""
+    usage = {"input_tokens": 1000, "cached_input_tokens": 600, "cache_write_input_tokens": 100, "output_tokens": 50}
+    usage |= {"reasoning_output_tokens": 20, "total_tokens": 1050}
+    record = codex_line("token_usage_record", response_id=id, usage=usage, thread_token_usage=usage)
+    return record + codex_line("event_msg", type="token_count", info={"last_token_usage": usage})
+
+
+CODEX_FILE = ".codex/sessions/2026/11/25/rollout-2026-11-25T00-51-57-01a224c9.jsonl"
+CODEX_TURN = codex_line("session_meta", thread_source="user") + codex_line(
+    "event_msg", type="task_started", model_context_window=258_400
+)
+
+
+def test_codex_tells_tokens_and_in_earlier_lines_the_model(tmp_path):
+    """Its input holds the tokens of the cache, those that are written too; its output holds the reasoning."""
+    text = CODEX_TURN + codex_line("turn_context", model="gpt-6.1-sol") + codex_usage("resp_1") * 2
+    write(tmp_path / CODEX_FILE, text)
+    reader = ledger.Ledger()
+    assert tokens_of(document(tmp_path, reader, tool="codex")) == [300, 50, 600, 100]
+    write(tmp_path / CODEX_FILE, text + codex_usage("resp_2"))
+    found = document(tmp_path, reader, tool="codex")
+    assert tokens_of(found) == [600, 100, 1200, 200]
+    assert found["cost_usd"] == pytest.approx((600 * 2 + 100 * 10 + 1200 * 0.1 + 200 * 2.5) / 10**6)
+    assert (found["model"], found["context"]) == ("gpt-6.1-sol", {"used": 1050, "size": 258_400})
+
+
+def test_codex_in_fast_mode_costs_twice_as_much(tmp_path):
+    settings = {"model": "gpt-6.1-sol", "service_tier": "priority"}
+    fast = codex_line("event_msg", type="thread_settings_applied", thread_settings=settings)
+    write(tmp_path / CODEX_FILE, CODEX_TURN + fast + codex_usage("resp_1"))
+    dollars = document(tmp_path, tool="codex")["cost_usd"]
+    assert dollars == pytest.approx(2 * (300 * 2 + 50 * 10 + 600 * 0.1 + 100 * 2.5) / 10**6)
+
+
+def test_a_subagent_of_codex_counts_and_has_a_context_of_its_own(tmp_path):
+    model = codex_line("turn_context", model="gpt-6.1-sol")
+    write(tmp_path / CODEX_FILE, CODEX_TURN + model + codex_usage("resp_1"))
+    side = codex_line("session_meta", thread_source="subagent") + codex_line("turn_context", model="gpt-6-luna")
+    write((tmp_path / CODEX_FILE).with_name("rollout-later.jsonl"), side + codex_usage("resp_2"))
+    found = document(tmp_path, tool="codex")
+    assert (tokens_of(found)[0], found["model"]) == (600, "gpt-6.1-sol")
+
+
+GEMINI_FILE = ".gemini/tmp/w/chats/session-2026-11-29T00-53-35818b4f.jsonl"
+
+
+def gemini_line(id: str, **more: object) -> str:
+    """A message, as Gemini CLI 0.61.0 wrote it."""
+    counts = {"input": 1000, "output": 50, "cached": 600, "thoughts": 20, "tool": 7, "total": 1077}
+    entry = {"id": id, "timestamp": "2026-11-25T00:53:05.001Z", "type": "gemini", "content": "hello", "thoughts": []}
+    return json.dumps({**entry, "tokens": counts, "model": "gemini-2.5-pro", **more}) + "\n"
+
+
+def test_gemini_tells_tokens_of_each_message_that_it_may_write_again(tmp_path):
+    head = json.dumps({"sessionId": "35818b4f", "kind": "main"}) + "\n"
+    again = json.dumps({"$set": {"messages": [json.loads(gemini_line("a"))]}}) + "\n"
+    write(
+        tmp_path / GEMINI_FILE, head + gemini_line("a", tokens=None) + gemini_line("a") * 2 + again + gemini_line("b")
+    )
+    found = document(tmp_path, tool="gemini")
+    assert tokens_of(found) == [814, 140, 1200, 0]
+    assert found["cost_usd"] == pytest.approx((814 * 1.25 + 140 * 10 + 1200 * 0.125) / 10**6, abs=1e-6)
+    assert (found["model"], found["context"]) == ("gemini-2.5-pro", {"used": 1077, "size": 1_048_576})
+
+
+def test_a_subagent_of_gemini_counts_and_has_a_context_of_its_own(tmp_path):
+    head = json.dumps({"sessionId": "x", "kind": "subagent"}) + "\n"
+    write(tmp_path / GEMINI_FILE, gemini_line("a"))
+    write((tmp_path / GEMINI_FILE).parent / "35818b4f/x.jsonl", head + gemini_line("b", model="gemini-2.5-flash"))
+    found = document(tmp_path, tool="gemini")
+    assert (tokens_of(found)[0], found["model"]) == (814, "gemini-2.5-pro")
+
+
 def test_of_another_tool_nothing_is_known(tmp_path):
     assert ledger.Ledger().read("aider", str(tmp_path)) is None
 
