@@ -6,8 +6,10 @@ import ipaddress
 import os
 import socket
 import struct
+import sys
 from collections.abc import Sequence
-from typing import Union
+from contextlib import suppress
+from typing import NamedTuple, Union
 
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
@@ -40,26 +42,51 @@ CLOSED_6 = [ipaddress.IPv6Network(text) for text in ("2001::/23", "2001:db8::/32
 # These are an IPv4 address in another form.
 CARRIERS = [ipaddress.IPv6Network(text) for text in ("::ffff:0:0/96", "64:ff9b::/96")]
 
-_RTM_NEWROUTE, _RTM_GETROUTE, _NLM_F_REQUEST, _RTA_DST = 24, 26, 1, 1
+# rtnetlink(7), linux/rtnetlink.h, linux/if_link.h
+_NLM_F_REQUEST = 1
+_RTM_NEWLINK, _RTM_GETLINK, _RTM_NEWROUTE, _RTM_GETROUTE = 16, 18, 24, 26
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_VIA = 1, 4, 5, 18
+_RTM_F_FIB_MATCH = 0x2000  # the answer is the entry of the table, not the one host's route (Linux 4.13)
 _RTN_UNICAST = 1
+_IFLA_LINKINFO, _IFLA_INFO_KIND = 18, 1
+_IFF_BROADCAST = 2
+_INSIDE = ("bridge", "tun")  # kinds of cards behind which containers and virtual machines of this host are
+
+
+class Route(NamedTuple):
+    """The kernel's way to an address."""
+
+    is_elsewhere: bool  # over a network, to one machine: the address is none of this host's own
+    near: int = 0  # bits of the prefix of the network that the address is in without a router between; 0 for none
+    is_inside: bool = False  # it is a network of this host's own containers or virtual machines
 
 
 def why_closed(text: str, reachable: Sequence[Network] = ()) -> str:
-    """Why nothing may be sent to an address, "" if something may; `reachable` are networks that the user has opened."""
+    """Why nothing may be sent to an address, "" if something may; `reachable` are networks that the user has opened.
+
+    A network opens private addresses and neighbours. It opens this host only where it is that one address, and a
+    network of the host's own containers only where it is no larger than that.
+    """
     address = ipaddress.ip_address(text.partition("%")[0])
-    if any(address in network for network in reachable):
-        return ""
     plain = carried(address)
+    opened = max((one.prefixlen for one in reachable if address in one), default=-1)
     if isinstance(plain, ipaddress.IPv4Address):
         is_closed = any(plain in network for network in CLOSED_4)
     else:
         is_closed = plain not in PUBLIC_6 or any(plain in network for network in CLOSED_6)
-    if is_closed:
+    if is_closed and opened < 0:
         return f"{address} is not an address of the public internet"
     try:
-        return "" if is_elsewhere(address) else f"{address} is an address of this host"
+        route = find_route(address)
     except OSError as error:
         return f"this host has no route to {address} ({error.strerror or error})"
+    if not route.is_elsewhere and opened < address.max_prefixlen:
+        return f"{address} is an address of this host"
+    if route.is_inside and opened < route.near:
+        return f"{address} is in a network of this host's own containers"
+    if route.near and opened < 0:
+        return f"{address} is a neighbour of this host"
+    return ""
 
 
 def carried(address: Address) -> Address:
@@ -69,21 +96,66 @@ def carried(address: Address) -> Address:
     return address
 
 
-def is_elsewhere(address: Address) -> bool:
-    """Whether the kernel would send to an address over a network, to one machine: it is none of this host's own.
+def find_route(address: Address) -> Route:
+    """The route that a connection to an address takes. Raises OSError if there is none."""
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        return ask_route(address.ipv4_mapped)  # connect(2) sends it as IPv4
+    route, plain = ask_route(address), carried(address)
+    if plain is not address and route.is_elsewhere:  # a translator (NAT64) sends it on, perhaps back to this host
+        with suppress(OSError):  # such a host may have no IPv4 of its own
+            return route if ask_route(plain).is_elsewhere else Route(is_elsewhere=False)
+    return route
 
-    Asks for the route (rtnetlink(7)), which knows the addresses of all interfaces. Raises OSError if there is no route.
-    """
+
+def ask_route(address: Address) -> Route:
+    """The kernel's route to an address; it knows those of all interfaces. Raises OSError if there is none."""
+    kind, _, found = get_route(address)
+    if kind != _RTN_UNICAST:
+        return Route(is_elsewhere=False)
+    card, is_shared = get_card(int.from_bytes(found[_RTA_OIF], sys.byteorder)) if _RTA_OIF in found else ("", False)
+    # Behind a card for two ends (PPP, a tunnel) is no neighbour, however the routes of the internet are cut.
+    if not is_shared or _RTA_GATEWAY in found or _RTA_VIA in found:
+        return Route(is_elsewhere=True)
+    _, length, _ = get_route(address, _RTM_F_FIB_MATCH)
+    is_one_container = card == "veth" and length == address.max_prefixlen  # a pair whose other end it has
+    return Route(is_elsewhere=True, near=length, is_inside=length > 0 and (card in _INSIDE or is_one_container))
+
+
+def get_route(address: Address, flags: int = 0) -> tuple[int, int, dict[int, bytes]]:
+    """Kind, bits of the prefix, and attributes of the route to an address. Raises OSError if there is none."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     attribute = struct.pack("=HH", 4 + len(address.packed), _RTA_DST) + address.packed
-    route = struct.pack("=8BI", family, 8 * len(address.packed), 0, 0, 0, 0, 0, 0, 0) + attribute
-    head = struct.pack("=IHHII", 16 + len(route), _RTM_GETROUTE, _NLM_F_REQUEST, 1, 0)
+    asked = struct.pack("=8BI", family, 8 * len(address.packed), 0, 0, 0, 0, 0, 0, flags) + attribute
+    answer = ask_kernel(_RTM_GETROUTE, _RTM_NEWROUTE, asked)
+    return answer[7], answer[1], attributes(answer[12:])
+
+
+def get_card(index: int) -> tuple[str, bool]:
+    """The kind of a network card ("" for one of hardware), and whether others than one peer can be behind it."""
+    answer = ask_kernel(_RTM_GETLINK, _RTM_NEWLINK, struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, 0, 0))
+    flags = struct.unpack_from("=I", answer, 8)[0]
+    kind = attributes(attributes(answer[16:]).get(_IFLA_LINKINFO, b"")).get(_IFLA_INFO_KIND, b"")
+    return kind.rstrip(b"\0").decode("ascii", "replace"), bool(flags & _IFF_BROADCAST)
+
+
+def ask_kernel(kind: int, wanted: int, asked: bytes) -> bytes:
+    """What the kernel answers to a question on its network (rtnetlink(7)). Raises OSError if it answers an error."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as kernel:
         kernel.settimeout(1)
-        kernel.sendto(head + route, (0, 0))
-        answer = kernel.recv(8192)
-    _, kind = struct.unpack_from("=IH", answer)
-    if kind != _RTM_NEWROUTE:
+        kernel.sendto(struct.pack("=IHHII", 16 + len(asked), kind, _NLM_F_REQUEST, 1, 0) + asked, (0, 0))
+        answer = kernel.recv(1 << 16)
+    length, came = struct.unpack_from("=IH", answer)
+    if came != wanted:
         code = -struct.unpack_from("=i", answer, 16)[0]
         raise OSError(code, os.strerror(code))
-    return answer[16 + 7] == _RTN_UNICAST
+    return answer[16:length]
+
+
+def attributes(data: bytes) -> dict[int, bytes]:
+    """The attributes of an answer of the kernel's, by their number; they begin at multiples of four bytes."""
+    found: dict[int, bytes] = {}
+    while len(data) >= 4:
+        length, number = struct.unpack_from("=HH", data)
+        found[number & 0x3FFF] = data[4:length]
+        data = data[max(4, (length + 3) & ~3) :]
+    return found
