@@ -203,10 +203,14 @@ class Link:
 
     # -- The server
 
-    def try_addresses(self, found: Found) -> None:
-        """Connect to one of these addresses."""
-        self._addresses = deque(found[:MOST_ADDRESSES])
+    def go_on(self, found: Found | Refused) -> None:
+        """Connect to one of the addresses that were found, if the program still waits for that."""
+        if self not in self._outlet.links or self._is_ending:
+            return
         with self._ending():
+            if isinstance(found, Refused):
+                raise found
+            self._addresses = deque(found[:MOST_ADDRESSES])
             self._try_next("it has no address")
 
     def _try_next(self, failure: str) -> None:
@@ -340,6 +344,7 @@ class Link:
 
     def fail(self, refused: Refused) -> None:
         """Refuse it: the program is told, if it has got nothing else yet."""
+        self._outlet.forget(self)
         if refused.is_policy:
             place = refused.place or ((self.asked.host, self.asked.port) if self.asked else ("", 0))
             self._outlet.refuse(*place, refused.words)
@@ -356,6 +361,7 @@ class Link:
 
     def drop(self) -> None:
         """End both connections now."""
+        self._outlet.forget(self)
         for side in filter(None, (self._client, self._server)):
             self._close(side)
         self._outlet.links.discard(self)

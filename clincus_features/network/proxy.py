@@ -1,14 +1,14 @@
 """The way out of sessions in allow-list mode: a proxy on the host, with a socket of its own for each session.
 
-One thread and one selector serve all of them, so that no number of connections costs threads; names are looked up by a
-few others. Everything is bounded: connections, bytes that wait, and the time for each step. What a session may reach is
-asked of its policy for each connection, and again when the policy changes.
+One thread and one selector serve all of them, so that no number of connections costs threads; names are looked up by
+others, two at most for each session. Everything is bounded: connections, bytes that wait, and the time for each step.
+What a session may reach is asked of its policy for each connection, and again when the policy changes.
 """
 
 from __future__ import annotations
 
+import functools
 import os
-import queue
 import resource
 import selectors
 import socket
@@ -19,8 +19,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+import clincus
+
 from .addresses import Network, why_closed
 from .link import Found, Link
+from .lookups import LookUps
 from .policy import Policy
 from .records import Passage, Records
 from .requests import Asked, Refused, answer
@@ -28,7 +31,6 @@ from .requests import Asked, Refused, answer
 MOST_OF_SESSION, MOST_IN_ALL = 256, 1024  # connections
 MOST_NEW = 300  # connections of a session in a round; more wait
 PIECE = 256 << 10  # bytes that are read at once
-LOOK_UPS = 8  # at the same time
 ROUND = 0.5  # seconds between two looks at times, at most, while there are connections
 
 Resolver = Callable[[str, int], Found]
@@ -48,13 +50,18 @@ class Outlet:
         self._proxy, self._session = proxy, session
         self.links: set[Link] = set()
         self.new = 0  # connections of this round
+        self._look_ups = LookUps(proxy.find, proxy.tell)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
     def look_up(self, link: Link, asked: Asked) -> None:
         """Let the addresses of a host be looked up, if the policy allows it. Raises Refused."""
         if not self.policy.allows(asked.host, asked.port):
             raise Refused(403, f"{asked.host}:{asked.port} is not on this session's list of names", is_policy=True)
-        self._proxy.look_up(link, asked)
+        self._look_ups.ask(link, asked)
+
+    def forget(self, link: Link) -> None:
+        """A link does not wait for addresses any more."""
+        self._look_ups.forget(link)
 
     def passage(self, host: str, port: int) -> Passage:
         """The row that a connection is counted in."""
@@ -91,8 +98,7 @@ class Proxy:
         self._records: dict[str, Records] = {}
         self._outlets: dict[str, Outlet] = {}
         self._found: deque[tuple[Link, Found | Refused]] = deque()
-        self._questions: queue.SimpleQueue[tuple[Link, Asked]] = queue.SimpleQueue()
-        self._workers: list[threading.Thread] = []
+        self._failures: dict[str, str] = {}  # session -> why nobody listens for it
         self.piece = bytearray(PIECE)
         self._swept = 0.0
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -148,7 +154,8 @@ class Proxy:
         for key, mask in self.selector.select(ROUND if is_busy else rest):
             key.data(mask)
         while self._found:
-            self._go_on(*self._found.popleft())
+            link, found = self._found.popleft()
+            link.go_on(found)
         now = time.monotonic()
         if now >= self._swept + ROUND:
             self._swept = now
@@ -171,32 +178,49 @@ class Proxy:
         self._adjust()
 
     def _adjust(self) -> None:
-        """Listen for those sessions that have a policy, and end what it does not allow. Raises OSError."""
+        """End what a policy does not allow, and then listen for those sessions that have one.
+
+        A session for which nobody can listen holds up no other; that is tried again.
+        """
         with self._lock:
             wanted = dict(self._wanted)
         for session in self._outlets.keys() - wanted.keys():
             self._stop_listening(session)
-        for session, policy in wanted.items():
-            outlet = self._outlets.get(session)
-            if outlet is None:
-                self._listen(session, policy)
-            elif outlet.policy != policy:
-                outlet.policy = policy
-                for link in list(outlet.links):
-                    if link.asked and not policy.allows(link.asked.host, link.asked.port):
-                        link.drop()
+        for session, outlet in self._outlets.items():
+            if outlet.policy != wanted[session]:
+                self._narrow(outlet, wanted[session])
+        for session in wanted.keys() - self._outlets.keys():
+            listen = functools.partial(self._listen, session, wanted[session])
+            known = self._failures.get(session, "")
+            self._failures[session] = clincus.survive(f"{session}: its way out", listen, known)
+        self._failures = {session: words for session, words in self._failures.items() if words and session in wanted}
+
+    def _narrow(self, outlet: Outlet, policy: Policy) -> None:
+        outlet.policy = policy
+        for link in list(outlet.links):
+            if link.asked and not policy.allows(link.asked.host, link.asked.port):
+                link.drop()
 
     # -- Sessions
 
     def _listen(self, session: str, policy: Policy) -> None:
-        path, outlet = self._path_of(session), Outlet(self, session, policy)
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-        outlet.socket.bind(path)
-        outlet.socket.listen(128)
-        outlet.socket.setblocking(False)
+        """Raises ClincusError."""
+        path = self._path_of(session)
+        try:
+            outlet = Outlet(self, session, policy)
+            try:
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
+                outlet.socket.bind(path)
+                outlet.socket.listen(128)
+                outlet.socket.setblocking(False)
+                self._register(outlet)
+            except BaseException:
+                outlet.socket.close()
+                raise
+        except OSError as error:
+            raise clincus.ClincusError(f"nothing passes, as {path} cannot be made: {error}", 500) from error
         self._outlets[session] = outlet
-        self._register(outlet)
 
     def _register(self, outlet: Outlet) -> None:
         self.selector.register(outlet.socket, selectors.EVENT_READ, lambda mask: self._accept(outlet))
@@ -212,13 +236,20 @@ class Proxy:
             link.drop()
 
     def _accept(self, outlet: Outlet) -> None:
+        if outlet.socket.fileno() < 0:  # closed in this round
+            return
+        connection = None
         try:
             connection, _ = outlet.socket.accept()
-        except OSError:
+            outlet.new += 1
+        except (BlockingIOError, ConnectionAbortedError):
             return
-        outlet.new += 1
+        except OSError:  # such as too many open files: who waits is not tried again at once
+            outlet.new = MOST_NEW
         if outlet.new >= MOST_NEW:  # an agent that knocks all the time must not take the time of the others
             self.selector.unregister(outlet.socket)
+        if connection is None:
+            return
         if not is_ours(connection):
             connection.close()
         elif len(outlet.links) >= MOST_OF_SESSION or self.count() >= self._most:
@@ -229,29 +260,21 @@ class Proxy:
         else:
             outlet.links.add(Link(outlet, connection))
 
-    # -- Names
+    # -- Names, in the threads that look them up
 
-    def look_up(self, link: Link, asked: Asked) -> None:
-        """Let the addresses of a host be looked up, and the link go on with them."""
-        if len(self._workers) < LOOK_UPS:
-            worker = threading.Thread(target=self._look_ups, name="looking up names", daemon=True)
-            worker.start()
-            self._workers.append(worker)
-        self._questions.put((link, asked))
+    def find(self, asked: Asked) -> Found | Refused:
+        """The addresses of a host that something may be sent to."""
+        try:
+            return self._usable(asked)
+        except Refused as refused:
+            return refused
+        except Exception as error:
+            return Refused(502, f"{asked.host} cannot be looked up: {error}")
 
-    def _look_ups(self) -> None:
-        """The work of a thread that looks up names."""
-        while True:
-            link, asked = self._questions.get()
-            found: Found | Refused
-            try:
-                found = self._usable(asked)
-            except Refused as refused:
-                found = refused
-            except Exception as error:
-                found = Refused(502, f"{asked.host} cannot be looked up: {error}")
-            self._found.append((link, found))
-            self.wake()
+    def tell(self, link: Link, found: Found | Refused) -> None:
+        """Let a link go on with what was found."""
+        self._found.append((link, found))
+        self.wake()
 
     def _usable(self, asked: Asked) -> Found:
         """The addresses of a host that something may be sent to. Raises Refused, OSError."""
@@ -264,14 +287,6 @@ class Proxy:
         if not usable:
             raise Refused(403, f"{asked.host} is closed: {closed}", is_policy=True)
         return usable
-
-    def _go_on(self, link: Link, found: Found | Refused) -> None:
-        if not any(link in outlet.links for outlet in self._outlets.values()):
-            return  # it ended meanwhile
-        if isinstance(found, Refused):
-            link.fail(found)
-        else:
-            link.try_addresses(found)
 
 
 def is_ours(connection: socket.socket) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import socket
 import threading
@@ -10,7 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
+import clincus
 from clincus_features.network import link as links
+from clincus_features.network import lookups
 from clincus_features.network import proxy as proxies
 from clincus_features.network.policy import Policy
 from tests.programs import DEADLINE, wait_until
@@ -56,6 +59,7 @@ class Road:
         self.upstream = Upstream()
         self.addresses = {"a.example": "127.0.0.1"}
         self.asked: list[str] = []
+        self.answers = threading.Event()  # names that begin with "slow." are answered then
         self.proxy = proxies.Proxy(lambda id: f"{folder}/{id}", resolve=self.resolve, reachable=lambda: LOOPBACK)
         self.path, self.is_over = f"{folder}/one", False
         self.proxy.want("one", POLICY)
@@ -69,20 +73,31 @@ class Road:
 
     def resolve(self, host: str, port: int) -> links.Found:
         self.asked.append(host)
+        if host.startswith("slow."):
+            assert self.answers.wait(DEADLINE)
         address = self.addresses.get(host, "127.0.0.1")
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, self.upstream.port))]
 
-    def connect(self) -> socket.socket:
+    def connect(self, session: str = "one") -> socket.socket:
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(DEADLINE)
-        wait_until(lambda: connection.connect_ex(self.path) == 0, "the proxy's socket")
+        path = self.path.replace("one", session)
+        wait_until(lambda: connection.connect_ex(path) == 0, "the proxy's socket")
         return connection
 
-    def tunnel(self, target: str = "a.example:443") -> socket.socket:
-        connection = self.connect()
+    def asking(self, target: str = "a.example:443", session: str = "one") -> socket.socket:
+        connection = self.connect(session)
         connection.sendall(f"CONNECT {target} HTTP/1.1\r\n\r\n".encode())
+        return connection
+
+    def tunnel(self, target: str = "a.example:443", session: str = "one") -> socket.socket:
+        connection = self.asking(target, session)
         assert read_until(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
         return connection
+
+    def connect_fails(self, session: str) -> bool:
+        with contextlib.closing(socket.socket(socket.AF_UNIX)) as connection:
+            return connection.connect_ex(self.path.replace("one", session)) != 0
 
     def refusals(self) -> list[tuple[object, ...]]:
         rows = self.proxy.records("one").documents()["refused"]
@@ -115,8 +130,10 @@ def rest(connection: socket.socket) -> bytes:
 def road(tmp_path_factory) -> Iterator[Road]:
     made = Road(str(tmp_path_factory.mktemp("s")))
     yield made
+    made.answers.set()
     made.is_over = True
-    made.proxy.want("one", None)
+    for session in made.proxy.wanted():
+        made.proxy.want(session, None)
     made.thread.join(DEADLINE)
     made.upstream.listener.close()
     for connection in made.upstream.connections:
@@ -369,6 +386,88 @@ def test_what_goes_wrong_with_one_connection_harms_no_other(road, monkeypatch):
         connection.sendall(b"CONNECT a.example:443 HTTP/1.1\r\n\r\n")
         assert b"the proxy failed" in rest(connection)
     road.tunnel()
+
+
+def test_the_slow_names_of_one_session_hold_up_no_other(road):
+    road.proxy.want("two", POLICY)
+    waiting = [road.asking("slow.wide.example:443") for _ in range(12)]
+    wait_until(lambda: "slow.wide.example" in road.asked, "the first question")
+    road.tunnel(session="two")
+    road.answers.set()
+    for connection in waiting:
+        assert read_until(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+def test_nobody_looks_up_names_for_connections_that_ended(road):
+    for _ in range(40):
+        road.asking("slow.wide.example:443").close()
+    wait_until(lambda: road.asked and not road.proxy.count(), "the end of the connections")
+    road.answers.set()
+    road.tunnel()
+    assert road.asked.count("slow.wide.example") <= lookups.AT_ONCE
+
+
+def test_a_connection_that_was_told_no_gets_no_server_afterwards(road, monkeypatch):
+    monkeypatch.setattr(links, "LOOK_UP_WITHIN", 0.1)
+    monkeypatch.setattr(lookups, "AT_ONCE", 1)  # so that answers come in order
+    connection = road.asking("slow.wide.example:443")
+    assert read_until(connection, b"\n").startswith(b"HTTP/1.1 504 ")
+    road.answers.set()
+    monkeypatch.undo()
+    tunnel = road.tunnel("a.example:7")  # by now the answer to the first one has come
+    tunnel.sendall(b"hi there, all\r\n")
+    assert read_until(tunnel, b"\n") == b"echo hi there, all\r\n"
+    assert len(road.upstream.connections) == 1
+    assert b"200" not in rest(connection)
+
+
+def test_a_session_without_room_for_its_socket_holds_up_no_other(road, monkeypatch):
+    """Its path is too long. What the others may reach is narrowed before anybody listens anew."""
+    told: list[tuple[object, ...]] = []
+    monkeypatch.setattr(clincus.log, "warning", lambda *words: told.append(words))
+    tunnel = road.tunnel("a.example:7")
+    bad = "zero/" + "x" * 200
+    with road.proxy._lock:  # all of it in one round
+        road.proxy._wanted = {bad: POLICY, "one": Policy("allow-list", ("b.example",)), "two": POLICY}
+    road.proxy.wake()
+    assert rest(tunnel) == b""
+    road.tunnel(session="two")
+    wait_until(lambda: told, "the words")
+    road.proxy.want("two", None)
+    wait_until(lambda: road.connect_fails("two"), "the end of its socket")
+    assert len(told) == 1, "it was tried again, and told once"
+    assert "cannot be made" in str(told[0])
+
+
+def test_no_time_is_lost_on_connections_that_cannot_be_taken_in(road, monkeypatch):
+    """As with too many open files: they are tried again later."""
+    tunnel, tries, is_full = road.tunnel("a.example:7"), list[int](), threading.Event()
+
+    class Full:
+        """A listener that has no file left for who waits."""
+
+        def __init__(self, listener: socket.socket) -> None:
+            self._listener = listener
+
+        def accept(self) -> tuple[socket.socket, object]:
+            tries.append(1)
+            if is_full.is_set():
+                raise OSError(errno.EMFILE, "Too many open files")
+            return self._listener.accept()
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._listener, name)
+
+    is_full.set()
+    outlet = road.proxy._outlets["one"]
+    monkeypatch.setattr(outlet, "socket", Full(outlet.socket))
+    waiting = road.asking()
+    for _ in range(200):
+        tunnel.sendall(b"a line of some length\n")
+        assert read_until(tunnel, b"\n") == b"echo a line of some length\n"
+    assert len(tries) < 50
+    is_full.clear()
+    assert read_until(waiting, b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
 
 
 def test_the_rows_are_bounded(road):
