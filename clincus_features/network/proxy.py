@@ -28,7 +28,7 @@ from .policy import Policy
 from .records import Passage, Records
 from .requests import Asked, Refused, answer
 
-MOST_OF_SESSION, MOST_IN_ALL = 256, 1024  # connections
+MOST_OF_SESSION, MOST_IN_ALL = 256, 1024  # connections; a session has no more than are left free, either
 MOST_NEW = 300  # connections of a session in a round; more wait
 PIECE = 256 << 10  # bytes that are read at once
 ROUND = 0.5  # seconds between two looks at times, at most, while there are connections
@@ -252,7 +252,7 @@ class Proxy:
             return
         if not is_ours(connection):
             connection.close()
-        elif len(outlet.links) >= MOST_OF_SESSION or self.count() >= self._most:
+        elif len(outlet.links) >= min(MOST_OF_SESSION, self._most - self.count()):
             # A connection that waited would take memory of Incus's own proxy, so this one is refused at once.
             with suppress(OSError):
                 connection.send(answer(Refused(503, "too many connections at once")), socket.MSG_DONTWAIT)

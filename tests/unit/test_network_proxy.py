@@ -311,6 +311,15 @@ def test_connections_past_the_bound_are_told_so_and_the_others_go_on(road, monke
     assert tunnel.recv(4) == b"echo"
 
 
+def test_one_session_leaves_places_to_the_others(road, monkeypatch):
+    monkeypatch.setattr(road.proxy, "_most", 8)
+    road.proxy.want("two", POLICY)
+    kept = [road.tunnel() for _ in range(4)]
+    assert b"503" in rest(road.connect())
+    kept += [road.tunnel(session="two") for _ in range(2)]
+    assert road.proxy.count() == 6
+
+
 def test_who_knocks_all_the_time_waits(road, monkeypatch):
     monkeypatch.setattr(proxies, "MOST_NEW", 3)
     for _ in range(7):
