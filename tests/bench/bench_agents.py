@@ -170,8 +170,10 @@ def tell_idle(found: list[Idle], results: Results) -> None:
         Row(f"memory of each of {what}", "KB", each, 20, note=note),
         Row(f"memory of each further one, up to {many.count}", "KB", further),
         Row("memory that the first ones take once", "KB", once * 1000),
-        Row(f"CPU with {what}, {window} from the first one on", "s", some.cpu[0], floor=none.cpu[0], compare="more"),
-        Row(f"CPU with {what}, {window} from the fourth one on", "s", some.cpu[1], floor=none.cpu[1], compare="more"),
+        Row(f"CPU with {what}, {window} from the first one on", "s", some.cpu[0], baseline=none.cpu[0], compare="more"),
+        Row(
+            f"CPU with {what}, {window} from the fourth one on", "s", some.cpu[1], baseline=none.cpu[1], compare="more"
+        ),
         Row(f"processes with {what}", "", len(some.process.children), 0, len(none.process.children), "more"),
     )
 
@@ -223,8 +225,8 @@ def under_attack(made: House, server: Server, results: Results) -> None:
         time.sleep(30)
         spent.append(process.seconds - before)
         running.join()
-    note = "in 30 s, with the calls of incus; the floor is a container at rest"
-    results.add(Row("CPU while a container rings and writes without end", "s", spent[1], floor=spent[0], note=note))
+    note = "in 30 s, with the calls of incus; the baseline is a container at rest"
+    results.add(Row("CPU while a container rings and writes without end", "s", spent[1], baseline=spent[0], note=note))
     delete(server, id)
 
 

@@ -48,7 +48,7 @@ class Run:
 
     def _with(self, server: programs.Server) -> None:
         made, results = self._made, self._results
-        lists, floor = bench_server.Listings(results), bench_server.Floor(made, server)
+        lists, baseline = bench_server.Listings(results), bench_server.Baseline(made, server)
         creates, memory = Series("create", "create to running", "s"), Series("memory", "memory of the server", "MB")
         results.series += [creates, memory]
 
@@ -56,12 +56,12 @@ class Run:
             lists.take(server, count, is_row=count in (0, 20, 100))
             memory.points.append((count, Process(server.process.pid).memory))
             if count:
-                self._do("create", lambda: self._create_point(server, floor, creates, count))
+                self._do("create", lambda: self._create_point(server, baseline, creates, count))
 
         point(0)
-        self._do("create", lambda: bench_server.one_at_a_time(made, server, floor, results))
-        self._do("ten", lambda: bench_server.ten_at_once(made, server, floor, results))
-        self._do("stop", lambda: bench_server.stop_and_resume(made, server, floor, results))
+        self._do("create", lambda: bench_server.one_at_a_time(made, server, baseline, results))
+        self._do("ten", lambda: bench_server.ten_at_once(made, server, baseline, results))
+        self._do("stop", lambda: bench_server.stop_and_resume(made, server, baseline, results))
         for count in COUNTS:
             bench_server.add_running(made, server, self._ids, count)
             point(count)
@@ -77,10 +77,12 @@ class Run:
         for id in self._ids[len(running) :]:
             made.bed.incus.run("delete", "--force", id)
 
-    def _create_point(self, server: programs.Server, floor: bench_server.Floor, series: Series, count: int) -> None:
-        ours, bare = bench_server.creates(self._made, server, floor, 2)
+    def _create_point(
+        self, server: programs.Server, baseline: bench_server.Baseline, series: Series, count: int
+    ) -> None:
+        ours, bare = bench_server.creates(self._made, server, baseline, 2)
         series.points.append((count, min(ours)))
-        series.floor.append((count, min(bare)))
+        series.baseline.append((count, min(bare)))
 
     def _do(self, name: str, work: Callable[[], object]) -> None:
         """A part of the run that may be left out, or fail, while the others go on."""

@@ -64,14 +64,14 @@ def create_row(server: Server, folder: Path, mode: str, transfer: float, note: s
     here, there = {"mode": mode}, {"mode": mode, "engine": "far"}
     for fields in (here, there):
         create_seconds(server, folder, **fields)  # the first of each is slower
-    ours, floor = in_turns(
+    ours, baseline = in_turns(
         CREATES,
         lambda: create_seconds(server, folder, **there) - transfer,
         lambda: create_seconds(server, folder, **here),
     )
     note += f"with its delete, there {spent_words(server, folder, **there)}; here {spent_words(server, folder, **here)}"
     figure = f"create on an engine, {'mounted folder' if mode == 'mount' else 'clone'}"
-    return Row(figure, "s", statistics.median(ours), TIMES, statistics.median(floor), "times", note=note)
+    return Row(figure, "s", statistics.median(ours), TIMES, statistics.median(baseline), "times", note=note)
 
 
 def transfer_seconds(made: House, far: engines_bed.Engine, size: int) -> float:
@@ -80,14 +80,14 @@ def transfer_seconds(made: House, far: engines_bed.Engine, size: int) -> float:
     made.bed.incus.launch("near-bytes", "clincus", {})
     far.incus("launch", "far:clincus", "far:far-bytes")
     data = os.urandom(size)
-    ours, floor = in_turns(
+    ours, baseline = in_turns(
         5,
         lambda: timed(lambda: made.bed.incus.run("exec", "far:far-bytes", *argv, stdin=data)),
         lambda: timed(lambda: made.bed.incus.run("exec", "near-bytes", *argv, stdin=data)),
     )
     made.bed.incus.run("delete", "--force", "near-bytes")
     far.incus("delete", "--force", "far:far-bytes")
-    return max(0.0, min(ours) - min(floor))
+    return max(0.0, min(ours) - min(baseline))
 
 
 def bundle_size(folder: Path) -> int:
@@ -134,8 +134,8 @@ def echo_rows(server: Server, folder: Path) -> Iterator[Row]:
         terminal.close()
         delete(server, id)
     for share in (0.5, 0.99):
-        ours, floor = (percentile(times, share) for times in found)
-        yield Row(f"key echo on an engine, p{share * 100:.0f}", "s", ours, MORE, floor, "more")
+        ours, baseline = (percentile(times, share) for times in found)
+        yield Row(f"key echo on an engine, p{share * 100:.0f}", "s", ours, MORE, baseline, "more")
 
 
 def engines(made: House, results: Results) -> None:

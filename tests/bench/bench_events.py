@@ -83,7 +83,7 @@ def delays(made: House, page: Page, server: programs.Server, id: str) -> tuple[l
     """Seconds from an action of Incus to the page and to `incus monitor`, change by change."""
     page.goto(server.url)
     page.evaluate(LISTEN, f"{server.socket_url}/ws/events")
-    ours, floor = [], []
+    ours, baseline = [], []
     with incus_monitor() as monitor:
         for _ in range(CHANGES):
             time.sleep(0.3)
@@ -94,24 +94,24 @@ def delays(made: House, page: Page, server: programs.Server, id: str) -> tuple[l
             at = page.wait_for_function(HEARD, arg=[id, began * 1000], polling=5).json_value()
             told = programs.wait_until(lambda since=began: monitor.told(id, since), "the monitor's line")
             ours.append(at / 1000 - began)
-            floor.append(told - began)
-    return ours, floor
+            baseline.append(told - began)
+    return ours, baseline
 
 
 def ways(made: House, server: programs.Server, id: str, results: Results, count: int) -> None:
     """The row of an event's way."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_bed.chromium(), args=browser_bed.FLAGS)
-        ours, floor = delays(made, browser.new_page(), server, id)
+        ours, baseline = delays(made, browser.new_page(), server, id)
         browser.close()
     query = statistics.median(timed(lambda: made.bed.incus.query(f"/1.0/instances/{id}")) for _ in range(9))
-    more = statistics.median(one - other for one, other in zip(ours, floor))
+    more = statistics.median(one - other for one, other in zip(ours, baseline))
     note = f"pair by pair {more * 1000:+.1f} ms, p90 {percentile(ours, 0.9) * 1000:.0f} ms; "
     note += f"one `incus query` of an instance, which each event takes: {query * 1000:.1f} ms"
     results.add(
         Row(
             f"event, {count} sessions: Incus action to browser", "s", statistics.median(ours), 0.010,
-            statistics.median(floor), "more", note=note,
+            statistics.median(baseline), "more", note=note,
         )
     )  # fmt: skip
 

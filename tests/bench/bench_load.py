@@ -71,7 +71,7 @@ class Phase:
 
 @dataclass
 class Figures:
-    """What was measured while the load was on: seconds, each with its time, of the server and of its floors."""
+    """What was measured while the load was on: seconds, each with its time, of the server and of its baselines."""
 
     phases: dict[str, Phase] = field(default_factory=dict)
     listings: list[Sample] = field(default_factory=list)
@@ -318,14 +318,14 @@ def report(results: Results, figures: Figures, got: Mapping[str, int], options: 
         return percentile(phase.of(figures.bare_echoes if bare else figures.echoes), share)
 
     def echo_row(figure: str, phase: Phase, goal: float | None = None) -> Row:
-        note = f"p50 {echo(phase, 0.5) * 1000:.1f} ms, that of the floor {echo(phase, 0.5, bare=True) * 1000:.1f} ms"
+        note = f"p50 {echo(phase, 0.5) * 1000:.1f} ms, that of the baseline {echo(phase, 0.5, bare=True) * 1000:.1f} ms"
         return Row(f"load: {figure}", "s", echo(phase, 0.99), goal, echo(phase, 0.99, bare=True), note=note)
 
     results.add(
         Row("load: GET /api/sessions, p99", "s", percentile(listings, 0.99), 0.050, percentile(bare_listings, 0.99),
             note=f"{options.terminals} terminals, {options.subscribers} subscribers, {options.rate:g} requests/s, "
             f"{options.minutes:g} minutes; p50 {percentile(listings, 0.5) * 1000:.1f} ms of {len(listings)}, that of "
-            f"the floor {percentile(bare_listings, 0.5) * 1000:.1f} ms"),
+            f"the baseline {percentile(bare_listings, 0.5) * 1000:.1f} ms"),
         echo_row("key echo of an untouched terminal, p99", loaded, 0.030),
         echo_row("the same while clients do not read, p99", silent),
         echo_row("the same before the load, p99", before),
@@ -334,8 +334,8 @@ def report(results: Results, figures: Figures, got: Mapping[str, int], options: 
     )  # fmt: skip
     notes = {"the server": f"in a second of the load {loaded.calls}; before it {before.calls}"}
     for who, share in loaded.shares.items():
-        floor, note = before.shares[who], notes.get(who, "")
-        results.add(Row(f"load: processors that {who} kept busy", "", share, None, floor, "more", note=note))
+        baseline, note = before.shares[who], notes.get(who, "")
+        results.add(Row(f"load: processors that {who} kept busy", "", share, None, baseline, "more", note=note))
 
 
 def taken(states: Mapping[str, State]) -> Iterator[Row]:

@@ -86,9 +86,9 @@ def measure(made: House, results: Results) -> None:
         wait_until(lambda: bed.shell(opened, f"busybox ping -c1 -W1 {bridge} >/dev/null && echo y || true", 0), "DHCP")
         ways = ((listed, f"-proxy 127.0.0.1:3128 -connect localhost:{port}"), (opened, f"-connect {bridge}:{port}"))
         rates = in_turns(ROUNDS, *(lambda way=way: rate(bed, *way) for way in ways))
-        ours, floor = map(statistics.median, rates)
-        results.add(Row("HTTPS through a list of names", "MB/s", ours, 0.7, floor, "times", at_least=True,
-                        note="the floor is a session with a card"))  # fmt: skip
+        ours, baseline = map(statistics.median, rates)
+        results.add(Row("HTTPS through a list of names", "MB/s", ours, 0.7, baseline, "times", at_least=True,
+                        note="the baseline is a session with a card"))  # fmt: skip
         request = f"CONNECT localhost:{port} HTTP/1.1\r\n\r\n".encode().hex()
         first = [
             statistics.median(map(float, bed.incus.exec(id, ["perl", "-e", FIRST_BYTE, *words]).stdout.split()))

@@ -2,7 +2,7 @@
 
     python tests/bench/bench_review.py [NEW]
 
-As root it starts an Incus of its own, as the tests do. The floor of a checkpoint is git's own work in the container.
+As root it starts an Incus of its own, as the tests do. The baseline of a checkpoint is git's own work in the container.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def measure(made: House, results: Results) -> None:
         path = f"/api/sessions/{session}"
         wait_until(lambda: server.get(f"{path}/checkpoints").json, "the first checkpoint", timeout=300)
         first = time.perf_counter() - began
-        floor = timed(lambda: made.bed.shell(session, f"{GIT} add -A"))
-        note = "from the request to create; floor: git add of all in the container, a command there takes "
+        baseline = timed(lambda: made.bed.shell(session, f"{GIT} add -A"))
+        note = "from the request to create; baseline: git add of all in the container, a command there takes "
         note += f"{timed(lambda: made.bed.shell(session, 'true')):.2f} s"
-        results.add(Row(f"first checkpoint of {FILES} files", "s", first, 3, floor, note=note))
+        results.add(Row(f"first checkpoint of {FILES} files", "s", first, 3, baseline, note=note))
         later = []
         for number in range(REPEATS):
             (large / "d0" / "0.txt").write_text(f"{number}\n")

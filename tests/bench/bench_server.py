@@ -66,11 +66,11 @@ def starts(results: Results) -> None:
     with tempfile.TemporaryDirectory() as home:
         first = first_answer(program, home)  # unpacks and compiles there
         answers = [first_answer(program, home) for _ in range(STARTS)]
-    floor = statistics.median(bare)
+    baseline = statistics.median(bare)
     note = f"without a first look at Incus; the very first start of a new archive took {first * 1000:.0f} ms"
     results.add(
-        Row("`version`", "s", statistics.median(version), 0.010, floor, "more"),
-        Row("start to first answer", "s", statistics.median(answers), 0.12, floor, note=note),
+        Row("`version`", "s", statistics.median(version), 0.010, baseline, "more"),
+        Row("start to first answer", "s", statistics.median(answers), 0.12, baseline, note=note),
     )
 
 
@@ -180,19 +180,19 @@ class Listings:
     def take(self, server: programs.Server, count: int, *, is_row: bool = False) -> None:
         """Measure, when nothing changes any more."""
         settle(server)
-        ours, floor, size = listing(server)
+        ours, baseline, size = listing(server)
         self._series.points.append((count, ours))
-        self._series.floor.append((count, floor))
+        self._series.baseline.append((count, baseline))
         if is_row:
             note = f"{size:,} bytes"
-            row = Row(f"GET /api/sessions p50, {count} sessions", "s", ours, 1.5, floor, "times", note=note)
+            row = Row(f"GET /api/sessions p50, {count} sessions", "s", ours, 1.5, baseline, "times", note=note)
             self._results.add(row)
 
 
 # -- The life of a session
 
 
-class Floor:
+class Baseline:
     """Bare containers with the description that a session's was launched with."""
 
     def __init__(self, made: House, server: programs.Server) -> None:
@@ -222,7 +222,7 @@ class Floor:
     def words(self, *commands: str) -> str:
         """What its last commands took, five of each at most."""
         taken = {command: statistics.median(self._parts[command][-5:]) * 1000 for command in commands}
-        return "in the floor " + ", ".join(f"{command} takes {amount:.0f} ms" for command, amount in taken.items())
+        return "in the baseline " + ", ".join(f"{command} takes {amount:.0f} ms" for command, amount in taken.items())
 
     def launch(self, name: str, which: int = 0) -> None:
         """One bare `incus launch` and one `incus exec`."""
@@ -239,9 +239,9 @@ class Floor:
 
 
 def creates(
-    made: House, server: programs.Server, floor: Floor, rounds: int = CREATES
+    made: House, server: programs.Server, baseline: Baseline, rounds: int = CREATES
 ) -> tuple[list[float], list[float]]:
-    """Seconds of creates one at a time, and of their floor."""
+    """Seconds of creates one at a time, and of their baseline."""
 
     def ours() -> float:
         began = time.perf_counter()
@@ -252,8 +252,8 @@ def creates(
 
     def bare() -> float:
         name = f"bare-{next(NUMBERS)}"
-        taken = timed(lambda: floor.launch(name))
-        floor.delete(name)
+        taken = timed(lambda: baseline.launch(name))
+        baseline.delete(name)
         return taken
 
     found = in_turns(rounds, ours, bare)
@@ -281,7 +281,7 @@ def at_once(count: int, work: Callable[[int], object]) -> float:
     return time.perf_counter() - began
 
 
-def ten_at_once(made: House, server: programs.Server, floor: Floor, results: Results) -> None:
+def ten_at_once(made: House, server: programs.Server, baseline: Baseline, results: Results) -> None:
     """Ten creates that begin together, beside ten bare ones."""
 
     def ours() -> float:
@@ -292,13 +292,13 @@ def ten_at_once(made: House, server: programs.Server, floor: Floor, results: Res
 
     def bare() -> float:
         names = [f"bare-{next(NUMBERS)}" for _ in range(AT_ONCE)]
-        taken = at_once(AT_ONCE, lambda number: floor.launch(names[number], number))
-        at_once(AT_ONCE, lambda number: floor.delete(names[number]))
+        taken = at_once(AT_ONCE, lambda number: baseline.launch(names[number], number))
+        at_once(AT_ONCE, lambda number: baseline.delete(names[number]))
         return taken
 
     spent = Spent(server)
     one, other = in_turns(2, ours, bare)
-    note = f"the floor is ten bare ones at once; with its delete each took {spent.words(2 * AT_ONCE)}"
+    note = f"the baseline is ten bare ones at once; with its delete each took {spent.words(2 * AT_ONCE)}"
     results.add(
         Row(
             "create to running, ten at once", "s", statistics.median(one), 1.25, statistics.median(other), "times",
@@ -307,11 +307,11 @@ def ten_at_once(made: House, server: programs.Server, floor: Floor, results: Res
     )  # fmt: skip
 
 
-def stop_and_resume(made: House, server: programs.Server, floor: Floor, results: Results) -> None:
+def stop_and_resume(made: House, server: programs.Server, baseline: Baseline, results: Results) -> None:
     """Stop and save, and resume, beside `incus stop`, and `incus start` with one command."""
     id = server.create(made.workspace(902), persistent=True)["id"]
     bare = f"bare-{next(NUMBERS)}"
-    floor.launch(bare)
+    baseline.launch(bare)
     time.sleep(2)
 
     def resume() -> None:
@@ -319,19 +319,19 @@ def stop_and_resume(made: House, server: programs.Server, floor: Floor, results:
         assert answer.status == 200, answer.body
 
     def start() -> None:
-        floor.incus("start", bare)
-        floor.first_command(bare)
+        baseline.incus("start", bare)
+        baseline.first_command(bare)
 
     spent = Spent(server)
     stops, bare_stops, resumes, bare_starts = in_turns(
         STOPS,
         lambda: timed(lambda: server.delete(f"/api/sessions/{id}", timeout=120)),
-        lambda: timed(lambda: floor.incus("stop", bare)),
+        lambda: timed(lambda: baseline.incus("stop", bare)),
         lambda: timed(resume),
         lambda: timed(start),
     )
-    note = f"a stop with its resume took {spent.words(STOPS)}; " + floor.words("stop", "start", "exec")
-    floor.delete(bare)
+    note = f"a stop with its resume took {spent.words(STOPS)}; " + baseline.words("stop", "start", "exec")
+    baseline.delete(bare)
     delete(server, id)
     for figure, one, other in (("stop and save", stops, bare_stops), ("resume", resumes, bare_starts)):
         results.add(Row(figure, "s", statistics.median(one), 1.15, statistics.median(other), "times", note=note))
@@ -419,8 +419,8 @@ def idle(made: House, results: Results, minutes: float) -> None:
     """What a server that finds the running sessions takes in its first ten minutes at rest.
 
     The first of two times has the first save of each session, which comes once, so only the second one stands for all
-    that is left of the ten minutes. The floor, in the same minutes, is a bare Python that only polls the config: waking
-    up on a machine with cold caches takes several times what it takes on a busy one.
+    that is left of the ten minutes. The baseline, in the same minutes, is a bare Python that only polls the config:
+    waking up on a machine with cold caches takes several times what it takes on a busy one.
     """
     with made.server() as server, bare_polling(str(made.folder)) as bare:
         process = Process(server.process.pid)
@@ -430,7 +430,7 @@ def idle(made: House, results: Results, minutes: float) -> None:
         whole = first.with_more(later, 10 / minutes - 1)
         what = f"idle, {count} sessions"
         note = f"the first {minutes:g} minutes took {first_words}; the next ones, which stand for all that follow, "
-        note += f"{later_words}; the floor is a bare Python that only looks at the config files once a second"
+        note += f"{later_words}; the baseline is a bare Python that only looks at the config files once a second"
         results.add(
             Row(f"{what}: CPU of the server in 10 minutes", "s", whole.own, 0.3, whole.bare, note=note),
             Row(f"{what}: CPU of its `incus` commands in 10 minutes", "s", whole.others),
@@ -448,23 +448,23 @@ def measure(made: House, results: Results, *, minutes: float = 2) -> None:
     with made.server() as server:
         server.get("/api/sessions")
         lists.take(server, 0, is_row=True)
-        floor = Floor(made, server)
-        one_at_a_time(made, server, floor, results)
-        ten_at_once(made, server, floor, results)
-        stop_and_resume(made, server, floor, results)
+        baseline = Baseline(made, server)
+        one_at_a_time(made, server, baseline, results)
+        ten_at_once(made, server, baseline, results)
+        stop_and_resume(made, server, baseline, results)
         ids: list[str] = []
         add_running(made, server, ids, RUNNING)
         lists.take(server, RUNNING, is_row=True)
     idle(made, results, minutes)
 
 
-def one_at_a_time(made: House, server: programs.Server, floor: Floor, results: Results) -> None:
+def one_at_a_time(made: House, server: programs.Server, baseline: Baseline, results: Results) -> None:
     """The row of single creates."""
-    creates(made, server, floor, 1)  # the first of a bed is slower
+    creates(made, server, baseline, 1)  # the first of a bed is slower
     spent = Spent(server)
-    ours, bare = creates(made, server, floor)
+    ours, bare = creates(made, server, baseline)
     note = f"ratio of pairs, median: {median_ratio(ours, bare):.2f}; each with its delete took {spent.words(len(ours))}"
-    note += "; " + floor.words("launch", "exec")
+    note += "; " + baseline.words("launch", "exec")
     results.add(
         Row("create to running", "s", statistics.median(ours), 1.10, statistics.median(bare), "times", note=note)
     )

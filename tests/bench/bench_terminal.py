@@ -215,7 +215,7 @@ def keys(name: str, echo: list[str], flood: list[str], results: Results, count: 
         with flooding(lambda: BareTerminal(flood)):
             times["beside a flood"][1] += echo_times(bare(), count)
     server.close()
-    for place, (served, floor) in times.items():
+    for place, (served, baseline) in times.items():
         ran, waited = (statistics.median(getattr(one, what) for one in threads[place]) for what in ("ran", "waited"))
         note = f"for each key the server's thread ran for {ran / count * 1e6:.0f} µs"
         note += f" and waited for a core for {waited / count * 1e6:.0f} µs"
@@ -223,7 +223,7 @@ def keys(name: str, echo: list[str], flood: list[str], results: Results, count: 
             results.add(
                 Row(
                     f"key echo {place}, {name}, p{share * 100:.0f}", "s", percentile(served, share), goal,
-                    percentile(floor, share), "more", note=note if share == 0.5 else "",
+                    percentile(baseline, share), "more", note=note if share == 0.5 else "",
                 )
             )  # fmt: skip
 
@@ -361,11 +361,11 @@ def whole_cost(server: programs.Server, id: str, attach: list[str], results: Res
     bare = [BareTerminal(attach) for _ in range(TOGETHER)]
     for terminal in bare:
         terminal.read()
-    floor = clients_memory(os.getpid())
+    baseline = clients_memory(os.getpid())
     for terminal in bare:
         terminal.close()
     note = f"of {TOGETHER} at a time (PSS)"
-    results.add(Row("a terminal's memory with its `incus exec`", "MB", ours, 1.03, floor, "times", note=note))
+    results.add(Row("a terminal's memory with its `incus exec`", "MB", ours, 1.03, baseline, "times", note=note))
 
 
 def close_all(server: programs.Server, terminals: list[ServedTerminal]) -> None:

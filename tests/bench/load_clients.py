@@ -208,10 +208,10 @@ def ask(
 
     Gives the seconds of each list and of each answer of the bare server, and how the answers were.
     """
-    listings, floors, count = list[Sample](), list[Sample](), Counter[str]()
+    listings, baselines, count = list[Sample](), list[Sample](), Counter[str]()
 
     def send(offset: float) -> None:
-        client, floor, paths = Client(*ours), Client(*bare), itertools.cycle(others)
+        client, baseline, paths = Client(*ours), Client(*bare), itertools.cycle(others)
         for number, _ in zip(itertools.count(), ticks(work.over, rate / 2, offset)):
             path = "/api/sessions" if number % 5 else next(paths)
             try:
@@ -220,8 +220,8 @@ def ask(
                 if number % 5:
                     listings.append((time.monotonic() - seconds, seconds))
                 else:
-                    seconds, _ = floor.get("/")
-                    floors.append((time.monotonic() - seconds, seconds))
+                    seconds, _ = baseline.get("/")
+                    baselines.append((time.monotonic() - seconds, seconds))
             except OSError as error:
                 count[f"requests lost: {error!r}"] += 1
                 with contextlib.suppress(OSError):
@@ -232,7 +232,7 @@ def ask(
         thread.start()
     for thread in threads:
         thread.join()
-    return listings, floors, dict(count)
+    return listings, baselines, dict(count)
 
 
 def ticks(over: Event, rate: float, offset: float) -> Iterator[None]:

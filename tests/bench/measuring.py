@@ -26,17 +26,17 @@ MEGABYTE = 1e6
 
 @dataclass(frozen=True)
 class Row:
-    """One figure beside its floor of the same run, and its goal.
+    """One figure beside its baseline of the same run, and its goal.
 
-    `compare` says what the goal is for: "times" the floor, "more" than the floor, the figure "alone"; with `at_least`
-    it is a lower bound.
+    `compare` says what the goal is for: "times" the baseline, "more" than the baseline, the figure "alone"; with
+    `at_least` it is a lower bound.
     """
 
     figure: str
     unit: str
     value: float
     goal: float | None = None
-    floor: float | None = None
+    baseline: float | None = None
     compare: str = "alone"
     at_least: bool = False
     note: str = ""  # how the figure came about, or what was seen beside it
@@ -44,9 +44,9 @@ class Row:
     @property
     def compared(self) -> float:
         """What is held against the goal."""
-        if self.floor is None or self.compare == "alone":
+        if self.baseline is None or self.compare == "alone":
             return self.value
-        return self.value / self.floor if self.compare == "times" else self.value - self.floor
+        return self.value / self.baseline if self.compare == "times" else self.value - self.baseline
 
     @property
     def is_met(self) -> bool | None:
@@ -56,24 +56,24 @@ class Row:
         return self.compared >= self.goal if self.at_least else self.compared <= self.goal
 
     def cells(self) -> list[str]:
-        """Figure, value, floor, ratio and goal, in words."""
-        floor = "" if self.floor is None else amount(self.floor, self.unit)
+        """Figure, value, baseline, ratio and goal, in words."""
+        baseline = "" if self.baseline is None else amount(self.baseline, self.unit)
         goal = ""
         if self.goal is not None:
             bound = f"{self.goal:g} times" if self.compare == "times" else amount(self.goal, self.unit)
             more = " more" if self.compare == "more" else ""
             goal = f"{'at least' if self.at_least else 'at most'} {bound}{more}"
         ratio = ""
-        if self.floor is not None:
-            more = ("+" if self.value >= self.floor else "") + amount(self.value - self.floor, self.unit)
-            ratio = more if self.compare == "more" else f"{self.value / self.floor:.2f}" if self.floor else ""
+        if self.baseline is not None:
+            more = ("+" if self.value >= self.baseline else "") + amount(self.value - self.baseline, self.unit)
+            ratio = more if self.compare == "more" else f"{self.value / self.baseline:.2f}" if self.baseline else ""
         met = {True: "met", False: "missed", None: ""}[self.is_met]
-        return [self.figure, amount(self.value, self.unit), floor, ratio, goal, met]
+        return [self.figure, amount(self.value, self.unit), baseline, ratio, goal, met]
 
 
 @dataclass
 class Series:
-    """How a figure grows: points of a number of sessions (or terminals) and the figure then, and the same of its floor.
+    """How a figure grows: points of a number of sessions (or terminals) and the figure then, with its baseline's.
 
     `name` is that of the picture's file as well.
     """
@@ -83,7 +83,7 @@ class Series:
     unit: str
     across: str = "sessions"
     points: list[tuple[float, float]] = field(default_factory=list)
-    floor: list[tuple[float, float]] = field(default_factory=list)
+    baseline: list[tuple[float, float]] = field(default_factory=list)
 
 
 class Results:
@@ -157,9 +157,9 @@ def in_turns(rounds: int, *works: Callable[[], float]) -> list[list[float]]:
     return found
 
 
-def median_ratio(ours: Sequence[float], floors: Sequence[float]) -> float:
+def median_ratio(ours: Sequence[float], baselines: Sequence[float]) -> float:
     """The median of pairs that were measured one after the other."""
-    return statistics.median(one / floor for one, floor in zip(ours, floors))
+    return statistics.median(one / baseline for one, baseline in zip(ours, baselines))
 
 
 # -- A process

@@ -25,7 +25,7 @@ from tests.programs import ROOT
 
 PAGE = ROOT / "docs" / "performance.md"
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 320, 78, 44, 40, 20
-OURS, FLOOR, INK, GRID = "#0a7d5a", "#8a8f98", "#30343b", "#e4e6ea"
+OURS, BASELINE, INK, GRID = "#0a7d5a", "#8a8f98", "#30343b", "#e4e6ea"
 
 
 # -- A plot
@@ -40,8 +40,8 @@ def ticks(highest: float, count: int = 5) -> list[float]:
 
 
 def plot(series: Series) -> str:
-    """An SVG of how a figure grows; its floor of the same run is dashed."""
-    every = [*series.points, *series.floor]
+    """An SVG of how a figure grows; its baseline of the same run is dashed."""
+    every = [*series.points, *series.baseline]
     across, up = ticks(max(x for x, _ in every)), ticks(max(y for _, y in every))
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -73,9 +73,9 @@ def plot(series: Series) -> str:
         x, _ = place(value, 0)
         parts.append(text(x, HEIGHT - BOTTOM + 18, f"{value:g}", 'text-anchor="middle"'))
     parts.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, series.across, 'text-anchor="middle"'))
-    if series.floor:
-        parts += line(series.floor, FLOOR, ' stroke-dasharray="5 4"')
-        parts.append(text(WIDTH - RIGHT, 22, "dashed: the floor", f'text-anchor="end" fill="{FLOOR}"'))
+    if series.baseline:
+        parts += line(series.baseline, BASELINE, ' stroke-dasharray="5 4"')
+        parts.append(text(WIDTH - RIGHT, 22, "dashed: the baseline", f'text-anchor="end" fill="{BASELINE}"'))
     parts += line(series.points, OURS)
     return "\n".join([*parts, "</svg>", ""])
 
@@ -85,7 +85,7 @@ def plot(series: Series) -> str:
 
 def table(rows: Iterable[Row]) -> str:
     """The rows as a table of Markdown."""
-    lines = ["| figure | measured | floor | ratio | goal | |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = ["| figure | measured | baseline | ratio | goal | |", "| --- | --- | --- | --- | --- | --- |"]
     lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
     notes = [wrapped(f"- {row.figure}: {row.note}.", "  ") for row in rows if row.note]
     return "\n".join([*lines, *(["", *notes] if notes else [])])

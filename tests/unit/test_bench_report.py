@@ -54,13 +54,13 @@ def test_the_scale_of_a_plot_ends_above_the_highest_point(highest):
 
 
 def test_a_plot_shows_each_point_of_the_figure_and_of_its_floor():
-    series = Series("list", "a <title>", "s", points=[(100, 0.002), (1, 0.001)], floor=[(1, 0.0005), (100, 0.0005)])
+    series = Series("list", "a <title>", "s", points=[(100, 0.002), (1, 0.001)], baseline=[(1, 0.0005), (100, 0.0005)])
     picture = ET.fromstring(report.plot(series))
     places = [(float(dot.get("cx", "")), float(dot.get("cy", ""))) for dot in picture.iter(f"{SVG}circle")]
-    floor, ours = places[:2], places[2:]
+    baseline, ours = places[:2], places[2:]
     assert ours[0][0] < ours[1][0], "from few to many"
-    assert ours[1][1] < ours[0][1] < floor[0][1], "more is higher"
-    assert floor[0][1] == floor[1][1]
+    assert ours[1][1] < ours[0][1] < baseline[0][1], "more is higher"
+    assert baseline[0][1] == baseline[1][1]
     assert "a <title>" in [text.text for text in picture.iter(f"{SVG}text")]
 
 
