@@ -23,7 +23,8 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 from websockets.sync.client import connect
 
 from tests import incus_bed
-from tests.bench.measuring import House, Process, Results, Row, delete, main, percentile
+from tests.bench.figures import Results, Row
+from tests.bench.measuring import House, Process, delete, main, percentile
 from tests.programs import Server, wait_until
 
 CHANGES = int(sys.argv[1]) if len(sys.argv) > 1 else 60
@@ -150,7 +151,7 @@ def rest_of(found: list[Idle]) -> None:
     for _ in range(max(1, round(MINUTES * 12))):
         time.sleep(5)
         for one in found:
-            one.memory.append(one.process.own_memory)
+            one.memory.append(one.process.memory)
     for one, then in zip(found, before):
         one.cpu.append(one.process.seconds - then)
 

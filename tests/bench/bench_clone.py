@@ -15,7 +15,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-from tests.bench.measuring import House, Results, Row, delete, in_turns, main
+from tests.bench.figures import Results, Row
+from tests.bench.measuring import House, delete, in_turns, main
 from tests.programs import Server, git
 
 GIVEN = [int(word) for word in sys.argv[1:] if word.isdigit()]

@@ -1,6 +1,6 @@
 """Measure sessions on an engine beside those on this host, in turns: create, clone, and a key's echo. Asserts nothing.
 
-    python tests/bench/bench_engines.py [--write dist/engines.json]
+    python tests/bench/bench_engines.py
 
 As root it starts two Incus daemons of its own, as the tests do: this host's, and one that is reached over HTTPS on a
 loopback address. Both have the same kind of storage, and no session has a network, since that daemon has none.
@@ -8,10 +8,8 @@ loopback address. Both have the same kind of storage, and no session has a netwo
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
-import statistics
 import sys
 import time
 from collections.abc import Iterator
@@ -22,10 +20,11 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 from tests import engines_bed
 from tests.bench.bench_clone import make_repository
 from tests.bench.bench_terminal import ServedTerminal
-from tests.bench.measuring import House, Results, Row, Spent, delete, house, in_turns, percentile, timed
+from tests.bench.figures import Results, Row
+from tests.bench.measuring import House, Spent, delete, in_turns, main, percentile, timed
 from tests.programs import Server, git
 
-CREATES, KEYS, ROUNDS = 6, 200, 4
+CREATES, KEYS, ROUNDS = 6, 200, 5
 FILES = 200
 TIMES, MORE = 1.3, 0.002  # the goals
 
@@ -71,7 +70,7 @@ def create_row(server: Server, folder: Path, mode: str, transfer: float, note: s
     )
     note += f"with its delete, there {spent_words(server, folder, **there)}; here {spent_words(server, folder, **here)}"
     figure = f"create on an engine, {'mounted folder' if mode == 'mount' else 'clone'}"
-    return Row(figure, "s", statistics.median(ours), TIMES, statistics.median(baseline), "times", note=note)
+    return Row.of(figure, "s", ours, TIMES, baselines=baseline, compare="times", note=note)
 
 
 def transfer_seconds(made: House, far: engines_bed.Engine, size: int) -> float:
@@ -126,16 +125,17 @@ def echo_rows(server: Server, folder: Path) -> Iterator[Row]:
     """The rows of a key's echo in a session there beside one in a session here."""
     ids = [server.create(folder, network="none", mode="mount", **fields)["id"] for fields in ({"engine": "far"}, {})]
     terminals = [echo_terminal(server, id) for id in ids]
-    found: list[list[float]] = [[], []]
+    found: list[list[list[float]]] = [[], []]
     for _ in range(ROUNDS):
-        for times, terminal in zip(found, terminals):
-            times.extend(echoes(terminal))
+        for rounds, terminal in zip(found, terminals):
+            rounds.append(echoes(terminal))
     for terminal, id in zip(terminals, ids):
         terminal.close()
         delete(server, id)
     for share in (0.5, 0.99):
-        ours, baseline = (percentile(times, share) for times in found)
-        yield Row(f"key echo on an engine, p{share * 100:.0f}", "s", ours, MORE, baseline, "more")
+        ours, baseline = ([percentile(times, share) for times in rounds] for rounds in found)
+        figure = f"key echo on an engine, p{share * 100:.0f}"
+        yield Row.of(figure, "s", ours, MORE, baselines=baseline, compare="more")
 
 
 def engines(made: House, results: Results) -> None:
@@ -150,16 +150,5 @@ def engines(made: House, results: Results) -> None:
         results.add(*echo_rows(server, folder))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--write", type=Path, help="where the result goes, as JSON")
-    options, results = parser.parse_args(), Results()
-    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
-    with house() as made:
-        engines(made, results)
-    if options.write:
-        results.write(options.write)
-
-
 if __name__ == "__main__":
-    main()
+    main(engines)

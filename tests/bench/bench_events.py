@@ -29,9 +29,11 @@ from playwright.sync_api import Page, sync_playwright
 
 import clincus
 from tests import programs
-from tests.bench.measuring import House, Results, Row, main, percentile, timed
+from tests.bench.figures import Results, Row
+from tests.bench.measuring import House, main, percentile, timed
 
 CHANGES = 25
+SESSIONS = 20
 NUMBERS = itertools.count()
 # All events that a page hears, with the time of their arrival in milliseconds.
 LISTEN = """address => new Promise(resolve => {
@@ -98,8 +100,10 @@ def delays(made: House, page: Page, server: programs.Server, id: str) -> tuple[l
     return ours, baseline
 
 
-def ways(made: House, server: programs.Server, id: str, results: Results, count: int) -> None:
+def ways(made: House, server: programs.Server, results: Results) -> None:
     """The row of an event's way."""
+    ids = [session["id"] for session in server.get("/api/sessions").json]
+    id, count = ids[0], len(ids)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_bed.chromium(), args=browser_bed.FLAGS)
         ours, baseline = delays(made, browser.new_page(), server, id)
@@ -109,18 +113,19 @@ def ways(made: House, server: programs.Server, id: str, results: Results, count:
     note = f"pair by pair {more * 1000:+.1f} ms, p90 {percentile(ours, 0.9) * 1000:.0f} ms; "
     note += f"one `incus query` of an instance, which each event takes: {query * 1000:.1f} ms"
     results.add(
-        Row(
-            f"event, {count} sessions: Incus action to browser", "s", statistics.median(ours), 0.010,
-            statistics.median(baseline), "more", note=note,
+        Row.of(
+            f"event, {count} sessions: Incus action to browser", "s", ours, 0.010, baselines=baseline, compare="more",
+            note=note,
         )
     )  # fmt: skip
 
 
-def measure(made: House, results: Results) -> None:
-    """It alone."""
+def events(made: House, results: Results, count: int = SESSIONS) -> None:
+    """It alone, with so many sessions."""
+    made.sessions(count)
     with made.server() as server:
-        ways(made, server, server.create(made.workspace())["id"], results, 1)
+        ways(made, server, results)
 
 
 if __name__ == "__main__":
-    main(measure)
+    main(events)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
 import os
 import re
 import socket
@@ -33,8 +32,9 @@ from tests import programs
 from tests.bench import spending
 from tests.bench.bench_server import constant_server
 from tests.bench.bench_terminal import attach_of
+from tests.bench.figures import Results, Row
 from tests.bench.load_clients import Sample, Work, ask, hold, type_keys, upgrade
-from tests.bench.measuring import House, Process, Results, Row, Spent, delete, house, percentile
+from tests.bench.measuring import House, Process, Spent, delete, house, percentile
 
 State = tuple[float, int, int, int]  # memory in MB, threads, descriptors, children
 PROMPT_PAUSE, STOP_PAUSE = 5.0, 30.0
@@ -362,14 +362,13 @@ def options_of(words: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    options, results = options_of(), Results()
+    options = options_of()
+    results = Results(options.write)
     print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    with house() as made:
+    with house() as made, results.part("load"):
         measure(made, results, options)
     print(f"load of the machine: {os.getloadavg()[0]:.1f}")
-    if options.write:
-        results.write(options.write)
-        print(json.dumps(results.about))
+    sys.exit(1 if results.run().failed else 0)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ sys.path[:0] = [
 
 from network_box import certificate
 
-from tests.bench.measuring import House, Process, Results, Row, in_turns, main, timed
+from tests.bench.figures import Results, Row
+from tests.bench.measuring import House, Process, in_turns, main, timed
 from tests.incus_bed import Bed
 from tests.programs import wait_until
 from tests.unit.test_network_policy import hello
@@ -101,12 +102,12 @@ def measure(made: House, results: Results) -> None:
         for mode in ("none", "open", "allow-list", "none", "allow-list"):
             seconds = timed(lambda mode=mode: server.request("PATCH", f"/api/sessions/{listed}", {"network": mode}))
             results.add(Row(f"change to {mode}", "s", seconds, note="until it is answered, programs told included"))
-        results.add(Row("memory of a list of names, for each session", "MB", passer(listed).own_memory))
+        results.add(Row("memory of a list of names, for each session", "MB", passer(listed).memory))
         before = Process(server.process.pid).memory
         script = f"ulimit -n {CONNECTIONS + 100}; perl -e '{MANY}' {CONNECTIONS}"
         held = bed.shell(listed, script, 0).strip()
         after = Process(server.process.pid).memory
-        note = f"in Incus's part {passer(listed).own_memory:.1f} MB then; {held} were taken, 256 passed on at most"
+        note = f"in Incus's part {passer(listed).memory:.1f} MB then; {held} were taken, 256 passed on at most"
         results.add(Row(f"memory of the server for {CONNECTIONS} connections", "MB", after, None, before, note=note))
 
 

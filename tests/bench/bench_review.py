@@ -15,7 +15,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-from tests.bench.measuring import House, Results, Row, main, timed
+from tests.bench.figures import Results, Row
+from tests.bench.measuring import House, main, timed
 from tests.programs import wait_until
 
 FILES, CHANGED = 20_000, 5_000

@@ -1,6 +1,6 @@
 """Measure the server: its start, listings, create, stop and resume, and what it takes at rest. Asserts nothing.
 
-    python tests/bench/bench_server.py [--quick]
+    python tests/bench/bench_server.py
 
 As root it starts an Incus of its own, as the tests do. CLINCUS_TEST_PROGRAM=dist/clincus.pyz measures the archive.
 """
@@ -17,9 +17,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
@@ -28,14 +27,13 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 import clincus
 from tests import programs
+from tests.bench.figures import LEAST_RUNS, Results, Row
 from tests.bench.measuring import (
     Client,
     House,
     Process,
-    Results,
-    Row,
-    Series,
     Spent,
+    at_once,
     delete,
     in_turns,
     main,
@@ -43,11 +41,12 @@ from tests.bench.measuring import (
     timed,
 )
 
-TURNS, REQUESTS = 6, 300  # listings: connections one after the other, requests on each
-STARTS, CREATES, STOPS = 7, 5, 4
+TURNS, REQUESTS = 7, 300  # listings: connections one after the other, requests on each
+STARTS, CREATES, STOPS, TENS = 7, 7, 5, 5
 AT_ONCE = 10
-SETTLED = 150  # seconds after which a server that has started looks at nothing but what changes
-RUNNING, STOPPED = 20, 80  # sessions when there are a hundred
+SETTLED, SAVES = 150, 2  # seconds after which a server looks at nothing but what changes, and minutes of saves
+RUNNING = 20  # sessions of a server at rest
+COUNTS = (0, 20, 50, 100)  # sessions that run, while the list is measured
 NUMBERS = itertools.count(1)
 
 
@@ -55,7 +54,7 @@ NUMBERS = itertools.count(1)
 
 
 def starts(results: Results) -> None:
-    """The program's start, to the version and to the first answer, beside Python's own."""
+    """The program's start, to the version and to the first answer, beside Python's own; and the archive's size."""
     python, program = [sys.executable, "-I"], programs.program()
 
     def run(*argv: str) -> Callable[[], float]:
@@ -66,12 +65,13 @@ def starts(results: Results) -> None:
     with tempfile.TemporaryDirectory() as home:
         first = first_answer(program, home)  # unpacks and compiles there
         answers = [first_answer(program, home) for _ in range(STARTS)]
-    baseline = statistics.median(bare)
     note = f"without a first look at Incus; the very first start of a new archive took {first * 1000:.0f} ms"
     results.add(
-        Row("`version`", "s", statistics.median(version), 0.010, baseline, "more"),
-        Row("start to first answer", "s", statistics.median(answers), 0.12, baseline, note=note),
+        Row.of("`version`", "s", version, 0.010, baselines=bare, compare="more"),
+        Row.of("start to first answer", "s", answers, 0.12, baselines=bare, note=note),
     )
+    if program[-1].endswith(".pyz"):
+        results.add(Row("archive", "MB", Path(program[-1]).stat().st_size / 1e6, 1.2))
 
 
 def first_answer(program: list[str], home: str) -> float:
@@ -136,8 +136,8 @@ def constant_server(body: bytes) -> Iterator[tuple[str, int]]:
         os.waitpid(child, 0)
 
 
-def listing(server: programs.Server) -> tuple[float, float, int]:
-    """Seconds of GET /api/sessions (median), of the bare server's answer of the same size, and that size.
+def listing(server: programs.Server) -> tuple[list[float], list[float], int]:
+    """Seconds of GET /api/sessions, of the bare server's answer of the same size, and that size.
 
     Each turn has a connection of its own, and so a thread in the server: from some 30 KB on an answer takes twice as
     long on one connection as on the next, with either server.
@@ -146,7 +146,7 @@ def listing(server: programs.Server) -> tuple[float, float, int]:
     body = server.get("/api/sessions").body
     with constant_server(body) as address:
         turns = in_turns(TURNS, *(lambda at=at: one_connection(at) for at in (ours, address)))
-    return min(turns[0]), min(turns[1]), len(body)
+    return turns[0], turns[1], len(body)
 
 
 def one_connection(address: tuple[str, int]) -> float:
@@ -169,24 +169,33 @@ def settle(server: programs.Server) -> None:
         time.sleep(3)
 
 
-class Listings:
-    """The row and the points of GET /api/sessions, measured when there are so many sessions."""
+def many(made: House, results: Results, counts: Sequence[int] = COUNTS) -> None:
+    """What a fresh server takes that finds more and more running sessions: the list, memory, and an event's way.
 
-    def __init__(self, results: Results) -> None:
-        self._results = results
-        self._series = Series("list", "GET /api/sessions, p50", "s")
-        results.series.append(self._series)
+    The sessions are counted in the list that was measured.
+    """
+    for wanted in counts:
+        made.sessions(wanted)
+        with made.server() as server:
+            settle(server)
+            count = len(server.get("/api/sessions").json)
+            ours, bare, size = listing(server)
+            row = Row.of(
+                f"GET /api/sessions p50, {count} sessions", "s", ours, 1.5, baselines=bare, compare="times",
+                note=f"{size:,} bytes",
+            )  # fmt: skip
+            process = Process(server.process.pid)
+            found = several(process)
+            results.add(row, Row.of(f"memory of the server, {count} sessions", "MB", found))
 
-    def take(self, server: programs.Server, count: int, *, is_row: bool = False) -> None:
-        """Measure, when nothing changes any more."""
-        settle(server)
-        ours, baseline, size = listing(server)
-        self._series.points.append((count, ours))
-        self._series.baseline.append((count, baseline))
-        if is_row:
-            note = f"{size:,} bytes"
-            row = Row(f"GET /api/sessions p50, {count} sessions", "s", ours, 1.5, baseline, "times", note=note)
-            self._results.add(row)
+
+def several(process: Process) -> list[float]:
+    """Its memory, looked at a few times, a second apart."""
+    found = []
+    for _ in range(LEAST_RUNS):
+        found.append(process.memory)
+        time.sleep(1)
+    return found
 
 
 # -- The life of a session
@@ -260,25 +269,14 @@ def creates(
     return found[0], found[1]
 
 
-def at_once(count: int, work: Callable[[int], object]) -> float:
-    """Seconds until all of some works that begin together are done."""
-    failures: list[BaseException] = []
-
-    def run(number: int) -> None:
-        try:
-            work(number)
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
-    began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
-    return time.perf_counter() - began
+def one_at_a_time(made: House, server: programs.Server, baseline: Baseline, results: Results) -> None:
+    """The row of single creates."""
+    creates(made, server, baseline, 1)  # the first of a bed is slower
+    spent = Spent(server)
+    ours, bare = creates(made, server, baseline)
+    note = f"ratio of pairs, median: {median_ratio(ours, bare):.2f}; each with its delete took {spent.words(len(ours))}"
+    note += "; " + baseline.words("launch", "exec")
+    results.add(Row.of("create to running", "s", ours, 1.10, baselines=bare, compare="times", note=note))
 
 
 def ten_at_once(made: House, server: programs.Server, baseline: Baseline, results: Results) -> None:
@@ -297,14 +295,9 @@ def ten_at_once(made: House, server: programs.Server, baseline: Baseline, result
         return taken
 
     spent = Spent(server)
-    one, other = in_turns(2, ours, bare)
-    note = f"the baseline is ten bare ones at once; with its delete each took {spent.words(2 * AT_ONCE)}"
-    results.add(
-        Row(
-            "create to running, ten at once", "s", statistics.median(one), 1.25, statistics.median(other), "times",
-            note=note,
-        )
-    )  # fmt: skip
+    one, other = in_turns(TENS, ours, bare)
+    note = f"the baseline is ten bare ones at once; with its delete each took {spent.words(TENS * AT_ONCE)}"
+    results.add(Row.of("create to running, ten at once", "s", one, 1.25, baselines=other, compare="times", note=note))
 
 
 def stop_and_resume(made: House, server: programs.Server, baseline: Baseline, results: Results) -> None:
@@ -334,36 +327,26 @@ def stop_and_resume(made: House, server: programs.Server, baseline: Baseline, re
     baseline.delete(bare)
     delete(server, id)
     for figure, one, other in (("stop and save", stops, bare_stops), ("resume", resumes, bare_starts)):
-        results.add(Row(figure, "s", statistics.median(one), 1.15, statistics.median(other), "times", note=note))
+        results.add(Row.of(figure, "s", one, 1.15, baselines=other, compare="times", note=note))
 
 
-# -- Many sessions
+def deletes(made: House, server: programs.Server, baseline: Baseline, results: Results) -> None:
+    """A delete of a running session, beside `incus delete --force` of a bare container."""
 
+    def ours() -> float:
+        id = server.create(made.workspace(904))["id"]
+        time.sleep(2)  # its first look and checkpoint are over
+        return timed(lambda: delete(server, id))
 
-def add_running(made: House, server: programs.Server, ids: list[str], count: int) -> None:
-    """Start sessions until there are so many, two at a time."""
-    missing = iter(range(len(ids), count))
+    def bare() -> float:
+        name = f"bare-{next(NUMBERS)}"
+        baseline.launch(name)
+        time.sleep(2)
+        return timed(lambda: baseline.delete(name))
 
-    def work(_: int) -> None:
-        for number in missing:
-            ids.append(server.create(made.workspace(number // 8))["id"])
-
-    at_once(2, work)
-
-
-def add_stopped(made: House, server: programs.Server, ids: list[str], count: int) -> None:
-    """Copy a stopped session's container until the server knows so many sessions."""
-    id = server.create(made.workspace(903), persistent=True)["id"]
-    server.delete(f"/api/sessions/{id}", timeout=120)
-    ids.append(id)
-    while len(ids) < count:
-        workspace = str(made.folder / f"elsewhere-{len(ids)}")
-        name = clincus.session_name("clincus-", workspace, 1)
-        labels = {"workspace": workspace, "session_id": f"{clincus.LABEL}{len(ids)}", "slot": "1"}
-        words = [word for key, value in labels.items() for word in ("--config", f"{clincus.LABEL}{key}={value}")]
-        made.bed.incus.run("copy", id, name, "--instance-only", *words)
-        ids.append(name)
-    programs.wait_until(lambda: len(server.get("/api/sessions").json) >= count, "all sessions to be listed")
+    one, other = in_turns(STOPS, ours, bare)
+    note = f"ratio of pairs, median: {median_ratio(one, other):.2f}"
+    results.add(Row.of("delete", "s", one, 1.2, baselines=other, compare="times", note=note))
 
 
 # -- At rest
@@ -397,13 +380,9 @@ class Rest(NamedTuple):
 
     own: float  # seconds of CPU
     others: float  # the same of its children
-    woken: int
+    woken: float
     bare: float
-    bare_woken: int
-
-    def with_more(self, later: Rest, times: float) -> Rest:
-        """The same with a later time, which comes so often."""
-        return Rest(*(one + more * times for one, more in zip(self, later)))
+    bare_woken: float
 
 
 def rest(server: programs.Server, bare: Process, minutes: float) -> tuple[Rest, str]:
@@ -415,61 +394,51 @@ def rest(server: programs.Server, bare: Process, minutes: float) -> tuple[Rest, 
     return Rest(*spent.seconds(), *took), spent.words()
 
 
-def idle(made: House, results: Results, minutes: float) -> None:
-    """What a server that finds the running sessions takes in its first ten minutes at rest.
+def idle(made: House, results: Results, *, count: int = RUNNING, minutes: int = LEAST_RUNS) -> None:
+    """What a server that finds running sessions takes in a minute at rest, once each of them has had its first save.
 
-    The first of two times has the first save of each session, which comes once, so only the second one stands for all
-    that is left of the ten minutes. The baseline, in the same minutes, is a bare Python that only polls the config:
-    waking up on a machine with cold caches takes several times what it takes on a busy one.
+    The baseline, in the same minutes, is a bare Python that only polls the config: waking up on a machine with cold
+    caches takes several times what it takes on a busy one.
     """
+    made.sessions(count)
     with made.server() as server, bare_polling(str(made.folder)) as bare:
         process = Process(server.process.pid)
         count = len(server.get("/api/sessions").json)
         time.sleep(SETTLED)
-        (first, first_words), (later, later_words) = rest(server, bare, minutes), rest(server, bare, minutes)
-        whole = first.with_more(later, 10 / minutes - 1)
+        _, saving = rest(server, bare, SAVES)
+        found = [rest(server, bare, 1)[0] for _ in range(minutes)]
+        own, others, woken, bare_own, bare_woken = (list(values) for values in zip(*found))
         what = f"idle, {count} sessions"
-        note = f"the first {minutes:g} minutes took {first_words}; the next ones, which stand for all that follow, "
-        note += f"{later_words}; the baseline is a bare Python that only looks at the config files once a second"
+        note = f"the {SAVES} minutes before, with the first save of each session, took {saving}"
+        a_second = [number / 60 for number in woken], [number / 60 for number in bare_woken]
         results.add(
-            Row(f"{what}: CPU of the server in 10 minutes", "s", whole.own, 0.3, whole.bare, note=note),
-            Row(f"{what}: CPU of its `incus` commands in 10 minutes", "s", whole.others),
-            Row(f"{what}: wake-ups a second", "", whole.woken / 600, 2, whole.bare_woken / 600,
-                note=f"{later.woken / minutes / 60:.2g} after the first save of each session"),
-            Row(f"{what}: memory", "MB", process.memory, 32, bare.memory,
-                note=f"{process.own_memory:.1f} MB of them its own share (PSS), {process.threads} threads"),
+            Row.of(f"{what}: CPU of the server in a minute", "s", own, 0.03, baselines=bare_own, note=note),
+            Row.of(f"{what}: CPU of its `incus` commands in a minute", "s", others),
+            Row.of(f"{what}: wake-ups a second", "", a_second[0], 2, baselines=a_second[1]),
+            Row.of(f"{what}: memory", "MB", several(process), 25, baselines=several(bare),
+                   note=f"{process.threads} threads"),
         )  # fmt: skip
 
 
-def measure(made: House, results: Results, *, minutes: float = 2) -> None:
+Life = Callable[[House, programs.Server, Baseline, Results], object]
+
+
+def lives(made: House, results: Results, *works: Life) -> None:
+    """Rows of a session's life, on a server without other sessions."""
+    made.sessions(0)
+    with made.server() as server:
+        baseline = Baseline(made, server)
+        for work in works:
+            work(made, server, baseline, results)
+
+
+def measure(made: House, results: Results) -> None:
     """All of it, alone."""
     starts(results)
-    lists = Listings(results)
-    with made.server() as server:
-        server.get("/api/sessions")
-        lists.take(server, 0, is_row=True)
-        baseline = Baseline(made, server)
-        one_at_a_time(made, server, baseline, results)
-        ten_at_once(made, server, baseline, results)
-        stop_and_resume(made, server, baseline, results)
-        ids: list[str] = []
-        add_running(made, server, ids, RUNNING)
-        lists.take(server, RUNNING, is_row=True)
-    idle(made, results, minutes)
-
-
-def one_at_a_time(made: House, server: programs.Server, baseline: Baseline, results: Results) -> None:
-    """The row of single creates."""
-    creates(made, server, baseline, 1)  # the first of a bed is slower
-    spent = Spent(server)
-    ours, bare = creates(made, server, baseline)
-    note = f"ratio of pairs, median: {median_ratio(ours, bare):.2f}; each with its delete took {spent.words(len(ours))}"
-    note += "; " + baseline.words("launch", "exec")
-    results.add(
-        Row("create to running", "s", statistics.median(ours), 1.10, statistics.median(bare), "times", note=note)
-    )
+    lives(made, results, one_at_a_time, ten_at_once, stop_and_resume, deletes)
+    many(made, results, COUNTS[:2])
+    idle(made, results)
 
 
 if __name__ == "__main__":
-    quick = "--quick" in sys.argv
-    main(lambda made, results: measure(made, results, minutes=0.5 if quick else 2))
+    main(measure)

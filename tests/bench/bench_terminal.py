@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,12 +33,15 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 import clincus
 from clincus_features import turns
 from tests import programs
-from tests.bench.measuring import House, Process, Results, Row, Series, in_turns, main, percentile
+from tests.bench.figures import Results, Row, Series
+from tests.bench.measuring import House, Process, in_turns, main, percentile
 
 ROUNDS, KEYS = 5, 1000
 FLOOD_SIZE = 50_000_000
 OPENS = 15
 TERMINALS = (1, 5, 10, 25, 50, 100)
+SESSIONS = 10  # that have them
+SHELL_KEYS = 60
 TOGETHER = 20
 SIZE = clincus.TerminalSize(80, 24)
 RAW = "stty raw -echo; echo ready;"
@@ -60,6 +63,11 @@ class BareTerminal:
         self.readable.poll()
         data = self.program.read()
         return len(data) if data or self.program.has_output else None
+
+    def discard(self) -> None:
+        """Take what has come so far."""
+        while self.readable.poll(0) and self.read():
+            pass
 
     def type(self, key: bytes) -> None:
         os.write(self.program.terminal, key)
@@ -131,6 +139,14 @@ class ServedTerminal:
         # The frames are not taken apart: this measures the server, not a client.
         return self.connection.recv_into(self.buffer) or None
 
+    def discard(self) -> None:
+        """Take what has come so far."""
+        self.connection.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while self.read():
+                pass
+        self.connection.setblocking(True)
+
     def type(self, key: bytes) -> None:
         self.protocol.send_binary(key)
         self._send()
@@ -140,6 +156,7 @@ class ServedTerminal:
 
 
 Terminal = Callable[[], "BareTerminal | ServedTerminal"]
+Rounds = list[list[float]]
 
 
 # -- Keys
@@ -200,7 +217,8 @@ def keys(name: str, echo: list[str], flood: list[str], results: Results, count: 
     ours: Terminal = lambda: ServedTerminal(server.address, "/echo")  # noqa: E731
     bare: Terminal = lambda: BareTerminal(echo)  # noqa: E731
     served_flood: Terminal = lambda: ServedTerminal(server.address, "/flood")  # noqa: E731
-    times: dict[str, list[list[float]]] = {"alone": [[], []], "beside a flood": [[], []]}
+    # For each place the rounds of the server and of the bare terminal: each is the seconds of its keys.
+    times: dict[str, tuple[Rounds, Rounds]] = {"alone": ([], []), "beside a flood": ([], [])}
     threads: dict[str, list[ThreadTimes]] = {place: [] for place in times}
 
     def served_times(place: str) -> list[float]:
@@ -208,22 +226,23 @@ def keys(name: str, echo: list[str], flood: list[str], results: Results, count: 
         return echo_times(ours(), count, thread.look)
 
     for _ in range(ROUNDS):
-        times["alone"][0] += served_times("alone")
-        times["alone"][1] += echo_times(bare(), count)
+        times["alone"][0].append(served_times("alone"))
+        times["alone"][1].append(echo_times(bare(), count))
         with flooding(served_flood):
-            times["beside a flood"][0] += served_times("beside a flood")
+            times["beside a flood"][0].append(served_times("beside a flood"))
         with flooding(lambda: BareTerminal(flood)):
-            times["beside a flood"][1] += echo_times(bare(), count)
+            times["beside a flood"][1].append(echo_times(bare(), count))
     server.close()
     for place, (served, baseline) in times.items():
         ran, waited = (statistics.median(getattr(one, what) for one in threads[place]) for what in ("ran", "waited"))
         note = f"for each key the server's thread ran for {ran / count * 1e6:.0f} µs"
         note += f" and waited for a core for {waited / count * 1e6:.0f} µs"
         for share, goal in ((0.5, 0.12e-3), (0.99, 1e-3)):
+            ours, base = ([percentile(one, share) for one in rounds] for rounds in (served, baseline))
             results.add(
-                Row(
-                    f"key echo {place}, {name}, p{share * 100:.0f}", "s", percentile(served, share), goal,
-                    percentile(baseline, share), "more", note=note if share == 0.5 else "",
+                Row.of(
+                    f"key echo {place}, {name}, p{share * 100:.0f}", "s", ours, goal, baselines=base, compare="more",
+                    note=note if share == 0.5 else "",
                 )
             )  # fmt: skip
 
@@ -267,8 +286,8 @@ def floods(name: str, flood: list[str], results: Results) -> None:
     server.close()
     note = f"to read as much from the terminal alone takes {statistics.median(bare_cpu) * 1000:.0f} ms"
     results.add(
-        Row(f"flood, {name}", "MB/s", statistics.median(served), 0.95, statistics.median(bare), "times", at_least=True),
-        Row(f"server CPU per 100 MB, {name}", "s", statistics.median(cpu), 0.5, note=note),
+        Row.of(f"flood, {name}", "MB/s", served, 0.95, baselines=bare, compare="times", at_least=True),
+        Row.of(f"server CPU per 100 MB, {name}", "s", cpu, 0.5, note=note),
     )
 
 
@@ -316,56 +335,79 @@ def first_bytes(server: programs.Server, id: str, results: Results) -> None:
     ours, bare = in_turns(
         OPENS, first(lambda: ServedTerminal(address, f"/ws/terminal/{id}")), first(lambda: BareTerminal(attach))
     )
-    row = Row("terminal open to first byte", "s", statistics.median(ours), 0.015, statistics.median(bare), "more")
-    results.add(row)
+    results.add(Row.of("terminal open to first byte", "s", ours, 0.015, baselines=bare, compare="more"))
 
 
-def memory(server: programs.Server, ids: list[str], results: Results, most: int = TERMINALS[-1]) -> None:
-    """The rows of a further terminal's memory, and how keys and memory grow with terminals."""
-    process, attach = Process(server.process.pid), attach_of(server, ids[0])
+def growth(server: programs.Server, ids: list[str], results: Results, counts: Sequence[int] = TERMINALS) -> None:
+    """How keys and memory grow with terminals, and the row of a further terminal's memory.
+
+    The baseline of a key is the same command on a bare terminal beside as many terminals of the server, in turns.
+    """
+    process, attach = Process(server.process.pid), attach_of(server, ids[0], "/ws/shell/")
     time.sleep(2)
-    grown = Series("terminal-memory", "memory of the server", "MB", "terminals")
-    echoes = Series("terminal-echo", "key echo of one of many terminals, p50", "s", "terminals")
-    results.series += [grown, echoes]
+    grown = Series(
+        "terminal-memory", "Memory of the server with open terminals", "MB", "memory of the server (PSS), MB",
+        "open terminals",
+    )  # fmt: skip
+    echoes = Series(
+        "terminal-echo", "Echo of a key beside open terminals, p50", "s", "seconds from key to echo", "open terminals",
+        base="the same `incus exec` without the server",
+    )  # fmt: skip
+    results.add_series(grown, echoes)
     open_ones: list[ServedTerminal] = []
-    before = process.own_memory
-    for count in (one for one in TERMINALS if one <= most):
-        while len(open_ones) < count:
+    before = process.memory
+    for wanted in counts:
+        while len(open_ones) < wanted:
             id = ids[len(open_ones) % len(ids)]
             open_ones.append(ServedTerminal((server.host, server.port), f"/ws/shell/{id}"))
             open_ones[-1].read()
         time.sleep(2)
-        grown.points.append((count, process.own_memory))
-        echoes.points.append((count, statistics.median(shell_echoes(server, ids[0]))))
-    added, count = process.own_memory - before, len(open_ones)
+        count = len(clients_of(process.pid))
+        grown.points.append((count, [process.memory for _ in range(ROUNDS)]))
+        ours, bare = in_turns(
+            ROUNDS,
+            lambda: shell_echo(ServedTerminal((server.host, server.port), f"/ws/shell/{ids[0]}")),
+            lambda: shell_echo(BareTerminal(attach)),
+        )
+        echoes.points.append((count, ours))
+        echoes.baseline.append((count, bare))
+    added, count = process.memory - before, len(clients_of(process.pid))
     close_all(server, open_ones)
-    row = Row("server memory per further terminal", "MB", added / count, 0.2, note=f"of {count} terminals (PSS)")
-    results.add(row)
-    whole_cost(server, ids[0], attach, results)
+    results.add(Row("server memory per further terminal", "MB", added / count, 0.2, note=f"of {count} terminals"))
 
 
-def whole_cost(server: programs.Server, id: str, attach: list[str], results: Results) -> None:
+def whole_cost(server: programs.Server, id: str, results: Results) -> None:
     """The row of a terminal's memory with its `incus exec`, each measured as long after its start."""
+    attach, process = attach_of(server, id), Process(server.process.pid)
 
     def clients_memory(parent: int) -> float:
         time.sleep(5)
-        return sum(Process(pid).own_memory for pid in clients_of(parent)) / TOGETHER
+        return sum(Process(pid).memory for pid in clients_of(parent)) / TOGETHER
 
-    process = Process(server.process.pid)
-    before = process.own_memory
-    served = [ServedTerminal((server.host, server.port), f"/ws/terminal/{id}") for _ in range(TOGETHER)]
-    for one in served:
-        one.read()
-    ours = clients_memory(process.pid) + (process.own_memory - before) / TOGETHER
-    close_all(server, served)
-    bare = [BareTerminal(attach) for _ in range(TOGETHER)]
-    for terminal in bare:
-        terminal.read()
-    baseline = clients_memory(os.getpid())
-    for terminal in bare:
-        terminal.close()
-    note = f"of {TOGETHER} at a time (PSS)"
-    results.add(Row("a terminal's memory with its `incus exec`", "MB", ours, 1.03, baseline, "times", note=note))
+    def ours() -> float:
+        before = process.memory
+        served = [ServedTerminal((server.host, server.port), f"/ws/terminal/{id}") for _ in range(TOGETHER)]
+        for one in served:
+            one.read()
+        found = clients_memory(process.pid) + (process.memory - before) / TOGETHER
+        close_all(server, served)
+        return found
+
+    def bare() -> float:
+        terminals = [BareTerminal(attach) for _ in range(TOGETHER)]
+        for terminal in terminals:
+            terminal.read()
+        found = clients_memory(os.getpid())
+        for terminal in terminals:
+            terminal.close()
+        return found
+
+    one, other = in_turns(ROUNDS, ours, bare)
+    note = f"of {TOGETHER} at a time"
+    row = Row.of(
+        "a terminal's memory with its `incus exec`", "MB", one, 1.03, baselines=other, compare="times", note=note
+    )
+    results.add(row)
 
 
 def close_all(server: programs.Server, terminals: list[ServedTerminal]) -> None:
@@ -375,25 +417,20 @@ def close_all(server: programs.Server, terminals: list[ServedTerminal]) -> None:
     programs.wait_until(lambda: not clients_of(server.process.pid), "the terminals to end")
 
 
-def shell_echoes(server: programs.Server, id: str) -> list[float]:
-    """Seconds of keys in a further shell of a session."""
-    terminal = ServedTerminal((server.host, server.port), f"/ws/shell/{id}")
+def shell_echo(terminal: BareTerminal | ServedTerminal) -> float:
+    """The median seconds of keys in a further shell of a session; the terminal is closed afterwards."""
     terminal.read()
     time.sleep(0.5)
-    terminal.connection.setblocking(False)
-    with contextlib.suppress(BlockingIOError):
-        while terminal.read():
-            pass
-    terminal.connection.setblocking(True)
+    terminal.discard()
     times = []
-    for number in range(60):
+    for number in range(SHELL_KEYS):
         began = time.perf_counter()
         terminal.type(b"x" if number % 2 == 0 else b"\x7f")
         terminal.read()
         times.append(time.perf_counter() - began)
         time.sleep(0.02)
     terminal.close()
-    return times
+    return statistics.median(times)
 
 
 def bridges(made: House, results: Results) -> None:
@@ -415,13 +452,21 @@ def bridges(made: House, results: Results) -> None:
         made.bed.incus.run("delete", "--force", "bench")
 
 
+def whole(made: House, results: Results, *, sessions: int = SESSIONS, counts: Sequence[int] = TERMINALS) -> None:
+    """What needs the whole server."""
+    ids = made.sessions(sessions)
+    with made.server() as server:
+        server.get("/api/sessions")
+        first_bytes(server, ids[0], results)
+        growth(server, ids, results, counts)
+        whole_cost(server, ids[0], results)
+
+
 def measure(made: House, results: Results) -> None:
     """All of it, alone."""
     bridges(made, results)
-    with made.server() as server:
-        ids = [server.create(made.workspace(number))["id"] for number in range(3)]
-        first_bytes(server, ids[0], results)
-        memory(server, ids, results, most=25 if "--quick" in sys.argv else TERMINALS[-1])
+    quick = "--quick" in sys.argv
+    whole(made, results, sessions=3 if quick else SESSIONS, counts=TERMINALS[:3] if quick else TERMINALS)
 
 
 if __name__ == "__main__":

@@ -1,138 +1,25 @@
-"""What the benches share: a house with Incus and servers, rows of the table, and figures of a process."""
+"""What the benches share: a house with Incus and servers, and figures of a process."""
 
 from __future__ import annotations
 
 import contextlib
-import json
+import math
 import os
-import platform
 import re
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tests import incus_bed, programs
-
-MEGABYTE = 1e6
-
-
-@dataclass(frozen=True)
-class Row:
-    """One figure beside its baseline of the same run, and its goal.
-
-    `compare` says what the goal is for: "times" the baseline, "more" than the baseline, the figure "alone"; with
-    `at_least` it is a lower bound.
-    """
-
-    figure: str
-    unit: str
-    value: float
-    goal: float | None = None
-    baseline: float | None = None
-    compare: str = "alone"
-    at_least: bool = False
-    note: str = ""  # how the figure came about, or what was seen beside it
-
-    @property
-    def compared(self) -> float:
-        """What is held against the goal."""
-        if self.baseline is None or self.compare == "alone":
-            return self.value
-        return self.value / self.baseline if self.compare == "times" else self.value - self.baseline
-
-    @property
-    def is_met(self) -> bool | None:
-        """Whether the goal is met; None where there is none."""
-        if self.goal is None:
-            return None
-        return self.compared >= self.goal if self.at_least else self.compared <= self.goal
-
-    def cells(self) -> list[str]:
-        """Figure, value, baseline, ratio and goal, in words."""
-        baseline = "" if self.baseline is None else amount(self.baseline, self.unit)
-        goal = ""
-        if self.goal is not None:
-            bound = f"{self.goal:g} times" if self.compare == "times" else amount(self.goal, self.unit)
-            more = " more" if self.compare == "more" else ""
-            goal = f"{'at least' if self.at_least else 'at most'} {bound}{more}"
-        ratio = ""
-        if self.baseline is not None:
-            more = ("+" if self.value >= self.baseline else "") + amount(self.value - self.baseline, self.unit)
-            ratio = more if self.compare == "more" else f"{self.value / self.baseline:.2f}" if self.baseline else ""
-        met = {True: "met", False: "missed", None: ""}[self.is_met]
-        return [self.figure, amount(self.value, self.unit), baseline, ratio, goal, met]
-
-
-@dataclass
-class Series:
-    """How a figure grows: points of a number of sessions (or terminals) and the figure then, with its baseline's.
-
-    `name` is that of the picture's file as well.
-    """
-
-    name: str
-    title: str
-    unit: str
-    across: str = "sessions"
-    points: list[tuple[float, float]] = field(default_factory=list)
-    baseline: list[tuple[float, float]] = field(default_factory=list)
-
-
-class Results:
-    """The rows and series of a run: printed as they come, and written as JSON."""
-
-    def __init__(self) -> None:
-        self.rows: list[Row] = []
-        self.series: list[Series] = []
-        self.about: dict[str, object] = {
-            "begun": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-            "load_before": round(os.getloadavg()[0], 2),
-            "cores": os.cpu_count(),
-            "cpu": cpu_name(),
-            "python": platform.python_version(),
-            "kernel": platform.release(),
-        }
-
-    def add(self, *rows: Row) -> None:
-        """Take rows in, and print them."""
-        for row in rows:
-            self.rows.append(row)
-            print("  ".join(f"{cell:{width}}" for cell, width in zip(row.cells(), (62, 12, 12, 12, 22, 6))), flush=True)
-            if row.note:
-                print(f"    {row.note}", flush=True)
-
-    def write(self, path: Path) -> None:
-        """Write all of it."""
-        self.about |= {"seconds": round(time.monotonic() - STARTED), "load_after": round(os.getloadavg()[0], 2)}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        document = {"about": self.about, "rows": list(map(asdict, self.rows)), "series": list(map(asdict, self.series))}
-        path.write_text(json.dumps(document, indent=1) + "\n")
-
-
-STARTED = time.monotonic()
-UNITS = {"s": ((1e-3, 1e6, "µs"), (1, 1e3, "ms"), (float("inf"), 1, "s"))}
-
-
-def amount(value: float, unit: str) -> str:
-    """A figure with its unit, with three digits that count."""
-    for bound, factor, name in UNITS.get(unit, ()):
-        if abs(value) < bound:
-            return f"{value * factor:.3g} {name}"
-    return f"{value:,.0f} {unit}".strip() if abs(value) >= 100 else f"{value:.3g} {unit}".strip()
-
-
-def cpu_name() -> str:
-    """What the kernel calls the processor."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+from tests.bench.figures import Results
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -157,6 +44,27 @@ def in_turns(rounds: int, *works: Callable[[], float]) -> list[list[float]]:
     return found
 
 
+def at_once(count: int, work: Callable[[int], object]) -> float:
+    """Seconds until all of some works that begin together are done. Raises the first error of one of them."""
+    failures: list[BaseException] = []
+
+    def run(number: int) -> None:
+        try:
+            work(number)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return time.perf_counter() - began
+
+
 def median_ratio(ours: Sequence[float], baselines: Sequence[float]) -> float:
     """The median of pairs that were measured one after the other."""
     return statistics.median(one / baseline for one, baseline in zip(ours, baselines))
@@ -173,12 +81,7 @@ class Process:
 
     @property
     def memory(self) -> float:
-        """Resident memory in MB."""
-        return self._status("VmRSS") / 1000 * 1.024
-
-    @property
-    def own_memory(self) -> float:
-        """Its share of memory in MB (PSS): what it has with others counts in parts."""
+        """Its share of memory in MB (PSS): what it has in common with others counts in parts."""
         text = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
         return int(text.split("\nPss:")[1].split()[0]) / 1000 * 1.024
 
@@ -284,6 +187,26 @@ class House:
         os.chown(path, 1000, 1000)
         return path
 
+    def sessions(self, count: int) -> list[str]:
+        """Bring the house to so many running sessions; the ids of those that a server lists then.
+
+        Whoever measures counts them: fewer may be listed than were asked for.
+        """
+        planned = {str(self.workspace(number)): min(8, count - 8 * number) for number in range(math.ceil(count / 8))}
+        missing: list[str] = []
+        with self.server() as server:
+            kept = Counter[str]()
+            for session in server.get("/api/sessions").json:
+                if session["status"] == "running" and kept[session["workspace"]] < planned.get(session["workspace"], 0):
+                    kept[session["workspace"]] += 1
+                else:
+                    delete(server, session["id"])
+            for folder, number in planned.items():
+                missing += [folder] * (number - kept[folder])
+            if missing:
+                at_once(2, lambda which: [server.create(Path(folder)) for folder in missing[which::2]])
+            return [session["id"] for session in server.get("/api/sessions").json if session["status"] == "running"]
+
     @contextlib.contextmanager
     def server(self, config: str = "", **variables: str) -> Iterator[programs.Server]:
         """A server with a home of its own, and variables; the program is CLINCUS_TEST_PROGRAM, as in tests."""
@@ -355,9 +278,11 @@ class Client:
         self._connection.close()
 
 
-def main(work: Callable[[House, Results], Any]) -> None:
-    """Run one bench alone."""
+def main(work: Callable[[House, Results], object]) -> None:
+    """Run one bench alone, and end with 1 if it failed."""
     print(f"{' '.join(sys.argv)}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    with house() as made:
-        work(made, Results())
+    results = Results()
+    with house() as made, results.part("all"):
+        work(made, results)
     print(f"load {os.getloadavg()[0]:.1f}")
+    sys.exit(1 if results.run().failed else 0)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import argparse
 import html
-import json
 import math
 import re
+import statistics
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -20,12 +20,27 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-from tests.bench.measuring import Row, Series, amount
+from tests.bench import figures
+from tests.bench.figures import Row, Run, Series, amount
 from tests.programs import ROOT
 
 PAGE = ROOT / "docs" / "performance.md"
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 320, 78, 44, 40, 20
-OURS, BASELINE, INK, GRID = "#0a7d5a", "#8a8f98", "#30343b", "#e4e6ea"
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 680, 380, 84, 20, 64, 82
+# The page's reader may have a dark theme; a picture in an <img> follows that of the system.
+STYLE = """
+.ground { fill: #fff } .ink { fill: #30343b } .faint { fill: #5c636e } .grid { stroke: #e4e6ea }
+.ours { fill: #0a7d5a; stroke: #0a7d5a } .base { fill: #8a6d1d; stroke: #8a6d1d }
+.line { fill: none; stroke-width: 2 } .base.line { stroke-dasharray: 5 4 }
+@media (prefers-color-scheme: dark) {
+.ground { fill: #16181d } .ink { fill: #e3e6eb } .faint { fill: #a3abb8 } .grid { stroke: #31353d }
+.ours { fill: #4cc79a; stroke: #4cc79a } .base { fill: #d8b04a; stroke: #d8b04a }
+}
+""".strip()
+
+
+LEGEND = 42  # from the top
+END, MIDDLE = 'class="ink" text-anchor="end"', 'class="ink" text-anchor="middle"'
+Points = Sequence[tuple[float, Sequence[float]]]
 
 
 # -- A plot
@@ -39,10 +54,13 @@ def ticks(highest: float, count: int = 5) -> list[float]:
     return [number * step for number in range(math.ceil(highest / step - 1e-9) + 1)]
 
 
-def plot(series: Series) -> str:
-    """An SVG of how a figure grows; its baseline of the same run is dashed."""
+def plot(series: Series, source: str) -> str:
+    """An SVG of how a figure grows, with its baseline: medians, and bars from the lowest to the highest measurement.
+
+    `source` says where and when they were taken.
+    """
     every = [*series.points, *series.baseline]
-    across, up = ticks(max(x for x, _ in every)), ticks(max(y for _, y in every))
+    across, up = ticks(max(x for x, _ in every)), ticks(max(max(values) for _, values in every))
 
     def place(x: float, y: float) -> tuple[float, float]:
         return (
@@ -50,34 +68,65 @@ def plot(series: Series) -> str:
             HEIGHT - BOTTOM - y / up[-1] * (HEIGHT - BOTTOM - TOP),
         )
 
-    def line(points: Sequence[tuple[float, float]], colour: str, dash: str = "") -> Iterable[str]:
-        places = [place(x, y) for x, y in sorted(points)]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-        yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>'
-        yield from (f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in places)
+    def line(points: Points, kind: str) -> Iterable[str]:
+        medians = [place(x, statistics.median(values)) for x, values in sorted(points)]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in medians)
+        yield f'<polyline class="{kind} line" points="{path}"/>'
+        for x, values in points:
+            (at, low), (_, high) = place(x, min(values)), place(x, max(values))
+            yield f'<line class="{kind}" x1="{at:.1f}" x2="{at:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>'
+        yield from (f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>' for x, y in medians)
 
-    def text(x: float, y: float, words: str, more: str = "") -> str:
+    def text(x: float, y: float, words: str, more: str = 'class="ink"') -> str:
         return f'<text x="{x:.1f}" y="{y:.1f}" {more}>{html.escape(words)}</text>'
 
+    runs = sorted({len(values) for _, values in every})
+    how = f"Median and range of {' to '.join(map(str, (runs[0], runs[-1])[: len(runs)]))} measurements at each point"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
-        f'font-family="sans-serif" font-size="12" fill="{INK}" role="img" aria-label="{html.escape(series.title)}">',
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
-        text(LEFT, 22, series.title, 'font-size="14" font-weight="bold"'),
+        f'font-family="sans-serif" font-size="12" role="img" aria-labelledby="title description">',
+        f'<title id="title">{html.escape(series.title)}</title>',
+        f'<desc id="description">{html.escape(described(series))}</desc>',
+        f"<style>{STYLE}</style>",
+        f'<rect class="ground" width="{WIDTH}" height="{HEIGHT}"/>',
+        text(LEFT, 22, series.title, 'class="ink" font-size="14" font-weight="bold"'),
     ]
     for value in up:
         _, y = place(0, value)
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{GRID}"/>')
-        parts.append(text(LEFT - 8, y + 4, amount(value, series.unit) if value else "0", 'text-anchor="end"'))
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(text(LEFT - 8, y + 4, amount(value, series.unit) if value else "0", END))
     for value in across:
         x, _ = place(value, 0)
-        parts.append(text(x, HEIGHT - BOTTOM + 18, f"{value:g}", 'text-anchor="middle"'))
-    parts.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, series.across, 'text-anchor="middle"'))
+        parts.append(text(x, HEIGHT - BOTTOM + 18, f"{value:g}", MIDDLE))
+    centre = (HEIGHT - BOTTOM + TOP) / 2
+    parts.append(text(16, centre, series.up, f'{MIDDLE} transform="rotate(-90 16 {centre:.1f})"'))
+    parts.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - BOTTOM + 38, series.across, MIDDLE))
+    parts.append(text(LEFT, HEIGHT - 24, how, 'class="faint" font-size="10"'))
+    parts.append(text(LEFT, HEIGHT - 10, source, 'class="faint" font-size="10"'))
+    at = LEFT
+    for kind, name, points in (("ours", series.ours, series.points), ("base", series.base, series.baseline)):
+        if points:
+            parts.append(f'<polyline class="{kind} line" points="{at},{LEGEND} {at + 24},{LEGEND}"/>')
+            parts.append(text(at + 30, LEGEND + 4, name))
+            at += 54 + 7 * len(name)
     if series.baseline:
-        parts += line(series.baseline, BASELINE, ' stroke-dasharray="5 4"')
-        parts.append(text(WIDTH - RIGHT, 22, "dashed: the baseline", f'text-anchor="end" fill="{BASELINE}"'))
-    parts += line(series.points, OURS)
+        parts += line(series.baseline, "base")
+    parts += line(series.points, "ours")
     return "\n".join([*parts, "</svg>", ""])
+
+
+def described(series: Series) -> str:
+    """The medians of a plot in words, for those who do not see it."""
+
+    def words(name: str, points: Points) -> str:
+        found = (f"{amount(statistics.median(values), series.unit)} at {x:g}" for x, values in sorted(points))
+        return f"{name}: {', '.join(found)}."
+
+    told = [f"{series.up[:1].upper()}{series.up[1:]} by the number of {series.across}."]
+    told.append(words(series.ours, series.points))
+    if series.baseline:
+        told.append(words(series.base, series.baseline))
+    return " ".join(told)
 
 
 # -- The tables
@@ -85,19 +134,59 @@ def plot(series: Series) -> str:
 
 def table(rows: Iterable[Row]) -> str:
     """The rows as a table of Markdown."""
-    lines = ["| figure | measured | baseline | ratio | goal | |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = ["| figure | measured | lowest to highest (runs) | baseline | ratio | goal | |"]
+    lines.append("| --- | --- | --- | --- | --- | --- | --- |")
     lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
     notes = [wrapped(f"- {row.figure}: {row.note}.", "  ") for row in rows if row.note]
     return "\n".join([*lines, *(["", *notes] if notes else [])])
 
 
-def origin(about: dict[str, Any]) -> str:
-    """Where and when the figures were taken."""
-    return wrapped(
-        f"Measured on {about['begun']} in {about['seconds']} s, on {about['cores']} cores of {about['cpu']}, Linux "
-        f"{about['kernel']}, Python {about['python']}{', Incus ' + about['incus'] if about.get('incus') else ''}. Load "
-        f"of the machine before: {about['load_before']}, after: {about['load_after']}."
+def gaps(run: Run) -> str:
+    """What a run has no figures of, and why."""
+    lines = [f"- The part `{name}` failed: {why}" for name, why in run.failed.items()]
+    lines += [f"- The part `{name}` was not measured." for name in run.missing if name not in run.failed]
+    return "\n".join(wrapped(line, "  ") for line in lines)
+
+
+def machine(about: dict[str, Any]) -> str:
+    """What was measured, and on which machine."""
+    incus = f", Incus {about['incus']}" if about.get("incus") else ""
+    return (
+        f"commit {about['commit']}, {about['cores']} cores of {about['cpu']}, Linux {about['kernel']}, Python "
+        f"{about['python']}{incus}"
     )
+
+
+def origin(run: Run) -> str:
+    """Where and when the figures were taken."""
+    parts = run.parts.values()
+    begun = sorted(part.begun for part in parts)
+    when = begun[0] if begun[0] == begun[-1] else f"{begun[0]} to {begun[-1]}"
+    loads = [part.load_before for part in parts]
+    return wrapped(
+        f"Measured on {when} in {sum(part.seconds for part in parts):.0f} s: {machine(run.about)}. Load of the machine "
+        f"as the parts began: {min(loads)} to {max(loads)}."
+    )
+
+
+def block(run: Run) -> str:
+    """All that the page says of a run, but for the plots."""
+    rows = [row for part in run.parts.values() for row in part.rows]
+    return "\n\n".join(filter(None, (origin(run), table(rows), gaps(run))))
+
+
+def plots(run: Run, folder: Path) -> str:
+    """Write the plots of a run, and give the lines that show them. Those of an earlier run are removed."""
+    for old in folder.glob("performance-*.svg"):
+        old.unlink()
+    lines = []
+    for part in run.parts.values():
+        for series in part.series:
+            if len(series.points) > 1:
+                name = f"performance-{series.name}.svg"
+                (folder / name).write_text(plot(series, f"{part.begun}, {machine(run.about)}"))
+                lines.append(f"![{series.title}]({name})")
+    return "\n\n".join(lines)
 
 
 def wrapped(text: str, indent: str = "") -> str:
@@ -113,12 +202,6 @@ def put_in(page: str, name: str, text: str) -> str:
     return pattern.sub(lambda found: f"{found[1]}{text.strip()}\n{found[2]}", page)
 
 
-def read(path: Path) -> tuple[dict[str, Any], list[Row], list[Series]]:
-    """What a run has written."""
-    document = json.loads(path.read_text())
-    return document["about"], [Row(**row) for row in document["rows"]], [Series(**one) for one in document["series"]]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("result", type=Path, nargs="?", help="what bench_all.py wrote")
@@ -126,17 +209,11 @@ def main() -> None:
     options = parser.parse_args()
     page = PAGE.read_text()
     if options.result:
-        about, rows, series = read(options.result)
-        page = put_in(page, "table", f"{origin(about)}\n\n{table(rows)}")
-        pictures = []
-        for one in (one for one in series if len(one.points) > 1):
-            name = f"performance-{one.name}.svg"
-            (PAGE.parent / name).write_text(plot(one))
-            pictures.append(f"![{one.title} with more and more {one.across}]({name})")
-        page = put_in(page, "plots", "\n\n".join(pictures))
+        run = figures.read(options.result)
+        page = put_in(page, "table", block(run))
+        page = put_in(page, "plots", plots(run, PAGE.parent))
     if options.load:
-        about, rows, _ = read(options.load)
-        page = put_in(page, "load", f"{origin(about)}\n\n{table(rows)}")
+        page = put_in(page, "load", block(figures.read(options.load)))
     PAGE.write_text(page)
 
 

@@ -1,18 +1,34 @@
-"""The report of a bench: how a figure is held against its goal, and what comes into docs/performance.md."""
+"""The results of a bench: how a figure is held against its goal, what a failed part leaves, what the docs say."""
 
 from __future__ import annotations
 
 import json
 import re
 import xml.etree.ElementTree as ET
-from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 
-from tests.bench import report
-from tests.bench.measuring import Row, Series, amount, percentile
+from tests.bench import bench_server, figures, report
+from tests.bench.figures import Part, Results, Row, Run, Series, amount
+from tests.bench.measuring import percentile
 
 SVG = "{http://www.w3.org/2000/svg}"
+ABOUT = {"commit": "abc1234", "cores": 2, "cpu": "a CPU", "kernel": "6", "python": "3.13", "incus": "6.0"}
+FIVE = [3.0, 1.0, 2.0, 9.0, 4.0]
+
+
+def series(**more):
+    return Series("terminal-echo", "a <title>", "s", "seconds from key to echo", "open terminals", **more)
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "machine", lambda: {**ABOUT})
+    return lambda: Results(tmp_path / "bench.json")
+
+
+# -- A row
 
 
 @pytest.mark.parametrize(
@@ -30,7 +46,18 @@ SVG = "{http://www.w3.org/2000/svg}"
 )
 def test_a_figure_is_held_against_its_goal(row, is_met, ratio, goal):
     assert row.is_met is is_met
-    assert row.cells()[3:] == [ratio, goal, {True: "met", False: "missed", None: ""}[is_met]]
+    assert row.cells()[4:] == [ratio, goal, {True: "met", False: "missed", None: ""}[is_met]]
+
+
+def test_a_figure_that_was_measured_several_times_is_their_median_with_its_spread():
+    row = Row.of("a", "MB", FIVE, baselines=[1.0] * 7)
+    assert row.cells()[1:4] == ["3 MB", "1 MB to 9 MB (5)", "1 MB"]
+
+
+@pytest.mark.parametrize(("values", "baselines"), [(FIVE[:4], FIVE), (FIVE, FIVE[:4])])
+def test_fewer_than_five_measurements_are_no_median(values, baselines):
+    with pytest.raises(ValueError, match="4 times"):
+        Row.of("a", "s", values, baselines=baselines)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +72,101 @@ def test_a_percentile_is_a_value_that_was_measured():
     assert [percentile(range(100), share) for share in (0.5, 0.99, 1)] == [50, 99, 99]
 
 
+# -- The parts of a run
+
+
+def measures(results, name, **more):
+    return lambda: results.add(Row(name, "s", 1.0, **more))
+
+
+def fails(*_):
+    raise OSError("no such daemon")
+
+
+def test_a_part_that_fails_is_written_down_and_the_others_go_on(results):
+    one = results()
+    figures.run(one, {"first": fails, "second": measures(one, "a")})
+    written = json.loads(one.path.read_text())
+    assert written["failed"] == {"first": "OSError: no such daemon"}
+    assert written["missing"] == ["first"]
+    assert [row["figure"] for row in written["parts"]["second"]["rows"]] == ["a"]
+
+
+def test_a_part_that_fails_half_way_keeps_the_points_before_and_gets_none_after(results):
+    one = results()
+    grown = series()
+
+    def work():
+        one.add_series(grown)
+        grown.points.append((1, FIVE))
+        fails()
+
+    figures.run(one, {"growth": work})
+    read = figures.read(one.path).parts["growth"]
+    assert [count for count, _ in read.series[0].points] == [1]
+    assert read.failed
+
+
+def test_each_part_is_on_the_disk_before_the_next_one_begins(results):
+    one = results()
+    seen = []
+    figures.run(one, {"first": measures(one, "a"), "second": lambda: seen.append(figures.read(one.path).missing)})
+    assert seen == [["second"]]
+
+
+def test_another_run_measures_what_is_missing_or_has_failed(results):
+    first, done = results(), []
+    parts = {"one": lambda: done.append("one"), "two": fails, "three": lambda: done.append("three")}
+    figures.run(first, parts, ["one", "two"])
+    second = results()
+    second.resume()
+    figures.run(second, {**parts, "two": lambda: done.append("two")})
+    assert done == ["one", "two", "three"]
+    assert not figures.read(second.path).missing
+
+
+def test_a_part_that_is_named_is_measured_anew(results):
+    one, done = results(), []
+    parts = {"one": lambda: done.append("one"), "two": fails}
+    figures.run(one, parts, ["one"])
+    figures.run(one, parts, ["one"])
+    assert done == ["one", "one"]
+
+
+@pytest.mark.parametrize("change", [{"commit": "def5678"}, {"cpu": "another CPU"}, {"python": "3.9"}])
+def test_figures_of_another_program_or_machine_are_not_taken_over(results, monkeypatch, change):
+    first = results()
+    figures.run(first, {"one": measures(first, "a")})
+    monkeypatch.setattr(figures, "machine", lambda: {**ABOUT, **change})
+    second = results()
+    second.resume()
+    assert second.parts == {}
+
+
+def test_an_unknown_part_is_refused_with_the_names_of_all(results):
+    with pytest.raises(ValueError, match="unknown: other; the parts are one, two"):
+        figures.run(results(), {"one": fails, "two": fails}, ["other"])
+
+
+def test_a_row_names_the_sessions_that_were_listed_not_those_that_were_asked_for(results, monkeypatch):
+    """50 that were asked for were 22 once, and the page said 50."""
+    listed = SimpleNamespace(json=[{"id": str(number)} for number in range(22)], body=b"[]")
+    server = SimpleNamespace(get=lambda _: listed, process=SimpleNamespace(pid=1))
+    made = SimpleNamespace(sessions=lambda _: [], server=lambda: figures.contextlib.nullcontext(server))
+    monkeypatch.setattr(bench_server, "settle", lambda _: None)
+    monkeypatch.setattr(bench_server, "listing", lambda _: (FIVE, FIVE, 2))
+    monkeypatch.setattr(bench_server, "several", lambda _: FIVE)
+    one = results()
+    figures.run(one, {"many": lambda: bench_server.many(made, one, [50])})
+    assert [row.figure for row in one.parts["many"].rows] == [
+        "GET /api/sessions p50, 22 sessions",
+        "memory of the server, 22 sessions",
+    ]
+
+
+# -- A plot
+
+
 @pytest.mark.parametrize("highest", [0.0004, 0.9, 1, 20, 37, 101])
 def test_the_scale_of_a_plot_ends_above_the_highest_point(highest):
     marks = report.ticks(highest)
@@ -53,50 +175,100 @@ def test_the_scale_of_a_plot_ends_above_the_highest_point(highest):
     assert 3 <= len(marks) <= 7
 
 
-def test_a_plot_shows_each_point_of_the_figure_and_of_its_floor():
-    series = Series("list", "a <title>", "s", points=[(100, 0.002), (1, 0.001)], baseline=[(1, 0.0005), (100, 0.0005)])
-    picture = ET.fromstring(report.plot(series))
-    places = [(float(dot.get("cx", "")), float(dot.get("cy", ""))) for dot in picture.iter(f"{SVG}circle")]
-    baseline, ours = places[:2], places[2:]
-    assert ours[0][0] < ours[1][0], "from few to many"
-    assert ours[1][1] < ours[0][1] < baseline[0][1], "more is higher"
-    assert baseline[0][1] == baseline[1][1]
-    assert "a <title>" in [text.text for text in picture.iter(f"{SVG}text")]
+def test_a_plot_shows_each_median_of_the_figure_and_of_its_baseline():
+    points = [(100, [0.002] * 5), (1, [0.001, 0.001, 0.001, 0.009, 0.0])]
+    picture = ET.fromstring(report.plot(series(points=points, baseline=[(1, [0.0005]), (100, [0.0005])]), "today"))
+    places = {
+        kind: [(float(dot.get("cx", "")), float(dot.get("cy", ""))) for dot in picture.iter(f"{SVG}circle")
+               if dot.get("class") == kind] for kind in ("ours", "base")
+    }  # fmt: skip
+    (few, low), (many, high) = places["ours"]
+    assert few < many
+    assert high < low < places["base"][0][1], "more is higher"
+    bars = [bar for bar in picture.iter(f"{SVG}line") if bar.get("class") == "ours"]
+    assert len(bars) == len(points)
+    assert any(float(bar.get("y1", "")) > low > float(bar.get("y2", "")) for bar in bars), "from lowest to highest"
 
 
-def test_the_result_of_a_run_comes_between_the_marks_of_the_page(tmp_path, monkeypatch):
-    page = tmp_path / "performance.md"
-    page.write_text(report.PAGE.read_text())
-    about = {"begun": "today", "seconds": 9, "cores": 2, "cpu": "a CPU", "kernel": "6", "python": "3.13"}
-    about |= {"load_before": 0.1, "load_after": 0.9}
-    rows = [asdict(Row("`version`", "s", 0.03, 0.01, 0.02, "more", note="of seven"))]
-    series = [asdict(Series("list", "the list", "s", points=[(1, 1.0), (2, 2.0)]))]
-    result = tmp_path / "result.json"
-    result.write_text(json.dumps({"about": about, "rows": rows, "series": series}))
-    monkeypatch.setattr(report, "PAGE", page)
-    monkeypatch.setattr("sys.argv", ["report.py", str(result), "--load", str(result)])
+def test_a_plot_says_what_it_shows_in_which_units_when_and_where():
+    made = report.plot(
+        series(points=[(1, FIVE), (9, FIVE)], baseline=[(1, FIVE)], base="without the server"), "today, commit abc1234"
+    )
+    picture = ET.fromstring(made)
+    texts = [text.text for text in picture.iter(f"{SVG}text")]
+    for words in ("a <title>", "seconds from key to echo", "open terminals", "Clincus", "without the server"):
+        assert words in texts
+    assert "today, commit abc1234" in texts
+    assert any("5 measurements" in str(text) for text in texts)
+    assert picture.findtext(f"{SVG}title") == "a <title>"
+    assert "3 s at 9" in picture.findtext(f"{SVG}desc", "")
+
+
+def test_a_plot_is_drawn_in_the_colours_of_both_themes():
+    made = report.plot(series(points=[(1, FIVE), (9, FIVE)], baseline=[(1, FIVE)]), "today")
+    light, dark = report.STYLE.split("@media (prefers-color-scheme: dark)")
+    used = set(re.findall(r'class="(\w+)', made)) - {"line"}
+    assert used == {"ground", "ink", "faint", "grid", "ours", "base"}
+    for name in used:
+        assert f".{name} {{" in light
+        assert f".{name} {{" in dark
+    assert not re.search(r'(fill|stroke)="#', made), "a colour that no theme changes"
+
+
+# -- The page
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    path = tmp_path / "docs" / "performance.md"
+    path.parent.mkdir()
+    path.write_text(report.PAGE.read_text())
+    monkeypatch.setattr(report, "PAGE", path)
+    return path
+
+
+def made_run() -> Run:
+    row = Row("`version`", "s", 0.03, 0.01, 0.02, "more", note="of seven")
+    grown = series(points=[(1, FIVE), (9, FIVE)])
+    start = Part(begun="2026-11-29 10:00 UTC", seconds=9, load_before=0.1, rows=[row], series=[grown])
+    return Run(ABOUT, {"start": start, "engines": Part(begun="2026-11-29 10:01 UTC", failed="OSError: no")}, ["idle"])
+
+
+def put(results, monkeypatch, *words):
+    one = results()
+    run = made_run()
+    one.parts = run.parts
+    one.all = ("start", "engines", "idle")
+    one.write()
+    monkeypatch.setattr("sys.argv", ["report.py", *(word.replace("RESULT", str(one.path)) for word in words)])
     report.main()
+
+
+def test_the_result_of_a_run_comes_between_the_marks_of_the_page(page, results, monkeypatch):
+    put(results, monkeypatch, "RESULT", "--load", "RESULT")
     text = page.read_text()
-    assert text.count("| `version` | 30 ms | 20 ms | +10 ms | at most 10 ms more | met |") == 2
+    assert text.count("| `version` | 30 ms |  | 20 ms | +10 ms | at most 10 ms more | met |") == 2
     assert "- `version`: of seven." in text
-    assert ET.parse(tmp_path / "performance-list.svg").getroot().tag == f"{SVG}svg"
+    assert "commit abc1234" in text
+    assert [path.name for path in page.parent.glob("*.svg")] == ["performance-terminal-echo.svg"]
     report.main()
     assert page.read_text() == text, "a second time changes nothing"
 
 
-def test_the_page_shows_only_pictures_that_there_are():
-    names = re.findall(r"!\[[^]]*\]\(([^)]+)\)", report.PAGE.read_text())
-    assert [name for name in names if not (report.PAGE.parent / name).exists()] == []
+def test_the_page_says_what_failed_and_what_was_not_measured(page, results, monkeypatch):
+    put(results, monkeypatch, "RESULT")
+    assert "- The part `engines` failed: OSError: no" in page.read_text()
+    assert "- The part `idle` was not measured." in page.read_text()
 
 
-def test_a_load_goes_into_the_page_without_another_run(tmp_path, monkeypatch):
-    page, result = tmp_path / "performance.md", tmp_path / "load.json"
+def test_the_page_shows_the_pictures_that_there_are_and_no_others():
+    shown = re.findall(r"!\[[^]]*\]\(([^)]+)\)", report.PAGE.read_text())
+    assert sorted(shown) == sorted(path.name for path in report.PAGE.parent.glob("performance-*.svg"))
+
+
+def test_a_load_goes_into_the_page_without_another_run(page, results, monkeypatch):
     page.write_text("<!-- table -->\nkept\n<!-- end table -->\n<!-- load -->\nold\n<!-- end load -->\n")
-    about = dict.fromkeys(("begun", "seconds", "cores", "cpu", "kernel", "python", "load_before", "load_after"), "x")
-    result.write_text(json.dumps({"about": about, "rows": [asdict(Row("lost", "", 0, 0))], "series": []}))
-    monkeypatch.setattr(report, "PAGE", page)
-    monkeypatch.setattr("sys.argv", ["report.py", "--load", str(result)])
-    report.main()
+    put(results, monkeypatch, "--load", "RESULT")
     assert "kept" in page.read_text()
-    assert "| lost | 0 |" in page.read_text()
+    assert "| `version` | 30 ms |" in page.read_text()
     assert "old" not in page.read_text()
