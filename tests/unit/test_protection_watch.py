@@ -278,9 +278,9 @@ def test_an_incus_that_does_not_answer_keeps_no_copy_from_being_put_back(bench):
 
     bench.app.incus.run = bench.app.incus.instance = refuse
     replace(bench.root / ".git/config")
-    wait_until(lambda: bench.changes, "the break to be noted")
+    wait_until(lambda: bench.guard.fields(bench.session).get("protection") == "broken", "it to be broken")
+    assert bench.changes
     assert (bench.root / ".git/config").read_text() == "[core]\n"
-    assert bench.guard.fields(bench.session)["protection"] == "broken"
 
 
 def test_what_is_replaced_again_after_the_freeze_is_put_back_again(bench):
