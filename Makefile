@@ -27,7 +27,7 @@ TEST_PACKAGES := incus-base incus-client dnsmasq-base btrfs-progs mmdebstrap zst
 # What one of four workers has compiled the others need as well.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve build test pytest collected checks failures test-packages nightly lint spa spa-test spa-lint spa-check spa-unit bench bench-load release clean packages
+.PHONY: serve build test pythons pytest collected checks failures test-packages nightly lint spa spa-test spa-lint spa-check spa-unit bench bench-load release clean packages
 
 serve: dist/clincus.pyz
 	$(PYTHON) dist/clincus.pyz setup --yes
@@ -100,7 +100,7 @@ test-packages:
 # source run beside the tests with Incus, and give way to them.
 test: $(VENV)/ready
 	@$(MAKE) --no-print-directory test-packages TEST_PACKAGES='$(TEST_PACKAGES) $(shell command -v npm >/dev/null || echo nodejs npm)'
-	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target $(VENV)/tested collected spa/node_modules/.ready build
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target $(VENV)/tested collected spa/node_modules/.ready build pythons
 	@rm -rf dist/steps
 	@code=0; $(MAKE) --no-print-directory kept-spa-unit || code=1; \
 	$(MAKE) --no-print-directory --jobs=2 --keep-going pytest checks || code=1; \
@@ -122,13 +122,17 @@ failures:
 collected: $(VENV)/tested
 	@$(BIN)/python -m pytest --collect-only --quiet >/dev/null || :
 
+# The versions of Python that this machine lacks.
+pythons: $(VENV)/tested
+	@$(BIN)/python -m tests.interpreters
+
 pytest: $(VENV)/tested dist/clincus.pyz
 	MAKEFLAGS= CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal $(PYTEST_FLAGS)
 
 checks:
 	@nice -n 15 $(MAKE) --no-print-directory --keep-going --output-sync=target kept-lint kept-spa-lint kept-spa-check
 
-nightly: $(VENV)/tested dist/clincus.pyz
+nightly: $(VENV)/tested dist/clincus.pyz pythons
 	@$(MAKE) --no-print-directory test-packages
 	CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m pytest -m nightly --timeout=3600 $(PYTEST_FLAGS)
 

@@ -113,8 +113,8 @@ def unpacked():
 
 
 if __name__ == "__main__":
-    if not sys.dont_write_bytecode:
-        sys.path.insert(0, unpacked() or ARCHIVE)
+    # Python found us by a path that may be relative, and finds the data of the modules beside it by an absolute one.
+    sys.path.insert(0, (not sys.dont_write_bytecode and unpacked()) or ARCHIVE)
     from clincus_cli.start import main
 
     sys.exit(main())

@@ -1,36 +1,48 @@
-"""The CPythons of this machine that the archive has to run on."""
+"""The CPythons that the archive has to run on.
+
+    python3 -m tests.interpreters    brings those that this machine lacks, from the releases of Debian that have them
+
+Those of pyenv and of the system come first. In CI each version of DEBIAN has to be there, or the run fails. No release
+of Debian has the others, so they take part where the machine has them, and the summary of the run names those it lacks.
+"""
 
 from __future__ import annotations
 
 import functools
-import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-SUPPORTED = ("3.9", "3.10", "3.11", "3.12", "3.13")
-ABOUT = "import json, platform, sys; print(json.dumps(['.'.join(map(str, sys.version_info[:2])), sys.executable]))"
+from tests.incus_bed import image_cache
+
+SUPPORTED = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
+DEBIAN = {"3.9": "bullseye", "3.11": "bookworm", "3.13": "trixie", "3.14": "forky", "3.15": "forky"}
+ABOUT = "import ssl, sys, termios; print('.'.join(map(str, sys.version_info[:2])))"
 
 
 @functools.cache
-def ask(place: Path) -> tuple[str, str] | None:
-    """The version of an interpreter and its program, as it tells them itself."""
+def ask(place: Path) -> str:
+    """The version of an interpreter, as it tells itself; "" if there is none."""
     if not place.exists():
-        return None
+        return ""
     asked = subprocess.run(
         [place, "-I", "-c", ABOUT], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
     )
-    if asked.returncode != 0:
-        return None
-    version, program = json.loads(asked.stdout)
-    return version, program
+    return asked.stdout.strip()
 
 
-def places(version: str) -> Iterator[Path]:
-    """Where a version may be, the likely ones first."""
+def own_folder(version: str) -> Path:
+    """Where `bring` puts a version."""
+    return image_cache() / "pythons" / version
+
+
+def machine_places(version: str) -> Iterator[Path]:
+    """Where this machine may have a version, the likely places first."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
     yield from sorted(pyenv.glob(f"{version}[.-]*/bin/python3"))
     yield Path(f"/usr/bin/python{version}")
@@ -41,18 +53,111 @@ def places(version: str) -> Iterator[Path]:
     yield Path(sys.executable)
 
 
+def find(version: str, *, own: bool = True) -> str | None:
+    """The program of a version, from this machine or, with `own`, from what `bring` brought."""
+    places = [*machine_places(version), *([own_folder(version) / "python"] if own else [])]
+    return next((str(place) for place in places if ask(place) == version), None)
+
+
 def interpreters() -> dict[str, str]:
-    """One CPython of each supported version that pyenv or the system has: version -> program.
+    """One CPython of each supported version that is there: version -> program.
 
     Each worker asks anew, so no more than one of a version is asked.
     """
-    found: dict[str, str] = {}
-    for version in SUPPORTED:
-        answers = (ask(place) for place in places(version))
-        program = next((answer[1] for answer in answers if answer and answer[0] == version), None)
-        if program:
-            found[version] = program
-    return found
+    found = {version: find(version) for version in SUPPORTED}
+    return {version: program for version, program in found.items() if program}
+
+
+def missing(found: dict[str, str]) -> list[str]:
+    """The versions without which a run in CI fails."""
+    return [version for version in DEBIAN if version not in found]
+
+
+def mirror() -> str:
+    """The address that this machine takes Debian's packages from. Raises LookupError where it takes none."""
+    argv = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian"]
+    try:
+        answer = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    except OSError:
+        answer = None
+    addresses = answer.stdout.split() if answer else []
+    if not addresses:
+        raise LookupError("apt has no source of Debian's packages on this machine")
+    return addresses[0]
+
+
+def bring(version: str) -> None:
+    """Unpack a Python of Debian's into the cache, with a program `python` that runs it.
+
+    Raises LookupError, or CalledProcessError with what mmdebstrap said.
+    """
+    suite = DEBIAN[version]
+    folder = own_folder(version)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    root = folder / "root"
+    # The list of a release that is being made is valid for a week, and a mirror may be older.
+    argv = ["mmdebstrap", "--quiet", "--variant=extract", f"--include=python{version}"]
+    argv += ["--aptopt=Acquire::Check-Valid-Until false", suite, str(root), f"deb {mirror()} {suite} main"]
+    subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=600)
+    program = root / "usr" / "bin" / "python"  # Python finds its modules by its place
+    program.write_text(f'#!/bin/sh\n{start_line(root, folder, version)} "$@"\n')
+    program.chmod(0o755)
+    (folder / "python").symlink_to(program)
+
+
+def start_line(root: Path, folder: Path, version: str) -> str:
+    """The command line that runs an unpacked Python: with this machine's C library, or its own where that is newer.
+
+    What the Python starts is a program of this machine, and sees none of its libraries that this machine has.
+    """
+    python = root / "usr" / "bin" / f"python{version}"
+    programs = [python, *root.glob("usr/lib/python3*/lib-dynload/*.so")]
+    libraries = folder / "lib"
+    libraries.mkdir()
+    if "version `GLIBC_" not in linked(programs, libraries):
+        bring_libraries(root, programs, libraries)
+        return f"LD_LIBRARY_PATH={shlex.quote(str(libraries))} exec {shlex.quote(str(python))}"
+    loader = next(root.glob("usr/lib/*/ld-linux-*"))
+    argv = [str(loader), "--library-path", str(loader.parent), "--argv0", str(python.with_name("python")), str(python)]
+    return shlex.join(["exec", *argv])
+
+
+def linked(programs: list[Path], folder: Path) -> str:
+    """What ldd says of programs, with a folder of libraries more."""
+    environ = {**os.environ, "LD_LIBRARY_PATH": str(folder)}
+    argv = ["ldd", *map(str, programs)]
+    told = subprocess.run(
+        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environ, timeout=60, check=False
+    )
+    return told.stdout + told.stderr
+
+
+def bring_libraries(root: Path, programs: list[Path], folder: Path) -> None:
+    """Copy those libraries that this machine lacks."""
+    while True:
+        names = re.findall(r"(?m)^\s*(\S+) => not found", linked(programs, folder))
+        new = [path for name in sorted(set(names)) for path in list(root.glob(f"**/{name}"))[:1]]
+        if not new:
+            return
+        for path in new:
+            shutil.copy(path, folder / path.name)
+        programs = [*programs, *(folder / path.name for path in new)]
+
+
+def main() -> int:
+    """Bring what is missing; the tests say what could not be had."""
+    for version in missing(PYTHONS):
+        print(f"installing Python {version} of Debian {DEBIAN[version]} for the tests", flush=True)
+        try:
+            bring(version)
+        except (OSError, LookupError, subprocess.SubprocessError) as error:
+            said = getattr(error, "stderr", "") or ""
+            print(f"Python {version} could not be installed: {error}\n{said[-2000:]}", file=sys.stderr)
+    return 0
 
 
 PYTHONS = interpreters()
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.incus_bed import image_cache, one_at_a_time
-from tests.interpreters import PYTHONS
+from tests.interpreters import find
 
 PACKAGES = {"codex": "@openai/codex@0.169.0", "gemini": "@google/gemini-cli@0.61.0", "aider": "aider-chat==0.86.2"}
 PLACE = "/home/code/.local/bin"  # of the folder in a container
@@ -95,8 +95,9 @@ def fetch_aider(folder: Path) -> None:
 
 
 def aider_python() -> Path:
-    """A Python that aider runs on. Raises StopIteration if this machine has none."""
-    return Path(os.path.realpath(next(PYTHONS[version] for version in ("3.12", "3.11", "3.10") if version in PYTHONS)))
+    """A Python with pip that aider runs on. Raises StopIteration if this machine has none."""
+    found = (find(version, own=False) for version in ("3.12", "3.11", "3.10"))
+    return Path(os.path.realpath(next(program for program in found if program)))
 
 
 FETCH = {"codex": fetch_codex, "gemini": fetch_gemini, "aider": fetch_aider}

@@ -18,9 +18,9 @@ import pytest
 
 import build_zipapp
 import clincus
-from tests.interpreters import PYTHONS, SUPPORTED
+from tests.interpreters import DEBIAN, PYTHONS, SUPPORTED, missing
 
-# CI runs the oldest and the newest; what both run the ones between them have run each night.
+# By day the oldest and the newest run these, and every version serves a session (tests/incus/test_archive.py).
 BOUNDS = [
     version if version in (min(PYTHONS, key=SUPPORTED.index), max(PYTHONS, key=SUPPORTED.index))
     else pytest.param(version, marks=pytest.mark.nightly)
@@ -67,6 +67,17 @@ def say_what_was_found(note):
     """Tell which interpreters these tests use."""
     missing = [version for version in SUPPORTED if version not in PYTHONS]
     note(f"the archive ran on CPython {', '.join(PYTHONS)}" + (f"; not here: {', '.join(missing)}" if missing else ""))
+
+
+def test_ci_has_each_python_that_debian_has():
+    absent = missing(PYTHONS)
+    if absent and os.environ.get("CI") != "true":
+        pytest.skip(f"Python {', '.join(absent)} is not here; `make pythons` installs it")
+    assert absent == [], "run `make pythons`: it says why a version cannot be installed"
+
+
+def test_a_python_that_is_not_there_is_missed():
+    assert missing({"3.9": "/usr/bin/python3.9"}) == [version for version in DEBIAN if version != "3.9"]
 
 
 @pytest.mark.parametrize("version", BOUNDS)
@@ -153,6 +164,45 @@ def test_holds_the_program_the_libraries_and_the_dashboard_only(archive):
 def test_is_a_program_of_its_own(archive):
     assert archive.read_bytes().startswith(b"#!/usr/bin/env python3\n")
     assert stat.S_IMODE(archive.stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize("bytecode", [{}, {"PYTHONDONTWRITEBYTECODE": "1"}], ids=["bytecode", "no bytecode"])
+@pytest.mark.parametrize(
+    ("folder", "command"),
+    [
+        (".", "./clincus.pyz"),
+        (".", "python3 clincus.pyz"),
+        (".", "python3 -I ./clincus.pyz"),
+        ("below", "../clincus.pyz"),
+        ("below", "python3 ../below/../clincus.pyz"),
+        ("/", "{here}/clincus.pyz"),
+        ("/", "{here}/below/clincus"),
+        ("below", "./clincus"),
+        ("/", "env PATH={here}/below:{path} clincus"),
+        ("below", "env PATH=.:{path} clincus"),
+        ("gone", "{here}/clincus.pyz"),
+        ("gone", "env PATH={here}/below:{path} clincus"),
+        (".", "env PYTHONPATH=clincus.pyz python3 -m clincus_cli"),
+        ("/", "env PYTHONPATH={here}/clincus.pyz python3 -m clincus_cli"),
+    ],
+)
+def test_runs_by_every_path(archive, unpacked, folder, command, bytecode):
+    """`info` reads a file of the archive and the configuration, which the current folder is part of."""
+    here = archive.parent
+    (here / "below").mkdir()
+    (here / "below" / "clincus").symlink_to("../clincus.pyz")
+    (here / "gone").mkdir()
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    environ = {"PATH": path, "HOME": str(here), "XDG_CACHE_HOME": str(unpacked), **bytecode}
+    leave = 'rmdir "$PWD"; ' if folder == "gone" else ""
+    done = subprocess.run(
+        ["sh", "-c", f"{leave}exec {command.format(here=here, path=path)} info clincus-000000-1"],
+        env=environ, cwd=here / folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    assert "missing" not in done.stderr
+    assert done.stderr.startswith("Error: "), "for lack of Incus or of the session"
 
 
 def test_version_is_answered_at_once_and_as_the_program_would(start, cache):
