@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
     from pathlib import Path
 
+# While setup installs packages on a machine without systemd, no package starts its service. A setup that was killed
+# leaves the file. The Makefile writes the same text.
+HOLD_FILE = "/usr/sbin/policy-rc.d"
+HOLD_TEXT = "#!/bin/sh\n# Clincus installs packages\nexit 101\n"
 PATIENCE = 5.0  # seconds that the report waits for its checks
 ENGINE_PATIENCE = 3.0  # seconds that an engine has to answer
 ALL_IDS = 2**32 - 1  # how many user ids a machine has (user_namespaces(7))
@@ -391,7 +395,7 @@ class Examination:
         return ok(f"{count} saved", count=count, path=path)
 
     def check_orphans(self) -> Finding:
-        """The remains of crashes: containers of a build or without a workspace, and dead network cables."""
+        """The remains of crashes: containers of a build or without a workspace, dead network cables, a held service."""
         containers = [
             str(instance["name"])
             for instance in self.instances("user.clincus.workspace", "user.clincus.build")
@@ -399,12 +403,15 @@ class Examination:
             or not os.path.isdir(instance["config"]["user.clincus.workspace"])
         ]
         cables = dead_veths(self.machine.path("/sys/class/net"))
-        if not containers and not cables:
+        held = self.machine.read(HOLD_FILE) == HOLD_TEXT
+        if not containers and not cables and not held:
             return ok("None", orphaned_veths=0)
         found = [f"containers {', '.join(containers)}"] if containers else []
         found += [f"{len(cables)} pair{'s' * (len(cables) > 1)} of network interfaces"] if cables else []
+        found += [f"{HOLD_FILE}, which keeps packages from starting their services"] if held else []
         fixes = ["clincus clean --orphans"] if containers else []
         fixes += [f"echo {' '.join(cables)} | xargs -n 1 sudo ip link delete"] if cables else []
+        fixes += [f"sudo rm {HOLD_FILE}"] if held else []
         return warning(f"Left over: {' and '.join(found)}", "; ".join(fixes), orphaned_veths=len(cables))
 
     def check_push(self) -> Finding:
@@ -541,6 +548,9 @@ def health_document(findings: Mapping[Check, Finding], now: datetime) -> dict[st
     return {
         "status": "unhealthy" if counts["failed"] else "degraded" if counts["warning"] else "healthy",
         "timestamp": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "version": clincus.__version__,
+        "commit": clincus.__commit__,
+        "built": clincus.__built__,
         "checks": {
             check.name: {"name": check.name, "label": check.label, "section": check.section, **finding._asdict()}
             for check, finding in findings.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 
@@ -113,7 +114,7 @@ def report(host, tmp_path):
 
 def test_document_has_the_fields_and_names_that_scripts_know(report):
     document = report()
-    assert list(document) == ["status", "timestamp", "checks", "summary"]
+    assert list(document) == ["status", "timestamp", "version", "commit", "built", "checks", "summary"]
     assert set(document["checks"]) == set(NAMES)
     assert document["summary"]["total"] == len(NAMES)
     for name, check in document["checks"].items():
@@ -310,6 +311,29 @@ def test_the_worst_check_decides(statuses, status):
     document = health.health_document(findings, NOW)
     assert document["status"] == status
     assert document["timestamp"] == "2027-03-01T09:15:00.250000Z"
+
+
+def test_the_report_names_the_version_that_made_it(monkeypatch):
+    monkeypatch.setattr(clincus, "__commit__", "abc")
+    document = health.health_document({}, NOW)
+    assert (document["version"], document["commit"], document["built"]) == (clincus.__version__, "abc", "unknown")
+
+
+def test_a_setup_that_was_killed_left_packages_without_their_services(report, host):
+    path = host.path(health.HOLD_FILE)
+    path.parent.mkdir(parents=True)
+    path.write_text(health.HOLD_TEXT)
+    found = report()["checks"]["orphaned_resources"]
+    assert found["status"] == "warning"
+    assert "keeps packages from starting their services" in found["message"]
+    assert found["fix"] == "sudo rm /usr/sbin/policy-rc.d"
+    path.write_text("#!/bin/sh\nexit 101\n")  # of an image of a container
+    assert report()["checks"]["orphaned_resources"]["status"] == "ok"
+
+
+def test_the_makefile_writes_the_text_that_health_knows():
+    makefile = Path(clincus.__file__).with_name("Makefile").read_text()
+    assert f"printf {health.HOLD_TEXT!r} >" in makefile
 
 
 def test_dead_cables_are_those_with_both_ends_here_and_in_no_bridge(tmp_path):

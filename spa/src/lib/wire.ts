@@ -1496,6 +1496,12 @@ export interface components {
             /** @enum {string} */
             status: "healthy" | "degraded" | "unhealthy";
             timestamp: string;
+            /** @description Of Clincus, such as `0.1.0`. */
+            version: string;
+            /** @description That it was built from, `+` behind it if files had changed since; `source` in a checkout. */
+            commit: string;
+            /** @description The day of the commit (UTC); `unknown` in a checkout. */
+            built: string;
             checks: {
                 [key: string]: components["schemas"]["HealthCheck"];
             };
