@@ -24,6 +24,9 @@ PACK_INPUTS := clincus.py clincus_unpack.py build_zipapp.py LICENSE openapi.json
   $(shell find clincus_cli clincus_features guest spa_dist wall -type f ! -name '*.pyc' 2>/dev/null)
 TEST_PACKAGES := incus-base incus-client dnsmasq-base btrfs-progs mmdebstrap zstd git tmux iproute2 curl chromium busybox zsh fish
 
+# Keeps packages from starting their services; `clincus health` knows its text.
+HOLD := /usr/sbin/policy-rc.d
+
 # What one of four workers has compiled the others need as well.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -57,11 +60,11 @@ packages:
 	  echo "installing$$missing"; \
 	  if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then echo "please install:$$missing" >&2; exit 0; fi; \
 	  export DEBIAN_FRONTEND=noninteractive; \
-	  { [ -d /run/systemd/system ] || [ -e /usr/sbin/policy-rc.d ] || { policy=1; \
-	    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d; }; }; \
+	  { [ -d /run/systemd/system ] || { [ -e $(HOLD) ] && ! grep -qx '# Clincus installs packages' $(HOLD); } || { policy=1; \
+	    printf '#!/bin/sh\n# Clincus installs packages\nexit 101\n' >$(HOLD); chmod 755 $(HOLD); }; }; \
 	  apt-get update -qq || echo "apt-get update failed; going on with the lists at hand" >&2; \
 	  apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 $$missing >/dev/null; code=$$?; \
-	  [ -z "$$policy" ] || rm -f /usr/sbin/policy-rc.d; exit $$code; }
+	  [ -z "$$policy" ] || rm -f $(HOLD); exit $$code; }
 
 lint: $(VENV)/tested
 	$(BIN)/ruff check .

@@ -397,6 +397,12 @@ class TestBareMachine:
             assert "exit 101" in policy.read_text()
         assert not policy.exists()
 
+    def test_the_policy_of_a_setup_that_was_killed_goes(self, host):
+        host.write(health.HOLD_FILE, health.HOLD_TEXT)
+        with cli_setup.services_held_back(host):
+            pass
+        assert not host.path(health.HOLD_FILE).exists()
+
     def test_a_policy_of_somebody_else_stays(self, host):
         host.write("/usr/sbin/policy-rc.d", "theirs")
         with cli_setup.services_held_back(host):
