@@ -6,7 +6,9 @@
 # make lint    ruff, mypy and the floor of Python 3.9
 # make bench   the measurements of docs/performance.md: one table, no verdicts; it wants an idle machine for twelve minutes
 # make bench-load  terminals, subscribers, requests and prompts for 15 minutes, and what is left of them
-# make release dist/ with the .pyz, the wheel, the sdist and SHA256SUMS: the same bytes from the same commit
+# make lock    requirements-dev.txt from pyproject.toml (UPGRADE=1: with the newest versions)
+# make release dist/release/ with the .pyz, the wheel, the sdist and SHA256SUMS: the same bytes from the same commit, which
+#              needs a night without a failure (docs/nightly.md)
 #
 # On Debian and Ubuntu everything that is missing is installed, which needs root; elsewhere the packages must be there.
 
@@ -30,7 +32,7 @@ HOLD := /usr/sbin/policy-rc.d
 # What one of four workers has compiled the others need as well.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve build test pythons pytest collected checks failures test-packages nightly lint spa spa-test spa-lint spa-check spa-unit bench bench-load release clean packages
+.PHONY: serve build test lock pythons pytest collected checks failures test-packages nightly lint spa spa-test spa-lint spa-check spa-unit bench bench-load release clean packages
 
 serve: dist/clincus.pyz
 	$(PYTHON) dist/clincus.pyz setup --yes
@@ -48,9 +50,17 @@ $(VENV)/ready:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/tested: pyproject.toml | $(VENV)/ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+# The same tools on each machine, by their hashes: a new ruff changes nothing by itself.
+$(VENV)/tested: pyproject.toml requirements-dev.txt | $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
+
+# Writes the versions and hashes of what pyproject.toml asks for; UPGRADE=1 takes the newest ones.
+lock: | $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --extra test --generate-hashes --no-emit-index-url \
+	  --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) --output-file requirements-dev.txt pyproject.toml
 
 # Installs those of $(PACKAGES) that are missing; without apt or root it says what is missing and goes on.
 packages:
@@ -72,7 +82,7 @@ lint: $(VENV)/tested
 	$(BIN)/mypy
 	$(BIN)/shellcheck guest/*.sh guest/image/*.sh clincus_cli/completion_scripts/*.bash
 	@# It takes our bytes.decode for that of Python 2 strings, and then judges nothing at all.
-	$(BIN)/vermin --quiet --no-tips --exclude str.decode --exclude 'str.decode(errors)' --target=3.9- --violations clincus.py clincus_cli clincus_features wall build_zipapp.py clincus_unpack.py
+	$(BIN)/vermin --quiet --no-tips --exclude str.decode --exclude 'str.decode(errors)' --target=3.9- --violations clincus.py clincus_cli clincus_features wall build_zipapp.py build_release.py clincus_unpack.py
 
 spa/node_modules/.ready: spa/package-lock.json
 	@command -v npm >/dev/null || $(MAKE) --no-print-directory packages PACKAGES='nodejs npm'
@@ -147,11 +157,8 @@ bench-load: $(VENV)/tested dist/clincus.pyz
 	@$(MAKE) --no-print-directory packages PACKAGES='$(TEST_PACKAGES)'
 	CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python tests/bench/bench_load.py --write dist/load.json $(BENCH_FLAGS)
 
-# The time of the commit stands for that of the build, so that both archives come out the same each time.
-release: $(VENV)/tested dist/clincus.pyz
-	@[ -z "$$(git status --porcelain)" ] || { echo "release: commit or stash your changes first" >&2; exit 1; }
-	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --outdir dist .
-	cd dist && sha256sum clincus.pyz clincus-*.whl clincus-*.tar.gz >SHA256SUMS && cat SHA256SUMS
+release: $(VENV)/tested
+	@$(BIN)/python build_release.py
 
 clean:
 	rm -rf dist build $(VENV) spa/node_modules *.egg-info

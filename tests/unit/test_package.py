@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,3 +42,23 @@ def test_a_pip_install_has_the_command_the_contract_and_the_dashboard(tmp_path: 
     }
     assert not (site / "spa_dist").exists(), "a name that others may use"
     assert not (site / "wall").exists(), "a name that others may use"
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK = (ROOT / "requirements-dev.txt").read_text()
+
+
+@pytest.mark.parametrize("wanted", [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]])
+def test_what_is_asked_for_is_locked(wanted):
+    requirement = Requirement(wanted)
+    found = re.search(rf"(?m)^{re.escape(requirement.name)}==([\w.]+)[^\n]*\\\n    --hash=sha256:[0-9a-f]{{64}}", LOCK)
+    assert found, "run `make lock`"
+    assert requirement.specifier.contains(found.group(1)), "run `make lock`"
+
+
+def test_the_lock_names_no_host():
+    assert "://" not in LOCK
+
+
+def test_the_licence_is_told_as_pep_639_wants_it():
+    assert (PROJECT["license"], PROJECT["license-files"]) == ("MIT", ["LICENSE"])
