@@ -73,6 +73,21 @@ def test_a_second_request_waits_for_the_first():
     assert found == ["done", "done"]
 
 
+def test_a_request_that_runs_is_not_forgotten_for_many_others():
+    answers, second, found = idempotency.Answers(), Counter(), []
+    again = threading.Thread(target=lambda: found.append(answers.once(request(), second)))
+
+    def handler(_request: object) -> str:
+        for number in range(idempotency.LIMIT + 1):
+            answers.once(request(f"key {number}"), Counter())
+        again.start()
+        return "done"
+
+    assert answers.once(request(), handler) == "done"
+    again.join()
+    assert (found, second.calls) == (["done"], 0)
+
+
 def test_a_failure_is_not_kept():
     answers = idempotency.Answers()
 

@@ -7,7 +7,9 @@ import errno
 import ipaddress
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -318,6 +320,32 @@ def test_one_session_leaves_places_to_the_others(road, monkeypatch):
     assert b"503" in rest(road.connect())
     kept += [road.tunnel(session="two") for _ in range(2)]
     assert road.proxy.count() == 6
+def test_connections_of_all_sessions_have_a_bound(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(proxies, "MOST_IN_ALL", 4)  # one session leaves as many free as it has
+    made = Road(str(tmp_path_factory.mktemp("s")))
+    kept = [made.tunnel() for _ in range(2)]
+    assert b"503" in rest(made.connect())
+    kept.pop().close()
+    wait_until(lambda: made.proxy.count() == 1, "the place to be free")
+    made.tunnel()
+    made.is_over = True
+    made.proxy.want("one", None)
+    made.thread.join(DEADLINE)
+
+
+def test_a_connection_has_a_day_however_busy_it_is(road, monkeypatch):
+    day, later = 24 * 3600, [0.0]
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + later[0])
+    monkeypatch.setattr(links, "IDLE_WITHIN", 9 * day)
+    monkeypatch.setattr(links, "time", clock)
+    monkeypatch.setattr(proxies, "time", clock)
+    tunnel = road.tunnel("a.example:7")
+    for later[0], lives in ((day - 3600, True), (day + 3600, False)):
+        road.tunnel("a.example:7").close()
+        if lives:
+            tunnel.sendall(b"~")
+            assert read_until(tunnel, b"~").endswith(b"~")
+    assert rest(tunnel) == b""
 
 
 def test_who_knocks_all_the_time_waits(road, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import selectors
 import signal
 import socket
 import subprocess
@@ -96,6 +97,36 @@ def test_a_line_that_breaks_is_made_anew(far):
     with far.tunnel() as connection:
         connection.sendall(b"~")
         assert connection.recv(100) == b"echo ~"
+
+
+def test_what_waits_for_the_proxy_is_bounded_and_then_the_line_is_not_read(tmp_path):
+    """A proxy that reads nothing: the connections are full one after the other."""
+    path = str(tmp_path / "proxy")
+    ours, container = socket.socketpair()
+    with ours, container, socket.socket(socket.AF_UNIX) as proxy:
+        proxy.bind(path)
+        proxy.listen(relay.MOST)
+        carrier = relay.Carrier(ours, path)
+
+        def held() -> int:
+            return sum(len(stream.waiting) for stream in carrier._streams.values())
+
+        for number in range(1, relay.MOST + 1):
+            container.sendall(HEAD.pack(OPEN, 0, 0, number))
+            for _ in range(WINDOW // PIECE):
+                container.sendall(HEAD.pack(DATA, 0, PIECE, number) + bytes(PIECE))
+                carrier._hear()
+                carrier._watch_line()
+                if not carrier._line_mask & selectors.EVENT_READ:
+                    break
+            if not carrier._line_mask & selectors.EVENT_READ:
+                break
+        assert relay.HELD_MOST <= held() < relay.HELD_MOST + relay.READ
+        carrier._forget(1)
+        for number in list(carrier._streams)[: relay.MOST // 2]:
+            carrier._forget(number)
+        carrier._watch_line()
+        assert carrier._line_mask & selectors.EVENT_READ, "half of it has gone"
 
 
 def begun(far: Far) -> subprocess.Popen[bytes]:

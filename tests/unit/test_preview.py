@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import socket
 import threading
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 import clincus
+from clincus_features import preview
 from clincus_features.preview import doors, heads, listening, openings, relay
 
 ORIGIN = "http://3000-clincus-a1b2c3-1.localhost:8080"
@@ -147,6 +149,7 @@ def test_a_target_that_is_no_path_is_refused(target):
         ("X-Frame-Options: DENY", None),
         ("Strict-Transport-Security: max-age=9", None),
         ("Alt-Svc: h3=\":443\"", None),
+        ("Clear-Site-Data: \"cookies\"", None),
         ("Transfer-Encoding: chunked", None),
         ("X-Powered-By: app", "app"),
     ],
@@ -222,6 +225,36 @@ def test_bodies_get_a_framing_of_our_own(said, body, goes_on):
     assert (got.partition(b"http://localhost:8080\r\n")[2], went_on) == (body, goes_on)
 
 
+def test_a_body_has_the_time_that_its_size_takes():
+    given, sent = [], []
+    body = io.BytesIO(b"x" * (4 * clincus.BODY_RATE))
+    rfile = SimpleNamespace(raw=SimpleNamespace(allow=given.append), read1=body.read1)
+    connection = SimpleNamespace(connection=None, rfile=rfile)
+    upstream = SimpleNamespace(send=lambda piece, listening: sent.append(bytes(piece)) or True)
+    asked = request(f"Content-Length: {4 * clincus.BODY_RATE}", first="POST / HTTP/1.1", connection=connection)
+    assert relay.send_body(asked, upstream)
+    assert b"".join(sent) == body.getvalue()
+    assert given == [clincus.HEAD_TIMEOUT + 4]
+
+
+def test_the_apps_of_all_sessions_leave_connections_to_the_dashboard(monkeypatch):
+    monkeypatch.setattr(openings, "IN_ALL_MOST", 2)
+    previews = preview.Previews(None)
+    refused = []
+
+    def ask(*_: object) -> None:
+        """The app answers while another page asks, which takes a place of its own."""
+        try:
+            previews._carry(opening(), request(), "/", ORIGIN)
+        except clincus.ClincusError as error:
+            refused.append(error.status)
+
+    monkeypatch.setattr(previews, "_ask", ask)
+    for _ in range(2):  # what has ended leaves its place
+        previews._carry(opening(), request(), "/", ORIGIN)
+    assert refused == [503, 503]
+
+
 @pytest.mark.parametrize("lines", [["Connection: close"], []])
 def test_the_connection_ends_when_the_browser_says_so(lines):
     first = "GET / HTTP/1.1" if lines else "GET / HTTP/1.0"
@@ -255,11 +288,30 @@ def opening() -> openings.Opening:
     return openings.Opening("clincus-a1b2c3-1", 3000, door, "127.0.0.1")
 
 
-def admitted(*lines: str, one: openings.Opening | None, target: str = "/", token: str = "") -> bool:
+def admitted(
+    *lines: str, one: openings.Opening | None, target: str = "/", token: str = "", method: str = "GET"
+) -> bool:
     """Whether the guard lets a request pass."""
     with contextlib.suppress(clincus.ClincusError):
-        return openings.admit(token, one, request(*lines), target, ORIGIN)
+        return openings.admit(token, one, request(*lines, first=f"{method} / HTTP/1.1"), target, ORIGIN)
     return False
+
+
+@pytest.mark.parametrize(
+    ("method", "site", "mode", "may"),
+    [
+        ("GET", "cross-site", "navigate", True),
+        ("HEAD", "same-site", "navigate", True),
+        ("POST", "cross-site", "navigate", False),
+        ("POST", "same-site", "navigate", False),
+        ("GET", "cross-site", "no-cors", False),
+        ("POST", "same-origin", "cors", True),
+    ],
+)
+def test_a_page_elsewhere_may_link_to_an_app_and_ask_it_for_nothing(method, site, mode, may):
+    one = opening()
+    fields = (f"Cookie: clincus-preview-8080={one.secret}", f"Sec-Fetch-Site: {site}", f"Sec-Fetch-Mode: {mode}")
+    assert admitted(*fields, one=one, method=method) is may
 
 
 def test_the_cookie_lets_in_beside_what_the_app_has_tossed():

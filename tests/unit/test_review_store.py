@@ -54,6 +54,13 @@ def names(kept: store.Store, tree: str) -> set[str]:
 # ---- what is recorded
 
 
+def test_git_gets_so_much_memory_and_no_more(kept):
+    """What a container sends can unfold to any size."""
+    argv = kept._argv("-c", "alias.memory=!ulimit -v", "memory")
+    said = subprocess.run(argv, env=kept._environ(), cwd="/", capture_output=True, text=True, check=True, timeout=60)
+    assert int(said.stdout) == store.MEMORY_KIB
+
+
 def test_untracked_files_are_in_and_the_repository_is_left_as_it_is(kept, tmp_path):
     work = tmp_path / "work"
     git(work, "init", "-q")
