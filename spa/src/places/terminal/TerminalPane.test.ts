@@ -193,6 +193,19 @@ const picture = (name: string, size = 4): File => {
   return file;
 };
 
+it('comes back to the present by the keys that lead there, also while the past is still on its way', async () => {
+  await connected();
+  const isLookingBack = () => (flushSync(), screen.queryByText('Looking back.') !== null);
+  host.onOverscroll?.(23);
+  expect(isLookingBack()).toBe(false);
+  host.onOverscroll?.(-23);
+  host.onOverscroll?.(23);
+  expect(isLookingBack()).toBe(true);
+  host.onOverscroll?.(23);
+  expect(isLookingBack()).toBe(false);
+  await vi.waitFor(() => expect(calls.map(({ path }) => path)).toContainEqual(expect.stringContaining('scrollback')));
+});
+
 /** A paste of files and text into the terminal; whether the page took it. */
 function paste(files: File[], text = ''): boolean {
   const event = new Event('paste', { bubbles: true, cancelable: true });

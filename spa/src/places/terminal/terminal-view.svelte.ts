@@ -125,9 +125,9 @@ export class TerminalView {
     (this.past?.parts ?? this.parts)?.terminal.focus();
   }
 
-  /** Scrolls to the past, by lines below zero from the screen; a scroll the other way is none. */
+  /** Scrolls to the past, by lines below zero from the screen. The other way leads back from a past that is not there yet. */
   lookBack(lines: number): void {
-    if (lines > 0) return;
+    if (lines > 0 && !this.past) return;
     this.past ??= new Past(this.session().id, this.kind, () => this.lookAhead());
     this.past.scroll(lines);
   }
