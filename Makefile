@@ -140,7 +140,7 @@ pythons: $(VENV)/tested
 	@$(BIN)/python -m tests.interpreters
 
 pytest: $(VENV)/tested dist/clincus.pyz
-	MAKEFLAGS= CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal $(PYTEST_FLAGS)
+	MAKEFLAGS= CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal --costs=dist/costs.txt $(PYTEST_FLAGS)
 
 checks:
 	@nice -n 15 $(MAKE) --no-print-directory --keep-going --output-sync=target kept-lint kept-spa-lint kept-spa-check

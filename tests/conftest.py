@@ -38,6 +38,7 @@ import pytest
 from hypothesis import settings
 
 from clincus_features.network.devices import socket_path
+from tests import costs
 from tests.incus_bed import Bed, image_cache, own_daemon, own_project
 from tests.programs import NO_CHECKPOINTS, Server, git, program
 
@@ -52,6 +53,12 @@ settings.register_profile("clincus", deadline=None)
 settings.load_profile("clincus")
 
 NOTES: pytest.StashKey[list[str]] = pytest.StashKey()
+METER: pytest.StashKey[costs.Meter] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """An option for what the files cost; tests/costs.py says what is counted."""
+    parser.addoption("--costs", metavar="FILE", help="write what each test file costs, and say the head of it")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -62,6 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ.setdefault("PYTHONPYCACHEPREFIX", str(image_cache() / "bytecode"))
     config.stash[NOTES] = []
+    config.stash[METER] = costs.Meter()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -76,23 +84,45 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
         gc.enable()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[object]:
+    """Put down what the tests of a file cost, when the last of them has run."""
+    meter = item.config.stash[METER]
+    file = str(item.path.relative_to(item.config.rootpath))
+    if file != meter.file:
+        meter.charge()
+        meter.file = file
+    done = yield
+    if nextitem is None:
+        meter.charge()
+    return done
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say the notes."""
+    """Say the notes, and what the dearest files cost."""
     for note in config.stash[NOTES]:
         terminalreporter.write_line(note)
+    if config.option.costs:
+        lines = costs.table(config.stash[METER].costs)
+        Path(config.option.costs).write_text("\n".join([*lines, ""]))
+        for line in [*lines[:-1][: costs.SAID], lines[-1]]:
+            terminalreporter.write_line(line)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Hand the notes of a worker (pytest-xdist) over to the process that prints the summary."""
+    """Hand the notes and costs of a worker (pytest-xdist) over to the process that prints the summary."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["notes"] = session.config.stash[NOTES]
+        session.config.workeroutput["costs"] = session.config.stash[METER].sums()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Take them over; what several workers note is said once."""
+    output = getattr(node, "workeroutput", {})
     notes = node.config.stash[NOTES]
-    notes += [text for text in getattr(node, "workeroutput", {}).get("notes", []) if text not in notes]
+    notes += [text for text in output.get("notes", []) if text not in notes]
+    node.config.stash[METER].add(output.get("costs", {}))
 
 
 @pytest.fixture(scope="session")
@@ -102,10 +132,17 @@ def note(request: pytest.FixtureRequest):
 
 
 @pytest.fixture(scope="session")
-def bed() -> Iterator[Bed]:
+def bed(pytestconfig: pytest.Config) -> Iterator[Bed]:
     """The Incus of this run; the text at the head of this file says which."""
+    meter = pytestconfig.stash[METER]
+    meter.charge()
     with own_daemon(database_in_memory=True) if os.geteuid() == 0 else own_project() as made:
+        if pytestconfig.option.costs and made.folder:
+            meter.starts.follow(made.folder / "unix.socket")
+        meter.charge(costs.BEDS)
         yield made
+        meter.charge()
+    meter.charge(costs.BEDS)
 
 
 @pytest.fixture(autouse=True)
