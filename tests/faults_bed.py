@@ -6,6 +6,7 @@ stopping(bed)        it is told to stop, as by `systemctl stop incus`, has gone 
 answers(server, …)   sends requests at once, and gives how each was answered and after how many seconds
 talk(bed, server, …) a session in which something was said
 broken_client(…)     an `incus` for one server that fails, cuts or kills where a test wants it
+Halt(…)              an `incus` for one server whose commands stop where a test wants it, until that lets them go on
 """
 
 from __future__ import annotations
@@ -161,3 +162,30 @@ def broken_client(folder: Path, script: str) -> dict[str, str]:
     program.write_text(f'#!/bin/bash\nreal={shutil.which("incus")}\n{script}\nexec "$real" "$@"\n')
     program.chmod(0o755)
     return {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+
+
+class Halt:
+    """An `incus` for one server: while it is armed, a command whose line has `words` waits before it begins."""
+
+    def __init__(self, folder: Path, words: str) -> None:
+        self._armed, self._reached = folder / "armed", folder / "reached"
+        waits = f"touch {self._reached}; while [ -e {self._armed} ]; do sleep 0.05; done"
+        self.environ = broken_client(folder, f'if [[ -e {self._armed} && "$*" == *{words}* ]]; then {waits}; fi')
+
+    @contextlib.contextmanager
+    def armed(self) -> Iterator[None]:
+        """Stop such commands within the block, or until `release`."""
+        self._reached.unlink(missing_ok=True)
+        self._armed.touch()
+        try:
+            yield
+        finally:
+            self.release()
+
+    def wait(self) -> None:
+        """Wait until a command has stopped."""
+        wait_until(self._reached.exists, "a command to be held")
+
+    def release(self) -> None:
+        """Let them go on."""
+        self._armed.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections import deque
@@ -18,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 import clincus
 from tests.conftest import new_workspace
 from tests.engines_bed import Engine, Relay, far_daemon, host_incus
+from tests.faults_bed import Halt
 from tests.programs import DEADLINE, NO_CHECKPOINTS, Answer, Server, connect, git, program, wait_until
 
 CONFIG = '[engines.far]\nroots = ["{}"]\n[network]\nreachable = ["127.0.0.1/32"]\n'
@@ -30,10 +30,16 @@ def far(bed) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="module")
-def shared(start_shared, far, tmp_path_factory) -> Server:
+def halt(tmp_path_factory) -> Halt:
+    """Stops a create of a server of this file: there is a container, and no tool in it yet."""
+    return Halt(tmp_path_factory.mktemp("halt"), "new-session")
+
+
+@pytest.fixture(scope="module")
+def shared(start_shared, far, halt, tmp_path_factory) -> Server:
     """A server with the engine `far` for those tests that end the sessions they begin; it makes no checkpoints."""
     config = NO_CHECKPOINTS + CONFIG.format(tmp_path_factory.getbasetemp())
-    return start_shared(config=config, environ=far.environ)
+    return start_shared(config=config, environ={**far.environ, **halt.environ})
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +57,9 @@ def there(workspace) -> Path:
 
 
 @pytest.fixture
-def server(start_server, far, there) -> Iterator[Server]:
+def server(start_server, far, halt, there) -> Iterator[Server]:
     """A server with the engine `far`, on which projects may be mounted."""
-    yield start_server(config=CONFIG.format(there.parent), environ=far.environ)
+    yield start_server(config=CONFIG.format(there.parent), environ={**far.environ, **halt.environ})
     far.delete_all()
 
 
@@ -174,31 +180,35 @@ def test_an_engine_that_hangs_delays_no_other_and_takes_no_prompt(shared, far, s
     typed(server, id, "back", "echo: back")
 
 
-def test_a_create_on_an_engine_that_is_lost_leaves_nothing(shared, far, there):
+def test_a_create_on_an_engine_that_is_lost_leaves_nothing(shared, far, there, halt):
     server, daemon, before = shared, far.daemons[0], listed(shared).keys()
-    with ThreadPoolExecutor() as pool:
-        create = pool.submit(server.post, "/api/sessions", {"workspace": str(there), "engine": "far", "mode": "mount"})
-        wait_until(far.names, "the container to be begun")
+    body = {"workspace": str(there), "engine": "far", "mode": "mount"}
+    with ThreadPoolExecutor() as pool, halt.armed():
+        create = pool.submit(server.post, "/api/sessions", body)
+        halt.wait()
+        assert far.names(), "the container is begun"
         daemon.kill()
+        halt.release()
         try:
             answer = create.result()
-            assert answer.status in (500, 503), answer.body
-            assert "far" in answer.json["error"]
         finally:
             daemon.start()
-    wait_until(lambda: engine(server)["reachable"], "the engine to be back")
+            wait_until(lambda: engine(server)["reachable"], "the engine to be back")
+    assert answer.status == 503, answer.body
+    assert "far" in answer.json["error"]
     wait_until(lambda: not far.names(), "the half-made container to be gone")
     wait_until(lambda: listed(server).keys() == before, "the session to be gone")
 
 
 @pytest.mark.nightly
-def test_an_engine_that_hangs_in_the_middle_of_a_create_leaves_nothing(server, far, there, make_workspace):
+def test_an_engine_that_hangs_in_the_middle_of_a_create_leaves_nothing(server, far, there, halt, make_workspace):
     near = server.create(make_workspace("near"))["id"]
     body = {"workspace": str(there), "engine": "far", "mode": "mount"}
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool, halt.armed():
         create = pool.submit(server.post, "/api/sessions", body, timeout=120)
-        wait_until(lambda: far.query("/1.0/instances"), "the container to be begun")
+        halt.wait()
         with far.daemons[0].hung():
+            halt.release()
             rounds = 0
             while not create.done():
                 typed(server, near, "quick", "echo: quick")
@@ -289,14 +299,17 @@ def wire(far, server) -> Iterator[Relay]:
 
 
 @pytest.mark.nightly
-def test_a_network_that_is_cut_in_the_middle_of_a_create_and_of_a_prompt_loses_neither_host(server, far, pair, wire):
+def test_a_network_that_is_cut_in_the_middle_of_a_create_and_of_a_prompt_loses_neither_host(
+    server, far, pair, wire, halt
+):
     """Nothing is refused and nothing answers; the daemon there goes on."""
     near, id = pair
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool, halt.armed():
         body = {"workspace": server.get(f"/api/sessions/{id}").json["workspace"], "engine": "far", "mode": "mount"}
         create = pool.submit(server.post, "/api/sessions", body, timeout=120)
-        wait_until(lambda: len(json.loads(far.daemons[0].incus("list", "--format", "json"))) == 2, "a container begun")
+        halt.wait()
         with wire.cut():
+            halt.release()
             prompt = pool.submit(server.post, f"/api/sessions/{id}/prompt", {"text": "lost?"}, timeout=120)
             rounds = 0
             while not unreachable(server, id):
