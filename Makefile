@@ -1,5 +1,6 @@
 # make serve   set up what is missing, build dist/clincus.pyz, and serve the dashboard on 127.0.0.1:3000 (PORT=N: another port)
 # make test    install what the tests need and run all of them with a real Incus, but for those marked nightly
+# make test-loaded  the tests with Incus and the page five times in a row on cores that are busy with something else (TESTS=…: these)
 # make nightly the tests that take long: many rounds of what `make test` does a few times
 # make build   dist/clincus.pyz alone
 # make spa     the dashboard from its source in spa/ into spa_dist/
@@ -21,6 +22,10 @@ PYTEST_FLAGS ?=
 BENCH_FLAGS ?=
 # Each worker has an Incus of its own. Four keep two cores busy.
 WORKERS ?= 4
+# Whole files are dealt, those that take longest first: tests/conftest.py puts them in this order.
+SCHEDULE := --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
+TESTS ?= tests/incus tests/browser
+ROUNDS ?= 5
 
 PACK_INPUTS := clincus.py clincus_unpack.py build_zipapp.py LICENSE openapi.json \
   $(shell find clincus_cli clincus_features guest spa_dist wall -type f ! -name '*.pyc' 2>/dev/null)
@@ -33,7 +38,7 @@ HOLD := /usr/sbin/policy-rc.d
 # What one of four workers has compiled the others need as well.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve build test lock pythons pytest collected checks failures test-packages nightly lint spa spa-test spa-lint spa-check spa-unit bench bench-load release clean packages
+.PHONY: serve build test test-loaded lock pythons pytest collected checks failures test-packages nightly lint spa spa-test spa-lint spa-check spa-unit bench bench-load release clean packages
 
 serve: dist/clincus.pyz
 	$(PYTHON) dist/clincus.pyz setup --yes
@@ -141,10 +146,14 @@ pythons: $(VENV)/tested
 	@$(BIN)/python -m tests.interpreters
 
 pytest: $(VENV)/tested dist/clincus.pyz
-	MAKEFLAGS= CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal --costs=dist/costs.txt $(PYTEST_FLAGS)
+	MAKEFLAGS= CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m pytest $(SCHEDULE) --costs=dist/costs.txt $(PYTEST_FLAGS)
 
 checks:
 	@nice -n 15 $(MAKE) --no-print-directory --keep-going --output-sync=target kept-lint kept-spa-lint kept-spa-check
+
+test-loaded: $(VENV)/tested dist/clincus.pyz
+	@$(MAKE) --no-print-directory test-packages
+	MAKEFLAGS= CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python tests/loaded.py --rounds=$(ROUNDS) $(SCHEDULE) $(PYTEST_FLAGS) $(TESTS)
 
 nightly: $(VENV)/tested dist/clincus.pyz pythons
 	@$(MAKE) --no-print-directory test-packages
