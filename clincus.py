@@ -545,7 +545,8 @@ class Collector(threading.Thread):
         with suppress(OSError):
             while piece := self._stream.read(1 << 16):
                 if len(self.data) + len(piece) > self._limit:
-                    self._child.end(f"the command wrote more than {self._limit >> 20} MiB", 500)
+                    most = f"{self._limit >> 20} MiB" if self._limit >> 20 else f"{self._limit >> 10} KiB"
+                    self._child.end(f"the command wrote more than {most}", 500)
                     return
                 self.data += piece
 

@@ -172,7 +172,9 @@ def test_a_delete_beside_a_resume(bed, shared_server, stopped):
         for work in [pool.submit(delete), pool.submit(shared_server.post, f"{path}/resume")]:
             work.result()
     if stopped["id"] in bed.names():
-        wait_until(lambda: shared_server.post(f"{path}/resume").status == 200, "the session")
+        state = bed.state(stopped["id"]).lower()
+        wait_until(lambda: shared_server.get(path).json.get("status") == state, "the server to see what came of both")
+        assert shared_server.post(f"{path}/resume").status == 200
     else:
         wait_until(lambda: shared_server.get(path).status == 404, "the server to see that it is gone")
         shared_server.create(stopped["workspace"], resume=stopped["session_id"])

@@ -177,9 +177,10 @@ def test_a_child_that_takes_too_long_goes_with_all_that_it_started(tmp_path):
 
 
 @pytest.mark.parametrize("stream", [1, 2])
-def test_a_child_that_writes_too_much_is_ended(monkeypatch, stream):
-    monkeypatch.setattr(clincus, "OUTPUT_LIMIT", 1 << 20)
-    with pytest.raises(clincus.ChildError, match="wrote more than 1 MiB"):
+@pytest.mark.parametrize(("limit", "most"), [(1 << 20, "1 MiB"), (256 << 10, "256 KiB")])
+def test_a_child_that_writes_too_much_is_ended(monkeypatch, stream, limit, most):
+    monkeypatch.setattr(clincus, "OUTPUT_LIMIT", limit)
+    with pytest.raises(clincus.ChildError, match=f"wrote more than {most}"):
         clincus.run_child(["sh", "-c", f"exec yes >&{stream}"], timeout=60)
 
 

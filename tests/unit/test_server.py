@@ -329,10 +329,14 @@ def test_a_listener_that_nothing_wakes_ends_at_once():
 
 
 def test_a_listener_can_be_ended_before_it_has_begun():
+    before = threading.active_count()
     for _ in range(50):
         one = listener()
         one.start()
         one.close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(one.server_address, DEADLINE)
+    assert threading.active_count() <= before
 
 
 def test_a_failure_to_give_a_connection_its_thread_leaves_the_server_listening(caplog, monkeypatch):
