@@ -126,7 +126,7 @@ class Life:
         wait_for_screen(self.bed, self.id, f": line {self.said}.")
 
 
-@pytest.mark.nightly  # the next test kills it at three moments that are chosen
+@pytest.mark.nightly  # the next tests kill it at moments that are chosen
 def test_a_server_that_is_killed_loses_nothing(bed, start_server, workspace, note):
     seed = int(os.environ.get("CLINCUS_TEST_SEED") or random.randrange(1 << 32))
     chance = random.Random(seed)
@@ -142,32 +142,56 @@ def test_a_server_that_is_killed_loses_nothing(bed, start_server, workspace, not
         life.say_more()
 
 
+DIE = "kill -9 $PPID"
 # An action, the words of the command that the server dies at, and what the command does then: the server gets a part
 # of what is saved; the container's stop goes on; the start of the tool finds nobody to speak to.
 DEATHS = [
     ("stop", "tool_processes()", '"$real" "$@" | { dd bs=1 count=150000 status=none; kill -9 $PPID; }'),
-    ("stop", " stop ", "kill -9 $PPID"),
-    ("resume", "new-session", "kill -9 $PPID"),
+    ("stop", " stop ", DIE),
+    ("resume", "new-session", DIE),
 ]
 
 
-def test_a_server_that_dies_amid_a_save_a_stop_or_a_resume_loses_nothing(bed, start_server, workspace, tmp_path):
-    death = tmp_path / "death"
-    environ = broken_client(tmp_path, f"[ ! -e {death} ] || source {death}")
-    life = Life(bed, partial(start_server, config=NO_CHECKPOINTS, environ=environ), workspace)
-    talk = f"/home/code/.claude/projects/-workspace/{life.session['session_id']}.jsonl"
-    bed.shell(life.id, f"seq 90000 >>{talk}")
-    for action, words, what in DEATHS:
+class Death:
+    """Lets the servers of a life die at a command."""
+
+    def __init__(self, folder: Path) -> None:
+        self._script = folder / "death"
+        self.environ = broken_client(folder, f"[ ! -e {self._script} ] || source {self._script}")
+
+    def comes(self, life: Life, action: str, words: str, what: str) -> None:
+        """Let the server die amid an action, at the first command whose line has the words; a new one goes on."""
         life.prepare(action)
-        death.write_text(f'[[ " $* " != *"{words}"* ]] || {{ rm {death}; {what}; }}')
+        self._script.write_text(f'[[ " $* " != *"{words}"* ]] || {{ rm {self._script}; {what}; }}')
         life.act(action)
         assert life.server.process.wait(timeout=DEADLINE) == -signal.SIGKILL
         life.go_on()
         life.say_more()
+
+
+def test_a_server_that_dies_amid_a_save_a_stop_or_a_resume_loses_nothing(bed, start_server, workspace, tmp_path):
+    death = Death(tmp_path)
+    life = Life(bed, partial(start_server, config=NO_CHECKPOINTS, environ=death.environ), workspace)
+    talk = f"/home/code/.claude/projects/-workspace/{life.session['session_id']}.jsonl"
+    bed.shell(life.id, f"seq 90000 >>{talk}")
+    for action, words, what in DEATHS:
+        death.comes(life, action, words, what)
     whole = bed.shell(life.id, f"cat {talk}")
     assert life.server.delete(f"{life.path}?force=true").status == 204
     (saved,) = (life.server.home / ".clincus" / "sessions-claude").rglob("*.jsonl")
     assert saved.read_text() == whole
+
+
+def test_a_server_that_dies_amid_a_create_a_delete_a_restore_or_an_undo_loses_nothing(
+    bed, start_server, workspace, tmp_path
+):
+    """The command goes on without it, but for what the server would still have sent."""
+    death = Death(tmp_path)
+    life = Life(bed, partial(start_server, environ=death.environ), workspace)
+    death.comes(life, "create", " launch ", DIE)
+    death.comes(life, "delete", " delete ", DIE)
+    death.comes(life, "restore", "--request PUT", DIE)
+    death.comes(life, "undo", "Writes and removes files of the workspace", DIE)
 
 
 def test_a_clone_that_was_never_finished_is_not_worked_on(bed, start_server, workspace, tmp_path):
