@@ -12,8 +12,6 @@ import pytest
 from tests.engines_bed import Engine, far_daemon
 from tests.programs import program, wait_until
 
-pytestmark = pytest.mark.nightly  # tests/unit/test_engines.py has what Incus says in each case
-
 
 @pytest.fixture(scope="module")
 def far(bed) -> Iterator[Engine]:

@@ -330,7 +330,6 @@ def upstream(tmp_path) -> Iterator[Upstream]:
     made.close()
 
 
-@pytest.mark.nightly
 def test_a_list_of_names_there_holds_while_the_engine_is_away_and_heals(server, far, there, upstream):
     name = f"localhost:{upstream.plain}"
     made = server.create(there, engine="far", mode="mount", network="allow-list", allow=[name], presets=[])
