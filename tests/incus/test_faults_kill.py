@@ -28,7 +28,7 @@ def is_being_deleted(id: str) -> bool:
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             words = process.read_bytes().split(b"\0")
-            if words[:1] == [b"incus"] and {b"delete", id.encode()} <= set(words):
+            if {b"delete", id.encode()} <= set(words):
                 return True
     return False
 
