@@ -35,4 +35,3 @@ DWELL_WAITING = 6.0
 START_WITHIN = 120.0  # that a tool may take to show something that is known
 RESUMING = 20.0  # between the start of a container and that of the tool in it
 STUCK_AFTER = 300.0  # without a movement
-

@@ -320,6 +320,8 @@ def test_one_session_leaves_places_to_the_others(road, monkeypatch):
     assert b"503" in rest(road.connect())
     kept += [road.tunnel(session="two") for _ in range(2)]
     assert road.proxy.count() == 6
+
+
 def test_connections_of_all_sessions_have_a_bound(tmp_path_factory, monkeypatch):
     monkeypatch.setattr(proxies, "MOST_IN_ALL", 4)  # one session leaves as many free as it has
     made = Road(str(tmp_path_factory.mktemp("s")))
