@@ -14,7 +14,11 @@ git init --quiet --object-format="$format"
 [ -n "$commit" ] || exit 0
 # What it prints has the form of git's own list of references. stdin itself belongs to root: git may open `cat`'s output.
 cat | git bundle unbundle /dev/stdin >.git/clincus-refs
-sed -n '/ refs\/remotes\/host\//d; s/ refs\/heads\// refs\/remotes\/host\//; / refs\//p' .git/clincus-refs >.git/packed-refs
+{
+    sed -n 's/ refs\/tags\// refs\/clincus\/given\//p' .git/clincus-refs
+    sed -n '/ refs\/remotes\/host\//d; s/ refs\/heads\// refs\/remotes\/host\//; / refs\//p' .git/clincus-refs
+} >.git/packed-refs
+git config --local clincus.given tags
 rm .git/clincus-refs
 if [ -n "$branch" ]; then git update-ref "$branch" "$commit"; else git update-ref --no-deref HEAD "$commit"; fi
 git reset --quiet --hard

@@ -3,14 +3,50 @@
 #
 # `snapshot` sets $head, the commit that is checked out (empty before the first one), and $tip: that commit if nothing
 # is uncommitted, else one on top of it with all that is. The same state gives the same commit, whenever it is taken.
-# Index, branches and work tree stay as they are.
-# shellcheck disable=SC2034 # the programs behind it read $tip
+# Index, branches and work tree stay as they are. The files of a repository within the work tree count as plain files,
+# but a submodule that is committed stays one. $unreadable is the number of files that the code user cannot read: they
+# are left out, as one database of root must not cost all commits.
+# shellcheck disable=SC2034 # the programs behind it read what it sets
+nested_repositories() {
+    # Prints the paths of repositories in the work tree that are no submodules and not ignored, outer ones first.
+    # shellcheck disable=SC2016 # the inner shell has the paths
+    find . -mindepth 2 -path ./.git -prune -o -name .git -prune -print0 2>/dev/null | sort -z | head -z -n 200 |
+        xargs -0 -r sh -c 'for path; do
+            path=${path#./} path=${path%/.git}
+            case $(git ls-tree HEAD -- "$path" 2>/dev/null) in 160000*) continue ;; esac
+            git check-ignore --quiet -- "$path" || printf "%s\0" "$path"
+        done' nested
+}
+add_nested() {
+    # Puts the files of those repositories into the index. Their own .gitignore holds.
+    root=$(git rev-parse --show-toplevel) folder=$(git rev-parse --absolute-git-dir)
+    export root folder
+    # shellcheck disable=SC2016
+    nested_repositories | xargs -0 -r sh -c 'for path; do
+        git update-index --force-remove -- "$path"
+        (
+            cd -- "$path" && env -u GIT_INDEX_FILE git ls-files --cached --others --exclude-standard -z |
+                git --git-dir="$folder" --work-tree="$root" update-index --add --remove --ignore-missing -z --stdin
+        )
+    done' nested
+}
 snapshot() {
     head=$(git rev-parse --quiet --verify 'HEAD^{commit}') || head=''
-    index=$(git rev-parse --git-dir)/clincus-index
+    index=$(git rev-parse --absolute-git-dir)/clincus-index
     rm -f -- "$index"
     [ ! -f "$(git rev-parse --git-path index)" ] || cp -- "$(git rev-parse --git-path index)" "$index"
-    tree=$(GIT_INDEX_FILE=$index && export GIT_INDEX_FILE && git add --all -- . >&2 && git write-tree) || return 1
+    unreadable=$(find . -path ./.git -prune -o ! -readable ! -type l -print0 2>/dev/null |
+        git check-ignore --stdin -z -v -n 2>/dev/null | tr '\0' '\n' | grep -c '^$' || :)
+    unreadable=$((unreadable / 3)) # the three fields before a path are empty if nothing ignores it
+    tree=$(
+        export GIT_INDEX_FILE="$index"
+        if ! git add --all --ignore-errors -- . >&2 && [ "$unreadable" = 0 ] && [ -z "$(nested_repositories | tr '\0' ' ')" ]
+        then
+            exit 1
+        fi
+        add_nested >&2
+        git write-tree
+    ) || return 1
     rm -f -- "$index"
     tip=$head
     [ -n "$head" ] && [ "$tree" = "$(git rev-parse "$head^{tree}")" ] && return

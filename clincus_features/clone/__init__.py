@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import clincus
 
 from .landing import fetch
-from .transfer import Source, State, give_branch, make_clone, take_bundle, unfetched
+from .transfer import Source, State, give_branch, make_clone, read_state, take_bundle, unfetched
 
 
 def install(extensions: clincus.Extensions) -> None:
@@ -87,7 +87,9 @@ def keep(sessions: clincus.Sessions, session: clincus.Session, saves: bool) -> N
         return
     try:
         told, state = unfetched(sessions, session)
-        if told.commits and saves:
+        if told.unreadable and saves:
+            sessions.report(f"{session.id}: {told.unreadable} files in its clone that only root can read are lost")
+        if told.total - told.unreadable and saves:
             keep_bundle(sessions, session, state)
     except OSError as error:
         raise clincus.ClincusError(
@@ -96,12 +98,21 @@ def keep(sessions: clincus.Sessions, session: clincus.Session, saves: bool) -> N
     except clincus.ClincusError as error:
         if not saves:
             raise clincus.ClincusError(f'"{session.id}" is kept, as its clone cannot be read: {error}', 409) from error
-        sessions.report(f"{session.id}: what its clone holds is lost: {error}")
+        keep_what_is_committed(sessions, session, error)
         return
-    if told.commits and not saves:
+    if told.total and not saves:
         raise clincus.ClincusError(
             f'"{session.id}" is kept: {told.words} were not fetched (clincus fetch {session.id})', 409
         )
+
+
+def keep_what_is_committed(sessions: clincus.Sessions, session: clincus.Session, error: clincus.ClincusError) -> None:
+    """Keep what git can still send of a clone whose state cannot be taken, such as one on a full disk."""
+    try:
+        keep_bundle(sessions, session, read_state(sessions, session.id), "committed")
+        sessions.report(f"{session.id}: what was uncommitted in its clone is lost: {error}")
+    except (OSError, clincus.ClincusError):
+        sessions.report(f"{session.id}: what its clone holds is lost: {error}")
 
 
 def last_bundle(sessions: clincus.Sessions, session: clincus.Session) -> str:
@@ -113,13 +124,13 @@ def last_bundle(sessions: clincus.Sessions, session: clincus.Session) -> str:
     return ""
 
 
-def keep_bundle(sessions: clincus.Sessions, session: clincus.Session, state: State) -> None:
-    """Keep all branches of a clone, and what is uncommitted, as a bundle beside the session's saved conversation."""
+def keep_bundle(sessions: clincus.Sessions, session: clincus.Session, state: State, what: str = "all") -> None:
+    """Keep what a clone holds as a bundle beside the session's saved conversation: `what` as in guest/clone-out.sh."""
     directory = sessions.saved_directory(session)
     os.makedirs(os.path.dirname(directory), mode=0o700, exist_ok=True)
     path = f"{directory}.{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.bundle"
     try:
-        _, size = take_bundle(sessions, session, "all", state.known, f"{path}.part")
+        _, size = take_bundle(sessions, session, what, state.known, f"{path}.part")
         if not size:
             raise clincus.ClincusError("its clone sent no bundle", 409)
         with open(f"{path}.part", "rb") as part:

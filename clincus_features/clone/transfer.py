@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import clincus
 
@@ -22,8 +23,13 @@ STEP = 4 << 20  # bytes of a bundle that may take that long
 FETCHED = 50  # branches that a session remembers
 DISK_RESERVE = 256 << 20  # bytes that a bundle leaves free on this host
 FIRST_COMMIT = "The folder as it was"
-TOLD = re.compile(rb"([0-9a-f]{40}|[0-9a-f]{64}) ([0-9a-f]{40}|[0-9a-f]{64}|-) (\d{1,9}) ([^\n]*)\n")
+TOLD = re.compile(
+    rb"([0-9a-f]{40}|[0-9a-f]{64}) ([0-9a-f]{40}|[0-9a-f]{64}|-) "
+    rb"(\d{1,9}) ([01]) (\d{1,9}) (\d{1,9}) (\d{1,9}) ([^\n]*)\n"
+)
+MOST_NAMES = 20  # of repositories within
 LINE = 4096  # bytes of what a clone tells of itself
+NAMES = 1 << 20  # bytes of the names of repositories within
 
 clincus.register_settings(
     clincus.Setting("clone.size_limit", "4GiB", clincus.matching(clincus.SIZE, f"write {clincus.WRITE_SIZE}"))
@@ -60,25 +66,52 @@ class Told:
 
     tip: str  # the checked-out commit, or one on top of it with what is uncommitted
     head: str  # the checked-out commit; empty before the first one
-    commits: int  # on any branch, and the tip, that this host does not have
+    commits: int  # of any branch, tag or work tree, that this host does not have
+    is_open: bool  # something is uncommitted that this host does not have
+    stashes: int
+    trees: int  # other work trees with something uncommitted
+    unreadable: int  # files that the code user cannot read: no fetch brings them
+    nested: tuple[str, ...]  # repositories within that have commits of their own: a fetch brings their files alone
     branch: str  # the short name of what is checked out; empty for a commit
 
     @property
-    def is_open(self) -> bool:
-        """Whether something is uncommitted that this host does not have; one of the commits is it then."""
-        return self.tip != self.head and self.commits > 0
+    def total(self) -> int:
+        """The number of things that this host does not have; 0 if a delete loses nothing."""
+        return self.commits + self.is_open + self.stashes + self.trees + self.unreadable + len(self.nested)
 
     @property
     def words(self) -> str:
         """The part of the clone that this host does not have, for a sentence."""
-        commits = self.commits - self.is_open
-        parts = [f"{commits} commit{'' if commits == 1 else 's'}"] if commits else []
-        return " and ".join([*parts, *(["uncommitted changes"] if self.is_open else [])]) + " in its clone"
+        parts = [
+            counted(self.commits, "commit"),
+            "uncommitted changes" if self.is_open else "",
+            counted(self.stashes, "stash", "stashes"),
+            f"uncommitted changes in {counted(self.trees, 'other work tree')}" if self.trees else "",
+            counted(self.unreadable, "file that only root reads", "files that only root reads"),
+            f"the history of {counted(len(self.nested), 'repository', 'repositories')} ({', '.join(self.nested)})"
+            if self.nested
+            else "",
+        ]
+        *first, last = filter(None, parts)
+        return (f"{', '.join(first)} and {last}" if first else last) + " in its clone"
 
     def document(self) -> dict[str, object]:
         """The answer of GET /api/sessions/{id}/unfetched."""
-        open_too = {"uncommitted": self.is_open, "commits": self.commits - self.is_open}
-        return {"branch": self.branch, "head": self.head, **open_too}
+        return {
+            "branch": self.branch,
+            "head": self.head,
+            "uncommitted": self.is_open,
+            "commits": self.commits,
+            "stashes": self.stashes,
+            "work_trees": self.trees,
+            "unreadable": self.unreadable,
+            "nested": list(self.nested),
+        }
+
+
+def counted(number: int, one: str, more: str = "") -> str:
+    """A number with its noun; nothing for 0."""
+    return f"{number} {one if number == 1 else more or f'{one}s'}" if number else ""
 
 
 def read_state(sessions: clincus.Sessions, id: str) -> State:
@@ -181,17 +214,29 @@ def unfetched(sessions: clincus.Sessions, session: clincus.Session) -> tuple[Tol
     state = read_state(sessions, session.id)
     words = sessions.guest(session).mount, "count", *state.known, state.start
     told = sessions.output(session, "clone-snapshot clone-out", *words, timeout=SMALL_TIMEOUT)
-    return parse_told(told), state
+    return read_told(io.BytesIO(told)), state
 
 
-def parse_told(line: bytes) -> Told:
-    """Read the first line of guest/clone-out.sh. Raises ClincusError(409) for any other line."""
-    match = TOLD.fullmatch(line)
-    if match is None:
+def read_told(stream: IO[bytes]) -> Told:
+    """Read the first two lines of guest/clone-out.sh. Raises ClincusError(409) for any others."""
+    match, names = TOLD.fullmatch(stream.readline(LINE)), stream.readline(NAMES)
+    if match is None or not names.endswith(b"\n"):
         raise clincus.ClincusError("git in the container does not answer as git: the clone cannot be read", 409)
-    tip, head, count, branch = (field.decode("utf-8", "replace") for field in match.groups())
-    branch = clincus.printable(branch.removeprefix("refs/heads/"))[:250]
-    return Told(tip, "" if head == "-" else head, int(count), branch)
+    tip, head, commits, is_open, stashes, trees, unreadable, branch = (
+        field.decode("utf-8", "replace") for field in match.groups()
+    )
+    nested = [clincus.printable(name.decode("utf-8", "replace"))[:250] for name in names.split(b"\t")[:-1]]
+    return Told(
+        tip=tip,
+        head="" if head == "-" else head,
+        commits=int(commits),
+        is_open=is_open == "1",
+        stashes=int(stashes),
+        trees=int(trees),
+        unreadable=int(unreadable),
+        nested=tuple(nested[:MOST_NAMES]),
+        branch=clincus.printable(branch.removeprefix("refs/heads/"))[:250],
+    )
 
 
 def take_bundle(
@@ -207,7 +252,7 @@ def take_bundle(
         open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file,
         sessions.open(session, "clone-snapshot clone-out", *words, timeout=SMALL_TIMEOUT) as (stdin, stream),
     ):
-        told = parse_told(stream.readline(LINE))
+        told = read_told(stream)
         while piece := stream.read(1 << 16):
             if size // STEP < (size + len(piece)) // STEP:
                 stdin.allow(SMALL_TIMEOUT)  # one that sends nothing more holds up nobody for long

@@ -1,0 +1,165 @@
+"""What a delete of a clone would lose: all that agents leave in one, counted, fetched or kept. No Incus."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import clincus
+from clincus_features import clone
+from tests.unit.test_clone import Box, box, example, git, project
+
+__all__ = ["box", "example", "project"]  # fixtures
+
+
+def commit(folder: Path, name: str, *words: str) -> None:
+    (folder / name).write_text(f"{name}\n")
+    git(folder, "add", name)
+    git(folder, "commit", "--quiet", "--message", f"Make {name}", *words)
+
+
+def stash(folder: Path) -> None:
+    for name in ("first", "second"):
+        (folder / name).write_text("of the agent\n")
+        git(folder, "stash", "push", "--include-untracked", "--quiet")
+
+
+def commit_that_only_a_tag_has(folder: Path) -> None:
+    git(folder, "checkout", "--quiet", "--detach")
+    commit(folder, "released")
+    git(folder, "tag", "v1")
+    git(folder, "checkout", "--quiet", "main")
+
+
+def work_tree(folder: Path) -> None:
+    git(folder, "worktree", "add", "--quiet", "--detach", str(folder.parent / "second"))
+    (folder.parent / "second/half").write_text("done\n")
+
+
+def nested(folder: Path) -> None:
+    (folder / "app").mkdir()
+    git(folder / "app", "init", "--quiet")
+    commit(folder / "app", "main.py")
+
+
+LEFT: dict[str, tuple[Callable[[Path], None], str]] = {
+    "stashes": (stash, "2 stashes in its clone"),
+    "a tag": (commit_that_only_a_tag_has, "1 commit in its clone"),
+    "a work tree": (work_tree, "uncommitted changes in 1 other work tree in its clone"),
+    "a repository in it": (nested, "uncommitted changes and the history of 1 repository (app) in its clone"),
+}
+
+
+@pytest.mark.parametrize(("leave", "words"), LEFT.values(), ids=list(LEFT))
+def test_a_delete_is_refused_for_all_that_agents_leave(box, leave, words):
+    box.make()
+    clone.keep(box, box.session, False)  # nothing is there yet
+    leave(box.folder)
+    with pytest.raises(clincus.ClincusError) as refused:
+        clone.keep(box, box.session, False)
+    assert f"is kept: {words} were not fetched" in refused.value.message
+
+
+def test_tags_of_the_project_itself_are_no_work_of_the_agent(box, project):
+    commit_that_only_a_tag_has(project)
+    box.make()
+    clone.keep(box, box.session, False)
+
+
+def kept_refs(box: Box, tmp_path: Path) -> dict[str, str]:
+    """What a forced delete keeps, by the names in the bundle, as it can be had back."""
+    box.saved_directory = lambda session: str(tmp_path / "sessions-claude" / "id")
+    clone.keep(box, box.session, True)
+    [bundle] = Path(box.saved_directory(box.session)).parent.glob("*.bundle")
+    back = tmp_path / "back"
+    subprocess.run(["git", "clone", "--quiet", "--no-checkout", str(box.workspace), str(back)], check=True)
+    git(back, "fetch", "--quiet", str(bundle), "refs/*:refs/kept/*")
+    lines = git(back, "for-each-ref", "--format=%(refname:lstrip=2) %(objectname)", "refs/kept").splitlines()
+    return dict(line.split(" ") for line in lines)
+
+
+def files_of(tmp_path: Path, commit_id: str) -> set[str]:
+    return set(git(tmp_path / "back", "ls-tree", "-r", "--name-only", commit_id).splitlines())
+
+
+def test_a_forced_delete_keeps_stashes_tags_work_trees_and_repositories_within(box, tmp_path):
+    box.make()
+    for leave, _ in LEFT.values():
+        leave(box.folder)
+    refs = kept_refs(box, tmp_path)
+    assert {"clincus/tip", "clincus/stash/1", "clincus/stash/2", "tags/v1", "clincus/worktree/1"} <= refs.keys()
+    assert "app/main.py" in files_of(tmp_path, refs["clincus/tip"])
+    assert "half" in files_of(tmp_path, refs["clincus/worktree/1"])
+    [inner] = [id for name, id in refs.items() if name.startswith("clincus/nested/1/")]
+    assert files_of(tmp_path, inner) == {"main.py"}
+
+
+def test_a_fetch_brings_the_files_of_a_repository_within(box):
+    box.make()
+    nested(box.folder)
+    moved = box.fetch()
+    names = git(box.workspace, "ls-tree", "-r", "--name-only", moved.head).splitlines()
+    assert "app/main.py" in names
+    assert moved.gitlinks == ()
+
+
+def empty_repository(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    git(folder / "sub", "init", "--quiet")
+
+
+def unreadable_file(folder: Path) -> None:
+    """A database that the agent's `sudo` has made."""
+    (folder / "data").write_text("of root\n")
+    (folder / "data").chmod(0)
+
+
+@pytest.fixture
+def user_box(box, monkeypatch) -> Iterator[Box]:
+    """A clone, in which the guest's programs run as a user whom permissions bind, as the code user is."""
+    with tempfile.TemporaryDirectory() as place:  # pytest closes its own folders to other users
+        Path(place).chmod(0o755)
+        box.folder = Path(place) / "box"
+        box.make()
+        if os.geteuid() == 0:
+            run_as_user(monkeypatch)
+        yield box
+
+
+def run_as_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Box.exec
+
+    def exec_as_user(self: Box, id: str, command: list[str], stdin: Any = b"") -> clincus.Completed:
+        for path in [self.folder, *self.folder.rglob("*")]:
+            if path.name != "data":
+                os.chown(path, 1000, 1000, follow_symlinks=False)
+        return real(self, id, ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", *command], stdin)
+
+    monkeypatch.setattr(Box, "exec", exec_as_user)
+
+
+@pytest.mark.parametrize("leave", [empty_repository, unreadable_file])
+def test_one_odd_file_costs_no_commit(user_box, tmp_path, leave):
+    box = user_box
+    commit_id = box.commit()
+    leave(box.folder)
+    with pytest.raises(clincus.ClincusError, match="1 commit"):
+        clone.keep(box, box.session, False)
+    assert kept_refs(box, tmp_path)["heads/main"] == commit_id
+    assert box.fetch().head == commit_id
+
+
+def test_a_clone_whose_state_cannot_be_taken_keeps_its_commits(box, tmp_path, monkeypatch):
+    """As on a full disk, where git cannot write a tree."""
+    box.make()
+    commit_id = box.commit()
+    (box.folder / ".git/clincus-index").mkdir()  # where the state is taken
+    (box.folder / ".git/clincus-index/full").touch()
+    assert kept_refs(box, tmp_path)["heads/main"] == commit_id
+    assert any("what was uncommitted in its clone is lost" in report for report in box.reports)
