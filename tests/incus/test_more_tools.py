@@ -94,6 +94,19 @@ def test_a_tool_without_hooks_tells_what_it_does_and_goes_on_at_a_resume(start, 
     wait_until(lambda: LATER[name] in tool.sh(f"tmux capture-pane -p -S - -t =clincus-{tool.id}:"), "the conversation")
 
 
+@pytest.mark.parametrize("name", ["codex", "gemini"])
+def test_what_a_tool_without_hooks_has_used_is_told(start, name):
+    """The stand-in counts 10 tokens in and 9 out for each answer."""
+    tool = start(name, asks=False)
+    session = f"/api/sessions/{tool.id}"
+    tool.post("prompt", {"text": "say hello there"})
+    tool.becomes("done")
+    assert tool.server.delete(session).status == 204, "all is saved when it stops"
+    cost = tool.server.get(f"{session}/cost").json
+    assert cost["tokens"] == {"input": 10, "output": 9, "cache_read": 0, "cache_write": 0}
+    assert cost["context"]["used"] == 19
+
+
 @pytest.mark.parametrize("name", PERMISSIONS)
 def test_a_tool_without_hooks_that_asks_waits_and_is_answered(start, workspace, name):
     tool = start(name, asks=True)

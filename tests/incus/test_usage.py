@@ -45,7 +45,7 @@ def test_incus_tells_what_cpu_each_container_has_used(bed):
 COPILOT = {"COPILOT_OFFLINE": "true", "COPILOT_PROVIDER_TYPE": "anthropic", "COPILOT_MODEL": "claude-sonnet-4.5"}
 PLAN = {"ANTHROPIC_API_KEY": "", "CLAUDE_CODE_OAUTH_TOKEN": KEY.replace("test", "oat01")}
 
-TOLD = {"claude": (None, [("5 h", 42), ("7 days", 17)]), "copilot": (None, []), "opencode": (0.000165, [])}
+TOLD = {"claude": (0.00011, [("5 h", 42), ("7 days", 17)]), "copilot": (None, []), "opencode": (0.000165, [])}
 
 
 @pytest.fixture
