@@ -110,7 +110,8 @@ def parse_codex(entry: Mapping[str, Any], told: dict[str, Any]) -> tuple[str, Me
         told["model"] = text(settings.get("model"))
         told["is_fast"] = settings.get("service_tier") == "priority"
     elif payload.get("type") == "task_started":
-        told["size"] = payload.get("model_context_window")
+        size = payload.get("model_context_window")
+        told["size"] = size if type(size) is int and 0 < size <= MOST_CONTEXT else None
     if kind != "token_usage_record":
         return None
     usage = clincus.as_object(payload.get("usage"))
@@ -118,13 +119,12 @@ def parse_codex(entry: Mapping[str, Any], told: dict[str, Any]) -> tuple[str, Me
     if not usage or not counts or counts[0] < counts[2] + counts[3]:
         return None
     counts[0] -= counts[2] + counts[3]
-    size = told.get("size")
     return text(payload.get("response_id")), Message(
         told.get("model", ""),
         text(entry.get("timestamp")),
         is_main=told.get("is_main", True),
         tokens=tuple(counts),
-        size=size if type(size) is int and 0 < size <= MOST_CONTEXT else None,
+        size=told.get("size"),
         is_fast=told.get("is_fast", False),
     )
 
@@ -155,12 +155,19 @@ DIALECTS = {
 
 def parse_line(dialect: Dialect, line: bytes, told: dict[str, Any]) -> tuple[str, Message] | None:
     """The message of a line with its key, if the line tells a usage. OverflowError if it has more values than fit."""
-    if line.count(b",") > COMMAS:
-        raise OverflowError
     with suppress(ValueError, RecursionError):
-        entry = json.loads(line, parse_int=short(int), parse_float=short(float))
-        return dialect.parse(clincus.as_object(entry), told)
+        return dialect.parse(parse_object(line), told)
     return None
+
+
+def parse_object(data: bytes) -> dict[str, Any]:
+    """The JSON object that a container wrote, {} for other JSON.
+
+    OverflowError if it has more values than fit; ValueError or RecursionError if it is no JSON.
+    """
+    if data.count(b",") > COMMAS:
+        raise OverflowError
+    return clincus.as_object(json.loads(data, parse_int=short(int), parse_float=short(float)))
 
 
 def short(kind: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -15,12 +15,14 @@ from datetime import datetime, timezone
 
 import clincus
 
+from .dialects import parse_object
 from .ledger import open_plain
 
 SETTINGS = ".clincus/system/etc/claude-code/managed-settings.d/60-clincus-status.json"
 OWN_SETTINGS = ".claude/settings.json", ".claude/settings.local.json"
 PROGRAM, KEPT = ".clincus/status", ".claude/projects/clincus-status.json"
 LONGEST = 1 << 20  # bytes of a settings file, and of what is kept
+UNREADABLE = ValueError, RecursionError, OverflowError  # of `parse_object`
 WINDOWS = {"five_hour": "5 h", "seven_day": "7 days"}  # as Claude Code names them, as people do
 LARGEST = 10**8  # tokens of a context
 
@@ -58,8 +60,8 @@ class Status:
 
     def __init__(self, directory: str) -> None:
         self._told: Mapping[str, object] = {}
-        with suppress(OSError, ValueError, RecursionError), open_plain(os.path.join(directory, KEPT)) as file:
-            self._told = clincus.as_object(json.loads(file.read(LONGEST)))
+        with suppress(OSError, *UNREADABLE), open_plain(os.path.join(directory, KEPT)) as file:
+            self._told = parse_object(file.read(LONGEST))
 
     @property
     def context_size(self) -> int | None:

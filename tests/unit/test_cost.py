@@ -407,6 +407,13 @@ def test_a_subagent_of_codex_counts_and_has_a_context_of_its_own(tmp_path):
     assert (tokens_of(found)[0], found["model"]) == (600, "gpt-6.1-sol")
 
 
+def test_what_a_rollout_tells_of_later_lines_takes_little(tmp_path):
+    huge = codex_line("event_msg", type="task_started", model_context_window=[0] * 40_000)
+    write(tmp_path / CODEX_FILE, huge + codex_line("turn_context", model=["x"] * 40_000) + codex_usage("resp_1"))
+    account = ledger.Ledger().read("codex", str(tmp_path))
+    assert account.transcripts[str(tmp_path / CODEX_FILE)].told == {"size": None, "model": ""}
+
+
 GEMINI_FILE = ".gemini/tmp/w/chats/session-2026-11-29T00-53-35818b4f.jsonl"
 
 
