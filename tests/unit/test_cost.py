@@ -12,9 +12,10 @@ import jsonschema
 import pytest
 
 import clincus
+from clincus_cli.cost import cost_lines
 from clincus_features import cost
 from clincus_features.cost import dialects, ledger
-from clincus_features.cost.prices import Price, Prices
+from clincus_features.cost.prices import AS_OF, Price, Prices
 
 MODEL = "claude-opus-4-5-20251101"
 SCHEMAS = clincus.load_contract()["components"]["schemas"]
@@ -568,3 +569,23 @@ def test_accounts_in_memory_are_bounded(saved, tmp_path, monkeypatch):
 def test_without_a_conversation_nothing_was_spent():
     found = spending()
     assert (found["cost_usd"], found["projects"], found["truncated"]) == (0, [], False)
+
+
+# ---- the command line --------------------------------------------------------------------------------------------
+
+
+def test_the_command_tells_what_is_known_what_is_not_and_the_day_of_the_prices(saved):
+    talk = line("a", 1_000_000, 0, 0, 0, timestamp=today()) + line("b", 7, 0, 0, 0, model="new-1", timestamp=today())
+    found = spending(saved("one", "/w/app", CLAUDE_FILE, talk), saved("two", "/w/app", "talk.md", "hi", tool="aider"))
+    head, row, total, *notes = "\n".join(cost_lines(found)).splitlines()
+    assert head.split() == ["DAY", "(UTC)", "PROJECT", "TOKENS", "COST"]
+    assert row.split() == [today()[:10], "/w/app", "1M", "$5.00+"]
+    assert total.split() == ["in", "all", "1M", "$5.00+"]
+    assert notes == [
+        f"list prices of {AS_OF}, and those of [cost.prices] in your configuration",
+        "no price is known for: new-1",
+        "not told by: aider",
+    ]
+    more = "\n".join(cost_lines({**found, "unpriced_tokens": 0, "unpriced_models": [], "truncated": True}))
+    assert "$5.00+\nlist prices" in more
+    assert more.endswith("not all of the conversations was read: more was used than this")
