@@ -30,8 +30,11 @@ Entry = dict[str, Any]
 
 AUDIT = "audit.jsonl"
 AUDIT_SIZE, AUDIT_FILES = 4 << 20, 5  # bytes of one file, and how many there are at most
-LOG_SIZE, LOG_FILES = 64 << 10, 2
+LOG_SIZE = 128 << 10  # bytes of a session's log; one that is full is thinned to three quarters
 LOGS_KEPT = 500  # sessions
+# A container changes what its tool does as often as it likes, and it can restart itself: the oldest entries of these
+# kinds go first, but for so many, and what persons asked for goes last.
+WASHABLE, LEAST = ("agent", "session"), 50
 SESSION_LOGS = "sessions"  # their folder
 WAITING = 1000  # entries on their way to the disk
 TEXT_LIMIT = 200  # characters of a text that a container or an error gave
@@ -225,7 +228,7 @@ class Journal:
             self._newest[key] = entry["what"]
             if entry["what"] == MOMENTS["deleted"]:
                 self._newest = {key: what for key, what in self._newest.items() if key[0] != session_id}
-        self._attempt(lambda: append_line(self._path(name), line_of(entry), LOG_SIZE, LOG_FILES))
+        self._attempt(lambda: append_entry(self._path(name), entry))
 
     def _path(self, name: str) -> str:
         return os.path.join(logs_directory(self._app.config, self._app.environ), name)
@@ -315,8 +318,7 @@ def write_action(directory: str, entry: Entry, session_id: str, what: str) -> No
     append_line(os.path.join(directory, AUDIT), line_of(entry), AUDIT_SIZE, AUDIT_FILES)
     name = log_name(session_id)
     if name:
-        line = line_of({**entry, "kind": "request", "what": what})
-        append_line(os.path.join(directory, name), line, LOG_SIZE, LOG_FILES)
+        append_entry(os.path.join(directory, name), {**entry, "kind": "request", "what": what})
 
 
 def line_of(entry: Entry) -> bytes:
@@ -329,19 +331,83 @@ def append_line(path: str, line: bytes, size: int, files: int) -> None:
 
     There are at most `files` files. More than one process may write: a lock is held on the file itself.
     """
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    with open_private(path) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        length = os.fstat(file.fileno()).st_size
-        if length + len(line) <= size:
-            is_torn = length and os.pread(file.fileno(), 1, length - 1) != b"\n"  # by a power cut
-            file.write((b"\n" if is_torn else b"") + line)
+    with locked_file(path) as file:
+        if add_line(file, line, size):
             return
         for number in range(files - 1, 0, -1):
             with contextlib.suppress(FileNotFoundError):
                 os.replace(path if number == 1 else f"{path}.{number - 1}", f"{path}.{number}")
     with open_private(path) as file:
         file.write(line)
+
+
+def append_entry(path: str, entry: Entry) -> None:
+    """Add to a session's log, which is thinned when it is full. Raises OSError.
+
+    PATH.1 is of older versions, which began a new file then; it joins the log at that moment.
+    """
+    line = line_of(entry)
+    with locked_file(path) as file:
+        if add_line(file, line, LOG_SIZE):
+            return
+        lines = [*read_lines(f"{path}.1"), *os.pread(file.fileno(), 2 * LOG_SIZE, 0).splitlines()]
+        kept = thinned([*(one + b"\n" for one in lines), line], LOG_SIZE * 3 // 4)
+        clincus.replace_file(path, b"".join(kept), 0o600)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{path}.1")
+
+
+def thinned(lines: list[bytes], size: int) -> list[bytes]:
+    """The lines of a log, the oldest first, without so many of them that they fit in `size` bytes."""
+    over = sum(map(len, lines)) - size
+    kinds = [kind_of(line) for line in lines]
+    gone: set[int] = set()
+    for kind in (*WASHABLE, ""):
+        numbers = [number for number, one in enumerate(kinds) if (one == kind or not kind) and number not in gone]
+        for number in numbers[: -LEAST if kind else len(numbers)]:
+            if over > 0:
+                over -= len(lines[number])
+                gone.add(number)
+    return [line for number, line in enumerate(lines) if number not in gone]
+
+
+def kind_of(line: bytes) -> str:
+    """The kind of the entry of a line; what a power cut has torn counts as the agent's."""
+    with contextlib.suppress(ValueError):
+        return str(clincus.as_object(json.loads(line)).get("kind"))
+    return WASHABLE[0]
+
+
+def add_line(file: IO[bytes], line: bytes, size: int) -> bool:
+    """Add a line to a file that is locked; False if it would outgrow `size`. Raises OSError."""
+    length = os.fstat(file.fileno()).st_size
+    if length + len(line) > size:
+        return False
+    is_torn = length and os.pread(file.fileno(), 1, length - 1) != b"\n"  # by a power cut
+    file.write((b"\n" if is_torn else b"") + line)
+    return True
+
+
+@contextlib.contextmanager
+def locked_file(path: str) -> Iterator[IO[bytes]]:
+    """The file of a path, for nobody else meanwhile. Raises OSError.
+
+    Whoever had it before may have put another one in its place: that is the one to lock then.
+    """
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    while True:
+        with open_private(path) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if is_file_of(path, file):
+                yield file
+                return
+
+
+def is_file_of(path: str, file: IO[bytes]) -> bool:
+    """Whether an open file is the one of a path."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
+    return False
 
 
 def open_private(path: str) -> IO[bytes]:
@@ -353,13 +419,18 @@ def open_private(path: str) -> IO[bytes]:
 def read_entries(path: str) -> Iterator[Entry]:
     """The entries of a session's log, newest first. What a power cut has torn is left out."""
     for name in (path, f"{path}.1"):
-        with contextlib.suppress(clincus.ClincusError):
-            data = clincus.read_plain_file(name, 2 * LOG_SIZE, follow=False) or b""
-            for line in reversed(data.splitlines()):
-                with contextlib.suppress(ValueError):
-                    entry = json.loads(line)
-                    if isinstance(entry, dict) and {"kind", "what"} <= entry.keys():
-                        yield entry
+        for line in reversed(read_lines(name)):
+            with contextlib.suppress(ValueError):
+                entry = json.loads(line)
+                if isinstance(entry, dict) and {"kind", "what"} <= entry.keys():
+                    yield entry
+
+
+def read_lines(path: str) -> list[bytes]:
+    """The lines of a file of a session's log, the oldest first; none if it cannot be read."""
+    with contextlib.suppress(clincus.ClincusError):
+        return (clincus.read_plain_file(path, 2 * LOG_SIZE, follow=False) or b"").splitlines()
+    return []
 
 
 def drop_old_logs(directory: str) -> None:
@@ -368,7 +439,7 @@ def drop_old_logs(directory: str) -> None:
         found = sorted(
             os.scandir(os.path.join(directory, SESSION_LOGS)), key=lambda file: file.stat().st_mtime, reverse=True
         )
-        for file in found[LOGS_KEPT * LOG_FILES :]:
+        for file in found[2 * LOGS_KEPT :]:  # older versions wrote two files for each
             os.unlink(file.path)
 
 

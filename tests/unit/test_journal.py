@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from email.message import Message
 from pathlib import Path
 from types import SimpleNamespace
@@ -80,6 +81,11 @@ class Office:
         else:
             self.journal.hear(moment, self.session)
         self.journal.write_next()
+
+    def starts(self, at: str) -> None:
+        """Let the session run since a time."""
+        self.registry.compare(next(self.registry.questions), [{**found(), "last_used_at": at}], only=ID)
+        self.happen("started")
 
     def log(self, id: str = ID) -> list[str]:
         return [entry["what"] for entry in self.journal.entries(id, 100)]
@@ -274,6 +280,26 @@ def test_an_error_cannot_make_an_entry_long(office):
     assert len(office.audit()[0]["outcome"]) == journal.TEXT_LIMIT
 
 
+@pytest.mark.parametrize("restarts", [False, True], ids=["its tool", "its tool and its container"])
+def test_a_container_cannot_push_out_what_persons_asked_for(office, restarts):
+    """It may change what its tool does once a second, and restart itself, for as long as it likes."""
+    office.happen("started")
+    office.ask()
+    for number in range(2000):
+        office.happen(agent={"state": "working" if number % 2 else "idle", "reason": "", "text": ""})
+        if restarts:
+            office.happen("stopped")
+            office.starts(f"2026-01-01T{number // 60:02}:{number % 60:02}:00Z")
+    found = list(office.journal.entries(ID, 10_000))
+    kinds = [entry["kind"] for entry in found]
+    assert kinds.count("request") == 1
+    assert kinds.count("session") >= (50 if restarts else 1)
+    assert kinds[0] == ("session" if restarts else "agent"), "the newest are there"
+    assert kinds.count("agent") in range(50, 2000)
+    files = list((office.folder / "sessions").iterdir())
+    assert [(file.suffix, file.stat().st_size <= journal.LOG_SIZE) for file in files] == [(".jsonl", True)]
+
+
 # ---- files
 
 
@@ -284,6 +310,29 @@ def test_a_file_that_is_full_gives_way_and_the_oldest_goes(tmp_path):
     names = ["a.jsonl", "a.jsonl.1", "a.jsonl.2"]
     assert sorted(os.listdir(tmp_path)) == names
     assert [(tmp_path / name).read_text().split() for name in names] == [["8", "9"], ["6", "7"], ["4", "5"]]
+
+
+def test_a_full_log_takes_in_the_second_file_of_older_versions(tmp_path):
+    path = tmp_path / "a.jsonl"
+    old = [{"at": str(number), "kind": "request", "what": "old"} for number in range(2)]
+    (tmp_path / "a.jsonl.1").write_bytes(b"".join(map(journal.line_of, old)))
+    filler = journal.line_of({"at": "2", "kind": "agent", "what": "x" * 200})
+    path.write_bytes(filler * (journal.LOG_SIZE // len(filler) + 1))
+    journal.append_entry(str(path), {"at": "3", "kind": "request", "what": "new"})
+    assert os.listdir(tmp_path) == ["a.jsonl"]
+    asked = [entry["at"] for entry in journal.read_entries(str(path)) if entry["kind"] == "request"]
+    assert asked == ["3", "1", "0"]
+    assert path.stat().st_size <= journal.LOG_SIZE * 3 // 4
+
+
+def test_two_who_write_to_a_full_log_lose_nothing(tmp_path):
+    path = str(tmp_path / "a.jsonl")
+    entries = [{"kind": "request", "what": f"{number:04}" + "x" * 60} for number in range(400)]
+    Path(path).write_bytes(journal.line_of({"kind": "agent", "what": "x" * 300}) * 380)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda entry: journal.append_entry(path, entry), entries))
+    found = [entry["what"] for entry in journal.read_entries(path) if entry["kind"] == "request"]
+    assert sorted(found) == [entry["what"] for entry in entries]
 
 
 def test_a_line_that_a_power_cut_has_torn_spoils_no_other(tmp_path):
