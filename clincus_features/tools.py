@@ -75,7 +75,36 @@ def check_pattern(value: object) -> str:
         raise Unfit(f"the pattern is broken: {error}") from None
     if not text:
         raise Unfit("a pattern may not be empty")
+    if is_nested(text):
+        raise Unfit("a repetition in a repetition, as in (a+)+, can take for ever: write it without the inner one")
     return text
+
+
+# A sign that is meant, a class, the begin and the end of a group, a repetition, and any other character.
+SIGN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]|[()]|[*+]|\{\d*,?\d*\}|.", re.DOTALL)
+OFTEN = re.compile(r"[*+]|\{\d*,(?:|\d{2,})\}|\{\d{2,}\}")  # ten times or more
+
+
+def is_nested(pattern: str) -> bool:
+    """Whether a regular expression repeats a group in which something is repeated without a small bound.
+
+    Such a pattern can take exponential time on a text that a container chose, and `re` lets no other thread run.
+    """
+    groups = [False]  # for each that is open, whether something is repeated in it
+    is_group_of_many = False  # whether what stands before is a group in which something is
+    for sign in SIGN.findall(pattern):
+        is_often = OFTEN.fullmatch(sign) is not None
+        if is_often and is_group_of_many:
+            return True
+        is_group_of_many = False
+        if sign == "(":
+            groups.append(False)
+        elif sign == ")" and len(groups) > 1:
+            is_group_of_many = groups.pop()
+            groups[-1] = groups[-1] or is_group_of_many
+        elif is_often:
+            groups[-1] = True
+    return False
 
 
 def check_rule(value: object) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 
 import pytest
@@ -121,6 +122,16 @@ def test_tool_commands_beat_a_ready_row(environ):
         ('[tools.x]\ncommand = ["x"]\nconversation = "a"', 3, "needs a group (?P<id>"),
         ('[tools.x]\ncommand = ["x"]\nrules = [{ state = "busy", pattern = "x" }]', 3, "state: write working, waiting"),
         ('[tools.x]\ncommand = ["x"]\nrules = [{ state = "ready", pattern = "(" }]', 3, "the pattern is broken"),
+        (
+            "[tools.x]\ncommand = ['x']\nrules = [{ state = 'ready', pattern = '^(a+)+$' }]",
+            3,
+            "a repetition in a repetition, as in (a+)+, can take for ever",
+        ),
+        (
+            "[tools.x]\ncommand = ['x']\nconversation = 'a/(?P<id>(x*,)+)'",
+            3,
+            "a repetition in a repetition, as in (a+)+, can take for ever",
+        ),
         ('[tools.x]\ncommand = ["x"]\nrules = [{ state = "ready" }]', 3, "a rule has state, pattern"),
         (
             '[tools.x]\ncommand = ["x"]\nrules = [{ state = "failed", reason = "plan", pattern = "x" }]',
@@ -552,3 +563,27 @@ def test_a_screen_that_a_container_made_up_holds_nobody_up(lines):
     """This ends, as it can only if there is one way to find the end of a text."""
     facts = Facts(tool="gemini", lines=lines, has_screen=True, now=NOON, started=1.0)
     assert decide(facts).agent.state == "unknown"
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(a+)+", "(a*)*b", "(?:a+b?)*", "((a+)b)+", "(a{2,})+", "(a+){3,}", "(a+){2,99}", "(?P<x>[)]+)+", "(\\(+)+",
+        "(a|b+)*", "(a+?)+", "(a+)+?", "x(?=(a+)+)", "([^\\]]+)*", "([]]+)*", "((a)+)+",
+    ],
+)  # fmt: skip
+def test_a_repetition_in_a_repetition_is_refused(pattern):
+    re.compile(pattern)
+    with pytest.raises(clincus.Unfit, match="a repetition in a repetition"):
+        tools.check_pattern(pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "^(?P<text>.+\\?)$", "a+b+", "(a+)?", "(a+){2}", "(ab)+c*", "(a|b)*", "\\(a+\\)+", "[(a+)+]", "(a?b)+",
+        "(a)+(b)+", "[^]+]*", "(?:x)+(y+)", "(a+)b*", "a{3}", "(a{3})+", "\\\\+(b)", "{", "a{,", "(a+)b",
+    ],
+)  # fmt: skip
+def test_other_repetitions_are_taken(pattern):
+    assert tools.check_pattern(pattern) == pattern
