@@ -16,6 +16,7 @@ gemini      ~/.gemini/tmp/*/chats/**/session-*.jsonl, `tokens` of a message, whi
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -30,6 +31,7 @@ MOST_DOLLARS = 10**5  # of one message
 MOST_SEARCHES = 10**4  # of one message
 MOST_CONTEXT = 10**8  # tokens
 COMMAS = 50_000  # of a line: the value behind each takes up to 200 bytes while the line is parsed
+NAME = re.compile(r"[A-Za-z0-9._:/@\[\]<>-]{1,200}")  # of a model; an ARN of Bedrock is long
 DIGITS = 30  # of a number: Python took minutes for a million of them before 3.10.7
 
 # What a line says, and what earlier lines of its file have told -> its key, "" if it has none of its own, and message.
@@ -58,7 +60,7 @@ def parse_claude(entry: Mapping[str, Any], _told: dict[str, Any]) -> tuple[str, 
     id, request = text(message.get("id")), text(entry.get("requestId"))
     searches = counted(clincus.as_object(usage.get("server_tool_use")), ("web_search_requests",))
     return f"{id}:{request}" if id else "", Message(
-        text(message.get("model")),
+        model_name(message.get("model")),
         text(entry.get("timestamp")),
         is_main=entry.get("isSidechain") is not True,
         tokens=tuple(counts),
@@ -80,7 +82,7 @@ def parse_copilot(entry: Mapping[str, Any], _told: dict[str, Any]) -> tuple[str,
     sizes = counted(usage, ("maxPromptTokens", "maxOutputTokens"))
     size = sum(sizes) if sizes and all(sizes) else None
     at = text(entry.get("timestamp"))
-    message = Message(text(usage.get("model")), at, is_main, tuple(counts), size=size, has_price=False)
+    message = Message(model_name(usage.get("model")), at, is_main, tuple(counts), size=size, has_price=False)
     return text(entry.get("id")), message
 
 
@@ -94,7 +96,7 @@ def parse_opencode(entry: Mapping[str, Any], _told: dict[str, Any]) -> tuple[str
     tokens, moment = (plain, output + reasoning, read, write), datetime.fromtimestamp(at / 1000, timezone.utc)
     # It says 0 of models that it does not know, too, and does not tell subagents apart.
     dollars = float(cost) if isinstance(cost, (int, float)) and 0 < cost < MOST_DOLLARS else None
-    return id, Message(text(entry.get("model")), moment.isoformat(), True, tokens, dollars=dollars)
+    return id, Message(model_name(entry.get("model")), moment.isoformat(), True, tokens, dollars=dollars)
 
 
 def parse_codex(entry: Mapping[str, Any], told: dict[str, Any]) -> tuple[str, Message] | None:
@@ -105,9 +107,9 @@ def parse_codex(entry: Mapping[str, Any], told: dict[str, Any]) -> tuple[str, Me
     if kind == "session_meta":
         told["is_main"] = payload.get("thread_source") in (None, "user")
     elif kind == "turn_context":
-        told["model"] = text(payload.get("model"))
+        told["model"] = model_name(payload.get("model"))
     elif settings:
-        told["model"] = text(settings.get("model"))
+        told["model"] = model_name(settings.get("model"))
         told["is_fast"] = settings.get("service_tier") == "priority"
     elif payload.get("type") == "task_started":
         size = payload.get("model_context_window")
@@ -140,7 +142,7 @@ def parse_gemini(entry: Mapping[str, Any], told: dict[str, Any]) -> tuple[str, M
     plain, output, read, thoughts, tool = counts
     tokens = (plain - read + tool, output + thoughts, read, 0)
     at, is_main = text(entry.get("timestamp")), told.get("is_main", True)
-    return text(entry.get("id")), Message(text(entry.get("model")), at, is_main, tokens)
+    return text(entry.get("id")), Message(model_name(entry.get("model")), at, is_main, tokens)
 
 
 CODEX_MARKS = (b'"token_usage_record"', b'"turn_context"', b'"thread_settings"', b'"task_started"', b'"session_meta"')
@@ -197,3 +199,8 @@ def counted(usage: Mapping[str, object], names: tuple[str, ...]) -> list[int]:
 def text(value: object) -> str:
     """A short text, "" for anything else."""
     return value if isinstance(value, str) and len(value) <= 200 and value.isprintable() else ""
+
+
+def model_name(value: object) -> str:
+    """The name of a model, "" for anything else: the page shows it, so it is no place for sentences of a container."""
+    return value if isinstance(value, str) and NAME.fullmatch(value) else ""

@@ -100,6 +100,15 @@ def test_the_cost_is_what_is_known_and_tells_what_is_not(tmp_path, talk):
 
 
 @pytest.mark.parametrize(
+    "name", ["Your login has expired: see http://a.example", "claude-next\n", "\u202egnp", "x" * 201]
+)
+def test_what_is_no_name_of_a_model_is_not_shown(tmp_path, talk, name):
+    talk.write_text(line("a", 1, 0, 0, 0, model=name))
+    found = document(tmp_path)
+    assert (found["model"], found["unpriced_models"], found["unpriced_tokens"]) == (None, [], 1)
+
+
+@pytest.mark.parametrize(
     ("message", "dollars"),
     [
         (line("a", 1000, 0, 0, 0, model="claude-opus-5-5", usage={"speed": "fast"}), 8 / 1000),
