@@ -5,8 +5,8 @@ is opened by its descriptor, no link is followed, and all that is read or told i
 folder: it is asked about the text of a configuration alone. wall/places.py comes before it on stdin, and behind both a
 JSON object, which is answered by one on stdout:
 
-    {"workspace": PATH, "only": "index"}
-        gets {"refused_names": {PATH: [NAME]}}, see `refused_names`
+    {"workspace": PATH, "only": "index", "folders": [PATH]}
+        gets {"indexes": {PATH: {"bad": [WORDS], "files": [PATH]}}, "cut": WORDS}, see `look_at_indexes`
     {"git": PATH, "workspace": PATH, "settings": [PATTERN]}
         gets {"items": [ITEM], "cut": WORDS, "folders": NUMBER, "entries": NUMBER}; `cut` says what was not looked at
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 SECONDS = 20.0  # of a whole look
+TOO_LONG = f"it took more than {SECONDS:.0f} seconds"
 MOST_FOLDERS = 200_000
 MOST_ENTRIES = 3_000_000
 MOST_ITEMS = 2_000
@@ -49,8 +50,8 @@ MOST_ASKED = 500  # texts that git is asked about
 MOST_DEPTH = 200  # folders above one that is looked into
 VALUE_LENGTH = 200  # characters of a value that is told
 SMALL_FILE = 1 << 20  # bytes of a configuration
-INDEX_FILE = 128 << 20  # bytes of an index
-INDEX_ENTRIES = 2_000_000
+INDEX_FILE = 512 << 20  # bytes of an index
+INDEX_ENTRIES = 5_000_000
 
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a pipe keeps nobody waiting
@@ -75,6 +76,10 @@ class Stop(Exception):
 
 class OddFileError(Exception):
     """A file that git would read, and that is not read here; its words say why."""
+
+    def __init__(self, words: str, *, is_closed: bool = False) -> None:
+        super().__init__(words)
+        self.is_closed = is_closed  # the user that asks may not read it, nor may a git of theirs
 
 
 # -- Files and folders, by descriptors
@@ -130,7 +135,8 @@ def read_file(folder: int, name: str, limit: int = SMALL_FILE, *, begin: bool = 
         target = ""
         with suppress(OSError):
             target = os.readlink(name, dir_fd=folder)
-        raise OddFileError(f"it is a link to {target}" if target else str(error.strerror)) from None
+        words = f"it is a link to {target}" if target else str(error.strerror)
+        raise OddFileError(words, is_closed=isinstance(error, PermissionError)) from None
     if len(data) > limit:
         raise OddFileError(f"it is larger than {limit >> 10} KiB")
     return data
@@ -189,50 +195,139 @@ def joined(base: str, path: str) -> str:
 REFUSED_NAME = re.compile(rb"^/|(?:^|/)(?:(?:\.git|git~1)[. ]*|\.\.?)(?:/|$)", re.IGNORECASE)
 
 
-def index_gitlinks(data: bytes, hash_size: int = 20, refused: list[bytes] | None = None) -> tuple[list[bytes], bytes]:
-    """The paths of the gitlinks in an index file (gitformat-index(5)), and the name of the index that it shares.
+class NoIndexError(ValueError):
+    """A file that no git reads as an index; its words say why."""
 
-    The names that git would not have taken, such as one in .git, are added to `refused`.
-    A gitlink in a split index may have an empty path: then the shared one has its name. A folder of a sparse index
-    stands for files that git does not look at. Raises ValueError for what is no index of version 2, 3 or 4.
+
+class Index:
+    """What is in an index file (gitformat-index(5))."""
+
+    def __init__(self) -> None:
+        self.count = 0  # entries
+        self.gitlinks: dict[bytes, None] = {}  # their paths
+        self.refused: list[bytes] = []  # names that git would not have taken
+        self.names: list[bytes] = []  # all of them, where they were asked for
+        self.unnamed: list[bool] = []  # whether each entry without a name is a gitlink; a shared index has their names
+        self.shared = b""  # the name of the index that it shares
+        self.replaced: list[int] = []  # the numbers of the entries of the shared one that `unnamed` stands for
+
+
+def read_index(data: bytes, hash_size: int = 20, *, keeps_names: bool = False) -> Index:
+    """Read an index as git does, and only one that git can read in no other way.
+
+    Git believes what an index says of itself: the lengths of names, and the places of its blocks, which threads read
+    (`do_read_index` in git's read-cache.c). A folder of a sparse index stands for files that git does not look at.
+    Raises NoIndexError for what git does not read at all, ValueError or IndexError for what git never writes.
     """
     if len(data) < 12 + hash_size:
-        raise ValueError("it is too short")
+        raise NoIndexError("it is too short")
     signature, version, count = struct.unpack_from(">4sII", data)
     if signature != b"DIRC" or version not in (2, 3, 4):
-        raise ValueError("it is of no version that is known")
+        raise NoIndexError("it is of no version that is known")
     if count > INDEX_ENTRIES:
         raise ValueError(f"it has more than {INDEX_ENTRIES} entries")
+    found = Index()
+    found.count = count
     end, at, name = len(data) - hash_size, 12, b""
-    found: dict[bytes, None] = {}
-    for _ in range(count):
+    blocks: dict[int, tuple[int, int]] | None = {} if b"IEOT" in data else None
+    for number in range(count):
         begin = at + 42 + hash_size
         if begin > end:
             raise ValueError("it is cut off")
-        flags = data[begin - 2] << 8 | data[begin - 1]
-        if flags & 0x4000:
-            begin += 2
-        if version == 4:
-            left, begin = read_number(data, begin)
-            if left > len(name):
-                raise ValueError("a name is shorter than nothing")
-            after = data.index(b"\0", begin)
-            name = name[: len(name) - left] + data[begin:after]
-            following = after + 1
-        else:
-            length = flags & 0xFFF
-            after = data.index(b"\0", begin + length) if length == 0xFFF else begin + length
-            name = data[begin:after]
-            following = at + ((after - at + 8) & ~7)
-        if refused is not None and REFUSED_NAME.search(name):
-            refused.append(name)
+        name, kept, following = read_name(data, at, begin, version, name)
+        if blocks is not None:
+            blocks[at] = number, kept
+        if REFUSED_NAME.search(name):
+            found.refused.append(name)
         # Git looks at no other bits than these.
-        if int.from_bytes(data[at + 24 : at + 28], "big") & 0o170000 == 0o160000:
-            found[name] = None
+        is_gitlink = int.from_bytes(data[at + 24 : at + 28], "big") & 0o170000 == 0o160000
+        if not name:
+            found.unnamed.append(is_gitlink)
+        elif is_gitlink:
+            found.gitlinks[name] = None
+        if keeps_names:
+            found.names.append(name)
         at = following
     if at > end:
         raise ValueError("it is cut off")
-    return list(found), shared_index(data, at, end, hash_size)
+    read_extensions(found, data, (at, end), hash_size, blocks)
+    if len(found.unnamed) != len(found.replaced):
+        raise ValueError("an entry has no name")
+    return found
+
+
+def read_name(data: bytes, at: int, begin: int, version: int, before: bytes) -> tuple[bytes, int, int]:
+    """The name of an entry, how much of the one before it begins with, and where the next entry is.
+
+    `begin` is where its flags end. Raises ValueError, IndexError.
+    """
+    flags = data[begin - 2] << 8 | data[begin - 1]
+    if flags & 0x4000:
+        begin += 2
+    kept = 0
+    if version == 4:
+        left, begin = read_number(data, begin)
+        kept = len(before) - left
+        if kept < 0:
+            raise ValueError("a name is shorter than nothing")
+    after = data.index(b"\0", begin)
+    name = before[:kept] + data[begin:after] if kept else data[begin:after]
+    if min(len(name), 0xFFF) != flags & 0xFFF:
+        raise ValueError("the length of a name is wrong")
+    return name, kept, after + 1 if version == 4 else at + ((after - at + 8) & ~7)
+
+
+def read_extensions(
+    found: Index, data: bytes, span: tuple[int, int], hash_size: int, blocks: Mapping[int, tuple[int, int]] | None
+) -> None:
+    """Read what follows the entries. Raises ValueError if it sends a git with threads elsewhere than one without."""
+    at, end = span
+    mark = end - 12 - hash_size  # of the extension that says where the entries end (read_eoie_extension)
+    if data[mark : mark + 4] == b"EOIE" and int.from_bytes(data[mark + 8 : mark + 12], "big") != at:
+        raise ValueError("its end is not where it says")
+    while at + 8 <= end:
+        signature, size = struct.unpack_from(">4sI", data, at)
+        content = data[at + 8 : min(at + 8 + size, end)]
+        if signature == b"link":
+            if found.shared or len(content) < hash_size:
+                raise ValueError("it shares more than one other index")
+            found.shared = content[:hash_size]
+            if len(content) > hash_size:
+                _, after = set_bits(content, hash_size)
+                found.replaced, _ = set_bits(content, after)
+        elif signature == b"IEOT" and blocks is not None:
+            numbers = struct.unpack_from(f">{(len(content) - 4) // 8 * 2}I", content, 4)
+            expected = 0
+            for place, count in zip(numbers[::2], numbers[1::2]):
+                if blocks.get(place) != (expected, 0):
+                    raise ValueError("its blocks are not where it says")
+                expected += count
+            if expected != found.count:
+                raise ValueError("its blocks are not all of it")
+        at += 8 + size
+    if not any(found.shared):
+        found.shared = b""
+
+
+def set_bits(data: bytes, at: int) -> tuple[list[int], int]:
+    """The numbers of the bits that are set in a bitmap as git packs it (ewah_io.c), and where the rest begins."""
+    _, size = struct.unpack_from(">II", data, at)
+    words = struct.unpack_from(f">{size}Q", data, at + 8)
+    found: list[int] = []
+    place = number = 0
+    while number < size:
+        marker = words[number]
+        run, literals = marker >> 1 & 0xFFFFFFFF, marker >> 33
+        if 64 * run > INDEX_ENTRIES or len(found) > INDEX_ENTRIES:
+            raise ValueError(f"it has more than {INDEX_ENTRIES} entries")
+        if marker & 1:
+            found += range(place, place + 64 * run)
+        place += 64 * run
+        for word in words[number + 1 : number + 1 + literals]:
+            found += [place + bit for bit in range(64) if word >> bit & 1]
+            place += 64
+        number += 1 + literals
+    return found, at + 8 + 8 * size + 4
 
 
 def read_number(data: bytes, at: int) -> tuple[int, int]:
@@ -246,15 +341,59 @@ def read_number(data: bytes, at: int) -> tuple[int, int]:
     return number, at + 1
 
 
-def shared_index(data: bytes, at: int, end: int, hash_size: int) -> bytes:
-    """The name that the extension `link` gives the shared index of a split one; empty without it."""
-    while at + 8 <= end:
-        signature, size = struct.unpack_from(">4sI", data, at)
-        if signature == b"link":
-            name = data[at + 8 : at + 8 + hash_size]
-            return name if any(name) else b""
-        at += 8 + size
-    return b""
+class Indexes:
+    """What the index of a Git folder says, with the one that it shares."""
+
+    def __init__(self) -> None:
+        self.gitlinks: list[str] = []
+        self.bad: list[str] = []  # names that git would not have taken, or what else is wrong with it
+        self.unread = ""  # why there is none for git either
+        self.files: list[str] = []  # the names of the files that were read
+
+
+def indexes_in(git: int) -> Indexes:
+    """Look at the index of a Git folder by its descriptor. Git follows a link in its place, and this does not."""
+    found = Indexes()
+    try:
+        hash_size = 32 if has_long_names(git) else 20
+        data = index_data(git, "index", found)
+        if not data:
+            return found
+        index = read_index(data, hash_size)
+        gitlinks, refused = [*index.gitlinks], [*index.refused]
+        if index.shared:
+            data = index_data(git, f"sharedindex.{index.shared.hex()}", found)
+            shared = read_index(data, hash_size, keeps_names=bool(index.replaced))
+            gitlinks += shared.gitlinks
+            refused += shared.refused
+            gitlinks += [shared.names[number] for number, is_one in zip(index.replaced, index.unnamed) if is_one]
+        found.gitlinks = [os.fsdecode(name) for name in dict.fromkeys(gitlinks)]
+        found.bad = [os.fsdecode(name) for name in refused]
+    except NoIndexError as error:
+        found.unread = f"git would not read it: {error}"
+    except OddFileError as odd:
+        if odd.is_closed:
+            found.unread = str(odd)
+        else:
+            found.bad = [str(odd)]
+    except (ValueError, IndexError, struct.error) as error:
+        found.bad = [f"git never writes such a one: {error}"]
+    return found
+
+
+def index_data(git: int, name: str, found: Indexes) -> bytes:
+    """The content of an index file; empty if there is none. Raises OddFileError."""
+    found.files.append(name)
+    return read_file(git, name, INDEX_FILE)
+
+
+def has_long_names(git: int) -> bool:
+    """Whether the objects of a repository have the names of SHA-256."""
+    try:
+        text = read_file(git, "config")
+    except OddFileError:
+        return False
+    return bool(re.search(rb"objectformat\s*=\s*\"?sha256", text, re.IGNORECASE))
 
 
 # -- The look
@@ -272,7 +411,9 @@ class Look:
         self.told = 0  # bytes of them
         self.cuts: dict[str, None] = {}  # in words, each once
         self.closed = ""  # a folder that the person may not list
-        self.refused: list[bytes] = []  # names in the index that git would not have taken
+        self.gitlinks = 0  # that were looked at
+        self.own = ".git"  # the Git folder of the repository at the top
+        self.indexes: dict[str, Indexes] = {}  # by the Git folder
         self.folders = 0
         self.entries = 0
         self.asked: dict[str, list[Command]] = {}  # what git said, by the text of a configuration
@@ -295,11 +436,17 @@ class Look:
         return {"items": items, "cut": "; ".join(self.cuts), "folders": self.folders, "entries": self.entries}
 
     def walk(self) -> None:
-        """Go through all folders, those near the top first, so that no heap of folders hides one beside it."""
-        waiting = deque([("", 0)])
+        """Go through all folders, those near the top first, so that no heap of folders hides one beside it.
+
+        The Git folder at the top comes last: an agent may hide a repository in it.
+        """
+        waiting, is_last = deque([("", 0)]), False
         parent, parent_at = "", os.dup(self.top)
         try:
-            while waiting:
+            while waiting or not is_last:
+                if not waiting:
+                    is_last = True
+                    waiting.append((".git", 0))
                 path, depth = waiting.popleft()
                 above, _, name = path.rpartition("/")
                 try:
@@ -333,7 +480,7 @@ class Look:
         if self.folders > MOST_FOLDERS:
             raise Stop(f"it has more than {MOST_FOLDERS} folders")
         if time.monotonic() > self.until:
-            raise Stop(f"it took more than {SECONDS:.0f} seconds")
+            raise Stop(TOO_LONG)
         below, special = [], []
         wanted, endings, heads, is_head = self.wanted, self.endings, self.heads, name in self.heads
         with os.scandir(folder) as entries:
@@ -347,7 +494,10 @@ class Look:
                     special.append(one)
                 if entry.is_dir(follow_symlinks=False) and one != ".git":
                     below.append(one)
-        if special:
+        is_hidden = path == ".git" or path.startswith(".git/")
+        if special and is_hidden:
+            self.look_at_hidden(folder, path, special)
+        elif special:
             self.look_at_special(folder, path, special, is_head=is_head, name=name)
             if "HEAD" in special and "config" in special:
                 below = [one for one in below if one not in FILLED_BY_GIT]
@@ -369,13 +519,28 @@ class Look:
             if (is_named or is_link or (is_head and (name, one) in self.pairs)) and is_filled(folder, one):
                 self.add(inside + one, "settings", [], changed_at(folder, one))
 
+    def look_at_hidden(self, folder: int, path: str, found: Sequence[str]) -> None:
+        """Look at the entries of a folder in the Git folder at the top, where git has those of submodules itself."""
+        if path != ".git" and ".git" in found:
+            self.look_at_repository(folder, path)
+        if path == ".git" or "HEAD" not in found or not is_git_folder(folder):
+            return
+        if path in self.indexes:  # told where a file `.git` leads to it
+            return
+        with suppress(OddFileError):
+            if path.startswith(".git/worktrees/") and read_file(folder, "commondir").strip() == b"../..":
+                return
+        commands = self.commands(folder, path)
+        if commands or not path.startswith(".git/modules/"):
+            self.add(path, "repository", commands, changed_at(folder, "config", "commondir"))
+
     def look_at_repository(self, folder: int, path: str) -> None:
         """Look at a `.git`, which is a folder, a file that names one, or a link that leads to one."""
         place = f"{path}/.git" if path else ".git"
         try:
             git = os.open(".git", OPEN_FOLDER, dir_fd=folder)
         except OSError:
-            found = self.linked_folder(folder, path)
+            found = self.linked_folder(self.linked_place(folder, path))
             if found is not None:
                 self.add(place, "repository", found, changed_at(folder, ".git"))
             return
@@ -388,23 +553,23 @@ class Look:
             elif path and is_filled(git, "config"):
                 self.add(place, "repository", self.commands(git, place), when)
 
-    def linked_folder(self, folder: int, path: str) -> list[Command] | None:
-        """The commands of the Git folder that a file or a link `.git` leads to; None if it is neither."""
+    def linked_place(self, folder: int, path: str) -> str:
+        """Where a file or a link `.git` leads, relative to the workspace; empty if it is neither."""
         target = link_text(folder, ".git")
         if not target:
-            try:
-                text = os.fsdecode(read_file(folder, ".git"))
-            except OddFileError:
-                return None
-            target = text.partition("gitdir:")[2].strip()
-        if not target:
+            with suppress(OddFileError):
+                target = os.fsdecode(read_file(folder, ".git")).partition("gitdir:")[2].strip()
+        return self.place_of(path, target) if target else ""
+
+    def linked_folder(self, place: str) -> list[Command] | None:
+        """The commands of the Git folder that a `linked_place` is; None without one."""
+        if not place:
             return None
-        place = self.place_of(path, target)
         try:
             with closing(open_below(self.top, place)) as git:
                 return self.commands(git, place)
         except OSError:
-            return [command("gitdir", target)]
+            return [command("gitdir", os.path.normpath(os.path.join(self.workspace, place)))]
 
     def place_of(self, base: str, target: str) -> str:
         """Where a path leads that stands in a file of a folder, relative to the workspace; it may lead out."""
@@ -418,6 +583,8 @@ class Look:
         for name in ("config", "config.worktree"):
             found += self.configured(git, name)
         found += [command("hook", name) for name in hooks_in(git)]
+        if place != self.own:
+            found += told_index(self.indexes_of(git, place))
         try:
             common = os.fsdecode(read_file(git, "commondir")).strip()
         except OddFileError as odd:
@@ -432,6 +599,14 @@ class Look:
             except OSError:
                 found.append(command("commondir", common))
         return found[:MOST_COMMANDS]
+
+    def indexes_of(self, git: int, place: str) -> Indexes:
+        """What the index of a Git folder says; each is read once."""
+        if place not in self.indexes:
+            if time.monotonic() > self.until:
+                raise Stop(TOO_LONG)
+            self.indexes[place] = indexes_in(git)
+        return self.indexes[place]
 
     def configured(self, git: int, name: str) -> list[Command]:
         """The commands in a configuration file; one that git cannot read has no command, and says so."""
@@ -474,7 +649,7 @@ class Look:
             target = link_text(self.top, ".git") or os.fsdecode(read_file(self.top, ".git")).partition("gitdir:")[2]
         except OddFileError:  # as a folder is
             target = ""
-        place = self.place_of("", target.strip()) if target.strip() else ".git"
+        self.own = place = self.place_of("", target.strip()) if target.strip() else ".git"
         try:
             git = open_below(self.top, place)
         except OSError:
@@ -482,14 +657,12 @@ class Look:
         with closing(git):
             for name in TODO_FILES:
                 self.look_at_todo(git, place, name)
-            links = self.gitlinks(git)
-            if self.refused:
-                names = [command("index", os.fsdecode(name)) for name in self.refused[:MOST_COMMANDS]]
-                self.add(f"{place}/index", "broken", names, changed_at(git, "index"))
-            if len(links) > MOST_GITLINKS:
-                self.cuts[f"there are more than {MOST_GITLINKS} gitlinks"] = None
-            for path in links[:MOST_GITLINKS]:
-                self.look_at_gitlink(path)
+            indexes = self.indexes_of(git, place)
+            if indexes.unread:
+                self.cuts[f"the index of .git was not read: {indexes.unread}"] = None
+            if indexes.bad:
+                self.add(f"{place}/index", "broken", told_index(indexes), changed_at(git, "index"))
+            self.look_at_gitlinks(indexes.gitlinks)
 
     def look_at_todo(self, git: int, place: str, name: str) -> None:
         """Note the commands of an interrupted rebase."""
@@ -523,54 +696,39 @@ class Look:
                 found.append(command("strategy", text.strip()))
         return found
 
-    def gitlinks(self, git: int) -> list[str]:
-        """The paths of the gitlinks in the index of the repository at the top."""
-        found: dict[bytes, None] = {}
-        try:
-            hash_size = 32 if self.has_long_names(git) else 20
-            names, shared = index_gitlinks(self.index(git, "index"), hash_size, self.refused)
-            found.update(dict.fromkeys(names))
-            if shared:
-                index = self.index(git, f"sharedindex.{shared.hex()}")
-                names, _ = index_gitlinks(index, hash_size, self.refused)
-                found.update(dict.fromkeys(names))
-        except FileNotFoundError:
-            return []
-        except (OddFileError, ValueError, IndexError) as error:
-            reason = str(error) if isinstance(error, OddFileError) else f"git would not read it: {error}"
-            self.cuts[f"the index of .git was not read: {reason}"] = None
-        return [os.fsdecode(name) or ".git/index" for name in found]
+    def look_at_gitlinks(self, paths: Sequence[str]) -> None:
+        """Note gitlinks, and those in the indexes of what is checked out there: `git status` goes on to them."""
+        waiting, seen = deque(("", path) for path in paths), set()
+        while waiting:
+            base, path = waiting.popleft()
+            if self.gitlinks == MOST_GITLINKS:
+                self.cuts[f"there are more than {MOST_GITLINKS} gitlinks"] = None
+                return
+            self.gitlinks += 1
+            path = f"{base}/{path}" if base else path
+            place = joined("", path)  # a name that git would not have taken has `..` in it
+            git = self.look_at_gitlink(path, place)
+            if git and git not in seen:
+                seen.add(git)
+                waiting += [(path, one) for one in self.indexes[git].gitlinks]
 
-    def index(self, git: int, name: str) -> bytes:
-        """An index file. Raises FileNotFoundError, OddFileError."""
-        data = read_file(git, name, INDEX_FILE)
-        if not data:
-            raise FileNotFoundError(name)
-        return data
-
-    def has_long_names(self, git: int) -> bool:
-        """Whether the objects of a repository have the names of SHA-256."""
-        try:
-            text = read_file(git, "config")
-        except OddFileError:
-            return False
-        return bool(re.search(rb"objectformat\s*=\s*\"?sha256", text, re.IGNORECASE))
-
-    def look_at_gitlink(self, path: str) -> None:
-        """Note a gitlink, with what the repository that is checked out there runs."""
+    def look_at_gitlink(self, path: str, place: str) -> str:
+        """Note a gitlink, with what the repository that is checked out there runs; the place of its Git folder."""
         found: list[Command] | None = None
-        when = 0
-        try:
-            with closing(open_below(self.top, path)) as folder:
-                try:
-                    with closing(os.open(".git", OPEN_FOLDER, dir_fd=folder)) as git:
-                        if is_git_folder(git):
-                            found, when = self.commands(git, f"{path}/.git"), changed_at(git, "config", "commondir")
-                except OSError:
-                    found, when = self.linked_folder(folder, path), changed_at(folder, ".git")
-        except OSError:
-            pass
+        when, own = 0, ""
+        with suppress(OSError), closing(open_below(self.top, place)) as folder:
+            try:
+                with closing(os.open(".git", OPEN_FOLDER, dir_fd=folder)) as git:
+                    if is_git_folder(git):
+                        own = f"{place}/.git"
+                        found, when = self.commands(git, own), changed_at(git, "config", "commondir")
+            except OSError:
+                own = self.linked_place(folder, place)
+                found, when = self.linked_folder(own), changed_at(folder, ".git")
+        if place.startswith(".."):
+            found = [command("gitlink", "it leads out of the folder")]
         self.add(path, "gitlink", found or [], when, there=found is not None)
+        return own if own in self.indexes else ""
 
 
 def link_text(folder: int, name: str) -> str:
@@ -595,6 +753,11 @@ def is_filled(folder: int, name: str) -> bool:
     except OSError:
         return True
     return stat.S_ISLNK(about.st_mode)
+
+
+def told_index(indexes: Indexes) -> list[Command]:
+    """What is wrong with an index, in the place of commands."""
+    return [command("index", words) for words in indexes.bad[:MOST_COMMANDS]]
 
 
 def hooks_in(git: int) -> list[str]:
@@ -627,34 +790,36 @@ def is_command(key: str, value: str) -> bool:
     return bool(GIT_COMMAND_KEY.fullmatch(key)) and not HARMLESS.fullmatch(value)
 
 
-def refused_names(workspace: str) -> dict[str, list[str]]:
-    """The names that git would not have taken, some of them, by the index of the repository that has them.
+def look_at_indexes(workspace: str, inside: Sequence[str]) -> dict[str, object]:
+    """What is wrong with each index in a workspace, and the files that were read for that. Raises OSError.
 
-    Those of its submodules and linked worktrees count as well: `git status` reads them, too.
+    Looked at are those of the repository at the top, of its submodules and linked worktrees, as `git status` reads them
+    too, and of the Git folders `inside`, relative to the workspace.
     """
     own = f"{workspace}/.git"
-    folders = [own, *(f"{own}/worktrees/{name}" for name in plain_folders(f"{own}/worktrees"))]
-    folders += plain_git_folders(f"{own}/modules")
+    folders = [own, *(f"{workspace}/{one}" for one in inside)]
+    folders += [f"{own}/worktrees/{name}" for name in plain_folders(f"{own}/worktrees")]
+    cut = ""
+    try:
+        folders += plain_git_folders(f"{own}/modules")
+    except Refusal as refusal:
+        cut = refusal.words
     found = {}
-    for folder in folders:
-        look = Look("", workspace, ())
-        inside = os.path.relpath(folder, workspace)
-        with (
-            suppress(OSError),
-            closing(os.open(workspace, OPEN_FOLDER)) as top,
-            closing(open_below(top, inside)) as git,
-        ):
-            look.gitlinks(git)
-        if look.refused:
-            found[f"{inside}/index"] = [os.fsdecode(name) for name in look.refused[:MOST_COMMANDS]]
-    return found
+    with closing(os.open(workspace, OPEN_FOLDER)) as top:
+        for folder in dict.fromkeys(folders):
+            place = os.path.relpath(folder, workspace)
+            with suppress(OSError), closing(open_below(top, place)) as git:
+                indexes = indexes_in(git)
+                files = [f"{place}/{name}" for name in indexes.files]
+                found[f"{place}/index"] = {"bad": indexes.bad[:MOST_COMMANDS], "files": files}
+    return {"indexes": found, "cut": cut}
 
 
 def answer(question: Mapping[str, Any]) -> dict[str, object]:
     """The answer to a question."""
     try:
         if question.get("only") == "index":
-            return {"refused_names": refused_names(question["workspace"])}
+            return look_at_indexes(question["workspace"], question["folders"])
         return Look(question["git"], question["workspace"], question["settings"]).take()
     except Refusal as refusal:
         return {"refused": refusal.words}

@@ -1,7 +1,8 @@
 """The second line behind the wall: what is sealed is noted, watched and put back; GET …/protection and its resolve.
 
 seals.py knows what is sealed, identity.py which file that is, records.py keeps both, watch.py waits for changes,
-guard.py decides what they mean, restore.py puts back, suspects.py names who else could have done it.
+guard.py decides what they mean, restore.py puts back, suspects.py names who else could have done it. index.py looks at
+git's index, which cannot be sealed.
 """
 
 from __future__ import annotations
@@ -41,4 +42,5 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.duties += [
         clincus.Duty("watching what is sealed", 0.0, guard.work),
         clincus.Duty("finding what is sealed", 0.0, guard.find_next),
+        clincus.Duty("comparing the files of git's index", 2.0, guard.compare_indexes),
     ]

@@ -77,9 +77,12 @@ def scan(workspace: str, settings: Sequence[str], environ: Mapping[str, str]) ->
     return Scan(answer["items"], answer["cut"])
 
 
-def refused_names(workspace: str) -> dict[str, list[str]]:
-    """Names that git would not have taken, by the index in a workspace that has them. Raises ClincusError."""
-    return dict(ask_scan(workspace, only="index")["refused_names"])
+def look_at_indexes(workspace: str, folders: Sequence[str] = ()) -> dict[str, Any]:
+    """What is wrong with git's indexes in a folder of this host, as wall/scan.py tells it. Raises ClincusError.
+
+    `folders` are Git folders relative to it that are looked at besides those that git finds from it.
+    """
+    return ask_scan(workspace, only="index", folders=folders)
 
 
 def ask_scan(workspace: str, **question: object) -> dict[str, Any]:
@@ -151,21 +154,24 @@ def is_told(item: Item, rows: Sequence[clincus.Runs]) -> bool:
 
 def when_it_runs(item: Item, rows: Sequence[clincus.Runs]) -> str:
     """When an item runs on the person's machine, as a phrase for them. Pure."""
-    kind, runs = item["kind"], bool(item["commands"])
+    kind, keys = item["kind"], {one["key"] for one in item["commands"]}
     if kind == "settings":
         return clincus.runs_on_host(item["path"], rows) or "runs on your machine when a program reads what it leads to"
     if kind == "rebase":
         return "runs on your machine when you run `git rebase --continue`"
     if kind == "broken":
-        index = "`git checkout` and `git restore` on your machine write what it names, into .git as well"
+        index = "`git checkout .` and `git restore .` on your machine write what it names, into .git as well"
         other = "git takes it for no repository any more, and looks for another one in the folder and above it"
-        return index if runs else other
+        return index if keys else other
     if kind == "gitlink" and not item["there"]:
         return "nothing is checked out there; `git status` would read the settings of a repository that comes there"
     where = "`git status` in the workspace, or git in it" if kind == "gitlink" else "git in it"
-    if runs:
-        return f"runs on your machine when you run {where}"
-    return f"git reads its settings when you run {where}; they name no command now"
+    words = f"git reads its settings when you run {where}; they name no command now"
+    if keys == {"index"}:
+        words = "`git checkout .` and `git restore .` in it write what its index names, outside of it as well"
+    elif keys:
+        words = f"runs on your machine when you run {where}"
+    return words
 
 
 # -- The files

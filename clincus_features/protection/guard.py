@@ -20,8 +20,7 @@ from typing import Any, NamedTuple
 
 import clincus
 
-from . import restore, seals
-from .appeared import refused_names
+from . import index, restore, seals
 from .identity import Copies, Item, note_item, steps_to, thing_at
 from .records import Change, Record, Records, Run
 from .seals import Stage
@@ -31,7 +30,7 @@ from .watch import FOUND, LOST, MOVED, Mark, Touched, Watcher
 SETTLE = 0.3  # seconds after an edit in place until it is noted
 RESTART = 0.2  # seconds in which a placeholder that is gone may be made anew, as the container restarts
 INDEX_SETTLE = 0.2  # seconds after a change of git's index until it is looked at
-INDEX_LOOKS = 10  # looks at one that the container goes on to change
+INDEX_REST = 4.0  # times as long as a look took, until the next one at an index that goes on to change
 FROZEN_WITHIN = 30.0  # seconds for Incus to freeze a container
 ASK_AGAIN = 2.0  # seconds until Incus is asked again, if it does not answer
 TRIES = 5  # to put something back
@@ -75,8 +74,12 @@ class Guard:
         self._acting = threading.Lock()  # one break at a time
         self._index_lock = threading.Lock()
         self._index_changes: dict[str, bool] = {}  # session whose index is looked at -> whether it has changed since
+        self._index_files: dict[str, tuple[str, ...]] = {}  # session -> the files of its indexes
+        self._index_states: dict[str, object] = {}  # session -> their signature, when they were last compared
+        self._index_words: dict[str, str] = {}  # path of a bad index -> what is wrong with it
         self._broken: dict[str, list[Change]] = {}  # session -> why it is frozen; empty while a thread acts
         self._changes: dict[str, list[Change]] = {}  # session -> all changes of its run
+        self._reported: set[tuple[str, str]] = set()  # what is told once for each session
         self._asked: set[str] = set()  # sessions whose record was looked at for the field
 
     @functools.cached_property
@@ -168,9 +171,12 @@ class Guard:
             self._compare(session, is_up=True)
         elif moment == "after_stop":
             self._compare(session, is_up=False)
+            if session.protection != "off":
+                clincus.survive("looking at git's index", lambda: self._settle_index(session, None))
 
     def _note_alone(self, session: clincus.Session, stage: Stage) -> None:
         clincus.survive("noting what is sealed", lambda: self._note(session, stage, *seals.sealed_paths(stage)))
+        clincus.survive("looking at git's index", lambda: self._settle_index(session, stage))
 
     def _compare(self, session: clincus.Session, *, is_up: bool) -> None:
         """In a command: compare before the stop (the seals), and after it (the content)."""
@@ -246,8 +252,8 @@ class Guard:
         is_watched = True
         try:
             self.watcher.watch(session.id, placed, several_names(record, paths) if record else ())
-            for index in indexes_of(session.workspace, paths):
-                self.watcher.watch_name(session.id, index)
+            for folder in index.git_folders(session.workspace, paths):
+                self.watcher.watch_name(session.id, f"{folder}/index")
         except OSError as error:
             is_watched = False
             words = "raise fs.inotify.max_user_watches or max_user_instances (sysctl)"
@@ -327,9 +333,11 @@ class Guard:
         if broken:
             self._break(live, broken)
             return
-        for path, what in verdicts.items():
-            if what == EDITED:
-                self._edited.setdefault((live.session.workspace, path), time.monotonic() + SETTLE)
+        edited = [path for path, what in verdicts.items() if what == EDITED]
+        for path in edited:
+            self._edited.setdefault((live.session.workspace, path), time.monotonic() + SETTLE)
+        if edited:  # git on the host may have written there, from a bad index
+            self._check_index(live)
 
     def _check_index(self, live: Live) -> None:
         """Have git's index looked at, beside what else there is to do; once more if it changes meanwhile."""
@@ -337,33 +345,63 @@ class Guard:
             is_looked_at = live.session.id in self._index_changes
             self._index_changes[live.session.id] = True
         if not is_looked_at:
-            look = functools.partial(clincus.survive, "looking at git's index", lambda: self._look_at_index(live))
+            look = functools.partial(
+                clincus.survive, "looking at git's index", lambda: self._look_at_index(live.session.id)
+            )
             threading.Thread(target=look, name="looking at git's index", daemon=True).start()
 
-    def _look_at_index(self, live: Live) -> None:
-        """Break the session if the index names what git would not have taken, and put the index aside.
-
-        Git checks names when it adds them, and not when it reads an index: `git checkout .` of a person would write
-        into .git/hooks, seal or not, and run it.
-        """
-        workspace = live.session.workspace
+    def _look_at_index(self, id: str) -> None:
+        """Break a session if its index is bad; look again while it goes on to change."""
+        wait = INDEX_SETTLE
         try:
-            for _ in range(INDEX_LOOKS):
-                time.sleep(INDEX_SETTLE)
+            while True:
+                time.sleep(wait)
+                live = self._live.get(id)
+                if live is None:
+                    return
                 with self._index_lock:
-                    self._index_changes[live.session.id] = False
-                found = [f"{workspace}/{inside}" for inside in refused_names(workspace)]
-                for path in found:
-                    restore.set_aside(path)
-                if found:
-                    self.watcher.call(functools.partial(self._break, live, dict.fromkeys(found, "changed")))
+                    self._index_changes[id] = False
+                begun = time.monotonic()
+                looked = index.look(live.session.workspace, live.stage, self._sealed(live.session))
+                wait = max(INDEX_SETTLE, INDEX_REST * (time.monotonic() - begun))
+                self._index_files[id] = looked.files
+                if looked.cut:
+                    self._report_once(live.session, f"git's index was not looked at in all places: {looked.cut}")
+                if looked.bad:
+                    self._index_words.update(looked.bad)
+                    self.watcher.call(functools.partial(self._break, live, dict.fromkeys(looked.bad, "changed")))
                     continue  # until it is frozen, the container may put another one there
                 with self._index_lock:
-                    if not self._index_changes[live.session.id]:
+                    if not self._index_changes[id]:
                         return
         finally:
             with self._index_lock:
-                del self._index_changes[live.session.id]
+                del self._index_changes[id]
+
+    def _sealed(self, session: clincus.Session) -> list[str]:
+        run = self.records.read(session.workspace).runs.get(session.id)
+        return run.paths if run is not None else []
+
+    def compare_indexes(self) -> None:
+        """Have the indexes looked at whose files have changed, however that came: one may be held open, and written."""
+        for live in list(self._live.values()):
+            files = self._index_files.get(live.session.id)
+            state = index.signature(files) if files is not None else None
+            if state is not None and state != self._index_states.setdefault(live.session.id, state):
+                self._index_states[live.session.id] = state
+                self._check_index(live)
+
+    def _settle_index(self, session: clincus.Session, stage: Stage | None) -> None:
+        """Look at the indexes of a session that is not watched just now; what is bad is written down and told."""
+        looked = index.look(session.workspace, stage, self._sealed(session))
+        if looked.bad:
+            self._tell_index(session, looked.bad)
+
+    def _tell_index(self, session: clincus.Session, bad: Mapping[str, str]) -> None:
+        changes = [Change(path, "changed", "unknown", clincus.utc_now(), False, words) for path, words in bad.items()]
+        self._report(session, told(changes))
+        with self.records.changing(session.workspace) as record:
+            add_changes(record, record.runs.get(session.id), changes)
 
     def _settle(self) -> float:
         """Note the edits that have come to rest; the seconds until the next one has, -1 if there is none."""
@@ -379,10 +417,14 @@ class Guard:
     def _note_edits(self, workspace: str, paths: Collection[str]) -> None:
         """Take in what a person has written into sealed files, unless a container could have written it."""
         here = [live for live in self._live.values() if live.session.workspace == workspace]
-        if any(self._broken.get(live.session.id) == [] for live in here):  # what looks like an edit may be none
+        ids = {live.session.id for live in here}
+        with self._index_lock:
+            is_looked_at = any(id in self._index_changes for id in ids)
+        if is_looked_at or any(self._broken.get(id) == [] for id in ids):  # what looks like an edit may be none
             self._edited.update({(workspace, path): time.monotonic() + SETTLE for path in paths})
             return
         broken: set[str] = set()
+        fresh: list[str] = []
         with self.records.changing(workspace) as record:
             copies = Copies(sum(map(len, record.copies.values())))
             loose = {path for run in record.runs.values() if not run.has_ended for path in run.loose}
@@ -395,7 +437,11 @@ class Guard:
                     broken.add(path)
                 else:
                     record.items[path] = new
+                    fresh += (f"{path}/{name}" for name in sorted(new.names - old.names))
             record.copies.update(copies.data)
+        if fresh and here:
+            words = "is new in a sealed folder. No container can have put it there: if you did not, remove it"
+            self._report(here[0].session, clincus.printable(f"{', '.join(fresh[:MOST_TOLD])} {words}"))
         for live in here if broken else ():
             if live.session.id not in self._broken:
                 self._break(live, dict.fromkeys(broken, "changed"))
@@ -411,6 +457,12 @@ class Guard:
         self.watcher.unwatch(session.id)
         self._broken.pop(session.id, None)
         self._alarm(session, None)
+        for known in (self._index_files, self._index_states):
+            known.pop(session.id, None)
+        if live is not None or session.protection != "off":
+            settle = functools.partial(self._settle_index, session, live.stage if live is not None else None)
+            look = functools.partial(clincus.survive, "looking at git's index", settle)
+            threading.Thread(target=look, name="looking at git's index", daemon=True).start()
         if session.id not in self.records.read(session.workspace).runs:
             return
         with self.records.changing(session.workspace) as record:
@@ -482,8 +534,11 @@ class Guard:
             and (one is live or set(found) & {*run.paths, *ways(one.stage, run.paths)})
             and (self._pause(one.session) or (one is live and run.is_seen))  # it ran when its seal came off
         ]  # fmt: skip
-        if not frozen:
-            return  # no container runs: the person's own
+        if not frozen:  # no container runs: the person's own, but for an index
+            bad = {path: self._index_words.pop(path) for path in found if path in self._index_words}
+            if bad:
+                self._tell_index(live.session, bad)
+            return
         with self._acting:
             self._put_back(frozen, found)
 
@@ -511,7 +566,10 @@ class Guard:
                 mended = {path: mend(record, path) for path in sorted(off)}  # a folder comes before what is in it
                 who = suspects() if off else ""
                 by = "unknown" if who else "container"
-                new = [Change(path, off[path], by, at, is_back, who) for path, is_back in mended.items()]
+                new = [
+                    Change(path, off[path], by, at, is_back, self._index_words.pop(path, who))
+                    for path, is_back in mended.items()
+                ]
                 for run in runs.values() if new else ():
                     run.is_broken = True
                     add_changes(record, run, new)
@@ -549,13 +607,21 @@ class Guard:
     def _go_on(self, session: clincus.Session) -> None:
         with self.records.changing(session.workspace) as record:
             run = record.runs[session.id]
-            paths = sorted({one.path for one in run.changes})
-            done = {(one.path, one.at) for one in run.changes if one.restored}
+            paths = sorted({one.path for one in run.changes if one.path in record.items})  # an index has no seal
+            done = {(one.path, one.at) for one in run.changes if one.restored or one.path not in record.items}
             record.accepted += [one for one in record.changes if (one.path, one.at) in done]
             record.changes = [one for one in record.changes if (one.path, one.at) not in done]
             run.is_broken, run.loose = False, sorted({*run.loose, *paths})
-        names = ", ".join(path[len(session.workspace) + 1 :] for path in paths[:MOST_TOLD])
-        self._label(session, "basic", f"The seal of {names} is off until the next start, since you let it go on")
+        level, note = "basic", ""
+        if paths:
+            names = ", ".join(path[len(session.workspace) + 1 :] for path in paths[:MOST_TOLD])
+            note = f"The seal of {names} is off until the next start, since you let it go on"
+        elif session.id in self._live:
+            before = self._live[session.id].session
+            level, note = (
+                ("basic", "") if before.protection == clincus.BROKEN else (before.protection, before.protection_note)
+            )
+        self._label(session, level, note)
         done_watching = threading.Event()
 
         def again() -> None:
@@ -577,7 +643,7 @@ class Guard:
             self._app.sessions.containers(session.id).start(session.id)
         if session.id not in self._live:
             self._found.put(session)
-        self._publish(session.id, "basic")
+        self._publish(session.id, level)
 
     # -- What is told
 
@@ -639,7 +705,13 @@ class Guard:
         clincus.call_each(self._app.extensions.alarm_listeners, session, alarm)
 
     def _report(self, session: clincus.Session, words: str) -> None:
-        self._app.sessions.report(f"{session.id}: {words}")
+        report = clincus.log.warning if self._app is None else self._app.sessions.report
+        report(f"{session.id}: {words}")
+
+    def _report_once(self, session: clincus.Session, words: str) -> None:
+        if (session.session_id, words) not in self._reported:
+            self._reported.add((session.session_id, words))
+            self._report(session, words)
 
     def _door(self, session: clincus.Session) -> clincus.Incus:
         if self._app is None:
@@ -659,12 +731,6 @@ class Guard:
 
 
 # -- Pure, or with a look at the disk
-
-
-def indexes_of(workspace: str, paths: Iterable[str]) -> set[str]:
-    """The paths of git's indexes: of the repository, and of the Git folders in which something is sealed."""
-    folders = {path.rpartition("/")[0] for path in paths if path.endswith(("/config", "/commondir"))}
-    return {f"{folder}/index" for folder in (f"{workspace}/.git", *folders) if folder != workspace}
 
 
 def ways(stage: Stage, paths: Iterable[str]) -> list[str]:
@@ -753,10 +819,10 @@ def is_anothers(record: Record, path: str) -> bool:
     return thing_at(path) != item.thing or item.has_other_names
 
 
-def add_changes(record: Record, run: Run, changes: Iterable[Change]) -> None:
+def add_changes(record: Record, run: Run | None, changes: Iterable[Change]) -> None:
     """Add changes to those of a run, and to those that nobody has accepted."""
     for change in changes:
-        if change not in run.changes:
+        if run is not None and change not in run.changes:
             run.changes.append(change)
         if change not in record.changes:
             record.changes.append(change)
@@ -774,9 +840,9 @@ def told(changes: Iterable[Change]) -> str:
     for change in list(last.values())[:MOST_TOLD]:
         back = "; the copy is back in its place" if change.restored else ""
         parts.append(f"{change.path} {VERBS[change.what]} while a session ran (at {change.at}{back})")
-    who = next((change.words for change in last.values() if change.words), "")
+    words = dict.fromkeys(change.words for change in last.values() if change.words)
     more = f" and {len(last) - MOST_TOLD} more" if len(last) > MOST_TOLD else ""
-    return clincus.printable(", ".join(parts) + more + (f"; {who}" if who else ""))
+    return clincus.printable("; ".join([", ".join(parts) + more, *words][:MOST_TOLD]))
 
 
 VERBS = {"replaced": "was replaced", "changed": "was changed", "gone": "was taken away"}

@@ -78,6 +78,11 @@ class Item(NamedTuple):
         return self.kind == "folder" and [(one.path, one.digest) for one in self.pieces] in ([], hiding)
 
     @property
+    def names(self) -> set[str]:
+        """What is in a sealed folder, by the paths in it."""
+        return {one.path for one in self.pieces}
+
+    @property
     def has_other_names(self) -> bool:
         """Whether its content can be reached, and so changed, under another name."""
         files: list[Item | Piece] = [self, *self.pieces]

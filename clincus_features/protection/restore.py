@@ -132,16 +132,18 @@ def give(descriptor: int, like: Item | Piece) -> None:
     os.fchmod(descriptor, like.mode & 0o777)
 
 
-def put_aside(parent: int, name: str) -> None:
-    """Rename what is at a name, so that nothing reads it any more. Raises OSError."""
+def put_aside(parent: int, name: str) -> str:
+    """Rename what is at a name, so that nothing reads it any more; the new name. Raises OSError."""
+    aside = f"{name}.{ASIDE}-{secrets.token_hex(4)}"
     with suppress(FileNotFoundError):
-        os.rename(name, f"{name}.{ASIDE}-{secrets.token_hex(4)}", src_dir_fd=parent, dst_dir_fd=parent)
+        os.rename(name, aside, src_dir_fd=parent, dst_dir_fd=parent)
+    return aside
 
 
-def set_aside(path: str) -> None:
-    """Rename what is at a path, so that nothing reads it any more. Raises OSError."""
+def set_aside(path: str) -> str:
+    """Rename what is at a path, so that nothing reads it any more; the new name. Raises OSError."""
     with opened(os.path.dirname(path)) as parent:
-        put_aside(parent, os.path.basename(path))
+        return put_aside(parent, os.path.basename(path))
 
 
 def find_folder(path: str, item: Item) -> bool:

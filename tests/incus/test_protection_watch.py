@@ -376,20 +376,38 @@ def test_what_root_in_the_container_does_breaks_it_too(bed, server, session, wor
     wait_until(lambda: (workspace / ".git/config").read_text() != EVIL, "the copy to be back")
 
 
-def test_an_index_that_would_write_into_the_sealed_hooks_is_put_aside(bed, server, session, workspace):
-    """Git checks the names of an index when it adds them, and not when it reads one: `git checkout .` writes them."""
+def plant_index(bed, session_id, name):
+    """Have the agent write an index of one entry, with a content that is a hook."""
     hook = "printf '#!/bin/sh\\ntouch /tmp/clincus-index-ran\\n' | git hash-object -w --stdin"
-    object_name = bytes.fromhex(bed.shell(session["id"], f"cd /workspace && {hook}").strip())
-    name = b".git/hooks/post-checkout"
+    object_name = bytes.fromhex(bed.shell(session_id, f"cd /workspace && {hook}").strip())
     entry = struct.pack(">10I", *[0] * 6, 0o100755, *[0] * 3) + object_name + struct.pack(">H", len(name)) + name
     entry += bytes(8 - len(entry) % 8)
     data = struct.pack(">4sII", b"DIRC", 2, 1) + entry
     data += hashlib.sha1(data).digest()
     plant = "cat >/workspace/.git/x && mv /workspace/.git/x /workspace/.git/index"
-    bed.incus.exec(session["id"], ["sh", "-c", plant], stdin=data, user=1000)
+    bed.incus.exec(session_id, ["sh", "-c", plant], stdin=data, user=1000)
+
+
+def test_an_index_that_would_write_into_the_sealed_hooks_is_put_aside(bed, server, session, workspace):
+    """Git checks the names of an index when it adds them, and not when it reads one: `git checkout .` writes them."""
+    plant_index(bed, session["id"], b".git/hooks/post-checkout")
     wait_until(lambda: protection(server, session)["changes"], "the session to be frozen")
     found = protection(server, session)
     assert (found["level"], [one["path"] for one in found["changes"]]) == ("broken", [f"{workspace}/.git/index"])
     wait_until(lambda: not (workspace / ".git/index").exists(), "the index to be put aside")
     subprocess.run(["git", "-C", workspace, "checkout", "."], capture_output=True, check=False)
     assert not (workspace / ".git/hooks/post-checkout").exists()
+
+
+def test_without_a_server_the_stop_puts_a_bad_index_aside_and_the_next_start_asks(bed, cli, workspace):
+    name = cli.background()["name"]
+    plant_index(bed, name, b"../clincus-index-was-here")
+    done = cli.run("stop", "--force", name)
+    assert b"../clincus-index-was-here" in done.stderr
+    assert b"git checkout ." in done.stderr
+    assert not (workspace / ".git/index").exists()
+    assert [*workspace.glob(".git/index.clincus-replaced-*")]
+    refused = cli.run("resume", name)
+    assert refused.returncode == 1
+    assert b".git/index was changed" in refused.stderr
+    cli.ok("kill", "--force", name)

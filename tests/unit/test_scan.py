@@ -261,10 +261,34 @@ def test_a_configuration_that_is_not_read_is_told_with_the_reason(work, make, wo
     assert work.found() == {("repository", "sub/.git"): [words]}
 
 
-def test_what_lies_in_a_git_folder_is_not_looked_into(work):
+@pytest.mark.parametrize(
+    ("at", "options", "told"),
+    [
+        ("inner", (), "inner/.git"),
+        ("objects/aa/x", (), "objects/aa/x/.git"),
+        ("logs/up", ("--bare",), "logs/up"),
+        ("modules/lib", ("--bare",), "modules/lib"),
+    ],
+)
+def test_a_repository_that_is_hidden_in_the_git_folder_is_found(work, at, options, told):
     work.repository()
-    work.repository(".git/inner")
-    assert work.found() == {("repository", ".git"): []}
+    work.repository(f".git/{at}", *options)
+    work.configure(f".git/{told}/config")
+    assert work.found() == {("repository", ".git"): [], ("repository", f".git/{told}"): [EVIL]}
+
+
+def test_git_folders_that_git_has_in_its_own_are_nothing_new(work):
+    work.repository("../lib").commit("../lib")
+    work.repository().commit()
+    work.git("submodule", "--quiet", "add", str(work.root.parent / "lib"), "lib")
+    work.git("worktree", "add", "-q", "wt")
+    assert work.found() == {("gitlink", "lib"): [], ("repository", ".git"): [], ("repository", "wt/.git"): []}
+
+
+def test_a_nested_repository_with_a_bad_index_says_what_that_names(work):
+    work.repository("sub")
+    (work.root / "sub/.git/index").write_bytes(index_with(b"../../x"))
+    assert work.found() == {("repository", "sub/.git"): ["../../x"]}
 
 
 # -- Gitlinks
@@ -309,6 +333,50 @@ def test_a_gitlink_without_a_repository_is_told(work):
     assert [one["there"] for one in work.look().items] == [False, True]
 
 
+def test_a_gitlink_with_a_name_that_git_refuses_is_told_with_what_it_leads_to(work):
+    work.repository()
+    work.write("sub/x")
+    work.repository(".git/ev").configure(".git/ev/.git/config")
+    gitlink = struct.pack(">10I", 0, 0, 0, 0, 0, 0, 0o160000, 0, 0, 0)
+    (work.root / ".git/index").write_bytes(
+        index_with(b"sub/../.git/ev", b"../out").replace(entry_of(b"")[:40], gitlink)
+    )
+    found = work.found()
+    assert found["gitlink", "sub/../.git/ev"] == [EVIL]
+    assert found["gitlink", "../out"] == ["it leads out of the folder"]
+    assert found["broken", ".git/index"] == ["sub/../.git/ev", "../out"]
+
+
+def test_a_gitlink_in_the_index_of_a_submodule_is_told_although_its_folder_cannot_be_listed(work):
+    planted_submodule(work)
+    work.repository("sub/inner").commit("sub/inner")
+    work.git("add", "inner", at="sub")
+    work.configure("sub/inner/.git/config")
+    os.chmod(work.root / "sub", 0o111)
+    assert (*work.found(),)[:2] == (("gitlink", "sub"), ("gitlink", "sub/inner"))
+
+
+def test_gitlinks_that_lead_in_a_circle_end(work):
+    work.repository()
+    gitlink = struct.pack(">10I", 0, 0, 0, 0, 0, 0, 0o160000, 0, 0, 0)
+    (work.root / ".git/index").write_bytes(index_with(b"sub").replace(entry_of(b"")[:40], gitlink))
+    work.write("sub/.git", "gitdir: ../.git\n")
+    assert [path for kind, path in work.found() if kind == "gitlink"] == ["sub", "sub/sub"]
+
+
+def test_a_file_that_becomes_a_gitlink_in_a_split_index_is_told_by_its_name(work):
+    work.repository("sub").commit("sub")
+    work.repository()
+    work.write("zzz")
+    blob = work.git("hash-object", "-w", "zzz").strip()
+    work.git("update-index", "--add", "--cacheinfo", f"100644,{blob},sub")
+    work.git("update-index", "--add", "--cacheinfo", f"100644,{blob},zzz")
+    work.git("update-index", "--split-index")
+    head = work.git("rev-parse", "HEAD", at="sub").strip()
+    work.git("update-index", "--cacheinfo", f"160000,{head},sub")
+    assert ("gitlink", "sub") in work.found()
+
+
 def test_a_gitlink_in_a_split_index(work):
     planted_submodule(work)
     work.git("update-index", "--split-index")
@@ -347,20 +415,10 @@ def test_a_gitlink_in_a_repository_whose_git_folder_has_another_name(work):
 
 @pytest.mark.parametrize(
     "data",
-    [
-        b"",
-        b"DIRC",
-        b"x" * 100,
-        struct.pack(">4sII", b"DIRC", 2, 5) + b"\0" * 40,
-        struct.pack(">4sII", b"DIRC", 2, 1 << 31) + b"\0" * 40,
-        struct.pack(">4sII", b"DIRC", 9, 0) + b"\0" * 40,
-        struct.pack(">4sII", b"DIRC", 4, 1) + b"\0" * 62 + b"\xff" * 40,
-        struct.pack(">4sII", b"DIRC", 4, 1) + b"\0" * 62 + b"\x05name\0" + b"\0" * 20,
-        struct.pack(">4sII", b"DIRC", 2, 1) + b"\0" * 60 + b"\x0f\xff" + b"n" * 80,
-        struct.pack(">4sII", b"DIRC", 2, 2) + b"\xff" * 200,
-    ],
+    [b"", b"DIRC", b"x" * 100, struct.pack(">4sII", b"DIRC", 9, 0) + b"\0" * 40],
+    ids=["empty", "short", "no index", "unknown version"],
 )
-def test_an_index_that_git_would_not_read_is_said_and_hides_nothing_else(work, data):
+def test_an_index_that_git_does_not_read_is_said_and_hides_nothing_else(work, data):
     work.repository()
     work.repository("sub")
     (work.root / ".git/index").write_bytes(data)
@@ -369,10 +427,31 @@ def test_an_index_that_git_would_not_read_is_said_and_hides_nothing_else(work, d
     assert ("the index of .git was not read" in look.cut) == bool(data)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        struct.pack(">4sII", b"DIRC", 2, 5) + b"\0" * 40,
+        struct.pack(">4sII", b"DIRC", 2, 1 << 31) + b"\0" * 40,
+        struct.pack(">4sII", b"DIRC", 4, 1) + b"\0" * 62 + b"\xff" * 40,
+        struct.pack(">4sII", b"DIRC", 4, 1) + b"\0" * 62 + b"\x05name\0" + b"\0" * 20,
+        struct.pack(">4sII", b"DIRC", 2, 1) + b"\0" * 60 + b"\x0f\xff" + b"n" * 80,
+        struct.pack(">4sII", b"DIRC", 2, 2) + b"\xff" * 200,
+    ],
+)
+def test_an_index_that_git_never_writes_is_told_and_hides_nothing_else(work, data):
+    """Git looks at little of it, and may read on where this stops."""
+    work.repository()
+    work.repository("sub")
+    (work.root / ".git/index").write_bytes(data)
+    found = work.found()
+    assert found.keys() == {("repository", ".git"), ("repository", "sub/.git"), ("broken", ".git/index")}
+    assert "git never writes such a one" in found["broken", ".git/index"][0]
+
+
 def test_a_pipe_in_the_place_of_an_index_keeps_nobody_waiting(work):
     work.repository()
     os.mkfifo(work.root / ".git/index")
-    assert work.look().cut == "the index of .git was not read: it is no plain file"
+    assert work.found()["broken", ".git/index"] == ["it is no plain file"]
 
 
 # -- An interrupted rebase
@@ -548,18 +627,37 @@ def test_without_git_the_rest_is_still_found(work, monkeypatch):
     assert work.found() == {("repository", "sub/.git"): ["not read, as there is no git"]}
 
 
-# What git would not have taken
+# -- What git would not have taken into an index
 
 
-def index_with(*names, version=2):
-    """An index with entries of these names, as an agent may write it."""
-    entries = b""
-    for name in names:
-        stat = struct.pack(">10I", 0, 0, 0, 0, 0, 0, 0o100755, 0, 0, 0) + bytes(20)
-        entry = stat + struct.pack(">H", len(name)) + name
-        entries += entry + bytes(8 - len(entry) % 8)
-    data = struct.pack(">4sII", b"DIRC", version, len(names)) + entries
+def entry_of(name, blob=bytes(20), *, length=None, version=2, dropped=0):
+    """An entry of an index; in version 4 it drops bytes of the name before."""
+    size = len(name) if length is None else length
+    entry = struct.pack(">10I", 0, 0, 0, 0, 0, 0, 0o100755, 0, 0, 0) + blob + struct.pack(">H", size)
+    if version == 4:
+        return entry + bytes([dropped]) + name + b"\0"
+    entry += name
+    return entry + bytes(8 - len(entry) % 8)
+
+
+def signed(data):
+    """An index with its hash."""
     return data + hashlib.sha1(data).digest()
+
+
+def index_of(*entries, version=2, extensions=b""):
+    return signed(struct.pack(">4sII", b"DIRC", version, len(entries)) + b"".join(entries) + extensions)
+
+
+def index_with(*names):
+    """An index with entries of these names, as an agent may write it."""
+    return index_of(*(entry_of(name) for name in names))
+
+
+def wrong_in(folder):
+    """What is wrong with the indexes in a folder, by their paths."""
+    found = appeared.look_at_indexes(str(folder))["indexes"]
+    return {path: one["bad"] for path, one in found.items() if one["bad"]}
 
 
 @pytest.mark.parametrize(
@@ -569,7 +667,7 @@ def index_with(*names, version=2):
 def test_a_name_in_the_index_that_git_would_refuse_is_told(tmp_path, name):
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git/index").write_bytes(index_with(b"README.md", name))
-    assert appeared.refused_names(str(tmp_path)) == {".git/index": [os.fsdecode(name)]}
+    assert wrong_in(tmp_path) == {".git/index": [os.fsdecode(name)]}
 
 
 @pytest.mark.parametrize("folder", [".git/modules/lib", ".git/modules/vendor/lib", ".git/worktrees/wt"])
@@ -577,14 +675,115 @@ def test_the_index_of_a_submodule_and_of_a_worktree_is_looked_at_as_well(tmp_pat
     (tmp_path / folder).mkdir(parents=True)
     (tmp_path / folder / "HEAD").touch()
     (tmp_path / folder / "index").write_bytes(index_with(b"../.git/ev"))
-    assert appeared.refused_names(str(tmp_path)) == {f"{folder}/index": ["../.git/ev"]}
+    assert wrong_in(tmp_path) == {f"{folder}/index": ["../.git/ev"]}
 
 
 @pytest.mark.parametrize("name", [b".gitignore", b"a.git/x", b".github/x", b"...", b"x/.gitmodules", b"git~10"])
 def test_a_name_that_only_looks_like_it_is_not_told(tmp_path, name):
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git/index").write_bytes(index_with(name))
-    assert appeared.refused_names(str(tmp_path)) == {}
+    assert wrong_in(tmp_path) == {}
+
+
+def hidden_behind_a_length(blob):
+    """The first name ends before its length: where the next entry begins depends on who reads it."""
+    inner = b"a\0" + entry_of(b"b", version=4)
+    return index_of(
+        entry_of(inner, blob, version=4),
+        entry_of(b"../out", blob, version=4, dropped=len(inner)),
+        version=4,
+    )
+
+
+def hidden_behind_a_long_name(blob):
+    """A length of 4095 or more stands for the end of the text."""
+    entry = entry_of(b"a", blob, length=0xFFF)
+    return index_of(entry, entry_of(b"../out", blob), extensions=b"ABCD" + struct.pack(">I", 5000) + bytes(5000))
+
+
+def hidden_in_the_hash(blob):
+    """Git checks no hash, and the last entry may lie there."""
+    entry = entry_of(b"../out", blob)
+    return struct.pack(">4sII", b"DIRC", 2, 1) + entry
+
+
+def hidden_from_one_thread(blob):
+    """The table of blocks leads threads to entries elsewhere."""
+    shown, hidden = entry_of(b"a"), entry_of(b"../out", blob)
+    start = 12 + len(shown)
+    place = start + 8 + 12 + 8
+    table = b"IEOT" + struct.pack(">IIII", 12, 1, place, 1)
+    store = b"ABCD" + struct.pack(">I", len(hidden)) + hidden
+    heads = hashlib.sha1(table[:8] + store[:8]).digest()
+    last = b"EOIE" + struct.pack(">II", 24, start) + heads
+    return index_of(shown, extensions=table + store + last)
+
+
+@pytest.mark.parametrize(
+    "hide", [hidden_behind_a_length, hidden_behind_a_long_name, hidden_in_the_hash, hidden_from_one_thread]
+)
+def test_a_name_that_only_git_would_see_is_told(work, hide):
+    work.repository()
+    work.write("file", "evil")
+    blob = bytes.fromhex(work.git("hash-object", "-w", "file").strip())
+    (work.root / ".git/index").write_bytes(hide(blob))
+    assert wrong_in(work.root).keys() == {".git/index"}
+    subprocess.run(
+        ["git", "-c", "index.threads=4", "checkout", "."], cwd=work.root, env=work.environ, capture_output=True,
+        check=False,
+    )  # fmt: skip
+    assert (work.root.parent / "out").read_text() == "evil"
+
+
+def test_an_index_that_is_a_link_is_told(work):
+    work.repository()
+    work.write("index", "")
+    (work.root / "index").write_bytes(index_with(b"../out"))
+    os.symlink("../index", work.root / ".git/index")
+    assert wrong_in(work.root) == {".git/index": ["it is a link to ../index"]}
+
+
+def test_a_second_shared_index_is_told(work):
+    """Git takes the last one."""
+    work.repository()
+    links = [b"link" + struct.pack(">I", 20) + bytes([number] * 20) for number in (1, 2)]
+    (work.root / ".git/index").write_bytes(index_of(extensions=b"".join(links)))
+    assert wrong_in(work.root) == {".git/index": ["git never writes such a one: it shares more than one other index"]}
+
+
+@pytest.mark.parametrize("options", [(), ("-c", "index.version=4"), ("-c", "index.skipHash=true")])
+def test_what_git_writes_is_never_bad(work, options):
+    work.repository()
+    for number in range(300):
+        work.write(f"{'long' * 30}/{'name' * 20}/{number}")
+    work.write("/".join(["deep" * 50] * 18) + "/x")  # a name of more than 4095 bytes has no place on a disk
+    work.git(*options, "-c", "index.threads=4", "-c", "index.recordOffsetTable=true", "add", ".")
+    assert wrong_in(work.root) == {}
+    work.git(*options, "commit", "-qm", "x")
+    work.write("more")
+    work.git(*options, "update-index", "--split-index")
+    work.git(*options, "add", "more")
+    work.write(f"{'long' * 30}/{'name' * 20}/7", "changed")
+    work.git(*options, "add", ".")
+    assert wrong_in(work.root) == {}
+    assert list((work.root / ".git").glob("sharedindex.*"))
+
+
+def test_the_index_of_a_git_folder_of_another_name_is_looked_at_where_it_is_named(tmp_path):
+    (tmp_path / ".bare").mkdir()
+    (tmp_path / ".bare/index").write_bytes(index_with(b"../x"))
+    found = appeared.look_at_indexes(str(tmp_path), [".bare"])["indexes"]
+    assert found == {".bare/index": {"bad": ["../x"], "files": [".bare/index"]}}
+
+
+def test_a_heap_of_submodules_hides_no_index_at_the_top(tmp_path, monkeypatch):
+    (tmp_path / ".git/modules").mkdir(parents=True)
+    (tmp_path / ".git/index").write_bytes(index_with(b"../x"))
+    for number in range(20_001):
+        (tmp_path / f".git/modules/{number}").mkdir()
+    found = appeared.look_at_indexes(str(tmp_path))
+    assert found["indexes"][".git/index"]["bad"] == ["../x"]
+    assert "more than 20000 folders" in found["cut"]
 
 
 def test_a_strategy_of_an_interrupted_rebase_is_found(work):

@@ -1,0 +1,82 @@
+"""Git's index, which no seal can protect, as the agent's git replaces it: looked at, and put aside if it is bad.
+
+Git checks names when it takes them into an index, and not when it reads one (`verify_path` in its read-cache.c, which
+`create_from_disk` does not call): `git checkout .` writes whatever an index names, into .git/hooks and outside of the
+repository too, and `git status` looks into the repositories that it names. No setting of git changes that.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import NamedTuple
+
+import clincus
+
+from . import restore
+from .appeared import look_at_indexes
+from .seals import Stage
+
+NAMED = 3  # names that are told
+
+
+class Looked(NamedTuple):
+    """What a look has found."""
+
+    bad: dict[str, str]  # path of an index that has been put aside: what is wrong with it, in words
+    files: tuple[str, ...]  # that were read; whoever changes one makes a look worth while
+    cut: str  # what was not looked at, in words
+
+
+def git_folders(workspace: str, sealed: Iterable[str]) -> set[str]:
+    """The Git folders of a workspace: the one at its top, and those in which something is sealed."""
+    folders = {path.rpartition("/")[0] for path in sealed if path.endswith(("/config", "/commondir"))}
+    return {f"{workspace}/.git", *folders} - {workspace}
+
+
+def look(workspace: str, stage: Stage | None, sealed: Iterable[str] = ()) -> Looked:
+    """Look at the indexes in the folders of a session, and put those aside that are bad. Raises ClincusError."""
+    tops = [workspace] if stage is None else [source for source, patterns in stage.trees if patterns]
+    bad: dict[str, str] = {}
+    files: list[str] = []
+    cuts = []
+    folders = git_folders(workspace, sealed)
+    for top in tops:
+        if not os.path.isdir(top):  # one file that is mounted
+            continue
+        inside = sorted(folder[len(top) + 1 :] for folder in folders if clincus.path_inside(folder, top))
+        answer = look_at_indexes(top, [folder for folder in inside if folder])
+        cuts.append(answer["cut"])
+        for path, found in answer["indexes"].items():
+            files += (f"{top}/{name}" for name in found["files"])
+            if found["bad"]:
+                bad[f"{top}/{path}"] = f"{what_it_does(found['bad'])}; {put_aside(f'{top}/{path}')}"
+    return Looked(bad, tuple(files), "; ".join(filter(None, cuts)))
+
+
+def what_it_does(words: list[str]) -> str:
+    """What git does with a bad index: `words` are names that git refuses to add, or a reason. Pure."""
+    shown = ", ".join(words[:NAMED]) + (f" and {len(words) - NAMED} more" if len(words) > NAMED else "")
+    return f"git would have obeyed it at `git checkout .`, `git restore .` or `git status`: {shown}"
+
+
+def put_aside(path: str) -> str:
+    """Put an index aside; what was done, in words."""
+    try:
+        name = restore.set_aside(path)
+    except OSError as error:
+        return f"it could not be put aside ({error.strerror}): remove it before you run git there"
+    return f"it is put aside as {name}, and `git reset` makes a new one"
+
+
+def signature(files: Iterable[str]) -> list[tuple[int, ...]]:
+    """Tells one state of some files from another, without a look into them."""
+    found: list[tuple[int, ...]] = []
+    for path in files:
+        with suppress(OSError):
+            about = os.lstat(path)
+            found.append((about.st_ino, about.st_size, about.st_mode, about.st_ctime_ns))
+            continue
+        found.append(())
+    return found

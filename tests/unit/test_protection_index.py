@@ -1,0 +1,209 @@
+"""Git's index of an agent's making: seen however it is written, put aside and told, with a server and without."""
+
+from __future__ import annotations
+
+import struct
+from functools import partial
+
+import pytest
+
+from clincus_features.protection import index
+from clincus_features.protection.guard import ChangedError, Guard
+from clincus_features.protection.seals import Stage
+from tests.programs import wait_until
+from tests.unit.test_protection_watch import Bench, bench  # noqa: F401  # the fixture
+from tests.unit.test_scan import index_of, index_with
+
+BAD = index_with(b".git/hooks/post-checkout")
+GOOD = index_with(b"README")
+
+
+def await_change(bench: Bench) -> str:  # noqa: F811
+    """Wait until the index counts as changed, and is out of the way; the words for the person."""
+    wait_until(lambda: (".git/index", "changed") in bench.changes, "the index to be told")
+    wait_until(lambda: not (bench.root / ".git/index").exists(), "the index to be put aside")
+    [change] = [one for one in bench.record.changes if one.path.endswith("/index")]
+    return change.words
+
+
+# ---- while a server watches ----------------------------------------------------------------------------------------
+
+
+def test_a_bad_index_freezes_the_session_and_says_what_git_would_have_done(bench):  # noqa: F811
+    bench.start()
+    (bench.root / ".git/index").write_bytes(BAD)
+    bench.await_broken()
+    words = await_change(bench)
+    [aside] = bench.root.glob(".git/index.clincus-replaced-*")
+    assert ".git/hooks/post-checkout" in words
+    assert "git checkout ." in words
+    assert aside.name in words
+    assert any(words in one for one in bench.app.reports)
+
+
+def write_and_hold(bench, name, data):  # noqa: F811
+    """Write a file in place and keep it open, as no event tells."""
+    file = open(bench.root / ".git" / name, "r+b", buffering=0)  # noqa: SIM115
+    file.write(data)
+    return file
+
+
+def shared(name):
+    """An index that is a part of another one, and that one."""
+    base = index_with(name)
+    return index_of(extensions=b"link" + struct.pack(">I", 20) + base[-20:]), base
+
+
+def test_an_index_that_is_written_through_a_descriptor_is_seen_by_the_state_of_its_file(bench):  # noqa: F811
+    (bench.root / ".git/index").write_bytes(GOOD + bytes(200))
+    bench.start()
+    wait_until(lambda: bench.guard._index_files, "the first look")
+    bench.guard.compare_indexes()
+    with write_and_hold(bench, "index", BAD):
+        bench.guard.compare_indexes()
+        await_change(bench)
+
+
+def test_a_shared_index_is_seen_as_well(bench):  # noqa: F811
+    name = b"x" * len(b".git/hooks/post-checkout")
+    split, base = shared(name)
+    (bench.root / ".git/index").write_bytes(split)
+    held = bench.root / f".git/sharedindex.{base[-20:].hex()}"
+    held.write_bytes(base)
+    bench.start()
+    wait_until(lambda: bench.guard._index_files, "the first look")
+    bench.guard.compare_indexes()
+    held.write_bytes(base.replace(name, b".git/hooks/post-checkout"))
+    bench.guard.compare_indexes()
+    await_change(bench)
+
+
+def test_an_index_that_goes_on_to_change_is_looked_at_until_it_rests(bench, monkeypatch):  # noqa: F811
+    looks = []
+
+    def look(*words):
+        looks.append(words)
+        if len(looks) < 15:
+            bench.guard._check_index(bench.guard._live[bench.session.id])
+        return index.Looked({}, (), "")
+
+    monkeypatch.setattr(index, "look", look)
+    monkeypatch.setattr("clincus_features.protection.guard.INDEX_SETTLE", 0.001)
+    bench.start()
+    wait_until(lambda: len(looks) == 15, "the last look")
+
+
+def test_what_git_on_the_host_has_written_from_a_bad_index_is_put_aside_with_it(bench):  # noqa: F811
+    bench.start()
+    bench.guard._check_index = lambda live: None  # it comes late
+    (bench.root / ".git/index").write_bytes(BAD)
+    (bench.root / ".git/hooks/post-checkout").write_text("evil")
+    bench.settle()
+    del bench.guard._check_index
+    live = bench.guard._live[bench.session.id]
+    bench.guard.watcher.call(partial(bench.guard._check_index, live))
+    bench.await_broken()
+    wait_until(lambda: not (bench.root / ".git/hooks/post-checkout").exists(), "the hook to be put aside")
+    assert (bench.root / ".git/hooks/one").read_text() == "true\n"
+
+
+def test_a_new_file_in_a_sealed_folder_is_told(bench):  # noqa: F811
+    bench.start()
+    (bench.root / ".git/hooks/two").write_text("true\n")
+    wait_until(lambda: bench.app.reports, "the report")
+    assert ".git/hooks/two is new in a sealed folder" in bench.app.reports[0]
+
+
+def test_a_session_that_goes_on_after_a_bad_index_has_all_its_seals(bench):  # noqa: F811
+    bench.session = bench.session._replace(protection="locked")
+    bench.start()
+    (bench.root / ".git/index").write_bytes(BAD)
+    bench.await_broken()
+    bench.guard._go_on(bench.session)
+    level = [words for words in bench.app.incus.told if words[0] == "config"][-1][3]
+    assert level == "user.clincus.protection=locked"
+    assert bench.record.runs[bench.session.id].loose == []
+    assert bench.record.changes == []
+
+
+# ---- at the end and at the start -----------------------------------------------------------------------------------
+
+
+def test_a_bad_index_that_nobody_saw_is_put_aside_when_the_session_ends(bench):  # noqa: F811
+    bench.start()
+    bench.guard._check_index = lambda live: None
+    (bench.root / ".git/index").write_bytes(BAD)
+    bench.stop()
+    await_change(bench)
+    with pytest.raises(ChangedError, match=r"\.git/index was changed .* \.git/hooks/post-checkout"):
+        bench.check()
+
+
+@pytest.fixture
+def alone(bench):  # noqa: F811
+    """A guard of a command, without a server."""
+    bench.close()
+    bench.session = bench.session._replace(protection="locked")
+    bench.guard = Guard(None, bench.app.environ)
+    bench.guard._door = lambda session: bench.app.incus
+    return bench
+
+
+def start_alone(bench):  # noqa: F811
+    bench.check()
+    for moment in ("sealed", "after_start"):
+        bench.guard.hear(moment, bench.session)
+
+
+def stop_alone(bench):  # noqa: F811
+    bench.guard.hear("before_stop", bench.session)
+    bench.mount()
+    bench.guard.hear("after_stop", bench.session)
+
+
+def test_a_command_puts_a_bad_index_aside_at_the_stop_and_the_next_start_asks(alone, capfd):
+    start_alone(alone)
+    (alone.root / ".git/index").write_bytes(BAD)
+    stop_alone(alone)
+    words = await_change(alone)
+    assert words in capfd.readouterr().err
+    with pytest.raises(ChangedError, match=r"git checkout \."):
+        alone.check()
+    alone.check(accepts=True)
+
+
+def test_a_command_puts_a_bad_index_aside_that_is_there_at_the_start(alone):
+    (alone.root / ".git/index").write_bytes(BAD)
+    start_alone(alone)
+    await_change(alone)
+
+
+def test_a_session_of_plain_devices_is_looked_at_when_it_ends(alone):
+    alone.session = alone.session._replace(protection="basic")
+    (alone.root / ".git/index").write_bytes(BAD)
+    alone.guard.hear("after_stop", alone.session)
+    await_change(alone)
+
+
+def test_the_repositories_of_extra_mounts_are_looked_at_as_well(tmp_path):
+    for name in ("work", "other", "read"):
+        (tmp_path / name / ".git").mkdir(parents=True)
+        (tmp_path / name / ".git/index").write_bytes(BAD)
+    trees = tuple(
+        (f"{tmp_path}/{name}", patterns) for name, patterns in (("work", ("x",)), ("other", ("x",)), ("read", ()))
+    )
+    looked = index.look(f"{tmp_path}/work", Stage("0", trees))
+    assert looked.bad.keys() == {f"{tmp_path}/work/.git/index", f"{tmp_path}/other/.git/index"}
+    assert (tmp_path / "read/.git/index").exists()
+
+
+def test_an_index_that_cannot_be_put_aside_is_said_to_stay(tmp_path, monkeypatch):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git/index").write_bytes(BAD)
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(index.restore, "set_aside", refuse)
+    [words] = index.look(str(tmp_path), None).bad.values()
+    assert "remove it before you run git there" in words
