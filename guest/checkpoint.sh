@@ -22,7 +22,8 @@ LC_ALL=C
 export LC_ALL limit
 cd -- "$workspace" 2>/dev/null || refuse workspace
 command -v git >/dev/null || refuse git
-user_git() { env -u GIT_DIR -u GIT_WORK_TREE -u GIT_INDEX_FILE git -c core.fsmonitor=false "$@" 2>/dev/null; }
+# A repository of an agent's making may keep git waiting for ever, by a pipe in the place of its HEAD.
+user_git() { timeout 20 env -u GIT_DIR -u GIT_WORK_TREE -u GIT_INDEX_FILE git -c core.fsmonitor=false "$@" 2>/dev/null; }
 GIT_DIR=$HOME/.clincus/shadow GIT_WORK_TREE=$PWD GIT_INDEX_FILE=$GIT_DIR/index
 GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_ATTR_NOSYSTEM=1
 export GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_CONFIG_NOSYSTEM GIT_CONFIG_GLOBAL GIT_ATTR_NOSYSTEM
@@ -92,7 +93,12 @@ import_files() {
 }
 
 # Files that have changed, or are not known yet; a repository of its own is listed with a slash at its end.
-list_changed() { git ls-files -z -o -m --exclude-standard; }
+list_changed() {
+    timeout 20 git ls-files -z -o -m --exclude-standard
+    code=$?
+    [ "$code" != 124 ] || echo stuck >"$work/stuck"
+    return "$code"
+}
 # Without folders that ignore themselves and hold nothing else, such as the places that Clincus keeps occupied.
 list_ignored() {
     # shellcheck disable=SC2016 # for the shell that xargs starts
@@ -110,7 +116,7 @@ list_ignored() {
 record_files() {
     exclude=$workspace/.git/info/exclude
     if [ -f "$exclude" ] && [ ! -L "$exclude" ]; then cat "$exclude"; fi >"$GIT_DIR/info/exclude" 2>/dev/null
-    list_changed >"$work/changed" || return
+    list_changed >"$work/changed" || { [ ! -e "$work/stuck" ] || refuse stuck; return 1; }
     if [ -e "$GIT_INDEX_FILE" ] && [ ! -s "$work/changed" ]; then
         for why in repository large unreadable; do : >"$work/$why"; done
         git update-index -q --refresh >/dev/null 2>&1 # what was only touched is not read again the next time
@@ -165,7 +171,8 @@ take_files() {
 }
 
 take_branch() {
-    user_git rev-parse -q --verify 'HEAD^{commit}' >/dev/null || refuse commits
+    user_git rev-parse -q --verify 'HEAD^{commit}' >/dev/null
+    case $? in 0) ;; 124) refuse stuck ;; *) refuse commits ;; esac
     commit=''
     for other in '@{upstream}' origin/HEAD origin/main origin/master main master HEAD; do
         commit=$(user_git merge-base HEAD "$other") && [ -n "$commit" ] && break

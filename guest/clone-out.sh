@@ -13,7 +13,7 @@
 cd -- "$1" 2>/dev/null || { echo "the clone is gone: there is no $1 in the container" >&2; exit 1; }
 what=$2
 shift 2
-git rev-parse --git-dir >/dev/null || exit 1
+check_repository || exit 1
 known=''
 for commit in "$@"; do
     ! git rev-parse --quiet --verify "$commit^{commit}" >/dev/null 2>&1 || known="$known ^$commit"
@@ -51,9 +51,9 @@ nested_repositories >"$list"
 while IFS= read -r path; do
     [ -n "$path" ] || continue
     number=$((number + 1))
-    [ "$(git -C "$path" rev-list --count --all --not --remotes 2>/dev/null || echo 0)" != 0 ] || continue
+    [ "$(timeout 20 git -C "$path" rev-list --count --all --not --remotes 2>/dev/null || echo 0)" != 0 ] || continue
     names="$names$(printf '%s' "$path" | tr '[:cntrl:]' '?')	"
-    case $what in all | committed) git fetch --quiet --no-tags "./$path" "+refs/heads/*:refs/clincus/nested/$number/*" >&2 ;; esac
+    case $what in all | committed) timeout 60 git fetch --quiet --no-tags "./$path" "+refs/heads/*:refs/clincus/nested/$number/*" >&2 ;; esac
 done <<END
 $(tr '\n\0' '?\n' <"$list")
 END

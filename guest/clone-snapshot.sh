@@ -6,7 +6,14 @@
 # Index, branches and work tree stay as they are. The files of a repository within the work tree count as plain files,
 # but a submodule that is committed stays one. $unreadable is the number of files that the code user cannot read: they
 # are left out, as one database of root must not cost all commits.
-# shellcheck disable=SC2034 # the programs behind it read what it sets
+# A pipe in the place of a file of a repository keeps git waiting for ever: `check_repository` fails with words then.
+say_stuck() {
+    echo "git in the container does not end: a repository in the clone may keep it waiting, with a named pipe in" \
+        "its .git (\`find . -type p\` in a shell of the session shows them)" >&2
+}
+check_repository() {
+    timeout 20 git rev-parse --git-dir >/dev/null || { [ "$?" != 124 ] || say_stuck; return 1; }
+}
 nested_repositories() {
     # Prints the paths of repositories in the work tree that are no submodules and not ignored, outer ones first.
     # shellcheck disable=SC2016 # the inner shell has the paths
@@ -25,12 +32,14 @@ add_nested() {
     nested_repositories | xargs -0 -r sh -c 'for path; do
         git update-index --force-remove -- "$path"
         (
-            cd -- "$path" && env -u GIT_INDEX_FILE git ls-files --cached --others --exclude-standard -z |
+            cd -- "$path" && env -u GIT_INDEX_FILE timeout 20 git ls-files --cached --others --exclude-standard -z |
                 git --git-dir="$folder" --work-tree="$root" update-index --add --remove --ignore-missing -z --stdin
         )
     done' nested
 }
+# shellcheck disable=SC2034 # the programs behind it read what it sets
 snapshot() {
+    check_repository || return 1
     head=$(git rev-parse --quiet --verify 'HEAD^{commit}') || head=''
     index=$(git rev-parse --absolute-git-dir)/clincus-index
     rm -f -- "$index"
@@ -40,10 +49,11 @@ snapshot() {
     unreadable=$((unreadable / 3)) # the three fields before a path are empty if nothing ignores it
     tree=$(
         export GIT_INDEX_FILE="$index"
-        if ! git add --all --ignore-errors -- . >&2 && [ "$unreadable" = 0 ] && [ -z "$(nested_repositories | tr '\0' ' ')" ]
-        then
-            exit 1
-        fi
+        timeout 60 git add --all --ignore-errors -- . >&2 || {
+            [ "$?" != 124 ] || { say_stuck; exit 1; }
+            # One file that cannot be read, or a repository without a commit, must not cost all others.
+            [ "$unreadable" != 0 ] || [ -n "$(nested_repositories | tr '\0' ' ')" ] || exit 1
+        }
         add_nested >&2
         git write-tree
     ) || return 1

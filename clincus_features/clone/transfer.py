@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import clincus
 
@@ -214,12 +214,13 @@ def unfetched(sessions: clincus.Sessions, session: clincus.Session) -> tuple[Tol
     state = read_state(sessions, session.id)
     words = sessions.guest(session).mount, "count", *state.known, state.start
     told = sessions.output(session, "clone-snapshot clone-out", *words, timeout=SMALL_TIMEOUT)
-    return read_told(io.BytesIO(told)), state
+    lines = io.BytesIO(told)
+    return parse_told(lines.readline(LINE), lines.readline(NAMES)), state
 
 
-def read_told(stream: IO[bytes]) -> Told:
+def parse_told(line: bytes, names: bytes) -> Told:
     """Read the first two lines of guest/clone-out.sh. Raises ClincusError(409) for any others."""
-    match, names = TOLD.fullmatch(stream.readline(LINE)), stream.readline(NAMES)
+    match = TOLD.fullmatch(line)
     if match is None or not names.endswith(b"\n"):
         raise clincus.ClincusError("git in the container does not answer as git: the clone cannot be read", 409)
     tip, head, commits, is_open, stashes, trees, unreadable, branch = (
@@ -252,7 +253,9 @@ def take_bundle(
         open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file,
         sessions.open(session, "clone-snapshot clone-out", *words, timeout=SMALL_TIMEOUT) as (stdin, stream),
     ):
-        told = read_told(stream)
+        line = stream.readline(LINE)
+        # Without a word it has failed, and the end of the block says why.
+        told = parse_told(line, stream.readline(NAMES)) if line else None
         while piece := stream.read(1 << 16):
             if size // STEP < (size + len(piece)) // STEP:
                 stdin.allow(SMALL_TIMEOUT)  # one that sends nothing more holds up nobody for long
@@ -264,7 +267,7 @@ def take_bundle(
             if disk.f_bavail * disk.f_frsize < DISK_RESERVE:
                 raise OSError(28, "the disk is nearly full", path)
             file.write(piece)
-    return told, size
+    return told or parse_told(b"", b""), size
 
 
 # -- What a clone takes

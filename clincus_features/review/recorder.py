@@ -52,6 +52,8 @@ REFUSALS = {  # what guest/checkpoint.sh says
     "git": "the container has no git: use an image with git in it",
     "home": "the home in the container cannot be written to, or another checkpoint does not end",
     "large": f"more than 2000 files are larger than {FILE_LIMIT >> 20} MB: name their folders in .gitignore",
+    "stuck": "git in the container did not end within 20 seconds: a repository in the workspace may keep it waiting, "
+    "with a named pipe in its .git (`find . -type p` in a shell of the session shows them)",
     "commits": "the workspace is no git repository with a commit",
 }
 

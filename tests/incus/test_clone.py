@@ -151,3 +151,15 @@ def test_a_hostile_container_gets_an_error_and_changes_nothing_here(bed, shared_
     bed.shell(session["id"], "rm /usr/local/bin/git", user=0)
     assert call(shared_server, session, "fetch").json["commits"] == 1
     assert call(shared_server, session, "fetch", branch="main").status == 409
+
+
+@pytest.mark.parametrize(
+    "place", [pytest.param("x/.git", marks=pytest.mark.nightly), ".git"], ids=["beside it", "its own"]
+)
+def test_a_pipe_in_a_repository_of_a_clone_is_named_as_what_keeps_git_waiting(bed, shared_server, workspace, place):
+    session = clone(shared_server, workspace)
+    pipe = f"mkdir -p {place}/objects {place}/refs; rm -f {place}/HEAD; mkfifo {place}/HEAD"
+    bed.shell(session["id"], f"cd /workspace; {pipe}")
+    answer = call(shared_server, session, "fetch")
+    assert answer.status >= 400
+    assert "named pipe" in answer.json["error"]

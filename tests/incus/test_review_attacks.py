@@ -249,6 +249,14 @@ def test_the_shadow_may_be_a_link_or_damaged(bed, session):
     assert session.files() == {"new": "A", "new2": "A"}
 
 
+def test_a_pipe_in_a_repository_of_the_agents_is_named_as_what_keeps_git_waiting(session):
+    session.run("mkdir -p x/.git/objects x/.git/refs; mkfifo x/.git/HEAD x/.git/config; echo x >new")
+    answer = session.server.get(f"{session.path}/changes")
+    assert "named pipe" in (answer.json.get("error") or answer.json["stale"])
+    session.run("rm -r x")
+    assert session.files() == {"new": "A"}
+
+
 @pytest.mark.nightly
 def test_a_hundred_thousand_files_are_listed_in_part(session):
     parts = range(10)
