@@ -1848,6 +1848,8 @@ class GuestInput:
 class GuestCommand(IncusChild):
     """A command under guest/exec.sh: it runs once, and all that it writes arrives. `begin` comes first."""
 
+    instance = ""  # in which it runs
+
     def __init__(self, argv: Sequence[str], **options: Any) -> None:
         super().__init__(argv, **options)
         self._mark = f"<{os.urandom(12).hex()}>".encode()
@@ -2063,12 +2065,19 @@ class Incus:
         argv = self.exec_argv(name, guest_command("exec", *command), **options)
         for left in reversed(range(BEGIN_TRIES)):
             with GuestCommand(argv, timeout=timeout, gentle=GENTLE, environ=self.environ) as run, self._awaited(run):
+                run.instance = name
                 if run.begin():
                     yield run
                     return
                 refusal = run.complete()
             if not re.search(NOT_BEGUN, refusal.stderr) or not left:
                 raise self.guest_failure(name, refusal)
+
+    def end_commands(self, name: str, reason: str) -> None:
+        """End all commands in an instance, which is frozen: those who wait for them get an IncusError(409)."""
+        for child in [*self.waiting]:
+            if isinstance(child, GuestCommand) and child.instance == name:
+                child.end(reason, 409)
 
     def guest_failure(self, name: str, done: Completed) -> IncusError:
         """Why a command in an instance failed.

@@ -541,6 +541,16 @@ class Guard:
             return
         with self._acting:
             self._put_back(frozen, found)
+        for one in frozen:
+            self._let_nobody_wait(one.session)
+
+    def _let_nobody_wait(self, session: clincus.Session) -> None:
+        """End what waits for an answer of a frozen container: a save would for two minutes, and hold up a delete."""
+        door, now = self._door(session), self._app.registry.find(session.id)
+        if now is not None and now.status == "stopping":  # its end was under way
+            with suppress(clincus.IncusError):
+                door.run("stop", "--force", door.place(session.id), timeout=FROZEN_WITHIN)
+        door.end_commands(session.id, "the container is frozen, as something sealed was changed")
 
     def _pause(self, session: clincus.Session) -> bool:
         """Freeze a container; False if it does not run any more. If Incus does not say, it counts as running."""

@@ -44,6 +44,9 @@ class Door:
     def instance(self, id):
         return {"name": id, "status": self.status, "config": self.config}
 
+    def end_commands(self, id, reason):
+        self.told.append(("end", id))
+
 
 class App:
     """As much of an Application as the guard needs."""
@@ -53,10 +56,14 @@ class App:
         self.incus, self.reports, self.events, self.alarms = Door(), [], [], []
         self.extensions = clincus.Extensions(self)
         self.extensions.alarm_listeners.append(lambda session, alarm: self.alarms.append(alarm))
-        self.sessions = self.hub = self
+        self.sessions = self.hub = self.registry = self
+        self.shown = None  # the session as it is listed
 
     def door(self, id):
         return self.incus
+
+    def find(self, id):
+        return self.shown
 
     def report(self, words):
         self.reports.append(words)
@@ -268,6 +275,15 @@ def test_a_break_freezes_first_and_puts_back(bench, how):
     assert (bench.root / ".git/hooks/one").read_text() == "true\n"
     assert {"type": "session.protection", "id": bench.session.id, "protection": "broken"} in bench.app.events
     assert bench.app.alarms[-1]["reason"] == "protection"
+
+
+def test_nobody_goes_on_to_wait_for_a_frozen_container(bench):
+    bench.app.shown = bench.session._replace(status="stopping")
+    bench.start()
+    replace(bench.root / ".git/config")
+    bench.await_broken()
+    wait_until(lambda: bench.app.incus.told[-1] == ("end", bench.session.id), "the commands in it to be ended")
+    assert ("stop", "--force", bench.session.id) in bench.app.incus.told
 
 
 def test_an_incus_that_does_not_answer_keeps_no_copy_from_being_put_back(bench):
