@@ -36,7 +36,8 @@ ASK_AGAIN = 2.0  # seconds until Incus is asked again, if it does not answer
 TRIES = 5  # to put something back
 EDITED, RESTARTS = "edited", "restarts"  # verdicts beside those that the API tells
 MENDED_WITHIN = 120.0  # seconds after the end of a run in which the wall goes away, on a busy machine too
-MOST_MENDED = 30  # changes of one run that are put back
+MOST_MENDED = 30  # times that something is put back in one run after the freeze
+MEND_AGAIN = 1.0  # seconds between two of them
 MOST_TOLD = 20  # changes in one message
 NOT_SEEN = "What is sealed on another host is not watched from here"
 NOT_WATCHED = "What is sealed by plain devices is not watched"
@@ -77,6 +78,9 @@ class Guard:
         self._index_files: dict[str, tuple[str, ...]] = {}  # session -> the files of its indexes
         self._index_states: dict[str, object] = {}  # session -> their signature, when they were last compared
         self._index_words: dict[str, str] = {}  # path of a bad index -> what is wrong with it
+        self._mending: set[str] = set()  # sessions in which something is put back once more just now
+        self._mends: dict[str, int] = {}  # session -> how often that was
+        self._mended_at: dict[str, float] = {}  # session -> time.monotonic of the last time
         self._broken: dict[str, list[Change]] = {}  # session -> why it is frozen; empty while a thread acts
         self._changes: dict[str, list[Change]] = {}  # session -> all changes of its run
         self._reported: set[tuple[str, str]] = set()  # what is told once for each session
@@ -279,6 +283,7 @@ class Guard:
             record.items = {**kept, **{path: item for path, item in items.items() if item is not None}}
             record.copies.update(copies.data)
         self._broken.pop(session.id, None)
+        self._mends.pop(session.id, None)
         self._changes[session.id] = []
         self._asked.add(session.id)
 
@@ -304,8 +309,14 @@ class Guard:
             return
         others = {path for path, _ in is_other(record, live, run)}
         moved = {path for path in others if paths.get(path) == MOVED or thing_at(path) != record.items[path].thing}
-        if moved and len(run.changes) < MOST_MENDED:
+        id = live.session.id
+        mends = self._mends.get(id, 0)
+        if moved and id not in self._mending and mends < MOST_MENDED:
+            self._mends[id] = mends + 1
+            self._mending.add(id)
             self._act_on(live, {})
+        elif moved and mends == MOST_MENDED:
+            self._report_once(live.session, "what is sealed goes on to be replaced, and is put back no more")
         elif not moved:
             self._edited.update({(live.session.workspace, path): time.monotonic() + SETTLE for path in others})
 
@@ -513,11 +524,16 @@ class Guard:
         threading.Thread(target=self._act, args=(live, found), name="freezing a session", daemon=True).start()
 
     def _act(self, live: Live, found: Mapping[str, str]) -> None:
+        if not found:  # a program that goes on must not have us start a command of Incus for each time
+            last = self._mended_at.get(live.session.id, float("-inf"))
+            time.sleep(max(0.0, last + MEND_AGAIN - time.monotonic()))
+            self._mended_at[live.session.id] = time.monotonic()
         for _ in range(TRIES):
             has_failed = clincus.survive(f"freezing {live.session.id}", lambda: self._freeze(live, found))
             if not has_failed:
                 break
             time.sleep(ASK_AGAIN)
+        self._mending.discard(live.session.id)
         if not self._broken.get(live.session.id):  # it had ended
             self._broken.pop(live.session.id, None)
         elif not has_failed:

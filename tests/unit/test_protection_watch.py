@@ -311,6 +311,19 @@ def test_what_is_replaced_again_after_the_freeze_is_put_back_again(bench):
     assert (bench.root / ".git/config").read_text() == "[core]\n"
 
 
+def test_what_is_replaced_again_and_again_starts_no_command_of_incus_for_each_time(bench):
+    bench.start()
+    replace(bench.root / ".git/config")
+    bench.await_broken()
+    begun = len(bench.app.incus.told)
+    for _ in range(40):
+        replace(bench.root / ".git/config")
+        bench.settle()
+    wait_until(lambda: not bench.guard._mending, "the last one to be put back")
+    wait_until(lambda: (bench.root / ".git/config").read_text() == "[core]\n", "the copy to be back")
+    assert len([words for words in bench.app.incus.told[begun:] if words[0] == "pause"]) < 10
+
+
 EDITS = {
     "a file written in place": lambda root: (root / ".git/config").write_text("[user]\n"),
     "a new hook": lambda root: (root / ".git/hooks/two").write_text("true\n"),
