@@ -163,3 +163,19 @@ def test_a_pipe_in_a_repository_of_a_clone_is_named_as_what_keeps_git_waiting(be
     answer = call(shared_server, session, "fetch")
     assert answer.status >= 400
     assert "named pipe" in answer.json["error"]
+
+
+def test_a_branch_with_a_git_folder_in_its_tree_does_not_come_back(bed, shared_server, workspace):
+    session = clone(shared_server, workspace)
+    before, objects = host_state(workspace), sorted((workspace / ".git").rglob("*"))
+    plant = """cd /workspace; hook=$(echo evil | git hash-object -w --stdin)
+        hooks=$(printf '100755 blob %s\\tpost-checkout\\n' "$hook" | git mktree)
+        inner=$(printf '040000 tree %s\\thooks\\n' "$hooks" | git mktree)
+        top=$(printf '040000 tree %s\\t.git\\n' "$inner" | git mktree)
+        commit=$(git -c user.name=a -c user.email=a@b commit-tree "$top" -p HEAD -m evil)
+        git update-ref refs/heads/evil "$commit"; git symbolic-ref HEAD refs/heads/evil"""
+    bed.shell(session["id"], plant)
+    answer = call(shared_server, session, "fetch")
+    assert answer.status >= 400, answer.body
+    assert host_state(workspace) == before
+    assert sorted((workspace / ".git").rglob("*")) == objects
