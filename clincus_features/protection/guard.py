@@ -79,6 +79,7 @@ class Guard:
         self._index_states: dict[str, object] = {}  # session -> their signature, when they were last compared
         self._index_words: dict[str, str] = {}  # path of a bad index -> what is wrong with it
         self._mending: set[str] = set()  # sessions in which something is put back once more just now
+        self._missed: dict[str, set[str]] = {}  # session -> names that moved meanwhile; as `_live`
         self._mends: dict[str, int] = {}  # session -> how often that was
         self._mended_at: dict[str, float] = {}  # session -> time.monotonic of the last time
         self._broken: dict[str, list[Change]] = {}  # session -> why it is frozen; empty while a thread acts
@@ -298,8 +299,10 @@ class Guard:
             live = self._live.get(id)
             if live is not None and id not in self._broken:
                 self._judge_session(live, paths)
-            elif live is not None and self._broken[id]:  # else a thread acts on it, which looks again at its end
+            elif live is not None and self._broken[id] and id not in self._mending:
                 self._judge_broken(live, paths)
+            elif live is not None:  # a thread acts on it, which has this judged at its end
+                self._missed.setdefault(id, set()).update(path for path, how in paths.items() if how == MOVED)
 
     def _judge_broken(self, live: Live, paths: Mapping[str, str]) -> None:
         """Put back again what was replaced after a freeze: who did it may be no part of the container."""
@@ -311,7 +314,7 @@ class Guard:
         moved = {path for path in others if paths.get(path) == MOVED or thing_at(path) != record.items[path].thing}
         id = live.session.id
         mends = self._mends.get(id, 0)
-        if moved and id not in self._mending and mends < MOST_MENDED:
+        if moved and mends < MOST_MENDED:
             self._mends[id] = mends + 1
             self._mending.add(id)
             self._act_on(live, {})
@@ -537,7 +540,13 @@ class Guard:
         if not self._broken.get(live.session.id):  # it had ended
             self._broken.pop(live.session.id, None)
         elif not has_failed:
-            self.watcher.call(lambda: self._judge({Mark(live.session.id, live.session.workspace): LOST}))
+            self.watcher.call(lambda: self._judge_missed(live))
+
+    def _judge_missed(self, live: Live) -> None:
+        """Judge what happened while a thread acted. A new file may have the inode of the old one."""
+        id = live.session.id
+        moved = {Mark(id, path): MOVED for path in self._missed.pop(id, ())}
+        self._judge({Mark(id, live.session.workspace): LOST, **moved})
 
     def _freeze(self, live: Live, found: Mapping[str, str]) -> None:
         """Freeze all containers in which a path was sealed, put it back, and tell."""
