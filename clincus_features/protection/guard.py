@@ -228,6 +228,10 @@ class Guard:
         run, begun = record.runs.get(session.id), clincus.parse_time(session.run)
         is_noted = run is not None and not run.has_ended and run.stage == stage.name
         is_known = is_noted and run is not None and not is_fresh and begun is not None and run.at >= begun.timestamp()
+        live = self._live.get(session.id)
+        if is_known and live is not None and live.is_watched and live.stage == stage:
+            self._live[session.id] = live._replace(session=session)
+            return  # this run was noted and watched at its start, and what happened since was told
         if is_known and run is not None:
             paths = run.paths
         self._watch(session, stage, paths, record if is_known else None)

@@ -73,7 +73,9 @@ def mounted() -> dict[str, bool]:
         for line in file:
             if clincus.STAGES in line:
                 words = line.split(" ")
-                point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), words[4])
+                point = words[4]
+                if "\\" in point:
+                    point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)
                 found[point] = "ro" in words[5].split(",")
     return found
 

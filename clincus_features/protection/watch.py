@@ -153,11 +153,14 @@ class Watcher:
         `several_names` are files that can be changed under another name, too. Raises OSError if the kernel has no
         more watches for this user.
         """
+        names: dict[str, set[tuple[str, Mark]]] = {}  # folder -> what is watched in it
         for path, source in paths.items():
             steps = [source, *steps_to(path, source)]
             for above, step in zip(steps, steps[1:]):
-                self._watch_name(above, step, Mark(id, step))
-                self._watch_name(above, step, Mark(id, path))
+                names.setdefault(above, set()).update(((step, Mark(id, step)), (step, Mark(id, path))))
+        for folder, marks in names.items():
+            self._watch_names(folder, marks)
+        for path in paths:
             self._watch_inside(path, Mark(id, path), IN_A_FOLDER)
         for path in several_names:
             sealed = next((one for one in paths if clincus.path_inside(path, one)), path)
@@ -165,7 +168,7 @@ class Watcher:
 
     def watch_name(self, id: str, path: str) -> None:
         """Watch what happens to one name of a folder, for a session. Raises OSError as `watch`."""
-        self._watch_name(os.path.dirname(path), path, Mark(id, path))
+        self._watch_names(os.path.dirname(path), [(path, Mark(id, path))])
 
     def unwatch(self, id: str) -> None:
         """Watch for a session no more."""
@@ -177,10 +180,11 @@ class Watcher:
                 self._watched.pop(number)
                 self._libc.inotify_rm_watch(self._inotify, number)
 
-    def _watch_name(self, folder: str, path: str, mark: Mark) -> None:
+    def _watch_names(self, folder: str, marks: Iterable[tuple[str, Mark]]) -> None:
         watched = self._add(folder, IN_A_FOLDER)
         if watched is not None:
-            watched.names.setdefault(os.fsencode(os.path.basename(path)), set()).add(mark)
+            for path, mark in marks:
+                watched.names.setdefault(os.fsencode(os.path.basename(path)), set()).add(mark)
 
     def _watch_inside(self, path: str, mark: Mark, mask: int) -> None:
         watched = self._add(path, mask)

@@ -261,6 +261,20 @@ BREAKS = {
 }
 
 
+def test_a_start_that_is_told_twice_is_taken_up_once(bench, monkeypatch):
+    """By the start itself, and by the event of Incus: the second one would look at everything again."""
+    bench.start()
+    looks = []
+    monkeypatch.setattr(seals, "mounted", lambda: looks.append(1) or {})
+    monkeypatch.setattr(bench.guard.watcher, "watch", lambda *_: looks.append(1))
+    later = bench.session._replace(status="running", name="later")
+    monkeypatch.setattr(bench.guard, "_judge_all", lambda *_: looks.append(1))
+    bench.guard.watcher.call(lambda: bench.guard._take_up(later, Stage.of(bench.config()), is_fresh=False))
+    bench.settle()
+    assert looks == [1], "the mounts alone"
+    assert bench.guard._live[later.id].session == later
+
+
 @pytest.mark.parametrize("how", BREAKS)
 def test_a_break_freezes_first_and_puts_back(bench, how):
     act, change = BREAKS[how]
