@@ -828,6 +828,4 @@ def answer(question: Mapping[str, Any]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    with suppress(OSError):
-        os.nice(5)
     json.dump(answer(json.load(sys.stdin)), sys.stdout)

@@ -35,7 +35,7 @@ def install(extensions: clincus.Extensions) -> None:
 
     one = "/api/sessions/{id}/protection"
     extensions.routes += [("GET", one, get_protection), ("POST", f"{one}/resolve", post_resolve)]
-    extensions.instance_parts.append(guard.check_start)
+    extensions.instance_parts += [guard.check_start, appeared.begin]  # a start that is refused has no look beside it
     extensions.listeners.append(guard.hear)
     extensions.session_fields.append(guard.fields)
     extensions.examiners.append(lambda environ: Guard(None, environ).examine())

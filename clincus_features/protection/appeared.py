@@ -31,7 +31,8 @@ RECORD_LIMIT = 32 << 20  # bytes
 KEPT_DAYS = 30  # for which the file of a session that is gone is kept
 LISTED = 200  # items that are told
 LOADER = (
-    "import marshal, sys; read = sys.stdin.buffer; places = sys.modules['places'] = type(sys)('places');"
+    "import marshal, posix, sys; posix.nice(5); read = sys.stdin.buffer;"
+    " places = sys.modules['places'] = type(sys)('places');"
     " exec(marshal.load(read), places.__dict__); exec(marshal.load(read), {'__name__': '__main__'})"
 )
 KINDS = ("broken", "rebase", "gitlink", "repository", "settings")  # in this order they are told
@@ -338,13 +339,16 @@ class Appeared:
             clincus.Duty("forgetting what appeared", 3600.0, lambda: self.looker.prune(self._app.registry.all())),
         ]
 
-    def tell(self, moment: str, session: clincus.Session) -> None:
-        """A moment in a session's life. Only a command waits, and only for the look that it has begun."""
-        if moment == "before_start" and self.looker.is_wanted(session):
+    def begin(self, incus: object, session: clincus.Session, launch: object, description: object) -> None:
+        """Begin the look beside a start: when its description is made, so that it takes no core from wall/places.py."""
+        if self.looker.is_wanted(session) and session.session_id not in self._begins:
             begin = threading.Thread(target=self._begin, args=(session,), name=f"looking at {session.id}")
             self._begins[session.session_id] = begin
             begin.start()
-        elif moment == "after_start" and self._app is None:
+
+    def tell(self, moment: str, session: clincus.Session) -> None:
+        """A moment in a session's life. Only a command waits, and only for the look that it has begun."""
+        if moment == "after_start" and self._app is None:
             self._wait_for_begin(session)
         elif moment == "started" and self.looker.is_wanted(session):
             record = self.looker.find(session.id, session.session_id)

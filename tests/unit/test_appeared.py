@@ -1,8 +1,10 @@
 """What has appeared in a workspace since its session began: what counts as news, and what is kept."""
 
 import json
+import marshal
 import os
 import subprocess
+import sys
 import threading
 import time
 import types
@@ -283,7 +285,7 @@ def watch(tmp_path, work):
 
 
 def begun(watch, session):
-    watch.tell("before_start", session)
+    watch.begin(None, session, None, {})
     watch._wait_for_begin(session)
     watch.tell("after_start", session)
 
@@ -361,12 +363,36 @@ def test_a_look_waits_for_the_one_beside_the_start(watch, work):
     may_go = threading.Event()
     real = watch.looker.begin
     watch.looker.begin = lambda session: (may_go.wait(), real(session))
-    watch.tell("before_start", session)
+    watch.begin(None, session, None, {})
     look = threading.Thread(target=watch.look, args=(session,))
     look.start()
     may_go.set()
     look.join()
     assert watch.listed(session.id) == []
+
+
+def niceness_of(loader):
+    """The niceness with which a loader runs what it gets."""
+    tells = marshal.dumps(compile("import os; print(os.nice(0))", "tells", "exec"))
+    nothing = marshal.dumps(compile("", "nothing", "exec"))
+    argv = [sys.executable, "-I", "-S", "-c", loader]
+    return int(subprocess.run(argv, input=nothing + tells, capture_output=True, check=True).stdout)
+
+
+def test_a_start_begins_its_look_once_however_often_it_is_described(watch, work):
+    """A start is described again where the wall refuses the first form."""
+    session = session_of(work)
+    looks, may_go = [], threading.Event()
+    watch.looker.begin = lambda session: (looks.append(session), may_go.wait(30))
+    watch.begin(None, session, None, {})
+    watch.begin(None, session, None, {})
+    may_go.set()
+    watch._wait_for_begin(session)
+    assert looks == [session]
+
+
+def test_a_look_gives_way_to_other_programs(work):
+    assert os.nice(0) < niceness_of(appeared.LOADER)
 
 
 def test_a_look_that_fails_is_told_and_keeps_what_is_known(watch, work):
