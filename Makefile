@@ -5,7 +5,8 @@
 # make build   dist/clincus.pyz alone
 # make spa     the dashboard from its source in spa/ into spa_dist/
 # make lint    ruff, mypy and the floor of Python 3.9
-# make bench   the measurements of docs/performance.md: one table, no verdicts; it wants an idle machine for twelve minutes
+# make bench   the measurements of docs/performance.md: one table, no verdicts; it wants an idle machine for twenty minutes,
+#              and goes on where the last run of the same build ended; BENCH_FLAGS="start idle" measures these parts anew
 # make bench-load  terminals, subscribers, requests and prompts for 15 minutes, and what is left of them
 # make lock    requirements-dev.txt from pyproject.toml (UPGRADE=1: with the newest versions)
 # make release dist/release/ with the .pyz, the wheel, the sdist and SHA256SUMS: the same bytes from the same commit, which

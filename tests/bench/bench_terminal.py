@@ -350,8 +350,8 @@ def growth(server: programs.Server, ids: list[str], results: Results, counts: Se
         "open terminals",
     )  # fmt: skip
     echoes = Series(
-        "terminal-echo", "Echo of a key beside open terminals, p50", "s", "seconds from key to echo", "open terminals",
-        base="the same `incus exec` without the server",
+        "terminal-echo", "Echo of a key beside open terminals, p50", "s", "time from key to echo", "open terminals",
+        base="the same incus exec without the server",
     )  # fmt: skip
     results.add_series(grown, echoes)
     open_ones: list[ServedTerminal] = []

@@ -82,6 +82,8 @@ def plot(series: Series, source: str) -> str:
 
     runs = sorted({len(values) for _, values in every})
     how = f"Median and range of {' to '.join(map(str, (runs[0], runs[-1])[: len(runs)]))} measurements at each point"
+    if runs == [1]:
+        how = "One measurement at each point"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
         f'font-family="sans-serif" font-size="12" role="img" aria-labelledby="title description">',

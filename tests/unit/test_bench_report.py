@@ -19,7 +19,7 @@ FIVE = [3.0, 1.0, 2.0, 9.0, 4.0]
 
 
 def series(**more):
-    return Series("terminal-echo", "a <title>", "s", "seconds from key to echo", "open terminals", **more)
+    return Series("terminal-echo", "a <title>", "s", "time from key to echo", "open terminals", **more)
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ def test_a_plot_says_what_it_shows_in_which_units_when_and_where():
     )
     picture = ET.fromstring(made)
     texts = [text.text for text in picture.iter(f"{SVG}text")]
-    for words in ("a <title>", "seconds from key to echo", "open terminals", "Clincus", "without the server"):
+    for words in ("a <title>", "time from key to echo", "open terminals", "Clincus", "without the server"):
         assert words in texts
     assert "today, commit abc1234" in texts
     assert any("5 measurements" in str(text) for text in texts)
