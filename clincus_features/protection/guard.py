@@ -242,7 +242,9 @@ class Guard:
             self._note(session, stage, paths, is_seen)
             if not is_fresh and found:
                 self._tell_unasked(session, found)
-            self._watch(session, stage, paths, self.records.read(session.workspace))
+            noted = self.records.read(session.workspace)
+            if any(several_names(noted, paths)):
+                self._watch(session, stage, paths, noted)
             return
         self._judge_all(session.id, stage, paths)
 

@@ -261,6 +261,14 @@ BREAKS = {
 }
 
 
+def test_a_start_watches_each_path_once(bench, monkeypatch):
+    watched = []
+    watch = bench.guard.watcher.watch
+    monkeypatch.setattr(bench.guard.watcher, "watch", lambda *words: (watched.append(words), watch(*words)))
+    bench.start()
+    assert len(watched) == 1
+
+
 def test_a_start_that_is_told_twice_is_taken_up_once(bench, monkeypatch):
     """By the start itself, and by the event of Incus: the second one would look at everything again."""
     bench.start()
