@@ -207,11 +207,15 @@ class Baseline:
     def __init__(self, made: House, server: programs.Server) -> None:
         self._incus = made.bed.incus
         self._parts: dict[str, list[float]] = {}  # the seconds of each command, by its word
+        self._descriptions: list[bytes] = []
+        self.describe(made, server, 1)
+
+    def describe(self, made: House, server: programs.Server, count: int) -> None:
+        """Take the descriptions of so many sessions: the wall lets no two run that have one session's."""
         ids: list[str] = []
-        # The wall lets no two run that have one session's: each of those that run together needs one of its own.
-        at_once(AT_ONCE, lambda number: ids.append(server.create(made.workspace(910 + number))["id"]))
+        at_once(count, lambda number: ids.append(server.create(made.workspace(910 + number))["id"]))
         self._descriptions = [self._describe(id) for id in ids]
-        at_once(AT_ONCE, lambda number: delete(server, ids[number]))
+        at_once(count, lambda number: delete(server, ids[number]))
 
     def _describe(self, id: str) -> bytes:
         instance = self._incus.query(f"/1.0/instances/{id}")
@@ -294,6 +298,7 @@ def ten_at_once(made: House, server: programs.Server, baseline: Baseline, result
         at_once(AT_ONCE, lambda number: baseline.delete(names[number]))
         return taken
 
+    baseline.describe(made, server, AT_ONCE)
     spent = Spent(server)
     one, other = in_turns(TENS, ours, bare)
     note = f"the baseline is ten bare ones at once; with its delete each took {spent.words(TENS * AT_ONCE)}"
