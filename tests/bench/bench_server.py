@@ -418,7 +418,8 @@ def idle(made: House, results: Results, *, count: int = RUNNING, minutes: int = 
         a_second = [number / 60 for number in woken], [number / 60 for number in bare_woken]
         results.add(
             Row.of(f"{what}: CPU of the server in a minute", "s", own, 0.03, baselines=bare_own, note=note),
-            Row.of(f"{what}: CPU of its `incus` commands in a minute", "s", others),
+            Row(f"{what}: CPU of its `incus` commands in a minute", "s", sum(others) / minutes,
+                note=f"of {minutes} minutes together, as the kernel counts it in steps of 10 ms"),
             Row.of(f"{what}: wake-ups a second", "", a_second[0], 2, baselines=a_second[1]),
             Row.of(f"{what}: memory", "MB", several(process), 25, baselines=several(bare),
                    note=f"{process.threads} threads"),
