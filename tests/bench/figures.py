@@ -100,7 +100,7 @@ class Row:
 def amount(value: float, unit: str) -> str:
     """A figure with its unit, with three digits that count."""
     for bound, factor, name in UNITS.get(unit, ()):
-        if abs(value) < bound:
+        if abs(value) < 0.9995 * bound:  # else it would be rounded to the next unit
             return f"{value * factor:.3g} {name}"
     return f"{value:,.0f} {unit}".strip() if abs(value) >= 100 else f"{value:.3g} {unit}".strip()
 

@@ -62,7 +62,14 @@ def test_fewer_than_five_measurements_are_no_median(values, baselines):
 
 @pytest.mark.parametrize(
     ("value", "unit", "words"),
-    [(0.000012, "s", "12 µs"), (0.0123, "s", "12.3 ms"), (1.5, "s", "1.5 s"), (151200, "", "151,200"), (7, "", "7")],
+    [
+        (0.000012, "s", "12 µs"),
+        (0.0123, "s", "12.3 ms"),
+        (1.5, "s", "1.5 s"),
+        (0.9999, "s", "1 s"),
+        (151200, "", "151,200"),
+        (7, "", "7"),
+    ],
 )
 def test_a_figure_has_three_digits_and_a_unit_that_fits(value, unit, words):
     assert amount(value, unit) == words
