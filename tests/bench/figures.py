@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -166,7 +167,7 @@ class Results:
         if self.path is None or not self.path.exists():
             return
         before = read(self.path)
-        if {**before.about, "incus": ""} == {**self.about, "incus": ""}:
+        if self.about["build"] and {**before.about, "incus": ""} == {**self.about, "incus": ""}:
             self.parts = before.parts
 
     def is_done(self, name: str) -> bool:
@@ -248,6 +249,7 @@ def machine() -> dict[str, Any]:
     """The machine, and the program that is measured."""
     return {
         "commit": commit(),
+        "build": build(),
         "cores": os.cpu_count(),
         "cpu": cpu_name(),
         "python": platform.python_version(),
@@ -261,6 +263,12 @@ def commit() -> str:
     said = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout
     found = re.search(r"commit: ([0-9a-f]{7})[0-9a-f]*(\+?)", said)
     return found[1] + found[2] if found else "unknown"
+
+
+def build() -> str:
+    """Tells the archive that is measured from all others; "" for a checkout, which may change amid a run."""
+    path = Path(programs.program()[-1])
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def cpu_name() -> str:

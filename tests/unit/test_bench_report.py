@@ -14,7 +14,15 @@ from tests.bench.figures import Part, Results, Row, Run, Series, amount
 from tests.bench.measuring import percentile
 
 SVG = "{http://www.w3.org/2000/svg}"
-ABOUT = {"commit": "abc1234", "cores": 2, "cpu": "a CPU", "kernel": "6", "python": "3.13", "incus": "6.0"}
+ABOUT = {
+    "commit": "abc1234",
+    "build": "f00d",
+    "cores": 2,
+    "cpu": "a CPU",
+    "kernel": "6",
+    "python": "3.13",
+    "incus": "6.0",
+}
 FIVE = [3.0, 1.0, 2.0, 9.0, 4.0]
 
 
@@ -140,11 +148,20 @@ def test_a_part_that_is_named_is_measured_anew(results):
     assert done == ["one", "one"]
 
 
-@pytest.mark.parametrize("change", [{"commit": "def5678"}, {"cpu": "another CPU"}, {"python": "3.9"}])
+@pytest.mark.parametrize("change", [{"build": "cafe"}, {"build": ""}, {"cpu": "another CPU"}, {"python": "3.9"}])
 def test_figures_of_another_program_or_machine_are_not_taken_over(results, monkeypatch, change):
     first = results()
     figures.run(first, {"one": measures(first, "a")})
     monkeypatch.setattr(figures, "machine", lambda: {**ABOUT, **change})
+    second = results()
+    second.resume()
+    assert second.parts == {}
+
+
+def test_a_checkout_may_have_changed_since_and_is_measured_anew(results, monkeypatch):
+    monkeypatch.setattr(figures, "machine", lambda: {**ABOUT, "build": ""})
+    first = results()
+    figures.run(first, {"one": measures(first, "a")})
     second = results()
     second.resume()
     assert second.parts == {}
