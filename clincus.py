@@ -3855,6 +3855,14 @@ class Session(NamedTuple):
         """When it was started last (RFC 3339), "" for never."""
         return format_time(started) if (started := parse_time(self.run)) else ""
 
+    @property
+    def has_open_network(self) -> bool:
+        """Whether its programs may reach everything. By a label that nobody can read they may not."""
+        try:
+            return not self.network or json.loads(self.network).get("mode", "open") == "open"
+        except (ValueError, AttributeError):
+            return False
+
     def document(self) -> dict[str, object]:
         """The session object of the API."""
         hidden = PRIVATE_FIELDS if self.error else {*PRIVATE_FIELDS, "error"}

@@ -13,6 +13,11 @@ from clincus_cli.server import PORT, ask_session
 if TYPE_CHECKING:
     from typing import Any
 
+REMAINS = (
+    "the session's network is closed, and the app's pages load from and send to the session alone. What no policy "
+    "forbids: a hostile page can lead your browser to another address, or connect by WebRTC"
+)
+
 
 @cli.Command(
     "ports NAME",
@@ -32,7 +37,10 @@ def run_ports(context: Context) -> int:
     """
     options = context.options
     if options.open:
-        print(ask_session(context, "POST", f"ports/{options.open}")["url"])
+        opened = ask_session(context, "POST", f"ports/{options.open}")
+        if opened["confined"]:
+            console.warn(REMAINS)
+        print(opened["url"])
         return 0
     if options.close:
         ask_session(context, "DELETE", f"ports/{options.close}")

@@ -42,6 +42,49 @@ const tries = {
 })().catch(error => { window.report = {error: String(error)}; });
 </script>"""
 
+# A page that tries to reach another server by each way that a policy can forbid. `report` is what came of it.
+LEAKS = """<!doctype html><title>leaks</title><body><script>
+const loaded = one => new Promise((done, fail) => { one.onload = one.onopen = done; one.onerror = fail; });
+const put = (kind, fields) => loaded(document.body.appendChild(Object.assign(document.createElement(kind), fields)));
+const at = way => AWAY + '/' + way;
+const IN_WORKER = "fetch('WHERE', {mode: 'no-cors'}).then(() => 'done', () => 'failed').then(postMessage)";
+const tries = {
+  own: () => fetch('/own'),
+  fetch: () => fetch(at('fetch'), {mode: 'no-cors'}),
+  beacon: () => navigator.sendBeacon(at('beacon'), 'x') ? Promise.resolve() : Promise.reject(),
+  image: () => put('img', {src: at('image')}),
+  script: () => put('script', {src: at('script')}),
+  style: () => put('link', {rel: 'stylesheet', href: at('style')}),
+  prefetch: () => put('link', {rel: 'prefetch', href: at('prefetch')}),
+  frame: () => put('iframe', {src: at('frame')}),
+  media: () => put('audio', {src: at('media')}),
+  socket: () => loaded(new WebSocket(at('socket').replace('http', 'ws'))),
+  worker: () => new Promise(done => {
+    new Worker(URL.createObjectURL(new Blob([IN_WORKER.replace('WHERE', at('worker'))]))).onmessage = done;
+  }),
+  form: async () => {
+    const form = Object.assign(document.createElement('form'), {method: 'post', action: at('form'), target: 'inner'});
+    document.body.append(Object.assign(document.createElement('iframe'), {name: 'inner'}), form);
+    form.submit();
+  },
+  kept: async () => {
+    await navigator.serviceWorker.register('/leaking.js?' + encodeURIComponent(at('kept')));
+    const worker = (await navigator.serviceWorker.ready).active;
+    await new Promise(done => {
+      navigator.serviceWorker.onmessage = done;
+      worker.postMessage('go');
+    });
+  },
+};
+const late = () => new Promise(done => { setTimeout(done, 3000, 'late'); });
+const tell = work => Promise.race([work().then(() => 'done', () => 'failed'), late()]);
+const end = ([name, work]) => tell(work).then(word => [name, word]);
+Promise.all(Object.entries(tries).map(end)).then(ends => { window.report = Object.fromEntries(ends); });
+</script>"""
+LEAKING = """onmessage = ({source}) => fetch(decodeURIComponent(location.search.slice(1)), {mode: 'no-cors'})
+  .then(() => 'done', () => 'failed').then(word => source.postMessage(word));"""
+WORKERS = {"/worker.js": "self.onfetch = () => {};", "/leaking.js": LEAKING}
+
 
 class Handler(http.server.BaseHTTPRequestHandler):
     """Answers one request."""
@@ -82,8 +125,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             api, cookie = query.split("&")
             page = ATTACKS.replace("API", json.dumps(api)).replace("COOKIE", json.dumps(cookie))
             self.answer(200, page.encode(), **{"Content-Type": "text/html"})
-        elif path == "/worker.js":
-            self.answer(200, b"self.onfetch = () => {};", **{"Content-Type": "text/javascript"})
+        elif path == "/leaks":
+            policy = f"img-src 'none'; report-uri {query}/report"
+            page = LEAKS.replace("AWAY", json.dumps(query)).encode()
+            self.answer(200, page, **{"Content-Type": "text/html", "Content-Security-Policy-Report-Only": policy})
+        elif path in WORKERS:
+            self.answer(200, WORKERS[path].encode(), **{"Content-Type": "text/javascript"})
         else:
             told = json.dumps({"path": self.path, "headers": dict(self.headers)}).encode()
             self.answer(200, told, **{"Content-Type": "application/json", "X-Frame-Options": "DENY"})

@@ -66,12 +66,13 @@ class Previews:
     def post_port(self, request: clincus.Request) -> object:
         """Open a port, and give a link that lets one browser in."""
         session, port = self._app.running_session(request.values["id"]), request.values["port"]
-        origin = self._origin(session.id, port, request)
+        origin = self._origin(session, port, request)
+        self._end_others(session)
         with self._making:
             opening = self._openings.get((session.id, port)) or self._open(session, port)
             origin = origin or self._own_origin(opening, request)
         opening.framers |= {f"http://{host}" for host in (request.headers["Host"].lower(),) if host[0] != "["}
-        return {"url": opening.link(origin)}
+        return {"url": opening.link(origin), "confined": opening.is_confined}
 
     def delete_port(self, request: clincus.Request) -> object:
         """Close a port."""
@@ -83,7 +84,7 @@ class Previews:
         opening = self._openings.get((session.id, one.port))
         url = None
         with contextlib.suppress(clincus.ClincusError):
-            url = opening and (self._origin(session.id, one.port, request) or self._known_origin(opening, request))
+            url = opening and (self._origin(session, one.port, request) or self._known_origin(opening, request))
         return {
             "port": one.port,
             "addresses": list(one.addresses),
@@ -94,7 +95,7 @@ class Previews:
 
     # -- Addresses
 
-    def _origin(self, id: str, port: int, request: clincus.Request) -> str:
+    def _origin(self, session: clincus.Session, port: int, request: clincus.Request) -> str:
         """The origin on the dashboard's port for a request from this machine; "" for one from another machine.
 
         Raises ClincusError(409) for one through a proxy, which would have to know the other addresses.
@@ -108,7 +109,8 @@ class Previews:
             return ""
         if name not in ("localhost", *clincus.LOOPBACK):
             raise clincus.ClincusError("a preview needs the dashboard at localhost, 127.0.0.1 or [::1]", 409)
-        return openings.origin_at(f"{openings.host_label(port, id)}.localhost", port_here)
+        label = openings.host_label(port, session.id, is_confined=not session.has_open_network)
+        return openings.origin_at(f"{label}.localhost", port_here)
 
     def _known_origin(self, opening: Opening, request: clincus.Request) -> str | None:
         """The origin of an opening for a request from another machine, if it has one."""
@@ -148,14 +150,17 @@ class Previews:
     def _open(self, session: clincus.Session, port: int) -> Opening:
         """Make a way to a port at which something listens. Raises ClincusError."""
         found = port_at(self._ports(session), port)
-        opening = Opening(session.id, port, self._door(session, port, found.address), found.address)
+        door, is_confined = self._door(session, port, found.address), not session.has_open_network
+        opening = Opening(session.id, port, door, found.address, is_confined)
         with self._lock:
             if not self._openings:
                 atexit.register(self.close_all)
-            self._openings[session.id, port] = self._labels[openings.host_label(port, session.id)] = opening
-        if self._app.registry.get(session.id).run != session.run:  # it ended meanwhile
+            self._openings[session.id, port] = self._labels[opening.label] = opening
+        now = self._app.registry.get(session.id)
+        if now.run != session.run or now.has_open_network == is_confined:
             self._close(session.id, port)
-            raise clincus.ClincusError(f'session "{session.id}" has stopped', 409)
+            words = "has stopped" if now.run != session.run else "has another network now: open the port again"
+            raise clincus.ClincusError(f'session "{session.id}" {words}', 409)
         return opening
 
     def _door(self, session: clincus.Session, port: int, address: str) -> doors.Door:
@@ -182,16 +187,18 @@ class Previews:
         """Let nobody in any more. The door is still to be closed."""
         with self._lock:
             opening = self._openings.pop((id, port), None)
-            self._labels.pop(openings.host_label(port, id), None)
+            if opening:
+                self._labels.pop(opening.label, None)
         if opening:
             opening.end()
         return opening
 
     def hear(self, moment: str, session: clincus.Session) -> None:
-        """A run that ends takes its openings with it."""
+        """A run that ends takes its openings with it, and so does a network that is closed or opened."""
         if moment == "started" and not self._is_swept:
             self._is_swept = True
             self._aside(lambda: doors.sweep(self._app.sessions.door(""), self._folder))
+        self._end_others(session)
         if moment not in ("before_stop", "stopped", "deleted"):
             return
         for id, port in [key for key in tuple(self._openings) if key[0] == session.id]:
@@ -199,6 +206,12 @@ class Previews:
             if opening and moment == "before_stop":
                 opening.door.close()
             elif opening:
+                self._aside(opening.door.close)
+
+    def _end_others(self, session: clincus.Session) -> None:
+        """End the openings that a session has from the time when its network was open, or closed."""
+        for (id, port), opening in tuple(self._openings.items()):
+            if id == session.id and opening.is_confined == session.has_open_network and self._forget(id, port):
                 self._aside(opening.door.close)
 
     def _aside(self, work: Callable[[], None]) -> None:
@@ -263,7 +276,7 @@ class Previews:
     def _ask(self, opening: Opening, request: clincus.Request, target: str, origin: str) -> None:
         try:
             with opening.door.connected() as app, opening.holding(app, request.connection.connection):
-                place = heads.Place(opening.port, origin, sorted(opening.framers))
+                place = heads.Place(opening.port, origin, sorted(opening.framers), opening.is_confined)
                 relay.carry(request, target, app, place)
         except OSError as error:
             raise relay.Silent("Nothing answers at this port.") from error

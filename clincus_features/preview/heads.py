@@ -7,6 +7,7 @@ what fits the grammar of HTTP/1.1 goes out, in a framing of our own.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -25,6 +26,11 @@ HOP_BY_HOP = {
 NOT_FORWARDED = {*HOP_BY_HOP, *clincus.Gate.PROXY_FIELDS, "host", "origin", "referer", "cookie", "expect"}
 # These would lead the browser to another server, or take the cookie away by which it comes in here.
 NOT_PASSED = {*HOP_BY_HOP, "alt-svc", "clear-site-data", "strict-transport-security", "x-frame-options"}
+# With these the browser asks or tells other servers by itself, whatever a policy says.
+LEADING_OUT = {
+    "content-security-policy-report-only", "link", "nel", "report-to", "reporting-endpoints", "speculation-rules",
+    "x-dns-prefetch-control",
+}  # fmt: skip
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _STATUS = re.compile(r"HTTP/1\.[01] ([1-5][0-9][0-9])(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
@@ -39,6 +45,7 @@ class Place(NamedTuple):
     port: int  # in the container
     origin: str  # what the browser calls it
     framers: Sequence[str]  # origins whose pages may show it in a frame
+    is_confined: bool = False  # its pages may load from, and send to, this origin alone
 
 
 class BadAnswer(ValueError):
@@ -121,16 +128,32 @@ def read_answer(head: bytes) -> Answer:
 
 def answer_fields(answer: Answer, place: Place) -> list[tuple[str, str]]:
     """The fields of an answer as the browser gets them."""
-    dropped = NOT_PASSED | set(members(answer.fields, "connection"))
+    dropped = NOT_PASSED | set(members(answer.fields, "connection")) | (LEADING_OUT if place.is_confined else set())
+    taken = ("frame-ancestors", "report-to", "report-uri") if place.is_confined else ("frame-ancestors",)
+    own_policy = functools.partial(without_directives, taken)
     rewrite: dict[str, Callable[[str], str]] = {
         **dict.fromkeys(("location", "content-location", "access-control-allow-origin"), place_address(place)),
-        **dict.fromkeys(("content-security-policy", "content-security-policy-report-only"), without_ancestors),
+        **dict.fromkeys(("content-security-policy", "content-security-policy-report-only"), own_policy),
         "set-cookie": own_cookie,
     }
     passed = [(name, value) for name, value in answer.fields if name.lower() not in dropped]
     passed = [(name, rewrite.get(name.lower(), str)(value)) for name, value in passed]
     ancestors = ("Content-Security-Policy", " ".join(["frame-ancestors 'self'", *place.framers]))
-    return [*(field for field in passed if field[1]), ancestors]
+    return [*(field for field in passed if field[1]), *(confinement(place) if place.is_confined else ()), ancestors]
+
+
+def confinement(place: Place) -> Fields:
+    """The fields that keep the pages of an app from loading anything from elsewhere, or sending it there.
+
+    The policy stands beside that of the app, and both hold (CSP3, 8.1). No field keeps a page from leading the browser
+    to another address, and not every browser knows `webrtc`.
+    """
+    own = "'self' data: blob:"
+    policy = (
+        f"default-src {own} 'unsafe-inline' 'unsafe-eval'; connect-src {own} {place.origin.replace('http', 'ws', 1)}; "
+        "object-src 'none'; base-uri 'self'; form-action 'self'; webrtc 'block'"
+    )
+    return [("Content-Security-Policy", policy), ("X-DNS-Prefetch-Control", "off")]
 
 
 def place_address(place: Place) -> Callable[[str], str]:
@@ -154,10 +177,10 @@ def own_cookie(value: str) -> str:
     return ";".join([pair, *kept])
 
 
-def without_ancestors(policy: str) -> str:
-    """A content security policy without its say on frames, which is ours."""
+def without_directives(names: Sequence[str], policy: str) -> str:
+    """A content security policy without what is not the app's to say."""
     kept = [
-        ";".join(one for one in part.split(";") if not re.match(r"\s*frame-ancestors(\s|$)", one, re.IGNORECASE))
+        ";".join(one for one in part.split(";") if "".join(one.split()[:1]).lower() not in names)
         for part in policy.split(",")
     ]
     return ",".join(part for part in kept if part.strip())

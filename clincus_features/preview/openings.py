@@ -31,12 +31,17 @@ TOO_MANY = clincus.ClincusError("Too many connections to this app: close some of
 LABEL_MOST = 63  # characters (RFC 1035, 2.3.4)
 
 
-def host_label(port: int, id: str) -> str:
-    """The name below `localhost` for a port of a session: its id where that is a name in the DNS, else a hash of it."""
+def host_label(port: int, id: str, *, is_confined: bool = False) -> str:
+    """The name below `localhost` for a port of a session: its id where that is a name in the DNS, else a hash of it.
+
+    A confined app has a name of its own. So nothing that a browser kept of one that was not, such as a page that is
+    still open or a service worker, can ask it for anything.
+    """
     engine, name = clincus.engine_of(id), clincus.instance_name(id)
-    label = f"{port}-{engine}--{name}" if engine else f"{port}-{name}"
+    start = f"{port}-closed-" if is_confined else f"{port}-"
+    label = start + (f"{engine}--{name}" if engine else name)
     is_plain = all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", part) for part in (engine or "x", name))
-    return label if is_plain and len(label) <= LABEL_MOST else f"{port}-{hashlib.sha256(id.encode()).hexdigest()[:40]}"
+    return label if is_plain and len(label) <= LABEL_MOST else start + hashlib.sha256(id.encode()).hexdigest()[:40]
 
 
 def origin_at(host: str, port: int) -> str:
@@ -53,6 +58,7 @@ class Opening:
     port: int  # in the container
     door: Door
     address: str  # that the door leads to
+    is_confined: bool = False  # its session's network is closed, so its pages must be no way out
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     listeners: dict[str, clincus.Listener] = field(default_factory=dict)  # origin -> a listener of its own
     framers: set[str] = field(default_factory=set)  # origins of the dashboard, which may show it in a frame
@@ -62,6 +68,11 @@ class Opening:
         self._lock = threading.Lock()  # guards what follows
         self._tickets: dict[str, float] = {}  # -> the moment (time.monotonic) until which it holds
         self._sockets: set[socket.socket] = set()
+
+    @property
+    def label(self) -> str:
+        """Its name below `localhost`."""
+        return host_label(self.port, self.session_id, is_confined=self.is_confined)
 
     def link(self, origin: str) -> str:
         """A link that lets one browser in, once, within TICKET_HOLDS seconds."""

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import http.server
+import threading
+from collections.abc import Iterator
+from typing import ClassVar
+
 import pytest
 
 from tests.dev_server import app_in
@@ -15,6 +20,22 @@ FRAME = """url => new Promise(done => {
   frame.sandbox = 'allow-scripts allow-forms allow-same-origin';
   document.body.append(frame);
 })"""
+
+
+class Away(http.server.BaseHTTPRequestHandler):
+    """Some other server of the world, which notes what it is asked for."""
+
+    asked: ClassVar[set[str]] = set()
+
+    def do_GET(self) -> None:
+        self.asked.add(self.path.strip("/"))
+        self.send_response(204)
+        self.end_headers()
+
+    do_POST = do_OPTIONS = do_GET
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
 
 
 def shown_in_frame(page, url: str) -> str:
@@ -66,3 +87,48 @@ def test_an_app_is_shown_and_can_do_nothing_to_the_dashboard(bed, dashboard, ses
         assert server.delete(f"{path}/{PORT}").status == 204
         page.goto(f"{host}/")
         assert page.inner_text("h1") == "Not open"
+
+
+@pytest.fixture
+def away() -> Iterator[str]:
+    """The origin of another server; what it was asked for is in `Away.asked`."""
+    Away.asked.clear()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Away) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+WAYS = {"fetch", "beacon", "image", "script", "style", "prefetch", "frame", "media", "socket", "worker", "form", "kept"}
+
+
+def test_the_browser_is_no_way_out_of_a_closed_session(bed, dashboard, session_on, away):
+    if bed.folder is None:
+        pytest.skip("only root may enter the network of a container")
+    server, id = dashboard.server, session_on()["id"]
+    path = f"/api/sessions/{id}/ports"
+    page = dashboard.page.context.new_page()
+
+    def report() -> dict[str, str]:
+        page.goto(f"{page.url.rstrip('/')}/leaks?{away}")
+        page.wait_for_function("() => window.report")
+        return dict(page.evaluate("window.report"))
+
+    with app_in(bed, id, "127.0.0.1", PORT):
+        wait_until(lambda: server.get(path).json["ports"], "the app to listen")
+        opened = server.post(f"{path}/{PORT}").json
+        assert not opened["confined"]
+        page.goto(opened["url"])
+        assert report()["own"] == "done"
+        assert {*WAYS, "report"} <= Away.asked, "each way is one, where the network is open"
+
+        assert server.request("PATCH", f"/api/sessions/{id}", {"network": "none"}).status == 200
+        wait_until(lambda: not server.get(path).json["ports"][0]["open"], "the end of the opening")
+        Away.asked.clear()
+        opened = server.post(f"{path}/{PORT}").json
+        assert opened["confined"]
+        assert page.evaluate("fetch('/own').then(answer => answer.status)") == 403, "the page from before"
+        page.goto(opened["url"])
+        said = report()
+        assert said["own"] == "done"
+        assert Away.asked == set()

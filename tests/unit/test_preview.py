@@ -74,8 +74,11 @@ def test_a_port_at_which_nothing_listens_is_said_so():
 def test_the_name_of_an_origin_is_one_of_the_dns(id, label):
     found = openings.host_label(3000, id)
     assert found == label or (label is None and openings.host_label(3000, id + "1") != found)
-    assert len(found) <= openings.LABEL_MOST
-    assert clincus.split_host(f"{found}.localhost:8080") == (f"{found}.localhost", 8080)
+    closed = openings.host_label(3000, id, is_confined=True)
+    assert closed not in (found, openings.host_label(3000, id + "1", is_confined=True))
+    for one in (found, closed):
+        assert len(one) <= openings.LABEL_MOST
+        assert clincus.split_host(f"{one}.localhost:8080") == (f"{one}.localhost", 8080)
 
 
 # ---- requests ---------------------------------------------------------------------------------------------------
@@ -159,6 +162,48 @@ def test_a_field_of_an_answer(field, expected):
     *fields, ancestors = heads.answer_fields(answer, PLACE)
     assert fields == ([(field.partition(":")[0], expected)] if expected else [])
     assert ancestors == ("Content-Security-Policy", "frame-ancestors 'self' http://localhost:8080")
+
+
+CONFINED = heads.Place(3000, "http://3000-closed-clincus-a1b2c3-1.localhost:8080", ["http://localhost:8080"], True)
+POLICY = (
+    "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; "
+    "connect-src 'self' data: blob: ws://3000-closed-clincus-a1b2c3-1.localhost:8080; "
+    "object-src 'none'; base-uri 'self'; form-action 'self'; webrtc 'block'"
+)
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ("Content-Security-Policy: default-src *; report-uri https://evil.example/", "default-src *"),
+        ("Content-Security-Policy: Report-To x;frame-ancestors *, img-src *", " img-src *"),
+        ("Content-Security-Policy-Report-Only: img-src 'none'; report-uri https://evil.example/", None),
+        ("Reporting-Endpoints: x=\"https://evil.example/\"", None),
+        ("Report-To: {}", None),
+        ("NEL: {}", None),
+        ("Link: <https://evil.example>; rel=preconnect", None),
+        ("Speculation-Rules: \"/rules\"", None),
+        ("X-DNS-Prefetch-Control: on", None),
+        ("X-Powered-By: app", "app"),
+    ],
+)  # fmt: skip
+def test_an_answer_of_a_closed_session_leads_its_pages_nowhere_else(field, expected):
+    answer = heads.read_answer(f"HTTP/1.1 200 OK\r\n{field}".encode())
+    *fields, policy, prefetch, ancestors = heads.answer_fields(answer, CONFINED)
+    assert fields == ([(field.partition(":")[0], expected)] if expected else [])
+    assert policy == ("Content-Security-Policy", POLICY)
+    assert prefetch == ("X-DNS-Prefetch-Control", "off")
+    assert ancestors == ("Content-Security-Policy", "frame-ancestors 'self' http://localhost:8080")
+
+
+@pytest.mark.parametrize(
+    ("label", "is_open"),
+    [("", True), ('{"mode": "open"}', True), ('{"has_proxy": true}', True), ('{"mode": "none"}', False),
+     ('{"mode": "allow-list"}', False), ("{", False), ("[]", False), ('{"mode": 1}', False)],
+)  # fmt: skip
+def test_a_network_that_nobody_can_read_is_closed(label, is_open):
+    session = clincus.Session("clincus-a1b2c3-1", "/w", "claude", 1, "running", persistent=False, network=label)
+    assert session.has_open_network == is_open
 
 
 @pytest.mark.parametrize(
@@ -280,6 +325,20 @@ def test_an_answer_that_cannot_go_on_is_explained(said, words):
 
 
 # ---- who may come in --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("label", ['{"mode": "none"}', ""])
+def test_an_opening_ends_when_the_network_is_closed_or_opened(label):
+    before = clincus.Session("clincus-a1b2c3-1", "/w", "claude", 1, "running", persistent=False, network=label)
+    after = before._replace(network='{"mode": "open"}' if label else '{"mode": "allow-list"}')
+    previews, one = preview.Previews(None), opening()
+    one.is_confined = bool(label)
+    previews._openings[before.id, 3000] = previews._labels[one.label] = one
+    previews.hear("changed", before)
+    assert not one.is_closed
+    previews.hear("changed", after)
+    assert one.is_closed
+    assert previews._labels == {}
 
 
 def opening() -> openings.Opening:

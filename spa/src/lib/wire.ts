@@ -3119,6 +3119,8 @@ export interface operations {
                     "application/json": {
                         /** @description the link */
                         url: string;
+                        /** @description the session's network is closed: the app's pages load from and send to this origin alone, but they can still lead the browser to another address */
+                        confined: boolean;
                     };
                 };
             };

@@ -107,6 +107,16 @@ it('opens nothing while the engine of the session does not answer, and says why'
   expect(chip.dataset['tip']).toBe('far does not answer');
 });
 
+it('says before the click what remains open when the network of the session is closed', async () => {
+  strip();
+  await button('Open port 5173 (node) in a new tab');
+  expect(screen.queryByText(/which has a network/)).toBeNull();
+  listed = [someSession({ id: 'a', network: { mode: 'none', refused: 0 } })];
+  await sessions.refresh();
+  await screen.findByText(/which has a network/);
+  await screen.findByText(/WebRTC/);
+});
+
 it('keeps its place while a server restarts', async () => {
   ports.list = [];
   strip();
@@ -123,6 +133,7 @@ it('previews a port in a sandbox, and asks for a new address to reload it', asyn
   const frame = await screen.findByTitle<HTMLIFrameElement>('Port 5173 of the container');
   expect(frame.getAttribute('src')).toBe(URL_OF_IT);
   expect(frame.getAttribute('sandbox')).not.toMatch(/top-navigation|escape/);
+  expect(frame.getAttribute('sandbox')).toMatch(/allow-popups/);
   await userEvent.click(await button('Reload'));
   await vi.waitFor(() => expect(asked()).toHaveLength(2));
 });

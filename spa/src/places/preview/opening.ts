@@ -1,8 +1,16 @@
 /** Opens what a session serves. Until the person asks for a port, nothing outside of the container reaches it. */
 import { sentence } from '../../lib/api';
 import { network } from '../../lib/api-network';
+import { sessions } from '../../state/sessions.svelte';
 import { ui } from '../../state/ui.svelte';
 import type { Ports } from './ports.svelte';
+
+/** What the server's policy for the pages of a closed session cannot forbid a browser. */
+export const REMAINS =
+  "The session's network is closed, and pages of its apps load from and send to the session alone. What no policy forbids: a hostile page can lead your browser to another address, or connect by WebRTC.";
+
+/** Whether the network of a session is closed, so that its apps must not use that of the browser. */
+export const isConfined = (id: string): boolean => (sessions.get(id)?.network.mode ?? 'open') !== 'open';
 
 /** The address of a port for one browser, or null if it could not be opened; the person is told then. */
 export async function open(ports: Ports, port: number): Promise<string | null> {
