@@ -143,7 +143,7 @@ def snapshot_table(container: str, snapshots: Sequence[Mapping[str, object]]) ->
     CONTAINER,
     cli.WORKSPACE,
     cli.Flag("-f, --force", "do not ask; a running one is stopped first and started again"),
-    cli.Flag("--stateful", "with the programs that ran then"),
+    cli.Flag("--stateful", "with the programs that ran then; not where the network is closed"),
     writes=True,
 )
 def run_snapshot_restore(context: Context) -> int:

@@ -109,13 +109,17 @@ class Keeper:
 
         The tool of a running session is ended and started again. With `stateful` Incus starts the programs that ran
         then, and they keep their conversation of then. Raises ClincusError: 404, 409 if the conversation cannot be
-        saved before.
+        saved before, and for `stateful` in a session whose network is closed: its programs would run with the network
+        of then until today's is in force.
         """
         sessions = self._sessions
         with sessions.lock(id):
             self._find(id, name)
             session = sessions.registry.get(id)
             was_running = session.status == "running"
+            if stateful and not session.has_open_network:
+                words = "open it first (clincus network), or restore without the programs that ran then"
+                raise clincus.ClincusError(f'the network of "{id}" is closed, and would be that of then: {words}', 409)
             if sessions.save(id) == "":
                 raise clincus.ClincusError("the conversation cannot be saved, and would be lost: try again later", 409)
             if was_running or session.paused:

@@ -47,8 +47,8 @@ def test_a_container_that_goes_back_keeps_what_is_known_of_the_session():
 class Sessions:
     """As much of the sessions as the keeper uses; Incus has these snapshots."""
 
-    def __init__(self, names: list[str]) -> None:
-        self.names, self.asked = names, []
+    def __init__(self, names: list[str], network: str = "") -> None:
+        self.names, self.asked, self.network = names, [], network
         self.registry = self
 
     def load(self) -> dict[str, int]:
@@ -64,7 +64,7 @@ class Sessions:
         return nullcontext()
 
     def get(self, id: str) -> clincus.Session:
-        return clincus.Session(id, "/w", "claude", 1, "running", persistent=False)
+        return clincus.Session(id, "/w", "claude", 1, "running", persistent=False, network=self.network)
 
     def save(self, id: str) -> str:
         return ""
@@ -90,4 +90,14 @@ def test_what_cannot_be_is_refused_before_incus_changes_anything(call, status, w
     with pytest.raises(clincus.ClincusError, match=words) as raised:
         call(snapshots.Keeper(sessions))
     assert raised.value.status == status
+    assert set(sessions.asked) == {"GET"}
+
+
+@pytest.mark.parametrize("mode", ["none", "allow-list"])
+def test_programs_of_then_do_not_come_back_into_a_closed_session(mode):
+    """They would run with the network of then before today's is in force."""
+    sessions = Sessions(["one"], f'{{"mode": "{mode}"}}')
+    with pytest.raises(clincus.ClincusError, match="open it first") as raised:
+        snapshots.Keeper(sessions).restore("x", "one", stateful=True)
+    assert raised.value.status == 409
     assert set(sessions.asked) == {"GET"}
