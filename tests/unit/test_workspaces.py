@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 import clincus
@@ -47,21 +49,32 @@ def test_a_root_of_a_user_who_does_not_exist_can_be_seen_and_removed(tmp_path):
     assert workspaces.with_root("~") == ["~nobody-of-that-name", str(tmp_path)]
 
 
-def test_a_new_repository_is_made_in_its_folder_whatever_the_environment_says_of_git(tmp_path, monkeypatch):
-    folder = tmp_path / "my-app"
-    folder.mkdir()
-    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
-    repositories.make_repository(str(folder))
-    assert (folder / ".git/HEAD").is_file()
-    assert not (tmp_path / "elsewhere").exists()
-
-
 def test_a_folder_that_cannot_become_a_repository_is_not_made(tmp_path, monkeypatch):
     folder = tmp_path / "my-app"
     folder.mkdir()
     monkeypatch.setattr(clincus, "find_git", lambda *_: "")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(clincus.ClincusError, match="a Git repository: `git` cannot be started") as raised:
-        repositories.make_repository(str(folder))
+    with pytest.raises(clincus.ClincusError, match="a Git repository: git is not in") as raised:
+        repositories.make_repository(str(folder), {})
     assert raised.value.status == 500
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_repository_goes_by_nothing_but_the_persons_configuration(tmp_path, monkeypatch):
+    """The server may have been started in a hook of git's, or in a folder that holds a `git` of somebody else's."""
+    template, folder, other, planted = (tmp_path / name for name in ("template", "my-app", "other", "bin"))
+    for one in (template / "hooks", folder, planted):
+        one.mkdir(parents=True)
+    (template / "hooks" / "pre-commit").write_text("#!/bin/sh\n")
+    (planted / "git").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    (planted / "git").chmod(0o755)
+    (tmp_path / ".gitconfig").write_text(f"[init]\n\tdefaultBranch = trunk\n\ttemplateDir = {template}\n")
+    environ = {"HOME": str(tmp_path), "PATH": f"bin:{os.environ['PATH']}", "GIT_DIR": str(other),
+               "GIT_TEMPLATE_DIR": str(template)}  # fmt: skip
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    repositories.make_repository(str(folder), environ)
+    assert (folder / ".git" / "HEAD").read_text() == "ref: refs/heads/trunk\n"
+    assert not (folder / ".git" / "hooks").exists()
+    assert not other.exists()
+    assert not (tmp_path / "ran").exists()
