@@ -207,7 +207,13 @@ def make_program(path: Path) -> None:
     path.chmod(0o755)
 
 
-KINDS = [make_file, make_folder, make_link, make_program]
+def make_deep_folder(path: Path) -> None:
+    (path / "deep" / "er").mkdir(parents=True)
+    (path / "deep" / "er" / "in").write_text("y")
+    (path / "deep" / "beside").write_text("y")
+
+
+KINDS = [make_file, make_folder, make_deep_folder, make_link, make_program]
 
 
 @pytest.mark.parametrize("before", KINDS)
@@ -217,7 +223,7 @@ def test_a_path_may_have_become_another_kind_of_thing(box, project, before, afte
     before(path)
     git(project, "add", ".")
     git(project, "commit", "--quiet", "--message=Thing")
-    shutil.rmtree(path) if before is make_folder else path.unlink()
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     after(path)
     box.make()
     assert look(box.folder) == look(project)
