@@ -52,8 +52,10 @@ def find_overlay(git: PrivateGit, repository: Repository, limit: int) -> Overlay
     nested = [path for path in others if path.endswith("/")]
     removed = [e.path for e in changed if e.status == "D" and e.path not in modules and not repository.is_sparse]
     files = [e.path for e in changed if e.status != "D" and e.object_name not in pointers and e.path not in modules]
+    files += [path for path in others if not path.endswith("/")]
+    filtered = behind_filters(git, files)
     with Folder(repository.workspace) as folder:
-        found = [(path, folder.status(path)) for path in (*files, *others) if not path.endswith("/")]
+        found = [(path, folder.status(path)) for path in files if path not in filtered]
     kinds = {path: status for path, status in found if status is not None}
     files = [path for path, one in kinds.items() if stat.S_ISREG(one.st_mode) or stat.S_ISLNK(one.st_mode)]
     check_size(repository.workspace, {path: kinds[path].st_size for path in files}, limit)
@@ -61,6 +63,7 @@ def find_overlay(git: PrivateGit, repository: Repository, limit: int) -> Overlay
     notes = (
         *note("submodules are not in the clone; `git submodule update --init` there gets them", modules),
         *note("files of Git LFS are pointers in the clone, and changes to them stay here", in_lfs),
+        *note("files behind a filter of git's are in the clone as they are committed, or not at all", filtered),
         *note("repositories of their own stay here", nested),
     )
     return Overlay(files, removed, notes)
@@ -87,6 +90,18 @@ def lfs_pointers(git: PrivateGit, names: Sequence[str]) -> set[str]:
     return set(
         re.findall(rf"^([0-9a-f]{{40,64}})\n{re.escape(POINTER.decode())}", data.decode("latin-1"), re.MULTILINE)
     )
+
+
+def behind_filters(git: PrivateGit, paths: Sequence[str]) -> list[str]:
+    """Those of some paths that git changes by a program before it takes them (gitattributes(5), `filter`).
+
+    What lies in the work tree is then often not for the history: git-crypt and git-secret keep secrets from it. Our git
+    runs no such program. A file of Git LFS has another place for its content, and no secret.
+    """
+    asked = b"".join(os.fsencode(path) + b"\0" for path in paths)
+    fields = paths_of(git.output("check-attr", "--stdin", "-z", "filter", stdin=asked))
+    named = zip(fields[::3], fields[2::3])
+    return [path for path, value in named if value not in ("unspecified", "unset", "set", "lfs")]
 
 
 def submodules(git: PrivateGit) -> list[str]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import clincus
 
-from .repository import Repository
+from .repository import STORED, Repository
 
 GIT_TIMEOUT = 600  # seconds for git to look at a work tree, or at a bundle
 PREFIX = "clincus-git-"
@@ -37,6 +37,7 @@ CONFIG = """
     fsmonitor = false
     untrackedCache = false
     hooksPath = /dev/null
+    commitGraph = false
     bigFileThreshold = {big}
     logAllRefUpdates = always
     packedGitWindowSize = 32m
@@ -88,6 +89,7 @@ class PrivateGit:
             "PATH": os.defpath,
             "LC_ALL": "C",
             "HOME": "/nonexistent",
+            "XDG_CONFIG_HOME": self.folder,  # with the person's attributes
             "GIT_DIR": self.folder,
             **({"GIT_WORK_TREE": self.work_tree} if self.work_tree else {}),
             **dict.fromkeys(("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"), null),
@@ -204,8 +206,22 @@ def fill_folder(folder: str, repository: Repository, *, writes: bool) -> None:
     os.makedirs(f"{folder}/refs")
     os.makedirs(f"{folder}/objects/info")
     write(folder, "info/exclude", repository.ignored)
+    write(folder, "info/attributes", repository.attributes)
+    write(folder, "git/attributes", repository.persons_attributes)
     if repository.common:
-        write(folder, "objects/info/alternates", os.fsencode(f"{repository.common}/objects\n"))
+        borrow_objects(folder, f"{repository.common}/objects")
+
+
+def borrow_objects(folder: str, store: str) -> None:
+    """Give a Git folder the objects of a store, but nothing else: somebody may be writing to the store just now.
+
+    In `info` it could name a third store (`alternates`), and another history than the objects have (`commit-graph`).
+    """
+    os.mkdir(f"{folder}/borrowed")
+    for name in os.listdir(store):
+        if STORED.fullmatch(name):
+            os.symlink(f"{store}/{name}", f"{folder}/borrowed/{name}")
+    write(folder, "objects/info/alternates", os.fsencode(f"{folder}/borrowed\n"))
 
 
 def write(folder: str, name: str, data: bytes) -> None:

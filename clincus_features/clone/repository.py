@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import clincus
@@ -20,6 +21,7 @@ SMALL = 1 << 20  # bytes of a file of git's that is read whole
 PACKED_REFS = 64 << 20  # bytes
 REFS = 200_000
 REF_KINDS = ("refs/heads", "refs/tags", "refs/remotes")
+STORED = re.compile("pack|[0-9a-f]{2}")  # folders with objects (gitrepository-layout(5))
 OBJECT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 # git-check-ref-format(1). Git itself passes over a reference of another name.
 NO_REF = re.compile(r"[\0- \x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|[/.]$")
@@ -43,6 +45,8 @@ class Repository:
     refs: Mapping[str, str] = field(default_factory=dict)
     core: Mapping[str, str] = field(default_factory=dict)  # those of READING that are set
     ignored: bytes = b""  # the patterns of the person's and the repository's own lists of ignored files
+    persons_attributes: bytes = b""  # of files, by the person's own list (gitattributes(5))
+    attributes: bytes = b""  # by the repository's list in its Git folder
     owner: tuple[int, int] = (0, 0)  # user and group of what git writes into it
     holder: str = ""  # the repository that the folder lies in, if it has none of its own
 
@@ -58,7 +62,13 @@ def find_repository(workspace: str, environ: Mapping[str, str]) -> Repository:
     if not git:
         raise clincus.ClincusError("git is not in $PATH: install it on this host to work on a clone", 409)
     persons = git_config(git, environ)
-    plain = Repository(git, workspace, owner=owner_of(workspace), ignored=persons_ignored(persons, environ))
+    plain = Repository(
+        git,
+        workspace,
+        owner=owner_of(workspace),
+        ignored=persons_list(persons, environ, "excludes", "ignore"),
+        persons_attributes=persons_list(persons, environ, "attributes", "attributes"),
+    )
     folder = git_folder(workspace)
     if not folder:
         return replace(plain, holder=next(filter(git_folder, above(workspace)), ""))
@@ -71,6 +81,7 @@ def find_repository(workspace: str, environ: Mapping[str, str]) -> Repository:
         texts.insert(0, shared.read("config", SMALL))
         refs = read_refs(shared)
         ignored = plain.ignored + b"\n" + shared.read("info/exclude", SMALL)
+        attributes = shared.read("info/attributes", SMALL)
     settings = {**persons, **{key: value for text in texts for key, value in git_config(git, environ, text).items()}}
     if folder not in (workspace, f"{workspace}/.git") and not names_back(folder, workspace, back, settings):
         raise refusal(workspace, f"its .git leads to '{folder}', which does not name this folder as its work tree")
@@ -92,6 +103,7 @@ def find_repository(workspace: str, environ: Mapping[str, str]) -> Repository:
         refs=refs,
         core={key: settings[f"core.{key}"] for key in READING if WORD.fullmatch(settings.get(f"core.{key}", ""))},
         ignored=ignored,
+        attributes=attributes,
         owner=owner_of(common),
     )
 
@@ -169,11 +181,10 @@ def above(path: str) -> list[str]:
 
 def check_layout(workspace: str, common: str) -> None:
     """Raise ClincusError(409) for a repository of which a clone would not be whole, or would hold another's objects."""
-    stores = [folder for folder in (f"{common}/objects", f"{common}/objects/pack") if os.path.isdir(folder)]
-    inside = [f"{folder}/{name}" for folder in stores for name in os.listdir(folder)]
-    for path in (*(f"{common}/{name}" for name in ("objects", "refs", "logs", *REF_KINDS)), *inside):
+    for path in (f"{common}/{name}" for name in ("objects", "refs", "logs", *REF_KINDS)):
         if os.path.islink(path):
             raise refusal(workspace, f"'{path}' is a symbolic link")
+    check_objects(workspace, f"{common}/objects")
     if os.path.lexists(f"{common}/objects/info/alternates"):
         words = "it borrows objects from another repository (objects/info/alternates)"
         raise refusal(workspace, f"{words}. Make it whole: `git repack -a -d && rm .git/objects/info/alternates`")
@@ -181,9 +192,22 @@ def check_layout(workspace: str, common: str) -> None:
         raise refusal(workspace, "it is shallow, and a clone has the whole history. Run `git fetch --unshallow` first")
     if os.path.lexists(f"{common}/reftable"):
         raise refusal(workspace, "it keeps its branches as a reftable. Run `git refs migrate --ref-format=files` first")
-    if any(path.endswith(".promisor") for path in inside):
-        words = "it is a partial clone, which lacks objects"
-        raise refusal(workspace, f"{words}. Run `git fetch --refetch --no-filter` first, or clone it anew")
+
+
+def check_objects(workspace: str, store: str) -> None:
+    """Raise ClincusError(409) for objects that lie elsewhere. A folder that git takes away just now holds none."""
+    folders = [store]
+    for folder in folders:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    raise refusal(workspace, f"'{entry.path}' is a symbolic link")
+                if entry.name.endswith(".promisor"):
+                    words = "it is a partial clone, which lacks objects"
+                    advice = "Run `git fetch --refetch --no-filter` first, or clone it anew"
+                    raise refusal(workspace, f"{words}. {advice}")
+                if folder == store and STORED.fullmatch(entry.name):
+                    folders.append(entry.path)
 
 
 def is_worktree_of(folder: str, common: str) -> bool:
@@ -234,8 +258,8 @@ def checked_out(repository: Repository) -> set[str]:
     return {text[5:].strip() for text in texts if text.startswith("ref:")}
 
 
-def persons_ignored(settings: Mapping[str, str], environ: Mapping[str, str]) -> bytes:
-    """The patterns of the person's own list of ignored files (gitignore(5), core.excludesFile)."""
-    default = f"{environ.get('XDG_CONFIG_HOME') or '~/.config'}/git/ignore"
-    path = clincus.expand(settings.get("core.excludesfile") or default, environ)
+def persons_list(settings: Mapping[str, str], environ: Mapping[str, str], key: str, name: str) -> bytes:
+    """A list of the person's own: of what is ignored (gitignore(5)), or of attributes (gitattributes(5))."""
+    default = f"{environ.get('XDG_CONFIG_HOME') or '~/.config'}/git/{name}"
+    path = clincus.expand(settings.get(f"core.{key}file") or default, environ)
     return clincus.read_plain_file(path, SMALL) or b""

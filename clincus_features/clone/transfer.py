@@ -14,7 +14,7 @@ import clincus
 
 from .overlay import Overlay, find_overlay, read_files
 from .private import is_commit, known, private_git
-from .repository import Repository, find_repository, refusal, starting_at
+from .repository import Repository, check_layout, find_repository, refusal, starting_at
 
 LABEL = clincus.LABEL + "clone"
 TRANSFER_TIMEOUT = 3600  # seconds for a bundle or a tar on its way
@@ -174,6 +174,8 @@ def make_clone(sessions: clincus.Sessions, source: Source, kept: str, session: c
         if repository.head:
             with git.stream("bundle", "create", "--quiet", "-", "--all", timeout=TRANSFER_TIMEOUT) as bundle:
                 sessions.output(session, "clone-in", *words, stdin=bundle, timeout=TRANSFER_TIMEOUT)
+            # A session that has the folder mounted may have changed its layout since it was looked at.
+            check_layout(repository.workspace, repository.common)
         else:
             sessions.output(session, "clone-in", *words)
     removed = b"".join(os.fsencode(path) + b"\0" for path in source.overlay.removed)
@@ -302,5 +304,6 @@ def give_branch(sessions: clincus.Sessions, session: clincus.Session, branch: st
             made = "bundle", "create", "--quiet", "-", f"refs/heads/{branch}", *without
             with git.stream(*made, timeout=TRANSFER_TIMEOUT) as bundle:
                 sessions.output(session, "clone-more", *words, "bundle", stdin=bundle, timeout=TRANSFER_TIMEOUT)
+            check_layout(repository.workspace, repository.common)
     write_state(sessions, session.id, replace(state, given=[*state.given, commit][-FETCHED:]))
     return MovedBranch(f"host/{branch}", commit, count)

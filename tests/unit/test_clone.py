@@ -413,6 +413,61 @@ def test_nothing_that_a_repository_names_runs_on_this_host(box, project, tmp_pat
     assert git(project, "cat-file", "-t", "clincus/clincus-a1b2c3-1").strip() == "commit"
 
 
+@pytest.mark.parametrize("place", [".gitattributes", ".git/info/attributes", "home", "configured"])
+def test_files_behind_a_filter_stay_here_and_are_said(box, project, tmp_path, place):
+    """They are in clear in the work tree, and git-crypt and its like keep them from the history."""
+    person, named = Path(box.environ["HOME"]), tmp_path / "my attributes"
+    where = {"home": person / ".config/git/attributes", "configured": named}.get(place, project / place)
+    where.parent.mkdir(parents=True, exist_ok=True)
+    where.write_text("*.key filter=crypt\n*.lfs filter=lfs\n*.txt -filter\n*.md filter\n")
+    if place == "configured":
+        (person / ".gitconfig").write_text(f'[core]\n\tattributesFile = "{named}"\n')
+    git(project, "config", "filter.crypt.clean", "echo sealed; cat >/dev/null")
+    if place in ("home", "configured"):
+        git(project, "config", "core.attributesFile", str(where))
+    for name in ("a.key", "gone.key"):
+        (project / name).write_text("in clear\n")
+    git(project, "add", ".")
+    git(project, "commit", "--quiet", "--message=Keys")
+    (project / "gone.key").unlink()
+    for name in ("new.key", "new.lfs", "new.txt", "new.md"):
+        (project / name).write_text("in clear\n")
+    box.make()
+    found = look(box.folder)
+    assert found["a.key"] == (0, b"sealed\n")
+    assert {"new.lfs", "new.txt", "new.md"} <= set(found)
+    assert not {"new.key", "gone.key"} & set(found)
+    assert "files behind a filter of git's are in the clone as they are committed, or not at all: " in box.reports[-1]
+    assert '"a.key", "new.key"' in box.reports[-1]
+    assert git(box.folder, "status", "--porcelain", "--", "*.key") == " D gone.key\n"
+
+
+def test_objects_that_are_borrowed_meanwhile_do_not_get_into_a_clone(box, project, tmp_path):
+    """A session that has the folder mounted could name those of any repository whose commits it knows."""
+    private_one = tmp_path / "private"
+    private_one.mkdir()
+    git(private_one, "init", "--quiet", "--initial-branch=main")
+    (private_one / "secret").write_text("x")
+    git(private_one, "add", ".")
+    git(private_one, "commit", "--quiet", "--message=Secret")
+    wanted = git(private_one, "rev-parse", "HEAD").strip()
+    (project / ".git/refs/heads/x").write_text(f"{wanted}\n")
+    bring_in = clone.prepare(box, box.session, clincus.LaunchRequest(str(project), mode="clone"))
+    (project / ".git/objects/info").mkdir(exist_ok=True)
+    (project / ".git/objects/info/alternates").write_text(f"{private_one}/.git/objects\n")
+    assert "borrows objects" in refusal(bring_in, box.session)
+    assert subprocess.run(["git", "-C", box.folder, "cat-file", "-e", wanted], check=False).returncode != 0
+
+
+def test_links_that_are_laid_among_the_objects_meanwhile_are_noticed(box, project, tmp_path):
+    bring_in = clone.prepare(box, box.session, clincus.LaunchRequest(str(project), mode="clone"))
+    loose = next(path for path in (project / ".git/objects").rglob("*") if path.is_file())
+    loose.rename(tmp_path / "elsewhere")
+    loose.symlink_to(tmp_path / "elsewhere")
+    assert "is a symbolic link" in refusal(bring_in, box.session)
+    assert "is a symbolic link" in refusal(Box(tmp_path / "box2", project, tmp_path / "home").make)
+
+
 @pytest.mark.parametrize("path", ["sub/secret", "secret", "../secret", "/etc/hostname", "sub/../secret", ""])
 def test_a_link_that_is_swapped_in_leads_nowhere(tmp_path, path):
     """Another session may have the folder mounted, and change it between git's look and ours."""
