@@ -371,6 +371,7 @@ def packaged_text(path: str) -> str:
 # ----------------------------------------------------------------------------------------------------------------
 
 OUTPUT_LIMIT = 32 << 20  # bytes of each stream that a child may write
+READ_WITHIN = 5.0  # seconds for its output to be read after its end
 
 
 class ChildError(ClincusError):
@@ -504,25 +505,35 @@ class Child:
     def wait(self, readers: Iterable[threading.Thread] = ()) -> int:
         """Wait for the end and for threads that read the output; the exit code as a shell gives it.
 
-        Raises ChildError if we had to end the child.
+        Raises ChildError if we had to end the child, or if a reader has not come to the end of the output.
         """
         self.process.wait()
+        end = time.monotonic() + READ_WITHIN
         for reader in readers:
-            reader.join(timeout=5)  # a grandchild may hold the pipes open
+            reader.join(timeout=max(0.0, end - time.monotonic()))
+            if reader.is_alive() and not self.failure:
+                self.failure, self.status = f"`{self._words} …` left a program behind that holds its output open", 500
         if self.failure:
             raise self.error(self.failure, self.status)
         return exit_code(self.process)
 
     def feed(self, pieces: Iterable[bytes]) -> None:
-        """Write to stdin in a thread of its own, and close it."""
+        """Write to stdin in a thread of its own, and close it. If the pieces cannot all be made, the child is ended."""
 
         def write() -> None:
             with suppress(OSError), self.stdin:
-                for piece in pieces:
+                for piece in self._whole(pieces):
                     write_all(self.stdin.fileno(), piece)
 
         self._is_fed = True
         threading.Thread(target=write, daemon=True).start()
+
+    def _whole(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """The pieces. What came of half of them would look whole to the child, so it must not see their end."""
+        try:
+            yield from pieces
+        except Exception as error:
+            self.end(f"its input failed: {error}", error.status if isinstance(error, ClincusError) else 500)
 
     def complete(self, stdin: bytes | Iterable[bytes] = b"", limit: int = 0) -> Completed:
         """Feed the child its whole stdin, and wait for its end and for all that it writes."""

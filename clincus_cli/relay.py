@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import glob
 import os
 import select
 import signal
+import stat
 import subprocess
 import threading
 import time
@@ -52,7 +54,12 @@ def input_for(command: clincus.GuestCommand, source: int) -> Iterator[bytes]:
     """The bytes that come from a descriptor until it or the command ends."""
     while command.process.poll() is None:
         if select.select([source], [], [], 0.2)[0]:
-            piece = os.read(source, 1 << 16)
+            try:
+                piece = os.read(source, 1 << 16)
+            except OSError as error:
+                if error.errno != errno.EIO or not stat.S_ISCHR(os.fstat(source).st_mode):
+                    raise
+                piece = b""  # the terminal is gone
             if not piece:
                 return
             yield piece

@@ -49,6 +49,12 @@ class Folder:
         except OSError:
             return None
 
+    def can_read(self, relative: str) -> bool:
+        """Whether this user may read a file that is there."""
+        with suppress(OSError), self._parent(relative) as (parent, name):
+            return os.access(name, os.R_OK, dir_fd=parent, effective_ids=True, follow_symlinks=False)
+        return True
+
     def link(self, relative: str) -> str:
         """Where a link leads. Raises OSError."""
         with self._parent(relative) as (parent, name):

@@ -7,6 +7,7 @@ same folder mounted, and swap one in at any moment.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -56,14 +57,17 @@ def find_overlay(git: PrivateGit, repository: Repository, limit: int) -> Overlay
     filtered = behind_filters(git, files)
     with Folder(repository.workspace) as folder:
         found = [(path, folder.status(path)) for path in files if path not in filtered]
-    kinds = {path: status for path, status in found if status is not None}
-    files = [path for path, one in kinds.items() if stat.S_ISREG(one.st_mode) or stat.S_ISLNK(one.st_mode)]
+        kinds = {path: status for path, status in found if status is not None}
+        files = [path for path, one in kinds.items() if stat.S_ISREG(one.st_mode) or stat.S_ISLNK(one.st_mode)]
+        unread = [path for path in files if stat.S_ISREG(kinds[path].st_mode) and not folder.can_read(path)]
+    files = [path for path in files if path not in set(unread)]
     check_size(repository.workspace, {path: kinds[path].st_size for path in files}, limit)
     in_lfs = [entry.path for entry in changed if entry.object_name in pointers]
     notes = (
         *note("submodules are not in the clone; `git submodule update --init` there gets them", modules),
         *note("files of Git LFS are pointers in the clone, and changes to them stay here", in_lfs),
         *note("files behind a filter of git's are in the clone as they are committed, or not at all", filtered),
+        *note("files that you may not read stay here", unread),
         *note("repositories of their own stay here", nested),
     )
     return Overlay(files, removed, notes)
@@ -132,14 +136,27 @@ def check_size(workspace: str, sizes: dict[str, int], limit: int) -> None:
     raise refusal(workspace, f"{words}; {advice}")
 
 
+@contextlib.contextmanager
+def passing_over_gone(path: str) -> Iterator[None]:
+    """Leave the block without an error if the file at a path has gone. Raises ClincusError(409) for another one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (None, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
+            raise clincus.ClincusError(f"'{path}' cannot be read: {error.strerror}", 409) from error
+
+
 def read_files(workspace: str, paths: Sequence[str]) -> Iterator[clincus.ToolFile]:
-    """The files at some paths of a work tree, as they are when their turn comes. One that is gone is passed over."""
+    """The files at some paths of a work tree, as they are when their turn comes.
+
+    One that is gone by then, or is something else, is passed over. Raises ClincusError(409) if one cannot be read.
+    """
     with Folder(workspace) as folder:
         for path in paths:
             found = folder.status(path)
             if found is None:
                 continue
-            with contextlib.suppress(OSError):
+            with passing_over_gone(f"{workspace}/{path}"):
                 if stat.S_ISLNK(found.st_mode):
                     yield clincus.ToolFile(path, mode=0o777, mtime=found.st_mtime, link=folder.link(path))
                 elif stat.S_ISREG(found.st_mode):

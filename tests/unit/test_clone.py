@@ -413,6 +413,35 @@ def test_nothing_that_a_repository_names_runs_on_this_host(box, project, tmp_pat
     assert git(project, "cat-file", "-t", "clincus/clincus-a1b2c3-1").strip() == "commit"
 
 
+def test_a_file_that_fails_while_it_is_read_fails_the_clone(box, project, monkeypatch):
+    """One that is gone by then does not; but no file is left out without a word."""
+    for name in ("first", "gone", "last"):
+        (project / name).write_text("x")
+    bring_in = clone.prepare(box, box.session, clincus.LaunchRequest(str(project), mode="clone"))
+    (project / "gone").unlink()
+    really = Folder.open
+
+    def open_(folder: Folder, relative: str) -> Any:
+        if relative == "last":
+            raise OSError(24, "Too many open files")
+        return really(folder, relative)
+
+    monkeypatch.setattr(Folder, "open", open_)
+    assert "last' cannot be read: Too many open files" in refusal(bring_in, box.session)
+    monkeypatch.undo()
+    shutil.rmtree(box.folder)
+    bring_in(box.session)
+    assert {"first", "last"} <= set(look(box.folder))
+
+
+def test_a_file_that_you_may_not_read_stays_here_and_is_said(box, project, monkeypatch):
+    (project / "theirs").write_text("x")
+    monkeypatch.setattr(Folder, "can_read", lambda self, path: path != "theirs")
+    box.make()
+    assert "theirs" not in look(box.folder)
+    assert box.reports == ['clincus-a1b2c3-1: files that you may not read stay here: "theirs"']
+
+
 @pytest.mark.parametrize("place", [".gitattributes", ".git/info/attributes", "home", "configured"])
 def test_files_behind_a_filter_stay_here_and_are_said(box, project, tmp_path, place):
     """They are in clear in the work tree, and git-crypt and its like keep them from the history."""

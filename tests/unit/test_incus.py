@@ -20,7 +20,7 @@ import pytest
 
 import clincus
 from clincus_cli import relay as cli_relay
-from tests.programs import wait_until
+from tests.programs import DEADLINE, wait_until
 
 LOST = "Failed to retrieve PID of executing child process"  # what Incus says when it lost sight of a command
 RUN = 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"'  # `incus exec` without a container
@@ -165,6 +165,23 @@ def test_a_launch_that_is_interrupted_ends_by_itself_so_that_its_instance_is_kno
 
 
 # ---- child processes -----------------------------------------------------------------------------------------------
+
+
+def test_input_that_breaks_off_is_a_failure_and_no_short_input(tmp_path):
+    """`tar` takes an archive that ends after its first file for a whole one."""
+    (tmp_path / "one").write_text("1")
+    files = [clincus.ToolFile("one", source=str(tmp_path / "one")), clincus.ToolFile("two", source="/nonexistent")]
+    with clincus.Child(["tar", "-C", str(tmp_path), "-xf", "-"], timeout=DEADLINE) as child:
+        with pytest.raises(clincus.ChildError, match=r"its input failed: .*'/nonexistent'") as raised:
+            child.complete(clincus.pack_files(files, os.getuid(), os.getgid()))
+        assert raised.value.status == 500
+
+
+def test_output_that_somebody_holds_open_is_a_failure_and_no_short_output(tmp_path, monkeypatch):
+    monkeypatch.setattr(clincus, "READ_WITHIN", 0.1)
+    with pytest.raises(clincus.ChildError, match="left a program behind that holds its output open"):
+        clincus.run_child(["sh", "-c", f"echo part; sleep 600 & echo $! >{tmp_path}/pid"], timeout=DEADLINE)
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
 
 def test_a_child_that_takes_too_long_goes_with_all_that_it_started(tmp_path):
