@@ -3922,10 +3922,35 @@ def tool_row(tool: Tool) -> str:
 
 
 def session_tool(session: Session) -> Tool:
-    """A session's tool as it was when it was started, so that no change of the config loses a conversation."""
+    """A session's tool as it was when it was started, so that no change of the config loses a conversation.
+
+    Raises ClincusError(409) for a label that describes none.
+    """
     if session.tool in TOOLS:
         return TOOLS[session.tool]
-    return tool_from_row(session.tool, json.loads(session.tool_row or "{}"))
+    try:
+        return tool_from_row(session.tool, json.loads(session.tool_row or "{}"))
+    except (ValueError, TypeError, AttributeError):
+        words = f'"{session.id}": its label {LABEL}tool_row describes no tool: mend or unset it'
+        raise ClincusError(words, 409) from None
+
+
+def row_by_config(name: str, config: Config) -> str:
+    """The `tool_row` of a tool by its name in a config, "" if that is not needed or the config has no such tool."""
+    return tool_row(all_tools(config).get(name, NO_TOOL)) if name and name not in TOOLS else ""
+
+
+def plain_row(label: str) -> str:
+    """What counts of a `tool_row` that another host's people may have written: where files are to be saved from.
+
+    Its patterns would be tried on names and screens that a container chooses, and the two together can take for ever.
+    """
+    try:
+        row = as_object(json.loads(label or "{}"))
+        kept = {name: list_of(check_relative_path)(row[name]) for name in ("saved", "unsaved") if name in row}
+    except ValueError:
+        return ""
+    return json.dumps(kept) if kept else ""
 
 
 def tmux_name(id: str, *, shell: bool = False) -> str:
@@ -3948,11 +3973,14 @@ def incus_status(instance: Mapping[str, Any]) -> str:
     return "Running" if status == "Ready" else status
 
 
-def session_from_instance(prefix: str, instance: Mapping[str, Any], engine: str = "") -> Session | None:
+def session_from_instance(
+    prefix: str, instance: Mapping[str, Any], engine: str = "", row_of: Callable[[str], str] = lambda tool: ""
+) -> Session | None:
     """Read a session off an instance of an engine; None when neither its name nor a label says that it is ours.
 
     The API shows those for which `is_session` holds; the command line shows others too. Labels lead to files of this
-    host, but another host's people write those of its instances. So a label that is no plain name counts as absent.
+    host, but another host's people write those of its instances. So a label that is no plain name counts as absent, and
+    the tool is the one that `row_of` gives for its name.
     """
     slot = session_slot(prefix, instance["name"])
     config = instance.get("config") or {}
@@ -3961,6 +3989,8 @@ def session_from_instance(prefix: str, instance: Mapping[str, Any], engine: str 
     labels = {label: sys.intern(config.get(LABEL + label) or "") for label in LABELS}  # most sessions have the same
     for label in ("tool", "session_id") if engine else ():
         labels[label] = labels[label] if re.fullmatch(WORD, labels[label]) else ""
+    if engine:
+        labels["tool_row"] = row_of(labels["tool"]) or plain_row(labels["tool_row"])
     workspace, state = labels["workspace"], "Stopped" if config.get(ASLEEP) else incus_status(instance)
     fields: dict[str, Any] = {
         **labels,
@@ -4076,13 +4106,19 @@ class Registry:
 
     It has two layers: what Incus last said of each instance, and over it the `starting` or `stopping` of work that is
     under way here. `compare` takes in what Incus says, for whatever reason it was asked. `on_change` is told each
-    change once, in order, and only when the listing shows it. `shows` selects the sessions that the registry knows.
+    change once, in order, and only when the listing shows it. `shows` selects the sessions that the registry knows, and
+    `row_of` gives the `tool_row` of a tool on an engine.
     """
 
     def __init__(
-        self, prefix: str, on_change: Callable[[Change], None], shows: Callable[[Session], bool] = is_session
+        self,
+        prefix: str,
+        on_change: Callable[[Change], None],
+        shows: Callable[[Session], bool] = is_session,
+        row_of: Callable[[str], str] = lambda tool: "",
     ) -> None:
         self.prefix = prefix
+        self._row_of = row_of
         self._shows = shows
         self._on_change = on_change
         self._lock = threading.RLock()  # held while a change is told, so that the order holds
@@ -4095,6 +4131,10 @@ class Registry:
         self._others: set[str] = set()  # names of instances that are not shown
         self._live: dict[str, Session] = {}  # id -> the run whose start was told and whose stop was not
         self._lost: dict[str, str] = {}  # engines, and members as ENGINE/MEMBER, that are out of reach -> since when
+
+    def read(self, instance: Mapping[str, Any], engine: str) -> Session | None:
+        """The session of an instance, as `session_from_instance`."""
+        return session_from_instance(self.prefix, instance, engine, self._row_of)
 
     def all(self) -> list[Session]:
         """Every session, oldest first. It never waits, not even while a change is being told."""
@@ -4120,7 +4160,7 @@ class Registry:
         of the event that made us ask (RFC 3339), now if empty. For instances on members that a cluster has `lost`, what
         was known before stays; Incus 6.0.4 may tell no more than their names.
         """
-        read = (session_from_instance(self.prefix, instance, engine) for instance in found)
+        read = (self.read(instance, engine) for instance in found)
         fresh = {session.id: session for session in read if session is not None and self._shows(session)}
         ids = {session_id_on(engine, str(instance["name"])): instance for instance in found}
         others = ids.keys() - fresh.keys()
@@ -4307,8 +4347,18 @@ class Guest(NamedTuple):
 
     @classmethod
     def of(cls, session: Session, config: Config) -> Guest:
-        """As a session's label says; one without such a label goes by the config."""
-        return cls(*json.loads(session.guest)) if session.guest else cls.configured(config, session.workspace)
+        """As a session's label says; one without such a label goes by the config. Raises ClincusError(409)."""
+        if not session.guest:
+            return cls.configured(config, session.workspace)
+        try:
+            uid, user, mount = json.loads(session.guest)
+            is_guest = type(uid) is int and isinstance(user, str) and isinstance(mount, str)
+        except (ValueError, TypeError):
+            is_guest = False
+        if not is_guest:
+            words = f'"{session.id}": its label {LABEL}guest is not [uid, user, folder]: mend or unset it'
+            raise ClincusError(words, 409)
+        return cls(uid, user, mount)
 
     @property
     def home(self) -> str:
@@ -4741,7 +4791,7 @@ class Sessions:
         self.registry.compare(question, found, engine=engine, only=id, when=when, lost=lost)
         if instance is not None and id in self._worked_on:
             self._worked_on[id] = instance
-        return session_from_instance(self.registry.prefix, instance, engine) if instance is not None else None
+        return self.registry.read(instance, engine) if instance is not None else None
 
     def document(self, session: Session) -> dict[str, object]:
         """The session object of the API, with what features add."""
@@ -5116,10 +5166,11 @@ class Sessions:
 
         With `ends_tool` a tool that runs is ended first, and at last what root made in the workspace goes to its owner.
         """
-        tool, is_asleep = session_tool(session), session.status == "stopped"
-        if not tool.saved or session.paused:
-            return None
+        is_asleep = session.status == "stopped"
         try:
+            tool = session_tool(session)
+            if not tool.saved or session.paused:
+                return None
             saved = self._saved(session)
             if is_asleep and is_copy_of_last_run(saved, session.started_at):
                 return None
@@ -7001,7 +7052,9 @@ class Application:
         self.sockets = OpenSockets()
         self.history = History(own_file(environ, "history.jsonl"))
         incus = engine_door(self.config, "")
-        self.registry = Registry(container_prefix(environ), self._on_change)
+        self.registry = Registry(
+            container_prefix(environ), self._on_change, row_of=lambda tool: row_by_config(tool, self.config)
+        )
         self.sessions = Sessions(incus, self.registry, lambda: self.config, environ, extensions=self.extensions)
         self.monitor = Monitor(self.sessions, self.history, self._on_reach)
         self.monitors = {"": self.monitor}  # one for each engine; replaced, not changed

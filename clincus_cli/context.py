@@ -81,7 +81,10 @@ class Context:
 
         sees_commands = self.command.name in ("run", "clean")
         registry = clincus.Registry(
-            clincus.container_prefix(self.environ), record, (lambda _: True) if sees_commands else is_listed
+            clincus.container_prefix(self.environ),
+            record,
+            (lambda _: True) if sees_commands else is_listed,
+            lambda tool: clincus.row_by_config(tool, self.config),
         )
         sessions = clincus.Sessions(
             self.incus,

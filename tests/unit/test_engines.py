@@ -201,6 +201,37 @@ def test_labels_that_would_lead_elsewhere_on_this_host_count_as_absent():
     assert (session.session_id, session.tool, session.id) == (NAME, "claude", FAR)
 
 
+ENDLESS = '{"saved": ["talks"], "start": ["sh"], "conversation": "a/(a+)+b", "rules": [{"pattern": "(a+)+b"}]}'
+
+
+@pytest.mark.parametrize(
+    ("row", "saved"),
+    [(ENDLESS, ("talks",)), ("[]", ()), ("{", ()), ('{"nope": 1}', ()), ('{"saved": ["../x"]}', ()),
+     ('{"saved": ["a/./b"]}', ("a/b",)), ('{"saved": "x"}', ()), ('{"saved": [[]]}', ()), ("", ())],
+)  # fmt: skip
+def test_no_pattern_of_another_host_is_ever_tried(row, saved):
+    """With names that a container chooses, some take for ever."""
+    session = clincus.session_from_instance("clincus-", instance(tool="theirs", tool_row=row), "far")
+    tool = clincus.session_tool(session)
+    assert (tool.name, tool.start, tool.saved, tool.conversation, tool.rules) == ("theirs", ("theirs",), saved, "", ())
+
+
+def test_a_tool_there_is_the_one_of_that_name_here():
+    own = clincus.Tool("mine", ("mine",), ("mine",), saved=("talks",), conversation="(?P<id>.+)")
+    registry = clincus.Registry("clincus-", lambda change: None, row_of={"mine": clincus.tool_row(own)}.get)
+    registry.compare(1, [instance(tool="mine", tool_row=ENDLESS)], engine="far")
+    tool = clincus.session_tool(registry.get(FAR))
+    assert (tool.saved, tool.conversation) == (("talks",), "(?P<id>.+)")
+
+
+@pytest.mark.parametrize("guest", ["[]", "{", "1", '["0", "root", "/"]', '[1000, "code", null]'])
+def test_a_guest_that_cannot_be_is_told(guest):
+    session = clincus.session_from_instance("clincus-", instance(guest=guest), "far")
+    with pytest.raises(clincus.ClincusError, match=r"its label user\.clincus\.guest is not") as raised:
+        clincus.Guest.of(session, None)
+    assert raised.value.status == 409
+
+
 def test_a_session_there_takes_no_conversation_of_another_session_by_its_id(tmp_path):
     plan(tmp_path, workspace="/srv/app", mode="mount")  # writes the config
     environ, reports = {"HOME": str(tmp_path)}, list[str]()
