@@ -155,6 +155,13 @@ def add_lines(config: dict[str, str], key: str, lines: Sequence[str]) -> None:
     config[key] = "\n".join(dict.fromkeys([*config.get(key, "").splitlines(), *lines]))
 
 
+def add_rules(config: dict[str, str]) -> None:
+    """Add the rules that deny sockets to a hypervisor."""
+    add_lines(config, DENY, DENIED)
+    if "raw.lxc" in config:  # the project allows settings of this kind
+        add_lines(config, APPARMOR, CONFINED)
+
+
 def leaves_32_bits(root: str = "/") -> bool:
     """Whether a 32-bit call can open a socket to a hypervisor on this host, which has one: no rule names that call."""
     if os.uname().machine != "x86_64" or not os.path.exists(f"{root}dev/vsock"):
@@ -198,9 +205,7 @@ def start_part(
         config, path = description["config"], device_path(environ, session.id)
         policy, devices = lay(policy, before, cards, config, path)
         description["devices"].update(devices)
-        add_lines(config, DENY, DENIED)
-        if "raw.lxc" in config:  # the project allows settings of this kind
-            add_lines(config, APPARMOR, CONFINED)
+        add_rules(config)
         if policy.mode != OPEN and not clincus.engine_of(session.id) and leaves_32_bits():
             add_lines(config, WARNINGS, [IN_32_BITS])
         expect(session.id, policy)
@@ -216,6 +221,7 @@ class Fitting:
         self._incus, self._before, self._path = incus, before, path
         self._is_here = not incus.engine
         self._cards = cards_of(before["expanded_devices"], before)
+        self._runs = before.get("status") in ("Running", "Frozen")
 
     def put(self, policy: Policy, settings: str) -> None:
         """Put a policy in force; `settings` is for the label that later starts go by. Raises IncusError.
@@ -241,15 +247,18 @@ class Fitting:
         devices = {**kept, **fresh}
         ours = [*label, *(name for name, one in fresh.items() if name == DEVICE or one == HIDDEN)]
         config[DEVICES_LABEL] = " ".join(name for name in dict.fromkeys(ours) if name in devices) or "-"
+        if policy.mode != OPEN and not self._runs:  # Incus alone may start it, as after a reboot
+            config[DENY] = self._before["expanded_config"].get(DENY, "")
+            add_rules(config)
         self._warn(policy, config)
         self._write(config, devices)
         self._before = {**self._before, "config": config, "devices": devices}
 
     def _warn(self, policy: Policy, config: dict[str, str]) -> None:
         """Let a session say what is not closed; `UNRULED` if its container runs since before there were the rules."""
-        is_closed, runs = policy.mode != OPEN, self._before.get("status") in ("Running", "Frozen")
+        is_closed = policy.mode != OPEN
         known = {
-            UNRULED: is_closed and runs and lacks_rules(self._before["expanded_config"]),
+            UNRULED: is_closed and self._runs and lacks_rules(self._before["expanded_config"]),
             IN_32_BITS: is_closed and self._is_here and leaves_32_bits(),
         }
         kept = [line for line in config.get(WARNINGS, "").splitlines() if line not in known]

@@ -186,6 +186,36 @@ def test_a_session_that_is_closed_while_it_runs_has_had_the_rules_all_along(bed,
         assert run_raw(bed, session["id"], HYPERVISOR["more than an int"][0]) == errno.EAFNOSUPPORT
 
 
+@on_x86_64
+def test_the_rules_hold_in_every_change_of_the_mode(bed, box, keep_session):
+    """While the session runs, while it is stopped, and when Incus alone starts it."""
+    session = keep_session(box.server, tool="shell", network="none")["id"]
+    path = f"/api/sessions/{session}"
+
+    def becomes(mode: str) -> None:
+        answer = box.server.request("PATCH", path, {"network": mode})
+        assert answer.status == 200, answer.body
+
+    def is_refused() -> bool:
+        ways = ("socket", "more than an int", "Qualcomm's processors")
+        return all(run_raw(bed, session, HYPERVISOR[way][0]) == HYPERVISOR[way][1] for way in ways)
+
+    assert is_refused()
+    for mode in ("open", "allow-list", "open", "none", "allow-list"):
+        becomes(mode)
+        assert is_refused(), mode
+    assert box.server.delete(path).status == 204
+    becomes("open")
+    bed.incus.run("config", "unset", session, "security.syscalls.deny")  # as an older Clincus left it
+    becomes("none")
+    bed.incus.run("start", session)
+    wait_until(lambda: box.server.get(path).json["status"] == "running", "the start to be seen")
+    assert is_refused(), "started by Incus alone"
+    assert box.server.delete(path).status == 204
+    assert box.server.post(f"{path}/resume").status == 200
+    assert is_refused(), "resumed"
+
+
 def test_a_program_goes_by_the_variables_and_gets_through(box):
     assert "refs/heads/main" in box.fetch()
     (row,) = [one for one in box.network()["passed"] if one["port"] == box.upstream.tls]

@@ -560,6 +560,15 @@ def test_a_session_that_is_closed_says_what_holds_from_its_next_start_only(confi
     assert warnings == ["a limit is left out", *([devices.UNRULED] if is_told else [])]
 
 
+@pytest.mark.parametrize("own", [{}, {"security.syscalls.deny": "keyctl errno 38"}])
+def test_a_session_that_is_closed_while_it_is_stopped_has_the_rules_whoever_starts_it(own):
+    door = Door()
+    door.instance = {**door.instance, "status": "Stopped", "config": own}
+    door.fitting().put(Policy("none"), "{}")
+    found = door.instance["config"]["security.syscalls.deny"].splitlines()
+    assert found == [*own.values(), *devices.DENIED]
+
+
 def test_a_session_that_is_opened_again_does_not_say_so_any_more():
     door = Door()
     door.instance["status"] = "Running"
