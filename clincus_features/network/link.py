@@ -97,6 +97,7 @@ class Link:
         self._body: Body = SizedBody(0)  # of a plain request
         self._answer = bytearray()  # what the server answers to one that wants to be a WebSocket, up to its head's end
         self._addresses: deque[tuple[Any, ...]] = deque()  # those that may be tried yet
+        self.address = ""  # of the server that was tried last
         self._row: Passage | None = None
         self._is_ending = False  # it was refused, and reads no more
         now = time.monotonic()
@@ -222,7 +223,7 @@ class Link:
             except OSError as error:  # such as a kernel without IPv6
                 failure = str(error.strerror)
                 continue
-            code = server.socket.connect_ex(address)
+            code, self.address = server.socket.connect_ex(address), str(address[0])
             if code in (0, errno.EINPROGRESS):
                 patience = NEXT_WITHIN if self._addresses else CONNECT_WITHIN
                 self._server, self._deadline = server, time.monotonic() + patience

@@ -98,6 +98,7 @@ class Proxy:
         self._records: dict[str, Records] = {}
         self._outlets: dict[str, Outlet] = {}
         self._found: deque[tuple[Link, Found | Refused]] = deque()
+        self._known_reachable = list(reachable())
         self._failures: dict[str, str] = {}  # session -> why nobody listens for it
         self.piece = bytearray(PIECE)
         self._swept = 0.0
@@ -189,11 +190,21 @@ class Proxy:
         for session, outlet in self._outlets.items():
             if outlet.policy != wanted[session]:
                 self._narrow(outlet, wanted[session])
+        self._narrow_reachable()
         for session in wanted.keys() - self._outlets.keys():
             listen = functools.partial(self._listen, session, wanted[session])
             known = self._failures.get(session, "")
             self._failures[session] = clincus.survive(f"{session}: its way out", listen, known)
         self._failures = {session: words for session, words in self._failures.items() if words and session in wanted}
+
+    def _narrow_reachable(self) -> None:
+        """End connections to networks that the user has closed in the configuration."""
+        reachable = list(self._reachable())
+        if reachable != self._known_reachable:
+            self._known_reachable = reachable
+            for link in [link for outlet in self._outlets.values() for link in outlet.links]:
+                if link.address and why_closed(link.address, reachable):
+                    link.drop()
 
     def _narrow(self, outlet: Outlet, policy: Policy) -> None:
         outlet.policy = policy

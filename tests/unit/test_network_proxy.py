@@ -293,6 +293,13 @@ def test_a_name_that_is_taken_off_the_list_loses_its_connections(road):
     assert read_until(stays, b"still here").endswith(b"still here")
 
 
+def test_a_network_that_is_not_reachable_any_more_loses_its_connections(road, monkeypatch):
+    tunnel = road.tunnel("a.example:7")
+    monkeypatch.setattr(road.proxy, "_reachable", lambda: [ipaddress.ip_network("10.0.0.0/8")])
+    assert rest(tunnel) == b""
+    road.connect().close()
+
+
 def test_a_session_without_a_policy_has_no_socket(road):
     tunnel = road.tunnel()
     road.proxy.want("one", None)
