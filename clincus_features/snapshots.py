@@ -5,20 +5,28 @@
     DELETE /api/sessions/{id}/snapshots/{name}           delete one
     POST   /api/sessions/{id}/snapshots/{name}/restore   bring the container back to one
 
-Incus keeps them with the container, and deletes them with it.
+Incus keeps them with the container, and deletes them with it. A restore brings back the description of then as well,
+and so the network and limits of then; today's come afterwards. `Unfinished` sees to that, whatever happens in between.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import shlex
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import quote
 
 import clincus
 
 TIMEOUT = 600.0  # seconds: without copy-on-write Incus copies the whole container
+DESCRIPTION_LIMIT = 4 << 20  # bytes
+FINISH_PERIOD = 5.0  # seconds between two looks for restores that somebody broke off
 
 clincus.register_settings(clincus.Setting("snapshots.most", 10, clincus.whole(1, 100)))
 
@@ -26,6 +34,9 @@ clincus.register_settings(clincus.Setting("snapshots.most", 10, clincus.whole(1,
 def install(extensions: clincus.Extensions) -> None:
     """Add the routes."""
     app = extensions.app
+    extensions.duties.append(
+        clincus.Duty("finishing restores", FINISH_PERIOD, lambda: Unfinished(app.sessions).finish_all())
+    )
 
     def keeper(request: clincus.Request) -> Keeper:
         app.reachable_session(request.values["id"])
@@ -68,8 +79,62 @@ def restored_put(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[st
     (labels, limits, devices) of now. Pure.
     """
     kept = {key: value for key, value in after["config"].items() if key.startswith(("volatile.", "image."))}
-    ours = {key: value for key, value in before["config"].items() if not key.startswith(("volatile.", "image."))}
-    return clincus.instance_put(before, {**kept, **ours}, before["devices"])
+    return clincus.instance_put(before, {**kept, **own_config(before)}, before["devices"])
+
+
+def own_config(instance: Mapping[str, Any]) -> dict[str, str]:
+    """The part of an instance's config that is not Incus's own."""
+    return {key: value for key, value in instance["config"].items() if not key.startswith(("volatile.", "image."))}
+
+
+class Unfinished:
+    """The descriptions of containers that are being brought back just now: a folder on this host for each."""
+
+    def __init__(self, sessions: clincus.Sessions) -> None:
+        self._sessions = sessions
+        self._folder = clincus.own_file(sessions.environ, "restoring")
+
+    @contextmanager
+    def kept(self, id: str, name: str, before: Mapping[str, Any]) -> Iterator[None]:
+        """Keep a description while the block brings a container back to a snapshot, and gives it the description again.
+
+        If the block fails, or the process ends, a server finishes it. Raises ClincusError.
+        """
+        path = os.path.join(self._folder, hashlib.sha256(id.encode()).hexdigest()[:32])
+        described = {key: before[key] for key in ("architecture", "description", "profiles", "config", "devices")}
+        with clincus.locked_folder(path):
+            document = json.dumps({"id": id, "snapshot": name, "before": described})
+            clincus.replace_file(f"{path}/description.json", document.encode(), 0o600)
+            yield
+            shutil.rmtree(path)
+
+    def finish_all(self) -> None:
+        """Give those containers their descriptions whose restore was broken off."""
+        for entry in os.listdir(self._folder) if os.path.isdir(self._folder) else ():
+            path = os.path.join(self._folder, entry)
+            # One that goes on is locked, and while Incus is away none can be finished.
+            with suppress(clincus.ClincusError, OSError), clincus.directory_lock(path, 0.0):
+                kept = clincus.read_json(f"{path}/description.json", DESCRIPTION_LIMIT, dict)
+                if kept:
+                    self._finish(**kept)
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _finish(self, id: str, snapshot: str, before: Mapping[str, Any]) -> None:
+        sessions, incus = self._sessions, self._sessions.door(id)
+        with sessions.lock(id):
+            now = incus.instance(id)
+            if now is None:
+                return
+            try:
+                then = incus.query(incus.path(id, f"/snapshots/{quote(snapshot, safe='')}"))
+            except clincus.IncusError as error:
+                if error.status == 404:
+                    return
+                raise
+            if own_config(now) == own_config(then):  # it was brought back, and nobody has changed it since
+                incus.update(id, restored_put(before, now))
+                sessions.report(f"{id}: its restore was broken off; it has today's settings again")
+                sessions.look(id)
 
 
 class Keeper:
@@ -126,8 +191,9 @@ class Keeper:
                 sessions.end(id)
             incus = sessions.door(id)
             before = incus.query(incus.path(id))
-            self._ask(id, "", "PUT", {"restore": name, "stateful": stateful})
-            incus.update(id, restored_put(before, incus.query(incus.path(id))))
+            with Unfinished(sessions).kept(id, name, before):
+                self._ask(id, "", "PUT", {"restore": name, "stateful": stateful})
+                incus.update(id, restored_put(before, incus.query(incus.path(id))))
             if stateful:
                 return sessions.look(id) or session
             self._bring_conversation(session)

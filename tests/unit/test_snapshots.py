@@ -101,3 +101,86 @@ def test_programs_of_then_do_not_come_back_into_a_closed_session(mode):
         snapshots.Keeper(sessions).restore("x", "one", stateful=True)
     assert raised.value.status == 409
     assert set(sessions.asked) == {"GET"}
+
+
+class Box:
+    """An Incus with one session and one snapshot of it, which has another description, and its sessions."""
+
+    def __init__(self, home: str, *, fails: bool = False) -> None:
+        same = {"architecture": "", "description": "", "profiles": ["default"], "devices": {}}
+        self.now: dict[str, Any] = {**same, "config": {"user.clincus.network": "none", "volatile.x": "now"}}
+        self.then = {**same, "config": {"user.clincus.network": "open", "volatile.x": "then"}}
+        self.environ, self.fails = {"HOME": home}, fails
+        self.reports: list[str] = []
+        self.report, self.registry = self.reports.append, self
+        self.session = clincus.Session("x", "/w", "shell", 1, "stopped", persistent=True)
+
+    def door(self, id: str) -> Box:
+        return self
+
+    def lock(self, id: str) -> Any:
+        return nullcontext()
+
+    def get(self, id: str) -> clincus.Session:
+        return self.session
+
+    def save(self, id: str) -> None:
+        return None
+
+    def look(self, id: str) -> clincus.Session:
+        return self.session
+
+    def saved_directory(self, session: clincus.Session) -> str:
+        return "/nonexistent"
+
+    def path(self, id: str, more: str = "") -> str:
+        return more
+
+    def instance(self, id: str) -> dict[str, Any]:
+        return self.now
+
+    def query(self, path: str, method: str = "GET", data: Any = None, **_: object) -> Any:
+        if method == "PUT":
+            self.now = {**self.then}
+            return None
+        if path.startswith("/snapshots?"):
+            return [{"name": "x/one", "created_at": ""}]
+        return self.then if path == "/snapshots/one" else self.now
+
+    def update(self, id: str, put: dict[str, Any]) -> None:
+        if self.fails:
+            raise clincus.IncusError("Incus is shutting down", 503)
+        self.now = {**self.now, **put}
+
+
+def test_a_restore_that_is_broken_off_is_finished(tmp_path):
+    """In between the container has the network of then, and a resume would start it with that."""
+    box = Box(str(tmp_path), fails=True)
+    with pytest.raises(clincus.IncusError, match="shutting down"):
+        snapshots.Keeper(box).restore("x", "one")
+    assert box.now["config"]["user.clincus.network"] == "open"
+    snapshots.Unfinished(box).finish_all()
+    assert box.reports == [], "Incus is still away"
+    box.fails = False
+    snapshots.Unfinished(box).finish_all()
+    assert box.now["config"] == {"user.clincus.network": "none", "volatile.x": "then"}
+    assert len(box.reports) == 1
+    snapshots.Unfinished(box).finish_all()
+    assert len(box.reports) == 1
+
+
+def test_a_restore_that_went_through_leaves_nothing(tmp_path):
+    box = Box(str(tmp_path))
+    snapshots.Keeper(box).restore("x", "one")
+    assert box.now["config"]["user.clincus.network"] == "none"
+    assert list((tmp_path / ".clincus" / "restoring").iterdir()) == []
+
+
+def test_what_was_changed_after_a_restore_that_was_broken_off_stays(tmp_path):
+    box = Box(str(tmp_path), fails=True)
+    with pytest.raises(clincus.IncusError):
+        snapshots.Keeper(box).restore("x", "one")
+    box.fails, box.now = False, {**box.now, "config": {"user.clincus.network": "allow-list"}}
+    snapshots.Unfinished(box).finish_all()
+    assert box.now["config"] == {"user.clincus.network": "allow-list"}
+    assert list((tmp_path / ".clincus" / "restoring").iterdir()) == []
