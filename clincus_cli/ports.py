@@ -38,7 +38,7 @@ def run_ports(context: Context) -> int:
     options = context.options
     if options.open:
         opened = ask_session(context, "POST", f"ports/{options.open}")
-        if opened["confined"]:
+        if opened.get("confined"):  # a server of an older version does not say
             console.warn(REMAINS)
         print(opened["url"])
         return 0

@@ -7,7 +7,7 @@ import types
 import pytest
 
 import clincus
-from clincus_cli import network
+from clincus_cli import network, ports
 from clincus_features.network.devices import UNRULED
 
 FOUND = {
@@ -59,3 +59,13 @@ def test_names_for_a_start_come_beside_those_of_the_config():
 def test_a_change_that_holds_from_the_next_start_only_is_told(warnings, capsys):
     network.warn_of_next_start({"warnings": warnings})
     assert ("Stop and resume the session" in capsys.readouterr().err) == (UNRULED in warnings)
+
+
+@pytest.mark.parametrize("confined", [True, False])
+def test_a_link_into_a_closed_session_says_what_remains_open(confined, monkeypatch, capsys):
+    answer = {"url": "http://x.localhost:3000/.clincus/open?ticket=1", "confined": confined}
+    monkeypatch.setattr(ports, "ask_session", lambda *_: answer)
+    ports.run_ports(types.SimpleNamespace(options=types.SimpleNamespace(open=3000, close=None)))
+    out, err = capsys.readouterr()
+    assert out == f"{answer['url']}\n", "a script takes it"
+    assert ("WebRTC" in err) == confined
