@@ -12,7 +12,7 @@ AT_ONCE = 2  # names of a session that are looked up at the same time
 
 
 class LookUps:
-    """Looks names up in threads, in the order in which connections ask.
+    """Looks names up in threads, in the order in which connections ask; those that wait for one name share an answer.
 
     A resolver may take half a minute for a name, and the owner of a domain chooses how long. So each session has
     look-ups of its own: it holds up no other session, and costs AT_ONCE threads at most however many connections ask.
@@ -53,6 +53,11 @@ class LookUps:
                 if not self._waiting:
                     self._workers -= 1
                     return
-                link = next(iter(self._waiting))
-                asked = self._waiting.pop(link)
-            self._tell(link, self._find(asked))
+                asked = next(iter(self._waiting.values()))
+                place = asked.host, asked.port
+                links = [link for link, one in self._waiting.items() if (one.host, one.port) == place]
+                for link in links:
+                    del self._waiting[link]
+            found = self._find(asked)
+            for link in links:
+                self._tell(link, found)

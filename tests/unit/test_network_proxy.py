@@ -453,6 +453,18 @@ def test_nobody_looks_up_names_for_connections_that_ended(road):
     assert road.asked.count("slow.wide.example") <= lookups.AT_ONCE
 
 
+def test_connections_that_wait_for_one_name_share_the_answer(road, monkeypatch):
+    monkeypatch.setattr(lookups, "AT_ONCE", 1)
+    first = road.asking("slow.wide.example:443")
+    wait_until(lambda: road.asked, "the first question")
+    waiting = [road.asking("b.example:443") for _ in range(20)]
+    wait_until(lambda: len(road.proxy._outlets["one"]._look_ups._waiting) == 20, "the others")
+    road.answers.set()
+    for connection in (first, *waiting):
+        assert read_until(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+    assert road.asked == ["slow.wide.example", "b.example"]
+
+
 def test_a_connection_that_was_told_no_gets_no_server_afterwards(road, monkeypatch):
     monkeypatch.setattr(links, "LOOK_UP_WITHIN", 0.1)
     monkeypatch.setattr(lookups, "AT_ONCE", 1)  # so that answers come in order
