@@ -3868,7 +3868,7 @@ class Session(NamedTuple):
 
     @property
     def has_open_network(self) -> bool:
-        """Whether its programs may reach everything. By a label that nobody can read they may not."""
+        """Whether its programs may reach everything. An unreadable label means that they may not."""
         try:
             return not self.network or json.loads(self.network).get("mode", "open") == "open"
         except (ValueError, AttributeError):

@@ -255,7 +255,7 @@ class Proxy:
             outlet.new += 1
         except (BlockingIOError, ConnectionAbortedError):
             return
-        except OSError:  # such as too many open files: who waits is not tried again at once
+        except OSError:  # such as too many open files: the program that waits is accepted later
             outlet.new = MOST_NEW
         if outlet.new >= MOST_NEW:  # an agent that knocks all the time must not take the time of the others
             self.selector.unregister(outlet.socket)

@@ -561,7 +561,7 @@ def test_a_session_that_is_closed_says_what_holds_from_its_next_start_only(confi
 
 
 @pytest.mark.parametrize("own", [{}, {"security.syscalls.deny": "keyctl errno 38"}])
-def test_a_session_that_is_closed_while_it_is_stopped_has_the_rules_whoever_starts_it(own):
+def test_a_session_that_is_closed_while_it_is_stopped_has_the_rules_also_if_incus_starts_it(own):
     door = Door()
     door.instance = {**door.instance, "status": "Stopped", "config": own}
     door.fitting().put(Policy("none"), "{}")

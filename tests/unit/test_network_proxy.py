@@ -502,7 +502,7 @@ def test_no_time_is_lost_on_connections_that_cannot_be_taken_in(road, monkeypatc
     tunnel, tries, is_full = road.tunnel("a.example:7"), list[int](), threading.Event()
 
     class Full:
-        """A listener that has no file left for who waits."""
+        """A listener whose process has no file left."""
 
         def __init__(self, listener: socket.socket) -> None:
             self._listener = listener

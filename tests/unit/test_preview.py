@@ -201,7 +201,7 @@ def test_an_answer_of_a_closed_session_leads_its_pages_nowhere_else(field, expec
     [("", True), ('{"mode": "open"}', True), ('{"has_proxy": true}', True), ('{"mode": "none"}', False),
      ('{"mode": "allow-list"}', False), ("{", False), ("[]", False), ('{"mode": 1}', False)],
 )  # fmt: skip
-def test_a_network_that_nobody_can_read_is_closed(label, is_open):
+def test_a_session_with_an_unreadable_network_label_is_closed(label, is_open):
     session = clincus.Session("clincus-a1b2c3-1", "/w", "claude", 1, "running", persistent=False, network=label)
     assert session.has_open_network == is_open
 
