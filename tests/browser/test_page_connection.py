@@ -221,7 +221,7 @@ def test_all_that_is_open_comes_back_after_the_server_did(dashboard, session_on,
     expect(page.get_by_text("Connection to the server lost")).to_be_visible()
     page.keyboard.type("typed without a server ")
     page.keyboard.press("Control+s")
-    expect(page.get_by_text("cannot be reached")).to_be_visible()
+    expect(page.get_by_text("No answer came")).to_be_visible()
     server = start_server(
         port=None, arguments=("--port", str(road.server_port), "--allowed-host", f"127.0.0.1:{road.port}")
     )
@@ -232,7 +232,7 @@ def test_all_that_is_open_comes_back_after_the_server_did(dashboard, session_on,
     text.click()
     page.keyboard.press("Control+s")
     expect(page.get_by_text("Not saved")).to_be_hidden()
-    expect(page.get_by_text("cannot be reached")).to_be_hidden()
+    expect(page.get_by_text("No answer came")).to_be_hidden()
     wait_until(lambda: "typed without" in (dashboard.root / "my-app" / "README.md").read_text(), "the file")
     page.get_by_role("link", name="Terminal", exact=True).click()
     dashboard.expect_screen("echo: before")

@@ -2,6 +2,7 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 
 import { fakeServer } from '../test/fakes';
 import { api, ApiError } from './api';
+import { review } from './api-review';
 
 afterEach(() => vi.unstubAllGlobals());
 
@@ -65,8 +66,20 @@ describe('a read', () => {
 describe('a write', () => {
   it('that the browser dropped is never sent again: it may have arrived', async () => {
     const calls = fakeServer(() => new TypeError('Failed to fetch'));
-    expect((await failure(api.stopSession('s'))).status).toBe(0);
+    const error = await failure(api.stopSession('s'));
+    expect(error.status).toBe(0);
+    expect(error.message).toContain('Look whether it was done before you try again.');
     expect(calls).toHaveLength(1);
+  });
+
+  it.each([
+    ['a prompt', () => api.prompt('s', 'Go on', 'a-key')],
+    ['a start', () => api.createSession({ workspace: '/p', tool: 'claude' }, 'a-key')],
+    ['comments', () => review.sendComments('s', 'a-key')],
+  ])('with a key that the browser dropped is sent again, once, with the same key: %s', async (_, ask) => {
+    const calls = fakeServer(() => (calls.length < 2 ? new TypeError('Failed to fetch') : { json: {} }));
+    await ask();
+    expect(calls.map(({ headers }) => headers.get('Idempotency-Key'))).toEqual(['a-key', 'a-key']);
   });
 
   it('that goes unanswered is never tried twice', async () => {

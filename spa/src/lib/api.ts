@@ -64,9 +64,12 @@ export function sentence(error: unknown): string {
 
 const isTimeout = (error: unknown): boolean => error instanceof DOMException && error.name === 'TimeoutError';
 
+/** Whether the server does the same for a request that comes twice as for one that comes once. */
+const mayRepeat = (init: RequestInit): boolean => init.method === 'GET' || new Headers(init.headers).has('Idempotency-Key');
+
 /**
- * One try. Each answer is asked for anew, and an unchanged one comes as 304 with no body. A GET that the browser dropped on
- * its way is sent again.
+ * One try. Each answer is asked for anew, and an unchanged one comes as 304 with no body. What the browser dropped on its
+ * way, as Chromium does when a container adds a network interface, is sent again where it may be.
  */
 async function ask(path: string, init: RequestInit, timeout: number): Promise<Response> {
   const controller = new AbortController();
@@ -77,7 +80,7 @@ async function ask(path: string, init: RequestInit, timeout: number): Promise<Re
     const begun = init.method === 'GET' ? takeAnswer(path) : undefined;
     return await (begun ? Promise.race([begun, aborted(controller.signal)]) : once());
   } catch (error) {
-    if (init.method !== 'GET' || isTimeout(error)) throw error;
+    if (!mayRepeat(init) || isTimeout(error)) throw error;
     await pause(AGAIN_MS);
     return await once();
   } finally {
@@ -90,6 +93,9 @@ function aborted(signal: AbortSignal): Promise<never> {
   return new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason as DOMException)));
 }
 
+const UNREACHABLE = 'The Clincus server cannot be reached. Is “clincus serve” running?';
+const LOST = 'No answer came: “clincus serve” does not run, or the network changed. Look whether it was done before you try again.';
+
 async function send(method: string, path: string, init: RequestInit, timeouts: readonly number[]): Promise<Response> {
   for (const timeout of timeouts) {
     try {
@@ -98,7 +104,7 @@ async function send(method: string, path: string, init: RequestInit, timeouts: r
       return response;
     } catch (error) {
       if (error instanceof ApiError) throw error;
-      if (!isTimeout(error)) throw new ApiError('The Clincus server cannot be reached. Is “clincus serve” running?', 0);
+      if (!isTimeout(error)) throw new ApiError(mayRepeat({ ...init, method }) ? UNREACHABLE : LOST, 0);
     }
   }
   const seconds = timeouts.reduce((sum, timeout) => sum + timeout) / 1000;
@@ -126,10 +132,12 @@ export function find(path: string, init: RequestInit = {}): Promise<Response> {
   return send('GET', path, init, WORK_TIMEOUTS_MS);
 }
 
-/** A request that changes something. Nothing is sent twice. */
+/** A request that changes something. It is sent twice only with an Idempotency-Key. */
 export async function write<T>(method: string, path: string, body?: unknown, more: Record<string, string> = {}): Promise<T> {
   const init: RequestInit =
-    body === undefined ? {} : { headers: { 'Content-Type': 'application/json', ...more }, body: JSON.stringify(body) };
+    body === undefined
+      ? { headers: more }
+      : { headers: { 'Content-Type': 'application/json', ...more }, body: JSON.stringify(body) };
   const response = await send(method, path, init, WRITE_TIMEOUTS_MS);
   return (response.status === 204 ? undefined : await response.json()) as T;
 }

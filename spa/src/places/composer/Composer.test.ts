@@ -73,15 +73,14 @@ it('sends a text whose answer was lost with the same key again', async () => {
   answer = () => new TypeError('gone');
   await open('idle');
   await userEvent.type(box(), 'one');
-  for (const count of [1, 2]) {
+  for (const count of [2, 4]) {
     await userEvent.click(screen.getByRole('button', { name: 'Send' }));
     await vi.waitFor(() => {
       expect(posts()).toHaveLength(count);
       expect(prompts.outcome('a')?.result).toBe('refused');
     });
   }
-  const [first, second] = posts().map(({ headers }) => headers.get('Idempotency-Key'));
-  expect(first).toBe(second);
+  expect(new Set(posts().map(({ headers }) => headers.get('Idempotency-Key'))).size).toBe(1);
 });
 
 it('queues while the tool works, shows the queue, and cancels what is in it', async () => {
