@@ -19,6 +19,8 @@ from typing import Any
 
 from websockets.sync import client as websocket_client
 
+from tests.contract import check_answer
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -62,6 +64,7 @@ class Server:
     def __init__(self, argv: Sequence[str], environ: Mapping[str, str], log: Path, cwd: Path) -> None:
         self.log_file = log
         self.home = Path(environ["HOME"])
+        self.is_whole = True  # the answers have the fields of every feature, as openapi.json promises
         with open(log, "wb") as output:
             self.process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=dict(environ), cwd=cwd,
@@ -104,7 +107,10 @@ class Server:
         headers: Mapping[str, str] = {},
         timeout: float = DEADLINE,
     ) -> Answer:
-        """Send one request on a connection of its own; a body that is not bytes goes as JSON."""
+        """Send one request on a connection of its own; a body that is not bytes goes as JSON.
+
+        Fails if the answer is not one that openapi.json promises.
+        """
         connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
         sent = dict(headers)
         if body is not None and not isinstance(body, bytes):
@@ -114,9 +120,12 @@ class Server:
             connection.request(method, path, body=body, headers=sent)
             answer = connection.getresponse()
             names = {name.lower(): value for name, value in answer.getheaders()}
-            return Answer(answer.status, names, answer.read())
+            content = answer.read()
         finally:
             connection.close()
+        if self.is_whole:
+            check_answer(method, path, answer.status, names, content)
+        return Answer(answer.status, names, content)
 
     def get(self, path: str, **options: Any) -> Answer:
         """GET."""

@@ -44,7 +44,9 @@ def server(request, start_shared, core, tmp_path_factory):
     config = f'[dashboard]\nworkspace_roots = ["{home}/projects"]\n'
     if request.param == "the whole program":
         return start_shared(config=config + NO_CHECKPOINTS, at=home)
-    return start_shared(config=config, at=home, command=[*ALONE, str(core)], environ=LIBRARIES)
+    alone = start_shared(config=config, at=home, command=[*ALONE, str(core)], environ=LIBRARIES)
+    alone.is_whole = False
+    return alone
 
 
 @pytest.fixture
