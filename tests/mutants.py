@@ -1,0 +1,213 @@
+"""Takes protections and bounds out of the code, one after the other, and shows that a test notices each.
+
+    python3 -m tests.mutants           all of them
+    python3 -m tests.mutants WORD…     those with a word in their name
+
+A mutant that no test notices is a promise that can be broken by mistake: write the test. The nightly test
+tests/unit/test_mutants.py runs all of them, and each day's tests see that they still fit the code. Whoever adds a
+protection adds a line here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+NETWORK = "clincus_features/network"
+PREVIEW = "clincus_features/preview"
+BYTECODE_TIMES = itertools.count(1_000_000_000)  # Python knows bytecode that is out of date by the time of the source
+
+
+class Mutant(NamedTuple):
+    """One protection that is taken out: `old` is in the file exactly once."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str  # the file of tests/unit/ that has to notice
+
+
+GATE = [
+    Mutant(
+        "host", "clincus.py", "if len(hosts) != 1 or not self._is_ours(hosts[0], peer):", "if len(hosts) != 1:", "gate"
+    ),
+    Mutant("one-host", "clincus.py", "if len(hosts) != 1 or not self._is_ours", "if not self._is_ours", "gate"),
+    Mutant("origin", "clincus.py", 'if scheme not in {"http", "https"} or not', "if False and not", "gate"),
+    Mutant(
+        "fetch-site",
+        "clincus.py",
+        'get("Sec-Fetch-Site", "none").lower() not in {"none",',
+        'get("X", "none") not in {"none",',
+        "gate",
+    ),
+    Mutant("peer", "clincus.py", "        if peer.doubt:\n", "        if False:\n", "gate"),
+    Mutant(
+        "forwarded", "clincus.py", "return any(name.lower() in self.PROXY_FIELDS for", "return any(False for", "gate"
+    ),
+    Mutant(
+        "content-type", "clincus.py", 'if is_browser or media_type not in {"",', 'if media_type not in {"",', "gate"
+    ),
+    Mutant("nosniff", "clincus.py", '    ("X-Content-Type-Options", "nosniff"),\n', "", "http"),
+    Mutant("frame-ancestors", "clincus.py", "frame-ancestors 'none'; base-uri", "base-uri", "http"),
+    Mutant("head-limit", "clincus.py", "len(head) < HEAD_LIMIT:", "True:", "http"),
+    Mutant("field-limit", "clincus.py", "if len(lines) > FIELD_LIMIT:", "if False:", "http"),
+    Mutant("token", "clincus_features/sign_in.py", "return hmac.compare_digest(*digests)", "return True", "sign_in"),
+    Mutant("cookie", "clincus_features/sign_in.py", "HttpOnly; SameSite=Strict", "HttpOnly", "sign_in"),
+]
+LIMITS = [
+    Mutant("output-limit", "clincus.py", "limit or OUTPUT_LIMIT", "limit or 1 << 60", "incus"),
+    Mutant(
+        "config-size",
+        "clincus.py",
+        "(text := read_text(path, CONFIG_FILE_LIMIT))",
+        "(text := read_text(path, 1 << 60))",
+        "config",
+    ),
+    Mutant("history-size", "clincus.py", "if size + len(line) > HISTORY_LIMIT:", "if False:", "history"),
+    Mutant("carried-size", "clincus.py", "left: int = CARRIED_LIMIT", "left: int = 1 << 60", "tools"),
+    Mutant("listed-files", "clincus.py", 'b"\\0", LISTED_FILES)[:LISTED_FILES]', 'b"\\0")', "conversations"),
+    Mutant("message-size", "clincus.py", "max_size=MAX_MESSAGE_SIZE", "max_size=None", "websocket"),
+    Mutant("git-memory-clone", "clincus_features/clone/private.py", "ulimit -v {MEMORY_KIB} && ", "", "clone"),
+    Mutant("git-memory-store", "clincus_features/review/store.py", "ulimit -v {MEMORY_KIB} && ", "", "review_store"),
+    Mutant("key-running", "clincus_features/idempotency.py", "if not answer.lock.locked():", "if True:", "idempotency"),
+    Mutant("key-request", "clincus_features/idempotency.py", "if answer.asked != asked:", "if False:", "idempotency"),
+    Mutant(
+        "key-length", "clincus_features/idempotency.py", "if not 0 < len(key) <= KEY_LIMIT:", "if False:", "idempotency"
+    ),
+    Mutant("key-number", "clincus_features/idempotency.py", " and len(self._answers) < LIMIT", "", "idempotency"),
+]
+OUTSIDE = [
+    Mutant("life", f"{NETWORK}/link.py", "LIFE = 24 * 3600.0", "LIFE = 1e9", "network_proxy"),
+    Mutant(
+        "ask-within", f"{NETWORK}/link.py", "now + LIFE, now + ASK_WITHIN", "now + LIFE, now + 1e9", "network_proxy"
+    ),
+    Mutant(
+        "sni",
+        f"{NETWORK}/link.py",
+        "elif name != host and (name or port in WEB_PORTS):",
+        "elif False:",
+        "network_proxy",
+    ),
+    Mutant("most-in-all", f"{NETWORK}/proxy.py", "min(MOST_IN_ALL, files // 4)", "files // 4", "network_proxy"),
+    Mutant("most-of-session", f"{NETWORK}/proxy.py", "len(outlet.links) >= MOST_OF_SESSION or ", "", "network_proxy"),
+    Mutant("private-address", f"{NETWORK}/addresses.py", "    if is_closed:\n", "    if False:\n", "network_policy"),
+    Mutant(
+        "own-address",
+        f"{NETWORK}/addresses.py",
+        'return "" if is_elsewhere(address) else',
+        'return "" if True else',
+        "network_policy",
+    ),
+    Mutant(
+        "held-most",
+        f"{NETWORK}/relay.py",
+        "for one in self._streams.values()) >= HELD_MOST",
+        "for one in ()) >= HELD_MOST",
+        "network_relay",
+    ),
+    Mutant(
+        "window",
+        f"{NETWORK}/relay.py",
+        "if stream.room < 0 or stream.heard_fin:",
+        "if stream.heard_fin:",
+        "network_relay",
+    ),
+    Mutant("vsock", f"{NETWORK}/devices.py", 'FAMILIES = {"vsock": 40, ', "FAMILIES = {", "network_policy"),
+    Mutant("clear-site-data", f"{PREVIEW}/heads.py", '"clear-site-data", ', "", "preview"),
+    Mutant("frame-options", f"{PREVIEW}/heads.py", "\"frame-ancestors 'self'", '"frame-ancestors *', "preview"),
+    Mutant(
+        "navigation",
+        f"{PREVIEW}/openings.py",
+        "if not is_link or request.method not in",
+        "if not is_link and request.method not in",
+        "preview",
+    ),
+    Mutant(
+        "ticket-time", f"{PREVIEW}/openings.py", "time.monotonic() + TICKET_HOLDS", "time.monotonic() + 1e9", "preview"
+    ),
+    Mutant("tickets-most", f"{PREVIEW}/openings.py", "[1 - TICKETS_MOST :]", "[:]", "preview"),
+    Mutant(
+        "opening-most",
+        f"{PREVIEW}/openings.py",
+        "if len(self._sockets) >= 2 * CONNECTIONS_MOST:",
+        "if False:",
+        "preview",
+    ),
+    Mutant(
+        "previews-most", f"{PREVIEW}/__init__.py", "Semaphore(openings.IN_ALL_MOST)", "Semaphore(1 << 30)", "preview"
+    ),
+    Mutant("body-rate", f"{PREVIEW}/relay.py", "clincus.HEAD_TIMEOUT + left / clincus.BODY_RATE", "1e9", "preview"),
+]
+MUTANTS = [*GATE, *LIMITS, *OUTSIDE]
+
+
+def copy_tree(folder: Path) -> Path:
+    """A copy of the checkout's code and tests, in which mutants live."""
+    tree = folder / "tree"
+    left_out = shutil.ignore_patterns(
+        ".*", "node_modules", "dist", "__pycache__", "test-results", "browser", "bench", "incus"
+    )
+    shutil.copytree(ROOT, tree, ignore=left_out)
+    return tree
+
+
+def put(path: Path, text: str) -> None:
+    """Write a source whose bytecode Python finds out of date."""
+    path.write_text(text)
+    time = next(BYTECODE_TIMES)
+    os.utime(path, (time, time))
+
+
+def run_tests(tree: Path, tests: str) -> subprocess.CompletedProcess[str]:
+    """Run a file of unit tests in a copy, up to the first failure."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "CLINCUS_"))}
+    # A wait of a test that is to fail ends in vain: that is how it notices.
+    environ = {**environ, "PYTHONPYCACHEPREFIX": str(tree.parent / "bytecode"), "CLINCUS_TEST_DEADLINE": "20"}
+    argv = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--timeout=120"]
+    return subprocess.run(
+        [*argv, f"tests/unit/test_{tests}.py"], cwd=tree, env=environ, stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, timeout=600, check=False,
+    )  # fmt: skip
+
+
+def noticed_by(mutant: Mutant, tree: Path) -> str:
+    """The test that notices a mutant, or "". Raises AssertionError if the run ended in another way."""
+    path = tree / mutant.file
+    text = path.read_text()
+    put(path, text.replace(mutant.old, mutant.new))
+    try:
+        done = run_tests(tree, mutant.tests)
+    finally:
+        put(path, text)
+    assert done.returncode in (0, 1), (
+        f"pytest ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+    )
+    failed = [line.split(" ")[1] for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    return failed[0] if failed else ""
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the mutants and print who notices each."""
+    chosen = [mutant for mutant in MUTANTS if not words or any(word in mutant.name for word in words)]
+    with tempfile.TemporaryDirectory(prefix="clincus-mutants-") as folder:
+        tree = copy_tree(Path(folder))
+        missed = 0
+        for mutant in chosen:
+            test = noticed_by(mutant, tree)
+            missed += not test
+            print(f"{mutant.name:20} {test or 'NOBODY NOTICES'}", flush=True)
+    print(f"{len(chosen) - missed} noticed, {missed} missed")
+    return min(missed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
