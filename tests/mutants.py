@@ -54,14 +54,14 @@ GATE = [
         "forwarded", "clincus.py", "return any(name.lower() in self.PROXY_FIELDS for", "return any(False for", "gate"
     ),
     Mutant(
-        "content-type", "clincus.py", 'if is_browser or media_type not in {"",', 'if media_type not in {"",', "gate"
+        "content-type", "clincus.py", 'if is_browser or media_type not in {"",', 'if media_type not in {"",', "http"
     ),
     Mutant("nosniff", "clincus.py", '    ("X-Content-Type-Options", "nosniff"),\n', "", "http"),
     Mutant("frame-ancestors", "clincus.py", "frame-ancestors 'none'; base-uri", "base-uri", "http"),
-    Mutant("head-limit", "clincus.py", "len(head) < HEAD_LIMIT:", "True:", "http"),
+    Mutant("head-limit", "clincus.py", "if len(head) >= HEAD_LIMIT:", "if False:", "http"),
     Mutant("field-limit", "clincus.py", "if len(lines) > FIELD_LIMIT:", "if False:", "http"),
-    Mutant("token", "clincus_features/sign_in.py", "return hmac.compare_digest(*digests)", "return True", "sign_in"),
-    Mutant("cookie", "clincus_features/sign_in.py", "HttpOnly; SameSite=Strict", "HttpOnly", "sign_in"),
+    Mutant("token", "clincus_features/sign_in.py", "return hmac.compare_digest(*digests)", "return True", "gate"),
+    Mutant("cookie", "clincus_features/sign_in.py", "HttpOnly; SameSite=Strict", "HttpOnly", "gate"),
 ]
 LIMITS = [
     Mutant("output-limit", "clincus.py", "limit or OUTPUT_LIMIT", "limit or 1 << 60", "incus"),
@@ -98,15 +98,13 @@ OUTSIDE = [
         "network_proxy",
     ),
     Mutant("most-in-all", f"{NETWORK}/proxy.py", "min(MOST_IN_ALL, files // 4)", "files // 4", "network_proxy"),
-    Mutant("most-of-session", f"{NETWORK}/proxy.py", "len(outlet.links) >= MOST_OF_SESSION or ", "", "network_proxy"),
-    Mutant("private-address", f"{NETWORK}/addresses.py", "    if is_closed:\n", "    if False:\n", "network_policy"),
+    Mutant("most-of-session", f"{NETWORK}/proxy.py", "min(MOST_OF_SESSION, self._most", "(self._most", "network_proxy"),
+    Mutant("private", f"{NETWORK}/addresses.py", "if is_closed and opened < 0:", "if False:", "network_addresses"),
     Mutant(
-        "own-address",
-        f"{NETWORK}/addresses.py",
-        'return "" if is_elsewhere(address) else',
-        'return "" if True else',
-        "network_policy",
+        "own-address", f"{NETWORK}/addresses.py", "if not route.is_elsewhere and", "if False and", "network_addresses"
     ),
+    Mutant("own-containers", f"{NETWORK}/addresses.py", "if route.is_inside and", "if False and", "network_addresses"),
+    Mutant("neighbour", f"{NETWORK}/addresses.py", "if route.near and", "if False and", "network_addresses"),
     Mutant(
         "held-most",
         f"{NETWORK}/relay.py",
