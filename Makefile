@@ -158,7 +158,8 @@ test-loaded: $(VENV)/tested dist/clincus.pyz
 
 nightly: $(VENV)/tested dist/clincus.pyz pythons
 	@$(MAKE) --no-print-directory test-packages
-	CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m pytest -m nightly --timeout=3600 $(PYTEST_FLAGS)
+	MAKEFLAGS= CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m tests.nightly $(if $(RECORD),--record $(RECORD)) \
+	  $(SCHEDULE) $(PYTEST_FLAGS)
 
 bench: $(VENV)/tested dist/clincus.pyz
 	@$(MAKE) --no-print-directory packages PACKAGES='$(TEST_PACKAGES)'

@@ -24,6 +24,7 @@ import build_zipapp
 
 ROOT = Path(__file__).resolve().parent
 NIGHT = "docs/nightly.md"
+ROW = r"(?m)^\| (commit|result) \| (.+?) \|$"  # of its table
 
 
 def git(root: Path, *words: str) -> bytes:
@@ -46,7 +47,7 @@ def night_problem(root: Path) -> str:
         text = git(root, "show", f"HEAD:{NIGHT}").decode()
     except subprocess.CalledProcessError:
         return "is missing"
-    rows = dict(re.findall(r"(?m)^\| (commit|result) \| (.+?) \|$", text))
+    rows = dict(re.findall(ROW, text))
     commit = rows.get("commit", "")
     result = rows.get("result", "none")
     if not re.fullmatch("[0-9a-f]{40}", commit):
