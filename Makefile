@@ -36,6 +36,9 @@ TEST_PACKAGES := incus-base incus-client dnsmasq-base btrfs-progs mmdebstrap zst
 # Keeps packages from starting their services; `clincus health` knows its text.
 HOLD := /usr/sbin/policy-rc.d
 
+# Other engines than Chromium's, for the night.
+NIGHT_PACKAGES := firefox-esr webkit2gtk-driver xvfb
+
 # What one of four workers has compiled the others need as well.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -158,6 +161,7 @@ test-loaded: $(VENV)/tested dist/clincus.pyz
 
 nightly: $(VENV)/tested dist/clincus.pyz pythons
 	@$(MAKE) --no-print-directory test-packages
+	@$(MAKE) --no-print-directory packages PACKAGES='$(NIGHT_PACKAGES)'
 	MAKEFLAGS= CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m tests.nightly $(if $(RECORD),--record $(RECORD)) \
 	  $(SCHEDULE) $(PYTEST_FLAGS)
 

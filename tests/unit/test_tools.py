@@ -361,6 +361,17 @@ def test_what_leaves_the_home_or_is_no_file_stays_behind_with_a_warning(home, co
     ]
 
 
+def test_the_files_of_a_person_together_have_a_bound(tmp_path):
+    (tmp_path / "skills").mkdir()
+    for number in range(10):
+        with open(tmp_path / "skills" / f"{number}.bin", "wb") as file:
+            file.truncate(7 << 20)
+    carried = clincus.Carried(str(tmp_path))
+    carried.add("skills")
+    assert sorted(carried.files) == [f"skills/{number}.bin" for number in range(9)]
+    assert "all files together would be larger than 64 MiB" in carried.warnings[0]
+
+
 def test_a_huge_file_stays_behind_and_the_sum_is_bounded(home, monkeypatch):
     for name in ("a", "b", "c"):
         write(home / ".claude/hooks" / name, name * 70)
