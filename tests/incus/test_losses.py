@@ -93,8 +93,9 @@ def command_line(bed, server) -> clincus.Sessions:
     return sessions
 
 
-# At night: now and then btrfs does not lift the quota of a full disk, however long one asks ("Disk quota exceeded").
-# The session is kept then, and says so. unit/test_sessions.py has what a save makes of the disk.
+# At night: once in some ten times btrfs does not let Incus lift the quota of a full disk (`btrfs qgroup limit none`:
+# "Disk quota exceeded"), and Clincus has no other way to read it. The session is kept then, and says so, until a person
+# gives it up. unit/test_sessions.py has what a save makes of the disk.
 @pytest.mark.nightly
 def test_a_guest_that_filled_its_disk_and_stopped(bed, shared_server, workspace):
     if bed.incus.query("/1.0/storage-pools/default")["driver"] == "dir":
@@ -111,8 +112,15 @@ def test_a_guest_that_filled_its_disk_and_stopped(bed, shared_server, workspace)
         bed.incus.run("stop", "--force", session["id"])
     wait_until(lambda: bed.state(session["id"]) == "Stopped", "the container's end")
 
-    command_line(bed, shared_server).end(session["id"], delete=True)
-    assert "remember the milk" in save_of(shared_server, session)
+    lines = command_line(bed, shared_server)
+    try:
+        lines.end(session["id"], delete=True)
+        assert "remember the milk" in save_of(shared_server, session)
+    except clincus.ClincusError as error:
+        assert "Disk quota exceeded" in error.message  # noqa: PT017
+        assert bed.state(session["id"]) == "Stopped"
+        lines.end(session["id"], delete=True, even_unsaved=True)
+    assert session["id"] not in bed.names()
 
 
 def test_a_conversation_never_gets_a_second_container(shared_server, stopped):
