@@ -119,14 +119,13 @@ test-packages:
 	@$(MAKE) --no-print-directory packages PACKAGES=chromium-headless-shell || echo 'going on with the whole Chromium' >&2
 
 # What has to be installed comes first: apt runs once at a time, and one registry is waited for while another one answers.
-# The page's tests wait for each other's steps, and so have the cores for themselves. The checks of the
-# source run beside the tests with Incus, and give way to them.
+# The tests of the page's parts run beside those with Incus, which wait half of their time. The checks of the source do,
+# too, and give way to both.
 test: $(VENV)/ready
 	@$(MAKE) --no-print-directory test-packages TEST_PACKAGES='$(TEST_PACKAGES) $(shell command -v npm >/dev/null || echo nodejs npm)'
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target $(VENV)/tested collected spa/node_modules/.ready build pythons
 	@rm -rf dist/steps
-	@code=0; $(MAKE) --no-print-directory kept-spa-unit || code=1; \
-	$(MAKE) --no-print-directory --jobs=2 --keep-going pytest checks || code=1; \
+	@code=0; $(MAKE) --no-print-directory --jobs=3 --keep-going pytest kept-spa-unit checks || code=1; \
 	$(MAKE) --no-print-directory failures; exit $$code
 
 # Makes a target and keeps what it says in dist/steps.
