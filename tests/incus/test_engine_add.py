@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -53,6 +54,8 @@ def test_a_certificate_for_one_restricted_project_is_enough(far, person, start_s
     assert 'the project "confined" is restricted: ' in said
     for lack in ("no locked workspace", "no snapshots", "no previews of ports", "no network"):
         assert lack in said
+    code, said = person.run("engine", "list")
+    assert [line.split()[:3] for line in said.splitlines()[1:]] == [["tower", "remote", "confined"]], said
     assert oct((person.client / "client.key").stat().st_mode)[-3:] == "600"
     code, said = person.run("engine", "check", "tower")
     assert code == 0, said
@@ -89,5 +92,8 @@ def test_a_server_with_another_certificate_is_refused(far, person):
     daemon.start()
     code, said = person.run("engine", "check", "tower")
     assert (code, "its server is not the one that was trusted" in said) == (1, True), said
+    code, said = person.run("engine", "list", "--format", "json")
+    (listed,) = json.JSONDecoder().raw_decode(said)[0]
+    assert (listed["reachable"], "is not the one that was trusted" in listed["state"]) == (False, True), said
     code, said = person.run("engine", "add", "again", late)
     assert (code, "not the server that the token is for" in said) == (1, True), said

@@ -16,6 +16,7 @@ from network_box import HOSTS, Box, Upstream, command_with_hosts, open_tunnel, t
 from raw_calls import INT_80, MEMORY, SYSCALL, ZEROS, program
 
 from clincus_features.network.devices import UNRULED
+from clincus_features.network.presets import PRESETS
 from tests.programs import DEADLINE, wait_until
 from tests.unit.test_network_policy import hello
 
@@ -117,6 +118,16 @@ def listed(box: Box) -> Iterator[Box]:
     yield box
     box.hosts.write_text(HOSTS)
     box.change(network="allow-list", allow=box.allow)
+
+
+def test_the_ready_lists_and_what_is_chosen_for_new_sessions_are_told(start_server):
+    server = start_server(config='[network]\nmode = "allow-list"\nallow = ["git.example"]\npresets = ["tool", "npm"]\n')
+    answer = server.get("/api/network/presets")
+    assert answer.status == 200
+    told = {one["name"]: one for one in answer.json["presets"]}
+    assert answer.json["default"] == {"mode": "allow-list", "allow": ["git.example"], "presets": ["tool", "npm"]}
+    assert told.keys() == PRESETS.keys()
+    assert told["npm"] == {"name": "npm", "title": "npm", "hosts": ["registry.npmjs.org", "registry.yarnpkg.com"]}
 
 
 def bridge_address(bed: Any) -> str:

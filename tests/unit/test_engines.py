@@ -467,6 +467,50 @@ def test_an_image_that_is_not_here_cannot_be_given():
         given([clincus.IncusError("not found", 404)], [THEIRS])
 
 
+ROWS = {"far": {"roots": ["/srv"]}, "gone": {"remote": "tower", "project": "agents"}, "racks": {"target": "@gpu"}}
+SAID = {
+    "far": engines.Facts("6.0.4"),
+    "gone": clincus.IncusError("engine gone: it cannot be reached", 503),
+    "racks": engines.Facts("6.0.5", True, (("m1", "Online", "https://m1"), ("m2", "Offline", "https://m2")), ("gpu",)),
+}
+
+
+def list_engines(rows: dict[str, Any], format: str, capsys: Any) -> Any:
+    """What `clincus engine list` prints, and what it says beside."""
+    context = SimpleNamespace(
+        each_engine=lambda ask, here: {name: SAID[name] for name in rows},
+        config=SimpleNamespace(get=lambda key: rows),
+        options=SimpleNamespace(format=format),
+    )
+    assert commands.run_engine_list(context) == 0  # type: ignore[arg-type]
+    return capsys.readouterr()
+
+
+def test_the_engines_are_listed_with_what_they_say_of_themselves(capsys):
+    lines = [" ".join(line.split()) for line in list_engines(ROWS, "text", capsys).out.splitlines()]
+    assert lines == [
+        "NAME KIND PROJECT INCUS STATE",
+        "far remote default 6.0.4 reachable",
+        "gone remote agents engine gone: it cannot be reached",
+        "racks cluster default 6.0.5 2 members, down: m2",
+    ]
+
+
+def test_a_program_gets_the_list_of_engines_as_json(capsys):
+    far, gone, racks = json.loads(list_engines(ROWS, "json", capsys).out)
+    assert far == {
+        "name": "far", "kind": "remote", "remote": "far", "project": "default", "target": "", "roots": ["/srv"],
+        "version": "6.0.4", "members": [], "reachable": True, "state": "reachable",
+    }  # fmt: skip
+    assert (gone["remote"], gone["reachable"], gone["version"]) == ("tower", False, "")
+    assert racks["members"] == [{"name": "m1", "status": "Online"}, {"name": "m2", "status": "Offline"}]
+
+
+def test_a_list_of_no_engines_says_how_to_add_one(capsys):
+    assert list_engines({}, "json", capsys).out.strip() == "[]"
+    assert "`clincus engine add` adds one" in list_engines({}, "text", capsys).err
+
+
 def test_what_a_restricted_project_forbids_is_said():
     found = list(commands.project_findings({"restricted": "true"}, "agents", ["/srv"]))
     assert [one.status for one in found] == ["ok", "failed"]
