@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import groupby
 
 import clincus
@@ -49,6 +50,22 @@ def setup_options(context: Context) -> SetupOptions:
     )
 
 
+@contextmanager
+def one_setup(environ: Mapping[str, str]) -> Iterator[None]:
+    """Wait until no other `clincus setup` of this user runs: both would make what is missing, and one would fail."""
+    # Not in the home, which is another user's after `sudo -E`.
+    folder = clincus.own_file(environ, "setup") if os.geteuid() else "/run/clincus-setup"
+    try:
+        with clincus.locked_folder(folder, 0):
+            pass
+    except clincus.ClincusError as error:
+        if error.status != 409:
+            raise
+        console.say("Another `clincus setup` runs. Waiting for it.")
+    with clincus.directory_lock(folder, None):
+        yield
+
+
 @cli.Command(
     "setup",
     cli.Flag("-y, --yes", "do not ask"),
@@ -80,7 +97,7 @@ def run_setup(context: Context) -> int:
             raise clincus.ClincusError(words, 409)
         return console.confirm(f"{need[0].upper()}{need[1:]}?", force=False)
 
-    with Stages() as stages:
+    with nullcontext() if options.dry_run else one_setup(context.environ), Stages() as stages:
         setup = Setup(setup_options(context), Host(), context.incus, stages, context.environ)
         planned = setup.plan() if options.dry_run else {}
         is_ready = not planned and (options.dry_run or setup.run(ask))

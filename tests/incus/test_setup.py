@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -94,6 +95,22 @@ class TestSetup:
         assert run_clincus(bed, home, "setup", "--yes").returncode == 0
         assert "bareRepository = explicit" in (home / ".gitconfig").read_text()
         assert run_clincus(bed, home, "setup", "--dry-run").stdout == ""
+
+
+@pytest.fixture
+def bare(bed, home):
+    """A home whose configuration names a project that is not there."""
+    (home / ".config" / "clincus" / "config.toml").write_text('[incus]\nproject = "bare"\n')
+    yield home
+    bed.incus.query("/1.0/projects/bare", "DELETE")
+
+
+def test_one_setup_waits_for_the_other(bed, bare):
+    with ThreadPoolExecutor() as pool:
+        done = list(pool.map(lambda _: run_clincus(bed, bare, "setup", "--yes"), range(4)))
+    assert [one.returncode for one in done] == [0] * 4, [one.stderr for one in done]
+    assert sum("create the Incus project" in one.stderr for one in done) == 1
+    assert any("Another `clincus setup` runs" in one.stderr for one in done)
 
 
 class TestCustomImage:
