@@ -677,3 +677,33 @@ def test_what_a_hostile_guest_says_at_a_start_is_only_text(bed, shared_server, w
     guest(bed, session, f'rm -f /usr/bin/tar; printf "{hostile}" >/usr/bin/tar; chmod 755 /usr/bin/tar', user=0)
     answer = shared_server.post(f"/api/sessions/{session['id']}/resume")
     assert (answer.status, answer.json["error"]) == (500, words)
+
+
+FIRST_LABELS = ("workspace", "tool", "persistent", "session_id", "created_at")
+FIRST_METADATA = ("session_id", "tool", "workspace", "container_name", "persistent", "saved_at")
+
+
+def test_a_session_with_no_more_labels_and_files_than_the_first_version_wrote_goes_on(bed, start_server, workspace):
+    server = start_server(config=NO_CHECKPOINTS)
+    session = server.create(workspace)
+    talk(bed, server, session)
+    server.stop()
+    config = bed.incus.query(f"/1.0/instances/{session['id']}")["config"]
+    labels = {key.removeprefix(clincus.LABEL) for key in config if key.startswith(clincus.LABEL)}
+    bed.incus.run("config", "set", session["id"], *(f"{clincus.LABEL}{one}=" for one in labels - {*FIRST_LABELS}))
+
+    server, path = start_server(config=NO_CHECKPOINTS), f"/api/sessions/{session['id']}"
+    (listed,) = wait_until(lambda: server.get("/api/sessions").json, "the session")
+    assert listed.keys() == session.keys()
+    same = ("id", "workspace", "tool", "slot", "status", "persistent", "session_id", "created_at", "mode", "network")
+    assert {key: listed[key] for key in same} == {key: session[key] for key in same}
+    assert server.delete(path).status == 204
+    assert server.post(f"{path}/resume").status == 200
+    wait_for_screen(bed, session, "earlier: remember the milk")
+    assert server.delete(f"{path}?force=true").status == 204
+
+    (metadata,) = (server.home / ".clincus" / "sessions-claude").rglob("metadata.json")
+    known = json.loads(metadata.read_text())
+    metadata.write_text(json.dumps({key: known[key] for key in FIRST_METADATA}))
+    again = server.create(workspace, resume=session["session_id"])
+    wait_for_screen(bed, again, "earlier: remember the milk")
