@@ -1775,6 +1775,14 @@ GENTLE = (signal.SIGTERM, 2.0)  # reaches the command itself; SIGKILL would only
 STREAM_REST = 1 << 20  # bytes that may follow what was wanted of a stream, such as the last block of a tar
 
 
+def has_not_begun(said: bytes) -> bool:
+    """Whether the client says that Incus lost its command at the start: whoever started it starts it again.
+
+    It does so BEGIN_TRIES times at most. A guest can say the same words: what began in full is not to be asked.
+    """
+    return re.search(NOT_BEGUN, said) is not None
+
+
 class IncusChild(Child):
     """The `incus` command as a child process. Raises IncusError."""
 
@@ -2081,7 +2089,7 @@ class Incus:
                     yield run
                     return
                 refusal = run.complete()
-            if not re.search(NOT_BEGUN, refusal.stderr) or not left:
+            if not has_not_begun(refusal.stderr) or not left:
                 raise self.guest_failure(name, refusal)
 
     def end_commands(self, name: str, reason: str) -> None:
@@ -6652,7 +6660,7 @@ class TerminalBridge:
                 exited_by_itself = not program.has_output
             finally:
                 code = program.end()
-            is_lost = exited_by_itself and code in (1, 255) and re.search(NOT_BEGUN, self._beginning)
+            is_lost = exited_by_itself and code in (1, 255) and has_not_begun(self._beginning)
             if not (is_lost and starts_left):
                 break
         reason = f"The program ended with exit code {code}."

@@ -21,6 +21,8 @@ import clincus
 
 PATH_MOST = 107  # bytes of a socket's path (unix(7))
 CONNECT_WITHIN = 15.0  # seconds
+END_WITHIN = 2.0  # seconds for a relay that is not connected to say why
+SAID_MOST = 4096  # bytes of that
 READY = b"+"  # what the relay in the container writes when it is connected
 
 # Arguments: address, port. It ends when the app closes the connection, and when its client is ended.
@@ -42,18 +44,27 @@ class CommandDoor:
     @contextlib.contextmanager
     def connected(self) -> Iterator[socket.socket]:
         """A stream to the port, for the `with` block: from a relay in the container. Raises OSError if it fails."""
+        for left in reversed(range(clincus.BEGIN_TRIES)):
+            with self._relay() as (relay, ours):
+                if ours.recv(1) == READY:
+                    yield ours
+                    return
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    relay.wait(END_WITHIN)
+            said = relay.stderr.read(SAID_MOST) if relay.stderr else b""
+            if not left or not clincus.has_not_begun(said):
+                raise ConnectionRefusedError("nothing answers there")
+
+    @contextlib.contextmanager
+    def _relay(self) -> Iterator[tuple[subprocess.Popen[bytes], socket.socket]]:
         ours, theirs = socket.socketpair()
         with theirs:
             end = theirs.fileno()
-            relay = subprocess.Popen(
-                self._argv, stdin=end, stdout=end, stderr=subprocess.DEVNULL, start_new_session=True
-            )
+            relay = subprocess.Popen(self._argv, stdin=end, stdout=end, stderr=subprocess.PIPE, start_new_session=True)
         try:
             with ours:
                 ours.settimeout(CONNECT_WITHIN)
-                if ours.recv(1) != READY:
-                    raise ConnectionRefusedError("nothing answers there")
-                yield ours
+                yield relay, ours
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(relay.pid, signal.SIGKILL)

@@ -441,6 +441,25 @@ def test_a_command_carries_bytes_both_ways_and_ends_with_its_connection(family, 
         pass
 
 
+LOST = "Error: Failed to retrieve PID of executing child process"
+
+
+@pytest.mark.parametrize(
+    ("false_starts", "words", "starts", "is_connected"),
+    [(2, LOST, 3, True), (99, LOST, clincus.BEGIN_TRIES, False), (1, "Error: Instance is not running", 1, False)],
+)
+def test_a_relay_that_incus_lost_at_its_start_is_started_again(tmp_path, false_starts, words, starts, is_connected):
+    count = f"echo >>{tmp_path}/starts; [ $(wc -l <{tmp_path}/starts) -gt {false_starts} ]"
+    script = f"{count} || {{ echo '{words}' >&2; exit 1; }}; printf +; exec cat"
+    incus = SimpleNamespace(exec_argv=lambda id, command, user: ["sh", "-c", script])
+    door = doors.CommandDoor(incus, "", "127.0.0.1", 80, 1000)  # type: ignore[arg-type]
+    refused = contextlib.nullcontext() if is_connected else pytest.raises(ConnectionRefusedError)
+    with refused, door.connected() as stream:
+        stream.sendall(b"echo")
+        assert stream.recv(4, socket.MSG_WAITALL) == b"echo"
+    assert (tmp_path / "starts").read_text() == "\n" * starts
+
+
 def test_a_device_that_a_killed_server_left_is_taken_away(tmp_path):
     removed: list[tuple[str, ...]] = []
     incus = SimpleNamespace(place=str, run=lambda *words: removed.append(words))
