@@ -9,11 +9,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import clincus
+from clincus_cli import TYPE_CHECKING, console
 from clincus_cli import commands as cli
-from clincus_cli import console
 from clincus_cli.appeared import warn_of_appeared
 from clincus_cli.context import Context
 from clincus_cli.network import network_settings, warn_without_server
+
+if TYPE_CHECKING:
+    from typing import IO
 
 
 @cli.Command(
@@ -318,7 +321,7 @@ def attach_terminal(context: Context, session: clincus.Session, *, is_direct: bo
     sessions, term = context.sessions, clincus.terminal_name(context.environ.get("TERM", ""))
     argv = shell_argv(context, session, "direct") if is_direct else sessions.terminal_argv(session, term=term)
     try:
-        code = run_in_terminal(argv, is_screen=True)
+        code = run_in_terminal(argv, is_screen=True) if is_direct else attach_in_terminal(argv)
     finally:
         runs_on = leave_session(context, session, is_direct=is_direct)
     if is_direct:
@@ -394,8 +397,27 @@ RESET_TERMINAL = (
 )
 
 
-def run_in_terminal(argv: Sequence[str], limit: float | None = None, *, is_screen: bool = False) -> int:
-    """Run a program at our terminal and return its exit code.
+def attach_in_terminal(argv: Sequence[str]) -> int:
+    """Attach our terminal by a command that may run twice, and return its exit code; again while Incus loses it."""
+    import tempfile
+
+    for left in reversed(range(clincus.BEGIN_TRIES)):
+        # With a terminal all that the container writes comes on stdout: on stderr Incus's client speaks alone.
+        with tempfile.TemporaryFile() as stderr:
+            code = run_in_terminal(argv, is_screen=True, stderr=stderr)
+            stderr.seek(0)
+            said = stderr.read(1 << 16)
+        if not (left and code in (1, 255) and clincus.has_not_begun(said)):
+            break
+    for line in said.decode("utf-8", "replace").splitlines():
+        console.say(clincus.printable(line))
+    return code
+
+
+def run_in_terminal(
+    argv: Sequence[str], limit: float | None = None, *, is_screen: bool = False, stderr: IO[bytes] | None = None
+) -> int:
+    """Run a program at our terminal, or with a `stderr` of its own, and return its exit code.
 
     Whatever ends this call ends the program, too, and `limit` seconds do (subprocess.TimeoutExpired). Afterwards the
     terminal works as before. A program that was killed could not see to that itself; nor could one that failed, if it
@@ -405,7 +427,7 @@ def run_in_terminal(argv: Sequence[str], limit: float | None = None, *, is_scree
     import termios
 
     attributes = termios.tcgetattr(0) if sys.stdin.isatty() else None
-    child = subprocess.Popen(argv)
+    child = subprocess.Popen(argv, stderr=stderr)
     try:
         child.wait(limit)
     except BaseException:

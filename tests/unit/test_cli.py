@@ -486,6 +486,23 @@ def test_the_screen_is_reset_only_after_what_was_cut_off(script, is_screen, rese
     os.close(side)
 
 
+@pytest.mark.parametrize(
+    ("false_starts", "starts", "shown"), [(2, 3, b"attached"), (99, clincus.BEGIN_TRIES, b"Failed to retrieve PID")]
+)
+def test_a_terminal_that_incus_lost_at_its_start_is_attached_again(tmp_path, false_starts, starts, shown):
+    count = f"echo >>{tmp_path}/starts; [ $(wc -l <{tmp_path}/starts) -gt {false_starts} ]"
+    lost = "echo Error: Failed to retrieve PID of executing child process >&2; exit 255"
+    script = f"{count} || {{ {lost}; }}; echo attached"
+    words = f"from clincus_cli import shell as cli_shell\ncli_shell.attach_in_terminal(['sh', '-c', {script!r}])"
+    done = subprocess.run(
+        [sys.executable, "-c", words], stdin=subprocess.DEVNULL, capture_output=True, cwd=PROGRAM.parent, check=True,
+        timeout=60,
+    )  # fmt: skip
+    assert (tmp_path / "starts").read_text() == "\n" * starts
+    assert (done.stdout + done.stderr).count(b"Error") == (shown != b"attached")
+    assert shown in done.stdout + done.stderr
+
+
 def test_progress_stays_on_one_line(monkeypatch):
     shown = io.StringIO()
     shown.isatty = lambda: True
