@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 
 import clincus
 from tests.conftest import new_workspace
-from tests.engines_bed import Engine, Relay, far_daemon, host_incus
+from tests.engines_bed import Engine, Relay, far_daemon
 from tests.faults_bed import Halt
 from tests.programs import DEADLINE, NO_CHECKPOINTS, Answer, Server, connect, git, program, wait_until
 
@@ -76,9 +76,7 @@ def engine(server: Server, name: str = "far") -> dict:
 
 def asked(far: Engine, id: str, request: bytes) -> str:
     """What the proxy answers a program of a session's container."""
-    argv = host_incus(far.remote).exec_argv(id, ["perl", "-e", ASK], user=1000)
-    environ = {**os.environ, **far.environ}
-    return subprocess.run(argv, env=environ, input=request, stdout=subprocess.PIPE, check=False).stdout.decode()
+    return far.exec(id, ["perl", "-e", ASK], request)
 
 
 def typed(server: Server, id: str, text: str, shown: str) -> None:
@@ -336,7 +334,7 @@ def test_a_list_of_names_there_holds_while_the_engine_is_away_and_heals(server, 
     id, path = made["id"], f"/api/sessions/{made['id']}"
     get = f"GET http://{name}/repository/HEAD HTTP/1.1\r\n\r\n".encode()
     assert asked(far, id, get).endswith("ref: refs/heads/main\n"), "at once, as soon as the session is there"
-    assert far.incus("exec", id, "--", "ls", "/sys/class/net") == "lo\n"
+    assert far.exec(id, ["ls", "/sys/class/net"]) == "lo\n"
     daemon = far.daemons[0]
     daemon.kill()
     daemon.start()
@@ -351,7 +349,7 @@ def test_a_list_of_names_there_holds_while_the_engine_is_away_and_heals(server, 
     assert asked(far, id, get).endswith("main\n"), "programs that know the proxy still get through"
     assert server.request("PATCH", path, {"network": "none"}).status == 200
     assert asked(far, id, get) == ""
-    far.incus("exec", id, "--", "rm", "/usr/bin/perl")
+    far.exec(id, ["rm", "/usr/bin/perl"], user=0)
     refused = server.request("PATCH", path, {"network": "allow-list"})
     assert (refused.status, "has no Perl" in refused.json["error"]) == (409, True)
 
@@ -362,7 +360,7 @@ def test_what_serves_in_a_session_there_is_seen_here(server, far, there):
     id = server.create(there, engine="far", mode="mount", network="none")["id"]
     path = f"/api/sessions/{id}/ports"
     say = "mkdir /srv/web && head -c 5000000 /dev/zero >/srv/web/big && busybox httpd -p 127.0.0.1:8088 -h /srv/web"
-    far.incus("exec", id, "--", "sh", "-c", say)
+    far.exec(id, ["sh", "-c", say], user=0)
     wait_until(lambda: 8088 in [one["port"] for one in server.get(path).json["ports"]], "the app to listen")
     link = urlsplit(server.post(f"{path}/8088").json["url"])
     assert link.netloc == f"8088-{id.replace(':', '--')}.localhost:{server.port}"
