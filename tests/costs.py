@@ -1,8 +1,9 @@
 """What each test file costs: the time of its processor, and how many containers it starts.
 
 `pytest --costs=FILE` writes a table, the dearest file first, and says its head at the end of the run. A file's time is
-that of the worker and of every program that it started, the Incus daemon with them; what ran in a container, and the
-monitor process that LXC keeps for each, belong to nobody and are left out. The row `(beds)` is what the workers took
+that of the worker and of every program that it started, the Incus daemon with them. Too little is told of what runs in
+a container and of the monitor process that LXC keeps for each, which belong to nobody, and of the processes of a
+browser, as nobody waits for their end. The row `(beds)` is what the workers took
 for Incus itself. Other work on the machine makes a run longer, but hardly dearer: that is why seconds of a processor
 are counted, and not those of a clock.
 """
@@ -100,7 +101,7 @@ class Meter:
     def charge(self, name: str = "") -> None:
         """All since the last call was for this file, or for the one whose tests run."""
         now = (processor_time(), time.monotonic(), self.starts.count)
-        processor, clock, starts = (new - old for new, old in zip(now, self._last))
+        processor, clock, starts = (max(0, new - old) for new, old in zip(now, self._last))
         self.costs.setdefault(name or self.file, Cost()).add(Cost(processor, clock, int(starts)))
         self._last = now
 
