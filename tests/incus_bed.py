@@ -168,8 +168,7 @@ def own_daemon(*, database_in_memory: bool = False) -> Iterator[Bed]:
     bed = Bed(clincus.Incus(), {"INCUS_DIR": str(folder)}, folder=folder, bridge=f"cltest{os.getpid()}"[:15])
     os.environ["INCUS_DIR"] = str(folder)
     try:
-        with one_at_a_time():
-            start_daemon(bed, host)
+        start_daemon(bed, host)
         yield bed
     finally:
         try:
@@ -190,7 +189,8 @@ def start_daemon(bed: Bed, host: cli_host.Host) -> None:
         "config", "set", f"core.proxy_http={NO_INTERNET}", f"core.proxy_https={NO_INTERNET}",
         "images.auto_update_interval=0",
     )  # fmt: skip
-    run_setup(bed, host, subnet=far_subnet(host))
+    with one_at_a_time():
+        run_setup(bed, host, subnet=far_subnet(host))
 
 
 def far_subnet(host: cli_host.Host) -> str:
