@@ -3,9 +3,8 @@
 `pytest --costs=FILE` writes a table, the dearest file first, and says its head at the end of the run. A file's time is
 that of the worker and of every program that it started, the Incus daemon with them. Too little is told of what runs in
 a container and of the monitor process that LXC keeps for each, which belong to nobody, and of the processes of a
-browser, as nobody waits for their end. The row `(beds)` is what the workers took
-for Incus itself. Other work on the machine makes a run longer, but hardly dearer: that is why seconds of a processor
-are counted, and not those of a clock.
+browser, as nobody waits for their end. The row `(beds)` is what the workers took for Incus itself. Other work on the
+machine makes a run longer, but hardly dearer: that is why seconds of a processor are counted, and not those of a clock.
 """
 
 from __future__ import annotations
