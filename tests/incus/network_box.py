@@ -9,6 +9,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import clincus
 from tests.programs import Server, program
 from tests.unit.test_network_policy import hello
 
@@ -119,8 +120,12 @@ def open_tunnel(box: Box) -> subprocess.Popen[bytes]:
     """A program in the container that holds a connection to the server, and ends with it."""
     request = tunnel(f"registry.example:{box.upstream.tls}", hello("registry.example"))
     argv = box.bed.incus.exec_argv(box.id, ["perl", "-e", HOLD, request.hex()], user=1000)
-    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-    assert process.stdout
-    while b"\x16\x03" not in process.stdout.readline(100):  # the server's greeting
-        assert process.poll() is None
-    return process
+    for _ in range(clincus.BEGIN_TRIES):
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdout
+        while line := process.stdout.readline(100):
+            if b"\x16\x03" in line:  # the server's greeting
+                return process
+        said = process.communicate()[1]
+        assert clincus.has_not_begun(said), said
+    raise AssertionError("Incus lost the program at each start")
