@@ -6,7 +6,7 @@
 # Facts: inode of the events and the byte from which they follow, whether the tool's process is there, its exit code,
 # whether this container can ring, the time here, milliseconds of CPU that the container has used but for those of the
 # tool's own process, whether the tool runs again (1) or has ended again (2) that a person started from the shell that it had
-# left, whether a stop has ended it, when the screen last changed, and when the tool was started or has ended. On a line
+# left, whether a stop has ended it, a checksum of the screen without its clocks, when that last changed, and when the tool was started or has ended. On a line
 # of its own: the terminal's title.
 session=$1 mark=$2 inode=$3 offset=$4 still=$5 arm=${6:-}
 cd "$HOME/.clincus/agent" 2>/dev/null || exit 4
@@ -69,7 +69,7 @@ rings=0
 [ ! -e rings ] || rings=1
 # shellcheck disable=SC2046 # words
 echo "events=$now_inode:$offset" "alive=$alive" "code=$code" "rings=$rings" "now=$(date +%s.%N)" "cpu=$cpu" \
-    "again=$again" "stopping=$stopping" "more=$more" $(stat -c '%n=%Y' screen run 2>/dev/null)
+    "again=$again" "stopping=$stopping" "more=$more" "sum=${sum%% *}" $(stat -c '%n=%Y' screen run 2>/dev/null)
 printf '%.200s\n%s\n%s\n%s\n' "$title" "$mark" "$screen" "$mark"
 [ "$more" = 0 ] || tail -c "+$old" events.old | head -c $((more - 1))
 [ "$now_inode" = 0 ] || tail -c "+$((offset + 1))" events | head -c 262144

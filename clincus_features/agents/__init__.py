@@ -21,7 +21,7 @@ from clincus_features.agents.hooks import guest_files
 from clincus_features.agents.reading import Known, first_facts, look
 from clincus_features.agents.records import Record, Records
 from clincus_features.agents.state import Agent, Decision, Facts, Past, Why, decide, decided, rules_of
-from clincus_features.agents.times import AGAIN, DRAWING, LAGGING, SLOW_LOOK, START_WITHIN
+from clincus_features.agents.times import AGAIN, DRAWING, LAGGING, SLOW_LOOK, SOON, START_WITHIN
 
 FAILED_LOOK = 5.0  # seconds after a look that failed
 LOOKERS = 4  # looks at the same time on one engine
@@ -240,9 +240,12 @@ class Watch:
         return not has_rung and (is_still or self._decisions[id].agent.state in AT_REST)
 
     def _may_ring(self, id: str, facts: Facts) -> bool:
-        """Whether a look would understand what a tool writes now, and no other look is to come that sees it."""
-        is_known = rules_of(facts) is not None and facts.is_alive and facts.exit_code is None
-        return is_known and id in self._decisions and self._decisions[id].agent.state in (*AT_REST, "starting")
+        """Whether a look would understand what a tool writes now, and no other look is to come that sees it.
+
+        One that has ended may be started again from the shell that it has left, and no hook may tell of that.
+        """
+        is_known = rules_of(facts) is not None and id in self._decisions
+        return is_known and self._decisions[id].agent.state in (*AT_REST, "starting")
 
     def _plan(self, id: str, known: Known) -> None:
         """Say when to look again: soon, if the screen may lag behind a hook; not at all, if the tool is at rest.
@@ -251,7 +254,10 @@ class Watch:
         """
         age = abs(known.facts.now - known.facts.said.at)
         lag = next((limit - age for limit in (DRAWING, LAGGING) if age < limit), 0.0)
-        if lag > 0 and (age < DRAWING or self._decisions[id].agent.state in ("working", "waiting")):
+        state = self._decisions[id].agent.state
+        if age < DRAWING and state == "working" and known.facts.said.state == "done":
+            pause = SOON
+        elif lag > 0 and (age < DRAWING or state in ("working", "waiting")):
             pause = min(SLOW_LOOK, lag + AGAIN)
         elif self._decisions[id].agent.state == "starting" and known.is_armed and known.facts.can_ring:
             age = known.facts.now - known.facts.started

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import clincus
 from clincus_features.agents.rules import ToolRules, own_rules
-from clincus_features.agents.state import Event, Facts, Said, listen, parse_event
+from clincus_features.agents.state import Event, Facts, listen, parse_event
 from clincus_features.agents.texts import clean, clean_lines
 
 SCREEN_LIMIT = 64 << 10  # bytes of a screen: guest/look.sh prints 24 lines of 400 bytes
@@ -137,8 +137,9 @@ def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float)
         was_again=words.get("again") == "2",
         ended=time_of("run"),
         moved=max(time_of("screen"), busy),
+        sum=words.get("sum", "")[:20],
         steady=CLOCK.since,
-        said=facts.said if goes_on else Said(turn=facts.said.turn, question=facts.said.question),
+        said=facts.said if goes_on else facts.said.forgotten(),
     )
     read = int(inode) if inode.isdecimal() and len(inode) < 20 else 0
     known = Known(facts, read, begin, known.skew, cpu, busy)

@@ -75,10 +75,11 @@ class Past:
     agent: Agent | None = None  # as it was decided last
     run: float = 0.0  # the start of that run
     told: int = 0  # `Said.turn` by then
+    again: int = 0  # `Said.again` by then
     asked: int = 0  # `Said.question` by then
     turn_owed: float = 0.0  # when a look saw a turn begin of which no hook has told; 0 for never
     question_owed: float = 0.0  # the same of a question
-    rested: float = 0.0  # when the screen had last changed as the turn ended; 0 while one goes on
+    sum: str = ""  # of the screen
     seen: Seen = Seen()
 
 
@@ -114,9 +115,15 @@ class Said:
     detail: str = ""
     background: int = 0  # pieces of work that go on after the turn
     tries: int = 0  # attempts that have failed in a row
-    turn: int = 0  # counts the turns that were told
+    turn: int = 0  # counts the turns whose begin was told
+    again: int = 0  # counts the ends that were told after an end
     question: int = 0  # counts the questions that were told
     key: str = ""  # of the last event and its data
+    ids: tuple[str, ...] = ()  # by which the tool knows its last turns, the newest one last; not all tools tell any
+
+    def forgotten(self) -> Said:
+        """Nothing said yet by a tool that was started anew, but for the numbers, which go on."""
+        return Said(turn=self.turn, again=self.again, question=self.question)
 
 
 @dataclass(frozen=True)
@@ -137,6 +144,7 @@ class Facts:
     runs_again: bool = False  # a person has started the tool from the shell that it had left
     was_again: bool = False  # and it has ended again
     moved: float = 0.0  # when screen or events last changed, apart from what counts the time, or the CPU was busy
+    sum: str = ""  # the same for a screen that is the same, apart from what counts the time
     steady: float = 0.0  # since when the clock has gone on without a jump; 0 for long
     said: Said = Said()
     can_ring: bool = True  # the container can make the server look
@@ -186,23 +194,48 @@ def listen(tool: str, said: Said, event: Event) -> Said:
     new = MEANINGS[hook.function](hook, said, event.data) if hook.function else Said(hook.state, hook.reason)
     if new is None or not new.state:
         return said
-    if event.name in rules.answers and said.state in REST:
-        return said  # it comes late: the turn is over
+    id = clean(event.data.get("prompt_id"), 80)
+    if comes_late(rules, said, new, event.name, id):
+        return said
     key = event_key(event)
     is_repeated = key == said.key and abs(event.at - said.at) < REPEATED
-    turn, question = said.turn, said.question
+    turn, again, question = said.turn, said.again, said.question
     if not is_repeated:
-        turn += begins_turn(rules, said, new, event.name)
+        turn += begins_turn(rules, said, new, event.name, id)
+        again += new.state in ("done", "failed") and said.state in ("done", "failed")
         question += new.state == "waiting"
-    goes_on = (new.state, new.reason, turn, question) == (said.state, said.reason, said.turn, said.question)
-    since = said.since if goes_on else event.at
-    return replace(new, since=since, at=event.at, event=event.name, turn=turn, question=question, key=key)
+    is_same = (turn, again, question) == (said.turn, said.again, said.question)
+    goes_on = is_same and (new.state, new.reason) == (said.state, said.reason)
+    ids = said.ids if not id or id in said.ids else (*said.ids, id)[-4:]
+    return replace(
+        new,
+        since=said.since if goes_on else event.at,
+        at=event.at,
+        event=event.name,
+        turn=turn,
+        again=again,
+        question=question,
+        key=key,
+        ids=ids,
+    )
 
 
-def begins_turn(rules: ToolRules, said: Said, new: Said, name: str) -> bool:
-    """Whether an event tells of another turn. A hook of the tool may let it go on after an end, which nothing tells."""
-    ends_again = new.state in ("done", "failed") and said.state in ("done", "failed")
-    return name in rules.begins_turn or ends_again or (new.state == "working" and said.state in ("", *REST))
+def comes_late(rules: ToolRules, said: Said, new: Said, name: str, id: str) -> bool:
+    """Whether an event tells of what is over: hooks run beside the tool, and one may overtake another."""
+    if name in rules.answers:
+        return said.state in REST
+    is_known = id in said.ids
+    is_last = said.ids[-1:] == (id,)
+    if name in rules.begins_turn:
+        return is_known and (said.state in REST or not is_last)
+    return is_known and not is_last and new.state in ("done", "failed")
+
+
+def begins_turn(rules: ToolRules, said: Said, new: Said, name: str, id: str) -> bool:
+    """Whether an event tells that another turn has begun."""
+    if name in rules.begins_turn:
+        return not id or said.ids[-1:] != (id,)  # else it was typed amid the turn (seen with Claude Code 2.1.332)
+    return new.state == "working" and said.state in ("", *REST)
 
 
 def event_key(event: Event) -> str:
@@ -436,6 +469,8 @@ def decide(facts: Facts, past: Past = Past()) -> Decision:
 
     While state, reason and numbers stay, so does `since`. A turn whose end a person has seen is `idle`.
     """
+    if facts.runs_again and facts.said.at <= facts.ended:
+        facts = replace(facts, said=facts.said.forgotten())  # that was said before a person started it again
     before = past.agent if past.run == facts.started else None
     if before is not None and facts.status == "running" and not facts.looked and before.state != "none":
         return decided(facts, past, Decision(before, Why("not-looked-yet", "process", (), facts.now)))
@@ -464,21 +499,22 @@ def count(facts: Facts, past: Past, agent: Agent) -> tuple[Agent, Past]:
     """
     before, said = past.agent or Agent("none"), facts.said
     is_new_run = past.run != facts.started or before.state == "none"
-    told = said.turn - (0 if is_new_run or said.turn < past.told else past.told)
-    asked = said.question - (0 if is_new_run or said.question < past.asked else past.asked)
+    if is_new_run or said.turn < past.told or said.question < past.asked:
+        past = replace(past, told=0, again=0, asked=0)  # what was told until now belongs to another file of events
+    told, again, asked = said.turn - past.told, said.again - past.again, said.question - past.asked
     runs_anew = is_new_run or (before.state == "ended" and agent.state not in ("ended", "none"))
     if agent.state == "none":
-        runs_anew, told, asked = False, 0, 0
+        runs_anew, told, again, asked = False, 0, 0, 0
+    is_still = before.state in REST and facts.sum == past.sum  # what hooks tell now was over at the last look
     is_begun = agent.state in ("working", "stuck") and before.state in REST
-    # A turn that began after the screen came to rest is another one than that which a look saw begin.
-    owed = past.turn_owed if not past.rested or facts.moved <= past.rested else 0.0
-    turns, turn_owed = numbered(told, owed, facts.now, is_begun=is_begun)
+    owed = past.turn_owed if before.state not in REST or is_still else 0.0
+    # A hook of the project may let the tool go on after an end, and nothing tells of that but the screen.
+    turns, turn_owed = numbered(told + (0 if is_still else again), owed, facts.now, is_begun=is_begun)
     needs = agent.asks and not agent.seen and (agent.state, agent.reason) != (before.state, before.reason)
     questions, question_owed = numbered(asked, past.question_owed, facts.now, is_begun=needs)
-    numbers = before.turn + turns + runs_anew, before.question + questions
-    agent = replace(agent, turn=numbers[0], question=numbers[1])
-    rested = (past.rested or facts.moved) if agent.state in REST and not turns else 0.0
-    return agent, Past(agent, facts.started, said.turn, said.question, turn_owed, question_owed, rested, past.seen)
+    agent = replace(agent, turn=before.turn + turns + runs_anew, question=before.question + questions)
+    numbers = said.turn, said.again, said.question, turn_owed, question_owed, facts.sum
+    return agent, Past(agent, facts.started, *numbers, past.seen)
 
 
 def numbered(told: int, owed: float, now: float, *, is_begun: bool) -> tuple[int, float]:
@@ -511,7 +547,12 @@ def judge(facts: Facts, before: Agent | None) -> Decision:
     lacks_question = shown is not None and shown.rule.state == "working" and said.state == "waiting"
     may_lag = LAGGING if lacks_question or (lacks_work and said.state in ("working", "waiting")) else DRAWING
     is_drawn = abs(facts.now - said.at) >= may_lag  # the screen shows what came of the last event
-    if said.state and (shown is None or not is_drawn or agrees(said, shown)):
+    # The tool tells of the end before a hook of the project may let it go on. It is over when the screen says so, too.
+    goes_on = said.state == "done" and shown is not None and shown.rule.state == "working"
+    # A look has seen work of which no hook has told.
+    is_unheard = said.state == "idle" and before is not None and before.source == "screen" and shown is not None
+    is_unheard = is_unheard and before is not None and before.state in ("working", "stuck", "done")
+    if said.state and (shown is None or not (is_drawn or goes_on) or (agrees(said, shown) and not is_unheard)):
         return by_hook(facts, shown)
     if shown is not None:
         return by_screen(facts, shown, before)

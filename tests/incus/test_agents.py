@@ -528,12 +528,92 @@ def test_a_retry_that_goes_well_is_work_again(claude_at_rest, api):
     tool.becomes("done", text="The tool has answered.")
 
 
-def test_work_in_the_background_counts_until_it_ends(claude_at_rest):
+def test_a_turn_that_leaves_a_server_in_the_background_is_done_at_once(claude_at_rest):
     tool = claude_at_rest
     tool.type("background tail -f /dev/null")
-    tool.becomes("working", text="1 shell")
+    done = tool.becomes("done", text="(1 shell in the background)")
+    assert done["source"] == "hook"
     tool.sh("pkill -x tail")
-    tool.becomes("done")
+    tool.becomes("done", text="(1 in the background)")
+    assert tool.agent()["turn"] >= done["turn"]
+
+
+WORDS = """say Do you want to keep the old API?
+1. Yes, keep it
+2. No, drop it"""
+
+
+def test_what_an_agent_says_is_no_dialog(claude_at_rest):
+    tool = claude_at_rest
+    for words in (WORDS, "say Select login method:", "say Enter to confirm · Esc to cancel"):
+        tool.post("prompt", {"text": words})
+        done = tool.becomes("done", text=words.split("\n")[0][4:])
+        tool.post("seen")
+        assert done["options"] == []
+
+
+def test_a_tool_that_a_person_starts_again_by_its_name_is_watched_again(claude_at_rest):
+    tool = claude_at_rest
+    tool.type("say hello")
+    tool.becomes("done", text="hello")
+    tool.has_written("hello")
+    tool.type("/exit")
+    ended = tool.becomes("ended", text="exit code 0")
+    wait_until(lambda: re.search(r"^code@.*\$\s*\Z", tool.screen(), re.MULTILINE), "the shell's prompt")
+    tool.press("C-u")
+    tool.type("PATH=/opt/tools:$PATH; claude --dangerously-skip-permissions --continue")
+    again = tool.becomes("idle")
+    assert again["turn"] > ended["turn"]
+    tool.post("prompt", {"text": "say hello again"})
+    assert tool.becomes("done", text="hello again")["source"] == "hook"
+    tool.type("/exit")
+    assert tool.becomes("ended")["reason"] == ""
+    tool.start_again()
+    tool.is_ready()
+
+
+def test_a_second_claude_in_the_container_is_not_heard(claude_at_rest):
+    tool = claude_at_rest
+    tool.type("say hello")
+    tool.becomes("done", text="hello")
+    tool.post("seen")
+    before = tool.becomes("idle", text="hello")
+    events = "wc -c <~/.clincus/agent/events"
+    size = tool.sh(events)
+    other = "cd /tmp && . ~/.clincus/environment && export $(cut -d= -f1 ~/.clincus/environment) && "
+    said = tool.sh(f"{other} /opt/tools/claude -p --dangerously-skip-permissions 'say from elsewhere'")
+    assert "from elsewhere" in said
+    assert tool.sh(events) == size
+    assert tool.agent()["turn"] == before["turn"]
+    tool.type(f"bash {other} /opt/tools/claude -p 'say from within'")
+    tool.becomes("done", text="The tool has answered.")
+    tool.shows("from within")
+    assert tool.sh("grep -c from.within ~/.clincus/agent/events || true").strip() == "1", "the prompt of the first one"
+
+
+def test_a_stop_hook_of_the_project_lets_claude_go_on_and_its_turn_is_done_once(claude_at_rest, workspace):
+    tool = claude_at_rest
+    tool.type("/exit")
+    tool.becomes("ended")
+    block = "grep -q '\"stop_hook_active\": *true' || { sleep 3; echo go on >&2; exit 2; }"
+    own = {"hooks": {"Stop": [{"hooks": [{"type": "command", "command": block}]}]}}
+    settings = "/etc/claude-code/managed-settings.d/60-project.json"
+    tool.sh(f"cat >{settings} <<'END'\n{json.dumps(own)}\nEND", user=0)
+    tool.start_again()
+    tool.is_ready()
+    states = []
+    tool.type("say hello")
+    tool.becomes("working")
+
+    def is_over() -> bool:
+        agent = tool.agent()
+        states.append((agent["state"], agent["text"]))
+        return agent["state"] == "done"
+
+    wait_until(is_over, "the end of the turn")
+    assert [text for state, text in states if state == "done"] != ["hello"], "the first end is none"
+    assert tool.sh("grep -c Stop ~/.clincus/agent/events").strip() == "2"
+    tool.sh(f"rm {settings}", user=0)
 
 
 def test_a_tool_that_is_killed_leaves_a_shell(claude_at_rest):

@@ -637,11 +637,11 @@ def test_an_end_after_an_end_is_that_of_another_turn():
     """A Stop hook of the project lets Claude go on, and nothing tells of that (its `stop_hook_active` does)."""
     goes_on = ("Stop", {"last_assistant_message": "and the tests pass", "stop_hook_active": True})
     said = hooks(PROMPT, STOPPED, goes_on, at=NOON)
-    assert (said.turn, said.since) == (2, NOON)
+    assert (said.turn, said.again, said.since) == (1, 1, NOON)
 
 
 def test_a_hook_that_is_told_twice_tells_of_one_turn():
-    assert hooks(PROMPT, STOPPED, STOPPED).turn == 1
+    assert hooks(PROMPT, STOPPED, STOPPED).again == 0
     assert hooks(PROMPT, PROMPT, STOPPED).turn == 1
 
 

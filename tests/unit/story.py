@@ -1,0 +1,388 @@
+"""A world in which stories of a session are played: its tool, its container, the server, a person, and their clocks.
+
+The server's parts are the real ones: the watch, which looks and decides, the notifier, and the record on the disk. The
+container answers a look as guest/look.sh does. Nothing waits: the world's clock goes from one thing that is due to the
+next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import clincus
+from clincus_features import agents, notify
+from clincus_features.agents import keys, reading, records
+from clincus_features.notify import agenda
+
+NOON = 1_800_000_000.0
+SESSION = clincus.Session("clincus-a1b2c3-1", "/srv/app", "claude", 1, "running", persistent=False, session_id="s")
+BORDER = "─" * 40
+RESTS = [BORDER, "❯", BORDER, "  ⏵⏵ bypass permissions on"]
+WORKS = ["✢ Tempering… (4s · ↓ 3 tokens)", BORDER, "❯", BORDER, "  ⏵⏵ bypass permissions on · esc to interrupt"]
+OVER = "✻ Churned for 3s · done 4:09 PM"
+ASKS = [BORDER, " Bash command", " Do you want to proceed?", " ❯ 1. Yes", "   2. No", " Esc to cancel · Tab to amend"]
+SHELL = ["claude has ended (exit code {}). This is a shell in its container.", "code@box:/workspace$"]
+FAILED = "● API Error: 529 stand-in"
+SEEN_WITHIN = 3.0  # seconds after which a look has seen that the tool works
+FATES = ("late", "lost", "twice")  # of a hook
+CANCELLED = "  ⎿  Interrupted · What should Claude do instead?"
+
+
+@dataclass
+class Need:
+    """What a person is to be called for, from the moment when it is so until it is over or seen."""
+
+    kind: str  # done | failed | waiting | ended
+    begin: float
+    end: float = float("inf")
+
+
+@dataclass
+class World:
+    """A session at noon. Verbs of a story are methods; a number lets so many seconds pass."""
+
+    home: Path
+    skew: float = 0.0  # seconds by which the container's clock is ahead
+    has_hooks: bool = True
+    now: float = NOON
+    set_by: float = 0.0  # seconds by which the server's clock was set
+    calls: list[tuple[float, str]] = field(default_factory=list)
+    shown: list[tuple[float, str]] = field(default_factory=list)  # states that pages were told
+    needs: list[Need] = field(default_factory=list)
+    truth: str = "idle"  # what the tool does
+    hangs: bool = False  # it says that it works, and nothing moves
+    queue: int = 0  # prompts that wait for their turn
+    faults: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._plan: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = 0
+        self._events, self._inode, self._screen, self._drawn = b"", 5, [*RESTS], NOON
+        self._run, self._code, self._again, self._cpu = NOON, "", "0", 0
+        self._armed = False
+        self._how: list[str] = []  # of the next hook: late, lost, twice
+        self._number, self._id, self._begun = 0, 0, NOON
+        self._time = SimpleNamespace(time=lambda: self.now + self.set_by, monotonic=lambda: self.now - NOON)
+
+    # -- The stage
+
+    @contextlib.contextmanager
+    def stage(self) -> Iterator[World]:
+        """Play in this world: its clock is the clock of the server's parts."""
+        with contextlib.ExitStack() as stack:
+            for module in (agents, reading, records, notify, agenda):
+                stack.enter_context(mock.patch.object(module, "time", self._time))
+            stack.enter_context(mock.patch.object(clincus.os, "fsync"))
+            stack.enter_context(mock.patch.object(reading, "CLOCK", reading.SteadyClock()))
+            self.serve()
+            self.hook("SessionStart", source="startup")
+            self.wait(10)
+            yield self
+
+    def serve(self) -> None:
+        """Start the server, which finds the session running."""
+        session = SESSION._replace(run=clincus.format_time(clincus.datetime.fromtimestamp(NOON, clincus.timezone.utc)))
+        keys_of_config = {"notify.webhook": "http://hook.test/"}
+        config = clincus.make_config([clincus.Layer(clincus.USER_RANK, "test", keys_of_config)])
+        registry = SimpleNamespace(get=lambda id: session, find=lambda id: session, all=lambda: [session])
+        self.app: Any = SimpleNamespace(environ={"HOME": str(self.home)}, config=config, registry=registry)
+        self.app.hub = SimpleNamespace(publish=self._publish)
+        self.app.sessions, self.app.extensions = self, clincus.Extensions()
+        self.app.url = "http://here"
+        self._session = session
+        self.watch = agents.Watch(self.app)
+        self.notifier = notify.Notifier(self.app)
+        self.notifier._push = lambda device, delay: None  # type: ignore[method-assign]
+        self.notifier._outbox = SimpleNamespace(post_webhook=self._called)  # type: ignore[assignment]
+        self.app.extensions.agent_listeners.append(self.notifier.hear)
+        self.watch.listeners.append(self._hear)
+        self.watch.tell("started", session)
+
+    def _publish(self, event: dict[str, Any], extension: bool) -> None:
+        if event["type"] == "session.agent":
+            self.shown.append((self.now, event["agent"]["state"]))
+            if event["agent"]["state"] == "done" and self.truth == "working" and self.now - self._begun > SEEN_WITHIN:
+                self.faults.append(f"done at {self.now - NOON:.1f}, before the end")
+
+    def _called(self, id: str, values: dict[str, Any], is_open: Callable[[], bool]) -> None:
+        self.calls.append((self.now, str(values["state"])))
+
+    def _hear(self, session: clincus.Session, decision: Any) -> None:
+        if decision.agent.state in ("idle", "done") and self.queue:
+            self._later(0.3, self._send)
+
+    def _send(self) -> None:
+        """Send the first prompt of the queue, as the sender does after a look of its own."""
+        if not self.queue or self.truth not in ("idle", "done"):
+            return
+        facts = self.watch.known(self._session).facts
+        with contextlib.suppress(clincus.ClincusError):
+            if keys.readiness(facts, self.watch.decision(self._session)) == "ready":
+                self.queue -= 1
+                self.prompt()
+
+    def output(self, session: clincus.Session, program: str, *words: str, **more: object) -> bytes:
+        """Answer a look."""
+        _, mark, inode, offset, _, arm = words
+        self._armed = self._armed or arm == "1"
+        begin = int(offset) if int(inode) == self._inode and int(offset) <= len(self._events) else 0
+        there = self.now + self.skew
+        drawn = there - there % 10 if self.truth == "working" and not self.hangs else 0.0
+        facts = {
+            "events": f"{self._inode}:{begin}",
+            "alive": int(not self._code),
+            "code": self._code,
+            "rings": 1,
+            "now": f"{there:.3f}",
+            "cpu": self._cpu,
+            "again": self._again,
+            "stopping": 0,
+            "more": 0,
+            "sum": hash(tuple(self._screen)),
+            "screen": int(max(self._drawn, drawn)),
+            "run": int(self._run + self.skew),
+        }
+        head = " ".join(f"{name}={value}" for name, value in facts.items())
+        screen = "\n".join(self._screen)
+        return f"{head}\ntitle\n{mark}\n{screen}\n{mark}\n".encode() + self._events[begin:]
+
+    def _later(self, seconds: float, work: Callable[[], None]) -> None:
+        self._order += 1
+        self._plan.append((self.now + seconds, self._order, work))
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, and do what becomes due."""
+        end = self.now + seconds
+        while True:
+            due = [(at, order, work) for at, order, work in self._plan]
+            looks = self.watch._due.get(SESSION.id)
+            jobs = [job.due for job in self.notifier.agenda._jobs.values()]
+            due += [(looks + NOON, -1, self.watch.work)] if looks is not None else []
+            due += [(min(jobs) + NOON, -2, self.notifier.agenda.work)] if jobs else []
+            if not due or min(due)[0] > end:
+                break
+            one = min(due, key=lambda item: item[:2])
+            self._plan = [item for item in self._plan if item[1] != one[1]]
+            self.now = max(self.now, one[0])
+            one[2]()
+        self.now = end
+
+    # -- What hooks and the screen tell
+
+    def hook(self, name: str, **data: object) -> None:
+        """A hook runs: in time, late, never or twice, as the story has said."""
+        if not self.has_hooks:
+            return
+        how, self._how = self._how, []
+        if "lost" in how:
+            return
+        for _ in range(1 + ("twice" in how)):
+            self._later(8.0 if "late" in how else 0.05, lambda: self._tell(name, data))
+
+    def _tell(self, name: str, data: dict[str, object]) -> None:
+        at = self.now + self.skew
+        self._events += f'{{"at":{at:.3f},"event":"{name}","data":{json.dumps(data)}}}\n'.encode()
+        self._ring()
+
+    def _ring(self) -> None:
+        self._later(0.1, lambda: self.watch.tell("ring", self._session))
+
+    def draw(self, *lines: str, delay: float = 0.2) -> None:
+        """The screen changes."""
+
+        def drawn() -> None:
+            self._screen, self._drawn = [*lines], self.now + self.skew
+            if self._armed:
+                self._armed = False
+                self._ring()
+
+        self._later(delay, drawn)
+
+    def _turn(self) -> dict[str, object]:
+        return {"prompt_id": str(self._id)}
+
+    def _need(self, kind: str) -> None:
+        self.needs.append(Need(kind, self.now))
+
+    def _over(self) -> None:
+        for need in self.needs:
+            need.end = min(need.end, self.now)
+
+    # -- Verbs
+
+    def late(self) -> None:
+        """The next hook comes late."""
+        self._how.append("late")
+
+    def lost(self) -> None:
+        """The next hook never comes."""
+        self._how.append("lost")
+
+    def twice(self) -> None:
+        """The next hook comes twice."""
+        self._how.append("twice")
+
+    def prompt(self) -> None:
+        """A person gives it work."""
+        self._over()
+        self.truth, self._begun = "working", self.now
+        self._number += 1
+        self._id += 1
+        self.hook("UserPromptSubmit", prompt=f"prompt {self._number}", **self._turn())
+        self.draw("❯ prompt", *WORKS)
+
+    def stop(self) -> None:
+        """It tells of an end, but a hook of the project lets it go on."""
+        self.hook("Stop", last_assistant_message=f"end {self._number}", **self._turn(), stop_hook_active=False)
+
+    def end(self, background: int = 0, again: bool = False) -> None:
+        """Its turn is over."""
+        self.truth = "done"
+        self._need("done")
+        words = {"last_assistant_message": f"end {self._number}", "stop_hook_active": again}
+        self.hook("Stop", background_tasks=[{}] * background, **self._turn(), **words)
+        footer = RESTS[-1] + (" · 1 shell · ↓ to manage" if background else "")
+        self.draw(f"● end {self._number}", OVER, *RESTS[:-1], footer)
+
+    def end_again(self) -> None:
+        """The turn that a hook of the project has let go on is over."""
+        self.end(again=True)
+
+    def end_with_server(self) -> None:
+        """Its turn is over, and a server that it has started goes on."""
+        self.end(background=1)
+
+    def wake(self) -> None:
+        """It goes on by itself, since something in the background has ended."""
+        self._over()
+        self.truth, self._begun = "working", self.now
+        self._number += 1
+        self.draw(*WORKS)
+
+    def fail(self) -> None:
+        """Its turn fails."""
+        self.truth = "failed"
+        self._need("failed")
+        self.hook("StopFailure", error="overloaded", last_assistant_message="API Error: 529 stand-in", **self._turn())
+        self.draw(FAILED, *RESTS)
+
+    def ask(self) -> None:
+        """It asks for a permission."""
+        self.truth = "waiting"
+        self._need("waiting")
+        self._number += 1
+        self.hook(
+            "PermissionRequest", tool_name="Bash", tool_input={"command": f"command {self._number}"}, **self._turn()
+        )
+        self.draw(*ASKS)
+
+    def answer(self) -> None:
+        """A person answers in the terminal."""
+        self._over()
+        self.truth, self._begun = "working", self.now
+        self.draw(*WORKS)
+
+    def escape(self) -> None:
+        """A person interrupts it."""
+        self._over()
+        self.truth = "interrupted"
+        self.draw("● Let me think", CANCELLED, *RESTS)
+
+    def look(self) -> None:
+        """A person has the session open. The page tells what it shows as seen, if that calls for a person."""
+        if self.watch.decision(self._session).agent.state in ("waiting", "done", "failed", "stuck", "ended"):
+            self._over()
+            self.watch.see(self._session)
+
+    def type_half(self) -> None:
+        """A person types something, and sends it not."""
+        self.draw("● end", OVER, BORDER, "❯ and then", *RESTS[2:])
+
+    def enqueue(self) -> None:
+        """A prompt is put into the queue; at rest it is sent at once."""
+        self.queue += 1
+        if self.truth in ("idle", "done"):
+            self._later(0.3, self._send)
+
+    def leave(self) -> None:
+        """A person ends the tool."""
+        self._over()
+        self.truth, self._code, self._again, self._run = "ended", "0", "0", self.now
+        self.draw(*(line.format(0) for line in SHELL))
+        self._ring()
+
+    def hang(self) -> None:
+        """Nothing moves any more; after five minutes a person is needed."""
+        self.hangs, self._drawn = True, self.now + self.skew
+        self._later(299, lambda: self._need("stuck") if self.hangs else None)
+
+    def go_on(self) -> None:
+        """It moves again."""
+        self._over()
+        self.hangs = False
+        self.draw("● more", *WORKS)
+
+    def crash(self) -> None:
+        """The tool is killed."""
+        self._over()
+        self._need("ended")
+        self.truth, self._code, self._again, self._run = "crashed", "137", "0", self.now
+        self.draw(*(line.format(137) for line in SHELL))
+        self._ring()
+
+    def again(self) -> None:
+        """A person starts the tool again by its name, from the shell that it has left."""
+        self._over()
+        self.truth, self._again = "idle", "1"
+        self.hook("SessionStart", source="startup")
+        self.draw(*RESTS)
+
+    def restart(self) -> None:
+        """The server is started again."""
+        self.serve()
+
+    def set_back(self) -> None:
+        """The server's clock is set back by an hour."""
+        self.set_by -= 3600
+
+    def set_forward(self) -> None:
+        """The server's clock is set by an hour."""
+        self.set_by += 3600
+
+    # -- The end
+
+    def play(self, script: str, possible: Mapping[str, Collection[str]] | None = None) -> World:
+        """Play a story: verbs, and numbers of seconds. Left out is what is not `possible` by what the tool does."""
+        for word in script.split():
+            if word.replace(".", "").isdigit():
+                self.wait(float(word))
+            elif word in FATES or possible is None or word in possible[self.truth]:
+                getattr(self, word.replace("-", "_"))()
+            else:
+                self._how = []
+        return self
+
+    def wrong(self) -> list[str]:
+        """What has gone wrong: a call too much, none, a call or `done` before the end, a queue that stands still."""
+        faults = [*self.faults]
+        for at, kind in self.calls:
+            if not any(need.kind == kind and need.begin <= at <= need.end + 1 for need in self.needs):
+                faults.append(f"called for {kind} at {at - NOON:.1f}, and there was no such need")
+        for need in self.needs:
+            end = min(need.end, self.now)
+            count = sum(need.begin <= at <= end + 1 and kind == need.kind for at, kind in self.calls)
+            name = f"{need.kind} from {need.begin - NOON:.1f} to {end - NOON:.1f}"
+            if count > 1:
+                faults.append(f"called {count} times for {name}")
+            if count == 0 and end - need.begin > 90:
+                faults.append(f"not called for {name}")
+        if self.queue and self.truth in ("idle", "done"):
+            faults.append(f"{self.queue} prompts stand in the queue")
+        return faults

@@ -1,0 +1,137 @@
+"""Stories of a session: a person is called once for each turn that ends and each question, and never too early."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.unit.story import FATES, World
+
+# A word is a verb of tests/unit/story.py, a number lets so many seconds pass; what a person was called for.
+STORIES = {
+    "a turn": ("prompt 30 end 100", "done"),
+    "two turns": ("prompt 30 end 100 prompt 30 end 100", "done done"),
+    "a turn that a person has seen": ("prompt 30 end 1 look 100", ""),
+    "a short turn": ("prompt 0.1 end 100", "done"),
+    "a short turn behind one that was seen": ("prompt 30 end 1 look 100 prompt 0.1 end 100", "done"),
+    "a Stop hook that lets Claude go on": ("prompt 60 stop 540 end-again 100", "done"),
+    "one that does so thrice, and a person looks": ("prompt 60 stop 20 look stop 20 stop 30 end-again 100", "done"),
+    "a server in the background": ("prompt 30 end-with-server 400", "done"),
+    "one, and a person types half a line": ("prompt 30 end-with-server 2 look 10 type-half 400", ""),
+    "work in the background wakes it": ("prompt 30 end-with-server 100 wake 30 end 100", "done done"),
+    "a question": ("prompt 30 ask 100 answer 30 end 100", "waiting done"),
+    "a question that is answered at once": ("prompt 30 ask 1 answer 60 end 100", "done"),
+    "two questions": ("prompt 30 ask 100 answer 10 ask 100 answer 10 end 100", "waiting waiting done"),
+    "two questions, one behind the other": (
+        "prompt 9 ask 100 answer 0.1 ask 100 answer 9 end 100",
+        "waiting waiting done",
+    ),
+    "a question that was seen is no end that was seen": ("prompt 9 ask 1 look 20 answer 9 end 100", "done"),
+    "a failure": ("prompt 30 fail 100 prompt 30 end 100", "failed done"),
+    "nothing moves": ("prompt 30 hang 400 go-on 30 end 100", "stuck done"),
+    "nothing moves for less than five minutes": ("prompt 30 hang 250 go-on 30 end 100", "done"),
+    "a person has seen that nothing moves": ("prompt 30 hang 303.5 look 60 go-on 30 end 100", "done"),
+    "an interruption": ("prompt 30 escape 100 prompt 30 end 100", "done"),
+    "an exit": ("prompt 30 end 2 look leave 100", ""),
+    "a crash at work": ("prompt 30 crash 100", "ended"),
+    "a crash at rest, of a turn that was seen": ("prompt 30 end 2 look 60 crash 100", "ended"),
+    "started again by its name": ("prompt 9 end 2 look leave 60 again 30 prompt 30 end 100", "done"),
+    "started again after a crash, and left": ("prompt 9 crash 100 again 30 prompt 30 end 2 look 60 leave 100", "ended"),
+    "the hook of its begin comes late": ("late prompt 30 end 100", "done"),
+    "it comes behind the end": ("late prompt 3 end 100", "done"),
+    "it never comes": ("lost prompt 30 end 100", "done"),
+    "the hook of its end comes late": ("prompt 30 late end 100", "done"),
+    "it comes when the next turn has begun": ("prompt 30 late end 5 prompt 60 end 100", "done"),
+    "it never comes, too": ("prompt 30 lost end 100", "done"),
+    "it comes twice": ("prompt 30 twice end 100 prompt 30 twice end 100", "done done"),
+    "each comes twice": ("twice prompt 30 twice ask 100 answer 9 twice end 100", "waiting done"),
+    "no hook comes": (
+        "lost prompt 30 lost end 100 lost prompt 30 lost ask 100 answer 9 lost end 100",
+        "done waiting done",
+    ),
+    "a new server amid a turn": ("prompt 30 restart 30 end 100", "done"),
+    "a new server after a turn that was told": ("prompt 30 end 100 restart 100", "done"),
+    "a new server after a turn that was seen": ("prompt 30 end 2 look 9 restart 100", ""),
+    "a new server before the call": ("prompt 30 end 1 restart 100", "done"),
+    "a new server at a question that was told": ("prompt 30 ask 100 restart 100 answer 30 end 100", "waiting done"),
+    "a new server after a crash that was told": ("prompt 30 crash 100 restart 100", "ended"),
+    "the clock is set back": ("prompt 30 end 100 look set-back 100 prompt 30 end 100", "done done"),
+    "it is set back amid a turn": ("prompt 30 set-back 30 end 100", "done"),
+    "it is set forward amid a turn": ("prompt 30 set-forward 30 end 100", "done"),
+    "a queue": ("prompt 30 enqueue enqueue end 10 end 10 end 100", "done"),
+    "a queue, and a server in the background": ("prompt 30 enqueue end-with-server 30 end 100", "done"),
+}
+
+
+def played(script: str, possible: Mapping[str, Collection[str]] | None = None, **world: object) -> World:
+    with tempfile.TemporaryDirectory() as home, World(Path(home), **world).stage() as stage:  # type: ignore[arg-type]
+        return stage.play(script, possible)
+
+
+@pytest.mark.parametrize("skew", [0.0, -360.0, -5.0, 30.0], ids=lambda skew: f"clock {skew:+.0f} s")
+@pytest.mark.parametrize(("script", "calls"), STORIES.values(), ids=STORIES.keys())
+def test_a_person_is_called_once_for_each_thing(script, calls, skew):
+    """The clock of the session's engine may be another one than the server's."""
+    world = played(script, skew=skew)
+    assert ([kind for _, kind in world.calls], world.wrong()) == (calls.split(), [])
+
+
+# What may happen next, by what the tool does; the first word of a pair is what happens to the hook of the second one.
+ALWAYS = ("look", "restart", "enqueue")
+NEXT = {
+    "idle": ("prompt", "leave", "crash", *ALWAYS),
+    "done": ("prompt", "wake", "leave", "crash", "type-half", *ALWAYS),
+    "failed": ("prompt", "leave", "crash", *ALWAYS),
+    "interrupted": ("prompt", "leave", "crash", *ALWAYS),
+    "working": ("end", "end", "end-with-server", "stop", "ask", "fail", "escape", "crash", *ALWAYS),
+    "waiting": ("answer", "answer", "escape", "crash", *ALWAYS),
+    "ended": ("again", *ALWAYS),
+    "crashed": ("again", *ALWAYS),
+}
+HOOKED = {"prompt", "end", "end-with-server", "ask", "fail", "again"}
+PAUSES = ("0.3", "1", "3", "9", "30", "100")
+
+
+@st.composite
+def scripts(draw: st.DrawFn) -> tuple[str, float]:
+    """A story and the skew of a clock. After each thing some time passes. One hook has another fate than to come in time.
+
+    Two at once may look like a turn more or less: a look sees the same of a begin that is lost and of an end that is late.
+    """
+    skew = draw(st.sampled_from([0.0, -360.0, -3.0, 30.0]))
+    truth, words = "idle", []
+    fate, fated = draw(st.sampled_from(FATES)), draw(st.integers(0, 11))
+    for number in range(draw(st.integers(1, 12))):
+        word = draw(st.sampled_from(NEXT[truth]))
+        has_fate = number == fated and word in HOOKED and (word, fate) != ("fail", "lost")  # then it may be `done`
+        words += [*([fate] if has_fate else []), word, draw(st.sampled_from(PAUSES))]
+        truth = AFTER.get(word, truth)
+    return " ".join([*words, "200"]), skew
+
+
+AFTER = {
+    "prompt": "working",
+    "wake": "working",
+    "answer": "working",
+    "end": "done",
+    "end-with-server": "done",
+    "ask": "waiting",
+    "fail": "failed",
+    "escape": "interrupted",
+    "crash": "crashed",
+    "leave": "ended",
+    "again": "idle",
+}
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(scripts())
+def test_no_story_calls_too_often_too_early_or_not_at_all(story):
+    script, skew = story
+    world = played(script, NEXT, skew=skew)
+    assert world.wrong() == [], (world.calls, world.shown, world.needs)
