@@ -86,7 +86,7 @@ export class Sessions {
   readonly #snapshot = new SvelteMap<string, Session>();
   /** Changes that the person asked for and the server has not settled yet. */
   readonly #pending = new SvelteMap<string, SessionStatus>();
-  /** The state of each session that this page has told the server as seen, by its time. */
+  /** The state of each session that this page has told the server as seen, with its numbers. */
   readonly #told = new Map<string, string>();
   /** The bell of each session that was last answered by a look, by its time. */
   readonly #seen = new Persisted<Record<string, string>>('seen-bells', {}, isRecord);
@@ -150,8 +150,9 @@ export class Sessions {
     const session = this.#snapshot.get(id);
     if (!session) return;
     const { agent } = session;
-    if (calls(agent) && !agent.seen && this.#told.get(id) !== agent.since) {
-      this.#told.set(id, agent.since);
+    const state = `${agent.state} ${agent.turn} ${agent.question}`;
+    if (calls(agent) && !agent.seen && this.#told.get(id) !== state) {
+      this.#told.set(id, state);
       // If that fails, the next look at it tells again.
       void api.seen(id).catch(() => this.#told.delete(id));
     }

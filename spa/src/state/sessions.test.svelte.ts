@@ -65,6 +65,13 @@ describe('the list', () => {
     expect(sessions.waiting.map(({ id }) => id)).toEqual(['waits']);
   });
 
+  it('counts a crash of the tool as a failure, and an exit as none', async () => {
+    const ended = (id: string, why: 'crashed' | '') => session(id, { agent: someAgent('ended', { reason: why }) });
+    server = new Map([withAgent('done', 'done'), ended('crashed', 'crashed'), ended('left', '')].map((one) => [one.id, one]));
+    await sessions.refresh();
+    expect(sessions.waiting.map(({ id }) => id)).toEqual(['crashed', 'done']);
+  });
+
   it('puts what is pinned first in its group, and also among those that need a person', async () => {
     const pinned = { pinned: true };
     server = new Map(
@@ -205,10 +212,10 @@ describe('what tools do', () => {
     await put(withAgent('a', 'working', 'T1'), withAgent('b', 'done', 'T1', true));
     for (const id of ['a', 'b', 'gone']) sessions.seen(id);
     expect(posts()).toEqual([]);
-    sessions.agentIs('a', someAgent('done', { since: 'T2' }));
+    sessions.agentIs('a', someAgent('done', { turn: 2 }));
     for (const id of ['a', 'a']) sessions.seen(id);
     expect(posts()).toEqual(['/api/sessions/a/seen']);
-    sessions.agentIs('a', someAgent('waiting', { since: 'T3' }));
+    sessions.agentIs('a', someAgent('done', { turn: 3 }));
     sessions.seen('a');
     expect(posts()).toHaveLength(2);
   });
