@@ -1,0 +1,177 @@
+"""What guest/look.sh finds, run by our own shell with a stand-in for tmux, and how it is read."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import clincus
+from clincus_features.agents import reading
+from clincus_features.agents.reading import STILL, Known, measured_skew, parse_look
+from clincus_features.agents.state import Facts
+
+NOON = 1_800_000_000.0
+FACTS = Facts(tool="claude", started=NOON - 3600)
+EVENT = '{"at":1.000,"event":"%s","data":{}}\n'
+
+
+class Container:
+    """A code user's home, and the screen that tmux shows there."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.agent = home, home / ".clincus" / "agent"
+        self.agent.mkdir(parents=True)
+        (home / ".clincus" / "launch").write_text("program=/opt/tools/claude\n")
+        (home / "bin").mkdir()
+        tmux = '#!/bin/sh\n[ "$1" != display-message ] || { echo title; cat "$HOME/screen"; }\n'
+        (home / "bin" / "tmux").write_text(tmux)
+        (home / "bin" / "tmux").chmod(0o755)
+        self.show("")
+
+    def show(self, screen: str) -> None:
+        (self.home / "screen").write_text(screen)
+
+    def look(self, known: Known | None = None) -> Known:
+        known = known or Known()
+        environ = {"HOME": str(self.home), "PATH": f"{self.home}/bin:{os.environ['PATH']}"}
+        words = ["clincus-x", "MARK", str(known.inode), str(known.offset), STILL, "0"]
+        done = subprocess.run(
+            ["sh", "-c", clincus.packaged_text("guest/look.sh"), "look", *words],
+            env=environ,
+            capture_output=True,
+            timeout=60,
+            check=True,
+        )
+        assert done.stderr == b""
+        return parse_look(done.stdout, "MARK", replace(FACTS, said=known.facts.said), known, time.time())
+
+
+@pytest.fixture
+def container(tmp_path: Path) -> Container:
+    return Container(tmp_path)
+
+
+BUSY = """● Bash(make)
+  ⎿  $ make
+✶ Galloping… (3s · ↓ 9 tokens)
+  ⎿  Tip: Set COLORTERM=truecolor
+     for richer colors
+────────────────
+❯
+"""
+STILLS = {
+    "a clock": BUSY.replace("(3s", "(1m 04s"),
+    "a mark that blinks": BUSY.replace("● Bash", "  Bash"),
+    "a spinner": BUSY.replace("✶", "·"),
+    "another hint": BUSY.replace("Set COLORTERM=truecolor\n     for richer colors", "Use Plan Mode"),
+    "blanks": BUSY.replace("\n", "   \n"),
+}
+
+
+@pytest.mark.parametrize("screen", STILLS.values(), ids=STILLS.keys())
+def test_what_changes_while_nothing_happens_is_no_movement(container, screen):
+    container.show(BUSY)
+    before = container.look().facts.sum
+    container.show(screen)
+    assert container.look().facts.sum == before
+
+
+@pytest.mark.parametrize("screen", [BUSY.replace("9 tokens", "12 tokens"), BUSY.replace("$ make", "$ make all")])
+def test_anything_else_is_a_movement(container, screen):
+    container.show(BUSY)
+    before = container.look().facts.sum
+    container.show(screen)
+    assert container.look().facts.sum != before
+
+
+def test_no_event_is_lost_when_a_new_file_begins(container):
+    events = container.agent / "events"
+    events.write_text(EVENT % "UserPromptSubmit")
+    first = container.look()
+    events.write_text(events.read_text() + EVENT % "Stop")
+    events.rename(container.agent / "events.old")
+    events.write_text(EVENT % "UserPromptSubmit" + EVENT % "Elicitation")
+    then = container.look(first)
+    assert (first.facts.said.turn, then.facts.said.turn, then.facts.said.state) == (1, 2, "waiting")
+    assert container.look(then).facts.said == then.facts.said, "each is read once"
+
+
+def test_a_tool_that_was_started_anew_has_said_nothing_and_its_numbers_go_on(container):
+    (container.agent / "events").write_text(EVENT % "UserPromptSubmit" * 2)
+    before = container.look()
+    (container.agent / "events").unlink()
+    after = container.look(before).facts.said
+    assert (after.state, after.turn) == ("", before.facts.said.turn)
+
+
+# The processes of the tool's shell: `run` has it, and the exit code of the tool that it was before.
+AGAIN = {
+    "the tool": ("claude", True),
+    "an interpreter that runs it": ("python3 {}/claude", True),
+    "another program": ("sleep", False),
+}
+
+
+@pytest.mark.parametrize(("program", "runs"), AGAIN.values(), ids=AGAIN.keys())
+def test_a_tool_that_a_person_has_started_from_the_shell_runs_again(container, program, runs):
+    """In the foreground of a terminal, which `script` makes."""
+    home = container.home
+    (home / "claude").write_text("import time\ntime.sleep(60)\n")
+    (home / "bin" / "claude").symlink_to("/bin/sleep")
+    command = program.format(home) if "{}" in program else f"{program} 60"
+    environ = {**os.environ, "HOME": str(home), "PATH": f"{home}/bin:{os.environ['PATH']}"}
+    inner = f"echo $$ 0 >{container.agent}/run; set -m; {command}"
+    with subprocess.Popen(["script", "-qfec", f"sh -c '{inner}'", "/dev/null"], env=environ, stdin=subprocess.PIPE,
+                          stdout=subprocess.DEVNULL) as terminal:  # fmt: skip
+        try:
+            found = [container.look().facts.runs_again for _ in range(20) if time.sleep(0.1) is None]
+            assert any(found) is runs
+        finally:
+            terminal.kill()
+
+
+@pytest.mark.parametrize(
+    ("there", "known", "skew"),
+    [
+        (1000.2, 0.0, 0.0),  # the same clock
+        (1000.9, 0.0, -0.4),  # ahead
+        (640.2, 0.0, 359.8),  # behind
+        (640.2, 360.1, 360.1),  # as it was known already
+        (1000.2, 360.0, 0.0),  # it was set since
+    ],
+)
+def test_a_clock_there_is_measured_by_a_look(there, known, skew):
+    output = f"events=5:0 alive=1 now={there} cpu=3 \ntitle\n".encode()
+    assert measured_skew(output, known, 1000.0, 1000.5) == pytest.approx(skew)
+
+
+@pytest.mark.parametrize("output", [b"", b"now=x ", b"events=1:0 alive=1\n", b"now=99999999999999 "])
+def test_a_time_in_any_other_form_tells_nothing(output):
+    assert measured_skew(output, 2.0, 1000.0, 1000.5) == 2.0
+
+
+def test_times_there_are_told_by_our_clock():
+    output = b"events=5:0 screen=1799999000 run=1799998000\ntitle\nM\nx\nM\n"
+    output += b'{"at":1799999500,"event":"Stop","data":{}}\n'
+    facts = parse_look(output, "M", FACTS, Known(skew=360.0), NOON).facts
+    assert (facts.moved, facts.ended, facts.said.at) == (NOON - 640, NOON - 1640, NOON - 140)
+
+
+def test_a_container_that_uses_its_cpu_is_not_still():
+    def look(known: Known, at: float, cpu: float) -> Known:
+        output = f"events=5:0 cpu={round(cpu * 1000)} screen={NOON - 900:.0f}\ntitle\nM\nx\nM\n".encode()
+        return parse_look(output, "M", FACTS, known, at)
+
+    known = look(Known(), NOON, 50.0)
+    assert known.facts.moved == NOON - 900
+    spinner = look(known, NOON + 10, 50.0 + 10 * reading.MOVED_BY_CPU * 0.9)
+    assert spinner.facts.moved == NOON - 900
+    busy = look(known, NOON + 10, 50.0 + 10 * reading.MOVED_BY_CPU * 1.1)
+    assert busy.facts.moved == NOON + 10
+    assert look(busy, NOON + 20, 51.2).facts.moved == NOON + 10
+    assert look(known, NOON + 1, 90.0).facts.moved == NOON - 900, "a look itself takes some"
