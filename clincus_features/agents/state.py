@@ -646,7 +646,7 @@ def by_screen(facts: Facts, shown: Shown, before: Agent | None) -> Decision:
             state, reason = "done", ""
         else:
             state, reason = "idle", "interrupted" if reason == "interrupted" or (was_told and not reason) else ""
-            since = since if said.state or reason else facts.started or since
+            since = since if said.state or reason or facts.runs_again else facts.started or since
     decision = Decision(Agent(state, reason, text, (), since, "screen"), why)
     return unless_stuck(facts, decision)
 

@@ -129,7 +129,7 @@ AFTER = {
 }
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(scripts())
 def test_no_story_calls_too_often_too_early_or_not_at_all(story):
     script, skew = story
