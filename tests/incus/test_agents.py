@@ -129,9 +129,13 @@ class Tool:
 
         wait_until(answered, "the question on the screen")
 
+    def has_shell(self) -> None:
+        """Wait for the shell that the tool leaves. The end of a tool's line may stand behind the prompt."""
+        wait_until(lambda: re.search(r"^code@\S*\$.*\s*\Z", self.screen(), re.MULTILINE), "the shell's prompt")
+
     def start_again(self) -> None:
         """Start the tool from the shell that it has left: its prompt is the last line, others may be left above."""
-        wait_until(lambda: re.search(r"^code@.*\$\s*\Z", self.screen(), re.MULTILINE), "the shell's prompt")
+        self.has_shell()
         self.press("C-u")  # a tool that was killed at its start leaves the answer to a question about the terminal
         self.type("~/.clincus/start")
 
@@ -559,7 +563,7 @@ def test_a_tool_that_a_person_starts_again_by_its_name_is_watched_again(claude_a
     tool.has_written("hello")
     tool.type("/exit")
     ended = tool.becomes("ended", text="exit code 0")
-    wait_until(lambda: re.search(r"^code@.*\$\s*\Z", tool.screen(), re.MULTILINE), "the shell's prompt")
+    tool.has_shell()
     tool.press("C-u")
     tool.type("PATH=/opt/tools:$PATH; claude --dangerously-skip-permissions --continue")
     tool.is_ready()
