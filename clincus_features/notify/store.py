@@ -87,7 +87,7 @@ def read(environ: Mapping[str, str]) -> State:
 
 
 def told_of(words: Mapping[str, Any]) -> Told:
-    """The last calls for a session. A Clincus before 0.3 wrote down words and times, which tell no number."""
+    """The last calls for a session. An older Clincus wrote down words and times, which tell no number."""
     return Told(**{name: value for name, value in words.items() if name in Told._fields})
 
 

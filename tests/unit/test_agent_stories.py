@@ -99,9 +99,9 @@ PAUSES = ("0.3", "1", "3", "9", "30", "100")
 
 @st.composite
 def scripts(draw: st.DrawFn) -> tuple[str, float]:
-    """A story and the skew of a clock. After each thing some time passes. One hook has another fate than to come in time.
+    """A story and the skew of a clock. After each thing some time passes. One hook does not come in time, once.
 
-    Two at once may look like a turn more or less: a look sees the same of a begin that is lost and of an end that is late.
+    Two of them may look like a turn more or less: a lost begin and a late end look the same.
     """
     skew = draw(st.sampled_from([0.0, -360.0, -3.0, 30.0]))
     truth, words = "idle", []
