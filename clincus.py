@@ -4899,7 +4899,7 @@ class Sessions:
                 raise ClincusError(f'"{id}" was started meanwhile: look at it before you delete it', 409)
             session = self._awake(found)
             if delete and not even_unsaved:
-                self._keep(session)
+                self.keep(session)
             telling.start()  # not before the refusals; beside the save, since both wait for Incus most of the time
             within = LAST_SAVE_WITHIN if session.status == "running" else SAVE_WITHIN
             error = self._save(session, ends_tool=True, within=within)
@@ -4912,7 +4912,9 @@ class Sessions:
             if delete and error is not None and (not even_unsaved or is_hosts_fault(error)):
                 raise ClincusError(f'"{id}" is kept, as it holds a conversation that is not saved: {error}', 409)
             if delete and even_unsaved:
-                self._keep(session, saves=True)
+                self.keep(session, saves=True)
+            elif delete and session.status == "running":  # the tool has ended: what it did since the first look counts
+                self.keep(session)
             is_running = session.status == "running"
             if is_running and session.workspace and (error is not None or not session_tool(session).saved):
                 self._hand_over(session)
@@ -4939,8 +4941,11 @@ class Sessions:
                 session.id, guest_command("hand-over", guest.mount, str(guest.uid)), timeout=HAND_OVER_WITHIN
             )
 
-    def _keep(self, session: Session, *, saves: bool = False) -> None:
-        """Let features look for what a delete would lose; with `saves` they save it first. Raises ClincusError."""
+    def keep(self, session: Session, *, saves: bool = False) -> None:
+        """Let features look for what is lost with a container's disk; with `saves` they save it. Raises ClincusError.
+
+        409 without `saves` if something would be lost.
+        """
         if session.mode == "mount":  # the workspace outlives the container
             return
         with self.containers(session.id).asleep(session.id) if session.status == "stopped" else nullcontext():

@@ -150,7 +150,8 @@ def run_snapshot_restore(context: Context) -> int:
     """Bring back the state of a container
 
     What has changed in the container since is lost. The workspace stays as it is, and so does the conversation of a
-    session. Take a snapshot of the present state first if in doubt.
+    session. A clone goes back with the container: what you have not fetched is refused, or kept as a bundle with
+    --force. Take a snapshot of the present state first if in doubt.
 
     $ clincus snapshot restore before-merge --force  # Stop it, go back, start it again.
     """
@@ -174,7 +175,7 @@ def run_snapshot_restore(context: Context) -> int:
     containers.check_outlives_stop(instance, "restored")
     with console.progress(f"Restoring {container}"), containers.speaking_of(container):
         if is_session:
-            Keeper(context.sessions).restore(container, options.name, stateful=options.stateful)
+            Keeper(context.sessions).restore(container, options.name, stateful=options.stateful, force=options.force)
         else:
             with containers.stopped(context, instance, force=True):
                 body = {"restore": options.name, "stateful": options.stateful}

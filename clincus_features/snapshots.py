@@ -53,7 +53,8 @@ def install(extensions: clincus.Extensions) -> None:
         return clincus.Response(204)
 
     def restore_snapshot(request: clincus.Request) -> object:
-        return app.sessions.document(keeper(request).restore(request.values["id"], request.values["name"]))
+        id, name, force = (request.values[key] for key in ("id", "name", "force"))
+        return app.sessions.document(keeper(request).restore(id, name, force=force))
 
     one = "/api/sessions/{id}/snapshots"
     extensions.routes += [
@@ -169,13 +170,16 @@ class Keeper:
             self._find(id, name)
             self._ask(id, f"/snapshots/{quote(name, safe='')}", "DELETE")
 
-    def restore(self, id: str, name: str, *, stateful: bool = False) -> clincus.Session:
+    def restore(self, id: str, name: str, *, stateful: bool = False, force: bool = False) -> clincus.Session:
         """Bring a session's container back to a snapshot, with its conversation as it is now.
 
         The tool of a running session is ended and started again. With `stateful` Incus starts the programs that ran
-        then, and they keep their conversation of then. Raises ClincusError: 404, 409 if the conversation cannot be
-        saved before, and for `stateful` in a session whose network is closed: its programs would run with the network
-        of then until today's is in force.
+        then, and they keep their conversation of then. A clone is on the container's disk and goes back with it: with
+        `force` a bundle keeps what no fetch has brought here.
+
+        Raises ClincusError: 404, 409 if the conversation cannot be saved before, for what is not fetched without
+        `force`, and for `stateful` in a session whose network is closed: its programs would run with the network of
+        then until today's is in force.
         """
         sessions = self._sessions
         with sessions.lock(id):
@@ -185,10 +189,13 @@ class Keeper:
             if stateful and not session.has_open_network:
                 words = "open it first (clincus network), or restore without the programs that ran then"
                 raise clincus.ClincusError(f'the network of "{id}" is closed, and would be that of then: {words}', 409)
+            if not force:
+                sessions.keep(session)
             if sessions.save(id) == "":
                 raise clincus.ClincusError("the conversation cannot be saved, and would be lost: try again later", 409)
             if was_running or session.paused:
                 sessions.end(id)
+            sessions.keep(sessions.registry.get(id), saves=force)  # again: the tool has ended since
             incus = sessions.door(id)
             before = incus.query(incus.path(id))
             with Unfinished(sessions).kept(id, name, before):

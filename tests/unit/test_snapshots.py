@@ -69,6 +69,9 @@ class Sessions:
     def save(self, id: str) -> str:
         return ""
 
+    def keep(self, session: clincus.Session, *, saves: bool = False) -> None:
+        """Nothing is there to keep."""
+
     def query(self, path: str, method: str = "GET", data: object = None, **_: object) -> object:
         self.asked.append(method)
         return [{"name": f"x/{name}", "created_at": name} for name in self.names]
@@ -114,6 +117,8 @@ class Box:
         self.reports: list[str] = []
         self.report, self.registry = self.reports.append, self
         self.session = clincus.Session("x", "/w", "shell", 1, "stopped", persistent=True)
+        self.unfetched = ""  # what the container holds, and this host does not
+        self.kept: list[str] = []
 
     def door(self, id: str) -> Box:
         return self
@@ -126,6 +131,11 @@ class Box:
 
     def save(self, id: str) -> None:
         return None
+
+    def keep(self, session: clincus.Session, *, saves: bool = False) -> None:
+        if self.unfetched and not saves:
+            raise clincus.ClincusError(f'"x" is kept: {self.unfetched} were not fetched', 409)
+        self.kept += [self.unfetched] if self.unfetched else []
 
     def look(self, id: str) -> clincus.Session:
         return self.session
@@ -167,6 +177,17 @@ def test_a_restore_that_is_broken_off_is_finished(tmp_path):
     assert len(box.reports) == 1
     snapshots.Unfinished(box).finish_all()
     assert len(box.reports) == 1
+
+
+def test_a_clone_goes_back_only_once_its_work_is_fetched_or_kept(tmp_path):
+    """It lies on the disk of the container, unlike a folder that is mounted."""
+    box = Box(str(tmp_path))
+    box.unfetched = "2 commits and 1 stash"
+    with pytest.raises(clincus.ClincusError, match="2 commits and 1 stash were not fetched"):
+        snapshots.Keeper(box).restore("x", "one")
+    assert box.now["config"]["volatile.x"] == "now", "nothing was brought back"
+    snapshots.Keeper(box).restore("x", "one", force=True)
+    assert (box.kept, box.now["config"]["volatile.x"]) == ([box.unfetched], "then")
 
 
 def test_a_restore_that_went_through_leaves_nothing(tmp_path):

@@ -51,5 +51,5 @@ export const review = {
   /** `name` is empty for one by the time. */
   addSnapshot: (id: string, name: string) => write<Snapshot>('POST', `${session(id)}/snapshots`, name ? { name } : {}),
   removeSnapshot: (id: string, name: string) => write<undefined>('DELETE', snapshot(id, name)),
-  restoreSnapshot: (id: string, name: string) => write<Session>('POST', `${snapshot(id, name)}/restore`),
+  restoreSnapshot: (id: string, name: string) => write<Session>('POST', `${snapshot(id, name)}/restore?force=true`),
 };

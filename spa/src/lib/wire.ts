@@ -1601,9 +1601,17 @@ export interface components {
             branch: string;
             /** @description the commit that is checked out; empty before the first one */
             head: string;
+            /** @description of branches, tags and work trees */
             commits: number;
             /** @description whether something uncommitted was not fetched */
             uncommitted: boolean;
+            stashes: number;
+            /** @description other work trees with uncommitted changes */
+            work_trees: number;
+            /** @description files that only root can read: no fetch brings them */
+            unreadable: number;
+            /** @description repositories within the clone that have commits of their own: a fetch brings their files alone */
+            nested: string[];
         };
         Prompt: {
             prompt_id: string;
@@ -4004,7 +4012,10 @@ export interface operations {
     };
     restore_snapshot: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description bring a clone back although it holds work that no fetch has brought here: a bundle keeps that work */
+                force?: boolean;
+            };
             header?: never;
             path: {
                 /** @description the session's container name */

@@ -7,6 +7,7 @@ import { fetchCommits, wouldBeLost } from './clone';
 import { ui } from './ui.svelte';
 
 const SESSION = someSession({ id: 'clincus-a1b2c3-1', workspace: '/w/my-app', mode: 'clone' });
+const NOTHING = { branch: 'main', head: 'abc', commits: 0, uncommitted: false, stashes: 0, work_trees: 0, unreadable: 0, nested: [] };
 
 let calls: Call[];
 
@@ -34,13 +35,19 @@ it.each([
   [{ commits: 0, uncommitted: false }, 'All its commits were fetched.'],
   [{ commits: 1, uncommitted: false }, 'Not fetched yet: 1 commit.'],
   [{ commits: 3, uncommitted: true }, 'Not fetched yet: 3 commits and uncommitted changes.'],
+  [{ commits: 0, uncommitted: false, stashes: 1 }, 'Not fetched yet: 1 stash.'],
+  [
+    { commits: 1, uncommitted: false, stashes: 2, work_trees: 1, nested: ['app'] },
+    'Not fetched yet: 1 commit, 2 stashes, uncommitted changes in 1 other work tree, and the history of app.',
+  ],
+  [{ commits: 0, uncommitted: false, unreadable: 2 }, 'All its commits were fetched. No fetch and no bundle brings 2 files that only root can read.'],
 ])('tells before a delete what would go: %o', async (told, words) => {
-  serve({ json: { branch: 'main', head: 'abc', ...told } });
+  serve({ json: { ...NOTHING, ...told } });
   expect(await wouldBeLost(SESSION)).toContain(words);
 });
 
 it('asks about a clone what would be lost, and deletes nothing without a yes', async () => {
-  serve({ json: { branch: 'main', head: 'abc', commits: 1, uncommitted: false } });
+  serve({ json: { ...NOTHING, commits: 1 } });
   const removed = remove(SESSION);
   await vi.waitFor(() => expect(ui.question?.text).toContain('Not fetched yet: 1 commit.'));
   expect(ui.question?.text).toContain('the clone in it');

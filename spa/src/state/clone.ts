@@ -19,10 +19,17 @@ export async function fetchCommits(session: Session): Promise<void> {
 /** What a delete would take along, in a sentence for the question before it. */
 export async function wouldBeLost(session: Session): Promise<string> {
   try {
-    const { commits, uncommitted } = await api.unfetched(session.id);
-    const parts = [...(commits ? [plural(commits, 'commit')] : []), ...(uncommitted ? ['uncommitted changes'] : [])];
-    if (!parts.length) return 'All its commits were fetched.';
-    return `Not fetched yet: ${parts.join(' and ')}. A bundle of them is kept beside the conversation; Fetch brings them to the project first.`;
+    const { commits, uncommitted, stashes, work_trees: trees, unreadable, nested } = await api.unfetched(session.id);
+    const parts = [
+      commits ? plural(commits, 'commit') : '',
+      uncommitted ? 'uncommitted changes' : '',
+      stashes ? plural(stashes, 'stash', 'stashes') : '',
+      trees ? `uncommitted changes in ${plural(trees, 'other work tree')}` : '',
+      nested.length ? `the history of ${nested.join(', ')}` : '',
+    ].filter(Boolean);
+    const lost = unreadable ? ` No fetch and no bundle brings ${plural(unreadable, 'file')} that only root can read.` : '';
+    if (!parts.length) return `All its commits were fetched.${lost}`;
+    return `Not fetched yet: ${new Intl.ListFormat('en').format(parts)}.${lost} A bundle of them is kept beside the conversation; Fetch brings them to the project first.`;
   } catch (error) {
     return `What was not fetched is not known: ${sentence(error)}`;
   }
