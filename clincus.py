@@ -4502,11 +4502,12 @@ def instance_put(
 def conversation_files(tool: Tool, conversation: str) -> str:
     """A `find` command for the files of a conversation, whose names hold our id.
 
-    A tool that saves nothing is always resumed: the command finds the file of its start.
+    A tool that saves nothing is always resumed: the command finds the file of its start. What guest/tool.sh has moved
+    aside is no conversation.
     """
     name = f"*{conversation}*" if tool.saved and any("{session}" in word for word in tool.start) else "*"
     places = " ".join(f'"$HOME"/{shlex.quote(path)}' for path in tool.saved or (STARTED_FILE,))
-    return f"find {places} -type f -path {shlex.quote(name)}"
+    return f"find {places} -type f -path {shlex.quote(name)} ! -name '*.aside-*'"
 
 
 def shell_assignments(variables: Mapping[str, str]) -> str:

@@ -6,7 +6,8 @@
 # run of a start; `again` for all later ones, which go on with the conversation (tmux may get lost, by a restart from
 # inside the container; the next terminal starts this again); `afresh` where there is none; and `files`, which finds the
 # files of the conversation. One of these holds `message`, if it is one. Claude Code writes a file as it starts. If it
-# then gets no prompt, it can't resume that, and starts none of the same id beside it.
+# then gets no prompt, it can't resume that, and starts none of the same id beside it. Such a file is moved aside and
+# never deleted: a version of the tool may write its messages in another form. It is saved with the rest.
 # ~/.clincus/agent/run has the process that runs the tool, and the exit code of a tool that has ended.
 # shellcheck source=/dev/null
 . "$HOME/.clincus/launch"
@@ -34,7 +35,13 @@ PATH="$HOME/.local/bin:$PATH"
 export PATH
 # shellcheck disable=SC2154
 if [ -z "$(eval "$files -exec grep -lF \"\$message\" {} +" 2>/dev/null)" ]; then
-    eval "$files -name '*.jsonl' -delete" 2>/dev/null
+    # Of more than 20 the smallest ones go: they are those that hold no more than what the tool writes as it starts.
+    # shellcheck disable=SC2016,SC2034 # for the shell that find starts, by eval
+    aside='for file; do
+        mv "$file" "$file.aside-$(date +%s%N)"
+        ls -S "$file".aside-* | tail -n +21 | while IFS= read -r old; do rm "$old"; done
+    done'
+    eval "$files -name '*.jsonl' -exec sh -c \"\$aside\" aside {} +" 2>/dev/null
     how=$afresh
 elif [ -e "$HOME/.clincus/started" ]; then
     how=$again

@@ -79,20 +79,49 @@ def test_a_server_is_told_of_a_tool_that_a_person_starts_again(home):
     assert start(home, "direct") == "rung\n"
 
 
-def test_a_conversation_without_a_message_is_none_and_makes_room_for_a_new_one(home):
-    """Claude Code leaves such a file when it ends before the first prompt."""
+@pytest.fixture
+def claude_files(home) -> Path:
+    """The folder of Claude Code's conversations, of which the next start looks for the one named `talk`."""
     claude, projects = clincus.TOOLS["claude"], home / ".claude/projects/-workspace"
     projects.mkdir(parents=True)
-    files = {name: projects / f"{name}.jsonl" for name in ("empty", "talk")}
-    files["empty"].write_text('{"type":"mode"}\n')
-    files["talk"].write_text('{"type":"mode"}\n{"parentUuid":null,"type":"user"}\n')
-    for name, said in {"empty": "first it's\n", "talk": "again\n"}.items():
-        (home / clincus.STARTED_FILE).with_name("started").touch()
-        words = {"files": clincus.conversation_files(claude, name), "message": claude.message}
-        with (home / ".clincus/launch").open("a") as launch:
-            launch.write(clincus.shell_assignments(words))
-        assert start(home, "direct") == said
-    assert [path.exists() for path in files.values()] == [False, True]
+    (home / clincus.STARTED_FILE).with_name("started").touch()
+    with (home / ".clincus/launch").open("a") as launch:
+        words = {"files": clincus.conversation_files(claude, "talk"), "message": claude.message}
+        launch.write(clincus.shell_assignments(words))
+    return projects
+
+
+def test_a_conversation_with_a_message_goes_on(home, claude_files):
+    (claude_files / "talk.jsonl").write_text('{"type":"mode"}\n{"parentUuid":null,"type":"user"}\n')
+    assert start(home, "direct") == "again\n"
+    assert [path.name for path in claude_files.iterdir()] == ["talk.jsonl"]
+
+
+def test_a_conversation_without_a_message_makes_room_for_a_new_one_and_is_kept(home, claude_files):
+    """Claude Code leaves such a file when it ends before the first prompt. A later version may write another form."""
+    (claude_files / "talk.jsonl").write_text('{"type":"mode"}\n')
+    (claude_files / "other.jsonl").write_text("of another session\n")
+    assert start(home, "direct") == "first it's\n"
+    [aside] = claude_files.glob("talk*")
+    assert aside.name.startswith("talk.jsonl.aside-")
+    assert aside.read_text() == '{"type":"mode"}\n'
+    assert (claude_files / "other.jsonl").exists()
+
+
+def test_what_was_moved_aside_is_no_conversation_to_go_on_with(home, claude_files):
+    (claude_files / "talk.jsonl.aside-1").write_text('{"parentUuid":null,"type":"user"}\n')
+    assert start(home, "direct") == "first it's\n"
+
+
+def test_of_many_files_that_were_moved_aside_the_smallest_go(home, claude_files):
+    (claude_files / "talk.jsonl.aside-1").write_text("a whole conversation in a form that nobody knows yet\n")
+    for number in range(2, 25):
+        (claude_files / f"talk.jsonl.aside-{number}").write_text("{}\n")
+    (claude_files / "talk.jsonl").write_text('{"type":"mode"}\n')
+    start(home, "direct")
+    kept = [path.read_text() for path in claude_files.glob("talk.jsonl.aside-*")]
+    assert len(kept) == 20
+    assert {"a whole conversation in a form that nobody knows yet\n", '{"type":"mode"}\n'} <= set(kept)
 
 
 def test_a_shell_in_the_workspace_follows_the_tool_and_has_its_variables(home):
