@@ -28,7 +28,7 @@ def clean_block(text: object, limit: int = DETAIL_LIMIT) -> str:
     return "\n".join("".join(char for char in line if char.isprintable()) for line in lines)[:limit]
 
 
-def clean_lines(text: str) -> tuple[str, ...]:
+def clean_lines(text: str, count: int = LINES) -> tuple[str, ...]:
     """The last lines of a screen that are not empty. Those that many screens have, such as a border, are kept once."""
     plain = ("".join(char for char in line if char.isprintable()).rstrip()[:300] for line in text.split("\n"))
-    return tuple(map(kept_once, [line for line in plain if line][-LINES:]))
+    return tuple(map(kept_once, [line for line in plain if line][-count:]))

@@ -1,0 +1,137 @@
+"""What stands in a tool's input, and whether it is what was typed: pure functions over a screen with its colours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from clincus_features.agents.screen import Layout, cut
+from clincus_features.agents.texts import clean_lines
+
+SCREEN_LINES = 80  # of a screen that is typed at: a long text makes a high box
+
+COLOURS = re.compile(r"\x1b\[([0-9;:]*)m")
+# Other sequences in the output of `tmux capture-pane -e`: links, and the change to a set of line drawing characters.
+OTHERS = re.compile(r"\x1b\][^\x1b\x07]*(?:\x1b\\|\x07)|[\x0e\x0f]")
+# A tool may draw these dim while they are no placeholder: what its input begins with, and borders.
+SIGNS = "❯›>!*─│┃╭╮╰╯╹▀▄"
+FRAME = re.compile(r"^ *┃ *| {8,}.*$", re.MULTILINE)  # at the left of a text, and what stands at the right of it
+# A long paste as each tool shows it, such as `[Pasted text #1 +3 lines]`.
+PASTED = re.compile(r"\[Paste[^\]]*\]")
+
+
+class Input(NamedTuple):
+    """Where a tool shows what was typed: a pattern with a group `text`."""
+
+    pattern: str
+    is_whole: bool = False  # it is searched in the whole screen, with its empty lines, else in the box
+    placeholder: str = ""  # pattern of what stands in an empty input and is not dim
+
+
+# Seen with the versions of rules.py. The first character of the box says whether the tool takes a prompt or a command
+# of a shell, which counts as text: nothing is to be typed there.
+SIGNED = Input(r"\A❯?\s?(?P<text>(?s:.*))")
+INPUTS: Mapping[str, Input] = {
+    "claude": SIGNED,
+    "copilot": SIGNED,
+    "codex": Input(r"(?s:.*)^›(?P<text>.*(?:\n {2}\S.*)*)", is_whole=True),
+    # The last line of its box names the agent and the model.
+    "opencode": Input(
+        r"(?s:.*)^(?! *┃).*\n(?P<text>(?: *┃.*\n)+) *┃ +\S+ · .*\n *╹", is_whole=True, placeholder=r"Ask anything… "
+    ),
+    "gemini": Input(r"^ [*>] +(?P<text>.*(?:\n {3}.*)*)", placeholder=r"Type your message or @path/to/file"),
+    "aider": Input(r"\A(?:[a-z]+ )*[a-z]*>\s?(?P<text>(?s:.*))"),
+}
+
+
+class Cell(NamedTuple):
+    """A character on a screen."""
+
+    text: str
+    is_dim: bool
+    is_reverse: bool
+
+
+def plain(screen: str) -> str:
+    """A screen without its colours."""
+    return COLOURS.sub("", OTHERS.sub("", screen))
+
+
+def cells_of(screen: str) -> Iterator[list[Cell]]:
+    """The lines of a screen. A colour goes on in the next line, as tmux prints it."""
+    is_dim = is_reverse = False
+    for line in OTHERS.sub("", screen).split("\n"):
+        cells: list[Cell] = []
+        for number, piece in enumerate(COLOURS.split(line)):
+            if number % 2:
+                is_dim, is_reverse = after_codes(piece, is_dim=is_dim, is_reverse=is_reverse)
+            else:
+                cells += [Cell(char, is_dim, is_reverse) for char in piece]
+        yield cells
+
+
+def after_codes(codes: str, *, is_dim: bool, is_reverse: bool) -> tuple[bool, bool]:
+    """Whether what follows a sequence of colours is dim, and whether it is in reverse video."""
+    numbers = iter(codes.split(";"))
+    for number in numbers:
+        if number in ("38", "48", "58"):  # a colour of its own: by its number, or by three parts
+            parts = 1 if next(numbers, "") == "5" else 3
+            for _ in range(parts):
+                next(numbers, "")
+        elif number in ("", "0"):
+            is_dim = is_reverse = False
+        elif number in ("2", "22"):
+            is_dim = number == "2"
+        elif number in ("7", "27"):
+            is_reverse = number == "7"
+    return is_dim, is_reverse
+
+
+def without_placeholders(screen: str) -> str:
+    """A screen without what is dim, such as a placeholder; the cursor may stand on its first character."""
+    lines = []
+    for cells in cells_of(screen):
+        following = [*cells[1:], Cell(" ", is_dim=False, is_reverse=False)]
+        kept = [
+            cell.text
+            for cell, after in zip(cells, following)
+            if cell.text in SIGNS or not (cell.is_dim or (cell.is_reverse and after.is_dim))
+        ]
+        lines.append("".join(kept))
+    return "\n".join(lines)
+
+
+def draft_of(tool: str, layout: Layout | None, screen: str) -> str | None:
+    """What stands in a tool's input; None where that cannot be read, or its screen does not show the input.
+
+    `screen` is with colours, as `tmux capture-pane -e` prints it.
+    """
+    place = INPUTS.get(tool)
+    if place is None or layout is None:
+        return None
+    if not cut(layout, clean_lines(plain(screen), SCREEN_LINES)).box:
+        return None
+    typed = without_placeholders(screen)
+    shown = [line.rstrip() for line in typed.split("\n")]
+    lines = shown if place.is_whole else cut(layout, clean_lines(typed, SCREEN_LINES)).box
+    found = re.search(place.pattern, "\n".join(lines), re.MULTILINE)
+    if found is None:
+        return None
+    text = FRAME.sub("", found["text"]).strip()
+    return "" if place.placeholder and re.match(place.placeholder, text) else text
+
+
+def letters(text: str) -> str:
+    """The letters and digits of a text that every terminal shows as they are."""
+    return re.sub("[^A-Za-z0-9]", "", text)
+
+
+def holds(draft: str, text: str) -> bool:
+    """Whether a tool's input holds a text and nothing else. It may show a part of a long one, or how long it is."""
+    return bool(draft) and letters(PASTED.sub("", draft)) in letters(text)
+
+
+def is_same(draft: str, text: str) -> bool:
+    """Whether a tool's input shows the whole of a text and nothing else."""
+    return bool(letters(text)) and letters(draft) == letters(text)
