@@ -90,10 +90,13 @@ def run_answer(context: Context) -> int:
     """Answer the question that a session's tool asks
 
     OPTION is the number of a choice, as `clincus why` lists them. Nothing is typed if no question is on the screen any
-    more. The server must run (`clincus serve`).
+    more. What became of it is printed: `answered` (the tool has taken it) or `unconfirmed` (typed, but nothing shows
+    that the tool took it: look at its terminal). The server must run (`clincus serve`).
 
     $ clincus answer clincus-ec0578-1 2  # The second choice.
     $ clincus answer clincus-ec0578-1 --text 'none of these'  # Words of your own.
+
+    Exits: 0 answered; 1 otherwise
     """
     option, text = context.options.option, context.options.text
     if bool(option) == (text is not None):
@@ -102,8 +105,9 @@ def run_answer(context: Context) -> int:
         body = {"option": cli.number_from(1, 99)(option)} if option else {"text": text}
     except ValueError as error:
         raise cli.UsageError(f"invalid option '{option}': {error}", "answer") from None
-    ask_session(context, "POST", "answer", body)
-    return 0
+    found = ask_session(context, "POST", "answer", body)
+    print(found["result"])
+    return 0 if found["result"] == "answered" else 1
 
 
 @cli.Command("interrupt NAME", PORT)

@@ -3,10 +3,9 @@
 #
 # Prints the mark, then obeys lines on stdin:
 #   keys NAME...                 press keys, by tmux's names for them
-#   paste LENGTH                 paste so many bytes, which follow, as one text, and wait until the screen changes
-#   await TENTHS PATTERN         wait so long until one of the last lines has a pattern; print 1 if it has, and the mark
-#   gone TENTHS PATTERN          the same until none has it
-#   proof TENTHS OFFSET EVENT    wait so long for an event behind that byte of the events; print what came, and the mark
+#   paste LENGTH                 paste so many bytes, which follow, as one text
+#   look OFFSET                  print the inode of the events, the terminal's title, its screen with colours, and the mark;
+#                                then what the tool has told behind that byte of the events, and the mark
 # shellcheck disable=SC2154 # look.sh sets session, mark and now_inode
 pane="=$session:"
 echo "$mark"
@@ -17,13 +16,10 @@ leave_scrolling() {
 }
 
 events_since() {
-    # guest/hook.sh begins a new file when one is full.
-    if [ "$now_inode" = 0 ] || [ "$(stat -c %i events 2>/dev/null)" = "$now_inode" ]; then
-        tail -c "+$(($1 + 1))" events
-    else
-        tail -c "+$(($1 + 1))" events.old
+    { # guest/hook.sh begins a new file when one is full.
+        [ "$now_inode" = 0 ] || [ "$(stat -c %i events)" = "$now_inode" ] || cat events.old
         cat events
-    fi 2>/dev/null | head -c 262144
+    } 2>/dev/null | tail -c "+$(($1 + 1))" | head -c 262144
 }
 
 while read -r verb number rest; do
@@ -36,34 +32,14 @@ while read -r verb number rest; do
         ;;
     paste)
         leave_scrolling
-        before=$(tmux capture-pane -p -t "$pane")
         head -c "$number" | tmux load-buffer -b clincus-prompt - || exit
         tmux paste-buffer -p -d -r -b clincus-prompt -t "$pane" || exit
-        tries=40 # some tools take an Enter that comes with a paste for a line break
-        while [ "$tries" -gt 0 ]; do
-            sleep 0.05
-            [ "$(tmux capture-pane -p -t "$pane")" = "$before" ] || break
-            tries=$((tries - 1))
-        done
         ;;
-    await | gone)
-        while :; do
-            found=gone
-            tmux capture-pane -p -t "$pane" | grep -v '^ *$' | tail -6 | grep -qE -- "$rest" && found=await
-            [ "$found" != "$verb" ] || { echo 1 && break; }
-            [ "$number" -gt 0 ] || break
-            number=$((number - 1))
-            sleep 0.1
-        done
+    look)
+        stat -c %i events 2>/dev/null || echo 0
+        tmux display-message -p -t "$pane" '#{pane_title}' ';' capture-pane -p -e -J -t "$pane" | head -c 524288
         echo "$mark"
-        ;;
-    proof)
-        offset=${rest%% *} event=${rest#* }
-        while [ "$number" -gt 0 ] && ! events_since "$offset" | grep -q "\"event\":\"$event\""; do
-            number=$((number - 1))
-            sleep 0.1
-        done
-        events_since "$offset"
+        events_since "$number"
         echo "$mark"
         ;;
     esac

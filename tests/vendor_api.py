@@ -7,6 +7,8 @@ what to answer:
     say TEXT          that text                       bash COMMAND      call of the shell tool
     ask               a question with three options   plan              a plan to approve
     stall             two words, then nothing more    status NUMBER     an error, at every try
+    hush              nothing at all                  ask more          a second question, in which one ticks boxes
+    ask NUMBER        a question with that number
     background        a shell command that goes on in the background
     limit             that a subscriber's plan is used up until an hour from now
 
@@ -26,6 +28,7 @@ from typing import Any
 
 from tests.vendor_dialects import OTHER_DIALECTS, Dialect, event
 
+Block = Mapping[str, Any]
 # How much of a person's plan is used, as a subscriber is told it (seen with Claude Code 2.1.332).
 LIMITS = {"status": "allowed", "representative-claim": "five_hour"}
 LIMITS |= {"5h-status": "allowed", "5h-utilization": "0.42", "7d-status": "allowed", "7d-utilization": "0.17"}
@@ -44,6 +47,12 @@ QUESTION: dict[str, Any] = {
         }
     ]
 }
+TICKED: Block = {
+    "question": "Which sizes do you want?",
+    "header": "Size",
+    "multiSelect": True,
+    "options": [{"label": label, "description": f"{label} ones"} for label in ("Small", "Large")],
+}
 PLAN = "# The plan\n\n" + "".join(f"{number}. Step number {number} of the plan\n" for number in range(1, 61))
 ERRORS = {
     400: "invalid_request_error",
@@ -53,7 +62,6 @@ ERRORS = {
     500: "api_error",
     529: "overloaded_error",
 }
-Block = Mapping[str, Any]
 NUMBERS = itertools.count(1)
 
 
@@ -98,7 +106,13 @@ def answer(request: Mapping[str, Any], prompt: str, results: int) -> Block:
         if results <= bool(place):
             return tool_call(tools, ("ExitPlanMode", "exit_plan_mode"), {"plan": PLAN, "summary": "The plan"})
     if verb == "ask" and not results:
-        return tool_call(tools, ("askuserquestion", "question", "ask_user"), ask_arguments(tools))
+        asked = ask_arguments(tools)
+        if rest == "more":
+            asked = {**asked, "questions": [*asked["questions"], TICKED]}
+        elif rest.isdigit():
+            one = asked["questions"][0]
+            asked = {"questions": [{**one, "question": f"{one['question']} ({rest})"}]}
+        return tool_call(tools, ("askuserquestion", "question", "ask_user"), asked)
     if verb in ("bash", "background") and not results:
         arguments: dict[str, object] = {"command": rest or "sleep 600", "description": "Run a command"}
         if verb == "background":
@@ -108,7 +122,7 @@ def answer(request: Mapping[str, Any], prompt: str, results: int) -> Block:
     return {"type": "text", "text": "The tool has answered." if results else texts.get(verb, f"echo: {prompt}")}
 
 
-def ask_arguments(tools: Mapping[str, Any]) -> Mapping[str, object]:
+def ask_arguments(tools: Mapping[str, Any]) -> Block:
     """The question, as the tool at hand takes it."""
     one = QUESTION["questions"][0]
     if "ask_user" in tools and "run_shell_command" not in tools:  # of Copilot CLI; that of Gemini CLI is another
@@ -165,6 +179,7 @@ class VendorApi(ThreadingHTTPServer):
         self.failures = 0  # so many of the next requests are answered by a 429
         self.requests: list[str] = []  # paths, and the last prompts
         self.texts: list[str] = []  # all texts of the last messages, as they arrived
+        self.results: list[str] = []  # what the tools have answered, as JSON
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def close(self) -> None:
@@ -202,6 +217,7 @@ class Handler(BaseHTTPRequestHandler):
         last = [one.get("content") for one in request["messages"] if one.get("role") == "user"][-1]
         blocks = last if isinstance(last, list) else [{"text": last}]
         self.server.texts += [block["text"] for block in blocks if "text" in block]
+        self.server.results += [json.dumps(block) for block in blocks if block.get("type") == "tool_result"]
         self.server.requests.append(f"POST {self.path} {prompt[:200]} ({results} results)")
         is_failing = self.server.failures > 0 and bool(request.get("tools"))
         self.server.failures -= is_failing
@@ -213,6 +229,8 @@ class Handler(BaseHTTPRequestHandler):
         if verb == "limit":
             self.send_json(429, {"type": "error", "error": {"type": "rate_limit_error", "message": "x"}}, USED_UP)
             return
+        if verb == "hush" and request.get("tools"):
+            self.server.stopping.wait()
         block = answer(request, prompt, results)
         if verb == "stall":
             block = {"type": "text", "text": "Let me think"}

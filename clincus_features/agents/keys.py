@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Union
 
 import clincus
-from clincus_features.agents.menus import Menu
 from clincus_features.agents.state import Decision, Facts, read_screen, rules_of
 from clincus_features.agents.texts import clean
 
 PROMPT_LIMIT = 64 << 10  # bytes of a prompt: Linux takes 128 KiB as one argument
-SHOWN = 200  # characters of a question in a message
+SHOWN = 200  # characters of a question, or of what stands in an input, in a message
+CUT = 480  # bytes of a prompt in an event: guest/hook.sh cuts it at 500, amid a character or an escape
 
 
 Step = Union[str, Sequence[str]]  # a text to paste, or keys to press, by tmux's names for them
@@ -55,17 +56,15 @@ def behind_the_invisible(text: str) -> list[Step]:
 class Keys:
     """How one tool is typed at."""
 
-    proof: str = ""  # the event that tells of a prompt that was taken; "": nothing proves it
+    proof: str = ""  # the event that tells of a prompt that was taken; "": the input shows it, where that can be read
     guards: Sequence[Guard] = ()
     interrupt: Sequence[Step] = (("Escape",),)
-    # Pattern (grep -E) of the last lines while it works. An interruption is tried again while it is there: the second
+    # Pattern of the last lines while it works. An interruption is tried again while it is there: the second
     # Esc counts only for a moment, and none before an answer begins.
     busy: str = ""
     numbers: bool = True  # whether an option is chosen by its number; else by arrow keys and Enter
     own_answer: str = ""  # pattern of the option that lets a person write an answer
-    # Pattern (grep -E) of an empty input. Without a proof Enter is pressed again until it is there; where nothing is in
-    # the input any more, Enter sends nothing.
-    empty: str = ""
+    clear: Sequence[str] = ("C-u", "BSpace")  # keys that delete a line of the input, and the break before it
 
 
 KEYS: Mapping[str, Keys] = {
@@ -96,8 +95,6 @@ KEYS: Mapping[str, Keys] = {
         busy=r" esc (again to )?interrupt",
         numbers=False,
     ),
-    # Seen with 0.61.0. While it starts it shows its input and takes what is typed, but seconds later.
-    "gemini": Keys(empty=r"^ [*>] +Type your message"),
     "aider": Keys(interrupt=(("C-c",),)),
 }
 
@@ -142,15 +139,20 @@ def readiness(facts: Facts, decision: Decision) -> str:
         if rules is None and facts.tool:
             return "ready"
         raise clincus.ClincusError("it is not known what the tool does: look at its terminal", 409)
-    shown = read_screen(facts)
     if agent.state in ("idle", "done", "failed"):
+        shown = read_screen(facts)
         if shown is None:
             raise CoveredError(
                 "the tool's prompt is not on its screen: look at its terminal, something may cover it", 409
             )
         return "ready" if shown.rule.state in ("ready", "failed") else "busy"
-    is_free = facts.said.background and shown is not None and shown.rule.state == "ready"
-    return "ready" if is_free else "busy"
+    return "busy"
+
+
+def is_unsettled(facts: Facts, decision: Decision) -> bool:
+    """Whether a tool works by its hooks and shows nothing of it: it has just begun, or was just interrupted."""
+    shown = read_screen(facts)
+    return decision.agent.state == "working" and shown is not None and shown.rule.state == "ready"
 
 
 def waiting_words(decision: Decision) -> str:
@@ -160,44 +162,30 @@ def waiting_words(decision: Decision) -> str:
     return f"the tool waits for an answer ({agent.reason})" + (f": {asked}" if asked else "")
 
 
+def is_held(decision: Decision) -> bool:
+    """Whether a queue waits for a person: a turn has failed or was interrupted."""
+    return decision.agent.state == "failed" or decision.agent.reason == "interrupted"
+
+
+def check_input(draft: str | None) -> None:
+    """Raises ClincusError(409) if something stands in a tool's input: a prompt would be pasted behind it."""
+    if draft:
+        words = "the tool's input holds a text that was not sent: send or delete it in the terminal first"
+        raise clincus.ClincusError(f'{words} ("{clean(draft, SHOWN)}")', 409)
+
+
 def is_proof(data: Mapping[str, object], text: str) -> bool:
-    """Whether an event tells of this very prompt; a hook keeps only its begin."""
-    told = squeeze(str(data.get("prompt", "")))
-    wanted = squeeze(text)
-    head = wanted[:40]
-    return bool(told) and (head in told or wanted.startswith(told[:-2]))
+    """Whether an event tells of this very prompt and nothing else; a hook keeps only its begin."""
+    prompt = str(data.get("prompt", ""))
+    told, wanted = squeeze(prompt), squeeze(text)
+    is_cut = len(json.dumps(prompt, ensure_ascii=False).encode()) >= CUT
+    head = told[:-2]  # the last character may be half of one
+    return bool(told) and (told == wanted or (is_cut and wanted.startswith(head)))
 
 
 def squeeze(text: str) -> str:
-    """A text without blanks, which tools change."""
-    return "".join(text.split())
-
-
-def question_on_screen(facts: Facts, decision: Decision) -> bool:
-    """Whether a tool waits for an answer, and its screen shows the question."""
-    shown = read_screen(facts)
-    return decision.agent.state == "waiting" and shown is not None and shown.rule.state == "waiting"
-
-
-def answer_steps(facts: Facts, decision: Decision, option: int | None, text: str | None) -> list[Step]:
-    """The steps that choose an option, counted from 1, or answer by a text. Raises ClincusError: 400, 409."""
-    keys, shown = keys_of(facts.tool), read_screen(facts)
-    menu = shown.menu if shown else Menu()
-    options = menu.labels
-    if option is None:
-        own = next((number for number, label in enumerate(options, 1) if re.match(keys.own_answer, label)), None)
-        if not keys.own_answer or own is None:
-            raise clincus.ClincusError("this question takes one of its options, not a text", 409)
-        return [(str(own),), clean_prompt(text or ""), ("Enter",)]
-    count = len(options) or len(decision.agent.options)
-    if not count:
-        raise clincus.ClincusError("the choices of this dialog cannot be read: answer it in the terminal", 409)
-    if option > count:
-        raise clincus.ClincusError(f"the question has {count} options", 409)
-    is_list = menu.is_numbered or not options  # the hooks told of them, and the screen is too small to show them
-    if keys.numbers and is_list and option < 10:
-        return [(str(option),)]
-    return [menu.steps_to(option - 1)]
+    """A text without blanks, which tools change; those of no width are what a guard writes in front."""
+    return "".join(text.replace("\u200b", "").split())
 
 
 def interrupt_steps(facts: Facts, decision: Decision) -> list[Step]:

@@ -25,6 +25,7 @@ class Menu(NamedTuple):
     is_numbered: bool = False
     keys: tuple[str, str] = ("Up", "Down")  # to the one before, and to the next
     letters: str = ""  # of each choice, where letters take them
+    is_marked: bool = False  # a sign shows which one Enter takes; else a colour may, which nobody reads
 
     def steps_to(self, option: int) -> tuple[str, ...]:
         """The keys that take an option, counted from 0, where numbers do nothing."""
@@ -49,14 +50,16 @@ def numbered_menu(lines: Sequence[str]) -> Menu:
     labels: list[str] = []
     chosen = 0
     first: int | None = None
+    is_marked = False
     for at, line in enumerate(lines):
         match = NUMBERED.match(line)
         if match and int(match["number"]) == 1:
-            labels, chosen, first = [], 0, at
+            labels, chosen, first, is_marked = [], 0, at, False
         if match and int(match["number"]) == len(labels) + 1:
             chosen = len(labels) if match["mark"] else chosen
+            is_marked = is_marked or bool(match["mark"])
             labels.append(clean(match["label"].rstrip("│┃ "), OPTION_LIMIT))
-    return Menu(tuple(labels[:OPTIONS]), chosen, first, is_numbered=True)
+    return Menu(tuple(labels[:OPTIONS]), chosen, first, is_numbered=True, is_marked=is_marked)
 
 
 def marked_menu(lines: Sequence[str]) -> Menu:
@@ -83,7 +86,7 @@ def marked_menu(lines: Sequence[str]) -> Menu:
             return Menu()
     rows = [row for row in range(begin, end) if row == at or indent(lines[row]) == column]
     labels = tuple(clean(lines[row][column:], OPTION_LIMIT) for row in rows)
-    return Menu(labels[:OPTIONS], rows.index(at), begin) if len(rows) > 1 else Menu()
+    return Menu(labels[:OPTIONS], rows.index(at), begin, is_marked=True) if len(rows) > 1 else Menu()
 
 
 def across_menu(text: str) -> Menu:

@@ -6,35 +6,39 @@
     POST   /api/sessions/{id}/answer               answer the question that is on the screen
     POST   /api/sessions/{id}/interrupt            let the tool stop its work
 
-Whoever types looks first, in the same command in the container (guest/look.sh and guest/type.sh), and decides by the
-same rules as the state of the session. So nothing is typed into a dialog that has opened meanwhile.
+The server looks first, in the same command in the container (terminal.py), and decides by the same rules as the state
+of the session. It looks again before each Enter: a dialog may have opened, or a person may have begun to type.
 """
 
 from __future__ import annotations
 
-import os
+import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
-from io import BufferedReader
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import clincus
 from clincus_features.agents import keys as typed
+from clincus_features.agents.answers import Answer, texts_of, wait_for_question
+from clincus_features.agents.drafts import holds, is_same
 from clincus_features.agents.queue import Prompt, Prompts
-from clincus_features.agents.reading import CLOCK, Known, first_facts, look_arguments, parse_look, with_events
-from clincus_features.agents.state import Decision, Facts, decide
+from clincus_features.agents.reading import Known
+from clincus_features.agents.state import Agent, Decision
+from clincus_features.agents.terminal import Terminal, open_terminal
+from clincus_features.agents.times import AGAIN, LAGGING
 
 if TYPE_CHECKING:
     from clincus_features.agents import Watch
 
 SENDERS = 2  # queues that are worked on at the same time
-FIRST_PROOF, SECOND_PROOF = 5.0, 10.0  # seconds to wait for the tool's event after the first Enter, and the second
+STANDING = 10.0  # seconds that a text may take to show in the tool's input, or to leave it
+FIRST_PROOF, SECOND_PROOF = 5.0, 10.0  # seconds to wait for the proof after the first Enter, and after the second
 DRAWING_TRIES, DRAWING_TIME = 2, 0.7  # more looks at a tool that may draw its screen just now; seconds between them
+LINES = 200  # of a prompt that the tool has put back into its input
 INTERRUPTIONS, STOPPING = 4, 2.0  # tries to interrupt a tool; seconds that it takes to stop
-SCREEN_LIMIT = 1 << 20  # bytes that a look or a proof prints at most
 
 
 def install(extensions: clincus.Extensions, watch: Watch) -> None:
@@ -48,7 +52,7 @@ def install(extensions: clincus.Extensions, watch: Watch) -> None:
 
     def post_prompt(request: clincus.Request) -> object:
         text = typed.clean_prompt(request.values["text"])
-        prompt = sender.prompt(session(request), text)
+        prompt = sender.prompt(session(request), text, may_queue=request.values["queue"])
         return {"prompt_id": prompt.prompt_id, "result": prompt.result}
 
     def get_prompts(request: clincus.Request) -> object:
@@ -59,12 +63,11 @@ def install(extensions: clincus.Extensions, watch: Watch) -> None:
         sender.cancel(app.registry.get(request.values["id"]), request.values["prompt_id"])
         return clincus.Response(204)
 
-    def post_answer(request: clincus.Request) -> clincus.Response:
+    def post_answer(request: clincus.Request) -> object:
         values = request.values
         if (values["option"] is None) == (values["text"] is None):
             raise clincus.ClincusError('give either "option" or "text"', 400)
-        sender.answer(session(request), values["option"], values["text"], values["question"])
-        return clincus.Response(204)
+        return {"result": sender.answer(session(request), values)}
 
     def post_interrupt(request: clincus.Request) -> clincus.Response:
         sender.interrupt(session(request))
@@ -98,78 +101,11 @@ def with_clean_prompt(method: str, path: str, handler: clincus.Handler) -> clinc
     return create if (method, path) == ("POST", "/api/sessions") else handler
 
 
-class Terminal:
-    """A session's terminal, looked at and ready to be typed into, for the time of one command in the container."""
+class Held(NamedTuple):
+    """Why a queue waits for a person."""
 
-    def __init__(self, stdin: clincus.GuestInput, stdout: BufferedReader, mark: str) -> None:
-        self._stdin, self._stdout, self._mark = stdin, stdout, f"{mark}\n".encode()
-        self.known = Known()  # of the look and of what the tool has told since
-        self.decision: Decision
-        self.has_taken = True  # a prompt that was typed is not known to stand in the tool's input
-
-    @property
-    def facts(self) -> Facts:
-        """The facts of the last look."""
-        return self.known.facts
-
-    def look(self, session: clincus.Session, known: Known) -> None:
-        """Take in what guest/look.sh prints, and decide what it means. Raises ClincusError."""
-        seen = self._read(3).removesuffix(self._mark)
-        facts = replace(first_facts(session), said=known.facts.said, looked=True)
-        self.known = parse_look(seen, self._mark.decode().strip(), facts, known, CLOCK.now())
-        self.decision = decide(self.known.facts)
-
-    def press(self, keys: Sequence[str]) -> None:
-        """Press keys, by tmux's names for them."""
-        self._stdin.write(f"keys {' '.join(keys)}\n".encode())
-
-    def paste(self, text: str) -> None:
-        """Paste a text."""
-        data = text.encode()
-        self._stdin.write(f"paste {len(data)}\n".encode() + data)
-
-    def take(self, steps: Iterable[typed.Step]) -> None:
-        """Paste the texts and press the keys of some steps."""
-        for step in steps:
-            if isinstance(step, str):
-                self.paste(step)
-            else:
-                self.press(step)
-
-    def wait_for_line(self, seconds: float, pattern: str, *, gone: bool = False) -> bool:
-        """Wait until a line of the screen has a pattern (grep -E), or `gone`: until none has it. Whether it is so."""
-        self._stdin.allow(seconds + clincus.READ_TIMEOUT)
-        self._stdin.write(f"{'gone' if gone else 'await'} {round(seconds * 10)} {pattern}\n".encode())
-        return self._read(1).startswith(b"1")
-
-    def wait_for_proof(self, seconds: float, event: str, text: str) -> bool:
-        """Wait until the tool tells that it has taken a prompt; False if it does not."""
-        self._stdin.allow(seconds + clincus.READ_TIMEOUT)
-        self._stdin.write(f"proof {round(seconds * 10)} {self.known.offset} {event}\n".encode())
-        self.known, told = with_events(self.known, self._read(1).removesuffix(self._mark), time.time())
-        return any(one.name == event and typed.is_proof(one.data, text) for one in told)
-
-    def _read(self, marks: int) -> bytes:
-        """Read up to a number of marks."""
-        data = bytearray()
-        while data.count(self._mark) < marks:
-            piece = self._stdout.read1(1 << 16)
-            data += piece
-            if not piece or len(data) > SCREEN_LIMIT:
-                old = "it was started by an older Clincus: stop and resume it"
-                raise clincus.ClincusError(f"the session's terminal cannot be read ({old})", 409)
-        return bytes(data)
-
-
-@contextmanager
-def open_terminal(sessions: clincus.Sessions, session: clincus.Session, known: Known) -> Iterator[Terminal]:
-    """Look at a running session's terminal, and hold it ready to be typed into. Raises ClincusError."""
-    mark = os.urandom(8).hex()
-    words = look_arguments(session, mark, known)
-    with sessions.open(session, "look type", *words, timeout=clincus.READ_TIMEOUT) as (stdin, stdout):
-        terminal = Terminal(stdin, stdout, mark)
-        terminal.look(session, known)
-        yield terminal
+    turn: int  # that failed or was interrupted
+    at: float  # when that was: what is given later does not wait
 
 
 class Sender:
@@ -181,58 +117,114 @@ class Sender:
         self._locks: dict[str, threading.Lock] = {}  # one for each session that was typed into
         self._lock_of_queues = threading.RLock()
         self._due: dict[str, threading.Condition] = {}  # engine -> tells that a queue there may go on
-        self._queues: dict[str, bool] = {}  # sessions to look at for their queue; whether also after a failure
+        self._queues: dict[str, None] = {}  # sessions whose queue may go on, the first one first
+        self._interrupted: dict[str, Held] = {}  # session -> the last turn that was interrupted from here
+        self._held: dict[str, Held] = {}  # session -> the last turn after which its queue waits for a person
         watch.listeners.append(self.hear)
 
     def tell(self, moment: str, session: clincus.Session) -> None:
         """A moment in a session's life."""
         if moment == "deleted":
-            self._locks.pop(session.id, None)
+            for kept in (self._locks, self._interrupted, self._held):
+                kept.pop(session.id, None)
             self.prompts.forget(session)
 
     def hear(self, session: clincus.Session, decision: Decision) -> None:
         """A session was looked at; it never waits."""
-        if decision.agent.state in ("idle", "done"):
-            self._wake(session.id)
+        held = self._held.get(session.id)
+        if typed.is_held(decision):
+            self._held[session.id] = self._held_by(session, decision.agent)
+        if decision.agent.state in ("idle", "done") or self._held.get(session.id) != held:
+            with self._lock_of_queues:
+                self._queues[session.id] = None
+                self._queue_is_due(clincus.engine_of(session.id)).notify()
 
-    def prompt(self, session: clincus.Session, text: str) -> Prompt:
-        """Type a prompt, or put it into the queue. Raises ClincusError(409) with what is in the way."""
+    def _held_by(self, session: clincus.Session, agent: Agent) -> Held:
+        """The turn of a tool that has failed or was interrupted, and when that was, as far as it is known."""
+        known = self._held.get(session.id), self._interrupted.get(session.id)
+        return next((one for one in known if one and one.turn == agent.turn), Held(agent.turn, agent.since))
+
+    def prompt(self, session: clincus.Session, text: str, *, may_queue: bool = True) -> Prompt:
+        """Type a prompt, or put it into the queue. Raises ClincusError(409) with what is in the way.
+
+        While the queue waits for a person, this is what the person says: it goes before the queue, which then goes on.
+        """
 
         def choose(terminal: Terminal) -> Prompt:
-            is_ready = typed.readiness(terminal.facts, terminal.decision) == "ready"
-            is_first = not self.prompts.queue(session)
-            if is_ready and not is_first:
-                self._wake(session.id, even_failed=True)
-            prompt = self.prompts.add(session, text, "sending" if is_ready and is_first else "queued")
+            terminal.becomes(lambda: not typed.is_unsettled(terminal.facts, terminal.decision), LAGGING + AGAIN)
+            is_next = self._is_next(session, terminal)
+            if is_next:
+                terminal.look()
+                self._take_back(session, terminal)
+                is_next = self._is_next(session, terminal)
+                typed.check_input(terminal.draft)
+            if not (is_next or may_queue):
+                raise clincus.ClincusError(
+                    "the tool works or has prompts in its queue: send it later, or queue it", 409
+                )
+            prompt = self.prompts.add(session, text, "sending" if is_next else "queued")
             self._publish(session)
             return prompt
 
         return cast(Prompt, self._look_and_type(session, choose))
+
+    def _is_next(self, session: clincus.Session, terminal: Terminal) -> bool:
+        """Whether a prompt that a person gives now is typed at once. Raises ClincusError(409) if it cannot be given."""
+        is_ready = typed.readiness(terminal.facts, terminal.decision) == "ready"
+        return is_ready and not self._going(session, terminal.decision)
+
+    def _going(self, session: clincus.Session, decision: Decision) -> list[Prompt]:
+        """The prompts of a session's queue that wait for no person.
+
+        After a turn that has failed or was interrupted, those wait that were given before it, until another has ended.
+        `decision` is the newest one; the watch may not know of it yet.
+        """
+        agent = self._watch.decision(session).agent
+        held = self._held.get(session.id)
+        if typed.is_held(decision):
+            held = self._held_by(session, replace(decision.agent, turn=agent.turn))
+        queue = self.prompts.queue(session)
+        return [one for one in queue if one.at > held.at] if held and held.turn == agent.turn else queue
 
     def cancel(self, session: clincus.Session, prompt_id: str) -> None:
         """Take a prompt out of the queue. Raises ClincusError: 404, 409."""
         self.prompts.cancel(session, prompt_id)
         self._publish(session)
 
-    def answer(self, session: clincus.Session, option: int | None, text: str | None, question: str | None) -> None:
-        """Answer the question that is on the screen. Raises ClincusError(409) if there is none, or another one."""
-        with self._lock(session), self._terminal(session) as terminal:
-            asked, shown = terminal.decision.agent, typed.question_on_screen(terminal.facts, terminal.decision)
-            if not shown:
-                raise clincus.ClincusError("no question is on the screen (any more)", 409)
-            if question is not None and question != asked.text:
-                raise clincus.ClincusError(f"another question is on the screen now: {asked.text}", 409)
-            terminal.take(typed.answer_steps(terminal.facts, terminal.decision, option, text))
+    def answer(self, session: clincus.Session, given: Mapping[str, Any]) -> str:
+        """Answer the question that is on the screen: `answered` once the tool has shown that it took the answer.
+
+        Else it is `unconfirmed`. `given` is the body of the request. Raises ClincusError: 400, 409 if no question is on
+        the screen, or another one.
+        """
+        with self._lock(session), open_terminal(self._app.sessions, session, self._watch.known(session)) as terminal:
+            was_told = self._watch.decision(session).agent.state == "waiting"
+            before = self._watch.known(session)
+            terminal.look()
+            wait_for_question(terminal, was_told=was_told)
+            self._learn(session, before, terminal)
+            number = self._watch.decision(session).agent.question
+            is_another = given["question"] not in (None, *texts_of(terminal.facts, terminal.decision))
+            if is_another or given["number"] not in (None, number):
+                asked = terminal.decision.agent.text
+                raise clincus.ClincusError(f"another question is on the screen now: {asked}", 409)
+            answer = Answer(terminal)
+            is_taken = answer.write(given["text"]) if given["option"] is None else answer.choose(given["option"])
         self._watch.tell("ring", session)
+        return "answered" if is_taken else "unconfirmed"
 
     def interrupt(self, session: clincus.Session) -> None:
         """Let the tool stop what it does; nothing is pressed where it is at rest. ClincusError(409) without a tool."""
         with self._lock(session), self._terminal(session) as terminal:
             steps = typed.interrupt_steps(terminal.facts, terminal.decision)
+            if steps:
+                self._interrupted[session.id] = Held(self._watch.decision(session).agent.turn, time.time())
             busy = typed.keys_of(session.tool).busy if steps else ""
             for _ in range(INTERRUPTIONS if busy else 1):
                 terminal.take(steps)
-                if busy and terminal.wait_for_line(STOPPING, busy, gone=True):
+                if busy and terminal.becomes(
+                    lambda: not re.search(busy, "\n".join(terminal.facts.lines[-6:])), STOPPING
+                ):
                     break
         self._watch.tell("ring", session)
 
@@ -242,23 +234,29 @@ class Sender:
             while not (here := [id for id in self._queues if clincus.engine_of(id) == engine]):
                 self._queue_is_due(engine).wait()
             id = here[0]
-            even_failed = self._queues.pop(id)
+            del self._queues[id]
         session = self._app.registry.find(id)
-        if session is None or session.status != "running" or not self.prompts.queue(session):
+        if session is None or session.status != "running":
+            return
+        if not self._going(session, self._watch.decision(session)):
             return
         try:
-            self._send_next(session, even_failed=even_failed)
+            self._send_next(session)
         except clincus.ClincusError as error:  # it stays in the queue: it waits for a person, or is gone
             clincus.log.info("%s: a queued prompt waits on: %s", id, error.message)
 
-    def _send_next(self, session: clincus.Session, *, even_failed: bool) -> None:
-        """Send the first prompt of a queue. After a failure only a person lets the queue go on."""
+    def _send_next(self, session: clincus.Session) -> None:
+        """Send the first prompt of a queue. Raises ClincusError with what is in the way."""
 
         def choose(terminal: Terminal) -> Prompt | None:
-            queue = self.prompts.queue(session)
-            is_ready = typed.readiness(terminal.facts, terminal.decision) == "ready"
-            if not queue or not is_ready or (terminal.decision.agent.state == "failed" and not even_failed):
+            if typed.readiness(terminal.facts, terminal.decision) != "ready":
                 return None
+            terminal.look()
+            queue = self._going(session, terminal.decision)
+            is_ready = typed.readiness(terminal.facts, terminal.decision) == "ready"
+            if not queue or not is_ready:
+                return None
+            typed.check_input(terminal.draft)
             is_ours = self.prompts.mark(session, queue[0], "sending")
             return replace(queue[0], result="sending") if is_ours else None
 
@@ -285,9 +283,10 @@ class Sender:
                     prompt = choose(terminal)
                     if prompt is not None and prompt.result == "sending":
                         prompt = self._type(session, terminal, prompt)
-                self._watch.learn(session, known, terminal.known)
-                is_unproven = prompt is not None and prompt.result == "unconfirmed"
-                if is_unproven and terminal.has_taken and not typed.keys_of(session.tool).proof:
+                self._learn(session, known, terminal)
+                is_typed = prompt is not None and prompt.result in ("submitted", "unconfirmed")
+                has_left = not terminal.has_draft or terminal.draft == ""
+                if is_typed and has_left and not typed.keys_of(session.tool).proof:
                     self._watch.typed(session)
             except clincus.IncusError as error:
                 if prompt is None:
@@ -297,24 +296,65 @@ class Sender:
 
     def _type(self, session: clincus.Session, terminal: Terminal, prompt: Prompt) -> Prompt:
         """Type a prompt and wait for the proof; the prompt with its result."""
-        keys, is_proven = typed.keys_of(session.tool), False
+        is_proven = False
         try:
-            terminal.take(typed.prompt_steps(session.tool, prompt.text))
-            if keys.empty:
-                terminal.wait_for_line(SECOND_PROOF, keys.empty, gone=True)
-            for seconds in (FIRST_PROOF, SECOND_PROOF) if keys.proof or keys.empty else (0.0,):
-                terminal.press(["Enter"])
-                if keys.empty:
-                    terminal.has_taken = terminal.wait_for_line(seconds, keys.empty)
-                is_proven = bool(keys.proof) and terminal.wait_for_proof(seconds, keys.proof, prompt.text)
-                if is_proven or (keys.empty and terminal.has_taken):
-                    break
+            is_proven = self._submit(session, terminal, prompt.text)
         except (clincus.ClincusError, OSError) as error:
             clincus.log.warning("%s: it is not known whether a prompt was typed: %s", session.id, error)
         result = "submitted" if is_proven else "unconfirmed"
         self.prompts.mark(session, prompt, result)
         self._publish(session)
         return replace(prompt, result=result)
+
+    def _submit(self, session: clincus.Session, terminal: Terminal, text: str) -> bool:
+        """Paste a text, and press Enter while it stands in the input; whether it is proven that the tool took it.
+
+        Where the input cannot be read, Enter is pressed once, if no dialog is known to be open, and nothing is proven.
+        """
+        steps = typed.prompt_steps(session.tool, text)
+        terminal.told.clear()  # what was told before is no proof
+        terminal.take(steps)
+        if not terminal.has_draft:
+            terminal.look()
+            if terminal.decision.agent.state != "waiting":
+                terminal.press(["Enter"])
+            return False
+        if not terminal.becomes(lambda: bool(terminal.draft), STANDING) and terminal.draft == "":
+            terminal.take(steps)  # it was ignored; if it comes twice now, it does not count as this text
+        return terminal.becomes(lambda: terminal.stands(text), STANDING) and self._enter(session, terminal, text)
+
+    def _enter(self, session: clincus.Session, terminal: Terminal, text: str) -> bool:
+        """Press Enter while a text stands in the input; whether it is proven that the tool took it."""
+        event = typed.keys_of(session.tool).proof
+        for seconds in (FIRST_PROOF, SECOND_PROOF):
+            if terminal.stands(text):
+                terminal.press(["Enter"])
+            if terminal.becomes(lambda: terminal.has_told(event, text) if event else terminal.draft == "", seconds):
+                return True
+        return False
+
+    def _take_back(self, session: clincus.Session, terminal: Terminal) -> None:
+        """Delete the last prompt from the input if the tool has put it back there, as some do after an interruption.
+
+        It was sent from here, so its text is in the list of prompts. What a person has changed in it stays.
+        """
+        sent = [one.text for one in self.prompts.of(session) if one.result != "queued"]
+        if not sent or not terminal.draft or not is_same(terminal.draft, sent[-1]):
+            return
+        for _ in range(LINES):
+            before = terminal.draft
+            if not before or not holds(before, sent[-1]):
+                return
+            terminal.press(typed.keys_of(session.tool).clear)
+            if not terminal.becomes(lambda before=before: terminal.draft != before, STANDING):  # type: ignore[misc]
+                return
+
+    def _learn(self, session: clincus.Session, known: Known, terminal: Terminal) -> None:
+        """Let the watch know what was seen at a terminal."""
+        if terminal.is_rotated:
+            self._watch.tell("ring", session)  # only another look tells how far the new file of events was read
+        else:
+            self._watch.learn(session, known, terminal.known)
 
     def _publish(self, session: clincus.Session) -> None:
         self._app.hub.publish({"type": "session.prompts", "id": session.id}, extension=True)
@@ -324,11 +364,6 @@ class Sender:
 
     def _terminal(self, session: clincus.Session) -> AbstractContextManager[Terminal]:
         return open_terminal(self._app.sessions, session, self._watch.known(session))
-
-    def _wake(self, id: str, *, even_failed: bool = False) -> None:
-        with self._lock_of_queues:
-            self._queues[id] = even_failed or self._queues.get(id, False)
-            self._queue_is_due(clincus.engine_of(id)).notify()
 
     def _queue_is_due(self, engine: str) -> threading.Condition:
         return self._due.setdefault(engine, threading.Condition(self._lock_of_queues))

@@ -122,12 +122,9 @@ class Tool:
         assert answer.status in (200, 204), f"{answer.body.decode()}\n{self.screen()}"
 
     def answer(self, option: int) -> None:
-        """Answer the question, once it is on the screen."""
-
-        def answered() -> bool:
-            return self.server.post(f"/api/sessions/{self.id}/answer", {"option": option}).status == 204
-
-        wait_until(answered, "the question on the screen")
+        """Answer the question."""
+        answer = self.server.post(f"/api/sessions/{self.id}/answer", {"option": option})
+        assert (answer.status, answer.json) == (200, {"result": "answered"}), self.screen()
 
     def has_shell(self) -> None:
         """Wait for the shell that the tool leaves. The end of a tool's line may stand behind the prompt."""

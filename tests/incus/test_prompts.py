@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from clincus_features.agents import drafts
+from clincus_features.agents.rules import RULES
 from tests.programs import NO_CHECKPOINTS, Server, program, wait_until
 from tests.real_tools import FRUGAL, real_tool
 from tests.vendor_api import QUESTION, VendorApi
@@ -123,11 +125,24 @@ class Claude:
         """Why each checkpoint was taken, the first one first."""
         return [one["why"] for one in reversed(self.server.get(f"{self.path}/checkpoints").json)]
 
+    def agent(self) -> dict[str, Any]:
+        """The agent object."""
+        return dict(self.server.get(f"{self.path}/agent").json)
+
+    def press(self, *keys: str) -> None:
+        """Press keys, as a person at its terminal would."""
+        self.bed.shell(self.id, f"tmux send-keys -t =clincus-{self.id}: {' '.join(keys)}")
+
+    def input(self) -> str:
+        """What stands in its input."""
+        layout, screen = RULES["claude"].layout, self.bed.screen(self.id)
+        return drafts.draft_of("claude", layout, screen) or ""
+
     def becomes(self, *states: str) -> dict[str, Any]:
         """Wait for one of some states."""
 
         def found() -> dict[str, Any] | None:
-            agent = self.server.get(f"{self.path}/agent").json
+            agent = self.agent()
             return agent if agent["state"] in states else None
 
         return dict(wait_until(found, f"{states}"))
@@ -205,34 +220,86 @@ def test_prompts_arrive_as_they_were_written(tool, api):
 
 
 def test_a_prompt_is_queued_while_the_tool_works_and_typed_when_its_turn_ends(bed, tool, api):
-    tool.begins("stall")
+    tool.begins("bash sleep 5")
     done = cli(tool.server, "prompt", tool.id, "-", stdin="say it was queued", environ=bed.environ)
     assert (done.stdout, done.returncode) == ("queued\n", 0)
+    refused = tool.post("prompt", {"text": "say not now", "queue": False})
+    assert (refused.status, "send it later, or queue it" in refused.json["error"]) == (409, True)
     assert "say it was queued" not in api.texts
-    assert cli(tool.server, "interrupt", tool.id, environ=bed.environ).returncode == 0
     wait_until(lambda: "say it was queued" in api.texts, "the queued prompt")
     done = cli(tool.server, "wait", tool.id, "--timeout", "60", environ=bed.environ)
     assert done.returncode == 0
     assert json.loads(done.stdout)["state"] in ("done", "idle")
-    sent = [("stall", "submitted"), ("say it was queued", "submitted")]
+    sent = [("bash sleep 5", "submitted"), ("say it was queued", "submitted")]
     wait_until(lambda: tool.prompts()[-2:] == sent, "a proof of both")
     assert tool.post("interrupt").status == 204
     assert api.texts.count("say it was queued") == 1
+
+
+def test_after_an_interruption_the_queue_waits_for_what_a_person_says_next(bed, tool, api):
+    tool.begins("stall")
+    assert tool.prompt("say it was held") == "queued"
+    assert cli(tool.server, "interrupt", tool.id, environ=bed.environ).returncode == 0
+    tool.becomes("idle")
+    assert tool.prompt("say it was meant") == "submitted"
+    wait_until(lambda: "say it was held" in api.texts, "the queue after the next turn")
+    said = [text for text in api.texts if text in ("say it was held", "say it was meant")]
+    assert said == ["say it was meant", "say it was held"]
+
+
+def test_a_prompt_that_was_interrupted_before_any_answer_is_not_sent_with_the_next(bed, tool, api):
+    """Claude Code puts it back into its input."""
+    tool.begins("hush now\nand these\nlines")
+    assert tool.post("interrupt").status == 204
+    wait_until(lambda: tool.input().startswith("hush"), "the prompt in the input")
+    assert tool.prompt("say it was clean") == "submitted"
+    wait_until(lambda: "say it was clean" in api.texts, "the next prompt")
+
+
+def test_a_prompt_is_not_pasted_behind_what_a_person_types(bed, tool, api):
+    tool.press("-l", "'half a text'")
+    wait_until(lambda: tool.input() == "half a text", "the text in the input")
+    refused = tool.post("prompt", {"text": "say not now"})
+    assert (refused.status, "half a text" in refused.json["error"]) == (409, True)
+    assert tool.input() == "half a text"
+    tool.press("C-u")
+    assert tool.prompt("say it was free") in ("submitted", "queued")
+    wait_until(lambda: "say it was free" in api.texts, "the prompt")
+    assert "say not now" not in api.texts
 
 
 def test_a_question_is_answered_and_takes_no_prompt(bed, tool, api):
     answers = {"2": "Green", "--text=Purple": "Purple"}
     for words, answer in answers.items():
         tool.begins("ask")
-        tool.becomes("waiting")
+        asked = tool.becomes("waiting")
         refused = tool.post("prompt", {"text": "not now"})
         assert (refused.status, TEXT in refused.json["error"]) == (409, True)
-        assert tool.post("answer", {"option": 1, "question": "Which one?"}).status == 409
-        wait_until(
-            lambda words=words: cli(tool.server, "answer", tool.id, words, environ=bed.environ).returncode == 0,
-            "the question on the screen",
-        )
+        for other in ({"question": "Which one?"}, {"number": asked["question"] - 1}):
+            assert tool.post("answer", {"option": 1, **other}).status == 409
+        done = cli(tool.server, "answer", tool.id, words, environ=bed.environ)
+        assert (done.stdout, done.returncode) == ("answered\n", 0), f"{done.stderr}\n{bed.screen(tool.id)}"
         tool.becomes("done", "idle")
         wait_until(lambda answer=answer: answer in bed.screen(tool.id), "the answer on the screen")
         assert tool.post("answer", {"option": 1}).status == 409
     assert "not now" not in api.texts
+
+
+def test_a_person_who_is_told_of_options_can_answer_at_that_moment(tool):
+    for _ in range(3):
+        tool.begins("ask")
+        asked = wait_until(lambda: (agent := tool.agent())["options"] and agent, "the options")
+        body = {"option": 3, "question": asked["text"], "number": asked["question"]}
+        assert tool.post("answer", body).json == {"result": "answered"}
+        tool.becomes("done", "idle")
+
+
+def test_an_answer_to_the_first_of_two_questions_does_not_meet_the_second(bed, tool):
+    """In the second one boxes are ticked, which takes more than an option."""
+    tool.begins("ask more")
+    tool.becomes("waiting")
+    assert tool.post("answer", {"option": 1}).json == {"result": "answered"}
+    wait_until(lambda: "Which sizes" in bed.screen(tool.id), "the second question")
+    assert "✔ Small" not in bed.screen(tool.id)
+    assert tool.post("answer", {"option": 2}).json == {"result": "unconfirmed"}
+    assert tool.post("interrupt").status == 204

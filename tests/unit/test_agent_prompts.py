@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -13,13 +14,12 @@ import pytest
 
 import clincus
 from clincus_features.agents import keys, prompts, queue
-from clincus_features.agents.state import Agent, Decision, Facts, Said, Why
+from clincus_features.agents.state import Agent, Decision, Facts, Why
+from tests.typing_bed import Clock, Tool, use_clock
 
 SESSION = clincus.Session("clincus-a1b2c3-1", "/w", "claude", 1, "running", persistent=False, session_id="one")
 RULE = "─" * 20
 BOX = (RULE, "❯ ", RULE)
-HINT = "Enter to select · ↑/↓ to navigate · Esc to cancel"
-QUESTION = ("Which colour?", "❯ 1. Red", "  2. Green", "  3. Type something.", HINT)
 
 
 def decision(state: str, reason: str = "", text: str = "", options: tuple[str, ...] = ()) -> Decision:
@@ -124,10 +124,22 @@ def test_a_prompt_is_refused_with_the_question_that_is_open():
     assert caught.value.status == 409
 
 
-def test_work_in_the_background_does_not_hold_a_prompt_back():
-    facts = Facts(tool="claude", lines=BOX, has_screen=True, said=Said("working", background=1))
-    assert keys.readiness(facts, decision("working")) == "ready"
-    assert keys.readiness(replace(facts, said=Said("working")), decision("working")) == "busy"
+@pytest.mark.parametrize(("draft", "is_free"), [(None, True), ("", True), ("half a text", False)])
+def test_a_prompt_is_refused_while_a_text_stands_in_the_input(draft, is_free):
+    if is_free:
+        keys.check_input(draft)
+        return
+    with pytest.raises(clincus.ClincusError, match=r"not sent: send or delete it .* \(\"half a text\"\)") as caught:
+        keys.check_input(draft)
+    assert caught.value.status == 409
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "expected"),
+    [("failed", "auth", True), ("idle", "interrupted", True), ("idle", "", False), ("done", "", False)],
+)
+def test_a_queue_waits_for_a_person_after_a_failure_and_an_interruption(state, reason, expected):
+    assert keys.is_held(decision(state, reason)) == expected
 
 
 # ---- the proof
@@ -139,42 +151,20 @@ def test_work_in_the_background_does_not_hold_a_prompt_back():
         ("run the tests", "run the tests", True),
         ("run  the tests", "run\tthe\ntests\n", True),
         ("x" * 500, "x" * 9000, True),
-        ("a draft run the tests", "run the tests", True),
+        ("é" * 240, "é" * 9000, True),
+        ("\u200b!ls", "!ls", True),
+        ("x" * 400, "x" * 9000, False),
+        ("a draft run the tests", "run the tests", False),
+        ("run the tests and more", "run the tests", False),
+        ("a", "ab", False),
+        ("ab", "abc", False),
+        ("y", "y", True),
         ("something else", "run the tests", False),
         ("", "run the tests", False),
     ],
 )
 def test_only_an_event_with_the_same_text_is_a_proof(told, text, expected):
     assert keys.is_proof({"prompt": told}, text) == expected
-
-
-# ---- answers
-
-
-def test_an_option_is_chosen_by_its_number():
-    facts = Facts(tool="claude", lines=QUESTION, has_screen=True)
-    asked = decision("waiting", "question", "Which colour?", ("Red", "Green"))
-    assert keys.question_on_screen(facts, asked)
-    assert keys.answer_steps(facts, asked, 2, None) == [("2",)]
-    assert keys.answer_steps(facts, asked, None, "Blue\r\n") == [("3",), "Blue\n", ("Enter",)]
-    with pytest.raises(clincus.ClincusError, match="3 options") as caught:
-        keys.answer_steps(facts, asked, 4, None)
-    assert caught.value.status == 409
-
-
-def test_a_choice_without_a_number_is_taken_by_arrow_keys():
-    lines = ("─" * 40, " Do you trust it?", "   Yes", " ❯ No, exit", " Enter to confirm · Esc to cancel")
-    facts = Facts(tool="claude", lines=lines, has_screen=True)
-    assert keys.answer_steps(facts, decision("waiting", "dialog"), 1, None) == [("Up", "Enter")]
-    hidden = replace(facts, lines=(" Enter to confirm · Esc to cancel",))
-    with pytest.raises(clincus.ClincusError, match="answer it in the terminal"):
-        keys.answer_steps(hidden, decision("waiting", "dialog"), 1, None)
-
-
-def test_a_question_that_is_not_on_the_screen_cannot_be_answered():
-    facts = Facts(tool="claude", lines=BOX, has_screen=True)
-    assert not keys.question_on_screen(facts, decision("waiting", "question"))
-    assert not keys.question_on_screen(replace(facts, lines=QUESTION), decision("idle"))
 
 
 @pytest.mark.parametrize(
@@ -266,48 +256,171 @@ def test_a_broken_file_counts_as_none(kept, tmp_path, text):
 # ---- whether it was taken
 
 
-class Input:
-    """A terminal whose tool takes what is typed with the n-th press of a key."""
-
-    def __init__(self, takes_at: int) -> None:
-        self.takes_at = takes_at
-        self.pressed: list[str] = []
-        self.has_taken = True
-        self.facts, self.decision = Facts(tool="copilot"), decision("working")
-
-    def __enter__(self) -> Input:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def take(self, steps) -> None:
-        self.pressed += [key for keys_of_step in steps if not isinstance(keys_of_step, str) for key in keys_of_step]
-
-    def press(self, names) -> None:
-        self.pressed += names
-
-    def wait_for_line(self, seconds: float, pattern: str, *, gone: bool = False) -> bool:
-        return len(self.pressed) >= self.takes_at
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    return use_clock(monkeypatch)
 
 
 @pytest.fixture
-def sender(tmp_path, monkeypatch) -> prompts.Sender:
+def sender(tmp_path) -> prompts.Sender:
     app, watch = mock.Mock(environ={"HOME": str(tmp_path)}), mock.Mock(listeners=[])
     return prompts.Sender(app, watch)
 
 
-@pytest.mark.parametrize(("takes_at", "enters", "has_taken"), [(1, 1, True), (2, 2, True), (9, 2, False)])
-def test_enter_comes_once_more_where_a_prompt_stays_in_the_input(sender, takes_at, enters, has_taken):
-    gemini, terminal = SESSION._replace(tool="gemini"), Input(takes_at)
-    typed = sender._type(gemini, terminal, sender.prompts.add(gemini, "say hello", "sending"))
-    assert (terminal.pressed, terminal.has_taken) == (["Enter"] * enters, has_taken)
-    assert typed.result == "unconfirmed"
+def test_a_prompt_that_the_tool_tells_of_is_submitted(clock, sender):
+    tool = Tool(clock)
+    assert sender._submit(SESSION, tool, "run\nthe tests")
+    assert (tool.pressed, tool.taken) == (["Enter"], ["run\nthe tests"])
+
+
+def test_an_enter_that_the_tool_has_ignored_is_pressed_again_while_the_text_stands(clock, sender):
+    tool = Tool(clock)
+    tool.on_key = lambda key, on_key=tool.on_key: tool.pressed.count("Enter") == 1 or on_key(key)
+    assert sender._submit(SESSION, tool, "run the tests")
+    assert (tool.pressed, tool.taken) == (["Enter", "Enter"], ["run the tests"])
+
+
+def test_no_second_enter_goes_into_a_dialog_that_has_opened(clock, sender):
+    tool = Tool(clock)
+    tool.on_key = lambda key: tool.asks("Delete everything?", "Yes", "No")
+    assert not sender._submit(SESSION, tool, "run the tests")
+    assert (tool.pressed, tool.taken) == (["Enter"], [])
+
+
+def test_no_second_enter_follows_one_that_the_tool_took_without_a_word(clock, sender):
+    tool = Tool(clock, hooks=False)
+    assert not sender._submit(SESSION, tool, "run the tests")
+    assert (tool.pressed, tool.taken) == (["Enter"], ["run the tests"])
+
+
+def test_no_enter_is_pressed_while_something_else_stands_in_the_input(clock, sender):
+    """A person has begun to type after the look."""
+    tool = Tool(clock)
+    tool.text = "half a text"
+    assert not sender._submit(SESSION, tool, "run the tests")
+    assert (tool.pressed, tool.taken) == ([], [])
+
+
+def test_a_paste_that_the_tool_has_ignored_comes_again(clock, sender):
+    tool = Tool(clock)
+    tool.ignores = 1
+    assert sender._submit(SESSION, tool, "run the tests")
+    assert tool.taken == ["run the tests"]
+
+
+def test_a_paste_that_comes_late_and_so_twice_is_not_sent(clock, sender):
+    tool = Tool(clock)
+    tool.paste = lambda text, late=[]: late.append(text) or setattr(tool, "text", "".join(late) if late[1:] else "")
+    assert not sender._submit(SESSION, tool, "run the tests")
+    assert (tool.text, tool.taken) == ("run the testsrun the tests", [])
+
+
+def test_a_prompt_that_has_left_the_input_of_a_tool_without_hooks_is_submitted(clock, sender):
+    tool = Tool(clock, tool="codex")
+    placeholder = "\x1b[2mAsk Codex to do anything\x1b[0m"
+    tool.rows = lambda: ["• hello", "", f"› {tool.text or placeholder}", "", "  gpt-5 default · /workspace"]
+    assert sender._submit(SESSION._replace(tool="codex"), tool, "run the tests")
+    assert tool.taken == ["run the tests"]
+
+
+def test_where_the_input_cannot_be_read_enter_is_pressed_once_and_nothing_is_proven(clock, sender):
+    tool = Tool(clock)
+    tool.known = replace(tool.known, facts=replace(tool.facts, tool="mine"))
+    tool.look = lambda: None
+    assert not sender._submit(SESSION._replace(tool="mine"), tool, "run the tests")
+    assert tool.pressed == ["Enter"]
+
+
+# ---- what stands in the input after an interruption
+
+
+@pytest.mark.parametrize(
+    ("standing", "expected"),
+    [("run\nthe tests", ""), ("run\nthe tests, no", "run\nthe tests, no"), ("half a text", "half a text"), ("", "")],
+)
+def test_the_last_prompt_is_taken_out_where_the_tool_has_put_it_back(clock, sender, standing, expected):
+    for text, result in (("earlier", "submitted"), ("run\nthe tests", "submitted"), ("next", "queued")):
+        sender.prompts.add(SESSION, text, result)
+    tool = Tool(clock)
+    tool.text = standing
+    tool.look()
+    sender._take_back(SESSION, tool)
+    assert tool.text == expected
+
+
+class Story:
+    """A session over time: what its tool is seen to do, and which prompts of the queue may go."""
+
+    def __init__(self, sender: prompts.Sender) -> None:
+        self.sender = sender
+        self.now = decision("idle")
+        sender._watch.decision = lambda session: self.now
+
+    def becomes(self, state: str, reason: str = "", *, turn: int, since: float = 0.0) -> None:
+        one = decision(state, reason)
+        self.now = one._replace(agent=replace(one.agent, turn=turn, since=since))
+        self.sender.hear(SESSION, self.now)
+
+    def queued(self, text: str) -> float:
+        """Put a prompt into the queue; when that was."""
+        return self.sender.prompts.add(SESSION, text, "queued").at
+
+    def going(self) -> list[str]:
+        """What may go, if the queue was told to go on."""
+        is_woken = self.sender._queues.pop(SESSION.id, "no") is None
+        return [one.text for one in self.sender._going(SESSION, self.now)] if is_woken else []
+
+
+@pytest.fixture
+def story(sender) -> Story:
+    return Story(sender)
+
+
+@pytest.mark.parametrize(("state", "reason"), [("failed", "auth"), ("idle", "interrupted")])
+def test_a_queue_that_waits_for_a_person_goes_on_after_another_turn(story, state, reason):
+    at = story.queued("one")
+    story.becomes("working", turn=1)
+    assert story.going() == []
+    story.becomes(state, reason, turn=1, since=at + 1)
+    assert story.going() == []
+    story.becomes("idle", turn=1)  # such as after /clear
+    assert story.going() == []
+    story.becomes("working", turn=2)
+    story.becomes("done", turn=2)
+    assert story.going() == ["one"]
+
+
+def test_what_is_said_after_an_interruption_goes_before_what_was_queued(story):
+    """The tool has not stopped yet when it is given, and so it is queued."""
+    story.becomes("working", turn=1)
+    before = story.queued("one")
+    story.sender._interrupted[SESSION.id] = prompts.Held(1, before + 1e-9)
+    story.queued("meant instead")
+    story.becomes("idle", "interrupted", turn=1, since=time.time() + 60)
+    assert story.going() == ["meant instead"]
+
+
+def test_an_interruption_of_an_earlier_turn_frees_nothing(story):
+    story.sender._interrupted[SESSION.id] = prompts.Held(1, 0.0)
+    story.queued("one")
+    story.becomes("failed", "auth", turn=2, since=time.time() + 60)
+    assert story.going() == []
+
+
+def test_a_tool_that_works_by_its_hooks_only_has_just_begun_or_was_interrupted(clock):
+    tool = Tool(clock)
+    assert not keys.is_unsettled(tool.facts, decision("done"))
+    assert keys.is_unsettled(tool.facts, decision("working"))
+    tool.rows = lambda rows=tool.rows: [*rows()[:-1], rows()[-1] + " · esc to interrupt"]
+    tool.look()
+    assert not keys.is_unsettled(tool.facts, decision("working"))
 
 
 @pytest.mark.parametrize(("takes_at", "presses"), [(2, 2), (4, 4), (99, 8)])
-def test_a_tool_that_has_not_stopped_is_interrupted_again(sender, monkeypatch, takes_at, presses):
-    terminal = Input(takes_at)
-    monkeypatch.setattr(prompts, "open_terminal", lambda *_: terminal)
+def test_a_tool_that_has_not_stopped_is_interrupted_again(clock, sender, monkeypatch, takes_at, presses):
+    tool = Tool(clock, tool="copilot")
+    tool.rows = lambda rows=tool.rows: [*rows(), "" if len(tool.pressed) >= takes_at else " ◎ Working · esc to stop"]
+    tool.look()
+    monkeypatch.setattr(prompts, "open_terminal", lambda *_: contextlib.nullcontext(tool))
     sender.interrupt(SESSION._replace(tool="copilot"))
-    assert terminal.pressed == ["Escape"] * presses
+    assert tool.pressed == ["Escape"] * presses

@@ -559,7 +559,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Answer the question on the screen by an option or by a text; 409 when it is not there (any more) */
+        /** Answer the question on the screen by an option or by a text, and wait until the tool has taken it; 409 when that question is not there (any more) */
         post: operations["post_answer"];
         delete?: never;
         options?: never;
@@ -2869,6 +2869,11 @@ export interface operations {
                 "application/json": {
                     /** @description the prompt, at most 64 KiB; CR LF becomes LF */
                     text: string;
+                    /**
+                     * @description whether the prompt may wait in the queue; with false it is 409 where it would
+                     * @default true
+                     */
+                    queue?: boolean;
                 };
             };
         };
@@ -2960,16 +2965,26 @@ export interface operations {
                     text?: string;
                     /** @description the `text` of the agent that this answers: 409 if another question is open by now */
                     question?: string;
+                    /** @description the `question` of the agent that this answers, its number: 409 if another one is open by now, also one in the same words */
+                    number?: number;
                 };
             };
         };
         responses: {
-            /** @description No Content */
-            204: {
+            /** @description OK */
+            200: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": {
+                        /**
+                         * @description `answered`: the tool has shown that it took the answer; `unconfirmed`: it was typed, and nothing has shown that within 15 seconds. Look at the terminal then
+                         * @enum {string}
+                         */
+                        result: "answered" | "unconfirmed";
+                    };
+                };
             };
             409: components["responses"]["Error"];
             default: components["responses"]["Error"];

@@ -1,0 +1,195 @@
+"""How a question on a tool's screen is answered: what is pressed, what the screen shows of it, and what proves it.
+
+Enter is pressed only after a look has shown that the question is still the same one and that the wanted choice is
+marked, or that the text stands where it belongs.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import replace
+from typing import NamedTuple
+
+import clincus
+from clincus_features.agents.drafts import holds
+from clincus_features.agents.keys import clean_prompt, keys_of, squeeze
+from clincus_features.agents.menus import Menu
+from clincus_features.agents.state import Decision, Facts, decide, read_screen, screen_of
+from clincus_features.agents.terminal import PAUSE, Terminal
+from clincus_features.agents.texts import LINES
+
+QUESTION_WITHIN = 10.0  # seconds that a tool may take to draw a question after its hook has told of it
+REDRAWN_WITHIN = 2.0  # seconds for one that was on the screen at the last look
+SHOWN_WITHIN = 5.0  # seconds that a text may take to show on the screen
+IGNORED_AFTER = 3.0  # seconds after which a key counts as ignored if the screen shows nothing of it
+ANSWERED_WITHIN = 15.0  # seconds for the proof
+TRIES = 3
+STEPS = 30  # keys that bring the mark to a choice, with those that are ignored
+TICKS = re.compile(r"\[[ ✔x]?\]|[☐☑☒◻◼✔]")  # what says whether a choice, or one of several questions, was taken
+
+
+class Question(NamedTuple):
+    """What tells one question on a screen from another."""
+
+    rule: str
+    head: str  # all that stands above the choices
+    labels: tuple[str, ...]  # the one that takes a text of one's own is left out
+
+
+def menu_of(facts: Facts) -> Menu:
+    """The choices on a tool's screen."""
+    shown = read_screen(facts)
+    return shown.menu if shown else Menu()
+
+
+def own_option(facts: Facts) -> int | None:
+    """The option that lets a person write an answer, counted from 1; None if there is none."""
+    pattern = keys_of(facts.tool).own_answer
+    labels = enumerate(menu_of(facts).labels, 1)
+    return next((number for number, label in labels if pattern and re.match(pattern, label)), None)
+
+
+def question_on_screen(facts: Facts, decision: Decision, own: int | None = None) -> Question | None:
+    """The question that a tool's screen shows; None if it shows none, or the tool waits for no answer.
+
+    `own` is the option that takes a text of one's own: its label is what was written.
+    """
+    shown = read_screen(facts)
+    if decision.agent.state != "waiting" or shown is None or shown.rule.state != "waiting":
+        return None
+    first = shown.menu.first
+    head = [shown.text] if first is None else screen_of(facts).dialog[:first]
+    labels = [label for number, label in enumerate(shown.menu.labels, 1) if number != own]
+    return Question(shown.rule.name, plain("".join(head)), tuple(map(plain, labels)))
+
+
+def plain(text: str) -> str:
+    """A text without blanks and ticks."""
+    return squeeze(TICKS.sub("", text))
+
+
+def texts_of(facts: Facts, decision: Decision) -> set[str]:
+    """The texts by which people may know the question on a screen: the hook's, or what a look saw of the screen."""
+    part = replace(facts, lines=facts.lines[-LINES:])
+    shown = [read_screen(seen) for seen in (facts, part)]
+    return {decision.agent.text, decide(part).agent.text, *(one.text for one in shown if one)}
+
+
+def wait_for_question(terminal: Terminal, *, was_told: bool) -> None:
+    """Wait until a question is on the screen. Raises ClincusError(409) if none comes.
+
+    A hook may tell of a question before the tool has drawn it. `was_told`: people know of a question by the last look.
+    """
+    begin = time.monotonic()
+    while question_on_screen(terminal.facts, terminal.decision) is None:
+        within = QUESTION_WITHIN if terminal.facts.said.state == "waiting" else REDRAWN_WITHIN if was_told else 0.0
+        if time.monotonic() >= begin + within:
+            raise clincus.ClincusError("no question is on the screen (any more)", 409)
+        time.sleep(PAUSE)
+        terminal.look()
+
+
+class Answer:
+    """One answer to the question that is on the screen."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._own = own_option(terminal.facts)
+        self._question = question_on_screen(terminal.facts, terminal.decision, self._own)
+        self._said = terminal.facts.said
+
+    def choose(self, option: int) -> bool:
+        """Choose an option, counted from 1; whether it is proven that the tool took it. Raises ClincusError(409).
+
+        A tool may ignore a key that comes right after it has drawn the question (seen with Claude Code 2.1.332). It is
+        pressed again only if the screen is the same as before it, and the tool has followed another key meanwhile.
+        """
+        terminal = self._terminal
+        menu = menu_of(terminal.facts)
+        count = len(menu.labels) or len(terminal.decision.agent.options)
+        if not count:
+            raise clincus.ClincusError("the choices of this dialog cannot be read: answer it in the terminal", 409)
+        if option > count:
+            raise clincus.ClincusError(f"the question has {count} options", 409)
+        is_list = (
+            menu.is_numbered or not menu.labels
+        )  # the hooks told of them, and the screen is too small to show them
+        by_number = keys_of(terminal.facts.tool).numbers and is_list and option < 10
+        for _ in range(TRIES):
+            if not by_number and not self._mark(option):
+                return False
+            before = screen_of(terminal.facts).dialog
+            terminal.press([str(option) if by_number else "Enter"])
+            if terminal.becomes(self._is_proven, IGNORED_AFTER):
+                return True
+            if screen_of(terminal.facts).dialog != before or not self._follows():
+                return terminal.becomes(self._is_proven, ANSWERED_WITHIN - IGNORED_AFTER)
+        return False
+
+    def write(self, text: str) -> bool:
+        """Answer by a text; whether it is proven that the tool took it. Raises ClincusError: 400, 409."""
+        terminal, own = self._terminal, self._own
+        if own is None:
+            raise clincus.ClincusError("this question takes one of its options, not a text", 409)
+        text = clean_prompt(text)
+
+        def stands() -> bool:
+            labels = menu_of(terminal.facts).labels
+            return self._is_marked(own) and len(labels) >= own and holds(labels[own - 1], text)
+
+        if not self._mark(own):
+            return False
+        terminal.paste(text)
+        if not terminal.becomes(stands, SHOWN_WITHIN):
+            return False
+        terminal.press(["Enter"])
+        return terminal.becomes(self._is_proven, ANSWERED_WITHIN)
+
+    def _is_proven(self) -> bool:
+        """The tool's hook tells that it goes on, or the question has left the screen."""
+        said = self._terminal.facts.said
+        is_told = self._said.state == "waiting" and said.at != self._said.at
+        if is_told or self._is_open():
+            return is_told
+        time.sleep(PAUSE)  # a tool may draw the same question anew: it is gone if two looks in a row do not show it
+        self._terminal.look()
+        return not self._is_open()
+
+    def _is_open(self) -> bool:
+        return self._question == question_on_screen(self._terminal.facts, self._terminal.decision, self._own)
+
+    def _is_marked(self, option: int) -> bool:
+        """Whether Enter would take an option, as far as a sign shows it."""
+        menu = menu_of(self._terminal.facts)
+        return self._is_open() and (menu.chosen == option - 1 or not menu.is_marked)
+
+    def _mark(self, option: int) -> bool:
+        """Bring the mark to an option, one key after the other; whether the screen shows it there."""
+        menu = menu_of(self._terminal.facts)
+        if not menu.is_marked:
+            return all(self._moves(key) for key in menu.steps_to(option - 1)[:-1])
+        ignored = 0
+        for _ in range(STEPS):
+            keys = menu_of(self._terminal.facts).steps_to(option - 1)[:-1]
+            if not keys or ignored == TRIES or not self._is_open():
+                break
+            ignored = 0 if self._moves(keys[0]) else ignored + 1
+        return self._is_marked(option)
+
+    def _moves(self, key: str) -> bool:
+        """Press a key that moves the mark; whether the screen shows it: by the sign, or by any change without one."""
+        terminal, before, screen = self._terminal, menu_of(self._terminal.facts), self._terminal.screen
+        terminal.press([key])
+
+        def has_moved() -> bool:
+            return menu_of(terminal.facts).chosen != before.chosen if before.is_marked else terminal.screen != screen
+
+        return terminal.becomes(has_moved, IGNORED_AFTER) and self._is_open()
+
+    def _follows(self) -> bool:
+        """Whether the tool moves the mark when it is told to, which answers nothing."""
+        menu = menu_of(self._terminal.facts)
+        if not menu.is_marked or len(menu.labels) < 2:
+            return False
+        return self._moves(menu.keys[menu.chosen < len(menu.labels) - 1])

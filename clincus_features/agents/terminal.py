@@ -1,0 +1,138 @@
+"""A session's terminal for the time of one command in its container: looked at and typed into, in turns.
+
+The command runs guest/look.sh, which tells all that there is to know, and then guest/type.sh, which obeys.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from io import BufferedReader
+
+import clincus
+from clincus_features.agents import keys as typed
+from clincus_features.agents.drafts import SCREEN_LINES, draft_of, holds, plain
+from clincus_features.agents.reading import CLOCK, Known, first_facts, look_arguments, parse_look, with_events
+from clincus_features.agents.state import Decision, Event, Facts, decide, rules_of
+from clincus_features.agents.texts import clean, clean_lines
+
+PASTED_WITHIN = 2.0  # seconds that a paste may take to show
+PAUSE = 0.1  # seconds between two looks at a terminal that something is expected of
+OUTPUT_LIMIT = 1 << 20  # bytes that a look prints at most
+
+
+class Terminal:
+    """A session's terminal. What is known of it is as of the last look."""
+
+    def __init__(self, stdin: clincus.GuestInput, stdout: BufferedReader, mark: str) -> None:
+        self._stdin, self._stdout, self._mark = stdin, stdout, f"{mark}\n".encode()
+        self.known = Known()  # of the last look, and of what the tool has told since
+        self.decision: Decision
+        self.told: list[Event] = []  # what the tool has told since guest/look.sh ran
+        self.is_rotated = False  # guest/hook.sh has begun a new file of events since
+        self.screen = ""  # with its colours
+        self.draft: str | None = None  # what stands in the tool's input; None where that is not shown or cannot be read
+
+    @property
+    def facts(self) -> Facts:
+        """The facts of the last look."""
+        return self.known.facts
+
+    @property
+    def has_draft(self) -> bool:
+        """Whether it can be read what stands in the input of this tool."""
+        rules = rules_of(self.facts)
+        return rules is not None and rules.layout is not None
+
+    def stands(self, text: str) -> bool:
+        """Whether a text, and nothing else, stands in the tool's input."""
+        return self.draft is not None and holds(self.draft, text)
+
+    def begin(self, session: clincus.Session, known: Known) -> None:
+        """Take in what guest/look.sh prints. Raises ClincusError."""
+        seen = self._read(3).removesuffix(self._mark)
+        facts = replace(first_facts(session), said=known.facts.said, looked=True)
+        self.known = parse_look(seen, self._mark.decode().strip(), facts, known, CLOCK.now())
+        self.decision = decide(self.known.facts)
+
+    def look(self) -> None:
+        """Look at the screen again, with its colours, and take in what the tool has told. Raises ClincusError."""
+        self._say(f"look {self.known.offset}\n".encode())
+        shown, events = self._read(2).split(self._mark)[:2]
+        inode, title, self.screen = [*shown.decode("utf-8", "ignore").split("\n", 2), "", ""][:3]
+        self.is_rotated |= inode != str(self.known.inode)
+        self._hear(events)
+        lines = clean_lines(plain(self.screen), SCREEN_LINES)
+        facts = replace(self.facts, lines=lines, has_screen=bool(lines), title=clean(title, 80))
+        self.known, self.decision = replace(self.known, facts=facts), decide(facts)
+        rules = rules_of(facts)
+        self.draft = draft_of(facts.tool, rules.layout if rules else None, self.screen)
+
+    def becomes(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Look until a condition is true of what is seen, and for so long at most; whether it is true."""
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end:
+                return False
+            time.sleep(PAUSE)
+            self.look()
+        return True
+
+    def press(self, keys: Sequence[str]) -> None:
+        """Press keys, by tmux's names for them."""
+        self._say(f"keys {' '.join(keys)}\n".encode())
+
+    def paste(self, text: str) -> None:
+        """Paste a text."""
+        data = text.encode()
+        self._say(f"paste {len(data)}\n".encode() + data)
+
+    def take(self, steps: Iterable[typed.Step]) -> None:
+        """Paste the texts and press the keys of some steps.
+
+        After a paste the screen is to change: some tools take an Enter that comes with a paste for a line break.
+        """
+        for step in steps:
+            before = self.screen
+            if isinstance(step, str):
+                self.paste(step)
+                self.becomes(lambda before=before: self.screen != before, PASTED_WITHIN)  # type: ignore[misc]
+            else:
+                self.press(step)
+
+    def has_told(self, event: str, text: str) -> bool:
+        """Whether the tool has told that it has taken a prompt."""
+        return any(one.name == event and typed.is_proof(one.data, text) for one in self.told)
+
+    def _say(self, data: bytes) -> None:
+        self._stdin.allow(clincus.READ_TIMEOUT)
+        self._stdin.write(data)
+
+    def _hear(self, events: bytes) -> None:
+        self.known, told = with_events(self.known, events, time.time())
+        self.told += told
+
+    def _read(self, marks: int) -> bytes:
+        """Read up to a number of marks."""
+        data = bytearray()
+        while data.count(self._mark) < marks:
+            piece = self._stdout.read1(1 << 16)
+            data += piece
+            if not piece or len(data) > OUTPUT_LIMIT:
+                old = "it was started by an older Clincus: stop and resume it"
+                raise clincus.ClincusError(f"the session's terminal cannot be read ({old})", 409)
+        return bytes(data)
+
+
+@contextmanager
+def open_terminal(sessions: clincus.Sessions, session: clincus.Session, known: Known) -> Iterator[Terminal]:
+    """Look at a running session's terminal, and hold it ready to be typed into. Raises ClincusError."""
+    mark = os.urandom(8).hex()
+    words = look_arguments(session, mark, known)
+    with sessions.open(session, "look type", *words, timeout=clincus.READ_TIMEOUT) as (stdin, stdout):
+        terminal = Terminal(stdin, stdout, mark)
+        terminal.begin(session, known)
+        yield terminal

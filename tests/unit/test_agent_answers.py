@@ -1,0 +1,179 @@
+"""Answers to a tool's questions: what is pressed, after which look, and what proves it. No Incus."""
+
+from __future__ import annotations
+
+import pytest
+
+import clincus
+from clincus_features.agents.answers import Answer, question_on_screen, texts_of, wait_for_question
+from tests.typing_bed import Clock, Tool, use_clock
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    return use_clock(monkeypatch)
+
+
+@pytest.fixture
+def tool(clock) -> Tool:
+    """Claude Code, whose hooks tell what it asks."""
+    return Tool(clock)
+
+
+def answered(tool: Tool, option: int) -> bool:
+    wait_for_question(tool, was_told=True)
+    return Answer(tool).choose(option)
+
+
+# ---- the question
+
+
+def test_a_question_that_the_hook_tells_of_before_it_is_drawn_is_waited_for(tool):
+    tool.draws_after = 6.0
+    tool.asks("Which colour?", "Red", "Green")
+    tool.look()
+    assert tool.decision.agent.state == "waiting"
+    assert question_on_screen(tool.facts, tool.decision) is None
+    assert answered(tool, 2)
+    assert tool.taken == ["Green"]
+
+
+@pytest.mark.parametrize(("was_told", "within"), [(False, 0.0), (True, 3.0)])
+def test_where_no_question_comes_there_is_none_to_answer(tool, clock, was_told, within):
+    begin = clock.now
+    with pytest.raises(clincus.ClincusError, match="no question is on the screen") as caught:
+        wait_for_question(tool, was_told=was_told)
+    assert caught.value.status == 409
+    assert clock.now - begin <= within
+
+
+def test_a_question_that_is_never_drawn_is_given_up(tool, clock):
+    tool.draws_after = 1000.0
+    tool.asks("Which colour?", "Red", "Green")
+    with pytest.raises(clincus.ClincusError, match="no question is on the screen"):
+        wait_for_question(tool, was_told=True)
+    assert tool.pressed == []
+
+
+def test_a_question_is_known_by_the_hooks_text_and_by_the_screens(tool):
+    tool.asks("Which colour?", "Red", "Green")
+    tool.look()
+    assert "Which colour?" in texts_of(tool.facts, tool.decision)
+    silent = Tool(Clock(), hooks=False)
+    silent.asks("Which colour?", "Red", "Green")
+    silent.look()
+    assert silent.decision.agent.text in texts_of(tool.facts, tool.decision)
+
+
+# ---- the choice
+
+
+@pytest.mark.parametrize("hooks", [True, False])
+def test_an_answer_is_proven_by_the_hook_or_by_the_screen(clock, hooks):
+    tool = Tool(clock, hooks=hooks)
+    tool.asks("Which colour?", "Red", "Green")
+    tool.look()
+    assert answered(tool, 2)
+    assert (tool.pressed, tool.taken) == (["2"], ["Green"])
+
+
+def test_a_key_that_the_tool_has_ignored_is_pressed_again_once_the_tool_follows(tool):
+    tool.asks("Which colour?", "Red", "Green", "Blue")
+    tool.look()
+    tool.ignores = 1
+    assert answered(tool, 3)
+    assert (tool.pressed, tool.taken) == (["3", "Down", "3"], ["Blue"])
+
+
+def test_a_tool_that_follows_no_key_gets_no_second_answer(tool):
+    tool.asks("Which colour?", "Red", "Green")
+    tool.look()
+    tool.ignores = 1000
+    assert not answered(tool, 2)
+    assert tool.pressed == ["2", "Down"]
+
+
+def test_a_box_that_was_ticked_is_no_answer_and_is_not_unticked(tool):
+    tool.asks("Which sizes?", "[ ] Small", "[ ] Large", ticks=True)
+    tool.rows = lambda rows=tool.rows: [
+        row.replace("Which", f"{'☒' if '2' in tool.pressed else '☐'} Which") for row in rows()
+    ]
+    tool.look()
+    assert not answered(tool, 2)
+    assert tool.pressed == ["2"]
+
+
+def test_the_next_question_is_not_answered_by_the_same_answer(tool):
+    """The tool goes on to another question that looks much the same."""
+    tool.asks("Which colour?", "Red", "Green")
+    tool.look()
+    answer = Answer(tool)
+    tool._answered = lambda label: (tool.taken.append(label), tool.asks("Which size?", "Red", "Green"))
+    assert answer.choose(2)
+    assert (tool.pressed, tool.taken) == (["2"], ["Green"])
+
+
+def test_a_choice_without_numbers_is_marked_on_the_screen_before_enter(clock):
+    tool = Tool(clock, tool="copilot", hooks=False)
+    tool.asks("Which colour?", "Red", "Green", "Blue")
+    tool.look()
+    tool.ignores = 1
+    assert answered(tool, 3)
+    assert (tool.pressed, tool.taken) == (["Down", "Down", "Down", "Enter"], ["Blue"])
+
+
+COLOUR = "\x1b[31m \x1b[0m"
+
+
+def test_a_choice_that_only_a_colour_marks_is_reached_by_a_key_at_a_time(clock):
+    tool = Tool(clock, tool="copilot", hooks=False)
+    tool.sign = COLOUR
+    tool.asks("Which colour?", "Red", "Green", "Blue")
+    tool.look()
+    assert answered(tool, 3)
+    assert (tool.pressed, tool.taken) == (["Down", "Down", "Enter"], ["Blue"])
+
+
+@pytest.mark.parametrize(("sign", "presses"), [("❯", 3), (COLOUR, 1)])
+def test_no_enter_is_pressed_where_the_mark_does_not_move(clock, sign, presses):
+    tool = Tool(clock, tool="copilot", hooks=False)
+    tool.sign = sign
+    tool.asks("Which colour?", "Red", "Green")
+    tool.look()
+    tool.ignores = 1000
+    assert not answered(tool, 2)
+    assert tool.pressed == ["Down"] * presses
+
+
+@pytest.mark.parametrize(("option", "words"), [(4, "3 options"), (9, "3 options")])
+def test_an_option_that_there_is_not_is_refused(tool, option, words):
+    tool.asks("Which colour?", "Red", "Green", own=True)
+    tool.look()
+    with pytest.raises(clincus.ClincusError, match=words) as caught:
+        answered(tool, option)
+    assert (caught.value.status, tool.pressed) == (409, [])
+
+
+# ---- an answer in words
+
+
+def test_an_answer_in_words_is_sent_once_it_stands_in_its_choice(tool):
+    tool.asks("Which colour?", "Red", "Green", own=True)
+    tool.look()
+    assert Answer(tool).write("Purple\r\n")
+    assert (tool.pressed, tool.taken) == (["Down", "Down", "Enter"], ["Purple\n"])
+
+
+def test_words_that_do_not_show_are_not_sent(tool):
+    tool.asks("Which colour?", "Red", "Green", own=True)
+    tool.look()
+    tool.paste = lambda text: None
+    assert not Answer(tool).write("Purple")
+    assert (tool.pressed, tool.taken) == (["Down", "Down"], [])
+
+
+def test_a_question_that_takes_no_words_says_so(tool):
+    tool.asks("Which colour?", "Red", "Green")
+    tool.look()
+    with pytest.raises(clincus.ClincusError, match="one of its options, not a text"):
+        Answer(tool).write("Purple")
