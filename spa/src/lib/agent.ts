@@ -91,6 +91,6 @@ export function help(agent: Agent): string {
 }
 
 /** Tells one question from the next; empty while none is open. */
-export function questionOf({ state, reason, since, text }: Agent): string {
-  return state === 'waiting' ? [reason, since, text].join('\n') : '';
+export function questionOf({ state, reason, question, text }: Agent): string {
+  return state === 'waiting' ? [question, reason, text].join('\n') : '';
 }

@@ -5,6 +5,7 @@ import { encodePath } from './paths';
 import type {
   AgentExplained,
   Answer,
+  AnswerResult,
   Config,
   ConfigChange,
   ConfigSources,
@@ -163,7 +164,7 @@ export const api = {
   deleteSession: (id: string) => write<undefined>('DELETE', `${session(id)}?force=true`),
   agent: async (id: string) => (await (await find(`${session(id)}/agent`)).json()) as AgentExplained,
   seen: (id: string) => write<undefined>('POST', `${session(id)}/seen`),
-  answer: (id: string, answer: Answer) => write<undefined>('POST', `${session(id)}/answer`, answer),
+  answer: (id: string, answer: Answer) => write<{ result: AnswerResult }>('POST', `${session(id)}/answer`, answer),
   interrupt: (id: string) => write<undefined>('POST', `${session(id)}/interrupt`),
   prompts: (id: string) => get<Prompt[]>(`${session(id)}/prompts`),
   cancelPrompt: (id: string, prompt: string) => write<undefined>('DELETE', `${session(id)}/prompts/${encodeURIComponent(prompt)}`),

@@ -33,6 +33,7 @@ export type NewPushDevice = Body<'add_push_device'>;
 export type Prompt = Schemas['Prompt'];
 export type PromptResult = Schemas['PromptResult'];
 export type Answer = Body<'post_answer'>;
+export type AnswerResult = operations['post_answer']['responses'][200]['content']['application/json']['result'];
 export type Health = Schemas['Health'];
 export type HealthCheck = Schemas['HealthCheck'];
 export type FileEntry = Schemas['FileEntry'];

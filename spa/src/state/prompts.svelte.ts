@@ -4,8 +4,8 @@ import { Once } from '../lib/once';
 import { Persisted } from '../lib/persisted.svelte';
 import type { Prompt, PromptResult } from '../lib/types';
 
-/** What became of the prompt that was sent last. */
-export type Outcome = { result: 'sending' | PromptResult } | { result: 'refused'; text: string };
+/** What became of the prompt that was sent last. `asked`: it was not sent, since the tool asks by now, or no longer does. */
+export type Outcome = { result: 'sending' | PromptResult } | { result: 'refused' | 'asked'; text: string };
 
 const MOST_DRAFTS = 50;
 
@@ -16,13 +16,17 @@ export class Prompts {
   readonly #drafts = new Persisted<Record<string, string>>('drafts', {}, isRecord);
   #outcomes = $state.raw<ReadonlyMap<string, Outcome>>(new Map());
   #lists = $state.raw<ReadonlyMap<string, readonly Prompt[]>>(new Map());
+  /** What each draft was begun for: the question that was open then; a prompt is for none. */
+  readonly #aims = new Map<string, string>();
   readonly #once = new Once();
 
   draft(id: string): string {
     return this.#drafts.current[id] ?? '';
   }
 
-  write(id: string, text: string): void {
+  /** `question` is the one that is open, empty for none. */
+  write(id: string, text: string, question = ''): void {
+    if (!this.draft(id)) this.#aims.set(id, question);
     const others = Object.entries(this.#drafts.current).filter(([other]) => other !== id);
     this.#drafts.current = Object.fromEntries(text ? [...others.slice(1 - MOST_DRAFTS), [id, text]] : others);
     if (this.outcome(id)?.result !== 'sending') this.#became(id, null);
@@ -34,6 +38,20 @@ export class Prompts {
 
   queue(id: string): readonly Prompt[] {
     return (this.#lists.get(id) ?? []).filter(({ result }) => result === 'queued');
+  }
+
+  /**
+   * Whether the draft was begun for what it would be sent as now. If not, a person is told once, and the next time it is:
+   * the tool may have begun to ask while they were typing.
+   */
+  isMeant(id: string, question: string): boolean {
+    if ((this.#aims.get(id) ?? '') === question) return true;
+    this.#aims.set(id, question);
+    const text = question
+      ? 'It has asked something since you began to write. Send once more to give this as the answer.'
+      : 'What it asked is no longer open. Send once more to give this as a prompt.';
+    this.#became(id, { result: 'asked', text });
+    return false;
   }
 
   /** Sends the draft. It is kept until the tool, or the queue, has it. */

@@ -5,6 +5,7 @@ import { flushSync } from 'svelte';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import type { Agent, Session } from '../../lib/types';
+import { answers, STILL_OPEN } from '../../state/answers.svelte';
 import { sessions } from '../../state/sessions.svelte';
 import { ui } from '../../state/ui.svelte';
 import { type Call, fakeServer, type Reply, someAgent, someSession } from '../../test/fakes';
@@ -23,7 +24,7 @@ async function wait(reason: Agent['reason'], options: string[]): Promise<void> {
 }
 
 beforeEach(() => {
-  answer = { status: 204 };
+  answer = { json: { result: 'answered' } };
   calls = fakeServer(({ method }) => (method === 'GET' ? { json: [session] } : answer));
 });
 
@@ -42,8 +43,44 @@ it('gives the number of the option and the question that it answers, once', asyn
   render(Options, { session });
   await userEvent.click(button('Green'));
   await userEvent.click(button('Red'));
-  expect(posted()).toEqual([['/api/sessions/a/answer', { option: 2, question: session.agent.text }]]);
+  const { text, question } = session.agent;
+  expect(posted()).toEqual([['/api/sessions/a/answer', { option: 2, question: text, number: question }]]);
   expect(button('Red').disabled).toBe(true);
+});
+
+it('says when nothing shows that the tool took the answer, and lets one answer again', async () => {
+  await wait('question', ['Red', 'Green']);
+  answer = { json: { result: 'unconfirmed' } };
+  render(Options, { session });
+  await userEvent.click(button('Green'));
+  await vi.waitFor(() => expect(ui.toasts[0]?.text).toMatch(/^my-app: Answer unconfirmed: .* Look at the terminal\.$/));
+  expect(button('Red').disabled).toBe(false);
+});
+
+it('lets one answer again if the question is still open long after the tool took an answer', async () => {
+  vi.useFakeTimers({ shouldAdvanceTime: true });
+  await wait('question', ['Red', 'Green']);
+  render(Options, { session });
+  await userEvent.click(button('Green'));
+  await vi.waitFor(() => expect(answers.outcome(session)).toBe('answered'));
+  expect(button('Red').disabled).toBe(true);
+  vi.advanceTimersByTime(STILL_OPEN);
+  flushSync();
+  expect(button('Red').disabled).toBe(false);
+  vi.useRealTimers();
+});
+
+it('takes another question in the same words for another one', async () => {
+  await wait('question', ['Red', 'Green']);
+  render(Options, { session });
+  await userEvent.click(button('Green'));
+  await vi.waitFor(() => expect(answers.outcome(session)).toBe('answered'));
+  cleanup();
+  const { agent } = session;
+  session = someSession({ agent: { ...agent, question: agent.question + 1 } });
+  await sessions.refresh();
+  render(Options, { session });
+  expect(button('Red').disabled).toBe(false);
 });
 
 it('says when the question is gone, and lets one answer the next', async () => {

@@ -12,7 +12,7 @@ import Composer from './Composer.svelte';
 let calls: Call[];
 let listed: Prompt[];
 let session: Session;
-let answer: (call: Call) => Reply;
+let answer: (call: Call) => Reply | Promise<Reply>;
 
 beforeEach(() => {
   listed = [];
@@ -30,10 +30,20 @@ afterEach(() => {
   vi.unstubAllGlobals();
 });
 
+const ASKED: Partial<Agent> = { reason: 'question', text: 'Which colour?', options: ['Red', 'Green'] };
+
+let rendered: ReturnType<typeof render<typeof Composer>>;
+
 async function open(state: Agent['state'], fields: Partial<Agent> = {}): Promise<void> {
   session = someSession({ agent: someAgent(state, fields) });
   await sessions.refresh();
-  render(Composer, { session, visible: true });
+  rendered = render(Composer, { session, visible: true });
+}
+
+/** The tool goes on to another state. */
+async function become(state: Agent['state'], fields: Partial<Agent> = {}): Promise<void> {
+  session = someSession({ agent: someAgent(state, fields) });
+  await rendered.rerender({ session, visible: true });
 }
 
 const box = () => screen.getByRole<HTMLTextAreaElement>('textbox');
@@ -46,7 +56,7 @@ it('sends by Ctrl+Enter, several lines, and is empty when the tool has it', asyn
   await userEvent.type(box(), 'one{Enter}two');
   expect(posts()).toEqual([]);
   await userEvent.keyboard('{Control>}{Enter}{/Control}');
-  await screen.findByText('Claude Code has it.');
+  await screen.findByText('Sent: Claude Code has it.');
   expect([bodies(), box().value]).toEqual([[['prompt', { text: 'one\ntwo' }]], '']);
   expect(posts()[0]?.headers.get('Idempotency-Key')).toMatch(/^[\w-]{32,}$/);
 });
@@ -56,7 +66,7 @@ it('keeps the text that the tool did not confirm, and says so', async () => {
   await open('idle');
   await userEvent.type(box(), 'one');
   await userEvent.click(screen.getByRole('button', { name: 'Send' }));
-  await screen.findByText(/not confirmed/);
+  await screen.findByText(/^Unconfirmed: .*Look at the terminal/);
   expect(box().value).toBe('one');
 });
 
@@ -111,13 +121,69 @@ it('interrupts a tool that works, and no other', async () => {
 });
 
 it('shows what the tool asks with its options, and takes an answer in words', async () => {
-  answer = () => ({ status: 204 });
-  await open('waiting', { reason: 'question', text: 'Which colour?', options: ['Red', 'Green'] });
+  answer = () => ({ json: { result: 'answered' } });
+  await open('waiting', { ...ASKED, question: 101 });
   expect(await screen.findByRole('button', { name: 'Red' })).toBeTruthy();
   await userEvent.type(box(), 'Mauve');
   await userEvent.click(screen.getByRole('button', { name: 'Answer' }));
-  await vi.waitFor(() => expect(box().value).toBe(''));
-  expect(bodies()).toEqual([['answer', { text: 'Mauve', question: 'Which colour?' }]]);
+  await screen.findByText('Sent: Claude Code has the answer.');
+  expect(box().value).toBe('');
+  expect(bodies()).toEqual([['answer', { text: 'Mauve', question: 'Which colour?', number: 101 }]]);
+});
+
+it('keeps an answer that the tool did not confirm, says so, and lets one send it again', async () => {
+  answer = () => ({ json: { result: 'unconfirmed' } });
+  await open('waiting', { ...ASKED, question: 102 });
+  await userEvent.type(box(), 'Mauve');
+  for (const count of [1, 2]) {
+    await userEvent.click(screen.getByRole('button', { name: 'Answer' }));
+    await screen.findByText(/^Answer unconfirmed: .* Look at the terminal/);
+    expect([posts().length, box().value, box().readOnly]).toEqual([count, 'Mauve', false]);
+  }
+});
+
+it('keeps what was written while an answer was on its way', async () => {
+  let done = (): void => undefined;
+  const held = new Promise<void>((resolve) => (done = resolve));
+  answer = async () => {
+    await held;
+    return { json: { result: 'answered' } };
+  };
+  await open('waiting', { ...ASKED, question: 103 });
+  await userEvent.type(box(), 'Mauve');
+  await userEvent.click(screen.getByRole('button', { name: 'Answer' }));
+  prompts.write('a', 'Mauve, and then');
+  done();
+  await screen.findByText('Sent: Claude Code has the answer.');
+  expect(box().value).toBe('Mauve, and then');
+});
+
+it('gives a prompt as the answer to a question that has opened meanwhile only when told so', async () => {
+  answer = () => ({ json: { result: 'answered' } });
+  await open('working');
+  await userEvent.type(box(), 'Then the docs');
+  await become('waiting', { ...ASKED, question: 104 });
+  await userEvent.keyboard('{Control>}{Enter}{/Control}');
+  await screen.findByText(/^It has asked something since you began to write/);
+  expect([posts(), box().value]).toEqual([[], 'Then the docs']);
+  await userEvent.keyboard('{Control>}{Enter}{/Control}');
+  await screen.findByText('Sent: Claude Code has the answer.');
+  expect(bodies()).toEqual([['answer', { text: 'Then the docs', question: 'Which colour?', number: 104 }]]);
+});
+
+it('gives an answer as a prompt, or to the next question, only when told so', async () => {
+  await open('waiting', { ...ASKED, question: 105 });
+  await userEvent.type(box(), 'Mauve');
+  await become('waiting', { ...ASKED, text: 'Which size?', question: 106 });
+  await userEvent.keyboard('{Control>}{Enter}{/Control}');
+  await screen.findByText(/^It has asked something since/);
+  await become('working');
+  await userEvent.keyboard('{Control>}{Enter}{/Control}');
+  await screen.findByText(/^What it asked is no longer open/);
+  expect(posts()).toEqual([]);
+  await userEvent.keyboard('{Control>}{Enter}{/Control}');
+  await screen.findByText('Sent: Claude Code has it.');
+  expect(bodies()).toEqual([['prompt', { text: 'Mauve' }]]);
 });
 
 it('keeps the draft of each session', async () => {
