@@ -1,1 +1,0 @@
-import{Jt as e,Qt as t,Yt as n,Zt as r}from"./index-CZsUEJjE.js";var i=(e,t)=>`${r(e)}/ports/${t}`,a={look:async(t,n)=>await(await e(`${r(t)}/network${n?`?seen=true`:``}`)).json(),change:(e,n)=>t(`PATCH`,r(e),n),presets:()=>n(`/api/network/presets`),openPort:async(e,n)=>(await t(`POST`,i(e,n))).url,closePort:(e,n)=>t(`DELETE`,i(e,n))};export{a as t};

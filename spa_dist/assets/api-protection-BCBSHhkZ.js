@@ -1,1 +1,0 @@
-import{Jt as e,Zt as t}from"./index-CZsUEJjE.js";async function n(n){return await(await e(`${t(n)}/protection`)).json()}export{n as t};

@@ -1,1 +1,0 @@
-var e=new Intl.NumberFormat(void 0,{notation:`compact`,maximumFractionDigits:1}),t=t=>e.format(t);function n(e,t=0){return e===null?`not known`:`$${e.toFixed(2)}${t>0?`+`:``}`}function r({input:e,output:t,cache_read:n,cache_write:r}){return e+t+n+r}export{n,r,t};
