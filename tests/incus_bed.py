@@ -176,7 +176,8 @@ def own_daemon(*, database_in_memory: bool = False) -> Iterator[Bed]:
         finally:
             os.environ.pop("INCUS_DIR", None)
             remove_tree(folder)
-    assert leftovers(bed) == [], "the test bed left something behind"
+    left = leftovers(bed)
+    assert left == [], f"the test bed left something behind: {left}"
 
 
 def start_daemon(bed: Bed, host: cli_host.Host) -> None:

@@ -23,6 +23,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 # Every kind of file in ~/.clincus, as a pattern of its path. What a disk does to one of them alone is in
 # tests/unit/test_torn_files.py, which also has those that need an engine or a token.
 KINDS = {
+    r"agents/[^/]+\.json",
     r"appeared/[^/]+\.json",
     r"checkpoints/[^/]+\.json",
     r"checkpoints/[^/]+\.git/.+",
@@ -35,7 +36,6 @@ KINDS = {
     r"protection/[^/]+\.json",
     r"push-key\.pem",
     r"push\.json",
-    r"seen\.json",
     r"sessions-claude/[^/]+/.*",
     r"trust\.json",
 }

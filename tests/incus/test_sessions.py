@@ -693,7 +693,8 @@ def test_a_session_with_no_more_labels_and_files_than_the_first_version_wrote_go
     bed.incus.run("config", "set", session["id"], *(f"{clincus.LABEL}{one}=" for one in labels - {*FIRST_LABELS}))
 
     server, path = start_server(config=NO_CHECKPOINTS), f"/api/sessions/{session['id']}"
-    (listed,) = wait_until(lambda: server.get("/api/sessions").json, "the session")
+    everything = wait_until(lambda: server.get("/api/sessions").json, "the sessions")
+    [listed] = [one for one in everything if one["id"] == session["id"]]
     assert listed.keys() == session.keys()
     same = ("id", "workspace", "tool", "slot", "status", "persistent", "session_id", "created_at", "mode", "network")
     assert {key: listed[key] for key in same} == {key: session[key] for key in same}

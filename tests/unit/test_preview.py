@@ -168,7 +168,7 @@ CONFINED = heads.Place(3000, "http://3000-closed-clincus-a1b2c3-1.localhost:8080
 POLICY = (
     "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; "
     "connect-src 'self' data: blob: ws://3000-closed-clincus-a1b2c3-1.localhost:8080; "
-    "object-src 'none'; base-uri 'self'; form-action 'self'; webrtc 'block'"
+    "object-src 'none'; base-uri 'self'; form-action 'self'"
 )
 
 

@@ -57,7 +57,9 @@ def test_a_copy_is_never_put_back_into_a_folder_behind_a_link(tmp_path, path):
     before = race.state()
     with race:
         back = 0
-        for number in range(ROUNDS):
+        number = 0
+        while number < ROUNDS or not back:  # a busy machine may let the other thread win each time
+            number += 1
             for top in ("away", ".git"):
                 evil = race.root / top / ("config" if path == "config" else "hooks/one")
                 try:
@@ -71,7 +73,6 @@ def test_a_copy_is_never_put_back_into_a_folder_behind_a_link(tmp_path, path):
                 os.close(descriptor)
             back += restore.restore(place, item, copies.data)
     assert race.state() == before
-    assert back
     assert restore.restore(place, item, copies.data)
 
 
