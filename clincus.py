@@ -3373,10 +3373,15 @@ def hook_plan(config: Mapping[str, str]) -> dict[str, Any]:
     return as_object(json.loads(zlib.decompress(base64.urlsafe_b64decode(found[1])))) if found else {}
 
 
-def denied_calls(host: ProtectionSupport, bits: Iterable[int], *rules: str) -> str:
-    """Rules for security.syscalls.deny, which also deny some mode bits, after those of the default profile."""
+def denied_calls(host: ProtectionSupport, bits: Collection[int], *rules: str) -> str:
+    """Rules for security.syscalls.deny, which also deny some mode bits, after those of the default profile.
+
+    A file with the setuid bit of root is no more than one with the capabilities of root: both are denied together.
+    """
     known = host.profile_config.get("security.syscalls.deny", "").splitlines()
     denying = [rule for bit in bits for rule in denying_rules("mode-bit", bit=bit)]
+    if SETUID in bits:
+        denying += denying_rules("file-capability")
     return "\n".join(dict.fromkeys([*known, *rules, *denying]))
 
 

@@ -536,6 +536,34 @@ def test_nobody_can_leave_a_setuid_file_in_a_workspace_of_root(of_root, user):
     assert not [path for path, mode in modes.items() if mode & (stat.S_ISUID | stat.S_ISGID)]
 
 
+# setxattr, lsetxattr, fsetxattr and setxattrat (x86_64) with capabilities that hold for one root user: the root of the
+# container, the code user, or that of a namespace of the code user's own.
+CAPABILITIES = """cat >/tmp/give.pl <<'END'
+for my $root (0, 1000) {
+    my ($name, $value) = ("security.capability", pack("L6", 0x03000001, 0xc2, 0, 0, 0, $root));
+    for my $file (@ARGV) {
+        syscall(188, $file, $name, $value, 24, 0); syscall(189, $file, $name, $value, 24, 0);
+        open(my $f, "<", $file); syscall(190, fileno($f), $name, $value, 24, 0);
+        syscall(463, -100, $file, 0, $name, pack("PLL", $value, 24, 0), 16);
+    }
+}
+END
+cp /bin/true own; cp /bin/true in-namespace
+perl /tmp/give.pl own README; setcap cap_setuid+ep own; setcap -n 1000 cap_setuid+ep own
+unshare -Ur perl /tmp/give.pl in-namespace README; rm /tmp/give.pl
+"""
+
+
+@pytest.mark.parametrize("user", [0, CODE])
+def test_nobody_can_leave_a_file_with_capabilities_in_a_workspace_of_root(of_root, user):
+    """The kernel shows root's files as those of the code user, and takes that one's capabilities for root's."""
+    folder = new_folder(of_root[0], f"capable-by-{user}")
+    modes_after(of_root, folder, user, f"echo changed > README; {CAPABILITIES}")
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"README", "own", "in-namespace"}
+    assert [path.name for path in files if "security.capability" in os.listxattr(path)] == []
+
+
 def test_the_code_user_works_in_a_workspace_of_root(of_root):
     box, name = of_root
     assert box.run(name, "echo changed > README; echo x > new; chmod 755 new; mkdir d").code == 0
