@@ -13,10 +13,10 @@ JSON object, which is answered by one on stdout:
 An ITEM has
 
     path      relative to the workspace
-    kind      "gitlink", "repository", "broken", "rebase" or "settings"
+    kind      "gitlink", "repository", "broken", "rebase", "link" (in the Git folder at the top) or "settings"
     there     whether a repository is checked out at a gitlink; true for all others
     changed   when it was last written (seconds since 1970), as the file system says: a program cannot set that back
-    commands  [{"key", "value"}] of its configuration; a hook has the key "hook"
+    commands  [{"key", "value"}] of its configuration; a hook has the key "hook", and where a link leads "link"
 """
 
 from __future__ import annotations
@@ -483,6 +483,7 @@ class Look:
             raise Stop(TOO_LONG)
         below, special = [], []
         wanted, endings, heads, is_head = self.wanted, self.endings, self.heads, name in self.heads
+        is_hidden = path == ".git" or path.startswith(".git/")
         with os.scandir(folder) as entries:
             for entry in entries:
                 one = entry.name
@@ -494,7 +495,8 @@ class Look:
                     special.append(one)
                 if entry.is_dir(follow_symlinks=False) and one != ".git":
                     below.append(one)
-        is_hidden = path == ".git" or path.startswith(".git/")
+                elif is_hidden and entry.is_symlink():
+                    self.look_at_link(folder, path, one)
         if special and is_hidden:
             self.look_at_hidden(folder, path, special)
         elif special:
@@ -503,6 +505,16 @@ class Look:
                 below = [one for one in below if one not in FILLED_BY_GIT]
         below.sort()
         return below
+
+    def look_at_link(self, folder: int, path: str, name: str) -> None:
+        """Look at a link in the Git folder at the top, and tell one that leads out of it.
+
+        Git follows it: it writes packs and messages there, and empties what it takes for its own.
+        """
+        target = link_text(folder, name)
+        place = os.path.normpath(os.path.join(path, target))
+        if not place.startswith(".git/"):
+            self.add(f"{path}/{name}", "link", [command("link", target)], changed_at(folder, name))
 
     def look_at_special(self, folder: int, path: str, found: Sequence[str], *, is_head: bool, name: str) -> None:
         """Look at the entries of a folder that may run something."""

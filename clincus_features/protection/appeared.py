@@ -35,7 +35,7 @@ LOADER = (
     " places = sys.modules['places'] = type(sys)('places');"
     " exec(marshal.load(read), places.__dict__); exec(marshal.load(read), {'__name__': '__main__'})"
 )
-KINDS = ("broken", "rebase", "gitlink", "repository", "settings")  # in this order they are told
+KINDS = ("broken", "link", "rebase", "gitlink", "repository", "settings")  # in this order they are told
 Item = Mapping[str, Any]  # of wall/scan.py
 Known = dict[str, "list[str]"]  # what was there, "KIND PATH" -> marks of its commands
 
@@ -158,6 +158,8 @@ def when_it_runs(item: Item, rows: Sequence[clincus.Runs]) -> str:
     kind, keys = item["kind"], {one["key"] for one in item["commands"]}
     if kind == "settings":
         return clincus.runs_on_host(item["path"], rows) or "runs on your machine when a program reads what it leads to"
+    if kind == "link":
+        return "git on your machine follows it, for `git commit` or the end of a rebase: it writes and deletes there"
     if kind == "rebase":
         return "runs on your machine when you run `git rebase --continue`"
     if kind == "broken":

@@ -277,6 +277,18 @@ def test_a_repository_that_is_hidden_in_the_git_folder_is_found(work, at, option
     assert work.found() == {("repository", ".git"): [], ("repository", f".git/{told}"): [EVIL]}
 
 
+@pytest.mark.parametrize("at", ["worktrees", "COMMIT_EDITMSG", "objects/pack", "logs/HEAD", "refs/heads/deep/down"])
+def test_a_link_in_the_git_folder_is_found_with_where_it_leads(work, at):
+    """Git writes and deletes through it: `git commit` empties what it takes for its worktrees."""
+    work.repository()
+    link = work.root / ".git" / at
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if link.is_dir():
+        link.rmdir()
+    link.symlink_to("/home/person/precious")
+    assert work.found() == {("repository", ".git"): [], ("link", f".git/{at}"): ["/home/person/precious"]}
+
+
 def test_git_folders_that_git_has_in_its_own_are_nothing_new(work):
     work.repository("../lib").commit("../lib")
     work.repository().commit()
