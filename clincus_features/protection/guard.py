@@ -505,20 +505,34 @@ class Guard:
             threading.Thread(target=mend, name="putting back what was sealed", daemon=True).start()
 
     def _mend_later(self, live: Live) -> None:
-        """Put back what the kernel kept from being renamed while the wall was mounted on it."""
+        """Put back what the kernel kept from being renamed while the wall was mounted on it.
+
+        Its mounts go some time after the container: the kernel takes a mount namespace down by itself.
+        """
         deadline = time.monotonic() + MENDED_WITHIN
-        while seals.is_up(live.stage, seals.mounted()) and time.monotonic() < deadline:
+        while not self._has_mended(live) and time.monotonic() < deadline:
             time.sleep(RESTART)
+
+    def _has_mended(self, live: Live) -> bool:
+        """Put back what can be put back after a run; whether nothing is left to do, as when the next one has begun."""
+        if seals.is_up(live.stage, seals.mounted()):
+            return False
+        is_whole = True
         with self.records.changing(live.session.workspace) as record:
             run = record.runs.get(live.session.id)
             if run is None or not run.has_ended:
-                return  # it has begun anew
+                return True
             for change in sorted(run.changes):
                 item = record.items.get(change.path)
-                if not change.restored and item is not None and restore.restore(change.path, item, record.copies):
+                if change.restored or item is None:
+                    continue
+                if restore.restore(change.path, item, record.copies):
                     for changes in (run.changes, record.changes):
                         changes[:] = [one._replace(restored=True) if one == change else one for one in changes]
+                else:
+                    is_whole = False
         self._changes[live.session.id] = run.changes
+        return is_whole
 
     # -- A break
 
