@@ -72,21 +72,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[METER] = costs.Meter()
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let the workers begin with the files that take longest: at the end one would wait for the other.
-
-    tests/costs.txt has what the files took. One that is not in it comes first if it needs Incus, and last if not.
-    """
-    if hasattr(config, "workerinput"):
-        known = costs.read(Path(__file__).with_name("costs.txt"))
-
-        def clock(item: pytest.Item) -> float:
-            file = item.nodeid.partition("::")[0]
-            return known[file].clock if file in known else 0.0 if "/unit/" in file else float("inf")
-
-        items.sort(key=clock, reverse=True)
-
-
 # What a machine is or is not, whatever is installed on it.
 KINDS_OF_MACHINE = (
     "x86_64",
