@@ -4626,7 +4626,7 @@ class Containers:
             self.report(f"{name}: does not stop cleanly ({error}), stopping it hard")
             self.stop(name, 0)
 
-    def delete(self, name: str, *, even_running: bool = True) -> None:
+    def delete(self, name: str, *, even_running: bool = True, is_second_try: bool = False) -> None:
         """Delete a container; one that others delete is fine. Raises IncusError, also when it runs and should not."""
         try:
             force = ["--force"] if even_running else []
@@ -4634,6 +4634,9 @@ class Containers:
         except IncusError as error:
             if even_running and error.status == 500 and (self.incus.instance(name) or {}).get("status") == "Stopped":
                 self.delete(name, even_running=False)  # it has stopped, and its disk was too full for what follows
+            elif "is busy running" in error.message and not is_second_try:
+                self.incus.wait_for_others(name)  # a label is being changed
+                self.delete(name, even_running=even_running, is_second_try=True)
             elif error.status != 404 and "operation has now succeeded" not in error.message:
                 raise
 

@@ -66,22 +66,10 @@ class Tool:
         self.sh(f"tmux send-keys -t =clincus-{self.id}: {' '.join(keys)}")
 
     def type(self, text: str) -> None:
-        """Type a prompt and Enter, once the text is on the screen.
-
-        Claude Code shows what is typed as it starts, and may not take an Enter yet: a person presses it again then.
-        """
+        """Type a prompt and Enter, once the text is on the screen."""
         self.sh(f"tmux send-keys -t =clincus-{self.id}: -l '{text}'")
         self.shows(text)
         self.press("Enter")
-        wait_until(lambda: self._has_left(text), f"{text!r} to leave the input")
-
-    def _has_left(self, text: str) -> bool:
-        """Whether a text does not stand in the box of the tool's input, between its two borders. Else presses Enter."""
-        lines = [line.strip() for line in self.screen().splitlines()]
-        if not re.search(rf"^─+\n❯.{re.escape(text)}\n─+$", "\n".join(lines), re.MULTILINE):
-            return True
-        self.press("Enter")
-        return False
 
     def screen(self) -> str:
         """What the terminal shows."""

@@ -318,6 +318,22 @@ def test_what_another_client_of_incus_does_at_the_same_moment_is_no_failure(sess
     assert len(door.calls) == 1
 
 
+BUSY = 'Failed to create instance delete operation: Instance is busy running a "update" operation'
+
+
+def test_a_delete_waits_for_what_others_do_and_is_tried_once_more(sessions, door):
+    waited: list[str] = []
+    door.wait_for_others = waited.append
+
+    def refuse_once(words: tuple[str, ...]) -> None:
+        if not waited:
+            raise clincus.incus_failure(BUSY)
+
+    door.on_run = refuse_once
+    sessions.containers(NAME).delete(NAME)
+    assert (waited, len(door.calls)) == ([NAME], 2)
+
+
 STOPPED_LATE = f'container is not running: "{NAME}" Try `incus info --show-log {NAME}` for more info'
 
 
