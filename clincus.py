@@ -1776,9 +1776,9 @@ STREAM_REST = 1 << 20  # bytes that may follow what was wanted of a stream, such
 
 
 def has_not_begun(said: bytes) -> bool:
-    """Whether the client says that Incus lost its command at the start: whoever started it starts it again.
+    """True if the client says that Incus lost its command at the start. The caller then starts it again.
 
-    It does so BEGIN_TRIES times at most. A guest can say the same words: what began in full is not to be asked.
+    It tries BEGIN_TRIES times at most. A guest can say the same words, so do not ask about a command that has begun.
     """
     return re.search(NOT_BEGUN, said) is not None
 

@@ -124,10 +124,3 @@ def table(costs: dict[str, Cost]) -> list[str]:
     for name, cost in [*rows, ("all", total)]:
         lines.append(f"{cost.processor:11.1f} {cost.clock:8.1f} {cost.starts:6}  {name}")
     return lines
-
-
-def read(file: Path) -> dict[str, Cost]:
-    """What a table says, but for the sum; nothing if there is none."""
-    lines = file.read_text().splitlines()[1:-1] if file.exists() else []
-    rows = (line.split(maxsplit=3) for line in lines)
-    return {name: Cost(float(processor), float(clock), int(starts)) for processor, clock, starts, name in rows}

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from tests.costs import COLLECTION, Cost, Meter, processor_time, read, table
+from tests.costs import COLLECTION, Cost, Meter, processor_time, table
 
 BURN = "import time\nwhile time.process_time() < 0.3: pass\n"
 
@@ -15,13 +15,6 @@ def test_the_dearest_file_comes_first_and_the_sum_last():
         ["1.0", "2.5", "3", "cheap.py"],
         ["11.0", "14.5", "3", "all"],
     ]
-
-
-def test_a_table_that_was_written_can_be_read(tmp_path):
-    costs = {"tests/a b.py": Cost(10.0, 12.5, 3), "c.py": Cost(1.0, 2.0, 0)}
-    (tmp_path / "costs.txt").write_text("\n".join(table(costs)))
-    assert read(tmp_path / "costs.txt") == costs
-    assert read(tmp_path / "none") == {}
 
 
 def test_a_program_counts_while_it_runs_and_after_its_end():

@@ -26,6 +26,12 @@ LOST = "Failed to retrieve PID of executing child process"  # what Incus says wh
 RUN = 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"'  # `incus exec` without a container
 
 
+@pytest.fixture(autouse=True)
+def no_daemon(monkeypatch):
+    """The variable by which a test bed knows its own processes, when it runs in the same worker."""
+    monkeypatch.delenv("INCUS_DIR", raising=False)
+
+
 @pytest.fixture
 def incus(tmp_path, monkeypatch):
     """A function that makes a stand-in `incus`: `on_exec` is the script for `incus exec`, `state` what a query says."""
