@@ -25,9 +25,10 @@ for (const [pattern, ...scripts] of PLACES) {
   socket.onmessage = (event) => heard.push(event.data);
   socket.addEventListener('open', () => {
     for (const path of ['/api/sessions', '/api/workspaces', '/api/config']) {
-      const answer = fetch(path, { cache: 'no-cache' });
-      answer.catch(() => undefined); // whoever takes it over hears of it
-      begun.answers[path] = answer;
+      const controller = new AbortController();
+      const answer = fetch(path, { cache: 'no-cache', signal: controller.signal });
+      answer.catch(() => undefined); // the page's script handles it when it takes the answer over
+      begun.answers[path] = { answer, controller };
     }
   });
   globalThis.begun = begun;

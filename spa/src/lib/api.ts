@@ -78,8 +78,8 @@ async function ask(path: string, init: RequestInit, timeout: number): Promise<Re
   const timer = limit(timeout);
   const once = (): Promise<Response> => fetch(path, { ...init, signal: controller.signal, cache: 'no-cache' });
   try {
-    const begun = init.method === 'GET' ? takeAnswer(path) : undefined;
-    return await (begun ? Promise.race([begun, aborted(controller.signal)]) : once());
+    const begun = init.method === 'GET' ? takeAnswer(path, controller.signal) : undefined;
+    return await (begun ?? once());
   } catch (error) {
     if (!mayRepeat(init) || isTimeout(error)) throw error;
     await pause(AGAIN_MS);
@@ -88,10 +88,6 @@ async function ask(path: string, init: RequestInit, timeout: number): Promise<Re
     clearTimeout(timer);
     limit(BODY_TIMEOUT_MS);
   }
-}
-
-function aborted(signal: AbortSignal): Promise<never> {
-  return new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason as DOMException)));
 }
 
 const UNREACHABLE = 'The Clincus server cannot be reached. Is “clincus serve” running?';

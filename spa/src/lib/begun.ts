@@ -6,9 +6,15 @@ export interface BegunStream {
   readonly heard: readonly string[];
 }
 
+/** A GET that is under way, and the way to give it up. */
+interface BegunAnswer {
+  readonly answer: Promise<Response>;
+  readonly controller: AbortController;
+}
+
 interface Begun {
   stream?: BegunStream;
-  readonly answers: Record<string, Promise<Response>>;
+  readonly answers: Record<string, BegunAnswer>;
 }
 
 const page = globalThis as { begun?: Begun };
@@ -19,14 +25,20 @@ export function takeStream(): BegunStream | null {
   if (!stream) return null;
   delete page.begun?.stream;
   if (stream.socket.readyState <= WebSocket.OPEN) return stream;
+  for (const { controller } of Object.values(page.begun?.answers ?? {})) controller.abort();
   delete page.begun;
   return null;
 }
 
-/** The answer to a GET that is under way. */
-export function takeAnswer(path: string): Promise<Response> | undefined {
+/**
+ * The answer to a GET that is under way, which `signal` gives up. Chromium lets a request for an address wait for the one
+ * before, so a lost request that nobody gives up would hold up every later one.
+ */
+export function takeAnswer(path: string, signal: AbortSignal): Promise<Response> | undefined {
   const answers = page.begun?.answers;
-  const answer = answers?.[path];
-  if (answers) Reflect.deleteProperty(answers, path);
-  return answer;
+  const begun = answers?.[path];
+  if (!answers || !begun) return undefined;
+  Reflect.deleteProperty(answers, path);
+  signal.addEventListener('abort', () => begun.controller.abort(signal.reason));
+  return begun.answer;
 }
