@@ -2,8 +2,10 @@
 # each connection in frames over its stdin and stdout, which `incus exec` leads to the host. There is
 # clincus_features/network/relay.py, which says what the frames are.
 #
-# Arguments: port, and a file for the number of this process. The first line on stdin lets it begin; it then writes
-# "ready", or "taken" if something else has the port. It ends with its stdin, and when it hears nothing for a while.
+# Arguments: port, and a file for the number and the owner of this process. The first line on stdin lets it begin: "take"
+# or "wait", and the owner, which names the Clincus at the other end. It takes the port from an older relay of the same
+# owner, and with "take" from another owner's. It then writes "ready"; "held" if it would have to wait for another
+# owner's; or "taken" if another program has the port. It ends with its stdin, and when it hears nothing for a while.
 use strict;
 use warnings;
 use Errno qw(EAGAIN EINTR);
@@ -17,31 +19,35 @@ my ($port, $mine) = @ARGV;
 my ($in, $out, $next, $heard, %streams) = ('', '', 1, time);
 $0 = 'clincus-relay';
 $SIG{PIPE} = 'IGNORE';
-for (my $byte = ''; $byte ne "\n";) { sysread(STDIN, $byte, 1) || exit }
-my $listener = listen_at();
-syswrite STDOUT, $listener ? "ready\n" : "taken\n";
+my $order = '';
+for (my $byte = ''; $byte ne "\n"; $order .= $byte) { sysread(STDIN, $byte, 1) || exit }
+my ($manner, $owner) = $order =~ /^(take|wait) ([0-9a-f]+)$/ or exit 1;
+my ($said, $listener) = listen_at();
+syswrite STDOUT, "$said\n";
 exit 1 unless $listener;
 $_->blocking(0) for \*STDIN, \*STDOUT, $listener;
 turn() while time - $heard < SILENT;
 
-# Listens at the port, in the place of an older relay that holds it yet.
+# Listens at the port, in the place of an older relay that holds it yet. The result: what to say, and the socket.
 sub listen_at {
     socket my $socket, PF_INET, SOCK_STREAM, 0 or die;
     setsockopt $socket, SOL_SOCKET, SO_REUSEADDR, 1;
     for my $try (0 .. 60) {
         if (bind($socket, sockaddr_in($port, INADDR_LOOPBACK)) && listen $socket, 128) {
-            if (open my $file, '>', $mine) { print $file $$ }
-            return $socket;
+            if (open my $file, '>', $mine) { print $file "$$ $owner" }
+            return 'ready', $socket;
         }
-        open my $file, '<', $mine or return;
-        my ($old) = (<$file> // '') =~ /^(\d+)$/ or return;
-        open my $line, '<', "/proc/$old/cmdline" or next;
-        my $command = <$line> // ''; # which a process loses before its sockets when it ends
-        return if length $command && $command !~ /^clincus-relay\b/;
-        kill $try < 20 ? 'TERM' : 'KILL', $old if length $command;
+        open my $file, '<', $mine or return 'taken';
+        my ($old, $other) = (<$file> // '') =~ /^(\d+)(?: ([0-9a-f]+))?$/ or return 'taken';
+        if (open my $line, '<', "/proc/$old/cmdline") {
+            my $command = <$line> // ''; # which a process loses before its sockets when it ends
+            return 'taken' if length $command && $command !~ /^clincus-relay\b/;
+            return 'held' if length $command && $manner eq 'wait' && ($other // '') ne $owner;
+            kill $try < 20 ? 'TERM' : 'KILL', $old if length $command;
+        }
         select undef, undef, undef, 0.05;
     }
-    return;
+    return 'taken';
 }
 
 # Waits until something can be done, and does it.

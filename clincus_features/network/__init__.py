@@ -12,6 +12,7 @@ import functools
 import ipaddress
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +34,7 @@ from .devices import (
     socket_path,
     start_part,
 )
-from .lines import READY_WITHIN, Lines, check_guest
+from .lines import READY_WITHIN, TAKE, WAIT, Lines, check_guest
 from .outside import session_variables
 from .policy import ALLOW_LIST, MODES, NONE, OPEN, Policy, bounded, check_entry, check_preset
 from .presets import PRESETS, TOOL
@@ -101,6 +102,7 @@ class Gateway:
     def __init__(self, app: Any) -> None:
         self._app = app
         self._lock = -1  # descriptor of the file that says which server has the sockets
+        self._owner = ""  # names the servers of this user to those of other hosts that use the same engine
         self._changing: set[str] = set()  # sessions whose policy is being changed just now
         self._runs: dict[str, str] = {}  # session -> the run that its records are of
         self._carried: set[str] = set()  # sessions that start on an engine, and need a line
@@ -114,7 +116,7 @@ class Gateway:
 
     @functools.cached_property
     def _lines(self) -> Lines:
-        return Lines(self._app.sessions, PORT, lambda id: socket_path(self._app.environ, id))
+        return Lines(self._app.sessions, PORT, lambda id: socket_path(self._app.environ, id), lambda: self._owner)
 
     def _reachable(self) -> list[Network]:
         return [ipaddress.ip_network(text) for text in self._app.config.get("network.reachable")]
@@ -144,6 +146,7 @@ class Gateway:
         except BlockingIOError:
             os.close(descriptor)
             return False
+        self._owner = kept_owner(descriptor)
         self._lock = descriptor
         return True
 
@@ -166,14 +169,14 @@ class Gateway:
         elif clincus.engine_of(id):
             self._lines.end(id)
 
-    def _keep_line(self, id: str, patience: float = 0.0) -> None:
+    def _keep_line(self, id: str, manner: str = WAIT, patience: float = 0.0) -> None:
         """Have a line to a container on an engine, and wait so many seconds for it.
 
-        Of several servers the one with the sockets has it: each line takes the port in the container from the one
-        before.
+        Of several servers of this user the one with the sockets has it. Where this server starts or changes the
+        session, `manner` is TAKE, which ends the line of a Clincus on another host.
         """
         if self._lock >= 0:
-            self._lines.want(id).ready.wait(patience)
+            self._lines.want(id, manner).ready.wait(patience)
 
     def expect(self, id: str, policy: Policy) -> None:
         """Have the way out ready before a container starts, in a server."""
@@ -191,7 +194,7 @@ class Gateway:
         if session.id in self._carried:
             self._carried.discard(session.id)
             check_guest(sessions.door(session.id), session.id)
-            self._keep_line(session.id, READY_WITHIN)
+            self._keep_line(session.id, TAKE, READY_WITHIN)
 
     def hear(self, moment: str, session: clincus.Session) -> None:
         """Begin new records with each run, and compare the policies whenever anything has changed."""
@@ -201,7 +204,7 @@ class Gateway:
             self._runs[session.id] = session.run
             policy = read_policy(session.network)
             if session.engine and policy.has_proxy and policy.mode != NONE:  # before its tool starts
-                self._keep_line(session.id)
+                self._keep_line(session.id, TAKE if session.id in self._carried else WAIT)
         elif moment == "deleted":
             self._runs.pop(session.id, None)
         if self._app is not None:
@@ -277,7 +280,7 @@ class Gateway:
             program, door = clincus.guest_command("network-up"), sessions.door(session.id)
             self._tell(session, lambda: door.exec(session.id, program, user=0, timeout=TELL_WITHIN))
         if is_awake and is_led and session.engine:
-            self._keep_line(session.id, READY_WITHIN)
+            self._keep_line(session.id, TAKE, READY_WITHIN)
 
     def _tell(self, session: clincus.Session, tell: Callable[[], object]) -> None:
         """Tell a container of a change; it holds without that, too."""
@@ -297,6 +300,17 @@ class Gateway:
             yield
         finally:
             teller.join()
+
+
+def kept_owner(descriptor: int) -> str:
+    """The name that a file keeps for the servers of this user; a new one if it has none."""
+    owner = os.pread(descriptor, 64, 0).decode("ascii", "replace")
+    if re.fullmatch("[0-9a-f]{32}", owner):
+        return owner
+    owner = os.urandom(16).hex()
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, owner.encode(), 0)
+    return owner
 
 
 def with_settings(method: str, path: str, handler: clincus.Handler) -> clincus.Handler:

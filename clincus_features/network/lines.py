@@ -24,6 +24,8 @@ FIRST_PAUSE, LAST_PAUSE = 0.25, 30.0  # seconds between two tries, each twice as
 STEADY = 60.0  # seconds that a line must hold for the next pause to be the first one again
 READY_WITHIN = 5.0  # seconds that a start, or a change, waits for the line
 
+TAKE, WAIT = "take", "wait"  # whether a line takes the port from one that leads to another Clincus (guest/relay.pl)
+
 NO_PERL = 42  # exit code
 CHECK = f"command -v perl >/dev/null || exit {NO_PERL}"
 PERL_MISSING = "the container has no Perl, which a list of names needs on an engine: use another image, open or none"
@@ -44,22 +46,49 @@ def command(port: int) -> list[str]:
     return ["sh", "-c", start, "relay", clincus.packaged_text("guest/relay.pl"), str(port)]
 
 
-class Line:
-    """A line that is kept: when it ends it is made anew, after a pause that grows."""
+class HeldLineError(Exception):
+    """Another Clincus carries the connections of the container."""
 
-    def __init__(self, argv: Callable[[], Sequence[str]], path: str, report: Callable[[str], None]) -> None:
-        """Begin. `path` is the proxy's socket; `argv` gives the whole command line, and may raise ClincusError."""
-        self._argv, self._path, self._report = argv, path, report
+
+class Line:
+    """A line that is kept: when it ends it is made anew, after a pause that grows.
+
+    Two hosts that use the same engine each want a line to its sessions. The one that starts a session takes its port;
+    the other waits until that line is gone. Otherwise the two would take the port from each other for ever, and each
+    time all connections would end.
+    """
+
+    def __init__(
+        self,
+        argv: Callable[[], Sequence[str]],
+        path: str,
+        report: Callable[[str], None],
+        owner: str,
+        manner: str = WAIT,
+    ) -> None:
+        """Begin. `path` is the proxy's socket; `argv` gives the whole command line, and may raise ClincusError.
+
+        `owner` names this Clincus, in hexadecimal digits.
+        """
+        self._argv, self._path, self._report, self._owner = argv, path, report, owner
+        self._manner = manner
         self.ready = threading.Event()  # programs in the container can connect
         self._over = threading.Event()
+        self._again = threading.Event()  # ends a pause
         self._lock = threading.Lock()  # guards the next one
         self._process: subprocess.Popen[bytes] | None = None
         name = "carrying connections"
         threading.Thread(target=clincus.survive, args=(name, self._run), name=name, daemon=True).start()
 
+    def take(self) -> None:
+        """Take the port from another Clincus, if one has it."""
+        self._manner = TAKE
+        self._again.set()
+
     def stop(self) -> None:
         """End it, and make no more."""
         self._over.set()
+        self._again.set()
         with self._lock:
             if self._process:
                 end_group(self._process)
@@ -71,22 +100,26 @@ class Line:
             failure = self._carry()
             if time.monotonic() > began + STEADY:
                 pause, told = FIRST_PAUSE, ""
-            if failure != told and not self._over.is_set():
+            if failure and failure != told and not self._over.is_set():
                 told = failure
                 self._report(f"the way to its proxy broke: {failure}")
-            self._over.wait(pause)
+            if self._again.wait(pause):
+                self._again.clear()
             pause = min(2 * pause, LAST_PAUSE)
 
     def _carry(self) -> str:
-        """Have a line, from its begin to its end; why it ended."""
+        """Have a line, from its begin to its end; why it ended, empty if another Clincus has one."""
         ours, theirs = socket.socketpair()
         try:
             with ours:
                 with theirs:
                     self._start(theirs.fileno())
-                begin(ours)
+                begin(ours, f"{self._manner} {self._owner}")
+                self._manner = WAIT
                 self.ready.set()
                 Carrier(ours, self._path).serve()
+        except HeldLineError:
+            return ""
         except (BrokenLineError, clincus.ClincusError, OSError) as error:
             return str(error)
         finally:
@@ -107,13 +140,18 @@ class Line:
             )
 
 
-def begin(line: socket.socket) -> None:
-    """Let the command in the container begin, and wait until it listens. Raises BrokenLineError, OSError."""
+def begin(line: socket.socket, order: str) -> None:
+    """Let the command in the container begin, and wait until it listens.
+
+    Raises HeldLineError, BrokenLineError, OSError.
+    """
     line.settimeout(BEGIN_WITHIN)
-    line.sendall(b"\n")
+    line.sendall(f"{order}\n".encode())
     said = b""
     while not said.endswith(b"\n") and len(said) < 16:
         said += line.recv(1) or b"\n"
+    if said == b"held\n":
+        raise HeldLineError
     if said == b"taken\n":
         raise BrokenLineError("another program has the port of the proxy in the container")
     if said != b"ready\n":
@@ -131,18 +169,24 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
 class Lines:
     """The lines of a server, by session."""
 
-    def __init__(self, sessions: clincus.Sessions, port: int, path_of: Callable[[str], str]) -> None:
-        self._sessions, self._port, self._path_of = sessions, port, path_of
+    def __init__(
+        self, sessions: clincus.Sessions, port: int, path_of: Callable[[str], str], owner: Callable[[], str]
+    ) -> None:
+        self._sessions, self._port, self._path_of, self._owner = sessions, port, path_of, owner
         self._lock = threading.Lock()  # guards the next one
         self._lines: dict[str, Line] = {}
 
-    def want(self, id: str) -> Line:
+    def want(self, id: str, manner: str) -> Line:
         """The line of a session; it begins if there is none."""
         with self._lock:
-            if id not in self._lines:
+            line = self._lines.get(id)
+            if line is None:
                 argv = functools.partial(self._command_line, id)
-                self._lines[id] = Line(argv, self._path_of(id), lambda words: self._sessions.report(f"{id}: {words}"))
-            return self._lines[id]
+                report = lambda words: self._sessions.report(f"{id}: {words}")  # noqa: E731
+                line = self._lines[id] = Line(argv, self._path_of(id), report, self._owner(), manner)
+            elif manner == TAKE and not line.ready.is_set():
+                line.take()
+            return line
 
     def end(self, id: str) -> None:
         """A session has no line any more."""

@@ -328,12 +328,18 @@ def upstream(tmp_path) -> Iterator[Upstream]:
     made.close()
 
 
-def test_a_list_of_names_there_holds_while_the_engine_is_away_and_heals(server, far, there, upstream):
+def test_a_list_of_names_there_holds_beside_another_host_while_the_engine_is_away_and_heals(
+    server, shared, far, there, upstream
+):
+    """`shared` has its own home, so it is another host that uses the engine and wants to carry the connections."""
     name = f"localhost:{upstream.plain}"
     made = server.create(there, engine="far", mode="mount", network="allow-list", allow=[name], presets=[])
     id, path = made["id"], f"/api/sessions/{made['id']}"
     get = f"GET http://{name}/repository/HEAD HTTP/1.1\r\n\r\n".encode()
     assert asked(far, id, get).endswith("ref: refs/heads/main\n"), "at once, as soon as the session is there"
+    wait_until(lambda: id in listed(shared), "the other host to see the session")
+    assert asked(far, id, get).endswith("ref: refs/heads/main\n"), "the other host leaves the line alone"
+    assert "the way to its proxy broke" not in server.log()
     assert far.exec(id, ["ls", "/sys/class/net"]) == "lo\n"
     daemon = far.daemons[0]
     daemon.kill()

@@ -21,6 +21,8 @@ from clincus_features.network.relay import CLOSE, CREDIT, DATA, FIN, HEAD, NUMBE
 from tests.programs import DEADLINE, wait_until
 from tests.unit.test_network_proxy import Road, read_until, rest, road  # noqa: F401  # the fixture
 
+OWNER, OTHER = "a1" * 16, "b2" * 16
+
 
 class Far:
     """A container on an engine that stands for this machine: a line from its port to the proxy."""
@@ -32,7 +34,10 @@ class Far:
         self.told: list[str] = []
         text = clincus.packaged_text("guest/relay.pl")
         self.argv = ["perl", "-e", text, str(self.port), str(self.mark)]
-        self.line = lines.Line(lambda: self.argv, path, self.told.append)
+        self.line = self.new_line(path, OWNER)
+
+    def new_line(self, path: str, owner: str, manner: str = lines.WAIT) -> lines.Line:
+        return lines.Line(lambda: self.argv, path, self.told.append, owner, manner)
 
     def connect(self) -> socket.socket:
         assert self.line.ready.wait(DEADLINE), self.told
@@ -129,12 +134,34 @@ def test_what_waits_for_the_proxy_is_bounded_and_then_the_line_is_not_read(tmp_p
         assert carrier._line_mask & selectors.EVENT_READ, "half of it has gone"
 
 
-def begun(far: Far) -> subprocess.Popen[bytes]:
+def begun(far: Far, order: str = f"wait {OWNER}", said: bytes = b"ready\n") -> subprocess.Popen[bytes]:
     """The container's end of a line of its own, which listens."""
     process = subprocess.Popen(far.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
-    process.stdin.write(b"\n")
-    assert process.stdout.readline() == b"ready\n"
+    process.stdin.write(f"{order}\n".encode())
+    assert process.stdout.readline() == said
     return process
+
+
+@pytest.mark.parametrize("order", [f"wait {OWNER}", f"take {OTHER}"])
+def test_a_line_takes_the_port_from_one_of_its_own_host_and_from_any_if_a_person_waits(far, order):
+    far.line.stop()
+    with begun(far) as old, begun(far, order) as new:
+        assert old.wait(DEADLINE) == -signal.SIGTERM
+        new.stdin.close()
+
+
+def test_a_line_waits_for_that_of_another_host_without_a_word_and_comes_when_that_is_gone(far, road):  # noqa: F811
+    with far.tunnel() as connection:
+        with begun(far, f"wait {OTHER}", b"held\n") as refused:
+            assert refused.wait(DEADLINE) == 1
+        other = far.new_line(road.path, OTHER)
+        connection.sendall(b"~still")
+        assert connection.recv(100) == b"echo ~still"
+        assert not other.ready.is_set()
+        far.line.stop()
+        assert other.ready.wait(DEADLINE)
+        other.stop()
+    assert far.told == []
 
 
 def test_a_new_line_takes_the_port_of_one_that_hangs_and_ends_with_its_stdin(far):
@@ -172,7 +199,7 @@ def test_a_port_that_another_program_holds_is_told(road, tmp_path):  # noqa: F81
     far = Far(road.path, tmp_path)
     far.line.stop()
     with socket.create_server(("127.0.0.1", far.port)):
-        line = lines.Line(lambda: far.argv, road.path, far.told.append)
+        line = far.new_line(road.path, OWNER)
         wait_until(lambda: any("another program has the port" in one for one in far.told), "the reason")
         line.stop()
 
