@@ -22,6 +22,7 @@ import clincus
 
 from . import index, restore, seals
 from .identity import Copies, Item, note_item, steps_to, thing_at
+from .looks import Looks
 from .records import Change, Record, Records, Run
 from .seals import Stage
 from .suspects import suspects
@@ -30,7 +31,6 @@ from .watch import FOUND, LOST, MOVED, Mark, Touched, Watcher
 SETTLE = 0.3  # seconds after an edit in place until it is noted
 RESTART = 0.2  # seconds in which a placeholder that is gone may be made anew, as the container restarts
 INDEX_SETTLE = 0.2  # seconds after a change of git's index until it is looked at
-INDEX_REST = 4.0  # times as long as a look took, until the next one at an index that goes on to change
 FROZEN_WITHIN = 30.0  # seconds for Incus to freeze a container
 ASK_AGAIN = 2.0  # seconds until Incus is asked again, if it does not answer
 TRIES = 5  # to put something back
@@ -73,8 +73,7 @@ class Guard:
         self._late: dict[str, set[str]] = {}  # session -> paths that were touched as its container ended; as `_live`
         self._edited: dict[tuple[str, str], float] = {}  # workspace and path -> time.monotonic; as `_live`
         self._acting = threading.Lock()  # one break at a time
-        self._index_lock = threading.Lock()
-        self._index_changes: dict[str, bool] = {}  # session whose index is looked at -> whether it has changed since
+        self._index_looks = Looks("looking at git's index", lambda: INDEX_SETTLE, self._look_at_index)
         self._index_files: dict[str, tuple[str, ...]] = {}  # session -> the files of its indexes
         self._index_states: dict[str, object] = {}  # session -> their signature, when they were last compared
         self._index_words: dict[str, str] = {}  # path of a bad index -> what is wrong with it
@@ -361,42 +360,21 @@ class Guard:
 
     def _check_index(self, live: Live) -> None:
         """Have git's index looked at, beside what else there is to do; once more if it changes meanwhile."""
-        with self._index_lock:
-            is_looked_at = live.session.id in self._index_changes
-            self._index_changes[live.session.id] = True
-        if not is_looked_at:
-            look = functools.partial(
-                clincus.survive, "looking at git's index", lambda: self._look_at_index(live.session.id)
-            )
-            threading.Thread(target=look, name="looking at git's index", daemon=True).start()
+        self._index_looks.ask(live.session.id)
 
-    def _look_at_index(self, id: str) -> None:
-        """Break a session if its index is bad; look again while it goes on to change."""
-        wait = INDEX_SETTLE
-        try:
-            while True:
-                time.sleep(wait)
-                live = self._live.get(id)
-                if live is None:
-                    return
-                with self._index_lock:
-                    self._index_changes[id] = False
-                begun = time.monotonic()
-                looked = index.look(live.session.workspace, live.stage, self._sealed(live.session))
-                wait = max(INDEX_SETTLE, INDEX_REST * (time.monotonic() - begun))
-                self._index_files[id] = looked.files
-                if looked.cut:
-                    self._report_once(live.session, f"git's index was not looked at in all places: {looked.cut}")
-                if looked.bad:
-                    self._index_words.update(looked.bad)
-                    self.watcher.call(functools.partial(self._break, live, dict.fromkeys(looked.bad, "changed")))
-                    continue  # until it is frozen, the container may put another one there
-                with self._index_lock:
-                    if not self._index_changes[id]:
-                        return
-        finally:
-            with self._index_lock:
-                del self._index_changes[id]
+    def _look_at_index(self, id: str) -> bool:
+        """Break a session if its index is bad; whether it was."""
+        live = self._live.get(id)
+        if live is None:
+            return False
+        looked = index.look(live.session.workspace, live.stage, self._sealed(live.session))
+        self._index_files[id] = looked.files
+        if looked.cut:
+            self._report_once(live.session, f"git's index was not looked at in all places: {looked.cut}")
+        if looked.bad:
+            self._index_words.update(looked.bad)
+            self.watcher.call(functools.partial(self._break, live, dict.fromkeys(looked.bad, "changed")))
+        return bool(looked.bad)  # until it is frozen, the container may put another one there
 
     def _sealed(self, session: clincus.Session) -> list[str]:
         run = self.records.read(session.workspace).runs.get(session.id)
@@ -438,8 +416,7 @@ class Guard:
         """Take in what a person has written into sealed files, unless a container could have written it."""
         here = [live for live in self._live.values() if live.session.workspace == workspace]
         ids = {live.session.id for live in here}
-        with self._index_lock:
-            is_looked_at = any(id in self._index_changes for id in ids)
+        is_looked_at = any(self._index_looks.is_busy(id) for id in ids)
         if is_looked_at or any(self._broken.get(id) == [] for id in ids):  # what looks like an edit may be none
             self._edited.update({(workspace, path): time.monotonic() + SETTLE for path in paths})
             return

@@ -1,0 +1,58 @@
+"""Looks that take a while, each beside what else there is to do, and never two at once at one session."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Callable
+
+import clincus
+
+
+class Looks:
+    """Takes a look at a session in a thread of its own; whoever asks meanwhile has it look once more.
+
+    `look` gets the id of the session, and says whether it has to be looked at again in any case. A session that goes on
+    to change is looked at for the part `1 / (1 + REST)` of the time.
+    """
+
+    REST = 4.0  # times as long as a look took, until the next one
+
+    def __init__(self, what: str, settle: Callable[[], float], look: Callable[[str], bool]) -> None:
+        self._what, self._settle, self._look = what, settle, look  # `settle`: seconds from a change until the look
+        self._lock = threading.Lock()
+        self._changed: dict[str, bool] = {}  # session that is looked at -> whether it has changed since
+
+    def ask(self, id: str) -> None:
+        """Have a session looked at."""
+        with self._lock:
+            is_looked_at = id in self._changed
+            self._changed[id] = True
+        if not is_looked_at:
+            work = functools.partial(clincus.survive, self._what, lambda: self._go_on(id))
+            threading.Thread(target=work, name=self._what, daemon=True).start()
+
+    def is_busy(self, id: str) -> bool:
+        """Whether a look at a session goes on, or is to come."""
+        with self._lock:
+            return id in self._changed
+
+    def _go_on(self, id: str) -> None:
+        wait = self._settle()
+        try:
+            while True:
+                time.sleep(wait)
+                with self._lock:
+                    self._changed[id] = False
+                begun = time.monotonic()
+                has_found = self._look(id)
+                wait = max(self._settle(), self.REST * (time.monotonic() - begun))
+                with self._lock:
+                    if not has_found and not self._changed[id]:
+                        del self._changed[id]
+                        return
+        except BaseException:
+            with self._lock:
+                self._changed.pop(id, None)
+            raise
