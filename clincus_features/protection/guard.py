@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import clincus
 
-from . import index, restore, seals
+from . import index, links, restore, seals
 from .identity import Copies, Item, note_item, steps_to, thing_at
 from .looks import Looks
 from .records import Change, Record, Records, Run
@@ -30,6 +30,8 @@ from .watch import FOUND, LOST, MOVED, Mark, Touched, Watcher
 
 SETTLE = 0.3  # seconds after an edit in place until it is noted
 RESTART = 0.2  # seconds in which a placeholder that is gone may be made anew, as the container restarts
+LINKS = ""  # the mark for what happens in a Git folder, where a link may have appeared
+LINKS_SETTLE = 0.05  # seconds after something got a name there until it is looked at
 INDEX_SETTLE = 0.2  # seconds after a change of git's index until it is looked at
 FROZEN_WITHIN = 30.0  # seconds for Incus to freeze a container
 ASK_AGAIN = 2.0  # seconds until Incus is asked again, if it does not answer
@@ -76,7 +78,10 @@ class Guard:
         self._index_looks = Looks("looking at git's index", lambda: INDEX_SETTLE, self._look_at_index)
         self._index_files: dict[str, tuple[str, ...]] = {}  # session -> the files of its indexes
         self._index_states: dict[str, object] = {}  # session -> their signature, when they were last compared
-        self._index_words: dict[str, str] = {}  # path of a bad index -> what is wrong with it
+        self._words: dict[str, str] = {}  # path of a bad index, or of a link -> what is wrong with it
+        self._link_looks = Looks("looking for links", lambda: LINKS_SETTLE, self._look_for_links)
+        self._links_before: dict[str, dict[str, str]] = {}  # session -> `Run.links` of the run that is about to begin
+        self._links: dict[str, dict[str, str]] = {}  # session -> `Run.links` of its run
         self._mending: set[str] = set()  # sessions in which something is put back once more just now
         self._missed: dict[str, set[str]] = {}  # session -> names that moved meanwhile; as `_live`
         self._mends: dict[str, int] = {}  # session -> how often that was
@@ -114,6 +119,7 @@ class Guard:
             self._stages[session.id] = stage
         record = self.records.read(session.workspace)
         found = [*record.changes, *self._unseen_changes(record, session.id, incus)]
+        found += self._note_links(session, stage, record)
         if found and not launch.request.accept_changes:
             words = f"{told(found)}; look at it before you run git there, {ACCEPT}"
             raise ChangedError(f'"{session.workspace}": {words}', 409)
@@ -123,6 +129,15 @@ class Guard:
         key = f"{clincus.LABEL}protection_note"
         config = description["config"]
         config[key] = "; ".join(filter(None, (config.get(key, ""), words)))
+
+    def _note_links(self, session: clincus.Session, stage: Stage | None, record: Record) -> list[Change]:
+        """Remember which links are there before a start; what runs whose end nobody saw have left is put aside."""
+        told: list[Change] = []
+        for id in self._ended[session.id]:
+            told += self._settle_links(session, stage, record.runs[id])
+        if stage is not None:
+            self._links_before[session.id] = links.known_of(links.find(links.places(session.workspace, stage)))
+        return told
 
     def _unseen_changes(self, record: Record, starting: str, incus: clincus.Incus) -> list[Change]:
         """What differs from what was sealed for runs whose end nobody saw."""
@@ -174,6 +189,7 @@ class Guard:
         elif moment == "before_stop":
             self._compare(session, is_up=True)
         elif moment == "after_stop":
+            clincus.survive("looking for links", lambda: self._settle_alone(session))
             self._compare(session, is_up=False)
             if session.protection != "off":
                 clincus.survive("looking at git's index", lambda: self._settle_index(session, None))
@@ -181,6 +197,12 @@ class Guard:
     def _note_alone(self, session: clincus.Session, stage: Stage) -> None:
         clincus.survive("noting what is sealed", lambda: self._note(session, stage, *seals.sealed_paths(stage)))
         clincus.survive("looking at git's index", lambda: self._settle_index(session, stage))
+
+    def _settle_alone(self, session: clincus.Session) -> None:
+        """In a command: look for the links that a run has left."""
+        run = self.records.read(session.workspace).runs.get(session.id)
+        if run is not None and not run.has_ended:
+            self._settle_links(session, self._stages.get(session.id), run)
 
     def _compare(self, session: clincus.Session, *, is_up: bool) -> None:
         """In a command: compare before the stop (the seals), and after it (the content)."""
@@ -229,6 +251,9 @@ class Guard:
         is_known = is_noted and run is not None and not is_fresh and begun is not None and run.at >= begun.timestamp()
         live = self._live.get(session.id)
         if is_known and live is not None and live.is_watched and live.stage == stage:
+            if session.protection == clincus.BROKEN:  # seen before the label was changed: it goes on as what it was
+                kept = live.session
+                session = session._replace(protection=kept.protection, protection_note=kept.protection_note)
             self._live[session.id] = live._replace(session=session)
             return  # this run was noted and watched at its start, and what happened since was told
         if is_known and run is not None:
@@ -270,6 +295,7 @@ class Guard:
             self._report(session, f"what is sealed is compared at the stop only: {error.strerror}; {words}")
         self._live[session.id] = Live(session, stage, is_watched)
         self._check_index(self._live[session.id])
+        self._link_looks.ask(session.id)
 
     def _note(self, session: clincus.Session, stage: Stage, paths: list[str], is_seen: bool) -> None:
         """Write down what is sealed for a run that has begun."""
@@ -283,7 +309,8 @@ class Guard:
             record.changes = [one for one in record.changes if (one.path, one.at) not in known]
             ended = self._ended.pop(session.id, set())
             record.runs = {id: run for id, run in record.runs.items() if id not in ended and not run.has_ended}
-            record.runs[session.id] = Run(stage.name, paths, at, is_seen)
+            known_links = self._known_links(session, stage, record.runs.get(session.id))
+            record.runs[session.id] = Run(stage.name, paths, at, is_seen, links=known_links)
             needed = {path for id, run in record.runs.items() if id != session.id for path in run.paths}
             kept = {path: item for path, item in record.items.items() if path in needed or item.is_way}
             record.items = {**kept, **{path: item for path, item in items.items() if item is not None}}
@@ -292,6 +319,17 @@ class Guard:
         self._mends.pop(session.id, None)
         self._changes[session.id] = []
         self._asked.add(session.id)
+        self._links.pop(session.id, None)
+        if self._app is not None:
+            self._link_looks.ask(session.id)
+
+    def _known_links(self, session: clincus.Session, stage: Stage, last: Run | None) -> dict[str, str] | None:
+        """The links that are no news in a run. If Incus began it alone, what its last run had, or what is there."""
+        if session.id in self._links_before:
+            return self._links_before.pop(session.id)
+        if last is not None and not last.has_ended:
+            return last.links
+        return links.known_of(links.find(links.places(session.workspace, stage)))
 
     # -- Judging, in the thread of the watcher
 
@@ -302,6 +340,10 @@ class Guard:
             by_session.setdefault(mark.id, {})[mark.path] = how
         for id, paths in by_session.items():
             live = self._live.get(id)
+            if paths.pop(LINKS, None) is not None and live is not None:
+                self._link_looks.ask(id)
+            if not paths:
+                continue
             if live is not None and id not in self._broken:
                 self._judge_session(live, paths)
             elif live is not None and self._broken[id] and id not in self._mending:
@@ -372,9 +414,75 @@ class Guard:
         if looked.cut:
             self._report_once(live.session, f"git's index was not looked at in all places: {looked.cut}")
         if looked.bad:
-            self._index_words.update(looked.bad)
+            self._words.update(looked.bad)
             self.watcher.call(functools.partial(self._break, live, dict.fromkeys(looked.bad, "changed")))
         return bool(looked.bad)  # until it is frozen, the container may put another one there
+
+    def _look_for_links(self, id: str) -> bool:
+        """Put aside the links that have appeared in the Git folders of a session, and break it; whether there were any.
+
+        Until its container is frozen, it may make others: these are put aside as well.
+        """
+        live = self._live.get(id)
+        if live is None:
+            return False
+        if id not in self._links:
+            run = self.records.read(live.session.workspace).runs.get(id)
+            if run is None or run.has_ended or run.links is None:
+                return False  # it is noted only now, and looked at after that
+            self._links[id] = run.links
+        folders = links.places(live.session.workspace, live.stage)
+        found = links.find(folders)
+        bad = self._bad_links(live.session, found, self._links[id], folders)
+        if bad:
+            self._words.update(bad)
+            self.watcher.call(functools.partial(self._break_by, live, bad))
+        self.watcher.call(functools.partial(self._watch_for_links, live, found))
+        return bool(bad)
+
+    def _bad_links(
+        self, session: clincus.Session, found: links.Found, known: dict[str, str], folders: Iterable[str]
+    ) -> dict[str, str]:
+        """Put aside the links that a run has brought; their paths, and where one may be hidden, each with words."""
+        fresh = links.news(found, known)
+        is_heap = bool(found.cut) and links.HEAPED not in known
+        if not fresh and not is_heap:
+            return {}
+        with self.records.changing(session.workspace) as record:
+            runs = [run for run in record.runs.values() if not run.has_ended]
+            sealed = [path for run in runs for path in run.paths]
+            if is_heap:  # it is told once
+                known.update(links.known_of(found._replace(links={})))
+                for run in (record.runs[id] for id in record.runs if id == session.id):
+                    run.links = {**(run.links or {}), links.HEAPED: known[links.HEAPED]}
+        # A link in the place of what is sealed, or on the way there, is a break by itself.
+        bad = {path: to for path, to in fresh.items() if not any(clincus.path_inside(one, path) for one in sealed)}
+        return {**links.put_aside(bad, folders), **(found.cut if is_heap else {})}
+
+    def _break_by(self, live: Live, bad: Mapping[str, str]) -> None:
+        """Break a session by what was put aside; of one that is broken already it is told besides."""
+        if live.session.id not in self._broken:
+            self._break(live, dict.fromkeys(bad, "replaced"))
+        else:
+            self._tell(live.session, {path: self._words.pop(path, words) for path, words in bad.items()}, "replaced")
+
+    def _watch_for_links(self, live: Live, found: links.Found) -> None:
+        """Watch the folders in which git could follow a link; what appeared in a new one meanwhile is looked for."""
+        id = live.session.id
+        if id not in self._live:
+            return
+        try:
+            if self.watcher.watch_comers(id, LINKS, found.folders):
+                self._link_looks.ask(id)
+        except OSError as error:
+            words = "raise fs.inotify.max_user_watches or max_user_instances (sysctl)"
+            self._report_once(live.session, f"links in .git are looked for at the stop only: {error.strerror}; {words}")
+
+    def _settle_links(self, session: clincus.Session, stage: Stage | None, run: Run) -> list[Change]:
+        """Put aside the links that a run has brought and nobody has seen; what is written down and told of them."""
+        folders = links.places(session.workspace, stage, run.paths)
+        bad = self._bad_links(session, links.find(folders), run.links, folders) if run.links is not None else {}
+        return self._tell(session, bad, "replaced") if bad else []
 
     def _sealed(self, session: clincus.Session) -> list[str]:
         run = self.records.read(session.workspace).runs.get(session.id)
@@ -393,13 +501,15 @@ class Guard:
         """Look at the indexes of a session that is not watched just now; what is bad is written down and told."""
         looked = index.look(session.workspace, stage, self._sealed(session))
         if looked.bad:
-            self._tell_index(session, looked.bad)
+            self._tell(session, looked.bad, "changed")
 
-    def _tell_index(self, session: clincus.Session, bad: Mapping[str, str]) -> None:
-        changes = [Change(path, "changed", "unknown", clincus.utc_now(), False, words) for path, words in bad.items()]
+    def _tell(self, session: clincus.Session, bad: Mapping[str, str], what: str) -> list[Change]:
+        """Tell what was put aside, without a break."""
+        changes = [Change(path, what, "unknown", clincus.utc_now(), False, words) for path, words in bad.items()]
         self._report(session, told(changes))
         with self.records.changing(session.workspace) as record:
             add_changes(record, record.runs.get(session.id), changes)
+        return changes
 
     def _settle(self) -> float:
         """Note the edits that have come to rest; the seconds until the next one has, -1 if there is none."""
@@ -460,8 +570,13 @@ class Guard:
             settle = functools.partial(self._settle_index, session, live.stage if live is not None else None)
             look = functools.partial(clincus.survive, "looking at git's index", settle)
             threading.Thread(target=look, name="looking at git's index", daemon=True).start()
-        if session.id not in self.records.read(session.workspace).runs:
+        self._links.pop(session.id, None)
+        run = self.records.read(session.workspace).runs.get(session.id)
+        if run is None:
             return
+        if live is not None and not run.has_ended:
+            noted = run
+            clincus.survive("looking for links", lambda: self._settle_links(session, live.stage, noted))
         with self.records.changing(session.workspace) as record:
             run = record.runs[session.id]
             late = self._late.pop(session.id, set())
@@ -553,13 +668,13 @@ class Guard:
             one for one in list(self._live.values())
             if one.session.workspace == workspace
             and (run := record.runs.get(one.session.id)) is not None
-            and (one is live or set(found) & {*run.paths, *ways(one.stage, run.paths)})
+            and (one is live or found.keys() & {*run.paths, *ways(one.stage, run.paths)} or found.keys() - record.items)
             and (self._pause(one.session) or (one is live and run.is_seen))  # it ran when its seal came off
         ]  # fmt: skip
         if not frozen:  # no container runs: the person's own, but for an index
-            bad = {path: self._index_words.pop(path) for path in found if path in self._index_words}
+            bad = {path: self._words.pop(path) for path in found if path in self._words}
             if bad:
-                self._tell_index(live.session, bad)
+                self._tell(live.session, bad, next(iter(found.values())))
             return
         with self._acting:
             self._put_back(frozen, found)
@@ -599,7 +714,7 @@ class Guard:
                 who = suspects() if off else ""
                 by = "unknown" if who else "container"
                 new = [
-                    Change(path, off[path], by, at, is_back, self._index_words.pop(path, who))
+                    Change(path, off[path], by, at, is_back, self._words.pop(path, who))
                     for path, is_back in mended.items()
                 ]
                 for run in runs.values() if new else ():

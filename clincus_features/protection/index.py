@@ -35,9 +35,14 @@ def git_folders(workspace: str, sealed: Iterable[str]) -> set[str]:
     return {f"{workspace}/.git", *folders} - {workspace}
 
 
+def tops_of(workspace: str, stage: Stage | None) -> list[str]:
+    """The folders of the host that the container of a session can change."""
+    return [workspace] if stage is None else [source for source, patterns in stage.trees if patterns]
+
+
 def look(workspace: str, stage: Stage | None, sealed: Iterable[str] = ()) -> Looked:
     """Look at the indexes in the folders of a session, and put those aside that are bad. Raises ClincusError."""
-    tops = [workspace] if stage is None else [source for source, patterns in stage.trees if patterns]
+    tops = tops_of(workspace, stage)
     bad: dict[str, str] = {}
     files: list[str] = []
     cuts = []

@@ -51,6 +51,7 @@ class Run:
     is_broken: bool = False  # it is frozen until a person decides
     loose: list[str] = field(default_factory=list)  # paths whose seal is off, with a person's consent
     changes: list[Change] = field(default_factory=list)
+    links: dict[str, str] | None = None  # `links.known_of` before it; None if nobody has looked
 
 
 @dataclass

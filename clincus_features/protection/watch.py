@@ -33,6 +33,7 @@ IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE, IN_MOVED_FROM, IN_MOVED_TO = 0x2, 0x4, 0x8
 IN_CREATE, IN_DELETE, IN_DELETE_SELF, IN_MOVE_SELF = 0x100, 0x200, 0x400, 0x800
 IN_UNMOUNT, IN_Q_OVERFLOW, IN_IGNORED = 0x2000, 0x4000, 0x8000
 NAMES_CHANGE = IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE
+NAMES_COME = IN_MOVED_TO | IN_CREATE
 SELF_CHANGES = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT | IN_IGNORED
 IN_A_FOLDER = NAMES_CHANGE | IN_CLOSE_WRITE | IN_DELETE_SELF | IN_MOVE_SELF
 IN_A_FILE = IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF
@@ -61,10 +62,12 @@ class Watched:
     def __init__(self) -> None:
         self.names: dict[bytes, set[Mark]] = {}  # what each name in it means
         self.inside: set[Mark] = set()  # what is touched by whatever happens in it
+        self.comers: set[Mark] = set()  # what is touched by whatever gets a name in it
+        self.place = ("", 0)  # its path and inode, if it has comers
 
     def marks(self) -> set[Mark]:
         """All that depends on it."""
-        return self.inside.union(*self.names.values())
+        return self.inside.union(self.comers, *self.names.values())
 
 
 class Watcher:
@@ -142,6 +145,8 @@ class Watcher:
                 yield mask, [(mark, MOVED if mask & NAMES_CHANGE else CHANGED) for mark in found.names[name]]
             else:
                 yield mask, [(mark, CHANGED) for mark in found.inside]
+            if mask & NAMES_COME:
+                yield mask, [(mark, CHANGED) for mark in found.comers]
             if mask & IN_IGNORED:
                 self._watched.pop(number, None)
 
@@ -170,10 +175,26 @@ class Watcher:
         """Watch what happens to one name of a folder, for a session. Raises OSError as `watch`."""
         self._watch_names(os.path.dirname(path), [(path, Mark(id, path))])
 
+    def watch_comers(self, id: str, path: str, folders: Mapping[str, int]) -> bool:
+        """Watch what gets a name in folders, each with its inode; `path` is touched then. Whether one is new here.
+
+        Raises OSError as `watch`.
+        """
+        mark, is_new = Mark(id, path), False
+        known = {watched.place for watched in self._watched.values() if mark in watched.comers}
+        for folder in folders.items() - known:
+            watched = self._add(folder[0], IN_A_FOLDER)
+            if watched is not None:
+                watched.place = folder
+                watched.comers.add(mark)
+                is_new = True
+        return is_new
+
     def unwatch(self, id: str) -> None:
         """Watch for a session no more."""
         for number, watched in list(self._watched.items()):
             watched.inside = {mark for mark in watched.inside if mark.id != id}
+            watched.comers = {mark for mark in watched.comers if mark.id != id}
             kept = {name: {mark for mark in marks if mark.id != id} for name, marks in watched.names.items()}
             watched.names = {name: marks for name, marks in kept.items() if marks}
             if not watched.marks():

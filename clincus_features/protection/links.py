@@ -1,0 +1,245 @@
+"""Links that appear in a Git folder while a session runs: found, and put aside before git follows them.
+
+Git makes no symbolic link in a Git folder, and follows each one that it finds at a name of its own: it writes the text
+of a commit through COMMIT_EDITMSG, appends to logs/HEAD, makes packs in objects/pack, and empties worktrees/NAME and
+rebase-apply (seen with git 2.47). So a link that was not there before the start counts as an attack, wherever it leads:
+one that stays in the Git folder may lead to `config` or into `hooks`.
+
+A pin (a mount of a folder over itself, so that no container can replace it) was weighed and left out. It works for a
+folder that exists and that nothing is renamed into or out of. But a rename across mounts fails with EXDEV, and git has
+nothing to fall back on where it moves packs from its quarantine into objects/pack; a pinned `worktrees` cannot be
+removed by `git worktree prune`; and files that git replaces by a rename (HEAD, FETCH_HEAD, each reference), as well as
+folders that come and go (rebase-apply), could not be pinned at all. It would have made some of the names safe, at the
+price of git's daily work, and a look would be needed for all others.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import stat
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from typing import NamedTuple
+
+import clincus
+
+from .identity import opened
+from .index import git_folders, tops_of
+from .restore import ASIDE
+from .seals import Stage
+
+MOST_FOLDERS = 5_000  # that are looked into in one Git folder, with those of its submodules
+MOST_ENTRIES = 100_000  # of these folders
+MOST_LINKS = 2_000  # of one look
+MOST_TOLD = 20  # links of one look that are told one by one
+OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+# Git only reads hooks, and a person may keep links there. The other folders hold one file for each content: git and its
+# helpers make these by a rename, and never write through a link. A branch may have any of these names.
+NOT_ENTERED = re.compile(
+    r"(?!(?:.*/)?(?:refs|logs)/)(?:(?:modules|worktrees)/.+?/)*"
+    r"(?:hooks|objects/[0-9a-f]{2}|(?:lfs|annex)/objects)|clincus-replaced-[0-9a-f]{8}"
+)
+# What is no danger, by name and target: HEAD as `core.preferSymlinkRefs` has it, which git reads by readlink(2); the
+# link by which `git init` finds out whether there are links; the lock of an Emacs, of the person too.
+HARMLESS = re.compile(r"(?:.*/)?HEAD\0refs/(?!.*\.\.)[\w./-]+|(?:.*/)?t\w{6}\0testing|\.#[^/]+\0[^/]+@[^/]+", re.ASCII)
+HEAPED = ""  # in the place of a link that is known: that not all folders could be looked into
+DELETES = "git would have deleted what is there"
+WHAT_GIT_DOES = (  # the first that fits a path in a Git folder
+    (r"(worktrees|rebase-apply|rebase-merge|sequencer)(/.*)?", DELETES),
+    (r"[A-Z_]+_EDITMSG|[A-Z]+_MSG", "`git commit` would have written the text of the commit there"),
+    (r"FETCH_HEAD", "`git fetch` would have written there"),
+    (r"logs(/.*)?", "git would have written a line there for each commit"),
+    (r"objects(/.*)?", "git would have written packs and objects there, and deleted others"),
+    (r"refs(/.*)?", "git would have read, written and deleted branches there"),
+    (r"modules(/.*)?", "git would have taken what is there for the repository of a submodule"),
+)
+FOLLOWS = "git would have followed it, to read, write or delete there"
+
+
+class Found(NamedTuple):
+    """The links of some Git folders."""
+
+    links: dict[str, str]  # absolute path -> where it leads
+    folders: dict[str, int]  # that were looked into -> the inode of each
+    cut: dict[str, str]  # path of a folder that was not looked into -> why, in words
+
+
+def places(workspace: str, stage: Stage | None, sealed: Iterable[str] = ()) -> list[str]:
+    """The Git folders that the container of a session can change, but for those in another one."""
+    tops = tops_of(workspace, stage)
+    patterns = (f"{top}/{pattern}" for top, patterns in (stage.trees if stage else ()) for pattern in patterns)
+    named = (path for path in (*sealed, *patterns) if path.endswith("/commondir") and "*" not in path)
+    found = {f"{top}/.git" for top in tops} | git_folders(workspace, named)
+    inside = {folder for folder in found if any(clincus.path_inside(folder, top) for top in tops)}
+    return sorted(one for one in inside if not any(clincus.path_inside(os.path.dirname(one), two) for two in inside))
+
+
+def find(folders_of_git: Iterable[str]) -> Found:
+    """The links in Git folders, but for those that are no danger. No link is followed, on the way there neither."""
+    links: dict[str, str] = {}
+    folders: dict[str, int] = {}
+    cut: dict[str, str] = {}
+    for top in folders_of_git:
+        if top not in folders:
+            look_into(top, links, folders, cut)
+    return Found(links, folders, cut)
+
+
+def look_into(top: str, links: dict[str, str], folders: dict[str, int], cut: dict[str, str]) -> None:
+    """Look into a Git folder, and all that is in it, those near the top first."""
+    waiting = deque([""])
+    entries_left, folders_left = MOST_ENTRIES, MOST_FOLDERS
+    with suppress(OSError), opened(top) as git:
+        while waiting:
+            path = waiting.popleft()
+            place = f"{top}/{path}".rstrip("/")
+            much = ""
+            if folders_left == 0:
+                much = f"{MOST_FOLDERS} folders"
+            elif entries_left <= 0:
+                much = f"{MOST_ENTRIES} files and folders"
+            elif len(links) >= MOST_LINKS:
+                much = f"{MOST_LINKS} links"
+            if much:
+                cut[place] = f"{top} has more than {much} now, so that a link in it would not be found"
+                return
+            folders_left -= 1
+            try:
+                with closing_descriptor(open_at(git, path)) as folder:
+                    folders[place] = os.fstat(folder).st_ino
+                    for entry, target, is_folder in entries_of(folder, entries_left):
+                        entries_left -= 1
+                        inside = f"{path}/{entry}" if path else entry
+                        if target and not HARMLESS.fullmatch(f"{inside}\0{target}"):
+                            links[f"{top}/{inside}"] = target
+                            if len(links) >= MOST_LINKS:
+                                break
+                        elif is_folder and not NOT_ENTERED.fullmatch(inside):
+                            waiting.append(inside)
+            except PermissionError:
+                if os.access(f"/proc/self/fd/{git}/{path}", os.X_OK):  # git goes through it by name
+                    cut[place] = f"{place} cannot be listed, so that a link in it would not be found"
+            except OSError:
+                continue  # it has gone, or is a link by now
+
+
+def open_at(git: int, path: str) -> int:
+    """Open a folder in a Git folder by its descriptor, step by step. Raises OSError, for a link too."""
+    here = os.open(f"/proc/self/fd/{git}", OPEN_FOLDER & ~os.O_NOFOLLOW)
+    for step in filter(None, path.split("/")):
+        above = here
+        try:
+            here = os.open(step, OPEN_FOLDER, dir_fd=above)
+        finally:
+            os.close(above)
+    return here
+
+
+def entries_of(folder: int, most: int) -> Iterator[tuple[str, str, bool]]:
+    """Of the entries of a folder: name, where it leads if it is a link, and whether it is a folder."""
+    with os.scandir(folder) as entries:
+        for entry, _ in zip(entries, range(most + 1)):
+            target = ""
+            if entry.is_symlink():
+                with suppress(OSError):
+                    target = os.readlink(entry.name, dir_fd=folder)
+            yield entry.name, target, entry.is_dir(follow_symlinks=False)
+
+
+def known_of(found: Found) -> dict[str, str]:
+    """What is no news any more, once it was found. Pure."""
+    return {**found.links, **({HEAPED: "heaped"} if found.cut else {})}
+
+
+def news(found: Found, known: Mapping[str, str]) -> dict[str, str]:
+    """The links that are not known, with where each leads. Pure."""
+    return {path: target for path, target in found.links.items() if known.get(path) != target}
+
+
+def put_aside(links: Mapping[str, str], folders_of_git: Iterable[str]) -> dict[str, str]:
+    """Take links out of the places where git follows them; the path of each with words for the person.
+
+    Only some of many are told by their own path; the rest is counted.
+    """
+    folders = list(folders_of_git)
+    told: dict[str, str] = {}
+    asides: dict[str, str] = {}  # Git folder -> the name of the folder in it
+    for number, (path, target) in enumerate(links.items()):
+        git = next(folder for folder in folders if clincus.path_inside(path, folder))
+        name = asides.setdefault(git, f"{ASIDE}-{secrets.token_hex(4)}")
+        try:
+            move(git, path[len(git) + 1 :], f"{name}/{number}-{os.path.basename(path)}")
+            done = f"it is put aside in {git}/{name}"
+        except FileNotFoundError:
+            done = "it was gone a moment later"
+        except OSError as error:
+            done = f"it could not be put aside ({error.strerror}): remove it before you run git there"
+        words = f"{path} was a link to {clincus.shorten(target)}: {what_git_does(path[len(git) + 1 :])}; {done}"
+        if number < MOST_TOLD:
+            told[path] = words
+    if len(links) > MOST_TOLD:
+        told[path] = f"{words}; {len(links) - MOST_TOLD - 1} more links were made, and put aside"
+    return told
+
+
+def move(git_folder: str, path: str, aside: str) -> None:
+    """Rename a link in a Git folder, and nothing that has taken its place meanwhile. Raises OSError.
+
+    `aside` is FOLDER/NAME at the top of the Git folder, where git looks at neither. A link that cannot get there is
+    removed: its target is told anyhow.
+    """
+    above, _, name = path.rpartition("/")
+    apart, _, kept = aside.partition("/")
+    with ExitStack() as stack:
+        git = stack.enter_context(opened(git_folder))
+        top = stack.enter_context(closing_descriptor(open_at(git, "")))
+        folder = stack.enter_context(closing_descriptor(open_at(git, above)))
+        try:
+            into = stack.enter_context(closing_descriptor(folder_apart(top, apart)))
+            os.rename(name, kept, src_dir_fd=folder, dst_dir_fd=into)  # of a link itself: rename(2) follows none
+        except OSError:
+            if not is_link(folder, name):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name) from None
+            os.unlink(name, dir_fd=folder)
+        else:
+            if not is_link(into, kept):  # git's own file, or a folder, stood there by now
+                os.rename(kept, name, src_dir_fd=into, dst_dir_fd=folder)
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+
+
+def folder_apart(top: int, name: str) -> int:
+    """A descriptor of the folder for what is put aside; the owner of the Git folder has it. Raises OSError."""
+    with suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=top)
+    folder = os.open(name, OPEN_FOLDER, dir_fd=top)
+    owner = os.fstat(top)
+    with suppress(PermissionError):
+        os.fchown(folder, owner.st_uid, owner.st_gid)
+    return folder
+
+
+def is_link(folder: int, name: str) -> bool:
+    """Whether there is a link of that name."""
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
+
+
+@contextmanager
+def closing_descriptor(descriptor: int) -> Iterator[int]:
+    """Close a descriptor at the end."""
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def what_git_does(path: str) -> str:
+    """What git on the host would have done by a link at a path in a Git folder, for the person. Pure."""
+    inside = re.sub(r"^(?:modules|worktrees)/.*?/(?=[A-Z]|logs|objects|refs|rebase|worktrees)", "", path)
+    return next((words for pattern, words in WHAT_GIT_DOES if re.fullmatch(pattern, inside)), FOLLOWS)

@@ -1,0 +1,146 @@
+"""Links that an agent makes in .git, so that git on the host writes or deletes elsewhere.
+
+What is judged is the host: is what such a link leads to as it was, once git has run there?
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+
+import pytest
+from test_cli_sessions import command_line
+from test_protection_watch import await_broken, await_watched, protection, status_in_incus
+
+from tests.programs import NO_CHECKPOINTS, git, wait_until
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root on the host")
+
+# Where the link is, what it leads to, and the command of git on the host that goes through it.
+ATTACKS = {
+    "worktrees that are pruned": ("worktrees", "folder", "worktree prune --expire=now"),
+    "worktrees that gc prunes": ("worktrees", "folder", "-c gc.worktreePruneExpire=now gc --quiet"),
+    "a rebase that is given up": ("rebase-merge", "folder", "rebase --quit"),
+    "an am that is given up": ("rebase-apply", "folder", "rebase --quit"),
+    "the text of a commit": ("COMMIT_EDITMSG", "file", "commit --allow-empty -m evil"),
+    "the text of a commit, into the sealed config": ("COMMIT_EDITMSG", "config", "commit --allow-empty -m #evil"),
+    "the log of HEAD": ("logs/HEAD", "file", "commit --allow-empty -m evil"),
+    "the log of a branch": ("logs/refs/heads/main", "file", "commit --allow-empty -m evil"),
+    "the folder of logs": ("logs", "folder", "commit --allow-empty -m evil"),
+    "the folder of packs": ("objects/pack", "folder", "gc --quiet"),
+    "what was fetched": ("FETCH_HEAD", "file", "fetch ."),
+    "branches": ("refs/heads", "folder", "commit --allow-empty -m evil"),
+    "the text of a merge": ("MERGE_MSG", "file", "merge --no-commit --no-ff side"),
+}
+
+
+def contents(precious, workspace):
+    """All that the links of the table lead to."""
+    files = sorted(file for file in precious.rglob("*") if file.is_file() or file.is_symlink())
+    return {str(file): file.read_text(errors="replace") for file in (*files, workspace / ".git/config")}
+
+
+def target_of(kind, precious):
+    """What a link leads to; the same path in the container is nothing, or something else."""
+    return {"folder": f"{precious}/precious", "file": f"{precious}/bashrc", "config": "config"}[kind]
+
+
+def planting(at, target):
+    """The script of an attacker in the workspace."""
+    return f"mkdir -p $(dirname .git/{at}) && rm -rf .git/{at} && ln -s {target} .git/{at}"
+
+
+def act(workspace, words):
+    """What the person does; that git fails is none of the test."""
+    with contextlib.suppress(subprocess.CalledProcessError):
+        git(workspace, *words.split())
+    subprocess.run(["chown", "-R", "--no-dereference", "1000:1000", workspace], check=True)
+
+
+@pytest.fixture
+def precious(tmp_path_factory):
+    """What an attacker wants git to reach: a folder with something in it, and a file."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "precious" / "inner").mkdir(parents=True)
+    (folder / "precious" / "inner" / "data").write_text("kept\n")
+    (folder / "bashrc").write_text("# kept\n")
+    return folder
+
+
+@pytest.fixture
+def side(workspace):
+    """A workspace with a branch to merge."""
+    git(workspace, "checkout", "-q", "-b", "side")
+    git(workspace, "commit", "-q", "--allow-empty", "-m", "side")
+    git(workspace, "checkout", "-q", "-")
+    git(workspace, "branch", "-M", "main")
+    subprocess.run(["chown", "-R", "1000:1000", workspace], check=True)
+    return workspace
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_each_attack_is_one_where_nobody_watches(side, precious, name):
+    at, kind, words = ATTACKS[name]
+    before = contents(precious, side)
+    subprocess.run(["sh", "-ec", planting(at, target_of(kind, precious))], cwd=side, check=True)
+    act(side, words)
+    assert contents(precious, side) != before
+
+
+@pytest.mark.parametrize("user", [1000, 0])
+def test_no_link_of_a_container_leads_git_on_the_host_out_of_the_folder(bed, start_server, side, precious, user):
+    server = start_server(config=NO_CHECKPOINTS)
+    session = server.create(side)
+    await_watched(server, session)
+    before = contents(precious, side)
+    for name, (at, kind, words) in ATTACKS.items():
+        script = f"cd /workspace && {planting(at, target_of(kind, precious))}"
+        assert bed.incus.exec(session["id"], ["sh", "-ec", script], user=user).code == 0, name
+        found = await_broken(server, session)
+        act(side, words)
+        assert contents(precious, side) == before, name
+        [change] = found["changes"][-1:]
+        assert (change["path"], change["what"]) == (f"{side}/.git/{at}", "replaced"), name
+        assert "put aside" in change["words"], name
+        assert not (side / ".git" / at).is_symlink(), name
+        server.post(f"/api/sessions/{session['id']}/protection/resolve", {"action": "continue"})
+        wait_until(lambda: status_in_incus(bed, session) == "Running", "the session to go on")
+    wait_until(lambda: protection(server, session)["level"] == "locked", "the level to be told")
+
+
+def test_a_container_that_goes_on_making_links_is_frozen_and_gains_nothing(bed, start_server, side, precious):
+    """It swaps them with folders as fast as it can, so that what is moved may be another thing than what was seen."""
+    server = start_server(config=NO_CHECKPOINTS)
+    session = server.create(side)
+    await_watched(server, session)
+    before = contents(precious, side)
+    target = target_of("folder", precious)
+    script = f"""cd /workspace/.git && while :; do for one in worktrees rebase-merge logs; do
+        rm -rf $one; ln -s {target} $one; rm -f $one; mkdir $one; done; done"""
+    with contextlib.suppress(Exception):
+        bed.incus.exec(session["id"], ["timeout", "20", "sh", "-c", script], user=1000, timeout=5)
+    await_broken(server, session)
+    wait_until(lambda: status_in_incus(bed, session) == "Frozen", "Incus to have frozen it")
+    wait_until(
+        lambda: not any((side / ".git" / one).is_symlink() for one in ("worktrees", "rebase-merge", "logs")),
+        "the last links to be put aside",
+    )
+    act(side, "worktree prune --expire=now")
+    assert contents(precious, side) == before
+
+
+def test_without_a_server_the_stop_puts_links_aside_and_the_next_start_asks(bed, home, side, precious):
+    cli = command_line(bed, home, side)
+    name = cli.background()["name"]
+    before = contents(precious, side)
+    script = f"cd /workspace && {planting('worktrees', target_of('folder', precious))}"
+    assert bed.incus.exec(name, ["sh", "-ec", script], user=1000).code == 0
+    done = cli.run("stop", "--force", name)
+    assert b"git would have deleted what is there" in done.stderr
+    act(side, "worktree prune --expire=now")
+    assert contents(precious, side) == before
+    refused = cli.run("resume", name)
+    assert refused.returncode == 1
+    assert b".git/worktrees was a link to" in refused.stderr
+    cli.ok("kill", "--force", name)

@@ -1,0 +1,361 @@
+"""Links of an agent's making in a Git folder: found wherever git would follow them, put aside and told."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+
+import pytest
+
+import clincus
+from clincus_features.protection import links
+from clincus_features.protection.guard import ChangedError
+from clincus_features.protection.seals import Stage
+from tests.programs import wait_until
+from tests.unit.test_protection_index import alone, start_alone, stop_alone  # noqa: F401  # the fixture
+from tests.unit.test_protection_watch import RUN, Bench, bench  # noqa: F401  # the fixture
+
+AT = (
+    "COMMIT_EDITMSG",
+    "FETCH_HEAD",
+    "MERGE_MSG",
+    "logs",
+    "logs/HEAD",
+    "logs/refs/heads/main",
+    "modules/lib",
+    "modules/lib/objects/pack",
+    "objects/12",
+    "objects/info/packs",
+    "objects/pack",
+    "rebase-apply",
+    "rebase-merge",
+    "refs/heads/hooks/x",
+    "refs/heads/x",
+    "rr-cache/ab/postimage",
+    "unknown/deep/down",
+    "worktrees",
+    "worktrees/x",
+)
+
+
+def plant(root, at, target="/home/person/precious"):
+    """Make a link in the Git folder of a workspace."""
+    link = root / ".git" / at
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(target)
+    return link
+
+
+def find(root):
+    return links.find([f"{root}/.git"])
+
+
+# ---- what is found ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", AT)
+def test_a_link_is_found_wherever_git_would_follow_it(tmp_path, at):
+    link = plant(tmp_path, at)
+    assert find(tmp_path).links == {str(link): "/home/person/precious"}
+
+
+@pytest.mark.parametrize(
+    ("at", "target"),
+    [
+        ("HEAD", "refs/heads/main"),  # core.preferSymlinkRefs
+        ("refs/remotes/origin/HEAD", "refs/remotes/origin/main"),
+        ("modules/lib/tAb12Cd", "testing"),  # git init
+        (".#COMMIT_EDITMSG", "person@host.123:456"),  # Emacs
+        ("hooks/pre-commit", "../../scripts/hook.sh"),
+    ],
+)
+def test_what_git_and_editors_make_themselves_is_no_danger(tmp_path, at, target):
+    plant(tmp_path, at, target)
+    assert find(tmp_path).links == {}
+
+
+@pytest.mark.parametrize("target", ["config", "hooks/pre-commit", "refs/heads/../../config"])
+def test_a_link_within_the_git_folder_is_one_as_well(tmp_path, target):
+    assert [*find(plant(tmp_path, "HEAD", target).parents[1]).links.values()] == [target]
+
+
+def test_no_command_of_git_makes_a_link(tmp_path):
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "protocol.file.allow=always", "-C", str(tmp_path)]
+    script = """init -q; commit -q --allow-empty -m one; branch side; worktree add -q ../wt side; tag x; gc -q; stash;
+        submodule add -q ./.git lib; commit -qm two; notes add -m n; fetch -q .; bisect start; worktree remove ../wt"""
+    for words in script.split(";"):
+        subprocess.run([*git, *words.split()], check=True, capture_output=True)
+    assert find(tmp_path).links == {}
+
+
+@pytest.mark.parametrize("below", ["", "refs/heads/", "logs/"])
+def test_a_heap_of_folders_is_bounded_and_said(tmp_path, monkeypatch, below):
+    monkeypatch.setattr(links, "MOST_FOLDERS", 50)
+    for number in range(100):
+        (tmp_path / f".git/{below}{number:03}").mkdir(parents=True)
+    found = find(tmp_path)
+    [words] = found.cut.values()
+    assert len(found.folders) == 50
+    assert "more than 50 folders" in words
+
+
+def test_many_entries_and_many_links_are_bounded_and_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(links, "MOST_ENTRIES", 20)
+    (tmp_path / ".git/refs").mkdir(parents=True)
+    for number in range(30):
+        (tmp_path / f".git/{number}").touch()
+    assert "more than 20 files" in "".join(find(tmp_path).cut.values())
+    monkeypatch.undo()
+    monkeypatch.setattr(links, "MOST_LINKS", 20)
+    for number in range(30):
+        plant(tmp_path, f"refs/{number}")
+    found = find(tmp_path)
+    assert len(found.links) == 20
+
+
+def test_a_folder_that_may_be_entered_only_is_said(tmp_path, monkeypatch):
+    plant(tmp_path, "logs/HEAD")
+    open_at = links.open_at
+
+    def refuse(git, path):
+        if path == "logs":  # as for a person, where root in the container has made a folder with the mode 0711
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return open_at(git, path)
+
+    monkeypatch.setattr(links, "open_at", refuse)
+    assert "logs cannot be listed" in "".join(find(tmp_path).cut.values())
+
+
+def test_git_folders_of_extra_mounts_and_of_another_name_are_looked_at(tmp_path):
+    trees = (("work", (".git/config", ".bare/commondir", "commondir")), ("other", ("x",)), ("read", ()))
+    stage = Stage("0", tuple((f"{tmp_path}/{name}", patterns) for name, patterns in trees))
+    found = links.places(f"{tmp_path}/work", stage, [f"{tmp_path}/work/.git/modules/a/commondir"])
+    assert found == [f"{tmp_path}/other/.git", f"{tmp_path}/work/.bare", f"{tmp_path}/work/.git"]
+
+
+# ---- what is put aside -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", AT)
+def test_a_link_is_put_aside_and_what_it_leads_to_stays(tmp_path, at):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/file").touch()
+    link = plant(tmp_path, at, str(tmp_path / "precious"))
+    [words] = links.put_aside(find(tmp_path).links, [f"{tmp_path}/.git"]).values()
+    assert not link.is_symlink()
+    assert (tmp_path / "precious/file").exists()
+    [aside] = tmp_path.glob(".git/clincus-replaced-*/*")
+    assert aside.is_symlink()
+    assert str(aside.parent) in words
+    assert find(tmp_path).links == {}
+
+
+def test_what_has_taken_the_place_of_a_link_stays(tmp_path):
+    link = plant(tmp_path, "logs/HEAD")
+    found = find(tmp_path)
+    link.unlink()
+    link.write_text("git's own\n")
+    links.put_aside(found.links, [f"{tmp_path}/.git"])
+    assert link.read_text() == "git's own\n"
+
+
+def test_a_folder_on_the_way_that_became_a_link_is_not_followed(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "HEAD").symlink_to("kept")
+    plant(tmp_path, "logs/HEAD")
+    found = find(tmp_path)
+    (tmp_path / ".git/logs").rename(tmp_path / "old")
+    plant(tmp_path, "logs", outside)
+    links.put_aside(found.links, [f"{tmp_path}/.git"])
+    assert (outside / "HEAD").is_symlink()
+
+
+def test_a_link_that_cannot_be_renamed_is_removed(tmp_path, monkeypatch):
+    link = plant(tmp_path, "worktrees")
+
+    def refuse(*_):
+        raise PermissionError(1, "not permitted")
+
+    monkeypatch.setattr(links, "folder_apart", refuse)
+    links.put_aside(find(tmp_path).links, [f"{tmp_path}/.git"])
+    assert not link.is_symlink()
+
+
+def test_of_many_links_some_are_told_and_all_are_put_aside(tmp_path):
+    for number in range(100):
+        plant(tmp_path, f"refs/heads/{number}")
+    told = links.put_aside(find(tmp_path).links, [f"{tmp_path}/.git"])
+    assert len(told) <= links.MOST_TOLD + 1
+    assert any("79 more links" in words for words in told.values())
+    assert find(tmp_path).links == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("worktrees", "deleted"),
+        ("rebase-apply", "deleted"),
+        ("modules/lib/worktrees/x", "deleted"),
+        ("COMMIT_EDITMSG", "the text of the commit"),
+        ("worktrees/x/COMMIT_EDITMSG", "the text of the commit"),
+        ("logs/refs/heads/x", "a line"),
+        ("objects/pack", "packs"),
+        ("index.lock", "followed"),
+    ],
+)
+def test_the_words_say_what_git_would_have_done(path, words):
+    assert words in links.what_git_does(path)
+
+
+# ---- while a server watches ------------------------------------------------------------------------------------------
+
+
+def await_aside(bench, at):  # noqa: F811
+    """Wait until a link is out of the way and told; the words for the person."""
+    path = f".git/{at}"
+    wait_until(lambda: (path, "replaced") in bench.changes, "the link to be told")
+    assert not (bench.root / path).is_symlink()
+    [change] = [one for one in bench.record.changes if one.path == f"{bench.root}/{path}"]
+    return change.words
+
+
+@pytest.mark.parametrize("at", ["worktrees", "logs/refs/heads/main", "objects/pack"])
+def test_a_link_freezes_the_session_and_says_what_git_would_have_done(bench, at):  # noqa: F811
+    bench.start()
+    plant(bench.root, at)
+    bench.await_broken()
+    words = await_aside(bench, at)
+    assert "/home/person/precious" in words
+    assert any(words in one for one in bench.app.reports)
+
+
+def test_a_link_in_a_folder_that_is_new_is_seen(bench):  # noqa: F811
+    bench.start()
+    for step in ("logs", "logs/refs", "logs/refs/heads", "logs/refs/heads/a"):
+        (bench.root / ".git" / step).mkdir()
+        wait_until(lambda: is_watched(bench, step), "the folder to be watched")  # noqa: B023
+    plant(bench.root, "logs/refs/heads/a/b")
+    bench.await_broken()
+    await_aside(bench, "logs/refs/heads/a/b")
+
+
+def is_watched(bench, step):  # noqa: F811
+    place = f"{bench.root}/.git/{step}"
+    return any(watched.place[0] == place for watched in [*bench.guard.watcher._watched.values()])
+
+
+def test_a_folder_that_was_made_anew_is_watched_again(bench):  # noqa: F811
+    (bench.root / ".git/rebase-merge").mkdir()
+    bench.start()
+    for _ in range(3):
+        (bench.root / ".git/rebase-merge").rmdir()
+        (bench.root / ".git/rebase-merge").mkdir()
+    wait_until(lambda: is_watched(bench, "rebase-merge"), "the folder to be watched")
+    plant(bench.root, "rebase-merge/message")
+    await_aside(bench, "rebase-merge/message")
+
+
+def test_a_link_that_was_there_at_the_start_is_no_news(bench):  # noqa: F811
+    plant(bench.root, "rr-cache", "/home/person/rr-cache")
+    bench.start()
+    plant(bench.root, "worktrees")
+    bench.await_broken()
+    await_aside(bench, "worktrees")
+    assert (bench.root / ".git/rr-cache").is_symlink()
+
+
+def test_a_link_that_leads_elsewhere_than_at_the_start_is_news(bench):  # noqa: F811
+    link = plant(bench.root, "rr-cache", "/home/person/rr-cache")
+    bench.start()
+    link.unlink()
+    plant(bench.root, "rr-cache")
+    await_aside(bench, "rr-cache")
+
+
+def test_a_heap_that_could_hide_a_link_freezes_the_session_once(bench, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(links, "MOST_FOLDERS", 20)
+    bench.start()
+    for number in range(30):
+        (bench.root / f".git/refs/{number}").mkdir(parents=True)
+    bench.await_broken()
+    assert "more than 20 folders" in bench.record.changes[0].words
+    bench.guard._go_on(bench.session)
+    (bench.root / ".git/refs/more").mkdir()
+    bench.settle()
+    wait_until(lambda: not bench.guard._link_looks.is_busy(bench.session.id), "the look")
+    assert bench.record.changes == []
+
+
+def test_links_that_come_while_it_is_being_frozen_are_put_aside_too(bench):  # noqa: F811
+    bench.start()
+    plant(bench.root, "worktrees")
+    bench.await_broken()
+    plant(bench.root, "rebase-apply")
+    await_aside(bench, "rebase-apply")
+
+
+def test_a_session_that_goes_on_after_a_link_has_all_its_seals(bench):  # noqa: F811
+    bench.session = bench.session._replace(protection="locked")
+    bench.start()
+    plant(bench.root, "worktrees")
+    bench.await_broken()
+    bench.guard._go_on(bench.session)
+    level = [words for words in bench.app.incus.told if words[0] == "config"][-1][3]
+    assert level == "user.clincus.protection=locked"
+    assert bench.record.changes == []
+
+
+def test_a_session_that_is_seen_as_broken_while_it_goes_on_has_its_level_the_next_time(bench):  # noqa: F811
+    bench.session = bench.session._replace(protection="locked", run=clincus.utc_now())
+    bench.start()
+    for at in ("worktrees", "rebase-merge"):
+        plant(bench.root, at)
+        bench.await_broken()
+        await_aside(bench, at)
+        bench.guard._go_on(bench.session)
+        seen = bench.session._replace(protection="broken", run=RUN)
+        bench.guard._take_up(seen, bench.guard._live[seen.id].stage, is_fresh=False)
+    assert bench.guard._live[bench.session.id].session.protection == "locked"
+
+
+# ---- at the end and at the start -------------------------------------------------------------------------------------
+
+
+def test_a_link_that_nobody_saw_is_put_aside_when_the_session_ends(bench):  # noqa: F811
+    bench.start()
+    bench.guard._link_looks.ask = lambda id: None
+    plant(bench.root, "worktrees")
+    bench.stop()
+    await_aside(bench, "worktrees")
+    with pytest.raises(ChangedError, match=r"\.git/worktrees was a link to"):
+        bench.check()
+
+
+def test_a_command_puts_a_link_aside_at_the_stop_and_the_next_start_asks(alone):  # noqa: F811
+    start_alone(alone)
+    plant(alone.root, "worktrees")
+    stop_alone(alone)
+    await_aside(alone, "worktrees")
+    with pytest.raises(ChangedError, match=r"\.git/worktrees was a link to"):
+        alone.check()
+    alone.check(accepts=True)
+
+
+def test_a_start_puts_aside_what_a_run_has_left_whose_end_nobody_saw(alone):  # noqa: F811
+    start_alone(alone)
+    plant(alone.root, "worktrees")
+    alone.mount()
+    with pytest.raises(ChangedError, match=r"\.git/worktrees was a link to"):
+        alone.check()
+    await_aside(alone, "worktrees")
+
+
+def test_a_link_of_the_persons_between_two_runs_stays(alone):  # noqa: F811
+    start_alone(alone)
+    stop_alone(alone)
+    link = plant(alone.root, "rr-cache", "/home/person/rr-cache")
+    start_alone(alone)
+    stop_alone(alone)
+    assert link.is_symlink()
+    assert alone.record.changes == []
