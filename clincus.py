@@ -2948,7 +2948,8 @@ def workspace_folder(path: str, target: str, settings: Config, engine: str = "")
     if os.geteuid() == 0:
         with suppress(KeyError):  # a uid without an entry in passwd has no configuration of its own
             homes.append(pwd.getpwuid(cast("int", folder.uid)).pw_dir)
-    git_folders, git_places = git_on_host(folder.source, list(dict.fromkeys(homes)), os.environ)
+    sealed = configured_paths(settings)
+    git_folders, git_places = git_on_host(folder.source, list(dict.fromkeys(homes)), os.environ, sealed)
     if os.path.isfile(f"{folder.source}/{NO_BARE_REPOSITORY}"):  # with a file there, the folder may be a repository
         git_folders = tuple(dict.fromkeys((*git_folders, folder.source)))
     return folder._replace(git_folders=git_folders, git_places=git_places)
@@ -3014,16 +3015,17 @@ def ask_places(**question: object) -> dict[str, Any]:
 
 
 def git_on_host(
-    workspace: str, homes: Sequence[str], environ: Mapping[str, str]
+    workspace: str, homes: Sequence[str], environ: Mapping[str, str], sealed: ProtectedPaths
 ) -> tuple[tuple[str, ...], ProtectedPaths]:
     """The Git folders that git on this host finds from a workspace, and what it runs there or reads as configuration.
 
-    `homes` are the home folders of the people whose configuration counts. Raises ClincusError (409) if git is missing
-    or does not understand a file.
+    `homes` are the home folders of the people whose configuration counts. The links in the folders that are `sealed`,
+    relative to the workspace, lead to what has to be protected as well. Raises ClincusError (409) if git is missing or
+    does not understand a file.
     """
     git = find_git(workspace, environ)
     named = {name: environ[name] for name in GIT_VARIABLES if name in environ}
-    answer = ask_places(git=git, workspace=workspace, homes=homes, environ=named)
+    answer = ask_places(git=git, workspace=workspace, homes=homes, environ=named, sealed=sealed)
     outer, places = answer["folders"], answer["places"]
     trails = [path_trail(path) for path in (*outer, *(path for path, _ in places))]
     ends = [trail.pop() for trail in trails]
@@ -3033,6 +3035,16 @@ def git_on_host(
     for link in itertools.chain(*trails):
         if not path_inside(workspace, link):  # no container of the workspace could replace a folder above it
             found.setdefault(link, None)
+    for first, text in answer["links"]:
+        *chain, end = path_trail(first)
+        # What an agent's own settings lead to must not keep git from its daily work.
+        is_gits = text is False and path_inside(end, f"{workspace}/.git")
+        if first in chain and not os.path.isdir(end) and not is_gits:
+            for link in chain:
+                # It is sealed with its folder, and the folders above that keep their place.
+                if not path_inside(first, link) and not path_inside(workspace, link):
+                    found.setdefault(link, None if text == "" else text)
+            found.setdefault(end, text)
     return tuple(dict.fromkeys(ends[: len(outer)])), found
 
 
@@ -3144,9 +3156,8 @@ def protected_paths(settings: Config, workspace: HostFolder) -> ProtectedPaths:
         return {}
     found: ProtectedPaths = {}
     git_folders = dict.fromkeys([f"{workspace.source}/.git", *workspace.git_folders])
-    configured = *settings.get("security.protected_paths"), *settings.get("security.additional_protected_paths")
-    lifted = ".git/hooks" if settings.get("git.writable_hooks") else ""
-    for path in (*(one for one in configured if one != lifted), *ALWAYS_PROTECTED):
+    configured = configured_paths(settings)
+    for path in (*(one for one, stand_in in configured.items() if stand_in is not False), *ALWAYS_PROTECTED):
         if path.startswith(".git/"):
             text = STAND_INS.get(posixpath.basename(path), "")
             found.update((f"{folder}/{path[5:]}", text) for folder in git_folders)
@@ -3159,9 +3170,23 @@ def protected_paths(settings: Config, workspace: HostFolder) -> ProtectedPaths:
     for path, stand_in in workspace.git_places.items():
         if path not in settled:
             found.setdefault(path, stand_in)
+    for path, stand_in in configured.items():
+        if stand_in is False:
+            found.setdefault(f"{workspace.source}/{path}", False)
+    return found
+
+
+def configured_paths(settings: Config) -> ProtectedPaths:
+    """The protected paths of the config, and behind them those of its presets, relative to the workspace.
+
+    The stand-in is that of what links in them lead to: an empty file, or for a preset none.
+    """
+    named = *settings.get("security.protected_paths"), *settings.get("security.additional_protected_paths")
+    lifted = ".git/hooks" if settings.get("git.writable_hooks") else ""
+    found: ProtectedPaths = {path: "" for path in named if path != lifted}
     for row in preset_rows(settings):
         if row.is_sealed:
-            found.setdefault(f"{workspace.source}/{row.path}", False)
+            found.setdefault(row.path, False)
     return found
 
 

@@ -5,8 +5,8 @@ the configuration that is read here, and the folders that are walked. Each start
 Python loads quickly. It comes compiled on stdin, in `marshal`'s form, and behind it a JSON object, which it answers by
 one on stdout:
 
-    {"git": PATH, "workspace": PATH, "homes": [PATH], "environ": {NAME: VALUE}}
-        gets {"folders": [PATH], "places": [[PATH, TEXT]]}, see `git_on_host`
+    {"git": PATH, "workspace": PATH, "homes": [PATH], "environ": {NAME: VALUE}, "sealed": {PATH: TEXT}}
+        gets {"folders": [PATH], "places": [[PATH, TEXT]], "links": [[PATH, TEXT]]}, see `git_on_host` and `links_in`
     {"source": PATH, "patterns": [PATTERN], "optional": [PATTERN]}
         gets {"covers": [[PATH, BOOLEAN]]}, see `device_paths`
     either may get {"refused": WORDS, "status": NUMBER}: why the session cannot start, and a status of HTTP
@@ -27,9 +27,12 @@ from contextlib import suppress
 
 TYPE_CHECKING = False  # type checkers take it for true; a start waits for typing to load
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Literal, Union
+
+    StandIn = Union[str, Literal[False], None]  # for an absent path: as in hook.py
 
 MOST_FOLDERS = 20000  # this and the next as in hook.py
+MOST_SEALED_LINKS = 500  # in one folder that is sealed
 FILLED_BY_GIT = ("objects", "refs", "logs")
 GIT_CONFIG_BYTES = 1 << 20  # of one configuration file; more is refused
 GIT_CONFIG_FILES = 1000
@@ -84,14 +87,17 @@ def path_inside(path: str, parent: str) -> bool:
 
 
 def git_on_host(
-    git: str, workspace: str, homes: Sequence[str], environ: Mapping[str, str]
-) -> tuple[list[str], list[tuple[str, str | None]]]:
+    git: str, workspace: str, homes: Sequence[str], environ: Mapping[str, str], sealed: Mapping[str, StandIn]
+) -> tuple[list[str], list[tuple[str, StandIn]], list[tuple[str, StandIn]]]:
     """The Git folders that git on this host finds from a workspace, and what it runs or reads as configuration.
 
     Each such path has the text of the file that stands in for it while it is absent, or None for an empty folder. Links
-    in the paths are not followed. The configuration of the system, of the people with these home folders, of the
-    repository, its submodules and its linked worktrees counts, and all that it includes, on whatever condition. Raises
-    Refusal if git is missing (`git` is empty) or does not understand a file.
+    in the paths are not followed. Those in folders that are sealed come last: these folders, and the paths of `sealed`,
+    which are relative to the workspace, and those below .git to each Git folder.
+
+    The configuration of the system, of the people with these home folders, of the repository, its submodules and its
+    linked worktrees counts, and all that it includes, on whatever condition. Raises Refusal if git is missing (`git` is
+    empty) or does not understand a file.
     """
     outer, tops = repositories_of(workspace)
     shared, attributes = shared_git_files(git, homes, environ)
@@ -102,12 +108,36 @@ def git_on_host(
         if key == "core.worktree" and folder in tops and os.path.isdir(top := joined_path(folder, value)):
             tops[folder].append(top)
     everywhere = list(dict.fromkeys([workspace, *(top for trees in tops.values() for top in trees)]))
-    places: list[tuple[str, str | None]] = [(path, "") for path in (*shared, *attributes)]
+    places: list[tuple[str, StandIn]] = [(path, "") for path in (*shared, *attributes)]
     for setting in settings:
         folder = os.path.dirname(setting[0])
         is_own = folder in tops
         places += places_of(setting, tops[folder] if is_own else everywhere, [folder] if is_own else outer, homes)
-    return outer, places
+    folders: dict[str, StandIn] = {path: "" for path, stand_in in places if stand_in is None}
+    for path, stand_in in sealed.items():
+        in_git = path.startswith(".git/")
+        tops_of_path = [f"{folder}/{path[5:]}" for folder in tops] if in_git else [f"{workspace}/{path}"]
+        folders.update(dict.fromkeys(tops_of_path, stand_in))
+    return outer, places, [(link, stand_in) for top, stand_in in folders.items() for link in links_in(top)]
+
+
+def links_in(top: str) -> Iterator[str]:
+    """The links in a folder that is sealed, at any depth, that lead to files, or to nothing yet.
+
+    The seal keeps a link as it is. What stands at its end is run or read all the same: a hook that a project keeps in
+    `scripts`, say. A link to a folder does not count: git looks for no hook below one.
+    """
+    count = links = 0
+    for folder, below, files in os.walk(top) if not os.path.islink(top) else ():
+        count += 1 + len(files)
+        for path in (f"{folder}/{name}" for name in (*below, *files)):
+            if os.path.islink(path) and not os.path.isdir(path):
+                links += 1
+                yield path
+        if count > MOST_FOLDERS or links > MOST_SEALED_LINKS:
+            words = f"'{top}' is to be protected, with what links in it lead to, and holds more than"
+            much = f"{MOST_SEALED_LINKS} links" if links > MOST_SEALED_LINKS else f"{MOST_FOLDERS} files and folders"
+            raise Refusal(f"{words} {much}: remove those that an agent made, with rm -r")
 
 
 def repositories_of(workspace: str) -> tuple[list[str], dict[str, list[str]]]:
@@ -254,7 +284,7 @@ def git_settings(git: str, files: Sequence[str], homes: Sequence[str]) -> list[G
 
 def places_of(
     setting: GitSetting, tops: Sequence[str], git_folders: Sequence[str], homes: Sequence[str]
-) -> Iterator[tuple[str, str | None]]:
+) -> Iterator[tuple[str, StandIn]]:
     """The paths that a setting makes git run or read as configuration; it holds for the working trees `tops`."""
     file, key, value = setting
     if GIT_INCLUDE_KEY.fullmatch(key):
@@ -390,11 +420,11 @@ def answer(question: Mapping[str, Any]) -> dict[str, object]:
     try:
         if "source" in question:
             return {"covers": device_paths(**question)}
-        folders, places = git_on_host(**question)
+        folders, places, links = git_on_host(**question)
     except Refusal as refusal:
         words = refusal.words + refusal.advice(question.get("workspace") or question["source"])
         return {"refused": words, "status": refusal.status}
-    return {"folders": folders, "places": places}
+    return {"folders": folders, "places": places, "links": links}
 
 
 if __name__ == "__main__":

@@ -128,8 +128,15 @@ def submodule_far_down(person):
     return f"hook {folder}/hooks/pre-commit", f"{folder}/hooks {folder}/config"
 
 
+def hook_that_is_a_link(person):
+    person.write("work/scripts/hook.sh", "#!/bin/sh\n", 0o755)
+    (person.repository / ".git/hooks/pre-commit").symlink_to("../../scripts/hook.sh")
+    return "hook scripts/hook.sh", "scripts/hook.sh scripts"
+
+
 CASES = (
     linked_worktree,
+    hook_that_is_a_link,
     nested_include,
     git_folder_of_another_name,
     submodule_far_down,

@@ -38,9 +38,10 @@ class Host:
     def places(self, workspace=None):
         """What is found in a workspace, relative to it, without what is protected anyway; a `/` ends a folder."""
         root = str(workspace or self.work)
-        _, places = clincus.git_on_host(root, [str(self.home)], {"PATH": os.environ["PATH"]})
+        sealed = {".git/hooks": "", ".husky": "", ".cursor": False}
+        _, places = clincus.git_on_host(root, [str(self.home)], {"PATH": os.environ["PATH"]}, sealed)
         inside = {path: text for path, text in places.items() if clincus.path_inside(path, root)}
-        return {os.path.relpath(path, root) + ("/" if text is None else text) for path, text in inside.items()}
+        return {os.path.relpath(path, root) + ("/" if text is None else str(text)) for path, text in inside.items()}
 
 
 @pytest.fixture
@@ -187,12 +188,12 @@ def test_a_working_tree_that_is_absent_does_not_count(host):
 def test_a_git_folder_of_another_name_is_found(host):
     (host.work / ".git").rename(host.work / ".bare")
     host.write(".git", "gitdir: ./.bare\n")
-    folders, _ = clincus.git_on_host(str(host.work), [str(host.home)], os.environ)
+    folders, _ = clincus.git_on_host(str(host.work), [str(host.home)], os.environ, {})
     assert folders == (str(host.work / ".bare"),)
 
 
 def test_a_bare_repository_is_a_git_folder(host):
-    folders, _ = clincus.git_on_host(str(host.work / ".git"), [str(host.home)], os.environ)
+    folders, _ = clincus.git_on_host(str(host.work / ".git"), [str(host.home)], os.environ, {})
     assert folders == (str(host.work / ".git"),)
 
 
@@ -290,6 +291,7 @@ def test_links_that_lead_in_circles_come_to_an_end(host):
 def refused(host):
     """The words with which a start is refused, "" if it is not."""
     question = {"git": shutil.which("git"), "workspace": str(host.work), "homes": [str(host.home)], "environ": {}}
+    question["sealed"] = {".husky": ""}
     return str(places.answer(question).get("refused", ""))
 
 
@@ -366,3 +368,58 @@ def test_no_command_names_what_lies_elsewhere(host):
     words = refused(host)
     assert f"'{other}', which '{host.work}/.git/config' includes" in words
     assert "rm -r" not in words
+
+
+# ---- links in what is sealed -----------------------------------------------------------------------------------------
+
+
+def link(host, path, target):
+    (host.work / path).parent.mkdir(parents=True, exist_ok=True)
+    (host.work / path).symlink_to(target)
+
+
+@pytest.mark.parametrize(
+    ("path", "target", "places"),
+    [
+        (".git/hooks/pre-commit", "../../scripts/hook.sh", {"scripts/hook.sh"}),
+        (".git/hooks/pre-commit", "../../absent/hook.sh", {"absent/hook.sh"}),
+        (".git/modules/lib/hooks/pre-commit", "../../../../scripts/hook.sh", {"scripts/hook.sh"}),
+        (".husky/pre-commit", "../scripts/hook.sh", {"scripts/hook.sh"}),
+        (".cursor/deep/hooks.json", "../../scripts/hook.sh", {"scripts/hook.shFalse"}),
+        (".git/hooks/pre-commit", "pre-push", {".git/hooks/pre-push"}),
+        (".git/hooks/pre-commit", "/usr/bin/true", set()),
+        (".git/hooks/folder", "../..", set()),
+        (".git/hooks/pre-commit", "../../chain", {"chain/", "scripts/hook.sh"}),
+        (".git/hooks/pre-commit", "../../away/hook.sh", {"away/", "scripts/hook.sh"}),
+        ("scripts/pre-commit", "hook.sh", set()),
+        (".cursor/hooks.json", "../.git/HEAD", set()),
+    ],
+)
+def test_the_file_that_a_link_in_a_sealed_folder_leads_to_is_protected(host, path, target, places):
+    host.write("scripts/hook.sh", "true\n")
+    host.write(".git/modules/lib/HEAD", "ref: refs/heads/main\n")
+    link(host, "chain", "scripts/hook.sh")
+    link(host, "away", "scripts")
+    link(host, path, target)
+    assert host.places() == places
+
+
+def test_a_link_in_a_folder_of_hooks_outside_of_the_workspace_counts(host):
+    (host.home / "hooks").mkdir()
+    (host.home / "hooks/pre-commit").symlink_to(host.work / "scripts/hook.sh")
+    (host.home / ".gitconfig").write_text("[core]\n\thooksPath = ~/hooks\n")
+    host.write("scripts/hook.sh", "true\n")
+    assert host.places() == {"scripts/hook.sh"}
+
+
+def test_hooks_that_may_be_written_protect_nothing_that_they_lead_to(host):
+    link(host, ".git/hooks/pre-commit", "../../scripts/hook.sh")
+    settings = clincus.with_flags(clincus.make_config(()), {"git.writable_hooks": True})
+    folder = clincus.workspace_folder(str(host.work), "/workspace", settings)
+    assert f"{host.work}/scripts/hook.sh" not in clincus.protected_paths(settings, folder)
+
+
+def test_a_heap_of_links_in_a_sealed_folder_is_refused_with_what_helps(host):
+    for number in range(places.MOST_SEALED_LINKS + 1):
+        link(host, f".husky/{number}", "../x")
+    assert "remove those that an agent made" in refused(host)
