@@ -7,6 +7,8 @@ JSON object, which is answered by one on stdout:
 
     {"workspace": PATH, "only": "index", "folders": [PATH]}
         gets {"indexes": {PATH: {"bad": [WORDS], "files": [PATH]}}, "cut": WORDS}, see `look_at_indexes`
+    {"git": PATH, "workspace": PATH, "only": "modules", "folders": [PATH]}
+        gets {"folders": {PATH: {NAME: [COMMAND]}}}, see `look_at_modules`
     {"git": PATH, "workspace": PATH, "settings": [PATTERN]}
         gets {"items": [ITEM], "cut": WORDS, "folders": NUMBER, "entries": NUMBER}; `cut` says what was not looked at
 
@@ -612,6 +614,39 @@ class Look:
                 found.append(command("commondir", common))
         return found[:MOST_COMMANDS]
 
+    def parts_of(self, git: int, place: str) -> dict[str, list[Command]]:
+        """What git runs from a Git folder of a submodule or a worktree, by the name of what says it.
+
+        A hook that the repository at the top has as well, sealed, counts for none: a template puts it into each one.
+        """
+        found = {"config.worktree": self.configured(git, "config.worktree")}
+        try:
+            common = os.fsdecode(read_file(git, "commondir")).strip()
+        except OddFileError as odd:
+            common = "" if is_folder_at(git, "commondir") else str(odd)
+        if common != "../..":
+            found["config"] = [*self.configured(git, "config"), *self.trees_outside(git, place)]
+            found["hooks"] = [command("hook", name) for name in hooks_in(git) if not self.is_own_hook(git, name)]
+            found["commondir"] = [command("commondir", common)] if common not in ("", ".") else []
+        return found
+
+    def trees_outside(self, git: int, place: str) -> list[Command]:
+        """The working tree of a submodule if it is not in the workspace: git would write there."""
+        try:
+            text = os.fsdecode(read_file(git, "config"))
+            trees = ask_git(self.git, ["--file", "-", "--get-all", "-z", "core.worktree"], text) if self.git else []
+        except (OddFileError, Refusal):  # it is told, or it names none
+            return []
+        return [command("core.worktree", tree) for tree in trees if self.place_of(place, tree).startswith("..")]
+
+    def is_own_hook(self, git: int, name: str) -> bool:
+        """Whether a hook is as the repository at the top has it."""
+        try:
+            with closing(open_below(git, "hooks")) as theirs, closing(open_below(self.top, ".git/hooks")) as ours:
+                return read_file(theirs, name) == read_file(ours, name) != b""
+        except (OSError, OddFileError):
+            return False
+
     def indexes_of(self, git: int, place: str) -> Indexes:
         """What the index of a Git folder says; each is read once."""
         if place not in self.indexes:
@@ -827,9 +862,26 @@ def look_at_indexes(workspace: str, inside: Sequence[str]) -> dict[str, object]:
     return {"indexes": found, "cut": cut}
 
 
+def look_at_modules(git: str, workspace: str, folders: Sequence[str]) -> dict[str, object]:
+    """What git would run from the Git folders of submodules and worktrees, by the file or folder that says it.
+
+    Those of a worktree belong to the repository at the top; its own are in config.worktree. Raises OSError.
+    """
+    look = Look(git, workspace, ())
+    found: dict[str, dict[str, list[Command]]] = {}
+    with closing(os.open(workspace, OPEN_FOLDER)) as look.top:
+        for place in folders:
+            with suppress(OSError), closing(open_below(look.top, place)) as folder:
+                parts = look.parts_of(folder, place)
+                found[place] = {name: commands[:MOST_COMMANDS] for name, commands in parts.items() if commands}
+    return {"folders": found}
+
+
 def answer(question: Mapping[str, Any]) -> dict[str, object]:
     """The answer to a question."""
     try:
+        if question.get("only") == "modules":
+            return look_at_modules(question["git"], question["workspace"], question["folders"])
         if question.get("only") == "index":
             return look_at_indexes(question["workspace"], question["folders"])
         return Look(question["git"], question["workspace"], question["settings"]).take()

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import clincus
 
-from . import index, links, restore, seals
+from . import index, links, modules, restore, seals
 from .identity import Copies, Item, note_item, steps_to, thing_at
 from .looks import Looks
 from .records import Change, Record, Records, Run
@@ -82,6 +82,9 @@ class Guard:
         self._link_looks = Looks("looking for links", lambda: LINKS_SETTLE, self._look_for_links)
         self._links_before: dict[str, dict[str, str]] = {}  # session -> `Run.links` of the run that is about to begin
         self._links: dict[str, dict[str, str]] = {}  # session -> `Run.links` of its run
+        self._paths: dict[str, frozenset[str]] = {}  # session -> `Run.paths`, where there is one in `_links`
+        self._module_files: dict[str, list[str]] = {}  # session -> the files of its Git folders without seals
+        self._module_states: dict[str, object] = {}  # session -> their signature, when they were last looked at
         self._mending: set[str] = set()  # sessions in which something is put back once more just now
         self._missed: dict[str, set[str]] = {}  # session -> names that moved meanwhile; as `_live`
         self._mends: dict[str, int] = {}  # session -> how often that was
@@ -430,10 +433,11 @@ class Guard:
             run = self.records.read(live.session.workspace).runs.get(id)
             if run is None or run.has_ended or run.links is None:
                 return False  # it is noted only now, and looked at after that
-            self._links[id] = run.links
+            self._links[id], self._paths[id] = run.links, frozenset(run.paths)
         folders = links.places(live.session.workspace, live.stage)
         found = links.find(folders)
         bad = self._bad_links(live.session, found, self._links[id], folders)
+        bad.update(self._bad_modules(live.session, found, self._paths[id], folders))
         if bad:
             self._words.update(bad)
             self.watcher.call(functools.partial(self._break_by, live, bad))
@@ -452,12 +456,32 @@ class Guard:
             runs = [run for run in record.runs.values() if not run.has_ended]
             sealed = [path for run in runs for path in run.paths]
             if is_heap:  # it is told once
-                known.update(links.known_of(found._replace(links={})))
+                known[links.HEAPED] = "told"
                 for run in (record.runs[id] for id in record.runs if id == session.id):
-                    run.links = {**(run.links or {}), links.HEAPED: known[links.HEAPED]}
+                    run.links = {**(run.links or {}), links.HEAPED: "told"}
         # A link in the place of what is sealed, or on the way there, is a break by itself.
         bad = {path: to for path, to in fresh.items() if not any(clincus.path_inside(one, path) for one in sealed)}
         return {**links.put_aside(bad, folders), **(found.cut if is_heap else {})}
+
+    def _bad_modules(
+        self, session: clincus.Session, found: links.Found, paths: Collection[str], folders: Iterable[str]
+    ) -> dict[str, str]:
+        """Put aside what Git folders that came after the start would have git run, if they have changed since."""
+        fresh = modules.unsealed(found.repositories, paths)
+        state = index.signature(modules.files_of(fresh))
+        if not fresh or state == self._module_states.get(session.id):
+            return {}
+        git = clincus.find_git(session.workspace, self._environ)
+        bad: dict[str, str] = {}
+        for top in folders:
+            bad.update(modules.put_aside(fresh, top, git))
+        self._module_states[session.id] = state
+        self._module_files[session.id] = modules.files_of(fresh)
+        if self._app is not None:
+            names = ", ".join(fresh[:MOST_TOLD])
+            words = "came after the start and has no seal until the next one; it is looked at for commands"
+            self._report_once(session, clincus.printable(f"{names} {words}"))
+        return bad
 
     def _break_by(self, live: Live, bad: Mapping[str, str]) -> None:
         """Break a session by what was put aside; of one that is broken already it is told besides."""
@@ -481,7 +505,12 @@ class Guard:
     def _settle_links(self, session: clincus.Session, stage: Stage | None, run: Run) -> list[Change]:
         """Put aside the links that a run has brought and nobody has seen; what is written down and told of them."""
         folders = links.places(session.workspace, stage, run.paths)
-        bad = self._bad_links(session, links.find(folders), run.links, folders) if run.links is not None else {}
+        bad: dict[str, str] = {}
+        if run.links is not None:
+            found = links.find(folders)
+            self._module_states.pop(session.id, None)
+            bad = self._bad_links(session, found, run.links, folders)
+            bad.update(self._bad_modules(session, found, run.paths, folders))
         return self._tell(session, bad, "replaced") if bad else []
 
     def _sealed(self, session: clincus.Session) -> list[str]:
@@ -491,6 +520,9 @@ class Guard:
     def compare_indexes(self) -> None:
         """Have the indexes looked at whose files have changed, however that came: one may be held open, and written."""
         for live in list(self._live.values()):
+            written = self._module_files.get(live.session.id, [])
+            if written and index.signature(written) != self._module_states.get(live.session.id):
+                self._link_looks.ask(live.session.id)
             files = self._index_files.get(live.session.id)
             state = index.signature(files) if files is not None else None
             if state is not None and state != self._index_states.setdefault(live.session.id, state):
@@ -564,7 +596,7 @@ class Guard:
         self.watcher.unwatch(session.id)
         self._broken.pop(session.id, None)
         self._alarm(session, None)
-        for known in (self._index_files, self._index_states):
+        for known in (self._index_files, self._index_states, self._module_files):
             known.pop(session.id, None)
         if live is not None or session.protection != "off":
             settle = functools.partial(self._settle_index, session, live.stage if live is not None else None)

@@ -46,6 +46,8 @@ NOT_ENTERED = re.compile(
 # What is no danger, by name and target: HEAD as `core.preferSymlinkRefs` has it, which git reads by readlink(2); the
 # link by which `git init` finds out whether there are links; the lock of an Emacs, of the person too.
 HARMLESS = re.compile(r"(?:.*/)?HEAD\0refs/(?!.*\.\.)[\w./-]+|(?:.*/)?t\w{6}\0testing|\.#[^/]+\0[^/]+@[^/]+", re.ASCII)
+OF_OTHERS = re.compile(r"(?:modules|worktrees)/.+/")  # submodules and worktrees
+RUNS = frozenset(("config", "config.worktree", "commondir", "hooks"))  # what in a Git folder decides what git runs
 HEAPED = ""  # in the place of a link that is known: that not all folders could be looked into
 DELETES = "git would have deleted what is there"
 WHAT_GIT_DOES = (  # the first that fits a path in a Git folder
@@ -66,6 +68,7 @@ class Found(NamedTuple):
     links: dict[str, str]  # absolute path -> where it leads
     folders: dict[str, int]  # that were looked into -> the inode of each
     cut: dict[str, str]  # path of a folder that was not looked into -> why, in words
+    repositories: dict[str, None]  # the Git folders of submodules and worktrees, if they can run something
 
 
 def places(workspace: str, stage: Stage | None, sealed: Iterable[str] = ()) -> list[str]:
@@ -80,16 +83,13 @@ def places(workspace: str, stage: Stage | None, sealed: Iterable[str] = ()) -> l
 
 def find(folders_of_git: Iterable[str]) -> Found:
     """The links in Git folders, but for those that are no danger. No link is followed, on the way there neither."""
-    links: dict[str, str] = {}
-    folders: dict[str, int] = {}
-    cut: dict[str, str] = {}
+    found = Found({}, {}, {}, {})
     for top in folders_of_git:
-        if top not in folders:
-            look_into(top, links, folders, cut)
-    return Found(links, folders, cut)
+        look_into(top, found)
+    return found
 
 
-def look_into(top: str, links: dict[str, str], folders: dict[str, int], cut: dict[str, str]) -> None:
+def look_into(top: str, found: Found) -> None:
     """Look into a Git folder, and all that is in it, those near the top first."""
     waiting = deque([""])
     entries_left, folders_left = MOST_ENTRIES, MOST_FOLDERS
@@ -97,34 +97,39 @@ def look_into(top: str, links: dict[str, str], folders: dict[str, int], cut: dic
         while waiting:
             path = waiting.popleft()
             place = f"{top}/{path}".rstrip("/")
-            much = ""
-            if folders_left == 0:
-                much = f"{MOST_FOLDERS} folders"
-            elif entries_left <= 0:
-                much = f"{MOST_ENTRIES} files and folders"
-            elif len(links) >= MOST_LINKS:
-                much = f"{MOST_LINKS} links"
+            much = limit_reached(folders_left, entries_left, len(found.links))
             if much:
-                cut[place] = f"{top} has more than {much} now, so that a link in it would not be found"
+                found.cut[place] = f"{top} has more than {much} now, so that a link in it would not be found"
                 return
             folders_left -= 1
             try:
                 with closing_descriptor(open_at(git, path)) as folder:
-                    folders[place] = os.fstat(folder).st_ino
+                    found.folders[place] = os.fstat(folder).st_ino
                     for entry, target, is_folder in entries_of(folder, entries_left):
                         entries_left -= 1
                         inside = f"{path}/{entry}" if path else entry
                         if target and not HARMLESS.fullmatch(f"{inside}\0{target}"):
-                            links[f"{top}/{inside}"] = target
-                            if len(links) >= MOST_LINKS:
+                            found.links[f"{top}/{inside}"] = target
+                            if len(found.links) >= MOST_LINKS:
                                 break
                         elif is_folder and not NOT_ENTERED.fullmatch(inside):
                             waiting.append(inside)
+                        if entry in RUNS and OF_OTHERS.match(inside):
+                            found.repositories[place] = None
             except PermissionError:
                 if os.access(f"/proc/self/fd/{git}/{path}", os.X_OK):  # git goes through it by name
-                    cut[place] = f"{place} cannot be listed, so that a link in it would not be found"
+                    found.cut[place] = f"{place} cannot be listed, so that a link in it would not be found"
             except OSError:
                 continue  # it has gone, or is a link by now
+
+
+def limit_reached(folders_left: int, entries_left: int, links: int) -> str:
+    """Which limit of a look is reached, in words; empty if none is. Pure."""
+    if folders_left == 0:
+        return f"{MOST_FOLDERS} folders"
+    if entries_left <= 0:
+        return f"{MOST_ENTRIES} files and folders"
+    return f"{MOST_LINKS} links" if links >= MOST_LINKS else ""
 
 
 def open_at(git: int, path: str) -> int:
@@ -186,11 +191,11 @@ def put_aside(links: Mapping[str, str], folders_of_git: Iterable[str]) -> dict[s
     return told
 
 
-def move(git_folder: str, path: str, aside: str) -> None:
+def move(git_folder: str, path: str, aside: str, *, only_links: bool = True) -> None:
     """Rename a link in a Git folder, and nothing that has taken its place meanwhile. Raises OSError.
 
     `aside` is FOLDER/NAME at the top of the Git folder, where git looks at neither. A link that cannot get there is
-    removed: its target is told anyhow.
+    removed: its target is told anyhow. Without `only_links` whatever has the name is renamed.
     """
     above, _, name = path.rpartition("/")
     apart, _, kept = aside.partition("/")
@@ -202,11 +207,13 @@ def move(git_folder: str, path: str, aside: str) -> None:
             into = stack.enter_context(closing_descriptor(folder_apart(top, apart)))
             os.rename(name, kept, src_dir_fd=folder, dst_dir_fd=into)  # of a link itself: rename(2) follows none
         except OSError:
+            if not only_links:
+                raise
             if not is_link(folder, name):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name) from None
             os.unlink(name, dir_fd=folder)
         else:
-            if not is_link(into, kept):  # git's own file, or a folder, stood there by now
+            if only_links and not is_link(into, kept):  # git's own file, or a folder, stood there by now
                 os.rename(kept, name, src_dir_fd=into, dst_dir_fd=folder)
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 

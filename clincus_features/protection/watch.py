@@ -34,6 +34,7 @@ IN_CREATE, IN_DELETE, IN_DELETE_SELF, IN_MOVE_SELF = 0x100, 0x200, 0x400, 0x800
 IN_UNMOUNT, IN_Q_OVERFLOW, IN_IGNORED = 0x2000, 0x4000, 0x8000
 NAMES_CHANGE = IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE
 NAMES_COME = IN_MOVED_TO | IN_CREATE
+WRITTEN_IN_PLACE = frozenset((b"config", b"config.worktree", b"commondir"))  # of a Git folder that has no seal
 SELF_CHANGES = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT | IN_IGNORED
 IN_A_FOLDER = NAMES_CHANGE | IN_CLOSE_WRITE | IN_DELETE_SELF | IN_MOVE_SELF
 IN_A_FILE = IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF
@@ -145,7 +146,7 @@ class Watcher:
                 yield mask, [(mark, MOVED if mask & NAMES_CHANGE else CHANGED) for mark in found.names[name]]
             else:
                 yield mask, [(mark, CHANGED) for mark in found.inside]
-            if mask & NAMES_COME:
+            if mask & NAMES_COME or (mask & IN_CLOSE_WRITE and name in WRITTEN_IN_PLACE):
                 yield mask, [(mark, CHANGED) for mark in found.comers]
             if mask & IN_IGNORED:
                 self._watched.pop(number, None)

@@ -144,3 +144,46 @@ def test_without_a_server_the_stop_puts_links_aside_and_the_next_start_asks(bed,
     assert refused.returncode == 1
     assert b".git/worktrees was a link to" in refused.stderr
     cli.ok("kill", "--force", name)
+
+
+# ---- a submodule of the agent's making -------------------------------------------------------------------------------
+
+PLANT_MODULE = r"""mkdir -p .git/modules/sub/hooks && cp -r .git/HEAD .git/objects .git/refs .git/modules/sub/
+printf '[core]\n\tbare = false\n\tworktree = ../../../sub\n[remote "origin"]\n\turl = %s\n' \
+    "$(git config -f .gitmodules submodule.sub.url)" >.git/modules/sub/config
+printf '#!/bin/sh\ntouch MARK\n' >.git/modules/sub/hooks/post-checkout
+chmod 755 .git/modules/sub/hooks/post-checkout"""
+UPDATE = "-c protocol.file.allow=always submodule update --init"
+
+
+@pytest.fixture
+def with_submodule(make_workspace, side):
+    """A workspace with a submodule that is not there yet, as after a clone."""
+    other = make_workspace("other")
+    subprocess.run(["chown", "-R", f"{os.getuid()}:{os.getgid()}", other], check=True)  # its git asks who owns it
+    git(side, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(other), "sub")
+    git(side, "commit", "-q", "-m", "submodule")
+    subprocess.run(["sh", "-ec", "rm -rf .git/modules sub && mkdir sub"], cwd=side, check=True)
+    git(side, "config", "--remove-section", "submodule.sub")
+    subprocess.run(["chown", "-R", "1000:1000", side], check=True)
+    return side
+
+
+def test_a_hook_in_a_submodule_of_the_agents_runs_where_nobody_watches(with_submodule, precious):
+    script = PLANT_MODULE.replace("MARK", f"{precious}/ran")
+    subprocess.run(["sh", "-ec", script], cwd=with_submodule, check=True)
+    act(with_submodule, UPDATE)
+    assert (precious / "ran").exists()
+
+
+@pytest.mark.parametrize("user", [1000, 0])
+def test_a_hook_in_a_submodule_of_the_agents_does_not_run(bed, start_server, with_submodule, precious, user):
+    server = start_server(config=NO_CHECKPOINTS)
+    session = server.create(with_submodule)
+    await_watched(server, session)
+    script = "cd /workspace && " + PLANT_MODULE.replace("MARK", f"{precious}/ran")
+    assert bed.incus.exec(session["id"], ["sh", "-ec", script], user=user).code == 0
+    [change] = await_broken(server, session)["changes"]
+    assert change["path"] == f"{with_submodule}/.git/modules/sub/hooks"
+    act(with_submodule, UPDATE)
+    assert not (precious / "ran").exists()

@@ -236,7 +236,8 @@ def test_a_normal_day_of_git_breaks_nothing(bed, server, session, workspace):
     subprocess.run(["chown", "-R", "--no-dereference", "1000:1000", str(workspace)], check=False)
     script = """cd /workspace && git config --global safe.directory '*' && git config --global user.email a@b &&
         git config --global user.name a && date >new && git add new && git commit -q -m y && git checkout -q -b b &&
-        git gc -q && git rebase -q main && git status"""
+        git gc -q && git rebase -q main && git worktree add -q wt -b c && git -C wt commit -q --allow-empty -m z &&
+        git worktree remove wt && git init -q nested && rm -r nested && git status"""
     done = bed.incus.exec(session["id"], ["sh", "-c", script], user=1000, environment={"HOME": "/home/code"})
     assert done.code == 0, done.stderr
     with open(workspace / ".git/config", "a") as file:  # as an editor does

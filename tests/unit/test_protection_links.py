@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import subprocess
 
 import pytest
 
 import clincus
-from clincus_features.protection import links
+from clincus_features.protection import links, modules
 from clincus_features.protection.guard import ChangedError
 from clincus_features.protection.seals import Stage
 from tests.programs import wait_until
@@ -359,3 +360,107 @@ def test_a_link_of_the_persons_between_two_runs_stays(alone):  # noqa: F811
     stop_alone(alone)
     assert link.is_symlink()
     assert alone.record.changes == []
+
+
+# ---- Git folders of submodules and worktrees that came after the start -----------------------------------------------
+
+
+HOOK = "#!/bin/sh\ntouch /tmp/ran\n"
+
+
+def plant_module(root, config="", hook="", at="modules/sub", **files):
+    """Make a Git folder of a submodule."""
+    folder = root / ".git" / at
+    for path, text in {"HEAD": "ref: refs/heads/main\n", "config": config, **files}.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    (folder / "hooks").mkdir()
+    if hook:
+        (folder / "hooks" / hook).write_text(HOOK)
+        (folder / "hooks" / hook).chmod(0o755)
+    return folder
+
+
+def put_aside(root):
+    """What is put aside of the Git folders that came after the start, by its path in .git, and the words."""
+    folders = modules.unsealed(find(root).repositories, ())
+    told = modules.put_aside(folders, f"{root}/.git", shutil.which("git"))
+    return {path[len(f"{root}/.git/") :]: words for path, words in told.items()}
+
+
+@pytest.mark.parametrize(
+    ("planted", "aside", "words"),
+    [
+        ({"config": "[core]\n\tfsmonitor = evil\n"}, "modules/sub/config", "core.fsmonitor"),
+        ({"config": "[core]\n\tworktree = ../../../../home\n"}, "modules/sub/config", "core.worktree"),
+        ({"config": "[include]\n\tpath = /workspace/x\n"}, "modules/sub/config", "include.path"),
+        ({"config": "[core\n"}, "modules/sub/config", "does not understand"),
+        ({"hook": "post-checkout"}, "modules/sub/hooks", "post-checkout"),
+        ({"commondir": "/elsewhere\n"}, "modules/sub/commondir", "/elsewhere"),
+        ({"at": "modules/a/modules/b", "hook": "pre-push"}, "modules/a/modules/b/hooks", "pre-push"),
+        (
+            {"at": "worktrees/x", "commondir": "../..\n", "config.worktree": "[core]\n\tfsmonitor = evil\n"},
+            "worktrees/x/config.worktree",
+            "core.fsmonitor",
+        ),
+        ({"at": "worktrees/x", "commondir": "../../../evil\n"}, "worktrees/x/commondir", "../../../evil"),
+    ],
+)
+def test_what_a_git_folder_without_a_seal_would_run_is_put_aside(tmp_path, planted, aside, words):
+    folder = plant_module(tmp_path, **planted)
+    found = put_aside(tmp_path)
+    assert [*found] == [aside]
+    assert words in found[aside]
+    assert (folder / "HEAD").exists()
+    assert not (tmp_path / ".git" / aside).exists()
+    assert put_aside(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        {"config": '[core]\n\tbare = false\n\tworktree = ../../../sub\n[remote "origin"]\n\turl = https://x.org/y\n'},
+        {"hook": "pre-push.sample"},
+        {"hook": "pre-push"},  # as the one at the top
+        {"commondir": ".\n"},
+        {"at": "worktrees/x", "commondir": "../..\n"},
+    ],
+)
+def test_what_git_makes_itself_stays(tmp_path, planted):
+    (tmp_path / ".git/hooks").mkdir(parents=True)
+    (tmp_path / ".git/hooks/pre-push").write_text(HOOK)
+    plant_module(tmp_path, **planted)
+    assert put_aside(tmp_path) == {}
+
+
+def test_a_submodule_that_comes_while_a_session_runs_is_told_and_watched(bench):  # noqa: F811
+    bench.start()
+    folder = plant_module(bench.root, "[core]\n\tbare = false\n")
+    wait_until(lambda: any("has no seal" in words for words in bench.app.reports), "it to be told")
+    assert bench.changes == []
+    with open(folder / "config", "a") as file:
+        file.write("\tfsmonitor = evil\n")
+    bench.await_broken()
+    wait_until(lambda: (".git/modules/sub/config", "replaced") in bench.changes, "the config to be told")
+    assert not (folder / "config").exists()
+
+
+def test_a_hook_of_such_a_submodule_is_seen_by_the_state_of_its_files(bench):  # noqa: F811
+    bench.start()
+    folder = plant_module(bench.root, "[core]\n\tbare = false\n")
+    wait_until(lambda: bench.guard._module_files, "the first look")
+    wait_until(lambda: not bench.guard._link_looks.is_busy(bench.session.id), "the look to end")
+    (folder / "hooks/post-checkout").write_text(HOOK)
+    (folder / "hooks/post-checkout").chmod(0o755)
+    bench.guard.compare_indexes()
+    bench.await_broken()
+    wait_until(lambda: (".git/modules/sub/hooks", "replaced") in bench.changes, "the hooks to be told")
+
+
+def test_a_command_puts_aside_what_a_submodule_of_the_agents_would_run(alone):  # noqa: F811
+    start_alone(alone)
+    plant_module(alone.root, "[core]\n\tfsmonitor = evil\n")
+    stop_alone(alone)
+    assert (".git/modules/sub/config", "replaced") in alone.changes
+    with pytest.raises(ChangedError, match=r"core\.fsmonitor"):
+        alone.check()

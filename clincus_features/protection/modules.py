@@ -1,0 +1,73 @@
+"""Git folders of submodules and worktrees that come while a session runs, and so have no seal until its next start.
+
+The wall seals at a start, as root, what is there by then; a server is not root, and can add no seal to a container that
+runs. So what git would run from such a folder is looked at instead: a configuration or a hook with a command is put
+aside, whoever made the folder. `git submodule update` on the host would take one for its own that an agent has put into
+.git/modules.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import clincus
+
+from . import links
+from .appeared import ask_scan
+from .identity import opened
+from .restore import ASIDE
+
+MOST_HOOKS = 100  # of one folder whose state is compared
+TOLD = 3  # commands of one folder that are told
+
+
+def unsealed(repositories: Iterable[str], sealed: Collection[str]) -> list[str]:
+    """The Git folders that were not there at the start, at which each one gets a seal on its `commondir`. Pure."""
+    return [folder for folder in repositories if f"{folder}/commondir" not in sealed]
+
+
+def files_of(folders: Iterable[str]) -> list[str]:
+    """The files in Git folders that decide what git runs; whoever changes one makes a look worth while."""
+    found = []
+    for folder in folders:
+        found += [f"{folder}/{name}" for name in sorted(links.RUNS)]
+        with suppress(OSError), opened(f"{folder}/hooks") as hooks:
+            listed = os.listdir(f"/proc/self/fd/{hooks}")
+            found += [f"{folder}/hooks/{name}" for name in sorted(listed)[:MOST_HOOKS]]
+    return found
+
+
+def put_aside(folders: Iterable[str], top: str, git: str) -> dict[str, str]:
+    """Put aside what names a command in Git folders that lie in the one at `top`; each path with words for the person.
+
+    Raises ClincusError.
+    """
+    inside = [folder for folder in folders if clincus.path_inside(folder, top)]
+    if not inside:
+        return {}
+    workspace = os.path.dirname(top)
+    names = [os.path.relpath(folder, workspace) for folder in inside]
+    answer = ask_scan(workspace, only="modules", git=git, folders=names)
+    told: dict[str, str] = {}
+    aside = f"{ASIDE}-{secrets.token_hex(4)}"
+    for number, (place, found) in enumerate(answer["folders"].items()):
+        for name, commands in found.items():
+            path = f"{workspace}/{place}/{name}"
+            try:
+                links.move(top, os.path.relpath(path, top), f"{aside}/{number}-{name}", only_links=False)
+                done = f"it is put aside in {top}/{aside}"
+            except OSError as error:
+                done = f"it could not be put aside ({error.strerror}): remove it before you run git there"
+            told[path] = f"{path} has no seal, as it came after the start, and {words_of(commands)}; {done}"
+    return told
+
+
+def words_of(commands: list[Mapping[str, Any]]) -> str:
+    """Commands in words. Pure."""
+    shown = ", ".join(f"{one['key']} = {clincus.shorten(one['value'])}" for one in commands[:TOLD])
+    more = f" and {len(commands) - TOLD} more" if len(commands) > TOLD else ""
+    return f"git would have run from it: {shown}{more}"
