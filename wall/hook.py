@@ -383,7 +383,6 @@ class Tree:
         self.plan = plan
         self.source: str = plan["source"]
         self.mounts: dict[str, tuple[int, bool]] = {}  # path: (mount id, read-only)
-        self.loose: set[str] = set()  # those of them that need not be there
         with closing_descriptor(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
             try:
                 host = open_beneath(root, self.source.strip("/") or ".", os.O_PATH)
@@ -439,11 +438,9 @@ class Tree:
                 self._protect_path(path, stand_in)
         for path in self.plan["pins"]:
             self._pin(path)
-        strict = set(self.mounts)
         for path in in_order:
             if paths[path] is False and self._is_plain(path):
                 self._protect_path(path, None)
-        self.loose = self.mounts.keys() - strict
         for path, (number, readonly) in self.mounts.items():
             words = f"'{path}' in '{self.source}' changed while it was being protected"
             try:
@@ -469,7 +466,7 @@ class Tree:
 
     def file_with_another_name(self) -> str:
         """A sealed file that has a second hard link, by which it could be written all the same; empty if none has."""
-        paths = [path for path, (_, readonly) in self.mounts.items() if readonly and path not in self.loose]
+        paths = [path for path, (_, readonly) in self.mounts.items() if readonly]
         for path in paths:  # the list grows by what is in folders
             descriptor = open_beneath(self.top, path, os.O_PATH)
             with closing_descriptor(descriptor):
@@ -587,7 +584,6 @@ class Stage:
     def __init__(self, name: str) -> None:
         self.name = name
         self.path = f"{STAGES}/{name}"
-        self.loose: set[tuple[str, str]] = set()  # tree and path of what need not be there to be sealed; once built
 
     def record(self) -> dict[str, Any]:
         """The plan, identity and monitor that the stage was built for; empty if the building was cut short."""
@@ -646,7 +642,6 @@ class Stage:
                 if linked:
                     words = f"'{linked}' in '{tree.source}' has another name (a hard link) by which it can be written"
                     raise WallError(f"{words}; to mend it: cp -p FILE x && mv x FILE", kind="exposed")
-                self.loose |= {(str(number), path) for path in tree.loose}
         if plan["holds"]:
             os.mkdir(f"{self.path}/{OTHERS}", 0o700)
             # What is mounted here later gets into the container too, while that runs.
@@ -875,10 +870,6 @@ class Shown:
         """The place of a path in the tree."""
         return self.device, f"{self.path.rstrip('/')}/{path}"
 
-    def own(self, paths: Iterable[tuple[str, str]]) -> list[str]:
-        """Those of paths, each with the number of its tree, that are in this one."""
-        return [path for number, path in paths if number == self.number]
-
     def holds(self, place: Place) -> bool:
         """Whether a place lies in the tree, and is not its top."""
         return place[0] == self.device and place[1].startswith(self.path.rstrip("/") + "/")
@@ -994,10 +985,9 @@ def exchange_seals(stage: Stage, running: Mapping[str, Stage]) -> None:
     check_neighbours(plans[stage.name], {name: (plans[name], place) for name, place in neighbours.items()})
     ours = everything[stage.name]
     if plans[stage.name]["level"] == "locked":
-        strict = ours.seals.keys() - {tree.place(path) for tree in ours.trees for path in tree.own(stage.loose)}
         for name in neighbours:
             carried = [shared for (holder, _), shared in found.items() if holder == name]
-            unsealed = unsealed_place(strict, (everything[name], *carried))
+            unsealed = unsealed_place(ours.seals, (everything[name], *carried))
             if unsealed:
                 words = f"runs since before '{unsealed}' was sealed and may have it open: stop it, then start this one"
                 raise WallError(f"{session_of(plans[name])} {words}", kind="exposed")

@@ -579,7 +579,10 @@ class Guard:
                     fresh += (f"{path}/{name}" for name in sorted(new.names - old.names))
             record.copies.update(copies.data)
         if fresh and here:
-            words = "is new in a sealed folder. No container can have put it there: if you did not, remove it"
+            words = (
+                "is new in a sealed folder. You can have put it there, or a session in which that folder is not sealed"
+            )
+            words = f"{words}: if it is not yours, remove it"
             self._report(here[0].session, clincus.printable(f"{', '.join(fresh[:MOST_TOLD])} {words}"))
         for live in here if broken else ():
             if live.session.id not in self._broken:

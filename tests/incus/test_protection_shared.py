@@ -4,7 +4,7 @@ import os
 import secrets
 
 import pytest
-from wall_box import CODE, git_as_owner, make_repository, new_box
+from wall_box import CODE, OWNER, git_as_owner, make_repository, new_box
 
 import clincus
 from clincus_cli.sessions import clean_stages
@@ -185,12 +185,25 @@ def test_a_disk_of_the_profile_is_a_folder_in_common(box, tmp_path):
     assert f"{other}/.git/config" in box.run(first, "cat /proc/self/mountinfo", 0).stdout.decode()
 
 
-@pytest.mark.parametrize("path", [".git/config", ".git/hooks/pre-push.sample"])
+@pytest.mark.parametrize("path", [".git/config", ".git/hooks/pre-push.sample", ".mcp.json"])
 def test_a_file_with_a_second_name_costs_the_lock(box, path):
     """What an earlier session made before the path was sealed, it could write by the other name."""
+    (box.root / ".mcp.json").write_text("{}\n")  # of a preset
+    os.chown(box.root / ".mcp.json", OWNER, OWNER)
     os.link(box.root / path, box.root / "alias")
     failure = why_refused(box, session_in(box, box.root))
     assert isinstance(failure, clincus.WallExposedError)
     assert f"'{path}' in '{box.root}' has another name" in failure.message
     (box.root / "alias").unlink()
+    box.launch(session_in(box, box.root))
+
+
+def test_a_file_of_a_preset_that_an_older_session_can_write_costs_the_lock(box):
+    """It was not there as that one started, so it has no seal there."""
+    first = box.launch(session_in(box, box.root))
+    box.run(first, "echo {} > .mcp.json")
+    failure = why_refused(box, session_in(box, box.root))
+    assert isinstance(failure, clincus.WallExposedError)
+    assert f"runs since before '{box.root}/.mcp.json' was sealed" in failure.message
+    box.delete(first)
     box.launch(session_in(box, box.root))
