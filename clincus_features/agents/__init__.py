@@ -20,7 +20,7 @@ from clincus_features.agents import prompts
 from clincus_features.agents.hooks import guest_files
 from clincus_features.agents.reading import Known, first_facts, look
 from clincus_features.agents.records import Record, Records
-from clincus_features.agents.state import Agent, Decision, Facts, Past, Why, decide, decided, rules_of
+from clincus_features.agents.state import Agent, Decision, Facts, Held, Past, Why, decide, decided, rules_of
 from clincus_features.agents.times import AGAIN, DRAWING, LAGGING, SLOW_LOOK, SOON, START_WITHIN
 
 FAILED_LOOK = 5.0  # seconds after a look that failed
@@ -137,6 +137,20 @@ class Watch:
     def known(self, session: clincus.Session) -> Known:
         """The facts of a session's run as of the last look."""
         return self._known.get(session.id) or Known(first_facts(session))
+
+    def past(self, session: clincus.Session) -> Past:
+        """What is kept of a session's last decision."""
+        return self._past.get(session.id) or Past()
+
+    def interrupted(self, session: clincus.Session) -> None:
+        """The server interrupts a session's tool now: if its turn ends by that, the queue waits."""
+        with self._changed:
+            if session.id not in self._known:
+                return
+            turn = self._decisions[session.id].agent.turn
+            past = replace(self._past[session.id], interrupted=Held(turn, time.time()))
+            self._past[session.id] = past
+        self._keep(session)
 
     def learn(self, session: clincus.Session, before: Known, fresh: Known) -> None:
         """Take in a look that somebody else took, who knew `before`; what was learnt meanwhile beats it."""

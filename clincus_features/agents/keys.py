@@ -162,11 +162,6 @@ def waiting_words(decision: Decision) -> str:
     return f"the tool waits for an answer ({agent.reason})" + (f": {asked}" if asked else "")
 
 
-def is_held(decision: Decision) -> bool:
-    """Whether a queue waits for a person: a turn has failed or was interrupted."""
-    return decision.agent.state == "failed" or decision.agent.reason == "interrupted"
-
-
 def check_input(draft: str | None) -> None:
     """Raises ClincusError(409) if something stands in a tool's input: a prompt would be pasted behind it."""
     if draft:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import clincus
 from clincus_features.agents import keys as typed
@@ -26,7 +26,7 @@ from clincus_features.agents.answers import Answer, texts_of, wait_for_question
 from clincus_features.agents.drafts import holds, is_same
 from clincus_features.agents.queue import Prompt, Prompts
 from clincus_features.agents.reading import Known
-from clincus_features.agents.state import Agent, Decision
+from clincus_features.agents.state import Decision
 from clincus_features.agents.terminal import Terminal, open_terminal
 from clincus_features.agents.times import AGAIN, LAGGING
 
@@ -101,13 +101,6 @@ def with_clean_prompt(method: str, path: str, handler: clincus.Handler) -> clinc
     return create if (method, path) == ("POST", "/api/sessions") else handler
 
 
-class Held(NamedTuple):
-    """Why a queue waits for a person."""
-
-    turn: int  # that failed or was interrupted
-    at: float  # when that was: what is given later does not wait
-
-
 class Sender:
     """Types into sessions, one at a time into each, and sends the prompts of the queues when a turn has ended."""
 
@@ -118,31 +111,20 @@ class Sender:
         self._lock_of_queues = threading.RLock()
         self._due: dict[str, threading.Condition] = {}  # engine -> tells that a queue there may go on
         self._queues: dict[str, None] = {}  # sessions whose queue may go on, the first one first
-        self._interrupted: dict[str, Held] = {}  # session -> the last turn that was interrupted from here
-        self._held: dict[str, Held] = {}  # session -> the last turn after which its queue waits for a person
         watch.listeners.append(self.hear)
 
     def tell(self, moment: str, session: clincus.Session) -> None:
         """A moment in a session's life."""
         if moment == "deleted":
-            for kept in (self._locks, self._interrupted, self._held):
-                kept.pop(session.id, None)
+            self._locks.pop(session.id, None)
             self.prompts.forget(session)
 
     def hear(self, session: clincus.Session, decision: Decision) -> None:
         """A session was looked at; it never waits."""
-        held = self._held.get(session.id)
-        if typed.is_held(decision):
-            self._held[session.id] = self._held_by(session, decision.agent)
-        if decision.agent.state in ("idle", "done") or self._held.get(session.id) != held:
+        if decision.agent.state in ("idle", "done", "failed"):
             with self._lock_of_queues:
                 self._queues[session.id] = None
                 self._queue_is_due(clincus.engine_of(session.id)).notify()
-
-    def _held_by(self, session: clincus.Session, agent: Agent) -> Held:
-        """The turn of a tool that has failed or was interrupted, and when that was, as far as it is known."""
-        known = self._held.get(session.id), self._interrupted.get(session.id)
-        return next((one for one in known if one and one.turn == agent.turn), Held(agent.turn, agent.since))
 
     def prompt(self, session: clincus.Session, text: str, *, may_queue: bool = True) -> Prompt:
         """Type a prompt, or put it into the queue. Raises ClincusError(409) with what is in the way.
@@ -176,15 +158,15 @@ class Sender:
     def _going(self, session: clincus.Session, decision: Decision) -> list[Prompt]:
         """The prompts of a session's queue that wait for no person.
 
-        After a turn that has failed or was interrupted, those wait that were given before it, until another has ended.
+        After a turn that did not end by itself, those wait that were given before that, until another turn has begun.
         `decision` is the newest one; the watch may not know of it yet.
         """
-        agent = self._watch.decision(session).agent
-        held = self._held.get(session.id)
-        if typed.is_held(decision):
-            held = self._held_by(session, replace(decision.agent, turn=agent.turn))
+        turn = self._watch.decision(session).agent.turn
+        past = self._watch.past(session)
+        newest = replace(decision.agent, turn=turn)
+        held = past.held_by(newest, time.time()) if newest.holds_queue else past.held
         queue = self.prompts.queue(session)
-        return [one for one in queue if one.at > held.at] if held and held.turn == agent.turn else queue
+        return [one for one in queue if one.at > held.at] if held.turn == turn else queue
 
     def cancel(self, session: clincus.Session, prompt_id: str) -> None:
         """Take a prompt out of the queue. Raises ClincusError: 404, 409."""
@@ -218,7 +200,7 @@ class Sender:
         with self._lock(session), self._terminal(session) as terminal:
             steps = typed.interrupt_steps(terminal.facts, terminal.decision)
             if steps:
-                self._interrupted[session.id] = Held(self._watch.decision(session).agent.turn, time.time())
+                self._watch.interrupted(session)
             busy = typed.keys_of(session.tool).busy if steps else ""
             for _ in range(INTERRUPTIONS if busy else 1):
                 terminal.take(steps)

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import clincus
 from clincus_features.agents.reading import Known, first_facts
-from clincus_features.agents.state import Agent, Past, Said, Seen
+from clincus_features.agents.state import Agent, Held, Past, Said, Seen
 
 FILE_LIMIT = 1 << 20  # bytes
-Kept = TypeVar("Kept", Agent, Said, Seen)
+Kept = TypeVar("Kept", Agent, Held, Said, Seen)
 
 
 class Record(NamedTuple):
@@ -80,7 +80,9 @@ def parse(session: clincus.Session, document: dict[str, Any], known: Known) -> R
     if document["session_id"] != session.session_id:
         return None
     agent = shaped(Agent, document["agent"]) if document["agent"] is not None else None
-    past = Past(**{**document["past"], "agent": agent, "seen": shaped(Seen, document["past"]["seen"])})
+    kept = {**document["past"], "agent": agent, "seen": shaped(Seen, document["past"]["seen"])}
+    kept.update({name: shaped(Held, kept[name]) for name in ("interrupted", "held") if name in kept})
+    past = Past(**kept)
     if past.run != known.facts.started:  # another run has begun, whose events are not those
         return Record(known, past)
     facts = replace(known.facts, said=shaped(Said, document["said"]), now=time.time())

@@ -21,6 +21,7 @@ from clincus_features.agents.texts import OPTION_LIMIT, OPTIONS, TEXT_LIMIT, cle
 from clincus_features.agents.times import DRAWING, LAGGING, LATE, REPEATED, RESUMING, START_WITHIN, STUCK_AFTER
 
 REST = ("idle", "done", "failed", "ended")  # no turn goes on
+AMID = ("question", "plan", "permission")  # that a tool waits for amid a turn
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Agent:
         """Whether a person is needed, and the end of a turn is not why."""
         return self.state in ("waiting", "stuck") or (self.state, self.reason) == ("ended", "crashed")
 
+    @property
+    def holds_queue(self) -> bool:
+        """Whether the prompts in the queue wait for a person: a turn has failed or was interrupted."""
+        return self.state == "failed" or self.reason == "interrupted"
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -69,6 +75,14 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class Held:
+    """A turn that did not end by itself: what was put into the queue before that waits for a person."""
+
+    turn: int = -1  # -1 for none
+    at: float = 0.0  # when that was by the server's clock, in seconds since 1970
+
+
+@dataclass(frozen=True)
 class Past:
     """What is kept of a session's tool from one decision to the next, also when the server is started again."""
 
@@ -81,6 +95,13 @@ class Past:
     question_owed: float = 0.0  # the same of a question
     sum: str = ""  # of the screen
     seen: Seen = Seen()
+    interrupted: Held = Held()  # the last turn that the server itself has interrupted
+    held: Held = Held()  # the last turn after which the queue waits for a person
+
+    def held_by(self, agent: Agent, now: float) -> Held:
+        """What holds the queue after a turn that did not end by itself; `now` is when that is noticed."""
+        known = self.held, self.interrupted
+        return next((one for one in known if one.turn == agent.turn), Held(agent.turn, now))
 
 
 class Why(NamedTuple):
@@ -513,8 +534,32 @@ def count(facts: Facts, past: Past, agent: Agent) -> tuple[Agent, Past]:
     needs = agent.asks and not agent.seen and (agent.state, agent.reason) != (before.state, before.reason)
     questions, question_owed = numbered(asked, past.question_owed, facts.now, is_begun=needs)
     agent = replace(agent, turn=before.turn + turns + runs_anew, question=before.question + questions)
-    numbers = said.turn, said.again, said.question, turn_owed, question_owed, facts.sum
-    return agent, Past(agent, facts.started, *numbers, past.seen)
+    held = held_after(past, before, agent, facts.now, is_new_run=bool(runs_anew) and not turns)
+    return agent, replace(
+        past,
+        agent=agent,
+        run=facts.started,
+        told=said.turn,
+        again=said.again,
+        asked=said.question,
+        turn_owed=turn_owed,
+        question_owed=question_owed,
+        sum=facts.sum,
+        held=held,
+    )
+
+
+def held_after(past: Past, before: Agent, agent: Agent, now: float, *, is_new_run: bool) -> Held:
+    """What holds the queue after one more decision."""
+    is_amid = before.state in ("working", "stuck") or (before.state == "waiting" and before.reason in AMID)
+    is_broken_off = is_amid and agent.state in ("ended", "none", "starting")
+    if agent.holds_queue or is_broken_off:
+        return past.held_by(agent, now)
+    if agent.state in ("working", "stuck"):
+        return Held()  # also the turn of a session that was frozen, which goes on
+    if is_new_run and past.held.turn == before.turn:
+        return replace(past.held, turn=agent.turn)  # a run that begins is counted, but nobody has said anything yet
+    return past.held
 
 
 def numbered(told: int, owed: float, now: float, *, is_begun: bool) -> tuple[int, float]:

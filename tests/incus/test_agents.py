@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.faults_bed import killed
+from tests.incus_bed import CLAUDE_RESTS, CLAUDE_WORKS
 from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, program, wait_until
 from tests.real_tools import FRUGAL, real_tool
 from tests.vendor_api import PLAN, QUESTION, VendorApi
@@ -236,6 +237,26 @@ def test_what_was_seen_and_what_was_not_outlives_the_server(stub, start_server):
     assert not stub.becomes("done", text="once more")["seen"]
     assert stub.server.delete(f"/api/sessions/{stub.id}").status == 204
     stub.becomes("none")
+
+
+def test_a_queue_that_waits_for_a_person_waits_for_a_new_server_too(bed, stub, start_server):
+    """The first prompt was given before an interruption, of which the screen no longer tells."""
+    path = f"/api/sessions/{stub.id}"
+    stub.tells("UserPromptSubmit", prompt="work")
+    bed.draw(stub.id, CLAUDE_WORKS)
+    stub.becomes("working")
+    assert stub.server.post(f"{path}/prompt", {"text": "later"}).json["result"] == "queued"
+    bed.draw(stub.id, CLAUDE_RESTS)
+    stub.becomes("idle", "interrupted")
+    stub.tells("SessionStart", source="clear")
+    stub.becomes("idle")
+    stub.server.stop()
+    stub.server = start_server()
+    stub.becomes("idle")
+    # The stand-in shows nothing of what is typed.
+    assert stub.server.post(f"{path}/prompt", {"text": "now"}).json["result"] == "unconfirmed"
+    found = {one["text"]: one["result"] for one in stub.server.get(f"{path}/prompts").json}
+    assert found == {"later": "queued", "now": "unconfirmed"}
 
 
 def test_a_question_is_told_with_its_choices_until_it_is_answered(claude_at_rest):

@@ -18,7 +18,7 @@ from unittest import mock
 
 import clincus
 from clincus_features import agents, notify
-from clincus_features.agents import keys, reading, records
+from clincus_features.agents import keys, prompts, queue, reading, records
 from clincus_features.notify import agenda
 
 NOON = 1_800_000_000.0
@@ -58,7 +58,6 @@ class World:
     needs: list[Need] = field(default_factory=list)
     truth: str = "idle"  # what the tool does
     hangs: bool = False  # it says that it works, and nothing moves
-    queue: int = 0  # prompts that wait for their turn
     faults: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -69,6 +68,7 @@ class World:
         self._armed = False
         self._how: list[str] = []  # of the next hook: late, lost, twice
         self._number, self._id, self._begun = 0, 0, NOON
+        self._held_at = 0.0  # when the last turn has failed or was interrupted; 0 if it has not
         self._time = SimpleNamespace(time=lambda: self.now + self.set_by, monotonic=lambda: self.now - NOON)
 
     # -- The stage
@@ -77,7 +77,7 @@ class World:
     def stage(self) -> Iterator[World]:
         """Play in this world: its clock is the clock of the server's parts."""
         with contextlib.ExitStack() as stack:
-            for module in (agents, reading, records, notify, agenda):
+            for module in (agents, prompts, queue, reading, records, notify, agenda):
                 stack.enter_context(mock.patch.object(module, "time", self._time))
             stack.enter_context(mock.patch.object(clincus.os, "fsync"))
             stack.enter_context(mock.patch.object(reading, "CLOCK", reading.SteadyClock()))
@@ -98,6 +98,7 @@ class World:
         self.app.url = "http://here"
         self._session = session
         self.watch = agents.Watch(self.app)
+        self.sender = prompts.Sender(self.app, self.watch)
         self.notifier = notify.Notifier(self.app)
         self.notifier._push = lambda device, delay: None  # type: ignore[method-assign]
         self.notifier._outbox = SimpleNamespace(post_webhook=self._called)  # type: ignore[assignment]
@@ -115,18 +116,25 @@ class World:
         self.calls.append((self.now, str(values["state"])))
 
     def _hear(self, session: clincus.Session, decision: Any) -> None:
-        if decision.agent.state in ("idle", "done") and self.queue:
+        if self.sender._queues.pop(session.id, "none") is None:
             self._later(0.3, self._send)
 
     def _send(self) -> None:
-        """Send the first prompt of the queue, as the sender does after a look of its own."""
-        if not self.queue or self.truth not in ("idle", "done"):
+        """Send the first prompt of the queue that may go, as the sender does after a look of its own."""
+        going = self.sender._going(self._session, self.watch.decision(self._session))
+        if not going or self.truth not in ("idle", "done", "failed", "interrupted"):
             return
         facts = self.watch.known(self._session).facts
         with contextlib.suppress(clincus.ClincusError):
             if keys.readiness(facts, self.watch.decision(self._session)) == "ready":
-                self.queue -= 1
+                if not self._may_go(going[0]):
+                    self.faults.append(f"a prompt that waits for a person was sent at {self.now - NOON:.1f}")
+                self.sender.prompts.mark(self._session, going[0], "submitted")
                 self.prompt()
+
+    def _may_go(self, prompt: queue.Prompt) -> bool:
+        """Whether a prompt waits for no person."""
+        return prompt.at > self._held_at
 
     def output(self, session: clincus.Session, program: str, *words: str, **more: object) -> bytes:
         """Answer a look."""
@@ -232,6 +240,7 @@ class World:
     def prompt(self) -> None:
         """A person gives it work."""
         self._over()
+        self._held_at = 0.0
         self.truth, self._begun = "working", self.now
         self._number += 1
         self._id += 1
@@ -268,7 +277,7 @@ class World:
 
     def fail(self) -> None:
         """Its turn fails."""
-        self.truth = "failed"
+        self.truth, self._held_at = "failed", self.now
         self._need("failed")
         self.hook("StopFailure", error="overloaded", last_assistant_message="API Error: 529 stand-in", **self._turn())
         self.draw(FAILED, *RESTS)
@@ -292,8 +301,15 @@ class World:
     def escape(self) -> None:
         """A person interrupts it."""
         self._over()
-        self.truth = "interrupted"
+        self.truth, self._held_at = "interrupted", self.now
         self.draw("● Let me think", CANCELLED, *RESTS)
+
+    def clear(self) -> None:
+        """A person lets it forget the conversation."""
+        self._over()
+        self.truth = "idle"
+        self.hook("SessionStart", source="clear")
+        self.draw(*RESTS)
 
     def look(self) -> None:
         """A person has the session open. The page tells what it shows as seen, if that calls for a person."""
@@ -307,7 +323,7 @@ class World:
 
     def enqueue(self) -> None:
         """A prompt is put into the queue; at rest it is sent at once."""
-        self.queue += 1
+        self.sender.prompts.add(self._session, "more", "queued")
         if self.truth in ("idle", "done"):
             self._later(0.3, self._send)
 
@@ -383,6 +399,7 @@ class World:
                 faults.append(f"called {count} times for {name}")
             if count == 0 and end - need.begin > 90:
                 faults.append(f"not called for {name}")
-        if self.queue and self.truth in ("idle", "done"):
-            faults.append(f"{self.queue} prompts stand in the queue")
+        standing = [one for one in self.sender.prompts.queue(self._session) if self._may_go(one)]
+        if standing and self.truth in ("idle", "done"):
+            faults.append(f"{len(standing)} prompts stand in the queue")
         return faults

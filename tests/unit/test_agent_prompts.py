@@ -8,13 +8,16 @@ import os
 import stat
 import time
 from dataclasses import replace
+from pathlib import Path
 from unittest import mock
 
 import pytest
 
 import clincus
 from clincus_features.agents import keys, prompts, queue
-from clincus_features.agents.state import Agent, Decision, Facts, Why
+from clincus_features.agents.reading import Known
+from clincus_features.agents.records import Record, Records
+from clincus_features.agents.state import Agent, Decision, Facts, Held, Past, Why, decided
 from tests.typing_bed import Clock, Tool, use_clock
 
 SESSION = clincus.Session("clincus-a1b2c3-1", "/w", "claude", 1, "running", persistent=False, session_id="one")
@@ -132,17 +135,6 @@ def test_a_prompt_is_refused_while_a_text_stands_in_the_input(draft, is_free):
     with pytest.raises(clincus.ClincusError, match=r"not sent: send or delete it .* \(\"half a text\"\)") as caught:
         keys.check_input(draft)
     assert caught.value.status == 409
-
-
-@pytest.mark.parametrize(
-    ("state", "reason", "expected"),
-    [("failed", "auth", True), ("idle", "interrupted", True), ("idle", "", False), ("done", "", False)],
-)
-def test_a_queue_waits_for_a_person_after_a_failure_and_an_interruption(state, reason, expected):
-    assert keys.is_held(decision(state, reason)) == expected
-
-
-# ---- the proof
 
 
 @pytest.mark.parametrize(
@@ -351,19 +343,33 @@ def test_the_last_prompt_is_taken_out_where_the_tool_has_put_it_back(clock, send
 class Story:
     """A session over time: what its tool is seen to do, and which prompts of the queue may go."""
 
-    def __init__(self, sender: prompts.Sender) -> None:
+    def __init__(self, sender: prompts.Sender, home: Path) -> None:
         self.sender = sender
-        self.now = decision("idle")
+        self.past = Past()
+        self._records = Records(lambda: str(home / "agents"))
+        self._run = 0.0
         sender._watch.decision = lambda session: self.now
+        sender._watch.past = lambda session: self.past
+        self.becomes("idle")
 
-    def becomes(self, state: str, reason: str = "", *, turn: int, since: float = 0.0) -> None:
-        one = decision(state, reason)
-        self.now = one._replace(agent=replace(one.agent, turn=turn, since=since))
+    def becomes(self, state: str, reason: str = "") -> None:
+        self._run += state == "starting"
+        facts = Facts(started=self._run, now=time.time())
+        self.now = decided(facts, self.past, decision(state, reason))
+        self.past = self.now.past
         self.sender.hear(SESSION, self.now)
 
-    def queued(self, text: str) -> float:
-        """Put a prompt into the queue; when that was."""
-        return self.sender.prompts.add(SESSION, text, "queued").at
+    def restarts(self) -> None:
+        """A new server reads what the last one has kept."""
+        self._records.write(SESSION, Record(Known(), self.past))
+        self.past = self._records.read(SESSION).past
+
+    def queued(self, text: str) -> None:
+        self.sender.prompts.add(SESSION, text, "queued")
+
+    def interrupts(self) -> None:
+        """The server interrupts the tool now."""
+        self.past = replace(self.past, interrupted=Held(self.now.agent.turn, time.time()))
 
     def going(self) -> list[str]:
         """What may go, if the queue was told to go on."""
@@ -372,38 +378,61 @@ class Story:
 
 
 @pytest.fixture
-def story(sender) -> Story:
-    return Story(sender)
+def story(sender, tmp_path) -> Story:
+    return Story(sender, tmp_path)
 
 
-@pytest.mark.parametrize(("state", "reason"), [("failed", "auth"), ("idle", "interrupted")])
-def test_a_queue_that_waits_for_a_person_goes_on_after_another_turn(story, state, reason):
-    at = story.queued("one")
-    story.becomes("working", turn=1)
-    assert story.going() == []
-    story.becomes(state, reason, turn=1, since=at + 1)
-    assert story.going() == []
-    story.becomes("idle", turn=1)  # such as after /clear
-    assert story.going() == []
-    story.becomes("working", turn=2)
-    story.becomes("done", turn=2)
-    assert story.going() == ["one"]
+STOPPED = ("none", "starting", "idle")
+# What the tool is seen to do while a prompt is in the queue, and whether that may go then.
+QUEUES = {
+    "a turn ends": (["working", "done"], True),
+    "a turn fails": (["working", "failed/auth"], False),
+    "a turn is interrupted": (["working", "idle/interrupted"], False),
+    "a person lets the tool forget it": (["working", "idle/interrupted", "idle"], False),
+    "another turn ends": (["working", "failed/auth", "idle", "working", "done"], True),
+    "the session is stopped and resumed": (["working", "done", *STOPPED], True),
+    "the same after an interruption": (["working", "idle/interrupted", *STOPPED], False),
+    "the same amid a turn": (["working", *STOPPED], False),
+    "the same at a question of a turn": (["working", "waiting/permission", *STOPPED], False),
+    "the same at a dialog of its start": (["starting", "waiting/dialog", *STOPPED], True),
+    "the tool crashes amid a turn": (["working", "ended/crashed", "idle"], False),
+    "it crashes at rest": (["working", "done", "ended/crashed", "idle"], True),
+    "another turn ends after a resume": (["working", *STOPPED, "working", "done"], True),
+    "the session is frozen amid a turn": (["working", "none", "starting", "working", "done"], True),
+}
+
+
+@pytest.mark.parametrize("restarts", [False, True], ids=["one server", "a new server at each step"])
+@pytest.mark.parametrize(("seen", "may_go"), QUEUES.values(), ids=QUEUES.keys())
+def test_a_queue_waits_for_a_person_after_a_turn_that_did_not_end_by_itself(story, seen, may_go, restarts):
+    for number, words in enumerate(seen):
+        state, _, reason = words.partition("/")
+        story.becomes(state, reason)
+        if number == 0:
+            story.queued("one")
+        if restarts:
+            story.restarts()
+    assert story.going() == (["one"] if may_go else [])
 
 
 def test_what_is_said_after_an_interruption_goes_before_what_was_queued(story):
     """The tool has not stopped yet when it is given, and so it is queued."""
-    story.becomes("working", turn=1)
-    before = story.queued("one")
-    story.sender._interrupted[SESSION.id] = prompts.Held(1, before + 1e-9)
+    story.becomes("working")
+    story.queued("one")
+    story.interrupts()
     story.queued("meant instead")
-    story.becomes("idle", "interrupted", turn=1, since=time.time() + 60)
+    story.becomes("idle", "interrupted")
+    story.restarts()
     assert story.going() == ["meant instead"]
 
 
 def test_an_interruption_of_an_earlier_turn_frees_nothing(story):
-    story.sender._interrupted[SESSION.id] = prompts.Held(1, 0.0)
+    story.becomes("working")
+    story.interrupts()
+    story.becomes("done")
     story.queued("one")
-    story.becomes("failed", "auth", turn=2, since=time.time() + 60)
+    story.becomes("working")
+    story.becomes("failed", "auth")
     assert story.going() == []
 
 

@@ -64,6 +64,11 @@ STORIES = {
     "it is set back amid a turn": ("prompt 30 set-back 30 end 100", "done"),
     "it is set forward amid a turn": ("prompt 30 set-forward 30 end 100", "done"),
     "a queue": ("prompt 30 enqueue enqueue end 10 end 10 end 100", "done"),
+    "a queue after an interruption": ("prompt 30 enqueue escape 100 prompt 30 end 10 end 100", "done"),
+    "a queue after one, and a person lets it forget": ("prompt 30 enqueue escape 30 clear 100", ""),
+    "the same, and a new server": ("prompt 30 enqueue escape 30 clear 30 restart 100", ""),
+    "the same, and a tool that a person has started again": ("prompt 30 enqueue escape 30 leave 9 again 100", ""),
+    "a queue after a failure, and a new server": ("prompt 30 enqueue fail 2 look 30 clear 30 restart 100", ""),
     "a queue, and a server in the background": ("prompt 30 enqueue end-with-server 30 end 100", "done"),
 }
 
@@ -86,8 +91,8 @@ ALWAYS = ("look", "restart", "enqueue")
 NEXT = {
     "idle": ("prompt", "leave", "crash", *ALWAYS),
     "done": ("prompt", "wake", "leave", "crash", "type-half", *ALWAYS),
-    "failed": ("prompt", "leave", "crash", *ALWAYS),
-    "interrupted": ("prompt", "leave", "crash", *ALWAYS),
+    "failed": ("prompt", "clear", "leave", "crash", *ALWAYS),
+    "interrupted": ("prompt", "clear", "leave", "crash", *ALWAYS),
     "working": ("end", "end", "end-with-server", "stop", "ask", "fail", "escape", "crash", *ALWAYS),
     "waiting": ("answer", "answer", "escape", "crash", *ALWAYS),
     "ended": ("again", *ALWAYS),
@@ -123,6 +128,7 @@ AFTER = {
     "ask": "waiting",
     "fail": "failed",
     "escape": "interrupted",
+    "clear": "idle",
     "crash": "crashed",
     "leave": "ended",
     "again": "idle",

@@ -14,7 +14,7 @@ from clincus_features import agents
 from clincus_features.agents import reading
 from clincus_features.agents.reading import Known
 from clincus_features.agents.records import Record, Records
-from clincus_features.agents.state import Agent, Facts, Past, Said, Seen
+from clincus_features.agents.state import Agent, Facts, Held, Past, Said, Seen
 from tests.programs import wait_until
 
 NOON = 1_700_000_000.0
@@ -297,7 +297,7 @@ def test_a_session_that_does_not_run_has_no_agent(watch, container):
 
 
 ASKING = Agent("waiting", "question", "Which?", ("Red", "Green"), 5.0, turn=3, question=2)
-PAST = Past(ASKING, NOON - 3600, seen=Seen(2, 1, 3, 4.0))
+PAST = Past(ASKING, NOON - 3600, seen=Seen(2, 1, 3, 4.0), interrupted=Held(2, 3.0), held=Held(3, 4.0))
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path):
