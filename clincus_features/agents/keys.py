@@ -59,9 +59,9 @@ class Keys:
     proof: str = ""  # the event that tells of a prompt that was taken; "": the input shows it, where that can be read
     guards: Sequence[Guard] = ()
     interrupt: Sequence[Step] = (("Escape",),)
-    # Pattern of the last lines while it works. An interruption is tried again while it is there: the second
-    # Esc counts only for a moment, and none before an answer begins.
-    busy: str = ""
+    # Pattern of the last lines after an interruption that counts only with another one right behind it; "" where the
+    # first one counts. The tool shows that for half a second to some seconds.
+    again: str = ""
     numbers: bool = True  # whether an option is chosen by its number; else by arrow keys and Enter
     own_answer: str = ""  # pattern of the option that lets a person write an answer
     clear: Sequence[str] = ("C-u", "BSpace")  # keys that delete a line of the input, and the break before it
@@ -83,16 +83,14 @@ KEYS: Mapping[str, Keys] = {
     "copilot": Keys(
         proof="UserPromptSubmit",
         guards=(Guard(r"\s*!", behind_the_invisible), Guard(r"/", with_a_blank)),
-        interrupt=(("Escape",), ("Escape",)),
-        busy=r"Working\b.* esc ",
+        again=r"\besc again to ",
         numbers=False,
     ),
     # Seen with 1.18.34. It looks for `/` at the very begin.
     "opencode": Keys(
         proof="UserPromptSubmit",
         guards=(Guard(r"/", with_a_blank),),
-        interrupt=(("Escape",), ("Escape",)),
-        busy=r" esc (again to )?interrupt",
+        again=r" esc again to interrupt",
         numbers=False,
     ),
     "aider": Keys(interrupt=(("C-c",),)),

@@ -26,7 +26,7 @@ from clincus_features.agents.answers import Answer, texts_of, wait_for_question
 from clincus_features.agents.drafts import holds, is_same
 from clincus_features.agents.queue import Prompt, Prompts
 from clincus_features.agents.reading import Known
-from clincus_features.agents.state import Decision
+from clincus_features.agents.state import Decision, read_screen
 from clincus_features.agents.terminal import Terminal, open_terminal
 from clincus_features.agents.times import AGAIN, LAGGING
 
@@ -38,7 +38,8 @@ STANDING = 10.0  # seconds that a text may take to show in the tool's input, or 
 FIRST_PROOF, SECOND_PROOF = 5.0, 10.0  # seconds to wait for the proof after the first Enter, and after the second
 DRAWING_TRIES, DRAWING_TIME = 2, 0.7  # more looks at a tool that may draw its screen just now; seconds between them
 LINES = 200  # of a prompt that the tool has put back into its input
-INTERRUPTIONS, STOPPING = 4, 2.0  # tries to interrupt a tool; seconds that it takes to stop
+INTERRUPTIONS = 4  # tries to interrupt a tool that takes two keys for it
+TELLING, STOPPING = 1.5, 4.0  # seconds that such a tool may take to show that it took the first key, and to stop
 
 
 def install(extensions: clincus.Extensions, watch: Watch) -> None:
@@ -201,13 +202,10 @@ class Sender:
             steps = typed.interrupt_steps(terminal.facts, terminal.decision)
             if steps:
                 self._watch.interrupted(session)
-            busy = typed.keys_of(session.tool).busy if steps else ""
-            for _ in range(INTERRUPTIONS if busy else 1):
-                terminal.take(steps)
-                if busy and terminal.becomes(
-                    lambda: not re.search(busy, "\n".join(terminal.facts.lines[-6:])), STOPPING
-                ):
-                    break
+                if typed.keys_of(session.tool).again:
+                    interrupt_twice(terminal, typed.keys_of(session.tool))
+                else:
+                    terminal.take(steps)
         self._watch.tell("ring", session)
 
     def work(self, engine: str = "") -> None:
@@ -354,3 +352,30 @@ class Sender:
 def prompts_folder(environ: Mapping[str, str]) -> str:
     """Where the prompts of all sessions are kept."""
     return clincus.own_file(environ, "prompts")
+
+
+def interrupt_twice(terminal: Terminal, keys: typed.Keys) -> None:
+    """Interrupt a tool that takes two interruptions, of which the second one counts for a moment only.
+
+    Two keys at once are often taken for one, and with a key too many a tool at rest opens a list of what was said. So
+    the second key follows when the tool shows that it took the first one. A tool that is too busy to show that in time
+    gets both at once; and then time to stop.
+    """
+
+    def is_at_rest() -> bool:
+        shown = read_screen(terminal.facts)
+        return shown is not None and shown.rule.state in ("ready", "failed")
+
+    def is_told() -> bool:
+        return re.search(keys.again, "\n".join(terminal.facts.lines[-6:])) is not None
+
+    for number in range(INTERRUPTIONS):
+        terminal.take(keys.interrupt)
+        if number % 2 == 0:
+            if not terminal.becomes(lambda: is_at_rest() or is_told(), TELLING):
+                continue
+            if is_at_rest():
+                return
+        terminal.take(keys.interrupt)
+        if terminal.becomes(is_at_rest, STOPPING):
+            return

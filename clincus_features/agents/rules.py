@@ -143,6 +143,9 @@ COPILOT_LAYOUT = Layout(
     prompt="❯.*", more="  .*", top=BORDER, bottom=BORDER, covers=r".* · esc (?:cancel|close)\s*", head="[╭─]─{10,}.*"
 )
 
+# Such as the list of earlier prompts, to which one can go back.
+COPILOT_PANEL = r"^╭─+╮\n│ (?P<text>\S+(?: \S+)*) +│\n(?:│.*│\n)*│ .* · Esc (?:Cancel|Close) *│\n╰─+╯\s*\Z"
+
 COPILOT = ToolRules(
     seen_on="1.0.102",
     layout=COPILOT_LAYOUT,
@@ -153,6 +156,7 @@ COPILOT = ToolRules(
         asks("dialog", r"enter to select · esc to cancel", last=3),
         Rule("working", "working", r"^ *\S Working\b.* esc ", part="footer"),
         asks("panel", r"(?P<text>.* · esc (?:cancel|close))\s*\Z", last=2, group=True, is_panel=True),
+        asks("framed-panel", COPILOT_PANEL, group=True, is_panel=True),
         said("interrupted", "ready", r"^ *● Operation cancelled by user\n.*\Z", "interrupted"),
         said("error", "failed", r"^ *✗ (?P<text>\S.*(?:\n {3,}\S.*){0,4})\n.*\Z"),
         PROMPT,

@@ -692,10 +692,12 @@ def test_copilot_tells_the_same(bed, start_server, workspace, api):
     tool.answer(2)
     tool.becomes("done")
     tool.shows("Green")
-    tool.type("stall")
-    tool.becomes("working")
-    tool.post("interrupt")
-    tool.becomes("idle", "interrupted")
+    for prompt in ("stall", "hush") * 3:
+        tool.type(prompt)
+        tool.becomes("working")
+        tool.post("interrupt")
+        assert tool.becomes("idle", "interrupted")["source"] == "screen"
+        tool.press("C-u")  # it puts a prompt without an answer back into its input
     for status, reason in {401: "auth", 400: "other"}.items():
         tool.type(f"status {status}")
         assert tool.becomes("failed", reason, str(status))["source"] == "screen"

@@ -163,7 +163,7 @@ def test_only_an_event_with_the_same_text_is_a_proof(told, text, expected):
     ("state", "tool", "steps"),
     [
         ("working", "claude", [("Escape",)]),
-        ("working", "opencode", [("Escape",), ("Escape",)]),
+        ("working", "opencode", [("Escape",)]),
         ("waiting", "claude", [("Escape",)]),
         ("idle", "claude", []),
         ("done", "claude", []),
@@ -445,11 +445,46 @@ def test_a_tool_that_works_by_its_hooks_only_has_just_begun_or_was_interrupted(c
     assert not keys.is_unsettled(tool.facts, decision("working"))
 
 
-@pytest.mark.parametrize(("takes_at", "presses"), [(2, 2), (4, 4), (99, 8)])
-def test_a_tool_that_has_not_stopped_is_interrupted_again(clock, sender, monkeypatch, takes_at, presses):
-    tool = Tool(clock, tool="copilot")
-    tool.rows = lambda rows=tool.rows: [*rows(), "" if len(tool.pressed) >= takes_at else " ◎ Working · esc to stop"]
-    tool.look()
+class TwiceInterrupted(Tool):
+    """Copilot CLI at work: two Esc within half a second interrupt it, and at rest they open a list."""
+
+    def __init__(self, clock: Clock, delay: float) -> None:
+        self._delay = delay  # seconds until it takes a key
+        self._escaped_at = 0.0
+        self._states = [(0.0, "works")]
+        super().__init__(clock, tool="copilot")
+
+    def on_key(self, key: str) -> None:
+        now, state = self._clock.now + self._delay, self._states[-1][1]
+        is_second = now - self._escaped_at < 0.5
+        self._escaped_at = 0.0 if is_second else now
+        if is_second:
+            self._states.append((now, "list" if state == "rests" else "rests"))
+
+    def rows(self) -> list[str]:
+        state = next(state for at, state in reversed(self._states) if at <= self._clock.now)
+        is_told = 0 <= self._clock.now - self._escaped_at < 0.5
+        ends = {
+            "works": f" ◎ Working · esc {'again to' if is_told else 'esc'} interrupt",
+            "rests": " / commands · ? help",
+        }
+        box = [" /workspace", RULE, "❯", RULE, ends.get(state, "")]
+        panel = [
+            "╭──────╮",
+            "│ Rewind to a previous point │",
+            "│ ❯  1. ask │",
+            "│ ↑↓ Navigate · Esc Cancel │",
+            "╰──────╯",
+        ]
+        return [" ● hello", *(panel if state == "list" else box)]
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.3, 1.5, 3.0])
+def test_a_tool_that_takes_two_interruptions_gets_no_third(clock, sender, monkeypatch, delay):
+    tool = TwiceInterrupted(clock, delay)
     monkeypatch.setattr(prompts, "open_terminal", lambda *_: contextlib.nullcontext(tool))
     sender.interrupt(SESSION._replace(tool="copilot"))
-    assert tool.pressed == ["Escape"] * presses
+    assert tool.decision.agent.state == "idle"
+    clock.sleep(9)
+    tool.look()
+    assert tool.decision.agent.state == "idle"

@@ -335,6 +335,17 @@ OTHER_SCREENS = {
         ],
         ("waiting", "dialog"),
     ),
+    "copilot with its earlier prompts open": (
+        "copilot",
+        [
+            *(" ❯ stall", " ● Operation cancelled by user"),
+            *("╭──────────────────────────────────────╮", "│ Rewind to a previous point           │"),
+            *("│                                      │", "│ ❯  2. stall (just now)               │"),
+            *("│    1. ask (just now)                 │", "│                                      │"),
+            *("│ ↑↓ Navigate · Enter Select · Esc Cancel │", "╰──────────────────────────────────────╯"),
+        ],
+        ("waiting", "dialog"),
+    ),
     "copilot with its sessions open": (
         "copilot",
         [
