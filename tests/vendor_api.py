@@ -9,6 +9,7 @@ what to answer:
     stall             two words, then nothing more    status NUMBER     an error, at every try
     hush              nothing at all                  ask more          a second question, in which one ticks boxes
     ask NUMBER        a question with that number
+    delegate A | B    a sub-agent of opencode for each of these prompts, at the same time
     background        a shell command that goes on in the background
     limit             that a subscriber's plan is used up until an hour from now
 
@@ -113,6 +114,12 @@ def answer(request: Mapping[str, Any], prompt: str, results: int) -> Block:
             one = asked["questions"][0]
             asked = {"questions": [{**one, "question": f"{one['question']} ({rest})"}]}
         return tool_call(tools, ("askuserquestion", "question", "ask_user"), asked)
+    if verb == "delegate" and not results:
+        calls = [
+            tool_call(tools, ("task",), {"description": "A part", "prompt": one, "subagent_type": "general"})
+            for one in rest.split(" | ")
+        ]
+        return {"type": "several", "blocks": calls}
     if verb in ("bash", "background") and not results:
         arguments: dict[str, object] = {"command": rest or "sleep 600", "description": "Run a command"}
         if verb == "background":
@@ -148,16 +155,17 @@ def messages(block: Block, model: str, stalls: bool) -> Iterator[bytes]:
         "usage": usage,
     }
     yield told("message_start", message={**head, "stop_reason": None, "stop_sequence": None})
-    if block["type"] == "text":
-        yield told("content_block_start", index=0, content_block={"type": "text", "text": ""})
-        yield told("content_block_delta", index=0, delta={"type": "text_delta", "text": block["text"]})
-    else:
-        yield told("content_block_start", index=0, content_block={**block, "input": {}})
-        delta = {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}
-        yield told("content_block_delta", index=0, delta=delta)
-    if stalls:
-        return
-    yield told("content_block_stop", index=0)
+    for index, one in enumerate(block["blocks"] if block["type"] == "several" else [block]):
+        if one["type"] == "text":
+            yield told("content_block_start", index=index, content_block={"type": "text", "text": ""})
+            yield told("content_block_delta", index=index, delta={"type": "text_delta", "text": one["text"]})
+        else:
+            yield told("content_block_start", index=index, content_block={**one, "input": {}})
+            delta = {"type": "input_json_delta", "partial_json": json.dumps(one["input"])}
+            yield told("content_block_delta", index=index, delta=delta)
+        if stalls:
+            return
+        yield told("content_block_stop", index=index)
     reason = "end_turn" if block["type"] == "text" else "tool_use"
     delta = {"stop_reason": reason, "stop_sequence": None}
     yield told("message_delta", delta=delta, usage={"output_tokens": 9})

@@ -714,15 +714,20 @@ def test_copilot_tells_the_same(bed, start_server, workspace, api):
     tool.becomes("ended", "crashed")
 
 
-@pytest.mark.nightly  # its plugins keep it two minutes from its prompt; unit/test_agent_state.py has its screens
-def test_opencode_tells_the_same(bed, start_server, workspace, api, home):
+def config_of_opencode(api: VendorApi, home: Path) -> str:
+    """A configuration with the real opencode at the stand-in for its vendor's API."""
     folder = home / ".config" / "opencode"
     folder.mkdir(parents=True)
     provider = {"anthropic": {"options": {"baseURL": f"{api.url}/v1", "apiKey": KEY}}}
     (folder / "opencode.json").write_text(json.dumps({"model": "anthropic/claude-sonnet-4-5", "provider": provider}))
+    return config("opencode", HTTPS_PROXY="http://127.0.0.1:9")
+
+
+@pytest.mark.nightly  # its plugins keep it two minutes from its prompt; unit/test_agent_state.py has its screens
+def test_opencode_tells_the_same(bed, start_server, workspace, api, home):
     own = {"permission": {"bash": "ask"}}  # the project's own file beats ours
     (workspace / "opencode.json").write_text(json.dumps(own))
-    server = start_server(config=config("opencode", HTTPS_PROXY="http://127.0.0.1:9"))
+    server = start_server(config=config_of_opencode(api, home))
     tool = Tool(bed, server, server.create(workspace, profile="real")["id"])
     tool.becomes("idle", timeout=4 * DEADLINE)  # it looks for its plugins in the registry first
     tool.type("ask")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
-from test_agents import TEXT, Tool, api, config_of_claude  # noqa: F401  # a fixture
+from test_agents import TEXT, Tool, api, config_of_claude, config_of_opencode  # noqa: F401  # a fixture
 
 from tests.incus_bed import CLAUDE_RESTS, CLAUDE_WORKS
-from tests.programs import NO_CHECKPOINTS, Server, wait_until
+from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, wait_until
 from tests.push_service import PushService
 from tests.vendor_api import QUESTION
 
@@ -146,3 +147,25 @@ def test_a_crash_of_the_real_tool_calls_once_and_its_queue_waits(start_shop, sta
     crash.cancel()
     tool.type("say hello again")
     crash.is_told_once()
+
+
+@pytest.mark.nightly  # unit/test_agent_hooks.py has the plugin
+def test_a_turn_of_opencode_is_over_when_its_last_sub_agent_has_ended(start_shop, service, workspace, home, api):  # noqa: F811
+    """The first one ends at once, the second one fails, and the third one takes longer than a call waits."""
+    tool = start_shop(config_of_opencode(api, home), profile="real")
+    tool.becomes("idle", timeout=4 * DEADLINE)
+    tool.post("prompt", {"text": "delegate say one | status 400 | bash sleep 20; touch last"})
+    done = tool.becomes("done", timeout=2 * DEADLINE)
+    assert {"say one", "status 400", "bash sleep 20; touch last"} <= set(api.texts)
+    assert (
+        datetime.fromisoformat(done["since"].replace("Z", "+00:00")).timestamp() >= (workspace / "last").stat().st_mtime
+    )
+    wait_until(lambda: service.messages, "the call")
+    tool.post("seen")
+    tool.post("prompt", {"text": "say hello"})
+    wait_until(lambda: service.messages[1:], "the next call")
+    assert [body["title"] for _, body in service.messages] == ["shop is done"] * 2
+    log = reversed(tool.server.get(f"/api/sessions/{tool.id}/log").json)
+    told = [one["what"] for one in log if one["kind"] == "agent"]
+    turn = ["The tool works", "The tool is done"]
+    assert told[told.index("The tool works") :] == [*turn, "The tool waits for a prompt", *turn]
