@@ -1807,9 +1807,9 @@ def guest_program(*names: str) -> str:
     return "".join(packaged_text(f"guest/{name}.sh") for name in names)
 
 
-def guest_command(programs: str, *arguments: str) -> list[str]:
-    """The command that runs programs of guest/, whose names stand in one text."""
-    return ["sh", "-c", guest_program(*programs.split()), "clincus", *arguments]
+def guest_command(programs: str, *arguments: str, front: str = "") -> list[str]:
+    """The command that runs programs of guest/, whose names stand in one text, after the program `front`."""
+    return ["sh", "-c", front + guest_program(*programs.split()), "clincus", *arguments]
 
 
 class MarkedReader(io.RawIOBase):
@@ -3658,6 +3658,9 @@ class Extensions:
         self.default_variables: list[Callable[[Session, Launch], Mapping[str, str]]] = []
         # Each gives more files to carry into a session's container at a start.
         self.guest_files: list[Callable[[Session], Sequence[ToolFile]]] = []
+        # Each gives a program for `sh` that runs in front of guest/start.sh with its arguments, as the code user. If it
+        # defines a function `before_tool`, guest/start.sh calls that before it starts the tool.
+        self.start_programs: list[Callable[[Launch], str]] = []
         # Told of "before_start", "sealed", "after_start", "started", "ring", "before_prompt", "before_stop",
         # "after_stop", "stopped", "deleted" and "changed", which stands for all that has no word of its own. "started"
         # and "stopped" come for every run, whoever began or ended it; "started" also for one that a server finds.
@@ -5071,10 +5074,10 @@ class Sessions:
         return door.exec(session.id, command, user=guest.uid, environment=environment, **more)
 
     def open(
-        self, session: Session, programs: str, *arguments: str, timeout: float
+        self, session: Session, programs: str, *arguments: str, timeout: float, front: str = ""
     ) -> AbstractContextManager[tuple[GuestInput, BufferedReader]]:
         """Run programs of guest/ as the code user; a `with` block gets their stdin and stdout, as of `Incus.open`."""
-        guest, words = self.guest(session), guest_command(programs, *arguments)
+        guest, words = self.guest(session), guest_command(programs, *arguments, front=front)
         more = {"user": guest.uid, "environment": guest.environment()}
         return self.door(session.id).open(session.id, words, timeout=timeout, **more)
 
@@ -5152,7 +5155,8 @@ class Sessions:
         paths = [] if is_new else [STARTED_FILE, UNPACKING_FILE, *tool.saved, *tool.credentials]
         columns, rows = "200", "50"  # nobody watches yet: the first terminal brings its own size
         words = tmux_name(session.id), guest.mount, columns, rows, "tmux" if launch.request.tmux else "direct"
-        with self.open(session, "wait-for-boot start", *words, *paths, timeout=START_TIMEOUT) as (stdin, stdout):
+        front, programs = "".join(call_each(self.extensions.start_programs, launch)), "wait-for-boot start"
+        with self.open(session, programs, *words, *paths, timeout=START_TIMEOUT, front=front) as (stdin, stdout):
             present = [] if is_new else read_listing(stdout)
             if not is_new and session.mode == "clone" and STARTED_FILE not in {file.path for file in present}:
                 raise ClincusError(f'the clone of "{session.id}" was never finished: delete it, and make it anew', 409)

@@ -2,9 +2,14 @@
 # Records the workspace as a tree of git, and sends what the host lacks of it.
 #
 # Arguments: workspace; the tree that the host had last, or `-`; the size in bytes above which a file is left out; the
-# number of paths that are told as left out; `now` for the files as they are, `fresh` for the same without what is known
-# here, or `branch` for the commit at which the branch left its upstream or main; and for `branch` such a commit of which
-# the host has the tree, or `-`.
+# number of paths that are told as left out; a mode; and for `branch` such a commit of which the host has the tree, or
+# `-`. The modes:
+#   now      the files as they are
+#   fresh    the same without what is known here
+#   branch   the commit at which the branch left its upstream or main
+#   begin    the files as they are before the tool starts; nothing is printed. guest/start-record.sh runs this beside the
+#            start and holds back the tool for a moment, but not until this has ended.
+#   start    what `begin` has recorded in this run of the container, or else the files as they are
 #
 # Prints a line `TREE COMMIT COUNT`, then COUNT entries `WHY PATH` with a NUL each, then a pack with what TREE has and
 # the known tree has not, or nothing if they are the same. TREE is `-` if the host has that of the commit. A first line
@@ -14,9 +19,12 @@
 # stash stays as it is, and is not needed. Its configuration, filters, hooks and attributes do not count: a file is
 # recorded byte by byte. What is ignored (.gitignore, .git/info/exclude), too large, special or a repository of its own
 # is left out.
+#
+# What the tool changes while `begin` still reads may be lost to it. Such a path is told as `late`, and `.` stands for
+# all of them. If git of the workspace knows the file as it was, that is recorded, and the path is not late.
 set -f
 refuse() { echo "! $1"; exit 0; }
-workspace=$1 known=$2 limit=$3 most=$4 mode=$5 base=$6 imported=no
+workspace=$1 known=$2 limit=$3 most=$4 mode=$5 base=$6 imported=no is_read=no
 umask 077
 LC_ALL=C
 export LC_ALL limit
@@ -65,11 +73,16 @@ import_files() {
     perl -0 -MFcntl=:DEFAULT,:mode -e '
         use strict;
         binmode STDOUT;
-        my ($mark, @entries) = (0);
+        my ($mark, $total, @entries, @files) = (0, 0);
         open my $unreadable, ">", $ARGV[0] or die;
         while (my $path = <STDIN>) {
             chomp $path;
-            my @is = lstat $path or next;
+            my @is = lstat $path;
+            push @files, [$path, @is] if @is;
+        }
+        # First the one that was changed last: it is the most likely one to be changed next.
+        for (sort { $b->[10] <=> $a->[10] } @files) {
+            my ($path, @is) = @$_;
             my ($mode, $content) = ("120000", "");
             if (S_ISLNK($is[2])) {
                 $content = readlink $path;
@@ -82,14 +95,20 @@ import_files() {
             } else {
                 next;
             }
+            ($total += length $content) <= 1 << 30 or die;
             print "blob\nmark :", ++$mark, "\ndata ", length $content, "\n", $content, "\n";
             $path =~ s/(["\\\n])/sprintf "\\%03o", ord $1/ge;
             push @entries, "M $mode :$mark \"$path\"\n";
         }
         print "commit refs/clincus/last\ncommitter clincus <> 0 +0000\ndata 0\n", @entries, "done\n";
-    ' "$work/unreadable" <"$work/changed" |
-        git -c core.bigFileThreshold=1g fast-import --quiet --done --force --depth=0 2>/dev/null &&
+        close STDOUT or die;
+    ' "$work/unreadable" <"$work/changed" >"$work/stream" 2>/dev/null &&
+        all_is_read && # before git packs it, which takes several times as long
+        git -c core.bigFileThreshold=1g fast-import --quiet --done --force --depth=0 <"$work/stream" 2>/dev/null &&
         tree=$(git rev-parse -q --verify 'refs/clincus/last^{tree}') && git read-tree "$tree" 2>/dev/null && imported=yes
+    code=$?
+    rm -f "$work/stream"
+    return "$code"
 }
 
 # Files that have changed, or are not known yet; a repository of its own is listed with a slash at its end.
@@ -117,8 +136,10 @@ record_files() {
     exclude=$workspace/.git/info/exclude
     if [ -f "$exclude" ] && [ ! -L "$exclude" ]; then cat "$exclude"; fi >"$GIT_DIR/info/exclude" 2>/dev/null
     list_changed >"$work/changed" || { [ ! -e "$work/stuck" ] || refuse stuck; return 1; }
+    note_times
     if [ -e "$GIT_INDEX_FILE" ] && [ ! -s "$work/changed" ]; then
         for why in repository large unreadable; do : >"$work/$why"; done
+        all_is_read
         git update-index -q --refresh >/dev/null 2>&1 # what was only touched is not read again the next time
         tree=$(git write-tree)
         return
@@ -132,6 +153,8 @@ record_files() {
     [ "$(tr -dc '\0' <"$work/out" | wc -c)" -le 2000 ] || refuse large
     [ -e "$GIT_INDEX_FILE" ] || ! import_files || return 0
     git update-index -z --force-remove --stdin <"$work/out" || return
+    # No walk, which would take what the tool has changed meanwhile in files that were at rest.
+    [ "$mode" != begin ] || ! record_changed || return 0
     { printf '.\0'; sed -z 's|^|:(top,exclude,literal)|' "$work/out"; } |
         git add -A --ignore-errors --pathspec-from-file=- --pathspec-file-nul 2>"$work/errors"
     code=$?
@@ -142,7 +165,85 @@ record_files() {
     elif [ "$code" != 0 ]; then
         return 1 # such as a file that got shorter while it was read
     fi
+    all_was_walked
     tree=$(git write-tree)
+}
+
+# -- What the tool may have changed before it was read
+
+# Prints for each path of a list what tells whether it was changed: `INODE,MODE,SIZE,MTIME,CTIME PATH` and a NUL.
+times_of() {
+    perl -0 -MTime::HiRes=lstat -ne 'chomp; my @is = lstat; print join(",", @is[1, 2, 7, 9, 10]) || "-", " $_\0"'
+}
+# What begins now can be told from what is there already, unless the tool has started.
+note_times() {
+    [ "$mode" = begin ] || return 0
+    index=$(user_git rev-parse --git-path index) && cp "$index" "$work/theirs" 2>/dev/null
+    times_of <"$work/changed" >"$work/then"
+    [ ! -e "$GIT_DIR.late" ] || : >"$work/all-late"
+}
+# Everything has been read: the tool need not wait any longer, and what it changes from now on counts as its work.
+all_is_read() {
+    [ "$mode" = begin ] || return 0
+    if [ -e "$GIT_DIR.late" ]; then
+        times_of <"$work/changed" | sort -z >"$work/after"
+        sort -z "$work/then" | comm -z -23 - "$work/after" >"$work/late"
+    fi
+    is_read=yes
+    exec 8>&-
+}
+# All that is there now has been recorded by a walk, so nothing tells what the tool has changed before.
+all_was_walked() {
+    [ "$mode" = begin ] || return 0
+    [ "$is_read" = no ] && [ ! -e "$GIT_DIR.late" ] || : >"$work/all-late"
+    exec 8>&-
+}
+record_changed() {
+    sort -z "$work/changed" >"$work/sorted"
+    sed -z 's|$|/|' "$work/repository" | cat - "$work/large" | sort -z | comm -z -13 - "$work/sorted" |
+        git -c core.bigFileThreshold=16m update-index -z --add --remove --replace --stdin 2>/dev/null || return
+    all_is_read
+    tree=$(git write-tree)
+}
+# Gives late files the content that git of the workspace knows: its index says that they had it, by size and time.
+mend_late() {
+    [ ! -e "$work/all-late" ] || { printf '.\0' >"$work/late"; return; }
+    [ -s "$work/late" ] || return 0
+    # shellcheck disable=SC2016 # Perl's variables
+    perl -0 -MTime::HiRes=stat -e '
+        use strict;
+        my ($late, $theirs) = @ARGV;
+        sub theirs { open my $git, "-|", qw(env -u GIT_DIR -u GIT_WORK_TREE), "GIT_INDEX_FILE=$theirs", "timeout", "20",
+            qw(git --literal-pathspecs -c core.fsmonitor=false), @_ or die; return $git }
+        my $taken = (stat $theirs)[9] // 0;
+        open my $list, "<", $late or die;
+        my @late = <$list>;
+        my @left;
+        for (@late[0 .. ($#late < 99 ? $#late : 99)]) {
+            chomp;
+            my ($size, $mtime, $path) = /^\d+,\d+,(\d+),([\d.]+),[\d.]+ (.*)$/s;
+            if (!defined $path) { push @left, s/^\S+ //r . "\0"; next }
+            local $/;
+            my ($mode, $blob, $s, $ns, $length) =
+                readline(theirs(qw(ls-files -s --debug -z --), $path)) =~
+                /^(100\d+|120000) ([0-9a-f]{40}) 0\t.*?\0.*?mtime: (\d+):(\d+)\n.*?size: (\d+)/s;
+            my $at = ($s // 0) + ($ns // 0) / 1e9;
+            # A file that was changed in the moment in which git read it looks the same to git.
+            my $is_known = defined $mode && $length == $size && abs($at - $mtime) < 2e-6 && $at < int $taken;
+            my $content = $is_known ? readline theirs("cat-file", "blob", $blob) : undef;
+            # Another length: git has changed it by a filter or at the ends of lines.
+            if (!defined $content || length $content != $size) { push @left, "$path\0"; next }
+            open my $git, "|-", "sh", "-c",
+                q(blob=$(git hash-object -w --stdin) && git update-index --add --replace --cacheinfo "$0" "$blob" "$1"),
+                $mode, $path or die;
+            print $git $content;
+            close $git or push @left, "$path\0";
+        }
+        push @left, map { s/^\S+ //r } @late[100 .. $#late];
+        print @left;
+    ' "$work/late" "$work/theirs" >"$work/left" 2>/dev/null || sed -z 's/^[^ ]* //' "$work/late" >"$work/left"
+    mv "$work/left" "$work/late"
+    tree=$(git write-tree) || exit 1
 }
 
 # What is left out without git's saying so, in folders that are not ignored.
@@ -162,10 +263,11 @@ take_files() {
         [ "$tries" -gt 0 ] || { echo 'files change faster than they are recorded:' >&2; tail -n 1 "$work/errors" >&2; exit 1; }
         sleep 0.2
     done
+    mend_late
     commit=-
     list_ignored >"$work/ignored"
     list_special >"$work/special"
-    for why in large repository unreadable special ignored; do
+    for why in late large repository unreadable special ignored; do
         [ ! -s "$work/$why" ] || sed -z "s|^|$why |" "$work/$why"
     done | head -z -n "$most" >"$work/skipped"
 }
@@ -193,7 +295,33 @@ take_branch() {
     tree=$(git write-tree) || exit 1
 }
 
-if [ "$mode" = branch ]; then take_branch; else take_files; fi
+# Tells this run of the container from others: when its first process began.
+run_of() { sed 's/.*) //' /proc/1/stat | cut -d ' ' -f 20; }
+# `begin` keeps what it has recorded, for whoever asks for it.
+keep_start() {
+    rm -rf "$GIT_DIR/start"
+    mkdir "$GIT_DIR/start" && mv "$work/skipped" "$GIT_DIR/start/skipped" && echo "$(run_of) $tree" >"$GIT_DIR/start/tree"
+    rm -rf "$work"
+    [ "$imported" = no ] || git -c core.bigFileThreshold=1g update-index -q --refresh >/dev/null 2>&1
+}
+take_start() {
+    run='' tree=''
+    [ ! -f "$GIT_DIR/start/tree" ] || read -r run tree <"$GIT_DIR/start/tree"
+    if [ "$run" = "$(run_of)" ] && git cat-file -e "$tree^{tree}" 2>/dev/null; then
+        commit=-
+        cp "$GIT_DIR/start/skipped" "$work/skipped"
+    else
+        : >"$work/all-late"
+        take_files
+    fi
+}
+
+case $mode in
+    branch) take_branch ;;
+    start) take_start ;;
+    begin) take_files && keep_start; exit ;;
+    *) take_files ;;
+esac
 if [ -s "$work/skipped" ]; then
     echo "$tree ${commit:--} $(tr -dc '\0' <"$work/skipped" | wc -c)"
     cat "$work/skipped"

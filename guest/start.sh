@@ -18,6 +18,8 @@ command -v tmux >/dev/null || fail "the image has no tmux: $build"
 tar -xf - -C "$HOME"
 cd "$HOME/.clincus"
 [ ! -e started ] && [ ! -e unpacking ] || rm -f started unpacking
+# A program in front of this one may hold back the tool for a moment.
+! command -v before_tool >/dev/null || before_tool
 [ "$mode" = tmux ] || exit 0
 # A stop ended the tool and came no further: a shell has its place, and keeps it.
 if rmdir ended 2>/dev/null && tmux has-session -t "=$session" 2>/dev/null; then

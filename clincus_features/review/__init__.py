@@ -21,7 +21,7 @@ from datetime import datetime, timezone
 import clincus
 from clincus_features.review import changes as differing
 from clincus_features.review import comments
-from clincus_features.review.recorder import RECORDERS, Recorder
+from clincus_features.review.recorder import RECORDERS, Recorder, program_before_tool
 from clincus_features.review.scopes import Review
 from clincus_features.review.store import Store
 from clincus_features.review.thinning import thin
@@ -39,6 +39,7 @@ def install(extensions: clincus.Extensions) -> None:
     comments.install(extensions, review)
     extensions.session_fields.append(recorder.fields)
     extensions.listeners.append(recorder.tell)
+    extensions.start_programs.append(program_before_tool)
     extensions.agent_listeners.append(recorder.hear)
     extensions.duties += [
         *(

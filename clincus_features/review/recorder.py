@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import shlex
 import threading
 import time
 from collections import deque
@@ -46,6 +47,9 @@ LOOK_COST = 0.4  # seconds of CPU that a look at a workspace may take in a conta
 RECORDERS = 4  # checkpoints taken at the same time
 FIRST_PERIOD, LAST_PERIOD = 30.0, 600.0  # seconds between two looks at a tool without hooks, while nothing changes
 SKIPPED_WHYS = ("large", "repository", "unreadable", "special", "ignored")
+LATE = "late"  # in place of these: a file that the tool changed before it was recorded; `.` stands for any
+ALL_LATE = "taken while the tool was already at work: what it changed first may be in it"
+NAMED = 3  # files that a note names
 RESTING = ("done", "idle", "failed", "waiting", "ended", "stuck")
 REFUSALS = {  # what guest/checkpoint.sh says
     "workspace": "the workspace is not mounted in the container",
@@ -75,6 +79,7 @@ class Look(NamedTuple):
     tree: str
     commit: str
     skipped: list[Skipped]
+    late: Sequence[str] = ()  # of the checkpoint of a start
 
 
 class Recorder:
@@ -189,6 +194,9 @@ class Recorder:
         not be kept again. Raises ClincusError.
         """
         with self._held(session.id):
+            if why == "start":
+                return self._take_start(session)
+            self._begin(session)
             record = self._look(session)
             if only_changed and record.checkpoints and record.checkpoints[-1].tree == record.tree:
                 return None
@@ -204,6 +212,7 @@ class Recorder:
         with self._held(session.id, timeout):
             if self._looks.get(session.id, 0.0) > asked:
                 return self.records.of(session)
+            self._begin(session)
             return self._look(session, timeout)
 
     def with_branch(self, session: clincus.Session) -> Record:
@@ -225,6 +234,7 @@ class Recorder:
         Paths None: all that the session's turns have touched. Raises ClincusError: 404, 409.
         """
         with self._held(session.id):
+            self._begin(session)
             then = tree_of(self.records.of(session), checkpoint)
             record = self._look(session)
             store = self.store(record.workspace)
@@ -271,16 +281,37 @@ class Recorder:
             self._counts[session.session_id] = record.changes if record and record.changes else None
         return {"changes": self._counts.get(session.session_id)}
 
+    def _begin(self, session: clincus.Session) -> None:
+        """Take the checkpoint of a start first, if it is still to be taken: all others come after it."""
+        if self._is_enabled() and self._is_wanted(session, "start"):
+            self._take_start(session)
+
+    def _take_start(self, session: clincus.Session) -> Checkpoint:
+        """Keep the workspace as it was before the tool started, as the container has recorded it then."""
+        record = self.records.of(session)
+        look = self._recorded(session, record, "start", LOOK_TIMEOUT)
+        return self._add(self._take_in(session, record, look), "start", late_note(look.late))
+
     def _look(self, session: clincus.Session, timeout: float = LOOK_TIMEOUT) -> Record:
         begun, record = time.monotonic(), self.records.of(session)
+        look = self._recorded(session, record, "now", timeout)
+        self._looks[session.id] = begun
+        return self._take_in(session, record, look)
+
+    def _recorded(self, session: clincus.Session, record: Record, mode: str, timeout: float) -> Look:
+        """What guest/checkpoint.sh finds in a mode; once more without what it has if that may be damaged."""
+        begun = time.monotonic()
         try:
-            look = self._run(session, record, "now", timeout)
+            return self._run(session, record, mode, timeout)
         except clincus.ClincusError as error:
             if error.status != 500 or time.monotonic() - begun > SLOW:
                 raise
-            # The repository in the container may be damaged: once more without what is there.
-            look = self._run(session, record, "fresh", timeout)
-        self._looks[session.id] = begun
+        look = self._run(session, record, "fresh", timeout)
+        return look._replace(late=["."]) if mode == "start" else look
+
+    def _take_in(self, session: clincus.Session, before: Record, look: Look) -> Record:
+        """Let the record tell what was found, and all pages how much has changed."""
+        record = before
         if (look.tree, look.skipped) != (record.tree, record.skipped) or not record.changes:
             first = record.checkpoints[0].tree if record.checkpoints else look.tree
             counts = self.changes(self.store(session.workspace), first, look.tree).counts
@@ -411,6 +442,23 @@ class Recorder:
                 record.ended, record.looked_at = True, clincus.utc_now()
 
 
+def program_before_tool(launch: clincus.Launch) -> str:
+    """The program that records the workspace beside a start: see guest/start-record.sh."""
+    if not launch.config.get("checkpoints.enabled"):
+        return ""
+    record = shlex.quote(clincus.guest_program("checkpoint"))
+    return f"record={record} limit={FILE_LIMIT} most={SKIPPED}\n{clincus.guest_program('start-record')}"
+
+
+def late_note(paths: Sequence[str]) -> str:
+    """The note of a checkpoint of a start that is not in all as it was then."""
+    if "." in paths:
+        return ALL_LATE
+    named = ", ".join(clincus.shorten(path) for path in paths[:NAMED])
+    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+    return f"as the tool had left them when they were recorded: {named}{more}" if paths else ""
+
+
 def is_turn_over(agent: Mapping[str, object]) -> bool:
     """Whether the state of a tool is the end of a turn that no person has looked at yet."""
     return agent.get("state") in ("done", "failed") or agent.get("reason") == "interrupted"
@@ -443,10 +491,11 @@ def read_head(stream: BufferedReader) -> Look:
     skipped = []
     for _ in range(int(words[2])):
         why, _, path = read_field(stream).partition(b" ")
-        if why.decode("ascii", "replace") not in SKIPPED_WHYS or not path:
+        if why.decode("ascii", "replace") not in (*SKIPPED_WHYS, LATE) or not path:
             raise nonsense
         skipped.append(Skipped(path.decode("utf-8", "surrogateescape"), why.decode()))
-    return Look(words[0].strip("-"), words[1].strip("-"), skipped)
+    late = [one.path for one in skipped if one.why == LATE]
+    return Look(words[0].strip("-"), words[1].strip("-"), [one for one in skipped if one.why != LATE], late)
 
 
 def read_field(stream: BufferedReader, most: int = 8192) -> bytes:

@@ -118,6 +118,8 @@ def test_what_no_checkpoint_holds_and_what_is_protected_is_left_alone(session):
     session.run("echo data >.gitignore; echo precious >data; head -c 21000000 /dev/zero >hook.txt")
     found = session.changes()
     assert {(one["path"], one["why"]) for one in found["skipped"]} == {("data", "ignored"), ("hook.txt", "large")}
+    offered = session.cli("undo", ".gitignore", "--to", kept).stdout
+    assert "-  hook.txt  not looked at: large" in offered.splitlines()
     answer = session.server.post(f"{session.path}/restore", {"checkpoint": kept, "paths": ["data", "hook.txt"]})
     assert answer.json["failed"] == [{"path": "data", "why": "occupied"}, {"path": "hook.txt", "why": "occupied"}]
     assert session.run("cat data; stat -c %s hook.txt").split() == ["precious", "21000000"]
@@ -226,6 +228,64 @@ def test_the_command_line_shows_and_takes_back(session):
     assert session.run("cat new") == "esc\033[2J\n"
     assert session.cli("diff", "--from", "nonsense").returncode == 2
     assert "not found" in session.cli("diff", "--from", "99").stderr
+
+
+# A tool that gets its prompt with its start, and writes before anybody can look.
+HASTY_TOOL = """
+[tools.hasty]
+command = [
+  "sh", "-c", "echo two >>README.md; rm -f gone; echo more >>uncommitted; echo new >at-once; exec sleep 600", "tool"
+]
+prompt = ["{prompt}"]
+"""
+
+
+@pytest.fixture(scope="module")
+def hasty_server(start_shared) -> Server:
+    return start_shared(config=HASTY_TOOL)
+
+
+def start_note(session: Reviewed) -> str:
+    return str(next(one["note"] for one in session.checkpoints() if one["why"] == "start"))
+
+
+@pytest.mark.parametrize("mode", ["mount", "clone"])
+def test_a_start_is_the_workspace_before_the_tool_writes_at_once(bed, hasty_server, workspace, mode):
+    for name in ("gone", "uncommitted"):
+        (workspace / name).write_text("one\n")
+        os.chown(workspace / name, 1000, 1000)
+    session = Reviewed(bed, hasty_server, workspace, mode=mode, tool="hasty", prompt="go")
+    changed = {"README.md": "M", "at-once": "A", "gone": "D", "uncommitted": "M"}
+    wait_until(lambda: session.files() == changed, f"{changed}; now {session.files()}, {start_note(session)}")
+    assert session.file("README.md")["old"] == "# project\n"
+    assert start_note(session) == ""
+    assert hasty_server.delete(session.path).status == 204
+    assert hasty_server.post(f"{session.path}/resume", {}).status == 200
+    wait_until(lambda: session.whys()[1:].count("start") == 1, "the second start")
+    again = next(one for one in session.checkpoints() if one["why"] == "start")
+    since = {"from": again["checkpoint"]}
+    wait_until(lambda: session.files(**since) == {"README.md": "M", "uncommitted": "M"}, "the second run's work")
+    assert session.file("README.md", **since)["old"] == "# project\ntwo\n"
+    assert start_note(session) == ""
+
+
+def test_of_many_files_a_start_tells_which_the_tool_was_faster_with(bed, hasty_server, workspace):
+    """The tool waits no longer than 0.3 s. A busy machine may need more to read them."""
+    for number in range(20_000):
+        folder = workspace / f"d{number % 200}"
+        folder.mkdir(exist_ok=True)
+        (folder / f"f{number}.txt").write_text(f"{number}\n")
+    (workspace / "gone").write_text("one\n")
+    git(workspace, "add", ".")
+    git(workspace, "commit", "-qm", "many")
+    (workspace / "uncommitted").write_text("one\n")
+    os.chown(workspace / "uncommitted", 1000, 1000)
+    session = Reviewed(bed, hasty_server, workspace, tool="hasty", prompt="go")
+    found, note = session.files(), start_note(session)
+    if "already at work" in note:
+        return
+    assert {"README.md": "M", "at-once": "A", "gone": "D"}.items() <= found.items(), note
+    assert found.get("uncommitted") == "M" or "uncommitted" in note
 
 
 def test_a_clone_is_reviewed_as_a_mounted_folder_is(bed, shared_server, workspace):

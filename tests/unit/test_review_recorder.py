@@ -80,12 +80,12 @@ def work_off(recorder: Recorder) -> list[str]:
 
 
 def hear(recorder: Recorder, *states: str, tree: list[str] | None = None) -> list[str]:
-    """Let the tool change its state, and its workspace with each; why checkpoints were taken by then."""
+    """Let the tool change its state, and its workspace with each; why checkpoints were taken after the start's."""
     for state in states:
         if tree is not None:
             tree.append(f"{len(tree)}")
         recorder.hear(SESSION, {"state": state})
-        whys = work_off(recorder)
+        whys = [why for why in work_off(recorder) if why != "start"]
     return whys
 
 
@@ -99,6 +99,44 @@ def test_a_start_has_one_checkpoint_whoever_tells_of_it(recorder):
     recorder._app.sessions = [later]
     recorder.tell("started", later)
     assert work_off(recorder) == ["start", "start"]
+
+
+def test_the_state_before_the_start_comes_first_whatever_is_asked_for_first(recorder, monkeypatch):
+    """The container has recorded it before its tool began; by now the tool has written."""
+    trees = {"start": Look("before", "", []), "now": Look("after", "", [])}
+    monkeypatch.setattr(recorder, "_run", lambda session, record, mode, timeout: trees[mode])
+    recorder.tell("started", SESSION)
+    recorder.take(SESSION, "prompt")
+    assert [(one.why, one.tree) for one in recorder.records.of(SESSION).checkpoints] == [
+        ("start", "before"),
+        ("prompt", "after"),
+    ]
+    assert work_off(recorder) == ["start", "prompt"]
+
+
+@pytest.mark.parametrize(
+    ("late", "note"),
+    [
+        ([], ""),
+        (["a", "b"], 'as the tool had left them when they were recorded: "a", "b"'),
+        (["a", "b", "c", "d"], 'as the tool had left them when they were recorded: "a", "b", "c" and 1 more'),
+        (["a", "."], recording.ALL_LATE),
+    ],
+)
+def test_a_start_says_where_the_tool_was_faster(recorder, monkeypatch, late, note):
+    monkeypatch.setattr(recorder, "_run", lambda *_: Look("tree", "", [], late))
+    assert recorder.take(SESSION, "start").note == note
+
+
+def test_a_start_that_is_damaged_in_the_container_is_of_later(recorder, monkeypatch):
+    def damaged(session, record, mode, timeout) -> Look:
+        if mode == "start":
+            raise clincus.ClincusError("damaged", 500)
+        return Look(mode, "", [])
+
+    monkeypatch.setattr(recorder, "_run", damaged)
+    made = recorder.take(SESSION, "start")
+    assert (made.tree, made.note) == ("fresh", recording.ALL_LATE)
 
 
 def test_a_start_that_was_made_here_is_not_waited_for(recorder):
@@ -180,7 +218,7 @@ def test_the_last_turn_has_one_for_a_server_that_is_started_again(recorder, app,
         tree.append(f"{tree[-1]}+")
         one.hear(SESSION, {"state": "done", "turn": 4})
         found = work_off(one)
-    assert found == ["turn"]
+    assert found == ["start", "turn"]
 
 
 def test_a_prompt_waits_for_its_checkpoint_and_its_turn_gets_no_second_one(recorder):
@@ -188,7 +226,7 @@ def test_a_prompt_waits_for_its_checkpoint_and_its_turn_gets_no_second_one(recor
     waiting.start()
     while not recorder._queue:
         waiting.join(0.01)
-    assert work_off(recorder) == ["prompt"]
+    assert work_off(recorder) == ["start", "prompt"]
     waiting.join(30)
     assert not waiting.is_alive()
     assert hear(recorder, "idle", "working") == ["prompt"]
@@ -223,7 +261,7 @@ def test_a_container_that_has_slept_since_the_last_look_is_not_looked_at(recorde
     clock, asked = [0.0], []
     monkeypatch.setattr(recording.time, "monotonic", lambda: clock[0])
     app.extensions.sleepers.append(lambda engine, since, cost: asked.append(since) or {SESSION.id})
-    recorder.take(SESSION, "start")
+    recorder.now(SESSION)
     recorder.hear(SESSION, {"state": "unknown"})
     for clock[0] in (10.0, 50.0):
         recorder.look_at_quiet_tools()
@@ -260,6 +298,7 @@ def test_a_look_that_failed_at_once_is_repeated_without_what_the_container_has(r
             raise clincus.ClincusError("damaged", 500)
         return Look("two", "", [])
 
+    recorder.take(SESSION, "start")
     monkeypatch.setattr(recorder, "_run", fail_once)
     assert recorder.now(SESSION).tree == "two"
     assert modes == ["now", "fresh"]
@@ -267,6 +306,7 @@ def test_a_look_that_failed_at_once_is_repeated_without_what_the_container_has(r
 
 def test_who_waits_for_a_look_that_began_later_takes_its_result(recorder, monkeypatch):
     looks = []
+    recorder.take(SESSION, "start")
     monkeypatch.setattr(
         recorder, "_look", lambda session, timeout=0.0: looks.append(session) or recorder.records.of(session)
     )
@@ -294,7 +334,7 @@ def test_a_session_that_is_gone_leaves_its_record(recorder):
     recorder.tell("deleted", SESSION)
     record = recorder.records.find(SESSION.id)
     assert record is not None
-    assert (record.ended, len(record.checkpoints)) == (True, 1)
+    assert (record.ended, len(record.checkpoints)) == (True, 2)
 
 
 def test_what_is_too_old_goes_and_a_live_sessions_first_checkpoint_stays(recorder, app, monkeypatch):

@@ -1,0 +1,168 @@
+"""What a container records of its workspace before the tool starts, run by this machine's own shell."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import clincus
+from clincus_features.review.recorder import FILE_LIMIT, SKIPPED
+from tests.programs import git, wait_until
+
+# Stands before a program of the container, and does once what a tool does while the workspace is being recorded.
+TOOL = """#!/bin/sh
+case "$*" in *{word}*) [ -e "$HOME/written" ] || {{ : >"$HOME/written"; sh -c "$WRITES"; }} ;; esac
+exec {real} "$@"
+"""
+WRITES = """
+: >"$HOME/.clincus/shadow.late"
+cd "$HOME/project"
+for name in committed uncommitted dirty; do echo tool >>$name; done
+rm gone
+echo tool >new
+"""
+
+
+class Container:
+    """A code user's home with a project in it, on this machine."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.project, self.bin = home, home / "project", home / "bin"
+        for folder in (self.project, self.bin, home / ".clincus"):
+            folder.mkdir()
+        git(self.project, "init", "-q", "-b", "main")
+        for name in ("committed", "dirty", "gone", "kept"):
+            (self.project / name).write_text(f"{name}\n")
+            os.utime(self.project / name, (1e9, 1e9))
+        git(self.project, "add", ".")
+        git(self.project, "commit", "-qm", "first")
+        (self.project / "dirty").write_text("by a person\n")
+        (self.project / "uncommitted").write_text("uncommitted\n")
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {"HOME": str(self.home), "PATH": f"{self.bin}:{os.environ['PATH']}", "WRITES": WRITES}
+
+    def interrupt(self, program: str, word: str) -> None:
+        """Let a tool write when a program is called with a word."""
+        real = shutil.which(program)
+        (self.bin / program).write_text(TOOL.format(real=real, word=word))
+        (self.bin / program).chmod(0o755)
+
+    def record(self, mode: str) -> tuple[dict[str, str], list[str]]:
+        """Run guest/checkpoint.sh; the files of the tree that it prints, and what it tells beside them."""
+        words = [str(self.project), "-", str(FILE_LIMIT), str(SKIPPED), mode, "-"]
+        argv = ["sh", "-c", clincus.guest_program("checkpoint"), "clincus", *words]
+        done = subprocess.run(argv, env=self.environ, capture_output=True, timeout=60, check=True)
+        if mode == "begin":
+            assert done.stdout == b""
+            return {}, []
+        head, _, rest = done.stdout.partition(b"\n")
+        tree, _, count = head.decode().split()
+        told = [part.decode() for part in rest.split(b"\0")[: int(count)]]
+        names = self.shadow("ls-tree", "-r", "--name-only", tree).split()
+        return {name: self.shadow("show", f"{tree}:{name}") for name in names}, told
+
+    def shadow(self, *words: str) -> str:
+        """The output of git in the repository in which the container records."""
+        environ = {**self.environ, "GIT_DIR": f"{self.home}/.clincus/shadow"}
+        return subprocess.run(["git", *words], env=environ, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture
+def container(tmp_path) -> Container:
+    return Container(tmp_path)
+
+
+BEFORE = {
+    "committed": "committed\n",
+    "dirty": "by a person\n",
+    "gone": "gone\n",
+    "kept": "kept\n",
+    "uncommitted": "uncommitted\n",
+}
+
+
+def test_a_start_is_what_was_recorded_before_it(container):
+    container.record("begin")
+    subprocess.run(["sh", "-c", WRITES], env=container.environ, check=True)
+    assert container.record("start") == (BEFORE, [])
+    files, _ = container.record("now")
+    assert files == {
+        "committed": "committed\ntool\n",
+        "dirty": "by a person\ntool\n",
+        "kept": "kept\n",
+        "new": "tool\n",
+        "uncommitted": "uncommitted\ntool\n",
+    }
+
+
+@pytest.mark.parametrize("is_known", [False, True], ids=["the first time", "again"])
+def test_what_the_tool_changes_before_it_is_read_comes_from_git_or_is_told(container, is_known):
+    if is_known:  # other contents of them are recorded already
+        for name in BEFORE:
+            (container.project / name).write_text("old\n")
+        container.record("now")
+        for name, text in BEFORE.items():
+            (container.project / name).write_text(text)
+            os.utime(container.project / name, (1.1e9, 1.1e9))
+        git(container.project, "add", "committed", "gone", "kept")
+    container.interrupt(*(("git", "update-index") if is_known else ("perl", "Fcntl")))
+    container.record("begin")
+    assert (container.home / "written").exists()
+    files, told = container.record("start")
+    late = {"dirty": "by a person\ntool\n", "uncommitted": "uncommitted\ntool\n"}
+    assert files == {**BEFORE, **late}
+    assert sorted(told) == ["late dirty", "late uncommitted"]
+
+
+def test_a_tool_that_begins_before_the_first_look_may_have_changed_anything(container):
+    container.interrupt("git", "ls-files")
+    container.record("begin")
+    assert container.record("start")[1] == ["late ."]
+
+
+def test_what_is_still_to_be_recorded_when_it_is_asked_for_is_late(container):
+    assert container.record("start") == (BEFORE, ["late ."])
+
+
+def test_a_start_of_before_is_none_of_this_run(container):
+    container.record("begin")
+    kept = container.home / ".clincus/shadow/start/tree"
+    kept.write_text("1 " + kept.read_text().split()[1] + "\n")
+    (container.project / "kept").write_text("later\n")
+    files, told = container.record("start")
+    assert (files["kept"], told) == ("later\n", ["late ."])
+
+
+def test_a_tool_does_not_wait_for_a_record_without_end(container):
+    """It goes on although the lock is never let go, and says that it did."""
+    lock = container.home / ".clincus/shadow.reading"
+    script = (
+        f"record='echo $$ >\"$HOME/pid\"; sleep 600' limit=1 most=1\n{clincus.guest_program('start-record')}before_tool"
+    )
+    done = subprocess.run(
+        ["sh", "-c", script, "clincus", "session", str(container.project)],
+        env=container.environ, capture_output=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout == b""
+    assert (container.home / ".clincus/shadow.late").exists()
+    with lock.open() as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    wait_until((container.home / "pid").exists, "the record")
+    os.killpg(int((container.home / "pid").read_text()), 9)
+
+
+def test_a_tool_is_not_late_after_a_record_that_has_read_everything(container):
+    record = clincus.guest_program("checkpoint").replace("'", "'\\''")
+    front = f"record='{record}' limit={FILE_LIMIT} most={SKIPPED}\n{clincus.guest_program('start-record')}"
+    script = front + 'flock "$HOME/.clincus/shadow.reading" true; before_tool'
+    argv = ["sh", "-c", script, "clincus", "session", str(container.project)]
+    subprocess.run(argv, env=container.environ, check=True, timeout=60)
+    assert not (container.home / ".clincus/shadow.late").exists()
+    assert container.record("start") == (BEFORE, [])
