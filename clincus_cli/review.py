@@ -119,7 +119,7 @@ def run_undo(context: Context) -> int:
     if not files:
         console.say("These files are as they were then: there is nothing to undo.")
         return 0
-    print("\n".join(stat_lines({**found, "files": files, "skipped": [], "appeared": []})))
+    print("\n".join(stat_lines({**found, "files": files, "appeared": []})))
     if found["others"]:
         console.warn(
             f"these sessions work in the same folder, and some changes may be theirs: {', '.join(found['others'])}"

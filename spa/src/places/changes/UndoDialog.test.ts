@@ -55,6 +55,18 @@ it('offers the files of a turn alone, and tells which of them changed again', as
   expect(screen.getByRole('dialog').textContent).toContain('1 file changed again after that turn');
 });
 
+it('names the files that no checkpoint holds, but not those that are ignored', async () => {
+  const skipped = [
+    { path: 'film.mp4', why: 'large' },
+    { path: 'node_modules/', why: 'ignored' },
+  ];
+  fakeServer(() => ({ json: { files: FILES, truncated: false, skipped, others: [], stale: '' } }));
+  await open();
+  const text = screen.getByRole('dialog').textContent.replace(/\s+/g, ' ');
+  expect(text).toContain('No checkpoint holds film.mp4 (over 20 MB). An undo leaves it as it is.');
+  expect(text).not.toContain('node_modules');
+});
+
 it('stays open with the reason when nothing was undone', async () => {
   await open();
   fakeServer(() => ({ status: 409, json: { error: 'the session is stopped' } }));

@@ -3,7 +3,7 @@ import { sentence } from '../../lib/api';
 import { review } from '../../lib/api-review';
 import { plural } from '../../lib/format';
 import { printable } from '../../lib/printable';
-import type { ChangedFile, Restored } from '../../lib/types';
+import type { ChangedFile, ChangeList, Restored } from '../../lib/types';
 import { ui } from '../../state/ui.svelte';
 
 /** Why a file was left as it is. */
@@ -15,7 +15,7 @@ const WHY: Record<Restored['failed'][number]['why'], string> = {
   occupied: 'a file that no checkpoint has is there',
   changed: 'it has changed meanwhile',
 };
-const MOST_NAMED = 5;
+export const MOST_NAMED = 5;
 
 export interface UndoRequest {
   title: string;
@@ -36,6 +36,8 @@ export class Undo {
   /** Those that changed again after the turn that is undone. */
   later = $state.raw<ReadonlySet<string>>(new Set());
   truncated = $state(false);
+  /** What no checkpoint holds, without what is ignored: it stays as it is. */
+  skipped = $state.raw<ChangeList['skipped']>([]);
   /** The other sessions on the same folder. */
   others = $state.raw<readonly string[]>([]);
 
@@ -62,6 +64,7 @@ export class Undo {
       this.chosen = new Set(this.files.filter(({ touched }) => touched || only?.size === 1).map(({ path }) => path));
       this.later = new Set(later?.files.map(({ path }) => path).filter((path) => this.files.some((file) => file.path === path)));
       this.truncated = list.truncated;
+      this.skipped = list.skipped.filter(({ why }) => why !== 'ignored');
       this.others = list.others;
       this.phase = 'ready';
     } catch (error) {
