@@ -2082,14 +2082,17 @@ class Incus:
     def begun(self, name: str, command: Sequence[str], timeout: float | None, **options: Any) -> Iterator[GuestCommand]:
         """A command in an instance that has begun, with `options` of `exec_argv`. Raises IncusError if it does not."""
         argv = self.exec_argv(name, guest_command("exec", *command), **options)
+        end = None if timeout is None else time.monotonic() + timeout  # of all tries together
         for left in reversed(range(BEGIN_TRIES)):
-            with GuestCommand(argv, timeout=timeout, gentle=GENTLE, environ=self.environ) as run, self._awaited(run):
+            seconds = None if end is None else max(0.1, round(end - time.monotonic(), 1))
+            with GuestCommand(argv, timeout=seconds, gentle=GENTLE, environ=self.environ) as run, self._awaited(run):
                 run.instance = name
                 if run.begin():
                     yield run
                     return
                 refusal = run.complete()
-            if not has_not_begun(refusal.stderr) or not left:
+            is_over = not left or (end is not None and time.monotonic() > end)
+            if is_over or not has_not_begun(refusal.stderr):
                 raise self.guest_failure(name, refusal)
 
     def end_commands(self, name: str, reason: str) -> None:
@@ -2659,6 +2662,7 @@ def is_copy_of_last_run(saved: SavedSession, started_at: str) -> bool:
 # ----------------------------------------------------------------------------------------------------------------
 
 HISTORY_LIMIT = 4 << 20  # bytes, about ten thousand runs: beyond it the older half of the runs is forgotten
+HISTORY_PATIENCE = 5.0  # seconds that a start or a stop waits for another process to let go of the history
 HISTORY_TAIL = 1000  # bytes at its end that tell whether a longer file is the same one with more behind
 # Two starts of one container this close together are one start: server and command line both wrote it.
 SAME_START = timedelta(seconds=10)
@@ -2741,6 +2745,23 @@ class Fold:
         return sorted(self._runs, key=lambda run: run.started_at)[::-1]  # nearly in order already; the sort is stable
 
 
+class HistoryWriter(threading.Thread):
+    """Writes to the history in a thread of its own, as the lock may be held by another process for any time."""
+
+    def __init__(self, write: Callable[[], None]) -> None:
+        super().__init__(daemon=True)
+        self._work, self.since = write, time.monotonic()
+        self.fault: ClincusError | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Write once the lock is free."""
+        try:
+            self._work()
+        except ClincusError as error:
+            self.fault = error
+
+
 class History:
     """`history.jsonl`: lines are appended under a lock of its directory that other processes honour too.
 
@@ -2756,17 +2777,38 @@ class History:
         self._begin = self._end = 0  # the part of the file that _fold has
         self._tail = b""  # the last bytes of that part
         self._runs: list[Run] = []
+        self._writing = threading.Lock()  # guards the next two
+        self._unwritten = b""  # lines that a writer will take as soon as it has the lock
+        self._writer: HistoryWriter | None = None  # one that waits for the lock
 
     def record(self, run: Run) -> None:
-        """Record that a run has begun, or that it has ended if it has an `ended_at`."""
-        line = run.line("stop" if run.ended_at else "start")
+        """Record that a run has begun, or that it has ended if it has an `ended_at`.
+
+        Starts and stops of all sessions come by here. So ClincusError(409) tells of a process that keeps the lock for
+        HISTORY_PATIENCE seconds; the line is written as soon as it lets go.
+        """
+        with self._writing:
+            self._unwritten = (self._unwritten + run.line("stop" if run.ended_at else "start"))[-HISTORY_LIMIT:]
+            if self._writer is None or not self._writer.is_alive():
+                self._writer = HistoryWriter(self._write)
+            writer = self._writer
+        writer.join(max(0.0, writer.since + HISTORY_PATIENCE - time.monotonic()))
+        if writer.is_alive():
+            words = "another process holds a lock on it: it is written when that lets go"
+            raise ClincusError(f"the history {shorten(self.path)}: {words}", 409)
+        if writer.fault:
+            raise writer.fault
+
+    def _write(self) -> None:
         with locked_folder(os.path.dirname(self.path), timeout=None), open(self.path, "ab+") as file:
+            with self._writing:
+                lines, self._unwritten, self._writer = self._unwritten, b"", None
             size = file.seek(0, os.SEEK_END)
             if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
-                line = b"\n" + line  # the last writer was cut off: its torn line must not swallow ours
-            file.write(line)
+                lines = b"\n" + lines  # the last writer was cut off: its torn line must not swallow ours
+            file.write(lines)
             file.flush()
-            if size + len(line) > HISTORY_LIMIT:
+            if size + len(lines) > HISTORY_LIMIT:
                 self._trim(file)
 
     def close_runs(self, running: Collection[str], when: str, engine: str = "") -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -212,6 +213,34 @@ for number in range(60):
     assert [writer.wait(timeout=60) for writer in writers] == [0] * 4
     kept = {run.session_id for run in clincus.History(str(path)).runs() if run.session_id.startswith("kept")}
     assert kept == {f"kept{who}-{number}" for who in range(4) for number in range(60)}
+
+
+def test_a_process_that_keeps_the_lock_holds_up_one_start_for_a_moment_and_loses_none(tmp_path, monkeypatch):
+    """It may be stopped by Ctrl-Z, or lie on another machine that hangs."""
+    monkeypatch.setattr(clincus, "HISTORY_PATIENCE", 0.01)
+    history, runs = (
+        clincus.History(str(tmp_path / "history.jsonl")),
+        [a_run(number, slot=number) for number in (1, 2, 3)],
+    )
+    failures = []
+
+    def record() -> None:
+        for run in runs[:2]:
+            try:
+                history.record(run)
+            except clincus.ClincusError as error:
+                failures.append(error.status)
+
+    with clincus.directory_lock(str(tmp_path)):
+        recording = threading.Thread(target=record, daemon=True)
+        recording.start()
+        recording.join(30)
+        assert not recording.is_alive()
+        assert history.runs() == []
+    assert failures == [409, 409]
+    monkeypatch.setattr(clincus, "HISTORY_PATIENCE", 60)
+    history.record(runs[2])
+    assert {run.session_id for run in history.runs()} == {run.session_id for run in runs}
 
 
 # -- A file that changes while it is read again and again

@@ -339,6 +339,23 @@ def test_a_command_that_incus_always_loses_fails_with_its_words(losing):
         losing(1000).exec("box", ["true"])
 
 
+def test_all_tries_of_a_command_have_one_time_together(losing, monkeypatch):
+    """Each is lost just before its time is over."""
+    clock, given = [0.0], []
+
+    class Late(clincus.GuestCommand):
+        def __init__(self, argv, *, timeout: float, **options) -> None:
+            given.append(timeout)
+            clock[0] += timeout * 0.6
+            super().__init__(argv, timeout=60, **options)
+
+    monkeypatch.setattr(clincus, "GuestCommand", Late)
+    monkeypatch.setattr(clincus.time, "monotonic", lambda: clock[0])
+    with pytest.raises(clincus.IncusError, match=LOST):
+        losing(1000).exec("box", ["true"], timeout=100)
+    assert given == [100, 40, 16, 6.4, 2.6, 1, 0.4, 0.2, 0.1]
+
+
 def test_a_command_that_was_cut_off_has_failed(incus):
     assert incus().exec("box", ["sh", "-c", "echo half; kill -9 $PPID"]).code == 137
     lost = incus('IFS= read -r mark; printf "%shalf" "$mark"; exit 0')
