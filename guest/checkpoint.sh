@@ -35,17 +35,17 @@ user_git() { timeout 20 env -u GIT_DIR -u GIT_WORK_TREE -u GIT_INDEX_FILE git -c
 GIT_DIR=$HOME/.clincus/shadow GIT_WORK_TREE=$PWD GIT_INDEX_FILE=$GIT_DIR/index
 GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_ATTR_NOSYSTEM=1
 export GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_CONFIG_NOSYSTEM GIT_CONFIG_GLOBAL GIT_ATTR_NOSYSTEM
-mkdir -p "$HOME/.clincus" || refuse home
+[ -d "$HOME/.clincus" ] || mkdir -p "$HOME/.clincus" || refuse home
 exec 9>"$GIT_DIR.lock" || refuse home
 flock -w 20 9 || refuse home
 
+# The tool waits for `begin`, so nothing in front of its first look at the files starts a program that is not needed.
 make_repository() {
-    rm -rf "$GIT_DIR"
+    [ ! -e "$GIT_DIR" ] && [ ! -L "$GIT_DIR" ] || rm -rf "$GIT_DIR"
     mkdir -p "$GIT_DIR/objects" "$GIT_DIR/refs" "$GIT_DIR/info" || refuse home
     echo 'ref: refs/heads/none' >"$GIT_DIR/HEAD"
     # Each file counts as a big one, so git writes all new ones into one pack, and not each into a file of its own.
-    cat >"$GIT_DIR/config" <<END
-[core]
+    echo '[core]
     repositoryformatversion = 0
     bare = false
     fsmonitor = false
@@ -57,13 +57,12 @@ make_repository() {
 [pack]
     compression = 1
 [gc]
-    auto = 0
-END
+    auto = 0' >"$GIT_DIR/config"
     echo '* -text !eol -crlf -ident -filter !working-tree-encoding' >"$GIT_DIR/info/attributes"
 }
 [ -f "$GIT_DIR/config" ] && [ "$mode" != fresh ] || make_repository
 work=$GIT_DIR/work
-rm -rf "$GIT_DIR/index.lock" "$work"
+[ ! -e "$GIT_DIR/index.lock" ] && [ ! -e "$work" ] && [ ! -L "$work" ] || rm -rf "$GIT_DIR/index.lock" "$work"
 mkdir "$work" || refuse home
 
 # Records all files at once, where none is known yet: `git add` looks for each one among what is recorded, which takes
@@ -178,7 +177,6 @@ times_of() {
 # What begins now can be told from what is there already, unless the tool has started.
 note_times() {
     [ "$mode" = begin ] || return 0
-    index=$(user_git rev-parse --git-path index) && cp "$index" "$work/theirs" 2>/dev/null
     times_of <"$work/changed" >"$work/then"
     [ ! -e "$GIT_DIR.late" ] || : >"$work/all-late"
 }
@@ -209,6 +207,7 @@ record_changed() {
 mend_late() {
     [ ! -e "$work/all-late" ] || { printf '.\0' >"$work/late"; return; }
     [ -s "$work/late" ] || return 0
+    index=$(user_git rev-parse --git-path index) && cp "$index" "$work/theirs" 2>/dev/null
     # shellcheck disable=SC2016 # Perl's variables
     perl -0 -MTime::HiRes=stat -e '
         use strict;

@@ -39,6 +39,7 @@ LOOK_TIMEOUT = 120.0  # seconds that a look at a workspace may take
 SLOW = 20.0  # seconds after which a look that failed is not repeated, and moments of that session wait for a while
 REST = 600.0  # seconds of that while, and seconds between two looks at the queue while nobody asks
 LAST_LOOK = 5.0  # seconds that a stop waits for the last look
+BEFORE_TOOL = 0.3  # seconds that a tool waits at a start until its workspace has been read
 BEFORE_PROMPT = 2.0  # seconds that a prompt waits for its checkpoint
 SAME_PROMPT = 60.0  # seconds for which the checkpoint before a prompt is that of the turn that begins
 WAIT_FOR_STARTS = 5.0  # seconds that the first checkpoint leaves the machine to other sessions that start
@@ -447,7 +448,9 @@ def program_before_tool(launch: clincus.Launch) -> str:
     if not launch.config.get("checkpoints.enabled"):
         return ""
     record = shlex.quote(clincus.guest_program("checkpoint"))
-    return f"record={record} limit={FILE_LIMIT} most={SKIPPED}\n{clincus.guest_program('start-record')}"
+    return (
+        f"record={record} limit={FILE_LIMIT} most={SKIPPED} wait={BEFORE_TOOL}\n{clincus.guest_program('start-record')}"
+    )
 
 
 def late_note(paths: Sequence[str]) -> str:

@@ -143,9 +143,8 @@ def test_a_start_of_before_is_none_of_this_run(container):
 def test_a_tool_does_not_wait_for_a_record_without_end(container):
     """It goes on although the lock is never let go, and says that it did."""
     lock = container.home / ".clincus/shadow.reading"
-    script = (
-        f"record='echo $$ >\"$HOME/pid\"; sleep 600' limit=1 most=1\n{clincus.guest_program('start-record')}before_tool"
-    )
+    program = clincus.guest_program("start-record")
+    script = f"record='echo $$ >\"$HOME/pid\"; sleep 600' limit=1 most=1 wait=0.01\n{program}before_tool"
     done = subprocess.run(
         ["sh", "-c", script, "clincus", "session", str(container.project)],
         env=container.environ, capture_output=True, timeout=60, check=True,
@@ -160,8 +159,8 @@ def test_a_tool_does_not_wait_for_a_record_without_end(container):
 
 def test_a_tool_is_not_late_after_a_record_that_has_read_everything(container):
     record = clincus.guest_program("checkpoint").replace("'", "'\\''")
-    front = f"record='{record}' limit={FILE_LIMIT} most={SKIPPED}\n{clincus.guest_program('start-record')}"
-    script = front + 'flock "$HOME/.clincus/shadow.reading" true; before_tool'
+    front = f"record='{record}' limit={FILE_LIMIT} most={SKIPPED} wait=60\n{clincus.guest_program('start-record')}"
+    script = front + "before_tool"
     argv = ["sh", "-c", script, "clincus", "session", str(container.project)]
     subprocess.run(argv, env=container.environ, check=True, timeout=60)
     assert not (container.home / ".clincus/shadow.late").exists()
