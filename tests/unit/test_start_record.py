@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -129,6 +130,17 @@ def test_a_tool_that_begins_before_the_first_look_may_have_changed_anything(cont
 
 def test_what_is_still_to_be_recorded_when_it_is_asked_for_is_late(container):
     assert container.record("start") == (BEFORE, ["late ."])
+
+
+def test_a_server_that_asks_too_early_waits_for_a_start_that_has_just_begun(container):
+    """Another server or a command has made the session, and fills its container before the tool starts."""
+    (container.bin / "stat").write_text("#!/bin/sh\ndate +%s\n")
+    words = shlex.join([str(container.project), "-", str(FILE_LIMIT), str(SKIPPED), "begin", "-"])
+    begin = f"sh -c {shlex.quote(clincus.guest_program('checkpoint'))} clincus {words}"
+    (container.bin / "sleep").write_text(f'#!/bin/sh\n{begin}\nsh -c "$WRITES"\n')
+    for name in ("stat", "sleep"):
+        (container.bin / name).chmod(0o755)
+    assert container.record("start") == (BEFORE, [])
 
 
 def test_a_start_of_before_is_none_of_this_run(container):
