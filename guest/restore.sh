@@ -53,6 +53,22 @@ exec perl -MFcntl=:DEFAULT,:mode -MTime::HiRes=lstat -MErrno=:POSIX -e '
         }
         return 1;
     }
+    # Puts a new file where none is.
+    sub add {
+        my ($new, $name) = @_;
+        return "done" if link $new, $name;
+        return reason() unless $!{EPERM} || $!{EMLINK} || $!{EOPNOTSUPP};
+        # A file system without hard links: an empty file of ours keeps the place.
+        sysopen my $file, $name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600 or return reason();
+        return replace($new, $name, lstat $name);
+    }
+    # Puts a file in the place of one that is still the same one, unchanged.
+    sub replace {
+        my ($new, $name, @before) = @_;
+        my @now = lstat $name;
+        return "changed" unless @now && "@now[0, 1, 2, 7, 9, 10]" eq "@before[0, 1, 2, 7, 9, 10]";
+        return rename($new, $name) ? "done" : reason();
+    }
     sub put {
         my ($path, $mode, $is_new, $content) = @_;
         my @parts = split m{/}, $path;
@@ -79,8 +95,7 @@ exec perl -MFcntl=:DEFAULT,:mode -MTime::HiRes=lstat -MErrno=:POSIX -e '
             chmod $rights, $file;
             close $file or do { unlink $new; return "failed" };
         }
-        my $is_there = $is_new ? link($new, $name) : rename($new, $name);
-        my $why = $is_there ? "done" : reason();
+        my $why = $is_new ? add($new, $name) : replace($new, $name, @there);
         unlink $new;
         return $why;
     }

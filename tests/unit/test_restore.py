@@ -1,0 +1,75 @@
+"""An undo in a container, run by this machine's own shell and Perl."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import clincus
+from clincus_features.review.recorder import FILE_LIMIT, SKIPPED
+
+# Goes into Perl before the program, and stands in for what the kernel or a tool does at one of its calls.
+MEANWHILE = {
+    "a tool writes before the file gets its rights": """
+        *CORE::GLOBAL::chmod = sub {{
+            open my $f, ">>", "{file}"; print $f "tool\\n"; close $f;
+            CORE::chmod($_[0], $_[1]);
+        }};
+    """,
+    "a tool puts another file there": """
+        *CORE::GLOBAL::chmod = sub {{
+            open my $f, ">", "{file}.tool"; print $f "tool\\n"; close $f; rename "{file}.tool", "{file}";
+            CORE::chmod($_[0], $_[1]);
+        }};
+    """,
+    "the file system has no hard links": "*CORE::GLOBAL::link = sub {{ $! = 1; 0 }};",
+}
+
+
+class Undo:
+    """A home whose workspace was recorded, and an undo in it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.project = home, home / "project"
+        self.project.mkdir()
+        (self.project / "file").write_text("now\n")
+        words = [str(self.project), "-", str(FILE_LIMIT), str(SKIPPED), "now", "-"]
+        self.run("checkpoint", *words)
+
+    def run(self, name: str, *words: str, stdin: bytes = b"", **variables: str) -> str:
+        environ = {"HOME": str(self.home), "PATH": os.environ["PATH"], **variables}
+        argv = ["sh", "-c", clincus.guest_program(name), "clincus", *words]
+        done = subprocess.run(argv, env=environ, input=stdin, capture_output=True, timeout=60, check=True)
+        return done.stdout.decode("latin-1")
+
+    def put(self, name: str, content: str, *, is_new: bool, meanwhile: str) -> str:
+        """Put a file back while something happens; the word for it."""
+        (self.home / "Meanwhile.pm").write_text(
+            f"package Meanwhile; BEGIN {{ {MEANWHILE[meanwhile].format(file=self.project / name)} }} 1;\n"
+        )
+        order = f"put 100644 {int(is_new)} {len(name)} {len(content)}\n{name}{content}".encode()
+        perl = {"PERL5LIB": str(self.home), "PERL5OPT": "-MMeanwhile"}
+        return self.run("restore", str(self.project), stdin=order, **perl).strip()
+
+
+@pytest.fixture
+def undo(tmp_path) -> Undo:
+    return Undo(tmp_path)
+
+
+@pytest.mark.parametrize("meanwhile", [what for what in MEANWHILE if "tool" in what])
+def test_what_a_tool_writes_while_a_file_is_put_back_stays(undo, meanwhile):
+    assert undo.put("file", "then\n", is_new=False, meanwhile=meanwhile) == "changed"
+    assert (undo.project / "file").read_text() in ("now\ntool\n", "tool\n")
+    assert os.listdir(undo.project) == ["file"]
+
+
+def test_a_file_comes_back_where_there_are_no_hard_links(undo):
+    assert undo.put("new", "then\n", is_new=True, meanwhile="the file system has no hard links") == "done"
+    assert (undo.project / "new").read_text() == "then\n"
+    assert (undo.project / "new").stat().st_mode & 0o777 == 0o644
+    assert undo.put("new", "other\n", is_new=True, meanwhile="the file system has no hard links") == "occupied"
+    assert sorted(os.listdir(undo.project)) == ["file", "new"]
