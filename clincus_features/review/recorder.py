@@ -213,8 +213,8 @@ class Recorder:
         with self._held(session.id, timeout):
             if self._looks.get(session.id, 0.0) > asked:
                 return self.records.of(session)
-            self._begin(session)
-            return self._look(session, timeout)
+            self._begin(session, timeout)
+            return self._look(session, max(1.0, timeout - (time.monotonic() - asked)))
 
     def with_branch(self, session: clincus.Session) -> Record:
         """The record of a running session with the tree of the commit at which its branch left its upstream or main.
@@ -282,15 +282,15 @@ class Recorder:
             self._counts[session.session_id] = record.changes if record and record.changes else None
         return {"changes": self._counts.get(session.session_id)}
 
-    def _begin(self, session: clincus.Session) -> None:
+    def _begin(self, session: clincus.Session, timeout: float = LOOK_TIMEOUT) -> None:
         """Take the checkpoint of a start first, if it is still to be taken: all others come after it."""
         if self._is_enabled() and self._is_wanted(session, "start"):
-            self._take_start(session)
+            self._take_start(session, timeout)
 
-    def _take_start(self, session: clincus.Session) -> Checkpoint:
+    def _take_start(self, session: clincus.Session, timeout: float = LOOK_TIMEOUT) -> Checkpoint:
         """Keep the workspace as it was before the tool started, as the container has recorded it then."""
         record = self.records.of(session)
-        look = self._recorded(session, record, "start", LOOK_TIMEOUT)
+        look = self._recorded(session, record, "start", timeout)
         return self._add(self._take_in(session, record, look), "start", late_note(look.late))
 
     def _look(self, session: clincus.Session, timeout: float = LOOK_TIMEOUT) -> Record:

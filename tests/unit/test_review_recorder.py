@@ -289,6 +289,21 @@ def test_a_container_that_hangs_keeps_nobody_waiting_again_and_again(recorder, m
     assert clock[0] == 120
 
 
+def test_a_stop_waits_for_the_last_look_alone_whatever_is_still_to_be_taken(recorder, monkeypatch):
+    """The start may never have been taken, as the container hangs."""
+    given, clock = [], [0.0]
+    monkeypatch.setattr(recording.time, "monotonic", lambda: clock[0])
+
+    def hang(session, record, mode, timeout) -> Look:
+        given.append(timeout)
+        clock[0] += timeout * 0.9
+        return Look(mode, "", [])
+
+    monkeypatch.setattr(recorder, "_run", hang)
+    recorder.tell("before_stop", SESSION)
+    assert given == [recording.LAST_LOOK, 1.0]
+
+
 def test_a_look_that_failed_at_once_is_repeated_without_what_the_container_has(recorder, monkeypatch):
     modes = []
 
