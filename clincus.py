@@ -115,6 +115,7 @@ class ClincusError(Exception):
         self.message = message
         self.status = status
         self.headers = headers
+        self.fields: Mapping[str, object] = {}  # more of the answer beside the message
 
 
 class ConfigError(ClincusError):
@@ -2398,11 +2399,7 @@ def update_copy(
     os.makedirs(parent, mode=0o700, exist_ok=True)
     os.chmod(parent, 0o700)
     is_talk = conversation_pattern(tool).fullmatch
-    listed = [file for file in read_listing(stream) if safe_relative(file.path) and is_saved(tool, file.path)]
-    listed.sort(key=lambda file: not is_talk(file.path))  # else as they are listed: the newest first
-    kept = saved_listing(saved.directory)
-    wanted = within_limit(listed, kept)
-    changed = {file.path: file.size for file in wanted if kept.get(file.path) != file._replace(stamp=b"")}
+    listed, kept, wanted, changed = compare_copy(stream, saved, tool)
     is_emptier = kept and (not wanted or (any(map(is_talk, kept)) and not any(is_talk(file.path) for file in wanted)))
     if is_emptier or (not changed and kept.keys() == {file.path for file in listed}):
         write_metadata(saved)
@@ -2427,6 +2424,99 @@ def update_copy(
         take_place(fresh, saved.directory)
     left_out = len({*listed} - {*wanted})
     return [f"{left_out} files are not saved: a session may hold {SAVED_LIMIT >> 30} GiB here"] if left_out else []
+
+
+def keep_beside(directory: str, ending: str, write: Callable[[str], int]) -> tuple[str, int]:
+    """Keep a file of a session beside the directory of its conversation; the path and the number of bytes.
+
+    `write` gets the path of a new file, fills it and returns the number of its bytes. The name of the file ends with
+    the time and `ending`. Raises what `write` raises, ClincusError(409) for an empty file, and OSError.
+    """
+    parent = os.path.dirname(directory)
+    os.makedirs(parent, mode=0o700, exist_ok=True)
+    begin = f"{directory}.{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+    path, number = f"{begin}.{ending}", 1
+    while os.path.lexists(path):
+        number += 1
+        path = f"{begin}-{number}.{ending}"
+    part = f"{path}.part"
+    try:
+        size = write(part)
+        if not size:
+            raise ClincusError("the container sent nothing", 409)
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())  # the container's disk goes next, and then this is all there is
+        os.rename(part, path)
+        sync_directory(parent)
+    finally:
+        with suppress(FileNotFoundError):
+            os.remove(part)
+    return path, size
+
+
+KEPT_FILES = 4 << 30  # bytes of a tar with files of a container
+KEEP_PATIENCE = 60.0  # seconds for each RECEIVE_STEP of it
+RECEIVE_STEP = 4 << 20  # bytes of what a container sends that may take so long as its first
+
+
+def receive_file(
+    stdin: GuestInput, stream: BufferedReader, path: str, *, limit: int, patience: float, limited_by: str = ""
+) -> int:
+    """Write the bytes that a container sends to a new file for its owner alone; their number.
+
+    Each RECEIVE_STEP gets `patience` seconds more. Raises ClincusError(409) for more than `limit` bytes, with the words
+    `limited_by` for people, and OSError for a fault of this host.
+    """
+    size = 0
+    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        while piece := stream.read(1 << 16):
+            if size // RECEIVE_STEP < (size + len(piece)) // RECEIVE_STEP:
+                stdin.allow(patience)  # one that sends nothing more holds up nobody for long
+            size += len(piece)
+            if size > limit:
+                raise ClincusError(f"the container sends more than {limit >> 20} MiB{limited_by}", 409)
+            disk = os.fstatvfs(file.fileno())
+            if disk.f_bavail * disk.f_frsize < DISK_RESERVE:
+                raise OSError(errno.ENOSPC, "the disk is nearly full", path)
+            file.write(piece)
+    return size
+
+
+class Compared(NamedTuple):
+    """A conversation in a container beside its copy on this host."""
+
+    listed: list[ListedFile]  # in the container: files of messages first, then the newest
+    kept: dict[str, ListedFile]  # on this host, by path
+    wanted: list[ListedFile]  # those that a copy holds
+    changed: dict[str, int]  # the size of those of them that the copy lacks, by path
+
+
+def compare_copy(stream: BufferedReader, saved: SavedSession, tool: Tool) -> Compared:
+    """Read the list of guest/save.sh and compare it with the copy on this host. Raises ClincusError."""
+    is_talk = conversation_pattern(tool).fullmatch
+    listed = [file for file in read_listing(stream) if safe_relative(file.path) and is_saved(tool, file.path)]
+    listed.sort(key=lambda file: not is_talk(file.path))  # else as they are listed: the newest first
+    kept = saved_listing(saved.directory)
+    wanted = within_limit(listed, kept)
+    changed = {file.path: file.size for file in wanted if kept.get(file.path) != file._replace(stamp=b"")}
+    return Compared(listed, kept, wanted, changed)
+
+
+def unsaved_files(
+    open_command: Callable[..., AbstractContextManager[tuple[GuestInput, BufferedReader]]],
+    home: str,
+    saved: SavedSession,
+    tool: Tool,
+) -> list[str]:
+    """The paths of those files of a conversation of which this host lacks a part.
+
+    The arguments are those of save_conversation. Raises ClincusError.
+    """
+    words = guest_command("save hand-over", home, "", "", "", *tool.saved)
+    with open_command(words, timeout=LIST_WITHIN) as (_, stream):
+        compared = compare_copy(stream, saved, tool)
+    left_out = {file.path for file in compared.listed} - {file.path for file in compared.wanted}
+    return [*compared.changed, *sorted(left_out)]
 
 
 def read_listing(stream: BufferedReader) -> list[ListedFile]:
@@ -3659,6 +3749,97 @@ def start_failure(incus: Incus, name: str, error: ClincusError) -> ClincusError:
 
 
 # ----------------------------------------------------------------------------------------------------------------
+# what would be lost
+# What a container's disk holds and this host does not, by kind, with names for people. Knows nothing of Incus or HTTP.
+# ----------------------------------------------------------------------------------------------------------------
+
+# Kind -> one of it and several of it, for a sentence. The order is that of the sentence and of the API.
+LOSSES = {
+    "conversation": ("changed file of its conversation", "changed files of its conversation"),
+    "commits": ("commit", "commits"),
+    "uncommitted": ("uncommitted file", "uncommitted files"),
+    "stashes": ("stash", "stashes"),
+    "nested": ("repository within its clone", "repositories within its clone"),
+    "outside": ("file that was put outside its workspace", "files that were put outside its workspace"),
+    "unreadable": ("file that only root can read", "files that only root can read"),
+}
+LOSS_NAMES = 20  # names of a kind that are told
+LOSS_NAMES_IN_WORDS = 3  # of them in a sentence
+LOSS_NAME = 120  # characters of one
+LOSS_COUNT = 10**9  # a container may claim any number
+
+
+class Loss(NamedTuple):
+    """Things of one kind: how many, and the names of the first of them. A container may have chosen both."""
+
+    number: int = 0
+    names: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, names: Sequence[str], number: int | None = None) -> Loss:
+        """A loss with at most LOSS_NAMES names, each printable and cut. The number is that of the names by default."""
+        shown = [printable(name) for name in names[:LOSS_NAMES]]
+        cut = [name if len(name) <= LOSS_NAME else name[: LOSS_NAME - 1] + "…" for name in shown]
+        return cls(min(len(names) if number is None else number, LOSS_COUNT), tuple(cut))
+
+
+class Unsaved(NamedTuple):
+    """What would be lost with a container's disk."""
+
+    found: Mapping[str, Loss | None]  # by LOSSES; None for a kind that cannot be known now
+    unknown: str = ""  # why it cannot be known
+
+    @property
+    def total(self) -> int | None:
+        """The number of all things; 0 if nothing would be lost, None if that cannot be known."""
+        counts = [None if loss is None else loss.number for loss in self.found.values()]
+        return None if None in counts else sum(filter(None, counts))
+
+    @property
+    def words(self) -> str:
+        """The things that are known, with some of their names, for a sentence; "" without any."""
+        parts = []
+        for kind, (one, several) in LOSSES.items():
+            loss = self.found.get(kind) or Loss()
+            names = ", ".join(loss.names[:LOSS_NAMES_IN_WORDS])
+            more = ", …" if loss.number > LOSS_NAMES_IN_WORDS else ""
+            if loss.number:
+                parts.append(f"{loss.number} {one if loss.number == 1 else several}{names and f' ({names}{more})'}")
+        *first, last = parts or [""]
+        return f"{', '.join(first)} and {last}" if first else last
+
+    def document(self) -> dict[str, object]:
+        """The answer of GET /api/sessions/{id}/unsaved."""
+        kinds = {kind: self.found.get(kind, Loss()) for kind in LOSSES}
+        counts: dict[str, object] = {
+            kind: {"count": None, "names": []} if loss is None else {"count": loss.number, "names": list(loss.names)}
+            for kind, loss in kinds.items()
+        }
+        return {**counts, "total": self.total, "unknown": self.unknown}
+
+
+class UnsavedError(ClincusError):
+    """A refusal to end or rewind a container's disk: something would be lost with it, or nobody knows."""
+
+    def __init__(self, message: str, unsaved: Unsaved) -> None:
+        super().__init__(message, 409)
+        self.fields = {"unsaved": unsaved.document()}
+
+
+class Keeper(NamedTuple):
+    """How a part of Clincus looks for what would be lost with a container's disk, and keeps it on this host."""
+
+    kinds: tuple[str, ...]  # of LOSSES: those that it looks for
+    # Whether the container has to run for `look`, if only with a sleeping process.
+    asks_guest: Callable[[Sessions, Session], bool]
+    # Raises ClincusError if it cannot be known.
+    look: Callable[[Sessions, Session], Mapping[str, Loss]]
+    # Copies all of it to this host and returns the paths of the copies. With `insists` it copies what it can, and
+    # reports the rest. Raises ClincusError if that is not possible, and OSError for a fault of this host.
+    keep: Callable[[Sessions, Session, bool], list[str]]
+
+
+# ----------------------------------------------------------------------------------------------------------------
 # features
 # The points where the files of clincus_features attach, and how they are found. Knows nothing of what they do.
 # ----------------------------------------------------------------------------------------------------------------
@@ -3693,9 +3874,8 @@ class Extensions:
         # Each looks at what a new session needs in its container before there is one, and gives the function that
         # brings it in before the tool starts; None if there is nothing. What either raises fails the start.
         self.fillers: list[Callable[[Sessions, Session, LaunchRequest], Callable[[Session], None] | None]] = []
-        # Each is asked before a container is deleted. It raises ClincusError if something would be lost with it; with
-        # True it saves that on the host first, if it can.
-        self.keepers: list[Callable[[Sessions, Session, bool], None]] = []
+        # All are asked before a container is deleted or goes back to a snapshot.
+        self.keepers: list[Keeper] = []
         # Each gives variables for a session's programs at a start. What its container or a person sets beats them.
         self.default_variables: list[Callable[[Session, Launch], Mapping[str, str]]] = []
         # Each gives more files to carry into a session's container at a start.
@@ -3902,7 +4082,8 @@ ASLEEP = LABEL + "asleep"  # on an instance that is no run of its session: what 
 
 # Incus's own states (https://linuxcontainers.org/incus/docs/main/rest-api/, "status codes") as ours.
 STATUS = {"Running": "running", "Stopped": "stopped", "Starting": "starting", "Stopping": "stopping"}
-PRIVATE_FIELDS = {"settings", "guest", "command", "tool_row", "network", "nesting", "run"}  # not shown by the API
+# Not shown by the API.
+PRIVATE_FIELDS = {"settings", "guest", "command", "tool_row", "network", "nesting", "outside", "run"}
 
 
 def some_fields(item: object, names: Iterable[str]) -> dict[str, Any]:
@@ -3942,6 +4123,7 @@ class Session(NamedTuple):
     tool_row: str = ""  # what `session_tool` needs to know of a tool that is not in TOOLS, as JSON
     network: str = ""  # what it may reach, as the feature of that name wrote it
     nesting: str = ""  # whether containers can run in it, as that feature wrote it
+    outside: str = ""  # files that a person put outside the workspace, as `outside_files` reads them
     run: str = ""  # Incus's time of the last start, which tells one run from the next
 
     @property
@@ -4097,6 +4279,39 @@ def session_from_instance(
         "run": instance.get("last_used_at") or "",
     }
     return Session(**fields)
+
+
+OUTSIDE_NAMES = 50  # paths that a session remembers of what a person put outside its workspace
+OUTSIDE_LIMIT = 4000  # characters of them all
+
+
+def outside_files(label: str) -> tuple[int, list[str]]:
+    """The number of files that a person put outside a session's workspace, and the paths of the newest, oldest first.
+
+    The label is `Session.outside`. One that is broken, as an engine may have it, counts as none.
+    """
+    try:
+        kept = json.loads(label or "{}") if len(label) <= 2 * OUTSIDE_LIMIT else {}
+        paths = [path for path in kept.get("paths", []) if isinstance(path, str) and path.startswith("/")]
+        return max(len(paths), min(int(kept.get("count", 0)), LOSS_COUNT)), paths[-OUTSIDE_NAMES:]
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
+        return 0, []
+
+
+def with_outside_file(label: str, path: str) -> str:
+    """The label with one more path; a path that was there already counts once."""
+    count, paths = outside_files(label)
+    kept = [*(one for one in paths if one != path), path][-OUTSIDE_NAMES:]
+    while len(kept) > 1 and len(json.dumps(kept)) > OUTSIDE_LIMIT:
+        kept.pop(0)
+    return json.dumps({"count": count + (path not in paths), "paths": kept})
+
+
+def add_outside_file(incus: Incus, id: str, path: str) -> None:
+    """Let a session's container remember that a person put a file outside its workspace. Raises IncusError."""
+    instance = incus.instance(id) or {"config": {}}
+    label = with_outside_file(instance["config"].get(f"{LABEL}outside", ""), path)
+    incus.query(incus.path(id), "PATCH", {"config": {f"{LABEL}outside": label}}, wait=True)
 
 
 def kept_settings(session: Session) -> dict[str, Any]:
@@ -4816,6 +5031,39 @@ def is_hosts_fault(error: Exception) -> bool:
 CALLED_OFF = "the session is being ended"
 
 
+def talk_asks_guest(sessions: Sessions, session: Session) -> bool:
+    """Whether only its container knows if a conversation is saved."""
+    if not session_tool(session).saved:
+        return False
+    is_at_rest = session.status == "stopped" and not session.paused
+    return not (is_at_rest and is_copy_of_last_run(sessions.saved(session), session.started_at))
+
+
+def unsaved_talk(sessions: Sessions, session: Session) -> dict[str, Loss]:
+    """The files of a conversation that this host does not have as they are. Raises ClincusError."""
+    if not talk_asks_guest(sessions, session):
+        return {"conversation": Loss()}
+    saved = sessions.saved(session)
+    if session.engine:
+        check_own_copy(saved)
+    command = functools.partial(sessions.door(session.id).open, session.id)
+    paths = unsaved_files(command, sessions.guest(session).home, saved, session_tool(session))
+    return {"conversation": Loss.of(paths)}
+
+
+# `Sessions.end` keeps it by a save of its own.
+CONVERSATION = Keeper(("conversation",), talk_asks_guest, unsaved_talk, lambda *_: [])
+
+
+def refusal_words(session: Session, unsaved: Unsaved) -> str:
+    """The words of UnsavedError for a session, with what to do."""
+    words = [f"this host does not have {unsaved.words}"] if unsaved.words else []
+    words += [f"what its container holds cannot be known ({unsaved.unknown})"] if unsaved.unknown else []
+    can_fetch = any((unsaved.found.get(kind) or Loss()).number for kind in ("commits", "uncommitted"))
+    fetch = f"bring commits here with `clincus fetch {session.id}`, or " if can_fetch else ""
+    return f'"{session.id}" is kept: {"; ".join(words)}. To go on, {fetch}use force, which keeps a copy here first'
+
+
 class Sessions:
     """The life of sessions: one way in which they start, and one in which they end, for every caller.
 
@@ -4962,22 +5210,31 @@ class Sessions:
             raise
 
     def end(
-        self, id: str, *, delete: bool = False, even_unsaved: bool = False, timeout: int = STOP_TIMEOUT
+        self,
+        id: str,
+        *,
+        delete: bool = False,
+        keeps: bool = False,
+        even_unsaved: bool = False,
+        timeout: int = STOP_TIMEOUT,
+        on_kept: Callable[[str], object] = lambda path: None,
     ) -> Session | None:
         """Save a session's conversation and stop its container, or delete it. There is no other way to end a session.
 
         A running guest gets `timeout` seconds for a clean stop, and is then stopped hard. A delete raises
-        ClincusError(409) and keeps the container if somebody has started it meanwhile, or if its conversation cannot be
-        saved. `even_unsaved` deletes it all the same, but not where the fault is this host's. The result is the session
-        that is left, None if the container is gone.
+        ClincusError(409) and keeps the container if somebody has started it meanwhile, and UnsavedError(409) if
+        something would be lost with it (`keep`). With `keeps` that is copied to this host first, and `on_kept` gets the
+        path of each copy. `even_unsaved` does the same, and deletes even if not all could be copied, but not where the
+        fault is this host's. The result is the session that is left, None if the container is gone.
         """
+        saves = keeps or even_unsaved
         known = self.registry.get(id)
         telling = threading.Thread(target=self.extensions.tell, args=("before_stop", known))
         with self._instead_of_saves(id), self.work(id, "stopping") as found:
             if delete and found.status == "running" and known.status == "stopped" and not known.paused:
                 raise ClincusError(f'"{id}" was started meanwhile: look at it before you delete it', 409)
             session = self._awake(found)
-            if delete and not even_unsaved:
+            if delete and not saves:
                 self.keep(session)
             telling.start()  # not before the refusals; beside the save, since both wait for Incus most of the time
             within = LAST_SAVE_WITHIN if session.status == "running" else SAVE_WITHIN
@@ -4989,9 +5246,11 @@ class Sessions:
                 session = session._replace(status="stopped")
                 error = self._save(session, within=LAST_SAVE_WITHIN)
             if delete and error is not None and (not even_unsaved or is_hosts_fault(error)):
-                raise ClincusError(f'"{id}" is kept, as it holds a conversation that is not saved: {error}', 409)
-            if delete and even_unsaved:
-                self.keep(session, saves=True)
+                words = f'"{id}" is kept, as it holds a conversation that is not saved: {error}'
+                raise UnsavedError(words, Unsaved({"conversation": None}, str(error)))
+            if delete and saves:
+                for path in self.keep(session, saves=True, insists=even_unsaved):
+                    on_kept(path)
             elif delete and session.status == "running":  # the tool has ended: what it did since the first look counts
                 self.keep(session)
             is_running = session.status == "running"
@@ -5008,7 +5267,7 @@ class Sessions:
                 # Only now: the conversation of a container that runs on would go on, and the copy would not be final.
                 if error is None and session_tool(session).saved:
                     with suppress(ClincusError):  # the container is read again then
-                        write_metadata(self._saved(session)._replace(final=True))
+                        write_metadata(self.saved(session)._replace(final=True))
             self.extensions.tell("after_stop", session)
         return self.registry.find(id)
 
@@ -5020,16 +5279,104 @@ class Sessions:
                 session.id, guest_command("hand-over", guest.mount, str(guest.uid)), timeout=HAND_OVER_WITHIN
             )
 
-    def keep(self, session: Session, *, saves: bool = False) -> None:
-        """Let features look for what is lost with a container's disk; with `saves` they save it. Raises ClincusError.
+    def unsaved(self, session: Session) -> Unsaved:
+        """What this host lacks of what a session's container holds. No container is started for that.
 
-        409 without `saves` if something would be lost.
+        The container tells most of it, so it is unknown while the session does not run, or if it does not answer.
         """
-        if session.mode == "mount":  # the workspace outlives the container
-            return
-        with self.containers(session.id).asleep(session.id) if session.status == "stopped" else nullcontext():
-            for keep in self.extensions.keepers:
-                keep(self, session, saves)
+        return self._look(session, [CONVERSATION, *self.extensions.keepers])
+
+    def _look(self, session: Session, keepers: Iterable[Keeper]) -> Unsaved:
+        found: dict[str, Loss | None] = dict.fromkeys(LOSSES, Loss())
+        reasons = []
+        for keeper in keepers:
+            reason = ""
+            try:
+                if session.status != "running" and keeper.asks_guest(self, session):
+                    reason = f"the session is {'paused' if session.paused else session.status}"
+                else:
+                    found.update(keeper.look(self, session))
+            except (ClincusError, OSError) as error:
+                reason = str(error)
+            if reason:
+                found.update(dict.fromkeys(keeper.kinds))
+                reasons.append(printable(reason))
+        return Unsaved(found, "; ".join(dict.fromkeys(reasons)))
+
+    def keep(self, session: Session, *, saves: bool = False, insists: bool = False) -> list[str]:
+        """Look for what would be lost with a container's disk. Whatever ends or rewinds one asks here first.
+
+        The conversation is left out: its save comes with the end. A stopped container sleeps meanwhile. Raises
+        UnsavedError(409) if anything would be lost or nobody knows. With `saves` it is copied to this host, and the
+        result is the paths of the copies; UnsavedError if not all of it can be copied. With `insists` what cannot is
+        reported, and UnsavedError stands for a fault of this host alone.
+        """
+        with ExitStack() as held:
+            try:
+                awake = self._readable(session, held, saves=saves)
+                unsaved = self._look(awake, self.extensions.keepers)
+            except ClincusError as error:
+                awake, unsaved = session, Unsaved(dict.fromkeys(LOSSES), str(error))
+            if unsaved.total == 0:
+                return []
+            if not saves:
+                raise UnsavedError(refusal_words(session, unsaved), self._with_conversation(awake, unsaved))
+            return self._copies(awake, unsaved, insists=insists)
+
+    def _readable(self, session: Session, held: ExitStack, *, saves: bool) -> Session:
+        """The session as one that runs, if something in its container has to be read; `held` keeps it asleep."""
+        if session.status != "stopped":
+            return session
+        keepers = self.extensions.keepers
+        needs_guest = any(keeper.asks_guest(self, session) for keeper in keepers)
+        if not needs_guest and not (saves and self._look(session, keepers).total):
+            return session
+        held.enter_context(self.containers(session.id).asleep(session.id))
+        return session._replace(status="running", paused=False)
+
+    def _with_conversation(self, session: Session, unsaved: Unsaved) -> Unsaved:
+        """The same with the conversation, for an answer."""
+        talk = self._look(session, [CONVERSATION])
+        reasons = dict.fromkeys(filter(None, (unsaved.unknown, talk.unknown)))
+        return Unsaved({**unsaved.found, "conversation": talk.found["conversation"]}, "; ".join(reasons))
+
+    def _copies(self, session: Session, unsaved: Unsaved, *, insists: bool) -> list[str]:
+        copies: list[str] = []
+        for keeper in self.extensions.keepers:
+            losses = [unsaved.found[kind] for kind in keeper.kinds]
+            if all(loss is not None and not loss.number for loss in losses):
+                continue
+            kinds = ", ".join(keeper.kinds)
+            try:
+                copies += keeper.keep(self, session, insists)
+            except OSError as error:
+                words = f'"{session.id}" is kept, as no copy can be written here ({kinds}): {error}'
+                raise UnsavedError(words, unsaved) from error
+            except ClincusError as error:
+                if not insists:
+                    words = f'"{session.id}" is kept, as not all of it can be copied ({kinds}): {error}'
+                    raise UnsavedError(words, unsaved) from error
+                self.report(f"{session.id}: what its container holds is lost ({kinds}): {error}")
+        return copies
+
+    def keep_files(self, session: Session, folder: str, paths: Sequence[str]) -> str:
+        """Keep files of a running container as a tar beside its conversation; the path of the tar.
+
+        Their paths are seen from `folder`, and root in the container reads them. Nothing is unpacked here. Raises
+        ClincusError, and OSError for a fault of this host.
+        """
+        listed = b"".join(os.fsencode(path) + b"\0" for path in paths)
+
+        def write(path: str) -> int:
+            command = guest_command("keep-files", folder, str(len(listed)))
+            with self.door(session.id).open(session.id, command, timeout=KEEP_PATIENCE) as (stdin, stream):
+                stdin.write(listed)
+                return receive_file(stdin, stream, path, limit=KEPT_FILES, patience=KEEP_PATIENCE)
+
+        path, size = keep_beside(self.saved_directory(session), "tar", write)
+        words = f"{len(paths)} paths of its container are kept ({size >> 10} KiB)"
+        self.report(f"{session.id}: {words}: tar -xf {shlex.quote(path)} -C FOLDER")
+        return path
 
     def _thawed(self, session: Session) -> Session:
         """Un-pause a session if it is paused: a frozen guest can neither be read nor stop."""
@@ -5139,7 +5486,7 @@ class Sessions:
 
     def saved_directory(self, session: Session) -> str:
         """Where a session's conversation is saved."""
-        return self._saved(session).directory
+        return self.saved(session).directory
 
     def _again(self, session: Session, request: LaunchRequest | None) -> LaunchRequest:
         """The request that a session came from, with what a new one changes."""
@@ -5192,7 +5539,7 @@ class Sessions:
         if launch.request.command:
             return
         if session.engine and not is_new:  # another host may say any id, and would get the conversation of that one
-            check_own_copy(self._saved(session))
+            check_own_copy(self.saved(session))
         guest, tool = launch.guest, launch.tool
         paths = [] if is_new else [STARTED_FILE, UNPACKING_FILE, *tool.saved, *tool.credentials]
         columns, rows = "200", "50"  # nobody watches yet: the first terminal brings its own size
@@ -5206,7 +5553,7 @@ class Sessions:
             stdin.allow(START_TIMEOUT + sum(os.path.getsize(file.source) for file in files if file.source) / SEND_RATE)
             for piece in pack_files(files, guest.uid, guest.uid):
                 stdin.write(piece)
-        write_metadata(self._saved(session))
+        write_metadata(self.saved(session))
 
     def _start_files(self, session: Session, launch: Launch, present: list[ListedFile]) -> list[ToolFile]:
         """The files that a start carries into the code user's home; `present` are those of the tool's in there."""
@@ -5243,7 +5590,8 @@ class Sessions:
         unpacking = [ToolFile(UNPACKING_FILE, b"until the start\n")] if talk and conversation else []
         return [*unpacking, *files, *talk, *own, *itertools.chain(*call_each(self.extensions.guest_files, session))]
 
-    def _saved(self, session: Session) -> SavedSession:
+    def saved(self, session: Session) -> SavedSession:
+        """The copy of a session's conversation on this host, as it is to be described."""
         same = ("session_id", "tool", "workspace", "persistent", "slot", "image", "profile", "name", "mode")
         return SavedSession(
             **some_fields(session, same),
@@ -5264,7 +5612,7 @@ class Sessions:
             tool = session_tool(session)
             if not tool.saved or session.paused:
                 return None
-            saved = self._saved(session)
+            saved = self.saved(session)
             if is_asleep and is_copy_of_last_run(saved, session.started_at):
                 return None
             if session.engine:  # another host may say any id
@@ -5594,7 +5942,13 @@ def json_response(value: object, status: int = 200, headers: Iterable[tuple[str,
 
 def failure(error: ClincusError) -> Response:
     """The answer that tells of an error."""
-    return json_response({"error": error.message}, error.status, error.headers)
+    return json_response({"error": error.message, **error.fields}, error.status, error.headers)
+
+
+def kept_header(paths: Iterable[str]) -> list[tuple[str, str]]:
+    """The header field with the paths of copies that were made before a loss: percent-encoded, with commas between."""
+    names = ", ".join(urls.quote(path, safe="/") for path in paths)
+    return [("Clincus-Kept", names)] if names else []
 
 
 @functools.lru_cache(maxsize=1)
@@ -7430,8 +7784,9 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
 
     def delete_session(request: Request) -> object:
         force, id = request.values["force"], app.reachable_session(request.values["id"]).id
-        app.sessions.end(id, delete=force, even_unsaved=force)
-        return Response(204)
+        copies: list[str] = []
+        app.sessions.end(id, delete=force, even_unsaved=force, on_kept=copies.append)
+        return Response(204, headers=kept_header(copies))
 
     def resume_session(request: Request) -> object:
         session = app.reachable_session(request.values["id"])

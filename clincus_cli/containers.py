@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
@@ -12,6 +13,7 @@ import clincus
 from clincus_cli import TYPE_CHECKING, console, run, shell
 from clincus_cli import commands as cli
 from clincus_cli.context import Context, is_listed
+from clincus_cli.losses import loss_question
 
 if TYPE_CHECKING:
     from typing import Any
@@ -216,7 +218,8 @@ def run_container_stop(context: Context) -> int:
 def run_container_delete(context: Context) -> int:
     """Delete a container
 
-    A session's conversation is saved first. At a terminal it asks.
+    A session's conversation is saved first. At a terminal it asks, and shows other work in it that is not on this
+    machine. A yes, and --force, copies that here first; else a session with such work stays.
 
     $ clincus container delete --force box  # Delete it whatever it does.
     """
@@ -224,11 +227,14 @@ def run_container_delete(context: Context) -> int:
     instance = find_instance(context.door(name), name)
     if instance["status"] != "Stopped" and not options.force:
         raise clincus.ClincusError(f'container "{name}" is running or paused: stop it first, or use --force', 409)
-    if not console.confirm_named(f'Delete container "{name}" with all that is in it?', force=options.force):
+    session, is_asked = own_session(context, instance), sys.stdin.isatty() and not options.force
+    note = loss_question(context.sessions, session) if is_asked else ""
+    question = f'Delete container "{name}" with all that is in it?{note}'
+    if not console.confirm_named(question, force=options.force):
         return 0
     with console.progress(f"Deleting {name}"):
-        if own_session(context, instance):
-            context.sessions.end(name, delete=True, even_unsaved=options.force)
+        if session is not None:
+            context.sessions.end(name, delete=True, keeps=is_asked, even_unsaved=options.force)
         else:
             delete_instance(context.door(name), name)
     console.say(f"Container {name} deleted")

@@ -57,6 +57,9 @@ def run_file_push(context: Context) -> int:
 
     with console.progress(f"Copying to {name}"), containers.speaking_of(name):
         done = transfer.push_files(incus, name, options.local, path, owner=owner)
+    session = containers.own_session(context, instance)
+    if session is not None and not clincus.path_inside(done.target, code[0]):
+        clincus.add_outside_file(incus, name, done.target)
     return report_transfer(done, "Pushed", options.local, f"{name}:{done.target}")
 
 

@@ -12,6 +12,7 @@ from clincus_cli import commands as cli
 from clincus_cli.agents import agent_words, known_agents
 from clincus_cli.appeared import end_session
 from clincus_cli.context import Context, is_listed
+from clincus_cli.losses import loss_note
 
 if TYPE_CHECKING:
     from typing import Any
@@ -292,17 +293,19 @@ def run_stop(context: Context) -> int:
 def run_shutdown(context: Context) -> int:
     """Stop sessions cleanly and delete those that are not persistent
 
-    The conversation is saved first. For several names, and for --all, it asks first; --force agrees.
+    The conversation is saved first. A session that holds work which is not on this machine is stopped and kept; with
+    --force that is copied here first, and the session goes. For several names, and for --all, it asks first; --force
+    agrees.
 
     $ clincus shutdown --all --force  # End every session cleanly, without a question.
     """
-    timeout, sessions = context.options.timeout, context.sessions
+    timeout, sessions, force = context.options.timeout, context.sessions, context.options.force
 
     def shut_down(name: str) -> None:
         print("Attempting graceful shutdown...", flush=True)
         session = end_session(context, name, timeout=timeout)
         if session is not None and (not session.persistent or context.options.delete):
-            sessions.end(name, delete=True)
+            sessions.end(name, delete=True, keeps=force)
         elif session is not None:
             print(f"{name} is persistent: it is stopped and kept (--delete removes it)")
 
@@ -313,19 +316,20 @@ def run_shutdown(context: Context) -> int:
 @cli.Command(
     "kill [NAME...]",
     ALL,
-    cli.Flag("--force", "do not ask, and delete also a conversation that its container does not hand over"),
+    cli.Flag("--force", "do not ask; copy what would be lost here, and delete even if that is not possible"),
     writes=True,
 )
 def run_kill(context: Context) -> int:
     """Delete sessions at once
 
-    The conversation is saved first; where it cannot be, the container stays. For several names, and for --all, it asks
-    first; --force agrees.
+    The conversation is saved first. Where it cannot be, or where a session holds other work that is not on this
+    machine, the container stays; --force copies that here first, as far as that is possible. For several names, and for
+    --all, it asks first; --force agrees.
 
     $ clincus kill --all --force  # Delete every session without a question.
     """
     force = context.options.force
-    hint = "" if force else "--force deletes also what a container does not hand over"
+    hint = "" if force else "--force copies what would be lost here first, and deletes even if that is not possible"
     words = ("kill", "Killing", "Killed")
 
     def kill(name: str) -> None:
@@ -384,7 +388,8 @@ def run_clean(context: Context) -> int:
     """Remove what is left of ended sessions
 
     Without a switch: stopped containers that are not persistent, and what a crash left behind. Their conversations
-    are saved first. Each kind is shown and asked for on its own.
+    are saved first. A container that holds other work which is not on this machine stays; with --force that is copied
+    here first. Each kind is shown and asked for on its own.
 
     $ clincus clean --dry-run --all  # See what there is.
     """
@@ -429,13 +434,10 @@ def cleanup_groups(
     options, sessions = context.options, context.sessions
     known = sessions.registry.all()
     stopped = [one for one in known if one.status == "stopped" and not one.paused and is_listed(one)]
-    about = {
-        one.id: f"{one.workspace or 'no workspace'} ({'persistent' if one.persistent else 'ephemeral'})"
-        for one in stopped
-    }
+    about = {one.id: "; ".join(filter(None, (kind_words(one), loss_note(sessions, one)))) for one in stopped}
 
     def end(name: str) -> None:
-        sessions.end(name, delete=True)
+        sessions.end(name, delete=True, keeps=options.force)
 
     if is_plain:
         items = {one.id: about[one.id] for one in stopped if options.all or not one.persistent}
@@ -456,6 +458,11 @@ def cleanup_groups(
             items,
             lambda id: shutil.rmtree(without[id].directory),
         )
+
+
+def kind_words(session: clincus.Session) -> str:
+    """A session's workspace, and whether it is kept when it stops."""
+    return f"{session.workspace or 'no workspace'} ({'persistent' if session.persistent else 'ephemeral'})"
 
 
 def is_abandoned(session: clincus.Session) -> bool:

@@ -9,6 +9,7 @@ import clincus
 from clincus_cli import TYPE_CHECKING, console, containers, sessions
 from clincus_cli import commands as cli
 from clincus_cli.context import Context
+from clincus_cli.losses import loss_question
 
 if TYPE_CHECKING:
     from typing import Any
@@ -150,8 +151,8 @@ def run_snapshot_restore(context: Context) -> int:
     """Bring back the state of a container
 
     What has changed in the container since is lost. The workspace stays as it is, and so does the conversation of a
-    session. A clone goes back with the container: what you have not fetched is refused, or kept as a bundle with
-    --force. Take a snapshot of the present state first if in doubt.
+    session. A clone goes back with the container. The question shows work in it that is not on this machine; a yes, and
+    --force, copies that here first. Take a snapshot of the present state first if in doubt.
 
     $ clincus snapshot restore before-merge --force  # Stop it, go back, start it again.
     """
@@ -162,20 +163,21 @@ def run_snapshot_restore(context: Context) -> int:
         reason = "was taken without the programs that ran then, so --stateful cannot bring them back"
         raise clincus.ClincusError(f'snapshot "{options.name}" {reason}', 409)
     instance = containers.find_instance(incus, container)
-    is_session = containers.own_session(context, instance) is not None
+    session = containers.own_session(context, instance)
     if instance["status"] != "Stopped" and not options.force:
-        stop = "clincus stop" if is_session else "clincus container stop"
+        stop = "clincus stop" if session is not None else "clincus container stop"
         advice = f"stop it with `{stop} {container}`, or use --force to stop it, restore and start it again"
         raise clincus.ClincusError(f'container "{container}" must be stopped before restore: {advice}', 409)
-    question = f"Restore container '{container}' from snapshot '{options.name}'? What changed since is lost."
+    note = "" if options.force else loss_question(context.sessions, session)
+    question = f"Restore container '{container}' from snapshot '{options.name}'? What changed since is lost.{note}"
     if not console.confirm(question, force=options.force):
         return 0
     from clincus_features.snapshots import Keeper
 
     containers.check_outlives_stop(instance, "restored")
     with console.progress(f"Restoring {container}"), containers.speaking_of(container):
-        if is_session:
-            Keeper(context.sessions).restore(container, options.name, stateful=options.stateful, force=options.force)
+        if session is not None:
+            Keeper(context.sessions).restore(container, options.name, stateful=options.stateful, force=True)
         else:
             with containers.stopped(context, instance, force=True):
                 body = {"restore": options.name, "stateful": options.stateful}

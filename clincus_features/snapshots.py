@@ -17,7 +17,7 @@ import os
 import shlex
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import quote
@@ -54,7 +54,9 @@ def install(extensions: clincus.Extensions) -> None:
 
     def restore_snapshot(request: clincus.Request) -> object:
         id, name, force = (request.values[key] for key in ("id", "name", "force"))
-        return app.sessions.document(keeper(request).restore(id, name, force=force))
+        copies: list[str] = []
+        session = keeper(request).restore(id, name, force=force, on_kept=copies.append)
+        return clincus.json_response(app.sessions.document(session), headers=clincus.kept_header(copies))
 
     one = "/api/sessions/{id}/snapshots"
     extensions.routes += [
@@ -170,21 +172,29 @@ class Keeper:
             self._find(id, name)
             self._ask(id, f"/snapshots/{quote(name, safe='')}", "DELETE")
 
-    def restore(self, id: str, name: str, *, stateful: bool = False, force: bool = False) -> clincus.Session:
+    def restore(
+        self,
+        id: str,
+        name: str,
+        *,
+        stateful: bool = False,
+        force: bool = False,
+        on_kept: Callable[[str], object] = lambda path: None,
+    ) -> clincus.Session:
         """Bring a session's container back to a snapshot, with its conversation as it is now.
 
         The tool of a running session is ended and started again. With `stateful` Incus starts the programs that ran
-        then, and they keep their conversation of then. A clone is on the container's disk and goes back with it: with
-        `force` a bundle keeps what no fetch has brought here.
+        then, and they keep their conversation of then. The rest of the container's disk goes back with it, and so does
+        a clone: with `force` copies keep what this host does not have, and `on_kept` gets their paths.
 
-        Raises ClincusError: 404, 409 if the conversation cannot be saved before, for what is not fetched without
-        `force`, and for `stateful` in a session whose network is closed: its programs would run with the network of
-        then until today's is in force.
+        Raises ClincusError: 404, 409 if the conversation cannot be saved before, and for `stateful` in a session whose
+        network is closed: its programs would run with the network of then until today's is in force. Raises
+        UnsavedError(409) if something would be lost without `force` (`Sessions.keep`).
         """
         sessions = self._sessions
         with sessions.lock(id):
             self._find(id, name)
-            session = sessions.registry.get(id)
+            session = sessions.look(id) or sessions.registry.get(id)
             was_running = session.status == "running"
             if stateful and not session.has_open_network:
                 words = "open it first (clincus network), or restore without the programs that ran then"
@@ -192,10 +202,13 @@ class Keeper:
             if not force:
                 sessions.keep(session)
             if sessions.save(id) == "":
-                raise clincus.ClincusError("the conversation cannot be saved, and would be lost: try again later", 409)
+                words = "the conversation cannot be saved, and would be lost: try again later"
+                raise clincus.UnsavedError(words, clincus.Unsaved({"conversation": None}, words))
             if was_running or session.paused:
                 sessions.end(id)
-            sessions.keep(sessions.registry.get(id), saves=force)  # again: the tool has ended since
+            # Again, as the tool has ended since.
+            for path in sessions.keep(sessions.registry.get(id), saves=force, insists=force):
+                on_kept(path)
             incus = sessions.door(id)
             before = incus.query(incus.path(id))
             with Unfinished(sessions).kept(id, name, before):

@@ -187,7 +187,8 @@ def reachable(sessions: clincus.Sessions, engine: str) -> list[clincus.Session]:
 def remove_half_made(sessions: clincus.Sessions, engine: str) -> None:
     """Remove the containers of starts that failed because their engine was gone, now that it is back.
 
-    A person may resume one in the meantime, which takes it out of `half_made` under the lock of the session.
+    A person may resume one in the meantime, which takes it out of `half_made` under the lock of the session. The tool
+    of one may have run since: one that holds something that this host does not have stays, for a person to decide.
     """
     for id, session in [(id, one) for id, one in list(sessions.half_made.items()) if one.engine == engine]:
         if sessions.look(id) is None:
@@ -197,8 +198,10 @@ def remove_half_made(sessions: clincus.Sessions, engine: str) -> None:
             found = sessions.look(id)
             is_same = found and (found.session_id, found.created_at) == (session.session_id, session.created_at)
             if is_same and id in sessions.half_made:
-                sessions.containers(id).delete(id)
-                sessions.look(id)
+                try:
+                    sessions.end(id, delete=True)
+                except clincus.UnsavedError as error:
+                    sessions.report(f"its start failed, and its container stays: {error}")
             sessions.half_made.pop(id, None)
 
 
@@ -230,10 +233,10 @@ def delete_abandoned(
 ) -> None:
     """Delete the ephemeral sessions of an engine that stopped before a time.
 
-    `ended` has the end of each session's last run.
-    A session stays if its conversation cannot be saved, or if it works on a clone, which may hold what nobody has
-    fetched: a person decides on that. It also stays if it was not started from this home: it may
-    belong to another user of this Incus, who would not find the conversation.
+    `ended` has the end of each session's last run. Files that a person put into one are copied to this host first. A
+    session stays if its conversation or those cannot be saved, or if it works on a clone, which may hold what nobody
+    has fetched: a person decides on that. It also stays if it was not started from this home: it may belong to another
+    user of this Incus, who would not find the conversation.
     """
 
     def is_due(session: clincus.Session) -> bool:
@@ -260,6 +263,6 @@ def end_each(
             with sessions.lock(id):
                 if is_due(sessions.registry.get(id)):
                     clincus.log.warning("%s: %s", id, words)
-                    sessions.end(id, delete=delete)
+                    sessions.end(id, delete=delete, keeps=delete)
         except clincus.ClincusError as error:
             clincus.log.warning("%s: %s", id, error)

@@ -1,13 +1,15 @@
 """Files that a person gives to a session's tool: POST /api/sessions/{id}/uploads?name=shot.png
 
 They lie in the container, outside the workspace, so that git never sees them. The path that the answer tells is made
-of characters that no tool and no shell needs to have quoted.
+of characters that no tool and no shell needs to have quoted. A label of the container, which it cannot change, has
+their paths and those that `clincus file push` wrote: KEEPER keeps these files before the container is deleted.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 
 import clincus
@@ -15,6 +17,7 @@ import clincus
 FOLDER = ".clincus/uploads"  # in the home of the code user
 ROOM = 400 << 20  # bytes that all uploads of a session may take; the oldest ones go
 NAME_BYTES = 100  # of a file's name, in UTF-8
+LOCKS: dict[str, threading.Lock] = {}  # by engine: for the labels of its sessions
 
 
 def install(extensions: clincus.Extensions) -> None:
@@ -28,6 +31,24 @@ def install(extensions: clincus.Extensions) -> None:
         return {"path": keep_upload(app.sessions, session, name, request)}
 
     extensions.routes.append(("POST", "/api/sessions/{id}/uploads", post_upload))
+    extensions.keepers.append(KEEPER)
+
+
+def look(_: clincus.Sessions, session: clincus.Session) -> dict[str, clincus.Loss]:
+    """The files that a person put outside a session's workspace, as far as Clincus knows: the newest first."""
+    number, paths = clincus.outside_files(session.outside)
+    return {"outside": clincus.Loss.of(paths[::-1], number)}
+
+
+def keep(sessions: clincus.Sessions, session: clincus.Session, _: bool) -> list[str]:
+    """Keep those files as a tar; its path. Raises ClincusError, and OSError."""
+    uploads = f"{sessions.guest(session).home}/{FOLDER}"
+    _number, paths = clincus.outside_files(session.outside)
+    others = [path for path in paths if not clincus.path_inside(path, uploads)]
+    return [sessions.keep_files(session, "/", [path.lstrip("/") for path in (uploads, *others)])]
+
+
+KEEPER = clincus.Keeper(("outside",), lambda *_: False, look, keep)
 
 
 def file_name(name: str) -> str:
@@ -51,4 +72,10 @@ def keep_upload(sessions: clincus.Sessions, session: clincus.Session, name: str,
     with sessions.open(session, "upload", *words, timeout=timeout) as (stdin, _):
         for piece in request.pieces:
             stdin.write(piece)
-    return f"{sessions.guest(session).home}/{FOLDER}/{name}"
+    path = f"{sessions.guest(session).home}/{FOLDER}/{name}"
+    try:
+        with LOCKS.setdefault(session.engine, threading.Lock()):  # two at once would lose one
+            clincus.add_outside_file(sessions.door(session.id), session.id, path)
+    except clincus.ClincusError as error:  # the file is there, and can be used
+        sessions.report(f"{session.id}: a delete will not know of {path}: {error}")
+    return path

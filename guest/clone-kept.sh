@@ -2,10 +2,12 @@
 # Takes what an earlier clone of the session had into this one: clone-kept.sh FOLDER
 #
 # A bundle is on stdin. Its branches become those of a remote `kept`, and how the work tree was at the end becomes
-# kept/uncommitted. Nothing is merged.
+# kept/uncommitted. All else in it (tags, stashes, other work trees, repositories within) is below refs/kept/. Nothing is
+# merged.
 set -eu
 cd -- "$1"
 bundle=$(mktemp)
 trap 'rm -f "$bundle"' EXIT
 cat >"$bundle"
-git fetch --quiet --no-tags "$bundle" '+refs/heads/*:refs/remotes/kept/*' '+refs/clincus/tip:refs/remotes/kept/uncommitted'
+git fetch --quiet --no-tags "$bundle" '+refs/heads/*:refs/remotes/kept/*' '+refs/clincus/tip:refs/remotes/kept/uncommitted' \
+    '+refs/tags/*:refs/kept/tags/*' '+refs/clincus/*:refs/kept/*'

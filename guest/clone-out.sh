@@ -1,81 +1,127 @@
 #!/bin/sh
-# Tells what the clone holds, or sends it: clone-out.sh FOLDER WHAT [COMMIT...]
+# Counts what the clone holds, or sends it: clone-out.sh FOLDER WHAT START [COMMIT...]
 #
-# The first line is `TIP HEAD COMMITS OPEN STASHES TREES UNREADABLE BRANCH`: TIP as of `snapshot`; HEAD or `-`; the number
-# of commits of any branch, tag or work tree that neither the COMMITs nor the branches of any remote have; 1 if the COMMITs
-# lack what is uncommitted, else 0; the number of stashes, of other work trees with something uncommitted, and of files
-# that cannot be read; the branch that is checked out or nothing. The second line has the names of repositories within
-# that have commits of their own, with a tab behind each.
-# After that, with WHAT `tip`, a bundle of TIP without what the COMMITs have, and with `all` one of every branch, tag,
-# stash and work tree, of the repositories within, and of TIP; with `committed` the same without what is uncommitted here,
-# for a full disk. With `count` nothing.
-# shellcheck disable=SC2154 # `snapshot` sets $tip, $head and $unreadable
+# START is the commit of `snapshot` when the tool started, or `-`. The host has the COMMITs. The first line is
+# `TIP HEAD BRANCH`: TIP as of `snapshot`, HEAD or `-`, the branch that is checked out or nothing. WHAT follows:
+# `count`: for each kind of work that the COMMITs and the branches of remotes lack, a line `KIND NUMBER`, then a line with
+#   a tab and a name for each of the first 20. Kinds are `commits` of any branch, tag or work tree, `uncommitted` files of
+#   any work tree, `stashes`, `nested` repositories with commits of their own, and files `unreadable` to the code user.
+#   Nothing is written but objects.
+# `tip`: a bundle of TIP without what the COMMITs have.
+# `all`: a bundle of every branch, tag, stash and work tree, of the repositories within, and of TIP.
+# `committed`: the same without what is uncommitted here, for a full disk.
+# shellcheck disable=SC2154 # `snapshot` sets $tip and $head
 cd -- "$1" 2>/dev/null || { echo "the clone is gone: there is no $1 in the container" >&2; exit 1; }
-what=$2
-shift 2
+what=$2 start=$3
+shift 3
 check_repository || exit 1
 known=''
+[ "$start" = - ] || set -- "$@" "$start"
 for commit in "$@"; do
     ! git rev-parse --quiet --verify "$commit^{commit}" >/dev/null 2>&1 || known="$known ^$commit"
 done
 # A clone that an older Clincus made has not noted which tags it was given: they would count as the agent's.
 tags=''
 [ "$(git config --local clincus.given)" != tags ] || tags=--tags
-git for-each-ref --format='delete %(refname)' refs/clincus/stash refs/clincus/worktree refs/clincus/nested |
-    git update-ref --stdin || exit 1
+notes=$(mktemp -d) || exit 1
+trap 'rm -rf -- "$notes"' EXIT
+for kind in commits uncommitted stashes nested; do : >"$notes/$kind"; done
+keeps=''
+case $what in
+all | committed)
+    keeps=yes
+    git for-each-ref --format='delete %(refname)' refs/clincus/stash refs/clincus/worktree refs/clincus/nested |
+        git update-ref --stdin || exit 1
+    ;;
+esac
 
-stashes=0
-for commit in $(git reflog show --format=%H refs/stash -- 2>/dev/null); do
-    stashes=$((stashes + 1))
-    git update-ref "refs/clincus/stash/$stashes" "$commit" || exit 1
-done
+# Prints the files in which a TIP differs from the host's newest state of the same HEAD: changed_files TIP HEAD
+changed_files() {
+    base=$2
+    for commit in $known; do
+        commit=${commit#^}
+        [ -z "$2" ] || [ "$(git rev-parse --quiet --verify "$commit^")" != "$2" ] || base=$commit
+    done
+    if [ -n "$base" ]; then git diff-tree -r --name-only -z "$base" "$1"; else git ls-tree -r --name-only -z "$1"; fi |
+        tr '\n\0' '?\n'
+}
+# Whether the COMMITs lack what is uncommitted: is_open TIP HEAD
+# shellcheck disable=SC2086 # commits
+is_open() { [ "$1" != "$2" ] && [ "$(git rev-list --count "$1" ${2:+^"$2"} $known)" != 0 ]; }
+
+git reflog show --format='%H %gs' refs/stash -- >"$notes/stashes" 2>/dev/null
+number=0
+while [ -n "$keeps" ] && read -r commit _; do
+    number=$((number + 1))
+    git update-ref "refs/clincus/stash/$number" "$commit" || exit 1
+done <"$notes/stashes"
 
 # The other work trees: the main one is the first that git lists.
-trees=0 number=0 heads=''
-list=$(mktemp) || exit 1
-trap 'rm -f -- "$list"' EXIT
-git worktree list --porcelain | sed -n 's/^worktree //p' | sed 1d >"$list"
+number=0 heads=''
+git worktree list --porcelain | sed -n 's/^worktree //p' | sed 1d >"$notes/trees"
 while IFS= read -r place; do
     number=$((number + 1))
     if cd -- "$place" 2>/dev/null && snapshot && [ -n "$tip" ]; then
-        git update-ref "refs/clincus/worktree/$number" "$tip" || exit 1
+        [ -z "$keeps" ] || git update-ref "refs/clincus/worktree/$number" "$tip" || exit 1
         heads="$heads $head"
-        # shellcheck disable=SC2086 # commits
-        [ "$tip" = "$head" ] || [ "$(git rev-list --count "$tip" $known)" = 0 ] || trees=$((trees + 1))
+        ! is_open "$tip" "$head" || changed_files "$tip" "$head" |
+            while IFS= read -r file; do printf '%s/%s\n' "${place##*/}" "$file"; done >>"$notes/uncommitted"
     fi
     cd -- "$OLDPWD" || exit 1
-done <"$list"
+done <"$notes/trees"
 
-names='' number=0
-nested_repositories >"$list"
+# Brings all of a repository within that can be named into this one: take_nested FOLDER NUMBER
+take_nested() {
+    place="refs/clincus/nested/$2"
+    set -- "$1" "+refs/heads/*:$place/*" "+refs/tags/*:$place/tags/*"
+    ! timeout 20 git -C "$1" rev-parse --quiet --verify 'HEAD^{commit}' >/dev/null 2>&1 || set -- "$@" "+HEAD:$place/HEAD"
+    count=0
+    for commit in $(timeout 20 git -C "$1" reflog show --format=%H refs/stash -- 2>/dev/null); do
+        count=$((count + 1))
+        set -- "$@" "+$commit:$place/stash/$count"
+    done
+    folder=$1
+    shift
+    timeout 60 git fetch --quiet --no-tags --upload-pack='git -c uploadpack.allowAnySHA1InWant=true upload-pack' \
+        "./$folder" "$@" >&2
+}
+number=0
+nested_repositories >"$notes/repositories"
+tr '\n\0' '?\n' <"$notes/repositories" >"$notes/paths"
 while IFS= read -r path; do
-    [ -n "$path" ] || continue
     number=$((number + 1))
-    [ "$(timeout 20 git -C "$path" rev-list --count --all --not --remotes 2>/dev/null || echo 0)" != 0 ] || continue
-    names="$names$(printf '%s' "$path" | tr '[:cntrl:]' '?')	"
-    case $what in all | committed) timeout 60 git fetch --quiet --no-tags "./$path" "+refs/heads/*:refs/clincus/nested/$number/*" >&2 ;; esac
-done <<END
-$(tr '\n\0' '?\n' <"$list")
-END
+    revisions=--all
+    ! timeout 20 git -C "$path" rev-parse --quiet --verify 'HEAD^{commit}' >/dev/null 2>&1 || revisions='--all HEAD'
+    # shellcheck disable=SC2086 # words
+    [ "$(timeout 20 git -C "$path" rev-list --count $revisions --not --remotes 2>/dev/null || echo 0)" != 0 ] || continue
+    printf '%s\n' "$path" >>"$notes/nested"
+    [ -z "$keeps" ] || take_nested "$path" "$number"
+done <"$notes/paths"
 
 if [ "$what" = committed ]; then
     head=$(git rev-parse --quiet --verify 'HEAD^{commit}') || head=''
-    tip=$head unreadable=0
+    tip=$head
 else
     snapshot || exit 1
 fi
 [ -n "$tip" ] || { echo "the clone has no commit and no file yet" >&2; exit 1; }
-git update-ref refs/clincus/tip "$tip" || exit 1
-given='--remotes --glob=refs/clincus/given/*'
-# shellcheck disable=SC2086 # commits and options
-count=$(git rev-list --count $head $heads --branches $tags $known --not $given) || exit 1
-open=0
-# shellcheck disable=SC2086
-[ "$tip" = "$head" ] || [ "$(git rev-list --count "$tip" ^HEAD $known)" = 0 ] || open=1
-[ -n "$head" ] || open=1
-echo "$tip ${head:--} $count $open $stashes $trees $unreadable $(git symbolic-ref --quiet HEAD)"
-printf '%s\n' "$names"
+[ "$what" = count ] || git update-ref refs/clincus/tip "$tip" || exit 1
+printf '%s %s %s\n' "$tip" "${head:--}" "$(git symbolic-ref --quiet HEAD)"
 case $what in
+count)
+    ! is_open "$tip" "$head" || changed_files "$tip" "$head" >>"$notes/uncommitted"
+    # shellcheck disable=SC2086 # commits and options
+    set -- $head $heads --branches $tags $known --not --remotes '--glob=refs/clincus/given/*'
+    commits=$(git rev-list --count "$@") || exit 1
+    [ "$commits" = 0 ] || git log --max-count=20 --no-show-signature --no-color --format='%h %s' "$@" >"$notes/commits"
+    sed -i 's/^[^ ]* //' "$notes/stashes"
+    unreadable_files >"$notes/unreadable"
+    for kind in commits uncommitted stashes nested unreadable; do
+        [ "$kind" = commits ] || commits=$(wc -l <"$notes/$kind")
+        printf '%s %s\n' "$kind" "$((commits))"
+        head -n 20 "$notes/$kind" | LC_ALL=C tr '\001-\011\013-\037\177' '?' | cut -b 1-500 | sed 's/^/	/'
+    done
+    ;;
 tip)
     # shellcheck disable=SC2086
     [ "$(git rev-list --count "$tip" $known)" = 0 ] || git bundle create --quiet - refs/clincus/tip $known

@@ -4,8 +4,8 @@
 # `snapshot` sets $head, the commit that is checked out (empty before the first one), and $tip: that commit if nothing
 # is uncommitted, else one on top of it with all that is. The same state gives the same commit, whenever it is taken.
 # Index, branches and work tree stay as they are. The files of a repository within the work tree count as plain files,
-# but a submodule that is committed stays one. $unreadable is the number of files that the code user cannot read: they
-# are left out, as one database of root must not cost all commits.
+# but a submodule that is committed stays one. Files that the code user cannot read are left out, as one database of root
+# must not cost all commits; `unreadable_files` prints them.
 # A pipe in the place of a file of a repository keeps git waiting for ever: `check_repository` fails with words then.
 say_stuck() {
     echo "git in the container does not end: a repository in the clone may keep it waiting, with a named pipe in" \
@@ -37,26 +37,27 @@ add_nested() {
         )
     done' nested
 }
+unreadable_files() {
+    # Prints the paths that are not ignored, a line for each. The first three fields of one are empty if nothing ignores it.
+    find . -path ./.git -prune -o ! -readable ! -type l -print0 2>/dev/null | tr '\n' '?' |
+        git check-ignore --stdin -z -v -n 2>/dev/null | tr '\0' '\n' | paste - - - - | sed -n 's|^\t\t\t\./||p'
+}
 # shellcheck disable=SC2034 # the programs behind it read what it sets
 snapshot() {
     check_repository || return 1
     head=$(git rev-parse --quiet --verify 'HEAD^{commit}') || head=''
-    index=$(git rev-parse --absolute-git-dir)/clincus-index
-    rm -f -- "$index"
+    index=$(git rev-parse --absolute-git-dir)/clincus-index.$$ # several may look at the same time
     [ ! -f "$(git rev-parse --git-path index)" ] || cp -- "$(git rev-parse --git-path index)" "$index"
-    unreadable=$(find . -path ./.git -prune -o ! -readable ! -type l -print0 2>/dev/null |
-        git check-ignore --stdin -z -v -n 2>/dev/null | tr '\0' '\n' | grep -c '^$' || :)
-    unreadable=$((unreadable / 3)) # the three fields before a path are empty if nothing ignores it
     tree=$(
         export GIT_INDEX_FILE="$index"
         timeout 60 git add --all --ignore-errors -- . >&2 || {
             [ "$?" != 124 ] || { say_stuck; exit 1; }
             # One file that cannot be read, or a repository without a commit, must not cost all others.
-            [ "$unreadable" != 0 ] || [ -n "$(nested_repositories | tr '\0' ' ')" ] || exit 1
+            [ -n "$(unreadable_files)$(nested_repositories | tr '\0' ' ')" ] || exit 1
         }
         add_nested >&2
         git write-tree
-    ) || return 1
+    ) || { rm -f -- "$index"; return 1; }
     rm -f -- "$index"
     tip=$head
     [ -n "$head" ] && [ "$tree" = "$(git rev-parse "$head^{tree}")" ] && return

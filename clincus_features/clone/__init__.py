@@ -1,26 +1,26 @@
 """Clone mode: a session works on a clone of its folder, in its own container, and gives its commits back as a branch.
 
-`POST /api/sessions {"mode": "clone", "branch"}` makes the clone, `POST …/fetch` and `…/push` move commits, and
-`GET …/unfetched` tells what a delete would lose. repository.py and private.py say why nothing that lies in the folder
-runs on this host, landing.py why nothing that a container sends does.
+`POST /api/sessions {"mode": "clone", "branch"}` makes the clone, `POST …/fetch` and `…/push` move commits. KEEPER
+counts the work that no fetch has brought here, and keeps it as a bundle. repository.py and private.py say why nothing
+that lies in the folder runs on this host, landing.py why nothing that a container sends does.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-import time
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 import clincus
 
 from .landing import fetch
-from .transfer import Source, State, give_branch, make_clone, read_state, take_bundle, unfetched
+from .transfer import KINDS, Source, give_branch, make_clone, read_state, take_bundle, unfetched, unreadable_files
 
 
 def install(extensions: clincus.Extensions) -> None:
-    """Add the routes, what fills a new container, and what looks before one is deleted."""
+    """Add the routes, what fills a new container, and what keeps its work."""
     app = extensions.app
 
     def with_clone(work: Callable[[clincus.Sessions, clincus.Session, clincus.Request], object]) -> clincus.Handler:
@@ -37,17 +37,13 @@ def install(extensions: clincus.Extensions) -> None:
     def post_push(sessions: clincus.Sessions, session: clincus.Session, request: clincus.Request) -> object:
         return give_branch(sessions, session, request.values["branch"])._asdict()
 
-    def get_unfetched(sessions: clincus.Sessions, session: clincus.Session, _: clincus.Request) -> object:
-        return unfetched(sessions, session)[0].document()
-
     one = "/api/sessions/{id}"
     extensions.routes += [
         ("POST", f"{one}/fetch", with_clone(post_fetch)),
         ("POST", f"{one}/push", with_clone(post_push)),
-        ("GET", f"{one}/unfetched", with_clone(get_unfetched)),
     ]
     extensions.fillers.append(prepare)
-    extensions.keepers.append(keep)
+    extensions.keepers.append(KEEPER)
 
 
 @contextmanager
@@ -78,41 +74,44 @@ def prepare(
     return functools.partial(make_clone, sessions, source, last_bundle(sessions, session) if request.resume else "")
 
 
-def keep(sessions: clincus.Sessions, session: clincus.Session, saves: bool) -> None:
-    """Look for commits that a delete would lose. Raises ClincusError(409) for them, or keeps them as a bundle.
+def is_clone(_: clincus.Sessions, session: clincus.Session) -> bool:
+    """Whether a session's work is in its container."""
+    return session.mode == "clone"
 
-    A clone that cannot be read is kept too, unless its delete is to save what can be saved.
+
+def look(sessions: clincus.Sessions, session: clincus.Session) -> dict[str, clincus.Loss]:
+    """The work in a session's clone that was not fetched. Raises ClincusError."""
+    return unfetched(sessions, session) if session.mode == "clone" else {}
+
+
+def keep(sessions: clincus.Sessions, session: clincus.Session, insists: bool) -> list[str]:
+    """Keep the work in a session's clone: a bundle, and a tar of files that only root can read. Gives their paths.
+
+    With `insists` it keeps what can still be read, such as the commits of a clone on a full disk. Raises ClincusError,
+    and OSError.
     """
-    if session.mode != "clone":
-        return
     try:
-        told, state = unfetched(sessions, session)
-        if told.unreadable and saves:
-            sessions.report(f"{session.id}: {told.unreadable} files in its clone that only root can read are lost")
-        if told.total - told.unreadable and saves:
-            keep_bundle(sessions, session, state)
-    except OSError as error:
-        raise clincus.ClincusError(
-            f'"{session.id}" is kept, as its commits cannot be kept here: {error}', 409
-        ) from error
+        found = unfetched(sessions, session)
     except clincus.ClincusError as error:
-        if not saves:
-            raise clincus.ClincusError(f'"{session.id}" is kept, as its clone cannot be read: {error}', 409) from error
-        keep_what_is_committed(sessions, session, error)
-        return
-    if told.total and not saves:
-        raise clincus.ClincusError(
-            f'"{session.id}" is kept: {told.words} were not fetched (clincus fetch {session.id})', 409
-        )
-
-
-def keep_what_is_committed(sessions: clincus.Sessions, session: clincus.Session, error: clincus.ClincusError) -> None:
-    """Keep what git can still send of a clone whose state cannot be taken, such as one on a full disk."""
-    try:
-        keep_bundle(sessions, session, read_state(sessions, session.id), "committed")
+        if not insists:
+            raise
+        path = keep_bundle(sessions, session, "committed")
         sessions.report(f"{session.id}: what was uncommitted in its clone is lost: {error}")
-    except (OSError, clincus.ClincusError):
-        sessions.report(f"{session.id}: what its clone holds is lost: {error}")
+        return [path]
+    kinds = {kind for kind, loss in found.items() if loss.number}
+    copies = [keep_bundle(sessions, session, "all")] if kinds - {"unreadable"} else []
+    if "unreadable" in kinds:
+        try:
+            paths = unreadable_files(sessions, session)
+            copies.append(sessions.keep_files(session, sessions.guest(session).mount, paths))
+        except clincus.ClincusError as error:
+            if not insists:
+                raise
+            sessions.report(f"{session.id}: files in its clone that only root can read are lost: {error}")
+    return copies
+
+
+KEEPER = clincus.Keeper(KINDS, is_clone, look, keep)
 
 
 def last_bundle(sessions: clincus.Sessions, session: clincus.Session) -> str:
@@ -124,21 +123,20 @@ def last_bundle(sessions: clincus.Sessions, session: clincus.Session) -> str:
     return ""
 
 
-def keep_bundle(sessions: clincus.Sessions, session: clincus.Session, state: State, what: str = "all") -> None:
-    """Keep what a clone holds as a bundle beside the session's saved conversation: `what` as in guest/clone-out.sh."""
-    directory = sessions.saved_directory(session)
-    os.makedirs(os.path.dirname(directory), mode=0o700, exist_ok=True)
-    path = f"{directory}.{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.bundle"
-    try:
-        _, size = take_bundle(sessions, session, what, state.known, f"{path}.part")
-        if not size:
-            raise clincus.ClincusError("its clone sent no bundle", 409)
-        with open(f"{path}.part", "rb") as part:
-            os.fsync(part.fileno())  # the container is deleted next, and then this is all there is
-        os.rename(f"{path}.part", path)
-        clincus.sync_directory(os.path.dirname(path))
-    finally:
-        with suppress(FileNotFoundError):
-            os.remove(f"{path}.part")
-    words = f"git fetch {path} 'refs/heads/*:refs/heads/kept/*' refs/clincus/tip:refs/heads/kept/tip"
-    sessions.report(f"{session.id}: its commits are kept ({size >> 10} KiB): {words}")
+def keep_bundle(sessions: clincus.Sessions, session: clincus.Session, what: str) -> str:
+    """Keep a clone's work as a bundle beside the saved conversation; its path. `what` is that of guest/clone-out.sh."""
+    known = read_state(sessions, session.id).known
+
+    def write(path: str) -> int:
+        return take_bundle(sessions, session, what, known, path)[1]
+
+    path, size = clincus.keep_beside(sessions.saved_directory(session), "bundle", write)
+    sessions.report(f"{session.id}: its work is kept ({size >> 10} KiB). In a repository: {fetch_command(path)}")
+    return path
+
+
+def fetch_command(path: str) -> str:
+    """The command that fetches everything in a bundle, below refs/kept/, where it takes the place of nothing."""
+    place = f"refs/kept/{os.path.basename(path).split('.')[-2]}"
+    words = shlex.quote(path), shlex.quote(f"refs/*:{place}/*")
+    return f"git fetch --no-tags {' '.join(words)} && git for-each-ref {place}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -19,17 +18,14 @@ from .repository import Repository, check_layout, find_repository, refusal, star
 LABEL = clincus.LABEL + "clone"
 TRANSFER_TIMEOUT = 3600  # seconds for a bundle or a tar on its way
 SMALL_TIMEOUT = 120  # seconds for git in the container to look at the work tree, or to send the next STEP
-STEP = 4 << 20  # bytes of a bundle that may take that long
 FETCHED = 50  # branches that a session remembers
-DISK_RESERVE = 256 << 20  # bytes that a bundle leaves free on this host
 FIRST_COMMIT = "The folder as it was"
-TOLD = re.compile(
-    rb"([0-9a-f]{40}|[0-9a-f]{64}) ([0-9a-f]{40}|[0-9a-f]{64}|-) "
-    rb"(\d{1,9}) ([01]) (\d{1,9}) (\d{1,9}) (\d{1,9}) ([^\n]*)\n"
-)
-MOST_NAMES = 20  # of repositories within
+TOLD = re.compile(rb"([0-9a-f]{40}|[0-9a-f]{64}) ([0-9a-f]{40}|[0-9a-f]{64}|-) ([^\n]*)\n")
 LINE = 4096  # bytes of what a clone tells of itself
-NAMES = 1 << 20  # bytes of the names of repositories within
+KINDS = ("commits", "uncommitted", "stashes", "nested", "unreadable")  # of clincus.LOSSES: those that a clone counts
+COUNT = re.compile(rf"({'|'.join(KINDS)}) (\d{{1,9}})")
+UNREADABLE_LIMIT = 1 << 20  # bytes of the paths of files that only root can read
+COUNT_LIMIT = 1 << 18  # bytes of all counts, with their names
 
 clincus.register_settings(
     clincus.Setting("clone.size_limit", "4GiB", clincus.matching(clincus.SIZE, f"write {clincus.WRITE_SIZE}"))
@@ -60,58 +56,12 @@ class MovedBranch(NamedTuple):
     gitlinks: tuple[str, ...] = ()  # of a fetch: folders that git takes for submodules, and what is checked out has not
 
 
-@dataclass(frozen=True)
-class Told:
+class Told(NamedTuple):
     """The words of a clone about itself. None of them is true for certain."""
 
     tip: str  # the checked-out commit, or one on top of it with what is uncommitted
     head: str  # the checked-out commit; empty before the first one
-    commits: int  # of any branch, tag or work tree, that this host does not have
-    is_open: bool  # something is uncommitted that this host does not have
-    stashes: int
-    trees: int  # other work trees with something uncommitted
-    unreadable: int  # files that the code user cannot read: no fetch brings them
-    nested: tuple[str, ...]  # repositories within that have commits of their own: a fetch brings their files alone
     branch: str  # the short name of what is checked out; empty for a commit
-
-    @property
-    def total(self) -> int:
-        """The number of things that this host does not have; 0 if a delete loses nothing."""
-        return self.commits + self.is_open + self.stashes + self.trees + self.unreadable + len(self.nested)
-
-    @property
-    def words(self) -> str:
-        """The part of the clone that this host does not have, for a sentence."""
-        parts = [
-            counted(self.commits, "commit"),
-            "uncommitted changes" if self.is_open else "",
-            counted(self.stashes, "stash", "stashes"),
-            f"uncommitted changes in {counted(self.trees, 'other work tree')}" if self.trees else "",
-            counted(self.unreadable, "file that only root reads", "files that only root reads"),
-            f"the history of {counted(len(self.nested), 'repository', 'repositories')} ({', '.join(self.nested)})"
-            if self.nested
-            else "",
-        ]
-        *first, last = filter(None, parts)
-        return (f"{', '.join(first)} and {last}" if first else last) + " in its clone"
-
-    def document(self) -> dict[str, object]:
-        """The answer of GET /api/sessions/{id}/unfetched."""
-        return {
-            "branch": self.branch,
-            "head": self.head,
-            "uncommitted": self.is_open,
-            "commits": self.commits,
-            "stashes": self.stashes,
-            "work_trees": self.trees,
-            "unreadable": self.unreadable,
-            "nested": list(self.nested),
-        }
-
-
-def counted(number: int, one: str, more: str = "") -> str:
-    """A number with its noun; nothing for 0."""
-    return f"{number} {one if number == 1 else more or f'{one}s'}" if number else ""
 
 
 def read_state(sessions: clincus.Sessions, id: str) -> State:
@@ -119,6 +69,12 @@ def read_state(sessions: clincus.Sessions, id: str) -> State:
     instance = sessions.door(id).instance(id) or {"config": {}}
     document = json.loads(instance["config"].get(LABEL) or "{}")
     return State(**document)
+
+
+def has_clone(sessions: clincus.Sessions, id: str) -> bool:
+    """Whether the clone of a session was finished; its tool starts later. Raises ClincusError."""
+    instance = sessions.door(id).instance(id) or {"config": {}}
+    return LABEL in instance["config"]
 
 
 def write_state(sessions: clincus.Sessions, id: str, state: State, **labels: str) -> None:
@@ -211,35 +167,54 @@ def put_back(sessions: clincus.Sessions, session: clincus.Session, kept: str) ->
 # -- What a clone gives
 
 
-def unfetched(sessions: clincus.Sessions, session: clincus.Session) -> tuple[Told, State]:
-    """The part of a session's clone that was not fetched. Raises ClincusError."""
+def unfetched(sessions: clincus.Sessions, session: clincus.Session) -> dict[str, clincus.Loss]:
+    """The work in a session's clone that was not fetched, by kind; {} for one that was never finished.
+
+    Raises ClincusError.
+    """
+    if not has_clone(sessions, session.id):
+        return {}
     state = read_state(sessions, session.id)
-    words = sessions.guest(session).mount, "count", *state.known, state.start
-    told = sessions.output(session, "clone-snapshot clone-out", *words, timeout=SMALL_TIMEOUT)
-    lines = io.BytesIO(told)
-    return parse_told(lines.readline(LINE), lines.readline(NAMES)), state
+    words = sessions.guest(session).mount, "count", state.start or "-", *state.known
+    told = sessions.output(session, "clone-snapshot clone-out", *words, timeout=SMALL_TIMEOUT, limit=COUNT_LIMIT)
+    line, _, counts = told.partition(b"\n")
+    parse_told(line + b"\n")
+    return parse_counts(counts)
 
 
-def parse_told(line: bytes, names: bytes) -> Told:
-    """Read the first two lines of guest/clone-out.sh. Raises ClincusError(409) for any others."""
+def parse_told(line: bytes) -> Told:
+    """Read the first line of guest/clone-out.sh. Raises ClincusError(409) for any other."""
     match = TOLD.fullmatch(line)
-    if match is None or not names.endswith(b"\n"):
-        raise clincus.ClincusError("git in the container does not answer as git: the clone cannot be read", 409)
-    tip, head, commits, is_open, stashes, trees, unreadable, branch = (
-        field.decode("utf-8", "replace") for field in match.groups()
-    )
-    nested = [clincus.printable(name.decode("utf-8", "replace"))[:250] for name in names.split(b"\t")[:-1]]
+    if match is None:
+        raise no_git()
+    tip, head, branch = (field.decode("utf-8", "replace") for field in match.groups())
     return Told(
         tip=tip,
         head="" if head == "-" else head,
-        commits=int(commits),
-        is_open=is_open == "1",
-        stashes=int(stashes),
-        trees=int(trees),
-        unreadable=int(unreadable),
-        nested=tuple(nested[:MOST_NAMES]),
         branch=clincus.printable(branch.removeprefix("refs/heads/"))[:250],
     )
+
+
+def parse_counts(data: bytes) -> dict[str, clincus.Loss]:
+    """Read what guest/clone-out.sh counts. Raises ClincusError(409) if a kind is missing."""
+    numbers: dict[str, int] = {}
+    names: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    kind = ""
+    for line in data.decode("utf-8", "replace").split("\n"):
+        match = COUNT.fullmatch(line)
+        if match:
+            kind = match[1]
+            numbers[kind] = int(match[2])
+        elif kind and line.startswith("\t") and len(names[kind]) < clincus.LOSS_NAMES:
+            names[kind].append(line[1:])
+    if numbers.keys() != set(KINDS):
+        raise no_git()
+    return {kind: clincus.Loss.of(names[kind], number) for kind, number in numbers.items()}
+
+
+def no_git() -> clincus.ClincusError:
+    """The error for an answer that git does not give."""
+    return clincus.ClincusError("git in the container does not answer as git: the clone cannot be read", 409)
 
 
 def take_bundle(
@@ -250,26 +225,24 @@ def take_bundle(
     Raises ClincusError(409) if it is larger than the setting allows, and OSError for a fault of this host.
     """
     limit = clincus.size_bytes(sessions.load().get("clone.size_limit"))
-    words, size = (sessions.guest(session).mount, what, *known), 0
-    with (
-        open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file,
-        sessions.open(session, "clone-snapshot clone-out", *words, timeout=SMALL_TIMEOUT) as (stdin, stream),
-    ):
+    words = (sessions.guest(session).mount, what, "-", *known)
+    with sessions.open(session, "clone-snapshot clone-out", *words, timeout=SMALL_TIMEOUT) as (stdin, stream):
         line = stream.readline(LINE)
         # Without a word it has failed, and the end of the block says why.
-        told = parse_told(line, stream.readline(NAMES)) if line else None
-        while piece := stream.read(1 << 16):
-            if size // STEP < (size + len(piece)) // STEP:
-                stdin.allow(SMALL_TIMEOUT)  # one that sends nothing more holds up nobody for long
-            size += len(piece)
-            if size > limit:
-                too_much = f"what the clone sends is more than {limit >> 20} MiB (clone.size_limit)"
-                raise clincus.ClincusError(f"{session.id}: {too_much}", 409)
-            disk = os.fstatvfs(file.fileno())
-            if disk.f_bavail * disk.f_frsize < DISK_RESERVE:
-                raise OSError(28, "the disk is nearly full", path)
-            file.write(piece)
-    return told or parse_told(b"", b""), size
+        told = parse_told(line) if line else None
+        size = clincus.receive_file(
+            stdin, stream, path, limit=limit, patience=SMALL_TIMEOUT, limited_by=" (clone.size_limit)"
+        )
+    return told or parse_told(b""), size
+
+
+def unreadable_files(sessions: clincus.Sessions, session: clincus.Session) -> list[str]:
+    """The paths of a clone's files that its code user cannot read. Raises ClincusError."""
+    mount = sessions.guest(session).mount
+    told = sessions.output(
+        session, "clone-snapshot clone-unreadable", mount, timeout=SMALL_TIMEOUT, limit=UNREADABLE_LIMIT
+    )
+    return [os.fsdecode(path) for path in told.split(b"\n")[:-1]]
 
 
 # -- What a clone takes

@@ -35,7 +35,7 @@ def requests_of(id: str, other: str, workspace: str) -> list[tuple[str, str, obj
         "/api/sessions", one, "/api/sessions/history", "/api/health", "/api/engines", "/api/images", "/api/config",
         "/api/workspaces", "/api/tools", "/api/cost", "/api/push", f"{one}/files?path=", f"{one}/usage",
         f"{one}/agent", f"{one}/scrollback", f"{one}/changes", f"{one}/checkpoints", f"{one}/snapshots", f"{one}/log",
-        f"{one}/prompts", f"{one}/cost", f"{one}/files/content?path=README.md", f"{one}/unfetched",
+        f"{one}/prompts", f"{one}/cost", f"{one}/files/content?path=README.md", f"{one}/unsaved",
     ]  # fmt: skip
     return [
         *(("GET", path, None) for path in reads),

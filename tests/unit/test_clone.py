@@ -37,6 +37,8 @@ class Box:
         self.settings = {"clone.size_limit": "1MiB"}
         self.incus = self
         self.door = self.containers = lambda id: self
+        self.extensions = clincus.Extensions()
+        self.extensions.keepers.append(clone.KEEPER)
         self.session = SESSION._replace(workspace=str(workspace))
 
     def load(self) -> SimpleNamespace:
@@ -87,6 +89,24 @@ class Box:
 
     def fetch(self, branch: str = "") -> transfer.MovedBranch:
         return landing.fetch(self, self.session, branch)
+
+    keep, _look, _copies = clincus.Sessions.keep, clincus.Sessions._look, clincus.Sessions._copies
+
+    def _readable(self, session: clincus.Session, *_: Any, saves: bool) -> clincus.Session:
+        return session._replace(status="running")
+
+    def _with_conversation(self, session: clincus.Session, unsaved: clincus.Unsaved) -> clincus.Unsaved:
+        return unsaved
+
+    def keep_files(self, session: clincus.Session, folder: str, paths: list[str]) -> str:
+        listed = b"".join(os.fsencode(path) + b"\0" for path in paths)
+        command = clincus.guest_command("keep-files", folder, str(len(listed)))
+
+        def write(path: str) -> int:
+            done = subprocess.run(command, check=True, input=listed, capture_output=True, timeout=60)
+            return Path(path).write_bytes(done.stdout)
+
+        return clincus.keep_beside(self.saved_directory(session), "tar", write)[0]
 
     def commit(self, name: str = "made", text: str = "by the agent\n") -> str:
         (self.folder / name).write_text(text)
@@ -711,38 +731,38 @@ def test_what_was_not_fetched_is_counted(box, project):
     git(project, "branch", "other", git(project, "commit-tree", "HEAD^{tree}", "-m", "Else").strip())
     box.make()
 
-    def count() -> tuple[object, object]:
-        found = transfer.unfetched(box, box.session)[0].document()
-        return found["commits"], found["uncommitted"]
+    def count() -> tuple[int, tuple[str, ...]]:
+        found = transfer.unfetched(box, box.session)
+        return found["commits"].number, found["uncommitted"].names
 
-    assert count() == (0, False)
+    assert count() == (0, ())
     (box.folder / "more").write_text("x")
-    assert count() == (0, True)
+    assert count() == (0, ("more",))
     box.commit()
-    assert count() == (1, False)
+    assert count() == (1, ())
     git(box.folder, "checkout", "--quiet", "-b", "second")
     box.commit("second")
     git(box.folder, "checkout", "--quiet", "main")
-    assert count() == (2, False)
+    assert count() == (2, ())
     box.fetch()
-    assert count() == (1, False)
+    assert count() == (1, ())
 
 
 def test_a_delete_is_refused_until_all_is_fetched_or_kept_as_a_bundle(box, project, tmp_path):
     box.make()
     box.saved_directory = lambda session: str(tmp_path / "sessions-claude" / "id")
-    clone.keep(box, box.session, False)
+    box.keep(box.session)
     head = box.commit()
-    assert "1 commit in its clone were not fetched" in refusal(clone.keep, box, box.session, False).replace(
-        "was", "were"
-    )
-    clone.keep(box, box.session, True)
+    words = refusal(box.keep, box.session)
+    assert f"this host does not have 1 commit ({head[:7]} Make made)" in words
+    assert f"`clincus fetch {box.session.id}`" in words
+    box.keep(box.session, saves=True, insists=True)
     (bundle,) = (tmp_path / "sessions-claude").iterdir()
     git(project, "fetch", "--quiet", str(bundle), "refs/heads/main:refs/heads/kept/main")
     assert git(project, "rev-parse", "kept/main").strip() == head
     assert str(bundle) in box.reports[-1]
     box.fetch()
-    clone.keep(box, box.session, False)
+    box.keep(box.session)
 
 
 @pytest.fixture
@@ -772,7 +792,7 @@ def test_a_power_cut_after_a_delete_does_not_tear_the_bundle(box, tmp_path, sync
     box.make()
     box.saved_directory = lambda session: str(tmp_path / "sessions-claude" / "id")
     box.commit()
-    clone.keep(box, box.session, True)
+    box.keep(box.session, saves=True, insists=True)
     (bundle,) = (tmp_path / "sessions-claude").iterdir()
     assert synced == [f"{bundle}.part", str(bundle.parent)], "first what it holds, then its name"
 
@@ -783,8 +803,10 @@ def test_what_a_delete_kept_is_there_when_the_conversation_goes_on_in_a_new_clon
     box.make()
     box.saved_directory = lambda session: str(saved / "id")
     head = box.commit()
+    (box.folder / "one").write_text("put away\n")
+    git(box.folder, "stash", "push", "--quiet")
     (box.folder / "open").write_text("not committed\n")
-    clone.keep(box, box.session, True)
+    box.keep(box.session, saves=True, insists=True)
     (saved / "id.20200101-000000.bundle").write_text("an older one")
     if is_damaged:
         (saved / "id.20990101-000000.bundle").write_text("no bundle")
@@ -795,6 +817,7 @@ def test_what_a_delete_kept_is_there_when_the_conversation_goes_on_in_a_new_clon
     if not is_damaged:
         assert git(new.folder, "rev-parse", "kept/main").strip() == head
         assert git(new.folder, "show", "kept/uncommitted:open") == "not committed\n"
+        assert git(new.folder, "show", "refs/kept/stash/1:one") == "put away\n"
     assert git(new.folder, "status", "--porcelain") == ""
 
 
@@ -819,8 +842,8 @@ def test_a_clone_that_cannot_be_read_is_kept_unless_a_person_insists(box, tmp_pa
     box.make()
     subprocess.run(["rm", "-r", str(box.folder / ".git")], check=True)
     box.saved_directory = lambda session: str(tmp_path / "sessions-claude" / "id")
-    assert "cannot be read" in refusal(clone.keep, box, box.session, False)
-    clone.keep(box, box.session, True)
+    assert "what its container holds cannot be known (fatal: not a git repository" in refusal(box.keep, box.session)
+    box.keep(box.session, saves=True, insists=True)
     assert "is lost" in box.reports[-1]
 
 

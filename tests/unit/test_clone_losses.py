@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,38 +45,37 @@ def work_tree(folder: Path) -> None:
 
 def nested(folder: Path) -> None:
     (folder / "app").mkdir()
-    git(folder / "app", "init", "--quiet")
+    git(folder / "app", "init", "--quiet", "--initial-branch=main")
     commit(folder / "app", "main.py")
 
 
 LEFT: dict[str, tuple[Callable[[Path], None], str]] = {
-    "stashes": (stash, "2 stashes in its clone"),
-    "a tag": (commit_that_only_a_tag_has, "1 commit in its clone"),
-    "a work tree": (work_tree, "uncommitted changes in 1 other work tree in its clone"),
-    "a repository in it": (nested, "uncommitted changes and the history of 1 repository (app) in its clone"),
+    "stashes": (stash, r"2 stashes \(WIP on main: \w+ Add two, WIP on main: \w+ Add two\)"),
+    "a tag": (commit_that_only_a_tag_has, r"1 commit \(\w+ Make released\)"),
+    "a work tree": (work_tree, r"1 uncommitted file \(second/half\)"),
+    "a repository in it": (nested, r"1 uncommitted file \(app/main.py\) and 1 repository within its clone \(app\)"),
 }
 
 
 @pytest.mark.parametrize(("leave", "words"), LEFT.values(), ids=list(LEFT))
 def test_a_delete_is_refused_for_all_that_agents_leave(box, leave, words):
     box.make()
-    clone.keep(box, box.session, False)  # nothing is there yet
+    box.keep(box.session)  # nothing is there yet
     leave(box.folder)
-    with pytest.raises(clincus.ClincusError) as refused:
-        clone.keep(box, box.session, False)
-    assert f"is kept: {words} were not fetched" in refused.value.message
+    with pytest.raises(clincus.UnsavedError, match=f"is kept: this host does not have {words}. To go on,"):
+        box.keep(box.session)
 
 
 def test_tags_of_the_project_itself_are_no_work_of_the_agent(box, project):
     commit_that_only_a_tag_has(project)
     box.make()
-    clone.keep(box, box.session, False)
+    box.keep(box.session)
 
 
 def kept_refs(box: Box, tmp_path: Path) -> dict[str, str]:
     """What a forced delete keeps, by the names in the bundle, as it can be had back."""
     box.saved_directory = lambda session: str(tmp_path / "sessions-claude" / "id")
-    clone.keep(box, box.session, True)
+    box.keep(box.session, saves=True, insists=True)
     [bundle] = Path(box.saved_directory(box.session)).parent.glob("*.bundle")
     back = tmp_path / "back"
     subprocess.run(["git", "clone", "--quiet", "--no-checkout", str(box.workspace), str(back)], check=True)
@@ -96,8 +96,42 @@ def test_a_forced_delete_keeps_stashes_tags_work_trees_and_repositories_within(b
     assert {"clincus/tip", "clincus/stash/1", "clincus/stash/2", "tags/v1", "clincus/worktree/1"} <= refs.keys()
     assert "app/main.py" in files_of(tmp_path, refs["clincus/tip"])
     assert "half" in files_of(tmp_path, refs["clincus/worktree/1"])
-    [inner] = [id for name, id in refs.items() if name.startswith("clincus/nested/1/")]
-    assert files_of(tmp_path, inner) == {"main.py"}
+    inner = {name.rpartition("clincus/nested/1/")[2]: id for name, id in refs.items() if "/nested/" in name}
+    assert files_of(tmp_path, inner["main"]) == {"main.py"}
+
+
+def test_a_forced_delete_keeps_stashes_tags_and_a_detached_head_of_a_repository_within(box, tmp_path):
+    box.make()
+    nested(box.folder)
+    stash(box.folder / "app")
+    git(box.folder / "app", "checkout", "--quiet", "--detach")
+    commit(box.folder / "app", "released")
+    git(box.folder / "app", "tag", "v1")
+    commit(box.folder / "app", "alone")
+    inner = {name for name in kept_refs(box, tmp_path) if "/nested/" in name}
+    place = "clincus/nested/1/"
+    assert {f"{place}{name}" for name in ("main", "HEAD", "tags/v1", "stash/1", "stash/2")} <= inner
+
+
+def test_the_command_that_is_named_for_a_bundle_fetches_everything_in_it(box, tmp_path):
+    box.make()
+    for leave, _ in LEFT.values():
+        leave(box.folder)
+    names = kept_refs(box, tmp_path)
+    command = box.reports[-1].partition("In a repository: ")[2]
+    done = subprocess.run(command, shell=True, cwd=box.workspace, check=True, capture_output=True, text=True)
+    for name in names:
+        assert name in done.stdout
+    assert git(box.workspace, "branch", "--list") == "* main\n"
+
+
+def test_names_of_an_agent_are_printable_few_and_short(box):
+    box.make()
+    for number in range(25):
+        (box.folder / f"\x1b]0;{'x' * 150}{number}").touch()
+    found = clone.KEEPER.look(box, box.session)["uncommitted"]
+    assert (found.number, len(found.names)) == (25, clincus.LOSS_NAMES)
+    assert all(name.isprintable() and len(name) <= clincus.LOSS_NAME for name in found.names)
 
 
 def test_a_fetch_brings_the_files_of_a_repository_within(box):
@@ -144,13 +178,26 @@ def run_as_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Box, "exec", exec_as_user)
 
 
+def test_files_that_only_root_can_read_are_kept_beside_the_bundle(user_box, tmp_path):
+    box = user_box
+    box.commit()
+    unreadable_file(box.folder)
+    with pytest.raises(clincus.UnsavedError, match=r"1 file that only root can read \(data\)"):
+        box.keep(box.session)
+    box.saved_directory = lambda session: str(tmp_path / "sessions-claude" / "id")
+    bundle, files = box.keep(box.session, saves=True)
+    assert bundle.endswith(".bundle")
+    with tarfile.open(files) as archive:
+        assert archive.extractfile("data").read() == b"of root\n"
+
+
 @pytest.mark.parametrize("leave", [empty_repository, unreadable_file])
 def test_one_odd_file_costs_no_commit(user_box, tmp_path, leave):
     box = user_box
     commit_id = box.commit()
     leave(box.folder)
     with pytest.raises(clincus.ClincusError, match="1 commit"):
-        clone.keep(box, box.session, False)
+        box.keep(box.session)
     assert kept_refs(box, tmp_path)["heads/main"] == commit_id
     assert box.fetch().head == commit_id
 
@@ -159,7 +206,6 @@ def test_a_clone_whose_state_cannot_be_taken_keeps_its_commits(box, tmp_path, mo
     """As on a full disk, where git cannot write a tree."""
     box.make()
     commit_id = box.commit()
-    (box.folder / ".git/clincus-index").mkdir()  # where the state is taken
-    (box.folder / ".git/clincus-index/full").touch()
+    (box.folder / ".git/index").write_text("no index")
     assert kept_refs(box, tmp_path)["heads/main"] == commit_id
     assert any("what was uncommitted in its clone is lost" in report for report in box.reports)

@@ -98,6 +98,7 @@ SECTIONS = [
     "conversations",
     "history",
     "wall",
+    "what would be lost",
     "features",
     "sessions",
     "workspaces",

@@ -584,7 +584,7 @@ class TestStart:
         door.instances[session.id]["status"] = "Stopped"
         sessions.look(session.id)
         directory = str(tmp_path / ".clincus/sessions-claude/the-saved-id")
-        clincus.write_metadata(sessions._saved(session)._replace(directory=directory))
+        clincus.write_metadata(sessions.saved(session)._replace(directory=directory))
         text = (Path(directory) / "metadata.json").read_text()
         (Path(directory) / "metadata.json").write_text(text.replace(session.session_id, "the-saved-id"))
         (tmp_path / f".clincus/sessions-claude/{session.session_id}/metadata.json").unlink()
@@ -622,12 +622,11 @@ class TestStart:
         heard: list[str] = []
         sessions.extensions.listeners.append(lambda moment, session: heard.append(moment))
 
-        def refuse(*_: object) -> None:
-            raise clincus.ClincusError("2 commits were not fetched", 409)
-
-        sessions.extensions.keepers.append(refuse)
+        commits = {"commits": clincus.Loss.of(["a1b2c3d Add it"])}
+        keeper = clincus.Keeper(("commits",), lambda *_: True, lambda *_: commits, lambda *_: [])
+        sessions.extensions.keepers.append(keeper)
         add(sessions, mode="clone")
-        with pytest.raises(clincus.ClincusError, match="2 commits were not fetched"):
+        with pytest.raises(clincus.UnsavedError, match=r"does not have 1 commit \(a1b2c3d Add it\)"):
             sessions.end(NAME, delete=True)
         assert "before_stop" not in heard
 

@@ -118,7 +118,6 @@ class Box:
         self.report, self.registry = self.reports.append, self
         self.session = clincus.Session("x", "/w", "shell", 1, "stopped", persistent=True)
         self.unfetched = ""  # what the container holds, and this host does not
-        self.kept: list[str] = []
 
     def door(self, id: str) -> Box:
         return self
@@ -132,10 +131,10 @@ class Box:
     def save(self, id: str) -> None:
         return None
 
-    def keep(self, session: clincus.Session, *, saves: bool = False) -> None:
+    def keep(self, session: clincus.Session, *, saves: bool = False, insists: bool = False) -> list[str]:
         if self.unfetched and not saves:
-            raise clincus.ClincusError(f'"x" is kept: {self.unfetched} were not fetched', 409)
-        self.kept += [self.unfetched] if self.unfetched else []
+            raise clincus.ClincusError(f'"x" is kept: this host does not have {self.unfetched}', 409)
+        return [f"/kept/{self.unfetched}"] if self.unfetched else []
 
     def look(self, id: str) -> clincus.Session:
         return self.session
@@ -183,11 +182,12 @@ def test_a_clone_goes_back_only_once_its_work_is_fetched_or_kept(tmp_path):
     """It lies on the disk of the container, unlike a folder that is mounted."""
     box = Box(str(tmp_path))
     box.unfetched = "2 commits and 1 stash"
-    with pytest.raises(clincus.ClincusError, match="2 commits and 1 stash were not fetched"):
+    with pytest.raises(clincus.ClincusError, match="does not have 2 commits and 1 stash"):
         snapshots.Keeper(box).restore("x", "one")
     assert box.now["config"]["volatile.x"] == "now", "nothing was brought back"
-    snapshots.Keeper(box).restore("x", "one", force=True)
-    assert (box.kept, box.now["config"]["volatile.x"]) == ([box.unfetched], "then")
+    copies: list[str] = []
+    snapshots.Keeper(box).restore("x", "one", force=True, on_kept=copies.append)
+    assert (copies, box.now["config"]["volatile.x"]) == (["/kept/2 commits and 1 stash"], "then")
 
 
 def test_a_restore_that_went_through_leaves_nothing(tmp_path):

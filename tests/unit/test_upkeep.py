@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +26,9 @@ class Sessions:
     def __init__(self, folder: Path) -> None:
         self.registry = clincus.Registry("clincus-", lambda change: None)
         self.ended: list[tuple[str, bool]] = []
+        self.kept: list[str] = []  # ended only after a copy of what would be lost
+        self.reports: list[str] = []
+        self.report = self.reports.append
         self.saved: list[str] = []
         self.broken: set[str] = set()
         self.half_made: dict[str, clincus.Session] = {}
@@ -55,10 +57,11 @@ class Sessions:
     def lock(self, id: str) -> Iterator[None]:
         yield
 
-    def end(self, id: str, *, delete: bool = False) -> None:
+    def end(self, id: str, *, delete: bool = False, keeps: bool = False) -> None:
         if id in self.broken:
             raise clincus.ClincusError("Incus is busy")
         self.ended.append((id, delete))
+        self.kept += [id] if keeps else []
 
 
 @pytest.fixture
@@ -105,14 +108,12 @@ def test_nobody_looks_for_deadlines_before_the_next_one(sessions, deadline, seco
     assert upkeep.seconds_until_stop(sessions, NOON) == seconds
 
 
-def half_made(sessions: Sessions, monkeypatch: pytest.MonkeyPatch, status: str = "Running") -> list[str]:
-    """Let the container of a failed start have stayed; the names of those that are deleted."""
-    deleted: list[str] = []
+def half_made(sessions: Sessions, monkeypatch: pytest.MonkeyPatch, status: str = "Running") -> list[tuple[str, bool]]:
+    """Let the container of a failed start have stayed; the sessions that are ended, and whether that deletes them."""
     sessions.add(status=status)
     sessions.half_made[FIRST] = sessions.registry.get(FIRST)
     monkeypatch.setattr(Sessions, "look", lambda self, id: self.registry.find(id), raising=False)
-    monkeypatch.setattr(Sessions, "containers", lambda *_: SimpleNamespace(delete=deleted.append), raising=False)
-    return deleted
+    return sessions.ended
 
 
 @pytest.mark.parametrize("status", ["Running", "Stopped"])
@@ -121,7 +122,20 @@ def test_what_a_failed_start_left_is_removed_once_its_engine_is_back(sessions, m
     upkeep.remove_half_made(sessions, "another engine")
     assert deleted == []
     upkeep.remove_half_made(sessions, "")
-    assert (deleted, sessions.half_made) == ([FIRST], {})
+    assert (deleted, sessions.half_made) == ([(FIRST, True)], {})
+    assert sessions.kept == []
+
+
+def test_what_a_failed_start_left_stays_if_its_tool_has_done_something_since(sessions, monkeypatch):
+    half_made(sessions, monkeypatch)
+
+    def refuse(id: str, *, delete: bool) -> None:
+        raise clincus.UnsavedError("this host does not have 2 commits", clincus.Unsaved({"commits": clincus.Loss(2)}))
+
+    monkeypatch.setattr(sessions, "end", refuse)
+    upkeep.remove_half_made(sessions, "")
+    assert (sessions.half_made, len(sessions.reports)) == ({}, 1)
+    assert "does not have 2 commits" in sessions.reports[0]
 
 
 def test_what_a_failed_start_left_stays_once_a_person_resumes_it(sessions, monkeypatch):
@@ -146,7 +160,7 @@ def tidy_up(sessions: Sessions, ended_at: str = "2026-01-01T10:00:00Z") -> None:
 def test_an_ephemeral_session_that_stopped_long_ago_is_deleted(sessions):
     sessions.add()
     tidy_up(sessions)
-    assert sessions.ended == [(FIRST, True)]
+    assert (sessions.ended, sessions.kept) == ([(FIRST, True)], [FIRST]), "files of a person are copied first"
 
 
 KEPT: dict[str, dict[str, Any]] = {
@@ -176,8 +190,8 @@ def test_a_session_that_is_resumed_while_another_is_deleted_stays(sessions, monk
     for name in (FIRST, SECOND):
         sessions.add(name)
 
-    def end(id: str, *, delete: bool) -> None:
-        Sessions.end(sessions, id, delete=delete)
+    def end(id: str, *, delete: bool, keeps: bool) -> None:
+        Sessions.end(sessions, id, delete=delete, keeps=keeps)
         sessions.add(SECOND, status="Running")
 
     monkeypatch.setattr(sessions, "end", end)

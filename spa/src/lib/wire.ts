@@ -767,7 +767,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/sessions/{id}/unfetched": {
+    "/api/sessions/{id}/unsaved": {
         parameters: {
             query?: never;
             header?: never;
@@ -777,8 +777,8 @@ export interface paths {
             };
             cookie?: never;
         };
-        /** What a session's clone holds that no fetch has brought here; git in the container counts it */
-        get: operations["get_unfetched"];
+        /** What a session's container holds and this host does not; no container is started for it */
+        get: operations["get_unsaved"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1477,6 +1477,8 @@ export interface components {
         Error: {
             /** @description what is wrong, and what to do */
             error: string;
+            /** @description of a 409 that keeps something from being lost: the answer of GET /api/sessions/{id}/unsaved */
+            unsaved?: components["schemas"]["Unsaved"];
         };
         FileEntry: {
             name: string;
@@ -1596,22 +1598,32 @@ export interface components {
             /** @description of a fetch: folders that git takes for submodules, and that what is checked out here does not have; at most 100 */
             gitlinks: string[];
         };
-        Unfetched: {
-            /** @description what is checked out in the clone; empty for a commit */
-            branch: string;
-            /** @description the commit that is checked out; empty before the first one */
-            head: string;
-            /** @description of branches, tags and work trees */
-            commits: number;
-            /** @description whether something uncommitted was not fetched */
-            uncommitted: boolean;
-            stashes: number;
-            /** @description other work trees with uncommitted changes */
-            work_trees: number;
-            /** @description files that only root can read: no fetch brings them */
-            unreadable: number;
-            /** @description repositories within the clone that have commits of their own: a fetch brings their files alone */
-            nested: string[];
+        /** @description things of one kind; a container may have chosen their number and names */
+        Loss: {
+            /** @description null if it cannot be known now */
+            count: number | null;
+            /** @description of the first 20, printable */
+            names: string[];
+        };
+        Unsaved: {
+            /** @description files of the conversation that changed since its last save; every stop, delete and restore saves it first */
+            conversation: components["schemas"]["Loss"];
+            /** @description of any branch, tag or work tree of a clone */
+            commits: components["schemas"]["Loss"];
+            /** @description files of any work tree of a clone */
+            uncommitted: components["schemas"]["Loss"];
+            /** @description of a clone */
+            stashes: components["schemas"]["Loss"];
+            /** @description repositories within a clone that have commits of their own: a fetch brings their files alone */
+            nested: components["schemas"]["Loss"];
+            /** @description files that a person put outside the workspace, by an upload or `clincus file push` */
+            outside: components["schemas"]["Loss"];
+            /** @description files of a clone that only root can read: no fetch brings them */
+            unreadable: components["schemas"]["Loss"];
+            /** @description of all kinds; 0: nothing would be lost; null: not known */
+            total: number | null;
+            /** @description why something cannot be known; empty if all is known */
+            unknown: string;
         };
         Prompt: {
             prompt_id: string;
@@ -2121,7 +2133,7 @@ export interface operations {
     delete_session: {
         parameters: {
             query?: {
-                /** @description delete the container */
+                /** @description delete the container; what this host does not have of it is copied here first, as far as possible */
                 force?: boolean;
             };
             header?: never;
@@ -2136,6 +2148,8 @@ export interface operations {
             /** @description No Content */
             204: {
                 headers: {
+                    /** @description the paths of what was copied to this host before it was lost: percent-encoded, with `, ` between; absent if nothing had to be */
+                    "Clincus-Kept"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -3318,7 +3332,7 @@ export interface operations {
             default: components["responses"]["Error"];
         };
     };
-    get_unfetched: {
+    get_unsaved: {
         parameters: {
             query?: never;
             header?: never;
@@ -3336,11 +3350,10 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Unfetched"];
+                    "application/json": components["schemas"]["Unsaved"];
                 };
             };
             404: components["responses"]["Error"];
-            409: components["responses"]["Error"];
             default: components["responses"]["Error"];
         };
     };
@@ -4028,7 +4041,7 @@ export interface operations {
     restore_snapshot: {
         parameters: {
             query?: {
-                /** @description bring a clone back although it holds work that no fetch has brought here: a bundle keeps that work */
+                /** @description bring it back although it holds something that this host does not: that is copied here first */
                 force?: boolean;
             };
             header?: never;
@@ -4045,6 +4058,8 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    /** @description the paths of what was copied to this host before it was lost: percent-encoded, with `, ` between; absent if nothing had to be */
+                    "Clincus-Kept"?: string;
                     [name: string]: unknown;
                 };
                 content: {

@@ -1,0 +1,183 @@
+"""What would be lost with a container's disk: asked in one place, for each end. No Incus."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import clincus
+from clincus_features import uploads
+from tests.unit.test_sessions import NAME, add, deleted, door, reports, sessions
+
+__all__ = ["door", "reports", "sessions"]  # fixtures
+
+Loss = clincus.Loss
+
+
+def keeper(
+    commits: int | None, keep: Callable[..., list[str]] = lambda *_: [], *, asks_guest: bool = False
+) -> clincus.Keeper:
+    """A feature that finds so many commits; None: the container does not answer."""
+
+    def look(*_: object) -> dict[str, Loss]:
+        if commits is None:
+            raise clincus.ClincusError("git does not end", 409)
+        return {"commits": Loss.of([f"c{number} Work" for number in range(commits)])}
+
+    return clincus.Keeper(("commits",), lambda *_: asks_guest, look, keep)
+
+
+def failing(error: Exception) -> Callable[..., list[str]]:
+    def keep(*_: object) -> list[str]:
+        raise error
+
+    return keep
+
+
+@pytest.mark.parametrize(
+    ("found", "words", "total"),
+    [
+        ({}, "", 0),
+        ({"commits": Loss(1, ("a1 Fix",))}, "1 commit (a1 Fix)", 1),
+        ({"stashes": Loss(2)}, "2 stashes", 2),
+        (
+            {"uncommitted": Loss(5, ("a", "b", "c", "d", "e")), "outside": Loss(1, ("/x",)), "commits": Loss(1)},
+            "1 commit, 5 uncommitted files (a, b, c, …) and 1 file that was put outside its workspace (/x)",
+            7,
+        ),
+        ({"commits": None, "outside": Loss(1)}, "1 file that was put outside its workspace", None),
+    ],
+)
+def test_a_loss_is_told_with_numbers_and_some_names(found, words, total):
+    unsaved = clincus.Unsaved(found)
+    assert (unsaved.words, unsaved.total, unsaved.document()["total"]) == (words, total, total)
+
+
+def test_a_container_cannot_write_to_a_terminal_by_names_nor_fill_it():
+    loss = Loss.of(["\x1b[2J", "y" * 1000, *map(str, range(100))], 10**30)
+    assert loss.names[0] == "\\x1b[2J"
+    assert (len(loss.names), max(map(len, loss.names))) == (clincus.LOSS_NAMES, clincus.LOSS_NAME)
+    assert loss.number == clincus.LOSS_COUNT
+
+
+@pytest.mark.parametrize("fields", [{"status": "stopped"}, {"status": "stopped", "paused": True}])
+def test_the_work_in_a_container_that_does_not_run_is_unknown_and_not_nothing(sessions, door, fields):
+    sessions.extensions.keepers.append(keeper(0, asks_guest=True))
+    told = sessions.unsaved(add(sessions, mode="clone", **fields)).document()
+    assert told["commits"] == {"count": None, "names": []}
+    assert (told["total"], told["stashes"]) == (None, {"count": 0, "names": []})
+    assert "the session is " in told["unknown"]
+    assert door.calls == [], "nothing is started for a look"
+
+
+def test_a_conversation_whose_last_run_was_saved_is_known_to_be_here(sessions):
+    session = add(sessions, status="stopped", run="2026-01-01T08:00:00Z")
+    assert sessions.unsaved(session).found["conversation"] is None
+    clincus.write_metadata(sessions.saved(session)._replace(final=True))
+    assert sessions.unsaved(session).total == 0
+
+
+@pytest.mark.parametrize("commits", [2, None])
+def test_a_delete_is_refused_with_what_would_be_lost_as_an_object(sessions, door, commits):
+    sessions.extensions.keepers.append(keeper(commits))
+    add(sessions, tool="shell")
+    with pytest.raises(clincus.UnsavedError) as refused:
+        sessions.end(NAME, delete=True)
+    answer = clincus.failure(refused.value)
+    body = json.loads(answer.body)
+    assert (answer.status, body["unsaved"]["commits"]["count"], body["unsaved"]["total"]) == (409, commits, commits)
+    assert ("cannot be known (git does not end)" in body["error"]) == (commits is None)
+    assert deleted(door) == []
+
+
+def test_a_forced_delete_tells_where_it_kept_what_would_be_lost(sessions, door):
+    nothing = uploads.KEEPER._replace(keep=failing(ValueError("it had nothing to keep")))
+    sessions.extensions.keepers += [keeper(2, lambda *_: ["/home/ann/a b.bundle"]), nothing]
+    add(sessions, tool="shell")
+    copies: list[str] = []
+    sessions.end(NAME, delete=True, even_unsaved=True, on_kept=copies.append)
+    assert (copies, deleted(door)) == (["/home/ann/a b.bundle"], [NAME])
+    assert clincus.kept_header(copies) == [("Clincus-Kept", "/home/ann/a%20b.bundle")]
+
+
+UNABLE = clincus.ClincusError("git does not end", 409)
+
+
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [
+        ({"keeps": True}, UNABLE),
+        ({"even_unsaved": True}, UNABLE),
+        ({"even_unsaved": True}, OSError(28, "No space left")),
+    ],
+    ids=["a clean-up", "a person insists", "the disk of this host is full"],
+)
+def test_a_copy_that_fails_stops_a_delete_unless_a_person_insists(sessions, door, reports, how, error):
+    is_deleted = "even_unsaved" in how and error is UNABLE
+    sessions.extensions.keepers.append(keeper(2, failing(error)))
+    add(sessions, tool="shell")
+    if is_deleted:
+        sessions.end(NAME, delete=True, **how)
+        assert "is lost (commits): git does not end" in reports[-1]
+    else:
+        with pytest.raises(clincus.UnsavedError, match="is kept, as"):
+            sessions.end(NAME, delete=True, **how)
+    assert (deleted(door) == [NAME]) == is_deleted
+
+
+def test_a_conversation_that_cannot_be_saved_is_unknown_in_the_answer(sessions):
+    add(sessions, status="stopped")
+    with pytest.raises(clincus.UnsavedError) as refused:
+        sessions.end(NAME, delete=True)
+    assert refused.value.fields["unsaved"]["conversation"]["count"] is None
+
+
+# ---- Files that a person put outside the workspace
+
+
+def test_files_of_a_person_are_remembered_newest_last_and_once():
+    label = ""
+    for path in ("/home/code/a", "/home/code/b", "/home/code/a"):
+        label = clincus.with_outside_file(label, path)
+    assert clincus.outside_files(label) == (2, ["/home/code/b", "/home/code/a"])
+
+
+def test_the_label_with_them_has_a_bound_and_counts_all():
+    label = ""
+    for number in range(300):
+        label = clincus.with_outside_file(label, f"/home/code/{number}{'x' * 150}")
+    assert len(label) < clincus.OUTSIDE_LIMIT + 100
+    assert clincus.outside_files(label)[0] == 300
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["[]", "3", "{", '{"paths": 3}', '{"paths": [3, null, "x"]}', '{"count": "x"}', '{"count": 1e999}', "[" * 100_000],
+)
+def test_a_broken_label_of_an_engine_stands_for_no_file(label):
+    assert clincus.outside_files(label) == (0, [])
+
+
+def test_uploads_count_though_the_session_does_not_run(sessions):
+    sessions.extensions.keepers.append(uploads.KEEPER)
+    label = clincus.with_outside_file("", "/home/code/.clincus/uploads/shot.png")
+    told = sessions.unsaved(add(sessions, tool="shell", status="stopped", outside=label)).document()
+    assert told["outside"] == {"count": 1, "names": ["/home/code/.clincus/uploads/shot.png"]}
+    assert (told["total"], told["unknown"]) == (1, "")
+
+
+def test_two_copies_in_one_second_are_two_files(tmp_path: Path):
+    directory = str(tmp_path / "sessions-claude" / "id")
+    paths = {clincus.keep_beside(directory, "tar", lambda part: Path(part).write_bytes(b"x"))[0] for _ in range(3)}
+    assert len(paths) == 3
+    assert sorted(map(str, (tmp_path / "sessions-claude").iterdir())) == sorted(paths)
+
+
+def test_a_copy_without_a_byte_is_none(tmp_path: Path):
+    directory = str(tmp_path / "sessions-claude" / "id")
+    with pytest.raises(clincus.ClincusError, match="sent nothing"):
+        clincus.keep_beside(directory, "tar", lambda part: Path(part).write_bytes(b""))
+    assert list((tmp_path / "sessions-claude").iterdir()) == []
