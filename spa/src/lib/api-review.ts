@@ -1,5 +1,5 @@
 /** The calls of review and undo. Only the Changes tab and the snapshots load them. */
-import { find, get, session, write } from './api';
+import { find, get, session, write, writeKeeping } from './api';
 import { encodePath } from './paths';
 import type {
   ChangeList,
@@ -9,7 +9,6 @@ import type {
   PromptResult,
   Restored,
   ReviewComment,
-  Session,
   Snapshot,
 } from './types';
 
@@ -51,5 +50,5 @@ export const review = {
   /** `name` is empty for one by the time. */
   addSnapshot: (id: string, name: string) => write<Snapshot>('POST', `${session(id)}/snapshots`, name ? { name } : {}),
   removeSnapshot: (id: string, name: string) => write<undefined>('DELETE', snapshot(id, name)),
-  restoreSnapshot: (id: string, name: string) => write<Session>('POST', `${snapshot(id, name)}/restore?force=true`),
+  restoreSnapshot: (id: string, name: string) => writeKeeping('POST', `${snapshot(id, name)}/restore?force=true`),
 };

@@ -29,7 +29,7 @@ import type {
   Session,
   SessionChange,
   Spending,
-  Unfetched,
+  Unsaved,
   Usage,
   WorkspaceList,
 } from './types';
@@ -139,6 +139,13 @@ export async function write<T>(method: string, path: string, body?: unknown, mor
   return (response.status === 204 ? undefined : await response.json()) as T;
 }
 
+/** A request before which the server copies what would be lost: the paths of its copies. */
+export async function writeKeeping(method: string, path: string): Promise<readonly string[]> {
+  const response = await send(method, path, {}, WRITE_TIMEOUTS_MS);
+  const kept = response.headers.get('Clincus-Kept') ?? '';
+  return kept.split(', ').filter(Boolean).map(decodeURIComponent);
+}
+
 /** The address of a session. */
 export const session = (id: string): string => `/api/sessions/${encodeURIComponent(id)}`;
 
@@ -157,7 +164,7 @@ export const api = {
   createSession: (request: NewSessionRequest, key: string) => write<Session>('POST', '/api/sessions', request, { 'Idempotency-Key': key }),
   changeSession: (id: string, change: SessionChange) => write<Session>('PATCH', session(id), change),
   stopSession: (id: string) => write<undefined>('DELETE', session(id)),
-  deleteSession: (id: string) => write<undefined>('DELETE', `${session(id)}?force=true`),
+  deleteSession: (id: string) => writeKeeping('DELETE', `${session(id)}?force=true`),
   agent: async (id: string) => (await (await find(`${session(id)}/agent`)).json()) as AgentExplained,
   seen: (id: string) => write<undefined>('POST', `${session(id)}/seen`),
   answer: (id: string, answer: Answer) => write<{ result: AnswerResult }>('POST', `${session(id)}/answer`, answer),
@@ -199,7 +206,7 @@ export const api = {
 
   spending: async (days: number) => (await (await find(`/api/cost?days=${days}`)).json()) as Spending,
   fetchCommits: (id: string) => write<MovedBranch>('POST', `${session(id)}/fetch`, {}),
-  unfetched: async (id: string) => (await (await find(`${session(id)}/unfetched`)).json()) as Unfetched,
+  unsaved: async (id: string) => (await (await find(`${session(id)}/unsaved`)).json()) as Unsaved,
   cost: async (id: string) => (await (await find(`${session(id)}/cost`)).json()) as Cost,
 
   ports: async (id: string) => ((await (await find(`${session(id)}/ports`)).json()) as { ports: Port[] }).ports,

@@ -42,7 +42,7 @@ export type LogEntry = Schemas['LogEntry'];
 export type Cost = Schemas['Cost'];
 export type Spending = Schemas['Spending'];
 export type MovedBranch = Schemas['MovedBranch'];
-export type Unfetched = Schemas['Unfetched'];
+export type Unsaved = Schemas['Unsaved'];
 export type SessionChange = Body<'change_session'>;
 export type Directory = Schemas['FileListing'];
 

@@ -43,19 +43,20 @@ export async function resume(session: Session): Promise<void> {
 }
 
 export async function remove(session: Session): Promise<void> {
-  const unsaved = deck.holds(session.id) ? ' The file that is open here has changes that are not saved: they are lost.' : '';
-  const isClone = session.mode === 'clone';
-  const lost = isClone ? ` ${await load(() => import('./clone')).then(({ wouldBeLost }) => wouldBeLost(session))}` : '';
-  const what = isClone ? 'the clone in it' : 'everything in it outside the project folder';
+  const unsaved = deck.holds(session.id) ? 'The file that is open here has changes that are not saved: they are lost.' : '';
+  const { losses, tellKept } = await load(() => import('./unsaved'));
+  const { text, lines } = await losses(session);
+  const where = session.engine ? ` on ${session.engine}` : '';
+  const what =
+    session.mode === 'clone'
+      ? `the clone in it are deleted. Your own project folder stays`
+      : `everything in it outside the project folder are deleted. The project folder${where} stays`;
   const appeared = await whatAppeared(session);
-  const yes = await ui.confirm(
-    `Delete ${label(session)}?`,
-    `The container ${session.id} and ${what} is deleted. The project's files stay, and the conversation is saved first where that is possible.${lost}${unsaved}${appeared && ` ${appeared}`}`,
-    'Delete',
-  );
+  const words = [`The container ${session.id} and ${what}, and the conversation is saved first where that is possible.`, unsaved, appeared, text];
+  const yes = await ui.confirm(`Delete ${label(session)}?`, words.filter(Boolean).join(' '), 'Delete', lines);
   if (!yes) return;
   const open = router.route.place === 'session' && router.route.id === session.id;
-  const done = await report(`${label(session)} was not deleted.`, () => sessions.delete(session.id));
+  const done = await report(`${label(session)} was not deleted.`, async () => tellKept(session, await sessions.delete(session.id)));
   if (!done) return;
   ui.toast(`Deleted ${label(session)}.`);
   if (open && router.route.place === 'session' && router.route.id === session.id) router.go(href.home);

@@ -245,16 +245,17 @@ export class Sessions {
     return this.#act(id, 'stopping', () => api.stopSession(id));
   }
 
-  resume(id: string, accepts = false): Promise<void> {
-    return this.#act(id, 'starting', () => api.resumeSession(id, accepts));
+  async resume(id: string, accepts = false): Promise<void> {
+    await this.#act(id, 'starting', () => api.resumeSession(id, accepts));
   }
 
   /** What a person decides about a session of which a seal came off. */
-  resolve(id: string, action: 'continue' | 'stop'): Promise<void> {
-    return this.#act(id, action === 'stop' ? 'stopping' : 'starting', () => api.resolveProtection(id, action));
+  async resolve(id: string, action: 'continue' | 'stop'): Promise<void> {
+    await this.#act(id, action === 'stop' ? 'stopping' : 'starting', () => api.resolveProtection(id, action));
   }
 
-  delete(id: string): Promise<void> {
+  /** The result is where the server has copied what only the container had. */
+  delete(id: string): Promise<readonly string[]> {
     return this.#act(id, 'stopping', () => api.deleteSession(id));
   }
 
@@ -301,10 +302,10 @@ export class Sessions {
     }
   }
 
-  async #act(id: string, meanwhile: SessionStatus, request: () => Promise<unknown>): Promise<void> {
+  async #act<Answer>(id: string, meanwhile: SessionStatus, request: () => Promise<Answer>): Promise<Answer> {
     this.#pending.set(id, meanwhile);
     try {
-      await request();
+      return await request();
     } finally {
       await this.refresh();
       this.#pending.delete(id);

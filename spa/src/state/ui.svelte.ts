@@ -4,13 +4,16 @@ import type { HistoryEntry } from '../lib/types';
 export interface Toast {
   key: number;
   text: string;
-  kind: 'note' | 'error';
+  /** A note goes by itself; the others stay until they are dismissed. */
+  kind: 'note' | 'lasting' | 'error';
   action?: { label: string; run: () => void };
 }
 
 export interface Question {
   title: string;
   text: string;
+  /** Below the text. */
+  lines: readonly string[];
   action: string;
   answer: (yes: boolean) => void;
 }
@@ -72,11 +75,12 @@ export class Ui {
   }
 
   /** Asks before something that cannot be undone. */
-  confirm(title: string, text: string, action: string): Promise<boolean> {
+  confirm(title: string, text: string, action: string, lines: readonly string[] = []): Promise<boolean> {
     return new Promise((resolve) => {
       this.question = {
         title,
         text,
+        lines,
         action,
         answer: (yes) => {
           this.question = null;
@@ -86,13 +90,13 @@ export class Ui {
     });
   }
 
-  /** A note goes by itself; an error stays until it is dismissed. */
+  /** Shows a message once. */
   toast(text: string, kind: Toast['kind'] = 'note', action?: Toast['action']): void {
     this.#lastKey += 1;
     const toast: Toast = { key: this.#lastKey, text, kind, ...(action ? { action } : {}) };
     const all = [...this.toasts.filter((other) => other.text !== text), toast];
     const newest = (of: Toast['kind'], most: number): readonly Toast[] => all.filter((one) => one.kind === of).slice(-most);
-    const kept = new Set([...newest('note', MOST_NOTES), ...newest('error', MOST_ERRORS)]);
+    const kept = new Set([...newest('note', MOST_NOTES), ...newest('lasting', MOST_NOTES), ...newest('error', MOST_ERRORS)]);
     this.toasts = all.filter((one) => kept.has(one));
     if (kind === 'note') setTimeout(() => this.dismiss(toast.key), NOTE_MS);
   }
