@@ -72,7 +72,7 @@ LIMITS = [
         "(text := read_text(path, 1 << 60))",
         "config",
     ),
-    Mutant("history-size", "clincus.py", "if size + len(line) > HISTORY_LIMIT:", "if False:", "history"),
+    Mutant("history-size", "clincus.py", "if size + len(lines) > HISTORY_LIMIT:", "if False:", "history"),
     Mutant("carried-size", "clincus.py", "left: int = CARRIED_LIMIT", "left: int = 1 << 60", "tools"),
     Mutant("listed-files", "clincus.py", 'b"\\0", LISTED_FILES)[:LISTED_FILES]', 'b"\\0")', "conversations"),
     Mutant("message-size", "clincus.py", "max_size=MAX_MESSAGE_SIZE", "max_size=None", "websocket"),

@@ -66,6 +66,9 @@ class Sessions:
     def get(self, id: str) -> clincus.Session:
         return clincus.Session(id, "/w", "claude", 1, "running", persistent=False, network=self.network)
 
+    def look(self, id: str) -> clincus.Session:
+        return self.get(id)
+
     def save(self, id: str) -> str:
         return ""
 
