@@ -1,12 +1,11 @@
 """Bringing a clone's commits into the repository of this host as a branch.
 
 The container's bundle is unpacked into a Git folder of our own first, where git checks every object and that none is
-missing. Only then does git fetch from there what the branch needs into the repository.
+missing. Only then is a pack of what the branch needs copied into the repository: see store.py.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +13,8 @@ from dataclasses import replace
 import clincus
 
 from .private import PrivateGit, known, private_git
-from .repository import Repository, checked_out, find_repository, is_ref
+from .repository import Repository, check_layout, checked_out, find_repository, is_ref
+from .store import check_landed, move_branch, write_pack
 from .transfer import FETCHED, MovedBranch, Told, read_state, take_bundle, write_state
 
 QUIET = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--no-recurse-submodules")
@@ -134,16 +134,26 @@ def check_move(git: PrivateGit, branch: str, old: str, new: str, fetched: str) -
 
 def land(git: PrivateGit, repository: Repository, ref: str, new: str, message: str) -> None:
     """Copy a commit, with what it needs, into the repository, and let a branch name it. Raises ClincusError(409)."""
-    old = repository.refs.get(ref, "0" * len(new))
-    for place in (ref, f"logs/{ref}"):
-        for path in itertools.accumulate(place.split("/"), "{}/{}".format):
-            if os.path.islink(f"{repository.common}/{path}"):
-                raise clincus.ClincusError(
-                    f"'{repository.common}/{path}' is a link: nothing is written through it", 409
-                )
-    with private_git(repository, writes=True) as target:
-        target.output("fetch", *QUIET, git.folder, NEW)
-        target.output("update-ref", "-m", message, ref, new, old)
-    for path in itertools.accumulate(os.path.dirname(ref).split("/"), "{}/{}".format):
-        with suppress(FileNotFoundError):  # git has packed the reference just now
-            clincus.sync_directory(f"{repository.common}/{path}")
+    pack = pack_of(git, new)
+    check_layout(repository.workspace, repository.common)
+    if pack:
+        write_pack(repository, pack)
+    move_branch(repository, ref, new, message)
+    check_layout(repository.workspace, repository.common)
+    check_landed(repository, ref, new, pack)
+
+
+def pack_of(git: PrivateGit, new: str) -> str:
+    """A pack in our own Git folder of what a commit needs and no reference has, without its ending; "" if that is none.
+
+    Git reads each object of it once more: those of the repository could have been changed meanwhile.
+    """
+    with open(f"{git.folder}/packed-refs", encoding="utf-8", errors="surrogateescape") as file:
+        known_ones = dict.fromkeys(line.partition(" ")[0] for line in file)
+    asked = "\n".join([new, "--not", *known_ones, ""]).encode()
+    names = git.output("pack-objects", "--revs", "--non-empty", "--quiet", f"{git.folder}/pack", stdin=asked)
+    if not names.strip():
+        return ""
+    pack = f"{git.folder}/pack-{names.decode().strip()}"
+    git.output("verify-pack", f"{pack}.idx")
+    return pack

@@ -28,8 +28,6 @@ BIG_FILE = "16m"  # larger files go through git in pieces
 # Address space of git in KiB: a few bytes of a pack can unfold to any number, all of which git would hold at once.
 MEMORY_KIB = max(4 << 20, os.sysconf("SC_PHYS_PAGES") * (os.sysconf("SC_PAGE_SIZE") >> 10) // 2)
 
-# By itself git syncs neither references nor objects that it does not pack: a power cut could leave both empty.
-LASTING = {"fsync": "committed", "fsyncMethod": "batch"}
 CONFIG = """
 [core]
     repositoryformatversion = {version}
@@ -136,11 +134,10 @@ class PrivateGit:
 
 
 @contextmanager
-def private_git(repository: Repository, *, writes: bool = False) -> Iterator[PrivateGit]:
+def private_git(repository: Repository) -> Iterator[PrivateGit]:
     """A Git folder of our own, for as long as the block lasts, with the objects and references of a repository.
 
-    It reads the repository's objects and writes its own. With `writes` objects, references and their logs are the
-    repository's own, as in a work tree that git-new-workdir makes.
+    It reads the repository's objects and writes its own.
     """
     base = "/var/tmp" if os.path.isdir("/var/tmp") else tempfile.gettempdir()  # /tmp is often memory
     sweep(base)
@@ -148,14 +145,14 @@ def private_git(repository: Repository, *, writes: bool = False) -> Iterator[Pri
     held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     fcntl.flock(held, fcntl.LOCK_SH)
     try:
-        fill_folder(folder, repository, writes=writes)
+        fill_folder(folder, repository)
         if os.geteuid() == 0:
             for path, folders, files in os.walk(folder):
                 for name in (path, *(f"{path}/{one}" for one in (*folders, *files))):
                     os.chown(name, *repository.owner, follow_symlinks=False)
-        work_tree = "" if repository.is_bare or writes else repository.workspace
+        work_tree = "" if repository.is_bare else repository.workspace
         git = PrivateGit(repository.git, folder, repository.owner, work_tree)
-        if repository.common and not writes:
+        if repository.common:
             keep_whole_refs(git, repository)
         yield git
     finally:
@@ -185,24 +182,17 @@ def sweep(base: str) -> None:
             os.close(folder)
 
 
-def fill_folder(folder: str, repository: Repository, *, writes: bool) -> None:
+def fill_folder(folder: str, repository: Repository) -> None:
     """Write a Git folder (gitrepository-layout(5))."""
-    settings = {**repository.core, **(LASTING if writes else {})}
-    core = "".join(f"    {key} = {value}\n" for key, value in settings.items())
+    core = "".join(f"    {key} = {value}\n" for key, value in repository.core.items())
     version = 1 if repository.object_format == "sha256" else 0
     text = CONFIG.format(version=version, big=BIG_FILE, core=core, format=repository.object_format)
     if not version:
         text = text.replace("[extensions]\n    objectFormat = sha1\n", "")
-    is_at_commit = repository.head and not repository.branch and not writes
-    branch = "refs/heads/none" if writes else repository.branch or "refs/heads/main"
-    head = repository.head if is_at_commit else f"ref: {branch}"
+    is_at_commit = repository.head and not repository.branch
+    head = repository.head if is_at_commit else f"ref: {repository.branch or 'refs/heads/main'}"
     write(folder, "config", text.encode())
     write(folder, "HEAD", f"{head}\n".encode())
-    if writes:
-        logs = ["logs"] if os.path.isdir(f"{repository.common}/logs") else []
-        for name in ("objects", "refs", "packed-refs", *logs):
-            os.symlink(f"{repository.common}/{name}", f"{folder}/{name}")
-        return
     os.makedirs(f"{folder}/refs")
     os.makedirs(f"{folder}/objects/info")
     write(folder, "info/exclude", repository.ignored)

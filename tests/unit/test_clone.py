@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -18,7 +20,7 @@ import pytest
 
 import clincus
 from clincus_features import clone
-from clincus_features.clone import landing, overlay, private, repository, transfer
+from clincus_features.clone import landing, overlay, private, repository, store, transfer
 from clincus_features.clone.folder import Folder
 from tests.programs import git
 
@@ -637,6 +639,70 @@ def test_a_link_in_the_place_of_branches_is_not_written_through(box, project, tm
     assert os.listdir(tmp_path / "elsewhere") == []
 
 
+SWAPPED = (
+    "objects",
+    "objects/pack",
+    "refs",
+    "refs/heads",
+    "refs/heads/clincus",
+    "logs/refs",
+    "logs/refs/heads/clincus",
+)
+
+
+@pytest.mark.parametrize(
+    "swapped", itertools.product(("copy_file", "check_branch", "write_log"), SWAPPED), ids="-".join
+)
+def test_a_link_that_is_swapped_in_during_a_fetch_gets_nothing(box, project, tmp_path, monkeypatch, swapped):
+    """A session that has the folder mounted does so at the worst of moments: between a look and what it allows."""
+    when, path = swapped
+    box.make()
+    box.commit()
+    outside = tmp_path / "elsewhere"
+    (outside / "pack").mkdir(parents=True)
+    (outside / "heads" / "clincus").mkdir(parents=True)
+    (project / ".git" / path).mkdir(parents=True, exist_ok=True)
+    step = getattr(store, when)
+
+    def swap(*words):
+        if not (project / ".git" / path).is_symlink():
+            (project / ".git" / path).rename(tmp_path / "away")
+            (project / ".git" / path).symlink_to(outside)
+        return step(*words)
+
+    monkeypatch.setattr(store, when, swap)
+    told = re.search("is a symbolic link|is a link|was changed while", refusal(box.fetch))
+    assert told
+    assert [file for file in outside.rglob("*") if file.is_file()] == []
+
+
+@pytest.mark.parametrize("name", ["refs/heads/clincus/clincus-a1b2c3-1", "logs/refs/heads/clincus/clincus-a1b2c3-1"])
+def test_a_link_in_the_place_of_a_branch_or_its_log_is_not_written_through(box, project, tmp_path, monkeypatch, name):
+    box.make()
+    box.commit()
+    (tmp_path / "bashrc").write_text("# mine\n")
+    (project / ".git" / name).parent.mkdir(parents=True)
+    (project / ".git" / name).symlink_to(tmp_path / "bashrc")
+    assert "is a link" in refusal(box.fetch)
+    assert (tmp_path / "bashrc").read_text() == "# mine\n"
+    assert not list((project / ".git/refs").rglob("*.lock"))
+
+
+def test_a_branch_that_git_holds_the_lock_of_is_refused(box, project):
+    box.make()
+    box.commit()
+    (project / ".git/refs/heads/work.lock").touch()
+    assert "work.lock' is there" in refusal(box.fetch, "work")
+
+
+def test_a_branch_below_one_that_is_packed_is_refused(box, project):
+    box.make()
+    box.commit()
+    git(project, "branch", "other")
+    git(project, "pack-refs", "--all")
+    assert "cannot be a branch beside 'other'" in refusal(box.fetch, "other/x")
+
+
 @pytest.mark.parametrize(
     ("name", "branch"),
     [("Fix login", "clincus/Fix-login"), ("a/b~c", "clincus/a-b-c"), ("..", "clincus/clincus-a1b2c3-1"),
@@ -783,9 +849,12 @@ def test_a_power_cut_after_a_fetch_leaves_the_branch_and_its_commits(box, projec
     box.commit()
     branch = box.fetch().branch
     heads = project / ".git" / "refs" / "heads"
-    assert synced == [str(heads.parent), str(heads), str((heads / branch).parent)]
-    with private.private_git(repository.find_repository(str(project), {}), writes=True) as git_there:
-        assert git_there.text("config", "core.fsync") == "committed"
+    packs = project / ".git" / "objects" / "pack"
+    files = [path for path in synced if "tmp_pack_" in path]
+    assert len(files) >= 2
+    assert synced.index(str(packs)) > synced.index(files[-1]), "first what it holds, then its name"
+    assert synced.index(f"{heads / branch}.lock") > synced.index(str(packs)), "first the commits, then the branch"
+    assert synced[-1] == str((heads / branch).parent)
 
 
 def test_a_power_cut_after_a_delete_does_not_tear_the_bundle(box, tmp_path, synced):
