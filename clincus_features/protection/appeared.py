@@ -7,44 +7,30 @@ for each session holds both, so that it is known after a restart of the server, 
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-import marshal
 import os
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import clincus
 
-SCAN_TIMEOUT = 60.0  # seconds; the program itself stops after 20
+from .scans import Scan, scan
+
 PERIOD = 10.0  # seconds from the end of one look at a session to the begin of the next
 QUIET_PERIOD = 60.0  # seconds between two looks at sessions whose tool tells nothing
 BEGIN_WITHIN = 30.0  # seconds that a command waits for the look beside the start
 RECORD_LIMIT = 32 << 20  # bytes
 KEPT_DAYS = 30  # for which the file of a session that is gone is kept
 LISTED = 200  # items that are told
-LOADER = (
-    "import marshal, posix, sys; posix.nice(5); read = sys.stdin.buffer;"
-    " places = sys.modules['places'] = type(sys)('places');"
-    " exec(marshal.load(read), places.__dict__); exec(marshal.load(read), {'__name__': '__main__'})"
-)
 KINDS = ("broken", "link", "rebase", "gitlink", "repository", "settings")  # in this order they are told
 Item = Mapping[str, Any]  # of wall/scan.py
 Known = dict[str, "list[str]"]  # what was there, "KIND PATH" -> marks of its commands
-
-
-class Scan(NamedTuple):
-    """The answer of wall/scan.py."""
-
-    items: list[dict[str, Any]]
-    cut: str  # what was not looked at, in words
 
 
 @dataclass
@@ -60,44 +46,6 @@ class Record:
     left: list[str] = field(default_factory=list)  # the names of all that has appeared, also of what is not told
     cut: str = ""
     is_open: bool = True  # no look has been taken since the session ran
-
-
-# -- The look
-
-
-@functools.lru_cache(maxsize=1)
-def scan_code() -> bytes:
-    """wall/scan.py as this Python compiles it."""
-    return marshal.dumps(compile(clincus.packaged_text("wall/scan.py"), "wall/scan.py", "exec"))
-
-
-def scan(workspace: str, settings: Sequence[str], environ: Mapping[str, str]) -> Scan:
-    """Look at a workspace of this host; `settings` are paths as in `clincus.Runs`. Raises ClincusError."""
-    git = clincus.find_git(workspace, environ)
-    answer = ask_scan(workspace, git=git, settings=settings)
-    return Scan(answer["items"], answer["cut"])
-
-
-def look_at_indexes(workspace: str, folders: Sequence[str] = ()) -> dict[str, Any]:
-    """What is wrong with git's indexes in a folder of this host, as wall/scan.py tells it. Raises ClincusError.
-
-    `folders` are Git folders relative to it that are looked at besides those that git finds from it.
-    """
-    return ask_scan(workspace, only="index", folders=folders)
-
-
-def ask_scan(workspace: str, **question: object) -> dict[str, Any]:
-    """The answer of wall/scan.py. Raises ClincusError."""
-    asked = json.dumps({"workspace": workspace, **question}).encode()
-    with clincus.Child([sys.executable, "-I", "-S", "-c", LOADER], cwd="/") as child:
-        child.allow(SCAN_TIMEOUT)
-        done = child.complete(clincus.places_code() + scan_code() + asked)
-    if done.code:
-        raise clincus.ClincusError(f"the workspace '{workspace}' cannot be looked at: {done.reason}")
-    answer: dict[str, Any] = json.loads(done.stdout)
-    if "refused" in answer:
-        raise clincus.ClincusError(answer["refused"])
-    return answer
 
 
 # -- What is news

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import clincus
 
 from . import restore
-from .appeared import look_at_indexes
+from .scans import look_at_indexes
 from .seals import Stage
 
 NAMED = 3  # names that are told

@@ -17,9 +17,9 @@ from typing import Any
 import clincus
 
 from . import links
-from .appeared import ask_scan
 from .identity import opened
 from .restore import ASIDE
+from .scans import ask_scan
 
 MOST_HOOKS = 100  # of one folder whose state is compared
 TOLD = 3  # commands of one folder that are told

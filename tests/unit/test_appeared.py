@@ -13,7 +13,7 @@ import pytest
 
 import clincus
 from clincus_cli.appeared import appeared_lines
-from clincus_features.protection import appeared
+from clincus_features.protection import appeared, scans
 
 ROWS = clincus.preset_rows(clincus.make_config(()))
 
@@ -392,7 +392,7 @@ def test_a_start_begins_its_look_once_however_often_it_is_described(watch, work)
 
 
 def test_a_look_gives_way_to_other_programs(work):
-    assert os.nice(0) < niceness_of(appeared.LOADER)
+    assert os.nice(0) < niceness_of(scans.LOADER)
 
 
 def test_a_look_that_fails_is_told_and_keeps_what_is_known(watch, work):

@@ -12,7 +12,7 @@ import tempfile
 import pytest
 
 import clincus
-from clincus_features.protection import appeared
+from clincus_features.protection import scans
 
 ROWS = [row for name in ("agents", "editors") for row in clincus.presets()[name]]
 EVIL = "evil-command"
@@ -56,7 +56,7 @@ class Workspace:
         self.git("config", "--file", str(self.root / path), key, value)
 
     def look(self):
-        return appeared.scan(str(self.root), [row.path for row in ROWS], self.environ)
+        return scans.scan(str(self.root), [row.path for row in ROWS], self.environ)
 
     def found(self):
         """What is found: each kind and path, with the values of its commands."""
@@ -571,12 +571,12 @@ def test_a_heap_of_folders_hides_nothing_beside_it(work, monkeypatch):
     small = text.replace("MOST_FOLDERS = 200_000", "MOST_FOLDERS = 20")
     assert small != text
     monkeypatch.setattr(clincus, "packaged_text", lambda path: small if path == "wall/scan.py" else text)
-    appeared.scan_code.cache_clear()
+    scans.scan_code.cache_clear()
     try:
         clincus.places_code()
         look = work.look()
     finally:
-        appeared.scan_code.cache_clear()
+        scans.scan_code.cache_clear()
     assert [one["path"] for one in look.items] == ["zz/.git"]
     assert look.cut == "it has more than 20 folders"
 
@@ -668,7 +668,7 @@ def index_with(*names):
 
 def wrong_in(folder):
     """What is wrong with the indexes in a folder, by their paths."""
-    found = appeared.look_at_indexes(str(folder))["indexes"]
+    found = scans.look_at_indexes(str(folder))["indexes"]
     return {path: one["bad"] for path, one in found.items() if one["bad"]}
 
 
@@ -784,7 +784,7 @@ def test_what_git_writes_is_never_bad(work, options):
 def test_the_index_of_a_git_folder_of_another_name_is_looked_at_where_it_is_named(tmp_path):
     (tmp_path / ".bare").mkdir()
     (tmp_path / ".bare/index").write_bytes(index_with(b"../x"))
-    found = appeared.look_at_indexes(str(tmp_path), [".bare"])["indexes"]
+    found = scans.look_at_indexes(str(tmp_path), [".bare"])["indexes"]
     assert found == {".bare/index": {"bad": ["../x"], "files": [".bare/index"]}}
 
 
@@ -793,7 +793,7 @@ def test_a_heap_of_submodules_hides_no_index_at_the_top(tmp_path, monkeypatch):
     (tmp_path / ".git/index").write_bytes(index_with(b"../x"))
     for number in range(20_001):
         (tmp_path / f".git/modules/{number}").mkdir()
-    found = appeared.look_at_indexes(str(tmp_path))
+    found = scans.look_at_indexes(str(tmp_path))
     assert found["indexes"][".git/index"]["bad"] == ["../x"]
     assert "more than 20000 folders" in found["cut"]
 
@@ -812,8 +812,8 @@ def test_a_folder_that_may_be_entered_only_is_said_to_be_closed():
         os.chmod(top, 0o755)
         os.mkdir(f"{top}/h")
         os.chmod(f"{top}/h", 0o111)
-        program = clincus.places_code() + appeared.scan_code() + json.dumps({**question, "workspace": top}).encode()
-        command = [os.path.realpath(sys.executable), "-I", "-S", "-c", appeared.LOADER]
+        program = clincus.places_code() + scans.scan_code() + json.dumps({**question, "workspace": top}).encode()
+        command = [os.path.realpath(sys.executable), "-I", "-S", "-c", scans.LOADER]
         user = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
         done = subprocess.run(command, input=program, capture_output=True, check=True, cwd="/", **user)
     assert "'h'" in json.loads(done.stdout)["cut"]

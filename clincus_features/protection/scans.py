@@ -1,0 +1,61 @@
+"""Runs wall/scan.py, which looks at a workspace that an agent may be changing: in a child, with a deadline."""
+
+from __future__ import annotations
+
+import functools
+import json
+import marshal
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import clincus
+
+SCAN_TIMEOUT = 60.0  # seconds; the program itself stops after 20
+LOADER = (
+    "import marshal, posix, sys; posix.nice(5); read = sys.stdin.buffer;"
+    " places = sys.modules['places'] = type(sys)('places');"
+    " exec(marshal.load(read), places.__dict__); exec(marshal.load(read), {'__name__': '__main__'})"
+)
+
+
+class Scan(NamedTuple):
+    """The answer of wall/scan.py."""
+
+    items: list[dict[str, Any]]
+    cut: str  # what was not looked at, in words
+
+
+@functools.lru_cache(maxsize=1)
+def scan_code() -> bytes:
+    """wall/scan.py as this Python compiles it."""
+    return marshal.dumps(compile(clincus.packaged_text("wall/scan.py"), "wall/scan.py", "exec"))
+
+
+def scan(workspace: str, settings: Sequence[str], environ: Mapping[str, str]) -> Scan:
+    """Look at a workspace of this host; `settings` are paths as in `clincus.Runs`. Raises ClincusError."""
+    git = clincus.find_git(workspace, environ)
+    answer = ask_scan(workspace, git=git, settings=settings)
+    return Scan(answer["items"], answer["cut"])
+
+
+def look_at_indexes(workspace: str, folders: Sequence[str] = ()) -> dict[str, Any]:
+    """What is wrong with git's indexes in a folder of this host, as wall/scan.py tells it. Raises ClincusError.
+
+    `folders` are Git folders relative to it that are looked at besides those that git finds from it.
+    """
+    return ask_scan(workspace, only="index", folders=folders)
+
+
+def ask_scan(workspace: str, **question: object) -> dict[str, Any]:
+    """The answer of wall/scan.py. Raises ClincusError."""
+    asked = json.dumps({"workspace": workspace, **question}).encode()
+    with clincus.Child([sys.executable, "-I", "-S", "-c", LOADER], cwd="/") as child:
+        child.allow(SCAN_TIMEOUT)
+        done = child.complete(clincus.places_code() + scan_code() + asked)
+    if done.code:
+        raise clincus.ClincusError(f"the workspace '{workspace}' cannot be looked at: {done.reason}")
+    answer: dict[str, Any] = json.loads(done.stdout)
+    if "refused" in answer:
+        raise clincus.ClincusError(answer["refused"])
+    return answer
