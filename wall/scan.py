@@ -15,7 +15,7 @@ JSON object, which is answered by one on stdout:
 An ITEM has
 
     path      relative to the workspace
-    kind      "gitlink", "repository", "broken", "rebase", "link" (in the Git folder at the top) or "settings"
+    kind      "gitlink", "repository", "broken", "rebase", "link" (in a Git folder, and leads out of it) or "settings"
     there     whether a repository is checked out at a gitlink; true for all others
     changed   when it was last written (seconds since 1970), as the file system says: a program cannot set that back
     commands  [{"key", "value"}] of its configuration; a hook has the key "hook", and where a link leads "link"
@@ -58,6 +58,13 @@ INDEX_ENTRIES = 5_000_000
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a pipe keeps nobody waiting
 FILLED_BY_GIT = ("objects", "refs", "logs", "hooks")  # folders in a Git folder that hold no work of anybody's
+# Where git writes and deletes by names of its own, relative to a Git folder.
+LINKED = (
+    *("", "info", "logs", "logs/refs", "logs/refs/heads", "logs/refs/remotes", "modules", "objects", "objects/info"),
+    *("rebase-apply", "rebase-merge", "refs", "refs/heads", "refs/remotes", "refs/tags", "sequencer", "worktrees"),
+)
+TOLD_AS_COMMANDS = frozenset(("commondir", "config", "config.worktree", "hooks", "index"))  # if they are links
+MOST_IN_GIT = 2_000  # entries of one of these folders
 GIT_NAMES = frozenset(("HEAD", "objects", "refs", "config", "commondir", "hooks"))
 # Packages bring settings of their own, and nobody opens these folders as a project.
 OTHERS_FOLDERS = frozenset(("node_modules", "site-packages", "bower_components", "vendor"))
@@ -518,6 +525,19 @@ class Look:
         if not place.startswith(".git/"):
             self.add(f"{path}/{name}", "link", [command("link", target)], changed_at(folder, name))
 
+    def look_at_links(self, git: int, place: str) -> None:
+        """Look for links in the Git folder of a repository within the workspace, where git keeps its own files."""
+        if place == ".git":
+            return  # all of it is walked through
+        for inside in LINKED:
+            with suppress(OSError), closing(open_below(git, inside)) as folder, os.scandir(folder) as entries:
+                for entry, _ in zip(entries, range(MOST_IN_GIT)):
+                    target = link_text(folder, entry.name) if entry.is_symlink() else ""
+                    where = os.path.normpath(os.path.join("/git", inside, target))
+                    if target and not where.startswith("/git/") and entry.name not in TOLD_AS_COMMANDS:
+                        own = f"{place}/{inside}/{entry.name}" if inside else f"{place}/{entry.name}"
+                        self.add(own, "link", [command("link", target)], changed_at(folder, entry.name))
+
     def look_at_special(self, folder: int, path: str, found: Sequence[str], *, is_head: bool, name: str) -> None:
         """Look at the entries of a folder that may run something."""
         inside = f"{path}/" if path else ""
@@ -559,6 +579,7 @@ class Look:
                 self.add(place, "repository", found, changed_at(folder, ".git"))
             return
         with closing(git):
+            self.look_at_links(git, place)
             when = changed_at(git, "config", "commondir")
             if is_git_folder(git):
                 self.add(place, "repository", self.commands(git, place), when)

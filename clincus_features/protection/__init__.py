@@ -20,9 +20,9 @@ __all__ = ["ChangedError", "Guard", "install"]
 def install(extensions: clincus.Extensions) -> None:
     """Add the check of a start, the listener, the field, the routes and the threads."""
     app = extensions.app
-    appeared = Appeared(app)
-    appeared.install(extensions)
     guard = Guard(app, os.environ if app is None else app.environ)
+    appeared = Appeared(app, guard.put_links_aside)
+    appeared.install(extensions)
 
     def get_protection(request: clincus.Request) -> object:
         session = app.known_session(request.values["id"])

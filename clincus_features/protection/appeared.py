@@ -20,6 +20,7 @@ from typing import Any
 
 import clincus
 
+from .guard import Guard
 from .scans import Scan, scan
 
 PERIOD = 10.0  # seconds from the end of one look at a session to the begin of the next
@@ -131,9 +132,13 @@ def when_it_runs(item: Item, rows: Sequence[clincus.Runs]) -> str:
 class Looker:
     """Looks at workspaces and keeps what it found, for the server and for a command alike."""
 
-    def __init__(self, environ: Callable[[], Mapping[str, str]], config: Callable[[], clincus.Config]) -> None:
+    def __init__(
+        self, environ: Callable[[], Mapping[str, str]], config: Callable[[], clincus.Config],
+        on_links: Callable[[clincus.Session, dict[str, str]], None],
+    ) -> None:  # fmt: skip
         self._environ = environ
         self._config = config
+        self._on_links = on_links  # is told links that are news, with where each leads, to put them aside
         self._looking = threading.Lock()  # held by one look at a time
 
     def is_wanted(self, session: clincus.Session) -> bool:
@@ -154,8 +159,10 @@ class Looker:
             fresh = known_of((item for item in found.items if name_of(item) not in left), before)
             kept = {name: commands for name, commands in record.known.items() if name in left}
             record.known = {**kept, **fresh}
-            self._take(record, found, is_over=False)
+            nested = self._take(record, found, is_over=False)
             record.since = record.since or clincus.utc_now()
+        if nested:
+            self._on_links(session, nested)
 
     def look(self, session: clincus.Session, *, is_over: bool = False) -> list[dict[str, Any]]:
         """Look at a session's workspace now; all that has appeared. Raises ClincusError.
@@ -173,7 +180,9 @@ class Looker:
                 started = clincus.parse_time(session.run)
                 record.known = known_of(found.items, started.timestamp() if started else time.time())
                 record.since = clincus.utc_now()
-            self._take(record, found, is_over=is_over)
+            nested = self._take(record, found, is_over=is_over)
+        if nested:
+            self._on_links(session, nested)
         return record.appeared
 
     def find(self, id: str, session_id: str = "") -> Record | None:
@@ -203,7 +212,8 @@ class Looker:
         with self._looking:
             return scan(session.workspace, rows, self._environ())
 
-    def _take(self, record: Record, found: Scan, *, is_over: bool) -> None:
+    def _take(self, record: Record, found: Scan, *, is_over: bool) -> dict[str, str]:
+        """Write a look into a record; the links in repositories within the workspace that are news."""
         rows = clincus.preset_rows(self._config())
         fresh = list(news(found.items, record.known))
         record.left = [name_of(item) for item in fresh]
@@ -211,6 +221,8 @@ class Looker:
         record.appeared = told(fresh, record.appeared, rows, clincus.utc_now())
         record.cut = found.cut
         record.is_open = not is_over
+        nested = [item for item in fresh if item["kind"] == "link" and not item["path"].startswith(".git/")]
+        return {f"{record.workspace}/{item['path']}": item["commands"][0]["value"] for item in nested}
 
     @contextmanager
     def _changing(self, session: clincus.Session) -> Iterator[Record]:
@@ -250,7 +262,7 @@ def last_look(
 
     For a command, beside the server. Raises ClincusError.
     """
-    looker = Looker(lambda: environ, lambda: config)
+    looker = Looker(lambda: environ, lambda: config, Guard(None, environ).put_links_aside)
     if not looker.is_wanted(session):
         return [], ""
     found = looker.look(session, is_over=True)
@@ -267,9 +279,9 @@ class Appeared:
     A command installs it too, without an `app`: it only notes what is there before a start.
     """
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, on_links: Callable[[clincus.Session, dict[str, str]], None]) -> None:
         self._app = app
-        self.looker = Looker(self._environ, self._config)
+        self.looker = Looker(self._environ, self._config, on_links)
         self._changed = threading.Condition()  # guards all that follows
         self._due: dict[str, tuple[float, clincus.Session, bool]] = {}  # session id -> time.monotonic, it, has stopped
         self._looked: dict[str, float] = {}  # session id -> time.monotonic of the last look

@@ -483,6 +483,17 @@ class Guard:
             self._report_once(session, clincus.printable(f"{names} {words}"))
         return bad
 
+    def put_links_aside(self, session: clincus.Session, found: Mapping[str, str]) -> None:
+        """Put aside links in repositories within a workspace, and break the session if it is watched."""
+        ends = {path: path.rpartition("/.git/")[0] + "/.git" for path in found}
+        bad = links.put_aside(found, sorted(set(ends.values()), key=len, reverse=True))
+        live = self._live.get(session.id)
+        if live is None:
+            self._tell(session, bad, "replaced")
+        else:
+            self._words.update(bad)
+            self.watcher.call(functools.partial(self._break_by, live, bad))
+
     def _break_by(self, live: Live, bad: Mapping[str, str]) -> None:
         """Break a session by what was put aside; of one that is broken already it is told besides."""
         if live.session.id not in self._broken:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import types
+from unittest import mock
 
 import pytest
 
@@ -115,7 +116,7 @@ def looker(tmp_path):
 def looker_of(tmp_path, *presets):
     environ = {"HOME": str(tmp_path / "home"), "PATH": os.environ["PATH"]}
     flags = {"security.presets": list(presets or ("agents", "editors"))}
-    return appeared.Looker(lambda: environ, lambda: clincus.with_flags(clincus.make_config(()), flags))
+    return appeared.Looker(lambda: environ, lambda: clincus.with_flags(clincus.make_config(()), flags), mock.Mock())
 
 
 def session_of(work, **more):
@@ -159,7 +160,7 @@ def test_it_is_known_to_another_server_and_after_the_session(looker, work):
     looker.begin(session)
     (work / ".envrc").write_text("x")
     looker.look(session, is_over=True)
-    other = appeared.Looker(looker._environ, looker._config)
+    other = appeared.Looker(looker._environ, looker._config, mock.Mock())
     for id, session_id in ((session.id, "abc"), (session.id, ""), ("abc", "")):
         assert paths(other.find(id, session_id).appeared) == [".envrc"]
     assert other.find(session.id, "another") is None
@@ -281,7 +282,7 @@ def watch(tmp_path, work):
     app = types.SimpleNamespace(
         environ=environ, config=clincus.make_config(()), hub=Hub(), registry=registry, extensions=extensions
     )
-    return appeared.Appeared(app)
+    return appeared.Appeared(app, mock.Mock())
 
 
 def begun(watch, session):
@@ -342,7 +343,7 @@ def test_the_count_is_known_after_a_restart_of_the_server(watch, work):
     begun(watch, session)
     (work / ".envrc").write_text("x")
     watch.look(session)
-    assert appeared.Appeared(watch._app).fields(session)["appeared"] == 1
+    assert appeared.Appeared(watch._app, mock.Mock()).fields(session)["appeared"] == 1
 
 
 def test_a_tool_that_tells_nothing_is_looked_at_unless_its_container_sleeps(watch, work):
@@ -418,3 +419,27 @@ def test_the_record_is_plain_json(watch, work):
     watch.look(session)
     json.dumps(watch.listed(session.id)).encode("ascii")
     assert paths(watch.listed(session.id)) == ["\udcff/.git"]
+
+
+# -- Links in repositories within the workspace
+
+
+def test_a_link_in_a_nested_repository_that_is_news_is_put_aside(looker, work):
+    init(work / "sub")
+    (work / "sub/.git/rr-cache").symlink_to("/home/person/rr-cache")
+    session = session_of(work)
+    looker.begin(session)
+    looker._on_links.assert_not_called()
+    (work / "sub/.git/worktrees").symlink_to("/home/person/precious")
+    looker.look(session)
+    looker._on_links.assert_called_once_with(session, {f"{work}/sub/.git/worktrees": "/home/person/precious"})
+
+
+def test_without_a_server_such_a_link_is_put_aside_after_the_stop(looker, work, capfd):
+    init(work / "sub")
+    session = session_of(work)
+    looker.begin(session)
+    (work / "sub/.git/worktrees").symlink_to("/home/person/precious")
+    appeared.last_look(looker._environ(), looker._config(), session)
+    assert not (work / "sub/.git/worktrees").is_symlink()
+    assert "git would have deleted what is there" in capfd.readouterr().err

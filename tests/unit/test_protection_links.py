@@ -320,6 +320,17 @@ def test_a_session_that_is_seen_as_broken_while_it_goes_on_has_its_level_the_nex
     assert bench.guard._live[bench.session.id].session.protection == "locked"
 
 
+def test_a_link_in_a_nested_repository_freezes_the_session_too(bench):  # noqa: F811
+    bench.start()
+    path = bench.root / "sub/.git/worktrees"
+    path.parent.mkdir(parents=True)
+    path.symlink_to("/home/person/precious")
+    bench.guard.put_links_aside(bench.session, {str(path): "/home/person/precious"})
+    bench.await_broken()
+    assert not path.is_symlink()
+    assert bench.changes == [("sub/.git/worktrees", "replaced")]
+
+
 # ---- at the end and at the start -------------------------------------------------------------------------------------
 
 

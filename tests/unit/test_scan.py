@@ -817,3 +817,15 @@ def test_a_folder_that_may_be_entered_only_is_said_to_be_closed():
         user = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
         done = subprocess.run(command, input=program, capture_output=True, check=True, cwd="/", **user)
     assert "'h'" in json.loads(done.stdout)["cut"]
+
+
+@pytest.mark.parametrize(
+    "at", ["COMMIT_EDITMSG", "logs/HEAD", "logs/refs/heads/main", "worktrees", "objects/pack", "objects/info/x"]
+)
+def test_a_link_in_a_nested_repository_is_told(work, at):
+    link = work.root / "sub/.git" / at
+    link.parent.mkdir(parents=True)
+    (work.root / "sub/.git/hooks").symlink_to("../../hooks")
+    link.symlink_to("/home/person/precious")
+    assert work.found()["link", f"sub/.git/{at}"] == ["/home/person/precious"]
+    assert ("link", "sub/.git/hooks") not in work.found()
