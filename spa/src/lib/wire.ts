@@ -1684,7 +1684,7 @@ export interface components {
             at: string;
             /** @description whether it is again what it was */
             restored: boolean;
-            /** @description the programs of this host that may have done it */
+            /** @description who else may have done it; of an index, a link or a configuration that was put aside: what git would have done */
             words: string;
         };
         /** @description what it may reach, and what was asked for in this run; newest first */
