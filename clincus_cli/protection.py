@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import clincus
 from clincus_cli import TYPE_CHECKING, console
 from clincus_cli import commands as cli
 from clincus_cli.context import Context
@@ -48,6 +49,8 @@ def protection_lines(found: Mapping[str, Any]) -> Iterator[str]:
             for one in found["changes"]
         ]
         yield "\n" + console.table(("CHANGED", "WHAT", "BY", "AT", "PUT BACK"), changes)
+        for words in dict.fromkeys(one["words"] for one in found["changes"] if one["words"]):
+            yield "\n" + clincus.printable(words)
     if found["appeared"]:
         appeared = [(one["path"], one["when"], commands_of(one)) for one in found["appeared"]]
         yield "\n" + console.table(("APPEARED", "RUNS ON YOUR MACHINE WHEN", "COMMANDS"), appeared)

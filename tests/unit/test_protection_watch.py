@@ -521,6 +521,7 @@ def test_what_happens_to_a_sealed_name_is_told(root, act, how):
 
 def test_the_command_line_tells_what_is_sealed_changed_and_appeared():
     change = {"path": "/srv/a/.git/config", "what": "replaced", "by": "container", "at": RUN, "restored": True}
+    change["words"] = "it was a link to x\x1b"
     appeared = {"path": "sub", "kind": "gitlink", "when": "`git status`", "commands": [{"key": "a", "value": "b"}]}
     found = {
         "level": "broken",
@@ -530,7 +531,7 @@ def test_the_command_line_tells_what_is_sealed_changed_and_appeared():
         "appeared": [appeared],
     }
     text = "\n".join(protection_lines(found))
-    for word in ("broken", "Frozen", "git reads it", "replaced", "yes", "`git status`", "a = b"):
+    for word in ("broken", "Frozen", "git reads it", "replaced", "yes", "a link to x\\x1b", "`git status`", "a = b"):
         assert word in text
 
 
