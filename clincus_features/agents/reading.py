@@ -8,6 +8,7 @@ import os
 import re
 import time
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import clincus
 from clincus_features.agents.rules import ToolRules, own_rules
@@ -47,6 +48,15 @@ class SteadyClock:
 CLOCK = SteadyClock()
 
 
+class Work(NamedTuple):
+    """The use of the CPU of a container, as it was measured last."""
+
+    used: float = 0.0  # seconds of CPU
+    at: float = 0.0  # when that was, by our clock; 0 for never
+    busy: float = 0.0  # when the CPU was last in use
+    is_measured: bool = False  # that takes two looks
+
+
 @dataclass
 class Known:
     """The facts about a tool in one run of its session, and how far its events are read."""
@@ -55,8 +65,7 @@ class Known:
     inode: int = 0  # of the file of events
     offset: int = 0  # bytes of it that were read
     skew: float = 0.0  # seconds by which the clock there is behind ours
-    cpu: tuple[float, float] = (0.0, 0.0)  # seconds of CPU that were used by a time of ours
-    busy: float = 0.0  # when the CPU was last in use
+    work: Work = field(default_factory=Work)
     is_armed: bool = False  # what is written next rings
 
 
@@ -120,7 +129,7 @@ def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float)
     begin = int(offset) if offset.isdecimal() and len(offset) < 10 else 0
     code = words.get("code", "")
     lines = clean_lines(screen[-SCREEN_LIMIT:].decode("utf-8", "ignore"))  # guest/look.sh cuts a long line anywhere
-    cpu, busy = measured_work(known, words.get("cpu", ""), now)
+    work = measured_work(known.work, words.get("cpu", ""), now)
     # A new file of events goes on where the old one ended. `more` is one more than the bytes that follow there, and 0
     # where the tool was started anew.
     more = int(words["more"]) if re.fullmatch(r"\d{1,6}", words.get("more", "")) else 0
@@ -138,13 +147,14 @@ def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float)
         runs_again=words.get("again") == "1",
         was_again=words.get("again") == "2",
         ended=time_of("run"),
-        moved=max(time_of("screen"), busy),
+        moved=max(time_of("screen"), work.busy),
+        is_measured=work.is_measured,
         sum=words.get("sum", "")[:20],
         steady=CLOCK.since,
         said=facts.said if goes_on else facts.said.forgotten(),
     )
     read = int(inode) if inode.isdecimal() and len(inode) < 20 else 0
-    known = Known(facts, read, begin, known.skew, cpu, busy)
+    known = Known(facts, read, begin, known.skew, work)
     if more > 1:
         known = replace(with_events(known, events[: more - 1], now)[0], offset=begin)
     return with_events(known, events[max(0, more - 1) :], now)[0]
@@ -165,16 +175,15 @@ def measured_skew(output: bytes, known: float, began: float, ended: float) -> fl
     return least if least > 0 else most
 
 
-def measured_work(known: Known, word: str, now: float) -> tuple[tuple[float, float], float]:
-    """The seconds of CPU that were used by a time, and when the CPU was last in use, with one more measurement."""
-    used, at = known.cpu
+def measured_work(known: Work, word: str, now: float) -> Work:
+    """The use of the CPU, with one more measurement in milliseconds; a container that tells none is never busy."""
     if not word.isdecimal() or len(word) > 15:
-        return known.cpu, known.busy
-    passed, more = now - at, int(word) / 1000 - used
-    if 0 <= passed < CPU_WINDOW and more >= 0:
-        return known.cpu, known.busy
-    is_busy = bool(at) and passed > 0 and more > MOVED_BY_CPU * passed
-    return (int(word) / 1000, now), now if is_busy else known.busy
+        return known._replace(is_measured=True)
+    passed, more = now - known.at, int(word) / 1000 - known.used
+    if known.at and 0 <= passed < CPU_WINDOW and more >= 0:
+        return known
+    is_busy = bool(known.at) and passed > 0 and more > MOVED_BY_CPU * passed
+    return Work(int(word) / 1000, now, now if is_busy else known.busy, is_measured=bool(known.at))
 
 
 def with_events(known: Known, events: bytes, now: float) -> tuple[Known, list[Event]]:

@@ -165,6 +165,7 @@ class Facts:
     runs_again: bool = False  # a person has started the tool from the shell that it had left
     was_again: bool = False  # and it has ended again
     moved: float = 0.0  # when screen or events last changed, apart from what counts the time, or the CPU was busy
+    is_measured: bool = True  # it is known whether the CPU is busy
     sum: str = ""  # the same for a screen that is the same, apart from what counts the time
     steady: float = 0.0  # since when the clock has gone on without a jump; 0 for long
     said: Said = Said()
@@ -598,7 +599,7 @@ def judge(facts: Facts, before: Agent | None) -> Decision:
     is_unheard = said.state == "idle" and before is not None and before.source == "screen" and shown is not None
     is_unheard = is_unheard and before is not None and before.state in ("working", "stuck", "done")
     if said.state and (shown is None or not (is_drawn or goes_on) or (agrees(said, shown) and not is_unheard)):
-        return by_hook(facts, shown)
+        return by_hook(facts, shown, before)
     if shown is not None:
         return by_screen(facts, shown, before)
     is_new = abs(facts.now - facts.started) < START_WITHIN
@@ -646,7 +647,7 @@ def ended(facts: Facts) -> Agent:
     return Agent("ended", "crashed" if is_crash else "", f"exit code {facts.exit_code}", since=facts.ended)
 
 
-def by_hook(facts: Facts, shown: Shown | None) -> Decision:
+def by_hook(facts: Facts, shown: Shown | None, before: Agent | None) -> Decision:
     """A decision by the last event of the hooks."""
     said = facts.said
     lines = (f"{said.event}: {said.text}" if said.text else said.event,)
@@ -657,7 +658,7 @@ def by_hook(facts: Facts, shown: Shown | None) -> Decision:
         running = shown.background if shown and shown.background else str(said.background)
         agent = replace(agent, text=clean(f"{said.text} ({running} in the background)"))
     decision = Decision(agent, Why(f"{facts.tool}/{said.event}", "hook", lines, said.at), said.detail)
-    return unless_stuck(facts, decision)
+    return unless_stuck(facts, decision, before)
 
 
 def by_screen_waiting(facts: Facts, shown: Shown) -> Decision:
@@ -693,15 +694,20 @@ def by_screen(facts: Facts, shown: Shown, before: Agent | None) -> Decision:
             state, reason = "idle", "interrupted" if reason == "interrupted" or (was_told and not reason) else ""
             since = since if said.state or reason or facts.runs_again else facts.started or since
     decision = Decision(Agent(state, reason, text, (), since, "screen"), why)
-    return unless_stuck(facts, decision)
+    return unless_stuck(facts, decision, before)
 
 
-def unless_stuck(facts: Facts, decision: Decision) -> Decision:
-    """A decision, or `stuck` in its place: it says that it works, and nothing has moved for minutes."""
+def unless_stuck(facts: Facts, decision: Decision, before: Agent | None) -> Decision:
+    """A decision, or `stuck` in its place: it says that it works, and nothing has moved for minutes.
+
+    A server that was just started does not know yet whether the CPU is busy, so it leaves it at what was before.
+    """
     agent = decision.agent
     times = facts.steady, facts.moved, facts.said.at, agent.since if agent.source == "hook" else 0.0
     moved = max((at for at in times if at <= facts.now), default=0.0)
     if agent.state != "working" or agent.reason or facts.now - moved < STUCK_AFTER:
+        return decision
+    if not facts.is_measured and (before is None or before.state != "stuck"):
         return decision
     text = f"nothing has moved for {int(STUCK_AFTER // 60)} minutes"
     why = Why(f"{decision.why.rule}, still", "screen", facts.lines, facts.now)

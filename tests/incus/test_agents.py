@@ -314,6 +314,63 @@ def test_work_that_stalls_is_stuck_after_five_minutes(claude_at_rest):
     tool.becomes("idle", "interrupted")
 
 
+BUILD = "while :; do :; done"
+# The clock is not moved: what was on the screen is put back by ten minutes.
+BACK = "touch -d '-10 min' ~/.clincus/agent/screen"
+
+
+def looked_at(tool: Tool) -> list[str]:
+    """The states that the next looks at a tool give; its screen tells them, so they have the time of the look."""
+    states: dict[str, str] = {}
+
+    def is_enough() -> bool:
+        agent = tool.agent()
+        states[agent["why"]["at"]] = agent["state"]
+        return len(states) > 3
+
+    wait_until(is_enough, "three looks")
+    return list(states.values())[1:]
+
+
+def test_a_build_without_output_is_not_stuck_and_a_tool_without_cpu_is(bed, stub, start_server):
+    """A new server does not know when the CPU was in use."""
+    bed.draw(stub.id, CLAUDE_WORKS)
+    stub.becomes("working")
+    stub.sh(f"setsid sh -c '{BUILD}' build >/dev/null 2>&1 </dev/null &")
+    assert looked_at(stub) == ["working"] * 3
+    stub.sh(BACK)
+    assert looked_at(stub) == ["working"] * 3
+    stub.server.stop()
+    stub.server = start_server()
+    assert looked_at(stub) == ["working"] * 3
+    stub.server.stop()
+    stub.sh("pkill -f ' [b]uild$'")
+    stub.server = start_server()
+    assert stub.becomes("stuck")["source"] == "screen"
+    stub.sh(f"setsid sh -c '{BUILD}' build >/dev/null 2>&1 </dev/null &")
+    stub.becomes("working")
+    log = [one["what"] for one in stub.server.get(f"/api/sessions/{stub.id}/log").json if one["kind"] == "agent"]
+    assert log[:2] == ["The tool works", "The tool seems to be stuck: nothing has moved for 5 minutes"]
+    assert sum("stuck" in what for what in log) == 1
+
+
+@pytest.mark.nightly  # the same with the real tool, and nothing put back: twelve minutes
+@pytest.mark.timeout(1800)
+def test_a_build_of_the_real_tool_is_never_stuck_and_a_command_that_hangs_is(claude):
+    tool = claude(BASH_DEFAULT_TIMEOUT_MS="900000", BASH_MAX_TIMEOUT_MS="900000")
+    tool.type(f"bash timeout 400 sh -c '\"'\"'{BUILD}'\"'\"'")
+    tool.becomes("working")
+    tool.becomes("done", timeout=400 + DEADLINE)
+    tool.type("bash sleep 900")
+    tool.becomes("working")
+    tool.becomes("stuck", timeout=300 + DEADLINE)
+    log = [one["what"] for one in tool.server.get(f"/api/sessions/{tool.id}/log").json if one["kind"] == "agent"]
+    assert log[0] == "The tool seems to be stuck: nothing has moved for 5 minutes"
+    assert sum("stuck" in what for what in log) == 1
+    tool.post("interrupt")
+    tool.becomes("idle", "interrupted")
+
+
 @pytest.mark.parametrize("status", [429, *(pytest.param(one, marks=pytest.mark.nightly) for one in (401, 529))])
 def test_a_retry_is_told_with_the_error(claude_at_rest, status):
     tool = claude_at_rest

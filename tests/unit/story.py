@@ -58,13 +58,15 @@ class World:
     needs: list[Need] = field(default_factory=list)
     truth: str = "idle"  # what the tool does
     hangs: bool = False  # it says that it works, and nothing moves
+    builds: bool = False  # it works, and nothing moves but the time of the CPU
     faults: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._plan: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
         self._events, self._inode, self._screen, self._drawn = b"", 5, [*RESTS], NOON
-        self._run, self._code, self._again, self._cpu = NOON, "", "0", 0
+        self._run, self._code, self._again = NOON, "", "0"
+        self._built, self._build_at = 0.0, NOON  # seconds of CPU of builds that have ended; when the last one began
         self._armed = False
         self._how: list[str] = []  # of the next hook: late, lost, twice
         self._number, self._id, self._begun = 0, 0, NOON
@@ -109,6 +111,8 @@ class World:
     def _publish(self, event: dict[str, Any], extension: bool) -> None:
         if event["type"] == "session.agent":
             self.shown.append((self.now, event["agent"]["state"]))
+            if event["agent"]["state"] == "stuck" and not self.hangs:
+                self.faults.append(f"stuck at {self.now - NOON:.1f}, and it works")
             if event["agent"]["state"] == "done" and self.truth == "working" and self.now - self._begun > SEEN_WITHIN:
                 self.faults.append(f"done at {self.now - NOON:.1f}, before the end")
 
@@ -142,14 +146,15 @@ class World:
         self._armed = self._armed or arm == "1"
         begin = int(offset) if int(inode) == self._inode and int(offset) <= len(self._events) else 0
         there = self.now + self.skew
-        drawn = there - there % 10 if self.truth == "working" and not self.hangs else 0.0
+        is_drawing = self.truth == "working" and not self.hangs and not self.builds
+        drawn = there - there % 10 if is_drawing else 0.0
         facts = {
             "events": f"{self._inode}:{begin}",
             "alive": int(not self._code),
             "code": self._code,
             "rings": 1,
             "now": f"{there:.3f}",
-            "cpu": self._cpu,
+            "cpu": int((self._built + (self.now - self._build_at if self.builds else 0.0)) * 1000),
             "again": self._again,
             "stopping": 0,
             "more": 0,
@@ -345,6 +350,15 @@ class World:
         self.hangs = False
         self.draw("● more", *WORKS)
 
+    def build(self) -> None:
+        """It runs a build, which writes nothing for long."""
+        self.builds, self._build_at, self._drawn = True, self.now, self.now + self.skew
+
+    def built(self) -> None:
+        """The build has ended."""
+        self.builds, self._built = False, self._built + self.now - self._build_at
+        self.draw("● built", *WORKS)
+
     def crash(self) -> None:
         """The tool is killed."""
         self._over()
@@ -359,6 +373,10 @@ class World:
         self.truth, self._again = "idle", "1"
         self.hook("SessionStart", source="startup")
         self.draw(*RESTS)
+
+    def ring(self) -> None:
+        """Something rings."""
+        self._ring()
 
     def restart(self) -> None:
         """The server is started again."""

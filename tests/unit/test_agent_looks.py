@@ -173,5 +173,5 @@ def test_a_container_that_uses_its_cpu_is_not_still():
     assert spinner.facts.moved == NOON - 900
     busy = look(known, NOON + 10, 50.0 + 10 * reading.MOVED_BY_CPU * 1.1)
     assert busy.facts.moved == NOON + 10
-    assert look(busy, NOON + 20, busy.cpu[0] + 0.1).facts.moved == NOON + 10
+    assert look(busy, NOON + 20, busy.work.used + 0.1).facts.moved == NOON + 10
     assert look(known, NOON + 1, 90.0).facts.moved == NOON - 900, "a look itself takes some"
