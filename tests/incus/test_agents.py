@@ -358,7 +358,7 @@ def test_a_build_without_output_is_not_stuck_and_a_tool_without_cpu_is(bed, stub
 @pytest.mark.timeout(1800)
 def test_a_build_of_the_real_tool_is_never_stuck_and_a_command_that_hangs_is(claude):
     tool = claude(BASH_DEFAULT_TIMEOUT_MS="900000", BASH_MAX_TIMEOUT_MS="900000")
-    tool.type(f"bash timeout 400 sh -c '\"'\"'{BUILD}'\"'\"'")
+    tool.post("prompt", {"text": f"bash timeout 400 sh -c '{BUILD}'"})
     tool.becomes("working")
     tool.becomes("done", timeout=400 + DEADLINE)
     tool.type("bash sleep 900")
@@ -697,24 +697,52 @@ def test_a_tool_that_is_killed_leaves_a_shell(claude_at_rest):
     tool.is_ready()
 
 
+def conversations(tool: Tool) -> dict[str, str]:
+    """The files of Claude Code's conversations in the container, with their contents."""
+    names = tool.sh("cd ~/.claude/projects/-workspace 2>/dev/null && ls || true").split()
+    return {name: tool.sh(f"cat ~/.claude/projects/-workspace/{name}") for name in names if ".jsonl" in name}
+
+
 @pytest.mark.nightly  # unit/test_guest.py has the file that it leaves
-def test_a_tool_that_was_left_before_its_first_prompt_starts_afresh(bed, shared_claude, workspace):
+def test_a_tool_that_was_left_before_its_first_prompt_starts_afresh_and_nothing_is_deleted(
+    bed, shared_claude, workspace
+):
+    """Claude Code writes a file without a message when it is left, and none when its session is stopped."""
     server = shared_claude.server
-    tool = Tool(bed, server, server.create(workspace, profile="real")["id"])
-    tool.becomes("idle")
-    session = f"/api/sessions/{tool.id}"
-    assert server.delete(session).status == 204
-    tool.becomes("none")
-    assert server.post(f"{session}/resume").status == 200
-    tool.becomes("idle")
+    created = server.create(workspace, profile="real")
+    tool, name = Tool(bed, server, created["id"]), f"{created['session_id']}.jsonl"
+
+    def leave() -> None:
+        tool.is_ready()
+        tool.type("/exit")
+        tool.becomes("ended")
+
+    def restart() -> None:
+        assert server.delete(f"/api/sessions/{tool.id}").status == 204
+        tool.becomes("none")
+        tool.post("resume")
+
+    leave()
+    left = conversations(tool)
+    restart()
+    leave()
+    asides = conversations(tool)
+    tool.start_again()
+    tool.is_ready()
     tool.type("say remember the milk")
     tool.becomes("done", text="remember the milk")
     tool.has_written("remember the milk")
-    assert server.delete(session).status == 204
-    tool.becomes("none")
-    assert server.post(f"{session}/resume").status == 200
-    tool.shows("say remember the milk")
-    tool.becomes("idle")
+    told = conversations(tool)
+    for again in (restart, tool.start_again):
+        again()
+        tool.shows("say remember the milk")
+        leave()
+    after = conversations(tool)
+    kept = [text for one, text in after.items() if one.startswith(f"{name}.aside-")]
+    assert left.keys() == {name}
+    assert sorted(kept) == sorted([left[name], asides[name]]), "each file without a message"
+    assert after.keys() == told.keys()
+    assert after[name].startswith(told[name])
 
 
 def test_hooks_that_an_image_has_already_stay(claude_at_rest):

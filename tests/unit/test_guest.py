@@ -124,6 +124,14 @@ def test_of_many_files_that_were_moved_aside_the_smallest_go(home, claude_files)
     assert {"a whole conversation in a form that nobody knows yet\n", '{"type":"mode"}\n'} <= set(kept)
 
 
+def test_no_larger_file_that_was_moved_aside_goes(home, claude_files):
+    for number in range(1, 25):
+        (claude_files / f"talk.jsonl.aside-{number}").write_text("a message in a form that nobody knows yet\n" * 20)
+    (claude_files / "talk.jsonl").write_text('{"type":"mode"}\n')
+    start(home, "direct")
+    assert len([*claude_files.glob("talk.jsonl.aside-*")]) == 24
+
+
 def test_a_shell_in_the_workspace_follows_the_tool_and_has_its_variables(home):
     assert start(home, stdin="pwd; echo $KIND, $PLACE").splitlines() == [
         "first it's",
