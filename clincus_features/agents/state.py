@@ -160,7 +160,7 @@ class Facts:
     title: str = ""  # of the terminal, as the tool sets it
     is_alive: bool = True  # the tool's process
     exit_code: int | None = None  # of the tool, once it has ended
-    ended: float = 0.0  # when that was
+    ended: float = 0.0  # when that was; while it runs, when it was started
     is_stopping: bool = False  # a stop of the session has ended the tool
     runs_again: bool = False  # a person has started the tool from the shell that it had left
     was_again: bool = False  # and it has ended again
@@ -415,6 +415,9 @@ MEANINGS = {
 
 # -- The screen
 
+# guest/tool.sh writes it. What stands above it is left of an earlier run of the tool.
+LEFT = r".* has ended \(exit code \d+\)\. This is a shell in its container\."
+
 
 class Shown(NamedTuple):
     """The rule that matches a screen, and what the rule found there."""
@@ -454,9 +457,11 @@ def read_screen(facts: Facts) -> Shown | None:
 def screen_of(facts: Facts) -> Screen:
     """The parts of a tool's screen. One of a tool that has no layout is a dialog or not by the user's own rules."""
     rules = rules_of(facts)
+    begin = next((at for at in range(len(facts.lines), 0, -1) if re.fullmatch(LEFT, facts.lines[at - 1])), 0)
+    lines = facts.lines[begin:]
     if rules is None or rules.layout is None:
-        return Screen(dialog=facts.lines)
-    return cut(rules.layout, facts.lines)
+        return Screen(dialog=lines)
+    return cut(rules.layout, lines)
 
 
 def menu_shown(rule: Rule, found: re.Match[str], lines: Sequence[str]) -> Menu:
@@ -602,9 +607,17 @@ def judge(facts: Facts, before: Agent | None) -> Decision:
         return by_hook(facts, shown, before)
     if shown is not None:
         return by_screen(facts, shown, before)
-    is_new = abs(facts.now - facts.started) < START_WITHIN
-    agent = Agent("starting", since=facts.started) if is_new else Agent("unknown", since=facts.started, source="screen")
+    begun = begin_of(facts, before)
+    is_new = abs(facts.now - begun) < START_WITHIN
+    agent = Agent("starting", since=begun) if is_new else Agent("unknown", since=begun, source="screen")
     return Decision(agent, Why("nothing-known", agent.source, facts.lines, facts.now))
+
+
+def begin_of(facts: Facts, before: Agent | None) -> float:
+    """When the tool was started, as far as that is known."""
+    if not facts.runs_again:
+        return max(facts.started, facts.ended)  # `run` is written at both
+    return before.since if before is not None and before.state in ("starting", "unknown") else facts.now
 
 
 def judge_processes(facts: Facts, rules: ToolRules | None) -> Decision | None:

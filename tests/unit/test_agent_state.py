@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ import pytest
 from clincus_features.agents import state, texts
 from clincus_features.agents.reading import EVENTS_LIMIT, Known, SteadyClock, parse_look, with_events
 from clincus_features.agents.state import Agent, Facts, Past, Said, decide
+from tests.programs import ROOT
 
 NOON = 1_800_000_000.0
 NOTHING = Said()
@@ -722,6 +724,34 @@ BY_HAND = {
 @pytest.mark.parametrize(("more", "lines", "expected"), BY_HAND.values(), ids=BY_HAND.keys())
 def test_a_tool_that_has_ended_may_be_started_again(more, lines, expected):
     assert answer(facts(lines, **more)) == expected
+
+
+LEFT = [*BOX, "claude has ended (exit code 0). This is a shell in its container.", "code@box:/workspace$ claude"]
+STARTS = {
+    "it is started": (LEFT, {"ended": NOON - 2}, ("starting", "")),
+    "by its name": (LEFT, {"ended": NOON - 999, "exit_code": 0, "runs_again": True}, ("starting", "")),
+    "it shows its box": ([*LEFT, *BOX], {"ended": NOON - 2}, ("idle", "")),
+    "it asks": ([*LEFT, *TRUST], {"ended": NOON - 2}, ("waiting", "dialog")),
+    "it shows nothing for long": (LEFT, {"ended": NOON - 999}, ("unknown", "")),
+}
+
+
+@pytest.mark.parametrize(("lines", "more", "expected"), STARTS.values(), ids=STARTS.keys())
+def test_what_an_earlier_run_has_left_on_the_screen_is_not_the_tools(lines, more, expected):
+    assert answer(facts(lines, **more)) == expected
+
+
+def test_by_its_name_a_tool_starts_for_no_longer_than_else():
+    again = {"exit_code": 0, "runs_again": True, "ended": NOON - 999}
+    decision = decide(facts(LEFT, **again), after(Agent("starting", since=NOON - 100)))
+    assert (decision.agent.state, decision.agent.since) == ("starting", NOON - 100)
+    assert decide(facts(LEFT, **again), after(Agent("starting", since=NOON - 130))).agent.state == "unknown"
+
+
+def test_the_words_that_a_tool_leaves_are_known():
+    words = re.search("printf '.*(%s has ended .*)\\\\n'", (ROOT / "guest/tool.sh").read_text())
+    assert words is not None
+    assert re.fullmatch(state.LEFT, words[1] % ("claude", "137"))
 
 
 HOSTILE = {
