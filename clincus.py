@@ -134,6 +134,14 @@ def shorten(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "…"
 
 
+def parse_json(text: str | bytes, **options: Any) -> Any:
+    """A value from its JSON form, as `json.loads`. Raises ValueError, also where it is nested too deeply to be read."""
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def printable(text: str) -> str:
     """A text that may come from a container, for our terminal: control and invisible characters are escaped."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
@@ -1987,18 +1995,20 @@ class Incus:
             return answer.decode("utf-8", "replace")
         try:
             hook = (lambda pairs: {key: value for key, value in pairs if kept(key)}) if kept else None
-            return json.loads(answer, object_pairs_hook=hook) if answer.strip() else None
+            return parse_json(answer, object_pairs_hook=hook) if answer.strip() else None
         except ValueError as error:
             raise IncusError(f"engine {self.engine}: {shorten(answer[:80])} is no JSON", 503) from error
 
     def instance(self, id: str) -> dict[str, Any] | None:
         """An instance as Incus has it, None if there is none. Raises IncusError."""
         try:
-            return dict(self.query(self.path(id)))
+            return {**self.query(self.path(id))}
         except IncusError as error:
             if error.status != 404:
                 raise
             return None
+        except TypeError:
+            raise IncusError(f"engine {self.engine}: what it tells of {id} is no instance", 503) from None
 
     def wait_for_others(self, id: str) -> None:
         """Wait until what anybody does with an instance just now is over, whatever comes of it.
@@ -2209,7 +2219,7 @@ def engine_door(config: Config, engine: str) -> Incus:
 def lost_members(incus: Incus, instances: Iterable[Mapping[str, Any]]) -> list[str]:
     """The cluster members that are down, asked for only if an instance is in the state Error, as theirs are."""
     members: list[Mapping[str, Any]] = []
-    if any(one["status"] == "Error" for one in instances):
+    if any(one.get("status") == "Error" for one in instances):
         with suppress(IncusError):  # it is no cluster
             members = incus.query("/1.0/cluster/members?recursion=1", timeout=READ_TIMEOUT)
     return [str(one["server_name"]) for one in members if one["status"] == "Offline"]
@@ -4135,7 +4145,7 @@ class Session(NamedTuple):
     def has_open_network(self) -> bool:
         """Whether its programs may reach everything. An unreadable label means that they may not."""
         try:
-            return not self.network or json.loads(self.network).get("mode", "open") == "open"
+            return not self.network or parse_json(self.network).get("mode", "open") == "open"
         except (ValueError, AttributeError):
             return False
 
@@ -4194,7 +4204,7 @@ def session_tool(session: Session) -> Tool:
     if session.tool in TOOLS:
         return TOOLS[session.tool]
     try:
-        return tool_from_row(session.tool, json.loads(session.tool_row or "{}"))
+        return tool_from_row(session.tool, parse_json(session.tool_row or "{}"))
     except (ValueError, TypeError, AttributeError):
         words = f'"{session.id}": its label {LABEL}tool_row describes no tool: mend or unset it'
         raise ClincusError(words, 409) from None
@@ -4211,7 +4221,7 @@ def plain_row(label: str) -> str:
     Its patterns would be tried on names and screens that a container chooses, and the two together can take for ever.
     """
     try:
-        row = as_object(json.loads(label or "{}"))
+        row = as_object(parse_json(label or "{}"))
         kept = {name: list_of(check_relative_path)(row[name]) for name in ("saved", "unsaved") if name in row}
     except ValueError:
         return ""
@@ -4291,10 +4301,10 @@ def outside_files(label: str) -> tuple[int, list[str]]:
     The label is `Session.outside`. One that is broken, as an engine may have it, counts as none.
     """
     try:
-        kept = json.loads(label or "{}") if len(label) <= 2 * OUTSIDE_LIMIT else {}
+        kept = parse_json(label or "{}") if len(label) <= 2 * OUTSIDE_LIMIT else {}
         paths = [path for path in kept.get("paths", []) if isinstance(path, str) and path.startswith("/")]
         return max(len(paths), min(int(kept.get("count", 0)), LOSS_COUNT)), paths[-OUTSIDE_NAMES:]
-    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
+    except (ValueError, TypeError, AttributeError, OverflowError):
         return 0, []
 
 
@@ -4314,10 +4324,42 @@ def add_outside_file(incus: Incus, id: str, path: str) -> None:
     incus.query(incus.path(id), "PATCH", {"config": {f"{LABEL}outside": label}}, wait=True)
 
 
+LABEL_LIMIT = 256 << 10  # characters of a label
+UNREADABLE = "?"  # in place of a longer one, or of what is no text: none at all may open more, as that of the network
+
+
+def plain_instances(found: object) -> list[dict[str, Any]]:
+    """The instances of an answer as far as they have the form that Incus gives them.
+
+    Another host may answer anything. An instance of another form is left out, and a label that is no text or too long
+    is UNREADABLE: they cost one session and not the list. Raises IncusError(503) for what is no list.
+    """
+    if not isinstance(found, (list, tuple)):
+        raise IncusError(f"a list of instances was asked for, and the answer is {shorten(found)}", 503)
+    return [plain for one in found if (plain := plain_instance(one)) is not None]
+
+
+def plain_instance(found: object) -> dict[str, Any] | None:
+    """An instance as in `plain_instances`, None for what is none."""
+    if not isinstance(found, Mapping):
+        return None
+    config = found.get("config") or {}
+    is_plain = isinstance(found.get("name"), str) and isinstance(found.get("status"), str)
+    if not is_plain or not isinstance(config, Mapping):
+        return None
+    texts = {key: found[key] for key in ("location", "created_at", "last_used_at") if isinstance(found.get(key), str)}
+    labels = {
+        key: text if isinstance(text, str) and len(text) <= LABEL_LIMIT else UNREADABLE
+        for key, text in config.items()
+        if text is not None
+    }
+    return {"name": found["name"], "status": found["status"], **texts, "config": labels}
+
+
 def kept_settings(session: Session) -> dict[str, Any]:
     """What a person asked for at the creation beyond the config, by dotted key. ClincusError(409) for a bad label."""
     try:
-        settings = json.loads(session.settings or "{}")
+        settings = parse_json(session.settings or "{}")
     except ValueError:
         settings = None
     if not isinstance(settings, dict):
@@ -4431,8 +4473,9 @@ class Registry:
         self._lost: dict[str, str] = {}  # engines, and members as ENGINE/MEMBER, that are out of reach -> since when
 
     def read(self, instance: Mapping[str, Any], engine: str) -> Session | None:
-        """The session of an instance, as `session_from_instance`."""
-        return session_from_instance(self.prefix, instance, engine, self._row_of)
+        """The session of an instance, as `session_from_instance`; None also for what has not the form of one."""
+        plain = plain_instance(instance)
+        return None if plain is None else session_from_instance(self.prefix, plain, engine, self._row_of)
 
     def all(self) -> list[Session]:
         """Every session, oldest first. It never waits, not even while a change is being told."""
@@ -4458,7 +4501,8 @@ class Registry:
         of the event that made us ask (RFC 3339), now if empty. For instances on members that a cluster has `lost`, what
         was known before stays; Incus 6.0.4 may tell no more than their names.
         """
-        read = (self.read(instance, engine) for instance in found)
+        found = plain_instances(found)
+        read = (session_from_instance(self.prefix, instance, engine, self._row_of) for instance in found)
         fresh = {session.id: session for session in read if session is not None and self._shows(session)}
         ids = {session_id_on(engine, str(instance["name"])): instance for instance in found}
         others = ids.keys() - fresh.keys()
@@ -4482,6 +4526,8 @@ class Registry:
 
     def agrees(self, engine: str, paths: Iterable[str]) -> bool:
         """Whether of an engine's sessions those run whose paths in Incus's API are among these, and no others."""
+        if not all(isinstance(path, str) for path in paths):
+            return False  # another host may answer anything
         names = {path.rpartition("/")[2].partition("?")[0] for path in paths}
         ours = {session_id_on(engine, one) for one in names if session_slot(self.prefix, one) is not None}
         here = [one for one in self.all() if one.engine == engine and not one.unreachable_since]
@@ -4649,7 +4695,7 @@ class Guest(NamedTuple):
         if not session.guest:
             return cls.configured(config, session.workspace)
         try:
-            uid, user, mount = json.loads(session.guest)
+            uid, user, mount = parse_json(session.guest)
             is_guest = type(uid) is int and isinstance(user, str) and isinstance(mount, str)
         except (ValueError, TypeError):
             is_guest = False
@@ -5114,7 +5160,7 @@ class Sessions:
         question, incus = next(self.registry.questions), self.door(f"{engine}:").anew()
         if not whole and self.registry.agrees(engine, incus.query(RUNNING_INSTANCES, timeout=timeout)):
             return
-        instances = incus.query("/1.0/instances?recursion=1", timeout=timeout, kept=READ_KEY)
+        instances = plain_instances(incus.query("/1.0/instances?recursion=1", timeout=timeout, kept=READ_KEY) or [])
         self.registry.compare(question, instances, engine=engine, lost=lost_members(incus, instances))
 
     def look(self, id: str, when: str = "") -> Session | None:
@@ -7451,7 +7497,7 @@ class Monitor:
     def _handle(self, line: bytes) -> None:
         registry = self._sessions.registry
         try:
-            event = json.loads(line)
+            event = parse_json(line)
             metadata, moment = event["metadata"], parse_time(event["timestamp"])
             action, name = metadata["action"], metadata["name"]
             may_differ = LOOK_AFTER.fullmatch(action)

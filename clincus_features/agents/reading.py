@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import re
 import time
@@ -72,7 +71,7 @@ class Known:
 @functools.lru_cache(maxsize=64)
 def rules_of_row(tool: str, row: str) -> ToolRules | None:
     """The user's own rules for a tool, which sessions keep in a label: one object for all of them."""
-    return own_rules(clincus.tool_from_row(tool, json.loads(row)).rules)
+    return own_rules(clincus.tool_from_row(tool, clincus.parse_json(row)).rules)
 
 
 def first_facts(session: clincus.Session) -> Facts:

@@ -67,7 +67,7 @@ class Told(NamedTuple):
 def read_state(sessions: clincus.Sessions, id: str) -> State:
     """The state of a session's clone. Raises ClincusError."""
     instance = sessions.door(id).instance(id) or {"config": {}}
-    document = json.loads(instance["config"].get(LABEL) or "{}")
+    document = clincus.parse_json(instance["config"].get(LABEL) or "{}")
     return State(**document)
 
 

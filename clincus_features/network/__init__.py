@@ -270,7 +270,7 @@ class Gateway:
             check_guest(self._app.sessions.door(session.id), session.id)
         # A name that is closed ends at once. A name that is opened works before a program asks for it.
         self._lead(session.id, policy if is_led else None, session.status == "running")
-        settings = {**json.loads(session.settings or "{}"), **given}
+        settings = {**clincus.parse_json(session.settings or "{}"), **given}
         sessions = self._app.sessions
         fitting = Fitting(sessions.door(session.id), before, device_path(self._app.environ, session.id))
         is_awake, is_news = session.status == "running", policy.has_proxy and not known.has_proxy

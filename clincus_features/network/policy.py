@@ -110,7 +110,7 @@ class Policy:
         A label that cannot be read allows nothing.
         """
         try:
-            kept: Mapping[str, Any] = json.loads(label or "{}")
+            kept: Mapping[str, Any] = clincus.parse_json(label or "{}")
             mode = kept.get("mode", OPEN)
             allow = tuple(check_entry(one) for one in kept.get("allow", ()))
             presets = tuple(one for one in kept.get("presets", ()) if one in PRESETS)

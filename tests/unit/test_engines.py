@@ -16,6 +16,7 @@ import clincus
 from clincus_cli import engines as commands
 from clincus_cli.context import Context
 from clincus_features import engine_memory, engines, upkeep
+from clincus_features.network.policy import Policy
 
 NAME = "clincus-0a1b2c-1"
 FAR = f"far:{NAME}"
@@ -130,6 +131,50 @@ def test_what_one_engine_lists_changes_nothing_of_another(told):
     told.changes.clear()
     told.hear()
     assert (list(told.shown()), told.changes) == ([NAME, f"near:{NAME}"], [("stopped", FAR), ("deleted", FAR)])
+
+
+ANYTHING = [None, 0, 1.5, True, "", "x", [], ["a"], {}, {"a": 1}, "[" * 100_000, '{"a":' * 50_000, "x" * 100_000, "\0"]
+OTHER = "clincus-ffffff-2"
+
+
+@pytest.mark.parametrize("key", ["name", "status", "location", "created_at", "last_used_at", "config"])
+def test_an_instance_of_any_other_form_costs_itself_alone(told, key):
+    for value in ANYTHING:
+        told.hear({**instance(), key: value}, instance(OTHER))
+        told.hear({one: kept for one, kept in instance().items() if one != key}, instance(OTHER))
+        assert told.shown()[f"far:{OTHER}"] == ("running", ""), value
+        json.dumps([one.document() for one in told.registry.all()])
+
+
+@pytest.mark.parametrize("label", clincus.LABELS)
+def test_a_label_of_any_form_costs_its_session_alone(told, label):
+    for value in ANYTHING:
+        told.hear(instance(**{label: value}), instance(OTHER))
+        assert told.shown()[f"far:{OTHER}"] == ("running", ""), value
+        for session in told.registry.all():
+            assert len(json.dumps(session.document())) < 10 * clincus.LABEL_LIMIT
+            for read in (
+                clincus.session_tool,
+                clincus.kept_settings,
+                lambda one: clincus.Guest.of(one, clincus.load_config({})),
+            ):
+                with contextlib.suppress(clincus.ClincusError):
+                    read(session)
+
+
+@pytest.mark.parametrize("label", ['{"mode":"open"}' + " " * clincus.LABEL_LIMIT, 1, {"mode": "open"}, "[" * 100_000])
+def test_a_network_label_that_cannot_be_read_opens_nothing(told, label):
+    told.hear(instance(network=label))
+    assert not told.registry.get(FAR).has_open_network
+    assert Policy.from_label(told.registry.get(FAR).network).mode == "none"
+
+
+@pytest.mark.parametrize("answer", ANYTHING)
+def test_an_answer_of_any_form_is_no_list_of_instances(told, answer):
+    if not isinstance(answer, list):
+        with pytest.raises(clincus.IncusError, match="a list of instances was asked for"):
+            clincus.plain_instances(answer)
+    assert told.registry.agrees("far", answer if isinstance(answer, list) else [answer]) in (True, False)
 
 
 def test_sessions_of_an_engine_that_is_lost_stay_as_they_were(told):
