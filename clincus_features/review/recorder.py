@@ -46,6 +46,7 @@ WAIT_FOR_STARTS = 5.0  # seconds that the first checkpoint leaves the machine to
 SETTLING = 1.5  # seconds after a start that somebody else has begun
 LOOK_COST = 0.4  # seconds of CPU that a look at a workspace may take in a container, and the container still sleeps
 RECORDERS = 4  # checkpoints taken at the same time
+PATIENCE = 5.0  # seconds after which one that still goes on counts as none of these: its container may hang
 FIRST_PERIOD, LAST_PERIOD = 30.0, 600.0  # seconds between two looks at a tool without hooks, while nothing changes
 SKIPPED_WHYS = ("large", "repository", "unreadable", "special", "ignored")
 LATE = "late"  # in place of these: a file that the tool changed before it was recorded; `.` stands for any
@@ -162,10 +163,15 @@ class Recorder:
             yield from (session for session in here if session.id not in asleep)
 
     def work(self, engine: str = "") -> None:
-        """Wait until somebody has asked for a checkpoint of an engine's session, and take it."""
+        """Wait until somebody has asked for a checkpoint of an engine's session, and take it.
+
+        A container may take two minutes for one. So each is taken in a thread of its own, which is left after PATIENCE
+        seconds, and a session has one such thread at most: however many hang, the others get theirs.
+        """
         with self._changed:
             at = time.monotonic()
-            asked = [one for one in self._queue if clincus.engine_of(one[1]) == engine]
+            busy = {id for id, _ in self._doing}
+            asked = [one for one in self._queue if clincus.engine_of(one[1]) == engine and one[1] not in busy]
             due = next((one for one in asked if one[0] <= at), None)
             if due is None:
                 self._changed.wait(min((one[0] for one in asked), default=at + REST) - at)
@@ -173,6 +179,17 @@ class Recorder:
             _, id, why = due
             self._queue.remove(due)
             self._doing.append((id, why))
+        doing = threading.Thread(target=self._do, args=(id, why), name=f"checkpoint of {id}", daemon=True)
+        try:
+            doing.start()
+        except RuntimeError:  # no thread can be had just now
+            self._do(id, why)
+        else:
+            doing.join(PATIENCE)
+
+    def _do(self, id: str, why: str) -> None:
+        """Take a checkpoint that was asked for, if it is still wanted."""
+        at = time.monotonic()
         try:
             session = self._app.registry.find(id)
             if session is not None and session.status == "running" and self._is_wanted(session, why):

@@ -15,6 +15,7 @@ from clincus_features.review import recorder as recording
 from clincus_features.review.changes import Changes
 from clincus_features.review.recorder import Look, Recorder
 from clincus_features.review.thinning import thin
+from tests.programs import wait_until
 
 SESSION = clincus.Session(
     "clincus-a1b2c3-1",
@@ -287,6 +288,40 @@ def test_a_container_that_hangs_keeps_nobody_waiting_again_and_again(recorder, m
     monkeypatch.setattr(recorder, "_run", hang)
     hear(recorder, "idle", "working", "done", "working", "done")
     assert clock[0] == 120
+
+
+def test_containers_that_hang_hold_up_no_checkpoint_of_another(recorder, app, monkeypatch):
+    """There are more of them than recorders, and each wants several."""
+    monkeypatch.setattr(recording, "PATIENCE", 0.01)
+    liars = [SESSION._replace(id=f"clincus-0a1b2c-{number}", session_id=str(number)) for number in range(1, 8)]
+    app.sessions = [*liars, SESSION]
+    ends, asked = threading.Event(), []
+
+    def run(session, record, mode, timeout) -> Look:
+        if session.id != SESSION.id:
+            asked.append(session.id)
+            ends.wait(60)
+            raise clincus.IncusError("did not finish", 504)
+        return Look("tree", "", [])
+
+    monkeypatch.setattr(recorder, "_run", run)
+    for session in app.sessions:
+        for why in ("start", "turn", "timer"):
+            recorder._ask(session, why)
+
+    def work() -> None:
+        while not ends.is_set():
+            recorder.work()
+
+    workers = [threading.Thread(target=work, daemon=True) for _ in range(recording.RECORDERS)]
+    for worker in workers:
+        worker.start()
+    try:
+        wait_until(lambda: recorder.records.of(SESSION).checkpoints, "the honest session's checkpoint", timeout=30)
+        assert len(set(asked)) == len(asked), "one at a time of each session"
+    finally:
+        ends.set()
+        recorder._ask(SESSION, "prompt")  # wakes who waits
 
 
 def test_a_stop_waits_for_the_last_look_alone_whatever_is_still_to_be_taken(recorder, monkeypatch):
