@@ -11,7 +11,8 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ SAVE_ASLEEP = 3600.0  # the same for a container that has slept since its last s
 SAVES_AT_ONCE = 4  # of an engine
 SAVE_HANGS = 15.0  # seconds after which a save that goes on is left to itself
 SAVE_COST = 0.1  # seconds of CPU that a save may take in a container
+ENDS_AT_ONCE = 4  # of an engine
+END_HANGS = 15.0  # seconds after which the end of a session that goes on is left to itself
 LOOK_EVERY = 60.0  # seconds between two looks at deadlines, which are times of a clock that may be set
 REST = 600.0  # seconds between two looks for what is due, if nothing is known to come and nothing happens
 
@@ -33,7 +36,7 @@ clincus.register_settings(clincus.Setting("sessions.ephemeral_grace", "24h", cli
 def install(extensions: clincus.Extensions) -> None:
     """Add the duties. Nothing is ended while Incus cannot be asked."""
     app = extensions.app
-    saves = Saves()
+    saves, ends = Saves(), Ends()
     before_stop, before_save = Alarm(), Alarm()
     extensions.listeners += [before_stop.hear, before_save.hear]
 
@@ -44,14 +47,14 @@ def install(extensions: clincus.Extensions) -> None:
     def stop(engine: str) -> None:
         before_stop.wait(engine, seconds_until_stop(app.sessions, datetime.now(timezone.utc), engine))
         if not app.monitors[engine].error:
-            stop_expired(app.sessions, datetime.now(timezone.utc), engine)
+            stop_expired(app.sessions, datetime.now(timezone.utc), engine, ends)
             remove_half_made(app.sessions, engine)
 
     def delete(engine: str) -> None:
         if not app.monitors[engine].error:
             grace = timedelta(seconds=clincus.parse_duration(app.config.get("sessions.ephemeral_grace")))
             ended = {run.session_id: run.ended_at or "" for run in reversed(app.history.runs())}
-            delete_abandoned(app.sessions, datetime.now(timezone.utc) - grace, ended, engine)
+            delete_abandoned(app.sessions, datetime.now(timezone.utc) - grace, ended, engine, ends)
 
     extensions.duties += [
         clincus.Duty("saving conversations", 5.0, save, each_engine=True),
@@ -166,6 +169,39 @@ class Saves:
             self._last[session.engine][session.id] = Save(begun, session.rang_at, pause, done_at, has_hung)
 
 
+class Ends:
+    """Ends sessions, some at a time. The stop of a container that hangs may take minutes, and the others go on."""
+
+    def __init__(self) -> None:
+        self._going: set[str] = set()  # ids of sessions that are being ended
+
+    def each(self, ids: Iterable[str], end: Callable[[str], None]) -> None:
+        """Call a function for each session in a thread, and wait up to END_HANGS seconds for each that has begun."""
+        young = deque[tuple[threading.Thread, float]]()
+        for id in [id for id in ids if id not in self._going]:
+            if len(young) == ENDS_AT_ONCE:
+                wait_until(*young.popleft())
+            self._going.add(id)
+            thread = threading.Thread(target=self._end, args=(id, end), name=f"ending {id}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # no thread can be had just now
+                self._going.discard(id)
+                break
+            young.append((thread, time.monotonic() + END_HANGS))
+        for thread, until in young:
+            wait_until(thread, until)
+
+    def _end(self, id: str, end: Callable[[str], None]) -> None:
+        clincus.survive(f"the end of {id}", lambda: end(id))
+        self._going.discard(id)
+
+
+def wait_until(thread: threading.Thread, until: float) -> None:
+    """Wait for the end of a thread until a time of time.monotonic."""
+    thread.join(max(0.0, until - time.monotonic()))
+
+
 def running(sessions: clincus.Sessions, engine: str) -> list[clincus.Session]:
     """The sessions on an engine that run."""
     return [session for session in reachable(sessions, engine) if session.status == "running"]
@@ -213,14 +249,14 @@ def seconds_until_stop(sessions: clincus.Sessions, at: datetime, engine: str = "
     return min((min(LOOK_EVERY, (one - at).total_seconds()) for one in deadlines), default=REST)
 
 
-def stop_expired(sessions: clincus.Sessions, at: datetime, engine: str = "") -> None:
+def stop_expired(sessions: clincus.Sessions, at: datetime, engine: str = "", ends: Ends | None = None) -> None:
     """Stop the sessions of an engine that have run past their deadline at a time."""
 
     def is_due(session: clincus.Session) -> bool:
         deadline = deadline_of(session)
         return session.status == "running" and deadline is not None and deadline <= at
 
-    end_each(sessions, engine, is_due, "its time is over, stopping it")
+    end_each(sessions, engine, is_due, "its time is over, stopping it", ends or Ends())
 
 
 def deadline_of(session: clincus.Session) -> datetime | None:
@@ -229,7 +265,11 @@ def deadline_of(session: clincus.Session) -> datetime | None:
 
 
 def delete_abandoned(
-    sessions: clincus.Sessions, stopped_before: datetime, ended: dict[str, str], engine: str = ""
+    sessions: clincus.Sessions,
+    stopped_before: datetime,
+    ended: dict[str, str],
+    engine: str = "",
+    ends: Ends | None = None,
 ) -> None:
     """Delete the ephemeral sessions of an engine that stopped before a time.
 
@@ -246,7 +286,7 @@ def delete_abandoned(
         is_old = end is not None and end < stopped_before
         return is_old and clincus.read_metadata(sessions.saved_directory(session), session.tool) is not None
 
-    end_each(sessions, engine, is_due, "ephemeral and long stopped, deleting it", delete=True)
+    end_each(sessions, engine, is_due, "ephemeral and long stopped, deleting it", ends or Ends(), delete=True)
 
 
 def end_each(
@@ -254,11 +294,13 @@ def end_each(
     engine: str,
     is_due: Callable[[clincus.Session], bool],
     words: str,
+    ends: Ends,
     *,
     delete: bool = False,
 ) -> None:
     """End every session that is due, if it still is when its turn comes. A failure is logged; the others go on."""
-    for id in [session.id for session in reachable(sessions, engine) if is_due(session)]:
+
+    def end(id: str) -> None:
         try:
             with sessions.lock(id):
                 if is_due(sessions.registry.get(id)):
@@ -266,3 +308,5 @@ def end_each(
                     sessions.end(id, delete=delete, keeps=delete)
         except clincus.ClincusError as error:
             clincus.log.warning("%s: %s", id, error)
+
+    ends.each([session.id for session in reachable(sessions, engine) if is_due(session)], end)

@@ -179,11 +179,12 @@ class Recorder:
             _, id, why = due
             self._queue.remove(due)
             self._doing.append((id, why))
-        doing = threading.Thread(target=self._do, args=(id, why), name=f"checkpoint of {id}", daemon=True)
+        work = functools.partial(clincus.survive, f"a checkpoint of {id}", lambda: self._do(id, why))
+        doing = threading.Thread(target=work, name=f"checkpoint of {id}", daemon=True)
         try:
             doing.start()
         except RuntimeError:  # no thread can be had just now
-            self._do(id, why)
+            work()
         else:
             doing.join(PATIENCE)
 

@@ -93,6 +93,35 @@ def test_a_session_that_cannot_be_stopped_keeps_no_other_running(sessions, caplo
     assert f"{FIRST}: Incus is busy" in caplog.text
 
 
+def test_sessions_whose_stop_hangs_hold_up_no_other_and_are_stopped_once(sessions, monkeypatch):
+    """There are as many of them as are stopped at once. A hostile container can take minutes."""
+    monkeypatch.setattr(upkeep, "END_HANGS", 0.05)
+    liars = [f"clincus-0a1b2c-{number}" for number in range(1, upkeep.ENDS_AT_ONCE + 1)]
+    for name in (*liars, "clincus-ffffff-1"):
+        sessions.add(name, status="Running", deadline="2026-01-01T10:00:00Z")
+    goes_on, begun, stop = threading.Event(), [], sessions.end
+
+    def end(id: str, **options: bool) -> None:
+        begun.append(id)
+        if id in liars:
+            goes_on.wait(60)
+        stop(id, **options)
+
+    monkeypatch.setattr(sessions, "end", end)
+    ends = upkeep.Ends()
+    stopping = threading.Thread(target=upkeep.stop_expired, args=(sessions, NOON, "", ends), daemon=True)
+    stopping.start()
+    try:
+        stopping.join(30)
+        assert not stopping.is_alive()
+        assert sessions.ended == [("clincus-ffffff-1", False)]
+        sessions.add("clincus-ffffff-1", status="Stopped")
+        upkeep.stop_expired(sessions, NOON, "", ends)
+        assert sorted(begun) == [*liars, "clincus-ffffff-1"]
+    finally:
+        goes_on.set()
+
+
 @pytest.mark.parametrize(
     ("deadline", "seconds"),
     [
@@ -195,6 +224,7 @@ def test_a_session_that_is_resumed_while_another_is_deleted_stays(sessions, monk
         sessions.add(SECOND, status="Running")
 
     monkeypatch.setattr(sessions, "end", end)
+    monkeypatch.setattr(upkeep, "ENDS_AT_ONCE", 1)
     tidy_up(sessions)
     assert sessions.ended == [(FIRST, True)]
 
