@@ -630,6 +630,17 @@ class TestStart:
             sessions.end(NAME, delete=True)
         assert "before_stop" not in heard
 
+    def test_a_commit_that_is_made_while_a_clone_is_deleted_keeps_it(self, sessions, door, sends_nothing):
+        """Its tool still works when it is looked at first."""
+        losses = iter([{}, {"commits": clincus.Loss.of(["a1b2c3d Just now"])}])
+        sessions.extensions.keepers.append(
+            clincus.Keeper(("commits",), lambda *_: True, lambda *_: next(losses), lambda *_: [])
+        )
+        add(sessions, mode="clone")
+        with pytest.raises(clincus.UnsavedError, match="a1b2c3d Just now"):
+            sessions.end(NAME, delete=True)
+        assert deleted(door) == []
+
     def test_the_code_user_of_a_trusted_project_is_the_one_of_every_command(self, sessions, door, request_):
         file = Path(request_.workspace, ".clincus.toml")
         file.write_text('[incus]\ncode_uid = 1001\ncode_user = "ann"\n')
