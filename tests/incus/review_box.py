@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,30 @@ from urllib.parse import quote
 
 from tests.conftest import new_workspace
 from tests.incus_bed import CLAUDE_RESTS, CLAUDE_WORKS
-from tests.programs import Server, program, wait_until
+from tests.programs import ROOT, Server, program, wait_until
+
+# A tool that gets its prompt with its start, and writes before anybody can look.
+HASTY_TOOL = """
+[tools.hasty]
+command = [
+  "sh", "-c", "echo two >>README.md; rm -f gone; echo more >>uncommitted; echo new >at-once; exec sleep 600", "tool"
+]
+prompt = ["{prompt}"]
+"""
+
+
+# A server whose tools wait for the record of a start as long as it takes, on a machine of any load.
+PATIENT = [
+    sys.executable,
+    "-c",
+    f"""
+import sys; sys.path[:0] = [{str(ROOT)!r}]
+from clincus_features.review import recorder
+recorder.BEFORE_TOOL = 60
+from clincus_cli.main import main
+sys.exit(main())
+""",
+]
 
 
 class Reviewed:

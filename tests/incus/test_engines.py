@@ -18,6 +18,7 @@ import clincus
 from tests.conftest import new_workspace
 from tests.engines_bed import Engine, Relay, far_daemon
 from tests.faults_bed import Halt
+from tests.incus.review_box import HASTY_TOOL, PATIENT
 from tests.programs import DEADLINE, NO_CHECKPOINTS, Answer, Server, connect, git, program, wait_until
 
 CONFIG = '[engines.far]\nroots = ["{}"]\n[network]\nreachable = ["127.0.0.1/32"]\n'
@@ -286,6 +287,22 @@ def test_a_clone_of_a_folder_here_is_what_a_session_there_gets(shared, make_work
     fetched = server.post(f"/api/sessions/{made['id']}/fetch", {}).json
     assert git(here, "log", "-1", "--format=%s", fetched["branch"]).strip() == "from there"
     assert server.delete(f"/api/sessions/{made['id']}?force=true").status == 204
+
+
+@pytest.mark.parametrize("mode", ["mount", "clone"])
+def test_a_start_there_is_the_folder_before_the_tool_writes_at_once(start_server, far, there, mode):
+    for name in ("gone", "uncommitted"):
+        (there / name).write_text("one\n")
+        os.chown(there / name, 1000, 1000)
+    config = HASTY_TOOL + CONFIG.format(there.parent)
+    server = start_server(config=config, command=PATIENT, environ=far.environ)
+    path = f"/api/sessions/{server.create(there, engine='far', mode=mode, tool='hasty', prompt='go')['id']}"
+    changed = {"README.md": "M", "at-once": "A", "gone": "D", "uncommitted": "M"}
+    found = lambda: {one["path"]: one["status"] for one in server.get(f"{path}/changes").json.get("files", [])}  # noqa: E731
+    wait_until(lambda: found() == changed, "what the tool has done at once")
+    start = server.get(f"{path}/checkpoints").json[-1]
+    assert (start["why"], start["note"]) == ("start", "")
+    assert server.delete(f"{path}?force=true").status in (200, 204)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.incus.review_box import Reviewed, kept_review
+from tests.incus.review_box import HASTY_TOOL, PATIENT, Reviewed, kept_review
 from tests.programs import ROOT, Server, git, wait_until
 
 
@@ -230,29 +230,9 @@ def test_the_command_line_shows_and_takes_back(session):
     assert "not found" in session.cli("diff", "--from", "99").stderr
 
 
-# A tool that gets its prompt with its start, and writes before anybody can look.
-HASTY_TOOL = """
-[tools.hasty]
-command = [
-  "sh", "-c", "echo two >>README.md; rm -f gone; echo more >>uncommitted; echo new >at-once; exec sleep 600", "tool"
-]
-prompt = ["{prompt}"]
-"""
-
-
-# A server whose tools wait for the record of a start as long as it takes, on a machine of any load.
-PATIENT = f"""
-import sys; sys.path[:0] = [{str(ROOT)!r}]
-from clincus_features.review import recorder
-recorder.BEFORE_TOOL = 60
-from clincus_cli.main import main
-sys.exit(main())
-"""
-
-
 @pytest.fixture(scope="module")
 def patient_server(start_shared) -> Server:
-    return start_shared(config=HASTY_TOOL, command=[sys.executable, "-c", PATIENT])
+    return start_shared(config=HASTY_TOOL, command=PATIENT)
 
 
 def start_note(session: Reviewed) -> str:
