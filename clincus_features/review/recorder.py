@@ -309,7 +309,7 @@ class Recorder:
         """Keep the workspace as it was before the tool started, as the container has recorded it then."""
         record = self.records.of(session)
         look = self._recorded(session, record, "start", timeout)
-        return self._add(self._take_in(session, record, look), "start", late_note(look.late))
+        return self._add(self._take_in(session, record, look), "start", late_note(look.late), since=session.started_at)
 
     def _look(self, session: clincus.Session, timeout: float = LOOK_TIMEOUT) -> Record:
         begun, record = time.monotonic(), self.records.of(session)
@@ -340,8 +340,11 @@ class Recorder:
         self._tell_counts(session, record)
         return record
 
-    def _add(self, record: Record, why: str, note: str) -> Checkpoint:
-        """Make the last look a checkpoint, unless it would be the same as the last one."""
+    def _add(self, record: Record, why: str, note: str, *, since: str = "") -> Checkpoint:
+        """Make the last look a checkpoint, unless it would be the same as the last one.
+
+        A start is the only one `since` a time: another server on this home may have taken it meanwhile.
+        """
         store = self.store(record.workspace)
         with self.records.changing(record) as now:
             last = next(iter(now.checkpoints[-1:]), None)
@@ -351,6 +354,9 @@ class Recorder:
             # Another server on this home hears of the same turns.
             if last is not None and (last.why, last.tree) == (why, now.tree) and why in ("prompt", "turn"):
                 return last
+            starts = (one for one in now.checkpoints if one.why == why == "start")
+            if (known := next((one for one in starts if since <= one.at <= clincus.utc_now()), None)) is not None:
+                return known
             counts = self.changes(store, last.tree if last else now.tree, now.tree).counts
             made = Checkpoint(str(now.next), clincus.utc_now(), why, note, now.tree, **counts)
             store.keep(now.tree, f"{now.key}/{now.next}")

@@ -190,6 +190,21 @@ def test_two_servers_on_one_home_keep_the_same_turn_once(recorder, app, monkeypa
     assert found == ["prompt", "turn"]
 
 
+def test_two_servers_on_one_home_keep_the_same_start_once(recorder, app, monkeypatch):
+    """Each begins before the other one has ended."""
+    other = Recorder(app)
+    monkeypatch.setattr(other, "changes", recorder.changes)
+
+    def meanwhile(*_: object) -> Look:
+        other.take(SESSION, "start")
+        return Look("tree", "", [])
+
+    monkeypatch.setattr(other, "_run", lambda *_: Look("tree", "", []))
+    monkeypatch.setattr(recorder, "_run", meanwhile)
+    recorder.take(SESSION, "start")
+    assert [one.why for one in recorder.records.of(SESSION).checkpoints] == ["start"]
+
+
 UNSEEN = {
     "a turn": ([("idle", 1), ("done", 2)], ["start", "turn"]),
     "one that failed": ([("done", 1), ("failed", 2)], ["start", "turn", "turn"]),
