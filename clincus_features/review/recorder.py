@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from io import BufferedReader
 from typing import NamedTuple
@@ -36,6 +36,7 @@ FILE_LIMIT = 20 << 20  # bytes of a file that is recorded
 SKIPPED = 200  # paths that are told as left out
 KEPT_LISTS = 16  # lists of changes in memory
 LOOK_TIMEOUT = 120.0  # seconds that a look at a workspace may take
+FAILURE_LIMIT = 300  # characters of why a checkpoint failed
 SLOW = 20.0  # seconds after which a look that failed is not repeated, and moments of that session wait for a while
 REST = 600.0  # seconds of that while, and seconds between two looks at the queue while nobody asks
 LAST_LOOK = 5.0  # seconds that a stop waits for the last look
@@ -105,6 +106,7 @@ class Recorder:
         self._states: dict[str, Mapping[str, object]] = {}  # session -> what its agent was last heard to do
         self._ends: dict[str, int] = {}  # session -> a turn that is over and that nobody saw begin
         self._counts: dict[str, dict[str, int] | None] = {}  # session id -> changes since the start
+        self._failures: dict[str, str] = {}  # session id -> why the last checkpoint was not taken
         self._periods: dict[str, tuple[float, float]] = {}  # session -> next look at a tool without hooks, and period
 
     # -- Moments
@@ -195,8 +197,11 @@ class Recorder:
             session = self._app.registry.find(id)
             if session is not None and session.status == "running" and self._is_wanted(session, why):
                 self.take(session, why, only_changed=why == "timer")
-        except clincus.ClincusError as error:
-            clincus.log.info("%s: no checkpoint: %s", id, error.message)
+        except (clincus.ClincusError, OSError) as error:
+            clincus.log.info("%s: no checkpoint: %s", id, error)
+            now = self._app.registry.find(id)
+            if now is not None and now.status == "running":
+                self._note_failure(self.records.of(now), clincus.printable(str(error))[:FAILURE_LIMIT])
             if time.monotonic() - at > SLOW:  # a container that hangs must not keep others waiting again and again
                 self._resting[id] = time.monotonic() + REST
         finally:
@@ -213,14 +218,18 @@ class Recorder:
         not be kept again. Raises ClincusError.
         """
         with self._held(session.id):
-            if why == "start":
-                return self._take_start(session)
-            self._begin(session)
-            record = self._look(session)
-            if only_changed and record.checkpoints and record.checkpoints[-1].tree == record.tree:
-                return None
-            self._periods.pop(session.id, None)
-            return self._add(record, why, note)
+            made = self._take_start(session) if why == "start" else self._take(session, why, note, only_changed)
+            if self._failures.get(session.session_id) != "":
+                self._note_failure(self.records.of(session), "")
+            return made
+
+    def _take(self, session: clincus.Session, why: str, note: str, only_changed: bool) -> Checkpoint | None:
+        self._begin(session)
+        record = self._look(session)
+        if only_changed and record.checkpoints and record.checkpoints[-1].tree == record.tree:
+            return None
+        self._periods.pop(session.id, None)
+        return self._add(record, why, note)
 
     def now(self, session: clincus.Session, *, timeout: float = LOOK_TIMEOUT) -> Record:
         """The record of a running session with its workspace as it is now. If several wait, one looks for all.
@@ -294,11 +303,30 @@ class Recorder:
         return self._stores.setdefault(workspace, made)
 
     def fields(self, session: clincus.Session) -> dict[str, object]:
-        """The field of a session: how much has changed since its start, null while that is not known."""
-        if session.session_id and session.session_id not in self._counts:
+        """The fields of a session: how much has changed since its start, null while that is not known.
+
+        A checkpoint that failed is one more of its warnings.
+        """
+        is_known = session.session_id in self._counts and session.session_id in self._failures
+        if session.session_id and not is_known:
             record = self.records.find(session.id, session.session_id)
-            self._counts[session.session_id] = record.changes if record and record.changes else None
-        return {"changes": self._counts.get(session.session_id)}
+            self._counts.setdefault(session.session_id, record.changes if record and record.changes else None)
+            self._failures.setdefault(session.session_id, record.failure if record else "")
+        failure = self._failures.get(session.session_id, "")
+        words = f"The last checkpoint failed, and undo cannot take back what has changed since: {failure}"
+        warnings = {"warnings": [*session.warnings, words]} if failure else {}
+        return {"changes": self._counts.get(session.session_id), **warnings}
+
+    def _note_failure(self, record: Record, failure: str) -> None:
+        """Remember why the last checkpoint of a session failed, "" if it did not, and tell the pages of it."""
+        known = self._failures.get(record.session_id, record.failure)
+        self._failures[record.session_id] = failure
+        if known == failure:
+            return
+        # The disk may be full: then it is known until the server ends.
+        with suppress(clincus.ClincusError, OSError), self.records.changing(record) as now:
+            now.failure = failure
+        self._app.hub.publish({"type": "session.changed", "id": record.id}, extension=True)
 
     def _begin(self, session: clincus.Session, timeout: float = LOOK_TIMEOUT) -> None:
         """Take the checkpoint of a start first, if it is still to be taken: all others come after it."""
@@ -461,6 +489,7 @@ class Recorder:
         for kept in (self._states, self._ends, self._periods, self._looks, self._resting):
             kept.pop(session.id, None)
         self._counts.pop(session.session_id, None)
+        self._failures.pop(session.session_id, None)
         record = self.records.find(session.id, session.session_id)
         if record:
             with self.records.changing(record) as record:

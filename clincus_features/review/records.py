@@ -67,6 +67,7 @@ class Record:
     ended: bool = False  # the container is gone
     turn: int = -1  # the last turn whose end has a checkpoint
     changes: dict[str, int] = field(default_factory=dict)  # files, added and removed since the start
+    failure: str = ""  # why the last checkpoint was not taken; empty if it was
 
     @property
     def key(self) -> str:

@@ -354,6 +354,38 @@ def test_a_stop_waits_for_the_last_look_alone_whatever_is_still_to_be_taken(reco
     assert given == [recording.LAST_LOOK, 1.0]
 
 
+@pytest.mark.parametrize(
+    "error", [clincus.ClincusError("the checkpoints take 2 GiB", 409), OSError(28, "No space left on device")]
+)
+def test_a_checkpoint_that_fails_is_a_warning_of_the_session_until_one_is_taken(recorder, app, monkeypatch, error):
+    works = recorder._run
+
+    def fail(*_: object) -> Look:
+        raise error
+
+    monkeypatch.setattr(recorder, "_run", fail)
+    hear(recorder, "idle", "working")
+    for one in (recorder, Recorder(app)):  # and after a start of the server
+        [warning] = one.fields(SESSION._replace(warnings=()))["warnings"]
+        assert str(error) in warning
+        assert "cannot take back what has changed since" in warning
+    assert {"type": "session.changed", "id": SESSION.id} in app.told
+    monkeypatch.setattr(recorder, "_run", works)
+    hear(recorder, "done")
+    assert "warnings" not in recorder.fields(SESSION)
+    assert "warnings" not in Recorder(app).fields(SESSION)
+
+
+def test_a_session_that_has_ended_meanwhile_has_no_failed_checkpoint(recorder, app, monkeypatch):
+    def end(*_: object) -> Look:
+        app.sessions = [SESSION._replace(status="stopped")]
+        raise clincus.ClincusError("the container is not running", 409)
+
+    monkeypatch.setattr(recorder, "_run", end)
+    hear(recorder, "idle", "working")
+    assert "warnings" not in recorder.fields(SESSION)
+
+
 def test_a_look_that_failed_at_once_is_repeated_without_what_the_container_has(recorder, monkeypatch):
     modes = []
 
