@@ -51,7 +51,7 @@ PATIENCE = 5.0  # seconds after which one that still goes on counts as none of t
 FIRST_PERIOD, LAST_PERIOD = 30.0, 600.0  # seconds between two looks at a tool without hooks, while nothing changes
 SKIPPED_WHYS = ("large", "repository", "unreadable", "special", "ignored")
 LATE = "late"  # in place of these: a file that the tool changed before it was recorded; `.` stands for any
-ALL_LATE = "taken while the tool was already at work: what it changed first may be in it"
+ALL_LATE = "recorded while the tool was already at work, so what it changed first may be in it"
 NAMED = 3  # files that a note names
 RESTING = ("done", "idle", "failed", "waiting", "ended", "stuck")
 REFUSALS = {  # what guest/checkpoint.sh says
@@ -107,6 +107,7 @@ class Recorder:
         self._ends: dict[str, int] = {}  # session -> a turn that is over and that nobody saw begin
         self._counts: dict[str, dict[str, int] | None] = {}  # session id -> changes since the start
         self._failures: dict[str, str] = {}  # session id -> why the last checkpoint was not taken
+        self._late: dict[str, str] = {}  # session id -> the note of the checkpoint of its last start
         self._periods: dict[str, tuple[float, float]] = {}  # session -> next look at a tool without hooks, and period
 
     # -- Moments
@@ -305,16 +306,20 @@ class Recorder:
     def fields(self, session: clincus.Session) -> dict[str, object]:
         """The fields of a session: how much has changed since its start, null while that is not known.
 
-        A checkpoint that failed is one more of its warnings.
+        A checkpoint that failed is one more of its warnings, and so is a start for which the tool was too fast.
         """
-        is_known = session.session_id in self._counts and session.session_id in self._failures
+        is_known = all(session.session_id in known for known in (self._counts, self._failures, self._late))
         if session.session_id and not is_known:
             record = self.records.find(session.id, session.session_id)
             self._counts.setdefault(session.session_id, record.changes if record and record.changes else None)
             self._failures.setdefault(session.session_id, record.failure if record else "")
+            starts = [one.note for one in record.checkpoints if one.why == "start"] if record else []
+            self._late.setdefault(session.session_id, starts[-1] if starts else "")
         failure = self._failures.get(session.session_id, "")
         words = f"The last checkpoint failed, and undo cannot take back what has changed since: {failure}"
-        warnings = {"warnings": [*session.warnings, words]} if failure else {}
+        late = self._late.get(session.session_id, "")
+        told = [*([words] if failure else []), *([f"The checkpoint of the start was {late}"] if late else [])]
+        warnings = {"warnings": [*session.warnings, *told]} if told else {}
         return {"changes": self._counts.get(session.session_id), **warnings}
 
     def _note_failure(self, record: Record, failure: str) -> None:
@@ -337,7 +342,12 @@ class Recorder:
         """Keep the workspace as it was before the tool started, as the container has recorded it then."""
         record = self.records.of(session)
         look = self._recorded(session, record, "start", timeout)
-        return self._add(self._take_in(session, record, look), "start", late_note(look.late), since=session.started_at)
+        note = late_note(look.late)
+        made = self._add(self._take_in(session, record, look), "start", note, since=session.started_at)
+        if made.note != self._late.get(session.session_id, ""):
+            self._late[session.session_id] = made.note
+            self._app.hub.publish({"type": "session.changed", "id": session.id}, extension=True)
+        return made
 
     def _look(self, session: clincus.Session, timeout: float = LOOK_TIMEOUT) -> Record:
         begun, record = time.monotonic(), self.records.of(session)
@@ -490,6 +500,7 @@ class Recorder:
             kept.pop(session.id, None)
         self._counts.pop(session.session_id, None)
         self._failures.pop(session.session_id, None)
+        self._late.pop(session.session_id, None)
         record = self.records.find(session.id, session.session_id)
         if record:
             with self.records.changing(record) as record:
@@ -512,7 +523,7 @@ def late_note(paths: Sequence[str]) -> str:
         return ALL_LATE
     named = ", ".join(clincus.shorten(path) for path in paths[:NAMED])
     more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
-    return f"as the tool had left them when they were recorded: {named}{more}" if paths else ""
+    return f"recorded after the tool had changed these files: {named}{more}" if paths else ""
 
 
 def is_turn_over(agent: Mapping[str, object]) -> bool:

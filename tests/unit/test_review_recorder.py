@@ -119,14 +119,17 @@ def test_the_state_before_the_start_comes_first_whatever_is_asked_for_first(reco
     ("late", "note"),
     [
         ([], ""),
-        (["a", "b"], 'as the tool had left them when they were recorded: "a", "b"'),
-        (["a", "b", "c", "d"], 'as the tool had left them when they were recorded: "a", "b", "c" and 1 more'),
+        (["a", "b"], 'recorded after the tool had changed these files: "a", "b"'),
+        (["a", "b", "c", "d"], 'recorded after the tool had changed these files: "a", "b", "c" and 1 more'),
         (["a", "."], recording.ALL_LATE),
     ],
 )
 def test_a_start_says_where_the_tool_was_faster(recorder, monkeypatch, late, note):
     monkeypatch.setattr(recorder, "_run", lambda *_: Look("tree", "", [], late))
     assert recorder.take(SESSION, "start").note == note
+    warnings = [f"The checkpoint of the start was {note}"] if note else []
+    for one in (recorder, Recorder(recorder._app)):  # and after a restart of the server
+        assert one.fields(SESSION).get("warnings", []) == warnings
 
 
 def test_a_start_that_is_damaged_in_the_container_is_of_later(recorder, monkeypatch):
