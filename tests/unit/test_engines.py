@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -160,6 +160,21 @@ def test_a_label_of_any_form_costs_its_session_alone(told, label):
             ):
                 with contextlib.suppress(clincus.ClincusError):
                     read(session)
+
+
+@pytest.mark.parametrize("value", ANYTHING)
+def test_an_event_of_any_form_ends_no_stream(told, value):
+    looked: list[str] = []
+    sessions: Any = SimpleNamespace(registry=told.registry, look=lambda id, when: looked.append(id))
+    monitor = clincus.Monitor(sessions, cast("Any", None), lambda *_: None, "far")
+    good = {"action": "instance-started", "name": NAME, "context": {}}
+    for line in (value, {"metadata": value, "timestamp": NOW}, {"metadata": good, "timestamp": value}):
+        monitor._handle(line.encode() if isinstance(line, str) else json.dumps(line).encode())
+    for key in good:
+        monitor._handle(json.dumps({"metadata": {**good, key: value}, "timestamp": NOW}).encode())
+    looked.clear()
+    monitor._handle(json.dumps({"metadata": good, "timestamp": NOW}).encode())
+    assert looked == [FAR]
 
 
 @pytest.mark.parametrize("label", ['{"mode":"open"}' + " " * clincus.LABEL_LIMIT, 1, {"mode": "open"}, "[" * 100_000])
