@@ -2466,7 +2466,9 @@ def keep_beside(directory: str, ending: str, write: Callable[[str], int]) -> tup
 
 KEPT_FILES = 4 << 30  # bytes of a tar with files of a container
 KEEP_PATIENCE = 60.0  # seconds for each RECEIVE_STEP of it
-RECEIVE_STEP = 4 << 20  # bytes of what a container sends that may take so long as its first
+RECEIVE_STEP = 4 << 20  # bytes of what a container sends that may take as long as the first one
+RECEIVE_RATE = 256 << 10  # bytes per second that it has to send on average: an engine may be behind a slow line
+RECEIVE_WITHIN = 3600.0  # seconds for all of it
 
 
 def receive_file(
@@ -2474,14 +2476,16 @@ def receive_file(
 ) -> int:
     """Write the bytes that a container sends to a new file for its owner alone; their number.
 
-    Each RECEIVE_STEP gets `patience` seconds more. Raises ClincusError(409) for more than `limit` bytes, with the words
-    `limited_by` for people, and OSError for a fault of this host.
+    Each RECEIVE_STEP has `patience` seconds, within RECEIVE_RATE and RECEIVE_WITHIN. Raises ClincusError(409) for more
+    than `limit` bytes, with the words `limited_by` for people, and OSError for a fault of this host.
     """
-    size = 0
+    size, begun = 0, time.monotonic()
     with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         while piece := stream.read(1 << 16):
             if size // RECEIVE_STEP < (size + len(piece)) // RECEIVE_STEP:
-                stdin.allow(patience)  # one that sends nothing more holds up nobody for long
+                earned = min(2 * patience + size / RECEIVE_RATE, RECEIVE_WITHIN)
+                seconds = min(patience, begun + earned - time.monotonic())
+                stdin.allow(max(0.0, seconds), "the container sends too slowly")
             size += len(piece)
             if size > limit:
                 raise ClincusError(f"the container sends more than {limit >> 20} MiB{limited_by}", 409)

@@ -64,7 +64,7 @@ def run_run(context: Context) -> int:
             limits = options.timeout, clincus.parse_duration(config.get("limits.runtime.max_duration") or "0")
             code, held = run_command(context, session, min(filter(None, limits), default=None))
         finally:
-            sessions.end(session.id, delete=not session.persistent)
+            sessions.end(session.id, delete=not session.persistent, keeps=session.mode == "mount")
     talk(context, "Command completed successfully" if code == 0 else f"Command exited with code {code}")
     if options.format == "json":
         print_output(code, *held)

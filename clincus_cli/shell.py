@@ -353,7 +353,8 @@ def leave_session(context: Context, session: clincus.Session, *, is_direct: bool
     if now.status == "stopped":
         console.say(f"[cleanup] Container was stopped{'' if now.persistent else ', removing...'}")
     with console.progress("Ending the session"):
-        sessions.end(now.id, delete=not now.persistent)
+        # A clone with work that was not fetched is a person's to decide on.
+        sessions.end(now.id, delete=not now.persistent, keeps=now.mode == "mount")
     console.say("[cleanup] Session data saved")
     console.say(f"[cleanup] Container {'kept, stopped' if now.persistent else 'removed'}")
     console.say(f"  clincus shell --resume={now.session_id} goes on with the conversation")

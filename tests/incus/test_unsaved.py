@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 import tarfile
 from pathlib import Path
@@ -126,6 +127,39 @@ def test_files_that_the_command_line_pushed_outside_the_workspace_count(bed, sha
         done = run_cli(bed, shared_server, "file", "push", str(tmp_path / "rules"), f"{session['id']}:{target}")
         assert done.returncode == 0, done.stderr
     assert unsaved(shared_server, session)["outside"]["names"] == ["/home/code/rules"]
+
+
+def at_a_terminal(bed, server, answer: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command whose stdin is a terminal, at which a person has typed an answer."""
+    main, side = pty.openpty()
+    try:
+        os.write(main, f"{answer}\n".encode())
+        environ = {**os.environ, **bed.environ, "HOME": str(server.home)}
+        argv = [*program(), *words]
+        return subprocess.run(
+            argv, env=environ, check=False, capture_output=True, text=True, timeout=DEADLINE, stdin=side
+        )
+    finally:
+        os.close(main)
+        os.close(side)
+
+
+def test_a_question_at_a_terminal_shows_the_work_and_a_yes_keeps_it(bed, shared_server, workspace, clone):
+    id = clone["id"]
+    shared_server.post(f"/api/sessions/{id}/snapshots", {"name": "empty"})
+    refused = at_a_terminal(bed, shared_server, "n", "snapshot", "restore", "empty", "--container", id)
+    assert "must be stopped before restore" in refused.stderr
+    bed.incus.run("stop", "--force", id)
+    asked = at_a_terminal(bed, shared_server, "n", "snapshot", "restore", "empty", "--container", id)
+    assert "What its container holds is not known: the session is stopped. What is not on" in asked.stdout
+    shared_server.post(f"/api/sessions/{id}/resume")
+    bed.incus.run("stop", "--force", id)
+    deleted = at_a_terminal(bed, shared_server, "y", "container", "delete", id)
+    assert "What its container holds is not known: the session is stopped." in deleted.stdout
+    assert (deleted.returncode, bed.names()) == (0, []), deleted.stderr
+    [bundle] = (shared_server.home / ".clincus" / "sessions-claude").glob(f"{clone['session_id']}.*.bundle")
+    git(workspace, "fetch", "--quiet", "--no-tags", str(bundle), "refs/*:refs/kept/terminal/*")
+    assert git(workspace, "show", "refs/kept/terminal/heads/main:made") == "made\n"
 
 
 def test_a_container_that_lies_or_hangs_makes_it_unknown_in_bounded_time(bed, shared_server, clone):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import clincus
+from clincus_cli import losses
 from clincus_features import uploads
 from tests.unit.test_sessions import NAME, add, deleted, door, reports, sessions
 
@@ -135,6 +138,21 @@ def test_a_conversation_that_cannot_be_saved_is_unknown_in_the_answer(sessions):
     assert refused.value.fields["unsaved"]["conversation"]["count"] is None
 
 
+@pytest.mark.parametrize(
+    ("commits", "words"),
+    [
+        (0, ""),
+        (1, " Not on this machine: 1 commit (c0 Work). What is not"),
+        (None, " What its container holds is not known: git does not end. What is not"),
+    ],
+)
+def test_the_question_of_a_command_shows_what_would_be_lost(sessions, commits, words):
+    sessions.extensions.keepers.append(keeper(commits))
+    told = losses.loss_question(sessions, add(sessions, tool="shell"))
+    assert told == (words and f"{words} on this machine is copied here first.")
+    assert losses.loss_question(sessions, None) == ""
+
+
 # ---- Files that a person put outside the workspace
 
 
@@ -174,6 +192,29 @@ def test_two_copies_in_one_second_are_two_files(tmp_path: Path):
     paths = {clincus.keep_beside(directory, "tar", lambda part: Path(part).write_bytes(b"x"))[0] for _ in range(3)}
     assert len(paths) == 3
     assert sorted(map(str, (tmp_path / "sessions-claude").iterdir())) == sorted(paths)
+
+
+@pytest.mark.parametrize(
+    ("second_for_step", "allowed"), [(1, 60), (30, 35), (3600, 0)], ids=["in time", "on a slow line", "dribbles"]
+)
+def test_a_container_that_dribbles_gets_no_more_time(tmp_path: Path, monkeypatch, second_for_step, allowed):
+    """It has to send a quarter of a MiB a second on average, with two minutes in hand."""
+    clock = iter(range(0, 10**6, second_for_step))
+    monkeypatch.setattr(clincus.time, "monotonic", lambda: next(clock))
+    given: list[float] = []
+    stdin = SimpleNamespace(allow=lambda seconds, words: given.append(seconds))
+    stream = io.BytesIO(bytes(6 * clincus.RECEIVE_STEP))
+    size = clincus.receive_file(stdin, stream, str(tmp_path / "copy"), limit=1 << 30, patience=60)
+    assert size == 6 * clincus.RECEIVE_STEP
+    assert int(given[-1]) == allowed
+
+
+def test_a_copy_that_is_too_large_is_refused_with_the_setting(tmp_path: Path):
+    stdin, stream = SimpleNamespace(allow=lambda *_: None), io.BytesIO(bytes(3 << 20))
+    with pytest.raises(clincus.ClincusError, match=r"sends more than 2 MiB \(clone.size_limit\)"):
+        clincus.receive_file(
+            stdin, stream, str(tmp_path / "copy"), limit=2 << 20, patience=60, limited_by=" (clone.size_limit)"
+        )
 
 
 def test_a_copy_without_a_byte_is_none(tmp_path: Path):
