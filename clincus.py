@@ -5137,7 +5137,9 @@ class Sessions:
         # Key: an engine's name and its table in the config.
         self._engines = {"": Containers(self.incus, self.registry, self.report, self.extensions)}
         self._locks: dict[str, threading.RLock] = {}  # one for each session that was worked on
-        self._worked_on: dict[str, dict[str, Any]] = {}  # id -> the instance, as Incus has told it last
+        # id -> the number of the newest question about a session that is worked on, and the instance that it brought.
+        self._worked_on: dict[str, tuple[int, dict[str, Any]]] = {}
+        self._worked_on_lock = threading.Lock()
         self._saving: dict[str, GuestInput] = {}  # id -> a save that an end of the session calls off
         self._ending: set[str] = set()  # ids of sessions that are being ended
         self.half_made: dict[str, Session] = {}  # id -> its container stayed after a failed start
@@ -5174,9 +5176,16 @@ class Sessions:
         found = [instance] if instance is not None else []
         lost = lost_members(containers.incus, found)
         self.registry.compare(question, found, engine=engine, only=id, when=when, lost=lost)
-        if instance is not None and id in self._worked_on:
-            self._worked_on[id] = instance
+        if instance is not None:
+            self._note_instance(id, question, instance)
         return self.registry.read(instance, engine) if instance is not None else None
+
+    def _note_instance(self, id: str, question: int, instance: dict[str, Any]) -> None:
+        """Keep an instance that is worked on. The monitor asks too: an answer to an older question may come late."""
+        with self._worked_on_lock:
+            newest = self._worked_on.get(id)
+            if newest is not None and question > newest[0]:
+                self._worked_on[id] = question, instance
 
     def document(self, session: Session) -> dict[str, object]:
         """The session object of the API, with what features add."""
@@ -5246,7 +5255,7 @@ class Sessions:
         session = self._thawed(before)
         if is_stopped:  # if this fails it stays stopped, unless somebody else starts it
             anew = some_fields(launch.draft, ("deadline", "settings", "guest", "command", "tool_row", "persistent"))
-            session = self.containers(found.id).launch(session._replace(**anew), launch, self._worked_on[found.id])
+            session = self.containers(found.id).launch(session._replace(**anew), launch, self._worked_on[found.id][1])
         else:
             launch = launch._replace(guest=self.guest(session))
             if before is not found:
@@ -5312,7 +5321,7 @@ class Sessions:
             elif is_running:
                 graceful = self.load().get("limits.runtime.stop_graceful")
                 self.containers(id).stop(id, timeout if graceful else 0)
-                stopped = {**self._worked_on[id], "status": "Stopped"}
+                stopped = {**self._worked_on[id][1], "status": "Stopped"}
                 self.registry.compare(next(self.registry.questions), [stopped], engine=engine_of(id), only=id)
                 # Only now: the conversation of a container that runs on would go on, and the copy would not be final.
                 if error is None and session_tool(session).saved:
@@ -5702,9 +5711,9 @@ class Sessions:
                 raise ClincusError(f'session "{id}" is {session.status}: wait until that has finished', 409)
             self.registry.begin_work(id, status)
             with self._looking_at_the_end(id):
-                self._worked_on[id] = {}
+                self._worked_on[id] = -1, {}
                 found = self.look(id)  # what is known here may be old: others work with Incus too
-                if ASLEEP in self._worked_on[id].get("config", {}):
+                if ASLEEP in self._worked_on[id][1].get("config", {}):
                     self.containers(id).put_back(id, ASLEEP_PATIENCE)
                     found = self.look(id)
                 if found is None:
@@ -5726,7 +5735,8 @@ class Sessions:
                 self.look(id)
             raise
         finally:
-            self._worked_on.pop(id, None)
+            with self._worked_on_lock:
+                self._worked_on.pop(id, None)
             self.registry.end_work(id)  # also where Incus did not answer
 
 

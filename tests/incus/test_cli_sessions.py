@@ -584,7 +584,7 @@ def test_kill_keeps_what_the_container_does_not_hand_over_unless_forced(bed, cli
     done = cli.run("kill", name)
     assert done.returncode == 1
     assert b"holds a conversation that is not saved" in done.stderr
-    assert b"no containers were killed: --force deletes" in done.stderr
+    assert b"no containers were killed: --force copies what would be lost" in done.stderr
     assert cli.run("container", "delete", name).returncode == 1
     assert bed.names() == [name]
     assert "Killed" in cli.ok("kill", "--force", name)

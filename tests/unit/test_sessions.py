@@ -7,6 +7,7 @@ import copy
 import io
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ import pytest
 import clincus
 from clincus_features import trust
 from clincus_features.naming import change_session
+from tests.programs import DEADLINE
 
 NAME = "clincus-0a1b2c-1"
 
@@ -617,6 +619,34 @@ class TestStart:
         sessions.half_made[session.id] = session
         sessions.resume(session.id)
         assert sessions.half_made == {}
+
+    def test_an_older_answer_of_incus_does_not_describe_a_start(self, sessions, door, request_, monkeypatch):
+        """The monitor asks while the container sleeps to be read; its answer comes once a person resumes it."""
+        id = sessions.create(request_).id
+        door.instances[id]["status"] = "Stopped"
+        older = copy.deepcopy(door.instances[id])
+        older["config"][clincus.ASLEEP] = "{}"
+        asked, arrives, instance = threading.Event(), threading.Event(), door.instance
+
+        def answer(name: str) -> Any:
+            if threading.current_thread() is not monitor:
+                return instance(name)
+            asked.set()
+            arrives.wait(DEADLINE)
+            return older
+
+        def hear(moment: str, _: clincus.Session) -> None:
+            if moment == "before_start":
+                arrives.set()
+                monitor.join()
+
+        monitor = threading.Thread(target=sessions.look, args=(id,))
+        monkeypatch.setattr(door, "instance", answer)
+        sessions.extensions.listeners.append(hear)
+        monitor.start()
+        assert asked.wait(DEADLINE)
+        sessions.resume(id)
+        assert clincus.ASLEEP not in door.instances[id]["config"]
 
     def test_a_delete_that_is_refused_is_no_end_that_features_hear_of(self, sessions):
         heard: list[str] = []
