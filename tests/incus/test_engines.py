@@ -146,6 +146,7 @@ def test_an_engine_that_stops_hides_nothing_and_comes_back(shared, start_shared,
                 server.post(f"/api/sessions/{id}/prompt", {"text": "lost?"}),
                 server.post(f"/api/sessions/{id}/resume"),
                 server.delete(f"/api/sessions/{id}?force=true"),
+                server.get(f"/api/sessions/{id}/unsaved"),
             ):
                 assert (refused.status, refused.json["error"].split(":")[0]) == (503, "engine far")
             typed(server, near, "still here", "echo: still here")
