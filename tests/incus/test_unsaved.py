@@ -112,6 +112,8 @@ def test_a_snapshot_of_a_mounted_session_comes_back_only_once_uploads_are_kept(b
     assert refused.status == 409
     assert refused.json["unsaved"]["outside"] == {"count": 1, "names": [path]}
     assert refused.json["unsaved"]["commits"]["count"] == 0
+    now = shared_server.get(f"/api/sessions/{session['id']}").json
+    assert (now["status"], now["started_at"]) == ("running", session["started_at"]), "nothing was ended for the refusal"
     answer = shared_server.post(f"{one}/before/restore?force=true")
     assert answer.status == 200, answer.body
     [uploads] = kept_paths(answer)
