@@ -206,8 +206,13 @@ class Keeper:
                 raise clincus.UnsavedError(words, clincus.Unsaved({"conversation": None}, words))
             if was_running or session.paused:
                 sessions.end(id)
-            # Again, as the tool has ended since.
-            for path in sessions.keep(sessions.registry.get(id), saves=force, insists=force):
+            try:  # again, as the tool has ended since
+                copies = sessions.keep(sessions.registry.get(id), saves=force, insists=force)
+            except clincus.UnsavedError:
+                if was_running:
+                    sessions.resume(id)
+                raise
+            for path in copies:
                 on_kept(path)
             incus = sessions.door(id)
             before = incus.query(incus.path(id))

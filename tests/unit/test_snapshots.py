@@ -136,7 +136,8 @@ class Box:
 
     def keep(self, session: clincus.Session, *, saves: bool = False, insists: bool = False) -> list[str]:
         if self.unfetched and not saves:
-            raise clincus.ClincusError(f'"x" is kept: this host does not have {self.unfetched}', 409)
+            words = f'"x" is kept: this host does not have {self.unfetched}'
+            raise clincus.UnsavedError(words, clincus.Unsaved({"commits": clincus.Loss(1)}))
         return [f"/kept/{self.unfetched}"] if self.unfetched else []
 
     def look(self, id: str) -> clincus.Session:
@@ -191,6 +192,16 @@ def test_a_clone_goes_back_only_once_its_work_is_fetched_or_kept(tmp_path):
     copies: list[str] = []
     snapshots.Keeper(box).restore("x", "one", force=True, on_kept=copies.append)
     assert (copies, box.now["config"]["volatile.x"]) == (["/kept/2 commits and 1 stash"], "then")
+
+
+def test_a_tool_goes_on_if_what_it_did_at_its_end_refuses_the_restore(tmp_path, monkeypatch):
+    box, resumed = Box(str(tmp_path)), list[str]()
+    box.session = box.session._replace(status="running")
+    monkeypatch.setattr(box, "end", lambda id: setattr(box, "unfetched", "1 commit"), raising=False)
+    monkeypatch.setattr(box, "resume", resumed.append, raising=False)
+    with pytest.raises(clincus.UnsavedError, match="1 commit"):
+        snapshots.Keeper(box).restore("x", "one")
+    assert (resumed, box.now["config"]["volatile.x"]) == (["x"], "now")
 
 
 def test_a_restore_that_went_through_leaves_nothing(tmp_path):
