@@ -1,8 +1,10 @@
 """The second line behind the wall: what is sealed is noted, watched and put back; GET …/protection and its resolve.
 
 seals.py knows what is sealed, identity.py which file that is, records.py keeps both, watch.py waits for changes,
-guard.py decides what they mean, restore.py puts back, suspects.py names who else could have done it. index.py looks at
-git's index, which cannot be sealed.
+guard.py decides what they mean, restore.py puts back, suspects.py names who else could have done it. What cannot be
+sealed is looked at: git's index (index.py), links in Git folders (links.py), and Git folders that come while a session
+runs (modules.py); looks.py takes such looks one after the other. appeared.py tells what runs by itself, scans.py asks
+wall/scan.py.
 """
 
 from __future__ import annotations
