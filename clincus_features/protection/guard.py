@@ -436,6 +436,10 @@ class Guard:
             self._links[id], self._paths[id] = run.links, frozenset(run.paths)
         folders = links.places(live.session.workspace, live.stage)
         found = links.find(folders)
+        if found.cut and links.HEAPED in self._links[id]:
+            words = "links are not looked for in all of it, since it was so at the start or you let the session go on"
+            for cut in found.cut.values():
+                self._report_once(live.session, f"{cut}: {words}")
         bad = self._bad_links(live.session, found, self._links[id], folders)
         bad.update(self._bad_modules(live.session, found, self._paths[id], folders))
         if bad:

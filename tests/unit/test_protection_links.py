@@ -288,6 +288,15 @@ def test_a_heap_that_could_hide_a_link_freezes_the_session_once(bench, monkeypat
     assert bench.record.changes == []
 
 
+def test_a_heap_that_was_there_at_the_start_is_told_and_freezes_nothing(bench, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(links, "MOST_FOLDERS", 20)
+    for number in range(30):
+        (bench.root / f".git/refs/{number}").mkdir(parents=True)
+    bench.start()
+    wait_until(lambda: any("not looked for in all of it" in words for words in bench.app.reports), "it to be told")
+    assert bench.changes == []
+
+
 def test_links_that_come_while_it_is_being_frozen_are_put_aside_too(bench):  # noqa: F811
     bench.start()
     plant(bench.root, "worktrees")
