@@ -342,8 +342,10 @@ class Recorder:
         """Keep the workspace as it was before the tool started, as the container has recorded it then."""
         record = self.records.of(session)
         look = self._recorded(session, record, "start", timeout)
-        note = late_note(look.late)
-        made = self._add(self._take_in(session, record, look), "start", note, since=session.started_at)
+        made = start_since(self.records.of(session), session.started_at)
+        if made is None:  # else another server has taken it, and the files of now may be known by now
+            note = late_note(look.late)
+            made = self._add(self._take_in(session, record, look), "start", note, since=session.started_at)
         if made.note != self._late.get(session.session_id, ""):
             self._late[session.session_id] = made.note
             self._app.hub.publish({"type": "session.changed", "id": session.id}, extension=True)
@@ -392,8 +394,7 @@ class Recorder:
             # Another server on this home hears of the same turns.
             if last is not None and (last.why, last.tree) == (why, now.tree) and why in ("prompt", "turn"):
                 return last
-            starts = (one for one in now.checkpoints if one.why == why == "start")
-            if (known := next((one for one in starts if since <= one.at <= clincus.utc_now()), None)) is not None:
+            if why == "start" and (known := start_since(now, since)) is not None:
                 return known
             counts = self.changes(store, last.tree if last else now.tree, now.tree).counts
             made = Checkpoint(str(now.next), clincus.utc_now(), why, note, now.tree, **counts)
@@ -515,6 +516,12 @@ def program_before_tool(launch: clincus.Launch) -> str:
     return (
         f"record={record} limit={FILE_LIMIT} most={SKIPPED} wait={BEFORE_TOOL}\n{clincus.guest_program('start-record')}"
     )
+
+
+def start_since(record: Record, since: str) -> Checkpoint | None:
+    """The checkpoint of a start that was taken since a time (RFC 3339), None if there is none."""
+    starts = (one for one in record.checkpoints if one.why == "start")
+    return next((one for one in starts if since <= one.at <= clincus.utc_now()), None)
 
 
 def late_note(paths: Sequence[str]) -> str:

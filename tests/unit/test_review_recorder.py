@@ -200,12 +200,15 @@ def test_two_servers_on_one_home_keep_the_same_start_once(recorder, app, monkeyp
 
     def meanwhile(*_: object) -> Look:
         other.take(SESSION, "start")
-        return Look("tree", "", [])
+        other.now(SESSION)
+        return Look("start", "", [])
 
-    monkeypatch.setattr(other, "_run", lambda *_: Look("tree", "", []))
+    monkeypatch.setattr(other, "_run", lambda session, record, mode, timeout: Look(mode, "", []))
     monkeypatch.setattr(recorder, "_run", meanwhile)
     recorder.take(SESSION, "start")
-    assert [one.why for one in recorder.records.of(SESSION).checkpoints] == ["start"]
+    record = recorder.records.of(SESSION)
+    assert [one.why for one in record.checkpoints] == ["start"]
+    assert record.tree == "now", "the older state does not count as the last one"
 
 
 UNSEEN = {
