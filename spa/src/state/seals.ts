@@ -40,7 +40,7 @@ export async function goOn(session: Session): Promise<void> {
   const paths = few([...new Set(changed)]);
   const yes = await ui.confirm(
     `Let ${label(session)} go on?`,
-    `The seal of ${paths || 'what was changed'} is off until the session is started anew: meanwhile the container can change it, and your machine may run what it finds there. The session says “basic”, and is still watched.`,
+    `${paths || 'What was changed'} has no seal until the session is started anew: meanwhile the container can change it, and your machine may run what it finds there. The session says “basic”, and is still watched.`,
     'Go on',
   );
   if (yes) await decide(session, 'continue', 'does not go on');

@@ -52,7 +52,7 @@ it('stops the session and keeps its container', async () => {
 it('goes on only after it has said what that costs', async () => {
   render(SealNotice, { session: FROZEN });
   await click('Go on …');
-  expect(ui.question?.text).toMatch(/The seal of .*\.git\/config is off until the session is started anew.*“basic”/);
+  expect(ui.question?.text).toMatch(/\.git\/config has no seal until the session is started anew.*“basic”/);
   expect(posted()).toEqual([]);
   ui.question?.answer(true);
   await vi.waitFor(() => expect(posted()).toEqual([['/api/sessions/a/protection/resolve', { action: 'continue' }]]));
