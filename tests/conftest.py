@@ -37,6 +37,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+import clincus
 from clincus_features.network.devices import socket_path
 from tests import costs
 from tests.incus_bed import Bed, image_cache, own_daemon, own_project
@@ -68,6 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ.setdefault("PYTHONPYCACHEPREFIX", str(image_cache() / "bytecode"))
+    clincus.open_log()  # `caplog` hears a log that does not propagate only if that was so when the test began
     config.stash[NOTES] = []
     config.stash[METER] = costs.Meter()
 
