@@ -21,6 +21,9 @@ is_tool() {
 }
 # First, so that nothing is written unseen between this and the look.
 [ "$arm" != 1 ] || tmux kill-session -C -t "=$session" ';' set-option -w -t "=$session:" monitor-activity on 2>/dev/null
+# Before the events: guest/tool.sh removes those of the run before, and then tells of its own.
+pid='' code='' alive=0 again=0 own=0
+[ ! -f run ] || read -r pid code <run
 now_inode=0 size=0
 # shellcheck disable=SC2046 # two numbers
 [ ! -f events ] || [ -L events ] || { set -- $(stat -c '%i %s' events); now_inode=$1 size=$2; }
@@ -43,8 +46,6 @@ sum=$(printf %s "$screen" | sed -E "$still" | cksum)
 was=
 [ ! -f screen ] || read -r was <screen
 [ "$sum" = "$was" ] || printf '%s\n' "$sum" >screen
-pid='' code='' alive=0 again=0 own=0
-[ ! -f run ] || read -r pid code <run
 if [ -n "$pid" ] && [ -r "/proc/$pid/task/$pid/children" ]; then
     read -r children <"/proc/$pid/task/$pid/children" # without a line break at its end
     [ -z "$children" ] || [ -n "$code" ] || alive=1
@@ -58,6 +59,7 @@ if [ -n "$pid" ] && [ -r "/proc/$pid/task/$pid/children" ]; then
         [ -n "$code" ] && [ "$3" = "$6" ] && is_tool "$child" && again=1 && : >again
     done
 fi 2>/dev/null
+[ "$alive" = 1 ] || [ -n "$code" ] || [ ! -f run ] || read -r pid code <run # it may have ended just now
 [ "$again" = 1 ] || [ -z "$code" ] || [ ! again -nt run ] || again=2
 cpu=
 while read -r name value; do
