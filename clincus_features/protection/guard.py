@@ -951,11 +951,16 @@ def several_names(record: Record, paths: Iterable[str]) -> Iterator[str]:
 
 
 def mend(record: Record, path: str) -> bool:
-    """Put a path back, and note which file it is then. False if that is not possible."""
+    """Put a path back, and note which file it is then. False if that is not possible.
+
+    What has taken its place again by then is not noted: it differs from what is, and so is put back in its turn.
+    """
     item = record.items.get(path)
     if item is None or not restore.restore(path, item, record.copies):
         return False
-    record.items[path] = note_item(path, Copies(), is_way=item.is_way) or item
+    noted = note_item(path, Copies(), is_way=item.is_way)
+    if noted is not None and (noted.thing == item.thing if item.is_way else noted.content == item.content):
+        record.items[path] = noted
     return True
 
 

@@ -351,6 +351,22 @@ def test_what_is_replaced_again_and_again_starts_no_command_of_incus_for_each_ti
     )
 
 
+def test_what_is_replaced_between_the_mend_and_its_note_is_not_taken_for_the_seal(bench, monkeypatch):
+    bench.start()
+    put_back, races = restore.restore, [bench.root / ".git/config"]
+
+    def raced(*about):
+        is_back = put_back(*about)
+        if races:
+            replace(races.pop())
+        return is_back
+
+    monkeypatch.setattr(restore, "restore", raced)
+    replace(bench.root / ".git/config")
+    bench.await_broken()
+    wait_until(lambda: not races and (bench.root / ".git/config").read_text() == "[core]\n", "the copy to be back")
+
+
 EDITS = {
     "a file written in place": lambda root: (root / ".git/config").write_text("[user]\n"),
     "a new hook": lambda root: (root / ".git/hooks/two").write_text("true\n"),
