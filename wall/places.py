@@ -36,13 +36,81 @@ MOST_SEALED_LINKS = 500  # in one folder that is sealed
 FILLED_BY_GIT = ("objects", "refs", "logs")
 GIT_CONFIG_BYTES = 1 << 20  # of one configuration file; more is refused
 GIT_CONFIG_FILES = 1000
+# -- What the settings of git mean. This is the only list: wall/scan.py and the look at new submodules use it as well.
+#
+# Two rules, for two kinds of configuration. One that the person keeps, and that is sealed, may say anything: the keys
+# below find what of it names a program or more configuration. A list of such keys is never complete: each version of
+# git adds some. So a configuration that a container may have written, and that git on the host will obey, must have
+# only settings of HARMLESS_SETTINGS: no value of these makes git run a program, read or write a path that it would not
+# have read or written anyhow, or send anything to another place than the remotes. They were picked from
+# Documentation/config of git 2.54 and from what `git clone`, `submodule`, `worktree`, `sparse-checkout` and
+# `maintenance` of git 2.47 write; a key that a later version adds is not among them.
 GIT_INCLUDE_KEY = re.compile(r"include(if\..*)?\.path", re.DOTALL)
 # Keys of git-config(1) whose value is a command, of git itself and of what keeps its settings there, such as git-lfs.
 GIT_COMMAND_KEY = re.compile(
     r"(alias|pager)\..*|.*(args|askpass|browser|clean|cmd|command|difffilter|driver|editor|external|fsmonitor|gitproxy"
-    r"|helper|hooks?|httpd|pack|pager|path|process|prog|program|smtpserver|smudge|textconv|tunnel|update)",
+    r"|helper|hooks?|httpd|mergeoptions|pack|pager|path|process|prog|program|smtpserver|smudge|textconv|tunnel|update"
+    r"|vcs)",
     re.DOTALL,
 )
+# Keys whose value is the name of a helper, a merge strategy or a tool, from which git makes the name of a program that
+# it looks for in its own folder and $PATH, but for a name with a `/` in it. Before such a name git puts the prefix.
+GIT_NAME_KEYS = {
+    "credential.*helper": "git-credential-",
+    "pull.(twohead|octopus)": "git-merge-",
+    r"remote\..*\.vcs": "git-remote-",
+    r"(diff|merge)\.(gui)?tool|man\.viewer": "",
+}
+GIT_URL_KEY = r"(remote|submodule)\..*\.(url|pushurl)|branch\..*\.(remote|pushremote)|remote\.pushdefault"
+GIT_URL_BASE = r"url\.(.*)\.(?:push)?insteadof"
+HELPER_URL = r"[\w.+/-]+::"  # names a remote helper, a program (gitremote-helpers(7))
+PLAIN_URL = r"(?:https?|ftps?|git|ssh|git\+ssh|ssh\+git)://[^-/\s]\S*|[\w.][\w.@-]*:(?!:|//)\S+"
+LOCAL_URL = r"(?:file://)?(/.*)"
+SIMPLE = r"[\w.+%-]*"  # a number, a boolean or a word: no path, URL or command
+REFSPEC = r"[\^+]?[^\s:]*(?::[^\s:]*)?"
+TEXT = r"[^\n]*"
+REMOTE, URL = "remote", "url"  # values that need a look at other settings, or at where the workspace is
+HARMLESS_SETTINGS = (  # which keys, and which values of them; patterns, as most processes need none of them
+    (
+        r"core\.(repositoryformatversion|bare|filemode|logallrefupdates|ignorecase|symlinks|precomposeunicode"
+        r"|autocrlf|eol|safecrlf|sparsecheckout|sparsecheckoutcone|splitindex|untrackedcache|preloadindex"
+        r"|multipackindex|commitgraph|compression|loosecompression|bigfilethreshold|abbrev|quotepath|checkstat"
+        r"|trustctime|protecthfs|protectntfs|hidedotfiles|longpaths|fscache)",
+        SIMPLE,
+    ),
+    (r"core\.fsmonitor", r"true|false|"),
+    (r"core\.worktree", TEXT),  # where it is, is judged by who knows the Git folder
+    (
+        r"extensions\.(worktreeconfig|objectformat|compatobjectformat|refstorage|preciousobjects|noop"
+        r"|relativeworktrees|submodulepathconfig)",
+        SIMPLE,
+    ),
+    (r"extensions\.partialclone|branch\..*\.(remote|pushremote)|remote\.pushdefault", REMOTE),
+    (r"remote\..*\.(url|pushurl)|submodule\..*\.url", URL),
+    (r"remote\..*\.fetch|branch\..*\.merge", REFSPEC),
+    (r"remote\..*\.partialclonefilter", r"[\w.:=+%-]+"),
+    (
+        r"remote\..*\.(mirror|promisor|prune|prunetags|tagopt|skipdefaultupdate|skipfetchall|followremotehead"
+        r"|gh-resolved)",
+        SIMPLE,
+    ),
+    (r"branch\.(.*\.rebase|autosetupmerge|autosetuprebase|sort)", SIMPLE),
+    (r"branch\..*\.description|user\.(name|email)", TEXT),
+    (r"branch\..*\.(vscode-merge-base|gh-merge-base|github-pr-owner-number)", r"[\w./#-]*"),
+    (r"submodule\..*\.(active|ignore|fetchrecursesubmodules)", SIMPLE),
+    (r"submodule\..*\.branch|submodule\.active", r"[\w./*-]*"),
+    (r"submodule\..*\.update", r"checkout|rebase|merge|none"),
+    (r"submodule\..*\.gitdir", r"\.git/modules/(?!.*\.\.)[\w./%+-]+"),
+    (r"submodule\.(recurse|fetchjobs|propagatebranches|alternatelocation|alternateerrorstrategy)", SIMPLE),
+    (r"gc\.(auto|autodetach|autopacklimit|packrefs|cruftpacks|writecommitgraph|\w*expire|reflogexpire\w*)", SIMPLE),
+    (r"maintenance\.(auto|autodetach|strategy)", SIMPLE),
+    (r"(index|feature)\.\w+|fetch\.(prune|prunetags|recursesubmodules|parallel|writecommitgraph)", SIMPLE),
+    (r"pull\.(rebase|ff|autostash)|push\.(default|followtags|autosetupremote|recursesubmodules)", SIMPLE),
+    (r"merge\.(ff|conflictstyle|renames|autostash)|rebase\.(autosquash|autostash|updaterefs)", SIMPLE),
+    (r"status\.\w+|advice\.\w+|color\.ui|user\.useconfigonly", SIMPLE),
+    (r"lfs\.repositoryformatversion|lfs\..*\.(access|locksverify)", SIMPLE),
+)
+NO_COMMAND = re.compile(r"|true|false|yes|no|on|off|\d+", re.IGNORECASE)  # values that are no command
 SHELL_WORD = re.compile(r"(?<![\w$}/.~@%+-])[\w.~/@%+-]+")
 SHELL_SUBSTITUTION = re.compile(r"(?:\$\([^)]*\)|\$\{[^}]*\}|\$\w+|`[^`]*`)/")
 SED_COMMAND = re.compile(r"[sy](\W).*\1.*\1\w*")
@@ -76,6 +144,60 @@ class Refusal(Exception):
                 kept = f"git keeps {'all' if self.folder == top else 'one'} of the {name} there"
                 return f"{mend}; or, if nothing in it is yours ({kept}), remove it: rm -r {shlex.quote(self.folder)}"
         return mend
+
+
+def names_a_program(key: str, value: str) -> bool:
+    """Whether a setting makes git run something that it names, or read more of its configuration elsewhere. Pure."""
+    if GIT_INCLUDE_KEY.fullmatch(key) or "ext::" in key + value:
+        return True
+    if re.fullmatch(GIT_URL_KEY, key, re.DOTALL):
+        return bool(re.match(HELPER_URL, value))
+    base = re.fullmatch(GIT_URL_BASE, key, re.DOTALL)
+    if base:
+        return bool(re.match(HELPER_URL, base[1]))
+    if "/" in value and program_of_name(key, value):
+        return True
+    if key.startswith("submodule.") and key.endswith((".update", ".path")):
+        return value.startswith("!")
+    return bool(GIT_COMMAND_KEY.fullmatch(key)) and not NO_COMMAND.fullmatch(value)
+
+
+def program_of_name(key: str, value: str) -> str:
+    """The program that git runs for a helper, strategy or tool of this name; empty if the key names none. Pure."""
+    prefix = next((prefix for keys, prefix in GIT_NAME_KEYS.items() if re.fullmatch(keys, key, re.DOTALL)), None)
+    return "" if prefix is None else prefix + value
+
+
+def not_harmless(settings: Sequence[tuple[str, str]], written_by: Sequence[str]) -> list[tuple[str, str]]:
+    """The settings (key, value) of one configuration that are not known to be harmless.
+
+    `written_by` are folders of the host that the container can write: a repository there has hooks of its making.
+    """
+    urls = [key for key, _ in settings if key.startswith("remote.") and key.endswith(".url")]
+    remotes = {key[len("remote.") : -len(".url")] for key in urls}
+    return [(key, value) for key, value in settings if not is_harmless(key, value, remotes, written_by)]
+
+
+def is_harmless(key: str, value: str, remotes: Iterable[str], written_by: Sequence[str]) -> bool:
+    """Whether a setting is known to be harmless where these remotes have a URL."""
+    allowed = next((allowed for keys, allowed in HARMLESS_SETTINGS if re.fullmatch(keys, key, re.DOTALL)), None)
+    if allowed is None:
+        return False
+    if allowed == REMOTE:  # git takes a name that is none for a path
+        return value == "." or value in remotes
+    if allowed == URL:
+        local = re.fullmatch(LOCAL_URL, value, re.DOTALL)
+        if local:
+            return "%" not in value and not any(leads_into(local[1], top) for top in written_by)
+        return bool(re.fullmatch(PLAIN_URL, value))
+    return bool(re.fullmatch(allowed, value))
+
+
+def leads_into(path: str, top: str) -> bool:
+    """Whether a path ends in a folder, or goes through anything in it, which may be a link one day."""
+    steps = (os.path.normpath(step) for step in itertools.accumulate(path.split("/"), "{}/{}".format))
+    ends = os.path.normpath(path), os.path.realpath(path)
+    return any(path_inside(end, top) for end in ends) or any(path_inside(s, top) and s != top for s in steps)
 
 
 def path_inside(path: str, parent: str) -> bool:

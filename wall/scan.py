@@ -7,7 +7,7 @@ JSON object, which is answered by one on stdout:
 
     {"workspace": PATH, "only": "index", "folders": [PATH]}
         gets {"indexes": {PATH: {"bad": [WORDS], "files": [PATH]}}, "cut": WORDS}, see `look_at_indexes`
-    {"git": PATH, "workspace": PATH, "only": "modules", "folders": [PATH]}
+    {"git": PATH, "workspace": PATH, "only": "modules", "folders": [PATH], "written_by": [PATH]}
         gets {"folders": {PATH: {NAME: [COMMAND]}}}, see `look_at_modules`
     {"git": PATH, "workspace": PATH, "settings": [PATTERN]}
         gets {"items": [ITEM], "cut": WORDS, "folders": NUMBER, "entries": NUMBER}; `cut` says what was not looked at
@@ -34,7 +34,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
-from places import GIT_COMMAND_KEY, GIT_INCLUDE_KEY, Refusal, ask_git, plain_folders, plain_git_folders
+from places import Refusal, ask_git, names_a_program, not_harmless, plain_folders, plain_git_folders
 
 TYPE_CHECKING = False  # type checkers take it for true
 if TYPE_CHECKING:
@@ -73,7 +73,6 @@ EXEC_LINE = re.compile(r"^\s*(?:x|exec)\s+(.*)", re.MULTILINE)
 TODO_FILES = ("rebase-merge/git-rebase-todo", "rebase-apply/git-rebase-todo", "sequencer/todo")
 # A reference or a commit, as git reads it (`validate_headref` in its refs or path.c).
 HEAD_TEXT = re.compile(rb"ref:\s*refs/|[0-9a-fA-F]{40}")
-HARMLESS = re.compile(r"|true|false|yes|no|on|off|\d+", re.IGNORECASE)  # values that are no command
 
 Command = dict[str, str]
 Item = dict[str, object]
@@ -409,11 +408,16 @@ def has_long_names(git: int) -> bool:
 
 
 class Look:
-    """One look at a workspace."""
+    """One look at a workspace.
 
-    def __init__(self, git: str, workspace: str, settings: Sequence[str]) -> None:
+    With `written_by`, folders of the host that a container can write, a setting of a configuration counts as a command
+    unless it is known to be harmless: for what git on the host would take for its own.
+    """
+
+    def __init__(self, git: str, workspace: str, settings: Sequence[str], written_by: Sequence[str] = ()) -> None:
         self.git = git
         self.workspace = workspace
+        self.written_by = written_by
         self.top = -1  # a descriptor of it
         self.until = time.monotonic() + SECONDS
         self.items: list[Item] = []
@@ -640,25 +644,44 @@ class Look:
 
         A hook that the repository at the top has as well, sealed, counts for none: a template puts it into each one.
         """
-        found = {"config.worktree": self.configured(git, "config.worktree")}
+        found = {"config.worktree": self.settings_of(git, place, "config.worktree")}
         try:
             common = os.fsdecode(read_file(git, "commondir")).strip()
         except OddFileError as odd:
             common = "" if is_folder_at(git, "commondir") else str(odd)
         if common != "../..":
-            found["config"] = [*self.configured(git, "config"), *self.trees_outside(git, place)]
+            found["config"] = self.settings_of(git, place, "config")
             found["hooks"] = [command("hook", name) for name in hooks_in(git) if not self.is_own_hook(git, name)]
             found["commondir"] = [command("commondir", common)] if common not in ("", ".") else []
+            if is_git_folder(git):  # else a submodule may have that name
+                for name in ("remotes", "branches"):
+                    found[name] = [command(name, one) for one in named_remotes(git, name)]
         return found
 
-    def trees_outside(self, git: int, place: str) -> list[Command]:
-        """The working tree of a submodule if it is not in the workspace: git would write there."""
+    def settings_of(self, git: int, place: str, name: str) -> list[Command]:
+        """What of a configuration is told, and the working trees of it into which git must not write."""
+        found = self.configured(git, name)
         try:
-            text = os.fsdecode(read_file(git, "config"))
+            text = os.fsdecode(read_file(git, name)).removeprefix("\ufeff")
             trees = ask_git(self.git, ["--file", "-", "--get-all", "-z", "core.worktree"], text) if self.git else []
         except (OddFileError, Refusal):  # it is told, or it names none
-            return []
-        return [command("core.worktree", tree) for tree in trees if self.place_of(place, tree).startswith("..")]
+            return found
+        return [
+            *found,
+            *(command("core.worktree", tree) for tree in trees if not self.is_tree(self.place_of(place, tree))),
+        ]
+
+    def is_tree(self, place: str) -> bool:
+        """Whether a path can be the working tree of a submodule: a folder in the workspace, or nothing yet."""
+        if place in ("", ".") or place.partition("/")[0] in ("..", ".git"):
+            return False
+        try:
+            os.close(open_below(self.top, place))
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return True
 
     def is_own_hook(self, git: int, name: str) -> bool:
         """Whether a hook is as the repository at the top has it."""
@@ -698,8 +721,11 @@ class Look:
             fields = ask_git(self.git, ["--file", "-", "--list", "--no-includes", "-z"], text)
         except Refusal:
             return [command("config", "git does not understand it")]
-        pairs = (field.partition("\n") for field in fields)
-        return [command(key, value) for key, _, value in pairs if is_command(key, value)][:MOST_COMMANDS]
+        pairs = [(key, value) for key, _, value in (field.partition("\n") for field in fields)]
+        found = (
+            not_harmless(pairs, self.written_by) if self.written_by else [one for one in pairs if names_a_program(*one)]
+        )
+        return [command(*one) for one in found[:MOST_COMMANDS]]
 
     def add(self, path: str, kind: str, commands: list[Command], changed: int, *, there: bool = True) -> None:
         """Note an item."""
@@ -828,6 +854,16 @@ def told_index(indexes: Indexes) -> list[Command]:
     return [command("index", words) for words in indexes.bad[:MOST_COMMANDS]]
 
 
+def named_remotes(git: int, name: str) -> list[str]:
+    """The remotes in an old folder of a Git folder, `remotes` or `branches`, to which git falls back."""
+    try:
+        with closing(os.open(name, OPEN_FOLDER, dir_fd=git)) as folder:
+            return sorted(names_in(folder))[:MOST_COMMANDS]
+    except OSError:
+        target = link_text(git, name)
+        return [f"the folder is a link to {target}"] if target else []
+
+
 def hooks_in(git: int) -> list[str]:
     """The hooks of a Git folder that git would run: those that may be executed (githooks(5))."""
     found = []
@@ -847,15 +883,6 @@ def hooks_in(git: int) -> list[str]:
 def command(key: str, value: str) -> Command:
     """A command of a configuration, cut to what a person reads."""
     return {"key": key[:VALUE_LENGTH], "value": value[:VALUE_LENGTH]}
-
-
-def is_command(key: str, value: str) -> bool:
-    """Whether a setting makes git run something, or read more of its configuration elsewhere."""
-    if GIT_INCLUDE_KEY.fullmatch(key) or "ext::" in key + value:
-        return True
-    if key.startswith("submodule.") and key.endswith((".update", ".path")):
-        return value.startswith("!")
-    return bool(GIT_COMMAND_KEY.fullmatch(key)) and not HARMLESS.fullmatch(value)
 
 
 def look_at_indexes(workspace: str, inside: Sequence[str]) -> dict[str, object]:
@@ -883,12 +910,13 @@ def look_at_indexes(workspace: str, inside: Sequence[str]) -> dict[str, object]:
     return {"indexes": found, "cut": cut}
 
 
-def look_at_modules(git: str, workspace: str, folders: Sequence[str]) -> dict[str, object]:
-    """What git would run from the Git folders of submodules and worktrees, by the file or folder that says it.
+def look_at_modules(git: str, workspace: str, folders: Sequence[str], written_by: Sequence[str]) -> dict[str, object]:
+    """What git may obey in the Git folders of submodules and worktrees, by the file or folder that says it.
 
-    Those of a worktree belong to the repository at the top; its own are in config.worktree. Raises OSError.
+    Those of a worktree belong to the repository at the top; its own are in config.worktree. `written_by` as in `Look`.
+    Raises OSError.
     """
-    look = Look(git, workspace, ())
+    look = Look(git, workspace, (), [workspace, *written_by])
     found: dict[str, dict[str, list[Command]]] = {}
     with closing(os.open(workspace, OPEN_FOLDER)) as look.top:
         for place in folders:
@@ -902,7 +930,7 @@ def answer(question: Mapping[str, Any]) -> dict[str, object]:
     """The answer to a question."""
     try:
         if question.get("only") == "modules":
-            return look_at_modules(question["git"], question["workspace"], question["folders"])
+            return look_at_modules(question["git"], question["workspace"], question["folders"], question["written_by"])
         if question.get("only") == "index":
             return look_at_indexes(question["workspace"], question["folders"])
         return Look(question["git"], question["workspace"], question["settings"]).take()

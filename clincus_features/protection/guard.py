@@ -11,6 +11,7 @@ command has no server: it notes, and compares when it ends the session.
 from __future__ import annotations
 
 import functools
+import os
 import queue
 import threading
 import time
@@ -468,7 +469,7 @@ class Guard:
         return {**links.put_aside(bad, folders), **(found.cut if is_heap else {})}
 
     def _bad_modules(
-        self, session: clincus.Session, found: links.Found, paths: Collection[str], folders: Iterable[str]
+        self, session: clincus.Session, found: links.Found, paths: Collection[str], folders: Collection[str]
     ) -> dict[str, str]:
         """Put aside what Git folders that came after the start would have git run, if they have changed since."""
         fresh = modules.unsealed(found.repositories, paths)
@@ -478,7 +479,7 @@ class Guard:
         git = clincus.find_git(session.workspace, self._environ)
         bad: dict[str, str] = {}
         for top in folders:
-            bad.update(modules.put_aside(fresh, top, git))
+            bad.update(modules.put_aside(fresh, top, git, [os.path.dirname(one) for one in folders]))
         self._module_states[session.id] = state
         self._module_files[session.id] = modules.files_of(fresh)
         if self._app is not None:

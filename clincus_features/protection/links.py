@@ -21,7 +21,7 @@ import re
 import secrets
 import stat
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple
 
@@ -46,8 +46,10 @@ NOT_ENTERED = re.compile(
 # What is no danger, by name and target: HEAD as `core.preferSymlinkRefs` has it, which git reads by readlink(2); the
 # link by which `git init` finds out whether there are links; the lock of an Emacs, of the person too.
 HARMLESS = re.compile(r"(?:.*/)?HEAD\0refs/(?!.*\.\.)[\w./-]+|(?:.*/)?t\w{6}\0testing|\.#[^/]+\0[^/]+@[^/]+", re.ASCII)
-OF_OTHERS = re.compile(r"(?:modules|worktrees)/.+/")  # submodules and worktrees
-RUNS = frozenset(("config", "config.worktree", "commondir", "hooks"))  # what in a Git folder decides what git runs
+OF_OTHERS = re.compile(r"(?:modules|worktrees)/.+")  # submodules and worktrees
+OF_REFS = re.compile(r"(?:.*/)?(?:refs|logs)(?:/.*)?")  # a submodule may have such a name, and a branch that of a file
+# What in a Git folder decides what git runs, and from where it fetches.
+RUNS = frozenset(("branches", "config", "config.worktree", "commondir", "hooks", "remotes"))
 HEAPED = ""  # in the place of a link that is known: that not all folders could be looked into
 DELETES = "git would have deleted what is there"
 WHAT_GIT_DOES = (  # the first that fits a path in a Git folder
@@ -105,8 +107,10 @@ def look_into(top: str, found: Found) -> None:
             try:
                 with closing_descriptor(open_at(git, path)) as folder:
                     found.folders[place] = os.fstat(folder).st_ino
+                    names = set()
                     for entry, target, is_folder in entries_of(folder, entries_left):
                         entries_left -= 1
+                        names.add(entry)
                         inside = f"{path}/{entry}" if path else entry
                         if target and not HARMLESS.fullmatch(f"{inside}\0{target}"):
                             found.links[f"{top}/{inside}"] = target
@@ -114,13 +118,19 @@ def look_into(top: str, found: Found) -> None:
                                 break
                         elif is_folder and not NOT_ENTERED.fullmatch(inside):
                             waiting.append(inside)
-                        if entry in RUNS and OF_OTHERS.match(inside):
-                            found.repositories[place] = None
+                    if names & RUNS and is_anothers(path, names):
+                        found.repositories[place] = None
             except PermissionError:
                 if os.access(f"/proc/self/fd/{git}/{path}", os.X_OK):  # git goes through it by name
                     found.cut[place] = f"{place} cannot be listed, so that a link in it would not be found"
             except OSError:
                 continue  # it has gone, or is a link by now
+
+
+def is_anothers(path: str, names: Collection[str]) -> bool:
+    """Whether a folder in a Git folder, with these names in it, may be that of a submodule or a worktree. Pure."""
+    is_one = not OF_REFS.fullmatch(path) or ("HEAD" in names and ("objects" in names or "commondir" in names))
+    return is_one and bool(OF_OTHERS.fullmatch(path))
 
 
 def limit_reached(folders_left: int, entries_left: int, links: int) -> str:

@@ -1,16 +1,16 @@
 """Git folders of submodules and worktrees that come while a session runs, and so have no seal until its next start.
 
 The wall seals at a start, as root, what is there by then; a server is not root, and can add no seal to a container that
-runs. So what git would run from such a folder is looked at instead: a configuration or a hook with a command is put
-aside, whoever made the folder. `git submodule update` on the host would take one for its own that an agent has put into
-.git/modules.
+runs. So such a folder is looked at instead, whoever made it: `git submodule update` on the host would take one for its
+own that an agent has put into .git/modules. A hook is put aside, and a configuration with any setting that is not known
+to be harmless (HARMLESS_SETTINGS in wall/places.py).
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -34,24 +34,24 @@ def files_of(folders: Iterable[str]) -> list[str]:
     """The files in Git folders that decide what git runs; whoever changes one makes a look worth while."""
     found = []
     for folder in folders:
-        found += [f"{folder}/{name}" for name in sorted(links.RUNS)]
+        found += [f"{folder}/{name}" for name in ("HEAD", *sorted(links.RUNS))]  # without a HEAD it is no repository
         with suppress(OSError), opened(f"{folder}/hooks") as hooks:
             listed = os.listdir(f"/proc/self/fd/{hooks}")
             found += [f"{folder}/hooks/{name}" for name in sorted(listed)[:MOST_HOOKS]]
     return found
 
 
-def put_aside(folders: Iterable[str], top: str, git: str) -> dict[str, str]:
-    """Put aside what names a command in Git folders that lie in the one at `top`; each path with words for the person.
+def put_aside(folders: Iterable[str], top: str, git: str, written_by: Sequence[str] = ()) -> dict[str, str]:
+    """Put aside what is not harmless in Git folders that lie in the one at `top`; each path with words for the person.
 
-    Raises ClincusError.
+    `written_by` are other folders of the host that the container can write. Raises ClincusError.
     """
     inside = [folder for folder in folders if clincus.path_inside(folder, top)]
     if not inside:
         return {}
     workspace = os.path.dirname(top)
     names = [os.path.relpath(folder, workspace) for folder in inside]
-    answer = ask_scan(workspace, only="modules", git=git, folders=names)
+    answer = ask_scan(workspace, only="modules", git=git, folders=names, written_by=written_by)
     told: dict[str, str] = {}
     aside = f"{ASIDE}-{secrets.token_hex(4)}"
     for number, (place, found) in enumerate(answer["folders"].items()):
@@ -70,4 +70,4 @@ def words_of(commands: list[Mapping[str, Any]]) -> str:
     """Commands in words. Pure."""
     shown = ", ".join(f"{one['key']} = {clincus.shorten(one['value'])}" for one in commands[:TOLD])
     more = f" and {len(commands) - TOLD} more" if len(commands) > TOLD else ""
-    return f"git would have run from it: {shown}{more}"
+    return f"git on your side would have obeyed it: {shown}{more}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import subprocess
 
@@ -418,6 +419,7 @@ def put_aside(root):
         ({"hook": "post-checkout"}, "modules/sub/hooks", "post-checkout"),
         ({"commondir": "/elsewhere\n"}, "modules/sub/commondir", "/elsewhere"),
         ({"at": "modules/a/modules/b", "hook": "pre-push"}, "modules/a/modules/b/hooks", "pre-push"),
+        ({"at": "modules/refs/x", "objects/x": "", "hook": "pre-push"}, "modules/refs/x/hooks", "pre-push"),
         (
             {"at": "worktrees/x", "commondir": "../..\n", "config.worktree": "[core]\n\tfsmonitor = evil\n"},
             "worktrees/x/config.worktree",
@@ -451,6 +453,98 @@ def test_what_git_makes_itself_stays(tmp_path, planted):
     (tmp_path / ".git/hooks/pre-push").write_text(HOOK)
     plant_module(tmp_path, **planted)
     assert put_aside(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "remote.origin.vcs=x/evil",
+        "remote.origin.url=x/evil::foo",
+        "remote.origin.url=x::foo",
+        "remote.origin.url=foo://x",
+        "remote.origin.url=../other",  # whose hooks a push would run
+        "remote.origin.url=file://WORK/other",
+        "remote.origin.url=WORK/other",
+        "remote.origin.url=WORK",
+        "remote.origin.url=WORK/later-a-link/../../other",
+        "remote.origin.url=WORK/../way/in/other",
+        "remote.origin.pushurl=WORK/other",
+        "remote.origin.proxy=http://x.org",
+        "remote.origin.uploadpack=x/evil",
+        "remote.origin.push=refs/heads/*:refs/heads/*",
+        "submodule.x.url=x::foo",
+        "submodule.x.update=!x/evil",
+        "branch.main.remote=x::foo",
+        "branch.main.remote=x/evil",  # no remote has that name, so it is a repository in the workspace
+        "branch.main.pushRemote=evil",
+        "branch.main.mergeOptions=--strategy=x/evil",
+        "url.x::.insteadOf=https://x.org/",
+        "url.https://x.org/.pushInsteadOf=https://y.org/",
+        "core.attributesFile=x",
+        "core.excludesFile=x",
+        "core.worktree=../..",
+        "core.worktree=../../..",
+        "core.worktree=../../../link",
+        "core.fsmonitor=x/evil",
+        "init.templateDir=x",
+        "commit.template=x",
+        "http.cookieFile=x",
+        "merge.default=x",
+        "merge.tool=x/evil",
+        "pull.twohead=x/evil",
+        "pull.octopus=x/evil",
+        "gc.repackFilterTo=x",
+        "extensions.partialClone=x/evil",
+        "some.newKey=x",
+    ],
+)
+def test_a_setting_that_is_not_known_to_be_harmless_is_put_aside(tmp_path, setting):
+    root = tmp_path / "work"
+    root.mkdir()
+    (root / "link").symlink_to("/")
+    (tmp_path / "way").mkdir()
+    (tmp_path / "way/in").symlink_to(root)
+    key, _, value = setting.partition("=")
+    section, _, name = key.rpartition(".")
+    kind, _, subsection = section.partition(".")
+    head = f'[{kind} "{subsection}"]' if subsection else f"[{kind}]"
+    plant_module(root, f"{head}\n\t{name} = {value.replace('WORK', str(root))}\n")
+    [words] = put_aside(root).values()
+    assert name.lower() in words
+
+
+def test_an_old_file_of_remotes_is_put_aside(tmp_path):
+    folder = plant_module(tmp_path, **{"remotes/origin": "URL: ../other\n"})
+    (folder / "objects").mkdir()
+    (folder / "refs").mkdir()
+    assert list(put_aside(tmp_path)) == ["modules/sub/remotes"]
+
+
+def test_what_a_person_does_with_submodules_and_worktrees_is_no_news(tmp_path):
+    script = """
+        git() { command git -c protocol.file.allow=always -c user.name=a -c user.email=a@b "$@"; }
+        git init -qb main inner; git -C inner commit -q --allow-empty -m one
+        git init -qb main lib; cd lib; git submodule add -q ../inner; git commit -qm two; cd ..
+        git init -qb main work; cd work; git commit -q --allow-empty -m one
+        git submodule add -q ../lib; git submodule add -q --depth 1 -b main "file://$PWD/../lib" vendor/deep/lib
+        git commit -qm two; git submodule update -q --init --recursive
+        git submodule sync -q --recursive
+        git submodule set-branch -b main lib; git submodule update -q --remote --rebase lib
+        git worktree add -q ../linked; git worktree add -q inside; git -C inside submodule update -q --init --recursive
+        git -C inside sparse-checkout set --no-cone /lib; git -C lib sparse-checkout set --cone x
+        git -C lib checkout -qb topic --track origin/main; git -C lib branch -q config; git -C lib branch -q hooks/x
+        git -C lib config user.name b
+        git submodule deinit -q -f vendor/deep/lib; rm -r .git/modules/vendor
+        git -C ../lib config uploadpack.allowFilter true
+        git submodule update -q --init --filter=blob:none vendor/deep/lib
+        git -C lib remote add fork https://x.org/fork.git; git -C lib remote add ssh git@x.org:fork.git
+        git -C lib config branch.topic.pushRemote fork; git -C lib maintenance run --quiet --auto; git -C lib gc -q
+    """
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GIT_CONFIG_NOSYSTEM": "1"}
+    done = subprocess.run(["sh", "-ec", script], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(find(tmp_path / "work").repositories) == 9
+    assert put_aside(tmp_path / "work") == {}
 
 
 def test_a_submodule_that_comes_while_a_session_runs_is_told_and_watched(bench):  # noqa: F811
