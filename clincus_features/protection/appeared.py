@@ -279,8 +279,14 @@ class Appeared:
     A command installs it too, without an `app`: it only notes what is there before a start.
     """
 
-    def __init__(self, app: Any, on_links: Callable[[clincus.Session, dict[str, str]], None]) -> None:
+    def __init__(
+        self,
+        app: Any,
+        on_links: Callable[[clincus.Session, dict[str, str]], None],
+        other_warnings: Callable[[clincus.Session], list[str]],
+    ) -> None:
         self._app = app
+        self._other_warnings = other_warnings
         self.looker = Looker(self._environ, self._config, on_links)
         self._changed = threading.Condition()  # guards all that follows
         self._due: dict[str, tuple[float, clincus.Session, bool]] = {}  # session id -> time.monotonic, it, has stopped
@@ -334,7 +340,7 @@ class Appeared:
     def fields(self, session: clincus.Session) -> dict[str, object]:
         """The fields of a session: how much has appeared, and a warning if that is anything."""
         count, cut = self._known(session)
-        warnings = []
+        warnings = self._other_warnings(session)
         if count:
             many = "1 thing that runs by itself" if count == 1 else f"{count} things that run by themselves"
             where = f"on your machine appeared in the folder: `clincus diff {session.id} --stat` has them"

@@ -86,6 +86,7 @@ class Guard:
         self._paths: dict[str, frozenset[str]] = {}  # session -> `Run.paths`, where there is one in `_links`
         self._module_files: dict[str, list[str]] = {}  # session -> the files of its Git folders without seals
         self._module_states: dict[str, object] = {}  # session -> their signature, when they were last looked at
+        self._unsealed: dict[str, list[str]] = {}  # session -> its Git folders without seals
         self._mending: set[str] = set()  # sessions in which something is put back once more just now
         self._missed: dict[str, set[str]] = {}  # session -> names that moved meanwhile; as `_live`
         self._mends: dict[str, int] = {}  # session -> how often that was
@@ -482,11 +483,21 @@ class Guard:
             bad.update(modules.put_aside(fresh, top, git, [os.path.dirname(one) for one in folders]))
         self._module_states[session.id] = state
         self._module_files[session.id] = modules.files_of(fresh)
-        if self._app is not None:
-            names = ", ".join(fresh[:MOST_TOLD])
-            words = "came after the start and has no seal until the next one; it is looked at for commands"
-            self._report_once(session, clincus.printable(f"{names} {words}"))
+        if self._app is not None and self._unsealed.get(session.id) != fresh:
+            self._unsealed[session.id] = fresh
+            for words in self.warnings(session):
+                self._report_once(session, words)
+            self._app.hub.publish({"type": "session.changed", "id": session.id}, extension=True)
         return bad
+
+    def warnings(self, session: clincus.Session) -> list[str]:
+        """What a session's document warns of: the Git folders that have no seal, as they came after its start."""
+        folders = self._unsealed.get(session.id, [])
+        if not folders:
+            return []
+        more = f" and {len(folders) - MOST_TOLD} more" if len(folders) > MOST_TOLD else ""
+        words = "came after the start and has no seal until the next one; what is not harmless there is put aside"
+        return [clincus.printable(f"{', '.join(folders[:MOST_TOLD])}{more} {words}")]
 
     def put_links_aside(self, session: clincus.Session, found: Mapping[str, str]) -> None:
         """Put aside links in repositories within a workspace, and break the session if it is watched."""
@@ -615,7 +626,7 @@ class Guard:
         self.watcher.unwatch(session.id)
         self._broken.pop(session.id, None)
         self._alarm(session, None)
-        for known in (self._index_files, self._index_states, self._module_files):
+        for known in (self._index_files, self._index_states, self._module_files, self._unsealed):
             known.pop(session.id, None)
         if live is not None or session.protection != "off":
             settle = functools.partial(self._settle_index, session, live.stage if live is not None else None)
@@ -793,7 +804,9 @@ class Guard:
         """Let a broken session go on, or end it. Raises ClincusError: 409 if there is nothing to decide."""
         self._remember(session)
         if not self._broken.get(session.id):
-            raise clincus.ClincusError(f'"{session.id}" is {session.protection}: there is nothing to decide', 409)
+            waits = waiting_words(self.records.read(session.workspace), session)
+            words = waits or "there is nothing to decide"
+            raise clincus.ClincusError(f'"{session.id}" is not frozen: {words}', 409)
         sessions = self._app.sessions
         if action == "stop":
             sessions.end(session.id)
@@ -879,11 +892,14 @@ class Guard:
                 {"path": path, "why": seals.why_sealed(path, source_of(path, session.workspace))} for path in places
             ]
         fields = self.fields(session)
+        waits = "" if self._broken.get(session.id) else waiting_words(record, session)
+        changes: list[Any] = [*self._changes.get(session.id, ())]
+        changes += [change for change in record.changes if change not in changes]
         return {
             "level": fields.get("protection", session.protection),
-            "note": session.protection_note,
+            "note": "; ".join(filter(None, (session.protection_note, waits))),
             "sealed": sealed,
-            "changes": fields["protection_changes"],
+            "changes": [change.document() for change in changes],
         }
 
     def _label(self, session: clincus.Session, level: str, note: str) -> None:
@@ -1029,6 +1045,15 @@ def add_changes(record: Record, run: Run | None, changes: Iterable[Change]) -> N
             run.changes.append(change)
         if change not in record.changes:
             record.changes.append(change)
+
+
+def waiting_words(record: Record, session: clincus.Session) -> str:
+    """What a person has to do before the next start in a workspace; "" if nothing. Pure."""
+    if not record.changes:
+        return ""
+    paths = ", ".join(dict.fromkeys(change.path for change in record.changes[-MOST_TOLD:]))
+    words = "No session starts in this folder until you accept what was changed while one ran"
+    return clincus.printable(f"{words}: look at {paths}, then `clincus resume {session.id} --accept-changes`")
 
 
 def source_of(path: str, workspace: str) -> str:

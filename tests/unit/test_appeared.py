@@ -282,7 +282,7 @@ def watch(tmp_path, work):
     app = types.SimpleNamespace(
         environ=environ, config=clincus.make_config(()), hub=Hub(), registry=registry, extensions=extensions
     )
-    return appeared.Appeared(app, mock.Mock())
+    return appeared.Appeared(app, mock.Mock(), lambda session: [])
 
 
 def begun(watch, session):
@@ -343,7 +343,7 @@ def test_the_count_is_known_after_a_restart_of_the_server(watch, work):
     begun(watch, session)
     (work / ".envrc").write_text("x")
     watch.look(session)
-    assert appeared.Appeared(watch._app, mock.Mock()).fields(session)["appeared"] == 1
+    assert appeared.Appeared(watch._app, mock.Mock(), lambda session: []).fields(session)["appeared"] == 1
 
 
 def test_a_tool_that_tells_nothing_is_looked_at_unless_its_container_sleeps(watch, work):

@@ -11,7 +11,7 @@ import pytest
 
 import clincus
 from clincus_features.protection import links, modules
-from clincus_features.protection.guard import ChangedError
+from clincus_features.protection.guard import ChangedError, Guard
 from clincus_features.protection.seals import Stage
 from tests.programs import wait_until
 from tests.unit.test_protection_index import alone, start_alone, stop_alone  # noqa: F401  # the fixture
@@ -551,6 +551,11 @@ def test_a_submodule_that_comes_while_a_session_runs_is_told_and_watched(bench):
     bench.start()
     folder = plant_module(bench.root, "[core]\n\tbare = false\n")
     wait_until(lambda: any("has no seal" in words for words in bench.app.reports), "it to be told")
+    [words] = bench.guard.warnings(bench.session)
+    assert words.startswith(f"{folder} came after the start")
+    wait_until(
+        lambda: {"type": "session.changed", "id": bench.session.id} in bench.app.events, "the pages to hear of it"
+    )
     assert bench.changes == []
     with open(folder / "config", "a") as file:
         file.write("\tfsmonitor = evil\n")
@@ -578,3 +583,20 @@ def test_a_command_puts_aside_what_a_submodule_of_the_agents_would_run(alone):  
     assert (".git/modules/sub/config", "replaced") in alone.changes
     with pytest.raises(ChangedError, match=r"core\.fsmonitor"):
         alone.check()
+
+
+def test_what_waits_for_a_person_after_a_stop_without_a_server_is_said_with_what_to_do(alone):  # noqa: F811
+    start_alone(alone)
+    plant(alone.root, "logs")
+    stop_alone(alone)
+    server = Guard(alone.app, alone.app.environ)
+    found = server.document(alone.session)
+    assert found["level"] == "locked"
+    assert f"{alone.root}/.git/logs, then `clincus resume {alone.session.id} --accept-changes`" in found["note"]
+    assert [one["path"] for one in found["changes"]] == [f"{alone.root}/.git/logs"]
+    with pytest.raises(clincus.ClincusError, match="is not frozen: No session starts in this folder until"):
+        server.resolve(alone.session, "continue")
+    alone.check(accepts=True)
+    alone.guard.hear("sealed", alone.session)
+    alone.guard.hear("after_start", alone.session)
+    assert server.document(alone.session)["note"] == alone.session.protection_note
