@@ -3033,6 +3033,7 @@ class HostFolder(NamedTuple):
     is_repository: bool = True  # there is a .git in it
     git_folders: tuple[str, ...] = ()  # of the repositories that git on the host finds from here; absolute
     git_places: Mapping[str, StandIn] = {}  # what git on the host runs here, or reads as configuration
+    git_unread: tuple[str, ...] = ()  # keys of commands of git that may run other files besides
 
 
 # The folders that a container gets, the workspace first, each with what is protected below it; None for all of it.
@@ -3095,15 +3096,16 @@ def workspace_folder(path: str, target: str, settings: Config, engine: str = "")
         with suppress(KeyError):  # a uid without an entry in passwd has no configuration of its own
             homes.append(pwd.getpwuid(cast("int", folder.uid)).pw_dir)
     sealed = configured_paths(settings)
-    git_folders, git_places = git_on_host(folder.source, list(dict.fromkeys(homes)), os.environ, sealed)
+    git_folders, git_places, git_unread = git_on_host(folder.source, list(dict.fromkeys(homes)), os.environ, sealed)
     if os.path.isfile(f"{folder.source}/{NO_BARE_REPOSITORY}"):  # with a file there, the folder may be a repository
         git_folders = tuple(dict.fromkeys((*git_folders, folder.source)))
-    return folder._replace(git_folders=git_folders, git_places=git_places)
+    return folder._replace(git_folders=git_folders, git_places=git_places, git_unread=git_unread)
 
 
 # -- What git on the host runs
 
 MOST_LINKS = 40  # MAXSYMLINKS of the kernel
+MOST_UNREAD = 3  # keys that a note names
 PLACES_TIMEOUT = 60.0  # seconds for an answer of wall/places.py
 PLACES_LOADER = "import marshal, sys; exec(marshal.load(sys.stdin.buffer))"
 PLACES_AHEAD: list[Child] = []  # those of `places_ahead` that nobody has asked yet
@@ -3162,12 +3164,12 @@ def ask_places(**question: object) -> dict[str, Any]:
 
 def git_on_host(
     workspace: str, homes: Sequence[str], environ: Mapping[str, str], sealed: ProtectedPaths
-) -> tuple[tuple[str, ...], ProtectedPaths]:
+) -> tuple[tuple[str, ...], ProtectedPaths, tuple[str, ...]]:
     """The Git folders that git on this host finds from a workspace, and what it runs there or reads as configuration.
 
-    `homes` are the home folders of the people whose configuration counts. The links in the folders that are `sealed`,
-    relative to the workspace, lead to what has to be protected as well. Raises ClincusError (409) if git is missing or
-    does not understand a file.
+    Then the keys of commands that may run other files, too, as their words do not tell. `homes` are the home folders of
+    the people whose configuration counts. The links in the folders that are `sealed`, relative to the workspace, lead
+    to what has to be protected as well. Raises ClincusError (409) if git is missing or does not understand a file.
     """
     git = find_git(workspace, environ)
     named = {name: environ[name] for name in GIT_VARIABLES if name in environ}
@@ -3191,7 +3193,7 @@ def git_on_host(
                 if not path_inside(first, link) and not path_inside(workspace, link):
                     found.setdefault(link, None if text == "" else text)
             found.setdefault(end, text)
-    return tuple(dict.fromkeys(ends[: len(outer)])), found
+    return tuple(dict.fromkeys(ends[: len(outer)])), found, tuple(answer["unread"])
 
 
 def find_git(workspace: str, environ: Mapping[str, str]) -> str:
@@ -3387,6 +3389,11 @@ def protect_workspace(
     notes = []
     if level != "off" and not is_clone and not workspace.is_repository:
         notes = ["There is no .git, and the tool cannot make one: run `git init` in the folder yourself"]
+    if workspace.git_unread and not is_clone:
+        keys = ", ".join(workspace.git_unread[:MOST_UNREAD])
+        more = f" and {len(workspace.git_unread) - MOST_UNREAD} more" if len(workspace.git_unread) > MOST_UNREAD else ""
+        words = "names a command that Clincus cannot read: it may run a file of the folder that is not protected"
+        notes.append(printable(f"git's {keys}{more} {words}"))
     made = locked_protection(level, settings, host, trees, stage, session=session, notes=notes)
     return made._replace(reason=why)
 

@@ -6,7 +6,8 @@ Python loads quickly. It comes compiled on stdin, in `marshal`'s form, and behin
 one on stdout:
 
     {"git": PATH, "workspace": PATH, "homes": [PATH], "environ": {NAME: VALUE}, "sealed": {PATH: TEXT}}
-        gets {"folders": [PATH], "places": [[PATH, TEXT]], "links": [[PATH, TEXT]]}, see `git_on_host` and `links_in`
+        gets {"folders": [PATH], "places": [[PATH, TEXT]], "links": [[PATH, TEXT]], "unread": [KEY]}, see
+        `git_on_host` and `links_in`
     {"source": PATH, "patterns": [PATTERN], "optional": [PATTERN]}
         gets {"covers": [[PATH, BOOLEAN]]}, see `device_paths`
     either may get {"refused": WORDS, "status": NUMBER}: why the session cannot start, and a status of HTTP
@@ -111,6 +112,12 @@ HARMLESS_SETTINGS = (  # which keys, and which values of them; patterns, as most
     (r"lfs\.repositoryformatversion|lfs\..*\.(access|locksverify)", SIMPLE),
 )
 NO_COMMAND = re.compile(r"|true|false|yes|no|on|off|\d+", re.IGNORECASE)  # values that are no command
+MOST_NAMED_FOLDERS = 50  # of one command
+# $HOME and the like, and `$1` unless it is part of a path
+KNOWN_SUBSTITUTION = (
+    r"\$\{?(?:HOME|PWD|PATH|LOCAL|REMOTE|BASE|MERGED)\b\}?|(?:\$\(|`)(?:pwd|git rev-parse --show-toplevel)[)`]"
+    r"|(?<![/\w.])\$(?:[@*#?]|\d|\{\d\})(?![/\w])"
+)
 SHELL_WORD = re.compile(r"(?<![\w$}/.~@%+-])[\w.~/@%+-]+")
 SHELL_SUBSTITUTION = re.compile(r"(?:\$\([^)]*\)|\$\{[^}]*\}|\$\w+|`[^`]*`)/")
 SED_COMMAND = re.compile(r"[sy](\W).*\1.*\1\w*")
@@ -210,12 +217,13 @@ def path_inside(path: str, parent: str) -> bool:
 
 def git_on_host(
     git: str, workspace: str, homes: Sequence[str], environ: Mapping[str, str], sealed: Mapping[str, StandIn]
-) -> tuple[list[str], list[tuple[str, StandIn]], list[tuple[str, StandIn]]]:
+) -> tuple[list[str], list[tuple[str, StandIn]], list[tuple[str, StandIn]], list[str]]:
     """The Git folders that git on this host finds from a workspace, and what it runs or reads as configuration.
 
     Each such path has the text of the file that stands in for it while it is absent, or None for an empty folder. Links
     in the paths are not followed. Those in folders that are sealed come last: these folders, and the paths of `sealed`,
-    which are relative to the workspace, and those below .git to each Git folder.
+    which are relative to the workspace, and those below .git to each Git folder. The keys of commands that may run
+    files that nobody can tell from their words come at the end.
 
     The configuration of the system, of the people with these home folders, of the repository, its submodules and its
     linked worktrees counts, and all that it includes, on whatever condition. Raises Refusal if git is missing (`git` is
@@ -231,16 +239,21 @@ def git_on_host(
             tops[folder].append(top)
     everywhere = list(dict.fromkeys([workspace, *(top for trees in tops.values() for top in trees)]))
     places: list[tuple[str, StandIn]] = [(path, "") for path in (*shared, *attributes)]
+    unread: dict[str, None] = {}
     for setting in settings:
         folder = os.path.dirname(setting[0])
         is_own = folder in tops
         places += places_of(setting, tops[folder] if is_own else everywhere, [folder] if is_own else outer, homes)
+        _, key, value = setting
+        if names_a_command(key, value) and is_shell(key, value) and not is_readable(value):
+            unread[key] = None
     folders: dict[str, StandIn] = {path: "" for path, stand_in in places if stand_in is None}
     for path, stand_in in sealed.items():
         in_git = path.startswith(".git/")
         tops_of_path = [f"{folder}/{path[5:]}" for folder in tops] if in_git else [f"{workspace}/{path}"]
         folders.update(dict.fromkeys(tops_of_path, stand_in))
-    return outer, places, [(link, stand_in) for top, stand_in in folders.items() for link in links_in(top)]
+    links = [(link, stand_in) for top, stand_in in folders.items() for link in links_in(top)]
+    return outer, places, links, list(unread)
 
 
 def links_in(top: str) -> Iterator[str]:
@@ -411,14 +424,20 @@ def places_of(
     file, key, value = setting
     if GIT_INCLUDE_KEY.fullmatch(key):
         yield from ((path, "") for path in meant_paths(value, [os.path.dirname(file)], homes))
-    elif key == "core.attributesfile":
+        return
+    if key == "core.attributesfile":
         yield from ((path, "") for path in meant_paths(value, tops, homes))
-    elif key in ("core.hookspath", "init.templatedir"):
+        return
+    if key in ("core.hookspath", "init.templatedir"):
         # A hook for what is pushed runs in the Git folder (githooks(5)).
         yield from ((path, None) for path in meant_paths(value, [*tops, *git_folders], homes))
-    elif GIT_COMMAND_KEY.fullmatch(key) or "ext::" in key + value:  # a URL that names a command (git-remote-ext(1))
-        for word in command_words(f"{key} {value}" if "ext::" in key else value):
-            is_explicit = word.startswith(("/", "~/", "./", "../")) and not re.search(r"\s", word)
+        return
+    if re.fullmatch(r"[\w.+-]+/[\w./+-]*", value) and (program := program_of_name(key, value)):
+        yield from ((path, None) for path in meant_paths(program, tops, homes))
+    if names_a_command(key, value):
+        words = command_words(f"{key} {value}" if "ext::" in key else value)
+        for word in words:
+            is_explicit = word.startswith(("/", "~/", "./", "../")) and not re.search(r"[\s$]", word)
             is_path = "/" in word and SHELL_WORD.fullmatch(word) and not SED_COMMAND.fullmatch(word)
             # Much in an alias looks like a path: `origin/main` in `git log`.
             is_certain = is_explicit or (is_path and not key.startswith("alias."))
@@ -426,18 +445,63 @@ def places_of(
                 # Git looks a bare name up in $PATH, but it may be the argument of an interpreter.
                 if os.path.isfile(path) or (is_certain and not os.path.isdir(path)):
                     yield path, None
+        if is_shell(key, value):
+            yield from ((path, None) for path in files_in_named_folders(words, tops, homes))
+
+
+def names_a_command(key: str, value: str) -> bool:
+    """Whether the value of a setting is a command; a URL may name one, too (git-remote-ext(1)). Pure."""
+    return bool(GIT_COMMAND_KEY.fullmatch(key)) or "ext::" in key + value
+
+
+def is_shell(key: str, value: str) -> bool:
+    """Whether git hands the command of a setting to a shell: an alias only with a `!`. Pure."""
+    return not key.startswith("alias.") or value.startswith("!")
+
+
+def files_in_named_folders(words: Iterable[str], tops: Sequence[str], homes: Sequence[str]) -> Iterator[str]:
+    """The files that words of a command name in folders that others of its words name, as in `cd tools && ./run`."""
+    parts = {part for word in words for part in (word, *re.split(r"[\s=:$*?]", SHELL_SUBSTITUTION.sub(" ./", word)))}
+    folders: list[str] = []
+    for base in itertools.chain(tops, folders):  # it grows
+        for path in {path.rstrip("/") for part in parts for path in meant_paths(part, [base], homes)}:
+            if os.path.isfile(path):
+                yield path
+            elif os.path.isdir(path) and path not in folders and path not in tops and len(folders) < MOST_NAMED_FOLDERS:
+                folders.append(path)
+
+
+def is_readable(command: str) -> bool:
+    """Whether the words of a shell command name all files that it runs, as far as one can tell. Pure.
+
+    The arguments of an alias, what `git difftool` sets, and the top of the working tree are no riddle.
+    """
+    in_shell = re.search(r"\b(?:ba|da|z|k)?sh\s+-\w*c\b", command)
+    unquoted = command if in_shell else re.sub(r"'[^']*'|\"[^\"]*\"", "", command)
+    text = re.sub(KNOWN_SUBSTITUTION, "", re.sub(r"[\"']", "", command))
+    return not re.search(r"[$`]|\b(?:eval|find|xargs|parallel)\s", text) and not re.search(r"[*?]", unquoted)
 
 
 def command_words(command: str) -> set[str]:
     """The words of a shell command that may be paths, those within its quotes too, and the whole command.
 
-    A path after a substitution is taken to start at the top of the working tree, as in `$(git rev-parse …)/tool`.
+    A path after a substitution is taken to start at the top of the working tree, as in `$(git rev-parse …)/tool`. A
+    word may have a path behind `=` or an option: `-F./file`.
     """
     text = re.sub(r"\$HOME\b|\$\{HOME\}", "~", command)
     from_top = SHELL_SUBSTITUTION.sub(" ./", text)
     found = {command, *SHELL_WORD.findall(text), *SHELL_WORD.findall(from_top)}
     with suppress(ValueError):  # a quote without end
-        found.update(word.strip() for word in shlex.split(from_top))
+        split = [word.strip() for word in (*shlex.split(from_top), *shlex.split(text.removeprefix("!")))]
+        found.update(split)
+        for word in split:
+            found.update(() if "$" in (word := SHELL_SUBSTITUTION.sub("./", word)) else (word,))
+            if word != command and re.search(r"\s", word):  # a script in quotes
+                found.update(SHELL_WORD.findall(word))
+    for word in list(found):
+        attached = re.match(r"-{0,2}\w[\w-]*=(.+)|-\w(?!-)(.+)", word)
+        if attached and not re.search(r"[\s$:]", word := SHELL_SUBSTITUTION.sub("./", attached[1] or attached[2])):
+            found.add(word)
     return found
 
 
@@ -542,11 +606,11 @@ def answer(question: Mapping[str, Any]) -> dict[str, object]:
     try:
         if "source" in question:
             return {"covers": device_paths(**question)}
-        folders, places, links = git_on_host(**question)
+        folders, places, links, unread = git_on_host(**question)
     except Refusal as refusal:
         words = refusal.words + refusal.advice(question.get("workspace") or question["source"])
         return {"refused": words, "status": refusal.status}
-    return {"folders": folders, "places": places, "links": links}
+    return {"folders": folders, "places": places, "links": links, "unread": unread}
 
 
 if __name__ == "__main__":

@@ -39,9 +39,13 @@ class Host:
         """What is found in a workspace, relative to it, without what is protected anyway; a `/` ends a folder."""
         root = str(workspace or self.work)
         sealed = {".git/hooks": "", ".husky": "", ".cursor": False}
-        _, places = clincus.git_on_host(root, [str(self.home)], {"PATH": os.environ["PATH"]}, sealed)
+        _, places, _ = clincus.git_on_host(root, [str(self.home)], {"PATH": os.environ["PATH"]}, sealed)
         inside = {path: text for path, text in places.items() if clincus.path_inside(path, root)}
         return {os.path.relpath(path, root) + ("/" if text is None else str(text)) for path, text in inside.items()}
+
+    def unread(self):
+        """The keys whose command Clincus cannot read."""
+        return list(clincus.git_on_host(str(self.work), [str(self.home)], {"PATH": os.environ["PATH"]}, {})[2])
 
 
 @pytest.fixture
@@ -101,6 +105,58 @@ def test_what_the_configuration_of_the_repository_names(host, config, places):
     host.write("script.py", "")
     host.write(".git/config", config)
     assert host.places() == places
+
+
+@pytest.mark.parametrize(
+    ("key", "command", "places"),
+    [
+        ("diff.x.textconv", "awk -ftools/t", {"tools/t/"}),
+        ("core.sshCommand", "ssh -F./tools/t", {"tools/t/"}),
+        ("core.sshCommand", "ssh --config=tools/t", {"tools/t/"}),
+        ("alias.x", "!cd tools && ./t", {"tools/t/", "t/"}),
+        ("alias.x", '!"$(pwd)"/tools/t', {"tools/t/"}),
+        ("alias.x", '!"tools/x y"', {"tools/x y/"}),
+        ("alias.x", "!tools/x\\ y", {"tools/x y/"}),
+        ("alias.x", "!env -C tools ./t", {"tools/t/", "t/"}),
+        ("alias.x", '!find tools -name t -exec sh {} ";"', {"tools/t/"}),
+        ("alias.x", "!T=tools; $T/t", {"tools/t/", "t/"}),
+        ("alias.x", "!tools\\/t", {"tools/t/"}),
+        ("alias.x", "!set -- t; tools/$1", {"tools/t/"}),
+        ("alias.x", "!sh -c 'cd tools; sh t'", {"tools/t/"}),
+        ("alias.x", "!PATH=$PWD/tools:$PATH t", {"tools/t/"}),
+        ("alias.x", "log tools", set()),
+        ("alias.x", "log -- tools/t", {"tools/t/"}),
+    ],
+)
+def test_a_program_of_the_workspace_is_found_in_a_command(host, key, command, places):
+    host.write("tools/t", "")
+    host.write("tools/x y", "")
+    host.git("config", key, command)
+    assert host.places() == places
+
+
+@pytest.mark.parametrize(
+    ("command", "is_read"),
+    [
+        ('!f() { git log "$@"; }; f', True),
+        ("!cd tools && ./t", True),
+        ('!git log --author="$1" "$2"', True),
+        ('!"$(git rev-parse --show-toplevel)"/tools/t', True),
+        ('!code --diff "$LOCAL" "$REMOTE"', True),
+        ("!find tools -name 't*' -exec sh {} ';'", False),
+        ("!tools/$(echo t)", False),
+        ('!eval "$X"', False),
+        ("!sh tools/*", False),
+        ("!`cat tools/which`", False),
+        ("!ls tools | xargs -n1 sh", False),
+        ('!"$T"/t', False),
+        ("log $x", True),  # git runs no shell for it
+    ],
+)
+def test_a_command_that_cannot_be_read_is_said(host, command, is_read):
+    host.write("tools/t", "")
+    host.git("config", "alias.x", command)
+    assert host.unread() == ([] if is_read else ["alias.x"])
 
 
 def test_a_blank_in_a_path_does_not_hide_it(host):
@@ -188,12 +244,12 @@ def test_a_working_tree_that_is_absent_does_not_count(host):
 def test_a_git_folder_of_another_name_is_found(host):
     (host.work / ".git").rename(host.work / ".bare")
     host.write(".git", "gitdir: ./.bare\n")
-    folders, _ = clincus.git_on_host(str(host.work), [str(host.home)], os.environ, {})
+    folders, _, _ = clincus.git_on_host(str(host.work), [str(host.home)], os.environ, {})
     assert folders == (str(host.work / ".bare"),)
 
 
 def test_a_bare_repository_is_a_git_folder(host):
-    folders, _ = clincus.git_on_host(str(host.work / ".git"), [str(host.home)], os.environ, {})
+    folders, _, _ = clincus.git_on_host(str(host.work / ".git"), [str(host.home)], os.environ, {})
     assert folders == (str(host.work / ".git"),)
 
 
