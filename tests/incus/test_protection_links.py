@@ -153,6 +153,12 @@ printf '[core]\n\tbare = false\n\tworktree = ../../../sub\n[remote "origin"]\n\t
     "$(git config -f .gitmodules submodule.sub.url)" >.git/modules/sub/config
 printf '#!/bin/sh\ntouch MARK\n' >.git/modules/sub/hooks/post-checkout
 chmod 755 .git/modules/sub/hooks/post-checkout"""
+PLANT_HELPER = r"""mkdir -p .git/modules/sub && cp -r .git/HEAD .git/objects .git/refs .git/modules/sub/
+printf '[core]\n\tbare = false\n\tworktree = ../../../sub\n[remote "origin"]\n\turl = x\n\tvcs = x/evil\n' \
+    >.git/modules/sub/config
+mkdir -p sub/git-remote-x
+printf '#!/bin/sh\ntouch MARK\n' >sub/git-remote-x/evil
+chmod 755 sub/git-remote-x/evil"""
 UPDATE = "-c protocol.file.allow=always submodule update --init"
 
 
@@ -169,21 +175,32 @@ def with_submodule(make_workspace, side):
     return side
 
 
-def test_a_hook_in_a_submodule_of_the_agents_runs_where_nobody_watches(with_submodule, precious):
-    script = PLANT_MODULE.replace("MARK", f"{precious}/ran")
+@pytest.mark.parametrize("plant", [PLANT_MODULE, PLANT_HELPER], ids=["hook", "helper"])
+def test_a_submodule_of_the_agents_runs_its_program_where_nobody_watches(with_submodule, precious, plant):
+    script = plant.replace("MARK", f"{precious}/ran")
     subprocess.run(["sh", "-ec", script], cwd=with_submodule, check=True)
     act(with_submodule, UPDATE)
+    act(with_submodule, "-C sub fetch")
     assert (precious / "ran").exists()
 
 
-@pytest.mark.parametrize("user", [1000, 0])
-def test_a_hook_in_a_submodule_of_the_agents_does_not_run(bed, start_server, with_submodule, precious, user):
+@pytest.mark.parametrize(
+    "attack",
+    [(PLANT_MODULE, "hooks", 1000), (PLANT_MODULE, "hooks", 0), (PLANT_HELPER, "config", 1000)],
+    ids=["hook", "hook-root", "helper"],
+)
+def test_a_submodule_of_the_agents_runs_nothing(bed, start_server, with_submodule, precious, attack):
+    plant, told, user = attack
     server = start_server(config=NO_CHECKPOINTS)
     session = server.create(with_submodule)
     await_watched(server, session)
-    script = "cd /workspace && " + PLANT_MODULE.replace("MARK", f"{precious}/ran")
+    script = "cd /workspace && " + plant.replace("MARK", f"{precious}/ran")
     assert bed.incus.exec(session["id"], ["sh", "-ec", script], user=user).code == 0
     [change] = await_broken(server, session)["changes"]
-    assert change["path"] == f"{with_submodule}/.git/modules/sub/hooks"
+    assert change["path"] == f"{with_submodule}/.git/modules/sub/{told}"
+    [listed] = server.get("/api/sessions").json
+    [warning] = [words for words in listed["warnings"] if "has no seal" in words]
+    assert warning.startswith(f"{with_submodule}/.git/modules/sub came after the start")
     act(with_submodule, UPDATE)
+    act(with_submodule, "-C sub fetch")
     assert not (precious / "ran").exists()

@@ -67,6 +67,12 @@ def test_a_host_that_can_do_it_gets_a_locked_workspace_without_a_disk_device():
     assert "lxc.mount.entry = /run/clincus/cafe/0 workspace none rbind,create=dir 0 0" in protection.config["raw.lxc"]
 
 
+def test_a_command_of_git_that_cannot_be_read_is_in_the_note_by_its_key():
+    keys = ("alias.one", "alias.two", "alias.three", "alias.four")
+    note = protect_workspace(WORKSPACE._replace(git_unread=keys), SETTINGS, LOCKABLE, stage="cafe").note
+    assert "git's alias.one, alias.two, alias.three and 1 more names a command that Clincus cannot read" in note
+
+
 def test_containers_can_run_where_nothing_is_mounted_and_where_no_call_that_they_need_is_denied():
     clone = protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, is_clone=True)
     plain = protect_workspace(WORKSPACE, SETTINGS, ProtectionSupport(reason="The kernel is too old"))
