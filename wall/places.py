@@ -43,8 +43,8 @@ GIT_CONFIG_FILES = 1000
 # below find what of it names a program or more configuration. A list of such keys is never complete: each version of
 # git adds some. So a configuration that a container may have written, and that git on the host will obey, must have
 # only settings of HARMLESS_SETTINGS: no value of these makes git run a program, read or write a path that it would not
-# have read or written anyhow, or send anything to another place than the remotes. They were picked from
-# Documentation/config of git 2.54 and from what `git clone`, `submodule`, `worktree`, `sparse-checkout` and
+# have read or written anyhow, or send anything to another place than the remotes. They were picked from git's
+# Documentation/config (on the way to 2.55) and from what `git clone`, `submodule`, `worktree`, `sparse-checkout` and
 # `maintenance` of git 2.47 write; a key that a later version adds is not among them.
 GIT_INCLUDE_KEY = re.compile(r"include(if\..*)?\.path", re.DOTALL)
 # Keys of git-config(1) whose value is a command, of git itself and of what keeps its settings there, such as git-lfs.
@@ -103,12 +103,14 @@ HARMLESS_SETTINGS = (  # which keys, and which values of them; patterns, as most
     (r"submodule\..*\.update", r"checkout|rebase|merge|none"),
     (r"submodule\..*\.gitdir", r"\.git/modules/(?!.*\.\.)[\w./%+-]+"),
     (r"submodule\.(recurse|fetchjobs|propagatebranches|alternatelocation|alternateerrorstrategy)", SIMPLE),
-    (r"gc\.(auto|autodetach|autopacklimit|packrefs|cruftpacks|writecommitgraph|\w*expire|reflogexpire\w*)", SIMPLE),
+    (r"gc\.(auto|autodetach|autopacklimit|packrefs|cruftpacks|writecommitgraph|pruneexpire)", SIMPLE),
     (r"maintenance\.(auto|autodetach|strategy)", SIMPLE),
-    (r"(index|feature)\.\w+|fetch\.(prune|prunetags|recursesubmodules|parallel|writecommitgraph)", SIMPLE),
+    (r"feature\.(manyfiles|experimental)|fetch\.(prune|prunetags|recursesubmodules|parallel|writecommitgraph)", SIMPLE),
     (r"pull\.(rebase|ff|autostash)|push\.(default|followtags|autosetupremote|recursesubmodules)", SIMPLE),
     (r"merge\.(ff|conflictstyle|renames|autostash)|rebase\.(autosquash|autostash|updaterefs)", SIMPLE),
-    (r"status\.\w+|advice\.\w+|color\.ui|user\.useconfigonly", SIMPLE),
+    (r"index\.(version|threads|sparse|skiphash|recordendofindexentries|recordoffsettable)", SIMPLE),
+    (r"status\.(branch|renames|short|showstash|showuntrackedfiles|submodulesummary)", SIMPLE),
+    (r"advice\.\w+|color\.ui|user\.useconfigonly", r"true|false|auto|always|"),
     (r"lfs\.repositoryformatversion|lfs\..*\.(access|locksverify)", SIMPLE),
 )
 NO_COMMAND = re.compile(r"|true|false|yes|no|on|off|\d+", re.IGNORECASE)  # values that are no command
