@@ -8,7 +8,7 @@ JSON object, which is answered by one on stdout:
     {"workspace": PATH, "only": "index", "folders": [PATH]}
         gets {"indexes": {PATH: {"bad": [WORDS], "files": [PATH]}}, "cut": WORDS}, see `look_at_indexes`
     {"git": PATH, "workspace": PATH, "only": "modules", "folders": [PATH], "written_by": [PATH]}
-        gets {"folders": {PATH: {NAME: [COMMAND]}}}, see `look_at_modules`
+        gets {"folders": {PATH: {NAME: [COMMAND]}}, "trees": [PATH]}, see `look_at_modules`
     {"git": PATH, "workspace": PATH, "settings": [PATTERN]}
         gets {"items": [ITEM], "cut": WORDS, "folders": NUMBER, "entries": NUMBER}; `cut` says what was not looked at
 
@@ -418,6 +418,7 @@ class Look:
         self.git = git
         self.workspace = workspace
         self.written_by = written_by
+        self.trees: dict[str, None] = {}  # working trees that configurations name, relative to the workspace
         self.top = -1  # a descriptor of it
         self.until = time.monotonic() + SECONDS
         self.items: list[Item] = []
@@ -666,10 +667,9 @@ class Look:
             trees = ask_git(self.git, ["--file", "-", "--get-all", "-z", "core.worktree"], text) if self.git else []
         except (OddFileError, Refusal):  # it is told, or it names none
             return found
-        return [
-            *found,
-            *(command("core.worktree", tree) for tree in trees if not self.is_tree(self.place_of(place, tree))),
-        ]
+        places = {tree: self.place_of(place, tree) for tree in trees}
+        self.trees.update(dict.fromkeys(places.values()))
+        return [*found, *(command("core.worktree", tree) for tree, at in places.items() if not self.is_tree(at))]
 
     def is_tree(self, place: str) -> bool:
         """Whether a path can be the working tree of a submodule: a folder in the workspace, or nothing yet."""
@@ -923,7 +923,7 @@ def look_at_modules(git: str, workspace: str, folders: Sequence[str], written_by
             with suppress(OSError), closing(open_below(look.top, place)) as folder:
                 parts = look.parts_of(folder, place)
                 found[place] = {name: commands[:MOST_COMMANDS] for name, commands in parts.items() if commands}
-    return {"folders": found}
+    return {"folders": found, "trees": list(look.trees)}
 
 
 def answer(question: Mapping[str, Any]) -> dict[str, object]:

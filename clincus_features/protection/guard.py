@@ -84,9 +84,9 @@ class Guard:
         self._links_before: dict[str, dict[str, str]] = {}  # session -> `Run.links` of the run that is about to begin
         self._links: dict[str, dict[str, str]] = {}  # session -> `Run.links` of its run
         self._paths: dict[str, frozenset[str]] = {}  # session -> `Run.paths`, where there is one in `_links`
-        self._module_files: dict[str, list[str]] = {}  # session -> the files of its Git folders without seals
-        self._module_states: dict[str, object] = {}  # session -> their signature, when they were last looked at
         self._unsealed: dict[str, list[str]] = {}  # session -> its Git folders without seals
+        self._trees: dict[str, list[str]] = {}  # session -> the working trees that these name
+        self._module_states: dict[str, object] = {}  # session -> their state, when they were last looked at
         self._mending: set[str] = set()  # sessions in which something is put back once more just now
         self._missed: dict[str, set[str]] = {}  # session -> names that moved meanwhile; as `_live`
         self._mends: dict[str, int] = {}  # session -> how often that was
@@ -324,7 +324,8 @@ class Guard:
         self._mends.pop(session.id, None)
         self._changes[session.id] = []
         self._asked.add(session.id)
-        self._links.pop(session.id, None)
+        for kept_of_last in (self._links, self._unsealed, self._trees, self._module_states):
+            kept_of_last.pop(session.id, None)
         if self._app is not None:
             self._link_looks.ask(session.id)
 
@@ -474,17 +475,21 @@ class Guard:
     ) -> dict[str, str]:
         """Put aside what Git folders that came after the start would have git run, if they have changed since."""
         fresh = modules.unsealed(found.repositories, paths)
-        state = index.signature(modules.files_of(fresh))
+        state = modules.state_of(fresh, self._trees.get(session.id, ()))
         if not fresh or state == self._module_states.get(session.id):
             return {}
         git = clincus.find_git(session.workspace, self._environ)
         bad: dict[str, str] = {}
+        trees: list[str] = []
         for top in folders:
-            bad.update(modules.put_aside(fresh, top, git, [os.path.dirname(one) for one in folders]))
-        self._module_states[session.id] = state
-        self._module_files[session.id] = modules.files_of(fresh)
-        if self._app is not None and self._unsealed.get(session.id) != fresh:
-            self._unsealed[session.id] = fresh
+            put_aside, named = modules.put_aside(fresh, top, git, [os.path.dirname(one) for one in folders])
+            bad.update(put_aside)
+            trees += named
+        self._trees[session.id] = trees
+        self._module_states[session.id] = state[0], []
+        is_news = self._unsealed.get(session.id) != fresh
+        self._unsealed[session.id] = fresh
+        if self._app is not None and is_news:
             for words in self.warnings(session):
                 self._report_once(session, words)
             self._app.hub.publish({"type": "session.changed", "id": session.id}, extension=True)
@@ -493,7 +498,7 @@ class Guard:
     def warnings(self, session: clincus.Session) -> list[str]:
         """What a session's document warns of: the Git folders that have no seal, as they came after its start."""
         folders = self._unsealed.get(session.id, [])
-        if not folders:
+        if not folders or session.id not in self._live:
             return []
         more = f" and {len(folders) - MOST_TOLD} more" if len(folders) > MOST_TOLD else ""
         words = "came after the start and has no seal until the next one; what is not harmless there is put aside"
@@ -547,9 +552,10 @@ class Guard:
     def compare_indexes(self) -> None:
         """Have the indexes looked at whose files have changed, however that came: one may be held open, and written."""
         for live in list(self._live.values()):
-            written = self._module_files.get(live.session.id, [])
-            if written and index.signature(written) != self._module_states.get(live.session.id):
-                self._link_looks.ask(live.session.id)
+            id = live.session.id
+            fresh = self._unsealed.get(id)
+            if fresh and modules.state_of(fresh, self._trees.get(id, ())) != self._module_states.get(id):
+                self._link_looks.ask(id)
             files = self._index_files.get(live.session.id)
             state = index.signature(files) if files is not None else None
             if state is not None and state != self._index_states.setdefault(live.session.id, state):
@@ -626,7 +632,7 @@ class Guard:
         self.watcher.unwatch(session.id)
         self._broken.pop(session.id, None)
         self._alarm(session, None)
-        for known in (self._index_files, self._index_states, self._module_files, self._unsealed):
+        for known in (self._index_files, self._index_states, self._unsealed, self._trees):
             known.pop(session.id, None)
         if live is not None or session.protection != "off":
             settle = functools.partial(self._settle_index, session, live.stage if live is not None else None)

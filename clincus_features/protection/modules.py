@@ -16,7 +16,7 @@ from typing import Any
 
 import clincus
 
-from . import links
+from . import index, links
 from .identity import opened
 from .restore import ASIDE
 from .scans import ask_scan
@@ -41,14 +41,22 @@ def files_of(folders: Iterable[str]) -> list[str]:
     return found
 
 
-def put_aside(folders: Iterable[str], top: str, git: str, written_by: Sequence[str] = ()) -> dict[str, str]:
+def state_of(folders: Iterable[str], trees: Iterable[str]) -> tuple[object, list[str]]:
+    """Tells one state of Git folders from another: their files, and which working trees of theirs are links by now."""
+    return index.signature(files_of(folders)), [tree for tree in trees if os.path.realpath(tree) != tree]
+
+
+def put_aside(
+    folders: Iterable[str], top: str, git: str, written_by: Sequence[str] = ()
+) -> tuple[dict[str, str], list[str]]:
     """Put aside what is not harmless in Git folders that lie in the one at `top`; each path with words for the person.
 
-    `written_by` are other folders of the host that the container can write. Raises ClincusError.
+    `written_by` are other folders of the host that the container can write. Gives also the working trees that the
+    folders name: git writes through one that becomes a link later. Raises ClincusError.
     """
     inside = [folder for folder in folders if clincus.path_inside(folder, top)]
     if not inside:
-        return {}
+        return {}, []
     workspace = os.path.dirname(top)
     names = [os.path.relpath(folder, workspace) for folder in inside]
     answer = ask_scan(workspace, only="modules", git=git, folders=names, written_by=written_by)
@@ -63,7 +71,7 @@ def put_aside(folders: Iterable[str], top: str, git: str, written_by: Sequence[s
             except OSError as error:
                 done = f"it could not be put aside ({error.strerror}): remove it before you run git there"
             told[path] = f"{path} has no seal, as it came after the start, and {words_of(commands)}; {done}"
-    return told
+    return told, [f"{os.path.realpath(workspace)}/{tree}" for tree in answer["trees"]]
 
 
 def words_of(commands: list[Mapping[str, Any]]) -> str:

@@ -405,7 +405,7 @@ def plant_module(root, config="", hook="", at="modules/sub", **files):
 def put_aside(root):
     """What is put aside of the Git folders that came after the start, by its path in .git, and the words."""
     folders = modules.unsealed(find(root).repositories, ())
-    told = modules.put_aside(folders, f"{root}/.git", shutil.which("git"))
+    told, _ = modules.put_aside(folders, f"{root}/.git", shutil.which("git"))
     return {path[len(f"{root}/.git/") :]: words for path, words in told.items()}
 
 
@@ -562,18 +562,31 @@ def test_a_submodule_that_comes_while_a_session_runs_is_told_and_watched(bench):
     bench.await_broken()
     wait_until(lambda: (".git/modules/sub/config", "replaced") in bench.changes, "the config to be told")
     assert not (folder / "config").exists()
+    bench.stop()
+    assert bench.guard.warnings(bench.session) == []
 
 
 def test_a_hook_of_such_a_submodule_is_seen_by_the_state_of_its_files(bench):  # noqa: F811
     bench.start()
     folder = plant_module(bench.root, "[core]\n\tbare = false\n")
-    wait_until(lambda: bench.guard._module_files, "the first look")
+    wait_until(lambda: bench.guard._unsealed, "the first look")
     wait_until(lambda: not bench.guard._link_looks.is_busy(bench.session.id), "the look to end")
     (folder / "hooks/post-checkout").write_text(HOOK)
     (folder / "hooks/post-checkout").chmod(0o755)
     bench.guard.compare_indexes()
     bench.await_broken()
     wait_until(lambda: (".git/modules/sub/hooks", "replaced") in bench.changes, "the hooks to be told")
+
+
+def test_a_working_tree_of_such_a_submodule_that_becomes_a_link_is_seen(bench, tmp_path_factory):  # noqa: F811
+    bench.start()
+    plant_module(bench.root, "[core]\n\tworktree = ../../../deep/sub\n")
+    wait_until(lambda: bench.guard._unsealed, "the first look")
+    wait_until(lambda: not bench.guard._link_looks.is_busy(bench.session.id), "the look to end")
+    (bench.root / "deep").symlink_to(tmp_path_factory.mktemp("home"))
+    bench.guard.compare_indexes()
+    bench.await_broken()
+    wait_until(lambda: (".git/modules/sub/config", "replaced") in bench.changes, "the config to be told")
 
 
 def test_a_command_puts_aside_what_a_submodule_of_the_agents_would_run(alone):  # noqa: F811
