@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import clincus
 
-from . import index, links, modules, restore, seals
+from . import index, links, modules, restore, seals, unfinished
 from .identity import Copies, Item, note_item, steps_to, thing_at
 from .looks import Looks
 from .records import Change, Record, Records, Run
@@ -87,6 +87,8 @@ class Guard:
         self._unsealed: dict[str, list[str]] = {}  # session -> its Git folders without seals
         self._trees: dict[str, list[str]] = {}  # session -> the working trees that these name
         self._module_states: dict[str, object] = {}  # session -> their state, when they were last looked at
+        self._operation_files: dict[str, list[str]] = {}  # session -> the files on which its last look at them depends
+        self._operation_states: dict[str, object] = {}  # session -> their signature before it; None if they were others
         self._mending: set[str] = set()  # sessions in which something is put back once more just now
         self._missed: dict[str, set[str]] = {}  # session -> names that moved meanwhile; as `_live`
         self._mends: dict[str, int] = {}  # session -> how often that was
@@ -141,7 +143,7 @@ class Guard:
         for id in self._ended[session.id]:
             told += self._settle_links(session, stage, record.runs[id])
         if stage is not None:
-            self._links_before[session.id] = links.known_of(links.find(links.places(session.workspace, stage)))
+            self._links_before[session.id] = self._known_now(session, stage)
         return told
 
     def _unseen_changes(self, record: Record, starting: str, incus: clincus.Incus) -> list[Change]:
@@ -335,7 +337,12 @@ class Guard:
             return self._links_before.pop(session.id)
         if last is not None and not last.has_ended:
             return last.links
-        return links.known_of(links.find(links.places(session.workspace, stage)))
+        return self._known_now(session, stage)
+
+    def _known_now(self, session: clincus.Session, stage: Stage) -> dict[str, str]:
+        """The links and the operations in progress that are there, as `Run.links` keeps them."""
+        found = links.find(links.places(session.workspace, stage))
+        return {**unfinished.known_of(found.operations), **links.known_of(found)}
 
     # -- Judging, in the thread of the watcher
 
@@ -445,6 +452,7 @@ class Guard:
                 self._report_once(live.session, f"{cut}: {words}")
         bad = self._bad_links(live.session, found, self._links[id], folders)
         bad.update(self._bad_modules(live.session, found, self._paths[id], folders))
+        bad.update(self._bad_operations(live.session, found, self._links[id]))
         if bad:
             self._words.update(bad)
             self.watcher.call(functools.partial(self._break_by, live, bad))
@@ -504,6 +512,17 @@ class Guard:
         words = "came after the start and has no seal until the next one; what is not harmless there is put aside"
         return [clincus.printable(f"{', '.join(folders[:MOST_TOLD])}{more} {words}")]
 
+    def _bad_operations(self, session: clincus.Session, found: links.Found, known: dict[str, str]) -> dict[str, str]:
+        """Put aside the files of operations in progress that git must not obey; each path with words for the person."""
+        files = self._operation_files.get(session.id)
+        state = index.signature(files or ())
+        looked = unfinished.look(found.operations, known)
+        self._operation_files[session.id] = looked.files
+        self._operation_states[session.id] = state if looked.files == files else None
+        told, kept = unfinished.put_aside(looked.bad, found.operations)
+        known.update(kept)  # is told once
+        return told
+
     def put_links_aside(self, session: clincus.Session, found: Mapping[str, str]) -> None:
         """Put aside links in repositories within a workspace, and break the session if it is watched."""
         ends = {path: path.rpartition("/.git/")[0] + "/.git" for path in found}
@@ -543,6 +562,7 @@ class Guard:
             self._module_states.pop(session.id, None)
             bad = self._bad_links(session, found, run.links, folders)
             bad.update(self._bad_modules(session, found, run.paths, folders))
+            bad.update(self._bad_operations(session, found, dict(run.links)))
         return self._tell(session, bad, "replaced") if bad else []
 
     def _sealed(self, session: clincus.Session) -> list[str]:
@@ -555,6 +575,9 @@ class Guard:
             id = live.session.id
             fresh = self._unsealed.get(id)
             if fresh and modules.state_of(fresh, self._trees.get(id, ())) != self._module_states.get(id):
+                self._link_looks.ask(id)
+            written = self._operation_files.get(id, [])
+            if written and index.signature(written) != self._operation_states.get(id):
                 self._link_looks.ask(id)
             files = self._index_files.get(live.session.id)
             state = index.signature(files) if files is not None else None
@@ -632,7 +655,7 @@ class Guard:
         self.watcher.unwatch(session.id)
         self._broken.pop(session.id, None)
         self._alarm(session, None)
-        for known in (self._index_files, self._index_states, self._unsealed, self._trees):
+        for known in (self._index_files, self._index_states, self._unsealed, self._trees, self._operation_files):
             known.pop(session.id, None)
         if live is not None or session.protection != "off":
             settle = functools.partial(self._settle_index, session, live.stage if live is not None else None)

@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import clincus
 
+from . import operations
 from .identity import opened
 from .index import git_folders, tops_of
 from .restore import ASIDE
@@ -71,6 +72,7 @@ class Found(NamedTuple):
     folders: dict[str, int]  # that were looked into -> the inode of each
     cut: dict[str, str]  # path of a folder that was not looked into -> why, in words
     repositories: dict[str, None]  # the Git folders of submodules and worktrees, if they can run something
+    operations: dict[str, str]  # the files of operations in progress that are looked at -> the Git folder of each
 
 
 def places(workspace: str, stage: Stage | None, sealed: Iterable[str] = ()) -> list[str]:
@@ -84,8 +86,11 @@ def places(workspace: str, stage: Stage | None, sealed: Iterable[str] = ()) -> l
 
 
 def find(folders_of_git: Iterable[str]) -> Found:
-    """The links in Git folders, but for those that are no danger. No link is followed, on the way there neither."""
-    found = Found({}, {}, {}, {})
+    """The links in Git folders, but for those that are no danger, and the files of operations in progress.
+
+    No link is followed, on the way there neither.
+    """
+    found = Found({}, {}, {}, {}, {})
     for top in folders_of_git:
         look_into(top, found)
     return found
@@ -99,7 +104,7 @@ def look_into(top: str, found: Found) -> None:
         while waiting:
             path = waiting.popleft()
             place = f"{top}/{path}".rstrip("/")
-            much = limit_reached(folders_left, entries_left, len(found.links))
+            much = limit_reached(folders_left, entries_left, found)
             if much:
                 found.cut[place] = f"{top} has more than {much} now, so that a link in it would not be found"
                 return
@@ -118,6 +123,8 @@ def look_into(top: str, found: Found) -> None:
                                 break
                         elif is_folder and not NOT_ENTERED.fullmatch(inside):
                             waiting.append(inside)
+                        elif operations.check_of(inside):
+                            found.operations[f"{top}/{inside}"] = top
                     if names & RUNS and is_anothers(path, names):
                         found.repositories[place] = None
             except PermissionError:
@@ -133,13 +140,15 @@ def is_anothers(path: str, names: Collection[str]) -> bool:
     return is_one and bool(OF_OTHERS.fullmatch(path))
 
 
-def limit_reached(folders_left: int, entries_left: int, links: int) -> str:
+def limit_reached(folders_left: int, entries_left: int, found: Found) -> str:
     """Which limit of a look is reached, in words; empty if none is. Pure."""
     if folders_left == 0:
         return f"{MOST_FOLDERS} folders"
     if entries_left <= 0:
         return f"{MOST_ENTRIES} files and folders"
-    return f"{MOST_LINKS} links" if links >= MOST_LINKS else ""
+    if len(found.operations) >= MOST_LINKS:
+        return f"{MOST_LINKS} files of operations in progress"
+    return f"{MOST_LINKS} links" if len(found.links) >= MOST_LINKS else ""
 
 
 def open_at(git: int, path: str) -> int:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import clincus
 
 from .identity import kind_of, opened, steps_to
+from .operations import NAMES
 
 # Each command loads this file, and none of them watches anything.
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ IN_CREATE, IN_DELETE, IN_DELETE_SELF, IN_MOVE_SELF = 0x100, 0x200, 0x400, 0x800
 IN_UNMOUNT, IN_Q_OVERFLOW, IN_IGNORED = 0x2000, 0x4000, 0x8000
 NAMES_CHANGE = IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE
 NAMES_COME = IN_MOVED_TO | IN_CREATE
-WRITTEN_IN_PLACE = frozenset((b"config", b"config.worktree", b"commondir"))  # of a Git folder that has no seal
+# Of a Git folder that has no seal, and of operations in progress.
+WRITTEN_IN_PLACE = frozenset(map(os.fsencode, ("config", "config.worktree", "commondir", *NAMES)))
 SELF_CHANGES = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT | IN_IGNORED
 IN_A_FOLDER = NAMES_CHANGE | IN_CLOSE_WRITE | IN_DELETE_SELF | IN_MOVE_SELF
 IN_A_FILE = IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF

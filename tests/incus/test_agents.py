@@ -314,7 +314,7 @@ def test_a_permission_is_told_and_given(claude_at_rest):
 def test_work_that_stalls_is_stuck_after_five_minutes(claude, api, start_server):
     """The clock is not moved: what has happened is put back by ten minutes.
 
-    Claude Code and its first hooks keep the CPU busy, from which five minutes would count. A new server has not seen it.
+    Claude Code and its first hooks keep the CPU busy, from when five minutes count. A new server saw none of that.
     """
     tool = claude()
     tool.post("prompt", {"text": "stall"})

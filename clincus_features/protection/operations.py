@@ -1,0 +1,196 @@
+"""What git keeps of an operation in progress, and what of it can make git run, read or write something else.
+
+Git believes these files, as it writes them itself. Each function below reads one of them and returns what is wrong with
+it, in words that a person can look for in the file; nothing if git would do no more than go on. All of this is pure.
+
+Other files of an operation hold object names, references, pathspecs after a `--`, texts and numbers, which git checks
+or passes to nobody: MERGE_HEAD, MERGE_MODE, MERGE_MSG, AUTO_MERGE, BISECT_NAMES, BISECT_TERMS, NOTES_MERGE_REF,
+rebase-merge/{head-name,onto,orig-head,amend,stopped-sha,squash-onto,update-refs,strategy_opts,done},
+rebase-apply/{next,last,patch,sign,keep,rebasing}, sequencer/abort-safety (git 2.47 to 2.52).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+SIZE_LIMIT = 4 << 20  # bytes of one file; a todo list of 15,000 commits has 1 MiB
+MOST_CONFLICTS = 5_000  # records of a MERGE_RR
+NOT_GITS = "git never writes such a file"
+STRATEGIES = frozenset(("ort", "recursive", "resolve", "octopus", "ours", "subtree"))  # builtin/merge.c
+# read_rr in git's rerere.c, and what write_rr writes.
+CONFLICT = re.compile(rb"[0-9a-f]{40}(?:[0-9a-f]{24})?(?:\.[0-9]{1,4})?\t(.+)", re.DOTALL)
+# Git takes no such name into an index (verify_path in read-cache.c).
+REFUSED_NAME = re.compile(rb"^/|(?:^|/)(?:(?:\.git|git~1)[. ]*|\.\.?)?(?:/|$)", re.IGNORECASE)
+QUOTED = re.compile(rb"'[^']*'(?:\\['!]'[^']*')*")  # one word, as sq_quote_buf in git's quote.c writes it
+# The options that `git am` takes for `git apply` (OPT_PASSTHRU_ARGV in builtin/am.c).
+APPLY_OPTION = re.compile(
+    rb"--(?:no-)?(?:ignore-space-change|ignore-whitespace|reject|whitespace|directory|include|exclude)"
+    rb"|--(?:whitespace|include|exclude)=.*|--directory=(?!/)(?!(?:.*/)?\.\.(?:/|$)).*|-[Cp][0-9]*",
+    re.DOTALL,
+)
+EXEC_LINE = re.compile(rb"^[ \t]*(?:x|exec)[ \t]+(.*)", re.MULTILINE)  # parse_insn_line in sequencer.c
+# populate_opts_cb in sequencer.c: a configuration, of which git writes one entry a line.
+OPTION_LINE = re.compile(rb"[ \t]*([a-z-]+) = (.*)")
+SEQUENCER_OPTIONS = frozenset(
+    b"no-commit edit allow-empty allow-empty-message drop-redundant-commits keep-redundant-commits signoff"
+    b" record-origin allow-ff mainline strategy gpg-sign strategy-option allow-rerere-auto default-msg-cleanup".split()
+)
+OBJECT_NAME = re.compile(rb"\s*(?:[0-9a-f]{40}(?:[0-9a-f]{24})?\s*)?")
+AUTHOR_LINE = re.compile(rb"GIT_AUTHOR_(?:NAME|EMAIL|DATE)='[^']*'(?:\\['!]'[^']*')*")
+
+
+def conflicts(data: bytes) -> tuple[list[bytes], list[str]]:
+    """The paths that MERGE_RR names, and those that rerere would follow out of the work tree, or what is wrong.
+
+    With `rr-cache` there, `git commit`, `git merge`, `git rebase` and `git rerere` read the file at each path into
+    rr-cache/ID/postimage, and write there what is recorded (do_rerere_one_path in rerere.c, which checks no path).
+    """
+    if not data:
+        return [], []
+    records = data.split(b"\0")
+    found = [CONFLICT.fullmatch(record) for record in records[:-1]]
+    if records[-1] or not all(found):
+        return [], [NOT_GITS]
+    paths = [one[1] for one in found if one is not None]
+    if len(paths) > MOST_CONFLICTS:
+        return [], [f"more than {MOST_CONFLICTS} conflicts"]
+    return paths, [text(path) for path in paths if REFUSED_NAME.search(path)]
+
+
+def conflict_record(data: bytes) -> list[str]:
+    """What is wrong with MERGE_RR, but for links in the work tree."""
+    return conflicts(data)[1]
+
+
+def apply_options(data: bytes) -> list[str]:
+    """The options of rebase-apply/apply-opt that `git am` would not have taken.
+
+    `git am --continue` and `git rebase --continue` hand all of them to apply_parse_options (run_apply in builtin/am.c):
+    `--build-fake-ancestor=FILE` writes a file anywhere.
+    """
+    words = QUOTED.findall(data)
+    if QUOTED.sub(b"", data).strip():
+        return [NOT_GITS]
+    options = [re.sub(rb"'\\(['!])'", rb"\1", word[1:-1]) for word in words]
+    return [text(option) for option in options if not APPLY_OPTION.fullmatch(option)]
+
+
+def commands(data: bytes) -> list[str]:
+    """The commands in a todo list of a rebase (do_exec in sequencer.c)."""
+    return [text(line) for line in EXEC_LINE.findall(data)]
+
+
+def strategy(data: bytes) -> list[str]:
+    """A merge strategy that git does not have itself: it runs git-merge-NAME (try_merge_command in merge.c).
+
+    A name with a slash is a program in the work tree.
+    """
+    name = text(data.strip())
+    return [name] if name and name not in STRATEGIES else []
+
+
+def sequencer_options(data: bytes) -> list[str]:
+    """The options of a cherry-pick or revert that name a strategy of somebody's, or are in no form that git writes."""
+    found = []
+    for line in data.split(b"\n"):
+        if line in (b"", b"[options]"):
+            continue
+        option = OPTION_LINE.fullmatch(line)
+        if option is None or option[1] not in SEQUENCER_OPTIONS or line.endswith(b"\\"):
+            found.append(f"{NOT_GITS}: {text(line)}")
+        elif option[1] == b"strategy":
+            found += strategy(option[2])
+    return found
+
+
+def stash_name(data: bytes) -> list[str]:
+    """What stands in the place of an object name: an option of `git stash apply` (apply_save_autostash_oid)."""
+    return [] if OBJECT_NAME.fullmatch(data) else [text(data)]
+
+
+def sign_option(data: bytes) -> list[str]:
+    """Another option than that of a key: `git rebase` hands the line to `git am` (run_am in builtin/rebase.c)."""
+    line = data.strip()
+    return [] if not line or (line.startswith(b"-S") and b"\n" not in line) else [text(data)]
+
+
+def bisect_start(data: bytes) -> list[str]:
+    """An option in the place of a branch: `git bisect reset` hands it to `git checkout` (builtin/bisect.c)."""
+    return [text(data)] if data.startswith(b"-") else []
+
+
+def author(data: bytes) -> list[str]:
+    """Lines that set another variable than those of an author: gits before 2.20, and scripts, take them all."""
+    return [text(line) for line in data.split(b"\n") if line and not AUTHOR_LINE.fullmatch(line)]
+
+
+def text(data: bytes) -> str:
+    """Bytes of a file, for a person."""
+    return data.decode("utf-8", "backslashreplace")
+
+
+class Check(NamedTuple):
+    """What is looked at in a file of a Git folder."""
+
+    files: str  # a regular expression of its path there
+    wrong: Callable[[bytes], list[str]]
+    does: str  # what git would have done by it, for a person
+    how_on: str  # how to go on without it
+    may_be_yours: bool = False  # what was there before a session stays
+
+
+GIVE_UP_AM = "`git am --continue` goes on without its options, and `git am --abort` gives it up"
+GIVE_UP_REBASE = "`git rebase --abort` gives the rebase up; if it is yours, move the file back"
+GIVE_UP_PICK = "`git cherry-pick --abort` or `git revert --abort` gives it up; if it is yours, move the file back"
+CHECKS = (
+    Check(
+        "MERGE_RR", conflict_record,
+        "`git commit` and `git rerere` would have read or overwritten the file there", "you need not do anything",
+    ),
+    Check("rebase-apply/apply-opt", apply_options, "`git am --continue` would have obeyed it", GIVE_UP_AM),
+    Check(
+        "(rebase-(merge|apply)/git-rebase-todo|sequencer/todo)", commands,
+        "`git rebase --continue` would have run it", GIVE_UP_REBASE, may_be_yours=True,
+    ),
+    Check(
+        "rebase-(merge|apply)/strategy", strategy,
+        "`git rebase --continue` would have run git-merge-NAME", GIVE_UP_REBASE, may_be_yours=True,
+    ),
+    Check(
+        "sequencer/opts", sequencer_options,
+        "`git cherry-pick --continue` would have run git-merge-NAME", GIVE_UP_PICK, may_be_yours=True,
+    ),
+    Check(
+        "rebase-(merge|apply)/autostash|MERGE_AUTOSTASH", stash_name,
+        "`git stash apply` would have got it as an option", "`git stash list` shows what you have put away",
+    ),
+    Check(
+        "rebase-(merge|apply)/gpg_sign_opt", sign_option,
+        "`git am` would have got it as an option", "the rebase goes on without a signature",
+    ),
+    Check(
+        "BISECT_START", bisect_start,
+        "`git bisect reset` would have handed it to `git checkout` as an option", "`git bisect reset HEAD` ends it",
+    ),
+    Check(
+        "rebase-(merge|apply)/author-script", author,
+        "scripts and old versions of git would have run it", GIVE_UP_REBASE,
+    ),
+)  # fmt: skip
+# A submodule or a worktree may have any name.
+PLACES = [(re.compile(rf"(?:(?:modules|worktrees)/.+/)?(?:{check.files})"), check) for check in CHECKS]
+NAMES = frozenset(  # of all these files
+    (
+        *("MERGE_RR", "apply-opt", "git-rebase-todo", "todo", "strategy", "opts", "autostash", "MERGE_AUTOSTASH"),
+        *("gpg_sign_opt", "BISECT_START", "author-script"),
+    )
+)
+
+
+def check_of(path: str) -> Check | None:
+    """What is looked at in a file, by its path in a Git folder; None if nothing is."""
+    if path.rpartition("/")[2] not in NAMES:
+        return None
+    return next((check for place, check in PLACES if place.fullmatch(path)), None)

@@ -1,0 +1,140 @@
+"""Looks at the files of operations in progress in a Git folder, and puts aside those that git must not go on with."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from typing import NamedTuple
+
+import clincus
+
+from . import links
+from .identity import opened
+from .operations import CHECKS, SIZE_LIMIT, check_of, conflicts, text
+from .restore import ASIDE
+
+OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a pipe keeps nobody waiting
+TOTAL_LIMIT = 32 << 20  # bytes of one look
+TOLD = 3  # faults of one file that are told
+KNOWN = "operation\0"  # before the marks in `Run.links`; no link leads to such a name
+
+
+class Looked(NamedTuple):
+    """What a look has found."""
+
+    bad: dict[str, list[str]]  # path of a file -> what is wrong with it, if that is news
+    files: list[str]  # on which the answer depends
+
+
+def look(paths: Mapping[str, str], known: Mapping[str, str]) -> Looked:
+    """Look at files of operations; each path has the Git folder in which it was found. `known` is `Run.links`."""
+    looked = Looked({}, [])
+    left = TOTAL_LIMIT
+    for path, top in paths.items():
+        looked.files.append(path)
+        wrong = [f"there is more than {TOTAL_LIMIT >> 20} MiB in such files"]
+        if left > 0:
+            data = read(top, path[len(top) + 1 :])
+            left -= len(data)
+            wrong = faults(path, top, data, looked.files)
+        marks = set(known.get(path, "").removeprefix(KNOWN).split())
+        fresh = [one for one in wrong if mark_of(one) not in marks]
+        if fresh:
+            looked.bad[path] = fresh
+    return looked
+
+
+def faults(path: str, top: str, data: bytes, files: list[str]) -> list[str]:
+    """What is wrong with a file; the files of the work tree that count too are added to `files`."""
+    check = check_of(path[len(top) + 1 :])
+    if check is None:
+        return []
+    if len(data) > SIZE_LIMIT:
+        return [f"it is larger than {SIZE_LIMIT >> 20} MiB"]
+    wrong = check.wrong(data)
+    if check is not CHECKS[0] or wrong:
+        return wrong
+    steps: dict[str, bool] = {}
+    through = [text(name) for name in conflicts(data)[0] if goes_through_link(work_tree(path, top), name, steps)]
+    files += steps
+    return [f"{name} goes through a link" for name in through]
+
+
+def work_tree(path: str, top: str) -> str:
+    """The work tree of the MERGE_RR at a path. That of a submodule is where git puts it."""
+    inside = os.path.dirname(path[len(top) + 1 :])
+    return os.path.join(os.path.dirname(top), inside.replace("modules/", "") if inside.startswith("modules/") else "")
+
+
+def goes_through_link(top: str, name: bytes, steps: dict[str, bool]) -> bool:
+    """Whether a path in a work tree is a link, or has one on the way. `steps` keeps which of them are."""
+    place = top
+    for step in os.fsdecode(name).split("/"):
+        place = os.path.join(place, step)
+        if place not in steps:
+            steps[place] = os.path.islink(place)
+        if steps[place]:
+            return True
+    return False
+
+
+def read(top: str, path: str) -> bytes:
+    """The content of a plain file in a Git folder, up to a byte over the limit; empty if there is none."""
+    above, _, name = path.rpartition("/")
+    with suppress(OSError), ExitStack() as stack:
+        git = stack.enter_context(opened(top))
+        folder = stack.enter_context(links.closing_descriptor(links.open_at(git, above)))
+        descriptor = os.open(name, OPEN_FILE, dir_fd=folder)
+        file = stack.enter_context(open(descriptor, "rb"))
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return file.read(SIZE_LIMIT + 1)
+    return b""
+
+
+def mark_of(fault: str) -> str:
+    """A short mark of what is wrong with a file, that nothing else has. Pure."""
+    return hashlib.sha256(fault.encode()).hexdigest()[:32]
+
+
+def marks(faults_of: Mapping[str, list[str]]) -> dict[str, str]:
+    """What is no news any more, as `Run.links` keeps it. Pure."""
+    return {path: KNOWN + " ".join(mark_of(one) for one in dict.fromkeys(wrong)) for path, wrong in faults_of.items()}
+
+
+def known_of(paths: Mapping[str, str]) -> dict[str, str]:
+    """What a person may have begun themselves before a session starts, as `Run.links` keeps it."""
+    bad = look(paths, {}).bad
+    checks = {path: check_of(path[len(paths[path]) + 1 :]) for path in bad}
+    return marks({path: wrong for path, wrong in bad.items() if (check := checks[path]) and check.may_be_yours})
+
+
+def put_aside(bad: Mapping[str, list[str]], paths: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Put files aside; the path of each with words for the person, and the marks of those that could not be moved."""
+    told: dict[str, str] = {}
+    kept: dict[str, list[str]] = {}
+    aside = f"{ASIDE}-{secrets.token_hex(4)}"
+    for number, (path, wrong) in enumerate(bad.items()):
+        top = paths[path]
+        inside = path[len(top) + 1 :]
+        check = check_of(inside)
+        try:
+            links.move(top, inside, f"{aside}/{number}-{os.path.basename(path)}", only_links=False)
+            done = f"it is put aside in {top}/{aside}; {check.how_on if check else ''}"
+        except FileNotFoundError:
+            done = "it was gone a moment later"
+        except OSError as error:
+            kept[path] = wrong
+            done = f"it could not be put aside ({error.strerror}): remove it before you run git there"
+        if number < links.MOST_TOLD:
+            told[path] = f"{path}: {check.does if check else ''}: {words_of(wrong)}; {done}"
+    return told, marks(kept)
+
+
+def words_of(wrong: list[str]) -> str:
+    """What is wrong with a file, in words. Pure."""
+    more = f" and {len(wrong) - TOLD} more" if len(wrong) > TOLD else ""
+    return clincus.printable(", ".join(clincus.shorten(one) for one in wrong[:TOLD]) + more)

@@ -1,0 +1,434 @@
+"""Files of an operation in progress of an agent's making: what git does by each, and that it is put aside and told."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from clincus_features.protection import links, operations, unfinished
+from clincus_features.protection.guard import ChangedError
+from tests.programs import wait_until
+from tests.unit.test_protection_index import alone, start_alone, stop_alone  # noqa: F401  # the fixture
+from tests.unit.test_protection_watch import bench  # noqa: F401  # the fixture
+
+ID = "1" * 40
+PROGRAM = "#!/bin/sh\ntouch $HOME/ran\n"
+
+
+class Person:
+    """A person with a repository, and files in their home that are none of an agent's business."""
+
+    def __init__(self, folder):
+        self.home = folder / "home"
+        self.root = self.home / "work"
+        self.root.mkdir(parents=True)
+        (self.home / "secret").write_text("secret\n")
+        self.git("init -q -b main")
+        (self.root / "file").write_text("".join(f"{number}\n" for number in range(20)))
+        self.git("add file")
+        self.git("commit -qm base")
+        for branch, last in (("one", "1"), ("two", "2")):
+            self.git(f"checkout -qb {branch} main")
+            for word in ("first", last):
+                (self.root / "file").write_text(f"{word}\n" + "".join(f"{number}\n" for number in range(1, 20)))
+                self.git(f"commit -qam {word}-{branch}")
+
+    def git(self, words, *, fails=None):
+        """Run git as the person does; `fails` None: either way."""
+        environ = {
+            **os.environ, "HOME": str(self.home), "GIT_CONFIG_NOSYSTEM": "1", "GIT_EDITOR": "true",
+            "GIT_SEQUENCE_EDITOR": "sed -i '2,$s/^pick/edit/'",
+        }  # fmt: skip
+        command = ["git", "-c", "user.name=O'Neil", "-c", "user.email=a@b", *words.split()]
+        done = subprocess.run(command, cwd=self.root, env=environ, check=False, capture_output=True, text=True)
+        assert fails is None or (done.returncode != 0) == fails, done.stderr
+        return done
+
+    def write(self, files):
+        for path, content in files.items():
+            (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+            (self.root / path).write_text(content)
+
+    def harm(self):
+        """What git has read, written or run elsewhere."""
+        found = {path.name for path in self.home.iterdir()} - {"work", "secret"}
+        if (self.home / "secret").read_text() != "secret\n":
+            found.add("written")
+        copies = (self.root / ".git/rr-cache").rglob("postimage*")
+        if any("secret" in path.read_text() for path in copies):
+            found.add("read")
+        return found
+
+    def look(self):
+        """The files that are bad, relative to .git, each with what is wrong."""
+        found = links.find([f"{self.root}/.git"])
+        bad = unfinished.look(found.operations, {}).bad
+        return {path[len(f"{self.root}/.git/") :]: wrong for path, wrong in bad.items()}
+
+    def put_aside(self):
+        found = links.find([f"{self.root}/.git"])
+        return unfinished.put_aside(unfinished.look(found.operations, {}).bad, found.operations)[0]
+
+
+@pytest.fixture
+def person(tmp_path):
+    return Person(tmp_path)
+
+
+# What the person has begun, what an agent writes then, and what the person's git does next.
+ATTACKS = {
+    "a file is read by a commit": (
+        (),
+        {".git/MERGE_RR": f"{ID}\t../secret\0", f".git/rr-cache/{ID}/preimage": "x\n"},
+        "commit --allow-empty -m x",
+    ),
+    "a file is read through a link": (
+        (),
+        {".git/MERGE_RR": f"{ID}\tout/secret\0", f".git/rr-cache/{ID}/preimage": "x\n"},
+        "commit --allow-empty -m x",
+    ),
+    "a file is written by a commit": (
+        (),
+        {
+            ".git/MERGE_RR": f"{ID}.-1\t../secret\0",
+            f".git/rr-cache/{ID}/preimage": "secret\n",
+            f".git/rr-cache/{ID}/postimage": "evil\n",
+        },
+        "commit --allow-empty -m x",
+    ),
+    "a file is written by am": (
+        ("checkout -q two", "am ../0001"),
+        {".git/rebase-apply/apply-opt": " '--build-fake-ancestor=../fake'"},
+        "am --skip",
+    ),
+    "a command of a rebase": (
+        ("rebase -i main",),
+        {".git/rebase-merge/git-rebase-todo": "exec touch $HOME/ran\n"},
+        "rebase --continue",
+    ),
+    "a strategy of a rebase": (
+        ("rebase -i main",),
+        {".git/rebase-merge/strategy": "x/evil\n", ".git/rebase-merge/git-rebase-todo": "pick two\n"},
+        "rebase --continue",
+    ),
+    "a strategy of a cherry-pick": (
+        (),
+        {".git/sequencer/opts": "[options]\n\tstrategy = x/evil\n", ".git/sequencer/todo": "pick HEAD\npick two\n"},
+        "cherry-pick --continue",
+    ),
+}
+
+
+def attack(person, name):
+    begun, files, then = ATTACKS[name]
+    if name.endswith("am"):
+        patch = person.git("format-patch --stdout main..one").stdout
+        (person.root / "../0001").write_text(patch)
+    person.git("checkout -q one")
+    for words in begun:
+        person.git(words)
+    if name.endswith("am"):
+        (person.root / "../0001").unlink()
+    if name.endswith("cherry-pick"):
+        head = person.git("rev-parse HEAD").stdout
+        files = {**files, ".git/sequencer/head": head, ".git/sequencer/abort-safety": head}
+    person.write(files)
+    if name.endswith("link"):
+        (person.root / "out").symlink_to(person.home)
+    if "strategy" in name:
+        person.write({"git-merge-x/evil": PROGRAM})
+        (person.root / "git-merge-x/evil").chmod(0o755)
+    return then
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_each_attack_is_one_where_nobody_looks(person, name):
+    person.git(attack(person, name))
+    assert person.harm()
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_git_gains_nothing_from_what_is_put_aside(person, name):
+    then = attack(person, name)
+    told = person.put_aside()
+    assert told
+    assert all("put aside in" in words for words in told.values())
+    person.git(then)
+    assert person.harm() == set()
+
+
+# ---- what is bad, and what is not ------------------------------------------------------------------------------------
+
+NOT_GITS = [operations.NOT_GITS]
+OTHER = "2" * 64
+CASES = [
+    ("MERGE_RR", "", []),
+    ("MERGE_RR", f"{ID}\tfile\0{OTHER}.3\ta/.gitignore\0", []),
+    ("MERGE_RR", f"{ID}\tfile\0{ID}\t../../x\0", ["../../x"]),
+    ("MERGE_RR", f"{ID}\t/home/x\0", ["/home/x"]),
+    ("MERGE_RR", f"{ID}\t.git/config\0", [".git/config"]),
+    ("MERGE_RR", f"{ID}\ta/.GIT/config\0", ["a/.GIT/config"]),
+    ("MERGE_RR", f"{ID}\tgit~1/config\0", ["git~1/config"]),
+    ("MERGE_RR", f"{ID}\ta//b\0", ["a//b"]),
+    ("MERGE_RR", f"{ID}.-1\tfile\0", NOT_GITS),
+    ("MERGE_RR", f"{ID}. 1\tfile\0", NOT_GITS),
+    ("MERGE_RR", f"{ID}.99999\tfile\0", NOT_GITS),
+    ("MERGE_RR", f"{ID}\tfile", NOT_GITS),
+    ("MERGE_RR", "x\tfile\0", NOT_GITS),
+    ("MERGE_RR", f"{ID}\tfile\0" * 6000, ["more than 5000 conflicts"]),
+    ("worktrees/x/MERGE_RR", f"{ID}\t../x\0", ["../x"]),
+    ("modules/a/modules/b/MERGE_RR", f"{ID}\t../x\0", ["../x"]),
+    ("rebase-apply/apply-opt", "\n", []),
+    ("rebase-apply/apply-opt", " '-C3' '-p2' '--whitespace=fix' '--ignore-whitespace' '--reject'\n", []),
+    ("rebase-apply/apply-opt", r" '--directory=sub/it'\''s' '--include=*.c' '--exclude=x'", []),
+    ("rebase-apply/apply-opt", " '--directory=../x'", ["--directory=../x"]),
+    ("rebase-apply/apply-opt", " '--directory=/x'", ["--directory=/x"]),
+    ("rebase-apply/apply-opt", " '--direct=../x'", ["--direct=../x"]),
+    ("rebase-apply/apply-opt", " '--unsafe-paths' '-C3'", ["--unsafe-paths"]),
+    ("rebase-apply/apply-opt", " '--build-fake-ancestor=/x'", ["--build-fake-ancestor=/x"]),
+    ("rebase-apply/apply-opt", r" '--build-fa'\''ke'", ["--build-fa'ke"]),
+    ("rebase-apply/apply-opt", " --unsafe-paths", NOT_GITS),
+    ("rebase-merge/git-rebase-todo", f"pick {ID} exec x\n# x, exec\nlabel onto\nbreak\n", []),
+    ("rebase-merge/git-rebase-todo", "  x  make\nexec\tevil\n", ["make", "evil"]),
+    ("sequencer/todo", "x make\n", ["make"]),
+    ("rebase-merge/strategy", "ort\n", []),
+    ("rebase-merge/strategy", "x/evil\n", ["x/evil"]),
+    ("rebase-merge/strategy", "index\n", ["index"]),
+    ("sequencer/opts", "[options]\n\tstrategy = ort\n\tstrategy-option = theirs\n\tmainline = 1\n", []),
+    ("sequencer/opts", "[options]\n\tstrategy = x/evil\n", ["x/evil"]),
+    ("sequencer/opts", '[options]\n\tstrategy = "ort"\n', ['"ort"']),
+    ("sequencer/opts", "[options] strategy = x\n", [f"{operations.NOT_GITS}: [options] strategy = x"]),
+    ("sequencer/opts", "[options]\n\tsignoff = \\\n", [f"{operations.NOT_GITS}: \tsignoff = \\"]),
+    ("rebase-merge/autostash", f"{ID}\n", []),
+    ("rebase-merge/autostash", "--index\n", ["--index\n"]),
+    ("MERGE_AUTOSTASH", "--index\n", ["--index\n"]),
+    ("rebase-apply/gpg_sign_opt", "-Skey\n", []),
+    ("rebase-apply/gpg_sign_opt", "--exec=x\n", ["--exec=x\n"]),
+    ("BISECT_START", "main\n", []),
+    ("BISECT_START", "--pathspec-from-file=/x\n", ["--pathspec-from-file=/x\n"]),
+    ("rebase-merge/author-script", r"GIT_AUTHOR_NAME='O'\''Neil'" "\nGIT_AUTHOR_EMAIL='a@b'\n", []),
+    ("rebase-merge/author-script", "GIT_AUTHOR_NAME='x'$(evil)\n", ["GIT_AUTHOR_NAME='x'$(evil)"]),
+    ("rebase-merge/author-script", "GIT_SSH_COMMAND='x'\n", ["GIT_SSH_COMMAND='x'"]),
+    ("rebase-merge/message", "exec x\n", []),
+]
+
+
+@pytest.mark.parametrize(("path", "content", "wrong"), CASES)
+def test_what_is_wrong_with_a_file_is_found(path, content, wrong):
+    check = operations.check_of(path)
+    assert (check.wrong(content.encode()) if check else []) == wrong
+
+
+def test_each_file_is_one_whose_changes_are_seen():
+    assert {path.rpartition("/")[2] for path, _, wrong in CASES if wrong} == operations.NAMES
+
+
+def test_a_file_that_is_too_large_is_bad(person, monkeypatch):
+    monkeypatch.setattr(unfinished, "SIZE_LIMIT", 10)
+    person.write({".git/sequencer/todo": "# comment\n" * 2})
+    assert [*person.look()] == ["sequencer/todo"]
+
+
+def test_a_pipe_keeps_nobody_waiting(person):
+    os.mkfifo(person.root / ".git/MERGE_RR")
+    assert person.look() == {}
+
+
+@pytest.mark.parametrize("at", ["file", "a/b"])
+def test_the_files_of_a_conflict_count_as_well(person, at):
+    person.write({".git/MERGE_RR": f"{ID}\t{at}\0"})
+    found = links.find([f"{person.root}/.git"])
+    looked = unfinished.look(found.operations, {})
+    assert looked.bad == {}
+    assert f"{person.root}/{at}" in looked.files
+
+
+# ---- a day's work of git ---------------------------------------------------------------------------------------------
+
+DAY = [
+    ("merge one", "merge --abort"),
+    ("merge one", "add file", "commit -qm merged"),
+    ("merge -s ours one",),
+    ("rebase -i main", "rebase --continue", "rebase --abort"),
+    ("rebase -i --autosquash --autostash main", "rebase --edit-todo", "rebase --abort"),
+    ("rebase one", "add file", "rebase --continue", "rebase --skip"),
+    ("rebase -X theirs one",),
+    ("rebase -s resolve one", "rebase --abort"),
+    ("rebase --rebase-merges --update-refs -i main", "rebase --abort"),
+    ("rebase --apply one", "add file", "rebase --continue", "rebase --abort"),
+    ("rebase --apply --whitespace=fix -C2 one", "rebase --skip", "rebase --quit"),
+    ("rebase --apply --autostash -S one", "rebase --abort"),
+    ("am ../0001", "add file", "am --continue", "am --abort"),
+    ("am -3 -p1 --directory=sub --reject --include=* --ignore-whitespace ../0001", "am --skip", "am --abort"),
+    ("cherry-pick main..one", "add file", "cherry-pick --continue", "cherry-pick --abort"),
+    ("cherry-pick -x -s --strategy=ort -X patience main..one", "cherry-pick --quit"),
+    ("cherry-pick -X subtree=a --empty=drop main..one", "cherry-pick --abort"),
+    ("revert --no-edit HEAD~1 HEAD", "revert --abort"),
+    ("bisect start HEAD main", "bisect good", "bisect run true", "bisect reset"),
+    ("bisect start -- file", "bisect bad", "bisect good main", "bisect reset"),
+    ("stash", "stash pop", "stash push file", "stash apply"),
+    ("pull --rebase --autostash . one", "rebase --abort"),
+    ("worktree add ../wt one", "-C ../wt rebase two", "-C ../wt merge two", "-C ../wt rebase --abort"),
+    ("checkout --merge one", "reset --merge"),
+]
+
+
+@pytest.mark.parametrize("rerere", [False, True])
+@pytest.mark.parametrize("day", DAY, ids=lambda day: day[0])
+def test_nothing_of_a_days_work_is_bad(person, day, rerere):
+    (person.home / "0001").write_text(person.git("format-patch --stdout main..one").stdout)
+    person.git(f"config rerere.enabled {rerere}")
+    if "stash" in " ".join(day):
+        (person.root / "file").write_text("more\n")
+    for words in day:
+        person.git(words)
+        assert person.look() == {}, words
+
+
+# ---- while a server watches ------------------------------------------------------------------------------------------
+
+
+def await_told(bench, path):  # noqa: F811
+    """Wait until a file is out of the way and told; the words for the person."""
+    wait_until(lambda: (f".git/{path}", "replaced") in bench.changes, "the file to be told")
+    assert not (bench.root / ".git" / path).exists()
+    [change] = [one for one in bench.record.changes if one.path == f"{bench.root}/.git/{path}"]
+    return change.words
+
+
+def write(bench, path, content):  # noqa: F811
+    (bench.root / ".git" / path).parent.mkdir(exist_ok=True)
+    (bench.root / ".git" / path).write_text(content)
+
+
+BAD = [
+    ("MERGE_RR", f"{ID}\t../x\0", "git commit"),
+    ("rebase-apply/apply-opt", " '--build-fake-ancestor=/x'", "git am --abort"),
+    ("rebase-merge/strategy", "x/evil\n", "x/evil"),
+    ("rebase-merge/git-rebase-todo", "exec evil\n", "git rebase --abort"),
+    ("sequencer/opts", "[options]\n\tstrategy = x/evil\n", "git cherry-pick --abort"),
+]
+
+
+@pytest.mark.parametrize(("path", "content", "words"), BAD)
+def test_a_bad_file_freezes_the_session_and_says_how_to_go_on(bench, path, content, words):  # noqa: F811
+    bench.start()
+    write(bench, path, content)
+    bench.await_broken()
+    assert words in await_told(bench, path)
+
+
+def await_looked(bench):  # noqa: F811
+    wait_until(lambda: not bench.guard._link_looks.is_busy(bench.session.id), "the look to end")
+
+
+def test_a_file_that_is_written_in_place_is_seen(bench):  # noqa: F811
+    write(bench, "rebase-merge/git-rebase-todo", "break\n")
+    bench.start()
+    wait_until(lambda: bench.guard._operation_files, "the first look")
+    bench.settle()
+    write(bench, "rebase-merge/git-rebase-todo", "exec evil\n")
+    bench.await_broken()
+    await_told(bench, "rebase-merge/git-rebase-todo")
+
+
+def test_a_file_that_is_held_open_is_seen_by_its_state(bench):  # noqa: F811
+    write(bench, "rebase-merge/git-rebase-todo", "break\n")
+    bench.start()
+    wait_until(lambda: bench.guard._operation_files, "the first look")
+    await_looked(bench)
+    with open(bench.root / ".git/rebase-merge/git-rebase-todo", "w") as held:
+        held.write("exec evil\n")
+        held.flush()
+        bench.guard.compare_indexes()
+        bench.await_broken()
+
+
+def test_a_link_on_the_way_of_a_conflict_is_seen_by_its_state(bench):  # noqa: F811
+    (bench.root / "a").mkdir()
+    write(bench, "MERGE_RR", f"{ID}\ta/b\0")
+    bench.start()
+    for _ in range(2):
+        wait_until(lambda: bench.guard._operation_files, "the first look")
+        await_looked(bench)
+        bench.guard.compare_indexes()
+    (bench.root / "a").rmdir()
+    (bench.root / "a").symlink_to("/home")
+    await_looked(bench)
+    bench.guard.compare_indexes()
+    bench.await_broken()
+    assert "goes through a link" in await_told(bench, "MERGE_RR")
+
+
+def test_what_is_at_rest_is_not_looked_at_again(bench):  # noqa: F811
+    write(bench, "MERGE_RR", f"{ID}\ta/b\0")
+    bench.start()
+    wait_until(lambda: bench.guard._operation_files, "the first look")
+    for _ in range(3):
+        await_looked(bench)
+        bench.guard.compare_indexes()
+    assert not bench.guard._link_looks.is_busy(bench.session.id)
+
+
+def test_a_command_that_was_there_at_the_start_stays_and_one_more_is_news(bench):  # noqa: F811
+    write(bench, "rebase-merge/git-rebase-todo", "exec make\npick x\n")
+    bench.start()
+    write(bench, "rebase-merge/git-rebase-todo", "exec make\n")
+    wait_until(lambda: bench.guard._operation_files, "the first look")
+    await_looked(bench)
+    assert bench.changes == []
+    write(bench, "rebase-merge/git-rebase-todo", "exec make\nexec evil\n")
+    bench.await_broken()
+    words = await_told(bench, "rebase-merge/git-rebase-todo")
+    assert "evil" in words
+    assert "make" not in words
+
+
+def test_what_is_never_a_persons_is_put_aside_though_it_was_there(bench):  # noqa: F811
+    write(bench, "MERGE_RR", f"{ID}\t../x\0")
+    bench.start()
+    bench.await_broken()
+    await_told(bench, "MERGE_RR")
+
+
+def test_a_file_that_cannot_be_moved_is_told_once(bench, monkeypatch):  # noqa: F811
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(links, "move", refuse)
+    bench.start()
+    write(bench, "MERGE_RR", f"{ID}\t../x\0")
+    bench.await_broken()
+    await_looked(bench)
+    [change] = bench.record.changes
+    assert "remove it before you run git there" in change.words
+
+
+def test_a_bad_file_that_nobody_saw_is_put_aside_when_the_session_ends(bench):  # noqa: F811
+    bench.start()
+    bench.guard._link_looks.ask = lambda id: None
+    write(bench, "MERGE_RR", f"{ID}\t../x\0")
+    bench.stop()
+    await_told(bench, "MERGE_RR")
+    with pytest.raises(ChangedError, match="MERGE_RR"):
+        bench.check()
+
+
+def test_a_command_puts_a_bad_file_aside_at_the_stop_and_the_next_start_asks(alone):  # noqa: F811
+    start_alone(alone)
+    write(alone, "sequencer/todo", "exec evil\n")
+    stop_alone(alone)
+    await_told(alone, "sequencer/todo")
+    with pytest.raises(ChangedError, match="sequencer/todo"):
+        alone.check()
+
+
+def test_a_start_puts_aside_what_a_run_has_left_whose_end_nobody_saw(alone):  # noqa: F811
+    start_alone(alone)
+    write(alone, "rebase-merge/strategy", "x/evil\n")
+    alone.mount()
+    with pytest.raises(ChangedError, match="x/evil"):
+        alone.check()
+    await_told(alone, "rebase-merge/strategy")
