@@ -23,6 +23,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 NETWORK = "clincus_features/network"
 PREVIEW = "clincus_features/preview"
+PROTECTION = "clincus_features/protection"
 BYTECODE_TIMES = itertools.count(1_000_000_000)  # Python knows bytecode that is out of date by the time of the source
 
 
@@ -145,7 +146,23 @@ OUTSIDE = [
     ),
     Mutant("body-rate", f"{PREVIEW}/relay.py", "clincus.HEAD_TIMEOUT + left / clincus.BODY_RATE", "1e9", "preview"),
 ]
-MUTANTS = [*GATE, *LIMITS, *OUTSIDE]
+OPERATIONS = [
+    Mutant(f"operation-{name}", f"{PROTECTION}/{file}.py", old, new, "protection_operations")
+    for name, file, old, new in (
+        ("path", "operations", "if REFUSED_NAME.search(path)]", "if False]"),
+        ("id", "operations", "if records[-1] or not all(found):", "if records[-1]:"),
+        ("apply", "operations", "if not APPLY_OPTION.fullmatch(option)]", "if False]"),
+        ("quoting", "operations", 'if QUOTED.sub(b"", data).strip():', "if False:"),
+        ("strategy", "operations", "if name and name not in STRATEGIES else []", "if False else []"),
+        ("options", "operations", "if option is None or option[1] not in SEQUENCER_OPTIONS", "if option is None"),
+        ("size", "unfinished", "if len(data) > SIZE_LIMIT:", "if False:"),
+        ("link", "unfinished", "        if steps[place]:\n", "        if False:\n"),
+        ("baseline", "unfinished", "and check.may_be_yours})", "and check})"),
+        ("in-place", "watch", '"commondir", *NAMES', '"commondir"'),
+        ("total", "unfinished", "        if left > 0:\n", "        if True:\n"),
+    )
+]
+MUTANTS = [*GATE, *LIMITS, *OUTSIDE, *OPERATIONS]
 
 
 def copy_tree(folder: Path) -> Path:

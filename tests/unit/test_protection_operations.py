@@ -199,6 +199,7 @@ CASES = [
     ("sequencer/opts", "[options]\n\tstrategy = ort\n\tstrategy-option = theirs\n\tmainline = 1\n", []),
     ("sequencer/opts", "[options]\n\tstrategy = x/evil\n", ["x/evil"]),
     ("sequencer/opts", '[options]\n\tstrategy = "ort"\n', ['"ort"']),
+    ("sequencer/opts", "[options]\n\tpath = x\n", [f"{operations.NOT_GITS}: \tpath = x"]),
     ("sequencer/opts", "[options] strategy = x\n", [f"{operations.NOT_GITS}: [options] strategy = x"]),
     ("sequencer/opts", "[options]\n\tsignoff = \\\n", [f"{operations.NOT_GITS}: \tsignoff = \\"]),
     ("rebase-merge/autostash", f"{ID}\n", []),
@@ -432,3 +433,10 @@ def test_a_start_puts_aside_what_a_run_has_left_whose_end_nobody_saw(alone):  # 
     with pytest.raises(ChangedError, match="x/evil"):
         alone.check()
     await_told(alone, "rebase-merge/strategy")
+
+
+def test_more_than_a_look_can_read_is_bad(person, monkeypatch):
+    monkeypatch.setattr(unfinished, "TOTAL_LIMIT", 10)
+    todo = "# a comment\n"
+    person.write({".git/rebase-merge/git-rebase-todo": todo, ".git/sequencer/todo": todo})
+    assert len(person.look()) == 1
