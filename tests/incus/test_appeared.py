@@ -20,7 +20,6 @@ GITLINK = f"""
 git init -q sub && {AS_AGENT} -C sub commit -q --allow-empty -m x
 git add sub 2>&1; git -C sub config core.fsmonitor {EVIL}
 """
-REBASE = f"mkdir .git/rebase-merge; echo 'exec {EVIL}' >.git/rebase-merge/git-rebase-todo"
 SETTINGS = """
 mkdir -p .claude; echo '{}' >.claude/settings.json; echo x >.envrc; mkdir .devcontainer; echo '{}' >.devcontainer/x.json
 """
@@ -65,13 +64,12 @@ def command(session: Reviewed, *words: str) -> subprocess.CompletedProcess[str]:
     [
         (BARE_TOP, {".": ("repository", [EVIL]), ".git": ("broken", [])}),
         (GITLINK, {"sub": ("gitlink", [EVIL])}),
-        (REBASE, {".git/rebase-merge/git-rebase-todo": ("rebase", [EVIL])}),
         (
             SETTINGS,
             {".claude/settings.json": ("settings", []), ".envrc": ("settings", []), ".devcontainer": ("settings", [])},
         ),
     ],
-    ids=["bare top", "gitlink", "rebase", "settings"],
+    ids=["bare top", "gitlink", "settings"],
 )
 def test_what_an_agent_plants_is_told_after_its_turn_and_at_the_stop(session, script, found):
     assert appeared(session) == 0
