@@ -87,7 +87,7 @@ def strategy(data: bytes) -> list[str]:
 
     A name with a slash is a program in the work tree.
     """
-    name = text(data.strip())
+    name = text(data.rstrip(b"\n"))
     return [name] if name and name not in STRATEGIES else []
 
 

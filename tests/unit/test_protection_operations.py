@@ -196,6 +196,7 @@ CASES = [
     ("rebase-merge/strategy", "ort\n", []),
     ("rebase-merge/strategy", "x/evil\n", ["x/evil"]),
     ("rebase-merge/strategy", "index\n", ["index"]),
+    ("rebase-merge/strategy", " ort\n", [" ort"]),
     ("sequencer/opts", "[options]\n\tstrategy = ort\n\tstrategy-option = theirs\n\tmainline = 1\n", []),
     ("sequencer/opts", "[options]\n\tstrategy = x/evil\n", ["x/evil"]),
     ("sequencer/opts", '[options]\n\tstrategy = "ort"\n', ['"ort"']),
