@@ -121,7 +121,7 @@ def look_into(top: str, found: Found) -> None:
                             found.links[f"{top}/{inside}"] = target
                             if len(found.links) >= MOST_LINKS:
                                 break
-                        elif is_folder and not NOT_ENTERED.fullmatch(inside):
+                        elif is_folder and (not NOT_ENTERED.fullmatch(inside) or is_named_so(folder, inside)):
                             waiting.append(inside)
                         elif operations.check_of(inside):
                             found.operations[f"{top}/{inside}"] = top
@@ -132,6 +132,17 @@ def look_into(top: str, found: Found) -> None:
                     found.cut[place] = f"{place} cannot be listed, so that a link in it would not be found"
             except OSError:
                 continue  # it has gone, or is a link by now
+
+
+def is_named_so(folder: int, path: str) -> bool:
+    """Whether a folder in a Git folder is that of a submodule or worktree with such a name, as `lib/hooks`."""
+    if not OF_OTHERS.fullmatch(path):
+        return False
+    try:
+        os.stat(f"{os.path.basename(path)}/HEAD", dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
 
 
 def is_anothers(path: str, names: Collection[str]) -> bool:

@@ -81,6 +81,16 @@ def test_a_link_within_the_git_folder_is_one_as_well(tmp_path, target):
     assert [*find(plant(tmp_path, "HEAD", target).parents[1]).links.values()] == [target]
 
 
+@pytest.mark.parametrize("name", ["lib/hooks", "lib/objects/ab", "lib/lfs/objects"])
+def test_a_submodule_with_the_name_of_a_folder_that_is_passed_over_is_looked_into(tmp_path, name):
+    """The agent's `.gitmodules` chooses the name."""
+    subprocess.run(["git", "init", "-q", "--bare", tmp_path / "modules" / name], check=True)
+    (tmp_path / "modules" / name / "FETCH_HEAD").symlink_to("/etc/motd")
+    found = links.find([str(tmp_path)])
+    assert list(found.links) == [f"{tmp_path}/modules/{name}/FETCH_HEAD"]
+    assert f"{tmp_path}/modules/{name}" in found.repositories
+
+
 def test_no_command_of_git_makes_a_link(tmp_path):
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "protocol.file.allow=always", "-C", str(tmp_path)]
     script = """init -q; commit -q --allow-empty -m one; branch side; worktree add -q ../wt side; tag x; gc -q; stash;
