@@ -155,8 +155,13 @@ class Store:
         """Run a command of git here; its output. Raises ClincusError(500) with its words."""
         done = clincus.run_child(self._argv(*words), stdin=stdin, timeout=timeout, environ=self._environ(), cwd="/")
         if done.code:
-            raise clincus.ClincusError(f"git cannot read the checkpoints: {done.reason}", 500)
+            raise clincus.ClincusError(f"git cannot read or write the checkpoints: {done.reason}{self._room()}", 500)
         return done.stdout
+
+    def _room(self) -> str:
+        """That the disk is full, if it is: git does not always say why it could not write a file."""
+        disk = os.statvfs(os.path.dirname(self.path))
+        return ": the disk is nearly full" if disk.f_bavail * disk.f_frsize < clincus.DISK_RESERVE else ""
 
     def read_some(self, words: Sequence[str], most: int, *, stdin: bytes = b"") -> tuple[bytes, bool]:
         """Run a command of git and read its output up to a number of bytes; whether that was all.

@@ -292,10 +292,11 @@ def open_shared(shared: Shared, open_page) -> Callable[..., Dashboard]:
 
 
 def clear_tool(bed: Bed, session: dict[str, Any]) -> None:
-    """Empty the screen of the tool, and what has left it, but for STUB-READY."""
+    """Empty the screen of the tool, and what has left it, but for STUB-READY. A pane that is scrolled takes no keys."""
     target = f"-t =clincus-{session['id']}:"
     clear = "sh printf '\\033[2J\\033[HSTUB-READY\\n'; tmux clear-history; tmux wait-for -S cleared"
-    typed = f"tmux send-keys {target} -l {shlex.quote(clear)} \\; send-keys {target} Enter"
+    leave = f"tmux if-shell -F {target} '#{{pane_in_mode}}' 'send-keys {target} -X cancel'"
+    typed = f"{leave}; tmux send-keys {target} -l {shlex.quote(clear)} \\; send-keys {target} Enter"
     bed.shell(session["id"], f"{typed}; tmux wait-for cleared")
 
 

@@ -390,9 +390,9 @@ def test_a_build_of_the_real_tool_is_never_stuck_and_a_command_that_hangs_is(cla
 
 
 @pytest.mark.parametrize("status", [429, *(pytest.param(one, marks=pytest.mark.nightly) for one in (401, 529))])
-def test_a_retry_is_told_with_the_error(claude_at_rest, status):
-    tool = claude_at_rest
-    tool.type(f"status {status}")
+def test_a_retry_is_told_with_the_error(claude, status):
+    tool = claude()
+    tool.post("prompt", {"text": f"status {status}"})
     retry = tool.becomes("working", "retry", f"{status} stand-in")
     assert "attempt" in retry["text"]
     tool.press("Escape")
