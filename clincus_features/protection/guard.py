@@ -370,6 +370,9 @@ class Guard:
         run = record.runs.get(live.session.id)
         if run is None or run.has_ended:
             return
+        if run.is_seen and not seals.is_up(live.stage, seals.mounted()):  # the wall takes its placeholders with it
+            self._late.setdefault(live.session.id, set()).update(paths)
+            return
         others = {path for path, _ in is_other(record, live, run)}
         moved = {path for path in others if paths.get(path) == MOVED or thing_at(path) != record.items[path].thing}
         id = live.session.id

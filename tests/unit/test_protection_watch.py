@@ -415,6 +415,20 @@ def test_placeholders_that_go_with_the_wall_are_no_break(bench):
     bench.check()
 
 
+def test_placeholders_that_go_with_the_wall_of_a_frozen_session_are_not_put_back(bench):
+    bench.start()
+    replace(bench.root / ".git/config")
+    bench.await_broken()
+    bench.settle()
+    bench.mount()
+    (bench.root / ".git/info/attributes").unlink()
+    (bench.root / ".husky").rmdir()
+    bench.settle()
+    bench.stop()
+    assert bench.changes == [(".git/config", "replaced")]
+    assert not (bench.root / ".husky").exists()
+
+
 def test_placeholders_that_a_restart_makes_anew_are_no_break(bench):
     bench.start()
     (bench.root / ".husky").rmdir()
