@@ -160,7 +160,10 @@ class Store:
 
     def _room(self) -> str:
         """That the disk is full, if it is: git does not always say why it could not write a file."""
-        disk = os.statvfs(os.path.dirname(self.path))
+        try:
+            disk = os.statvfs(os.path.dirname(self.path))
+        except OSError:
+            return ""  # the folder is gone, which git has said
         return ": the disk is nearly full" if disk.f_bavail * disk.f_frsize < clincus.DISK_RESERVE else ""
 
     def read_some(self, words: Sequence[str], most: int, *, stdin: bytes = b"") -> tuple[bytes, bool]:

@@ -61,6 +61,12 @@ def test_git_gets_so_much_memory_and_no_more(kept):
     assert int(said.stdout) == store.MEMORY_KIB
 
 
+def test_a_folder_of_checkpoints_that_is_gone_is_told_by_git(tmp_path):
+    gone = store.Store(str(tmp_path / "no" / "checkpoints"), str(tmp_path), os.environ)
+    with pytest.raises(clincus.ClincusError, match="not a git repository"):
+        gone.run("rev-parse", "HEAD")
+
+
 def test_untracked_files_are_in_and_the_repository_is_left_as_it_is(kept, tmp_path):
     work = tmp_path / "work"
     git(work, "init", "-q")
