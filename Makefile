@@ -4,7 +4,7 @@
 # make nightly the tests that take long: many rounds of what `make test` does a few times
 # make build   dist/clincus.pyz alone
 # make spa     the dashboard from its source in spa/ into spa_dist/
-# make lint    ruff, mypy and the floor of Python 3.9
+# make lint    ruff, mypy and the floor of Python 3.9; prints the size of each part
 # make bench   the measurements of docs/performance.md: one table, no verdicts; it wants an idle machine for twenty minutes,
 #              and goes on where the last run of the same build ended; BENCH_FLAGS="start idle" measures these parts anew
 # make bench-load  terminals, subscribers, requests and prompts for 15 minutes, and what is left of them
@@ -94,6 +94,7 @@ lint: $(VENV)/tested
 	$(BIN)/shellcheck guest/*.sh guest/image/*.sh clincus_cli/completion_scripts/*.bash
 	@# It takes our bytes.decode for that of Python 2 strings, and then judges nothing at all.
 	$(BIN)/vermin --quiet --no-tips --exclude str.decode --exclude 'str.decode(errors)' --target=3.9- --violations clincus.py clincus_cli clincus_features wall build_zipapp.py build_release.py clincus_unpack.py
+	@$(BIN)/python -m tests.measures
 
 spa/node_modules/.ready: spa/package-lock.json
 	@command -v npm >/dev/null || $(MAKE) --no-print-directory packages PACKAGES='nodejs npm'

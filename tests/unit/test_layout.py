@@ -73,6 +73,12 @@ def test_no_modules_import_each_other_in_a_circle():
     assert graph == {}
 
 
+def test_no_component_of_the_page_has_more_than_200_lines():
+    """No other file has a limit: tests/measures.py shows how the code reads."""
+    lengths = {path: path.read_text("utf-8").count("\n") for path in (ROOT / "spa/src").rglob("*.svelte")}
+    assert {path.name: length for path, length in lengths.items() if length > 200} == {}
+
+
 def test_the_places_where_to_change_what_are_in_the_code():
     page = (ROOT / "docs/architecture.md").read_text("utf-8").partition("\n## Where would I change")[2]
     code = "\n".join(path.read_text("utf-8") for path in [CORE, *MODULES, *ROOT.glob("guest/**/*.sh")])
