@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
 """Clincus runs AI coding tools at full permissions, each locked in its own Incus container.
 
-`clincus serve` is a REST API, terminals over WebSocket, an event stream and a dashboard, all on one port. The
-other subcommands do the same work at a terminal. Incus is the only store of what runs; the `incus` command is
-the only way there.
+`clincus serve` provides a REST API, terminals over WebSocket, an event stream and a dashboard, all on one port. The
+other subcommands do the same work at a terminal. Incus is the only record of what runs, and Clincus reaches it only
+through the `incus` command.
 
-The file reads from top to bottom: each section uses only what stands above it and could be lifted out into a
-file of its own.
+The file reads from top to bottom: each section uses only the sections above it and could become a file of its own.
 """
 
 from __future__ import annotations
@@ -43,8 +42,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from datetime import datetime, timedelta, timezone
 
-# Each command loads this file, so a module that takes long to load and that few commands need waits for its first use.
-TYPE_CHECKING = False  # a type checker takes it for true, and sees plain imports; what runs has a `Later` instead
+# Every command loads this file. Modules that load slowly and that few commands need are loaded at their first use.
+TYPE_CHECKING = False  # type checkers take it for true and see plain imports; at run time a `Later` stands in
 if TYPE_CHECKING:
     import base64
     import copy
@@ -70,10 +69,11 @@ if TYPE_CHECKING:
 else:
 
     class Later:
-        """Stands for a module, or for the log, and loads it when a name of it is asked for."""
+        """Stands in for a module, or for the log, and loads it when one of its names is used."""
 
         def __init__(self, load: Callable[..., object], *name: str) -> None:
-            self._load, self._name = load, name
+            self._load = load
+            self._name = name
 
         def __getattr__(self, name: str) -> object:
             return getattr(self._load(*self._name), name)
@@ -83,50 +83,52 @@ else:
 
         def __new__(cls, name: str, bases: object, names: dict[str, Any]) -> type:
             fields = names["__annotations__"]
-            made = namedtuple(name, fields, defaults=[names.pop(field) for field in fields if field in names])
+            defaults = [names.pop(field) for field in fields if field in names]
+            made = namedtuple(name, fields, defaults=defaults)
             for key, value in names.items():
                 setattr(made, key, value)
             return made
 
-    NamedTuple, cast = type.__new__(Fields, "NamedTuple", (), {}), lambda _, value: value
+    NamedTuple = type.__new__(Fields, "NamedTuple", (), {})
+    cast = lambda _, value: value  # noqa: E731 (as in typing)
     for name in ("base64", "copy", "glob", "hashlib", "logging", "shutil", "socket", "tarfile"):
         globals()[name] = Later(importlib.import_module, name)
     urls = Later(importlib.import_module, "urllib.parse")
     log = Later(lambda: open_log())  # noqa: PLW0108 (it comes later)
-    # A base class cannot wait: `open_log` and `open_listener` make the classes with the true ones.
+    # A base class must be there at once. `open_log` and `open_listener` add the real ones to these classes.
     LoggingHandler = ThreadingHTTPServer = Any = object
 
 __version__ = "0.1.0"
-__commit__ = "source"  # the commit and the day of a release: build_zipapp.py fills them in
+__commit__ = "source"  # build_zipapp.py fills in the commit and the day of a release
 __built__ = "unknown"
 
 
 # ----------------------------------------------------------------------------------------------------------------
 # errors, helpers
-# Errors in words for the person who must act, the log, times, and files that change as a whole. Knows nothing else.
+# Errors that tell a person what to do, the log, times, and files that are replaced atomically. Knows nothing else.
 # ----------------------------------------------------------------------------------------------------------------
 
 
 class ClincusError(Exception):
-    """A failure with a sentence that says what to do, and the HTTP status and header fields that fit it."""
+    """A failure: a sentence that says what to do, and the HTTP status and header fields of the answer."""
 
     def __init__(self, message: str, status: int = 500, headers: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(message)
         self.message = message
         self.status = status
         self.headers = headers
-        self.fields: Mapping[str, object] = {}  # more of the answer beside the message
+        self.fields: Mapping[str, object] = {}  # more members of the JSON answer
 
 
 class ConfigError(ClincusError):
-    """A setting, or a file, that cannot be used; the message says where."""
+    """A setting or a file that cannot be used; the message says where."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message, status)
 
 
 def shorten(value: object) -> str:
-    """A value as JSON for an error message, cut where it is long."""
+    """A value as JSON for an error message, at most 80 characters long."""
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except (ValueError, RecursionError):
@@ -135,7 +137,7 @@ def shorten(value: object) -> str:
 
 
 def parse_json(text: str | bytes, **options: Any) -> Any:
-    """A value from its JSON form, as `json.loads`. Raises ValueError, also where it is nested too deeply to be read."""
+    """Parse JSON as `json.loads` does. Raises ValueError, also for a document that is nested too deeply."""
     try:
         return json.loads(text, **options)
     except RecursionError:
@@ -143,7 +145,7 @@ def parse_json(text: str | bytes, **options: Any) -> Any:
 
 
 def printable(text: str) -> str:
-    """A text that may come from a container, for our terminal: control and invisible characters are escaped."""
+    """Escape control and invisible characters for our terminal: the text may come from a container."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
@@ -151,42 +153,47 @@ def printable(text: str) -> str:
 
 
 class LogHandler(LoggingHandler):
-    """Writes each message on one line to stderr, and a traceback below it, without control characters.
+    """Writes each message to stderr on one line, with a traceback below it.
 
-    Text of a container may be in it. It never raises: a stderr that is gone, full or not read must not end a thread.
+    A message may quote a container, so control characters are escaped. The handler never raises: a stderr that is
+    closed, full or not read must not end a thread.
     """
 
-    PATIENCE = 1.0  # seconds to wait for the reader of a pipe
+    PATIENCE = 1.0  # seconds to wait until the reader of a pipe makes room
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record, or drop it."""
         with suppress(Exception):
-            record.msg, record.args = " ".join(record.getMessage().split("\n")), ()
-            text, stream = "\n".join(map(printable, self.format(record).split("\n"))), sys.stderr
-            with suppress(io.UnsupportedOperation):  # no file is behind it, so nothing has to be waited for
-                if not select.select([], [stream.fileno()], [], self.PATIENCE)[1]:
+            record.msg = " ".join(record.getMessage().split("\n"))
+            record.args = ()
+            lines = self.format(record).split("\n")
+            text = "\n".join(map(printable, lines))
+            stream = sys.stderr
+            with suppress(io.UnsupportedOperation):  # no file is behind the stream, so it is always ready
+                _, writable, _ = select.select([], [stream.fileno()], [], self.PATIENCE)
+                if not writable:
                     return
             print(text, file=stream, flush=True)
 
 
 @functools.cache
 def open_log() -> logging.Logger:
-    """The log, which tells the person who watches the server what it does. No secret is ever logged."""
+    """Return the log of what the server does, for the person who runs it. No secret is ever logged."""
     handler = cast(LogHandler, type("Handler", (LogHandler, logging.Handler), {})())
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     logger = logging.getLogger("clincus")
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    logger.handlers = [handler]  # two threads that come here at once leave one
+    logger.handlers = [handler]  # assigned, so that two threads that get here at once install one handler
     return logger
 
 
-# Each is told of a piece of work that is over: its kind, which one of the kind, and the seconds that it took.
+# Each gets the kind of a finished piece of work, which one of that kind it was, and how many seconds it took.
 meters: list[Callable[[str, str, float], None]] = []
 
 
 def tally(kind: str, which: str, seconds: float = 0.0) -> None:
-    """Tell the meters of a piece of work, such as ("answer", "404")."""
+    """Report a finished piece of work to the meters, such as ("answer", "404")."""
     for meter in meters:
         meter(kind, which, seconds)
 
@@ -205,12 +212,12 @@ def format_time(moment: datetime) -> str:
 
 
 def parse_time(text: object) -> datetime | None:
-    """Read an RFC 3339 time of any zone, as one in UTC.
+    """Parse an RFC 3339 time of any zone; the result is in UTC.
 
-    None for anything else: for Incus's "never" (year 1 or 1970), and for a time that UTC cannot express (an engine
-    may send `9999-12-31T23:59:59-14:00`).
+    None for anything else, for Incus's "never" (year 1 or 1970), and for a time that UTC cannot express (an engine may
+    send `9999-12-31T23:59:59-14:00`).
     """
-    try:  # datetime takes six digits of a fraction
+    try:  # Python 3.9 and 3.10 accept three or six digits of a fraction only
         micros = re.sub(r"\.\d+", lambda found: f"{found[0]:0<7}"[:7], str(text))
         moment = datetime.fromisoformat(re.sub("[Zz]$", "+00:00", micros))
         if moment.tzinfo is None:
@@ -225,23 +232,28 @@ def parse_time(text: object) -> datetime | None:
 
 
 def expand(path: str, environ: Mapping[str, str]) -> str:
-    """The absolute path, in normal form, that a path with `~` or `~name` stands for."""
-    if path.startswith("~"):
-        user, _, rest = path[1:].partition("/")
-        try:
-            home = pwd.getpwnam(user).pw_dir if user else environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
-        except KeyError:
-            raise ConfigError(f"{path!r}: there is no user {user or os.getuid()!r} on this machine") from None
-        path = os.path.join(home, rest)
-    return os.path.abspath(path)
+    """Expand `~` or `~name` at the start of a path. The result is absolute and in normal form. Raises ConfigError."""
+    if not path.startswith("~"):
+        return os.path.abspath(path)
+    user, _, rest = path[1:].partition("/")
+    try:
+        if user:
+            home = pwd.getpwnam(user).pw_dir
+        else:
+            home = environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        raise ConfigError(f"{path!r}: there is no user {user or os.getuid()!r} on this machine") from None
+    return os.path.abspath(os.path.join(home, rest))
 
 
 def read_plain_file(path: str, limit: int, follow: bool = True) -> bytes | None:
-    """The content of a file, None if there is no file.
+    """The content of a regular file, None if it does not exist.
 
-    ConfigError if it is no regular file or larger than `limit` bytes; without `follow` also for a symlink.
+    ConfigError if it is anything but a regular file or larger than `limit` bytes; without `follow` also for a symlink.
     """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    if not follow:
+        flags |= os.O_NOFOLLOW
     try:
         with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
@@ -250,7 +262,8 @@ def read_plain_file(path: str, limit: int, follow: bool = True) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        reason = "it is a symbolic link" if error.errno == errno.ELOOP and not follow else os.strerror(error.errno or 0)
+        is_link = error.errno == errno.ELOOP and not follow
+        reason = "it is a symbolic link" if is_link else os.strerror(error.errno or 0)
         raise ConfigError(f"{path}: cannot be read: {reason}") from None
     if len(data) > limit:
         raise ConfigError(f"{path}: cannot be read: it is larger than {limit >> 10} KiB")
@@ -258,23 +271,27 @@ def read_plain_file(path: str, limit: int, follow: bool = True) -> bytes | None:
 
 
 def read_text(path: str, limit: int, follow: bool = True) -> str | None:
-    """As `read_plain_file`, but a text; ConfigError also if it is not UTF-8."""
+    """As `read_plain_file`, decoded as UTF-8. Raises ConfigError with the line that is not UTF-8."""
     data = read_plain_file(path, limit, follow)
+    if data is None:
+        return None
     try:
-        return None if data is None else data.decode("utf-8")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{path}, line {line}: the file is not UTF-8 text") from None
 
 
 def read_json(path: str, limit: int, fit: Callable[[Any], Any]) -> Any:
-    """Read a JSON file of ours; `fit` turns its document into the result. None if there is no file.
+    """Read a JSON file of ours; `fit` turns its document into the result. None if the file does not exist.
 
-    ConfigError if it cannot be read. A torn one is put aside, so that nothing overwrites it, and the log says so.
+    ConfigError if it cannot be read. A damaged file is renamed to PATH.torn, so that nothing overwrites it, and logged.
     """
     data = read_plain_file(path, limit)
+    if data is None:
+        return None
     try:
-        return None if data is None else fit(json.loads(data))
+        return fit(json.loads(data))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         log.warning("%s is torn, so it is left out, and kept as %s.torn: %r", path, path, error)
         with suppress(OSError):
@@ -284,11 +301,13 @@ def read_json(path: str, limit: int, fit: Callable[[Any], Any]) -> Any:
 
 @contextmanager
 def directory_lock(directory: str, timeout: float | None = 5.0) -> Iterator[None]:
-    """Keep other Clincus processes from changing files of a directory meanwhile.
+    """Keep other Clincus processes from changing the files of a directory while the block runs.
 
-    ClincusError after `timeout` seconds; with None it waits as long as it takes.
+    ClincusError if another one holds the lock for more than `timeout` seconds; None waits without a limit.
     """
-    how = fcntl.LOCK_EX if timeout is None else fcntl.LOCK_EX | fcntl.LOCK_NB
+    how = fcntl.LOCK_EX
+    if timeout is not None:
+        how |= fcntl.LOCK_NB
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         deadline = time.monotonic() + (timeout or 0)
@@ -307,9 +326,9 @@ def directory_lock(directory: str, timeout: float | None = 5.0) -> Iterator[None
 
 @contextmanager
 def locked_folder(folder: str, timeout: float | None = 5.0) -> Iterator[None]:
-    """Make a folder of our own, if need be, and keep other Clincus processes from changing its files.
+    """Make a folder of our own if it is missing, and keep other Clincus processes from changing its files.
 
-    `timeout` is that of `directory_lock`. A fault of the disk in the block is ClincusError(500).
+    `timeout` is that of `directory_lock`. If the disk fails while the block runs, ClincusError(500).
     """
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -320,7 +339,7 @@ def locked_folder(folder: str, timeout: float | None = 5.0) -> Iterator[None]:
 
 
 def replace_file(path: str, data: bytes, mode: int) -> None:
-    """Give a file new content at once or not at all; an old file's mode and owner stay, `mode` is for a new one."""
+    """Replace the content of a file atomically. An existing file keeps its mode and owner; `mode` is for a new one."""
     import tempfile
 
     directory = os.path.dirname(path)
@@ -344,7 +363,7 @@ def replace_file(path: str, data: bytes, mode: int) -> None:
 
 
 def sync_directory(directory: str) -> None:
-    """Make a rename in a directory last through a power cut."""
+    """Write a directory to the disk, so that a rename in it survives a power cut."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -353,10 +372,11 @@ def sync_directory(directory: str) -> None:
 
 
 def packaged_file(path: str) -> bytes | None:
-    """A file beside this module (in a checkout, in the .pyz), or in share/clincus (pip); None if there is none.
+    """The content of a file that comes with this module, None if it is missing.
 
-    Pip puts data three levels above a module: `lib/python3.11/site-packages` in a virtual environment, in a person's
-    `~/.local` and in `/usr/local`; with `--target` it is beside the module.
+    In a checkout and in the .pyz the file is beside this module. After an installation with pip it is in share/clincus:
+    three levels above the module (`lib/python3.11/site-packages` in a virtual environment, in `~/.local` and in
+    `/usr/local`), or beside it (`pip install --target`).
     """
     here = os.path.dirname(os.path.abspath(__file__))
     for base in (here, os.path.abspath(f"{here}/../../../share/clincus"), f"{here}/share/clincus"):
@@ -367,7 +387,7 @@ def packaged_file(path: str) -> bytes | None:
 
 @functools.cache
 def packaged_text(path: str) -> str:
-    """A text that belongs to the program, such as `guest/exec.sh`. Raises ClincusError if it is missing."""
+    """A text that comes with the program, such as `guest/exec.sh`. Raises ClincusError if it is missing."""
     content = packaged_file(path)
     if content is None:
         raise ClincusError(f"{path} is missing beside clincus.py: install Clincus again", 500)
@@ -376,11 +396,11 @@ def packaged_text(path: str) -> str:
 
 # ----------------------------------------------------------------------------------------------------------------
 # child processes
-# One runner for every program: in a session of its own, with bounded output and a timeout that says so.
+# One runner for every program, in a process session of its own, with bounded output and a timeout.
 # ----------------------------------------------------------------------------------------------------------------
 
 OUTPUT_LIMIT = 32 << 20  # bytes of each stream that a child may write
-READ_WITHIN = 5.0  # seconds for its output to be read after its end
+READ_WITHIN = 5.0  # seconds after the end of a child within which its output has to be read
 
 
 class ChildError(ClincusError):
@@ -397,22 +417,25 @@ class Completed(NamedTuple):
     @property
     def reason(self) -> str:
         """The last words on stderr, for an error message."""
-        text = self.stderr.decode("utf-8", "replace").strip()
-        lines = text[-2000:].removeprefix("Error: ").splitlines()
+        text = self.stderr.decode("utf-8", "replace").strip()[-2000:]
+        lines = text.removeprefix("Error: ").splitlines()
         return "\n".join(map(printable, lines)) or f"exit code {self.code}"
 
 
 def poll_on(stream: IO[bytes] | socket.socket | int, event: int) -> select.poll:
-    """Return a poll for a stream to be read (POLLIN) or written (POLLOUT). select(2) knows none beyond number 1023."""
+    """Return a poll that waits until a stream can be read (POLLIN) or written (POLLOUT).
+
+    select(2) fails for descriptors above 1023.
+    """
     poll = select.poll()
     poll.register(stream, event)
     return poll
 
 
 def write_all(descriptor: int, data: bytes, is_over: Callable[[], bool] = lambda: False) -> None:
-    """Write to a descriptor of ours, whether or not somebody made it non-blocking.
+    """Write all data to a descriptor of ours, even if somebody made it non-blocking.
 
-    In a pipe that is full and never breaks, `is_over` tells when nobody reads it any more: then BrokenPipeError.
+    If a pipe is full and its reader never closes it, `is_over` tells that nobody reads it any more: BrokenPipeError.
     """
     rest = memoryview(data)
     while rest:
@@ -429,11 +452,11 @@ def exit_code(process: subprocess.Popen[bytes]) -> int:
 
 
 class Child:
-    """A child process that leads a session of its own: a signal reaches all that it started (`sg` starts `incus`).
+    """A child process that leads a process session: a signal reaches everything that it started (`sg` starts `incus`).
 
     Its three streams are pipes; with `merged` stdout and stderr are one. After `timeout` seconds, and at the end of a
-    `with` block, it is killed. `gentle` is a signal that is tried first, and the seconds that the child has to go by
-    it. `first` is in stdin before the child starts, so it arrives even if we are killed. Raises ChildError.
+    `with` block, it is killed. `gentle` is a signal that is sent first, with the seconds that the child then has to
+    exit. `first` is in the stdin pipe before the child starts, so it arrives even if we are killed. Raises ChildError.
     """
 
     error: type[ClincusError] = ChildError
@@ -442,9 +465,8 @@ class Child:
         self, argv: Sequence[str], *, timeout: float | None = None, gentle: tuple[int, float] = (signal.SIGKILL, 0),
         environ: Mapping[str, str] | None = None, cwd: str | None = None, merged: bool = False, first: bytes = b"",
     ) -> None:  # fmt: skip
-        pipe, errors = subprocess.PIPE, subprocess.STDOUT if merged else subprocess.PIPE
         try:
-            words = [word.encode("utf-8", "surrogateescape") for word in argv]  # the locale may be one of ASCII only
+            words = [word.encode("utf-8", "surrogateescape") for word in argv]  # whatever the encoding of the locale
         except UnicodeEncodeError as error:  # half a surrogate pair, as a label of an engine may hold
             raise self.error(f"`{argv[0]}` cannot be started: {error.object!a} is no text") from error
         source, writer = os.pipe()
@@ -452,7 +474,14 @@ class Child:
         self.stdin = cast("IO[bytes]", io.FileIO(writer, "w"))
         try:
             self.process = subprocess.Popen(
-                words, stdin=source, stdout=pipe, stderr=errors, bufsize=0, env=environ, cwd=cwd, start_new_session=True
+                words,
+                stdin=source,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT if merged else subprocess.PIPE,
+                bufsize=0,
+                env=environ,
+                cwd=cwd,
+                start_new_session=True,
             )
         except OSError as error:
             self.stdin.close()
@@ -461,11 +490,13 @@ class Child:
             os.close(source)
         self.stdout = cast("IO[bytes]", self.process.stdout)
         self.stderr = self.process.stderr or self.stdout
-        self.failure, self.status = "", 500  # the reason, if we had to end it, and the HTTP status that fits
+        self.failure = ""  # the reason if we had to end it
+        self.status = 500  # the HTTP status that fits the reason
+        self.grace = 0  # seconds between `end` and the `gentle` signal; after a timeout there is no grace
+        self.began = time.monotonic()
         self._gentle = gentle
-        self.grace = 0  # seconds that it has to end by itself before it gets that signal, unless it is late
         self._is_fed = False  # another thread writes to stdin, and closes it
-        self.began, self._words = time.monotonic(), shlex.join(argv[:6])
+        self._words = shlex.join(argv[:6])
         self._alarm = threading.Timer(0, self.end)  # not started
         if timeout is not None:
             self.allow(timeout)
@@ -477,13 +508,17 @@ class Child:
         self._alarm.cancel()
         self.end()
         tally("child" if exit_code(self.process) == 0 else "failed child", self._words, time.monotonic() - self.began)
-        for stream in (self.stdout, self.stderr, *(() if self._is_fed else (self.stdin,))):
+        streams = [self.stdout, self.stderr]
+        if not self._is_fed:
+            streams.append(self.stdin)
+        for stream in streams:
             with suppress(OSError):
                 stream.close()
-        del self._alarm  # the two refer to each other: Python would free them, and 128 KB of buffers, much later
+        # The two refer to each other. Python would free them, with buffers of 128 KB, much later.
+        del self._alarm
 
     def allow(self, seconds: float, failure: str = "") -> None:
-        """Give the child so many seconds from now. `failure` is what `wait` raises if it takes longer."""
+        """Give the child so many seconds from now. If it takes longer, `wait` raises `failure`."""
         self._alarm.cancel()
         failure = failure or f"`{self._words} …` did not finish within {seconds:g} s"
         self._alarm = threading.Timer(seconds, self.end, (failure,))
@@ -491,19 +526,22 @@ class Child:
         self._alarm.start()
 
     def signal(self, number: int) -> None:
-        """Send a signal to the child and to all in its process group."""
-        if self.process.returncode is None:  # else the number may be another's by now
+        """Send a signal to the child and to everything in its process group."""
+        if self.process.returncode is None:  # else another process may have this number by now
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, number)
 
     def end(self, failure: str = "", status: int = 504) -> None:
-        """End the child if it still runs. With `failure` it gets no grace, and `wait` raises these words."""
+        """End the child if it still runs. With `failure` it gets no grace, and `wait` raises this reason."""
         if self.process.poll() is not None:
             return
-        self.failure, self.status = (self.failure, self.status) if self.failure else (failure, status)
-        (number, patience), grace = self._gentle, 0 if failure else self.grace
+        if not self.failure:
+            self.failure = failure
+            self.status = status
+        number, patience = self._gentle
+        grace = 0 if failure else self.grace
         for tenth in range(int(patience * 10)):
-            # SIGCONT lets a child go on that is stopped, or waits at the end of guest/exec.sh.
+            # SIGCONT wakes a child that is stopped, or that waits at the end of guest/exec.sh.
             self.signal(number if tenth == grace * 10 else signal.SIGCONT)
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(0.1)
@@ -512,22 +550,23 @@ class Child:
         self.process.wait()
 
     def wait(self, readers: Iterable[threading.Thread] = ()) -> int:
-        """Wait for the end and for threads that read the output; the exit code as a shell gives it.
+        """Wait for the end, and for threads that read the output; returns the exit code as a shell gives it.
 
-        Raises ChildError if we had to end the child, or if a reader has not come to the end of the output.
+        Raises ChildError if we had to end the child, or if a reader has not reached the end of the output.
         """
         self.process.wait()
         end = time.monotonic() + READ_WITHIN
         for reader in readers:
             reader.join(timeout=max(0.0, end - time.monotonic()))
             if reader.is_alive() and not self.failure:
-                self.failure, self.status = f"`{self._words} …` left a program behind that holds its output open", 500
+                self.failure = f"`{self._words} …` left a program behind that holds its output open"
+                self.status = 500
         if self.failure:
             raise self.error(self.failure, self.status)
         return exit_code(self.process)
 
     def feed(self, pieces: Iterable[bytes]) -> None:
-        """Write to stdin in a thread of its own, and close it. If the pieces cannot all be made, the child is ended."""
+        """Write to stdin in a thread of its own, then close it. If a piece cannot be made, the child is ended."""
 
         def write() -> None:
             with suppress(OSError), self.stdin:
@@ -538,26 +577,33 @@ class Child:
         threading.Thread(target=write, daemon=True).start()
 
     def _whole(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        """The pieces. What came of half of them would look whole to the child, so it must not see their end."""
+        """Yield the pieces. If one fails, end the child before its stdin ends: half of the input would look whole."""
         try:
             yield from pieces
         except Exception as error:
             self.end(f"its input failed: {error}", error.status if isinstance(error, ClincusError) else 500)
 
     def complete(self, stdin: bytes | Iterable[bytes] = b"", limit: int = 0) -> Completed:
-        """Feed the child its whole stdin, and wait for its end and for all that it writes."""
+        """Feed the child its whole stdin, and wait for its end and for everything that it writes."""
         readers = [Collector(self, stream, limit) for stream in (self.stdout, self.stderr)]
-        self.stdin.close() if stdin == b"" else self.feed([stdin] if isinstance(stdin, bytes) else stdin)
-        return Completed(self.wait(readers), *(bytes(reader.data) for reader in readers))
+        if stdin == b"":
+            self.stdin.close()
+        else:
+            self.feed([stdin] if isinstance(stdin, bytes) else stdin)
+        code = self.wait(readers)
+        stdout, stderr = (bytes(reader.data) for reader in readers)
+        return Completed(code, stdout, stderr)
 
 
 class Collector(threading.Thread):
-    """Keeps what a child writes to one of its streams; more than `limit` bytes end the child (0: OUTPUT_LIMIT)."""
+    """Keeps what a child writes to one of its streams. More than `limit` bytes end the child (0: OUTPUT_LIMIT)."""
 
     def __init__(self, child: Child, stream: IO[bytes], limit: int = 0) -> None:
         super().__init__(daemon=True)
         self.data = bytearray()
-        self._child, self._stream, self._limit = child, stream, limit or OUTPUT_LIMIT
+        self._child = child
+        self._stream = stream
+        self._limit = limit or OUTPUT_LIMIT
         self.start()
 
     def run(self) -> None:
@@ -565,7 +611,8 @@ class Collector(threading.Thread):
         with suppress(OSError):
             while piece := self._stream.read(1 << 16):
                 if len(self.data) + len(piece) > self._limit:
-                    most = f"{self._limit >> 20} MiB" if self._limit >> 20 else f"{self._limit >> 10} KiB"
+                    mebibytes = self._limit >> 20
+                    most = f"{mebibytes} MiB" if mebibytes else f"{self._limit >> 10} KiB"
                     self._child.end(f"the command wrote more than {most}", 500)
                     return
                 self.data += piece
