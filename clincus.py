@@ -638,16 +638,16 @@ HIDDEN = "********"  # stands for a secret in what the API shows
 
 
 class Unfit(ValueError):
-    """A value that cannot be used; the text says what would be right."""
+    """A value that cannot be used; the text says what to write instead."""
 
 
-# -- Checks: each gives the value in its normal form, or raises Unfit
+# -- Checks: each returns the value in its normal form, or raises Unfit
 
 Check = Callable[[Any], Any]
 
 
 def check_text(value: object) -> str:
-    """Any text without control characters; a number is taken as its digits."""
+    """A text without control characters. A number becomes its digits."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
@@ -676,7 +676,7 @@ def whole(low: int, high: int) -> Check:
 
 
 def matching(pattern: str, expected: str) -> Check:
-    """A check for texts that a pattern matches as a whole; `expected` says what to write."""
+    """A check for texts that match a pattern from begin to end; `expected` says what to write."""
 
     def check(value: object) -> str:
         text = check_text(value)
@@ -699,7 +699,7 @@ def list_of(check: Check) -> Check:
 
 
 def table_of(check: Check, pattern: str, expected: str) -> Check:
-    """A check for tables whose keys the user chooses; every value has the same form."""
+    """A check for tables with keys of the user's choice; all values have the same form."""
 
     def check_table(value: object) -> dict[str, Any]:
         if not isinstance(value, Mapping):
@@ -713,7 +713,7 @@ def table_of(check: Check, pattern: str, expected: str) -> Check:
 
 
 def fit_item(check: Check, item: object, name: str) -> Any:
-    """An item in its normal form. Unfit that begins with its name if it cannot be used."""
+    """An item in its normal form. Raises Unfit, whose text begins with the name of the item."""
     try:
         return check(item)
     except ValueError as error:
@@ -726,8 +726,8 @@ DURATION_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, 
 def parse_duration(text: str) -> float:
     """The seconds of a duration such as `1h30m`, `1.5h` or `90s`: numbers with a unit each, joined.
 
-    Units: ns, us (µs), ms, s, m, h, as Go's time.ParseDuration has them; `0` needs none. Unfit for
-    anything else, a sign and days included, and for more than 290 years.
+    Units are those of Go's time.ParseDuration: ns, us (µs), ms, s, m, h; `0` needs none. Unfit for anything else,
+    including a sign, days, and durations of more than 290 years.
     """
     parts = re.findall(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)", text[:100])
     if text != "0" and (not parts or "".join(map("".join, parts)) != text):
@@ -750,7 +750,7 @@ WRITE_SIZE = "a whole number and a unit, such as 512MiB or 4GB (KB, MB, GB, TB, 
 
 
 def size_bytes(text: str) -> int:
-    """The bytes of a text that `SIZE` matches: KB (kB) to TB count in thousands, KiB to TiB in 1024s, as in Incus."""
+    """The bytes of a text that matches `SIZE`. As in Incus, KB (kB) to TB are powers of 1000, KiB to TiB of 1024."""
     number, prefix = re.fullmatch(SIZE, text).groups()  # type: ignore[union-attr]
     base = 1024 if prefix.endswith("i") else 1000
     return int(number) * int(base ** ("KMGT".index(prefix[0].upper()) + 1))
@@ -760,7 +760,7 @@ CPUS = r"(?!0+$)\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?){0,80}"
 
 
 def check_cpu_count(value: object) -> str:
-    """A number of CPUs from 1, or a list of CPUs and ranges to pin to such as `0-1,3` (Incus: limits.cpu)."""
+    """A number of CPUs from 1, or a list of CPUs and ranges to pin to, such as `0-1,3` (Incus: limits.cpu)."""
     text = str(matching(CPUS, "write a number of CPUs from 1, or a list of CPUs such as 0-1,3")(value))
     for first, last in re.findall(r"(\d+)-(\d+)", text):
         if int(first) > int(last):
@@ -769,7 +769,7 @@ def check_cpu_count(value: object) -> str:
 
 
 def check_swap(value: object) -> str:
-    """`true`, `false` or a size (Incus: limits.memory.swap; it refuses a percentage)."""
+    """`true`, `false` or a size. Incus accepts no percentage here (limits.memory.swap)."""
     check = matching(rf"true|false|{SIZE}", "write true, false or a size such as 2GiB")
     return str(check(str(value).lower() if isinstance(value, bool) else value))
 
@@ -799,7 +799,7 @@ MOUNT = {
 
 
 def check_mount(value: object) -> dict[str, Any]:
-    """One extra mount: host, container and, if wanted, readonly."""
+    """One extra mount: host, container and optionally readonly."""
     if not isinstance(value, Mapping) or not {"host", "container"} <= set(value):
         raise Unfit("a mount has host, container and, if wanted, readonly")
     for key in value:
@@ -809,7 +809,7 @@ def check_mount(value: object) -> dict[str, Any]:
 
 
 def check_command(value: object) -> list[str]:
-    """A command as a list of words, or as one text that is split as a shell would."""
+    """A command as a list of words. A single text is split as a shell would split it."""
     try:
         words: list[str] = shlex.split(value) if isinstance(value, str) else list_of(check_text)(value)
     except ValueError as error:
@@ -836,16 +836,22 @@ PROTECTED = [".git/hooks", ".git/config", ".husky", ".vscode"]
 
 
 def joined(old: Iterable[Any], new: Iterable[Any]) -> list[Any]:
-    """The entries of all sources; a later mount replaces an earlier one of the same container path."""
-    return list({one["container"] if isinstance(one, Mapping) else one: one for one in [*old, *new]}.values())
+    """The entries of both lists, each once. A later mount replaces an earlier one of the same container path."""
+    entries = {}
+    for entry in [*old, *new]:
+        key = entry["container"] if isinstance(entry, Mapping) else entry
+        entries[key] = entry
+    return list(entries.values())
 
 
 def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Two tables as one, key by key; the later value wins where both set one."""
+    """Two tables as one, key by key. Where both have a value, the later one wins."""
     result = dict(old)
     for key, value in new.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = merged(result[key], value) if both else value
+        if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
+            result[key] = merged(result[key], value)
+        else:
+            result[key] = value
     return result
 
 
@@ -856,13 +862,13 @@ class Setting(NamedTuple):
     default: Any
     check: Check = check_text
     variable: str = ""  # the environment variable that sets it
-    merge: Callable[[Any, Any], Any] | None = None  # joins the value so far and a later one; None: the later one wins
-    may_be_empty: bool = False  # a text whose default is empty may be so anyway
-    secret: bool = False  # it is never shown
-    rows: Mapping[str, Setting] = {}  # for a table of tables: the keys of each; `check` is for their names
+    merge: Callable[[Any, Any], Any] | None = None  # combines an earlier and a later value; None: the later one wins
+    may_be_empty: bool = False  # allows "", which is always allowed if the default is empty
+    secret: bool = False  # the value is never shown
+    rows: Mapping[str, Setting] = {}  # for a table of tables: the keys of each table; `check` checks their names
 
     def fit(self, value: object) -> Any:
-        """A value in its normal form. Unfit if it cannot be used."""
+        """A value in its normal form. Raises Unfit."""
         if value == "" and isinstance(self.default, str):
             if self.default and not self.may_be_empty:
                 raise Unfit("it may not be empty")
@@ -870,16 +876,16 @@ class Setting(NamedTuple):
         return self.check(value)
 
 
-SETTING: dict[str, Setting] = {}  # every key, in the order of GET /api/config
+SETTING: dict[str, Setting] = {}  # all keys, in the order of GET /api/config
 
 
 def register_settings(*settings: Setting) -> None:
-    """Add keys to the configuration. A feature does so before the configuration is loaded."""
+    """Add keys to the configuration. Features do this before the configuration is loaded."""
     SETTING.update((setting.key, setting) for setting in settings)
 
 
 def nest(flat: Mapping[str, object]) -> dict[str, Any]:
-    """The nested document of a mapping with dotted keys; values are copied, so that nobody shares a list."""
+    """The nested document of a mapping with dotted keys. Values are copied, so that no two documents share a list."""
     document: dict[str, Any] = {}
     for key, value in flat.items():
         *sections, name = key.split(".")
@@ -943,14 +949,14 @@ PROFILE = {
     "inherits": Setting("inherits", ""),
     **{key: setting for key, setting in SETTING.items() if key.startswith("limits.")},
 }
-# The keys of [engines.NAME]: an Incus remote, as `incus remote list` names it, and what is to be used there.
+# The keys of [engines.NAME]: the name of an Incus remote (`incus remote list`), and what to use there.
 ENGINE_NAME = r"[a-z0-9][a-z0-9-]{0,31}"
 ENGINE = {
     "remote": Setting("remote", "", matching(r"[A-Za-z0-9][\w.-]*", "write a name of `incus remote list`")),
     "project": SETTING["incus.project"],
     "target": Setting("target", "", matching(r"@?[\w.-]+", "write a cluster member, or @ and a group of members")),
     "image": SETTING["defaults.image"],
-    "roots": Setting("roots", [], list_of(HOST_PATH)),  # folders of that host below which workspaces may be
+    "roots": Setting("roots", [], list_of(HOST_PATH)),  # folders of that host; workspaces lie below them
 }
 register_settings(
     Setting("profiles", {}, merge=merged, rows=PROFILE),
@@ -959,10 +965,10 @@ register_settings(
     Setting("dashboard.workspace_roots", [], list_of(HOST_PATH)),
 )
 DASHBOARD_KEYS = ("dashboard.port", "dashboard.workspace_roots")  # the keys that PUT /api/config may set
-TOOL_BOUND = ("tool.binary", "defaults.model")  # these belong to the tool that tool.name names
+TOOL_BOUND = ("tool.binary", "defaults.model")  # they hold for the tool in tool.name only
 
 
-# -- Layers, laid over each other
+# -- Layers: a higher one overrides a lower one
 
 SYSTEM_RANK, USER_RANK, PROJECT_RANK, NAMED_RANK, DASHBOARD_RANK, VARIABLE_RANK, PROFILE_RANK, FLAG_RANK = range(8)
 
@@ -976,16 +982,16 @@ class Layer(NamedTuple):
 
 
 class Config(NamedTuple):
-    """The configuration in force. It never changes: `with_flags` gives a new one."""
+    """The configuration in force. It is never changed: `with_flags` makes a new one."""
 
     values: dict[str, Any]  # the complete document, nested as GET /api/config shows it
     origins: dict[str, str]  # dotted key: where its value comes from
     warnings: tuple[str, ...]
-    files: dict[str, bool]  # path: whether it is there
-    layers: tuple[Layer, ...]  # what `values` was made of, without the profile
-    profile: str  # the profile in force
-    wanted_profile: str  # the profile that a caller chose; it beats defaults.profile
-    environment: dict[str, str]  # of the profile, for the tool
+    files: dict[str, bool]  # path: whether the file exists
+    layers: tuple[Layer, ...]  # the sources of `values`, except the profile
+    profile: str  # the name of the profile in force
+    wanted_profile: str  # the profile that a caller chose; it overrides defaults.profile
+    environment: dict[str, str]  # variables of the profile, for the tool
 
     def get(self, key: str) -> Any:
         """The value of a dotted key."""
@@ -993,25 +999,30 @@ class Config(NamedTuple):
 
 
 def fold_layers(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The values by dotted key, and where each comes from. A key that is present wins, also when empty or false."""
+    """The values by dotted key, and the source of each. A key that a layer has counts even if it is empty or false."""
     values = {key: setting.default for key, setting in SETTING.items()}
     origins = dict.fromkeys(values, "default")
     for layer in sorted(layers, key=lambda layer: layer.rank):
         if layer.values.get("tool.name", values["tool.name"]) != values["tool.name"]:
             for key in TOOL_BOUND:
-                values[key], origins[key] = SETTING[key].default, "default"
+                values[key] = SETTING[key].default
+                origins[key] = "default"
         for key, value in layer.values.items():
             merge = SETTING[key].merge
-            is_mixed = merge is not None and values[key] != SETTING[key].default
+            if merge is None:
+                origins[key] = layer.source
+                values[key] = value
+                continue
+            is_mixed = values[key] != SETTING[key].default
             origins[key] = f"{origins[key]}, {layer.source}" if is_mixed else layer.source
-            values[key] = merge(values[key], value) if merge else value
+            values[key] = merge(values[key], value)
     if values["limits.memory.limit"] and origins["limits.memory.enforce"] == "default":
-        values["limits.memory.enforce"] = "hard"  # Incus holds a soft limit only when the host runs short
+        values["limits.memory.enforce"] = "hard"  # Incus enforces a soft limit only when the host runs short of memory
     return values, origins
 
 
 def profile_values(profiles: Mapping[str, Mapping[str, Any]], name: str, heirs: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The values of a profile by its own keys, laid over those of the profiles that it inherits."""
+    """The values of a profile by its own keys, merged over those of the profiles that it inherits from."""
     if not name:
         return {}
     if name not in profiles:
@@ -1019,35 +1030,47 @@ def profile_values(profiles: Mapping[str, Mapping[str, Any]], name: str, heirs: 
         raise ConfigError(f"profile '{name}' not found{origin}", 404)
     if name in heirs:
         raise ConfigError(f"profile '{name}' inherits itself")
-    return merged(profile_values(profiles, profiles[name].get("inherits", ""), (*heirs, name)), profiles[name])
+    profile = profiles[name]
+    inherited = profile_values(profiles, profile.get("inherits", ""), (*heirs, name))
+    return merged(inherited, profile)
 
 
-CONFIG_CHECKS: list[Callable[[Config], object]] = []  # each raises ConfigError for keys that do not fit together
+CONFIG_CHECKS: list[Callable[[Config], object]] = []  # each raises ConfigError for keys that contradict each other
 
 
 def make_config(
     layers: Iterable[Layer], files: Mapping[str, bool] = {}, warnings: Iterable[str] = (), wanted_profile: str = ""
 ) -> Config:
-    """The configuration that the layers make, with the profile that they or the caller choose."""
+    """The configuration of the layers, with the profile that they or the caller choose."""
     layers = tuple(layers)
     values, origins = fold_layers(layers)
     profile = wanted_profile or values["defaults.profile"]
     chosen = profile_values(values["profiles"], profile)
     if profile:
-        laid = {PROFILE[key].key: value for key, value in chosen.items() if PROFILE[key].key in SETTING}
-        values, origins = fold_layers([*layers, Layer(PROFILE_RANK, f"profile '{profile}'", laid)])
-    environment = dict(chosen.get("environment", {}))
-    config = Config(nest(values), origins, tuple(warnings), dict(files), layers, profile, wanted_profile, environment)
+        settings = {PROFILE[key].key: value for key, value in chosen.items()}
+        overrides = {key: value for key, value in settings.items() if key in SETTING}
+        values, origins = fold_layers([*layers, Layer(PROFILE_RANK, f"profile '{profile}'", overrides)])
+    config = Config(
+        values=nest(values),
+        origins=origins,
+        warnings=tuple(warnings),
+        files=dict(files),
+        layers=layers,
+        profile=profile,
+        wanted_profile=wanted_profile,
+        environment=dict(chosen.get("environment", {})),
+    )
     for check in CONFIG_CHECKS:
         check(config)
     return config
 
 
 def with_flags(config: Config, flags: Mapping[str, object], profile: str = "") -> Config:
-    """The configuration with more settings from the command line, by dotted key, and maybe another profile.
+    """The configuration with more settings from the command line, by dotted key, and possibly another profile.
 
-    The profile beats files and variables; flags beat it. A key that this version does not know is a warning: another
-    version may have kept it with a session. ConfigError: 400 for a bad value, 404 for an unknown profile.
+    The profile overrides files and variables; flags override the profile. A key that this version does not know is a
+    warning, since another version may have stored it with a session. Raises ConfigError: 400 for a bad value, 404 for an
+    unknown profile.
     """
     reader = Reader()
     layers = [*config.layers, reader.flags(flags)]
@@ -1060,36 +1083,37 @@ def with_flags(config: Config, flags: Mapping[str, object], profile: str = "") -
 
 
 class Reader:
-    """Reads the sources of a configuration, and gathers what is wrong in them.
+    """Reads the sources of a configuration and collects what is wrong in them.
 
-    Only the first findings are kept: a stranger may have written the file.
+    Only the first findings are kept, since a stranger may have written the file.
     """
 
     MOST = 20
 
     def __init__(self) -> None:
-        self.faults: list[str] = []  # these stop everything
+        self.faults: list[str] = []  # with any of them, nothing is loaded
         self.warnings: list[str] = []
-        self._texts: dict[str, str] = {}  # of the files, by path: to find lines
+        self._texts: dict[str, str] = {}  # the texts of the files by path, to find line numbers
 
     def file(self, path: str, text: str, rank: int) -> Layer:
-        """The layer of a config file. ConfigError with file and line if it is no TOML."""
+        """The layer of a config file. Raises ConfigError with file and line if it is not TOML."""
         self._texts[path] = text
         return Layer(rank, path, self._values(path, parse_toml(path, text), SETTING))
 
     def variables(self, environ: Mapping[str, str]) -> Iterator[Layer]:
-        """A layer for each CLINCUS_* variable that is set; an empty one counts as unset."""
+        """A layer for each CLINCUS_* variable that is set. An empty variable counts as unset."""
         for setting in SETTING.values():
             value: Any = environ.get(setting.variable, "")
-            if value:
-                if isinstance(setting.default, bool):
-                    value = SWITCH_WORDS.get(value.lower(), value)
-                elif isinstance(setting.default, int) and re.fullmatch(r"-?\d{1,10}", value):
-                    value = int(value)
-                yield Layer(VARIABLE_RANK, setting.variable, self._fit(setting.variable, setting.key, setting, value))
+            if not value:
+                continue
+            if isinstance(setting.default, bool):
+                value = SWITCH_WORDS.get(value.lower(), value)
+            elif isinstance(setting.default, int) and re.fullmatch(r"-?\d{1,10}", value):
+                value = int(value)
+            yield Layer(VARIABLE_RANK, setting.variable, self._fit(setting.variable, setting.key, setting, value))
 
     def flags(self, flags: Mapping[str, object]) -> Layer:
-        """The layer of the command line's flags by dotted key; None stands for a flag that was not given."""
+        """The layer of the command line's flags by dotted key. None stands for a flag that was not given."""
         values: dict[str, Any] = {}
         for key, value in flags.items():
             if key == "dashboard.port" and value == 0:
@@ -1106,7 +1130,7 @@ class Reader:
             raise ConfigError(f"validation failed: {'; '.join(self.faults)}")
 
     def _values(self, path: str, table: object, settings: Mapping[str, Setting], at: str = "") -> dict[str, Any]:
-        """The values of a file's table, by the dotted keys of `settings`; `at` is the table's own key and a dot."""
+        """The values of a table in a file by the dotted keys of `settings`. `at` is the table's own key and a dot."""
         values: dict[str, Any] = {}
         if not isinstance(table, Mapping):
             self._fault(path, at.rstrip("."), "a table is wanted", table)
@@ -1126,16 +1150,16 @@ class Reader:
         return values
 
     def _tables(self, path: str, setting: Setting, value: object) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The tables of a key that has one for each name."""
+        """The tables of a key that holds a table for each name."""
         if not isinstance(value, Mapping):
             self._fault(path, setting.key, "a table is wanted", value)
             return
-        for name, one in value.items():
+        for name, table in value.items():
             if self._fit(path, f"{setting.key}.{name}", setting, name):
-                yield name, self._values(path, one, setting.rows, f"{setting.key}.{name}.")
+                yield name, self._values(path, table, setting.rows, f"{setting.key}.{name}.")
 
     def _fit(self, source: str, place: str, setting: Setting, value: object, key: str = "") -> dict[str, Any]:
-        """A key with its value in normal form. A value that cannot be used becomes a fault, and the result is empty."""
+        """A key with its value in normal form. A value that cannot be used is noted as a fault; the result is empty."""
         try:
             return {key or place: setting.fit(value)}
         except ValueError as error:
@@ -1149,10 +1173,11 @@ class Reader:
     def _unknown(self, source: str, key: str, known: Iterable[str]) -> None:
         import difflib
 
-        if len(self.warnings) < self.MOST:
-            near = difflib.get_close_matches(key[:100], list(known), 1, 0.6)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            self.warnings.append(f"{self._place(source, key)}: unknown key {key[:200]!r} is ignored{hint}")
+        if len(self.warnings) >= self.MOST:
+            return
+        near = difflib.get_close_matches(key[:100], list(known), 1, 0.6)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        self.warnings.append(f"{self._place(source, key)}: unknown key {key[:200]!r} is ignored{hint}")
 
     def _place(self, source: str, key: str) -> str:
         line = toml_line(self._texts.get(source, ""), key)
@@ -1163,7 +1188,7 @@ SWITCH_WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False
 
 
 def parse_toml(path: str, text: str) -> dict[str, Any]:
-    """The document of a file's text. ConfigError with file and line if it is broken."""
+    """Parse the text of a TOML file. Raises ConfigError with file and line."""
     if sys.version_info >= (3, 11):
         import tomllib  # novm
     else:
@@ -1179,31 +1204,35 @@ def parse_toml(path: str, text: str) -> dict[str, Any]:
 
 
 def toml_line(text: str, key: str) -> int:
-    """The number of the line that sets a dotted key, or the table around it; 0 if it cannot be found.
+    """The number of the line that sets a dotted key, or else of the table around it; 0 if neither is found.
 
-    tomllib tells no positions, so this searches the text. It takes a line for one header or one key, as in usual files.
+    tomllib reports no positions, so this searches the text. It expects one header or one key a line, as is usual.
     """
     wanted = key.lower().split(".")
     table: list[str] = []
-    most = found = 0  # how many parts of the key the best line has
+    most = 0  # how many parts of the key the best line so far has
+    found = 0
     for number, line in enumerate(text.lstrip("\ufeff").split("\n"), 1):
         is_header = line.lstrip().startswith("[")
-        if is_header or "=" in line:
-            name = line.partition("]" if is_header else "=")[0].strip(" \t[")
-            parts = [part.strip(" \t\"'").lower() for part in name.split(".")]
-            path = parts if is_header else [*table, *parts]
-            table = parts if is_header else table
-            if path == wanted[: len(path)] and len(path) > most:
-                most, found = len(path), number
+        if not is_header and "=" not in line:
+            continue
+        name = line.partition("]" if is_header else "=")[0].strip(" \t[")
+        parts = [part.strip(" \t\"'").lower() for part in name.split(".")]
+        path = parts if is_header else [*table, *parts]
+        if is_header:
+            table = parts
+        if path == wanted[: len(path)] and len(path) > most:
+            most = len(path)
+            found = number
     return found
 
 
 def flat_values(
     table: Mapping[str, object], stops: Collection[str], prefix: str = "", depth: int = 8
 ) -> Iterator[tuple[str, object]]:
-    """The leaves of a nested table by dotted key. A key in `stops` is a leaf, and so is all that lies `depth` deep.
+    """The leaves of a nested table by dotted key. A key in `stops` is a leaf, and so is everything `depth` levels deep.
 
-    Keys match whatever their case, as those of the Go program do.
+    Keys match in any case, as in the Go program.
     """
     lower = {stop.lower(): stop for stop in stops}
     for name, value in table.items():
@@ -1219,24 +1248,24 @@ def flat_values(
 
 
 def state_directory(environ: Mapping[str, str]) -> str:
-    """Where Clincus keeps its own files: `~/.clincus`."""
+    """The directory for Clincus's own files: `~/.clincus`."""
     return expand("~/.clincus", environ)
 
 
 def own_file(environ: Mapping[str, str], name: str) -> str:
-    """The path of a file of Clincus's own: `port`, `history.jsonl`, `trust.json`, `dashboard.json`."""
+    """The path of one of Clincus's own files: `port`, `history.jsonl`, `trust.json`, `dashboard.json`."""
     return os.path.join(state_directory(environ), name)
 
 
 def user_configs(environ: Mapping[str, str]) -> list[str]:
-    """Where the user's config file may be, best first: below XDG_CONFIG_HOME, and in ~/.config."""
+    """Where the user's config file may be, in order of preference: below XDG_CONFIG_HOME, then in ~/.config."""
     base = environ.get("XDG_CONFIG_HOME", "")
     below = [os.path.join(base, "clincus", "config.toml")] if os.path.isabs(base) else []
     return [*below, expand("~/.config/clincus/config.toml", environ)]
 
 
 def config_files(environ: Mapping[str, str]) -> dict[str, int]:
-    """Every path whose change can change the configuration, present or not, with its rank: what `serve` polls."""
+    """Every path that can change the configuration, whether it exists or not, with its rank. `serve` polls them."""
     named = environ.get("CLINCUS_CONFIG")
     return {
         SYSTEM_CONFIG: SYSTEM_RANK,
@@ -1247,11 +1276,11 @@ def config_files(environ: Mapping[str, str]) -> dict[str, int]:
 
 
 def config_fingerprint(paths: Iterable[str]) -> list[tuple[object, ...]]:
-    """The time (ns), size and inode of each file that is there: they differ when a file has changed, come or gone."""
+    """Time (ns), size and inode of each file that exists. They differ when a file has changed, appeared or gone."""
     marks: list[tuple[object, ...]] = []
-    with suppress(OSError):  # a file may go away just now
+    with suppress(OSError):  # a file may disappear between the two calls
         for path in paths:
-            if os.access(path, os.F_OK):  # cheaper than an error of os.stat for most paths, once a second
+            if os.access(path, os.F_OK):  # for the many paths that do not exist, cheaper than an error of os.stat
                 status = os.stat(path)
                 marks.append((path, status.st_mtime_ns, status.st_size, status.st_ino))
     return marks
@@ -1260,7 +1289,7 @@ def config_fingerprint(paths: Iterable[str]) -> list[tuple[object, ...]]:
 def load_config(environ: Mapping[str, str], *, flags: Mapping[str, object] = {}, profile: str = "") -> Config:
     """The configuration of defaults, files, CLINCUS_* variables, profile and flags; a later one wins.
 
-    `flags` are values by dotted key (None: not given). ConfigError on what is broken; unknown keys become warnings.
+    `flags` are values by dotted key (None: not given). Raises ConfigError for broken values; unknown keys are warnings.
     """
     reader = Reader()
     layers: list[Layer] = []
@@ -1273,7 +1302,9 @@ def load_config(environ: Mapping[str, str], *, flags: Mapping[str, object] = {},
         files[path] = os.path.exists(path)
         if rank == DASHBOARD_RANK:
             layers.append(dashboard_layer(path, layers, reader.warnings))
-        elif (text := read_text(path, CONFIG_FILE_LIMIT)) is not None:
+            continue
+        text = read_text(path, CONFIG_FILE_LIMIT)
+        if text is not None:
             layers.append(reader.file(path, text, rank))
         elif rank == NAMED_RANK:
             raise ConfigError(f"CLINCUS_CONFIG names {path!r}, but there is no such file")
@@ -1282,27 +1313,29 @@ def load_config(environ: Mapping[str, str], *, flags: Mapping[str, object] = {},
     return make_config(layers, files, reader.warnings, profile)
 
 
-# -- What the dashboard sets: in `dashboard.json`, since the user's files belong to the user
+# -- Settings of the dashboard: in `dashboard.json`, since the config files belong to the user
 
-# It has an entry for each dotted key: {"value": ..., "instead_of": what the config files said at that moment}.
+# It has an entry for each dotted key: {"value": …, "instead_of": the value that the config files had at that moment}.
 
 
 def said_by_files(layers: Iterable[Layer], key: str) -> object:
-    """The value of a key that the strongest config file sets, None if none does."""
+    """The value of a key in the config file of the highest rank that sets it, None if no file does."""
     said = [layer.values[key] for layer in layers if layer.rank <= NAMED_RANK and key in layer.values]
     return said[-1] if said else None
 
 
 def dashboard_layer(path: str, layers: Sequence[Layer], warnings: list[str]) -> Layer:
-    """The layer of the dashboard's file. A file that cannot be read becomes a warning.
+    """The layer of the dashboard's file. If the file cannot be read, it is empty and `warnings` gets the reason.
 
-    An entry is left out if the files say something else of its key by now: the later change wins.
+    An entry is left out if the config files have changed its key since: the later change wins.
     """
 
     def fit(document: dict[str, Any]) -> dict[str, Any]:
-        kept = ((key, one) for key, one in document.items() if key in DASHBOARD_KEYS)
-        kept = ((key, one) for key, one in kept if one["instead_of"] == said_by_files(layers, key))
-        return {key: SETTING[key].fit(one["value"]) for key, one in kept}
+        values = {}
+        for key, entry in document.items():
+            if key in DASHBOARD_KEYS and entry["instead_of"] == said_by_files(layers, key):
+                values[key] = SETTING[key].fit(entry["value"])
+        return values
 
     try:
         return Layer(DASHBOARD_RANK, path, read_json(path, CONFIG_FILE_LIMIT, fit) or {})
@@ -1312,14 +1345,15 @@ def dashboard_layer(path: str, layers: Sequence[Layer], warnings: list[str]) -> 
 
 
 def save_dashboard(environ: Mapping[str, str], changes: Mapping[str, object]) -> None:
-    """Set keys of DASHBOARD_KEYS in `dashboard.json`; what an edit of a config file has overruled is dropped for good.
+    """Set keys of DASHBOARD_KEYS in `dashboard.json`. Entries that an edit of a config file has overruled are removed.
 
     A flag or a variable that sets a key still wins. ClincusError: 400 for a bad value, 409 while a config file is
     broken, 500 if the file cannot be written.
     """
+    checked = {}
     try:
-        names = {key: f"invalid {key.rpartition('.')[2]}" for key in changes}
-        checked = {key: fit_item(SETTING[key].fit, value, names[key]) for key, value in changes.items()}
+        for key, value in changes.items():
+            checked[key] = fit_item(SETTING[key].fit, value, f"invalid {key.rpartition('.')[2]}")
     except Unfit as error:
         raise ConfigError(str(error)) from None
     path = own_file(environ, "dashboard.json")
@@ -1329,11 +1363,11 @@ def save_dashboard(environ: Mapping[str, str], changes: Mapping[str, object]) ->
         with locked_folder(state_directory(environ)):
             layers = load_config(environ).layers
             kept = next(layer.values for layer in layers if layer.rank == DASHBOARD_RANK)
-            entries = {
-                key: {"value": value, "instead_of": said_by_files(layers, key)}
-                for key, value in {**kept, **checked}.items()
-                if value != said_by_files(layers, key)
-            }
+            entries = {}
+            for key, value in {**kept, **checked}.items():
+                instead_of = said_by_files(layers, key)
+                if value != instead_of:
+                    entries[key] = {"value": value, "instead_of": instead_of}
             text = json.dumps(entries, indent=2) + "\n"
             if text != (read_text(path, CONFIG_FILE_LIMIT) or "{}\n"):
                 replace_file(path, text.encode(), 0o600)
@@ -1348,13 +1382,16 @@ def config_document(config: Config) -> dict[str, Any]:
     """The document of GET /api/config; secrets are hidden."""
     document = nest({key: shown(setting, config.get(key)) for key, setting in SETTING.items()})
     for setting in SETTING.values():
-        for name, values in document[setting.key].items() if setting.rows else ():
-            document[setting.key][name] = nest({key: shown(setting.rows[key], value) for key, value in values.items()})
+        if not setting.rows:
+            continue
+        tables = document[setting.key]
+        for name, values in tables.items():
+            tables[name] = nest({key: shown(setting.rows[key], value) for key, value in values.items()})
     return document
 
 
 def shown(setting: Setting, value: Any) -> Any:
-    """A value as the API shows it: a secret is asterisks, and so is each value in a table of secrets."""
+    """A value as the API shows it. A secret becomes asterisks, and so does each value in a table of secrets."""
     if not setting.secret or not value:
         return value
     return dict.fromkeys(value, HIDDEN) if isinstance(value, dict) else HIDDEN

@@ -69,8 +69,8 @@ LIMITS = [
     Mutant(
         "config-size",
         "clincus.py",
-        "(text := read_text(path, CONFIG_FILE_LIMIT))",
-        "(text := read_text(path, 1 << 60))",
+        "text = read_text(path, CONFIG_FILE_LIMIT)",
+        "text = read_text(path, 1 << 60)",
         "config",
     ),
     Mutant("history-size", "clincus.py", "if size + len(lines) > HISTORY_LIMIT:", "if False:", "history"),
