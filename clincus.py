@@ -1069,8 +1069,8 @@ def with_flags(config: Config, flags: Mapping[str, object], profile: str = "") -
     """The configuration with more settings from the command line, by dotted key, and possibly another profile.
 
     The profile overrides files and variables; flags override the profile. A key that this version does not know is a
-    warning, since another version may have stored it with a session. Raises ConfigError: 400 for a bad value, 404 for an
-    unknown profile.
+    warning, since another version may have stored it with a session. Raises ConfigError: 400 for a bad value, 404 for
+    an unknown profile.
     """
     reader = Reader()
     layers = [*config.layers, reader.flags(flags)]
@@ -1399,10 +1399,10 @@ def shown(setting: Setting, value: Any) -> Any:
 
 # ----------------------------------------------------------------------------------------------------------------
 # tools
-# The AI tools: how each is started, and which files it carries in and out. Knows nothing of Incus or HTTP.
+# The AI tools: how each is started, and which files go in and out of its container. Knows nothing of Incus or HTTP.
 # ----------------------------------------------------------------------------------------------------------------
 
-CARRIED_FILE_LIMIT = 8 << 20  # bytes: a single file carried in
+CARRIED_FILE_LIMIT = 8 << 20  # bytes of a single file that is carried in
 CARRIED_LIMIT = 64 << 20  # bytes of the tar of all files carried in
 GH_TIMEOUT = 5.0  # seconds for `gh auth token`
 
@@ -1416,26 +1416,26 @@ class ToolFile(NamedTuple):
     path: str  # relative to the container's home
     data: bytes = b""
     mode: int = 0o600
-    mtime: float = 0.0  # seconds since 1970, of the host's file; 0 for a file that was made or merged here
-    source: str = ""  # a file of the host that holds the content, in the place of `data`
-    link: str = ""  # makes it a symlink to this
+    mtime: float = 0.0  # of the host's file, in seconds since 1970; 0 for a file that was made or merged here
+    source: str = ""  # a file of the host that has the content, instead of `data`
+    link: str = ""  # the target, if it is a symlink
 
 
 class Carried:
-    """The files gathered so far, within bounds; each one that has to stay behind becomes a warning."""
+    """The files to carry in so far, within the limits. Each file that has to stay behind becomes a warning."""
 
     def __init__(self, home: str, left: int = CARRIED_LIMIT) -> None:
         self.home = home
         self.files: dict[str, ToolFile] = {}
         self.warnings: list[str] = []
-        self._left = left  # bytes that the tar may still grow by
+        self._left = left  # bytes by which the tar may still grow
 
     def skip(self, path: str, reason: str) -> None:
-        """Note a file that stays behind."""
+        """Note a file that is not carried in."""
         self.warnings.append(f"{os.path.join(self.home, path)} is not carried into the container: {reason}")
 
     def add(self, path: str) -> None:
-        """Add a file, or a directory with all in it. A symlink counts as its target if that lies in the home."""
+        """Add a file, or a directory with its content. A symlink to a place in the home counts as its target."""
         source = os.path.join(self.home, path)
         real = os.path.realpath(source)
         if not path_inside(real, os.path.realpath(self.home)):
@@ -1460,24 +1460,26 @@ class Carried:
             self.skip(path, f"all files together would be larger than {CARRIED_LIMIT >> 20} MiB")
             return
         self._left -= size
-        self.files[path] = ToolFile(path, data, 0o700 if status.st_mode & 0o100 else 0o600, status.st_mtime)
+        mode = 0o700 if status.st_mode & 0o100 else 0o600
+        self.files[path] = ToolFile(path, data, mode, status.st_mtime)
 
     def document(self, path: str) -> dict[str, Any]:
-        """The JSON object in a file, {} if there is none; one that cannot be read is replaced, with a warning."""
+        """The JSON object in a file, {} if the file is missing. If it holds no object: {} too, and a warning."""
         value = self.value(path) if path in self.files else {}
         if not isinstance(value, dict):
             self.skip(path, "it is not a JSON object")
         return as_object(value)
 
     def value(self, path: str) -> Any:
-        """The value of a file if it is JSON, in which comments and commas behind the last item are allowed."""
+        """The value of a JSON file, which may have comments and trailing commas; None if it is not JSON."""
         string = r'"(?:\\.|[^"\\])*"'
+        comment = rf"{string}|//[^\n]*|/\*.*?\*/"
+        trailing_comma = rf"({string})|,(\s*[}}\]])"
         try:
             text = self.files[path].data.decode("utf-8-sig")
-            text = re.sub(
-                rf"{string}|//[^\n]*|/\*.*?\*/", lambda m: m[0] if m[0][0] == '"' else " ", text, flags=re.DOTALL
-            )
-            return json.loads(re.sub(rf"({string})|,(\s*[}}\]])", lambda m: m[1] or m[2], text, flags=re.DOTALL))
+            text = re.sub(comment, lambda m: m[0] if m[0][0] == '"' else " ", text, flags=re.DOTALL)
+            text = re.sub(trailing_comma, lambda m: m[1] or m[2], text, flags=re.DOTALL)
+            return json.loads(text)
         except (ValueError, RecursionError):
             return None
 
@@ -1487,12 +1489,12 @@ class Carried:
 
 
 def as_object(value: object) -> dict[str, Any]:
-    """A JSON object as it is, an empty one for any other value."""
+    """A JSON object as it is; an empty one for any other value."""
     return value if isinstance(value, dict) else {}
 
 
 def with_answers(value: object, answers: Any, workspace: str) -> Any:
-    """A JSON value with answers laid over it: members of an object, items of a list. `{workspace}` is filled in."""
+    """A JSON value merged with answers: members of objects, items of lists. `{workspace}` is filled in."""
     if isinstance(answers, str):
         return answers.replace("{workspace}", workspace)
     if isinstance(answers, list):
@@ -1500,19 +1502,21 @@ def with_answers(value: object, answers: Any, workspace: str) -> Any:
         new = [with_answers(None, item, workspace) for item in answers]
         return [*items, *(item for item in new if item not in items)]
     if isinstance(answers, dict):
-        old = as_object(value)
-        named = {key.replace("{workspace}", workspace): item for key, item in answers.items()}
-        return {**old, **{key: with_answers(old.get(key), item, workspace) for key, item in named.items()}}
+        result = {**as_object(value)}
+        for name, answer in answers.items():
+            key = name.replace("{workspace}", workspace)
+            result[key] = with_answers(result.get(key), answer, workspace)
+        return result
     return answers
 
 
 def path_inside(path: str, parent: str) -> bool:
-    """True if a path in normal form is another one or lies below it; both are absolute, or of one folder."""
+    """True if a path is `parent` or lies below it. Both are in normal form, and absolute or relative to one folder."""
     return path == parent or path.startswith(parent.rstrip("/") + "/")
 
 
 def with_home(value: Any, home: str, container_home: str) -> Any:
-    """A JSON value in which each path below the host's home is one below the container's."""
+    """A JSON value in which each path below the host's home becomes one below the container's home."""
     if isinstance(value, str):
         return re.sub(rf"(?<![\w./-]){re.escape(home)}(?![\w.-])", lambda _: container_home, value)
     if isinstance(value, list):
@@ -1522,18 +1526,18 @@ def with_home(value: Any, home: str, container_home: str) -> Any:
     return value
 
 
-# -- Settings that let a tool start without a question, with full permissions
+# -- Settings with which a tool starts at full permissions and asks no question
 
-Completion = Callable[[Carried, str, Mapping[str, str]], None]  # takes the files, the workspace's path and variables
+Completion = Callable[[Carried, str, Mapping[str, str]], None]  # gets the files, the workspace's path and variables
 
-# Keys of ~/.claude.json that are carried in, though they hold no plain values.
+# Keys of ~/.claude.json that are carried in although their values are objects.
 CLAUDE_ACCOUNT = ("oauthAccount", "customApiKeyResponses", "mcpServers")
 
 
 def complete_claude(carried: Carried, _workspace_path: str, environment: Mapping[str, str]) -> None:
     """Let Claude Code run with full permissions and the user's account.
 
-    The container gets the account, plain preferences and the MCP servers of the user's ~/.claude.json. The list of all
+    Of the user's ~/.claude.json, the container gets the account, plain preferences and the MCP servers. The list of all
     projects with their prompts stays behind, and so do caches.
     """
     settings = carried.document(".claude/settings.json")
@@ -1542,77 +1546,90 @@ def complete_claude(carried: Carried, _workspace_path: str, environment: Mapping
     carried.put(".claude/settings.json", {**settings, "permissions": permissions})
     account: dict[str, Any] = {"theme": "dark"}
     for key, value in carried.document(".claude.json").items():
-        is_plain = isinstance(value, (bool, int, float)) or (isinstance(value, str) and len(value) <= 1024)
+        is_short_text = isinstance(value, str) and len(value) <= 1024
+        is_plain = is_short_text or isinstance(value, (bool, int, float))
         if (is_plain and not key.startswith("cached")) or key in CLAUDE_ACCOUNT:
             account[key] = value
     if account.get("preferredNotifChannel", "auto") == "auto":
-        account["preferredNotifChannel"] = "terminal_bell"  # by which the dashboard knows that the tool waits
-    api_key = environment.get("ANTHROPIC_API_KEY", "")[-20:]  # Claude knows a key by its last 20 letters
+        account["preferredNotifChannel"] = "terminal_bell"  # tells the dashboard that the tool waits
+    api_key = environment.get("ANTHROPIC_API_KEY", "")[-20:]  # Claude Code identifies a key by its last 20 characters
     if api_key:
-        known = as_object(account.get("customApiKeyResponses"))
-        lists = {word: keys for word, keys in known.items() if isinstance(keys, list)}
-        others = {word: [key for key in keys if key != api_key] for word, keys in lists.items()}
-        account["customApiKeyResponses"] = {**others, "approved": [*others.get("approved", []), api_key]}
+        account["customApiKeyResponses"] = with_approved_key(account.get("customApiKeyResponses"), api_key)
     carried.put(".claude.json", account)
 
 
+def with_approved_key(responses: object, api_key: str) -> dict[str, list[object]]:
+    """Claude Code's lists of approved and rejected API keys, with one key approved and in no other list."""
+    lists: dict[str, list[object]] = {}
+    for word, keys in as_object(responses).items():
+        if isinstance(keys, list):
+            lists[word] = [key for key in keys if key != api_key]
+    lists.setdefault("approved", []).append(api_key)
+    return lists
+
+
 def complete_opencode(carried: Carried, _workspace_path: str, _environment: Mapping[str, str]) -> None:
-    """Let opencode run all tools (https://opencode.ai/docs/permissions); what the user denied stays denied."""
+    """Let opencode run all tools (https://opencode.ai/docs/permissions). What the user denied stays denied."""
     paths = [f".config/opencode/{name}" for name in ("opencode.json", "opencode.jsonc", "config.json")]
     present = [path for path in paths if path in carried.files] or paths[:1]
-    for path in [*present, *({".opencode.json"} & carried.files.keys())]:
+    if ".opencode.json" in carried.files:
+        present.append(".opencode.json")
+    for path in present:
         document = carried.document(path)
         rules = allowed_instead_of_asked(document.get("permission"))
-        if rules != "deny":  # the last rule that fits counts
+        if rules != "deny":  # of the rules that match, the last one counts
             document["permission"] = {"*": "allow", **as_object(rules)}
         carried.put(path, document)
 
 
 def allowed_instead_of_asked(rules: object) -> object:
-    """Permission rules of opencode in which every question is answered with yes."""
+    """Permission rules of opencode in which every "ask" is "allow"."""
     if isinstance(rules, dict):
         return {key: allowed_instead_of_asked(value) for key, value in rules.items()}
     return "allow" if rules == "ask" else rules
 
 
-# -- The table of tools: nothing else in this file knows one by name
+# -- The table of tools: no other code in this file knows a tool by name
 
 
 class Tool(NamedTuple):
     """One AI tool. Paths are relative to a home directory."""
 
     name: str
-    start: tuple[str, ...]  # its command; `{session}` stands for our session id
-    resume: tuple[str, ...]  # the same to go on with a conversation; `{conversation}` stands for its id
-    prompt: tuple[str, ...] = ()  # comes last, for a first prompt, `{prompt}`, whatever that begins with
-    models: str = ""  # pattern of the models that it takes by --model
-    effort_variable: str = ""  # the variable that tells it tool.NAME.effort_level
+    start: tuple[str, ...]  # the command that starts it; `{session}` stands for our session id
+    resume: tuple[str, ...]  # the command that resumes a conversation; `{conversation}` stands for its id
+    prompt: tuple[str, ...] = ()  # the last words of the command for a first prompt, `{prompt}`, which may begin with -
+    models: str = ""  # pattern of the models that its flag --model accepts
+    effort_variable: str = ""  # the variable for tool.NAME.effort_level
     credentials: tuple[str, ...] = ()  # carried in at every start, never saved
     settings: tuple[str, ...] = ()  # files and directories carried into a new container
-    instructions: tuple[str, ...] = ()  # carried too where tool.carry_instructions is set
+    instructions: tuple[str, ...] = ()  # carried in as well if tool.carry_instructions is set
     complete: Completion | None = None  # changes the files before they go in
-    answers: Mapping[str, Any] = {}  # JSON to be laid over a file, which answers a question; see `with_answers`
+    answers: Mapping[str, Any] = {}  # path: JSON to merge into the file, so that the tool asks nothing (`with_answers`)
     saved: tuple[str, ...] = ()  # files and directories that hold the conversations
     unsaved: tuple[str, ...] = ()  # glob patterns of files that stay behind (`*` matches slashes): secrets, locks, logs
-    conversation: str = ""  # pattern of a conversation's file; its group `id` is the conversation's id
-    message: str = ""  # a text in each file of a conversation with a message; without one there is nothing to resume
+    conversation: str = ""  # pattern of the path of a conversation's file; the group `id` is the conversation's id
+    message: str = ""  # a text in every conversation that has a message; one without it cannot be resumed
     github_token: bool = False
-    environment: Mapping[str, str] = {}  # the image brings the version: no update at start
-    rules: tuple[Mapping[str, Any], ...] = ()  # a user's own tool: what its screen means (clincus_features/agents)
-    package: tuple[str, ...] = ()  # for the image: the package on npm, and the path of the program in it
-    source: str = ""  # where the row was read, and why it is so
+    environment: Mapping[str, str] = {}  # for instance, to switch updates off: the image has the version
+    rules: tuple[Mapping[str, Any], ...] = ()  # for a user's own tool: what its screens mean (clincus_features/agents)
+    package: tuple[str, ...] = ()  # for the image: the npm package, and the path of the program in it
+    source: str = ""  # where these facts come from, and the reasons for them
 
 
 def tool_from_row(name: str, row: Mapping[str, Any]) -> Tool:
-    """The tool that a JSON object with some fields of `Tool` describes; without them it is a bare command."""
-    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-    return Tool(**{"start": (name,), "resume": (), **fields, "name": name})
+    """The tool that a JSON object with some fields of `Tool` describes. Without any field it is a bare command."""
+    fields: dict[str, Any] = {"start": (name,), "resume": ()}
+    for key, value in row.items():
+        fields[key] = tuple(value) if isinstance(value, list) else value
+    fields["name"] = name
+    return Tool(**fields)
 
 
 def read_tools(path: str, complete: Mapping[str, Completion]) -> dict[str, Tool]:
-    """The tools of a packaged file with a row for each name, and what completes their files."""
-    rows = json.loads(packaged_text(path)).items()
-    return {name: tool_from_row(name, {**row, "complete": complete.get(name)}) for name, row in rows}
+    """The tools of a packaged file, which has a row for each name; `complete` has their functions by name."""
+    rows: dict[str, dict[str, Any]] = json.loads(packaged_text(path))
+    return {name: tool_from_row(name, {**row, "complete": complete.get(name)}) for name, row in rows.items()}
 
 
 TOOLS = read_tools("guest/tools.json", {"claude": complete_claude, "opencode": complete_opencode})
@@ -1622,23 +1639,26 @@ register_settings(
 )
 
 
-MORE_TOOLS: list[Callable[[Config], Mapping[str, Tool]]] = []  # features add to it before the config is loaded
+MORE_TOOLS: list[Callable[[Config], Mapping[str, Tool]]] = []  # features add to this before the config is loaded
 SHELL = Tool("shell", ("bash", "-l"), ("bash", "-l"))
 
 
 def all_tools(config: Config) -> dict[str, Tool]:
-    """The tools to choose from, by name: those of the table, of features, and of tool.commands."""
-    more = itertools.chain(*(tools(config).items() for tools in MORE_TOOLS))
-    commands = {name: tuple(words) for name, words in config.get("tool.commands").items()}
-    own = {name: Tool(name, words, words) for name, words in commands.items() if name not in (*TOOLS, SHELL.name)}
-    return {**TOOLS, **dict(more), **own}
+    """The tools to choose from, by name: the table's, those of features, and those of tool.commands."""
+    tools = {**TOOLS}
+    for more in MORE_TOOLS:
+        tools.update(more(config))
+    for name, words in config.get("tool.commands").items():
+        if name not in TOOLS and name != SHELL.name:
+            tools[name] = Tool(name, tuple(words), tuple(words))
+    return tools
 
 
 def find_tool(name: str, config: Config) -> Tool:
-    """The tool of a name: one of `all_tools`, a plain shell, or the one of tool.binary. ConfigError (400)."""
+    """The tool of a name: one of `all_tools`, a plain shell, or the program in tool.binary. Raises ConfigError(400)."""
     tools = {**all_tools(config), SHELL.name: SHELL}
     chosen = config.get("tool.name")
-    if config.get("tool.binary"):  # `tool_command` puts it in the place of the name
+    if config.get("tool.binary"):  # `tool_command` puts this program in place of the name
         tools.setdefault(chosen, Tool(chosen, (chosen,), (chosen,)))
     if name not in tools:
         source = f"{config.origins['tool.name']}: " if name == chosen else ""
@@ -1653,10 +1673,10 @@ CONFIG_CHECKS.append(lambda config: find_tool(config.get("tool.name"), config))
 def tool_command(
     tool: Tool, config: Config, session_id: str, conversation: str | None, *, environ: Mapping[str, str] | None = None
 ) -> list[str]:
-    """The command that starts a tool, or with a conversation's id goes on with it.
+    """The command that starts a tool, or resumes the conversation of an id.
 
-    Only the tool that tool.name names gets tool.binary, as the first word, and defaults.model, if the user set it.
-    `environ` with CLINCUS_USE_DUMMY=1 puts the test stub `dummy` in the tool's place.
+    tool.binary replaces the first word, and a defaults.model that the user set is passed on, but only for the tool in
+    tool.name. `environ` with CLINCUS_USE_DUMMY=1 replaces the tool by the test stub `dummy`.
     """
     words = tool.resume if conversation else tool.start
     command = [word.replace("{session}", session_id).replace("{conversation}", conversation or "") for word in words]
@@ -1675,33 +1695,36 @@ def tool_command(
 
 
 def terminal_name(term: str) -> str:
-    """The TERM to use inside: tmux does not start for a name that it cannot look up there.
+    """The TERM to use in a container: tmux does not start with a name that it cannot look up there.
 
-    A plain image has a terminfo entry for these (Debian's ncurses-base), and tmux can draw on them. Any other terminal
-    of today takes what xterm-256color does.
+    A plain image has a terminfo entry for the names below (Debian's ncurses-base), and tmux can draw on them. Any other
+    terminal in use today understands xterm-256color.
     """
     plain = r"ansi|linux|screen|tmux|rxvt(-unicode(-256color)?)?|vt(100|102|220)|xterm(-(256color|color|mono))?"
     return term if re.fullmatch(plain, term) else "xterm-256color"
 
 
 def github_token(environ: Mapping[str, str]) -> str:
-    """The user's GitHub token: GH_TOKEN, GITHUB_TOKEN, or what `gh auth token` prints within 5 s; "" if none."""
-    named = environ.get("GH_TOKEN") or environ.get("GITHUB_TOKEN")
+    """The user's GitHub token: GH_TOKEN, GITHUB_TOKEN, or the output of `gh auth token` within 5 s; "" if none."""
+    token = environ.get("GH_TOKEN") or environ.get("GITHUB_TOKEN")
+    if token:
+        return token
     program = shutil.which("gh", path=environ.get("PATH"))
-    if named or program is None:
-        return named or ""
+    if program is None:
+        return ""
     try:
         done = run_child([program, "auth", "token"], timeout=GH_TIMEOUT, environ=environ)
     except ChildError:
         return ""
     token = done.stdout.decode("ascii", "replace").strip()
-    return token if done.code == 0 and re.fullmatch(r"[\x21-\x7e]{1,1024}", token) else ""
+    is_token = done.code == 0 and re.fullmatch(r"[\x21-\x7e]{1,1024}", token)
+    return token if is_token else ""
 
 
 def tool_environment(tool: Tool, config: Config, environ: Mapping[str, str], container_home: str) -> dict[str, str]:
-    """The variables that a tool runs with, those of the profile included (they win); the user's `-e` beats them all.
+    """The variables that a tool runs with. Those of the profile override ours; `-e` on the command line overrides both.
 
-    They may hold secrets: hand them over in a file or on stdin, never in an argument list.
+    They may hold secrets: pass them in a file or on stdin, never in an argument list.
     """
     user = config.get("incus.code_user")
     variables = {
@@ -1728,26 +1751,26 @@ def tool_files(
 ) -> tuple[list[ToolFile], list[str]]:  # fmt: skip
     """The user's files that a tool needs in its container, in order of path, and warnings.
 
-    Credentials and settings are carried in with the home's path rewritten, and completed with what full-permission
-    mode needs to start without a question. A setting of the user's is never overwritten, except the keys that answer
-    those questions or forbid that mode. `environment` holds the variables that the user chose for the tool.
+    Paths of the home in credentials and settings are rewritten. Settings that full-permission mode needs to start
+    without a question are added. A setting of the user's is never overwritten, except the keys that answer those
+    questions or forbid that mode. `environment` holds the variables that the user chose for the tool.
 
-    A container that already has its settings has `present`, the times of its files. It gets only those credentials that
-    are newer: a token which the tool renewed inside stays.
+    For a container that already has its settings, `present` holds the times of its files by path. It only gets
+    credentials that are newer: a token that the tool has renewed inside stays.
     """
     carried = Carried(home)
     for path in tool.credentials:
         carried.add(path)
     if present is not None:
-        return [file for file in carried.files.values() if file.mtime > present.get(file.path, 0)], carried.warnings
-    for path in (*tool.settings, *(tool.instructions if config.get("tool.carry_instructions") else ())):
+        newer = [file for file in carried.files.values() if file.mtime > present.get(file.path, 0)]
+        return newer, carried.warnings
+    for path in tool.settings:
         carried.add(path)
-    for path in carried.files:
-        if path.endswith((".json", ".jsonc")) and path not in tool.credentials:
-            value = carried.value(path)
-            moved = with_home(value, home.rstrip("/"), container_home) if home.strip("/") else value
-            if moved != value:
-                carried.put(path, moved)
+    if config.get("tool.carry_instructions"):
+        for path in tool.instructions:
+            carried.add(path)
+    if home.strip("/"):
+        move_home(carried, tool, home.rstrip("/"), container_home)
     if tool.complete is not None:
         tool.complete(carried, workspace_path, environment)
     for path, answers in tool.answers.items():
@@ -1755,22 +1778,37 @@ def tool_files(
     return [carried.files[path] for path in sorted(carried.files)], carried.warnings
 
 
+def move_home(carried: Carried, tool: Tool, home: str, container_home: str) -> None:
+    """Rewrite paths of the host's home in JSON files of settings. Credentials stay as they are."""
+    for path in carried.files:
+        if path.endswith((".json", ".jsonc")) and path not in tool.credentials:
+            value = carried.value(path)
+            moved = with_home(value, home, container_home)
+            if moved != value:
+                carried.put(path, moved)
+
+
 def pack_files(files: Iterable[ToolFile], uid: int, gid: int, folder_mode: int = 0o700) -> Iterator[bytes]:
     """A tar with the files and their directories, all of one owner, to be unpacked in a container."""
 
     def header(path: str, mode: int, kind: bytes, *, size: int = 0, mtime: float = 0, link: str = "") -> bytes:
         member = tarfile.TarInfo(path)
-        member.mode, member.type, member.size, member.mtime = mode, kind, size, int(mtime)
+        member.mode = mode
+        member.type = kind
+        member.size = size
+        member.mtime = int(mtime)
         member.linkname = link
-        member.uid, member.gid = uid, gid
+        member.uid = uid
+        member.gid = gid
         return member.tobuf(tarfile.GNU_FORMAT, errors="surrogateescape")
 
     made: set[str] = set()
     for file in files:
         *folders, _ = itertools.accumulate(file.path.split("/"), "{}/{}".format)
-        for path in [path for path in folders if path not in made]:
-            made.add(path)
-            yield header(path, folder_mode, tarfile.DIRTYPE)
+        for path in folders:
+            if path not in made:
+                made.add(path)
+                yield header(path, folder_mode, tarfile.DIRTYPE)
         if file.link:
             yield header(file.path, file.mode, tarfile.SYMTYPE, mtime=file.mtime, link=file.link)
             continue
@@ -1780,7 +1818,8 @@ def pack_files(files: Iterable[ToolFile], uid: int, gid: int, folder_mode: int =
             yield header(file.path, file.mode, tarfile.REGTYPE, size=left, mtime=file.mtime)
             padding = -left % tarfile.BLOCKSIZE
             while left:
-                piece = content.read(min(left, 1 << 16)) or bytes(min(left, 1 << 16))
+                most = min(left, 1 << 16)
+                piece = content.read(most) or bytes(most)  # zeros in place of what somebody has cut off
                 left -= len(piece)
                 yield piece
             yield bytes(padding)
