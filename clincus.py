@@ -1833,14 +1833,14 @@ def pack_files(files: Iterable[ToolFile], uid: int, gid: int, folder_mode: int =
 
 
 class IncusError(ClincusError):
-    """Incus refused or failed; the message is its own, without the leading "Error: "."""
+    """Incus refused or failed. The message is its own, without the leading "Error: "."""
 
 
 class NameTakenError(IncusError):
-    """There is an instance of that name, and it is not the one that was to be made."""
+    """Another instance already has the name of the instance to create."""
 
 
-# Words of the client (cmd/incus, 6.0), the HTTP status that fits, and a sentence to say instead, if there is one.
+# Words of the client (cmd/incus, 6.0), the HTTP status that fits, and a sentence to show instead, if there is one.
 INCUS_FAILURES = (
     ("doesn't appear to be started", 503, "Incus is not running. Run `clincus setup`, or start the incus service."),
     ("needed permissions to talk", 503, "You may not talk to Incus yet. Run `clincus setup`, then log in again."),
@@ -1851,12 +1851,12 @@ INCUS_FAILURES = (
     ("context deadline exceeded", 503, ""),  # the machine is too busy for its database
     ("UNIQUE constraint failed: instances", 409, ""),
     ("already exists", 409, ""),
-    ("Instance is busy", 409, ""),  # others work with it, or the daemon is making the instance of that name
+    ("Instance is busy", 409, ""),  # somebody else works with it, or the daemon is creating the instance of that name
     ("not found", 404, ""),
     ("Not Found", 404, ""),
     ("file does not exist", 404, ""),
 )
-# The same for a client that talks to a remote over HTTPS; what it wrote follows after the advice.
+# The same for a client that talks to a remote over HTTPS. Here the client's own words follow the advice.
 ENGINE_FAILURES = (
     ("failed to verify certificate", 503, "its server is not the one that was trusted, so nothing is sent to it"),
     ("The remote", 503, "run `clincus engine add`"),
@@ -1867,18 +1867,22 @@ ENGINE_FAILURES = (
 
 
 def incus_failure(text: str, engine: str = "") -> IncusError:
-    """Turn what Incus wrote into an error with the HTTP status that fits, 500 if no table has one."""
+    """Turn the client's stderr into an error with the HTTP status that fits, 500 if no table has its words."""
     words = text.strip().removeprefix("Error: ") or "Incus failed without a word"
     table = (*ENGINE_FAILURES, *INCUS_FAILURES) if engine else INCUS_FAILURES
-    status, advice = next(((status, advice) for mark, status, advice in table if mark in words), (500, ""))
-    return IncusError(f"engine {engine}: {advice and advice + ': '}{words}" if engine else advice or words, status)
+    matches = (row[1:] for row in table if row[0] in words)
+    status, advice = next(matches, (500, ""))
+    if not engine:
+        return IncusError(advice or words, status)
+    reason = f"{advice}: {words}" if advice else words
+    return IncusError(f"engine {engine}: {reason}", status)
 
 
-# -- Engines: this host, and each Incus remote of the config
+# -- Engines: this host, and each Incus remote in the config
 
 
 def engine_of(id: str) -> str:
-    """The engine that a session is on, from its id (`NAME:clincus-…`); "" is this host."""
+    """The engine of a session, from its id (`NAME:clincus-…`); "" is this host."""
     return id.rpartition(":")[0]
 
 
@@ -1888,29 +1892,30 @@ def instance_name(id: str) -> str:
 
 
 def session_id_on(engine: str, name: str) -> str:
-    """The id of a session whose container has a name on an engine."""
+    """The id of a session, from its engine and the name of its container."""
     return f"{engine}:{name}" if engine else name
 
 
 # -- Commands in a container
 
-# Incus lost sight of a command at its start (guest/exec.sh), or did not wait for a busy machine: it can be run again.
+# Incus lost a command at its start (guest/exec.sh), or gave up on a busy machine. The command can be started again.
 NOT_BEGUN = b"Failed to (retrieve PID of exec|begin transaction)|Timed out waiting for websockets|Operation not found"
 BEGIN_TRIES = 10
-# Incus locks an instance also while somebody tries in vain to make another one of its name. Later it obeys again.
+# While anyone tries to create a second instance of the same name, Incus refuses commands to the first with these words.
 NAME_WANTED = 'Instance is busy running a "create" operation'
-NOT_STARTED = "create instance start operation|--show-log"  # the launch made it, and could not start it
-FINISH_GRACE = 10  # seconds: a client that is interrupted before the daemon has answered leaves an instance behind
-ONE_CORE = {"GOMAXPROCS": "1"}  # more threads of Go's take a fifth more CPU for a short command, and no less time
-NO_AUTHORITIES = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": "/nonexistent"}  # to read them is half a command's CPU
-GENTLE = (signal.SIGTERM, 2.0)  # reaches the command itself; SIGKILL would only end the shell around it
-STREAM_REST = 1 << 20  # bytes that may follow what was wanted of a stream, such as the last block of a tar
+NOT_STARTED = "create instance start operation|--show-log"  # the launch created the instance but could not start it
+FINISH_GRACE = 10  # seconds; a client that is interrupted before the daemon has answered leaves an instance behind
+ONE_CORE = {"GOMAXPROCS": "1"}  # with more threads, Go takes a fifth more CPU for a short command, and no less time
+NO_AUTHORITIES = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": "/nonexistent"}  # reading them is half a command's CPU
+GENTLE = (signal.SIGTERM, 2.0)  # reaches the command itself; SIGKILL only ends the shell around it
+STREAM_REST = 1 << 20  # bytes that may follow the wanted part of a stream, such as the last block of a tar
 
 
 def has_not_begun(said: bytes) -> bool:
-    """True if the client says that Incus lost its command at the start. The caller then starts it again.
+    """True if the client reports that Incus lost its command at the start.
 
-    It tries BEGIN_TRIES times at most. A guest can say the same words, so do not ask about a command that has begun.
+    The caller then starts it again, at most BEGIN_TRIES times. A guest can print the same words, so this must not be
+    asked about a command that has begun.
     """
     return re.search(NOT_BEGUN, said) is not None
 
@@ -1933,27 +1938,27 @@ class IncusChild(Child):
 def guest_program(*names: str) -> str:
     """Programs of guest/, one after the other, as one text for `sh -c`.
 
-    Incus writes the whole command line into its events. So the text is always the same, what varies comes as
-    arguments, and what is secret on stdin.
+    Incus writes the whole command line into its events. So this text is always the same: variable parts are passed as
+    arguments, secrets on stdin.
     """
     return "".join(packaged_text(f"guest/{name}.sh") for name in names)
 
 
 def guest_command(programs: str, *arguments: str, front: str = "") -> list[str]:
-    """The command that runs programs of guest/, whose names stand in one text, after the program `front`."""
+    """The command that runs programs of guest/, whose names are given with blanks between, after the program `front`."""
     return ["sh", "-c", front + guest_program(*programs.split()), "clincus", *arguments]
 
 
 class MarkedReader(io.RawIOBase):
-    """One stream of a command under guest/exec.sh: all that the command writes to it, up to the mark."""
+    """One stream of a command under guest/exec.sh: everything that the command writes to it, up to the mark."""
 
     def __init__(self, source: IO[bytes], mark: bytes) -> None:
-        self._source = source  # without a buffer
+        self._source = source  # unbuffered
         self._mark = mark
         self._ready = b""
         self._held = b""  # may be the beginning of the mark
         self._is_over = False
-        self.is_whole = False  # the mark was there
+        self.is_whole = False  # the mark has arrived
 
     def readable(self) -> bool:
         """Yes."""
@@ -1965,11 +1970,12 @@ class MarkedReader(io.RawIOBase):
         super().close()
 
     def readinto(self, target: Any) -> int:
-        """Fill a buffer with what is there, waiting only if that is nothing."""
+        """Fill a buffer with the available bytes; wait only if there are none."""
         while not self._ready and not self._is_over:
             self._take(self._source.read(1 << 16))
         size = min(len(target), len(self._ready))
-        target[:size], self._ready = self._ready[:size], self._ready[size:]
+        target[:size] = self._ready[:size]
+        self._ready = self._ready[size:]
         return size
 
     def _take(self, piece: bytes) -> None:
@@ -1977,16 +1983,21 @@ class MarkedReader(io.RawIOBase):
         self.is_whole = bool(found)
         self._is_over = self.is_whole or not piece
         longest = 0 if self._is_over else len(self._mark) - 1
-        kept = next(size for size in range(longest, -1, -1) if text.endswith(self._mark[:size]))
-        self._ready, self._held = text[: len(text) - kept], text[len(text) - kept :]
+        held = next(size for size in range(longest, -1, -1) if text.endswith(self._mark[:size]))
+        end = len(text) - held
+        self._ready = text[:end]
+        self._held = text[end:]
 
 
 class GuestInput:
-    """The stdin of a command under guest/exec.sh. The pipe never breaks, so `is_over` tells when nobody reads it."""
+    """The stdin of a command under guest/exec.sh.
+
+    The pipe never breaks, so `is_over` tells when nobody reads it any more.
+    """
 
     def __init__(self, descriptor: int, is_over: Callable[[], bool], child: Child) -> None:
-        self.allow = child.allow  # gives the command so many seconds from now
-        self.end = child.end  # ends the command: from any thread, with the reason and an HTTP status
+        self.allow = child.allow  # limits the command to so many seconds from now
+        self.end = child.end  # ends the command, from any thread, with a reason and an HTTP status
         self._descriptor = descriptor
         self._is_over = is_over
         os.set_blocking(descriptor, False)
@@ -1997,9 +2008,9 @@ class GuestInput:
 
 
 class GuestCommand(IncusChild):
-    """A command under guest/exec.sh: it runs once, and all that it writes arrives. `begin` comes first."""
+    """A command under guest/exec.sh: it runs exactly once, and its whole output arrives. Call `begin` first."""
 
-    instance = ""  # in which it runs
+    instance = ""  # the instance in which it runs
 
     def __init__(self, argv: Sequence[str], **options: Any) -> None:
         super().__init__(argv, **options)
@@ -2010,68 +2021,76 @@ class GuestCommand(IncusChild):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the command came to its end and all that it wrote was read."""
+        """True if the command ended and its whole output was read."""
         return all(reader.is_whole for reader in self._readers)
 
     def begin(self) -> bool:
-        """Let the command begin, which it says by the mark; False if something else comes."""
+        """Let the command begin, which it confirms by the mark. False if anything else arrives."""
         with suppress(BrokenPipeError):
             write_all(self.stdin.fileno(), self._mark + b"\n")
-        seen = piece = self._pipe.read(len(self._mark))
-        while piece and len(seen) < len(self._mark):
-            seen += (piece := self._pipe.read(len(self._mark) - len(seen)))
+        seen = b""
+        while len(seen) < len(self._mark):
+            piece = self._pipe.read(len(self._mark) - len(seen))
+            if not piece:
+                break
+            seen += piece
         return seen == self._mark
 
     def wait(self, readers: Iterable[threading.Thread] = ()) -> int:
-        """Wait for the end of a command whose streams are read; its exit code. Raises IncusError."""
+        """Wait for the end of a command whose streams are read; returns its exit code. Raises IncusError."""
         for reader in readers:
             reader.join()
-        if self.is_whole or self.stdout.closed or self.stderr.closed:  # a failed sink closes one, maybe with its mark
+        # A sink that failed has closed its stream, maybe before the mark arrived.
+        has_closed = self.stdout.closed or self.stderr.closed
+        if self.is_whole or has_closed:
             poll = select.poll() if self._pipe.closed else poll_on(self._pipe, select.POLLIN)
             while self.process.poll() is None:
-                self.signal(signal.SIGCONT)  # again and again: the first may come before the client listens to it
+                self.signal(signal.SIGCONT)  # repeated: the first one may arrive before the client listens for it
                 if poll.poll(200) and not self._pipe.read(1 << 16):
                     break
         return super().wait()
 
 
 def yaml_of(document: Mapping[str, object]) -> bytes:
-    """A document for the client's stdin: JSON is YAML except for some characters, so all beyond ASCII is escaped."""
+    """A document for the client's stdin. JSON is YAML except for some characters, so all beyond ASCII are escaped."""
     text = json.dumps(document, ensure_ascii=False)
     return re.sub(r"[^ -~]", lambda found: f"\\U{ord(found[0]):08x}", text).encode()
 
 
-Stdin: TypeAlias = "bytes | Callable[[], bytes]"  # a function makes a JSON object while the client starts
-READ_TIMEOUT = 8.0  # seconds for Incus to answer where a person waits for it
+Stdin: TypeAlias = "bytes | Callable[[], bytes]"  # a function returns a JSON object; it runs while the client starts
+READ_TIMEOUT = 8.0  # seconds for Incus to answer when a person waits
 
 
 class Incus:
     """The one door to the `incus` command.
 
-    Every call has a timeout in seconds and gets its whole input; a call that fails raises IncusError with Incus's
-    own words.
+    Every call has a timeout in seconds and gets its whole input. A call that fails raises IncusError with Incus's own
+    words.
     """
 
     def __init__(
         self, project: str = "default", *, group: str = "", engine: str = "", remote: str = "", target: str = ""
     ) -> None:
         self.project = project
-        self.has_begun = threading.Event()  # is set whenever another command is waited for
-        self._group = group  # joined through `sg` when the login is older than the membership
-        self.engine = engine  # the engine behind this door, which knows no sessions of others
+        self.has_begun = threading.Event()  # set whenever somebody begins to wait for a command
+        self._group = group  # joined through `sg` if the login is older than the membership
+        self.engine = engine  # the engine behind this door, which refuses the sessions of others
         self.remote = remote  # the remote of the `incus` command, "" for the Incus of this host
         self.target = target  # the cluster member or `@group` for new instances, "" for any
         self.waiting: set[IncusChild] = set()  # the commands that somebody waits for
-        self.lost = ""  # why the engine counts as lost: no command begins while it does, but by `anew`
-        trusted = expand(f"{os.environ.get('INCUS_CONF', '~/.config/incus')}/servercerts/{remote}.crt", os.environ)
-        self.environ = {**os.environ, **NO_AUTHORITIES} if remote and os.path.exists(trusted) else None
+        self.lost = ""  # why the engine counts as lost; while it does, only `anew` lets commands begin
+        self.environ: Mapping[str, str] | None = None
+        if remote:
+            folder = os.environ.get("INCUS_CONF", "~/.config/incus")
+            if os.path.exists(expand(f"{folder}/servercerts/{remote}.crt", os.environ)):
+                self.environ = {**os.environ, **NO_AUTHORITIES}
 
     def place(self, name: str) -> str:
-        """A word of the command line for an instance (a session's id will do) or an image: `remote:name`."""
+        """The word of the command line for an instance (given by a session's id or its name) or an image."""
         return f"{self.remote}:{self._own_name(name)}" if self.remote else self._own_name(name)
 
     def path(self, id: str, more: str = "") -> str:
-        """The path of an instance in Incus's API; a session's id will do."""
+        """The path in Incus's API of an instance, which is given by a session's id or its name."""
         return f"/1.0/instances/{urls.quote(self._own_name(id), safe='')}{more}"
 
     def _own_name(self, id: str) -> str:
@@ -2079,22 +2098,23 @@ class Incus:
         return instance_name(id)
 
     def argv(self, *arguments: str) -> list[str]:
-        """The whole command line for `incus ARGUMENTS` in this project."""
+        """The complete command line of `incus ARGUMENTS` in this project."""
         return self._as_member(["incus", "--project", self.project, *arguments])
 
     def run(self, *arguments: str, stdin: Stdin = b"", timeout: float = 60, finish: bool = False) -> bytes:
         """Run `incus ARGUMENTS` and return its stdout. Raises IncusError.
 
-        With `finish` a client that takes too long, or that we leave, gets time to undo what it has begun. Else the
-        daemon would go on with it after the client is gone, and nobody could tell what it leaves behind. What Incus
-        refuses since another one is being made of the instance's name is tried again, until `timeout` is over.
+        With `finish`, a client that takes too long, or that we abandon, gets time to undo its work. Otherwise the
+        daemon would continue after the client is gone, and nobody could tell what it leaves behind. A command that
+        Incus refuses with NAME_WANTED is repeated until `timeout`.
         """
         end = time.monotonic() + timeout
         while True:
             try:
                 return self._answer(self.argv(*arguments), stdin, timeout, finish=finish)
             except IncusError as error:
-                if NAME_WANTED not in error.message or arguments[0] == "launch" or time.monotonic() > end:
+                may_repeat = NAME_WANTED in error.message and arguments[0] != "launch"
+                if not may_repeat or time.monotonic() > end:
                     raise
             time.sleep(0.1)
 
@@ -2104,26 +2124,35 @@ class Incus:
     ) -> Any:  # fmt: skip
         """Ask Incus's REST API (https://linuxcontainers.org/incus/docs/main/rest-api/) and return the metadata.
 
-        `wait` waits for the operation that an asynchronous answer names, and raises when it fails. What is not
-        JSON is returned as text. `kept` chooses keys of JSON objects: the other ones are left out.
+        `wait` waits for the operation that an asynchronous answer names, and raises IncusError if it fails. Without
+        `is_json` the answer is returned as text. `kept` selects keys of JSON objects; all others are left out.
         """
-        # `incus query` refuses --project: it goes into the path (cmd/incus/query.go).
-        project = self.project if self.project == "default" else urls.quote(self.project, safe="")
-        path = f"{path}{'&' if '?' in path else '?'}project={project}"
-        path = f"{self.remote}:{path}" if self.remote else path
-        options = [*(["--wait"] if wait else []), *(["--data", json.dumps(data)] if data is not None else [])]
-        command = self._as_member(["incus", "query", "--request", method, *options, path])
+        options = ["--request", method]
+        if wait:
+            options.append("--wait")
+        if data is not None:
+            options += ["--data", json.dumps(data)]
+        command = self._as_member(["incus", "query", *options, self._query_path(path)])
         answer = self._answer(command, b"", timeout)
         if not is_json:
             return answer.decode("utf-8", "replace")
+        if not answer.strip():
+            return None
+        hook = (lambda pairs: {key: value for key, value in pairs if kept(key)}) if kept else None
         try:
-            hook = (lambda pairs: {key: value for key, value in pairs if kept(key)}) if kept else None
-            return parse_json(answer, object_pairs_hook=hook) if answer.strip() else None
+            return parse_json(answer, object_pairs_hook=hook)
         except ValueError as error:
             raise IncusError(f"engine {self.engine}: {shorten(answer[:80])} is no JSON", 503) from error
 
+    def _query_path(self, path: str) -> str:
+        """A path for `incus query`, which refuses --project: the project goes into the path (cmd/incus/query.go)."""
+        project = self.project if self.project == "default" else urls.quote(self.project, safe="")
+        separator = "&" if "?" in path else "?"
+        path = f"{path}{separator}project={project}"
+        return f"{self.remote}:{path}" if self.remote else path
+
     def instance(self, id: str) -> dict[str, Any] | None:
-        """An instance as Incus has it, None if there is none. Raises IncusError."""
+        """An instance as Incus describes it, None if it does not exist. Raises IncusError."""
         try:
             return {**self.query(self.path(id))}
         except IncusError as error:
@@ -2134,15 +2163,17 @@ class Incus:
             raise IncusError(f"engine {self.engine}: what it tells of {id} is no instance", 503) from None
 
     def wait_for_others(self, id: str) -> None:
-        """Wait until what anybody does with an instance just now is over, whatever comes of it.
+        """Wait until all current operations on an instance are over, whatever their result.
 
-        Outside the project `default` Incus gives the paths of instances with `?project=NAME`.
+        Outside the project `default` Incus adds `?project=NAME` to the paths of instances.
         """
-        for one in (self.query("/1.0/operations?recursion=1") or {}).get("running", []):
-            paths = (one["resources"] or {}).get("instances", [])
-            if self.path(id) in [path.partition("?")[0] for path in paths]:
+        operations = self.query("/1.0/operations?recursion=1") or {}
+        for operation in operations.get("running", []):
+            resources = operation["resources"] or {}
+            paths = [path.partition("?")[0] for path in resources.get("instances", [])]
+            if self.path(id) in paths:
                 with suppress(IncusError):
-                    self.query(f"/1.0/operations/{one['id']}/wait?timeout=40", timeout=60)
+                    self.query(f"/1.0/operations/{operation['id']}/wait?timeout=40", timeout=60)
 
     def launch(
         self, name: str, image: str, description: Mapping[str, object] | Callable[[], Mapping[str, object]], *,
@@ -2150,47 +2181,52 @@ class Incus:
     ) -> None:  # fmt: skip
         """Create and start an instance from its complete description (InstancePut) in one call.
 
-        A function makes that while the client starts; if it fails there is no instance. When the start fails Incus
-        leaves one behind, stopped: removing it is the caller's work. An `ephemeral` one (a word that Incus does not
-        read in the description) is deleted by Incus when it stops.
+        If the description is a function, it runs while the client starts; if it fails, no instance is created. If the
+        start fails, Incus leaves a stopped instance behind, and the caller has to delete it. Incus deletes an
+        `ephemeral` instance when it stops; it ignores this word in the description.
         """
-        target = target or self.target
-        options = ["--quiet", *(["--ephemeral"] if ephemeral else []), *([f"--target={target}"] if target else [])]
-        words = image if ":" in image else self.place(image), self.place(name)
+        words = ["launch", "--quiet"]
+        if ephemeral:
+            words.append("--ephemeral")
+        if target or self.target:
+            words.append(f"--target={target or self.target}")
+        words += [image if ":" in image else self.place(image), self.place(name)]
+        late: Stdin = (lambda: yaml_of(description())) if callable(description) else yaml_of(description)
         try:
-            late: Stdin = (lambda: yaml_of(description())) if callable(description) else yaml_of(description)
-            self.run("launch", *options, *words, stdin=late, timeout=timeout, finish=True)
+            self.run(*words, stdin=late, timeout=timeout, finish=True)
         except IncusError as error:
             if NAME_WANTED not in error.message or not re.search(NOT_STARTED, error.message):
                 raise
             self.run("start", "--quiet", self.place(name))
 
     def update(self, name: str, description: Mapping[str, object]) -> None:
-        """Replace an instance's description (InstancePut). It goes by stdin: a person's keys may hold secrets."""
+        """Replace an instance's description (InstancePut). It is passed on stdin, since its keys may hold secrets."""
         self.run("config", "edit", self.place(name), stdin=yaml_of(description))
 
     def exec(
         self, name: str, command: Sequence[str], *,
         stdin: bytes | Iterable[bytes] = b"", timeout: float = 60, limit: int = 0, **options: Any,
     ) -> Completed:  # fmt: skip
-        """Run a command in an instance and return how it ended, with all that it wrote; `options` as of `exec_argv`.
+        """Run a command in an instance; returns its exit code and its whole output. `options` are those of `exec_argv`.
 
-        An exit code other than 0 is returned, not raised; a command that did not come to its end has one. Incus writes
-        the whole command line into its events: secrets belong on stdin, never in `command` or in an environment.
+        An exit code other than 0 is returned, not raised; a command that was cut off has one, too. Incus writes the
+        whole command line into its events: secrets belong on stdin, never in `command` or in an environment.
         Raises IncusError if the command cannot begin, takes more than `timeout` seconds or writes too much.
         """
         with self.begun(name, command, timeout, **options) as running:
             done = running.complete(stdin, limit)
-            return done if running.is_whole else done._replace(code=done.code or 1)
+            if running.is_whole:
+                return done
+            return done._replace(code=done.code or 1)
 
     @contextmanager
     def open(
         self, name: str, command: Sequence[str], *, timeout: float, **options: Any
     ) -> Iterator[tuple[GuestInput, BufferedReader]]:
-        """Run a command in an instance and give its stdin and stdout to the `with` block; see `exec`.
+        """Run a command in an instance and pass its stdin and stdout to the `with` block; see `exec`.
 
-        The end of the block is the end of stdin. Raises IncusError if the command fails or did not come to its end;
-        what it says then beats a broken pipe.
+        The end of the block closes stdin. Raises IncusError if the command fails or is cut off; its own words are
+        raised instead of a broken pipe.
         """
         with self.begun(name, command, timeout, **options) as running:
             errors = Collector(running, running.stderr)
@@ -2199,7 +2235,7 @@ class Incus:
                 with suppress(BrokenPipeError):
                     yield stdin, cast("BufferedReader", running.stdout)
             except ClincusError as error:
-                if running.failure:  # what came was cut off by us, so a reader's complaint says nothing
+                if running.failure:  # we have cut the stream off, so the reader's complaint does not matter
                     raise running.error(running.failure, running.status) from error
                 raise
             with suppress(OSError):
@@ -2214,9 +2250,9 @@ class Incus:
 
     @contextmanager
     def begun(self, name: str, command: Sequence[str], timeout: float | None, **options: Any) -> Iterator[GuestCommand]:
-        """A command in an instance that has begun, with `options` of `exec_argv`. Raises IncusError if it does not."""
+        """Start a command in an instance, with `options` of `exec_argv`. Raises IncusError if it does not begin."""
         argv = self.exec_argv(name, guest_command("exec", *command), **options)
-        end = None if timeout is None else time.monotonic() + timeout  # of all tries together
+        end = None if timeout is None else time.monotonic() + timeout  # for all tries together
         for left in reversed(range(BEGIN_TRIES)):
             seconds = None if end is None else max(0.1, round(end - time.monotonic(), 1))
             with GuestCommand(argv, timeout=seconds, gentle=GENTLE, environ=self.environ) as run, self._awaited(run):
@@ -2225,21 +2261,21 @@ class Incus:
                     yield run
                     return
                 refusal = run.complete()
-            is_over = not left or (end is not None and time.monotonic() > end)
-            if is_over or not has_not_begun(refusal.stderr):
+            is_late = end is not None and time.monotonic() > end
+            if not left or is_late or not has_not_begun(refusal.stderr):
                 raise self.guest_failure(name, refusal)
 
     def end_commands(self, name: str, reason: str) -> None:
-        """End all commands in an instance, which is frozen: those who wait for them get an IncusError(409)."""
+        """End all commands in a frozen instance. Their callers get an IncusError(409) with the reason."""
         for child in [*self.waiting]:
             if isinstance(child, GuestCommand) and child.instance == name:
                 child.end(reason, 409)
 
     def guest_failure(self, name: str, done: Completed) -> IncusError:
-        """Why a command in an instance failed.
+        """The error for a command in an instance that failed.
 
-        Incus and the guest write to one stderr, and the guest may say anything. So the words are never searched for a
-        reason of Incus's: Incus is asked whether the instance can run a command.
+        Incus and the guest write to the same stderr, and the guest may write anything. So the error is not derived from
+        the words: Incus is asked whether the instance can run a command.
         """
         try:
             status = self.query(self.path(name))["status"]
@@ -2257,24 +2293,28 @@ class Incus:
 
         The command runs as a uid, and as the gid of the same number unless a `group` is given.
         """
+        if group is None:
+            group = user
         mode = "--force-interactive" if terminal else "--force-noninteractive"
-        options = [mode, "--user", str(user), "--group", str(user if group is None else group), "--cwd", cwd]
+        options = [mode, "--user", str(user), "--group", str(group), "--cwd", cwd]
         for key, value in (environment or {}).items():
             options += ["--env", f"{key}={value}"]
         return self.argv("exec", *options, self.place(name), "--", *command)
 
     def monitor(self) -> IncusChild:
-        """Start `incus monitor`: one lifecycle event a line as JSON, with empty lines between.
+        """Start `incus monitor`, which prints each lifecycle event as a line of JSON, with empty lines between.
 
-        It prints nothing when it is ready and ends when the daemon goes; the caller ends it.
+        It prints nothing when it is ready, and exits when the daemon stops. The caller ends it.
         """
         words = [f"{self.remote}:"] if self.remote else []
         return IncusChild(self.argv("monitor", *words, "--type", "lifecycle", "--format", "json"))
 
     def anew(self) -> Incus:
-        """The same door for a look whether a lost engine is back: commands begin through it."""
+        """The same door with a state of its own, to find out whether a lost engine is back: commands begin here."""
         door = copy.copy(self)
-        door.lost, door.waiting, door.has_begun = "", set(), threading.Event()
+        door.lost = ""
+        door.waiting = set()
+        door.has_begun = threading.Event()
         return door
 
     @contextmanager
@@ -2287,30 +2327,36 @@ class Incus:
             self.waiting.discard(child)
 
     def _as_member(self, command: list[str]) -> list[str]:
-        """A command, through `sg` if the socket is out of reach: the user may be in its group since a later `usermod`.
+        """A command, through `sg` if the socket is out of reach and a later `usermod` has put the user into its group.
 
-        That is looked up each time: a server may be older than Incus, or than the membership.
+        This is checked for each command, since a server may be older than Incus or than the membership.
         """
         if self.lost:
             raise IncusError(self.lost, 503)
-        sockets = incus_sockets(os.environ)
-        if self._group and any(map(os.path.exists, sockets)) and not any(os.access(one, os.W_OK) for one in sockets):
-            with suppress(KeyError):
-                if pwd.getpwuid(os.getuid()).pw_name in grp.getgrnam(self._group).gr_mem:
-                    return ["sg", self._group, "-c", shlex.join(command)]
+        if not self._group:
+            return command
+        sockets = [path for path in incus_sockets(os.environ) if os.path.exists(path)]
+        if not sockets or any(os.access(path, os.W_OK) for path in sockets):
+            return command
+        with suppress(KeyError):
+            if pwd.getpwuid(os.getuid()).pw_name in grp.getgrnam(self._group).gr_mem:
+                return ["sg", self._group, "-c", shlex.join(command)]
         return command
 
     def _answer(self, command: Sequence[str], stdin: Stdin, timeout: float, *, finish: bool = False) -> bytes:
         """Run a command and return its stdout. Raises IncusError if it fails."""
-        # SIGINT makes the client give up what can be given up, such as a download.
+        # If we die early, the client refuses half a JSON object. With an empty stdin it would create an instance
+        # without our description, or erase the description of an existing one.
+        first = b"{" if callable(stdin) else stdin[:1]
+        # SIGINT lets the client cancel what can be cancelled, such as a download.
         gentle = (signal.SIGINT, timeout) if finish else (signal.SIGKILL, 0)
-        # If we end too soon the client refuses half an object; with none it makes a bare instance, or empties one.
-        first, options = b"{" if callable(stdin) else stdin[:1], {"gentle": gentle, "environ": self.environ}
-        with IncusChild(command, timeout=timeout, first=first, **options) as child, self._awaited(child):
-            rest = (stdin() if callable(stdin) else stdin)[len(first) :]
-            child.grace = FINISH_GRACE if finish else 0
+        child = IncusChild(command, timeout=timeout, first=first, gentle=gentle, environ=self.environ)
+        with child, self._awaited(child):
+            whole = stdin() if callable(stdin) else stdin
+            if finish:
+                child.grace = FINISH_GRACE
             try:
-                done = child.complete(rest)
+                done = child.complete(whole[len(first) :])
             except IncusError as error:
                 if not self.engine or error.status == 503:
                     raise
@@ -2323,29 +2369,33 @@ class Incus:
 
 def incus_sockets(environ: Mapping[str, str]) -> list[str]:
     """Where a local daemon may listen, in the client's own order (INCUS_SOCKET, INCUS_DIR, the default)."""
+    if environ.get("INCUS_SOCKET"):
+        return [environ["INCUS_SOCKET"]]
     folder = environ.get("INCUS_DIR") or "/var/lib/incus"
-    usual = [f"{folder}/unix.socket", f"{folder}/unix.socket.user"]
-    return [environ["INCUS_SOCKET"]] if environ.get("INCUS_SOCKET") else usual
+    return [f"{folder}/unix.socket", f"{folder}/unix.socket.user"]
 
 
 def engine_door(config: Config, engine: str) -> Incus:
-    """The door to an engine of the config, "" for this host. Raises ClincusError(404) if there is none of that name."""
+    """The door to an engine of the config, "" for this host. Raises ClincusError(404) for an unknown name."""
     if not engine:
         return Incus(config.get("incus.project"), group=config.get("incus.group"))
     row = config.get("engines").get(engine)
     if row is None:
         raise ClincusError(f'there is no engine "{engine}": `clincus engine list` shows them', 404)
-    project, remote = row.get("project") or "default", row.get("remote") or engine
+    project = row.get("project") or "default"
+    remote = row.get("remote") or engine
     return Incus(project, engine=engine, remote=remote, target=row.get("target", ""))
 
 
 def lost_members(incus: Incus, instances: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The cluster members that are down, asked for only if an instance is in the state Error, as theirs are."""
-    members: list[Mapping[str, Any]] = []
-    if any(one.get("status") == "Error" for one in instances):
-        with suppress(IncusError):  # it is no cluster
-            members = incus.query("/1.0/cluster/members?recursion=1", timeout=READ_TIMEOUT)
-    return [str(one["server_name"]) for one in members if one["status"] == "Offline"]
+    """The cluster members that are down. Incus is only asked if an instance is in the state Error, as theirs are."""
+    if not any(instance.get("status") == "Error" for instance in instances):
+        return []
+    try:
+        members = incus.query("/1.0/cluster/members?recursion=1", timeout=READ_TIMEOUT)
+    except IncusError:  # it is not a cluster
+        return []
+    return [str(member["server_name"]) for member in members if member["status"] == "Offline"]
 
 
 # ----------------------------------------------------------------------------------------------------------------
