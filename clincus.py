@@ -1945,7 +1945,7 @@ def guest_program(*names: str) -> str:
 
 
 def guest_command(programs: str, *arguments: str, front: str = "") -> list[str]:
-    """The command that runs programs of guest/, whose names are given with blanks between, after the program `front`."""
+    """The command that runs programs of guest/ (names with blanks between) after the program `front`."""
     return ["sh", "-c", front + guest_program(*programs.split()), "clincus", *arguments]
 
 
@@ -2400,30 +2400,30 @@ def lost_members(incus: Incus, instances: Iterable[Mapping[str, Any]]) -> list[s
 
 # ----------------------------------------------------------------------------------------------------------------
 # conversations
-# Saved conversations: <sessions_dir>-<tool>/<session id>/ holds the paths of Tool.saved and metadata.json. Knows
+# Saved conversations: <sessions_dir>-<tool>/<session id>/ has the paths of Tool.saved and metadata.json. Knows
 # nothing of HTTP.
 # ----------------------------------------------------------------------------------------------------------------
 
-SAVED_LIMIT = 8 << 30  # bytes of one session on the host: beyond it the oldest files of a conversation are left out
+SAVED_LIMIT = 8 << 30  # bytes of one session on the host; above it, the oldest files of the conversation are left out
 GROWTH_LIMIT = 64 << 20  # bytes by which the files of a conversation may grow while they are copied
 DISK_RESERVE = 256 << 20  # bytes that a copy out of a container leaves free on the host's disk
 LISTING_LIMIT = 64 << 20  # bytes
-LISTED_FILES = 100_000  # guest/save.sh names no more; each costs memory, and a file on this host
-# A container says how much it has to send, so what it says gives it no time: what it sends does.
+LISTED_FILES = 100_000  # guest/save.sh lists no more; each costs memory, and a file on this host
+# A container states how much it will send, so it earns time by the bytes that arrive, not by its statement.
 LIST_WITHIN = 60.0  # seconds for a container to list its files
-SAVE_PATIENCE = 20.0  # seconds for each MiB or 8 files, and to begin with
+SAVE_PATIENCE = 20.0  # seconds for the first MiB or the first 8 files, and for each one after that
 SAVE_RATE = 1 << 20  # bytes per second
 SAVE_FILES = 8  # per second: guest/save.sh starts some programs for each
 SAVE_WITHIN = 600.0  # seconds for a save in all
-LAST_SAVE_WITHIN = 60.0  # the same for one that a stop waits for: what is new since the last one in the background
+LAST_SAVE_WITHIN = 60.0  # the same for a save that a stop waits for, which copies the changes since the last save
 HAND_OVER_WITHIN = 60.0  # seconds for guest/hand-over.sh
-SEND_RATE = 4 << 20  # bytes per second that a container takes at a start
-SAVED_LOCK_TIMEOUT = 60.0  # seconds that another save may take to tidy up
+SEND_RATE = 4 << 20  # bytes per second that a container accepts at a start
+SAVED_LOCK_TIMEOUT = 60.0  # seconds that another save may take for its clean-up
 METADATA_LIMIT = 64 << 10  # bytes
 
 
 class SavedSession(NamedTuple):
-    """A conversation on the host, as its metadata.json tells it; fields that old files lack are empty."""
+    """A conversation on the host, as described by its metadata.json. Fields that old files lack are empty."""
 
     session_id: str = ""
     tool: str = ""
@@ -2436,31 +2436,31 @@ class SavedSession(NamedTuple):
     tool_session_id: str = ""
     image: str = ""
     profile: str = ""
-    name: str = ""  # a person's
+    name: str = ""  # given by a person
     mode: str = "mount"
-    final: bool = False  # the container had stopped by then: it holds nothing newer
+    final: bool = False  # the container had stopped when this was saved, so it holds nothing newer
 
 
 def sessions_directory(config: Config, environ: Mapping[str, str], tool_name: str) -> str:
-    """Where a tool's conversations are kept: `<paths.sessions_dir>-<tool>`."""
+    """The directory for a tool's conversations: `<paths.sessions_dir>-<tool>`."""
     return f"{expand(config.get('paths.sessions_dir'), environ)}-{tool_name}"
 
 
 def session_directory(config: Config, environ: Mapping[str, str], tool_name: str, session_id: str) -> str:
-    """Where one conversation is kept; ClincusError (404) for an id that cannot be one."""
+    """The directory for one conversation. ClincusError (404) for an impossible id."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", session_id):
         raise ClincusError(f"session '{session_id}' not found", 404)
     return os.path.join(sessions_directory(config, environ, tool_name), session_id)
 
 
 def is_saved(tool: Tool, path: str) -> bool:
-    """True for a file, relative to the home, that belongs to a tool's conversations."""
+    """True if a file (relative to the home) belongs to a tool's conversations."""
     inside = any(path_inside(path, part) for part in tool.saved)
     return inside and not any(fnmatch.fnmatchcase(path, pattern) for pattern in tool.unsaved)
 
 
-STARTED_FILE = ".clincus/start"  # the program in tmux; a container without it was never started completely
-UNPACKING_FILE = ".clincus/unpacking"  # exists while a saved conversation goes in: its files may be incomplete
+STARTED_FILE = ".clincus/start"  # the program in tmux; in a container without it, no start has ever been completed
+UNPACKING_FILE = ".clincus/unpacking"  # exists while a saved conversation is unpacked: its files may be incomplete
 
 
 class ListedFile(NamedTuple):
@@ -2473,96 +2473,112 @@ class ListedFile(NamedTuple):
 
 
 def parse_listing(data: bytes) -> Iterator[ListedFile]:
-    """The files in a listing of guest/save.sh; records of any other form are left out."""
+    """The files in a listing of guest/save.sh. Records of any other form are left out."""
     for record in data.split(b"\0", LISTED_FILES)[:LISTED_FILES]:
         match = re.fullmatch(rb"((\d{1,15}) (\d{1,10})(?:\.(\d{1,9})\d*)?) (.+)", record, re.DOTALL)
         if match:
             stamp, size, seconds, fraction, path = match.groups()
-            mtime = int(seconds) * 10**9 + int((fraction or b"").ljust(9, b"0"))
+            nanoseconds = int((fraction or b"").ljust(9, b"0"))
+            mtime = int(seconds) * 10**9 + nanoseconds
             yield ListedFile(os.fsdecode(path), int(size), mtime, stamp)
 
 
 def saved_listing(directory: str) -> dict[str, ListedFile]:
-    """The files of a saved conversation by their path; empty ones and metadata.json are left out.
+    """The files of a saved conversation by path, without empty ones and metadata.json.
 
     ClincusError if a part cannot be read: no tool may go on with half of a conversation, and no save may replace it.
     """
 
     def refuse(error: OSError) -> None:
-        if error.filename != directory or not isinstance(error, FileNotFoundError):
+        is_missing = error.filename == directory and isinstance(error, FileNotFoundError)
+        if not is_missing:
             raise ClincusError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
     found = {}
     for folder, _, names in os.walk(directory, onerror=refuse):
         for name in names:
-            status = os.lstat(os.path.join(folder, name))
-            path = os.path.relpath(os.path.join(folder, name), directory)
+            file = os.path.join(folder, name)
+            status = os.lstat(file)
+            path = os.path.relpath(file, directory)
             if stat.S_ISREG(status.st_mode) and status.st_size and path != "metadata.json":
                 found[path] = ListedFile(path, status.st_size, status.st_mtime_ns)
     return found
 
 
 def saved_files(tool: Tool, saved_dir: str) -> list[ToolFile]:
-    """The files of a saved conversation, to be streamed. The Go program saved other files too: they are left out.
+    """The files of a saved conversation, to be streamed. Other files, which the Go program saved too, are left out.
 
     ClincusError if one cannot be read: the tool would go on without it, and the next save would replace it.
     """
     found = []
     for path, file in sorted(saved_listing(saved_dir).items()):
+        if not is_saved(tool, path):
+            continue
         source = os.path.join(saved_dir, path)
-        if is_saved(tool, path):
-            if not os.access(source, os.R_OK):
-                raise ClincusError(f"the conversation cannot go on: {source} cannot be read", 500)
-            found.append(ToolFile(path, mtime=file.mtime / 10**9, source=source))
+        if not os.access(source, os.R_OK):
+            raise ClincusError(f"the conversation cannot go on: {source} cannot be read", 500)
+        found.append(ToolFile(path, mtime=file.mtime / 10**9, source=source))
     return found
 
 
 def conversation_pattern(tool: Tool, project: str = "[^/]+") -> re.Pattern[str]:
-    """A pattern for the paths of a tool's conversation files."""
+    """The pattern for the paths of a tool's conversation files."""
     return re.compile(tool.conversation.replace("{project}", project))
 
 
 def choose_conversation(tool: Tool, session_id: str, workspace: str, files: Iterable[ListedFile]) -> str | None:
-    """The id of the conversation to go on with: the session's own, else the newest; None if there is none.
+    """The id of the conversation to resume: the session's own, else the newest; None if there is none.
 
-    Claude Code keeps a directory for each working directory, named by its path: all but letters and digits are dashes.
+    Claude Code keeps a directory for each working directory. Its name is the path with a dash for each character that
+    is neither a letter nor a digit.
     """
     if not tool.conversation:
         return None
-    pattern = conversation_pattern(tool, re.escape(re.sub(r"[^A-Za-z0-9]", "-", workspace)))
-    matches = [(pattern.fullmatch(file.path), file.mtime) for file in files]
-    found = [(mtime, match["id"]) for match, mtime in matches if match]
-    return session_id if any(id == session_id for _, id in found) else max(found, default=(0, None))[1]
+    project = re.sub(r"[^A-Za-z0-9]", "-", workspace)
+    pattern = conversation_pattern(tool, re.escape(project))
+    found = []
+    for file in files:
+        match = pattern.fullmatch(file.path)
+        if match:
+            found.append((file.mtime, match["id"]))
+    if any(id == session_id for _, id in found):
+        return session_id
+    return max(found)[1] if found else None
 
 
 def safe_relative(path: str) -> bool:
-    """True for a relative path in normal form without `..`, control characters or overlong parts."""
+    """True for a relative path in normal form that has no `..`, no control characters and no overlong parts."""
     parts = path.split("/")
-    plain = all(part not in ("", ".", "..") and len(os.fsencode(part)) <= 255 for part in parts)
-    return plain and len(parts) <= 32 and not any(ord(char) < 32 for char in path)
+    if len(parts) > 32 or any(ord(char) < 32 for char in path):
+        return False
+    return all(part not in ("", ".", "..") and len(os.fsencode(part)) <= 255 for part in parts)
+
+
+# Runs a command in a container and gives its stdin and stdout to a `with` block, as `Incus.open` does.
+OpenCommand = Callable[..., "AbstractContextManager[tuple[GuestInput, BufferedReader]]"]
 
 
 class UnsettledError(ClincusError):
-    """A conversation changed while it was copied, so that its files would not fit together."""
+    """A conversation changed while it was copied, so its files would not fit together."""
 
 
 def save_conversation(
-    open_command: Callable[..., AbstractContextManager[tuple[GuestInput, BufferedReader]]], home: str,
-    saved: SavedSession, tool: Tool, *, is_last: bool = False, owner: tuple[str, int] | None = None,
-    within: float = SAVE_WITHIN,
+    open_command: OpenCommand, home: str, saved: SavedSession, tool: Tool, *, is_last: bool = False,
+    owner: tuple[str, int] | None = None, within: float = SAVE_WITHIN,
 ) -> list[str]:  # fmt: skip
-    """Bring the host's copy of a conversation up to date; gives what a person should know.
+    """Bring the host's copy of a conversation up to date; returns what a person should know.
 
-    `open_command` runs a command in the container as root (what `sudo` wrote belongs to the conversation as well), in
-    the manner of `Incus.open`; `home` is that of the tool there. With `is_last` a tool that runs is ended first, and
-    what still changes is taken as it is. `owner` is a folder, and the uid that what root made there goes to at last.
+    `open_command` runs a command in the container as root, since files that `sudo` wrote belong to the conversation as
+    well. `home` is the home of the tool there. With `is_last`, a running tool is ended first, and files that still
+    change are copied as they are. `owner` is a folder and a uid, which gets what root made in that folder at the end.
     `within` is how long the copy may take, in seconds.
 
     Raises ClincusError, and OSError for a fault of this host.
     """
-    program = os.path.basename(tool.start[0])[:15]  # so much of it is the name of its process
-    words = home, program if is_last else "", *map(str, owner or ("", "")), *tool.saved
-    with open_command(guest_command("save hand-over", *words), timeout=LIST_WITHIN) as (stdin, stream):
+    program = os.path.basename(tool.start[0])[:15]  # the kernel keeps 15 characters of a process's name
+    folder, uid = map(str, owner or ("", ""))
+    command = guest_command("save hand-over", home, program if is_last else "", folder, uid, *tool.saved)
+    with open_command(command, timeout=LIST_WITHIN) as (stdin, stream):
         notes = update_copy(stdin, stream, saved, tool, is_last=is_last, within=within)
         stdin.allow(HAND_OVER_WITHIN)
         return notes
@@ -2571,64 +2587,82 @@ def save_conversation(
 def update_copy(
     stdin: GuestInput, stream: BufferedReader, saved: SavedSession, tool: Tool, *, is_last: bool, within: float
 ) -> list[str]:
-    """Ask guest/save.sh for what the copy on the host lacks: files that are new, and the rest of those that grew.
+    """Ask guest/save.sh for what the host's copy lacks: new files, and the new end of files that have grown.
 
-    The new copy is made beside the old one and takes its place when it is whole and not emptier: a container without
-    the conversation never replaces it.
+    The new copy is made beside the old one, and replaces it when it is complete and not emptier: a container that has
+    lost the conversation never replaces the copy.
     """
-    import tempfile
-
     parent = os.path.dirname(saved.directory)
     os.makedirs(parent, mode=0o700, exist_ok=True)
     os.chmod(parent, 0o700)
-    is_talk = conversation_pattern(tool).fullmatch
-    listed, kept, wanted, changed = compare_copy(stream, saved, tool)
-    is_emptier = kept and (not wanted or (any(map(is_talk, kept)) and not any(is_talk(file.path) for file in wanted)))
-    if is_emptier or (not changed and kept.keys() == {file.path for file in listed}):
+    compared = compare_copy(stream, saved, tool)
+    if is_emptier(compared, tool) or compared.is_same:
         write_metadata(saved)
         return []
-    size, disk = sum(changed.values()), os.statvfs(parent)
-    if disk.f_bavail * disk.f_frsize < size + DISK_RESERVE:
+    disk = os.statvfs(parent)
+    if disk.f_bavail * disk.f_frsize < sum(compared.changed.values()) + DISK_RESERVE:
         raise OSError(errno.ENOSPC, "the disk of the saved conversations is nearly full", parent)
     stdin.allow(SAVED_LOCK_TIMEOUT + SAVE_PATIENCE)
-    with ExitStack() as held:
-        with directory_lock(parent, SAVED_LOCK_TIMEOUT):
-            mend_saved(parent)
-            fresh = tempfile.mkdtemp(prefix=f".{saved.session_id}.new-", dir=parent)
-            held.callback(shutil.rmtree, fresh, ignore_errors=True)
-            held.enter_context(directory_lock(fresh))
+    with fresh_copy(parent, saved.session_id) as fresh:
         copier = Copier(stdin, stream, saved.directory, fresh, is_last=is_last, pace=Pace(stdin, within))
         try:
-            for file in wanted:
-                copier.take(file, is_changed=file.path in changed, is_kept=file.path in kept)
-        except FileNotFoundError:  # of the old copy
+            for file in compared.wanted:
+                is_changed = file.path in compared.changed
+                copier.take(file, is_changed=is_changed, is_kept=file.path in compared.kept)
+        except FileNotFoundError:  # a file of the old copy
             raise UnsettledError("another save was faster", 409) from None
         write_metadata(saved._replace(directory=fresh))
         take_place(fresh, saved.directory)
-    left_out = len({*listed} - {*wanted})
-    return [f"{left_out} files are not saved: a session may hold {SAVED_LIMIT >> 30} GiB here"] if left_out else []
+    left_out = len({*compared.listed} - {*compared.wanted})
+    if not left_out:
+        return []
+    return [f"{left_out} files are not saved: a session may hold {SAVED_LIMIT >> 30} GiB here"]
+
+
+def is_emptier(compared: Compared, tool: Tool) -> bool:
+    """True if a container has nothing of a saved conversation any more, or no file with messages."""
+    if not compared.kept:
+        return False
+    is_talk = conversation_pattern(tool).fullmatch
+    has_talk = any(is_talk(file.path) for file in compared.wanted)
+    return not compared.wanted or (any(map(is_talk, compared.kept)) and not has_talk)
+
+
+@contextmanager
+def fresh_copy(parent: str, session_id: str) -> Iterator[str]:
+    """Make a new directory for the copy of a conversation, and lock it. It is removed at the end if it still exists."""
+    import tempfile
+
+    with ExitStack() as held:
+        with directory_lock(parent, SAVED_LOCK_TIMEOUT):
+            mend_saved(parent)
+            fresh = tempfile.mkdtemp(prefix=f".{session_id}.new-", dir=parent)
+            held.callback(shutil.rmtree, fresh, ignore_errors=True)
+            held.enter_context(directory_lock(fresh))
+        yield fresh
 
 
 def keep_beside(directory: str, ending: str, write: Callable[[str], int]) -> tuple[str, int]:
-    """Keep a file of a session beside the directory of its conversation; the path and the number of bytes.
+    """Keep a file of a session beside the directory of its conversation; returns its path and its size in bytes.
 
-    `write` gets the path of a new file, fills it and returns the number of its bytes. The name of the file ends with
-    the time and `ending`. Raises what `write` raises, ClincusError(409) for an empty file, and OSError.
+    `write` gets the path of a new file, fills it and returns its size. The name of the file ends with the time and
+    `ending`. Raises what `write` raises, ClincusError(409) for an empty file, and OSError.
     """
     parent = os.path.dirname(directory)
     os.makedirs(parent, mode=0o700, exist_ok=True)
-    begin = f"{directory}.{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
-    path, number = f"{begin}.{ending}", 1
+    stem = f"{directory}.{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+    path = f"{stem}.{ending}"
+    number = 1
     while os.path.lexists(path):
         number += 1
-        path = f"{begin}-{number}.{ending}"
+        path = f"{stem}-{number}.{ending}"
     part = f"{path}.part"
     try:
         size = write(part)
         if not size:
             raise ClincusError("the container sent nothing", 409)
         with open(part, "rb") as file:
-            os.fsync(file.fileno())  # the container's disk goes next, and then this is all there is
+            os.fsync(file.fileno())  # the container's disk is deleted next, and then this is the only copy
         os.rename(part, path)
         sync_directory(parent)
     finally:
@@ -2637,22 +2671,23 @@ def keep_beside(directory: str, ending: str, write: Callable[[str], int]) -> tup
     return path, size
 
 
-KEPT_FILES = 4 << 30  # bytes of a tar with files of a container
-KEEP_PATIENCE = 60.0  # seconds for each RECEIVE_STEP of it
-RECEIVE_STEP = 4 << 20  # bytes of what a container sends that may take as long as the first one
-RECEIVE_RATE = 256 << 10  # bytes per second that it has to send on average: an engine may be behind a slow line
-RECEIVE_WITHIN = 3600.0  # seconds for all of it
+KEPT_FILES = 4 << 30  # bytes of a tar with a container's files
+KEEP_PATIENCE = 60.0  # seconds for each RECEIVE_STEP of the tar
+RECEIVE_STEP = 4 << 20  # bytes; each step of this size has the same time limit
+RECEIVE_RATE = 256 << 10  # bytes per second that a container has to send on average: an engine's line may be slow
+RECEIVE_WITHIN = 3600.0  # seconds for the whole file
 
 
 def receive_file(
     stdin: GuestInput, stream: BufferedReader, path: str, *, limit: int, patience: float, limited_by: str = ""
 ) -> int:
-    """Write the bytes that a container sends to a new file for its owner alone; their number.
+    """Write the bytes that a container sends to a new file that only its owner can read; returns their number.
 
     Each RECEIVE_STEP has `patience` seconds, within RECEIVE_RATE and RECEIVE_WITHIN. Raises ClincusError(409) for more
-    than `limit` bytes, with the words `limited_by` for people, and OSError for a fault of this host.
+    than `limit` bytes (`limited_by` ends the message), and OSError for a fault of this host.
     """
-    size, begun = 0, time.monotonic()
+    size = 0
+    begun = time.monotonic()
     with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         while piece := stream.read(1 << 16):
             if size // RECEIVE_STEP < (size + len(piece)) // RECEIVE_STEP:
@@ -2670,32 +2705,32 @@ def receive_file(
 
 
 class Compared(NamedTuple):
-    """A conversation in a container beside its copy on this host."""
+    """A conversation in a container, compared with its copy on this host."""
 
-    listed: list[ListedFile]  # in the container: files of messages first, then the newest
+    listed: list[ListedFile]  # in the container: files with messages first, then the newest
     kept: dict[str, ListedFile]  # on this host, by path
-    wanted: list[ListedFile]  # those that a copy holds
-    changed: dict[str, int]  # the size of those of them that the copy lacks, by path
+    wanted: list[ListedFile]  # the files that a new copy will have
+    changed: dict[str, int]  # path: size of each wanted file that the copy on this host lacks
+
+    @property
+    def is_same(self) -> bool:
+        """True if the copy has exactly the files that the container has."""
+        return not self.changed and self.kept.keys() == {file.path for file in self.listed}
 
 
 def compare_copy(stream: BufferedReader, saved: SavedSession, tool: Tool) -> Compared:
     """Read the list of guest/save.sh and compare it with the copy on this host. Raises ClincusError."""
     is_talk = conversation_pattern(tool).fullmatch
     listed = [file for file in read_listing(stream) if safe_relative(file.path) and is_saved(tool, file.path)]
-    listed.sort(key=lambda file: not is_talk(file.path))  # else as they are listed: the newest first
+    listed.sort(key=lambda file: not is_talk(file.path))  # stable: within each group the newest stay first
     kept = saved_listing(saved.directory)
     wanted = within_limit(listed, kept)
     changed = {file.path: file.size for file in wanted if kept.get(file.path) != file._replace(stamp=b"")}
     return Compared(listed, kept, wanted, changed)
 
 
-def unsaved_files(
-    open_command: Callable[..., AbstractContextManager[tuple[GuestInput, BufferedReader]]],
-    home: str,
-    saved: SavedSession,
-    tool: Tool,
-) -> list[str]:
-    """The paths of those files of a conversation of which this host lacks a part.
+def unsaved_files(open_command: OpenCommand, home: str, saved: SavedSession, tool: Tool) -> list[str]:
+    """The paths of a conversation's files that this host does not have completely.
 
     The arguments are those of save_conversation. Raises ClincusError.
     """
@@ -2707,30 +2742,33 @@ def unsaved_files(
 
 
 def read_listing(stream: BufferedReader) -> list[ListedFile]:
-    """The list that guest/save.sh writes. Raises ClincusError."""
+    """Read the list that guest/save.sh writes. Raises ClincusError."""
     data = bytearray()
     while not data.endswith(b"\0/\0") and data != b"/\0":
         piece = stream.read1(1 << 16)
         data += piece
-        if not piece or len(data) > LISTING_LIMIT:
-            raise ClincusError(f"the container's list of files {'is too long' if piece else 'ends too early'}", 500)
+        if not piece:
+            raise ClincusError("the container's list of files ends too early", 500)
+        if len(data) > LISTING_LIMIT:
+            raise ClincusError("the container's list of files is too long", 500)
     return list(parse_listing(bytes(data)))
 
 
 def within_limit(listed: Iterable[ListedFile], kept: Mapping[str, ListedFile]) -> list[ListedFile]:
-    """The first files that fit into SAVED_LIMIT. A file that grew too large stays as its copy in `kept` is."""
-    wanted, left = [], SAVED_LIMIT
+    """The files that fit into SAVED_LIMIT. For a file that has grown too large, its smaller copy in `kept` may fit."""
+    wanted = []
+    left = SAVED_LIMIT
     for file in listed:
-        for state in (file, kept.get(file.path)):
-            if state is not None and state.size <= left:
-                wanted.append(state)
-                left -= state.size
+        for version in (file, kept.get(file.path)):
+            if version is not None and version.size <= left:
+                wanted.append(version)
+                left -= version.size
                 break
     return wanted
 
 
 class Pace:
-    """Gives a container time for what it sends, SAVE_PATIENCE seconds ahead, so that one that dribbles holds up nobody.
+    """Extends a container's deadline as data arrives, at most SAVE_PATIENCE seconds ahead, so that it cannot dribble.
 
     It has `within` seconds in all.
     """
@@ -2739,11 +2777,11 @@ class Pace:
         self._stdin = stdin
         self._end = time.monotonic() + within
         self._earned_until = time.monotonic() + SAVE_PATIENCE
-        self._credit = 0.0  # seconds that were earned since the last time that was given
+        self._credit = 0.0  # seconds that were earned since the deadline was last extended
         self._give()
 
     def earn(self, *, size: int = 0, files: int = 0, seconds: float = 0.0) -> None:
-        """Count what has come, and `seconds` that this host took itself."""
+        """Count what has arrived, and `seconds` of this host's own work."""
         self._credit += size / SAVE_RATE + files / SAVE_FILES + seconds
         if self._credit >= 1:
             self._earned_until += self._credit
@@ -2757,18 +2795,21 @@ class Pace:
 
 
 class Copier:
-    """Fills a new directory of ours (folders 0700, files 0600) with files of a container, by guest/save.sh."""
+    """Fills a new directory (folders 0700, files 0600) with files of a container, which guest/save.sh sends."""
 
     def __init__(
         self, stdin: GuestInput, stream: BufferedReader, old: str, new: str, *, is_last: bool, pace: Pace
     ) -> None:
-        self.stdin, self.stream, self.is_last = stdin, stream, is_last
+        self.stdin = stdin
+        self.stream = stream
+        self.old = old  # the directory of the existing copy
+        self.new = new  # the directory of the new one
+        self.is_last = is_last
         self.pace = pace
-        self.old, self.new = old, new  # the copy that is there, and the new one
-        self.growth = GROWTH_LIMIT  # bytes that may still come beyond what was listed
+        self.growth = GROWTH_LIMIT  # bytes that may still arrive beyond the listed sizes
 
     def take(self, file: ListedFile, *, is_changed: bool, is_kept: bool) -> None:
-        """Copy a file, or link the copy that is there."""
+        """Copy a file, or link it from the old copy if it has not changed."""
         target = os.path.join(self.new, file.path)
         try:
             if not is_changed:
@@ -2779,7 +2820,7 @@ class Copier:
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG):
                 raise
-            return  # one name is a file's and a folder's, or is too long here
+            return  # the name belongs to a file and to a folder, or is too long on this host
         with open(descriptor, "wb") as output:
             is_whole = self._fetch(file, output, os.path.join(self.old, file.path) if is_kept else os.devnull)
             began = time.monotonic()
@@ -2796,7 +2837,8 @@ class Copier:
 
     def link(self, path: str) -> None:
         """Take a file over from the old copy."""
-        source, target = os.path.join(self.old, path), os.path.join(self.new, path)
+        source = os.path.join(self.old, path)
+        target = os.path.join(self.new, path)
         os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
         try:
             os.link(source, target, follow_symlinks=False)
@@ -2805,21 +2847,9 @@ class Copier:
 
     def _fetch(self, file: ListedFile, output: IO[bytes], old: str) -> bool:
         """Write a file's content; False if it is not what was listed. `old` is the copy on the host."""
-        digest, known = hashlib.sha256(), 0
         with open(old, "rb") as before:
-            if os.fstat(before.fileno()).st_size <= file.size:
-                for piece in iter(lambda: before.read(1 << 16), b""):
-                    digest.update(piece)
-                    known += len(piece)
-            self.stdin.write(b"%d %s %s\n" % (known, digest.hexdigest().encode(), os.fsencode(file.path)))
-            answer = re.fullmatch(rb"(\d{1,15}) (\d{1,15})\n", self.stream.readline(64))
-            if answer is None:
-                raise ClincusError("the container did not answer as guest/save.sh does", 500)
-            start, left = map(int, answer.groups())
+            start, left = self._ask(file, before)
             size = start + left
-            self.growth -= max(size - file.size, 0)
-            if start not in (0, known) or self.growth < 0:
-                raise ClincusError(f"the container sends more of {file.path} than it has listed", 500)
             before.seek(0)
             if start:
                 shutil.copyfileobj(before, output, 1 << 16)
@@ -2832,14 +2862,35 @@ class Copier:
             self.pace.earn(size=len(piece))
         self.pace.earn(files=1)
         stamp = self.stream.readline(64).rstrip(b"\n")
+        if stamp == file.stamp:
+            return True
         now = re.match(rb"\d{1,15}(?= )", stamp)
         has_grown = now is not None and int(now[0]) >= size
-        return stamp == file.stamp or (has_grown and (self.is_last or file.path.endswith(".jsonl")))
+        return has_grown and (self.is_last or file.path.endswith(".jsonl"))
+
+    def _ask(self, file: ListedFile, before: IO[bytes]) -> tuple[int, int]:
+        """Ask for a file, and tell which part of it this host has. Returns where the rest starts, and its size."""
+        digest = hashlib.sha256()
+        known = 0
+        if os.fstat(before.fileno()).st_size <= file.size:
+            for piece in iter(lambda: before.read(1 << 16), b""):
+                digest.update(piece)
+                known += len(piece)
+        self.stdin.write(b"%d %s %s\n" % (known, digest.hexdigest().encode(), os.fsencode(file.path)))
+        answer = re.fullmatch(rb"(\d{1,15}) (\d{1,15})\n", self.stream.readline(64))
+        if answer is None:
+            raise ClincusError("the container did not answer as guest/save.sh does", 500)
+        start, left = map(int, answer.groups())
+        self.growth -= max(start + left - file.size, 0)
+        if start not in (0, known) or self.growth < 0:
+            raise ClincusError(f"the container sends more of {file.path} than it has listed", 500)
+        return start, left
 
 
 def take_place(fresh: str, directory: str) -> None:
-    """Replace the old copy by a new one. `mend_saved` repairs what a crash in between leaves."""
-    parent, old = os.path.dirname(directory), f"{fresh}.old"
+    """Replace the old copy by a new one. `mend_saved` repairs what a crash in between leaves behind."""
+    parent = os.path.dirname(directory)
+    old = f"{fresh}.old"
     with directory_lock(parent, SAVED_LOCK_TIMEOUT):
         with suppress(FileNotFoundError):
             os.rename(directory, old)
@@ -2851,7 +2902,8 @@ def take_place(fresh: str, directory: str) -> None:
 def mend_saved(parent: str) -> None:
     """Clean up after interrupted saves into `parent`; the caller holds its lock.
 
-    An old copy gets its name back if nothing but metadata.json has that name. All else is removed.
+    An old copy gets its name back if the directory of that name is missing or has only metadata.json. Everything else
+    is removed.
     """
     for left in glob.glob(f"{glob.escape(parent)}/.*.new-*"):
         name, _, ending = os.path.basename(left)[1:].rpartition(".new-")
@@ -2865,7 +2917,7 @@ def mend_saved(parent: str) -> None:
 
 
 def write_metadata(saved: SavedSession) -> None:
-    """Write metadata.json of a session; the directory is made if need be (0700). An empty `saved_at` becomes now.
+    """Write metadata.json of a session. A missing directory is made (0700); an empty `saved_at` becomes now.
 
     ClincusError if that is not possible.
     """
@@ -2881,33 +2933,46 @@ def write_metadata(saved: SavedSession) -> None:
 
 
 def read_metadata(directory: str, tool_name: str) -> SavedSession | None:
-    """A saved session, None if there is none. Where metadata.json is torn, the directory's name tells which it is."""
+    """A saved session, None if there is none. If metadata.json is damaged, the directory's name is the session's id."""
     document: dict[str, Any] = {}
     with suppress(ConfigError, ValueError, RecursionError):
         text = read_text(os.path.join(directory, "metadata.json"), METADATA_LIMIT, follow=False)
         document = as_object(json.loads(text or "null"))
-    if not isinstance(document.get("session_id") or None, str):
+    if not document.get("session_id") or not isinstance(document["session_id"], str):
         with suppress(ClincusError):
             document = {"session_id": os.path.basename(directory)} if saved_listing(directory) else {}
-    defaults = SavedSession()._asdict()
-    fits = {key: document[key] for key, default in defaults.items() if type(document.get(key)) is type(default)}
-    return SavedSession(**{**fits, "tool": tool_name, "directory": directory}) if "session_id" in fits else None
+    fields: dict[str, Any] = {}
+    for key, default in SavedSession()._asdict().items():
+        if type(document.get(key)) is type(default):
+            fields[key] = document[key]
+    if "session_id" not in fields:
+        return None
+    fields["tool"] = tool_name
+    fields["directory"] = directory
+    return SavedSession(**fields)
 
 
 def list_saved(config: Config, environ: Mapping[str, str]) -> list[SavedSession]:
     """All saved sessions of all tools, the newest first."""
     base = expand(config.get("paths.sessions_dir"), environ)
-    for parent in {os.path.dirname(left) for left in glob.glob(f"{glob.escape(base)}-*/.*.new-*.old")}:
+    pattern = f"{glob.escape(base)}-*"
+    for parent in {os.path.dirname(left) for left in glob.glob(f"{pattern}/.*.new-*.old")}:
         with suppress(OSError, ClincusError), directory_lock(parent):
             mend_saved(parent)
-    folders = [folder for folder in sorted(glob.glob(f"{glob.escape(base)}-*/*")) if not os.path.islink(folder)]
-    found = [read_metadata(folder, os.path.dirname(folder)[len(base) + 1 :]) for folder in folders]
+    found = []
+    for folder in sorted(glob.glob(f"{pattern}/*")):
+        if os.path.islink(folder):
+            continue
+        tool_name = os.path.dirname(folder)[len(base) + 1 :]
+        saved = read_metadata(folder, tool_name)
+        if saved is not None:
+            found.append(saved)
     never = datetime.min.replace(tzinfo=timezone.utc)
-    return sorted(filter(None, found), key=lambda saved: parse_time(saved.saved_at) or never, reverse=True)
+    return sorted(found, key=lambda saved: parse_time(saved.saved_at) or never, reverse=True)
 
 
 def find_saved(config: Config, environ: Mapping[str, str], session_id: str) -> SavedSession:
-    """The saved session of an id, whatever its tool; ClincusError (404) if there is none."""
+    """The saved session of an id, for any tool; ClincusError (404) if there is none."""
     for saved in list_saved(config, environ):
         if saved.session_id == session_id:
             return saved
@@ -2915,7 +2980,7 @@ def find_saved(config: Config, environ: Mapping[str, str], session_id: str) -> S
 
 
 def check_own_copy(saved: SavedSession) -> None:
-    """Raise ClincusError(409) if the copy on the host is that of another container's conversation."""
+    """Raise ClincusError(409) if the copy on the host belongs to the conversation of another container."""
     kept = read_metadata(saved.directory, saved.tool)
     if kept is not None and kept.container_name not in ("", saved.container_name):
         words = f'"{saved.container_name}" has the id of a conversation of "{kept.container_name}"'
@@ -2923,14 +2988,21 @@ def check_own_copy(saved: SavedSession) -> None:
 
 
 def is_copy_of_last_run(saved: SavedSession, started_at: str) -> bool:
-    """Whether the copy on the host holds all of a stopped container, whose last run began at a time (RFC 3339).
+    """True if the copy on the host has everything of a stopped container whose last run began at `started_at`.
 
-    That run may be one that somebody began with `incus start`: it wrote no metadata.
+    Somebody may have begun that run with `incus start`, which writes no metadata.
     """
-    kept, started = read_metadata(saved.directory, saved.tool), parse_time(started_at)
-    when = parse_time(kept.saved_at) if kept is not None and kept.final else None
+    kept = read_metadata(saved.directory, saved.tool)
+    if kept is None or not kept.final:
+        return False
+    saved_at = parse_time(kept.saved_at)
+    if saved_at is None:
+        return False
+    started = parse_time(started_at)
+    if started is None:
+        return True
     # Both are whole seconds. A time in the future comes from a clock that was set back since, and proves nothing.
-    return when is not None and (started is None or started < when <= datetime.now(timezone.utc))
+    return started < saved_at <= datetime.now(timezone.utc)
 
 
 # ----------------------------------------------------------------------------------------------------------------
