@@ -3007,13 +3007,13 @@ def is_copy_of_last_run(saved: SavedSession, started_at: str) -> bool:
 
 # ----------------------------------------------------------------------------------------------------------------
 # history
-# history.jsonl: append a line, fold the lines into entries. Knows nothing of Incus or HTTP.
+# history.jsonl: appends lines, and folds lines into entries. Knows nothing of Incus or HTTP.
 # ----------------------------------------------------------------------------------------------------------------
 
-HISTORY_LIMIT = 4 << 20  # bytes, about ten thousand runs: beyond it the older half of the runs is forgotten
-HISTORY_PATIENCE = 5.0  # seconds that a start or a stop waits for another process to let go of the history
-HISTORY_TAIL = 1000  # bytes at its end that tell whether a longer file is the same one with more behind
-# Two starts of one container this close together are one start: server and command line both wrote it.
+HISTORY_LIMIT = 4 << 20  # bytes, about ten thousand runs; above it, the older half of the runs is dropped
+HISTORY_PATIENCE = 5.0  # seconds that a start or a stop waits while another process locks the history
+HISTORY_TAIL = 1000  # bytes at its end that show whether a longer file is the same one with more appended
+# Two starts of one container within this time are one start that the server and the command line both wrote.
 SAME_START = timedelta(seconds=10)
 
 
@@ -3036,47 +3036,60 @@ class Run(NamedTuple):
 
     def line(self, kind: str) -> bytes:
         """The line of history.jsonl for its `start` or its `stop`."""
-        more: dict[str, object] = {"time": self.started_at, "tool": self.tool, "persistent": self.persistent}
-        if kind == "stop":
-            more = {"time": self.ended_at, **({} if self.exit_code is None else {"exit_code": self.exit_code})}
-        record = {"type": kind, "id": self.id, "session_id": self.session_id, "workspace": self.workspace, **more}
+        record: dict[str, object] = {
+            "type": kind,
+            "id": self.id,
+            "session_id": self.session_id,
+            "workspace": self.workspace,
+        }
+        if kind == "start":
+            record["time"] = self.started_at
+            record["tool"] = self.tool
+            record["persistent"] = self.persistent
+        else:
+            record["time"] = self.ended_at
+            if self.exit_code is not None:
+                record["exit_code"] = self.exit_code
         return json.dumps(record).encode() + b"\n"
 
 
 class Fold:
     """Folds start and stop lines into runs.
 
-    A container has at most one open run, so runs are joined by its name: that reads the lines of the Go program,
-    which have no session id, as well. Lines that are torn or of another kind are passed over.
+    A container has at most one open run, so a stop is matched to its run by the container's name. This also works for
+    lines of the Go program, which have no session id. Damaged lines and lines of another kind are skipped.
     """
 
     def __init__(self) -> None:
         self._runs: list[Run] = []
-        self._open: dict[str, tuple[int, datetime]] = {}  # the open run of each container by its place, and its start
+        self._open: dict[str, tuple[int, datetime]] = {}  # container -> index of its open run in _runs, and its start
 
     def add(self, lines: Iterable[bytes]) -> int:
-        """Fold in more lines; how many bytes that are. A line that is still being written does not count."""
+        """Fold in more lines; returns how many bytes were read. A line that is still being written does not count."""
         size = 0
         for line in lines:
             record: dict[str, Any] = {}
-            with suppress(ValueError):  # it is torn
+            with suppress(ValueError):  # the line is damaged
                 record = as_object(json.loads(line))
-            size += len(line) if record or line.endswith(b"\n") else 0
-            kind, name, moment = record.get("type"), record.get("id"), parse_time(record.get("time"))
+            if record or line.endswith(b"\n"):
+                size += len(line)
+            kind = record.get("type")
+            name = record.get("id")
+            moment = parse_time(record.get("time"))
             if kind in ("start", "stop") and isinstance(name, str) and moment is not None:
                 self._add(record, kind, name, moment)
         return size
 
     def _add(self, record: Mapping[str, Any], kind: str, name: str, moment: datetime) -> None:
         if name in self._open:
-            at, started = self._open[name]
-            run = self._runs[at]
+            index, started = self._open[name]
+            run = self._runs[index]
             is_same = record.get("session_id") in (None, run.session_id) and abs(moment - started) <= SAME_START
             if kind == "start" and is_same:
                 return
             del self._open[name]
             # A start ends the run too: its stop was not seen.
-            self._runs[at] = run._replace(ended_at=format_time(moment), exit_code=record.get("exit_code"))
+            self._runs[index] = run._replace(ended_at=format_time(moment), exit_code=record.get("exit_code"))
         if kind == "start":
             run = Run(
                 session_id=str(record.get("session_id") or name),
@@ -3086,20 +3099,21 @@ class Fold:
                 started_at=format_time(moment),
                 persistent=bool(record.get("persistent", False)),
             )
-            self._open[name] = len(self._runs), moment
+            self._open[name] = (len(self._runs), moment)
             self._runs.append(run)
 
     def newest_first(self) -> list[Run]:
-        """The runs; those of the same second come newest first as well."""
-        return sorted(self._runs, key=lambda run: run.started_at)[::-1]  # nearly in order already; the sort is stable
+        """The runs, newest first, also within the same second: the sort is stable, and its result is reversed."""
+        return sorted(self._runs, key=lambda run: run.started_at)[::-1]
 
 
 class HistoryWriter(threading.Thread):
-    """Writes to the history in a thread of its own, as the lock may be held by another process for any time."""
+    """Writes to the history in a thread of its own, since another process may hold the lock for any length of time."""
 
     def __init__(self, write: Callable[[], None]) -> None:
         super().__init__(daemon=True)
-        self._work, self.since = write, time.monotonic()
+        self._work = write
+        self.since = time.monotonic()
         self.fault: ClincusError | None = None
         self.start()
 
@@ -3112,10 +3126,10 @@ class HistoryWriter(threading.Thread):
 
 
 class History:
-    """`history.jsonl`: lines are appended under a lock of its directory that other processes honour too.
+    """`history.jsonl`: lines are appended under a lock of its directory that other processes respect too.
 
-    A writer that makes the file longer than HISTORY_LIMIT replaces it: the new one has the runs that go on, and the
-    newest others that fit in half of the limit. Each method raises ClincusError when the file cannot be used.
+    A writer that makes the file longer than HISTORY_LIMIT replaces it. The new file has the open runs, and the newest
+    of the others that fit in half of the limit. Each method raises ClincusError when the file cannot be used.
     """
 
     def __init__(self, path: str) -> None:
@@ -3123,21 +3137,22 @@ class History:
         self._lock = threading.Lock()
         self._seen = (0, 0, 0)  # inode, size and mtime (ns) of the file behind _runs
         self._fold = Fold()
-        self._begin = self._end = 0  # the part of the file that _fold has
-        self._tail = b""  # the last bytes of that part
+        self._begin = self._end = 0  # the part of the file that _fold has read
+        self._tail = b""  # the last bytes of this part
         self._runs: list[Run] = []
-        self._writing = threading.Lock()  # guards the next two
-        self._unwritten = b""  # lines that a writer will take as soon as it has the lock
-        self._writer: HistoryWriter | None = None  # one that waits for the lock
+        self._writing = threading.Lock()  # guards the next two fields
+        self._unwritten = b""  # lines that a writer will write as soon as it has the lock
+        self._writer: HistoryWriter | None = None  # waits for the lock
 
     def record(self, run: Run) -> None:
         """Record that a run has begun, or that it has ended if it has an `ended_at`.
 
-        Starts and stops of all sessions come by here. So ClincusError(409) tells of a process that keeps the lock for
-        HISTORY_PATIENCE seconds; the line is written as soon as it lets go.
+        Every start and stop waits here. If another process holds the lock for HISTORY_PATIENCE seconds, this raises
+        ClincusError(409), and the line is written as soon as the lock is free.
         """
+        line = run.line("stop" if run.ended_at else "start")
         with self._writing:
-            self._unwritten = (self._unwritten + run.line("stop" if run.ended_at else "start"))[-HISTORY_LIMIT:]
+            self._unwritten = (self._unwritten + line)[-HISTORY_LIMIT:]
             if self._writer is None or not self._writer.is_alive():
                 self._writer = HistoryWriter(self._write)
             writer = self._writer
@@ -3151,65 +3166,77 @@ class History:
     def _write(self) -> None:
         with locked_folder(os.path.dirname(self.path), timeout=None), open(self.path, "ab+") as file:
             with self._writing:
-                lines, self._unwritten, self._writer = self._unwritten, b"", None
+                lines = self._unwritten
+                self._unwritten = b""
+                self._writer = None
             size = file.seek(0, os.SEEK_END)
             if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
-                lines = b"\n" + lines  # the last writer was cut off: its torn line must not swallow ours
+                lines = b"\n" + lines  # the last writer was cut off: ours must not continue its line
             file.write(lines)
             file.flush()
             if size + len(lines) > HISTORY_LIMIT:
                 self._trim(file)
 
     def close_runs(self, running: Collection[str], when: str, engine: str = "") -> None:
-        """End each open run on an engine, whose stop nobody saw: its session is not among the ids in `running`."""
+        """End the open runs of an engine whose stop nobody saw: those of sessions that are not in `running`."""
         for run in self.runs():
             if run.ended_at is None and run.id not in running and engine_of(run.id) == engine:
                 self.record(run._replace(ended_at=when))
 
     def runs(self) -> list[Run]:
-        """All runs, newest first; of a file that has grown only what is new is read. Raises ClincusError."""
+        """All runs, newest first. If the file has grown, only the new part is read. Raises ClincusError."""
         with self._lock:
             try:
                 with open(self.path, "rb") as file:
                     self._read(file)
             except FileNotFoundError:
-                self._runs, self._seen = [], (0, 0, 0)
+                self._runs = []
+                self._seen = (0, 0, 0)
             except OSError as error:
                 self._seen = (0, 0, 0)
                 raise ClincusError(f"the history {shorten(self.path)} cannot be read: {error.strerror}") from error
             return self._runs
 
     def _read(self, file: BufferedReader) -> None:
-        """Fold what was appended since the last time; all of it, if the file was replaced or changed in another way."""
+        """Fold what was appended since the last time, or everything if the file was replaced or changed otherwise."""
         status = os.fstat(file.fileno())
-        state = status.st_ino, status.st_size, status.st_mtime_ns
-        if state == self._seen:
+        seen = (status.st_ino, status.st_size, status.st_mtime_ns)
+        if seen == self._seen:
             return
-        has_grown = state[0] == self._seen[0] and state[1] > self._seen[1]
-        tail = os.pread(file.fileno(), len(self._tail), self._end - len(self._tail)) if has_grown else None
-        if tail != self._tail or status.st_size - self._begin > 3 * HISTORY_LIMIT:
+        if not self._has_grown(file, status) or status.st_size - self._begin > 3 * HISTORY_LIMIT:
             self._fold = Fold()
-            self._begin = self._end = max(0, status.st_size - 2 * HISTORY_LIMIT)  # the Go program lets it grow
+            self._begin = self._end = max(0, status.st_size - 2 * HISTORY_LIMIT)  # the Go program lets the file grow
         file.seek(self._end)
         self._end += self._fold.add(file)
         size = min(HISTORY_TAIL, self._end - self._begin)
         self._tail = os.pread(file.fileno(), size, self._end - size)
-        self._runs, self._seen = self._fold.newest_first(), state
+        self._runs = self._fold.newest_first()
+        self._seen = seen
+
+    def _has_grown(self, file: BufferedReader, status: os.stat_result) -> bool:
+        """True if this is the file that was read last, with more appended."""
+        inode, size, _ = self._seen
+        if status.st_ino != inode or status.st_size <= size:
+            return False
+        return os.pread(file.fileno(), len(self._tail), self._end - len(self._tail)) == self._tail
 
     def _trim(self, file: IO[bytes]) -> None:
         """Replace the file by one with the newest runs. If that fails, the file stays as it is."""
         file.seek(max(0, file.seek(0, os.SEEK_END) - 2 * HISTORY_LIMIT))
-        ended, going_on, left = [], [], HISTORY_LIMIT // 2
         fold = Fold()
         fold.add(file)
+        ended = []
+        going_on = []
+        left = HISTORY_LIMIT // 2
         for run in fold.newest_first():
             if run.ended_at is None:
                 going_on.append(run.line("start"))
             elif left > 0:
                 ended.append(run.line("start") + run.line("stop"))
                 left -= len(ended[-1])
+        lines = reversed([*going_on, *ended])
         with suppress(OSError):
-            replace_file(os.path.realpath(self.path), b"".join(reversed([*going_on, *ended])), 0o600)
+            replace_file(os.path.realpath(self.path), b"".join(lines), 0o600)
 
 
 # ----------------------------------------------------------------------------------------------------------------
