@@ -212,25 +212,29 @@ class Notifier:
         }
 
     def subscribe(self, request: clincus.Request) -> object:
-        """Add a device, or name it anew. Raises ClincusError: 400 for an unknown push service, 409 for too many."""
+        """Add a device, or name it anew.
+
+        Raises ClincusError: 400 for an unknown push service, 409 for too many, 410 if it replaces a removed device.
+        """
         values = request.values
         endpoint = check_endpoint(values["endpoint"], self._services)
         origin = request.headers.get("Origin", "")[:300]
         with store.changing(self._app.environ) as state:
+            state.check_removed(values["replaces"] or "")
             old = state.devices.pop(values["replaces"] or "", None)
             name = " ".join(clincus.printable(values["name"] or (old.name if old else "")).split())[:80]
             device = store.add_device(state, endpoint, name or host_of(endpoint), origin)
         return device.document()
 
     def unsubscribe(self, request: clincus.Request) -> object:
-        """Forget a device. Raises ClincusError(404)."""
+        """Forget a device. Raises ClincusError: 404, 410."""
         with store.changing(self._app.environ) as state:
-            del state.devices[state.device(request.values["id"]).id]
+            state.remove(request.values["id"])
         self._taken.pop(request.values["id"], None)
         return clincus.Response(204)
 
     def take_news(self, device_id: str) -> object:
-        """The news for the worker of a device, `fresh` where it has not taken them before. Raises ClincusError(404)."""
+        """The news for the worker of a device, `fresh` where it has not taken them. Raises ClincusError: 404, 410."""
         store.read(self._app.environ).device(device_id)
         news = self._told_news()
         known = self._taken.get(device_id, set())
@@ -242,13 +246,13 @@ class Notifier:
         return clincus.json_response(found)
 
     def note_presence(self, request: clincus.Request) -> object:
-        """Whether a person is at a device's page. Raises ClincusError(404)."""
+        """Whether a person is at a device's page. Raises ClincusError: 404, 410."""
         device = store.read(self._app.environ).device(request.values["id"])
         self._in_use[device.id] = time.monotonic() + HERE_FOR if request.values["here"] else 0.0
         return clincus.Response(204)
 
     def test(self, request: clincus.Request) -> object:
-        """Send a test after a delay. Raises ClincusError: 404 for an unknown device, 409 for one that is gone."""
+        """Send a test after a delay. Raises ClincusError: 404, 410, and 409 for a device that is gone."""
         target, delay = request.values["device"], float(request.values["delay"])
         if target == "webhook":
             if not self._app.config.get("notify.webhook"):

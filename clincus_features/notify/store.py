@@ -14,6 +14,7 @@ import clincus
 from clincus_features.notify.news import Told
 
 DEVICE_LIMIT = 30
+REMOVED_LIMIT = 200  # ids of devices that a person removed
 FILE_LIMIT = 1 << 20  # bytes
 
 
@@ -42,12 +43,27 @@ class State:
     devices: dict[str, Device] = field(default_factory=dict)
     told: dict[str, Told] = field(default_factory=dict)  # session_id -> the last call for it
     webhook: Mapping[str, object] | None = None  # the result of the last message to it
+    removed: list[str] = field(default_factory=list)  # devices that a person removed, the last one at the end
 
     def device(self, id: str) -> Device:
-        """One device. Raises ClincusError(404)."""
+        """One device. Raises ClincusError: 410 if a person removed it, 404 if it was never here.
+
+        A page that hears 404 subscribes again: its browser has renewed the subscription, or this file was lost.
+        """
+        self.check_removed(id)
         if id not in self.devices:
             raise clincus.ClincusError(f"device {clincus.shorten(id)} not found: turn its notifications on again", 404)
         return self.devices[id]
+
+    def check_removed(self, id: str) -> None:
+        """Refuse a device that a person removed. Raises ClincusError(410)."""
+        if id in self.removed:
+            raise clincus.ClincusError(f"device {clincus.shorten(id)} was removed from those that are notified", 410)
+
+    def remove(self, id: str) -> None:
+        """Forget a device, and remember that a person wanted so. Raises ClincusError: 404, 410."""
+        del self.devices[self.device(id).id]
+        self.removed = [*self.removed, id][-REMOVED_LIMIT:]
 
 
 def result(outcome: str, message: str, status: int = 0) -> dict[str, object]:
@@ -67,6 +83,7 @@ def add_device(state: State, endpoint: str, name: str, origin: str) -> Device:
     if old is not None and old.endpoint:
         device = replace(old, name=name, origin=origin)
     state.devices[id] = device
+    state.removed = [one for one in state.removed if one != id]
     return device
 
 
@@ -81,7 +98,8 @@ def read(environ: Mapping[str, str]) -> State:
     def fit(document: dict[str, Any]) -> State:
         devices = [Device(**one) for one in document.get("devices", [])]
         told = {key: told_of(one) for key, one in document.get("told", {}).items()}
-        return State({device.id: device for device in devices}, told, document.get("webhook"))
+        removed = [str(one) for one in document.get("removed", [])]
+        return State({device.id: device for device in devices}, told, document.get("webhook"), removed)
 
     return clincus.read_json(file_of(environ), FILE_LIMIT, fit) or State()
 
@@ -101,6 +119,7 @@ def changing(environ: Mapping[str, str]) -> Iterator[State]:
             "devices": [vars(device) for device in state.devices.values()],
             "told": {key: one._asdict() for key, one in state.told.items()},
             "webhook": state.webhook,
+            "removed": state.removed,
         }
         clincus.replace_file(file_of(environ), json.dumps(document, indent=1).encode() + b"\n", 0o600)
 

@@ -579,12 +579,40 @@ def test_there_are_only_so_many_devices(caller, service):
 
 
 @pytest.mark.parametrize("call", ["unsubscribe", "test", "take_news", "note_presence"])
-def test_a_device_that_is_removed_is_unknown(caller, service, call):
-    id = caller.add(service.endpoint("phone"))
-    caller.notifier.unsubscribe(caller.request(id=id))
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_device_that_a_person_removed_differs_from_one_that_was_never_here(caller, service, call, removed):
+    """A page subscribes again after 404, as when its browser has renewed the subscription, and not after 410."""
+    id = caller.add(service.endpoint("phone")) if removed else "0123456789abcdef"
+    if removed:
+        caller.notifier.unsubscribe(caller.request(id=id))
     argument = id if call == "take_news" else caller.request(id=id, device=id, here=True)
     with pytest.raises(clincus.ClincusError) as caught:
         getattr(caller.notifier, call)(argument)
+    assert caught.value.status == (410 if removed else 404)
+
+
+def test_a_renewed_subscription_brings_no_removed_device_back(caller, service):
+    id = caller.add(service.endpoint("phone"))
+    caller.notifier.unsubscribe(caller.request(id=id))
+    with pytest.raises(clincus.ClincusError) as caught:
+        caller.add(service.endpoint("phone-renewed"), replaces=id)
+    assert caught.value.status == 410
+    assert caller.notifier.document()["devices"] == []
+
+
+def test_a_removed_device_can_be_added_again(caller, service):
+    id = caller.add(service.endpoint("phone"))
+    caller.notifier.unsubscribe(caller.request(id=id))
+    caller.add(service.endpoint("phone"))
+    caller.notifier.note_presence(caller.request(id=id, here=True))
+
+
+def test_a_renewed_subscription_leaves_no_dead_device(caller, service):
+    old = caller.add(service.endpoint("phone"))
+    new = caller.add(service.endpoint("phone-renewed"), replaces=old)
+    assert [one["id"] for one in caller.notifier.document()["devices"]] == [new]
+    with pytest.raises(clincus.ClincusError) as caught:
+        caller.notifier.note_presence(caller.request(id=old, here=True))
     assert caught.value.status == 404
 
 

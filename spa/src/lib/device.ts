@@ -39,3 +39,9 @@ export function serviceWorkers(): ServiceWorkerContainer | undefined {
 export function registration(): Promise<ServiceWorkerRegistration | undefined> {
   return serviceWorkers()?.getRegistration() ?? Promise.resolve(undefined);
 }
+
+/** The id of a device at the server: the beginning of the SHA-256 of its subscription's endpoint. */
+export async function deviceId(endpoint: string): Promise<string> {
+  const digest = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(endpoint));
+  return Array.from(new Uint8Array(digest).slice(0, 8), (byte) => byte.toString(16).padStart(2, '0')).join('');
+}

@@ -2747,6 +2747,7 @@ export interface operations {
                 };
             };
             409: components["responses"]["Error"];
+            410: components["responses"]["Error"];
             default: components["responses"]["Error"];
         };
     };
@@ -2770,6 +2771,7 @@ export interface operations {
                 content?: never;
             };
             404: components["responses"]["Error"];
+            410: components["responses"]["Error"];
             default: components["responses"]["Error"];
         };
     };
@@ -2795,6 +2797,7 @@ export interface operations {
                 };
             };
             404: components["responses"]["Error"];
+            410: components["responses"]["Error"];
             default: components["responses"]["Error"];
         };
     };
@@ -2825,6 +2828,7 @@ export interface operations {
                 content?: never;
             };
             404: components["responses"]["Error"];
+            410: components["responses"]["Error"];
             default: components["responses"]["Error"];
         };
     };
@@ -2862,6 +2866,7 @@ export interface operations {
             };
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            410: components["responses"]["Error"];
             default: components["responses"]["Error"];
         };
     };

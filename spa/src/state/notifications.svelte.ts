@@ -4,7 +4,7 @@
  */
 import { calls } from '../lib/agent';
 import { api, ApiError } from '../lib/api';
-import { isAppleTouch, registration, serviceWorkers } from '../lib/device';
+import { deviceId, isAppleTouch, registration, serviceWorkers } from '../lib/device';
 import { basename } from '../lib/format';
 import { Persisted } from '../lib/persisted.svelte';
 import { brokenSince, isFrozen } from '../lib/protection';
@@ -54,8 +54,9 @@ export class Notifications {
     return this.#wanted.current;
   }
 
-  /** Follows a click on a notification, which the worker tells. */
+  /** Follows a click on a notification, which the worker reports, and compares what the browser and the server know. */
   start(): void {
+    void this.#renew().catch(() => undefined); // the next start tries again
     serviceWorkers()?.addEventListener('message', ({ data }: MessageEvent<{ type?: unknown; path?: unknown } | null>) => {
       if (data?.type === 'open' && typeof data.path === 'string' && data.path.startsWith('/')) router.go(data.path);
     });
@@ -96,12 +97,34 @@ export class Notifications {
     if (this.on) void this.#close(new Set(news.map(({ id }) => id)));
   }
 
-  /** The person has removed this device on another one: that holds here, too. */
+  /**
+   * Gives the server the subscription that the browser has now. The browser renews it by itself, and the worker may have
+   * been unable to report that. One that is gone is made again.
+   */
+  async #renew(): Promise<void> {
+    if (!this.on || !device.id) return;
+    // There are browsers with workers and without push.
+    const worker = (await registration()) as { pushManager?: PushManager } | undefined;
+    const subscription = await worker?.pushManager?.getSubscription();
+    if (!subscription || (await deviceId(subscription.endpoint)) !== device.id) await this.#subscribe();
+  }
+
+  async #subscribe(): Promise<void> {
+    const { push } = await import('./push.svelte');
+    await push.subscribe();
+  }
+
+  /**
+   * The server does not know this device. 410: the person has removed it on another one, which holds here, too. 404: the
+   * worker has put a renewed subscription in its place, or the server has lost its list.
+   */
   async #lost(error: unknown): Promise<void> {
-    if (!(error instanceof ApiError && error.status === 404) || !device.id) return;
+    if (!(error instanceof ApiError) || !device.id) return;
+    if (error.status === 404) await this.#subscribe();
+    if (error.status !== 410) return;
     device.id = '';
     await this.turn(false);
-    ui.toast('This device was removed from those that Clincus notifies.');
+    ui.toast('This device was removed from those that Clincus notifies.', 'lasting');
   }
 
   /** Closes the notifications of sessions that need nobody any more. */

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
+import { deviceId } from '../lib/device';
 import type { Session } from '../lib/types';
 import { type Call, fakeServer, someSealedChange, someSession } from '../test/fakes';
 import { device } from './device.svelte';
@@ -166,10 +167,58 @@ it('says nothing of a browser that gets no pushes', () => {
   expect(calls).toEqual([]);
 });
 
+const OLD = { endpoint: 'https://push/old', id: 'OLD' };
+const NEW = { endpoint: 'https://push/new', id: 'NEW' };
+
+/** A browser with push, whose subscription is this one. */
+function withPush({ endpoint }: typeof OLD): void {
+  const options = { applicationServerKey: new Uint8Array([4]).buffer };
+  const unsubscribe = vi.fn(() => Promise.resolve(true));
+  const registered = { pushManager: { getSubscription: () => Promise.resolve({ endpoint, options, unsubscribe }) } };
+  const ready = Promise.resolve();
+  const register = () => Promise.resolve(registered);
+  const getRegistration = register;
+  vi.stubGlobal('navigator', {
+    userAgent: '',
+    maxTouchPoints: 0,
+    serviceWorker: { addEventListener: () => undefined, ready, register, getRegistration },
+  });
+  calls = fakeServer(({ method, path }) => {
+    if (path === '/api/push') return { json: { public_key: 'BA', problem: '', devices: [] } };
+    if (method === 'POST' && path === '/api/push/subscriptions') return { status: 201, json: { id: NEW.id } };
+    return { status };
+  });
+}
+
+const subscribed = () => calls.filter(({ method, path }) => method === 'POST' && path === '/api/push/subscriptions');
+
+it('takes over the subscription that its worker has renewed, and stays on', async () => {
+  const notifications = await turnedOn();
+  withPush(NEW);
+  device.id = OLD.id;
+  status = 404;
+  notifications.report(false);
+  await vi.waitFor(() => expect(device.id).toBe(NEW.id));
+  expect(subscribed().map(({ body }) => JSON.parse(String(body)) as unknown)).toMatchObject([{ endpoint: NEW.endpoint, replaces: OLD.id }]);
+  expect([notifications.on, ui.toasts]).toEqual([true, []]);
+});
+
+it.each([
+  ['gives the server', NEW, 1],
+  ['leaves alone', OLD, 0],
+])('%s at its start a subscription that it knows or not', async (_, subscription, times) => {
+  const notifications = await turnedOn();
+  withPush(subscription);
+  device.id = await deviceId(OLD.endpoint);
+  notifications.start();
+  await settle();
+  await vi.waitFor(() => expect(subscribed()).toHaveLength(times));
+});
+
 it('turns itself off, and says so, when this device was removed on another one', async () => {
   const notifications = await turnedOn();
   device.id = 'd1';
-  status = 404;
+  status = 410;
   notifications.report(false);
   await vi.waitFor(() => expect(ui.toasts.at(-1)?.text).toContain('was removed'));
   expect([notifications.on, device.id]).toEqual([false, '']);

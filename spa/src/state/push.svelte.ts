@@ -15,6 +15,9 @@ const isSame = (a: ArrayBuffer | null | undefined, b: Uint8Array): boolean =>
 /** What pushes come by. There are browsers with workers and without it. */
 const managerOf = (worker: ServiceWorkerRegistration | undefined): PushManager | undefined => worker?.pushManager;
 
+/** Whether the server wants no such device. After any other failure the next start of the page tries again. */
+const isRefusal = (error: unknown): boolean => error instanceof ApiError && [400, 404, 409, 410].includes(error.status);
+
 export class PushDevices {
   current = $state.raw<Push | null>(null);
   error = $state('');
@@ -34,10 +37,11 @@ export class PushDevices {
   async subscribe(): Promise<void> {
     try {
       this.problem = await this.#subscribe();
+      if (this.problem) device.id = '';
     } catch (error) {
       this.problem = error instanceof ApiError ? error.message : 'The browser could not reach its push service.';
+      if (isRefusal(error)) device.id = '';
     }
-    if (this.problem) device.id = '';
     await this.refresh();
   }
 

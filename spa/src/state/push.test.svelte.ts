@@ -103,6 +103,16 @@ it.each([
   expect(device.id).toBe('');
 });
 
+it.each([
+  ['keeps', 503, 'd0'],
+  ['forgets', 409, ''],
+])('%s its id after an answer of %i, so that a later start can try again or not', async (_, status, id) => {
+  device.id = 'd0';
+  answers['POST /api/push/subscriptions'] = { status, json: { error: 'no' } };
+  await push.subscribe();
+  expect(device.id).toBe(id);
+});
+
 it('unsubscribes in the browser and at the server, which may have forgotten it', async () => {
   await push.subscribe();
   answers['DELETE /api/push/subscriptions/d1'] = { status: 404, json: { error: 'gone' } };
