@@ -6672,6 +6672,10 @@ class Gate:
             raise self.refuse(request.peer, "proxy", words)
         return None
 
+    def page_headers(self, _request: Request) -> Sequence[tuple[str, str]]:
+        """Headers for the answer to a request of the dashboard's files that was let in."""
+        return ()
+
     def is_forwarded(self, request: Request) -> bool:
         """Whether a proxy passes a request on: the user of the connection is then no proof."""
         return any(name.lower() in self.PROXY_FIELDS for name in request.headers)
@@ -6879,7 +6883,8 @@ class Connection:
         if not request.is_api:
             if request.method not in {"GET", "HEAD"}:
                 raise method_not_allowed(request.method, ["GET", "HEAD"])
-            return site.assets.respond(request)
+            page = site.assets.respond(request)
+            return page._replace(headers=[*page.headers, *site.gate.page_headers(request)])
         route, in_path = site.router.find(request.method, request.path)
         given = route.read_parameters(in_path, request.query)
         if not route.takes_bytes and "GET" not in route.methods:

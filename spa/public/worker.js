@@ -60,8 +60,10 @@ async function showNews() {
   let news;
   try {
     news = await takeNews();
-  } catch {
-    return show({ title: 'A session may need you', text: 'The server did not say which: open the dashboard.' });
+  } catch (error) {
+    const isSignedOut = error.message === '401';
+    const text = isSignedOut ? 'You are signed out: open the dashboard to sign in.' : 'The server did not say which: open the dashboard.';
+    return show({ title: 'A session may need you', text });
   }
   for (const shown of await self.registration.getNotifications()) {
     if (!news.some((one) => tagOf(one) === shown.tag)) shown.close();

@@ -303,6 +303,12 @@ def test_another_machine_signs_in_with_the_token(start_server, home, other_machi
     assert {"HttpOnly", "SameSite=Strict"} <= set(attributes)
     assert token not in cookie
     assert server.get("/api/sessions", headers={"Cookie": cookie}).status == 200
+    form = {"Accept": "text/html", "Content-Type": "application/x-www-form-urlencoded", "Origin": server.url}
+    answer = server.request("POST", "/sessions/a", f"token={token}".encode(), headers=form)
+    assert (answer.status, answer.headers["location"]) == (303, "/sessions/a")
+    again = server.get("/", headers={"Accept": "text/html", "Cookie": cookie})
+    assert again.headers["set-cookie"].startswith(cookie)
+    assert server.get("/manifest.webmanifest").status == 200, "a browser that installs the page shows no cookie"
     with connect(
         server.socket_url + "/ws/events", additional_headers={"Cookie": cookie}, origin=server.url
     ) as websocket:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import stat
 from email.message import Message
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,14 +22,15 @@ NEIGHBOUR = clincus.Peer("127.0.0.1", ("127.0.0.1", PORT), "this connection come
 FAR = clincus.Peer("192.0.2.7", ("192.0.2.1", PORT), "this connection comes from another machine")
 
 
-def ask(gate, *, peer=OWNER, method="GET", path="/api/tools", query=None, host="127.0.0.1:3000", **fields):
+def ask(gate, *, peer=OWNER, method="GET", path="/api/tools", query=None, host="127.0.0.1:3000", body=b"", **fields):
     """Have the gate look at a request: None when it may pass, the status when not, else the answer."""
     headers = Message()
     for name, value in ({"Host": host} if host is not None else {}).items():
         headers[name] = value
     for name, value in fields.items():
         headers[name.replace("_", "-")] = value
-    request = clincus.Request(method, path, query or {}, headers, 0, peer, None)
+    connection = SimpleNamespace(rfile=io.BytesIO(body), close_connection=False)
+    request = clincus.Request(method, path, query or {}, headers, len(body), peer, connection)
     try:
         return gate.admit_request(request)
     except clincus.ClincusError as error:
@@ -338,6 +341,60 @@ def test_a_token_in_the_address_becomes_a_cookie_and_goes_away(gate):
     assert ask(gate, peer=FAR, host="192.0.2.1:3000", Cookie=f"a=b; {value}; c=d") is None
     assert ask(gate, peer=FAR, host="192.0.2.1:3000", Cookie=value[:-1]) == 401
     assert ask(TokenGate(token=TOKEN + "2"), peer=FAR, host="192.0.2.1:3000", Cookie=value) == 401
+
+
+FORM = {"Content_Type": "application/x-www-form-urlencoded", "Accept": "text/html", "Origin": "http://box.example"}
+
+
+def sign_in(gate, token, path="/sessions/a", **fields):
+    body = f"token={token}".encode()
+    return ask(gate, peer=FAR, host="box.example", method="POST", path=path, body=body, **{**FORM, **fields})
+
+
+def test_the_sign_in_form_becomes_a_cookie_and_leads_to_where_it_stood(gate):
+    """The token stands in no address, which the log of a proxy would keep."""
+    answer = sign_in(gate, TOKEN)
+    fields = dict(answer.headers)
+    assert (answer.status, fields["Location"]) == (303, "/sessions/a")
+    cookie = fields["Set-Cookie"].partition(";")[0]
+    assert ask(gate, peer=FAR, host="box.example", Cookie=cookie) is None
+
+
+def test_a_wrong_token_in_the_form_is_said_on_the_form(gate):
+    answer = sign_in(gate, "wrong")
+    assert answer.status == 401
+    assert b"The token is wrong." in answer.body
+
+
+def test_the_form_of_another_site_signs_nobody_in(gate):
+    assert sign_in(gate, TOKEN, Origin="http://evil.example") == 403
+
+
+def test_a_form_to_the_api_signs_nobody_in(gate):
+    assert sign_in(gate, TOKEN, path="/api/sessions") == 401
+
+
+@pytest.mark.parametrize("path", ["/manifest.webmanifest", "/icon.svg", "/icon-192.png", "/icon-512.png"])
+def test_a_browser_that_installs_the_page_gets_manifest_and_icons_without_the_cookie(gate, path):
+    assert ask(gate, peer=FAR, host="box.example", path=path) is None
+    assert ask(gate, peer=FAR, host="evil.example", path=path) == 403
+    assert ask(gate, peer=FAR, host="box.example", path=path, method="POST") == 401
+
+
+def test_a_visit_renews_the_cookie(gate):
+    """Who comes each month is never signed out."""
+    cookie = f"clincus-{PORT}={gate.cookie}"
+
+    def headers(**fields):
+        message = Message()
+        for name, value in fields.items():
+            message[name] = value
+        return gate.page_headers(clincus.Request("GET", "/", {}, message, 0, FAR, None))
+
+    (name, value), *others = headers(Accept="text/html", Cookie=cookie)
+    assert (name, value.partition(";")[0], others) == ("Set-Cookie", cookie, [])
+    assert "Max-Age=2592000" in value
+    assert headers(Accept="*/*", Cookie=cookie) == headers(Accept="text/html") == ()
 
 
 def test_behind_tls_the_cookie_is_for_tls_only(gate):

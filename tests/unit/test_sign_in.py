@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from email.message import Message
+from pathlib import Path
 
 import clincus
 from clincus_features.sign_in import sign_in_page
@@ -23,6 +24,11 @@ def test_a_person_without_the_token_gets_a_form():
     assert b"<form" in answer.body
     assert b"is wrong" not in answer.body
     assert dict(answer.headers) == {"Content-Type": "text/html; charset=utf-8", "WWW-Authenticate": "Bearer"}
+
+
+def test_the_form_shows_the_token_in_no_address():
+    source = Path(__file__).resolve().parents[2] / "spa/public/sign-in.html"
+    assert '<form method="post">' in source.read_text()
 
 
 def test_a_program_gets_no_page():

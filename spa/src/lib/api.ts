@@ -63,6 +63,13 @@ export function sentence(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+let tellSignedOut: (signedOut: boolean) => void = () => undefined;
+
+/** Calls `listener` after each answer: whether the server wants this browser to sign in. */
+export function onSignedOut(listener: (signedOut: boolean) => void): void {
+  tellSignedOut = listener;
+}
+
 const isTimeout = (error: unknown): boolean => error instanceof DOMException && error.name === 'TimeoutError';
 
 /** Whether the server does the same for a request that comes twice as for one that comes once. */
@@ -97,6 +104,7 @@ async function send(method: string, path: string, init: RequestInit, timeouts: r
   for (const timeout of timeouts) {
     try {
       const response = await ask(path, { ...init, method }, timeout);
+      tellSignedOut(response.status === 401);
       if (!response.ok && response.status !== 304) throw new ApiError(await reason(response), response.status);
       return response;
     } catch (error) {

@@ -1,4 +1,5 @@
 /** The event stream: what keeps the page current, and knows when it is not. */
+import { api, onSignedOut } from '../lib/api';
 import { takeStream } from '../lib/begun';
 import { ReconnectingSocket, socketUrl } from '../lib/socket.svelte';
 import type { ServerEvent, Session } from '../lib/types';
@@ -15,12 +16,17 @@ const PATIENCE_MS = 1_000;
 export class Connection {
   /** The stream was open and is not now: what is on the page may be old. */
   stale = $state(false);
+  /** The server wants this browser to sign in: its cookie is gone, or of an older token. */
+  signedOut = $state(false);
   /** Why nothing can be changed now; empty while it can. */
-  readonly hindrance: string = $derived(
-    this.stale ? 'no connection to the server' : sessions.unreachable ? 'Incus does not answer' : '',
-  );
+  readonly hindrance: string = $derived.by(() => {
+    if (this.signedOut) return 'you are signed out';
+    if (this.stale) return 'no connection to the server';
+    return sessions.unreachable ? 'Incus does not answer' : '';
+  });
   #socket = $state.raw<ReconnectingSocket | null>(null);
   #loaded = false;
+  #asking = false;
 
   /** Why nothing can be changed of this session now, or of any if there is none; empty while it can. */
   hinders(session: Session | undefined): string {
@@ -33,6 +39,7 @@ export class Connection {
 
   /** Subscribes first and fetches then, so that nothing falls between. */
   start(): void {
+    onSignedOut((signedOut) => (this.signedOut = signedOut));
     this.#socket = new ReconnectingSocket({
       url: () => socketUrl('/ws/events'),
       protocol: 'clincus.events.v1',
@@ -41,13 +48,14 @@ export class Connection {
       onOpen: () => {
         // The terminals need not wait until their own time to try has come.
         if (this.stale) doubt();
-        this.stale = false;
+        this.stale = this.signedOut = false;
         configuration.broken = '';
         this.#load();
       },
       onLost: () => {
         this.stale = true;
         if (!this.#loaded) this.#load();
+        else void this.#ask();
       },
       onMessage: (data) => this.#message(data),
     });
@@ -58,6 +66,19 @@ export class Connection {
 
   retry(): void {
     this.#socket?.reconnect();
+  }
+
+  /** To a page a refused stream looks as one that was lost. The answer to any request says which it is. */
+  async #ask(): Promise<void> {
+    if (this.#asking || this.signedOut) return;
+    this.#asking = true;
+    await api.config().catch(() => undefined);
+    this.#asking = false;
+  }
+
+  /** Leads to the page that takes the token, and back here. */
+  signIn(): void {
+    location.reload();
   }
 
   #load(): void {

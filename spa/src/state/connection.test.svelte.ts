@@ -55,6 +55,16 @@ it('is stale when the server is gone, which hinders more than Incus does', () =>
   expect([connection.stale, connection.hindrance]).toEqual([true, 'no connection to the server']);
 });
 
+it('says that it is signed out when a refused stream is not a lost one, and forgets it after a sign-in in another tab', async () => {
+  const reply = { status: 401, json: { error: 'this needs the token' } };
+  fakeServer(() => reply);
+  FakeSocket.last.lose(1006);
+  await vi.waitFor(() => expect([connection.signedOut, connection.hindrance]).toEqual([true, 'you are signed out']));
+  fakeServer(() => ({ json: listed }));
+  await sessions.refresh();
+  expect(connection.signedOut).toBe(false);
+});
+
 it('lets nothing be changed of a session whose own engine does not answer', () => {
   const away = { ...SESSION, engine: 'tower', unreachable_since: '2026-02-02T00:00:00Z' };
   expect([connection.hinders(SESSION), connection.hinders(away)]).toEqual(['', 'tower does not answer']);

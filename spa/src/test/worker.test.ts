@@ -101,12 +101,12 @@ it.each([
 });
 
 it.each([
-  ['does not answer', new Error('offline')],
-  ['does not know the person', { status: 401, json: { error: 'token' } }],
-])('says it in general words when the server %s', async (_, reply) => {
+  ['does not answer', new Error('offline'), 'The server did not say which: open the dashboard.'],
+  ['wants a sign-in', { status: 401, json: { error: 'token' } }, 'You are signed out: open the dashboard to sign in.'],
+])('says it in general words when the server %s', async (_, reply, body) => {
   answer = reply;
   await handle('push');
-  expect(shown).toMatchObject([{ title: 'A session may need you', data: { path: '/' } }]);
+  expect(shown).toMatchObject([{ title: 'A session may need you', body, data: { path: '/' } }]);
 });
 
 it('shows no more than four at once', async () => {

@@ -15,7 +15,7 @@ beforeEach(async () => {
 });
 
 afterEach(() => {
-  connection.stale = false;
+  connection.stale = connection.signedOut = false;
   cleanup();
   vi.unstubAllGlobals();
 });
@@ -31,4 +31,12 @@ it.each([
   router.go(path);
   render(ConnectionBar);
   expect(screen.queryByText(/Connection to the server lost/) !== null).toBe(shown);
+});
+
+it.each(['/history', '/sessions/a'])('at %s it offers to sign in, which is the one thing that helps', (path) => {
+  connection.signedOut = true;
+  router.go(path);
+  render(ConnectionBar);
+  expect(screen.getByRole('alert').textContent).toContain('You are signed out');
+  expect(screen.getByRole('button', { name: 'Sign in' })).toBeTruthy();
 });
