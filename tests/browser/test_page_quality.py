@@ -200,6 +200,7 @@ def test_a_phone_has_the_keys_that_its_keyboard_lacks(bed, shared, open_shared):
     dashboard.open_terminal(shared.session, tab="/shell")
     page = dashboard.page
     bar = page.get_by_role("toolbar", name="Terminal keys")
+    page.locator(".xterm-screen:visible").tap()
     dashboard.type_line("echo first")
     dashboard.expect_screen("first.*first")
     bar.get_by_role("button", name="Up", exact=True).tap()
@@ -220,6 +221,7 @@ def test_a_finger_scrolls_back(bed, shared, open_shared, tab, flood):
     end_shell(bed, shared.session)
     dashboard = open_shared(phone=True)
     dashboard.open_terminal(shared.session, tab=tab)
+    dashboard.page.locator(".xterm-screen:visible").tap()
     dashboard.type_line(flood)
     dashboard.expect_screen("499.*500")
     finger = dashboard.page.context.new_cdp_session(dashboard.page)

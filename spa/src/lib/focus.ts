@@ -1,4 +1,6 @@
 /** Where the keys go when what had them is gone. Without this they are the page's, and Tab begins at its top again. */
+import { isTouch } from './device';
+
 const FOCUSABLE = 'a[href], button, input, select, textarea, summary, [tabindex="0"]';
 
 const DIALOGS = '[role="dialog"], [role="alertdialog"], [role="menu"]';
@@ -27,9 +29,12 @@ export function focusPlace(place: HTMLElement): void {
   place.focus({ preventScroll: true });
 }
 
-/** When a dialog closes over a terminal, the keys are the terminal's; elsewhere they go back to where they came from. */
+/**
+ * When a dialog closes over a terminal, the keys are the terminal's; elsewhere they go back to where they came from. A
+ * terminal that gets the focus raises the keyboard of a phone, so there they go back where they came from, too.
+ */
 export function afterDialog(event: Event): void {
-  const next = shownTerminal() ?? givenUp;
+  const next = isTouch() ? givenUp : (shownTerminal() ?? givenUp);
   givenUp = null;
   if (!next?.isConnected || next === document.body) return;
   event.preventDefault();

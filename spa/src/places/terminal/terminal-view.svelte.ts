@@ -1,5 +1,6 @@
 /** One terminal on the page: xterm.js, its wire to the server, and what passes between them and the person. */
 import { writeClipboard } from '../../lib/clipboard';
+import { isTouch } from '../../lib/device';
 import { label } from '../../lib/format';
 import { isPaletteKey } from '../../lib/keys';
 import { load } from '../../lib/load';
@@ -121,8 +122,15 @@ export class TerminalView {
     this.focus();
   }
 
+  /** Gives the terminal the keys. By touch only the person does that, with a tap: it raises the keyboard. */
   focus(): void {
-    (this.past?.parts ?? this.parts)?.terminal.focus();
+    if (!isTouch()) (this.past?.parts ?? this.parts)?.terminal.focus();
+  }
+
+  /** The past is there and lies over the present: what has the keys there has them here. */
+  takeOver(): void {
+    if (document.activeElement?.closest('.xterm')) this.past?.parts?.terminal.focus();
+    else this.focus();
   }
 
   /** Scrolls to the past, by lines below zero from the screen. The other way leads back from a past that is not there yet. */
@@ -135,11 +143,15 @@ export class TerminalView {
   /** Back to the present, which gets the keys, unless they are elsewhere on the page. */
   lookAhead(): void {
     if (!this.past) return;
-    const elsewhere = document.activeElement !== document.body && !document.activeElement?.closest('.pane');
+    const active = document.activeElement;
+    const elsewhere = active !== document.body && !active?.closest('.pane');
+    // Where a keyboard is up, it stays up.
+    const isTyping = active?.closest('.xterm') !== null;
     this.past.dispose();
     this.past = null;
     this.searching = false;
-    if (!elsewhere) this.parts?.terminal.focus();
+    if (isTyping) this.parts?.terminal.focus();
+    else if (!elsewhere) this.focus();
   }
 
   dispose(): void {
