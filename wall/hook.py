@@ -896,8 +896,8 @@ class Shared:
                 return os.lstat(os.path.join(stage, tree.number, os.path.relpath(place[1], tree.path))).st_ino
         return 0
 
-    def place_in_common(self, other: Shared) -> str:
-        """A folder that both have, or of which one has a part, if one of the two may write in it; empty if none.
+    def place_in_common(self, other: Shared) -> Place | None:
+        """A folder that both have, or of which one has a part, if one of the two may write in it.
 
         A Unix socket in it may take descriptors from one container to the other.
         """
@@ -905,8 +905,8 @@ class Shared:
             for theirs in other.trees:
                 is_same = mine.device == theirs.device and is_related(mine.path, theirs.path)
                 if is_same and (mine.is_writable or theirs.is_writable):
-                    return max(mine.path, theirs.path, key=len)
-        return ""
+                    return mine.device, max(mine.path, theirs.path, key=len)
+        return None
 
 
 def place_of(source: str) -> Place:
@@ -923,6 +923,31 @@ def place_of(source: str) -> Place:
             if len(point) >= longest and is_related(point, source) and len(point) <= len(source):
                 longest = len(point)
                 found = (device, os.path.normpath(os.path.join(unescape(top), os.path.relpath(source, point))))
+    return found
+
+
+def words_of(place: Place) -> str:
+    """A place by the path that the person knows."""
+    with open("/proc/self/mountinfo") as file:
+        return host_path(place, file.read())
+
+
+def host_path(place: Place, mountinfo: str) -> str:
+    """The path by which this host has a place. Pure.
+
+    A file system may be mounted at several points, also in parts: the one that shows most of it counts. A place that no
+    mount shows keeps its path in its file system.
+    """
+    device, path = place
+    most = len(path) + 1
+    found = path
+    for line in mountinfo.splitlines():
+        number, written, point = line.split()[2:5]
+        top = unescape(written)
+        shows = number == device and is_related(top, path) and len(top) < most and not point.startswith(STAGES)
+        if shows:
+            most = len(top)
+            found = os.path.normpath(os.path.join(unescape(point), os.path.relpath(path, top)))
     return found
 
 
@@ -955,13 +980,13 @@ def shared_of_stages(mountinfo: str) -> dict[tuple[str, str], Shared]:
     return found
 
 
-def neighbours_of(stage: str, everything: Mapping[str, Shared]) -> dict[str, str]:
+def neighbours_of(stage: str, everything: Mapping[str, Shared]) -> dict[str, Place]:
     """The stages to which something can get from a stage, from container to container, each with the folder for it."""
-    found: dict[str, str] = {}
+    found: dict[str, Place] = {}
     reached = [stage]
     for name in reached:  # the list grows
         for other, shared in everything.items():
-            place = shared.place_in_common(everything[name]) if other not in (stage, *found) else ""
+            place = shared.place_in_common(everything[name]) if other not in (stage, *found) else None
             if place:
                 found[other] = place
                 reached.append(other)
@@ -989,7 +1014,8 @@ def exchange_seals(stage: Stage, running: Mapping[str, Stage]) -> None:
             carried = [shared for (holder, _), shared in found.items() if holder == name]
             unsealed = unsealed_place(ours.seals, (everything[name], *carried))
             if unsealed:
-                words = f"runs since before '{unsealed}' was sealed and may have it open: stop it, then start this one"
+                path = words_of(unsealed)
+                words = f"runs since before '{path}' was sealed and may have it open: stop it, then start this one"
                 raise WallError(f"{session_of(plans[name])} {words}", kind="exposed")
     for name in neighbours if plans[stage.name]["holds"] else ():
         if plans[name].get("holds"):
@@ -1052,7 +1078,7 @@ def seal_in_ours(stage: Stage, ours: Shared, theirs: Shared, other: Stage) -> No
             here = cover_place(stage, tree, place, wanted[place])
             there = theirs.inode_at(place, other.path)
             if here != (there or here):
-                raise WallError(f"'{place[1]}' changed while it was being protected")
+                raise WallError(f"'{words_of(place)}' changed while it was being protected")
             ours.seals[place] = wanted[place]
 
 
@@ -1063,25 +1089,25 @@ def cover_place(stage: Stage, tree: Shown, place: Place, readonly: bool) -> int:
         try:
             descriptor = open_beneath(root, inside, os.O_PATH)
         except OSError as error:
-            raise WallError(f"'{place[1]}' changed while it was being protected") from error
+            raise WallError(f"'{words_of(place)}' changed while it was being protected") from error
     with closing_descriptor(descriptor):
         return cover(descriptor, readonly)[1]
 
 
-def check_neighbours(plan: Mapping[str, Any], neighbours: Mapping[str, tuple[Mapping[str, Any], str]]) -> None:
+def check_neighbours(plan: Mapping[str, Any], neighbours: Mapping[str, tuple[Mapping[str, Any], Place]]) -> None:
     """Raise WallError unless all neighbours, each with a folder, may run beside a new session with this plan."""
     locked = [one for one in neighbours.values() if one[0].get("level") == "locked"]
     open_ones = [one for one in neighbours.values() if not one[0].get("holds")]
     if locked and not plan["holds"]:
         words = "where its seals could be taken off. Stop it first, work on a clone (--clone), or mount less"
-        raise WallError(f"{session_of(locked[0][0])} is locked and has '{locked[0][1]}' as well, {words}")
+        raise WallError(f"{session_of(locked[0][0])} is locked and has '{words_of(locked[0][1])}' as well, {words}")
     if locked and open_ones:
         words = f"{session_of(open_ones[0][0])} is not; a session that has a folder in common with both would join them"
         raise WallError(f"{session_of(locked[0][0])} is locked and {words}: stop one of the two first")
     if open_ones and plan["level"] == "locked":
         other, place = open_ones[0]
         since = "" if "holds" in other else ", as it was started by an older Clincus (stop and resume it)"
-        raise WallError(f"{session_of(other)} has '{place}' as well and is not locked{since}", kind="exposed")
+        raise WallError(f"{session_of(other)} has '{words_of(place)}' as well and is not locked{since}", kind="exposed")
 
 
 def session_of(plan: Mapping[str, Any]) -> str:
@@ -1089,15 +1115,15 @@ def session_of(plan: Mapping[str, Any]) -> str:
     return plan.get("session") or "another session"
 
 
-def unsealed_place(places: Iterable[Place], shown: Iterable[Shared]) -> str:
-    """A place that one of these shows without a seal; empty if none does."""
+def unsealed_place(places: Iterable[Place], shown: Iterable[Shared]) -> Place | None:
+    """A place that one of these shows without a seal."""
     everything = list(shown)
     for place in sorted(places):
         for shared in everything:
             for tree in shared.trees:
                 is_below = (tree.device, tree.path) == place or Shown("", *place, True).holds((tree.device, tree.path))
                 if tree.holds(place) and not shared.is_sealed(place):
-                    return place[1]
+                    return place
                 if is_below and tree.is_writable:
-                    return place[1]
-    return ""
+                    return place
+    return None

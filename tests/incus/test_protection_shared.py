@@ -8,6 +8,7 @@ from wall_box import CODE, OWNER, git_as_owner, make_repository, new_box
 
 import clincus
 from clincus_cli.sessions import clean_stages
+from wall import hook
 
 PLANT = """mount -o remount,bind,rw config; mount -o remount,rw hooks; umount -l config hooks
     echo EVIL >>config; printf '[core]\\n\\tfsmonitor = touch EVIL\\n' >evil; mv -f evil config
@@ -182,7 +183,8 @@ def test_a_disk_of_the_profile_is_a_folder_in_common(box, tmp_path):
     box.support = support
     first = box.launch(session_in(box, box.root))
     box.launch(session_in(box, other))
-    assert f"{other}/.git/config" in box.run(first, "cat /proc/self/mountinfo", 0).stdout.decode()
+    _, sealed = hook.place_of(f"{other}/.git/config")
+    assert sealed in box.run(first, "cat /proc/self/mountinfo", 0).stdout.decode()
 
 
 @pytest.mark.parametrize("path", [".git/config", ".git/hooks/pre-push.sample", ".mcp.json"])

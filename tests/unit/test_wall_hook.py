@@ -189,20 +189,21 @@ def test_the_folders_and_seals_of_a_stage_are_read_from_the_mounts():
         ({"/app": True}, {"/app/web": True}, "/app/web"),
         ({"/app/web": True}, {"/app": False}, "/app/web"),
         ({"/": True}, {"/app": True}, "/app"),
-        ({"/app": True}, {"/app2": True}, ""),
-        ({"/cache": False, "/a": True}, {"/cache": False, "/b": True}, ""),
+        ({"/app": True}, {"/app2": True}, None),
+        ({"/cache": False, "/a": True}, {"/cache": False, "/b": True}, None),
         ({"/cache": False, "/a": True}, {"/cache": True, "/b": True}, "/cache"),
     ],
 )
 def test_a_socket_can_lie_in_a_folder_that_two_have_if_one_may_write_there(one, other, place):
-    assert shared(**one).place_in_common(shared(**other)) == place
-    assert shared(**other).place_in_common(shared(**one)) == place
+    expected = place and ("254:0", place)
+    assert shared(**one).place_in_common(shared(**other)) == expected
+    assert shared(**other).place_in_common(shared(**one)) == expected
 
 
 def test_another_file_system_has_nothing_in_common():
     other = hook.Shared()
     other.trees = [hook.Shown("0", "254:1", "/app", True)]
-    assert shared(**{"/app": True}).place_in_common(other) == ""
+    assert shared(**{"/app": True}).place_in_common(other) is None
 
 
 def test_neighbours_of_neighbours_can_be_reached():
@@ -212,7 +213,7 @@ def test_neighbours_of_neighbours_can_be_reached():
         "cc": shared(**{"/c": True, "/data": True}),
         "dd": shared(**{"/d": True}),
     }
-    assert hook.neighbours_of("aa", everything) == {"bb": "/cache", "cc": "/data"}
+    assert hook.neighbours_of("aa", everything) == {"bb": ("254:0", "/cache"), "cc": ("254:0", "/data")}
 
 
 def test_the_place_of_a_folder_is_that_in_its_file_system(tmp_path):
@@ -223,21 +224,51 @@ def test_the_place_of_a_folder_is_that_in_its_file_system(tmp_path):
     assert hook.place_of("default/shared") == ("volume", "/default/shared")
 
 
+# A home on a file system of its own, a part of which is mounted once more; a subvolume as the root; a stage.
+MOUNTS = r"""26 1 0:25 /@root / rw - btrfs /dev/vda rw
+40 26 254:1 / /home rw - ext4 /dev/vdb rw
+41 26 254:1 /ada/my\040app /srv/my\040app rw - ext4 /dev/vdb rw
+42 26 254:1 /ada/app /run/clincus/cafe/0 rw - ext4 /dev/vdb rw
+43 26 254:2 /only/this /data rw - ext4 /dev/vdc rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "path"),
+    [
+        (("254:1", "/ada/app/.git"), "/home/ada/app/.git"),
+        (("254:1", "/ada/my app/x"), "/home/ada/my app/x"),
+        (("254:1", "/"), "/home"),
+        (("0:25", "/@root/srv/web"), "/srv/web"),
+        (("254:2", "/only/this/folder"), "/data/folder"),
+        (("254:2", "/other"), "/other"),
+        (("volume", "/default/shared"), "/default/shared"),
+    ],
+)
+def test_a_place_is_told_by_the_path_that_the_host_has_for_it(place, path):
+    assert hook.host_path(place, MOUNTS) == path
+
+
+def test_a_folder_is_told_by_its_own_path(tmp_path):
+    assert hook.words_of(hook.place_of(str(tmp_path))) == str(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("folders", "seals", "unsealed"),
     [
-        ({"/app": True}, {"/app/.git/config"}, ""),
-        ({"/app": True}, {"/app/.git"}, ""),
-        ({"/app": True}, set(), "/app/.git/config"),
-        ({"/": False}, set(), "/app/.git/config"),
-        ({"/other": True}, set(), ""),
-        ({"/app/.git/config": True}, set(), "/app/.git/config"),
+        ({"/app": True}, {"/app/.git/config"}, False),
+        ({"/app": True}, {"/app/.git"}, False),
+        ({"/app": True}, set(), True),
+        ({"/": False}, set(), True),
+        ({"/other": True}, set(), False),
+        ({"/app/.git/config": True}, set(), True),
     ],
 )
 def test_a_place_that_another_session_has_without_its_seal_is_found(folders, seals, unsealed):
+    place = ("254:0", "/app/.git/config")
     other = shared(**folders)
     other.seals = {("254:0", path): True for path in seals}
-    assert hook.unsealed_place({("254:0", "/app/.git/config")}, [other]) == unsealed
+    assert hook.unsealed_place({place}, [other]) == (place if unsealed else None)
 
 
 LOCKED = {"session": "clincus-1", "level": "locked", "holds": True}
@@ -260,7 +291,7 @@ OLD = {}  # of a Clincus before these words were in the plan
     ],
 )
 def test_who_may_run_beside_whom(plan, others, kind, words):
-    neighbours = {str(number): (other, "/app") for number, other in enumerate(others)}
+    neighbours = {str(number): (other, ("volume", "/app")) for number, other in enumerate(others)}
     if not kind:
         hook.check_neighbours(plan, neighbours)
         return
@@ -279,7 +310,7 @@ def test_the_loader_hands_the_rest_of_the_program_on_as_text():
     exec(unpack, names)
     assert "exchange_seals" not in names
     names["load_rest"]()
-    assert names["unsealed_place"]({("254:0", "/app/.git/config")}, []) == ""
+    assert names["unsealed_place"]({("254:0", "/app/.git/config")}, []) is None
 
 
 def test_the_start_of_the_program_uses_nothing_of_the_rest_but_by_its_loader():
