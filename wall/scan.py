@@ -536,7 +536,10 @@ class Look:
             return  # all of it is walked through
         for inside in LINKED:
             with suppress(OSError), closing(open_below(git, inside)) as folder, os.scandir(folder) as entries:
-                for entry, _ in zip(entries, range(MOST_IN_GIT)):
+                for number, entry in enumerate(entries):
+                    if number == MOST_IN_GIT:
+                        self.cuts[f"there are more than {MOST_IN_GIT} entries in {place}/{inside}".rstrip("/")] = None
+                        break
                     target = link_text(folder, entry.name) if entry.is_symlink() else ""
                     where = os.path.normpath(os.path.join("/git", inside, target))
                     if target and not where.startswith("/git/") and entry.name not in TOLD_AS_COMMANDS:

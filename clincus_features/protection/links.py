@@ -23,6 +23,7 @@ import stat
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import islice
 from typing import NamedTuple
 
 import clincus
@@ -99,39 +100,50 @@ def find(folders_of_git: Iterable[str]) -> Found:
 def look_into(top: str, found: Found) -> None:
     """Look into a Git folder, and all that is in it, those near the top first."""
     waiting = deque([""])
-    entries_left, folders_left = MOST_ENTRIES, MOST_FOLDERS
+    folders_left = MOST_FOLDERS
+    entries_left = MOST_ENTRIES
     with suppress(OSError), opened(top) as git:
         while waiting:
             path = waiting.popleft()
             place = f"{top}/{path}".rstrip("/")
-            much = limit_reached(folders_left, entries_left, found)
+            folders_left -= 1
+            if folders_left >= 0:
+                try:
+                    with closing_descriptor(open_at(git, path)) as folder:
+                        seen, folders = look_at(folder, top, path, entries_left + 1, found)
+                    entries_left -= seen
+                    waiting.extend(folders)
+                except PermissionError:
+                    if os.access(f"/proc/self/fd/{git}/{path}", os.X_OK):  # git goes through it by name
+                        found.cut[place] = f"{place} cannot be listed, so that a link in it would not be found"
+                except OSError:
+                    continue  # it has gone, or is a link by now
+            much = limit_passed(folders_left, entries_left, found)
             if much:
                 found.cut[place] = f"{top} has more than {much} now, so that a link in it would not be found"
                 return
-            folders_left -= 1
-            try:
-                with closing_descriptor(open_at(git, path)) as folder:
-                    found.folders[place] = os.fstat(folder).st_ino
-                    names = set()
-                    for entry, target, is_folder in entries_of(folder, entries_left):
-                        entries_left -= 1
-                        names.add(entry)
-                        inside = f"{path}/{entry}" if path else entry
-                        if target and not HARMLESS.fullmatch(f"{inside}\0{target}"):
-                            found.links[f"{top}/{inside}"] = target
-                            if len(found.links) >= MOST_LINKS:
-                                break
-                        elif is_folder and (not NOT_ENTERED.fullmatch(inside) or is_named_so(folder, inside)):
-                            waiting.append(inside)
-                        elif operations.check_of(inside):
-                            found.operations[f"{top}/{inside}"] = top
-                    if names & RUNS and is_anothers(path, names):
-                        found.repositories[place] = None
-            except PermissionError:
-                if os.access(f"/proc/self/fd/{git}/{path}", os.X_OK):  # git goes through it by name
-                    found.cut[place] = f"{place} cannot be listed, so that a link in it would not be found"
-            except OSError:
-                continue  # it has gone, or is a link by now
+
+
+def look_at(folder: int, top: str, path: str, most: int, found: Found) -> tuple[int, list[str]]:
+    """Look at so many entries of a folder in a Git folder; how many it saw, and the folders to look into next."""
+    place = f"{top}/{path}".rstrip("/")
+    found.folders[place] = os.fstat(folder).st_ino
+    names = set()
+    folders = []
+    for entry, target, is_folder in entries_of(folder, most):
+        names.add(entry)
+        inside = f"{path}/{entry}" if path else entry
+        if target and not HARMLESS.fullmatch(f"{inside}\0{target}"):
+            found.links[f"{top}/{inside}"] = target
+            if len(found.links) > MOST_LINKS:
+                break
+        elif is_folder and (not NOT_ENTERED.fullmatch(inside) or is_named_so(folder, inside)):
+            folders.append(inside)
+        elif operations.check_of(inside):
+            found.operations[f"{top}/{inside}"] = top
+    if names & RUNS and is_anothers(path, names):
+        found.repositories[place] = None
+    return len(names), folders
 
 
 def is_named_so(folder: int, path: str) -> bool:
@@ -151,15 +163,15 @@ def is_anothers(path: str, names: Collection[str]) -> bool:
     return is_one and bool(OF_OTHERS.fullmatch(path))
 
 
-def limit_reached(folders_left: int, entries_left: int, found: Found) -> str:
-    """Which limit of a look is reached, in words; empty if none is. Pure."""
-    if folders_left == 0:
+def limit_passed(folders_left: int, entries_left: int, found: Found) -> str:
+    """Which limit a look has passed, in words; empty if none. Pure."""
+    if folders_left < 0:
         return f"{MOST_FOLDERS} folders"
-    if entries_left <= 0:
+    if entries_left < 0:
         return f"{MOST_ENTRIES} files and folders"
-    if len(found.operations) >= MOST_LINKS:
+    if len(found.operations) > MOST_LINKS:
         return f"{MOST_LINKS} files of operations in progress"
-    return f"{MOST_LINKS} links" if len(found.links) >= MOST_LINKS else ""
+    return f"{MOST_LINKS} links" if len(found.links) > MOST_LINKS else ""
 
 
 def open_at(git: int, path: str) -> int:
@@ -175,9 +187,9 @@ def open_at(git: int, path: str) -> int:
 
 
 def entries_of(folder: int, most: int) -> Iterator[tuple[str, str, bool]]:
-    """Of the entries of a folder: name, where it leads if it is a link, and whether it is a folder."""
+    """Of so many entries of a folder: name, where it leads if it is a link, and whether it is a folder."""
     with os.scandir(folder) as entries:
-        for entry, _ in zip(entries, range(most + 1)):
+        for entry in islice(entries, most):
             target = ""
             if entry.is_symlink():
                 with suppress(OSError):

@@ -21,7 +21,7 @@ from .identity import opened
 from .restore import ASIDE
 from .scans import ask_scan
 
-MOST_HOOKS = 100  # of one folder whose state is compared
+MOST_HOOKS = 100  # files of one folder `hooks`; with more, a look is worth while each time
 TOLD = 3  # commands of one folder that are told
 
 
@@ -30,20 +30,27 @@ def unsealed(repositories: Iterable[str], sealed: Collection[str]) -> list[str]:
     return [folder for folder in repositories if f"{folder}/commondir" not in sealed]
 
 
-def files_of(folders: Iterable[str]) -> list[str]:
-    """The files in Git folders that decide what git runs; whoever changes one makes a look worth while."""
+def files_of(folders: Iterable[str]) -> list[str] | None:
+    """The files in Git folders that decide what git runs; None if there are too many hooks to compare each one."""
     found = []
     for folder in folders:
         found += [f"{folder}/{name}" for name in ("HEAD", *sorted(links.RUNS))]  # without a HEAD it is no repository
         with suppress(OSError), opened(f"{folder}/hooks") as hooks:
             listed = os.listdir(f"/proc/self/fd/{hooks}")
-            found += [f"{folder}/hooks/{name}" for name in sorted(listed)[:MOST_HOOKS]]
+            if len(listed) > MOST_HOOKS:
+                return None
+            found += [f"{folder}/hooks/{name}" for name in sorted(listed)]
     return found
 
 
 def state_of(folders: Iterable[str], trees: Iterable[str]) -> tuple[object, list[str]]:
-    """Tells one state of Git folders from another: their files, and which working trees of theirs are links by now."""
-    return index.signature(files_of(folders)), [tree for tree in trees if os.path.realpath(tree) != tree]
+    """Tells one state of Git folders from another: their files, and which working trees of theirs are links by now.
+
+    With too many hooks to compare, no state is like another.
+    """
+    files = files_of(folders)
+    state = object() if files is None else index.signature(files)
+    return state, [tree for tree in trees if os.path.realpath(tree) != tree]
 
 
 def put_aside(

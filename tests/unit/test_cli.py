@@ -692,7 +692,7 @@ def status_of(pid: int) -> str:
     """What /proc says of a process; of one that is gone, the same as of one that nobody has waited for yet."""
     try:
         return Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # before the file was opened, and after that
         return "State:\tZ"
 
 

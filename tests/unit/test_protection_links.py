@@ -111,18 +111,26 @@ def test_a_heap_of_folders_is_bounded_and_said(tmp_path, monkeypatch, below):
     assert "more than 50 folders" in words
 
 
-def test_many_entries_and_many_links_are_bounded_and_said(tmp_path, monkeypatch):
+@pytest.mark.parametrize("below", ["", "refs/"])
+@pytest.mark.parametrize(("count", "is_said"), [(19, False), (30, True)])
+def test_many_entries_are_bounded_and_said(tmp_path, monkeypatch, below, count, is_said):
+    """Also where no folder is left to be looked into: some file systems list the newest first, others the oldest."""
     monkeypatch.setattr(links, "MOST_ENTRIES", 20)
-    (tmp_path / ".git/refs").mkdir(parents=True)
-    for number in range(30):
-        (tmp_path / f".git/{number}").touch()
-    assert "more than 20 files" in "".join(find(tmp_path).cut.values())
-    monkeypatch.undo()
+    folder = tmp_path / f".git/{below}"
+    folder.mkdir(parents=True)
+    for number in range(count):
+        (folder / str(number)).touch()
+    assert ("more than 20 files" in "".join(find(tmp_path).cut.values())) == is_said
+
+
+@pytest.mark.parametrize(("count", "is_said"), [(20, False), (30, True)])
+def test_many_links_are_bounded_and_said(tmp_path, monkeypatch, count, is_said):
     monkeypatch.setattr(links, "MOST_LINKS", 20)
-    for number in range(30):
+    for number in range(count):
         plant(tmp_path, f"refs/{number}")
     found = find(tmp_path)
-    assert len(found.links) == 20
+    assert len(found.links) == (21 if is_said else 20)
+    assert ("more than 20 links" in "".join(found.cut.values())) == is_said
 
 
 def test_a_folder_that_may_be_entered_only_is_said(tmp_path, monkeypatch):
@@ -582,6 +590,20 @@ def test_a_hook_of_such_a_submodule_is_seen_by_the_state_of_its_files(bench):  #
     wait_until(lambda: bench.guard._unsealed, "the first look")
     wait_until(lambda: not bench.guard._link_looks.is_busy(bench.session.id), "the look to end")
     (folder / "hooks/post-checkout").write_text(HOOK)
+    (folder / "hooks/post-checkout").chmod(0o755)
+    bench.guard.compare_indexes()
+    bench.await_broken()
+    wait_until(lambda: (".git/modules/sub/hooks", "replaced") in bench.changes, "the hooks to be told")
+
+
+def test_a_hook_that_hides_behind_many_others_is_seen_when_it_may_be_executed(bench):  # noqa: F811
+    bench.start()
+    folder = plant_module(bench.root, "[core]\n\tbare = false\n")
+    for number in range(modules.MOST_HOOKS + 1):
+        (folder / f"hooks/a{number:03}").touch()
+    (folder / "hooks/post-checkout").write_text(HOOK)
+    wait_until(lambda: bench.guard._unsealed, "the first look")
+    wait_until(lambda: not bench.guard._link_looks.is_busy(bench.session.id), "the look to end")
     (folder / "hooks/post-checkout").chmod(0o755)
     bench.guard.compare_indexes()
     bench.await_broken()

@@ -839,3 +839,11 @@ def test_a_link_in_a_nested_repository_is_told(work, at):
     link.symlink_to("/home/person/precious")
     assert work.found()["link", f"sub/.git/{at}"] == ["/home/person/precious"]
     assert ("link", "sub/.git/hooks") not in work.found()
+
+
+def test_a_heap_of_files_in_a_nested_repository_is_said(work):
+    folder = work.root / "sub/.git/logs"
+    folder.mkdir(parents=True)
+    for number in range(2001):
+        (folder / f"{number}").touch()
+    assert work.look().cut == "there are more than 2000 entries in sub/.git/logs"
