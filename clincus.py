@@ -4174,7 +4174,8 @@ class Extensions:
         # Each gives more files to carry into a session's container at a start.
         self.guest_files: list[Callable[[Session], Sequence[ToolFile]]] = []
         # Each gives a program for `sh` that runs in front of guest/start.sh with its arguments, as the code user. If it
-        # defines a function `before_tool`, guest/start.sh calls that before it starts the tool.
+        # defines a function `before_tool` or `beside_tool`, guest/start.sh calls that before or after it starts the
+        # tool in tmux. The tool itself then waits for ~/.clincus/before, a program for `sh`, if that is there.
         self.start_programs: list[Callable[[Launch], str]] = []
         # Told of "before_start", "sealed", "after_start", "started", "ring", "before_prompt", "before_stop",
         # "after_stop", "stopped", "deleted" and "changed", which stands for all that has no word of its own. "started"

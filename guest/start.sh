@@ -18,13 +18,16 @@ command -v tmux >/dev/null || fail "the image has no tmux: $build"
 tar -xf - -C "$HOME"
 cd "$HOME/.clincus"
 [ ! -e started ] && [ ! -e unpacking ] || rm -f started unpacking
-# A program in front of this one may hold back the tool for a moment.
-! command -v before_tool >/dev/null || before_tool
-[ "$mode" = tmux ] || exit 0
-# A stop ended the tool and came no further: a shell has its place, and keeps it.
-if rmdir ended 2>/dev/null && tmux has-session -t "=$session" 2>/dev/null; then
-    exec tmux new-window -t "=$session:" -c "$workspace" "$HOME/.clincus/start"
-fi
-# First the common case: each process costs when many sessions start at once.
-tmux -u -f "$HOME/.clincus/tmux.conf" new-session -d -s "$session" -x "$columns" -y "$rows" -c "$workspace" \
-    "$HOME/.clincus/start" || tmux has-session -t "=$session"
+# A program in front of this one may have something to do before the tool starts, and beside it. Descriptor 8 is its own.
+! command -v before_tool >/dev/null || before_tool 2>/dev/null || :
+if [ "$mode" = tmux ]; then
+    if rmdir ended 2>/dev/null && tmux has-session -t "=$session" 2>/dev/null; then
+        # A stop ended the tool and came no further: a shell has its place, and keeps it.
+        tmux new-window -t "=$session:" -c "$workspace" "$HOME/.clincus/start"
+    else
+        # First the common case: each process costs when many sessions start at once.
+        tmux -u -f "$HOME/.clincus/tmux.conf" new-session -d -s "$session" -x "$columns" -y "$rows" -c "$workspace" \
+            "$HOME/.clincus/start" || tmux has-session -t "=$session"
+    fi
+fi 8>&-
+! command -v beside_tool >/dev/null || beside_tool

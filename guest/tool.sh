@@ -51,6 +51,9 @@ else
     how=$first
 fi
 : >"$HOME/.clincus/started"
+# A program in front of guest/start.sh may have left something to wait for.
+# shellcheck source=/dev/null
+[ ! -r "$HOME/.clincus/before" ] || . "$HOME/.clincus/before"
 eval "$how"
 code=$?
 [ ! -t 0 ] || stty sane # a tool that was killed leaves a terminal without an echo

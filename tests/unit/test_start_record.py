@@ -152,28 +152,69 @@ def test_a_start_of_before_is_none_of_this_run(container):
     assert (files["kept"], told) == ("later\n", ["late ."])
 
 
+class Start:
+    """A start of the tool, up to where the tool would begin: guest/start-record.sh, and what the tool waits for."""
+
+    def __init__(self, container: Container, record: str, wait: float) -> None:
+        self.container = container
+        variables = f"record={shlex.quote(record)} limit={FILE_LIMIT} most={SKIPPED} wait={wait}"
+        arguments = f"workspace={shlex.quote(str(container.project))}"  # of guest/start.sh
+        program = clincus.guest_program("start-record")
+        self.run(f"{variables} {arguments}\n{program}before_tool 2>/dev/null\nbeside_tool")
+
+    def run(self, script: str) -> None:
+        done = subprocess.run(
+            ["sh", "-c", script], env=self.container.environ, capture_output=True, timeout=60, check=True
+        )
+        assert (done.stdout, done.stderr) == (b"", b"")
+
+    def let_the_tool_wait(self) -> None:
+        self.run('. "$HOME/.clincus/before"')
+
+    @property
+    def is_recording(self) -> bool:
+        with (self.container.home / ".clincus/shadow.reading").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
+
+    @property
+    def is_late(self) -> bool:
+        return (self.container.home / ".clincus/shadow.late").exists()
+
+
+def test_a_start_does_not_wait_for_the_record_and_the_tool_does(container):
+    os.mkfifo(container.home / "read")
+    start = Start(container, 'cat "$HOME/read"', wait=60)
+    assert start.is_recording
+    with subprocess.Popen(["sh", "-c", '. "$HOME/.clincus/before"'], env=container.environ) as tool:
+        with pytest.raises(subprocess.TimeoutExpired):
+            tool.wait(0.2)
+        (container.home / "read").write_text("")
+        assert tool.wait(60) == 0
+    assert not start.is_late
+
+
 def test_a_tool_does_not_wait_for_a_record_without_end(container):
     """It goes on although the lock is never let go, and says that it did."""
-    lock = container.home / ".clincus/shadow.reading"
-    program = clincus.guest_program("start-record")
-    script = f"record='echo $$ >\"$HOME/pid\"; sleep 600' limit=1 most=1 wait=0.01\n{program}before_tool"
-    done = subprocess.run(
-        ["sh", "-c", script, "clincus", "session", str(container.project)],
-        env=container.environ, capture_output=True, timeout=60, check=True,
-    )  # fmt: skip
-    assert done.stdout == b""
-    assert (container.home / ".clincus/shadow.late").exists()
-    with lock.open() as file, pytest.raises(BlockingIOError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    start = Start(container, 'echo $$ >"$HOME/pid"; sleep 600', wait=0.01)
+    start.let_the_tool_wait()
+    assert start.is_recording
+    assert start.is_late
     wait_until((container.home / "pid").exists, "the record")
     os.killpg(int((container.home / "pid").read_text()), 9)
 
 
 def test_a_tool_is_not_late_after_a_record_that_has_read_everything(container):
-    record = clincus.guest_program("checkpoint").replace("'", "'\\''")
-    front = f"record='{record}' limit={FILE_LIMIT} most={SKIPPED} wait=60\n{clincus.guest_program('start-record')}"
-    script = front + "before_tool"
-    argv = ["sh", "-c", script, "clincus", "session", str(container.project)]
-    subprocess.run(argv, env=container.environ, check=True, timeout=60)
-    assert not (container.home / ".clincus/shadow.late").exists()
+    start = Start(container, clincus.guest_program("checkpoint"), wait=60)
+    start.let_the_tool_wait()
+    assert not start.is_late
     assert container.record("start") == (BEFORE, [])
+
+
+def test_a_home_without_a_place_for_the_record_hinders_no_start(container):
+    shutil.rmtree(container.home / ".clincus")
+    start = Start(container, "exit 1", wait=60)
+    assert not start.is_late
