@@ -4861,6 +4861,10 @@ class Registry:
             raise ClincusError(f"slot {slot} of this workspace is in use: choose another, or 0 for any", 409)
         raise ClincusError(f"all {len(SLOTS)} slots of this workspace are in use: delete a session first", 409)
 
+    def is_reserved(self, id: str) -> bool:
+        """Whether a session with a name of `reserve` is being created."""
+        return id in self._reserved
+
     def begin_work(self, id: str, status: str) -> None:
         """Show `starting` or `stopping` until `end_work`, whatever Incus says meanwhile."""
         with self._lock:
@@ -5490,7 +5494,7 @@ class Sessions:
                     self._launch(session, launch)
                 return self._started(session.id)
             except NameTakenError:
-                other = self.registry.find(session.id)
+                other = self.look(session.id)
                 if other is not None and other.session_id == session.session_id:
                     raise ClincusError(f'"{session.id}" goes on with this conversation since just now', 409) from None
                 if request.slot:
@@ -7809,6 +7813,8 @@ class Monitor:
         for id in [session_id_on(self.engine, one) for one in names]:
             if action == "instance-ready":
                 registry.ring(id, moment)
+            elif action == "instance-created" and registry.is_reserved(id):
+                continue  # it is made here just now, and its start will be told
             elif may_differ:
                 survive(f"event {action} of {id}", functools.partial(self._sessions.look, id, format_time(moment)))
 

@@ -135,6 +135,22 @@ class TestMonitor:
         wait_until(lambda: statuses(monitor) == ["stopped"])
         assert len(engine.looks) == 1
 
+    def test_a_container_that_is_being_created_here_is_looked_at_when_it_runs(self, engine, monitor, monkeypatch):
+        asked = []
+        look = monitor._sessions.look
+        monkeypatch.setattr(monitor._sessions, "look", lambda id, when="": asked.append(id) or look(id, when))
+        registry = monitor._sessions.registry
+        monitor.start()
+        monitor.require()
+        draft = clincus.Session("", "/w", "claude", 0, "starting", False, session_id="one")
+        made = registry.reserve(draft, 0, ()).id
+        engine.add(made, "Stopped")
+        engine.tell("instance-created", made)
+        engine.add(made, "Running")
+        engine.tell("instance-started", made)
+        wait_until(lambda: registry.is_done(made))
+        assert asked == [made]
+
     def test_a_container_that_is_renamed_is_shown_by_its_new_name_alone(self, engine, monitor):
         names = lambda: [session.id for session in monitor._sessions.registry.all()]  # noqa: E731
         engine.add(NAME, "Stopped")
