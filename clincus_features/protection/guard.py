@@ -176,6 +176,8 @@ class Guard:
         elif moment == "sealed" and session.id in self._stages:
             stage = self._stages[session.id]
             self.watcher.call(lambda: self._take_up(session, stage, is_fresh=True))
+        elif moment == "after_start":  # not while the tool is being started: the look takes as long as that
+            self.watcher.call(lambda: self._check_index_of(session.id))
         elif moment == "started":
             self._found.put(session)
         elif moment in ("stopped", "deleted"):
@@ -266,6 +268,8 @@ class Guard:
         if is_known and run is not None:
             paths = run.paths
         self._watch(session, stage, paths, record if is_known else None)
+        if not is_fresh:
+            self._check_index_of(session.id)
         if not is_known:
             if not is_fresh:  # begun by Incus alone: nobody was asked
                 found = self._unseen_changes(record, session.id, self._door(session))
@@ -301,7 +305,6 @@ class Guard:
             words = "raise fs.inotify.max_user_watches or max_user_instances (sysctl)"
             self._report(session, f"what is sealed is compared at the stop only: {error.strerror}; {words}")
         self._live[session.id] = Live(session, stage, is_watched)
-        self._check_index(self._live[session.id])
         self._link_looks.ask(session.id)
 
     def _note(self, session: clincus.Session, stage: Stage, paths: list[str], is_seen: bool) -> None:
@@ -419,6 +422,11 @@ class Guard:
     def _check_index(self, live: Live) -> None:
         """Have git's index looked at, beside what else there is to do; once more if it changes meanwhile."""
         self._index_looks.ask(live.session.id)
+
+    def _check_index_of(self, id: str) -> None:
+        """The same for a session that may have ended."""
+        if id in self._live:
+            self._check_index(self._live[id])
 
     def _look_at_index(self, id: str) -> bool:
         """Break a session if its index is bad; whether it was."""
@@ -873,6 +881,7 @@ class Guard:
                 live = self._live.get(session.id)
                 if live is not None:
                     self._watch(session, live.stage, run.paths, record)
+                    self._check_index_of(session.id)
                     self._judge_all(session.id, live.stage, run.paths)
             finally:
                 done_watching.set()

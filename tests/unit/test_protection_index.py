@@ -139,6 +139,17 @@ def test_a_bad_index_that_nobody_saw_is_put_aside_when_the_session_ends(bench): 
         bench.check()
 
 
+def test_the_first_look_waits_until_the_tool_has_been_started(bench):  # noqa: F811
+    """It takes as long as the tool takes to start, and nothing of the session's can have written before."""
+    bench.check()
+    bench.guard.hear("sealed", bench.session)
+    bench.settle()
+    assert bench.session.id in bench.guard._live
+    assert not bench.guard._index_looks.is_busy(bench.session.id)
+    bench.guard.hear("after_start", bench.session)
+    wait_until(lambda: bench.guard._index_files, "the first look")
+
+
 @pytest.fixture
 def alone(bench):  # noqa: F811
     """A guard of a command, without a server."""

@@ -133,7 +133,8 @@ class Bench:
 
     def start(self, **how):
         self.check(**how)
-        self.guard.hear("sealed", self.session)
+        for moment in ("sealed", "after_start"):
+            self.guard.hear(moment, self.session)
         self.settle()
 
     def stop(self):
