@@ -17,7 +17,7 @@ send() { if [ -n "$child" ]; then kill -s "$1" "$child" 2>/dev/null; else early=
 trap 'send HUP' HUP; trap 'send TERM' TERM; trap 'send TERM' INT
 # A shell makes what it starts with & ignore SIGINT and SIGQUIT. `env` of coreutils undoes that; without it the command
 # gets SIGTERM for SIGINT.
-if env --default-signal=INT true 2>/dev/null; then
+if env --default-signal=INT >/dev/null 2>&1; then
     trap 'send INT' INT
     set -- env --default-signal=INT,QUIT "$@"
 fi

@@ -21,7 +21,7 @@ cd "$HOME/.clincus"
 # A program in front of this one may have something to do before the tool starts, and beside it. Descriptor 8 is its own.
 ! command -v before_tool >/dev/null || before_tool 2>/dev/null || :
 if [ "$mode" = tmux ]; then
-    if rmdir ended 2>/dev/null && tmux has-session -t "=$session" 2>/dev/null; then
+    if [ -d ended ] && rmdir ended 2>/dev/null && tmux has-session -t "=$session" 2>/dev/null; then
         # A stop ended the tool and came no further: a shell has its place, and keeps it.
         tmux new-window -t "=$session:" -c "$workspace" "$HOME/.clincus/start"
     else
