@@ -25,7 +25,8 @@ def run_protection(context: Context) -> int:
 
     If something sealed is another file than it was, the session is frozen and the copy is put back. With
     `--resolve continue` it goes on without that seal until its next start, with `--resolve stop` it ends and its
-    container is kept. The server must run (`clincus serve`).
+    container is kept. The same goes for what is put aside, such as a link in `.git`; the commands of a rebase are put
+    back if the session goes on. The server must run (`clincus serve`).
 
     $ clincus protection clincus-ec0578-1  # What is sealed, and why is it frozen?
     $ clincus protection clincus-ec0578-1 --resolve stop  # End it; the container stays.
@@ -45,15 +46,21 @@ def protection_lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield "\n" + console.table(("SEALED", "WHY"), [(one["path"], one["why"]) for one in found["sealed"]])
     if found["changes"]:
         changes = [
-            (one["path"], one["what"], one["by"], one["at"], "yes" if one["restored"] else "no")
-            for one in found["changes"]
+            (one["path"], one["kind"], one["what"], one["by"], one["at"], what_became(one)) for one in found["changes"]
         ]
-        yield "\n" + console.table(("CHANGED", "WHAT", "BY", "AT", "PUT BACK"), changes)
+        yield "\n" + console.table(("CHANGED", "KIND", "WHAT", "BY", "AT", "NOW"), changes)
         for words in dict.fromkeys(one["words"] for one in found["changes"] if one["words"]):
             yield "\n" + clincus.printable(words)
     if found["appeared"]:
         appeared = [(one["path"], one["when"], commands_of(one)) for one in found["appeared"]]
         yield "\n" + console.table(("APPEARED", "RUNS ON YOUR MACHINE WHEN", "COMMANDS"), appeared)
+
+
+def what_became(change: Mapping[str, Any]) -> str:
+    """What became of a change: what has no seal was put aside, unless its words say otherwise."""
+    if change["kind"] != "seal":
+        return "see below"
+    return "put back" if change["restored"] else "not put back"
 
 
 def commands_of(appeared: Mapping[str, Any]) -> str:

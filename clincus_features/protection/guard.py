@@ -52,6 +52,13 @@ class ChangedError(clincus.ClincusError):
     """What would be sealed now is not what was sealed at the last start, and nobody has accepted that."""
 
 
+class Fault(NamedTuple):
+    """Why something that has no seal was put aside."""
+
+    kind: str  # of a `Change`
+    words: str
+
+
 class Live(NamedTuple):
     """A session that is watched."""
 
@@ -79,7 +86,7 @@ class Guard:
         self._index_looks = Looks("looking at git's index", lambda: INDEX_SETTLE, self._look_at_index)
         self._index_files: dict[str, tuple[str, ...]] = {}  # session -> the files of its indexes
         self._index_states: dict[str, object] = {}  # session -> their signature, when they were last compared
-        self._words: dict[str, str] = {}  # path of a bad index, or of a link -> what is wrong with it
+        self._faults: dict[str, Fault] = {}  # path of what was put aside and is to be told -> why
         self._link_looks = Looks("looking for links", lambda: LINKS_SETTLE, self._look_for_links)
         self._links_before: dict[str, dict[str, str]] = {}  # session -> `Run.links` of the run that is about to begin
         self._links: dict[str, dict[str, str]] = {}  # session -> `Run.links` of its run
@@ -438,7 +445,7 @@ class Guard:
         if looked.cut:
             self._report_once(live.session, f"git's index was not looked at in all places: {looked.cut}")
         if looked.bad:
-            self._words.update(looked.bad)
+            self._faults.update(as_faults("index", looked.bad))
             self.watcher.call(functools.partial(self._break, live, dict.fromkeys(looked.bad, "changed")))
         return bool(looked.bad)  # until it is frozen, the container may put another one there
 
@@ -465,14 +472,14 @@ class Guard:
         bad.update(self._bad_modules(live.session, found, self._paths[id], folders))
         bad.update(self._bad_operations(live.session, found, self._links[id]))
         if bad:
-            self._words.update(bad)
+            self._faults.update(bad)
             self.watcher.call(functools.partial(self._break_by, live, bad))
         self.watcher.call(functools.partial(self._watch_for_links, live, found))
         return bool(bad)
 
     def _bad_links(
         self, session: clincus.Session, found: links.Found, known: dict[str, str], folders: Iterable[str]
-    ) -> dict[str, str]:
+    ) -> dict[str, Fault]:
         """Put aside the links that a run has brought; their paths, and where one may be hidden, each with words."""
         fresh = links.news(found, known)
         is_heap = bool(found.cut) and links.HEAPED not in known
@@ -487,22 +494,22 @@ class Guard:
                     run.links = {**(run.links or {}), links.HEAPED: "told"}
         # A link in the place of what is sealed, or on the way there, is a break by itself.
         bad = {path: to for path, to in fresh.items() if not any(clincus.path_inside(one, path) for one in sealed)}
-        return {**links.put_aside(bad, folders), **(found.cut if is_heap else {})}
+        return as_faults("link", {**links.put_aside(bad, folders), **(found.cut if is_heap else {})})
 
     def _bad_modules(
         self, session: clincus.Session, found: links.Found, paths: Collection[str], folders: Collection[str]
-    ) -> dict[str, str]:
+    ) -> dict[str, Fault]:
         """Put aside what Git folders that came after the start would have git run, if they have changed since."""
         fresh = modules.unsealed(found.repositories, paths)
         state = modules.state_of(fresh, self._trees.get(session.id, ()))
         if not fresh or state == self._module_states.get(session.id):
             return {}
         git = clincus.find_git(session.workspace, self._environ)
-        bad: dict[str, str] = {}
+        bad: dict[str, Fault] = {}
         trees: list[str] = []
         for top in folders:
             put_aside, named = modules.put_aside(fresh, top, git, [os.path.dirname(one) for one in folders])
-            bad.update(put_aside)
+            bad.update(as_faults("repository", put_aside))
             trees += named
         self._trees[session.id] = trees
         self._module_states[session.id] = state[0], []
@@ -523,7 +530,7 @@ class Guard:
         words = "came after the start and has no seal until the next one; what is not harmless there is put aside"
         return [clincus.printable(f"{', '.join(folders[:MOST_TOLD])}{more} {words}")]
 
-    def _bad_operations(self, session: clincus.Session, found: links.Found, known: dict[str, str]) -> dict[str, str]:
+    def _bad_operations(self, session: clincus.Session, found: links.Found, known: dict[str, str]) -> dict[str, Fault]:
         """Put aside the files of operations in progress that git must not obey; each path with words for the person."""
         files = self._operation_files.get(session.id)
         state = index.signature(files or ())
@@ -532,25 +539,25 @@ class Guard:
         self._operation_states[session.id] = state if looked.files == files else None
         told, kept = unfinished.put_aside(looked.bad, found.operations)
         known.update(kept)  # is told once
-        return told
+        return as_faults("operation", told)
 
     def put_links_aside(self, session: clincus.Session, found: Mapping[str, str]) -> None:
         """Put aside links in repositories within a workspace, and break the session if it is watched."""
         ends = {path: path.rpartition("/.git/")[0] + "/.git" for path in found}
-        bad = links.put_aside(found, sorted(set(ends.values()), key=len, reverse=True))
+        bad = as_faults("link", links.put_aside(found, sorted(set(ends.values()), key=len, reverse=True)))
         live = self._live.get(session.id)
         if live is None:
             self._tell(session, bad, "replaced")
         else:
-            self._words.update(bad)
+            self._faults.update(bad)
             self.watcher.call(functools.partial(self._break_by, live, bad))
 
-    def _break_by(self, live: Live, bad: Mapping[str, str]) -> None:
+    def _break_by(self, live: Live, bad: Mapping[str, Fault]) -> None:
         """Break a session by what was put aside; of one that is broken already it is told besides."""
         if live.session.id not in self._broken:
             self._break(live, dict.fromkeys(bad, "replaced"))
         else:
-            self._tell(live.session, {path: self._words.pop(path, words) for path, words in bad.items()}, "replaced")
+            self._tell(live.session, {path: self._faults.pop(path, fault) for path, fault in bad.items()}, "replaced")
 
     def _watch_for_links(self, live: Live, found: links.Found) -> None:
         """Watch the folders in which git could follow a link; what appeared in a new one meanwhile is looked for."""
@@ -567,7 +574,7 @@ class Guard:
     def _settle_links(self, session: clincus.Session, stage: Stage | None, run: Run) -> list[Change]:
         """Put aside the links that a run has brought and nobody has seen; what is written down and told of them."""
         folders = links.places(session.workspace, stage, run.paths)
-        bad: dict[str, str] = {}
+        bad: dict[str, Fault] = {}
         if run.links is not None:
             found = links.find(folders)
             self._module_states.pop(session.id, None)
@@ -600,11 +607,12 @@ class Guard:
         """Look at the indexes of a session that is not watched just now; what is bad is written down and told."""
         looked = index.look(session.workspace, stage, self._sealed(session))
         if looked.bad:
-            self._tell(session, looked.bad, "changed")
+            self._tell(session, as_faults("index", looked.bad), "changed")
 
-    def _tell(self, session: clincus.Session, bad: Mapping[str, str], what: str) -> list[Change]:
+    def _tell(self, session: clincus.Session, bad: Mapping[str, Fault], what: str) -> list[Change]:
         """Tell what was put aside, without a break."""
-        changes = [Change(path, what, "unknown", clincus.utc_now(), False, words) for path, words in bad.items()]
+        at = clincus.utc_now()
+        changes = [Change(path, what, "unknown", at, False, fault.words, fault.kind) for path, fault in bad.items()]
         self._report(session, told(changes))
         with self.records.changing(session.workspace) as record:
             add_changes(record, record.runs.get(session.id), changes)
@@ -774,7 +782,7 @@ class Guard:
             and (self._pause(one.session) or (one is live and run.is_seen))  # it ran when its seal came off
         ]  # fmt: skip
         if not frozen:  # no container runs: the person's own, but for an index
-            bad = {path: self._words.pop(path) for path in found if path in self._words}
+            bad = {path: self._faults.pop(path) for path in found if path in self._faults}
             if bad:
                 self._tell(live.session, bad, next(iter(found.values())))
             return
@@ -815,8 +823,9 @@ class Guard:
                 mended = {path: mend(record, path) for path in sorted(off)}  # a folder comes before what is in it
                 who = suspects() if off else ""
                 by = "unknown" if who else "container"
+                faults = {path: self._faults.pop(path, Fault("seal", who)) for path in mended}
                 new = [
-                    Change(path, off[path], by, at, is_back, self._words.pop(path, who))
+                    Change(path, off[path], by, at, is_back, faults[path].words, faults[path].kind)
                     for path, is_back in mended.items()
                 ]
                 for run in runs.values() if new else ():
@@ -919,12 +928,18 @@ class Guard:
         self._remember(session)
         found = [change.document() for change in self._changes.get(session.id, ())]
         is_broken = session.id in self._broken and (session.paused or bool(self._broken[session.id]))
-        return {"protection_changes": found, **({"protection": clincus.BROKEN} if is_broken else {})}
+        is_at_rest = session.status == "stopped" and not session.paused and self._is_here(session)
+        waits = [one.document() for one in self.records.open_changes(session.workspace)] if is_at_rest else []
+        level = {"protection": clincus.BROKEN} if is_broken else {}
+        return {"protection_changes": found, "protection_waits": waits, **level}
+
+    def _is_here(self, session: clincus.Session) -> bool:
+        """Whether a session has a folder of this host."""
+        return session.mode == "mount" and not session.engine and bool(session.workspace)
 
     def document(self, session: clincus.Session) -> dict[str, object]:
         """The answer of GET …/protection, but for what has appeared. Raises ClincusError."""
-        is_here = session.mode == "mount" and not session.engine
-        record = self.records.read(session.workspace) if is_here else Record(session.workspace)
+        record = self.records.read(session.workspace) if self._is_here(session) else Record(session.workspace)
         run = record.runs.get(session.id)
         sealed = []
         if run is not None and not run.has_ended:
@@ -986,6 +1001,11 @@ class Guard:
 
 
 # -- Pure, or with a look at the disk
+
+
+def as_faults(kind: str, words: Mapping[str, str]) -> dict[str, Fault]:
+    """Paths with words, as what was put aside. Pure."""
+    return {path: Fault(kind, why) for path, why in words.items()}
 
 
 def ways(stage: Stage, paths: Iterable[str]) -> list[str]:

@@ -32,7 +32,8 @@ class Change(NamedTuple):
     by: str  # "container", "host" or "unknown"
     at: str  # RFC 3339
     restored: bool
-    words: str = ""  # who else may have done it
+    words: str = ""  # who else may have done it; of what was put aside: what git would have done
+    kind: str = "seal"  # or what was put aside: "index", "link", "repository" (of a submodule, a worktree), "operation"
 
     def document(self) -> dict[str, object]:
         """The change as the API tells it."""
@@ -112,6 +113,7 @@ class Records:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.folder = clincus.own_file(environ, FOLDER)
+        self._open: dict[str, tuple[object, list[Change]]] = {}  # workspace -> the state of its file, and its changes
 
     def path(self, workspace: str) -> str:
         """The file of a workspace."""
@@ -121,6 +123,20 @@ class Records:
         """The record of a workspace; an empty one if there is none. Raises ConfigError."""
         found = clincus.read_json(self.path(workspace), RECORD_LIMIT, read_record)
         return found if found is not None and found.workspace == workspace else Record(workspace)
+
+    def open_changes(self, workspace: str) -> list[Change]:
+        """The changes in a workspace that nobody has accepted. Its file is read again only if it is another one."""
+        state: object = None
+        with suppress(OSError):
+            about = os.stat(self.path(workspace))
+            state = about.st_ino, about.st_size, about.st_mtime_ns
+        known = self._open.get(workspace)
+        if known is None or known[0] != state:
+            changes: list[Change] = []
+            with suppress(clincus.ClincusError):
+                changes = self.read(workspace).changes
+            known = self._open[workspace] = state, changes
+        return known[1]
 
     @contextmanager
     def changing(self, workspace: str) -> Iterator[Record]:

@@ -23,6 +23,7 @@ def await_change(bench: Bench) -> str:  # noqa: F811
     wait_until(lambda: (".git/index", "changed") in bench.changes, "the index to be told")
     wait_until(lambda: not (bench.root / ".git/index").exists(), "the index to be put aside")
     [change] = [one for one in bench.record.changes if one.path.endswith("/index")]
+    assert change.kind == "index"
     return change.words
 
 

@@ -237,6 +237,7 @@ def await_aside(bench, at):  # noqa: F811
     wait_until(lambda: (path, "replaced") in bench.changes, "the link to be told")
     assert not (bench.root / path).is_symlink()
     [change] = [one for one in bench.record.changes if one.path == f"{bench.root}/{path}"]
+    assert change.kind == "link"
     return change.words
 
 

@@ -235,6 +235,21 @@ def test_a_record_is_read_back_as_it_was_written_and_is_its_owners_alone(bench):
     assert bench.record.items == record.items
 
 
+def test_a_stopped_session_says_what_a_person_has_to_accept_before_the_next_start(bench):
+    bench.start()
+    bench.stop()
+    stopped = bench.session._replace(status="stopped")
+    assert bench.guard.fields(stopped)["protection_waits"] == []
+    with bench.guard.records.changing(str(bench.root)) as record:
+        record.changes.append(Change("/a", "replaced", "unknown", RUN, False, "a link", "link"))
+    [waits] = bench.guard.fields(stopped)["protection_waits"]
+    assert (waits["path"], waits["kind"]) == ("/a", "link")
+    for other in (bench.session, stopped._replace(paused=True), stopped._replace(mode="clone")):
+        assert bench.guard.fields(other)["protection_waits"] == []
+    bench.start(accepts=True)
+    assert bench.guard.fields(stopped)["protection_waits"] == []
+
+
 def test_a_torn_record_stops_no_start(bench):
     bench.start()
     [file] = Path(bench.guard.records.folder).iterdir()
@@ -561,6 +576,7 @@ def test_what_happens_to_a_sealed_name_is_told(root, act, how):
 
 def test_the_command_line_tells_what_is_sealed_changed_and_appeared():
     change = {"path": "/srv/a/.git/config", "what": "replaced", "by": "container", "at": RUN, "restored": True}
+    change["kind"] = "seal"
     change["words"] = "it was a link to x\x1b"
     appeared = {"path": "sub", "kind": "gitlink", "when": "`git status`", "commands": [{"key": "a", "value": "b"}]}
     found = {
@@ -571,7 +587,16 @@ def test_the_command_line_tells_what_is_sealed_changed_and_appeared():
         "appeared": [appeared],
     }
     text = "\n".join(protection_lines(found))
-    for word in ("broken", "Frozen", "git reads it", "replaced", "yes", "a link to x\\x1b", "`git status`", "a = b"):
+    for word in (
+        "broken",
+        "Frozen",
+        "git reads it",
+        "replaced",
+        "put back",
+        "a link to x\\x1b",
+        "`git status`",
+        "a = b",
+    ):
         assert word in text
 
 

@@ -3,7 +3,7 @@ import { ApiError } from './api';
 import { printable } from './printable';
 import type { SealedChange, Session } from './types';
 
-/** A seal came off: the container is frozen until a person decides. Once it is stopped, the next start asks. */
+/** The container is frozen until a person decides on what was changed. Once it is stopped, the next start asks. */
 export function isFrozen({ protection, status, paused }: Session): boolean {
   return protection === 'broken' && (status === 'running' || (status === 'stopped' && paused));
 }
@@ -31,9 +31,41 @@ const BY: Record<SealedChange['by'], string> = {
   unknown: 'by the container or a program on this machine',
 };
 
-/** What became of something sealed, and whose doing it was. */
-export function whatChanged({ what, by, words }: SealedChange): string {
+const HEADLINES: Record<SealedChange['kind'], string> = {
+  seal: 'A seal came off',
+  index: 'Git’s index names what git must not touch',
+  link: 'A link appeared in a Git folder',
+  repository: 'A submodule or worktree that came since would have git run something',
+  operation: 'An operation in progress would have git run or write something',
+};
+
+/** What happened, for the head of a notice. */
+export function headline(changes: readonly SealedChange[]): string {
+  const [kind, ...others] = new Set(changes.map((change) => change.kind));
+  if (!kind) return HEADLINES.seal;
+  return others.length ? 'Something was changed that git on your machine would obey' : HEADLINES[kind];
+}
+
+/** What became of something sealed, and whose doing it was; of what was put aside, what git would have done. */
+export function whatChanged({ what, by, words, kind }: SealedChange): string {
+  if (kind !== 'seal') return printable(words);
   return printable(`${WHAT[what]} ${BY[by]}${words && ` (${words})`}`);
+}
+
+/** Whether something sealed is again what it was. What has no seal is put aside instead, as its words say. */
+export function afterwards({ kind, restored }: SealedChange): string {
+  if (kind !== 'seal') return '';
+  return restored ? 'put back as it was' : 'not put back';
+}
+
+/** The changes that a notice at a session tells: those of its run, and those for which no session starts in its folder. */
+export function changesToTell({ protection_changes: changes, protection_waits: waits }: Session): readonly SealedChange[] {
+  return changes?.length ? changes : (waits ?? []);
+}
+
+/** Whether a session has something to tell of what git on this machine would have obeyed. */
+export function tellsChanges(session: Session): boolean {
+  return session.protection === 'broken' || Boolean(session.protection_waits?.length);
 }
 
 /** The field of a request that says so. */

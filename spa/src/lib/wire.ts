@@ -1684,8 +1684,13 @@ export interface components {
             at: string;
             /** @description whether it is again what it was */
             restored: boolean;
-            /** @description who else may have done it; of an index, a link or a configuration that was put aside: what git would have done */
+            /** @description who else may have done it; of what was put aside: what git would have done */
             words: string;
+            /**
+             * @description something sealed, or what has no seal and was put aside: git's index, a link in `.git`, what a submodule or worktree that came since has in its Git folder, a file of an operation in progress
+             * @enum {string}
+             */
+            kind: "seal" | "index" | "link" | "repository" | "operation";
         };
         /** @description what it may reach, and what was asked for in this run; newest first */
         Network: {
@@ -1746,6 +1751,8 @@ export interface components {
             protection_note: string;
             /** @description of this run */
             protection_changes?: components["schemas"]["SealedChange"][];
+            /** @description of a stopped session: what a person has to accept (`accept_changes`) before a session starts in its folder */
+            protection_waits?: components["schemas"]["SealedChange"][];
             warnings: string[];
             session_id: string;
             created_at: string;

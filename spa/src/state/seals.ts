@@ -34,15 +34,21 @@ export async function appearedWords(session: Session): Promise<string> {
   return `${what}: look at the session’s changes before you use the folder.`;
 }
 
+/** What it means to let a frozen session go on. */
+function costOf({ protection_changes: changes = [], workspace }: Session): string {
+  const named = (isSeal: boolean): string =>
+    few([...new Set(changes.filter(({ kind }) => (kind === 'seal') === isSeal).map(({ path }) => inProject(path, workspace)))]);
+  const seals = named(true) || (changes.length ? '' : 'What was changed');
+  const unsealed = seals
+    ? `${seals} has no seal until the session is started anew: meanwhile the container can change it, and your machine may run what it finds there. The session says “basic”, and is still watched.`
+    : 'All seals stay on, and the session is still watched.';
+  if (!changes.some(({ kind }) => kind === 'operation')) return unsealed;
+  return `${unsealed} A rebase, cherry-pick or revert that was put aside is put back: \`git rebase --continue\` on your machine would run its commands, too.`;
+}
+
 /** Lets a frozen session go on without the seals that came off, if the person agrees. */
 export async function goOn(session: Session): Promise<void> {
-  const changed = session.protection_changes?.map(({ path }) => inProject(path, session.workspace));
-  const paths = few([...new Set(changed)]);
-  const yes = await ui.confirm(
-    `Let ${label(session)} go on?`,
-    `${paths || 'What was changed'} has no seal until the session is started anew: meanwhile the container can change it, and your machine may run what it finds there. The session says “basic”, and is still watched.`,
-    'Go on',
-  );
+  const yes = await ui.confirm(`Let ${label(session)} go on?`, costOf(session), 'Go on');
   if (yes) await decide(session, 'continue', 'does not go on');
 }
 

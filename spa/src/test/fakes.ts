@@ -51,7 +51,7 @@ export function someChange(fields: Partial<ChangedFile> = {}): ChangedFile {
 /** A seal that came off, with what a test says of it. */
 export function someSealedChange(fields: Partial<SealedChange> = {}): SealedChange {
   const at = '2026-01-01T00:00:00Z';
-  return { path: '/w/my-app/.git/config', what: 'replaced', by: 'container', at, restored: true, words: '', ...fields };
+  return { path: '/w/my-app/.git/config', what: 'replaced', by: 'container', at, restored: true, words: '', kind: 'seal', ...fields };
 }
 
 /** What appeared in a project, with what a test says of it. */
