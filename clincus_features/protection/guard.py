@@ -537,8 +537,12 @@ class Guard:
         looked = unfinished.look(found.operations, known)
         self._operation_files[session.id] = looked.files
         self._operation_states[session.id] = state if looked.files == files else None
-        told, kept = unfinished.put_aside(looked.bad, found.operations)
+        told, kept, asides = unfinished.put_aside(looked.bad, found.operations)
         known.update(kept)  # is told once
+        if asides:
+            with self.records.changing(session.workspace) as record:
+                if session.id in record.runs:
+                    record.runs[session.id].asides.update({path: [*aside] for path, aside in asides.items()})
         return as_faults("operation", told)
 
     def put_links_aside(self, session: clincus.Session, found: Mapping[str, str]) -> None:
@@ -872,6 +876,13 @@ class Guard:
             record.accepted += [one for one in record.changes if (one.path, one.at) in done]
             record.changes = [one for one in record.changes if (one.path, one.at) not in done]
             run.is_broken, run.loose = False, sorted({*run.loose, *paths})
+            asides = {path: unfinished.Aside(*row) for path, row in run.asides.items()}
+            run.links = unfinished.with_marks(run.links or {}, asides)
+            run.asides = {}
+        if session.id in self._links:  # first, so that no look takes what comes back for news
+            self._links[session.id] = unfinished.with_marks(self._links[session.id], asides)
+        for path, aside in asides.items():
+            unfinished.put_back(path, aside)
         level, note = "basic", ""
         if paths:
             names = ", ".join(path[len(session.workspace) + 1 :] for path in paths[:MOST_TOLD])

@@ -142,8 +142,10 @@ class Check(NamedTuple):
 
 
 GIVE_UP_AM = "`git am --continue` goes on without its options, and `git am --abort` gives it up"
-GIVE_UP_REBASE = "`git rebase --abort` gives the rebase up; if it is yours, move the file back"
-GIVE_UP_PICK = "`git cherry-pick --abort` or `git revert --abort` gives it up; if it is yours, move the file back"
+PUT_BACK = "if you let the session go on, it is put back; once the session has stopped, you can move it back"
+GIVE_UP_REBASE = "`git rebase --abort` gives the rebase up"
+GIVE_UP_OR_BACK = f"{GIVE_UP_REBASE}; {PUT_BACK}"
+GIVE_UP_PICK = f"`git cherry-pick --abort` or `git revert --abort` gives it up; {PUT_BACK}"
 CHECKS = (
     Check(
         "MERGE_RR", conflict_record,
@@ -152,11 +154,11 @@ CHECKS = (
     Check("rebase-apply/apply-opt", apply_options, "`git am --continue` would have obeyed it", GIVE_UP_AM),
     Check(
         "(rebase-(merge|apply)/git-rebase-todo|sequencer/todo)", commands,
-        "`git rebase --continue` would have run it", GIVE_UP_REBASE, may_be_yours=True,
+        "`git rebase --continue` would have run it", GIVE_UP_OR_BACK, may_be_yours=True,
     ),
     Check(
         "rebase-(merge|apply)/strategy", strategy,
-        "`git rebase --continue` would have run git-merge-NAME", GIVE_UP_REBASE, may_be_yours=True,
+        "`git rebase --continue` would have run git-merge-NAME", GIVE_UP_OR_BACK, may_be_yours=True,
     ),
     Check(
         "sequencer/opts", sequencer_options,

@@ -53,6 +53,7 @@ class Run:
     loose: list[str] = field(default_factory=list)  # paths whose seal is off, with a person's consent
     changes: list[Change] = field(default_factory=list)
     links: dict[str, str] | None = None  # `links.known_of` before it; None if nobody has looked
+    asides: dict[str, list[str]] = field(default_factory=dict)  # path -> `unfinished.Aside`; until a person decides
 
 
 @dataclass

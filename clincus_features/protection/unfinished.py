@@ -23,6 +23,22 @@ TOLD = 3  # faults of one file that are told
 KNOWN = "operation\0"  # before the marks in `Run.links`; no link leads to such a name
 
 
+class Aside(NamedTuple):
+    """Where a file is that a person may want back, and what no look holds against it from then on."""
+
+    git_folder: str
+    place: str  # FOLDER/NAME there
+    marks: str  # as `Run.links` keeps them
+
+
+class PutAside(NamedTuple):
+    """What has become of bad files."""
+
+    told: dict[str, str]  # path -> words for the person
+    kept: dict[str, str]  # path of one that could not be moved -> its marks, so that it is told once
+    asides: dict[str, Aside]  # path of one that may be a person's
+
+
 class Looked(NamedTuple):
     """What a look has found."""
 
@@ -105,6 +121,15 @@ def marks(faults_of: Mapping[str, list[str]]) -> dict[str, str]:
     return {path: KNOWN + " ".join(mark_of(one) for one in dict.fromkeys(wrong)) for path, wrong in faults_of.items()}
 
 
+def with_marks(known: Mapping[str, str], asides: Mapping[str, Aside]) -> dict[str, str]:
+    """`Run.links` with what a person has agreed to. Pure."""
+    agreed = {}
+    for path, aside in asides.items():
+        words = [*known.get(path, "").removeprefix(KNOWN).split(), *aside.marks.removeprefix(KNOWN).split()]
+        agreed[path] = KNOWN + " ".join(dict.fromkeys(words))
+    return {**known, **agreed}
+
+
 def known_of(paths: Mapping[str, str]) -> dict[str, str]:
     """What a person may have begun themselves before a session starts, as `Run.links` keeps it."""
     bad = look(paths, {}).bad
@@ -112,18 +137,22 @@ def known_of(paths: Mapping[str, str]) -> dict[str, str]:
     return marks({path: wrong for path, wrong in bad.items() if (check := checks[path]) and check.may_be_yours})
 
 
-def put_aside(bad: Mapping[str, list[str]], paths: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Put files aside; the path of each with words for the person, and the marks of those that could not be moved."""
+def put_aside(bad: Mapping[str, list[str]], paths: Mapping[str, str]) -> PutAside:
+    """Put files aside; `paths` are those of `look`."""
     told: dict[str, str] = {}
     kept: dict[str, list[str]] = {}
+    asides: dict[str, Aside] = {}
     aside = f"{ASIDE}-{secrets.token_hex(4)}"
     for number, (path, wrong) in enumerate(bad.items()):
         top = paths[path]
         inside = path[len(top) + 1 :]
         check = check_of(inside)
+        place = f"{aside}/{number}-{os.path.basename(path)}"
         try:
-            links.move(top, inside, f"{aside}/{number}-{os.path.basename(path)}", only_links=False)
+            links.move(top, inside, place, only_links=False)
             done = f"it is put aside in {top}/{aside}; {check.how_on if check else ''}"
+            if check and check.may_be_yours:
+                asides[path] = Aside(top, place, marks({path: wrong})[path])
         except FileNotFoundError:
             done = "it was gone a moment later"
         except OSError as error:
@@ -131,7 +160,20 @@ def put_aside(bad: Mapping[str, list[str]], paths: Mapping[str, str]) -> tuple[d
             done = f"it could not be put aside ({error.strerror}): remove it before you run git there"
         if number < links.MOST_TOLD:
             told[path] = f"{path}: {check.does if check else ''}: {words_of(wrong)}; {done}"
-    return told, marks(kept)
+    return PutAside(told, marks(kept), asides)
+
+
+def put_back(path: str, aside: Aside) -> None:
+    """Put a file back where git looks for it, unless another one is there or the operation has ended."""
+    top, place, _ = aside
+    above, _, name = path[len(top) + 1 :].rpartition("/")
+    apart, _, kept = place.partition("/")
+    with suppress(OSError), ExitStack() as stack:
+        git = stack.enter_context(opened(top))
+        source = stack.enter_context(links.closing_descriptor(links.open_at(git, apart)))
+        folder = stack.enter_context(links.closing_descriptor(links.open_at(git, above)))
+        os.link(kept, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)  # never over another one
+        os.unlink(kept, dir_fd=source)
 
 
 def words_of(wrong: list[str]) -> str:

@@ -35,14 +35,17 @@ class Person:
                 (self.root / "file").write_text(f"{word}\n" + "".join(f"{number}\n" for number in range(1, 20)))
                 self.git(f"commit -qam {word}-{branch}")
 
-    def git(self, words, *, fails=None):
-        """Run git as the person does; `fails` None: either way."""
-        environ = {
+    @property
+    def environ(self):
+        return {
             **os.environ, "HOME": str(self.home), "GIT_CONFIG_NOSYSTEM": "1", "GIT_EDITOR": "true",
             "GIT_SEQUENCE_EDITOR": "sed -i '2,$s/^pick/edit/'",
         }  # fmt: skip
+
+    def git(self, words, *, fails=None):
+        """Run git as the person does; `fails` None: either way."""
         command = ["git", "-c", "user.name=O'Neil", "-c", "user.email=a@b", *words.split()]
-        done = subprocess.run(command, cwd=self.root, env=environ, check=False, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=self.root, env=self.environ, check=False, capture_output=True, text=True)
         assert fails is None or (done.returncode != 0) == fails, done.stderr
         return done
 
@@ -69,7 +72,7 @@ class Person:
 
     def put_aside(self):
         found = links.find([f"{self.root}/.git"])
-        return unfinished.put_aside(unfinished.look(found.operations, {}).bad, found.operations)[0]
+        return unfinished.put_aside(unfinished.look(found.operations, {}).bad, found.operations)
 
 
 @pytest.fixture
@@ -152,7 +155,7 @@ def test_each_attack_is_one_where_nobody_looks(person, name):
 @pytest.mark.parametrize("name", ATTACKS)
 def test_git_gains_nothing_from_what_is_put_aside(person, name):
     then = attack(person, name)
-    told = person.put_aside()
+    told = person.put_aside().told
     assert told
     assert all("put aside in" in words for words in told.values())
     person.git(then)
@@ -320,6 +323,7 @@ def test_a_bad_file_freezes_the_session_and_says_how_to_go_on(bench, path, conte
     write(bench, path, content)
     bench.await_broken()
     assert words in await_told(bench, path)
+    assert [change.kind for change in bench.record.changes] == ["operation"]
 
 
 def await_looked(bench):  # noqa: F811
@@ -386,6 +390,76 @@ def test_a_command_that_was_there_at_the_start_stays_and_one_more_is_news(bench)
     words = await_told(bench, "rebase-merge/git-rebase-todo")
     assert "evil" in words
     assert "make" not in words
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [("rebase-merge/git-rebase-todo", "exec make\npick x\n"), ("sequencer/opts", "[options]\n\tstrategy = x/mine\n")],
+)
+def test_an_operation_that_a_person_lets_go_on_is_put_back_and_asked_about_once(bench, path, content):  # noqa: F811
+    bench.start()
+    write(bench, path, content)
+    bench.await_broken()
+    await_told(bench, path)
+    bench.guard._go_on(bench.session)
+    assert (bench.root / ".git" / path).read_text() == content
+    await_looked(bench)
+    bench.settle()
+    assert bench.session.id not in bench.guard._broken
+    write(bench, path, content.replace("make", "evil").replace("mine", "evil"))
+    bench.await_broken()
+    wait_until(lambda: not (bench.root / ".git" / path).exists(), "the other one to be put aside")
+
+
+def test_a_rebase_that_was_put_aside_amid_a_command_goes_on_once_it_is_put_back(person):
+    """As it is with a container: git stands still in between."""
+    (person.home / "make").write_text("#!/bin/sh\n[ -e ../began ] && exit\n: >../began\nread -r line <../gate\n")
+    (person.home / "make").chmod(0o755)
+    os.mkfifo(person.home / "gate")
+    command = [
+        "git",
+        "-c",
+        "user.name=a",
+        "-c",
+        "user.email=a@b",
+        "rebase",
+        "-q",
+        "--force-rebase",
+        "--exec",
+        "../make",
+    ]
+    environ = {**person.environ, "GIT_SEQUENCE_EDITOR": "true"}
+    with subprocess.Popen([*command, "main"], cwd=person.root, env=environ, stderr=subprocess.PIPE) as rebase:
+        wait_until((person.home / "began").exists, "the first command")
+        found = person.put_aside()
+        assert not (person.root / ".git/rebase-merge/git-rebase-todo").exists()
+        for path, aside in found.asides.items():
+            unfinished.put_back(path, aside)
+        (person.home / "gate").write_text("go on\n")
+        assert rebase.wait(60) == 0, rebase.stderr.read()
+    assert not (person.root / ".git/rebase-merge").exists()
+
+
+def test_another_file_than_the_one_that_was_told_is_asked_about_when_it_comes_back(bench):  # noqa: F811
+    """Until the container is frozen, it can change what was put aside."""
+    bench.start()
+    write(bench, "rebase-merge/git-rebase-todo", "exec make\n")
+    bench.await_broken()
+    await_told(bench, "rebase-merge/git-rebase-todo")
+    [aside] = bench.root.glob(".git/clincus-replaced-*/*git-rebase-todo")
+    aside.write_text("exec evil\n")
+    bench.guard._go_on(bench.session)
+    bench.await_broken()
+    wait_until(lambda: not (bench.root / ".git/rebase-merge/git-rebase-todo").exists(), "it to be put aside again")
+
+
+def test_what_is_never_a_persons_is_not_put_back(bench):  # noqa: F811
+    bench.start()
+    write(bench, "MERGE_RR", f"{ID}\t../x\0")
+    bench.await_broken()
+    await_told(bench, "MERGE_RR")
+    bench.guard._go_on(bench.session)
+    assert not (bench.root / ".git/MERGE_RR").exists()
 
 
 def test_what_is_never_a_persons_is_put_aside_though_it_was_there(bench):  # noqa: F811
