@@ -247,7 +247,9 @@ def git_on_host(
         is_own = folder in tops
         places += places_of(setting, tops[folder] if is_own else everywhere, [folder] if is_own else outer, homes)
         _, key, value = setting
-        if names_a_command(key, value) and is_shell(key, value) and not is_readable(value):
+        is_unread = names_a_command(key, value) and is_shell(key, value) and not is_readable(value)
+        # A person types an alias, so it is no news for them unless it has to do with files of the workspace.
+        if is_unread and (not key.startswith("alias.") or names_a_place(value, everywhere)):
             unread[key] = None
     folders: dict[str, StandIn] = {path: "" for path, stand_in in places if stand_in is None}
     for path, stand_in in sealed.items():
@@ -463,7 +465,7 @@ def is_shell(key: str, value: str) -> bool:
 
 def files_in_named_folders(words: Iterable[str], tops: Sequence[str], homes: Sequence[str]) -> Iterator[str]:
     """The files that words of a command name in folders that others of its words name, as in `cd tools && ./run`."""
-    parts = {part for word in words for part in (word, *re.split(r"[\s=:$*?]", SHELL_SUBSTITUTION.sub(" ./", word)))}
+    parts = parts_of(words)
     folders: list[str] = []
     for base in itertools.chain(tops, folders):  # it grows
         for path in {path.rstrip("/") for part in parts for path in meant_paths(part, [base], homes)}:
@@ -471,6 +473,17 @@ def files_in_named_folders(words: Iterable[str], tops: Sequence[str], homes: Seq
                 yield path
             elif os.path.isdir(path) and path not in folders and path not in tops and len(folders) < MOST_NAMED_FOLDERS:
                 folders.append(path)
+
+
+def parts_of(words: Iterable[str]) -> set[str]:
+    """Words of a command, and the parts of them that may be paths. Pure."""
+    return {part for word in words for part in (word, *re.split(r"[\s=:$*?]", SHELL_SUBSTITUTION.sub(" ./", word)))}
+
+
+def names_a_place(command: str, tops: Sequence[str]) -> bool:
+    """Whether a word of a command is the path of something in one of these folders."""
+    found = {path.rstrip("/") for part in parts_of(command_words(command)) for path in meant_paths(part, tops, [])}
+    return any(os.path.lexists(path) for path in found if path.startswith(tuple(f"{top}/" for top in tops)))
 
 
 def is_readable(command: str) -> bool:

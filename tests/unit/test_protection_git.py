@@ -138,25 +138,46 @@ def test_a_program_of_the_workspace_is_found_in_a_command(host, key, command, pl
 @pytest.mark.parametrize(
     ("command", "is_read"),
     [
-        ('!f() { git log "$@"; }; f', True),
-        ("!cd tools && ./t", True),
-        ('!git log --author="$1" "$2"', True),
-        ('!"$(git rev-parse --show-toplevel)"/tools/t', True),
-        ('!code --diff "$LOCAL" "$REMOTE"', True),
-        ("!find tools -name 't*' -exec sh {} ';'", False),
-        ("!tools/$(echo t)", False),
-        ('!eval "$X"', False),
-        ("!sh tools/*", False),
-        ("!`cat tools/which`", False),
-        ("!ls tools | xargs -n1 sh", False),
-        ('!"$T"/t', False),
-        ("log $x", True),  # git runs no shell for it
+        ('f() { git log "$@"; }; f', True),
+        ("cd tools && ./t", True),
+        ('git log --author="$1" "$2"', True),
+        ('"$(git rev-parse --show-toplevel)"/tools/t', True),
+        ('code --diff "$LOCAL" "$REMOTE"', True),
+        ("find tools -name 't*' -exec sh {} ';'", False),
+        ("tools/$(echo t)", False),
+        ('eval "$X"', False),
+        ("sh tools/*", False),
+        ("`cat tools/which`", False),
+        ("ls tools | xargs -n1 sh", False),
+        ('"$T"/t', False),
     ],
 )
 def test_a_command_that_cannot_be_read_is_said(host, command, is_read):
     host.write("tools/t", "")
+    host.git("config", "core.pager", command)
+    assert host.unread() == ([] if is_read else ["core.pager"])
+
+
+@pytest.mark.parametrize(
+    ("command", "is_said"),
+    [
+        ("!git rebase -i $(git merge-base HEAD origin/main)", False),
+        ("!git branch --merged | grep -v '*' | xargs -n 1 git branch -d", False),
+        ('!f() { git push origin "${1:-$(git symbolic-ref --short HEAD)}"; }; f', False),
+        ('!eval "$X"', False),
+        ("!tools/$(echo t)", True),
+        ("!sh tools/*", True),
+        ("!ls tools | xargs -n1 sh", True),
+        ('!cd "$GIT_PREFIX" && sh -c "tools/$1"', True),
+        ("log $x", False),  # git runs no shell for it
+        ("log -- tools $x", False),
+    ],
+)
+def test_of_aliases_only_those_are_said_that_name_something_in_the_workspace(host, command, is_said):
+    """People have many, and run them when they want to."""
+    host.write("tools/t", "")
     host.git("config", "alias.x", command)
-    assert host.unread() == ([] if is_read else ["alias.x"])
+    assert host.unread() == (["alias.x"] if is_said else [])
 
 
 def test_a_blank_in_a_path_does_not_hide_it(host):
