@@ -327,3 +327,16 @@ def test_a_python_that_is_too_old_is_told_as_a_host_that_cannot_lock(tmp_path, m
     environ = {"LXC_CONFIG_FILE": str(tmp_path / "lxc.conf"), "LXC_HOOK_TYPE": "pre-start"}
     assert hook.main(clincus.packed("{}"), environ) == 1
     assert log.read_text().startswith("clincus unsupported: the Python of this host is 3.")
+
+
+@pytest.mark.parametrize("is_apart", [False, True], ids=["that of process 1", "one of its own"])
+def test_seals_in_a_mount_namespace_that_programs_of_the_host_do_not_share_are_refused(tmp_path, is_apart):
+    """As of an Incus daemon with PrivateTmp= in its unit. The root folder stands in for the stage."""
+    program = clincus.packaged_text("wall/hook.py").partition('if __name__ == "__main__"')[0]
+    apart = ["unshare", "--mount" if os.geteuid() == 0 else "--map-root-user", "--mount"] if is_apart else []
+    script = f"{program}\ntry:\n    check_namespace('/')\nexcept WallError as error:\n    print(error.kind, error)\n"
+    done = subprocess.run(
+        [*apart, sys.executable, "-I", "-S", "-c", script], capture_output=True, check=True, text=True
+    )
+    refused = "unsupported Incus runs in a mount namespace of its own"
+    assert done.stdout.startswith(refused) if is_apart else done.stdout == ""
