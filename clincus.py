@@ -5529,7 +5529,7 @@ class Sessions:
         launch = self.plan(self._again(before, request))
         target = launch.draft.workspace
         if found.paused and self.document(found)["protection"] == BROKEN:
-            words = "something sealed was changed, so it is frozen until you decide"
+            words = "something changed that your machine would run, so it is frozen until you decide"
             raise ClincusError(f'"{found.id}": {words} (clincus protection {found.id})', 409)
         if is_stopped and target != before.workspace and before is found:  # a person asked for the folder, not a link
             raise ClincusError(f'"{before.workspace}" is a link to "{target}" now: start a session there', 409)

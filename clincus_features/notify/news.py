@@ -22,7 +22,7 @@ WORDS = {
     "waiting/permission": "asks for permission",
     "waiting/dialog": "waits at a dialog",
     "waiting/login": "wants you to log in",
-    "waiting/protection": "is frozen: something sealed was changed",
+    "waiting/protection": "is frozen: something changed that your machine would run",
     "done": "is done",
     "failed": "has failed",
     "failed/rate_limit": "has reached its limit",

@@ -801,7 +801,7 @@ class Guard:
         if now is not None and now.status == "stopping":  # its end was under way
             with suppress(clincus.IncusError):
                 door.run("stop", "--force", door.place(session.id), timeout=FROZEN_WITHIN)
-        door.end_commands(session.id, "the container is frozen, as something sealed was changed")
+        door.end_commands(session.id, "the container is frozen, as something changed that your machine would run")
 
     def _pause(self, session: clincus.Session) -> bool:
         """Freeze a container; False if it does not run any more. If Incus does not say, it counts as running."""
@@ -909,7 +909,7 @@ class Guard:
         self.watcher.call(again)
         done_watching.wait(FROZEN_WITHIN)
         if session.id in self._broken:
-            raise clincus.ClincusError(f'"{session.id}": something sealed was changed again just now: look again', 409)
+            raise clincus.ClincusError(f'"{session.id}": something was changed again just now: look again', 409)
         self._alarm(session, None)
         if session.paused:
             self._app.sessions.containers(session.id).start(session.id)

@@ -301,7 +301,7 @@ def test_the_person_is_called_and_every_page_is_told(start_server, workspace, se
         wanted = {"type": "session.protection", "id": session["id"], "protection": "broken"}
         wait_until(lambda: json.loads(events.recv(DEADLINE)) == wanted, "the event")
     wait_until(lambda: service.messages, "the call")
-    assert service.messages[0][1]["title"] == "shop is frozen: something sealed was changed"
+    assert service.messages[0][1]["title"] == "shop is frozen: something changed that your machine would run"
 
 
 # ---- the command line, without a server -----------------------------------------------------------------------------

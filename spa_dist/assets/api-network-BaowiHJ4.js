@@ -1,1 +1,0 @@
-import{$t as e,Qt as t,Xt as n,Yt as r}from"./index-CMZErUr4.js";var i=(e,n)=>`${t(e)}/ports/${n}`,a={look:async(e,n)=>await(await r(`${t(e)}/network${n?`?seen=true`:``}`)).json(),change:(n,r)=>e(`PATCH`,t(n),r),presets:()=>n(`/api/network/presets`),openPort:async(t,n)=>(await e(`POST`,i(t,n))).url,closePort:(t,n)=>e(`DELETE`,i(t,n))};export{a as t};

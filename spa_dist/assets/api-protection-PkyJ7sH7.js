@@ -1,1 +1,0 @@
-import{Qt as e,Yt as t}from"./index-CMZErUr4.js";async function n(n){return await(await t(`${e(n)}/protection`)).json()}export{n as t};
