@@ -17,6 +17,7 @@ OTHERS = re.compile(r"\x1b\][^\x1b\x07]*(?:\x1b\\|\x07)|[\x0e\x0f]")
 # A tool may draw these dim while they are no placeholder: what its input begins with, and borders.
 SIGNS = "❯›>!*─│┃╭╮╰╯╹▀▄"
 FRAME = re.compile(r"^ *┃ *| {8,}.*$", re.MULTILINE)  # at the left of a text, and what stands at the right of it
+CUT_SIGNS = 100  # of a prompt: a shorter one is never cut
 # A long paste as each tool shows it, such as `[Pasted text #1 +3 lines]`.
 PASTED = re.compile(r"\[Paste[^\]]*\]")
 
@@ -127,11 +128,26 @@ def letters(text: str) -> str:
     return re.sub("[^A-Za-z0-9]", "", text)
 
 
+def signs(text: str) -> str:
+    """The letters and digits of a text in any script; all of it but blanks where it has none."""
+    return "".join(filter(str.isalnum, text)) or "".join(text.split())
+
+
 def holds(draft: str, text: str) -> bool:
     """Whether a tool's input holds a text and nothing else. It may show a part of a long one, or how long it is."""
-    return bool(draft) and letters(PASTED.sub("", draft)) in letters(text)
+    shown = PASTED.sub("", draft)
+    if letters(shown) or shown != draft:
+        return letters(shown) in letters(text)
+    return bool(draft) and signs(draft) in signs(text)
 
 
 def is_same(draft: str, text: str) -> bool:
     """Whether a tool's input shows the whole of a text and nothing else."""
     return bool(letters(text)) and letters(draft) == letters(text)
+
+
+def is_told(shown: str, told: str) -> bool:
+    """Whether a screen shows the very prompt that a tool's hook has told of; either may be cut."""
+    one, other = signs(shown), signs(told)
+    short, long = sorted((one, other), key=len)
+    return bool(short) and (one == other or (len(short) >= CUT_SIGNS and long.startswith(short)))

@@ -80,6 +80,7 @@ CLAUDE_LAYOUT = Layout(
     covers="─{10,}",
     head=BORDER,
     inner=r"[❯ ] (?:[2-9]|\d\d)\. .*",
+    asks=r" *❯ .*|.*\b(?:Esc|Enter)\s+to\b.*",
 )
 # A panel that a person opens by a command such as /model has its title below a border, and its last line says how to
 # leave it.

@@ -28,6 +28,7 @@ class Layout(NamedTuple):
     covers: str = ""  # a line below a box that shows that a dialog has taken the place of the box
     head: str = ""  # the border above a dialog
     inner: str = ""  # a line that shows that the border above it is amid a dialog
+    asks: str = ""  # a line of a dialog: what stands above a border is no box whose begin has left the screen then
 
 
 class Screen(NamedTuple):
@@ -69,7 +70,16 @@ def find_box(layout: Layout, lines: Sequence[str]) -> Box | None:
         found = box_at(layout, lines, top)
         if found is not None:
             return found
-    return None
+    return tall_box(layout, lines) if layout.asks else None
+
+
+def tall_box(layout: Layout, lines: Sequence[str]) -> Box | None:
+    """The input box whose begin has left the screen: its text fills all that is above its lower border."""
+    end = next((at for at, line in enumerate(lines) if not re.fullmatch(layout.more, line)), 0)
+    if end == 0 or not re.fullmatch(layout.bottom, lines[end]):
+        return None
+    is_dialog = any(re.fullmatch(f"{layout.asks}|{layout.bottom}", line) for line in lines[end + 1 :])
+    return None if is_dialog else Box(0, 0, end, end + 1)
 
 
 def box_at(layout: Layout, lines: Sequence[str], top: int) -> Box | None:

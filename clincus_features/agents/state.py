@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from clincus_features.agents.drafts import PASTED, is_told
 from clincus_features.agents.menus import Menu, across_menu, lettered_menu, numbered_menu, read_menu
 from clincus_features.agents.rules import FAILURES, RULES, Hook, Rule, ToolRules
 from clincus_features.agents.screen import Screen, cut
@@ -141,6 +142,7 @@ class Said:
     question: int = 0  # counts the questions that were told
     key: str = ""  # of the last event and its data
     ids: tuple[str, ...] = ()  # by which the tool knows its last turns, the newest one last; not all tools tell any
+    prompt: str = ""  # the last one that was told, as far as the hook keeps it
 
     def forgotten(self) -> Said:
         """Nothing said yet by a tool that was started anew, but for the numbers, which go on."""
@@ -229,6 +231,7 @@ def listen(tool: str, said: Said, event: Event) -> Said:
     is_same = (turn, again, question) == (said.turn, said.again, said.question)
     goes_on = is_same and (new.state, new.reason) == (said.state, said.reason)
     ids = said.ids if not id or id in said.ids else (*said.ids, id)[-4:]
+    prompt = clean(event.data.get("prompt")) if event.name in rules.begins_turn else said.prompt
     return replace(
         new,
         since=said.since if goes_on else event.at,
@@ -239,6 +242,7 @@ def listen(tool: str, said: Said, event: Event) -> Said:
         question=question,
         key=key,
         ids=ids,
+        prompt=prompt,
     )
 
 
@@ -496,7 +500,7 @@ def decide(facts: Facts, past: Past = Past()) -> Decision:
 
     While state, reason and numbers stay, so does `since`. A turn whose end a person has seen is `idle`.
     """
-    if facts.runs_again and facts.said.at <= facts.ended:
+    if facts.runs_again and facts.said.at < facts.ended + 1:  # `ended` is in whole seconds
         facts = replace(facts, said=facts.said.forgotten())  # that was said before a person started it again
     before = past.agent if past.run == facts.started else None
     if before is not None and facts.status == "running" and not facts.looked and before.state != "none":
@@ -701,6 +705,8 @@ def by_screen(facts: Facts, shown: Shown, before: Agent | None) -> Decision:
         # The hooks tell the end of a turn. One without it was interrupted, unless the screen says that it was not.
         was_told = said.state in ("working", "waiting")
         was_busy = was_told or (before is not None and before.state in ("working", "waiting", "stuck", "done"))
+        if reason == "over" and was_told and is_over_before(facts, before):
+            reason = ""
         if was_busy and (reason == "over" or (not reason and not was_told)):
             state, reason = "done", ""
         else:
@@ -708,6 +714,31 @@ def by_screen(facts: Facts, shown: Shown, before: Agent | None) -> Decision:
             since = since if said.state or reason or facts.runs_again else facts.started or since
     decision = Decision(Agent(state, reason, text, (), since, "screen"), why)
     return unless_stuck(facts, decision, before)
+
+
+def is_over_before(facts: Facts, before: Agent | None) -> bool:
+    """Whether the end of a turn that a screen shows is that of a turn before the one that the hooks have told of.
+
+    A tool that is interrupted before it has said anything may take the prompt off its screen, and put it back into its
+    input (seen with Claude Code 2.1.332, while it tried again).
+    """
+    said = facts.said
+    if before is not None and before.reason == "interrupted" and before.since >= said.at:
+        return True  # and a person has changed the input since
+    screen = screen_of(facts)
+    if is_told("\n".join(screen.box)[1:], said.prompt):
+        return True
+    shown = last_prompt(screen.body)
+    return bool(shown and said.prompt) and not PASTED.search(shown) and not is_told(shown, said.prompt)
+
+
+def last_prompt(lines: Sequence[str]) -> str:
+    """The last prompt that was sent, as far as it stands above a tool's answer; "" if there is none."""
+    begin = next((at for at in range(len(lines) - 1, -1, -1) if re.match("❯ ", lines[at])), len(lines))
+    end = begin + 1
+    while end < len(lines) and lines[end].startswith("  "):
+        end += 1
+    return "\n".join(lines[begin:end])[1:]
 
 
 def unless_stuck(facts: Facts, decision: Decision, before: Agent | None) -> Decision:

@@ -399,6 +399,23 @@ def test_a_retry_is_told_with_the_error(claude, status):
     tool.becomes("idle", "interrupted")
 
 
+@pytest.mark.parametrize("text", ["status 429", "status 429 漢字\nand more", "status 429" + "\nand a line" * 40])
+def test_a_prompt_that_an_interruption_puts_back_is_no_end(claude_at_rest, text):
+    """The line that tells of the end of the turn before is then the last one on the screen."""
+    tool = claude_at_rest
+    tool.type("say hello there")
+    tool.becomes("done", text="hello there")
+    tool.post("seen")
+    tool.post("prompt", {"text": text})
+    tool.becomes("working", "retry")
+    tool.press("Escape")
+    before = tool.becomes("idle", "interrupted")
+    tool.press("Escape", "Escape")  # which empties its input
+    wait_until(lambda: text[-5:] not in tool.screen(), "an empty input")
+    wait_until(lambda: tool.agent()["why"]["at"] > before["why"]["at"], "another look")
+    assert (tool.agent()["state"], tool.agent()["reason"]) == ("idle", "interrupted")
+
+
 def test_a_dialog_is_told_with_its_choices_and_answered(claude_at_rest):
     """The offer that Clincus answers beforehand has choices without numbers, and no line of hints."""
     tool = claude_at_rest

@@ -70,6 +70,7 @@ class World:
         self._armed = False
         self._how: list[str] = []  # of the next hook: late, lost, twice
         self._number, self._id, self._begun = 0, 0, NOON
+        self._last: list[str] = []  # what the end of the last turn has left on the screen
         self._held_at = 0.0  # when the last turn has failed or was interrupted; 0 if it has not
         self._time = SimpleNamespace(time=lambda: self.now + self.set_by, monotonic=lambda: self.now - NOON)
 
@@ -147,7 +148,7 @@ class World:
         begin = int(offset) if int(inode) == self._inode and int(offset) <= len(self._events) else 0
         there = self.now + self.skew
         is_drawing = self.truth == "working" and not self.hangs and not self.builds
-        drawn = there - there % 10 if is_drawing else 0.0
+        self._drawn = max(self._drawn, there - there % 10 if is_drawing else 0.0)
         facts = {
             "events": f"{self._inode}:{begin}",
             "alive": int(not self._code),
@@ -159,7 +160,7 @@ class World:
             "stopping": 0,
             "more": 0,
             "sum": hash(tuple(self._screen)),
-            "screen": int(max(self._drawn, drawn)),
+            "screen": int(self._drawn),
             "run": int(self._run + self.skew),
         }
         head = " ".join(f"{name}={value}" for name, value in facts.items())
@@ -263,7 +264,8 @@ class World:
         words = {"last_assistant_message": f"end {self._number}", "stop_hook_active": again}
         self.hook("Stop", background_tasks=[{}] * background, **self._turn(), **words)
         footer = RESTS[-1] + (" · 1 shell · ↓ to manage" if background else "")
-        self.draw(f"● end {self._number}", OVER, *RESTS[:-1], footer)
+        self._last = [f"● end {self._number}", OVER]
+        self.draw(*self._last, *RESTS[:-1], footer)
 
     def end_again(self) -> None:
         """The turn that a hook of the project has let go on is over."""
@@ -308,6 +310,16 @@ class World:
         self._over()
         self.truth, self._held_at = "interrupted", self.now
         self.draw("● Let me think", CANCELLED, *RESTS)
+
+    def take_back(self) -> None:
+        """A person interrupts it before it has said anything: the prompt is in its input again."""
+        self._over()
+        self.truth, self._held_at = "interrupted", self.now
+        self.draw(*self._last, BORDER, f"❯ prompt {self._number}", *RESTS[2:])
+
+    def delete(self) -> None:
+        """A person deletes what stands in the input."""
+        self.draw(*self._last, *RESTS)
 
     def clear(self) -> None:
         """A person lets it forget the conversation."""

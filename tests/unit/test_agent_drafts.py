@@ -87,6 +87,10 @@ def test_what_stands_in_the_input_is_read_without_placeholders(tool, screen, exp
         ("[Pasted text #1 +230 lines] the end", "run\nthe\ntests\nthe end", True),
         ("the tests", "run the tests", True),  # the box is too low for the whole of it
         ("漢字", "漢字", True),
+        ("漢", "漢字 and more", True),
+        ("漢字", "漢 and more", False),
+        ("漢字", "run the tests", False),
+        ("???", "run the tests", False),
         ("", "run the tests", False),
         ("xrun the tests", "run the tests", False),
         ("run the testsrun the tests", "run the tests", False),

@@ -196,6 +196,7 @@ def test_the_screen_alone_tells_the_state(lines, expected):
 
 
 PROMPT = ("UserPromptSubmit", {"prompt": "go"})
+HELLO = ("UserPromptSubmit", {"prompt": "say hello"})
 ASKED = ("PermissionRequest", {"tool_name": "AskUserQuestion", "tool_input": {"questions": [{
     "question": "Which colour?", "options": [{"label": "Red"}, {"label": "Green"}]}]}})  # fmt: skip
 HOOKS = {
@@ -473,13 +474,40 @@ CORRECTED = {
     "an answer elsewhere": ([PROMPT, ASKED], STALLED, ("working", "")),
     "a question that Esc took away": ([PROMPT, ASKED], INTERRUPTED, ("idle", "interrupted")),
     "nor a retry that Esc ended": ([PROMPT], ["❯ old", "● old", *BOX], ("idle", "interrupted")),
-    "a Stop that never came": ([PROMPT], DONE, ("done", "")),
+    "a Stop that never came": ([HELLO], DONE, ("done", "")),
     "a dialog without a hook": ([STOPPED], TRUST, ("waiting", "dialog")),
     "work without a hook": ([STOPPED], STALLED, ("working", "")),
     "a shell in the background that has ended": ([("Stop", {"background_tasks": [{}]})], DONE, ("done", "")),
     "and one that has not": ([("Stop", {"background_tasks": [{}]})], SHELL, ("done", "")),
     "an unknown screen": ([PROMPT], ["hm"], ("working", "")),
     "a menu of commands": ([("SessionStart", {})], COMMANDS, ("idle", "")),
+}
+
+
+BROKEN_OFF = ("idle", "interrupted")
+AGAIN = ("UserPromptSubmit", {"prompt": "go on\nand on"})
+LONG = ("UserPromptSubmit", {"prompt": "word " * 100})
+EARLIER = DONE[:3]
+CORRECTED |= {
+    # Claude Code takes a prompt without an answer off its screen, and puts it back into its input.
+    "a prompt that is back in the input": ([AGAIN], [*EARLIER, RULE, "❯ go on", "  and on", *BOX[2:]], BROKEN_OFF),
+    "the same one as before": ([HELLO], [*EARLIER, RULE, "❯ say hello", *BOX[2:]], BROKEN_OFF),
+    "one whose end the hook has cut": (
+        [LONG],
+        [*EARLIER[1:], RULE, "❯" + " word" * 30, "  " + "word " * 90, *BOX[2:]],
+        BROKEN_OFF,
+    ),
+    "one in other letters": (
+        [("UserPromptSubmit", {"prompt": "漢字 ?"})],
+        [*EARLIER[1:], RULE, "❯ 漢字 ?", *BOX[2:]],
+        BROKEN_OFF,
+    ),
+    "one that a person has deleted": ([AGAIN], DONE, BROKEN_OFF),
+    "one that is taller than the screen": ([AGAIN], ["  line"] * 22 + BOX[2:], BROKEN_OFF),
+    "a person who types behind an end": ([HELLO], [*EARLIER, RULE, "❯ say", *BOX[2:]], ("done", "")),
+    "an answer that is taller than the screen": ([AGAIN], ["  of hello", EARLIER[2], *BOX], ("done", "")),
+    "a paste": ([AGAIN], ["❯ [Pasted text #1 +39 lines]", *EARLIER[1:], *BOX], ("done", "")),
+    "a long prompt that the screen cuts": ([LONG], ["❯ " + "word " * 40, *EARLIER[1:], *BOX], ("done", "")),
 }
 
 
