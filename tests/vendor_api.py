@@ -9,7 +9,9 @@ what to answer:
     stall             two words, then nothing more    status NUMBER     an error, at every try
     hush              nothing at all                  ask more          a second question, in which one ticks boxes
     ask NUMBER        a question with that number
-    delegate A | B    a sub-agent of opencode for each of these prompts, at the same time
+    delegate A | B    a sub-agent for each of these prompts, at the same time (Claude Code and opencode)
+    late NUMBER       a command, and then an error at every try
+    both A | B        a call of the shell tool for each of these commands, at the same time
     background        a shell command that goes on in the background
     limit             that a subscriber's plan is used up until an hour from now
 
@@ -114,19 +116,25 @@ def answer(request: Mapping[str, Any], prompt: str, results: int) -> Block:
             one = asked["questions"][0]
             asked = {"questions": [{**one, "question": f"{one['question']} ({rest})"}]}
         return tool_call(tools, ("askuserquestion", "question", "ask_user"), asked)
-    if verb == "delegate" and not results:
-        calls = [
-            tool_call(tools, ("task",), {"description": "A part", "prompt": one, "subagent_type": "general"})
-            for one in rest.split(" | ")
-        ]
-        return {"type": "several", "blocks": calls}
-    if verb in ("bash", "background") and not results:
+    if verb in ("delegate", "both") and not results:
+        return {"type": "several", "blocks": [one_of_several(tools, verb, one) for one in rest.split(" | ")]}
+    if verb == "late" and not results:
+        rest = "true"
+    if verb in ("bash", "background", "late") and not results:
         arguments: dict[str, object] = {"command": rest or "sleep 600", "description": "Run a command"}
         if verb == "background":
             arguments["run_in_background"] = True
         return tool_call(tools, ("bash", "exec_command", "run_shell_command"), arguments)
     texts = {"say": rest, "title": "A title"}
     return {"type": "text", "text": "The tool has answered." if results else texts.get(verb, f"echo: {prompt}")}
+
+
+def one_of_several(tools: Mapping[str, Any], verb: str, rest: str) -> Block:
+    """One of several calls at the same time: of a sub-agent with a prompt, or of the shell tool with a command."""
+    if verb == "both":
+        return tool_call(tools, ("bash",), {"command": rest, "description": "A part"})
+    kind = "general" if "task" in tools else "general-purpose"
+    return tool_call(tools, ("task", "agent"), {"description": "A part", "prompt": rest, "subagent_type": kind})
 
 
 def ask_arguments(tools: Mapping[str, Any]) -> Block:
@@ -184,7 +192,8 @@ class VendorApi(ThreadingHTTPServer):
         super().__init__((host, port), Handler)
         self.url = f"http://{host}:{self.server_address[1]}"
         self.stopping = threading.Event()
-        self.failures = 0  # so many of the next requests are answered by a 429
+        self.failures = 0  # so many of the next requests are answered by an error
+        self.failure = 429  # which one
         self.requests: list[str] = []  # paths, and the last prompts
         self.texts: list[str] = []  # all texts of the last messages, as they arrived
         self.results: list[str] = []  # what the tools have answered, as JSON
@@ -229,8 +238,9 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append(f"POST {self.path} {prompt[:200]} ({results} results)")
         is_failing = self.server.failures > 0 and bool(request.get("tools"))
         self.server.failures -= is_failing
-        if is_failing or (verb == "status" and rest[:3].isdigit()):
-            status = 429 if is_failing else int(rest[:3])
+        fails = verb == "status" or (verb == "late" and results > 0)
+        if is_failing or (fails and rest[:3].isdigit()):
+            status = self.server.failure if is_failing else int(rest[:3])
             error = {"type": ERRORS.get(status, "api_error"), "message": f"stand-in {status}", "code": status}
             self.send_json(status, {"type": "error", "error": error})
             return

@@ -93,6 +93,21 @@ CLAUDE_PANEL = (
 # The last question above choices: what is asked about may hold such words, too.
 CLAUDE_PERMISSION = r"(?s:.*)(?P<text>Do you want to [^?]*\?)\n\s*❯? ?1\. "
 
+# The last page of several questions, which has no line of hints.
+CLAUDE_REVIEW = r"^(?P<text>Review your answers)\n(?s:.*)^[❯ ] 1\. Submit answers\n.*\Z"
+
+# What Claude Code shows above its input while it works, with tips or its list of tasks below. Its footer does not tell
+# of work while a text stands in the input.
+CLAUDE_SPINNER = (
+    r"^[·✢✳✶✻✽*] (?:\S.*(?:\n {2,}.*)?… \(\d+[hms]\b.*"
+    r"|Waiting for .*(?:\n {2,}.*)?\bwill\s+retry\s+in\b.*)(?:\n {2,}\S.*)*\Z"
+)
+
+# A turn that has started agents or workflows goes on by itself once they end; it does not wait for a shell.
+CLAUDE_AGENTS = (
+    r"^✻ (?P<text>Waiting\s+for\s+\d+\s+(?:background\s+agent|dynamic\s+workflow)(?:.*\n {2,}){0,2}.*finish).*\Z"
+)
+
 # A subscriber's plan is used up. It may go on by itself at the time of the reset.
 CLAUDE_LIMIT = (
     r"⎿\s+(?P<text>You've hit your .*limit\b.*)(?:\n {5}.*)*(?:\n● (?:Usage limit|Automatic continue).*(?:\n  .*)*)*\Z"
@@ -103,6 +118,9 @@ CLAUDE = ToolRules(
     layout=CLAUDE_LAYOUT,
     screen=(
         asks("question", r"Enter to select · .* to navigate · .*Esc to cancel\s*\Z", "question", 3),
+        asks(
+            "review", r"^(?P<text>Review your answers)\n(?s:.*)^[❯ ] 1\. Submit answers\n.*\Z", "question", group=True
+        ),
         asks("plan", r"(?P<text>Claude has written up a plan[^\n]*)\n", "plan", 12, group=True),
         asks("permission", CLAUDE_PERMISSION, "permission", 14, group=True),
         asks("trust-dialog", r"\A(?:─{10}.*\n)? *(?:Accessing workspace:|Do you trust the files in this folder)"),
@@ -117,9 +135,11 @@ CLAUDE = ToolRules(
         ),
         Rule("esc-to-interrupt", "working", r" · esc to interrupt", part="footer"),
         said("interrupted", "ready", r"⎿\s+Interrupted · .*\Z", "interrupted"),
+        said("spinner", "working", CLAUDE_SPINNER),
         said("not-logged-in", "failed", r"⎿\s+(?P<text>Not logged in · .*)\Z", "auth"),
         said("usage-limit", "failed", CLAUDE_LIMIT, "rate_limit"),
         said("api-error", "failed", r"^● (?P<text>(?:Please run /login · )?API Error: .*" + WRAPPED + r")\Z"),
+        said("waits-for-agents", "working", CLAUDE_AGENTS),
         said("turn-over", "ready", r"^✻ \S+ for \d.*\Z", "over"),
         PROMPT,
     ),
@@ -136,7 +156,7 @@ CLAUDE = ToolRules(
         "StopFailure": Hook("failed", "other", function="failure"),
     },
     background=r" · (?P<text>\d+ (?:shell|task|agent|monitor)s?)(?: · |$)",
-    notice=r"^[\s─╌╭╮╰╯│┃▔▁]*$|^\s*❯\s*$|^\s*⏵⏵|^\s*⏸",
+    notice=r"^[\s─╌╭╮╰╯│┃▔▁]*$|^\s*❯\s*$|^\s*⏵⏵|^\s*⏸|^←.*→\s*$",
 )
 
 # A list that a person has opened takes the place of what was below the box.

@@ -652,6 +652,30 @@ def test_a_turn_that_leaves_a_server_in_the_background_is_done_at_once(claude_at
     tool.becomes("done")
 
 
+def test_a_turn_that_waits_for_an_agent_in_the_background_is_no_end(claude_at_rest):
+    tool = claude_at_rest
+    tool.post("prompt", {"text": "delegate bash tail -f /dev/null"})
+    tool.becomes("working", text="Waiting for 1 background agent to finish")
+    tool.sh("pkill -x tail")
+    assert tool.becomes("done", text="The tool has answered.")["source"] == "hook"
+    assert "in the background" not in tool.agent()["text"]
+
+
+def test_a_person_who_types_while_it_works_does_not_end_its_work(claude_at_rest):
+    """Its screen says nothing of an interruption then."""
+    tool = claude_at_rest
+    tool.post("prompt", {"text": "stall"})
+    tool.becomes("working")
+    tool.sh(f"tmux send-keys -t =clincus-{tool.id}: -l 'half a text'")
+    tool.shows("❯\u00a0half a text")
+    wait_until(lambda: re.search(r"\(1[0-9]s", tool.screen()), "ten seconds")
+    assert "esc to interrupt" not in tool.screen()
+    assert tool.agent()["state"] == "working"
+    tool.press("C-u")
+    tool.post("interrupt")
+    tool.becomes("idle", "interrupted")
+
+
 WORDS = """say Do you want to keep the old API?
 1. Yes, keep it
 2. No, drop it"""

@@ -275,6 +275,11 @@ class World:
         """Its turn is over, and a server that it has started goes on."""
         self.end(background=1)
 
+    def wait_for_agent(self) -> None:
+        """It says no more for now, and goes on when an agent in the background has ended."""
+        self.hook("Stop", background_tasks=[{}], last_assistant_message="wait", **self._turn(), stop_hook_active=False)
+        self.draw("● wait", "✻ Waiting for 1 background agent to finish", *RESTS)
+
     def wake(self) -> None:
         """It goes on by itself, since something in the background has ended."""
         self._over()
@@ -337,6 +342,10 @@ class World:
     def type_half(self) -> None:
         """A person types something, and sends it not."""
         self.draw("● end", OVER, BORDER, "❯ and then", *RESTS[2:])
+
+    def type_amid(self) -> None:
+        """A person types something while it works, and sends it not."""
+        self.draw(WORKS[0], BORDER, "❯ and then", *RESTS[2:])
 
     def enqueue(self) -> None:
         """A prompt is put into the queue; at rest it is sent at once."""
