@@ -114,12 +114,18 @@ def run_answer(context: Context) -> int:
 def run_interrupt(context: Context) -> int:
     """Let a session's tool stop what it does
 
-    As Esc does at its terminal. The server must run (`clincus serve`).
+    As Esc does at its terminal. `unconfirmed` is printed if the tool does not show that it has stopped: look at its
+    terminal then. The server must run (`clincus serve`).
 
     $ clincus interrupt clincus-ec0578-1  # Not that way.
+
+    Exits: 0 it has stopped, or was at rest; 1 otherwise
     """
-    ask_session(context, "POST", "interrupt")
-    return 0
+    found = ask_session(context, "POST", "interrupt")
+    if not found:
+        return 0
+    print(found["result"])
+    return 1
 
 
 def check_states(text: str) -> str:

@@ -62,7 +62,7 @@ class Tool(terminal.Terminal):
         self.taken: list[str] = []  # prompts and answers
         self._events: list[Event] = []
         self._drawn_at = 0.0
-        self.told = []
+        self.told, self.is_rotated = [], False
         self.known = Known(Facts(tool=tool, now=clock.now, started=clock.now - 3600, looked=True))
         self.screen, self.draft = "", None
         self.look()
@@ -145,7 +145,8 @@ class Tool(terminal.Terminal):
         self._hear_events()
         facts = replace(self.known.facts, lines=lines, has_screen=True, now=self._clock.now)
         self.known, self.decision = replace(self.known, facts=facts), decide(facts)
-        self.draft = drafts.draft_of(self.tool, terminal.rules_of(facts).layout, self.screen)
+        rules = terminal.rules_of(facts)
+        self.draft = drafts.draft_of(self.tool, rules.layout if rules else None, self.screen)
 
     def _hear_events(self) -> None:
         said: Said = self.known.facts.said

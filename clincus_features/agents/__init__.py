@@ -152,6 +152,12 @@ class Watch:
             self._past[session.id] = past
         self._keep(session)
 
+    def stopped(self, session: clincus.Session) -> None:
+        """The screen of a session's tool has shown that this interruption has ended its turn."""
+        with self._changed:
+            if session.id in self._past:
+                self._past[session.id] = replace(self._past[session.id], stopped=time.time())
+
     def learn(self, session: clincus.Session, before: Known, fresh: Known) -> None:
         """Take in a look that somebody else took, who knew `before`; what was learnt meanwhile beats it."""
         with self._changed:

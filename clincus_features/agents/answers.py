@@ -14,7 +14,7 @@ from typing import NamedTuple
 import clincus
 from clincus_features.agents.drafts import holds
 from clincus_features.agents.keys import clean_prompt, keys_of, squeeze
-from clincus_features.agents.menus import Menu
+from clincus_features.agents.menus import TICKS, Menu
 from clincus_features.agents.state import Decision, Facts, decide, read_screen, screen_of
 from clincus_features.agents.terminal import PAUSE, Terminal
 from clincus_features.agents.texts import LINES
@@ -26,7 +26,6 @@ IGNORED_AFTER = 3.0  # seconds after which a key counts as ignored if the screen
 ANSWERED_WITHIN = 15.0  # seconds for the proof
 TRIES = 3
 STEPS = 30  # keys that bring the mark to a choice, with those that are ignored
-TICKS = re.compile(r"\[[ ✔x]?\]|[☐☑☒◻◼✔]")  # what says whether a choice, or one of several questions, was taken
 
 
 class Question(NamedTuple):

@@ -62,6 +62,8 @@ class Keys:
     # Pattern of the last lines after an interruption that counts only with another one right behind it; "" where the
     # first one counts. The tool shows that for half a second to some seconds.
     again: str = ""
+    # How often that may be pressed until the tool is at rest: a menu or a view of the tool's takes the first one.
+    tries: int = 3
     numbers: bool = True  # whether an option is chosen by its number; else by arrow keys and Enter
     own_answer: str = ""  # pattern of the option that lets a person write an answer
     clear: Sequence[str] = ("C-u", "BSpace")  # keys that delete a line of the input, and the break before it
@@ -93,7 +95,7 @@ KEYS: Mapping[str, Keys] = {
         again=r" esc again to interrupt",
         numbers=False,
     ),
-    "aider": Keys(interrupt=(("C-c",),)),
+    "aider": Keys(interrupt=(("C-c",),), tries=1),  # a second one ends it
 }
 
 

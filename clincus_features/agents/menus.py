@@ -13,6 +13,7 @@ FRAME = r"^\s*(?:[│┃]\s*)?"
 NUMBERED = re.compile(FRAME + r"(?P<mark>[❯›>→●]\s*)?(?P<number>\d)[.)]\s+(?P<label>\S.*)")
 # `❯ Yes`
 MARKED = re.compile(r"^(?P<before> *[❯›] )(?P<label>\S.*)$")
+TICKS = re.compile(r"\[[ ✔x]?\]|[☐☑☒◻◼✔]")  # what says whether a choice, or one of several questions, was taken
 MARGIN = 8  # columns at the right that a tool may leave empty where it wraps a line
 
 

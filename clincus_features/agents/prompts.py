@@ -26,8 +26,8 @@ from clincus_features.agents.answers import Answer, texts_of, wait_for_question
 from clincus_features.agents.drafts import holds, is_same
 from clincus_features.agents.queue import Prompt, Prompts
 from clincus_features.agents.reading import Known
-from clincus_features.agents.state import Decision, read_screen
-from clincus_features.agents.terminal import Terminal, open_terminal
+from clincus_features.agents.state import Decision, read_screen, rules_of
+from clincus_features.agents.terminal import PAUSE, Terminal, open_terminal
 from clincus_features.agents.times import AGAIN, LAGGING
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ FIRST_PROOF, SECOND_PROOF = 5.0, 10.0  # seconds to wait for the proof after the
 DRAWING_TRIES, DRAWING_TIME = 2, 0.7  # more looks at a tool that may draw its screen just now; seconds between them
 LINES = 200  # of a prompt that the tool has put back into its input
 INTERRUPTIONS = 4  # tries to interrupt a tool that takes two keys for it
-TELLING, STOPPING = 1.5, 4.0  # seconds that such a tool may take to show that it took the first key, and to stop
+TELLING = 1.5  # seconds that such a tool may take to show that it took the first key
+STOPPING = 4.0  # seconds that a tool may take to show that it has stopped
 
 
 def install(extensions: clincus.Extensions, watch: Watch) -> None:
@@ -70,9 +71,9 @@ def install(extensions: clincus.Extensions, watch: Watch) -> None:
             raise clincus.ClincusError('give either "option" or "text"', 400)
         return {"result": sender.answer(session(request), values)}
 
-    def post_interrupt(request: clincus.Request) -> clincus.Response:
-        sender.interrupt(session(request))
-        return clincus.Response(204)
+    def post_interrupt(request: clincus.Request) -> object:
+        is_proven = sender.interrupt(session(request))
+        return clincus.Response(204) if is_proven else {"result": "unconfirmed"}
 
     one = "/api/sessions/{id}"
     extensions.routes += [
@@ -180,7 +181,7 @@ class Sender:
         Else it is `unconfirmed`. `given` is the body of the request. Raises ClincusError: 400, 409 if no question is on
         the screen, or another one.
         """
-        with self._lock(session), open_terminal(self._app.sessions, session, self._watch.known(session)) as terminal:
+        with self._lock(session), self._terminal(session, self._watch.known(session)) as terminal:
             was_told = self._watch.decision(session).agent.state == "waiting"
             before = self._watch.known(session)
             terminal.look()
@@ -191,22 +192,31 @@ class Sender:
             if is_another or given["number"] not in (None, number):
                 asked = terminal.decision.agent.text
                 raise clincus.ClincusError(f"another question is on the screen now: {asked}", 409)
-            answer = Answer(terminal)
+            before, answer = self._watch.known(session), Answer(terminal)
             is_taken = answer.write(given["text"]) if given["option"] is None else answer.choose(given["option"])
+            self._learn(session, before, terminal)  # another question may be open now
         self._watch.tell("ring", session)
         return "answered" if is_taken else "unconfirmed"
 
-    def interrupt(self, session: clincus.Session) -> None:
-        """Let the tool stop what it does; nothing is pressed where it is at rest. ClincusError(409) without a tool."""
-        with self._lock(session), self._terminal(session) as terminal:
-            steps = typed.interrupt_steps(terminal.facts, terminal.decision)
-            if steps:
-                self._watch.interrupted(session)
-                if typed.keys_of(session.tool).again:
-                    interrupt_twice(terminal, typed.keys_of(session.tool))
-                else:
-                    terminal.take(steps)
+    def interrupt(self, session: clincus.Session) -> bool:
+        """Let the tool stop what it does; whether its screen shows that it has. Nothing is pressed where it is at rest.
+
+        Raises ClincusError(409) without a tool.
+        """
+        with self._lock(session):
+            known = self._watch.known(session)
+            with self._terminal(session, known) as terminal:
+                terminal.becomes(lambda: not typed.is_unsettled(terminal.facts, terminal.decision), LAGGING + AGAIN)
+                steps = typed.interrupt_steps(terminal.facts, terminal.decision)
+                has_turn = terminal.decision.agent.is_amid_a_turn
+                if has_turn:
+                    self._watch.interrupted(session)
+                is_proven = not steps or interrupted(terminal, typed.keys_of(session.tool))
+                if has_turn and is_proven:
+                    self._watch.stopped(session)
+            self._learn(session, known, terminal)
         self._watch.tell("ring", session)
+        return is_proven
 
     def work(self, engine: str = "") -> None:
         """Wait until a queue of an engine's session may go on, and send its first prompt."""
@@ -259,7 +269,7 @@ class Sender:
                 self._app.extensions.tell("before_prompt", session)
             prompt, known = None, self._watch.known(session)
             try:
-                with open_terminal(self._app.sessions, session, known) as terminal:
+                with self._terminal(session, known) as terminal:
                     prompt = choose(terminal)
                     if prompt is not None and prompt.result == "sending":
                         prompt = self._type(session, terminal, prompt)
@@ -342,8 +352,8 @@ class Sender:
     def _lock(self, session: clincus.Session) -> threading.Lock:
         return self._locks.setdefault(session.id, threading.Lock())
 
-    def _terminal(self, session: clincus.Session) -> AbstractContextManager[Terminal]:
-        return open_terminal(self._app.sessions, session, self._watch.known(session))
+    def _terminal(self, session: clincus.Session, known: Known) -> AbstractContextManager[Terminal]:
+        return open_terminal(self._app.sessions, session, known, self._watch.past(session))
 
     def _queue_is_due(self, engine: str) -> threading.Condition:
         return self._due.setdefault(engine, threading.Condition(self._lock_of_queues))
@@ -354,17 +364,43 @@ def prompts_folder(environ: Mapping[str, str]) -> str:
     return clincus.own_file(environ, "prompts")
 
 
-def interrupt_twice(terminal: Terminal, keys: typed.Keys) -> None:
-    """Interrupt a tool that takes two interruptions, of which the second one counts for a moment only.
+def is_at_rest(terminal: Terminal) -> bool:
+    """Whether a tool's screen shows that no turn goes on."""
+    shown = read_screen(terminal.facts)
+    return shown is not None and shown.rule.state in ("ready", "failed")
+
+
+def interrupted(terminal: Terminal, keys: typed.Keys) -> bool:
+    """Interrupt a tool; whether its screen shows that it is at rest.
+
+    A tool that nothing is known of gets the keys once. Else they are pressed again only if a look has shown that the
+    tool is not at rest: there they would do something else.
+    """
+    if keys.again:
+        return interrupt_twice(terminal, keys)
+
+    def has_stopped() -> bool:
+        if not is_at_rest(terminal):
+            return False
+        time.sleep(PAUSE)  # a screen that is just drawn may lack what shows that the tool works
+        terminal.look()
+        return is_at_rest(terminal)
+
+    has_rules = rules_of(terminal.facts) is not None
+    for _ in range(keys.tries if has_rules else 1):
+        terminal.take(keys.interrupt)
+        if has_rules and terminal.becomes(has_stopped, STOPPING):
+            return True
+    return False
+
+
+def interrupt_twice(terminal: Terminal, keys: typed.Keys) -> bool:
+    """Interrupt a tool that takes two interruptions, of which the second one counts for a moment only; as above.
 
     Two keys at once are often taken for one, and with a key too many a tool at rest opens a list of what was said. So
     the second key follows when the tool shows that it took the first one. A tool that is too busy to show that in time
     gets both at once; and then time to stop.
     """
-
-    def is_at_rest() -> bool:
-        shown = read_screen(terminal.facts)
-        return shown is not None and shown.rule.state in ("ready", "failed")
 
     def is_told() -> bool:
         return re.search(keys.again, "\n".join(terminal.facts.lines[-6:])) is not None
@@ -372,10 +408,11 @@ def interrupt_twice(terminal: Terminal, keys: typed.Keys) -> None:
     for number in range(INTERRUPTIONS):
         terminal.take(keys.interrupt)
         if number % 2 == 0:
-            if not terminal.becomes(lambda: is_at_rest() or is_told(), TELLING):
+            if not terminal.becomes(lambda: is_at_rest(terminal) or is_told(), TELLING):
                 continue
-            if is_at_rest():
-                return
+            if is_at_rest(terminal):
+                return True
         terminal.take(keys.interrupt)
-        if terminal.becomes(is_at_rest, STOPPING):
-            return
+        if terminal.becomes(lambda: is_at_rest(terminal), STOPPING):
+            return True
+    return False

@@ -14,8 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from clincus_features.agents.drafts import PASTED, is_told
-from clincus_features.agents.menus import Menu, across_menu, lettered_menu, numbered_menu, read_menu
+from clincus_features.agents.drafts import PASTED, is_told, signs
+from clincus_features.agents.menus import TICKS, Menu, across_menu, lettered_menu, numbered_menu, read_menu
 from clincus_features.agents.rules import FAILURES, RULES, Hook, Rule, ToolRules
 from clincus_features.agents.screen import Screen, cut
 from clincus_features.agents.texts import OPTION_LIMIT, OPTIONS, TEXT_LIMIT, clean, clean_block
@@ -47,6 +47,11 @@ class Agent:
     def asks(self) -> bool:
         """Whether a person is needed, and the end of a turn is not why."""
         return self.state in ("waiting", "stuck") or (self.state, self.reason) == ("ended", "crashed")
+
+    @property
+    def is_amid_a_turn(self) -> bool:
+        """Whether a turn goes on. A dialog of another kind may also have been opened at rest, by a person."""
+        return self.state in ("working", "stuck") or (self.state == "waiting" and self.reason in AMID)
 
     @property
     def holds_queue(self) -> bool:
@@ -97,6 +102,7 @@ class Past:
     sum: str = ""  # of the screen
     seen: Seen = Seen()
     interrupted: Held = Held()  # the last turn that the server itself has interrupted
+    stopped: float = 0.0  # when a look has shown that this has ended the turn
     held: Held = Held()  # the last turn after which the queue waits for a person
 
     def held_by(self, agent: Agent, now: float) -> Held:
@@ -231,7 +237,7 @@ def listen(tool: str, said: Said, event: Event) -> Said:
     is_same = (turn, again, question) == (said.turn, said.again, said.question)
     goes_on = is_same and (new.state, new.reason) == (said.state, said.reason)
     ids = said.ids if not id or id in said.ids else (*said.ids, id)[-4:]
-    prompt = clean(event.data.get("prompt")) if event.name in rules.begins_turn else said.prompt
+    prompt = prompt_of(event) if event.name in rules.begins_turn else said.prompt
     return replace(
         new,
         since=said.since if goes_on else event.at,
@@ -262,6 +268,12 @@ def begins_turn(rules: ToolRules, said: Said, new: Said, name: str, id: str) -> 
     if name in rules.begins_turn:
         return not id or said.ids[-1:] != (id,)  # else it was typed amid the turn (seen with Claude Code 2.1.332)
     return new.state == "working" and said.state in ("", *REST)
+
+
+def prompt_of(event: Event) -> str:
+    """The prompt that an event tells of; "" for one that the tool has given to itself, which stands on no screen."""
+    text = clean(event.data.get("prompt"))
+    return "" if text.startswith("<task-notification>") else text
 
 
 def event_key(event: Event) -> str:
@@ -505,13 +517,16 @@ def decide(facts: Facts, past: Past = Past()) -> Decision:
     before = past.agent if past.run == facts.started else None
     if before is not None and facts.status == "running" and not facts.looked and before.state != "none":
         return decided(facts, past, Decision(before, Why("not-looked-yet", "process", (), facts.now)))
-    return decided(facts, past, judge(facts, before))
+    return decided(facts, past, judge(facts, before, past.stopped))
 
 
 def decided(facts: Facts, past: Past, decision: Decision) -> Decision:
     """A decision with its numbers, and with what a person has seen."""
     before = past.agent if past.run == facts.started else None
     agent, past = count(facts, past, decision.agent)
+    if agent.state == "done" and past.stopped > facts.said.at and past.interrupted.turn == agent.turn:
+        agent = replace(agent, state="idle", reason="interrupted", text="")  # of a turn of which no hook has told
+        past = replace(past, held=past.held_by(agent, facts.now))
     numbers = agent.state, agent.reason, agent.turn, agent.question
     if before is not None and before.since and numbers == (before.state, before.reason, before.turn, before.question):
         agent = replace(agent, since=before.since)
@@ -541,7 +556,8 @@ def count(facts: Facts, past: Past, agent: Agent) -> tuple[Agent, Past]:
     owed = past.turn_owed if before.state not in REST or is_still else 0.0
     # A hook of the project may let the tool go on after an end, and nothing tells of that but the screen.
     turns, turn_owed = numbered(told + (0 if is_still else again), owed, facts.now, is_begun=is_begun)
-    needs = agent.asks and not agent.seen and (agent.state, agent.reason) != (before.state, before.reason)
+    is_same = (agent.state, agent.reason) == (before.state, before.reason) and not is_another_question(before, agent)
+    needs = agent.asks and not agent.seen and not is_same
     questions, question_owed = numbered(asked, past.question_owed, facts.now, is_begun=needs)
     agent = replace(agent, turn=before.turn + turns + runs_anew, question=before.question + questions)
     held = held_after(past, before, agent, facts.now, is_new_run=bool(runs_anew) and not turns)
@@ -559,10 +575,15 @@ def count(facts: Facts, past: Past, agent: Agent) -> tuple[Agent, Past]:
     )
 
 
+def is_another_question(before: Agent, agent: Agent) -> bool:
+    """Whether the screen shows the next one of several questions, of which no hook tells."""
+    has_options = bool(before.options and agent.options) and agent.source == "screen"
+    return has_options and agent.text != before.text and agent.options != before.options
+
+
 def held_after(past: Past, before: Agent, agent: Agent, now: float, *, is_new_run: bool) -> Held:
     """What holds the queue after one more decision."""
-    is_amid = before.state in ("working", "stuck") or (before.state == "waiting" and before.reason in AMID)
-    is_broken_off = is_amid and agent.state in ("ended", "none", "starting")
+    is_broken_off = before.is_amid_a_turn and agent.state in ("ended", "none", "starting")
     if agent.holds_queue or is_broken_off:
         return past.held_by(agent, now)
     if agent.state in ("working", "stuck"):
@@ -586,8 +607,11 @@ def rules_of(facts: Facts) -> ToolRules | None:
     return facts.rules or RULES.get(facts.tool)
 
 
-def judge(facts: Facts, before: Agent | None) -> Decision:
-    """The state by process, screen and hooks, in the order in which they correct each other."""
+def judge(facts: Facts, before: Agent | None, stopped: float = 0.0) -> Decision:
+    """The state by process, screen and hooks, in the order in which they correct each other.
+
+    `stopped` is when a look has shown last that an interruption has ended a turn.
+    """
     rules = rules_of(facts)
     by_facts = judge_processes(facts, rules)
     if by_facts is not None or rules is None:
@@ -601,7 +625,8 @@ def judge(facts: Facts, before: Agent | None) -> Decision:
         return Decision(before, Why("prompt-typed", before.source, facts.lines, facts.now))  # it may not have begun yet
     lacks_question = shown is not None and shown.rule.state == "working" and said.state == "waiting"
     may_lag = LAGGING if lacks_question or (lacks_work and said.state in ("working", "waiting")) else DRAWING
-    is_drawn = abs(facts.now - said.at) >= may_lag  # the screen shows what came of the last event
+    # The screen shows what came of the last event.
+    is_drawn = abs(facts.now - said.at) >= may_lag or stopped > said.at
     # The tool tells of the end before a hook of the project may let it go on. It is over when the screen says so, too.
     goes_on = said.state == "done" and shown is not None and shown.rule.state == "working"
     # A look has seen work of which no hook has told.
@@ -685,11 +710,20 @@ def by_screen_waiting(facts: Facts, shown: Shown) -> Decision:
     # A panel was just opened by a person, so it counts as seen, and no device is called.
     agent = Agent("waiting", rule.reason, shown.text, shown.menu.labels, since, "screen", seen=rule.is_panel)
     why = Why(f"{facts.tool}/{rule.name}", "screen", facts.lines, facts.now)
-    if (said.state, said.reason) != ("waiting", rule.reason):
+    if (said.state, said.reason) != ("waiting", rule.reason) or not are_told(said, shown.menu):
         return Decision(agent, why)
     told = replace(agent, text=said.text or shown.text, since=said.since, source="hook")
     told = replace(told, options=said.options or shown.menu.labels)
     return Decision(told, why, said.detail)
+
+
+def are_told(said: Said, menu: Menu) -> bool:
+    """Whether the choices on a screen are those of which a hook has told, as far as either is known.
+
+    Of several questions a hook tells the first one's. A tool shows choices of its own behind those, and breaks lines.
+    """
+    pairs = zip(map(signs, said.options), (signs(TICKS.sub("", label)) for label in menu.labels))
+    return all(told.startswith(shown) or shown.startswith(told) for told, shown in pairs)
 
 
 def by_screen(facts: Facts, shown: Shown, before: Agent | None) -> Decision:

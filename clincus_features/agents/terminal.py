@@ -16,7 +16,7 @@ import clincus
 from clincus_features.agents import keys as typed
 from clincus_features.agents.drafts import SCREEN_LINES, draft_of, holds, plain
 from clincus_features.agents.reading import CLOCK, Known, first_facts, look_arguments, parse_look, with_events
-from clincus_features.agents.state import Decision, Event, Facts, decide, rules_of
+from clincus_features.agents.state import Decision, Event, Facts, Past, decide, rules_of
 from clincus_features.agents.texts import clean, clean_lines
 
 PASTED_WITHIN = 2.0  # seconds that a paste may take to show
@@ -27,8 +27,9 @@ OUTPUT_LIMIT = 1 << 20  # bytes that a look prints at most
 class Terminal:
     """A session's terminal. What is known of it is as of the last look."""
 
-    def __init__(self, stdin: clincus.GuestInput, stdout: BufferedReader, mark: str) -> None:
+    def __init__(self, stdin: clincus.GuestInput, stdout: BufferedReader, mark: str, past: Past) -> None:
         self._stdin, self._stdout, self._mark = stdin, stdout, f"{mark}\n".encode()
+        self._past = past  # what counts for this screen of what was before
         self.known = Known()  # of the last look, and of what the tool has told since
         self.decision: Decision
         self.told: list[Event] = []  # what the tool has told since guest/look.sh ran
@@ -56,7 +57,7 @@ class Terminal:
         seen = self._read(3).removesuffix(self._mark)
         facts = replace(first_facts(session), said=known.facts.said, looked=True)
         self.known = parse_look(seen, self._mark.decode().strip(), facts, known, CLOCK.now())
-        self.decision = decide(self.known.facts)
+        self.decision = decide(self.known.facts, self._past)
 
     def look(self) -> None:
         """Look at the screen again, with its colours, and take in what the tool has told. Raises ClincusError."""
@@ -67,7 +68,7 @@ class Terminal:
         self._hear(events)
         lines = clean_lines(plain(self.screen), SCREEN_LINES)
         facts = replace(self.facts, lines=lines, has_screen=bool(lines), title=clean(title, 80))
-        self.known, self.decision = replace(self.known, facts=facts), decide(facts)
+        self.known, self.decision = replace(self.known, facts=facts), decide(facts, self._past)
         rules = rules_of(facts)
         self.draft = draft_of(facts.tool, rules.layout if rules else None, self.screen)
 
@@ -128,11 +129,11 @@ class Terminal:
 
 
 @contextmanager
-def open_terminal(sessions: clincus.Sessions, session: clincus.Session, known: Known) -> Iterator[Terminal]:
+def open_terminal(sessions: clincus.Sessions, session: clincus.Session, known: Known, past: Past) -> Iterator[Terminal]:
     """Look at a running session's terminal, and hold it ready to be typed into. Raises ClincusError."""
     mark = os.urandom(8).hex()
     words = look_arguments(session, mark, known)
     with sessions.open(session, "look type", *words, timeout=clincus.READ_TIMEOUT) as (stdin, stdout):
-        terminal = Terminal(stdin, stdout, mark)
+        terminal = Terminal(stdin, stdout, mark, Past(stopped=past.stopped))
         terminal.begin(session, known)
         yield terminal

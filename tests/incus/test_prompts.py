@@ -256,6 +256,36 @@ def test_a_prompt_that_was_interrupted_before_any_answer_is_not_sent_with_the_ne
     wait_until(lambda: "say it was clean" in api.texts, "the next prompt")
 
 
+@pytest.mark.parametrize(
+    ("turn", "left"),
+    [
+        (("stall", "esc to interrupt", None), ""),
+        (("bash tail -f /dev/null", "tail -f", None), ""),
+        (("ask", "Enter to select", None), ""),
+        (("status 429", "retrying in", None), "status 429"),
+        (("stall", "esc to interrupt", ("-l 'half a text'", "half a text")), "half a text"),
+        (("stall", "esc to interrupt", ("-l /mod", "/model")), "/mod"),  # the menu of commands takes the first Esc
+        (("stall", "esc to interrupt", ("C-o", "ctrl+o to toggle")), ""),  # so does the transcript
+    ],
+    ids=["an answer", "a command", "a question", "a retry", "a person types", "a menu", "a view"],
+)
+def test_an_interruption_is_confirmed_by_the_screen_and_loses_nothing(bed, tool, turn, left):
+    text, shown, typed = turn
+    tool.begins(text)
+    wait_until(lambda: shown in bed.screen(tool.id), shown)
+    if typed:
+        keys, drawn = typed
+        tool.press(keys)
+        wait_until(lambda: drawn in bed.screen(tool.id), drawn)
+    assert tool.post("interrupt").status == 204, bed.screen(tool.id)
+    agent = tool.agent()
+    assert (agent["state"], agent["reason"]) == ("idle", "interrupted"), bed.screen(tool.id)
+    assert tool.input() == left
+    if left:
+        tool.press("C-u")
+        wait_until(lambda: not tool.input(), "an empty input")
+
+
 def test_a_prompt_is_not_pasted_behind_what_a_person_types(bed, tool, api):
     tool.press("-l", "'half a text'")
     wait_until(lambda: tool.input() == "half a text", "the text in the input")
@@ -298,8 +328,13 @@ def test_an_answer_to_the_first_of_two_questions_does_not_meet_the_second(bed, t
     """In the second one boxes are ticked, which takes more than an option."""
     tool.begins("ask more")
     tool.becomes("waiting")
+    asked = tool.agent()
     assert tool.post("answer", {"option": 1}).json == {"result": "answered"}
     wait_until(lambda: "Which sizes" in bed.screen(tool.id), "the second question")
+    second = wait_until(lambda: (agent := tool.agent())["text"] != asked["text"] and agent, "its words")
+    assert (second["text"], second["options"][:2]) == ("Which sizes do you want?", ["[ ] Small", "[ ] Large"])
+    late = {"option": 1, "question": asked["text"], "number": asked["question"]}
+    assert tool.post("answer", late).status == 409
     assert "✔ Small" not in bed.screen(tool.id)
     assert tool.post("answer", {"option": 2}).json == {"result": "unconfirmed"}
     assert tool.post("interrupt").status == 204

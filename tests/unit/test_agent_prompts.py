@@ -483,8 +483,46 @@ class TwiceInterrupted(Tool):
 def test_a_tool_that_takes_two_interruptions_gets_no_third(clock, sender, monkeypatch, delay):
     tool = TwiceInterrupted(clock, delay)
     monkeypatch.setattr(prompts, "open_terminal", lambda *_: contextlib.nullcontext(tool))
-    sender.interrupt(SESSION._replace(tool="copilot"))
+    assert sender.interrupt(SESSION._replace(tool="copilot"))
     assert tool.decision.agent.state == "idle"
     clock.sleep(9)
     tool.look()
     assert tool.decision.agent.state == "idle"
+
+
+class Interrupted(Tool):
+    """A tool at work: some of the next keys close something else, then one stops it. At rest it counts each."""
+
+    def __init__(self, clock: Clock, takes: int, tool: str = "claude") -> None:
+        self.takes, self.at_rest, self.keys = takes, 0, 0
+        super().__init__(clock, tool=tool)
+
+    def on_key(self, key: str) -> None:
+        self.keys += 1
+        self.at_rest += self.takes == 0
+        self.takes = max(0, self.takes - 1)
+
+    def rows(self) -> list[str]:
+        works = ["✢ Tempering… (4s · ↓ 3 tokens)"] if self.takes else []
+        if self.tool == "aider":
+            return ["> go", *(["Waiting for model"] if self.takes else [RULE, ">"])]
+        return ["❯ go", *works, RULE, "❯ half a text", RULE, "  ⏵⏵ bypass permissions on"]
+
+
+@pytest.mark.parametrize(
+    ("tool", "expected"),
+    [
+        (("claude", 1), (1, True)),
+        (("claude", 2), (2, True)),  # a menu takes the first one
+        (("claude", 99), (3, False)),
+        (("aider", 1), (1, True)),
+        (("aider", 2), (1, False)),  # a second Ctrl-C might end it
+        (("nobody-knows", 1), (1, False)),
+    ],
+)
+def test_an_interruption_is_proven_by_the_screen(clock, sender, monkeypatch, tool, expected):
+    name, takes = tool
+    shown = Interrupted(clock, takes, name)
+    monkeypatch.setattr(prompts, "open_terminal", lambda *_: contextlib.nullcontext(shown))
+    is_proven = sender.interrupt(SESSION._replace(tool=name))
+    assert (shown.keys, is_proven, shown.at_rest) == (*expected, 0)

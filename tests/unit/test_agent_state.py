@@ -116,6 +116,16 @@ OFFLINE = ["❯ x", "✻ Connection refused (ECONNREFUSED) · retrying in 1s · 
 INTERRUPTED = ["❯ stall", "● Let me think", "  ⎿  Interrupted · What should Claude do instead?", *BOX]
 LOGGED_OUT = ["❯ say hi", "  ⎿  Not logged in · Please run /login", RULE, "❯ Once fixed, resend your message", *BOX[2:]]
 STALLED = ["❯ stall", "● Let me think", "✢ Tempering… (4s · ↓ 3 tokens)", "  ⎿  Tip: Size a workflow", *BUSY]
+TYPES = [RULE, "❯ half a text", *BOX[2:]]  # Claude Code says nothing of an interruption then
+MENU_AMID = [*TYPES[:1], "❯ /mod", RULE, "    /plugin-authoring   Write a mod", "  ❯ /model   Set the model"]
+SLOW_API = ["❯ go", "●", "✻ Waiting for API response · will retry in 3m", "  43s · check your network"]
+AGENTS = ["● The tool has answered.", "✻ Waiting for 1 background agent to finish"]
+MORE_AGENTS = [
+    *AGENTS[:1],
+    "✻ Waiting for 2 background agents and 1",
+    "  dynamic workflow to finish · 3 messages hidden",
+]
+TASKS = ["✽ Fixing the tests… (1m 3s · ↓ 3 tokens)", "  ⎿  ◻ Run them", "     ◻ Read them"]
 SHELL = [RULE, "❯", RULE, "  ⏵⏵ bypass permissions on · 1 shell · ↓ to manage"]
 
 
@@ -171,6 +181,17 @@ SCREENS = {
         ("waiting", "permission"),
     ),
     "works": (STALLED, ("working", "")),
+    "works, and a person types": ([*STALLED[:4], *TYPES], ("working", "")),
+    "works, and a person chooses a command": ([*STALLED[:3], *MENU_AMID], ("working", "")),
+    "works on tasks, and a person types": ([*TASKS, *TYPES], ("working", "")),
+    "waits for the API, and a person types": ([*SLOW_API, *TYPES], ("working", "")),
+    "waits for an agent": ([*AGENTS, *BOX], ("working", "")),
+    "waits for agents, and a person types": ([*MORE_AGENTS, *TYPES], ("working", "")),
+    "an answer that waits": (["● ✻ Waiting for 1 background agent to finish", *BOX], ("idle", "")),
+    "retries, and a person types": ([*RETRY[:2], *TYPES], ("working", "retry")),
+    "a person types behind an end": ([*DONE[:3], *TYPES], ("idle", "")),
+    "a person types behind an interruption": ([*INTERRUPTED[:3], *TYPES], ("idle", "interrupted")),
+    "an answer like that of work": (["● ✢ Tempering… (4s)", "  ✢ Tempering… (4s)", *BOX], ("idle", "")),
     "retries": (RETRY, ("working", "retry")),
     "retries without a network": (OFFLINE, ("working", "retry")),
     "interrupted": (INTERRUPTED, ("idle", "interrupted")),
@@ -479,6 +500,7 @@ CORRECTED = {
     "work without a hook": ([STOPPED], STALLED, ("working", "")),
     "a shell in the background that has ended": ([("Stop", {"background_tasks": [{}]})], DONE, ("done", "")),
     "and one that has not": ([("Stop", {"background_tasks": [{}]})], SHELL, ("done", "")),
+    "an agent in the background": ([("Stop", {"background_tasks": [{}]})], [*AGENTS, *BOX], ("working", "")),
     "an unknown screen": ([PROMPT], ["hm"], ("working", "")),
     "a menu of commands": ([("SessionStart", {})], COMMANDS, ("idle", "")),
 }
@@ -507,6 +529,11 @@ CORRECTED |= {
     "a person who types behind an end": ([HELLO], [*EARLIER, RULE, "❯ say", *BOX[2:]], ("done", "")),
     "an answer that is taller than the screen": ([AGAIN], ["  of hello", EARLIER[2], *BOX], ("done", "")),
     "a paste": ([AGAIN], ["❯ [Pasted text #1 +39 lines]", *EARLIER[1:], *BOX], ("done", "")),
+    "one that the tool gave itself": (
+        [("UserPromptSubmit", {"prompt": "<task-notification>\n<task-id>a5"})],
+        ["❯ go on", "● Agent finished", EARLIER[2], *BOX],
+        ("done", ""),
+    ),
     "a long prompt that the screen cuts": ([LONG], ["❯ " + "word " * 40, *EARLIER[1:], *BOX], ("done", "")),
 }
 
@@ -525,6 +552,20 @@ def test_a_screen_that_only_lacks_the_sign_of_work_is_given_more_time():
     assert answer(facts(BOX, said=hooks(PROMPT, at=NOON - 4))) == ("working", "")
     assert answer(facts(BOX, said=hooks(PROMPT, at=NOON - 6))) == ("idle", "interrupted")
     assert answer(facts(INTERRUPTED, said=hooks(PROMPT, at=NOON - 4))) == ("idle", "interrupted")
+
+
+def test_a_screen_that_was_seen_to_be_at_rest_after_an_interruption_is_believed_at_once():
+    given, before = facts(BOX, said=hooks(PROMPT, at=NOON - 1)), Agent("working")
+    assert answer(given, after(before, stopped=NOON - 0.5)) == BROKEN_OFF
+    assert answer(given, after(before, stopped=NOON - 2)) == ("working", "")
+
+
+def test_work_of_which_no_hook_has_told_is_interrupted_too():
+    """Such as a compaction."""
+    given = facts(BOX, said=hooks(PROMPT, ("Stop", {})))
+    works = after(Agent("working", turn=4), told=1, interrupted=state.Held(4, NOON - 1), stopped=NOON - 0.5)
+    assert answer(given, works) == BROKEN_OFF
+    assert answer(given, replace(works, stopped=NOON - 60)) == ("done", "")
 
 
 def test_a_screen_that_only_lacks_the_question_is_given_more_time():
@@ -702,6 +743,41 @@ def test_a_question_that_follows_another_one_is_numbered():
         False,
         True,
     )
+
+
+SEVERAL = ("PermissionRequest", {"tool_name": "AskUserQuestion", "tool_input": {"questions": [
+    {"question": "Which colour?", "options": [{"label": "Red"}, {"label": "Green"}]},
+    {"question": "Which sizes?", "options": [{"label": "Small"}, {"label": "Large"}]}]}})  # fmt: skip
+FIRST_OF_SEVERAL = [
+    *(RULE, "←  ☐ Colour  ☐ Size  ✔ Submit  →", "Which colour?", "❯ 1. Red", "     Like a rose", "  2. Green"),
+    *("  3. Type something.", RULE, "  4. Chat about this", QUESTION[-1]),
+]
+SECOND_OF_SEVERAL = [
+    *(RULE, "←  ☒ Colour  ☐ Size  ✔ Submit  →", "Which sizes?", "❯ 1. [ ] Small", "     Small ones", "  2. [ ] Large"),
+    *("  3. [ ] Type something", "     Submit", RULE, "  4. Chat about this", QUESTION[-1]),
+]
+REVIEW = [
+    *(RULE, "←  ☒ Colour  ☒ Size  ✔ Submit  →", "Review your answers", " ● Which colour?", "   → Red"),
+    *("❯ 1. Submit answers", "  2. Cancel"),
+]
+
+
+def test_the_next_one_of_several_questions_is_another_question():
+    said = hooks(PROMPT, SEVERAL)
+    first = decide(facts(FIRST_OF_SEVERAL, said=said), after(Agent("working")))
+    again = decide(facts(FIRST_OF_SEVERAL, said=said), after(first))
+    second = decide(facts(SECOND_OF_SEVERAL, said=said), after(again))
+    ticked = [line.replace("1. [ ]", "1. [✔]") for line in SECOND_OF_SEVERAL]
+    third = decide(facts(ticked, said=said), after(second))
+    last = decide(facts(REVIEW, said=said), after(third))
+    told = [(one.agent.text, one.agent.options[:2], one.agent.question) for one in (first, again, second, third, last)]
+    assert told == [
+        ("Which colour? (1 of 2 questions)", ("Red", "Green"), 1),
+        ("Which colour? (1 of 2 questions)", ("Red", "Green"), 1),
+        ("Which sizes?", ("[ ] Small", "[ ] Large"), 2),
+        ("Which sizes?", ("[✔] Small", "[ ] Large"), 2),
+        ("Review your answers", ("Submit answers", "Cancel"), 3),
+    ]
 
 
 def test_a_turn_that_is_over_is_idle_once_a_person_has_seen_it():

@@ -176,7 +176,8 @@ export const api = {
   agent: async (id: string) => (await (await find(`${session(id)}/agent`)).json()) as AgentExplained,
   seen: (id: string) => write<undefined>('POST', `${session(id)}/seen`),
   answer: (id: string, answer: Answer) => write<{ result: AnswerResult }>('POST', `${session(id)}/answer`, answer),
-  interrupt: (id: string) => write<undefined>('POST', `${session(id)}/interrupt`),
+  /** Nothing once the tool shows that it has stopped. */
+  interrupt: (id: string) => write<{ result: 'unconfirmed' } | undefined>('POST', `${session(id)}/interrupt`),
   prompts: (id: string) => get<Prompt[]>(`${session(id)}/prompts`),
   cancelPrompt: (id: string, prompt: string) => write<undefined>('DELETE', `${session(id)}/prompts/${encodeURIComponent(prompt)}`),
 

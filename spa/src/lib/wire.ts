@@ -579,7 +579,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Let the tool stop its work (Esc); nothing is pressed where it is at rest */
+        /** Let the tool stop its work (Esc), and wait until its screen shows that; nothing is pressed where it is at rest */
         post: operations["post_interrupt"];
         delete?: never;
         options?: never;
@@ -3028,7 +3028,22 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description No Content */
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        /**
+                         * @description the key was pressed, and the tool's screen does not show that it has stopped: look at the terminal
+                         * @enum {string}
+                         */
+                        result: "unconfirmed";
+                    };
+                };
+            };
+            /** @description the tool has stopped, or was at rest */
             204: {
                 headers: {
                     [name: string]: unknown;

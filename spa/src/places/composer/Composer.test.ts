@@ -6,6 +6,7 @@ import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import type { Agent, Prompt, Session } from '../../lib/types';
 import { prompts } from '../../state/prompts.svelte';
 import { sessions } from '../../state/sessions.svelte';
+import { ui } from '../../state/ui.svelte';
 import { type Call, fakeServer, type Reply, someAgent, someSession } from '../../test/fakes';
 import Composer from './Composer.svelte';
 
@@ -118,6 +119,13 @@ it('interrupts a tool that works, and no other', async () => {
   cleanup();
   await open('idle');
   expect(screen.queryByRole('button', { name: 'Interrupt (Esc)' })).toBeNull();
+});
+
+it('says so if the tool does not show that it has stopped', async () => {
+  answer = () => ({ json: { result: 'unconfirmed' } });
+  await open('working');
+  await userEvent.click(screen.getByRole('button', { name: 'Interrupt (Esc)' }));
+  await vi.waitFor(() => expect(ui.toasts.map(({ text }) => text).join()).toMatch(/nothing shows yet that it has stopped/));
 });
 
 it('shows what the tool asks with its options, and takes an answer in words', async () => {
