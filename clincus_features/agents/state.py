@@ -524,7 +524,8 @@ def decided(facts: Facts, past: Past, decision: Decision) -> Decision:
     """A decision with its numbers, and with what a person has seen."""
     before = past.agent if past.run == facts.started else None
     agent, past = count(facts, past, decision.agent)
-    if agent.state == "done" and past.stopped > facts.said.at and past.interrupted.turn == agent.turn:
+    is_stopped = past.interrupted.turn == agent.turn and past.stopped > past.interrupted.at > facts.said.at
+    if agent.state == "done" and is_stopped:
         agent = replace(agent, state="idle", reason="interrupted", text="")  # of a turn of which no hook has told
         past = replace(past, held=past.held_by(agent, facts.now))
     numbers = agent.state, agent.reason, agent.turn, agent.question
