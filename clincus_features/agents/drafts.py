@@ -146,7 +146,7 @@ def is_same(draft: str, text: str) -> bool:
     return bool(letters(text)) and letters(draft) == letters(text)
 
 
-def is_told(shown: str, told: str) -> bool:
+def is_prompt_told(shown: str, told: str) -> bool:
     """Whether a screen shows the very prompt that a tool's hook has told of; either may be cut."""
     one, other = signs(shown), signs(told)
     short, long = sorted((one, other), key=len)

@@ -197,13 +197,24 @@ COPILOT = ToolRules(
 # closes it.
 OPENCODE_PANEL = r"^ {8,}(?P<text>[A-Z]\w*(?: \w+)*) {8,}esc(?:/enter)? *(?:\n|\Z)"
 
+# One of several questions is confirmed, the last one submitted, and boxes are ticked.
+OPENCODE_HINT = r"\benter \w+ +esc dismiss"
+OPENCODE_QUESTION = (
+    r"^ *┃ +(?P<text>\S+(?: \S+)*)(?: {2,}.*)?\n(?: *┃ *(?: {8}.*)?\n)*"
+    r" *┃ +1\. .*\n(?:.*\n)*.*" + OPENCODE_HINT
+)
+# The last page of several questions.
+OPENCODE_REVIEW = r"^ *┃ +(?P<text>Review) *\n(?:.*\n)*.*\benter (?P<across>submit) +esc dismiss"
+
 OPENCODE_LAYOUT = Layout(prompt=" *┃.*", more=" *[┃╹].*", foot=r".*ctrl\+p commands.*", rest=".*")
 
 OPENCODE = ToolRules(
     seen_on="1.18.34",
     layout=OPENCODE_LAYOUT,
     screen=(
-        asks("question", r"enter submit +esc dismiss", "question", 4),
+        asks("review", OPENCODE_REVIEW, "question", group=True),
+        asks("question", OPENCODE_QUESTION, "question", group=True),
+        asks("tall-question", OPENCODE_HINT, "question", 4),
         asks("permission", r"^ *┃ +(?P<across>Allow once {2,}Allow always {2,}Reject)\b", "permission", 8),
         Rule("retry", "working", r"^\W*(?P<text>\S.* \[retrying in .*attempt #\d+\])", "retry", 3, True),
         Rule("esc-interrupt", "working", r" esc (again to )?interrupt", last=3),

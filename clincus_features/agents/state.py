@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from clincus_features.agents.drafts import PASTED, is_told, signs
+from clincus_features.agents.drafts import PASTED, is_prompt_told, signs
 from clincus_features.agents.menus import TICKS, Menu, across_menu, lettered_menu, numbered_menu, read_menu
 from clincus_features.agents.rules import FAILURES, RULES, Hook, Rule, ToolRules
 from clincus_features.agents.screen import Screen, cut
@@ -633,6 +633,7 @@ def judge(facts: Facts, before: Agent | None, stopped: float = 0.0) -> Decision:
     # A look has seen work of which no hook has told.
     is_unheard = said.state == "idle" and before is not None and before.source == "screen" and shown is not None
     is_unheard = is_unheard and before is not None and before.state in ("working", "stuck", "done")
+    is_unheard = is_unheard and before is not None and said.at <= before.since
     if said.state and (shown is None or not (is_drawn or goes_on) or (agrees(said, shown) and not is_unheard)):
         return by_hook(facts, shown, before)
     if shown is not None:
@@ -711,7 +712,8 @@ def by_screen_waiting(facts: Facts, shown: Shown) -> Decision:
     # A panel was just opened by a person, so it counts as seen, and no device is called.
     agent = Agent("waiting", rule.reason, shown.text, shown.menu.labels, since, "screen", seen=rule.is_panel)
     why = Why(f"{facts.tool}/{rule.name}", "screen", facts.lines, facts.now)
-    if (said.state, said.reason) != ("waiting", rule.reason) or not are_told(said, shown.menu):
+    is_told = (said.state, said.reason) == ("waiting", rule.reason) and are_told(said, shown.menu)
+    if not is_told or rule.name == "review":
         return Decision(agent, why)
     told = replace(agent, text=said.text or shown.text, since=said.since, source="hook")
     told = replace(told, options=said.options or shown.menu.labels)
@@ -761,10 +763,10 @@ def is_over_before(facts: Facts, before: Agent | None) -> bool:
     if before is not None and before.reason == "interrupted" and before.since >= said.at:
         return True  # and a person has changed the input since
     screen = screen_of(facts)
-    if is_told("\n".join(screen.box)[1:], said.prompt):
+    if is_prompt_told("\n".join(screen.box)[1:], said.prompt):
         return True
     shown = last_prompt(screen.body)
-    return bool(shown and said.prompt) and not PASTED.search(shown) and not is_told(shown, said.prompt)
+    return bool(shown and said.prompt) and not PASTED.search(shown) and not is_prompt_told(shown, said.prompt)
 
 
 def last_prompt(lines: Sequence[str]) -> str:

@@ -780,6 +780,45 @@ def test_the_next_one_of_several_questions_is_another_question():
     ]
 
 
+def opencode_asks(*rows: str) -> list[str]:
+    """The screen of opencode 1.18.34 with one page of several questions."""
+    return [*("     ▣  Build", "  ┃   Colour   Size   Confirm"), *(f"  ┃  {row}" for row in rows), "  ┃"]
+
+
+OPENCODE_PAGES = {
+    "the first one": (
+        opencode_asks(
+            "Which colour?" + " " * 30 + "LSP", "1. Red", "   Like a rose", "2. Green", "↑↓  enter confirm  esc dismiss"
+        ),
+        ("Which colour? (1 of 2 questions)", ("Red", "Green")),
+    ),
+    "the second one": (
+        opencode_asks("Which sizes?", "1. [ ] Small", "2. [ ] Large", "⇆ tab  enter toggle  esc dismiss"),
+        ("Which sizes?", ("[ ] Small", "[ ] Large")),
+    ),
+    "the last page": (
+        opencode_asks("Review", "Colour: Green", "Size: Small", "⇆ tab  enter submit  esc dismiss"),
+        ("Review", ("submit",)),
+    ),
+}
+
+
+@pytest.mark.parametrize(("lines", "expected"), OPENCODE_PAGES.values(), ids=OPENCODE_PAGES.keys())
+def test_each_page_of_several_questions_of_opencode_is_told_as_it_stands(lines, expected):
+    said = hooks(("question.asked", SEVERAL[1]["tool_input"]), tool="opencode")
+    agent = decide(facts(lines, tool="opencode", said=said), after(Agent("working"))).agent
+    assert ((agent.state, agent.reason), (agent.text, agent.options)) == (("waiting", "question"), expected)
+
+
+def test_a_retry_that_a_person_ended_is_no_end():
+    """The hook tells after the last look at the retry."""
+    data = {"status": {"type": "retry", "attempt": 2, "message": "429"}}
+    said = hooks(("session.status", data), ("session.idle", {}), tool="opencode")
+    rests = ["  ┃", "  ┃  Build · Claude", "  ╹▀▀▀▀▀▀▀▀", "   /workspace        19 tokens  ctrl+p commands"]
+    before = after(Agent("working", "retry", source="screen", since=NOON - 30))
+    assert answer(facts(rests, tool="opencode", said=said), before) == BROKEN_OFF
+
+
 def test_a_turn_that_is_over_is_idle_once_a_person_has_seen_it():
     told = facts(DONE, said=hooks(PROMPT, STOPPED))
     before = decide(told)
