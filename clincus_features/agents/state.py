@@ -622,6 +622,8 @@ def judge(facts: Facts, before: Agent | None, stopped: float = 0.0) -> Decision:
     if shown is not None and shown.rule.state == "waiting":
         return by_screen_waiting(facts, shown)
     lacks_work = shown is not None and shown.rule.state == "ready" and not shown.rule.reason
+    if shown is not None and shown.rule.reason == "over" and is_over_before(facts, before):
+        lacks_work = not is_put_back(facts)
     if lacks_work and before is not None and before.source == "person" and abs(facts.now - before.since) < LAGGING:
         return Decision(before, Why("prompt-typed", before.source, facts.lines, facts.now))  # it may not have begun yet
     lacks_question = shown is not None and shown.rule.state == "working" and said.state == "waiting"
@@ -762,11 +764,15 @@ def is_over_before(facts: Facts, before: Agent | None) -> bool:
     said = facts.said
     if before is not None and before.reason == "interrupted" and before.since >= said.at:
         return True  # and a person has changed the input since
-    screen = screen_of(facts)
-    if is_prompt_told("\n".join(screen.box)[1:], said.prompt):
+    if is_put_back(facts):
         return True
-    shown = last_prompt(screen.body)
+    shown = last_prompt(screen_of(facts).body)
     return bool(shown and said.prompt) and not PASTED.search(shown) and not is_prompt_told(shown, said.prompt)
+
+
+def is_put_back(facts: Facts) -> bool:
+    """Whether the last prompt that was told stands in the input."""
+    return is_prompt_told("\n".join(screen_of(facts).box)[1:], facts.said.prompt)
 
 
 def last_prompt(lines: Sequence[str]) -> str:

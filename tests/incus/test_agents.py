@@ -836,6 +836,8 @@ def test_copilot_tells_the_same(bed, start_server, workspace, api):
     tool.answer(2)
     tool.becomes("done")
     tool.shows("Green")
+    tool.post("seen")
+    tool.becomes("idle")
     for prompt in ("stall", "hush") * 3:
         tool.type(prompt)
         tool.becomes("working")
@@ -886,6 +888,19 @@ def test_opencode_tells_the_same(bed, start_server, workspace, api, home):
         tool.becomes("done")
         assert (workspace / "made").exists() == made
         assert asked["source"] == "hook"
+    tool.type("ask more")
+    for option, text in ((2, f"{TEXT} (1 of 2 questions)"), (1, "Which sizes do you want?"), (1, "Review")):
+        assert tool.becomes("waiting", "question", text)["text"] == text
+        tool.answer(option)
+    tool.becomes("done")
+    tool.type("stall")
+    tool.becomes("working")
+    tool.sh(f"tmux send-keys -t =clincus-{tool.id}: -l 'half a text'")
+    tool.shows("half a text")
+    tool.post("interrupt")
+    tool.becomes("idle", "interrupted")
+    tool.shows("half a text")
+    tool.press("C-u")
     tool.type("status 401")
     tool.becomes("failed", "auth", "stand-in 401")
     for status in (429, 500):

@@ -551,6 +551,7 @@ def test_a_hook_of_just_now_beats_a_screen_that_is_not_drawn_yet():
 def test_a_screen_that_only_lacks_the_sign_of_work_is_given_more_time():
     assert answer(facts(BOX, said=hooks(PROMPT, at=NOON - 4))) == ("working", "")
     assert answer(facts(BOX, said=hooks(PROMPT, at=NOON - 6))) == ("idle", "interrupted")
+    assert answer(facts(DONE, said=hooks(PROMPT, at=NOON - 4))) == ("working", ""), "its prompt is not drawn yet"
     assert answer(facts(INTERRUPTED, said=hooks(PROMPT, at=NOON - 4))) == ("idle", "interrupted")
 
 
