@@ -99,7 +99,7 @@ CLAUDE_REVIEW = r"^(?P<text>Review your answers)\n(?s:.*)^[❯ ] 1\. Submit answ
 # What Claude Code shows above its input while it works, with tips or its list of tasks below. Its footer does not tell
 # of work while a text stands in the input.
 CLAUDE_SPINNER = (
-    r"^[·✢✳✶✻✽*] (?:\S.*(?:\n {2,}.*)?… \(\d+[hms]\b.*"
+    r"^[·✢✳✶✻✽*] (?:\S.*(?:\n {2,}.*)?… \((?:[^()\n]* · )?\d+[hms]\b.*"
     r"|Waiting for .*(?:\n {2,}.*)?\bwill\s+retry\s+in\b.*)(?:\n {2,}\S.*)*\Z"
 )
 

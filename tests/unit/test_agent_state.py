@@ -119,6 +119,7 @@ STALLED = ["❯ stall", "● Let me think", "✢ Tempering… (4s · ↓ 3 token
 TYPES = [RULE, "❯ half a text", *BOX[2:]]  # Claude Code says nothing of an interruption then
 MENU_AMID = [*TYPES[:1], "❯ /mod", RULE, "    /plugin-authoring   Write a mod", "  ❯ /model   Set the model"]
 SLOW_API = ["❯ go", "●", "✻ Waiting for API response · will retry in 3m", "  43s · check your network"]
+STOP_HOOK = ["● hello", "* Bebopping… (running Stop hook · 1m 19s · ↓ 9 tokens)"]
 AGENTS = ["● The tool has answered.", "✻ Waiting for 1 background agent to finish"]
 MORE_AGENTS = [
     *AGENTS[:1],
@@ -185,6 +186,7 @@ SCREENS = {
     "works, and a person chooses a command": ([*STALLED[:3], *MENU_AMID], ("working", "")),
     "works on tasks, and a person types": ([*TASKS, *TYPES], ("working", "")),
     "waits for the API, and a person types": ([*SLOW_API, *TYPES], ("working", "")),
+    "a hook of its end runs, and a person types": ([*STOP_HOOK, *TYPES], ("working", "")),
     "waits for an agent": ([*AGENTS, *BOX], ("working", "")),
     "waits for agents, and a person types": ([*MORE_AGENTS, *TYPES], ("working", "")),
     "an answer that waits": (["● ✻ Waiting for 1 background agent to finish", *BOX], ("idle", "")),
