@@ -62,7 +62,8 @@ class Keys:
     # Pattern of the last lines after an interruption that counts only with another one right behind it; "" where the
     # first one counts. The tool shows that for half a second to some seconds.
     again: str = ""
-    # How often that may be pressed until the tool is at rest: a menu or a view of the tool's takes the first one.
+    otherwise: Sequence[Step] = ()  # what also interrupts, but would delete a text in the input
+    # How often `interrupt` may be pressed until the tool is at rest: a menu or a view takes the first one.
     tries: int = 3
     numbers: bool = True  # whether an option is chosen by its number; else by arrow keys and Enter
     own_answer: str = ""  # pattern of the option that lets a person write an answer
@@ -86,6 +87,7 @@ KEYS: Mapping[str, Keys] = {
         proof="UserPromptSubmit",
         guards=(Guard(r"\s*!", behind_the_invisible), Guard(r"/", with_a_blank)),
         again=r"\besc again to ",
+        otherwise=(("C-c",),),
         numbers=False,
     ),
     # Seen with 1.18.34. It looks for `/` at the very begin.

@@ -415,4 +415,7 @@ def interrupt_twice(terminal: Terminal, keys: typed.Keys) -> bool:
         terminal.take(keys.interrupt)
         if terminal.becomes(lambda: is_at_rest(terminal), STOPPING):
             return True
-    return False
+    if not keys.otherwise or terminal.draft != "":
+        return False
+    terminal.take(keys.otherwise)
+    return terminal.becomes(lambda: is_at_rest(terminal), STOPPING)

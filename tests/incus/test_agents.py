@@ -57,6 +57,7 @@ class Tool:
         self._bed = bed
         self.server = server
         self.id = session
+        self.first: dict[str, Any] = {}  # the agent object right after the start
 
     def sh(self, script: str, user: int = 1000) -> str:
         """Run a shell script in the container."""
@@ -120,7 +121,8 @@ class Tool:
     def post(self, what: str, body: object = None) -> None:
         """A POST to the session."""
         answer = self.server.post(f"/api/sessions/{self.id}/{what}", body)
-        assert answer.status in (200, 204), f"{answer.body.decode()}\n{self.screen()}"
+        expected = (204,) if what == "interrupt" else (200, 204)  # 200 is `unconfirmed` then
+        assert answer.status in expected, f"{answer.body.decode()}\n{self.screen()}"
 
     def answer(self, option: int) -> None:
         """Answer the question."""
@@ -175,6 +177,7 @@ def shared_claude(bed, start_shared, keep_session, api) -> Tool:
     """One Claude Code: each start of it takes seconds of a core."""
     server = start_shared(config=NO_CHECKPOINTS + config_of_claude(api))
     tool = Tool(bed, server, keep_session(server, profile="real")["id"])
+    tool.first = tool.agent()
     tool.is_ready()
     return tool
 
@@ -188,6 +191,10 @@ def claude_at_rest(shared_claude) -> Tool:
     shared_claude.press("C-u")
     shared_claude.choose_mode("bypass permissions on")
     return shared_claude
+
+
+def test_a_tool_starts_before_it_takes_a_prompt(shared_claude):
+    assert (shared_claude.first["state"], shared_claude.first["options"]) == ("starting", [])
 
 
 def why(tool: Tool, bed: Any) -> dict[str, Any]:
@@ -830,6 +837,7 @@ def test_copilot_tells_the_same(bed, start_server, workspace, api):
     }
     server = start_server(config=config("copilot", **variables))
     tool = Tool(bed, server, server.create(workspace, profile="real")["id"])
+    assert tool.agent()["state"] == "starting"
     tool.becomes("idle")
     tool.type("ask")
     assert tool.becomes("waiting", "question", TEXT)["options"] == COLOURS
@@ -856,6 +864,10 @@ def test_copilot_tells_the_same(bed, start_server, workspace, api):
     tool.type("say hello")
     tool.becomes("done")
     tool.shows("● hello")
+    tool.type("/exit")
+    tool.becomes("ended", text="exit code 0")
+    tool.start_again()
+    tool.becomes("idle")
     tool.sh("pkill -KILL -f [/]opt/tools/copilot")
     tool.becomes("ended", "crashed")
 
@@ -875,6 +887,7 @@ def test_opencode_tells_the_same(bed, start_server, workspace, api, home):
     (workspace / "opencode.json").write_text(json.dumps(own))
     server = start_server(config=config_of_opencode(api, home))
     tool = Tool(bed, server, server.create(workspace, profile="real")["id"])
+    assert tool.agent()["state"] == "starting"
     tool.becomes("idle", timeout=4 * DEADLINE)  # it looks for its plugins in the registry first
     tool.type("ask")
     assert tool.becomes("waiting", "question", TEXT)["options"] == COLOURS

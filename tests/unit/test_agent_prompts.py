@@ -526,3 +526,26 @@ def test_an_interruption_is_proven_by_the_screen(clock, sender, monkeypatch, too
     monkeypatch.setattr(prompts, "open_terminal", lambda *_: contextlib.nullcontext(shown))
     is_proven = sender.interrupt(SESSION._replace(tool=name))
     assert (shown.keys, is_proven, shown.at_rest) == (*expected, 0)
+
+
+class Deaf(Tool):
+    """Copilot CLI that takes no Esc, as on a busy machine; Ctrl-C stops it, or deletes what stands in the input."""
+
+    def __init__(self, clock: Clock, text: str) -> None:
+        self.works, self.typed = True, text
+        super().__init__(clock, tool="copilot")
+
+    def on_key(self, key: str) -> None:
+        self.works = self.works and key != "C-c"
+
+    def rows(self) -> list[str]:
+        works = " ◎ Working esc esc interrupt" if self.works else " / commands · ? help"
+        return [" ● hello", RULE, f"❯ {self.typed}", RULE, works]
+
+
+@pytest.mark.parametrize(("text", "is_proven"), [("", True), ("half a text", False)])
+def test_what_would_delete_a_text_is_pressed_only_where_there_is_none(clock, sender, monkeypatch, text, is_proven):
+    shown = Deaf(clock, text)
+    monkeypatch.setattr(prompts, "open_terminal", lambda *_: contextlib.nullcontext(shown))
+    assert sender.interrupt(SESSION._replace(tool="copilot")) == is_proven
+    assert ("C-c" in shown.pressed) == is_proven
