@@ -20,8 +20,9 @@
 # recorded byte by byte. What is ignored (.gitignore, .git/info/exclude), too large, special or a repository of its own
 # is left out.
 #
-# What the tool changes while `begin` still reads may be lost to it. Such a path is told as `late`, and `.` stands for
-# all of them. If git of the workspace knows the file as it was, that is recorded, and the path is not late.
+# What the tool changes while `begin` still reads may be lost to it. Such a path is told as `late`. If git of the
+# workspace knows the file as it was, that is recorded, and the path is not late. A path that ends with a slash is a
+# folder in which the tool may have removed a file before the files were listed, and `.` stands for any path.
 set -f
 refuse() { echo "! $1"; exit 0; }
 workspace=$1 known=$2 limit=$3 most=$4 mode=$5 base=$6 imported=no is_read=no
@@ -30,6 +31,7 @@ LC_ALL=C
 export LC_ALL limit
 cd -- "$workspace" 2>/dev/null || refuse workspace
 command -v git >/dev/null || refuse git
+command -v perl >/dev/null || refuse perl
 # A repository of an agent's making may keep git waiting for ever, by a pipe in the place of its HEAD.
 user_git() { timeout 20 env -u GIT_DIR -u GIT_WORK_TREE -u GIT_INDEX_FILE git -c core.fsmonitor=false "$@" 2>/dev/null; }
 GIT_DIR=$HOME/.clincus/shadow GIT_WORK_TREE=$PWD GIT_INDEX_FILE=$GIT_DIR/index
@@ -42,7 +44,7 @@ flock -w 20 9 || refuse home
 # The tool waits for `begin`, so nothing in front of its first look at the files starts a program that is not needed.
 make_repository() {
     [ ! -e "$GIT_DIR" ] && [ ! -L "$GIT_DIR" ] || rm -rf "$GIT_DIR"
-    mkdir -p "$GIT_DIR/objects" "$GIT_DIR/refs" "$GIT_DIR/info" || refuse home
+    mkdir -p "$GIT_DIR/objects" "$GIT_DIR/refs" "$GIT_DIR/info" "$work" || refuse home
     echo 'ref: refs/heads/none' >"$GIT_DIR/HEAD"
     # Each file counts as a big one, so git writes all new ones into one pack, and not each into a file of its own.
     echo '[core]
@@ -60,50 +62,86 @@ make_repository() {
     auto = 0' >"$GIT_DIR/config"
     echo '* -text !eol -crlf -ident -filter !working-tree-encoding' >"$GIT_DIR/info/attributes"
 }
-[ -f "$GIT_DIR/config" ] && [ "$mode" != fresh ] || make_repository
 work=$GIT_DIR/work
-[ ! -e "$GIT_DIR/index.lock" ] && [ ! -e "$work" ] && [ ! -L "$work" ] || rm -rf "$GIT_DIR/index.lock" "$work"
-mkdir "$work" || refuse home
+if [ ! -f "$GIT_DIR/config" ] || [ "$mode" = fresh ]; then
+    make_repository
+else
+    [ ! -e "$GIT_DIR/index.lock" ] && [ ! -e "$work" ] && [ ! -L "$work" ] || rm -rf "$GIT_DIR/index.lock" "$work"
+    mkdir "$work" || refuse home
+fi
 
-# Records all files at once, where none is known yet: `git add` looks for each one among what is recorded, which takes
-# most of its time. Fails where git does not take a name; `git add` then leaves out that file alone.
-import_files() {
+# Reads the paths of `changed` and sorts them: `repository`, `large`, `out` with both, and `files` with all others. Exits
+# with 3 if too many are left out. For `begin` it notes in `then` what tells whether a file was changed later, as lines
+# `INODE,MODE,SIZE,MTIME,CTIME PATH`, and makes `untimely` if the tool may have started before it had done so.
+#
+# Where no file is known yet it also writes all of them to `stream` for git fast-import, and those that it cannot read to
+# `unreadable`: `git add` looks for each file among what is recorded, which takes most of its time. No stream stays
+# behind if the files have more than 1 GiB.
+read_files() {
     # shellcheck disable=SC2016 # Perl's variables
-    perl -0 -MFcntl=:DEFAULT,:mode -e '
+    perl -0 -MFcntl=:DEFAULT,:mode -MTime::HiRes=lstat -e '
         use strict;
-        binmode STDOUT;
-        my ($mark, $total, @entries, @files) = (0, 0);
-        open my $unreadable, ">", $ARGV[0] or die;
+        my ($work, $mode, $is_first, $late) = @ARGV;
+        sub list { open my $list, ">", "$work/$_[0]" or die; return $list }
+        my ($repository, $large, $out, $files) = map { list($_) } qw(repository large out files);
+        my ($left_out, @files) = (0);
         while (my $path = <STDIN>) {
             chomp $path;
+            if ($path =~ s{/\z}{}) {
+                print $_ "$path\0" for $repository, $out;
+                $left_out++;
+                next;
+            }
             my @is = lstat $path;
-            push @files, [$path, @is] if @is;
+            push @files, [$path, @is];
+            if (@is && S_ISREG($is[2]) && $is[7] > $ENV{limit}) {
+                print $_ "$path\0" for $large, $out;
+                $left_out++;
+            } else {
+                print $files "$path\0";
+            }
         }
+        if ($mode eq "begin") {
+            my $then = list("then");
+            print $then join(",", @$_[2, 3, 8, 10, 11]) || "-", " $_->[0]\0" for @files;
+            list("untimely") if -e $late || -e "$work/let-go";
+        }
+        exit 3 if $left_out > 2000;
+        exit if $is_first eq "no";
+
+        my ($mark, $total, @entries) = (0, 0);
+        my ($unreadable, $stream) = map { list($_) } qw(unreadable stream);
         # First the one that was changed last: it is the most likely one to be changed next.
-        for (sort { $b->[10] <=> $a->[10] } @files) {
+        for (sort { $b->[11] <=> $a->[11] } grep { @$_ > 1 } @files) {
             my ($path, @is) = @$_;
-            my ($mode, $content) = ("120000", "");
+            my ($kind, $content) = ("120000", "");
             if (S_ISLNK($is[2])) {
                 $content = readlink $path;
             } elsif (S_ISREG($is[2]) && $is[7] <= $ENV{limit}) {
                 my $is_open = sysopen my $file, $path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK;
-                print $unreadable "$path\0" and next unless $is_open;
+                if (!$is_open) {
+                    print $unreadable "$path\0" if lstat $path;
+                    next;
+                }
                 while (length $content <= $ENV{limit} && sysread $file, $content, 1 << 20, length $content) {}
                 next if length $content > $ENV{limit};
-                $mode = $is[2] & 0100 ? "100755" : "100644";
+                $kind = $is[2] & 0100 ? "100755" : "100644";
             } else {
                 next;
             }
-            ($total += length $content) <= 1 << 30 or die;
-            print "blob\nmark :", ++$mark, "\ndata ", length $content, "\n", $content, "\n";
+            if (($total += length $content) > 1 << 30) { unlink "$work/stream"; exit }
+            print $stream "blob\nmark :", ++$mark, "\ndata ", length $content, "\n", $content, "\n";
             $path =~ s/(["\\\n])/sprintf "\\%03o", ord $1/ge;
-            push @entries, "M $mode :$mark \"$path\"\n";
+            push @entries, "M $kind :$mark \"$path\"\n";
         }
-        print "commit refs/clincus/last\ncommitter clincus <> 0 +0000\ndata 0\n", @entries, "done\n";
-        close STDOUT or die;
-    ' "$work/unreadable" <"$work/changed" >"$work/stream" 2>/dev/null &&
-        all_is_read && # before git packs it, which takes several times as long
-        git -c core.bigFileThreshold=1g fast-import --quiet --done --force --depth=0 <"$work/stream" 2>/dev/null &&
+        print $stream "commit refs/clincus/last\ncommitter clincus <> 0 +0000\ndata 0\n", @entries, "done\n";
+        close $stream or unlink "$work/stream";
+    ' "$work" "$mode" "$is_first" "$GIT_DIR.late" <"$work/changed"
+}
+# Records all files of `stream`. Fails where git does not take a name; `git add` then leaves out that file alone.
+import_files() {
+    all_is_read # before git packs it, which takes several times as long
+    git -c core.bigFileThreshold=1g fast-import --quiet --done --force --depth=0 <"$work/stream" 2>/dev/null &&
         tree=$(git rev-parse -q --verify 'refs/clincus/last^{tree}') && git read-tree "$tree" 2>/dev/null && imported=yes
     code=$?
     rm -f "$work/stream"
@@ -134,24 +172,23 @@ list_ignored() {
 record_files() {
     exclude=$workspace/.git/info/exclude
     if [ -f "$exclude" ] && [ ! -L "$exclude" ]; then cat "$exclude"; fi >"$GIT_DIR/info/exclude" 2>/dev/null
+    is_first=no
+    [ -e "$GIT_INDEX_FILE" ] || is_first=yes
     list_changed >"$work/changed" || { [ ! -e "$work/stuck" ] || refuse stuck; return 1; }
-    note_times
-    if [ -e "$GIT_INDEX_FILE" ] && [ ! -s "$work/changed" ]; then
-        for why in repository large unreadable; do : >"$work/$why"; done
+    if [ "$is_first" = no ] && [ ! -s "$work/changed" ]; then
+        for list in repository large unreadable "then"; do : >"$work/$list"; done
+        [ ! -e "$GIT_DIR.late" ] || : >"$work/untimely"
         all_is_read
         git update-index -q --refresh >/dev/null 2>&1 # what was only touched is not read again the next time
         tree=$(git write-tree)
         return
     fi
-    grep -z '/$' "$work/changed" | sed -z 's|/$||' >"$work/repository"
-    # shellcheck disable=SC2016 # for the shell that xargs starts
-    sed -z 's|^|./|' "$work/changed" |
-        xargs -0 -r sh -c 'exec find "$@" -maxdepth 0 -type f -size +"${limit}c" -print0' find 2>/dev/null |
-        sed -z 's|^\./||' >"$work/large"
-    cat "$work/repository" "$work/large" >"$work/out"
-    [ "$(tr -dc '\0' <"$work/out" | wc -c)" -le 2000 ] || refuse large
-    [ -e "$GIT_INDEX_FILE" ] || ! import_files || return 0
-    git update-index -z --force-remove --stdin <"$work/out" || return
+    read_files
+    code=$?
+    [ "$code" != 3 ] || refuse large
+    [ "$code" = 0 ] || return
+    [ ! -f "$work/stream" ] || ! import_files || return 0
+    [ ! -s "$work/out" ] || git update-index -z --force-remove --stdin <"$work/out" || return
     # No walk, which would take what the tool has changed meanwhile in files that were at rest.
     [ "$mode" != begin ] || ! record_changed || return 0
     { printf '.\0'; sed -z 's|^|:(top,exclude,literal)|' "$work/out"; } |
@@ -170,36 +207,65 @@ record_files() {
 
 # -- What the tool may have changed before it was read
 
-# Prints for each path of a list what tells whether it was changed: `INODE,MODE,SIZE,MTIME,CTIME PATH` and a NUL.
-times_of() {
-    perl -0 -MTime::HiRes=lstat -ne 'chomp; my @is = lstat; print join(",", @is[1, 2, 7, 9, 10]) || "-", " $_\0"'
-}
-# What begins now can be told from what is there already, unless the tool has started.
-note_times() {
-    [ "$mode" = begin ] || return 0
-    times_of <"$work/changed" >"$work/then"
-    [ ! -e "$GIT_DIR.late" ] || : >"$work/all-late"
-}
-# Everything has been read: the tool need not wait any longer, and what it changes from now on counts as its work.
+# Everything has been read: the tool need not wait any longer, and what it changes from now on counts as its work. If it
+# has not waited, or if this is the second time that files are read, some of them may be late.
 all_is_read() {
     [ "$mode" = begin ] || return 0
-    if [ -e "$GIT_DIR.late" ]; then
-        times_of <"$work/changed" | sort -z >"$work/after"
-        sort -z "$work/then" | comm -z -23 - "$work/after" >"$work/late"
+    if [ "$is_read" = yes ] || [ -e "$GIT_DIR.late" ]; then
+        if [ -e "$work/untimely" ]; then list_touched <"$work/changed"; else list_changed_since_then; fi >"$work/late"
     fi
+    let_go
+}
+# All that is there now has been recorded by a walk, which finds more than was listed before.
+all_was_walked() {
+    [ "$mode" = begin ] || return 0
+    if [ "$is_read" = yes ] || [ -e "$GIT_DIR.late" ]; then git ls-files -z | list_touched >"$work/late"; fi
+    let_go
+}
+let_go() {
+    [ -e "$work/let-go" ] || : >"$work/let-go"
     is_read=yes
     exec 8>&-
 }
-# All that is there now has been recorded by a walk, so nothing tells what the tool has changed before.
-all_was_walked() {
-    [ "$mode" = begin ] || return 0
-    [ "$is_read" = no ] && [ ! -e "$GIT_DIR.late" ] || : >"$work/all-late"
-    exec 8>&-
+# Prints each line of `then` whose file is another one now, or gone.
+list_changed_since_then() {
+    # shellcheck disable=SC2016 # Perl's variables
+    perl -0 -MTime::HiRes=lstat -ne '
+        chomp;
+        my ($then, $path) = split / /, $_, 2;
+        my @is = lstat $path;
+        print "$_\0" if $then ne (join(",", @is[1, 2, 7, 9, 10]) || "-");
+    ' "$work/then"
+}
+# Prints `- PATH` for paths on stdin that were changed since the tool may have started, and for folders in which a file
+# was made or removed since then. No program can choose the time that tells, but where it is not that of this machine's
+# clock the answer is `- .`. What a person changes at that time is told too.
+list_touched() {
+    since=$GIT_DIR.late
+    [ -e "$since" ] || since=$work/let-go
+    case $(stat -f -c %T .) in
+        bcachefs | btrfs | ext2/ext3 | f2fs | overlayfs | tmpfs | xfs | zfs) ;;
+        *)
+            printf -- '- .\0'
+            return
+            ;;
+    esac
+    # shellcheck disable=SC2016 # Perl's variables
+    { cat && find . -name .git -prune -o -type d -printf '%p/\0'; } | perl -0 -MTime::HiRes=stat,lstat -e '
+        use strict;
+        my ($since, $is_first) = ((stat shift)[9] - 0.001, shift eq "yes");
+        while (my $path = <STDIN>) {
+            chomp $path;
+            my @is = lstat $path;
+            # A listed file that is gone: if none was known before, it was there when it was listed.
+            print "$path\0" if @is ? $is[10] >= $since : $is_first;
+        }
+    ' "$since" "$is_first" | sed -z 's|^\./\(.\)|\1|' | sort -z >"$work/touched"
+    git check-ignore -z --stdin <"$work/touched" 2>/dev/null | sort -z >"$work/untold"
+    comm -z -13 "$work/untold" "$work/touched" | sed -z 's|^|- |'
 }
 record_changed() {
-    sort -z "$work/changed" >"$work/sorted"
-    sed -z 's|$|/|' "$work/repository" | cat - "$work/large" | sort -z | comm -z -13 - "$work/sorted" |
-        git -c core.bigFileThreshold=16m update-index -z --add --remove --replace --stdin 2>/dev/null || return
+    git -c core.bigFileThreshold=16m update-index -z --add --remove --replace --stdin <"$work/files" 2>/dev/null || return
     all_is_read
     tree=$(git write-tree)
 }

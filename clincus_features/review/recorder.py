@@ -52,11 +52,12 @@ FIRST_PERIOD, LAST_PERIOD = 30.0, 600.0  # seconds between two looks at a tool w
 SKIPPED_WHYS = ("large", "repository", "unreadable", "special", "ignored")
 LATE = "late"  # in place of these: a file that the tool changed before it was recorded; `.` stands for any
 ALL_LATE = "recorded while the tool was already at work, so what it changed first may be in it"
-NAMED = 3  # files that a note names
+NAMED = 5  # files that a note names
 RESTING = ("done", "idle", "failed", "waiting", "ended", "stuck")
 REFUSALS = {  # what guest/checkpoint.sh says
     "workspace": "the workspace is not mounted in the container",
     "git": "the container has no git: use an image with git in it",
+    "perl": "the container has no Perl: use an image with perl in it",
     "home": "the home in the container cannot be written to, or another checkpoint does not end",
     "large": f"more than 2000 files are larger than {FILE_LIMIT >> 20} MB: name their folders in .gitignore",
     "stuck": "git in the container did not end within 20 seconds: a repository in the workspace may keep it waiting, "
@@ -525,12 +526,18 @@ def start_since(record: Record, since: str) -> Checkpoint | None:
 
 
 def late_note(paths: Sequence[str]) -> str:
-    """The note of a checkpoint of a start that is not in all as it was then."""
+    """The note of a checkpoint of a start that is not in all as it was then; a path with a slash at its end is a folder
+    in which the tool may have removed something.
+    """
+    if not paths:
+        return ""
     if "." in paths:
         return ALL_LATE
-    named = ", ".join(clincus.shorten(path) for path in paths[:NAMED])
+    in_order = sorted(paths, key=lambda path: path.endswith("/"))
+    named = ", ".join(clincus.shorten(path) for path in in_order[:NAMED])
     more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
-    return f"recorded after the tool had changed these files: {named}{more}" if paths else ""
+    what = "files and folders" if in_order[-1].endswith("/") else "files"
+    return f"recorded after the tool had changed these {what}: {named}{more}"
 
 
 def is_turn_over(agent: Mapping[str, object]) -> bool:

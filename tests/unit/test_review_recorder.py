@@ -120,7 +120,8 @@ def test_the_state_before_the_start_comes_first_whatever_is_asked_for_first(reco
     [
         ([], ""),
         (["a", "b"], 'recorded after the tool had changed these files: "a", "b"'),
-        (["a", "b", "c", "d"], 'recorded after the tool had changed these files: "a", "b", "c" and 1 more'),
+        (list("abcdef"), 'recorded after the tool had changed these files: "a", "b", "c", "d", "e" and 1 more'),
+        (["./", "a"], 'recorded after the tool had changed these files and folders: "a", "./"'),
         (["a", "."], recording.ALL_LATE),
     ],
 )

@@ -20,9 +20,26 @@ TOOL = """#!/bin/sh
 case "$*" in *{word}*) [ -e "$HOME/written" ] || {{ : >"$HOME/written"; sh -c "$WRITES"; }} ;; esac
 exec {real} "$@"
 """
-WRITES = """
+# The same for Perl: as it starts, or when it opens the first file.
+WRITE_ONCE = '-e "$ENV{HOME}/written" or system "sh", "-c", ": >\\$HOME/written; $ENV{WRITES}";'
+PERL_TOOLS = {
+    "start": f"package Tool; {WRITE_ONCE} 1;",
+    "sysopen": f"""
+        package Tool;
+        BEGIN {{
+            *CORE::GLOBAL::sysopen = sub (*$$) {{
+                {WRITE_ONCE}
+                return CORE::sysopen($_[0], $_[1], $_[2]);
+            }};
+        }}
+        1;
+    """,
+}
+BEGINS = """
 : >"$HOME/.clincus/shadow.late"
 cd "$HOME/project"
+"""
+WRITES = """
 for name in committed uncommitted dirty; do echo tool >>$name; done
 rm gone
 echo tool >new
@@ -34,6 +51,8 @@ class Container:
 
     def __init__(self, home: Path) -> None:
         self.home, self.project, self.bin = home, home / "project", home / "bin"
+        self.writes = BEGINS + WRITES
+        self.options: dict[str, str] = {}
         for folder in (self.project, self.bin, home / ".clincus"):
             folder.mkdir()
         git(self.project, "init", "-q", "-b", "main")
@@ -47,10 +66,19 @@ class Container:
 
     @property
     def environ(self) -> dict[str, str]:
-        return {"HOME": str(self.home), "PATH": f"{self.bin}:{os.environ['PATH']}", "WRITES": WRITES}
+        return {
+            "HOME": str(self.home),
+            "PATH": f"{self.bin}:{os.environ['PATH']}",
+            "WRITES": self.writes,
+            **self.options,
+        }
 
     def interrupt(self, program: str, word: str) -> None:
-        """Let a tool write when a program is called with a word."""
+        """Let a tool write when a program is called with a word, or at a moment of PERL_TOOLS."""
+        if program == "perl":
+            (self.bin / "Tool.pm").write_text(PERL_TOOLS[word])
+            self.options = {"PERL5LIB": str(self.bin), "PERL5OPT": "-MTool"}
+            return
         real = shutil.which(program)
         (self.bin / program).write_text(TOOL.format(real=real, word=word))
         (self.bin / program).chmod(0o755)
@@ -91,7 +119,7 @@ BEFORE = {
 
 def test_a_start_is_what_was_recorded_before_it(container):
     container.record("begin")
-    subprocess.run(["sh", "-c", WRITES], env=container.environ, check=True)
+    subprocess.run(["sh", "-c", container.writes], env=container.environ, check=True)
     assert container.record("start") == (BEFORE, [])
     files, _ = container.record("now")
     assert files == {
@@ -113,7 +141,7 @@ def test_what_the_tool_changes_before_it_is_read_comes_from_git_or_is_told(conta
             (container.project / name).write_text(text)
             os.utime(container.project / name, (1.1e9, 1.1e9))
         git(container.project, "add", "committed", "gone", "kept")
-    container.interrupt(*(("git", "update-index") if is_known else ("perl", "Fcntl")))
+    container.interrupt(*(("git", "update-index") if is_known else ("perl", "sysopen")))
     container.record("begin")
     assert (container.home / "written").exists()
     files, told = container.record("start")
@@ -122,7 +150,48 @@ def test_what_the_tool_changes_before_it_is_read_comes_from_git_or_is_told(conta
     assert sorted(told) == ["late dirty", "late uncommitted"]
 
 
-def test_a_tool_that_begins_before_the_first_look_may_have_changed_anything(container):
+@pytest.mark.parametrize(
+    ("writes", "told"),
+    [
+        (":", []),
+        ("echo tool >>committed", ["committed"]),
+        ("echo tool >new", ["./", "new"]),
+        ("rm gone", ["./"]),
+        ("rm -r folder/below", ["folder/"]),
+        ("mv folder/below/file folder/below/other", ["folder/below/", "folder/below/other"]),
+        ("mv folder other", ["./", "other/"]),
+        ("chmod +x kept", ["kept"]),
+        ("echo tool >ignored/file; rm ignored/kept", []),
+    ],
+)
+@pytest.mark.parametrize("is_known", [False, True], ids=["the first time", "again"])
+def test_a_tool_that_begins_before_the_files_are_listed_changes_what_its_times_tell(container, is_known, writes, told):
+    for folder in ("folder/below", "ignored"):
+        (container.project / folder).mkdir(parents=True)
+        (container.project / folder / "kept").write_text("kept\n")
+    (container.project / "folder/below/file").write_text("file\n")
+    (container.project / ".gitignore").write_text("/ignored/\n")
+    if is_known:
+        container.record("now")
+    container.writes = BEGINS + writes
+    container.interrupt("git", "ls-files")
+    container.record("begin")
+    assert (container.home / "written").exists()
+    beside = container.record("start")[1]
+    assert [path for path in beside if path.startswith("late ")] == [f"late {path}" for path in told]
+
+
+def test_a_listed_file_that_is_gone_before_it_is_looked_at_is_told(container):
+    container.writes = BEGINS + "rm gone"
+    container.interrupt("perl", "start")
+    container.record("begin")
+    assert container.record("start")[1] == ["late ./", "late gone"]
+
+
+def test_of_a_server_for_files_no_time_tells_what_the_tool_has_changed(container):
+    """Its clock is another one than that of the machine with the tool."""
+    (container.bin / "stat").write_text("#!/bin/sh\necho nfs\n")
+    (container.bin / "stat").chmod(0o755)
     container.interrupt("git", "ls-files")
     container.record("begin")
     assert container.record("start")[1] == ["late ."]
