@@ -2459,6 +2459,7 @@ def is_saved(tool: Tool, path: str) -> bool:
     return inside and not any(fnmatch.fnmatchcase(path, pattern) for pattern in tool.unsaved)
 
 
+BEGUN_FILE = ".clincus/started"  # guest/tool.sh makes it before it runs the tool
 STARTED_FILE = ".clincus/start"  # the program in tmux; in a container without it, no start has ever been completed
 UNPACKING_FILE = ".clincus/unpacking"  # exists while a saved conversation is unpacked: its files may be incomplete
 
@@ -5852,13 +5853,19 @@ class Sessions:
         return session._replace(session_id=next(known, str(uuid.uuid4())))
 
     def _launch(self, session: Session, launch: Launch) -> None:
-        """Make the container and start the tool. If that fails or is interrupted, nothing stays."""
+        """Make the container and start the tool.
+
+        If that fails or is interrupted, nothing stays, unless the tool has begun: then it may have worked, and
+        `half_made` has the session, for an end that keeps what would be lost.
+        """
         self.extensions.tell("before_start", session)
+        may_begin = False
         try:
             fills = [fill(self, session, launch.request) for fill in self.extensions.fillers]
             session = self.containers(session.id).launch(session, launch)
             for bring_in in filter(None, fills):
                 bring_in(session)
+            may_begin = not launch.request.command
             self._start_tool(session, launch, is_new=True)
         except BaseException as error:
             if isinstance(error, NameTakenError) and launch.request.resume:
@@ -5866,11 +5873,24 @@ class Sessions:
             try:
                 made = self.look(session.id)
                 if made and (made.session_id, made.created_at) == (session.session_id, session.created_at):
-                    self.containers(session.id).delete(session.id)
+                    if may_begin and self._may_have_begun(made):
+                        self.half_made[session.id] = session
+                        words = "its start failed after its tool had begun: its container goes once all in it is kept"
+                        self.report(f"{session.id}: {words}")
+                    else:
+                        self.containers(session.id).delete(session.id)
             except ClincusError as error:
                 self.half_made[session.id] = session
                 self.report(f"{session.id}: could not be removed after a failed start: {error}")
             raise
+
+    def _may_have_begun(self, session: Session) -> bool:
+        """Whether the tool of a new session may have begun. One whose container does not say so may have."""
+        place = f"{self.guest(session).home}/{BEGUN_FILE}", tmux_name(session.id)
+        asked = '{ [ -e "$1" ] || tmux has-session -t "=$2" 2>/dev/null; } && echo yes || echo no'
+        with suppress(ClincusError):
+            return self.run(session, ["sh", "-c", asked, "sh", *place]).stdout != b"no\n"
+        return True
 
     def _started(self, id: str) -> Session:
         session = self.registry.get(id)

@@ -109,6 +109,15 @@ def add(sessions: clincus.Sessions, name: str = NAME, **fields: Any) -> clincus.
     return sessions.registry.get(name)
 
 
+def failing(error: Exception) -> Callable[..., Any]:
+    """A function that always raises."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
 def forget(sessions: clincus.Sessions, name: str) -> None:
     """Let a registry know of a session no more, though it is there."""
     sessions.registry.compare(next(sessions.registry.questions), [], only=name)
@@ -408,6 +417,7 @@ class Machine(Door):
         self.refusals: list[clincus.IncusError] = []  # what the next launches fail with
         self.log = ""  # what `incus info --show-log` says
         self.code = 0
+        self.has_begun = "no"  # what a container says of its tool
         self.users: list[int] = []  # whose commands ran
 
     def run(self, *arguments: str, **options: Any) -> bytes:
@@ -429,6 +439,8 @@ class Machine(Door):
 
     def exec(self, *arguments: Any, **options: Any) -> clincus.Completed:
         self.users.append(options.get("user", 0))
+        if any(str(word).endswith(clincus.BEGUN_FILE) for word in arguments[1]):
+            return clincus.Completed(0, f"{self.has_begun}\n".encode(), b"")
         return clincus.Completed(self.code, b"", b"")
 
     @contextlib.contextmanager
@@ -514,6 +526,18 @@ class TestStart:
         with pytest.raises(clincus.ClincusError, match="exit code 1"):
             sessions.create(request_)
         assert (door.instances, sessions.registry.all()) == ({}, [])
+
+    def test_a_tool_that_has_begun_stays_with_its_container_until_all_in_it_is_kept(
+        self, sessions, door, request_, reports, monkeypatch
+    ):
+        """The disk of this host is full after the tool has got its prompt."""
+        monkeypatch.setattr(clincus, "write_metadata", failing(OSError(28, "No space left on device")))
+        door.has_begun = "yes"
+        with pytest.raises(OSError, match="No space left"):
+            sessions.create(request_._replace(prompt="Mend it"))
+        [(id, session)] = sessions.half_made.items()
+        assert (list(door.instances), sessions.registry.get(id).status) == ([session.id], "running")
+        assert "its start failed after its tool had begun" in reports[-1]
 
     def test_a_resume_that_fails_stops_what_it_started(self, sessions, door, request_):
         session = sessions.create(request_)
