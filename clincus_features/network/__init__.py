@@ -198,6 +198,8 @@ class Gateway:
 
     def hear(self, moment: str, session: clincus.Session) -> None:
         """Begin new records with each run, and compare the policies whenever anything has changed."""
+        if moment in ("before_start", "after_start", "stopped", "deleted"):  # no start goes on, or none has come so far
+            self._carried.discard(session.id)
         if moment == "deleted" or (moment == "started" and self._runs.get(session.id) not in (None, session.run)):
             self.proxy.forget(session.id)
         if moment == "started":

@@ -11,12 +11,14 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 import clincus
 from clincus_features import network
 from clincus_features.network import lines, relay
+from clincus_features.network.policy import ALLOW_LIST, Policy
 from clincus_features.network.relay import CLOSE, CREDIT, DATA, FIN, HEAD, NUMBER, OPEN, PIECE, WINDOW
 from tests.programs import DEADLINE, wait_until
 from tests.unit.test_network_proxy import Road, read_until, rest, road  # noqa: F401  # the fixture
@@ -325,3 +327,19 @@ def test_a_server_without_the_sockets_begins_no_line():
     gateway = network.Gateway(None)
     gateway._keep_line("far:clincus-1")
     assert "_lines" not in vars(gateway)
+
+
+@pytest.mark.parametrize("end", ["after_start", "stopped", "deleted"])
+def test_only_while_a_session_starts_its_line_is_taken_from_another_host(monkeypatch, end):
+    """Afterwards another Clincus may lead its container out."""
+    gateway, manners = network.Gateway(None), []
+    monkeypatch.setattr(gateway, "_keep_line", lambda id, manner: manners.append(manner))
+    monkeypatch.setattr(network.Gateway, "proxy", Mock())
+    policy = Policy(ALLOW_LIST, has_proxy=True)
+    far = {"engine": "far", "network": policy.label()}
+    session = clincus.Session("far:clincus-1", "/w", "claude", 1, "running", persistent=True, **far)
+    gateway.hear("before_start", session)
+    gateway.expect(session.id, policy)
+    for moment in ("started", end, "started"):
+        gateway.hear(moment, session)
+    assert manners == [network.TAKE, network.WAIT]
