@@ -30,12 +30,12 @@ TIMES, MORE = 1.3, 0.002  # the goals
 
 
 @contextlib.contextmanager
-def server_with_engine(made: House) -> Iterator[tuple[Server, engines_bed.Engine]]:
-    """A server with the engine `far`, on which the bench's folder may be mounted."""
+def server_with_engine(made: House, config: str = "") -> Iterator[tuple[Server, engines_bed.Engine]]:
+    """A server with the engine `far`, on which the bench's folder may be mounted, and with a configuration beside."""
     with engines_bed.far_daemon(made.bed) as far:
         os.environ.update(far.environ)
         try:
-            with made.server(f'[engines.far]\nroots = ["{made.folder}"]\n') as server:
+            with made.server(f'{config}[engines.far]\nroots = ["{made.folder}"]\n') as server:
                 yield server, far
         finally:
             for name in far.environ:

@@ -1,0 +1,349 @@
+"""Honest and hostile sessions side by side, on this host and on an engine. Prints tables; asserts nothing.
+
+    python tests/bench/bench_hostile.py [--sessions 200] [--minutes 20] [--rate 5]
+
+As root it starts two Incus daemons of its own. A third of the sessions are hostile: as root in their containers they
+lie, flood, hang, fill their disks or use up their processes. The others work: they are told things, write files,
+commit in their clones, and are stopped and resumed. Meanwhile the API is asked. At the end all honest sessions are
+stopped, and what they were told, wrote and committed is looked for on this host. The rows say how many there were.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import os
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+
+from tests import programs
+from tests.bench.bench_clone import make_repository
+from tests.bench.bench_engines import server_with_engine
+from tests.bench.figures import Results, Row
+from tests.bench.measuring import House, Process, delete, house, percentile
+from tests.programs import git
+
+ANSWER, STOP = 2.0, 3.0  # seconds: the goals
+PATIENCE = 300.0  # seconds after which an answer counts as none
+AT_ONCE = 3  # creates
+WORK_PAUSE = 1.0  # seconds between two honest works
+STOP_EVERY = 4  # of so many works one stops its session
+GIVE_BACK = 65.0  # seconds in which the server gives freed memory back
+CONFIG = "[limits.runtime]\nmax_processes = 200\n"
+# Programs of the container, each of which replaces the real ones. What they do is bounded by the container: 200
+# processes, and 200 MB of a disk that all share.
+HOSTILE = {
+    "lies": """
+        printf '%s\\n' '#!/bin/sh' 'echo HEAD 999999999 .claude/x.jsonl' 'head -c 300000000 /dev/urandom' >/tmp/lie
+        chmod 755 /tmp/lie
+        for name in git find stat cat ls tar flock perl tmux; do cp /tmp/lie "$(command -v $name)"; done""",
+    "floods": """
+        while :; do
+            tty=$(ls /dev/pts/0 2>/dev/null) && timeout 5 yes "$(printf 'loud \\a\\033]0;title\\007')" >"$tty"
+            timeout 1 yes '{"event": "Stop"}' >>/home/code/.clincus/agent/events; : >/home/code/.clincus/agent/events
+        done""",
+    "hangs": """
+        printf '%s\\n' '#!/bin/sh' 'exec sleep 100000' >/tmp/hang && chmod 755 /tmp/hang
+        for name in git find tar flock perl tmux env; do cp /tmp/hang "$(command -v $name)"; done""",
+    "fills": """
+        folder=/home/code/.claude/projects/-workspace; mkdir -p $folder
+        truncate -s 8G $folder/00000000-0000-4000-8000-000000000000.jsonl
+        seq 20000 | (cd $folder && xargs touch); cd /workspace
+        head -c 200000000 /dev/zero >large; chown -R code /home/code/.claude
+        deep=/home/code/.claude/deep; for n in $(seq 200); do deep=$deep/aaaaaaaaaaaaaaaa; done; mkdir -p $deep""",
+    "forks": ":(){ sleep 1000 & : ; }; n=0; while [ $n -lt 400 ]; do n=$((n + 1)); sleep 100000 & done",
+}
+
+
+@dataclass
+class Member:
+    """A session of the run."""
+
+    id: str
+    session_id: str
+    folder: Path
+    is_clone: bool
+    kind: str = ""  # of HOSTILE, "" for an honest one
+    told: list[str] = field(default_factory=list)
+    stops: list[float] = field(default_factory=list)  # seconds
+
+    @property
+    def party(self) -> str:
+        """The word for the tables."""
+        return "hostile" if self.kind else "honest"
+
+
+class Run:
+    """A server with its sessions, and what was seen."""
+
+    def __init__(self, made: House, server: programs.Server, options: argparse.Namespace) -> None:
+        self.made, self.server, self.options = made, server, options
+        self.members: list[Member] = []
+        self.answers: dict[str, list[tuple[float, str]]] = {"list": [], "honest": [], "hostile": []}
+        self.statuses = Counter[str]()
+        self.failures: list[str] = []
+        self.over = threading.Event()
+
+    # -- Sessions
+
+    def start(self) -> None:
+        """Start all sessions: by turns here with a mounted folder and on the engine with a clone."""
+        numbers = iter(range(self.options.sessions))
+
+        def work(_: int) -> None:
+            for number in numbers:
+                with self.noting(f"create {number}"):
+                    self.members.append(self.create(number))
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(work, range(AT_ONCE)))
+
+    def party(self, name: str) -> list[Member]:
+        """All honest or all hostile sessions."""
+        return [one for one in self.members if one.party == name]
+
+    def create(self, number: int) -> Member:
+        folder = make_repository(self.made.folder / f"work-{number}", 20)
+        is_far = number % 2 == 1
+        fields = {"engine": "far"} if is_far else {}
+        session = self.server.create(folder, mode="clone" if is_far else "mount", network="none", **fields)
+        kind = list(HOSTILE)[number // 3 % len(HOSTILE)] if number % 3 == 2 else ""
+        return Member(session["id"], session["session_id"], folder, is_far, kind)
+
+    def exec(self, member: Member, script: str, *, user: int = 1000, timeout: float = 60) -> None:
+        """Run a script in a session's container, past the server."""
+        words = ["exec", member.id, "--user", str(user), "--env", "HOME=/home/code", "--", "sh", "-c", script]
+        self.made.bed.incus.run(*words, timeout=timeout)
+
+    def attack(self, member: Member) -> None:
+        """Let a hostile session do what it does until it ends."""
+        script = f"setsid sh -c {shlex.quote(HOSTILE[member.kind])} </dev/null >/dev/null 2>&1 &"
+        with self.noting(f"attack {member.kind}"):
+            self.exec(member, script, user=0)
+
+    # -- Clients
+
+    @contextlib.contextmanager
+    def noting(self, what: str) -> Iterator[None]:
+        """Note a failure, and go on."""
+        try:
+            yield
+        except Exception as error:
+            self.failures.append(f"{what}: {type(error).__name__}: {str(error)[:200]}")
+
+    def timed(self, party: str, method: str, path: str) -> tuple[float, int]:
+        """Seconds and status of an answer; the seconds count for a party."""
+        began = time.monotonic()
+        try:
+            status = self.server.request(method, path, timeout=PATIENCE).status
+        except (OSError, AssertionError) as error:
+            status = 0
+            self.failures.append(f"{method} {path}: {type(error).__name__}")
+        taken = time.monotonic() - began
+        self.statuses[f"{party} {method} {status}"] += 1
+        if method == "GET":
+            self.answers[party].append((taken, path))
+        return taken, status
+
+    def ask(self) -> None:
+        """Ask the API until the run is over, some times a second, each time without waiting for the last answer."""
+        ways = (
+            "",
+            "/agent",
+            "/usage",
+            "/log",
+            "/changes",
+            "/unsaved",
+            "/files?path=",
+            "/scrollback",
+            "/ports",
+            "/cost",
+        )
+        paths: Iterator[tuple[str, str]] = itertools.cycle(
+            [
+                pair
+                for way in ways
+                for member in self.members
+                for pair in (("list", "/api/sessions"), (member.party, f"/api/sessions/{member.id}{way}"))
+            ]
+        )
+        with ThreadPoolExecutor(64) as pool:
+            while not self.over.wait(1 / self.options.rate):
+                party, path = next(paths)
+                pool.submit(self.timed, party, "GET", path)
+
+    def work(self, members: Sequence[Member]) -> None:
+        """Let honest sessions work in turns, and stop and resume one now and then, until the run is over."""
+        for number, member in enumerate(itertools.cycle(members)):
+            if self.over.wait(WORK_PAUSE):
+                return
+            with self.noting(f"work of {member.id}"):
+                self.tell(member, f"note-{number}")
+                if number % STOP_EVERY == STOP_EVERY - 1:
+                    self.stop(member)
+                    answer = self.server.post(f"/api/sessions/{member.id}/resume", timeout=PATIENCE)
+                    if answer.status != 200:
+                        self.failures.append(f"resume {member.id}: {answer.status} {answer.json.get('error')}")
+
+    def tell(self, member: Member, words: str) -> None:
+        """Tell a session's tool something, and let it write a file, which a clone commits."""
+        target = f"-t =clincus-{member.id.rpartition(':')[2]}:"
+        typed = f"tmux send-keys {target} -l '{words}' \\; send-keys {target} Enter"
+        commit = (
+            "git add -A && git -c user.name=A -c user.email=a@localhost commit -qm work" if member.is_clone else ":"
+        )
+        self.exec(member, f"cd /workspace && echo {words} >>told && {commit} && {typed}")
+        member.told.append(words)
+        wanted = f"until grep -rq {words} ~/.claude/projects; do sleep 0.1; done"
+        self.exec(member, f"timeout 20 sh -c '{wanted}'")  # the tool has it
+
+    def stop(self, member: Member) -> None:
+        taken, status = self.timed(member.party, "DELETE", f"/api/sessions/{member.id}")
+        member.stops.append(taken)
+        if status != 204:
+            self.failures.append(f"stop {member.id}: {status}")
+
+    # -- The end
+
+    def end(self, member: Member) -> tuple[float, str]:
+        """Seconds of a forced delete of a hostile session, and its kind."""
+        began = time.monotonic()
+        with self.noting(f"delete {member.kind}"):
+            status = self.server.delete(f"/api/sessions/{member.id}?force=true", timeout=PATIENCE).status
+            self.statuses[f"hostile force {status}"] += 1
+        return time.monotonic() - began, member.kind
+
+    def lost(self, member: Member) -> list[str]:
+        """What an honest session was told or wrote, and this host does not have."""
+        try:
+            return self._lost(member)
+        except (OSError, subprocess.SubprocessError, AssertionError) as error:
+            return [f"{member.id}: {error}"]
+
+    def _lost(self, member: Member) -> list[str]:
+        saved = self.server.home / ".clincus/sessions-claude" / member.session_id
+        talk = "".join(path.read_text() for path in saved.rglob("*.jsonl")) if saved.is_dir() else ""
+        if member.is_clone:
+            self.server.post(f"/api/sessions/{member.id}/resume", timeout=PATIENCE)
+            fetched = self.server.post(f"/api/sessions/{member.id}/fetch", {}, timeout=PATIENCE)
+            if fetched.status != 200:
+                return [f"{member.id}: cannot be fetched: {fetched.json.get('error')}"]
+            written = git(member.folder, "show", f"{fetched.json['branch']}:told") if member.told else ""
+        else:
+            written = (member.folder / "told").read_text() if member.told else ""
+        return [
+            f"{member.id}: {words} is not in {where}"
+            for words in member.told
+            for where, text in (("the conversation", talk), ("the file", written))
+            if f"{words}\n" not in f"{text}\n".replace('"}', "\n")
+        ]
+
+
+def measure(made: House, results: Results, options: argparse.Namespace) -> None:
+    """The whole bench."""
+    with server_with_engine(made, CONFIG) as (server, _):
+        run, process = Run(made, server, options), Process(server.process.pid)
+        run.start()
+        honest, hostile = run.party("honest"), run.party("hostile")
+        time.sleep(GIVE_BACK)
+        before = process.memory, process.threads, process.descriptors
+        print(f"{len(honest)} honest and {len(hostile)} hostile sessions; the server takes {before}", flush=True)
+        for member in hostile:
+            run.attack(member)
+        clients = [threading.Thread(target=run.ask), *work_threads(run, honest)]
+        for client in clients:
+            client.start()
+        for _ in range(round(options.minutes * 6)):
+            time.sleep(10)
+            if server.process.poll() is not None:
+                break
+        run.over.set()
+        for client in clients:
+            client.join()
+        print(f"at the end of the load: {process.memory, process.threads, process.descriptors}", flush=True)
+        for member in honest:
+            run.stop(member)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            ends = list(pool.map(run.end, hostile))
+            lost = [words for found in pool.map(run.lost, honest) for words in found]
+        for member in honest:
+            with run.noting(f"resume {member.id}"):
+                run.server.post(f"/api/sessions/{member.id}/resume", timeout=PATIENCE)
+        time.sleep(GIVE_BACK)
+        after = process.memory, process.threads, process.descriptors
+        results.add(*rows(run, lost, ends, before, after))
+        print(f"  {dict(run.statuses)}")
+        for line in [*run.failures[:40], *lost[:20]]:
+            print(f"  {line}")
+        slowest = sorted((one for party in run.answers.values() for one in party), reverse=True)[:15]
+        print("  slowest:", *slowest, sep="\n    ")
+        for member in run.members:
+            with run.noting("delete"):
+                delete(server, member.id)
+
+
+def work_threads(run: Run, honest: Sequence[Member]) -> list[threading.Thread]:
+    return [threading.Thread(target=run.work, args=(honest[which::4],)) for which in range(4) if honest[which::4]]
+
+
+def rows(
+    run: Run, lost: Sequence[str], ends: Sequence[tuple[float, str]], before: Sequence[float], after: Sequence[float]
+) -> Iterator[Row]:
+    """The rows of the table."""
+    honest, hostile = run.party("honest"), run.party("hostile")
+    note = f"{len(honest)} honest and {len(hostile)} hostile sessions, {run.options.minutes:g} minutes"
+    for party, samples in run.answers.items():
+        seconds = [one for one, _ in samples] or [0.0]
+        late = Counter(path.rpartition("/")[2] for one, path in samples if one > ANSWER)
+        words = f"{note}; p50 {percentile(seconds, 0.5) * 1000:.0f} ms, p99 {percentile(seconds, 0.99):.2f} s of "
+        more = f"{len(seconds)}; over {ANSWER:g} s: {dict(late) or 'none'}"
+        yield Row(f"hostile: longest answer of the API, {party}", "s", max(seconds), ANSWER, note=words + more)
+    stops = [one for member in honest for one in member.stops] or [0.0]
+    words = (
+        f"{len(stops)} stops, p50 {percentile(stops, 0.5):.2f} s, {sum(one > STOP for one in stops)} over {STOP:g} s"
+    )
+    yield Row("hostile: longest stop of an honest session", "s", max(stops), STOP, note=words)
+    told = sum(len(member.told) for member in honest)
+    yield Row("hostile: honest works that are lost", "", len(lost), 0, note=f"of {2 * told} that were looked for")
+    yield Row("hostile: other failures", "", len(run.failures), 0, note="; ".join(run.failures[:3]))
+    kinds = "; ".join(f"{kind} {seconds:.1f} s" for seconds, kind in sorted(ends, reverse=True)[:8])
+    yield Row("hostile: longest forced delete of a hostile session", "s", max(ends)[0] if ends else 0.0, note=kinds)
+    for what, unit, then, now in zip(("memory", "threads", "descriptors"), ("MB", "", ""), before, after):
+        yield Row(
+            f"hostile: {what} afterwards", unit, now, then * 1.1 + 2, then, note="held against before the attacks"
+        )
+
+
+def options_of(words: list[str] | None = None) -> argparse.Namespace:
+    """What is asked for on the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--sessions", type=int, default=200)
+    parser.add_argument("--rate", type=float, default=5, help="requests a second")
+    parser.add_argument("--write", type=Path, help="where to write the result as JSON")
+    return parser.parse_args(words)
+
+
+def main() -> None:
+    options = options_of()
+    results = Results(options.write)
+    print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    with house() as made, results.part("hostile"):
+        measure(made, results, options)
+    print(f"load of the machine: {os.getloadavg()[0]:.1f}")
+    sys.exit(1 if results.run().failed else 0)
+
+
+if __name__ == "__main__":
+    main()
