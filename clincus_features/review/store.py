@@ -26,6 +26,8 @@ PACK_TIMEOUT = 120.0  # seconds to take in a pack, or to pack anew
 PACK_LIMIT = 1 << 30  # bytes of one pack
 OBJECT_LIMIT = 48 << 20  # bytes of one object: a file may grow while the container records it
 MEMORY_KIB = 3 << 20  # address space of git
+NAMES_LIMIT = 64 << 20  # bytes of the paths of one tree: a million files
+PATH_LIMIT = 4096  # bytes of one path, as of Linux
 MANY_PACKS = 40  # packs from which on they become one
 LASTING = "committed,reference"  # what git lets a power cut not undo; by itself it leaves out references
 TREE = re.compile("[0-9a-f]{40}")
@@ -84,6 +86,7 @@ class Store:
         with self._changing(), self._quarantine() as apart:
             try:
                 self._index(within(pieces, room), apart)
+                self._check_extent(tree, apart)
             except TooLargeError:
                 raise clincus.ClincusError(
                     f"the checkpoint is larger than the {room >> 20} MB there is room for", 409
@@ -289,6 +292,29 @@ class Store:
             raise failure[0]
         if done.code:
             raise clincus.ClincusError(f"the container has sent no sound checkpoint: {done.reason}", 500)
+
+    def _check_extent(self, tree: str, apart: str) -> None:
+        """Raise ClincusError(500) for a tree of which the host cannot list all paths, with what has come with it.
+
+        A few small trees that hold each other again and again make billions of files, and comparing these takes all
+        the memory that git gets. Others make a depth at which git gives up, or overflows its stack: while a name leads
+        to one, git packs nothing of this workspace any more, which other sessions share.
+        """
+        argv, rest, size = self._argv("ls-tree", "-r", "-z", "--name-only", tree), b"", 0
+        with clincus.Child(argv, timeout=GIT_TIMEOUT, environ=self._apart(apart), cwd="/") as child:
+            errors = clincus.Collector(child, child.stderr, 1 << 16)
+            child.feed([])
+            is_fair = True
+            while is_fair and (piece := child.stdout.read(1 << 16)):
+                size += len(piece)
+                *paths, rest = (rest + piece).split(b"\0")
+                is_fair = size <= NAMES_LIMIT and max(map(len, (*paths, rest))) <= PATH_LIMIT
+            code = child.wait([errors]) if is_fair else 0
+        if not is_fair:
+            raise clincus.ClincusError("the container has sent a checkpoint with too many files, or too deep", 500)
+        if code:
+            words = clincus.Completed(code, b"", bytes(errors.data)).reason
+            raise clincus.ClincusError(f"the container has sent no sound checkpoint: {words}", 500)
 
     def _known_rules(self, apart: str) -> str:
         """The rules that do not count, those that this git knows."""

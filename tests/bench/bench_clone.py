@@ -19,7 +19,7 @@ from tests.bench.figures import Results, Row
 from tests.bench.measuring import House, delete, in_turns, main
 from tests.programs import Server, git
 
-GIVEN = [int(word) for word in sys.argv[1:] if word.isdigit()]
+GIVEN = [int(word) for word in sys.argv[1:] if word.isdigit()] if __name__ == "__main__" else []
 ROUNDS, FILES = (*GIVEN, *(5, 20_000)[len(GIVEN) :])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -223,11 +224,11 @@ def test_any_name_comes_through(kept, tmp_path, name):
 
 
 def pack_of(folder: Path, objects: Mapping[str, tuple[str, bytes]]) -> tuple[bytes, dict[str, str]]:
-    """A pack with objects that no git would make, and their ids: name -> (kind, content; {file} is that one's id)."""
+    """A pack with objects that no git would make, and their ids, by names of ours: (kind, content; {NAME} is an id)."""
     git(folder, "init", "-q", "--bare", "bad.git")
     ids: dict[str, str] = {}
     for name, (kind, text) in objects.items():
-        content = text.replace(b"{file}", bytes.fromhex(ids.get("file", "")))
+        content = re.sub(rb"\{(\w+)\}", lambda word: bytes.fromhex(ids.get(word[1].decode(), "")), text)
         argv = ["git", "-C", str(folder / "bad.git"), "hash-object", "-w", "-t", kind, "--literally", "--stdin"]
         ids[name] = subprocess.run(argv, input=content, capture_output=True, check=True).stdout.decode().strip()
     argv = ["git", "-C", str(folder / "bad.git"), "pack-objects", "-q", "--stdout"]
@@ -289,6 +290,27 @@ def test_a_file_that_unfolds_to_more_than_the_limit_is_refused(kept, tmp_path):
     with pytest.raises(clincus.ClincusError) as caught:
         kept.take([pack], ids["tree"], "test/now", ROOM)
     assert "too large" in caught.value.message
+
+
+def nested(levels: int, width: int) -> dict[str, tuple[str, bytes]]:
+    """Trees so many levels deep, each of which holds the one below so many times."""
+    objects, below = {"file": FILE, "0": tree("file")}, "{0}"
+    for level in range(1, levels + 1):
+        entries = b"".join(b"40000 d%02d\0" % number + below.encode() for number in range(width))
+        objects["tree" if level == levels else str(level)] = "tree", entries
+        below = f"{{{level}}}"
+    return objects
+
+
+@pytest.mark.parametrize(("levels", "width"), [(12, 16), (1100, 1)], ids=["of 16^12 files", "1,100 levels deep"])
+def test_a_tree_whose_paths_cannot_all_be_listed_is_refused_and_hinders_no_other(kept, tmp_path, levels, width):
+    pack, ids = pack_of(tmp_path, nested(levels, width))
+    with pytest.raises(clincus.ClincusError, match=r"too many files, or too deep|no sound checkpoint"):
+        kept.take([pack], ids["tree"], "test/now", ROOM)
+    assert kept.run("for-each-ref") == b""
+    look = take(kept, tmp_path)
+    kept.tidy(even_few=True)
+    assert names(kept, look.tree) == set()
 
 
 def test_a_workspace_may_break_the_rules_of_files_that_only_a_checkout_reads(kept, tmp_path):
