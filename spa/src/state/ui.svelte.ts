@@ -48,6 +48,8 @@ export class Ui {
   log = $state('');
   /** The session whose snapshots are shown; empty for none. */
   snapshots = $state('');
+  /** The terminal whose text is shown to be selected. */
+  text = $state.raw<{ id: string; shell: boolean } | null>(null);
   question = $state.raw<Question | null>(null);
   toasts = $state.raw<readonly Toast[]>([]);
   /** How many menus are open: below them no row may move or go. */
@@ -65,6 +67,7 @@ export class Ui {
       this.why !== '' ||
       this.log !== '' ||
       this.snapshots !== '' ||
+      this.text !== null ||
       this.newSession !== null ||
       this.question !== null,
   );
