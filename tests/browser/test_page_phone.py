@@ -5,6 +5,8 @@ from __future__ import annotations
 from browser_bed import Dashboard, clear_tool
 from playwright.sync_api import Page, expect
 
+from tests.incus_bed import CLAUDE_WORKS
+
 pytest_plugins = ("browser_bed",)
 
 VISIBLE = 460  # pixels that the keyboard of a phone with 844 leaves
@@ -70,3 +72,38 @@ def test_no_visit_raises_the_keyboard(bed, shared, open_shared):
     page.wait_for_function("document.activeElement.matches('.xterm-helper-textarea')")
     page.keyboard.type("typed by thumb\n")
     dashboard.expect_screen("echo: typed by thumb")
+
+
+def test_stop_is_no_symbol_beside_interrupt(bed, shared, open_shared):
+    """A phone has room for symbols only: the menu stops the container, by name, and asks first while the tool works."""
+    clear_tool(bed, shared.session)
+    dashboard: Dashboard = open_shared(phone=True)
+    dashboard.open_terminal(shared.session)
+    bed.draw(shared.session["id"], CLAUDE_WORKS)
+    page = dashboard.page
+    expect(page.get_by_role("button", name="Interrupt (Esc)")).to_be_visible()
+    expect(page.get_by_role("banner").or_(page.locator("header")).get_by_role("button", name="Stop")).to_have_count(0)
+    page.get_by_role("button", name="More actions").tap()
+    page.get_by_role("menuitem", name="Stop", exact=True).tap()
+    question = page.get_by_role("alertdialog")
+    expect(question).to_contain_text("Claude Code is working: its turn ends unfinished.")
+    question.get_by_role("button", name="Cancel").tap()
+
+
+def test_the_text_of_a_terminal_can_be_selected_and_copied(bed, shared, open_shared):
+    """The browser's own selection, which a finger has. Colours and links are left out."""
+    clear_tool(bed, shared.session)
+    dashboard: Dashboard = open_shared(phone=True)
+    dashboard.open_terminal(shared.session)
+    bed.draw(shared.session["id"], ["\\033[31mthe red error\\033[0m of the build", "a second line"])
+    dashboard.expect_screen("a second line")
+    page = dashboard.page
+    page.get_by_role("button", name="More actions").tap()
+    page.get_by_role("menuitem", name="Select text").tap()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator("pre")).to_contain_text("the red error of the build\na second line")
+    selected = "(one) => (getSelection().selectAllChildren(one), getSelection().toString())"
+    assert "the red error of the build" in dialog.locator("pre").evaluate(selected)
+    dialog.get_by_role("button", name="Copy all").tap()
+    expect(page.get_by_text("Copied")).to_be_visible()
+    assert "red error of the build\na second line" in page.evaluate("navigator.clipboard.readText()")

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
-import { type Call, fakeServer, type Reply, someAppeared, someSession } from '../test/fakes';
+import { type Call, fakeServer, type Reply, someAgent, someAppeared, someSession } from '../test/fakes';
 import { remove, resume, stop } from './actions';
 import { ui } from './ui.svelte';
 
@@ -39,6 +39,13 @@ const sent = (): unknown[] =>
 it('stops a session without a question', async () => {
   await stop(QUIET);
   expect([questions, sent()]).toEqual([[], ['DELETE /api/sessions/a']]);
+});
+
+it.each(['working', 'stuck'] as const)('asks before it stops a tool that is %s', async (state) => {
+  agrees = false;
+  await stop(someSession({ agent: someAgent(state) }));
+  expect(questions).toEqual(['Stop my-app? Claude Code is working: its turn ends unfinished. The conversation is kept.']);
+  expect(sent()).toEqual([]);
 });
 
 it('asks before a stop where something appeared, and names it', async () => {

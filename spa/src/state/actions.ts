@@ -1,7 +1,7 @@
 /** The actions of a person on a session, each with its question and its report. */
 import { sentence } from '../lib/api';
 import { writeClipboard } from '../lib/clipboard';
-import { label, plural } from '../lib/format';
+import { label, plural, toolName } from '../lib/format';
 import { load } from '../lib/load';
 import { asksToAccept } from '../lib/protection';
 import { href, router } from '../lib/router.svelte';
@@ -14,10 +14,16 @@ import { ui } from './ui.svelte';
 const whatAppeared = async (session: Session): Promise<string> =>
   session.appeared ? (await load(() => import('./seals'))).appearedWords(session) : '';
 
-/** Asks first where something appeared that wants to be looked at. */
+/** In the question before a session ends: its tool is in the middle of something. */
+function whatIsUnderWay({ status, agent, tool }: Session): string {
+  const works = status === 'running' && (agent.state === 'working' || agent.state === 'stuck');
+  return works ? `${toolName(tool)} is working: its turn ends unfinished. The conversation is kept.` : '';
+}
+
+/** Asks first where the tool works, or something appeared that wants to be looked at. */
 export async function stop(session: Session): Promise<void> {
-  const appeared = await whatAppeared(session);
-  if (appeared && !(await ui.confirm(`Stop ${label(session)}?`, appeared, 'Stop'))) return;
+  const words = [whatIsUnderWay(session), await whatAppeared(session)].filter(Boolean).join(' ');
+  if (words && !(await ui.confirm(`Stop ${label(session)}?`, words, 'Stop'))) return;
   await report(`${label(session)} did not stop.`, () => sessions.stop(session.id));
 }
 

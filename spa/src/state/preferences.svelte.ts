@@ -26,13 +26,12 @@ class Preferences {
   readonly #composerFolded = new Persisted<boolean>('composer-folded', false, isBoolean);
   readonly #system = window.matchMedia('(prefers-color-scheme: dark)');
   #systemDark = $state(this.#system.matches);
-  /** As in ComposerSlot: below this width the box for prompts is the main way to write, and stays. */
   readonly #wide = window.matchMedia('(min-width: 768px)');
-  #composerFolds = $state(this.#wide.matches);
+  #isWide = $state(this.#wide.matches);
 
   constructor() {
     this.#system.addEventListener('change', (event) => (this.#systemDark = event.matches));
-    this.#wide.addEventListener('change', (event) => (this.#composerFolds = event.matches));
+    this.#wide.addEventListener('change', (event) => (this.#isWide = event.matches));
   }
 
   get theme(): Theme {
@@ -90,12 +89,17 @@ class Preferences {
     this.#railFolded.current = value;
   }
 
-  /** Whether the box for prompts is away, where there is a keyboard to type into the terminal. */
-  /** Whether the box for prompts can be hidden in a window of this width. */
-  get composerFolds(): boolean {
-    return this.#composerFolds;
+  /** Whether the window is as narrow as a phone's. */
+  get narrow(): boolean {
+    return !this.#isWide;
   }
 
+  /** As in ComposerSlot: in a narrow window the box for prompts is the main way to write, and stays. */
+  get composerFolds(): boolean {
+    return this.#isWide;
+  }
+
+  /** Whether the box for prompts is away, where there is a keyboard to type into the terminal. */
   get composerFolded(): boolean {
     return this.#composerFolded.current;
   }

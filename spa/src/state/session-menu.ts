@@ -9,8 +9,8 @@ import Pin from '@lucide/svelte/icons/pin';
 import PinOff from '@lucide/svelte/icons/pin-off';
 import Play from '@lucide/svelte/icons/play';
 import Plus from '@lucide/svelte/icons/plus';
+import Power from '@lucide/svelte/icons/power';
 import ScrollText from '@lucide/svelte/icons/scroll-text';
-import Square from '@lucide/svelte/icons/square';
 import Trash2 from '@lucide/svelte/icons/trash-2';
 
 import { load } from '../lib/load';
@@ -35,11 +35,11 @@ function changing(session: Session, action: MenuAction): MenuAction {
 export function powerOf(session: Session): MenuAction {
   if (isFrozen(session)) {
     const keep = (): void => void load(() => import('./seals')).then(({ stopAndKeep }) => stopAndKeep(session));
-    return changing(session, { label: 'Stop and keep', icon: Square, run: keep });
+    return changing(session, { label: 'Stop and keep', icon: Power, run: keep });
   }
   return session.status === 'stopped'
     ? changing(session, { label: 'Resume', icon: Play, run: () => void resume(session) })
-    : changing(session, { label: 'Stop', icon: Square, run: () => void stop(session), disabled: isMoving(session) });
+    : changing(session, { label: 'Stop', icon: Power, run: () => void stop(session), disabled: isMoving(session) });
 }
 
 /** Folds the box for prompts, or unfolds it, where it can be folded. */
