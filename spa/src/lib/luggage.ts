@@ -1,7 +1,8 @@
 /**
  * What this browser keeps for the page, on its way to another port: another origin, which finds nothing of it. It goes in
  * the fragment of the address, which no server sees. Any page can link here with a fragment of its own; so only what is
- * listed here is taken, only where there is nothing yet, and each value is looked at by its reader as ever.
+ * listed here is taken, only where there is nothing yet, and each value is looked at by its reader as ever. What a person
+ * has written stays behind: a foreign page could else put its own words into the box for prompts.
  */
 const NAMES = [
   'theme',
@@ -14,6 +15,9 @@ const NAMES = [
   'recent-sessions',
   'commands-used',
   'seen-bells',
+  'diff-layout',
+  'diff-ignore-space',
+  'screen-reader',
 ] as const;
 const MARK = '#luggage=';
 const MOST_CHARACTERS = 16 * 1024;
@@ -50,4 +54,23 @@ export function unpack(): void {
   } catch {
     // The fragment is not ours, or storage is forbidden: the page begins with its defaults.
   }
+}
+
+/** What stays behind, as a sentence for the person; empty if nothing does. */
+export function leftBehind(): string {
+  const count = (name: string): number => {
+    try {
+      return Object.keys((JSON.parse(localStorage.getItem(`clincus.${name}`) ?? 'null') as object | null) ?? {}).length;
+    } catch {
+      return 0;
+    }
+  };
+  const written = ['drafts', 'comments-written', 'files-unsaved'].some((name) => count(name) > 0);
+  const notified = localStorage.getItem('clincus.notify') === 'true';
+  return [
+    written ? 'Prompts, comments and files that you have not sent or saved stay at the old port: send, save or copy them first.' : '',
+    notified ? 'Turn notifications on again at the new port: to the browser that is another page.' : '',
+  ]
+    .filter(Boolean)
+    .join(' ');
 }
