@@ -1,19 +1,15 @@
 /** What a person writes to the tools: a draft for each session, what became of the last prompt, and the queue. */
 import { api, sentence } from '../lib/api';
 import { Once } from '../lib/once';
-import { Persisted } from '../lib/persisted.svelte';
 import type { Prompt, PromptResult } from '../lib/types';
+import { drafts, put } from './written';
 
 /** What became of the prompt that was sent last. `asked`: it was not sent, since the tool asks by now, or no longer does. */
 export type Outcome = { result: 'sending' | PromptResult } | { result: 'refused' | 'asked'; text: string };
 
 const MOST_DRAFTS = 50;
 
-const isRecord = (value: unknown): value is Record<string, string> =>
-  typeof value === 'object' && value !== null && Object.values(value).every((one) => typeof one === 'string');
-
 export class Prompts {
-  readonly #drafts = new Persisted<Record<string, string>>('drafts', {}, isRecord);
   #outcomes = $state.raw<ReadonlyMap<string, Outcome>>(new Map());
   #lists = $state.raw<ReadonlyMap<string, readonly Prompt[]>>(new Map());
   /** What each draft was begun for: the question that was open then; a prompt is for none. */
@@ -21,14 +17,13 @@ export class Prompts {
   readonly #once = new Once();
 
   draft(id: string): string {
-    return this.#drafts.current[id] ?? '';
+    return drafts.current[id] ?? '';
   }
 
   /** `question` is the one that is open, empty for none. */
   write(id: string, text: string, question = ''): void {
     if (!this.draft(id)) this.#aims.set(id, question);
-    const others = Object.entries(this.#drafts.current).filter(([other]) => other !== id);
-    this.#drafts.current = Object.fromEntries(text ? [...others.slice(1 - MOST_DRAFTS), [id, text]] : others);
+    put(drafts, id, text || undefined, MOST_DRAFTS);
     if (this.outcome(id)?.result !== 'sending') this.#became(id, null);
   }
 
@@ -69,11 +64,11 @@ export class Prompts {
     }
   }
 
-  /** Takes a prompt out of the queue; its text is the draft again if there is none. */
+  /** Takes a prompt out of the queue; its text is the draft again, after what is there. */
   async cancel(id: string, prompt: Prompt): Promise<void> {
     try {
       await api.cancelPrompt(id, prompt.prompt_id);
-      if (!this.draft(id)) this.write(id, prompt.text);
+      this.write(id, [this.draft(id).trimEnd(), prompt.text].filter(Boolean).join('\n'));
     } catch (error) {
       this.#became(id, { result: 'refused', text: sentence(error) });
     }

@@ -7,6 +7,7 @@ import { Once } from '../lib/once';
 import { Persisted } from '../lib/persisted.svelte';
 import { asksToAccept, brokenSince, isFrozen } from '../lib/protection';
 import type { Agent, NewSessionRequest, Session, SessionStatus } from '../lib/types';
+import { takeBirths } from './written';
 
 export type Phase = 'loading' | 'ready' | 'error';
 
@@ -218,6 +219,7 @@ export class Sessions {
     this.creations = [...this.creations, creation];
     try {
       const session = await this.#once.send('', JSON.stringify(request), (key) => api.createSession(request, key));
+      takeBirths([session]);
       this.#put(session);
       this.dismiss(creation.key);
       return session;
@@ -316,6 +318,7 @@ export class Sessions {
   #take(found: readonly Session[], id: string): void {
     const ids = new Set(found.map((one) => one.id));
     for (const known of id ? [id] : [...this.#snapshot.keys()]) if (!ids.has(known)) this.#snapshot.delete(known);
+    takeBirths(found);
     for (const session of found) this.#put(session);
   }
 

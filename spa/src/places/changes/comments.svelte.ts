@@ -2,27 +2,14 @@
 import { sentence } from '../../lib/api';
 import { review } from '../../lib/api-review';
 import { Once } from '../../lib/once';
-import { Persisted } from '../../lib/persisted.svelte';
 import type { PromptResult, ReviewComment } from '../../lib/types';
+import { type Form, forms, put } from '../../state/written';
 
-/** A comment that is being written. */
-export interface Form {
-  path: string;
-  /** From 1; 0 for the file as a whole. */
-  line: number;
-  end_line: number;
-  text: string;
-}
+export type { Form };
 
 export type Sending = { result: 'sending' | PromptResult } | { result: 'refused'; text: string };
 
-type Kept = Record<string, readonly Form[]>;
-
 const MOST_SESSIONS = 20;
-
-const isKept = (value: unknown): value is Kept => typeof value === 'object' && value !== null && Object.values(value).every(Array.isArray);
-
-const kept = new Persisted<Kept>('comments-written', {}, isKept);
 
 export class Comments {
   list = $state.raw<readonly ReviewComment[]>([]);
@@ -37,26 +24,37 @@ export class Comments {
 
   /** The forms of this session that are open, in the order in which they were opened. */
   get forms(): readonly Form[] {
-    return kept.current[this.session] ?? [];
+    return forms.current[this.session] ?? [];
   }
 
   of(path: string): ReviewComment[] {
     return this.list.filter((comment) => comment.path === path);
   }
 
+  /** The form in which a comment is being changed. It outlives the editor, which is made anew when the tool writes the file. */
+  formOf({ comment_id }: ReviewComment): Form | undefined {
+    return this.forms.find((form) => form.comment_id === comment_id);
+  }
+
+  /** The forms of new comments on a file. */
+  newOn(path: string): readonly Form[] {
+    return this.forms.filter((form) => form.path === path && !form.comment_id);
+  }
+
   async look(): Promise<void> {
     try {
       this.list = await review.comments(this.session);
       this.error = '';
+      this.#release();
     } catch (error) {
       this.error = sentence(error);
     }
   }
 
   /** Opens a form for lines, unless one for them is open. */
-  begin(form: Omit<Form, 'text'>): void {
+  begin(form: Omit<Form, 'text'>, text = ''): void {
     if (this.forms.some((one) => isFor(one, form))) return;
-    this.begun = { ...form, text: '' };
+    this.begun = { ...form, text };
     this.#keep([...this.forms, this.begun]);
   }
 
@@ -100,14 +98,20 @@ export class Comments {
     await this.look();
   }
 
-  #keep(forms: readonly Form[]): void {
-    const others = Object.entries(kept.current).filter(([id]) => id !== this.session);
-    kept.current = Object.fromEntries(forms.length > 0 ? [...others.slice(1 - MOST_SESSIONS), [this.session, forms]] : others);
+  /** A comment that is gone, since it was sent or deleted, leaves what was being made of it as a new one. */
+  #release(): void {
+    const known = new Set<string | undefined>(this.list.map(({ comment_id }) => comment_id));
+    if (this.forms.every(({ comment_id }) => !comment_id || known.has(comment_id))) return;
+    this.#keep(this.forms.map(({ comment_id, ...form }) => (comment_id && known.has(comment_id) ? { ...form, comment_id } : form)));
+  }
+
+  #keep(open: readonly Form[]): void {
+    put(forms, this.session, open.length > 0 ? open : undefined, MOST_SESSIONS);
   }
 }
 
 function isFor(a: Omit<Form, 'text'>, b: Omit<Form, 'text'>): boolean {
-  return a.path === b.path && a.line === b.line && a.end_line === b.end_line;
+  return a.path === b.path && a.line === b.line && a.end_line === b.end_line && a.comment_id === b.comment_id;
 }
 
 /** `line 3`, `lines 3–7`, or `the file`. */

@@ -1,5 +1,6 @@
 /** One file of the workspace in the editor, and what the agent does to it meanwhile. */
 import { api, ApiError, sentence } from '../../lib/api';
+import { keepText, keptText } from './kept-text';
 
 export type FilePhase = 'loading' | 'ready' | 'saving' | 'error';
 
@@ -39,6 +40,7 @@ export class OpenFile {
     try {
       const content = await api.readFile(this.session, this.path);
       if (content) this.#take(content.text, content.etag);
+      this.#restore();
     } catch (error) {
       this.phase = 'error';
       this.unfit = isUnfit(error);
@@ -74,6 +76,17 @@ export class OpenFile {
     await this.#write(this.gone ? null : this.#etag);
   }
 
+  /** Keeps what is not saved in this browser, and nothing once it is. */
+  keep(): void {
+    if (this.phase === 'loading' || this.phase === 'error') return;
+    keepText(this.session, this.dirty ? { path: this.path, text: this.text, etag: this.#etag } : null);
+  }
+
+  /** The person wants none of what is not saved. */
+  forget(): void {
+    keepText(this.session, null);
+  }
+
   takeTheirs(): void {
     if (this.theirs) this.#take(this.theirs.text, this.theirs.etag);
   }
@@ -81,6 +94,16 @@ export class OpenFile {
   /** Overwrites the version that the person was told of, and no later one. */
   async keepMine(): Promise<void> {
     if (this.theirs) await this.#write(this.theirs.etag);
+  }
+
+  /** Takes up what was typed before the page was dropped. The file may have changed since. */
+  #restore(): void {
+    const kept = keptText(this.session, this.path);
+    if (!kept || kept.text === this.saved) return;
+    if (kept.etag !== this.#etag) this.theirs = { text: this.saved, etag: this.#etag };
+    this.text = kept.text;
+    this.#etag = kept.etag;
+    this.replaced += 1;
   }
 
   async #write(etag: string | null): Promise<void> {

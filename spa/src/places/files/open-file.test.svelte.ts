@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import { type Call, fakeServer, type Reply } from '../../test/fakes';
+import { files } from '../../state/written';
 import { OpenFile } from './open-file.svelte';
 
 /** The container's file. */
@@ -13,6 +14,7 @@ let onTheWay: Promise<void>;
 const etag = () => `"${disk.version}"`;
 
 beforeEach(async () => {
+  files.current = {};
   disk = { text: 'one', version: 1 };
   onTheWay = Promise.resolve();
   const answer = ({ method, headers, body }: Call): Reply => {
@@ -33,6 +35,40 @@ beforeEach(async () => {
 });
 
 afterEach(() => vi.unstubAllGlobals());
+
+/** The page is dropped and comes again. */
+async function comeBack(): Promise<OpenFile> {
+  const again = new OpenFile('s', 'a.txt');
+  await again.load();
+  return again;
+}
+
+it('has what was not saved when a phone has dropped the page', async () => {
+  file.text = 'mine';
+  file.keep();
+  const again = await comeBack();
+  expect([again.text, again.dirty, again.theirs]).toEqual(['mine', true, null]);
+  await again.save();
+  again.keep();
+  expect([disk.text, (await comeBack()).dirty]).toEqual(['mine', false]);
+});
+
+it('leaves the choice to the person where the agent has written since', async () => {
+  file.text = 'mine';
+  file.keep();
+  agentWrites('agent');
+  const again = await comeBack();
+  expect([again.text, again.theirs?.text]).toEqual(['mine', 'agent']);
+  await again.save();
+  expect(disk.text).toBe('agent');
+});
+
+it('keeps nothing that the person left without saving', async () => {
+  file.text = 'mine';
+  file.keep();
+  file.forget();
+  expect((await comeBack()).text).toBe('one');
+});
 
 const agentWrites = (text: string) => (disk = { text, version: disk.version + 1 });
 

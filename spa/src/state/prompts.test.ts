@@ -1,0 +1,25 @@
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+
+import { fakeServer } from '../test/fakes';
+import { Prompts } from './prompts.svelte';
+
+const QUEUED = { prompt_id: 'p1', text: 'Then the docs', result: 'queued' as const, at: '' };
+
+let prompts: Prompts;
+
+beforeEach(() => {
+  fakeServer(({ method }) => (method === 'DELETE' ? { status: 204 } : { json: [] }));
+  prompts = new Prompts();
+  prompts.write('a', '');
+});
+
+afterEach(() => vi.unstubAllGlobals());
+
+it.each([
+  ['is the draft', '', 'Then the docs'],
+  ['stands below the draft that there is', 'Half a prompt ', 'Half a prompt\nThen the docs'],
+])('what is taken out of the queue %s', async (_, draft, text) => {
+  prompts.write('a', draft);
+  await prompts.cancel('a', QUEUED);
+  expect(prompts.draft('a')).toBe(text);
+});
