@@ -27,6 +27,8 @@ export interface NewSessionStart {
 }
 
 const NOTE_MS = 4_000;
+/** A note that offers something has to be read, thought about and reached (WCAG 2.2.1). */
+const OFFER_MS = 10_000;
 const MOST_NOTES = 4;
 /** Errors stay until they are dismissed, and the list scrolls. A container could make many. */
 const MOST_ERRORS = 30;
@@ -72,6 +74,11 @@ export class Ui {
       this.question !== null,
   );
   #lastKey = 0;
+  /** How many milliseconds each note still has. */
+  readonly #left = new Map<number, number>();
+  #held = false;
+  #runsSince = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
 
   startSession(workspace = '', conversation: HistoryEntry | null = null): void {
     this.newSession = { workspace, conversation };
@@ -101,11 +108,43 @@ export class Ui {
     const newest = (of: Toast['kind'], most: number): readonly Toast[] => all.filter((one) => one.kind === of).slice(-most);
     const kept = new Set([...newest('note', MOST_NOTES), ...newest('lasting', MOST_NOTES), ...newest('error', MOST_ERRORS)]);
     this.toasts = all.filter((one) => kept.has(one));
-    if (kind === 'note') setTimeout(() => this.dismiss(toast.key), NOTE_MS);
+    if (kind !== 'note') return;
+    this.#stop();
+    this.#left.set(toast.key, action ? OFFER_MS : NOTE_MS);
+    this.#run();
   }
 
   dismiss(key: number): void {
+    this.#left.delete(key);
     this.toasts = this.toasts.filter((toast) => toast.key !== key);
+  }
+
+  /** Notes go on to go, or stay while the person is at them or cannot see them. */
+  holdNotes(held: boolean): void {
+    this.#stop();
+    this.#held = held;
+    this.#run();
+  }
+
+  /** Lets the time of each note run that is not held. */
+  #run(): void {
+    this.#stop();
+    const [next] = [...this.#left.values()].sort((a, b) => a - b);
+    if (this.#held || next === undefined) return;
+    this.#runsSince = Date.now();
+    this.#timer = setTimeout(() => this.#run(), next);
+  }
+
+  /** Takes off the time that has run, and lets those go whose time is over. */
+  #stop(): void {
+    if (this.#timer === undefined) return;
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    const passed = Date.now() - this.#runsSince;
+    for (const [key, left] of [...this.#left]) {
+      if (left > passed) this.#left.set(key, left - passed);
+      else this.dismiss(key);
+    }
   }
 }
 

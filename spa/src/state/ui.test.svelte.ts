@@ -24,6 +24,28 @@ it('lets notes go by themselves, and errors only when they are dismissed', () =>
   expect(texts()).toEqual([]);
 });
 
+it('lets a note that offers something stay long enough to be reached', () => {
+  ui.toast('moved', 'note', { label: 'Undo', run: () => undefined });
+  vi.advanceTimersByTime(9_900);
+  expect(texts()).toEqual(['moved']);
+  vi.advanceTimersByTime(200);
+  expect(texts()).toEqual([]);
+});
+
+it('lets no time run while the person is at the notes, or cannot see them', () => {
+  ui.toast('first');
+  vi.advanceTimersByTime(3_000);
+  ui.holdNotes(true);
+  ui.toast('second');
+  vi.advanceTimersByTime(60_000);
+  expect(texts()).toEqual(['first', 'second']);
+  ui.holdNotes(false);
+  vi.advanceTimersByTime(1_100);
+  expect(texts()).toEqual(['second']);
+  vi.advanceTimersByTime(3_000);
+  expect(texts()).toEqual([]);
+});
+
 it('drops no error for what comes later', () => {
   ui.toast('failed', 'error');
   for (let number = 1; number <= 9; number += 1) ui.toast(`note ${number}`);
