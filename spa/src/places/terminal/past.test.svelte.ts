@@ -32,7 +32,7 @@ vi.mock('./terminal', () => ({
 }));
 
 const host = {} as TerminalHost;
-const look = () => ({ dark: true, fontSize: 13, fontFamily: '', searching: false });
+const look = () => ({ dark: true, fontSize: 13, fontFamily: '', searching: false, read: false, label: '' });
 let ended: number;
 let past: Past;
 let answer: { status?: number; text?: string; json?: unknown };

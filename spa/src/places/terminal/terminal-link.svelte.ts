@@ -40,6 +40,8 @@ export class TerminalLink {
   #undrawn = 0;
   /** The server was asked to hold the output back. */
   #paused = false;
+  /** Nobody sees the terminal: its output can wait. */
+  #resting = false;
   #connections = 0;
 
   constructor(id: string, kind: TerminalKind, screen: Screen, onKeysLost: () => void) {
@@ -86,6 +88,13 @@ export class TerminalLink {
     this.socket.reconnect();
   }
 
+  /** Has the server hold the output back while nobody sees the terminal. tmux draws its screen anew afterwards. */
+  rest(resting: boolean): void {
+    if (resting === this.#resting) return;
+    this.#resting = resting;
+    this.#pace();
+  }
+
   dispose(): void {
     this.socket.dispose();
   }
@@ -103,6 +112,7 @@ export class TerminalLink {
     this.#undrawn = 0;
     this.#paused = false;
     this.#connections += 1;
+    this.#pace();
     if (this.#openedWith !== this.#size()) this.resize(this.#screen.cols, this.#screen.rows);
     if (this.keysLost) this.#onKeysLost();
     this.keysLost = false;
@@ -117,16 +127,20 @@ export class TerminalLink {
       return;
     }
     this.#undrawn += data.byteLength;
-    if (!this.#paused && this.#undrawn > PAUSE_ABOVE_BYTES) this.#hold(true);
+    this.#pace();
     const connection = this.#connections;
     this.#screen.write(new Uint8Array(data), () => {
       if (connection !== this.#connections) return;
       this.#undrawn -= data.byteLength;
-      if (this.#paused && this.#undrawn < RESUME_BELOW_BYTES) this.#hold(false);
+      this.#pace();
     });
   }
 
-  #hold(paused: boolean): void {
+  /** Asks the server to hold the output back, or to go on, if that is not so already. */
+  #pace(): void {
+    const most = this.#paused ? RESUME_BELOW_BYTES : PAUSE_ABOVE_BYTES;
+    const paused = this.#resting || this.#undrawn >= most;
+    if (paused === this.#paused) return;
     this.#paused = paused;
     this.#ask({ type: paused ? 'pause' : 'resume' });
   }

@@ -48,6 +48,17 @@ describe('a terminal', () => {
     expect(FakeSocket.last.url).toContain('cols=80&rows=40');
   });
 
+  it('stays held back for a screen that nobody sees, also after the connection came back', () => {
+    FakeSocket.last.open();
+    link.rest(true);
+    expect(FakeSocket.last.sent).toEqual(['{"type":"pause"}']);
+    link.reconnect();
+    FakeSocket.last.open();
+    expect(FakeSocket.last.sent).toEqual(['{"type":"pause"}']);
+    link.rest(false);
+    expect(FakeSocket.last.sent).toEqual(['{"type":"pause"}', '{"type":"resume"}']);
+  });
+
   it('types bytes, and says a new size as JSON', () => {
     FakeSocket.last.open();
     link.type('é');

@@ -4,6 +4,7 @@ import { isTouch } from '../../lib/device';
 import { label } from '../../lib/format';
 import { isPaletteKey } from '../../lib/keys';
 import { load } from '../../lib/load';
+import { presence } from '../../lib/presence.svelte';
 import type { Session } from '../../lib/types';
 import { copy } from '../../state/actions';
 import { preferences } from '../../state/preferences.svelte';
@@ -17,6 +18,9 @@ const ARROWS: ReadonlySet<string> = new Set(['\x1b[A', '\x1b[B', '\x1b[C', '\x1b
 
 /** How long after Ctrl V the browser may take to tell of the paste. */
 const PASTE_MS = 100;
+
+/** A program that copies more often only offers it. */
+const COPY_EVERY_MS = 1_000;
 
 /** The control character of a key under Ctrl: `c` becomes ^C. */
 export function control(text: string): string {
@@ -41,6 +45,8 @@ export class TerminalView {
     () => this.session().id,
     (path) => this.#givePath(path),
   );
+  /** When the program was let write the clipboard. */
+  #copiedAt = 0;
   /** Ctrl V was pressed: the program gets it unless the clipboard turns out to hold files. */
   #ctrlV: ReturnType<typeof setTimeout> | undefined;
 
@@ -84,6 +90,12 @@ export class TerminalView {
     if (!this.parts) return;
     if (!this.link) this.link = new TerminalLink(this.session().id, this.kind, this.parts.screen, () => this.#tellLoss());
     else if (this.link.socket.state === 'closed') this.link.reconnect();
+  }
+
+  /** Nobody sees it: its output waits at the server, and it gives back what it holds of the GPU. */
+  rest(resting: boolean): void {
+    this.link?.rest(resting);
+    this.parts?.rest(resting);
   }
 
   /** A key of the key bar; the arrows in the form that the program asked for, which full-screen ones do. */
@@ -184,13 +196,23 @@ export class TerminalView {
     ui.toast(`${label(this.session())} was not connected for a while: what was typed last may not have arrived.`);
   }
 
+  /** Whether what the person types goes to this program: only they may mean it when the clipboard changes. */
+  #hasKeys(): boolean {
+    const field = this.parts?.terminal.textarea;
+    return presence.here && field !== undefined && document.activeElement === field;
+  }
+
+  /** A program of another session could replace what the person is about to paste elsewhere: it only may offer its text. */
   async #copyFromProgram(text: string): Promise<void> {
     const who = label(this.session());
+    const now = Date.now();
     try {
+      if (!this.#hasKeys() || now - this.#copiedAt < COPY_EVERY_MS) throw new Error('not wanted now');
+      this.#copiedAt = now;
       await writeClipboard(text);
       ui.toast(`${who} copied ${text.length} characters to the clipboard.`);
     } catch {
-      ui.toast(`${who} wants to copy ${text.length} characters.`, 'error', { label: 'Copy', run: () => void copy(text) });
+      ui.toast(`${who} wants to copy ${text.length} characters.`, 'lasting', { label: 'Copy', run: () => void copy(text) });
     }
   }
 }

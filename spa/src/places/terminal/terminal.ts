@@ -3,7 +3,7 @@ import '@xterm/xterm/css/xterm.css';
 
 import { FitAddon } from '@xterm/addon-fit';
 import { WebLinksAddon } from '@xterm/addon-web-links';
-import { type ITheme, Terminal } from '@xterm/xterm';
+import { type ITerminalAddon, type ITheme, Terminal } from '@xterm/xterm';
 
 import { isJump, isMac, sessionSwitch } from '../../lib/keys';
 import { screenOf } from './glyphs';
@@ -81,6 +81,10 @@ export interface Look {
   fontFamily: string;
   /** The search is open: what is selected is the match that it has reached. */
   searching: boolean;
+  /** A screen reader is to read it. xterm.js then keeps a second copy of the screen, which costs time. */
+  read: boolean;
+  /** What a screen reader calls it. */
+  label: string;
 }
 
 export interface TerminalHost {
@@ -108,6 +112,8 @@ export interface TerminalParts {
   fit: () => void;
   /** Takes on another look, and the size that comes with it. */
   show: (look: Look) => void;
+  /** Gives back what it holds of the GPU while nobody sees it, or takes it again. */
+  rest: (resting: boolean) => void;
 }
 
 /** Shows the terminal in the element. The caller disposes of it. */
@@ -131,20 +137,23 @@ export function openTerminal(element: HTMLElement, look: Look, host: TerminalHos
   terminal.attachCustomKeyEventHandler((event) => takeKey(event, terminal, host));
   terminal.attachCustomWheelEventHandler((event) => takeWheel(event, terminal, host.onOverscroll));
   terminal.open(element);
+  nameField(terminal, look.label);
   terminal.element?.addEventListener('mouseup', () => {
     if (terminal.hasSelection()) host.onSelected(terminal.getSelection());
   });
   fitting.fit();
   scrollByTouch(terminal, host.onOverscroll);
-  accelerateWhenBusy(terminal);
+  const gpu = accelerateWhenBusy(terminal);
   return {
     terminal,
     screen: screenOf(terminal),
     fit: () => fitting.fit(),
     show: (next) => {
       Object.assign(terminal.options, optionsFor(next));
+      nameField(terminal, next.label);
       fitting.fit();
     },
+    rest: (resting) => (resting ? gpu.leave() : gpu.comeBack()),
   };
 }
 
@@ -152,26 +161,46 @@ export function openTerminal(element: HTMLElement, look: Look, host: TerminalHos
  * Changes to the GPU renderer once the terminal has drawn so much that it pays for the add-on's bytes. Only where there is
  * a real GPU: on a software one the DOM renderer is faster.
  */
-function accelerateWhenBusy(terminal: Terminal): void {
+function accelerateWhenBusy(terminal: Terminal): { leave: () => void; comeBack: () => void } {
   let frames = 0;
+  let webgl: ITerminalAddon | undefined;
+  let resting = false;
+  const leave = (): void => {
+    resting = true;
+    webgl?.dispose();
+    webgl = undefined;
+  };
+  const accelerate = async (): Promise<void> => {
+    try {
+      const { WebglAddon } = await import('@xterm/addon-webgl');
+      if (resting || webgl) return;
+      const addon = new WebglAddon();
+      // The GPU was taken away, as after sleep or by too many terminals: xterm.js draws with the DOM again.
+      addon.onContextLoss(() => {
+        addon.dispose();
+        if (webgl === addon) webgl = undefined;
+      });
+      terminal.loadAddon(addon);
+      webgl = addon;
+    } catch {
+      // The DOM renderer stays.
+    }
+  };
+  const comeBack = (): void => {
+    resting = false;
+    if (frames >= FRAMES_BEFORE_GPU && !webgl && hasGpu()) void accelerate();
+  };
   const counting = terminal.onRender(() => {
     frames += 1;
     if (frames < FRAMES_BEFORE_GPU) return;
     counting.dispose();
-    if (hasGpu()) void accelerate(terminal);
+    if (hasGpu()) void accelerate();
   });
+  return { leave, comeBack };
 }
 
-async function accelerate(terminal: Terminal): Promise<void> {
-  try {
-    const { WebglAddon } = await import('@xterm/addon-webgl');
-    const webgl = new WebglAddon();
-    // The GPU was taken away, as after sleep or by too many terminals: xterm.js draws with the DOM again.
-    webgl.onContextLoss(() => webgl.dispose());
-    terminal.loadAddon(webgl);
-  } catch {
-    // The DOM renderer stays.
-  }
+function nameField(terminal: Terminal, name: string): void {
+  terminal.textarea?.setAttribute('aria-label', name);
 }
 
 function optionsFor(look: Look) {
@@ -182,6 +211,7 @@ function optionsFor(look: Look) {
     theme: look.searching ? { ...theme, selectionInactiveBackground: activeMatchBackground } : theme,
     // Programs that assume a dark screen stay legible on the light one.
     minimumContrastRatio: look.dark ? 3 : 4.5,
+    screenReaderMode: look.read,
     fontSize: look.fontSize,
     fontFamily: look.fontFamily ? `${JSON.stringify(look.fontFamily)}, ${stack}` : stack,
   };
