@@ -1,6 +1,7 @@
 /** The event stream: what keeps the page current, and knows when it is not. */
 import { api, onSignedOut } from '../lib/api';
 import { takeStream } from '../lib/begun';
+import { isOutdated } from '../lib/outdated';
 import { ReconnectingSocket, socketUrl } from '../lib/socket.svelte';
 import type { ServerEvent, Session } from '../lib/types';
 import { doubt } from '../lib/wake';
@@ -8,10 +9,15 @@ import { configuration } from './config.svelte';
 import { device } from './device.svelte';
 import { prompts } from './prompts.svelte';
 import { sessions } from './sessions.svelte';
+import { ui } from './ui.svelte';
 import { workspaces } from './workspaces.svelte';
 
 /** How long the first load waits for the event stream before it goes on without. */
 const PATIENCE_MS = 1_000;
+
+function offerReload(): void {
+  ui.toast('Clincus was updated. This page is the older one.', 'lasting', { label: 'Reload', run: () => location.reload() });
+}
 
 export class Connection {
   /** The stream was open and is not now: what is on the page may be old. */
@@ -27,6 +33,7 @@ export class Connection {
   #socket = $state.raw<ReconnectingSocket | null>(null);
   #loaded = false;
   #asking = false;
+  #opened = false;
 
   /** Why nothing can be changed of this session now, or of any if there is none; empty while it can. */
   hinders(session: Session | undefined): string {
@@ -51,6 +58,9 @@ export class Connection {
         this.stale = this.signedOut = false;
         configuration.broken = '';
         this.#load();
+        // Only a server that was started again can be another version.
+        if (this.#opened) void isOutdated().then((outdated) => outdated && offerReload());
+        this.#opened = true;
       },
       onLost: () => {
         this.stale = true;

@@ -1,9 +1,13 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
+import { isOutdated } from '../lib/outdated';
 import type { Session } from '../lib/types';
 import { fakeBrowser, FakeSocket, fakeServer, someAgent, someSession } from '../test/fakes';
 import { Connection } from './connection.svelte';
 import { sessions } from './sessions.svelte';
+import { ui } from './ui.svelte';
+
+vi.mock('../lib/outdated', () => ({ isOutdated: vi.fn(() => Promise.resolve(false)) }));
 
 const SESSION = someSession();
 
@@ -11,6 +15,7 @@ let connection: Connection;
 let listed: Session[];
 
 beforeEach(async () => {
+  vi.mocked(isOutdated).mockClear();
   fakeBrowser();
   listed = [SESSION];
   fakeServer(({ path }) => {
@@ -93,4 +98,14 @@ it('fetches the session whose protection an event names', async () => {
 it('shows what a tool does as soon as the server says it', () => {
   say({ type: 'session.agent', id: 'a', agent: someAgent('waiting', { text: 'Which colour?' }) });
   expect(sessions.waiting.map(({ agent }) => agent.text)).toEqual(['Which colour?']);
+});
+
+it('offers a reload when the server that came back has a newer page', async () => {
+  ui.toasts = [];
+  vi.mocked(isOutdated).mockResolvedValue(true);
+  expect(isOutdated).not.toHaveBeenCalled();
+  FakeSocket.last.lose(1006);
+  connection.retry();
+  FakeSocket.last.open();
+  await vi.waitFor(() => expect(ui.toasts.map(({ text, action }) => [text, action?.label])).toEqual([['Clincus was updated. This page is the older one.', 'Reload']]));
 });
