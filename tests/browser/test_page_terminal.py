@@ -269,7 +269,7 @@ def test_keys_go_to_the_session_that_is_shown(tool, shared, make_workspace):
     """While one switches to and fro with Alt+digit, no key reaches the other session."""
     shared.server.create(make_workspace("other"))
     page, works = tool.page, {"state": "working", "reason": "", "text": "", "options": [], "source": "hook"}
-    # The digits count in the order of the sidebar, which a bell or a new state of a tool would change.
+    # The digits were given in the order of the sidebar at the first look, and a reload with none given gives them anew.
     listed = [
         {**one, "agent": {**one["agent"], **works}, "pinned": one["id"] == shared.session["id"]}
         for one in shared.server.get("/api/sessions").json
@@ -278,6 +278,7 @@ def test_keys_go_to_the_session_that_is_shown(tool, shared, make_workspace):
         re.compile(r"/api/sessions(\?|$)"),
         lambda route: route.fulfill(json=[one for one in listed if one["id"] in route.request.url] or listed),
     )
+    page.evaluate("localStorage.clear()")
     page.reload()
     links = page.locator("aside section a")
     expect(links).to_have_count(2)

@@ -96,11 +96,11 @@ export function isPaletteKey(event: KeyboardEvent, chosen: TerminalPaletteKey, i
   return chord === chosen;
 }
 
-/** Alt+1..9 as 0..8, by the key's place, since Alt changes what many layouts type. Null for any other key. */
+/** The digit of Alt+1..9, by the key's place, since Alt changes what many layouts type. Null for any other key. */
 export function sessionSwitch(event: KeyboardEvent): number | null {
   if (!event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return null;
   const digit = /^Digit([1-9])$/.exec(event.code)?.[1];
-  return digit === undefined ? null : Number(digit) - 1;
+  return digit === undefined ? null : Number(digit);
 }
 
 /** Alt+J, by the key's place: no layout writes a letter of a language with it, and no shell edits with it. */
@@ -108,12 +108,12 @@ export function isJump(event: KeyboardEvent): boolean {
   return event.altKey && !event.ctrlKey && !event.metaKey && !event.shiftKey && event.code === 'KeyJ';
 }
 
-/** Whether the event belongs to a field that takes text, so that single letters are not shortcuts. */
 /** Whether a key sends what is written in a field of several lines. */
 export function isSendKey(event: KeyboardEvent): boolean {
   return event.key === 'Enter' && (isMac ? event.metaKey : event.ctrlKey) && !event.isComposing;
 }
 
+/** Whether the event belongs to a field that takes text, so that single letters are not shortcuts. */
 export function isTyping(event: KeyboardEvent): boolean {
   const target = event.target;
   return target instanceof HTMLElement && (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName));

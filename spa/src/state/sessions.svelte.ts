@@ -52,6 +52,12 @@ const GROUP_OF: Partial<Record<Agent['state'], Group['key']>> = {
 const isRecord = (value: unknown): value is Record<string, string> =>
   typeof value === 'object' && value !== null && Object.values(value).every((one) => typeof one === 'string');
 
+/** The digits that Alt goes with. */
+const MOST_NUMBERS = 9;
+
+const isNumbers = (value: unknown): value is Record<string, number> =>
+  typeof value === 'object' && value !== null && Object.values(value).every((one) => Number.isInteger(one) && one >= 1 && one <= MOST_NUMBERS);
+
 /** What a person has pinned stands first wherever it is listed. */
 function pinnedFirst(a: Session, b: Session): number {
   return Number(b.pinned) - Number(a.pinned);
@@ -91,6 +97,7 @@ export class Sessions {
   readonly #told = new Map<string, string>();
   /** The bell of each session that was last answered by a look, by its time. */
   readonly #seen = new Persisted<Record<string, string>>('seen-bells', {}, isRecord);
+  readonly #numbers = new Persisted<Record<string, number>>('session-numbers', {}, isNumbers);
   /** The fetch that is under way, and the one that follows it for all who asked meanwhile. */
   #current: Promise<void> | null = null;
   #next: Promise<void> | null = null;
@@ -123,8 +130,19 @@ export class Sessions {
   /** Those that wait for the person. */
   readonly waiting: readonly Session[] = $derived(this.groups.find(({ key }) => key === 'attention')?.sessions ?? []);
 
-  /** In the order in which the rail shows them: what Alt+1..9 counts. */
+  /** In the order in which the rail shows them. */
   readonly ordered: readonly Session[] = $derived(this.groups.flatMap((group) => group.sessions));
+
+  /** What leads to a session with Alt: 1 to 9, 0 for none. It stays the same however the list is sorted. */
+  numberOf(id: string): number {
+    return this.#numbers.current[id] ?? 0;
+  }
+
+  /** The session of a number. */
+  numbered(number: number): Session | undefined {
+    const found = Object.entries(this.#numbers.current).find(([, one]) => one === number);
+    return found && this.get(found[0]);
+  }
 
   /** The groups for a list on the page. While it is held, each row stays where it is `shown`, unless its session is gone. */
   arranged(shown: readonly Group[], held: boolean): readonly Group[] {
@@ -181,6 +199,7 @@ export class Sessions {
   changesAre(id: string, changes: Session['changes']): void {
     const session = this.#snapshot.get(id);
     if (session) this.#put({ ...session, changes });
+    if (this.#current) void this.refresh(id);
   }
 
   /**
@@ -221,6 +240,7 @@ export class Sessions {
       const session = await this.#once.send('', JSON.stringify(request), (key) => api.createSession(request, key));
       takeBirths([session]);
       this.#put(session);
+      this.#number();
       this.dismiss(creation.key);
       return session;
     } catch (error) {
@@ -320,6 +340,30 @@ export class Sessions {
     for (const known of id ? [id] : [...this.#snapshot.keys()]) if (!ids.has(known)) this.#snapshot.delete(known);
     takeBirths(found);
     for (const session of found) this.#put(session);
+    this.#number();
+  }
+
+  /**
+   * Gives free numbers to sessions without one, first in the list first. Where none is free, one that runs gets that of the
+   * last one that does not: nobody types into that by mistake.
+   */
+  #number(): void {
+    const numbers = new Map(Object.entries(this.#numbers.current).filter(([id]) => this.#snapshot.has(id)));
+    const isIdle = ({ status, pinned }: Session): boolean => status === 'stopped' && !pinned;
+    const taken = new Set(numbers.values());
+    const free = Array.from({ length: MOST_NUMBERS }, (_, index) => index + 1).filter((number) => !taken.has(number));
+    for (const session of this.ordered) {
+      if (numbers.has(session.id)) continue;
+      let number = free.shift();
+      if (number === undefined && !isIdle(session)) {
+        const last = this.ordered.findLast((one) => isIdle(one) && numbers.has(one.id));
+        number = last && numbers.get(last.id);
+        if (last) numbers.delete(last.id);
+      }
+      if (number !== undefined) numbers.set(session.id, number);
+    }
+    const next = Object.fromEntries(numbers);
+    if (JSON.stringify(next) !== JSON.stringify(this.#numbers.current)) this.#numbers.current = next;
   }
 
   /** An equal one stays, so that nothing that shows it is drawn anew. */

@@ -36,6 +36,42 @@ afterEach(() => vi.unstubAllGlobals());
 
 const statuses = () => Object.fromEntries(sessions.list.map(({ id, status }) => [id, status]));
 
+describe('the numbers for Alt', () => {
+  const numbers = () => Object.fromEntries(sessions.list.map(({ id }) => [id, sessions.numberOf(id)]));
+
+  it('stay with their sessions when the list is sorted anew', async () => {
+    await sessions.refresh();
+    const before = numbers();
+    expect(before).toEqual({ a: 1, b: 2 });
+    server.set('c', withAgent('c', 'waiting', '2026-03-03T00:00:00Z'));
+    await sessions.refresh();
+    expect([sessions.ordered[0]?.id, numbers()]).toEqual(['c', { ...before, c: 3 }]);
+    expect(sessions.numbered(1)?.id).toBe('a');
+  });
+
+  it('go to a session that runs rather than to one that is stopped', async () => {
+    for (let index = 0; index < 9; index += 1) server.set(`s${index}`, session(`s${index}`, { status: 'stopped' }));
+    await sessions.refresh();
+    server.set('new', session('new'));
+    await sessions.refresh();
+    expect(sessions.numberOf('a')).toBe(1);
+    expect(sessions.numberOf('new')).toBeGreaterThan(0);
+    expect(new Set(Object.values(numbers()).filter(Boolean)).size).toBe(9);
+  });
+});
+
+it.each([
+  ['the changes', () => sessions.changesAre('a', { files: 2, added: 1, removed: 0 })],
+  ['a bell', () => sessions.rang('a', '2026-02-02T00:00:09Z')],
+])('fetches anew after an event about %s, which a list on its way may be older than', async (_, tell) => {
+  await sessions.refresh();
+  const before = calls.length;
+  const loading = sessions.refresh();
+  tell();
+  await loading;
+  await vi.waitFor(() => expect(calls.slice(before).map(({ path }) => path)).toEqual(['/api/sessions', '/api/sessions?id=a']));
+});
+
 describe('the list', () => {
   it('is grouped by what needs attention, newest first', async () => {
     server.set('c', session('c', { created_at: '2026-02-02T00:00:00Z' }));

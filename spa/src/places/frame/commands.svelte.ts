@@ -120,12 +120,13 @@ class Commands {
     const here = router.route.place === 'session' ? router.route.id : '';
     const rank = ({ id }: Session): number => (recent.includes(id) ? recent.indexOf(id) : recent.length);
     return sessions.ordered
-      .map((session, index) => ({
+      .map((session) => ({ session, number: sessions.numberOf(session.id) }))
+      .map(({ session, number }) => ({
         key: `session ${session.id}`,
         title: sessionName(session),
         detail: `${toolName(session.tool)} · slot ${session.slot}`,
         session,
-        ...(index < 9 ? { keys: shown.switch.replace('1–9', String(index + 1)) } : {}),
+        ...(number ? { keys: shown.switch.replace('1–9', String(number)) } : {}),
         run: () => router.go(href.session(session.id)),
       }))
       .filter(({ session }) => session.id !== here)

@@ -71,8 +71,8 @@ export function handleKey(event: KeyboardEvent): void {
     if (!isDialogOpen()) jump();
     return;
   }
-  const index = sessionSwitch(event);
-  const session = index === null ? undefined : sessions.ordered[index];
+  const number = sessionSwitch(event);
+  const session = number === null ? undefined : sessions.numbered(number);
   if (session && !isDialogOpen()) {
     event.preventDefault();
     router.go(href.session(session.id));
