@@ -4,7 +4,7 @@ import userEvent from '@testing-library/user-event';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import { sessions } from '../../state/sessions.svelte';
-import { type Call, fakeServer, someChange, someSession } from '../../test/fakes';
+import { type Call, fakeServer, type Reply, someChange, someSession } from '../../test/fakes';
 import { Undo } from './undo.svelte';
 import UndoDialog from './UndoDialog.svelte';
 
@@ -72,4 +72,20 @@ it('stays open with the reason when nothing was undone', async () => {
   fakeServer(() => ({ status: 409, json: { error: 'the session is stopped' } }));
   await userEvent.click(screen.getByRole('button', { name: 'Undo in 2 files' }));
   await vi.waitFor(() => expect(screen.getByRole('dialog').textContent).toContain('The session is stopped'));
+});
+
+it('keeps the answer to a newer question when an older one fails', async () => {
+  let answer: ((reply: Reply) => void) | undefined;
+  const later = { title: 'Undo one?', from: 'turn', only: null, end: '' };
+  calls = fakeServer(({ path }) =>
+    path.includes('from=start')
+      ? new Promise<Reply>((resolve) => (answer = resolve))
+      : { json: { files: FILES, truncated: false, skipped: [], others: [], stale: '' } },
+  );
+  const older = undo.ask({ title: 'Undo all?', from: 'start', only: null, end: '' });
+  await vi.waitFor(() => expect(answer).toBeDefined());
+  await undo.ask(later);
+  answer?.({ status: 409, json: { error: 'too late' } });
+  await older;
+  expect([undo.phase, undo.request]).toEqual(['ready', later]);
 });

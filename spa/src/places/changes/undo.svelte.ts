@@ -68,6 +68,7 @@ export class Undo {
       this.others = list.others;
       this.phase = 'ready';
     } catch (error) {
+      if (this.request !== request) return;
       this.phase = 'error';
       this.error = sentence(error);
     }
