@@ -40,3 +40,10 @@ it('changes nothing on Escape', async () => {
   await userEvent.type(screen.getByRole('textbox'), 'x{Escape}');
   expect([calls, screen.getByRole('heading').textContent]).toEqual([[], 'my-app']);
 });
+
+it('leaves the Enter that ends a conversion to the input method', () => {
+  render(SessionTitle, { session: someSession(), renaming: true });
+  const enter = new KeyboardEvent('keydown', { key: 'Enter', isComposing: true, bubbles: true });
+  screen.getByRole('textbox').dispatchEvent(enter);
+  expect([calls, screen.queryByRole('textbox') !== null]).toEqual([[], true]);
+});
