@@ -17,11 +17,13 @@ import { ui } from './ui.svelte';
 const HERE_MS = 20_000;
 const isBoolean = (value: unknown): value is boolean => typeof value === 'boolean';
 
+const FORBIDDEN = 'The browser does not let this page notify you: allow it in the site’s settings.';
+
 /** Why this browser shows no notifications of this page, whatever the person wants; empty if it may. */
 export function obstacle(): string {
   if (!globalThis.isSecureContext)
     return 'Browsers let a page notify you over HTTPS or on this machine only, and this page came by plain HTTP.';
-  if ('Notification' in globalThis) return '';
+  if ('Notification' in globalThis) return Notification.permission === 'denied' ? FORBIDDEN : '';
   return isAppleTouch(navigator.userAgent, navigator.maxTouchPoints)
     ? 'On an iPhone or iPad, first put this page on the Home Screen (Share, then “Add to Home Screen”) and open it there.'
     : 'This browser has no notifications for pages.';
@@ -33,7 +35,7 @@ async function hindrance(): Promise<string> {
   if (reason) return reason;
   return (await Notification.requestPermission()) === 'granted'
     ? ''
-    : 'The browser does not let this page notify you: allow it in the site’s settings.';
+    : FORBIDDEN;
 }
 
 /** The moment at which a session began to need its person: its seal's end, its tool's state, else its bell. */
@@ -50,15 +52,18 @@ export class Notifications {
   /** The events that were there already, by session. */
   readonly #known = new Map<string, string>();
 
+  /** Whether the person wants notifications, and the browser still lets the page show them. */
   get on(): boolean {
-    return this.#wanted.current;
+    return this.#wanted.current && obstacle() === '' && Notification.permission === 'granted';
   }
 
   /** Follows a click on a notification, which the worker reports, and compares what the browser and the server know. */
   start(): void {
     void this.#renew().catch(() => undefined); // the next start tries again
-    serviceWorkers()?.addEventListener('message', ({ data }: MessageEvent<{ type?: unknown; path?: unknown } | null>) => {
-      if (data?.type === 'open' && typeof data.path === 'string' && data.path.startsWith('/')) router.go(data.path);
+    serviceWorkers()?.addEventListener('message', ({ data, ports }: MessageEvent<{ type?: unknown; path?: unknown } | null>) => {
+      if (data?.type !== 'open' || typeof data.path !== 'string' || !data.path.startsWith('/')) return;
+      router.go(data.path);
+      ports[0]?.postMessage('taken');
     });
   }
 

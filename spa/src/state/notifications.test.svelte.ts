@@ -4,7 +4,7 @@ import { deviceId } from '../lib/device';
 import type { Session } from '../lib/types';
 import { type Call, fakeServer, someSealedChange, someSession } from '../test/fakes';
 import { device } from './device.svelte';
-import { Notifications } from './notifications.svelte';
+import { Notifications, obstacle } from './notifications.svelte';
 import { ui } from './ui.svelte';
 
 const LATER = new Date(Date.now() + 1000).toISOString();
@@ -20,6 +20,10 @@ let status: number;
 
 class FakeNotification {
   static requestPermission = () => Promise.resolve(leave);
+  static get permission(): NotificationPermission {
+    return leave;
+  }
+
   constructor(
     title: string,
     readonly options: NotificationOptions,
@@ -165,6 +169,13 @@ it('tells the server while the person is here, and when they go', async () => {
 it('says nothing of a browser that gets no pushes', () => {
   new Notifications().report(true)();
   expect(calls).toEqual([]);
+});
+
+it('is off once the browser has taken its leave back', async () => {
+  const notifications = await turnedOn();
+  expect(notifications.on).toBe(true);
+  leave = 'denied';
+  expect([notifications.on, obstacle()]).toEqual([false, expect.stringContaining('allow it in the site’s settings')]);
 });
 
 const OLD = { endpoint: 'https://push/old', id: 'OLD' };

@@ -25,14 +25,30 @@ const news = (id: string, fresh: boolean) => ({ id, title: `${id} waits for you`
 let listeners: Map<string, (event: unknown) => void>;
 let shown: Shown[];
 let closed: string[];
-let windows: { focused: boolean; messages: unknown[]; focus: () => Promise<void>; postMessage: (message: unknown) => void }[];
+interface Window {
+  focused: boolean;
+  messages: unknown[];
+  focus: () => Promise<void>;
+  postMessage: (message: unknown, ports: MessagePort[]) => void;
+}
+
+let windows: Window[];
 let opened: string[];
 let calls: Call[];
 let answer: Reply;
 
-function someWindow(focused: boolean) {
+/** A window of the dashboard; one that does not listen is at the sign-in. */
+function someWindow(focused: boolean, listens = true, mayFocus = true): Window {
   const messages: unknown[] = [];
-  return { focused, messages, focus: () => Promise.resolve(), postMessage: (message: unknown) => messages.push(message) };
+  return {
+    focused,
+    messages,
+    focus: () => (mayFocus ? Promise.resolve() : Promise.reject(new Error('not allowed'))),
+    postMessage: (message, [port]) => {
+      messages.push(message);
+      if (listens) port?.postMessage('taken');
+    },
+  };
 }
 
 /** Lets the worker handle an event to its end. */
@@ -123,6 +139,15 @@ it.each([
   await handle('notificationclick', { notification: { close: () => undefined, data: { path: '/sessions/a' } } });
   expect(windows[index]?.messages).toEqual([{ type: 'open', path: '/sessions/a' }]);
   expect(opened).toEqual([]);
+});
+
+it.each([
+  ['no page listens, as at the sign-in', someWindow(true, false)],
+  ['the browser does not let it come to the front', someWindow(true, true, false)],
+])('opens another window where %s', async (_, one) => {
+  windows = [one];
+  await handle('notificationclick', { notification: { close: () => undefined, data: { path: '/sessions/a' } } });
+  expect(opened).toEqual(['/sessions/a']);
 });
 
 it('opens a window where there is none', async () => {

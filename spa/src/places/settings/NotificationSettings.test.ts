@@ -21,7 +21,7 @@ beforeEach(() => {
   device.id = 'd1';
   ui.toasts = [];
   vi.stubGlobal('isSecureContext', true);
-  vi.stubGlobal('Notification', vi.fn());
+  vi.stubGlobal('Notification', Object.assign(vi.fn(), { permission: 'granted' }));
   const webhook = { host: 'ntfy.sh', last: last('failed', 'answered 503') };
   calls = fakeServer(({ method }) =>
     method === 'GET' ? { json: { public_key: 'k', problem: '', devices: DEVICES, webhook } } : { status: 202, json: { at } },
