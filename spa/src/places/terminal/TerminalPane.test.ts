@@ -356,3 +356,17 @@ it('tells a screen reader what it is and how to leave it, and lets it read if th
   expect(shown.read).toBe(true);
   preferences.screenReader = false;
 });
+
+it.each([
+  ['opens', false],
+  ['first shows', true],
+])('%s a link that was chosen, by mouse or by finger: %s', async (_, touch) => {
+  await connected();
+  vi.stubGlobal('matchMedia', () => ({ matches: touch }));
+  const opened = vi.spyOn(window, 'open').mockReturnValue(null);
+  host.onLink('https://xn--pple-43d.com/');
+  expect([opened.mock.calls.length, ui.toasts.map(({ text }) => text)]).toEqual(touch ? [0, ['https://xn--pple-43d.com/']] : [1, []]);
+  ui.toasts[0]?.action?.run();
+  expect(opened.mock.calls).toEqual([['https://xn--pple-43d.com/', '_blank', 'noopener,noreferrer']]);
+  opened.mockRestore();
+});

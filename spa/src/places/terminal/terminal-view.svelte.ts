@@ -60,6 +60,7 @@ export class TerminalView {
     onCtrlV: () => (this.#ctrlV = setTimeout(() => this.#typeCtrlV(), PASTE_MS)),
     isPaletteKey: (event) => isPaletteKey(event, preferences.terminalPaletteKey, true),
     onLinkHover: (address) => (this.hoveredLink = address),
+    onLink: (address) => this.#follow(address),
   };
 
   constructor(
@@ -190,6 +191,14 @@ export class TerminalView {
   #givePath(path: string): void {
     if (this.link?.socket.state === 'open') this.parts?.terminal.paste(`${path} `);
     else ui.toast(`The file is in the container: ${path}`, 'note', { label: 'Copy', run: () => void copy(path) });
+  }
+
+  /** Opens a link. A finger has seen no address before: the text of a link can be any. */
+  #follow(address: string): void {
+    const run = (): void => void window.open(address, '_blank', 'noopener,noreferrer');
+    if (!address) return;
+    if (isTouch()) ui.toast(address, 'lasting', { label: 'Open', run });
+    else run();
   }
 
   #tellLoss(): void {

@@ -5,6 +5,7 @@ import { FitAddon } from '@xterm/addon-fit';
 import { WebLinksAddon } from '@xterm/addon-web-links';
 import { type ITerminalAddon, type ITheme, Terminal } from '@xterm/xterm';
 
+import { spelledOut } from '../../lib/address';
 import { isJump, isMac, sessionSwitch } from '../../lib/keys';
 import { screenOf } from './glyphs';
 import { matchColours } from './match-colours';
@@ -100,6 +101,8 @@ export interface TerminalHost {
   /** A key that the page takes although the terminal has the focus. */
   isPaletteKey: (event: KeyboardEvent) => boolean;
   onLinkHover: (address: string) => void;
+  /** A link was chosen; empty for one that is none of the web. */
+  onLink: (address: string) => void;
   /** The past is elsewhere: it is scrolled to beyond what the terminal holds. */
   onOverscroll?: Overscroll;
 }
@@ -118,7 +121,7 @@ export interface TerminalParts {
 
 /** Shows the terminal in the element. The caller disposes of it. */
 export function openTerminal(element: HTMLElement, look: Look, host: TerminalHost): TerminalParts {
-  const links = linkHandler(host.onLinkHover);
+  const links = linkHandler(host);
   const terminal = new Terminal({
     allowProposedApi: true,
     scrollback: SCROLLBACK_LINES,
@@ -226,13 +229,11 @@ function hasGpu(): boolean {
   return !/swiftshader|llvmpipe|software|basic render/i.test(renderer);
 }
 
-function linkHandler(onHover: (address: string) => void) {
+function linkHandler({ onLinkHover, onLink }: TerminalHost) {
   return {
-    activate: (_event: MouseEvent, address: string): void => {
-      if (/^https?:\/\//i.test(address)) window.open(address, '_blank', 'noopener,noreferrer');
-    },
-    hover: (_event: MouseEvent, address: string): void => onHover(address),
-    leave: (): void => onHover(''),
+    activate: (_event: MouseEvent, address: string): void => onLink(spelledOut(address)),
+    hover: (_event: MouseEvent, address: string): void => onLinkHover(spelledOut(address)),
+    leave: (): void => onLinkHover(''),
   };
 }
 
