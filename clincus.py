@@ -6156,7 +6156,7 @@ COMPRESS_FROM = 1000  # bytes of a body from which on compression pays
 LOOPBACK = ("127.0.0.1", "::1")
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-    "connect-src 'self'; font-src 'self'; frame-src http:; worker-src 'self' blob:; manifest-src 'self'; "
+    "connect-src 'self'; font-src 'self'; frame-src http:; worker-src 'self'; manifest-src 'self'; "
     "object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
 SAFE_HEADERS = (

@@ -246,3 +246,18 @@ it('goes on with a conversation', async () => {
   await userEvent.click(await button('Start session'));
   await vi.waitFor(() => expect(posted()).toMatchObject([{ workspace: '/w/my-app', tool: 'claude', resume: 'abc' }]));
 });
+
+it('goes on to the prompt when a project is chosen', async () => {
+  open();
+  await userEvent.click(await screen.findByRole('option', { name: /my-app/ }));
+  await vi.waitFor(() => expect(document.activeElement).toBe(screen.getByRole('textbox', { name: 'First prompt' })));
+});
+
+it('has the first prompt again when a phone has dropped the page', async () => {
+  open('/w/my-app');
+  await userEvent.type(await promptBox(), 'Fix the totals');
+  cleanup();
+  open('/w/my-app');
+  expect((await promptBox()).value).toBe('Fix the totals');
+  await userEvent.clear(await promptBox());
+});
