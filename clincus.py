@@ -3242,24 +3242,24 @@ class History:
 
 # ----------------------------------------------------------------------------------------------------------------
 # wall
-# Which paths of a workspace are protected, and the part of an instance description by which even root in the container
-# cannot turn them against their owner. The programs of the wall are in wall/. Knows nothing of HTTP.
+# Which paths of a workspace are protected, and the part of an instance description that keeps even root in the
+# container from turning them against their owner. The programs of the wall are in wall/. Knows nothing of HTTP.
 # ----------------------------------------------------------------------------------------------------------------
 
-STAGES = "/run/clincus"  # this and the next as in wall/hook.py
+STAGES = "/run/clincus"  # this constant and the next have the same values in wall/hook.py
 NO_ID_MAPS = "cannot map ids"
 
-BROKEN = "broken"  # the level of a session whose seal came off: it is frozen until a person decides
+BROKEN = "broken"  # the level of a session whose seal came off; it is frozen until a person decides
 NOTHING_MOUNTED = "A clone: no folder of this host is mounted"
 SWITCHED_OFF = "Protection is switched off in the configuration (security.disable_protection)"
 NESTING = "Nested containers are allowed here (security.nesting), and what they need lets root take the seals off"
-# The folder in a container, closed to all its users, in which a stage's `others` lie.
+# The folder in a container, closed to all its users, that has a stage's `others`.
 SEALS_OF_OTHERS = "dev/.clincus"
-# A file of this name in a Git folder leads git to another one. With an empty folder in its place, git takes the
-# workspace for no repository of its own: an agent could make it a bare one by HEAD, objects, refs and config.
+# A file of this name in a Git folder leads git to another one. An agent could turn the workspace itself into a bare
+# repository by HEAD, objects, refs and config. With an empty folder of this name in it, git does not accept it as one.
 NO_BARE_REPOSITORY = "commondir"
 
-# These are protected beside the configured list: our project file, and each path of a Git folder that makes the host's
+# These are protected besides the configured list: our project file, and each path of a Git folder that makes the host's
 # git run a command or read its configuration from another place (gitrepository-layout(5): commondir).
 ALWAYS_PROTECTED = (
     ".clincus.toml",
@@ -3268,7 +3268,7 @@ ALWAYS_PROTECTED = (
     *(f".git/worktrees/*/{name}" for name in ("commondir", "config.worktree")),
 )
 
-# What stands in for an absent path of a Git folder; for all others an empty file.
+# The stand-ins for absent paths of a Git folder. Paths that are not listed here get an empty file.
 STAND_INS: Mapping[str, str | None] = {
     "branches": None,
     "commondir": ".\n",
@@ -3286,9 +3286,9 @@ def denying_rules(name: str, **values: int) -> list[str]:
     return [line.format(**values) for line in lines if not line.startswith("#")]
 
 
-# Each path has the text of the file that stands in for it while it is absent, None for an empty folder, or False if
-# nothing does: it is protected if it is there, and has no link at or above it. In a path, `*` is any folder, and `**`
-# any Git folder at any depth.
+# The value of a path is what stands in for it while it is absent: the text of a file, None for an empty folder, or
+# False for nothing. A path with False is protected only if it exists and neither it nor a folder above it is a link. In
+# a path, `*` is any folder, and `**` any Git folder at any depth.
 StandIn: TypeAlias = "str | Literal[False] | None"
 ProtectedPaths: TypeAlias = "dict[str, StandIn]"
 
@@ -3298,46 +3298,46 @@ class HostFolder(NamedTuple):
 
     source: str  # absolute, symlinks resolved
     target: str  # absolute path in the container
-    uid: int | None  # the owner on the host; None for a folder of another host, which the hook there looks at
+    uid: int | None  # the owner on the host; None for a folder of another host, where the hook looks at it
     gid: int | None
-    is_own_group: bool = True  # the owner is a member of the group, and may make setgid files of it
+    is_own_group: bool = True  # the owner is a member of the group, and may make setgid files that belong to it
     readonly: bool = False
     is_folder: bool = True
-    is_repository: bool = True  # there is a .git in it
-    git_folders: tuple[str, ...] = ()  # of the repositories that git on the host finds from here; absolute
-    git_places: Mapping[str, StandIn] = {}  # what git on the host runs here, or reads as configuration
-    git_unread: tuple[str, ...] = ()  # keys of commands of git that may run other files besides
+    is_repository: bool = True  # it has a .git
+    git_folders: tuple[str, ...] = ()  # absolute paths of the Git folders that git on the host finds from here
+    git_places: Mapping[str, StandIn] = {}  # paths that git on the host runs here, or reads as configuration
+    git_unread: tuple[str, ...] = ()  # keys of git's configuration with commands that may run further files
 
 
-# The folders that a container gets, the workspace first, each with what is protected below it; None for all of it.
+# The folders that a container gets, the workspace first, each with its protected paths; None if all of it is protected.
 Trees: TypeAlias = "Sequence[tuple[HostFolder, ProtectedPaths | None]]"
 
 
-# Keys of an instance, lines each, to which several parts add: a value of the instance's own would hide the profile's.
+# Keys of an instance with lines of several parts. Our value repeats the profile's lines, which it would hide otherwise.
 SHARED_KEYS = ("security.syscalls.deny", "raw.apparmor")
 
 
 class ProtectionSupport(NamedTuple):
-    """The abilities of this host; `reason` says why it cannot lock a workspace, and is empty if it can."""
+    """The abilities of this host. `reason` says why it cannot lock a workspace; it is empty if it can."""
 
     reason: str = ""
-    python: str = "/usr/bin/python3"  # an interpreter that only root can change
+    python: str = "/usr/bin/python3"  # the path of an interpreter that only root can change
     shift: bool = True  # the kernel maps ids on mounts
-    subordinate_uids: tuple[range, ...] = ()  # that a container may be given
+    subordinate_uids: tuple[range, ...] = ()  # uids that may be mapped into a container
     subordinate_gids: tuple[range, ...] = ()
-    profile_config: Mapping[str, str] = {}  # keys of the default profile to be kept
-    profile_folders: tuple[tuple[str, bool], ...] = ()  # its disks but the root disk: source, and whether read-only
-    takes_hooks: bool = False  # where a workspace cannot be locked: hooks run all the same
+    profile_config: Mapping[str, str] = {}  # keys of the default profile to keep
+    profile_folders: tuple[tuple[str, bool], ...] = ()  # its disks except the root disk: source, and if it is read-only
+    takes_hooks: bool = False  # hooks run although a workspace cannot be locked
 
 
 class Protection(NamedTuple):
-    """The part of an instance description for workspace and extra mounts, and how well that protects the host."""
+    """The part of an instance description for workspace and extra mounts, and how well it protects the host."""
 
     level: str  # "locked", "basic" or "off"
     config: dict[str, str]
     devices: dict[str, dict[str, str]]
-    reason: str = ""  # why it is not locked, for the person; empty when locked
-    note: str = ""  # what the person should know about a locked session
+    reason: str = ""  # for a person: why it is not locked; empty if it is
+    note: str = ""  # for a person: what is special about a locked session
 
 
 def host_folder(path: str, target: str, readonly: bool = False) -> HostFolder:
@@ -3349,13 +3349,20 @@ def host_folder(path: str, target: str, readonly: bool = False) -> HostFolder:
         raise ClincusError(f"'{path}' cannot be mounted: {error.strerror}", 400) from error
     if not stat.S_ISDIR(found.st_mode) and not stat.S_ISREG(found.st_mode):
         raise ClincusError(f"'{path}' cannot be mounted: it is neither a folder nor a file", 400)
-    uid, gid, is_folder = found.st_uid, found.st_gid, stat.S_ISDIR(found.st_mode)
-    is_repository = os.path.lexists(f"{source}/.git")
-    return HostFolder(source, target, uid, gid, gid in groups_of(uid), readonly, is_folder, is_repository)
+    return HostFolder(
+        source,
+        target,
+        uid=found.st_uid,
+        gid=found.st_gid,
+        is_own_group=found.st_gid in groups_of(found.st_uid),
+        readonly=readonly,
+        is_folder=stat.S_ISDIR(found.st_mode),
+        is_repository=os.path.lexists(f"{source}/.git"),
+    )
 
 
 def workspace_folder(path: str, target: str, settings: Config, engine: str = "") -> HostFolder:
-    """As `host_folder`, with what git on the host runs in it; unseen if it is on the host of another engine.
+    """As `host_folder`, with the paths that git on the host runs. A folder on the host of an engine is not looked at.
 
     Raises ClincusError (409) too: see `git_on_host`.
     """
@@ -3370,7 +3377,7 @@ def workspace_folder(path: str, target: str, settings: Config, engine: str = "")
             homes.append(pwd.getpwuid(cast("int", folder.uid)).pw_dir)
     sealed = configured_paths(settings)
     git_folders, git_places, git_unread = git_on_host(folder.source, list(dict.fromkeys(homes)), os.environ, sealed)
-    if os.path.isfile(f"{folder.source}/{NO_BARE_REPOSITORY}"):  # with a file there, the folder may be a repository
+    if os.path.isfile(f"{folder.source}/{NO_BARE_REPOSITORY}"):  # then the folder itself may be a Git folder
         git_folders = tuple(dict.fromkeys((*git_folders, folder.source)))
     return folder._replace(git_folders=git_folders, git_places=git_places, git_unread=git_unread)
 
@@ -3378,16 +3385,16 @@ def workspace_folder(path: str, target: str, settings: Config, engine: str = "")
 # -- What git on the host runs
 
 MOST_LINKS = 40  # MAXSYMLINKS of the kernel
-MOST_UNREAD = 3  # keys that a note names
+MOST_UNREAD = 3  # how many keys a note names
 PLACES_TIMEOUT = 60.0  # seconds for an answer of wall/places.py
 PLACES_LOADER = "import marshal, sys; exec(marshal.load(sys.stdin.buffer))"
-PLACES_AHEAD: list[Child] = []  # those of `places_ahead` that nobody has asked yet
+PLACES_AHEAD: list[Child] = []  # children of `places_ahead` that have not been asked yet
 GIT_VARIABLES = ("XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM")  # name configuration files
 
 
 @functools.lru_cache(maxsize=1)
 def places_code() -> bytes:
-    """wall/places.py as this Python compiles it, once: that takes longer than most answers."""
+    """wall/places.py as compiled by this Python, once: compiling takes longer than most answers."""
     return marshal.dumps(compile(packaged_text("wall/places.py"), "wall/places.py", "exec"))
 
 
@@ -3415,7 +3422,7 @@ def places_ahead() -> Iterator[None]:
 def ask_places(**question: object) -> dict[str, Any]:
     """The answer of wall/places.py to a question. ClincusError as it says, or 409 if it finds no answer.
 
-    It runs in a child that has a deadline: an agent may have written what it reads.
+    It runs in a child with a time limit, since an agent may have written what it reads.
     """
     try:
         try:
@@ -3438,52 +3445,70 @@ def ask_places(**question: object) -> dict[str, Any]:
 def git_on_host(
     workspace: str, homes: Sequence[str], environ: Mapping[str, str], sealed: ProtectedPaths
 ) -> tuple[tuple[str, ...], ProtectedPaths, tuple[str, ...]]:
-    """The Git folders that git on this host finds from a workspace, and what it runs there or reads as configuration.
+    """The Git folders that git on this host finds from a workspace, and the paths that it runs or reads as settings.
 
-    Then the keys of commands that may run other files, too, as their words do not tell. `homes` are the home folders of
-    the people whose configuration counts. The links in the folders that are `sealed`, relative to the workspace, lead
-    to what has to be protected as well. Raises ClincusError (409) if git is missing or does not understand a file.
+    The third result is the keys of commands that may run further files, which their words do not show. `homes` are the
+    home folders of the people whose configuration counts. Links in the folders that are `sealed` (paths relative to the
+    workspace) lead to places that have to be protected as well. Raises ClincusError (409) if git is missing or does not
+    understand a file.
     """
     git = find_git(workspace, environ)
     named = {name: environ[name] for name in GIT_VARIABLES if name in environ}
     answer = ask_places(git=git, workspace=workspace, homes=homes, environ=named, sealed=sealed)
-    outer, places = answer["folders"], answer["places"]
-    trails = [path_trail(path) for path in (*outer, *(path for path, _ in places))]
-    ends = [trail.pop() for trail in trails]
+    links: list[str] = []
+    folders: dict[str, None] = {}  # an ordered set
+    for path in answer["folders"]:
+        *chain, end = path_trail(path)
+        links += chain
+        folders[end] = None
     found: ProtectedPaths = {}
-    for end, (_, text) in zip(ends[len(outer) :], places):
-        found.setdefault(end, text)
-    for link in itertools.chain(*trails):
+    for path, stand_in in answer["places"]:
+        *chain, end = path_trail(path)
+        links += chain
+        found.setdefault(end, stand_in)
+    for link in links:
         if not path_inside(workspace, link):  # no container of the workspace could replace a folder above it
             found.setdefault(link, None)
-    for first, text in answer["links"]:
-        *chain, end = path_trail(first)
-        # What an agent's own settings lead to must not keep git from its daily work.
-        is_gits = text is False and path_inside(end, f"{workspace}/.git")
-        if first in chain and not os.path.isdir(end) and not is_gits:
-            for link in chain:
-                # It is sealed with its folder, and the folders above that keep their place.
-                if not path_inside(first, link) and not path_inside(workspace, link):
-                    found.setdefault(link, None if text == "" else text)
-            found.setdefault(end, text)
-    return tuple(dict.fromkeys(ends[: len(outer)])), found, tuple(answer["unread"])
+    for path, stand_in in answer["links"]:
+        for place, text in linked_places(workspace, path, stand_in).items():
+            found.setdefault(place, text)
+    return tuple(folders), found, tuple(answer["unread"])
+
+
+def linked_places(workspace: str, first: str, stand_in: StandIn) -> ProtectedPaths:
+    """The paths to protect because a sealed link, `first`, leads to them: links on the way, and the file at the end."""
+    *chain, end = path_trail(first)
+    # What an agent's own settings lead to must not keep git from its daily work.
+    is_gits = stand_in is False and path_inside(end, f"{workspace}/.git")
+    if first not in chain or os.path.isdir(end) or is_gits:
+        return {}
+    found: ProtectedPaths = {}
+    for link in chain:
+        # `first` is sealed with its folder, and the folders above keep their place.
+        if not path_inside(first, link) and not path_inside(workspace, link):
+            found[link] = None if stand_in == "" else stand_in
+    found.setdefault(end, stand_in)
+    return found
 
 
 def find_git(workspace: str, environ: Mapping[str, str]) -> str:
-    """The path of git; empty if there is none. Never one that lies in the workspace, where an agent may have put it."""
-    folders = [*environ.get("PATH", "").split(":"), "/usr/local/bin", "/usr/bin", "/bin"]
-    path = ":".join(f for f in folders if f.startswith("/") and not path_inside(os.path.realpath(f), workspace))
-    found = shutil.which("git", path=path) or ""
+    """The path of git, empty if there is none. Never a git in the workspace, where an agent may have put it."""
+    folders = []
+    for folder in [*environ.get("PATH", "").split(":"), "/usr/local/bin", "/usr/bin", "/bin"]:
+        if folder.startswith("/") and not path_inside(os.path.realpath(folder), workspace):
+            folders.append(folder)
+    found = shutil.which("git", path=":".join(folders)) or ""
     return "" if path_inside(os.path.realpath(found), workspace) else found
 
 
 def path_trail(path: str) -> list[str]:
-    """The links that the kernel follows on the way to a path, and at last where the path ends.
+    """The links that the kernel follows on the way to a path, and as the last item the place where the path ends.
 
-    A folder that is left by `..` counts as a link too: whoever can put a link in its place decides where that leads.
+    A folder that is left by `..` counts as a link too: a link put in its place would decide where `..` leads.
     """
     links: list[str] = []
-    here, parts = "/", path.split("/")[::-1]
+    here = "/"
+    parts = path.split("/")[::-1]
     while parts and len(links) < MOST_LINKS:
         part = parts.pop()
         if part == "..":
@@ -3503,11 +3528,11 @@ def path_trail(path: str) -> list[str]:
 
 
 class Runs(NamedTuple):
-    """Something in a workspace that a program on the host runs by itself, or that grants it rights."""
+    """A path in a workspace that a program on the host runs by itself, or that grants rights to one."""
 
-    path: str  # from the top of the workspace: one name or two; or `*` and the end of a name
-    when: str  # for a person, behind "runs on your machine when you"
-    is_sealed: bool = True  # else it is only marked: tools are asked to write it as often as other files
+    path: str  # relative to the workspace: one name or two; or `*` and the end of a name
+    when: str  # for a person, after the words "runs on your machine when you"
+    is_sealed: bool = True  # if not, it is only marked, because tools are often asked to write it
 
 
 @functools.lru_cache(maxsize=1)
@@ -3517,7 +3542,7 @@ def presets() -> dict[str, list[Runs]]:
     return {name: [Runs(**row) for row in rows] for name, rows in table.items()}
 
 
-# Packages bring settings of their own, and nobody opens these folders as a project; as in wall/scan.py.
+# Packages in these folders have settings of their own, but nobody opens the folders as a project. As in wall/scan.py.
 OTHERS_FOLDERS = frozenset(("node_modules", "site-packages", "bower_components", "vendor"))
 
 
@@ -3537,20 +3562,21 @@ def preset_rows(settings: Config) -> list[Runs]:
 
 
 def runs_on_host(path: str, rows: Iterable[Runs]) -> str:
-    """When a file of a workspace runs by itself on the host, at any depth, in words for a person; empty if it does not.
+    """When the host runs a file of a workspace by itself, in words for a person; empty if it does not.
 
-    `path` is relative to the workspace.
+    `path` is relative to the workspace. The paths of `rows` match at any depth.
     """
     parts = path.split("/")
-    if OTHERS_FOLDERS.isdisjoint(parts):
-        for row in rows:
+    if not OTHERS_FOLDERS.isdisjoint(parts):
+        return ""
+    for row in rows:
+        if row.path.startswith("*"):
+            is_match = parts[-1].endswith(row.path[1:])
+        else:
             wanted = row.path.split("/")
-            if row.path.startswith("*"):
-                is_it = parts[-1].endswith(row.path[1:])
-            else:
-                is_it = any(parts[at : at + len(wanted)] == wanted for at in range(len(parts)))
-            if is_it:
-                return f"runs on your machine when you {row.when}"
+            is_match = any(parts[at : at + len(wanted)] == wanted for at in range(len(parts)))
+        if is_match:
+            return f"runs on your machine when you {row.when}"
     return ""
 
 
@@ -3567,26 +3593,28 @@ def groups_of(uid: int) -> set[int]:
 
 
 def protected_paths(settings: Config, workspace: HostFolder) -> ProtectedPaths:
-    """All protected paths of the host, absolute. Those of the config are in normal form and stay in the workspace.
+    """All protected paths of the host, absolute. Those of the config are in normal form and lie in the workspace.
 
-    Git must not mind the placeholder of an absent path. In a Git folder it is a file, except for `hooks`; `commondir`
-    says ".", which is the same as no such file (gitrepository-layout(5)). Elsewhere the placeholder is a folder where
-    that will do: the next `git add -A` would commit an empty file.
+    The placeholder of an absent path must not disturb git. In a Git folder it is a file, except for `hooks`; a
+    `commondir` with "." has the same effect as none (gitrepository-layout(5)). Elsewhere the placeholder is a folder
+    where possible, since the next `git add -A` would commit an empty file.
     """
     if settings.get("security.disable_protection"):
         return {}
     found: ProtectedPaths = {}
     git_folders = dict.fromkeys([f"{workspace.source}/.git", *workspace.git_folders])
     configured = configured_paths(settings)
-    for path in (*(one for one, stand_in in configured.items() if stand_in is not False), *ALWAYS_PROTECTED):
+    with_stand_in = [path for path, stand_in in configured.items() if stand_in is not False]
+    for path in (*with_stand_in, *ALWAYS_PROTECTED):
         if path.startswith(".git/"):
             text = STAND_INS.get(posixpath.basename(path), "")
-            found.update((f"{folder}/{path[5:]}", text) for folder in git_folders)
+            for folder in git_folders:
+                found[f"{folder}/{path[5:]}"] = text
         else:
             found[f"{workspace.source}/{path}"] = None
     if workspace.source not in git_folders:
         found[f"{workspace.source}/{NO_BARE_REPOSITORY}"] = None
-    # Whether a Git folder's own hooks and configuration are protected is up to the settings.
+    # The settings decide whether a Git folder's own hooks and configuration are protected.
     settled = {f"{folder}/{name}" for folder in git_folders for name in ("config", "hooks")}
     for path, stand_in in workspace.git_places.items():
         if path not in settled:
@@ -3598,9 +3626,9 @@ def protected_paths(settings: Config, workspace: HostFolder) -> ProtectedPaths:
 
 
 def configured_paths(settings: Config) -> ProtectedPaths:
-    """The protected paths of the config, and behind them those of its presets, relative to the workspace.
+    """The protected paths of the config, then those of its presets, relative to the workspace.
 
-    The stand-in is that of what links in them lead to: an empty file, or for a preset none.
+    The stand-in is for the targets of links in them: an empty file, or nothing for a path of a preset.
     """
     named = *settings.get("security.protected_paths"), *settings.get("security.additional_protected_paths")
     lifted = ".git/hooks" if settings.get("git.writable_hooks") else ""
@@ -3614,7 +3642,7 @@ def configured_paths(settings: Config) -> ProtectedPaths:
 def paths_within(folder: str, paths: ProtectedPaths) -> ProtectedPaths | None:
     """The protected paths below a folder, relative to it; None if all of it is protected.
 
-    An extra mount that holds the workspace, or is a part of it, must be no way around the protection.
+    It keeps an extra mount that contains the workspace, or is a part of it, from being a way around the protection.
     """
     own = folder.strip("/").split("/") if folder != "/" else []
     within: ProtectedPaths = {}
@@ -3628,7 +3656,7 @@ def paths_within(folder: str, paths: ProtectedPaths) -> ProtectedPaths | None:
 
 
 def path_matches(pattern: Sequence[str], parts: Sequence[str]) -> bool:
-    """Whether a path lies at or below a pattern, or could lie on the way of one that is longer."""
+    """True if a path is the pattern's target, lies below it, or is a folder above it."""
     pairs = itertools.takewhile(lambda pair: pair[0] != "**", zip(pattern, parts))
     return all(wanted in (part, "*") for wanted, part in pairs)
 
@@ -3639,40 +3667,49 @@ def protect_workspace(
 ) -> Protection:  # fmt: skip
     """Describe the mounts of an instance so that its workspace cannot be turned against the host.
 
-    Pure. With `is_clone` the workspace itself is not mounted, so that nothing but the extra mounts is to be protected.
-    `stage` names the place on the host where the mounts are put together; each instance has its own. `exposed` says
-    which session that is not locked has one of the folders, if there is one. Raises ClincusError: 400 for mounts that
-    contradict each other, 409 if the configuration demands a locked workspace and this host or session cannot have one.
+    Pure. With `is_clone` the workspace itself is not mounted, and only the extra mounts have to be protected. `stage`
+    names the place on the host where the mounts are assembled; each instance has its own. `exposed` names a session
+    that is not locked and has one of the folders, if there is one. Raises ClincusError: 400 for mounts that contradict
+    each other, 409 if the configuration demands a locked workspace and this host or session cannot have one.
     """
     paths = protected_paths(settings, workspace)
     check_targets(workspace, extra, paths)
     folders = extra if is_clone else (workspace, *extra)
     trees = [(folder, paths_within(folder.source, paths)) for folder in folders]
-    reason, is_far = host.reason, workspace.uid is None
+    reason = host.reason
     if not trees:
         return Protection("locked", {} if reason else base_config(host, []), {}, note=NOTHING_MOUNTED)
     level, why = protection_level(settings, reason, exposed)
-    if is_far and reason:  # plain devices follow links, and from here nobody sees what they would lead to
-        level, trees = "off", [(workspace, {})]
+    is_far = workspace.uid is None
+    if is_far and reason:  # plain devices follow links, and from here nobody sees where those would lead
+        level = "off"
+        trees = [(workspace, {})]
         host = host._replace(reason=f"{reason}; so nothing in the folder is protected there")
     if level != "locked" and settings.get("security.require_locked"):
         raise ClincusError(f"security.require_locked is set, but the workspace cannot be locked: {why}", 409)
     if reason:
         return device_protection(level, settings, host, trees, stage=stage, session=session)
-    notes = []
-    if level != "off" and not is_clone and not workspace.is_repository:
-        notes = ["There is no .git, and the tool cannot make one: run `git init` in the folder yourself"]
-    if workspace.git_unread and not is_clone:
-        keys = ", ".join(workspace.git_unread[:MOST_UNREAD])
-        more = f" and {len(workspace.git_unread) - MOST_UNREAD} more" if len(workspace.git_unread) > MOST_UNREAD else ""
-        words = "names a command that Clincus cannot read: it may run a file of the folder that is not protected"
-        notes.append(printable(f"git's {keys}{more} {words}"))
+    notes = [] if is_clone else workspace_notes(level, workspace)
     made = locked_protection(level, settings, host, trees, stage, session=session, notes=notes)
     return made._replace(reason=why)
 
 
+def workspace_notes(level: str, workspace: HostFolder) -> list[str]:
+    """Notes for a person on a mounted workspace at a level of protection."""
+    notes = []
+    if level != "off" and not workspace.is_repository:
+        notes.append("There is no .git, and the tool cannot make one: run `git init` in the folder yourself")
+    if workspace.git_unread:
+        keys = ", ".join(workspace.git_unread[:MOST_UNREAD])
+        others = len(workspace.git_unread) - MOST_UNREAD
+        more = f" and {others} more" if others > 0 else ""
+        words = "names a command that Clincus cannot read: it may run a file of the folder that is not protected"
+        notes.append(printable(f"git's {keys}{more} {words}"))
+    return notes
+
+
 def protection_level(settings: Config, reason: str, exposed: str) -> tuple[str, str]:
-    """How well a mounted folder can be protected, and why not better; `reason` is that of the host."""
+    """How well a mounted folder can be protected, and the reason if it is not better. `reason` is the host's."""
     if settings.get("security.disable_protection"):
         return "off", SWITCHED_OFF
     if reason:
@@ -3685,7 +3722,7 @@ def protection_level(settings: Config, reason: str, exposed: str) -> tuple[str, 
 
 
 def check_targets(workspace: HostFolder, extra: Sequence[HostFolder], paths: ProtectedPaths) -> None:
-    """Raise ClincusError: 400 for a mount that would hide the workspace or a protected path, 409 if git runs it all."""
+    """Raise ClincusError: 400 if a mount would hide the workspace or a protected path, 409 if git runs all of it."""
     if not workspace.is_folder:
         raise ClincusError(f"workspace '{workspace.source}' is not a folder", 400)
     for folder in (workspace, *extra):
@@ -3700,23 +3737,23 @@ def check_targets(workspace: HostFolder, extra: Sequence[HostFolder], paths: Pro
         if not path_inside(folder.target, workspace.target):
             continue
         place = workspace.source + folder.target[len(workspace.target.rstrip("/")) :]
-        for path, text in paths.items():
-            if text is not False and path_matches(path.split("/"), place.split("/")):
+        for path, stand_in in paths.items():
+            if stand_in is not False and path_matches(path.split("/"), place.split("/")):
                 raise ClincusError(f"the mount at '{folder.target}' would replace the protected path '{path}'", 400)
 
 
-# -- The locked form: a stage on the host, brought in as one tree
+# -- The locked form: a stage on the host, mounted into the container as one tree
 
 
 def locked_protection(
     level: str, settings: Config, host: ProtectionSupport, trees: Trees, stage: str,
     *, session: str = "", notes: Sequence[str],
 ) -> Protection:  # fmt: skip
-    """The workspace (the first tree) and the rest by LXC hooks and one mount entry a tree; see wall/hook.py.
+    """The workspace (the first tree) and the other folders by LXC hooks and one mount entry a tree; see wall/hook.py.
 
     Mounts that come into a user namespace together are locked to each other (mount_namespaces(7)): root in the
-    container cannot look beneath one of them. That no process lets all of them go, or gets away from them, is up to
-    wall/deny-unmount.rules, which nested containers cannot do with.
+    container cannot look beneath one of them. wall/deny-unmount.rules keeps processes from unmounting all of them, or
+    getting away from them. Nested containers do not work with these rules.
     """
     folders = [folder for folder, _ in trees]
     denied = denied_mode_bits(folders)
@@ -3729,24 +3766,9 @@ def locked_protection(
         "code": settings.get("incus.code_uid"),
         "setuid": "denied" if denied else "allowed",
         "devices": device_plan(host.profile_folders),
-        "trees": [
-            {
-                "source": folder.source,
-                "owner": folder.uid,
-                "group": folder.gid,
-                "readonly": folder.readonly or within is None,
-                "pins": [one.target[len(folder.target) + 1 :] for one in folders if is_mounted_in(one, folder)],
-                "protect": (within or {}) if folder.is_folder else {},
-            }
-            for folder, within in trees
-        ],
+        "trees": [tree_plan(folder, within, folders) for folder, within in trees],
     }
-    lines = hook_lines(host.python, plan)
-    for number, folder in enumerate(folders):
-        # Blanks as fstab(5) writes them.
-        target = re.sub(r"[\\ \t]", lambda found: f"\\{ord(found[0]):03o}", folder.target.strip("/"))
-        kind = "dir" if folder.is_folder else "file"
-        lines.append(f"lxc.mount.entry = {STAGES}/{stage}/{number} {target} none rbind,create={kind} 0 0")
+    lines = [*hook_lines(host.python, plan), *mount_lines(stage, folders)]
     if keeps_mounts:
         lines.append(f"lxc.mount.entry = {STAGES}/{stage}/others {SEALS_OF_OTHERS} none rbind,create=dir 0 0")
     config = base_config(host, lines)
@@ -3754,35 +3776,67 @@ def locked_protection(
     if denied or rules:
         config["security.syscalls.deny"] = denied_calls(host, denied, *rules)
     if denied:
-        is_roots, is_far = SETUID in denied, any(folder.uid is None for folder in folders)
-        bits, whose = ("setuid or setgid", "root") if is_roots else ("setgid", "a group that its owner is not in")
-        known = "is on another host" if is_far else f"belongs to {whose}"
-        notes = [f"The folder {known}: no program in the container can set the {bits} bit", *notes]
+        notes = [mode_bits_note(folders, denied), *notes]
     return Protection(level, config, {}, note="; ".join(notes))
 
 
+def tree_plan(folder: HostFolder, within: ProtectedPaths | None, folders: Iterable[HostFolder]) -> dict[str, object]:
+    """The part of the hook's plan for one of the folders, with the protected paths in it."""
+    return {
+        "source": folder.source,
+        "owner": folder.uid,
+        "group": folder.gid,
+        "readonly": folder.readonly or within is None,
+        "pins": [other.target[len(folder.target) + 1 :] for other in folders if is_mounted_in(other, folder)],
+        "protect": (within or {}) if folder.is_folder else {},
+    }
+
+
+def mount_lines(stage: str, folders: Iterable[HostFolder]) -> list[str]:
+    """The mount entries of lxc.container.conf(5) for the folders of a stage."""
+    lines = []
+    for number, folder in enumerate(folders):
+        # Blanks as fstab(5) writes them.
+        target = re.sub(r"[\\ \t]", lambda found: f"\\{ord(found[0]):03o}", folder.target.strip("/"))
+        kind = "dir" if folder.is_folder else "file"
+        lines.append(f"lxc.mount.entry = {STAGES}/{stage}/{number} {target} none rbind,create={kind} 0 0")
+    return lines
+
+
+def mode_bits_note(folders: Iterable[HostFolder], denied: Collection[int]) -> str:
+    """The note for a person on mode bits that no program in the container can set."""
+    bits = "setgid"
+    whose = "a group that its owner is not in"
+    if SETUID in denied:
+        bits = "setuid or setgid"
+        whose = "root"
+    is_far = any(folder.uid is None for folder in folders)
+    known = "is on another host" if is_far else f"belongs to {whose}"
+    return f"The folder {known}: no program in the container can set the {bits} bit"
+
+
 def is_mounted_in(folder: HostFolder, other: HostFolder) -> bool:
-    """Whether a folder is mounted somewhere in another one."""
+    """True if a folder is mounted somewhere in another one."""
     return folder.is_folder and folder.target != other.target and path_inside(folder.target, other.target)
 
 
 def raw_lxc(host: ProtectionSupport, lines: Sequence[str]) -> str:
-    """The key raw.lxc: lines of ours after those of the default profile."""
+    """The value of raw.lxc: the lines of the default profile, then ours."""
     return "\n".join(filter(None, [host.profile_config.get("raw.lxc", "").rstrip("\n"), *lines])) + "\n"
 
 
 def device_plan(folders: Iterable[tuple[str, bool]]) -> list[dict[str, object]]:
-    """The part of the hook's plan for folders that come as devices of Incus."""
+    """The part of the hook's plan for folders that Incus mounts as devices."""
     return [{"source": source, "readonly": readonly} for source, readonly in folders]
 
 
 def base_config(host: ProtectionSupport, lines: Sequence[str]) -> dict[str, str]:
-    """The instance keys of every locked session; `lines` are its own of lxc.container.conf(5)."""
+    """The instance keys of every locked session. `lines` are its own lines of lxc.container.conf(5)."""
     return {
         "raw.lxc": raw_lxc(host, lines),
         "security.privileged": "false",
         "security.nesting": "true",
-        # Incus would make the device file, or the mount, as root on the host.
+        # If Incus intercepted these calls, it would make the device file or the mount as root on the host.
         "security.syscalls.intercept.mknod": "false",
         "security.syscalls.intercept.mount": "false",
     }
@@ -3791,43 +3845,48 @@ def base_config(host: ProtectionSupport, lines: Sequence[str]) -> dict[str, str]
 def denied_mode_bits(folders: Sequence[HostFolder]) -> list[int]:
     """The mode bits that would give a file in one of these folders rights that its owner on the host does not have."""
     writable = [folder for folder in folders if not folder.readonly]
-    setuid = [SETUID] if any(not folder.uid for folder in writable) else []  # 0, or not known
-    return setuid + ([SETGID] if setuid or any(not one.gid or not one.is_own_group for one in writable) else [])
+    if any(not folder.uid for folder in writable):  # root's (0), or not known
+        return [SETUID, SETGID]
+    if any(not folder.gid or not folder.is_own_group for folder in writable):
+        return [SETGID]
+    return []
 
 
 def packed(text: str) -> str:
-    """A text in few characters that no shell and no configuration takes for anything else."""
+    """A text as few characters that have no special meaning in a shell or a configuration."""
     return base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
 @functools.lru_cache(maxsize=1)
 def packed_hook() -> str:
-    """wall/hook.py, packed once: that takes some milliseconds, which each start would wait for."""
+    """wall/hook.py, packed once: packing takes some milliseconds, which each start would wait for."""
     return packed(packaged_text("wall/hook.py"))
 
 
 def hook_lines(python: str, plan: Mapping[str, object]) -> list[str]:
-    """The hooks as lines of lxc.container.conf(5): whole programs, with no file that could be swapped or go away."""
-    # LXC hands the command to a shell as one argument, which may have 131072 bytes (execve(2)).
+    """The hooks as lines of lxc.container.conf(5): complete programs, so that no file can be swapped or removed."""
+    # LXC passes the command to a shell as one argument, which may have 131072 bytes (execve(2)).
     argument = packed(json.dumps(plan))
     text = f'zlib.decompress(base64.urlsafe_b64decode("{packed_hook()}")).decode()'
     unpack = f'import base64,zlib;first,_,REST={text}.partition("-- REST");exec(first)'
     command = f"{python} -I -S -c '{unpack}' {argument}"
-    # The first process of the container shows that a stage is in use, even if the monitor was killed.
+    # While the container's first process lives, the stage is in use, even if the monitor was killed.
     note_init = f"""/bin/sh -c 'cat "/proc/$LXC_PID/stat" >{STAGES}/{plan["stage"]}/init'"""
     return [f"lxc.hook.pre-start = {command}", f"lxc.hook.start-host = {note_init}", f"lxc.hook.post-stop = {command}"]
 
 
 def hook_plan(config: Mapping[str, str]) -> dict[str, Any]:
-    """The plan that `hook_lines` has put into the configuration of an instance of this host; empty if there is none."""
+    """The plan that `hook_lines` wrote into the configuration of an instance of this host; empty if there is none."""
     found = re.search(r"^lxc\.hook\.pre-start = .*' ([\w=-]+)$", config.get("raw.lxc", ""), re.MULTILINE)
-    return as_object(json.loads(zlib.decompress(base64.urlsafe_b64decode(found[1])))) if found else {}
+    if not found:
+        return {}
+    return as_object(json.loads(zlib.decompress(base64.urlsafe_b64decode(found[1]))))
 
 
 def denied_calls(host: ProtectionSupport, bits: Collection[int], *rules: str) -> str:
-    """Rules for security.syscalls.deny, which also deny some mode bits, after those of the default profile.
+    """Rules for security.syscalls.deny: those of the default profile, the given `rules`, and those that deny mode bits.
 
-    A file with the setuid bit of root is no more than one with the capabilities of root: both are denied together.
+    A file with the setuid bit of root can do no more than one with all capabilities, so both are denied together.
     """
     known = host.profile_config.get("security.syscalls.deny", "").splitlines()
     denying = [rule for bit in bits for rule in denying_rules("mode-bit", bit=bit)]
@@ -3836,77 +3895,93 @@ def denied_calls(host: ProtectionSupport, bits: Collection[int], *rules: str) ->
     return "\n".join(dict.fromkeys([*known, *rules, *denying]))
 
 
-# -- The plain form: disk devices, for a host or project that allows nothing better
+# -- The plain form: disk devices, for a host or an Incus project that allows nothing better
 
 
 def device_protection(
     level: str, settings: Config, host: ProtectionSupport, trees: Trees, *, stage: str = "", session: str = ""
 ) -> Protection:
-    """The folders by Incus disk devices, each protected path as a read-only one, its parents over themselves.
+    """The folders as Incus disk devices, each protected path as a read-only one, its parents mounted over themselves.
 
-    Where hooks can run, they note which folders the session has, for the locked ones beside it.
+    Where hooks can run, they note which folders the session has, for locked sessions that have the same folders.
     """
     workspace = trees[0][0]
     idmap = raw_idmap(workspace, settings.get("incus.code_uid"), host)
-    shift = {"shift": "true"} if host.shift and not settings.get("incus.disable_shift") and not idmap else {}
+    shifts = host.shift and not settings.get("incus.disable_shift") and not idmap
+    config = {"raw.idmap": idmap} if idmap else {}
+    if host.takes_hooks:
+        mounted = [(folder.source, folder.readonly or within is None) for folder, within in trees]
+        plan = {
+            "stage": stage,
+            "session": session,
+            "level": level,
+            "holds": False,
+            "code": settings.get("incus.code_uid"),
+            "setuid": "allowed",
+            "devices": device_plan((*mounted, *host.profile_folders)),
+            "trees": [],
+        }
+        config["raw.lxc"] = raw_lxc(host, hook_lines(host.python, plan))
+    if level == "basic":
+        bits = (SETUID, SETGID) if shifts else ()
+        config["security.syscalls.deny"] = denied_calls(host, bits, *denying_rules("unmount"))
+    reason = host.reason
+    if not idmap and not shifts and workspace.uid is not None:
+        owner = f"add root:{workspace.uid}:1 to /etc/subuid and root:{workspace.gid}:1 to /etc/subgid"
+        reason += f"; to let the tool write there, {owner}"
+    if settings.get("security.disable_protection"):
+        reason = f"{SWITCHED_OFF}; {reason}"
+    return Protection(level, config, disk_devices(trees, {"shift": "true"} if shifts else {}), reason)
+
+
+def disk_devices(trees: Trees, options: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """The disk devices of the folders and of their protected paths, all with some `options`."""
     devices: dict[str, dict[str, str]] = {}
     for number, (folder, within) in enumerate(trees):
         name = f"mount-{number - 1}" if number else "workspace"
-        readonly = {"readonly": "true"} if folder.readonly or within is None else {}
-        devices[name] = {"type": "disk", "source": folder.source, "path": folder.target, **shift, **readonly}
+        devices[name] = {"type": "disk", "source": folder.source, "path": folder.target, **options}
+        if folder.readonly or within is None:
+            devices[name]["readonly"] = "true"
         covers: Sequence[tuple[str, bool]] = ()
         if within:
             optional = [path for path, stand_in in within.items() if stand_in is False]
             covers = ask_places(source=folder.source, patterns=list(within), optional=optional)["covers"]
-        for path, sealed in covers:
-            device = {"type": "disk", "source": f"{folder.source}/{path}", "path": f"{folder.target}/{path}", **shift}
-            devices[device_name(name, path)] = {**device, "readonly": "true"} if sealed else device
-    config = {"raw.idmap": idmap} if idmap else {}
-    if host.takes_hooks:
-        mounted = [(folder.source, folder.readonly or within is None) for folder, within in trees]
-        folders = device_plan((*mounted, *host.profile_folders))
-        plan = {"stage": stage, "session": session, "level": level, "holds": False}
-        plan["code"] = settings.get("incus.code_uid")
-        plan = {**plan, "setuid": "allowed", "devices": folders, "trees": []}
-        config["raw.lxc"] = raw_lxc(host, hook_lines(host.python, plan))
-    if level == "basic":
-        bits = (SETUID, SETGID) if shift else ()
-        config["security.syscalls.deny"] = denied_calls(host, bits, *denying_rules("unmount"))
-    reason = host.reason
-    if not idmap and not shift and workspace.uid is not None:
-        uid, gid = workspace.uid, workspace.gid
-        reason += f"; to let the tool write there, add root:{uid}:1 to /etc/subuid and root:{gid}:1 to /etc/subgid"
-    if settings.get("security.disable_protection"):
-        reason = f"{SWITCHED_OFF}; {reason}"
-    return Protection(level, config, devices, reason)
+        for path, is_sealed in covers:
+            device = {"type": "disk", "source": f"{folder.source}/{path}", "path": f"{folder.target}/{path}", **options}
+            if is_sealed:
+                device["readonly"] = "true"
+            devices[device_name(name, path)] = device
+    return devices
 
 
 def device_name(tree: str, path: str) -> str:
-    """A device name for a path: readable, and unlike that of any other path."""
+    """A readable device name for a path, different for each path."""
     readable = re.sub(r"[^A-Za-z0-9]+", "-", path).strip("-")[:40]
     return f"protect-{readable}-{hashlib.sha256(f'{tree}/{path}'.encode()).hexdigest()[:6]}"
 
 
 def raw_idmap(workspace: HostFolder, code_uid: int, host: ProtectionSupport) -> str:
-    """`raw.idmap` that makes the owner and the code user one; empty if the host does not allow it."""
-    if not workspace.uid or not any(workspace.uid in ids for ids in host.subordinate_uids):
+    """The value of raw.idmap that maps the workspace's owner to the code user; empty if the host does not allow it."""
+    uid = workspace.uid
+    gid = workspace.gid
+    if not uid or not any(uid in ids for ids in host.subordinate_uids):
         return ""
-    has_group = workspace.gid and workspace.is_own_group and any(workspace.gid in ids for ids in host.subordinate_gids)
-    return f"uid {workspace.uid} {code_uid}" + (f"\ngid {workspace.gid} {code_uid}" if has_group else "")
+    has_group = gid and workspace.is_own_group and any(gid in ids for ids in host.subordinate_gids)
+    return f"uid {uid} {code_uid}" + (f"\ngid {gid} {code_uid}" if has_group else "")
 
 
-# -- What this host can do
+# -- The abilities of this host
 
 
 def protection_support(incus: Incus) -> ProtectionSupport:
-    """Find out how well a workspace can be protected here. A few calls to Incus: keep the answer. Raises IncusError."""
+    """Find out how well a workspace can be protected here. This takes some calls to Incus. Raises IncusError."""
     environment = incus.query("/1.0").get("environment", {})
     project = incus.query(f"/1.0/projects/{urls.quote(incus.project, safe='')}").get("config", {})
     profile = incus.query("/1.0/profiles/default")
     config = profile.get("config", {})
     restricted = project.get("restricted") == "true"
     maps_ids = environment.get("kernel_features", {}).get("idmapped_mounts") == "true"
-    # We know of another host only what its Incus tells. If it has no Python for the hook, the start will fail.
+    # Of another host we only see what its Incus reports. If it has no Python for the hook, the start will fail.
     is_here = not incus.engine
     # The first user namespace maps all ids to themselves (user_namespaces(7)).
     outermost = [b"0", b"0", b"4294967295"]
@@ -3938,46 +4013,54 @@ def protection_support(incus: Incus) -> ProtectionSupport:
 
 
 def why_calls_stay(config: Mapping[str, str]) -> str:
-    """Why calls that a session denies would not be denied, by the keys of a profile; empty if they would."""
+    """Why the keys of a profile would void the denied calls of a session; empty if they would not."""
     keys = [key for key in ("raw.seccomp", "security.syscalls.allow") if config.get(key)]
     keys += re.findall(r"^\s*(lxc\.seccomp\.profile)", config.get("raw.lxc", ""), re.MULTILINE)
-    return f"A profile of Incus has {keys[0]}, which takes the place of the calls that a session denies" if keys else ""
+    if not keys:
+        return ""
+    return f"A profile of Incus has {keys[0]}, which takes the place of the calls that a session denies"
 
 
 def disk_sources(devices: Iterable[Mapping[str, str]]) -> Iterator[tuple[str, bool]]:
-    """The folder of the host, or pool and volume, of each disk device, and whether it is read-only; no root disk."""
+    """The source of each disk device except the root disk, and whether it is read-only.
+
+    The source is a folder of the host, or POOL/VOLUME.
+    """
     for device in devices:
-        if device.get("type") == "disk" and device.get("path") != "/" and device.get("source"):
-            source = device["source"]
-            is_folder = source.startswith("/")
-            yield source if is_folder else f"{device.get('pool')}/{source}", device.get("readonly") == "true"
+        source = device.get("source")
+        if device.get("type") != "disk" or device.get("path") == "/" or not source:
+            continue
+        if not source.startswith("/"):
+            source = f"{device.get('pool')}/{source}"
+        yield source, device.get("readonly") == "true"
 
 
-HOOK_PYTHON = (3, 9)  # what wall/hook.py needs
-# Prints the version of an interpreter that has the modules of wall/hook.py.
+HOOK_PYTHON = (3, 9)  # the version that wall/hook.py needs
+# Prints the version of the interpreter, if it has the modules that wall/hook.py needs.
 TELL_VERSION = "import ctypes, fcntl, json, sys, zlib; print(*sys.version_info[:2])"
 
 
 def trusted_python(
     candidates: Iterable[str] = ("/usr/bin/python3", "/usr/local/bin/python3"),
 ) -> tuple[str, str]:
-    """A Python for the hook that only root can change, or "" and why there is none."""
+    """A Python for the hook that only root can change, or "" and the reason why there is none."""
     reason = "There is no Python under /usr/bin that belongs to root and has ctypes; install python3"
     for path in candidates:
-        if only_root_changes(path) and only_root_changes(os.path.realpath(path)):
-            with suppress(ChildError, ValueError):
-                told = run_child([path, "-I", "-S", "-c", TELL_VERSION], timeout=20)
-                version = tuple(map(int, told.stdout.split())) if told.code == 0 else ()
-                if version >= HOOK_PYTHON:
-                    return path, ""
-                if version:
-                    known, wanted = (".".join(map(str, one)) for one in (version, HOOK_PYTHON))
-                    reason = f"{path} is Python {known}, and protecting a folder takes {wanted} or newer"
+        if not only_root_changes(path) or not only_root_changes(os.path.realpath(path)):
+            continue
+        with suppress(ChildError, ValueError):
+            told = run_child([path, "-I", "-S", "-c", TELL_VERSION], timeout=20)
+            version = tuple(map(int, told.stdout.split())) if told.code == 0 else ()
+            if version >= HOOK_PYTHON:
+                return path, ""
+            if version:
+                known, wanted = (".".join(map(str, numbers)) for numbers in (version, HOOK_PYTHON))
+                reason = f"{path} is Python {known}, and protecting a folder takes {wanted} or newer"
     return "", reason
 
 
 def only_root_changes(path: str) -> bool:
-    """Whether a path and every folder above it belong to root and are writable by nobody else."""
+    """True if a path and every folder above it belong to root and nobody else can write there."""
     from pathlib import Path
 
     try:
@@ -3990,44 +4073,44 @@ def only_root_changes(path: str) -> bool:
 def mappable_ids(path: str, project: str | None) -> tuple[range, ...]:
     """The ids that raw.idmap may give to a container: those that subuid(5) gives to root.
 
-    `project` is a restricted project's own list ("1000,2000-2999"), which then counts as well.
+    `project` is the list of a restricted project ("1000,2000-2999"), which limits them further; None without one.
     """
     try:
         with open(path) as file:
             rows = [line.strip().split(":") for line in file]
     except OSError:
         return ()
-    roots = [range(int(row[1]), int(row[1]) + int(row[2])) for row in rows if row[0] in ("root", "0") and len(row) > 2]
+    roots = []
+    for row in rows:
+        if row[0] in ("root", "0") and len(row) > 2:
+            first = int(row[1])
+            roots.append(range(first, first + int(row[2])))
     if project is None:
         return tuple(roots)
-    parts = [text.partition("-") for text in re.split(r"[\s,]+", project) if text]
-    both = (range(max(ids.start, int(a)), min(ids.stop, int(b or a) + 1)) for a, _, b in parts for ids in roots)
+    allowed = []
+    for text in re.split(r"[\s,]+", project):
+        if text:
+            low, _, high = text.partition("-")
+            allowed.append(range(int(low), int(high or low) + 1))
+    both = (range(max(ids.start, part.start), min(ids.stop, part.stop)) for part in allowed for ids in roots)
     return tuple(filter(len, both))
 
 
 class WallUnsupportedError(ClincusError):
-    """This host or file system cannot lock the workspace; plain devices can still be had."""
+    """This host or file system cannot lock the workspace; plain devices are still possible."""
 
 
 class WallExposedError(ClincusError):
-    """A session that is not locked has one of the folders; with less protection the start is possible."""
+    """A session that is not locked has one of the folders; a start with less protection is possible."""
 
 
 def start_failure(incus: Incus, name: str, error: ClincusError) -> ClincusError:
-    """The reason why an instance did not start: the wall's own if it refused, else LXC's, or the error as it came.
+    """The reason why an instance did not start: the wall's own if it refused, else LXC's, else `error` itself.
 
-    Ask after a failed launch or start, before the instance is deleted: the hook writes into its log. The reason is 409
-    for a workspace as it is now, and a WallUnsupportedError if only the host is to blame.
+    Call this after a failed launch or start, before the instance is deleted: the hook writes into its log. The result
+    has status 409 if the workspace is the reason, and is a WallUnsupportedError if only the host is.
     """
-    log = ""
-    for _ in range(20):
-        try:
-            log = incus.run("info", incus.place(name), "--show-log").decode("utf-8", "replace")
-            break
-        except ClincusError as failure:
-            if "Invalid PID" not in failure.message:
-                break
-            time.sleep(0.1)  # what watched over the container is ending just now (Incus 6.0.4)
+    log = read_start_log(incus, name)
     refusals = re.findall(r"^\s*clincus (refused|unsupported|exposed): (.*)$", log, re.MULTILINE)
     if refusals:
         kind, words = refusals[-1]
@@ -4036,10 +4119,24 @@ def start_failure(incus: Incus, name: str, error: ClincusError) -> ClincusError:
         if kind == "exposed":
             return WallExposedError(words, 409)
         return ClincusError(f"the workspace cannot be protected: {words}", 409)
-    reason = re.search(r" ERROR +\S+ - \S+ - (.+)", log) if "forkstart" in error.message else None
+    if "forkstart" not in error.message:
+        return error
+    reason = re.search(r" ERROR +\S+ - \S+ - (.+)", log)
     if not reason:
         return error
     return IncusError("the container did not start: " + re.sub(r'"/[^"]*/lxc/rootfs/', '"/', reason[1]), 500)
+
+
+def read_start_log(incus: Incus, name: str) -> str:
+    """LXC's log of an instance; empty if Incus does not give it."""
+    for _ in range(20):
+        try:
+            return incus.run("info", incus.place(name), "--show-log").decode("utf-8", "replace")
+        except ClincusError as failure:
+            if "Invalid PID" not in failure.message:
+                return ""
+            time.sleep(0.1)  # the container's monitor is just ending (Incus 6.0.4)
+    return ""
 
 
 # ----------------------------------------------------------------------------------------------------------------
