@@ -4141,10 +4141,10 @@ def read_start_log(incus: Incus, name: str) -> str:
 
 # ----------------------------------------------------------------------------------------------------------------
 # what would be lost
-# What a container's disk holds and this host does not, by kind, with names for people. Knows nothing of Incus or HTTP.
+# What a container's disk has and this host has not, by kind, with names for people. Knows nothing of Incus or HTTP.
 # ----------------------------------------------------------------------------------------------------------------
 
-# Kind -> one of it and several of it, for a sentence. The order is that of the sentence and of the API.
+# Kind -> its singular and plural in a sentence. The order is also that of the sentence and of the API.
 LOSSES = {
     "conversation": ("changed file of its conversation", "changed files of its conversation"),
     "commits": ("commit", "commits"),
@@ -4154,63 +4154,75 @@ LOSSES = {
     "outside": ("file that was put outside its workspace", "files that were put outside its workspace"),
     "unreadable": ("file that only root can read", "files that only root can read"),
 }
-LOSS_NAMES = 20  # names of a kind that are told
-LOSS_NAMES_IN_WORDS = 3  # of them in a sentence
-LOSS_NAME = 120  # characters of one
-LOSS_COUNT = 10**9  # a container may claim any number
+LOSS_NAMES = 20  # names of a kind in an answer
+LOSS_NAMES_IN_WORDS = 3  # names of a kind in a sentence
+LOSS_NAME = 120  # characters of a name
+LOSS_COUNT = 10**9  # the largest number in an answer, since a container may claim any number
 
 
 class Loss(NamedTuple):
-    """Things of one kind: how many, and the names of the first of them. A container may have chosen both."""
+    """Things of one kind: their number, and the names of the first ones. Both may come from a container."""
 
     number: int = 0
     names: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, names: Sequence[str], number: int | None = None) -> Loss:
-        """A loss with at most LOSS_NAMES names, each printable and cut. The number is that of the names by default."""
-        shown = [printable(name) for name in names[:LOSS_NAMES]]
-        cut = [name if len(name) <= LOSS_NAME else name[: LOSS_NAME - 1] + "…" for name in shown]
-        return cls(min(len(names) if number is None else number, LOSS_COUNT), tuple(cut))
+        """A loss with at most LOSS_NAMES names, each printable and cut. By default the number is that of the names."""
+        if number is None:
+            number = len(names)
+        shown = []
+        for name in map(printable, names[:LOSS_NAMES]):
+            shown.append(name if len(name) <= LOSS_NAME else name[: LOSS_NAME - 1] + "…")
+        return cls(min(number, LOSS_COUNT), tuple(shown))
 
 
 class Unsaved(NamedTuple):
     """What would be lost with a container's disk."""
 
-    found: Mapping[str, Loss | None]  # by LOSSES; None for a kind that cannot be known now
+    found: Mapping[str, Loss | None]  # by kind (LOSSES); None for a kind that cannot be known now
     unknown: str = ""  # why it cannot be known
 
     @property
     def total(self) -> int | None:
         """The number of all things; 0 if nothing would be lost, None if that cannot be known."""
-        counts = [None if loss is None else loss.number for loss in self.found.values()]
-        return None if None in counts else sum(filter(None, counts))
+        total = 0
+        for loss in self.found.values():
+            if loss is None:
+                return None
+            total += loss.number
+        return total
 
     @property
     def words(self) -> str:
-        """The things that are known, with some of their names, for a sentence; "" without any."""
+        """The known things with some of their names, for a sentence; "" if there are none."""
         parts = []
-        for kind, (one, several) in LOSSES.items():
-            loss = self.found.get(kind) or Loss()
+        for kind, (singular, plural) in LOSSES.items():
+            loss = self.found.get(kind)
+            if loss is None or not loss.number:
+                continue
             names = ", ".join(loss.names[:LOSS_NAMES_IN_WORDS])
-            more = ", …" if loss.number > LOSS_NAMES_IN_WORDS else ""
-            if loss.number:
-                parts.append(f"{loss.number} {one if loss.number == 1 else several}{names and f' ({names}{more})'}")
+            if names and loss.number > LOSS_NAMES_IN_WORDS:
+                names += ", …"
+            noun = singular if loss.number == 1 else plural
+            parts.append(f"{loss.number} {noun} ({names})" if names else f"{loss.number} {noun}")
         *first, last = parts or [""]
         return f"{', '.join(first)} and {last}" if first else last
 
     def document(self) -> dict[str, object]:
         """The answer of GET /api/sessions/{id}/unsaved."""
-        kinds = {kind: self.found.get(kind, Loss()) for kind in LOSSES}
-        counts: dict[str, object] = {
-            kind: {"count": None, "names": []} if loss is None else {"count": loss.number, "names": list(loss.names)}
-            for kind, loss in kinds.items()
-        }
-        return {**counts, "total": self.total, "unknown": self.unknown}
+        document: dict[str, object] = {}
+        for kind in LOSSES:
+            loss = self.found.get(kind, Loss())
+            if loss is None:
+                document[kind] = {"count": None, "names": []}
+            else:
+                document[kind] = {"count": loss.number, "names": list(loss.names)}
+        return {**document, "total": self.total, "unknown": self.unknown}
 
 
 class UnsavedError(ClincusError):
-    """A refusal to end or rewind a container's disk: something would be lost with it, or nobody knows."""
+    """A refusal to delete or rewind a container's disk: something would be lost with it, or nobody knows."""
 
     def __init__(self, message: str, unsaved: Unsaved) -> None:
         super().__init__(message, 409)
@@ -4218,15 +4230,16 @@ class UnsavedError(ClincusError):
 
 
 class Keeper(NamedTuple):
-    """How a part of Clincus looks for what would be lost with a container's disk, and keeps it on this host."""
+    """How one part of Clincus finds what would be lost with a container's disk, and keeps it on this host."""
 
-    kinds: tuple[str, ...]  # of LOSSES: those that it looks for
-    # Whether the container has to run for `look`, if only with a sleeping process.
+    kinds: tuple[str, ...]  # the kinds (LOSSES) that it looks for
+    # True if the container has to run for `look`; a sleeping process is enough.
     asks_guest: Callable[[Sessions, Session], bool]
-    # Raises ClincusError if it cannot be known.
+    # Finds the losses. Raises ClincusError if they cannot be known.
     look: Callable[[Sessions, Session], Mapping[str, Loss]]
-    # Copies all of it to this host and returns the paths of the copies. With `insists` it copies what it can, and
-    # reports the rest. Raises ClincusError if that is not possible, and OSError for a fault of this host.
+    # Copies everything to this host and returns the paths of the copies. With the last argument, `insists`, it copies
+    # what it can, and reports the rest. Raises ClincusError if that is not possible, and OSError for a fault of this
+    # host.
     keep: Callable[[Sessions, Session, bool], list[str]]
 
 
@@ -4237,81 +4250,85 @@ class Keeper(NamedTuple):
 
 
 class Duty(NamedTuple):
-    """Work that the server does again and again in the background; two duties never wait for each other."""
+    """Work that the server repeats in the background. No duty waits for another."""
 
     name: str  # for the log
-    period: float  # seconds from the end of one run to the begin of the next
+    period: float  # seconds from the end of one run to the start of the next
     work: Callable[..., None]
-    each_engine: bool = False  # one thread for each engine, whose name `work` gets: none of them delays another
+    each_engine: bool = False  # a thread for each engine, whose name `work` gets, so that no engine delays another
 
 
 class Extensions:
     """Everything that features add to the core.
 
-    A feature is a module of clincus_features with a function `install(extensions)`: it fills these lists and returns.
-    Nothing runs yet at that time; `app` is the Application that handlers and duties work with later.
+    A feature is a module of clincus_features with a function `install(extensions)`, which fills these lists and
+    returns. Nothing runs yet at that time; `app` is the Application that handlers and duties use later.
     """
 
     def __init__(self, app: Any = None) -> None:
         self.app = app
         # Method, path in openapi.json, handler.
         self.routes: list[tuple[str, str, Callable[[Any], object]]] = []
-        # Each gives more fields of a session's document.
+        # Each returns more fields of a session's document.
         self.session_fields: list[Callable[[Session], Mapping[str, object]]] = []
-        # Each gives the configuration for a workspace of this host, from the one so far, our variables and the path.
+        # Each returns the configuration for a workspace of this host: from that so far, our variables and the path.
         self.workspace_configs: list[Callable[[Config, Mapping[str, str], str], Config]] = []
-        # Each may change the description (InstancePut) of a start. What it raises fails the start.
+        # Each may change the description (InstancePut) of a start. An exception fails the start.
         self.instance_parts: list[Callable[[Incus, Session, Launch, dict[str, Any]], None]] = []
-        # Each looks at what a new session needs in its container before there is one, and gives the function that
-        # brings it in before the tool starts; None if there is nothing. What either raises fails the start.
+        # Each runs before a new session has a container. It returns a function that brings something into the container
+        # before the tool starts, or None. An exception in either fails the start.
         self.fillers: list[Callable[[Sessions, Session, LaunchRequest], Callable[[Session], None] | None]] = []
         # All are asked before a container is deleted or goes back to a snapshot.
         self.keepers: list[Keeper] = []
-        # Each gives variables for a session's programs at a start. What its container or a person sets beats them.
+        # Each returns variables for a session's programs at a start. Those of its container and of a person win.
         self.default_variables: list[Callable[[Session, Launch], Mapping[str, str]]] = []
-        # Each gives more files to carry into a session's container at a start.
+        # Each returns more files to carry into a session's container at a start.
         self.guest_files: list[Callable[[Session], Sequence[ToolFile]]] = []
-        # Each gives a program for `sh` that runs in front of guest/start.sh with its arguments, as the code user. If it
+        # Each returns a program for `sh` that runs before guest/start.sh with its arguments, as the code user. If it
         # defines a function `before_tool` or `beside_tool`, guest/start.sh calls that before or after it starts the
         # tool in tmux. The tool itself then waits for ~/.clincus/before, a program for `sh`, if that is there.
         self.start_programs: list[Callable[[Launch], str]] = []
-        # Told of "before_start", "sealed", "after_start", "started", "ring", "before_prompt", "before_stop",
-        # "after_stop", "stopped", "deleted" and "changed", which stands for all that has no word of its own. "started"
-        # and "stopped" come for every run, whoever began or ended it; "started" also for one that a server finds.
-        # "sealed" and "after_stop" come to the process that starts or ends a run: the container runs, and its tool does
-        # not yet; the container has stopped or is gone.
+        # Each gets a moment in a session's life: "before_start", "sealed", "after_start", "started", "ring",
+        # "before_prompt", "before_stop", "after_stop", "stopped", "deleted", or "changed" for any other change.
+        # "started" and "stopped" are told for every run, even if another program began or ended it, and "started" also
+        # for a run that a new server finds. "sealed" and "after_stop" are told only in the process that starts or ends
+        # a run: at "sealed" the container runs and its tool does not yet; at "after_stop" it has stopped or is gone.
         self.listeners: list[Callable[[str, Session], None]] = []
-        # Each adds to what GET …/changes tells of a session, by its id and session id: it may be gone.
+        # Each returns more fields of GET …/changes, by id and session id, since the session may be gone.
         self.review_fields: list[Callable[[str, str], Mapping[str, object]]] = []
-        # Told of each change of what a session's tool does, with the `agent` object of the API. None of them may wait.
+        # Each gets the new `agent` object of the API when a tool's activity changes. It must not wait.
         self.agent_listeners: list[Callable[[Session, Mapping[str, object]], None]] = []
-        # Told what a person must know of a session at once, in the form of an `agent` object, and None when that is
-        # over. None of them may wait.
+        # Each gets, in the form of an `agent` object, what a person must know of a session at once, and None when that
+        # is over. It must not wait.
         self.alarm_listeners: list[Callable[[Session, Mapping[str, object] | None], None]] = []
-        # Each finds, by our variables, what `clincus health` should warn of: the words, and what to do.
+        # Each gets our variables and returns a warning for `clincus health` with the remedy, or None.
         self.examiners: list[Callable[[Mapping[str, str]], tuple[str, str] | None]] = []
         self.duties: list[Duty] = []
-        # Each tells which sessions of an engine have slept since a time of each (time.monotonic): see sleepers.py.
+        # Each gets an engine, {id: time.monotonic of our last work there}, and the CPU seconds that this work may have
+        # cost. It returns the ids whose container has been idle since; see sleepers.py.
         self.sleepers: list[Callable[[str, Mapping[str, float], float], set[str]]] = []
-        # Each puts what it knows of a session's PATCH in force, by the values of the request.
+        # Each applies its part of a session's PATCH. It gets the values of the request.
         self.changes: list[Callable[[Session, Mapping[str, Any]], None]] = []
-        # Each gets the head of a request, its peer and its `Connection`, and may answer what is for another Host.
+        # Each gets the head of a request, its peer and its `Connection`, and may answer a request for another Host.
         self.visitors: list[Callable[[bytes, Any, Any], bool]] = []
-        # The first finds the owner of the other end of a local connection in the place of `socket_owner`.
+        # The first one replaces `socket_owner`: it finds the owner of the other end of a local connection.
         self.owners: list[Callable[[tuple[str, int], tuple[str, int]], int | None]] = []
-        # Each gives the handler to use in the place of one, by method and path.
+        # Each gets method, path and handler, and returns the handler to use instead.
         self.wrappers: list[Callable[[str, str, Callable[[Any], object]], Callable[[Any], object]]] = []
 
     def tell(self, moment: str, session: Session) -> None:
-        """Tell the listeners of a moment in a session's life."""
+        """Tell the listeners a moment in a session's life."""
         call_each(self.listeners, moment, session)
 
     def fields(self, session: Session) -> dict[str, object]:
         """The fields that features add to a session's document."""
-        return dict(itertools.chain(*(found.items() for found in call_each(self.session_fields, session))))
+        fields: dict[str, object] = {}
+        for found in call_each(self.session_fields, session):
+            fields.update(found)
+        return fields
 
     def known_to_sleep(self, engine: str, since: Mapping[str, float], cost: float) -> set[str]:
-        """Which sessions of an engine are known to have slept since a time; in all others work begins now."""
+        """The ids of sessions of an engine that were idle since their time. The caller works on all others now."""
         return set().union(*call_each(self.sleepers, engine, since, cost))
 
 
@@ -4326,18 +4343,18 @@ def call_each(functions: Iterable[Callable[..., Any]], *arguments: object) -> li
     return found
 
 
-# Features without which a session would get more than a person wants it to.
+# Features without which a session could do more than a person allows.
 GUARDS = ("clone", "limits", "network", "protection")
 
 
 def refuse_starts(feature: str, *_: object) -> None:
-    """Fail a start, in the place of a feature's part of the description. Raises ClincusError(500)."""
+    """Replaces a guarding feature's part of the description, and fails each start. Raises ClincusError(500)."""
     words = f"no session can start, since the part of Clincus that sees to {feature} does not work"
     raise ClincusError(f"{words}: see the server's log, or install Clincus again", 500)
 
 
 def install_features(app: Any, package: str = "clincus_features") -> Extensions:
-    """Let every module of the package install itself; one that raises is logged and left out, whole.
+    """Let every module of the package install itself. A module that raises is logged, and nothing of it is installed.
 
     A checkout without the package has no features, and the core is complete without them.
     """
