@@ -4382,13 +4382,13 @@ def install_features(app: Any, package: str = "clincus_features") -> Extensions:
 
 # ----------------------------------------------------------------------------------------------------------------
 # sessions
-# Owns sessions: names and slots, the instance description, the live registry, how they start and end. Knows nothing of
+# Names and slots, the instance description, the registry of all sessions, how sessions start and end. Knows nothing of
 # HTTP and WebSocket.
 # ----------------------------------------------------------------------------------------------------------------
 
 # -- Workspaces and extra mounts
 
-# A workspace may be none of these folders, and may not lie in one of the first either.
+# None of these folders can be a workspace, and no folder below one of SYSTEM_TREES.
 SYSTEM_TREES = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr")
 SHARED_ROOTS = ("/", "/home", "/media", "/mnt", "/opt", "/root", "/srv", "/tmp", "/var", "/var/lib", "/var/tmp")
 
@@ -4396,8 +4396,9 @@ SHARED_ROOTS = ("/", "/home", "/media", "/mnt", "/opt", "/root", "/srv", "/tmp",
 def resolve_workspace(path: object, home: str, private: Sequence[str] = ()) -> str:
     """Check a workspace path and resolve its symlinks.
 
-    `private` are files and directories of our own (config, saved conversations): an agent that could write there would
-    run on the host. Raises ClincusError(400) with the reason for anything that should not be mounted into a container.
+    `private` are Clincus's own files and directories (config, saved conversations): an agent that can write there can
+    run code on the host. Raises ClincusError(400) with the reason for a folder that must not be mounted into a
+    container.
     """
     if not isinstance(path, str) or not os.path.isabs(path):
         raise ClincusError(f"workspace {shorten(path)} is not the absolute path of a project directory", 400)
@@ -4423,13 +4424,15 @@ def resolve_workspace(path: object, home: str, private: Sequence[str] = ()) -> s
 
 
 def far_workspace(path: str, engine: str, roots: Sequence[str]) -> str:
-    """Check a workspace path on the host of an engine: it lies in one of the roots. Raises ClincusError(400).
+    """Check a workspace path on the host of an engine, which must lie in one of the roots. Raises ClincusError(400).
 
-    From here nobody sees whether it exists, nor links in it: the start does, and refuses them.
+    This host cannot see whether the folder exists or has links in its path. The start sees that, and refuses links.
     """
-    plain, parents = path.rstrip("/"), [root.rstrip("/") for root in roots]
+    plain = path.rstrip("/")
+    parents = [root.rstrip("/") for root in roots]
     is_plain = path.startswith("/") and plain == os.path.normpath(path) and path.isprintable()
-    if not is_plain or plain in parents or not any(path_inside(plain, parent) for parent in parents):
+    is_below = plain not in parents and any(path_inside(plain, parent) for parent in parents)
+    if not is_plain or not is_below:
         where = f"in one of its roots ({', '.join(roots)})" if roots else f"in a root: add roots to [engines.{engine}]"
         raise ClincusError(f'a mounted workspace of "{engine}" is a folder there, by its full path, {where}', 400)
     return plain
@@ -4448,9 +4451,12 @@ def mount_entries(
 ) -> list[MountEntry]:
     """The extra mounts of a checked configuration, which has one for each container path.
 
-    ClincusError (400) where one lies in another, hides the workspace, or covers what the container itself needs.
+    ClincusError (400) if one lies in another, hides the workspace, or covers a path that the container itself needs.
     """
-    entries = [MountEntry(expand(one["host"], environ), one["container"], one.get("readonly", False)) for one in mounts]
+    entries = []
+    for mount in mounts:
+        host = expand(mount["host"], environ)
+        entries.append(MountEntry(host, mount["container"], mount.get("readonly", False)))
     paths = sorted(entry.container for entry in entries)
     for path in paths:
         if path_inside(workspace_path, path):
@@ -4464,10 +4470,10 @@ def mount_entries(
 
 
 def real_mount(path: str, workspaces: Collection[str]) -> str:
-    """Where an extra mount really lies, its links followed; a directory that is missing is made.
+    """The real path of an extra mount, with links resolved. A missing directory is made.
 
-    Raises ClincusError(400), also for a link in one of the workspaces: an agent may have put it there, to be given
-    whatever it leads to.
+    Raises ClincusError(400), also for a link in one of the workspaces: an agent may have put it there to get access to
+    its target.
     """
     *links, here = path_trail(path)
     for link in links:
@@ -4476,27 +4482,27 @@ def real_mount(path: str, workspaces: Collection[str]) -> str:
     try:
         os.makedirs(here, exist_ok=True)
     except OSError as error:
-        if not os.path.exists(here):  # else it is a file
+        if not os.path.exists(here):  # if it exists, it is a file
             raise ClincusError(f'mount "{path}" cannot be made: {error.strerror}', 400) from error
     if os.path.realpath(here) != here:
         raise ClincusError(f'mount "{path}" changes just now', 400)
     return here
 
 
-# -- What a session is
+# -- Sessions and their labels
 
 SLOTS = range(1, 11)
 LABEL = "user.clincus."
-ASLEEP = LABEL + "asleep"  # on an instance that is no run of its session: what `Containers.put_back` needs, as JSON
+ASLEEP = LABEL + "asleep"  # set while a stopped container runs only to be read: what `put_back` restores, as JSON
 
 # Incus's own states (https://linuxcontainers.org/incus/docs/main/rest-api/, "status codes") as ours.
 STATUS = {"Running": "running", "Stopped": "stopped", "Starting": "starting", "Stopping": "stopping"}
-# Not shown by the API.
+# Fields that the API does not show.
 PRIVATE_FIELDS = {"settings", "guest", "command", "tool_row", "network", "nesting", "outside", "run"}
 
 
 def some_fields(item: object, names: Iterable[str]) -> dict[str, Any]:
-    """The fields of those names, for another tuple that has them too."""
+    """The fields of those names, to build another tuple that has them too."""
     return {name: getattr(item, name) for name in names}
 
 
@@ -4512,37 +4518,38 @@ class Session(NamedTuple):
     paused: bool = False
     error: str = ""
     protection: str = "off"
-    protection_note: str = ""  # why it is not locked, or what is special about this lock
-    warnings: tuple[str, ...] = ()  # what of the config and the project's own file does not hold, and why
+    protection_note: str = ""  # why it is not locked, or what is special about the lock
+    warnings: tuple[str, ...] = ()  # settings of the config and the project's own file that have no effect, and why
     session_id: str = ""
     created_at: str = ""
     image: str = ""
     profile: str = ""
     deadline: str = ""
-    name: str = ""  # a person's own for it
-    mode: str = "mount"  # or "clone": its workspace is a clone in the container
-    engine: str = ""  # the Incus remote by its name in the config, "" for this host
-    member: str = ""  # the member of a cluster that has the container
-    unreachable_since: str = ""  # RFC 3339: engine or member cannot be reached, and all else is as of then
+    name: str = ""  # given by a person
+    mode: str = "mount"  # or "clone": the workspace is a clone in the container
+    engine: str = ""  # the name of the Incus remote in the config, "" for this host
+    member: str = ""  # the cluster member that has the container
+    unreachable_since: str = ""  # RFC 3339; engine or member cannot be reached, and the other fields are of that time
     pinned: bool = False  # a person wants it at the top of lists
     rang_at: str = ""  # when the terminal's bell last rang in this run
-    settings: str = ""  # what was asked for at its creation beyond the config, as JSON: it holds for later starts too
-    guest: str = ""  # the user of the container, and where the workspace stands: a `Guest` as JSON
-    command: str = ""  # mark of the `clincus run` process that made the container for one command
-    tool_row: str = ""  # what `session_tool` needs to know of a tool that is not in TOOLS, as JSON
-    network: str = ""  # what it may reach, as the feature of that name wrote it
-    nesting: str = ""  # whether containers can run in it, as that feature wrote it
-    outside: str = ""  # files that a person put outside the workspace, as `outside_files` reads them
-    run: str = ""  # Incus's time of the last start, which tells one run from the next
+    settings: str = ""  # settings that the creation requested beyond the config, as JSON; later starts use them too
+    guest: str = ""  # the user in the container, and the path of the workspace there: a `Guest` as JSON
+    command: str = ""  # identifies the `clincus run` process, if the container was made for one command
+    tool_row: str = ""  # the description of a tool that is not in TOOLS, for `session_tool`, as JSON
+    network: str = ""  # what it may reach, in the form of the feature of this name
+    nesting: str = ""  # whether containers can run in it, in the form of the feature of this name
+    outside: str = ""  # files that a person put outside the workspace, for `outside_files`
+    run: str = ""  # Incus's time of the last start, which identifies the run
 
     @property
     def started_at(self) -> str:
-        """When it was started last (RFC 3339), "" for never."""
-        return format_time(started) if (started := parse_time(self.run)) else ""
+        """The time of the last start (RFC 3339), "" for never."""
+        started = parse_time(self.run)
+        return "" if started is None else format_time(started)
 
     @property
     def has_open_network(self) -> bool:
-        """Whether its programs may reach everything. An unreadable label means that they may not."""
+        """True if its programs may reach everything. An unreadable label means that they may not."""
         try:
             return not self.network or parse_json(self.network).get("mode", "open") == "open"
         except (ValueError, AttributeError):
@@ -4555,8 +4562,8 @@ class Session(NamedTuple):
         return {"started_at": self.started_at, **shown}
 
 
-# The fields that an instance keeps in a label of the same name, so that any Clincus can read a session back. The others
-# come from the instance itself, or are no texts.
+# All other fields are kept in a label of the same name on the instance, so that any Clincus can read the session. These
+# come from the instance itself, or are not texts.
 NOT_LABELS = {
     *("id", "slot", "status", "persistent", "paused", "error", "warnings"),
     *("engine", "member", "unreachable_since", "pinned", "rang_at", "run"),
@@ -4565,7 +4572,7 @@ LABELS = [name for name in Session._fields if name not in NOT_LABELS]
 
 
 def container_prefix(environ: Mapping[str, str]) -> str:
-    """The beginning of every container's name."""
+    """The start of every container's name."""
     return environ.get("CLINCUS_CONTAINER_PREFIX") or "clincus-"
 
 
@@ -4589,16 +4596,16 @@ ROW_FIELDS = ("saved", "unsaved", "conversation", "rules")
 
 
 def tool_row(tool: Tool) -> str:
-    """The row of a tool that only the config of today knows, for its instance to keep; "" for one of the table."""
+    """The row of a tool that is not in the table, to keep it with the instance: the config may change. Else ""."""
     if tool.name in TOOLS or not tool.name:
         return ""
     return json.dumps({"start": tool.start[:1], **{name: getattr(tool, name) for name in ROW_FIELDS}})
 
 
 def session_tool(session: Session) -> Tool:
-    """A session's tool as it was when it was started, so that no change of the config loses a conversation.
+    """A session's tool as it was when the session was started, so that no change of the config loses a conversation.
 
-    Raises ClincusError(409) for a label that describes none.
+    Raises ClincusError(409) for a label that does not describe a tool.
     """
     if session.tool in TOOLS:
         return TOOLS[session.tool]
@@ -4610,14 +4617,17 @@ def session_tool(session: Session) -> Tool:
 
 
 def row_by_config(name: str, config: Config) -> str:
-    """The `tool_row` of a tool by its name in a config, "" if that is not needed or the config has no such tool."""
-    return tool_row(all_tools(config).get(name, NO_TOOL)) if name and name not in TOOLS else ""
+    """The `tool_row` of a tool in a config, by name. "" for a tool of the table, and for one that the config lacks."""
+    if not name or name in TOOLS:
+        return ""
+    return tool_row(all_tools(config).get(name, NO_TOOL))
 
 
 def plain_row(label: str) -> str:
-    """What counts of a `tool_row` that another host's people may have written: where files are to be saved from.
+    """The part of a `tool_row` from another host that is safe to use: the paths of files to save.
 
-    Its patterns would be tried on names and screens that a container chooses, and the two together can take for ever.
+    Its patterns are not used. They would be matched against names and screens that a container chooses, and a bad
+    pattern with a bad text can take for ever.
     """
     try:
         row = as_object(parse_json(label or "{}"))
@@ -4633,13 +4643,13 @@ def tmux_name(id: str, *, shell: bool = False) -> str:
 
 
 def session_slot(prefix: str, name: str) -> int | None:
-    """The slot in a session's name, None when the name is not ours. The Go program's 8 digits count as well."""
+    """The slot in a session's name, None if the name is not ours. The Go program's names with 8 digits count too."""
     match = re.fullmatch(re.escape(prefix) + r"(?:[0-9a-f]{6}|[0-9a-f]{8})-([1-9][0-9]?)", name)
     return int(match[1]) if match else None
 
 
 def incus_status(instance: Mapping[str, Any]) -> str:
-    """Incus's word for the state of an instance. Ready counts as Running: root in a running guest chooses between them.
+    """Incus's word for the state of an instance. Ready becomes Running: root in a guest can choose between the two.
 
     (https://linuxcontainers.org/incus/docs/main/dev-incus/, PATCH of /1.0.)
     """
@@ -4650,35 +4660,33 @@ def incus_status(instance: Mapping[str, Any]) -> str:
 def session_from_instance(
     prefix: str, instance: Mapping[str, Any], engine: str = "", row_of: Callable[[str], str] = lambda tool: ""
 ) -> Session | None:
-    """Read a session off an instance of an engine; None when neither its name nor a label says that it is ours.
+    """Read a session from an instance of an engine; None if neither its name nor a label says that it is ours.
 
-    The API shows those for which `is_session` holds; the command line shows others too. Labels lead to files of this
-    host, but another host's people write those of its instances. So a label that is no plain name counts as absent, and
-    the tool is the one that `row_of` gives for its name.
+    The API shows sessions for which `is_session` holds; the command line shows others too. `row_of` gives the
+    `tool_row` of a tool by name.
     """
     slot = session_slot(prefix, instance["name"])
     config = instance.get("config") or {}
     if slot is None and (engine or config.get(LABEL + "managed") != "true"):
         return None
-    labels = {label: sys.intern(config.get(LABEL + label) or "") for label in LABELS}  # most sessions have the same
-    for label in ("tool", "session_id") if engine else ():
-        labels[label] = labels[label] if re.fullmatch(WORD, labels[label]) else ""
-    if engine:
-        labels["tool_row"] = row_of(labels["tool"]) or plain_row(labels["tool_row"])
-    workspace, state = labels["workspace"], "Stopped" if config.get(ASLEEP) else incus_status(instance)
+    labels = read_labels(config, engine, row_of)
+    workspace = labels["workspace"]
+    default_tool = "claude" if workspace and not labels["command"] else ""
+    status = "Stopped" if config.get(ASLEEP) else incus_status(instance)
+    location = instance.get("location")
     fields: dict[str, Any] = {
         **labels,
         "id": session_id_on(engine, instance["name"]),
         "engine": engine,
-        "member": "" if instance.get("location") in (None, "none") else str(instance["location"]),
-        "tool": labels["tool"] or ("claude" if workspace and not labels["command"] else ""),
+        "member": "" if location in (None, "none") else str(location),
+        "tool": labels["tool"] or default_tool,
         "slot": slot or 0,
-        "status": STATUS.get(state, "stopped"),
+        "status": STATUS.get(status, "stopped"),
         # A container without a workspace counts as persistent, so that no clean-up deletes it.
         "persistent": config.get(LABEL + "persistent") == "true" or not workspace,
         "pinned": config.get(LABEL + "pinned") == "true",
-        "paused": state in {"Frozen", "Freezing"},
-        "error": "Incus reports an error in this container; `incus info` says more." if state == "Error" else "",
+        "paused": status in {"Frozen", "Freezing"},
+        "error": "Incus reports an error in this container; `incus info` says more." if status == "Error" else "",
         "protection": labels["protection"] or "basic",
         "warnings": tuple((config.get(LABEL + "warnings") or "").splitlines()),
         "session_id": labels["session_id"] or instance["name"],
@@ -4690,73 +4698,99 @@ def session_from_instance(
     return Session(**fields)
 
 
-OUTSIDE_NAMES = 50  # paths that a session remembers of what a person put outside its workspace
-OUTSIDE_LIMIT = 4000  # characters of them all
+def read_labels(config: Mapping[str, str], engine: str, row_of: Callable[[str], str]) -> dict[str, str]:
+    """The labels of an instance by the fields of `Session`.
+
+    Labels lead to files of this host, but other people write the labels on another host. There a label that is not a
+    plain name counts as absent, and the tool is the one that `row_of` finds for its name.
+    """
+    labels = {label: sys.intern(config.get(LABEL + label) or "") for label in LABELS}  # sessions share most values
+    if engine:
+        for label in ("tool", "session_id"):
+            if not re.fullmatch(WORD, labels[label]):
+                labels[label] = ""
+        labels["tool_row"] = row_of(labels["tool"]) or plain_row(labels["tool_row"])
+    return labels
+
+
+OUTSIDE_NAMES = 50  # how many paths outside its workspace a session remembers
+OUTSIDE_LIMIT = 4000  # characters of these paths together
 
 
 def outside_files(label: str) -> tuple[int, list[str]]:
     """The number of files that a person put outside a session's workspace, and the paths of the newest, oldest first.
 
-    The label is `Session.outside`. One that is broken, as an engine may have it, counts as none.
+    The label is `Session.outside`. A broken one, as an engine may have it, counts as empty.
     """
+    if len(label) > 2 * OUTSIDE_LIMIT:
+        return 0, []
     try:
-        kept = parse_json(label or "{}") if len(label) <= 2 * OUTSIDE_LIMIT else {}
+        kept = parse_json(label or "{}")
         paths = [path for path in kept.get("paths", []) if isinstance(path, str) and path.startswith("/")]
-        return max(len(paths), min(int(kept.get("count", 0)), LOSS_COUNT)), paths[-OUTSIDE_NAMES:]
+        count = min(int(kept.get("count", 0)), LOSS_COUNT)
     except (ValueError, TypeError, AttributeError, OverflowError):
         return 0, []
+    return max(len(paths), count), paths[-OUTSIDE_NAMES:]
 
 
 def with_outside_file(label: str, path: str) -> str:
-    """The label with one more path; a path that was there already counts once."""
+    """The label with one more path. A path that it has already counts once."""
     count, paths = outside_files(label)
-    kept = [*(one for one in paths if one != path), path][-OUTSIDE_NAMES:]
+    if path not in paths:
+        count += 1
+    kept = [other for other in paths if other != path] + [path]
+    kept = kept[-OUTSIDE_NAMES:]
     while len(kept) > 1 and len(json.dumps(kept)) > OUTSIDE_LIMIT:
         kept.pop(0)
-    return json.dumps({"count": count + (path not in paths), "paths": kept})
+    return json.dumps({"count": count, "paths": kept})
 
 
 def add_outside_file(incus: Incus, id: str, path: str) -> None:
-    """Let a session's container remember that a person put a file outside its workspace. Raises IncusError."""
+    """Note on a session's container that a person put a file outside its workspace. Raises IncusError."""
     instance = incus.instance(id) or {"config": {}}
     label = with_outside_file(instance["config"].get(f"{LABEL}outside", ""), path)
     incus.query(incus.path(id), "PATCH", {"config": {f"{LABEL}outside": label}}, wait=True)
 
 
 LABEL_LIMIT = 256 << 10  # characters of a label
-UNREADABLE = "?"  # in place of a longer one, or of what is no text: none at all may open more, as that of the network
+UNREADABLE = "?"  # replaces a label that is too long or not a text: an absent one may permit more, as for the network
 
 
 def plain_instances(found: object) -> list[dict[str, Any]]:
-    """The instances of an answer as far as they have the form that Incus gives them.
+    """The instances of an answer that have the form in which Incus describes them.
 
-    Another host may answer anything. An instance of another form is left out, and a label that is no text or too long
-    is UNREADABLE: they cost one session and not the list. Raises IncusError(503) for what is no list.
+    Another host may answer anything. An instance of another form is left out, and a label that is not a text or is too
+    long becomes UNREADABLE: this affects one session and not the list. Raises IncusError(503) if the answer is not a
+    list.
     """
     if not isinstance(found, (list, tuple)):
         raise IncusError(f"a list of instances was asked for, and the answer is {shorten(found)}", 503)
-    return [plain for one in found if (plain := plain_instance(one)) is not None]
+    return list(filter(None, map(plain_instance, found)))
 
 
 def plain_instance(found: object) -> dict[str, Any] | None:
-    """An instance as in `plain_instances`, None for what is none."""
+    """An instance as in `plain_instances`, None for a value of another form."""
     if not isinstance(found, Mapping):
         return None
     config = found.get("config") or {}
     is_plain = isinstance(found.get("name"), str) and isinstance(found.get("status"), str)
     if not is_plain or not isinstance(config, Mapping):
         return None
-    texts = {key: found[key] for key in ("location", "created_at", "last_used_at") if isinstance(found.get(key), str)}
-    labels = {
-        key: text if isinstance(text, str) and len(text) <= LABEL_LIMIT else UNREADABLE
-        for key, text in config.items()
-        if text is not None
-    }
-    return {"name": found["name"], "status": found["status"], **texts, "config": labels}
+    instance: dict[str, Any] = {"name": found["name"], "status": found["status"]}
+    for key in ("location", "created_at", "last_used_at"):
+        if isinstance(found.get(key), str):
+            instance[key] = found[key]
+    labels = {}
+    for key, text in config.items():
+        if text is not None:
+            is_readable = isinstance(text, str) and len(text) <= LABEL_LIMIT
+            labels[key] = text if is_readable else UNREADABLE
+    instance["config"] = labels
+    return instance
 
 
 def kept_settings(session: Session) -> dict[str, Any]:
-    """What a person asked for at the creation beyond the config, by dotted key. ClincusError(409) for a bad label."""
+    """The settings beyond the config of a session's creation, by dotted key. ClincusError(409) for a bad label."""
     try:
         settings = parse_json(session.settings or "{}")
     except ValueError:
@@ -4766,13 +4800,13 @@ def kept_settings(session: Session) -> dict[str, Any]:
     return settings
 
 
-RUNNING_INSTANCES = "/1.0/instances?filter=status%20eq%20Running%20or%20status%20eq%20Ready"  # their paths
-# The keys that `session_from_instance` reads. What stays of a session would lie scattered among the other 60 KB.
+RUNNING_INSTANCES = "/1.0/instances?filter=status%20eq%20Running%20or%20status%20eq%20Ready"  # returns their paths
+# The keys that `session_from_instance` reads; the others, 60 KB an instance, are dropped while the answer is parsed.
 READ_KEY = re.compile(rf"{LABEL}.*|name|status|config|location|created_at|last_used_at|image\.description").fullmatch
 
 
 def session_labels(session: Session) -> dict[str, str]:
-    """The keys of an instance from which `session_from_instance` reads a session."""
+    """The labels of an instance from which `session_from_instance` reads a session."""
     labels: dict[str, str] = {
         **some_fields(session, LABELS),
         "managed": "true",
@@ -4784,7 +4818,7 @@ def session_labels(session: Session) -> dict[str, str]:
 
 
 def is_session(session: Session) -> bool:
-    """Whether the API shows a session: it has a name of our form and a workspace, and is not for one command only."""
+    """True if the API shows a session: it has a name of our form and a workspace, and is not for one command only."""
     return bool(session.slot and session.workspace) and not session.command
 
 
