@@ -4822,19 +4822,19 @@ def is_session(session: Session) -> bool:
     return bool(session.slot and session.workspace) and not session.command
 
 
-# -- What is known of all sessions
+# -- The registry: the known state of all sessions
 
-# The lifecycle actions after which an instance may differ. Others (exec, snapshots) come often and change nothing here.
+# The lifecycle actions that may change an instance. Others (exec, snapshots) are frequent and change nothing here.
 LOOK_AFTER = re.compile(
     "instance-(created|renamed|(re)?started|resumed|paused|stopped|shutdown|deleted|restored|updated|migrated)"
 )
 
 
 class Change(NamedTuple):
-    """A change that the registry tells its listener.
+    """A change that the registry reports to its listener.
 
-    `kind` is `started`, `resumed` (from a pause: no new run), `stopped` (also: deleted), `rang`, `deleted` or, for
-    anything else that the listing shows, `changed`. `time` is RFC 3339.
+    `kind` is `started`, `resumed` (from a pause: no new run), `stopped` (also: deleted), `rang`, `deleted`, or
+    `changed` for anything else that the listing shows. `time` is RFC 3339.
     """
 
     kind: str
@@ -4844,16 +4844,26 @@ class Change(NamedTuple):
 
 def record_run(history: History, change: Change, report: Callable[[str], None]) -> None:
     """Record a start or a stop of a session in the history. A failure is only reported."""
-    one, ended_at = change.session, change.time if change.kind == "stopped" else None
-    if is_session(one) and change.kind in ("started", "stopped"):
-        try:
-            history.record(Run(one.session_id, one.id, one.workspace, one.tool, change.time, ended_at, one.persistent))
-        except ClincusError as error:
-            report(error.message)
+    session = change.session
+    if change.kind not in ("started", "stopped") or not is_session(session):
+        return
+    run = Run(
+        session_id=session.session_id,
+        id=session.id,
+        workspace=session.workspace,
+        tool=session.tool,
+        started_at=change.time,
+        ended_at=change.time if change.kind == "stopped" else None,
+        persistent=session.persistent,
+    )
+    try:
+        history.record(run)
+    except ClincusError as error:
+        report(error.message)
 
 
 class LastAnswers:
-    """The last answer to a question about a run of each session: it holds for some seconds, however many ask."""
+    """The last answer to a question about a run of each session. It is valid for some seconds, however many ask."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -4861,12 +4871,12 @@ class LastAnswers:
         self._answers: dict[str, tuple[str, float, Any]] = {}  # session -> its run, time.monotonic, answer
 
     def get(self, session: Session, ask: Callable[[], Any]) -> Any:
-        """The answer, asked for anew if the last one is too old. What `ask` raises is raised."""
+        """The answer. It is asked for again if the last one is too old. Raises what `ask` raises."""
         with self._locks.setdefault(session.id, threading.Lock()):
             run, at, answer = self._answers.get(session.id, ("", float("-inf"), None))
             if run != session.run or time.monotonic() - at >= self._seconds:
                 answer = ask()
-                self._answers[session.id] = session.run, time.monotonic(), answer
+                self._answers[session.id] = (session.run, time.monotonic(), answer)
             return answer
 
 
@@ -4877,10 +4887,10 @@ Names = Collection[str]
 class Registry:
     """All sessions, for the listing and the event stream: both read the same state.
 
-    It has two layers: what Incus last said of each instance, and over it the `starting` or `stopping` of work that is
-    under way here. `compare` takes in what Incus says, for whatever reason it was asked. `on_change` is told each
-    change once, in order, and only when the listing shows it. `shows` selects the sessions that the registry knows, and
-    `row_of` gives the `tool_row` of a tool on an engine.
+    It has two layers: what Incus last reported of each instance, and over it the `starting` or `stopping` of work in
+    progress here. `compare` merges Incus's answers, whatever they were asked for. `on_change` gets each change once, in
+    order, and only when the listing shows it. `shows` selects the sessions to list, and `row_of` gives the `tool_row`
+    of a tool on an engine.
     """
 
     def __init__(
@@ -4894,29 +4904,29 @@ class Registry:
         self._row_of = row_of
         self._shows = shows
         self._on_change = on_change
-        self._lock = threading.RLock()  # held while a change is told, so that the order holds
-        self.questions = itertools.count(1)  # numbers the questions to Incus: the answer to the later one counts
+        self._lock = threading.RLock()  # held while changes are reported, which keeps their order
+        self.questions = itertools.count(1)  # numbers the questions to Incus; the answer to the latest one counts
         self._answered: dict[str, int] = {}  # id -> the last question that was answered
-        self._sessions: dict[str, Session] = {}  # id -> as Incus says
+        self._sessions: dict[str, Session] = {}  # id -> as Incus reports it
         self._reserved: dict[str, Session] = {}  # id -> a session that is being created
-        self._busy: dict[str, str] = {}  # id -> starting | stopping, while work is under way here
-        self._told: dict[str, Session] = {}  # id -> as it is shown, and was told last; replaced, not changed
+        self._busy: dict[str, str] = {}  # id -> starting | stopping, while work is in progress here
+        self._shown: dict[str, Session] = {}  # id -> as it is listed, and was last reported; replaced, not changed
         self._others: set[str] = set()  # names of instances that are not shown
-        self._live: dict[str, Session] = {}  # id -> the run whose start was told and whose stop was not
-        self._lost: dict[str, str] = {}  # engines, and members as ENGINE/MEMBER, that are out of reach -> since when
+        self._running: dict[str, Session] = {}  # id -> the run whose start was reported, and whose stop was not
+        self._lost: dict[str, str] = {}  # engines, and members as ENGINE/MEMBER, that are unreachable -> since when
 
     def read(self, instance: Mapping[str, Any], engine: str) -> Session | None:
-        """The session of an instance, as `session_from_instance`; None also for what has not the form of one."""
+        """The session of an instance, as `session_from_instance`; None also for a document of another form."""
         plain = plain_instance(instance)
         return None if plain is None else session_from_instance(self.prefix, plain, engine, self._row_of)
 
     def all(self) -> list[Session]:
-        """Every session, oldest first. It never waits, not even while a change is being told."""
-        return sorted(self._told.values(), key=lambda session: (session.created_at, session.id))
+        """Every session, oldest first. It never waits, not even while a change is being reported."""
+        return sorted(self._shown.values(), key=lambda session: (session.created_at, session.id))
 
     def find(self, id: str) -> Session | None:
         """One session, None if there is none of that id."""
-        return self._told.get(id)
+        return self._shown.get(id)
 
     def get(self, id: str) -> Session:
         """One session. Raises ClincusError(404)."""
@@ -4928,84 +4938,112 @@ class Registry:
     def compare(
         self, question: int, found: Instances, *, engine: str = "", only: str = "", when: str = "", lost: Names = ()
     ) -> None:
-        """Compare what an engine answered to a question with what is known, and tell the changes.
+        """Merge an engine's answer to a question, and report the changes.
 
-        `found` is all that it has, or with `only` the instance of that id: what is missing is gone. `when` is the time
-        of the event that made us ask (RFC 3339), now if empty. For instances on members that a cluster has `lost`, what
-        was known before stays; Incus 6.0.4 may tell no more than their names.
+        `found` is everything that the engine has, or with `only` the instance of that id: a missing one is gone.
+        `when` is the time of the event that caused the question (RFC 3339), now if empty. `lost` names cluster members
+        that are down. Their sessions keep the last known state, since Incus 6.0.4 may report only their names.
         """
         found = plain_instances(found)
-        read = (session_from_instance(self.prefix, instance, engine, self._row_of) for instance in found)
-        fresh = {session.id: session for session in read if session is not None and self._shows(session)}
-        ids = {session_id_on(engine, str(instance["name"])): instance for instance in found}
-        others = ids.keys() - fresh.keys()
-        silent = {id for id, instance in ids.items() if instance["status"] == "Error" and not instance.get("config")}
+        fresh: dict[str, Session] = {}
+        others: set[str] = set()
+        silent: set[str] = set()  # only their names are known now
+        for instance in found:
+            id = session_id_on(engine, str(instance["name"]))
+            session = session_from_instance(self.prefix, instance, engine, self._row_of)
+            if session is not None and self._shows(session):
+                fresh[id] = session
+            else:
+                others.add(id)
+            if instance["status"] == "Error" and not instance.get("config"):
+                silent.add(id)
         with self._lock:
+            self._note_others(others, engine, only)
+            self._note_members(lost, engine, when or utc_now(), are_all=not only)
             known = {id for id, session in self._sessions.items() if session.engine == engine}
-            elsewhere = {id for id in self._others if engine_of(id) != engine}
-            self._others = (self._others - {only}) | others if only else elsewhere | others
-            places = {f"{engine}/{member}": when or utc_now() for member in lost}
-            back = {one for one in self._lost if one.startswith(f"{engine}/") and not only} - places.keys()
-            self._lost = {**places, **{one: since for one, since in self._lost.items() if one not in back}}
             for id in [only] if only else sorted({*known, *fresh}):
                 if self._answered.get(id, 0) < question:
                     self._answered[id] = question
-                    before = self._sessions.pop(id, None)
-                    if before and (id in silent or (id in fresh and (fresh[id] == before or fresh[id].member in lost))):
-                        self._sessions[id] = before
-                    elif id in fresh:
-                        self._sessions[id] = fresh[id]
+                    is_lost = id in silent or (id in fresh and fresh[id].member in lost)
+                    self._merge(id, fresh.get(id), is_lost=is_lost)
                 self._tell(id, when)
 
+    def _note_others(self, others: set[str], engine: str, only: str) -> None:
+        """Note the names of instances that are not shown: of the instance `only`, or else of the whole engine."""
+        if only:
+            kept = self._others - {only}
+        else:
+            kept = {id for id in self._others if engine_of(id) != engine}
+        self._others = kept | others
+
+    def _note_members(self, lost: Names, engine: str, now: str, *, are_all: bool) -> None:
+        """Note the lost members of a cluster. If they `are_all`, its other members are back."""
+        members = {f"{engine}/{member}": now for member in lost}
+        for place, since in self._lost.items():
+            is_back = are_all and place.startswith(f"{engine}/") and place not in members
+            if not is_back:
+                members[place] = since  # the time at which it was first lost
+        self._lost = members
+
+    def _merge(self, id: str, fresh: Session | None, *, is_lost: bool) -> None:
+        """Merge the state of one session; None: it is gone. The known state of a lost one stays."""
+        known = self._sessions.get(id)
+        if known is not None and is_lost:
+            return
+        if fresh is None:
+            self._sessions.pop(id, None)
+        elif fresh != known:  # an equal one stays: its texts are shared with what is shown
+            self._sessions[id] = fresh
+
     def agrees(self, engine: str, paths: Iterable[str]) -> bool:
-        """Whether of an engine's sessions those run whose paths in Incus's API are among these, and no others."""
+        """True if exactly those sessions of an engine run whose paths in Incus's API are given."""
         if not all(isinstance(path, str) for path in paths):
             return False  # another host may answer anything
         names = {path.rpartition("/")[2].partition("?")[0] for path in paths}
-        ours = {session_id_on(engine, one) for one in names if session_slot(self.prefix, one) is not None}
-        here = [one for one in self.all() if one.engine == engine and not one.unreachable_since]
-        others = self._others - self._told.keys()  # a member that is lost tells no more than names
-        return ours - others == {one.id for one in here if one.status == "running"}
+        ours = {session_id_on(engine, name) for name in names if session_slot(self.prefix, name) is not None}
+        reachable = [session for session in self.all() if session.engine == engine and not session.unreachable_since]
+        others = self._others - self._shown.keys()  # of a lost member only the names are known
+        return ours - others == {session.id for session in reachable if session.status == "running"}
 
     def reach(self, engine: str, lost_since: str) -> None:
-        """Note that an engine is out of reach since a time (RFC 3339), or with "" that it is not."""
+        """Note that an engine is unreachable since a time (RFC 3339), or with "" that it is reachable."""
         with self._lock:
             self._lost[engine] = lost_since
-            for id in [id for id, session in self._told.items() if session.engine == engine]:
+            for id in [id for id, session in self._shown.items() if session.engine == engine]:
                 self._tell(id)
 
     def forget(self, engine: str) -> None:
-        """Show the sessions of an engine no more: it is not in the config any more. What runs there runs on."""
+        """Stop showing the sessions of an engine that the config does not have any more. They run on."""
         with self._lock:
-            for kept in (self._sessions, self._live, self._reserved, self._answered):
+            for kept in (self._sessions, self._running, self._reserved, self._answered):
                 for id in [id for id in kept if engine_of(id) == engine]:
                     kept.pop(id)
-            gone = [session for session in self._told.values() if session.engine == engine]
-            self._told = {id: session for id, session in self._told.items() if session.engine != engine}
+            gone = [session for session in self._shown.values() if session.engine == engine]
+            self._shown = {id: session for id, session in self._shown.items() if session.engine != engine}
             for session in gone:
                 self._on_change(Change("changed", session, utc_now()))
 
     def reserve(self, draft: Session, slot: int, taken: Collection[str]) -> Session:
-        """Give a session that is about to be created a name and a slot, and show it as `starting` until `end_work`.
+        """Give a new session a name and a slot, and show it as `starting` until `end_work`.
 
-        `slot` 0 means the lowest free one; `taken` are names that Incus refused. Raises ClincusError(409), also for a
-        conversation that has a container: two containers would overwrite each other's copy on the host.
+        `slot` 0 means the lowest free one; `taken` are names that Incus refused. Raises ClincusError(409), also if the
+        conversation has a container already: two containers would overwrite each other's copy on the host.
         """
         with self._lock:
-            everything = self.all()
-            for other in everything:
+            sessions = self.all()
+            for other in sessions:
                 if other.session_id == draft.session_id:
                     words = f'session "{other.session_id}" still has its container: resume "{other.id}"'
                     raise ClincusError(words, 409)
             place = (draft.engine, draft.workspace)
-            used = {session.slot for session in everything if (session.engine, session.workspace) == place}
-            names = {*taken, *self._others, *(session.id for session in everything)}
+            used = {session.slot for session in sessions if (session.engine, session.workspace) == place}
+            names = {*taken, *self._others, *(session.id for session in sessions)}
             for candidate in [slot] if slot else SLOTS:
-                name = session_id_on(draft.engine, session_name(self.prefix, draft.workspace, candidate))
-                if candidate not in used and name not in names:
-                    self._reserved[name] = draft._replace(id=name, slot=candidate, created_at=utc_now())
-                    self.begin_work(name, "starting")
-                    return self._reserved[name]
+                id = session_id_on(draft.engine, session_name(self.prefix, draft.workspace, candidate))
+                if candidate not in used and id not in names:
+                    self._reserved[id] = draft._replace(id=id, slot=candidate, created_at=utc_now())
+                    self.begin_work(id, "starting")
+                    return self._reserved[id]
         if slot:
             raise ClincusError(f"slot {slot} of this workspace is in use: choose another, or 0 for any", 409)
         raise ClincusError(f"all {len(SLOTS)} slots of this workspace are in use: delete a session first", 409)
@@ -5015,71 +5053,85 @@ class Registry:
         return id in self._reserved
 
     def begin_work(self, id: str, status: str) -> None:
-        """Show `starting` or `stopping` until `end_work`, whatever Incus says meanwhile."""
+        """Show `starting` or `stopping` until `end_work`, whatever Incus reports meanwhile."""
         with self._lock:
             self._busy[id] = status
             self._tell(id)
 
     def is_done(self, id: str) -> bool:
-        """Whether Incus has told that a session is by now what the work on it is to make of it."""
+        """True if Incus reports the wanted state: running after `starting`, stopped or gone after `stopping`."""
         now = self._sessions.get(id)
         if self._busy.get(id) == "starting":
             return now is not None and now.status == "running"
         return now is None or (now.status == "stopped" and not now.paused)
 
     def end_work(self, id: str) -> None:
-        """Show what Incus said of a session last."""
+        """Show a session as Incus last reported it."""
         with self._lock:
             if self._busy.pop(id, None):
                 self._reserved.pop(id, None)
                 self._tell(id)
 
-    def ring(self, name: str, moment: datetime) -> None:
-        """The bell of a session's terminal rang. Told once a second at most, however often it does."""
+    def ring(self, id: str, moment: datetime) -> None:
+        """The bell of a session's terminal rang. It is reported once a second at most."""
+        when = format_time(moment)
         with self._lock:
-            when, run = format_time(moment), self._live.get(name)
+            run = self._running.get(id)
             if run is not None and run.rang_at != when:
-                self._live[name] = run._replace(rang_at=when)
-                self._tell(name, when, "rang")
+                self._running[id] = run._replace(rang_at=when)
+                self._tell(id, when, "rang")
 
     def _tell(self, id: str, when: str = "", kind: str = "changed") -> None:
-        """Show a session as it is now, and tell how it differs; `kind` is for what is no start and no stop."""
-        when, before = when or utc_now(), self._told.get(id)
-        now = self._sessions.get(id) or self._reserved.get(id)
-        if now is not None:
-            since = self._lost.get(now.engine) or self._lost.get(f"{now.engine}/{now.member}", "")
-            now = now._replace(status=self._busy.get(id, now.status), unreachable_since=since)
-        is_settled = now is None or now.status in ("running", "stopped")  # else it is on its way to either
+        """Update the shown session and report the changes. `kind` names a change that is neither a start nor a stop."""
+        when = when or utc_now()
+        before = self._shown.get(id)
+        now = self._current(id)
         known = now or before
-        changes = self._run_changes(known, now, when) if is_settled and known else []
+        changes: list[Change] = []
+        is_settled = now is None or now.status in ("running", "stopped")  # else it is on its way to one of the two
+        if known is not None and is_settled:
+            changes = self._run_changes(known, now, when)
         if now is not None:
-            now = now._replace(rang_at=self._live[id].rang_at if id in self._live else "")
-            now = next((one for one in (before, self._sessions.get(id)) if one == now), now)
-            if self._live.get(id) == now:
-                self._live[id] = now  # what is equal is one object: it takes 2 KB
-            self._told = {**self._told, id: now}
-            if now != before and not changes:
-                changes.append(Change(kind, now, when))
+            run = self._running.get(id)
+            now = now._replace(rang_at="" if run is None else run.rang_at)
+            if now != before:
+                self._shown = {**self._shown, id: now}
+                if not changes:
+                    changes.append(Change(kind, now, when))
         elif before is not None:
-            self._told = {other: session for other, session in self._told.items() if other != id}
+            self._shown = {other: session for other, session in self._shown.items() if other != id}
             changes.append(Change("deleted", before._replace(status="stopped"), when))
         for change in changes:
             self._on_change(change)
 
+    def _current(self, id: str) -> Session | None:
+        """A session as it is now: as Incus reports it, or reserved; with the status of work in progress here."""
+        session = self._sessions.get(id) or self._reserved.get(id)
+        if session is None:
+            return None
+        lost_since = self._lost.get(session.engine) or self._lost.get(f"{session.engine}/{session.member}", "")
+        return session._replace(status=self._busy.get(id, session.status), unreachable_since=lost_since)
+
     def _run_changes(self, known: Session, now: Session | None, when: str) -> list[Change]:
-        """The end of the run that was told last, its resume from a pause, and the start of a new run."""
-        changes, run = [], self._live.pop(known.id, None)
-        live = now if now is not None and (now.status == "running" or now.paused) else None
+        """The end of the run that was last reported, its resume from a pause, and the start of a new run."""
+        changes: list[Change] = []
+        run = self._running.pop(known.id, None)
+        is_live = now is not None and (now.status == "running" or now.paused)
+        live = now if is_live else None
         is_over = run is not None and (live is None or live.run != run.run)
-        if is_over or (run is None and now is None and known.status != "starting"):  # also: a stopped one was deleted
+        was_deleted = run is None and now is None and known.status != "starting"  # a stopped session was deleted
+        if is_over or was_deleted:
             stopped = known._replace(status="stopped", paused=False, rang_at="")
-            changes.append(Change("stopped", stopped, live.started_at if live is not None else when))
+            changes.append(Change("stopped", stopped, when if live is None else live.started_at))
             run = None
-        if live is not None:
-            self._live[live.id] = live = live._replace(rang_at=run.rang_at if run is not None else "")
-            if live.status == "running" and (run is None or run.paused):
-                started = Change("started", live, live.started_at or when)
-                changes.append(started if run is None else Change("resumed", live, when))
+        if live is None:
+            return changes
+        live = live._replace(rang_at="" if run is None else run.rang_at)
+        self._running[live.id] = live
+        if live.status == "running" and run is None:
+            changes.append(Change("started", live, live.started_at or when))
+        elif live.status == "running" and run is not None and run.paused:
+            changes.append(Change("resumed", live, when))
         return changes
 
 
@@ -5087,7 +5139,7 @@ class Registry:
 
 
 class LaunchRequest(NamedTuple):
-    """The request to create a session. An empty field means: as the config says."""
+    """The request to create a session. For an empty field, the config decides."""
 
     workspace: str
     tool: str = ""
@@ -5095,40 +5147,42 @@ class LaunchRequest(NamedTuple):
     image: str = ""
     profile: str = ""
     slot: int = 0
-    name: str = ""  # a person's own for the session
-    resume: str = ""  # a saved session whose conversation goes on in the new container
-    settings: Mapping[str, object] = {}  # by dotted key: they beat the config's, profile's too
+    name: str = ""  # given by a person
+    resume: str = ""  # the id of a saved session whose conversation goes on in the new container
+    settings: Mapping[str, object] = {}  # by dotted key; they override the config, including its profile
     environment: Mapping[str, str] = {}
     debug: bool = False  # a shell instead of the tool
-    tmux: bool = True  # False: the caller runs the tool in a terminal of its own, by `guest/shell.sh`
-    command: str = ""  # the process that runs one command in the container itself, in place of a tool
-    prompt: str = ""  # the first one, which the tool takes as an argument
-    mode: str = ""  # "mount" or "clone"; empty: as the conversation that goes on, else "mount"
-    branch: str = ""  # what a clone starts from; empty: what is checked out, with its uncommitted changes
-    engine: str = ""  # of the config, "" for this host
+    tmux: bool = True  # False: the caller runs the tool in its own terminal, by `guest/shell.sh`
+    command: str = ""  # identifies a process that runs one command in the container, instead of a tool
+    prompt: str = ""  # the first prompt, which the tool gets as an argument
+    mode: str = ""  # "mount" or "clone"; see `launch_mode` for an empty one
+    branch: str = ""  # where a clone starts; empty: at what is checked out, with its uncommitted changes
+    engine: str = ""  # the name of an engine of the config, "" for this host
     target: str = ""  # a member of its cluster, or `@group`
-    accept_changes: bool = False  # what was sealed at the last start may be something else now
+    accept_changes: bool = False  # paths that were sealed at the last start may have changed since
 
 
 class Guest(NamedTuple):
-    """The user of a container and the workspace in it, as its start decided: the config may change later."""
+    """The user and the path of the workspace in a container, as its start decided: the config may change later."""
 
     uid: int
     user: str
-    mount: str  # where the workspace stands
+    mount: str  # the path of the workspace
 
     @classmethod
     def configured(cls, config: Config, workspace: str) -> Guest:
-        """As a config says. The workspace stands in /workspace, or at its own path where the config wants that."""
-        uid, user = config.get("incus.code_uid"), config.get("incus.code_user")
+        """The guest of a config. Its workspace is /workspace, or the host's own path if the config wants that."""
+        uid = config.get("incus.code_uid")
+        user = config.get("incus.code_user")
+        if not workspace or not config.get("paths.preserve_workspace_path"):
+            return cls(uid, user, "/workspace")
         taken = ("/root", f"/home/{user}", *SYSTEM_TREES, "/var")
-        keeps_path = config.get("paths.preserve_workspace_path") and workspace
-        is_free = keeps_path and not any(path_inside(workspace, folder) for folder in taken)
+        is_free = not any(path_inside(workspace, folder) for folder in taken)
         return cls(uid, user, workspace if is_free else "/workspace")
 
     @classmethod
     def of(cls, session: Session, config: Config) -> Guest:
-        """As a session's label says; one without such a label goes by the config. Raises ClincusError(409)."""
+        """The guest of a session's label; the config decides if there is no label. Raises ClincusError(409)."""
         if not session.guest:
             return cls.configured(config, session.workspace)
         try:
@@ -5152,44 +5206,36 @@ class Guest(NamedTuple):
 
 
 class Launch(NamedTuple):
-    """A request with the config applied: all that the start of a session needs to know."""
+    """A request with the config applied: everything that the start of a session needs to know."""
 
     request: LaunchRequest
     config: Config
-    warnings: tuple[str, ...]  # those of the project's own file
+    warnings: tuple[str, ...]  # of the project's own file
     draft: Session  # the session without its name and slot
     guest: Guest
     tool: Tool
     mounts: Sequence[MountEntry]
 
 
-NO_TOOL = Tool("", (), ())  # in the container of one command
+NO_TOOL = Tool("", (), ())  # of a container for one command
 
 
 def plan_launch(request: LaunchRequest, config: Config, environ: Mapping[str, str], extensions: Extensions) -> Launch:
     """Check a request and apply the config to it. Raises ClincusError(400) before anything exists."""
-    import uuid
-
-    saved = [sessions_directory(config, environ, tool) for tool in all_tools(config)]
-    private = [state_directory(environ), *map(os.path.dirname, user_configs(environ)), *config_files(environ), *saved]
-    general, engine = config, config.get("engines").get(request.engine, {})
+    general = config
+    engine = config.get("engines").get(request.engine, {})
     # The flags come first: an untrusted project's choice of a profile must not change a limit that they set.
     config = with_flags(config, request.settings, request.profile)
     resumed = find_saved(config, environ, request.resume) if request.resume else None
-    mode = request.mode or (resumed.mode if resumed else "clone" if request.engine else "mount")
+    mode = launch_mode(request, resumed)
     if request.engine and mode == "mount":
         workspace = far_workspace(request.workspace, request.engine, engine.get("roots", []))
     else:
-        workspace = resolve_workspace(request.workspace, expand("~", environ), private)
+        workspace = resolve_workspace(request.workspace, expand("~", environ), private_paths(general, environ))
         for adapt in extensions.workspace_configs:
             config = adapt(config, environ, workspace)
     guest = Guest.configured(config, workspace)
-    name = request.tool or (resumed.tool if resumed else config.get("tool.name"))
-    tool = NO_TOOL if request.command else find_tool("shell" if request.debug else name, config)
-    if request.prompt and not tool.prompt:
-        raise ClincusError(f'the tool "{tool.name}" takes no prompt at its start: type it once it runs', 400)
-    runtime = config.get("limits.runtime")
-    seconds = parse_duration(runtime["max_duration"] or "0") if runtime["auto_stop"] else 0
+    tool = launch_tool(request, config, resumed)
     draft = Session(
         id="",
         workspace=workspace,
@@ -5197,13 +5243,13 @@ def plan_launch(request: LaunchRequest, config: Config, environ: Mapping[str, st
         slot=0,
         status="starting",
         persistent=config.get("defaults.persistent") if request.persistent is None else request.persistent,
-        session_id=resumed.session_id if resumed else str(uuid.uuid4()),
+        session_id=resumed.session_id if resumed else new_session_id(),
         image=request.image or engine.get("image") or config.get("defaults.image"),
         engine=request.engine,
         profile=request.profile,
         name=check_name(request.name) or (resumed.name if resumed else ""),
         mode=mode,
-        deadline=format_time(datetime.now(timezone.utc) + timedelta(seconds=seconds)) if seconds else "",
+        deadline=run_deadline(config),
         settings=json.dumps(request.settings, sort_keys=True) if request.settings else "",
         guest=json.dumps(guest),
         command=request.command,
@@ -5212,12 +5258,58 @@ def plan_launch(request: LaunchRequest, config: Config, environ: Mapping[str, st
     warnings = tuple(warning for warning in config.warnings if warning not in general.warnings)
     mounts = mount_entries(config.get("mounts.default"), environ, guest.mount)
     if mounts and request.engine:
-        mounts, warnings = [], (*warnings, "mounts.default is left out: its folders are on another host")
+        mounts = []
+        warnings = (*warnings, "mounts.default is left out: its folders are on another host")
     return Launch(request, config, warnings, draft, guest, tool, mounts)
 
 
+def private_paths(config: Config, environ: Mapping[str, str]) -> list[str]:
+    """Clincus's own files and directories on this host, which no workspace may contain."""
+    saved = [sessions_directory(config, environ, tool) for tool in all_tools(config)]
+    folders = [os.path.dirname(path) for path in user_configs(environ)]
+    return [state_directory(environ), *folders, *config_files(environ), *saved]
+
+
+def launch_mode(request: LaunchRequest, resumed: SavedSession | None) -> str:
+    """The mode of a new session: as requested, or as the resumed conversation had it; by default engines clone."""
+    if request.mode:
+        return request.mode
+    if resumed:
+        return resumed.mode
+    return "clone" if request.engine else "mount"
+
+
+def launch_tool(request: LaunchRequest, config: Config, resumed: SavedSession | None) -> Tool:
+    """The tool of a new session. Raises ConfigError for an unknown one, ClincusError(400) if it takes no prompt."""
+    if request.command:
+        tool = NO_TOOL
+    elif request.debug:
+        tool = find_tool("shell", config)
+    else:
+        tool = find_tool(request.tool or (resumed.tool if resumed else config.get("tool.name")), config)
+    if request.prompt and not tool.prompt:
+        raise ClincusError(f'the tool "{tool.name}" takes no prompt at its start: type it once it runs', 400)
+    return tool
+
+
+def new_session_id() -> str:
+    """A random id for a session."""
+    import uuid
+
+    return str(uuid.uuid4())
+
+
+def run_deadline(config: Config) -> str:
+    """When a run that starts now has to end (RFC 3339), "" for never."""
+    runtime = config.get("limits.runtime")
+    seconds = parse_duration(runtime["max_duration"] or "0") if runtime["auto_stop"] else 0
+    if not seconds:
+        return ""
+    return format_time(datetime.now(timezone.utc) + timedelta(seconds=seconds))
+
+
 def describe_session(session: Session, launch: Launch, protection: Protection) -> tuple[Session, dict[str, Any]]:
-    """The description (InstancePut) that one `incus launch` turns into a session's container, and the session. Pure."""
+    """The description (InstancePut) with which `incus launch` makes a session's container, and the session. Pure."""
     session = session._replace(
         protection=protection.level,
         protection_note="; ".join(filter(None, (protection.reason, protection.note))),
@@ -5228,35 +5320,43 @@ def describe_session(session: Session, launch: Launch, protection: Protection) -
     return session, {"config": config, "devices": {**protection.devices}}
 
 
-# An instance that the Go program made has no label with the names of our devices. These are they.
+# The names of our devices, for instances of the Go program: they have no label that lists them.
 OUR_DEVICE = r"workspace|mount-\d+|protect-.*-[0-9a-f]{6}|root"
 
-# Each start sets these keys anew. All others of an instance (image.*, volatile.*, a person's own) stay.
+# Every start sets these keys again. All other keys of an instance (image.*, volatile.*, a person's own) stay.
 OWNED_KEYS = ("limits.", "raw.", "security.", "boot.", *(LABEL + label for label in ("devices", "warnings", *LABELS)))
 
 
 def foreign_devices(instance: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """The devices of an instance that no start of ours gave it: a person's own, and those of its profiles."""
+    """The devices of an instance that no start of ours added: a person's own, and those of its profiles."""
+    devices = instance.get("expanded_devices") or instance["devices"]
+    return without_our_devices(instance, devices)
+
+
+def without_our_devices(
+    instance: Mapping[str, Any], devices: Mapping[str, dict[str, str]]
+) -> dict[str, dict[str, str]]:
+    """Some devices of an instance, without those that its last start added."""
     label = instance["config"].get(LABEL + "devices")
-    every = instance.get("expanded_devices") or instance["devices"]
-    ours = label.split() if label else [name for name in every if re.fullmatch(OUR_DEVICE, name)]
-    return {name: device for name, device in every.items() if name not in ours}
+    if label:
+        ours = label.split()
+    else:
+        ours = [name for name in devices if re.fullmatch(OUR_DEVICE, name)]
+    return {name: device for name, device in devices.items() if name not in ours}
 
 
 def redescribe_instance(instance: Mapping[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
-    """An existing instance with today's description in place of the one it was created with (for PUT).
+    """An existing instance with today's description instead of the one that it was created with (for PUT).
 
-    Keys and devices that somebody else added stay. So does a root disk of somebody else's, but for its limits.
+    Keys and devices that somebody else added stay. So does somebody else's root disk, except for its limits.
     """
-    config, new = instance["config"], dict(description["devices"])
-    label = config.get(LABEL + "devices")
-    ours = label.split() if label else [name for name in instance["devices"] if re.fullmatch(OUR_DEVICE, name)]
-    others = {name: device for name, device in instance["devices"].items() if name not in ours}
+    new = dict(description["devices"])
+    others = without_our_devices(instance, instance["devices"])
     if "root" in others:
         limits = {key: value for key, value in new.pop("root", {}).items() if key.startswith("limits.")}
         own = {key: value for key, value in others["root"].items() if not key.startswith("limits.")}
         others["root"] = {**own, **limits}
-    kept = {key: value for key, value in config.items() if not key.startswith(OWNED_KEYS)}
+    kept = {key: value for key, value in instance["config"].items() if not key.startswith(OWNED_KEYS)}
     config = {**kept, **description["config"], LABEL + "devices": " ".join(new) or "-"}
     return instance_put(instance, {key: value for key, value in config.items() if value}, {**others, **new})
 
@@ -5264,27 +5364,28 @@ def redescribe_instance(instance: Mapping[str, Any], description: Mapping[str, A
 def instance_put(
     instance: Mapping[str, Any], config: Mapping[str, str], devices: Mapping[str, Mapping[str, str]]
 ) -> dict[str, Any]:
-    """The document (InstancePut) that gives an instance another config and other devices, and nothing else."""
+    """The document (InstancePut) that changes config and devices of an instance, and nothing else."""
     kept = {key: instance[key] for key in ("architecture", "description", "profiles")}
     return {**kept, "config": {**config}, "devices": {**devices}, "ephemeral": False, "stateful": False}
 
 
-# -- What a start carries into a container
+# -- Files that a start carries into a container
 
 
 def conversation_files(tool: Tool, conversation: str) -> str:
-    """A `find` command for the files of a conversation, whose names hold our id.
+    """A `find` command for the files of a conversation, whose names contain our id.
 
-    A tool that saves nothing is always resumed: the command finds the file of its start. What guest/tool.sh has moved
-    aside is no conversation.
+    A tool that saves nothing is always resumed: the command finds the file of its start. Files that guest/tool.sh has
+    moved aside do not count.
     """
-    name = f"*{conversation}*" if tool.saved and any("{session}" in word for word in tool.start) else "*"
+    has_our_id = tool.saved and any("{session}" in word for word in tool.start)
+    name = f"*{conversation}*" if has_our_id else "*"
     places = " ".join(f'"$HOME"/{shlex.quote(path)}' for path in tool.saved or (STARTED_FILE,))
     return f"find {places} -type f -path {shlex.quote(name)} ! -name '*.aside-*'"
 
 
 def shell_assignments(variables: Mapping[str, str]) -> str:
-    """Variables as lines for a shell."""
+    """Assignments of variables, as lines for a shell."""
     return "".join(f"{key}={shlex.quote(value)}\n" for key, value in variables.items())
 
 
@@ -5292,10 +5393,10 @@ def start_files(
     launch: Mapping[str, str], environment: Mapping[str, str], chosen: Mapping[str, str] | None,
     defaults: Mapping[str, str] = {},
 ) -> list[ToolFile]:  # fmt: skip
-    """Our files in the code user's home, beside those of the tool; `launch` holds the variables of guest/tool.sh.
+    """Our own files in the code user's home; `launch` holds the variables of guest/tool.sh.
 
-    `chosen` are a person's own variables, in a file of their own. With None the file of an earlier start stays.
-    `defaults` count where neither the container nor `environment` has the variable.
+    `chosen` are a person's own variables, which get a file of their own. With None the file of an earlier start stays.
+    `defaults` are for variables that neither the container nor `environment` has.
     """
     unless_set = "".join(f'[ -n "${{{name}:-}}" ] || {shell_assignments({name: defaults[name]})}' for name in defaults)
     source = '[ ! -r "$HOME/.clincus/chosen" ] || . "$HOME/.clincus/chosen"\n'
@@ -5313,7 +5414,7 @@ def start_files(
 
 # -- Containers
 
-STOP_TIMEOUT = 30  # seconds that a guest has for a clean stop before it is stopped hard
+STOP_TIMEOUT = 30  # seconds that a guest has for a clean stop before it is killed
 ASLEEP_PATIENCE = 20.0  # seconds that another server may take to read a stopped container
 START_TIMEOUT = 120.0  # seconds that a start of the tool may take, and one more for each 4 MiB that are brought in
 
