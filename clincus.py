@@ -5423,18 +5423,21 @@ class Containers:
     """Describes, starts, stops and reads the containers of sessions, in one way for every caller."""
 
     def __init__(self, incus: Incus, registry: Registry, report: Callable[[str], None], extensions: Extensions) -> None:
-        self.incus, self.registry, self.extensions = incus, registry, extensions
-        self.report = report  # is told what a person should know but stops nothing
-        self.support: dict[str, ProtectionSupport] = {}  # what this host can do in each Incus project
-        self.unlockable: dict[str, str] = {}  # workspaces that cannot be locked, and why
+        self.incus = incus
+        self.registry = registry
+        self.extensions = extensions
+        self.report = report  # gets what a person should know although it stops nothing
+        self.support: dict[str, ProtectionSupport] = {}  # Incus project -> the abilities of the host there
+        self.unlockable: dict[str, str] = {}  # workspace that cannot be locked -> the reason
 
     def launch(
         self, session: Session, launch: Launch, before: Mapping[str, Any] | None = None, *, exposed: str = ""
     ) -> Session:
-        """Start a container with today's limits, mounts and protection: a new one, or one that Incus has as `before`.
+        """Start a container with today's limits, mounts and protection: a new one, or the existing one `before`.
 
-        The result is the session with its protection and warnings. `exposed` is that of `protect_workspace`, as an
-        earlier try found it. Raises NameTakenError; after any other failure a new container may be there, stopped.
+        `before` is the instance as Incus describes it. The result is the session with its protection and warnings.
+        `exposed` is that of `protect_workspace`, as an earlier try found it. Raises NameTakenError; after any other
+        failure a new container may exist, stopped.
         """
 
         def describe() -> dict[str, Any]:
@@ -5444,28 +5447,16 @@ class Containers:
 
         try:
             if before is None:
-                self.incus.launch(session.id, launch.draft.image, describe, target=launch.request.target)
+                self._create(session.id, launch, describe)
             else:
-                anew = redescribe_instance(before, describe())
-                if any(before.get(key) != value for key, value in anew.items()):
-                    self.incus.update(session.id, anew)
+                description = redescribe_instance(before, describe())
+                if any(before.get(key) != value for key, value in description.items()):
+                    self.incus.update(session.id, description)
                 self.start(session.id)
         except IncusError as error:
-            if before is None and error.status == 409:
-                raise NameTakenError(error.message, 409) from error
-            if before is None and error.status == 404 and "mage" in error.message:
-                engine = self.incus.engine
-                hint = f"`clincus engine add {engine}` copies it" if engine else "build it with `clincus build`"
-                raise ClincusError(f"image '{launch.draft.image}' not found: {hint}, or choose another", 400) from error
             if error.status != 500:
                 raise
-            failure = start_failure(self.incus, session.id, error)
-            if isinstance(failure, WallUnsupportedError) and launch.draft.workspace not in self.unlockable:
-                self.unlockable[launch.draft.workspace] = failure.message  # so the next try takes plain devices
-            elif isinstance(failure, WallExposedError) and not exposed:
-                exposed = failure.message
-            else:
-                raise failure from error
+            exposed = self._obstacle(error, session, launch, exposed)
         else:
             self.extensions.tell("sealed", session)
             return session
@@ -5474,35 +5465,63 @@ class Containers:
         again = before and self.incus.query(self.incus.path(session.id))
         return self.launch(session, launch, again, exposed=exposed)
 
+    def _create(self, id: str, launch: Launch, describe: Callable[[], Mapping[str, object]]) -> None:
+        """Create and start a new container. Raises NameTakenError, and ClincusError(400) for an unknown image."""
+        image = launch.draft.image
+        try:
+            self.incus.launch(id, image, describe, target=launch.request.target)
+        except IncusError as error:
+            if error.status == 409:
+                raise NameTakenError(error.message, 409) from error
+            if error.status == 404 and "mage" in error.message:
+                engine = self.incus.engine
+                hint = f"`clincus engine add {engine}` copies it" if engine else "build it with `clincus build`"
+                raise ClincusError(f"image '{image}' not found: {hint}, or choose another", 400) from error
+            raise
+
+    def _obstacle(self, error: IncusError, session: Session, launch: Launch, exposed: str) -> str:
+        """Find out why a start failed, so that the next try works with less protection; returns its `exposed`.
+
+        Raises the reason if less protection would not help, or if that was tried already.
+        """
+        failure = start_failure(self.incus, session.id, error)
+        workspace = launch.draft.workspace
+        if isinstance(failure, WallUnsupportedError) and workspace not in self.unlockable:
+            self.unlockable[workspace] = failure.message  # so the next try takes plain devices
+            return exposed
+        if isinstance(failure, WallExposedError) and not exposed:
+            return failure.message
+        raise failure from error
+
     def start(self, name: str) -> None:
-        """Start a container as it is, or un-pause it. Raises IncusError."""
+        """Start a container as it is, or unpause it. Raises IncusError."""
         self.incus.run("start", "--quiet", self.incus.place(name))
 
     def stop(self, name: str, timeout: int, *, is_second_try: bool = False) -> None:
-        """Stop a container cleanly within `timeout` seconds, else hard. One that has stopped by itself is fine."""
+        """Stop a container: cleanly within `timeout` seconds, else hard. It may already have stopped by itself."""
         how = ["--timeout", str(timeout)] if timeout > 0 else ["--force"]
         try:
             self.incus.run("stop", *how, self.incus.place(name), timeout=max(timeout, 30) + 30)
         except IncusError as error:
             if re.search("already stopped|container is not running|operation has now succeeded", error.message):
                 return
-            if timeout <= 0 and "is busy running" in error.message and not is_second_try:
+            if timeout > 0:
+                self.report(f"{name}: does not stop cleanly ({error}), stopping it hard")
+                self.stop(name, 0)
+            elif "is busy running" in error.message and not is_second_try:
                 self.incus.wait_for_others(name)  # a label is being changed
                 self.stop(name, 0, is_second_try=True)
-                return
-            if timeout <= 0:
+            else:
                 raise
-            self.report(f"{name}: does not stop cleanly ({error}), stopping it hard")
-            self.stop(name, 0)
 
     def delete(self, name: str, *, even_running: bool = True, is_second_try: bool = False) -> None:
-        """Delete a container; one that others delete is fine. Raises IncusError, also when it runs and should not."""
+        """Delete a container; somebody else may delete it too. Raises IncusError, also if it runs and may not."""
+        force = ["--force"] if even_running else []
         try:
-            force = ["--force"] if even_running else []
             self.incus.run("delete", *force, self.incus.place(name), timeout=120)
         except IncusError as error:
             if even_running and error.status == 500 and (self.incus.instance(name) or {}).get("status") == "Stopped":
-                self.delete(name, even_running=False)  # it has stopped, and its disk was too full for what follows
+                self.delete(name, even_running=False)  # it has stopped, and its disk was too full for the next step
             elif "is busy running" in error.message and not is_second_try:
                 self.incus.wait_for_others(name)  # a label is being changed
                 self.delete(name, even_running=even_running, is_second_try=True)
@@ -5517,77 +5536,57 @@ class Containers:
         links, and a named pipe blocks every later start.
         """
         before = self.incus.query(self.incus.path(name))
-        if before["status"] not in ("Stopped", "Error") or ASLEEP in before["config"]:
+        config = before["config"]
+        if before["status"] not in ("Stopped", "Error") or ASLEEP in config:
             raise ClincusError(f"{name} is {before['status']} by now", 409)
-        init = f"lxc.init.cmd = sleep {LIST_WITHIN + SAVE_WITHIN + 120:.0f}\n"
-        settings = {key: value for key, value in before["config"].items() if not key.startswith("raw.")}
+        settings = {key: value for key, value in config.items() if not key.startswith("raw.")}
         if "limits.processes" in settings:
             settings["limits.processes"] = "100"  # a guest may have died of too few; `sleep` is its own, and may fork
-        devices = {  # the root disk without a quota: Incus starts none that is full
-            key: {option: value for option, value in device.items() if option != "size"}
-            if device.get("path") == "/"
-            else {"type": "none"}
-            for key, device in before["expanded_devices"].items()
-        }
-        changed = {key: value for key, value in before["config"].items() if settings.get(key) != value}
-        mark = json.dumps({"since": utc_now(), "config": {"raw.lxc": "", **changed}, "devices": before["devices"]})
+        changed = {key: value for key, value in config.items() if settings.get(key) != value}
+        mark = {"since": utc_now(), "config": {"raw.lxc": "", **changed}, "devices": before["devices"]}
+        settings["raw.lxc"] = f"lxc.init.cmd = sleep {LIST_WITHIN + SAVE_WITHIN + 120:.0f}\n"
+        settings[ASLEEP] = json.dumps(mark)
+        devices = {}
+        for key, device in before["expanded_devices"].items():
+            if device.get("path") == "/":  # without its quota: Incus starts no container with a full disk
+                devices[key] = {option: value for option, value in device.items() if option != "size"}
+            else:
+                devices[key] = {"type": "none"}
         try:
-            self.incus.update(name, instance_put(before, {**settings, "raw.lxc": init, ASLEEP: mark}, devices))
+            self.incus.update(name, instance_put(before, settings, devices))
             self.start(name)
             yield
         finally:
             try:
                 self.put_back(name)
-            except IncusError as error:  # whoever works on it next does so
+            except IncusError as error:  # the next work on it puts it back
                 self.report(f"{name}: still has the settings with which it was read: {error}")
 
     def put_back(self, name: str, patience: float = 0) -> None:
         """Stop a container that is `asleep`, and give it back its own settings. Raises IncusError.
 
-        A server that was killed may have left it so. Another one that reads it just now has `patience` seconds to end.
+        A killed server may have left it so. Another server that reads it at the moment has `patience` seconds to end.
         """
-        while (found := self.incus.instance(name)) is not None and ASLEEP in found["config"]:
+        while True:
+            found = self.incus.instance(name)
+            if found is None or ASLEEP not in found["config"]:
+                return
             before = json.loads(found["config"].pop(ASLEEP))
             since = parse_time(before["since"])
-            if since and 0 <= (datetime.now(timezone.utc) - since).total_seconds() < patience:
-                time.sleep(0.2)
-                continue
-            if found["status"] not in ("Stopped", "Error"):
-                self.stop(name, 0)
-            config = {key: value for key, value in {**found["config"], **before["config"]}.items() if value}
-            self.incus.update(name, instance_put(found, config, before["devices"]))
-            return
+            if since is None or not 0 <= (datetime.now(timezone.utc) - since).total_seconds() < patience:
+                break
+            time.sleep(0.2)
+        if found["status"] not in ("Stopped", "Error"):
+            self.stop(name, 0)
+        config = {key: value for key, value in {**found["config"], **before["config"]}.items() if value}
+        self.incus.update(name, instance_put(found, config, before["devices"]))
 
     def _describe(
         self, session: Session, launch: Launch, exposed: str, before: Mapping[str, Any] | None
     ) -> tuple[Session, dict[str, Any]]:
         """The instance description for a start now, and the session with its protection and warnings."""
-        project, reason = self.incus.project, self.unlockable.get(launch.draft.workspace)
-        if project not in self.support:
-            self.support[project] = protection_support(self.incus)
-        support = self.support[project]
-        if before is not None:
-            profiles = {
-                key: value for key, value in before.get("expanded_config", {}).items() if key not in before["config"]
-            }
-            folders = tuple(disk_sources(foreign_devices(before).values()))
-            reason = reason or why_calls_stay(profiles)
-            support = support._replace(profile_folders=folders)
-        if reason:  # without id maps on the workspace's file system, a disk device has none either
-            shift = support.shift and NO_ID_MAPS not in reason
-            support = support._replace(reason=reason, shift=shift, takes_hooks=not support.reason)
-        here = {known.workspace for known in self.registry.all() if known.workspace and not known.engine}
-        workspaces, engine = {launch.draft.workspace, *here}, self.incus.engine if session.mode == "mount" else ""
-        protection = protect_workspace(
-            workspace_folder(launch.draft.workspace, launch.guest.mount, launch.config, engine),
-            launch.config,
-            support,
-            [host_folder(real_mount(host, workspaces), path, readonly) for host, path, readonly in launch.mounts],
-            hashlib.sha256(f"{session.session_id} {session.id}".encode()).hexdigest()[:16],  # the same at each start
-            is_clone=session.mode == "clone",
-            session=session.id,
-            exposed=exposed,
-        )
+        support = self._support(launch.draft.workspace, before)
+        protection = self._protect(session, launch, support, exposed)
         if protection.reason:
             self.report(f"{session.id}: protection is {protection.level}: {protection.reason}")
         session, description = describe_session(session, launch, protection)
@@ -5603,12 +5602,55 @@ class Containers:
             self.report(f"{session.id}: {warning}")
         return session, description
 
+    def _support(self, workspace: str, before: Mapping[str, Any] | None) -> ProtectionSupport:
+        """The abilities of the host for a workspace, and for an existing instance `before`."""
+        project = self.incus.project
+        if project not in self.support:
+            self.support[project] = protection_support(self.incus)
+        support = self.support[project]
+        reason = self.unlockable.get(workspace)
+        if before is not None:
+            expanded = before.get("expanded_config", {})
+            of_profiles = {key: value for key, value in expanded.items() if key not in before["config"]}
+            reason = reason or why_calls_stay(of_profiles)
+            folders = disk_sources(foreign_devices(before).values())
+            support = support._replace(profile_folders=tuple(folders))
+        if not reason:
+            return support
+        # Without id maps on the workspace's file system, a disk device has none either.
+        shift = support.shift and NO_ID_MAPS not in reason
+        return support._replace(reason=reason, shift=shift, takes_hooks=not support.reason)
+
+    def _protect(self, session: Session, launch: Launch, support: ProtectionSupport, exposed: str) -> Protection:
+        """The mounts of a session's instance; see `protect_workspace`."""
+        path = launch.draft.workspace
+        workspaces = {path}
+        for known in self.registry.all():
+            if known.workspace and not known.engine:
+                workspaces.add(known.workspace)
+        engine = self.incus.engine if session.mode == "mount" else ""
+        workspace = workspace_folder(path, launch.guest.mount, launch.config, engine)
+        extra = []
+        for host, container, readonly in launch.mounts:
+            extra.append(host_folder(real_mount(host, workspaces), container, readonly))
+        stage = hashlib.sha256(f"{session.session_id} {session.id}".encode()).hexdigest()[:16]  # the same at each start
+        return protect_workspace(
+            workspace,
+            launch.config,
+            support,
+            extra,
+            stage,
+            is_clone=session.mode == "clone",
+            session=session.id,
+            exposed=exposed,
+        )
+
 
 # -- The life of sessions
 
 
 def is_hosts_fault(error: Exception) -> bool:
-    """Whether a save failed because of this host (a full disk, a missing right): a person can mend it and try again."""
+    """True if a save failed because of this host (a full disk, a missing right): a person can fix it and try again."""
     return isinstance(error, OSError) or isinstance(error.__cause__, OSError)
 
 
@@ -5616,7 +5658,7 @@ CALLED_OFF = "the session is being ended"
 
 
 def talk_asks_guest(sessions: Sessions, session: Session) -> bool:
-    """Whether only its container knows if a conversation is saved."""
+    """True if only its container knows whether a conversation is saved."""
     if not session_tool(session).saved:
         return False
     is_at_rest = session.status == "stopped" and not session.paused
@@ -5624,7 +5666,7 @@ def talk_asks_guest(sessions: Sessions, session: Session) -> bool:
 
 
 def unsaved_talk(sessions: Sessions, session: Session) -> dict[str, Loss]:
-    """The files of a conversation that this host does not have as they are. Raises ClincusError."""
+    """The files of a conversation that this host lacks, or has in an older version. Raises ClincusError."""
     if not talk_asks_guest(sessions, session):
         return {"conversation": Loss()}
     saved = sessions.saved(session)
@@ -5635,17 +5677,21 @@ def unsaved_talk(sessions: Sessions, session: Session) -> dict[str, Loss]:
     return {"conversation": Loss.of(paths)}
 
 
-# `Sessions.end` keeps it by a save of its own.
+# `Sessions.end` keeps the conversation by its own save, so this one copies nothing.
 CONVERSATION = Keeper(("conversation",), talk_asks_guest, unsaved_talk, lambda *_: [])
 
 
 def refusal_words(session: Session, unsaved: Unsaved) -> str:
     """The words of UnsavedError for a session, with what to do."""
-    words = [f"this host does not have {unsaved.words}"] if unsaved.words else []
-    words += [f"what its container holds cannot be known ({unsaved.unknown})"] if unsaved.unknown else []
-    can_fetch = any((unsaved.found.get(kind) or Loss()).number for kind in ("commits", "uncommitted"))
+    reasons = []
+    if unsaved.words:
+        reasons.append(f"this host does not have {unsaved.words}")
+    if unsaved.unknown:
+        reasons.append(f"what its container holds cannot be known ({unsaved.unknown})")
+    losses = [unsaved.found.get(kind) for kind in ("commits", "uncommitted")]
+    can_fetch = any(loss is not None and loss.number for loss in losses)
     fetch = f"bring commits here with `clincus fetch {session.id}`, or " if can_fetch else ""
-    return f'"{session.id}" is kept: {"; ".join(words)}. To go on, {fetch}use force, which keeps a copy here first'
+    return f'"{session.id}" is kept: {"; ".join(reasons)}. To go on, {fetch}use force, which keeps a copy here first'
 
 
 class Sessions:
