@@ -5695,7 +5695,7 @@ def refusal_words(session: Session, unsaved: Unsaved) -> str:
 
 
 class Sessions:
-    """The life of sessions: one way in which they start, and one in which they end, for every caller.
+    """The life of sessions. Every caller starts them in the same way and ends them in the same way.
 
     Calls on one session wait for each other.
     """
@@ -5710,22 +5710,24 @@ class Sessions:
         report: Callable[[str], None] | None = None,
         extensions: Extensions | None = None,
     ) -> None:
-        self.incus, self.registry, self.environ = incus, registry, environ
-        self.load = load  # gives the config in force at each call
-        self.report = report or log.warning  # is told what a person should know but stops nothing
+        self.incus = incus
+        self.registry = registry
+        self.environ = environ
+        self.load = load  # returns the config in force
+        self.report = report or log.warning  # gets what a person should know although it stops nothing
         self.extensions = extensions or Extensions()
-        # Key: an engine's name and its table in the config.
+        # The key of an engine is its name and its table in the config.
         self._engines = {"": Containers(self.incus, self.registry, self.report, self.extensions)}
-        self._locks: dict[str, threading.RLock] = {}  # one for each session that was worked on
-        # id -> the number of the newest question about a session that is worked on, and the instance that it brought.
+        self._locks: dict[str, threading.RLock] = {}  # id -> the lock of a session that was worked on
+        # id of a session with work in progress -> the number of the latest question, and the instance that it returned.
         self._worked_on: dict[str, tuple[int, dict[str, Any]]] = {}
         self._worked_on_lock = threading.Lock()
-        self._saving: dict[str, GuestInput] = {}  # id -> a save that an end of the session calls off
+        self._saving: dict[str, GuestInput] = {}  # id -> a save that an end of the session cancels
         self._ending: set[str] = set()  # ids of sessions that are being ended
-        self.half_made: dict[str, Session] = {}  # id -> its container stayed after a failed start
+        self.half_made: dict[str, Session] = {}  # id -> a session whose container stayed after a failed start
 
     def containers(self, id: str) -> Containers:
-        """The containers of the engine that a session is on. Raises ClincusError(404) if the config has none such."""
+        """The containers of a session's engine. Raises ClincusError(404) if the config has no such engine."""
         engine = engine_of(id)
         key = f"{engine} {json.dumps(self.load().get('engines').get(engine))}" if engine else ""
         if key not in self._engines:
@@ -5734,52 +5736,59 @@ class Sessions:
         return self._engines[key]
 
     def door(self, id: str) -> Incus:
-        """The door to the engine that a session is on. Raises ClincusError(404) if the config has none such."""
+        """The door to a session's engine. Raises ClincusError(404) if the config has no such engine."""
         return self.containers(id).incus
 
     def refresh(self, engine: str = "", timeout: float = 30, *, whole: bool = True) -> None:
         """Ask an engine for all its sessions, in one call. Raises IncusError.
 
-        Unless `whole`, it is first asked which instances run, and for no more if that is what is known: the answer has
-        34 bytes of each instance, not 60 KB.
+        Without `whole`, ask only which instances run (34 bytes each). If the registry agrees, stop; else ask for
+        everything (60 KB each).
         """
-        question, incus = next(self.registry.questions), self.door(f"{engine}:").anew()
+        question = next(self.registry.questions)
+        incus = self.door(f"{engine}:").anew()
         if not whole and self.registry.agrees(engine, incus.query(RUNNING_INSTANCES, timeout=timeout)):
             return
-        instances = plain_instances(incus.query("/1.0/instances?recursion=1", timeout=timeout, kept=READ_KEY) or [])
+        answer = incus.query("/1.0/instances?recursion=1", timeout=timeout, kept=READ_KEY)
+        instances = plain_instances(answer or [])
         self.registry.compare(question, instances, engine=engine, lost=lost_members(incus, instances))
 
     def look(self, id: str, when: str = "") -> Session | None:
-        """Ask Incus for one session; None if it is gone or not ours. `when` is that of `compare`."""
-        question, containers = next(self.registry.questions), self.containers(id)
-        instance, engine = containers.incus.instance(id), containers.incus.engine
-        found = [instance] if instance is not None else []
-        lost = lost_members(containers.incus, found)
-        self.registry.compare(question, found, engine=engine, only=id, when=when, lost=lost)
-        if instance is not None:
-            self._note_instance(id, question, instance)
-        return self.registry.read(instance, engine) if instance is not None else None
+        """Ask Incus for one session; None if it is gone or not ours. `when` is that of `Registry.compare`."""
+        question = next(self.registry.questions)
+        incus = self.containers(id).incus
+        instance = incus.instance(id)
+        if instance is None:
+            self.registry.compare(question, [], engine=incus.engine, only=id, when=when)
+            return None
+        lost = lost_members(incus, [instance])
+        self.registry.compare(question, [instance], engine=incus.engine, only=id, when=when, lost=lost)
+        self._note_instance(id, question, instance)
+        return self.registry.read(instance, incus.engine)
 
     def _note_instance(self, id: str, question: int, instance: dict[str, Any]) -> None:
-        """Keep an instance that is worked on. The monitor asks too: an answer to an older question may come late."""
+        """Keep the instance of a session with work in progress, unless this answers an older question.
+
+        The monitor asks too, so an older answer may arrive later.
+        """
         with self._worked_on_lock:
             newest = self._worked_on.get(id)
             if newest is not None and question > newest[0]:
-                self._worked_on[id] = question, instance
+                self._worked_on[id] = (question, instance)
 
     def document(self, session: Session) -> dict[str, object]:
-        """The session object of the API, with what features add."""
+        """The session object of the API, with the fields of features."""
         return {**session.document(), **self.extensions.fields(session)}
 
     def plan(self, request: LaunchRequest) -> Launch:
-        """Apply the config of now to a request. Raises ClincusError(400)."""
+        """Apply the current config to a request. Raises ClincusError(400)."""
         return plan_launch(request, self.load(), self.environ, self.extensions)
 
     def create(self, request: LaunchRequest) -> Session:
         """Create a session and start its tool; returns when it runs.
 
-        Raises ClincusError: 400 for what was asked, 409 without a free slot, 500 with Incus's words. Whatever fails or
-        interrupts it, no half-made container stays.
+        Raises ClincusError: 400 for a bad request, 409 without a free slot, 500 with Incus's words. If anything fails
+        or interrupts the start, its container is removed.
         """
         launch = self.plan(request)
         taken: set[str] = set()
@@ -5798,7 +5807,7 @@ class Sessions:
                 taken.add(session.id)
 
     def resume(self, id: str, request: LaunchRequest | None = None) -> Session:
-        """Bring a stopped, paused or running session to a running tool, with its conversation where there is one.
+        """Resume a stopped, paused or running session: its tool runs again, with its conversation if there is one.
 
         Only these fields of `request` may change between starts: settings, environment, debug and tmux.
         """
@@ -5809,33 +5818,27 @@ class Sessions:
             if found.workspace:
                 try:
                     self._resume(found, request, is_stopped=is_stopped)
-                except IncusError as error:  # a killed server may have begun a stop that still goes on
+                except IncusError as error:  # a killed server may have begun a stop that is still in progress
                     self.door(id).wait_for_others(id)
                     now = self.look(id)
                     if now is None or now.status != "stopped" or (is_stopped and error.status != 409):
                         raise
                     self._resume(now, request, is_stopped=True)
             elif is_stopped or found.paused:
-                self.containers(id).start(id)  # no tool of ours is in it
+                self.containers(id).start(id)  # it has no tool of ours
         return self._started(id)
 
     def _resume(self, found: Session, request: LaunchRequest | None, *, is_stopped: bool) -> None:
         self.half_made.pop(found.id, None)  # a person wants it
         before = self._adopted(found)
         launch = self.plan(self._again(before, request))
-        target = launch.draft.workspace
-        if found.paused and self.document(found)["protection"] == BROKEN:
-            words = "something changed that your machine would run, so it is frozen until you decide"
-            raise ClincusError(f'"{found.id}": {words} (clincus protection {found.id})', 409)
-        if is_stopped and target != before.workspace and before is found:  # a person asked for the folder, not a link
-            raise ClincusError(f'"{before.workspace}" is a link to "{target}" now: start a session there', 409)
-        if launch.request.prompt and not is_stopped:
-            raise ClincusError(f'"{found.id}" was started already: clincus prompt {found.id} types a prompt', 409)
+        self._check_resume(found, before, launch, is_stopped=is_stopped)
         self.extensions.tell("before_start", before)
         session = self._thawed(before)
-        if is_stopped:  # if this fails it stays stopped, unless somebody else starts it
-            anew = some_fields(launch.draft, ("deadline", "settings", "guest", "command", "tool_row", "persistent"))
-            session = self.containers(found.id).launch(session._replace(**anew), launch, self._worked_on[found.id][1])
+        if is_stopped:  # if this fails, it stays stopped unless somebody else starts it
+            changes = some_fields(launch.draft, ("deadline", "settings", "guest", "command", "tool_row", "persistent"))
+            instance = self._worked_on[found.id][1]
+            session = self.containers(found.id).launch(session._replace(**changes), launch, instance)
         else:
             launch = launch._replace(guest=self.guest(session))
             if before is not found:
@@ -5847,6 +5850,17 @@ class Sessions:
             if is_stopped:
                 self.containers(found.id).stop(found.id, 0)
             raise
+
+    def _check_resume(self, found: Session, before: Session, launch: Launch, *, is_stopped: bool) -> None:
+        """Raise ClincusError(409) if a session cannot be resumed as planned. `before` is `found`, or `_adopted`."""
+        if found.paused and self.document(found)["protection"] == BROKEN:
+            words = "something changed that your machine would run, so it is frozen until you decide"
+            raise ClincusError(f'"{found.id}": {words} (clincus protection {found.id})', 409)
+        target = launch.draft.workspace
+        if is_stopped and before is found and target != before.workspace:  # a person chose the folder, not a link
+            raise ClincusError(f'"{before.workspace}" is a link to "{target}" now: start a session there', 409)
+        if launch.request.prompt and not is_stopped:
+            raise ClincusError(f'"{found.id}" was started already: clincus prompt {found.id} types a prompt', 409)
 
     def end(
         self,
@@ -5862,36 +5876,25 @@ class Sessions:
 
         A running guest gets `timeout` seconds for a clean stop, and is then stopped hard. A delete raises
         ClincusError(409) and keeps the container if somebody has started it meanwhile, and UnsavedError(409) if
-        something would be lost with it (`keep`). With `keeps` that is copied to this host first, and `on_kept` gets the
-        path of each copy. `even_unsaved` does the same, and deletes even if not all could be copied, but not where the
-        fault is this host's. The result is the session that is left, None if the container is gone.
+        something would be lost with it (`keep`). With `keeps`, that is copied to this host first, and `on_kept` gets
+        the path of each copy. `even_unsaved` does the same, and deletes even if not everything could be copied, unless
+        that is the fault of this host. The result is the session that is left, None if the container is gone.
         """
-        saves = keeps or even_unsaved
         known = self.registry.get(id)
         telling = threading.Thread(target=self.extensions.tell, args=("before_stop", known))
         with self._instead_of_saves(id), self.work(id, "stopping") as found:
             if delete and found.status == "running" and known.status == "stopped" and not known.paused:
                 raise ClincusError(f'"{id}" was started meanwhile: look at it before you delete it', 409)
             session = self._awake(found)
-            if delete and not saves:
+            if delete and not (keeps or even_unsaved):
                 self.keep(session)
-            telling.start()  # not before the refusals; beside the save, since both wait for Incus most of the time
+            telling.start()  # after the refusals; beside the save, since both mostly wait for Incus
             within = LAST_SAVE_WITHIN if session.status == "running" else SAVE_WITHIN
             error = self._save(session, ends_tool=True, within=within)
             telling.join()
-            if delete and error is not None and session.status == "running" and not is_hosts_fault(error):
-                # A guest that cannot be asked (out of processes, going down just now) can be read once it is stopped.
-                self.containers(id).stop(id, 0)
-                session = session._replace(status="stopped")
-                error = self._save(session, within=LAST_SAVE_WITHIN)
-            if delete and error is not None and (not even_unsaved or is_hosts_fault(error)):
-                words = f'"{id}" is kept, as it holds a conversation that is not saved: {error}'
-                raise UnsavedError(words, Unsaved({"conversation": None}, str(error)))
-            if delete and saves:
-                for path in self.keep(session, saves=True, insists=even_unsaved):
-                    on_kept(path)
-            elif delete and session.status == "running":  # the tool has ended: what it did since the first look counts
-                self.keep(session)
+            if delete:
+                session, error = self._save_stopped(session, error)
+                self._keep_before_delete(session, error, keeps=keeps, even_unsaved=even_unsaved, on_kept=on_kept)
             is_running = session.status == "running"
             if is_running and session.workspace and (error is not None or not session_tool(session).saved):
                 self._hand_over(session)
@@ -5899,29 +5902,63 @@ class Sessions:
                 self.containers(id).delete(id, even_running=is_running or bool(session.error))
                 self.registry.compare(next(self.registry.questions), [], engine=engine_of(id), only=id)
             elif is_running:
-                graceful = self.load().get("limits.runtime.stop_graceful")
-                self.containers(id).stop(id, timeout if graceful else 0)
-                stopped = {**self._worked_on[id][1], "status": "Stopped"}
-                self.registry.compare(next(self.registry.questions), [stopped], engine=engine_of(id), only=id)
-                # Only now: the conversation of a container that runs on would go on, and the copy would not be final.
-                if error is None and session_tool(session).saved:
-                    with suppress(ClincusError):  # the container is read again then
-                        write_metadata(self.saved(session)._replace(final=True))
+                self._stop(session, timeout, is_saved=error is None)
             self.extensions.tell("after_stop", session)
         return self.registry.find(id)
 
+    def _save_stopped(self, session: Session, error: Exception | None) -> tuple[Session, Exception | None]:
+        """Stop a container whose save failed with `error`, and save once more; returns the session and the new error.
+
+        A guest that cannot be asked (out of processes, just shutting down) can be read once it has stopped.
+        """
+        if error is None or session.status != "running" or is_hosts_fault(error):
+            return session, error
+        self.containers(session.id).stop(session.id, 0)
+        session = session._replace(status="stopped")
+        return session, self._save(session, within=LAST_SAVE_WITHIN)
+
+    def _keep_before_delete(
+        self,
+        session: Session,
+        error: Exception | None,
+        *,
+        keeps: bool,
+        even_unsaved: bool,
+        on_kept: Callable[[str], object],
+    ) -> None:
+        """Raise UnsavedError if a delete would lose something. `error` is the last save's, the rest is as in `end`."""
+        if error is not None and (not even_unsaved or is_hosts_fault(error)):
+            words = f'"{session.id}" is kept, as it holds a conversation that is not saved: {error}'
+            raise UnsavedError(words, Unsaved({"conversation": None}, str(error)))
+        if keeps or even_unsaved:
+            for path in self.keep(session, saves=True, insists=even_unsaved):
+                on_kept(path)
+        elif session.status == "running":  # what the tool did between the first look and its end counts too
+            self.keep(session)
+
+    def _stop(self, session: Session, timeout: int, *, is_saved: bool) -> None:
+        """Stop a running container; `is_saved` tells that its conversation was saved after its tool had ended."""
+        graceful = self.load().get("limits.runtime.stop_graceful")
+        self.containers(session.id).stop(session.id, timeout if graceful else 0)
+        stopped = {**self._worked_on[session.id][1], "status": "Stopped"}
+        engine = engine_of(session.id)
+        self.registry.compare(next(self.registry.questions), [stopped], engine=engine, only=session.id)
+        # The copy is final only now: in a container that runs on, the conversation could go on.
+        if is_saved and session_tool(session).saved:
+            with suppress(ClincusError):  # then the container is read again
+                write_metadata(self.saved(session)._replace(final=True))
+
     def _hand_over(self, session: Session) -> None:
-        """Give what root made in the workspace to its owner, if the guest does as it is told."""
+        """Give what root made in the workspace to its owner. A guest that does not do it is left alone."""
         guest = self.guest(session)
+        command = guest_command("hand-over", guest.mount, str(guest.uid))
         with suppress(ClincusError):
-            self.door(session.id).exec(
-                session.id, guest_command("hand-over", guest.mount, str(guest.uid)), timeout=HAND_OVER_WITHIN
-            )
+            self.door(session.id).exec(session.id, command, timeout=HAND_OVER_WITHIN)
 
     def unsaved(self, session: Session) -> Unsaved:
-        """What this host lacks of what a session's container holds. No container is started for that.
+        """What a session's container holds and this host lacks. No container is started to find out.
 
-        The container tells most of it, so it is unknown while the session does not run, or if it does not answer.
+        Only the container knows most of it, so it is unknown while the session does not run, or does not answer.
         """
         return self._look(session, [CONVERSATION, *self.extensions.keepers])
 
@@ -5943,27 +5980,29 @@ class Sessions:
         return Unsaved(found, "; ".join(dict.fromkeys(reasons)))
 
     def keep(self, session: Session, *, saves: bool = False, insists: bool = False) -> list[str]:
-        """Look for what would be lost with a container's disk. Whatever ends or rewinds one asks here first.
+        """Look for what would be lost with a container's disk. Everything that deletes or rewinds one asks here first.
 
-        The conversation is left out: its save comes with the end. A stopped container sleeps meanwhile. Raises
-        UnsavedError(409) if anything would be lost or nobody knows. With `saves` it is copied to this host, and the
-        result is the paths of the copies; UnsavedError if not all of it can be copied. With `insists` what cannot is
-        reported, and UnsavedError stands for a fault of this host alone.
+        The conversation is left out, since `end` saves it. A stopped container runs a sleeping process meanwhile.
+        Raises UnsavedError(409) if anything would be lost or nobody knows. With `saves`, that is copied to this host,
+        and the result is the paths of the copies; UnsavedError if not everything can be copied. With `insists`, the
+        rest is only reported, and UnsavedError means a fault of this host.
         """
         with ExitStack() as held:
+            readable = session
             try:
-                awake = self._readable(session, held, saves=saves)
-                unsaved = self._look(awake, self.extensions.keepers)
+                readable = self._readable(session, held, saves=saves)
+                unsaved = self._look(readable, self.extensions.keepers)
             except ClincusError as error:
-                awake, unsaved = session, Unsaved(dict.fromkeys(LOSSES), str(error))
+                readable = session
+                unsaved = Unsaved(dict.fromkeys(LOSSES), str(error))
             if unsaved.total == 0:
                 return []
             if not saves:
-                raise UnsavedError(refusal_words(session, unsaved), self._with_conversation(awake, unsaved))
-            return self._copies(awake, unsaved, insists=insists)
+                raise UnsavedError(refusal_words(session, unsaved), self._with_conversation(readable, unsaved))
+            return self._copies(readable, unsaved, insists=insists)
 
     def _readable(self, session: Session, held: ExitStack, *, saves: bool) -> Session:
-        """The session as one that runs, if something in its container has to be read; `held` keeps it asleep."""
+        """The session as a running one, if something in its container has to be read. It stays so while `held`."""
         if session.status != "stopped":
             return session
         keepers = self.extensions.keepers
@@ -5974,7 +6013,7 @@ class Sessions:
         return session._replace(status="running", paused=False)
 
     def _with_conversation(self, session: Session, unsaved: Unsaved) -> Unsaved:
-        """The same with the conversation, for an answer."""
+        """The losses with the conversation, for an answer."""
         talk = self._look(session, [CONVERSATION])
         reasons = dict.fromkeys(filter(None, (unsaved.unknown, talk.unknown)))
         return Unsaved({**unsaved.found, "conversation": talk.found["conversation"]}, "; ".join(reasons))
@@ -5999,9 +6038,9 @@ class Sessions:
         return copies
 
     def keep_files(self, session: Session, folder: str, paths: Sequence[str]) -> str:
-        """Keep files of a running container as a tar beside its conversation; the path of the tar.
+        """Keep files of a running container as a tar beside its conversation; returns the path of the tar.
 
-        Their paths are seen from `folder`, and root in the container reads them. Nothing is unpacked here. Raises
+        Their paths are relative to `folder`, and root in the container reads them. Nothing is unpacked here. Raises
         ClincusError, and OSError for a fault of this host.
         """
         listed = b"".join(os.fsencode(path) + b"\0" for path in paths)
@@ -6018,14 +6057,14 @@ class Sessions:
         return path
 
     def _thawed(self, session: Session) -> Session:
-        """Un-pause a session if it is paused: a frozen guest can neither be read nor stop."""
+        """Unpause a session if it is paused: a frozen guest can neither be read nor stop."""
         if not session.paused:
             return session
         self.containers(session.id).start(session.id)
         return session._replace(status="running", paused=False)
 
     def _awake(self, session: Session) -> Session:
-        """As `_thawed`, for its end. One whose seal came off is stopped hard: nothing of it may run any more."""
+        """As `_thawed`, before its end. If its seal came off, it is stopped hard: nothing in it may run any more."""
         if not session.paused or self.document(session)["protection"] != BROKEN:
             return self._thawed(session)
         self.containers(session.id).stop(session.id, 0)
@@ -6047,12 +6086,12 @@ class Sessions:
 
     @contextmanager
     def _instead_of_saves(self, id: str) -> Iterator[None]:
-        """End a save of a session that goes on, and let none go on: its end makes one of its own."""
+        """Cancel saves of a session while the block runs: the end of the session saves by itself."""
         self._ending.add(id)
         try:
-            going_on = self._saving.get(id)
-            if going_on is not None:
-                going_on.end(CALLED_OFF, 409)
+            save = self._saving.get(id)
+            if save is not None:
+                save.end(CALLED_OFF, 409)
             yield
         finally:
             self._ending.discard(id)
@@ -6072,42 +6111,45 @@ class Sessions:
     def terminal_argv(
         self, session: Session, how: str = "mouse", *, shell: bool = False, term: str = "xterm-256color"
     ) -> list[str]:
-        """The command that attaches a pty, of the type `term`, to a session's tmux: the tool's, or that of a shell.
+        """The command that attaches a pty of the type `term` to a session's tmux: the tool's, or that of a shell.
 
-        Both outlive their clients; the shell ends when a person exits it. `how` is `watch` (nothing can be typed),
-        `mouse`, or `own-mouse`: only programs in tmux get the mouse, when they want it. The client has wheel and
-        selection to itself then; what has left the screen is in `scrollback`.
+        Both outlive their clients; the shell ends when a person exits it. `how` is `watch` (read-only), `mouse`, or
+        `own-mouse`: only programs in tmux get the mouse, if they ask for it. The client keeps wheel and selection, and
+        shows older output from `scrollback`.
         """
-        words = tmux_name(session.id, shell=shell), self.guest(session).mount, how, guest_program("shell")
+        name = tmux_name(session.id, shell=shell)
+        words = [name, self.guest(session).mount, how, guest_program("shell")]
         return self.guest_argv(session, guest_program("attach"), *words, term=term)
 
     def guest_argv(self, session: Session, program: str, *arguments: str, term: str) -> list[str]:
-        """The command line that runs a program of `guest_program` as the code user, at a terminal of the type `term`.
+        """The command line that runs a program of `guest_program` as the code user, in a terminal of the type `term`.
 
-        It is for a process of the caller's own.
+        The caller starts the process.
         """
         guest = self.guest(session)
-        words, variables = ["sh", "-c", program, "clincus", *arguments], guest.environment(TERM=term)
+        words = ["sh", "-c", program, "clincus", *arguments]
+        variables = guest.environment(TERM=term)
         door = self.door(session.id)
         return door.exec_argv(session.id, words, user=guest.uid, environment=variables, terminal=True)
 
     def guest(self, session: Session) -> Guest:
-        """The user of a session's container, and where the workspace stands."""
+        """The user of a session's container, and the path of the workspace there."""
         return Guest.of(session, self.load())
 
     def run(self, session: Session, command: Sequence[str], **more: Any) -> Completed:
         """Run a command in a running session as its code user; `more` as in `Incus.exec`."""
         guest = self.guest(session)
-        door, environment = self.door(session.id), guest.environment()
-        return door.exec(session.id, command, user=guest.uid, environment=environment, **more)
+        door = self.door(session.id)
+        return door.exec(session.id, command, user=guest.uid, environment=guest.environment(), **more)
 
     def open(
         self, session: Session, programs: str, *arguments: str, timeout: float, front: str = ""
     ) -> AbstractContextManager[tuple[GuestInput, BufferedReader]]:
-        """Run programs of guest/ as the code user; a `with` block gets their stdin and stdout, as of `Incus.open`."""
-        guest, words = self.guest(session), guest_command(programs, *arguments, front=front)
-        more = {"user": guest.uid, "environment": guest.environment()}
-        return self.door(session.id).open(session.id, words, timeout=timeout, **more)
+        """Run programs of guest/ as the code user; a `with` block gets their stdin and stdout, as from `Incus.open`."""
+        guest = self.guest(session)
+        words = guest_command(programs, *arguments, front=front)
+        door = self.door(session.id)
+        return door.open(session.id, words, timeout=timeout, user=guest.uid, environment=guest.environment())
 
     def output(
         self, session: Session, programs: str, *arguments: str, refusals: Mapping[int, Exception] = {}, **more: Any
@@ -6124,11 +6166,11 @@ class Sessions:
         return done.stdout
 
     def saved_directory(self, session: Session) -> str:
-        """Where a session's conversation is saved."""
+        """The directory for a session's conversation."""
         return self.saved(session).directory
 
     def _again(self, session: Session, request: LaunchRequest | None) -> LaunchRequest:
-        """The request that a session came from, with what a new one changes."""
+        """The request that a session was created with, with the changes of a new request."""
         new = request or LaunchRequest(session.workspace)
         if session.command:
             return new
@@ -6138,17 +6180,16 @@ class Sessions:
 
     def _adopted(self, session: Session) -> Session:
         """A session with its id. A container of the Go program has none: it gets the one that it was saved under."""
-        import uuid
-
         if session.session_id != session.id:
             return session
         place = (session.id, session.workspace, session.tool)
-        everything = list_saved(self.load(), self.environ)
-        known = (one.session_id for one in everything if (one.container_name, one.workspace, one.tool) == place)
-        return session._replace(session_id=next(known, str(uuid.uuid4())))
+        for saved in list_saved(self.load(), self.environ):
+            if (saved.container_name, saved.workspace, saved.tool) == place:
+                return session._replace(session_id=saved.session_id)
+        return session._replace(session_id=new_session_id())
 
     def _launch(self, session: Session, launch: Launch) -> None:
-        """Make the container and start the tool.
+        """Create the container and start the tool.
 
         If that fails or is interrupted, nothing stays, unless the tool has begun: then it may have worked, and
         `half_made` has the session, for an end that keeps what would be lost.
@@ -6164,20 +6205,25 @@ class Sessions:
             self._start_tool(session, launch, is_new=True)
         except BaseException as error:
             if isinstance(error, NameTakenError) and launch.request.resume:
-                raise  # what is there may be another's, who goes on with the same conversation
-            try:
-                made = self.look(session.id)
-                if made and (made.session_id, made.created_at) == (session.session_id, session.created_at):
-                    if may_begin and self._may_have_begun(made):
-                        self.half_made[session.id] = session
-                        words = "its start failed after its tool had begun: its container goes once all in it is kept"
-                        self.report(f"{session.id}: {words}")
-                    else:
-                        self.containers(session.id).delete(session.id)
-            except ClincusError as error:
-                self.half_made[session.id] = session
-                self.report(f"{session.id}: could not be removed after a failed start: {error}")
+                raise  # the container may belong to somebody who resumes the same conversation
+            self._remove_half_made(session, may_begin=may_begin)
             raise
+
+    def _remove_half_made(self, session: Session, *, may_begin: bool) -> None:
+        """Delete the container of a failed start, unless its tool may have worked, or it belongs to another session."""
+        try:
+            made = self.look(session.id)
+            if not made or (made.session_id, made.created_at) != (session.session_id, session.created_at):
+                return
+            if may_begin and self._may_have_begun(made):
+                self.half_made[session.id] = session
+                words = "its start failed after its tool had begun: its container goes once all in it is kept"
+                self.report(f"{session.id}: {words}")
+            else:
+                self.containers(session.id).delete(session.id)
+        except ClincusError as error:
+            self.half_made[session.id] = session
+            self.report(f"{session.id}: could not be removed after a failed start: {error}")
 
     def _may_have_begun(self, session: Session) -> bool:
         """Whether the tool of a new session may have begun. One whose container does not say so may have."""
@@ -6193,46 +6239,83 @@ class Sessions:
         return session
 
     def _start_tool(self, session: Session, launch: Launch, *, is_new: bool) -> None:
-        """Unpack the tool's files and start it in tmux: one call, with all that is secret on stdin."""
+        """Unpack the tool's files and start it in tmux: one call, with all secrets on stdin."""
         if launch.request.command:
             return
-        if session.engine and not is_new:  # another host may say any id, and would get the conversation of that one
+        if session.engine and not is_new:  # another host may claim any id, and would get the conversation of that id
             check_own_copy(self.saved(session))
-        guest, tool = launch.guest, launch.tool
-        paths = [] if is_new else [STARTED_FILE, UNPACKING_FILE, *tool.saved, *tool.credentials]
-        columns, rows = "200", "50"  # nobody watches yet: the first terminal brings its own size
-        words = tmux_name(session.id), guest.mount, columns, rows, "tmux" if launch.request.tmux else "direct"
-        front, programs = "".join(call_each(self.extensions.start_programs, launch)), "wait-for-boot start"
-        with self.open(session, programs, *words, *paths, timeout=START_TIMEOUT, front=front) as (stdin, stdout):
+        guest = launch.guest
+        tool = launch.tool
+        columns, rows = "200", "50"  # nobody watches yet; the first terminal brings its own size
+        how = "tmux" if launch.request.tmux else "direct"
+        listed = [] if is_new else [STARTED_FILE, UNPACKING_FILE, *tool.saved, *tool.credentials]
+        words = [tmux_name(session.id), guest.mount, columns, rows, how, *listed]
+        front = "".join(call_each(self.extensions.start_programs, launch))
+        with self.open(session, "wait-for-boot start", *words, timeout=START_TIMEOUT, front=front) as (stdin, stdout):
             present = [] if is_new else read_listing(stdout)
             if not is_new and session.mode == "clone" and STARTED_FILE not in {file.path for file in present}:
                 raise ClincusError(f'the clone of "{session.id}" was never finished: delete it, and make it anew', 409)
             files = self._start_files(session, launch, present)
-            stdin.allow(START_TIMEOUT + sum(os.path.getsize(file.source) for file in files if file.source) / SEND_RATE)
+            size = sum(os.path.getsize(file.source) for file in files if file.source)
+            stdin.allow(START_TIMEOUT + size / SEND_RATE)
             for piece in pack_files(files, guest.uid, guest.uid):
                 stdin.write(piece)
         write_metadata(self.saved(session))
 
     def _start_files(self, session: Session, launch: Launch, present: list[ListedFile]) -> list[ToolFile]:
-        """The files that a start carries into the code user's home; `present` are those of the tool's in there."""
-        config, tool, guest, chosen = launch.config, launch.tool, launch.guest, launch.request.environment
+        """The files that a start carries into the code user's home; `present` are the tool's files in there."""
+        tool = launch.tool
+        chosen = launch.request.environment
         times = {file.path: file.mtime / 10**9 for file in present}
         is_new = STARTED_FILE not in times
-        choose = functools.partial(choose_conversation, tool, session.session_id, guest.mount)
-        conversation, talk = None if UNPACKING_FILE in times else choose(present), []
-        if is_new and conversation is None:  # a session that goes on in a new container has one on the host
-            conversation = choose(saved_listing(self.saved_directory(session)).values())
-            talk = saved_files(tool, self.saved_directory(session))
-        places, kept = (expand("~", self.environ), guest.home, guest.mount), None if is_new else times
-        variables = {**config.environment, **chosen}
-        files, warnings = tool_files(tool, *places, config, environment=variables, present=kept)
+        conversation, talk = self._conversation(session, launch, present)
+        files, warnings = tool_files(
+            tool,
+            expand("~", self.environ),
+            launch.guest.home,
+            launch.guest.mount,
+            launch.config,
+            environment={**launch.config.environment, **chosen},
+            present=None if is_new else times,
+        )
         for warning in warnings:
             self.report(f"{session.id}: {warning}")
+        defaults: dict[str, str] = {}
+        for variables in call_each(self.extensions.default_variables, session, launch):
+            defaults.update(variables)
+        own = start_files(
+            self._launch_words(session, launch, conversation),
+            tool_environment(tool, launch.config, self.environ, launch.guest.home),
+            chosen if is_new or chosen else None,
+            defaults,
+        )
+        unpacking = [ToolFile(UNPACKING_FILE, b"until the start\n")] if talk and conversation else []
+        of_features = itertools.chain(*call_each(self.extensions.guest_files, session))
+        return [*unpacking, *files, *talk, *own, *of_features]
+
+    def _conversation(
+        self, session: Session, launch: Launch, present: list[ListedFile]
+    ) -> tuple[str | None, list[ToolFile]]:
+        """The id of the conversation that a start resumes, and its files if they have to be brought in."""
+        tool = launch.tool
+        choose = functools.partial(choose_conversation, tool, session.session_id, launch.guest.mount)
+        paths = {file.path for file in present}
+        conversation = None if UNPACKING_FILE in paths else choose(present)
+        if STARTED_FILE in paths or conversation is not None:
+            return conversation, []
+        # A session that goes on in a new container has its conversation on the host.
+        directory = self.saved_directory(session)
+        return choose(saved_listing(directory).values()), saved_files(tool, directory)
+
+    def _launch_words(self, session: Session, launch: Launch, conversation: str | None) -> dict[str, str]:
+        """The variables of guest/tool.sh."""
+        tool = launch.tool
         known = conversation or session.session_id
-        command = functools.partial(tool_command, tool, config, session.session_id, environ=self.environ)
-        asked = [word.replace("{prompt}", launch.request.prompt) for word in tool.prompt if launch.request.prompt]
-        words = {
-            "workspace": guest.mount,
+        command = functools.partial(tool_command, tool, launch.config, session.session_id, environ=self.environ)
+        prompt = launch.request.prompt
+        asked = [word.replace("{prompt}", prompt) for word in tool.prompt] if prompt else []
+        return {
+            "workspace": launch.guest.mount,
             "tool": tool.name,
             "program": command(None)[0],
             "first": shlex.join([*command(conversation), *asked]),
@@ -6241,15 +6324,9 @@ class Sessions:
             "files": conversation_files(tool, known),
             "message": tool.message,
         }
-        environment = tool_environment(tool, config, self.environ, guest.home)
-        found = call_each(self.extensions.default_variables, session, launch)
-        defaults = dict(itertools.chain(*(variables.items() for variables in found)))
-        own = start_files(words, environment, chosen if is_new or chosen else None, defaults)
-        unpacking = [ToolFile(UNPACKING_FILE, b"until the start\n")] if talk and conversation else []
-        return [*unpacking, *files, *talk, *own, *itertools.chain(*call_each(self.extensions.guest_files, session))]
 
     def saved(self, session: Session) -> SavedSession:
-        """The copy of a session's conversation on this host, as it is to be described."""
+        """The description of the copy of a session's conversation on this host."""
         same = ("session_id", "tool", "workspace", "persistent", "slot", "image", "profile", "name", "mode")
         return SavedSession(
             **some_fields(session, same),
@@ -6263,7 +6340,8 @@ class Sessions:
     ) -> Exception | None:
         """Copy the tool's conversation to the host, `within` seconds. A failure is reported and returned, not raised.
 
-        With `ends_tool` a tool that runs is ended first, and at last what root made in the workspace goes to its owner.
+        With `ends_tool`: first end the tool; after the copy give files that root made in the workspace to the
+        workspace's owner.
         """
         is_asleep = session.status == "stopped"
         try:
@@ -6273,17 +6351,23 @@ class Sessions:
             saved = self.saved(session)
             if is_asleep and is_copy_of_last_run(saved, session.started_at):
                 return None
-            if session.engine:  # another host may say any id
+            if session.engine:  # another host may claim any id
                 check_own_copy(saved)
-            opened = self._open_save if may_be_called_off else self.door(session.id).open
-            command, guest = functools.partial(opened, session.id), self.guest(session)
-            owner = (guest.mount, guest.uid) if ends_tool and not is_asleep else None
+            open_command = self._open_save if may_be_called_off else self.door(session.id).open
+            guest = self.guest(session)
             with self.containers(session.id).asleep(session.id) if is_asleep else nullcontext():
-                is_last = ends_tool or is_asleep
-                notes = save_conversation(command, guest.home, saved, tool, is_last=is_last, owner=owner, within=within)
+                notes = save_conversation(
+                    functools.partial(open_command, session.id),
+                    guest.home,
+                    saved,
+                    tool,
+                    is_last=ends_tool or is_asleep,
+                    owner=(guest.mount, guest.uid) if ends_tool and not is_asleep else None,
+                    within=within,
+                )
             if is_asleep:
                 write_metadata(saved._replace(final=True))
-        except UnsettledError as error:  # the next save finds it at rest
+        except UnsettledError as error:  # the next save will find the conversation unchanged
             return error
         except (ClincusError, OSError) as error:
             if may_be_called_off and session.id in self._ending:
@@ -6310,8 +6394,8 @@ class Sessions:
                 raise ClincusError(f'session "{id}" is {session.status}: wait until that has finished', 409)
             self.registry.begin_work(id, status)
             with self._looking_at_the_end(id):
-                self._worked_on[id] = -1, {}
-                found = self.look(id)  # what is known here may be old: others work with Incus too
+                self._worked_on[id] = (-1, {})
+                found = self.look(id)  # the registry may be out of date, since others work with Incus too
                 if ASLEEP in self._worked_on[id][1].get("config", {}):
                     self.containers(id).put_back(id, ASLEEP_PATIENCE)
                     found = self.look(id)
@@ -6321,9 +6405,9 @@ class Sessions:
 
     @contextmanager
     def _looking_at_the_end(self, id: str) -> Iterator[None]:
-        """Look at a session when the work on it has ended, and show it as it is from then on.
+        """Look at a session when the work on it has ended, and then show it as it is.
 
-        There is no such look if one meanwhile has shown it as the work is to make it.
+        The look is skipped if an event has already shown the state that the work aims at.
         """
         try:
             yield
@@ -6336,7 +6420,7 @@ class Sessions:
         finally:
             with self._worked_on_lock:
                 self._worked_on.pop(id, None)
-            self.registry.end_work(id)  # also where Incus did not answer
+            self.registry.end_work(id)  # even if Incus did not answer
 
 
 # ----------------------------------------------------------------------------------------------------------------
