@@ -6428,7 +6428,7 @@ class Sessions:
 # Workspace roots, the projects in them, new folders. Knows nothing of HTTP.
 # ----------------------------------------------------------------------------------------------------------------
 
-PROJECTS_PER_ROOT = 500  # more directories than that in one root are not a list a person reads
+PROJECTS_PER_ROOT = 500  # nobody reads a longer list
 
 
 class Workspaces:
@@ -6437,32 +6437,37 @@ class Workspaces:
     def __init__(
         self, load: Callable[[], Config], environ: Mapping[str, str], sessions: Callable[[], list[Session]]
     ) -> None:
-        self.load, self.environ, self.sessions = load, environ, sessions
+        self.load = load
+        self.environ = environ
+        self.sessions = sessions
 
     def document(self) -> dict[str, object]:
         """The answer of `GET /api/workspaces`."""
         roots = self._roots()
         active = Counter(session.workspace for session in self.sessions() if session.status != "stopped")
-        projects = [
-            {
-                "path": path,
-                "name": os.path.basename(path),
-                "root": root,
-                "has_config": os.path.isfile(os.path.join(path, ".clincus.toml")),
-                "active_sessions": active[os.path.realpath(path)],
-            }
-            for root in dict.fromkeys(roots.values())
-            for path in project_folders(root)
-        ]
+        projects = []
+        for root in dict.fromkeys(roots.values()):
+            for path in project_folders(root):
+                project = {
+                    "path": path,
+                    "name": os.path.basename(path),
+                    "root": root,
+                    "has_config": os.path.isfile(os.path.join(path, ".clincus.toml")),
+                    "active_sessions": active[os.path.realpath(path)],
+                }
+                projects.append(project)
         return {"roots": list(roots), "expanded_roots": list(roots.values()), "workspaces": projects}
 
     def with_root(self, path: str) -> list[str]:
-        """The roots with one more. Raises ClincusError(400) for what is not an existing absolute directory."""
-        target, roots = os.path.realpath(self.check_root(path)), self._roots()
-        return list(roots) if target in map(os.path.realpath, roots.values()) else [*roots, path]
+        """The roots with one more. Raises ClincusError(400) if it is not an existing absolute directory."""
+        target = os.path.realpath(self.check_root(path))
+        roots = self._roots()
+        if target in map(os.path.realpath, roots.values()):
+            return list(roots)
+        return [*roots, path]
 
     def without_root(self, path: str) -> list[str]:
-        """The roots without one, which may be named as configured or expanded. Raises ClincusError(400)."""
+        """The roots without one, which is given as configured or expanded. Raises ClincusError(400)."""
         roots = self._roots()
         target = roots.get(path) or expand(path, self.environ)
         kept = [root for root, expanded in roots.items() if root != path and expanded != target]
@@ -6471,7 +6476,7 @@ class Workspaces:
         return kept
 
     def check_root(self, path: str) -> str:
-        """A workspace root, expanded. Raises ClincusError(400) for what is not an existing absolute directory."""
+        """A workspace root, expanded. Raises ClincusError(400) if it is not an existing absolute directory."""
         if not path.startswith(("/", "~")):
             raise ClincusError(f'workspace root "{path}" must be an absolute path, or begin with ~', 400)
         target = expand(path, self.environ)
@@ -6481,7 +6486,7 @@ class Workspaces:
         return target
 
     def make_folder(self, root: str, name: str, **_of_features: object) -> str:
-        """Make a folder in a root, of a name that openapi.json allows; its path. Raises ClincusError: 400, 409, 500."""
+        """Make a folder in a root; returns its path. openapi.json limits `name`. Raises ClincusError: 400, 409, 500."""
         target = expand(root, self.environ)
         if target not in self._roots().values():
             raise ClincusError(f'"{root}" is not a workspace root: add it first', 400)
@@ -6497,7 +6502,7 @@ class Workspaces:
     def _roots(self) -> dict[str, str]:
         """The configured roots, each with its expanded path.
 
-        A root of a user who does not exist stays as it is: it holds no project, and the page can remove it.
+        A root of an unknown user (`~name`) stays as it is: it has no projects, and the page can remove it.
         """
         roots: dict[str, str] = {}
         for root in self.load().get("dashboard.workspace_roots"):
@@ -6509,7 +6514,7 @@ class Workspaces:
 
 
 def project_folders(root: str) -> list[str]:
-    """The project directories in a root, by name; an empty list if the root is gone."""
+    """The project directories in a root, sorted by name; empty if the root is gone."""
     with suppress(OSError):
         paths = (os.path.join(root, name) for name in sorted(os.listdir(root)) if not name.startswith("."))
         return list(itertools.islice(filter(os.path.isdir, paths), PROJECTS_PER_ROOT))
@@ -6518,20 +6523,20 @@ def project_folders(root: str) -> list[str]:
 
 # ----------------------------------------------------------------------------------------------------------------
 # http
-# Request, response, the routing table, static files and the gate. Knows nothing of what the handlers do.
+# Requests, responses, the routing table, static files and the gate. Knows nothing of what the handlers do.
 # ----------------------------------------------------------------------------------------------------------------
 
 BODY_LIMIT = 1 << 20  # bytes of a request's body
 HEAD_LIMIT = 64 << 10  # bytes of a request's head
 FIELD_LIMIT = 100  # header fields of a request
 HEAD_TIMEOUT = 30.0  # seconds for a request to arrive, and for an idle connection to send the next one
-BODY_RATE = 16 << 10  # bytes a second that a body must come at on average, HEAD_TIMEOUT granted on top
-ANSWER_TIMEOUT = 120.0  # seconds for a client to take an answer
+BODY_RATE = 16 << 10  # bytes a second at which a body must arrive on average, after HEAD_TIMEOUT
+ANSWER_TIMEOUT = 120.0  # seconds for a client to read an answer
 LINGER_TIMEOUT = 2.0  # seconds for a client to read the last answer before its connection is closed
-REFUSED_LINGER = 0.5  # seconds for it if the gate refused the connection
-LINGER_LIMIT = 8 << 20  # bytes that are read and dropped meanwhile
+REFUSED_LINGER = 0.5  # the same, if the gate refused the connection
+LINGER_LIMIT = 8 << 20  # bytes that are read and dropped during that time
 CONNECTION_LIMIT = 512
-COMPRESS_FROM = 1000  # bytes of a body from which on compression pays
+COMPRESS_FROM = 1000  # bytes; smaller bodies are not worth compressing
 LOOPBACK = ("127.0.0.1", "::1")
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
@@ -6548,18 +6553,18 @@ SAFE_HEADERS = (
 
 
 class Refused(ClincusError):
-    """A refusal of the gate. The connection ends with the answer."""
+    """A refusal of the gate. The connection is closed after the answer."""
 
 
 def method_not_allowed(method: str, allowed: Iterable[str]) -> ClincusError:
-    """The path exists, but not with this method. The Allow field names the possible ones (RFC 9110, 15.5.6)."""
+    """The error for a path that has other methods only. The Allow field names them (RFC 9110, 15.5.6)."""
     methods = ", ".join(sorted(set(allowed)))
     return ClincusError(f"{shorten(method)} is not possible here; use {methods}", 405, [("Allow", methods)])
 
 
 # -- The contract: openapi.json
 
-KINDS = {  # JSON Schema's types, but for "number", which no request has; each with Python's type, and words for people
+KINDS = {  # the types of JSON Schema, except "number", which no request has: Python's type, and words for people
     "string": (str, "a text"),
     "boolean": (bool, "true or false"),
     "integer": (int, "a whole number"),
@@ -6567,41 +6572,32 @@ KINDS = {  # JSON Schema's types, but for "number", which no request has; each w
     "object": (dict, "an object"),
     "null": (type(None), "null"),
 }
-# No argument of a command and no name of a file can hold these: NUL, and half surrogates. Those from U+DC80 to U+DCFF
-# stand for bytes that are not UTF-8 (PEP 383).
+# Characters that no argument of a command and no file name can contain: NUL, and half surrogate pairs. Only U+DC80 to
+# U+DCFF are possible: they stand for bytes that are not UTF-8 (PEP 383).
 UNUSABLE = "[\0\ud800-\udc7f\udd00-\udfff]"
 Schema = Mapping[str, Any]
 
 
 def inlined(node: Any, document: Schema, skip: str = "") -> Any:
-    """A part of a JSON document with each {"$ref": "#/…"} replaced by what it refers to, but not in members `skip`."""
-    if isinstance(node, dict):
-        if "$ref" in node:
-            keys = node["$ref"].removeprefix("#/").split("/")
-            return inlined(functools.reduce(operator.getitem, keys, document), document, skip)
-        return {key: value if key == skip else inlined(value, document, skip) for key, value in node.items()}
-    return [inlined(value, document, skip) for value in node] if isinstance(node, list) else node
+    """A part of a JSON document with each {"$ref": "#/…"} replaced by its target, except in members `skip`."""
+    if isinstance(node, list):
+        return [inlined(value, document, skip) for value in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        keys = node["$ref"].removeprefix("#/").split("/")
+        return inlined(functools.reduce(operator.getitem, keys, document), document, skip)
+    return {key: value if key == skip else inlined(value, document, skip) for key, value in node.items()}
 
 
 def check_value(schema: Schema, value: Any, name: str = "") -> None:
     """Raise ClincusError(400) with the name of the value and what it must be, unless the value fits its schema.
 
-    Without a name the value is the body. The tests see to it that each integer of the contract has both bounds, and
-    that each object names its members.
+    Without a name the value is the body. A test makes sure that each integer of the contract has both bounds, and that
+    each object lists its members.
     """
-    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     kind = next((name for name, (known, _) in KINDS.items() if known is type(value)), "number")
-    wanted = ""
-    if kind not in kinds:
-        wanted = "be " + " or ".join(KINDS[one][1] for one in kinds)
-    elif "enum" in schema and value not in schema["enum"]:
-        wanted = "be one of " + ", ".join(map(str, schema["enum"]))
-    elif kind == "string" and re.search(UNUSABLE, value):
-        wanted = "hold only characters that a name can have"
-    elif kind == "string" and "pattern" in schema and not re.fullmatch(schema["pattern"], value):
-        wanted = f"match {schema['pattern']} ({schema['description']})"
-    elif kind == "integer" and not schema["minimum"] <= value <= schema["maximum"]:
-        wanted = f"be from {schema['minimum']} to {schema['maximum']}"
+    wanted = what_is_wanted(schema, value, kind)
     if wanted:
         subject = f'"{name}"' if name else "the body"
         raise ClincusError(f"{subject} must {wanted}, not {shorten(value)}", 400)
@@ -6612,9 +6608,26 @@ def check_value(schema: Schema, value: Any, name: str = "") -> None:
         check_members(schema, value, f"{name}." if name else "")
 
 
+def what_is_wanted(schema: Schema, value: Any, kind: str) -> str:
+    """What a value of a kind must do to fit its schema, in words that follow "must"; empty if it fits."""
+    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    if kind not in kinds:
+        return "be " + " or ".join(KINDS[name][1] for name in kinds)
+    if "enum" in schema and value not in schema["enum"]:
+        return "be one of " + ", ".join(map(str, schema["enum"]))
+    if kind == "string" and re.search(UNUSABLE, value):
+        return "hold only characters that a name can have"
+    if kind == "string" and "pattern" in schema and not re.fullmatch(schema["pattern"], value):
+        return f"match {schema['pattern']} ({schema['description']})"
+    if kind == "integer" and not schema["minimum"] <= value <= schema["maximum"]:
+        return f"be from {schema['minimum']} to {schema['maximum']}"
+    return ""
+
+
 def check_members(schema: Schema, value: Mapping[str, object], prefix: str) -> None:
-    """Check the members of an object; `prefix` leads to their names in a message."""
-    known, others = schema.get("properties", {}), schema["additionalProperties"]
+    """Check the members of an object; in messages `prefix` comes before their names."""
+    known = schema.get("properties", {})
+    others = schema["additionalProperties"]
     for name, member in value.items():
         if name not in known and others is False:
             listed = ", ".join(known) or "none"
@@ -6626,7 +6639,7 @@ def check_members(schema: Schema, value: Mapping[str, object], prefix: str) -> N
 
 
 def parse_text(schema: Schema, text: str, name: str) -> Any:
-    """Read a value out of a path or a query, and check it. Raises ClincusError(400)."""
+    """Read a value from a path or a query, and check it. Raises ClincusError(400)."""
     value: object = text
     if schema["type"] == "integer" and re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         value = int(text)
@@ -6640,7 +6653,7 @@ def parse_text(schema: Schema, text: str, name: str) -> Any:
 
 
 class Request(NamedTuple):
-    """One request. The body is read when its route is known."""
+    """One request. Its body is read when its route is known."""
 
     method: str
     path: str  # still percent-encoded
@@ -6651,26 +6664,27 @@ class Request(NamedTuple):
     connection: Connection  # for a WebSocket to take over
     version: str = "HTTP/1.1"  # or HTTP/1.0
     body: bytes = b""
-    pieces: Iterable[bytes] = ()  # the body as it comes, for a route that takes bytes
-    values: Mapping[str, Any] = {}  # path, query and body fields, checked
+    pieces: Iterable[bytes] = ()  # the body as it arrives, for a route that takes bytes
+    values: Mapping[str, Any] = {}  # the checked fields of path, query and body
 
     @property
     def is_socket(self) -> bool:
-        """Whether the request is for a WebSocket."""
+        """True if the request is for a WebSocket."""
         return self.path == "/ws" or self.path.startswith("/ws/")
 
     @property
     def is_api(self) -> bool:
-        """Whether the path belongs to the API, and not to the dashboard's files."""
+        """True if the path belongs to the API, and not to the dashboard's files."""
         return self.is_socket or self.path in {"/api", "/metrics"} or self.path.startswith("/api/")
 
     def options(self, name: str) -> set[str]:
         """The members of a header field that is a list (RFC 9110, 5.6.1), in lower case."""
-        return {word.strip().lower() for word in ",".join(self.headers.get_all(name) or []).split(",")}
+        values = ",".join(self.headers.get_all(name) or [])
+        return {word.strip().lower() for word in values.split(",")}
 
 
 class Response(NamedTuple):
-    """An answer that a handler gives in place of a plain value: status, body and headers as they go out."""
+    """An answer that a handler returns instead of a plain value: status, body and headers as they are sent."""
 
     status: int = 200
     body: bytes = b""
@@ -6678,13 +6692,13 @@ class Response(NamedTuple):
 
 
 def json_response(value: object, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> Response:
-    """A value as a JSON answer. Bytes of a file name that are not UTF-8 become JSON's own escapes."""
+    """A value as a JSON answer. Bytes of a file name that are not UTF-8 become JSON escapes."""
     body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
     return Response(status, body, [("Content-Type", "application/json"), *headers])
 
 
 def failure(error: ClincusError) -> Response:
-    """The answer that tells of an error."""
+    """The answer for an error."""
     return json_response({"error": error.message, **error.fields}, error.status, error.headers)
 
 
@@ -6696,60 +6710,69 @@ def kept_header(paths: Iterable[str]) -> list[tuple[str, str]]:
 
 @functools.lru_cache(maxsize=1)
 def http_date(second: int) -> str:
-    """A Unix time as header fields have it."""
+    """A Unix time in the form of header fields."""
     from email.utils import formatdate
 
     return formatdate(second, usegmt=True)
 
 
 def response_bytes(response: Response, *, is_last: bool, head_only: bool = False) -> bytes:
-    """An answer as it goes out; `is_last` tells the client that the connection ends with it."""
+    """An answer as it is sent; `is_last` tells the client that the connection ends with it."""
     from http import HTTPStatus
 
     has_body = response.status not in {204, 304}
     headers = [("Date", http_date(int(time.time()))), *response.headers]
-    if response.status != 304:  # a client that is told 304 keeps the header fields that it has (RFC 9111, 4.3.4)
+    if response.status != 304:  # a client that gets 304 keeps the header fields that it has (RFC 9111, 4.3.4)
         headers += SAFE_HEADERS
-    headers += () if any(key == "Cache-Control" for key, _ in headers) else [("Cache-Control", "no-store")]
-    headers += [("Content-Length", str(len(response.body)))] if has_body else ()
-    headers += [("Connection", "close")] if is_last else ()
+    if not any(key == "Cache-Control" for key, _ in headers):
+        headers.append(("Cache-Control", "no-store"))
+    if has_body:
+        headers.append(("Content-Length", str(len(response.body))))
+    if is_last:
+        headers.append(("Connection", "close"))
     lines = [f"{key}: {value}" for key, value in headers]
-    if not (text := "".join(lines)).isascii() or not text.isprintable():
+    text = "".join(lines)
+    if not text.isascii() or not text.isprintable():
         lines = [re.sub(r"[^\t -~\x80-\xff]", "?", line) for line in lines]
-    head = "\r\n".join([f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}", *lines, "", ""])
-    return head.encode("latin-1") + (response.body if has_body and not head_only else b"")
+    first = f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}"
+    head = "\r\n".join([first, *lines, "", ""]).encode("latin-1")
+    return head + response.body if has_body and not head_only else head
 
 
 class Content:
-    """The body of an answer to GET. A client that has it gets 304; any other gets it, compressed if that is smaller."""
+    """The body of an answer to GET. A client that has it gets 304, any other one the body, compressed if that helps."""
 
     def __init__(self, body: bytes, brotli: bytes = b"") -> None:
-        self.body, self.brotli = body, brotli  # `brotli` was made when the page was built: Python cannot
+        self.body = body
+        self.brotli = brotli  # compressed when the page was built, since Python has no brotli
         self.etag = f'"{hashlib.sha256(body).hexdigest()}"'
 
     @functools.cached_property
     def compressed(self) -> bytes:
-        """The body, compressed when the first client takes that."""
+        """The body, compressed for the first client that accepts it."""
         import gzip
 
         return gzip.compress(self.body, 6, mtime=0)
 
     def answer(self, request: Request, headers: Iterable[tuple[str, str]]) -> Response:
-        """The answer to a request: 304 where the client has the body already."""
+        """The answer to a request: 304 if the client has the body already."""
         headers = [("ETag", self.etag), ("Vary", "Accept-Encoding"), *headers]
         if self.etag in re.findall(r'"[^"]*"', request.headers.get("If-None-Match", "")):
             return Response(304, b"", headers)
         if self.brotli and accepts(request, "br"):
             return Response(200, self.brotli, [*headers, ("Content-Encoding", "br")])
-        if len(self.body) > COMPRESS_FROM and accepts(request, "gzip") and len(self.compressed) < len(self.body):
+        is_long = len(self.body) > COMPRESS_FROM
+        if is_long and accepts(request, "gzip") and len(self.compressed) < len(self.body):
             return Response(200, self.compressed, [*headers, ("Content-Encoding", "gzip")])
         return Response(200, self.body, headers)
 
 
 def accepts(request: Request, coding: str) -> bool:
-    """Whether the client takes a content coding (RFC 9110, 12.5.3)."""
-    pairs = [option.partition(";") for option in request.options("Accept-Encoding")]
-    accepted = {name.strip(): not re.fullmatch(r"\s*q=0(\.0*)?\s*", weight) for name, _, weight in pairs}
+    """True if the client accepts a content coding (RFC 9110, 12.5.3)."""
+    accepted = {}
+    for option in request.options("Accept-Encoding"):
+        name, _, weight = option.partition(";")
+        accepted[name.strip()] = not re.fullmatch(r"\s*q=0(\.0*)?\s*", weight)
     return accepted.get(coding, accepted.get("*", False))
 
 
@@ -6757,9 +6780,9 @@ def accepts(request: Request, coding: str) -> bool:
 
 
 def read_head(stream: io.BufferedIOBase) -> bytes:
-    """Read to the empty line that ends a request's head; b"" if the stream ends before it begins.
+    """Read up to the empty line that ends a request's head; b"" if the stream ends before a request.
 
-    Raises ClincusError: 408 when the stream ends within it, 414 and 431 when it is too large.
+    Raises ClincusError: 408 if the stream ends within the head, 414 and 431 if the head is too large.
     """
     line = stream.readline(HEAD_LIMIT)
     if line == b"\r\n":  # one empty line before a request is to be ignored (RFC 9112, 2.2)
@@ -6769,8 +6792,10 @@ def read_head(stream: io.BufferedIOBase) -> bytes:
         line = stream.readline(HEAD_LIMIT - len(head))
         head += line
     if len(head) >= HEAD_LIMIT:
-        status, what = (431, "header fields are") if b"\n" in head else (414, "address is")
-        raise ClincusError(f"the request's {what} too large: more than {HEAD_LIMIT >> 10} KiB", status)
+        size = f"too large: more than {HEAD_LIMIT >> 10} KiB"
+        if b"\n" in head:
+            raise ClincusError(f"the request's header fields are {size}", 431)
+        raise ClincusError(f"the request's address is {size}", 414)
     if head and not line.endswith(b"\n"):
         raise ClincusError("the request broke off, or did not arrive in time", 408)
     return bytes(head)
@@ -6782,10 +6807,10 @@ _CONTROL = rb"[\x00-\x08\x0a-\x1f\x7f]"
 
 
 def parse_head(head: bytes, peer: Peer, connection: Connection) -> Request:
-    """Take a request's head apart, and refuse what two programs could read differently (RFC 9112, 2 to 6 and 11.2).
+    """Parse a request's head, and refuse one that two programs could read differently (RFC 9112, 2 to 6 and 11.2).
 
-    The parser of http.server is no help: it takes a bare CR or LF for the end of a line, so that a second
-    Content-Length can hide in the value of another field, and keeps no trace of it.
+    The parser of http.server is not safe: a bare CR or LF ends a line for it, so a second Content-Length can hide in
+    the value of another field, and nothing shows that.
 
     Raises ClincusError: 400, 411 for a chunked body, 431 for too many fields, 505.
     """
@@ -6812,7 +6837,7 @@ def parse_head(head: bytes, peer: Peer, connection: Connection) -> Request:
 
 
 def parse_target(target: str, headers: Message) -> tuple[str, dict[str, str]]:
-    """Split a request's target into path and query; a whole URL is taken if it names the same host (RFC 9112, 3.2.2).
+    """Split a request's target into path and query. A whole URL must name the same host (RFC 9112, 3.2.2).
 
     Raises ClincusError(400).
     """
@@ -6832,7 +6857,7 @@ def parse_target(target: str, headers: Message) -> tuple[str, dict[str, str]]:
 
 
 def body_length(headers: Message) -> int:
-    """How many bytes follow a head. Raises ClincusError (400, 411) where that is not beyond doubt (RFC 9112, 6.3)."""
+    """The number of bytes that follow a head. Raises ClincusError (400, 411) if there is any doubt (RFC 9112, 6.3)."""
     lengths = headers.get_all("Content-Length") or []
     if headers.get_all("Transfer-Encoding"):
         if lengths:
@@ -6849,10 +6874,10 @@ def body_length(headers: Message) -> int:
 
 
 class Peer(NamedTuple):
-    """The other end of a connection, looked up once."""
+    """The other end of a connection. It is looked up once."""
 
     address: str  # numeric
-    here: tuple[str, int]  # the address and port that it came in on
+    here: tuple[str, int]  # our address and port
     doubt: str  # why its requests need the token; empty for this server's user and root on this machine
     uid: int | None = None  # of the user, on this machine
 
@@ -6861,12 +6886,14 @@ class Peer(NamedTuple):
 
 
 def find_peer(connection: socket.socket, owners: Sequence[Callable[..., int | None]] = ()) -> Peer:
-    """Find out who is at the other end of a connection. Raises OSError when it is gone."""
-    there, here = _plain_address(connection.getpeername()), _plain_address(connection.getsockname())
+    """Find out who is at the other end of a connection. Raises OSError if the connection is gone."""
+    there = _plain_address(connection.getpeername())
+    here = _plain_address(connection.getsockname())
     if not (is_loopback(there[0]) and is_loopback(here[0])):
         return Peer(there[0], here, "this connection comes from another machine")
-    owner = (*owners, socket_owner)[0](there, here)
-    # While this connection lives, no other one has its pair of addresses: if it lives now, that was its owner.
+    find = owners[0] if owners else socket_owner
+    owner = find(there, here)
+    # While this connection lives, no other one has its pair of addresses. If it lives now, `owner` is its owner.
     connection.getpeername()
     doubt = ""
     if owner is None:
@@ -6878,16 +6905,18 @@ def find_peer(connection: socket.socket, owners: Sequence[Callable[..., int | No
 
 def _plain_address(address: tuple[Any, ...]) -> tuple[str, int]:
     host = str(address[0])
-    return host[7:] if host.startswith("::ffff:") and "." in host else host, int(address[1])
+    if host.startswith("::ffff:") and "." in host:  # an IPv4 address on an IPv6 socket
+        host = host.removeprefix("::ffff:")
+    return host, int(address[1])
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a numeric address is one of this machine's own."""
+    """True if a numeric address is a loopback address."""
     return bool(re.fullmatch(r"127(\.[0-9]{1,3}){3}|::1", host))
 
 
 def user_name(uid: int) -> str:
-    """A user for people: the name, or the number of one without."""
+    """A user in words for people: the name, or the uid if there is no name."""
     try:
         return f'user "{pwd.getpwuid(uid).pw_name}"'
     except KeyError:
@@ -6895,14 +6924,15 @@ def user_name(uid: int) -> str:
 
 
 def socket_owner(theirs: tuple[str, int], ours: tuple[str, int]) -> int | None:
-    """The user id of the process at the other end of a local connection; None if the kernel does not say."""
+    """The user id of the process at the other end of a local connection; None if the kernel does not show it."""
     ends = [kernel_address(*theirs), kernel_address(*ours)]
     tables = {"/proc/net/tcp6": ends}
-    if ":" not in theirs[0]:  # an IPv4 connection stands in tcp, unless its socket is of IPv6
+    if ":" not in theirs[0]:  # an IPv4 connection is in tcp, unless its socket is an IPv6 one
         tables = {"/proc/net/tcp": [end[-len("0100007F:0BB8") :] for end in ends], **tables}
     for path, pair in [*tables.items()] * 2:  # the kernel can skip a row while connections come and go
         with suppress(FileNotFoundError, PermissionError), open(path, encoding="ascii") as table:
-            if (owner := find_owner(table, pair)) is not None:
+            owner = find_owner(table, pair)
+            if owner is not None:
                 return owner
     return None
 
@@ -6917,10 +6947,14 @@ def kernel_address(host: str, port: int) -> str:
 def find_owner(table: Iterable[str], ends: Sequence[str]) -> int | None:
     """The user id of the connection with these two ends in /proc/net/tcp or tcp6, None if it is not there (proc(5)).
 
-    A socket without an inode was closed by its process already: the kernel shows it as root's, so it does not count.
+    A socket without an inode was closed by its process already. The kernel shows it as root's, so it does not count.
     """
-    rows = (line.split() for line in table if ends[0] in line)
-    return next((int(row[7]) for row in rows if row[1:3] == ends and row[9] != "0"), None)
+    for line in table:
+        if ends[0] in line:
+            row = line.split()
+            if row[1:3] == ends and row[9] != "0":
+                return int(row[7])
+    return None
 
 
 # -- Routes
@@ -6929,10 +6963,10 @@ Handler = Callable[[Request], object]
 
 
 class Route:
-    """One operation of openapi.json: how requests find it, what they may say, and the handler that answers them."""
+    """One operation of openapi.json: how requests find it, what they may contain, and the handler that answers them."""
 
     def __init__(self, method: str, path: str, item: Schema, handler: Handler) -> None:
-        """`item` is the contract's entry for the path. In the path {name} stands for one segment."""
+        """`item` is the contract's entry for the path. In the path, {name} stands for one segment."""
         operation = item[method.lower()]
         content = operation.get("requestBody", {}).get("content", {})
         raw = content.get("application/octet-stream")
@@ -6943,14 +6977,14 @@ class Route:
         named: list[Schema] = [*item.get("parameters", ()), *operation.get("parameters", ())]
         self.parameters = [known for known in named if known["in"] != "header"]  # handlers read headers themselves
         self.body: Schema = content.get("application/json", {"schema": {}})["schema"]
-        self.takes_bytes = raw is not None  # the body is for the handler as it comes, not JSON
+        self.takes_bytes = raw is not None  # the handler gets the body as it arrives, not as JSON
         self.body_limit: int = raw["schema"]["maxLength"] if raw else BODY_LIMIT
-        self.status = int(min(operation["responses"]))  # of a plain returned value
+        self.status = int(min(operation["responses"]))  # the status if the handler returns a plain value
         fields = {known["name"]: known["schema"] for known in self.parameters} | self.body.get("properties", {})
         self.defaults = {name: schema.get("default") for name, schema in fields.items()}
 
     def read_parameters(self, in_path: Mapping[str, str], query: Mapping[str, str]) -> dict[str, Any]:
-        """The known parameters that were given; unknown ones are left alone. Raises ClincusError(400)."""
+        """The values of known parameters; unknown ones are ignored. Raises ClincusError(400)."""
         given = {**query, **in_path}
         values = {}
         for known in self.parameters:
@@ -6962,7 +6996,7 @@ class Route:
         return values
 
     def read_body(self, body: bytes) -> dict[str, Any]:
-        """The fields of a JSON body; nothing is an empty object. Raises ClincusError(400)."""
+        """The fields of a JSON body; an empty body is an empty object. Raises ClincusError(400)."""
         if not self.body:
             return {}
         try:
@@ -6974,31 +7008,37 @@ class Route:
 
 
 class Router:
-    """The routing table. openapi.json, the `contract`, says what each route takes and answers."""
+    """The routing table. openapi.json, the `contract`, describes the input and the answers of each route."""
 
     def __init__(self, contract: Schema) -> None:
         self.contract = contract
-        self._items: Schema = inlined(contract["paths"], contract, skip="responses")  # only clients read those
-        self.routes: list[Route] = []  # what is answered
+        self._items: Schema = inlined(contract["paths"], contract, skip="responses")  # only clients read responses
+        self.routes: list[Route] = []
         self._plain: dict[tuple[str, str], Route] = {}  # method, path without a {name} -> route
 
     def add(self, method: str, path: str, handler: Handler) -> None:
         """Let a handler answer an operation of the contract. Raises KeyError for one that the contract lacks."""
-        self.routes.append(route := Route(method, path, self._items[path], handler))
-        self._plain |= {(one, path): route for one in route.methods if "{" not in path}
+        route = Route(method, path, self._items[path], handler)
+        self.routes.append(route)
         self.routes.sort(key=lambda route: route.path.replace("{", "~"))  # a literal segment goes before a {name}
+        if "{" not in path:
+            for allowed in route.methods:
+                self._plain[(allowed, path)] = route
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
         """The route of a request and the values in its path. Raises ClincusError: 404, 405."""
-        if plain := self._plain.get((method, path)):
+        plain = self._plain.get((method, path))
+        if plain:
             return plain, {}
         allowed: list[str] = []
-        for route in () if re.search(UNUSABLE, urls.unquote(path)) else self.routes:
+        is_usable = not re.search(UNUSABLE, urls.unquote(path))
+        for route in self.routes if is_usable else ():
             match = route.pattern.fullmatch(path)
-            if match and method in route.methods:
+            if match is None:
+                continue
+            if method in route.methods:
                 return route, {key: urls.unquote(value) for key, value in match.groupdict().items()}
-            if match:
-                allowed += route.methods
+            allowed += route.methods
         if not allowed:
             raise ClincusError(f"there is no {shorten(path)} here; the API is described at /api/openapi.json", 404)
         raise method_not_allowed(method, allowed)
@@ -7006,7 +7046,7 @@ class Router:
 
 @functools.cache
 def load_contract() -> Schema:
-    """openapi.json, which lies beside this module."""
+    """The content of openapi.json, which is beside this module."""
     return cast(Schema, json.loads(packaged_text("openapi.json")))
 
 
@@ -7014,7 +7054,7 @@ def load_contract() -> Schema:
 
 
 class RefusalLog:
-    """Logs refusals, each cause once a minute for each peer, so that nobody can fill the log."""
+    """Logs refusals, once a minute for each peer and cause, so that nobody can fill the log."""
 
     LIMIT = 256  # lines in a minute
 
@@ -7026,22 +7066,23 @@ class RefusalLog:
         """Log a refusal, unless the same one was logged in this minute."""
         minute = int(time.monotonic() / 60)
         if minute != self._minute:
-            self._minute, self._written = minute, set()
+            self._minute = minute
+            self._written = set()
         if (peer, cause) not in self._written and len(self._written) < self.LIMIT:
             self._written.add((peer, cause))
             log.warning("gate: %s: %s", peer, message.encode("ascii", "backslashreplace").decode())
 
 
 class Gate:
-    """The gate decides who may come in, once for each connection and once for each request, before any handler.
+    """The gate checks each connection and each request before any handler runs.
 
-    It admits this server's user and root on this machine. `allowed_hosts` are names, with or without a port, that
-    people reach this server by through a reverse proxy or another address. clincus_features/sign_in.py has a gate that
+    It admits this server's user and root on this machine. `allowed_hosts` are names, with or without a port, by which
+    people reach this server through a reverse proxy or at another address. The gate in clincus_features/sign_in.py
     admits others too, by a token.
     """
 
     PROXY_FIELDS = ("forwarded", "via", "x-real-ip", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto")
-    token = ""  # that admits others, "" for none
+    token = ""  # a secret that admits others, "" for none
 
     def __init__(self, allowed_hosts: Iterable[str] = ()) -> None:
         self.allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
@@ -7051,12 +7092,12 @@ class Gate:
         self.refusals = RefusalLog()
 
     def admit_connection(self, peer: Peer) -> None:
-        """Let a connection send requests. Raises Refused(403) if none of them could be admitted."""
+        """Admit a connection. Raises Refused(403) if no request of it could be admitted."""
         if peer.doubt:
             raise self.refuse(peer, "peer", f"refused: {peer.doubt}. To let others in, serve with --token-file")
 
     def admit_request(self, request: Request) -> Response | None:
-        """Let a request pass: None, or an answer in its place. Raises Refused: 401, 403."""
+        """Admit a request. Returns None, or an answer to send instead of a handler's. Raises Refused: 401, 403."""
         peer = request.peer
         hosts = request.headers.get_all("Host") or []
         if len(hosts) != 1 or not self._is_ours(hosts[0], peer):
@@ -7067,7 +7108,7 @@ class Gate:
         return self.check_user(request)
 
     def check_user(self, request: Request) -> Response | None:
-        """Refuse a request of another user: None, or an answer in its place. Raises Refused.
+        """Refuse a request of another user. Returns None, or an answer to send instead. Raises Refused.
 
         With `--allowed-host` the proxy has to check its users itself.
         """
@@ -7081,15 +7122,15 @@ class Gate:
         return ()
 
     def is_forwarded(self, request: Request) -> bool:
-        """Whether a proxy passes a request on: the user of the connection is then no proof."""
+        """True if a proxy forwards a request: then the user of the connection proves nothing."""
         return any(name.lower() in self.PROXY_FIELDS for name in request.headers)
 
     def is_by_name(self, request: Request) -> bool:
-        """Whether a request calls this server by one of `allowed_hosts`, as through a proxy."""
+        """True if a request calls this server by one of `allowed_hosts`, as through a proxy."""
         return not self._is_local(request.headers.get("Host", ""), request.peer)
 
     def refuse(self, peer: Peer, cause: str, words: str, status: int = 403) -> Refused:
-        """The refusal to raise; the log tells of it."""
+        """Log a refusal, and return the error to raise."""
         self.refusals.note(str(peer), cause, words)
         return Refused(words, status)
 
@@ -7104,20 +7145,23 @@ class Gate:
             raise self.refuse(request.peer, "site", "refused: the page of another site asked for this")
 
     def _is_ours(self, host: str, peer: Peer) -> bool:
+        if self._is_local(host, peer):
+            return True
         name, port = split_host(host)
         names = {f"{name}:{port}", f"[{name}]:{port}"}
-        names |= {name, f"[{name}]"} if port in {80, 443, peer.here[1]} else set()
-        return self._is_local(host, peer) or not names.isdisjoint(self.allowed_hosts)
+        if port in {80, 443, peer.here[1]}:
+            names |= {name, f"[{name}]"}
+        return not names.isdisjoint(self.allowed_hosts)
 
     def _is_local(self, host: str, peer: Peer) -> bool:
-        """Whether a Host header names this machine by loopback or a literal address, as no other site can."""
+        """True if a Host header has a loopback name or our literal address: no other site can have these."""
         name, port = split_host(host)
         return name in {"localhost", *LOOPBACK, peer.here[0]} and port == peer.here[1]
 
 
 @functools.lru_cache(64)
 def split_host(host: str) -> tuple[str, int]:
-    """Split a Host header or an origin's authority into name and port (80 when there is none); ("", -1) for neither."""
+    """Split a Host header or an origin's authority into name and port (80 by default); ("", -1) if it is malformed."""
     match = re.fullmatch(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::([0-9]{1,5}))?", host, re.IGNORECASE)
     if not match:
         return "", -1
@@ -7125,9 +7169,9 @@ def split_host(host: str) -> tuple[str, int]:
 
 
 def check_content_type(request: Request) -> None:
-    """Refuse a JSON body of another type: the forms of foreign pages send only those. Raises ClincusError(415).
+    """Refuse a body whose type is not JSON: forms on foreign pages cannot send JSON. Raises ClincusError(415).
 
-    `curl -d` calls every body a form. That is accepted from a client that shows no sign of being a browser.
+    `curl -d` labels every body as a form. This is accepted if nothing shows that the client is a browser.
     """
     media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if not request.body_length or media_type == "application/json":
@@ -7141,7 +7185,7 @@ def check_content_type(request: Request) -> None:
 
 
 class Assets:
-    """The dashboard's files, beside this module or in the same .pyz; each one is read once."""
+    """The dashboard's files, beside this module or in the same .pyz. Each one is read once."""
 
     TYPES: ClassVar[Mapping[str, str]] = {
         ".html": "text/html; charset=utf-8",
@@ -7154,16 +7198,18 @@ class Assets:
 
     def __init__(self, read: Callable[[str], bytes | None]) -> None:
         self._read = read
-        self._cache: dict[str, Content] = {}  # only of files that are there: a client may ask for any number of others
+        self._cache: dict[str, Content] = {}  # only existing files, since a client may ask for any number of others
 
     def respond(self, request: Request) -> Response:
         """Answer GET of any path outside the API: a file, or index.html for the page's own routes."""
         path = urls.unquote(request.path).lstrip("/")
-        content, is_hashed = self.find(path), path.startswith("assets/")
-        if content is None and is_hashed:  # a script that is missing must not come as HTML
+        is_hashed = path.startswith("assets/")
+        content = self.find(path)
+        if content is None and is_hashed:  # HTML must not be sent in place of a missing script
             raise ClincusError(f"there is no file {shorten('/' + path)}", 404)
         if content is None:
-            path, content = "index.html", self.find("index.html")
+            path = "index.html"
+            content = self.find(path)
         if content is None:
             raise ClincusError("the dashboard is not built: run `make spa`, or use the released clincus.pyz", 404)
         media_type = self.TYPES.get(posixpath.splitext(path)[1], "application/octet-stream")
@@ -7172,20 +7218,25 @@ class Assets:
 
     def find(self, path: str) -> Content | None:
         """The content of a file, None if there is none."""
-        is_path = re.fullmatch(r"[\w.-]+(/[\w.-]+)*", path) and ".." not in path
-        if path not in self._cache and is_path and (body := self._read(path)) is not None:
-            self._cache[path] = Content(body, self._read(f"{path}.br") or b"")
-        return self._cache.get(path)
+        if path in self._cache:
+            return self._cache[path]
+        if ".." in path or not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", path):
+            return None
+        body = self._read(path)
+        if body is None:
+            return None
+        self._cache[path] = Content(body, self._read(f"{path}.br") or b"")
+        return self._cache[path]
 
 
 # -- Connections
 
 
 class TimedInput(io.RawIOBase):
-    """A stream of what a client sends, with a deadline: after it the stream reads as ended.
+    """The input of a client, as a stream with a deadline. After the deadline it reads as ended.
 
-    The deadline holds for all reads together. With a time-out of each read, a client that sends a byte now and then
-    would hold a thread for ever.
+    The deadline is for all reads together. With a timeout for each read, a client that sends a byte now and then could
+    hold a thread for ever.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -7193,27 +7244,27 @@ class TimedInput(io.RawIOBase):
         self._deadline = 0.0  # of time.monotonic()
 
     def allow(self, seconds: float) -> None:
-        """Give the client so many seconds for all that is read next."""
+        """Give the client so many seconds for everything that is read from now on."""
         self._deadline = time.monotonic() + seconds
 
     def readable(self) -> bool:
-        """It can be read, as the interface asks."""
+        """Yes."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read what has come, and wait for it first; 0 at the end, at the deadline, and when the connection broke."""
+        """Wait for input and read it; 0 at the end, after the deadline, and on a broken connection."""
         left = self._deadline - time.monotonic()
         if left <= 0:
             return 0
         with suppress(OSError):
-            if self._connection.gettimeout() != 0:  # else a WebSocket has the connection, and does not wait here
+            if self._connection.gettimeout() != 0:  # else a WebSocket owns the connection, and must not wait here
                 self._connection.settimeout(left)
             return self._connection.recv_into(buffer)
         return 0
 
 
 class Site(NamedTuple):
-    """All that answers a connection: routes, files, gate and features. `places` bounds the number of connections."""
+    """Everything that answers a connection: routes, files, gate and features. `places` limits the connections."""
 
     router: Router
     assets: Assets
@@ -7223,9 +7274,9 @@ class Site(NamedTuple):
 
 
 class Connection:
-    """One connection: reads requests, and turns what handlers return or raise into answers in ONE place, `_answer`.
+    """One connection: reads requests, and sends what handlers return or raise, all answers in ONE place, `_answer`.
 
-    http.server accepts it and gives it a thread, and does no more: `parse_head` says why.
+    http.server only accepts it and starts its thread; see `parse_head` for the reason.
     """
 
     def __init__(self, connection: socket.socket, site: Site) -> None:
@@ -7234,8 +7285,8 @@ class Connection:
         self._site = site
         self._input = TimedInput(connection)
         self.rfile = io.BufferedReader(self._input)
-        self._unread = 0  # bytes of the request's body that are still to come
-        self._linger = LINGER_TIMEOUT  # seconds that the client has to read the last answer
+        self._unread = 0  # bytes of the request's body that have not been read yet
+        self._linger = LINGER_TIMEOUT  # seconds for the client to read the last answer
 
     def serve(self) -> None:
         """Look up the peer, then answer one request after the other."""
@@ -7245,8 +7296,9 @@ class Connection:
             try:
                 self._site.gate.admit_connection(peer)
             except ClincusError as error:
-                # A stranger must not hold a place that the server's own user needs.
-                self.close_connection, self._linger = True, REFUSED_LINGER
+                # A stranger must not occupy a place that the server's own user needs.
+                self.close_connection = True
+                self._linger = REFUSED_LINGER
                 self._answer(failure(error))
             while not self.close_connection:
                 self._serve_request(peer)
@@ -7256,8 +7308,9 @@ class Connection:
             self._finish()
 
     def _serve_request(self, peer: Peer) -> None:
-        """Read one request and answer it. The connection goes on only if it is clear where the next request begins."""
-        self.close_connection, self._unread = True, 0
+        """Read and answer one request. The connection stays open only if it is clear where the next one starts."""
+        self.close_connection = True
+        self._unread = 0
         self._input.allow(HEAD_TIMEOUT)
         request = None
         try:
@@ -7280,9 +7333,10 @@ class Connection:
             self._answer(response, head_only=request is not None and request.method == "HEAD")
 
     def _respond(self, request: Request) -> Response | None:
-        """Admit a request and have it handled; None when a WebSocket took the connection over."""
+        """Admit a request and call its handler; None if a WebSocket has taken the connection over."""
         site = self._site
-        if (instead := site.gate.admit_request(request)) is not None:
+        instead = site.gate.admit_request(request)
+        if instead is not None:
             return instead
         if not request.is_api:
             if request.method not in {"GET", "HEAD"}:
@@ -7307,8 +7361,9 @@ class Connection:
         return Content(response.body).answer(request, [*response.headers, ("Cache-Control", "private, no-cache")])
 
     def _body(self, request: Request, limit: int) -> Iterator[bytes]:
-        """The body as it comes. Raises ClincusError: 413 and 417 at once, 408 where it does not arrive whole."""
-        length, expected = request.body_length, request.headers.get("Expect", "").lower()
+        """The body as it arrives. Raises ClincusError: 413 and 417 at once, 408 if it does not arrive completely."""
+        length = request.body_length
+        expected = request.headers.get("Expect", "").lower()
         if length > limit:
             raise ClincusError(f"the body is larger than {limit >> 10} KiB", 413)
         if expected not in {"", "100-continue"}:
@@ -7329,8 +7384,8 @@ class Connection:
         return pieces()
 
     def _answer(self, response: Response, head_only: bool = False) -> None:
-        """Write one answer: the only place that does."""
-        # The rest of an unread body would be taken for the next request.
+        """Write one answer. Nothing else writes answers."""
+        # Otherwise the rest of an unread body would be read as the next request.
         self.close_connection = self.close_connection or self._unread > 0
         tally("answer", str(response.status))
         self._send(response_bytes(response, is_last=self.close_connection, head_only=head_only))
@@ -7340,24 +7395,27 @@ class Connection:
         self.connection.sendall(data)
 
     def _finish(self) -> None:
-        """Close so that the client can read the last answer (RFC 9112, 9.6).
+        """Close the connection so that the client can read the last answer (RFC 9112, 9.6).
 
-        The kernel resets a connection that is closed with unread input, and the client loses the answer.
+        The kernel resets a connection that is closed with unread input, and then the client loses the answer.
         """
         self._input.allow(self._linger)
         with suppress(OSError):
             self.connection.setblocking(True)
             self.connection.shutdown(socket.SHUT_WR)
             left = LINGER_LIMIT
-            while left > 0 and (data := self._input.read(64 << 10)):
+            while left > 0:
+                data = self._input.read(64 << 10)
+                if not data:
+                    break
                 left -= len(data)
 
 
-LISTENER_POLL = 1e6  # seconds: poll(2) takes no more than 24 days
+LISTENER_POLL = 1e6  # seconds; poll(2) accepts at most 24 days
 
 
 class Listener(ThreadingHTTPServer):
-    """One listening address; each connection gets a thread."""
+    """One listening address. Each connection gets a thread."""
 
     daemon_threads = True
     block_on_close = False
@@ -7371,31 +7429,31 @@ class Listener(ThreadingHTTPServer):
         super().__init__(address, cast(Any, lambda connection, *_: Connection(connection, site).serve()))
 
     def start(self) -> None:
-        """Take connections in, in a thread of its own, until `close`. Only a connection wakes it."""
+        """Accept connections in a thread of its own until `close`. Only a connection wakes it."""
         threading.Thread(target=self.serve_forever, args=(LISTENER_POLL,), name="listener", daemon=True).start()
 
     def close(self) -> None:
-        """Take no more connections in; those that are open go on."""
+        """Accept no more connections; open ones continue."""
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)  # wakes `serve_forever`
         self.shutdown()
         self.server_close()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Log what kept a connection from its thread, such as a limit on threads.
+        """Log why a connection got no thread, such as a limit on threads.
 
-        http.server prints it, which ends the accepting thread where stderr is closed.
+        http.server prints it instead, which ends the accepting thread if stderr is closed.
         """
         log.exception("a connection of %s was dropped", client_address)
 
     def server_bind(self) -> None:
-        """Bind; http.server would look its own name up in the DNS besides, which can take long."""
+        """Bind the socket. http.server would also look up its own name in the DNS, which can take long."""
         from socketserver import TCPServer
 
         TCPServer.server_bind(self)
 
     def get_request(self) -> tuple[Any, Any]:
-        """Accept a connection; out of file descriptors, wait a moment instead of spinning."""
+        """Accept a connection. Without free file descriptors, wait a moment instead of spinning."""
         try:
             return super().get_request()
         except OSError as error:
@@ -7405,7 +7463,7 @@ class Listener(ThreadingHTTPServer):
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Take a connection in, or turn it away with 503 when there are too many."""
+        """Accept a connection, or answer 503 if there are too many."""
         if self.site.places.acquire(blocking=False):
             super().process_request(request, client_address)
             return
@@ -7413,11 +7471,11 @@ class Listener(ThreadingHTTPServer):
         with suppress(OSError):
             request.setblocking(False)
             request.send(response_bytes(failure(error), is_last=True))
-            request.recv(HEAD_LIMIT)  # unread input would reset the connection before the answer is read
+            request.recv(HEAD_LIMIT)  # with unread input, the connection would be reset before the answer is read
         super().shutdown_request(request)
 
     def shutdown_request(self, request: Any) -> None:
-        """Close a connection that was taken in, and give its place back, unless somebody has taken it over."""
+        """Close an accepted connection and free its place, unless somebody has taken it over."""
         if request.fileno() >= 0:
             self.site.places.release()
             super().shutdown_request(request)
@@ -7427,7 +7485,7 @@ def open_listener(address: tuple[str, int], site: Site) -> Listener:
     """Listen at an address (name or literal, port). Raises OSError."""
     import http.server
 
-    # `Listener` stands without its base class above, since http.server takes long to load.
+    # `Listener` is defined without its base class, since http.server loads slowly.
     return cast(Listener, type("Server", (Listener, http.server.ThreadingHTTPServer), {})(address, site))
 
 
