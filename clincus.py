@@ -7491,29 +7491,29 @@ def open_listener(address: tuple[str, int], site: Site) -> Listener:
 
 # ----------------------------------------------------------------------------------------------------------------
 # websocket
-# The hand-off of a connection to the websockets library, the terminal bridge, the event hub.
+# Hands connections to the websockets library; the terminal bridge and the event hub.
 # ----------------------------------------------------------------------------------------------------------------
 
 TERMINAL_SUBPROTOCOL = "clincus.terminal.v1"
 EVENTS_SUBPROTOCOL = "clincus.events.v1"
-# A page cannot send WebSocket's own pings, so it asks by {"type": "ping"} whether the server is still there.
+# A page cannot send WebSocket pings, so it sends {"type": "ping"} to find out whether the server is still there.
 PONG = b'{"type": "pong"}'
 
-# Sizes in bytes. Above its mark a buffer is not filled further, so it holds at most its mark and one read more.
+# Sizes in bytes. A buffer above its mark is not filled further, so it holds at most its mark and one more read.
 BUFFER_MARK = 256 * 1024
 READ_SIZE = 64 * 1024
 CONTINUATION, TEXT, BINARY = range(3)  # kinds of frames (RFC 6455, 5.2)
-FULL_READ = 4095  # the kernel hands over a terminal's output in pieces of a page
+FULL_READ = 4095  # the kernel returns a terminal's output in pieces of a page
 MAX_MESSAGE_SIZE = 1024 * 1024
 
-# Times in seconds. A client that vanished is found PING_AFTER + PONG_WITHIN after it was last heard.
+# Times in seconds. A client that has vanished is dropped PING_AFTER + PONG_WITHIN after its last sign of life.
 PING_AFTER = 30.0
 PONG_WITHIN = 25.0
 CLOSE_WITHIN = 5.0
 HANGUP_GRACE = 2.0
 KILL_GRACE = 5.0
 
-EVENTS_READ = 4096  # of one subscriber at a time, since the others wait meanwhile
+EVENTS_READ = 4096  # for one subscriber at a time, since the others wait meanwhile
 MAX_TERMINAL_SIDE = 1000
 
 
@@ -7530,43 +7530,45 @@ class CloseCode(enum.IntEnum):
 
 
 def wake(waker: socket.socket) -> None:
-    """Let a poll return, at the other end of this pair of sockets."""
-    with suppress(OSError):  # it is closed already, or full: then the poll returns anyway
+    """Wake the poll at the other end of this pair of sockets."""
+    with suppress(OSError):  # if it is full or closed, the poll returns anyway
         waker.send(b"\0", socket.MSG_DONTWAIT)
 
 
 class WebSocket:
     """An upgraded connection: its socket, its protocol state, its deadlines.
 
-    One thread owns it. In a `with` block it calls `wait` until it has `ended`; the end of the block finishes the
-    closing handshake (RFC 6455 section 7) and closes all descriptors but the connection, which belongs to the HTTP
-    server. Or it takes that by `leave_server`, and calls `act` after polls of its own. Other threads may only call
-    `close`, while the WebSocket is in `OpenSockets`.
+    One thread owns it. In a `with` block, the owner calls `wait` until it has `ended`; the end of the block finishes
+    the closing handshake (RFC 6455 section 7) and closes all descriptors except the connection, which belongs to the
+    HTTP server. Or the owner takes over the connection with `leave_server`, and calls `act` after its own polls. Other
+    threads may only call `close`, while the WebSocket is in `OpenSockets`.
     """
 
     def __init__(self, connection: socket.socket, protocol: ServerProtocol, early: bytes = b"") -> None:
-        """Take over `connection`; `early` is what the client sent behind its handshake request."""
+        """Take over `connection`; `early` is what the client sent after its handshake request."""
         self.subprotocol: str | None = protocol.subprotocol
         self.ended = False  # nothing more can be sent or received
         self.connection = connection
         self._protocol = protocol
-        self._outgoing = bytearray()  # for the socket, the answer to the handshake included
-        self._half_close = False  # the protocol has said its last byte: half-close behind it
-        # Whole messages that the owner has not taken yet, and what has come of the next one.
+        self._outgoing = bytearray()  # bytes for the socket, including the answer to the handshake
+        self._half_close = False  # half-close after `_outgoing`: the protocol has sent its last byte
+        # Complete messages that the owner has not taken yet, and the fragments of the next one.
         self._messages: list[tuple[bool, bytes]] = []
         self._fragments = bytearray()
         self._fragments_are_text = False
-        # When the client was last heard (time.monotonic), and whether a ping was sent since then.
+        # The client's last sign of life (time.monotonic), and whether a ping was sent since then.
         self._heard_at = time.monotonic()
         self._pinged = False
-        self._close_deadline: float | None = None  # when the closing handshake is given up, if there is one
-        self._close_request: tuple[int, str] | None = None  # the code and the reason that `close` was called with
-        self._waker: socket.socket | None = None  # ends the poll of the owner
-        self._poll, self._watched = select.poll(), dict[int, int]()  # and what it watches: descriptors, their masks
+        self._close_deadline: float | None = None  # when to give up the closing handshake, if it has begun
+        self._close_request: tuple[int, str] | None = None  # the code and the reason of `close`
+        self._waker: socket.socket | None = None  # wakes the poll of the owner
+        self._poll = select.poll()
+        self._watched: dict[int, int] = {}  # the descriptors of `_poll` and their masks
         self._feed(early)
 
     def __enter__(self) -> WebSocket:
-        self._wake_reader, self._waker = self._wake_pair = socket.socketpair()
+        self._wake_pair = socket.socketpair()
+        self._wake_reader, self._waker = self._wake_pair
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
@@ -7580,12 +7582,14 @@ class WebSocket:
                 end.close()
 
     def leave_server(self, waker: socket.socket, on_end: Callable[[], object]) -> None:
-        """Take the connection from the HTTP server, whose thread may end then; `waker` ends the poll of a new owner."""
-        self.connection, self._waker, self.on_end = socket.socket(fileno=self.connection.detach()), waker, on_end
+        """Take the connection from the HTTP server, whose thread may end then. `waker` wakes a new owner's poll."""
+        self.connection = socket.socket(fileno=self.connection.detach())
         self.connection.setblocking(False)
+        self._waker = waker
+        self.on_end = on_end
 
     def forget(self) -> None:
-        """Free the protocol at once, after the end. It refers to itself, so Python would free it much later."""
+        """Free the protocol after the end. It refers to itself, so Python would free it much later."""
         vars(self._protocol).clear()
 
     @property
@@ -7595,21 +7599,22 @@ class WebSocket:
 
     @property
     def backlog(self) -> int:
-        """How many bytes wait for the client to read."""
+        """The number of bytes that the client has not read yet."""
         return len(self._outgoing)
 
     def send(self, data: bytes | memoryview, *, text: bool = False) -> None:
-        """Send a binary message, or UTF-8 as `text`; what TCP does not take now is sent by `wait`."""
+        """Send a binary message, or UTF-8 as `text`. `wait` sends what TCP does not accept now."""
         (self._protocol.send_text if text else self._protocol.send_binary)(data)
         self._flush()
 
     def take_messages(self) -> list[tuple[bool, bytes]]:
-        """Return the whole messages that have arrived since the last call: whether each is text, and its data."""
-        messages, self._messages = self._messages, []
+        """Return the complete messages that have arrived since the last call: whether each is text, and its data."""
+        messages = self._messages
+        self._messages = []
         return messages
 
     def close(self, code: int, reason: str = "") -> None:
-        """Start the closing handshake; the first call decides."""
+        """Start the closing handshake. Only the first call's code and reason count."""
         if self._close_request is None:
             # A control frame holds 125 bytes, two of them the code (RFC 6455 section 5.5).
             self._close_request = (code, reason.encode()[:123].decode(errors="ignore"))
@@ -7617,40 +7622,47 @@ class WebSocket:
             wake(self._waker)
 
     def end(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Close, unless that has begun, and wait until the connection is over: at most CLOSE_WITHIN seconds."""
+        """Close, if that has not begun, and wait for the end of the connection: at most CLOSE_WITHIN seconds."""
         self.close(code, reason)
         while not self.ended:
             self.wait()
             self.take_messages()
 
     def wait(self, others: Mapping[int, int] = {}, reading: bool = True) -> dict[int, int]:
-        """Go one round: sleep until there is something to do, then do the socket's part of it.
+        """Wait until there is something to do, then do the socket's part of it.
 
-        `others` are file descriptors to watch besides, with their poll masks; those that are ready are returned.
-        With `reading` off nothing is read from the client, so that TCP slows it down.
+        `others` are further file descriptors to watch, with their poll masks; the ready ones are returned. Without
+        `reading` nothing is read from the client, so TCP slows it down.
         """
         if self.ended:
             return {}
-        masks = {**others, self._wake_reader.fileno(): select.POLLIN, self.connection.fileno(): self.mask(reading)}
+        waker = self._wake_reader.fileno()
+        connection = self.connection.fileno()
+        masks = {**others, waker: select.POLLIN, connection: self.mask(reading)}
         if masks != self._watched:
-            self._poll, self._watched = select.poll(), masks
+            self._poll = select.poll()
+            self._watched = masks
             for descriptor, mask in masks.items():
                 self._poll.register(descriptor, mask)
-        # Send nothing before poll: the caller has chosen `others` by how full the buffers are now.
+        # Send nothing before poll: the caller has chosen `others` by the present size of the buffers.
         ready = dict(self._poll.poll(1000 * max(0.0, self.due() - time.monotonic())))
-        if ready.pop(self._wake_reader.fileno(), 0):
+        if ready.pop(waker, 0):
             self._wake_reader.recv(READ_SIZE)
-        self.act(ready.pop(self.connection.fileno(), 0))
+        self.act(ready.pop(connection, 0))
         return ready
 
     def mask(self, reading: bool = True) -> int:
-        """The events of poll(2) that the connection is watched for."""
-        # Pongs for a client that pings but never reads must not pile up. Terminal output alone stays below this.
-        reading = reading and len(self._outgoing) < 2 * BUFFER_MARK
-        return select.POLLRDHUP | (select.POLLIN if reading else 0) | (select.POLLOUT if self._outgoing else 0)
+        """The events of poll(2) to watch the connection for."""
+        # Pongs for a client that pings and never reads must not pile up. Terminal output alone stays below this limit.
+        mask = select.POLLRDHUP
+        if reading and len(self._outgoing) < 2 * BUFFER_MARK:
+            mask |= select.POLLIN
+        if self._outgoing:
+            mask |= select.POLLOUT
+        return mask
 
     def act(self, ready: int, frames: bytes = b"", most: int = READ_SIZE) -> None:
-        """Do the connection's part of a round: read up to `most` bytes, if poll calls it ready; send `frames`, too."""
+        """Do the connection's part of a round: read up to `most` bytes if poll reports input, and send `frames`."""
         if ready & ~select.POLLOUT:
             self._receive(most if ready & select.POLLIN else 0)
         self._outgoing += frames
@@ -7662,14 +7674,15 @@ class WebSocket:
 
     def _receive(self, most: int) -> None:
         try:
-            # Without POLLIN in its mask, poll reports the end of the connection only.
+            # Without POLLIN in its mask, poll only reports the end of the connection.
             data = self.connection.recv(most) if most else b""
         except BlockingIOError:
             return
         except OSError:
             data = b""
         if data:
-            self._heard_at, self._pinged = time.monotonic(), False
+            self._heard_at = time.monotonic()
+            self._pinged = False
             self._feed(data)
         else:
             self.ended = True
@@ -7685,10 +7698,10 @@ class WebSocket:
             if frame.fin:
                 self._messages.append((self._fragments_are_text, bytes(self._fragments)))
                 self._fragments.clear()
-        self._collect()  # the client may have closed
+        self._collect()  # the client may have started to close
 
     def _collect(self) -> None:
-        """Take over what the protocol wants sent."""
+        """Collect the bytes that the protocol wants to send."""
         for data in self._protocol.data_to_send():
             self._outgoing += data
             self._half_close = self._half_close or not data
@@ -7696,7 +7709,7 @@ class WebSocket:
             self._close_deadline = time.monotonic() + CLOSE_WITHIN
 
     def _flush(self) -> None:
-        """Send what the protocol wants sent. Must follow each call to the protocol."""
+        """Send what the protocol wants to send. Call this after each call to the protocol."""
         self._collect()
         try:
             if self._outgoing:
@@ -7710,15 +7723,15 @@ class WebSocket:
             self.ended = True
 
     def due(self) -> float:
-        """Return when the client will have been silent for too long (time.monotonic)."""
+        """The time (time.monotonic) at which the client will have been silent for too long."""
         if self._close_deadline is not None:
             return self._close_deadline
         return self._heard_at + PING_AFTER + (PONG_WITHIN if self._pinged else 0)
 
     def _act_on_silence(self) -> None:
-        """Ping a silent client; give up one that does not answer, and a closing handshake that drags on.
+        """Ping a silent client; drop one that does not answer, and give up a closing handshake that takes too long.
 
-        A client whose input nobody takes is not heard, so it is given up as well.
+        A client whose input nobody reads counts as silent, so it is dropped as well.
         """
         if self._close_deadline is not None:
             self.ended = True
@@ -7735,9 +7748,9 @@ class WebSocket:
 def open_websocket(request: Request, subprotocols: Sequence[str] = ()) -> WebSocket:
     """Turn the connection of a GET request into a WebSocket; use it in a `with` statement.
 
-    The answer to the handshake goes out with the first `WebSocket.wait`: whatever the caller sets up before that is
-    there before the client knows that it is connected. The first of `subprotocols` that the client offers is chosen.
-    Raises ClincusError 426 if the request does not ask for an upgrade, 400 if its handshake is wrong.
+    The first `WebSocket.wait` sends the answer to the handshake, so the caller can set things up before the client
+    knows that it is connected. The first of `subprotocols` that the client offers is chosen. Raises ClincusError 426 if
+    the request does not ask for an upgrade, 400 if its handshake is wrong.
     """
     from websockets.exceptions import InvalidUpgrade
     from websockets.http11 import Request as HandshakeRequest  # noqa: F401 (in a cast)
@@ -7747,14 +7760,14 @@ def open_websocket(request: Request, subprotocols: Sequence[str] = ()) -> WebSoc
         return next((name for name in cast("Sequence[Subprotocol]", subprotocols) if name in offered), None)
 
     connection = request.connection.connection
-    request.connection.close_connection = True  # what follows on this connection, if anything, is not HTTP
+    request.connection.close_connection = True  # from here on, the connection does not carry HTTP
     protocol = ServerProtocol(select_subprotocol=select_subprotocol, max_size=MAX_MESSAGE_SIZE)
-    # The library reads the request again, without what a handshake does not need: a long cookie could fail it.
+    # The library parses the request again, without fields that it does not need: a long cookie could make it fail.
     wanted = re.compile("host|origin|connection|upgrade|sec-websocket-.*", re.IGNORECASE)
     fields = [f"{name}: {value}" for name, value in request.headers.items() if wanted.fullmatch(name)]
     head = "\r\n".join([f"{request.method} / {request.version}", *fields, "", ""])
     protocol.receive_data(head.encode("latin-1"))
-    # No event means that the parser could not even read the request.
+    # Without any event, the parser could not read the request.
     for event in protocol.events_received():
         response = protocol.accept(cast("HandshakeRequest", event))
         if response.status_code == 101:
@@ -7772,7 +7785,7 @@ def open_websocket(request: Request, subprotocols: Sequence[str] = ()) -> WebSoc
 
 
 class TerminalSize(NamedTuple):
-    """Columns and rows, in the order in which people say them."""
+    """Columns and rows, in the order in which people write them."""
 
     columns: int
     rows: int
@@ -7781,20 +7794,20 @@ class TerminalSize(NamedTuple):
 class PtyProgram:
     """A program on a pseudo-terminal of its own, which is its controlling terminal.
 
-    `terminal` is the master side of the terminal, for poll. The terminal hangs up when no process has it open any more.
-    This is how the end of the program is seen: `incus exec` starts no process that could outlive it.
+    `terminal` is the master side of the terminal, for poll. The terminal hangs up when no process has it open any more,
+    which shows the end of the program: `incus exec` starts no process that could outlive it.
     """
 
     def __init__(self, argv: Sequence[str], size: TerminalSize) -> None:
-        """Start `argv`. Raises OSError if that is not possible."""
+        """Start `argv`. Raises OSError."""
         self.has_output = True  # the terminal has not hung up: more output may come
-        self._room = memoryview(bytearray(READ_SIZE))  # for what is read
+        self._room = memoryview(bytearray(READ_SIZE))  # the buffer of `read`
         self.terminal, slave = os.openpty()
         try:
             os.set_blocking(self.terminal, False)
             self.resize(size)
-            # setsid(1) makes the terminal the controlling one: then closing it ends an `incus exec`, and a new size
-            # reaches it. It needs no preexec_fn, which is not safe beside threads.
+            # setsid(1) makes it the controlling terminal: then closing it ends an `incus exec`, and a new size
+            # reaches it. preexec_fn could do that too, but is not safe beside threads.
             environ = {**os.environ, "TERM": "xterm-256color"}
             argv = ["setsid", "--ctty", *argv]
             self._process = subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave, env=environ)
@@ -7805,11 +7818,11 @@ class PtyProgram:
             os.close(slave)
 
     def resize(self, size: TerminalSize) -> None:
-        """Set the size of the terminal; the kernel tells the program by SIGWINCH."""
+        """Set the size of the terminal. The kernel sends SIGWINCH to the program."""
         fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", size.rows, size.columns, 0, 0))
 
     def read(self) -> memoryview:
-        """Return the output so far, up to one frame, valid until the next call. Fewer frames are cheaper for both."""
+        """Return the output so far, up to READ_SIZE bytes, valid until the next call. Few large frames are cheapest."""
         size = 0
         while size < READ_SIZE:
             try:
@@ -7820,25 +7833,25 @@ class PtyProgram:
                 count = 0  # EIO: no program has the terminal open any more
             self.has_output = count > 0
             size += count
-            if count < FULL_READ:  # after a full read the rest is on its way, after a short one there is none
+            if count < FULL_READ:  # after a full read more output follows at once, after a short one there is none
                 break
         return self._room[:size]
 
     def write(self, data: bytearray) -> int:
-        """Type `data`; returns how many bytes of it the terminal took."""
+        """Type `data`; returns how many of its bytes the terminal accepted."""
         try:
             return os.write(self.terminal, data)
         except BlockingIOError:
             return 0
         except OSError:
-            return len(data)  # there is nobody left to read it
+            return len(data)  # no program is left to read it
 
     def end(self) -> int:
-        """Hang up, kill the program if it does not go within HANGUP_GRACE, and return its exit code.
+        """Hang up, kill the program if it does not exit within HANGUP_GRACE, and return its exit code.
 
-        A program that has ended by itself gets no signal. An `incus exec` whose remote program is an interactive shell
-        outlives its terminal, so it needs a signal; it passes the signal on only while it has a terminal, so the signal
-        comes first. Afterwards the program is reaped and the terminal is closed.
+        A program that has exited by itself gets no signal. An `incus exec` with an interactive shell outlives its
+        terminal, so it needs a signal. It forwards signals only while it has a terminal, so the terminal is closed
+        afterwards.
         """
         if not self.has_output:
             self._wait(HANGUP_GRACE)
@@ -7846,30 +7859,34 @@ class PtyProgram:
             if self._process.poll() is None:
                 try:
                     os.killpg(self._process.pid, number)
-                except ProcessLookupError:  # it has not come as far as setsid yet
+                except ProcessLookupError:  # it has not called setsid yet
                     self._process.send_signal(number)
                 self._wait(grace)
         os.close(self.terminal)
         return 128 + signal.SIGKILL if self._process.returncode is None else exit_code(self._process)
 
     def _wait(self, seconds: float) -> None:
-        """Wait for the exit, and throw the output away: a program that is stuck in a write could not leave."""
-        deadline, poll = time.monotonic() + seconds, poll_on(self.terminal, select.POLLIN)
-        while self.has_output and (left := deadline - time.monotonic()) > 0 and poll.poll(1000 * left):
+        """Wait for the exit, and discard the output: a program that is blocked in a write could not exit."""
+        deadline = time.monotonic() + seconds
+        poll = poll_on(self.terminal, select.POLLIN)
+        while self.has_output:
+            left = deadline - time.monotonic()
+            if left <= 0 or not poll.poll(1000 * left):
+                break
             self.read()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(max(0.0, deadline - time.monotonic()))
 
 
-BEGINNING_SIZE = 512  # bytes of a terminal's output in which Incus may say that it lost sight of the program
+BEGINNING_SIZE = 512  # bytes at the start of the output in which Incus may report that it lost the program
 
 
 class TerminalBridge:
-    """A WebSocket on one side, a program on a pseudo-terminal on the other, one thread and one poll between them.
+    """Connects a WebSocket to a program on a pseudo-terminal, with one thread and one poll.
 
     Output is read while the client keeps up, input is read while the program keeps up, and neither waits for the
-    other. So Ctrl-C gets through however much output is stuck, and a client that stops reading stops the program
-    instead of filling memory.
+    other. So Ctrl-C arrives even if much output is waiting, and a client that stops reading stops the program instead
+    of filling memory.
     """
 
     def __init__(
@@ -7877,19 +7894,19 @@ class TerminalBridge:
     ) -> None:
         """Prepare the bridge; `run` starts the program.
 
-        A program that Incus did not begin is started again. With `readonly` what the client types is dropped; the
-        client still sizes its own terminal, so `argv` must be a command that does not pass that on to others
-        (`tmux attach -r -f ignore-size`). For a client of TERMINAL_SUBPROTOCOL text messages are control messages and
-        the exit is announced by one, otherwise every message is input.
+        A program that Incus did not begin is started again. With `readonly` the client's input is dropped. The client
+        still sizes its own terminal, so `argv` must not pass the size on to others (`tmux attach -r -f ignore-size`).
+        For a client of TERMINAL_SUBPROTOCOL, text messages are control messages, and one of them announces the exit;
+        otherwise every message is input.
         """
         self._websocket = websocket
         self._argv = argv
         self._size = size or TerminalSize(80, 24)
         self._readonly = readonly
         self._control = websocket.subprotocol == TERMINAL_SUBPROTOCOL
-        self._input = bytearray()  # typed, but not yet taken by the terminal
-        self._beginning = b""  # of the output
-        self._paused = False  # the client wants no output until it says so
+        self._input = bytearray()  # typed, but not accepted by the terminal yet
+        self._beginning = b""  # the first bytes of the output
+        self._paused = False  # the client wants no output until it sends "resume"
 
     def run(self) -> None:
         """Run the program until it exits or the connection is closed. Leaves no process behind."""
@@ -7915,14 +7932,19 @@ class TerminalBridge:
         self._websocket.end(CloseCode.NORMAL, reason)
 
     def _pump(self, program: PtyProgram) -> None:
-        """Carry bytes both ways until one side is gone."""
+        """Copy bytes in both directions until one side is gone."""
         websocket = self._websocket
         while websocket.open and program.has_output:
-            # Output that nobody reads stops the program.
+            # If nobody reads the output, it is not taken from the program, which then stops.
             listens = not self._paused and websocket.backlog < BUFFER_MARK
-            mask = (select.POLLIN if listens else 0) | (select.POLLOUT if self._input else 0)
-            # A terminal that hung up says so whatever the mask is: with an empty mask that would be a busy loop.
-            ready = websocket.wait({program.terminal: mask} if mask else {}, reading=len(self._input) < BUFFER_MARK)
+            mask = 0
+            if listens:
+                mask |= select.POLLIN
+            if self._input:
+                mask |= select.POLLOUT
+            # poll reports a hung-up terminal even with an empty mask, which would be a busy loop.
+            watched = {program.terminal: mask} if mask else {}
+            ready = websocket.wait(watched, reading=len(self._input) < BUFFER_MARK)
             for is_text, data in websocket.take_messages():
                 if is_text and self._control:
                     self._obey(data, program)
@@ -7930,13 +7952,16 @@ class TerminalBridge:
                     self._input += data
             if self._input:
                 del self._input[: program.write(self._input)]
-            may_send = listens and websocket.open and not self._paused  # a message may just have paused it
-            if may_send and ready.get(program.terminal, 0) & ~select.POLLOUT and (output := program.read()):
-                self._beginning += output[: BEGINNING_SIZE - len(self._beginning)]
-                websocket.send(output)
+            may_send = listens and websocket.open and not self._paused  # a message may have paused it just now
+            has_output = ready.get(program.terminal, 0) & ~select.POLLOUT
+            if may_send and has_output:
+                output = program.read()
+                if output:
+                    self._beginning += output[: BEGINNING_SIZE - len(self._beginning)]
+                    websocket.send(output)
 
     def _obey(self, data: bytes, program: PtyProgram) -> None:
-        """Do what a control message says. Unknown types and impossible sizes are ignored, for newer clients' sake."""
+        """Obey a control message. Unknown types and impossible sizes are ignored, so that newer clients work."""
         try:
             request = json.loads(data.decode())
         except (ValueError, RecursionError):
@@ -7945,7 +7970,7 @@ class TerminalBridge:
             words = "A text message must be a JSON object; input goes in binary messages."
             self._websocket.close(CloseCode.INVALID_DATA, words)
         elif request.get("type") == "resize":
-            sides = request.get("cols"), request.get("rows")
+            sides = (request.get("cols"), request.get("rows"))
             if all(type(side) is int and 1 <= side <= MAX_TERMINAL_SIDE for side in sides):
                 self._size = TerminalSize(*cast("tuple[int, int]", sides))
                 program.resize(self._size)
@@ -7959,17 +7984,17 @@ GOING_AWAY = (CloseCode.GOING_AWAY, "The server is shutting down.")
 
 
 class OpenSockets:
-    """The connections that are open and the session that each belongs to, so that others can close them."""
+    """The open WebSockets and the session of each, so that other threads can close them."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        # Connection -> session id; "" for one that belongs to no session.
+        # WebSocket -> session id; "" if it belongs to no session.
         self._sessions: dict[WebSocket, str] = {}
         self._is_over = False  # the server is shutting down
 
     @contextmanager
     def track(self, websocket: WebSocket, session_id: str = "") -> Iterator[None]:
-        """Keep `websocket` on the list while the `with` block runs."""
+        """Keep `websocket` in the list while the `with` block runs."""
         with self._changed:
             self._sessions[websocket] = session_id
             if self._is_over:
@@ -7982,14 +8007,14 @@ class OpenSockets:
                 self._changed.notify_all()
 
     def close_session(self, session_id: str, code: int, reason: str) -> None:
-        """Close all connections of one session."""
+        """Close all WebSockets of one session."""
         with self._changed:
             for websocket, owner in self._sessions.items():
                 if owner == session_id:
                     websocket.close(code, reason)
 
     def close_all(self, timeout: float) -> None:
-        """Close every connection, and each one that comes from now on; wait up to `timeout` seconds for their ends."""
+        """Close all WebSockets, and each new one from now on; wait up to `timeout` seconds for their end."""
         with self._changed:
             self._is_over = True
             for websocket in self._sessions:
@@ -7998,23 +8023,24 @@ class OpenSockets:
 
 
 class EventHub:
-    """Sends each event to all subscribers, in order, from one thread. One that does not keep up is dropped."""
+    """Sends each event to all subscribers, in order, from one thread. A subscriber that does not keep up is dropped."""
 
     def __init__(self) -> None:
-        self.greetings: dict[str, Mapping[str, object] | None] = {}  # for each new subscriber of ours
-        self.revision = 0  # counts the events; while it stays, so does all that pages are told of
+        self.greetings: dict[str, Mapping[str, object] | None] = {}  # events for each new client of EVENTS_SUBPROTOCOL
+        self.revision = 0  # number of events so far; while it is the same, nothing a page can see has changed
         self.subscribers: dict[int, WebSocket] = {}  # by descriptor; the thread removes those that have ended
-        self._lock = threading.Lock()  # held while the thread is handed something
-        self._events: list[tuple[bytes, bool]] = []  # frames, which fit all as no extensions are agreed on; for whom
+        self._lock = threading.Lock()  # held while something is passed to the thread
+        # Frame, and whether only EVENTS_SUBPROTOCOL gets it. No extension is negotiated, so one frame serves all.
+        self._events: list[tuple[bytes, bool]] = []
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start the thread that sends."""
         self._wake_reader, self._waker = socket.socketpair()
         self._poll = poll_on(self._wake_reader, select.POLLIN)
         threading.Thread(target=self._run, name="telling events", daemon=True).start()
 
     def publish(self, event: Mapping[str, object], extension: bool = False) -> None:
-        """Send `event` to all, or, with `extension`, to those who chose our subprotocol. Never blocks."""
+        """Send `event` to all, or with `extension` to clients of our subprotocol only. It never blocks."""
         data = json.dumps(event, ensure_ascii=False).encode()
         with self._lock:
             self.revision += 1
@@ -8026,12 +8052,12 @@ class EventHub:
         wake(self._waker)
 
     def subscribe(self, websocket: WebSocket, on_end: Callable[[], object]) -> None:
-        """Own `websocket` until it has ended; it gets all that is published after its handshake."""
+        """Own `websocket` until it has ended. It gets everything that is published after its handshake."""
         websocket.leave_server(self._waker, on_end)
         with self._lock:
-            is_ours = websocket.subprotocol == EVENTS_SUBPROTOCOL
-            for event in filter(None, list(self.greetings.values()) if is_ours else []):
-                if websocket.open:  # a client may send its close frame in one packet with the handshake
+            greetings = list(self.greetings.values()) if websocket.subprotocol == EVENTS_SUBPROTOCOL else []
+            for event in filter(None, greetings):
+                if websocket.open:  # a client may send its close frame in the same packet as the handshake
                     websocket.send(json.dumps(event, ensure_ascii=False).encode(), text=True)
             self._poll.register(websocket.connection, select.POLLOUT)
             self.subscribers[websocket.connection.fileno()] = websocket
@@ -8044,21 +8070,23 @@ class EventHub:
             if self._wake_reader.fileno() in ready:
                 self._wake_reader.recv(READ_SIZE)
             with self._lock:
-                events, self._events = self._events, []
+                events = self._events
+                self._events = []
             public = b"".join(frame for frame, extension in events if not extension)
-            everything, now = b"".join(frame for frame, _ in events), time.monotonic()
+            everything = b"".join(frame for frame, _ in events)
+            now = time.monotonic()
             for descriptor, websocket in list(self.subscribers.items()):
                 frames = everything if websocket.subprotocol == EVENTS_SUBPROTOCOL else public
                 if frames or descriptor in ready or not websocket.open or now >= websocket.due():
                     self._attend(descriptor, websocket, ready.get(descriptor, 0), frames)
 
     def _attend(self, descriptor: int, websocket: WebSocket, ready: int, frames: bytes) -> None:
-        """Do what there is to do for one subscriber."""
+        """Send `frames` to one subscriber, read what it has sent, and drop it if it has ended or is too slow."""
         try:
             if frames and websocket.backlog >= BUFFER_MARK:
                 websocket.close(CloseCode.TRY_AGAIN_LATER, "Too slow: events were lost. Connect again.")
             websocket.act(ready, frames if websocket.open else b"", EVENTS_READ)
-            # A client may ask whether we are still there; it has nothing else to say.
+            # A client may ask whether we are still there. Any other message is ignored.
             if any(b'"ping"' in data for _, data in websocket.take_messages()) and websocket.open:
                 websocket.send(PONG, text=True)
         except Exception:
