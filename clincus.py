@@ -8104,49 +8104,54 @@ class EventHub:
 
 # ----------------------------------------------------------------------------------------------------------------
 # server
-# Wires the sections above together: handlers, config polling, the listener, shutdown.
+# Connects the sections above: handlers, config polling, the listeners, shutdown.
 # ----------------------------------------------------------------------------------------------------------------
 
 # Times in seconds.
 RELIST_DELAY = 1.0  # `incus monitor` does not say when it listens: a second look closes the gap
-LOOK_INTERVAL = 60.0  # between looks at who runs, for an event that never came and a daemon that hangs
-WHOLE_INTERVAL = 600.0  # between looks at everything: an event that never came may have told of more than that
-ENGINE_INTERVAL = 15.0  # the same for a remote: a connection that is cut off says nothing
+LOOK_INTERVAL = 60.0  # between looks at what runs, in case of a lost event or a daemon that hangs
+WHOLE_INTERVAL = 600.0  # between looks at everything, in case a lost event was about something else
+ENGINE_INTERVAL = 15.0  # as LOOK_INTERVAL, for a remote: a connection that is cut off reports nothing
 ENGINE_PATIENCE = 8.0  # for a remote to answer such a look
-FIRST_LOOK = 8.0  # that a request waits for the first answer of Incus
-OTHERS_WAIT = 2.0  # that a list of all sessions waits for the first answer of an engine
+FIRST_LOOK = 8.0  # for which a request waits for the first answer of Incus
+OTHERS_WAIT = 2.0  # for which a list of all sessions waits for the first answer of an engine
 RETRY_DELAY = 2.0
-STOP_WITHIN = 5.0  # that the threads which follow Incus get to end
+STOP_WITHIN = 5.0  # for the threads that follow Incus to end
 POLL_INTERVAL = 1.0  # between looks at the config files and at overdue connections
 
 EVENT_LIMIT = 1 << 20  # bytes of one event of Incus
 
 
 def survive(what: str, work: Callable[[], object], known: str = "") -> str:
-    """Do a piece of work, and return what went wrong. That is logged, unless it is `known` already."""
+    """Do a piece of work, and return what failed, or "". A failure is logged, unless it is the `known` one."""
     try:
         work()
     except Exception as error:
-        if repr(error) != known and isinstance(error, ClincusError):
+        failure = repr(error)
+        if failure == known:
+            return failure
+        if isinstance(error, ClincusError):
             log.warning("%s: %s", what, error)
-        elif repr(error) != known:
+        else:
             log.exception("%s failed", what)
-        return repr(error)
+        return failure
     return ""
 
 
 def repeat(
     what: str, work: Callable[[], object], pause: float, stopping: threading.Event, first: float = 0.0
 ) -> threading.Thread:
-    """Start a thread that does `work` after `first` seconds, and again `pause` seconds after its end.
+    """Start a thread that does `work` after `first` seconds, and again `pause` seconds after each end.
 
-    That goes on until `stopping`, whatever goes wrong: a failure is logged, once while it stays the same.
+    It repeats this until `stopping`, even if the work fails. A failure is logged once while it stays the same.
     """
 
     def run() -> None:
-        failure, delay = "", first
+        failure = ""
+        delay = first
         while not stopping.wait(delay):
-            failure, delay = survive(what, work, failure), pause
+            failure = survive(what, work, failure)
+            delay = pause
 
     thread = threading.Thread(target=run, name=what, daemon=True)
     thread.start()
@@ -8154,8 +8159,9 @@ def repeat(
 
 
 def read_lines(stream: IO[bytes], patience: Callable[[], float]) -> Iterator[bytes]:
-    """Yield the lines of a stream as they come, and an empty one whenever `patience()` seconds are over."""
-    poll, rest = poll_on(stream, select.POLLIN), b""
+    """Yield the lines of a stream as they arrive, and an empty line whenever `patience()` seconds are over."""
+    poll = poll_on(stream, select.POLLIN)
+    rest = b""
     while True:
         if not poll.poll(1000 * max(0.0, patience())):
             yield b""
@@ -8168,30 +8174,32 @@ def read_lines(stream: IO[bytes], patience: Callable[[], float]) -> Iterator[byt
 
 
 class Monitor:
-    """Keeps the registry true: looks at what Incus's lifecycle events name, and at everything now and then.
+    """Keeps the registry up to date: asks about instances that lifecycle events name, and about everything at times.
 
-    There is one for each engine. `error` is why it cannot be reached, empty while it can; `since` is when that changed
-    last (RFC 3339). `on_reach` is told whenever that changes: engine, error.
+    There is one for each engine. `error` says why the engine cannot be reached, and is empty while it can; `since` is
+    the time of the last such change (RFC 3339). `on_reach` gets engine and error at each change.
     """
 
     def __init__(self, sessions: Sessions, history: History, on_reach: Callable[..., None], engine: str = "") -> None:
         self.error = ""
         self.since = utc_now()
         self.engine = engine
-        self.silence = f"{f'engine {engine}: it' if engine else 'Incus'} does not answer: check the incus service"
-        self._interval, self._patience = (ENGINE_INTERVAL, ENGINE_PATIENCE) if engine else (LOOK_INTERVAL, 30.0)
+        subject = f"engine {engine}: it" if engine else "Incus"
+        self.silence = f"{subject} does not answer: check the incus service"
+        self._interval = ENGINE_INTERVAL if engine else LOOK_INTERVAL
+        self._patience = ENGINE_PATIENCE if engine else 30.0
         self._history = history
         self._on_reach = on_reach
         self._sessions = sessions
-        self.looked = threading.Event()  # set when the first look is over, well or not
+        self.looked = threading.Event()  # set when the first look has succeeded or failed
         self.stopping = threading.Event()
         self._process: Child | None = None
-        self._is_stale = False  # what `_process` listens to is not wanted any more
+        self._is_stale = False  # the events of `_process` are not wanted any more
         self._next_look = self._next_whole_look = 0.0  # time.monotonic
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Read all sessions, so that the first request finds them, and follow what happens from then on."""
+        """Read all sessions, so that the first request finds them, and follow the events from then on."""
         self._thread = repeat(f"following Incus {self.engine}", self._follow, RETRY_DELAY, self.stopping)
 
     def begin_stop(self) -> None:
@@ -8206,19 +8214,20 @@ class Monitor:
             self._thread.join(timeout)
 
     def reconnect(self) -> None:
-        """Begin anew, with a fresh look that requests wait for: the project is another one."""
+        """Start again for another project. Requests wait for its first look."""
         self.looked.clear()
         self._end_stream()
 
     def lose(self, leaving: str = "") -> None:
-        """Take Incus for lost until it is reached anew: it answers nobody, or is `leaving` and will end the stream."""
+        """Treat Incus as lost until it is reached again: it does not answer, or it is `leaving` and ends the stream."""
         self._set_error(leaving or self.silence)
         if not leaving:
             self._end_stream()
 
     def require(self) -> None:
-        """Raise why Incus cannot be reached (503), if so; the first requests wait for the first look."""
-        if reason := self.error if self.looked.wait(FIRST_LOOK) else self.silence:
+        """Raise ClincusError(503) if Incus cannot be reached. The first requests wait for the first look."""
+        reason = self.error if self.looked.wait(FIRST_LOOK) else self.silence
+        if reason:
             raise ClincusError(reason, 503)
 
     def _end_stream(self) -> None:
@@ -8242,11 +8251,9 @@ class Monitor:
         self._is_stale = False
         with self._sessions.door(f"{self.engine}:").anew().monitor() as self._process:
             if self.stopping.is_set() or self._is_stale:
-                return  # `_end_stream` found no process to end: it came just before this one
+                return  # `_end_stream` was called just before this process started, so it could not end it
             self._sessions.refresh(self.engine, self._patience)
-            everything = self._sessions.registry.all()
-            running = {one.id for one in everything if one.status != "stopped" or one.paused or one.unreachable_since}
-            survive("history", lambda: self._history.close_runs(running, utc_now(), self.engine))
+            survive("history", self._close_runs)
             self._set_error("")
             self._next_look = self._next_whole_look = time.monotonic() + RELIST_DELAY
             for line in read_lines(self._process.stdout, lambda: self._next_look - time.monotonic()):
@@ -8255,14 +8262,22 @@ class Monitor:
                 if time.monotonic() >= self._next_look:
                     self._look()
             with suppress(subprocess.TimeoutExpired):
-                self._process.process.wait(1)  # it says why before it ends
+                self._process.process.wait(1)  # before it exits, it writes the reason
             self._process.end()
             said = self._process.stderr.read(4096)
         if not self._is_stale:
             raise incus_failure(said.decode("utf-8", "replace"), self.engine)
 
+    def _close_runs(self) -> None:
+        """End the runs in the history whose stop nobody saw."""
+        running = set()
+        for session in self._sessions.registry.all():
+            if session.status != "stopped" or session.paused or session.unreachable_since:
+                running.add(session.id)
+        self._history.close_runs(running, utc_now(), self.engine)
+
     def _look(self) -> None:
-        """Look at who runs, and from time to time at everything."""
+        """Look at what runs, and from time to time at everything."""
         is_whole = time.monotonic() >= self._next_whole_look
         self._sessions.refresh(self.engine, self._patience, whole=is_whole)
         self._next_look = time.monotonic() + self._interval
@@ -8270,42 +8285,52 @@ class Monitor:
             self._next_whole_look = time.monotonic() + WHOLE_INTERVAL
 
     def _set_error(self, error: str) -> None:
-        before, self.error = self.error, error
+        before = self.error
+        self.error = error
         if bool(error) != bool(before):
             self.since = utc_now()
         if not self.stopping.is_set():
             self._sessions.registry.reach(self.engine, self.since if error else "")
         self._sessions.door(f"{self.engine}:").lost = error
         self.looked.set()
-        if error != before:
-            where = f"engine {self.engine}" if self.engine else "Incus"
-            log.warning("%s cannot be reached: %s", where, error) if error else log.info("%s is reached again", where)
-            self._on_reach(self.engine, error)
+        if error == before:
+            return
+        where = f"engine {self.engine}" if self.engine else "Incus"
+        if error:
+            log.warning("%s cannot be reached: %s", where, error)
+        else:
+            log.info("%s is reached again", where)
+        self._on_reach(self.engine, error)
 
     def _handle(self, line: bytes) -> None:
+        """Act on a lifecycle event. A line of another form is ignored."""
         registry = self._sessions.registry
         try:
             event = parse_json(line)
-            metadata, moment = event["metadata"], parse_time(event["timestamp"])
-            action, name = metadata["action"], metadata["name"]
+            metadata = event["metadata"]
+            moment = parse_time(event["timestamp"])
+            action = metadata["action"]
+            name = metadata["name"]
             may_differ = LOOK_AFTER.fullmatch(action)
             old_name = (metadata.get("context") or {}).get("old_name", name)  # of a renamed instance
-            names = [one for one in {old_name, name} if session_slot(registry.prefix, one) is not None]
+            names = [each for each in {old_name, name} if session_slot(registry.prefix, each) is not None]
         except (ValueError, KeyError, TypeError, AttributeError):
             return
         if moment is None:
             return
-        for id in [session_id_on(self.engine, one) for one in names]:
+        for each in names:
+            id = session_id_on(self.engine, each)
             if action == "instance-ready":
                 registry.ring(id, moment)
             elif action == "instance-created" and registry.is_reserved(id):
                 continue  # it is made here just now, and its start will be told
             elif may_differ:
-                survive(f"event {action} of {id}", functools.partial(self._sessions.look, id, format_time(moment)))
+                look = functools.partial(self._sessions.look, id, format_time(moment))
+                survive(f"event {action} of {id}", look)
 
 
 def stop_monitors(monitors: Collection[Monitor]) -> None:
-    """End monitors; all of them together get STOP_WITHIN seconds, as engines that hang would add up."""
+    """End monitors. They get STOP_WITHIN seconds together, since the times of several hanging engines would add up."""
     for monitor in monitors:
         monitor.begin_stop()
     end = time.monotonic() + STOP_WITHIN
@@ -8314,7 +8339,7 @@ def stop_monitors(monitors: Collection[Monitor]) -> None:
 
 
 class Application:
-    """Everything that `clincus serve` runs, wired together; owns the config in force and the listeners."""
+    """Everything that `clincus serve` runs. Owns the config in force and the listeners."""
 
     def __init__(
         self, environ: Mapping[str, str], flags: Mapping[str, object], *, hosts: Sequence[str] = LOOPBACK,
@@ -8323,11 +8348,11 @@ class Application:
         self.environ = dict(environ)
         self._flags = dict(flags)
         self.extensions = install_features(self)
-        self._files = config_files(environ)  # every path that counts, present or not
+        self._files = config_files(environ)  # every path that counts, whether it exists or not
         self.config = self._read_config()  # in force
-        self.config_error: str | None = None  # what is wrong with the files, while the last good config is in force
+        self.config_error: str | None = None  # what is wrong with the files; the last good config stays in force
         self._config_lock = threading.Lock()
-        self.on_address: Callable[[str], object] = lambda url: None  # is told when the dashboard has moved
+        self.on_address: Callable[[str], object] = lambda url: None  # gets the new URL when the dashboard has moved
         self._hosts = hosts
         self._listeners: list[Listener] = []
         self._stopping = threading.Event()
@@ -8341,12 +8366,13 @@ class Application:
         self.sessions = Sessions(incus, self.registry, lambda: self.config, environ, extensions=self.extensions)
         self.monitor = Monitor(self.sessions, self.history, self._on_reach)
         self.monitors = {"": self.monitor}  # one for each engine; replaced, not changed
-        self._followed: dict[str, object] = {}  # engines that are followed -> their tables in the config
+        self._followed: dict[str, object] = {}  # each followed engine -> its table in the config
         self.workspaces = Workspaces(lambda: self.config, environ, self.registry.all)
         self.router = Router(load_contract())
         for method, path, handler in (*api_routes(self), *self.extensions.routes):
-            wrapped = functools.reduce(lambda one, wrap: wrap(method, path, one), self.extensions.wrappers, handler)
-            survive(f"the route {method} {path}", functools.partial(self.router.add, method, path, wrapped))
+            for wrap in self.extensions.wrappers:
+                handler = wrap(method, path, handler)  # noqa: PLW2901
+            survive(f"the route {method} {path}", functools.partial(self.router.add, method, path, handler))
         assets = Assets(lambda path: packaged_file(f"spa_dist/{path}"))
         self.site = Site(self.router, assets, gate or Gate(), threading.Semaphore(CONNECTION_LIMIT), self.extensions)
 
@@ -8357,12 +8383,12 @@ class Application:
 
     @property
     def url(self) -> str:
-        """Where this machine's browser finds the dashboard."""
+        """The URL of the dashboard for a browser on this machine."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._hosts[0], self._hosts[0])
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     def start(self) -> None:
-        """Listen and start the threads. Raises ClincusError when the port is taken."""
+        """Listen and start the threads. Raises ClincusError if the port is in use."""
         self._listeners = self._bind(self.config.get("dashboard.port"), hint=". Choose another with --port")
         self.hub.start()
         for listener in self._listeners:
@@ -8376,7 +8402,7 @@ class Application:
                 repeat(duty.name, duty.work, duty.period, self._stopping, first=duty.period)
 
     def close(self) -> None:
-        """End everything in order: no new connection, sockets closed with a code, children gone."""
+        """End everything in order: accept no connection, close WebSockets with a code, end child processes."""
         self._stopping.set()
         for listener in self._listeners:
             listener.close()
@@ -8384,10 +8410,10 @@ class Application:
         stop_monitors(self.monitors.values())
 
     def save_settings(self, changes: Mapping[str, Any]) -> None:
-        """Keep settings of the dashboard, by dotted key, and put them in force. Raises ClincusError: 400, 409, 500."""
+        """Save settings of the dashboard, by dotted key, and apply them. Raises ClincusError: 400, 409, 500."""
         with self._config_lock:
             port = changes.get("dashboard.port", self.port)
-            # Bound before anything is written: a taken port changes nothing.
+            # Bound before anything is written, so that a port in use changes nothing.
             moved = [] if port == self.port else self._bind(port)
             try:
                 save_dashboard(self.environ, changes)
@@ -8395,7 +8421,7 @@ class Application:
                 for listener in moved:
                     listener.server_close()
                 raise
-            if "dashboard.port" in changes:  # it beats the flag and the variable of the start
+            if "dashboard.port" in changes:  # it overrides the flag and the variable of the start
                 self._flags.pop("dashboard.port", None)
                 self.environ.pop("CLINCUS_PORT", None)
             self._reload()
@@ -8403,14 +8429,14 @@ class Application:
                 self._move_to(moved)
 
     def require(self, engine: str) -> None:
-        """Raise ClincusError: 404 for an engine that the config has not, 503 with the reason if it does not answer."""
+        """Raise ClincusError: 404 if the config does not have an engine, 503 with the reason if it does not answer."""
         monitor = self.monitors.get(engine)
         if monitor is None:
             raise ClincusError(f'there is no engine "{engine}": `clincus engine list` shows them', 404)
         monitor.require()
 
     def all_sessions(self) -> list[Session]:
-        """All sessions, also those that are out of reach.
+        """All sessions, including unreachable ones.
 
         Raises ClincusError(503) if Incus on this host cannot be reached, and there is no other engine.
         """
@@ -8422,12 +8448,12 @@ class Application:
         return self.registry.all()
 
     def known_session(self, id: str) -> Session:
-        """A session, as it was known last if it is out of reach. Raises ClincusError: 404, 503."""
+        """A session, in its last known state if it is unreachable. Raises ClincusError: 404, 503."""
         self.all_sessions()
         return self.registry.get(id)
 
     def reachable_session(self, id: str) -> Session:
-        """A session that can be worked with. Raises ClincusError: 404, 503 while engine or member does not answer."""
+        """A reachable session. Raises ClincusError: 404, 503 while its engine or cluster member does not answer."""
         if engine_of(id) in self.monitors:
             self.require(engine_of(id))
         session = self.registry.get(id)
@@ -8437,7 +8463,7 @@ class Application:
         return session
 
     def running_session(self, id: str) -> Session:
-        """A session that runs. Raises ClincusError: 404, 409 for one that does not, 503 while Incus is out of reach."""
+        """A running session. Raises ClincusError: 404, 409 if it does not run, 503 while Incus is unreachable."""
         session = self.reachable_session(id)
         if session.status != "running":
             state = "paused" if session.paused else session.status
@@ -8453,43 +8479,50 @@ class Application:
         self.extensions.tell(moment, session)
         public = {"started": "session.started", "resumed": "session.started", "stopped": "session.stopped"}
         event = {"type": public.get(change.kind, "session.changed"), "id": session.id}
-        more = {"rang_at": session.rang_at} if change.kind == "rang" else {}  # nothing else has changed then
-        self.hub.publish({**event, **more}, extension=change.kind not in public)
+        if change.kind == "rang":
+            event["rang_at"] = session.rang_at  # nothing else has changed
+        self.hub.publish(event, extension=change.kind not in public)
 
     def _begin(self, engine: str) -> None:
-        """Follow an engine, and begin the duties that each engine has."""
+        """Follow an engine, and start the duties for each engine."""
         monitor = self.monitors[engine]
         monitor.start()
         for duty in self.extensions.duties:
             if duty.each_engine:
-                name, work = f"{duty.name} {engine}".strip(), functools.partial(duty.work, engine)
+                name = f"{duty.name} {engine}".strip()
+                work = functools.partial(duty.work, engine)
                 repeat(name, work, duty.period, monitor.stopping, first=duty.period)
 
     def _follow_engines(self) -> None:
-        """Follow the engines of the config in force as they are there, and no others."""
+        """Follow exactly the engines of the config in force, as they are configured now."""
         wanted = self.config.get("engines")
-        gone = {one: self.monitors[one] for one, row in self._followed.items() if wanted.get(one) != row}
-        stop_monitors(gone.values())
-        self.monitors = {one: monitor for one, monitor in self.monitors.items() if one not in gone}
+        gone = [engine for engine, row in self._followed.items() if wanted.get(engine) != row]
+        stop_monitors([self.monitors[engine] for engine in gone])
+        self.monitors = {engine: monitor for engine, monitor in self.monitors.items() if engine not in gone}
         for engine in gone:
             self.registry.forget(engine)
         for engine in wanted.keys() - self.monitors.keys():
-            self.monitors = {**self.monitors, engine: Monitor(self.sessions, self.history, self._on_reach, engine)}
+            monitor = Monitor(self.sessions, self.history, self._on_reach, engine)
+            self.monitors = {**self.monitors, engine: monitor}
             self._begin(engine)
         self._followed = dict(wanted)
 
     def _on_reach(self, engine: str, error: str) -> None:
-        event = {"type": "engine.changed", "engine": engine, "error": error}
-        if not engine:
-            event = {"type": "incus.unreachable", "error": error} if error else {"type": "incus.reachable"}
-            self.hub.greetings["incus"] = event if error else None
+        if engine:
+            event = {"type": "engine.changed", "engine": engine, "error": error}
+        elif error:
+            event = {"type": "incus.unreachable", "error": error}
+            self.hub.greetings["incus"] = event
+        else:
+            event = {"type": "incus.reachable"}
+            self.hub.greetings["incus"] = None
         self.hub.publish(event, extension=True)
 
     def _bind(self, port: int, hint: str = "") -> list[Listener]:
-        """Bind every address at one port. `hint` says what else to try.
+        """Bind every address at one port. `hint` ends the error message with advice.
 
-        A machine may lack an address other than the first (IPv6 is often off). A port that another program holds there
-        is an error: a browser that opens http://localhost:PORT would reach that program, and hand it its cookies.
+        A machine may lack an address other than the first (IPv6 is often off). If another program has the port there,
+        that is an error: a browser that opens http://localhost:PORT would send its cookies to that program.
         """
         listeners: list[Listener] = []
         for host in self._hosts:
@@ -8511,7 +8544,8 @@ class Application:
             replace_file(own_file(self.environ, "port"), f"{self.port}\n".encode(), 0o600)
 
     def _move_to(self, listeners: list[Listener]) -> None:
-        old, self._listeners = self._listeners, listeners
+        old = self._listeners
+        self._listeners = listeners
         for listener in listeners:
             listener.start()
         self._tell_port()
@@ -8521,9 +8555,9 @@ class Application:
             listener.close()
 
     def _follow_config(self) -> None:
-        """Wait until the config files change, and take that in."""
+        """Wait until the config files change, and load them."""
         while config_fingerprint(self._files) == self._fingerprint:
-            time.sleep(POLL_INTERVAL)  # takes half the CPU of waiting for an event as well, which is most of each look
+            time.sleep(POLL_INTERVAL)  # takes half the CPU of waiting for an event too, which is most of each look
             if self._stopping.is_set():
                 return
         with self._config_lock:
@@ -8540,19 +8574,21 @@ class Application:
 
     def _read_config(self) -> Config:
         """Read the files. Raises ConfigError."""
-        # A setting that an edit has overruled is dropped for good: undoing that edit must not bring it back.
+        # A setting that an edit has overruled is removed: undoing that edit must not bring it back.
         with suppress(ClincusError):  # a broken file is reported by `load_config`
             save_dashboard(self.environ, {})
         self._fingerprint = config_fingerprint(self._files)
         return load_config(self.environ, flags=self._flags)
 
     def _reload(self) -> None:
-        """Read the files again; a broken one leaves the last good config in force."""
+        """Read the files again. If one is broken, the last good config stays in force."""
+        before = self.config
         try:
-            before, self.config, self.config_error = self.config, self._read_config(), None
+            self.config = self._read_config()
         except ClincusError as error:
             self._set_config_error(error.message)
             return
+        self.config_error = None
         project = self.config.get("incus.project")
         if project != before.get("incus.project"):
             self.sessions.incus.project = project
@@ -8564,16 +8600,21 @@ class Application:
     def _set_config_error(self, message: str) -> None:
         log.error("config not reloaded: %s", message)
         self.config_error = message
-        event = self.hub.greetings["config"] = {"type": "config.error", "error": message}
+        event = {"type": "config.error", "error": message}
+        self.hub.greetings["config"] = event
         self.hub.publish(event, extension=True)
 
 
 def list_history(app: Application, request: Request) -> Response:
-    """Answer GET /api/sessions/history: one page of the runs that fit, and how many fit in all."""
+    """Answer GET /api/sessions/history: one page of the matching runs, and their total number."""
     values = request.values
-    words, tool, runs = (values["q"] or "").lower(), values["tool"] or "", app.history.runs()
-    if words or tool:
-        runs = [run for run in runs if words in f"{run.workspace} {run.id}".lower() and tool in ("", run.tool)]
+    words = (values["q"] or "").lower()
+    tool = values["tool"] or ""
+    runs = app.history.runs()
+    if words:
+        runs = [run for run in runs if words in f"{run.workspace} {run.id}".lower()]
+    if tool:
+        runs = [run for run in runs if run.tool == tool]
     page = runs[values["offset"] : values["offset"] + values["limit"]]
     return json_response([run.document() for run in page], headers=[("X-Total-Count", str(len(runs)))])
 
@@ -8586,20 +8627,23 @@ def open_terminal(app: Application, request: Request, shell: bool = False) -> No
     except ClincusError as error:
         if TERMINAL_SUBPROTOCOL not in request.options("Sec-WebSocket-Protocol"):
             raise
-        # A page cannot read a refused handshake: it gets the reason as a close code.
+        # A page cannot read a refused handshake, so it gets the reason with a close code.
         codes = {404: CloseCode.UNKNOWN_SESSION, 409: CloseCode.NOT_RUNNING}
         with open_websocket(request, [TERMINAL_SUBPROTOCOL]) as websocket:
             websocket.end(codes.get(error.status, CloseCode.TRY_AGAIN_LATER), error.message)
         return
-    readonly, size = values.get("readonly", False), TerminalSize(values["cols"], values["rows"])
-    how = "watch" if readonly else "own-mouse" if values["own_mouse"] else "mouse"
+    readonly = values.get("readonly", False)
+    size = TerminalSize(values["cols"], values["rows"])
+    how = "own-mouse" if values["own_mouse"] else "mouse"
+    if readonly:
+        how = "watch"
     argv = app.sessions.terminal_argv(session, how, shell=shell)
     with open_websocket(request, [TERMINAL_SUBPROTOCOL]) as websocket, app.sockets.track(websocket, session.id):
         TerminalBridge(websocket, argv, size, readonly=readonly).run()
 
 
 def put_config(app: Application, request: Request) -> object:
-    """Answer PUT /api/config: keep the settings that are given."""
+    """Answer PUT /api/config: save the given settings."""
     changes = {f"dashboard.{name}": value for name, value in request.values.items() if value is not None}
     for root in changes.get("dashboard.workspace_roots", ()):
         app.workspaces.check_root(root)
@@ -8615,59 +8659,75 @@ def create_session(app: Application, request: Request) -> object:
     return app.sessions.document(app.sessions.create(LaunchRequest(**given)))
 
 
+def delete_session(app: Application, request: Request) -> object:
+    """Answer DELETE /api/sessions/{id}: stop a session, or delete it."""
+    force = request.values["force"]
+    id = app.reachable_session(request.values["id"]).id
+    copies: list[str] = []
+    app.sessions.end(id, delete=force, even_unsaved=force, on_kept=copies.append)
+    return Response(204, headers=kept_header(copies))
+
+
+def resume_session(app: Application, request: Request) -> object:
+    """Answer POST /api/sessions/{id}/resume."""
+    session = app.reachable_session(request.values["id"])
+    accepts = bool(request.values.get("accept_changes"))
+    again = LaunchRequest(session.workspace, accept_changes=accepts)
+    return app.sessions.document(app.sessions.resume(session.id, again))
+
+
+def save_roots(app: Application, roots: list[str]) -> object:
+    """Save the workspace roots, and return the answer of GET /api/workspaces."""
+    if roots != list(app.config.get("dashboard.workspace_roots")):
+        app.save_settings({"dashboard.workspace_roots": roots})
+    return app.workspaces.document()
+
+
+def add_workspace(app: Application, request: Request) -> object:
+    """Answer POST /api/workspaces: add a workspace root."""
+    return save_roots(app, app.workspaces.with_root(request.values["path"]))
+
+
+def remove_workspace(app: Application, request: Request) -> object:
+    """Answer DELETE /api/workspaces: remove a workspace root."""
+    path = request.values["path"]
+    if not path:
+        raise ClincusError('"path" is missing: name the root to remove in the body or as ?path=', 400)
+    return save_roots(app, app.workspaces.without_root(path))
+
+
+def send_events(app: Application, request: Request) -> None:
+    """Subscribe a WebSocket to events. The hub owns it from then on, and this thread ends."""
+    websocket = open_websocket(request, [EVENTS_SUBPROTOCOL])
+    ending = ExitStack()
+    ending.enter_context(app.sockets.track(websocket))
+    ending.callback(app.site.places.release)
+    try:
+        app.hub.subscribe(websocket, ending.close)
+    except BaseException:
+        ending.close()
+        raise
+
+
 def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
     """Method, path in openapi.json and handler of every route of the core."""
-
-    def delete_session(request: Request) -> object:
-        force, id = request.values["force"], app.reachable_session(request.values["id"]).id
-        copies: list[str] = []
-        app.sessions.end(id, delete=force, even_unsaved=force, on_kept=copies.append)
-        return Response(204, headers=kept_header(copies))
-
-    def resume_session(request: Request) -> object:
-        session = app.reachable_session(request.values["id"])
-        accepts = bool(request.values.get("accept_changes"))
-        again = LaunchRequest(session.workspace, accept_changes=accepts)
-        return app.sessions.document(app.sessions.resume(session.id, again))
-
-    def save_roots(roots: list[str]) -> object:
-        if roots != list(app.config.get("dashboard.workspace_roots")):
-            app.save_settings({"dashboard.workspace_roots": roots})
-        return app.workspaces.document()
-
-    def remove_workspace(request: Request) -> object:
-        path = request.values["path"]
-        if not path:
-            raise ClincusError('"path" is missing: name the root to remove in the body or as ?path=', 400)
-        return save_roots(app.workspaces.without_root(path))
-
-    def send_events(request: Request) -> None:
-        websocket, ending = open_websocket(request, [EVENTS_SUBPROTOCOL]), ExitStack()
-        ending.enter_context(app.sockets.track(websocket))
-        ending.callback(app.site.places.release)
-        try:
-            app.hub.subscribe(websocket, ending.close)
-        except BaseException:
-            ending.close()
-            raise
-
-    one = "/api/sessions/{id}"
-    return [
-        ("GET", "/api/config", lambda request: config_document(app.config)),
-        ("PUT", "/api/config", functools.partial(put_config, app)),
-        ("GET", "/api/tools", lambda request: list(all_tools(app.config))),
-        ("GET", "/api/sessions", lambda request: list(map(app.sessions.document, app.all_sessions()))),
-        ("POST", "/api/sessions", functools.partial(create_session, app)),
-        ("DELETE", one, delete_session),
-        ("POST", one + "/resume", resume_session),
-        ("GET", "/api/sessions/history", functools.partial(list_history, app)),
-        ("GET", "/api/workspaces", lambda request: app.workspaces.document()),
-        ("POST", "/api/workspaces", lambda request: save_roots(app.workspaces.with_root(request.values["path"]))),
+    routes: list[tuple[str, str, Callable[[Application, Request], object]]] = [
+        ("GET", "/api/config", lambda app, request: config_document(app.config)),
+        ("PUT", "/api/config", put_config),
+        ("GET", "/api/tools", lambda app, request: list(all_tools(app.config))),
+        ("GET", "/api/sessions", lambda app, request: list(map(app.sessions.document, app.all_sessions()))),
+        ("POST", "/api/sessions", create_session),
+        ("DELETE", "/api/sessions/{id}", delete_session),
+        ("POST", "/api/sessions/{id}/resume", resume_session),
+        ("GET", "/api/sessions/history", list_history),
+        ("GET", "/api/workspaces", lambda app, request: app.workspaces.document()),
+        ("POST", "/api/workspaces", add_workspace),
         ("DELETE", "/api/workspaces", remove_workspace),
-        ("POST", "/api/workspaces/folder", lambda request: {"path": app.workspaces.make_folder(**request.values)}),
-        ("GET", "/ws/terminal/{id}", functools.partial(open_terminal, app)),
+        ("POST", "/api/workspaces/folder", lambda app, request: {"path": app.workspaces.make_folder(**request.values)}),
+        ("GET", "/ws/terminal/{id}", open_terminal),
         ("GET", "/ws/events", send_events),
     ]
+    return [(method, path, functools.partial(handler, app)) for method, path, handler in routes]
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -8680,19 +8740,20 @@ def serve(
     port: int | None, *, hosts: Sequence[str] = LOOPBACK, gate: Gate | None = None,
     on_address: Callable[[str], object] = lambda url: None,
 ) -> int:  # fmt: skip
-    """Serve until Ctrl-C or SIGTERM; a second one ends it at once. Raises ClincusError.
+    """Serve until Ctrl-C or SIGTERM; a second one ends the process at once. Raises ClincusError.
 
-    `on_address` is told where the dashboard is, when it runs and when it has moved.
+    `on_address` gets the URL of the dashboard when it runs, and again when it has moved.
     """
     import resource
 
-    with suppress(ValueError, OSError):  # a terminal takes four file descriptors while it runs: have all we may have
-        resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    with suppress(ValueError, OSError):  # a terminal takes four file descriptors: allow as many as possible
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     gate = gate or Gate()
     app = Application(os.environ, {"dashboard.port": port}, hosts=hosts, gate=gate)
     app.start()
     end = catch_end_signals()
-    # The token belongs on the screen of the person who started this, and in no log.
+    # Only the person at the terminal may see the token; it must not get into a log.
     link = f"{app.url}/?token={urls.quote(gate.token, safe='')}" if gate.token else app.url
     log.info("Dashboard running at %s", link if sys.stderr.isatty() else app.url)
     app.on_address = on_address
@@ -8703,18 +8764,19 @@ def serve(
 
 
 def catch_end_signals() -> int:
-    """Return a descriptor that can be read once a signal has asked for the end; the next signal ends the process.
+    """Return a descriptor that becomes readable when a signal asks for the end. The next signal ends the process.
 
-    Python writes to it as the signal comes (signal.set_wakeup_fd), so none is missed just before the wait begins.
+    Python writes to it when the signal arrives (signal.set_wakeup_fd), so none is missed just before the wait begins.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer)
-    numbers = [one for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) != signal.SIG_IGN]
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
 
-    def end(number: int, frame: object) -> None:
-        for one in numbers:
-            signal.signal(one, lambda second, _: os._exit(128 + second))
+    def end(first: int, frame: object) -> None:
+        for number in numbers:
+            signal.signal(number, lambda second, _: os._exit(128 + second))
 
     for number in numbers:
         signal.signal(number, end)
@@ -8722,7 +8784,7 @@ def catch_end_signals() -> int:
 
 
 def serve_alone(words: Sequence[str]) -> int:
-    """The command line of a copy without clincus_cli, which only has `serve`."""
+    """The command line of a copy without clincus_cli: it only has `serve`."""
     import argparse
 
     parser = argparse.ArgumentParser("clincus", description="Clincus's dashboard and its API.", allow_abbrev=False)
@@ -8747,5 +8809,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.modules["clincus"] = sys.modules["__main__"]  # what imports us by name finds this very module
+    sys.modules["clincus"] = sys.modules["__main__"]  # an import by name finds this same module
     sys.exit(main())
