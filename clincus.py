@@ -2078,7 +2078,7 @@ class Incus:
         self.remote = remote  # the remote of the `incus` command, "" for the Incus of this host
         self.target = target  # the cluster member or `@group` for new instances, "" for any
         self.waiting: set[IncusChild] = set()  # the commands that somebody waits for
-        self.lost = ""  # why the engine counts as lost; while it does, only `anew` lets commands begin
+        self.lost = ""  # why the engine counts as lost; while it does, only a `fresh_door` lets commands begin
         self.environ: Mapping[str, str] | None = None
         if remote:
             folder = os.environ.get("INCUS_CONF", "~/.config/incus")
@@ -2213,7 +2213,7 @@ class Incus:
         whole command line into its events: secrets belong on stdin, never in `command` or in an environment.
         Raises IncusError if the command cannot begin, takes more than `timeout` seconds or writes too much.
         """
-        with self.begun(name, command, timeout, **options) as running:
+        with self.running_command(name, command, timeout, **options) as running:
             done = running.complete(stdin, limit)
             if running.is_whole:
                 return done
@@ -2228,7 +2228,7 @@ class Incus:
         The end of the block closes stdin. Raises IncusError if the command fails or is cut off; its own words are
         raised instead of a broken pipe.
         """
-        with self.begun(name, command, timeout, **options) as running:
+        with self.running_command(name, command, timeout, **options) as running:
             errors = Collector(running, running.stderr)
             stdin = GuestInput(running.stdin.fileno(), lambda: not errors.is_alive(), running)
             try:
@@ -2249,7 +2249,9 @@ class Incus:
                 raise IncusError("Incus lost the end of what the container sent", 500)
 
     @contextmanager
-    def begun(self, name: str, command: Sequence[str], timeout: float | None, **options: Any) -> Iterator[GuestCommand]:
+    def running_command(
+        self, name: str, command: Sequence[str], timeout: float | None, **options: Any
+    ) -> Iterator[GuestCommand]:
         """Start a command in an instance, with `options` of `exec_argv`. Raises IncusError if it does not begin."""
         argv = self.exec_argv(name, guest_command("exec", *command), **options)
         end = None if timeout is None else time.monotonic() + timeout  # for all tries together
@@ -2309,7 +2311,7 @@ class Incus:
         words = [f"{self.remote}:"] if self.remote else []
         return IncusChild(self.argv("monitor", *words, "--type", "lifecycle", "--format", "json"))
 
-    def anew(self) -> Incus:
+    def fresh_door(self) -> Incus:
         """The same door with a state of its own, to find out whether a lost engine is back: commands begin here."""
         door = copy.copy(self)
         door.lost = ""
@@ -5005,10 +5007,10 @@ class Registry:
         others = self._others - self._shown.keys()  # of a lost member only the names are known
         return ours - others == {session.id for session in reachable if session.status == "running"}
 
-    def reach(self, engine: str, lost_since: str) -> None:
+    def set_unreachable(self, engine: str, since: str) -> None:
         """Note that an engine is unreachable since a time (RFC 3339), or with "" that it is reachable."""
         with self._lock:
-            self._lost[engine] = lost_since
+            self._lost[engine] = since
             for id in [id for id, session in self._shown.items() if session.engine == engine]:
                 self._tell(id)
 
@@ -5058,7 +5060,7 @@ class Registry:
             self._busy[id] = status
             self._tell(id)
 
-    def is_done(self, id: str) -> bool:
+    def shows_result_of_work(self, id: str) -> bool:
         """True if Incus reports the wanted state: running after `starting`, stopped or gone after `stopping`."""
         now = self._sessions.get(id)
         if self._busy.get(id) == "starting":
@@ -5430,7 +5432,7 @@ class Containers:
         self.support: dict[str, ProtectionSupport] = {}  # Incus project -> the abilities of the host there
         self.unlockable: dict[str, str] = {}  # workspace that cannot be locked -> the reason
 
-    def launch(
+    def create_or_start(
         self, session: Session, launch: Launch, before: Mapping[str, Any] | None = None, *, exposed: str = ""
     ) -> Session:
         """Start a container with today's limits, mounts and protection: a new one, or the existing one `before`.
@@ -5463,7 +5465,7 @@ class Containers:
         if before is None:
             self.delete(session.id)
         again = before and self.incus.query(self.incus.path(session.id))
-        return self.launch(session, launch, again, exposed=exposed)
+        return self.create_or_start(session, launch, again, exposed=exposed)
 
     def _create(self, id: str, launch: Launch, describe: Callable[[], Mapping[str, object]]) -> None:
         """Create and start a new container. Raises NameTakenError, and ClincusError(400) for an unknown image."""
@@ -5529,7 +5531,7 @@ class Containers:
                 raise
 
     @contextmanager
-    def asleep(self, name: str) -> Iterator[None]:
+    def opened_for_reading(self, name: str) -> Iterator[None]:
         """Run a stopped container with one sleeping process, without workspace and network, to read its files.
 
         No program of the container is started. `incus file pull` cannot read a hostile container: it follows
@@ -5563,7 +5565,7 @@ class Containers:
                 self.report(f"{name}: still has the settings with which it was read: {error}")
 
     def put_back(self, name: str, patience: float = 0) -> None:
-        """Stop a container that is `asleep`, and give it back its own settings. Raises IncusError.
+        """Stop a container that was `opened_for_reading`, and restore its own settings. Raises IncusError.
 
         A killed server may have left it so. Another server that reads it at the moment has `patience` seconds to end.
         """
@@ -5746,7 +5748,7 @@ class Sessions:
         everything (60 KB each).
         """
         question = next(self.registry.questions)
-        incus = self.door(f"{engine}:").anew()
+        incus = self.door(f"{engine}:").fresh_door()
         if not whole and self.registry.agrees(engine, incus.query(RUNNING_INSTANCES, timeout=timeout)):
             return
         answer = incus.query("/1.0/instances?recursion=1", timeout=timeout, kept=READ_KEY)
@@ -5838,7 +5840,7 @@ class Sessions:
         if is_stopped:  # if this fails, it stays stopped unless somebody else starts it
             changes = some_fields(launch.draft, ("deadline", "settings", "guest", "command", "tool_row", "persistent"))
             instance = self._worked_on[found.id][1]
-            session = self.containers(found.id).launch(session._replace(**changes), launch, instance)
+            session = self.containers(found.id).create_or_start(session._replace(**changes), launch, instance)
         else:
             launch = launch._replace(guest=self.guest(session))
             if before is not found:
@@ -6009,7 +6011,7 @@ class Sessions:
         needs_guest = any(keeper.asks_guest(self, session) for keeper in keepers)
         if not needs_guest and not (saves and self._look(session, keepers).total):
             return session
-        held.enter_context(self.containers(session.id).asleep(session.id))
+        held.enter_context(self.containers(session.id).opened_for_reading(session.id))
         return session._replace(status="running", paused=False)
 
     def _with_conversation(self, session: Session, unsaved: Unsaved) -> Unsaved:
@@ -6198,7 +6200,7 @@ class Sessions:
         may_begin = False
         try:
             fills = [fill(self, session, launch.request) for fill in self.extensions.fillers]
-            session = self.containers(session.id).launch(session, launch)
+            session = self.containers(session.id).create_or_start(session, launch)
             for bring_in in filter(None, fills):
                 bring_in(session)
             may_begin = not launch.request.command
@@ -6355,7 +6357,7 @@ class Sessions:
                 check_own_copy(saved)
             open_command = self._open_save if may_be_called_off else self.door(session.id).open
             guest = self.guest(session)
-            with self.containers(session.id).asleep(session.id) if is_asleep else nullcontext():
+            with self.containers(session.id).opened_for_reading(session.id) if is_asleep else nullcontext():
                 notes = save_conversation(
                     functools.partial(open_command, session.id),
                     guest.home,
@@ -6411,7 +6413,7 @@ class Sessions:
         """
         try:
             yield
-            if not self.registry.is_done(id):
+            if not self.registry.shows_result_of_work(id):
                 self.look(id)
         except BaseException:
             with suppress(ClincusError):
@@ -6878,7 +6880,7 @@ class Peer(NamedTuple):
 
     address: str  # numeric
     here: tuple[str, int]  # our address and port
-    doubt: str  # why its requests need the token; empty for this server's user and root on this machine
+    why_token: str  # why its requests need the token; empty for this server's user and root on this machine
     uid: int | None = None  # of the user, on this machine
 
     def __str__(self) -> str:
@@ -6895,12 +6897,12 @@ def find_peer(connection: socket.socket, owners: Sequence[Callable[..., int | No
     owner = find(there, here)
     # While this connection lives, no other one has its pair of addresses. If it lives now, `owner` is its owner.
     connection.getpeername()
-    doubt = ""
+    why_token = ""
     if owner is None:
-        doubt = "the kernel (/proc/net/tcp) does not say which user this connection comes from"
+        why_token = "the kernel (/proc/net/tcp) does not say which user this connection comes from"
     elif owner not in {0, os.geteuid()}:
-        doubt = f"this connection comes from {user_name(owner)}, but the server is {user_name(os.geteuid())}'s"
-    return Peer(there[0], here, doubt, owner)
+        why_token = f"this connection comes from {user_name(owner)}, but the server is {user_name(os.geteuid())}'s"
+    return Peer(there[0], here, why_token, owner)
 
 
 def _plain_address(address: tuple[Any, ...]) -> tuple[str, int]:
@@ -7093,8 +7095,8 @@ class Gate:
 
     def admit_connection(self, peer: Peer) -> None:
         """Admit a connection. Raises Refused(403) if no request of it could be admitted."""
-        if peer.doubt:
-            raise self.refuse(peer, "peer", f"refused: {peer.doubt}. To let others in, serve with --token-file")
+        if peer.why_token:
+            raise self.refuse(peer, "peer", f"refused: {peer.why_token}. To let others in, serve with --token-file")
 
     def admit_request(self, request: Request) -> Response | None:
         """Admit a request. Returns None, or an answer to send instead of a handler's. Raises Refused: 401, 403."""
@@ -7112,7 +7114,7 @@ class Gate:
 
         With `--allowed-host` the proxy has to check its users itself.
         """
-        if request.peer.doubt or (self.is_forwarded(request) and not self.is_by_name(request)):
+        if request.peer.why_token or (self.is_forwarded(request) and not self.is_by_name(request)):
             words = "refused: this request came through a proxy; serve with --token-file to let it in"
             raise self.refuse(request.peer, "proxy", words)
         return None
@@ -8249,7 +8251,7 @@ class Monitor:
     def _listen(self) -> None:
         """Look at everything, then at what events name, until `_end_stream`. Raises ClincusError if Incus is lost."""
         self._is_stale = False
-        with self._sessions.door(f"{self.engine}:").anew().monitor() as self._process:
+        with self._sessions.door(f"{self.engine}:").fresh_door().monitor() as self._process:
             if self.stopping.is_set() or self._is_stale:
                 return  # `_end_stream` was called just before this process started, so it could not end it
             self._sessions.refresh(self.engine, self._patience)
@@ -8290,7 +8292,7 @@ class Monitor:
         if bool(error) != bool(before):
             self.since = utc_now()
         if not self.stopping.is_set():
-            self._sessions.registry.reach(self.engine, self.since if error else "")
+            self._sessions.registry.set_unreachable(self.engine, self.since if error else "")
         self._sessions.door(f"{self.engine}:").lost = error
         self.looked.set()
         if error == before:

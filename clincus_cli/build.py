@@ -296,7 +296,7 @@ def fill_container(
     proxies = clincus.shell_assignments(in_both_cases(proxy_settings(os.environ))).encode()
     for command in commands:
         merged = ["sh", "-c", 'set -a; eval "$(cat)"; set +a; exec "$@" 2>&1 </dev/null', "sh", *command]
-        with build.incus.begun(container, merged, BUILD_TIME, environment=variables) as running:
+        with build.incus.running_command(container, merged, BUILD_TIME, environment=variables) as running:
             running.feed([proxies])
             errors = clincus.Collector(running, running.stderr)
             words = hand_on_lines(cast("BufferedReader", running.stdout), on_line)

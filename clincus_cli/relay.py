@@ -85,7 +85,7 @@ def run_relayed(
     failures: list[OSError] = []
     deadline = time.monotonic() + (limit or 0)
     try:
-        with incus.begun(name, command, limit, **options) as running, passing_signals(running, passes):
+        with incus.running_command(name, command, limit, **options) as running, passing_signals(running, passes):
             running.feed([] if stdin is None else input_for(running, stdin))
             errors = threading.Thread(target=pour, args=(running.stderr, sinks[1], failures), daemon=True)
             errors.start()

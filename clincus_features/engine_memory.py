@@ -74,7 +74,7 @@ class Memory:
             kept = json.loads(clincus.read_plain_file(path, FILE_LIMIT) or b"{}")
             if kept["table"] == self._table(engine):
                 monitor.since = min(monitor.since, clincus.format_time(datetime.fromtimestamp(seen, timezone.utc)))
-                registry.reach(engine, monitor.since)
+                registry.set_unreachable(engine, monitor.since)
                 registry.compare(next(registry.questions), kept["instances"], engine=engine)
 
 

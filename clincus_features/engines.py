@@ -105,7 +105,7 @@ class Survey:
             return
         if monitor.error:
             with self._turning:
-                if known.is_cluster and engine and find_member(incus.anew(), known):
+                if known.is_cluster and engine and find_member(incus.fresh_door(), known):
                     monitor.reconnect()
             return
         if time.monotonic() >= self._next.get(engine, 0.0):

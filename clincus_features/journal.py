@@ -282,7 +282,7 @@ def asked_for(operation: Mapping[str, Any], values: Mapping[str, Any]) -> str:
 
 def asker(peer: clincus.Peer) -> Entry:
     """The sender of a request: a user of this machine, or somebody who knows the token."""
-    by = clincus.user_name(peer.uid) if peer.uid is not None and not peer.doubt else "the token"
+    by = clincus.user_name(peer.uid) if peer.uid is not None and not peer.why_token else "the token"
     return {"by": by, "uid": peer.uid, "from": peer.address}
 
 

@@ -49,7 +49,7 @@ class TokenGate(clincus.Gate):
                 return self._ask(request, "the token is wrong")
             is_page = "token" in request.query and request.method in {"GET", "HEAD"} and not request.is_socket
             return self._sign_in(request) if is_page or is_form else None
-        is_owner = not (request.peer.doubt or self.is_forwarded(request) or self.is_by_name(request))
+        is_owner = not (request.peer.why_token or self.is_forwarded(request) or self.is_by_name(request))
         if is_owner or self._has_cookie(request):
             return None
         how = "open the link that `clincus serve` printed, or send Authorization: Bearer TOKEN"

@@ -116,7 +116,7 @@ def ask(door: clincus.Incus) -> str:
     Of this host's Incus the question is that of `incusd waitready`. Most others it answers also while it goes.
     """
     try:
-        door.anew().query("/1.0" if door.remote else "/internal/ready", timeout=PATIENCE)
+        door.fresh_door().query("/1.0" if door.remote else "/internal/ready", timeout=PATIENCE)
     except clincus.IncusError as error:
         return error.message
     return ""

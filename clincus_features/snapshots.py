@@ -232,7 +232,7 @@ class Keeper:
             return
         guest = sessions.guest(session)
         unpack = f"cd {shlex.quote(guest.home)} && exec tar -xf -"
-        with sessions.containers(session.id).asleep(session.id):
+        with sessions.containers(session.id).opened_for_reading(session.id):
             archive = clincus.pack_files(files, guest.uid, guest.uid)
             done = sessions.run(session, ["sh", "-c", unpack], stdin=archive, timeout=TIMEOUT)
         if done.code:

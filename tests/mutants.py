@@ -50,7 +50,7 @@ GATE = [
         'get("X", "none") not in {"none",',
         "gate",
     ),
-    Mutant("peer", "clincus.py", "        if peer.doubt:\n", "        if False:\n", "gate"),
+    Mutant("peer", "clincus.py", "        if peer.why_token:\n", "        if False:\n", "gate"),
     Mutant(
         "forwarded", "clincus.py", "return any(name.lower() in self.PROXY_FIELDS for", "return any(False for", "gate"
     ),

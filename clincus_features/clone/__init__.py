@@ -57,7 +57,7 @@ def clone_of(sessions: clincus.Sessions, id: str) -> Iterator[clincus.Session]:
             raise clincus.ClincusError(f'session "{id}" is paused: resume it first', 409)
         if session.status != "running":
             session = held.enter_context(sessions.work(id, "stopping"))
-            held.enter_context(sessions.containers(id).asleep(id))
+            held.enter_context(sessions.containers(id).opened_for_reading(id))
         yield session
 
 

@@ -196,9 +196,9 @@ def test_sessions_of_an_engine_that_is_lost_stay_as_they_were(told):
     told.hear(instance(), engine="")
     told.hear(instance())
     told.changes.clear()
-    told.registry.reach("far", NOW)
+    told.registry.set_unreachable("far", NOW)
     assert told.shown() == {NAME: ("running", ""), FAR: ("running", NOW)}
-    told.registry.reach("far", "")
+    told.registry.set_unreachable("far", "")
     assert told.shown()[FAR] == ("running", "")
     assert told.changes == [("changed", FAR), ("changed", FAR)]
 
@@ -382,7 +382,7 @@ def test_upkeep_leaves_what_cannot_be_reached_alone(told):
     sessions: Any = SimpleNamespace(registry=told.registry)
     assert [one.id for one in upkeep.reachable(sessions, "far")] == [FAR]
     assert upkeep.reachable(sessions, "") == []
-    told.registry.reach("far", NOW)
+    told.registry.set_unreachable("far", NOW)
     assert upkeep.reachable(sessions, "far") == []
 
 
@@ -614,7 +614,7 @@ def test_an_engine_that_is_down_at_the_start_shows_what_it_had_until_it_answers(
     kept, live = after.registry.get(f"{FAR}2"), before.registry.get(f"{FAR}2")
     assert kept._replace(unreachable_since="") == live
     after.far.error = ""
-    after.registry.reach("far", "")
+    after.registry.set_unreachable("far", "")
     after.hear(instance(status="Stopped"))
     after.memory.look("far")
     assert after.shown() == {FAR: ("stopped", "")}

@@ -226,7 +226,7 @@ def test_our_own_connection_is_known_whatever_its_family(listen, connect):
     client, here = connected(listen, connect)
     with client, here:
         peer = clincus.find_peer(here)
-    assert (peer.doubt, peer.uid) == ("", os.geteuid())
+    assert (peer.why_token, peer.uid) == ("", os.geteuid())
     assert peer.address in {"127.0.0.1", "127.8.9.10", "::1"}
 
 
@@ -237,7 +237,7 @@ def test_only_this_user_and_root_are_beyond_doubt(monkeypatch, owner, passes):
     monkeypatch.setattr(clincus, "socket_owner", lambda *_: owner)
     client, here = connected("127.0.0.1", "127.0.0.1")
     with client, here:
-        assert (clincus.find_peer(here).doubt == "") is passes
+        assert (clincus.find_peer(here).why_token == "") is passes
 
 
 def test_a_client_that_closed_at_once_is_nobody():
@@ -246,7 +246,7 @@ def test_a_client_that_closed_at_once_is_nobody():
     with here:
         client.sendall(b"DELETE /api/sessions/x HTTP/1.1\r\n\r\n")
         client.close()
-        assert "does not say which user" in clincus.find_peer(here).doubt
+        assert "does not say which user" in clincus.find_peer(here).why_token
 
 
 def test_a_connection_that_is_reset_meanwhile_is_nobodys(monkeypatch):
@@ -273,7 +273,7 @@ def test_a_kernel_that_says_nothing_lets_nobody_in(monkeypatch):
         monkeypatch.setattr("builtins.open", unreadable)
         peer = clincus.find_peer(here)
         monkeypatch.undo()
-    assert "/proc/net/tcp" in peer.doubt
+    assert "/proc/net/tcp" in peer.why_token
     with pytest.raises(clincus.ClincusError):
         clincus.Gate().admit_connection(peer)
 

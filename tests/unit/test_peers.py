@@ -53,14 +53,14 @@ def test_our_own_connection_is_found_whatever_its_family(listen, connect, monkey
             pytest.skip("this kernel has no such look-up")
         monkeypatch.setattr(clincus, "socket_owner", None)  # nobody asks for the list
         peer = clincus.find_peer(here, [peers.Owners().find])
-    assert (peer.doubt, peer.uid) == ("", os.geteuid())
+    assert (peer.why_token, peer.uid) == ("", os.geteuid())
 
 
 def test_a_client_that_closed_at_once_is_nobody():
     client, here = connected("127.0.0.1", "127.0.0.1")
     with here:
         client.close()
-        assert "does not say which user" in clincus.find_peer(here, [peers.Owners().find]).doubt
+        assert "does not say which user" in clincus.find_peer(here, [peers.Owners().find]).why_token
 
 
 def test_where_the_kernel_cannot_look_up_it_is_asked_for_its_list_alone(monkeypatch):

@@ -373,9 +373,9 @@ class TestWork:
         done = set()
         for found in (RUNNING, PAUSED, STOPPED):
             look(registry, found)
-            done |= {found["status"]} if registry.is_done(NAME) else set()
+            done |= {found["status"]} if registry.shows_result_of_work(NAME) else set()
         registry.compare(next(registry.questions), [], only=NAME)
-        assert done | ({"gone"} if registry.is_done(NAME) else set()) == ends
+        assert done | ({"gone"} if registry.shows_result_of_work(NAME) else set()) == ends
 
     def test_a_stop_while_the_start_comes_to_its_end_is_seen(self, registry, heard):
         session = reserve(registry)

@@ -220,7 +220,10 @@ def test_a_stopped_container_is_read_within_its_limits_and_only_if_it_is_stopped
 
     door.instances[NAME]["status"] = "Running"
     before = len(door.calls)
-    with pytest.raises(clincus.ClincusError, match="is Running by now"), sessions.containers(NAME).asleep(NAME):
+    with (
+        pytest.raises(clincus.ClincusError, match="is Running by now"),
+        sessions.containers(NAME).opened_for_reading(NAME),
+    ):
         pass
     assert door.calls[before:] == []
     assert {key: door.instances[NAME]["config"][key] for key in limits} == limits
@@ -235,7 +238,7 @@ def left_asleep(sessions, door, monkeypatch, since):
     door.instances[NAME].update(devices=own["devices"], expanded_devices=own["devices"])
     states = {"start": "Running", "stop": "Stopped"}
     door.on_run = lambda words: door.instances[NAME].update(status=states[words[0]])
-    with sessions.containers(NAME).asleep(NAME):
+    with sessions.containers(NAME).opened_for_reading(NAME):
         assert door.instances[NAME]["devices"] == {"data": {"type": "none"}}
         monkeypatch.undo()
         yield own
@@ -249,7 +252,7 @@ def test_a_container_that_is_read_asleep_has_no_quota_meanwhile(sessions, door, 
     door.instances[NAME].update(devices=own, expanded_devices=own)
     states = {"start": "Running", "stop": "Stopped"}
     door.on_run = lambda words: door.instances[NAME].update(status=states[words[0]])
-    with sessions.containers(NAME).asleep(NAME):
+    with sessions.containers(NAME).opened_for_reading(NAME):
         assert door.instances[NAME]["devices"] == {"root": root}
     assert door.instances[NAME]["devices"] == own
 
