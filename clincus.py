@@ -3390,7 +3390,6 @@ MOST_LINKS = 40  # MAXSYMLINKS of the kernel
 MOST_UNREAD = 3  # how many keys a note names
 PLACES_TIMEOUT = 60.0  # seconds for an answer of wall/places.py
 PLACES_LOADER = "import marshal, sys; exec(marshal.load(sys.stdin.buffer))"
-PLACES_AHEAD: list[Child] = []  # children of `places_ahead` that have not been asked yet
 GIT_VARIABLES = ("XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM")  # name configuration files
 
 
@@ -3400,40 +3399,16 @@ def places_code() -> bytes:
     return marshal.dumps(compile(packaged_text("wall/places.py"), "wall/places.py", "exec"))
 
 
-def places_child() -> Child:
-    """A child that loads wall/places.py and waits for a question."""
-    child = Child([sys.executable, "-I", "-S", "-c", PLACES_LOADER], cwd="/")
-    with suppress(BrokenPipeError):
-        write_all(child.stdin.fileno(), places_code())
-    return child
-
-
-@contextmanager
-def places_ahead() -> Iterator[None]:
-    """Let wall/places.py load for the next `ask_places`, while the block waits for something else."""
-    child = places_child()
-    PLACES_AHEAD.append(child)
-    try:
-        yield
-    finally:
-        with suppress(ValueError):  # else it has been asked
-            PLACES_AHEAD.remove(child)
-            child.__exit__(None, None, None)
-
-
 def ask_places(**question: object) -> dict[str, Any]:
     """The answer of wall/places.py to a question. ClincusError as it says, or 409 if it finds no answer.
 
     It runs in a child with a time limit, since an agent may have written what it reads.
     """
+    program = places_code() + json.dumps(question).encode()
     try:
-        try:
-            child = PLACES_AHEAD.pop()
-        except IndexError:
-            child = places_child()
-        with child:
-            child.allow(PLACES_TIMEOUT)
-            done = child.complete(json.dumps(question).encode())
+        done = run_child(
+            [sys.executable, "-I", "-S", "-c", PLACES_LOADER], stdin=program, timeout=PLACES_TIMEOUT, cwd="/"
+        )
     except ChildError as error:
         raise ClincusError(f"the workspace cannot be looked at: {error.message}", 409) from error
     if done.code:
@@ -5813,9 +5788,7 @@ class Sessions:
 
         Only these fields of `request` may change between starts: settings, environment, debug and tmux.
         """
-        known = self.registry.find(id)
-        waits = known is not None and known.status == "stopped" and not known.engine
-        with places_ahead() if waits else nullcontext(), self.work(id, "starting") as found:
+        with self.work(id, "starting") as found:
             is_stopped = found.status == "stopped" and not found.paused
             if found.workspace:
                 try:

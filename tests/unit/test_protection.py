@@ -5,7 +5,6 @@ import json
 import marshal
 import os
 import re
-import signal
 import sys
 import zlib
 from pathlib import Path
@@ -429,17 +428,6 @@ def test_a_look_at_a_workspace_that_takes_too_long_ends_and_says_so(monkeypatch)
     with pytest.raises(clincus.ClincusError, match=r"cannot be looked at.* did not finish within") as caught:
         clincus.ask_places(source="/", patterns=[])
     assert caught.value.status == 409
-
-
-def test_a_look_that_was_loaded_ahead_is_the_next_one_and_ends_with_its_block_if_nobody_asks(tmp_path):
-    with clincus.places_ahead():
-        child = clincus.PLACES_AHEAD[-1]
-        assert clincus.ask_places(source=str(tmp_path), patterns=[]) == {"covers": []}
-        assert child.process.returncode == 0
-    with clincus.places_ahead():
-        child = clincus.PLACES_AHEAD[-1]
-    assert child.process.returncode == -signal.SIGKILL
-    assert clincus.PLACES_AHEAD == []
 
 
 # The host
