@@ -2057,7 +2057,6 @@ def yaml_of(document: Mapping[str, object]) -> bytes:
     return re.sub(r"[^ -~]", lambda found: f"\\U{ord(found[0]):08x}", text).encode()
 
 
-Stdin: TypeAlias = "bytes | Callable[[], bytes]"  # a function returns a JSON object; it runs while the client starts
 READ_TIMEOUT = 8.0  # seconds for Incus to answer when a person waits
 
 
@@ -2101,7 +2100,7 @@ class Incus:
         """The complete command line of `incus ARGUMENTS` in this project."""
         return self._as_member(["incus", "--project", self.project, *arguments])
 
-    def run(self, *arguments: str, stdin: Stdin = b"", timeout: float = 60, finish: bool = False) -> bytes:
+    def run(self, *arguments: str, stdin: bytes = b"", timeout: float = 60, finish: bool = False) -> bytes:
         """Run `incus ARGUMENTS` and return its stdout. Raises IncusError.
 
         With `finish`, a client that takes too long, or that we abandon, gets time to undo its work. Otherwise the
@@ -2176,13 +2175,12 @@ class Incus:
                     self.query(f"/1.0/operations/{operation['id']}/wait?timeout=40", timeout=60)
 
     def launch(
-        self, name: str, image: str, description: Mapping[str, object] | Callable[[], Mapping[str, object]], *,
+        self, name: str, image: str, description: Mapping[str, object], *,
         ephemeral: bool = False, target: str = "", timeout: float = 300,
     ) -> None:  # fmt: skip
         """Create and start an instance from its complete description (InstancePut) in one call.
 
-        If the description is a function, it runs while the client starts; if it fails, no instance is created. If the
-        start fails, Incus leaves a stopped instance behind, and the caller has to delete it. Incus deletes an
+        If the start fails, Incus leaves a stopped instance behind, and the caller has to delete it. Incus deletes an
         `ephemeral` instance when it stops; it ignores this word in the description.
         """
         words = ["launch", "--quiet"]
@@ -2191,9 +2189,8 @@ class Incus:
         if target or self.target:
             words.append(f"--target={target or self.target}")
         words += [image if ":" in image else self.place(image), self.place(name)]
-        late: Stdin = (lambda: yaml_of(description())) if callable(description) else yaml_of(description)
         try:
-            self.run(*words, stdin=late, timeout=timeout, finish=True)
+            self.run(*words, stdin=yaml_of(description), timeout=timeout, finish=True)
         except IncusError as error:
             if NAME_WANTED not in error.message or not re.search(NOT_STARTED, error.message):
                 raise
@@ -2345,20 +2342,19 @@ class Incus:
                 return ["sg", self._group, "-c", shlex.join(command)]
         return command
 
-    def _answer(self, command: Sequence[str], stdin: Stdin, timeout: float, *, finish: bool = False) -> bytes:
+    def _answer(self, command: Sequence[str], stdin: bytes, timeout: float, *, finish: bool = False) -> bytes:
         """Run a command and return its stdout. Raises IncusError if it fails."""
         # If we die early, the client refuses half a JSON object. With an empty stdin it would create an instance
         # without our description, or erase the description of an existing one.
-        first = b"{" if callable(stdin) else stdin[:1]
+        first = stdin[:1]
         # SIGINT lets the client cancel what can be cancelled, such as a download.
         gentle = (signal.SIGINT, timeout) if finish else (signal.SIGKILL, 0)
         child = IncusChild(command, timeout=timeout, first=first, gentle=gentle, environ=self.environ)
         with child, self._awaited(child):
-            whole = stdin() if callable(stdin) else stdin
             if finish:
                 child.grace = FINISH_GRACE
             try:
-                done = child.complete(whole[len(first) :])
+                done = child.complete(stdin[1:])
             except IncusError as error:
                 if not self.engine or error.status == 503:
                     raise
@@ -5416,17 +5412,12 @@ class Containers:
         `exposed` is that of `protect_workspace`, as an earlier try found it. Raises NameTakenError; after any other
         failure a new container may exist, stopped.
         """
-
-        def describe() -> dict[str, Any]:
-            nonlocal session
-            session, description = self._describe(session, launch, exposed, before)
-            return description
-
+        session, description = self._describe(session, launch, exposed, before)
         try:
             if before is None:
-                self._create(session.id, launch, describe)
+                self._create(session.id, launch, description)
             else:
-                description = redescribe_instance(before, describe())
+                description = redescribe_instance(before, description)
                 if any(before.get(key) != value for key, value in description.items()):
                     self.incus.update(session.id, description)
                 self.start(session.id)
@@ -5442,11 +5433,11 @@ class Containers:
         again = before and self.incus.query(self.incus.path(session.id))
         return self.create_or_start(session, launch, again, exposed=exposed)
 
-    def _create(self, id: str, launch: Launch, describe: Callable[[], Mapping[str, object]]) -> None:
+    def _create(self, id: str, launch: Launch, description: Mapping[str, object]) -> None:
         """Create and start a new container. Raises NameTakenError, and ClincusError(400) for an unknown image."""
         image = launch.draft.image
         try:
-            self.incus.launch(id, image, describe, target=launch.request.target)
+            self.incus.launch(id, image, description, target=launch.request.target)
         except IncusError as error:
             if error.status == 409:
                 raise NameTakenError(error.message, 409) from error

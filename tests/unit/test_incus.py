@@ -151,7 +151,7 @@ def test_a_client_that_is_lost_at_its_start_reads_half_an_object_and_so_changes_
     door = incus(f"cat >{tmp_path}/reading; mv {tmp_path}/reading {tmp_path}/read")
     monkeypatch.setattr(clincus.subprocess, "Popen", Interrupted)
     with pytest.raises(KeyboardInterrupt):
-        door.launch("box", "image", dict) if command == "launch" else door.update("box", {"config": {}})
+        door.launch("box", "image", {}) if command == "launch" else door.update("box", {"config": {}})
     wait_until((tmp_path / "read").exists, "the end of the client")
     assert (tmp_path / "read").read_text() == "{"
 
@@ -166,7 +166,7 @@ def test_a_launch_that_is_interrupted_ends_by_itself_so_that_its_instance_is_kno
 
     monkeypatch.setattr(clincus.Child, "complete", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        door.launch("box", "image", dict)
+        door.launch("box", "image", {})
     assert (tmp_path / "made").exists()
 
 
@@ -373,32 +373,6 @@ def test_a_command_that_takes_too_long_is_ended_and_told(incus):
         incus().open("box", ["sleep", "600"], timeout=0.5) as (_, stdout),
     ):
         assert stdout.read() == b""
-
-
-def test_a_description_is_made_while_the_client_waits_for_it(incus, tmp_path):
-    """With half an object, which the client refuses: else it would make a bare container when the server is killed."""
-    given = tmp_path / "given"
-    door = incus(f"cat >{given}; echo >>{given}")
-
-    def describe() -> dict[str, object]:
-        wait_until(lambda: given.exists() and given.read_bytes() == b"{", "the begin of the client's stdin")
-        return {"config": {}}
-
-    door.launch("box", "image", describe)
-    assert given.read_bytes() == b'{"config": {}}\n'
-
-
-def test_a_description_that_cannot_be_made_makes_nothing(incus, tmp_path):
-    given = tmp_path / "given"
-    door = incus(f"cat >{given}; echo >>{given}")
-
-    def describe() -> dict[str, object]:
-        wait_until(given.exists, "the client")
-        raise clincus.ClincusError("a workspace that cannot be protected", 409)
-
-    with pytest.raises(clincus.ClincusError, match="cannot be protected"):
-        door.launch("box", "image", describe)
-    assert b"\n" not in given.read_bytes()
 
 
 @pytest.mark.parametrize("stream", [1, 2])

@@ -432,8 +432,7 @@ class Machine(Door):
             instance["status"] = "Running" if arguments[0] == "start" else "Stopped"
         return self.log.encode() if arguments[0] == "info" else b""
 
-    def launch(self, name: str, image: str, describe: Any, **options: Any) -> None:
-        description = describe()
+    def launch(self, name: str, image: str, description: Any, **options: Any) -> None:
         self.launched.append((name, description))
         if self.refusals:
             raise self.refusals.pop(0)
