@@ -5625,6 +5625,14 @@ def is_hosts_fault(error: Exception) -> bool:
 CALLED_OFF = "the session is being ended"
 
 
+class SaveResult(enum.Enum):
+    """How a save of a conversation ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    BUSY = "busy"  # somebody else works on the session, so nothing was saved
+
+
 def talk_asks_guest(sessions: Sessions, session: Session) -> bool:
     """True if only its container knows whether a conversation is saved."""
     if not session_tool(session).saved:
@@ -5856,7 +5864,7 @@ class Sessions:
                 self.keep(session)
             telling.start()  # after the refusals; beside the save, since both mostly wait for Incus
             within = LAST_SAVE_WITHIN if session.status == "running" else SAVE_WITHIN
-            error = self._save(session, ends_tool=True, within=within)
+            error = self._try_save(session, ends_tool=True, within=within)
             telling.join()
             if delete:
                 session, error = self._save_stopped(session, error)
@@ -5881,7 +5889,7 @@ class Sessions:
             return session, error
         self.containers(session.id).stop(session.id, 0)
         session = session._replace(status="stopped")
-        return session, self._save(session, within=LAST_SAVE_WITHIN)
+        return session, self._try_save(session, within=LAST_SAVE_WITHIN)
 
     def _keep_before_delete(
         self,
@@ -6036,19 +6044,19 @@ class Sessions:
         self.containers(session.id).stop(session.id, 0)
         return session._replace(status="stopped", paused=False)
 
-    def save(self, id: str, *, wait: bool = True) -> str | None:
-        """Save a session's conversation now; the directory that holds it, "" if it could not be saved.
+    def save(self, id: str, *, wait: bool = True) -> SaveResult:
+        """Save a session's conversation now. An end of the session cancels the save.
 
-        Without `wait` a session that is being worked on is left alone: None. An end of the session calls it off.
+        Without `wait`, a session with work in progress is left alone: BUSY. Raises ClincusError(404).
         """
         lock = self.lock(id)
         if not lock.acquire(blocking=wait):
-            return None
+            return SaveResult.BUSY
         try:
-            session = self.registry.get(id)
-            return "" if self._save(session, may_be_called_off=True) else self.saved_directory(session)
+            error = self._try_save(self.registry.get(id), may_be_called_off=True)
         finally:
             lock.release()
+        return SaveResult.DONE if error is None else SaveResult.FAILED
 
     @contextmanager
     def _instead_of_saves(self, id: str) -> Iterator[None]:
@@ -6301,38 +6309,14 @@ class Sessions:
             tool_session_id=session.session_id,
         )
 
-    def _save(
+    def _try_save(
         self, session: Session, *, ends_tool: bool = False, within: float = SAVE_WITHIN, may_be_called_off: bool = False
     ) -> Exception | None:
-        """Copy the tool's conversation to the host, `within` seconds. A failure is reported and returned, not raised.
-
-        With `ends_tool`: first end the tool; after the copy give files that root made in the workspace to the
-        workspace's owner.
-        """
-        is_asleep = session.status == "stopped"
+        """As `_save`, if there is anything to save. A failure is reported and returned, not raised."""
         try:
-            tool = session_tool(session)
-            if not tool.saved or session.paused:
+            if not self._needs_save(session):
                 return None
-            saved = self.saved(session)
-            if is_asleep and is_copy_of_last_run(saved, session.started_at):
-                return None
-            if session.engine:  # another host may claim any id
-                check_own_copy(saved)
-            open_command = self._open_save if may_be_called_off else self.door(session.id).open
-            guest = self.guest(session)
-            with self.containers(session.id).opened_for_reading(session.id) if is_asleep else nullcontext():
-                notes = save_conversation(
-                    functools.partial(open_command, session.id),
-                    guest.home,
-                    saved,
-                    tool,
-                    is_last=ends_tool or is_asleep,
-                    owner=(guest.mount, guest.uid) if ends_tool and not is_asleep else None,
-                    within=within,
-                )
-            if is_asleep:
-                write_metadata(saved._replace(final=True))
+            notes = self._save(session, ends_tool=ends_tool, within=within, may_be_called_off=may_be_called_off)
         except UnsettledError as error:  # the next save will find the conversation unchanged
             return error
         except (ClincusError, OSError) as error:
@@ -6345,6 +6329,39 @@ class Sessions:
         for note in notes:
             self.report(f"{session.id}: {note}")
         return None
+
+    def _needs_save(self, session: Session) -> bool:
+        """False for a tool without conversations, a frozen container, and a stopped one whose last run was saved."""
+        if not session_tool(session).saved or session.paused:
+            return False
+        is_at_rest = session.status == "stopped"
+        return not (is_at_rest and is_copy_of_last_run(self.saved(session), session.started_at))
+
+    def _save(self, session: Session, *, ends_tool: bool, within: float, may_be_called_off: bool) -> list[str]:
+        """Copy the tool's conversation to the host, `within` seconds; returns what a person should know.
+
+        With `ends_tool`: first end the tool; after the copy give files that root made in the workspace to the
+        workspace's owner. Raises ClincusError and OSError.
+        """
+        saved = self.saved(session)
+        if session.engine:  # another host may claim any id
+            check_own_copy(saved)
+        is_stopped = session.status == "stopped"
+        open_command = self._open_save if may_be_called_off else self.door(session.id).open
+        guest = self.guest(session)
+        with self.containers(session.id).opened_for_reading(session.id) if is_stopped else nullcontext():
+            notes = save_conversation(
+                functools.partial(open_command, session.id),
+                guest.home,
+                saved,
+                session_tool(session),
+                is_last=ends_tool or is_stopped,
+                owner=(guest.mount, guest.uid) if ends_tool and not is_stopped else None,
+                within=within,
+            )
+        if is_stopped:
+            write_metadata(saved._replace(final=True))
+        return notes
 
     def lock(self, id: str) -> threading.RLock:
         """The lock of a session. Raises ClincusError(404)."""
@@ -6663,7 +6680,7 @@ def json_response(value: object, status: int = 200, headers: Iterable[tuple[str,
     return Response(status, body, [("Content-Type", "application/json"), *headers])
 
 
-def failure(error: ClincusError) -> Response:
+def error_response(error: ClincusError) -> Response:
     """The answer for an error."""
     return json_response({"error": error.message, **error.fields}, error.status, error.headers)
 
@@ -7265,7 +7282,7 @@ class Connection:
                 # A stranger must not occupy a place that the server's own user needs.
                 self.close_connection = True
                 self._linger = REFUSED_LINGER
-                self._answer(failure(error))
+                self._answer(error_response(error))
             while not self.close_connection:
                 self._serve_request(peer)
         except OSError:
@@ -7289,12 +7306,12 @@ class Connection:
             response = self._respond(request)
         except ClincusError as error:
             self.close_connection = self.close_connection or isinstance(error, Refused)
-            response = failure(error)
+            response = error_response(error)
         except (ConnectionError, TimeoutError):
             raise
         except Exception:
             log.exception("%s: failed", f"{request.method} {request.path}" if request else "a request")
-            response = failure(ClincusError("Clincus failed at this; its log says why", 500))
+            response = error_response(ClincusError("Clincus failed at this; its log says why", 500))
         if response is not None:
             self._answer(response, head_only=request is not None and request.method == "HEAD")
 
@@ -7436,7 +7453,7 @@ class Listener(ThreadingHTTPServer):
         error = ClincusError("too many connections: close some and try again", 503, [("Retry-After", "1")])
         with suppress(OSError):
             request.setblocking(False)
-            request.send(response_bytes(failure(error), is_last=True))
+            request.send(response_bytes(error_response(error), is_last=True))
             request.recv(HEAD_LIMIT)  # with unread input, the connection would be reset before the answer is read
         super().shutdown_request(request)
 

@@ -346,7 +346,7 @@ def leave_session(context: Context, session: clincus.Session, *, is_direct: bool
         return False
     console.say(f"[cleanup] Saving session data to {sessions.saved_directory(now)}")
     if now.paused or (has_tmux and not is_direct):
-        if now.paused or sessions.save(now.id):
+        if now.paused or sessions.save(now.id) is clincus.SaveResult.DONE:
             console.say("[cleanup] Session data saved")
         console.say(f"[cleanup] Container kept running: clincus attach {now.id}, or clincus stop {now.id}")
         return True

@@ -201,7 +201,7 @@ class Keeper:
                 raise clincus.ClincusError(f'the network of "{id}" is closed, and would be that of then: {words}', 409)
             if not force:
                 sessions.keep(session)
-            if sessions.save(id) == "":
+            if sessions.save(id) is clincus.SaveResult.FAILED:
                 words = "the conversation cannot be saved, and would be lost: try again later"
                 raise clincus.UnsavedError(words, clincus.Unsaved({"conversation": None}, words))
             if was_running or session.paused:

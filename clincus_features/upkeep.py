@@ -159,13 +159,14 @@ class Saves:
         before = last[session.id]
         with contextlib.suppress(clincus.ClincusError):  # it is gone by now
             copy = copy_of(sessions, session)
-            saved = sessions.save(session.id, wait=False)
-            if saved is None:
+            result = sessions.save(session.id, wait=False)
+            if result is clincus.SaveResult.BUSY:
                 return
-            has_hung = not saved and time.monotonic() - begun >= SAVE_HANGS
+            is_saved = result is clincus.SaveResult.DONE
+            has_hung = not is_saved and time.monotonic() - begun >= SAVE_HANGS
             rests = session.rang_at == before.rang_at and copy is not None and copy_of(sessions, session) == copy
             pause = min(2 * before.pause, SAVE_RARELY) if rests or has_hung else SAVE_EVERY
-            done_at = begun if saved else -math.inf
+            done_at = begun if is_saved else -math.inf
             self._last[session.engine][session.id] = Save(begun, session.rang_at, pause, done_at, has_hung)
 
 

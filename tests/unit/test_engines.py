@@ -303,7 +303,7 @@ def test_a_session_there_takes_no_conversation_of_another_session_by_its_id(tmp_
     mine = clincus.SavedSession("mine", "claude", directory, container_name=NAME, workspace="/w")
     clincus.write_metadata(mine)
     refusal = f'"{FAR}" has the id of a conversation of "{NAME}": it cannot be saved or resumed here'
-    assert sessions.save(FAR) == ""
+    assert sessions.save(FAR) is clincus.SaveResult.FAILED
     assert reports == [f"{FAR}: the conversation was not saved: {refusal}"]
     launch = plan(tmp_path, workspace="/srv/app", mode="mount")
     with pytest.raises(clincus.ClincusError, match=re.escape(refusal)):

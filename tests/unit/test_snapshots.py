@@ -69,8 +69,8 @@ class Sessions:
     def look(self, id: str) -> clincus.Session:
         return self.get(id)
 
-    def save(self, id: str) -> str:
-        return ""
+    def save(self, id: str) -> clincus.SaveResult:
+        return clincus.SaveResult.FAILED
 
     def keep(self, session: clincus.Session, *, saves: bool = False) -> None:
         """Nothing is there to keep."""
@@ -131,8 +131,8 @@ class Box:
     def get(self, id: str) -> clincus.Session:
         return self.session
 
-    def save(self, id: str) -> None:
-        return None
+    def save(self, id: str) -> clincus.SaveResult:
+        return clincus.SaveResult.DONE
 
     def keep(self, session: clincus.Session, *, saves: bool = False, insists: bool = False) -> list[str]:
         if self.unfetched and not saves:

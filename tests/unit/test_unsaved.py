@@ -89,7 +89,7 @@ def test_a_delete_is_refused_with_what_would_be_lost_as_an_object(sessions, door
     add(sessions, tool="shell")
     with pytest.raises(clincus.UnsavedError) as refused:
         sessions.end(NAME, delete=True)
-    answer = clincus.failure(refused.value)
+    answer = clincus.error_response(refused.value)
     body = json.loads(answer.body)
     assert (answer.status, body["unsaved"]["commits"]["count"], body["unsaved"]["total"]) == (409, commits, commits)
     assert ("cannot be known (git does not end)" in body["error"]) == (commits is None)

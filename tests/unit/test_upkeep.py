@@ -47,11 +47,11 @@ class Sessions:
     def saved_directory(self, session: clincus.Session) -> str:
         return str(self._folder / session.id)
 
-    def save(self, id: str, *, wait: bool) -> str | None:
+    def save(self, id: str, *, wait: bool) -> clincus.SaveResult:
         if id in self.broken:
-            return None
+            return clincus.SaveResult.BUSY
         self.saved.append(id)
-        return "/saved"
+        return clincus.SaveResult.DONE
 
     @contextlib.contextmanager
     def lock(self, id: str) -> Iterator[None]:
@@ -313,11 +313,11 @@ def test_saves_that_hang_hold_up_no_other_and_are_tried_again_late_though_they_r
         sessions.add(name, status="Running")
         sessions.registry.ring(name, NOON)
 
-    def save(id: str, *, wait: bool) -> str:
+    def save(id: str, *, wait: bool) -> clincus.SaveResult:
         if id in hanging:
             assert over.wait(DEADLINE)
-            return ""
-        return Sessions.save(sessions, id, wait=wait) or ""
+            return clincus.SaveResult.FAILED
+        return Sessions.save(sessions, id, wait=wait)
 
     monkeypatch.setattr(sessions, "save", save)
     saves.save_due(sessions)
