@@ -676,7 +676,7 @@ def whole(low: int, high: int) -> Check:
 
 
 def matching(pattern: str, expected: str) -> Check:
-    """A check for texts that match a pattern from begin to end; `expected` says what to write."""
+    """A check for texts that match a whole pattern; `expected` says what to write."""
 
     def check(value: object) -> str:
         text = check_text(value)
@@ -761,7 +761,8 @@ CPUS = r"(?!0+$)\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?){0,80}"
 
 def check_cpu_count(value: object) -> str:
     """A number of CPUs from 1, or a list of CPUs and ranges to pin to, such as `0-1,3` (Incus: limits.cpu)."""
-    text = str(matching(CPUS, "write a number of CPUs from 1, or a list of CPUs such as 0-1,3")(value))
+    check = matching(CPUS, "write a number of CPUs from 1, or a list of CPUs such as 0-1,3")
+    text = str(check(value))
     for first, last in re.findall(r"(\d+)-(\d+)", text):
         if int(first) > int(last):
             raise Unfit(f"the range {first}-{last} ends before it begins")
@@ -811,7 +812,7 @@ def check_mount(value: object) -> dict[str, Any]:
 def check_command(value: object) -> list[str]:
     """A command as a list of words. A single text is split as a shell would split it."""
     try:
-        words: list[str] = shlex.split(value) if isinstance(value, str) else list_of(check_text)(value)
+        words = shlex.split(value) if isinstance(value, str) else list_of(check_text)(value)
     except ValueError as error:
         raise Unfit(f"write a command as a list of words ({error})") from None
     if not words or not words[0]:
@@ -2017,7 +2018,7 @@ class GuestCommand(IncusChild):
         self._mark = f"<{os.urandom(12).hex()}>".encode()
         self._pipe = self.stdout
         self._readers = [MarkedReader(stream, self._mark) for stream in (self.stdout, self.stderr)]
-        self.stdout, self.stderr = (cast("IO[bytes]", io.BufferedReader(one, 1 << 16)) for one in self._readers)
+        self.stdout, self.stderr = (cast("IO[bytes]", io.BufferedReader(reader, 1 << 16)) for reader in self._readers)
 
     @property
     def is_whole(self) -> bool:
@@ -3374,7 +3375,8 @@ def workspace_folder(path: str, target: str, settings: Config, engine: str = "")
         with suppress(KeyError):  # a uid without an entry in passwd has no configuration of its own
             homes.append(pwd.getpwuid(cast("int", folder.uid)).pw_dir)
     sealed = configured_paths(settings)
-    git_folders, git_places, git_unread = git_on_host(folder.source, list(dict.fromkeys(homes)), os.environ, sealed)
+    homes = list(dict.fromkeys(homes))
+    git_folders, git_places, git_unread = git_on_host(folder.source, homes, os.environ, sealed)
     if os.path.isfile(f"{folder.source}/{NO_BARE_REPOSITORY}"):  # then the folder itself may be a Git folder
         git_folders = tuple(dict.fromkeys((*git_folders, folder.source)))
     return folder._replace(git_folders=git_folders, git_places=git_places, git_unread=git_unread)
@@ -3396,7 +3398,7 @@ def places_code() -> bytes:
 
 
 def ask_places(**question: object) -> dict[str, Any]:
-    """The answer of wall/places.py to a question. ClincusError as it says, or 409 if it finds no answer.
+    """The answer of wall/places.py to a question. Raises ClincusError: its refusal, or 409 if it fails.
 
     It runs in a child with a time limit, since an agent may have written what it reads.
     """
@@ -3451,7 +3453,7 @@ def git_on_host(
 def linked_places(workspace: str, first: str, stand_in: StandIn) -> ProtectedPaths:
     """The paths to protect because a sealed link, `first`, leads to them: links on the way, and the file at the end."""
     *chain, end = path_trail(first)
-    # What an agent's own settings lead to must not keep git from its daily work.
+    # The targets of an agent's own settings must not keep git from its daily work.
     is_gits = stand_in is False and path_inside(end, f"{workspace}/.git")
     if first not in chain or os.path.isdir(end) or is_gits:
         return {}
@@ -3603,9 +3605,10 @@ def configured_paths(settings: Config) -> ProtectedPaths:
 
     The stand-in is for the targets of links in them: an empty file, or nothing for a path of a preset.
     """
-    named = *settings.get("security.protected_paths"), *settings.get("security.additional_protected_paths")
-    lifted = ".git/hooks" if settings.get("git.writable_hooks") else ""
-    found: ProtectedPaths = {path: "" for path in named if path != lifted}
+    named = settings.get("security.protected_paths") + settings.get("security.additional_protected_paths")
+    found: ProtectedPaths = dict.fromkeys(named, "")
+    if settings.get("git.writable_hooks"):
+        found.pop(".git/hooks", None)
     for row in preset_rows(settings):
         if row.is_sealed:
             found.setdefault(row.path, False)
@@ -3795,7 +3798,8 @@ def is_mounted_in(folder: HostFolder, other: HostFolder) -> bool:
 
 def raw_lxc(host: ProtectionSupport, lines: Sequence[str]) -> str:
     """The value of raw.lxc: the lines of the default profile, then ours."""
-    return "\n".join(filter(None, [host.profile_config.get("raw.lxc", "").rstrip("\n"), *lines])) + "\n"
+    known = host.profile_config.get("raw.lxc", "").rstrip("\n")
+    return "\n".join(filter(None, [known, *lines])) + "\n"
 
 
 def device_plan(folders: Iterable[tuple[str, bool]]) -> list[dict[str, object]]:
@@ -3845,7 +3849,11 @@ def hook_lines(python: str, plan: Mapping[str, object]) -> list[str]:
     command = f"{python} -I -S -c '{unpack}' {argument}"
     # While the container's first process lives, the stage is in use, even if the monitor was killed.
     note_init = f"""/bin/sh -c 'cat "/proc/$LXC_PID/stat" >{STAGES}/{plan["stage"]}/init'"""
-    return [f"lxc.hook.pre-start = {command}", f"lxc.hook.start-host = {note_init}", f"lxc.hook.post-stop = {command}"]
+    return [
+        f"lxc.hook.pre-start = {command}",
+        f"lxc.hook.start-host = {note_init}",
+        f"lxc.hook.post-stop = {command}",
+    ]
 
 
 def hook_plan(config: Mapping[str, str]) -> dict[str, Any]:
@@ -3949,40 +3957,51 @@ def raw_idmap(workspace: HostFolder, code_uid: int, host: ProtectionSupport) -> 
 def protection_support(incus: Incus) -> ProtectionSupport:
     """Find out how well a workspace can be protected here. This takes some calls to Incus. Raises IncusError."""
     environment = incus.query("/1.0").get("environment", {})
-    project = incus.query(f"/1.0/projects/{urls.quote(incus.project, safe='')}").get("config", {})
+    quoted = urls.quote(incus.project, safe="")
+    project = incus.query(f"/1.0/projects/{quoted}").get("config", {})
     profile = incus.query("/1.0/profiles/default")
     config = profile.get("config", {})
-    restricted = project.get("restricted") == "true"
+    is_restricted = project.get("restricted") == "true"
     maps_ids = environment.get("kernel_features", {}).get("idmapped_mounts") == "true"
-    # Of another host we only see what its Incus reports. If it has no Python for the hook, the start will fail.
+    # About another host we only know what its Incus reports. If it has no Python for the hook, the start will fail.
     is_here = not incus.engine
-    # The first user namespace maps all ids to themselves (user_namespaces(7)).
-    outermost = [b"0", b"0", b"4294967295"]
-    is_outermost = not is_here or (read_plain_file("/proc/self/uid_map", 4096) or b"").split() == outermost
-    python, no_python = trusted_python() if is_here else ("/usr/bin/python3", "")
+    python = "/usr/bin/python3"
+    no_python = ""
+    if is_here:
+        python, no_python = trusted_python()
+    is_outermost = not is_here or is_outermost_namespace()
+    if is_restricted and project.get("restricted.containers.lowlevel") != "allow":
+        reason = f"The Incus project '{incus.project}' is restricted and does not allow raw.lxc"
+    elif not maps_ids:
+        kernel = environment.get("kernel_version", "unknown")
+        reason = f"The kernel ({kernel}) cannot map ids on mounts; 5.12 can"
+    elif not is_outermost:
+        reason = "Clincus runs in a container itself"
+    else:
+        reason = no_python or why_calls_stay(config)
 
-    def allowed(kind: str) -> str | None:
-        return project.get(f"restricted.idmap.{kind}", "") if restricted else None
+    def ids(path: str, kind: str) -> tuple[range, ...]:
+        allowed = project.get(f"restricted.idmap.{kind}", "") if is_restricted else None
+        return mappable_ids(path, allowed) if is_here else ()
 
-    obstacles = {
-        f"The Incus project '{incus.project}' is restricted and does not allow raw.lxc": (
-            restricted and project.get("restricted.containers.lowlevel") != "allow"
-        ),
-        f"The kernel ({environment.get('kernel_version', 'unknown')}) cannot map ids on mounts; 5.12 can": not maps_ids,
-        "Clincus runs in a container itself": not is_outermost,
-        no_python: not python,
-    }
+    # Incus shifts no folder of a project that may mount some folders only (project/permissions.go), and the kernel maps
+    # no ids on mounts of a file system that belongs to the host of our container.
+    limits_disks = is_restricted and project.get("restricted.devices.disk.paths")
     return ProtectionSupport(
-        reason=next((words for words, holds in obstacles.items() if holds), "") or why_calls_stay(config),
+        reason=reason,
         python=python,
-        # Incus shifts no folder of a project that may mount some folders only (project/permissions.go), and the
-        # kernel maps no ids on mounts of a file system that belongs to the host of our container.
-        shift=is_outermost and maps_ids and not (restricted and project.get("restricted.devices.disk.paths")),
-        subordinate_uids=mappable_ids("/etc/subuid", allowed("uid")) if is_here else (),
-        subordinate_gids=mappable_ids("/etc/subgid", allowed("gid")) if is_here else (),
+        shift=is_outermost and maps_ids and not limits_disks,
+        subordinate_uids=ids("/etc/subuid", "uid"),
+        subordinate_gids=ids("/etc/subgid", "gid"),
         profile_config={key: config[key] for key in ("raw.lxc", *SHARED_KEYS) if key in config},
         profile_folders=tuple(disk_sources(profile.get("devices", {}).values())),
     )
+
+
+def is_outermost_namespace() -> bool:
+    """True outside of containers: the first user namespace maps all ids to themselves (user_namespaces(7))."""
+    id_map = read_plain_file("/proc/self/uid_map", 4096) or b""
+    return id_map.split() == [b"0", b"0", b"4294967295"]
 
 
 def why_calls_stay(config: Mapping[str, str]) -> str:
@@ -4403,10 +4422,12 @@ def far_workspace(path: str, engine: str, roots: Sequence[str]) -> str:
     """
     plain = path.rstrip("/")
     parents = [root.rstrip("/") for root in roots]
-    is_plain = path.startswith("/") and plain == os.path.normpath(path) and path.isprintable()
+    is_plain = path.startswith("/") and path.isprintable() and plain == os.path.normpath(path)
     is_below = plain not in parents and any(path_inside(plain, parent) for parent in parents)
     if not is_plain or not is_below:
-        where = f"in one of its roots ({', '.join(roots)})" if roots else f"in a root: add roots to [engines.{engine}]"
+        where = f"in a root: add roots to [engines.{engine}]"
+        if roots:
+            where = f"in one of its roots ({', '.join(roots)})"
         raise ClincusError(f'a mounted workspace of "{engine}" is a folder there, by its full path, {where}', 400)
     return plain
 
@@ -4572,7 +4593,7 @@ def tool_row(tool: Tool) -> str:
     """The row of a tool that is not in the table, to keep it with the instance: the config may change. Else ""."""
     if tool.name in TOOLS or not tool.name:
         return ""
-    return json.dumps({"start": tool.start[:1], **{name: getattr(tool, name) for name in ROW_FIELDS}})
+    return json.dumps({"start": tool.start[:1], **some_fields(tool, ROW_FIELDS)})
 
 
 def session_tool(session: Session) -> Tool:
@@ -4604,7 +4625,8 @@ def plain_row(label: str) -> str:
     """
     try:
         row = as_object(parse_json(label or "{}"))
-        kept = {name: list_of(check_relative_path)(row[name]) for name in ("saved", "unsaved") if name in row}
+        check = list_of(check_relative_path)
+        kept = {name: check(row[name]) for name in ("saved", "unsaved") if name in row}
     except ValueError:
         return ""
     return json.dumps(kept) if kept else ""
@@ -5254,12 +5276,13 @@ def launch_mode(request: LaunchRequest, resumed: SavedSession | None) -> str:
 
 def launch_tool(request: LaunchRequest, config: Config, resumed: SavedSession | None) -> Tool:
     """The tool of a new session. Raises ConfigError for an unknown one, ClincusError(400) if it takes no prompt."""
+    default = resumed.tool if resumed else config.get("tool.name")
     if request.command:
         tool = NO_TOOL
     elif request.debug:
         tool = find_tool("shell", config)
     else:
-        tool = find_tool(request.tool or (resumed.tool if resumed else config.get("tool.name")), config)
+        tool = find_tool(request.tool or default, config)
     if request.prompt and not tool.prompt:
         raise ClincusError(f'the tool "{tool.name}" takes no prompt at its start: type it once it runs', 400)
     return tool
@@ -5331,7 +5354,8 @@ def redescribe_instance(instance: Mapping[str, Any], description: Mapping[str, A
         others["root"] = {**own, **limits}
     kept = {key: value for key, value in instance["config"].items() if not key.startswith(OWNED_KEYS)}
     config = {**kept, **description["config"], LABEL + "devices": " ".join(new) or "-"}
-    return instance_put(instance, {key: value for key, value in config.items() if value}, {**others, **new})
+    config = {key: value for key, value in config.items() if value}
+    return instance_put(instance, config, {**others, **new})
 
 
 def instance_put(
@@ -5371,11 +5395,13 @@ def start_files(
     `chosen` are a person's own variables, which get a file of their own. With None the file of an earlier start stays.
     `defaults` are for variables that neither the container nor `environment` has.
     """
-    unless_set = "".join(f'[ -n "${{{name}:-}}" ] || {shell_assignments({name: defaults[name]})}' for name in defaults)
-    source = '[ ! -r "$HOME/.clincus/chosen" ] || . "$HOME/.clincus/chosen"\n'
+    variables = shell_assignments(environment)
+    for name, value in defaults.items():
+        variables += f'[ -n "${{{name}:-}}" ] || {shell_assignments({name: value})}'
+    variables += '[ ! -r "$HOME/.clincus/chosen" ] || . "$HOME/.clincus/chosen"\n'
     files = {
         "launch": (shell_assignments(launch), 0o600),
-        "environment": (shell_assignments(environment) + unless_set + source, 0o600),
+        "environment": (variables, 0o600),
         "tmux.conf": (packaged_text("guest/tmux.conf"), 0o600),
         "start": (guest_program("tool"), 0o700),
         "ring": (guest_program("ring"), 0o700),
@@ -5488,7 +5514,8 @@ class Containers:
         try:
             self.incus.run("delete", *force, self.incus.place(name), timeout=120)
         except IncusError as error:
-            if even_running and error.status == 500 and (self.incus.instance(name) or {}).get("status") == "Stopped":
+            has_failed_late = even_running and error.status == 500
+            if has_failed_late and (self.incus.instance(name) or {}).get("status") == "Stopped":
                 self.delete(name, even_running=False)  # it has stopped, and its disk was too full for the next step
             elif "is busy running" in error.message and not is_second_try:
                 self.incus.wait_for_others(name)  # a label is being changed
@@ -5810,7 +5837,8 @@ class Sessions:
         self.extensions.tell("before_start", before)
         session = self._thawed(before)
         if is_stopped:  # if this fails, it stays stopped unless somebody else starts it
-            changes = some_fields(launch.draft, ("deadline", "settings", "guest", "command", "tool_row", "persistent"))
+            renewed = ("deadline", "settings", "guest", "command", "tool_row", "persistent")
+            changes = some_fields(launch.draft, renewed)
             instance = self._worked_on[found.id][1]
             session = self.containers(found.id).create_or_start(session._replace(**changes), launch, instance)
         else:
@@ -6220,7 +6248,8 @@ class Sessions:
             check_own_copy(self.saved(session))
         guest = launch.guest
         tool = launch.tool
-        columns, rows = "200", "50"  # nobody watches yet; the first terminal brings its own size
+        columns = "200"  # nobody watches yet: the first terminal brings its own size
+        rows = "50"
         how = "tmux" if launch.request.tmux else "direct"
         listed = [] if is_new else [STARTED_FILE, UNPACKING_FILE, *tool.saved, *tool.credentials]
         words = [tmux_name(session.id), guest.mount, columns, rows, how, *listed]
@@ -6954,8 +6983,11 @@ class Route:
         content = operation.get("requestBody", {}).get("content", {})
         raw = content.get("application/octet-stream")
         self.path = path
-        self.pattern = re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(path)))  # still percent-encoded
-        self.methods = ("GET", "HEAD") if method == "GET" and not path.startswith("/ws/") else (method,)
+        pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(path))
+        self.pattern = re.compile(pattern)  # for a path that is still percent-encoded
+        self.methods = [method]
+        if method == "GET" and not path.startswith("/ws/"):
+            self.methods.append("HEAD")
         self.handler = handler
         named: list[Schema] = [*item.get("parameters", ()), *operation.get("parameters", ())]
         self.parameters = [known for known in named if known["in"] != "header"]  # handlers read headers themselves
@@ -6963,8 +6995,9 @@ class Route:
         self.takes_bytes = raw is not None  # the handler gets the body as it arrives, not as JSON
         self.body_limit: int = raw["schema"]["maxLength"] if raw else BODY_LIMIT
         self.status = int(min(operation["responses"]))  # the status if the handler returns a plain value
-        fields = {known["name"]: known["schema"] for known in self.parameters} | self.body.get("properties", {})
-        self.defaults = {name: schema.get("default") for name, schema in fields.items()}
+        schemas = {known["name"]: known["schema"] for known in self.parameters}
+        schemas.update(self.body.get("properties", {}))
+        self.defaults = {name: schema.get("default") for name, schema in schemas.items()}
 
     def read_parameters(self, in_path: Mapping[str, str], query: Mapping[str, str]) -> dict[str, Any]:
         """The values of known parameters; unknown ones are ignored. Raises ClincusError(400)."""
@@ -7469,7 +7502,8 @@ def open_listener(address: tuple[str, int], site: Site) -> Listener:
     import http.server
 
     # `Listener` is defined without its base class, since http.server loads slowly.
-    return cast(Listener, type("Server", (Listener, http.server.ThreadingHTTPServer), {})(address, site))
+    server = type("Server", (Listener, http.server.ThreadingHTTPServer), {})
+    return cast(Listener, server(address, site))
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -7577,7 +7611,7 @@ class WebSocket:
 
     @property
     def open(self) -> bool:
-        """Whether messages can still be sent: no close was asked for, sent or received."""
+        """True if messages can still be sent: no close was requested, sent or received."""
         return self._close_request is None and self._close_deadline is None and not self.ended
 
     @property
@@ -8048,8 +8082,9 @@ class EventHub:
 
     def _run(self) -> None:
         while True:
-            due = min((one.due() for one in list(self.subscribers.values())), default=None)
-            ready = dict(self._poll.poll(None if due is None else 1000 * max(0.0, due - time.monotonic())))
+            due = min((websocket.due() for websocket in list(self.subscribers.values())), default=None)
+            patience = None if due is None else 1000 * max(0.0, due - time.monotonic())
+            ready = dict(self._poll.poll(patience))
             if self._wake_reader.fileno() in ready:
                 self._wake_reader.recv(READ_SIZE)
             with self._lock:
