@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -90,6 +91,16 @@ class Bed:
         done = self.incus.exec(name, ["sh", "-c", script], user=user, environment={"HOME": "/home/code"})
         assert done.code == 0, f"{script!r} ended with {done.code}: {done.reason}"
         return done.stdout.decode()
+
+    def attack(self, name: str, script: str, user: int = 1000) -> None:
+        """Have a shell script begin in an instance that it may freeze: then it ends no sooner than the freeze does."""
+
+        def run() -> None:
+            with contextlib.suppress(clincus.IncusError):
+                done = self.incus.exec(name, ["sh", "-ec", script], user=user)
+                print(f"{script!r} ended with {done.code}: {done.reason}")
+
+        threading.Thread(target=run, daemon=True).start()
 
     def wait_for_init(self, name: str) -> None:
         """Wait until process 1 has started: before, it does not heed a clean stop, and a hard one may fail."""

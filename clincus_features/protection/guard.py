@@ -82,7 +82,8 @@ class Guard:
         self._live: dict[str, Live] = {}  # only the thread of the watcher changes this
         self._late: dict[str, set[str]] = {}  # session -> paths that were touched as its container ended; as `_live`
         self._edited: dict[tuple[str, str], float] = {}  # workspace and path -> time.monotonic; as `_live`
-        self._acting = threading.Lock()  # one break at a time
+        self._acting = threading.Lock()  # one break, or one decision of a person, at a time
+        self._breaks: dict[str, threading.Event] = {}  # session -> set once the thread that acts on it has ended
         self._index_looks = Looks("looking at git's index", lambda: INDEX_SETTLE, self._look_at_index)
         self._index_files: dict[str, tuple[str, ...]] = {}  # session -> the files of its indexes
         self._index_states: dict[str, object] = {}  # session -> their signature, when they were last compared
@@ -750,7 +751,16 @@ class Guard:
         self._act_on(live, found)
 
     def _act_on(self, live: Live, found: Mapping[str, str]) -> None:
-        threading.Thread(target=self._act, args=(live, found), name="freezing a session", daemon=True).start()
+        has_ended = threading.Event()
+        self._breaks[live.session.id] = has_ended
+
+        def act() -> None:
+            try:
+                self._act(live, found)
+            finally:
+                has_ended.set()
+
+        threading.Thread(target=act, name="freezing a session", daemon=True).start()
 
     def _act(self, live: Live, found: Mapping[str, str]) -> None:
         if not found:  # a program that goes on must not have us start a command of Incus for each time
@@ -854,8 +864,13 @@ class Guard:
     # -- What a person decides
 
     def resolve(self, session: clincus.Session, action: str) -> None:
-        """Let a broken session go on, or end it. Raises ClincusError: 409 if there is nothing to decide."""
+        """Let a broken session go on, or end it. Raises ClincusError: 409 if there is nothing to decide.
+
+        A session is told as broken from the moment at which it is frozen: a decision waits until all is put back.
+        """
         self._remember(session)
+        if session.id in self._breaks:
+            self._breaks[session.id].wait(FROZEN_WITHIN)
         if not self._broken.get(session.id):
             waits = waiting_words(self.records.read(session.workspace), session)
             words = waits or "there is nothing to decide"
@@ -865,7 +880,8 @@ class Guard:
             sessions.end(session.id)
             return
         with sessions.lock(session.id):
-            self._go_on(session)
+            with self._acting:
+                self._go_on(sessions.look(session.id) or session)
             sessions.look(session.id)
 
     def _go_on(self, session: clincus.Session) -> None:

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="shows a folder of the
 HOST = "/opt/host"
 LIBRARIES = f"{HOST}/lib/{sysconfig.get_config_var('MULTIARCH')}"
 PATHS = ":".join([LIBRARIES, f"{LIBRARIES}/nss", f"{LIBRARIES}/pulseaudio"])
+NODE_MODULES = "/usr/share/nodejs"  # from which the node of Debian reads parts of itself, by this path
 CHROMIUMS = ("/usr/lib/chromium/chromium-headless-shell", "/usr/lib/chromium/chromium")  # without Debian's scripts
 GIT = """
 git config --global user.name a && git config --global user.email a@b
@@ -94,7 +95,12 @@ def session(bed: Bed, start_shared: Callable, tmp_path_factory: pytest.TempPathF
         os.chown(path, 1000, 1000)
     made = start_shared().create(folder)
     assert made["protection"] == "locked"
-    bed.incus.run("config", "device", "add", made["id"], "host", "disk", "source=/usr", f"path={HOST}", "readonly=true")
+    shown = {"host": ("/usr", HOST)}
+    if os.path.isdir(NODE_MODULES):
+        shown["modules"] = (NODE_MODULES, NODE_MODULES)
+    for device, (source, path) in shown.items():
+        place = [f"source={source}", f"path={path}", "readonly=true"]
+        bed.incus.run("config", "device", "add", made["id"], device, "disk", *place)
     bed.kept.add(made["id"])
     yield made["id"]
     bed.kept.discard(made["id"])

@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 from test_cli_sessions import command_line
-from test_protection_watch import await_broken, await_watched, protection, status_in_incus
+from test_protection_watch import await_broken, await_resumed, await_watched, protection, status_in_incus
 
 from tests.programs import NO_CHECKPOINTS, git, wait_until
 
@@ -94,10 +94,10 @@ def test_no_link_of_a_container_leads_git_on_the_host_out_of_the_folder(bed, sta
     session = server.create(side)
     await_watched(server, session)
     before = contents(precious, side)
-    for name, (at, kind, words) in ATTACKS.items():
+    for number, (name, (at, kind, words)) in enumerate(ATTACKS.items(), 1):
         script = f"cd /workspace && {planting(at, target_of(kind, precious))}"
-        assert bed.incus.exec(session["id"], ["sh", "-ec", script], user=user).code == 0, name
-        found = await_broken(server, session)
+        bed.attack(session["id"], script, user)
+        found = await_broken(server, session, changes=number)
         act(side, words)
         assert contents(precious, side) == before, name
         [change] = found["changes"][-1:]
@@ -105,8 +105,8 @@ def test_no_link_of_a_container_leads_git_on_the_host_out_of_the_folder(bed, sta
         assert "put aside" in change["words"], name
         assert not (side / ".git" / at).is_symlink(), name
         server.post(f"/api/sessions/{session['id']}/protection/resolve", {"action": "continue"})
-        wait_until(lambda: status_in_incus(bed, session) == "Running", "the session to go on")
-    wait_until(lambda: protection(server, session)["level"] == "locked", "the level to be told")
+        await_resumed(server, session)
+    assert protection(server, session)["level"] == "locked"
 
 
 def test_a_container_that_goes_on_making_links_is_frozen_and_gains_nothing(bed, start_server, side, precious):
@@ -195,7 +195,7 @@ def test_a_submodule_of_the_agents_runs_nothing(bed, start_server, with_submodul
     session = server.create(with_submodule)
     await_watched(server, session)
     script = "cd /workspace && " + plant.replace("MARK", f"{precious}/ran")
-    assert bed.incus.exec(session["id"], ["sh", "-ec", script], user=user).code == 0
+    bed.attack(session["id"], script, user)
     [change] = await_broken(server, session)["changes"]
     assert change["path"] == f"{with_submodule}/.git/modules/sub/{told}"
     [listed] = server.get("/api/sessions").json

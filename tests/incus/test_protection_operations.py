@@ -10,9 +10,9 @@ import subprocess
 
 import pytest
 from test_protection_links import act, contents, precious  # noqa: F401  # the fixture
-from test_protection_watch import await_broken, await_watched, protection, status_in_incus
+from test_protection_watch import await_broken, await_resumed, await_watched, protection
 
-from tests.programs import NO_CHECKPOINTS, git, wait_until
+from tests.programs import NO_CHECKPOINTS, git
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root on the host")
 
@@ -99,14 +99,14 @@ def test_no_operation_of_a_container_has_git_on_the_host_read_write_or_run(
     server = start_server(config=NO_CHECKPOINTS)
     session = server.create(branches)
     await_watched(server, session)
-    for name, (begun, script, path, words) in ATTACKS.items():
+    for number, (name, (begun, script, path, words)) in enumerate(ATTACKS.items(), 1):
         before = harm(branches, precious)
         if begun:
             act(branches, planting(begun, branches, precious))
             assert (branches / ".git" / path).parent.exists(), name
         planted = f"cd /workspace && {planting(script, branches, precious)}"
-        assert bed.incus.exec(session["id"], ["sh", "-ec", planted], user=user).code == 0, name
-        found = await_broken(server, session)
+        bed.attack(session["id"], planted, user)
+        found = await_broken(server, session, changes=number)
         act(branches, words)
         assert harm(branches, precious) == before, name
         [change] = found["changes"][-1:]
@@ -115,5 +115,5 @@ def test_no_operation_of_a_container_has_git_on_the_host_read_write_or_run(
         for end in ENDS:
             act(branches, end)
         server.post(f"/api/sessions/{session['id']}/protection/resolve", {"action": "continue"})
-        wait_until(lambda: status_in_incus(bed, session) == "Running", "the session to go on")
-    wait_until(lambda: protection(server, session)["level"] == "locked", "the level to be told")
+        await_resumed(server, session)
+    assert protection(server, session)["level"] == "locked"

@@ -36,15 +36,26 @@ def protection(server, session):
     return server.get(f"/api/sessions/{session['id']}/protection").json
 
 
-def await_broken(server, session):
-    """The protection of a session once it is broken."""
+def await_broken(server, session, changes=1):
+    """The protection of a session once it is broken, and so many changes are told in all."""
 
     def is_frozen():
         [told] = [one for one in server.get("/api/sessions").json if one["id"] == session["id"]]
-        return told["protection"] == "broken" and told["paused"] and told["protection_changes"]
+        is_told = len(told["protection_changes"]) >= changes
+        return told["protection"] == "broken" and told["paused"] and is_told
 
     wait_until(is_frozen, "the session to be broken")
     return protection(server, session)
+
+
+def await_resumed(server, session):
+    """Wait until a session that was broken goes on."""
+
+    def goes_on():
+        [told] = [one for one in server.get("/api/sessions").json if one["id"] == session["id"]]
+        return told["protection"] != "broken" and not told["paused"]
+
+    wait_until(goes_on, "the session to go on")
 
 
 def await_watched(server, session):
@@ -176,8 +187,7 @@ def test_what_goes_on_without_its_seal_stays_watched(bed, server, session, works
     before = (workspace / ".git/config").read_text()
     server.post(f"/api/sessions/{session['id']}/protection/resolve", {"action": "continue"})
     wait_until(lambda: status_in_incus(bed, session) == "Running", "the session to go on")
-    script = "echo '[core] fsmonitor = x' >>/workspace/.git/config"
-    assert bed.incus.exec(session["id"], ["sh", "-c", script], user=1000).code == 0
+    bed.attack(session["id"], "echo '[core] fsmonitor = x' >>/workspace/.git/config")
     wait_until(lambda: status_in_incus(bed, session) == "Frozen", "the session to be frozen again")
     await_broken(server, session)
     wait_until(lambda: (workspace / ".git/config").read_text() == before, "the copy to be back")
