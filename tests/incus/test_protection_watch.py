@@ -36,13 +36,15 @@ def protection(server, session):
     return server.get(f"/api/sessions/{session['id']}/protection").json
 
 
-def await_broken(server, session, changes=1):
-    """The protection of a session once it is broken, and so many changes are told in all."""
+def await_broken(server, session, earlier=0):
+    """The protection of a session once it is broken, by another change than so many earlier ones of its run.
+
+    A session that is frozen once more says so a moment before it says what has changed.
+    """
 
     def is_frozen():
         [told] = [one for one in server.get("/api/sessions").json if one["id"] == session["id"]]
-        is_told = len(told["protection_changes"]) >= changes
-        return told["protection"] == "broken" and told["paused"] and is_told
+        return told["protection"] == "broken" and told["paused"] and len(told["protection_changes"]) > earlier
 
     wait_until(is_frozen, "the session to be broken")
     return protection(server, session)
