@@ -19,7 +19,7 @@ from clincus_features.agents.menus import TICKS, Menu, across_menu, lettered_men
 from clincus_features.agents.rules import FAILURES, RULES, Hook, Rule, ToolRules
 from clincus_features.agents.screen import Screen, cut
 from clincus_features.agents.texts import OPTION_LIMIT, OPTIONS, TEXT_LIMIT, clean, clean_block
-from clincus_features.agents.times import DRAWING, LAGGING, LATE, REPEATED, RESUMING, START_WITHIN, STUCK_AFTER
+from clincus_features.agents.times import DRAWING, LAGGING, LATE, REPEATED, RESUMING, START_WITHIN, STUCK_AFTER, UNDRAWN
 
 REST = ("idle", "done", "failed", "ended")  # no turn goes on
 AMID = ("question", "plan", "permission")  # that a tool waits for amid a turn
@@ -628,6 +628,8 @@ def judge(facts: Facts, before: Agent | None, stopped: float = 0.0) -> Decision:
         return Decision(before, Why("prompt-typed", before.source, facts.lines, facts.now))  # it may not have begun yet
     lacks_question = shown is not None and shown.rule.state == "working" and said.state == "waiting"
     may_lag = LAGGING if lacks_question or (lacks_work and said.state in ("working", "waiting")) else DRAWING
+    if lacks_work and said.state == "working" and lacks_prompt(facts) and not has_interrupted(facts, before):
+        may_lag = UNDRAWN
     # The screen shows what came of the last event.
     is_drawn = abs(facts.now - said.at) >= may_lag or stopped > said.at
     # The tool tells of the end before a hook of the project may let it go on. It is over when the screen says so, too.
@@ -761,13 +763,19 @@ def is_over_before(facts: Facts, before: Agent | None) -> bool:
     A tool that is interrupted before it has said anything may take the prompt off its screen, and put it back into its
     input (seen with Claude Code 2.1.332, while it tried again).
     """
-    said = facts.said
-    if before is not None and before.reason == "interrupted" and before.since >= said.at:
-        return True  # and a person has changed the input since
-    if is_put_back(facts):
-        return True
-    shown = last_prompt(screen_of(facts).body)
-    return bool(shown and said.prompt) and not PASTED.search(shown) and not is_prompt_told(shown, said.prompt)
+    return has_interrupted(facts, before) or is_put_back(facts) or lacks_prompt(facts)
+
+
+def has_interrupted(facts: Facts, before: Agent | None) -> bool:
+    """Whether the last turn was seen to be interrupted; a person may have changed the input since."""
+    return before is not None and before.reason == "interrupted" and before.since >= facts.said.at
+
+
+def lacks_prompt(facts: Facts) -> bool:
+    """Whether the screen shows the prompt that was told last nowhere, but an earlier one as the last one."""
+    shown, told = last_prompt(screen_of(facts).body), facts.said.prompt
+    is_another = bool(shown and told) and not PASTED.search(shown) and not is_prompt_told(shown, told)
+    return is_another and not is_put_back(facts)
 
 
 def is_put_back(facts: Facts) -> bool:

@@ -827,6 +827,7 @@ def test_hooks_that_an_image_has_already_stay(claude_at_rest):
 
 
 @pytest.mark.nightly  # its interruptions take their time
+@pytest.mark.timeout(1200)
 def test_copilot_tells_the_same(bed, start_server, workspace, api):
     variables = {
         "COPILOT_OFFLINE": "true",
@@ -882,6 +883,7 @@ def config_of_opencode(api: VendorApi, home: Path) -> str:
 
 
 @pytest.mark.nightly  # its plugins keep it two minutes from its prompt; unit/test_agent_state.py has its screens
+@pytest.mark.timeout(1200)
 def test_opencode_tells_the_same(bed, start_server, workspace, api, home):
     own = {"permission": {"bash": "ask"}}  # the project's own file beats ours
     (workspace / "opencode.json").write_text(json.dumps(own))

@@ -553,7 +553,13 @@ def test_a_hook_of_just_now_beats_a_screen_that_is_not_drawn_yet():
 def test_a_screen_that_only_lacks_the_sign_of_work_is_given_more_time():
     assert answer(facts(BOX, said=hooks(PROMPT, at=NOON - 4))) == ("working", "")
     assert answer(facts(BOX, said=hooks(PROMPT, at=NOON - 6))) == ("idle", "interrupted")
-    assert answer(facts(DONE, said=hooks(PROMPT, at=NOON - 4))) == ("working", ""), "its prompt is not drawn yet"
+
+
+@pytest.mark.parametrize("lines", [DONE, [*INTERRUPTED[:3], *BOX], ["❯ say hello", "● hello", *BOX]])
+def test_a_screen_that_lacks_the_prompt_is_not_drawn_yet(lines):
+    """A tool on a busy host may take so long. It has the prompt, so it puts it back where it is interrupted."""
+    assert answer(facts(lines, said=hooks(PROMPT, at=NOON - 1))) == ("working", "")
+    assert answer(facts(lines, said=hooks(PROMPT, at=NOON - 25)))[0] == "idle"
     assert answer(facts(INTERRUPTED, said=hooks(PROMPT, at=NOON - 4))) == ("idle", "interrupted")
 
 
