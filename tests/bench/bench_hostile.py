@@ -36,6 +36,8 @@ from tests.programs import git
 
 ANSWER, STOP = 2.0, 3.0  # seconds: the goals
 PATIENCE = 300.0  # seconds after which an answer counts as none
+END_PATIENCE = 1200.0  # the same for the forced delete of a hostile session, which is to be over before the next look
+BACK_WITHIN = 300.0  # seconds for an engine to answer again: on a busy machine it may count as lost for a while
 AT_ONCE = 3  # creates
 WORK_PAUSE = 1.0  # seconds between two honest works
 STOP_EVERY = 4  # of so many works one stops its session
@@ -220,7 +222,7 @@ class Run:
         """Seconds of a forced delete of a hostile session, and its kind."""
         began = time.monotonic()
         with self.noting(f"delete {member.kind}"):
-            status = self.server.delete(f"/api/sessions/{member.id}?force=true", timeout=PATIENCE).status
+            status = self.server.delete(f"/api/sessions/{member.id}?force=true", timeout=END_PATIENCE).status
             self.statuses[f"hostile force {status}"] += 1
         return time.monotonic() - began, member.kind
 
@@ -235,8 +237,13 @@ class Run:
         saved = self.server.home / ".clincus/sessions-claude" / member.session_id
         talk = "".join(path.read_text() for path in saved.rglob("*.jsonl")) if saved.is_dir() else ""
         if member.is_clone:
-            self.server.post(f"/api/sessions/{member.id}/resume", timeout=PATIENCE)
-            fetched = self.server.post(f"/api/sessions/{member.id}/fetch", {}, timeout=PATIENCE)
+            end = time.monotonic() + BACK_WITHIN
+            while True:
+                self.server.post(f"/api/sessions/{member.id}/resume", timeout=PATIENCE)
+                fetched = self.server.post(f"/api/sessions/{member.id}/fetch", {}, timeout=PATIENCE)
+                if fetched.status != 503 or time.monotonic() > end:
+                    break
+                time.sleep(WORK_PAUSE)
             if fetched.status != 200:
                 return [f"{member.id}: cannot be fetched: {fetched.json.get('error')}"]
             written = git(member.folder, "show", f"{fetched.json['branch']}:told") if member.told else ""
