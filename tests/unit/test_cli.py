@@ -33,6 +33,7 @@ from clincus_cli import sessions as cli_sessions
 from clincus_cli import shell as cli_shell
 from clincus_cli import transfer as cli_transfer
 from clincus_cli.run import process_mark
+from tests.builders import a_session
 from tests.programs import wait_until
 
 PROGRAM = Path(clincus.__file__).with_name("clincus_cli")
@@ -584,7 +585,7 @@ def session(
     slot: int, status: str = "running", *, tool: str = "claude", persistent: bool = False, paused: bool = False
 ):
     """A session of the workspace /w."""
-    return clincus.Session(f"clincus-abcdef-{slot}", "/w", tool, slot, status, persistent, paused=paused)
+    return a_session(slot, id=f"clincus-abcdef-{slot}", tool=tool, status=status, persistent=persistent, paused=paused)
 
 
 RUNNING, STOPPED = session(1), session(2, "stopped")
@@ -654,7 +655,7 @@ def test_a_container_in_the_list_has_the_fields_that_scripts_know():
 @pytest.mark.parametrize("state", [None, {}, {"network": None}, {"network": {"lo": {"addresses": []}}}])
 def test_a_container_without_an_address_has_an_empty_one(state):
     instance = {"name": "clincus-ec0578-1", "status": "Running", "created_at": "2027-03-01T09:15:00Z", "state": state}
-    session = clincus.Session("clincus-ec0578-1", "/w", "claude", 1, "running", persistent=False)
+    session = a_session(id="clincus-ec0578-1")
     assert cli_sessions.active_entry(session, instance)["ipv4"] == ""
 
 
@@ -676,7 +677,7 @@ def test_the_list_as_text():
 
 def test_the_list_says_that_a_session_works_on_a_clone():
     instance = {"name": "clincus-ec0578-1", "status": "Running", "created_at": "2027-03-01T09:15:00Z"}
-    session = clincus.Session("clincus-ec0578-1", "/w", "claude", 1, "running", persistent=False, mode="clone")
+    session = a_session(id="clincus-ec0578-1", mode="clone")
     entry = cli_sessions.active_entry(session, instance)
     assert (entry["mode"], "    Clone of:  /w" in [*cli_sessions.list_lines([entry], None)]) == ("clone", True)
 

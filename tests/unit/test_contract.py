@@ -10,6 +10,7 @@ import pytest
 
 import clincus
 from clincus_features.contract import served_contract
+from tests.builders import a_session
 
 CONTRACT = clincus.load_contract()
 CHECKED = {"type", "enum", "minimum", "maximum", "pattern", "items", "properties", "required", "additionalProperties",
@@ -99,7 +100,7 @@ def test_the_config_is_described_whole(tmp_path):
 
 
 def test_a_session_is_described_whole():
-    session = clincus.Session("clincus-a1b2c3-1", "/w", "claude", 1, "running", False, error="broken")
+    session = a_session(error="broken")
     features = clincus.install_features(None)
     document = json.loads(json.dumps({**session.document(), **features.fields(session)}))
     jsonschema.validate(document, SCHEMAS["Session"])

@@ -17,6 +17,7 @@ from clincus_cli import engines as commands
 from clincus_cli.context import Context
 from clincus_features import engine_memory, engines, upkeep
 from clincus_features.network.policy import Policy
+from tests.builders import a_session
 
 NAME = "clincus-0a1b2c-1"
 FAR = f"far:{NAME}"
@@ -247,7 +248,7 @@ def test_an_engine_that_leaves_the_config_is_forgotten_without_an_end_of_its_ses
 def test_a_slot_belongs_to_a_workspace_on_its_engine(told):
     name = clincus.session_name("clincus-", "/w", 1)
     told.hear(instance(name), engine="")
-    draft = clincus.Session("", "/w", "claude", 0, "starting", False, session_id="new", engine="far")
+    draft = a_session(0, id="", status="starting", session_id="new", engine="far")
     assert told.registry.reserve(draft, 0, ()).id == f"far:{name}"
 
 

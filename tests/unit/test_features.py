@@ -13,6 +13,7 @@ import pytest
 
 import clincus
 from clincus_features.contract import served_contract
+from tests.builders import a_session
 
 GOOD = """
 def install(extensions):
@@ -25,7 +26,7 @@ def install(extensions):
     raise RuntimeError("out of order")
 """
 NUMBERS = itertools.count()
-SESSION = clincus.Session("clincus-a1b2c3-1", "/srv/app", "claude", 1, "running", persistent=False)
+SESSION = a_session(workspace="/srv/app")
 
 
 @pytest.fixture

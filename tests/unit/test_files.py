@@ -10,8 +10,9 @@ import pytest
 
 import clincus
 from clincus_features import files
+from tests.builders import a_session
 
-SESSION = clincus.Session("clincus-a1b2c3-1", "/w", "claude", 1, "running", persistent=False)
+SESSION = a_session()
 
 
 class Sessions:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import clincus
+from tests.builders import a_session
 
 
 def start(name: str, time: str, **more: object) -> bytes:
@@ -128,7 +129,7 @@ def test_times_of_incus_are_read(text, expected):
 
 
 def test_a_history_that_cannot_be_written_is_reported_and_hinders_nothing(tmp_path: Path):
-    session = clincus.Session("clincus-0a0a0a-2", "/w", "claude", 2, "running", False, session_id="s")
+    session = a_session(2, session_id="s")
     (tmp_path / "state").write_text("a file where the folder should be")
     history = clincus.History(str(tmp_path / "state" / "history.jsonl"))
     said: list[str] = []

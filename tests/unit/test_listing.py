@@ -10,6 +10,7 @@ import pytest
 
 import clincus
 from clincus_features import listing
+from tests.builders import a_session
 
 
 class App:
@@ -18,9 +19,7 @@ class App:
     def __init__(self) -> None:
         self.hub = clincus.EventHub()
         self.extensions = clincus.Extensions()
-        self.sessions = [
-            clincus.Session(f"clincus-a1b2c3-{slot}", "/süd", "claude", slot, "running", False) for slot in (1, 2)
-        ]
+        self.sessions = [a_session(slot, workspace="/süd") for slot in (1, 2)]
         self.made: list[str] = []
         self.extensions.session_fields.append(self.fields)
 

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import clincus
 from clincus_features import metrics
+from tests.builders import a_session
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTRACT = clincus.load_contract()
@@ -34,7 +35,7 @@ def tallies(monkeypatch: pytest.MonkeyPatch) -> metrics.Tallies:
 @pytest.fixture
 def app() -> Any:
     """As much of the application as the figures are read from: two sessions, an engine that is away."""
-    sessions = [clincus.Session(f"clincus-a1b2c3-{slot}", "/w", "claude", slot, "running", False) for slot in (1, 2)]
+    sessions = [a_session(slot) for slot in (1, 2)]
     extensions = clincus.Extensions()
     extensions.session_fields.append(lambda session: {"agent": {"state": "waiting", "text": 'a "b"\n'}})
     monitors = {"": SimpleNamespace(error=""), "far": SimpleNamespace(error="it does not answer")}
@@ -186,7 +187,7 @@ def test_no_count_is_lost_between_threads(gauges, tallies):
 
 def test_more_sessions_make_the_answer_no_longer(gauges, app):
     before = len(gauges.answer().body.splitlines())
-    more = [clincus.Session(f"clincus-a1b2c3-{slot}", "/w", "claude", slot, "running", False) for slot in range(99)]
+    more = [a_session(slot) for slot in range(99)]
     app.registry = SimpleNamespace(all=lambda: more)
     assert len(gauges.answer().body.splitlines()) == before
 

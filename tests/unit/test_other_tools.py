@@ -14,6 +14,7 @@ from clincus_features import tools, trust
 from clincus_features.agents.rules import own_rules
 from clincus_features.agents.state import Agent, Facts, Past, decide
 from clincus_features.agents.texts import clean_lines
+from tests.builders import a_session
 
 SESSION = "0cb916db-26aa-40f2-86b5-1ba81b225fd2"
 NOON = 1_700_000_000.0
@@ -216,7 +217,7 @@ def test_gemini_logs_in_by_the_key_that_it_is_given(environ, key, chosen):
 
 def session_of(tool, *, row=None):
     row = clincus.tool_row(tool) if row is None else row
-    return clincus.Session("clincus-a1b2c3-1", "/w", tool.name, 1, "running", persistent=False, tool_row=row)
+    return a_session(tool=tool.name, tool_row=row)
 
 
 def test_a_session_keeps_its_tool_when_the_config_forgets_it(environ):

@@ -14,6 +14,7 @@ import pytest
 import clincus
 from clincus_features import preview
 from clincus_features.preview import doors, heads, listening, openings, relay
+from tests.builders import a_session
 
 ORIGIN = "http://3000-clincus-a1b2c3-1.localhost:8080"
 PLACE = heads.Place(3000, ORIGIN, ["http://localhost:8080"])
@@ -202,7 +203,7 @@ def test_an_answer_of_a_closed_session_leads_its_pages_nowhere_else(field, expec
      ('{"mode": "allow-list"}', False), ("{", False), ("[]", False), ('{"mode": 1}', False)],
 )  # fmt: skip
 def test_a_session_with_an_unreadable_network_label_is_closed(label, is_open):
-    session = clincus.Session("clincus-a1b2c3-1", "/w", "claude", 1, "running", persistent=False, network=label)
+    session = a_session(network=label)
     assert session.has_open_network == is_open
 
 
@@ -329,7 +330,7 @@ def test_an_answer_that_cannot_go_on_is_explained(said, words):
 
 @pytest.mark.parametrize("label", ['{"mode": "none"}', ""])
 def test_an_opening_ends_when_the_network_is_closed_or_opened(label):
-    before = clincus.Session("clincus-a1b2c3-1", "/w", "claude", 1, "running", persistent=False, network=label)
+    before = a_session(network=label)
     after = before._replace(network='{"mode": "open"}' if label else '{"mode": "allow-list"}')
     previews, one = preview.Previews(None), opening()
     one.is_confined = bool(label)

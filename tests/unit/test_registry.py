@@ -13,6 +13,7 @@ import pytest
 
 import clincus
 from clincus_cli.context import is_listed
+from tests.builders import a_session
 
 BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 NAME = "clincus-0a1b2c-1"
@@ -387,7 +388,7 @@ class TestWork:
 
 
 def draft(session_id: str) -> clincus.Session:
-    return clincus.Session("", "/w", "claude", 0, "starting", False, session_id=session_id)
+    return a_session(0, id="", status="starting", session_id=session_id)
 
 
 def reserve(registry: clincus.Registry, slot: int = 0, taken: Collection[str] = ()) -> clincus.Session:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import clincus
+from tests.builders import a_session
 from tests.programs import DEADLINE, wait_until
 
 NAME = "clincus-0a1b2c-1"
@@ -434,7 +435,7 @@ def test_the_event_of_a_bell_says_all_that_has_changed():
     told: list[tuple[dict[str, object], bool]] = []
     hub = SimpleNamespace(publish=lambda event, extension: told.append((event, extension)))
     app = SimpleNamespace(hub=hub, history=None, extensions=clincus.Extensions())
-    session = clincus.Session("clincus-a1b2c3-1", "/w", "claude", 1, "running", False, rang_at="2026-01-01T00:00:00Z")
+    session = a_session(rang_at="2026-01-01T00:00:00Z")
     for kind in ("rang", "changed"):
         clincus.Application._on_change(app, clincus.Change(kind, session, ""))  # type: ignore[arg-type]
     event = {"type": "session.changed", "id": session.id}

@@ -18,6 +18,7 @@ import pytest
 import clincus
 from clincus_features import trust
 from clincus_features.naming import change_session
+from tests.builders import a_session
 from tests.programs import DEADLINE
 
 NAME = "clincus-0a1b2c-1"
@@ -129,7 +130,7 @@ def deleted(door: Door) -> list[str]:
 
 @pytest.mark.parametrize("act", ["end", "resume"])
 def test_a_session_that_is_being_created_can_only_be_waited_for(sessions, door, act):
-    draft = clincus.Session("", "/w", "claude", 0, "starting", persistent=False, session_id="s")
+    draft = a_session(0, id="", status="starting", session_id="s")
     starting = sessions.registry.reserve(draft, 0, ())
     with pytest.raises(clincus.ClincusError, match="is starting: wait until that has finished") as caught:
         getattr(sessions, act)(starting.id)

@@ -9,6 +9,7 @@ import pytest
 
 import clincus
 from clincus_features import snapshots
+from tests.builders import a_session
 
 
 def test_a_snapshot_is_told_by_its_own_name():
@@ -64,7 +65,7 @@ class Sessions:
         return nullcontext()
 
     def get(self, id: str) -> clincus.Session:
-        return clincus.Session(id, "/w", "claude", 1, "running", persistent=False, network=self.network)
+        return a_session(id=id, network=self.network)
 
     def look(self, id: str) -> clincus.Session:
         return self.get(id)
@@ -119,7 +120,7 @@ class Box:
         self.environ, self.fails = {"HOME": home}, fails
         self.reports: list[str] = []
         self.report, self.registry = self.reports.append, self
-        self.session = clincus.Session("x", "/w", "shell", 1, "stopped", persistent=True)
+        self.session = a_session(id="x", tool="shell", status="stopped", persistent=True)
         self.unfetched = ""  # what the container holds, and this host does not
 
     def door(self, id: str) -> Box:

@@ -18,9 +18,10 @@ from clincus_features.agents.reading import Known
 from clincus_features.agents.state import Agent, Past
 from clincus_features.notify import store
 from clincus_features.review import records
+from tests.builders import a_session
 
 NAME = "clincus-0a1b2c-1"
-SESSION = clincus.Session(NAME, "/project", "claude", 1, "running", persistent=False, session_id="one")
+SESSION = a_session(id=NAME, workspace="/project", session_id="one")
 DAMAGES: Mapping[str, Callable[[bytes], bytes]] = {
     "the first byte": lambda data: data[:1],
     "a half": lambda data: data[: len(data) // 2],

@@ -8,6 +8,7 @@ import pytest
 
 import clincus
 from clincus_features import usage
+from tests.builders import a_session
 
 STATE = {
     "pid": 0,
@@ -64,7 +65,7 @@ def test_a_session_is_asked_for_its_state():
         def door(cls, id):
             return cls.Door()
 
-    session = clincus.Session("clincus-a1b2c3-1", "/w", "claude", 1, "running", persistent=False)
+    session = a_session()
     answer = usage.ask_usage(Sessions, session)
     assert asked == ["/1.0/instances/clincus-a1b2c3-1/state"]
     assert answer == {**KNOWN, "at": answer["at"]}
