@@ -47,7 +47,7 @@ class FakeIncus:
         assert clincus.engine_of(id) == self.engine
         return clincus.instance_name(id)
 
-    def anew(self):
+    def fresh_door(self):
         return self
 
     def query(self, path, method="GET", data=None, *, wait=False, timeout=30, kept=None):
