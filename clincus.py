@@ -5830,6 +5830,7 @@ class Sessions:
         return self._started(id)
 
     def _resume(self, found: Session, request: LaunchRequest | None, *, is_stopped: bool) -> None:
+        """Start the container of a session if it `is_stopped`, unpause it if it is paused, and start its tool."""
         self.half_made.pop(found.id, None)  # a person wants it
         before = self._adopted(found)
         launch = self.plan(self._again(before, request))
@@ -8387,23 +8388,29 @@ class Application:
         self._followed: dict[str, object] = {}  # each followed engine -> its table in the config
         self.workspaces = Workspaces(lambda: self.config, environ, self.registry.all)
         self.router = Router(load_contract())
-        for method, path, handler in (*api_routes(self), *self.extensions.routes):
-            for wrap in self.extensions.wrappers:
-                handler = wrap(method, path, handler)  # noqa: PLW2901
-            survive(f"the route {method} {path}", functools.partial(self.router.add, method, path, handler))
+        for route in (*api_routes(self), *self.extensions.routes):
+            self._add_route(*route)
         assets = Assets(lambda path: packaged_file(f"spa_dist/{path}"))
         self.site = Site(self.router, assets, gate or Gate(), threading.Semaphore(CONNECTION_LIMIT), self.extensions)
 
+    def _add_route(self, method: str, path: str, handler: Handler) -> None:
+        """Add a route, with the wrappers of features around its handler. A failure leaves out this route only."""
+        for wrap in self.extensions.wrappers:
+            handler = wrap(method, path, handler)
+        survive(f"the route {method} {path}", functools.partial(self.router.add, method, path, handler))
+
     @property
     def port(self) -> int:
-        """The port that is listened on."""
+        """The port of the listeners."""
         return int(self._listeners[0].server_address[1])
 
     @property
     def url(self) -> str:
         """The URL of the dashboard for a browser on this machine."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._hosts[0], self._hosts[0])
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        if ":" in host:
+            host = f"[{host}]"
+        return f"http://{host}:{self.port}"
 
     def start(self) -> None:
         """Listen and start the threads. Raises ClincusError if the port is in use."""
