@@ -149,7 +149,7 @@ class TestMonitor:
         engine.tell("instance-created", made)
         engine.add(made, "Running")
         engine.tell("instance-started", made)
-        wait_until(lambda: registry.is_done(made))
+        wait_until(lambda: registry.shows_result_of_work(made))
         assert asked == [made]
 
     def test_a_container_that_is_renamed_is_shown_by_its_new_name_alone(self, engine, monitor):
