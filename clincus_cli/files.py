@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 
@@ -37,11 +38,14 @@ def run_file_push(context: Context) -> int:
     As with cp, a directory that exists there takes the copy in under its own name; else PATH is the copy. Missing
     parents are made.
 
+    Links in the directory stay links. On the way to LOCAL, links are followed but for those in a folder that a
+    container can change.
+
     In the workspace and the code user's home the copy belongs to the code user, elsewhere to the host's numbers.
 
     $ clincus file push -r ./fixtures clincus-ec0578-1:/workspace/fixtures  # Copy a directory in.
     """
-    from clincus_cli import transfer
+    from clincus_cli import descent, transfer
 
     options = context.options
     name, path = container_place(options.container_path)
@@ -56,7 +60,8 @@ def run_file_push(context: Context) -> int:
         return int(context.config.get("incus.code_uid")) if is_codes else None
 
     with console.progress(f"Copying to {name}"), containers.speaking_of(name):
-        done = transfer.push_files(incus, name, options.local, path, owner=owner)
+        shared = functools.partial(descent.shared_folders, context)
+        done = transfer.push_files(incus, name, options.local, path, owner=owner, shared=shared)
     session = containers.own_session(context, instance)
     if session is not None and not clincus.path_inside(done.target, code[0]):
         clincus.add_outside_file(incus, name, done.target)
@@ -74,17 +79,19 @@ def run_file_pull(context: Context) -> int:
     file. A directory is copied only to a place where nothing is, and appears there when it is whole.
 
     What comes out of a container is not trusted: device files, named pipes and links that lead out of the copy are
-    left out and named on stderr, setuid bits are dropped, and no link is ever written through.
+    left out and named on stderr, setuid bits are dropped, and no link of the copy is ever written through. On the way
+    to LOCAL, links are followed but for those in a folder that a container can change.
 
     $ clincus file pull clincus-ec0578-1:/home/code/report.txt .  # Copy a file to this directory.
     """
-    from clincus_cli import transfer
+    from clincus_cli import descent, transfer
 
     name, path = container_place(context.options.container_path)
     incus = context.door(name)
     containers.running_instance(incus, name)
     with console.progress(f"Copying from {name}"), containers.speaking_of(name):
-        done = transfer.pull_files(incus, name, path, context.options.local)
+        shared = functools.partial(descent.shared_folders, context)
+        done = transfer.pull_files(incus, name, path, context.options.local, shared=shared)
     return report_transfer(done, "Pulled", f"{name}:{path}", done.target)
 
 

@@ -20,9 +20,12 @@ from dataclasses import dataclass, field
 from typing import IO, cast
 
 import clincus
+from clincus_cli import descent
 
 TRANSFER_TIMEOUT = 6 * 3600.0  # seconds that one copy may take
 TRANSFER_COUNT = 2_000_000  # files in one copy
+DEEPEST = 200  # folders above a file in one copy
+EXISTS = "exists already: move it away, or name a place where nothing is"
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
@@ -46,32 +49,37 @@ def own_name(path: str) -> str:
 
 
 def push_files(
-    incus: clincus.Incus, name: str, local: str, path: str, *, owner: Callable[[str], int | None]
-) -> Transfer:
+    incus: clincus.Incus, name: str, local: str, path: str, *,
+    owner: Callable[[str], int | None], shared: descent.Identities = set,
+) -> Transfer:  # fmt: skip
     """Copy a file or a directory of the host into a running container, like cp.
 
     A directory that exists at `path` takes the copy in under its own name, else `path` is the copy; missing parents
-    are made. `owner` gives the uid (and gid) for a path; None keeps the host's numbers. Raises ClincusError.
+    are made. `owner` gives the uid (and gid) for a path; None keeps the host's numbers. `shared` as in
+    `descent.opened`. Raises ClincusError.
     """
-    source = os.path.realpath(local)
     try:
-        found = os.stat(source)
-        is_tree = stat.S_ISDIR(found.st_mode)
-        if not is_tree and not stat.S_ISREG(found.st_mode):
-            raise clincus.ClincusError(f'"{local}" is neither a file nor a directory', 400)
-        inside = container_directory(incus, name, path) or (path.endswith("/") and not is_tree)
-        transfer = Transfer(posixpath.normpath(posixpath.join(path, own_name(local)) if inside else path), is_tree)
-        uid = owner(transfer.target)
-        ids = (found.st_uid, found.st_gid) if uid is None else (uid, uid)
-        with contextlib.nullcontext() if is_tree else open(source, "rb") as file:
-            size = str(os.fstat(file.fileno()).st_size) if file else "tree"
+        with contextlib.ExitStack() as held:
+            place = held.enter_context(descent.opened(local, shared))
+            found = os.fstat(place)
+            is_tree = stat.S_ISDIR(found.st_mode)
+            if not is_tree and not stat.S_ISREG(found.st_mode):
+                raise clincus.ClincusError(f'"{local}" is neither a file nor a directory', 400)
+            source = descent.readable(place)
+            held.callback(os.close, source)
+            inside = container_directory(incus, name, path) or (path.endswith("/") and not is_tree)
+            transfer = Transfer(posixpath.normpath(posixpath.join(path, own_name(local)) if inside else path), is_tree)
+            uid = owner(transfer.target)
+            ids = (found.st_uid, found.st_gid) if uid is None else (uid, uid)
+            size = "tree" if is_tree else str(os.fstat(source).st_size)
             words = [transfer.target, f"{ids[0]}:{ids[1]}", f"{found.st_mode & 0o777:o}", size]
             command = ["sh", "-c", clincus.guest_program("push"), "push", *words]
-            with incus.open(name, command, timeout=TRANSFER_TIMEOUT) as (stdin, _):
-                if file:
+            stdin, _ = held.enter_context(incus.open(name, command, timeout=TRANSFER_TIMEOUT))
+            if is_tree:
+                send_tree(source, cast("IO[bytes]", stdin), None if uid is None else ids, transfer.left_out)
+            else:
+                with open(source, "rb", closefd=False) as file:
                     shutil.copyfileobj(file, stdin, 1 << 16)
-                else:
-                    send_tree(source, cast("IO[bytes]", stdin), None if uid is None else ids, transfer.left_out)
     except OSError as error:
         reason = error.strerror or error
         raise clincus.ClincusError(f'"{error.filename or local}" cannot be read: {reason}', 500) from error
@@ -86,41 +94,69 @@ def container_directory(incus: clincus.Incus, name: str, path: str) -> bool:
     return done.code == 0
 
 
-def send_tree(source: str, stream: IO[bytes], ids: tuple[int, int] | None, left_out: list[str]) -> None:
-    """Write a directory as a tar, for an owner where one is given. Links stay links; what is no file is left out."""
+def send_tree(source: int, stream: IO[bytes], ids: tuple[int, int] | None, left_out: list[str]) -> None:
+    """Write a directory as a tar, for an owner where one is given. Links stay links; what is no file is left out.
 
-    def member(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        if not (entry.isreg() or entry.isdir() or entry.issym() or entry.islnk()):
-            left_out.append(f'"{entry.name}" is neither a file, a directory nor a link')
-            return None
-        entry.uname = entry.gname = ""  # the container's names are not the host's
-        entry.mode &= 0o777
-        entry.uid, entry.gid = ids or (entry.uid, entry.gid)
-        return entry
-
+    A container may be changing it, so everything is opened by the descriptor of the directory that it is in.
+    """
     with tarfile.open(fileobj=stream, mode="w|", format=tarfile.GNU_FORMAT) as archive:
-        for name in sorted(os.listdir(source)):
-            archive.add(os.path.join(source, name), f"./{name}", filter=member)
+        send_entries(archive, source, ".", ids, left_out)
+
+
+def send_entries(
+    archive: tarfile.TarFile, folder: int, above: str, ids: tuple[int, int] | None, left_out: list[str]
+) -> None:
+    """Write all that is in a directory, which has the name `above` in a tar."""
+    for name in sorted(os.listdir(folder)):
+        inside = f"{above}/{name}"
+        with contextlib.ExitStack() as held:
+            place = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+            held.callback(os.close, place)
+            about = os.fstat(place)
+            entry = tarfile.TarInfo(inside)
+            entry.mode, entry.mtime = about.st_mode & 0o777, int(about.st_mtime)
+            entry.uid, entry.gid = ids or (about.st_uid, about.st_gid)
+            if stat.S_ISLNK(about.st_mode):
+                entry.type, entry.linkname = tarfile.SYMTYPE, os.readlink(name, dir_fd=folder)
+                archive.addfile(entry)
+            elif stat.S_ISREG(about.st_mode):
+                content = held.enter_context(open(descent.readable(place), "rb"))
+                send_file(archive, entry, content)
+            elif stat.S_ISDIR(about.st_mode) and inside.count("/") <= DEEPEST:
+                entry.type = tarfile.DIRTYPE
+                archive.addfile(entry)
+                below = descent.readable(place)
+                held.callback(os.close, below)
+                send_entries(archive, below, inside, ids, left_out)
+            elif stat.S_ISDIR(about.st_mode):
+                left_out.append(f'"{inside}" lies too deep')
+            else:
+                left_out.append(f'"{inside}" is neither a file, a directory nor a link')
+
+
+def send_file(archive: tarfile.TarFile, entry: tarfile.TarInfo, content: IO[bytes]) -> None:
+    """Write a file, as a link to the one that had the same content before if it is that file under another name."""
+    known = archive.gettarinfo(arcname=entry.name, fileobj=content)
+    entry.type, entry.size, entry.linkname = known.type, known.size, known.linkname
+    archive.addfile(entry, content if known.isreg() else None)
 
 
 # -- Out
 
 
-def pull_files(incus: clincus.Incus, name: str, path: str, local: str) -> Transfer:
+def pull_files(incus: clincus.Incus, name: str, path: str, local: str, *, shared: descent.Identities = set) -> Transfer:
     """Copy a file or a directory out of a running container.
 
     As with cp, a directory that exists at `local` takes the copy in under its own name, and a file takes the place of
     a file. A directory only goes where nothing is. The copy is made in a fresh folder beside its place and moves there
-    when it is whole. Raises ClincusError.
+    when it is whole. `shared` as in `descent.opened`. Raises ClincusError.
     """
     own = own_name(path) if path.strip("/") else name
     target = os.path.abspath(os.path.join(local, own) if os.path.isdir(local) or local.endswith("/") else local)
-    folder, base = os.path.split(target)
     command = ["sh", "-c", clincus.guest_program("pull"), "pull", path]
     try:
-        os.makedirs(folder, exist_ok=True)
-        with fresh_folder(folder) as (parent, fresh, root):
-            arrival = Arrival(target, root)
+        with place_for(local, own, shared) as (above, base), fresh_folder(above) as (parent, fresh, root):
+            arrival = Arrival(target, root, (parent, base))
             with incus.open(name, command, timeout=TRANSFER_TIMEOUT) as (_, stream):
                 arrival.receive(path, stream)
             if arrival.is_tree is None:
@@ -133,14 +169,34 @@ def pull_files(incus: clincus.Incus, name: str, path: str, local: str) -> Transf
 
 
 @contextlib.contextmanager
-def fresh_folder(parent: str) -> Iterator[tuple[int, str, int]]:
-    """A new folder in a folder, for a while: the descriptor of `parent`, the new name, and its own descriptor.
+def place_for(local: str, own: str, shared: descent.Identities) -> Iterator[tuple[int, str]]:
+    """Where a copy goes that is named `own`, and to be at `local` or in it: a folder's descriptor, and a name in it."""
+    if not own:  # the content goes in without a name
+        local = local.rstrip("/") or "/"
+    folder, slash, base = local.rpartition("/")
+    folder = folder or slash or "."
+    with contextlib.ExitStack() as held:
+        place = -1
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            place = held.enter_context(descent.opened(local, shared, make=not base))
+        is_folder = place >= 0 and stat.S_ISDIR(os.fstat(place).st_mode)
+        if is_folder and own:
+            yield place, own
+            return
+        if is_folder:
+            raise clincus.ClincusError(f'"{local}" {EXISTS}', 409)
+        yield held.enter_context(descent.opened(folder, shared, make=True)), base
+
+
+@contextlib.contextmanager
+def fresh_folder(parent: int) -> Iterator[tuple[int, str, int]]:
+    """A new folder in a folder, for a while: a descriptor of `parent`, the new name, and its own descriptor.
 
     The folder is removed at the end, unless it has another name by then.
     """
     name = f".clincus-{secrets.token_hex(8)}"
     with contextlib.ExitStack() as held:
-        above = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
+        above = os.open(f"/proc/self/fd/{parent}", os.O_RDONLY | os.O_DIRECTORY)
         held.callback(os.close, above)
         os.mkdir(name, dir_fd=above)
         held.callback(shutil.rmtree, f"/proc/self/fd/{above}/{name}", ignore_errors=True)
@@ -195,10 +251,11 @@ class Arrival:
 
     CONTENT = "content"  # the name of a single file
 
-    def __init__(self, target: str, root: int) -> None:
+    def __init__(self, target: str, root: int, place: tuple[int, str]) -> None:
         self.is_tree: bool | None = None  # None until something has arrived
         self.left_out: list[str] = []
-        self._target = target  # what it is to become
+        self._target = target  # what it is to become, for a person
+        self._place = place  # the descriptor of the folder for it, and its name there
         self._root = root
         self._files: set[str] = set()  # what arrived, for hard links
         self._written = 0  # bytes
@@ -213,9 +270,8 @@ class Arrival:
         if words[1] == b"missing":
             raise clincus.ClincusError(f'"{path}" does not exist in the container', 404)
         is_tree = words[1] == b"directory"
-        if os.path.isdir(self._target) or (is_tree and os.path.lexists(self._target)):
-            advice = "move it away, or name a place where nothing is"
-            raise clincus.ClincusError(f'"{self._target}" exists already: {advice}', 409)
+        if self._is_taken(is_tree=is_tree):
+            raise clincus.ClincusError(f'"{self._target}" {EXISTS}', 409)
         if is_tree:
             member = None
             try:
@@ -229,6 +285,14 @@ class Arrival:
         else:
             self._write(self._root, self.CONTENT, int(words[2] or b"644", 8), int(words[3] or 0), stream)
         self.is_tree = is_tree
+
+    def _is_taken(self, *, is_tree: bool) -> bool:
+        """Whether something is in the place that the copy must not replace: a directory, and for a tree anything."""
+        folder, name = self._place
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(name, dir_fd=folder, follow_symlinks=False)
+            return is_tree or stat.S_ISDIR(os.stat(name, dir_fd=folder).st_mode)
+        return False
 
     def _take(self, member: tarfile.TarInfo, content: IO[bytes] | None) -> None:
         """Take in one member of a tree."""

@@ -263,6 +263,20 @@ def test_what_is_pushed_to_the_workspace_belongs_to_its_owner(shared_session, su
     assert (workspace / "new").stat().st_uid == owner
 
 
+def test_the_links_of_a_container_in_its_workspace_lead_no_copy_out_of_it(bed, shared_session, run, tmp_path):
+    session, workspace = shared_session["id"], shared_session["workspace"]
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/secret").write_text("mine")
+    bed.shell(session, f"cd /workspace && echo theirs >report.txt && ln -s {tmp_path}/precious docs")
+    pulled = run("file", "pull", f"{session}:/workspace/report.txt", f"{workspace}/docs/report.txt")
+    pushed = run("file", "push", "-r", f"{workspace}/docs", f"{session}:/tmp/got")
+    assert b"in a folder that a container can change" in pulled.stderr
+    assert b"in a folder that a container can change" in pushed.stderr
+    assert os.listdir(tmp_path / "precious") == ["secret"]
+    assert bed.incus.exec(session, ["test", "-e", "/tmp/got"]).code != 0
+    bed.shell(session, "rm /workspace/docs /workspace/report.txt")
+
+
 def test_what_is_pushed_home_belongs_to_the_code_user(shared_session, succeed, source):
     session = shared_session["id"]
     succeed("file", "push", "-r", str(source), f"{session}:/home/code/a/b")

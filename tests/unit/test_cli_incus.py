@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -423,6 +424,125 @@ def test_a_file_takes_the_place_of_a_file_or_link_and_not_of_what_that_leads_to(
     for text in ("theirs", "newer"):
         arrive(tmp_path / "copy", b"file 644 0\n" + text.encode())
         assert tree(tmp_path) == {"precious": "mine", "copy": text}
+
+
+def identities(*folders):
+    """What `descent.shared_folders` says of some folders."""
+    found = {(about.st_dev, about.st_ino) for about in map(os.stat, folders)}
+    return lambda: found
+
+
+@pytest.fixture
+def shared(tmp_path, monkeypatch):
+    """A workspace of a container, in which a person is, beside a folder of theirs that the container does not have."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/secret").write_text("mine")
+    (tmp_path / "work/docs").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+def swap_for_link(folder, target):
+    """What an agent does: a link takes the place of a folder."""
+    os.rename(folder, f"{folder}.real")
+    os.symlink(target, folder)
+
+
+def swap_at_first_use(monkeypatch, folder, target):
+    """Have an agent swap a folder for a link just before Clincus goes into it."""
+
+    def swapping(call, path, *more, **options):
+        if os.path.basename(str(path)) == folder.name and not folder.is_symlink():
+            swap_for_link(folder, target)
+        return call(path, *more, **options)
+
+    for name in ("open", "listdir"):
+        monkeypatch.setattr(os, name, functools.partial(swapping, getattr(os, name)))
+
+
+REFUSED = r"is a link to .*outside\S*, in a folder that a container can change, and Clincus does not follow it"
+FILE = b"file 644 0\nevil"
+
+
+@pytest.mark.parametrize("local", ["docs", "docs/", "docs/report.txt", "docs/new/report.txt", "{}/docs/report.txt"])
+@pytest.mark.parametrize("moment", ["before", "meanwhile"])
+def test_a_copy_is_written_through_no_link_of_a_container(shared, monkeypatch, local, moment):
+    if moment == "before":
+        swap_for_link(shared / "docs", shared.parent / "outside")
+    else:
+        swap_at_first_use(monkeypatch, shared / "docs", shared.parent / "outside")
+    sender = Sender(FILE)
+    with pytest.raises(clincus.ClincusError, match=REFUSED):
+        cli_transfer.pull_files(sender, "box", "/there", local.format(shared), shared=identities(shared))
+    assert os.listdir(shared.parent / "outside") == ["secret"]
+
+
+def test_a_link_of_the_persons_own_is_followed_to_where_a_copy_goes(shared):
+    (shared.parent / "short").symlink_to("work/docs")
+    cli_transfer.pull_files(Sender(FILE), "box", "/there", "../short", shared=identities(shared))
+    assert tree(shared) == {"docs": None, "docs/there": "evil"}
+
+
+def test_links_that_lead_to_each_other_end_a_copy(shared):
+    (shared.parent / "one").symlink_to("two")
+    (shared.parent / "two").symlink_to("one")
+    with pytest.raises(clincus.ClincusError, match="Too many levels"):
+        cli_transfer.pull_files(Sender(FILE), "box", "/there", "../one", shared=identities(shared))
+
+
+class Taker:
+    """The door to Incus, with a container that takes what comes."""
+
+    def __init__(self):
+        self.data = io.BytesIO()
+
+    def exec(self, *_words, **_options):
+        return clincus.Completed(1, b"", "")
+
+    @contextlib.contextmanager
+    def open(self, name, command, timeout):
+        yield self.data, None
+
+
+def sent(local, shared):
+    """What a push of a path takes into a container."""
+    taker = Taker()
+    with contextlib.suppress(clincus.ClincusError):
+        cli_transfer.push_files(taker, "box", str(local), "/there", owner=lambda _: 1000, shared=identities(shared))
+    return taker.data.getvalue()
+
+
+@pytest.mark.parametrize("local", ["docs", "docs/", "docs/secret", "docs/../docs/secret"])
+@pytest.mark.parametrize("moment", ["before", "meanwhile"])
+def test_a_push_reads_through_no_link_of_a_container(shared, monkeypatch, local, moment):
+    (shared / "docs/secret").write_text("theirs")
+    if moment == "before":
+        swap_for_link(shared / "docs", shared.parent / "outside")
+    else:
+        swap_at_first_use(monkeypatch, shared / "docs", shared.parent / "outside")
+    assert b"mine" not in sent(local, shared)
+
+
+@pytest.mark.parametrize("inner", ["docs", "docs/secret"])
+def test_a_push_of_a_tree_reads_through_no_link_that_a_container_makes_in_it_meanwhile(shared, monkeypatch, inner):
+    (shared / "docs/secret").write_text("theirs")
+    swap_at_first_use(monkeypatch, shared / inner, shared.parent / "outside" / inner[5:])
+    assert b"mine" not in sent(shared, shared)
+
+
+def test_a_push_sends_a_tree_as_it_is(shared):
+    (shared / "docs/a").write_text("text")
+    os.link(shared / "docs/a", shared / "docs/b")
+    (shared / "docs/c").symlink_to("a")
+    os.mkfifo(shared / "docs/pipe")
+    with tarfile.open(fileobj=io.BytesIO(sent(shared, shared))) as archive:
+        found = {one.name: (one.type, one.linkname, one.uid) for one in archive}
+    assert found == {
+        "./docs": (tarfile.DIRTYPE, "", 1000),
+        "./docs/a": (tarfile.REGTYPE, "", 1000),
+        "./docs/b": (tarfile.LNKTYPE, "./docs/a", 1000),
+        "./docs/c": (tarfile.SYMTYPE, "a", 1000),
+    }
 
 
 @pytest.mark.parametrize("there", ["file", "folder", "link to a folder", "broken link"])
