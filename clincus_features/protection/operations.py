@@ -3,10 +3,10 @@
 Git believes these files, as it writes them itself. Each function below reads one of them and returns what is wrong with
 it, in words that a person can look for in the file; nothing if git would do no more than go on. All of this is pure.
 
-Other files of an operation hold object names, references, pathspecs after a `--`, texts and numbers, which git checks
-or passes to nobody: MERGE_HEAD, MERGE_MODE, MERGE_MSG, AUTO_MERGE, BISECT_NAMES, BISECT_TERMS, NOTES_MERGE_REF,
-rebase-merge/{head-name,onto,orig-head,amend,stopped-sha,squash-onto,update-refs,strategy_opts,done},
-rebase-apply/{next,last,patch,sign,keep,rebasing}, sequencer/abort-safety (git 2.47 to 2.52).
+Other files of an operation hold object names, references, texts and numbers, which git checks or passes to nobody:
+MERGE_HEAD, MERGE_MODE, MERGE_MSG, AUTO_MERGE, BISECT_TERMS, NOTES_MERGE_REF,
+rebase-merge/{amend,stopped-sha,squash-onto,update-refs,done}, rebase-apply/{patch,sign,keep,rebasing},
+sequencer/abort-safety (git 2.47 to 2.52).
 """
 
 from __future__ import annotations
@@ -38,6 +38,10 @@ SEQUENCER_OPTIONS = frozenset(
     b" record-origin allow-ff mainline strategy gpg-sign strategy-option allow-rerere-auto default-msg-cleanup".split()
 )
 OBJECT_NAME = re.compile(rb"\s*(?:[0-9a-f]{40}(?:[0-9a-f]{24})?\s*)?")
+NUMBER = re.compile(rb"\s*[0-9]{0,9}\s*")
+# What makes a shell run a command that is in a text, or in a name that it expands twice (bash 5.3 has `${ `, too).
+SHELL_CALL = re.compile(rb"`|\$[({\[]|[\x00-\x08\x0a-\x1f\x7f]")
+PLAIN_WORDS = re.compile(rb"(?:[ \t]|[^\s'\"`$;&|<>()\\]|\"[^\"`$\\]*\"|'[^']*'|\\['!])*")
 AUTHOR_LINE = re.compile(rb"GIT_AUTHOR_(?:NAME|EMAIL|DATE)='[^']*'(?:\\['!]'[^']*')*")
 
 
@@ -118,7 +122,34 @@ def sign_option(data: bytes) -> list[str]:
 
 def bisect_start(data: bytes) -> list[str]:
     """An option in the place of a branch: `git bisect reset` hands it to `git checkout` (builtin/bisect.c)."""
-    return [text(data)] if data.startswith(b"-") else []
+    return [text(data)] if data.startswith(b"-") else branch(data)
+
+
+def number(data: bytes) -> list[str]:
+    """Anything but a number: __git_ps1 in git-prompt.sh puts it into PS1 as it is, and bash then runs a `$(…)` in it.
+
+    So it is called from PROMPT_COMMAND or precmd. A branch it keeps in a variable, other prompts do not.
+    """
+    return [] if NUMBER.fullmatch(data) else [text(data)]
+
+
+def branch(data: bytes) -> list[str]:
+    """A branch with a command in its name, for a prompt that expands it."""
+    return [text(data)] if SHELL_CALL.search(data.rstrip(b"\r\n")) else []
+
+
+def commit(data: bytes) -> list[str]:
+    """Anything but an object name: prompts and scripts show it."""
+    return [] if OBJECT_NAME.fullmatch(data) else [text(data)]
+
+
+def shell_words(data: bytes) -> list[str]:
+    """Words that a shell would not take as they are.
+
+    `git bisect visualize` gave those of BISECT_NAMES to `eval` before 2.40 (git-bisect.sh), and a rebase those of
+    strategy_opts before 2.20 (git-rebase--merge.sh).
+    """
+    return [] if PLAIN_WORDS.fullmatch(data.rstrip(b"\n")) else [text(data)]
 
 
 def author(data: bytes) -> list[str]:
@@ -177,6 +208,22 @@ CHECKS = (
         "`git bisect reset` would have handed it to `git checkout` as an option", "`git bisect reset HEAD` ends it",
     ),
     Check(
+        "rebase-merge/(msgnum|end)|rebase-apply/(next|last)", number,
+        "a prompt that shows the state of git would have run it", GIVE_UP_REBASE,
+    ),
+    Check(
+        "rebase-(merge|apply)/head-name", branch,
+        "a prompt that shows the branch may have run it", GIVE_UP_REBASE, may_be_yours=True,
+    ),
+    Check(
+        "rebase-(merge|apply)/(onto|orig-head)", commit,
+        "prompts and scripts may have run it", GIVE_UP_REBASE, may_be_yours=True,
+    ),
+    Check(
+        "rebase-merge/strategy_opts|BISECT_NAMES", shell_words,
+        "old versions of git would have run it", "`git rebase --abort` or `git bisect reset` gives it up",
+    ),
+    Check(
         "rebase-(merge|apply)/author-script", author,
         "scripts and old versions of git would have run it", GIVE_UP_REBASE,
     ),
@@ -186,7 +233,8 @@ PLACES = [(re.compile(rf"(?:(?:modules|worktrees)/.+/)?(?:{check.files})"), chec
 NAMES = frozenset(  # of all these files
     (
         *("MERGE_RR", "apply-opt", "git-rebase-todo", "todo", "strategy", "opts", "autostash", "MERGE_AUTOSTASH"),
-        *("gpg_sign_opt", "BISECT_START", "author-script"),
+        *("gpg_sign_opt", "BISECT_START", "author-script", "msgnum", "end", "next", "last", "head-name", "onto"),
+        *("orig-head", "strategy_opts", "BISECT_NAMES"),
     )
 )
 

@@ -124,6 +124,41 @@ ATTACKS = {
 }
 
 
+PROMPT = """cd "$1" || exit
+. /usr/lib/git-core/git-sh-prompt
+PROMPT_COMMAND='__git_ps1 "\\u" "\\$ "'
+"""
+RUNS = "$(touch $HOME/ran)\n"
+# What git's own prompt shows of an operation in progress: all that makes it one, and the numbers of its steps.
+PROMPTED = {
+    "a rebase": {"rebase-merge/head-name": "refs/heads/main\n", "rebase-merge/msgnum": RUNS, "rebase-merge/end": "2\n"},
+    "the end of a rebase": {"rebase-merge/msgnum": "1\n", "rebase-merge/end": RUNS},
+    "an am": {"rebase-apply/applying": "", "rebase-apply/next": RUNS, "rebase-apply/last": "2\n"},
+    "the end of an am": {"rebase-apply/applying": "", "rebase-apply/next": "1\n", "rebase-apply/last": RUNS},
+}
+
+
+def prompt(person):
+    """What a shell of the person's does when it shows a prompt in the repository."""
+    (person.root / "../promptrc").write_text(PROMPT.replace("$1", str(person.root)))
+    command = ["script", "-qec", f"bash --noprofile --rcfile {person.home}/promptrc -i", "/dev/null"]
+    environ = {**os.environ, "HOME": str(person.home), "HISTFILE": ""}
+    subprocess.run(command, env=environ, input=b"\nexit\n", check=False, timeout=60, capture_output=True)
+    (person.root / "../promptrc").unlink()
+
+
+@pytest.mark.parametrize("name", PROMPTED)
+def test_gits_own_prompt_runs_nothing_of_what_is_put_aside(person, name):
+    files = {f".git/{path}": content for path, content in PROMPTED[name].items()}
+    person.write(files)
+    prompt(person)
+    assert person.harm() == {"ran"}
+    (person.home / "ran").unlink()
+    assert person.put_aside()
+    prompt(person)
+    assert person.harm() == set()
+
+
 def attack(person, name):
     begun, files, then = ATTACKS[name]
     if name.endswith("am"):
@@ -213,6 +248,26 @@ CASES = [
     ("rebase-apply/gpg_sign_opt", "--exec=x\n", ["--exec=x\n"]),
     ("BISECT_START", "main\n", []),
     ("BISECT_START", "--pathspec-from-file=/x\n", ["--pathspec-from-file=/x\n"]),
+    ("BISECT_START", "$(evil)\n", ["$(evil)\n"]),
+    ("rebase-merge/msgnum", "", []),
+    ("rebase-merge/msgnum", "12\n", []),
+    ("rebase-merge/msgnum", "$(evil)\n", ["$(evil)\n"]),
+    ("rebase-merge/end", "2\r$(evil)\n", ["2\r$(evil)\n"]),
+    ("rebase-apply/next", "`evil`\n", ["`evil`\n"]),
+    ("rebase-apply/last", "2 x\n", ["2 x\n"]),
+    ("worktrees/x/rebase-merge/msgnum", "x", ["x"]),
+    ("rebase-merge/head-name", "refs/heads/fix-(a;b)-$x\n", []),
+    ("rebase-merge/head-name", "detached HEAD\n", []),
+    ("rebase-merge/head-name", "refs/heads/$(evil)\n", ["refs/heads/$(evil)\n"]),
+    ("rebase-apply/head-name", "refs/heads/x\n$(evil)", ["refs/heads/x\n$(evil)"]),
+    ("rebase-merge/onto", f"{ID}\n", []),
+    ("rebase-merge/onto", "$(evil)\n", ["$(evil)\n"]),
+    ("rebase-apply/orig-head", "main\n", ["main\n"]),
+    ("rebase-merge/strategy_opts", " --ours --find-renames=50% 'a b' \"a b\"", []),
+    ("rebase-merge/strategy_opts", "--ours; evil", ["--ours; evil"]),
+    ("rebase-merge/strategy_opts", ' "$(evil)"', [' "$(evil)"']),
+    ("BISECT_NAMES", r" 'it'\''s' 'b $(c)'" "\n", []),
+    ("BISECT_NAMES", "'a' $(evil)\n", ["'a' $(evil)\n"]),
     ("rebase-merge/author-script", r"GIT_AUTHOR_NAME='O'\''Neil'" "\nGIT_AUTHOR_EMAIL='a@b'\n", []),
     ("rebase-merge/author-script", "GIT_AUTHOR_NAME='x'$(evil)\n", ["GIT_AUTHOR_NAME='x'$(evil)"]),
     ("rebase-merge/author-script", "GIT_SSH_COMMAND='x'\n", ["GIT_SSH_COMMAND='x'"]),
