@@ -602,6 +602,10 @@ class Guard:
             written = self._operation_files.get(id, [])
             if written and index.signature(written) != self._operation_states.get(id):
                 self._link_looks.ask(id)
+            known = self._links.get(id)
+            tops = index.tops_of(live.session.workspace, live.stage)
+            if known is not None and any(links.is_bare(top) and f"{top}/HEAD" not in known for top in tops):
+                self._link_looks.ask(id)
             files = self._index_files.get(live.session.id)
             state = index.signature(files) if files is not None else None
             if state is not None and state != self._index_states.setdefault(live.session.id, state):

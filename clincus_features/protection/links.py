@@ -31,7 +31,7 @@ import clincus
 from . import operations
 from .identity import opened
 from .index import git_folders, tops_of
-from .restore import ASIDE
+from .restore import ASIDE, set_aside
 from .seals import Stage
 
 MOST_FOLDERS = 5_000  # that are looked into in one Git folder, with those of its submodules
@@ -51,6 +51,21 @@ HARMLESS = re.compile(r"(?:.*/)?HEAD\0refs/(?!.*\.\.)[\w./-]+|(?:.*/)?t\w{6}\0te
 OF_OTHERS = re.compile(r"(?:modules|worktrees)/.+")  # submodules and worktrees
 OF_REFS = re.compile(r"(?:.*/)?(?:refs|logs)(?:/.*)?")  # a submodule may have such a name, and a branch that of a file
 # What in a Git folder decides what git runs, and from where it fetches.
+# In the place of where a link leads: what else git never makes, and what it would do there.
+PIPE, FOLDER, BARE = "\0pipe", "\0folder", "\0bare"
+STRANGE = {
+    PIPE: ("was a named pipe", "git would have waited there for ever"),
+    FOLDER: (
+        "was a folder with the name of a commit",
+        "git takes its settings from there if an earlier run, or a reference, has made `commondir` name it",
+    ),
+    BARE: (
+        "made the folder a bare repository",
+        "once the session has stopped, git would have run what the file `config` beside it says, had `.git` gone",
+    ),
+}
+OBJECT_NAME = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+HEAD_TEXT = re.compile(rb"ref:\s*refs/|[0-9a-fA-F]{40}")  # `validate_headref` in git's refs.c
 RUNS = frozenset(("branches", "config", "config.worktree", "commondir", "hooks", "remotes"))
 HEAPED = ""  # in the place of a link that is known: that not all folders could be looked into
 DELETES = "git would have deleted what is there"
@@ -69,7 +84,7 @@ FOLLOWS = "git would have followed it, to read, write or delete there"
 class Found(NamedTuple):
     """The links of some Git folders."""
 
-    links: dict[str, str]  # absolute path -> where it leads
+    links: dict[str, str]  # absolute path -> where it leads, or one of STRANGE
     folders: dict[str, int]  # that were looked into -> the inode of each
     cut: dict[str, str]  # path of a folder that was not looked into -> why, in words
     repositories: dict[str, None]  # the Git folders of submodules and worktrees, if they can run something
@@ -89,12 +104,27 @@ def places(workspace: str, stage: Stage | None, sealed: Iterable[str] = ()) -> l
 def find(folders_of_git: Iterable[str]) -> Found:
     """The links in Git folders, but for those that are no danger, and the files of operations in progress.
 
-    No link is followed, on the way there neither.
+    No link is followed, on the way there neither. Counted as links are a few other things that git never makes.
     """
     found = Found({}, {}, {}, {}, {})
     for top in folders_of_git:
         look_into(top, found)
+        above, _, name = top.rpartition("/")
+        if name == ".git" and is_bare(above):
+            found.links[f"{above}/HEAD"] = BARE
     return found
+
+
+def is_bare(top: str) -> bool:
+    """Whether git takes a folder for a bare repository where there is no other one: `is_git_directory` in setup.c."""
+    with suppress(OSError), opened(top) as place, closing_descriptor(open_at(place, "")) as folder:
+        if all(stat.S_ISDIR(os.stat(name, dir_fd=folder).st_mode) for name in ("objects", "refs")):
+            if is_link(folder, "HEAD"):
+                return os.readlink("HEAD", dir_fd=folder).startswith("refs/")
+            head = os.open("HEAD", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+            with closing_descriptor(head):
+                return bool(HEAD_TEXT.match(os.read(head, 256)))
+    return False
 
 
 def look_into(top: str, found: Found) -> None:
@@ -130,6 +160,7 @@ def look_at(folder: int, top: str, path: str, most: int, found: Found) -> tuple[
     found.folders[place] = os.fstat(folder).st_ino
     names = set()
     folders = []
+    objects = []
     for entry, target, is_folder in entries_of(folder, most):
         names.add(entry)
         inside = f"{path}/{entry}" if path else entry
@@ -141,8 +172,13 @@ def look_at(folder: int, top: str, path: str, most: int, found: Found) -> tuple[
             folders.append(inside)
         elif operations.check_of(inside):
             found.operations[f"{top}/{inside}"] = top
-    if names & RUNS and is_anothers(path, names):
+        if is_folder and OBJECT_NAME.fullmatch(entry):
+            objects.append(f"{place}/{entry}")
+    is_one = is_anothers(path, names)
+    if names & RUNS and is_one:
         found.repositories[place] = None
+    if not path or (is_one and "HEAD" in names):  # not rr-cache
+        found.links.update(dict.fromkeys(objects, FOLDER))
     return len(names), folders
 
 
@@ -187,14 +223,17 @@ def open_at(git: int, path: str) -> int:
 
 
 def entries_of(folder: int, most: int) -> Iterator[tuple[str, str, bool]]:
-    """Of so many entries of a folder: name, where it leads if it is a link, and whether it is a folder."""
+    """Of so many entries of a folder: name, where it leads if it is a link (or PIPE), and whether it is a folder."""
     with os.scandir(folder) as entries:
         for entry in islice(entries, most):
             target = ""
+            is_folder = entry.is_dir(follow_symlinks=False)
             if entry.is_symlink():
                 with suppress(OSError):
                     target = os.readlink(entry.name, dir_fd=folder)
-            yield entry.name, target, entry.is_dir(follow_symlinks=False)
+            elif not is_folder and not entry.is_file(follow_symlinks=False):
+                target = PIPE if is_still(folder, entry.name, PIPE) else ""  # git's fsmonitor has a socket there
+            yield entry.name, target, is_folder
 
 
 def known_of(found: Found) -> dict[str, str]:
@@ -216,16 +255,23 @@ def put_aside(links: Mapping[str, str], folders_of_git: Iterable[str]) -> dict[s
     told: dict[str, str] = {}
     asides: dict[str, str] = {}  # Git folder -> the name of the folder in it
     for number, (path, target) in enumerate(links.items()):
-        git = next(folder for folder in folders if clincus.path_inside(path, folder))
+        git = next((folder for folder in folders if clincus.path_inside(path, folder)), os.path.dirname(path))
         name = asides.setdefault(git, f"{ASIDE}-{secrets.token_hex(4)}")
         try:
-            move(git, path[len(git) + 1 :], f"{name}/{number}-{os.path.basename(path)}")
-            done = f"it is put aside in {git}/{name}"
+            if target == BARE:
+                done = f"it is put aside as {set_aside(path)}"
+            else:
+                move(git, path[len(git) + 1 :], f"{name}/{number}-{os.path.basename(path)}", target)
+                done = f"it is put aside in {git}/{name}"
         except FileNotFoundError:
             done = "it was gone a moment later"
         except OSError as error:
             done = f"it could not be put aside ({error.strerror}): remove it before you run git there"
-        words = f"{path} was a link to {clincus.shorten(target)}: {what_git_does(path[len(git) + 1 :])}; {done}"
+        was, does = STRANGE.get(target) or (
+            f"was a link to {clincus.shorten(target)}",
+            what_git_does(path[len(git) + 1 :]),
+        )
+        words = f"{path} {was}: {does}; {done}"
         if number < MOST_TOLD:
             told[path] = words
     if len(links) > MOST_TOLD:
@@ -233,8 +279,8 @@ def put_aside(links: Mapping[str, str], folders_of_git: Iterable[str]) -> dict[s
     return told
 
 
-def move(git_folder: str, path: str, aside: str, *, only_links: bool = True) -> None:
-    """Rename a link in a Git folder, and nothing that has taken its place meanwhile. Raises OSError.
+def move(git_folder: str, path: str, aside: str, target: str = "", *, only_links: bool = True) -> None:
+    """Rename a link in a Git folder, or what `target` says, and nothing that has taken its place. Raises OSError.
 
     `aside` is FOLDER/NAME at the top of the Git folder, where git looks at neither. A link that cannot get there is
     removed: its target is told anyhow. Without `only_links` whatever has the name is renamed.
@@ -251,11 +297,11 @@ def move(git_folder: str, path: str, aside: str, *, only_links: bool = True) -> 
         except OSError:
             if not only_links:
                 raise
-            if not is_link(folder, name):
+            if not is_still(folder, name, target):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name) from None
             os.unlink(name, dir_fd=folder)
         else:
-            if only_links and not is_link(into, kept):  # git's own file, or a folder, stood there by now
+            if only_links and not is_still(into, kept, target):  # git's own file, or a folder, stood there by now
                 os.rename(kept, name, src_dir_fd=into, dst_dir_fd=folder)
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
@@ -273,8 +319,14 @@ def folder_apart(top: int, name: str) -> int:
 
 def is_link(folder: int, name: str) -> bool:
     """Whether there is a link of that name."""
+    return is_still(folder, name, "")
+
+
+def is_still(folder: int, name: str, target: str) -> bool:
+    """Whether there is a link of that name, or what `target` says if it is one of STRANGE."""
+    is_one = {PIPE: stat.S_ISFIFO, FOLDER: stat.S_ISDIR}.get(target, stat.S_ISLNK)
     try:
-        return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+        return is_one(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
     except OSError:
         return False
 

@@ -4,9 +4,8 @@ Git believes these files, as it writes them itself. Each function below reads on
 it, in words that a person can look for in the file; nothing if git would do no more than go on. All of this is pure.
 
 Other files of an operation hold object names, references, texts and numbers, which git checks or passes to nobody:
-MERGE_HEAD, MERGE_MODE, MERGE_MSG, AUTO_MERGE, BISECT_TERMS, NOTES_MERGE_REF,
-rebase-merge/{amend,stopped-sha,squash-onto,update-refs,done}, rebase-apply/{patch,sign,keep,rebasing},
-sequencer/abort-safety (git 2.47 to 2.52).
+MERGE_MODE, MERGE_MSG, BISECT_TERMS, NOTES_MERGE_REF, rebase-merge/{amend,stopped-sha,squash-onto,done},
+rebase-apply/{patch,sign,keep,rebasing}, sequencer/abort-safety (git 2.47 to 2.52).
 """
 
 from __future__ import annotations
@@ -38,6 +37,7 @@ SEQUENCER_OPTIONS = frozenset(
     b" record-origin allow-ff mainline strategy gpg-sign strategy-option allow-rerere-auto default-msg-cleanup".split()
 )
 OBJECT_NAME = re.compile(rb"\s*(?:[0-9a-f]{40}(?:[0-9a-f]{24})?\s*)?")
+REFERENCE = re.compile(rb"refs/(?!(?:.*/)?\.)(?!.*\.\.).+")
 NUMBER = re.compile(rb"\s*[0-9]{0,9}\s*")
 # What makes a shell run a command that is in a text, or in a name that it expands twice (bash 5.3 has `${ `, too).
 SHELL_CALL = re.compile(rb"`|\$[({\[]|[\x00-\x08\x0a-\x1f\x7f]")
@@ -143,6 +143,20 @@ def commit(data: bytes) -> list[str]:
     return [] if OBJECT_NAME.fullmatch(data) else [text(data)]
 
 
+def reference(data: bytes) -> list[str]:
+    """A symbolic reference where git has none: git writes the file that it names, in .git, as `commondir`.
+
+    refs_resolve_ref_unsafe in git's refs.c takes any name of one level.
+    """
+    return [text(data)] if data.startswith(b"ref:") else []
+
+
+def updates(data: bytes) -> list[str]:
+    """What a rebase writes at its end that is no reference (do_update_refs in sequencer.c): any file in .git."""
+    lines = data.split(b"\n")
+    return [text(line) for line in lines if not OBJECT_NAME.fullmatch(line) and not REFERENCE.fullmatch(line)]
+
+
 def shell_words(data: bytes) -> list[str]:
     """Words that a shell would not take as they are.
 
@@ -224,6 +238,14 @@ CHECKS = (
         "old versions of git would have run it", "`git rebase --abort` or `git bisect reset` gives it up",
     ),
     Check(
+        "(ORIG|MERGE|CHERRY_PICK|REVERT|REBASE|BISECT)_HEAD|AUTO_MERGE|BISECT_EXPECTED_REV", reference,
+        "git would have written the file in .git that it names, such as `commondir`", "git makes it anew",
+    ),
+    Check(
+        "rebase-merge/update-refs", updates,
+        "`git rebase --continue` would have written that file in .git", GIVE_UP_REBASE,
+    ),
+    Check(
         "rebase-(merge|apply)/author-script", author,
         "scripts and old versions of git would have run it", GIVE_UP_REBASE,
     ),
@@ -234,7 +256,8 @@ NAMES = frozenset(  # of all these files
     (
         *("MERGE_RR", "apply-opt", "git-rebase-todo", "todo", "strategy", "opts", "autostash", "MERGE_AUTOSTASH"),
         *("gpg_sign_opt", "BISECT_START", "author-script", "msgnum", "end", "next", "last", "head-name", "onto"),
-        *("orig-head", "strategy_opts", "BISECT_NAMES"),
+        *("orig-head", "strategy_opts", "BISECT_NAMES", "ORIG_HEAD", "MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD"),
+        *("REBASE_HEAD", "BISECT_HEAD", "AUTO_MERGE", "BISECT_EXPECTED_REV", "update-refs"),
     )
 )
 

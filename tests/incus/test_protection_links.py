@@ -148,6 +148,73 @@ def test_without_a_server_the_stop_puts_links_aside_and_the_next_start_asks(bed,
     cli.ok("kill", "--force", name)
 
 
+# What takes effect only once the placeholders are gone, what the person does then, and what is put aside.
+LATE = {
+    "a reference that names commondir": (
+        r"""h=HASH; cd .git; mkdir -p $h/objects/info $h/refs; cp -r refs/heads $h/refs/
+        echo ../../objects >$h/objects/info/alternates; printf '[core]\n\tfsmonitor = touch MARK;false\n' >$h/config
+        echo "ref: commondir" >ORIG_HEAD""",
+        ("reset --hard HEAD", "status"),
+        {".git/HASH", ".git/ORIG_HEAD"},
+    ),
+    "a bare repository at the top": (
+        r"""mkdir objects refs; rm .git/HEAD; echo "ref: refs/heads/x" >HEAD
+        printf '[core]\n\trepositoryformatversion = 0\n\tworktree = WORK\n\tfsmonitor = touch MARK;false\n' >config""",
+        ("status",),
+        {"HEAD"},
+    ),
+}
+
+
+@pytest.fixture
+def late(request, side, precious):
+    """What an attacker plants, and what the person does."""
+    script, acts, aside = LATE[request.param]
+    head = git(side, "rev-parse", "HEAD").strip()
+    script = script.replace("MARK", f"{precious}/ran").replace("WORK", str(side)).replace("HASH", head)
+    return script, acts, {f"{side}/{path.replace('HASH', head)}" for path in aside}
+
+
+@pytest.mark.parametrize("late", LATE, indirect=True)
+def test_what_takes_effect_after_the_stop_is_an_attack_where_nobody_watches(side, precious, late):
+    script, acts, _ = late
+    subprocess.run(["sh", "-ec", script], cwd=side, check=True)
+    for words in acts:
+        act(side, words)
+    assert (precious / "ran").exists()
+
+
+@pytest.mark.parametrize("late", LATE, indirect=True)
+def test_what_would_take_effect_after_the_stop_is_put_aside_by_then(bed, home, side, precious, late):
+    script, acts, aside = late
+    cli = command_line(bed, home, side)
+    name = cli.background()["name"]
+    assert bed.incus.exec(name, ["sh", "-ec", f"cd /workspace && {script}"], user=1000).code == 0
+    done = cli.run("stop", "--force", name)
+    assert [path for path in aside if path.encode() not in done.stderr] == []
+    for words in acts:
+        act(side, words)
+    assert not (precious / "ran").exists()
+    cli.ok("kill", "--force", name)
+
+
+@pytest.mark.parametrize("late", LATE, indirect=True)
+def test_what_would_take_effect_after_the_stop_freezes_a_session_that_is_watched(
+    bed, start_server, side, precious, late
+):
+    script, acts, aside = late
+    server = start_server(config=NO_CHECKPOINTS)
+    session = server.create(side)
+    await_watched(server, session)
+    assert bed.incus.exec(session["id"], ["sh", "-ec", f"cd /workspace && {script}"], user=1000).code == 0
+    await_broken(server, session)
+    wait_until(lambda: aside <= {one["path"] for one in protection(server, session)["changes"]}, "all to be told")
+    server.delete(f"/api/sessions/{session['id']}?force=true")
+    for words in acts:
+        act(side, words)
+    assert not (precious / "ran").exists()
+
+
 # ---- a submodule of the agent's making -------------------------------------------------------------------------------
 
 PLANT_MODULE = r"""mkdir -p .git/modules/sub/hooks && cp -r .git/HEAD .git/objects .git/refs .git/modules/sub/

@@ -91,6 +91,64 @@ def test_a_submodule_with_the_name_of_a_folder_that_is_passed_over_is_looked_int
     assert f"{tmp_path}/modules/{name}" in found.repositories
 
 
+def make_strange(root, kind):
+    """Make something in a workspace that git never makes in a Git folder; its path."""
+    made = root / {"pipe": ".git/refs/heads/x", "folder": f".git/{'a' * 40}", "bare": "HEAD"}[kind]
+    made.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "pipe":
+        os.mkfifo(made)
+    elif kind == "folder":
+        made.mkdir()
+    else:
+        made.write_text("ref: refs/heads/main\n")
+        (root / "objects").mkdir()
+        (root / "refs").mkdir()
+    return made
+
+
+KINDS = {"pipe": "wait", "folder": "commondir", "bare": "bare repository"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_else_git_never_makes_is_found_and_put_aside(tmp_path, kind):
+    (tmp_path / ".git").mkdir()
+    made = make_strange(tmp_path, kind)
+    found = find(tmp_path).links
+    assert [*found] == [str(made)]
+    [words] = links.put_aside(found, [f"{tmp_path}/.git"]).values()
+    assert KINDS[kind] in words
+    assert "put aside" in words
+    assert not os.path.lexists(made)
+    assert find(tmp_path).links == {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_has_taken_the_place_of_such_a_thing_stays(tmp_path, kind):
+    (tmp_path / ".git").mkdir()
+    made = make_strange(tmp_path, kind)
+    found = find(tmp_path).links
+    os.rename(made, tmp_path / "away")
+    if kind == "bare":
+        links.put_aside(found, [f"{tmp_path}/.git"])
+        return
+    made.write_text("mine")
+    links.put_aside(found, [f"{tmp_path}/.git"])
+    assert made.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["rr-cache", "modules/lib/rr-cache", "objects/info"])
+def test_a_folder_with_the_name_of_a_commit_elsewhere_is_no_danger(tmp_path, name):
+    (tmp_path / ".git" / name / ("a" * 40)).mkdir(parents=True)
+    assert find(tmp_path).links == {}
+
+
+@pytest.mark.parametrize("head", ["text\n", "ref: master\n"])
+def test_a_folder_with_another_head_is_no_repository(tmp_path, head):
+    (tmp_path / ".git").mkdir()
+    make_strange(tmp_path, "bare").write_text(head)
+    assert find(tmp_path).links == {}
+
+
 def test_no_command_of_git_makes_a_link(tmp_path):
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "protocol.file.allow=always", "-C", str(tmp_path)]
     script = """init -q; commit -q --allow-empty -m one; branch side; worktree add -q ../wt side; tag x; gc -q; stash;
@@ -249,6 +307,26 @@ def test_a_link_freezes_the_session_and_says_what_git_would_have_done(bench, at)
     words = await_aside(bench, at)
     assert "/home/person/precious" in words
     assert any(words in one for one in bench.app.reports)
+
+
+def test_a_bare_repository_at_the_top_freezes_the_session(bench):  # noqa: F811
+    bench.start()
+    bench.settle()
+    wait_until(lambda: bench.session.id in bench.guard._links, "the first look")
+    make_strange(bench.root, "bare")
+    bench.guard.compare_indexes()
+    bench.await_broken()
+    wait_until(lambda: ("HEAD", "replaced") in bench.changes, "it to be told")
+
+
+def test_a_bare_repository_that_was_there_is_no_news(bench):  # noqa: F811
+    make_strange(bench.root, "bare")
+    bench.start()
+    wait_until(lambda: bench.session.id in bench.guard._links, "the first look")
+    wait_until(lambda: not bench.guard._link_looks.is_busy(bench.session.id), "its end")
+    bench.guard.compare_indexes()
+    assert not bench.guard._link_looks.is_busy(bench.session.id)
+    assert bench.changes == []
 
 
 def test_a_link_in_a_folder_that_is_new_is_seen(bench):  # noqa: F811

@@ -268,6 +268,24 @@ CASES = [
     ("rebase-merge/strategy_opts", ' "$(evil)"', [' "$(evil)"']),
     ("BISECT_NAMES", r" 'it'\''s' 'b $(c)'" "\n", []),
     ("BISECT_NAMES", "'a' $(evil)\n", ["'a' $(evil)\n"]),
+    ("ORIG_HEAD", f"{ID}\n", []),
+    ("MERGE_HEAD", f"{ID}\n{OTHER}\n", []),
+    *(
+        (name, "ref: commondir\n", ["ref: commondir\n"])
+        for name in (
+            "ORIG_HEAD",
+            "MERGE_HEAD",
+            "CHERRY_PICK_HEAD",
+            "REVERT_HEAD",
+            "REBASE_HEAD",
+            "BISECT_HEAD",
+            "AUTO_MERGE",
+            "BISECT_EXPECTED_REV",
+        )
+    ),
+    ("rebase-merge/update-refs", f"refs/heads/a\n{ID}\n{OTHER}\n", []),
+    ("rebase-merge/update-refs", f"commondir\n{ID}\n{ID}\n", ["commondir"]),
+    ("rebase-merge/update-refs", f"refs/../commondir\n{ID}\n{ID}\n", ["refs/../commondir"]),
     ("rebase-merge/author-script", r"GIT_AUTHOR_NAME='O'\''Neil'" "\nGIT_AUTHOR_EMAIL='a@b'\n", []),
     ("rebase-merge/author-script", "GIT_AUTHOR_NAME='x'$(evil)\n", ["GIT_AUTHOR_NAME='x'$(evil)"]),
     ("rebase-merge/author-script", "GIT_SSH_COMMAND='x'\n", ["GIT_SSH_COMMAND='x'"]),
