@@ -4263,6 +4263,8 @@ class Extensions:
         self.routes: list[tuple[str, str, Callable[[Any], object]]] = []
         # Each returns more fields of a session's document.
         self.session_fields: list[Callable[[Session], Mapping[str, object]]] = []
+        # Each returns more warnings of a session's document.
+        self.session_warnings: list[Callable[[Session], Iterable[str]]] = []
         # Each returns the configuration for a workspace of this host: from that so far, our variables and the path.
         self.workspace_configs: list[Callable[[Config, Mapping[str, str], str], Config]] = []
         # Each may change the description (InstancePut) of a start. An exception fails the start.
@@ -4317,6 +4319,9 @@ class Extensions:
         fields: dict[str, object] = {}
         for found in call_each(self.session_fields, session):
             fields.update(found)
+        warnings = list(itertools.chain.from_iterable(call_each(self.session_warnings, session)))
+        if warnings:
+            fields["warnings"] = [*session.warnings, *warnings]
         return fields
 
     def known_to_sleep(self, engine: str, since: Mapping[str, float], cost: float) -> set[str]:

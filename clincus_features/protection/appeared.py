@@ -300,6 +300,7 @@ class Appeared:
         extensions.listeners.append(self.tell)
         extensions.agent_listeners.append(self.hear)
         extensions.session_fields.append(self.fields)
+        extensions.session_warnings.append(self.warnings)
         extensions.review_fields.append(lambda id, session_id: {"appeared": self.listed(id, session_id)})
         extensions.duties += [
             clincus.Duty("looking for what runs by itself", 0.0, self.work),
@@ -338,7 +339,12 @@ class Appeared:
             self._ask(session)
 
     def fields(self, session: clincus.Session) -> dict[str, object]:
-        """The fields of a session: how much has appeared, and a warning if that is anything."""
+        """The fields of a session: how much has appeared."""
+        count, _ = self._known(session)
+        return {"appeared": count}
+
+    def warnings(self, session: clincus.Session) -> list[str]:
+        """The warnings of a session: that something has appeared, and where the look at its workspace was cut short."""
         count, cut = self._known(session)
         warnings = self._other_warnings(session)
         if count:
@@ -347,7 +353,7 @@ class Appeared:
             warnings.append(f"{many} {where}")
         if cut:
             warnings.append(f"not all of the folder was looked at for what runs by itself on your machine: {cut}")
-        return {"appeared": count, **({"warnings": [*session.warnings, *warnings]} if warnings else {})}
+        return warnings
 
     def listed(self, id: str, session_id: str = "") -> list[dict[str, Any]]:
         """What had appeared at the last look at a session, which may be gone."""

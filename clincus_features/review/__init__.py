@@ -38,6 +38,7 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.routes += routes(app, review)
     comments.install(extensions, review)
     extensions.session_fields.append(recorder.fields)
+    extensions.session_warnings.append(recorder.warnings)
     extensions.listeners.append(recorder.tell)
     extensions.start_programs.append(program_before_tool)
     extensions.agent_listeners.append(recorder.hear)

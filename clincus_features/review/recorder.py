@@ -305,10 +305,24 @@ class Recorder:
         return self._stores.setdefault(workspace, made)
 
     def fields(self, session: clincus.Session) -> dict[str, object]:
-        """The fields of a session: how much has changed since its start, null while that is not known.
+        """The fields of a session: how much has changed since its start, null while that is not known."""
+        self._recall(session)
+        return {"changes": self._counts.get(session.session_id)}
 
-        A checkpoint that failed is one more of its warnings, and so is a start for which the tool was too fast.
-        """
+    def warnings(self, session: clincus.Session) -> list[str]:
+        """The warnings of a session: that its last checkpoint failed, and that its tool was faster than its first."""
+        self._recall(session)
+        failure = self._failures.get(session.session_id, "")
+        late = self._late.get(session.session_id, "")
+        found = []
+        if failure:
+            found.append(f"The last checkpoint failed, and undo cannot take back what has changed since: {failure}")
+        if late:
+            found.append(f"The checkpoint of the start was {late}")
+        return found
+
+    def _recall(self, session: clincus.Session) -> None:
+        """Take over from the record what an earlier server knew of a session."""
         is_known = all(session.session_id in known for known in (self._counts, self._failures, self._late))
         if session.session_id and not is_known:
             record = self.records.find(session.id, session.session_id)
@@ -316,12 +330,6 @@ class Recorder:
             self._failures.setdefault(session.session_id, record.failure if record else "")
             starts = [one.note for one in record.checkpoints if one.why == "start"] if record else []
             self._late.setdefault(session.session_id, starts[-1] if starts else "")
-        failure = self._failures.get(session.session_id, "")
-        words = f"The last checkpoint failed, and undo cannot take back what has changed since: {failure}"
-        late = self._late.get(session.session_id, "")
-        told = [*([words] if failure else []), *([f"The checkpoint of the start was {late}"] if late else [])]
-        warnings = {"warnings": [*session.warnings, *told]} if told else {}
-        return {"changes": self._counts.get(session.session_id), **warnings}
 
     def _note_failure(self, record: Record, failure: str) -> None:
         """Remember why the last checkpoint of a session failed, "" if it did not, and tell the pages of it."""

@@ -304,7 +304,7 @@ def test_a_turn_that_is_over_brings_a_look_which_tells_the_pages(watch, work):
     fields = watch.fields(session)
     assert fields["appeared"] == 1
     words = "1 thing that runs by itself on your machine appeared in the folder"
-    assert fields["warnings"] == [f"{words}: `clincus diff {session.id} --stat` has them"]
+    assert watch.warnings(session) == [f"{words}: `clincus diff {session.id} --stat` has them"]
     assert paths(watch.listed(session.id, session.session_id)) == [".envrc"]
 
 
@@ -407,8 +407,8 @@ def test_a_look_that_fails_is_told_and_keeps_what_is_known(watch, work):
     watch.work()
     fields = watch.fields(session)
     assert fields["appeared"] == 1
-    assert "not all of the folder was looked at" in fields["warnings"][1]
-    assert "No such file" in fields["warnings"][1]
+    assert "not all of the folder was looked at" in watch.warnings(session)[1]
+    assert "No such file" in watch.warnings(session)[1]
 
 
 def test_the_record_is_plain_json(watch, work):

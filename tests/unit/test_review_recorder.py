@@ -130,7 +130,7 @@ def test_a_start_says_where_the_tool_was_faster(recorder, monkeypatch, late, not
     assert recorder.take(SESSION, "start").note == note
     warnings = [f"The checkpoint of the start was {note}"] if note else []
     for one in (recorder, Recorder(recorder._app)):  # and after a restart of the server
-        assert one.fields(SESSION).get("warnings", []) == warnings
+        assert one.warnings(SESSION) == warnings
 
 
 def test_a_start_that_is_damaged_in_the_container_is_of_later(recorder, monkeypatch):
@@ -373,14 +373,14 @@ def test_a_checkpoint_that_fails_is_a_warning_of_the_session_until_one_is_taken(
     monkeypatch.setattr(recorder, "_run", fail)
     hear(recorder, "idle", "working")
     for one in (recorder, Recorder(app)):  # and after a start of the server
-        [warning] = one.fields(SESSION._replace(warnings=()))["warnings"]
+        [warning] = one.warnings(SESSION)
         assert str(error) in warning
         assert "cannot take back what has changed since" in warning
     assert {"type": "session.changed", "id": SESSION.id} in app.told
     monkeypatch.setattr(recorder, "_run", works)
     hear(recorder, "done")
-    assert "warnings" not in recorder.fields(SESSION)
-    assert "warnings" not in Recorder(app).fields(SESSION)
+    assert recorder.warnings(SESSION) == []
+    assert Recorder(app).warnings(SESSION) == []
 
 
 def test_a_session_that_has_ended_meanwhile_has_no_failed_checkpoint(recorder, app, monkeypatch):
@@ -390,7 +390,7 @@ def test_a_session_that_has_ended_meanwhile_has_no_failed_checkpoint(recorder, a
 
     monkeypatch.setattr(recorder, "_run", end)
     hear(recorder, "idle", "working")
-    assert "warnings" not in recorder.fields(SESSION)
+    assert recorder.warnings(SESSION) == []
 
 
 def test_a_look_that_failed_at_once_is_repeated_without_what_the_container_has(recorder, monkeypatch):

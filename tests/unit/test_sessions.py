@@ -631,12 +631,17 @@ class TestStart:
         )
         added.guest_files.append(lambda session: [clincus.ToolFile(".mine", session.id.encode())])
         added.session_fields += [lambda session: {"broken": 1 // 0}, lambda session: {"mine": session.slot}]
+        added.session_warnings += [
+            lambda session: ["1 / 0"[1 // 0]],
+            lambda session: ["rain"],
+            lambda session: ["snow"],
+        ]
         sent: list[bytes] = []
         door.exec = lambda *_, stdin=b"", **options: sent.append(stdin) or clincus.Completed(0, b"", b"")
         session = sessions.create(request_._replace(tool="shell"))
         assert door.instances[session.id]["config"]["user.mine"] == request_.workspace
         assert b".mine" in b"".join(sent[-1])
-        assert sessions.document(session) == {**session.document(), "mine": 1}
+        assert sessions.document(session) == {**session.document(), "mine": 1, "warnings": ["rain", "snow"]}
         sessions.end(session.id)
         told = [moment for moment, slot in heard if slot == 1]  # the server tells the others
         assert told == ["before_start", "sealed", "after_start", "before_stop", "after_stop"]
