@@ -95,6 +95,8 @@ class Run:
         self.answers: dict[str, list[tuple[float, str]]] = {"list": [], "honest": [], "hostile": []}
         self.statuses = Counter[str]()
         self.failures: list[str] = []
+        self.sought = 0  # things that were looked for at the end
+        self.unseen: list[str] = []  # honest sessions in which nothing could be looked for, and why
         self.over = threading.Event()
 
     # -- Sessions
@@ -231,7 +233,8 @@ class Run:
         try:
             return self._lost(member)
         except (OSError, subprocess.SubprocessError, AssertionError) as error:
-            return [f"{member.id}: {error}"]
+            self.unseen.append(f"{member.id}: {error}")
+            return []
 
     def _lost(self, member: Member) -> list[str]:
         saved = self.server.home / ".clincus/sessions-claude" / member.session_id
@@ -245,10 +248,12 @@ class Run:
                     break
                 time.sleep(WORK_PAUSE)
             if fetched.status != 200:
-                return [f"{member.id}: cannot be fetched: {fetched.json.get('error')}"]
+                self.unseen.append(f"{member.id}: cannot be fetched: {fetched.json.get('error')}")
+                return []
             written = git(member.folder, "show", f"{fetched.json['branch']}:told") if member.told else ""
         else:
             written = (member.folder / "told").read_text() if member.told else ""
+        self.sought += 2 * len(member.told)
         return [
             f"{member.id}: {words} is not in {where}"
             for words in member.told
@@ -291,7 +296,7 @@ def measure(made: House, results: Results, options: argparse.Namespace) -> None:
         after = process.memory, process.threads, process.descriptors
         results.add(*rows(run, lost, ends, before, after))
         print(f"  {dict(run.statuses)}")
-        for line in [*run.failures[:40], *lost[:20]]:
+        for line in [*run.failures[:40], *run.unseen[:20], *lost[:20]]:
             print(f"  {line}")
         slowest = sorted((one for party in run.answers.values() for one in party), reverse=True)[:15]
         print("  slowest:", *slowest, sep="\n    ")
@@ -321,8 +326,11 @@ def rows(
         f"{len(stops)} stops, p50 {percentile(stops, 0.5):.2f} s, {sum(one > STOP for one in stops)} over {STOP:g} s"
     )
     yield Row("hostile: longest stop of an honest session", "s", max(stops), STOP, note=words)
-    told = sum(len(member.told) for member in honest)
-    yield Row("hostile: honest works that are lost", "", len(lost), 0, note=f"of {2 * told} that were looked for")
+    told = 2 * sum(len(member.told) for member in honest)
+    words = f"of {run.sought} that were looked for, of {told}"
+    yield Row("hostile: honest works that are lost", "", len(lost), 0, note=words)
+    words = "; ".join(run.unseen[:3])
+    yield Row("hostile: honest sessions that could not be looked into", "", len(run.unseen), 0, note=words)
     yield Row("hostile: other failures", "", len(run.failures), 0, note="; ".join(run.failures[:3]))
     kinds = "; ".join(f"{kind} {seconds:.1f} s" for seconds, kind in sorted(ends, reverse=True)[:8])
     yield Row("hostile: longest forced delete of a hostile session", "s", max(ends)[0] if ends else 0.0, note=kinds)
