@@ -639,6 +639,29 @@ def test_a_prompt_in_the_tools_own_queue_is_work(claude_at_rest):
     wait_until(lambda: "Queued" not in tool.screen(), "the queue of the tool to be empty")
 
 
+def test_two_permissions_at_once_are_told_one_by_one_and_a_late_answer_meets_neither(claude_at_rest):
+    tool = claude_at_rest
+    tool.choose_mode("manual mode on")
+    tool.post("prompt", {"text": "both touch made-first | touch made-second"})
+    first = tool.becomes("waiting", "permission", "touch made-first")
+    tool.shows("Do you want to proceed?")
+    tool.press("1")
+    tool.becomes("waiting", "permission", "touch made-second")
+    late = {"option": 1, "question": first["text"], "number": first["question"]}
+    assert tool.server.post(f"/api/sessions/{tool.id}/answer", late).status == 409
+    tool.answer(1)
+    tool.becomes("done", text="The tool has answered.")
+
+
+def test_an_agent_in_the_background_that_asks_is_answered_and_its_end_is_the_turns(claude_at_rest):
+    tool = claude_at_rest
+    tool.choose_mode("manual mode on")
+    tool.post("prompt", {"text": "delegate bash touch made-behind"})
+    tool.becomes("waiting", "permission", "touch made-behind")
+    tool.answer(1)
+    assert "in the background" not in tool.becomes("done", text="The tool has answered.")["text"]
+
+
 @pytest.mark.nightly  # it waits for five tries, and a retry is told above
 def test_a_retry_that_goes_well_is_work_again(claude_at_rest, api):
     tool = claude_at_rest
