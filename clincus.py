@@ -462,9 +462,16 @@ class Child:
     error: type[ClincusError] = ChildError
 
     def __init__(
-        self, argv: Sequence[str], *, timeout: float | None = None, gentle: tuple[int, float] = (signal.SIGKILL, 0),
-        environ: Mapping[str, str] | None = None, cwd: str | None = None, merged: bool = False, first: bytes = b"",
-    ) -> None:  # fmt: skip
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float | None = None,
+        gentle: tuple[int, float] = (signal.SIGKILL, 0),
+        environ: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        merged: bool = False,
+        first: bytes = b"",
+    ) -> None:
         try:
             words = [word.encode("utf-8", "surrogateescape") for word in argv]  # whatever the encoding of the locale
         except UnicodeEncodeError as error:  # half a surrogate pair, as a label of an engine may hold
@@ -619,9 +626,13 @@ class Collector(threading.Thread):
 
 
 def run_child(
-    argv: Sequence[str], *, stdin: bytes = b"", timeout: float, environ: Mapping[str, str] | None = None,
+    argv: Sequence[str],
+    *,
+    stdin: bytes = b"",
+    timeout: float,
+    environ: Mapping[str, str] | None = None,
     cwd: str | None = None,
-) -> Completed:  # fmt: skip
+) -> Completed:
     """Run a program to its end. Raises ChildError if it cannot start, takes too long or writes too much."""
     with Child(argv, timeout=timeout, environ=environ, cwd=cwd) as child:
         return child.complete(stdin)
@@ -1747,9 +1758,15 @@ def tool_environment(tool: Tool, config: Config, environ: Mapping[str, str], con
 
 
 def tool_files(
-    tool: Tool, home: str, container_home: str, workspace_path: str, config: Config, *, environment: Mapping[str, str],
+    tool: Tool,
+    home: str,
+    container_home: str,
+    workspace_path: str,
+    config: Config,
+    *,
+    environment: Mapping[str, str],
     present: Mapping[str, float] | None = None,
-) -> tuple[list[ToolFile], list[str]]:  # fmt: skip
+) -> tuple[list[ToolFile], list[str]]:
     """The user's files that a tool needs in its container, in order of path, and warnings.
 
     Paths of the home in credentials and settings are rewritten. Settings that full-permission mode needs to start
@@ -2119,9 +2136,16 @@ class Incus:
             time.sleep(0.1)
 
     def query(
-        self, path: str, method: str = "GET", data: object | None = None, *,
-        wait: bool = False, is_json: bool = True, timeout: float = 30, kept: Callable[[str], object] | None = None,
-    ) -> Any:  # fmt: skip
+        self,
+        path: str,
+        method: str = "GET",
+        data: object | None = None,
+        *,
+        wait: bool = False,
+        is_json: bool = True,
+        timeout: float = 30,
+        kept: Callable[[str], object] | None = None,
+    ) -> Any:
         """Ask Incus's REST API (https://linuxcontainers.org/incus/docs/main/rest-api/) and return the metadata.
 
         `wait` waits for the operation that an asynchronous answer names, and raises IncusError if it fails. Without
@@ -2176,9 +2200,15 @@ class Incus:
                     self.query(f"/1.0/operations/{operation['id']}/wait?timeout=40", timeout=60)
 
     def launch(
-        self, name: str, image: str, description: Mapping[str, object], *,
-        ephemeral: bool = False, target: str = "", timeout: float = 300,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        image: str,
+        description: Mapping[str, object],
+        *,
+        ephemeral: bool = False,
+        target: str = "",
+        timeout: float = 300,
+    ) -> None:
         """Create and start an instance from its complete description (InstancePut) in one call.
 
         If the start fails, Incus leaves a stopped instance behind, and the caller has to delete it. Incus deletes an
@@ -2202,9 +2232,15 @@ class Incus:
         self.run("config", "edit", self.place(name), stdin=yaml_of(description))
 
     def exec(
-        self, name: str, command: Sequence[str], *,
-        stdin: bytes | Iterable[bytes] = b"", timeout: float = 60, limit: int = 0, **options: Any,
-    ) -> Completed:  # fmt: skip
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        stdin: bytes | Iterable[bytes] = b"",
+        timeout: float = 60,
+        limit: int = 0,
+        **options: Any,
+    ) -> Completed:
         """Run a command in an instance; returns its exit code and its whole output. `options` are those of `exec_argv`.
 
         An exit code other than 0 is returned, not raised; a command that was cut off has one, too. Incus writes the
@@ -2286,9 +2322,16 @@ class Incus:
         return IncusError(done.reason, 500)
 
     def exec_argv(
-        self, name: str, command: Sequence[str], *, user: int = 0, group: int | None = None,
-        environment: Mapping[str, str] | None = None, cwd: str = "/", terminal: bool = False,
-    ) -> list[str]:  # fmt: skip
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        user: int = 0,
+        group: int | None = None,
+        environment: Mapping[str, str] | None = None,
+        cwd: str = "/",
+        terminal: bool = False,
+    ) -> list[str]:
         """The command line of `incus exec`, for a process of the caller's own (a pty, a relay).
 
         The command runs as a uid, and as the gid of the same number unless a `group` is given.
@@ -2563,9 +2606,15 @@ class UnsettledError(ClincusError):
 
 
 def save_conversation(
-    open_command: OpenCommand, home: str, saved: SavedSession, tool: Tool, *, is_last: bool = False,
-    owner: tuple[str, int] | None = None, within: float = SAVE_WITHIN,
-) -> list[str]:  # fmt: skip
+    open_command: OpenCommand,
+    home: str,
+    saved: SavedSession,
+    tool: Tool,
+    *,
+    is_last: bool = False,
+    owner: tuple[str, int] | None = None,
+    within: float = SAVE_WITHIN,
+) -> list[str]:
     """Bring the host's copy of a conversation up to date; returns what a person should know.
 
     `open_command` runs a command in the container as root, since files that `sudo` wrote belong to the conversation as
@@ -3638,9 +3687,16 @@ def path_matches(pattern: Sequence[str], parts: Sequence[str]) -> bool:
 
 
 def protect_workspace(
-    workspace: HostFolder, settings: Config, host: ProtectionSupport, extra: Sequence[HostFolder] = (),
-    stage: str = "", *, is_clone: bool = False, session: str = "", exposed: str = "",
-) -> Protection:  # fmt: skip
+    workspace: HostFolder,
+    settings: Config,
+    host: ProtectionSupport,
+    extra: Sequence[HostFolder] = (),
+    stage: str = "",
+    *,
+    is_clone: bool = False,
+    session: str = "",
+    exposed: str = "",
+) -> Protection:
     """Describe the mounts of an instance so that its workspace cannot be turned against the host.
 
     Pure. With `is_clone` the workspace itself is not mounted, and only the extra mounts have to be protected. `stage`
@@ -3722,9 +3778,15 @@ def check_targets(workspace: HostFolder, extra: Sequence[HostFolder], paths: Pro
 
 
 def locked_protection(
-    level: str, settings: Config, host: ProtectionSupport, trees: Trees, stage: str,
-    *, session: str = "", notes: Sequence[str],
-) -> Protection:  # fmt: skip
+    level: str,
+    settings: Config,
+    host: ProtectionSupport,
+    trees: Trees,
+    stage: str,
+    *,
+    session: str = "",
+    notes: Sequence[str],
+) -> Protection:
     """The workspace (the first tree) and the other folders by LXC hooks and one mount entry a tree; see wall/hook.py.
 
     Mounts that come into a user namespace together are locked to each other (mount_namespaces(7)): root in the
@@ -5392,9 +5454,11 @@ def shell_assignments(variables: Mapping[str, str]) -> str:
 
 
 def start_files(
-    launch: Mapping[str, str], environment: Mapping[str, str], chosen: Mapping[str, str] | None,
+    launch: Mapping[str, str],
+    environment: Mapping[str, str],
+    chosen: Mapping[str, str] | None,
     defaults: Mapping[str, str] = {},
-) -> list[ToolFile]:  # fmt: skip
+) -> list[ToolFile]:
     """Our own files in the code user's home; `launch` holds the variables of guest/tool.sh.
 
     `chosen` are a person's own variables, which get a file of their own. With None the file of an earlier start stays.
@@ -8366,9 +8430,13 @@ class Application:
     """Everything that `clincus serve` runs. Owns the config in force and the listeners."""
 
     def __init__(
-        self, environ: Mapping[str, str], flags: Mapping[str, object], *, hosts: Sequence[str] = LOOPBACK,
+        self,
+        environ: Mapping[str, str],
+        flags: Mapping[str, object],
+        *,
+        hosts: Sequence[str] = LOOPBACK,
         gate: Gate | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.environ = dict(environ)
         self._flags = dict(flags)
         self.extensions = install_features(self)
@@ -8767,9 +8835,12 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
 
 
 def serve(
-    port: int | None, *, hosts: Sequence[str] = LOOPBACK, gate: Gate | None = None,
+    port: int | None,
+    *,
+    hosts: Sequence[str] = LOOPBACK,
+    gate: Gate | None = None,
     on_address: Callable[[str], object] = lambda url: None,
-) -> int:  # fmt: skip
+) -> int:
     """Serve until Ctrl-C or SIGTERM; a second one ends the process at once. Raises ClincusError.
 
     `on_address` gets the URL of the dashboard when it runs, and again when it has moved.
