@@ -55,7 +55,10 @@ class Unread(io.TextIOWrapper):
         self.reader = reader
 
     def close(self):
-        os.close(self.reader)
+        if (
+            not self.closed
+        ):  # a stream is closed once more when it is collected: by then the number may be another file's
+            os.close(self.reader)
         super().close()
 
 
