@@ -3355,6 +3355,9 @@ class HostFolder(NamedTuple):
     git_folders: tuple[str, ...] = ()  # absolute paths of the Git folders that git on the host finds from here
     git_places: Mapping[str, StandIn] = {}  # paths that git on the host runs here, or reads as configuration
     git_unread: tuple[str, ...] = ()  # keys of git's configuration with commands that may run further files
+    nested: tuple[str, ...] = ()  # Git folders, and `.git` files, of other repositories here and in extra mounts
+    unsealed: Mapping[str, str] = {}  # the top of such a repository that is not sealed completely -> the reason
+    unsearched: Mapping[str, str] = {}  # a folder that was not searched for them to its end -> the reason
 
 
 # The folders that a container gets, the workspace first, each with its protected paths; None if all of it is protected.
@@ -3409,10 +3412,15 @@ def host_folder(path: str, target: str, readonly: bool = False) -> HostFolder:
     )
 
 
-def workspace_folder(path: str, target: str, settings: Config, engine: str = "") -> HostFolder:
+def workspace_folder(
+    path: str, target: str, settings: Config, engine: str = "", extra: Sequence[HostFolder] = (), *,
+    is_clone: bool = False,
+) -> HostFolder:  # fmt: skip
     """As `host_folder`, with the paths that git on the host runs. A folder on the host of an engine is not looked at.
 
-    Raises ClincusError (409) too: see `git_on_host`.
+
+    What it runs in `extra` mounts counts too; with `is_clone` the workspace itself is not mounted. Raises ClincusError
+    (409) too: see `git_on_host`.
     """
     if engine:
         return HostFolder(path, target, uid=None, gid=None, is_own_group=False)
@@ -3425,10 +3433,19 @@ def workspace_folder(path: str, target: str, settings: Config, engine: str = "")
             homes.append(pwd.getpwuid(cast("int", folder.uid)).pw_dir)
     sealed = configured_paths(settings)
     homes = list(dict.fromkeys(homes))
-    git_folders, git_places, git_unread = git_on_host(folder.source, homes, os.environ, sealed)
+    searched = [one.source for one in (*(() if is_clone else (folder,)), *extra) if not one.readonly]
+    found = git_on_host(folder.source, homes, os.environ, sealed, searched)
+    git_folders = found.folders
     if os.path.isfile(f"{folder.source}/{NO_BARE_REPOSITORY}"):  # then the folder itself may be a Git folder
         git_folders = tuple(dict.fromkeys((*git_folders, folder.source)))
-    return folder._replace(git_folders=git_folders, git_places=git_places, git_unread=git_unread)
+    return folder._replace(
+        git_folders=git_folders,
+        git_places=found.places,
+        git_unread=found.unread,
+        nested=found.nested,
+        unsealed=found.unsealed,
+        unsearched=found.cut,
+    )
 
 
 # -- What git on the host runs
@@ -3466,19 +3483,31 @@ def ask_places(**question: object) -> dict[str, Any]:
     return answer
 
 
-def git_on_host(
-    workspace: str, homes: Sequence[str], environ: Mapping[str, str], sealed: ProtectedPaths
-) -> tuple[tuple[str, ...], ProtectedPaths, tuple[str, ...]]:
-    """The Git folders that git on this host finds from a workspace, and the paths that it runs or reads as settings.
+class OnHost(NamedTuple):
+    """The paths that git on the host runs in a workspace and in extra mounts, or reads there as its configuration."""
 
-    The third result is the keys of commands that may run further files, which their words do not show. `homes` are the
-    home folders of the people whose configuration counts. Links in the folders that are `sealed` (paths relative to the
-    workspace) lead to places that have to be protected as well. Raises ClincusError (409) if git is missing or does not
-    understand a file.
+    folders: tuple[str, ...]  # the Git folders that git finds from the workspace
+    places: ProtectedPaths
+    unread: tuple[str, ...]  # keys of commands that may run further files, which their words do not show
+    nested: tuple[str, ...]  # this and the next two as in HostFolder
+    unsealed: dict[str, str]
+    cut: dict[str, str]
+
+
+def git_on_host(
+    workspace: str, homes: Sequence[str], environ: Mapping[str, str], sealed: ProtectedPaths,
+    searched: Sequence[str] = (),
+) -> OnHost:  # fmt: skip
+    """Find what git on this host runs, from a workspace and in the folders to be `searched` for other repositories.
+
+    `homes` are the home folders of the people whose configuration counts. Links in the folders that are `sealed` (paths
+    relative to the workspace) lead to places that have to be protected as well. Raises ClincusError (409) if git is
+    missing or does not understand a file.
     """
     git = find_git(workspace, environ)
     named = {name: environ[name] for name in GIT_VARIABLES if name in environ}
-    answer = ask_places(git=git, workspace=workspace, homes=homes, environ=named, sealed=sealed)
+    question = {"git": git, "workspace": workspace, "homes": homes, "environ": named, "sealed": sealed}
+    answer = ask_places(**question, searched=searched)
     links: list[str] = []
     folders: dict[str, None] = {}  # an ordered set
     for path in answer["folders"]:
@@ -3496,7 +3525,14 @@ def git_on_host(
     for path, stand_in in answer["links"]:
         for place, text in linked_places(workspace, path, stand_in).items():
             found.setdefault(place, text)
-    return tuple(folders), found, tuple(answer["unread"])
+    return OnHost(
+        folders=tuple(folders),
+        places=found,
+        unread=tuple(answer["unread"]),
+        nested=tuple(answer["nested"]),
+        unsealed=dict(answer["unsealed"]),
+        cut=dict(answer["cut"]),
+    )
 
 
 def linked_places(workspace: str, first: str, stand_in: StandIn) -> ProtectedPaths:
@@ -3626,7 +3662,7 @@ def protected_paths(settings: Config, workspace: HostFolder) -> ProtectedPaths:
     if settings.get("security.disable_protection"):
         return {}
     found: ProtectedPaths = {}
-    git_folders = dict.fromkeys([f"{workspace.source}/.git", *workspace.git_folders])
+    git_folders = dict.fromkeys([f"{workspace.source}/.git", *workspace.git_folders, *workspace.nested])
     configured = configured_paths(settings)
     with_stand_in = [path for path, stand_in in configured.items() if stand_in is not False]
     for path in (*with_stand_in, *ALWAYS_PROTECTED):
@@ -3705,13 +3741,14 @@ def protect_workspace(
     each other, 409 if the configuration demands a locked workspace and this host or session cannot have one.
     """
     paths = protected_paths(settings, workspace)
-    check_targets(workspace, extra, paths)
+    # What a mount hides of a nested repository, the container does not get.
+    check_targets(workspace, extra, protected_paths(settings, workspace._replace(nested=())))
     folders = extra if is_clone else (workspace, *extra)
     trees = [(folder, paths_within(folder.source, paths)) for folder in folders]
     reason = host.reason
     if not trees:
         return Protection("locked", {} if reason else base_config(host, []), {}, note=NOTHING_MOUNTED)
-    level, why = protection_level(settings, reason, exposed)
+    level, why = protection_level(settings, reason, exposed or unsealed_words(workspace, extra))
     is_far = workspace.uid is None
     if is_far and reason:  # plain devices follow links, and from here nobody sees where those would lead
         level = "off"
@@ -3720,8 +3757,14 @@ def protect_workspace(
     if level != "locked" and settings.get("security.require_locked"):
         raise ClincusError(f"security.require_locked is set, but the workspace cannot be locked: {why}", 409)
     if reason:
+        if workspace.nested:  # a device for each of their paths would make a start slow
+            host = host._replace(reason=f"{reason}; other repositories in the folders are not protected there")
+            paths = protected_paths(settings, workspace._replace(nested=()))
+            trees = [(folder, paths_within(folder.source, paths)) for folder in folders]
         return device_protection(level, settings, host, trees, stage=stage, session=session)
     notes = [] if is_clone else workspace_notes(level, workspace)
+    if level != "off":
+        notes += notes_on_nested(workspace, extra)
     made = locked_protection(level, settings, host, trees, stage, session=session, notes=notes)
     return made._replace(reason=why)
 
@@ -3738,6 +3781,38 @@ def workspace_notes(level: str, workspace: HostFolder) -> list[str]:
         words = "names a command that Clincus cannot read: it may run a file of the folder that is not protected"
         notes.append(printable(f"git's {keys}{more} {words}"))
     return notes
+
+
+def is_in_a_mount(path: str, extra: Iterable[HostFolder]) -> bool:
+    """Whether a folder lies in an extra mount that the container can write, or such a mount in it. Pure."""
+    mounts = [folder.source for folder in extra if not folder.readonly]
+    return any(path_inside(path, mount) or path_inside(mount, path) for mount in mounts)
+
+
+def unsealed_words(workspace: HostFolder, extra: Sequence[HostFolder]) -> str:
+    """Which repositories in extra mounts are not sealed, and why; empty if all are. Pure."""
+    found = {path: why for path, why in workspace.unsealed.items() if is_in_a_mount(path, extra)}
+    if not found:
+        return ""
+    return f"{named_unsealed(found)}. Mount less, or read-only"
+
+
+def notes_on_nested(workspace: HostFolder, extra: Sequence[HostFolder]) -> list[str]:
+    """What is not sealed of repositories in the workspace, and what was not searched for them, for a person. Pure."""
+    inside = {path: why for path, why in workspace.unsealed.items() if not is_in_a_mount(path, extra)}
+    notes = [named_unsealed(inside)] if inside else []
+    for path, why in workspace.unsearched.items():
+        if path != workspace.source:
+            notes.append(printable(f"'{path}' was not searched for repositories to its end, as {why}"))
+    return notes
+
+
+def named_unsealed(found: Mapping[str, str]) -> str:
+    """Repositories that are not sealed, in words. Pure."""
+    words = [f"'{path}' ({why})" for path, why in list(found.items())[:MOST_UNREAD]]
+    more = f" and {len(found) - MOST_UNREAD} more" if len(found) > MOST_UNREAD else ""
+    verb = "is a repository that is" if len(found) == 1 else "are repositories that are"
+    return printable(f"{', '.join(words)}{more} {verb} not sealed, or not all of it")
 
 
 def protection_level(settings: Config, reason: str, exposed: str) -> tuple[str, str]:
@@ -5693,10 +5768,12 @@ class Containers:
             if known.workspace and not known.engine:
                 workspaces.add(known.workspace)
         engine = self.incus.engine if session.mode == "mount" else ""
-        workspace = workspace_folder(path, launch.guest.mount, launch.config, engine)
         extra = []
         for host, container, readonly in launch.mounts:
             extra.append(host_folder(real_mount(host, workspaces), container, readonly))
+        is_clone = session.mode == "clone"
+        target = launch.guest.mount
+        workspace = workspace_folder(path, target, launch.config, engine, extra, is_clone=is_clone)
         stage = hashlib.sha256(f"{session.session_id} {session.id}".encode()).hexdigest()[:16]  # the same at each start
         return protect_workspace(
             workspace,
@@ -5704,7 +5781,7 @@ class Containers:
             support,
             extra,
             stage,
-            is_clone=session.mode == "clone",
+            is_clone=is_clone,
             session=session.id,
             exposed=exposed,
         )

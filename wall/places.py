@@ -5,9 +5,10 @@ the configuration that is read here, and the folders that are walked. Each start
 Python loads quickly. It comes compiled on stdin, in `marshal`'s form, and behind it a JSON object, which it answers by
 one on stdout:
 
-    {"git": PATH, "workspace": PATH, "homes": [PATH], "environ": {NAME: VALUE}, "sealed": {PATH: TEXT}}
-        gets {"folders": [PATH], "places": [[PATH, TEXT]], "links": [[PATH, TEXT]], "unread": [KEY]}, see
-        `git_on_host` and `links_in`
+    {"git": PATH, "workspace": PATH, "homes": [PATH], "environ": {NAME: VALUE}, "sealed": {PATH: TEXT},
+     "searched": [PATH]}
+        gets {"folders": [PATH], "nested": [PATH], "places": [[PATH, TEXT]], "links": [[PATH, TEXT]], "unread": [KEY],
+        "unsealed": [[PATH, WORDS]], "cut": [[PATH, WORDS]]}, see `git_on_host`, `links_in` and `Nested`
     {"source": PATH, "patterns": [PATTERN], "optional": [PATTERN]}
         gets {"covers": [[PATH, BOOLEAN]]}, see `device_paths`
     either may get {"refused": WORDS, "status": NUMBER}: why the session cannot start, and a status of HTTP
@@ -22,7 +23,7 @@ import re
 import shlex
 import stat
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
@@ -35,6 +36,17 @@ if TYPE_CHECKING:
 MOST_FOLDERS = 20000  # this and the next as in hook.py
 MOST_SEALED_LINKS = 500  # in one folder that is sealed
 FILLED_BY_GIT = ("objects", "refs", "logs")
+MOST_NESTED = 50  # Git folders that are sealed beside those of the repository at the top: so many in it, and in mounts
+MOST_SEARCHED = 400  # folders of the workspace that are searched for them, and as many of all extra mounts
+MOST_SEARCHED_ENTRIES = 20000
+SEARCHED_DEPTH = 4  # folders above the last one that is searched
+# Packages bring repositories of their own, and nobody works in them; as OTHERS_FOLDERS of scan.py.
+NOT_SEARCHED = frozenset((".git", "node_modules", "site-packages", "bower_components", "vendor"))
+# What a session seals in a Git folder, or has to look into: a link there cannot be sealed.
+SEALED_IN_GIT = (
+    *("branches", "commondir", "config", "config.worktree", "hooks", "info", "info/attributes", "modules", "remotes"),
+    "worktrees",
+)
 GIT_CONFIG_BYTES = 1 << 20  # of one configuration file; more is refused
 GIT_CONFIG_FILES = 1000
 # -- What the settings of git mean. This is the only list: wall/scan.py and the look at new submodules use it as well.
@@ -218,34 +230,41 @@ def path_inside(path: str, parent: str) -> bool:
 
 
 def git_on_host(
-    git: str, workspace: str, homes: Sequence[str], environ: Mapping[str, str], sealed: Mapping[str, StandIn]
-) -> tuple[list[str], list[tuple[str, StandIn]], list[tuple[str, StandIn]], list[str]]:
+    git: str,
+    workspace: str,
+    homes: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    sealed: Mapping[str, StandIn],
+    searched: Sequence[str] = (),
+) -> dict[str, object]:
     """The Git folders that git on this host finds from a workspace, and what it runs or reads as configuration.
 
-    Each such path has the text of the file that stands in for it while it is absent, or None for an empty folder. Links
-    in the paths are not followed. Those in folders that are sealed come last: these folders, and the paths of `sealed`,
-    which are relative to the workspace, and those below .git to each Git folder. The keys of commands that may run
-    files that nobody can tell from their words come at the end.
+    Each path in `places` has the text of the file that stands in for it while it is absent, or None for an empty
+    folder. Links in the paths are not followed. Those in folders that are sealed are in `links`: these folders, and the
+    paths of `sealed`, which are relative to the workspace, and those below .git to each Git folder. `unread` are the
+    keys of commands that may run files that nobody can tell from their words.
 
     The configuration of the system, of the people with these home folders, of the repository, its submodules and its
-    linked worktrees counts, and all that it includes, on whatever condition. Raises Refusal if git is missing (`git` is
-    empty) or does not understand a file.
+    linked worktrees counts, and all that it includes, on whatever condition. So does that of `Nested` in the folders to
+    be `searched`: the workspace and the extra mounts that a container can write. Raises Refusal if git is missing
+    (`git` is empty) or does not understand a file, unless that is of a nested repository.
     """
     outer, tops = repositories_of(workspace)
     shared, attributes = shared_git_files(git, homes, environ)
-    own = [f"{folder}/{name}" for folder in tops for name in ("config", "config.worktree")]
-    settings = git_settings(git, [*own, *shared], homes)
-    for file, key, value in settings:
-        folder = os.path.dirname(file)
-        if key == "core.worktree" and folder in tops and os.path.isdir(top := joined_path(folder, value)):
-            tops[folder].append(top)
+    settings = git_settings(git, [*configurations_of(tops), *shared], homes)
+    add_working_trees(tops, settings)
+    nested = Nested(git, homes, tops, searched)
+    nested.search(workspace)
+    settings += nested.settings
     everywhere = list(dict.fromkeys([workspace, *(top for trees in tops.values() for top in trees)]))
     places: list[tuple[str, StandIn]] = [(path, "") for path in (*shared, *attributes)]
     unread: dict[str, None] = {}
     for setting in settings:
         folder = os.path.dirname(setting[0])
         is_own = folder in tops
-        places += places_of(setting, tops[folder] if is_own else everywhere, [folder] if is_own else outer, homes)
+        found = places_of(setting, tops[folder] if is_own else everywhere, [folder] if is_own else outer, homes)
+        places += nested.that_can_be_sealed(folder, found)
         _, key, value = setting
         is_unread = names_a_command(key, value) and is_shell(key, value) and not is_readable(value)
         # A person types an alias, so it is no news for them unless it has to do with files of the workspace.
@@ -256,8 +275,166 @@ def git_on_host(
         in_git = path.startswith(".git/")
         tops_of_path = [f"{folder}/{path[5:]}" for folder in tops] if in_git else [f"{workspace}/{path}"]
         folders.update(dict.fromkeys(tops_of_path, stand_in))
-    links = [(link, stand_in) for top, stand_in in folders.items() for link in links_in(top)]
-    return outer, places, links, list(unread)
+    links = [(link, stand_in) for top, stand_in in folders.items() for link in nested.links_in(top)]
+    return {
+        "folders": outer,
+        "nested": list(nested.folders),
+        "places": places,
+        "links": links,
+        "unread": list(unread),
+        "unsealed": list(nested.unsealed.items()),
+        "cut": list(nested.cut.items()),
+    }
+
+
+def configurations_of(git_folders: Iterable[str]) -> list[str]:
+    """The configuration files of Git folders."""
+    return [f"{folder}/{name}" for folder in git_folders for name in ("config", "config.worktree")]
+
+
+def add_working_trees(tops: Mapping[str, list[str]], settings: Iterable[GitSetting]) -> None:
+    """Add the working trees that the configuration of Git folders names to those that are known of each."""
+    for file, key, value in settings:
+        folder = os.path.dirname(file)
+        if key == "core.worktree" and folder in tops and os.path.isdir(top := joined_path(folder, value)):
+            tops[folder].append(top)
+
+
+class Nested:
+    """The repositories in folders that a container gets, but for the one that the workspace is in.
+
+    These are the person's other repositories in an extra mount, those that a mount is a part of, repositories within
+    the workspace, and the `.git` files of checked-out submodules and of linked worktrees. Nothing in one of them keeps
+    a session from starting: what cannot be sealed is told. An agent may have made it in an earlier session.
+    """
+
+    def __init__(self, git: str, homes: Sequence[str], tops: dict[str, list[str]], searched: Sequence[str]) -> None:
+        self.git = git
+        self.homes = homes
+        self.tops = tops  # the Git folders that are known, each with its working trees; what is found is added
+        self.searched = searched
+        self.known = frozenset(tops)
+        self.left = MOST_NESTED  # Git folders that may still be added
+        self.folders: dict[str, None] = {}  # Git folders, and `.git` files
+        self.settings: list[GitSetting] = []
+        self.unsealed: dict[str, str] = {}  # top of a repository -> why it, or what it names, is not sealed
+        self.cut: dict[str, str] = {}  # folder -> why not all of it was searched
+        self.of: dict[str, str] = {}  # Git folder, or a path that its configuration names -> top of the repository
+
+    def search(self, workspace: str) -> None:
+        """Find the repositories, those near the top first, and what their configurations say."""
+        if workspace in self.searched:
+            for tree in [tree for trees in self.tops.values() for tree in trees]:
+                if tree != workspace and os.path.isfile(f"{tree}/.git"):
+                    self.add(tree)
+            self.search_below(workspace, MOST_SEARCHED)
+        self.left = MOST_NESTED  # an agent that fills the workspace with repositories does not keep others unsealed
+        left = MOST_SEARCHED
+        for top in self.searched:
+            if top != workspace:
+                for above in folders_above(top):
+                    self.add(above)
+                left -= self.search_below(top, left)
+
+    def search_below(self, top: str, most: int) -> int:
+        """Search a folder; how many folders that were."""
+        waiting = deque([(top, 0)])
+        count = entries = 0
+        device = os.lstat(top).st_dev
+        while waiting:
+            path, depth = waiting.popleft()
+            if count >= most or entries > MOST_SEARCHED_ENTRIES:
+                self.cut[top] = f"it has more than {MOST_SEARCHED} folders or {MOST_SEARCHED_ENTRIES} files"
+                break
+            count += 1
+            names: list[str] = []
+            folders: list[str] = []
+            with suppress(OSError), os.scandir(path) as found:
+                for entry in itertools.islice(found, MOST_SEARCHED_ENTRIES):
+                    names.append(entry.name)
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.name)
+            entries += len(names)
+            is_bare = "objects" in folders and "refs" in folders and "HEAD" in names
+            # What is mounted on this host within the folder does not get into the container.
+            if path != top and (".git" in names or is_bare) and os.lstat(path).st_dev == device:
+                self.add(path)
+            below = [] if is_bare else [name for name in folders if name not in NOT_SEARCHED]
+            if depth < SEARCHED_DEPTH:
+                waiting.extend((f"{path}/{name}", depth + 1) for name in sorted(below))
+            elif below:
+                self.cut.setdefault(top, f"it has folders more than {SEARCHED_DEPTH} deep")
+        return count
+
+    def add(self, top: str) -> None:
+        """Add the repository at a folder, its submodules and its linked worktrees, unless it is known."""
+        own = f"{top}/.git"
+        if own in self.known or own in self.folders or top in self.unsealed:
+            return
+        try:
+            found = [*([own] if os.path.lexists(own) else []), *git_folders_at(top)]
+            found = [folder for folder in dict.fromkeys(found) if folder not in self.known]
+            if not found or not any(map(self.is_in_reach, (top, *found))):
+                return
+            fresh: dict[str, list[str]] = {folder: [top] for folder in found if os.path.isdir(folder)}
+            add_modules_and_worktrees(fresh, list(fresh))
+            settings = git_settings(self.git, configurations_of(fresh), self.homes)
+        except Refusal as refusal:
+            self.unsealed[top] = refusal.words
+            return
+        self.left -= len({*found, *fresh})
+        odd = next(filter(None, map(odd_path_in, filter(self.is_in_reach, found))), "")
+        if odd or self.left < 0:
+            much = f"there are more than {MOST_NESTED} repositories, submodules and worktrees"
+            self.unsealed[top] = f"'{odd}' is neither a file nor a folder" if odd else much
+            return
+        self.folders.update(dict.fromkeys(found))
+        self.of.update(dict.fromkeys(fresh, top))
+        add_working_trees(fresh, settings)
+        for folder, trees in fresh.items():
+            self.tops.setdefault(folder, []).extend(trees)
+        self.settings += settings
+
+    def is_in_reach(self, path: str) -> bool:
+        """Whether a container gets a folder, a part of it or one that it lies in."""
+        return any(path_inside(path, top) or path_inside(top, path) for top in self.searched)
+
+    def that_can_be_sealed(self, folder: str, places: Iterable[tuple[str, StandIn]]) -> Iterator[tuple[str, StandIn]]:
+        """The paths that a configuration in a folder names, but for those that would seal all that a container gets."""
+        repository = self.of.get(folder, "")
+        for path, stand_in in places:
+            if repository and any(path_inside(top, os.path.realpath(path)) for top in self.searched):
+                self.unsealed[repository] = f"its configuration names '{path}'"
+                continue
+            if repository:
+                self.of.setdefault(path, repository)
+            yield path, stand_in
+
+    def links_in(self, top: str) -> Iterator[str]:
+        """As the function of that name; of a nested repository, those that cannot be sealed are told, and left out."""
+        repository = self.of.get(top) or self.of.get(os.path.dirname(top))
+        if not repository:
+            yield from links_in(top)
+            return
+        try:
+            for link in links_in(top):
+                first = os.path.normpath(os.path.join(os.path.dirname(link), os.readlink(link)))
+                if first == os.path.realpath(link):
+                    yield link
+                else:
+                    self.unsealed[repository] = f"'{link}' leads to another link"
+        except (Refusal, OSError) as error:
+            self.unsealed[repository] = str(error)
+
+
+def odd_path_in(git_folder: str) -> str:
+    """A path in a Git folder that cannot be sealed, as a link cannot, or the folder itself; empty if there is none."""
+    for path in (git_folder, *(f"{git_folder}/{name}" for name in SEALED_IN_GIT)):
+        with suppress(OSError):
+            kind = os.lstat(path).st_mode
+            if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+                return path
+    return ""
 
 
 def links_in(top: str) -> Iterator[str]:
@@ -290,14 +467,19 @@ def repositories_of(workspace: str) -> tuple[list[str], dict[str, list[str]]]:
         for folder in git_folders_at(top):
             tops.setdefault(folder, []).append(top)
     outer = list(tops)
-    for folder in outer:
+    add_modules_and_worktrees(tops, outer)
+    return outer, tops
+
+
+def add_modules_and_worktrees(tops: dict[str, list[str]], git_folders: Iterable[str]) -> None:
+    """Add the Git folders of the submodules and linked worktrees of repositories, each with its working trees."""
+    for folder in git_folders:
         for module in plain_git_folders(f"{folder}/modules"):
             tops.setdefault(module, [])
         for own in (f"{folder}/worktrees/{name}" for name in plain_folders(f"{folder}/worktrees")):
             top, name = os.path.split(joined_path(own, read_git_file(f"{own}/gitdir").strip()))
             for user in (folder, own) if name == ".git" and os.path.isdir(top) else ():
                 tops.setdefault(user, []).append(top)
-    return outer, tops
 
 
 def folders_above(path: str) -> Iterator[str]:
@@ -621,11 +803,10 @@ def answer(question: Mapping[str, Any]) -> dict[str, object]:
     try:
         if "source" in question:
             return {"covers": device_paths(**question)}
-        folders, places, links, unread = git_on_host(**question)
+        return git_on_host(**question)
     except Refusal as refusal:
         words = refusal.words + refusal.advice(question.get("workspace") or question["source"])
         return {"refused": words, "status": refusal.status}
-    return {"folders": folders, "places": places, "links": links, "unread": unread}
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ class Box:
         if nesting:
             flags["security.nesting"] = True
         settings = clincus.with_flags(clincus.make_config(()), {**flags, "incus.code_uid": code_uid})
-        workspace = workspace or clincus.workspace_folder(str(self.root), "/workspace", settings)
+        workspace = workspace or clincus.workspace_folder(str(self.root), "/workspace", settings, extra=extra)
         self.made.append(secrets.token_hex(8))
         made = clincus.protect_workspace(workspace, settings, support, extra, self.made[-1], is_clone=is_clone)
         assert made.level == level

@@ -39,13 +39,13 @@ class Host:
         """What is found in a workspace, relative to it, without what is protected anyway; a `/` ends a folder."""
         root = str(workspace or self.work)
         sealed = {".git/hooks": "", ".husky": "", ".cursor": False}
-        _, places, _ = clincus.git_on_host(root, [str(self.home)], {"PATH": os.environ["PATH"]}, sealed)
+        places = clincus.git_on_host(root, [str(self.home)], {"PATH": os.environ["PATH"]}, sealed).places
         inside = {path: text for path, text in places.items() if clincus.path_inside(path, root)}
         return {os.path.relpath(path, root) + ("/" if text is None else str(text)) for path, text in inside.items()}
 
     def unread(self):
         """The keys whose command Clincus cannot read."""
-        return list(clincus.git_on_host(str(self.work), [str(self.home)], {"PATH": os.environ["PATH"]}, {})[2])
+        return list(clincus.git_on_host(str(self.work), [str(self.home)], {"PATH": os.environ["PATH"]}, {}).unread)
 
 
 @pytest.fixture
@@ -265,12 +265,12 @@ def test_a_working_tree_that_is_absent_does_not_count(host):
 def test_a_git_folder_of_another_name_is_found(host):
     (host.work / ".git").rename(host.work / ".bare")
     host.write(".git", "gitdir: ./.bare\n")
-    folders, _, _ = clincus.git_on_host(str(host.work), [str(host.home)], os.environ, {})
+    folders = clincus.git_on_host(str(host.work), [str(host.home)], os.environ, {}).folders
     assert folders == (str(host.work / ".bare"),)
 
 
 def test_a_bare_repository_is_a_git_folder(host):
-    folders, _, _ = clincus.git_on_host(str(host.work / ".git"), [str(host.home)], os.environ, {})
+    folders = clincus.git_on_host(str(host.work / ".git"), [str(host.home)], os.environ, {}).folders
     assert folders == (str(host.work / ".git"),)
 
 

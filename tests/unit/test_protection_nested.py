@@ -1,0 +1,198 @@
+"""Repositories beside the one that a workspace is in: which are found and sealed, and what is said of the rest."""
+
+import os
+import shutil
+
+import pytest
+
+import clincus
+from tests.unit.test_protection import LOCKABLE, SETTINGS, plan_of
+from tests.unit.test_protection_git import Host
+from wall import places
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    made = Host(tmp_path)
+    monkeypatch.setenv("HOME", str(made.home))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    made.commit()
+    return made
+
+
+def repository(host, path, *words):
+    made = host.home / path
+    made.mkdir(parents=True)
+    host.git("init", "-q", *words, cwd=made)
+    return made
+
+
+def protection(host, *mounts, readonly=False, is_clone=False):
+    """The wall of a session with extra mounts, each of which is a folder in the home folder."""
+    extra = [clincus.host_folder(str(host.home / one), f"/mnt/{number}", readonly) for number, one in enumerate(mounts)]
+    folder = clincus.workspace_folder(str(host.work), "/workspace", SETTINGS, extra=extra, is_clone=is_clone)
+    return clincus.protect_workspace(folder, SETTINGS, LOCKABLE, extra, "cafe", is_clone=is_clone)
+
+
+def sealed(made, tree=0):
+    return plan_of(made)["trees"][tree]["protect"]
+
+
+@pytest.mark.parametrize(
+    ("at", "words", "mount", "pattern"),
+    [
+        ("other", (), "other", ".git/hooks"),
+        ("other", (), "other", ".git/modules/**/config"),
+        ("other", (), ".", "other/.git/config"),
+        ("projects/web/other", (), "projects", "web/other/.git/config"),
+        ("other.git", ("--bare",), "other.git", "hooks"),
+        ("all/other.git", ("--bare",), "all", "other.git/config"),
+        ("other", (), "other/.git", "config"),
+    ],
+)
+def test_a_repository_in_an_extra_mount_is_sealed_like_that_of_the_workspace(host, at, words, mount, pattern):
+    repository(host, at, *words)
+    for is_clone in (False, True):
+        made = protection(host, mount, is_clone=is_clone)
+        assert (made.level, made.reason) == ("locked", "")
+        assert pattern in sealed(made, 0 if is_clone else 1)
+
+
+def test_what_the_repository_around_a_mount_runs_there_is_sealed(host):
+    other = repository(host, "other")
+    (other / "tools").mkdir()
+    host.git("config", "core.hooksPath", "tools/hooks", cwd=other)
+    assert "hooks" in sealed(protection(host, "other/tools"), 1)
+
+
+def test_a_mount_that_is_part_of_what_is_sealed_is_read_only_as_a_whole(host):
+    repository(host, "other")
+    assert plan_of(protection(host, "other/.git/hooks"))["trees"][1]["readonly"]
+
+
+def test_the_git_file_of_a_linked_worktree_in_a_mount_is_sealed(host):
+    host.git("worktree", "add", "-q", "../tree")
+    assert ".git/config" in sealed(protection(host, "tree"), 1)  # of a file, all of it: see `_protect_path`
+
+
+def test_what_is_mounted_read_only_needs_no_seals_and_no_search(host):
+    repository(host, "other")
+    made = protection(host, "other", readonly=True)
+    assert sealed(made, 1) == {}
+
+
+def test_repositories_in_the_workspace_are_sealed_with_what_they_name(host):
+    nested = repository(host, "work/packages/lib")
+    host.git("config", "core.hooksPath", ".githooks", cwd=nested)
+    found = sealed(protection(host))
+    assert {"packages/lib/.git/config", "packages/lib/.git/hooks", "packages/lib/.githooks"} <= found.keys()
+
+
+def test_the_checkouts_of_submodules_and_inner_worktrees_are_sealed_however_deep(host):
+    other = repository(host, "other")
+    host.commit(cwd=other)
+    host.git("submodule", "add", "-q", str(other), "a/b/c/d/e/f/sub")
+    host.git("worktree", "add", "-q", "a/b/c/d/e/f/tree")
+    found = sealed(protection(host))
+    assert {"a/b/c/d/e/f/sub/.git/config", "a/b/c/d/e/f/tree/.git/config"} <= found.keys()
+
+
+@pytest.mark.parametrize("folder", ["node_modules", "vendor"])
+def test_packages_are_not_searched(host, folder):
+    repository(host, f"work/{folder}/lib")
+    assert not any("lib" in path for path in sealed(protection(host)))
+
+
+def test_a_mount_over_a_nested_repository_hides_it_and_is_no_error(host):
+    repository(host, "work/lib")
+    repository(host, "other")
+    extra = [clincus.host_folder(str(host.home / "other"), "/workspace/lib")]
+    folder = clincus.workspace_folder(str(host.work), "/workspace", SETTINGS, extra=extra)
+    assert clincus.protect_workspace(folder, SETTINGS, LOCKABLE, extra, "cafe").level == "locked"
+
+
+def linked_config(other):
+    (other / ".git/config").rename(other / "config")
+    (other / ".git/config").symlink_to("../config")
+
+
+def broken_config(other):
+    (other / ".git/config").write_text("[core\n")
+
+
+def pipe(other):
+    (other / ".git/config").unlink()
+    os.mkfifo(other / ".git/config")
+
+
+def pipe_of_hooks(other):
+    for entry in (other / ".git/hooks").iterdir():
+        entry.unlink()
+    (other / ".git/hooks").rmdir()
+    os.mkfifo(other / ".git/hooks")
+
+
+def link_to_a_link(other):
+    (other / "one").symlink_to("two")
+    (other / "two").write_text("#!/bin/sh\n")
+    (other / ".git/hooks/pre-commit").symlink_to("../../one")
+
+
+def all_of_the_workspace(other):
+    (other / ".git/config").write_text("[core]\n\thooksPath = ../..\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (linked_config, ".git/config' is neither a file nor a folder"),
+        (broken_config, "git does not understand"),
+        (pipe, "it is not a regular file"),
+        (pipe_of_hooks, ".git/hooks' is neither a file nor a folder"),
+        (link_to_a_link, ".git/hooks/pre-commit' leads to another link"),
+        (all_of_the_workspace, "its configuration names"),
+    ],
+)
+def test_what_cannot_be_sealed_is_named_and_keeps_no_session_from_starting(host, spoil, words):
+    """An agent may have made it in an earlier session."""
+    for path in ("other/lib", "work/packages/lib"):
+        spoil(repository(host, path))
+    made = protection(host)
+    assert made.level == "locked"
+    assert f"'{host.work}/packages/lib'" in made.note
+    assert words in made.note
+    made = protection(host, "other")
+    assert made.level == "basic"
+    assert f"'{host.home}/other/lib'" in made.reason
+    assert made.reason.endswith("not sealed, or not all of it. Mount less, or read-only")
+
+
+def test_of_more_repositories_than_are_sealed_some_are_named_and_those_of_the_mounts_count_apart(host, monkeypatch):
+    monkeypatch.setattr(places, "MOST_NESTED", 3)
+    searched = [str(host.work), str(host.home / "all")]
+    for top in ("work", "all"):
+        for number in range(5):
+            repository(host, f"{top}/{number}")
+    answer = places.answer(
+        {
+            "git": shutil.which("git"),
+            "workspace": str(host.work),
+            "homes": [],
+            "environ": {},
+            "sealed": {},
+            "searched": searched,
+        }
+    )
+    assert len(answer["nested"]) == 6
+    assert [path for path, _ in answer["unsealed"]] == [f"{top}/{number}" for top in searched for number in (3, 4)]
+
+
+def test_the_end_of_a_search_of_a_mount_is_said(host):
+    (host.home / "deep/a/b/c/d/e/f").mkdir(parents=True)
+    (host.home / "wide").mkdir()
+    for number in range(places.MOST_SEARCHED):
+        (host.home / f"wide/{number}").mkdir()
+    made = protection(host, "wide", "deep")
+    assert made.level == "locked"
+    assert f"'{host.home}/wide' was not searched for repositories to its end, as it has more than" in made.note
+    assert protection(host, "deep").note.endswith("as it has folders more than 4 deep")
