@@ -71,6 +71,7 @@ OTHERS_FOLDERS = frozenset(("node_modules", "site-packages", "bower_components",
 PLACEHOLDER = {".gitignore"}  # all that is in a placeholder of the wall
 EXEC_LINE = re.compile(r"^\s*(?:x|exec)\s+(.*)", re.MULTILINE)
 TODO_FILES = ("rebase-merge/git-rebase-todo", "rebase-apply/git-rebase-todo", "sequencer/todo")
+ASIDE = re.compile(r"\.git/clincus-replaced-[0-9a-f]{8}(?:/|$)")
 # A reference or a commit, as git reads it (`validate_headref` in its refs or path.c).
 HEAD_TEXT = re.compile(rb"ref:\s*refs/|[0-9a-fA-F]{40}")
 
@@ -523,8 +524,11 @@ class Look:
     def look_at_link(self, folder: int, path: str, name: str) -> None:
         """Look at a link in the Git folder at the top, and tell one that leads out of it.
 
-        Git follows it: it writes packs and messages there, and empties what it takes for its own.
+        Git follows it: it writes packs and messages there, and empties what it takes for its own. Where Clincus has put
+        one aside, git looks at none.
         """
+        if ASIDE.match(path):
+            return
         target = link_text(folder, name)
         place = os.path.normpath(os.path.join(path, target))
         if not place.startswith(".git/"):

@@ -465,7 +465,7 @@ class Guard:
             self._links[id], self._paths[id] = run.links, frozenset(run.paths)
         folders = links.places(live.session.workspace, live.stage)
         found = links.find(folders)
-        if found.cut and links.HEAPED in self._links[id]:
+        if found.cut and self._links[id].get(links.HEAPED) == links.ACCEPTED:
             words = "links are not looked for in all of it, since it was so at the start or you let the session go on"
             for cut in found.cut.values():
                 self._report_once(live.session, f"{cut}: {words}")
@@ -495,7 +495,9 @@ class Guard:
                     run.links = {**(run.links or {}), links.HEAPED: "told"}
         # A link in the place of what is sealed, or on the way there, is a break by itself.
         bad = {path: to for path, to in fresh.items() if not any(clincus.path_inside(one, path) for one in sealed)}
-        return as_faults("link", {**links.put_aside(bad, folders), **(found.cut if is_heap else {})})
+        told, kept = links.put_aside(bad, folders)
+        known.update(kept)  # is told once, and tried again at the stop
+        return as_faults("link", {**told, **(found.cut if is_heap else {})})
 
     def _bad_modules(
         self, session: clincus.Session, found: links.Found, paths: Collection[str], folders: Collection[str]
@@ -549,7 +551,8 @@ class Guard:
     def put_links_aside(self, session: clincus.Session, found: Mapping[str, str]) -> None:
         """Put aside links in repositories within a workspace, and break the session if it is watched."""
         ends = {path: path.rpartition("/.git/")[0] + "/.git" for path in found}
-        bad = as_faults("link", links.put_aside(found, sorted(set(ends.values()), key=len, reverse=True)))
+        told, _ = links.put_aside(found, sorted(set(ends.values()), key=len, reverse=True))
+        bad = as_faults("link", told)
         live = self._live.get(session.id)
         if live is None:
             self._tell(session, bad, "replaced")
@@ -897,10 +900,10 @@ class Guard:
             record.changes = [one for one in record.changes if (one.path, one.at) not in done]
             run.is_broken, run.loose = False, sorted({*run.loose, *paths})
             asides = {path: unfinished.Aside(*row) for path, row in run.asides.items()}
-            run.links = unfinished.with_marks(run.links or {}, asides)
+            run.links = links.accepted(unfinished.with_marks(run.links or {}, asides))
             run.asides = {}
         if session.id in self._links:  # first, so that no look takes what comes back for news
-            self._links[session.id] = unfinished.with_marks(self._links[session.id], asides)
+            self._links[session.id] = links.accepted(unfinished.with_marks(self._links[session.id], asides))
         for path, aside in asides.items():
             unfinished.put_back(path, aside)
         level, note = "basic", ""

@@ -68,6 +68,7 @@ OBJECT_NAME = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 HEAD_TEXT = re.compile(rb"ref:\s*refs/|[0-9a-fA-F]{40}")  # `validate_headref` in git's refs.c
 RUNS = frozenset(("branches", "config", "config.worktree", "commondir", "hooks", "remotes"))
 HEAPED = ""  # in the place of a link that is known: that not all folders could be looked into
+ACCEPTED = "heaped"  # beside it, if it was so at the start, or a person let the session go on
 DELETES = "git would have deleted what is there"
 WHAT_GIT_DOES = (  # the first that fits a path in a Git folder
     (r"(worktrees|rebase-apply|rebase-merge|sequencer)(/.*)?", DELETES),
@@ -238,7 +239,12 @@ def entries_of(folder: int, most: int) -> Iterator[tuple[str, str, bool]]:
 
 def known_of(found: Found) -> dict[str, str]:
     """What is no news any more, once it was found. Pure."""
-    return {**found.links, **({HEAPED: "heaped"} if found.cut else {})}
+    return {**found.links, **({HEAPED: ACCEPTED} if found.cut else {})}
+
+
+def accepted(known: Mapping[str, str]) -> dict[str, str]:
+    """What is known, once a person has let the session go on. Pure."""
+    return {**known, **({HEAPED: ACCEPTED} if HEAPED in known else {})}
 
 
 def news(found: Found, known: Mapping[str, str]) -> dict[str, str]:
@@ -246,13 +252,15 @@ def news(found: Found, known: Mapping[str, str]) -> dict[str, str]:
     return {path: target for path, target in found.links.items() if known.get(path) != target}
 
 
-def put_aside(links: Mapping[str, str], folders_of_git: Iterable[str]) -> dict[str, str]:
+def put_aside(links: Mapping[str, str], folders_of_git: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
     """Take links out of the places where git follows them; the path of each with words for the person.
 
-    Only some of many are told by their own path; the rest is counted.
+    Only some of many are told by their own path; the rest is counted. Gives also those that are still there, as they
+    cannot be moved.
     """
     folders = list(folders_of_git)
     told: dict[str, str] = {}
+    kept: dict[str, str] = {}
     asides: dict[str, str] = {}  # Git folder -> the name of the folder in it
     for number, (path, target) in enumerate(links.items()):
         git = next((folder for folder in folders if clincus.path_inside(path, folder)), os.path.dirname(path))
@@ -266,6 +274,7 @@ def put_aside(links: Mapping[str, str], folders_of_git: Iterable[str]) -> dict[s
         except FileNotFoundError:
             done = "it was gone a moment later"
         except OSError as error:
+            kept[path] = target
             done = f"it could not be put aside ({error.strerror}): remove it before you run git there"
         was, does = STRANGE.get(target) or (
             f"was a link to {clincus.shorten(target)}",
@@ -276,7 +285,7 @@ def put_aside(links: Mapping[str, str], folders_of_git: Iterable[str]) -> dict[s
             told[path] = words
     if len(links) > MOST_TOLD:
         told[path] = f"{words}; {len(links) - MOST_TOLD - 1} more links were made, and put aside"
-    return told
+    return told, kept
 
 
 def move(git_folder: str, path: str, aside: str, target: str = "", *, only_links: bool = True) -> None:
@@ -295,6 +304,8 @@ def move(git_folder: str, path: str, aside: str, target: str = "", *, only_links
             into = stack.enter_context(closing_descriptor(folder_apart(top, apart)))
             os.rename(name, kept, src_dir_fd=folder, dst_dir_fd=into)  # of a link itself: rename(2) follows none
         except OSError:
+            with suppress(OSError):
+                os.rmdir(apart, dir_fd=top)  # if nothing is in it
             if not only_links:
                 raise
             if not is_still(folder, name, target):

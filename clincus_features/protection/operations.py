@@ -227,11 +227,11 @@ CHECKS = (
     ),
     Check(
         "rebase-(merge|apply)/head-name", branch,
-        "a prompt that shows the branch may have run it", GIVE_UP_REBASE, may_be_yours=True,
+        "a prompt that shows the branch may have run it", GIVE_UP_REBASE,
     ),
     Check(
         "rebase-(merge|apply)/(onto|orig-head)", commit,
-        "prompts and scripts may have run it", GIVE_UP_REBASE, may_be_yours=True,
+        "prompts and scripts may have run it", GIVE_UP_REBASE,
     ),
     Check(
         "rebase-merge/strategy_opts|BISECT_NAMES", shell_words,

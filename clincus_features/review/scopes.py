@@ -12,6 +12,8 @@ from clincus_features.review.recorder import Recorder
 from clincus_features.review.records import Record, tree_of
 from clincus_features.review.store import Store
 
+FROZEN = "the container is frozen, so its folder cannot be looked at"
+
 
 class Compared(NamedTuple):
     """Two states of a workspace, and what differs."""
@@ -63,6 +65,8 @@ class Review:
                 if not record.tree or (values["from"] == "branch" and not record.branch_tree):
                     raise
                 stale = error.message
+        elif session is not None and session.paused and values["to"] == "now":
+            stale = FROZEN
         if not record.tree:
             raise clincus.ClincusError("no checkpoint of this session has been taken", 409)
         old, new = tree_of(record, values["from"]), tree_of(record, values["to"])

@@ -160,6 +160,15 @@ def test_what_was_recorded_once_cannot_be_hidden(session):
     assert session.files() == {".gitignore": "A", "README.md": "M"}
 
 
+def test_the_changes_of_a_frozen_session_say_that_they_are_not_of_now(bed, own_session):
+    own_session.run("echo two >>README.md")
+    bed.incus.run("pause", own_session.id)
+    wait_until(lambda: own_session.server.get(own_session.path).json["paused"], "it to be frozen")
+    found = own_session.changes()
+    assert (found["files"], found["stale"]) == ([], "the container is frozen, so its folder cannot be looked at")
+    bed.incus.run("start", own_session.id)
+
+
 def test_comments_follow_their_lines_and_are_stale_without_them(session):
     session.run("seq 1 9 >numbers")
     session.changes()

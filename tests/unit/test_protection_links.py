@@ -115,7 +115,7 @@ def test_what_else_git_never_makes_is_found_and_put_aside(tmp_path, kind):
     made = make_strange(tmp_path, kind)
     found = find(tmp_path).links
     assert [*found] == [str(made)]
-    [words] = links.put_aside(found, [f"{tmp_path}/.git"]).values()
+    [words] = links.put_aside(found, [f"{tmp_path}/.git"])[0].values()
     assert KINDS[kind] in words
     assert "put aside" in words
     assert not os.path.lexists(made)
@@ -219,7 +219,7 @@ def test_a_link_is_put_aside_and_what_it_leads_to_stays(tmp_path, at):
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious/file").touch()
     link = plant(tmp_path, at, str(tmp_path / "precious"))
-    [words] = links.put_aside(find(tmp_path).links, [f"{tmp_path}/.git"]).values()
+    [words] = links.put_aside(find(tmp_path).links, [f"{tmp_path}/.git"])[0].values()
     assert not link.is_symlink()
     assert (tmp_path / "precious/file").exists()
     [aside] = tmp_path.glob(".git/clincus-replaced-*/*")
@@ -260,10 +260,26 @@ def test_a_link_that_cannot_be_renamed_is_removed(tmp_path, monkeypatch):
     assert not link.is_symlink()
 
 
+def refuse(*_, **__):
+    raise PermissionError(errno.EPERM, "not permitted")
+
+
+def test_a_link_that_cannot_be_moved_is_told_and_leaves_no_empty_folder(tmp_path, monkeypatch):
+    """As in a folder of the container's root, with the sticky bit, for a server of another user."""
+    link = plant(tmp_path, "logs/HEAD")
+    monkeypatch.setattr(os, "rename", refuse)
+    monkeypatch.setattr(os, "unlink", refuse)
+    told, kept = links.put_aside(find(tmp_path).links, [f"{tmp_path}/.git"])
+    assert "remove it before you run git there" in told[str(link)]
+    assert kept == {str(link): "/home/person/precious"}
+    assert os.listdir(tmp_path / ".git") == ["logs"]
+
+
 def test_of_many_links_some_are_told_and_all_are_put_aside(tmp_path):
     for number in range(100):
         plant(tmp_path, f"refs/heads/{number}")
-    told = links.put_aside(find(tmp_path).links, [f"{tmp_path}/.git"])
+    told, kept = links.put_aside(find(tmp_path).links, [f"{tmp_path}/.git"])
+    assert kept == {}
     assert len(told) <= links.MOST_TOLD + 1
     assert any("79 more links" in words for words in told.values())
     assert find(tmp_path).links == {}
@@ -379,11 +395,31 @@ def test_a_heap_that_could_hide_a_link_freezes_the_session_once(bench, monkeypat
         (bench.root / f".git/refs/{number}").mkdir(parents=True)
     bench.await_broken()
     assert "more than 20 folders" in bench.record.changes[0].words
+    wait_until(lambda: not bench.guard._link_looks.is_busy(bench.session.id), "the last look")
+    assert not any("let the session go on" in words for words in bench.app.reports)
     bench.guard._go_on(bench.session)
     (bench.root / ".git/refs/more").mkdir()
     bench.settle()
     wait_until(lambda: not bench.guard._link_looks.is_busy(bench.session.id), "the look")
     assert bench.record.changes == []
+    assert any("let the session go on" in words for words in bench.app.reports)
+
+
+def test_a_link_that_cannot_be_moved_is_tried_again_at_the_stop_only(bench, monkeypatch):  # noqa: F811
+    tries = []
+
+    def move(*words, **_):
+        tries.append(words)
+        refuse()
+
+    monkeypatch.setattr(links, "move", move)
+    bench.start()
+    plant(bench.root, "worktrees")
+    bench.await_broken()
+    wait_until(lambda: not bench.guard._link_looks.is_busy(bench.session.id), "the last look")
+    assert len(tries) == 1
+    bench.stop()
+    wait_until(lambda: len(tries) == 2, "the look at the stop")
 
 
 def test_a_heap_that_was_there_at_the_start_is_told_and_freezes_nothing(bench, monkeypatch):  # noqa: F811

@@ -287,6 +287,13 @@ def test_a_repository_that_is_hidden_in_the_git_folder_is_found(work, at, option
     assert work.found() == {("repository", ".git"): [], ("repository", f".git/{told}"): [EVIL]}
 
 
+def test_a_link_that_is_put_aside_already_is_no_danger(work):
+    work.repository()
+    (work.root / ".git/clincus-replaced-01234567").mkdir()
+    (work.root / ".git/clincus-replaced-01234567/0-HEAD").symlink_to("/home/person/precious")
+    assert work.found() == {("repository", ".git"): []}
+
+
 @pytest.mark.parametrize("at", ["worktrees", "COMMIT_EDITMSG", "objects/pack", "logs/HEAD", "refs/heads/deep/down"])
 def test_a_link_in_the_git_folder_is_found_with_where_it_leads(work, at):
     """Git writes and deletes through it: `git commit` empties what it takes for its worktrees."""
