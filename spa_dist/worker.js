@@ -6,6 +6,7 @@
 
 const TIMEOUT_MS = 8_000;
 const TRIES = 3; // of a request, a second apart
+const TAKEN_MS = 1_000; // for a page to say that it went to a place
 const SHOWN = 4; // notifications that one push may add
 
 self.addEventListener('install', () => self.skipWaiting());
@@ -60,8 +61,10 @@ async function showNews() {
   let news;
   try {
     news = await takeNews();
-  } catch {
-    return show({ title: 'A session may need you', text: 'The server did not say which: open the dashboard.' });
+  } catch (error) {
+    const isSignedOut = error.message === '401';
+    const text = isSignedOut ? 'You are signed out: open the dashboard to sign in.' : 'The server did not say which: open the dashboard.';
+    return show({ title: 'A session may need you', text });
   }
   for (const shown of await self.registration.getNotifications()) {
     if (!news.some((one) => tagOf(one) === shown.tag)) shown.close();
@@ -93,9 +96,19 @@ function show(news, silent = false) {
 async function open(path) {
   const windows = await self.clients.matchAll({ type: 'window', includeUncontrolled: true });
   const page = windows.find((one) => one.focused) ?? windows[0];
-  if (!page) return self.clients.openWindow(path);
-  page.postMessage({ type: 'open', path });
-  return page.focus();
+  if (!page || !(await takes(page, path))) return self.clients.openWindow(path);
+  // A browser may refuse to bring a window to the front, as after a click that is some time ago.
+  return page.focus().catch(() => self.clients.openWindow(path));
+}
+
+/** Whether the page in a window went to a place: that of the sign-in hears nothing, nor does one that is still loading. */
+function takes(page, path) {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => resolve(true);
+    setTimeout(() => resolve(false), TAKEN_MS);
+    page.postMessage({ type: 'open', path }, [port2]);
+  });
 }
 
 /** The browser has changed the subscription by itself: the server gets the new one in the old one's place. */

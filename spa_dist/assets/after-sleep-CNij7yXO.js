@@ -1,0 +1,1 @@
+function e(e,t){return setTimeout(t,e)}export{e as t};
