@@ -122,7 +122,7 @@ export default defineConfig({
     // All that the first look needs is one file: one request, and one dictionary for gzip. What the list of sessions
     // shares with later parts is in the list's.
     rolldownOptions: {
-      output: { codeSplitting: { groups: [{ name: 'index', tags: ['$initial'] }, { name: 'Home', test: LIST_PARTS }] } },
+      output: { codeSplitting: { groups: [{ name: 'index', tags: ['$initial'] }, { name: 'Home', test: LIST_PARTS }, { name: 'terminal', test: /terminal\/(terminal|match-colours)\.ts$/ }] } },
     },
   },
   server: { proxy: { '/api': 'http://127.0.0.1:3000', '/ws': { target: 'ws://127.0.0.1:3000', ws: true } } },

@@ -1,7 +1,8 @@
 // @vitest-environment happy-dom
 import { expect, it } from 'vitest';
 
-import { isPaletteKey, sessionSwitch, shortcuts } from './keys';
+import { isPaletteKey, sessionSwitch } from './keys';
+import { shortcuts } from './shortcut-list';
 
 const key = (code: string, ...held: ('ctrlKey' | 'altKey' | 'shiftKey' | 'metaKey')[]): KeyboardEvent =>
   new KeyboardEvent('keydown', { code, ...Object.fromEntries(held.map((name) => [name, true])) });

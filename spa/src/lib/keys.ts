@@ -22,67 +22,6 @@ export const shown = {
 export const TERMINAL_PALETTE_KEYS = ['Alt 0', 'Ctrl Shift K', 'Ctrl K', 'none'] as const;
 export type TerminalPaletteKey = (typeof TERMINAL_PALETTE_KEYS)[number];
 
-export interface ShortcutGroup {
-  title: string;
-  keys: readonly (readonly [string, string])[];
-}
-
-export const shortcuts = (inTerminal: TerminalPaletteKey): readonly ShortcutGroup[] => [
-  {
-    title: 'Everywhere, the terminal too',
-    keys: [
-      ...(inTerminal === 'none' ? [] : [[inTerminal, 'Command palette'] as const]),
-      [shown.switch, 'Go to the session with that number'],
-      [shown.next, 'Jump to the next session that needs you'],
-    ],
-  },
-  {
-    title: 'Outside the terminal',
-    keys: [
-      [shown.palette, 'Command palette'],
-      ['?', 'This list'],
-      ['n', 'New session'],
-      ['/', 'Search or filter what is shown'],
-      ['g p', 'Projects'],
-      ['g h', 'History'],
-      ['g s', 'Settings'],
-      ['[', 'Fold or unfold the sidebar'],
-    ],
-  },
-  {
-    title: 'In the terminal',
-    keys: [
-      [shown.search, 'Search'],
-      [shown.copy, 'Copy the selection'],
-      [shown.paste, 'Paste'],
-      ['Shift PageUp', 'Scroll back a page'],
-      [shown.ends, 'Scroll to the first line, with End to the last'],
-      [shown.leave, 'Leave it, for the tabs above'],
-      ['Shift + drag', 'Select although the program uses the mouse'],
-    ],
-  },
-  {
-    title: 'In the changes',
-    keys: [
-      ['j', 'Next change'],
-      ['k', 'Change before'],
-      ['Shift J', 'Next file'],
-      ['Shift K', 'File before'],
-      ['c', 'Comment on the selected lines'],
-      ['u', 'Side by side or in one column'],
-      ['w', 'Hide or show changes of white space'],
-    ],
-  },
-  { title: 'In the box for prompts', keys: [[shown.send, 'Send']] },
-  {
-    title: 'In the editor',
-    keys: [
-      [shown.save, 'Save'],
-      ['Esc Tab', 'Leave it; Tab alone indents'],
-    ],
-  },
-];
-
 /** The modifiers that are down, in a fixed order. */
 function modifiers(event: KeyboardEvent): string {
   const { ctrlKey, altKey, shiftKey, metaKey } = event;

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
-import { leftBehind, pack, unpack } from './luggage';
+import { leftBehind } from './left-behind';
+import { pack, unpack } from './luggage';
 
 let stored: Map<string, string>;
 let address: URL;

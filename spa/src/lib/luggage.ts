@@ -18,6 +18,7 @@ const NAMES = [
   'diff-layout',
   'diff-ignore-space',
   'screen-reader',
+  'single-keys',
 ] as const;
 const MARK = '#luggage=';
 const MOST_CHARACTERS = 16 * 1024;
@@ -54,23 +55,4 @@ export function unpack(): void {
   } catch {
     // The fragment is not ours, or storage is forbidden: the page begins with its defaults.
   }
-}
-
-/** What stays behind, as a sentence for the person; empty if nothing does. */
-export function leftBehind(): string {
-  const count = (name: string): number => {
-    try {
-      return Object.keys((JSON.parse(localStorage.getItem(`clincus.${name}`) ?? 'null') as object | null) ?? {}).length;
-    } catch {
-      return 0;
-    }
-  };
-  const written = ['drafts', 'comments-written', 'files-unsaved'].some((name) => count(name) > 0);
-  const notified = localStorage.getItem('clincus.notify') === 'true';
-  return [
-    written ? 'Prompts, comments and files that you have not sent or saved stay at the old port: send, save or copy them first.' : '',
-    notified ? 'Turn notifications on again at the new port: to the browser that is another page.' : '',
-  ]
-    .filter(Boolean)
-    .join(' ');
 }

@@ -1,7 +1,6 @@
 /** The event stream: what keeps the page current, and knows when it is not. */
 import { api, onSignedOut } from '../lib/api';
 import { takeStream } from '../lib/begun';
-import { isOutdated } from '../lib/outdated';
 import { ReconnectingSocket, socketUrl } from '../lib/socket.svelte';
 import type { ServerEvent, Session } from '../lib/types';
 import { doubt } from '../lib/wake';
@@ -15,7 +14,10 @@ import { workspaces } from './workspaces.svelte';
 /** How long the first load waits for the event stream before it goes on without. */
 const PATIENCE_MS = 1_000;
 
-function offerReload(): void {
+/** Offers a reload if the server has another page than this one. */
+async function offerReload(): Promise<void> {
+  const { isOutdated } = await import('../lib/outdated');
+  if (!(await isOutdated())) return;
   ui.toast('Clincus was updated. This page is the older one.', 'lasting', { label: 'Reload', run: () => location.reload() });
 }
 
@@ -59,7 +61,7 @@ export class Connection {
         configuration.broken = '';
         this.#load();
         // Only a server that was started again can be another version.
-        if (this.#opened) void isOutdated().then((outdated) => outdated && offerReload());
+        if (this.#opened) void offerReload().catch(() => undefined);
         this.#opened = true;
       },
       onLost: () => {
