@@ -16,12 +16,16 @@ const isFontSize = (value: unknown): value is number =>
 
 const isPaletteKey = (value: unknown): value is TerminalPaletteKey => TERMINAL_PALETTE_KEYS.includes(value as TerminalPaletteKey);
 
+/** As in the other programs of the system: a selection is a copy on X11 and Wayland only. */
+const SELECTION_IS_COPIED = /Linux|BSD/.test(navigator.platform);
+
 class Preferences {
   readonly #theme = new Persisted<Theme>('theme', 'system', isTheme);
   readonly #fontSize = new Persisted<number>('font-size', FONT_SIZES.normal, isFontSize);
   readonly #fontFamily = new Persisted<string>('font-family', '', isFontFamily);
-  readonly #copyOnSelect = new Persisted<boolean>('copy-on-select', true, isBoolean);
+  readonly #copyOnSelect = new Persisted<boolean>('copy-on-select', SELECTION_IS_COPIED, isBoolean);
   readonly #terminalPaletteKey = new Persisted<TerminalPaletteKey>('terminal-palette-key', 'Alt 0', isPaletteKey);
+  readonly #singleKeys = new Persisted<boolean>('single-keys', true, isBoolean);
   readonly #screenReader = new Persisted<boolean>('screen-reader', false, isBoolean);
   readonly #railFolded = new Persisted<boolean>('rail-folded', false, isBoolean);
   readonly #composerFolded = new Persisted<boolean>('composer-folded', false, isBoolean);
@@ -80,6 +84,15 @@ class Preferences {
 
   set terminalPaletteKey(key: TerminalPaletteKey) {
     this.#terminalPaletteKey.current = key;
+  }
+
+  /** Whether a letter alone is a shortcut of the page (WCAG 2.1.4). */
+  get singleKeys(): boolean {
+    return this.#singleKeys.current;
+  }
+
+  set singleKeys(value: boolean) {
+    this.#singleKeys.current = value;
   }
 
   /** Whether terminals are prepared for a screen reader. */

@@ -78,7 +78,7 @@ export function handleKey(event: KeyboardEvent): void {
     router.go(href.session(session.id));
     return;
   }
-  if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event)) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event) || !preferences.singleKeys) return;
   if (isDialogOpen() || ui.palette || ui.newSession || isTerminalDue()) return;
   const place = Date.now() - afterG < SEQUENCE_MS ? GO[event.key] : undefined;
   const action = place === undefined ? SINGLE[event.key] : () => router.go(place);
