@@ -70,7 +70,7 @@ def test_what_changed_is_shown_as_it_appears_and_is_undone(dashboard, reviewed):
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("A checkpoint is made first")
     dialog.get_by_role("checkbox", name="data.bin").uncheck()
-    dialog.get_by_role("button", name="Undo in 2 files").click()
+    dialog.get_by_role("button", name="Revert 2 files").click()
     expect(page.get_by_text("Put back 1 file and removed 1 file.")).to_be_visible()
     assert readme.read_text() == before
     page.get_by_role("button", name="Undo this").click()
@@ -102,7 +102,7 @@ def test_a_file_and_a_turn_are_undone_and_the_history_leads_to_what_a_deleted_se
     expect(page.get_by_text("was README.md")).to_be_visible()
     page.get_by_role("treeitem", name="two").click()
     page.get_by_role("button", name="Undo the changes of this file").click()
-    page.get_by_role("dialog", name="Put two back?").get_by_role("button", name="Undo in 1 file").click()
+    page.get_by_role("dialog", name="Revert two?").get_by_role("button", name="Revert 1 file").click()
     expect(page.get_by_role("treeitem", name="two")).to_have_count(0)
     assert not (folder / "two").exists()
     page.get_by_role("button", name="Timeline").click()
@@ -111,7 +111,7 @@ def test_a_file_and_a_turn_are_undone_and_the_history_leads_to_what_a_deleted_se
     page.get_by_role("menuitem", name="Undo this turn …").click()
     dialog = page.get_by_role("dialog", name="Undo this turn?")
     expect(dialog.get_by_role("checkbox", name="mine")).to_have_count(0)
-    dialog.get_by_role("button", name="Undo in 2 files").click()
+    dialog.get_by_role("button", name="Revert 2 files").click()
     expect(page.get_by_text("Put back 1 file and removed 2 files.")).to_be_visible()
     assert run("ls --ignore=commondir").split() == ["README.md", "mine"]  # the wall keeps that name
     assert dashboard.server.delete(f"{path}?force=true").status == 204
@@ -194,8 +194,8 @@ def test_snapshots_are_taken_brought_back_and_deleted(dashboard, session_on, bed
     dialog.get_by_role("button", name="Take a snapshot").click()
     expect(dialog.get_by_role("listitem")).to_contain_text("clean")
     bed.shell(session["id"], "echo lost >~/lost; echo kept >/workspace/kept")
-    dialog.get_by_role("button", name="Bring the container back to this").click()
-    page.get_by_role("alertdialog").get_by_role("button", name="Bring it back").click()
+    dialog.get_by_role("button", name="Restore the container to this").click()
+    page.get_by_role("alertdialog").get_by_role("button", name="Restore").click()
     expect(dialog.get_by_role("listitem")).not_to_contain_text("Working", timeout=60_000)
     assert bed.shell(session["id"], "cd; ls lost /workspace/kept 2>/dev/null || true") == "/workspace/kept\n"
     wait_until(lambda: "earlier: remember the milk" in bed.screen(session["id"]), "the conversation")

@@ -27,7 +27,7 @@ def test_a_clone_is_started_fetched_and_deleted_after_a_question(bed, dashboard)
 
     bed.shell(session["id"], COMMIT)
     main.get_by_role("button", name="More actions").click()
-    page.get_by_role("menuitem", name="Fetch its commits").click()
+    page.get_by_role("menuitem", name="Fetch commits to my repo").click()
     expect(page.get_by_text(f"1 new commit of my-app in the branch clincus/{session['id']} of my-app.")).to_be_visible()
     assert git(project, "log", "-1", "--format=%s", f"clincus/{session['id']}") == "More\n"
 
@@ -53,7 +53,7 @@ def test_what_a_stopped_clone_holds_is_unknown_before_a_delete_and_a_restore(bed
     main, question = page.get_by_role("main"), page.get_by_role("alertdialog")
     main.get_by_role("button", name="More actions").click()
     page.get_by_role("menuitem", name="Snapshots").click()
-    page.get_by_role("button", name="Bring the container back to this").click()
+    page.get_by_role("button", name="Restore the container to this").click()
     expect(question).to_contain_text("The clone of the project goes back, too.")
     expect(question).to_contain_text(words)
     question.get_by_role("button", name="Cancel").click()

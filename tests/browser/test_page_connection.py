@@ -21,7 +21,7 @@ OF_A_LOST_SERVER = "ERR_CONNECTION|ERR_INTERNET|ERR_NETWORK|ERR_EMPTY|Failed to 
 # whether what was typed arrived, gives up on an answer, and asks for a list once more.
 TYPED_MS, ANSWER_MS, FIRST_TRY_MS = 600, 3_100, 2_600
 QUIET_MS = 15_100  # after so long without a word it asks by itself
-NOT_CONNECTED = "Not connected, keys go nowhere"
+NOT_CONNECTED = "Disconnected. Typing"
 MAYBE_LOST = "what was typed last may not have arrived"
 
 

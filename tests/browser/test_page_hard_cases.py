@@ -133,10 +133,10 @@ def test_a_resize_while_not_connected_is_made_good(dashboard, session_on, start_
     session, page = session_on(), dashboard.page
     dashboard.open_terminal(session)
     dashboard.server.stop()
-    expect(page.get_by_text("Not connected, keys go nowhere")).to_be_visible()
+    expect(page.get_by_text("Disconnected. Typing")).to_be_visible()
     page.set_viewport_size({"width": 900, "height": 500})
     start_server(arguments=["--port", str(dashboard.server.port)])
-    expect(page.get_by_text("Not connected, keys go nowhere")).to_be_hidden()
+    expect(page.get_by_text("Disconnected. Typing")).to_be_hidden()
     wait_until(lambda: rows_in_tmux(bed, session) == size_on(page), "the new size")
     dashboard.forgive("ERR_CONNECTION|Failed to load resource|WebSocket connection")
 

@@ -28,7 +28,7 @@ def test_ctrl_k_is_the_shells(bed, shared, open_shared):
     dashboard = open_shared()
     page = dashboard.blank
     dashboard.go("/settings")
-    page.get_by_label("Key for commands, in a terminal").select_option("Ctrl Shift K")
+    page.get_by_label("Command palette shortcut").select_option("Ctrl Shift K")
     dashboard.open_terminal(shared.session, tab="/shell")
     page.keyboard.type("echo kept-whole cut-off")
     for _ in "cut-off":

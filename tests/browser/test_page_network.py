@@ -22,7 +22,7 @@ def test_a_new_session_has_an_allow_list_and_what_it_refuses_is_told_and_allowed
     page.get_by_role("button", name="my-app", exact=True).click()
     dialog = page.get_by_role("dialog", name="New session")
     dialog.get_by_text("Allow list", exact=True).click()
-    dialog.get_by_label("Names to allow").fill("allowed.example")
+    dialog.get_by_label("Allowed domains").fill("allowed.example")
     expect(dialog.get_by_role("button", name="Claude Code")).to_have_attribute("aria-pressed", "true")
     dialog.get_by_role("button", name="Start session").click()
     dashboard.expect_screen("STUB-READY")

@@ -79,7 +79,7 @@ def test_history_goes_on_in_a_new_container(dashboard, session_on):
     assert dashboard.server.delete(f"/api/sessions/{session['id']}?force=true").status == 204
     dashboard.go("/history")
     dashboard.page.get_by_role("button", name="Resume").first.click()
-    expect(dashboard.page.get_by_role("dialog")).to_contain_text("Goes on with the conversation")
+    expect(dashboard.page.get_by_role("dialog")).to_contain_text("Continues the conversation")
     dashboard.page.get_by_role("button", name="Start session").click()
     dashboard.expect_screen("earlier: remember the milk")
 
@@ -140,7 +140,7 @@ def test_a_file_that_the_agent_deleted_can_be_saved_anew(shared, open_shared, be
     bed.shell(shared.session["id"], "rm /workspace/deleted.md")
     expect(dashboard.page.get_by_text("was deleted in the container")).to_be_visible()
     assert not file.exists()
-    dashboard.page.get_by_role("button", name="Save it anew").click()
+    dashboard.page.get_by_role("button", name="Save again").click()
     wait_until(file.exists, "the file")
     expect(dashboard.page.get_by_text("was deleted in the container")).to_be_hidden()
     dashboard.forgive(r"status of 404 .*/files/content")

@@ -79,7 +79,7 @@ def test_the_paths_of_pictures_and_files_come_into_the_prompt_without_enter(shel
     """Picked, dropped, and pasted by Ctrl V, which is the program's where the clipboard holds no file."""
     shell.page.keyboard.type("wc -c ")
     with shell.page.expect_file_chooser() as chooser:
-        shell.page.get_by_role("button", name="Give files to the tool").click()
+        shell.page.get_by_role("button", name="Attach files").click()
     chooser.value.set_files([{"name": "my shot.png", "mimeType": "image/png", "buffer": b"picked"}])
     shell.expect_screen(r"/home/code/\.clincus/uploads/[\d-]+[0-9a-f]{4}-my-shot\.png ")
     shell.page.locator(".stage:visible").evaluate(DROP_A_FILE)
@@ -175,7 +175,7 @@ def test_one_looks_back_at_a_tool_and_goes_on_typing(tool):
     expect(past).to_have_count(0)
     tool.expect_screen("echo: none of this is lost")
     page.keyboard.press("Shift+PageUp")
-    expect(page.get_by_text("Looking back.")).to_be_visible()
+    expect(page.get_by_text("Scrollback.")).to_be_visible()
     for _ in range(2):  # to the end, and beyond
         page.keyboard.press("Shift+PageDown")
     expect(past).to_have_count(0)

@@ -84,3 +84,8 @@ export function toolName(tool: string): string {
 export function plural(count: number, one: string, many = `${one}s`): string {
   return `${count} ${count === 1 ? one : many}`;
 }
+
+/** The tool of a session, and its slot where it is not the usual first one. */
+export function toolAndSlot({ tool, slot }: Session): string {
+  return slot > 1 ? `${toolName(tool)} · slot ${slot}` : toolName(tool);
+}

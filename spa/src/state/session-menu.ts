@@ -47,7 +47,7 @@ export const composerFold = (): readonly MenuAction[] =>
   preferences.composerFolds
     ? [
         {
-          label: preferences.composerFolded ? 'Show the box for prompts' : 'Hide the box for prompts',
+          label: preferences.composerFolded ? 'Show prompt box' : 'Hide prompt box',
           icon: PanelBottom,
           run: () => (preferences.composerFolded = !preferences.composerFolded),
         },
@@ -59,12 +59,12 @@ export function menuOf(session: Session): readonly MenuAction[] {
   const bring = (): void => void load(() => import('./clone')).then(({ fetchCommits }) => fetchCommits(session));
   return [
     ...(session.status === 'running'
-      ? [{ label: 'Why this state?', icon: CircleQuestionMark, run: () => (ui.why = session.id) }]
+      ? [{ label: 'Explain status', icon: CircleQuestionMark, run: () => (ui.why = session.id) }]
       : []),
     ...(session.mode === 'clone'
-      ? [changing(session, { label: 'Fetch its commits', icon: GitPullRequest, run: bring, disabled: isMoving(session) })]
+      ? [changing(session, { label: 'Fetch commits to my repo', icon: GitPullRequest, run: bring, disabled: isMoving(session) })]
       : []),
-    { label: 'What happened', icon: ScrollText, run: () => (ui.log = session.id) },
+    { label: 'Activity log', icon: ScrollText, run: () => (ui.log = session.id) },
     changing(session, {
       label: session.pinned ? 'Unpin' : 'Pin to the top',
       icon: session.pinned ? PinOff : Pin,

@@ -43,7 +43,7 @@ it('chooses what the turns of this session touched, and names the other session'
 it('puts back what is chosen, a renamed file by both of its names', async () => {
   await open();
   await userEvent.click(screen.getByRole('checkbox', { name: /^its/ }));
-  await userEvent.click(screen.getByRole('button', { name: 'Undo in 1 file' }));
+  await userEvent.click(screen.getByRole('button', { name: 'Revert 1 file' }));
   await vi.waitFor(() => expect(undo.request).toBeNull());
   const sent = calls.find(({ method }) => method === 'POST');
   expect([sent?.path, sent?.body]).toEqual(['/api/sessions/a/restore', '{"checkpoint":"start","paths":["then","now"]}']);
@@ -70,7 +70,7 @@ it('names the files that no checkpoint holds, but not those that are ignored', a
 it('stays open with the reason when nothing was undone', async () => {
   await open();
   fakeServer(() => ({ status: 409, json: { error: 'the session is stopped' } }));
-  await userEvent.click(screen.getByRole('button', { name: 'Undo in 2 files' }));
+  await userEvent.click(screen.getByRole('button', { name: 'Revert 2 files' }));
   await vi.waitFor(() => expect(screen.getByRole('dialog').textContent).toContain('The session is stopped'));
 });
 

@@ -57,7 +57,7 @@ it('sends by Ctrl+Enter, several lines, and is empty when the tool has it', asyn
   await userEvent.type(box(), 'one{Enter}two');
   expect(posts()).toEqual([]);
   await userEvent.keyboard('{Control>}{Enter}{/Control}');
-  await screen.findByText('Sent: Claude Code has it.');
+  await screen.findByText('Sent.');
   expect([bodies(), box().value]).toEqual([[['prompt', { text: 'one\ntwo' }]], '']);
   expect(posts()[0]?.headers.get('Idempotency-Key')).toMatch(/^[\w-]{32,}$/);
 });
@@ -103,9 +103,9 @@ it('queues while the tool works, shows the queue, and cancels what is in it', as
   await open('working');
   await userEvent.type(box(), 'Then the docs');
   await userEvent.click(screen.getByRole('button', { name: 'Queue' }));
-  await screen.findByText(/In the queue/);
+  await screen.findByText(/^Queued until/);
   await userEvent.click(screen.getByRole('button', { name: '1 prompt queued' }));
-  await userEvent.click(screen.getByRole('button', { name: 'Take it out of the queue' }));
+  await userEvent.click(screen.getByRole('button', { name: 'Remove from queue' }));
   await vi.waitFor(() => expect(screen.queryByText('1 prompt queued')).toBeNull());
   expect(calls.filter(({ method }) => method === 'DELETE').map(({ path }) => path)).toEqual(['/api/sessions/a/prompts/p1']);
   expect(box().value).toBe('Then the docs');
@@ -190,7 +190,7 @@ it('gives an answer as a prompt, or to the next question, only when told so', as
   await screen.findByText(/^What it asked is no longer open/);
   expect(posts()).toEqual([]);
   await userEvent.keyboard('{Control>}{Enter}{/Control}');
-  await screen.findByText('Sent: Claude Code has it.');
+  await screen.findByText('Sent.');
   expect(bodies()).toEqual([['prompt', { text: 'Mauve' }]]);
 });
 

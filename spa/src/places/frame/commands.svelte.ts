@@ -14,7 +14,7 @@ import SquareTerminal from '@lucide/svelte/icons/square-terminal';
 import SunMoon from '@lucide/svelte/icons/sun-moon';
 import Type from '@lucide/svelte/icons/type';
 
-import { sessionName, toolName } from '../../lib/format';
+import { sessionName, toolAndSlot } from '../../lib/format';
 import { shown } from '../../lib/keys';
 import type { Icon } from '../../lib/menu';
 import { Persisted } from '../../lib/persisted.svelte';
@@ -124,7 +124,7 @@ class Commands {
       .map(({ session, number }) => ({
         key: `session ${session.id}`,
         title: sessionName(session),
-        detail: `${toolName(session.tool)} · slot ${session.slot}`,
+        detail: toolAndSlot(session),
         session,
         ...(number ? { keys: shown.switch.replace('1–9', String(number)) } : {}),
         run: () => router.go(href.session(session.id)),

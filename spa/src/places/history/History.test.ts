@@ -71,7 +71,7 @@ it('keeps the runs that are shown when a later look fails, and says so', async (
   expect(await screen.findByText('my-app')).toBeTruthy();
   reply = { status: 503, json: { error: 'the disk is full' } };
   await rerender(props('my'));
-  expect(await screen.findByText(/This may not be the newest state. The disk is full/)).toBeTruthy();
+  expect(await screen.findByText(/Possibly out of date. The disk is full/)).toBeTruthy();
   expect(screen.getByText('my-app')).toBeTruthy();
 });
 

@@ -69,13 +69,13 @@ it('shows each project, and its days when it is unfolded', async () => {
     'Project|Sessions|Tokens|Cost',
     'web-shop|2|4K|$1.25',
     'infra|1|500|not known',
-    'In all||4.5K|$1.25+',
+    'Total||4.5K|$1.25+',
   ]);
   expect(container.textContent).toContain('list prices of 2026-11-29 and your own');
   await userEvent.click(screen.getByRole('button', { name: 'web-shop' }));
   expect(rows(container).slice(2, 4)).toEqual(['2026-11-25||3K|$1.00', '2026-11-24||1K|$0.25']);
   expect(container.textContent).toContain(
-    '500 tokens have no known price. Add prices for claude-next under [cost.prices] in your configuration. Not told by Codex.',
+    '500 tokens have no known price. Add prices for claude-next under [cost.prices] in your configuration. No data from Codex.',
   );
 });
 

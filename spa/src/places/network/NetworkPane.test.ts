@@ -61,12 +61,12 @@ it('writes the port of a name that is not of the web', async () => {
 
 it('lists what passed with its bytes', async () => {
   open();
-  expect((await screen.findByRole('list', { name: 'Passed' })).textContent).toMatch(/pypi\.org.*1\.5 KB sent.*2\.5 MB received.*2×/s);
+  expect((await screen.findByRole('list', { name: 'Allowed traffic' })).textContent).toMatch(/pypi\.org.*1\.5 KB sent.*2\.5 MB received.*2×/s);
 });
 
 it('takes a name off', async () => {
   open();
-  await userEvent.click(await button('Take pypi.org off the list'));
+  await userEvent.click(await button('Remove pypi.org'));
   await vi.waitFor(() => expect(patched()).toEqual([{ allow: [] }]));
 });
 

@@ -79,7 +79,7 @@ it('works on a clone of a branch if asked to', async () => {
 it('asks for an allow list with names of its own and of a ready list', async () => {
   open('/w/my-app');
   await userEvent.click(await screen.findByRole('radio', { name: 'Allow list' }));
-  await userEvent.type(await screen.findByLabelText('Names to allow'), ' pypi.org');
+  await userEvent.type(await screen.findByLabelText('Allowed domains'), ' pypi.org');
   await userEvent.click(await button('For npm'));
   await userEvent.click(await button('Start session'));
   const asked = { network: 'allow-list', allow: ['ours.example', 'pypi.org'], presets: ['tool', 'npm'] };
@@ -151,7 +151,7 @@ it('asks nothing about engines where there are none', async () => {
 });
 
 it('says of a tool that the standard image lacks it', async () => {
-  const lacks = () => screen.queryByText(/^The standard image does not bring Codex/);
+  const lacks = () => screen.queryByText(/^The standard image doesn’t include Codex/);
   open('/w/my-app');
   await userEvent.click(await screen.findByRole('radio', { name: 'opencode' }));
   expect(lacks()).toBeNull();
@@ -232,7 +232,7 @@ it('goes on in the background when it is closed, and tells how it went', async (
   answer = () => new Promise((resolve) => (arrive = () => resolve({ status: 500, json: { error: 'the disk is full' } })));
   open('/w/my-app');
   await userEvent.click(await button('Start session'));
-  await userEvent.click(await button('Go on in the background'));
+  await userEvent.click(await button('Continue in background'));
   arrive();
   await vi.waitFor(() => expect(ui.toasts.map(({ text }) => text)).toEqual(['my-app did not start. The disk is full']));
   expect(sessions.creations).toEqual([]);
@@ -242,7 +242,7 @@ it('goes on with a conversation', async () => {
   const ended_at = '2026-01-01T13:00:00Z';
   const entry = { ...STARTED, session_id: 'abc', started_at: '2026-01-01T12:00:00Z', ended_at, exit_code: 0 };
   open('/w/my-app', entry);
-  expect(screen.getByText(/Goes on with the conversation of/)).toBeTruthy();
+  expect(screen.getByText(/Continues the conversation of/)).toBeTruthy();
   await userEvent.click(await button('Start session'));
   await vi.waitFor(() => expect(posted()).toMatchObject([{ workspace: '/w/my-app', tool: 'claude', resume: 'abc' }]));
 });

@@ -86,7 +86,7 @@ async function connected(kind: 'terminal' | 'shell' = 'terminal'): Promise<FakeS
 
 it.each([
   [{ status: 'stopped' }, 'Stopped', /goes on with the conversation/],
-  [{ status: 'stopped', paused: true }, 'Paused', /stands still/],
+  [{ status: 'stopped', paused: true }, 'Paused', /memory kept/],
   [{ status: 'stopped', error: 'The disk is full.' }, 'Failed', /The disk is full/],
 ] as const)('says what became of a session that does not run, and resumes it: %o', async (fields, title, text) => {
   place(fields);
@@ -141,7 +141,7 @@ it('says that keys go nowhere while it is not connected', async () => {
   vi.useFakeTimers(); // it does not try again by itself meanwhile
   socket.lose(1006);
   flushSync();
-  expect(screen.getByRole('status').textContent).toContain('Not connected, keys go nowhere');
+  expect(screen.getByRole('status').textContent).toContain('Disconnected. Typing isn’t sent');
   screen.getByRole('button', { name: 'Try now' }).click();
   expect(FakeSocket.all).toHaveLength(2);
 });
@@ -208,7 +208,7 @@ const picture = (name: string, size = 4): File => {
 
 it('comes back to the present by the keys that lead there, also while the past is still on its way', async () => {
   await connected();
-  const isLookingBack = () => (flushSync(), screen.queryByText('Looking back.') !== null);
+  const isLookingBack = () => (flushSync(), screen.queryByText('Scrollback.') !== null);
   host.onOverscroll?.(23);
   expect(isLookingBack()).toBe(false);
   host.onOverscroll?.(-23);
