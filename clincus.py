@@ -514,7 +514,8 @@ class Child:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._alarm.cancel()
         self.end()
-        tally("child" if exit_code(self.process) == 0 else "failed child", self._words, time.monotonic() - self.began)
+        kind = "child" if exit_code(self.process) == 0 else "failed child"
+        tally(kind, self._words, time.monotonic() - self.began)
         streams = [self.stdout, self.stderr]
         if not self._is_fed:
             streams.append(self.stdin)
@@ -1534,7 +1535,10 @@ def with_home(value: Any, home: str, container_home: str) -> Any:
     if isinstance(value, list):
         return [with_home(item, home, container_home) for item in value]
     if isinstance(value, dict):
-        return dict([with_home(part, home, container_home) for part in item] for item in value.items())
+        moved = {}
+        for key, item in value.items():
+            moved[with_home(key, home, container_home)] = with_home(item, home, container_home)
+        return moved
     return value
 
 
@@ -1647,7 +1651,7 @@ def read_tools(path: str, complete: Mapping[str, Completion]) -> dict[str, Tool]
 TOOLS = read_tools("guest/tools.json", {"claude": complete_claude, "opencode": complete_opencode})
 EFFORT = matching(r"low|medium|high|xhigh|max", "write low, medium or high")
 register_settings(
-    *(Setting(f"tool.{one.name}.effort_level", "", EFFORT) for one in TOOLS.values() if one.effort_variable)
+    *(Setting(f"tool.{tool.name}.effort_level", "", EFFORT) for tool in TOOLS.values() if tool.effort_variable)
 )
 
 
@@ -4192,11 +4196,15 @@ def only_root_changes(path: str) -> bool:
     """True if a path and every folder above it belong to root and nobody else can write there."""
     from pathlib import Path
 
-    try:
-        found = [os.lstat(step) for step in (Path(path), *Path(path).parents)]
-    except OSError:
-        return False
-    return all(step.st_uid == 0 and (stat.S_ISLNK(step.st_mode) or not step.st_mode & 0o022) for step in found)
+    for step in (Path(path), *Path(path).parents):
+        try:
+            found = os.lstat(step)
+        except OSError:
+            return False
+        others_write = found.st_mode & 0o022 and not stat.S_ISLNK(found.st_mode)
+        if found.st_uid != 0 or others_write:
+            return False
+    return True
 
 
 def mappable_ids(path: str, project: str | None) -> tuple[range, ...]:
@@ -5712,7 +5720,10 @@ class Containers:
                 return
             before = json.loads(found["config"].pop(ASLEEP))
             since = parse_time(before["since"])
-            if since is None or not 0 <= (datetime.now(timezone.utc) - since).total_seconds() < patience:
+            if since is None:
+                break
+            age = (datetime.now(timezone.utc) - since).total_seconds()
+            if not 0 <= age < patience:
                 break
             time.sleep(0.2)
         if found["status"] not in ("Stopped", "Error"):
@@ -8027,7 +8038,9 @@ class PtyProgram:
                     self._process.send_signal(number)
                 self._wait(grace)
         os.close(self.terminal)
-        return 128 + signal.SIGKILL if self._process.returncode is None else exit_code(self._process)
+        if self._process.returncode is None:
+            return 128 + signal.SIGKILL
+        return exit_code(self._process)
 
     def _wait(self, seconds: float) -> None:
         """Wait for the exit, and discard the output: a program that is blocked in a write could not exit."""
