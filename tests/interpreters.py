@@ -1,9 +1,8 @@
 """The CPythons that the archive has to run on.
 
-    python3 -m tests.interpreters    brings those that this machine lacks, from the releases of Debian that have them
+    python3 -m tests.interpreters    brings those that this machine lacks, from releases of Debian and Ubuntu
 
-Those of pyenv and of the system come first. In CI each version of DEBIAN has to be there, or the run fails. No release
-of Debian has the others, so they take part where the machine has them, and the summary of the run names those it lacks.
+Those of pyenv and of the system come first. In CI each version has to be there, or the run fails.
 """
 
 from __future__ import annotations
@@ -20,8 +19,16 @@ from pathlib import Path
 
 from tests.incus_bed import image_cache
 
-SUPPORTED = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
-DEBIAN = {"3.9": "bullseye", "3.11": "bookworm", "3.13": "trixie", "3.14": "forky", "3.15": "forky"}
+SUITES = {  # a release that has the version; no release of Debian has 3.10 or 3.12
+    "3.9": "bullseye",
+    "3.10": "jammy",
+    "3.11": "bookworm",
+    "3.12": "noble",
+    "3.13": "trixie",
+    "3.14": "forky",
+    "3.15": "forky",
+}
+UBUNTU = ("jammy", "noble")
 ABOUT = "import ssl, sys, termios; print('.'.join(map(str, sys.version_info[:2])))"
 
 
@@ -64,13 +71,13 @@ def interpreters() -> dict[str, str]:
 
     Each worker asks anew, so no more than one of a version is asked.
     """
-    found = {version: find(version) for version in SUPPORTED}
+    found = {version: find(version) for version in SUITES}
     return {version: program for version, program in found.items() if program}
 
 
 def missing(found: dict[str, str]) -> list[str]:
     """The versions without which a run in CI fails."""
-    return [version for version in DEBIAN if version not in found]
+    return [version for version in SUITES if version not in found]
 
 
 def mirror() -> str:
@@ -87,18 +94,21 @@ def mirror() -> str:
 
 
 def bring(version: str) -> None:
-    """Unpack a Python of Debian's into the cache, with a program `python` that runs it.
+    """Unpack a distribution's Python into the cache, with a program `python` that runs it.
 
-    Raises LookupError, or CalledProcessError with what mmdebstrap said.
+    mmdebstrap knows where Ubuntu's releases are, and the package ubuntu-keyring has their keys. Raises LookupError, or
+    CalledProcessError with mmdebstrap's output.
     """
-    suite = DEBIAN[version]
+    suite = SUITES[version]
     folder = own_folder(version)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     root = folder / "root"
     # The list of a release that is being made is valid for a week, and a mirror may be older.
     argv = ["mmdebstrap", "--quiet", "--variant=extract", f"--include=python{version}"]
-    argv += ["--aptopt=Acquire::Check-Valid-Until false", suite, str(root), f"deb {mirror()} {suite} main"]
+    argv += ["--aptopt=Acquire::Check-Valid-Until false", suite, str(root)]
+    if suite not in UBUNTU:
+        argv.append(f"deb {mirror()} {suite} main")
     subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=600)
     program = root / "usr" / "bin" / "python"  # Python finds its modules by its place
     program.write_text(f'#!/bin/sh\n{start_line(root, folder, version)} "$@"\n')
@@ -148,7 +158,7 @@ def bring_libraries(root: Path, programs: list[Path], folder: Path) -> None:
 def main() -> int:
     """Bring what is missing; the tests say what could not be had."""
     for version in missing(PYTHONS):
-        print(f"installing Python {version} of Debian {DEBIAN[version]} for the tests", flush=True)
+        print(f"installing Python {version} from {SUITES[version]} for the tests", flush=True)
         try:
             bring(version)
         except (OSError, LookupError, subprocess.SubprocessError) as error:
