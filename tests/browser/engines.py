@@ -50,6 +50,10 @@ class Engine:
         """Open an address and wait until it is loaded."""
         self.send("POST", "/url", "WebDriver:Navigate", {"url": url})
 
+    def resize(self, width: int, height: int) -> None:
+        """Give the window another size. A browser may have a least width."""
+        self.send("POST", "/window/rect", "WebDriver:SetWindowRect", {"width": width, "height": height})
+
     def run(self, script: str, *arguments: object) -> Any:
         """What a function body of JavaScript returns."""
         body = {"script": script, "args": list(arguments)}
@@ -162,12 +166,15 @@ def with_hosts(hosts: Path, argv: list[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def firefox(folder: Path, hosts: Path) -> Iterator[Engine]:
-    """A window of this machine's Firefox with a profile of its own."""
+def firefox(folder: Path, hosts: Path, *, touch: bool = False) -> Iterator[Engine]:
+    """A window of this machine's Firefox with a profile of its own; with `touch` its main pointer is a finger."""
     program = next(filter(None, map(shutil.which, FIREFOX)), None)
     if not program:
         unavailable("Firefox is not installed; run `apt-get install firefox-esr`")
-    lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in FIREFOX_SETTINGS.items()]
+    settings: dict[str, object] = {**FIREFOX_SETTINGS}
+    if touch:
+        settings["ui.primaryPointerCapabilities"] = 1  # coarse, and no hover (LookAndFeel of Firefox)
+    lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in settings.items()]
     (folder / "user.js").write_text("".join(lines))
     told = folder / "MarionetteActivePort"
     argv = [str(program), "--headless", "--marionette", "--no-remote", "--profile", str(folder)]
@@ -178,8 +185,8 @@ def firefox(folder: Path, hosts: Path) -> Iterator[Engine]:
 
 
 @contextlib.contextmanager
-def webkit(folder: Path, hosts: Path) -> Iterator[Engine]:
-    """A window of this machine's WebKitGTK, on a display that nobody sees."""
+def webkit(folder: Path, hosts: Path, *, touch: bool = False) -> Iterator[Engine]:
+    """A window of this machine's WebKitGTK, on a display that nobody sees. It has no switch for `touch`."""
     driver, display = shutil.which("WebKitWebDriver"), shutil.which("Xvfb")
     binary = next(Path("/usr/lib").glob("*/webkit2gtk-4*/MiniBrowser"), None)
     if not driver or not display or not binary:

@@ -1,4 +1,4 @@
-"""The page in Firefox and in WebKit, behind a token: sign-in, list, terminal, prompt and changes."""
+"""The page in Firefox and in WebKit, behind a token, as wide as a desk and as a phone: from sign-in to changes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from tests.programs import wait_until
 TOKEN = "a-token-of-at-least-22-characters"
 # Under an allowed name this machine's own user needs the token, too.
 HOST = "dashboard.test"
+SIZES = {"desk": (1280, 900), "phone": (390, 844)}
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("name", ENGINES)
-def test_the_page_works_from_sign_in_to_changes(name, bed, start_server, make_workspace, tmp_path):
+@pytest.mark.parametrize("screen", [(name, size) for name in ENGINES for size in SIZES], ids="-".join)
+def test_the_page_works_from_sign_in_to_changes(screen, bed, start_server, make_workspace, tmp_path):
     workspace = make_workspace("my-app")
     (tmp_path / "token").write_text(TOKEN)
     (tmp_path / "token").chmod(0o600)
@@ -28,8 +29,13 @@ def test_the_page_works_from_sign_in_to_changes(name, bed, start_server, make_wo
     server.host = "127.0.0.1"  # a program of the owner's comes without the token
     session = server.create(workspace)
     place = f"http://{HOST}:{server.port}"
-    with ENGINES[name](tmp_path / "profile", tmp_path / "hosts") as window:
+    name, size = screen
+    is_phone = size == "phone"
+    with ENGINES[name](tmp_path / "profile", tmp_path / "hosts", touch=is_phone) as window:
+        window.resize(*SIZES[size])
         window.go(place)
+        width = window.run("return innerWidth")
+        assert width < 640 if is_phone else width > 1000
         window.type("input", TOKEN + ENTER)
         window.expect_text("my-app")
         assert "token" not in window.run("return location.href")
