@@ -34,6 +34,7 @@ interface Window {
 
 let windows: Window[];
 let opened: string[];
+let badge: number | undefined;
 let calls: Call[];
 let answer: Reply;
 
@@ -64,6 +65,7 @@ beforeEach(() => {
   closed = [];
   windows = [];
   opened = [];
+  badge = undefined;
   calls = fakeServer(() => answer);
   const subscription = { endpoint: ENDPOINT, options: { userVisibleOnly: true } };
   const scope = {
@@ -80,6 +82,7 @@ beforeEach(() => {
         return Promise.resolve();
       },
     },
+    navigator: { setAppBadge: (count: number) => Promise.resolve(void (badge = count)) },
     clients: { matchAll: () => Promise.resolve(windows), openWindow: (path: string) => Promise.resolve(opened.push(path)) },
   };
   // eslint-disable-next-line @typescript-eslint/no-implied-eval -- the worker is no module
@@ -97,6 +100,12 @@ it('asks the server what waits, and shows what is new', async () => {
   await handle('push');
   expect(calls.map(({ method, path }) => `${method} ${path}`)).toEqual([`POST /api/push/subscriptions/${ID}/news`]);
   expect(shown).toMatchObject([{ title: 'b waits for you', tag: 'b', renotify: true, data: { path: '/sessions/b' } }]);
+});
+
+it('counts the sessions that wait on the icon, and no test', async () => {
+  answer = { json: [news('b', true), news('a', false), news('', true)] };
+  await handle('push');
+  expect(badge).toBe(2);
 });
 
 it('closes what was seen, on this device or another', async () => {
