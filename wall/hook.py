@@ -1115,15 +1115,16 @@ def session_of(plan: Mapping[str, Any]) -> str:
     return plan.get("session") or "another session"
 
 
-def unsealed_place(places: Iterable[Place], shown: Iterable[Shared]) -> Place | None:
-    """A place that one of these shows without a seal."""
+def unsealed_place(places: Mapping[Place, bool], shown: Iterable[Shared]) -> Place | None:
+    """A place that one of these shows without a seal; `places` are seals, and folders that only keep their place."""
     everything = list(shown)
     for place in sorted(places):
         for shared in everything:
             for tree in shared.trees:
+                # The top of a tree keeps its place: no container can rename its own mount.
                 is_below = (tree.device, tree.path) == place or Shown("", *place, True).holds((tree.device, tree.path))
                 if tree.holds(place) and not shared.is_sealed(place):
                     return place
-                if is_below and tree.is_writable:
+                if is_below and tree.is_writable and places[place]:
                     return place
     return None

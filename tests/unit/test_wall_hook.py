@@ -268,7 +268,13 @@ def test_a_place_that_another_session_has_without_its_seal_is_found(folders, sea
     place = ("254:0", "/app/.git/config")
     other = shared(**folders)
     other.seals = {("254:0", path): True for path in seals}
-    assert hook.unsealed_place({place}, [other]) == (place if unsealed else None)
+    assert hook.unsealed_place({place: True}, [other]) == (place if unsealed else None)
+
+
+def test_a_folder_that_only_keeps_its_place_may_be_the_top_of_what_another_session_has():
+    place = ("254:0", "/app/lib")
+    assert hook.unsealed_place({place: False}, [shared(**{"/app/lib": True})]) is None
+    assert hook.unsealed_place({place: False}, [shared(**{"/app": True})]) == place
 
 
 LOCKED = {"session": "clincus-1", "level": "locked", "holds": True}
@@ -310,7 +316,7 @@ def test_the_loader_hands_the_rest_of_the_program_on_as_text():
     exec(unpack, names)
     assert "exchange_seals" not in names
     names["load_rest"]()
-    assert names["unsealed_place"]({("254:0", "/app/.git/config")}, []) is None
+    assert names["unsealed_place"]({("254:0", "/app/.git/config"): True}, []) is None
 
 
 def test_the_start_of_the_program_uses_nothing_of_the_rest_but_by_its_loader():
