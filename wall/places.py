@@ -24,7 +24,7 @@ import shlex
 import stat
 import sys
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 TYPE_CHECKING = False  # type checkers take it for true; a start waits for typing to load
@@ -55,9 +55,10 @@ GIT_CONFIG_FILES = 1000
 # below find what of it names a program or more configuration. A list of such keys is never complete: each version of
 # git adds some. So a configuration that a container may have written, and that git on the host will obey, must have
 # only settings of HARMLESS_SETTINGS: no value of these makes git run a program, read or write a path that it would not
-# have read or written anyhow, or send anything to another place than the remotes. They were picked from git's
-# Documentation/config (on the way to 2.55) and from what `git clone`, `submodule`, `worktree`, `sparse-checkout` and
-# `maintenance` of git 2.47 write; a key that a later version adds is not among them.
+# have read or written anyhow, or reach another place than the remotes that the person's own configuration names. They
+# were picked from git's Documentation/config (on the way to 2.55) and from what `git clone`, `submodule`, `worktree`,
+# `sparse-checkout` and `maintenance` of git 2.47 write; a key that a later version adds is not among them. Those of a
+# partial clone are not either: with them, `git status` fetches.
 GIT_INCLUDE_KEY = re.compile(r"include(if\..*)?\.path", re.DOTALL)
 # Keys of git-config(1) whose value is a command, of git itself and of what keeps its settings there, such as git-lfs.
 GIT_COMMAND_KEY = re.compile(
@@ -98,12 +99,11 @@ HARMLESS_SETTINGS = (  # which keys, and which values of them; patterns, as most
         r"|relativeworktrees|submodulepathconfig)",
         SIMPLE,
     ),
-    (r"extensions\.partialclone|branch\..*\.(remote|pushremote)|remote\.pushdefault", REMOTE),
+    (r"branch\..*\.(remote|pushremote)|remote\.pushdefault", REMOTE),
     (r"remote\..*\.(url|pushurl)|submodule\..*\.url", URL),
     (r"remote\..*\.fetch|branch\..*\.merge", REFSPEC),
-    (r"remote\..*\.partialclonefilter", r"[\w.:=+%-]+"),
     (
-        r"remote\..*\.(mirror|promisor|prune|prunetags|tagopt|skipdefaultupdate|skipfetchall|followremotehead"
+        r"remote\..*\.(mirror|prune|prunetags|tagopt|skipdefaultupdate|skipfetchall|followremotehead"
         r"|gh-resolved)",
         SIMPLE,
     ),
@@ -189,17 +189,27 @@ def program_of_name(key: str, value: str) -> str:
     return "" if prefix is None else prefix + value
 
 
-def not_harmless(settings: Sequence[tuple[str, str]], written_by: Sequence[str]) -> list[tuple[str, str]]:
+def not_harmless(
+    settings: Sequence[tuple[str, str]], written_by: Sequence[str], known_urls: Callable[[], Collection[str]]
+) -> list[tuple[str, str]]:
     """The settings (key, value) of one configuration that are not known to be harmless.
 
     `written_by` are folders of the host that the container can write: a repository there has hooks of its making.
+    `known_urls` gives the URLs that the person's own configuration names. Git fetches by itself in submodules: from any
+    other URL, and with the person's keys, that would reach what an agent has chosen.
     """
     urls = [key for key, _ in settings if key.startswith("remote.") and key.endswith(".url")]
     remotes = {key[len("remote.") : -len(".url")] for key in urls}
-    return [(key, value) for key, value in settings if not is_harmless(key, value, remotes, written_by)]
+    return [(key, value) for key, value in settings if not is_harmless(key, value, remotes, written_by, known_urls)]
 
 
-def is_harmless(key: str, value: str, remotes: Iterable[str], written_by: Sequence[str]) -> bool:
+def is_harmless(
+    key: str,
+    value: str,
+    remotes: Iterable[str],
+    written_by: Sequence[str],
+    known_urls: Callable[[], Collection[str]],
+) -> bool:
     """Whether a setting is known to be harmless where these remotes have a URL."""
     allowed = next((allowed for keys, allowed in HARMLESS_SETTINGS if re.fullmatch(keys, key, re.DOTALL)), None)
     if allowed is None:
@@ -209,8 +219,10 @@ def is_harmless(key: str, value: str, remotes: Iterable[str], written_by: Sequen
     if allowed == URL:
         local = re.fullmatch(LOCAL_URL, value, re.DOTALL)
         if local:
-            return "%" not in value and not any(leads_into(local[1], top) for top in written_by)
-        return bool(re.fullmatch(PLAIN_URL, value))
+            is_plain = "%" not in value and not any(leads_into(local[1], top) for top in written_by)
+        else:
+            is_plain = bool(re.fullmatch(PLAIN_URL, value))
+        return is_plain and value.rstrip("/") in known_urls()
     return bool(re.fullmatch(allowed, value))
 
 

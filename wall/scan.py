@@ -7,7 +7,7 @@ JSON object, which is answered by one on stdout:
 
     {"workspace": PATH, "only": "index", "folders": [PATH]}
         gets {"indexes": {PATH: {"bad": [WORDS], "files": [PATH]}}, "cut": WORDS}, see `look_at_indexes`
-    {"git": PATH, "workspace": PATH, "only": "modules", "folders": [PATH], "written_by": [PATH]}
+    {"git": PATH, "workspace": PATH, "only": "modules", "folders": [PATH], "written_by": [PATH], "sealed": [PATH]}
         gets {"folders": {PATH: {NAME: [COMMAND]}}, "trees": [PATH]}, see `look_at_modules`
     {"git": PATH, "workspace": PATH, "settings": [PATTERN]}
         gets {"items": [ITEM], "cut": WORDS, "folders": NUMBER, "entries": NUMBER}; `cut` says what was not looked at
@@ -70,6 +70,8 @@ GIT_NAMES = frozenset(("HEAD", "objects", "refs", "config", "commondir", "hooks"
 OTHERS_FOLDERS = frozenset(("node_modules", "site-packages", "bower_components", "vendor"))
 PLACEHOLDER = {".gitignore"}  # all that is in a placeholder of the wall
 EXEC_LINE = re.compile(r"^\s*(?:x|exec)\s+(.*)", re.MULTILINE)
+URL_KEYS = r"^(remote|submodule)\..*\.(url|pushurl)$"
+ALTERNATES = "objects/info/alternates"
 TODO_FILES = ("rebase-merge/git-rebase-todo", "rebase-apply/git-rebase-todo", "sequencer/todo")
 ASIDE = re.compile(r"\.git/clincus-replaced-[0-9a-f]{8}(?:/|$)")
 # A reference or a commit, as git reads it (`validate_headref` in its refs or path.c).
@@ -432,6 +434,8 @@ class Look:
         self.folders = 0
         self.entries = 0
         self.asked: dict[str, list[Command]] = {}  # what git said, by the text of a configuration
+        self.sealed: Sequence[str] = ()  # configuration files of the person's own, relative to the workspace
+        self.urls: set[str] | None = None  # that they name, once they are read
         self.single = {pattern for pattern in settings if "/" not in pattern and not pattern.startswith("*")}
         self.wanted = {".git", *GIT_NAMES, *self.single}
         self.endings = tuple(pattern[1:] for pattern in settings if pattern.startswith("*"))
@@ -658,6 +662,7 @@ class Look:
         except OddFileError as odd:
             common = "" if is_folder_at(git, "commondir") else str(odd)
         if common != "../..":
+            found[ALTERNATES] = alternates_of(git)
             found["config"] = self.settings_of(git, place, "config")
             found["hooks"] = [command("hook", name) for name in hooks_in(git) if not self.is_own_hook(git, name)]
             found["commondir"] = [command("commondir", common)] if common not in ("", ".") else []
@@ -729,10 +734,23 @@ class Look:
         except Refusal:
             return [command("config", "git does not understand it")]
         pairs = [(key, value) for key, _, value in (field.partition("\n") for field in fields)]
-        found = (
-            not_harmless(pairs, self.written_by) if self.written_by else [one for one in pairs if names_a_program(*one)]
-        )
+        if self.written_by:
+            found = not_harmless(pairs, self.written_by, self.known_urls)
+        else:
+            found = [one for one in pairs if names_a_program(*one)]
         return [command(*one) for one in found[:MOST_COMMANDS]]
+
+    def known_urls(self) -> set[str]:
+        """The URLs of remotes and submodules that the person's own configuration names, without a `/` at the end."""
+        if self.urls is None:
+            self.urls = set()
+            for path in self.sealed[:MOST_ASKED]:
+                above, _, name = path.rpartition("/")
+                with suppress(OSError, OddFileError, Refusal), closing(open_below(self.top, above)) as folder:
+                    text = os.fsdecode(read_file(folder, name)).removeprefix("\ufeff")
+                    fields = ask_git(self.git, ["--file", "-", "--get-regexp", "--no-includes", "-z", URL_KEYS], text)
+                    self.urls.update(field.partition("\n")[2].rstrip("/") for field in fields)
+        return self.urls
 
     def add(self, path: str, kind: str, commands: list[Command], changed: int, *, there: bool = True) -> None:
         """Note an item."""
@@ -917,13 +935,29 @@ def look_at_indexes(workspace: str, inside: Sequence[str]) -> dict[str, object]:
     return {"indexes": found, "cut": cut}
 
 
-def look_at_modules(git: str, workspace: str, folders: Sequence[str], written_by: Sequence[str]) -> dict[str, object]:
+def alternates_of(git: int) -> list[Command]:
+    """The other places from which a Git folder takes objects: git would bring them into the working tree."""
+    above, _, name = ALTERNATES.rpartition("/")
+    try:
+        with closing(open_below(git, above)) as folder:
+            text = os.fsdecode(read_file(folder, name))
+    except OddFileError as odd:
+        text = str(odd)
+    except OSError:
+        return []
+    return [command(name, line) for line in text.splitlines() if line.strip()]
+
+
+def look_at_modules(
+    git: str, workspace: str, folders: Sequence[str], written_by: Sequence[str], sealed: Sequence[str]
+) -> dict[str, object]:
     """What git may obey in the Git folders of submodules and worktrees, by the file or folder that says it.
 
-    Those of a worktree belong to the repository at the top; its own are in config.worktree. `written_by` as in `Look`.
-    Raises OSError.
+    Those of a worktree belong to the repository at the top; its own are in config.worktree. `written_by` and `sealed`
+    as in `Look`. Raises OSError.
     """
     look = Look(git, workspace, (), [workspace, *written_by])
+    look.sealed = sealed
     found: dict[str, dict[str, list[Command]]] = {}
     with closing(os.open(workspace, OPEN_FOLDER)) as look.top:
         for place in folders:
@@ -937,7 +971,8 @@ def answer(question: Mapping[str, Any]) -> dict[str, object]:
     """The answer to a question."""
     try:
         if question.get("only") == "modules":
-            return look_at_modules(question["git"], question["workspace"], question["folders"], question["written_by"])
+            words = ("git", "workspace", "folders", "written_by", "sealed")
+            return look_at_modules(*(question[word] for word in words))
         if question.get("only") == "index":
             return look_at_indexes(question["workspace"], question["folders"])
         return Look(question["git"], question["workspace"], question["settings"]).take()

@@ -511,7 +511,8 @@ class Guard:
         bad: dict[str, Fault] = {}
         trees: list[str] = []
         for top in folders:
-            put_aside, named = modules.put_aside(fresh, top, git, [os.path.dirname(one) for one in folders])
+            written_by = [os.path.dirname(one) for one in folders]
+            put_aside, named = modules.put_aside(fresh, top, git, written_by, sorted(paths))
             bad.update(as_faults("repository", put_aside))
             trees += named
         self._trees[session.id] = trees

