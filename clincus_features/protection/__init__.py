@@ -44,5 +44,5 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.duties += [
         clincus.Duty("watching what is sealed", 0.0, guard.work),
         clincus.Duty("finding what is sealed", 0.0, guard.find_next),
-        clincus.Duty("comparing the files of git's index", 2.0, guard.compare_indexes),
+        clincus.Duty("comparing files that have no seal", 2.0, guard.compare_indexes),
     ]

@@ -441,8 +441,11 @@ class Guard:
         live = self._live.get(id)
         if live is None:
             return False
+        files = self._index_files.get(id)
+        state = index.signature(files or ())  # before the look: what is written meanwhile makes another one worth while
         looked = index.look(live.session.workspace, live.stage, self._sealed(live.session))
         self._index_files[id] = looked.files
+        self._index_states[id] = state if looked.files == files else None
         if looked.cut:
             self._report_once(live.session, f"git's index was not looked at in all places: {looked.cut}")
         if looked.bad:
@@ -610,10 +613,8 @@ class Guard:
             tops = index.tops_of(live.session.workspace, live.stage)
             if known is not None and any(links.is_bare(top) and f"{top}/HEAD" not in known for top in tops):
                 self._link_looks.ask(id)
-            files = self._index_files.get(live.session.id)
-            state = index.signature(files) if files is not None else None
-            if state is not None and state != self._index_states.setdefault(live.session.id, state):
-                self._index_states[live.session.id] = state
+            files = self._index_files.get(id)
+            if files is not None and index.signature(files) != self._index_states.get(id):
                 self._check_index(live)
 
     def _settle_index(self, session: clincus.Session, stage: Stage | None) -> None:

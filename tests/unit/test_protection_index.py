@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import struct
 from functools import partial
 
@@ -125,6 +126,26 @@ def test_a_session_that_goes_on_after_a_bad_index_has_all_its_seals(bench):  # n
     assert level == "user.clincus.protection=locked"
     assert bench.record.runs[bench.session.id].loose == []
     assert bench.record.changes == []
+
+
+def test_a_write_through_a_mapping_is_seen_by_what_is_in_the_index(bench):  # noqa: F811
+    before = index_with(b".git.hooks/post-checkout")
+    (bench.root / ".git/index").write_bytes(before)
+    with open(bench.root / ".git/index", "r+b") as file:
+        pages = mmap.mmap(file.fileno(), 0)
+    pages[-1:] = before[-1:]  # from now on until it is written back, no write changes a time
+    bench.start()
+    bench.guard.hear("after_start", bench.session)
+    for _ in range(2):
+        wait_until(lambda: bench.guard._index_files, "the first look")
+        wait_until(lambda: not bench.guard._index_looks.is_busy(bench.session.id), "the look to end")
+        bench.guard.compare_indexes()
+    assert not bench.guard._index_looks.is_busy(bench.session.id)
+    at = before.index(b".git.hooks")
+    pages[at : at + 5] = b".git/"
+    bench.guard.compare_indexes()
+    bench.await_broken()
+    await_change(bench)
 
 
 # ---- at the end and at the start -----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from clincus_features.protection.guard import ChangedError, Guard
 from clincus_features.protection.seals import Stage
 from tests.programs import wait_until
 from tests.unit.test_protection_index import alone, start_alone, stop_alone  # noqa: F401  # the fixture
+from tests.unit.test_protection_operations import Mapped
 from tests.unit.test_protection_watch import RUN, Bench, bench  # noqa: F401  # the fixture
 
 AT = (
@@ -716,6 +717,20 @@ def test_a_hook_of_such_a_submodule_is_seen_by_the_state_of_its_files(bench):  #
     bench.guard.compare_indexes()
     bench.await_broken()
     wait_until(lambda: (".git/modules/sub/hooks", "replaced") in bench.changes, "the hooks to be told")
+
+
+def test_a_write_through_a_mapping_into_such_a_submodule_is_seen(bench):  # noqa: F811
+    bench.start()
+    module = bench.root / ".git/modules/sub"
+    evil = "[core]\n\tfsmonitor = evil\n"
+    mapped = Mapped(module / "config", "[core]\n", evil)
+    (module / "HEAD").write_text("ref: refs/heads/main\n")
+    wait_until(lambda: bench.guard._unsealed.get(bench.session.id), "it to be seen")
+    wait_until(lambda: not bench.guard._link_looks.is_busy(bench.session.id), "the look to end")
+    assert mapped.write()
+    bench.guard.compare_indexes()
+    bench.await_broken()
+    assert (".git/modules/sub/config", "replaced") in bench.changes
 
 
 def test_a_hook_that_hides_behind_many_others_is_seen_when_it_may_be_executed(bench):  # noqa: F811
