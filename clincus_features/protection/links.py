@@ -40,10 +40,11 @@ MOST_LINKS = 2_000  # of one look
 MOST_TOLD = 20  # links of one look that are told one by one
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 # Git only reads hooks, and a person may keep links there. The other folders hold one file for each content: git and its
-# helpers make these by a rename, and never write through a link. A branch may have any of these names.
+# helpers make these by a rename, and never write through a link. A branch may have any of these names, and a submodule
+# may be named as if it were in one: see `is_entered`.
 NOT_ENTERED = re.compile(
     r"(?!(?:.*/)?(?:refs|logs)/)(?:(?:modules|worktrees)/.+?/)*"
-    r"(?:hooks|objects/[0-9a-f]{2}|(?:lfs|annex)/objects)|clincus-replaced-[0-9a-f]{8}"
+    r"(?P<name>hooks|objects/[0-9a-f]{2}|(?:lfs|annex)/objects)|clincus-replaced-[0-9a-f]{8}"
 )
 # What is no danger, by name and target: HEAD as `core.preferSymlinkRefs` has it, which git reads by readlink(2); the
 # link by which `git init` finds out whether there are links; the lock of an Emacs, of the person too.
@@ -117,14 +118,9 @@ def find(folders_of_git: Iterable[str]) -> Found:
 
 
 def is_bare(top: str) -> bool:
-    """Whether git takes a folder for a bare repository where there is no other one: `is_git_directory` in setup.c."""
+    """Whether git takes a folder for a bare repository where there is no other one."""
     with suppress(OSError), opened(top) as place, closing_descriptor(open_at(place, "")) as folder:
-        if all(stat.S_ISDIR(os.stat(name, dir_fd=folder).st_mode) for name in ("objects", "refs")):
-            if is_link(folder, "HEAD"):
-                return os.readlink("HEAD", dir_fd=folder).startswith("refs/")
-            head = os.open("HEAD", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-            with closing_descriptor(head):
-                return bool(HEAD_TEXT.match(os.read(head, 256)))
+        return is_git_folder(folder, ".")
     return False
 
 
@@ -169,7 +165,7 @@ def look_at(folder: int, top: str, path: str, most: int, found: Found) -> tuple[
             found.links[f"{top}/{inside}"] = target
             if len(found.links) > MOST_LINKS:
                 break
-        elif is_folder and (not NOT_ENTERED.fullmatch(inside) or is_named_so(folder, inside)):
+        elif is_folder and is_entered(folder, inside):
             folders.append(inside)
         elif operations.check_of(inside):
             found.operations[f"{top}/{inside}"] = top
@@ -183,15 +179,43 @@ def look_at(folder: int, top: str, path: str, most: int, found: Found) -> tuple[
     return len(names), folders
 
 
-def is_named_so(folder: int, path: str) -> bool:
-    """Whether a folder in a Git folder is that of a submodule or worktree with such a name, as `lib/hooks`."""
+def is_entered(folder: int, path: str) -> bool:
+    """Whether a folder in a Git folder is to be looked into; `folder` is the one that it lies in.
+
+    One of a submodule is passed over only where git itself takes no submodule for one that lies there: in a Git folder
+    that is whole (`validate_submodule_git_dir` in git's submodule.c). Else a submodule may be named `lib/hooks/x`.
+    """
+    found = NOT_ENTERED.fullmatch(path)
+    if not found:
+        return True
     if not OF_OTHERS.fullmatch(path):
         return False
+    above = "../" * found["name"].count("/")
+    is_named_so = has_head(folder, os.path.basename(path))
+    return is_named_so or not is_git_folder(folder, above or ".")
+
+
+def has_head(folder: int, name: str) -> bool:
+    """Whether there is a HEAD of any kind in a folder of that name."""
     try:
-        os.stat(f"{os.path.basename(path)}/HEAD", dir_fd=folder, follow_symlinks=False)
+        os.stat(f"{name}/HEAD", dir_fd=folder, follow_symlinks=False)
     except OSError:
         return False
     return True
+
+
+def is_git_folder(folder: int, path: str) -> bool:
+    """Whether git takes a folder for a whole Git folder (`is_git_directory` in git's setup.c)."""
+    with suppress(OSError):
+        here = os.open(path, OPEN_FOLDER, dir_fd=folder)
+        with closing_descriptor(here):
+            if all(stat.S_ISDIR(os.stat(name, dir_fd=here).st_mode) for name in ("objects", "refs")):
+                if is_link(here, "HEAD"):
+                    return os.readlink("HEAD", dir_fd=here).startswith("refs/")
+                head = os.open("HEAD", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
+                with closing_descriptor(head):
+                    return bool(HEAD_TEXT.match(os.read(head, 256)))
+    return False
 
 
 def is_anothers(path: str, names: Collection[str]) -> bool:

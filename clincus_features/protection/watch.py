@@ -36,7 +36,8 @@ IN_UNMOUNT, IN_Q_OVERFLOW, IN_IGNORED = 0x2000, 0x4000, 0x8000
 NAMES_CHANGE = IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE
 NAMES_COME = IN_MOVED_TO | IN_CREATE
 # Of a Git folder that has no seal, and of operations in progress.
-WRITTEN_IN_PLACE = frozenset(map(os.fsencode, ("config", "config.worktree", "commondir", *NAMES)))
+WRITTEN_IN_PLACE = frozenset(map(os.fsencode, ("HEAD", "config", "config.worktree", "commondir", *NAMES)))
+MAKE_A_REPOSITORY = frozenset((b"HEAD", b"objects", b"refs"))  # without one of these, it may hide another one
 SELF_CHANGES = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT | IN_IGNORED
 IN_A_FOLDER = NAMES_CHANGE | IN_CLOSE_WRITE | IN_DELETE_SELF | IN_MOVE_SELF
 IN_A_FILE = IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF
@@ -149,7 +150,8 @@ class Watcher:
                 yield mask, [(mark, MOVED if mask & NAMES_CHANGE else CHANGED) for mark in found.names[name]]
             else:
                 yield mask, [(mark, CHANGED) for mark in found.inside]
-            if mask & NAMES_COME or (mask & IN_CLOSE_WRITE and name in WRITTEN_IN_PLACE):
+            is_written = mask & IN_CLOSE_WRITE and name in WRITTEN_IN_PLACE
+            if mask & NAMES_COME or is_written or (mask & NAMES_CHANGE and name in MAKE_A_REPOSITORY):
                 yield mask, [(mark, CHANGED) for mark in found.comers]
             if mask & IN_IGNORED:
                 self._watched.pop(number, None)

@@ -366,3 +366,34 @@ def test_a_submodule_makes_git_reach_nothing_that_the_agent_has_chosen(bed, star
     assert f"{with_remote}/.git/modules/sub/{REACHING[name][2]}" in [one["path"] for one in found["changes"]]
     assert git(with_remote, "rev-parse", ":sub")  # the rest of what was planted is there
     assert not reach.is_successful(with_remote, words)
+
+
+PLANT_BELOW_HOOKS = r"""git init -q -b main /tmp/below && cd /tmp/below && echo s >s.txt
+set -- -c user.name=a -c user.email=a@b -c safe.directory='*'
+git "$@" add . && git "$@" commit -qm s && commit=$(git "$@" rev-parse HEAD) && cd "$OLDPWD"
+printf '[submodule "a/hooks/b"]\n\tpath = sub\n\turl = https://x.invalid/y\n' >.gitmodules
+git "$@" add .gitmodules && git "$@" update-index --add --cacheinfo "160000,$commit,sub" && git "$@" commit -qm sub
+printf '[core]\n\tworktree = ../../../../../sub\n\tfsmonitor = touch MARK; false\n' >/tmp/below/.git/config
+mkdir -p sub .git/modules/a/hooks && cp -r /tmp/below/.git .git/modules/a/hooks/b && rm -rf /tmp/below
+"""
+
+
+@pytest.mark.parametrize("is_watched", [False, True])
+def test_a_submodule_below_a_folder_of_hooks_runs_only_where_nobody_watches(
+    bed, start_server, side, precious, is_watched
+):
+    git(side, "config", "submodule.a/hooks/b.url", "https://x.invalid/y")
+    subprocess.run(["chown", "-R", "1000:1000", side], check=True)
+    script = PLANT_BELOW_HOOKS.replace("MARK", f"{precious}/ran")
+    if is_watched:
+        server = start_server(config=NO_CHECKPOINTS)
+        session = server.create(side)
+        await_watched(server, session)
+        bed.attack(session["id"], f"cd /workspace\n{script}", 1000)
+        found = await_broken(server, session)
+        assert f"{side}/.git/modules/a/hooks/b/config" in [one["path"] for one in found["changes"]]
+    else:
+        subprocess.run(["sh", "-ec", script], cwd=side, check=True)
+    subprocess.run(["chown", "-R", f"{os.getuid()}:{os.getgid()}", side], check=True)
+    act(side, "-c protocol.file.allow=always submodule update --init")
+    assert (precious / "ran").exists() != is_watched

@@ -92,6 +92,32 @@ def test_a_submodule_with_the_name_of_a_folder_that_is_passed_over_is_looked_int
     assert f"{tmp_path}/modules/{name}" in found.repositories
 
 
+@pytest.mark.parametrize("spoiled", ["HEAD", "objects", "refs"])
+@pytest.mark.parametrize("name", ["hooks/x", "objects/ab/x", "lfs/objects/x", "hooks/hooks/x"])
+def test_a_submodule_below_such_a_folder_is_looked_into_unless_git_would_refuse_it(tmp_path, name, spoiled):
+    plant_module(tmp_path, "[core]\n\tfsmonitor = evil\n", at=f"modules/lib/{name}")
+    lib = tmp_path / ".git/modules/lib"
+    assert f"{lib}/{name}" in find(tmp_path).repositories
+    (lib / "HEAD").write_text("ref: refs/heads/main\n")
+    for folder in ("objects", "refs"):
+        (lib / folder).mkdir(exist_ok=True)
+    assert find(tmp_path).repositories.keys() <= {str(lib)}
+    os.rename(lib / spoiled, lib / "away")
+    if spoiled == "objects" and name.startswith("objects"):
+        name = name.replace("objects", "away", 1)
+    assert f"{lib}/{name}" in find(tmp_path).repositories
+
+
+def test_a_git_folder_that_is_no_longer_whole_is_looked_into(bench):  # noqa: F811
+    subprocess.run(["git", "init", "-q", "--bare", bench.root / ".git/modules/lib"], check=True)
+    bench.start()
+    plant_module(bench.root, "[core]\n\tfsmonitor = evil\n", at="modules/lib/hooks/x")
+    wait_until(lambda: not bench.guard._link_looks.is_busy(bench.session.id), "the look to end")
+    (bench.root / ".git/modules/lib/HEAD").unlink()
+    bench.await_broken()
+    wait_until(lambda: (".git/modules/lib/hooks/x/config", "replaced") in bench.changes, "the config to be told")
+
+
 def make_strange(root, kind):
     """Make something in a workspace that git never makes in a Git folder; its path."""
     made = root / {"pipe": ".git/refs/heads/x", "folder": f".git/{'a' * 40}", "bare": "HEAD"}[kind]
