@@ -52,6 +52,7 @@ HARMLESS = re.compile(r"(?:.*/)?HEAD\0refs/(?!.*\.\.)[\w./-]+|(?:.*/)?t\w{6}\0te
 OF_OTHERS = re.compile(r"(?:modules|worktrees)/.+")  # submodules and worktrees
 OF_REFS = re.compile(r"(?:.*/)?(?:refs|logs)(?:/.*)?")  # a submodule may have such a name, and a branch that of a file
 # What in a Git folder decides what git runs, and from where it fetches.
+NEEDED = frozenset(("objects", "refs"))  # without these it is no Git folder
 # In the place of where a link leads: what else git never makes, and what it would do there.
 PIPE, FOLDER, BARE = "\0pipe", "\0folder", "\0bare"
 STRANGE = {
@@ -316,7 +317,8 @@ def move(git_folder: str, path: str, aside: str, target: str = "", *, only_links
     """Rename a link in a Git folder, or what `target` says, and nothing that has taken its place. Raises OSError.
 
     `aside` is FOLDER/NAME at the top of the Git folder, where git looks at neither. A link that cannot get there is
-    removed: its target is told anyhow. Without `only_links` whatever has the name is renamed.
+    removed: its target is told anyhow. If that is denied, the whole folder at the top that it is in becomes FOLDER.
+    Without `only_links` whatever has the name is renamed.
     """
     above, _, name = path.rpartition("/")
     apart, _, kept = aside.partition("/")
@@ -334,7 +336,13 @@ def move(git_folder: str, path: str, aside: str, target: str = "", *, only_links
                 raise
             if not is_still(folder, name, target):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name) from None
-            os.unlink(name, dir_fd=folder)
+            try:
+                os.unlink(name, dir_fd=folder)
+            except PermissionError:  # in a folder of the container's root, which is in a folder of ours
+                first = path.split("/", 1)[0]
+                if first in NEEDED:
+                    raise
+                os.rename(first, apart, src_dir_fd=top, dst_dir_fd=top)
         else:
             if only_links and not is_still(into, kept, target):  # git's own file, or a folder, stood there by now
                 os.rename(kept, name, src_dir_fd=into, dst_dir_fd=folder)

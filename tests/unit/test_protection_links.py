@@ -287,19 +287,45 @@ def test_a_link_that_cannot_be_renamed_is_removed(tmp_path, monkeypatch):
     assert not link.is_symlink()
 
 
+def as_user(uid, call):
+    """What a function gives to another user than root."""
+    os.seteuid(uid)
+    try:
+        return call()
+    finally:
+        os.seteuid(0)
+
+
 def refuse(*_, **__):
     raise PermissionError(errno.EPERM, "not permitted")
 
 
 def test_a_link_that_cannot_be_moved_is_told_and_leaves_no_empty_folder(tmp_path, monkeypatch):
     """As in a folder of the container's root, with the sticky bit, for a server of another user."""
-    link = plant(tmp_path, "logs/HEAD")
+    link = plant(tmp_path, "refs/x")
     monkeypatch.setattr(os, "rename", refuse)
     monkeypatch.setattr(os, "unlink", refuse)
     told, kept = links.put_aside(find(tmp_path).links, [f"{tmp_path}/.git"])
     assert "remove it before you run git there" in told[str(link)]
     assert kept == {str(link): "/home/person/precious"}
-    assert os.listdir(tmp_path / ".git") == ["logs"]
+    assert os.listdir(tmp_path / ".git") == ["refs"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_a_link_in_a_folder_of_the_containers_root_goes_with_its_folder(tmp_path, monkeypatch):
+    link = plant(tmp_path, "logs/HEAD")
+    (tmp_path / ".git/logs").chmod(0o1777)
+    os.lchown(link, 4000, 4000)
+    os.chown(tmp_path / ".git/logs", 4000, 4000)
+    os.chown(tmp_path / ".git", 4001, 4001)
+    for folder in (tmp_path, *tmp_path.parents[:-2]):
+        folder.chmod(0o711)
+    found = find(tmp_path).links
+    told, _ = as_user(4001, lambda: links.put_aside(found, [f"{tmp_path}/.git"]))
+    [words] = told.values()
+    [aside] = os.listdir(tmp_path / ".git")
+    assert aside.startswith("clincus-replaced-")
+    assert words.endswith(f"put aside in {tmp_path}/.git/{aside}")
 
 
 def test_of_many_links_some_are_told_and_all_are_put_aside(tmp_path):
