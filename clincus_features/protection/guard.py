@@ -1005,6 +1005,8 @@ class Guard:
         self._app.hub.publish({"type": "session.protection", "id": id, "protection": level}, extension=True)
 
     def _alarm(self, session: clincus.Session, words: str | None, since: str = "") -> None:
+        if self._app is None:
+            return
         alarm = None
         if words is not None:
             alarm = {"state": "waiting", "reason": "protection", "text": words, "since": since}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import shlex
 import threading
 import time
@@ -91,7 +92,7 @@ class Recorder:
 
     def __init__(self, app: clincus.Application) -> None:
         self._app = app
-        self.records = Records(lambda: records_folder(app.environ))
+        self.records = Records(lambda: records_folder(os.environ if app is None else app.environ))
         # Two trees always differ in the same way, so the last lists are kept.
         self.changes = functools.lru_cache(KEPT_LISTS)(list_changes)
         self._stores: dict[str, Store] = {}  # by workspace

@@ -13,6 +13,7 @@ import pytest
 
 import clincus
 from clincus_features.contract import served_contract
+from clincus_features.protection.records import Change, Records, Run
 from tests.builders import a_session
 
 GOOD = """
@@ -50,6 +51,21 @@ def test_a_file_in_the_package_is_a_feature(package):
     extensions = clincus.install_features(None, package(good=GOOD))
     assert [route[:2] for route in extensions.routes] == [("GET", "/api/weather")]
     assert extensions.fields(SESSION) == {"weather": "fine"}
+
+
+def test_a_command_gets_the_fields_of_a_frozen_session_without_a_server(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    change = Change("/srv/app/.git/logs", "replaced", "container", "2026-01-01T00:00:00Z", False, "words", "link")
+    with Records({"HOME": str(tmp_path)}).changing("/srv/app") as record:
+        record.runs[SESSION.id] = Run("0", [], 0.0, is_broken=True, changes=[change])
+    frozen = SESSION._replace(status="stopped", paused=True, protection=clincus.BROKEN, session_id="a" * 32)
+    clincus.log.addHandler(caplog.handler)
+    try:
+        found = clincus.install_features(None).fields(frozen)
+    finally:
+        clincus.log.removeHandler(caplog.handler)
+    assert (found["protection"], found["protection_changes"]) == (clincus.BROKEN, [change.document()])
+    assert caplog.text == ""
 
 
 def test_a_feature_that_raises_is_reported_and_left_out_whole(package, caplog):
