@@ -588,7 +588,7 @@ class Guard:
         folders = links.places(session.workspace, stage, run.paths)
         bad: dict[str, Fault] = {}
         if run.links is not None:
-            found = links.find(folders)
+            found = links.find(folders, references=True)
             self._module_states.pop(session.id, None)
             bad = self._bad_links(session, found, run.links, folders)
             bad.update(self._bad_modules(session, found, run.paths, folders))

@@ -54,18 +54,23 @@ OF_REFS = re.compile(r"(?:.*/)?(?:refs|logs)(?:/.*)?")  # a submodule may have s
 # What in a Git folder decides what git runs, and from where it fetches.
 NEEDED = frozenset(("objects", "refs"))  # without these it is no Git folder
 # In the place of where a link leads: what else git never makes, and what it would do there.
-PIPE, FOLDER, BARE = "\0pipe", "\0folder", "\0bare"
+PIPE, FOLDER, BARE, REFERENCE = "\0pipe", "\0folder", "\0bare", "\0reference"
 STRANGE = {
     PIPE: ("was a named pipe", "git would have waited there for ever"),
     FOLDER: (
         "was a folder with the name of a commit",
         "git takes its settings from there if an earlier run, or a reference, has made `commondir` name it",
     ),
+    REFERENCE: (
+        "was a reference that names a file outside of refs",
+        "`git commit`, `merge` or `pull` would have written that file in .git, such as `commondir`",
+    ),
     BARE: (
         "made the folder a bare repository",
         "once the session has stopped, git would have run what the file `config` beside it says, had `.git` gone",
     ),
 }
+LOOSE = re.compile(r"/\.git/(?:.*/)?refs(?:/|$)")  # a folder of references
 OBJECT_NAME = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 HEAD_TEXT = re.compile(rb"ref:\s*refs/|[0-9a-fA-F]{40}")  # `validate_headref` in git's refs.c
 RUNS = frozenset(("branches", "config", "config.worktree", "commondir", "hooks", "remotes"))
@@ -104,10 +109,11 @@ def places(workspace: str, stage: Stage | None, sealed: Iterable[str] = ()) -> l
     return sorted(one for one in inside if not any(clincus.path_inside(os.path.dirname(one), two) for two in inside))
 
 
-def find(folders_of_git: Iterable[str]) -> Found:
+def find(folders_of_git: Iterable[str], *, references: bool = False) -> Found:
     """The links in Git folders, but for those that are no danger, and the files of operations in progress.
 
-    No link is followed, on the way there neither. Counted as links are a few other things that git never makes.
+    No link is followed, on the way there neither. Counted as links are a few other things that git never makes; among
+    them `references`, of which each has to be read.
     """
     found = Found({}, {}, {}, {}, {})
     for top in folders_of_git:
@@ -115,7 +121,31 @@ def find(folders_of_git: Iterable[str]) -> Found:
         above, _, name = top.rpartition("/")
         if name == ".git" and is_bare(above):
             found.links[f"{above}/HEAD"] = BARE
+    for place in found.folders if references else ():
+        if LOOSE.search(place):
+            look_at_references(place, found)
     return found
+
+
+def look_at_references(place: str, found: Found) -> None:
+    """Look for symbolic references in a folder that name what is none: git writes through one.
+
+    While a session runs, the placeholders keep it from that.
+    """
+    with suppress(OSError), opened(place) as at, closing_descriptor(open_at(at, "")) as folder:
+        for name, target, is_folder in entries_of(folder, MOST_ENTRIES):
+            if not target and not is_folder and names_another_file(folder, name):
+                found.links[f"{place}/{name}"] = REFERENCE
+
+
+def names_another_file(folder: int, name: str) -> bool:
+    """Whether a file is a symbolic reference, and to no reference: `files_read_raw_ref` in git's files-backend.c."""
+    with suppress(OSError):
+        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        with closing_descriptor(file):
+            data = os.read(file, 4096)
+        return data.startswith(b"ref:") and not operations.REFERENCE.fullmatch(data[4:].strip())
+    return False
 
 
 def is_bare(top: str) -> bool:
@@ -367,7 +397,7 @@ def is_link(folder: int, name: str) -> bool:
 
 def is_still(folder: int, name: str, target: str) -> bool:
     """Whether there is a link of that name, or what `target` says if it is one of STRANGE."""
-    is_one = {PIPE: stat.S_ISFIFO, FOLDER: stat.S_ISDIR}.get(target, stat.S_ISLNK)
+    is_one = {PIPE: stat.S_ISFIFO, FOLDER: stat.S_ISDIR, REFERENCE: stat.S_ISREG}.get(target, stat.S_ISLNK)
     try:
         return is_one(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
     except OSError:

@@ -163,6 +163,38 @@ def test_what_has_taken_the_place_of_such_a_thing_stays(tmp_path, kind):
     assert made.read_text() == "mine"
 
 
+def test_a_branch_that_names_commondir_is_put_aside_before_a_commit_writes_it(tmp_path):
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path)]
+    subprocess.run([*git, "init", "-q", "-b", "main"], check=True)
+    forged = tmp_path / ".git/refs/heads/main"
+    commit = [*git, "commit", "-q", "--allow-empty", "-m", "x"]
+    forged.write_text("ref: commondir\n")
+    subprocess.run(commit, check=False, capture_output=True)
+    assert (tmp_path / ".git/commondir").exists()
+    (tmp_path / ".git/commondir").unlink()
+    found = links.find([f"{tmp_path}/.git"], references=True).links
+    assert found == {str(forged): links.REFERENCE}
+    links.put_aside(found, [f"{tmp_path}/.git"])
+    subprocess.run(commit, check=True, capture_output=True)
+    assert not (tmp_path / ".git/commondir").exists()
+
+
+@pytest.mark.parametrize("text", ["ref: refs/heads/other\n", "a" * 40 + "\n", ""])
+def test_a_reference_to_another_one_stays(tmp_path, text):
+    (tmp_path / ".git/refs/remotes/origin").mkdir(parents=True)
+    (tmp_path / ".git/refs/remotes/origin/HEAD").write_text(text)
+    assert links.find([f"{tmp_path}/.git"], references=True).links == {}
+
+
+def test_a_forged_reference_is_put_aside_at_the_stop(bench):  # noqa: F811
+    bench.start()
+    (bench.root / ".git/refs/heads").mkdir(parents=True)
+    (bench.root / ".git/refs/heads/main").write_text("ref: commondir\n")
+    bench.stop()
+    wait_until(lambda: (".git/refs/heads/main", "replaced") in bench.changes, "it to be told")
+    assert not (bench.root / ".git/refs/heads/main").exists()
+
+
 @pytest.mark.parametrize("name", ["rr-cache", "modules/lib/rr-cache", "objects/info"])
 def test_a_folder_with_the_name_of_a_commit_elsewhere_is_no_danger(tmp_path, name):
     (tmp_path / ".git" / name / ("a" * 40)).mkdir(parents=True)
