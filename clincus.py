@@ -10,6 +10,7 @@ The file reads from top to bottom: each section uses only the sections above it 
 
 from __future__ import annotations
 
+import contextvars
 import enum
 import errno
 import fcntl
@@ -2011,14 +2012,88 @@ class MarkedReader(io.RawIOBase):
         self._held = text[end:]
 
 
+class Patience:
+    """The time that one piece of work, such as the end of a session, waits for its container in all its commands there.
+
+    No command gets more than half of what is left. So a container that is silent costs `seconds` once, and not in each
+    step anew, and yet a later step may find that it answers. Data earns time back, as fast as it has to arrive, and a
+    command that ends as it should costs nothing. All commands together get `most` seconds.
+    """
+
+    def __init__(self, seconds: float, most: float) -> None:
+        self._full = seconds
+        self._left = seconds
+        self._rest = most  # seconds until data earns nothing more
+        self._running = 0  # commands, some of them beside each other
+        self._counted = 0.0  # time.monotonic up to which the time has been counted
+        self._lock = threading.Lock()
+
+    def share(self, seconds: float) -> float:
+        """The seconds that a command may take from now on, which wants so many."""
+        with self._lock:
+            self._count()
+            return max(0.0, min(seconds, self._left / 2, self._rest))
+
+    def earn(self, seconds: float) -> None:
+        """Give back time for data that has arrived."""
+        with self._lock:
+            self._count()
+            self._left = min(self._full, self._left + seconds)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time of the block, in which a command runs. Raises IncusError(504) if too little is left for it."""
+        if self.share(LEAST_SHARE) < LEAST_SHARE:
+            raise IncusError("the container has not answered for too long: it is not asked any more", 504)
+        with self._lock:
+            self._count()
+            before = self._left
+            self._running += 1
+        try:
+            yield
+            has_answered = True
+        except BaseException:
+            has_answered = False
+            raise
+        finally:
+            with self._lock:
+                self._count()
+                self._running -= 1
+                if has_answered:
+                    self._left = max(self._left, before)
+
+    def _count(self) -> None:
+        now = time.monotonic()
+        if self._running:
+            self._left -= now - self._counted
+            self._rest -= now - self._counted
+        self._counted = now
+
+
+# The patience of the work that the current thread does. A thread that it starts has none, unless it is given this one.
+PATIENCE: contextvars.ContextVar[Patience | None] = contextvars.ContextVar("PATIENCE", default=None)
+LEAST_SHARE = 1.0  # seconds: with less, a command is not begun
+
+
+@contextmanager
+def patient(seconds: float, most: float) -> Iterator[None]:
+    """Let all commands in containers that the block runs share a Patience: that of a block around it, or a new one."""
+    token = PATIENCE.set(PATIENCE.get() or Patience(seconds, most))
+    try:
+        yield
+    finally:
+        PATIENCE.reset(token)
+
+
 class GuestInput:
     """The stdin of a command under guest/exec.sh.
 
     The pipe never breaks, so `is_over` tells when nobody reads it any more.
     """
 
-    def __init__(self, descriptor: int, is_over: Callable[[], bool], child: Child) -> None:
+    def __init__(self, descriptor: int, is_over: Callable[[], bool], child: GuestCommand) -> None:
         self.allow = child.allow  # limits the command to so many seconds from now
+        self.earn = child.earn  # counts data that has arrived, in the seconds that it may take
         self.end = child.end  # ends the command, from any thread, with a reason and an HTTP status
         self._descriptor = descriptor
         self._is_over = is_over
@@ -2035,11 +2110,23 @@ class GuestCommand(IncusChild):
     instance = ""  # the instance in which it runs
 
     def __init__(self, argv: Sequence[str], **options: Any) -> None:
+        self._patience = PATIENCE.get()  # other threads may call `allow` and `earn`
         super().__init__(argv, **options)
         self._mark = f"<{os.urandom(12).hex()}>".encode()
         self._pipe = self.stdout
         self._readers = [MarkedReader(stream, self._mark) for stream in (self.stdout, self.stderr)]
         self.stdout, self.stderr = (cast("IO[bytes]", io.BufferedReader(reader, 1 << 16)) for reader in self._readers)
+
+    def allow(self, seconds: float, failure: str = "") -> None:
+        """As `Child.allow`, within the Patience of the work that has begun it."""
+        if self._patience is not None:
+            seconds = round(self._patience.share(seconds), 1)
+        super().allow(seconds, failure)
+
+    def earn(self, seconds: float) -> None:
+        """Count data that has arrived, in the seconds that it may take."""
+        if self._patience is not None:
+            self._patience.earn(seconds)
 
     @property
     def is_whole(self) -> bool:
@@ -2291,6 +2378,15 @@ class Incus:
         self, name: str, command: Sequence[str], timeout: float | None, **options: Any
     ) -> Iterator[GuestCommand]:
         """Start a command in an instance, with `options` of `exec_argv`. Raises IncusError if it does not begin."""
+        patience = PATIENCE.get()
+        counting = patience.waiting() if patience is not None else nullcontext()
+        with counting, self._begun(name, command, timeout, **options) as running:
+            yield running
+
+    @contextmanager
+    def _begun(
+        self, name: str, command: Sequence[str], timeout: float | None, **options: Any
+    ) -> Iterator[GuestCommand]:
         argv = self.exec_argv(name, guest_command("exec", *command), **options)
         end = None if timeout is None else time.monotonic() + timeout  # for all tries together
         for left in reversed(range(BEGIN_TRIES)):
@@ -2463,6 +2559,8 @@ SAVE_FILES = 8  # per second: guest/save.sh starts some programs for each
 SAVE_WITHIN = 600.0  # seconds for a save in all
 LAST_SAVE_WITHIN = 60.0  # the same for a save that a stop waits for, which copies the changes since the last save
 HAND_OVER_WITHIN = 60.0  # seconds for guest/hand-over.sh
+END_PATIENCE = 120.0  # seconds in which the end of a session waits for its container in vain, in all steps together
+END_WITHIN = 3600.0  # seconds that it waits for data that arrives, in all steps together
 SEND_RATE = 4 << 20  # bytes per second that a container accepts at a start
 SAVED_LOCK_TIMEOUT = 60.0  # seconds that another save may take for its clean-up
 METADATA_LIMIT = 64 << 10  # bytes
@@ -2744,6 +2842,7 @@ def receive_file(
     with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         while piece := stream.read(1 << 16):
             if size // RECEIVE_STEP < (size + len(piece)) // RECEIVE_STEP:
+                stdin.earn(RECEIVE_STEP / RECEIVE_RATE)
                 earned = min(2 * patience + size / RECEIVE_RATE, RECEIVE_WITHIN)
                 seconds = min(patience, begun + earned - time.monotonic())
                 stdin.allow(max(0.0, seconds), "the container sends too slowly")
@@ -2838,6 +2937,7 @@ class Pace:
         self._credit += size / SAVE_RATE + files / SAVE_FILES + seconds
         if self._credit >= 1:
             self._earned_until += self._credit
+            self._stdin.earn(self._credit)
             self._credit = 0.0
             self._give()
 
@@ -6039,10 +6139,13 @@ class Sessions:
         something would be lost with it (`keep`). With `keeps`, that is copied to this host first, and `on_kept` gets
         the path of each copy. `even_unsaved` does the same, and deletes even if not everything could be copied, unless
         that is the fault of this host. The result is the session that is left, None if the container is gone.
+
+        A container that does not answer holds this up for END_PATIENCE in all, and one that sends data for END_WITHIN.
         """
         known = self.registry.get(id)
-        telling = threading.Thread(target=self.extensions.tell, args=("before_stop", known))
-        with self._instead_of_saves(id), self.work(id, "stopping") as found:
+        with self._instead_of_saves(id), self.work(id, "stopping") as found, patient(END_PATIENCE, END_WITHIN):
+            here = contextvars.copy_context()
+            telling = threading.Thread(target=here.run, args=(self.extensions.tell, "before_stop", known))
             if delete and found.status == "running" and known.status == "stopped" and not known.paused:
                 raise ClincusError(f'"{id}" was started meanwhile: look at it before you delete it', 409)
             session = self._awake(found)
@@ -6147,7 +6250,7 @@ class Sessions:
         and the result is the paths of the copies; UnsavedError if not everything can be copied. With `insists`, the
         rest is only reported, and UnsavedError means a fault of this host.
         """
-        with ExitStack() as held:
+        with patient(END_PATIENCE, END_WITHIN), ExitStack() as held:
             readable = session
             try:
                 readable = self._readable(session, held, saves=saves)

@@ -79,7 +79,7 @@ class Box:
         import io
 
         done = self.exec(session.id, clincus.guest_command(programs, *words))
-        yield SimpleNamespace(allow=lambda seconds: None), io.BytesIO(done.stdout)
+        yield SimpleNamespace(allow=lambda seconds: None, earn=lambda _: None), io.BytesIO(done.stdout)
         if done.code != 0:
             raise clincus.IncusError(done.reason, 500)
 

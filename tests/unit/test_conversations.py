@@ -76,7 +76,7 @@ def save(tmp_path, tool="claude", *, ends="", owner=None):
     @contextlib.contextmanager
     def run(command, timeout):
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
-            child = SimpleNamespace(allow=lambda *_: None, end=lambda *_: None)
+            child = SimpleNamespace(allow=lambda *_: None, earn=lambda _: None, end=lambda *_: None)
             stdin = clincus.GuestInput(process.stdin.fileno(), lambda: process.poll() is not None, child)
             taps.append(Tap(process.stdout))
             try:
@@ -426,7 +426,7 @@ MIB = 1 << 20
 def test_a_container_gets_time_for_what_it_sends_and_not_for_what_it_claims(monkeypatch, sent, seconds):
     now, given = [0.0], list[float]()
     monkeypatch.setattr(clincus, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    pace = clincus.Pace(SimpleNamespace(allow=lambda seconds, why: given.append(seconds)), 600.0)
+    pace = clincus.Pace(SimpleNamespace(allow=lambda seconds, why: given.append(seconds), earn=lambda _: None), 600.0)
     for at, size in sent:
         now[0] = at
         pace.earn(size=size)
@@ -436,7 +436,7 @@ def test_a_container_gets_time_for_what_it_sends_and_not_for_what_it_claims(monk
 def test_time_that_the_host_takes_itself_is_not_the_containers(monkeypatch):
     now, given = [0.0], list[float]()
     monkeypatch.setattr(clincus, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    pace = clincus.Pace(SimpleNamespace(allow=lambda seconds, why: given.append(seconds)), 600.0)
+    pace = clincus.Pace(SimpleNamespace(allow=lambda seconds, why: given.append(seconds), earn=lambda _: None), 600.0)
     now[0] = 19.0
     pace.earn(seconds=18.0)
     assert given[-1] == pytest.approx(19.0)

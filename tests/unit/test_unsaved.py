@@ -202,7 +202,7 @@ def test_a_container_that_dribbles_gets_no_more_time(tmp_path: Path, monkeypatch
     clock = iter(range(0, 10**6, second_for_step))
     monkeypatch.setattr(clincus.time, "monotonic", lambda: next(clock))
     given: list[float] = []
-    stdin = SimpleNamespace(allow=lambda seconds, words: given.append(seconds))
+    stdin = SimpleNamespace(allow=lambda seconds, words: given.append(seconds), earn=lambda _: None)
     stream = io.BytesIO(bytes(6 * clincus.RECEIVE_STEP))
     size = clincus.receive_file(stdin, stream, str(tmp_path / "copy"), limit=1 << 30, patience=60)
     assert size == 6 * clincus.RECEIVE_STEP
@@ -210,7 +210,7 @@ def test_a_container_that_dribbles_gets_no_more_time(tmp_path: Path, monkeypatch
 
 
 def test_a_copy_that_is_too_large_is_refused_with_the_setting(tmp_path: Path):
-    stdin, stream = SimpleNamespace(allow=lambda *_: None), io.BytesIO(bytes(3 << 20))
+    stdin, stream = SimpleNamespace(allow=lambda *_: None, earn=lambda _: None), io.BytesIO(bytes(3 << 20))
     with pytest.raises(clincus.ClincusError, match=r"sends more than 2 MiB \(clone.size_limit\)"):
         clincus.receive_file(
             stdin, stream, str(tmp_path / "copy"), limit=2 << 20, patience=60, limited_by=" (clone.size_limit)"

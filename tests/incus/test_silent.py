@@ -1,0 +1,60 @@
+"""Root of a container lets each program hang that Clincus runs there. That holds up nothing but that container."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from test_lying_programs import KEPT, replace_program
+
+import clincus
+from tests.faults_bed import saved, say, talk
+from tests.incus_bed import Bed
+from tests.programs import DEADLINE, wait_until
+
+COMMIT = "cd /workspace; echo >work; git add work; git -c user.name=a -c user.email=a@b commit -qm Work"
+HANGS = "exec sleep 100000"
+WITHIN = clincus.END_PATIENCE + DEADLINE  # seconds for an end, with what Incus does for it
+
+
+def hang(bed: Bed, session: dict[str, Any]) -> None:
+    """Let the programs of a container hang from now on."""
+    for name in ("find", "git", "tar"):
+        replace_program(bed, session["id"], name, HANGS)
+
+
+@pytest.mark.nightly  # by a clock of its own: tests/unit/test_ends.py
+def test_forced_deletes_of_containers_that_hang_come_to_an_end_and_others_are_saved_and_stopped_meanwhile(
+    bed, shared_server, make_workspace
+):
+    server = shared_server
+    hostile = [talk(bed, server, make_workspace(mode), mode=mode) for mode in ("mount", "clone")]
+    honest = talk(bed, server, make_workspace("honest"))
+    for session in hostile:
+        hang(bed, session)
+    with ThreadPoolExecutor(2) as pool:
+        ends = [pool.submit(server.delete, f"/api/sessions/{one['id']}?force=true", timeout=WITHIN) for one in hostile]
+        wait_until(lambda: [one["status"] for one in server.get("/api/sessions").json].count("stopping") == 2, "ends")
+        say(bed, honest["id"], "said meanwhile")
+        assert server.delete(f"/api/sessions/{honest['id']}").status == 204
+        assert "said meanwhile" in saved(server, honest)
+        assert not any(end.done() for end in ends), "the others hang"
+        assert [end.result().status for end in ends] == [204, 204]
+    assert bed.names() == [honest["id"]]
+
+
+@pytest.mark.nightly
+def test_a_clone_that_is_slow_and_answers_in_the_end_is_kept_whole_by_a_forced_delete(
+    bed, shared_server, make_workspace
+):
+    """Each look at its clone takes long, and all together longer than a container may say nothing."""
+    session = talk(bed, shared_server, make_workspace(), mode="clone")
+    bed.shell(session["id"], COMMIT)
+    late = 0.4 * clincus.END_PATIENCE
+    # guest/clone-out.sh runs it once: for the first look, for the one after the tool's end, and for the bundle.
+    replace_program(bed, session["id"], "mktemp", f'sleep {late}; exec {KEPT}/mktemp "$@"')
+    answer = shared_server.delete(f"/api/sessions/{session['id']}?force=true", timeout=4 * WITHIN)
+    assert (answer.status, bed.names()) == (204, [])
+    assert answer.headers["clincus-kept"].endswith(".bundle")
+    assert "remember the milk" in saved(shared_server, session)

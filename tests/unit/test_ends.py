@@ -1,0 +1,172 @@
+"""How long a container can hold up the end of its session, and an answer about it. By a clock of the test's own."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import clincus
+from clincus_features import clone, uploads
+from tests.unit.test_sessions import NAME, Door, add, deleted, reports
+
+__all__ = ["reports"]  # a fixture
+
+
+class SilentDoor(Door):
+    """A door to a container in which each command hangs: it takes all its time, and fails."""
+
+    exec = clincus.Incus.exec
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
+        self.waits: list[float] = []  # seconds
+        self.on_run = self.obey
+
+    def obey(self, words: tuple[str, ...]) -> None:
+        """Stop and start the instance."""
+        if words[0] in ("stop", "start"):
+            self.instances[NAME]["status"] = {"stop": "Stopped", "start": "Running"}[words[0]]
+
+    @contextmanager
+    def _begun(self, _: str, __: Any, timeout: float, **___: Any) -> Iterator[clincus.GuestCommand]:
+        patience = clincus.PATIENCE.get()
+        seconds = timeout if patience is None else patience.share(timeout)
+        self.waits.append(seconds)
+        self.clock.now += seconds
+        raise clincus.IncusError("it did not finish", 504)
+        yield
+
+
+class Clock:
+    """Stands for the module `time` of the core."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+    def monotonic(self) -> float:
+        """The time of the test."""
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(clincus, "time", made)
+    return made
+
+
+@pytest.fixture
+def door(clock) -> SilentDoor:
+    return SilentDoor(clock)
+
+
+@pytest.fixture
+def sessions(door, reports, tmp_path) -> clincus.Sessions:
+    environ = {"HOME": str(tmp_path)}
+    registry = clincus.Registry("clincus-", lambda change: None)
+    made = clincus.Sessions(door, registry, lambda: clincus.load_config(environ), environ, report=reports.append)
+    made.extensions.keepers += [clone.KEEPER, uploads.KEEPER]
+    return made
+
+
+def give_outside_file(door: SilentDoor) -> None:
+    """Let the container hold a file that a person put outside the workspace."""
+    door.instances[NAME]["config"][f"{clincus.LABEL}outside"] = json.dumps({"count": 1, "paths": ["/etc/hosts"]})
+
+
+@pytest.mark.parametrize("mode", ["mount", "clone"])
+@pytest.mark.parametrize(
+    "how", [{}, {"delete": True, "keeps": True}, {"delete": True, "even_unsaved": True}], ids=["stop", "clean", "force"]
+)
+def test_a_silent_container_costs_the_end_of_its_session_its_patience_once(sessions, door, mode, how):
+    add(sessions, mode=mode)
+    door.instances[NAME]["config"][f"{clincus.LABEL}clone"] = "{}"
+    give_outside_file(door)
+    sessions.look(NAME)
+    sessions.extensions.listeners.append(lambda *_: door.exec(NAME, ["true"], timeout=600))
+    with suppress(clincus.UnsavedError):
+        sessions.end(NAME, **how)
+    assert sum(door.waits) <= clincus.END_PATIENCE
+    assert len(door.waits) > 1, "one silent step is no proof: a later one may be answered"
+    assert (deleted(door) == [NAME]) == ("even_unsaved" in how)
+
+
+def test_a_snapshot_restore_that_is_refused_has_not_waited_longer(sessions, door):
+    session = add(sessions, mode="clone")
+    door.instances[NAME]["config"][f"{clincus.LABEL}clone"] = "{}"
+    with pytest.raises(clincus.UnsavedError, match="cannot be known"):
+        sessions.keep(session)
+    assert sum(door.waits) <= clincus.END_PATIENCE
+
+
+def test_a_slow_clone_that_sends_what_it_has_is_kept_whole(clock, tmp_path):
+    """It takes four times the patience, as a container on a busy machine or behind a thin line may."""
+    size = int(4 * clincus.END_PATIENCE * clincus.RECEIVE_RATE)
+    patience = clincus.Patience(clincus.END_PATIENCE, clincus.END_WITHIN)
+    given: list[float] = []
+
+    class Slow(io.BytesIO):
+        def read(self, most: int | None = -1) -> bytes:
+            piece = super().read(most)
+            clock.now += len(piece) / clincus.RECEIVE_RATE
+            return piece
+
+    stdin = SimpleNamespace(allow=lambda seconds, _: given.append(patience.share(seconds)), earn=patience.earn)
+    path = str(tmp_path / "copy")
+    with patience.waiting():
+        assert clincus.receive_file(stdin, Slow(bytes(size)), path, limit=1 << 30, patience=60) == size
+    assert min(given) > clincus.RECEIVE_STEP / clincus.RECEIVE_RATE
+
+
+@pytest.mark.parametrize(
+    ("steps", "share"),
+    [
+        ([], 50),
+        ([("silent", 50)], 25),
+        ([("silent", 50), ("silent", 25)], 12.5),
+        ([("answers", 50)], 50),
+        ([("silent", 50), ("answers", 25)], 25),
+        ([("earns", 50)], 50),
+        ([("answers", 50)] * 5, 30),  # the end of all that it gets
+        ([("answers", 50)] * 5 + [("earns", 20)], 10),
+    ],
+)
+def test_time_is_counted_for_what_does_not_answer_and_a_command_gets_half_of_the_rest(clock, steps, share):
+    patience = clincus.Patience(100, 280)
+    for what, seconds in steps:
+        with suppress(clincus.IncusError), patience.waiting():
+            clock.now += seconds
+            if what == "earns":
+                patience.earn(seconds)
+            if what != "answers":
+                raise clincus.IncusError("it did not finish", 504)
+        clock.now += 1000  # with no command, as while Incus stops the container
+    assert patience.share(600) == share
+
+
+def test_with_no_patience_left_no_command_is_begun(clock):
+    patience = clincus.Patience(2, 60)
+    with suppress(clincus.IncusError), patience.waiting():
+        clock.now += 1
+        raise clincus.IncusError("it did not finish", 504)
+    with pytest.raises(clincus.IncusError, match="has not answered for too long"), patience.waiting():
+        pytest.fail("it was begun")
+
+
+def test_work_within_other_work_has_no_patience_of_its_own():
+    with clincus.patient(10, 60):
+        outer = clincus.PATIENCE.get()
+        with clincus.patient(600, 600):
+            assert clincus.PATIENCE.get() is outer
+    assert clincus.PATIENCE.get() is None
