@@ -2017,10 +2017,12 @@ class Patience:
 
     No command gets more than half of what is left. So a container that is silent costs `seconds` once, and not in each
     step anew, and yet a later step may find that it answers. Data earns time back, as fast as it has to arrive, and a
-    command that ends as it should costs nothing. All commands together get `most` seconds.
+    command that ends as it should costs nothing. All commands together get `most` seconds. `advice` follows the error
+    of a command that took too long.
     """
 
-    def __init__(self, seconds: float, most: float) -> None:
+    def __init__(self, seconds: float, most: float, advice: str = "") -> None:
+        self.advice = advice
         self._full = seconds
         self._left = seconds
         self._rest = most  # seconds until data earns nothing more
@@ -2044,7 +2046,7 @@ class Patience:
     def waiting(self) -> Iterator[None]:
         """Count the time of the block, in which a command runs. Raises IncusError(504) if too little is left for it."""
         if self.share(LEAST_SHARE) < LEAST_SHARE:
-            raise IncusError("the container has not answered for too long: it is not asked any more", 504)
+            raise IncusError(f"the container has not answered, and is not asked any more{self.advice}", 504)
         with self._lock:
             self._count()
             before = self._left
@@ -2076,9 +2078,9 @@ LEAST_SHARE = 1.0  # seconds: with less, a command is not begun
 
 
 @contextmanager
-def patient(seconds: float, most: float) -> Iterator[None]:
+def patient(seconds: float, most: float, advice: str = "") -> Iterator[None]:
     """Let all commands in containers that the block runs share a Patience: that of a block around it, or a new one."""
-    token = PATIENCE.set(PATIENCE.get() or Patience(seconds, most))
+    token = PATIENCE.set(PATIENCE.get() or Patience(seconds, most, advice))
     try:
         yield
     finally:
@@ -2121,6 +2123,8 @@ class GuestCommand(IncusChild):
         """As `Child.allow`, within the Patience of the work that has begun it."""
         if self._patience is not None:
             seconds = round(self._patience.share(seconds), 1)
+            failure = failure or f"the container has not answered for {seconds:g} s"
+            failure += self._patience.advice
         super().allow(seconds, failure)
 
     def earn(self, seconds: float) -> None:
@@ -7540,6 +7544,10 @@ class TimedInput(io.RawIOBase):
         return 0
 
 
+ANSWER_PATIENCE = 20.0  # seconds that an answer waits for a container in all; the first command gets half of it
+ANSWER_ADVICE = ": try again; if that does not help, its programs may hang: stop or resume the session"
+
+
 class Site(NamedTuple):
     """Everything that answers a connection: routes, files, gate and features. `places` limits the connections."""
 
@@ -7627,7 +7635,9 @@ class Connection:
         pieces = self._body(request, route.body_limit)
         body = b"" if route.takes_bytes else b"".join(pieces)
         values = {**route.defaults, **given, **route.read_body(body)}
-        result = route.handler(request._replace(pieces=pieces, body=body, values=values))
+        reads = "GET" in route.methods and not request.is_socket
+        with patient(ANSWER_PATIENCE, ANSWER_PATIENCE, ANSWER_ADVICE) if reads else nullcontext():
+            result = route.handler(request._replace(pieces=pieces, body=body, values=values))
         if request.is_socket:
             return None
         if isinstance(result, Response):

@@ -1,7 +1,8 @@
 """Looks at workspaces and keeps checkpoints: who asks for one, when it is taken, and how it comes to the host.
 
-Moments of sessions and of their tools only put work into a queue, which a few threads do. A request of the API does
-the work in its own thread. Calls on one session wait for each other.
+Moments of sessions and of their tools only put work into a queue, which a few threads do. A request of the API that
+changes something does the work in its own thread; one that only reads waits for a look as long as an answer may take
+(`soon`). Calls on one session wait for each other.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import shlex
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from io import BufferedReader
@@ -37,6 +38,11 @@ FILE_LIMIT = 20 << 20  # bytes of a file that is recorded
 SKIPPED = 200  # paths that are told as left out
 KEPT_LISTS = 16  # lists of changes in memory
 LOOK_TIMEOUT = 120.0  # seconds that a look at a workspace may take
+ANSWER_WITHIN = 10.0  # seconds that an answer waits for one
+STILL_LOOKING = (
+    "the container has not told yet what its workspace holds: ask again; if that goes on, its programs may hang, and a "
+    "stop and a resume start them anew"
+)
 FAILURE_LIMIT = 300  # characters of why a checkpoint failed
 SLOW = 20.0  # seconds after which a look that failed is not repeated, and moments of that session wait for a while
 REST = 600.0  # seconds of that while, and seconds between two looks at the queue while nobody asks
@@ -100,6 +106,7 @@ class Recorder:
         self._holding: set[str] = set()
         self._released = threading.Condition()  # guards them
         self._changed = threading.Condition()  # guards all that follows
+        self._slow: set[str] = set()  # sessions at which a look takes longer than an answer
         self._queue: deque[tuple[float, str, str]] = deque()  # time.monotonic from which on, session, why
         self._doing: list[tuple[str, str]] = []  # session, why
         self._resting: dict[str, float] = {}  # session -> time.monotonic until which its moments count for nothing
@@ -245,6 +252,35 @@ class Recorder:
                 return self.records.of(session)
             self._begin(session, timeout)
             return self._look(session, max(1.0, timeout - (time.monotonic() - asked)))
+
+    def soon(self, session: clincus.Session, look: Callable[[clincus.Session], Record]) -> Record:
+        """What a look finds, for an answer. One that takes longer than an answer goes on, for the next question.
+
+        Raises what `look` raises, and ClincusError(504) for a look that goes on.
+        """
+        with self._changed:
+            if session.id in self._slow:
+                raise clincus.ClincusError(STILL_LOOKING, 504)
+        outcome: list[Record | BaseException] = []
+
+        def work() -> None:
+            try:
+                outcome.append(look(session))
+            except BaseException as error:
+                outcome.append(error)
+            with self._changed:
+                self._slow.discard(session.id)
+
+        thread = threading.Thread(target=work, name=f"looking at {session.id}", daemon=True)
+        thread.start()
+        thread.join(ANSWER_WITHIN)
+        with self._changed:
+            if not outcome:
+                self._slow.add(session.id)
+                raise clincus.ClincusError(STILL_LOOKING, 504)
+        if isinstance(outcome[0], BaseException):
+            raise outcome[0]
+        return outcome[0]
 
     def with_branch(self, session: clincus.Session) -> Record:
         """The record of a running session with the tree of the commit at which its branch left its upstream or main.

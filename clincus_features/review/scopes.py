@@ -58,9 +58,9 @@ class Review:
         if session is not None and session.status == "running":
             try:
                 if values["to"] == "now" and (looks or not record.tree):
-                    record = self.recorder.now(session)
+                    record = self.recorder.soon(session, self.recorder.now)
                 if values["from"] == "branch" and (looks or not record.branch_tree):
-                    record = self.recorder.with_branch(session)
+                    record = self.recorder.soon(session, self.recorder.with_branch)
             except clincus.ClincusError as error:
                 if not record.tree or (values["from"] == "branch" and not record.branch_tree):
                     raise

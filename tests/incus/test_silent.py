@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.programs import DEADLINE, wait_until
 
 COMMIT = "cd /workspace; echo >work; git add work; git -c user.name=a -c user.email=a@b commit -qm Work"
 HANGS = "exec sleep 100000"
+ANSWER_MARGIN = 20  # seconds for what is not the container's part in an answer, on a busy machine
 WITHIN = clincus.END_PATIENCE + DEADLINE  # seconds for an end, with what Incus does for it
 
 
@@ -22,6 +24,23 @@ def hang(bed: Bed, session: dict[str, Any]) -> None:
     """Let the programs of a container hang from now on."""
     for name in ("find", "git", "tar"):
         replace_program(bed, session["id"], name, HANGS)
+
+
+def test_answers_about_a_container_that_hangs_come_soon_and_say_what_to_do(bed, start_server, make_workspace):
+    server = start_server()
+    session = talk(bed, server, make_workspace(), mode="clone")
+    path = f"/api/sessions/{session['id']}"
+    assert server.get(f"{path}/changes").json["stale"] == ""
+    for name in ("find", "git", "tmux", "grep"):
+        replace_program(bed, session["id"], name, HANGS)
+    asked = ("changes", "unsaved", "files", "scrollback", "ports")
+    with ThreadPoolExecutor(len(asked)) as pool:
+        ask = functools.partial(server.get, timeout=clincus.ANSWER_PATIENCE + ANSWER_MARGIN)
+        answers = dict(zip(asked, pool.map(ask, [f"{path}/{word}" for word in asked])))
+    assert "ask again" in answers["changes"].json["stale"]
+    assert "try again" in answers["unsaved"].json["unknown"]
+    for word in ("files", "scrollback", "ports"):
+        assert (answers[word].status, "try again" in answers[word].json["error"]) == (504, True), word
 
 
 @pytest.mark.nightly  # by a clock of its own: tests/unit/test_ends.py

@@ -110,6 +110,21 @@ def test_a_snapshot_restore_that_is_refused_has_not_waited_longer(sessions, door
     assert sum(door.waits) <= clincus.END_PATIENCE
 
 
+def test_an_answer_about_a_silent_container_says_what_to_do(sessions, door):
+    session = add(sessions, mode="clone")
+    door.instances[NAME]["config"][f"{clincus.LABEL}clone"] = "{}"
+    with clincus.patient(clincus.ANSWER_PATIENCE, clincus.ANSWER_PATIENCE, clincus.ANSWER_ADVICE):
+        unsaved = sessions.unsaved(session)
+        for _ in range(20):
+            with suppress(clincus.IncusError):
+                door.exec(NAME, ["true"], timeout=600)
+        with pytest.raises(clincus.IncusError, match="not asked any more: try again"):
+            door.exec(NAME, ["true"])
+    assert unsaved.total is None
+    assert door.waits[0] == 10
+    assert sum(door.waits) <= clincus.ANSWER_PATIENCE
+
+
 def test_a_slow_clone_that_sends_what_it_has_is_kept_whole(clock, tmp_path):
     """It takes four times the patience, as a container on a busy machine or behind a thin line may."""
     size = int(4 * clincus.END_PATIENCE * clincus.RECEIVE_RATE)
@@ -160,7 +175,7 @@ def test_with_no_patience_left_no_command_is_begun(clock):
     with suppress(clincus.IncusError), patience.waiting():
         clock.now += 1
         raise clincus.IncusError("it did not finish", 504)
-    with pytest.raises(clincus.IncusError, match="has not answered for too long"), patience.waiting():
+    with pytest.raises(clincus.IncusError, match="is not asked any more"), patience.waiting():
         pytest.fail("it was begun")
 
 

@@ -57,10 +57,17 @@ CONTRACT = {
         "/api/raw/all": {"put": DONE},
         "/api/stream": {"post": {"requestBody": STREAMED, **DONE}},
         "/api/fails": {"get": DONE},
+        "/api/waits": {"get": DONE, "post": DONE},
         "/ws/events": {"get": {"responses": {"101": {}}}},
         "/api/nobody": {"get": DONE},
     },
 }
+
+
+def seconds_of_a_command(_):
+    """The seconds that a command in a container gets that wants 600."""
+    patience = clincus.PATIENCE.get()
+    return 600 if patience is None else patience.share(600)
 
 
 def make_router():
@@ -73,6 +80,8 @@ def make_router():
         ("PUT", "/api/raw/all", lambda _: "all"),
         ("POST", "/api/stream", lambda request: [len(piece) for piece in request.pieces if piece != b"stop"]),
         ("GET", "/api/fails", fail),
+        ("GET", "/api/waits", seconds_of_a_command),
+        ("POST", "/api/waits", seconds_of_a_command),
         ("GET", "/ws/events", fail),
     ):
         router.add(method, path, handler)
@@ -501,6 +510,13 @@ def test_a_client_that_sends_before_it_reads_still_gets_the_413(server):
 )
 def test_a_client_gets_to_read_that_its_head_is_too_large(server, first, line, status):
     assert ask(server, first, line)[0] == status
+
+
+@pytest.mark.parametrize(("method", "seconds"), [("GET", 10), ("POST", 600)])
+def test_an_answer_that_only_reads_waits_less_for_a_container(server, method, seconds):
+    with Client(server) as client:
+        client.send(f"{method} /api/waits HTTP/1.1", "Content-Length: 0")
+        assert json.loads(client.receive()[2]) == seconds
 
 
 def test_each_route_has_its_own_limit(server):

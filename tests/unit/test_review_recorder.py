@@ -14,6 +14,7 @@ import clincus
 from clincus_features.review import recorder as recording
 from clincus_features.review.changes import Changes
 from clincus_features.review.recorder import Look, Recorder
+from clincus_features.review.records import Record
 from clincus_features.review.thinning import thin
 from tests.programs import wait_until
 
@@ -472,3 +473,32 @@ def test_a_command_without_a_server_takes_no_checkpoint():
     for moment in ("started", "before_prompt", "before_stop"):
         alone.tell(moment, SESSION)
     assert not alone._queue
+
+
+def test_a_question_does_not_wait_for_a_look_that_hangs_and_the_look_goes_on(recorder, monkeypatch):
+    monkeypatch.setattr(recording, "ANSWER_WITHIN", 0.01)
+    ends, looks = threading.Event(), []
+
+    def look(session) -> Record:
+        looks.append(session.id)
+        ends.wait(60)
+        return recorder.records.of(session)
+
+    try:
+        for _ in range(3):
+            with pytest.raises(clincus.ClincusError, match="has not told yet") as refused:
+                recorder.soon(SESSION, look)
+            assert refused.value.status == 504
+        assert looks == [SESSION.id], "a question beside a slow look begins none"
+    finally:
+        ends.set()
+    wait_until(lambda: not recorder._slow, "the end of the look")
+    assert recorder.soon(SESSION, recorder.records.of).id == SESSION.id
+
+
+def test_a_question_gets_the_error_of_its_look(recorder):
+    def fail(_: clincus.Session) -> Record:
+        raise clincus.ClincusError("the container has no git", 409)
+
+    with pytest.raises(clincus.ClincusError, match="has no git"):
+        recorder.soon(SESSION, fail)
