@@ -66,6 +66,7 @@ async function showNews() {
     const text = isSignedOut ? 'You are signed out: open the dashboard to sign in.' : 'The server did not say which: open the dashboard.';
     return show({ title: 'A session may need you', text });
   }
+  showCount(news.filter(({ id }) => id).length);
   for (const shown of await self.registration.getNotifications()) {
     if (!news.some((one) => tagOf(one) === shown.tag)) shown.close();
   }
@@ -74,6 +75,11 @@ async function showNews() {
   for (const one of fresh.reverse()) await show(one);
   if (fresh.length > 0) return;
   await show(news[0] ?? { title: 'Nothing waits for you any more', text: '' }, true);
+}
+
+/** The number of sessions that wait, on the icon of the installed page, where the system has a place for it. */
+function showCount(count) {
+  self.navigator?.setAppBadge?.(count)?.catch(() => undefined);
 }
 
 function tagOf(news) {

@@ -1,1 +1,0 @@
-import{en as e,in as t,rn as n,tn as r}from"./index-YyH7fCUY.js";var i=(e,t)=>`${n(e)}/ports/${t}`,a={look:async(t,r)=>await(await e(`${n(t)}/network${r?`?seen=true`:``}`)).json(),change:(e,r)=>t(`PATCH`,n(e),r),presets:()=>r(`/api/network/presets`),openPort:async(e,n)=>(await t(`POST`,i(e,n))).url,closePort:(e,n)=>t(`DELETE`,i(e,n))};export{a as t};

@@ -1,1 +1,0 @@
-import{en as e,rn as t}from"./index-YyH7fCUY.js";async function n(n){return await(await e(`${t(n)}/protection`)).json()}export{n as t};
