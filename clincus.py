@@ -3421,7 +3421,7 @@ ALWAYS_PROTECTED = (
     ".clincus.toml",
     *(f".git/{name}" for name in ("branches", "commondir", "config.worktree", "info/attributes", "remotes")),
     *(f".git/modules/**/{name}" for name in ("commondir", "config", "config.worktree", "hooks", "info/attributes")),
-    *(f".git/worktrees/*/{name}" for name in ("commondir", "config.worktree")),
+    *(f".git/worktrees/*/{name}" for name in ("commondir", "config.worktree", "gitdir")),
 )
 
 # The stand-ins for absent paths of a Git folder. Paths that are not listed here get an empty file.

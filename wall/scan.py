@@ -34,7 +34,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
-from places import Refusal, ask_git, names_a_program, not_harmless, plain_folders, plain_git_folders
+from places import Refusal, ask_git, names_a_program, not_harmless, path_inside, plain_folders, plain_git_folders
 
 TYPE_CHECKING = False  # type checkers take it for true
 if TYPE_CHECKING:
@@ -656,7 +656,10 @@ class Look:
 
         A hook that the repository at the top has as well, sealed, counts for none: a template puts it into each one.
         """
-        found = {"config.worktree": self.settings_of(git, place, "config.worktree")}
+        found = {
+            "config.worktree": self.settings_of(git, place, "config.worktree"),
+            "gitdir": self.tree_elsewhere(git, place),
+        }
         try:
             common = os.fsdecode(read_file(git, "commondir")).strip()
         except OddFileError as odd:
@@ -682,6 +685,30 @@ class Look:
         places = {tree: self.place_of(place, tree) for tree in trees}
         self.trees.update(dict.fromkeys(places.values()))
         return [*found, *(command("core.worktree", tree) for tree, at in places.items() if not self.is_tree(at))]
+
+    def tree_elsewhere(self, git: int, place: str) -> list[Command]:
+        """Where a linked worktree says that it is, if `git worktree repair` would write a `.git` file of another there.
+
+        In the workspace an agent can write it anyhow. Elsewhere the file that is there must lead back, as that of a
+        worktree of the person's does. Git does nothing where there is no folder.
+        """
+        try:
+            target = os.fsdecode(read_file(git, "gitdir")).strip()
+        except OddFileError as odd:
+            return [command("gitdir", str(odd))]
+        tree = os.path.join(self.workspace, place, target.removesuffix("/.git"))
+        where = os.path.realpath(tree)
+        if not target or not os.path.isdir(where):
+            return []
+        workspace = os.path.realpath(self.workspace)
+        if path_inside(where, workspace) and not path_inside(where, f"{workspace}/.git"):
+            self.trees[os.path.relpath(where, workspace)] = None
+            return []
+        with suppress(OSError, OddFileError), closing(os.open(where, OPEN_FOLDER)) as folder:
+            _, _, back = os.fsdecode(read_file(folder, ".git")).partition("gitdir:")
+            if back and os.path.realpath(os.path.join(where, back.strip())) == f"{workspace}/{place}":
+                return []
+        return [command("gitdir", target)]
 
     def is_tree(self, place: str) -> bool:
         """Whether a path can be the working tree of a submodule: a folder in the workspace, or nothing yet."""

@@ -36,7 +36,7 @@ IN_UNMOUNT, IN_Q_OVERFLOW, IN_IGNORED = 0x2000, 0x4000, 0x8000
 NAMES_CHANGE = IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE
 NAMES_COME = IN_MOVED_TO | IN_CREATE
 # Of a Git folder that has no seal, and of operations in progress.
-WRITTEN_IN_PLACE = frozenset(map(os.fsencode, ("HEAD", "config", "config.worktree", "commondir", *NAMES)))
+WRITTEN_IN_PLACE = frozenset(map(os.fsencode, ("HEAD", "config", "config.worktree", "commondir", "gitdir", *NAMES)))
 MAKE_A_REPOSITORY = frozenset((b"HEAD", b"objects", b"refs"))  # without one of these, it may hide another one
 SELF_CHANGES = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT | IN_IGNORED
 IN_A_FOLDER = NAMES_CHANGE | IN_CLOSE_WRITE | IN_DELETE_SELF | IN_MOVE_SELF

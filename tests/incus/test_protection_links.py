@@ -397,3 +397,47 @@ def test_a_submodule_below_a_folder_of_hooks_runs_only_where_nobody_watches(
     subprocess.run(["chown", "-R", f"{os.getuid()}:{os.getgid()}", side], check=True)
     act(side, "-c protocol.file.allow=always submodule update --init")
     assert (precious / "ran").exists() != is_watched
+
+
+# Where a worktree is, by what git keeps of it: one that the agent makes up, and one that the person has.
+WORKTREES = {
+    "a made-up one": "mkdir -p .git/worktrees/x && cd .git/worktrees/x && echo ../.. >commondir && "
+    "echo 'ref: refs/heads/x' >HEAD && echo TARGET >gitdir",
+    "the person's own": "cd .git/worktrees/linked && "
+    "{ (echo TARGET >gitdir); echo TARGET >new; mv -f new gitdir; } || true",
+}
+
+
+def repaired(side, precious):
+    """Whether git on the host wrote into a folder of the person's that is no worktree."""
+    act(side, "worktree repair")
+    return (precious / "precious/.git").exists()
+
+
+@pytest.fixture
+def linked(side, precious):
+    """A workspace with a worktree elsewhere."""
+    git(side, "worktree", "add", "-q", "-b", "linked", str(precious / "linked"))
+    subprocess.run(["chown", "-R", "1000:1000", side], check=True)
+    return side
+
+
+@pytest.mark.parametrize("name", WORKTREES)
+def test_git_repairs_a_worktree_where_the_agent_says_if_nobody_watches(linked, precious, name):
+    script = WORKTREES[name].replace("TARGET", f"{precious}/precious/.git")
+    subprocess.run(["sh", "-ec", script], cwd=linked, check=True)
+    assert repaired(linked, precious)
+
+
+@pytest.mark.parametrize("name", WORKTREES)
+def test_git_repairs_no_worktree_where_the_agent_says(bed, start_server, linked, precious, name):
+    server = start_server(config=NO_CHECKPOINTS)
+    session = server.create(linked)
+    await_watched(server, session)
+    script = WORKTREES[name].replace("TARGET", f"{precious}/precious/.git")
+    bed.attack(session["id"], f"cd /workspace\n{script}\ntouch /workspace/ended", 1000)
+    if name == "a made-up one":
+        await_broken(server, session)
+    else:
+        wait_until((linked / "ended").exists, "the attack to end")
+    assert not repaired(linked, precious)

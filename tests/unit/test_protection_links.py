@@ -657,6 +657,48 @@ def test_what_a_git_folder_without_a_seal_would_run_is_put_aside(tmp_path, plant
     assert put_aside(tmp_path) == {}
 
 
+def plant_worktree(root, to):
+    """Make what git keeps of a linked worktree."""
+    made = root / ".git/worktrees/x"
+    made.mkdir(parents=True)
+    for name, text in {"HEAD": "ref: refs/heads/x", "commondir": "../..", "gitdir": f"{to}/.git"}.items():
+        (made / name).write_text(f"{text}\n")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("text", "is_bad"),
+    [
+        (None, True),  # no file: git would make one
+        ("gitdir: /home/person/other/.git/worktrees/tree\n", True),  # that of another repository
+        ("nonsense\n", True),
+        ("gitdir: WORK/.git/worktrees/x\n", False),
+    ],
+)
+@pytest.mark.parametrize("is_relative", [False, True])
+def test_a_worktree_that_leads_to_a_folder_of_the_persons_is_put_aside_unless_that_leads_back(
+    tmp_path, text, is_bad, is_relative
+):
+    root = tmp_path / "work"
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    if text is not None:
+        (tree / ".git").write_text(text.replace("WORK", str(root)))
+    made = plant_worktree(root, "../../../../tree" if is_relative else tree)
+    assert [*put_aside(root)] == (["worktrees/x/gitdir"] if is_bad else [])
+    assert (made / "gitdir").exists() != is_bad
+
+
+@pytest.mark.parametrize(("to", "is_bad"), [("/tmp/in-the-container", False), ("tree", False), ("link/precious", True)])
+def test_a_worktree_in_the_workspace_or_the_container_is_no_danger_but_by_a_link(tmp_path, to, is_bad):
+    root = tmp_path / "work"
+    (root / "tree").mkdir(parents=True)
+    (tmp_path / "precious").mkdir()
+    (root / "link").symlink_to(tmp_path)
+    plant_worktree(root, to if to.startswith("/") else root / to)
+    assert bool(put_aside(root)) == is_bad
+
+
 @pytest.mark.parametrize(
     "planted",
     [
