@@ -3910,8 +3910,7 @@ def notes_on_nested(workspace: HostFolder, extra: Sequence[HostFolder]) -> list[
     inside = {path: why for path, why in workspace.unsealed.items() if not is_in_a_mount(path, extra)}
     notes = [named_unsealed(inside)] if inside else []
     for path, why in workspace.unsearched.items():
-        if path != workspace.source:
-            notes.append(printable(f"'{path}' was not searched for repositories to its end, as {why}"))
+        notes.append(printable(f"'{path}' was not searched for repositories to its end, as {why}"))
     return notes
 
 

@@ -325,6 +325,7 @@ class Nested:
         self.homes = homes
         self.tops = tops  # the Git folders that are known, each with its working trees; what is found is added
         self.searched = searched
+        self.workspace = ""
         self.known = frozenset(tops)
         self.left = MOST_NESTED  # Git folders that may still be added
         self.folders: dict[str, None] = {}  # Git folders, and `.git` files
@@ -335,6 +336,7 @@ class Nested:
 
     def search(self, workspace: str) -> None:
         """Find the repositories, those near the top first, and what their configurations say."""
+        self.workspace = workspace
         if workspace in self.searched:
             for tree in [tree for trees in self.tops.values() for tree in trees]:
                 if tree != workspace and os.path.isfile(f"{tree}/.git"):
@@ -374,7 +376,7 @@ class Nested:
             below = [] if is_bare else [name for name in folders if name not in NOT_SEARCHED]
             if depth < SEARCHED_DEPTH:
                 waiting.extend((f"{path}/{name}", depth + 1) for name in sorted(below))
-            elif below:
+            elif below and top != self.workspace:  # most projects are deeper: security.md says that once for all
                 self.cut.setdefault(top, f"it has folders more than {SEARCHED_DEPTH} deep")
         return count
 

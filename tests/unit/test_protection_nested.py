@@ -196,3 +196,11 @@ def test_the_end_of_a_search_of_a_mount_is_said(host):
     assert made.level == "locked"
     assert f"'{host.home}/wide' was not searched for repositories to its end, as it has more than" in made.note
     assert protection(host, "deep").note.endswith("as it has folders more than 4 deep")
+
+
+def test_the_end_of_a_search_of_the_workspace_is_said_unless_it_is_only_deep(host):
+    (host.work / "a/b/c/d/e/f").mkdir(parents=True)
+    assert "searched" not in protection(host).note
+    for number in range(places.MOST_SEARCHED):
+        (host.work / f"a/{number}").mkdir()
+    assert f"'{host.work}' was not searched for repositories to its end, as it has more than" in protection(host).note
