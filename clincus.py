@@ -2018,7 +2018,7 @@ class Patience:
     No command gets more than half of what is left. So a container that is silent costs `seconds` once, and not in each
     step anew, and yet a later step may find that it answers. Data earns time back, as fast as it has to arrive, and a
     command that ends as it should costs nothing. All commands together get `most` seconds. `advice` follows the error
-    of a command that took too long.
+    of a command that took too long. Another thread may call the work off.
     """
 
     def __init__(self, seconds: float, most: float, advice: str = "") -> None:
@@ -2028,6 +2028,8 @@ class Patience:
         self._rest = most  # seconds until data earns nothing more
         self._running = 0  # commands, some of them beside each other
         self._counted = 0.0  # time.monotonic up to which the time has been counted
+        self._commands: set[GuestCommand] = set()
+        self._reason = ""  # why the work was called off
         self._lock = threading.Lock()
 
     def share(self, seconds: float) -> float:
@@ -2042,9 +2044,34 @@ class Patience:
             self._count()
             self._left = min(self._full, self._left + seconds)
 
+    def call_off(self, reason: str) -> None:
+        """End the commands of the work, and begin no others: they raise IncusError(409) with the reason."""
+        with self._lock:
+            self._reason = reason
+            commands = [*self._commands]
+        for command in commands:
+            command.end(reason, 409)
+
+    def add(self, command: GuestCommand) -> None:
+        """Note a command that runs."""
+        with self._lock:
+            self._commands.add(command)
+        if self._reason:
+            command.end(self._reason, 409)
+
+    def discard(self, command: GuestCommand) -> None:
+        """Forget a command that has ended."""
+        with self._lock:
+            self._commands.discard(command)
+
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Count the time of the block, in which a command runs. Raises IncusError(504) if too little is left for it."""
+        """Count the time of the block, in which a command runs.
+
+        Raises IncusError: 504 if too little is left for it, 409 if the work was called off.
+        """
+        if self._reason:
+            raise IncusError(self._reason, 409)
         if self.share(LEAST_SHARE) < LEAST_SHARE:
             raise IncusError(f"the container has not answered, and is not asked any more{self.advice}", 504)
         with self._lock:
@@ -2075,14 +2102,16 @@ class Patience:
 # The patience of the work that the current thread does. A thread that it starts has none, unless it is given this one.
 PATIENCE: contextvars.ContextVar[Patience | None] = contextvars.ContextVar("PATIENCE", default=None)
 LEAST_SHARE = 1.0  # seconds: with less, a command is not begun
+NO_LIMIT = float("inf")  # for work whose commands have limits of their own alone
 
 
 @contextmanager
-def patient(seconds: float, most: float, advice: str = "") -> Iterator[None]:
+def patient(seconds: float = NO_LIMIT, most: float = NO_LIMIT, advice: str = "") -> Iterator[Patience]:
     """Let all commands in containers that the block runs share a Patience: that of a block around it, or a new one."""
-    token = PATIENCE.set(PATIENCE.get() or Patience(seconds, most, advice))
+    patience = PATIENCE.get() or Patience(seconds, most, advice)
+    token = PATIENCE.set(patience)
     try:
-        yield
+        yield patience
     finally:
         PATIENCE.reset(token)
 
@@ -2116,8 +2145,15 @@ class GuestCommand(IncusChild):
         super().__init__(argv, **options)
         self._mark = f"<{os.urandom(12).hex()}>".encode()
         self._pipe = self.stdout
+        if self._patience is not None:
+            self._patience.add(self)
         self._readers = [MarkedReader(stream, self._mark) for stream in (self.stdout, self.stderr)]
         self.stdout, self.stderr = (cast("IO[bytes]", io.BufferedReader(reader, 1 << 16)) for reader in self._readers)
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if self._patience is not None:
+            self._patience.discard(self)
+        super().__exit__(kind, error, trace)
 
     def allow(self, seconds: float, failure: str = "") -> None:
         """As `Child.allow`, within the Patience of the work that has begun it."""
@@ -5909,7 +5945,7 @@ def is_hosts_fault(error: Exception) -> bool:
     return isinstance(error, OSError) or isinstance(error.__cause__, OSError)
 
 
-CALLED_OFF = "the session is being ended"
+CALLED_OFF = "the session is being ended: try again when it has stopped"
 
 
 class SaveResult(enum.Enum):
@@ -5985,7 +6021,7 @@ class Sessions:
         # id of a session with work in progress -> the number of the latest question, and the instance that it returned.
         self._worked_on: dict[str, tuple[int, dict[str, Any]]] = {}
         self._worked_on_lock = threading.Lock()
-        self._saving: dict[str, GuestInput] = {}  # id -> a save that an end of the session cancels
+        self._until_end: dict[str, Patience] = {}  # id -> work that an end of the session calls off
         self._ending: set[str] = set()  # ids of sessions that are being ended
         self.half_made: dict[str, Session] = {}  # id -> a session whose container stayed after a failed start
 
@@ -6146,7 +6182,7 @@ class Sessions:
         A container that does not answer holds this up for END_PATIENCE in all, and one that sends data for END_WITHIN.
         """
         known = self.registry.get(id)
-        with self._instead_of_saves(id), self.work(id, "stopping") as found, patient(END_PATIENCE, END_WITHIN):
+        with self._calling_off(id), self.work(id, "stopping") as found, patient(END_PATIENCE, END_WITHIN):
             here = contextvars.copy_context()
             telling = threading.Thread(target=here.run, args=(self.extensions.tell, "before_stop", known))
             if delete and found.status == "running" and known.status == "stopped" and not known.paused:
@@ -6345,34 +6381,35 @@ class Sessions:
         if not lock.acquire(blocking=wait):
             return SaveResult.BUSY
         try:
-            error = self._try_save(self.registry.get(id), may_be_called_off=True)
+            with self.until_end(id):
+                error = self._try_save(self.registry.get(id), may_be_called_off=True)
         finally:
             lock.release()
         return SaveResult.DONE if error is None else SaveResult.FAILED
 
     @contextmanager
-    def _instead_of_saves(self, id: str) -> Iterator[None]:
-        """Cancel saves of a session while the block runs: the end of the session saves by itself."""
+    def until_end(self, id: str) -> Iterator[None]:
+        """Let an end of a session call off what the block does in its container. The caller has the session's lock."""
+        with patient() as patience:
+            self._until_end[id] = patience
+            try:
+                if id in self._ending:
+                    patience.call_off(CALLED_OFF)
+                yield
+            finally:
+                self._until_end.pop(id, None)
+
+    @contextmanager
+    def _calling_off(self, id: str) -> Iterator[None]:
+        """Call off work `until_end`, and what begins while the block runs: the end of a session saves by itself."""
         self._ending.add(id)
         try:
-            save = self._saving.get(id)
-            if save is not None:
-                save.end(CALLED_OFF, 409)
+            work = self._until_end.get(id)
+            if work is not None:
+                work.call_off(CALLED_OFF)
             yield
         finally:
             self._ending.discard(id)
-
-    @contextmanager
-    def _open_save(self, id: str, *words: Any, **options: Any) -> Iterator[tuple[GuestInput, BufferedReader]]:
-        """As `Incus.open`, until the session is being ended."""
-        with self.door(id).open(id, *words, **options) as (stdin, stream):
-            self._saving[id] = stdin
-            try:
-                if id in self._ending:
-                    stdin.end(CALLED_OFF, 409)
-                yield stdin, stream
-            finally:
-                self._saving.pop(id, None)
 
     def terminal_argv(
         self, session: Session, how: str = "mouse", *, shell: bool = False, term: str = "xterm-256color"
@@ -6609,7 +6646,7 @@ class Sessions:
         try:
             if not self._needs_save(session):
                 return None
-            notes = self._save(session, ends_tool=ends_tool, within=within, may_be_called_off=may_be_called_off)
+            notes = self._save(session, ends_tool=ends_tool, within=within)
         except UnsettledError as error:  # the next save will find the conversation unchanged
             return error
         except (ClincusError, OSError) as error:
@@ -6630,7 +6667,7 @@ class Sessions:
         is_at_rest = session.status == "stopped"
         return not (is_at_rest and is_copy_of_last_run(self.saved(session), session.started_at))
 
-    def _save(self, session: Session, *, ends_tool: bool, within: float, may_be_called_off: bool) -> list[str]:
+    def _save(self, session: Session, *, ends_tool: bool, within: float) -> list[str]:
         """Copy the tool's conversation to the host, `within` seconds; returns what a person should know.
 
         With `ends_tool`: first end the tool; after the copy give files that root made in the workspace to the
@@ -6640,11 +6677,10 @@ class Sessions:
         if session.engine:  # another host may claim any id
             check_own_copy(saved)
         is_stopped = session.status == "stopped"
-        open_command = self._open_save if may_be_called_off else self.door(session.id).open
         guest = self.guest(session)
         with self.containers(session.id).opened_for_reading(session.id) if is_stopped else nullcontext():
             notes = save_conversation(
-                functools.partial(open_command, session.id),
+                functools.partial(self.door(session.id).open, session.id),
                 guest.home,
                 saved,
                 session_tool(session),

@@ -48,10 +48,13 @@ def install(extensions: clincus.Extensions) -> None:
 
 @contextmanager
 def clone_of(sessions: clincus.Sessions, id: str) -> Iterator[clincus.Session]:
-    """Hold a session with a clone that answers; a stopped one sleeps meanwhile. Raises ClincusError(404, 409)."""
+    """Hold a session with a clone that answers; a stopped one sleeps meanwhile. Raises ClincusError(404, 409).
+
+    An end of the session calls off what the block does with it: the clone can be fetched once it is stopped, too.
+    """
     if sessions.registry.get(id).mode != "clone":
         raise clincus.ClincusError(f'"{id}" works in the folder itself: its commits are there already', 409)
-    with sessions.lock(id), ExitStack() as held:
+    with sessions.lock(id), sessions.until_end(id), ExitStack() as held:
         session = sessions.registry.get(id)
         if session.paused:
             raise clincus.ClincusError(f'session "{id}" is paused: resume it first', 409)

@@ -43,6 +43,19 @@ def test_answers_about_a_container_that_hangs_come_soon_and_say_what_to_do(bed, 
         assert (answers[word].status, "try again" in answers[word].json["error"]) == (504, True), word
 
 
+def test_a_stop_calls_off_a_fetch_from_a_clone_whose_git_hangs(bed, shared_server, make_workspace):
+    session = talk(bed, shared_server, make_workspace(), mode="clone")
+    path = f"/api/sessions/{session['id']}"
+    replace_program(bed, session["id"], "git", HANGS)
+    with ThreadPoolExecutor(1) as pool:
+        fetch = pool.submit(shared_server.post, f"{path}/fetch", {}, timeout=2 * WITHIN)
+        wait_until(lambda: bed.shell(session["id"], "pgrep -f '^sleep 100000' || true"), "git in the clone")
+        assert shared_server.delete(path).status == 204
+        answer = fetch.result()
+    assert (answer.status, "being ended" in answer.json["error"]) == (409, True)
+    assert "remember the milk" in saved(shared_server, session)
+
+
 @pytest.mark.nightly  # by a clock of its own: tests/unit/test_ends.py
 def test_forced_deletes_of_containers_that_hang_come_to_an_end_and_others_are_saved_and_stopped_meanwhile(
     bed, shared_server, make_workspace

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 
 import clincus
 from clincus_features import clone, uploads
+from tests.programs import DEADLINE
 from tests.unit.test_sessions import NAME, Door, add, deleted, reports
 
 __all__ = ["reports"]  # a fixture
@@ -45,6 +48,33 @@ class SilentDoor(Door):
         yield
 
 
+class BusyDoor(Door):
+    """A door to a container in which the first command goes on until it is ended."""
+
+    exec = clincus.Incus.exec
+    open = clincus.Incus.open
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = threading.Event()
+        self.ended = threading.Event()
+        self.said: list[tuple[str, int]] = []
+
+    def end(self, reason: str, status: int) -> None:
+        """End the command."""
+        self.said.append((reason, status))
+        self.ended.set()
+
+    @contextmanager
+    def _begun(self, *_: Any, **__: Any) -> Iterator[clincus.GuestCommand]:
+        if not self.begun.is_set():
+            clincus.PATIENCE.get().add(self)
+            self.begun.set()
+            assert self.ended.wait(DEADLINE)
+        raise clincus.IncusError("it was ended", 409)
+        yield
+
+
 class Clock:
     """Stands for the module `time` of the core."""
 
@@ -73,6 +103,10 @@ def door(clock) -> SilentDoor:
 
 @pytest.fixture
 def sessions(door, reports, tmp_path) -> clincus.Sessions:
+    return make_sessions(door, reports, tmp_path)
+
+
+def make_sessions(door: Door, reports: list[str], tmp_path: Path) -> clincus.Sessions:
     environ = {"HOME": str(tmp_path)}
     registry = clincus.Registry("clincus-", lambda change: None)
     made = clincus.Sessions(door, registry, lambda: clincus.load_config(environ), environ, report=reports.append)
@@ -168,6 +202,39 @@ def test_time_is_counted_for_what_does_not_answer_and_a_command_gets_half_of_the
                 raise clincus.IncusError("it did not finish", 504)
         clock.now += 1000  # with no command, as while Incus stops the container
     assert patience.share(600) == share
+
+
+def fetch(sessions: clincus.Sessions) -> None:
+    with clone.clone_of(sessions, NAME) as session:
+        sessions.output(session, "clone-out", timeout=600)
+        pytest.fail("it goes on")
+
+
+@pytest.mark.parametrize("work", [lambda sessions: sessions.save(NAME), fetch], ids=["a save", "a fetch"])
+def test_an_end_calls_off_what_reads_the_container_instead_of_waiting_for_it(reports, tmp_path, work):
+    door = BusyDoor()
+    sessions = make_sessions(door, reports, tmp_path)
+    add(sessions, mode="clone")
+
+    def read() -> None:
+        with suppress(clincus.ClincusError):
+            work(sessions)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    assert door.begun.wait(DEADLINE)
+    sessions.end(NAME)
+    thread.join(DEADLINE)
+    assert door.said == [(clincus.CALLED_OFF, 409)]
+    assert [words[0] for words in door.calls] == ["stop"]
+
+
+def test_work_that_was_called_off_begins_no_command():
+    with clincus.patient() as patience:
+        patience.call_off("the session is being ended")
+        with pytest.raises(clincus.IncusError, match="being ended") as refused, patience.waiting():
+            pytest.fail("it was begun")
+    assert refused.value.status == 409
 
 
 def test_with_no_patience_left_no_command_is_begun(clock):
