@@ -7,7 +7,8 @@ import clincus
 
 def loss_note(sessions: clincus.Sessions, session: clincus.Session) -> str:
     """What would be lost with a session's container, as far as it is known; "" for nothing. Nothing is started."""
-    unsaved = sessions.unsaved(session)
+    with clincus.patient(clincus.ANSWER_PATIENCE, clincus.ANSWER_PATIENCE):
+        unsaved = sessions.unsaved(session)
     known = f"not on this machine: {unsaved.words}" if unsaved.words else ""
     unknown = f"what its container holds is not known: {unsaved.unknown}" if unsaved.unknown else ""
     return "; ".join(filter(None, (known, unknown)))

@@ -303,10 +303,12 @@ def run_shutdown(context: Context) -> int:
 
     def shut_down(name: str) -> None:
         print("Attempting graceful shutdown...", flush=True)
-        session = end_session(context, name, timeout=timeout)
-        if session is not None and (not session.persistent or context.options.delete):
-            sessions.end(name, delete=True, keeps=force)
-        elif session is not None:
+        with clincus.patient(clincus.END_PATIENCE, clincus.END_WITHIN):  # for the stop and the delete together
+            session = end_session(context, name, timeout=timeout)
+            if session is not None and (not session.persistent or context.options.delete):
+                sessions.end(name, delete=True, keeps=force)
+                return
+        if session is not None:
             print(f"{name} is persistent: it is stopped and kept (--delete removes it)")
 
     words, note = ("shutdown", "Shutting down", "Shutdown"), f" (timeout: {timeout}s)"

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 import clincus
+from clincus_cli import losses
+from clincus_cli.sessions import run_shutdown
 from clincus_features import clone, uploads
 from tests.programs import DEADLINE
 from tests.unit.test_sessions import NAME, Door, add, deleted, reports
@@ -157,6 +159,26 @@ def test_an_answer_about_a_silent_container_says_what_to_do(sessions, door):
     assert unsaved.total is None
     assert door.waits[0] == 10
     assert sum(door.waits) <= clincus.ANSWER_PATIENCE
+
+
+def test_a_question_before_a_delete_waits_no_longer_than_an_answer(sessions, door):
+    session = add(sessions, mode="clone")
+    door.instances[NAME]["config"][f"{clincus.LABEL}clone"] = "{}"
+    assert "is not known" in losses.loss_question(sessions, session)
+    assert sum(door.waits) <= clincus.ANSWER_PATIENCE
+
+
+def test_a_shutdown_waits_no_longer_than_a_delete_though_it_stops_first(sessions, door, capsys):
+    add(sessions, mode="clone")
+    door.instances[NAME]["config"][f"{clincus.LABEL}clone"] = "{}"
+    options = SimpleNamespace(name=[NAME], all=False, force=True, delete=True, timeout=60)
+    context = SimpleNamespace(
+        options=options, sessions=sessions, environ=sessions.environ, config=clincus.load_config(sessions.environ)
+    )
+    with pytest.raises(clincus.ClincusError, match="no containers were shut down"):
+        run_shutdown(context)
+    assert "is kept, as" in capsys.readouterr().err
+    assert sum(door.waits) <= clincus.END_PATIENCE
 
 
 def test_a_slow_clone_that_sends_what_it_has_is_kept_whole(clock, tmp_path):
