@@ -158,7 +158,7 @@ OPERATIONS = [
         ("size", "unfinished", "if len(data) > SIZE_LIMIT:", "if False:"),
         ("link", "unfinished", "        if steps[place]:\n", "        if False:\n"),
         ("baseline", "unfinished", "and check.may_be_yours})", "and check})"),
-        ("in-place", "watch", '"commondir", *NAMES', '"commondir"'),
+        ("in-place", "watch", '"gitdir", *NAMES', '"gitdir"'),
         ("total", "unfinished", "        if left > 0:\n", "        if True:\n"),
     )
 ]

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 import clincus
 from tests.conftest import new_workspace
-from tests.programs import NO_CHECKPOINTS
+from tests.programs import DEADLINE, NO_CHECKPOINTS
 from tests.seeds import night_seed
 
 CONTRACT = clincus.load_contract()
@@ -50,7 +50,8 @@ def ask(case):
     from schemathesis.specs.openapi.checks import positive_data_acceptance
 
     # What fits the schema may still name a workspace or a session that is not there.
-    without_port(case).call_and_validate(excluded_checks=[positive_data_acceptance])
+    # An interruption waits until the tool's screen shows that it has stopped.
+    without_port(case).call_and_validate(excluded_checks=[positive_data_acceptance], timeout=DEADLINE)
 
 
 def asks(operations, mode, examples, note, prepare=lambda case: case):
