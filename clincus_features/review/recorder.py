@@ -107,6 +107,7 @@ class Recorder:
         self._released = threading.Condition()  # guards them
         self._changed = threading.Condition()  # guards all that follows
         self._slow: set[str] = set()  # sessions at which a look takes longer than an answer
+        self._untold: dict[str, Exception] = {}  # session -> why its last such look failed; for the next answer
         self._queue: deque[tuple[float, str, str]] = deque()  # time.monotonic from which on, session, why
         self._doing: list[tuple[str, str]] = []  # session, why
         self._resting: dict[str, float] = {}  # session -> time.monotonic until which its moments count for nothing
@@ -261,6 +262,9 @@ class Recorder:
         with self._changed:
             if session.id in self._slow:
                 raise clincus.ClincusError(STILL_LOOKING, 504)
+            untold = self._untold.pop(session.id, None)
+        if untold is not None:
+            raise untold
         outcome: list[Record | BaseException] = []
 
         def work() -> None:
@@ -269,6 +273,8 @@ class Recorder:
             except BaseException as error:
                 outcome.append(error)
             with self._changed:
+                if session.id in self._slow and isinstance(outcome[0], clincus.ClincusError):
+                    self._untold[session.id] = outcome[0]
                 self._slow.discard(session.id)
 
         thread = threading.Thread(target=work, name=f"looking at {session.id}", daemon=True)
@@ -543,7 +549,7 @@ class Recorder:
 
     def _forget(self, session: clincus.Session) -> None:
         """A session is gone; its record stays."""
-        for kept in (self._states, self._ends, self._periods, self._looks, self._resting):
+        for kept in (self._states, self._ends, self._periods, self._looks, self._resting, self._untold):
             kept.pop(session.id, None)
         self._counts.pop(session.session_id, None)
         self._failures.pop(session.session_id, None)

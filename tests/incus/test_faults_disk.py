@@ -116,10 +116,10 @@ def test_a_disk_that_takes_nothing_costs_nothing_that_is_there(disk, bed, start_
     assert "Traceback" not in server.log(), server.log()
 
     disk.mend()
-    for left in {*bed.names()} - {
-        id
-    }:  # the tool of the refused session had begun: a person decides about its container
-        assert server.delete(f"/api/sessions/{left}?force=true").status == 204
+    # The tool of the refused session had begun. Its container goes once all in it is kept, or a person decides.
+    for left in {*bed.names()} - {id}:
+        assert server.delete(f"/api/sessions/{left}?force=true").status in (204, 404)
+    assert bed.names() == [id]
     assert server.post(f"{path}/resume").status == 200
     wait_for_screen(bed, id, "earlier: and the bread")
     assert server.put("/api/config", {"workspace_roots": []}).status == 200
@@ -128,4 +128,5 @@ def test_a_disk_that_takes_nothing_costs_nothing_that_is_there(disk, bed, start_
     assert server.delete(f"{path}?force=true").status == 204
     assert "and the bread" in saved(server, session)
     runs = server.get("/api/sessions/history").json
-    assert {(run["id"], bool(run["ended_at"])) for run in runs} == {(id, True)}, "also the run whose stop was not noted"
+    assert all(run["ended_at"] for run in runs), "also the run whose stop was not noted"
+    assert id in {run["id"] for run in runs}
