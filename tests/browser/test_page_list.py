@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from browser_bed import DESK
 from playwright.sync_api import expect
 from test_page_sessions import ALIVE, expect_state, hold, row
 
-from tests.programs import wait_until
+from tests.programs import DEADLINE, wait_until
 
 pytest_plugins = ("browser_bed",)
 
@@ -34,7 +35,7 @@ def test_enter_before_the_list_of_projects_is_kept(open_shared):
     for one in held:
         one.continue_()
     expect(page.get_by_role("dialog")).to_contain_text(str(dashboard.root / "my-app"))
-    expect(page.get_by_role("radio", name="Claude")).to_be_focused()
+    expect(page.get_by_label("First prompt")).to_be_focused()
 
 
 def test_a_start_that_fails_says_why_and_is_not_tried_again(open_shared):
@@ -135,19 +136,23 @@ def test_a_bell_puts_a_session_under_needs_you_until_somebody_looks(bed, shared,
     expect(page).to_have_title("Projects · Clincus")
 
 
-def test_a_notification_is_shown_only_with_the_browsers_leave(open_shared):
-    """Refused by the browser, the choice does not pretend to be made; allowed, it stays after a reload."""
-    dashboard = open_shared()
-    page = dashboard.blank
-    dashboard.go("/settings")
-    choice = page.get_by_label("Notify me when a session needs me")
-    choice.click()
-    expect(page.get_by_text("does not let this page notify you")).to_be_visible()
-    expect(choice).not_to_be_checked()
-    page.context.grant_permissions(["notifications"], origin=dashboard.server.url)
-    choice.check()
-    # A test's Chromium has no push service, and says so: the page notifies by itself while it is open.
-    expect(page.get_by_text("notified only while a page of the dashboard is open")).to_be_visible()
-    dashboard.forgive("Push API in incognito mode")
-    page.reload()
-    expect(choice).to_be_checked()
+def test_a_notification_is_shown_only_with_the_browsers_leave(shared, whole_browser):
+    """Refused by the browser, the choice cannot be made; allowed beside the open page, it can, and is kept."""
+    url = shared.server.url
+    # Chromium without windows calls notifications denied, whatever it is told.
+    with whole_browser.new_context(base_url=url, **DESK) as context:
+        context.set_default_timeout(DEADLINE * 1000)
+        context.grant_permissions([], origin=url)
+        page = context.new_page()
+        page.goto("/settings")
+        choice = page.get_by_label("Notify me when a session needs me")
+        refusal = page.get_by_text("does not let this page notify you")
+        expect(refusal).to_be_visible()
+        expect(choice).to_be_disabled()
+        context.grant_permissions(["notifications"], origin=url)
+        expect(refusal).to_have_count(0)
+        choice.check()
+        # A test's Chromium has no push service, and says so: the page notifies by itself while it is open.
+        expect(page.get_by_text("notified only while a page of the dashboard is open")).to_be_visible()
+        page.reload()
+        expect(choice).to_be_checked()

@@ -19,8 +19,12 @@ const isBoolean = (value: unknown): value is boolean => typeof value === 'boolea
 
 const FORBIDDEN = 'The browser does not let this page notify you: allow it in the site’s settings.';
 
+/** How often the person has given or taken back the browser's leave since the page was opened. */
+let leaves = $state(0);
+
 /** Why this browser shows no notifications of this page, whatever the person wants; empty if it may. */
 export function obstacle(): string {
+  void leaves;
   if (!globalThis.isSecureContext)
     return 'Browsers let a page notify you over HTTPS or on this machine only, and this page came by plain HTTP.';
   if ('Notification' in globalThis) return Notification.permission === 'denied' ? FORBIDDEN : '';
@@ -60,6 +64,7 @@ export class Notifications {
   /** Follows a click on a notification, which the worker reports, and compares what the browser and the server know. */
   start(): void {
     void this.#renew().catch(() => undefined); // the next start tries again
+    void this.#watchLeave().catch(() => undefined); // without it, a reload shows what has changed
     serviceWorkers()?.addEventListener('message', ({ data, ports }: MessageEvent<{ type?: unknown; path?: unknown } | null>) => {
       if (data?.type !== 'open' || typeof data.path !== 'string' || !data.path.startsWith('/')) return;
       router.go(data.path);
@@ -100,6 +105,14 @@ export class Notifications {
       if (this.on && isNew && !here && !device.id) void this.#show(id, `${name || basename(workspace)} ${words}`);
     }
     if (this.on) void this.#close(new Set(news.map(({ id }) => id)));
+  }
+
+  /** Browsers change the leave in settings of their own, beside the open page. */
+  async #watchLeave(): Promise<void> {
+    // There are browsers without such a question.
+    const { permissions } = navigator as { permissions?: Permissions };
+    const leave = await permissions?.query({ name: 'notifications' });
+    leave?.addEventListener('change', () => leaves++);
   }
 
   /**

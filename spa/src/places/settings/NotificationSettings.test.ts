@@ -3,6 +3,7 @@ import { cleanup, render, screen } from '@testing-library/svelte';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import { device } from '../../state/device.svelte';
+import { notifications } from '../../state/notifications.svelte';
 import { ui } from '../../state/ui.svelte';
 import { type Call, fakeServer } from '../../test/fakes';
 import NotificationSettings from './NotificationSettings.svelte';
@@ -64,4 +65,21 @@ it('says why this browser cannot notify, and offers no switch', () => {
   render(NotificationSettings);
   expect(screen.getByRole('status').textContent).toContain('plain HTTP');
   expect(screen.getByRole('checkbox').hasAttribute('disabled')).toBe(true);
+});
+
+it('offers the switch as soon as the browser is told to let the page notify', async () => {
+  const browser = { permission: 'denied' };
+  vi.stubGlobal('Notification', browser);
+  const leave = new EventTarget();
+  const query = vi.fn(() => Promise.resolve(leave));
+  vi.stubGlobal('navigator', { userAgent: '', permissions: { query } });
+  notifications.start();
+  render(NotificationSettings);
+  const isOffered = () => !screen.getByRole('checkbox').hasAttribute('disabled');
+  expect(isOffered()).toBe(false);
+  await vi.waitFor(() => expect(query).toHaveResolved());
+  browser.permission = 'granted';
+  leave.dispatchEvent(new Event('change'));
+  await vi.waitFor(() => expect(isOffered()).toBe(true));
+  expect(screen.queryByText(/does not let this page notify you/)).toBeNull();
 });
