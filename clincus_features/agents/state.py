@@ -149,6 +149,7 @@ class Said:
     key: str = ""  # of the last event and its data
     ids: tuple[str, ...] = ()  # by which the tool knows its last turns, the newest one last; not all tools tell any
     prompt: str = ""  # the last one that was told, as far as the hook keeps it
+    agent: str = ""  # the sub-agent that asks, by the tool's name for it
 
     def forgotten(self) -> Said:
         """Nothing said yet by a tool that was started anew, but for the numbers, which go on."""
@@ -297,7 +298,8 @@ def after_permission(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said:
         plan = clean_block(words.get("plan") or words.get("planContent") or words.get("summary"))
         return Said("waiting", "plan", clean(plan), detail=plan)
     about = next((words[key] for key in ("command", "file_path", "path", "url", "description") if words.get(key)), "")
-    return Said(hook.state, hook.reason, clean(f"{name}: {clean(about)}" if about else name))
+    text = clean(f"{name}: {clean(about)}" if about else name)
+    return Said(hook.state, hook.reason, text, agent=clean(data.get("agent_id"), 80))
 
 
 def after_question(_hook: Hook, _said: Said, data: Mapping[str, Any]) -> Said:
@@ -344,11 +346,18 @@ def after_message(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said:
     return Said(hook.state, hook.reason, clean(data.get("message")))
 
 
-def after_stop(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said:
-    """A turn is over, but for what goes on in the background."""
-    tasks, last = data.get("background_tasks"), clean(data.get("last_assistant_message"))
-    running = len(tasks) if isinstance(tasks, list) else 0
-    return Said(hook.state, text=last, background=running)
+def after_stop(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said | None:
+    """A turn is over, but for what goes on in the background.
+
+    An agent there may have asked before this end is told (10 ms before it, seen with Claude Code 2.1.332). It still
+    waits then; where it was answered, the screen tells.
+    """
+    given, last = data.get("background_tasks"), clean(data.get("last_assistant_message"))
+    tasks = given if isinstance(given, list) else []
+    ids = [clean(task.get("id"), 80) for task in tasks if isinstance(task, dict)]
+    if said.state == "waiting" and said.agent and said.agent in ids:
+        return None
+    return Said(hook.state, text=last, background=len(tasks))
 
 
 def after_failure(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said:

@@ -185,6 +185,10 @@ def shared_claude(bed, start_shared, keep_session, api) -> Tool:
 @pytest.fixture
 def claude_at_rest(shared_claude) -> Tool:
     """The Claude Code of this file, at an empty prompt and in the mode that it starts in."""
+    if shared_claude.agent()["state"] in ("waiting", "stuck"):  # a test has failed: its dialog would keep the others up
+        shared_claude.sh("pkill -KILL -x claude")
+        shared_claude.becomes("ended", "crashed")
+        shared_claude.press("C-l")  # what is left of the dialog stands below the shell's prompt
     if shared_claude.agent()["state"] == "ended":
         shared_claude.start_again()
         shared_claude.is_ready()

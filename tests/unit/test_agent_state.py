@@ -222,6 +222,7 @@ PROMPT = ("UserPromptSubmit", {"prompt": "go"})
 HELLO = ("UserPromptSubmit", {"prompt": "say hello"})
 ASKED = ("PermissionRequest", {"tool_name": "AskUserQuestion", "tool_input": {"questions": [{
     "question": "Which colour?", "options": [{"label": "Red"}, {"label": "Green"}]}]}})  # fmt: skip
+AGENT_ASKS = ("PermissionRequest", {"tool_name": "Bash", "tool_input": {"command": "ls"}, "agent_id": "a1"})
 HOOKS = {
     "ready": ([("SessionStart", {"source": "startup"})], ("idle", "")),
     "prompted": ([PROMPT], ("working", "")),
@@ -239,6 +240,22 @@ HOOKS = {
     "elicited": ([PROMPT, ("Elicitation", {"message": "Which?"})], ("waiting", "question")),
     "over": ([PROMPT, ("Stop", {"background_tasks": []})], ("done", "")),
     "over but for a shell": ([PROMPT, ("Stop", {"background_tasks": [{"type": "shell"}]})], ("done", "")),
+    "over while an agent in the background asks": (
+        [PROMPT, AGENT_ASKS, ("Stop", {"background_tasks": [{"type": "subagent", "id": "a1"}]})],
+        ("waiting", "permission"),
+    ),
+    "over after another agent asked": (
+        [PROMPT, AGENT_ASKS, ("Stop", {"background_tasks": [{"type": "subagent", "id": "a2"}]})],
+        ("done", ""),
+    ),
+    "over after an agent asked that has ended": (
+        [PROMPT, AGENT_ASKS, ("Stop", {"background_tasks": []})],
+        ("done", ""),
+    ),
+    "over with tasks of any shape": (
+        [PROMPT, AGENT_ASKS, ("Stop", {"background_tasks": [None, {"id": 1}]})],
+        ("done", ""),
+    ),
     "compacted amid work": ([PROMPT, ("SessionStart", {"source": "compact"})], ("working", "")),
     "cleared": ([PROMPT, ("SessionStart", {"source": "clear"})], ("idle", "")),
     "unknown words": ([PROMPT, ("Nonsense", {"state": "done"})], ("working", "")),
