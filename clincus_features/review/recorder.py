@@ -107,7 +107,8 @@ class Recorder:
         self._released = threading.Condition()  # guards them
         self._changed = threading.Condition()  # guards all that follows
         self._slow: set[str] = set()  # sessions at which a look takes longer than an answer
-        self._untold: dict[str, Exception] = {}  # session -> why its last such look failed; for the next answer
+        # Session -> why its last such look failed, for the next answer, and time.monotonic of that.
+        self._untold: dict[str, tuple[Exception, float]] = {}
         self._queue: deque[tuple[float, str, str]] = deque()  # time.monotonic from which on, session, why
         self._doing: list[tuple[str, str]] = []  # session, why
         self._resting: dict[str, float] = {}  # session -> time.monotonic until which its moments count for nothing
@@ -262,8 +263,8 @@ class Recorder:
         with self._changed:
             if session.id in self._slow:
                 raise clincus.ClincusError(STILL_LOOKING, 504)
-            untold = self._untold.pop(session.id, None)
-        if untold is not None:
+            untold, failed_at = self._untold.pop(session.id, (None, 0.0))
+        if untold is not None and time.monotonic() - failed_at < LOOK_TIMEOUT:  # later, it may be so no more
             raise untold
         outcome: list[Record | BaseException] = []
 
@@ -274,7 +275,7 @@ class Recorder:
                 outcome.append(error)
             with self._changed:
                 if session.id in self._slow and isinstance(outcome[0], clincus.ClincusError):
-                    self._untold[session.id] = outcome[0]
+                    self._untold[session.id] = outcome[0], time.monotonic()
                 self._slow.discard(session.id)
 
         thread = threading.Thread(target=work, name=f"looking at {session.id}", daemon=True)
