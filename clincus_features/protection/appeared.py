@@ -375,8 +375,8 @@ class Appeared:
             return self.looker.look(session, is_over=is_over)
         finally:
             self._looked[session.session_id] = time.monotonic()
-            self._told.pop(session.session_id, None)
-            now = self._known(session)
+            now = self._count(session)
+            self._told[session.session_id] = now
             if now != before:
                 self._app.hub.publish({"type": "session.changed", "id": session.id}, extension=True)
             if now[0] > before[0]:
@@ -394,10 +394,12 @@ class Appeared:
             del self._due[session.session_id]
         now = self._app.registry.find(session.id)
         is_next_run = now is not None and now.session_id == session.session_id and now.status == "running"
-        clincus.survive(
+        failure = clincus.survive(
             f"the look at the folder of {session.id}",
             lambda: self.look(session, is_over=has_stopped and not is_next_run),
         )
+        if failure and is_next_run:  # no other look may come: the tool's turn is over
+            self._ask(session, delay=QUIET_PERIOD)
 
     def look_at_quiet_tools(self) -> None:
         """Ask for looks at sessions whose tool tells nothing, unless their containers have slept since the last one."""
@@ -438,9 +440,13 @@ class Appeared:
     def _known(self, session: clincus.Session) -> tuple[int, str]:
         """How much has appeared in a session's workspace, and what was not looked at there."""
         if session.session_id not in self._told:
-            record = self.looker.find(session.id, session.session_id) if session.session_id else None
-            self._told[session.session_id] = (len(record.appeared), record.cut) if record is not None else (0, "")
+            count = self._count(session)
+            return self._told.setdefault(session.session_id, count)  # a look that ended meanwhile knows more
         return self._told[session.session_id]
+
+    def _count(self, session: clincus.Session) -> tuple[int, str]:
+        record = self.looker.find(session.id, session.session_id) if session.session_id else None
+        return (len(record.appeared), record.cut) if record is not None else (0, "")
 
     def _environ(self) -> Mapping[str, str]:
         return os.environ if self._app is None else self._app.environ

@@ -411,6 +411,40 @@ def test_a_look_that_fails_is_told_and_keeps_what_is_known(watch, work):
     assert "No such file" in watch.warnings(session)[1]
 
 
+def test_a_look_that_fails_is_taken_again_while_the_session_runs(watch, work):
+    session = session_of(work)
+    begun(watch, session)
+    aside = work.rename(work.with_name("aside"))
+    watch.hear(session, {"state": "done"})
+    watch.work()
+    assert watch.fields(session) == {"appeared": 0}
+    aside.rename(work)
+    (work / ".envrc").write_text("x")
+    ((at, _, has_stopped),) = watch._due.values()
+    assert not has_stopped
+    watch._due[session.session_id] = time.monotonic(), session, False
+    watch.work()
+    assert watch.fields(session) == {"appeared": 1}
+
+
+def test_a_count_read_before_a_look_does_not_replace_what_the_look_found(watch, work, monkeypatch):
+    session = session_of(work)
+    begun(watch, session)
+    (work / ".envrc").write_text("x")
+    read = watch._count
+
+    def read_slowly(asked):
+        monkeypatch.setattr(watch, "_count", read)
+        before = read(asked)
+        watch.look(session)
+        return before
+
+    watch._told.clear()
+    monkeypatch.setattr(watch, "_count", read_slowly)
+    watch.fields(session)
+    assert watch.fields(session) == {"appeared": 1}
+
+
 def test_the_record_is_plain_json(watch, work):
     session = session_of(work)
     begun(watch, session)
