@@ -12,9 +12,9 @@ from tests.programs import Server, git, program, wait_until
 
 EVIL = "evil-command"
 AS_AGENT = "git -c user.name=a -c user.email=a@b"
-BARE_TOP = f"""
-rm .git/HEAD; mkdir objects refs; echo 'ref: refs/heads/x' >HEAD
-printf '[core]\\n\\trepositoryformatversion = 0\\n\\tbare = false\\n\\tworktree = .\\n\\tfsmonitor = {EVIL}\\n' >config
+BROKEN = f"""
+rm .git/HEAD
+git init -q own && git -C own config core.fsmonitor {EVIL}
 """
 GITLINK = f"""
 git init -q sub && {AS_AGENT} -C sub commit -q --allow-empty -m x
@@ -62,14 +62,14 @@ def command(session: Reviewed, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("script", "found"),
     [
-        (BARE_TOP, {".": ("repository", [EVIL]), ".git": ("broken", [])}),
+        (BROKEN, {"own/.git": ("repository", [EVIL]), ".git": ("broken", [])}),
         (GITLINK, {"sub": ("gitlink", [EVIL])}),
         (
             SETTINGS,
             {".claude/settings.json": ("settings", []), ".envrc": ("settings", []), ".devcontainer": ("settings", [])},
         ),
     ],
-    ids=["bare top", "gitlink", "settings"],
+    ids=["broken", "gitlink", "settings"],
 )
 def test_what_an_agent_plants_is_told_after_its_turn_and_at_the_stop(session, script, found):
     assert appeared(session) == 0
@@ -101,13 +101,14 @@ def test_settings_that_are_there_are_sealed_and_a_link_or_what_is_absent_is_left
 
 
 def test_what_was_there_at_the_start_is_no_news_and_what_is_added_to_it_is(bed, shared_server, workspace):
-    git(workspace, "init", "-q", "old")
-    git(workspace, "-C", "old", "config", "core.pager", "less")
-    subprocess.run(["chown", "-R", "--reference", str(workspace), str(workspace / "old")], check=True)
+    deep = "a/b/c/d/e"  # a repository this deep is not sealed
+    git(workspace, "init", "-q", deep)
+    git(workspace, "-C", deep, "config", "core.pager", "less")
+    subprocess.run(["chown", "-R", "--reference", str(workspace), str(workspace / "a")], check=True)
     session = Reviewed(bed, shared_server, workspace)
-    session.turn(f"git -C old config core.editor {EVIL}; echo x >file")
+    session.turn(f"git -C {deep} config core.editor {EVIL} && echo x >file")
     wait_until(lambda: appeared(session) == 1, "the session to tell what appeared")
-    assert told(session) == {"old/.git": ("repository", [EVIL])}
+    assert told(session) == {f"{deep}/.git": ("repository", [EVIL])}
 
 
 def test_what_comes_without_a_turn_is_told_when_a_server_stops_the_session(session):

@@ -420,7 +420,7 @@ def test_a_look_that_fails_is_taken_again_while_the_session_runs(watch, work):
     assert watch.fields(session) == {"appeared": 0}
     aside.rename(work)
     (work / ".envrc").write_text("x")
-    ((at, _, has_stopped),) = watch._due.values()
+    ((_, _, has_stopped),) = watch._due.values()
     assert not has_stopped
     watch._due[session.session_id] = time.monotonic(), session, False
     watch.work()
