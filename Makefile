@@ -44,7 +44,7 @@ NIGHT_PACKAGES := firefox-esr webkit2gtk-driver xvfb
 # What one of four workers has compiled the others need as well.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve build test test-loaded lock pythons pytest collected checks failures test-packages nightly lint spa spa-test spa-lint spa-check spa-unit bench bench-load bench-hostile release clean packages
+.PHONY: serve build docs test test-loaded lock pythons pytest collected checks failures test-packages nightly lint spa spa-test spa-lint spa-check spa-unit bench bench-load bench-hostile release clean packages
 
 serve: dist/clincus.pyz
 	$(PYTHON) dist/clincus.pyz setup --yes
@@ -101,6 +101,9 @@ spa/node_modules/.ready: spa/package-lock.json
 	@command -v npm >/dev/null || $(MAKE) --no-print-directory packages PACKAGES='nodejs npm'
 	cd spa && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
+
+docs: $(VENV)/tested
+	$(BIN)/python -m tests.commands_page
 
 spa: spa/node_modules/.ready
 	cd spa && npm run build
