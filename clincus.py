@@ -1855,37 +1855,120 @@ def pack_files(files: Iterable[ToolFile], uid: int, gid: int, folder_mode: int =
 # ----------------------------------------------------------------------------------------------------------------
 
 
+class FailureKind(enum.Enum):
+    """What a failure of Incus means to the code that asked, if its HTTP status does not say enough."""
+
+    OTHER = "other"
+    HANGS = "hangs"  # Incus has not answered in time
+    LEAVING = "leaving"  # the daemon is shutting down
+    NOT_BEGUN = "not begun"  # it lost a command in an instance at the start: the command can be started again
+    NOT_STARTED = "not started"  # a launch created the instance, and could not start it because of NAME_WANTED
+    NAME_WANTED = "name wanted"  # somebody tries to create a second instance of this name
+    BUSY = "busy"  # another operation on the instance is in progress
+    IS_STOPPED = "is stopped"  # the instance to stop does not run
+    DONE_BY_OTHERS = "done by others"  # another client asked for the same, and it is done
+    NO_IMAGE = "no image"
+    NO_DEVICE = "no device"
+    NO_REMOTE = "no remote"
+    LXC_FAILED = "LXC failed"  # its log has the reason
+    LXC_ENDS = "LXC ends"  # the process that watches the container is just ending
+    INTERFACE_GONE = "interface gone"  # a network interface vanished while Incus looked at all of them
+    OTHER_SERVER = "other server"  # a remote's certificate is not that of the token
+    OTHER_PROJECT = "other project"  # a token is for other projects
+    BAD_TOKEN = "bad token"
+    IS_TRUSTED = "is trusted"  # the remote knows our certificate already
+    REMOTE_TAKEN = "remote taken"  # another remote has the name
+
+
 class IncusError(ClincusError):
     """Incus refused or failed. The message is its own, without the leading "Error: "."""
+
+    def __init__(self, message: str, status: int = 500, kind: FailureKind = FailureKind.OTHER) -> None:
+        super().__init__(message, status)
+        self.kind = kind
 
 
 class NameTakenError(IncusError):
     """Another instance already has the name of the instance to create."""
 
 
-# Words of the client (cmd/incus, 6.0), the HTTP status that fits, and a sentence to show instead, if there is one.
+class FailureRow(NamedTuple):
+    """What some words of Incus mean. The first row with a kind decides the kind, the first with a status the status."""
+
+    words: str  # a regular expression
+    kind: FailureKind | None = None
+    status: int = 0
+    advice: str = ""  # a sentence to show instead
+
+
+# The words of the client and the daemon, as read in the source of Incus 6.0.4: the file is named beside them. They are
+# matched here and nowhere else. Clincus never matches what a guest writes.
 INCUS_FAILURES = (
-    ("doesn't appear to be started", 503, "Incus is not running. Run `clincus setup`, or start the incus service."),
-    ("needed permissions to talk", 503, "You may not talk to Incus yet. Run `clincus setup`, then log in again."),
-    ("connection refused", 503, "Incus is not answering. Check the incus service."),
-    ("connection reset", 503, "Incus closed the connection: it is restarting."),
-    ("websocket: close 1006", 503, "Incus closed the connection: it is restarting."),
-    ("hutting down", 503, "Incus is shutting down."),
-    ("context deadline exceeded", 503, ""),  # the machine is too busy for its database
-    ("UNIQUE constraint failed: instances", 409, ""),
-    ("already exists", 409, ""),
-    ("Instance is busy", 409, ""),  # somebody else works with it, or the daemon is creating the instance of that name
-    ("not found", 404, ""),
-    ("Not Found", 404, ""),
-    ("file does not exist", 404, ""),
+    FailureRow(
+        "Failed to retrieve PID of exec"  # drivers/driver_lxc.go
+        "|Failed to begin transaction"  # internal/server/db/query: the machine is too busy for its database
+        "|Timed out waiting for websockets"  # incusd/instance_exec.go
+        "|Operation not found",  # incusd/operations.go
+        FailureKind.NOT_BEGUN,
+    ),
+    # drivers/driver_lxc.go around operationlock.go; cmd/incus/launch.go adds the advice to a start that failed.
+    FailureRow('create instance start operation: .*running a "create" operation', FailureKind.NOT_STARTED),
+    FailureRow(r'(?s)running a "create" operation.*--show-log', FailureKind.NOT_STARTED),
+    FailureRow('Instance is busy running a "create" operation', FailureKind.NAME_WANTED),  # operationlock.go
+    FailureRow("is busy running", FailureKind.BUSY),
+    FailureRow("operation has now succeeded", FailureKind.DONE_BY_OTHERS),
+    FailureRow("already stopped", FailureKind.IS_STOPPED),  # drivers/driver_common.go
+    FailureRow("container is not running", FailureKind.IS_STOPPED),  # liblxc's binding for Go
+    FailureRow("hutting down", FailureKind.LEAVING),  # incusd/api_internal.go
+    FailureRow("(?s)mage.*(not found|Not Found)", FailureKind.NO_IMAGE),  # incusd/images.go, db/images.go
+    FailureRow("Device doesn't exist", FailureKind.NO_DEVICE),  # cmd/incus/config_device.go
+    FailureRow('The remote ".*" doesn\'t exist', FailureKind.NO_REMOTE),  # shared/cliconfig/remote.go
+    FailureRow("bridge children interfaces", FailureKind.INTERFACE_GONE),  # network/driver_bridge.go
+    FailureRow("fingerprint mismatch", FailureKind.OTHER_SERVER),  # cmd/incus/remote.go
+    FailureRow("Remote .* exists as", FailureKind.REMOTE_TAKEN),
+    FailureRow("permission for project", FailureKind.OTHER_PROJECT),  # auth/driver_tls.go
+    FailureRow("already trusted", FailureKind.IS_TRUSTED),  # incusd/certificates.go
+    FailureRow("[Tt]oken|certificate add operation", FailureKind.BAD_TOKEN),  # of an old one, of a used one
+    FailureRow("forkstart", FailureKind.LXC_FAILED),  # drivers/driver_lxc.go
+    FailureRow("Invalid PID", FailureKind.LXC_ENDS),  # drivers/driver_common.go
+    # shared/cliconfig/remote.go
+    FailureRow(
+        "doesn't appear to be started",
+        status=503,
+        advice="Incus is not running. Run `clincus setup`, or start the incus service.",
+    ),
+    FailureRow(
+        "needed permissions to talk",
+        status=503,
+        advice="You may not talk to Incus yet. Run `clincus setup`, then log in again.",
+    ),
+    # Go's own words, and those of its WebSocket library
+    FailureRow("connection refused", status=503, advice="Incus is not answering. Check the incus service."),
+    FailureRow("connection reset", status=503, advice="Incus closed the connection: it is restarting."),
+    FailureRow("websocket: close 1006", status=503, advice="Incus closed the connection: it is restarting."),
+    FailureRow("hutting down", status=503, advice="Incus is shutting down."),
+    FailureRow("context deadline exceeded", status=503),  # the machine is too busy for its database
+    FailureRow("UNIQUE constraint failed: instances", status=409),  # SQLite
+    FailureRow("already exists", status=409),
+    FailureRow("Instance is busy", status=409),  # or the daemon is creating the instance of that name
+    FailureRow("not found|Not Found", status=404),  # api.StatusErrorf, net/http
+    FailureRow("file does not exist", status=404),  # Go's io/fs
 )
 # The same for a client that talks to a remote over HTTPS. Here the client's own words follow the advice.
 ENGINE_FAILURES = (
-    ("failed to verify certificate", 503, "its server is not the one that was trusted, so nothing is sent to it"),
-    ("The remote", 503, "run `clincus engine add`"),
-    ("not authorized", 503, "it does not trust this machine (any more): run `clincus engine add` with a new token"),
-    ('"https://', 503, "it cannot be reached"),
-    ("websocket: close", 503, "the connection broke"),
+    FailureRow(
+        "failed to verify certificate",
+        status=503,
+        advice="its server is not the one that was trusted, so nothing is sent to it",
+    ),
+    FailureRow("The remote", status=503, advice="run `clincus engine add`"),
+    FailureRow(
+        "not authorized",
+        status=503,
+        advice="it does not trust this machine (any more): run `clincus engine add` with a new token",
+    ),
+    FailureRow('"https://', status=503, advice="it cannot be reached"),
+    FailureRow("websocket: close", status=503, advice="the connection broke"),
 )
 
 
@@ -1893,12 +1976,13 @@ def incus_failure(text: str, engine: str = "") -> IncusError:
     """Turn the client's stderr into an error with the HTTP status that fits, 500 if no table has its words."""
     words = text.strip().removeprefix("Error: ") or "Incus failed without a word"
     table = (*ENGINE_FAILURES, *INCUS_FAILURES) if engine else INCUS_FAILURES
-    matches = (row[1:] for row in table if row[0] in words)
-    status, advice = next(matches, (500, ""))
+    matches = [row for row in table if re.search(row.words, words)]
+    kind = next((row.kind for row in matches if row.kind), FailureKind.OTHER)
+    status, advice = next(((row.status, row.advice) for row in matches if row.status), (500, ""))
     if not engine:
-        return IncusError(advice or words, status)
+        return IncusError(advice or words, status, kind)
     reason = f"{advice}: {words}" if advice else words
-    return IncusError(f"engine {engine}: {reason}", status)
+    return IncusError(f"engine {engine}: {reason}", status, kind)
 
 
 # -- Engines: this host, and each Incus remote in the config
@@ -1921,12 +2005,7 @@ def session_id_on(engine: str, name: str) -> str:
 
 # -- Commands in a container
 
-# Incus lost a command at its start (guest/exec.sh), or gave up on a busy machine. The command can be started again.
-NOT_BEGUN = b"Failed to (retrieve PID of exec|begin transaction)|Timed out waiting for websockets|Operation not found"
 BEGIN_TRIES = 10
-# While anyone tries to create a second instance of the same name, Incus refuses commands to the first with these words.
-NAME_WANTED = 'Instance is busy running a "create" operation'
-NOT_STARTED = "create instance start operation|--show-log"  # the launch created the instance but could not start it
 FINISH_GRACE = 10  # seconds; a client that is interrupted before the daemon has answered leaves an instance behind
 ONE_CORE = {"GOMAXPROCS": "1"}  # with more threads, Go takes a fifth more CPU for a short command, and no less time
 NO_AUTHORITIES = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": "/nonexistent"}  # reading them is half a command's CPU
@@ -1940,7 +2019,7 @@ def has_not_begun(said: bytes) -> bool:
     The caller then starts it again, at most BEGIN_TRIES times. A guest can print the same words, so this must not be
     asked about a command that has begun.
     """
-    return re.search(NOT_BEGUN, said) is not None
+    return incus_failure(said.decode("utf-8", "replace")).kind is FailureKind.NOT_BEGUN
 
 
 class IncusChild(Child):
@@ -2254,15 +2333,15 @@ class Incus:
 
         With `finish`, a client that takes too long, or that we abandon, gets time to undo its work. Otherwise the
         daemon would continue after the client is gone, and nobody could tell what it leaves behind. A command that
-        Incus refuses with NAME_WANTED is repeated until `timeout`.
+        Incus refuses since its name is wanted is repeated until `timeout`.
         """
         end = time.monotonic() + timeout
         while True:
             try:
                 return self._answer(self.argv(*arguments), stdin, timeout, finish=finish)
             except IncusError as error:
-                may_repeat = NAME_WANTED in error.message and arguments[0] != "launch"
-                if not may_repeat or time.monotonic() > end:
+                is_wanted = error.kind in (FailureKind.NAME_WANTED, FailureKind.NOT_STARTED)
+                if not is_wanted or arguments[0] == "launch" or time.monotonic() > end:
                     raise
             time.sleep(0.1)
 
@@ -2354,7 +2433,7 @@ class Incus:
         try:
             self.run(*words, stdin=yaml_of(description), timeout=timeout, finish=True)
         except IncusError as error:
-            if NAME_WANTED not in error.message or not re.search(NOT_STARTED, error.message):
+            if error.kind is not FailureKind.NOT_STARTED:
                 raise
             self.run("start", "--quiet", self.place(name))
 
@@ -2540,10 +2619,12 @@ class Incus:
             try:
                 done = child.complete(stdin[1:])
             except IncusError as error:
+                if error.status == 504:
+                    error.kind = FailureKind.HANGS
                 if not self.engine or error.status == 503:
                     raise
-                words = "it does not answer" if "did not finish" in error.message else error.message
-                raise IncusError(f"engine {self.engine}: {words}", 503) from error
+                words = "it does not answer" if error.kind is FailureKind.HANGS else error.message
+                raise IncusError(f"engine {self.engine}: {words}", 503, error.kind) from error
         if done.code != 0:
             raise incus_failure(done.stderr.decode("utf-8", "replace"), self.engine)
         return done.stdout
@@ -4380,7 +4461,7 @@ class WallExposedError(ClincusError):
     """A session that is not locked has one of the folders; a start with less protection is possible."""
 
 
-def start_failure(incus: Incus, name: str, error: ClincusError) -> ClincusError:
+def start_failure(incus: Incus, name: str, error: IncusError) -> ClincusError:
     """The reason why an instance did not start: the wall's own if it refused, else LXC's, else `error` itself.
 
     Call this after a failed launch or start, before the instance is deleted: the hook writes into its log. The result
@@ -4395,7 +4476,7 @@ def start_failure(incus: Incus, name: str, error: ClincusError) -> ClincusError:
         if kind == "exposed":
             return WallExposedError(words, 409)
         return ClincusError(f"the workspace cannot be protected: {words}", 409)
-    if "forkstart" not in error.message:
+    if error.kind is not FailureKind.LXC_FAILED:
         return error
     reason = re.search(r" ERROR +\S+ - \S+ - (.+)", log)
     if not reason:
@@ -4408,10 +4489,10 @@ def read_start_log(incus: Incus, name: str) -> str:
     for _ in range(20):
         try:
             return incus.run("info", incus.place(name), "--show-log").decode("utf-8", "replace")
-        except ClincusError as failure:
-            if "Invalid PID" not in failure.message:
+        except IncusError as failure:
+            if failure.kind is not FailureKind.LXC_ENDS:
                 return ""
-            time.sleep(0.1)  # the container's monitor is just ending (Incus 6.0.4)
+            time.sleep(0.1)
     return ""
 
 
@@ -5758,7 +5839,7 @@ class Containers:
         except IncusError as error:
             if error.status == 409:
                 raise NameTakenError(error.message, 409) from error
-            if error.status == 404 and "mage" in error.message:
+            if error.status == 404 and error.kind is FailureKind.NO_IMAGE:
                 engine = self.incus.engine
                 hint = f"`clincus engine add {engine}` copies it" if engine else "build it with `clincus build`"
                 raise ClincusError(f"image '{image}' not found: {hint}, or choose another", 400) from error
@@ -5788,12 +5869,12 @@ class Containers:
         try:
             self.incus.run("stop", *how, self.incus.place(name), timeout=max(timeout, 30) + 30)
         except IncusError as error:
-            if re.search("already stopped|container is not running|operation has now succeeded", error.message):
+            if error.kind in (FailureKind.IS_STOPPED, FailureKind.DONE_BY_OTHERS):
                 return
             if timeout > 0:
                 self.report(f"{name}: does not stop cleanly ({error}), stopping it hard")
                 self.stop(name, 0)
-            elif "is busy running" in error.message and not is_second_try:
+            elif error.kind in (FailureKind.BUSY, FailureKind.NAME_WANTED) and not is_second_try:
                 self.incus.wait_for_others(name)  # a label is being changed
                 self.stop(name, 0, is_second_try=True)
             else:
@@ -5808,10 +5889,10 @@ class Containers:
             has_failed_late = even_running and error.status == 500
             if has_failed_late and (self.incus.instance(name) or {}).get("status") == "Stopped":
                 self.delete(name, even_running=False)  # it has stopped, and its disk was too full for the next step
-            elif "is busy running" in error.message and not is_second_try:
+            elif error.kind in (FailureKind.BUSY, FailureKind.NAME_WANTED) and not is_second_try:
                 self.incus.wait_for_others(name)  # a label is being changed
                 self.delete(name, even_running=even_running, is_second_try=True)
-            elif error.status != 404 and "operation has now succeeded" not in error.message:
+            elif error.status != 404 and error.kind is not FailureKind.DONE_BY_OTHERS:
                 raise
 
     @contextmanager

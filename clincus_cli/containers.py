@@ -35,7 +35,7 @@ def speaking_of(name: str) -> Iterator[None]:
     except clincus.IncusError as error:
         if error.status == 503:
             raise
-        raise clincus.IncusError(f'container "{name}": {error.message}', error.status) from error
+        raise clincus.IncusError(f'container "{name}": {error.message}', error.status, error.kind) from error
 
 
 def find_instance(incus: clincus.Incus, name: str) -> dict[str, Any]:

@@ -20,5 +20,5 @@ class Door(clincus.Incus):
             said = start.answer_to(command, clincus.OUTPUT_LIMIT, timeout)
         except TimeoutError:
             words = f"`{shlex.join(command[:6])} …` did not finish within {timeout:g} s"
-            raise clincus.IncusError(words, 504) from None
+            raise clincus.IncusError(words, 504, clincus.FailureKind.HANGS) from None
         return super()._answer(command, stdin, timeout, finish=finish) if said is None else said

@@ -102,7 +102,7 @@ def run_engine_add(context: Context) -> int:
     try:
         incus.query("/1.0", timeout=clincus.READ_TIMEOUT)
     except clincus.IncusError as error:
-        if "doesn't exist" not in error.message:
+        if error.kind is not clincus.FailureKind.NO_REMOTE:
             raise
         words = f'there is no remote "{name}": give the TOKEN that `incus config trust add` prints on that host'
         raise clincus.ClincusError(words, 404) from error
@@ -172,18 +172,18 @@ def add_remote(incus: clincus.Incus, name: str, token: str, project: str, enviro
     try:
         incus.run("remote", "add", name, token, *project_flag, timeout=60)
     except clincus.IncusError as error:
-        if "fingerprint mismatch" in error.message:
+        if error.kind is clincus.FailureKind.OTHER_SERVER:
             hint = "its certificate is another one. Is the address still its own? Then " + NEW_TOKEN
             raise clincus.ClincusError(f"{addresses} is not the server that the token is for: {hint}", 400) from error
-        if "permission for project" in error.message:
+        if error.kind is clincus.FailureKind.OTHER_PROJECT:
             hint = f"name it: `clincus engine add {name} TOKEN --project PROJECT`"
             raise clincus.ClincusError(f"the token is for certain projects only: {hint}", 400) from error
-        if "oken" in error.message or "certificate add operation" in error.message:  # an old one, and a used one
+        if error.kind is clincus.FailureKind.BAD_TOKEN:
             raise clincus.ClincusError(f"the token is not good any more ({error}): {NEW_TOKEN}", 400) from error
-        if "already trusted" in error.message:
+        if error.kind is clincus.FailureKind.IS_TRUSTED:
             add_trusted(incus, environ, name, addresses[0], fingerprint, *project_flag)
             return
-        if "exists as" in error.message or "already exists" in error.message:
+        if error.kind is clincus.FailureKind.REMOTE_TAKEN or error.status == 409:
             hint = (
                 f"`clincus engine add {name}` without a token takes it; or remove it with `incus remote remove {name}`"
             )

@@ -418,7 +418,7 @@ class Setup:
             except clincus.IncusError as error:
                 # Incus (6.0) looks at every interface of the machine and fails when one vanishes meanwhile, as those
                 # of stopping containers do. What it leaves behind is a network that did not start.
-                if "bridge children interfaces" not in error.message or attempt == NETWORK_TRIES - 1:
+                if error.kind is not clincus.FailureKind.INTERFACE_GONE or attempt == NETWORK_TRIES - 1:
                     raise
                 with suppress(clincus.IncusError):
                     self.incus.run("network", "delete", name)

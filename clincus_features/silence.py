@@ -101,25 +101,25 @@ class Looks:
         refusal = ask(door)
         if not door.engine:
             self._asked_at = time.monotonic()
-        if "did not finish" in refusal or "does not answer" in refusal:
+        if refusal is clincus.FailureKind.HANGS:
             monitor.lose()
-        elif LEAVING in refusal:
+        elif refusal is clincus.FailureKind.LEAVING:
             monitor.lose(LEAVING)
             for session in self._app.registry.all():
                 if session.engine == door.engine:
                     self._app.sockets.close_session(session.id, clincus.CloseCode.TRY_AGAIN_LATER, LEAVING)
 
 
-def ask(door: clincus.Incus) -> str:
-    """Ask an engine an easy question; its refusal, "" if it answers.
+def ask(door: clincus.Incus) -> clincus.FailureKind | None:
+    """Ask an engine an easy question; returns the kind of its refusal, None if it answers.
 
     Of this host's Incus the question is that of `incusd waitready`. Most others it answers also while it goes.
     """
     try:
         door.fresh_door().query("/1.0" if door.remote else "/internal/ready", timeout=PATIENCE)
     except clincus.IncusError as error:
-        return error.message
-    return ""
+        return error.kind
+    return None
 
 
 def give_up(waiting: Iterable[clincus.IncusChild], reason: str) -> None:

@@ -130,7 +130,7 @@ def take_away(incus: clincus.Incus, id: str, name: str, path: str) -> None:
     try:
         incus.run("config", "device", "remove", incus.place(id), name)
     except clincus.IncusError as error:
-        if error.status != 404 and "doesn't exist" not in error.message:
+        if error.status != 404 and error.kind is not clincus.FailureKind.NO_DEVICE:
             clincus.log.warning("preview: the device %s of %s is still there: %s", name, id, error)
             return  # its mark stays: a later server tries again
     for leftover in (path, f"{path}.mark"):

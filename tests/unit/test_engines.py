@@ -451,7 +451,7 @@ TOKEN = base64.b64encode(json.dumps(KNOWN).encode()).decode()
 )
 def test_a_token_that_does_not_work_says_what_would(failure, status, said):
     with pytest.raises(clincus.ClincusError, match=said) as caught:
-        commands.add_remote(Door(clincus.IncusError(failure, 500)), "tower", TOKEN, "", {})
+        commands.add_remote(Door(clincus.incus_failure(failure)), "tower", TOKEN, "", {})
     assert caught.value.status == status
 
 
@@ -461,7 +461,7 @@ def test_a_server_that_trusts_us_already_is_added_if_it_has_the_certificate_of_t
     content = base64.b64encode(b"of the token" if is_same else b"of another").decode()
     text = f"-----BEGIN CERTIFICATE-----\n{content}\n-----END CERTIFICATE-----\n"
     (tmp_path / "servercerts" / "tower.crt").write_text(text)
-    door = Door(clincus.IncusError("Client is already trusted", 500))
+    door = Door(clincus.incus_failure("Client is already trusted"))
     refused = contextlib.nullcontext() if is_same else pytest.raises(clincus.ClincusError, match="not the server")
     with refused:
         commands.add_remote(door, "tower", TOKEN, "mine", {"INCUS_CONF": str(tmp_path)})

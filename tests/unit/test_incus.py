@@ -76,6 +76,50 @@ def test_words_of_a_guest_are_no_words_of_incus(incus, words):
     assert (failure.status, failure.message) == (500, words.removeprefix("Error: "))
 
 
+CREATE = 'Instance is busy running a "create" operation'
+ADVICE = "Try `incus info --show-log box` for more info"
+KINDS = [  # what Incus 6.0.4 writes, and what it means
+    ("Failed to retrieve PID of executing child process", "NOT_BEGUN", 500),
+    ("Failed to begin transaction: context deadline exceeded", "NOT_BEGUN", 503),
+    (f"Failed to create instance start operation: {CREATE}", "NOT_STARTED", 409),
+    (f"{CREATE}\n{ADVICE}", "NOT_STARTED", 409),
+    (f"Failed to create instance stop operation: {CREATE}", "NAME_WANTED", 409),
+    ('Instance is busy running a "update" operation', "BUSY", 409),
+    (f"no such disk\n{ADVICE}", "OTHER", 500),
+    ("A matching non-reusable operation has now succeeded", "DONE_BY_OTHERS", 500),
+    ("The instance is already stopped", "IS_STOPPED", 500),
+    (f'container is not running: "box" {ADVICE}', "IS_STOPPED", 500),
+    ("Daemon is shutting down", "LEAVING", 503),
+    ("Failed getting image: Image not found", "NO_IMAGE", 404),
+    ("Instance not found", "OTHER", 404),
+    ("Device doesn't exist", "NO_DEVICE", 500),
+    ('The remote "tower" doesn\'t exist', "NO_REMOTE", 500),
+    (
+        "Failed to run: /usr/libexec/incus/incusd forkstart box /var/lib/incus/containers: exit status 1",
+        "LXC_FAILED",
+        500,
+    ),
+    ('Invalid PID "-1"', "LXC_ENDS", 500),
+    ('Instance "box" already exists', "OTHER", 409),
+    ("exit status 1", "OTHER", 500),
+]
+
+
+@pytest.mark.parametrize(("words", "kind", "status"), KINDS)
+def test_words_of_incus_have_a_kind_and_a_status(words, kind, status):
+    failure = clincus.incus_failure(f"Error: {words}\n")
+    assert (failure.kind.name, failure.status) == (kind, status)
+
+
+def test_an_incus_that_does_not_answer_in_time_hangs(incus):
+    for engine in ("", "far"):
+        door = incus("sleep 60")
+        door.engine = engine
+        with pytest.raises(clincus.IncusError) as raised:
+            door.run("list", timeout=0.1)
+        assert raised.value.kind is clincus.FailureKind.HANGS
+
+
 @pytest.mark.parametrize(
     ("state", "status", "words"),
     [("Stopped", 409, "the container is stopped"), ("", 404, "Instance not found"), ("Running", 500, "exit code 1")],
@@ -92,9 +136,8 @@ def test_what_a_guest_says_is_written_as_plain_text():
 
 # ---- another one of the same name -----------------------------------------------------------------------------------
 
-WANTED = 'Error: Instance is busy running a "create" operation'  # which Incus says of one that is there, too
+WANTED = f"Error: {CREATE}"  # which Incus says of one that is there, too
 NOT_STARTED = f"Error: Failed to create instance start operation: {WANTED[7:]}"  # of a launch that has made it
-ADVICE = "Try `incus info --show-log box` for more info"  # with which an older client says so
 
 
 @pytest.fixture
