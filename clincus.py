@@ -2305,7 +2305,7 @@ class Incus:
         self.remote = remote  # the remote of the `incus` command, "" for the Incus of this host
         self.target = target  # the cluster member or `@group` for new instances, "" for any
         self.waiting: set[IncusChild] = set()  # the commands that somebody waits for
-        self.lost = ""  # why the engine counts as lost; while it does, only a `fresh_door` lets commands begin
+        self.lost = ""  # why the engine cannot be reached (`Engine.note_reach`): only a `fresh_door` begins commands
         self.environ: Mapping[str, str] | None = None
         if remote:
             folder = os.environ.get("INCUS_CONF", "~/.config/incus")
@@ -5788,6 +5788,8 @@ def start_files(
 STOP_TIMEOUT = 30  # seconds that a guest has for a clean stop before it is killed
 ASLEEP_PATIENCE = 20.0  # seconds that another server may take to read a stopped container
 START_TIMEOUT = 120.0  # seconds that a start of the tool may take, and one more for each 4 MiB that are brought in
+FIRST_LOOK = 8.0  # seconds for which a request waits for the first answer of Incus
+STOP_WITHIN = 5.0  # seconds for the threads that follow Incus to end
 
 
 class Containers:
@@ -6018,6 +6020,103 @@ class Containers:
         )
 
 
+# -- Engines
+
+
+class Reach(NamedTuple):
+    """Whether an engine can be reached."""
+
+    since: str  # when that last changed (RFC 3339)
+    error: str = ""  # why it cannot be reached, "" if it can
+
+
+class Engine:
+    """All of one Incus: its door and its containers, whether it can be reached, and the stream that a server follows.
+
+    The name of this host's is ""; all others are remotes in the config.
+    """
+
+    def __init__(self, name: str, row: object, containers: Containers) -> None:
+        self.name = name
+        self.row = row  # its table in the config
+        self.containers = containers
+        self.incus = containers.incus  # the door
+        subject = f"engine {name}: it" if name else "Incus"
+        self.silence = f"{subject} does not answer: check the incus service"
+        self.reach = Reach(utc_now())  # replaced by `note_reach` and `date_back` only
+        self.on_reach: Callable[[str, str], object] = lambda engine, error: None  # gets each change of `reach`
+        self.looked = threading.Event()  # set when the first look has succeeded or failed
+        self.stopping = threading.Event()
+        self.thread: threading.Thread | None = None  # of a server, which follows the engine
+        self.stream: Child | None = None  # its `incus monitor`
+        self.is_stale = False  # the events of `stream` are not wanted any more
+
+    def require(self) -> None:
+        """Raise ClincusError(503) if it cannot be reached. The first requests wait for the first look."""
+        reason = self.reach.error if self.looked.wait(FIRST_LOOK) else self.silence
+        if reason:
+            raise ClincusError(reason, 503)
+
+    def note_reach(self, error: str) -> None:
+        """Note that it can be reached, or the reason why not: for its door, its sessions and `on_reach`."""
+        before = self.reach
+        has_changed = bool(error) != bool(before.error)
+        self.reach = Reach(utc_now() if has_changed else before.since, error)
+        if not self.stopping.is_set():
+            self.containers.registry.set_unreachable(self.name, self.reach.since if error else "")
+        self.incus.lost = error
+        self.looked.set()
+        if error == before.error:
+            return
+        where = f"engine {self.name}" if self.name else "Incus"
+        if error:
+            log.warning("%s cannot be reached: %s", where, error)
+        else:
+            log.info("%s is reached again", where)
+        self.on_reach(self.name, error)
+
+    def date_back(self, since: str) -> None:
+        """Note that an engine that cannot be reached was last seen at a time (RFC 3339), before this server started."""
+        self.reach = self.reach._replace(since=min(self.reach.since, since))
+        self.containers.registry.set_unreachable(self.name, self.reach.since)
+
+    def lose(self, leaving: str = "") -> None:
+        """Treat it as lost until it is reached again: it does not answer, or it is `leaving` and ends the stream."""
+        self.note_reach(leaving or self.silence)
+        if not leaving:
+            self._end_stream()
+
+    def reconnect(self) -> None:
+        """Follow it anew, for another project. Requests wait for its first look."""
+        self.looked.clear()
+        self._end_stream()
+
+    def begin_stop(self) -> None:
+        """Ask the thread that follows it, and its stream, to end."""
+        self.stopping.set()
+        self._end_stream()
+
+    def stop(self, timeout: float = STOP_WITHIN) -> None:
+        """End the thread and the stream; wait up to `timeout` seconds for the thread."""
+        self.begin_stop()
+        if self.thread is not None:
+            self.thread.join(timeout)
+
+    def _end_stream(self) -> None:
+        self.is_stale = True
+        if self.stream is not None:
+            self.stream.signal(signal.SIGTERM)
+
+
+def stop_engines(engines: Collection[Engine]) -> None:
+    """Stop following engines. They get STOP_WITHIN seconds together, since the times of several hanging ones add up."""
+    for engine in engines:
+        engine.begin_stop()
+    end = time.monotonic() + STOP_WITHIN
+    for engine in engines:
+        engine.stop(max(0.0, end - time.monotonic()))
+
+
 # -- The life of sessions
 
 
@@ -6090,14 +6189,14 @@ class Sessions:
         report: Callable[[str], None] | None = None,
         extensions: Extensions | None = None,
     ) -> None:
-        self.incus = incus
         self.registry = registry
         self.environ = environ
         self.load = load  # returns the config in force
         self.report = report or log.warning  # gets what a person should know although it stops nothing
         self.extensions = extensions or Extensions()
-        # The key of an engine is its name and its table in the config.
-        self._engines = {"": Containers(self.incus, self.registry, self.report, self.extensions)}
+        self.engines: dict[str, Engine] = {}  # by name, this host's first; replaced, not changed
+        self._engines_lock = threading.RLock()
+        self._add_engine("", incus)
         self._locks: dict[str, threading.RLock] = {}  # id -> the lock of a session that was worked on
         # id of a session with work in progress -> the number of the latest question, and the instance that it returned.
         self._worked_on: dict[str, tuple[int, dict[str, Any]]] = {}
@@ -6106,27 +6205,45 @@ class Sessions:
         self._ending: set[str] = set()  # ids of sessions that are being ended
         self.half_made: dict[str, Session] = {}  # id -> a session whose container stayed after a failed start
 
+    def _add_engine(self, name: str, incus: Incus) -> None:
+        row = self.load().get("engines").get(name) if name else None
+        containers = Containers(incus, self.registry, self.report, self.extensions)
+        self.engines = {**self.engines, name: Engine(name, row, containers)}
+
+    def engine(self, name: str) -> Engine:
+        """An engine by its name. Raises ClincusError(404) if the config does not have it."""
+        with self._engines_lock:
+            if name not in self.engines:
+                self._add_engine(name, engine_door(self.load(), name))
+            return self.engines[name]
+
+    def forget_engine(self, name: str) -> None:
+        """Show its sessions no more, which run on. The next question for it reads the config anew."""
+        with self._engines_lock:
+            self.engines = {other: engine for other, engine in self.engines.items() if other != name}
+        self.registry.forget(name)
+
+    @property
+    def incus(self) -> Incus:
+        """The door to the Incus of this host."""
+        return self.engines[""].incus
+
     def containers(self, id: str) -> Containers:
         """The containers of a session's engine. Raises ClincusError(404) if the config has no such engine."""
-        engine = engine_of(id)
-        key = f"{engine} {json.dumps(self.load().get('engines').get(engine))}" if engine else ""
-        if key not in self._engines:
-            incus = engine_door(self.load(), engine)
-            self._engines[key] = Containers(incus, self.registry, self.report, self.extensions)
-        return self._engines[key]
+        return self.engine(engine_of(id)).containers
 
     def door(self, id: str) -> Incus:
         """The door to a session's engine. Raises ClincusError(404) if the config has no such engine."""
-        return self.containers(id).incus
+        return self.engine(engine_of(id)).incus
 
-    def refresh(self, engine: str = "", timeout: float = 30, *, whole: bool = True) -> None:
+    def refresh(self, engine: str, timeout: float = 30, *, whole: bool = True) -> None:
         """Ask an engine for all its sessions, in one call. Raises IncusError.
 
         Without `whole`, ask only which instances run (34 bytes each). If the registry agrees, stop; else ask for
         everything (60 KB each).
         """
         question = next(self.registry.questions)
-        incus = self.door(f"{engine}:").fresh_door()
+        incus = self.engine(engine).incus.fresh_door()
         if not whole and self.registry.agrees(engine, incus.query(RUNNING_INSTANCES, timeout=timeout)):
             return
         answer = incus.query("/1.0/instances?recursion=1", timeout=timeout, kept=READ_KEY)
@@ -8520,10 +8637,8 @@ LOOK_INTERVAL = 60.0  # between looks at what runs, in case of a lost event or a
 WHOLE_INTERVAL = 600.0  # between looks at everything, in case a lost event was about something else
 ENGINE_INTERVAL = 15.0  # as LOOK_INTERVAL, for a remote: a connection that is cut off reports nothing
 ENGINE_PATIENCE = 8.0  # for a remote to answer such a look
-FIRST_LOOK = 8.0  # for which a request waits for the first answer of Incus
 OTHERS_WAIT = 2.0  # for which a list of all sessions waits for the first answer of an engine
 RETRY_DELAY = 2.0
-STOP_WITHIN = 5.0  # for the threads that follow Incus to end
 POLL_INTERVAL = 1.0  # between looks at the config files and at overdue connections
 
 EVENT_LIMIT = 1 << 20  # bytes of one event of Incus
@@ -8581,99 +8696,56 @@ def read_lines(stream: IO[bytes], patience: Callable[[], float]) -> Iterator[byt
 
 
 class Monitor:
-    """Keeps the registry up to date: asks about instances that lifecycle events name, and about everything at times.
+    """Follows an engine: asks about instances that its lifecycle events name, and about everything at times."""
 
-    There is one for each engine. `error` says why the engine cannot be reached, and is empty while it can; `since` is
-    the time of the last such change (RFC 3339). `on_reach` gets engine and error at each change.
-    """
-
-    def __init__(self, sessions: Sessions, history: History, on_reach: Callable[..., None], engine: str = "") -> None:
-        self.error = ""
-        self.since = utc_now()
+    def __init__(self, engine: Engine, sessions: Sessions, history: History) -> None:
         self.engine = engine
-        subject = f"engine {engine}: it" if engine else "Incus"
-        self.silence = f"{subject} does not answer: check the incus service"
-        self._interval = ENGINE_INTERVAL if engine else LOOK_INTERVAL
-        self._patience = ENGINE_PATIENCE if engine else 30.0
+        self._interval = ENGINE_INTERVAL if engine.name else LOOK_INTERVAL
+        self._patience = ENGINE_PATIENCE if engine.name else 30.0
         self._history = history
-        self._on_reach = on_reach
         self._sessions = sessions
-        self.looked = threading.Event()  # set when the first look has succeeded or failed
-        self.stopping = threading.Event()
-        self._process: Child | None = None
-        self._is_stale = False  # the events of `_process` are not wanted any more
         self._next_look = self._next_whole_look = 0.0  # time.monotonic
-        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Read all sessions, so that the first request finds them, and follow the events from then on."""
-        self._thread = repeat(f"following Incus {self.engine}", self._follow, RETRY_DELAY, self.stopping)
-
-    def begin_stop(self) -> None:
-        """Ask the thread and its child to end."""
-        self.stopping.set()
-        self._end_stream()
-
-    def stop(self, timeout: float = STOP_WITHIN) -> None:
-        """End the thread and its child; wait up to `timeout` seconds for the thread."""
-        self.begin_stop()
-        if self._thread is not None:
-            self._thread.join(timeout)
-
-    def reconnect(self) -> None:
-        """Start again for another project. Requests wait for its first look."""
-        self.looked.clear()
-        self._end_stream()
-
-    def lose(self, leaving: str = "") -> None:
-        """Treat Incus as lost until it is reached again: it does not answer, or it is `leaving` and ends the stream."""
-        self._set_error(leaving or self.silence)
-        if not leaving:
-            self._end_stream()
-
-    def require(self) -> None:
-        """Raise ClincusError(503) if Incus cannot be reached. The first requests wait for the first look."""
-        reason = self.error if self.looked.wait(FIRST_LOOK) else self.silence
-        if reason:
-            raise ClincusError(reason, 503)
-
-    def _end_stream(self) -> None:
-        self._is_stale = True
-        if self._process is not None:
-            self._process.signal(signal.SIGTERM)
+        """Read all sessions, so that the first request finds them, and follow the events until `Engine.stop`."""
+        what = f"following Incus {self.engine.name}"
+        self.engine.thread = repeat(what, self._follow, RETRY_DELAY, self.engine.stopping)
 
     def _follow(self) -> None:
+        engine = self.engine
         try:
-            while not self.stopping.is_set():
+            while not engine.stopping.is_set():
                 self._listen()
         except ClincusError as error:
-            self._set_error(error.message)
+            engine.note_reach(error.message)
         except Exception as error:
-            what = f"engine {self.engine}: its answer is no use" if self.engine else "Clincus failed to follow Incus"
-            self._set_error(f"{what}: {error!r}")
+            what = f"engine {engine.name}: its answer is no use" if engine.name else "Clincus failed to follow Incus"
+            engine.note_reach(f"{what}: {error!r}")
             raise
 
     def _listen(self) -> None:
-        """Look at everything, then at what events name, until `_end_stream`. Raises ClincusError if Incus is lost."""
-        self._is_stale = False
-        with self._sessions.door(f"{self.engine}:").fresh_door().monitor() as self._process:
-            if self.stopping.is_set() or self._is_stale:
-                return  # `_end_stream` was called just before this process started, so it could not end it
-            self._sessions.refresh(self.engine, self._patience)
+        """Look at everything, then at what events name, while they are wanted. Raises ClincusError if Incus is lost."""
+        engine = self.engine
+        engine.is_stale = False
+        with engine.incus.fresh_door().monitor() as stream:
+            engine.stream = stream
+            if engine.stopping.is_set() or engine.is_stale:
+                return  # somebody ended the stream just before this process started, and did not reach it
+            self._sessions.refresh(engine.name, self._patience)
             survive("history", self._close_runs)
-            self._set_error("")
+            engine.note_reach("")
             self._next_look = self._next_whole_look = time.monotonic() + RELIST_DELAY
-            for line in read_lines(self._process.stdout, lambda: self._next_look - time.monotonic()):
+            for line in read_lines(stream.stdout, lambda: self._next_look - time.monotonic()):
                 if line:
                     self._handle(line)
                 if time.monotonic() >= self._next_look:
                     self._look()
             with suppress(subprocess.TimeoutExpired):
-                self._process.process.wait(1)  # before it exits, it writes the reason
-            self._process.end()
-            said = self._process.stderr.read(4096)
-        if not self._is_stale:
-            raise incus_failure(said.decode("utf-8", "replace"), self.engine)
+                stream.process.wait(1)  # before it exits, it writes the reason
+            stream.end()
+            said = stream.stderr.read(4096)
+        if not engine.is_stale:
+            raise incus_failure(said.decode("utf-8", "replace"), engine.name)
 
     def _close_runs(self) -> None:
         """End the runs in the history whose stop nobody saw."""
@@ -8681,33 +8753,15 @@ class Monitor:
         for session in self._sessions.registry.all():
             if session.status != "stopped" or session.paused or session.unreachable_since:
                 running.add(session.id)
-        self._history.close_runs(running, utc_now(), self.engine)
+        self._history.close_runs(running, utc_now(), self.engine.name)
 
     def _look(self) -> None:
         """Look at what runs, and from time to time at everything."""
         is_whole = time.monotonic() >= self._next_whole_look
-        self._sessions.refresh(self.engine, self._patience, whole=is_whole)
+        self._sessions.refresh(self.engine.name, self._patience, whole=is_whole)
         self._next_look = time.monotonic() + self._interval
         if is_whole:
             self._next_whole_look = time.monotonic() + WHOLE_INTERVAL
-
-    def _set_error(self, error: str) -> None:
-        before = self.error
-        self.error = error
-        if bool(error) != bool(before):
-            self.since = utc_now()
-        if not self.stopping.is_set():
-            self._sessions.registry.set_unreachable(self.engine, self.since if error else "")
-        self._sessions.door(f"{self.engine}:").lost = error
-        self.looked.set()
-        if error == before:
-            return
-        where = f"engine {self.engine}" if self.engine else "Incus"
-        if error:
-            log.warning("%s cannot be reached: %s", where, error)
-        else:
-            log.info("%s is reached again", where)
-        self._on_reach(self.engine, error)
 
     def _handle(self, line: bytes) -> None:
         """Act on a lifecycle event. A line of another form is ignored."""
@@ -8726,7 +8780,7 @@ class Monitor:
         if moment is None:
             return
         for each in names:
-            id = session_id_on(self.engine, each)
+            id = session_id_on(self.engine.name, each)
             if action == "instance-ready":
                 registry.ring(id, moment)
             elif action == "instance-created" and registry.is_reserved(id):
@@ -8734,15 +8788,6 @@ class Monitor:
             elif may_differ:
                 look = functools.partial(self._sessions.look, id, format_time(moment))
                 survive(f"event {action} of {id}", look)
-
-
-def stop_monitors(monitors: Collection[Monitor]) -> None:
-    """End monitors. They get STOP_WITHIN seconds together, since the times of several hanging engines would add up."""
-    for monitor in monitors:
-        monitor.begin_stop()
-    end = time.monotonic() + STOP_WITHIN
-    for monitor in monitors:
-        monitor.stop(max(0.0, end - time.monotonic()))
 
 
 class Application:
@@ -8775,9 +8820,6 @@ class Application:
             container_prefix(environ), self._on_change, row_of=lambda tool: row_by_config(tool, self.config)
         )
         self.sessions = Sessions(incus, self.registry, lambda: self.config, environ, extensions=self.extensions)
-        self.monitor = Monitor(self.sessions, self.history, self._on_reach)
-        self.monitors = {"": self.monitor}  # one for each engine; replaced, not changed
-        self._followed: dict[str, object] = {}  # each followed engine -> its table in the config
         self.workspaces = Workspaces(lambda: self.config, environ, self.registry.all)
         self.router = Router(load_contract())
         for route in (*api_routes(self), *self.extensions.routes):
@@ -8790,6 +8832,11 @@ class Application:
         for wrap in self.extensions.wrappers:
             handler = wrap(method, path, handler)
         survive(f"the route {method} {path}", functools.partial(self.router.add, method, path, handler))
+
+    @property
+    def engines(self) -> Mapping[str, Engine]:
+        """Every engine by its name; that of this host is ""."""
+        return self.sessions.engines
 
     @property
     def port(self) -> int:
@@ -8811,7 +8858,7 @@ class Application:
         for listener in self._listeners:
             listener.start()
         self._tell_port()
-        self._begin("")
+        self._follow(self.engines[""])
         self._follow_engines()
         repeat("looking at the config", self._follow_config, POLL_INTERVAL, self._stopping)
         for duty in self.extensions.duties:
@@ -8824,7 +8871,7 @@ class Application:
         for listener in self._listeners:
             listener.close()
         self.sockets.close_all(CLOSE_WITHIN + HANGUP_GRACE + 1)
-        stop_monitors(self.monitors.values())
+        stop_engines(self.engines.values())
 
     def save_settings(self, changes: Mapping[str, Any]) -> None:
         """Save settings of the dashboard, by dotted key, and apply them. Raises ClincusError: 400, 409, 500."""
@@ -8847,21 +8894,19 @@ class Application:
 
     def require(self, engine: str) -> None:
         """Raise ClincusError: 404 if the config does not have an engine, 503 with the reason if it does not answer."""
-        monitor = self.monitors.get(engine)
-        if monitor is None:
-            raise ClincusError(f'there is no engine "{engine}": `clincus engine list` shows them', 404)
-        monitor.require()
+        self.sessions.engine(engine).require()
 
     def all_sessions(self) -> list[Session]:
         """All sessions, including unreachable ones.
 
         Raises ClincusError(503) if Incus on this host cannot be reached, and there is no other engine.
         """
-        if len(self.monitors) == 1:
-            self.monitor.require()
+        engines = self.engines
+        if len(engines) == 1:
+            engines[""].require()
         end = time.monotonic() + OTHERS_WAIT
-        for monitor in self.monitors.values():
-            monitor.looked.wait(end - time.monotonic())
+        for engine in engines.values():
+            engine.looked.wait(end - time.monotonic())
         return self.registry.all()
 
     def known_session(self, id: str) -> Session:
@@ -8871,8 +8916,9 @@ class Application:
 
     def reachable_session(self, id: str) -> Session:
         """A reachable session. Raises ClincusError: 404, 503 while its engine or cluster member does not answer."""
-        if engine_of(id) in self.monitors:
-            self.require(engine_of(id))
+        engine = engine_of(id)
+        if engine in self.engines:
+            self.require(engine)
         session = self.registry.get(id)
         if session.unreachable_since:
             place = f'the member "{session.member}" of the engine "{session.engine}"'
@@ -8900,29 +8946,27 @@ class Application:
             event["rang_at"] = session.rang_at  # nothing else has changed
         self.hub.publish(event, extension=change.kind not in public)
 
-    def _begin(self, engine: str) -> None:
+    def _follow(self, engine: Engine) -> None:
         """Follow an engine, and start the duties for each engine."""
-        monitor = self.monitors[engine]
-        monitor.start()
+        engine.on_reach = self._on_reach
+        Monitor(engine, self.sessions, self.history).start()
         for duty in self.extensions.duties:
             if duty.each_engine:
-                name = f"{duty.name} {engine}".strip()
-                work = functools.partial(duty.work, engine)
-                repeat(name, work, duty.period, monitor.stopping, first=duty.period)
+                name = f"{duty.name} {engine.name}".strip()
+                work = functools.partial(duty.work, engine.name)
+                repeat(name, work, duty.period, engine.stopping, first=duty.period)
 
     def _follow_engines(self) -> None:
         """Follow exactly the engines of the config in force, as they are configured now."""
         wanted = self.config.get("engines")
-        gone = [engine for engine, row in self._followed.items() if wanted.get(engine) != row]
-        stop_monitors([self.monitors[engine] for engine in gone])
-        self.monitors = {engine: monitor for engine, monitor in self.monitors.items() if engine not in gone}
+        gone = [engine for engine in self.engines.values() if engine.name and engine.row != wanted.get(engine.name)]
+        stop_engines(gone)
         for engine in gone:
-            self.registry.forget(engine)
-        for engine in wanted.keys() - self.monitors.keys():
-            monitor = Monitor(self.sessions, self.history, self._on_reach, engine)
-            self.monitors = {**self.monitors, engine: monitor}
-            self._begin(engine)
-        self._followed = dict(wanted)
+            self.sessions.forget_engine(engine.name)
+        for name in wanted:
+            engine = self.sessions.engine(name)
+            if engine.thread is None:
+                self._follow(engine)
 
     def _on_reach(self, engine: str, error: str) -> None:
         if engine:
@@ -9008,8 +9052,9 @@ class Application:
         self.config_error = None
         project = self.config.get("incus.project")
         if project != before.get("incus.project"):
-            self.sessions.incus.project = project
-            self.monitor.reconnect()
+            here = self.engines[""]
+            here.incus.project = project
+            here.reconnect()
         self._follow_engines()
         self.hub.greetings["config"] = None
         self.hub.publish({"type": "config.reloaded", "timestamp": utc_now()})

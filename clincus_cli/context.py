@@ -58,8 +58,11 @@ class Context:
 
     def door(self, id: str) -> clincus.Incus:
         """The door to the engine that the id of a container names. Raises ClincusError(404)."""
-        engine = clincus.engine_of(id)
-        return clincus.engine_door(self.basics, engine) if engine else self.incus
+        return self.engine_door(clincus.engine_of(id))
+
+    def engine_door(self, name: str) -> clincus.Incus:
+        """The door to an engine of the config, "" for this host. Raises ClincusError(404)."""
+        return clincus.engine_door(self.basics, name) if name else self.incus
 
     @functools.cached_property
     def history(self) -> clincus.History:
@@ -108,7 +111,7 @@ class Context:
         ]
         named = {clincus.engine_of(id) for id in ids}
         if "" in named or not named:
-            sessions.refresh()
+            sessions.refresh("")
         for engine in named - {""}:
             sessions.refresh(engine, clincus.READ_TIMEOUT)
         if not named:
@@ -136,7 +139,7 @@ class Context:
 
         def attempt(engine: str) -> Answer | clincus.ClincusError:
             try:
-                return ask(self.door(f"{engine}:"))
+                return ask(self.engine_door(engine))
             except clincus.ClincusError as error:
                 return error
 

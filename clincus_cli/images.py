@@ -20,7 +20,7 @@ BUILD = "Build it with: clincus build"
 
 def door(context: Context) -> clincus.Incus:
     """The door to the engine that --engine names. Raises ClincusError(404)."""
-    return context.door(f"{context.options.engine}:")
+    return context.engine_door(context.options.engine)
 
 
 def query_images(incus: clincus.Incus) -> list[dict[str, Any]]:

@@ -101,7 +101,7 @@ def launch_request(context: Context) -> clincus.LaunchRequest:
     if fields.get("branch") and not clone:
         raise cli.UsageError("--branch is for a clone: give --clone, too", "shell")
     if fields.get("engine"):
-        context.door(f"{fields['engine']}:")
+        context.engine_door(fields["engine"])
     if options.writable_git_hooks:
         settings["git.writable_hooks"] = True
     if options.mount:

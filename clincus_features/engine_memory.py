@@ -34,18 +34,19 @@ class Memory:
         self._app = app
         self._kept: dict[str, bytes] = {}  # engine that has answered -> what its file has
 
-    def look(self, engine: str) -> None:
+    def look(self, name: str) -> None:
         """Keep what an engine has, or show what it had."""
-        monitor = self._app.monitors.get(engine)
-        if not engine:
-            self._app.monitor.stopping.wait()  # this host has the sessions itself
-        if not engine or monitor is None or not monitor.looked.is_set():
+        engine = self._app.engines.get(name)
+        if engine is not None and not name:
+            engine.stopping.wait()  # this host has the sessions itself
             return
-        mine = [one for one in self._app.registry.all() if one.engine == engine]
-        if not monitor.error:
-            self._keep(engine, mine)
-        elif not mine and engine not in self._kept:
-            self._recall(engine, monitor)
+        if engine is None or not engine.looked.is_set():
+            return
+        mine = [one for one in self._app.registry.all() if one.engine == name]
+        if not engine.reach.error:
+            self._keep(name, mine)
+        elif not mine and name not in self._kept:
+            self._recall(engine)
 
     def _path(self, engine: str) -> str:
         return clincus.own_file(self._app.environ, f"engine-{engine}.json")
@@ -66,16 +67,15 @@ class Memory:
             with suppress(FileNotFoundError):
                 os.utime(path)  # it tells when the engine was last seen
 
-    def _recall(self, engine: str, monitor: clincus.Monitor) -> None:
+    def _recall(self, engine: clincus.Engine) -> None:
         """Show what an engine had. An answer of its own that comes later counts more."""
-        path, registry = self._path(engine), self._app.registry
+        path, registry = self._path(engine.name), self._app.registry
         with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
             seen = os.stat(path).st_mtime
             kept = json.loads(clincus.read_plain_file(path, FILE_LIMIT) or b"{}")
-            if kept["table"] == self._table(engine):
-                monitor.since = min(monitor.since, clincus.format_time(datetime.fromtimestamp(seen, timezone.utc)))
-                registry.set_unreachable(engine, monitor.since)
-                registry.compare(next(registry.questions), kept["instances"], engine=engine)
+            if kept["table"] == self._table(engine.name):
+                engine.date_back(clincus.format_time(datetime.fromtimestamp(seen, timezone.utc)))
+                registry.compare(next(registry.questions), kept["instances"], engine=engine.name)
 
 
 def instances(sessions: list[clincus.Session]) -> Iterator[Mapping[str, Any]]:

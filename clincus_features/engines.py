@@ -92,28 +92,28 @@ class Survey:
         everything, found = self._app.registry.all(), self._known()
         rows = self._app.config.get("engines")
         return [
-            engine_document(monitor, found.get(name, Facts()), everything, rows.get(name, {}).get("roots", []))
-            for name, monitor in sorted(self._app.monitors.items())
+            engine_document(engine, found.get(name, Facts()), everything, rows.get(name, {}).get("roots", []))
+            for name, engine in sorted(self._app.engines.items())
         ]
 
-    def look(self, engine: str) -> None:
+    def look(self, name: str) -> None:
         """Ask an engine about itself, if it is time to; or look for another member of one that is out of reach."""
-        monitor, incus = self._app.monitors[engine], self._app.sessions.door(f"{engine}:")
-        known = self._known().get(engine, Facts())
-        if not engine and known.version:  # this host stays as it is
-            monitor.stopping.wait()
+        engine = self._app.engines[name]
+        known = self._known().get(name, Facts())
+        if not name and known.version:  # this host stays as it is
+            engine.stopping.wait()
             return
-        if monitor.error:
+        if engine.reach.error:
             with self._turning:
-                if known.is_cluster and engine and find_member(incus.fresh_door(), known):
-                    monitor.reconnect()
+                if known.is_cluster and name and find_member(engine.incus.fresh_door(), known):
+                    engine.reconnect()
             return
-        if time.monotonic() >= self._next.get(engine, 0.0):
-            fresh = ask_facts(incus)
-            self._next[engine] = time.monotonic() + SURVEY_EVERY
+        if time.monotonic() >= self._next.get(name, 0.0):
+            fresh = ask_facts(engine.incus)
+            self._next[name] = time.monotonic() + SURVEY_EVERY
             if fresh != known:
-                self._keep(engine, fresh)
-                event = {"type": "engine.changed", "engine": engine, "error": ""}
+                self._keep(name, fresh)
+                event = {"type": "engine.changed", "engine": name, "error": ""}
                 self._app.hub.publish(event, extension=True)
 
     def _known(self) -> dict[str, Facts]:
@@ -151,16 +151,16 @@ def find_member(incus: clincus.Incus, known: Facts) -> bool:
 
 
 def engine_document(
-    monitor: clincus.Monitor, known: Facts, sessions: Iterable[clincus.Session], roots: Iterable[str]
+    engine: clincus.Engine, known: Facts, sessions: Iterable[clincus.Session], roots: Iterable[str]
 ) -> dict[str, object]:
     """An engine as the API shows it. Pure."""
-    counts = Counter(session.member for session in sessions if session.engine == monitor.engine)
+    counts = Counter(session.member for session in sessions if session.engine == engine.name)
     return {
-        "name": monitor.engine,
-        "kind": "local" if not monitor.engine else "cluster" if known.is_cluster else "remote",
-        "reachable": not monitor.error and monitor.looked.is_set(),
-        "since": monitor.since,
-        "error": monitor.error,
+        "name": engine.name,
+        "kind": "local" if not engine.name else "cluster" if known.is_cluster else "remote",
+        "reachable": not engine.reach.error and engine.looked.is_set(),
+        "since": engine.reach.since,
+        "error": engine.reach.error,
         "version": known.version,
         "members": [{"name": name, "status": status, "sessions": counts[name]} for name, status, _ in known.members],
         "groups": list(known.groups),

@@ -232,7 +232,7 @@ class Gauges:
         yield "clincus_build_info", iter([(label("version", clincus.__version__), 1)])
         yield "clincus_sessions", counted("status", self._statuses, (one.status for one in sessions))
         yield "clincus_agents", counted("state", self._states, states)
-        up = {engine: not monitor.error for engine, monitor in self._app.monitors.items()}
+        up = {name: not engine.reach.error for name, engine in self._app.engines.items()}
         yield "clincus_engine_up", ((label("engine", engine), int(is_up)) for engine, is_up in up.items())
         sockets = {**self._sockets, "events": len(self._app.hub.subscribers)}
         yield "clincus_sockets", ((label("operation", one), number) for one, number in sockets.items())

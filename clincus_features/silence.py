@@ -44,7 +44,7 @@ def wake_for_page(
         try:
             return handler(request)
         finally:
-            app.sessions.door(":").has_begun.set()
+            app.engines[""].incus.has_begun.set()
 
     return follow if path == "/ws/events" else handler
 
@@ -56,20 +56,21 @@ class Looks:
         self._app = app
         self._asked_at = time.monotonic()  # of the last question to this host's Incus
 
-    def look(self, engine: str) -> None:
+    def look(self, name: str) -> None:
         """If somebody waits for an engine that answers nobody, take it for lost, and end the commands that wait for it.
 
         While a page is open this host's Incus is asked for the page: soon if nothing else was asked, and now and then
         in any case. An engine elsewhere is looked at often enough by its monitor.
         """
-        monitor, door = self._app.monitors[engine], self._app.sessions.door(f"{engine}:")
-        is_watched = bool(self._app.hub.subscribers) and not engine
+        engine = self._app.engines[name]
+        door = engine.incus
+        is_watched = bool(self._app.hub.subscribers) and not name
         is_quiet = not door.waiting and not door.has_begun.wait(WATCHED if is_watched else SLEEP)
         door.has_begun.clear()
         now = time.monotonic()
         is_due = is_watched and (is_quiet or now - self._asked_at > ASKED)
-        if not monitor.error and (is_due or any(one.began < now - SHORT for one in tuple(door.waiting))):
-            self._ask(monitor, door)
+        if not engine.reach.error and (is_due or any(one.began < now - SHORT for one in tuple(door.waiting))):
+            self._ask(engine)
         if (lost := door.lost) and lost != LEAVING:
             give_up(door.waiting, lost)
 
@@ -91,22 +92,22 @@ class Looks:
 
     def _is_leaving(self) -> bool:
         """Whether this host's Incus goes, asked anew."""
-        monitor, door = self._app.monitors[""], self._app.sessions.door("")
-        if not monitor.error:
-            self._ask(monitor, door)
-        return monitor.error == LEAVING
+        engine = self._app.engines[""]
+        if not engine.reach.error:
+            self._ask(engine)
+        return engine.reach.error == LEAVING
 
-    def _ask(self, monitor: clincus.Monitor, door: clincus.Incus) -> None:
+    def _ask(self, engine: clincus.Engine) -> None:
         """Ask an engine, and take it for lost if it hangs or goes."""
-        refusal = ask(door)
-        if not door.engine:
+        refusal = ask(engine.incus)
+        if not engine.name:
             self._asked_at = time.monotonic()
         if refusal is clincus.FailureKind.HANGS:
-            monitor.lose()
+            engine.lose()
         elif refusal is clincus.FailureKind.LEAVING:
-            monitor.lose(LEAVING)
+            engine.lose(LEAVING)
             for session in self._app.registry.all():
-                if session.engine == door.engine:
+                if session.engine == engine.name:
                     self._app.sockets.close_session(session.id, clincus.CloseCode.TRY_AGAIN_LATER, LEAVING)
 
 

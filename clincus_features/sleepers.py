@@ -118,7 +118,8 @@ class Sleepers:
         """Ask an engine, unless that was done just now. No answer means that all of its sessions are awake."""
         if time.monotonic() - answers.asked_at < HELD:
             return
-        door, text = self._app.sessions.door(f"{engine}:"), ""
+        door = self._app.engines[engine].incus
+        text = ""
         try:
             text = door.query("/1.0/metrics", is_json=False, timeout=clincus.READ_TIMEOUT)
         except clincus.ClincusError as error:

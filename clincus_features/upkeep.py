@@ -46,12 +46,12 @@ def install(extensions: clincus.Extensions) -> None:
 
     def stop(engine: str) -> None:
         before_stop.wait(engine, seconds_until_stop(app.sessions, datetime.now(timezone.utc), engine))
-        if not app.monitors[engine].error:
+        if not app.engines[engine].reach.error:
             stop_expired(app.sessions, datetime.now(timezone.utc), engine, ends)
             remove_half_made(app.sessions, engine)
 
     def delete(engine: str) -> None:
-        if not app.monitors[engine].error:
+        if not app.engines[engine].reach.error:
             grace = timedelta(seconds=clincus.parse_duration(app.config.get("sessions.ephemeral_grace")))
             ended = {run.session_id: run.ended_at or "" for run in reversed(app.history.runs())}
             delete_abandoned(app.sessions, datetime.now(timezone.utc) - grace, ended, engine, ends)

@@ -18,3 +18,9 @@ def a_session(slot: int = 1, **fields: Any) -> clincus.Session:
         "persistent": False,
     }
     return clincus.Session(**{**usual, **fields})
+
+
+def an_engine(name: str, registry: clincus.Registry) -> clincus.Engine:
+    """An engine that nobody follows, with the registry of its sessions."""
+    containers = clincus.Containers(clincus.Incus(engine=name), registry, print, clincus.Extensions())
+    return clincus.Engine(name, {}, containers)

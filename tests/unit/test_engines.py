@@ -17,7 +17,7 @@ from clincus_cli import engines as commands
 from clincus_cli.context import Context
 from clincus_features import engine_memory, engines, upkeep
 from clincus_features.network.policy import Policy
-from tests.builders import a_session
+from tests.builders import a_session, an_engine
 
 NAME = "clincus-0a1b2c-1"
 FAR = f"far:{NAME}"
@@ -167,7 +167,7 @@ def test_a_label_of_any_form_costs_its_session_alone(told, label):
 def test_an_event_of_any_form_ends_no_stream(told, value):
     looked: list[str] = []
     sessions: Any = SimpleNamespace(registry=told.registry, look=lambda id, when: looked.append(id))
-    monitor = clincus.Monitor(sessions, cast("Any", None), lambda *_: None, "far")
+    monitor = clincus.Monitor(an_engine("far", told.registry), sessions, cast("Any", None))
     good = {"action": "instance-started", "name": NAME, "context": {}}
     for line in (value, {"metadata": value, "timestamp": NOW}, {"metadata": good, "timestamp": value}):
         monitor._handle(line.encode() if isinstance(line, str) else json.dumps(line).encode())
@@ -592,14 +592,15 @@ class Serving(Told):
     def __init__(self, home: Any, **row: str) -> None:
         super().__init__()
         self.environ = {"HOME": str(home)}
-        looked = SimpleNamespace(is_set=lambda: True)
-        self.far = SimpleNamespace(error="", since="2099-01-01T00:00:00Z", looked=looked)
-        self.monitors = {"far": self.far}
+        self.far = an_engine("far", self.registry)
+        self.far.reach = clincus.Reach("2099-01-01T00:00:00Z")
+        self.far.looked.set()
+        self.engines = {"far": self.far}
         self.config = SimpleNamespace(get=lambda key: {"far": row})
         self.memory = engine_memory.Memory(self)  # type: ignore[arg-type]
 
 
-LOST = {"error": "engine far: it does not answer"}
+LOST = clincus.Reach("2099-01-01T00:00:00Z", "engine far: it does not answer")
 
 
 def test_an_engine_that_is_down_at_the_start_shows_what_it_had_until_it_answers(tmp_path):
@@ -607,15 +608,14 @@ def test_an_engine_that_is_down_at_the_start_shows_what_it_had_until_it_answers(
     before.hear(instance(pinned="true"), instance(f"{NAME}2", "Stopped", location="m1"))
     before.memory.look("far")
     after = Serving(tmp_path)
-    vars(after.far).update(LOST)
+    after.far.reach = LOST
     after.memory.look("far")
-    since = after.far.since
+    since = after.far.reach.since
     assert since < "2099"
     assert after.shown() == {FAR: ("running", since), f"{FAR}2": ("stopped", since)}
     kept, live = after.registry.get(f"{FAR}2"), before.registry.get(f"{FAR}2")
     assert kept._replace(unreachable_since="") == live
-    after.far.error = ""
-    after.registry.set_unreachable("far", "")
+    after.far.note_reach("")
     after.hear(instance(status="Stopped"))
     after.memory.look("far")
     assert after.shown() == {FAR: ("stopped", "")}
@@ -626,7 +626,7 @@ def test_a_damaged_memory_shows_nothing(tmp_path, text):
     (tmp_path / ".clincus").mkdir()
     (tmp_path / ".clincus" / "engine-far.json").write_text(text)
     serving = Serving(tmp_path)
-    vars(serving.far).update(LOST)
+    serving.far.reach = LOST
     serving.memory.look("far")
     assert serving.shown() == {}
 
@@ -636,7 +636,7 @@ def test_another_engine_of_the_same_name_has_not_what_the_first_one_had(tmp_path
     before.hear(instance())
     before.memory.look("far")
     after = Serving(tmp_path, remote="other")
-    vars(after.far).update(LOST)
+    after.far.reach = LOST
     after.memory.look("far")
     assert after.shown() == {}
 

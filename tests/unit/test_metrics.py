@@ -38,9 +38,10 @@ def app() -> Any:
     sessions = [a_session(slot) for slot in (1, 2)]
     extensions = clincus.Extensions()
     extensions.session_fields.append(lambda session: {"agent": {"state": "waiting", "text": 'a "b"\n'}})
-    monitors = {"": SimpleNamespace(error=""), "far": SimpleNamespace(error="it does not answer")}
+    reached, lost = clincus.Reach(""), clincus.Reach("", "it does not answer")
+    engines = {"": SimpleNamespace(reach=reached), "far": SimpleNamespace(reach=lost)}
     registry, hub = SimpleNamespace(all=lambda: sessions), SimpleNamespace(subscribers={7: "a page", 8: "another"})
-    return SimpleNamespace(registry=registry, extensions=extensions, monitors=monitors, hub=hub)
+    return SimpleNamespace(registry=registry, extensions=extensions, engines=engines, hub=hub)
 
 
 @pytest.fixture

@@ -86,11 +86,10 @@ def monitor(engine, told, tmp_path, monkeypatch):
     environ = {"HOME": str(tmp_path)}
     registry = clincus.Registry("clincus-", lambda change: None)
     sessions = clincus.Sessions(engine, registry, lambda: clincus.load_config(environ), environ)
-    monitor = clincus.Monitor(
-        sessions, clincus.History(str(tmp_path / "history.jsonl")), lambda engine, error: told.append(error)
-    )
-    yield monitor
-    monitor.stop()
+    here = sessions.engines[""]
+    here.on_reach = lambda engine, error: told.append(error)
+    yield clincus.Monitor(here, sessions, clincus.History(str(tmp_path / "history.jsonl")))
+    here.stop()
 
 
 def set_intervals(monkeypatch, monitor, *, who_runs: float, everything: float) -> None:
@@ -108,7 +107,7 @@ class TestMonitor:
     def test_an_event_leads_to_a_look(self, engine, monitor):
         engine.add(NAME, "Running")
         monitor.start()
-        monitor.require()
+        monitor.engine.require()
         assert statuses(monitor) == ["running"]
         engine.add(NAME, "Stopped")
         engine.tell("instance-shutdown", NAME)
@@ -120,7 +119,7 @@ class TestMonitor:
         engine.add(NAME, "Stopped")
         engine.instances[NAME]["location"] = "m2"
         monitor.start()
-        monitor.require()
+        monitor.engine.require()
         assert members() == ["m2"]
         engine.instances[NAME]["location"] = "m1"
         engine.tell("instance-migrated", NAME)
@@ -130,7 +129,7 @@ class TestMonitor:
     def test_a_stopped_container_that_appears_is_looked_at(self, engine, monitor):
         """`incus copy` and `incus import` make one that does not run, so no look at who runs would find it."""
         monitor.start()
-        monitor.require()
+        monitor.engine.require()
         engine.add(NAME, "Stopped")
         engine.tell("instance-created", NAME)
         wait_until(lambda: statuses(monitor) == ["stopped"])
@@ -142,7 +141,7 @@ class TestMonitor:
         monkeypatch.setattr(monitor._sessions, "look", lambda id, when="": asked.append(id) or look(id, when))
         registry = monitor._sessions.registry
         monitor.start()
-        monitor.require()
+        monitor.engine.require()
         draft = clincus.Session("", "/w", "claude", 0, "starting", False, session_id="one")
         made = registry.reserve(draft, 0, ()).id
         engine.add(made, "Stopped")
@@ -156,7 +155,7 @@ class TestMonitor:
         names = lambda: [session.id for session in monitor._sessions.registry.all()]  # noqa: E731
         engine.add(NAME, "Stopped")
         monitor.start()
-        monitor.require()
+        monitor.engine.require()
         engine.add("clincus-abcdef-7", "Stopped")
         del engine.instances[NAME]
         engine.tell("instance-renamed", "clincus-abcdef-7", old_name=NAME)
@@ -191,7 +190,7 @@ class TestMonitor:
         set_intervals(monkeypatch, monitor, who_runs=0.02, everything=0.1)
         engine.add(NAME, "Stopped")
         monitor.start()
-        monitor.require()
+        monitor.engine.require()
         del engine.instances[NAME]
         wait_until(lambda: statuses(monitor) == [])
 
@@ -221,7 +220,7 @@ class TestMonitor:
     )
     def test_a_line_that_is_no_event_is_passed_over(self, engine, monitor, line):
         monitor.start()
-        monitor.require()
+        monitor.engine.require()
         engine.streams[0].stdin.write(line + b"\n")
         engine.add(NAME, "Running")
         engine.tell("instance-started", NAME)
@@ -230,7 +229,7 @@ class TestMonitor:
 
     def test_a_line_without_end_is_not_held(self, engine, monitor, told):
         monitor.start()
-        monitor.require()
+        monitor.engine.require()
         with contextlib.suppress(BrokenPipeError):
             engine.streams[0].stdin.write(b"x" * (2 * clincus.EVENT_LIMIT))
         wait_until(lambda: len(engine.streams) == 2 and told[1:] == [""])
@@ -239,15 +238,15 @@ class TestMonitor:
         engine.failures = [clincus.IncusError("no daemon", 503)] * 3
         monitor.start()
         with pytest.raises(clincus.ClincusError, match="no daemon") as raised:
-            monitor.require()
+            monitor.engine.require()
         assert raised.value.status == 503
         wait_until(lambda: len(told) == 2)
         assert told == ["no daemon", ""]
-        monitor.require()
+        monitor.engine.require()
 
     def test_a_stream_that_ends_is_a_failure(self, engine, monitor, told):
         monitor.start()
-        monitor.require()
+        monitor.engine.require()
         engine.streams[0].process.terminate()
         wait_until(lambda: len(told) == 2)
         assert told == ["Incus failed without a word", ""]
@@ -268,10 +267,10 @@ class TestMonitor:
     def test_another_project_is_no_outage(self, engine, monitor, told):
         engine.add(NAME, "Running")
         monitor.start()
-        monitor.require()
+        monitor.engine.require()
         engine.instances.clear()
-        monitor.reconnect()
-        monitor.require()
+        monitor.engine.reconnect()
+        monitor.engine.require()
         assert statuses(monitor) == []
         assert (len(engine.streams), told) == (2, [])
 
@@ -281,7 +280,7 @@ class TestMonitor:
         monkeypatch.setattr(monitor._sessions, "refresh", lambda *_: answer.wait())
         monitor.start()
         with pytest.raises(clincus.ClincusError, match="does not answer") as raised:
-            monitor.require()
+            monitor.engine.require()
         answer.set()
         assert raised.value.status == 503
 
@@ -290,20 +289,20 @@ class TestMonitor:
             engine.add(name, status)
             monitor._history.record(clincus.Run(name, name, "/w", "claude", clincus.utc_now()))
         monitor.start()
-        monitor.require()
+        monitor.engine.require()
         assert [run.id for run in monitor._history.runs() if run.ended_at is None] == [NAME]
 
     def test_a_history_that_cannot_be_written_does_not_end_it(self, engine, monitor, told, tmp_path):
         (tmp_path / "history.jsonl").mkdir()
         monitor.start()
-        monitor.require()
-        assert (monitor._thread.is_alive(), told) == (True, [])
+        monitor.engine.require()
+        assert (monitor.engine.thread.is_alive(), told) == (True, [])
 
     def test_its_child_ends_with_it_whenever_that_is(self, engine, monitor, monkeypatch):
         start = engine.monitor
-        monkeypatch.setattr(engine, "monitor", lambda: (monitor.stopping.set(), start())[1])
+        monkeypatch.setattr(engine, "monitor", lambda: (monitor.engine.stopping.set(), start())[1])
         monitor.start()
-        monitor._thread.join(DEADLINE)
+        monitor.engine.thread.join(DEADLINE)
         assert [stream.process.poll() is not None for stream in engine.streams] == [True]
 
 
@@ -409,8 +408,8 @@ def test_a_machine_without_ipv6_is_served_on_ipv4(tmp_path, monkeypatch):
     only.server_close()
 
 
-def test_monitors_of_engines_that_hang_end_within_one_deadline_together():
-    class Hanging(clincus.Monitor):
+def test_engines_that_hang_end_within_one_deadline_together():
+    class Hanging(clincus.Engine):
         def __init__(self) -> None:
             self.waits: list[float] = []
             self.is_asked = False
@@ -419,16 +418,16 @@ def test_monitors_of_engines_that_hang_end_within_one_deadline_together():
             self.is_asked = True
 
         def stop(self, timeout: float = clincus.STOP_WITHIN) -> None:
-            assert all(one.is_asked for one in monitors), "all of them end at the same time"
+            assert all(one.is_asked for one in engines), "all of them end at the same time"
             self.waits.append(timeout)
             now.append(now[-1] + timeout)
 
     now = [0.0]
-    monitors = [Hanging() for _ in range(3)]
+    engines = [Hanging() for _ in range(3)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clincus, "time", SimpleNamespace(monotonic=lambda: now[-1]))
-        clincus.stop_monitors(monitors)
-    assert [one.waits for one in monitors] == [[clincus.STOP_WITHIN], [0.0], [0.0]]
+        clincus.stop_engines(engines)
+    assert [one.waits for one in engines] == [[clincus.STOP_WITHIN], [0.0], [0.0]]
 
 
 def test_the_event_of_a_bell_says_all_that_has_changed():

@@ -66,9 +66,8 @@ def app(door, tmp_path, monkeypatch):
     environ = {"HOME": str(tmp_path)}
     registry = clincus.Registry("clincus-", lambda change: None)
     sessions = clincus.Sessions(door, registry, lambda: clincus.load_config(environ), environ)
-    monitor = clincus.Monitor(sessions, clincus.History(str(tmp_path / "history.jsonl")), lambda engine, error: None)
     sockets, hub = clincus.OpenSockets(), SimpleNamespace(subscribers={})
-    return SimpleNamespace(monitors={"": monitor}, sessions=sessions, registry=registry, sockets=sockets, hub=hub)
+    return SimpleNamespace(engines=sessions.engines, sessions=sessions, registry=registry, sockets=sockets, hub=hub)
 
 
 @pytest.fixture
@@ -97,7 +96,7 @@ def test_who_waits_for_an_incus_that_answers_waits_on(app, door, look):
     door.answers = True
     waiting = Waiting(door, lambda: door.query("/1.0/instances"))
     look()
-    assert (app.monitors[""].error, len(door.waiting)) == ("", 1)
+    assert (app.engines[""].reach.error, len(door.waiting)) == ("", 1)
     silence.give_up(door.waiting, "the test is over")
     waiting.end()
 
@@ -106,31 +105,31 @@ def test_who_has_just_begun_to_wait_is_not_asked_about(app, door, monkeypatch, l
     monkeypatch.setattr(silence, "SHORT", 60.0)
     waiting = Waiting(door, lambda: door.query("/1.0/instances"))
     look()
-    assert app.monitors[""].error == ""
+    assert app.engines[""].reach.error == ""
     silence.give_up(door.waiting, "the test is over")
     waiting.end()
 
 
 def test_nobody_is_asked_while_nobody_waits(app, look):
     look()
-    assert app.monitors[""].error == ""
+    assert app.engines[""].reach.error == ""
 
 
 def test_for_an_open_page_it_is_asked_while_nobody_waits(app, door, look):
     app.hub.subscribers = {7: "a page"}
     door.answers = True
     look()
-    assert app.monitors[""].error == ""
+    assert app.engines[""].reach.error == ""
     door.answers = False
     look()
-    assert app.monitors[""].error == REASON
+    assert app.engines[""].reach.error == REASON
 
 
 def test_what_has_just_begun_tells_as_much_as_the_question(app, door, look):
     app.hub.subscribers = {7: "a page"}
     door.has_begun.set()
     look()
-    assert app.monitors[""].error == ""
+    assert app.engines[""].reach.error == ""
 
 
 def test_beside_other_commands_it_is_asked_now_and_then(app, door, look, monkeypatch):
@@ -138,7 +137,7 @@ def test_beside_other_commands_it_is_asked_now_and_then(app, door, look, monkeyp
     app.hub.subscribers = {7: "a page"}
     door.has_begun.set()
     look()
-    assert app.monitors[""].error == REASON
+    assert app.engines[""].reach.error == REASON
 
 
 def test_an_incus_that_goes_gets_no_new_commands_and_who_works_with_it_comes_to_an_end(app, door, look):

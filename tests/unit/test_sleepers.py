@@ -26,10 +26,11 @@ def metrics(used: Mapping[str, float], project: str = "default") -> str:
 
 
 class App:
-    """As much of the application as the question needs; it is registry, sessions and the door to Incus as well."""
+    """As much of the application as the question needs; it is registry, engine and the door to Incus as well."""
 
     def __init__(self) -> None:
-        self.registry = self.sessions = self
+        self.registry = self.incus = self
+        self.engines = {"": self}
         self.project = "default"
         self.used = {NAME: 1.0}  # seconds of CPU, by container
         self.run = "first"
@@ -39,9 +40,6 @@ class App:
     def all(self) -> list[clincus.Session]:
         same = {"workspace": "/w", "tool": "claude", "slot": 1, "status": "running", "persistent": False}
         return [clincus.Session(name, run=self.run, **same) for name in self.used]
-
-    def door(self, id: str) -> App:
-        return self
 
     def query(self, path: str, **options: Any) -> str:
         assert path == "/1.0/metrics"
