@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import clincus
@@ -14,12 +15,40 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 
+CLEAR_LINE = "\r\033[K"
+_turning: set[str] = set()  # the texts beside marks that turn just now
+
+# Takes a line in place of stdout or stderr (True: stderr), for works that say things beside each other.
+SPEAKER: contextvars.ContextVar[Callable[[str, bool], None] | None] = contextvars.ContextVar("SPEAKER", default=None)
+
+
 def say(text: str) -> None:
     """Write a line to stderr: stdout holds data alone. If stderr takes nothing, the work goes on."""
+    _speak(text, is_error=True)
+
+
+def tell(text: str) -> None:
+    """Write a line about work under way to stdout. If stdout takes nothing, the work goes on."""
+    _speak(text, is_error=False)
+
+
+def _speak(text: str, *, is_error: bool) -> None:
+    speaker = SPEAKER.get()
+    if speaker is None:
+        show_line(text, is_error=is_error)
+    else:
+        speaker(text, is_error)
+
+
+def show_line(text: str, *, is_error: bool) -> None:
+    """Write a line to stdout or stderr at once. If that takes nothing, the work goes on."""
+    stream = sys.stderr if is_error else sys.stdout
     try:
-        print(text, file=sys.stderr, flush=True)
+        if _turning:
+            print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
+        print(text, file=stream, flush=True)
     except OSError:
-        silence(2)
+        silence(2 if is_error else 1)
 
 
 def silence(descriptor: int) -> None:
@@ -158,13 +187,15 @@ def progress(text: str) -> Iterator[None]:
                 line = f"{mark} {text} ({time.monotonic() - began:.0f} s) "
                 sys.stderr.write("\r" + line[: screen_width() - 1])  # a second line would stay
                 sys.stderr.flush()
-        sys.stderr.write("\r\033[K")
+        sys.stderr.write(CLEAR_LINE)
         sys.stderr.flush()
 
     thread = threading.Thread(target=turn, daemon=True)
     thread.start()
+    _turning.add(text)
     try:
         yield
     finally:
+        _turning.discard(text)
         done.set()
         thread.join(timeout=2)

@@ -11,6 +11,7 @@ from clincus_cli import TYPE_CHECKING, console
 from clincus_cli import commands as cli
 from clincus_cli.agents import agent_words, known_agents
 from clincus_cli.appeared import end_session
+from clincus_cli.beside import attempt_beside
 from clincus_cli.context import Context, is_listed
 from clincus_cli.losses import loss_note
 
@@ -239,12 +240,12 @@ def for_each_session(
             return 0
 
     def work_on(name: str) -> None:
-        print(f"{doing} container {name}{note}...", flush=True)
-        with console.progress(f"{doing} {name}"):
-            work(name)
-        print(f"✓ {did} {name}", flush=True)
+        console.tell(f"{doing} container {name}{note}...")
+        work(name)
+        console.tell(f"✓ {did} {name}")
 
-    done = attempt_each(found, work_on)
+    with console.progress(f"{doing} {found[0] if len(found) == 1 else f'{len(found)} containers'}"):
+        done = attempt_beside(context.sessions, found, work_on)
     if done:
         print(f"{did} {len(done)} container(s)")
     if len(done) < len(names):
@@ -302,14 +303,14 @@ def run_shutdown(context: Context) -> int:
     timeout, sessions, force = context.options.timeout, context.sessions, context.options.force
 
     def shut_down(name: str) -> None:
-        print("Attempting graceful shutdown...", flush=True)
+        console.tell("Attempting graceful shutdown...")
         with clincus.patient(clincus.END_PATIENCE, clincus.END_WITHIN):  # for the stop and the delete together
             session = end_session(context, name, timeout=timeout)
             if session is not None and (not session.persistent or context.options.delete):
                 sessions.end(name, delete=True, keeps=force)
                 return
         if session is not None:
-            print(f"{name} is persistent: it is stopped and kept (--delete removes it)")
+            console.tell(f"{name} is persistent: it is stopped and kept (--delete removes it)")
 
     words, note = ("shutdown", "Shutting down", "Shutdown"), f" (timeout: {timeout}s)"
     return for_each_session(context, words, shut_down, note=note)
@@ -409,7 +410,7 @@ def run_clean(context: Context) -> int:
         if options.dry_run or not console.confirm(f"Remove {len(items)} item(s)?", force=options.force):
             continue
         with console.progress("Removing"):
-            removed = attempt_each(items, remove)
+            removed = attempt_beside(context.sessions, items, remove)
         cleaned += len(removed)
         is_whole = is_whole and len(removed) == len(items)
     for path in clean_stages() if is_plain and not options.dry_run else ():

@@ -571,6 +571,24 @@ def test_all_are_killed_when_the_answer_is_yes(bed, cli):
     assert bed.names() == []
 
 
+HANG = r"""
+printf '#!/bin/sh\nexec sleep 100000\n' >/tmp/hang
+chmod 755 /tmp/hang
+cp /tmp/hang "$(command -v find)"
+"""
+
+
+def test_a_session_that_hangs_keeps_no_other_from_being_killed(bed, cli):
+    """They were ended one after the other, and each that hangs took two minutes."""
+    hanging, _, _ = (cli.labelled(slot, start=True) for slot in (1, 2, 3))
+    assert bed.incus.exec(hanging, ["sh", "-c", HANG]).code == 0
+    terminal = cli.start("kill", "--all", "--force")
+    wait_until(lambda: bed.names() == [hanging], "the end of the others")
+    os.kill(terminal.pid, signal.SIGINT)
+    assert terminal.end() == 130
+    assert bed.state(hanging) == "Running"
+
+
 def test_only_what_is_there_is_asked_about(bed, cli):
     assert b"no containers were shut down" in cli.run("shutdown", "clincus-000000-1").stderr
     done = cli.run("kill", "clincus-000000-1", "clincus-000000-2")

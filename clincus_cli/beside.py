@@ -1,0 +1,112 @@
+"""Does one thing to several sessions beside each other; the output reads as if one came after the other."""
+
+from __future__ import annotations
+
+import contextvars
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+import clincus
+from clincus_cli import console
+
+AT_ONCE = 4  # sessions: a container that hangs keeps its place for minutes, and the others take turns in the rest
+INTERRUPTED = "interrupted"
+NOTICE = 0.5  # seconds: Python notices a signal that came just before a wait only at its end
+UNDO_WITHIN = 5.0  # seconds for what is under way to end after an interruption
+
+
+def attempt_beside(sessions: clincus.Sessions, names: Iterable[str], work: Callable[[str], object]) -> list[str]:
+    """Do something for each session, and return the names for which it worked; each failure is told as a warning.
+
+    What is said of the first that is not over is shown at once, and what is said of the others when their turn comes.
+    An interruption ends what they wait for, and nothing more begins.
+    """
+    names = list(names)
+    waiting = deque(range(len(names)))
+    said = Said(len(names))
+    failed: set[int] = set()
+    faults: list[BaseException] = []
+
+    def attempt(number: int) -> None:
+        console.SPEAKER.set(lambda line, is_error: said.put(number, line, is_error=is_error))
+        try:
+            work(names[number])
+        except (clincus.ClincusError, OSError) as error:
+            failed.add(number)
+            console.warn(f"{names[number]}: {error}")
+        except BaseException as error:
+            failed.add(number)
+            faults.append(error)
+        finally:
+            said.end(number)
+
+    def attempt_some() -> None:
+        while True:
+            try:
+                number = waiting.popleft()
+            except IndexError:
+                return
+            contextvars.copy_context().run(attempt, number)
+
+    threads = [threading.Thread(target=attempt_some, daemon=True) for _ in names[:AT_ONCE]]
+    try:
+        for thread in threads:
+            thread.start()
+        said.show()
+    except BaseException:
+        waiting.clear()
+        give_up(sessions, names)
+        end = time.monotonic() + UNDO_WITHIN
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, end - time.monotonic()))
+        raise
+    if faults:
+        raise faults[0]
+    return [name for number, name in enumerate(names) if number not in failed]
+
+
+class Said:
+    """What several works say: it is shown in the order of their numbers, whichever is over first."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._news: queue.SimpleQueue[tuple[int, str | None, bool]] = queue.SimpleQueue()  # None: the work is over
+
+    def put(self, number: int, line: str, *, is_error: bool) -> None:
+        """A line of a work."""
+        self._news.put((number, line, is_error))
+
+    def end(self, number: int) -> None:
+        """A work is over."""
+        self._news.put((number, None, False))
+
+    def show(self) -> None:
+        """Show everything; returns when all works are over."""
+        held = [deque[tuple[str | None, bool]]() for _ in range(self._count)]
+        for lines in held:
+            is_over = False
+            while not is_over:
+                while not lines:
+                    with suppress(queue.Empty):
+                        number, line, is_error = self._news.get(timeout=NOTICE)
+                        held[number].append((line, is_error))
+                line, is_error = lines.popleft()
+                if line is None:
+                    is_over = True
+                else:
+                    console.show_line(line, is_error=is_error)
+
+
+def give_up(sessions: clincus.Sessions, names: Iterable[str]) -> None:
+    """End what sessions wait for in Incus; their engines take no more commands."""
+    doors = {sessions.door(name) for name in names}
+    for door in doors:
+        door.lost = INTERRUPTED
+    for door in doors:
+        for child in tuple(door.waiting):
+            child.end(INTERRUPTED, 503)
