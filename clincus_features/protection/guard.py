@@ -27,7 +27,7 @@ from .looks import Looks
 from .records import Change, Record, Records, Run
 from .seals import Stage
 from .suspects import suspects
-from .watch import FOUND, LOST, MOVED, Mark, Touched, Watcher
+from .watch import CHANGED, FOUND, LOST, MOVED, Mark, Touched, Watcher, graver
 
 SETTLE = 0.3  # seconds after an edit in place until it is noted
 RESTART = 0.2  # seconds in which a placeholder that is gone may be made anew, as the container restarts
@@ -44,6 +44,7 @@ MEND_AGAIN = 1.0  # seconds between two of them
 MOST_TOLD = 20  # changes in one message
 NOT_SEEN = "What is sealed on another host is not watched from here"
 NOT_WATCHED = "What is sealed by plain devices is not watched"
+FROM_INDEX = "git on your side may have written it from that index"
 NOBODY_SAW = "the end of that session was not seen, so you may have done it yourself since"
 ACCEPT = 'or start with "accept_changes": true (clincus shell --accept-changes) if you made the change yourself'
 
@@ -80,7 +81,8 @@ class Guard:
         self._noting: dict[str, threading.Thread] = {}  # in a command: session -> what notes it
         self._found: queue.SimpleQueue[clincus.Session] = queue.SimpleQueue()
         self._live: dict[str, Live] = {}  # only the thread of the watcher changes this
-        self._late: dict[str, set[str]] = {}  # session -> paths that were touched as its container ended; as `_live`
+        # Session -> paths that were touched as its container ended, and how; as `_live`.
+        self._late: dict[str, dict[str, str]] = {}
         self._edited: dict[tuple[str, str], float] = {}  # workspace and path -> time.monotonic; as `_live`
         self._acting = threading.Lock()  # one break, or one decision of a person, at a time
         self._breaks: dict[str, threading.Event] = {}  # session -> set once the thread that acts on it has ended
@@ -382,7 +384,7 @@ class Guard:
         if run is None or run.has_ended:
             return
         if run.is_seen and not seals.is_up(live.stage, seals.mounted()):  # the wall takes its placeholders with it
-            self._late.setdefault(live.session.id, set()).update(paths)
+            self._note_late(live.session.id, paths)
             return
         others = {path for path, _ in is_other(record, live, run)}
         moved = {path for path in others if paths.get(path) == MOVED or thing_at(path) != record.items[path].thing}
@@ -404,7 +406,7 @@ class Guard:
             return
         if run.is_seen and not seals.is_up(live.stage, seals.mounted()):
             # The container has ended. Whether this was before or after that nobody knows: see `_rest`.
-            self._late.setdefault(live.session.id, set()).update(paths)
+            self._note_late(live.session.id, paths)
             return
         if any(path.endswith("/index") for path in paths):
             self._check_index(live)
@@ -426,6 +428,11 @@ class Guard:
             self._edited.setdefault((live.session.workspace, path), time.monotonic() + SETTLE)
         if edited:  # git on the host may have written there, from a bad index
             self._check_index(live)
+
+    def _note_late(self, id: str, paths: Mapping[str, str]) -> None:
+        late = self._late.setdefault(id, {})
+        for path, how in paths.items():
+            late[path] = graver(how, late.get(path, how))
 
     def _check_index(self, live: Live) -> None:
         """Have git's index looked at, beside what else there is to do; once more if it changes meanwhile."""
@@ -617,11 +624,18 @@ class Guard:
             if files is not None and index.signature(files) != self._index_states.get(id):
                 self._check_index(live)
 
-    def _settle_index(self, session: clincus.Session, stage: Stage | None) -> None:
-        """Look at the indexes of a session that is not watched just now; what is bad is written down and told."""
+    def _settle_index(
+        self, session: clincus.Session, stage: Stage | None, edits: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        """Look at the indexes of a session that is not watched just now; what is bad is written down and told.
+
+        From a bad index git on the host may have written what looks like `edits` of a person: they are told, too.
+        """
         looked = index.look(session.workspace, stage, self._sealed(session))
         if looked.bad:
             self._tell(session, as_faults("index", looked.bad), "changed")
+            for path, what in edits:
+                self._tell(session, {path: Fault("seal", FROM_INDEX)}, what)
 
     def _tell(self, session: clincus.Session, bad: Mapping[str, Fault], what: str) -> list[Change]:
         """Tell what was put aside, without a break."""
@@ -690,24 +704,35 @@ class Guard:
         self._alarm(session, None)
         for known in (self._index_files, self._index_states, self._unsealed, self._trees, self._operation_files):
             known.pop(session.id, None)
+        self._links.pop(session.id, None)
+        late = self._late.pop(session.id, {})
+        run = self.records.read(session.workspace).runs.get(session.id)
+        edits = self._end_run(session, live, run, late) if run is not None else []
         if live is not None or session.protection != "off":
-            settle = functools.partial(self._settle_index, session, live.stage if live is not None else None)
+            settle = functools.partial(self._settle_index, session, live.stage if live is not None else None, edits)
             look = functools.partial(clincus.survive, "looking at git's index", settle)
             threading.Thread(target=look, name="looking at git's index", daemon=True).start()
-        self._links.pop(session.id, None)
-        run = self.records.read(session.workspace).runs.get(session.id)
-        if run is None:
-            return
+
+    def _end_run(
+        self, session: clincus.Session, live: Live | None, run: Run, late: Mapping[str, str]
+    ) -> list[tuple[str, str]]:
+        """Write down that a run has ended, and what differs then.
+
+        The result is what a person has edited just before the end, or git on the host wrote there from a bad index.
+        """
+        edits: list[tuple[str, str]] = []
         if live is not None and not run.has_ended:
             noted = run
             clincus.survive("looking for links", lambda: self._settle_links(session, live.stage, noted))
         with self.records.changing(session.workspace) as record:
             run = record.runs[session.id]
-            late = self._late.pop(session.id, set())
             if live is not None and not run.has_ended:
-                unknown = late if live.is_watched else {*late, *run.paths}
-                found = [one for one in differing(record, unknown) if one[0] in late or is_anothers(record, one[0])]
-                add_changes(record, run, [Change(*one, "unknown", clincus.utc_now(), False) for one in found])
+                unknown = late.keys() if live.is_watched else {*late, *run.paths}
+                found = list(differing(record, unknown))
+                anothers = [one for one in found if is_anothers(record, one[0]) or one[0] in run.loose]
+                edits = [one for one in found if one not in anothers and late.get(one[0], CHANGED) == CHANGED]
+                told_of = [one for one in found if one not in edits]
+                add_changes(record, run, [Change(*one, "unknown", clincus.utc_now(), False) for one in told_of])
             put_back = {change.path for change in run.changes if change.restored}
             for id, other in record.runs.items():
                 if id != session.id and not other.has_ended:
@@ -719,6 +744,7 @@ class Guard:
         if live is not None and any(not change.restored for change in run.changes):
             mend = functools.partial(self._mend_later, live)
             threading.Thread(target=mend, name="putting back what was sealed", daemon=True).start()
+        return edits
 
     def _mend_later(self, live: Live) -> None:
         """Put back what the kernel kept from being renamed while the wall was mounted on it.

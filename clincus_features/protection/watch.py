@@ -48,7 +48,12 @@ PAUSE, PAUSE_AFTER_LOSS = 0.05, 0.5  # seconds
 
 # A name changed; its content did; events were dropped; a session was taken up that ran already.
 MOVED, CHANGED, LOST, FOUND = "moved", "changed", "lost", "found"
-GRAVEST_LAST = (FOUND, CHANGED, LOST, MOVED)  # of two things that happened to one mark the later one here is told
+GRAVEST_LAST = (FOUND, CHANGED, LOST, MOVED)
+
+
+def graver(one: str, other: str) -> str:
+    """Of two things that happened to one mark the one that is told."""
+    return max(one, other, key=GRAVEST_LAST.index)
 
 
 class Mark(NamedTuple):
@@ -123,7 +128,7 @@ class Watcher:
                 for mask, marks in self._events(os.read(self._inotify, READ_SIZE)):
                     count += 1
                     for mark, how in marks:
-                        touched[mark] = max(how, touched.get(mark, how), key=GRAVEST_LAST.index)
+                        touched[mark] = graver(how, touched.get(mark, how))
                     if mask & IN_Q_OVERFLOW:
                         count += FLOOD
         if touched:

@@ -14,7 +14,7 @@ import pytest
 
 import clincus
 from clincus_cli.protection import protection_lines
-from clincus_features.protection import guard, restore, seals
+from clincus_features.protection import guard, index, restore, seals
 from clincus_features.protection.guard import ChangedError, Guard
 from clincus_features.protection.identity import Copies, note_item
 from clincus_features.protection.records import Change, Records
@@ -404,6 +404,55 @@ def test_an_edit_in_place_is_a_persons_and_is_noted(bench, how):
     EDITS[how](bench.root)
     wait_until(lambda: bench.record.items != before, "the edit to be noted")
     assert (bench.changes, bench.app.incus.told) == ([], [])
+
+
+def end_while(bench, act):
+    """Do something just before the end of a run; the watcher gets to see it only when the wall has gone."""
+    is_held, goes_on = threading.Event(), threading.Event()
+    bench.guard.watcher.call(lambda: (is_held.set(), goes_on.wait(30)))
+    assert is_held.wait(30)
+    act()
+    bench.mount()
+    goes_on.set()
+    bench.stop()
+
+
+@pytest.mark.parametrize("how", EDITS)
+def test_an_edit_in_place_just_before_the_end_is_a_persons(bench, how):
+    """It was told as changed by unknown, and no session started in that folder until somebody had accepted it."""
+    bench.start()
+    end_while(bench, lambda: EDITS[how](bench.root))
+    assert bench.changes == []
+    bench.mount(*SEALED)
+    bench.check()
+
+
+def test_what_is_replaced_just_before_the_end_is_told(bench):
+    bench.start()
+    end_while(bench, lambda: replace(bench.root / ".git/config"))
+    assert bench.changes == [(".git/config", "replaced")]
+
+
+def test_what_is_edited_under_another_name_just_before_the_end_is_told(bench):
+    os.link(bench.root / ".git/config", bench.root / "other")
+    bench.start()
+    end_while(bench, lambda: (bench.root / "other").write_text("evil\n"))
+    assert bench.changes == [(".git/config", "changed")]
+
+
+def test_an_edit_just_before_the_end_is_told_if_gits_index_was_bad(bench, monkeypatch):
+    """Git on the host writes from it into .git/hooks, which looks like an edit."""
+    bench.start()
+    hook = bench.root / ".git/hooks/pre-commit"
+    bad = {str(bench.root / ".git/index"): "git would have obeyed it"}
+    end_while(bench, lambda: (hook.write_text("evil\n"), break_index(monkeypatch, bad)))
+    wait_until(lambda: (".git/hooks", "changed") in bench.changes, "the folder to be told")
+    [of_index, of_hooks] = bench.record.changes
+    assert (of_index.kind, of_hooks.words) == ("index", "git on your side may have written it from that index")
+
+
+def break_index(monkeypatch, bad):
+    monkeypatch.setattr(index, "look", lambda *_: index.Looked(bad, (), ""))
 
 
 def test_a_file_with_a_second_name_is_nobodys_to_edit(bench):
