@@ -10,7 +10,7 @@ TOPICS = {
     },
     "What a session's tool does": {"agents": "answer interrupt log prompt wait why", "cost": "cost"},
     "What a session changes and reaches": {
-        "review": "checkpoints diff undo",
+        "review": "checkpoints commit diff undo",
         "clone": "fetch push",
         "network": "network",
         "protection": "protection",

@@ -1,8 +1,9 @@
-"""`diff`, `checkpoints`, `undo`: shows what a session has changed, and takes it back. The server does the work."""
+"""`diff`, `checkpoints`, `undo`, `commit`: what a session has changed, back or for good. The server does the work."""
 
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -132,6 +133,51 @@ def run_undo(context: Context) -> int:
     brought = len(done["restored"]) + len(done["removed"])
     console.say(f"{brought} file(s) brought back. To undo this: clincus undo {options.name} --to {done['checkpoint']}")
     return 1 if done["failed"] else 0
+
+
+@cli.Command(
+    "commit NAME [PATH...]",
+    cli.Flag("-m, --message TEXT", "the message of the commit", default=""),
+    cli.Flag("--author AUTHOR", "`Name <mail>` (default: as git has it)", default=""),
+    cli.Flag("--no-hooks", "run no hooks of the repository"),
+    cli.Flag("--json", "the commit as JSON"),
+    PORT,
+)
+def run_commit(context: Context) -> int:
+    """Commit what a session has changed, in its container and in your name
+
+    All files that differ from the last commit, or PATHs alone. Git in the container makes the commit, and hooks of the
+    repository run there. Nothing is signed. Your own git does not run: it would work in a folder that an agent can
+    change meanwhile. The server must run (`clincus serve`).
+
+    $ clincus commit clincus-ec0578-1 -m 'Add the login page'  # All that differs.
+    $ clincus commit clincus-ec0578-1 src -m 'Add the form'  # A folder alone.
+    """
+    options = context.options
+    if not options.message.strip():
+        raise clincus.ClincusError("write the message of the commit: -m 'What it does'", 400)
+    draft = ask(context, "GET", "commit")
+    name, email = author_of(options.author) if options.author else (draft["name"], draft["email"])
+    if not (name and email):
+        words = "git does not know your name: give it with --author 'Name <mail>', or set user.name and user.email"
+        raise clincus.ClincusError(words, 400)
+    paths = [path.rstrip("/") for path in options.path]
+    for path in paths:
+        if not any(is_in(one["path"], [path]) for one in draft["files"]):
+            raise clincus.ClincusError(f"'{path}' does not differ from the last commit", 409)
+    chosen = [one["path"] for one in draft["files"] if not paths or is_in(one["path"], paths)]
+    body = {"message": options.message, "name": name, "email": email, "paths": chosen, "hooks": not options.no_hooks}
+    made = ask(context, "POST", "commit", body)
+    where = f" on {made['branch']}" if made["branch"] else ""
+    return console.show("json" if options.json else "text", made, [f"{made['commit'][:12]}{where}"])
+
+
+def author_of(text: str) -> tuple[str, str]:
+    """Name and e-mail out of `Name <mail>`. Raises ClincusError(400)."""
+    match = re.fullmatch(r"\s*([^<>]+?)\s*<([^<>\s]+)>\s*", text)
+    if match is None:
+        raise clincus.ClincusError(f"invalid author '{text}': write Name <mail>", 400)
+    return match[1], match[2]
 
 
 def is_in(path: str, chosen: Iterable[str]) -> bool:

@@ -1006,6 +1006,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/sessions/{id}/commit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        /** What a commit of a session's workspace would hold, as git in its container tells */
+        get: operations["commit_draft"];
+        put?: never;
+        /** Commit files of a session's workspace, by git in its container; hooks run there, and nothing is signed */
+        post: operations["commit"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/sessions/{id}/restore": {
         parameters: {
             query?: never;
@@ -1636,6 +1657,41 @@ export interface components {
          * @enum {string}
          */
         PromptResult: "queued" | "sending" | "submitted" | "unconfirmed";
+        /** @description a container may have chosen all of it */
+        CommitDraft: {
+            /** @description that is checked out; empty at a commit */
+            branch: string;
+            /** @description the commit that is checked out; empty before the first one */
+            head: string;
+            /**
+             * @description what is in progress and has to be finished first; else empty
+             * @enum {string}
+             */
+            operation: "" | "merge" | "cherry-pick" | "revert" | "rebase";
+            /** @description of the author: of the repository's configuration, else of this host's user; empty if there is none */
+            name: string;
+            /** @description of the author, from the same places */
+            email: string;
+            /** @description that a commit runs */
+            hooks: ("pre-commit" | "prepare-commit-msg" | "commit-msg" | "post-commit")[];
+            /** @description that differ from the commit; at most 10,000 */
+            files: {
+                path: string;
+                /**
+                 * @description added, changed, deleted, of another type, or in conflict
+                 * @enum {string}
+                 */
+                status: "A" | "M" | "D" | "T" | "U";
+            }[];
+            /** @description there are more files */
+            truncated: boolean;
+        };
+        Commit: {
+            commit: string;
+            /** @description empty at a commit */
+            branch: string;
+            files: number;
+        };
         Restored: {
             /** @description that was taken before: going back to it undoes the undo */
             checkpoint: string;
@@ -3782,6 +3838,76 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            404: components["responses"]["Error"];
+            409: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    commit_draft: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CommitDraft"];
+                };
+            };
+            404: components["responses"]["Error"];
+            409: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    commit: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /** @description what the commit does; the first line is its subject */
+                    message: string;
+                    /** @description the name of the author, in one line and without < and > */
+                    name: string;
+                    /** @description the e-mail address of the author, without < and > */
+                    email: string;
+                    /** @description files of the draft; null for all of them */
+                    paths?: string[] | null;
+                    /**
+                     * @description run the hooks of the repository
+                     * @default true
+                     */
+                    hooks?: boolean;
+                };
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Commit"];
+                };
+            };
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
             default: components["responses"]["Error"];
