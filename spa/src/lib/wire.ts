@@ -1310,6 +1310,7 @@ export interface components {
                 persistent: boolean;
                 model: string;
                 profile: string;
+                logins: string[];
             };
             paths: {
                 sessions_dir: string;
@@ -1379,6 +1380,9 @@ export interface components {
                 [key: string]: Record<string, never>;
             };
             engines: {
+                [key: string]: Record<string, never>;
+            };
+            logins: {
                 [key: string]: Record<string, never>;
             };
             /** @description the tools of the user's own, by name, with what was written for each */

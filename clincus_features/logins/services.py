@@ -1,0 +1,111 @@
+"""What is known of the services that logins are for: their hosts, and how a request to them carries a credential. Pure.
+
+The facts are those that the tools showed on the wire (Claude Code 2.1, Codex 0.169, Copilot CLI 1.0, opencode 1.18,
+gemini-cli 0.61, git 2.47, gh 2.46). A form is the value of a header with `{secret}` in it. After `Basic ` it has user
+and password as they are before they are encoded (RFC 7617); `*` there is any user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+SECRET = "{secret}"
+
+
+class Service(NamedTuple):
+    """One kind of login."""
+
+    title: str  # for people
+    hosts: tuple[str, ...]  # `host`, `host:port` or `*.host`; the port is 443 if none is named
+    header: str  # in small letters
+    forms: tuple[str, ...]
+    variables: tuple[str, ...] = ()  # that hold the placeholder in a container
+    settings: Mapping[str, str] = {}  # other variables that a program needs to use it
+    shape: str = "clincus-{random}"  # of a placeholder, as the tools expect it; `{random}` is 32 hexadecimal digits
+    git: tuple[str, str] = ("", "")  # the URL that git asks a user and password for, and the user
+    credentials: tuple[str, ...] = ()  # files of a tool that hold such a login, and which a session then does not get
+
+
+BEARER = f"Bearer {SECRET}"
+GITHUB_FORMS = (BEARER, f"token {SECRET}", f"Basic *:{SECRET}")
+SERVICES = {
+    "anthropic": Service(
+        "Anthropic API key",
+        ("api.anthropic.com",),
+        "x-api-key",
+        (SECRET,),
+        ("ANTHROPIC_API_KEY",),
+        shape="sk-ant-api03-clincus-{random}",
+        credentials=(".claude/.credentials.json",),
+    ),
+    "claude": Service(
+        "Claude subscription (claude setup-token)",
+        ("api.anthropic.com", "mcp-proxy.anthropic.com"),
+        "authorization",
+        (BEARER,),
+        ("CLAUDE_CODE_OAUTH_TOKEN",),
+        shape="sk-ant-oat01-clincus-{random}",
+        credentials=(".claude/.credentials.json",),
+    ),
+    "openai": Service(
+        "OpenAI API key",
+        ("api.openai.com",),
+        "authorization",
+        (BEARER,),
+        ("OPENAI_API_KEY",),
+        shape="sk-proj-clincus-{random}",
+        credentials=(".codex/auth.json",),
+    ),
+    "gemini": Service(
+        "Gemini API key",
+        ("generativelanguage.googleapis.com",),
+        "x-goog-api-key",
+        (SECRET,),
+        ("GEMINI_API_KEY", "GOOGLE_GENERATIVE_AI_API_KEY"),
+        shape="AIza{random}cli",
+        credentials=(".gemini/oauth_creds.json", ".gemini/google_accounts.json"),
+    ),
+    "openrouter": Service(
+        "OpenRouter API key",
+        ("openrouter.ai",),
+        "authorization",
+        (BEARER,),
+        ("OPENROUTER_API_KEY",),
+        shape="sk-or-v1-clincus-{random}",
+    ),
+    "github": Service(
+        "GitHub token of git and gh",
+        ("github.com", "api.github.com", "uploads.github.com"),
+        "authorization",
+        GITHUB_FORMS,
+        ("GH_TOKEN", "GITHUB_TOKEN"),
+        shape="ghp_{random}clin",
+        git=("https://github.com", "x-access-token"),
+    ),
+    "copilot": Service(
+        "GitHub token of Copilot CLI",
+        (
+            "api.github.com",
+            "api.githubcopilot.com",
+            "api.individual.githubcopilot.com",
+            "api.business.githubcopilot.com",
+            "api.enterprise.githubcopilot.com",
+            "copilot.github.com",
+        ),
+        "authorization",
+        (BEARER, f"token {SECRET}"),
+        ("COPILOT_GITHUB_TOKEN",),
+        shape="ghu_{random}clin",
+    ),
+    "npm": Service("npm token", ("registry.npmjs.org",), "authorization", (BEARER,), ("NPM_TOKEN", "NODE_AUTH_TOKEN")),
+    "pypi": Service(
+        "PyPI token",
+        ("upload.pypi.org",),
+        "authorization",
+        (f"Basic __token__:{SECRET}",),
+        ("TWINE_PASSWORD", "UV_PUBLISH_TOKEN"),
+        {"TWINE_USERNAME": "__token__"},
+        shape="pypi-clincus-{random}",
+    ),
+}

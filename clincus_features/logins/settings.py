@@ -1,0 +1,208 @@
+"""`[logins.NAME]` of the configuration: where a credential goes, how it stands in a request, and where it is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import clincus
+
+from .services import SECRET, SERVICES, Service
+
+NAME = r"[a-z0-9][a-z0-9-]{0,31}"
+KEEP = "1m"  # how long a value is kept by default
+MOST_KEPT = 3600.0  # seconds
+HTTPS = 443
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST = re.compile(rf"(\*\.)?((?=.{{1,253}}(?::|$)){_LABEL}(?:\.{_LABEL})+)(?::([0-9]{{1,5}}))?")
+_TOKEN = r"[!#$%&'*+.^_`|~0-9a-z-]{1,64}"
+# These belong to the connection or to the message, so that a secret in one of them would change what is sent.
+RESERVED_HEADERS = frozenset(
+    (
+        *("connection", "content-length", "content-type", "content-encoding", "expect", "host", "keep-alive", "te"),
+        *("trailer", "transfer-encoding", "upgrade", "accept-encoding", "range", "if-range", "proxy-authorization"),
+        *("proxy-connection", "sec-websocket-key", "sec-websocket-extensions", "sec-websocket-version"),
+    )
+)
+
+
+class Host(NamedTuple):
+    """A host that a login is for."""
+
+    name: str
+    is_wild: bool = False  # all names with one more label, and not itself
+    port: int = HTTPS
+
+    @classmethod
+    def read(cls, text: str) -> Host:
+        """Read `api.example.com`, `*.example.com` or `api.example.com:8443`. Raises ValueError with words."""
+        match = _HOST.fullmatch(text)
+        if not match:
+            raise ValueError(f"{clincus.shorten(text)} is no host: write api.example.com, *.example.com or host:8443")
+        name, port = match[2], int(match[3] or HTTPS)
+        if re.fullmatch(r"[0-9]+|0x[0-9a-f]*", name.rpartition(".")[2]):
+            raise ValueError(f"{clincus.shorten(text)} is an address: write the name of the host")
+        if not 1 <= port <= 65535:
+            raise ValueError(f"{clincus.shorten(text)}: a port is from 1 to 65535")
+        return cls(name, bool(match[1]), port)
+
+    def fits(self, host: str, port: int) -> bool:
+        """Whether it is the host of a connection. `host` has small letters and no dot at its end."""
+        if port != self.port:
+            return False
+        if not self.is_wild:
+            return host == self.name
+        first, _, rest = host.partition(".")
+        return bool(first) and rest == self.name
+
+    @property
+    def pattern(self) -> str:
+        """The name as a certificate has it."""
+        return f"*.{self.name}" if self.is_wild else self.name
+
+
+class Login(NamedTuple):
+    """A login of the configuration, with what the table of services says about it."""
+
+    name: str
+    service: Service
+    service_name: str  # "" for a service of one's own
+    hosts: tuple[Host, ...]
+    source: str  # "file", "env" or "command"
+    place: Any  # a path, the name of a variable, or the words of a command
+    keep: float  # seconds that the value may be kept in memory
+
+    def is_for(self, host: str, port: int) -> bool:
+        """Whether a connection goes to one of its hosts."""
+        return any(one.fits(host, port) for one in self.hosts)
+
+    def __repr__(self) -> str:
+        return f"<login {self.name}>"  # a command may hold what nobody should read in a log
+
+
+# -- Checks: each returns the value in its normal form, or raises Unfit
+
+
+def check_host(value: object) -> str:
+    """A host of a login."""
+    text = clincus.check_text(value).strip().lower()
+    try:
+        Host.read(text)
+    except ValueError as error:
+        raise clincus.Unfit(str(error)) from None
+    return text
+
+
+def check_header(value: object) -> str:
+    """The name of a header, in small letters."""
+    text = clincus.check_text(value).lower()
+    if not re.fullmatch(_TOKEN, text):
+        raise clincus.Unfit('write the name of a header, such as "authorization"')
+    if text in RESERVED_HEADERS:
+        raise clincus.Unfit(f"{text} says how the request is sent: it cannot carry a secret")
+    return text
+
+
+def check_form(value: object) -> str:
+    """The value of a header, with `{secret}` once."""
+    text = clincus.check_text(value)
+    if text.count(SECRET) != 1 or not text.isascii() or text.strip() != text:
+        raise clincus.Unfit('write the value of the header, with {secret} once: "Bearer {secret}"')
+    if text.lower().startswith("basic ") and not re.fullmatch(r"Basic [^: ]+:\{secret\}", text):
+        raise clincus.Unfit('write "Basic USER:{secret}", with * for any user: Clincus encodes it')
+    return text
+
+
+def check_keep(value: object) -> str:
+    """A duration of an hour at most."""
+    text = clincus.check_duration(value)
+    if clincus.parse_duration(text) > MOST_KEPT:
+        raise clincus.Unfit("a value is kept for an hour at most: write 1h or less")
+    return text
+
+
+LOGIN_NAME = clincus.matching(NAME, "a name has small letters, digits and -")
+VARIABLE = clincus.matching(r"[A-Za-z_][A-Za-z0-9_]{0,127}", "write the name of a variable")
+LOGIN = {
+    "service": clincus.Setting(
+        "service", "", clincus.matching("|".join(SERVICES), f"there are {', '.join(SERVICES)}; leave it out for others")
+    ),
+    "hosts": clincus.Setting("hosts", [], clincus.list_of(check_host)),
+    "header": clincus.Setting("header", "", check_header),
+    "form": clincus.Setting("form", "", check_form),
+    "variable": clincus.Setting("variable", "", VARIABLE),
+    "from.file": clincus.Setting("from.file", "", clincus.HOST_PATH),
+    "from.env": clincus.Setting("from.env", "", VARIABLE),
+    # A person may write the secret itself into the command, so the API never shows it.
+    "from.command": clincus.Setting("from.command", [], clincus.check_command, secret=True),
+    "keep": clincus.Setting("keep", KEEP, check_keep),
+}
+clincus.register_settings(
+    clincus.Setting("logins", {}, LOGIN_NAME, merge=clincus.merged, rows=LOGIN),
+    clincus.Setting("defaults.logins", [], clincus.list_of(LOGIN_NAME)),
+)
+
+
+# -- Reading
+
+
+def read_logins(config: clincus.Config) -> dict[str, Login]:
+    """The logins of a configuration by name. Raises ConfigError for one that is not complete."""
+    return {name: read_login(name, row) for name, row in config.get("logins").items()}
+
+
+def read_login(name: str, row: Mapping[str, Any]) -> Login:
+    """One login. Raises ConfigError with what to write."""
+    place = f"[logins.{name}]"
+    known = row.get("service") or (name if name in SERVICES else "")
+    own = [key for key in ("hosts", "header", "form") if row.get(key)]
+    if known:
+        if own:
+            words = f"leave {' and '.join(own)} out: those of the service {known} are known. Or choose another name"
+            raise clincus.ConfigError(f"{place}: {words}")
+        service = SERVICES[known]
+    else:
+        missing = [key for key in ("hosts", "header", "form") if key not in own]
+        if missing:
+            services = ", ".join(SERVICES)
+            words = f"add {', '.join(missing)}, or a `service` ({services})"
+            raise clincus.ConfigError(f"{place}: {words}")
+        service = Service(name, tuple(row["hosts"]), row["header"], (row["form"],))
+    if row.get("variable"):
+        service = service._replace(variables=(row["variable"],))
+    sources = [key for key in ("file", "env", "command") if row.get(f"from.{key}")]
+    if len(sources) != 1:
+        words = 'write where it is read: from = { file = "PATH" }, { env = "NAME" } or { command = "pass show NAME" }'
+        raise clincus.ConfigError(f"{place}: {words}" + (", and one of them only" if sources else ""))
+    hosts = tuple(Host.read(text) for text in service.hosts)
+    keep = clincus.parse_duration(row.get("keep", KEEP))
+    return Login(name, service, known, hosts, sources[0], row[f"from.{sources[0]}"], keep)
+
+
+def check_logins(config: clincus.Config) -> None:
+    """Raise ConfigError for logins that are not complete, unknown, or a project's own."""
+    logins = read_logins(config)
+    unknown = [name for name in config.get("defaults.logins") if name not in logins]
+    if unknown:
+        words = f"defaults.logins names {', '.join(unknown)}, but there is no [logins.{unknown[0]}]"
+        raise clincus.ConfigError(f"{config.origins['defaults.logins']}: {words}")
+    chosen: list[str] = []  # by the user's own files
+    for layer in sorted(config.layers, key=lambda layer: layer.rank):
+        if layer.rank < clincus.PROJECT_RANK:
+            chosen = layer.values.get("defaults.logins", chosen)
+        elif layer.rank == clincus.PROJECT_RANK:
+            check_project(layer, chosen)
+
+
+def check_project(layer: clincus.Layer, chosen: list[str]) -> None:
+    """Raise ConfigError if a project's own file defines a login, or borrows one that the user has not chosen."""
+    if "logins" in layer.values:
+        raise clincus.ConfigError(f"{layer.source}: [logins] can be in your own config only")
+    more = [name for name in layer.values.get("defaults.logins", ()) if name not in chosen]
+    if more:
+        words = f"a project may borrow fewer logins than your own config, and {', '.join(more)} is not among those"
+        raise clincus.ConfigError(f"{layer.source}: defaults.logins: {words}")
+
+
+clincus.CONFIG_CHECKS.append(check_logins)
