@@ -3451,7 +3451,7 @@ class History:
             if size + len(lines) > HISTORY_LIMIT:
                 self._trim(file)
 
-    def close_runs(self, running: Collection[str], when: str, engine: str = "") -> None:
+    def close_runs(self, running: Collection[str], when: str, engine: str) -> None:
         """End the open runs of an engine whose stop nobody saw: those of sessions that are not in `running`."""
         for run in self.runs():
             if run.ended_at is None and run.id not in running and engine_of(run.id) == engine:
@@ -5023,7 +5023,7 @@ def incus_status(instance: Mapping[str, Any]) -> str:
 
 
 def session_from_instance(
-    prefix: str, instance: Mapping[str, Any], engine: str = "", row_of: Callable[[str], str] = lambda tool: ""
+    prefix: str, instance: Mapping[str, Any], engine: str, row_of: Callable[[str], str] = lambda tool: ""
 ) -> Session | None:
     """Read a session from an instance of an engine; None if neither its name nor a label says that it is ours.
 

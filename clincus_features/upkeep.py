@@ -112,12 +112,12 @@ class Saves:
         self._last: dict[str, dict[str, Save]] = {}  # by engine and session
         self._places: dict[str, threading.Semaphore] = {}  # by engine: for those that go on
 
-    def due(self, sessions: clincus.Sessions, engine: str = "") -> float:
+    def due(self, sessions: clincus.Sessions, engine: str) -> float:
         """When something is due on an engine (time.monotonic)."""
         at, last = time.monotonic(), self._last.get(engine, {})
         return min((last.get(one.id, Save(at)).due(one) for one in running(sessions, engine)), default=at + REST)
 
-    def save_due(self, sessions: clincus.Sessions, engine: str = "", asleep: Asleep = lambda *_: set()) -> None:
+    def save_due(self, sessions: clincus.Sessions, engine: str, asleep: Asleep = lambda *_: set()) -> None:
         """Save what is due on an engine. A session that is being worked on waits for the next time.
 
         `asleep` is that of Extensions.
@@ -242,7 +242,7 @@ def remove_half_made(sessions: clincus.Sessions, engine: str) -> None:
             sessions.half_made.pop(id, None)
 
 
-def seconds_until_stop(sessions: clincus.Sessions, at: datetime, engine: str = "") -> float:
+def seconds_until_stop(sessions: clincus.Sessions, at: datetime, engine: str) -> float:
     """How long it takes from a time until there is a session to stop, or a half-made container to remove."""
     if any(session.engine == engine for session in list(sessions.half_made.values())):
         return 0.0
@@ -250,7 +250,7 @@ def seconds_until_stop(sessions: clincus.Sessions, at: datetime, engine: str = "
     return min((min(LOOK_EVERY, (one - at).total_seconds()) for one in deadlines), default=REST)
 
 
-def stop_expired(sessions: clincus.Sessions, at: datetime, engine: str = "", ends: Ends | None = None) -> None:
+def stop_expired(sessions: clincus.Sessions, at: datetime, engine: str, ends: Ends | None = None) -> None:
     """Stop the sessions of an engine that have run past their deadline at a time."""
 
     def is_due(session: clincus.Session) -> bool:
@@ -269,7 +269,7 @@ def delete_abandoned(
     sessions: clincus.Sessions,
     stopped_before: datetime,
     ended: dict[str, str],
-    engine: str = "",
+    engine: str,
     ends: Ends | None = None,
 ) -> None:
     """Delete the ephemeral sessions of an engine that stopped before a time.

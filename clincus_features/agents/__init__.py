@@ -205,7 +205,7 @@ class Watch:
                 self._past[session.id] = replace(self._past[session.id], seen=past.seen)
                 self._decide(session)
 
-    def work(self, engine: str = "") -> None:
+    def work(self, engine: str) -> None:
         """Wait until a look at a session of an engine is due, and take it."""
         with self._changed:
             at = time.monotonic()

@@ -218,7 +218,7 @@ class Sender:
         self._watch.tell("ring", session)
         return is_proven
 
-    def work(self, engine: str = "") -> None:
+    def work(self, engine: str) -> None:
         """Wait until a queue of an engine's session may go on, and send its first prompt."""
         with self._lock_of_queues:
             while not (here := [id for id in self._queues if clincus.engine_of(id) == engine]):

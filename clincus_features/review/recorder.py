@@ -176,7 +176,7 @@ class Recorder:
             asleep = self._app.extensions.known_to_sleep(engine, since, LOOK_COST)
             yield from (session for session in here if session.id not in asleep)
 
-    def work(self, engine: str = "") -> None:
+    def work(self, engine: str) -> None:
         """Wait until somebody has asked for a checkpoint of an engine's session, and take it.
 
         A container may take two minutes for one. So each is taken in a thread of its own, which is left after PATIENCE

@@ -92,10 +92,10 @@ def next_look(watch: agents.Watch) -> float | None:
 def test_a_session_is_looked_at_when_it_starts_and_when_it_rings(watch, container):
     container.say(said("idle"))
     watch.tell("started", SESSION)
-    watch.work()
+    watch.work("")
     assert len(container.looks) == 1
     watch.tell("ring", SESSION)
-    watch.work()
+    watch.work("")
     assert len(container.looks) == 2
 
 
@@ -117,10 +117,10 @@ REST = {
 def test_nothing_is_asked_of_a_tool_at_rest_that_is_to_ring(watch, container, words, more, expected):
     container.say(words, **more)
     watch.tell("started", SESSION)
-    watch.work()
+    watch.work("")
     if expected is None:
         watch.tell("ring", SESSION)
-        watch.work()
+        watch.work("")
     assert next_look(watch) == (None if expected is None else pytest.approx(expected, abs=0.11))
 
 
@@ -137,10 +137,10 @@ def test_a_tool_at_rest_rings_when_it_writes(watch, container, words, lines):
     """No hook tells of a dialog that a person opens then."""
     container.say(words, lines=lines, has_screen=True)
     watch.tell("started", SESSION)
-    watch.work()
+    watch.work("")
     assert next_look(watch) == pytest.approx(agents.SLOW_LOOK, abs=0.11)
     watch.tell("ring", SESSION)
-    watch.work()
+    watch.work("")
     assert (container.looks, next_look(watch)) == ([False, True], None)
 
 
@@ -152,7 +152,7 @@ def test_a_person_who_types_lets_a_tool_at_rest_ring_once_in_a_while(watch, cont
         now[0] += pause
         container.say(said("done"), now=now[0])
         watch.tell("ring", SESSION)
-        watch.work()
+        watch.work("")
         armed = container.looks[-1]
         assert next_look(watch) == (None if armed else pytest.approx(agents.SLOW_LOOK, abs=0.11))
     assert container.looks == [False, True, False, True]
@@ -166,7 +166,7 @@ def test_a_tool_that_starts_without_a_word_is_looked_at_less_and_less(watch, con
     pauses = []
     for _ in range(7):
         container.say(Said(), started=NOON, now=now[0], moved=NOON)
-        watch.work()
+        watch.work("")
         pauses.append(next_look(watch) or 0.0)
         now[0] += pauses[-1]
         watch._due[SESSION.id] = 0.0
@@ -174,7 +174,7 @@ def test_a_tool_that_starts_without_a_word_is_looked_at_less_and_less(watch, con
     assert container.looks == [False] * 2 + [True] * 5
     now[0] = container.facts.now + 1
     watch.tell("ring", SESSION)
-    watch.work()
+    watch.work("")
     assert container.looks[-1] is False, "it may write all the time"
     assert next_look(watch) == pytest.approx(agents.SLOW_LOOK, abs=0.11)
 
@@ -183,14 +183,14 @@ def test_a_prompt_that_nothing_proves_is_work_until_the_next_look(watch, contain
     shown: dict[str, Any] = {"has_screen": True, "lines": ("─" * 40, " >  Type your message", " /w")}
     container.say(Said(), tool="gemini", **shown)
     watch.tell("started", SESSION)
-    watch.work()
+    watch.work("")
     watch.typed(SESSION)
     assert (app.told[-1]["state"], app.told[-1]["source"]) == ("working", "person")
     assert next_look(watch) == pytest.approx(agents.DRAWING, abs=0.11)
     for after, state in ((1, "working"), (9, "done")):  # a busy host may show the begin of the work late
         container.say(Said(), tool="gemini", **shown, now=watch.decision(SESSION).agent.since + after)
         watch.tell("ring", SESSION)
-        watch.work()
+        watch.work("")
         assert app.told[-1]["state"] == state
 
 
@@ -209,7 +209,7 @@ def test_each_change_is_told_once(watch, container, app):
     for words in (said("idle"), said("working"), said("working"), said("done")):
         container.say(words)
         watch.tell("ring", SESSION)
-        watch.work()
+        watch.work("")
     watch.tell("stopped", SESSION)
     assert [agent["state"] for agent in app.told] == ["starting", "idle", "working", "done", "none"]
 
@@ -217,14 +217,14 @@ def test_each_change_is_told_once(watch, container, app):
 def test_what_was_seen_stays_so_after_a_restart_of_the_server(watch, container, app):
     container.say(said("done"))
     watch.tell("started", SESSION)
-    watch.work()
+    watch.work("")
     assert watch.decision(SESSION).agent.state == "done"
     watch.see(SESSION)
     assert (app.told[-1]["state"], app.told[-1]["seen"]) == ("idle", True)
     again = agents.Watch(app)
     again.tell("started", SESSION)
     assert again.decision(SESSION).agent.state == "idle", "what was known counts until the first look"
-    again.work()
+    again.work("")
     assert again.decision(SESSION).agent.state == "idle"
 
 
@@ -234,7 +234,7 @@ def test_a_look_that_fails_is_taken_again(watch, container, monkeypatch):
 
     monkeypatch.setattr(agents, "look", fail)
     watch.tell("started", SESSION)
-    watch.work()
+    watch.work("")
     assert next_look(watch) == pytest.approx(agents.FAILED_LOOK, abs=0.11)
 
 
@@ -249,13 +249,13 @@ def test_a_ring_while_somebody_looks_is_not_lost(watch, container, monkeypatch):
 
     monkeypatch.setattr(agents, "look", slow)
     watch.tell("started", SESSION)
-    thread = threading.Thread(target=watch.work)
+    thread = threading.Thread(target=watch.work, args=("",))
     thread.start()
     assert begun.wait(20)
     watch.tell("ring", SESSION)
     go_on.set()
     thread.join(20)
-    watch.work()
+    watch.work("")
     assert len(container.looks) == 2
 
 
@@ -265,7 +265,7 @@ def test_containers_that_hang_keep_no_other_waiting(watch, container, monkeypatc
     monkeypatch.setattr(agents, "SLOW", -1.0)  # the first look at these three took long
     for id in hanging:
         watch.tell("started", SESSION._replace(id=id))
-        watch.work()
+        watch.work("")
     monkeypatch.setattr(agents, "SLOW", 60.0)
     go_on, looked = threading.Event(), threading.Semaphore(0)
 
@@ -279,17 +279,17 @@ def test_containers_that_hang_keep_no_other_waiting(watch, container, monkeypatc
     monkeypatch.setattr(agents, "look", look)
     for id in hanging:
         watch.tell("ring", SESSION._replace(id=id))
-    workers = [threading.Thread(target=watch.work) for _ in range(agents.SLOW_LOOKERS)]
+    workers = [threading.Thread(target=watch.work, args=("",)) for _ in range(agents.SLOW_LOOKERS)]
     for worker in workers:
         worker.start()
     wait_until(lambda: len(watch._looking) == agents.SLOW_LOOKERS, "those that hang")
     watch.tell("started", SESSION._replace(id=honest))
-    watch.work()
+    watch.work("")
     assert looked.acquire(timeout=60)
     go_on.set()
     for worker in workers:
         worker.join(20)
-    watch.work()
+    watch.work("")
     assert len(container.looks) == 7, "the third one's turn has come"
 
 

@@ -644,7 +644,7 @@ def test_a_container_in_the_list_has_the_fields_that_scripts_know():
             {"family": "inet6", "address": "fe80::1"}, {"family": "inet", "address": "10.7.7.21"},
         ]}}},
     }  # fmt: skip
-    entry = cli_sessions.active_entry(clincus.session_from_instance("clincus-", instance), instance)
+    entry = cli_sessions.active_entry(clincus.session_from_instance("clincus-", instance, ""), instance)
     known = {
         "created_at": "2027-03-01 09:15:00", "image": "clincus image", "ipv4": "10.7.7.21",
         "name": "clincus-ec0578f9-1", "persistent": False, "status": "Frozen", "workspace": "/home/ann/demo",

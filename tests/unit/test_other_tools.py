@@ -224,7 +224,7 @@ def test_a_session_keeps_its_tool_when_the_config_forgets_it(environ):
     tool = clincus.find_tool("mine", configured(environ, MINE))
     labels = clincus.session_labels(session_of(tool))
     config = {key: value for key, value in labels.items() if isinstance(value, str)}
-    read = clincus.session_from_instance("clincus-", {"name": "clincus-a1b2c3-1", "config": config})
+    read = clincus.session_from_instance("clincus-", {"name": "clincus-a1b2c3-1", "config": config}, "")
     kept = clincus.session_tool(read)
     same = ("name", "saved", "unsaved", "conversation", "rules")
     assert [getattr(kept, name) for name in same] == [getattr(tool, name) for name in same]

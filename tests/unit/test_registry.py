@@ -60,7 +60,7 @@ KINDS = {
 @pytest.mark.parametrize(("name", "labels", "shown"), KINDS.values(), ids=KINDS.keys())
 def test_which_instances_are_shown(name, labels, shown):
     config = {clincus.LABEL + key: value for key, value in labels.items()}
-    session = clincus.session_from_instance("clincus-", {"name": name, "status": "Stopped", "config": config})
+    session = clincus.session_from_instance("clincus-", {"name": name, "status": "Stopped", "config": config}, "")
     assert session is not None
     assert (clincus.is_session(session), is_listed(session)) == shown
     assert session.persistent is ("workspace" not in labels), "what nobody called ephemeral is kept"
@@ -69,7 +69,7 @@ def test_which_instances_are_shown(name, labels, shown):
 @pytest.mark.parametrize(("name", "labels", "shown"), KINDS.values(), ids=KINDS.keys())
 def test_only_sessions_are_in_the_history(tmp_path: Path, name, labels, shown):
     config = {clincus.LABEL + key: value for key, value in labels.items()}
-    session = clincus.session_from_instance("clincus-", {"name": name, "status": "Running", "config": config})
+    session = clincus.session_from_instance("clincus-", {"name": name, "status": "Running", "config": config}, "")
     history = clincus.History(str(tmp_path / "history.jsonl"))
     for kind in ("started", "stopped"):
         clincus.record_run(history, clincus.Change(kind, session, "2026-01-01T00:00:00Z"), pytest.fail)
@@ -77,7 +77,7 @@ def test_only_sessions_are_in_the_history(tmp_path: Path, name, labels, shown):
 
 
 def test_any_other_instance_is_not_ours():
-    assert clincus.session_from_instance("clincus-", {"name": "web", "status": "Running", "config": {}}) is None
+    assert clincus.session_from_instance("clincus-", {"name": "web", "status": "Running", "config": {}}, "") is None
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_any_other_instance_is_not_ours():
     ],
 )
 def test_states_of_incus_become_ours(status, expected):
-    session = clincus.session_from_instance("clincus-", instance(status=status))
+    session = clincus.session_from_instance("clincus-", instance(status=status), "")
     assert session is not None
     document = session.document()
     assert (document["status"], document["paused"], "error" in document) == expected
@@ -113,7 +113,7 @@ def test_what_is_on_an_instance_is_read_back():
         guest='[1000, "code", "/workspace"]',
     )
     found = {**instance(), "config": clincus.session_labels(session)}
-    assert clincus.session_from_instance("clincus-", found) == session
+    assert clincus.session_from_instance("clincus-", found, "") == session
 
 
 def test_all_that_a_session_is_read_from_is_kept_of_a_listing():
@@ -121,12 +121,12 @@ def test_all_that_a_session_is_read_from_is_kept_of_a_listing():
     full["config"] = {**full["config"], "raw.lxc": "x" * 28_000, "image.description": "Debian"}
     listed = {key: value for key, value in full.items() if clincus.READ_KEY(key)}
     listed["config"] = {key: value for key, value in full["config"].items() if clincus.READ_KEY(key)}
-    assert clincus.session_from_instance("clincus-", listed) == clincus.session_from_instance("clincus-", full)
+    assert clincus.session_from_instance("clincus-", listed, "") == clincus.session_from_instance("clincus-", full, "")
     assert len(json.dumps(listed)) < 1000
 
 
 def test_a_session_has_no_dictionary_of_its_own():
-    session = clincus.session_from_instance("clincus-", instance())
+    session = clincus.session_from_instance("clincus-", instance(), "")
     tracemalloc.start()
     copies = [session._replace() for _ in range(200)]
     size = tracemalloc.get_traced_memory()[0] / len(copies)

@@ -77,7 +77,7 @@ def work_off(recorder: Recorder) -> list[str]:
     """Do all that was asked for; why each checkpoint of the session was taken."""
     while recorder._queue:
         recorder._queue[0] = (0.0, *recorder._queue[0][1:])
-        recorder.work()
+        recorder.work("")
     return [one.why for one in recorder.records.of(SESSION).checkpoints]
 
 
@@ -149,7 +149,7 @@ def test_a_start_that_was_made_here_is_not_waited_for(recorder):
     """Incus tells of each start as it begins; a start of this server's own tells when it is done."""
     recorder.tell("started", SESSION)
     recorder.tell("after_start", SESSION)
-    recorder.work()
+    recorder.work("")
     assert [one.why for one in recorder.records.of(SESSION).checkpoints] == ["start"]
 
 
@@ -334,7 +334,7 @@ def test_containers_that_hang_hold_up_no_checkpoint_of_another(recorder, app, mo
 
     def work() -> None:
         while not ends.is_set():
-            recorder.work()
+            recorder.work("")
 
     workers = [threading.Thread(target=work, daemon=True) for _ in range(recording.RECORDERS)]
     for worker in workers:

@@ -76,7 +76,7 @@ def sessions(tmp_path: Path) -> Sessions:
 )
 def test_a_session_whose_time_is_over_is_stopped(sessions, deadline, expired):
     sessions.add(status="Running", deadline=deadline)
-    upkeep.stop_expired(sessions, NOON)
+    upkeep.stop_expired(sessions, NOON, "")
     assert sessions.ended == ([(FIRST, False)] if expired else [])
 
 
@@ -86,7 +86,7 @@ def test_a_session_that_cannot_be_stopped_keeps_no_other_running(sessions, caplo
     sessions.broken = {FIRST}
     clincus.log.addHandler(caplog.handler)
     try:
-        upkeep.stop_expired(sessions, NOON)
+        upkeep.stop_expired(sessions, NOON, "")
     finally:
         clincus.log.removeHandler(caplog.handler)
     assert sessions.ended == [(SECOND, False)]
@@ -134,7 +134,7 @@ def test_sessions_whose_stop_hangs_hold_up_no_other_and_are_stopped_once(session
 )
 def test_nobody_looks_for_deadlines_before_the_next_one(sessions, deadline, seconds):
     sessions.add(status="Running", deadline=deadline)
-    assert upkeep.seconds_until_stop(sessions, NOON) == seconds
+    assert upkeep.seconds_until_stop(sessions, NOON, "") == seconds
 
 
 def half_made(sessions: Sessions, monkeypatch: pytest.MonkeyPatch, status: str = "Running") -> list[tuple[str, bool]]:
@@ -183,7 +183,7 @@ def test_what_a_failed_start_left_stays_once_a_person_resumes_it(sessions, monke
 def tidy_up(sessions: Sessions, ended_at: str = "2026-01-01T10:00:00Z") -> None:
     """Tidy up at noon with a grace of an hour."""
     ended = {session.session_id: ended_at for session in sessions.registry.all()}
-    upkeep.delete_abandoned(sessions, NOON - timedelta(hours=1), ended)
+    upkeep.delete_abandoned(sessions, NOON - timedelta(hours=1), ended, "")
 
 
 def test_an_ephemeral_session_that_stopped_long_ago_is_deleted(sessions):
@@ -238,7 +238,7 @@ def test_running_sessions_are_saved_after_a_ring_and_every_few_minutes(sessions,
     def after(seconds: float) -> list[str]:
         clock[0] += seconds
         sessions.saved.clear()
-        saves.save_due(sessions)
+        saves.save_due(sessions, "")
         return list(sessions.saved)
 
     assert after(0) == []
@@ -259,11 +259,11 @@ def test_a_session_at_rest_is_saved_more_and_more_rarely(sessions, monkeypatch):
     clock, saves, pauses = [1000.0], upkeep.Saves(), []
     monkeypatch.setattr(upkeep.time, "monotonic", lambda: clock[0])
     sessions.add(status="Running")
-    saves.save_due(sessions)
+    saves.save_due(sessions, "")
 
     def pause() -> float:
-        before, clock[0] = clock[0], saves.due(sessions)
-        saves.save_due(sessions)
+        before, clock[0] = clock[0], saves.due(sessions, "")
+        saves.save_due(sessions, "")
         assert sessions.saved.pop() == FIRST
         return clock[0] - before
 
@@ -320,9 +320,9 @@ def test_saves_that_hang_hold_up_no_other_and_are_tried_again_late_though_they_r
         return Sessions.save(sessions, id, wait=wait)
 
     monkeypatch.setattr(sessions, "save", save)
-    saves.save_due(sessions)
+    saves.save_due(sessions, "")
     saves._last[""] = {id: one._replace(at=-math.inf) for id, one in saves._last[""].items()}  # all of them are due
-    saves.save_due(sessions)
+    saves.save_due(sessions, "")
     assert sorted(sessions.saved) == [FIRST, SECOND]
     monkeypatch.setattr(upkeep, "SAVE_HANGS", 0.0)  # however long it was
     over.set()
