@@ -4663,6 +4663,8 @@ class Extensions:
         # Each gets our variables and returns a warning for `clincus health` with the remedy, or None.
         self.examiners: list[Callable[[Mapping[str, str]], tuple[str, str] | None]] = []
         self.duties: list[Duty] = []
+        # Each is called when the server starts, and whenever it has read the config anew.
+        self.config_listeners: list[Callable[[], None]] = []
         # Each gets an engine, {id: time.monotonic of our last work there}, and the CPU seconds that this work may have
         # cost. It returns the ids whose container has been idle since; see sleepers.py.
         self.sleepers: list[Callable[[str, Mapping[str, float], float], set[str]]] = []
@@ -8858,8 +8860,8 @@ class Application:
         for listener in self._listeners:
             listener.start()
         self._tell_port()
-        self._follow(self.engines[""])
-        self._follow_engines()
+        self.follow("")
+        call_each(self.extensions.config_listeners)
         repeat("looking at the config", self._follow_config, POLL_INTERVAL, self._stopping)
         for duty in self.extensions.duties:
             if not duty.each_engine:
@@ -8946,27 +8948,21 @@ class Application:
             event["rang_at"] = session.rang_at  # nothing else has changed
         self.hub.publish(event, extension=change.kind not in public)
 
-    def _follow(self, engine: Engine) -> None:
-        """Follow an engine, and start the duties for each engine."""
+    def follow(self, name: str) -> None:
+        """Follow an engine of the config, and start the duties for each engine. Raises ClincusError(404)."""
+        engine = self.sessions.engine(name)
         engine.on_reach = self._on_reach
         Monitor(engine, self.sessions, self.history).start()
         for duty in self.extensions.duties:
             if duty.each_engine:
-                name = f"{duty.name} {engine.name}".strip()
-                work = functools.partial(duty.work, engine.name)
-                repeat(name, work, duty.period, engine.stopping, first=duty.period)
+                work = functools.partial(duty.work, name)
+                repeat(f"{duty.name} {name}".strip(), work, duty.period, engine.stopping, first=duty.period)
 
-    def _follow_engines(self) -> None:
-        """Follow exactly the engines of the config in force, as they are configured now."""
-        wanted = self.config.get("engines")
-        gone = [engine for engine in self.engines.values() if engine.name and engine.row != wanted.get(engine.name)]
-        stop_engines(gone)
-        for engine in gone:
-            self.sessions.forget_engine(engine.name)
-        for name in wanted:
-            engine = self.sessions.engine(name)
-            if engine.thread is None:
-                self._follow(engine)
+    def forget_engines(self, names: Collection[str]) -> None:
+        """Stop following engines, and show their sessions no more, which run on."""
+        stop_engines([self.engines[name] for name in names])
+        for name in names:
+            self.sessions.forget_engine(name)
 
     def _on_reach(self, engine: str, error: str) -> None:
         if engine:
@@ -9055,7 +9051,7 @@ class Application:
             here = self.engines[""]
             here.incus.project = project
             here.reconnect()
-        self._follow_engines()
+        call_each(self.extensions.config_listeners)
         self.hub.greetings["config"] = None
         self.hub.publish({"type": "config.reloaded", "timestamp": utc_now()})
 

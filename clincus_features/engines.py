@@ -1,4 +1,4 @@
-"""Where sessions can run: GET /api/engines, and the way to a cluster through any of its members.
+"""All engines but this host: which are followed, GET /api/engines, and the way to a cluster through its members.
 
 An engine is asked for its version and the members of its cluster in the background, now and then. The answer is kept
 in a file: a server that starts while the member that it knows is down finds the others there.
@@ -24,11 +24,21 @@ FACTS_LIMIT = 1 << 20  # bytes of the file
 
 
 def install(extensions: clincus.Extensions) -> None:
-    """Add the route and the looks."""
+    """Add the route and the looks, and follow the engines of the config."""
     app = extensions.app
+    extensions.config_listeners.append(lambda: follow_config(app))
     survey = Survey(app)
     extensions.routes.append(("GET", "/api/engines", lambda request: survey.document()))
     extensions.duties.append(clincus.Duty("asking engines", SURVEY_PERIOD, survey.look, each_engine=True))
+
+
+def follow_config(app: clincus.Application) -> None:
+    """Follow exactly the engines of the config in force, as they are configured now."""
+    wanted = app.config.get("engines")
+    app.forget_engines([name for name, engine in app.engines.items() if name and engine.row != wanted.get(name)])
+    for name in wanted:
+        if app.sessions.engine(name).thread is None:
+            app.follow(name)
 
 
 @dataclass(frozen=True)

@@ -387,6 +387,43 @@ def test_upkeep_leaves_what_cannot_be_reached_alone(told):
     assert upkeep.reachable(sessions, "far") == []
 
 
+class Following:
+    """As much of an application as follows engines, with their tables in the config."""
+
+    def __init__(self, **rows: Any) -> None:
+        self.rows = {**rows}
+        self.config = SimpleNamespace(get=lambda key: self.rows)
+        self.engines: dict[str, Any] = {"": SimpleNamespace(row=None, thread="runs")}
+        self.sessions = self
+        self.done: list[str] = []
+
+    def engine(self, name: str) -> Any:
+        return self.engines.setdefault(name, SimpleNamespace(row=self.rows[name], thread=None))
+
+    def follow(self, name: str) -> None:
+        self.engines[name].thread = "runs"
+        self.done.append(f"+{name}")
+
+    def forget_engines(self, names: list[str]) -> None:
+        for name in names:
+            del self.engines[name]
+            self.done.append(f"-{name}")
+
+
+def test_the_engines_of_the_config_are_followed_as_they_are_configured_now():
+    app: Any = Following(far={"project": "a"}, near={})
+    for rows, done in (
+        (app.rows, ["+far", "+near"]),
+        (app.rows, []),
+        ({"far": {"project": "b"}, "near": {}}, ["-far", "+far"]),
+        ({"near": {}}, ["-far"]),
+    ):
+        app.rows = rows
+        app.done.clear()
+        engines.follow_config(app)
+        assert app.done == done
+
+
 CLUSTER = engines.Facts("6.0.4", True, (("m1", "Online", "https://a:1"), ("m2", "Online", "https://b:1")), ("default",))
 
 
