@@ -5247,17 +5247,95 @@ class LastAnswers:
             return answer
 
 
-Instances = Collection[Mapping[str, Any]]  # as Incus describes them
+class Place(NamedTuple):
+    """What the registry knows of one engine."""
+
+    unreachable_since: str = ""  # RFC 3339, "" while it can be reached
+    lost: Mapping[str, str] = {}  # the cluster members that are down -> since when
+    others: frozenset[str] = frozenset()  # the names, as ids, of its instances that are not shown
+
+
+class Record(NamedTuple):
+    """What the registry knows of one session."""
+
+    incus: Session | None = None  # as Incus reports it
+    question: int = 0  # the last question about it that was answered
+    reserved: Session | None = None  # it is being created here
+    busy: str = ""  # starting | stopping, while work is in progress here
+    run: Session | None = None  # the run whose start was reported, and whose stop was not
+    shown: Session | None = None  # as it is listed, and was last reported
+
+
+def step(record: Record, place: Place, when: str) -> tuple[Record, list[Change]]:
+    """A record after a fact has changed it or its place: with what is shown now, and the changes to report. Pure.
+
+    What Incus reports counts, and over it the work in progress here. `when` is the time of the fact (RFC 3339).
+    """
+    before = record.shown
+    now = record.incus or record.reserved
+    if now is not None:
+        lost_since = place.unreachable_since or place.lost.get(now.member, "")
+        now = now._replace(status=record.busy or now.status, unreachable_since=lost_since)
+    known = now or before
+    run = record.run
+    changes: list[Change] = []
+    is_settled = now is None or now.status in ("running", "stopped")  # else it is on its way to one of the two
+    if known is not None and is_settled:
+        run, changes = run_changes(run, known, now, when)
+    if now is not None:
+        now = now._replace(rang_at="" if run is None else run.rang_at)
+        if now == before:
+            now = before  # an equal one stays: its texts are shared with what is listed
+        elif not changes:
+            has_rung = before is not None and before._replace(rang_at=now.rang_at) == now
+            changes.append(Change("rang" if has_rung else "changed", now, when))
+    elif before is not None:
+        changes.append(Change("deleted", before._replace(status="stopped"), when))
+    return record._replace(run=run, shown=now), changes
+
+
+def run_changes(
+    run: Session | None, known: Session, now: Session | None, when: str
+) -> tuple[Session | None, list[Change]]:
+    """The run that goes on, and the changes: the end of the last `run`, its resume from a pause, a new one's start.
+
+    `known` is the last known state of the session, and `now` its state, None if it is gone.
+    """
+    changes: list[Change] = []
+    is_live = now is not None and (now.status == "running" or now.paused)
+    live = now if is_live else None
+    is_over = run is not None and (live is None or live.run != run.run)
+    was_deleted = run is None and now is None and known.status != "starting"  # a stopped session was deleted
+    if is_over or was_deleted:
+        stopped = known._replace(status="stopped", paused=False, rang_at="")
+        changes.append(Change("stopped", stopped, when if live is None else live.started_at))
+        run = None
+    if live is None:
+        return None, changes
+    live = live._replace(rang_at="" if run is None else run.rang_at)
+    if live.status == "running" and run is None:
+        changes.append(Change("started", live, live.started_at or when))
+    elif live.status == "running" and run is not None and run.paused:
+        changes.append(Change("resumed", live, when))
+    return live, changes
+
+
 Names = Collection[str]
 
 
-class Registry:
-    """All sessions, for the listing and the event stream: both read the same state.
+def is_lost(instance: Mapping[str, Any] | None, session: Session | None, members: Names) -> bool:
+    """True if Incus does not know the state of an instance now: its member is down, or only its name is known."""
+    if session is not None and session.member in members:
+        return True
+    return instance is not None and instance["status"] == "Error" and not instance["config"]
 
-    It has two layers: what Incus last reported of each instance, and over it the `starting` or `stopping` of work in
-    progress here. `compare` merges Incus's answers, whatever they were asked for. `on_change` gets each change once, in
-    order, and only when the listing shows it. `shows` selects the sessions to list, and `row_of` gives the `tool_row`
-    of a tool on an engine.
+
+class Registry:
+    """All sessions of all engines, for the listing and the event stream: both read the same state.
+
+    A session is a `Record`; `step` says what a fact changes. `compare_all` and `compare_one` merge Incus's answers,
+    whatever they were asked for. `on_change` gets each change once, in order, and only when the listing shows it.
+    `shows` selects the sessions to list, and `row_of` gives the `tool_row` of a tool on an engine.
     """
 
     def __init__(
@@ -5273,14 +5351,21 @@ class Registry:
         self._on_change = on_change
         self._lock = threading.RLock()  # held while changes are reported, which keeps their order
         self.questions = itertools.count(1)  # numbers the questions to Incus; the answer to the latest one counts
-        self._answered: dict[str, int] = {}  # id -> the last question that was answered
-        self._sessions: dict[str, Session] = {}  # id -> as Incus reports it
-        self._reserved: dict[str, Session] = {}  # id -> a session that is being created
-        self._busy: dict[str, str] = {}  # id -> starting | stopping, while work is in progress here
-        self._shown: dict[str, Session] = {}  # id -> as it is listed, and was last reported; replaced, not changed
-        self._others: set[str] = set()  # names of instances that are not shown
-        self._running: dict[str, Session] = {}  # id -> the run whose start was reported, and whose stop was not
-        self._lost: dict[str, str] = {}  # engines, and members as ENGINE/MEMBER, that are unreachable -> since when
+        self._records: dict[str, Record] = {}  # by id
+        self._places: dict[str, Place] = {}  # by engine
+
+    def _record(self, id: str) -> Record:
+        return self._records.get(id) or Record()
+
+    def _place(self, engine: str) -> Place:
+        return self._places.get(engine) or Place()
+
+    def _note(self, id: str, record: Record, when: str = "") -> None:
+        """Keep a record that a fact has changed, and report what that changes. The caller holds the lock."""
+        record, changes = step(record, self._place(engine_of(id)), when or utc_now())
+        self._records[id] = record
+        for change in changes:
+            self._on_change(change)
 
     def read(self, instance: Mapping[str, Any], engine: str) -> Session | None:
         """The session of an instance, as `session_from_instance`; None also for a document of another form."""
@@ -5289,11 +5374,13 @@ class Registry:
 
     def all(self) -> list[Session]:
         """Every session, oldest first. It never waits, not even while a change is being reported."""
-        return sorted(self._shown.values(), key=lambda session: (session.created_at, session.id))
+        records = self._records.copy()  # in one step, even while another thread changes it
+        shown = [record.shown for record in records.values() if record.shown is not None]
+        return sorted(shown, key=lambda session: (session.created_at, session.id))
 
     def find(self, id: str) -> Session | None:
         """One session, None if there is none of that id."""
-        return self._shown.get(id)
+        return self._record(id).shown
 
     def get(self, id: str) -> Session:
         """One session. Raises ClincusError(404)."""
@@ -5302,65 +5389,60 @@ class Registry:
             raise ClincusError(f'session "{id}" not found', 404)
         return session
 
-    def compare(
-        self, question: int, found: Instances, *, engine: str = "", only: str = "", when: str = "", lost: Names = ()
-    ) -> None:
-        """Merge an engine's answer to a question, and report the changes.
+    def compare_all(self, question: int, engine: str, found: object, *, when: str = "", lost: Names = ()) -> None:
+        """Merge an engine's answer to a question for all its instances, and report the changes.
 
-        `found` is everything that the engine has, or with `only` the instance of that id: a missing one is gone.
-        `when` is the time of the event that caused the question (RFC 3339), now if empty. `lost` names cluster members
-        that are down. Their sessions keep the last known state, since Incus 6.0.4 may report only their names.
+        `when` is the time of the answer (RFC 3339), now if empty. `lost` names cluster members that are down. Their
+        sessions keep the last known state, since Incus 6.0.4 may report only their names. Raises IncusError(503) if the
+        answer is no list.
         """
-        found = plain_instances(found)
-        fresh: dict[str, Session] = {}
-        others: set[str] = set()
-        silent: set[str] = set()  # only their names are known now
-        for instance in found:
-            id = session_id_on(engine, str(instance["name"]))
-            session = session_from_instance(self.prefix, instance, engine, self._row_of)
-            if session is not None and self._shows(session):
-                fresh[id] = session
-            else:
-                others.add(id)
-            if instance["status"] == "Error" and not instance.get("config"):
-                silent.add(id)
+        instances = {session_id_on(engine, instance["name"]): instance for instance in plain_instances(found)}
+        sessions = {id: self._session(instance, engine) for id, instance in instances.items()}
+        shown = {id for id, session in sessions.items() if session is not None}
         with self._lock:
-            self._note_others(others, engine, only)
-            self._note_members(lost, engine, when or utc_now(), are_all=not only)
-            known = {id for id, session in self._sessions.items() if session.engine == engine}
-            for id in [only] if only else sorted({*known, *fresh}):
-                if self._answered.get(id, 0) < question:
-                    self._answered[id] = question
-                    is_lost = id in silent or (id in fresh and fresh[id].member in lost)
-                    self._merge(id, fresh.get(id), is_lost=is_lost)
-                self._tell(id, when)
+            place = self._place(engine)
+            members = {member: place.lost.get(member) or when or utc_now() for member in lost}
+            self._places[engine] = place._replace(lost=members, others=frozenset(instances.keys() - shown))
+            known = {id for id, record in self._records.items() if record.incus and record.incus.engine == engine}
+            for id in sorted(known | shown):
+                session = sessions.get(id)
+                self._merge(question, id, session, when, is_lost=is_lost(instances.get(id), session, lost))
 
-    def _note_others(self, others: set[str], engine: str, only: str) -> None:
-        """Note the names of instances that are not shown: of the instance `only`, or else of the whole engine."""
-        if only:
-            kept = self._others - {only}
-        else:
-            kept = {id for id in self._others if engine_of(id) != engine}
-        self._others = kept | others
+    def compare_one(
+        self, question: int, id: str, instance: Mapping[str, Any] | None, *, when: str = "", lost: Names = ()
+    ) -> None:
+        """As `compare_all`, for the instance with the name of one session; None: there is none.
 
-    def _note_members(self, lost: Names, engine: str, now: str, *, are_all: bool) -> None:
-        """Note the lost members of a cluster. If they `are_all`, its other members are back."""
-        members = {f"{engine}/{member}": now for member in lost}
-        for place, since in self._lost.items():
-            is_back = are_all and place.startswith(f"{engine}/") and place not in members
-            if not is_back:
-                members[place] = since  # the time at which it was first lost
-        self._lost = members
+        `when` is the time of the event that caused the question.
+        """
+        engine = engine_of(id)
+        instance = plain_instance(instance)
+        if instance is not None and session_id_on(engine, instance["name"]) != id:
+            instance = None  # another host may answer anything
+        session = None if instance is None else self._session(instance, engine)
+        with self._lock:
+            place = self._place(engine)
+            others = place.others - {id}
+            if instance is not None and session is None:
+                others |= {id}
+            members = {**dict.fromkeys(lost, when or utc_now()), **place.lost}
+            self._places[engine] = place._replace(lost=members, others=others)
+            self._merge(question, id, session, when, is_lost=is_lost(instance, session, lost))
 
-    def _merge(self, id: str, fresh: Session | None, *, is_lost: bool) -> None:
-        """Merge the state of one session; None: it is gone. The known state of a lost one stays."""
-        known = self._sessions.get(id)
-        if known is not None and is_lost:
-            return
-        if fresh is None:
-            self._sessions.pop(id, None)
-        elif fresh != known:  # an equal one stays: its texts are shared with what is shown
-            self._sessions[id] = fresh
+    def _session(self, instance: Mapping[str, Any], engine: str) -> Session | None:
+        """The session of a plain instance, None if it is not shown."""
+        session = session_from_instance(self.prefix, instance, engine, self._row_of)
+        return session if session is not None and self._shows(session) else None
+
+    def _merge(self, question: int, id: str, session: Session | None, when: str, *, is_lost: bool) -> None:
+        """Merge the answer for one id; None: it is gone. It has no effect if a later question was answered before."""
+        record = self._record(id)
+        if record.question < question:
+            record = record._replace(question=question)
+            is_kept = record.incus is not None and (is_lost or record.incus == session)
+            if not is_kept:
+                record = record._replace(incus=session)
+        self._note(id, record, when)
 
     def agrees(self, engine: str, paths: Iterable[str]) -> bool:
         """True if exactly those sessions of an engine run whose paths in Incus's API are given."""
@@ -5369,24 +5451,23 @@ class Registry:
         names = {path.rpartition("/")[2].partition("?")[0] for path in paths}
         ours = {session_id_on(engine, name) for name in names if session_slot(self.prefix, name) is not None}
         reachable = [session for session in self.all() if session.engine == engine and not session.unreachable_since]
-        others = self._others - self._shown.keys()  # of a lost member only the names are known
+        # Of a lost member only the names are known.
+        others = {id for id in self._place(engine).others if self.find(id) is None}
         return ours - others == {session.id for session in reachable if session.status == "running"}
 
     def set_unreachable(self, engine: str, since: str) -> None:
         """Note that an engine is unreachable since a time (RFC 3339), or with "" that it is reachable."""
         with self._lock:
-            self._lost[engine] = since
-            for id in [id for id, session in self._shown.items() if session.engine == engine]:
-                self._tell(id)
+            self._places[engine] = self._place(engine)._replace(unreachable_since=since)
+            for session in [session for session in self.all() if session.engine == engine]:
+                self._note(session.id, self._record(session.id))
 
     def forget(self, engine: str) -> None:
         """Stop showing the sessions of an engine that the config does not have any more. They run on."""
         with self._lock:
-            for kept in (self._sessions, self._running, self._reserved, self._answered):
-                for id in [id for id in kept if engine_of(id) == engine]:
-                    kept.pop(id)
-            gone = [session for session in self._shown.values() if session.engine == engine]
-            self._shown = {id: session for id, session in self._shown.items() if session.engine != engine}
+            gone = [session for session in self.all() if session.engine == engine]
+            self._places.pop(engine, None)
+            self._records = {id: record for id, record in self._records.items() if engine_of(id) != engine}
             for session in gone:
                 self._on_change(Change("changed", session, utc_now()))
 
@@ -5404,102 +5485,48 @@ class Registry:
                     raise ClincusError(words, 409)
             place = (draft.engine, draft.workspace)
             used = {session.slot for session in sessions if (session.engine, session.workspace) == place}
-            names = {*taken, *self._others, *(session.id for session in sessions)}
+            names = {*taken, *self._place(draft.engine).others, *(session.id for session in sessions)}
             for candidate in [slot] if slot else SLOTS:
                 id = session_id_on(draft.engine, session_name(self.prefix, draft.workspace, candidate))
                 if candidate not in used and id not in names:
-                    self._reserved[id] = draft._replace(id=id, slot=candidate, created_at=utc_now())
-                    self.begin_work(id, "starting")
-                    return self._reserved[id]
+                    session = draft._replace(id=id, slot=candidate, created_at=utc_now())
+                    self._note(id, self._record(id)._replace(reserved=session, busy="starting"))
+                    return session
         if slot:
             raise ClincusError(f"slot {slot} of this workspace is in use: choose another, or 0 for any", 409)
         raise ClincusError(f"all {len(SLOTS)} slots of this workspace are in use: delete a session first", 409)
 
     def is_reserved(self, id: str) -> bool:
         """Whether a session with a name of `reserve` is being created."""
-        return id in self._reserved
+        return self._record(id).reserved is not None
 
     def begin_work(self, id: str, status: str) -> None:
         """Show `starting` or `stopping` until `end_work`, whatever Incus reports meanwhile."""
         with self._lock:
-            self._busy[id] = status
-            self._tell(id)
+            self._note(id, self._record(id)._replace(busy=status))
 
     def shows_result_of_work(self, id: str) -> bool:
         """True if Incus reports the wanted state: running after `starting`, stopped or gone after `stopping`."""
-        now = self._sessions.get(id)
-        if self._busy.get(id) == "starting":
+        record = self._record(id)
+        now = record.incus
+        if record.busy == "starting":
             return now is not None and now.status == "running"
         return now is None or (now.status == "stopped" and not now.paused)
 
     def end_work(self, id: str) -> None:
         """Show a session as Incus last reported it."""
         with self._lock:
-            if self._busy.pop(id, None):
-                self._reserved.pop(id, None)
-                self._tell(id)
+            record = self._record(id)
+            if record.busy:
+                self._note(id, record._replace(busy="", reserved=None))
 
     def ring(self, id: str, moment: datetime) -> None:
         """The bell of a session's terminal rang. It is reported once a second at most."""
         when = format_time(moment)
         with self._lock:
-            run = self._running.get(id)
-            if run is not None and run.rang_at != when:
-                self._running[id] = run._replace(rang_at=when)
-                self._tell(id, when, "rang")
-
-    def _tell(self, id: str, when: str = "", kind: str = "changed") -> None:
-        """Update the shown session and report the changes. `kind` names a change that is neither a start nor a stop."""
-        when = when or utc_now()
-        before = self._shown.get(id)
-        now = self._current(id)
-        known = now or before
-        changes: list[Change] = []
-        is_settled = now is None or now.status in ("running", "stopped")  # else it is on its way to one of the two
-        if known is not None and is_settled:
-            changes = self._run_changes(known, now, when)
-        if now is not None:
-            run = self._running.get(id)
-            now = now._replace(rang_at="" if run is None else run.rang_at)
-            if now != before:
-                self._shown = {**self._shown, id: now}
-                if not changes:
-                    changes.append(Change(kind, now, when))
-        elif before is not None:
-            self._shown = {other: session for other, session in self._shown.items() if other != id}
-            changes.append(Change("deleted", before._replace(status="stopped"), when))
-        for change in changes:
-            self._on_change(change)
-
-    def _current(self, id: str) -> Session | None:
-        """A session as it is now: as Incus reports it, or reserved; with the status of work in progress here."""
-        session = self._sessions.get(id) or self._reserved.get(id)
-        if session is None:
-            return None
-        lost_since = self._lost.get(session.engine) or self._lost.get(f"{session.engine}/{session.member}", "")
-        return session._replace(status=self._busy.get(id, session.status), unreachable_since=lost_since)
-
-    def _run_changes(self, known: Session, now: Session | None, when: str) -> list[Change]:
-        """The end of the run that was last reported, its resume from a pause, and the start of a new run."""
-        changes: list[Change] = []
-        run = self._running.pop(known.id, None)
-        is_live = now is not None and (now.status == "running" or now.paused)
-        live = now if is_live else None
-        is_over = run is not None and (live is None or live.run != run.run)
-        was_deleted = run is None and now is None and known.status != "starting"  # a stopped session was deleted
-        if is_over or was_deleted:
-            stopped = known._replace(status="stopped", paused=False, rang_at="")
-            changes.append(Change("stopped", stopped, when if live is None else live.started_at))
-            run = None
-        if live is None:
-            return changes
-        live = live._replace(rang_at="" if run is None else run.rang_at)
-        self._running[live.id] = live
-        if live.status == "running" and run is None:
-            changes.append(Change("started", live, live.started_at or when))
-        elif live.status == "running" and run is not None and run.paused:
-            changes.append(Change("resumed", live, when))
-        return changes
+            record = self._record(id)
+            if record.run is not None and record.run.rang_at != when:
+                self._note(id, record._replace(run=record.run._replace(rang_at=when)), when)
 
 
 # -- From a request to an instance
@@ -6250,18 +6277,18 @@ class Sessions:
             return
         answer = incus.query("/1.0/instances?recursion=1", timeout=timeout, kept=READ_KEY)
         instances = plain_instances(answer or [])
-        self.registry.compare(question, instances, engine=engine, lost=lost_members(incus, instances))
+        self.registry.compare_all(question, engine, instances, lost=lost_members(incus, instances))
 
     def look(self, id: str, when: str = "") -> Session | None:
-        """Ask Incus for one session; None if it is gone or not ours. `when` is that of `Registry.compare`."""
+        """Ask Incus for one session; None if it is gone or not ours. `when` is that of `Registry.compare_one`."""
         question = next(self.registry.questions)
         incus = self.containers(id).incus
         instance = incus.instance(id)
         if instance is None:
-            self.registry.compare(question, [], engine=incus.engine, only=id, when=when)
+            self.registry.compare_one(question, id, None, when=when)
             return None
         lost = lost_members(incus, [instance])
-        self.registry.compare(question, [instance], engine=incus.engine, only=id, when=when, lost=lost)
+        self.registry.compare_one(question, id, instance, when=when, lost=lost)
         self._note_instance(id, question, instance)
         return self.registry.read(instance, incus.engine)
 
@@ -6402,7 +6429,7 @@ class Sessions:
                 self._hand_over(session)
             if delete:
                 self.containers(id).delete(id, even_running=is_running or bool(session.error))
-                self.registry.compare(next(self.registry.questions), [], engine=engine_of(id), only=id)
+                self.registry.compare_one(next(self.registry.questions), id, None)
             elif is_running:
                 self._stop(session, timeout, is_saved=error is None)
             self.extensions.tell("after_stop", session)
@@ -6443,8 +6470,7 @@ class Sessions:
         graceful = self.load().get("limits.runtime.stop_graceful")
         self.containers(session.id).stop(session.id, timeout if graceful else 0)
         stopped = {**self._worked_on[session.id][1], "status": "Stopped"}
-        engine = engine_of(session.id)
-        self.registry.compare(next(self.registry.questions), [stopped], engine=engine, only=session.id)
+        self.registry.compare_one(next(self.registry.questions), session.id, stopped)
         # The copy is final only now: in a container that runs on, the conversation could go on.
         if is_saved and session_tool(session).saved:
             with suppress(ClincusError):  # then the container is read again

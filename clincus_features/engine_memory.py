@@ -75,7 +75,7 @@ class Memory:
             kept = json.loads(clincus.read_plain_file(path, FILE_LIMIT) or b"{}")
             if kept["table"] == self._table(engine.name):
                 engine.date_back(clincus.format_time(datetime.fromtimestamp(seen, timezone.utc)))
-                registry.compare(next(registry.questions), kept["instances"], engine=engine.name)
+                registry.compare_all(next(registry.questions), engine.name, kept["instances"])
 
 
 def instances(sessions: list[clincus.Session]) -> Iterator[Mapping[str, Any]]:

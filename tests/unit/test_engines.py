@@ -108,7 +108,7 @@ class Told:
         self.registry = clincus.Registry("clincus-", lambda one: self.changes.append((one.kind, one.session.id)))
 
     def hear(self, *instances: dict[str, Any], engine: str = "far", **options: Any) -> None:
-        self.registry.compare(next(self.registry.questions), instances, engine=engine, **options)
+        self.registry.compare_all(next(self.registry.questions), engine, instances, **options)
 
     def shown(self) -> dict[str, tuple[str, str]]:
         return {one.id: (one.status, one.unreachable_since) for one in self.registry.all()}
@@ -220,6 +220,14 @@ def test_a_member_that_is_down_takes_only_its_own_sessions_along(told, config):
     assert {kind for kind, _ in told.changes} == {"changed"}
 
 
+def test_a_look_at_a_session_of_a_member_that_answers_again_counts_at_once(told):
+    silent = {**instance(status="Error", location="m1"), "config": None}
+    told.hear(instance(location="m1"))
+    told.hear(silent, lost=["m1"], when=NOW)
+    told.registry.compare_one(next(told.registry.questions), FAR, instance(status="Stopped", location="m1"))
+    assert told.shown()[FAR][0] == "stopped"
+
+
 def test_who_runs_agrees_with_what_is_known_of_the_members_that_answer(told):
     def agrees(*names: str) -> bool:
         return told.registry.agrees("far", [f"/1.0/instances/{name}?project=user-1000" for name in names])
@@ -280,7 +288,7 @@ def test_no_pattern_of_another_host_is_ever_tried(row, saved):
 def test_a_tool_there_is_the_one_of_that_name_here():
     own = clincus.Tool("mine", ("mine",), ("mine",), saved=("talks",), conversation="(?P<id>.+)")
     registry = clincus.Registry("clincus-", lambda change: None, row_of={"mine": clincus.tool_row(own)}.get)
-    registry.compare(1, [instance(tool="mine", tool_row=ENDLESS)], engine="far")
+    registry.compare_all(1, "far", [instance(tool="mine", tool_row=ENDLESS)])
     tool = clincus.session_tool(registry.get(FAR))
     assert (tool.saved, tool.conversation) == (("talks",), "(?P<id>.+)")
 
@@ -299,7 +307,7 @@ def test_a_session_there_takes_no_conversation_of_another_session_by_its_id(tmp_
     registry = clincus.Registry("clincus-", lambda change: None)
     config = clincus.load_config(environ)
     sessions = clincus.Sessions(Door(engine="", remote=""), registry, lambda: config, environ, report=reports.append)
-    registry.compare(1, [instance(session_id="mine")], engine="far")
+    registry.compare_all(1, "far", [instance(session_id="mine")])
     directory = clincus.session_directory(config, environ, "claude", "mine")
     mine = clincus.SavedSession("mine", "claude", directory, container_name=NAME, workspace="/w")
     clincus.write_metadata(mine)

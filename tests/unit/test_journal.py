@@ -49,7 +49,7 @@ class Office:
         self.folder = home / ".clincus" / "logs"
         self.config = clincus.load_config(self.environ)
         self.registry = clincus.Registry("clincus-", lambda change: None)
-        self.registry.compare(next(self.registry.questions), [found()], only=ID)
+        self.registry.compare_one(next(self.registry.questions), ID, found())
         self.history = clincus.History(str(home / ".clincus" / "history.jsonl"))
         self.require = lambda engine: None
         self.restart()
@@ -84,7 +84,7 @@ class Office:
 
     def starts(self, at: str) -> None:
         """Let the session run since a time."""
-        self.registry.compare(next(self.registry.questions), [{**found(), "last_used_at": at}], only=ID)
+        self.registry.compare_one(next(self.registry.questions), ID, {**found(), "last_used_at": at})
         self.happen("started")
 
     def log(self, id: str = ID) -> list[str]:
@@ -202,7 +202,7 @@ def test_a_server_that_starts_does_not_say_again_what_is_known(office):
 def test_the_log_of_a_deleted_session_stays(office):
     office.history.record(clincus.Run("talk-1", ID, "/srv/app", "claude", "2026-01-01T08:00:00Z", persistent=False))
     office.happen("deleted")
-    office.registry.compare(next(office.registry.questions), [], only=ID)
+    office.registry.compare_one(next(office.registry.questions), ID, None)
     assert office.log() == ["The container is deleted"]
 
 

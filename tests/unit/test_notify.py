@@ -51,7 +51,7 @@ class Caller:
             labels = {"workspace": f"/srv/app-{name[-1]}", "tool": "claude", "session_id": f"talk-{name[-1]}"}
             instance: dict[str, Any] = {"name": name, "status": "Running", "last_used_at": "2026-01-01T08:00:00Z"}
             instance["config"] = {clincus.LABEL + key: value for key, value in labels.items()}
-            self.registry.compare(next(self.registry.questions), [instance], only=name)
+            self.registry.compare_one(next(self.registry.questions), name, instance)
         self.configure(**config)
         self.restart()
 

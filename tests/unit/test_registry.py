@@ -245,7 +245,7 @@ def registry(heard: Heard) -> clincus.Registry:
 
 def look(registry: clincus.Registry, found: dict[str, Any] | None, when: str = "", name: str = NAME) -> None:
     """Look at one instance, which is `found` now."""
-    registry.compare(next(registry.questions), [found] if found else [], only=name, when=when)
+    registry.compare_one(next(registry.questions), name, found, when=when)
 
 
 def test_what_is_told_again_unchanged_stays_the_same_object(registry):
@@ -264,7 +264,7 @@ def test_what_is_told_again_unchanged_stays_the_same_object(registry):
 
 
 def list_all(registry: clincus.Registry, *found: dict[str, Any]) -> None:
-    registry.compare(next(registry.questions), found)
+    registry.compare_all(next(registry.questions), "", found)
 
 
 RUNNING, STOPPED, PAUSED = instance(), instance(status="Stopped"), instance(status="Frozen")
@@ -299,9 +299,9 @@ def test_what_is_seen_becomes_changes_and_states(registry, heard, case, how):
 def test_the_answer_to_an_earlier_question_comes_too_late(registry):
     earlier = next(registry.questions)
     look(registry, STOPPED)
-    registry.compare(earlier, [RUNNING], only=NAME)
+    registry.compare_one(earlier, NAME, RUNNING)
     assert registry.get(NAME).status == "stopped"
-    registry.compare(earlier, [RUNNING])
+    registry.compare_all(earlier, "", [RUNNING])
     assert registry.get(NAME).status == "stopped"
 
 
@@ -335,6 +335,35 @@ def test_the_times_of_a_run_are_those_of_incus():
     ]
 
 
+ON = a_session(id=NAME, run="2026-01-01T00:00:00Z")
+OFF = ON._replace(status="stopped")
+NEXT = ON._replace(run="2026-01-02T00:00:00Z")
+HERE, AWAY = clincus.Place(), clincus.Place(unreachable_since="2026-01-03T00:00:00Z")
+SHOWN = clincus.Record(incus=ON, run=ON, shown=ON)
+STEPS = {  # the record that a fact has changed, where, the status that is shown, what is told
+    "nothing": (clincus.Record(), HERE, "", []),
+    "it runs": (clincus.Record(incus=ON), HERE, "running", ["started"]),
+    "nothing new": (SHOWN, HERE, "running", []),
+    "it has stopped": (SHOWN._replace(incus=OFF), HERE, "stopped", ["stopped"]),
+    "it was started again meanwhile": (SHOWN._replace(incus=NEXT), HERE, "running", ["stopped", "started"]),
+    "it is gone": (SHOWN._replace(incus=None), HERE, "", ["stopped", "deleted"]),
+    "work on it begins": (SHOWN._replace(busy="stopping"), HERE, "stopping", ["changed"]),
+    "it has stopped while work goes on": (SHOWN._replace(busy="stopping", incus=OFF), HERE, "stopping", ["changed"]),
+    "a label was changed": (SHOWN._replace(incus=ON._replace(pinned=True)), HERE, "running", ["changed"]),
+    "its bell rang": (SHOWN._replace(run=ON._replace(rang_at="2026-01-01T00:00:01Z")), HERE, "running", ["rang"]),
+    "its engine is away": (SHOWN, AWAY, "running", ["changed"]),
+    "its member is down": (SHOWN, clincus.Place(lost={"": "2026-01-03T00:00:00Z"}), "running", ["changed"]),
+    "it is being made": (clincus.Record(reserved=OFF, busy="starting"), HERE, "starting", ["changed"]),
+}
+
+
+@pytest.mark.parametrize(("record", "place", "status", "told"), STEPS.values(), ids=STEPS.keys())
+def test_a_fact_leads_to_what_is_shown_and_told(record, place, status, told):
+    after, changes = clincus.step(record, place, "2026-01-04T00:00:00Z")
+    assert (after.shown.status if after.shown else "", [change.kind for change in changes]) == (status, told)
+    assert clincus.step(after, place, "2026-01-05T00:00:00Z") == (after, []), "the same fact again changes nothing"
+
+
 class TestWork:
     def test_its_state_is_shown_until_its_end(self, registry, heard):
         look(registry, RUNNING)
@@ -361,7 +390,7 @@ class TestWork:
         question = next(registry.questions)
         look(registry, STOPPED)
         assert registry.get(NAME).status == "starting"
-        registry.compare(question, [RUNNING], only=NAME)
+        registry.compare_one(question, NAME, RUNNING)
         registry.end_work(NAME)
         assert registry.get(NAME).status == "stopped"
 
@@ -375,7 +404,7 @@ class TestWork:
         for found in (RUNNING, PAUSED, STOPPED):
             look(registry, found)
             done |= {found["status"]} if registry.shows_result_of_work(NAME) else set()
-        registry.compare(next(registry.questions), [], only=NAME)
+        registry.compare_one(next(registry.questions), NAME, None)
         assert done | ({"gone"} if registry.shows_result_of_work(NAME) else set()) == ends
 
     def test_a_stop_while_the_start_comes_to_its_end_is_seen(self, registry, heard):

@@ -121,7 +121,7 @@ def failing(error: Exception) -> Callable[..., Any]:
 
 def forget(sessions: clincus.Sessions, name: str) -> None:
     """Let a registry know of a session no more, though it is there."""
-    sessions.registry.compare(next(sessions.registry.questions), [], only=name)
+    sessions.registry.compare_one(next(sessions.registry.questions), name, None)
 
 
 def deleted(door: Door) -> list[str]:

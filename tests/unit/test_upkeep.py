@@ -38,7 +38,7 @@ class Sessions:
         config = {"workspace": "/w", "tool": "claude", "session_id": name, **labels}
         instance: dict[str, Any] = {"name": name, "status": status, "last_used_at": "2026-01-01T08:00:00Z"}
         instance["config"] = {clincus.LABEL + key: value for key, value in config.items()}
-        self.registry.compare(next(self.registry.questions), [instance], only=name)
+        self.registry.compare_one(next(self.registry.questions), name, instance)
         if is_ours:
             session = self.registry.get(name)
             directory = self.saved_directory(session)
