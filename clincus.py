@@ -4863,8 +4863,10 @@ ASLEEP = LABEL + "asleep"  # set while a stopped container runs only to be read:
 
 # Incus's own states (https://linuxcontainers.org/incus/docs/main/rest-api/, "status codes") as ours.
 STATUS = {"Running": "running", "Stopped": "stopped", "Starting": "starting", "Stopping": "stopping"}
-# Fields that the API does not show.
-PRIVATE_FIELDS = {"settings", "guest", "command", "tool_row", "network", "nesting", "outside", "run"}
+# The types of the fields of `Session` say where each is kept and shown. The API shows those that are not private.
+Label: TypeAlias = str  # kept in a label of the same name on the instance, so that any Clincus can read the session
+PrivateLabel: TypeAlias = str
+PrivateText: TypeAlias = str  # Clincus finds it elsewhere, as it does a plain `str`
 
 
 def some_fields(item: object, names: Iterable[str]) -> dict[str, Any]:
@@ -4876,36 +4878,36 @@ class Session(NamedTuple):
     """A session as the API shows it; `document()` has the reference's fields and ours."""
 
     id: str
-    workspace: str
-    tool: str
+    workspace: Label
+    tool: Label
     slot: int
     status: str
     persistent: bool
     paused: bool = False
     error: str = ""
-    protection: str = "off"
-    protection_note: str = ""  # why it is not locked, or what is special about the lock
+    protection: Label = "off"
+    protection_note: Label = ""  # why it is not locked, or what is special about the lock
     warnings: tuple[str, ...] = ()  # settings of the config and the project's own file that have no effect, and why
-    session_id: str = ""
-    created_at: str = ""
-    image: str = ""
-    profile: str = ""
-    deadline: str = ""
-    name: str = ""  # given by a person
-    mode: str = "mount"  # or "clone": the workspace is a clone in the container
+    session_id: Label = ""
+    created_at: Label = ""
+    image: Label = ""
+    profile: Label = ""
+    deadline: Label = ""
+    name: Label = ""  # given by a person
+    mode: Label = "mount"  # or "clone": the workspace is a clone in the container
     engine: str = ""  # the name of the Incus remote in the config, "" for this host
     member: str = ""  # the cluster member that has the container
     unreachable_since: str = ""  # RFC 3339; engine or member cannot be reached, and the other fields are of that time
     pinned: bool = False  # a person wants it at the top of lists
     rang_at: str = ""  # when the terminal's bell last rang in this run
-    settings: str = ""  # settings that the creation requested beyond the config, as JSON; later starts use them too
-    guest: str = ""  # the user in the container, and the path of the workspace there: a `Guest` as JSON
-    command: str = ""  # identifies the `clincus run` process, if the container was made for one command
-    tool_row: str = ""  # the description of a tool that is not in TOOLS, for `session_tool`, as JSON
-    network: str = ""  # what it may reach, in the form of the feature of this name
-    nesting: str = ""  # whether containers can run in it, in the form of the feature of this name
-    outside: str = ""  # files that a person put outside the workspace, for `outside_files`
-    run: str = ""  # Incus's time of the last start, which identifies the run
+    settings: PrivateLabel = ""  # what the creation set beyond the config, as JSON, for later starts too
+    guest: PrivateLabel = ""  # the user in the container, and the path of the workspace there: a `Guest` as JSON
+    command: PrivateLabel = ""  # identifies the `clincus run` process, if the container was made for one command
+    tool_row: PrivateLabel = ""  # the description of a tool that is not in TOOLS, for `session_tool`, as JSON
+    network: PrivateLabel = ""  # what it may reach, in the form of the feature of this name
+    nesting: PrivateLabel = ""  # whether containers can run in it, in the form of the feature of this name
+    outside: PrivateLabel = ""  # files that a person put outside the workspace, for `outside_files`
+    run: PrivateText = ""  # Incus's time of the last start, which identifies the run
 
     @property
     def started_at(self) -> str:
@@ -4928,13 +4930,8 @@ class Session(NamedTuple):
         return {"started_at": self.started_at, **shown}
 
 
-# All other fields are kept in a label of the same name on the instance, so that any Clincus can read the session. These
-# come from the instance itself, or are not texts.
-NOT_LABELS = {
-    *("id", "slot", "status", "persistent", "paused", "error", "warnings"),
-    *("engine", "member", "unreachable_since", "pinned", "rang_at", "run"),
-}
-LABELS = [name for name in Session._fields if name not in NOT_LABELS]
+LABELS = [name for name, kind in Session.__annotations__.items() if kind in ("Label", "PrivateLabel")]
+PRIVATE_FIELDS = {name for name, kind in Session.__annotations__.items() if kind in ("PrivateLabel", "PrivateText")}
 
 
 def container_prefix(environ: Mapping[str, str]) -> str:

@@ -125,6 +125,17 @@ def test_all_that_a_session_is_read_from_is_kept_of_a_listing():
     assert len(json.dumps(listed)) < 1000
 
 
+def test_the_types_of_a_sessions_fields_say_which_are_labels_and_which_the_api_shows():
+    """A label is a contract with containers that are there already."""
+    labels = (
+        "workspace tool protection protection_note session_id created_at image profile deadline name mode "
+        "settings guest command tool_row network nesting outside"
+    )
+    assert labels.split() == clincus.LABELS
+    private = "settings guest command tool_row network nesting outside run"
+    assert private.split() == [name for name in clincus.Session._fields if name in clincus.PRIVATE_FIELDS]
+
+
 def test_a_session_has_no_dictionary_of_its_own():
     session = clincus.session_from_instance("clincus-", instance(), "")
     tracemalloc.start()
