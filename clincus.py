@@ -452,12 +452,23 @@ def exit_code(process: subprocess.Popen[bytes]) -> int:
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
 
+class Ending(NamedTuple):
+    """How a child is ended before its exit: by a signal, and by SIGKILL if that does not help."""
+
+    number: int = signal.SIGKILL
+    patience: float = 0.0  # seconds in which it may exit before SIGKILL
+    grace: float = 0.0  # of these, the seconds before the signal; a child that was too slow has had its time
+
+
+AT_ONCE = Ending()
+
+
 class Child:
     """A child process that leads a process session: a signal reaches everything that it started (`sg` starts `incus`).
 
     Its three streams are pipes; with `merged` stdout and stderr are one. After `timeout` seconds, and at the end of a
-    `with` block, it is killed. `gentle` is a signal that is sent first, with the seconds that the child then has to
-    exit. `first` is in the stdin pipe before the child starts, so it arrives even if we are killed. Raises ChildError.
+    `with` block, it is ended in the way of `ending`. `first` is in the stdin pipe before the child starts, so it
+    arrives even if we are killed. Raises ChildError.
     """
 
     error: type[ClincusError] = ChildError
@@ -467,7 +478,7 @@ class Child:
         argv: Sequence[str],
         *,
         timeout: float | None = None,
-        gentle: tuple[int, float] = (signal.SIGKILL, 0),
+        ending: Ending = AT_ONCE,
         environ: Mapping[str, str] | None = None,
         cwd: str | None = None,
         merged: bool = False,
@@ -500,9 +511,8 @@ class Child:
         self.stderr = self.process.stderr or self.stdout
         self.failure = ""  # the reason if we had to end it
         self.status = 500  # the HTTP status that fits the reason
-        self.grace = 0  # seconds between `end` and the `gentle` signal; after a timeout there is no grace
         self.began = time.monotonic()
-        self._gentle = gentle
+        self._ending = ending
         self._is_fed = False  # another thread writes to stdin, and closes it
         self._words = shlex.join(argv[:6])
         self._alarm = threading.Timer(0, self.end)  # not started
@@ -547,16 +557,26 @@ class Child:
         if not self.failure:
             self.failure = failure
             self.status = status
-        number, patience = self._gentle
-        grace = 0 if failure else self.grace
-        for tenth in range(int(patience * 10)):
-            # SIGCONT wakes a child that is stopped, or that waits at the end of guest/exec.sh.
-            self.signal(number if tenth == grace * 10 else signal.SIGCONT)
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(0.1)
+        ending = self._ending
+        grace = 0.0 if failure else ending.grace
+        if self._exits_within(grace):
+            return
+        if ending.patience > grace:
+            self.signal(ending.number)
+            if self._exits_within(ending.patience - grace):
                 return
         self.signal(signal.SIGKILL)
         self.process.wait()
+
+    def _exits_within(self, seconds: float) -> bool:
+        """Wait for the exit. SIGCONT wakes a child that is stopped, or that waits at the end of guest/exec.sh."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.1)
+                return True
+            self.signal(signal.SIGCONT)
+        return False
 
     def wait(self, readers: Iterable[threading.Thread] = ()) -> int:
         """Wait for the end, and for threads that read the output; returns the exit code as a shell gives it.
@@ -2006,10 +2026,10 @@ def session_id_on(engine: str, name: str) -> str:
 # -- Commands in a container
 
 BEGIN_TRIES = 10
-FINISH_GRACE = 10  # seconds; a client that is interrupted before the daemon has answered leaves an instance behind
+FINISH_GRACE = 10.0  # seconds; a client that is interrupted before the daemon has answered leaves an instance behind
 ONE_CORE = {"GOMAXPROCS": "1"}  # with more threads, Go takes a fifth more CPU for a short command, and no less time
 NO_AUTHORITIES = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": "/nonexistent"}  # reading them is half a command's CPU
-GENTLE = (signal.SIGTERM, 2.0)  # reaches the command itself; SIGKILL only ends the shell around it
+GENTLE = Ending(signal.SIGTERM, 2.0)  # reaches the command itself; SIGKILL only ends the shell around it
 STREAM_REST = 1 << 20  # bytes that may follow the wanted part of a stream, such as the last block of a tar
 
 
@@ -2510,7 +2530,7 @@ class Incus:
         end = None if timeout is None else time.monotonic() + timeout  # for all tries together
         for left in reversed(range(BEGIN_TRIES)):
             seconds = None if end is None else max(0.1, round(end - time.monotonic(), 1))
-            with GuestCommand(argv, timeout=seconds, gentle=GENTLE, environ=self.environ) as run, self._awaited(run):
+            with GuestCommand(argv, timeout=seconds, ending=GENTLE, environ=self.environ) as run, self._awaited(run):
                 run.instance = name
                 if run.begin():
                     yield run
@@ -2611,11 +2631,9 @@ class Incus:
         # without our description, or erase the description of an existing one.
         first = stdin[:1]
         # SIGINT lets the client cancel what can be cancelled, such as a download.
-        gentle = (signal.SIGINT, timeout) if finish else (signal.SIGKILL, 0)
-        child = IncusChild(command, timeout=timeout, first=first, gentle=gentle, environ=self.environ)
+        ending = Ending(signal.SIGINT, timeout, FINISH_GRACE) if finish else AT_ONCE
+        child = IncusChild(command, timeout=timeout, first=first, ending=ending, environ=self.environ)
         with child, self._awaited(child):
-            if finish:
-                child.grace = FINISH_GRACE
             try:
                 done = child.complete(stdin[1:])
             except IncusError as error:

@@ -77,7 +77,7 @@ class Host(Machine):
 
     def follow(self, argv: Sequence[str], on_line: Say, *, timeout: float, env: Mapping[str, str] = {}) -> None:
         """Run a program and hand over each line that it prints. Raises ClincusError with its last words."""
-        options: dict[str, Any] = {"gentle": (signal.SIGTERM, PATIENCE), "environ": {**os.environ, **env}}
+        options: dict[str, Any] = {"ending": clincus.Ending(signal.SIGTERM, PATIENCE), "environ": {**os.environ, **env}}
         with Family(argv, timeout=timeout, merged=True, **options) as child:
             child.feed([])
             words = hand_on_lines(io.BufferedReader(cast("io.RawIOBase", child.stdout)), on_line)

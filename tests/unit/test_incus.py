@@ -216,6 +216,26 @@ def test_a_launch_that_is_interrupted_ends_by_itself_so_that_its_instance_is_kno
 # ---- child processes -----------------------------------------------------------------------------------------------
 
 
+ENDINGS = {  # how a child is ended, the reason, and which signal it gets: "" if it has time to exit by itself
+    "at once": (clincus.AT_ONCE, "", ""),
+    "gently": (clincus.Ending(signal.SIGTERM, DEADLINE), "", "TERM"),
+    "with time to finish": (clincus.Ending(signal.SIGINT, DEADLINE, DEADLINE), "", ""),
+    "too late to finish": (clincus.Ending(signal.SIGINT, DEADLINE, DEADLINE), "it is late", "INT"),
+}
+
+
+@pytest.mark.parametrize(("ending", "reason", "number"), ENDINGS.values(), ids=ENDINGS.keys())
+def test_a_child_is_ended_as_it_was_agreed(ending, reason, number):
+    script = 'for one in INT TERM; do trap "echo $one; exit 1" $one; done; echo ready; read line; echo; exit 0'
+    with clincus.Child(["sh", "-c", script], ending=ending) as child:
+        assert child.stdout.readline() == b"ready\n"
+        if ending.grace and not reason:
+            child.stdin.close()  # it comes to its end by itself
+        child.end(reason)
+        assert (child.stdout.read().strip().decode(), child.failure) == (number, reason)
+        assert (child.process.returncode == -signal.SIGKILL) is (ending is clincus.AT_ONCE)
+
+
 def test_input_that_breaks_off_is_a_failure_and_no_short_input(tmp_path):
     """`tar` takes an archive that ends after its first file for a whole one."""
     (tmp_path / "one").write_text("1")
