@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, cast
 
 import clincus
 
@@ -25,6 +25,7 @@ GIT_TIMEOUT = 20.0  # seconds for a question
 PACK_TIMEOUT = 120.0  # seconds to take in a pack, or to pack anew
 PACK_LIMIT = 1 << 30  # bytes of one pack
 OBJECT_LIMIT = 48 << 20  # bytes of one object: a file may grow while the container records it
+IN_MEMORY = 1 << 20  # bytes of a pack that is received without a file
 MEMORY_KIB = 3 << 20  # address space of git
 NAMES_LIMIT = 64 << 20  # bytes of the paths of one tree: a million files
 PATH_LIMIT = 4096  # bytes of one path, as of Linux
@@ -78,19 +79,14 @@ class Store:
         Raises ClincusError: 500 for a pack that is not sound or too large, 409 for a full disk. Then nothing is kept.
         """
         self._make()
-        disk = os.statvfs(self.path)
-        room = min(limit, PACK_LIMIT, disk.f_bavail * disk.f_frsize - clincus.DISK_RESERVE)
+        room = min(limit, PACK_LIMIT, self._free() // 2)  # it is here twice for a moment
         if room <= 0:
             words = "free some on the disk, or raise checkpoints.max_size"
             raise clincus.ClincusError(f"there is no room for more checkpoints: {words}", 409)
-        with self._changing(), self._quarantine() as apart:
-            try:
-                self._index(within(pieces, room), apart)
-                self._check_extent(tree, apart)
-            except TooLargeError:
-                raise clincus.ClincusError(
-                    f"the checkpoint is larger than the {room >> 20} MB there is room for", 409
-                ) from None
+        # A container may send as slowly as it likes: nobody else waits for that.
+        with self._received(pieces, room) as received, self._changing(), self._quarantine() as apart:
+            self._index(received, apart)
+            self._check_extent(tree, apart)
             packs = os.path.join(self.path, "objects", "pack")
             for pack in self._checked(apart):
                 os.rename(pack, os.path.join(packs, os.path.basename(pack)))
@@ -248,6 +244,29 @@ class Store:
             if not self.exists:  # else another process was faster
                 raise clincus.ClincusError(f"{self.path}: {error.strerror}", 500) from error
 
+    def _free(self) -> int:
+        """Bytes of the disk that checkpoints may take."""
+        disk = os.statvfs(self.path)
+        return disk.f_bavail * disk.f_frsize - clincus.DISK_RESERVE
+
+    @contextmanager
+    def _received(self, pieces: Iterable[bytes], room: int) -> Iterator[IO[bytes]]:
+        """What comes, as a file without a name, in memory as long as it is small. ClincusError(409) if it is too large.
+
+        Others may receive at the same time: none of them takes the last of the disk.
+        """
+        most = room
+        with tempfile.SpooledTemporaryFile(IN_MEMORY, dir=self.path) as pack:
+            for piece in pieces:
+                most -= len(piece)
+                if most < 0 or self._free() <= 0:
+                    words = f"the checkpoint is larger than the {room >> 20} MB there is room for"
+                    raise clincus.ClincusError(words, 409)
+                with host_faults(self.path):
+                    pack.write(piece)
+            pack.seek(0)
+            yield cast("IO[bytes]", pack)
+
     @contextmanager
     def _changing(self) -> Iterator[None]:
         with self._lock, clincus.directory_lock(self.path, PACK_TIMEOUT):
@@ -273,23 +292,13 @@ class Store:
         more = {} if alone else {"GIT_ALTERNATE_OBJECT_DIRECTORIES": os.path.join(self.path, "objects")}
         return {**self._environ(), "GIT_OBJECT_DIRECTORY": apart, **more}
 
-    def _index(self, pieces: Iterable[bytes], apart: str) -> None:
+    def _index(self, pack: IO[bytes], apart: str) -> None:
         """Let git check a pack, and write it with its index into a folder apart."""
         if self._rules is None:
             self._rules = self._known_rules(apart)
         argv = self._argv("index-pack", "--stdin", "--fix-thin", f"--strict={self._rules}")
-        failure: list[Exception] = []
-
-        def guarded() -> Iterator[bytes]:
-            try:
-                yield from pieces
-            except TooLargeError as error:
-                failure.append(error)
-
         with clincus.Child(argv, timeout=PACK_TIMEOUT, environ=self._apart(apart), cwd="/") as child:
-            done = child.complete(guarded())
-        if failure:
-            raise failure[0]
+            done = child.complete(iter(lambda: pack.read(1 << 16), b""))
         if done.code:
             raise clincus.ClincusError(f"the container has sent no sound checkpoint: {done.reason}", 500)
 
@@ -346,19 +355,6 @@ def host_faults(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise clincus.ClincusError(f"{path}: {error.strerror}", 500) from error
-
-
-class TooLargeError(Exception):
-    """More comes than there is room for."""
-
-
-def within(pieces: Iterable[bytes], most: int) -> Iterator[bytes]:
-    """The pieces, as long as they are not too many bytes together. Raises TooLargeError."""
-    for piece in pieces:
-        most -= len(piece)
-        if most < 0:
-            raise TooLargeError
-        yield piece
 
 
 def read_blob(stream: IO[bytes]) -> bytes:

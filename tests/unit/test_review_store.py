@@ -6,7 +6,9 @@ import io
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ import clincus
 from clincus_features.review import changes, store
 from clincus_features.review.recorder import FILE_LIMIT, Look, pieces_of, read_head
 from clincus_features.review.records import Skipped
-from tests.programs import git
+from tests.programs import DEADLINE, git
 
 SPY = "#!/bin/sh\ntouch '{mark}'\ncat\n"
 ROOM = 1 << 30
@@ -282,6 +284,43 @@ def test_a_pack_larger_than_the_room_ends_there(kept, tmp_path):
     with pytest.raises(clincus.ClincusError) as caught:
         kept.take(iter([pack[:1000], pack[1000:]]), look.tree, "test/now", 1 << 19)
     assert caught.value.status == 409
+
+
+def test_a_container_that_sends_slowly_holds_up_no_other_of_that_workspace(kept, tmp_path):
+    """It kept the lock for two minutes, and then another session of the same folder had no checkpoint."""
+    (tmp_path / "work" / "one").write_text("1")
+    look, pack = checkpoint(tmp_path)
+    has_begun, goes_on = threading.Event(), threading.Event()
+
+    def slowly() -> Iterator[bytes]:
+        yield pack[:100]
+        has_begun.set()
+        assert goes_on.wait(DEADLINE)
+        yield pack[100:]
+
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(kept.take, slowly(), look.tree, "slow/now", ROOM)
+        assert has_begun.wait(DEADLINE)
+        kept.take([pack], look.tree, "quick/now", ROOM)
+        assert not slow.done()
+        goes_on.set()
+        slow.result()
+    assert set(kept._named(["quick/now", "slow/now"]).values()) == {look.tree}
+
+
+def test_what_comes_in_does_not_take_the_last_of_the_disk(kept, tmp_path, monkeypatch):
+    """As when several send at the same time, each of whom found room as it began."""
+    (tmp_path / "work" / "one").write_text("1")
+    look, pack = checkpoint(tmp_path)
+
+    def pieces() -> Iterator[bytes]:
+        yield pack[:100]
+        monkeypatch.setattr(clincus, "DISK_RESERVE", 1 << 60)
+        yield pack[100:]
+
+    with pytest.raises(clincus.ClincusError, match="room for") as refused:
+        kept.take(pieces(), look.tree, "test/now", ROOM)
+    assert (refused.value.status, os.listdir(f"{kept.path}/objects/pack")) == (409, [])
 
 
 def test_a_file_that_unfolds_to_more_than_the_limit_is_refused(kept, tmp_path):
