@@ -39,8 +39,8 @@ CLOSED_4 = [
 PUBLIC_6 = ipaddress.IPv6Network("2000::/3")
 # Among them Teredo and 6to4, which lead to an IPv4 address that stands in them.
 CLOSED_6 = [ipaddress.IPv6Network(text) for text in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")]
-# These are an IPv4 address in another form.
-CARRIERS = [ipaddress.IPv6Network(text) for text in ("::ffff:0:0/96", "64:ff9b::/96")]
+# An IPv4 address in another form: the socket sends it as that, and a translator (NAT64) does.
+IPV4_MAPPED, TRANSLATED = ipaddress.IPv6Network("::ffff:0:0/96"), ipaddress.IPv6Network("64:ff9b::/96")
 
 # rtnetlink(7), linux/rtnetlink.h, linux/if_link.h
 _NLM_F_REQUEST = 1
@@ -68,43 +68,60 @@ def why_closed(text: str, reachable: Sequence[Network] = ()) -> str:
     network of the host's own containers only where it is no larger than that.
     """
     address = ipaddress.ip_address(text.partition("%")[0])
-    plain = carried(address)
-    opened = max((one.prefixlen for one in reachable if address in one), default=-1)
-    if isinstance(plain, ipaddress.IPv4Address):
-        is_closed = any(plain in network for network in CLOSED_4)
-    else:
-        is_closed = plain not in PUBLIC_6 or any(plain in network for network in CLOSED_6)
-    if is_closed and opened < 0:
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped  # connect(2) sends it as IPv4
+    opened = [*reachable, *(plain_network(one, IPV4_MAPPED) for one in reachable)]
+    plain, plain_opened = address, opened
+    if address in TRANSLATED:  # the translator sends it on as IPv4, perhaps back to this host or a neighbour
+        plain = plain_address(address)
+        plain_opened = [plain_network(one, TRANSLATED) for one in opened]
+    if is_special(plain) and longest(plain_opened, plain) < 0:
         return f"{address} is not an address of the public internet"
     try:
-        route = find_route(address)
+        reason = why_near(address, ask_route(address), opened)
     except OSError as error:
         return f"this host has no route to {address} ({error.strerror or error})"
-    if not route.is_elsewhere and opened < address.max_prefixlen:
+    if not reason and plain is not address:
+        with suppress(OSError):  # such a host may have no IPv4 of its own
+            reason = why_near(plain, ask_route(plain), plain_opened)
+    return reason
+
+
+def why_near(address: Address, route: Route, opened: Sequence[Network]) -> str:
+    """Why nothing may be sent to an address that the kernel has this route to, "" if something may. Pure."""
+    length = longest(opened, address)
+    if not route.is_elsewhere and length < address.max_prefixlen:
         return f"{address} is an address of this host"
-    if route.is_inside and opened < route.near:
+    if route.is_inside and length < route.near:
         return f"{address} is in a network of this host's own containers"
-    if route.near and opened < 0:
+    if route.near and length < 0:
         return f"{address} is a neighbour of this host"
     return ""
 
 
-def carried(address: Address) -> Address:
-    """The IPv4 address that an IPv6 address is another form of, or the address itself."""
-    if isinstance(address, ipaddress.IPv6Address) and any(address in network for network in CARRIERS):
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address
+def is_special(address: Address) -> bool:
+    """True if an address is not one of the public internet."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return any(address in network for network in CLOSED_4)
+    return address not in PUBLIC_6 or any(address in network for network in CLOSED_6)
 
 
-def find_route(address: Address) -> Route:
-    """The route that a connection to an address takes. Raises OSError if there is none."""
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        return ask_route(address.ipv4_mapped)  # connect(2) sends it as IPv4
-    route, plain = ask_route(address), carried(address)
-    if plain is not address and route.is_elsewhere:  # a translator (NAT64) sends it on, perhaps back to this host
-        with suppress(OSError):  # such a host may have no IPv4 of its own
-            return route if ask_route(plain).is_elsewhere else Route(is_elsewhere=False)
-    return route
+def longest(networks: Sequence[Network], address: Address) -> int:
+    """The bits of the longest prefix of the networks that an address is in, -1 if it is in none."""
+    return max((one.prefixlen for one in networks if address in one), default=-1)
+
+
+def plain_address(address: Address) -> ipaddress.IPv4Address:
+    """The IPv4 address at the end of an IPv6 address."""
+    return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+
+
+def plain_network(network: Network, form: ipaddress.IPv6Network) -> Network:
+    """A network of IPv4 that is written in another form, or all of IPv4 if the form is in it; else it as it is."""
+    if isinstance(network, ipaddress.IPv4Network) or not network.overlaps(form):
+        return network
+    length = max(0, network.prefixlen - form.prefixlen)
+    return ipaddress.IPv4Network((plain_address(network.network_address), length), strict=False)
 
 
 def ask_route(address: Address) -> Route:

@@ -31,6 +31,17 @@ ip link add routed type veth peer name inside
 ip link set routed up
 ip link set inside up
 ip route add 10.9.9.9/32 dev routed
+ip route add 7.7.7.7/32 dev routed
+ip address add 2a01:4f8:2::1/64 dev bridge nodad
+ip link add second type veth peer name switch
+ip address add 6.6.6.1/24 dev second
+ip link set second up
+ip link set switch up
+ip route add blackhole 8.8.4.0/24
+ip address add 4.4.4.4/32 dev lo
+ip rule add from all lookup 7 priority 7
+ip route add 3.3.3.0/24 via 5.6.7.1 table 7
+ip route add 2.2.2.0/24 dev card table 7
 if [ -e /dev/net/tun ]; then
     ip tuntap add tunnel mode tun
     ip link set tunnel up
@@ -72,6 +83,35 @@ ROUTED = [
     ("10.5.0.7", ["10.5.0.0/16"], ""),
     ("10.9.9.9", ["10.9.0.0/16"], "own containers"),
     ("10.9.9.9", ["10.9.9.9/32"], ""),
+    # The same addresses in other forms, and networks that are written in such a form.
+    ("64:ff9b::506:74d", [], "a neighbour"),
+    ("64:ff9b::506:74d", ["5.6.0.0/16"], ""),
+    ("64:ff9b::707:707", [], "own containers"),
+    ("64:ff9b::a05:7", ["64:ff9b::/96"], "own containers"),
+    ("64:ff9b::404:404", [], "of this host"),
+    ("::ffff:10.5.0.7", ["::ffff:0:0/96"], "own containers"),
+    ("::ffff:10.5.0.7", ["::/0"], "own containers"),
+    ("::ffff:10.5.0.1", ["::ffff:0:0/96", "10.0.0.0/8"], "of this host"),
+    ("::ffff:127.0.0.1", ["::ffff:0:0/96"], "of this host"),
+    ("::ffff:10.7.0.1", ["10.0.0.0/8"], ""),
+    ("fd12::7", ["::/0"], ""),
+    ("10.7.0.1", ["::/0"], ""),
+    ("::5.6.7.8", [], "public internet"),
+    ("::ffff:0:5.6.7.8", [], "public internet"),
+    ("64:ff9b:1::506:708", [], "public internet"),
+    ("2002:506:708::1", [], "public internet"),
+    ("2001:0:506:708::1", [], "public internet"),
+    # Ways of the host that are less usual.
+    ("7.7.7.7", [], "own containers"),
+    ("2a01:4f8:2::7", [], "own containers"),
+    ("2a01:4f8:2::7", ["2a01:4f8::/32"], "own containers"),
+    ("2a01:4f8:2::1", ["2a01:4f8::/32"], "of this host"),
+    ("6.6.6.6", [], "a neighbour"),
+    ("6.6.6.1", [], "of this host"),
+    ("4.4.4.4", [], "of this host"),
+    ("8.8.4.4", [], "8.8.4.4"),
+    ("3.3.3.3", [], ""),
+    ("2.2.2.2", [], "a neighbour"),
 ]
 
 

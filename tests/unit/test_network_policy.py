@@ -90,7 +90,7 @@ def test_a_session_of_an_older_clincus_is_open():
     "3fff::1".split(),
 )
 def test_nothing_is_sent_to_an_address_that_is_not_public(address, monkeypatch):
-    monkeypatch.setattr(addresses, "find_route", lambda address: addresses.Route(is_elsewhere=True))
+    monkeypatch.setattr(addresses, "ask_route", lambda address: addresses.Route(is_elsewhere=True))
     assert "not an address of the public internet" in addresses.why_closed(address)
 
 
@@ -98,9 +98,9 @@ def test_nothing_is_sent_to_an_address_that_is_not_public(address, monkeypatch):
     "address", ["1.1.1.1", "151.101.0.223", "2606:4700::1111", "64:ff9b::101:101", "2a04:4e42::223"]
 )
 def test_a_public_address_is_sent_to_if_a_network_leads_there(address, monkeypatch):
-    monkeypatch.setattr(addresses, "find_route", lambda address: addresses.Route(is_elsewhere=True))
+    monkeypatch.setattr(addresses, "ask_route", lambda address: addresses.Route(is_elsewhere=True))
     assert addresses.why_closed(address) == ""
-    monkeypatch.setattr(addresses, "find_route", lambda address: addresses.Route(is_elsewhere=False))
+    monkeypatch.setattr(addresses, "ask_route", lambda address: addresses.Route(is_elsewhere=False))
     assert "of this host" in addresses.why_closed(address)
 
 
