@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 REMAINS = (
     "the session's network is closed, and the app's pages load from and send to the session alone. What no policy "
-    "forbids: a hostile page can lead your browser to another address, or connect by WebRTC"
+    "forbids: a hostile page can lead your browser to another address, let it load one in advance unseen, or connect "
+    "by WebRTC"
 )
 
 

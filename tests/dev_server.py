@@ -67,6 +67,10 @@ const tries = {
     document.body.append(Object.assign(document.createElement('iframe'), {name: 'inner'}), form);
     form.submit();
   },
+  ahead: async () => {
+    const rules = JSON.stringify({prefetch: [{source: 'list', urls: [at('ahead')]}]});
+    document.body.append(Object.assign(document.createElement('script'), {type: 'speculationrules', text: rules}));
+  },
   kept: async () => {
     await navigator.serviceWorker.register('/leaking.js?' + encodeURIComponent(at('kept')));
     const worker = (await navigator.serviceWorker.ready).active;

@@ -147,6 +147,8 @@ def confinement(place: Place) -> Fields:
 
     The policy stands beside that of the app, and both hold (CSP3, 8.1). No field keeps a page from leading the browser
     to another address, nor from WebRTC: Chromium 156 does not know the directive `webrtc`, and says so in its console.
+    Nor does any keep Chromium from loading an address ahead, which a script in the page asks for (speculation rules):
+    it obeys a policy without 'unsafe-inline' alone, and the pages of most dev servers have scripts in them.
     """
     own = "'self' data: blob:"
     policy = (

@@ -59,11 +59,11 @@ def chromium(*preferred: str) -> str:
     return ""
 
 
-def launch(chromium_type: BrowserType, path: str) -> Browser:
+def launch(chromium_type: BrowserType, path: str, *flags: str) -> Browser:
     """Start a Chromium that hears nothing of the interfaces that containers add beside it."""
     return chromium_type.launch(
         executable_path=Path(__file__).with_name("chromium-without-netlink"),
-        args=FLAGS,
+        args=[*FLAGS, *flags],
         env={**os.environ, "CLINCUS_TEST_CHROMIUM": path},
     )
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import http.server
+import shlex
 import threading
 from collections.abc import Iterator
 from typing import ClassVar
 
 import pytest
+from browser_bed import chromium, launch
+from playwright.sync_api import Error
 
 from tests.dev_server import app_in
-from tests.programs import wait_until
+from tests.programs import ROOT, wait_until
 
 pytest_plugins = ("browser_bed",)
 
@@ -100,6 +103,7 @@ def away() -> Iterator[str]:
 
 
 WAYS = {"fetch", "beacon", "image", "script", "style", "prefetch", "frame", "media", "socket", "worker", "form", "kept"}
+AHEAD = "ahead"  # loaded ahead by Chromium's speculation rules: see docs/preview.md
 
 
 def test_the_browser_is_no_way_out_of_a_closed_session(bed, dashboard, session_on, away):
@@ -120,7 +124,7 @@ def test_the_browser_is_no_way_out_of_a_closed_session(bed, dashboard, session_o
         assert not opened["confined"]
         page.goto(opened["url"])
         assert report()["own"] == "done"
-        assert {*WAYS, "report"} <= Away.asked, "each way is one, where the network is open"
+        wait_until(lambda: {*WAYS, AHEAD, "report"} <= Away.asked, "each way, where the network is open")
 
         assert server.request("PATCH", f"/api/sessions/{id}", {"network": "none"}).status == 200
         wait_until(lambda: not server.get(path).json["ports"][0]["open"], "the end of the opening")
@@ -131,4 +135,29 @@ def test_the_browser_is_no_way_out_of_a_closed_session(bed, dashboard, session_o
         page.goto(opened["url"])
         said = report()
         assert said["own"] == "done"
+        assert Away.asked <= {AHEAD}
+
+
+def test_in_the_browser_that_the_documents_name_an_app_reaches_nothing_else(
+    bed, dashboard, session_on, away, chromium_type
+):
+    """Chromium asks no proxy for addresses of this machine by itself: its services could be reached."""
+    if bed.folder is None:
+        pytest.skip("only root may enter the network of a container")
+    text = (ROOT / "docs" / "preview.md").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("chromium --user-data-dir="))
+    flags = [word for word in shlex.split(line)[1:] if not word.startswith("--user-data-dir=")]
+    server, id = dashboard.server, session_on()["id"]
+    path = f"/api/sessions/{id}/ports"
+    with app_in(bed, id, "127.0.0.1", PORT), launch(chromium_type, chromium(), *flags) as alone:
+        wait_until(lambda: server.get(path).json["ports"], "the app to listen")
+        opened = server.post(f"{path}/{PORT}").json
+        assert not opened["confined"]
+        page = alone.new_page()
+        page.goto(opened["url"])
+        page.goto(f"{page.url.rstrip('/')}/leaks?{away}")
+        page.wait_for_function("() => window.report")
+        assert page.evaluate("window.report.own") == "done"
+        with pytest.raises(Error, match="ERR_PROXY_CONNECTION_FAILED"):
+            page.goto(f"{away}/led")
         assert Away.asked == set()

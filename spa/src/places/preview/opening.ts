@@ -7,7 +7,7 @@ import type { Ports } from './ports.svelte';
 
 /** What the server's policy for the pages of a closed session cannot forbid a browser. */
 export const REMAINS =
-  "The session's network is closed, and pages of its apps load from and send to the session alone. What no policy forbids: a hostile page can lead your browser to another address, or connect by WebRTC.";
+  "The session's network is closed, and pages of its apps load from and send to the session alone. What no policy forbids: a hostile page can lead your browser to another address, let it load one in advance unseen, or connect by WebRTC.";
 
 /** Whether the network of a session is closed, so that its apps must not use that of the browser. */
 export const isConfined = (id: string): boolean => (sessions.get(id)?.network.mode ?? 'open') !== 'open';
