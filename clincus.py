@@ -2117,11 +2117,13 @@ class Patience:
     No command gets more than half of what is left. So a container that is silent costs `seconds` once, and not in each
     step anew, and yet a later step may find that it answers. Data earns time back, as fast as it has to arrive, and a
     command that ends as it should costs nothing. All commands together get `most` seconds. `advice` follows the error
-    of a command that took too long. Another thread may call the work off.
+    of a command that took too long. Another thread may call the work off. Work for which somebody waits is to be over
+    `within` so many seconds, whatever Incus itself needs.
     """
 
-    def __init__(self, seconds: float, most: float, advice: str = "") -> None:
+    def __init__(self, seconds: float, most: float, advice: str = "", within: float = float("inf")) -> None:
         self.advice = advice
+        self._until = time.monotonic() + within
         self._full = seconds
         self._left = seconds
         self._rest = most  # seconds until data earns nothing more
@@ -2135,7 +2137,14 @@ class Patience:
         """The seconds that a command may take from now on, which wants so many."""
         with self._lock:
             self._count()
-            return max(0.0, min(seconds, self._left / 2, self._rest))
+            return max(0.0, min(seconds, self._left / 2, self._rest, self._until - time.monotonic()))
+
+    def share_of_incus(self, seconds: float) -> float:
+        """The same for a question to Incus itself. Raises IncusError(504) if too little is left."""
+        seconds = min(seconds, self._until - time.monotonic())
+        if seconds < LEAST_SHARE:
+            raise IncusError("Incus has not answered in time: it has much to do, so try again", 504)
+        return seconds
 
     def earn(self, seconds: float) -> None:
         """Give back time for data that has arrived."""
@@ -2205,9 +2214,11 @@ NO_LIMIT = float("inf")  # for work whose commands have limits of their own alon
 
 
 @contextmanager
-def patient(seconds: float = NO_LIMIT, most: float = NO_LIMIT, advice: str = "") -> Iterator[Patience]:
+def patient(
+    seconds: float = NO_LIMIT, most: float = NO_LIMIT, advice: str = "", within: float = NO_LIMIT
+) -> Iterator[Patience]:
     """Let all commands in containers that the block runs share a Patience: that of a block around it, or a new one."""
-    patience = PATIENCE.get() or Patience(seconds, most, advice)
+    patience = PATIENCE.get() or Patience(seconds, most, advice, within)
     token = PATIENCE.set(patience)
     try:
         yield patience
@@ -2630,6 +2641,9 @@ class Incus:
         # If we die early, the client refuses half a JSON object. With an empty stdin it would create an instance
         # without our description, or erase the description of an existing one.
         first = stdin[:1]
+        patience = PATIENCE.get()
+        if patience is not None:
+            timeout = patience.share_of_incus(timeout)
         # SIGINT lets the client cancel what can be cancelled, such as a download.
         ending = Ending(signal.SIGINT, timeout, FINISH_GRACE) if finish else AT_ONCE
         child = IncusChild(command, timeout=timeout, first=first, ending=ending, environ=self.environ)
@@ -7821,6 +7835,7 @@ class TimedInput(io.RawIOBase):
 
 
 ANSWER_PATIENCE = 20.0  # seconds that an answer waits for a container in all; the first command gets half of it
+ANSWER_WITHIN = 25.0  # seconds for a container and for Incus itself
 ANSWER_ADVICE = ": try again; if that does not help, its programs may hang: stop or resume the session"
 
 
@@ -7912,7 +7927,7 @@ class Connection:
         body = b"" if route.takes_bytes else b"".join(pieces)
         values = {**route.defaults, **given, **route.read_body(body)}
         reads = "GET" in route.methods and not request.is_socket
-        with patient(ANSWER_PATIENCE, ANSWER_PATIENCE, ANSWER_ADVICE) if reads else nullcontext():
+        with patient(ANSWER_PATIENCE, ANSWER_PATIENCE, ANSWER_ADVICE, ANSWER_WITHIN) if reads else nullcontext():
             result = route.handler(request._replace(pieces=pieces, body=body, values=values))
         if request.is_socket:
             return None

@@ -66,15 +66,14 @@ class Told(NamedTuple):
 
 def read_state(sessions: clincus.Sessions, id: str) -> State:
     """The state of a session's clone. Raises ClincusError."""
-    instance = sessions.door(id).instance(id) or {"config": {}}
-    document = clincus.parse_json(instance["config"].get(LABEL) or "{}")
-    return State(**document)
+    return find_state(sessions, id) or State()
 
 
-def has_clone(sessions: clincus.Sessions, id: str) -> bool:
-    """Whether the clone of a session was finished; its tool starts later. Raises ClincusError."""
+def find_state(sessions: clincus.Sessions, id: str) -> State | None:
+    """The same, None for a clone that was never finished: the tool starts after that. Raises ClincusError."""
     instance = sessions.door(id).instance(id) or {"config": {}}
-    return LABEL in instance["config"]
+    label = instance["config"].get(LABEL)
+    return None if label is None else State(**clincus.parse_json(label or "{}"))
 
 
 def write_state(sessions: clincus.Sessions, id: str, state: State, **labels: str) -> None:
@@ -172,9 +171,9 @@ def unfetched(sessions: clincus.Sessions, session: clincus.Session) -> dict[str,
 
     Raises ClincusError.
     """
-    if not has_clone(sessions, session.id):
+    state = find_state(sessions, session.id)
+    if state is None:
         return {}
-    state = read_state(sessions, session.id)
     words = sessions.guest(session).mount, "count", state.start or "-", *state.known
     told = sessions.output(session, "clone-snapshot clone-out", *words, timeout=SMALL_TIMEOUT, limit=COUNT_LIMIT)
     line, _, counts = told.partition(b"\n")

@@ -6,7 +6,7 @@ import io
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -159,6 +159,41 @@ def test_an_answer_about_a_silent_container_says_what_to_do(sessions, door):
     assert unsaved.total is None
     assert door.waits[0] == 10
     assert sum(door.waits) <= clincus.ANSWER_PATIENCE
+
+
+def test_an_answer_waits_no_longer_for_an_incus_that_has_much_to_do(clock, monkeypatch):
+    """Each question had its own 30 seconds: the look at a clone on a busy engine took 67."""
+    given: list[float] = []
+
+    class Child(clincus.IncusChild):
+        def __init__(self, argv: Sequence[str], *, timeout: float, **options: Any) -> None:
+            given.append(timeout)
+            clock.now += min(timeout, 8)
+            super().__init__(["echo", "{}"], **options)
+
+    monkeypatch.setattr(clincus, "IncusChild", Child)
+    incus = clincus.Incus()
+    with clincus.patient(clincus.ANSWER_PATIENCE, clincus.ANSWER_PATIENCE, within=clincus.ANSWER_WITHIN) as patience:
+        for _ in range(3):
+            incus.query("/1.0/instances")
+        assert patience.share(60) == clincus.ANSWER_WITHIN - 24
+        incus.query("/1.0/instances")
+        with pytest.raises(clincus.IncusError, match="has much to do, so try again") as late:
+            incus.query("/1.0/instances")
+    assert late.value.status == 504
+    assert given == [clincus.ANSWER_WITHIN - passed for passed in (0, 8, 16, 24)]
+    incus.query("/1.0/instances", timeout=600)
+    assert given[-1] == 600, "what is no answer has its own time"
+
+
+def test_a_look_at_a_clone_asks_incus_once(sessions, door, monkeypatch):
+    session = add(sessions, mode="clone")
+    door.instances[NAME]["config"][f"{clincus.LABEL}clone"] = "{}"
+    asked: list[str] = []
+    monkeypatch.setattr(door, "instance", lambda id: (asked.append(id), door.instances[NAME])[1])
+    with suppress(clincus.IncusError):
+        clone.look(sessions, session)
+    assert asked == [NAME]
 
 
 def test_a_question_before_a_delete_waits_no_longer_than_an_answer(sessions, door):
