@@ -58,10 +58,12 @@ class Tool(terminal.Terminal):
         self.own = ""  # the answer in words
         self.ignores = 0  # so many of the next keys and pastes are ignored
         self.draws_after = 0.0  # seconds from an event to its screen
+        self.clears_after = 0.0  # seconds from an Enter to the screen without what was sent
         self.pressed: list[str] = []
         self.taken: list[str] = []  # prompts and answers
         self._events: list[Event] = []
         self._drawn_at = 0.0
+        self._cleared_at = 0.0
         self.told, self.is_rotated = [], False
         self.known = Known(Facts(tool=tool, now=clock.now, started=clock.now - 3600, looked=True))
         self.screen, self.draft = "", None
@@ -111,6 +113,7 @@ class Tool(terminal.Terminal):
             self.taken.append(self.text)
             self._tell("UserPromptSubmit", {"prompt": self.text})
             self.text = ""
+            self._cleared_at = self._clock.now + self.clears_after
         elif key == "C-u":
             head, line_break, _ = self.text.rpartition("\n")
             self.text = head + line_break
@@ -122,7 +125,8 @@ class Tool(terminal.Terminal):
     def rows(self) -> list[str]:
         """The lines of its screen."""
         if not self.labels or self._clock.now < self._drawn_at:
-            first, *rest = self.text.split("\n")
+            shown = self.taken[-1] if self._clock.now < self._cleared_at else self.text
+            first, *rest = shown.split("\n")
             return [
                 "● hello",
                 RULE,

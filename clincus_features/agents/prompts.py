@@ -320,6 +320,10 @@ class Sender:
             if terminal.stands(text):
                 terminal.press(["Enter"])
             if terminal.becomes(lambda: terminal.has_told(event, text) if event else terminal.draft == "", seconds):
+                # A busy tool draws its input empty some time after its hook has told of the prompt. Whoever types next
+                # would take it for a text that a person has typed.
+                with suppress(clincus.ClincusError, OSError):  # the proof holds, whatever comes of the screen
+                    terminal.becomes(lambda: not terminal.stands(text), STANDING)
                 return True
         return False
 

@@ -265,6 +265,15 @@ def test_a_prompt_that_the_tool_tells_of_is_submitted(clock, sender):
     assert (tool.pressed, tool.taken) == (["Enter"], ["run\nthe tests"])
 
 
+def test_a_prompt_that_was_sent_is_none_that_stands_in_the_input(clock, sender):
+    """A hook tells of it before a busy tool has drawn its input empty, and the next prompt is given at once."""
+    tool = Tool(clock)
+    tool.clears_after = 3.0
+    assert sender._submit(SESSION, tool, "run the tests")
+    keys.check_input(tool.draft)
+    assert tool.pressed == ["Enter"]
+
+
 def test_an_enter_that_the_tool_has_ignored_is_pressed_again_while_the_text_stands(clock, sender):
     tool = Tool(clock)
     tool.on_key = lambda key, on_key=tool.on_key: tool.pressed.count("Enter") == 1 or on_key(key)
