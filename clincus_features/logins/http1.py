@@ -1,0 +1,296 @@
+"""HTTP/1.1 on a connection that is opened: heads, the end of each body, and nothing in two readings. Pure.
+
+RFC 9112. Both sides may be hostile: the agent wants a server to see another request than Clincus does, a server may be
+anybody's. So what could be read in two ways is refused, and each message is written anew from what was read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Union
+
+HEAD_LIMIT = 64 << 10  # bytes
+LINE_LIMIT = 4 << 10  # bytes of a line between chunks
+MOST_FIELDS = 200
+MOST_DIGITS = 15  # of the length of a body
+BETWEEN = frozenset(("connection", "proxy-connection", "keep-alive", "te", "trailer", "upgrade", "transfer-encoding"))
+# For the request alone. TRACE sends a request back as it came, with what it was lent.
+REFUSED_METHODS = frozenset(("CONNECT", "TRACE", "TRACK", "DEBUG"))
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_FIRST = re.compile(rf"({_TOKEN}) ([!-~]+) HTTP/1\.1")
+_STATUS = re.compile(r"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
+_NAME = re.compile(_TOKEN)
+_VALUE = re.compile(r"[\t -~\x80-\xff]*")
+_CHUNK = re.compile(rb"([0-9a-fA-F]{1,15})(?:[ \t]*;[\t -~\x80-\xff]*)?")
+
+Fields = Sequence[tuple[str, str]]  # names as they came, and values
+
+
+class Malformed(ValueError):
+    """A message that could be read in two ways, or is none of HTTP/1.1."""
+
+
+class Request(NamedTuple):
+    """The head of a request."""
+
+    method: str
+    target: str  # begins with /, or is *
+    fields: Fields
+    length: int | None = 0  # bytes of the body; None: it comes in chunks
+    is_last: bool = False  # the client wants the connection to end after it
+    is_upgrade: bool = False  # it wants to go on as a WebSocket
+
+
+class Answer(NamedTuple):
+    """The head of an answer."""
+
+    status: int
+    reason: str
+    fields: Fields
+    length: int | None = 0  # bytes of the body; None: it comes in chunks; -1: up to the end of the connection
+    is_last: bool = False  # the connection ends after it
+
+
+# -- Heads
+
+
+def take_head(held: bytearray) -> bytes:
+    """Take a head off the bytes that came, with its empty line; b"" while its end is not there. Raises Malformed."""
+    end = held.find(b"\r\n\r\n", 0, HEAD_LIMIT)
+    if end < 0:
+        if len(held) >= HEAD_LIMIT:
+            raise Malformed(f"the head of the message has more than {HEAD_LIMIT >> 10} KiB")
+        return b""
+    head = bytes(held[: end + 4])
+    del held[: end + 4]
+    return head
+
+
+def split_head(head: bytes) -> tuple[str, list[tuple[str, str]]]:
+    """The first line of a head, and its fields. Raises Malformed."""
+    first, *lines = head[:-4].decode("latin-1").split("\r\n")
+    if len(lines) > MOST_FIELDS:
+        raise Malformed(f"the message has more than {MOST_FIELDS} header fields")
+    return first, [split_field(line) for line in lines]
+
+
+def split_field(line: str) -> tuple[str, str]:
+    """Name and value of a field. Raises Malformed, for a line that goes on from the one before (obs-fold) too."""
+    name, colon, value = line.partition(":")
+    if not colon or not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+        raise Malformed("a header field is not well-formed")
+    return name, value.strip(" \t")
+
+
+def values(fields: Fields, name: str) -> list[str]:
+    """The values of all fields of a name, which is in small letters."""
+    return [value for known, value in fields if known.lower() == name]
+
+
+def words(fields: Fields, name: str) -> set[str]:
+    """The words of all fields of a name whose values are lists, in small letters."""
+    return {word.strip(" \t").lower() for value in values(fields, name) for word in value.split(",")} - {""}
+
+
+def body_length(fields: Fields) -> int | None:
+    """The length that fields give, None for chunks; -1 if they give none. Raises Malformed."""
+    lengths, codings = values(fields, "content-length"), values(fields, "transfer-encoding")
+    if codings:
+        if lengths or len(codings) != 1 or codings[0].lower() != "chunked":
+            raise Malformed("a body has either Content-Length or Transfer-Encoding: chunked")
+        return None
+    if not lengths:
+        return -1
+    if len(lengths) != 1 or not re.fullmatch(f"[0-9]{{1,{MOST_DIGITS}}}", lengths[0]):
+        raise Malformed("Content-Length must be one number of bytes")
+    return int(lengths[0])
+
+
+def parse_request(head: bytes, host: str, port: int) -> Request:
+    """Read the head of a request on a connection to a host. Raises Malformed."""
+    first, fields = split_head(head)
+    match = _FIRST.fullmatch(first)
+    if not match:
+        raise Malformed("the request is not well-formed HTTP/1.1")
+    method, target = match[1], match[2]
+    if method in REFUSED_METHODS:
+        raise Malformed(f"the method {method} is not passed")
+    if not (target.startswith("/") or (target == "*" and method == "OPTIONS")) or "#" in target:
+        raise Malformed("the address in the request must begin with /")
+    named = values(fields, "host")
+    if len(named) != 1 or not is_host(named[0], host, port):
+        raise Malformed(f"the Host header must be {host}, as the connection is")
+    length = body_length(fields)
+    length = 0 if length == -1 else length
+    between = words(fields, "connection")
+    wanted = words(fields, "upgrade")
+    is_upgrade = wanted == {"websocket"} and "upgrade" in between and method == "GET" and length == 0
+    if words(fields, "trailer"):
+        raise Malformed("a body with a trailer is not passed")
+    return Request(method, target, fields, length, "close" in between, is_upgrade)
+
+
+def is_host(text: str, host: str, port: int) -> bool:
+    """Whether a Host header is that of a connection. `host` has small letters and no dot at its end."""
+    name, colon, number = text.lower().partition(":")
+    return name == host and (number == str(port) if colon else port == 443)
+
+
+def parse_answer(head: bytes, method: str) -> Answer:
+    """Read the head of an answer to a request with a method. Raises Malformed."""
+    first, fields = split_head(head)
+    match = _STATUS.fullmatch(first)
+    if not match:
+        raise Malformed("the server's answer is not well-formed HTTP/1.1")
+    status, is_old = int(match[2]), match[1] == "0"
+    length = body_length(fields)
+    if is_old and length is None:
+        raise Malformed("an answer of HTTP/1.0 has no chunks")
+    if method == "HEAD" or status < 200 or status in (204, 304):
+        length = 0
+    is_last = is_old or length == -1 or "close" in words(fields, "connection")
+    return Answer(status, match[3] or "", fields, length, is_last)
+
+
+def kept_fields(fields: Fields, also: Iterable[str] = ()) -> list[tuple[str, str]]:
+    """Fields without those between two neighbours (RFC 9110, 7.6.1), and without some more names."""
+    dropped = BETWEEN | words(fields, "connection") | set(also)
+    return [(name, value) for name, value in fields if name.lower() not in dropped]
+
+
+def write_head(first: str, fields: Fields) -> bytes:
+    """A head as it goes on."""
+    lines = [first, *(f"{name}: {value}" for name, value in fields), "", ""]
+    return "\r\n".join(lines).encode("latin-1")
+
+
+def request_head(request: Request, host: str, port: int) -> bytes:
+    """The head of a request as the server gets it."""
+    own = [("Host", host if port == 443 else f"{host}:{port}")]
+    if request.is_upgrade:
+        own += [("Connection", "Upgrade"), ("Upgrade", "websocket")]
+    elif request.is_last:
+        own += [("Connection", "close")]
+    if request.length is None:
+        own += [("Transfer-Encoding", "chunked")]
+    elif request.length or values(request.fields, "content-length"):
+        own += [("Content-Length", str(request.length))]
+    kept = kept_fields(request.fields, ("host", "content-length"))
+    return write_head(f"{request.method} {request.target} HTTP/1.1", [*own, *kept])
+
+
+def answer_head(answer: Answer, *, is_last: bool) -> bytes:
+    """The head of an answer as the client gets it."""
+    if answer.status == 101:
+        own = [("Connection", "Upgrade"), ("Upgrade", "websocket")]
+    else:
+        own = [("Connection", "close")] if is_last else []
+    if answer.length is None:
+        own += [("Transfer-Encoding", "chunked")]
+    return write_head(f"HTTP/1.1 {answer.status} {answer.reason}", [*own, *kept_fields(answer.fields)])
+
+
+# -- Bodies: `take` takes what came off and returns the content; `is_over` says that all of it came
+
+
+class SizedBody:
+    """A body of so many bytes."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all of it came."""
+        return not self._left
+
+    def take(self, held: bytearray) -> bytes:
+        """Take off what belongs to it."""
+        piece = bytes(held[: self._left])
+        del held[: len(piece)]
+        self._left -= len(piece)
+        return piece
+
+
+class EndlessBody:
+    """A body up to the end of its connection."""
+
+    is_over = False
+
+    def take(self, held: bytearray) -> bytes:
+        """Take off all."""
+        piece = bytes(held)
+        held.clear()
+        return piece
+
+
+class ChunkedBody:
+    """A body in chunks (RFC 9112, 7.1), whose extensions are left out. A trailer is refused, or left out."""
+
+    def __init__(self, *, may_have_trailer: bool) -> None:
+        self.is_over = False
+        self._may_have_trailer = may_have_trailer
+        self._left = 0  # bytes of this chunk that are still to come
+        self._is_after_data = False  # the line that ends a chunk comes next
+        self._trailer = -1  # bytes of trailers so far; -1 before them
+
+    def take(self, held: bytearray) -> bytes:
+        """Take off what belongs to it. Raises Malformed."""
+        found = bytearray()
+        while not self.is_over:
+            if self._left:
+                piece = held[: self._left]
+                if not piece:
+                    break
+                del held[: len(piece)]
+                found += piece
+                self._left -= len(piece)
+                self._is_after_data = not self._left
+                continue
+            end = held.find(b"\r\n", 0, LINE_LIMIT)
+            if end < 0:
+                if len(held) >= LINE_LIMIT:
+                    raise Malformed("a line between the chunks of the body is too long")
+                break
+            line = bytes(held[:end])
+            del held[: end + 2]
+            self._read_line(line)
+        return bytes(found)
+
+    def _read_line(self, line: bytes) -> None:
+        if self._is_after_data:
+            if line:
+                raise Malformed("a chunk of the body is longer than it says")
+            self._is_after_data = False
+        elif self._trailer >= 0:
+            self._trailer += len(line)
+            if line and not self._may_have_trailer:
+                raise Malformed("a body with a trailer is not passed")
+            if self._trailer > HEAD_LIMIT:
+                raise Malformed("the trailer of the body is too long")
+            self.is_over = not line
+        else:
+            size = _CHUNK.fullmatch(line)
+            if not size:
+                raise Malformed("the body is not in chunks")
+            self._left = int(size[1], 16)
+            self._trailer = -1 if self._left else 0
+
+
+Body = Union[SizedBody, EndlessBody, ChunkedBody]
+
+
+def body_of(length: int | None, *, may_have_trailer: bool = False) -> Body:
+    """The body of a length as `Request` and `Answer` have it."""
+    if length is None:
+        return ChunkedBody(may_have_trailer=may_have_trailer)
+    return EndlessBody() if length < 0 else SizedBody(length)
+
+
+def chunk(piece: bytes) -> bytes:
+    """A piece of a body as a chunk; b"" for an empty one, which would end the body."""
+    return b"%x\r\n%s\r\n" % (len(piece), piece) if piece else b""
+
+
+LAST_CHUNK = b"0\r\n\r\n"
