@@ -24,7 +24,6 @@ class Service(NamedTuple):
     settings: Mapping[str, str] = {}  # other variables that a program needs to use it
     shape: str = "clincus-{random}"  # of a placeholder, as the tools expect it; `{random}` is 32 hexadecimal digits
     git: tuple[str, str] = ("", "")  # the URL that git asks a user and password for, and the user
-    credentials: tuple[str, ...] = ()  # files of a tool that hold such a login, and which a session then does not get
 
 
 BEARER = f"Bearer {SECRET}"
@@ -37,7 +36,6 @@ SERVICES = {
         (SECRET,),
         ("ANTHROPIC_API_KEY",),
         shape="sk-ant-api03-clincus-{random}",
-        credentials=(".claude/.credentials.json",),
     ),
     "claude": Service(
         "Claude subscription (claude setup-token)",
@@ -46,7 +44,6 @@ SERVICES = {
         (BEARER,),
         ("CLAUDE_CODE_OAUTH_TOKEN",),
         shape="sk-ant-oat01-clincus-{random}",
-        credentials=(".claude/.credentials.json",),
     ),
     "openai": Service(
         "OpenAI API key",
@@ -55,7 +52,6 @@ SERVICES = {
         (BEARER,),
         ("OPENAI_API_KEY",),
         shape="sk-proj-clincus-{random}",
-        credentials=(".codex/auth.json",),
     ),
     "gemini": Service(
         "Gemini API key",
@@ -64,7 +60,6 @@ SERVICES = {
         (SECRET,),
         ("GEMINI_API_KEY", "GOOGLE_GENERATIVE_AI_API_KEY"),
         shape="AIza{random}cli",
-        credentials=(".gemini/oauth_creds.json", ".gemini/google_accounts.json"),
     ),
     "openrouter": Service(
         "OpenRouter API key",

@@ -1,0 +1,248 @@
+"""Requests and answers of one opened connection, between plain bytes and plain bytes. No TLS, no sockets.
+
+One request is under way at a time: the next one is read when its answer is over, so that no answer can be taken for
+that of another request.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+
+from . import http1
+from .http1 import Answer, Malformed, Request
+from .lending import Cleaner, Finder, Loan, MisusedError, Use, filled, find_uses, masked
+from .sources import Secret
+
+HELD = 64 << 10  # bytes that wait while a value is read, or the answer before is under way
+MOST_INTERIM = 16  # answers of 1xx before the answer
+PHRASES = {400: "Bad Request", 403: "Forbidden", 502: "Bad Gateway", 503: "Service Unavailable"}
+KINDS = {400: "invalid_request_error", 403: "permission_error"}
+
+
+class Exchange:
+    """What goes on between a program in a container and a server, once both speak TLS with Clincus."""
+
+    def __init__(
+        self,
+        place: tuple[str, int],
+        loans: Sequence[Loan],
+        alarm: Callable[[Loan, str], None],
+        lent: Callable[[Loan], None] = lambda loan: None,
+        rejected: Callable[[Loan], None] = lambda loan: None,
+    ) -> None:
+        """`place` is the host and port, `loans` are all of the session. The functions may not wait.
+
+        `alarm` is told a loan whose placeholder is out of place, and where; `lent` one whose value goes out, and
+        `rejected` one whose value the server does not take.
+        """
+        self._host, self._port = place
+        self._loans = loans
+        self._here = [loan for loan in loans if loan.login.is_for(*place)]
+        self._alarm, self._lent, self._rejected = alarm, lent, rejected
+        self.to_client, self.to_server = bytearray(), bytearray()
+        self.wanted: list[Loan] = []  # whose values the request waits for: `lend` or `refuse` is called next
+        self.is_over = False  # the connection ends once `to_client` is written
+        self.is_broken = False  # it ends at once: the client must not take what it has for a whole answer
+        self._failure: tuple[int, str] | None = None  # why no request can be answered
+        self._from_client, self._from_server = bytearray(), bytearray()
+        self._is_raw = False  # it is a WebSocket
+        self._begin()
+
+    def _begin(self) -> None:
+        """Be ready for the next request. The values of the last one are forgotten."""
+        self._request: Request | None = None
+        self._uses: list[Use] = []
+        self._is_sent = False  # the server has the head
+        self._request_body: http1.Body = http1.SizedBody(0)
+        self._finder = Finder(self._loans)
+        self._answer: Answer | None = None
+        self._answer_body: http1.Body = http1.SizedBody(0)
+        self._is_last = False  # the connection ends with this answer
+        self._interim = 0
+        self._hidden: list[bytes] = []
+        self._cleaner = Cleaner(())
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether the client may send more just now."""
+        return len(self._from_client) < HELD
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way."""
+        return self._request is None and not self._is_raw
+
+    # -- What comes
+
+    def from_client(self, data: bytes) -> None:
+        """Bytes of the program."""
+        self._from_client += data
+        self._guarded(self._read_client)
+
+    def from_server(self, data: bytes) -> None:
+        """Bytes of the server."""
+        self._from_server += data
+        self._guarded(self._read_server)
+        if self._from_client:
+            self._guarded(self._read_client)
+
+    def server_ended(self) -> None:
+        """The server sends no more."""
+        self._guarded(self._end_of_server)
+
+    def lend(self, known: Mapping[str, Secret]) -> None:
+        """The values that the request waited for, by the names of their logins."""
+        self.wanted = []
+        self._guarded(lambda: self._send_head(known))
+
+    def refuse(self, status: int, words: str) -> None:
+        """Answer the request under way with an error, and end."""
+        self.wanted = []
+        self.to_server.clear()
+        if self._answer is not None or self._is_raw:
+            self.is_broken = True
+            return
+        self.to_client += error_answer(status, words)
+        self.is_over = True
+
+    def fail(self, words: str) -> None:
+        """No request can be answered: the server cannot be used."""
+        self._failure = (502, words)
+        if self._request is not None:
+            self.refuse(*self._failure)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        if self.is_over or self.is_broken:
+            return
+        try:
+            work()
+        except Malformed as error:
+            self.refuse(502 if work == self._read_server else 400, str(error))
+        except MisusedError as error:
+            self._alarm(error.loan, error.where)
+            self.refuse(403, str(error))
+
+    # -- Requests
+
+    def _read_client(self) -> None:
+        if self._is_raw:
+            self.to_server += self._from_client
+            self._from_client.clear()
+            return
+        if self._request is None:
+            head = http1.take_head(self._from_client)
+            if not head:
+                return
+            request = http1.parse_request(head, self._host, self._port)
+            if self._failure:
+                self.refuse(*self._failure)
+                return
+            self._uses = find_uses(request, self._here, self._loans)
+            self._request, self._request_body = request, http1.body_of(request.length)
+            self.wanted = [use.loan for use in self._uses]
+            if not self.wanted:
+                self._send_head({})
+            return
+        if self._is_sent and not self._request_body.is_over:
+            self._pass_body(self._request)
+
+    def _send_head(self, known: Mapping[str, Secret]) -> None:
+        assert self._request
+        fields, self._hidden = filled(self._request, self._uses, known)
+        self._cleaner = Cleaner(self._hidden)
+        for use in self._uses:
+            self._lent(use.loan)
+        self.to_server += http1.request_head(self._request._replace(fields=fields), self._host, self._port)
+        self._is_sent = True
+        if not self._request_body.is_over:
+            self._pass_body(self._request)
+
+    def _pass_body(self, request: Request) -> None:
+        """Pass what came of the body. A placeholder in it stays one: what an agent has read it may tell its model."""
+        piece = self._request_body.take(self._from_client)
+        for loan in self._finder.take(piece):
+            self._alarm(loan, "in the body")
+        if request.length is not None:
+            self.to_server += piece
+            return
+        self.to_server += http1.chunk(piece)
+        if self._request_body.is_over:
+            self.to_server += http1.LAST_CHUNK
+
+    # -- Answers
+
+    def _read_server(self) -> None:
+        if self._is_raw:
+            self._pass_raw()
+            return
+        if self._request is None or not self._is_sent:
+            raise Malformed("the server answers what nobody has asked")
+        while self._answer is None:
+            head = http1.take_head(self._from_server)
+            if not head:
+                return
+            self._read_answer(http1.parse_answer(head, self._request.method), self._request)
+            if self._is_raw:
+                self._pass_raw()
+                return
+        self._pass_answer(self._answer)
+
+    def _read_answer(self, answer: Answer, request: Request) -> None:
+        if answer.status == 101:
+            if not request.is_upgrade or http1.words(answer.fields, "upgrade") != {"websocket"}:
+                raise Malformed("the server goes on in a way that was not asked for")
+            self._is_raw = True
+        elif answer.status < 200:
+            self._interim += 1
+            if self._interim > MOST_INTERIM:
+                raise Malformed("the server gives no answer")
+        else:
+            if self._hidden and http1.words(answer.fields, "content-encoding") - {"identity"}:
+                raise Malformed("the server's answer is compressed although that was not asked for")
+            if answer.status in (401, 403):
+                for use in self._uses:
+                    self._rejected(use.loan)
+            self._is_last = answer.is_last or request.is_last or not self._request_body.is_over
+            self._answer, self._answer_body = answer, http1.body_of(answer.length, may_have_trailer=True)
+        is_last = answer.status >= 200 and self._is_last
+        self.to_client += masked(http1.answer_head(answer, is_last=is_last), self._hidden)
+
+    def _pass_answer(self, answer: Answer) -> None:
+        body = self._answer_body
+        piece = self._cleaner.take(body.take(self._from_server))
+        if body.is_over:
+            piece += self._cleaner.rest()
+        self.to_client += piece if answer.length is not None else http1.chunk(piece)
+        if body.is_over:
+            self.to_client += http1.LAST_CHUNK if answer.length is None else b""
+            self._end_of_answer()
+
+    def _end_of_answer(self) -> None:
+        if self._is_last:
+            self.is_over = True
+            return
+        self._begin()
+        if self._from_server:
+            raise Malformed("the server answers what nobody has asked")
+
+    def _pass_raw(self) -> None:
+        self.to_client += self._cleaner.take(bytes(self._from_server))
+        self._from_server.clear()
+
+    def _end_of_server(self) -> None:
+        if self.is_idle:
+            self.is_over = True
+        elif self._is_raw or (self._answer is not None and self._answer.length == -1):
+            self.to_client += self._cleaner.rest()
+            self.is_over = True
+        else:
+            self.refuse(502, f"{self._host} ended the connection before its answer")
+
+
+def error_answer(status: int, words: str) -> bytes:
+    """An answer of ours. Its form is one that the tools show: that of the models' vendors."""
+    error = {"type": KINDS.get(status, "api_error"), "message": f"Clincus: {words}"}
+    body = json.dumps({"type": "error", "error": error}).encode()
+    fields = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), ("Connection", "close")]
+    return http1.write_head(f"HTTP/1.1 {status} {PHRASES.get(status, 'Error')}", fields) + body

@@ -1,0 +1,233 @@
+"""Placeholders and the values that they stand for: in requests that go out, and in answers that come back. Pure.
+
+A value goes into one place only: the header of its service, in one of its forms, in a request to one of its hosts.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+import re
+import secrets
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+from urllib.parse import quote, unquote_to_bytes
+
+from .http1 import Fields, Malformed, Request, values
+from .services import SECRET
+from .settings import Login
+from .sources import Secret
+
+# A request that carries a value gets an answer that can be read: whole, and not compressed.
+DROPPED = frozenset(("accept-encoding", "range", "if-range", "sec-websocket-extensions"))
+MASK = b"*"
+
+Filling = Callable[[str], str]  # gives the value of a header for a value of the login
+
+
+class Loan(NamedTuple):
+    """A login that a session borrows, and what stands for it there."""
+
+    login: Login
+    placeholder: str
+
+
+class Use(NamedTuple):
+    """A placeholder in its place."""
+
+    loan: Loan
+    at: int  # number of the field
+    fill: Filling
+
+
+class MisusedError(Exception):
+    """A placeholder that is not in its place."""
+
+    def __init__(self, loan: Loan, where: str) -> None:
+        super().__init__(f"the placeholder of the login {loan.login.name} is {where}: it stays a placeholder there")
+        self.loan, self.where = loan, where
+
+
+def new_placeholder(login: Login) -> str:
+    """A text that looks like a value of a login and is none, and that no other session has."""
+    return login.service.shape.replace("{random}", secrets.token_hex(16))
+
+
+# -- Requests
+
+
+def find_uses(request: Request, here: Collection[Loan], loans: Iterable[Loan]) -> list[Use]:
+    """The placeholders in a request that may become values.
+
+    `here` are the loans for its host, `loans` all of the session. Raises MisusedError for a placeholder that is
+    anywhere else, Malformed for a header that comes twice.
+    """
+    uses: list[Use] = []
+    for number, (name, value) in enumerate(request.fields):
+        found = use_in(number, name.lower(), value, here)
+        if found:
+            if len(values(request.fields, name.lower())) > 1:
+                raise Malformed(f"the header {name.lower()} comes twice")
+            uses.append(found)
+            continue
+        seen = readings(value)
+        for loan in loans:
+            if is_in(loan.placeholder, seen) or loan.placeholder.lower() in name.lower():
+                raise MisusedError(loan, f"in the header {name.lower()}")
+    seen = readings(request.target)
+    for loan in loans:
+        if is_in(loan.placeholder, seen):
+            raise MisusedError(loan, "in the address")
+    return uses
+
+
+def use_in(number: int, name: str, value: str, here: Iterable[Loan]) -> Use | None:
+    """The use of a loan in a field, None if there is none. The name has small letters."""
+    for loan in here:
+        if name == loan.login.service.header:
+            for form in loan.login.service.forms:
+                fill = filling(form, value, loan.placeholder)
+                if fill:
+                    return Use(loan, number, fill)
+    return None
+
+
+def filling(form: str, value: str, placeholder: str) -> Filling | None:
+    """How a header's value is written with another secret, None if it is not a placeholder in this form."""
+    before, _, after = form.partition(SECRET)
+    if before.startswith("Basic "):
+        user, password = split_basic(value)
+        wanted = before.removeprefix("Basic ").removesuffix(":")
+        if password != placeholder or wanted not in ("*", user):
+            return None
+        return functools.partial(basic, user)
+    given, rest = value[: len(before)], value[len(before) :]
+    if given.lower() != before.lower() or rest != placeholder + after:
+        return None
+    return lambda secret: f"{before}{secret}{after}"
+
+
+def split_basic(value: str) -> tuple[str, str]:
+    """User and password of Basic credentials (RFC 7617), two empty texts for anything else."""
+    scheme, _, coded = value.partition(" ")
+    if scheme.lower() != "basic":
+        return "", ""
+    try:
+        text = base64.b64decode(coded.strip(), validate=True).decode("ascii")
+    except (binascii.Error, ValueError):
+        return "", ""
+    user, _, password = text.partition(":")
+    return user, password
+
+
+def basic(user: str, secret: str) -> str:
+    """The header's value for Basic credentials."""
+    return "Basic " + base64.b64encode(f"{user}:{secret}".encode("ascii")).decode()
+
+
+def readings(text: str) -> list[bytes]:
+    """What the text of a head may stand for: itself, without percent-encoding, and what is base64 in it."""
+    plain = text.encode("latin-1")
+    found = [plain, unquote_to_bytes(plain)]
+    for coded in re.findall(rb"[A-Za-z0-9+/]{8,}", plain.replace(b"-", b"+").replace(b"_", b"/")):
+        for start in range(4):  # it may follow other letters
+            found.append(base64.b64decode(coded[start : start + (len(coded) - start) // 4 * 4]))
+    return found
+
+
+def is_in(placeholder: str, seen: Iterable[bytes]) -> bool:
+    """Whether a placeholder is in one of the `readings` of a text."""
+    plain = placeholder.encode()
+    return any(plain in one for one in seen)
+
+
+def filled(request: Request, uses: Sequence[Use], known: Mapping[str, Secret]) -> tuple[Fields, list[bytes]]:
+    """The fields of a request with the values in place of placeholders, and what an answer must not show of them.
+
+    `known` has the values by the names of their logins.
+    """
+    fields = [(name, value) for name, value in request.fields]
+    hidden: list[bytes] = []
+    for use in uses:
+        secret = known[use.loan.login.name].reveal()
+        value = use.fill(secret)
+        fields[use.at] = (fields[use.at][0], value)
+        hidden += spellings(secret, value)
+    if uses:
+        fields = [(name, value) for name, value in fields if name.lower() not in DROPPED]
+        fields.append(("Accept-Encoding", "identity"))
+    return fields, hidden
+
+
+def spellings(secret: str, value: str) -> list[bytes]:
+    """The ways in which a server may write a secret that it got in the value of a header; the longest first."""
+    coded = base64.b64encode(secret.encode()).decode().rstrip("=")
+    found = {secret, quote(secret, safe=""), secret.replace("/", "\\/"), coded}
+    if value.startswith("Basic "):
+        found.add(value.removeprefix("Basic ").rstrip("="))
+    return sorted((text.encode("ascii") for text in found), key=lambda text: (-len(text), text))
+
+
+# -- Answers
+
+
+class Cleaner:
+    """Takes texts out of a stream of bytes, whose length stays: each becomes asterisks.
+
+    Bytes are held back only while they may be the begin of such a text, so that events of a stream come at once.
+    """
+
+    def __init__(self, hidden: Sequence[bytes]) -> None:
+        """The longest text comes first."""
+        self._hidden = hidden
+        self._kept = b""
+
+    def take(self, piece: bytes) -> bytes:
+        """The bytes that may go on."""
+        if not self._hidden:
+            return piece
+        data = masked(self._kept + piece, self._hidden)
+        size = max(begun(data, text) for text in self._hidden)
+        self._kept = data[len(data) - size :]
+        return data[: len(data) - size]
+
+    def rest(self) -> bytes:
+        """The bytes that were held back, at the end."""
+        rest, self._kept = self._kept, b""
+        return rest
+
+
+def masked(data: bytes, hidden: Iterable[bytes]) -> bytes:
+    """Bytes with asterisks in place of texts."""
+    for text in hidden:
+        data = data.replace(text, MASK * len(text))
+    return data
+
+
+def begun(data: bytes, text: bytes) -> int:
+    """How many bytes at the end of `data` are the begin of a text, and not yet all of it."""
+    first = max(0, len(data) - len(text) + 1)
+    at = data.find(text[:1], first)
+    while at >= 0:
+        if text.startswith(data[at:]):
+            return len(data) - at
+        at = data.find(text[:1], at + 1)
+    return 0
+
+
+class Finder:
+    """Looks for placeholders in a stream of bytes."""
+
+    def __init__(self, loans: Iterable[Loan]) -> None:
+        self._loans = [(loan, loan.placeholder.encode()) for loan in loans]
+        self._most = max((len(text) for _, text in self._loans), default=1) - 1
+        self._kept = b""
+
+    def take(self, piece: bytes) -> list[Loan]:
+        """The loans whose placeholders are complete with this piece."""
+        data = self._kept + piece
+        self._kept = data[-self._most :] if self._most else b""
+        return [
+            loan for loan, text in self._loans if data.find(text, max(0, len(data) - len(piece) - len(text) + 1)) >= 0
+        ]

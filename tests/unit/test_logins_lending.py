@@ -1,0 +1,383 @@
+"""What becomes of a placeholder in a request, and of a value in an answer."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clincus_features.logins import exchange as exchanges
+from clincus_features.logins.exchange import Exchange
+from clincus_features.logins.lending import Cleaner, Finder, Loan, begun, new_placeholder
+from clincus_features.logins.services import SERVICES, Service
+from clincus_features.logins.settings import Host, Login
+from clincus_features.logins.sources import Secret
+
+HOST = "api.example.com"
+VALUE = "sk-real-0123/456789abcdef"
+
+
+def a_login(name: str, service: Service) -> Login:
+    return Login(name, service, "", tuple(Host.read(host) for host in service.hosts), "env", "KEY", 60.0)
+
+
+def a_loan(name: str, *forms: str, header: str = "authorization", host: str = HOST) -> Loan:
+    login = a_login(name, Service(name, (host,), header, forms))
+    return Loan(login, new_placeholder(login))
+
+
+KEY = a_loan("key", "{secret}", header="x-api-key")
+TOKEN = a_loan("token", "Bearer {secret}", "token {secret}", "Basic *:{secret}")
+ELSEWHERE = a_loan("elsewhere", "Bearer {secret}", host="other.example.com")
+LOANS = [KEY, TOKEN, ELSEWHERE]
+
+
+class Talk:
+    """An exchange, what its functions were told, and both ends of it."""
+
+    def __init__(self) -> None:
+        self.alarms: list[tuple[str, str]] = []
+        self.lent: list[str] = []
+        self.rejected: list[str] = []
+        self.exchange = Exchange(
+            (HOST, 443),
+            LOANS,
+            lambda loan, where: self.alarms.append((loan.login.name, where)),
+            lambda loan: self.lent.append(loan.login.name),
+            lambda loan: self.rejected.append(loan.login.name),
+        )
+
+    def ask(self, *lines: str, body: bytes = b"") -> bytes:
+        """Send a request, lend what it wants, and return what the server gets."""
+        head = "\r\n".join([lines[0], f"Host: {HOST}", *lines[1:], "", ""])
+        self.exchange.from_client(head.encode("latin-1") + body)
+        if self.exchange.wanted:
+            self.exchange.lend({loan.login.name: Secret(VALUE) for loan in self.exchange.wanted})
+        return self.server_gets()
+
+    def server_gets(self) -> bytes:
+        found = bytes(self.exchange.to_server)
+        self.exchange.to_server.clear()
+        return found
+
+    def answer(self, data: bytes) -> bytes:
+        """Answer, and return what the client gets."""
+        self.exchange.from_server(data)
+        return self.client_gets()
+
+    def client_gets(self) -> bytes:
+        found = bytes(self.exchange.to_client)
+        self.exchange.to_client.clear()
+        return found
+
+
+def coded(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("sent", "goes_on"),
+    [
+        (f"X-Api-Key: {KEY.placeholder}", f"X-Api-Key: {VALUE}"),
+        (f"Authorization: Bearer {TOKEN.placeholder}", f"Authorization: Bearer {VALUE}"),
+        (f"authorization: bearer {TOKEN.placeholder}", f"authorization: Bearer {VALUE}"),
+        (f"Authorization: token {TOKEN.placeholder}", f"Authorization: token {VALUE}"),
+        (
+            f"Authorization: {coded('x-access-token', TOKEN.placeholder)}",
+            f"Authorization: {coded('x-access-token', VALUE)}",
+        ),
+    ],
+)
+def test_a_placeholder_in_its_place_becomes_the_value(sent, goes_on):
+    talk = Talk()
+    gone = talk.ask("GET /v1 HTTP/1.1", sent).decode()
+    assert goes_on in gone
+    assert (len(talk.lent), talk.alarms) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "login", "where"),
+    [
+        (f"GET /?key={KEY.placeholder} HTTP/1.1", "A: b", "key", "in the address"),
+        (f"GET /{KEY.placeholder.replace('c', '%63')} HTTP/1.1", "A: b", "key", "in the address"),
+        (
+            f"GET /{base64.b64encode(b'xy' + KEY.placeholder.encode()).decode()} HTTP/1.1",
+            "A: b",
+            "key",
+            "in the address",
+        ),
+        ("GET / HTTP/1.1", f"X-Other: {KEY.placeholder}", "key", "in the header x-other"),
+        ("GET / HTTP/1.1", f"Cookie: a=b; c={KEY.placeholder}", "key", "in the header cookie"),
+        ("GET / HTTP/1.1", f"{KEY.placeholder}: x", "key", f"in the header {KEY.placeholder}"),
+        ("GET / HTTP/1.1", f"Authorization: Bearer {KEY.placeholder}", "key", "in the header authorization"),
+        ("GET / HTTP/1.1", f"X-Api-Key: x{KEY.placeholder}", "key", "in the header x-api-key"),
+        ("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}, x", "key", "in the header x-api-key"),
+        ("GET / HTTP/1.1", f"Authorization: Digest {TOKEN.placeholder}", "token", "in the header authorization"),
+        ("GET / HTTP/1.1", f"Authorization: {coded(TOKEN.placeholder, 'x')}", "token", "in the header authorization"),
+        (
+            "GET / HTTP/1.1",
+            f"Authorization: {coded('u', TOKEN.placeholder + 'x')}",
+            "token",
+            "in the header authorization",
+        ),
+        (
+            "GET / HTTP/1.1",
+            f"Authorization: Bearer {ELSEWHERE.placeholder}",
+            "elsewhere",
+            "in the header authorization",
+        ),
+    ],
+)
+def test_a_placeholder_in_any_other_place_of_a_head_is_refused_and_told(line, field, login, where):
+    talk = Talk()
+    assert talk.ask(line, field) == b""
+    assert talk.alarms == [(login, where)]
+    said = talk.client_gets()
+    assert said.startswith(b"HTTP/1.1 403 ")
+    assert (
+        f"the placeholder of the login {login} is {where}"
+        in json.loads(said.partition(b"\r\n\r\n")[2])["error"]["message"]
+    )
+    assert talk.exchange.is_over
+
+
+def test_a_header_that_comes_twice_is_refused():
+    talk = Talk()
+    assert talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}", "x-api-key: mine") == b""
+    assert talk.client_gets().startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("in_chunks", [False, True])
+def test_a_placeholder_in_a_body_stays_one_and_is_told_once(in_chunks):
+    """An agent that looks at its variables tells its model what it saw: the conversation has to go on."""
+    talk, text = Talk(), f"seen: {KEY.placeholder} and on".encode()
+    field = "Transfer-Encoding: chunked" if in_chunks else f"Content-Length: {len(text)}"
+    gone = talk.ask("POST / HTTP/1.1", field)
+    for at in range(0, len(text), 7):
+        piece = text[at : at + 7]
+        talk.exchange.from_client(b"%x\r\n%s\r\n" % (len(piece), piece) if in_chunks else piece)
+    if in_chunks:
+        talk.exchange.from_client(b"0\r\n\r\n")
+    gone += talk.server_gets()
+    assert VALUE.encode() not in gone
+    assert in_chunks or text in gone
+    assert talk.alarms == [("key", "in the body")]
+    assert talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").endswith(b"ok")
+
+
+def test_nothing_of_a_request_goes_on_before_its_value_is_there():
+    talk = Talk()
+    talk.exchange.from_client(
+        f"POST / HTTP/1.1\r\nHost: {HOST}\r\nX-Api-Key: {KEY.placeholder}\r\nContent-Length: 4\r\n\r\nbo".encode()
+    )
+    assert [loan.login.name for loan in talk.exchange.wanted] == ["key"]
+    talk.exchange.from_client(b"dy")
+    assert talk.server_gets() == b""
+    talk.exchange.lend({"key": Secret(VALUE)})
+    assert talk.server_gets().endswith(b"\r\n\r\nbody")
+
+
+def test_a_value_that_cannot_be_read_is_told_to_the_tool():
+    talk = Talk()
+    talk.exchange.from_client(f"GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Api-Key: {KEY.placeholder}\r\n\r\n".encode())
+    talk.exchange.refuse(403, "the login key cannot be read: there is no file")
+    assert b"there is no file" in talk.client_gets()
+    assert talk.server_gets() == b""
+    assert talk.exchange.is_over
+
+
+def test_the_answer_to_a_request_that_was_lent_something_comes_whole_and_plain():
+    talk = Talk()
+    gone = talk.ask(
+        "GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}", "Accept-Encoding: gzip", "Range: bytes=0-3", "If-Range: x"
+    )
+    assert b"Range" not in gone
+    assert gone.count(b"Accept-Encoding: identity") == gone.count(b"Encoding") == 1
+    assert talk.answer(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc").startswith(
+        b"HTTP/1.1 502 "
+    )
+
+
+def test_a_request_without_a_placeholder_goes_on_as_it_is():
+    talk = Talk()
+    gone = talk.ask("GET / HTTP/1.1", "Authorization: Bearer my-own", "Accept-Encoding: gzip", "Range: bytes=0-3")
+    assert gone.endswith(b"Authorization: Bearer my-own\r\nAccept-Encoding: gzip\r\nRange: bytes=0-3\r\n\r\n")
+    answer = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc"
+    assert talk.answer(answer) == answer
+
+
+@pytest.mark.parametrize("piece", [1, 5, 1000])
+@pytest.mark.parametrize("spelling", [VALUE, VALUE.replace("/", "%2F"), VALUE.replace("/", "\\/")])
+@pytest.mark.parametrize("framing", ["length", "chunks", "end"])
+def test_an_answer_that_echoes_the_value_is_cleaned(piece, spelling, framing):
+    talk = Talk()
+    talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
+    text = f"<{spelling}> and {VALUE}{VALUE}".encode()
+    field = {"length": f"Content-Length: {len(text)}\r\n", "chunks": "Transfer-Encoding: chunked\r\n", "end": ""}[
+        framing
+    ]
+    data = f"HTTP/1.1 200 {VALUE}\r\nX-Echo: {VALUE}\r\n{field}\r\n".encode()
+    pieces = [text[at : at + piece] for at in range(0, len(text), piece)]
+    data += (
+        b"".join(b"%x\r\n%s\r\n" % (len(one), one) for one in pieces) + b"0\r\n\r\n" if framing == "chunks" else text
+    )
+    got = b"".join(talk.answer(data[at : at + piece]) for at in range(0, len(data), piece))
+    talk.exchange.server_ended()
+    got += talk.client_gets()
+    assert VALUE.encode() not in got
+    assert spelling.encode() not in got
+    assert b"X-Echo: " + b"*" * len(VALUE) in got
+    assert talk.exchange.is_over or framing != "end"
+    assert not talk.exchange.is_broken
+
+
+def test_events_of_a_stream_come_at_once():
+    talk = Talk()
+    talk.ask("POST / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
+    talk.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    assert talk.answer(b"b\r\ndata: one\n\n\r\n") == b"b\r\ndata: one\n\n\r\n"
+
+
+def test_requests_follow_one_another_and_no_answer_is_taken_for_another():
+    talk = Talk()
+    first = f"GET /1 HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
+    talk.exchange.from_client(first + first.replace(b" /1 ", b" /2 "))
+    assert talk.server_gets() == first
+    assert talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1").endswith(b"1")
+    assert talk.server_gets() == first.replace(b" /1 ", b" /2 ")
+    assert talk.answer(b"HTTP/1.1 204 No\r\n\r\n") == b"HTTP/1.1 204 No\r\n\r\n"
+    assert talk.exchange.is_idle
+    talk.exchange.from_server(b"HTTP/1.1 200 OK\r\n\r\n")
+    assert talk.exchange.is_over
+
+
+def test_a_value_is_forgotten_with_the_answer():
+    talk = Talk()
+    talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
+    talk.answer(b"HTTP/1.1 204 No\r\n\r\n")
+    assert VALUE not in repr(vars(talk.exchange))
+
+
+def test_a_value_that_the_server_does_not_take_is_told():
+    talk = Talk()
+    talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
+    talk.answer(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")
+    assert talk.rejected == ["key"]
+
+
+UPGRADE = (
+    "GET /ws HTTP/1.1",
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Extensions: permessage-deflate",
+)
+AGREED = b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+
+def test_a_websocket_goes_on_both_ways_with_its_header_filled_and_its_answers_cleaned():
+    talk = Talk()
+    gone = talk.ask(*UPGRADE, f"Authorization: Bearer {TOKEN.placeholder}")
+    assert f"Bearer {VALUE}".encode() in gone
+    assert b"Extensions" not in gone
+    assert talk.answer(AGREED + b"frame").endswith(b"\r\n\r\nframe")
+    talk.exchange.from_client(b"GET / HTTP/1.1\r\n\r\n")
+    assert talk.server_gets() == b"GET / HTTP/1.1\r\n\r\n"
+    assert talk.answer(VALUE.encode()) == b"*" * len(VALUE)
+
+
+def test_a_server_that_switches_unasked_is_refused():
+    talk = Talk()
+    talk.ask("GET / HTTP/1.1", f"Authorization: Bearer {TOKEN.placeholder}")
+    assert talk.answer(AGREED).startswith(b"HTTP/1.1 502 ")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"POST / HTTP/1.1\r\nHost: api.example.com\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: api.example.com\r\nContent-Length: 4\r\nContent-Length: 4\r\n\r\nbody",
+        b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: api.example.com\r\nX: a\r\n b\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"x" * 70000,
+    ],
+)
+def test_what_could_be_read_in_two_ways_never_reaches_the_server(sent):
+    talk = Talk()
+    talk.exchange.from_client(sent)
+    assert talk.server_gets() == b""
+    assert talk.client_gets().startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_trailer_ends_the_request_before_the_server_has_all_of_it():
+    talk = Talk()
+    head = f"POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    talk.exchange.from_client(head + b"1\r\nx\r\n0\r\n")
+    talk.server_gets()
+    talk.exchange.from_client(f"X-Api-Key: {KEY.placeholder}\r\n\r\n".encode())
+    assert talk.server_gets() == b""
+    assert talk.client_gets().startswith(b"HTTP/1.1 400 ")
+
+
+def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one():
+    talk = Talk()
+    talk.ask("GET / HTTP/1.1")
+    talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+    talk.exchange.server_ended()
+    assert (talk.exchange.is_broken, talk.exchange.is_over) == (True, False)
+
+
+def test_a_server_that_cannot_be_used_is_told_with_the_next_request():
+    talk = Talk()
+    talk.exchange.fail("its certificate is not one that this host trusts")
+    assert talk.client_gets() == b""
+    assert talk.ask("GET / HTTP/1.1") == b""
+    assert b"that this host trusts" in talk.client_gets()
+
+
+def test_interim_answers_go_on_and_have_a_bound():
+    talk, interim = Talk(), b"HTTP/1.1 100 Continue\r\n\r\n"
+    talk.ask("POST / HTTP/1.1", "Expect: 100-continue", "Content-Length: 1")
+    assert talk.answer(interim) == interim
+    assert b"HTTP/1.1 502 " in talk.answer(interim * exchanges.MOST_INTERIM)
+
+
+def test_a_program_that_sends_on_and_on_is_not_read_meanwhile():
+    talk = Talk()
+    talk.ask("GET / HTTP/1.1")
+    talk.exchange.from_client(b"x" * exchanges.HELD)
+    assert not talk.exchange.takes_more
+
+
+@given(st.lists(st.binary(max_size=20), max_size=12), st.binary(min_size=8, max_size=12), st.integers(0, 11))
+def test_no_text_that_is_hidden_comes_out_of_a_cleaner_however_it_is_cut(pieces, hidden, at):
+    data = [*pieces[:at], hidden[:3], hidden[3:], *pieces[at:]]
+    cleaner = Cleaner([hidden])
+    out = b"".join(map(cleaner.take, data)) + cleaner.rest()
+    assert len(out) == sum(map(len, data))
+    assert hidden not in out or set(hidden) == {ord("*")}
+
+
+@given(st.binary(max_size=30), st.binary(min_size=1, max_size=10))
+def test_only_what_may_become_a_hidden_text_is_held_back(data, text):
+    size = begun(data, text)
+    longest = next((n for n in range(min(len(text) - 1, len(data)), 0, -1) if data.endswith(text[:n])), 0)
+    assert size == longest
+
+
+@given(st.integers(1, 60))
+def test_a_placeholder_is_found_once_however_it_is_cut(piece):
+    finder, data = Finder(LOANS), b"a" * 70 + KEY.placeholder.encode() + b"b" * 70
+    found = [loan for at in range(0, len(data), piece) for loan in finder.take(data[at : at + piece])]
+    assert found == [KEY]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_placeholders_have_the_shape_of_their_service_and_are_nobody_elses(name):
+    login = a_login(name, SERVICES[name])
+    one, other = new_placeholder(login), new_placeholder(login)
+    assert one != other
+    assert one.startswith(SERVICES[name].shape.partition("{random}")[0])
