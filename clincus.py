@@ -605,6 +605,11 @@ class Child:
         self._is_fed = True
         threading.Thread(target=write, daemon=True).start()
 
+    def end_input(self) -> None:
+        """Close stdin, unless `feed` does so once it has written everything."""
+        if not self._is_fed:
+            self.stdin.close()
+
     def _whole(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         """Yield the pieces. If one fails, end the child before its stdin ends: half of the input would look whole."""
         try:
@@ -2440,20 +2445,21 @@ class Incus:
                 with suppress(IncusError):
                     self.query(f"/1.0/operations/{operation['id']}/wait?timeout=40", timeout=60)
 
-    def launch(
-        self,
-        name: str,
-        image: str,
-        description: Mapping[str, object],
-        *,
-        ephemeral: bool = False,
-        target: str = "",
-        timeout: float = 300,
-    ) -> None:
-        """Create and start an instance from its complete description (InstancePut) in one call.
+    def launch(self, name: str, image: str, description: Mapping[str, object], **options: Any) -> None:
+        """As `launching`, for a description that is there already."""
+        with self.launching(name, image, **options) as give:
+            give(description)
 
-        If the start fails, Incus leaves a stopped instance behind, and the caller has to delete it. Incus deletes an
-        `ephemeral` instance when it stops; it ignores this word in the description.
+    @contextmanager
+    def launching(
+        self, name: str, image: str, *, ephemeral: bool = False, target: str = "", timeout: float = 300
+    ) -> Iterator[Callable[[Mapping[str, object]], None]]:
+        """Create and start an instance in one call: the client loads while the caller makes the description.
+
+        The block gets a function, and calls it with the complete description (InstancePut); it returns when the
+        instance runs. If the block ends before that, no instance is created. If the start fails, Incus leaves a stopped
+        instance behind, and the caller has to delete it. Incus deletes an `ephemeral` instance when it stops; it
+        ignores this word in the description.
         """
         words = ["launch", "--quiet"]
         if ephemeral:
@@ -2461,12 +2467,20 @@ class Incus:
         if target or self.target:
             words.append(f"--target={target or self.target}")
         words += [image if ":" in image else self.place(image), self.place(name)]
-        try:
-            self.run(*words, stdin=yaml_of(description), timeout=timeout, finish=True)
-        except IncusError as error:
-            if error.kind is not FailureKind.NOT_STARTED:
-                raise
-            self.run("start", "--quiet", self.place(name))
+        with self._command(self.argv(*words), b"{", timeout, finish=True) as child:
+
+            def give(description: Mapping[str, object]) -> None:
+                try:
+                    self._finished(child, yaml_of(description)[1:])
+                except IncusError as error:
+                    if error.kind is not FailureKind.NOT_STARTED:
+                        raise
+                    self.run("start", "--quiet", self.place(name))
+
+            try:
+                yield give
+            finally:
+                child.end_input()  # without a description the client ends by itself
 
     def update(self, name: str, description: Mapping[str, object]) -> None:
         """Replace an instance's description (InstancePut). It is passed on stdin, since its keys may hold secrets."""
@@ -2638,9 +2652,18 @@ class Incus:
 
     def _answer(self, command: Sequence[str], stdin: bytes, timeout: float, *, finish: bool = False) -> bytes:
         """Run a command and return its stdout. Raises IncusError if it fails."""
-        # If we die early, the client refuses half a JSON object. With an empty stdin it would create an instance
-        # without our description, or erase the description of an existing one.
-        first = stdin[:1]
+        with self._command(command, stdin[:1], timeout, finish=finish) as child:
+            return self._finished(child, stdin[1:])
+
+    @contextmanager
+    def _command(
+        self, command: Sequence[str], first: bytes, timeout: float, *, finish: bool = False
+    ) -> Iterator[IncusChild]:
+        """Start a command, which has the `first` byte of its input. Raises IncusError.
+
+        If we die early, the client refuses half a JSON object. With an empty stdin it would create an instance without
+        our description, or erase the description of an existing one.
+        """
         patience = PATIENCE.get()
         if patience is not None:
             timeout = patience.share_of_incus(timeout)
@@ -2648,15 +2671,19 @@ class Incus:
         ending = Ending(signal.SIGINT, timeout, FINISH_GRACE) if finish else AT_ONCE
         child = IncusChild(command, timeout=timeout, first=first, ending=ending, environ=self.environ)
         with child, self._awaited(child):
-            try:
-                done = child.complete(stdin[1:])
-            except IncusError as error:
-                if error.status == 504:
-                    error.kind = FailureKind.HANGS
-                if not self.engine or error.status == 503:
-                    raise
-                words = "it does not answer" if error.kind is FailureKind.HANGS else error.message
-                raise IncusError(f"engine {self.engine}: {words}", 503, error.kind) from error
+            yield child
+
+    def _finished(self, child: IncusChild, stdin: bytes) -> bytes:
+        """Give a command the rest of its input and return its stdout. Raises IncusError if it fails."""
+        try:
+            done = child.complete(stdin)
+        except IncusError as error:
+            if error.status == 504:
+                error.kind = FailureKind.HANGS
+            if not self.engine or error.status == 503:
+                raise
+            words = "it does not answer" if error.kind is FailureKind.HANGS else error.message
+            raise IncusError(f"engine {self.engine}: {words}", 503, error.kind) from error
         if done.code != 0:
             raise incus_failure(done.stderr.decode("utf-8", "replace"), self.engine)
         return done.stdout
@@ -5870,32 +5897,37 @@ class Containers:
         `exposed` is that of `protect_workspace`, as an earlier try found it. Raises NameTakenError; after any other
         failure a new container may exist, stopped.
         """
-        session, description = self._describe(session, launch, exposed, before)
-        try:
-            if before is None:
-                self._create(session.id, launch, description)
+        with self._starting(session.id, launch, before) as start:
+            session, description = self._describe(session, launch, exposed, before)
+            try:
+                start(description)
+            except IncusError as error:
+                if error.status != 500:
+                    raise
+                exposed = self._obstacle(error, session, launch, exposed)
             else:
-                description = redescribe_instance(before, description)
-                if any(before.get(key) != value for key, value in description.items()):
-                    self.incus.update(session.id, description)
-                self.start(session.id)
-        except IncusError as error:
-            if error.status != 500:
-                raise
-            exposed = self._obstacle(error, session, launch, exposed)
-        else:
-            self.extensions.tell("sealed", session)
-            return session
+                self.extensions.tell("sealed", session)
+                return session
         if before is None:
             self.delete(session.id)
         again = before and self.incus.query(self.incus.path(session.id))
         return self.create_or_start(session, launch, again, exposed=exposed)
 
-    def _create(self, id: str, launch: Launch, description: Mapping[str, object]) -> None:
+    @contextmanager
+    def _starting(
+        self, id: str, launch: Launch, before: Mapping[str, Any] | None
+    ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+        """Give the block a function that starts a container by its description; the client of a new one loads now."""
+        if before is None:
+            with self.incus.launching(id, launch.draft.image, target=launch.request.target) as give:
+                yield functools.partial(self._create, launch.draft.image, give)
+        else:
+            yield functools.partial(self._start_again, id, before)
+
+    def _create(self, image: str, give: Callable[[Mapping[str, Any]], None], description: Mapping[str, Any]) -> None:
         """Create and start a new container. Raises NameTakenError, and ClincusError(400) for an unknown image."""
-        image = launch.draft.image
         try:
-            self.incus.launch(id, image, description, target=launch.request.target)
+            give(description)
         except IncusError as error:
             if error.status == 409:
                 raise NameTakenError(error.message, 409) from error
@@ -5904,6 +5936,13 @@ class Containers:
                 hint = f"`clincus engine add {engine}` copies it" if engine else "build it with `clincus build`"
                 raise ClincusError(f"image '{image}' not found: {hint}, or choose another", 400) from error
             raise
+
+    def _start_again(self, id: str, before: Mapping[str, Any], description: Mapping[str, Any]) -> None:
+        """Start the existing container `before`, with another description if that has changed."""
+        description = redescribe_instance(before, description)
+        if any(before.get(key) != value for key, value in description.items()):
+            self.incus.update(id, description)
+        self.start(id)
 
     def _obstacle(self, error: IncusError, session: Session, launch: Launch, exposed: str) -> str:
         """Find out why a start failed, so that the next try works with less protection; returns its `exposed`.

@@ -438,6 +438,29 @@ def test_a_command_that_takes_too_long_is_ended_and_told(incus):
         assert stdout.read() == b""
 
 
+def test_a_description_is_made_while_the_client_loads(incus, tmp_path):
+    """The client has half an object, which it refuses: if the server is killed now, it makes no bare container."""
+    given = tmp_path / "given"
+    with incus(f"cat >{given}; echo >>{given}").launching("box", "image") as start:
+        wait_until(lambda: given.exists() and given.read_bytes() == b"{", "the begin of the client's stdin")
+        start({"config": {}})
+    assert given.read_bytes() == b'{"config": {}}\n'
+
+
+def test_a_description_that_cannot_be_made_makes_nothing(incus, tmp_path):
+    given = tmp_path / "given"
+    door = incus(f"cat >{given}; echo >>{given}")
+
+    def launch() -> None:
+        with door.launching("box", "image"):
+            wait_until(given.exists, "the client")
+            raise clincus.ClincusError("a workspace that cannot be protected", 409)
+
+    with pytest.raises(clincus.ClincusError, match="cannot be protected"):
+        launch()
+    assert given.read_bytes() == b"{\n", "the client is left to end, with half an object"
+
+
 @pytest.mark.parametrize("stream", [1, 2])
 def test_a_command_that_writes_too_much_is_ended_and_told(incus, monkeypatch, stream):
     monkeypatch.setattr(clincus, "OUTPUT_LIMIT", 1 << 20)

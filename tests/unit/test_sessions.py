@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import io
 import json
 import re
@@ -433,7 +434,11 @@ class Machine(Door):
             instance["status"] = "Running" if arguments[0] == "start" else "Stopped"
         return self.log.encode() if arguments[0] == "info" else b""
 
-    def launch(self, name: str, image: str, description: Any, **options: Any) -> None:
+    @contextlib.contextmanager
+    def launching(self, name: str, image: str, **options: Any) -> Iterator[Callable[[Any], None]]:
+        yield functools.partial(self.launch, name)
+
+    def launch(self, name: str, description: Any) -> None:
         self.launched.append((name, description))
         if self.refusals:
             raise self.refusals.pop(0)
