@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -39,18 +39,26 @@ def git_folders(workspace: str, sealed: Iterable[str]) -> set[str]:
     return {f"{workspace}/.git", *folders} - {workspace}
 
 
-def tops_of(workspace: str, stage: Stage | None) -> list[str]:
-    """The folders of the host that the container of a session can change."""
-    return [workspace] if stage is None else [source for source, patterns in stage.trees if patterns]
+def tops_of(workspace: str, stage: Stage | None, sealed: Iterable[str] = ()) -> list[str]:
+    """The folders of the host that the container of a session can change.
+
+    Those of another run may not be in the stage: what was sealed for it tells the repositories of its extra mounts.
+    """
+    tops = [workspace] if stage is None else [source for source, patterns in stage.trees if patterns]
+    for folder in sorted(git_folders(workspace, sealed)):
+        above, _, name = folder.rpartition("/")
+        if name == ".git" and not any(clincus.path_inside(above, top) for top in tops):
+            tops.append(above)
+    return tops
 
 
-def look(workspace: str, stage: Stage | None, sealed: Iterable[str] = ()) -> Looked:
+def look(workspace: str, stage: Stage | None, sealed: Collection[str] = ()) -> Looked:
     """Look at the indexes in the folders of a session, and put those aside that are bad. Raises ClincusError."""
-    tops = tops_of(workspace, stage)
+    folders = git_folders(workspace, sealed)
+    tops = tops_of(workspace, stage, sealed)
     bad: dict[str, str] = {}
     files: list[str] = []
     cuts = []
-    folders = git_folders(workspace, sealed)
     for top in tops:
         if not os.path.isdir(top):  # one file that is mounted
             continue

@@ -100,13 +100,15 @@ class Found(NamedTuple):
 
 
 def places(workspace: str, stage: Stage | None, sealed: Iterable[str] = ()) -> list[str]:
-    """The Git folders that the container of a session can change, but for those in another one."""
+    """The Git folders that the container of a session can change, but for those in another one.
+
+    `sealed` are paths that were sealed for a run, and so lie in folders that its container could change.
+    """
     tops = tops_of(workspace, stage)
     patterns = (f"{top}/{pattern}" for top, patterns in (stage.trees if stage else ()) for pattern in patterns)
     named = (path for path in (*sealed, *patterns) if path.endswith("/commondir") and "*" not in path)
     found = {f"{top}/.git" for top in tops} | git_folders(workspace, named)
-    inside = {folder for folder in found if any(clincus.path_inside(folder, top) for top in tops)}
-    return sorted(one for one in inside if not any(clincus.path_inside(os.path.dirname(one), two) for two in inside))
+    return sorted(one for one in found if not any(clincus.path_inside(os.path.dirname(one), two) for two in found))
 
 
 def find(folders_of_git: Iterable[str], *, references: bool = False) -> Found:

@@ -5,7 +5,9 @@ What is judged is the host: is what such a link leads to as it was, once git has
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import functools
 import os
 import subprocess
 
@@ -14,6 +16,7 @@ from test_cli_sessions import command_line
 from test_protection_watch import await_broken, await_resumed, await_watched, protection, status_in_incus
 
 from tests.programs import NO_CHECKPOINTS, git, wait_until
+from tests.unit.test_scan import index_with
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root on the host")
 
@@ -441,3 +444,38 @@ def test_git_repairs_no_worktree_where_the_agent_says(bed, start_server, linked,
     else:
         wait_until((linked / "ended").exists, "the attack to end")
     assert not repaired(linked, precious)
+
+
+# What an agent plants in a repository in an extra mount.
+IN_A_MOUNT = r"""cd /mnt/other; mkdir .git/rebase-merge; echo 'exec touch MARK' >.git/rebase-merge/git-rebase-todo
+for path in onto orig-head; do git rev-parse HEAD >.git/rebase-merge/$path; done
+echo refs/heads/main >.git/rebase-merge/head-name; : >.git/rebase-merge/interactive
+rm -f .git/COMMIT_EDITMSG; ln -s HOME/bashrc .git/COMMIT_EDITMSG; cp -r .git /tmp/m; mkdir -p .git/modules
+printf '[core]\n\tfsmonitor = touch MARK\n' >/tmp/m/config; rm -r /tmp/m/hooks; cp -r /tmp/m .git/modules/m
+echo INDEX | base64 -d >/tmp/i; mv -f /tmp/i .git/index; """
+
+
+@pytest.mark.parametrize("word", ["stop", "kill"])
+def test_without_a_server_the_stop_looks_at_a_repository_in_an_extra_mount_too(bed, home, side, precious, word):
+    other = side.parent / "other"
+    subprocess.run(["git", "-c", "safe.directory=*", "clone", "-q", side, other], check=True)
+    subprocess.run(["chown", "-R", "1000:1000", other], check=True)
+    script, acts, aside = LATE["a reference that names commondir"]
+    head = git(other, "rev-parse", "HEAD").strip()
+    evil = base64.b64encode(index_with(b".git/hooks/post-checkout")).decode()
+    words_of = {"HASH": head, "MARK": f"{precious}/ran", "HOME": str(precious), "INDEX": evil}
+    script = functools.reduce(lambda text, item: text.replace(*item), words_of.items(), IN_A_MOUNT + script)
+    cli = command_line(bed, home, side)
+    name = cli.background("--mount", f"{other}:/mnt/other")["name"]
+    before = contents(precious, other)
+    assert bed.incus.exec(name, ["sh", "-ec", script], user=1000).code == 0
+    done = cli.run(word, "--force", name)
+    aside = {path.replace("HASH", head) for path in aside}
+    aside |= {".git/rebase-merge/git-rebase-todo", ".git/COMMIT_EDITMSG", ".git/modules/m/config", ".git/index"}
+    assert [path for path in sorted(aside) if os.path.lexists(other / path)] == [], done.stderr
+    for words in (*acts, "rebase --continue", "commit --allow-empty -m evil", "checkout ."):
+        act(other, words)
+    assert contents(precious, other) == before
+    assert not (precious / "ran").exists()
+    if word == "stop":
+        cli.ok("kill", "--force", name)

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from clincus_features.protection import index
+from clincus_features.protection import index, links
 from clincus_features.protection.guard import ChangedError, Guard
 from clincus_features.protection.seals import Stage
 from tests.programs import wait_until
@@ -209,6 +209,19 @@ def test_a_command_puts_a_bad_index_aside_that_is_there_at_the_start(alone):
     (alone.root / ".git/index").write_bytes(BAD)
     start_alone(alone)
     await_change(alone)
+
+
+def test_a_run_whose_stage_is_not_known_is_looked_at_by_what_was_sealed_for_it(tmp_path):
+    """`clincus stop` gets no stage, and the next start has one with other mounts."""
+    workspace, mount = tmp_path / "work", tmp_path / "mount"
+    for folder in (workspace, mount):
+        (folder / ".git").mkdir(parents=True)
+        (folder / ".git/index").write_bytes(BAD)
+    sealed = [f"{workspace}/.git/commondir", f"{mount}/.git/commondir"]
+    assert links.places(str(workspace), None, sealed) == [f"{mount}/.git", f"{workspace}/.git"]
+    assert index.look(str(workspace), None, sealed).bad.keys() == {
+        f"{folder}/.git/index" for folder in (workspace, mount)
+    }
 
 
 def test_a_session_of_plain_devices_is_looked_at_when_it_ends(alone):
