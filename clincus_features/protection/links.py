@@ -141,19 +141,25 @@ def look_at_references(place: str, found: Found) -> None:
 
 
 def names_another_file(folder: int, name: str) -> bool:
-    """Whether a file is a symbolic reference, and to no reference: `files_read_raw_ref` in git's files-backend.c."""
-    with suppress(OSError):
+    """Whether a file is a symbolic reference, and to no reference: `files_read_raw_ref` in git's files-backend.c.
+
+    One that a program keeps from being read, by a lease, counts as such: git would wait, and read it.
+    """
+    try:
         file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
         with closing_descriptor(file):
             data = os.read(file, 4096)
-        return data.startswith(b"ref:") and not operations.REFERENCE.fullmatch(data[4:].strip())
-    return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return data.startswith(b"ref:") and not operations.REFERENCE.fullmatch(data[4:].strip())
 
 
 def is_bare(top: str) -> bool:
     """Whether git takes a folder for a bare repository where there is no other one."""
     with suppress(OSError), opened(top) as place, closing_descriptor(open_at(place, "")) as folder:
-        return is_git_folder(folder, ".")
+        return is_git_folder(folder, ".", unread=True)
     return False
 
 
@@ -237,15 +243,21 @@ def has_head(folder: int, name: str) -> bool:
     return True
 
 
-def is_git_folder(folder: int, path: str) -> bool:
-    """Whether git takes a folder for a whole Git folder (`is_git_directory` in git's setup.c)."""
+def is_git_folder(folder: int, path: str, *, unread: bool = False) -> bool:
+    """Whether git takes a folder for a whole Git folder (`is_git_directory` in git's setup.c).
+
+    `unread` is the answer for one whose HEAD a program keeps from being read, by a lease.
+    """
     with suppress(OSError):
         here = os.open(path, OPEN_FOLDER, dir_fd=folder)
         with closing_descriptor(here):
             if all(stat.S_ISDIR(os.stat(name, dir_fd=here).st_mode) for name in ("objects", "refs")):
                 if is_link(here, "HEAD"):
                     return os.readlink("HEAD", dir_fd=here).startswith("refs/")
-                head = os.open("HEAD", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
+                try:
+                    head = os.open("HEAD", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
+                except BlockingIOError:
+                    return unread
                 with closing_descriptor(head):
                     return bool(HEAD_TEXT.match(os.read(head, 256)))
     return False

@@ -20,6 +20,7 @@ from .restore import ASIDE
 OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a pipe keeps nobody waiting
 TOTAL_LIMIT = 32 << 20  # bytes of one look
 TOLD = 3  # faults of one file that are told
+LEASED = "a program keeps it from being read, by a lease"
 KNOWN = "operation\0"  # before the marks in `Run.links`; no link leads to such a name
 
 
@@ -54,9 +55,12 @@ def look(paths: Mapping[str, str], known: Mapping[str, str]) -> Looked:
         looked.files.append(path)
         wrong = [f"there is more than {TOTAL_LIMIT >> 20} MiB in such files"]
         if left > 0:
-            data = read(top, path[len(top) + 1 :])
-            left -= len(data)
-            wrong = faults(path, top, data, looked.files)
+            try:
+                data = read(top, path[len(top) + 1 :])
+                left -= len(data)
+                wrong = faults(path, top, data, looked.files)
+            except BlockingIOError:  # git waits where this look does not
+                wrong = [LEASED]
         marks = set(known.get(path, "").removeprefix(KNOWN).split())
         fresh = [one for one in wrong if mark_of(one) not in marks]
         if fresh:
@@ -99,15 +103,23 @@ def goes_through_link(top: str, name: bytes, steps: dict[str, bool]) -> bool:
 
 
 def read(top: str, path: str) -> bytes:
-    """The content of a plain file in a Git folder, up to a byte over the limit; empty if there is none."""
+    """The content of a plain file in a Git folder, up to a byte over the limit; empty if there is none.
+
+    Raises BlockingIOError if a program has a write lease on it (F_SETLEASE in fcntl(2)).
+    """
     above, _, name = path.rpartition("/")
-    with suppress(OSError), ExitStack() as stack:
-        git = stack.enter_context(opened(top))
-        folder = stack.enter_context(links.closing_descriptor(links.open_at(git, above)))
-        descriptor = os.open(name, OPEN_FILE, dir_fd=folder)
-        file = stack.enter_context(open(descriptor, "rb"))
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return file.read(SIZE_LIMIT + 1)
+    try:
+        with ExitStack() as stack:
+            git = stack.enter_context(opened(top))
+            folder = stack.enter_context(links.closing_descriptor(links.open_at(git, above)))
+            descriptor = os.open(name, OPEN_FILE, dir_fd=folder)
+            file = stack.enter_context(open(descriptor, "rb"))
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return file.read(SIZE_LIMIT + 1)
+    except BlockingIOError:
+        raise
+    except OSError:
+        pass
     return b""
 
 
@@ -134,7 +146,8 @@ def known_of(paths: Mapping[str, str]) -> dict[str, str]:
     """What a person may have begun themselves before a session starts, as `Run.links` keeps it."""
     bad = look(paths, {}).bad
     checks = {path: check_of(path[len(paths[path]) + 1 :]) for path in bad}
-    return marks({path: wrong for path, wrong in bad.items() if (check := checks[path]) and check.may_be_yours})
+    kept = {path: wrong for path, wrong in bad.items() if (check := checks[path]) and check.may_be_yours}
+    return marks({path: wrong for path, wrong in kept.items() if wrong != [LEASED]})
 
 
 def put_aside(bad: Mapping[str, list[str]], paths: Mapping[str, str]) -> PutAside:

@@ -12,7 +12,7 @@ from clincus_features.protection import index, links
 from clincus_features.protection.guard import ChangedError, Guard
 from clincus_features.protection.seals import Stage
 from tests.programs import wait_until
-from tests.unit.test_protection_watch import Bench, bench  # noqa: F401  # the fixture
+from tests.unit.test_protection_watch import Bench, bench, leased  # noqa: F401  # a fixture
 from tests.unit.test_scan import index_of, index_with
 
 BAD = index_with(b".git/hooks/post-checkout")
@@ -170,6 +170,16 @@ def test_the_first_look_waits_until_the_tool_has_been_started(bench):  # noqa: F
     assert not bench.guard._index_looks.is_busy(bench.session.id)
     bench.guard.hear("after_start", bench.session)
     wait_until(lambda: bench.guard._index_files, "the first look")
+
+
+def test_an_index_that_a_program_keeps_from_being_read_is_put_aside(bench):  # noqa: F811
+    bench.start()
+    wait_until(lambda: bench.guard._index_files, "the first look")
+    held = bench.root / ".git/held"
+    held.write_bytes(BAD)
+    with leased(held):
+        held.rename(bench.root / ".git/index")
+        await_change(bench)
 
 
 @pytest.fixture

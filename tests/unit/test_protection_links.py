@@ -16,7 +16,7 @@ from clincus_features.protection.seals import Stage
 from tests.programs import wait_until
 from tests.unit.test_protection_index import alone, start_alone, stop_alone  # noqa: F401  # the fixture
 from tests.unit.test_protection_operations import Mapped
-from tests.unit.test_protection_watch import RUN, Bench, bench  # noqa: F401  # the fixture
+from tests.unit.test_protection_watch import RUN, Bench, bench, leased  # noqa: F401  # a fixture
 
 AT = (
     "COMMIT_EDITMSG",
@@ -131,6 +131,15 @@ def make_strange(root, kind):
         (root / "objects").mkdir()
         (root / "refs").mkdir()
     return made
+
+
+def test_what_a_program_keeps_from_being_read_is_taken_for_the_worst(tmp_path):
+    (tmp_path / ".git/refs/heads").mkdir(parents=True)
+    branch = tmp_path / ".git/refs/heads/x"
+    branch.write_text("ref: commondir\n")
+    head = make_strange(tmp_path, "bare")
+    with leased(branch), leased(head):
+        assert links.find([f"{tmp_path}/.git"], references=True).links.keys() == {str(head), str(branch)}
 
 
 KINDS = {"pipe": "wait", "folder": "commondir", "bare": "bare repository"}

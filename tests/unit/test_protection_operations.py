@@ -12,7 +12,7 @@ from clincus_features.protection import links, operations, unfinished
 from clincus_features.protection.guard import ChangedError
 from tests.programs import wait_until
 from tests.unit.test_protection_index import alone, start_alone, stop_alone  # noqa: F401  # the fixture
-from tests.unit.test_protection_watch import bench  # noqa: F401  # the fixture
+from tests.unit.test_protection_watch import bench, leased  # noqa: F401  # a fixture
 
 ID = "1" * 40
 PROGRAM = "#!/bin/sh\ntouch $HOME/ran\n"
@@ -424,6 +424,18 @@ def test_a_file_that_is_held_open_is_seen_by_its_state(bench):  # noqa: F811
         held.flush()
         bench.guard.compare_indexes()
         bench.await_broken()
+
+
+def test_a_list_that_a_program_keeps_from_being_read_is_put_aside(bench):  # noqa: F811
+    bench.start()
+    wait_until(lambda: bench.session.id in bench.guard._links, "the first look")
+    todo = bench.root / ".git/todo"
+    todo.write_text("exec evil\n")
+    with leased(todo):
+        (bench.root / ".git/rebase-merge").mkdir()
+        todo.rename(bench.root / ".git/rebase-merge/git-rebase-todo")
+        bench.await_broken()
+        assert unfinished.LEASED in await_told(bench, "rebase-merge/git-rebase-todo")
 
 
 class Mapped:

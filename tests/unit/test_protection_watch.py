@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import signal
 import stat
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -164,6 +166,16 @@ def bench(tmp_path, monkeypatch):
     made = Bench(tmp_path, monkeypatch)
     yield made
     made.close()
+
+
+@contextmanager
+def leased(path):
+    """A write lease on a file: who opens it without waiting is refused; git waits, and gets in."""
+    with open(path, "r+b") as file:
+        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)  # by default SIGIO, which would end the tests
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        yield
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
 
 def replace(path, text="evil\n"):
