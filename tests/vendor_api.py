@@ -72,7 +72,8 @@ def prompt_of(message: Mapping[str, Any]) -> str:
     """The text that a person wrote in a message; what a tool adds stands in tags."""
     content = message.get("content")
     texts = [content] if isinstance(content, str) else [part.get("text", "") for part in content or ()]
-    plain = [re.sub(r"<(\S+)[^>]*>.*?</\1>", "", text, flags=re.DOTALL).strip() for text in texts]
+    preface = r"\[\[PLAN\]\] .*?\n\nMy request: "  # of Copilot CLI's plan mode
+    plain = [re.sub(rf"<(\S+)[^>]*>.*?</\1>|\A{preface}", "", text, flags=re.DOTALL).strip() for text in texts]
     return next((text for text in reversed(plain) if text), "")
 
 

@@ -57,6 +57,7 @@ class Keys:
     """How one tool is typed at."""
 
     proof: str = ""  # the event that tells of a prompt that was taken; "": the input shows it, where that can be read
+    preface: str = ""  # pattern of what the tool may write before a prompt, and then tells as a part of it
     guards: Sequence[Guard] = ()
     interrupt: Sequence[Step] = (("Escape",),)
     # Pattern of the last lines after an interruption that counts only with another one right behind it; "" where the
@@ -82,13 +83,16 @@ KEYS: Mapping[str, Keys] = {
         ),
         own_answer="Type something",
     ),
-    # Seen with 1.0.102. It looks for `/` at the very begin, and for `!` behind blanks, too.
+    # Seen with 1.0.102. It looks for `/` at the very begin, and for `!` behind blanks, too. In its plan mode it says to
+    # the model what to do with the prompt.
     "copilot": Keys(
         proof="UserPromptSubmit",
+        preface=r"\[\[PLAN\]\] (?s:.*?)\n\nMy request: ",
         guards=(Guard(r"\s*!", behind_the_invisible), Guard(r"/", with_a_blank)),
         again=r"\besc again to ",
         otherwise=(("C-c",),),
         numbers=False,
+        own_answer="Suggest changes",
     ),
     # Seen with 1.18.34. It looks for `/` at the very begin.
     "opencode": Keys(
@@ -171,13 +175,19 @@ def check_input(draft: str | None) -> None:
         raise clincus.ClincusError(f'{words} ("{clean(draft, SHOWN)}")', 409)
 
 
-def is_proof(data: Mapping[str, object], text: str) -> bool:
+def is_proof(tool: str, data: Mapping[str, object], text: str) -> bool:
     """Whether an event tells of this very prompt and nothing else; a hook keeps only its begin."""
     prompt = str(data.get("prompt", ""))
-    told, wanted = squeeze(prompt), squeeze(text)
+    told, wanted = squeeze(without_preface(tool, prompt)), squeeze(text)
     is_cut = len(json.dumps(prompt, ensure_ascii=False).encode()) >= CUT
     head = told[:-2]  # the last character may be half of one
     return bool(told) and (told == wanted or (is_cut and wanted.startswith(head)))
+
+
+def without_preface(tool: str, prompt: str) -> str:
+    """A prompt that a tool has told, without what the tool itself has written before it."""
+    preface = keys_of(tool).preface
+    return re.sub(rf"\A{preface}", "", prompt) if preface else prompt
 
 
 def squeeze(text: str) -> str:

@@ -167,13 +167,26 @@ COPILOT_LAYOUT = Layout(
 # Such as the list of earlier prompts, to which one can go back.
 COPILOT_PANEL = r"^╭─+╮\n│ (?P<text>\S+(?: \S+)*) +│\n(?:│.*│\n)*│ .* · Esc (?:Cancel|Close) *│\n╰─+╯\s*\Z"
 
+# A dialog has a frame, and empty lines in it. The plan's summary stands below the title.
+COPILOT_PERMISSION = r"(?P<text>Do you want to .*\?)[ │]*\n(?:[ │]*\n)*[ │]*❯? *1\. "
+COPILOT_PLAN = r"^│ Plan Ready for Review +│\n│ ─+ +│\n│ (?P<text>\S+(?: +\S+)*?) +│\n"
+# Those of a login and the lists that a person opens have none.
+COPILOT_LOGIN = (
+    r"^ (?P<text>What account do you want to log into\?|How do you want to sign in\?) *\n"
+    r"(?:[ ❯]+\d\. .*\n)+ *↑/↓ to navigate · enter to select\s*\Z"
+)
+COPILOT_LIST = r"^ (?P<text>(?! )[^│\n]* · enter to select · esc to cancel)\s*\Z"
+
 COPILOT = ToolRules(
     seen_on="1.0.102",
     layout=COPILOT_LAYOUT,
     screen=(
         asks("trust-dialog", r"(?P<text>Do you trust the files in this folder\?)", last=10, group=True),
         asks("question", r"enter accept · ctrl\+d decline", "question", 3),
-        asks("permission", r"(?P<text>Do you want to .*\?)[ │]*\n[ │]*❯ 1\. ", "permission", 10, group=True),
+        asks("plan", COPILOT_PLAN, "plan", group=True),
+        asks("permission", COPILOT_PERMISSION, "permission", 10, group=True),
+        asks("login", COPILOT_LOGIN, "login", group=True),
+        asks("list", COPILOT_LIST, last=1, group=True, is_panel=True),
         asks("dialog", r"enter to select · esc to cancel", last=3),
         Rule("working", "working", r"^ *\S Working\b.* esc ", part="footer"),
         asks("panel", r"(?P<text>.* · esc (?:cancel|close))\s*\Z", last=2, group=True, is_panel=True),

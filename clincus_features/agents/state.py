@@ -103,6 +103,7 @@ class Past:
     seen: Seen = Seen()
     interrupted: Held = Held()  # the last turn that the server itself has interrupted
     stopped: float = 0.0  # when a look has shown that this has ended the turn
+    left: float = 0.0  # when a look has shown that the tool had ended, after all that it had told by then
     held: Held = Held()  # the last turn after which the queue waits for a person
 
     def held_by(self, agent: Agent, now: float) -> Held:
@@ -521,7 +522,8 @@ def decide(facts: Facts, past: Past = Past()) -> Decision:
 
     While state, reason and numbers stay, so does `since`. A turn whose end a person has seen is `idle`.
     """
-    if facts.runs_again and facts.said.at < facts.ended + 1:  # `ended` is in whole seconds
+    # `ended` is in whole seconds, and it is the first end: a person may have started and ended the tool since.
+    if facts.runs_again and facts.said.at < max(facts.ended + 1, past.left):
         facts = replace(facts, said=facts.said.forgotten())  # that was said before a person started it again
     before = past.agent if past.run == facts.started else None
     if before is not None and facts.status == "running" and not facts.looked and before.state != "none":
@@ -540,6 +542,8 @@ def decided(facts: Facts, past: Past, decision: Decision) -> Decision:
     numbers = agent.state, agent.reason, agent.turn, agent.question
     if before is not None and before.since and numbers == (before.state, before.reason, before.turn, before.question):
         agent = replace(agent, since=before.since)
+    if agent.state == "ended" and facts.said.at >= past.left:
+        past = replace(past, left=facts.now)
     seen = agent.seen or past.seen.has(agent)
     if agent.state == "done" and seen:
         was_idle = before is not None and (before.state, before.reason, before.turn) == ("idle", "", agent.turn)

@@ -106,7 +106,8 @@ class Terminal:
 
     def has_told(self, event: str, text: str) -> bool:
         """Whether the tool has told that it has taken a prompt."""
-        return any(one.name == event and typed.is_proof(one.data, text) for one in self.told)
+        tool = self.facts.tool
+        return any(one.name == event and typed.is_proof(tool, one.data, text) for one in self.told)
 
     def _say(self, data: bytes) -> None:
         self._stdin.allow(clincus.READ_TIMEOUT)
@@ -134,6 +135,6 @@ def open_terminal(sessions: clincus.Sessions, session: clincus.Session, known: K
     mark = os.urandom(8).hex()
     words = look_arguments(session, mark, known)
     with sessions.open(session, "look type", *words, timeout=clincus.READ_TIMEOUT) as (stdin, stdout):
-        terminal = Terminal(stdin, stdout, mark, Past(stopped=past.stopped))
+        terminal = Terminal(stdin, stdout, mark, Past(stopped=past.stopped, left=past.left))
         terminal.begin(session, known)
         yield terminal

@@ -156,7 +156,25 @@ def test_a_prompt_is_refused_while_a_text_stands_in_the_input(draft, is_free):
     ],
 )
 def test_only_an_event_with_the_same_text_is_a_proof(told, text, expected):
-    assert keys.is_proof({"prompt": told}, text) == expected
+    assert keys.is_proof("claude", {"prompt": told}, text) == expected
+
+
+PLANNED = "[[PLAN]] I want to create an implementation plan. Please:\n1. Analyze the codebase\n\nMy request: "
+
+
+@pytest.mark.parametrize(
+    ("tool", "told", "text", "expected"),
+    [
+        ("copilot", PLANNED + "run the tests", "run the tests", True),
+        ("copilot", PLANNED + "x" * 400, "x" * 9000, True),
+        ("copilot", PLANNED + "something else", "run the tests", False),
+        ("copilot", PLANNED, "run the tests", False),
+        ("copilot", "run the tests", "run the tests", True),
+        ("claude", PLANNED + "run the tests", "run the tests", False),
+    ],
+)
+def test_what_a_tool_writes_before_a_prompt_in_its_plan_mode_is_no_part_of_it(tool, told, text, expected):
+    assert keys.is_proof(tool, {"prompt": told}, text) == expected
 
 
 @pytest.mark.parametrize(

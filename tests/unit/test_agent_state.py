@@ -341,6 +341,19 @@ def test_the_other_tools_say_the_same_in_words_of_their_own(tool, events, expect
 
 
 COPILOT_BOX = [" /workspace [⎇ master%]", "─" * 40, "❯", "─" * 40, " ← open sidebar · / commands · ? help"]
+COPILOT_PLAN = [
+    *(f"╭{RULE}╮", "│ Plan Ready for Review │", f"│ {RULE} │", "│ Two steps, and a test for each │", "│  │"),
+    *("│ ❯ 1. Accept plan and continue in Autopilot execution mode (recommended) │", "│   2. Suggest changes │"),
+    *("│  │", "│ ↑/↓ to navigate · enter to select · esc to cancel │", f"╰{RULE}╯"),
+]
+COPILOT_LOGIN = [
+    *(" ● Tip: /instructions", " What account do you want to log into?", " ❯ 1. GitHub.com"),
+    *("   2. GitHub Enterprise Cloud (*.ghe.com)", " ↑/↓ to navigate · enter to select"),
+]
+COPILOT_MODELS = [
+    *("   gpt-6-sol", f" {RULE}", " ❯  Search models…", f" {RULE}"),
+    " ↑/↓ to navigate · shift+tab group: recommended · enter to select · esc to cancel",
+]
 OTHER_SCREENS = {
     "copilot is ready": ("copilot", [" ● hello", *COPILOT_BOX], ("idle", "")),
     "copilot works": ("copilot", [*COPILOT_BOX[:4], " ◉ Working · 59 B esc esc interrupt"], ("working", "")),
@@ -364,6 +377,27 @@ OTHER_SCREENS = {
         ],
         ("waiting", "permission"),
     ),
+    "copilot shows what it wants a permission for": (
+        "copilot",
+        [
+            *(" $ Shell Run a command", f"╭{RULE}╮", "│ Run a command │", f"│ {RULE} │"),
+            *(f"│ ╭{RULE}╮ │", "│ │ touch made │ │", f"│ ╰{RULE}╯ │", "│  │"),
+            *("│ Do you want to run this command? │", "│  │", "│   1. Yes │", "│ ❯ 2. No (Esc to stop) │", "│  │"),
+            *("│ ↑/↓ to navigate · enter to select · esc to cancel │", f"╰{RULE}╯"),
+        ],
+        ("waiting", "permission"),
+    ),
+    "copilot has a plan": ("copilot", COPILOT_PLAN, ("waiting", "plan")),
+    "copilot wants a login": ("copilot", COPILOT_LOGIN, ("waiting", "login")),
+    "copilot wants to know how to log in": (
+        "copilot",
+        [
+            *(" How do you want to sign in?", " ❯ 1. Sign in with your browser (recommended)"),
+            *("   2. Sign in with a device code", " ↑/↓ to navigate · enter to select"),
+        ],
+        ("waiting", "login"),
+    ),
+    "copilot with its models open": ("copilot", COPILOT_MODELS, ("waiting", "dialog")),
     "copilot wants trust": ("copilot", ["│ Do you trust the files in this folder?  │"], ("waiting", "dialog")),
     "opencode is ready": ("opencode", ["┃  Ask anything…", "   tab agents  ctrl+p commands"], ("idle", "")),
     "opencode works": ("opencode", ["   ⬝⬝■■  esc interrupt    tab agents  ctrl+p commands"], ("working", "")),
@@ -415,6 +449,20 @@ OTHER_SCREENS = {
 @pytest.mark.parametrize(("tool", "lines", "expected"), OTHER_SCREENS.values(), ids=OTHER_SCREENS.keys())
 def test_the_screens_of_other_tools(tool, lines, expected):
     assert answer(facts(lines, tool=tool)) == expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "text", "options", "is_seen"),
+    [
+        (COPILOT_PLAN, "Two steps, and a test for each", 2, False),
+        (COPILOT_LOGIN, "What account do you want to log into?", 2, False),
+        (COPILOT_MODELS, COPILOT_MODELS[-1].strip(), 0, True),  # a person has opened it
+    ],
+    ids=["a plan", "a login", "a list"],
+)
+def test_the_dialogs_of_copilot_are_told_with_their_texts(lines, text, options, is_seen):
+    agent = decide(facts(lines, tool="copilot")).agent
+    assert (agent.text, len(agent.options), agent.seen) == (text, options, is_seen)
 
 
 # What an agent says, above the box that shows that no dialog is open. `●` and `⎿` begin what Claude Code shows of it.
@@ -893,6 +941,19 @@ BY_HAND = {
 @pytest.mark.parametrize(("more", "lines", "expected"), BY_HAND.values(), ids=BY_HAND.keys())
 def test_a_tool_that_has_ended_may_be_started_again(more, lines, expected):
     assert answer(facts(lines, **more)) == expected
+
+
+def test_what_was_said_before_a_person_started_the_tool_a_second_time_is_over():
+    """Copilot CLI's hooks do not tell of its start, and only its first end is known to the second."""
+    by_hand = {"tool": "copilot", "exit_code": 0, "ended": NOON - 900}
+    over = hooks(PROMPT, ("Stop", {}), at=NOON - 60, tool="copilot")
+    left = decide(facts(COPILOT_BOX, said=over, was_again=True, **by_hand))
+    assert left.agent.state == "ended"
+    again = decide(facts(COPILOT_BOX, said=over, runs_again=True, **{**by_hand, "now": NOON + 30}), left.past)
+    assert (again.agent.state, again.agent.reason) == ("idle", "")
+    said = hooks(PROMPT, ("Stop", {}), at=NOON + 60, tool="copilot")
+    told = decide(facts(COPILOT_BOX, said=said, runs_again=True, **{**by_hand, "now": NOON + 90}), again.past)
+    assert told.agent.state == "done"
 
 
 LEFT = [*BOX, "claude has ended (exit code 0). This is a shell in its container.", "code@box:/workspace$ claude"]
