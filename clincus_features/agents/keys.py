@@ -127,6 +127,14 @@ def clean_prompt(text: str) -> str:
     return text
 
 
+def clean_command(text: str) -> str:
+    """A command of a tool: one line that begins with `/`. Raises ClincusError: 400, 413."""
+    text = clean_prompt(text).strip()
+    if not text.startswith("/") or "\n" in text:
+        raise clincus.ClincusError("a command is one line that begins with /", 400)
+    return text
+
+
 class CoveredError(clincus.ClincusError):
     """A tool at rest does not show its prompt: it draws just now, or something covers it."""
 

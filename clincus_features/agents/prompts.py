@@ -2,6 +2,7 @@
 
     POST   /api/sessions/{id}/prompt               type a prompt, or queue it while the tool works
     GET    /api/sessions/{id}/prompts              the queue and the last prompts
+    PATCH  /api/sessions/{id}/prompts/{prompt_id}  change the text or the place of one that is in the queue
     DELETE /api/sessions/{id}/prompts/{prompt_id}  cancel one that is in the queue
     POST   /api/sessions/{id}/answer               answer the question that is on the screen
     POST   /api/sessions/{id}/interrupt            let the tool stop its work
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 SENDERS = 2  # queues that are worked on at the same time
 STANDING = 10.0  # seconds that a text may take to show in the tool's input, or to leave it
+COMMAND_STANDING = 3.0  # seconds that a command may take to show in the tool's input
 FIRST_PROOF, SECOND_PROOF = 5.0, 10.0  # seconds to wait for the proof after the first Enter, and after the second
 DRAWING_TRIES, DRAWING_TIME = 2, 0.7  # more looks at a tool that may draw its screen just now; seconds between them
 LINES = 200  # of a prompt that the tool has put back into its input
@@ -53,13 +55,20 @@ def install(extensions: clincus.Extensions, watch: Watch) -> None:
         return found
 
     def post_prompt(request: clincus.Request) -> object:
-        text = typed.clean_prompt(request.values["text"])
-        prompt = sender.prompt(session(request), text, may_queue=request.values["queue"])
+        values = request.values
+        text = typed.clean_command(values["text"]) if values["command"] else typed.clean_prompt(values["text"])
+        prompt = sender.prompt(session(request), text, may_queue=values["queue"], command=values["command"])
         return {"prompt_id": prompt.prompt_id, "result": prompt.result}
 
     def get_prompts(request: clincus.Request) -> object:
         found = sender.prompts.of(app.registry.get(request.values["id"]))
         return [prompt.document() for prompt in found]
+
+    def patch_prompt(request: clincus.Request) -> object:
+        values = request.values
+        text = None if values["text"] is None else typed.clean_prompt(values["text"])
+        found = app.registry.get(values["id"])
+        return sender.change(found, values["prompt_id"], text, values["before"]).document()
 
     def delete_prompt(request: clincus.Request) -> clincus.Response:
         sender.cancel(app.registry.get(request.values["id"]), request.values["prompt_id"])
@@ -79,6 +88,7 @@ def install(extensions: clincus.Extensions, watch: Watch) -> None:
     extensions.routes += [
         ("POST", f"{one}/prompt", post_prompt),
         ("GET", f"{one}/prompts", get_prompts),
+        ("PATCH", f"{one}/prompts/{{prompt_id}}", patch_prompt),
         ("DELETE", f"{one}/prompts/{{prompt_id}}", delete_prompt),
         ("POST", f"{one}/answer", post_answer),
         ("POST", f"{one}/interrupt", post_interrupt),
@@ -128,9 +138,10 @@ class Sender:
                 self._queues[session.id] = None
                 self._queue_is_due(clincus.engine_of(session.id)).notify()
 
-    def prompt(self, session: clincus.Session, text: str, *, may_queue: bool = True) -> Prompt:
+    def prompt(self, session: clincus.Session, text: str, *, may_queue: bool = True, command: bool = False) -> Prompt:
         """Type a prompt, or put it into the queue. Raises ClincusError(409) with what is in the way.
 
+        Only with `command` a text that begins like a command of the tool is one.
         While the queue waits for a person, this is what the person says: it goes before the queue, which then goes on.
         """
 
@@ -146,7 +157,7 @@ class Sender:
                 raise clincus.ClincusError(
                     "the tool works or has prompts in its queue: send it later, or queue it", 409
                 )
-            prompt = self.prompts.add(session, text, "sending" if is_next else "queued")
+            prompt = self.prompts.add(session, text, "sending" if is_next else "queued", command=command)
             self._publish(session)
             return prompt
 
@@ -174,6 +185,12 @@ class Sender:
         """Take a prompt out of the queue. Raises ClincusError: 404, 409."""
         self.prompts.cancel(session, prompt_id)
         self._publish(session)
+
+    def change(self, session: clincus.Session, prompt_id: str, text: str | None, before: str | None) -> Prompt:
+        """Change the text or the place of a prompt in the queue. Raises ClincusError: 404, 409."""
+        changed = self.prompts.change(session, prompt_id, text, before)
+        self._publish(session)
+        return changed
 
     def answer(self, session: clincus.Session, given: Mapping[str, Any]) -> str:
         """Answer the question that is on the screen: `answered` once the tool has shown that it took the answer.
@@ -288,7 +305,8 @@ class Sender:
         """Type a prompt and wait for the proof; the prompt with its result."""
         is_proven = False
         try:
-            is_proven = self._submit(session, terminal, prompt.text)
+            submit = self._run if prompt.command else self._submit
+            is_proven = submit(session, terminal, prompt.text)
         except (clincus.ClincusError, OSError) as error:
             clincus.log.warning("%s: it is not known whether a prompt was typed: %s", session.id, error)
         result = "submitted" if is_proven else "unconfirmed"
@@ -326,6 +344,25 @@ class Sender:
                     terminal.becomes(lambda: not terminal.stands(text), STANDING)
                 return True
         return False
+
+    def _run(self, session: clincus.Session, terminal: Terminal, text: str) -> bool:
+        """Type a command of the tool, and press Enter; whether the screen shows that the tool took it.
+
+        What the tool offers for it may cover the input, and what it opens may ask something.
+        """
+        terminal.told.clear()
+        terminal.take([text])
+        terminal.becomes(lambda: terminal.stands(text), COMMAND_STANDING)
+        if terminal.decision.agent.state == "waiting" or (terminal.draft and not terminal.stands(text)):
+            return False
+        terminal.press(["Enter"])
+        proof = typed.keys_of(session.tool).proof
+
+        def is_taken() -> bool:
+            has_left = terminal.draft == "" or terminal.decision.agent.state == "waiting"
+            return has_left or (bool(proof) and terminal.has_told(proof, text))
+
+        return terminal.becomes(is_taken, FIRST_PROOF)
 
     def _take_back(self, session: clincus.Session, terminal: Terminal) -> None:
         """Delete the last prompt from the input if the tool has put it back there, as some do after an interruption.

@@ -31,6 +31,7 @@ class Prompt:
     text: str
     result: str  # queued | sending | submitted | unconfirmed
     at: float
+    command: bool = False  # of the tool's own, such as `/compact`
 
     def document(self) -> dict[str, object]:
         """The prompt for the API; one whose server ended while it was sent is unconfirmed."""
@@ -58,9 +59,9 @@ class Prompts:
         """Those that wait for their turn."""
         return [one for one in self.of(session) if one.result == "queued"]
 
-    def add(self, session: clincus.Session, text: str, result: str) -> Prompt:
+    def add(self, session: clincus.Session, text: str, result: str, *, command: bool = False) -> Prompt:
         """Keep a new prompt. Raises ClincusError: 409 when the queue is full."""
-        prompt = Prompt(os.urandom(8).hex(), text, result, time.time())
+        prompt = Prompt(os.urandom(8).hex(), text, result, time.time(), command)
         with self._changing(session) as prompts:
             if result == "queued" and sum(one.result == "queued" for one in prompts) >= QUEUED:
                 raise clincus.ClincusError(f"{QUEUED} prompts are in the queue: wait, or cancel some", 409)
@@ -79,12 +80,23 @@ class Prompts:
     def cancel(self, session: clincus.Session, prompt_id: str) -> None:
         """Take a prompt out of the queue. Raises ClincusError: 404, 409 when it is not in there any more."""
         with self._changing(session) as prompts:
-            found = next((one for one in prompts if one.prompt_id == prompt_id), None)
-            if found is None:
-                raise clincus.ClincusError(f"prompt {clincus.shorten(prompt_id)} not found", 404)
-            if found.result != "queued":
-                raise clincus.ClincusError("the prompt is not in the queue any more: it was typed", 409)
-            prompts.remove(found)
+            prompts.remove(in_queue(prompts, prompt_id))
+
+    def change(self, session: clincus.Session, prompt_id: str, text: str | None, before: str | None) -> Prompt:
+        """Give a prompt of the queue another text, another place, or both; the prompt as it is then.
+
+        `before` is the id of the queued prompt that it is to go before; "" is the end of the queue, None its own place.
+        Raises ClincusError: 404, 409 when either is not in the queue any more.
+        """
+        with self._changing(session) as prompts:
+            found = in_queue(prompts, prompt_id)
+            changed = found if text is None else with_text(found, text)
+            prompts[prompts.index(found)] = changed
+            if before is not None and before != prompt_id:
+                next_one = in_queue(prompts, before) if before else None
+                prompts.remove(changed)
+                prompts.insert(prompts.index(next_one) if next_one else len(prompts), changed)
+        return changed
 
     def forget(self, session: clincus.Session) -> None:
         """A session is gone."""
@@ -106,3 +118,19 @@ class Prompts:
                 kept = [one for one in prompts if one not in done[:-KEPT]]
                 document = {"session_id": session.session_id, "prompts": [asdict(one) for one in kept]}
                 clincus.replace_file(self._path(session), json.dumps(document).encode(), 0o600)
+
+
+def in_queue(prompts: list[Prompt], prompt_id: str) -> Prompt:
+    """The prompt of an id, which waits for its turn. Raises ClincusError: 404, 409 when it does not wait any more."""
+    found = next((one for one in prompts if one.prompt_id == prompt_id), None)
+    if found is None:
+        raise clincus.ClincusError(f"prompt {clincus.shorten(prompt_id)} not found", 404)
+    if found.result != "queued":
+        raise clincus.ClincusError("the prompt is not in the queue any more: it was typed", 409)
+    return found
+
+
+def with_text(prompt: Prompt, text: str) -> Prompt:
+    """A prompt with another text. A command whose text is none any more is a prompt like any other."""
+    is_command = text.startswith("/") and "\n" not in text.strip()
+    return replace(prompt, text=text, command=prompt.command and is_command)

@@ -48,11 +48,17 @@ def test_a_prompt_before_the_tool_is_ready_waits_in_a_queue_that_outlives_the_se
     wait_until(lambda: server.get("/api/sessions").status == 200, "Incus")
     found = server.get(f"{path}/prompts").json
     assert [(one["text"], one["result"]) for one in found] == [("one", "queued"), ("two\n", "queued")]
+    changed = server.request(
+        "PATCH", f"{path}/prompts/{second['prompt_id']}", {"text": "deux", "before": first["prompt_id"]}
+    )
+    assert (changed.status, changed.json["text"]) == (200, "deux")
+    assert [one["text"] for one in server.get(f"{path}/prompts").json] == ["deux", "one"]
     cancelled = f"{path}/prompts/{first['prompt_id']}"
     assert [server.delete(cancelled).status, server.delete(cancelled).status] == [204, 404]
-    assert [one["text"] for one in server.get(f"{path}/prompts").json] == ["two\n"]
+    assert [one["text"] for one in server.get(f"{path}/prompts").json] == ["deux"]
     assert server.post(f"{path}/answer", {"option": 1}).status == 409
     assert server.post(f"{path}/answer", {}).status == 400
+    assert server.post(f"{path}/prompt", {"text": "compact", "command": True}).status == 400
     assert server.delete(f"{path}?force=true").status == 204
     assert list((server.home / ".clincus" / "prompts").glob("*.json")) == []
 

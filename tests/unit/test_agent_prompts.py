@@ -223,6 +223,40 @@ def test_only_a_queued_prompt_is_cancelled(kept):
         assert caught.value.status == status
 
 
+@pytest.mark.parametrize(
+    ("moved", "before", "order"),
+    [
+        ("three", "one", "three one two"),
+        ("one", "three", "two one three"),
+        ("one", "", "two three one"),
+        ("two", "two", "one two three"),
+        ("two", None, "one two three"),
+    ],
+)
+def test_a_queued_prompt_is_moved(kept, moved, before, order):
+    kept.add(SESSION, "zero", "submitted")
+    ids = {text: kept.add(SESSION, text, "queued").prompt_id for text in ("one", "two", "three")}
+    kept.change(SESSION, ids[moved], None, ids.get(before, before))
+    assert " ".join(prompt.text for prompt in kept.queue(SESSION)) == order
+
+
+def test_only_a_queued_prompt_is_changed(kept):
+    queued, typed = kept.add(SESSION, "one", "queued"), kept.add(SESSION, "two", "submitted")
+    assert kept.change(SESSION, queued.prompt_id, "uno", None).text == "uno"
+    refused = [(typed.prompt_id, "x", None, 409), ("none", "x", None, 404), (queued.prompt_id, "x", "none", 404)]
+    for prompt_id, text, before, status in refused:
+        with pytest.raises(clincus.ClincusError) as caught:
+            kept.change(SESSION, prompt_id, text, before)
+        assert caught.value.status == status
+    assert [prompt.text for prompt in kept.of(SESSION)] == ["uno", "two"]
+
+
+@pytest.mark.parametrize(("text", "is_command"), [("/model", True), ("shorten it", False), ("/a\nb", False)])
+def test_a_command_in_the_queue_whose_text_is_none_any_more_is_a_prompt(kept, text, is_command):
+    queued = kept.add(SESSION, "/compact", "queued", command=True)
+    assert kept.change(SESSION, queued.prompt_id, text, None).command == is_command
+
+
 def test_the_last_prompts_are_kept_and_the_queue_is_bounded(kept):
     for number in range(queue.QUEUED):
         kept.add(SESSION, f"queued {number}", "queued")

@@ -73,7 +73,7 @@ describe('a write', () => {
   });
 
   it.each([
-    ['a prompt', () => api.prompt('s', 'Go on', 'a-key')],
+    ['a prompt', () => api.prompt('s', 'Go on', 'a-key', false)],
     ['a start', () => api.createSession({ workspace: '/p', tool: 'claude' }, 'a-key')],
     ['comments', () => review.sendComments('s', 'a-key')],
   ])('with a key that the browser dropped is sent again, once, with the same key: %s', async (_, ask) => {

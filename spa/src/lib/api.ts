@@ -25,6 +25,7 @@ import type {
   Push,
   PushDevice,
   Prompt,
+  PromptChange,
   PromptResult,
   Session,
   SessionChange,
@@ -181,9 +182,14 @@ export const api = {
   prompts: (id: string) => get<Prompt[]>(`${session(id)}/prompts`),
   cancelPrompt: (id: string, prompt: string) => write<undefined>('DELETE', `${session(id)}/prompts/${encodeURIComponent(prompt)}`),
 
+  changePrompt: (id: string, prompt: string, change: PromptChange) =>
+    write<Prompt>('PATCH', `${session(id)}/prompts/${encodeURIComponent(prompt)}`, change),
+
   /** Types a prompt, or queues it. With the key of a try whose answer was lost nothing is done twice. */
-  prompt: (id: string, text: string, key: string) =>
-    write<{ prompt_id: string; result: PromptResult }>('POST', `${session(id)}/prompt`, { text }, { 'Idempotency-Key': key }),
+  prompt: (id: string, text: string, key: string, command: boolean) =>
+    write<{ prompt_id: string; result: PromptResult }>('POST', `${session(id)}/prompt`, command ? { text, command } : { text }, {
+      'Idempotency-Key': key,
+    }),
   /** `accepts` seals what is there now, also where it is not what was sealed at the last start. */
   resumeSession: (id: string, accepts = false) =>
     write<{ id: string; status: string }>('POST', `${session(id)}/resume`, accepts ? { accept_changes: true } : undefined),

@@ -31,6 +31,7 @@ export type PushDevice = Schemas['PushDevice'];
 export type PushResult = Schemas['PushResult'];
 export type NewPushDevice = Body<'add_push_device'>;
 export type Prompt = Schemas['Prompt'];
+export type PromptChange = Body<'change_prompt'>;
 export type PromptResult = Schemas['PromptResult'];
 export type Answer = Body<'post_answer'>;
 export type AnswerResult = operations['post_answer']['responses'][200]['content']['application/json']['result'];

@@ -544,7 +544,8 @@ export interface paths {
         delete: operations["cancel_prompt"];
         options?: never;
         head?: never;
-        patch?: never;
+        /** Change the text or the place of a prompt in the queue; 409 for one that is not in there any more */
+        patch: operations["change_prompt"];
         trace?: never;
     };
     "/api/sessions/{id}/answer": {
@@ -1698,6 +1699,8 @@ export interface components {
         };
         Restored: {
             /** @description that was taken before: going back to it undoes the undo */
+            /** @description whether it is a command of the tool */
+            command: boolean;
             checkpoint: string;
             restored: string[];
             removed: string[];
@@ -2968,6 +2971,11 @@ export interface operations {
             200: {
                 headers: {
                     [name: string]: unknown;
+                    /**
+                     * @description whether the text is a command of the tool, such as `/compact`; else no text is taken for one
+                     * @default false
+                     */
+                    command?: boolean;
                 };
                 content: {
                     "application/json": {
@@ -3040,6 +3048,43 @@ export interface operations {
                 /** @description the session's container name */
                 id: components["parameters"]["SessionId"];
             };
+    change_prompt: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+                /** @description the prompt's id */
+                prompt_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /** @description the prompt, at most 64 KiB; CR LF becomes LF */
+                    text?: string;
+                    /** @description the id of the queued prompt that it is to go before; empty for the end of the queue */
+                    before?: string;
+                };
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Prompt"];
+                };
+            };
+            404: components["responses"]["Error"];
+            409: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
             cookie?: never;
         };
         requestBody: {

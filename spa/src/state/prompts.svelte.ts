@@ -1,7 +1,7 @@
 /** What a person writes to the tools: a draft for each session, what became of the last prompt, and the queue. */
 import { api, sentence } from '../lib/api';
 import { Once } from '../lib/once';
-import type { Prompt, PromptResult } from '../lib/types';
+import type { Prompt, PromptChange, PromptResult } from '../lib/types';
 import { drafts, put } from './written';
 
 /** What became of the prompt that was sent last. `asked`: it was not sent, since the tool asks by now, or no longer does. */
@@ -31,8 +31,13 @@ export class Prompts {
     return this.#outcomes.get(id);
   }
 
+  /** The queue and the last ones, in the order in which they were given. */
+  all(id: string): readonly Prompt[] {
+    return this.#lists.get(id) ?? [];
+  }
+
   queue(id: string): readonly Prompt[] {
-    return (this.#lists.get(id) ?? []).filter(({ result }) => result === 'queued');
+    return this.all(id).filter(({ result }) => result === 'queued');
   }
 
   /**
@@ -49,16 +54,16 @@ export class Prompts {
     return false;
   }
 
-  /** Sends the draft. It is kept until the tool, or the queue, has it. */
-  async send(id: string): Promise<void> {
+  /** Sends the draft. It is kept until the tool, or the queue, has it. `command`: it is one of the tool's own. */
+  async send(id: string, command = false): Promise<void> {
     const text = this.draft(id);
     if (!text.trim() || this.outcome(id)?.result === 'sending') return;
     this.#became(id, { result: 'sending' });
     try {
-      const { result } = await this.#once.send(id, text, (key) => api.prompt(id, text, key));
+      const { result } = await this.#once.send(id, text, (key) => api.prompt(id, text, key, command));
       if (result !== 'unconfirmed' && this.draft(id) === text) this.write(id, '');
       this.#became(id, { result });
-      if (result === 'queued') await this.look(id);
+      await this.look(id);
     } catch (error) {
       this.#became(id, { result: 'refused', text: sentence(error) });
     }
@@ -73,6 +78,19 @@ export class Prompts {
       this.#became(id, { result: 'refused', text: sentence(error) });
     }
     await this.look(id);
+  }
+
+  /** Changes the text or the place of a prompt in the queue; whether that was done. */
+  async change(id: string, prompt: Prompt, change: PromptChange): Promise<boolean> {
+    let done = false;
+    try {
+      await api.changePrompt(id, prompt.prompt_id, change);
+      done = true;
+    } catch (error) {
+      this.#became(id, { result: 'refused', text: sentence(error) });
+    }
+    await this.look(id);
+    return done;
   }
 
   async look(id: string): Promise<void> {

@@ -3,7 +3,7 @@ import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { fakeServer } from '../test/fakes';
 import { Prompts } from './prompts.svelte';
 
-const QUEUED = { prompt_id: 'p1', text: 'Then the docs', result: 'queued' as const, at: '' };
+const QUEUED = { prompt_id: 'p1', text: 'Then the docs', result: 'queued' as const, at: '', command: false };
 
 let prompts: Prompts;
 

@@ -95,7 +95,7 @@ it('sends a text whose answer was lost with the same key again', async () => {
 });
 
 it('queues while the tool works, shows the queue, and cancels what is in it', async () => {
-  listed = [{ prompt_id: 'p1', text: 'Then the docs', result: 'queued', at: '' }];
+  listed = [{ prompt_id: 'p1', text: 'Then the docs', result: 'queued', at: '', command: false }];
   answer = ({ method }) => {
     if (method === 'DELETE') listed = [];
     return method === 'DELETE' ? { status: 204 } : { json: { prompt_id: 'p1', result: 'queued' } };
