@@ -264,6 +264,22 @@ def session_on(dashboard: Dashboard):
     return lambda name="my-app", **fields: dashboard.server.create(dashboard.root / name, **fields)
 
 
+def pick_project(page: Page, text: str) -> None:
+    """Choose a project in the dialog of a new session, by its name or its path."""
+    dialog = page.get_by_role("dialog", name="New session")
+    chip = dialog.get_by_role("button", name=re.compile("^(Project:|Choose a project)"))
+    if chip.get_attribute("aria-expanded") != "true":
+        chip.click()
+    dialog.get_by_label("Project or path").fill(text)
+    page.keyboard.press("Enter")
+    expect(chip).to_have_attribute("aria-expanded", "false")
+
+
+def unfold_options(page: Page) -> None:
+    """Show what is seldom chosen in the dialog of a new session."""
+    page.get_by_role("dialog", name="New session").locator("summary").click()
+
+
 @dataclass
 class Shared:
     """What the tests of a file share."""

@@ -17,7 +17,7 @@ def test_a_clone_is_started_fetched_and_deleted_after_a_question(bed, dashboard)
     page, project = dashboard.page, dashboard.root / "my-app"
     page.get_by_role("button", name="my-app", exact=True).click()
     dialog = page.get_by_role("dialog", name="New session")
-    dialog.get_by_role("checkbox", name="Work on a clone").check()
+    dialog.get_by_role("combobox", name="Works in").select_option("clone")
     dialog.get_by_role("button", name="Start session").click()
     dashboard.expect_screen("STUB-READY")
     (session,) = dashboard.server.get("/api/sessions").json

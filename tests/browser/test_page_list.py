@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from browser_bed import DESK
+from browser_bed import DESK, pick_project
 from playwright.sync_api import expect
 from test_page_sessions import ALIVE, expect_state, hold, row
 
@@ -45,8 +45,7 @@ def test_a_start_that_fails_says_why_and_is_not_tried_again(open_shared):
     posts = []
     page.on("request", lambda request: posts.append(request.url) if request.method == "POST" else None)
     page.keyboard.press("n")
-    page.get_by_label("Project or path").fill("/nowhere/at/all")
-    page.keyboard.press("Enter")
+    pick_project(page, "/nowhere/at/all")
     page.get_by_role("button", name="Start session").click()
     expect(page.get_by_role("alert")).to_contain_text("/nowhere/at/all")
     expect(page.get_by_role("button", name="Try again")).to_be_visible()

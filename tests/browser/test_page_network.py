@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from browser_bed import unfold_options
 from playwright.sync_api import expect
 from test_page_quality import serious
 
@@ -21,6 +22,7 @@ def test_a_new_session_has_an_allow_list_and_what_it_refuses_is_told_and_allowed
     page = dashboard.page
     page.get_by_role("button", name="my-app", exact=True).click()
     dialog = page.get_by_role("dialog", name="New session")
+    unfold_options(page)
     dialog.get_by_text("Allow list", exact=True).click()
     dialog.get_by_label("Allowed domains").fill("allowed.example")
     expect(dialog.get_by_role("button", name="Claude Code")).to_have_attribute("aria-pressed", "true")

@@ -381,6 +381,9 @@ def test_what_fits_best_is_chosen(open_dashboard):
     for name in ("pi", "api"):
         page.keyboard.press("n")
         page.get_by_label("Project or path").fill(name)
+        chip = page.get_by_role("button", name=re.compile("^(Project:|Choose a project)"))
+        if chip.get_attribute("aria-expanded") != "true":
+            chip.click()
         expect(page.locator("[data-command-item][data-selected]")).to_have_text(re.compile(rf"^\s*{name}\b"))
         page.keyboard.press("Enter")
         expect(page.get_by_role("dialog")).to_contain_text(str(dashboard.root / name))

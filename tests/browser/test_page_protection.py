@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from browser_bed import Dashboard
+from browser_bed import Dashboard, unfold_options
 from playwright.sync_api import expect
 
 from tests.programs import wait_until
@@ -81,6 +81,7 @@ def test_a_broken_seal_can_be_left_off_until_the_next_start(frozen):
 def test_nested_containers_are_chosen_with_what_they_cost(dashboard):
     page = dashboard.page
     page.get_by_role("button", name="New session in my-app").click()
+    unfold_options(page)
     page.get_by_role("checkbox", name="Nested containers").check()
     page.get_by_role("button", name="Start session").click()
     dashboard.expect_screen("STUB-READY")

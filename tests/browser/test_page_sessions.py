@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from browser_bed import Dashboard
+from browser_bed import Dashboard, pick_project, unfold_options
 from playwright.sync_api import Locator, Page, Route, expect
 from test_page_keyboard import expect_focus_on_words, press
 from wall_box import stopping
@@ -71,7 +71,8 @@ def test_a_session_starts_from_its_card_and_its_terminal_opens(dashboard):
     """Tool and persistence are chosen, `starting` is visible at once, then the tool's own screen is there."""
     page = dashboard.page
     page.get_by_role("button", name="my-app", exact=True).click()
-    page.get_by_text("opencode", exact=True).click()
+    page.get_by_role("combobox", name="Tool").select_option("opencode")
+    unfold_options(page)
     page.get_by_label("Persistent").check()
     page.get_by_role("button", name="Start session").click()
     expect(page.get_by_role("dialog").get_by_role("status")).to_contain_text("Starting my-app")
@@ -86,12 +87,12 @@ def test_what_is_chosen_stays_when_the_configuration_is_read_anew(dashboard):
     """Whoever edits the file meanwhile, the dialog keeps project and tool."""
     page = dashboard.page
     page.get_by_role("button", name="my-app", exact=True).click()
-    page.get_by_text("opencode", exact=True).click()
+    page.get_by_role("combobox", name="Tool").select_option("opencode")
     file = dashboard.server.home / ".config" / "clincus" / "config.toml"
     with page.expect_response("**/api/config"):
         file.write_text(file.read_text() + '[tool]\nname = "copilot"\n')
     expect(page.get_by_role("dialog")).to_contain_text(str(dashboard.root / "my-app"))
-    expect(page.get_by_role("radio", name="opencode")).to_be_checked()
+    expect(page.get_by_role("combobox", name="Tool")).to_have_value("opencode")
 
 
 def test_a_session_starts_from_a_path(dashboard, make_workspace):
@@ -99,8 +100,7 @@ def test_a_session_starts_from_a_path(dashboard, make_workspace):
     other = make_workspace("elsewhere")
     page = dashboard.page
     page.keyboard.press("n")
-    page.get_by_label("Project or path").fill(str(other))
-    page.keyboard.press("Enter")
+    pick_project(page, str(other))
     page.get_by_role("button", name="Start session").click()
     dashboard.expect_screen("STUB-READY claude")
     assert [one["workspace"] for one in dashboard.server.get("/api/sessions").json] == [str(other)]

@@ -10,6 +10,7 @@ export function leftBehind(): string {
   const written = ['drafts', 'comments-written', 'files-unsaved'].some((name) => count(name) > 0);
   const notified = localStorage.getItem('clincus.notify') === 'true';
   return [
+    count('prompt-templates') > 0 ? 'Templates of prompts stay at the old port.' : '',
     written ? 'Prompts, comments and files that you have not sent or saved stay at the old port: send, save or copy them first.' : '',
     notified ? 'Turn notifications on again at the new port: to the browser that is another page.' : '',
   ]
