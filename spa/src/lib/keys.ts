@@ -12,6 +12,7 @@ export const shown = {
   send: isMac ? '⌘Enter' : 'Ctrl Enter',
   save: isMac ? '⌘S' : 'Ctrl S',
   leave: isMac ? '⌘↑' : 'Ctrl Shift ↑',
+  prompt: isMac ? '⌘↓' : 'Ctrl Shift ↓',
   ends: isMac ? '⌘Home' : 'Ctrl Shift Home',
 };
 

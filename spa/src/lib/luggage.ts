@@ -19,6 +19,7 @@ const NAMES = [
   'diff-ignore-space',
   'screen-reader',
   'single-keys',
+  'enter-sends',
 ] as const;
 const MARK = '#luggage=';
 const MOST_CHARACTERS = 16 * 1024;

@@ -38,6 +38,7 @@ export const shortcuts = (inTerminal: TerminalPaletteKey): readonly ShortcutGrou
       [shown.ends, 'Scroll to the first line, with End to the last'],
       [shown.leave, 'Leave it, for the tabs above'],
       ['Shift + drag', 'Select although the program uses the mouse'],
+      [shown.prompt, 'Go to the box for prompts'],
     ],
   },
   {
@@ -52,7 +53,16 @@ export const shortcuts = (inTerminal: TerminalPaletteKey): readonly ShortcutGrou
       ['w', 'Hide or show changes of white space'],
     ],
   },
-  { title: 'In the box for prompts', keys: [[shown.send, 'Send']] },
+  {
+    title: 'In the box for prompts',
+    keys: [
+      [shown.send, 'Send'],
+      ['Esc', 'Back to the terminal'],
+      ['↑', 'The prompt before, in an empty box'],
+      ['@', 'A file of the project'],
+      ['/', 'A command of the tool'],
+    ],
+  },
   {
     title: 'In the editor',
     keys: [

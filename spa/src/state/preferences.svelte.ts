@@ -26,6 +26,7 @@ class Preferences {
   readonly #copyOnSelect = new Persisted<boolean>('copy-on-select', SELECTION_IS_COPIED, isBoolean);
   readonly #terminalPaletteKey = new Persisted<TerminalPaletteKey>('terminal-palette-key', 'Alt 0', isPaletteKey);
   readonly #singleKeys = new Persisted<boolean>('single-keys', true, isBoolean);
+  readonly #enterSends = new Persisted<boolean>('enter-sends', false, isBoolean);
   readonly #screenReader = new Persisted<boolean>('screen-reader', false, isBoolean);
   readonly #railFolded = new Persisted<boolean>('rail-folded', false, isBoolean);
   readonly #composerFolded = new Persisted<boolean>('composer-folded', false, isBoolean);
@@ -93,6 +94,15 @@ class Preferences {
 
   set singleKeys(value: boolean) {
     this.#singleKeys.current = value;
+  }
+
+  /** Whether Enter sends what is in the box for prompts, and Shift+Enter breaks the line. */
+  get enterSends(): boolean {
+    return this.#enterSends.current;
+  }
+
+  set enterSends(value: boolean) {
+    this.#enterSends.current = value;
   }
 
   /** Whether terminals are prepared for a screen reader. */

@@ -42,9 +42,9 @@ export function powerOf(session: Session): MenuAction {
     : changing(session, { label: 'Stop', icon: Power, run: () => void stop(session), disabled: isMoving(session) });
 }
 
-/** Folds the box for prompts, or unfolds it, where it can be folded. */
-export const composerFold = (): readonly MenuAction[] =>
-  preferences.composerFolds
+/** Folds the box for prompts, or unfolds it, where there is one that can be folded. */
+export const composerFold = ({ tool }: Session): readonly MenuAction[] =>
+  preferences.composerFolds && tool !== 'shell'
     ? [
         {
           label: preferences.composerFolded ? 'Show prompt box' : 'Hide prompt box',

@@ -111,7 +111,7 @@ class Commands {
       icon: TAB_ICONS[tab],
       run: () => router.go(href.session(session.id, tab)),
     }));
-    const rows = [powerOf(session), ...composerFold(), ...menuOf(session)].filter(({ disabled }) => !disabled);
+    const rows = [powerOf(session), ...composerFold(session), ...menuOf(session)].filter(({ disabled }) => !disabled);
     return [...tabs, ...rows.map(({ label, icon, run }) => ({ key: `here ${label}`, title: label, icon, run }))];
   }
 

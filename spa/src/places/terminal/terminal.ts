@@ -4,9 +4,11 @@ import '@xterm/xterm/css/xterm.css';
 import { FitAddon } from '@xterm/addon-fit';
 import { WebLinksAddon } from '@xterm/addon-web-links';
 import { type ITerminalAddon, type ITheme, Terminal } from '@xterm/xterm';
+import { tick } from 'svelte';
 
 import { spelledOut } from '../../lib/address';
 import { isJump, isMac, sessionSwitch } from '../../lib/keys';
+import { preferences } from '../../state/preferences.svelte';
 import { screenOf } from './glyphs';
 import { matchColours } from './match-colours';
 import type { Screen } from './terminal-link.svelte';
@@ -284,6 +286,13 @@ function leave(terminal: Terminal): void {
   terminal.element?.closest('.session')?.querySelector<HTMLElement>('nav [aria-current]')?.focus();
 }
 
+/** Goes to the box for prompts below the terminal. */
+async function goToPrompt(terminal: Terminal): Promise<void> {
+  preferences.composerFolded = false;
+  await tick();
+  terminal.element?.closest('.composed')?.querySelector<HTMLElement>('.composer textarea')?.focus();
+}
+
 /** False for the keys that are not the program's. */
 function takeKey(event: KeyboardEvent, terminal: Terminal, host: TerminalHost): boolean {
   if (host.isPaletteKey(event) || isJump(event) || sessionSwitch(event) !== null) return false;
@@ -313,6 +322,9 @@ function takeKey(event: KeyboardEvent, terminal: Terminal, host: TerminalHost): 
       return false;
     case 'ArrowUp':
       if (event.type === 'keydown') leave(terminal);
+      return false;
+    case 'ArrowDown':
+      if (event.type === 'keydown') void goToPrompt(terminal);
       return false;
     case 'KeyV':
       // The browser's own paste follows, and xterm.js brackets it.
