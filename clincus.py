@@ -4714,6 +4714,10 @@ class Extensions:
         self.listeners: list[Callable[[str, Session], None]] = []
         # Each returns more fields of GET …/changes, by id and session id, since the session may be gone.
         self.review_fields: list[Callable[[str, str], Mapping[str, object]]] = []
+        # Each returns more fields of a run in the history.
+        self.run_fields: list[Callable[[Run], Mapping[str, object]]] = []
+        # Each returns more text of a run in which the history is searched.
+        self.run_words: list[Callable[[Run], str]] = []
         # Each gets the new `agent` object of the API when a tool's activity changes. It must not wait.
         self.agent_listeners: list[Callable[[Session, Mapping[str, object]], None]] = []
         # Each gets, in the form of an `agent` object, what a person must know of a session at once, and None when that
@@ -4748,6 +4752,17 @@ class Extensions:
         warnings = list(itertools.chain.from_iterable(call_each(self.session_warnings, session)))
         if warnings:
             fields["warnings"] = [*session.warnings, *warnings]
+        return fields
+
+    def words_of(self, run: Run) -> str:
+        """The text of a run in which the history is searched, in small letters."""
+        return " ".join([run.workspace, run.id, *call_each(self.run_words, run)]).lower()
+
+    def fields_of(self, run: Run) -> dict[str, object]:
+        """The fields that features add to a run in the history."""
+        fields: dict[str, object] = {}
+        for found in call_each(self.run_fields, run):
+            fields.update(found)
         return fields
 
     def known_to_sleep(self, engine: str, since: Mapping[str, float], cost: float) -> set[str]:
@@ -9161,15 +9176,16 @@ class Application:
 def list_history(app: Application, request: Request) -> Response:
     """Answer GET /api/sessions/history: one page of the matching runs, and their total number."""
     values = request.values
-    words = (values["q"] or "").lower()
+    words = (values["q"] or "").lower().split()
     tool = values["tool"] or ""
     runs = app.history.runs()
-    if words:
-        runs = [run for run in runs if words in f"{run.workspace} {run.id}".lower()]
     if tool:
         runs = [run for run in runs if run.tool == tool]
+    if words:
+        runs = [run for run in runs if all(word in app.extensions.words_of(run) for word in words)]
     page = runs[values["offset"] : values["offset"] + values["limit"]]
-    return json_response([run.document() for run in page], headers=[("X-Total-Count", str(len(runs)))])
+    documents = [{**run.document(), **app.extensions.fields_of(run)} for run in page]
+    return json_response(documents, headers=[("X-Total-Count", str(len(runs)))])
 
 
 def open_terminal(app: Application, request: Request, shell: bool = False) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -23,6 +24,7 @@ from .status import Status, guest_files
 DAYS = 30  # that are told unless more are asked for
 MESSAGES = 300_000  # of all conversations
 MODELS = 10  # without a price
+READ_RUN = 8 << 20  # bytes of a run's transcripts that an answer of the history reads
 
 
 def install(extensions: clincus.Extensions) -> None:
@@ -41,9 +43,22 @@ def install(extensions: clincus.Extensions) -> None:
         ledger.use(prices_of(app.config))
         return spendings.of(clincus.list_saved(app.config, app.environ), request.values.get("days", DAYS))
 
+    def fields_of(run: clincus.Run) -> Mapping[str, object]:
+        cost = None
+        with suppress(clincus.ClincusError):
+            directory = clincus.session_directory(app.config, app.environ, run.tool, run.session_id)
+            cost = cost_of(ledger.read(run.tool, directory, Budget(READ_RUN)))
+        return {"cost_usd": cost}
+
+    extensions.run_fields.append(fields_of)
     extensions.guest_files.append(guest_files(os.environ if app is None else app.environ))
     extensions.routes.append(("GET", "/api/sessions/{id}/cost", get_cost))
     extensions.routes.append(("GET", "/api/cost", get_costs))
+
+
+def cost_of(account: Account | None) -> object:
+    """The dollars of a conversation; None where they are not known, or not all of it was read yet."""
+    return None if account is None or account.is_partial else document(account)["cost_usd"]
 
 
 def prices_of(config: clincus.Config) -> Prices:

@@ -225,6 +225,17 @@ def test_prompts_arrive_as_they_were_written(tool, api):
     assert [api.texts.count(arrived) for arrived in (FIRST, *arriving.values())] == [1] * (1 + len(arriving))
 
 
+def test_a_command_is_run_as_one_where_that_is_said(bed, tool, api):
+    """One that only shows something, and one that opens a dialog; neither is sent to the model."""
+    for command, shown in (("/context", "Context Usage"), ("/model", "Select model")):
+        answer = tool.post("prompt", {"text": command, "command": True})
+        assert (answer.status, answer.json["result"]) == (200, "submitted"), bed.screen(tool.id)
+        wait_until(lambda shown=shown: shown.lower() in bed.screen(tool.id).lower(), f"what {command} shows")
+    tool.press("Escape")
+    tool.becomes("done", "idle")
+    assert not {"/context", "/model"} & set(api.texts)
+
+
 def test_a_prompt_is_queued_while_the_tool_works_and_typed_when_its_turn_ends(bed, tool, api):
     tool.begins("bash sleep 5")
     done = cli(tool.server, "prompt", tool.id, "-", stdin="say it was queued", environ=bed.environ)

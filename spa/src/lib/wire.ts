@@ -1560,6 +1560,14 @@ export interface components {
             persistent: boolean;
             exit_code: number | null;
             slot: number;
+            /** @description of the session, as a person has given it */
+            name: string;
+            /** @description the first one that was given here, shortened; empty if none is known */
+            prompt: string;
+            /** @description that was checked out in the mounted folder, or that the clone began at; empty if none is known */
+            branch: string;
+            /** @description of the whole saved conversation at list prices, null where it is not known */
+            cost_usd: number | null;
         };
         Image: {
             alias: string;
@@ -1656,6 +1664,8 @@ export interface components {
             text: string;
             result: components["schemas"]["PromptResult"];
             at: string;
+            /** @description whether it is a command of the tool */
+            command: boolean;
         };
         /**
          * @description in the queue; being typed; the tool has taken it; typed, but the tool did not say so
@@ -1699,8 +1709,6 @@ export interface components {
         };
         Restored: {
             /** @description that was taken before: going back to it undoes the undo */
-            /** @description whether it is a command of the tool */
-            command: boolean;
             checkpoint: string;
             restored: string[];
             removed: string[];
@@ -2318,7 +2326,7 @@ export interface operations {
                 limit?: number;
                 /** @description entries to pass over */
                 offset?: number;
-                /** @description words in workspace or id */
+                /** @description words in workspace, id, name, first prompt or branch */
                 q?: string;
                 /** @description only this tool */
                 tool?: string;
@@ -2963,6 +2971,11 @@ export interface operations {
                      * @default true
                      */
                     queue?: boolean;
+                    /**
+                     * @description whether the text is a command of the tool, such as `/compact`; else no text is taken for one
+                     * @default false
+                     */
+                    command?: boolean;
                 };
             };
         };
@@ -2971,11 +2984,6 @@ export interface operations {
             200: {
                 headers: {
                     [name: string]: unknown;
-                    /**
-                     * @description whether the text is a command of the tool, such as `/compact`; else no text is taken for one
-                     * @default false
-                     */
-                    command?: boolean;
                 };
                 content: {
                     "application/json": {
@@ -3040,14 +3048,6 @@ export interface operations {
             default: components["responses"]["Error"];
         };
     };
-    post_answer: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description the session's container name */
-                id: components["parameters"]["SessionId"];
-            };
     change_prompt: {
         parameters: {
             query?: never;
@@ -3085,6 +3085,14 @@ export interface operations {
             default: components["responses"]["Error"];
         };
     };
+    post_answer: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
             cookie?: never;
         };
         requestBody: {

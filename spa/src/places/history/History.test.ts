@@ -11,7 +11,7 @@ import History from './History.svelte';
 
 const props = (q: string) => ({ q, tool: '', page: 1 });
 
-const RUN = { id: 'a', session_id: 'b', workspace: '/w/my-app', tool: 'claude', persistent: false, started_at: '2026-01-01T12:00:00Z', ended_at: '2026-01-01T13:00:00Z', exit_code: 0 };
+const RUN = { id: 'a', session_id: 'b', workspace: '/w/my-app', tool: 'claude', persistent: false, started_at: '2026-01-01T12:00:00Z', ended_at: '2026-01-01T13:00:00Z', exit_code: 0, slot: 1, name: '', prompt: '', branch: '', cost_usd: null };
 let reply: Reply;
 
 beforeEach(() => {
@@ -83,4 +83,16 @@ it('offers no resume while the engine of the container does not answer, and says
   const resume = await screen.findByRole<HTMLButtonElement>('button', { name: 'Resume' });
   expect(resume.disabled).toBe(true);
   expect(resume.title).toBe('far does not answer');
+});
+
+it('tells runs of one project apart by name, first prompt, branch and cost', async () => {
+  reply = {
+    json: [
+      { ...RUN, name: 'billing', prompt: 'Fix the totals', branch: 'topic', cost_usd: 1.5 },
+      { ...RUN, session_id: 'c', started_at: '2026-01-02T12:00:00Z' },
+    ],
+  };
+  render(History, props(''));
+  expect(await screen.findByText('billing · Fix the totals')).toBeTruthy();
+  expect([screen.getAllByText('topic').length, screen.getAllByText(/\$1\.50/).length > 0]).toEqual([1, true]);
 });
