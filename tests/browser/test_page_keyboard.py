@@ -58,7 +58,9 @@ def test_how_well_a_session_is_protected_is_said_in_words(shared, open_shared):
 def test_a_dialog_gives_the_focus_back(shared, open_shared):
     """Escape leads to the button that opened it."""
     (shared.root / "untouched").mkdir()
-    page = open_shared().page
+    dashboard = open_shared()
+    page = dashboard.blank
+    dashboard.go("/projects")
     for opener in ("New session", "untouched", "New project", "Keyboard shortcuts", "Search and commands"):
         button = page.get_by_role("button", name=opener, exact=True).last
         press(button)
@@ -70,7 +72,9 @@ def test_a_dialog_gives_the_focus_back(shared, open_shared):
 
 def test_the_palette_key_gives_the_focus_back(open_shared):
     """It takes the focus at once, so that no key gets lost, and knows where it was."""
-    page = open_shared().page
+    dashboard = open_shared()
+    page = dashboard.blank
+    dashboard.go("/projects")
     button = page.get_by_role("button", name="New project")
     expect(button).to_be_enabled()  # which it is once the roots are known
     button.focus()

@@ -16,6 +16,7 @@ def test_a_project_is_a_card_that_starts_nothing_by_a_stray_click(shared, open_s
     """A click on a card without a session opens the dialog, and nothing else happens."""
     (shared.root / "untouched").mkdir()
     dashboard = open_shared()
+    dashboard.go("/projects")
     dashboard.page.get_by_role("button", name="untouched", exact=True).click()
     expect(dashboard.page.get_by_role("dialog")).to_contain_text(str(dashboard.root / "untouched"))
     dashboard.page.keyboard.press("Escape")
@@ -82,7 +83,7 @@ def test_a_pin_keeps_a_session_at_the_top(shared, open_shared, make_workspace):
         entry.get_by_role("button", name="More actions").click()
         page.get_by_role("menuitem", name=action).click()
         page.mouse.move(0, 0)
-        page.get_by_role("heading", name="Projects", exact=True).click()
+        page.get_by_role("heading", name="Sessions", exact=True).click()
         expect_order(*order)
 
 
@@ -125,14 +126,14 @@ def test_a_bell_puts_a_session_under_needs_you_until_somebody_looks(bed, shared,
     expect_state(dashboard, ALIVE)
     bed.shell(session["id"], f"tmux send-keys -t =clincus-{session['id']}: 'sh printf \"\\a\"' Enter")
     expect(needs_you).to_contain_text("my-app")
-    expect(page).to_have_title("(1) Projects · Clincus")
+    expect(page).to_have_title("(1) Inbox · Clincus")
     needs_you.get_by_role("link").click()
     dashboard.expect_screen("STUB-READY")
     expect(needs_you).to_have_count(0)
     page.go_back()
     page.reload()
     expect_state(dashboard, ALIVE)
-    expect(page).to_have_title("Projects · Clincus")
+    expect(page).to_have_title("Inbox · Clincus")
 
 
 def test_a_notification_is_shown_only_with_the_browsers_leave(shared, whole_browser):

@@ -243,7 +243,7 @@ def test_a_binary_file_says_why_it_is_not_shown(shared, open_shared):
 
 
 def test_a_workspace_root_is_added_and_kept(open_shared, make_workspace, tmp_path):
-    """It is kept beside the configuration file, its projects on the first page, and gone again when it is removed."""
+    """It is kept beside the configuration file, its projects in their place, and gone again when it is removed."""
     dashboard = open_shared()
     more = tmp_path / "more"
     (more / "extra").mkdir(parents=True)
@@ -346,7 +346,8 @@ def test_a_broken_configuration_is_shown_and_mended_without_a_reload(dashboard):
 def test_a_new_project_is_made_and_can_be_started(open_shared):
     """The name's rule is said before the server has to say it."""
     dashboard = open_shared()
-    page = dashboard.page
+    page = dashboard.blank
+    dashboard.go("/projects")
     page.get_by_role("button", name="New project").click()
     page.get_by_label("Name").fill("Not This")
     expect(page.get_by_role("button", name="Create project")).to_be_disabled()
@@ -380,10 +381,10 @@ def test_what_fits_best_is_chosen(open_dashboard):
     expect(page.get_by_role("button", name="api", exact=True)).to_be_visible()
     for name in ("pi", "api"):
         page.keyboard.press("n")
-        page.get_by_label("Project or path").fill(name)
         chip = page.get_by_role("button", name=re.compile("^(Project:|Choose a project)"))
         if chip.get_attribute("aria-expanded") != "true":
             chip.click()
+        page.get_by_label("Project or path").fill(name)
         expect(page.locator("[data-command-item][data-selected]")).to_have_text(re.compile(rf"^\s*{name}\b"))
         page.keyboard.press("Enter")
         expect(page.get_by_role("dialog")).to_contain_text(str(dashboard.root / name))

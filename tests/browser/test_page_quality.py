@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 
 pytest_plugins = ("browser_bed",)
 
-PLACES = ("/", "/history", "/settings", "/nowhere")
+PLACES = ("/", "/projects", "/history", "/settings", "/nowhere")
 SERIOUS = {"serious", "critical"}
 
 
@@ -287,7 +287,7 @@ def test_a_chosen_theme_is_there_before_the_first_paint(open_shared):
     dashboard.forgive("ERR_FAILED")
 
 
-@pytest.mark.parametrize("path", ["/", "/history", "/settings"])
+@pytest.mark.parametrize("path", ["/", "/projects", "/history", "/settings"])
 def test_nothing_shifts_when_the_data_arrives(open_shared, path):
     """The layout shift of a load is next to nothing."""
     dashboard = open_shared()

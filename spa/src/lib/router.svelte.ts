@@ -13,6 +13,7 @@ export const isTerminal = (tab: Tab | null): boolean => tab === 'terminal' || ta
 
 export type Route =
   | { place: 'home' }
+  | { place: 'projects' }
   | { place: 'session'; id: string; tab: Tab; path: string }
   | { place: 'history'; q: string; tool: string; page: number }
   | { place: 'settings' }
@@ -21,7 +22,8 @@ export type Route =
 export function parse(url: URL): Route {
   const parts = url.pathname.split('/').filter(Boolean).map(decode);
   const [first, second, third] = parts;
-  if (first === undefined || (parts.length === 1 && (first === 'sessions' || first === 'projects'))) return { place: 'home' };
+  if (first === undefined || (parts.length === 1 && first === 'sessions')) return { place: 'home' };
+  if (first === 'projects' && parts.length === 1) return { place: 'projects' };
   if (first === 'sessions' && second !== undefined && parts.length <= 3) {
     const tab = TABS.find((name) => name === (third ?? 'terminal'));
     const path = /[?&]path=([^&]*)/.exec(url.search)?.[1] ?? '';
@@ -45,6 +47,7 @@ function decode(part: string): string {
 
 export const href = {
   home: '/',
+  projects: '/projects',
   history: (q = '', tool = '', page = 1): string => {
     const query = new URLSearchParams();
     if (q) query.set('q', q);

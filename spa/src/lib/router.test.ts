@@ -7,6 +7,7 @@ const at = (path: string) => parse(new URL(path, 'http://127.0.0.1:3000'));
 it.each([
   ['/', { place: 'home' }],
   ['/sessions', { place: 'home' }],
+  ['/projects', { place: 'projects' }],
   ['/sessions/clincus-a1b2c3-1', { place: 'session', id: 'clincus-a1b2c3-1', tab: 'terminal', path: '' }],
   ['/sessions/clincus-a1b2c3-1/shell', { place: 'session', id: 'clincus-a1b2c3-1', tab: 'shell', path: '' }],
   ['/sessions/clincus-a1b2c3-1/nonsense', { place: 'unknown', path: '/sessions/clincus-a1b2c3-1/nonsense' }],

@@ -22,6 +22,7 @@ export const shortcuts = (inTerminal: TerminalPaletteKey): readonly ShortcutGrou
       ['?', 'This list'],
       ['n', 'New session'],
       ['/', 'Search or filter what is shown'],
+      ['g i', 'Inbox'],
       ['g p', 'Projects'],
       ['g h', 'History'],
       ['g s', 'Settings'],
@@ -37,8 +38,8 @@ export const shortcuts = (inTerminal: TerminalPaletteKey): readonly ShortcutGrou
       ['Shift PageUp', 'Scroll back a page'],
       [shown.ends, 'Scroll to the first line, with End to the last'],
       [shown.leave, 'Leave it, for the tabs above'],
-      ['Shift + drag', 'Select although the program uses the mouse'],
       [shown.prompt, 'Go to the box for prompts'],
+      ['Shift + drag', 'Select although the program uses the mouse'],
     ],
   },
   {

@@ -6,6 +6,7 @@ import Folder from '@lucide/svelte/icons/folder';
 import FolderGit2 from '@lucide/svelte/icons/folder-git-2';
 import FolderPlus from '@lucide/svelte/icons/folder-plus';
 import HistoryIcon from '@lucide/svelte/icons/history';
+import Inbox from '@lucide/svelte/icons/inbox';
 import Keyboard from '@lucide/svelte/icons/keyboard';
 import Network from '@lucide/svelte/icons/network';
 import Plus from '@lucide/svelte/icons/plus';
@@ -138,7 +139,8 @@ class Commands {
       { key: 'jump', title: 'Jump to the next session that needs you', icon: BellRing, keys: shown.next, run: jump },
       { key: 'new session', title: 'New session …', icon: Plus, keys: 'n', run: () => ui.startSession() },
       { key: 'new project', title: 'New project …', icon: FolderPlus, run: () => (ui.newProject = true) },
-      { key: 'go projects', title: 'Projects', icon: FolderGit2, keys: 'g p', run: () => router.go(href.home) },
+      { key: 'go inbox', title: 'Inbox', icon: Inbox, keys: 'g i', run: () => router.go(href.home) },
+      { key: 'go projects', title: 'Projects', icon: FolderGit2, keys: 'g p', run: () => router.go(href.projects) },
       { key: 'go history', title: 'History', icon: HistoryIcon, keys: 'g h', run: () => router.go(href.history()) },
       { key: 'go settings', title: 'Settings', icon: SettingsIcon, keys: 'g s', run: () => router.go(href.settings) },
       { key: 'shortcuts', title: 'Keyboard shortcuts', icon: Keyboard, keys: '?', run: () => (ui.shortcuts = true) },
