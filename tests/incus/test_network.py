@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from network_box import HOSTS, Box, Upstream, command_with_hosts, open_tunnel, tunnel
+from network_box import FLOOD, HOSTS, Box, Upstream, command_with_hosts, open_tunnel, silent_nameserver, tunnel
 from raw_calls import INT_80, MEMORY, SYSCALL, ZEROS, program
 
 from clincus_features.network.devices import UNRULED
@@ -337,6 +337,42 @@ def test_a_session_keeps_its_mode_when_it_is_resumed(listed):
     answer = listed.server.post(f"{listed.path}/resume")
     assert answer.json["network"]["mode"] == "none"
     assert listed.cards() == ["lo"]
+
+
+@pytest.mark.parametrize("form", ["{}", "::ffff:{}"])
+def test_a_private_network_that_is_opened_opens_neither_this_host_nor_its_containers(bed, listed, form):
+    """As with `10.0.0.0/8` for the machines of a company: the bridge of Incus is in it, and all containers."""
+    here = bridge_address(bed)
+    neighbour = here.rpartition(".")[0] + ".77"
+    listed.hosts.write_text(f"{HOSTS}{form.format(here)} here.example\n{form.format(neighbour)} near.example\n")
+    file = listed.server.home / ".config/clincus/config.toml"
+    before = file.read_text()
+    file.write_text(before.replace('reachable = ["', f'reachable = ["{here.partition(".")[0]}.0.0.0/8", "'))
+    assert file.read_text() != before
+    try:
+        with socket.create_server((here, 0)) as service:
+            port = service.getsockname()[1]
+            listed.change(allow=[*listed.allow, f"here.example:{port}", f"near.example:{port}"])
+            ask = lambda name: listed.ask(tunnel(f"{name}:{port}"))  # noqa: E731
+            wait_until(lambda: "an address of this host" in ask("here.example"), "the configuration")
+            assert "a network of this host's own containers" in ask("near.example")
+            service.settimeout(0)
+            with pytest.raises(BlockingIOError):
+                service.accept()
+    finally:
+        file.write_text(before)
+
+
+def test_a_flood_of_look_ups_in_one_session_keeps_no_other_from_its_names(bed, box, keep_session):
+    """Eight threads looked names up for all sessions, and the owner of a domain decides how long each takes."""
+    made = keep_session(box.server, tool="shell", network="allow-list", allow=["*.slow.example"], presets=[])
+    with silent_nameserver() as names:
+        bed.shell(made["id"], f"setsid perl -e '{FLOOD}' </dev/null >/dev/null 2>&1 &")
+        asked = names.recv(512)
+        assert b"\x04slow\x07example" in asked
+        for _ in range(10):
+            assert "refs/heads/main" in box.fetch()
+    bed.incus.run("stop", "--force", made["id"])
 
 
 def test_nothing_passes_without_incus_own_proxy(listed):
