@@ -4,8 +4,10 @@
 
 As root it starts two Incus daemons of its own. A third of the sessions are hostile: as root in their containers they
 lie, flood, hang, fill their disks or use up their processes. The others work: they are told things, write files,
-commit in their clones, and are stopped and resumed. Meanwhile the API is asked. At the end all honest sessions are
-stopped, and what they were told, wrote and committed is looked for on this host. The rows say how many there were.
+commit in their clones, and are stopped and resumed. Meanwhile the API is asked. For half of that time before, nobody
+is hostile: the same figures of that time are the baselines, since a machine that is busy with something else is slow by
+itself. At the end all honest sessions are stopped, and what they were told, wrote and committed is looked for on this
+host, in the clones as well. The rows say how many there were.
 """
 
 from __future__ import annotations
@@ -78,12 +80,25 @@ class Member:
     is_clone: bool
     kind: str = ""  # of HOSTILE, "" for an honest one
     told: list[str] = field(default_factory=list)
-    stops: list[float] = field(default_factory=list)  # seconds
 
     @property
     def party(self) -> str:
         """The word for the tables."""
         return "hostile" if self.kind else "honest"
+
+
+@dataclass
+class Seen:
+    """What was measured in one phase, in seconds."""
+
+    answers: dict[str, list[tuple[float, str]]] = field(
+        default_factory=lambda: {"list": [], "honest": [], "hostile": []}
+    )
+    stops: list[float] = field(default_factory=list)
+
+    def seconds(self, party: str) -> list[float]:
+        """The answers about a party."""
+        return [one for one, _ in self.answers[party]] or [0.0]
 
 
 class Run:
@@ -92,7 +107,7 @@ class Run:
     def __init__(self, made: House, server: programs.Server, options: argparse.Namespace) -> None:
         self.made, self.server, self.options = made, server, options
         self.members: list[Member] = []
-        self.answers: dict[str, list[tuple[float, str]]] = {"list": [], "honest": [], "hostile": []}
+        self.seen = Seen()  # in the current phase
         self.statuses = Counter[str]()
         self.failures: list[str] = []
         self.sought = 0  # things that were looked for at the end
@@ -157,8 +172,25 @@ class Run:
         taken = time.monotonic() - began
         self.statuses[f"{party} {method} {status}"] += 1
         if method == "GET":
-            self.answers[party].append((taken, path))
+            self.seen.answers[party].append((taken, path))
         return taken, status
+
+    def load(self, minutes: float) -> Seen:
+        """Let the clients work for a while; what they saw, to which the caller may add."""
+        honest = self.party("honest")
+        self.seen = Seen()
+        self.over.clear()
+        clients = [threading.Thread(target=self.ask), *work_threads(self, honest)]
+        for client in clients:
+            client.start()
+        for _ in range(round(minutes * 6)):
+            time.sleep(10)
+            if self.server.process.poll() is not None:
+                break
+        self.over.set()
+        for client in clients:
+            client.join()
+        return self.seen
 
     def ask(self) -> None:
         """Ask the API until the run is over, some times a second, each time without waiting for the last answer."""
@@ -214,7 +246,7 @@ class Run:
 
     def stop(self, member: Member) -> None:
         taken, status = self.timed(member.party, "DELETE", f"/api/sessions/{member.id}")
-        member.stops.append(taken)
+        self.seen.stops.append(taken)
         if status != 204:
             self.failures.append(f"stop {member.id}: {status}")
 
@@ -271,18 +303,10 @@ def measure(made: House, results: Results, options: argparse.Namespace) -> None:
         time.sleep(GIVE_BACK)
         before = process.memory, process.threads, process.descriptors
         print(f"{len(honest)} honest and {len(hostile)} hostile sessions; the server takes {before}", flush=True)
+        calm = run.load(options.minutes / 2)
         for member in hostile:
             run.attack(member)
-        clients = [threading.Thread(target=run.ask), *work_threads(run, honest)]
-        for client in clients:
-            client.start()
-        for _ in range(round(options.minutes * 6)):
-            time.sleep(10)
-            if server.process.poll() is not None:
-                break
-        run.over.set()
-        for client in clients:
-            client.join()
+        beside = run.load(options.minutes)
         print(f"at the end of the load: {process.memory, process.threads, process.descriptors}", flush=True)
         for member in honest:
             run.stop(member)
@@ -294,11 +318,11 @@ def measure(made: House, results: Results, options: argparse.Namespace) -> None:
                 run.server.post(f"/api/sessions/{member.id}/resume", timeout=PATIENCE)
         time.sleep(GIVE_BACK)
         after = process.memory, process.threads, process.descriptors
-        results.add(*rows(run, lost, ends, before, after))
+        results.add(*rows(run, (calm, beside), lost, ends, (before, after)))
         print(f"  {dict(run.statuses)}")
         for line in [*run.failures[:40], *run.unseen[:20], *lost[:20]]:
             print(f"  {line}")
-        slowest = sorted((one for party in run.answers.values() for one in party), reverse=True)[:15]
+        slowest = sorted((one for party in beside.answers.values() for one in party), reverse=True)[:15]
         print("  slowest:", *slowest, sep="\n    ")
         for member in run.members:
             with run.noting("delete"):
@@ -310,22 +334,35 @@ def work_threads(run: Run, honest: Sequence[Member]) -> list[threading.Thread]:
 
 
 def rows(
-    run: Run, lost: Sequence[str], ends: Sequence[tuple[float, str]], before: Sequence[float], after: Sequence[float]
+    run: Run,
+    phases: tuple[Seen, Seen],
+    lost: Sequence[str],
+    ends: Sequence[tuple[float, str]],
+    taken: tuple[Sequence[float], Sequence[float]],
 ) -> Iterator[Row]:
-    """The rows of the table."""
+    """The rows of the table: of two phases, calm and beside attacks, and of what the server took then."""
+    calm, beside = phases
     honest, hostile = run.party("honest"), run.party("hostile")
     note = f"{len(honest)} honest and {len(hostile)} hostile sessions, {run.options.minutes:g} minutes"
-    for party, samples in run.answers.items():
-        seconds = [one for one, _ in samples] or [0.0]
+    for party, samples in beside.answers.items():
+        seconds, baselines = beside.seconds(party), calm.seconds(party)
         late = Counter(path.rpartition("/")[2] for one, path in samples if one > ANSWER)
         words = f"{note}; p50 {percentile(seconds, 0.5) * 1000:.0f} ms, p99 {percentile(seconds, 0.99):.2f} s of "
         more = f"{len(seconds)}; over {ANSWER:g} s: {dict(late) or 'none'}"
-        yield Row(f"hostile: longest answer of the API, {party}", "s", max(seconds), ANSWER, note=words + more)
-    stops = [one for member in honest for one in member.stops] or [0.0]
+        yield Row(
+            f"hostile: longest answer of the API, {party}", "s", max(seconds), ANSWER, max(baselines), note=words + more
+        )
+        yield Row(
+            f"hostile: p50 of the answers, {party}", "s", percentile(seconds, 0.5), None, percentile(baselines, 0.5)
+        )
+    stops, calm_stops = beside.stops or [0.0], calm.stops or [0.0]
     words = (
         f"{len(stops)} stops, p50 {percentile(stops, 0.5):.2f} s, {sum(one > STOP for one in stops)} over {STOP:g} s"
     )
-    yield Row("hostile: longest stop of an honest session", "s", max(stops), STOP, note=words)
+    yield Row("hostile: longest stop of an honest session", "s", max(stops), STOP, max(calm_stops), note=words)
+    yield Row(
+        "hostile: p50 of the stops of honest sessions", "s", percentile(stops, 0.5), None, percentile(calm_stops, 0.5)
+    )
     told = 2 * sum(len(member.told) for member in honest)
     words = f"of {run.sought} that were looked for, of {told}"
     yield Row("hostile: honest works that are lost", "", len(lost), 0, note=words)
@@ -334,7 +371,7 @@ def rows(
     yield Row("hostile: other failures", "", len(run.failures), 0, note="; ".join(run.failures[:3]))
     kinds = "; ".join(f"{kind} {seconds:.1f} s" for seconds, kind in sorted(ends, reverse=True)[:8])
     yield Row("hostile: longest forced delete of a hostile session", "s", max(ends)[0] if ends else 0.0, note=kinds)
-    for what, unit, then, now in zip(("memory", "threads", "descriptors"), ("MB", "", ""), before, after):
+    for what, unit, then, now in zip(("memory", "threads", "descriptors"), ("MB", "", ""), *taken):
         yield Row(
             f"hostile: {what} afterwards", unit, now, then * 1.1 + 2, then, note="held against before the attacks"
         )
