@@ -11,6 +11,7 @@ and so the network and limits of then; today's come afterwards. `Unfinished` see
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ from urllib.parse import quote
 import clincus
 
 TIMEOUT = 600.0  # seconds: without copy-on-write Incus copies the whole container
+DESCRIPTION = "description.json"
 DESCRIPTION_LIMIT = 4 << 20  # bytes
 FINISH_PERIOD = 5.0  # seconds between two looks for restores that somebody broke off
 
@@ -32,8 +34,9 @@ clincus.register_settings(clincus.Setting("snapshots.most", 10, clincus.whole(1,
 
 
 def install(extensions: clincus.Extensions) -> None:
-    """Add the routes."""
+    """Add the routes, and a check before each start."""
     app = extensions.app
+    extensions.instance_parts.append(functools.partial(check_start, lambda: os.environ if app is None else app.environ))
     extensions.duties.append(
         clincus.Duty("finishing restores", FINISH_PERIOD, lambda: Unfinished(app.sessions).finish_all())
     )
@@ -90,12 +93,27 @@ def own_config(instance: Mapping[str, Any]) -> dict[str, str]:
     return {key: value for key, value in instance["config"].items() if not key.startswith(("volatile.", "image."))}
 
 
+def check_start(
+    environ: Callable[[], Mapping[str, str]], _incus: clincus.Incus, session: clincus.Session, *_: object
+) -> None:
+    """Raise ClincusError(409) for a container that has the network and the limits of a snapshot just now."""
+    if os.path.exists(unfinished_path(environ(), session.id, DESCRIPTION)):
+        words = "it is being brought back to a snapshot, or that was broken off; a server (clincus serve) finishes it"
+        raise clincus.ClincusError(f'"{session.id}" cannot start yet: {words} within seconds', 409)
+
+
+def unfinished_path(environ: Mapping[str, str], *names: str) -> str:
+    """The folder of the restores that go on; with the id of a session its own, and a file in that."""
+    folder = clincus.own_file(environ, "restoring")
+    return os.path.join(folder, *(hashlib.sha256(id.encode()).hexdigest()[:32] for id in names[:1]), *names[1:])
+
+
 class Unfinished:
     """The descriptions of containers that are being brought back just now: a folder on this host for each."""
 
     def __init__(self, sessions: clincus.Sessions) -> None:
         self._sessions = sessions
-        self._folder = clincus.own_file(sessions.environ, "restoring")
+        self._folder = unfinished_path(sessions.environ)
 
     @contextmanager
     def kept(self, id: str, name: str, before: Mapping[str, Any]) -> Iterator[None]:
@@ -103,11 +121,11 @@ class Unfinished:
 
         If the block fails, or the process ends, a server finishes it. Raises ClincusError.
         """
-        path = os.path.join(self._folder, hashlib.sha256(id.encode()).hexdigest()[:32])
+        path = unfinished_path(self._sessions.environ, id)
         described = {key: before[key] for key in ("architecture", "description", "profiles", "config", "devices")}
         with clincus.locked_folder(path):
             document = json.dumps({"id": id, "snapshot": name, "before": described})
-            clincus.replace_file(f"{path}/description.json", document.encode(), 0o600)
+            clincus.replace_file(f"{path}/{DESCRIPTION}", document.encode(), 0o600)
             yield
             shutil.rmtree(path)
 
@@ -117,7 +135,7 @@ class Unfinished:
             path = os.path.join(self._folder, entry)
             # One that goes on is locked, and while Incus is away none can be finished.
             with suppress(clincus.ClincusError, OSError), clincus.directory_lock(path, 0.0):
-                kept = clincus.read_json(f"{path}/description.json", DESCRIPTION_LIMIT, dict)
+                kept = clincus.read_json(f"{path}/{DESCRIPTION}", DESCRIPTION_LIMIT, dict)
                 if kept:
                     self._finish(**kept)
                 shutil.rmtree(path, ignore_errors=True)
@@ -194,6 +212,7 @@ class Keeper:
         sessions = self._sessions
         with sessions.lock(id):
             self._find(id, name)
+            Unfinished(sessions).finish_all()  # else what one before left off would be kept as today's
             session = sessions.look(id) or sessions.registry.get(id)
             was_running = session.status == "running"
             if stateful and not session.has_open_network:

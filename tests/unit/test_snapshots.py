@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import nullcontext
 from typing import Any
 
@@ -50,6 +51,7 @@ class Sessions:
 
     def __init__(self, names: list[str], network: str = "") -> None:
         self.names, self.asked, self.network = names, [], network
+        self.environ = {"HOME": "/nonexistent"}
         self.registry = self
 
     def load(self) -> dict[str, int]:
@@ -173,12 +175,17 @@ def test_a_restore_that_is_broken_off_is_finished(tmp_path):
     with pytest.raises(clincus.IncusError, match="shutting down"):
         snapshots.Keeper(box).restore("x", "one")
     assert box.now["config"]["user.clincus.network"] == "open"
+    check_start = functools.partial(snapshots.check_start, lambda: box.environ, box)
+    with pytest.raises(clincus.ClincusError, match="brought back to a snapshot, or that was broken off"):
+        check_start(a_session(id="x"))
+    check_start(a_session(id="y"))
     snapshots.Unfinished(box).finish_all()
     assert box.reports == [], "Incus is still away"
     box.fails = False
     snapshots.Unfinished(box).finish_all()
     assert box.now["config"] == {"user.clincus.network": "none", "volatile.x": "then"}
     assert len(box.reports) == 1
+    check_start(a_session(id="x"))
     snapshots.Unfinished(box).finish_all()
     assert len(box.reports) == 1
 
@@ -210,6 +217,15 @@ def test_a_restore_that_went_through_leaves_nothing(tmp_path):
     snapshots.Keeper(box).restore("x", "one")
     assert box.now["config"]["user.clincus.network"] == "none"
     assert list((tmp_path / ".clincus" / "restoring").iterdir()) == []
+
+
+def test_a_restore_after_one_that_was_broken_off_brings_back_the_settings_from_before_both(tmp_path):
+    box = Box(str(tmp_path), fails=True)
+    with pytest.raises(clincus.IncusError):
+        snapshots.Keeper(box).restore("x", "one")
+    box.fails = False
+    snapshots.Keeper(box).restore("x", "one")
+    assert box.now["config"]["user.clincus.network"] == "none"
 
 
 def test_what_was_changed_after_a_restore_that_was_broken_off_stays(tmp_path):
