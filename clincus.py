@@ -1885,6 +1885,7 @@ class FailureKind(enum.Enum):
 
     OTHER = "other"
     HANGS = "hangs"  # Incus has not answered in time
+    OVERLOADED = "overloaded"  # the machine is too busy for the database of Incus
     LEAVING = "leaving"  # the daemon is shutting down
     NOT_BEGUN = "not begun"  # it lost a command in an instance at the start: the command can be started again
     NOT_STARTED = "not started"  # a launch created the instance, and could not start it because of NAME_WANTED
@@ -1972,7 +1973,7 @@ INCUS_FAILURES = (
     FailureRow("connection reset", status=503, advice="Incus closed the connection: it is restarting."),
     FailureRow("websocket: close 1006", status=503, advice="Incus closed the connection: it is restarting."),
     FailureRow("hutting down", status=503, advice="Incus is shutting down."),
-    FailureRow("context deadline exceeded", status=503),  # the machine is too busy for its database
+    FailureRow("context deadline exceeded", FailureKind.OVERLOADED, 503),
     FailureRow("UNIQUE constraint failed: instances", status=409),  # SQLite
     FailureRow("already exists", status=409),
     FailureRow("Instance is busy", status=409),  # or the daemon is creating the instance of that name
@@ -2026,6 +2027,21 @@ def instance_name(id: str) -> str:
 def session_id_on(engine: str, name: str) -> str:
     """The id of a session, from its engine and the name of its container."""
     return f"{engine}:{name}" if engine else name
+
+
+class SignsOfLife:
+    """When an engine has answered last. One that has too much to do answers some questions late, and not none."""
+
+    def __init__(self) -> None:
+        self._last = float("-inf")  # time.monotonic
+
+    def note(self) -> None:
+        """It has answered just now."""
+        self._last = time.monotonic()
+
+    def since(self, at: float) -> bool:
+        """True if it has answered anything since a time of time.monotonic."""
+        return self._last >= at
 
 
 # -- Commands in a container
@@ -2342,6 +2358,7 @@ class Incus:
         self.target = target  # the cluster member or `@group` for new instances, "" for any
         self.waiting: set[IncusChild] = set()  # the commands that somebody waits for
         self.lost = ""  # why the engine cannot be reached (`Engine.note_reach`): only a `fresh_door` begins commands
+        self.signs = SignsOfLife()  # of the engine; a `fresh_door` has the same
         self.environ: Mapping[str, str] | None = None
         if remote:
             folder = os.environ.get("INCUS_CONF", "~/.config/incus")
@@ -2558,6 +2575,7 @@ class Incus:
             with GuestCommand(argv, timeout=seconds, ending=GENTLE, environ=self.environ) as run, self._awaited(run):
                 run.instance = name
                 if run.begin():
+                    self.signs.note()
                     yield run
                     return
                 refusal = run.complete()
@@ -2684,8 +2702,11 @@ class Incus:
                 raise
             words = "it does not answer" if error.kind is FailureKind.HANGS else error.message
             raise IncusError(f"engine {self.engine}: {words}", 503, error.kind) from error
-        if done.code != 0:
-            raise incus_failure(done.stderr.decode("utf-8", "replace"), self.engine)
+        failure = incus_failure(done.stderr.decode("utf-8", "replace"), self.engine) if done.code != 0 else None
+        if failure is None or failure.status != 503:
+            self.signs.note()
+        if failure is not None:
+            raise failure
         return done.stdout
 
 
@@ -8849,6 +8870,7 @@ class Monitor:
             self._next_look = self._next_whole_look = time.monotonic() + RELIST_DELAY
             for line in read_lines(stream.stdout, lambda: self._next_look - time.monotonic()):
                 if line:
+                    engine.incus.signs.note()
                     self._handle(line)
                 if time.monotonic() >= self._next_look:
                     self._look()
@@ -8868,9 +8890,17 @@ class Monitor:
         self._history.close_runs(running, utc_now(), self.engine.name)
 
     def _look(self) -> None:
-        """Look at what runs, and from time to time at everything."""
-        is_whole = time.monotonic() >= self._next_whole_look
-        self._sessions.refresh(self.engine.name, self._patience, whole=is_whole)
+        """Look at what runs, and from time to time at everything. If only this is late, look again soon."""
+        began = time.monotonic()
+        is_whole = began >= self._next_whole_look
+        try:
+            self._sessions.refresh(self.engine.name, self._patience, whole=is_whole)
+        except IncusError as error:
+            is_late = error.kind in {FailureKind.HANGS, FailureKind.OVERLOADED, FailureKind.NOT_BEGUN}
+            if not (is_late and self.engine.incus.signs.since(began)):
+                raise
+            self._next_look = time.monotonic() + RETRY_DELAY
+            return
         self._next_look = time.monotonic() + self._interval
         if is_whole:
             self._next_whole_look = time.monotonic() + WHOLE_INTERVAL

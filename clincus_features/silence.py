@@ -2,7 +2,8 @@
 
 A daemon that hangs accepts connections and answers none, so each question to it waits. While somebody waits, an
 easy question finds that out; then all who wait are told, and no more commands begin until it answers again. An open
-page waits, too: it shows what Incus has told last.
+page waits, too: it shows what Incus has told last. A daemon that answers others meanwhile has much to do, as beside
+containers that keep its machine busy, and does not hang.
 
 A daemon that is told to stop refuses whatever is new, and waits up to 5 minutes (core.shutdown_timeout) for commands
 that run in containers. Each open terminal is one. The same question finds that out, when a page is open or somebody's
@@ -98,11 +99,20 @@ class Looks:
         return engine.reach.error == LEAVING
 
     def _ask(self, engine: clincus.Engine) -> None:
-        """Ask an engine, and take it for lost if it hangs or goes."""
-        refusal = ask(engine.incus)
+        """Ask an engine, and take it for lost if it hangs or goes.
+
+        One that has answered something else meanwhile may hang since then, so it is asked once more at once.
+        """
+        for _ in range(2):
+            began = time.monotonic()
+            refusal = ask(engine.incus)
+            hangs = refusal is clincus.FailureKind.HANGS
+            has_answered = engine.incus.signs.since(began)
+            if not (hangs and has_answered):
+                break
         if not engine.name:
             self._asked_at = time.monotonic()
-        if refusal is clincus.FailureKind.HANGS:
+        if hangs and not has_answered:
             engine.lose()
         elif refusal is clincus.FailureKind.LEAVING:
             engine.lose(LEAVING)

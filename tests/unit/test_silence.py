@@ -12,6 +12,7 @@ import pytest
 import clincus
 from clincus_features import silence
 
+QUICK = "/1.0/quick"  # is answered at once
 REASON = "Incus does not answer: check the incus service"
 
 
@@ -20,11 +21,15 @@ class SleepingDoor(clincus.Incus):
 
     answers = False
     leaving = False
+    on_easy_question: Callable[[], object] = staticmethod(lambda: None)  # before it sleeps
 
     def _as_member(self, command: list[str]) -> list[str]:
         super()._as_member(command)
+        if command[-1].startswith(QUICK):
+            return ["echo", "{}"]
         if not command[-1].startswith("/internal/ready?"):
             return ["sleep", "60"]
+        self.on_easy_question()
         refusal = ["sh", "-c", "echo 'Error: Daemon is shutting down' >&2; exit 1"]
         return ["echo", "{}"] if self.answers else refusal if self.leaving else ["sleep", "60"]
 
@@ -99,6 +104,33 @@ def test_who_waits_for_an_incus_that_answers_waits_on(app, door, look):
     assert (app.engines[""].reach.error, len(door.waiting)) == ("", 1)
     silence.give_up(door.waiting, "the test is over")
     waiting.end()
+
+
+SIGNS: dict[str, tuple[str, Callable[[clincus.Incus], object]]] = {
+    "a question": ("", lambda door: door.query(QUICK)),
+    "a look of the monitor": ("", lambda door: door.fresh_door().query(QUICK)),
+    "an event": ("", lambda door: door.signs.note()),
+    "nothing": (REASON, lambda door: None),
+}
+
+
+@pytest.mark.parametrize(("lost", "answers"), SIGNS.values(), ids=SIGNS.keys())
+def test_an_incus_that_answers_others_meanwhile_has_much_to_do_and_is_not_lost(app, door, look, lost, answers):
+    """On a busy machine an engine was lost for an easy question that came late, and stops were refused."""
+    door.on_easy_question = lambda: answers(door)
+    waiting = Waiting(door, lambda: door.query("/1.0/instances"))
+    look()
+    assert app.engines[""].reach.error == lost
+    silence.give_up(door.waiting, "the test is over")
+    waiting.end()
+
+
+def test_an_incus_that_hangs_since_its_last_answer_is_lost_at_once(app, door, look):
+    answers = iter([True])
+    door.on_easy_question = lambda: next(answers, False) and door.query(QUICK)
+    waiting = Waiting(door, lambda: door.query("/1.0/instances"))
+    look()
+    assert waiting.end() == (REASON, 503)
 
 
 def test_who_has_just_begun_to_wait_is_not_asked_about(app, door, monkeypatch, look):
@@ -182,6 +214,7 @@ def test_everybody_has_an_answer_within_ten_seconds(app, door, look, monkeypatch
     silence.ask(door)
     assert asked == [silence.PATIENCE]
     longest_wait = silence.SHORT + silence.PERIOD + silence.PATIENCE  # the look that comes first is just too early
+    assert 2 * silence.PATIENCE <= 10  # it hangs since a moment after the first of two questions
     assert max(longest_wait, silence.WATCHED + silence.PERIOD + silence.PATIENCE) <= 10
     assert max(clincus.FIRST_LOOK, clincus.READ_TIMEOUT, clincus.ENGINE_PATIENCE) < 10
 
