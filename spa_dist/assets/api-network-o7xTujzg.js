@@ -1,1 +1,0 @@
-import{$t as e,Xt as t,Zt as n,en as r}from"./index-CzHrb2dp.js";var i=(t,n)=>`${e(t)}/ports/${n}`,a={look:async(n,r)=>await(await t(`${e(n)}/network${r?`?seen=true`:``}`)).json(),change:(t,n)=>r(`PATCH`,e(t),n),presets:()=>n(`/api/network/presets`),openPort:async(e,t)=>(await r(`POST`,i(e,t))).url,closePort:(e,t)=>r(`DELETE`,i(e,t))};export{a as t};

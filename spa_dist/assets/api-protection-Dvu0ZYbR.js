@@ -1,1 +1,0 @@
-import{$t as e,Xt as t}from"./index-CzHrb2dp.js";async function n(n){return await(await t(`${e(n)}/protection`)).json()}export{n as t};

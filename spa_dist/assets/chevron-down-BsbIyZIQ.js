@@ -1,1 +1,0 @@
-import{$n as e,Mn as t,hr as n,nr as r,yn as i}from"./index-CzHrb2dp.js";var a=r(`<svg class="lucide lucide-chevron-down" viewBox="0 0 24 24"><path d="m6 9 6 6 6-6"></path></svg>`);function o(r,o){let s=i(o,`size`,3,24);var c=a();n(()=>{t(c,`width`,s()),t(c,`height`,s()),t(c,`aria-label`,o[`aria-label`]),t(c,`aria-hidden`,!o[`aria-label`])}),e(r,c)}export{o as t};
