@@ -23,6 +23,7 @@ import clincus
 
 from . import index, links, modules, restore, seals, unfinished
 from .identity import Copies, Item, note_item, steps_to, thing_at
+from .leases import WRITTEN_FOR, Leases, worth_a_lease
 from .looks import Looks
 from .records import Change, Record, Records, Run
 from .seals import Stage
@@ -42,6 +43,10 @@ MENDED_WITHIN = 120.0  # seconds after the end of a run in which the wall goes a
 MOST_MENDED = 30  # times that something is put back in one run after the freeze
 MEND_AGAIN = 1.0  # seconds between two of them
 MOST_TOLD = 20  # changes in one message
+HELD_OPEN = (
+    "a program keeps it open for writing, or mapped into memory: it could have changed it for the moment in which git "
+    "on your side reads it"
+)
 NOT_SEEN = "What is sealed on another host is not watched from here"
 NOT_WATCHED = "What is sealed by plain devices is not watched"
 FROM_INDEX = "git on your side may have written it from that index"
@@ -99,6 +104,7 @@ class Guard:
         self._module_states: dict[str, object] = {}  # session -> their state, when they were last looked at
         self._operation_files: dict[str, list[str]] = {}  # session -> the files on which its last look at them depends
         self._operation_states: dict[str, object] = {}  # session -> their signature before it; None if they were others
+        self._writer_looks = Looks("looking for who writes", lambda: WRITTEN_FOR, self._look_for_writers)
         self._mending: set[str] = set()  # sessions in which something is put back once more just now
         self._missed: dict[str, set[str]] = {}  # session -> names that moved meanwhile; as `_live`
         self._mends: dict[str, int] = {}  # session -> how often that was
@@ -112,6 +118,11 @@ class Guard:
     def watcher(self) -> Watcher:
         """What watches, in a server."""
         return Watcher(self._judge, self._settle)
+
+    @functools.cached_property
+    def leases(self) -> Leases:
+        """What keeps files without a seal from being written unseen, in a server."""
+        return Leases()
 
     def work(self) -> None:
         """Wait for what happens to sealed paths, and act on it."""
@@ -367,6 +378,7 @@ class Guard:
         for id, paths in by_session.items():
             live = self._live.get(id)
             if paths.pop(LINKS, None) is not None and live is not None:
+                self._hold_files(live)
                 self._link_looks.ask(id)
             if not paths:
                 continue
@@ -409,6 +421,7 @@ class Guard:
             self._note_late(live.session.id, paths)
             return
         if any(path.endswith("/index") for path in paths):
+            self._hold_files(live)
             self._check_index(live)
         items = {path: record.items[path] for path in paths if path in record.items}
         off = seals.without_seal(live.stage, items.keys() - set(run.loose)) if run.is_seen else set()
@@ -453,6 +466,7 @@ class Guard:
         looked = index.look(live.session.workspace, live.stage, self._sealed(live.session))
         self._index_files[id] = looked.files
         self._index_states[id] = state if looked.files == files else None
+        self._hold_files(live)
         if looked.cut:
             self._report_once(live.session, f"git's index was not looked at in all places: {looked.cut}")
         if looked.bad:
@@ -482,6 +496,7 @@ class Guard:
         bad = self._bad_links(live.session, found, self._links[id], folders)
         bad.update(self._bad_modules(live.session, found, self._paths[id], folders))
         bad.update(self._bad_operations(live.session, found, self._links[id]))
+        self._hold_files(live)
         if bad:
             self._faults.update(bad)
             self.watcher.call(functools.partial(self._break_by, live, bad))
@@ -559,6 +574,28 @@ class Guard:
                     record.runs[session.id].asides.update({path: [*aside] for path, aside in asides.items()})
         return as_faults("operation", told)
 
+    def _hold_files(self, live: Live) -> None:
+        """Hold leases on the files of a session that git obeys and that have no seal; break it if one stays open."""
+        id = live.session.id
+        paths = [*self._index_files.get(id, ()), *worth_a_lease(self._operation_files.get(id, ()))]
+        paths += modules.files_of(self._unsealed.get(id, ())) or ()
+        written = self.leases.hold(id, paths)
+        if written:
+            bad = {path: Fault(kind_of_unsealed(path), f"{HELD_OPEN}; {set_aside(path)}") for path in written}
+            self._faults.update(bad)
+            self.watcher.call(functools.partial(self._break_by, live, bad))
+        if self.leases.is_in_doubt(id):
+            self._writer_looks.ask(id)
+
+    def _look_for_writers(self, id: str) -> bool:
+        """Take the leases that were not to be had; whether another look is needed."""
+        live = self._live.get(id)
+        if live is None:
+            self.leases.drop(id)
+            return False
+        self._hold_files(live)
+        return self.leases.is_in_doubt(id)
+
     def put_links_aside(self, session: clincus.Session, found: Mapping[str, str]) -> None:
         """Put aside links in repositories within a workspace, and break the session if it is watched."""
         ends = {path: path.rpartition("/.git/")[0] + "/.git" for path in found}
@@ -608,8 +645,10 @@ class Guard:
 
     def compare_indexes(self) -> None:
         """Have the indexes looked at whose files have changed, however that came: one may be held open, and written."""
+        self.leases.let_go(self._live.keys())
         for live in list(self._live.values()):
             id = live.session.id
+            self._hold_files(live)
             fresh = self._unsealed.get(id)
             if fresh and modules.state_of(fresh, self._trees.get(id, ())) != self._module_states.get(id):
                 self._link_looks.ask(id)
@@ -705,6 +744,7 @@ class Guard:
         for known in (self._index_files, self._index_states, self._unsealed, self._trees, self._operation_files):
             known.pop(session.id, None)
         self._links.pop(session.id, None)
+        self.leases.drop(session.id)
         late = self._late.pop(session.id, {})
         run = self.records.read(session.workspace).runs.get(session.id)
         edits = self._end_run(session, live, run, late) if run is not None else []
@@ -1070,6 +1110,21 @@ class Guard:
 def as_faults(kind: str, words: Mapping[str, str]) -> dict[str, Fault]:
     """Paths with words, as what was put aside. Pure."""
     return {path: Fault(kind, why) for path, why in words.items()}
+
+
+def kind_of_unsealed(path: str) -> str:
+    """What `Change.kind` says of a file that has no seal. Pure."""
+    if worth_a_lease([path]):
+        return "operation"
+    return "index" if os.path.basename(path).startswith(("index", "sharedindex")) else "repository"
+
+
+def set_aside(path: str) -> str:
+    """Put a file aside; what was done, in words."""
+    try:
+        return f"it is put aside as {restore.set_aside(path)}"
+    except OSError as error:
+        return f"it could not be put aside ({error.strerror}): remove it before you run git there"
 
 
 def ways(stage: Stage, paths: Iterable[str]) -> list[str]:

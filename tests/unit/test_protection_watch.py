@@ -76,6 +76,22 @@ class App:
         self.events.append(event)
 
 
+class NoLeases:
+    """Stands in for the leases of a server."""
+
+    def hold(self, id, paths):
+        return []
+
+    def is_in_doubt(self, id):
+        return False
+
+    def let_go(self, living):
+        pass
+
+    def drop(self, id):
+        pass
+
+
 class Bench:
     """A workspace that is sealed for one session, in a server."""
 
@@ -91,6 +107,7 @@ class Bench:
         (self.root / ".husky").mkdir()
         self.app = App(folder)
         self.guard = Guard(self.app, self.app.environ)
+        self.guard.leases = NoLeases()  # with leases, a test that writes in place would wait for them
         self.session = clincus.Session("clincus-000000-1", str(self.root), "claude", 1, "running", False, run=RUN)
         self.mount(*SEALED)
         self.app.incus.config = self.config()

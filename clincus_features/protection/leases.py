@@ -1,0 +1,201 @@
+"""Read leases (fcntl(2), "Leases") on files that git obeys and that have no seal: git's index, a new submodule's
+configuration, the list of a rebase.
+
+A write through a memory mapping raises no inotify event, and a program can undo it before the next look. The kernel
+knows such a program all the same: it grants a read lease only while nobody has the file open for writing, and a
+writable shared mapping counts as that until it is gone. While we hold the lease, each open for writing waits until we
+let go.
+
+git writes all of these files under another name and renames them. So the lease delays no git, in the container or on
+the host, and a file that is open for writing under its final name at two looks is an attack.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import importlib
+import os
+import secrets
+import signal
+import stat
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+import clincus
+
+from .identity import opened
+from .restore import FRESH
+
+# Each command loads this file, and none of them takes a lease.
+if TYPE_CHECKING:
+    import ctypes
+else:
+    ctypes = clincus.Later(importlib.import_module, "ctypes")
+
+MOST_HELD = 200  # files of a session
+WRITTEN_FOR = 0.25  # seconds between two looks that find a file open for writing, at least
+FORGOTTEN_AFTER = 60.0  # seconds without such a look
+COPY_LIMIT = 16 << 20  # bytes of a file that is made ours
+READ_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+SIG_IGN = 1  # <bits/signum-generic.h>
+NO_LEASES = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+HELD, WRITTEN, ANOTHERS, REFUSED = "held", "written", "another's", "refused"
+
+
+class Lease(NamedTuple):
+    """A lease that we hold."""
+
+    descriptor: int
+    thing: tuple[int, int]  # device and inode
+
+
+class Sighting(NamedTuple):
+    """A file that was open for writing."""
+
+    first: float  # of the clock
+    last: float
+    is_open: bool  # at the last look
+    is_certain: bool  # at two looks with WRITTEN_FOR between them
+
+
+class Leases:
+    """The leases of all sessions. Threads may share it."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._held: dict[str, dict[str, Lease]] = {}  # session -> path -> lease
+        self._seen: dict[str, dict[str, Sighting]] = {}  # session -> path -> sighting
+        ignore_sigio()
+
+    def hold(self, id: str, paths: Collection[str]) -> list[str]:
+        """Hold leases on files of a session, and on no others; the files that some program keeps open for writing.
+
+        A path is told once. Ask again after WRITTEN_FOR if `is_in_doubt`.
+        """
+        with self._lock:
+            held = self._held.setdefault(id, {})
+            for path in held.keys() - paths:
+                os.close(held.pop(path).descriptor)
+            return [path for path in list(paths)[:MOST_HELD] if self._is_written(id, path)]
+
+    def is_in_doubt(self, id: str) -> bool:
+        """Whether a file of a session was open for writing at one look, and the second one is to come."""
+        with self._lock:
+            return any(one.is_open and not one.is_certain for one in self._seen.get(id, {}).values())
+
+    def let_go(self, living: Collection[str]) -> None:
+        """End the leases for which a program waits that wants to write, and those of all sessions but some."""
+        for id in self._held.keys() - living:
+            self.drop(id)
+        with self._lock:
+            for held in self._held.values():
+                for path, lease in list(held.items()):
+                    if fcntl.fcntl(lease.descriptor, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
+                        os.close(held.pop(path).descriptor)
+
+    def drop(self, id: str) -> None:
+        """End all leases of a session."""
+        with self._lock:
+            self._seen.pop(id, None)
+            for lease in self._held.pop(id, {}).values():
+                os.close(lease.descriptor)
+
+    def _is_written(self, id: str, path: str) -> bool:
+        """Take a lease; whether it is certain by this look that a program keeps the file open for writing."""
+        how = self._take(id, path)
+        seen = self._seen.setdefault(id, {})
+        now = self._clock()
+        before = seen.get(path)
+        if before is not None and now - before.last > FORGOTTEN_AFTER:
+            del seen[path]
+            before = None
+        if how is not WRITTEN:
+            if before is not None:
+                seen[path] = before._replace(is_open=False)
+            return False
+        if before is None:
+            seen[path] = Sighting(now, now, is_open=True, is_certain=False)
+            return False
+        is_certain = now - before.first >= WRITTEN_FOR
+        seen[path] = Sighting(before.first, now, is_open=True, is_certain=is_certain)
+        return is_certain and not before.is_certain
+
+    def _take(self, id: str, path: str) -> str:
+        """Take a lease on what is at a path now, unless we hold it. A file of another owner is made ours first."""
+        how = self._take_as_it_is(id, path)
+        if how is ANOTHERS and make_ours(path):
+            how = self._take_as_it_is(id, path)
+        return how
+
+    def _take_as_it_is(self, id: str, path: str) -> str:
+        held = self._held[id]
+        before = held.get(path)
+        try:
+            with opened(path) as place:
+                about = os.fstat(place)
+                thing = about.st_dev, about.st_ino
+                if before is not None and before.thing == thing:
+                    return HELD
+                descriptor = os.open(f"/proc/self/fd/{place}", READ_FILE) if stat.S_ISREG(about.st_mode) else -1
+        except OSError:
+            descriptor = -1
+        if before is not None:
+            os.close(held.pop(path).descriptor)
+        if descriptor < 0:
+            return REFUSED
+        how = lease(descriptor)
+        if how is HELD:
+            held[path] = Lease(descriptor, thing)
+        else:
+            os.close(descriptor)
+        return how
+
+
+def lease(descriptor: int) -> str:
+    """Take a read lease on an open file: HELD, WRITTEN, ANOTHERS (only its owner may), or REFUSED."""
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
+            return WRITTEN
+        return ANOTHERS if error.errno in (errno.EACCES, errno.EPERM) else REFUSED
+    return HELD
+
+
+def make_ours(path: str) -> bool:
+    """Put a copy that is ours in the place of a file of another owner, such as root in a container.
+
+    Who has the old file open or mapped then writes what nobody reads. False if the folder is not ours to write.
+    """
+    fresh = f".{os.path.basename(path)}.{FRESH}-{secrets.token_hex(4)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with suppress(OSError), opened(os.path.dirname(path)) as parent:
+        name = os.path.basename(path)
+        with open(os.open(name, READ_FILE | os.O_NOFOLLOW, dir_fd=parent), "rb") as file:
+            about = os.fstat(file.fileno())
+            if not stat.S_ISREG(about.st_mode) or about.st_uid == os.geteuid():
+                return False
+            data = file.read(COPY_LIMIT + 1)
+        if len(data) > COPY_LIMIT:
+            return False
+        with open(os.open(fresh, flags, about.st_mode & 0o777, dir_fd=parent), "wb") as copy:
+            copy.write(data)
+        os.rename(fresh, name, src_dir_fd=parent, dst_dir_fd=parent)
+        return True
+    return False
+
+
+def ignore_sigio() -> None:
+    """Let the signal of a lease that is to end do nothing: by itself it ends the process. Any thread may do this."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.signal(int(signal.SIGIO), ctypes.c_void_p(SIG_IGN))
+
+
+def worth_a_lease(paths: Iterable[str]) -> list[str]:
+    """Of files of an operation in progress those that git renames into place, and that name commands. Pure."""
+    return [path for path in paths if path.endswith(("/git-rebase-todo", "/sequencer/todo"))]

@@ -1,0 +1,190 @@
+"""Leases on files without a seal: who writes there unseen is found, and a new writer waits."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+
+import pytest
+
+from clincus_features.protection import leases
+from clincus_features.protection.leases import FORGOTTEN_AFTER, WRITTEN_FOR, Leases
+from tests.programs import wait_until
+from tests.unit.test_protection_operations import await_told
+from tests.unit.test_protection_watch import bench  # noqa: F401  # the fixture
+from tests.unit.test_scan import index_with
+
+
+class Clock:
+    """A time that stands still until a test moves it."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def held(clock):
+    made = Leases(clock)
+    yield made
+    made.drop("one")
+
+
+@pytest.fixture
+def index(tmp_path):
+    path = tmp_path / "index"
+    path.write_bytes(b"harmless")
+    return path
+
+
+def mapped(path):
+    """A writable mapping of a file that nobody has open any more."""
+    with open(path, "r+b") as file:
+        return mmap.mmap(file.fileno(), 0)
+
+
+def open_for_writing(path):
+    return open(path, "r+b", buffering=0)
+
+
+@pytest.mark.parametrize("begin", [mapped, open_for_writing])
+def test_a_file_that_stays_open_for_writing_is_told_once(held, clock, index, begin):
+    with begin(index):
+        assert held.hold("one", [str(index)]) == []
+        assert held.is_in_doubt("one")
+        clock.now += WRITTEN_FOR
+        assert held.hold("one", [str(index)]) == [str(index)]
+        assert not held.is_in_doubt("one")
+        clock.now += WRITTEN_FOR
+        assert held.hold("one", [str(index)]) == []
+
+
+def test_a_program_that_writes_a_file_now_and_then_for_a_moment_is_none(held, clock, index):
+    for _ in range(3):
+        with open_for_writing(index):
+            assert held.hold("one", [str(index)]) == []
+        assert held.hold("one", [str(index)]) == []
+        assert not held.is_in_doubt("one")
+        held.drop("one")
+        clock.now += FORGOTTEN_AFTER + 1
+
+
+def test_another_file_each_time_is_no_way_around(held, clock, index):
+    before = mapped(index)
+    assert held.hold("one", [str(index)]) == []
+    other = index.with_name("other")
+    other.write_bytes(b"harmless")
+    after = mapped(other)
+    other.rename(index)
+    clock.now += WRITTEN_FOR
+    assert held.hold("one", [str(index)]) == [str(index)]
+    before.close()
+    after.close()
+
+
+def test_who_wants_to_write_waits_until_the_lease_is_let_go(held, index):
+    assert held.hold("one", [str(index)]) == []
+    opened = threading.Event()
+
+    def write():
+        with open_for_writing(index):
+            opened.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+
+    def let_go():
+        held.let_go(["one"])
+        return opened.wait(0.01)
+
+    assert not opened.wait(0.2)
+    wait_until(let_go, "the writer to get its turn")
+    writer.join()
+
+
+def test_what_git_does_with_a_file_waits_for_nothing(held, index):
+    assert held.hold("one", [str(index)]) == []
+    assert index.read_bytes() == b"harmless"
+    lock = index.with_name("index.lock")
+    lock.write_bytes(b"new")
+    lock.rename(index)
+    assert held.hold("one", [str(index)]) == []
+    index.unlink()
+    assert held.hold("one", [str(index)]) == []
+
+
+def test_no_descriptor_is_left_of_a_session_that_is_over(held, index):
+    before = len(os.listdir("/proc/self/fd"))
+    held.hold("one", [str(index)])
+    held.let_go([])
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of another user")
+def test_a_file_of_another_user_is_replaced_by_a_copy_that_an_old_mapping_does_not_reach(index):
+    os.chown(index, 1000000, 1000000)
+    pages = mapped(index)
+    assert leases.make_ours(str(index))
+    pages[:4] = b"evil"
+    pages.close()
+    assert index.read_bytes() == b"harmless"
+    assert index.stat().st_uid == 0
+
+
+def test_a_folder_or_a_link_gets_no_lease_and_is_nobodys_fault(held, index):
+    link = index.with_name("link")
+    link.symlink_to(index)
+    assert held.hold("one", [str(index.parent), str(link), str(index.parent / "absent")]) == []
+    assert not held.is_in_doubt("one")
+
+
+# -- In a session that is watched
+
+
+@pytest.fixture
+def leased(bench):  # noqa: F811
+    bench.guard.leases = Leases()
+    yield bench
+    bench.guard.leases.drop(bench.session.id)
+
+
+def test_a_mapped_index_freezes_the_session_before_anything_is_written_there(leased):
+    (leased.root / ".git/index").write_bytes(index_with(b"README"))
+    pages = mapped(leased.root / ".git/index")
+    leased.start()
+    leased.guard.hear("after_start", leased.session)
+    leased.await_broken()
+    wait_until(lambda: (".git/index", "replaced") in leased.changes, "the index to be told")
+    assert not (leased.root / ".git/index").exists()
+    assert "mapped into memory" in leased.record.changes[0].words
+    pages.close()
+
+
+def test_a_mapped_list_of_a_rebase_is_put_aside(leased):
+    todo = leased.root / ".git/rebase-merge/git-rebase-todo"
+    leased.start()
+    todo.parent.mkdir()
+    todo.write_text("noop\n# note\n")
+    pages = mapped(todo)
+    leased.await_broken()
+    assert "mapped into memory" in await_told(leased, "rebase-merge/git-rebase-todo")
+    pages.close()
+
+
+def test_an_index_that_git_replaces_over_and_over_breaks_nothing(leased):
+    leased.start()
+    for number in range(20):
+        lock = leased.root / ".git/index.lock"
+        lock.write_bytes(index_with(b"README%d" % number))
+        lock.rename(leased.root / ".git/index")
+        leased.settle()
+    leased.guard.compare_indexes()
+    assert leased.changes == []
