@@ -23,8 +23,9 @@ import clincus
 
 from . import index, links, modules, restore, seals, unfinished
 from .identity import Copies, Item, note_item, steps_to, thing_at
-from .leases import WRITTEN_FOR, Leases, worth_a_lease
+from .leases import WRITTEN_FOR, Leases, is_renamed_into_place
 from .looks import Looks
+from .operations import check_of
 from .records import Change, Record, Records, Run
 from .seals import Stage
 from .suspects import suspects
@@ -577,9 +578,12 @@ class Guard:
     def _hold_files(self, live: Live) -> None:
         """Hold leases on the files of a session that git obeys and that have no seal; break it if one stays open."""
         id = live.session.id
-        paths = [*self._index_files.get(id, ()), *worth_a_lease(self._operation_files.get(id, ()))]
+        operations = [
+            path for path in self._operation_files.get(id, ()) if "/.git/" in path
+        ]  # some are in the work tree
+        paths = [*self._index_files.get(id, ()), *filter(is_renamed_into_place, operations)]
         paths += modules.files_of(self._unsealed.get(id, ())) or ()
-        written = self.leases.hold(id, paths)
+        written = self.leases.hold(id, paths, [path for path in operations if path not in paths])
         if written:
             bad = {path: Fault(kind_of_unsealed(path), f"{HELD_OPEN}; {set_aside(path)}") for path in written}
             self._faults.update(bad)
@@ -1114,9 +1118,10 @@ def as_faults(kind: str, words: Mapping[str, str]) -> dict[str, Fault]:
 
 def kind_of_unsealed(path: str) -> str:
     """What `Change.kind` says of a file that has no seal. Pure."""
-    if worth_a_lease([path]):
-        return "operation"
-    return "index" if os.path.basename(path).startswith(("index", "sharedindex")) else "repository"
+    name = os.path.basename(path)
+    if name.startswith(("index", "sharedindex")):
+        return "index"
+    return "operation" if check_of(path.rpartition("/.git/")[2]) is not None else "repository"
 
 
 def set_aside(path: str) -> str:

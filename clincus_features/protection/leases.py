@@ -6,8 +6,9 @@ knows such a program all the same: it grants a read lease only while nobody has 
 writable shared mapping counts as that until it is gone. While we hold the lease, each open for writing waits until we
 let go.
 
-git writes all of these files under another name and renames them. So the lease delays no git, in the container or on
-the host, and a file that is open for writing under its final name at two looks is an attack.
+git writes most of these files under another name and renames them. So the lease delays no git, in the container or on
+the host, and a file that is open for writing under its final name at two looks is an attack. On the others, a lease is
+taken and given back, to see whether it is to be had.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import signal
 import stat
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -72,16 +73,18 @@ class Leases:
         self._seen: dict[str, dict[str, Sighting]] = {}  # session -> path -> sighting
         ignore_sigio()
 
-    def hold(self, id: str, paths: Collection[str]) -> list[str]:
+    def hold(self, id: str, paths: Collection[str], probed: Collection[str] = ()) -> list[str]:
         """Hold leases on files of a session, and on no others; the files that some program keeps open for writing.
 
-        A path is told once. Ask again after WRITTEN_FOR if `is_in_doubt`.
+        On `probed` ones, which git writes in place, no lease is kept. A path is told once. Ask again after WRITTEN_FOR
+        if `is_in_doubt`.
         """
         with self._lock:
             held = self._held.setdefault(id, {})
+            written = [path for path in [*paths, *probed][:MOST_HELD] if self._is_written(id, path)]
             for path in held.keys() - paths:
                 os.close(held.pop(path).descriptor)
-            return [path for path in list(paths)[:MOST_HELD] if self._is_written(id, path)]
+            return written
 
     def is_in_doubt(self, id: str) -> bool:
         """Whether a file of a session was open for writing at one look, and the second one is to come."""
@@ -135,19 +138,24 @@ class Leases:
     def _take_as_it_is(self, id: str, path: str) -> str:
         held = self._held[id]
         before = held.get(path)
+        descriptor = -1
+        refusal = REFUSED
         try:
             with opened(path) as place:
                 about = os.fstat(place)
                 thing = about.st_dev, about.st_ino
                 if before is not None and before.thing == thing:
                     return HELD
-                descriptor = os.open(f"/proc/self/fd/{place}", READ_FILE) if stat.S_ISREG(about.st_mode) else -1
+                if stat.S_ISREG(about.st_mode):
+                    descriptor = os.open(f"/proc/self/fd/{place}", READ_FILE)
+        except BlockingIOError:  # a program has a lease of its own, to change the file before anybody reads it
+            refusal = WRITTEN
         except OSError:
-            descriptor = -1
+            pass
         if before is not None:
             os.close(held.pop(path).descriptor)
         if descriptor < 0:
-            return REFUSED
+            return refusal
         how = lease(descriptor)
         if how is HELD:
             held[path] = Lease(descriptor, thing)
@@ -196,6 +204,6 @@ def ignore_sigio() -> None:
     libc.signal(int(signal.SIGIO), ctypes.c_void_p(SIG_IGN))
 
 
-def worth_a_lease(paths: Iterable[str]) -> list[str]:
-    """Of files of an operation in progress those that git renames into place, and that name commands. Pure."""
-    return [path for path in paths if path.endswith(("/git-rebase-todo", "/sequencer/todo"))]
+def is_renamed_into_place(path: str) -> bool:
+    """Whether git writes a file of an operation in progress under another name first. Pure."""
+    return path.endswith(("/git-rebase-todo", "/sequencer/todo"))

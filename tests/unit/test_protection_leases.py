@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import mmap
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -67,6 +69,26 @@ def test_a_file_that_stays_open_for_writing_is_told_once(held, clock, index, beg
         assert held.hold("one", [str(index)]) == []
 
 
+def leased_by_another(path):
+    """A write lease that is another program's."""
+    script = "import fcntl, sys; file = open(sys.argv[1], 'r+b'); fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)"
+    script += (
+        "; import signal; signal.signal(signal.SIGIO, signal.SIG_IGN); print('held', flush=True); sys.stdin.read()"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", script, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_a_file_on_which_another_program_has_a_lease_counts_as_written(held, clock, index):
+    with leased_by_another(index) as another:
+        assert another.stdout.readline() == "held\n"
+        assert held.hold("one", [str(index)]) == []
+        clock.now += WRITTEN_FOR
+        assert held.hold("one", [str(index)]) == [str(index)]
+        another.stdin.close()
+
+
 def test_a_program_that_writes_a_file_now_and_then_for_a_moment_is_none(held, clock, index):
     for _ in range(3):
         with open_for_writing(index):
@@ -121,6 +143,15 @@ def test_what_git_does_with_a_file_waits_for_nothing(held, index):
     assert held.hold("one", [str(index)]) == []
 
 
+def test_a_file_that_git_writes_in_place_is_looked_at_and_waits_for_nothing(held, clock, index):
+    assert held.hold("one", [], [str(index)]) == []
+    index.write_bytes(b"at once")
+    with mapped(index):
+        assert held.hold("one", [], [str(index)]) == []
+        clock.now += WRITTEN_FOR
+        assert held.hold("one", [], [str(index)]) == [str(index)]
+
+
 def test_no_descriptor_is_left_of_a_session_that_is_over(held, index):
     before = len(os.listdir("/proc/self/fd"))
     held.hold("one", [str(index)])
@@ -168,14 +199,17 @@ def test_a_mapped_index_freezes_the_session_before_anything_is_written_there(lea
     pages.close()
 
 
-def test_a_mapped_list_of_a_rebase_is_put_aside(leased):
-    todo = leased.root / ".git/rebase-merge/git-rebase-todo"
+@pytest.mark.parametrize(("name", "text"), [("git-rebase-todo", "noop\n# note\n"), ("msgnum", "12345\n")])
+def test_a_mapped_file_of_a_rebase_is_put_aside(leased, name, text):
+    file = leased.root / ".git/rebase-merge" / name
     leased.start()
-    todo.parent.mkdir()
-    todo.write_text("noop\n# note\n")
-    pages = mapped(todo)
+    file.parent.mkdir()
+    file.write_text(text)
+    pages = mapped(file)
     leased.await_broken()
-    assert "mapped into memory" in await_told(leased, "rebase-merge/git-rebase-todo")
+    assert "mapped into memory" in await_told(leased, f"rebase-merge/{name}")
+    [change] = leased.record.changes
+    assert change.kind == "operation"
     pages.close()
 
 
