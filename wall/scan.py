@@ -7,7 +7,8 @@ JSON object, which is answered by one on stdout:
 
     {"workspace": PATH, "only": "index", "folders": [PATH]}
         gets {"indexes": {PATH: {"bad": [WORDS], "files": [PATH]}}, "cut": WORDS}, see `look_at_indexes`
-    {"git": PATH, "workspace": PATH, "only": "modules", "folders": [PATH], "written_by": [PATH], "sealed": [PATH]}
+    {"git": PATH, "workspace": PATH, "only": "modules", "folders": [PATH], "written_by": [PATH], "sealed": [PATH],
+     "seals": [PATH]}
         gets {"folders": {PATH: {NAME: [COMMAND]}}, "trees": [PATH]}, see `look_at_modules`
     {"git": PATH, "workspace": PATH, "settings": [PATTERN]}
         gets {"items": [ITEM], "cut": WORDS, "folders": NUMBER, "entries": NUMBER}; `cut` says what was not looked at
@@ -435,6 +436,7 @@ class Look:
         self.entries = 0
         self.asked: dict[str, list[Command]] = {}  # what git said, by the text of a configuration
         self.sealed: Sequence[str] = ()  # configuration files of the person's own, relative to the workspace
+        self.seals: Sequence[str] = ()  # all that is sealed in the workspace
         self.urls: set[str] | None = None  # that they name, once they are read
         self.single = {pattern for pattern in settings if "/" not in pattern and not pattern.startswith("*")}
         self.wanted = {".git", *GIT_NAMES, *self.single}
@@ -684,7 +686,7 @@ class Look:
             return found
         places = {tree: self.place_of(place, tree) for tree in trees}
         self.trees.update(dict.fromkeys(places.values()))
-        return [*found, *(command("core.worktree", tree) for tree, at in places.items() if not self.is_tree(at))]
+        return [*found, *(command("core.worktree", tree) for tree, at in places.items() if not self.is_tree(at, place))]
 
     def tree_elsewhere(self, git: int, place: str) -> list[Command]:
         """Where a linked worktree says that it is, if `git worktree repair` would write a `.git` file of another there.
@@ -710,17 +712,28 @@ class Look:
                 return []
         return [command("gitdir", target)]
 
-    def is_tree(self, place: str) -> bool:
-        """Whether a path can be the working tree of a submodule: a folder in the workspace, or nothing yet."""
+    def is_tree(self, place: str, git_folder: str) -> bool:
+        """Whether a path can be the working tree of a submodule with this Git folder.
+
+        That is a folder in the workspace whose `.git` leads back, an empty one, or nothing yet. In another one a
+        checkout would write over the person's own files. Nothing that is sealed may be in it, or above it: the seal
+        holds in the container, and a checkout is made by git on the host.
+        """
         if place in ("", ".") or place.partition("/")[0] in ("..", ".git"):
             return False
+        for seal in self.seals:
+            if path_inside(place, seal) or (path_inside(seal, place) and seal != f"{place}/.git"):
+                return False
         try:
-            os.close(open_below(self.top, place))
+            with closing(open_below(self.top, place)) as folder:
+                if not names_in(folder):
+                    return True
+                _, _, target = os.fsdecode(read_file(folder, ".git")).partition("gitdir:")
         except FileNotFoundError:
             return True
-        except OSError:
+        except (OSError, OddFileError):
             return False
-        return True
+        return self.place_of(place, target.strip()) == git_folder
 
     def is_own_hook(self, git: int, name: str) -> bool:
         """Whether a hook is as the repository at the top has it."""
@@ -975,19 +988,19 @@ def alternates_of(git: int) -> list[Command]:
     return [command(name, line) for line in text.splitlines() if line.strip()]
 
 
-def look_at_modules(
-    git: str, workspace: str, folders: Sequence[str], written_by: Sequence[str], sealed: Sequence[str]
-) -> dict[str, object]:
+def look_at_modules(question: Mapping[str, Any]) -> dict[str, object]:
     """What git may obey in the Git folders of submodules and worktrees, by the file or folder that says it.
 
-    Those of a worktree belong to the repository at the top; its own are in config.worktree. `written_by` and `sealed`
-    as in `Look`. Raises OSError.
+    Those of a worktree belong to the repository at the top; its own are in config.worktree. `written_by`, `sealed` and
+    `seals` as in `Look`. Raises OSError.
     """
-    look = Look(git, workspace, (), [workspace, *written_by])
-    look.sealed = sealed
+    workspace = question["workspace"]
+    look = Look(question["git"], workspace, (), [workspace, *question["written_by"]])
+    look.sealed = question["sealed"]
+    look.seals = question["seals"]
     found: dict[str, dict[str, list[Command]]] = {}
     with closing(os.open(workspace, OPEN_FOLDER)) as look.top:
-        for place in folders:
+        for place in question["folders"]:
             with suppress(OSError), closing(open_below(look.top, place)) as folder:
                 parts = look.parts_of(folder, place)
                 found[place] = {name: commands[:MOST_COMMANDS] for name, commands in parts.items() if commands}
@@ -998,8 +1011,7 @@ def answer(question: Mapping[str, Any]) -> dict[str, object]:
     """The answer to a question."""
     try:
         if question.get("only") == "modules":
-            words = ("git", "workspace", "folders", "written_by", "sealed")
-            return look_at_modules(*(question[word] for word in words))
+            return look_at_modules(question)
         if question.get("only") == "index":
             return look_at_indexes(question["workspace"], question["folders"])
         return Look(question["git"], question["workspace"], question["settings"]).take()

@@ -68,9 +68,11 @@ def put_aside(
         return {}, []
     workspace = os.path.dirname(top)
     names = [os.path.relpath(folder, workspace) for folder in inside]
-    own = [path for path in sealed if path.endswith("/config") and clincus.path_inside(path, top)]
-    known = [os.path.relpath(path, workspace) for path in own]
-    answer = ask_scan(workspace, only="modules", git=git, folders=names, written_by=written_by, sealed=known)
+    seals = [os.path.relpath(path, workspace) for path in sealed if clincus.path_inside(path, workspace)]
+    own = os.path.basename(top)
+    known = [path for path in seals if path.endswith("/config") and clincus.path_inside(path, own)]
+    question = {"git": git, "folders": names, "written_by": written_by, "sealed": known, "seals": seals}
+    answer = ask_scan(workspace, only="modules", **question)
     told: dict[str, str] = {}
     aside = f"{ASIDE}-{secrets.token_hex(4)}"
     for number, (place, found) in enumerate(answer["folders"].items()):

@@ -632,7 +632,8 @@ def plant_module(root, config="", hook="", at="modules/sub", **files):
 def put_aside(root):
     """What is put aside of the Git folders that came after the start, by its path in .git, and the words."""
     folders = modules.unsealed(find(root).repositories, ())
-    sealed = [f"{root}/.git/config", f"{root}/.git/modules/old/config"]
+    names = (".git/config", ".git/modules/old/config", ".husky", "nest/bare.git/hooks", "old/.git")
+    sealed = [f"{root}/{name}" for name in names]
     told, _ = modules.put_aside(folders, f"{root}/.git", shutil.which("git"), (), sealed)
     return {path[len(f"{root}/.git/") :]: words for path, words in told.items()}
 
@@ -673,6 +674,32 @@ def plant_worktree(root, to):
     for name, text in {"HEAD": "ref: refs/heads/x", "commondir": "../..", "gitdir": f"{to}/.git"}.items():
         (made / name).write_text(f"{text}\n")
     return made
+
+
+@pytest.mark.parametrize(
+    ("tree", "file", "is_bad"),
+    [
+        (".husky", None, True),  # the next checkout there would write the person's hooks
+        (".husky/_", None, True),
+        ("nest", None, True),
+        ("old", "gitdir: ../.git/modules/old", True),
+        ("lib", "gitdir: ../.git/modules/sub2", True),
+        ("lib", "README", True),
+        ("lib", "", True),
+        ("lib", "gitdir: ../.git/modules/sub", False),
+        ("lib", "gitdir: ROOT/lib/../.git/modules/sub", False),
+        ("old", "gitdir: ../.git/modules/sub", False),
+        ("lib", None, False),
+        ("absent", None, False),
+    ],
+)
+def test_a_working_tree_of_a_submodule_is_its_own_and_holds_nothing_that_is_sealed(tmp_path, tree, file, is_bad):
+    for folder in (".husky/_", "nest/bare.git/hooks", "old", "lib"):
+        (tmp_path / folder).mkdir(parents=True)
+    if file is not None:
+        (tmp_path / tree / ".git").write_text(file.replace("ROOT", str(tmp_path)) + "\n")
+    plant_module(tmp_path, f"[core]\n\tworktree = ../../../{tree}\n")
+    assert [*put_aside(tmp_path)] == (["modules/sub/config"] if is_bad else [])
 
 
 @pytest.mark.parametrize(
