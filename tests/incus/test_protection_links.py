@@ -371,6 +371,38 @@ def test_a_submodule_makes_git_reach_nothing_that_the_agent_has_chosen(bed, star
     assert not reach.is_successful(with_remote, words)
 
 
+# A new submodule whose working tree is the sealed folder of the person's hooks. What it runs once it is checked out.
+PLANT_ON_HOOKS = r"""git init -q -b main /tmp/on && cd /tmp/on && set -- -c user.name=a -c user.email=a@b
+git "$@" commit -q --allow-empty -m 0 && printf '#!/bin/sh\ntouch MARK\n' >post-commit && chmod 755 post-commit
+git "$@" add . && git "$@" commit -qm 1 && git checkout -q --detach HEAD~ && rm -rf .git/hooks && cd "$OLDPWD"
+printf '[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tworktree = ../../../.husky\n' >/tmp/on/.git/config
+mkdir -p sub .git/modules && echo 'gitdir: ../.git/modules/m' >sub/.git && cp -r /tmp/on/.git .git/modules/m
+rm -rf /tmp/on"""
+
+
+@pytest.mark.parametrize("is_watched", [False, True])
+def test_a_submodule_on_a_sealed_folder_has_git_write_hooks_there_only_where_nobody_watches(
+    bed, start_server, side, precious, is_watched
+):
+    (side / ".husky").mkdir()
+    (side / ".husky/pre-push").write_text("true\n")
+    git(side, "config", "core.hooksPath", ".husky")
+    subprocess.run(["chown", "-R", "1000:1000", side], check=True)
+    script = PLANT_ON_HOOKS.replace("MARK", f"{precious}/ran")
+    if is_watched:
+        server = start_server(config=NO_CHECKPOINTS)
+        session = server.create(side)
+        await_watched(server, session)
+        bed.attack(session["id"], f"cd /workspace\n{script}", 1000)
+        found = await_broken(server, session)
+        assert f"{side}/.git/modules/m/config" in [one["path"] for one in found["changes"]]
+    else:
+        subprocess.run(["sh", "-ec", script], cwd=side, check=True)
+    act(side, "-C sub checkout -q main")
+    act(side, "commit -q --allow-empty -m mine")
+    assert (precious / "ran").exists() != is_watched
+
+
 PLANT_BELOW_HOOKS = r"""git init -q -b main /tmp/below && cd /tmp/below && echo s >s.txt
 set -- -c user.name=a -c user.email=a@b -c safe.directory='*'
 git "$@" add . && git "$@" commit -qm s && commit=$(git "$@" rev-parse HEAD) && cd "$OLDPWD"
