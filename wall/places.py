@@ -16,6 +16,7 @@ one on stdout:
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -39,7 +40,6 @@ FILLED_BY_GIT = ("objects", "refs", "logs")
 MOST_NESTED = 50  # Git folders that are sealed beside those of the repository at the top: so many in it, and in mounts
 MOST_SEARCHED = 400  # folders of the workspace that are searched for them, and as many of all extra mounts
 MOST_SEARCHED_ENTRIES = 20000
-SEARCHED_DEPTH = 4  # folders above the last one that is searched
 # Packages bring repositories of their own, and nobody works in them; as OTHERS_FOLDERS of scan.py.
 NOT_SEARCHED = frozenset((".git", "node_modules", "site-packages", "bower_components", "vendor"))
 # What a session seals in a Git folder, or has to look into: a link there cannot be sealed.
@@ -352,32 +352,33 @@ class Nested:
 
     def search_below(self, top: str, most: int) -> int:
         """Search a folder; how many folders that were."""
-        waiting = deque([(top, 0)])
+        waiting = deque([top])
         count = entries = 0
         device = os.lstat(top).st_dev
         while waiting:
-            path, depth = waiting.popleft()
+            path = waiting.popleft()
             if count >= most or entries > MOST_SEARCHED_ENTRIES:
                 self.cut[top] = f"it has more than {MOST_SEARCHED} folders or {MOST_SEARCHED_ENTRIES} files"
                 break
             count += 1
             names: list[str] = []
             folders: list[str] = []
-            with suppress(OSError), os.scandir(path) as found:
-                for entry in itertools.islice(found, MOST_SEARCHED_ENTRIES):
-                    names.append(entry.name)
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.name)
+            try:
+                with os.scandir(path) as found:
+                    for entry in itertools.islice(found, MOST_SEARCHED_ENTRIES):
+                        names.append(entry.name)
+                        if entry.is_dir(follow_symlinks=False):
+                            folders.append(entry.name)
+            except OSError as error:  # it has gone, or is no folder of ours
+                if error.errno == errno.ENAMETOOLONG:
+                    self.cut[top] = "paths in it are too long"
             entries += len(names)
             is_bare = "objects" in folders and "refs" in folders and "HEAD" in names
             # What is mounted on this host within the folder does not get into the container.
             if path != top and (".git" in names or is_bare) and os.lstat(path).st_dev == device:
                 self.add(path)
-            below = [] if is_bare else [name for name in folders if name not in NOT_SEARCHED]
-            if depth < SEARCHED_DEPTH:
-                waiting.extend((f"{path}/{name}", depth + 1) for name in sorted(below))
-            elif below and top != self.workspace:  # most projects are deeper: security.md says that once for all
-                self.cut.setdefault(top, f"it has folders more than {SEARCHED_DEPTH} deep")
+            if not is_bare:
+                waiting.extend(f"{path}/{name}" for name in sorted(folders) if name not in NOT_SEARCHED)
         return count
 
     def add(self, top: str) -> None:

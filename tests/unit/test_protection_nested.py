@@ -187,20 +187,33 @@ def test_of_more_repositories_than_are_sealed_some_are_named_and_those_of_the_mo
     assert [path for path, _ in answer["unsealed"]] == [f"{top}/{number}" for top in searched for number in (3, 4)]
 
 
-def test_the_end_of_a_search_of_a_mount_is_said(host):
-    (host.home / "deep/a/b/c/d/e/f").mkdir(parents=True)
-    (host.home / "wide").mkdir()
+def test_a_repository_is_found_however_deep_it_lies(host):
+    for place in ("work/a/b/c/d/e/f/g/deep", "other/a/b/c/d/e/f/g/deep"):
+        repository(host, place)
+    made = protection(host, "other")
+    assert "a/b/c/d/e/f/g/deep/.git/config" in sealed(made)
+    assert "a/b/c/d/e/f/g/deep/.git/config" in sealed(made, 1)
+    assert "searched" not in made.note
+
+
+@pytest.mark.parametrize("place", ["workspace", "mount"])
+def test_the_end_of_a_search_is_said(host, place):
+    top = host.work if place == "workspace" else host.home / "wide"
     for number in range(places.MOST_SEARCHED):
-        (host.home / f"wide/{number}").mkdir()
-    made = protection(host, "wide", "deep")
+        (top / f"a/b/c/d/e/f/{number}").mkdir(parents=True)
+    made = protection(host, *(["wide"] if place == "mount" else []))
     assert made.level == "locked"
-    assert f"'{host.home}/wide' was not searched for repositories to its end, as it has more than" in made.note
-    assert protection(host, "deep").note.endswith("as it has folders more than 4 deep")
+    assert f"'{top}' was not searched for repositories to its end, as it has more than" in made.note
 
 
-def test_the_end_of_a_search_of_the_workspace_is_said_unless_it_is_only_deep(host):
-    (host.work / "a/b/c/d/e/f").mkdir(parents=True)
-    assert "searched" not in protection(host).note
-    for number in range(places.MOST_SEARCHED):
-        (host.work / f"a/{number}").mkdir()
-    assert f"'{host.work}' was not searched for repositories to its end, as it has more than" in protection(host).note
+def test_a_folder_whose_path_is_too_long_to_be_searched_is_said(host):
+    here = os.getcwd()
+    os.chdir(host.work)
+    for _ in range(20):
+        os.mkdir("x" * 250)
+        os.chdir("x" * 250)
+    os.chdir(here)
+    assert (
+        f"'{host.work}' was not searched for repositories to its end, as paths in it are too long"
+        in protection(host).note
+    )
