@@ -40,7 +40,7 @@ shown=$(tmux display-message -p -t "=$session:" '#{pane_title}' ';' capture-pane
 line_end='
 '
 title=${shown%%"$line_end"*}
-screen=$(printf '%s\n' "${shown#*"$line_end"}" | grep -v '^ *$' | tail -24 | cut -c1-400)
+screen=$(printf '%s\n' "${shown#*"$line_end"}" | grep -v '^ *$' | tail -40 | cut -c1-400)
 # When it was that the screen without its clocks became what it is now.
 sum=$(printf %s "$screen" | sed -E "$still" | cksum)
 was=

@@ -14,7 +14,7 @@ from clincus_features.agents.rules import ToolRules, own_rules
 from clincus_features.agents.state import Event, Facts, listen, parse_event
 from clincus_features.agents.texts import clean, clean_lines
 
-SCREEN_LIMIT = 64 << 10  # bytes of a screen: guest/look.sh prints 24 lines of 400 bytes
+SCREEN_LIMIT = 64 << 10  # bytes of a screen: guest/look.sh prints 40 lines of 400 bytes
 EVENTS_LIMIT = 256 << 10  # bytes of events that guest/look.sh prints at most
 # Takes off a screen what changes while nothing happens: times, spinners and other marks in front of a line, which
 # blink, blanks, and hints up to the border below them.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from clincus_features.agents.screen import Layout
+from clincus_features.agents.texts import LINES
 
 
 class Rule(NamedTuple):
@@ -46,6 +47,7 @@ class ToolRules:
     # Events that tell of an answer to a question. After the end of a turn they come late.
     answers: Sequence[str] = ("PostToolUse", "PostToolUseFailure", "ElicitationResult")
     background: str = ""  # pattern of a line that tells of work in the background
+    frame: str = ""  # pattern of what stands beside the lines of a text
     notice: str = ""  # pattern of lines that are no text of the tool: borders, the prompt, hints
 
 
@@ -210,12 +212,18 @@ COPILOT = ToolRules(
 # closes it.
 OPENCODE_PANEL = r"^ {8,}(?P<text>[A-Z]\w*(?: \w+)*) {8,}esc(?:/enter)? *(?:\n|\Z)"
 
+# Those that a command such as /connect opens.
+OPENCODE_LOGIN = r"^ {8,}(?P<text>Connect a provider|Select auth method|API key) {8,}esc *(?:\n|\Z)"
+
 # One of several questions is confirmed, the last one submitted, and boxes are ticked.
 OPENCODE_HINT = r"\benter \w+ +esc dismiss"
-OPENCODE_QUESTION = (
-    r"^ *┃ +(?P<text>\S+(?: \S+)*)(?: {2,}.*)?\n(?: *┃ *(?: {8}.*)?\n)*"
-    r" *┃ +1\. .*\n(?:.*\n)*.*" + OPENCODE_HINT
-)
+# Its text may take some lines, and stand beside other things.
+OPENCODE_CHOICES = r"\n(?: *┃ *(?: {8}.*)?\n)* *┃ +1\. .*\n(?:.*\n)*.*" + OPENCODE_HINT
+OPENCODE_WORDS = r"\S+(?: \S+)*(?: {8,}.*)?"  # the names of several questions have wider gaps
+OPENCODE_MORE = rf"(?:\n *┃ {{1,4}}{OPENCODE_WORDS}){{0,9}}"
+OPENCODE_QUESTION = rf"^ *┃ {{1,4}}(?P<text>{OPENCODE_WORDS}{OPENCODE_MORE})" + OPENCODE_CHOICES
+# What its tool plan_exit asks, where OPENCODE_EXPERIMENTAL_PLAN_MODE is set.
+OPENCODE_PLAN = rf"^ *┃ {{1,4}}(?P<text>Plan at {OPENCODE_WORDS}{OPENCODE_MORE})" + OPENCODE_CHOICES
 # The last page of several questions.
 OPENCODE_REVIEW = r"^ *┃ +(?P<text>Review) *\n(?:.*\n)*.*\benter (?P<across>submit) +esc dismiss"
 
@@ -226,12 +234,14 @@ OPENCODE = ToolRules(
     layout=OPENCODE_LAYOUT,
     screen=(
         asks("review", OPENCODE_REVIEW, "question", group=True),
+        asks("plan", OPENCODE_PLAN, "plan", group=True),
         asks("question", OPENCODE_QUESTION, "question", group=True),
         asks("tall-question", OPENCODE_HINT, "question", 4),
         asks("permission", r"^ *┃ +(?P<across>Allow once {2,}Allow always {2,}Reject)\b", "permission", 8),
         Rule("retry", "working", r"^\W*(?P<text>\S.* \[retrying in .*attempt #\d+\])", "retry", 3, True),
         Rule("esc-interrupt", "working", r" esc (again to )?interrupt", last=3),
-        Rule("panel", "waiting", OPENCODE_PANEL, "dialog", group=True, is_panel=True),
+        Rule("login", "waiting", OPENCODE_LOGIN, "login", LINES, group=True, is_panel=True),
+        Rule("panel", "waiting", OPENCODE_PANEL, "dialog", LINES, group=True, is_panel=True),
         PROMPT,
     ),
     hooks={
@@ -241,10 +251,11 @@ OPENCODE = ToolRules(
         "permission.asked": Hook("waiting", "permission", function="opencode_permission"),
         "permission.updated": Hook("waiting", "permission", function="opencode_permission"),
         "permission.replied": WORKS,
-        "question.asked": Hook("waiting", "question", function="question"),
+        "question.asked": Hook("waiting", "question", function="opencode_question"),
         "question.replied": WORKS,
         "question.rejected": WORKS,
     },
+    frame=r"^ *┃ *| {8,}.*$",
     begins_turn=(),
     answers=("permission.replied", "question.replied", "question.rejected"),
 )

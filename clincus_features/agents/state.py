@@ -309,6 +309,13 @@ def after_question(_hook: Hook, _said: Said, data: Mapping[str, Any]) -> Said:
     return Said("waiting", "question", text, options)
 
 
+def after_opencode_question(_hook: Hook, _said: Said, data: Mapping[str, Any]) -> Said:
+    """A person is asked to choose, or about a plan (seen with opencode 1.18.34)."""
+    text, options = question_of(data)
+    is_plan = re.match(r"Plan at \S.* is complete\.", text) is not None
+    return Said("waiting", "plan" if is_plan else "question", text, options)
+
+
 def question_of(words: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     """The text and the options of a question; of several questions the first one's options."""
     asked = words.get("questions")
@@ -431,7 +438,7 @@ MEANINGS = {
     "message": after_message,
     "stop": after_stop,
     "failure": after_failure,
-    "question": after_question,
+    "opencode_question": after_opencode_question,
     "error": after_error,
     "status": after_status,
     "rest": after_rest,
@@ -469,7 +476,8 @@ def read_screen(facts: Facts) -> Shown | None:
             found = search(rule.pattern, [" ".join(map(str.strip, part))])  # a narrow screen wraps a line at a blank
         if found is None:
             continue
-        text = clean(found["text"]) if rule.group else clean(found[0]) if rule.state == "failed" else ""
+        text = found["text"] if rule.group else found[0] if rule.state == "failed" else ""
+        text = clean(re.sub(rules.frame, "", text, flags=re.MULTILINE) if rules.frame else text)
         menu = Menu()
         if rule.state == "waiting":
             lines = getattr(screen, rule.part)

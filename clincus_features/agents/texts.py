@@ -8,7 +8,7 @@ TEXT_LIMIT = 500  # characters of a text
 OPTION_LIMIT = 200  # characters of an option
 OPTIONS = 12
 DETAIL_LIMIT = 32_000  # characters of a plan
-LINES = 24
+LINES = 40  # of a screen that count: a list that a person opens in opencode is 30 lines high
 
 
 # Gives the same text as one object to all that ask. Python 3.12 never gives back what `sys.intern` was given.

@@ -870,6 +870,13 @@ OPENCODE_PAGES = {
         opencode_asks("Which sizes?", "1. [ ] Small", "2. [ ] Large", "⇆ tab  enter toggle  esc dismiss"),
         ("Which sizes?", ("[ ] Small", "[ ] Large")),
     ),
+    "one of some lines": (
+        opencode_asks(
+            *("Which colour do you want for the very", "long wall?" + " " * 30 + "LSP", ""),
+            *("1. Teal", "2. Pink", "⇆ tab  enter confirm  esc dismiss"),
+        ),
+        ("Which colour do you want for the very long wall?", ("Teal", "Pink")),
+    ),
     "the last page": (
         opencode_asks("Review", "Colour: Green", "Size: Small", "⇆ tab  enter submit  esc dismiss"),
         ("Review", ("submit",)),
@@ -882,6 +889,41 @@ def test_each_page_of_several_questions_of_opencode_is_told_as_it_stands(lines, 
     said = hooks(("question.asked", SEVERAL[1]["tool_input"]), tool="opencode")
     agent = decide(facts(lines, tool="opencode", said=said), after(Agent("working"))).agent
     assert ((agent.state, agent.reason), (agent.text, agent.options)) == (("waiting", "question"), expected)
+
+
+PLANNED = "Plan at home/code/.local/share/opencode/plans/1-misty-harbor.md is complete. Would you like to start it?"
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["by the hook", "by the screen"])
+def test_the_plan_of_opencode_is_a_question_of_its_own_kind(is_told):
+    first, second = PLANNED[:70], PLANNED[70:]
+    lines = opencode_asks(first, second, "", "1. Yes", "   Start it", "2. No", "↑↓ select  enter submit  esc dismiss")
+    asked = {"question": PLANNED, "header": "Build Agent", "options": [{"label": "Yes"}, {"label": "No"}]}
+    said = hooks(BUSY_NOW, ("question.asked", {"questions": [asked]}), tool="opencode")
+    agent = decide(facts(lines, tool="opencode", said=said if is_told else NOTHING), after(Agent("working"))).agent
+    found = agent.state, agent.reason, agent.text.replace(" ", ""), agent.options
+    assert found == ("waiting", "plan", PLANNED.replace(" ", ""), ("Yes", "No"))
+
+
+def opencode_panel(title: str, *rows: str) -> list[str]:
+    """A panel over a screen of opencode."""
+    head = f"{' ' * 32}{title}{' ' * 43}esc"
+    return ["  ┃  plan", head, *(f"{' ' * 32}{row}" for row in rows), *BOXES["opencode"]]
+
+
+@pytest.mark.parametrize(
+    ("title", "rows", "reason"),
+    [
+        ("Commands", 22, "dialog"),
+        ("Connect a provider", 26, "login"),
+        ("API key", 4, "login"),
+        ("Select auth method", 3, "login"),
+    ],
+)
+def test_a_panel_that_a_person_opens_in_opencode_is_told_and_calls_nobody(title, rows, reason):
+    lines = texts.clean_lines("\n".join(opencode_panel(title, *(f"Row {number}" for number in range(rows)))))
+    agent = decide(facts(lines, tool="opencode", said=hooks(BUSY_NOW, IDLE_NOW, tool="opencode"))).agent
+    assert (agent.state, agent.reason, agent.text, agent.seen) == ("waiting", reason, title, True)
 
 
 def test_a_retry_that_a_person_ended_is_no_end():
