@@ -7443,9 +7443,21 @@ def read_head(stream: io.BufferedIOBase) -> bytes:
     return bytes(head)
 
 
-_NAME = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # a token (RFC 9110, 5.6.2)
-_REQUEST_LINE = rb"(" + _NAME + rb") ([!-~]+) HTTP/([0-9]\.[0-9])"
-_CONTROL = rb"[\x00-\x08\x0a-\x1f\x7f]"
+# The grammar of HTTP/1 for every head that Clincus reads: of requests here, in the proxy and in the preview.
+HTTP_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110, 5.6.2
+HTTP_CONTROL = r"[\x00-\x08\x0a-\x1f\x7f]"  # what no value may have
+HTTP_REQUEST_LINE = rf"({HTTP_TOKEN}) ([!-~]+) HTTP/([0-9]\.[0-9])"
+
+
+def split_field(line: str) -> tuple[str, str]:
+    """Name and value of a line of a head (RFC 9112, 5), decoded as Latin-1. Raises ValueError for any other form.
+
+    A pattern for the blanks around the value would try all ways to share them out, and a head has much room.
+    """
+    name, colon, value = line.partition(":")
+    if not colon or not re.fullmatch(HTTP_TOKEN, name) or re.search(HTTP_CONTROL, value):
+        raise ValueError("a header field is not NAME: VALUE on a line of its own, ended by CR LF")
+    return name, value.strip(" \t")
 
 
 def parse_head(head: bytes, peer: Peer, connection: Connection) -> Request:
@@ -7458,21 +7470,22 @@ def parse_head(head: bytes, peer: Peer, connection: Connection) -> Request:
     """
     from email.message import Message
 
-    first, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
-    match = re.fullmatch(_REQUEST_LINE, first)
+    first, *lines = head.removesuffix(b"\r\n\r\n").decode("latin-1").split("\r\n")
+    match = re.fullmatch(HTTP_REQUEST_LINE, first)
     if not match:
         raise ClincusError("the request's first line is not METHOD PATH HTTP/1.1", 400)
-    method, target, version = (part.decode("ascii") for part in match.groups())
+    method, target, version = match.groups()
     if not version.startswith("1."):
         raise ClincusError("only HTTP/1.0 and HTTP/1.1 are spoken here", 505)
     if len(lines) > FIELD_LIMIT:
         raise ClincusError(f"the request has more than {FIELD_LIMIT} header fields", 431)
     headers = Message()
     for line in lines:
-        name, colon, value = line.partition(b":")
-        if not colon or not re.fullmatch(_NAME, name) or re.search(_CONTROL, value):
-            raise ClincusError("a header field is not NAME: VALUE on a line of its own, ended by CR LF", 400)
-        headers[name.decode("ascii")] = value.strip(b" \t").decode("latin-1")
+        try:
+            name, value = split_field(line)
+        except ValueError as error:
+            raise ClincusError(str(error), 400) from None
+        headers[name] = value
     path, query = parse_target(target, headers)
     spoken = "HTTP/1.0" if version == "1.0" else "HTTP/1.1"
     return Request(method, path, query, headers, body_length(headers), peer, connection, spoken)

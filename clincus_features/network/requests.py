@@ -17,10 +17,6 @@ HELLO_LIMIT = 32 << 10
 MOST_RECORDS = 32  # of TLS, that a ClientHello may come in
 MOST_FIELDS = 100
 NOT_HTTP = "the request is not well-formed HTTP/1.1"
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_FIRST = re.compile(rf"({_TOKEN}) ([!-~]+) HTTP/1\.[01]")
-_NAME = re.compile(_TOKEN)
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # Fields between two neighbours (RFC 9110, 7.6.1), and those that are written anew.
 _DROPPED = {"connection", "proxy-connection", "keep-alive", "te", "trailer", "upgrade", "host"}
 _DROPPED |= {"proxy-authorization", "proxy-authenticate", "content-length", "transfer-encoding"}
@@ -58,27 +54,19 @@ def parse_request(head: bytes, tunnel: Asked | None = None) -> Asked:
     """
     try:
         first, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
-        match = _FIRST.fullmatch(first)
-        if not match or len(lines) > MOST_FIELDS:
+        match = re.fullmatch(clincus.HTTP_REQUEST_LINE, first)
+        if not match or match[3] not in ("1.0", "1.1") or len(lines) > MOST_FIELDS:
             raise Refused(400, NOT_HTTP)
         method, target = match[1], match[2]
-        fields = [split_field(line) for line in lines]
+        try:
+            fields = [clincus.split_field(line) for line in lines]
+        except ValueError:
+            raise Refused(400, NOT_HTTP) from None
         if method == "CONNECT" and not tunnel:
             return Asked(*split_authority(target), is_tunnel=True)
         return plain_request(method, target, fields, tunnel)
     except ValueError as error:
         raise Refused(400, str(error)) from None
-
-
-def split_field(line: str) -> tuple[str, str]:
-    """Name and value of a header field. Raises ValueError.
-
-    A pattern for the blanks around the value would try all ways to share them out, and a head has 32 KiB of room.
-    """
-    name, colon, value = line.partition(":")
-    if not colon or not _NAME.fullmatch(name) or _CONTROL.search(value):
-        raise ValueError(NOT_HTTP)
-    return name, value.strip(" \t")
 
 
 def plain_request(method: str, target: str, fields: list[tuple[str, str]], tunnel: Asked | None) -> Asked:

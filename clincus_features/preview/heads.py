@@ -32,9 +32,7 @@ LEADING_OUT = {
     "x-dns-prefetch-control",
 }  # fmt: skip
 
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _STATUS = re.compile(r"HTTP/1\.[01] ([1-5][0-9][0-9])(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 Fields = Sequence[tuple[str, str]]
 
@@ -112,12 +110,10 @@ def read_answer(head: bytes) -> Answer:
     status = _STATUS.fullmatch(first)
     if not status or len(lines) > FIELDS_MOST:
         raise BadAnswer("it begins with no line of HTTP" if not status else "its head has too many fields")
-    fields = []
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon or not _NAME.fullmatch(name) or _CONTROL.search(value):
-            raise BadAnswer("a field of its head is not NAME: VALUE on a line of its own")
-        fields.append((name, value.strip(" \t")))
+    try:
+        fields = [clincus.split_field(line) for line in lines]
+    except ValueError:
+        raise BadAnswer("a field of its head is not NAME: VALUE on a line of its own") from None
     codings = members(fields, "transfer-encoding")
     lengths = set(members(fields, "content-length"))
     if codings not in ([], ["chunked"]) or len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", n) for n in lengths):
