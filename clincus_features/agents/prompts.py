@@ -136,7 +136,7 @@ class Sender:
         if decision.agent.state in ("idle", "done", "failed"):
             with self._lock_of_queues:
                 self._queues[session.id] = None
-                self._queue_is_due(clincus.engine_of(session.id)).notify()
+                self._queue_is_due(session.engine).notify()
 
     def prompt(self, session: clincus.Session, text: str, *, may_queue: bool = True, command: bool = False) -> Prompt:
         """Type a prompt, or put it into the queue. Raises ClincusError(409) with what is in the way.

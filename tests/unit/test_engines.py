@@ -395,6 +395,51 @@ def test_upkeep_leaves_what_cannot_be_reached_alone(told):
     assert upkeep.reachable(sessions, "far") == []
 
 
+def test_an_engine_that_is_lost_takes_no_command_until_it_is_reached_again(told):
+    far, reached = an_engine("far", told.registry), list[tuple[str, str]]()
+    far.on_reach = lambda engine, error: reached.append((engine, error))
+    told.hear(instance())
+    far.note_reach("")
+    for _ in range(2):
+        far.note_reach("it hangs")
+    assert (far.reach.error, told.shown()[FAR]) == ("it hangs", ("running", far.reach.since))
+    with pytest.raises(clincus.IncusError, match="it hangs"):
+        far.incus.argv("list")
+    with pytest.raises(clincus.ClincusError, match="it hangs") as raised:
+        far.require()
+    assert raised.value.status == 503
+    assert far.incus.fresh_door().argv("list"), "it can be asked whether it is back"
+    far.note_reach("")
+    far.require()
+    assert far.incus.argv("list")
+    assert (told.shown()[FAR], reached) == (("running", ""), [("far", "it hangs"), ("far", "")])
+
+
+def test_an_engine_that_was_lost_before_this_server_began_says_so(told):
+    far = an_engine("far", told.registry)
+    told.hear(instance())
+    far.note_reach("it is down")
+    far.date_back(NOW)
+    assert (far.reach, told.shown()[FAR]) == (clincus.Reach(NOW, "it is down"), ("running", NOW))
+    far.date_back("2099-01-01T00:00:00Z")
+    assert far.reach.since == NOW
+
+
+def test_the_engines_of_sessions_are_those_of_the_config(tmp_path):
+    plan(tmp_path, workspace="/srv/app", mode="mount")  # writes the config, which has the engine `far`
+    environ = {"HOME": str(tmp_path)}
+    registry = clincus.Registry("clincus-", lambda change: None)
+    sessions = clincus.Sessions(clincus.Incus(), registry, lambda: clincus.load_config(environ), environ)
+    assert sessions.door(FAR) is sessions.engines["far"].incus
+    assert sessions.door(NAME) is sessions.engines[""].incus
+    with pytest.raises(clincus.ClincusError, match='no engine "nowhere"') as raised:
+        sessions.door(f"nowhere:{NAME}")
+    assert raised.value.status == 404
+    before = sessions.engine("far")
+    sessions.forget_engine("far")
+    assert sessions.engine("far") is not before
+
+
 class Following:
     """As much of an application as follows engines, with their tables in the config."""
 
