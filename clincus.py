@@ -80,7 +80,10 @@ else:
             return getattr(self._load(*self._name), name)
 
     class Fields(type):
-        """Makes a class as that of NamedTuple in `typing` does, but without compiling the type of each field."""
+        """Makes a class as that of NamedTuple in `typing` does, but without compiling the type of each field.
+
+        That would cost each command 9 ms of CPU (`clincus list`: 83 instead of 74 ms).
+        """
 
         def __new__(cls, name: str, bases: object, names: dict[str, Any]) -> type:
             fields = names["__annotations__"]

@@ -15,7 +15,10 @@ LOADING = RLock()  # held while a module loads
 
 
 class LazyModule(types.ModuleType):
-    """A module that is empty until a name of it is used. A second `import` loads that of importlib.util at once."""
+    """A module that is empty until a name of it is used. A second `import` loads that of importlib.util at once.
+
+    So that one would cost commands that need no core 18 ms of CPU (`clincus help`: 54 instead of 36 ms).
+    """
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("__") or self.__spec__ is None or self.__spec__.loader is None:
