@@ -89,7 +89,7 @@ def command_line(bed, server) -> clincus.Sessions:
     environ = {**os.environ, "HOME": str(server.home)}
     registry = clincus.Registry("clincus-", lambda change: None)
     sessions = clincus.Sessions(bed.incus, registry, lambda: clincus.load_config(environ), environ)
-    sessions.refresh()
+    sessions.refresh("")
     return sessions
 
 
