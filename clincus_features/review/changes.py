@@ -49,7 +49,8 @@ class Change:
     def document(self, touched: bool, runs: str) -> dict[str, object]:
         """The change for the API; `runs` says when the file runs by itself on the host."""
         shown = {key: value for key, value in vars(self).items() if key not in ("old", "new")}
-        return {**shown, "touched": touched, "runs": "" if self.status == "D" else runs}
+        runs = "" if self.status == "D" else runs
+        return {**shown, "version": self.new.blob, "touched": touched, "runs": runs}
 
 
 class Changes(NamedTuple):

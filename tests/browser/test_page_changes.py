@@ -12,7 +12,7 @@ from browser_bed import Dashboard
 from playwright.sync_api import expect
 
 from tests.incus_bed import CLAUDE_RESTS, CLAUDE_WORKS
-from tests.programs import wait_until
+from tests.programs import git, wait_until
 
 pytest_plugins = ("browser_bed",)
 
@@ -204,3 +204,52 @@ def test_snapshots_are_taken_brought_back_and_deleted(dashboard, session_on, bed
     expect(dialog.get_by_text("No snapshots")).to_be_visible()
     page.keyboard.press("Escape")
     dashboard.expect_screen("earlier: remember the milk")
+
+
+def test_what_changed_is_viewed_put_right_and_committed(dashboard, reviewed):
+    """A file is ticked, one place in another is undone, one file is committed: the job ends where it was reviewed."""
+    (session, run), page = reviewed, dashboard.blank
+    folder = dashboard.root / "my-app"
+    run("seq 30 >numbers; echo more >notes; git add numbers")
+    run("git -c user.name=A -c user.email=a@b commit --quiet --message Numbers")
+    keep(dashboard, session)
+    checkpoint = dashboard.server.get(f"/api/sessions/{session['id']}/checkpoints").json[0]["checkpoint"]
+    run("sed -i 's/^3$/three/; s/^25$/twenty-five/' numbers; echo even more >notes")
+    dashboard.go(f"/sessions/{session['id']}/changes?from={checkpoint}&path=notes")
+    page.get_by_role("checkbox", name="Viewed").click()
+    expect(page).to_have_url(re.compile("path=numbers$"))
+    expect(page.get_by_role("treeitem", name="notes")).to_contain_text("viewed")
+    expect(page.get_by_role("status").filter(has_text="2 files, 1 viewed")).to_be_visible()
+
+    page.get_by_role("button", name="Undo this change").nth(1).click()
+    expect(page.get_by_text("Undid one change in numbers.")).to_be_visible()
+    assert "\n25\n" in (folder / "numbers").read_text() and "three" in (folder / "numbers").read_text()
+    page.get_by_role("button", name="Undo this", exact=True).click()
+    wait_until(lambda: "twenty-five" in (folder / "numbers").read_text(), "the undo of the undo")
+
+    page.get_by_role("button", name="Commit …").click()
+    dialog = page.get_by_role("dialog", name="Commit to main")
+    dialog.get_by_role("checkbox", name="notes").uncheck()
+    dialog.get_by_label("Message").fill("Write numbers as words")
+    dialog.get_by_label("Author").fill("Ann")
+    dialog.get_by_label("E-mail").fill("ann@example.com")
+    dialog.get_by_role("button", name="Commit 1 file").click()
+    expect(page.get_by_text("Committed 1 file on main as")).to_be_visible()
+    assert git(folder, "log", "-1", "--format=%an: %s", "--name-only").split("\n") == [
+        "Ann: Write numbers as words",
+        "",
+        "numbers",
+        "",
+    ]
+    page.get_by_role("button", name="Open in Files").click()
+    expect(page).to_have_url(re.compile(r"/files\?path=numbers$"))
+
+
+def test_a_patch_of_what_changed_is_copied(dashboard, reviewed):
+    (session, run), page = reviewed, dashboard.blank
+    run("echo two >>README.md")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    dashboard.go(f"/sessions/{session['id']}/changes")
+    page.get_by_role("button", name="Copy patch").click()
+    expect(page.get_by_text("Copied the patch.")).to_be_visible()
+    assert "+two\n" in page.evaluate("navigator.clipboard.readText()")

@@ -31,6 +31,14 @@ def test_a_clone_is_started_fetched_and_deleted_after_a_question(bed, dashboard)
     expect(page.get_by_text(f"1 new commit of my-app in the branch clincus/{session['id']} of my-app.")).to_be_visible()
     assert git(project, "log", "-1", "--format=%s", f"clincus/{session['id']}") == "More\n"
 
+    dashboard.go(f"/sessions/{session['id']}/changes")
+    main.get_by_role("button", name="Fetch to branch …").click()
+    dialog = page.get_by_role("dialog", name="Fetch to a branch of my-app")
+    dialog.get_by_label("Branch").fill("mine")
+    dialog.get_by_role("button", name="Fetch commits").click()
+    expect(page.get_by_text("in the branch mine of my-app.")).to_be_visible()
+    assert git(project, "log", "-1", "--format=%s", "mine") == "More\n"
+
     bed.shell(session["id"], COMMIT)
     main.get_by_role("button", name="More actions").click()
     page.get_by_role("menuitem", name="Delete").click()

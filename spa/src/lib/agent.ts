@@ -1,4 +1,5 @@
 /** What a session's tool does, in the page's words and in the order of who needs a person. */
+import { plural } from './format';
 import { inProject, isFrozen } from './protection';
 import type { Agent, Session } from './types';
 
@@ -93,4 +94,10 @@ export function help(agent: Agent): string {
 /** Tells one question from the next; empty while none is open. */
 export function questionOf({ state, reason, question, text }: Agent): string {
   return state === 'waiting' ? [question, reason, text].join('\n') : '';
+}
+
+/** The next step once a turn is over and something has changed: to review it. Empty for none. */
+export function nextStep({ status, agent, changes }: Session): string {
+  if (status !== 'running' || !changes?.files || !['done', 'idle'].includes(agent.state)) return '';
+  return `Review ${plural(changes.files, 'file')}`;
 }

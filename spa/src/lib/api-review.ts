@@ -4,6 +4,9 @@ import { encodePath } from './paths';
 import type {
   ChangeList,
   Checkpoint,
+  Commit,
+  CommitDraft,
+  CommitRequest,
   FileVersions,
   NewComment,
   PromptResult,
@@ -33,6 +36,14 @@ export const review = {
     const query = `path=${encodePath(path)}&side=${side}&from=${encodePath(from)}&to=${encodePath(to)}`;
     return (await find(`${session(id)}/changes/image?${query}`)).blob();
   },
+
+  /** All that differs, as a patch. */
+  async patch(id: string, from: string, to: string): Promise<string> {
+    return (await find(`${session(id)}/changes/patch?from=${encodePath(from)}&to=${encodePath(to)}`)).text();
+  },
+
+  commitDraft: async (id: string) => (await (await find(`${session(id)}/commit`)).json()) as CommitDraft,
+  commit: (id: string, request: CommitRequest) => write<Commit>('POST', `${session(id)}/commit`, request),
 
   comments: (id: string) => get<ReviewComment[]>(`${session(id)}/comments`),
   addComment: (id: string, request: NewComment) => write<ReviewComment>('POST', `${session(id)}/comments`, request),

@@ -220,7 +220,8 @@ export const api = {
   health: async () => (await (await find('/api/health')).json()) as Health,
 
   spending: async (days: number) => (await (await find(`/api/cost?days=${days}`)).json()) as Spending,
-  fetchCommits: (id: string) => write<MovedBranch>('POST', `${session(id)}/fetch`, {}),
+  /** `branch` is empty for the one by the session's name. */
+  fetchCommits: (id: string, branch: string) => write<MovedBranch>('POST', `${session(id)}/fetch`, branch ? { branch } : {}),
   unsaved: async (id: string) => (await (await find(`${session(id)}/unsaved`)).json()) as Unsaved,
   cost: async (id: string) => (await (await find(`${session(id)}/cost`)).json()) as Cost,
 

@@ -49,6 +49,8 @@ export const shortcuts = (inTerminal: TerminalPaletteKey): readonly ShortcutGrou
       ['k', 'Previous change'],
       ['Shift J', 'Next file'],
       ['Shift K', 'Previous file'],
+      ['v', 'Tick the file as viewed, and go to the next one'],
+      ['x', 'Undo the change at the cursor'],
       ['c', 'Comment on the selected lines'],
       ['u', 'Side by side or in one column'],
       ['w', 'Hide or show changes of white space'],

@@ -56,6 +56,9 @@ export type ReviewComment = Schemas['Comment'];
 export type NewComment = Body<'add_comment'>;
 export type Restored = Schemas['Restored'];
 export type Snapshot = Schemas['Snapshot'];
+export type CommitDraft = Schemas['CommitDraft'];
+export type CommitRequest = Body<'commit'>;
+export type Commit = Schemas['Commit'];
 
 /** What is sealed in a session, what became another file, and what appeared that runs on the host. */
 export type ProtectionReport = Schemas['Protection'];

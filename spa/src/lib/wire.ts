@@ -1263,6 +1263,8 @@ export interface components {
                 binary: boolean;
                 /** @description by a turn of this session, so that an undo takes it back */
                 touched: boolean;
+                /** @description another one for each content; only zeros for a file that is gone */
+                version: string;
                 /** @description when it runs by itself on this machine, for people; empty if it does not */
                 runs: string;
             }[];

@@ -33,10 +33,15 @@ const isTexts = (value: unknown): value is Written<string> => isRecord(value) &&
 const isForms = (value: unknown): value is Written<readonly Form[]> => isRecord(value) && Object.values(value).every(Array.isArray);
 const isText = (value: unknown): value is KeptText =>
   isRecord(value) && [value['path'], value['text'], value['etag']].every((one) => typeof one === 'string');
+const isTicks = (value: unknown): value is Written<Written<string>> => isRecord(value) && Object.values(value).every(isTexts);
 const isFiles = (value: unknown): value is Written<KeptText> => isRecord(value) && Object.values(value).every(isText);
 
 export const drafts = new Persisted<Written<string>>('drafts', {}, isTexts);
 export const forms = new Persisted<Written<readonly Form[]>>('comments-written', {}, isForms);
+/** The messages of commits, by the session's id. */
+export const messages = new Persisted<Written<string>>('commit-messages', {}, isTexts);
+/** The files that a person has ticked as viewed, each with its version then. */
+export const viewed = new Persisted<Written<Written<string>>>('files-viewed', {}, isTicks);
 export const files = new Persisted<Written<KeptText>>('files-unsaved', {}, isFiles);
 /** When the session of each id was created. */
 const births = new Persisted<Written<string>>('session-births', {}, isTexts);
@@ -61,6 +66,8 @@ export function takeBirths(found: readonly Session[]): void {
     forget(drafts, id);
     forget(forms, id);
     forget(files, id);
+    forget(messages, id);
+    forget(viewed, id);
   }
   const ids = new Set(fresh.map(({ id }) => id));
   const all = [...Object.entries(known).filter(([id]) => !ids.has(id)), ...fresh.map(({ id, created_at }) => [id, created_at] as const)];

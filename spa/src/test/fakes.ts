@@ -45,7 +45,7 @@ export function someSession(fields: Partial<Session> = {}): Session {
 
 /** A file that changed, with what a test says of it. */
 export function someChange(fields: Partial<ChangedFile> = {}): ChangedFile {
-  return { path: 'a.ts', old_path: '', status: 'M', added: 1, removed: 1, binary: false, touched: true, runs: '', ...fields };
+  return { path: 'a.ts', old_path: '', status: 'M', added: 1, removed: 1, binary: false, touched: true, version: 'v1', runs: '', ...fields };
 }
 
 /** A seal that came off, with what a test says of it. */

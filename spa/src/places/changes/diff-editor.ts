@@ -2,11 +2,13 @@
 import { standardKeymap } from '@codemirror/commands';
 import { defaultHighlightStyle, syntaxHighlighting } from '@codemirror/language';
 import { type Chunk, getChunks, MergeView, unifiedMergeView } from '@codemirror/merge';
-import { Compartment, EditorState, type Extension } from '@codemirror/state';
+import { Compartment, EditorState, type Extension, type Text } from '@codemirror/state';
 import { drawSelection, EditorView, highlightActiveLine, highlightActiveLineGutter, keymap, lineNumbers } from '@codemirror/view';
 
 import { highlight, languageOf } from '../files/code';
 import { diffTheme } from './diff-theme';
+import type { Hunk } from './hunk';
+import { hunkButtons, hunkOf } from './hunk-buttons';
 import { lineButtons } from './line-buttons';
 import { compareTexts, cutLines } from './line-diff';
 
@@ -21,6 +23,8 @@ export interface DiffOptions {
   between: Extension;
   /** Lines were chosen for a comment; without it there are none. */
   onLines: ((from: number, to: number) => void) | null;
+  /** One place that changed is to be undone; without it there is no button. */
+  onUndo: ((hunk: Hunk) => void) | null;
 }
 
 /** A removed block of more is not drawn in one column: all of it would be in the page at once. */
@@ -40,9 +44,13 @@ export class DiffEditor {
   /** One column was asked for, and would be too much for the page. */
   readonly fellBack: boolean = false;
   readonly #merge: MergeView | null = null;
+  /** The text before, line by line as it is compared. */
+  readonly #old: Text;
+  readonly #onUndo: DiffOptions['onUndo'];
 
   constructor(element: HTMLElement, options: DiffOptions) {
     const { path, layout, ignoreSpace } = options;
+    this.#onUndo = options.onUndo;
     const language = new Compartment();
     const common: Extension = [
       drawSelection(),
@@ -59,14 +67,17 @@ export class DiffEditor {
     const commentable: Extension = options.onLines
       ? [lineButtons(options.onLines), EditorView.editorAttributes.of({ class: 'cm-commentable' })]
       : lineNumbers();
-    const here: Extension = [commentable, highlightActiveLine(), highlightActiveLineGutter(), options.between, common];
+    const undoable: Extension = options.onUndo ? hunkButtons((chunk) => this.#undo(chunk)) : [];
+    const here: Extension = [commentable, undoable, highlightActiveLine(), highlightActiveLineGutter(), options.between, common];
 
     if (options.old === null || options.new === null) {
+      this.#old = EditorState.create().doc;
       const side = options.new === null ? 'a' : 'b';
       const own = [here, named(`Text of ${path}`), EditorView.editorAttributes.of({ class: `cm-whole-${side}` })];
       this.view = new EditorView({ parent: element, doc: cutLines(breaks(options.new ?? options.old ?? '')), extensions: own });
     } else {
       const { old, new: newText, changes } = compareTexts(breaks(options.old), breaks(options.new), ignoreSpace);
+      this.#old = EditorState.create({ doc: old }).doc;
       const diffConfig = { override: () => [...changes] };
       this.fellBack = layout === 'unified' && changes.some((change) => isTooMuch(old, change));
       if (layout === 'split' || this.fellBack) {
@@ -107,6 +118,13 @@ export class DiffEditor {
     if (chunk) this.#show(chunk);
   }
 
+  /** Asks for an undo of the place at the cursor. */
+  undoHunk(): void {
+    const { from, to } = this.view.state.doc.lineAt(this.view.state.selection.main.head);
+    const chunk = this.#chunks.find(({ fromB, toB }) => fromB <= to && Math.max(toB, fromB + 1) > from);
+    if (chunk) this.#undo(chunk);
+  }
+
   /** The lines that are selected, or the one of the cursor, counted from 1. */
   get selectedLines(): [number, number] {
     const { doc, selection } = this.view.state;
@@ -138,6 +156,10 @@ export class DiffEditor {
 
   get #chunks(): readonly Chunk[] {
     return getChunks(this.view.state)?.chunks ?? [];
+  }
+
+  #undo(chunk: Pick<Chunk, 'fromA' | 'toA' | 'fromB' | 'toB'>): void {
+    this.#onUndo?.(hunkOf(this.#old, this.view.state.doc, chunk));
   }
 
   #show(chunk: Chunk): void {
