@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from http.server import ThreadingHTTPServer
     from io import BufferedReader
     from logging import Handler as LoggingHandler
-    from typing import IO, Any, ClassVar, Literal, NamedTuple, cast
+    from typing import IO, Any, ClassVar, Literal, NamedTuple, Protocol, cast
 
     from typing_extensions import Self, TypeAlias
     from websockets.frames import Frame  # noqa: F401 (in a cast)
@@ -100,7 +100,7 @@ else:
     urls = Later(importlib.import_module, "urllib.parse")
     log = Later(lambda: open_log())  # noqa: PLW0108 (it comes later)
     # A base class must be there at once. `open_log` and `open_listener` add the real ones to these classes.
-    LoggingHandler = ThreadingHTTPServer = Any = object
+    LoggingHandler = ThreadingHTTPServer = Any = Protocol = object
 
 __version__ = "0.1.0"
 __commit__ = "source"  # build_zipapp.py fills in the commit and the day of a release
@@ -4698,6 +4698,47 @@ class Duty(NamedTuple):
     each_engine: bool = False  # a thread for each engine, whose name `work` gets, so that no engine delays another
 
 
+class OpenedConnection(Protocol):
+    """A connection of a session that a feature looks into. It gets the bytes of both ends and gives those to write.
+
+    The proxy's thread alone uses it. No call may wait.
+    """
+
+    @property
+    def takes_more(self) -> bool:
+        """True if the program may send more just now."""
+
+    @property
+    def is_over(self) -> bool:
+        """True if the connection ends once what `for_client` gives is written."""
+
+    @property
+    def is_broken(self) -> bool:
+        """True if it ends at once."""
+
+    @property
+    def failure(self) -> str:
+        """Why it is broken, if a person should know."""
+
+    def from_client(self, data: bytes) -> None:
+        """Bytes of the program."""
+
+    def from_server(self, data: bytes) -> None:
+        """Bytes of the server."""
+
+    def server_ended(self) -> None:
+        """The server sends no more."""
+
+    def for_client(self) -> bytes:
+        """Bytes to write to the program."""
+
+    def for_server(self) -> bytes:
+        """Bytes to write to the server."""
+
+
+Opener: TypeAlias = "Callable[[str, str, int, Callable[[Callable[[], None]], None]], OpenedConnection | None]"
+
+
 class Extensions:
     """Everything that features add to the core.
 
@@ -4757,6 +4798,9 @@ class Extensions:
         self.sleepers: list[Callable[[str, Mapping[str, float], float], set[str]]] = []
         # Each applies its part of a session's PATCH. It gets the values of the request.
         self.changes: list[Callable[[Session, Mapping[str, Any]], None]] = []
+        # Each gets a session's id, the host and port of a connection of a program in there, and a function that calls
+        # another one in the proxy's thread. It returns what looks into the connection, or None. An error ends it.
+        self.openers: list[Opener] = []
         # Each gets the head of a request, its peer and its `Connection`, and may answer a request for another Host.
         self.visitors: list[Callable[[bytes, Any, Any], bool]] = []
         # The first one replaces `socket_owner`: it finds the owner of the other end of a local connection.

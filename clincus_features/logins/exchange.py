@@ -66,12 +66,17 @@ class Exchange:
     @property
     def takes_more(self) -> bool:
         """Whether the client may send more just now."""
-        return len(self._from_client) < HELD
+        return len(self._from_client) < HELD and len(self.to_server) < HELD
 
     @property
     def is_idle(self) -> bool:
         """Whether no request is under way."""
         return self._request is None and not self._is_raw
+
+    @property
+    def names(self) -> list[str]:
+        """The logins that the request under way uses."""
+        return [use.loan.login.name for use in self._uses]
 
     # -- What comes
 
@@ -107,8 +112,8 @@ class Exchange:
         self.is_over = True
 
     def fail(self, words: str) -> None:
-        """No request can be answered: the server cannot be used."""
-        self._failure = (502, words)
+        """No request can be answered: the server cannot be used. The first reason counts."""
+        self._failure = self._failure or (502, words)
         if self._request is not None:
             self.refuse(*self._failure)
 
@@ -231,6 +236,8 @@ class Exchange:
         self._from_server.clear()
 
     def _end_of_server(self) -> None:
+        if self.is_idle and self._failure:
+            return  # the next request is told
         if self.is_idle:
             self.is_over = True
         elif self._is_raw or (self._answer is not None and self._answer.length == -1):

@@ -112,11 +112,25 @@ class Gateway:
     @functools.cached_property
     def proxy(self) -> Proxy:
         """The proxy."""
-        return Proxy(lambda id: socket_path(self._app.environ, id), self._untold.add, reachable=self._reachable)
+        return Proxy(
+            lambda id: socket_path(self._app.environ, id),
+            self._untold.add,
+            reachable=self._reachable,
+            opener=self._open,
+        )
 
     @functools.cached_property
     def _lines(self) -> Lines:
         return Lines(self._app.sessions, PORT, lambda id: socket_path(self._app.environ, id), lambda: self._owner)
+
+    def _open(
+        self, id: str, host: str, port: int, later: Callable[[Callable[[], None]], None]
+    ) -> clincus.OpenedConnection | None:
+        for opener in self._app.extensions.openers:
+            opened: clincus.OpenedConnection | None = opener(id, host, port, later)
+            if opened is not None:
+                return opened
+        return None
 
     def _reachable(self) -> list[Network]:
         return [ipaddress.ip_network(text) for text in self._app.config.get("network.reachable")]

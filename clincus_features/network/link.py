@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import clincus
+
 from .bodies import Body, ChunkedBody, SizedBody
 from .policy import WEB_PORTS
 from .records import Passage
@@ -46,6 +48,7 @@ MOST_ADDRESSES = 4  # of a host, that are tried
 IDLE_WITHIN = 3600.0  # seconds without a byte
 LIFE = 24 * 3600.0  # seconds of a connection in all
 LINGER = 2.0  # seconds for a program to read the answer that it was refused
+DRAIN = 60.0  # seconds for a program to read the rest of an answer whose server is gone
 METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ", b"TRACE ")
 
 Found = Sequence[tuple[Any, ...]]  # of getaddrinfo
@@ -65,7 +68,7 @@ class Side:
     def give(self, data: bytes | bytearray | memoryview) -> None:
         """Write bytes now as far as it takes them, and the rest later. Raises OSError."""
         count = 0
-        if not self.waiting:
+        if data and not self.waiting:
             with suppress(BlockingIOError):
                 count = self.socket.send(data)
         if count < len(data):
@@ -95,6 +98,7 @@ class Link:
         self._held = bytearray()  # what the program has sent and no server got yet
         self._step: Callable[[], None] = self._read_request  # what is done with it
         self._body: Body = SizedBody(0)  # of a plain request
+        self._opened: clincus.OpenedConnection | None = None  # what looks into it
         self._answer = bytearray()  # what the server answers to one that wants to be a WebSocket, up to its head's end
         self._addresses: deque[tuple[Any, ...]] = deque()  # those that may be tried yet
         self.address = ""  # of the server that was tried last
@@ -148,7 +152,8 @@ class Link:
             elif name != host and (name or port in WEB_PORTS):
                 raise Refused(403, f"TLS names {name or 'no server'}, CONNECT {host}", is_policy=True)
             else:
-                self._begin(self._pass, IDLE_WITHIN)
+                self._opened = self._outlet.open(self, host, port) if name else None
+                self._begin(self._pass_opened if self._opened else self._pass, IDLE_WITHIN)
         elif held and port == 443:
             raise Refused(403, f"what was sent to {host}:443 is not TLS", is_policy=True)
         elif held and (port == 80 or begins_request(held)):
@@ -163,6 +168,47 @@ class Link:
             self._row.sent += len(self._held)
             self._server.give(self._held)
             self._held.clear()
+
+    def _pass_opened(self) -> None:
+        """Let the bytes of the program be looked into."""
+        assert self._opened
+        assert self._row
+        data = bytes(self._held)
+        self._held.clear()
+        self._row.sent += len(data)
+        self._opened.from_client(data)
+        self._give_opened()
+
+    def _give_opened(self) -> None:
+        """Write what comes of a connection that is looked into, and end it if that says so."""
+        assert self._opened
+        assert self._server
+        opened, server = self._opened, self._server
+        if not (opened.is_over or opened.is_broken):
+            try:
+                server.give(opened.for_server())
+            except OSError:  # it has ended, which the program is told in words
+                server.is_over = True
+                opened.server_ended()
+        if opened.is_broken:
+            if opened.failure and self.asked:
+                self._outlet.refuse(self.asked.host, self.asked.port, opened.failure)
+            self.drop()
+            return
+        self._client.give(opened.for_client())
+        if opened.is_over:
+            self._close(server)
+            self._is_ending, self._deadline = True, time.monotonic() + DRAIN
+
+    def go_on_opened(self, work: Callable[[], None]) -> None:
+        """Do something in the proxy's thread that a connection which is looked into has waited for."""
+        if self not in self._outlet.links or self._is_ending:
+            return
+        with self._ending():
+            work()
+            self._give_opened()
+            self._end_sides()
+            self._watch()
 
     def _pass_body(self) -> None:
         """Pass the body of the one request, and nothing that comes after it."""
@@ -278,21 +324,36 @@ class Link:
         except Exception as error:
             self.fail(Refused(500, f"the proxy failed: {error!r}", is_policy=True))
 
-    def _read(self, side: Side) -> None:
+    def _receive(self, side: Side) -> int:
+        """How many bytes came from a side, into the piece of the outlet; -1 if none are there. Raises OSError."""
         try:
             count = side.socket.recv_into(self._outlet.piece)
         except BlockingIOError:
-            return
-        if not count:
-            side.is_over = True
+            return -1
+        except ConnectionError:
+            if not self._opened or side is self._client:
+                raise
+            count = 0
+        side.is_over = not count
+        return count
+
+    def _read(self, side: Side) -> None:
+        count = self._receive(side)
+        if not count and self._opened and side is self._server:
+            self._opened.server_ended()
+            self._give_opened()
+        if count <= 0:
             return
         data = memoryview(self._outlet.piece)[:count]
-        if self._step in (self._pass, self._pass_body):
+        if self._step in (self._pass, self._pass_body, self._pass_opened):
             self._deadline = time.monotonic() + IDLE_WITHIN
         if side is self._server:
             assert self._row
             self._row.received += count
-            if self._step == self._await_answer:
+            if self._opened:
+                self._opened.from_server(bytes(data))
+                self._give_opened()
+            elif self._step == self._await_answer:
                 self._read_answer(data)
             else:
                 self._client.give(data)
@@ -312,7 +373,7 @@ class Link:
             client.shut()
             if client.is_over:
                 self.drop()
-        elif server is None:
+        elif server is None or self._opened:
             if client.is_over:
                 self.drop()
         elif server.is_over:
@@ -330,9 +391,14 @@ class Link:
         client, server = self._client, self._server
         if client.socket.fileno() < 0:
             return
-        is_full = len(self._held) > max(HEAD_LIMIT, HELLO_LIMIT) or bool(server and len(server.waiting) >= WAITING)
+        is_held_back = bool(self._opened and not self._opened.takes_more)
+        is_full = (
+            is_held_back
+            or len(self._held) > max(HEAD_LIMIT, HELLO_LIMIT)
+            or bool(server and len(server.waiting) >= WAITING)
+        )
         self._set(client, (is_full and not self._is_ending) or client.is_over, bool(client.waiting))
-        if server:
+        if server and server.socket.fileno() >= 0:
             is_held = not self._is_connected or server.is_over or len(client.waiting) >= WAITING
             self._set(server, is_held, bool(server.waiting) or not self._is_connected)
 

@@ -59,6 +59,14 @@ class Outlet:
             raise Refused(403, f"{asked.host}:{asked.port} is not on this session's list of names", is_policy=True)
         self._look_ups.ask(link, asked)
 
+    def open(self, link: Link, host: str, port: int) -> clincus.OpenedConnection | None:
+        """What looks into the connection of a link, None if nothing does. Raises Refused."""
+        later = functools.partial(self._proxy.later, link)
+        try:
+            return self._proxy.opener(self._session, host, port, later)
+        except clincus.ClincusError as error:
+            raise Refused(502, f"{host} cannot be reached: {error.message}", is_policy=True) from None
+
     def forget(self, link: Link) -> None:
         """A link does not wait for addresses any more."""
         self._look_ups.forget(link)
@@ -82,11 +90,13 @@ class Proxy:
         on_refusal: Callable[[str], None] = lambda session: None,
         resolve: Resolver = look_up,
         reachable: Callable[[], Sequence[Network]] = tuple,
+        opener: clincus.Opener = lambda session, host, port, later: None,
     ) -> None:
         """`path_of` gives a session's socket, `reachable` the private networks that the user has opened.
 
-        `on_refusal` is told the session. It may not wait.
+        `on_refusal` is told the session. It may not wait. `opener` is one of `clincus.Extensions.openers`.
         """
+        self.opener = opener
         self._path_of, self.on_refusal, self._resolve, self._reachable = path_of, on_refusal, resolve, reachable
         self.selector: selectors.BaseSelector = selectors.DefaultSelector()
         self._wake_reader, self._wake_writer = os.pipe()
@@ -97,7 +107,7 @@ class Proxy:
         self._wanted: dict[str, Policy] = {}  # by session
         self._records: dict[str, Records] = {}
         self._outlets: dict[str, Outlet] = {}
-        self._found: deque[tuple[Link, Found | Refused]] = deque()
+        self._due: deque[Callable[[], None]] = deque()  # what other threads have for this one
         self._known_reachable = list(reachable())
         self._failures: dict[str, str] = {}  # session -> why nobody listens for it
         self.piece = bytearray(PIECE)
@@ -154,9 +164,8 @@ class Proxy:
         is_busy = self.wanted() != self._outlets.keys() or any(one.links or one.new for one in self._outlets.values())
         for key, mask in self.selector.select(ROUND if is_busy else rest):
             key.data(mask)
-        while self._found:
-            link, found = self._found.popleft()
-            link.go_on(found)
+        while self._due:
+            self._due.popleft()()
         now = time.monotonic()
         if now >= self._swept + ROUND:
             self._swept = now
@@ -284,7 +293,12 @@ class Proxy:
 
     def tell(self, link: Link, found: Found | Refused) -> None:
         """Let a link go on with what was found."""
-        self._found.append((link, found))
+        self._due.append(functools.partial(link.go_on, found))
+        self.wake()
+
+    def later(self, link: Link, work: Callable[[], None]) -> None:
+        """Let the proxy's thread do something for a link whose connection is looked into."""
+        self._due.append(functools.partial(link.go_on_opened, work))
         self.wake()
 
     def _usable(self, asked: Asked) -> Found:

@@ -1,0 +1,222 @@
+"""A connection of a session to a host of one of its logins: TLS to the program and TLS to the server, over bytes.
+
+`ssl` does all of it on bytes in memory (ssl.MemoryBIO), so that the proxy's one thread serves it like any other.
+"""
+
+from __future__ import annotations
+
+import functools
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+from .exchange import Exchange
+from .lending import Loan
+from .sources import Secret, SourceError
+from .vault import Found
+
+PIECE = 16 << 10  # bytes that are decrypted at once: a record of TLS
+
+
+class Lender(Protocol):
+    """Who has the values."""
+
+    def ask(self, loan: Loan, take: Callable[[Found], None]) -> None:
+        """Let `take` have a value, or the reason why there is none, at once or later in another thread."""
+
+
+@functools.lru_cache(1)
+def server_trust() -> ssl.SSLContext:
+    """What a server has to show: what this host trusts."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def session_context(path: str) -> ssl.SSLContext:
+    """What programs of a session see: the certificates of a file. Raises OSError (ssl.SSLError too)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(path)
+    return context
+
+
+class End:
+    """One end's TLS."""
+
+    def __init__(self, context: ssl.SSLContext, server_name: str = "") -> None:
+        """With a name it is the end to that server."""
+        self.coming, self.going = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(
+            self.coming, self.going, server_side=not server_name, server_hostname=server_name or None
+        )
+        self.is_ready = False  # both have agreed
+        self.is_over = False  # the other side sends no more
+
+    def shake(self) -> None:
+        """Go on with the handshake. Raises ssl.SSLError."""
+        if not self.is_ready:
+            try:
+                self._tls.do_handshake()
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return
+            self.is_ready = True
+
+    def read(self) -> bytes:
+        """What came, b"" for nothing. Raises ssl.SSLError."""
+        if self.is_ready and not self.is_over:
+            try:
+                data = self._tls.read(PIECE)
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return b""
+            except ssl.SSLZeroReturnError:
+                data = b""
+            self.is_over = not data
+            return data
+        return b""
+
+    def write(self, data: bytearray) -> None:
+        """Send bytes, which are taken off. Raises ssl.SSLError."""
+        while self.is_ready and data:
+            del data[: self._tls.write(bytes(data[:PIECE]))]
+
+    def close(self) -> None:
+        """Say that nothing more comes."""
+        with suppress(ssl.SSLError, ValueError):
+            self._tls.unwrap()
+
+
+class Opened:
+    """An opened connection. All but `go_on` is for the proxy's thread."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+        host: str,
+        lender: Lender,
+        later: Callable[[Callable[[], None]], None],
+    ) -> None:
+        """`contexts` are those for the program and for the server. `later` lets the proxy's thread call a function."""
+        self._exchange, self._lender, self._later, self._host = exchange, lender, later, host
+        self._client, self._server = End(contexts[0]), End(contexts[1], host)
+        self._is_asked = False
+        self._known: dict[str, Secret] = {}
+        self.is_over = False  # the connection ends once `for_client` is written
+        self.is_broken = False  # it ends at once
+        self.failure = ""  # why, if a person should know
+        self._turn()
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether the program may send more just now."""
+        return self._exchange.takes_more
+
+    def from_client(self, data: bytes) -> None:
+        """Bytes of the program, as they came."""
+        self._client.coming.write(data)
+        self._turn()
+
+    def from_server(self, data: bytes) -> None:
+        """Bytes of the server, as they came."""
+        if not self._server.is_over:
+            self._server.coming.write(data)
+            self._turn()
+
+    def server_ended(self) -> None:
+        """The server's connection has ended."""
+        self._server.is_over = True
+        if self._server.is_ready:
+            self._exchange.server_ended()
+        else:
+            self._exchange.fail(f"{self._host} ended the connection")
+        self._turn()
+
+    def for_client(self) -> bytes:
+        """Bytes to write to the program."""
+        return self._client.going.read()
+
+    def for_server(self) -> bytes:
+        """Bytes to write to the server."""
+        return b"" if self._server.is_over else self._server.going.read()
+
+    def end_loan(self, name: str) -> None:
+        """End the request under way if it was lent a login, which is revoked. For any thread."""
+        if name in self._exchange.names:
+            self._later(functools.partial(self._end, f"the login {name} is revoked"))
+
+    def _end(self, words: str) -> None:
+        self._exchange.refuse(403, words)
+        self._turn()
+
+    def _turn(self) -> None:
+        """Do all that can be done with what came."""
+        try:
+            self._client.shake()
+            data = self._client.read()
+            while data:
+                self._exchange.from_client(data)
+                data = self._client.read()
+        except ssl.SSLError as error:
+            self.is_broken = True
+            if not self._client.is_ready:
+                self.failure = f"a program does not take Clincus's certificate for {self._host}: {why(error)}"
+            return
+        self._turn_server()
+        self._ask()
+        try:
+            self._client.write(self._exchange.to_client)
+        except ssl.SSLError:
+            self.is_broken = True
+        self.is_broken = self.is_broken or self._exchange.is_broken
+        if self._client.is_over or (self._exchange.is_over and not self._exchange.to_client):
+            self._client.close()
+            self.is_over = True
+
+    def _turn_server(self) -> None:
+        if self._server.is_over:
+            return
+        try:
+            self._server.shake()
+            data = self._server.read()
+            while data:
+                self._exchange.from_server(data)
+                data = self._server.read()
+            if self._server.is_over:
+                self._exchange.server_ended()
+            self._server.write(self._exchange.to_server)
+        except ssl.SSLError as error:
+            self._server.is_over = True
+            self._exchange.fail(f"there is no safe connection to {self._host}: {why(error)}")
+
+    def _ask(self) -> None:
+        """Ask for the values that a request waits for."""
+        if self._exchange.wanted and not self._is_asked:
+            self._is_asked = True
+            for loan in list(self._exchange.wanted):
+                self._lender.ask(loan, functools.partial(self._take, loan))
+
+    def _take(self, loan: Loan, found: Found) -> None:
+        """In any thread: a value is there."""
+        self._later(lambda: self._go_on(loan, found))
+
+    def _go_on(self, loan: Loan, found: Found) -> None:
+        if not self._is_asked or self.is_over or self.is_broken:
+            return
+        if isinstance(found, SourceError):
+            self._is_asked, self._known = False, {}
+            self._exchange.refuse(403, f"the login {loan.login.name} cannot be lent: {found.message}")
+        else:
+            self._known[loan.login.name] = found
+            if len(self._known) == len(self._exchange.wanted):
+                known, self._known, self._is_asked = self._known, {}, False
+                self._exchange.lend(known)
+        self._turn()
+
+
+def why(error: ssl.SSLError) -> str:
+    """The words of an error of TLS."""
+    return str(getattr(error, "verify_message", "") or error.reason or "the connection ended").lower().replace("_", " ")

@@ -1,0 +1,289 @@
+"""Connections that are opened, through the real proxy: real TLS on both sides, on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from clincus_features.logins import opened as openeds
+from clincus_features.logins.authority import make_certificates
+from clincus_features.logins.exchange import Exchange
+from clincus_features.logins.lending import Loan
+from clincus_features.logins.settings import Host
+from clincus_features.logins.sources import Secret, SourceError
+from clincus_features.logins.vault import Found
+from clincus_features.network.policy import Policy
+from clincus_features.network.proxy import Proxy
+from tests.programs import DEADLINE, wait_until
+from tests.unit.test_logins_lending import VALUE, a_loan
+from tests.unit.test_network_proxy import LOOPBACK, read_until, rest
+
+HOST = "a.example"
+LOAN = a_loan("token", "Bearer {secret}", host=HOST)
+REQUEST = f"GET / HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {LOAN.placeholder}\r\n\r\n".encode()
+
+
+class Vendor:
+    """A server over TLS that notes what it gets; a test says what it answers to each request."""
+
+    def __init__(self, folder: Path) -> None:
+        made = make_certificates([Host(HOST), Host("b.example")], dict(os.environ), str(folder))
+        (folder / "vendor.pem").write_text(made.key + made.chain)
+        (folder / "trust.pem").write_text(made.authority)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(folder / "vendor.pem")
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.got: list[bytes] = []
+        self.serve: Callable[[ssl.SSLSocket], None] = self.echo
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.one, args=(connection,), daemon=True).start()
+
+    def one(self, connection: socket.socket) -> None:
+        connection.settimeout(DEADLINE)
+        with contextlib.suppress(OSError), self.context.wrap_socket(connection, server_side=True) as tls:
+            self.serve(tls)
+
+    def echo(self, tls: ssl.SSLSocket) -> None:
+        """Answer each request with its own head."""
+        while head := read_until(tls, b"\r\n\r\n"):
+            self.got.append(head)
+            tls.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(head), head))
+
+
+class Road:
+    """A proxy with one session that borrows a login, and TLS of programs in there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.vendor = Vendor(folder)
+        made = make_certificates([Host(HOST)], dict(os.environ), str(folder))
+        (folder / "session.pem").write_text(made.key + made.chain)
+        self.trust = ssl.create_default_context(cadata=made.authority)
+        self.vendors_trust = ssl.create_default_context(cafile=folder / "trust.pem")
+        self.contexts = (openeds.session_context(str(folder / "session.pem")), self.vendors_trust)
+        self.found: Found = Secret(VALUE)
+        self.alarms: list[tuple[str, str]] = []
+        self.opened: list[openeds.Opened] = []
+        self.is_slow = threading.Event()
+        self.path = str(folder / "one")
+        self.proxy = Proxy(
+            lambda id: self.path,
+            resolve=lambda host, port: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", self.vendor.port))],
+            reachable=lambda: LOOPBACK,
+            opener=self.open,
+        )
+        self.proxy.want("one", Policy("open", has_proxy=True))
+        self.is_over = False
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+
+    def serve(self) -> None:
+        while not self.is_over:
+            self.proxy.serve_round()
+        self.proxy.close()
+
+    def open(self, id, host, port, later):
+        if not LOAN.login.is_for(host, port):
+            return None
+        exchange = Exchange((host, port), [LOAN], lambda loan, where: self.alarms.append((loan.login.name, where)))
+        self.opened.append(openeds.Opened(exchange, self.contexts, host, self, later))
+        return self.opened[-1]
+
+    def ask(self, loan: Loan, take: Callable[[Found], None]) -> None:
+        threading.Thread(target=lambda: take(self.found), daemon=True).start()
+
+    def tunnel(self, host: str = HOST) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(DEADLINE)
+        wait_until(lambda: connection.connect_ex(self.path) == 0, "the proxy's socket")
+        connection.sendall(f"CONNECT {host}:443 HTTP/1.1\r\n\r\n".encode())
+        assert read_until(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+        return connection
+
+    def connect(self) -> ssl.SSLSocket:
+        return self.trust.wrap_socket(self.tunnel(), server_hostname=HOST)
+
+
+@pytest.fixture
+def road(tmp_path_factory) -> Iterator[Road]:
+    made = Road(tmp_path_factory.mktemp("s"))
+    yield made
+    made.is_over = True
+    made.proxy.want("one", None)
+    made.thread.join(DEADLINE)
+    made.vendor.listener.shutdown(socket.SHUT_RDWR)
+    made.vendor.listener.close()
+
+
+def said(tls: ssl.SSLSocket) -> bytes:
+    """An answer with a length."""
+    head = read_until(tls, b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    body = b""
+    while len(body) < length:
+        piece = tls.recv(length - len(body))
+        assert piece
+        body += piece
+    return head + body
+
+
+def test_the_server_gets_the_value_and_the_program_does_not_see_it(road):
+    with road.connect() as tls:
+        for number in (1, 2, 3):
+            tls.sendall(REQUEST)
+            answer = said(tls)
+            assert f"Authorization: Bearer {VALUE}\r\n".encode() in road.vendor.got[-1]
+            assert b"Authorization: Bearer " + b"*" * len(VALUE) in answer
+            assert len(road.vendor.got) == number
+    assert road.alarms == []
+
+
+def test_a_placeholder_out_of_place_is_told_and_the_server_gets_nothing(road):
+    with road.connect() as tls:
+        tls.sendall(REQUEST.replace(b"Authorization: Bearer", b"X-Other:"))
+        assert said(tls).startswith(b"HTTP/1.1 403 ")
+        assert rest(tls) == b""
+    assert road.alarms == [("token", "in the header x-other")]
+    assert road.vendor.got == []
+
+
+def test_other_hosts_are_tunnelled_untouched(road):
+    with road.vendors_trust.wrap_socket(road.tunnel("b.example"), server_hostname="b.example") as tls:
+        tls.sendall(REQUEST)
+        assert said(tls).endswith(REQUEST)
+    assert road.opened == []
+
+
+def test_a_name_in_tls_that_is_not_the_one_of_the_tunnel_is_refused(road):
+    with pytest.raises((ssl.SSLError, OSError)):
+        road.trust.wrap_socket(road.tunnel("b.example"), server_hostname=HOST)
+    assert road.vendor.got == []
+
+
+def test_a_server_that_this_host_does_not_trust_gets_nothing(road):
+    road.contexts = (road.contexts[0], ssl.create_default_context())
+    with road.connect() as tls:
+        tls.sendall(REQUEST)
+        assert b"there is no safe connection to a.example: self" in said(tls).replace(b"-", b" ")
+    assert road.vendor.got == []
+
+
+def test_a_program_that_does_not_trust_the_session_is_told_to_people(road):
+    with pytest.raises(ssl.SSLError):
+        ssl.create_default_context().wrap_socket(road.tunnel(), server_hostname=HOST)
+    wait_until(lambda: road.proxy.records("one").documents()["refused"], "the words")
+    (row,) = road.proxy.records("one").documents()["refused"]
+    assert "does not take Clincus's certificate for a.example" in str(row["reason"])
+
+
+def test_a_value_that_cannot_be_read_is_told_to_the_tool(road):
+    road.found = SourceError("there is no file /x")
+    with road.connect() as tls:
+        tls.sendall(REQUEST)
+        assert b"the login token cannot be lent: there is no file /x" in said(tls)
+    assert road.vendor.got == []
+
+
+def test_bodies_pass_both_ways_whole(road):
+    sent = os.urandom(3 << 20)
+    back: list[bytes] = []
+
+    def serve(tls: ssl.SSLSocket) -> None:
+        read_until(tls, b"\r\n\r\n")
+        while sum(map(len, back)) < len(sent):
+            back.append(tls.recv(1 << 16))
+            assert back[-1]
+        tls.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(sent) + sent)
+
+    road.vendor.serve = serve
+    with road.connect() as tls:
+        head = REQUEST.replace(b"GET", b"POST")[:-2] + b"Content-Length: %d\r\n\r\n" % len(sent)
+        tls.sendall(head + sent)
+        assert said(tls).endswith(sent)
+    assert b"".join(back) == sent
+
+
+def test_a_side_that_does_not_read_holds_up_no_more_than_a_bounded_part(road):
+    is_done = threading.Event()
+    road.vendor.serve = lambda tls: is_done.wait(DEADLINE) and None
+    with road.connect() as tls:
+        tls.sendall(REQUEST.replace(b"GET", b"POST")[:-2] + b"Content-Length: 900000000\r\n\r\n")
+        tls.setblocking(False)
+        sent = 0
+        with contextlib.suppress(ssl.SSLWantWriteError):
+            while sent < 1 << 26:
+                sent += tls.send(bytes(1 << 16))
+        with road.connect():
+            pass
+        assert sent < 1 << 24
+        is_done.set()
+
+
+def test_events_come_as_they_are_sent_and_end_when_the_login_is_revoked(road):
+    is_next = threading.Event()
+
+    def serve(tls: ssl.SSLSocket) -> None:
+        read_until(tls, b"\r\n\r\n")
+        tls.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: one\n\n")
+        assert is_next.wait(DEADLINE)
+        tls.sendall(b"data: two\n\n")
+        tls.recv(1)
+
+    road.vendor.serve = serve
+    with road.connect() as tls:
+        tls.sendall(REQUEST)
+        assert read_until(tls, b"one\n\n").startswith(b"HTTP/1.1 200 OK\r\nConnection: close\r\n")
+        is_next.set()
+        assert read_until(tls, b"two\n\n") == b"data: two\n\n"
+        road.opened[0].end_loan("another")
+        road.opened[0].end_loan("token")
+        with contextlib.suppress(OSError):
+            assert rest(tls) == b""
+        wait_until(lambda: road.proxy.count() == 0, "the end of the connection")
+
+
+def test_a_websocket_goes_on_both_ways(road):
+    def serve(tls: ssl.SSLSocket) -> None:
+        road.vendor.got.append(read_until(tls, b"\r\n\r\n"))
+        tls.sendall(b"HTTP/1.1 101 Go on\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello")
+        tls.sendall(b"echo " + tls.recv(99) + VALUE.encode())
+
+    road.vendor.serve = serve
+    with road.connect() as tls:
+        tls.sendall(REQUEST[:-2] + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        assert read_until(tls, b"hello").endswith(b"\r\n\r\nhello")
+        tls.sendall(b"frame")
+        assert rest(tls) == b"echo frame" + b"*" * len(VALUE)
+    assert VALUE.encode() in road.vendor.got[0]
+
+
+def test_an_end_of_the_program_ends_the_connection_to_the_server(road):
+    is_there, is_over = threading.Event(), threading.Event()
+
+    def serve(tls: ssl.SSLSocket) -> None:
+        read_until(tls, b"\r\n\r\n")
+        is_there.set()
+        with contextlib.suppress(OSError):
+            tls.recv(1)
+        is_over.set()
+
+    road.vendor.serve = serve
+    with road.connect() as tls:
+        tls.sendall(REQUEST)
+        assert is_there.wait(DEADLINE)
+    assert is_over.wait(DEADLINE)
+    wait_until(lambda: road.proxy.count() == 0, "the end of the connection")
