@@ -28,6 +28,8 @@ from clincus_cli.recipe import image_source
 from clincus_features import health
 
 SETUP_POOL = "default"
+MADE_LABEL = "user.clincus.made=true"  # of a pool or network of Incus, so that `clincus uninstall` knows it
+MADE_FILE = "/var/lib/clincus/made"  # what root made outside Incus: a line for each thing, its kind and its name
 CAP_SYS_RESOURCE = 24  # capabilities(7)
 NETWORK_TRIES = 20
 INCUSD_READY_SECONDS = 60
@@ -195,6 +197,13 @@ class Setup:
         """Whether Incus answers us."""
         return self.ask("/1.0") is not None
 
+    def note_made(self, kind: str, name: str) -> None:
+        """Write down what was made, for `clincus uninstall`, which removes nothing else."""
+        path = self.host.path(made_file(self.host, self.environ))
+        path.parent.mkdir(mode=0o755 if self.host.is_root() else 0o700, parents=True, exist_ok=True)
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(f"{kind} {name}\n")
+
     # -- The machine
 
     def person(self) -> str:
@@ -226,6 +235,8 @@ class Setup:
             with open(self.host.path(name), "a", encoding="utf-8") as file:  # it keeps its owner and mode
                 file.write("\n" if text and not text.endswith("\n") else "")
                 file.writelines(f"{line}\n" for line in lines)
+            for line in lines:
+                self.note_made(name, line)
         if self.answers():
             self.notes.append("Incus reads /etc/subuid when it starts: restart it (systemctl restart incus)")
 
@@ -320,6 +331,7 @@ class Setup:
                 f"and restart Incus, or name another as incus.group in the config"
             )
         self.host.run(["usermod", "--append", "--groups", group, person])
+        self.note_made("group", f"{group} {person}")
         words = f"'{person}' belongs to the group from the next login on"
         self.notes.append(f"{words}; Clincus itself need not wait for it" if self.host.which("sg") else words)
 
@@ -375,12 +387,13 @@ class Setup:
             free = shutil.disk_usage(self.environ.get("INCUS_DIR") or "/var/lib").free
             size = max(5, min(100, free // health.GIB // 2))  # the file takes only what is used
             try:
-                self.incus.run("storage", "create", "--quiet", SETUP_POOL, "btrfs", f"size={size}GiB", timeout=120)
+                words = ("storage", "create", "--quiet", SETUP_POOL, "btrfs", f"size={size}GiB", MADE_LABEL)
+                self.incus.run(*words, timeout=120)
             except clincus.IncusError as error:
                 self.notes.append(f"no copy-on-write storage: {error}; sessions will start more slowly")
             else:
                 return
-        self.incus.run("storage", "create", "--quiet", SETUP_POOL, "dir", timeout=120)
+        self.incus.run("storage", "create", "--quiet", SETUP_POOL, "dir", MADE_LABEL, timeout=120)
 
     def bridge_to_use(self) -> str:
         """A managed bridge that is there already: ours, that of `incus admin init`, or another that leads outside."""
@@ -409,7 +422,7 @@ class Setup:
         """Make the bridge. Its subnet is given: Incus would look for a free one by sending packets to strangers."""
         subnet = self.options.subnet or free_subnet(taken_subnets(self.host)).replace(".0/", ".1/")
         self.say(f"subnet {subnet}")
-        config = [f"ipv4.address={subnet}", "ipv4.nat=true", "ipv6.address=none"]
+        config = [f"ipv4.address={subnet}", "ipv4.nat=true", "ipv6.address=none", MADE_LABEL]
         name = self.free_bridge_name()
         for attempt in range(NETWORK_TRIES):
             try:
@@ -457,6 +470,8 @@ class Setup:
         done = self.host.attempt([*self.git_of_person(), health.BARE_KEY, "explicit"])
         if done.code:  # such as of a configuration that another program keeps
             self.notes.append(f"`{health.BARE_FIX}` failed: {done.reason}")
+        else:
+            self.note_made("git", health.BARE_KEY)
 
     # -- The image
 
@@ -517,6 +532,11 @@ def missing_incus(release: Mapping[str, str]) -> str:
 
 
 # -- Parts of the steps
+
+
+def made_file(host: Host, environ: Mapping[str, str]) -> str:
+    """The file in which setup writes down what it makes outside Incus: root's, or the person's own."""
+    return MADE_FILE if host.is_root() else clincus.own_file(environ, "made")
 
 
 def root_range(text: str, ids: int) -> str:

@@ -152,6 +152,11 @@ class TestGit:
         assert health.BARE_FIX in need
         assert setup.host.ran[-1] == ("/usr/bin/git", "config", "--global", health.BARE_KEY, "explicit")
 
+    def test_what_was_set_is_written_down(self, tmp_path):
+        setup = self.setup(tmp_path, HOME="/home/ann")
+        list(setup.guard_git())
+        assert setup.host.read("/home/ann/.clincus/made") == f"git {health.BARE_KEY}\n"
+
     def test_a_plan_sets_nothing(self, tmp_path):
         setup = self.setup(tmp_path)
         next(setup.guard_git())
@@ -371,6 +376,7 @@ class TestBareMachine:
         setup = cli_setup.Setup(cli_build.SetupOptions(), host, NoIncus(), lambda _: None, {"SUDO_USER": "ann"})
         list(setup.join_group())
         assert host.ran == [("usermod", "--append", "--groups", "incus-admin", "ann")]
+        assert host.read(cli_setup.MADE_FILE) == "group incus-admin ann\n"
         assert ("Clincus itself need not wait" not in setup.notes[0]) is waits
 
     def test_root_gets_ids_above_everybody_elses(self, host):
@@ -388,6 +394,7 @@ class TestBareMachine:
         list(setup.give_ids())
         assert host.read("/etc/subuid") == "root:1000000:999000000\nroot:1000:1\n"
         assert host.read("/etc/subgid") == "root:1000000:999000000\nroot:100:1\n"
+        assert "/etc/subgid root:100:1" in host.read(cli_setup.MADE_FILE).splitlines()
         assert list(setup.give_ids()) == []
 
     def test_services_are_held_back_without_systemd_only_while_packages_install(self, host):
@@ -461,7 +468,7 @@ class TestWhatAPersonMade:
         setup.host.write("/proc/filesystems", "\tbtrfs\n")
         monkeypatch.setattr(cli_setup.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=free))
         list(setup.give_storage())
-        assert incus.done[0] == f"storage create --quiet default btrfs size={size}GiB"
+        assert incus.done[0] == f"storage create --quiet default btrfs size={size}GiB user.clincus.made=true"
 
     @pytest.mark.parametrize(
         ("names", "chosen"),
@@ -485,6 +492,7 @@ class TestWhatAPersonMade:
             ["network", "create", "--quiet", "clincusbr0"],
             ["profile", "device", "add", "--quiet"],
         ]
+        assert incus.done[0].endswith(" user.clincus.made=true")
 
     def test_a_profile_that_instances_use_gets_no_network(self, tmp_path):
         disk = {"root": {"type": "disk", "path": "/", "pool": "fast"}}
