@@ -15,7 +15,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -297,13 +297,40 @@ class Guard:
                 found = self._unseen_changes(record, session.id, self._door(session))
                 self._accepted[session.id] = []
             self._note(session, stage, paths, is_seen)
-            if not is_fresh and found:
-                self._tell_unasked(session, found)
+            if not is_fresh:
+                if found:
+                    self._tell_unasked(session, found)
+                self._hold(session.id)
             noted = self.records.read(session.workspace)
             if any(several_names(noted, paths)):
                 self._watch(session, stage, paths, noted)
             return
         self._judge_all(session.id, stage, paths)
+
+    def _hold(self, id: str) -> None:
+        """Freeze a run that began without a question, if changes wait that nobody has accepted.
+
+        A container may reboot itself before it is frozen for them, and time and again.
+        """
+        live = self._live.get(id)
+        waiting = self.records.read(live.session.workspace).changes if live is not None else []
+        if live is not None and waiting and not self._broken.get(id):
+            self._broken[id] = []
+            self._act_on(live, {one.path: one.what for one in waiting}, self._freeze_waiting)
+
+    def _freeze_waiting(self, live: Live, _: Mapping[str, str]) -> None:
+        """Freeze a container for the changes that wait; what they are was put back or aside as it was found."""
+        session = live.session
+        if not self._pause(session):
+            return
+        with self._acting, self.records.changing(session.workspace) as record:
+            run = record.runs[session.id]
+            waiting = [*record.changes]
+            run.is_broken = bool(waiting)
+            add_changes(record, run, waiting)
+        if waiting:
+            self._tell_broken(session, run.changes, waiting)
+            self._let_nobody_wait(session)
 
     def _judge_all(self, id: str, stage: Stage, paths: list[str]) -> None:
         self._judge({Mark(id, path): FOUND for path in (*paths, *ways(stage, paths))})
@@ -742,7 +769,10 @@ class Guard:
             threading.Timer(RESTART, again).start()
             return
         self.watcher.drain()
-        live = self._live.pop(session.id, None)
+        live = self._live.get(session.id)
+        if live is not None and is_later(live.session.run, session.run):
+            return  # the next run, after a reboot, has taken over what this one had
+        self._live.pop(session.id, None)
         self.watcher.unwatch(session.id)
         self._broken.pop(session.id, None)
         self._alarm(session, None)
@@ -830,25 +860,27 @@ class Guard:
         self._edited = {key: at for key, at in self._edited.items() if key[0] != live.session.workspace}
         self._act_on(live, found)
 
-    def _act_on(self, live: Live, found: Mapping[str, str]) -> None:
+    def _act_on(
+        self, live: Live, found: Mapping[str, str], freeze: Callable[[Live, Mapping[str, str]], None] | None = None
+    ) -> None:
         has_ended = threading.Event()
         self._breaks[live.session.id] = has_ended
 
         def act() -> None:
             try:
-                self._act(live, found)
+                self._act(live, found, freeze or self._freeze)
             finally:
                 has_ended.set()
 
         threading.Thread(target=act, name="freezing a session", daemon=True).start()
 
-    def _act(self, live: Live, found: Mapping[str, str]) -> None:
+    def _act(self, live: Live, found: Mapping[str, str], freeze: Callable[[Live, Mapping[str, str]], None]) -> None:
         if not found:  # a program that goes on must not have us start a command of Incus for each time
             last = self._mended_at.get(live.session.id, float("-inf"))
             time.sleep(max(0.0, last + MEND_AGAIN - time.monotonic()))
             self._mended_at[live.session.id] = time.monotonic()
         for _ in range(TRIES):
-            has_failed = clincus.survive(f"freezing {live.session.id}", lambda: self._freeze(live, found))
+            has_failed = clincus.survive(f"freezing {live.session.id}", lambda: freeze(live, found))
             if not has_failed:
                 break
             time.sleep(ASK_AGAIN)
@@ -861,6 +893,11 @@ class Guard:
     def _judge_missed(self, live: Live) -> None:
         """Judge what happened while a thread acted. A new file may have the inode of the old one."""
         id = live.session.id
+        now = self._live.get(id)
+        if now is not None and is_later(now.session.run, live.session.run):  # it has rebooted before it was frozen
+            self._broken.pop(id, None)
+            self._hold(id)
+            return
         moved = {Mark(id, path): MOVED for path in self._missed.pop(id, ())}
         self._judge({Mark(id, live.session.workspace): LOST, **moved})
 
@@ -1110,6 +1147,12 @@ class Guard:
 
 
 # -- Pure, or with a look at the disk
+
+
+def is_later(run: str, other: str) -> bool:
+    """Whether a run (`Session.run`) began after another one; False if that is not known. Pure."""
+    begun, before = clincus.parse_time(run), clincus.parse_time(other)
+    return begun is not None and before is not None and begun > before
 
 
 def as_faults(kind: str, words: Mapping[str, str]) -> dict[str, Fault]:

@@ -135,6 +135,27 @@ def test_a_container_that_goes_on_making_links_is_frozen_and_gains_nothing(bed, 
     assert contents(precious, side) == before
 
 
+REBOOT = "perl -e 'syscall((POSIX::uname())[4] eq q(x86_64) ? 169 : 142, 0xfee1dead, 672274793, 0x1234567)' -MPOSIX"
+
+
+@pytest.mark.parametrize("seconds", ["0", "0.05", "0.3"])
+def test_a_container_that_reboots_itself_after_an_attack_is_frozen_all_the_same(
+    bed, start_server, side, precious, seconds
+):
+    server = start_server(config=NO_CHECKPOINTS)
+    session = server.create(side)
+    await_watched(server, session)
+    before = contents(precious, side)
+    at, kind, words = ATTACKS["the text of a commit"]
+    script = f"cd /workspace && {planting(at, target_of(kind, precious))}; sleep {seconds}; {REBOOT}"
+    bed.attack(session["id"], script, 0)
+    found = await_broken(server, session)
+    assert f"{side}/.git/{at}" in [change["path"] for change in found["changes"]]
+    wait_until(lambda: status_in_incus(bed, session) == "Frozen", "Incus to have frozen it")
+    act(side, words)
+    assert contents(precious, side) == before
+
+
 def test_without_a_server_the_stop_puts_links_aside_and_the_next_start_asks(bed, home, side, precious):
     cli = command_line(bed, home, side)
     name = cli.background()["name"]

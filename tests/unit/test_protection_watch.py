@@ -561,6 +561,56 @@ def test_placeholders_that_go_with_the_wall_of_a_frozen_session_are_not_put_back
     assert not (bench.root / ".husky").exists()
 
 
+def reboot(bench, run):
+    """Let the container end, and begin another run by itself; what is found in between is looked for at the end."""
+    before = bench.session
+    bench.mount()
+    bench.guard.hear("stopped", before)
+    bench.settle()
+    bench.mount(*SEALED)
+    bench.session = before._replace(run=run)
+    bench.guard.hear("started", bench.session)
+    bench.guard.find_next()
+    bench.settle()
+
+
+def test_a_container_that_reboots_before_it_is_frozen_is_frozen_then(bench):
+    bench.start()
+    bench.guard.hear("started", bench.session)
+    bench.guard.find_next()
+    bench.settle()
+    bench.guard._link_looks.ask = lambda id: None  # no look comes in time
+    (bench.root / ".git/COMMIT_EDITMSG").symlink_to("/home/person/.bashrc")
+    reboot(bench, "2999-01-01T00:00:00Z")
+    bench.await_broken()
+    assert (".git/COMMIT_EDITMSG", "replaced") in bench.changes
+    assert ("pause", bench.session.id) in bench.app.incus.told
+    [told] = bench.guard.fields(bench.session)["protection_changes"]
+    assert "is put aside" in told["words"]
+    bench.guard._go_on(bench.session)
+    assert (bench.changes, bench.guard.fields(bench.session).get("protection")) == ([], None)
+
+
+def test_a_container_that_reboots_and_has_changed_nothing_goes_on(bench):
+    bench.start()
+    reboot(bench, "2999-01-01T00:00:00Z")
+    assert bench.changes == []
+    assert bench.guard.fields(bench.session).get("protection") is None
+    assert bench.app.incus.told == []
+
+
+def test_the_end_of_an_earlier_run_that_is_told_late_ends_no_watch(bench):
+    bench.start()
+    before = bench.session
+    bench.session = before._replace(run="2999-01-01T00:00:00Z")
+    bench.guard.hear("started", bench.session)
+    bench.guard.find_next()
+    bench.guard.hear("stopped", before)
+    bench.settle()
+    replace(bench.root / ".git/config")
+    bench.await_broken()
+
+
 def test_placeholders_that_a_restart_makes_anew_are_no_break(bench):
     bench.start()
     (bench.root / ".husky").rmdir()
