@@ -101,14 +101,14 @@ def test_settings_that_are_there_are_sealed_and_a_link_or_what_is_absent_is_left
 
 
 def test_what_was_there_at_the_start_is_no_news_and_what_is_added_to_it_is(bed, shared_server, workspace):
-    deep = "a/b/c/d/e"  # a repository this deep is not sealed
-    git(workspace, "init", "-q", deep)
-    git(workspace, "-C", deep, "config", "core.pager", "less")
-    subprocess.run(["chown", "-R", "--reference", str(workspace), str(workspace / "a")], check=True)
+    module = "node_modules/a"  # a repository there is not looked for, and not sealed
+    git(workspace, "init", "-q", module)
+    git(workspace, "-C", module, "config", "core.pager", "less")
+    subprocess.run(["chown", "-R", "--reference", str(workspace), str(workspace / "node_modules")], check=True)
     session = Reviewed(bed, shared_server, workspace)
-    session.turn(f"git -C {deep} config core.editor {EVIL} && echo x >file")
+    session.turn(f"git -C {module} config core.editor {EVIL} && echo x >file")
     wait_until(lambda: appeared(session) == 1, "the session to tell what appeared")
-    assert told(session) == {f"{deep}/.git": ("repository", [EVIL])}
+    assert told(session) == {f"{module}/.git": ("repository", [EVIL])}
 
 
 def test_what_comes_without_a_turn_is_told_when_a_server_stops_the_session(session):
