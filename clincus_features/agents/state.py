@@ -261,7 +261,8 @@ def comes_late(rules: ToolRules, said: Said, new: Said, name: str, id: str) -> b
     is_known = id in said.ids
     is_last = said.ids[-1:] == (id,)
     if name in rules.begins_turn:
-        return is_known and (said.state in REST or not is_last)
+        is_asked = said.state == "waiting" and said.reason in AMID  # nobody gives a prompt while a question is open
+        return is_known and (said.state in REST or is_asked or not is_last)
     return is_known and not is_last and new.state in ("done", "failed")
 
 
@@ -269,7 +270,9 @@ def begins_turn(rules: ToolRules, said: Said, new: Said, name: str, id: str) -> 
     """Whether an event tells that another turn has begun."""
     if name in rules.begins_turn:
         return not id or said.ids[-1:] != (id,)  # else it was typed amid the turn (seen with Claude Code 2.1.332)
-    return new.state == "working" and said.state in ("", *REST)
+    is_new = bool(id) and id not in said.ids  # its question has overtaken its prompt
+    is_amid = new.state == "working" or (new.state == "waiting" and is_new)
+    return is_amid and said.state in ("", *REST)
 
 
 def prompt_of(event: Event) -> str:

@@ -801,6 +801,16 @@ def test_a_hook_that_is_told_twice_tells_of_one_turn():
     assert hooks(PROMPT, PROMPT, STOPPED).turn == 1
 
 
+def test_a_prompt_that_is_told_after_the_question_of_its_turn_ends_no_wait():
+    """Both hooks run at the same time, and on a busy machine the second one may be the faster."""
+    name, asked = ASKED
+    turn = {"prompt_id": "one"}
+    said = hooks((name, {**asked, **turn}), ("UserPromptSubmit", {"prompt": "ask", **turn}))
+    assert (said.state, said.turn, said.question) == ("waiting", 1, 1)
+    following = hooks((name, {**asked, **turn}), ("UserPromptSubmit", {"prompt": "go on", "prompt_id": "two"}))
+    assert (following.state, following.turn) == ("working", 2)
+
+
 def test_the_hook_of_an_answer_that_comes_after_the_end_tells_nothing():
     said = hooks(PROMPT, ASKED, ("PostToolUse", {"tool_name": "AskUserQuestion"}), STOPPED)
     late = hooks(PROMPT, ASKED, STOPPED, ("PostToolUse", {"tool_name": "AskUserQuestion"}))

@@ -55,6 +55,7 @@ STORIES = {
     "started again after a crash, and left": ("prompt 9 crash 100 again 30 prompt 30 end 2 look 60 leave 100", "ended"),
     "the hook of its begin comes late": ("late prompt 30 end 100", "done"),
     "it comes behind the end": ("late prompt 3 end 100", "done"),
+    "it comes behind a question": ("prompt 9 end 9 look 9 late prompt 1 ask 100 answer 9 end 100", "done waiting done"),
     "it never comes": ("lost prompt 30 end 100", "done"),
     "the hook of its end comes late": ("prompt 30 late end 100", "done"),
     "it comes when the next turn has begun": ("prompt 30 late end 5 prompt 60 end 100", "done"),
