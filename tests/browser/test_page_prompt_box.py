@@ -105,10 +105,10 @@ def test_files_and_commands_are_completed(bed, shared, open_shared):
     box(page).fill("")
     box(page).press_sequentially("/sh")
     expect(offers.get_by_role("option")).to_have_text(["/ship Of this project"])
-    with page.expect_request("**/prompt") as sent:
+    with page.expect_response("**/prompt") as sent:
         page.keyboard.press("Enter")
         page.keyboard.press("Control+Enter")
-    assert sent.value.post_data_json["command"] is True
+    assert sent.value.request.post_data_json["command"] is True
 
 
 def test_the_queue_is_edited_and_reordered(bed, shared, open_shared):
