@@ -216,7 +216,10 @@ it('comes back to the present by the keys that lead there, also while the past i
   expect(isLookingBack()).toBe(true);
   host.onOverscroll?.(23);
   expect(isLookingBack()).toBe(false);
+  host.onOverscroll?.(-23);
   await vi.waitFor(() => expect(calls.map(({ path }) => path)).toContainEqual(expect.stringContaining('scrollback')));
+  host.onOverscroll?.(23);
+  expect(isLookingBack()).toBe(false);
 });
 
 /** A paste of files and text into the terminal; whether the page took it. */
