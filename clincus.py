@@ -4765,6 +4765,11 @@ class Extensions:
         self.keepers: list[Keeper] = []
         # Each returns variables for a session's programs at a start. Those of its container and of a person win.
         self.default_variables: list[Callable[[Session, Launch], Mapping[str, str]]] = []
+        # Each returns variables for the logins that a session borrows, at a start. An error fails the start.
+        self.lent_variables: list[Callable[[Session], Mapping[str, str]]] = []
+        # Each prepares a container that has started for the logins that its session borrows, before its tool starts: it
+        # also gets the home in there, and paths in it that no copy of a login may have. An error fails the start.
+        self.lenders: list[Callable[[Incus, Session, str, Sequence[str]], None]] = []
         # Each returns more files to carry into a session's container at a start.
         self.guest_files: list[Callable[[Session], Sequence[ToolFile]]] = []
         # Each returns a program for `sh` that runs before guest/start.sh with its arguments, as the code user. If it
@@ -4850,7 +4855,7 @@ def call_each(functions: Iterable[Callable[..., Any]], *arguments: object) -> li
 
 
 # Features without which a session could do more than a person allows.
-GUARDS = ("clone", "limits", "network", "protection")
+GUARDS = ("clone", "limits", "logins", "network", "protection")
 
 
 def refuse_starts(feature: str, *_: object) -> None:
@@ -5047,6 +5052,7 @@ class Session(NamedTuple):
     command: PrivateLabel = ""  # identifies the `clincus run` process, if the container was made for one command
     tool_row: PrivateLabel = ""  # the description of a tool that is not in TOOLS, for `session_tool`, as JSON
     network: PrivateLabel = ""  # what it may reach, in the form of the feature of this name
+    logins: PrivateLabel = ""  # what it borrows, in the form of the feature of this name; it gets no copy of a login
     nesting: PrivateLabel = ""  # whether containers can run in it, in the form of the feature of this name
     outside: PrivateLabel = ""  # files that a person put outside the workspace, for `outside_files`
     run: PrivateText = ""  # Incus's time of the last start, which identifies the run
@@ -5990,6 +5996,9 @@ class Containers:
                 exposed = self._obstacle(error, session, launch, exposed)
             else:
                 self.extensions.tell("sealed", session)
+                if session.logins:
+                    for prepare in self.extensions.lenders:
+                        prepare(self.incus, session, launch.guest.home, launch.tool.credentials)
                 return session
         if before is None:
             self.delete(session.id)
@@ -6149,7 +6158,8 @@ class Containers:
         for add in self.extensions.instance_parts:
             add(self.incus, session, launch, description)
         config[LABEL + "devices"] = " ".join(description["devices"]) or "-"
-        session = session._replace(warnings=tuple(config.get(LABEL + "warnings", "").splitlines()))
+        warnings = tuple(config.get(LABEL + "warnings", "").splitlines())
+        session = session._replace(warnings=warnings, logins=config.get(LABEL + "logins", ""))
         for warning in dict.fromkeys((*launch.config.warnings, *session.warnings)):
             self.report(f"{session.id}: {warning}")
         return session, description
@@ -6947,6 +6957,11 @@ class Sessions:
         """The files that a start carries into the code user's home; `present` are the tool's files in there."""
         tool = launch.tool
         chosen = launch.request.environment
+        lent: dict[str, str] = {}
+        if session.logins:
+            tool = tool._replace(credentials=(), github_token=False)
+            for lend in self.extensions.lent_variables:
+                lent.update(lend(session))
         times = {file.path: file.mtime / 10**9 for file in present}
         is_new = STARTED_FILE not in times
         conversation, talk = self._conversation(session, launch, present)
@@ -6956,7 +6971,7 @@ class Sessions:
             launch.guest.home,
             launch.guest.mount,
             launch.config,
-            environment={**launch.config.environment, **chosen},
+            environment={**launch.config.environment, **chosen, **lent},
             present=None if is_new else times,
         )
         for warning in warnings:

@@ -116,8 +116,8 @@ def network_settings(context: Context) -> dict[str, object]:
 
 
 def warn_without_server(context: Context, session: clincus.Session) -> None:
-    """Warn if a session has a list of names and no server passes its connections."""
-    if '"allow-list"' not in session.network:
+    """Warn if a session has a list of names, or borrows logins, and no server passes its connections."""
+    if '"allow-list"' not in session.network and not session.logins:
         return
     try:
         ask_server(context, "GET", session_path(session.id, "network"), within=ASK_WITHIN)

@@ -1,17 +1,204 @@
 """Logins that stay on this host: a session gets placeholders, and its proxy lends the real values.
 
-settings.py reads the configuration, services.py says how each service takes a credential, sources.py reads the values.
+settings.py reads the configuration, services.py says how each service takes a credential, sources.py and vault.py have
+the values. authority.py makes the certificates of a session, opened.py the connections that are looked into, over
+exchange.py (one connection's requests), lending.py (what is put where) and http1.py. Nothing of it runs in a session
+that borrows no login.
 """
 
 from __future__ import annotations
 
+import functools
+import os
+import ssl
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
 import clincus
 
-from .settings import check_logins
+from . import authority, loans
+from .exchange import Exchange
+from .lending import Loan
+from .loans import LABEL
+from .opened import Opened, server_trust, session_context
+from .settings import Login, read_logins
+from .sources import SourceError
+from .vault import Found, Revocations, Vault
+
+SET_UP_WITHIN = 30.0  # seconds for a container to take its authority
+READY_WITHIN = 60.0  # seconds for certificates to be made
+MOST_ALARMS = 50  # of a session, that are told
 
 
-def install(_extensions: clincus.Extensions) -> None:
-    """Add no more than the settings."""
+def install(extensions: clincus.Extensions) -> None:
+    """Add what a start needs, and what looks into connections."""
+    app = extensions.app
+    lending = Lending(os.environ if app is None else app.environ, app)
+    extensions.instance_parts.append(lending.describe)
+    extensions.lent_variables.append(lending.variables)
+    extensions.lenders.append(lending.set_up)
+    extensions.listeners.append(lending.hear)
+    extensions.session_fields.append(lambda session: {"logins": sorted(loans.read_label(session.logins))})
+    extensions.openers.append(lending.open)
 
 
-__all__ = ["check_logins", "install"]
+class Lending:
+    """The logins of a server, or of a command that starts a session."""
+
+    def __init__(self, environ: Mapping[str, str], app: Any) -> None:
+        self._environ, self._app = environ, app
+        self.vault, self.revocations = Vault(environ), Revocations(environ)
+        self._making: dict[str, Future[str]] = {}  # session -> its authority
+        self._configs: dict[str, Mapping[str, Login]] = {}  # session that starts -> the logins of its configuration
+        self._config: clincus.Config | None = None
+        self._known: Mapping[str, Login] = {}  # the logins of that
+        self._contexts: dict[str, tuple[object, ssl.SSLContext]] = {}  # by session, with the mark of the file
+        self._opened: weakref.WeakSet[Opened] = weakref.WeakSet()
+        self._told: dict[str, set[tuple[str, str, str]]] = {}  # session -> its alarms
+
+    @functools.cached_property
+    def store(self) -> authority.Store:
+        """Where certificates are. Raises ClincusError."""
+        return authority.Store(authority.memory_folder(os.geteuid()), self._environ)
+
+    # -- A start
+
+    def describe(
+        self, incus: clincus.Incus, session: clincus.Session, launch: clincus.Launch, description: dict[str, Any]
+    ) -> None:
+        """Let a start borrow the logins of its configuration. Raises ClincusError."""
+        config = description["config"]
+        before = loans.read_label(session.logins)
+        known = read_logins(launch.config)
+        wanted = [known[name] for name in launch.config.get("defaults.logins")]
+        config.pop(LABEL, None)  # of an earlier start
+        if before:
+            for name in loans.variables_of(loans.loans_of(session.logins, known)):
+                config[f"environment.{name}"] = ""  # Incus drops a key without a value
+        if (
+            not wanted or launch.request.command
+        ):  # a container for one command has a proxy of its own, which lends nothing
+            return
+        loans.check_together(wanted)
+        label = config[LABEL] = loans.write_label(wanted, before)
+        for name, value in loans.variables_of(loans.loans_of(label, known)).items():
+            config[f"environment.{name}"] = value
+        self._configs[session.id] = known
+        self._making[session.id] = in_thread(functools.partial(self._make, session.id, label, wanted))
+
+    def _make(self, id: str, label: str, logins: list[Login]) -> str:
+        hosts = [host for login in logins for host in login.hosts]
+        return self.store.make(loans.run_name(id, label), hosts)
+
+    def variables(self, session: clincus.Session) -> dict[str, str]:
+        """What a start gives its tool of the loans."""
+        known = self._configs.get(session.id, {})
+        return loans.variables_of(loans.loans_of(session.logins, known))
+
+    def set_up(self, incus: clincus.Incus, session: clincus.Session, home: str, stale: Sequence[str]) -> None:
+        """Let a container that has started trust its authority, and remove copies of logins. Raises ClincusError."""
+        making = self._making.pop(session.id)
+        root = making.result(READY_WITHIN)
+        shape = authority.openssl(self._environ, "x509", "-noout", "-subject_hash", stdin=root).strip()
+        files = [f"{home}/{path}" for path in stale]
+        done = incus.exec(
+            session.id,
+            clincus.guest_command("logins", shape, *files),
+            stdin=root.encode(),
+            user=0,
+            timeout=SET_UP_WITHIN,
+        )
+        if done.code:
+            raise clincus.ClincusError(f'"{session.id}" cannot borrow logins: {done.reason}', 500)
+
+    def hear(self, moment: str, session: clincus.Session) -> None:
+        """Forget what was of a session that is gone."""
+        if moment in ("stopped", "deleted"):
+            self._told.pop(session.id, None)
+            self._configs.pop(session.id, None)
+            self._contexts.pop(session.id, None)
+        if moment == "deleted" and session.logins:
+            self.store.forget(loans.run_name(session.id, session.logins))
+
+    # -- Connections, in the proxy's thread
+
+    def open(
+        self, id: str, host: str, port: int, later: Callable[[Callable[[], None]], None]
+    ) -> clincus.OpenedConnection | None:
+        """What looks into a connection of a session, if it goes to a host of a login. Raises ClincusError."""
+        session = self._app.registry.find(id)
+        if session is None or not session.logins:
+            return None
+        found = loans.loans_of(session.logins, self._logins())
+        if not any(loan.login.is_for(host, port) for loan in found):
+            return None
+        exchange = Exchange(
+            (host, port),
+            found,
+            functools.partial(self._alarm, session, host),
+            lambda loan: self.vault.used(loan.login),
+            lambda loan: self.vault.forget(loan.login.name),
+        )
+        opened = Opened(exchange, (self._context(session), server_trust()), host, self, later)
+        self._opened.add(opened)
+        return opened
+
+    def ask(self, loan: Loan, take: Callable[[Found], None]) -> None:
+        """Let `take` have the value of a loan, unless it is revoked."""
+        if self.revocations.holds(loan.login.name):
+            take(SourceError(f"it is revoked (clincus login allow {loan.login.name})"))
+        else:
+            self.vault.ask(loan.login, take)
+
+    def end_loans(self, name: str) -> None:
+        """End the requests that a login is lent to."""
+        for opened in list(self._opened):
+            opened.end_loan(name)
+
+    def _logins(self) -> Mapping[str, Login]:
+        config = self._app.config
+        if config is not self._config:  # it never changes: another one takes its place
+            self._config, self._known = config, read_logins(config)
+        return self._known
+
+    def _context(self, session: clincus.Session) -> ssl.SSLContext:
+        """What programs of a session see. Each start makes it anew, in any process of this user."""
+        path = self.store.path(loans.run_name(session.id, session.logins))
+        mark = clincus.config_fingerprint([path])
+        known = self._contexts.get(session.id)
+        if known and known[0] == mark:
+            return known[1]
+        try:
+            context = session_context(path)
+        except OSError as error:
+            words = "its certificates are gone, as after a restart of this machine: stop and resume the session"
+            raise clincus.ClincusError(words, 409) from error
+        self._contexts[session.id] = (mark, context)
+        return context
+
+    def _alarm(self, session: clincus.Session, host: str, loan: Loan, where: str) -> None:
+        """Tell that a placeholder was out of place; each place once in a run."""
+        told = self._told.setdefault(session.id, set())
+        key = (loan.login.name, where[:80], host)
+        if key in told or len(told) >= MOST_ALARMS:
+            return
+        told.add(key)
+        name, place = loan.login.name, clincus.printable(where[:120])
+        clincus.log.warning("%s: the placeholder of the login %s was %s, to %s", session.id, name, place, host)
+
+
+def in_thread(work: Callable[[], str]) -> Future[str]:
+    """What a function gives, which runs in a thread of its own."""
+    future: Future[str] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="making certificates", daemon=True).start()
+    return future

@@ -172,14 +172,7 @@ class Store:
         clincus.replace_file(self.path(run), (made.key + made.chain).encode(), 0o600)
         return made.authority
 
-    def has(self, run: str) -> bool:
-        """Whether there are certificates of a run."""
-        return os.path.exists(self.path(run))
-
-    def forget_others(self, runs: Iterable[str]) -> None:
-        """Remove the certificates of all other runs."""
-        kept = {f"{run}.pem" for run in runs}
-        for name in os.listdir(self._folder):
-            if name.endswith(".pem") and name not in kept:
-                with suppress(FileNotFoundError):
-                    os.unlink(f"{self._folder}/{name}")
+    def forget(self, run: str) -> None:
+        """Remove the certificates of a run, if there are any."""
+        with suppress(FileNotFoundError):
+            os.unlink(self.path(run))

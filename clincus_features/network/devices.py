@@ -21,6 +21,7 @@ from .policy import ALLOW_LIST, NONE, OPEN, Policy
 DEVICE = "clincus-network"
 PORT = 3128  # in the container, on 127.0.0.1
 LABEL = f"{clincus.LABEL}network"
+LOGINS = f"{clincus.LABEL}logins"  # a session that has it borrows logins, which its proxy lends
 DEVICES_LABEL = f"{clincus.LABEL}devices"
 HIDDEN = {"type": "none"}
 PATH_LIMIT = 107  # bytes of the path of a socket (unix(7))
@@ -193,7 +194,8 @@ def start_part(
         incus: clincus.Incus, session: clincus.Session, launch: clincus.Launch, description: dict[str, Any]
     ) -> None:
         policy = Policy.configured(launch.config, session.tool)
-        policy = replace(policy, has_proxy=policy.mode == ALLOW_LIST)
+        borrows = bool(description["config"].get(LOGINS))
+        policy = replace(policy, has_proxy=policy.mode == ALLOW_LIST or (borrows and policy.mode == OPEN))
         before: dict[str, Any] | None = None
         cards: set[str] = set()
         if policy.mode != OPEN or Policy.from_label(session.network).mode != OPEN:  # no device changes else

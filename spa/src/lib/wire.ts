@@ -1843,6 +1843,8 @@ export interface components {
             /** @description since when engine or member does not answer, "" while it does; all else is as of then */
             unreachable_since: string;
             pinned: boolean;
+            /** @description the logins that it borrows */
+            logins: string[];
             /** @description whether containers can run in it */
             nesting: boolean;
             rang_at: string;

@@ -1,0 +1,299 @@
+"""Logins that stay on this host, on a real Incus, against root in the container: it has placeholders, no more."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import ssl
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from network_box import command_with_hosts
+from test_agents import Tool, config
+
+from clincus_features.logins.authority import make_certificates, memory_folder
+from clincus_features.logins.settings import Host
+from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, wait_until
+from tests.vendor_api import VendorApi
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a file of host names of the test's own needs root")
+# On loopback, where port 443 is nobody else's: several workers may run tests of this file.
+ADDRESS, OTHER_ADDRESS = (f"127.{number}.{os.getpid() >> 8 & 255}.{os.getpid() & 255 or 1}" for number in (31, 32))
+HOSTS = f"127.0.0.1 localhost\n{ADDRESS} api.anthropic.com github.com other.example\n"
+KEY = "sk-ant-api03-the-real-key-Zq8vX2"
+TOKEN = "ghp_TheRealTokenOfTheHost0123456789abcdef"
+LOGINS = f"""[network]
+reachable = ["{ADDRESS}/32", "{OTHER_ADDRESS}/32"]
+[defaults]
+logins = ["anthropic", "github"]
+[logins.anthropic]
+from = {{ file = "~/anthropic-key" }}
+[logins.github]
+from = {{ command = ["cat", "github-token"] }}
+"""
+# Says where the bytes are that its first argument spells backwards: files, environments, command lines, memory.
+SEARCH = r"""
+use strict; my $wanted = reverse pack "H*", shift; my %own = map { $_ => 1 } $$, getppid;
+sub look { my ($place, $name) = @_; my ($tail, $data) = ("");
+    open my $file, "<:raw", $place or return;
+    while (sysread $file, $data, 1 << 20) {
+        return print "$name\n" if index($tail . $data, $wanted) >= 0;
+        $tail = substr $data, -200 if length $data > 200; } }
+for my $process (grep /^\d+$/ && !$own{$_}, map { m{/proc/(\d+)$} } glob "/proc/*") {
+    look "/proc/$process/$_", "$_ of $process" for qw(environ cmdline);
+    open my $maps, "<", "/proc/$process/maps" or next;
+    open my $memory, "<:raw", "/proc/$process/mem" or next;
+    while (<$maps>) { /^(\w+)-(\w+) r/ or next; my ($from, $to, $data) = (hex $1, hex $2);
+        next if $to - $from > 1 << 28; sysseek $memory, $from, 0 or next; sysread $memory, $data, $to - $from or next;
+        print "memory of $process\n" if index($data, $wanted) >= 0; } }
+open my $files, "-|", "find / -xdev \\( -path /proc -o -path /sys \\) -prune -o -type f -size -64M -print0";
+local $/ = "\0"; while (<$files>) { chomp; look $_, $_ } print "searched\n";
+"""
+
+
+class Vendor(ThreadingHTTPServer):
+    """A stand-in for what the names lead to: it notes each request, and answers with what it got."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__((ADDRESS, 443), Asked)
+        self.daemon_threads = True
+        self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+        self.heads: list[dict[str, str]] = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of connections that Clincus ends."""
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class Asked(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Vendor
+
+    def do_GET(self) -> None:
+        heads = {name.lower(): value for name, value in self.headers.items()}
+        self.server.heads.append({**heads, "path": self.path})
+        is_git = "/info/refs" in self.path
+        status = 401 if is_git and "authorization" not in heads else 200
+        body = f"{'a' * 40}\trefs/heads/main\n" if is_git else json.dumps(heads)
+        self.send_response(status)
+        self.send_header("WWW-Authenticate", 'Basic realm="x"')
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, format: str, *words: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory) -> Path:
+    """A folder with the vendors' certificates, and the authority that only the server of the tests trusts."""
+    folder = tmp_path_factory.mktemp("vendors")
+    names = [Host(name) for name in ("api.anthropic.com", "github.com", "other.example")]
+    made = make_certificates(names, dict(os.environ), str(folder))
+    (folder / "vendor.pem").write_text(made.key + made.chain)
+    (folder / "trust.pem").write_text(made.authority)
+    (folder / "hosts").write_text(HOSTS)
+    return folder
+
+
+def vendor_context(certificates: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "vendor.pem")
+    return context
+
+
+@pytest.fixture(scope="module")
+def vendor(certificates) -> Iterator[Vendor]:
+    made = Vendor(vendor_context(certificates))
+    yield made
+    made.close()
+
+
+def put_secrets(home: Path) -> None:
+    for name, value in (("anthropic-key", KEY), ("github-token", TOKEN)):
+        (home / name).write_text(f"{value}\n")
+        (home / name).chmod(0o600)
+
+
+class Box:
+    """A session that borrows two logins."""
+
+    def __init__(self, bed: Any, server: Server, session: str) -> None:
+        self.bed, self.server, self.id = bed, server, session
+
+    def shell(self, script: str, user: int = 1000) -> str:
+        return str(self.bed.shell(self.id, script, user))
+
+    def ask(self, host: str, *fields: str, target: str = "/echo", name: str = "") -> str:
+        """What a program gets that asks a host over TLS by the proxy, with what the system trusts."""
+        head = "\\r\\n".join([f"GET {target} HTTP/1.1", f"Host: {name or host}", "Connection: close", *fields])
+        connect = (
+            f"-proxy 127.0.0.1:3128 -connect {host}:443 -servername {host} -verify_return_error -verify_hostname {host}"
+        )
+        return self.shell(
+            f'printf "{head}\\r\\n\\r\\n" | timeout 60 openssl s_client -quiet -ign_eof {connect} 2>&1 || true'
+        )
+
+    def variable(self, name: str) -> str:
+        return self.shell(f"printenv {name}").strip()
+
+
+@pytest.fixture(scope="module")
+def start_lender(start_shared, certificates):
+    """A function that starts a server which has real logins, in its files and in its own variables."""
+    return lambda: start_shared(
+        config=NO_CHECKPOINTS + LOGINS,
+        command=command_with_hosts(certificates / "hosts"),
+        environ={"SSL_CERT_FILE": str(certificates / "trust.pem"), "GH_TOKEN": TOKEN, "ANTHROPIC_API_KEY": KEY},
+    )
+
+
+@pytest.fixture(scope="module")
+def box(bed, start_lender, keep_session, vendor) -> Box:
+    server = start_lender()
+    put_secrets(server.home)
+    (server.home / ".claude").mkdir(exist_ok=True)
+    (server.home / ".claude" / ".credentials.json").write_text(json.dumps({"claudeAiOauth": {"accessToken": KEY}}))
+    return Box(bed, server, keep_session(server, tool="claude")["id"])
+
+
+def test_a_session_tells_what_it_borrows(box):
+    session = box.server.get(f"/api/sessions/{box.id}").json
+    assert session["logins"] == ["anthropic", "github"]
+    assert session["network"]["mode"] == "open"
+
+
+def test_a_placeholder_becomes_the_value_at_its_host_and_the_answer_does_not_show_it(box, vendor):
+    placeholder = box.variable("ANTHROPIC_API_KEY")
+    assert placeholder.startswith("sk-ant-api03-clincus-")
+    answer = box.ask("api.anthropic.com", f"X-Api-Key: {placeholder}")
+    assert vendor.heads[-1]["x-api-key"] == KEY
+    assert '"x-api-key": "' + "*" * len(KEY) in answer, answer
+
+
+def test_git_works_over_https_as_it_does_by_itself(box, vendor):
+    assert "refs/heads/main" in box.shell("git ls-remote https://github.com/a/b 2>&1 || true")
+    sent = base64.b64decode(vendor.heads[-1]["authorization"].removeprefix("Basic ")).decode()
+    assert sent == f"x-access-token:{TOKEN}"
+
+
+def test_a_placeholder_elsewhere_stays_one(box, vendor):
+    placeholder, before = box.variable("ANTHROPIC_API_KEY"), len(vendor.heads)
+    for host, fields, more in (
+        ("api.anthropic.com", [f"X-Other: {placeholder}"], {}),
+        ("api.anthropic.com", [], {"target": f"/?key={placeholder}"}),
+        ("api.anthropic.com", [f"Authorization: Bearer {placeholder}"], {}),
+        ("api.anthropic.com", [f"X-Api-Key: {placeholder}"], {"name": "github.com"}),
+        ("github.com", [f"Authorization: Bearer {placeholder}"], {}),
+    ):
+        assert "Clincus: " in box.ask(host, *fields, **more)
+    assert len(vendor.heads) == before
+    assert "the placeholder of the login anthropic was in the header x-other" in box.server.log()
+
+
+def test_root_finds_no_secret_in_the_container(box):
+    """After both were used, in memory of all processes, files and environments."""
+    box.ask("api.anthropic.com", f"X-Api-Key: {box.variable('ANTHROPIC_API_KEY')}")
+    box.shell("git ls-remote https://github.com/a/b")
+    for secret in (KEY, TOKEN, "PRIVATE KEY"):
+        backwards = secret[::-1].encode().hex()
+        done = box.bed.incus.exec(box.id, ["perl", "-e", SEARCH, backwards], user=0, timeout=DEADLINE)
+        found = [
+            line for line in done.stdout.decode().splitlines() if "/usr/" not in line and "/etc/ssl/private" not in line
+        ]
+        assert found == ["searched"], secret
+    shown = box.variable("ANTHROPIC_API_KEY")[::-1].encode().hex()
+    done = box.bed.incus.exec(box.id, ["perl", "-e", SEARCH, shown], user=0, timeout=DEADLINE)
+    assert len(done.stdout.decode().splitlines()) > 1, "what is there is found"
+
+
+def test_nothing_of_this_host_tells_a_secret(box):
+    """Instance, API, logs, journal: everything but the sources."""
+    texts = [json.dumps(box.bed.incus.query(f"/1.0/instances/{box.id}?recursion=1")), box.server.log()]
+    texts += [box.server.get(path).body.decode() for path in ("/api/config", "/api/sessions", "/metrics")]
+    own = [path for path in (box.server.home / ".clincus").rglob("*") if path.is_file() and not path.is_symlink()]
+    texts += [path.read_bytes().decode("latin-1") for path in own]
+    assert [text for text in texts if KEY in text or TOKEN in text] == []
+
+
+def test_a_session_keeps_its_placeholders_and_loses_an_old_copy_when_it_is_resumed(box, vendor):
+    placeholder = box.variable("ANTHROPIC_API_KEY")
+    assert box.shell("ls ~/.claude/.credentials.json 2>/dev/null || true") == "", "a new session gets no copy"
+    box.shell("echo copy >~/.claude/.credentials.json")
+    path = f"/api/sessions/{box.id}"
+    assert box.server.delete(path).status == 204
+    assert box.server.post(f"{path}/resume").status == 200
+    assert box.shell("ls ~/.claude/.credentials.json 2>/dev/null || true") == ""
+    assert box.variable("ANTHROPIC_API_KEY") == placeholder
+    box.ask("api.anthropic.com", f"X-Api-Key: {placeholder}")
+    assert vendor.heads[-1]["x-api-key"] == KEY
+    bundle = box.shell("grep -c BEGIN /etc/ssl/certs/ca-certificates.crt; ls /etc/ssl/certs/*.0 | wc -l")
+    box.server.delete(path)
+    box.server.post(f"{path}/resume")
+    assert box.shell("grep -c BEGIN /etc/ssl/certs/ca-certificates.crt; ls /etc/ssl/certs/*.0 | wc -l") == bundle
+
+
+def test_the_next_server_lends_on_with_the_same_certificates(box, vendor, start_lender):
+    authority = box.shell("cat /usr/local/share/ca-certificates/clincus-logins.crt")
+    box.server.kill()
+    box.server = start_lender()
+    placeholder = box.variable("ANTHROPIC_API_KEY")
+    wait_until(lambda: "x-api-key" in box.ask("api.anthropic.com", f"X-Api-Key: {placeholder}"), "the way out")
+    assert vendor.heads[-1]["x-api-key"] == KEY
+    assert box.shell("cat /usr/local/share/ca-certificates/clincus-logins.crt") == authority
+
+
+def test_a_session_that_is_deleted_leaves_no_certificates(box, bed):
+    def count() -> int:
+        return len(list(Path(memory_folder(os.geteuid())).glob("*.pem")))
+
+    before = count()
+    assert box.server.delete(f"/api/sessions/{box.id}?force=true").status == 204
+    wait_until(lambda: count() < before, "the end of the certificates")
+
+
+def test_a_session_without_logins_has_nothing_of_it(bed, start_server, workspace):
+    server = start_server(config=NO_CHECKPOINTS)
+    session = server.create(workspace, tool="shell")
+    assert session["logins"] == []
+    instance = bed.incus.query(f"/1.0/instances/{session['id']}")
+    assert "clincus-network" not in instance["devices"]
+    assert "user.clincus.logins" not in instance["config"]
+    assert (
+        bed.shell(session["id"], "ls /usr/local/share/ca-certificates 2>/dev/null; printenv SSL_CERT_FILE || true", 0)
+        == ""
+    )
+
+
+@pytest.mark.nightly
+def test_claude_code_works_a_turn_with_nothing_but_a_placeholder(bed, start_server, workspace, home, certificates):
+    vendor, hosts = VendorApi(OTHER_ADDRESS, 443), home / "hosts"
+    hosts.write_text(HOSTS.replace(ADDRESS, OTHER_ADDRESS))
+    vendor.socket = vendor_context(certificates).wrap_socket(
+        vendor.socket, server_side=True, do_handshake_on_connect=False
+    )
+    put_secrets(home)
+    server = start_server(
+        config=config("claude") + LOGINS,
+        command=command_with_hosts(hosts),
+        environ={"SSL_CERT_FILE": str(certificates / "trust.pem")},
+    )
+    session = server.create(workspace, profile="real")
+    real = Tool(bed, server, session["id"])
+    real.becomes("idle", timeout=4 * DEADLINE)
+    real.type("say hello there")
+    real.becomes("done", timeout=2 * DEADLINE)
+    assert any("say hello there" in one for one in vendor.requests)
+    assert vendor.keys - {""} == {KEY}
+    assert bed.shell(session["id"], "grep -rlF real-key /home /tmp 2>/dev/null || true", 0) == ""
+    vendor.close()
