@@ -25,7 +25,7 @@ TOPICS = {
         "engines": "engine",
     },
     "This machine": {
-        "setup_commands": "build health setup",
+        "setup_commands": "build health setup uninstall",
         "service": "serve service",
         "trust": "trust",
         "completion": "",  # these two look at the commands of all files

@@ -82,7 +82,7 @@ class Context:
                 told.add(change.session.id)
                 self.on_starting(change.session)
 
-        sees_commands = self.command.name in ("run", "clean")
+        sees_commands = self.command.name in ("run", "clean", "uninstall")
         registry = clincus.Registry(
             clincus.container_prefix(self.environ),
             record,

@@ -1,4 +1,4 @@
-"""`health`, `setup` and `build`: what a person sees of checking, installing and image building."""
+"""`health`, `setup`, `uninstall` and `build`: what a person sees of checking, installing and image building."""
 
 from __future__ import annotations
 
@@ -108,6 +108,42 @@ def run_setup(context: Context) -> int:
     if is_ready:
         console.say("Clincus is ready. Start the dashboard with `clincus serve`, or a session with `clincus shell`.")
     return 0 if is_ready or options.dry_run else 1
+
+
+@cli.Command(
+    "uninstall",
+    cli.Flag("--dry-run", "only list what there is, and what removes it"),
+    cli.Flag("-y, --yes", "do not ask"),
+)
+def run_uninstall(context: Context) -> int:
+    """Remove what Clincus has left on this machine
+
+    Lists sessions, conversations, the service, the image, network and storage in Incus, settings and files, each with
+    the command that removes it, and asks for each. Your projects and Incus stay, and so does everything that
+    `clincus setup` is not known to have made. A session that holds work which is not on this machine stays, too.
+
+    $ clincus uninstall --dry-run  # List what there is; nothing is removed.
+    $ clincus uninstall  # Remove it, part by part.
+
+    Exits: 0 nothing is left; 1 something is left, and why
+    """
+    from clincus_cli import leftovers
+    from clincus_cli.host import Host
+
+    options = context.options
+    left = 0
+    for part in leftovers.Leftovers(context, Host()).parts():
+        if options.dry_run:
+            print(leftovers.part_text(part))
+        elif not leftovers.is_removed(part, yes=options.yes):
+            left += 1
+    if options.dry_run:
+        print("[Dry run] No changes made.")
+    elif left:
+        console.say(f"{left} part(s) are left. `clincus uninstall --dry-run` lists them.")
+    else:
+        console.say("Nothing of Clincus is left on this machine but your projects and Incus.")
+    return 1 if left else 0
 
 
 @cli.Command(

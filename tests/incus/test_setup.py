@@ -236,3 +236,11 @@ def test_health_of_the_bed_fails_nothing_that_setup_made(bed, home):
 
 def test_workspace_of_the_tests_is_a_repository(workspace):
     assert git(workspace, "status", "--porcelain") == ""
+
+
+def test_what_setup_made_is_what_an_uninstall_lists(bed, home):
+    done = run_clincus(bed, home, "uninstall", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    for words in ("image delete clincus", f"network delete {bed.bridge}", "storage delete default"):
+        assert f"  $ incus {words}\n" in done.stdout
+    assert f"rm -r {home}/.config/clincus" in done.stdout
