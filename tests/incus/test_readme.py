@@ -12,7 +12,7 @@ import pytest
 import clincus
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 EXAMPLES = ("docs/api.md", "README.md")
 LINKS = [(page, path) for page in PAGES for path in re.findall(r"\]\((?![a-z]+:)([^)#]+)", page.read_text())]
 
