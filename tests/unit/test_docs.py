@@ -24,7 +24,9 @@ def commands_in(text: str) -> list[str]:
     return [line for line in bare if re.match(r"clincus( |$)", line)]
 
 
-EXAMPLES = [(str(page.relative_to(ROOT)), line) for page in PAGES if page != PAGE for line in commands_in(page.read_text())]
+EXAMPLES = [
+    (str(page.relative_to(ROOT)), line) for page in PAGES if page != PAGE for line in commands_in(page.read_text())
+]
 
 
 def test_the_page_of_commands_is_what_the_program_prints():
