@@ -51,13 +51,15 @@ environment = {{ {environment} }}
 
 
 class Tool:
-    """A real tool in a session, with a person at its terminal."""
+    """A tool in a locked session on a mounted git workspace, with a person at its terminal."""
 
     def __init__(self, bed: Any, server: Server, session: str) -> None:
         self._bed = bed
         self.server = server
         self.id = session
         self.first: dict[str, Any] = {}  # the agent object right after the start
+        [shown] = [one for one in server.get("/api/sessions").json if one["id"] == session]
+        assert (shown["protection"], shown["mode"]) == ("locked", "mount"), shown["protection_note"]
 
     def sh(self, script: str, user: int = 1000) -> str:
         """Run a shell script in the container."""
