@@ -6570,15 +6570,18 @@ class Sessions:
         A container that does not answer holds this up for END_PATIENCE in all, and one that sends data for END_WITHIN.
         """
         known = self.registry.get(id)
-        with self._calling_off(id), self.work(id, "stopping") as found, patient(END_PATIENCE, END_WITHIN):
+        may_be_refused = known.status != "running" or (delete and not (keeps or even_unsaved))
+        with self._calling_off(id), patient(END_PATIENCE, END_WITHIN), ExitStack() as held:
             here = contextvars.copy_context()
             telling = threading.Thread(target=here.run, args=(self.extensions.tell, "before_stop", known))
+            found = held.enter_context(self.work(id, "stopping", beside=None if may_be_refused else telling))
             if delete and found.status == "running" and known.status == "stopped" and not known.paused:
                 raise ClincusError(f'"{id}" was started meanwhile: look at it before you delete it', 409)
             session = self._awake(found)
             if delete and not (keeps or even_unsaved):
                 self.keep(session)
-            telling.start()  # after the refusals; beside the save, since both mostly wait for Incus
+            if may_be_refused:
+                telling.start()  # beside the save, since both mostly wait for Incus
             within = LAST_SAVE_WITHIN if session.status == "running" else SAVE_WITHIN
             error = self._try_save(session, ends_tool=True, within=within)
             telling.join()
@@ -7090,8 +7093,11 @@ class Sessions:
         return self._locks.setdefault(id, threading.RLock())
 
     @contextmanager
-    def work(self, id: str, status: str) -> Iterator[Session]:
-        """Hold a session for work on it and show `status` meanwhile. Raises ClincusError: 404, 409 while it starts."""
+    def work(self, id: str, status: str, *, beside: threading.Thread | None = None) -> Iterator[Session]:
+        """Hold a session for work on it and show `status` meanwhile. Raises ClincusError: 404, 409 while it starts.
+
+        A thread `beside` is started once the session is held: the first look waits for Incus.
+        """
         with self.lock(id):
             session = self.registry.get(id)
             if session.status not in {"running", "stopped"}:
@@ -7099,6 +7105,8 @@ class Sessions:
             self.registry.begin_work(id, status)
             with self._looking_at_the_end(id):
                 self._worked_on[id] = (-1, {})
+                if beside is not None:
+                    beside.start()
                 found = self.look(id)  # the registry may be out of date, since others work with Incus too
                 if ASLEEP in self._worked_on[id][1].get("config", {}):
                     self.containers(id).put_back(id, ASLEEP_PATIENCE)

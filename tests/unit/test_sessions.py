@@ -685,6 +685,16 @@ class TestStart:
         sessions.resume(id)
         assert clincus.ASLEEP not in door.instances[id]["config"]
 
+    @pytest.mark.parametrize("how", [{}, {"delete": True, "even_unsaved": True}])
+    def test_features_hear_of_an_end_that_nothing_can_refuse_while_incus_is_asked(self, sessions, door, how):
+        add(sessions)
+        heard = threading.Event()
+        sessions.extensions.listeners.append(lambda moment, session: moment == "before_stop" and heard.set())
+        ask = door.query
+        door.query = lambda *words, **options: heard.wait(DEADLINE) and ask(*words, **options)
+        sessions.end(NAME, **how)
+        assert heard.is_set()
+
     def test_a_delete_that_is_refused_is_no_end_that_features_hear_of(self, sessions):
         heard: list[str] = []
         sessions.extensions.listeners.append(lambda moment, session: heard.append(moment))
