@@ -111,6 +111,8 @@ class Answer:
             raise clincus.ClincusError("the choices of this dialog cannot be read: answer it in the terminal", 409)
         if option > count:
             raise clincus.ClincusError(f"the question has {count} options", 409)
+        if option == self._own:
+            raise clincus.ClincusError('this option takes a text: give it as "text" instead of the option', 409)
         is_list = (
             menu.is_numbered or not menu.labels
         )  # the hooks told of them, and the screen is too small to show them

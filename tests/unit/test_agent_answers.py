@@ -157,6 +157,15 @@ def test_an_option_that_there_is_not_is_refused(tool, option, words):
 # ---- an answer in words
 
 
+def test_the_choice_that_takes_words_is_none_without_them(tool):
+    """A tool does nothing at its Enter, or only moves the mark there."""
+    tool.asks("Which colour?", "Red", "Green", own=True)
+    tool.look()
+    with pytest.raises(clincus.ClincusError, match='takes a text.*"text"') as caught:
+        answered(tool, 3)
+    assert (caught.value.status, tool.pressed) == (409, [])
+
+
 def test_an_answer_in_words_is_sent_once_it_stands_in_its_choice(tool):
     tool.asks("Which colour?", "Red", "Green", own=True)
     tool.look()
