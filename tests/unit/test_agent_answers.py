@@ -161,7 +161,7 @@ def test_the_choice_that_takes_words_is_none_without_them(tool):
     """A tool does nothing at its Enter, or only moves the mark there."""
     tool.asks("Which colour?", "Red", "Green", own=True)
     tool.look()
-    with pytest.raises(clincus.ClincusError, match='takes a text.*"text"') as caught:
+    with pytest.raises(clincus.ClincusError, match=r'takes a text.*"text"') as caught:
         answered(tool, 3)
     assert (caught.value.status, tool.pressed) == (409, [])
 
