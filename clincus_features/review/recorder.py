@@ -439,6 +439,10 @@ class Recorder:
         A start is the only one `since` a time: another server on this home may have taken it meanwhile.
         """
         store = self.store(record.workspace)
+        # All sessions share the lock, and a container decides how long it takes to list its changes: the list is made
+        # before, and kept.
+        known = next(iter(record.checkpoints[-1:]), None)
+        self.changes(store, known.tree if known else record.tree, record.tree)
         with self.records.changing(record) as now:
             last = next(iter(now.checkpoints[-1:]), None)
             agent = self._states.get(record.id, {})

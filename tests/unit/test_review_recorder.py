@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import threading
 import time
 from datetime import datetime, timezone
@@ -114,6 +116,25 @@ def test_the_state_before_the_start_comes_first_whatever_is_asked_for_first(reco
         ("prompt", "after"),
     ]
     assert work_off(recorder) == ["start", "prompt"]
+
+
+def test_no_other_session_waits_for_a_list_of_changes(recorder, tree, monkeypatch):
+    """Git needs up to 20 seconds for a tree of a million files, and after 5 the others had no checkpoint."""
+    folder = recording.records_folder(recorder._app.environ)
+
+    @functools.cache
+    def changes(store: object, old: str, new: str) -> Changes:
+        listed.append((old, new))
+        os.makedirs(folder, exist_ok=True)
+        with clincus.directory_lock(folder, 0.0):
+            return Changes([], False)
+
+    listed: list[tuple[str, str]] = []
+    monkeypatch.setattr(recorder, "changes", changes)
+    for _ in range(3):
+        recorder.take(SESSION, "person")
+        tree.append(f"{tree[-1]} more")
+    assert len(set(listed)) == len(listed) >= 4
 
 
 @pytest.mark.parametrize(
