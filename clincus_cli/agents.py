@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-@cli.Command("why NAME", cli.format_flag("text", "json"), shows=True)
+@cli.Command("why [NAME]", cli.format_flag("text", "json"), shows=True)
 def run_why(context: Context) -> int:
     """Say what a session's tool is doing, and why that is known
 
@@ -34,7 +34,7 @@ def run_why(context: Context) -> int:
     return console.show(context.options.format, found, why_lines(session.id, found))
 
 
-@cli.Command("log NAME", cli.format_flag("text", "json"), shows=True)
+@cli.Command("log [NAME]", cli.format_flag("text", "json"), shows=True)
 def run_log(context: Context) -> int:
     """Say what happened to a session, newest last
 
@@ -64,7 +64,7 @@ LOOK_EVERY = 0.5  # seconds
 TIMED_OUT = 124  # the exit code, as of timeout(1)
 
 
-@cli.Command("prompt NAME [TEXT]", PORT)
+@cli.Command("prompt [NAME] [TEXT]", PORT)
 def run_prompt(context: Context) -> int:
     """Give a session's tool a prompt
 
@@ -85,7 +85,7 @@ def run_prompt(context: Context) -> int:
     return 0 if found["result"] in ("submitted", "queued") else 1
 
 
-@cli.Command("answer NAME [OPTION]", cli.Flag("--text TEXT", "an answer of your own, where one is taken"), PORT)
+@cli.Command("answer [NAME] [OPTION]", cli.Flag("--text TEXT", "an answer of your own, where one is taken"), PORT)
 def run_answer(context: Context) -> int:
     """Answer the question that a session's tool asks
 
@@ -110,7 +110,7 @@ def run_answer(context: Context) -> int:
     return 0 if found["result"] == "answered" else 1
 
 
-@cli.Command("interrupt NAME", PORT)
+@cli.Command("interrupt [NAME]", PORT)
 def run_interrupt(context: Context) -> int:
     """Let a session's tool stop what it does
 
@@ -136,7 +136,7 @@ def check_states(text: str) -> str:
 
 
 @cli.Command(
-    "wait NAME",
+    "wait [NAME]",
     cli.Flag("--for STATES", f"some of: {', '.join(STATES)}", check=check_states, default="waiting,done,failed,ended"),
     cli.Flag("--timeout SECONDS", "give up after so long; 0 for never", check=cli.number_from(0, 10**8), default=0),
     PORT,

@@ -7,7 +7,7 @@ from clincus_cli import console
 from clincus_cli.context import Context
 
 
-@cli.Command("fetch NAME [BRANCH]", writes=True)
+@cli.Command("fetch [NAME] [BRANCH]", writes=True)
 def run_fetch(context: Context) -> int:
     """Bring the commits of a session's clone into its directory, as a branch
 
@@ -31,7 +31,7 @@ def run_fetch(context: Context) -> int:
     return 0
 
 
-@cli.Command("push NAME [BRANCH]", writes=True)
+@cli.Command("push [NAME] [BRANCH]", writes=True)
 def run_push(context: Context) -> int:
     """Give a session's clone the newer commits of its directory
 

@@ -237,6 +237,12 @@ class Command:
         is_other = self.group in ("engine", "snapshot") or self.name == "container launch"
         return first if first in ("NAME", "CONTAINER") and not is_other else ""
 
+    @property
+    def names_session(self) -> bool:
+        """Whether it takes a session: a prefix or the session's own name will do, see `names`."""
+        takes_any_instance = self.group == "container" or self.name == "image publish"
+        return bool(self.session_argument) and not takes_any_instance
+
     def __call__(self, run: Callable[[Context], int]) -> Callable[[Context], int]:
         """Take the function."""
         COMMANDS[self.name] = self

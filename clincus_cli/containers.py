@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import clincus
-from clincus_cli import TYPE_CHECKING, console, run, shell
+from clincus_cli import TYPE_CHECKING, console, names, run, shell
 from clincus_cli import commands as cli
 from clincus_cli.context import Context, is_listed
 from clincus_cli.losses import loss_question
@@ -19,9 +19,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+def is_container_name(text: str) -> bool:
+    """Whether a text can be a container's name, or ENGINE:NAME."""
+    return re.fullmatch(rf"({clincus.ENGINE_NAME}:)?[A-Za-z][A-Za-z0-9-]{{0,62}}", text) is not None
+
+
 def container_name(text: str) -> str:
     """A container's name, or ENGINE:NAME. Raises UsageError for what Incus would refuse, or take for a flag."""
-    if not re.fullmatch(rf"({clincus.ENGINE_NAME}:)?[A-Za-z][A-Za-z0-9-]{{0,62}}", text):
+    if not is_container_name(text):
         rule = "it has up to 63 letters, digits and hyphens, and begins with a letter"
         raise cli.UsageError(f"'{text}' is no container's name: {rule}")
     return text
@@ -72,6 +77,18 @@ def status_of(incus: clincus.Incus, name: str) -> str:
         if error.status == 404:
             return ""
         raise
+
+
+def instance_called(context: Context, word: str) -> str:
+    """The name of an instance: the one that is called so, else the session that a word means (see `names`).
+
+    Raises UsageError for what is no name, ClincusError(409) if it could be several sessions.
+    """
+    if names.is_whole_id(word, context.environ):
+        return container_name(word)
+    is_there = is_container_name(word) and status_of(context.door(word), word)
+    found = [] if is_there else names.sessions_called(context.sessions.registry.all(), word)
+    return names.only_one(found, "", f"'{word}' could be several sessions") if found else container_name(word)
 
 
 def own_session(context: Context, instance: Mapping[str, Any]) -> clincus.Session | None:

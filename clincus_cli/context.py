@@ -104,12 +104,9 @@ class Context:
     def _refresh(self, sessions: clincus.Sessions) -> None:
         """Ask the engines of the sessions that the command names, all engines if it names none."""
         prefix = sessions.registry.prefix
-        ids = [
-            word
-            for word in named_words(self.options)
-            if clincus.session_slot(prefix, clincus.instance_name(word)) is not None
-        ]
-        named = {clincus.engine_of(id) for id in ids}
+        words = named_words(self.options)
+        ids = [word for word in words if clincus.session_slot(prefix, clincus.instance_name(word)) is not None]
+        named = {clincus.engine_of(id) for id in ids} if len(ids) == len(words) else set()
         if "" in named or not named:
             sessions.refresh("")
         for engine in named - {""}:

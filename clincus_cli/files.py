@@ -48,9 +48,10 @@ def run_file_push(context: Context) -> int:
     from clincus_cli import descent, transfer
 
     options = context.options
-    name, path = container_place(options.container_path)
+    place, path = container_place(options.container_path)
     if os.path.isdir(options.local) and not options.recursive:
         raise cli.UsageError(f"'{options.local}' is a directory: use --recursive")
+    name = containers.instance_called(context, place)
     incus = context.door(name)
     instance = containers.running_instance(incus, name)
     code = (containers.code_mount(context, instance), clincus.Guest.configured(context.config, "").home)
@@ -86,7 +87,8 @@ def run_file_pull(context: Context) -> int:
     """
     from clincus_cli import descent, transfer
 
-    name, path = container_place(context.options.container_path)
+    place, path = container_place(context.options.container_path)
+    name = containers.instance_called(context, place)
     incus = context.door(name)
     containers.running_instance(incus, name)
     with console.progress(f"Copying from {name}"), containers.speaking_of(name):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 import clincus
 from clincus_cli import commands as cli
-from clincus_cli import console
+from clincus_cli import console, names
 from clincus_cli.all_commands import TOPICS
 from clincus_cli.context import Context
 
@@ -28,7 +28,7 @@ PROGRAM_USAGE = (
 VARIABLES = (
     ("CLINCUS_CONFIG", "one more config file, read after ~/.config/clincus/config.toml"),
     ("CLINCUS_PROFILE", "the profile where --profile is not given"),
-    ("CLINCUS_CONTAINER", "the container of attach, stop, kill, shutdown, persist and snapshot, if none is named"),
+    ("CLINCUS_CONTAINER", "the session or container of a command that names none"),
     ("CLINCUS_CONTAINER_PREFIX", "how names of containers begin (default: clincus-)"),
     ("CLINCUS_...", "settings of the config, such as CLINCUS_LIMIT_MEMORY"),
     ("NO_COLOR", "no colours"),
@@ -124,8 +124,8 @@ def command_help(command: cli.Command) -> str:
     about, examples, exits = page_of(command)
     usage = f"Usage:\n  clincus {command.name} {command.arguments} [FLAGS]".replace("  [", " [")
     parts = [wrapped(f"{command.summary}."), usage, *map(wrapped, about)]
-    if command.session_argument and command.group != "container":
-        parts.append(wrapped(f"{command.session_argument} is the id of a session, as `clincus list` shows it."))
+    if command.names_session:
+        parts.append(wrapped(session_words(command)))
     parts.append("Flags:\n" + columns(flag.help for flag in (*command.flags, cli.HELP)))
     if command.starts:
         title = wrapped("Flags of a start (default: what the config says):")
@@ -137,6 +137,16 @@ def command_help(command: cli.Command) -> str:
         codes[code] = f"{codes[code]}; {meaning}" if code in codes else meaning
     parts.append("Exit codes:\n" + columns(codes.items()))
     return "\n\n".join(parts)
+
+
+def session_words(command: cli.Command) -> str:
+    """The sentences on how a command's session is named."""
+    name = command.session_argument
+    said = f"{name} is the id of a session as `clincus list` shows it, the beginning of one, or the session's own name."
+    if not command.arguments.startswith("[") or command.name in names.OWN_DEFAULTS:
+        return said
+    more = " `.` stands for that, too." if " " in command.arguments else ""
+    return f"{said} Without it: $CLINCUS_CONTAINER, else the only session of this folder.{more}"
 
 
 @cli.Command("man", shows=True)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 import clincus
-from clincus_cli import console, journal
+from clincus_cli import console, journal, names
 from clincus_cli import help as help_pages
 from clincus_cli.all_commands import load_commands
 from clincus_cli.commands import UsageError, find_command, parse_words
@@ -64,6 +64,7 @@ def run_command_line(words: Sequence[str]) -> int:
                 signal.signal(number, interrupted)
         sys.unraisablehook = interrupt_anew
         context = Context(command, options, os.environ)
+        names.settle_names(context)
         return journal.run_noted(context) if command.writes else command.run(context)
     except UsageError as error:
         name = error.command or (command.name if command else "")

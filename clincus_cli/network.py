@@ -18,7 +18,7 @@ ASK_WITHIN = 2.0  # seconds
 
 
 @cli.Command(
-    "network NAME",
+    "network [NAME]",
     cli.Flag("--mode MODE", " or ".join(MODES), choices=MODES),
     cli.Flag("--allow NAME", "allow a host, *.HOST, HOST:PORT, or a preset such as pypi", repeats=True),
     cli.Flag("--remove NAME", "take a name or a preset off the list", repeats=True),

@@ -21,7 +21,7 @@ REMAINS = (
 
 
 @cli.Command(
-    "ports NAME",
+    "ports [NAME]",
     cli.Flag("--open N", "open this port and print a link that lets one browser in", check=cli.number_from(1, 65535)),
     cli.Flag("--close N", "close this port", check=cli.number_from(1, 65535)),
     cli.format_flag("text", "json"),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @cli.Command(
-    "protection NAME",
+    "protection [NAME]",
     cli.Flag("--resolve HOW", "decide on a frozen session: continue or stop", choices=("continue", "stop")),
     cli.Flag("--json", "print it as a document for programs"),
     PORT,

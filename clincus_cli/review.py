@@ -32,7 +32,7 @@ def check_scope(text: str) -> str:
 
 
 @cli.Command(
-    "diff NAME [PATH]",
+    "diff [NAME] [PATH]",
     cli.Flag("--stat", "only the files, with their counts"),
     cli.Flag("--from STATE", "start, turn, branch or a checkpoint", check=check_scope, default="start"),
     cli.Flag("--to STATE", "now or a checkpoint", check=check_scope, default="now"),
@@ -66,7 +66,7 @@ def run_diff(context: Context) -> int:
 
 
 @cli.Command(
-    "checkpoints NAME",
+    "checkpoints [NAME]",
     cli.Flag("--keep NOTE", "keep the present state, with a note"),
     cli.format_flag("text", "json"),
     PORT,
@@ -92,7 +92,7 @@ def run_checkpoints(context: Context) -> int:
 
 
 @cli.Command(
-    "undo NAME [PATH...]",
+    "undo [NAME] [PATH...]",
     cli.Flag("--to STATE", "start, turn or a checkpoint", check=check_scope, default="turn"),
     cli.FORCE,
     PORT,
@@ -136,7 +136,7 @@ def run_undo(context: Context) -> int:
 
 
 @cli.Command(
-    "commit NAME [PATH...]",
+    "commit [NAME] [PATH...]",
     cli.Flag("-m, --message TEXT", "the message of the commit", default=""),
     cli.Flag("--author AUTHOR", "`Name <mail>` (default: as git has it)", default=""),
     cli.Flag("--no-hooks", "run no hooks of the repository"),

@@ -201,7 +201,7 @@ def run_tmux_send(context: Context) -> int:
 
 
 @cli.Command(
-    "tmux capture CONTAINER",
+    "tmux capture [CONTAINER]",
     cli.Flag("--lines N", "so many lines of history, too", check=cli.number_from(0, 50_000), default=0),
     cli.Flag("-e, --escapes", "with colours"),
 )

@@ -225,10 +225,7 @@ def for_each_session(
     if options.all and not known:
         print(f"No containers to {plain}")
         return 0
-    by_name = dict.fromkeys(options.name or [context.environ.get("CLINCUS_CONTAINER", "")])
-    names = known if options.all else list(by_name)
-    if not any(names):
-        raise clincus.ClincusError("no container names provided; `clincus list` shows them, --all means every one", 400)
+    names = known if options.all else options.name
     found = [name for name in names if name in known]
     for name in names:
         if name not in known:

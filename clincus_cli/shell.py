@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import clincus
-from clincus_cli import TYPE_CHECKING, console
+from clincus_cli import TYPE_CHECKING, console, names
 from clincus_cli import commands as cli
 from clincus_cli.appeared import warn_of_appeared
 from clincus_cli.context import Context
@@ -65,7 +65,9 @@ def run_shell(context: Context) -> int:
     if not options.background and not console.has_terminal():
         raise clincus.ClincusError("there is no terminal to attach to: give --background to start without one", 400)
     request = launch_request(context)
-    named = context.sessions.registry.get(options.container) if options.container else None
+    named = (
+        context.sessions.registry.get(names.named_session(context, options.container)) if options.container else None
+    )
     start = named or choose_start(context, request)
     if isinstance(start, clincus.LaunchRequest):
         return present(context, start_new(context, start), is_direct=not request.tmux)
@@ -460,7 +462,8 @@ def run_in_terminal(
 def run_attach(context: Context) -> int:
     """Attach this terminal to a session
 
-    Without NAME or --slot: to the only running session, or a list of them.
+    Without NAME or --slot it takes $CLINCUS_CONTAINER, else the only running session of this folder, else the only one
+    that runs; if there are several, it lists them.
 
     $ clincus attach clincus-ec0578-1  # Go to that session's tool.
     $ clincus attach --slot 2 --bash  # A shell beside the tool in slot 2 of this directory.
@@ -481,12 +484,16 @@ def run_attach(context: Context) -> int:
 
 
 def session_to_attach(context: Context) -> clincus.Session | None:
-    """The session that is named, the one in the slot, or the only one that runs; None if several run, after a list."""
+    """The session that is meant: by name or slot, else the only one that runs, in this folder or at all.
+
+    None if several run, after a list.
+    """
     options, registry = context.options, context.sessions.registry
     is_here = bool(options.slot or options.workspace)
-    name = options.name or ("" if is_here else context.environ.get("CLINCUS_CONTAINER", ""))
-    if name:
-        return registry.get(name)
+    if options.name:
+        return registry.get(options.name)
+    if not is_here and context.environ.get("CLINCUS_CONTAINER"):
+        return registry.get(names.named_session(context, ""))
     workspace = chosen_workspace(options)
     fitting = [one for one in registry.all() if not is_here or one.workspace == workspace]
     if options.slot:
@@ -496,6 +503,9 @@ def session_to_attach(context: Context) -> clincus.Session | None:
             raise clincus.ClincusError(f"{words}; `clincus list` shows all sessions", 404)
         return found
     running = [session for session in fitting if session.status == "running"]
+    here = names.sessions_of_folder(running, workspace)
+    if len(here) == 1:
+        return here[0]
     if len(running) == 1:
         return running[0]
     print("Active sessions:" if running else "No active sessions")

@@ -24,7 +24,7 @@ def snapshot_container(context: Context) -> str:
     options = context.options
     named_by = options.container or ("" if options.workspace else context.environ.get("CLINCUS_CONTAINER", ""))
     if named_by:
-        return containers.container_name(named_by)
+        return containers.instance_called(context, named_by)
     workspace = os.path.abspath(clincus.expand(options.workspace or ".", context.environ))
     paths = {workspace, os.path.realpath(workspace)}
     found = [session.id for session in context.sessions.registry.all() if session.workspace in paths]

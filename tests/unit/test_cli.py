@@ -115,8 +115,8 @@ MISTAKES = {
         ["info", "a", "b"], "unexpected argument 'b': write `clincus info [SESSION_ID]`"
     ),
     "one argument too few": (
-        ["tmux", "capture"],
-        "argument CONTAINER is required: write `clincus tmux capture CONTAINER`",
+        ["tmux", "send"],
+        "argument CONTAINER is required: write `clincus tmux send CONTAINER TEXT`",
     ),
     "one argument too many": (["list", "x"], "unexpected argument 'x': write `clincus list`"),
     "a flag that would be ignored": (["kill", "--all", "--slot", "2"], "unknown flag: --slot means nothing"),

@@ -1,0 +1,98 @@
+"""Which session a command means: one rule for all commands.
+
+A name is the id of a session, a unique prefix of an id, or the session's own name. Without one it is
+$CLINCUS_CONTAINER, else the only session of this folder. `.` stands for the last two where more arguments follow.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+
+import clincus
+from clincus_cli import commands as cli
+from clincus_cli import console
+from clincus_cli.context import Context
+
+OWN_DEFAULTS = ("attach", "cost", "resume")  # commands to which no name means something else
+HERE = "."
+
+
+def settle_names(context: Context) -> None:
+    """Put the ids of the sessions that a command means in the place of what was typed. Raises ClincusError."""
+    command, options = context.command, vars(context.options)
+    if not command.names_session:
+        return
+    key = command.session_argument.lower()
+    typed = options[key]
+    has_default = command.name not in OWN_DEFAULTS and not options.get("all")
+    if isinstance(typed, str):
+        options[key] = named_session(context, typed) if typed or has_default else ""
+    elif typed:
+        options[key] = [*dict.fromkeys(known_or_typed(context, word) for word in typed)]
+    elif has_default:
+        options[key] = [named_session(context, "")]
+
+
+def known_or_typed(context: Context, word: str) -> str:
+    """As `named_session`, but a word that means nothing stays: commands for several sessions warn of it, and go on."""
+    try:
+        return named_session(context, word)
+    except clincus.ClincusError as error:
+        if error.status != 404:
+            raise
+        return word
+
+
+def named_session(context: Context, word: str) -> str:
+    """The id of the session that a word means; "" and `.` mean the default one. Raises ClincusError: 404, 409."""
+    if word in ("", HERE):
+        word = context.environ.get("CLINCUS_CONTAINER", "")
+    if not word:
+        folder = clincus.expand(getattr(context.options, "workspace", "") or ".", context.environ)
+        found = sessions_of_folder(context.sessions.registry.all(), folder)
+        nothing = f"no container names provided, and '{os.path.abspath(folder)}' has no session"
+        return only_one(found, nothing, "this folder has several sessions")
+    if is_whole_id(word, context.environ):
+        return word
+    found = sessions_called(context.sessions.registry.all(), word)
+    return only_one(found, f'session "{word}" not found', f"'{word}' could be several sessions")
+
+
+def only_one(found: Sequence[clincus.Session], nothing: str, several: str) -> str:
+    """The id of the only session. Raises ClincusError after a list of several."""
+    if not found:
+        raise clincus.ClincusError(f"{nothing}; `clincus list` shows all sessions", 404)
+    if len(found) > 1:
+        rows = [(one.id, one.name, one.tool, one.status, one.workspace) for one in found]
+        console.say(console.table(("ID", "NAME", "TOOL", "STATE", "WORKSPACE"), rows))
+        raise clincus.ClincusError(f"{several}: name one of them", 409)
+    return found[0].id
+
+
+def is_whole_id(word: str, environ: Mapping[str, str]) -> bool:
+    """Whether a word is a whole id, also of a session that is gone; what it names need not be looked for."""
+    slot = clincus.session_slot(clincus.container_prefix(environ), clincus.instance_name(word))
+    return slot is not None or cli.is_session_id([word])
+
+
+def sessions_called(sessions: Iterable[clincus.Session], word: str) -> list[clincus.Session]:
+    """The sessions that a word can mean: the one with this id, else those whose id begins so, or whose name it is."""
+    known = list(sessions)
+    exact = [one for one in known if one.id == word]
+    return exact or [one for one in known if one.id.startswith(word) or one.name == word]
+
+
+def sessions_of_folder(sessions: Iterable[clincus.Session], folder: str) -> list[clincus.Session]:
+    """The sessions of a folder of this machine, else those of the nearest folder above it that has some."""
+    by_folder: dict[str, list[clincus.Session]] = {}
+    for one in sessions:
+        if not one.engine or one.mode == "clone":  # else its workspace is a folder of another machine
+            by_folder.setdefault(one.workspace, []).append(one)
+    for start in (os.path.abspath(folder), os.path.realpath(folder)):
+        at = start
+        while at not in by_folder and at != os.path.dirname(at):
+            at = os.path.dirname(at)
+        if at in by_folder:
+            return by_folder[at]
+    return []
