@@ -100,7 +100,13 @@ OUTSIDE = [
     ),
     Mutant("most-in-all", f"{NETWORK}/proxy.py", "min(MOST_IN_ALL, files // 4)", "files // 4", "network_proxy"),
     Mutant("most-of-session", f"{NETWORK}/proxy.py", "min(MOST_OF_SESSION, self._most", "(self._most", "network_proxy"),
-    Mutant("private", f"{NETWORK}/addresses.py", "if is_closed and opened < 0:", "if False:", "network_policy"),
+    Mutant(
+        "private",
+        f"{NETWORK}/addresses.py",
+        "if is_special(plain) and longest(plain_opened, plain) < 0:",
+        "if False:",
+        "network_policy",
+    ),
     Mutant(
         "own-address", f"{NETWORK}/addresses.py", "if not route.is_elsewhere and", "if False and", "network_addresses"
     ),
