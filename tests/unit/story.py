@@ -8,6 +8,7 @@ next.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -178,7 +179,7 @@ class World:
             due = [(at, order, work) for at, order, work in self._plan]
             looks = self.watch._due.get(SESSION.id)
             jobs = [job.due for job in self.notifier.agenda._jobs.values()]
-            due += [(looks + NOON, -1, self.watch.work)] if looks is not None else []
+            due += [(looks + NOON, -1, functools.partial(self.watch.work, ""))] if looks is not None else []
             due += [(min(jobs) + NOON, -2, self.notifier.agenda.work)] if jobs else []
             if not due or min(due)[0] > end:
                 break
