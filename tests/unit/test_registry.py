@@ -129,10 +129,10 @@ def test_the_types_of_a_sessions_fields_say_which_are_labels_and_which_the_api_s
     """A label is a contract with containers that are there already."""
     labels = (
         "workspace tool protection protection_note session_id created_at image profile deadline name mode "
-        "settings guest command tool_row network nesting outside"
+        "settings guest command tool_row network logins nesting outside"
     )
     assert labels.split() == clincus.LABELS
-    private = "settings guest command tool_row network nesting outside run"
+    private = "settings guest command tool_row network logins nesting outside run"
     assert private.split() == [name for name in clincus.Session._fields if name in clincus.PRIVATE_FIELDS]
 
 
