@@ -13,6 +13,7 @@ TOPICS = {
         "review": "checkpoints commit diff undo",
         "clone": "fetch push",
         "network": "network",
+        "logins": "login",
         "protection": "protection",
         "ports": "ports",
     },

@@ -182,6 +182,7 @@ GROUPS = {
     "engine": "Run sessions on Incus servers and clusters elsewhere",
     "file": "Copy files into and out of a container",
     "image": "List, publish, delete and tidy up images",
+    "login": "Look at the logins that sessions borrow, and take them back",
     "service": "Run the dashboard as a systemd user service",
     "snapshot": "Keep and bring back states of a container",
     "tmux": "Type into a session's terminal, or read it",

@@ -26,7 +26,7 @@ from .loans import LABEL
 from .opened import Opened, server_trust, session_context
 from .settings import Login, read_logins
 from .sources import SourceError
-from .vault import Found, Revocations, Vault
+from .vault import Found, Revocations, Vault, set_revoked
 
 SET_UP_WITHIN = 30.0  # seconds for a container to take its authority
 READY_WITHIN = 60.0  # seconds for certificates to be made
@@ -43,6 +43,12 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.listeners.append(lending.hear)
     extensions.session_fields.append(lambda session: {"logins": sorted(loans.read_label(session.logins))})
     extensions.openers.append(lending.open)
+    extensions.routes += [
+        ("GET", "/api/logins", lambda request: lending.documents()),
+        ("POST", "/api/logins/{name}/check", lambda request: lending.check(request.values["name"])),
+        ("POST", "/api/logins/{name}/revoke", lambda request: lending.revoke(request.values["name"])),
+        ("DELETE", "/api/logins/{name}/revoke", lambda request: lending.allow(request.values["name"])),
+    ]
 
 
 class Lending:
@@ -123,6 +129,55 @@ class Lending:
         if moment == "deleted" and session.logins:
             self.store.forget(loans.run_name(session.id, session.logins))
 
+    # -- What people ask
+
+    def documents(self) -> list[dict[str, object]]:
+        """The logins as the API shows them."""
+        return [self._document(login) for login in self._logins().values()]
+
+    def check(self, name: str) -> dict[str, object]:
+        """Read a value now; the login as the API shows it then. Raises ClincusError(404)."""
+        login = self._login(name)
+        self.vault.check(login)
+        return self._document(login)
+
+    def revoke(self, name: str) -> dict[str, object]:
+        """Lend a login to no session from now on. Raises ClincusError(404)."""
+        login = self._login(name)
+        set_revoked(self._environ, name, is_revoked=True)
+        self.vault.forget(name)
+        for opened in list(self._opened):
+            opened.end_loan(name)
+        return self._document(login)
+
+    def allow(self, name: str) -> dict[str, object]:
+        """Lend a login again. Raises ClincusError(404)."""
+        login = self._login(name)
+        set_revoked(self._environ, name, is_revoked=False)
+        return self._document(login)
+
+    def _login(self, name: str) -> Login:
+        login = self._logins().get(name)
+        if login is None:
+            known = ", ".join(self._logins()) or "none"
+            raise clincus.ClincusError(f"there is no login {clincus.shorten(name)}: there are {known}", 404)
+        return login
+
+    def _document(self, login: Login) -> dict[str, object]:
+        known = self.vault.state(login.name)
+        borrowers = [one.id for one in self._app.registry.all() if login.name in loans.read_label(one.logins)]
+        return {
+            "name": login.name,
+            "service": login.service_name,
+            "hosts": list(login.service.hosts),
+            "source": login.source,
+            "state": "revoked" if self.revocations.holds(login.name) else known.state or "unknown",
+            "error": known.error,
+            "good_until": "",
+            "last_used": known.last_used,
+            "sessions": sorted(borrowers),
+        }
+
     # -- Connections, in the proxy's thread
 
     def open(
@@ -152,11 +207,6 @@ class Lending:
             take(SourceError(f"it is revoked (clincus login allow {loan.login.name})"))
         else:
             self.vault.ask(loan.login, take)
-
-    def end_loans(self, name: str) -> None:
-        """End the requests that a login is lent to."""
-        for opened in list(self._opened):
-            opened.end_loan(name)
 
     def _logins(self) -> Mapping[str, Login]:
         config = self._app.config

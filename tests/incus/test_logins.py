@@ -181,6 +181,23 @@ def test_a_placeholder_becomes_the_value_at_its_host_and_the_answer_does_not_sho
     assert '"x-api-key": "' + "*" * len(KEY) in answer, answer
 
 
+def test_a_login_that_is_revoked_is_lent_to_nobody_until_it_is_allowed(box, vendor):
+    placeholder = box.variable("ANTHROPIC_API_KEY")
+    field = f"X-Api-Key: {placeholder}"
+    assert box.server.post("/api/logins/anthropic/check").json["state"] == "good"
+    assert box.server.post("/api/logins/anthropic/revoke").json["state"] == "revoked"
+    before = len(vendor.heads)
+    assert "it is revoked (clincus login allow anthropic)" in box.ask("api.anthropic.com", field)
+    assert len(vendor.heads) == before
+    assert box.server.delete("/api/logins/anthropic/revoke").json["state"] == "good"
+    box.ask("api.anthropic.com", field)
+    assert vendor.heads[-1]["x-api-key"] == KEY
+    (one,) = [one for one in box.server.get("/api/logins").json if one["name"] == "anthropic"]
+    assert one["sessions"] == [box.id]
+    assert one["last_used"]
+    assert box.server.post("/api/logins/none/check").status == 404
+
+
 def test_git_works_over_https_as_it_does_by_itself(box, vendor):
     assert "refs/heads/main" in box.shell("git ls-remote https://github.com/a/b 2>&1 || true")
     sent = base64.b64decode(vendor.heads[-1]["authorization"].removeprefix("Basic ")).decode()
@@ -220,7 +237,9 @@ def test_root_finds_no_secret_in_the_container(box):
 def test_nothing_of_this_host_tells_a_secret(box):
     """Instance, API, logs, journal: everything but the sources."""
     texts = [json.dumps(box.bed.incus.query(f"/1.0/instances/{box.id}?recursion=1")), box.server.log()]
-    texts += [box.server.get(path).body.decode() for path in ("/api/config", "/api/sessions", "/metrics")]
+    texts += [
+        box.server.get(path).body.decode() for path in ("/api/config", "/api/sessions", "/api/logins", "/metrics")
+    ]
     own = [path for path in (box.server.home / ".clincus").rglob("*") if path.is_file() and not path.is_symlink()]
     texts += [path.read_bytes().decode("latin-1") for path in own]
     assert [text for text in texts if KEY in text or TOKEN in text] == []

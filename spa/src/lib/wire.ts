@@ -297,6 +297,64 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/logins": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The logins that sessions may borrow, never with a value */
+        get: operations["get_logins"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/logins/{name}/check": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the login */
+                name: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Read a login's value now, and tell whether there is one */
+        post: operations["check_login"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/logins/{name}/revoke": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the login */
+                name: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Lend a login to no session any more; requests under way end */
+        post: operations["revoke_login"];
+        /** Lend a login again */
+        delete: operations["allow_login"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/images": {
         parameters: {
             query?: never;
@@ -1571,6 +1629,30 @@ export interface components {
             /** @description of the whole saved conversation at list prices, null where it is not known */
             cost_usd: number | null;
         };
+        Login: {
+            name: string;
+            /** @description empty for a service of one's own */
+            service: string;
+            hosts: string[];
+            /**
+             * @description where its value is read
+             * @enum {unknown}
+             */
+            source: "command" | "file" | "env";
+            /**
+             * @description unknown: nobody has read it since the server started
+             * @enum {unknown}
+             */
+            state: "unknown" | "good" | "missing" | "failed" | "revoked";
+            /** @description why there is no value */
+            error: string;
+            /** @description empty where nobody knows */
+            good_until: string;
+            /** @description when a value last went out; empty for never */
+            last_used: string;
+            /** @description the ids of those that borrow it */
+            sessions: string[];
+        };
         Image: {
             alias: string;
             description: string;
@@ -2665,6 +2747,103 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            default: components["responses"]["Error"];
+        };
+    };
+    get_logins: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Login"][];
+                };
+            };
+            304: components["responses"]["NotModified"];
+            default: components["responses"]["Error"];
+        };
+    };
+    check_login: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the login */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Login"];
+                };
+            };
+            404: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    revoke_login: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the login */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Login"];
+                };
+            };
+            404: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    allow_login: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the login */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Login"];
+                };
+            };
+            404: components["responses"]["Error"];
             default: components["responses"]["Error"];
         };
     };
