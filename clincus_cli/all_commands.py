@@ -2,11 +2,13 @@
 
 from importlib import import_module
 
+# Words that people know from other programs, and the commands that they stand for.
+ALIASES = {"exec": "container exec", "logs": "log", "ls": "ps", "rm": "kill", "start": "resume"}
 # The topics of the program's help, in its order. Each has its files, with the words that their commands begin with.
 TOPICS = {
     "Sessions": {
         "shell": "attach shell",
-        "sessions": "clean info kill list persist rename resume shutdown stop",
+        "sessions": "clean info kill list persist ps rename resume shutdown stop",
     },
     "What a session's tool does": {"agents": "answer interrupt log prompt wait why", "cost": "cost"},
     "What a session changes and reaches": {
@@ -37,6 +39,7 @@ TOPICS = {
 
 def load_commands(word: str = "") -> None:
     """Let the file declare its commands that begin with a word; all files if none has it: it may be a flag."""
+    word = ALIASES.get(word, word).partition(" ")[0]
     words = {file: words.split() for files in TOPICS.values() for file, words in files.items()}
     for file in [file for file in words if word in words[file]] or words:
         import_module(f"{__package__}.{file}")

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import clincus
 from clincus_cli import TYPE_CHECKING
+from clincus_cli.all_commands import ALIASES
 
 if TYPE_CHECKING:
     from typing import Any
@@ -239,6 +240,11 @@ class Command:
         return first if first in ("NAME", "CONTAINER") and not is_other else ""
 
     @property
+    def other_words(self) -> list[str]:
+        """The words that stand for its name."""
+        return [word for word, name in ALIASES.items() if name == self.name]
+
+    @property
     def names_session(self) -> bool:
         """Whether it takes a session: a prefix or the session's own name will do, see `names`."""
         takes_any_instance = self.group == "container" or self.name == "image publish"
@@ -290,6 +296,7 @@ def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:
     if at is None:
         return (COMMANDS["shell"], rest) if {"--help", "-h"}.isdisjoint(words) else (COMMANDS["help"], [])
     name = rest.pop(at)
+    name = ALIASES.get(name, name)
     if name not in GROUPS:
         return command_named(name), rest
     second = next_word(rest, at, name)

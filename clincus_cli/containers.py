@@ -380,6 +380,7 @@ def run_container_exec(context: Context) -> int:
         raise cli.UsageError("--tty and --capture do not go together: a terminal mixes what is captured apart")
     if options.cwd and not options.cwd.startswith("/"):
         raise cli.UsageError(f"invalid cwd '{options.cwd}': write an absolute path")
+    options.name = instance_called(context, options.name)
     incus = context.door(options.name)
     instance = running_instance(incus, options.name)
     user = options.user or 0

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 import clincus
 from clincus_cli import commands as cli
 from clincus_cli import console, names
-from clincus_cli.all_commands import TOPICS
+from clincus_cli.all_commands import ALIASES, TOPICS
 from clincus_cli.context import Context
 
 EXITS = (("0", "done"), ("1", "failed; stderr says why"))
@@ -77,6 +77,7 @@ def help_text(name: str) -> str:
     """The help of a command, a group, or of the whole program. Raises UsageError for what there is not."""
     if not name:
         return program_help()
+    name = ALIASES.get(name, name)
     return group_help(name) if name in cli.GROUPS else command_help(cli.command_named(name))
 
 
@@ -124,6 +125,9 @@ def command_help(command: cli.Command) -> str:
     about, examples, exits = page_of(command)
     usage = f"Usage:\n  clincus {command.name} {command.arguments} [FLAGS]".replace("  [", " [")
     parts = [wrapped(f"{command.summary}."), usage, *map(wrapped, about)]
+    if command.other_words:
+        also = " and ".join(f"`clincus {word}`" for word in command.other_words)
+        parts.append(wrapped(f"{also} is the same."))
     if command.names_session:
         parts.append(wrapped(session_words(command)))
     parts.append("Flags:\n" + columns(flag.help for flag in (*command.flags, cli.HELP)))

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-@cli.Command("list", cli.Flag("--all", "saved conversations as well"), cli.format_flag("text", "json"), shows=True)
+QUIET = cli.Flag("-q, --quiet", "only the ids, a line each")
+
+
+@cli.Command(
+    "list", cli.Flag("--all", "saved conversations as well"), QUIET, cli.format_flag("text", "json"), shows=True
+)
 def run_list(context: Context) -> int:
     """List the sessions
 
@@ -27,14 +32,9 @@ def run_list(context: Context) -> int:
 
     $ clincus list --all --format json  # Everything, for a program.
     """
-    prefix = clincus.container_prefix(context.environ)
-    active = []
-    for instance, engine in sorted(context.instances(), key=lambda one: str(one[0]["created_at"])):
-        session = clincus.session_from_instance(prefix, instance, engine)
-        if session is not None and is_listed(session):
-            active.append(active_entry(session, instance))
-    agents = known_agents(context) if any(one["status"] == "Running" for one in active) else {}
-    active = [{**entry, **({"agent": agents[entry["name"]]} if entry["name"] in agents else {})} for entry in active]
+    active = active_entries(context)
+    if context.options.quiet:
+        return print_ids(active)
     kept = clincus.list_saved(context.basics, context.environ) if context.options.all else []
     saved = [
         # The names of the Go program, and ours beside them.
@@ -44,6 +44,71 @@ def run_list(context: Context) -> int:
     ]
     document = {"active_containers": active, **({"saved_sessions": saved} if saved else {})}
     return console.show(context.options.format, document, list_lines(active, saved if context.options.all else None))
+
+
+@cli.Command("ps", QUIET, cli.format_flag("text", "json"), shows=True)
+def run_ps(context: Context) -> int:
+    """List the sessions as a table
+
+    A line for each, with what its tool is doing while the server runs (`clincus serve`). `clincus list` says more.
+
+    $ clincus ps  # Which of them waits for me?
+    $ clincus kill $(clincus ps -q)  # All of them.
+    """
+    active = active_entries(context)
+    if context.options.quiet:
+        return print_ids(active)
+    return console.show(context.options.format, {"active_containers": active}, [session_table(active)])
+
+
+def print_ids(active: Iterable[Mapping[str, Any]]) -> int:
+    """Print the ids of sessions for other programs. Returns the exit code."""
+    for entry in active:
+        print(entry["name"])
+    return 0
+
+
+def session_table(active: Sequence[Mapping[str, Any]]) -> str:
+    """The text of `clincus ps`."""
+    rows = [
+        (
+            f"{entry['name']} ({entry['display_name']})" if "display_name" in entry else entry["name"],
+            entry["status"].lower(),
+            agent_words({**entry["agent"], "text": ""}) if "agent" in entry else "-",
+            entry.get("tool", "-"),
+            entry.get("workspace", "-"),
+            age_text(entry["created_at"]),
+        )
+        for entry in active
+    ]
+    return console.table(("NAME", "STATE", "AGENT", "TOOL", "WORKSPACE", "AGE"), rows)
+
+
+def age_text(created_at: str) -> str:
+    """How long ago a time of `list --format json` is, in its largest unit."""
+    import time
+
+    moment = clincus.parse_time(f"{created_at.replace(' ', 'T')}Z")
+    if moment is None:
+        return "-"
+    left = max(0, int(time.time() - moment.timestamp()))
+    for seconds, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if left >= seconds:
+            return f"{left // seconds}{unit}"
+    return f"{left}s"
+
+
+def active_entries(context: Context) -> list[dict[str, Any]]:
+    """The sessions as `list --format json` shows them, the oldest first; their tools' states if a server runs."""
+    prefix = clincus.container_prefix(context.environ)
+    active = []
+    for instance, engine in sorted(context.instances(), key=lambda one: str(one[0]["created_at"])):
+        session = clincus.session_from_instance(prefix, instance, engine)
+        if session is not None and is_listed(session):
+            active.append(active_entry(session, instance))
+    is_asked = not context.options.quiet and any(one["status"] == "Running" for one in active)
+    agents = known_agents(context) if is_asked else {}
+    return [{**entry, **({"agent": agents[entry["name"]]} if entry["name"] in agents else {})} for entry in active]
 
 
 OPTIONAL = (

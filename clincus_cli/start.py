@@ -1,4 +1,4 @@
-"""Starts the program. `list` asks Incus before all else is loaded, so that the two go on side by side.
+"""Starts the program. `list` and `ps` ask Incus before all else is loaded, so that the two go on side by side.
 
 What it asks is a guess. The door to Incus takes the answer in place of that to the very same command line, and only if
 the command did not fail; else it asks itself.
@@ -95,7 +95,7 @@ def main() -> int:
     ensure_utf8()
     words = sys.argv[1:]
     has_streams = None not in (sys.stdin, sys.stdout, sys.stderr)  # else those of the question would take their places
-    if words[:1] == ["list"] and {"-h", "--help"}.isdisjoint(words) and has_streams:
+    if words[:1] in (["list"], ["ps"], ["ls"]) and {"-h", "--help"}.isdisjoint(words) and has_streams:
         try:  # noqa: SIM105 (contextlib takes long to load)
             asked.append(Question(LIST_QUESTION))
         except (OSError, NotImplementedError):

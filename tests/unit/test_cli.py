@@ -86,6 +86,11 @@ COMMANDS = {
     "resume in front of a command": (["--resume", "list"], "list", {"resume": "auto"}),
     "repeated flags": (["shell", "-e", "A=1,2", "--env", "B"], "shell", {"env": ("A=1,2", "B")}),
     "words behind --": (["tmux", "send", "c", "--", "--help"], "tmux send", {"text": "--help"}),
+    "rm as kill": (["rm", "a"], "kill", {"name": ["a"]}),
+    "ls as ps": (["ls", "-q"], "ps", {"quiet": True}),
+    "start as resume": (["start", "a"], "resume", {"name": "a"}),
+    "logs as log": (["logs", "a"], "log", {"name": "a"}),
+    "exec as container exec": (["exec", "a", "ls", "-l"], "container exec", {"name": "a", "command": ["ls", "-l"]}),
     "a group alone": (["snapshot"], "help", {"command": ["snapshot"]}),
     "a command of the command": (["run", "ls", "-l", "--slot", "2"], "run", {"command": ["ls", "-l"], "slot": 2}),
     "a command behind --": (["run", "--", "ls", "--slot", "2"], "run", {"command": ["ls", "--slot", "2"], "slot": 0}),
@@ -673,6 +678,28 @@ def test_the_list_as_text():
         "", "Saved Sessions:", "---------------",
         f"  {ID}", "    Saved:     2027-03-01T09:40:12+01:00", "    Tool:      claude", "    Workspace: /w",
     ]  # fmt: skip
+
+
+AGES = {0: "0s", 59: "59s", 60: "1m", 7199: "1h", 86400 * 3: "3d", -5: "0s"}
+
+
+@pytest.mark.parametrize(("seconds", "text"), AGES.items())
+def test_an_age_is_told_in_its_largest_unit(monkeypatch, seconds, text):
+    monkeypatch.setattr("time.time", lambda: 1798761600 + seconds)
+    assert cli_sessions.age_text("2027-01-01 00:00:00") == text
+
+
+def test_the_sessions_as_a_table(monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 1798761600 + 7200)
+    agent = {"state": "waiting", "reason": "question", "text": "Which of these?\nOr none?"}
+    usual = {"tool": "claude", "created_at": "2027-01-01 00:00:00"}
+    running = {"name": "c-1", "display_name": "login", "status": "Running", "workspace": "/w", "agent": agent, **usual}
+    bare = {"name": "clincus-ec0578-2", "status": "Stopped", "created_at": ""}
+    assert cli_sessions.session_table([running, bare]).splitlines() == [
+        "NAME              STATE    AGENT               TOOL    WORKSPACE  AGE",
+        "c-1 (login)       running  waiting (question)  claude  /w         2h",
+        "clincus-ec0578-2  stopped  -                   -       -          -",
+    ]
 
 
 def test_the_list_says_that_a_session_works_on_a_clone():
