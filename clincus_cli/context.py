@@ -156,9 +156,10 @@ class Context:
 
 
 def named_words(options: cli.Options) -> list[str]:
-    """The sessions and containers that a command line names, as they were typed; a session's name may be a title."""
-    given = [vars(options).get("container") or (), vars(options).get("name") or ()]  # a text or several
-    return [word for one in given for word in ([one] if isinstance(one, str) else one)]
+    """The sessions and containers that a command line names, as they were typed."""
+    fields = vars(options)
+    given = fields.get("container") or fields.get("name") or ()  # beside a container, `name` is a name to give
+    return [given] if isinstance(given, str) else list(given)
 
 
 def is_listed(session: clincus.Session) -> bool:
