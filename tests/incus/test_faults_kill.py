@@ -114,8 +114,15 @@ class Life:
             )
 
         wait_until(found, "the list to be that of Incus")
-        if self.bed.names():
+
+        def resumed() -> Any:
+            """The answer, once the restore that was broken off is finished."""
             answer = self.server.post(f"{self.path}/resume")
+            is_early = answer.status == 409 and "a server (clincus serve) finishes it" in answer.json["error"]
+            return None if is_early else answer
+
+        if self.bed.names():
+            answer = wait_until(resumed, "an answer to a resume")
         else:
             body = {"workspace": str(self.workspace), "resume": self.session["session_id"]}
             answer = self.server.post("/api/sessions", body)
