@@ -169,9 +169,10 @@ COPILOT_LAYOUT = Layout(
 # Such as the list of earlier prompts, to which one can go back.
 COPILOT_PANEL = r"^╭─+╮\n│ (?P<text>\S+(?: \S+)*) +│\n(?:│.*│\n)*│ .* · Esc (?:Cancel|Close) *│\n╰─+╯\s*\Z"
 
-# A dialog has a frame, and empty lines in it. The plan's summary stands below the title.
+# A dialog has a frame, and empty lines in it. The plan's summary stands below the title and a border, whose end a look
+# may cut off: guest/look.sh counts bytes.
 COPILOT_PERMISSION = r"(?P<text>Do you want to .*\?)[ │]*\n(?:[ │]*\n)*[ │]*❯? *1\. "
-COPILOT_PLAN = r"^│ Plan Ready for Review +│\n│ ─+ +│\n│ (?P<text>\S+(?: +\S+)*?) +│\n"
+COPILOT_PLAN = r"^│ Plan Ready for Review +│\n│ ─+.*\n│ (?P<text>\S+(?: +\S+)*?) +│\n"
 # Those of a login and the lists that a person opens have none.
 COPILOT_LOGIN = (
     r"^ (?P<text>What account do you want to log into\?|How do you want to sign in\?) *\n"

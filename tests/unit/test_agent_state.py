@@ -342,7 +342,7 @@ def test_the_other_tools_say_the_same_in_words_of_their_own(tool, events, expect
 
 COPILOT_BOX = [" /workspace [⎇ master%]", "─" * 40, "❯", "─" * 40, " ← open sidebar · / commands · ? help"]
 COPILOT_PLAN = [
-    *(f"╭{RULE}╮", "│ Plan Ready for Review │", f"│ {RULE} │", "│ Two steps, and a test for each │", "│  │"),
+    *(f"╭{RULE}", "│ Plan Ready for Review │", f"│ {RULE}", "│ Two steps, and a test for each │", "│  │"),
     *("│ ❯ 1. Accept plan and continue in Autopilot execution mode (recommended) │", "│   2. Suggest changes │"),
     *("│  │", "│ ↑/↓ to navigate · enter to select · esc to cancel │", f"╰{RULE}╯"),
 ]
