@@ -126,10 +126,16 @@ def environment_flags(texts: Iterable[str], environ: Mapping[str, str]) -> dict[
     return environment
 
 
+def agreed(options: Options) -> bool:
+    """Whether the flags agree to every question: --yes, and --force, which may mean more than that."""
+    return bool(options.yes or options.force)
+
+
 WORKSPACE = Flag("-w, --workspace PATH", "project directory (default: the current one)", default="")
 SLOT = Flag("--slot N", "slot of the workspace, 1 to 10; 0 chooses", check=number_from(0, 10), default=0)
-FORCE = Flag("--force", "do not ask")
-FORCE_F = Flag("-f, --force", "do not ask")
+YES = Flag("-y, --yes", "do not ask")
+FORCE = Flag("--force", "the same as --yes")
+FORCE_F = Flag("-f, --force", "the same as --yes")
 HELP = Flag("-h, --help", "show this help")
 PROFILE = Flag("--profile NAME", "apply [profiles.NAME] of the config", default="")
 ENV = Flag("-e, --env KEY=VALUE", "variable for what runs inside; KEY alone copies yours", repeats=True)

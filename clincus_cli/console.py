@@ -131,27 +131,30 @@ def print_json(document: object) -> None:
     print(text if text.replace("\n", "").isprintable() else json.dumps(document, indent=2))
 
 
-def confirm(question: str, *, force: bool) -> bool:
-    """Ask a yes/no question; `--force` is a yes. Raises ClincusError where nobody can be asked."""
-    if force:
+def confirm(question: str, *, yes: bool) -> bool:
+    """Ask a yes/no question on stderr; `yes` is the answer of a flag. Raises ClincusError where nobody can be asked.
+
+    A command that gets a no ends with 1.
+    """
+    if yes:
         return True
     if not sys.stdin.isatty():
-        raise clincus.ClincusError(f"{question} There is no terminal to ask at: give --force to agree", 409)
-    print(f"{question} [y/N]: ", end="", flush=True)
+        raise clincus.ClincusError(f"{question} There is no terminal to ask at: give --yes to agree", 409)
+    print(f"{question} [y/N]: ", end="", flush=True, file=sys.stderr)
     try:
         answer = sys.stdin.readline()
     except KeyboardInterrupt:
-        print()  # so that the prompt of the shell begins a line
+        print(file=sys.stderr)  # so that the prompt of the shell begins a line
         raise
     agreed = answer.strip().lower() in ("y", "yes")
     if not agreed:
-        print("Cancelled." if answer else "\nCancelled.")
+        say("Cancelled." if answer else "\nCancelled.")
     return agreed
 
 
-def confirm_named(question: str, *, force: bool) -> bool:
+def confirm_named(question: str, *, yes: bool) -> bool:
     """Ask a person before what the command line names is deleted; a script, which has no terminal, is not asked."""
-    return not sys.stdin.isatty() or confirm(question, force=force)
+    return not sys.stdin.isatty() or confirm(question, yes=yes)
 
 
 def has_terminal() -> bool:

@@ -231,7 +231,7 @@ def run_container_stop(context: Context) -> int:
     return 0
 
 
-@cli.Command("container delete NAME", cli.Flag("-f, --force", "do not ask; a running one too"), writes=True)
+@cli.Command("container delete NAME", cli.YES, cli.Flag("-f, --force", "do not ask; a running one too"), writes=True)
 def run_container_delete(context: Context) -> int:
     """Delete a container
 
@@ -244,14 +244,15 @@ def run_container_delete(context: Context) -> int:
     instance = find_instance(context.door(name), name)
     if instance["status"] != "Stopped" and not options.force:
         raise clincus.ClincusError(f'container "{name}" is running or paused: stop it first, or use --force', 409)
-    session, is_asked = own_session(context, instance), sys.stdin.isatty() and not options.force
+    session = own_session(context, instance)
+    is_asked = sys.stdin.isatty() and not cli.agreed(options)
     note = loss_question(context.sessions, session) if is_asked else ""
     question = f'Delete container "{name}" with all that is in it?{note}'
-    if not console.confirm_named(question, force=options.force):
-        return 0
+    if not console.confirm_named(question, yes=cli.agreed(options)):
+        return 1
     with console.progress(f"Deleting {name}"):
         if session is not None:
-            context.sessions.end(name, delete=True, keeps=is_asked, even_unsaved=options.force)
+            context.sessions.end(name, delete=True, keeps=is_asked or options.yes, even_unsaved=options.force)
         else:
             delete_instance(context.door(name), name)
     console.say(f"Container {name} deleted")

@@ -201,7 +201,7 @@ def publish(incus: clincus.Incus, instance: str, alias: str, properties: Mapping
     return str(operation["metadata"]["fingerprint"])
 
 
-@cli.Command("image delete ALIAS", ENGINE, cli.FORCE_F, writes=True)
+@cli.Command("image delete ALIAS", ENGINE, cli.YES, cli.FORCE_F, writes=True)
 def run_image_delete(context: Context) -> int:
     """Delete an image
 
@@ -214,8 +214,8 @@ def run_image_delete(context: Context) -> int:
         image = find_image(door(context), options.alias)
         others = [name for name in alias_names(image) if name != options.alias]
         also = f" It is also called {', '.join(others)}." if others else ""
-        if not console.confirm_named(f"Delete image '{options.alias}'?{also}", force=options.force):
-            return 0
+        if not console.confirm_named(f"Delete image '{options.alias}'?{also}", yes=cli.agreed(options)):
+            return 1
         delete_image(door(context), image["fingerprint"])
     except clincus.ClincusError as error:
         if error.status == 503:
@@ -273,6 +273,7 @@ def above_zero(text: str) -> int:
     "image cleanup PREFIX",
     cli.Flag("--keep N", "how many of the newest stay (required)", check=above_zero),
     ENGINE,
+    cli.YES,
     cli.FORCE_F,
     cli.Flag("--dry-run", "only say what would go"),
     writes=True,
@@ -294,8 +295,8 @@ def run_image_cleanup(context: Context) -> int:
         report_cleanup("[Dry run] Would delete", plan.delete, plan)
         return 0
     question = f"Delete {len(plan.delete)} old version(s): {', '.join(plan.delete)}?"
-    if plan.delete and not console.confirm_named(question, force=options.force):
-        return 0
+    if plan.delete and not console.confirm_named(question, yes=cli.agreed(options)):
+        return 1
     fingerprints = {name: str(image["fingerprint"]) for image in images for name in alias_names(image)}
 
     def delete(name: str) -> None:

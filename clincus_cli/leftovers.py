@@ -254,7 +254,7 @@ def is_removed(part: Part, *, yes: bool) -> bool:
     if part.kept:
         console.say(part_text(part))
         return False
-    if not console.confirm(f"Remove {clincus.printable(part.what)}?", force=yes):
+    if not console.confirm(f"Remove {clincus.printable(part.what)}?", yes=yes):
         return False
     try:
         part.remove()

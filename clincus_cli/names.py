@@ -25,6 +25,7 @@ def settle_names(context: Context) -> None:
         return
     key = command.session_argument.lower()
     typed = options[key]
+    options["is_default"] = not typed
     has_default = command.name not in OWN_DEFAULTS and not options.get("all")
     if isinstance(typed, str):
         options[key] = named_session(context, typed) if typed or has_default else ""

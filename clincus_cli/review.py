@@ -94,6 +94,7 @@ def run_checkpoints(context: Context) -> int:
 @cli.Command(
     "undo [NAME] [PATH...]",
     cli.Flag("--to STATE", "start, turn or a checkpoint", check=check_scope, default="turn"),
+    cli.YES,
     cli.FORCE,
     PORT,
 )
@@ -125,7 +126,7 @@ def run_undo(context: Context) -> int:
         console.warn(
             f"these sessions work in the same folder, and some changes may be theirs: {', '.join(found['others'])}"
         )
-    if not console.confirm(f"Bring {len(files)} file(s) back to '{options.to}'?", force=options.force):
+    if not console.confirm(f"Bring {len(files)} file(s) back to '{options.to}'?", yes=cli.agreed(options)):
         return 1
     done = ask(context, "POST", "restore", {"checkpoint": options.to, "paths": paths or None})
     for one in done["failed"]:

@@ -277,11 +277,13 @@ def for_each_session(
     work: Callable[[str], object],
     among: Callable[[clincus.Session], bool] = lambda session: True,
     *,
+    deletes: bool = False,
     note: str = "",
     hint: str = "",
 ) -> int:
     """Do something for the sessions that are named, or for all; several, and all, are asked for first.
 
+    So is one, at a terminal, if the work `deletes` it, and everywhere if the command line does not name it.
     The words are such as kill, Killing, Killed. `note` stands behind a name, `hint` says what to do where it failed.
     """
     plain, doing, did = words
@@ -298,8 +300,13 @@ def for_each_session(
     if found and (options.all or len(names) > 1):
         print(f"Found {len(found)} container(s):")
         print("\n".join(f"  - {name}" for name in found))
-        if not console.confirm(f"{plain.capitalize()} {len(found)} container(s)?", force=options.force):
-            return 0
+        if not console.confirm(f"{plain.capitalize()} {len(found)} container(s)?", yes=cli.agreed(options)):
+            return 1
+    elif found and deletes:
+        question = f"Delete {found[0]} with all that is in its container?"
+        confirm = console.confirm if options.is_default else console.confirm_named
+        if not confirm(question, yes=cli.agreed(options)):
+            return 1
 
     def work_on(name: str) -> None:
         console.tell(f"{doing} container {name}{note}...")
@@ -327,12 +334,14 @@ def timeout_flag(default: int) -> cli.Flag:
 ALL = cli.Flag("--all", "every session")
 
 
-@cli.Command("stop [NAME...]", timeout_flag(30), cli.Flag("--all", "every running session"), cli.FORCE, writes=True)
+@cli.Command(
+    "stop [NAME...]", timeout_flag(30), cli.Flag("--all", "every running session"), cli.YES, cli.FORCE, writes=True
+)
 def run_stop(context: Context) -> int:
     """Stop sessions and keep their containers
 
     The conversation is saved first. `clincus resume` starts the container again. For several names, and for --all, it
-    asks first; --force agrees.
+    asks first; --yes agrees.
 
     $ clincus stop clincus-ec0578-1  # Stop it for the night.
     """
@@ -350,6 +359,7 @@ def run_stop(context: Context) -> int:
     timeout_flag(60),
     cli.Flag("--delete", "delete persistent ones, too"),
     ALL,
+    cli.YES,
     cli.FORCE,
     writes=True,
 )
@@ -357,7 +367,7 @@ def run_shutdown(context: Context) -> int:
     """Stop sessions cleanly and delete those that are not persistent
 
     The conversation is saved first. A session that holds work which is not on this machine is stopped and kept; with
-    --force that is copied here first, and the session goes. For several names, and for --all, it asks first; --force
+    --force that is copied here first, and the session goes. For several names, and for --all, it asks first; --yes
     agrees.
 
     $ clincus shutdown --all --force  # End every session cleanly, without a question.
@@ -381,6 +391,7 @@ def run_shutdown(context: Context) -> int:
 @cli.Command(
     "kill [NAME...]",
     ALL,
+    cli.YES,
     cli.Flag("--force", "do not ask; copy what would be lost here, and delete even if that is not possible"),
     writes=True,
 )
@@ -388,8 +399,8 @@ def run_kill(context: Context) -> int:
     """Delete sessions at once
 
     The conversation is saved first. Where it cannot be, or where a session holds other work that is not on this
-    machine, the container stays; --force copies that here first, as far as that is possible. For several names, and for
-    --all, it asks first; --force agrees.
+    machine, the container stays; --force copies that here first, as far as that is possible. At a terminal, for several
+    names, for --all and without a name it asks first; --yes agrees, and so does --force.
 
     $ clincus kill --all --force  # Delete every session without a question.
     """
@@ -400,14 +411,14 @@ def run_kill(context: Context) -> int:
     def kill(name: str) -> None:
         end_session(context, name, delete=True, even_unsaved=force)
 
-    return for_each_session(context, words, kill, hint=hint)
+    return for_each_session(context, words, kill, deletes=True, hint=hint)
 
 
-@cli.Command("persist [NAME...]", ALL, cli.FORCE, writes=True)
+@cli.Command("persist [NAME...]", ALL, cli.YES, cli.FORCE, writes=True)
 def run_persist(context: Context) -> int:
     """Keep the containers of sessions when these end
 
-    For several names, and for --all, it asks first; --force agrees.
+    For several names, and for --all, it asks first; --yes agrees.
 
     $ clincus persist clincus-ec0578-1  # Keep what is installed in that container.
     """
@@ -446,6 +457,7 @@ def run_rename(context: Context) -> int:
     cli.Flag("--orphans", "stopped containers whose directory is gone"),
     cli.Flag("--all", "all of it, and stopped persistent containers too"),
     cli.Flag("--dry-run", "only show what would be removed"),
+    cli.YES,
     cli.FORCE,
     writes=True,
 )
@@ -469,7 +481,10 @@ def run_clean(context: Context) -> int:
             continue
         print(console.table(None, items.items(), "  - "))
         found += len(items)
-        if options.dry_run or not console.confirm(f"Remove {len(items)} item(s)?", force=options.force):
+        if options.dry_run:
+            continue
+        if not console.confirm(f"Remove {len(items)} item(s)?", yes=cli.agreed(options)):
+            is_whole = False
             continue
         with console.progress("Removing"):
             removed = attempt_beside(context.sessions, items, remove)

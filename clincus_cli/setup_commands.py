@@ -95,7 +95,7 @@ def run_setup(context: Context) -> int:
         if not sys.stdin.isatty():
             words = f"setup has to {need}, and there is no terminal to ask at: give --yes to agree"
             raise clincus.ClincusError(words, 409)
-        return console.confirm(f"{need[0].upper()}{need[1:]}?", force=False)
+        return console.confirm(f"{need[0].upper()}{need[1:]}?", yes=False)
 
     with nullcontext() if options.dry_run else one_setup(context.environ), Stages() as stages:
         setup = Setup(setup_options(context), Host(), context.incus, stages, context.environ)

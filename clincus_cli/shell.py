@@ -270,7 +270,7 @@ def start_accepted(
         if not sys.stdin.isatty():
             raise
         console.warn(error.message)
-        if not console.confirm("Start with it as it is now?", force=False):
+        if not console.confirm("Start with it as it is now?", yes=False):
             raise
     with console.progress(words):
         return start(request._replace(accept_changes=True))

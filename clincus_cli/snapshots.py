@@ -143,6 +143,7 @@ def snapshot_table(container: str, snapshots: Sequence[Mapping[str, object]]) ->
     "snapshot restore NAME",
     CONTAINER,
     cli.WORKSPACE,
+    cli.YES,
     cli.Flag("-f, --force", "do not ask; a running one is stopped first and started again"),
     cli.Flag("--stateful", "with the programs that ran then; not where the network is closed"),
     writes=True,
@@ -168,10 +169,10 @@ def run_snapshot_restore(context: Context) -> int:
         stop = "clincus stop" if session is not None else "clincus container stop"
         advice = f"stop it with `{stop} {container}`, or use --force to stop it, restore and start it again"
         raise clincus.ClincusError(f'container "{container}" must be stopped before restore: {advice}', 409)
-    note = "" if options.force else loss_question(context.sessions, session)
+    note = "" if cli.agreed(options) else loss_question(context.sessions, session)
     question = f"Restore container '{container}' from snapshot '{options.name}'? What changed since is lost.{note}"
-    if not console.confirm(question, force=options.force):
-        return 0
+    if not console.confirm(question, yes=cli.agreed(options)):
+        return 1
     from clincus_features.snapshots import Keeper
 
     containers.check_outlives_stop(instance, "restored")
@@ -191,6 +192,7 @@ def run_snapshot_restore(context: Context) -> int:
     CONTAINER,
     cli.WORKSPACE,
     cli.Flag("--all", "all snapshots of the container"),
+    cli.YES,
     cli.FORCE_F,
     writes=True,
 )
@@ -219,11 +221,13 @@ def run_snapshot_delete(context: Context) -> int:
 
     if options.all:
         question = f"Delete {len(names)} snapshot(s) of '{container}': {', '.join(names)}?"
-        if not console.confirm(question, force=options.force):
-            return 0
+        if not console.confirm(question, yes=cli.agreed(options)):
+            return 1
         return 0 if sessions.attempt_each(names, delete) == names else 1
-    if console.confirm_named(f"Delete snapshot '{options.name}' of container '{container}'?", force=options.force):
-        delete(options.name)
+    question = f"Delete snapshot '{options.name}' of container '{container}'?"
+    if not console.confirm_named(question, yes=cli.agreed(options)):
+        return 1
+    delete(options.name)
     return 0
 
 

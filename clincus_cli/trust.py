@@ -10,7 +10,9 @@ from clincus_cli import console, shell
 from clincus_cli.context import Context
 
 
-@cli.Command("trust [DIRECTORY]", cli.Flag("--revoke", "take the trust back"), cli.FORCE, cli.WORKSPACE, writes=True)
+@cli.Command(
+    "trust [DIRECTORY]", cli.Flag("--revoke", "take the trust back"), cli.YES, cli.FORCE, cli.WORKSPACE, writes=True
+)
 def run_trust(context: Context) -> int:
     """Show a project's .clincus.toml and let it set everything
 
@@ -41,8 +43,8 @@ def run_trust(context: Context) -> int:
     config = trust.apply_project(context.config, project, trusted=False)
     for warning in [one for one in config.warnings if one not in context.config.warnings]:
         print(f"  {clincus.printable(warning)}")
-    if not console.confirm("Let this file set all that for sessions in this workspace?", force=options.force):
-        return 0
+    if not console.confirm("Let this file set all that for sessions in this workspace?", yes=cli.agreed(options)):
+        return 1
     trust.set_trust(environ, workspace, project)
     print(f"Trusted until {trust.PROJECT_FILE} changes.")
     return 0

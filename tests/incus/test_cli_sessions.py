@@ -501,12 +501,12 @@ class TestTwoSessions:
         done = shared_cli.run("kill", *names)
         assert done.returncode == 1
         assert done.stdout.decode() == f"Found 2 container(s):\n  - {names[0]}\n  - {names[1]}\n"
-        assert b"give --force" in done.stderr
+        assert b"give --yes" in done.stderr
         terminal = shared_cli.start("kill", "--all")
         terminal.expect("Kill 2 container(s)? [y/N]: ")
         terminal.type("\r")
         terminal.expect("Cancelled.")
-        assert terminal.end() == 0
+        assert terminal.end() == 1
         assert bed.names() == sorted(names)
 
 

@@ -528,14 +528,14 @@ def test_columns_are_as_wide_as_their_widest_cell():
 @pytest.mark.parametrize(("answer", "agreed"), [("y", True), ("YES", True), ("n", False), ("", False), ("ja", False)])
 def test_only_yes_agrees(monkeypatch, capsys, answer, agreed):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, readline=lambda: f"{answer}\n"))
-    assert cli_console.confirm("Really?", force=False) is agreed
-    assert capsys.readouterr().out == "Really? [y/N]: " + ("" if agreed else "Cancelled.\n")
+    assert cli_console.confirm("Really?", yes=False) is agreed
+    assert capsys.readouterr() == ("", "Really? [y/N]: " + ("" if agreed else "Cancelled.\n"))
 
 
 def test_the_end_of_input_at_a_question_is_a_no_on_a_line_of_its_own(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, readline=lambda: ""))
-    assert not cli_console.confirm("Really?", force=False)
-    assert capsys.readouterr().out == "Really? [y/N]: \nCancelled.\n"
+    assert not cli_console.confirm("Really?", yes=False)
+    assert capsys.readouterr().err == "Really? [y/N]: \nCancelled.\n"
 
 
 def test_ctrl_c_at_a_question_ends_its_line(monkeypatch, capsys):
@@ -544,15 +544,15 @@ def test_ctrl_c_at_a_question_ends_its_line(monkeypatch, capsys):
 
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, readline=interrupt))
     with pytest.raises(KeyboardInterrupt):
-        cli_console.confirm("Sure?", force=False)
-    assert capsys.readouterr().out == "Sure? [y/N]: \n"
+        cli_console.confirm("Sure?", yes=False)
+    assert capsys.readouterr().err == "Sure? [y/N]: \n"
 
 
-def test_where_nobody_can_be_asked_force_is_needed(monkeypatch):
+def test_where_nobody_can_be_asked_yes_is_needed(monkeypatch):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: False))
-    assert cli_console.confirm("Really?", force=True)
-    with pytest.raises(clincus.ClincusError, match="give --force"):
-        cli_console.confirm("Really?", force=False)
+    assert cli_console.confirm("Really?", yes=True)
+    with pytest.raises(clincus.ClincusError, match="give --yes"):
+        cli_console.confirm("Really?", yes=False)
 
 
 def test_what_others_wrote_reaches_the_terminal_without_control_characters():
@@ -678,6 +678,46 @@ def test_the_list_as_text():
         "", "Saved Sessions:", "---------------",
         f"  {ID}", "    Saved:     2027-03-01T09:40:12+01:00", "    Tool:      claude", "    Workspace: /w",
     ]  # fmt: skip
+
+
+def one_session(*flags, is_default):
+    """The context of a kill of one session, and what was done to which."""
+    command, rest = cli_commands.find_command(["kill", *flags])
+    context = cli_context.Context(command, cli_commands.parse_words(command, rest), {})
+    context.options.name = ["clincus-a1b2c3-1"]
+    context.options.is_default = is_default
+    registry = SimpleNamespace(all=lambda: [a_session()])
+    context.__dict__["sessions"] = SimpleNamespace(registry=registry)
+    return context
+
+
+KILLS = {
+    "asks at a terminal": ((), False, "n\n", 1),
+    "goes on after a yes": ((), False, "y\n", 0),
+    "asks no script that names the session": ((), False, None, 0),
+    "is agreed to by --yes": (("--yes",), True, None, 0),
+}
+
+
+@pytest.mark.parametrize(("flags", "is_default", "typed", "code"), KILLS.values(), ids=KILLS.keys())
+def test_a_kill_of_one_session(monkeypatch, flags, is_default, typed, code):
+    stdin = io.StringIO(typed)
+    stdin.isatty = lambda: typed is not None
+    monkeypatch.setattr(sys, "stdin", stdin)
+    killed = []
+    context = one_session(*flags, is_default=is_default)
+    words = ("kill", "Killing", "Killed")
+    assert cli_sessions.for_each_session(context, words, killed.append, deletes=True) == code
+    assert bool(killed) is (code == 0)
+
+
+def test_a_script_that_names_no_session_kills_none_without_a_yes(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    killed = []
+    words = ("kill", "Killing", "Killed")
+    with pytest.raises(clincus.ClincusError, match="give --yes"):
+        cli_sessions.for_each_session(one_session(is_default=True), words, killed.append, deletes=True)
+    assert killed == []
 
 
 AGES = {0: "0s", 59: "59s", 60: "1m", 7199: "1h", 86400 * 3: "3d", -5: "0s"}

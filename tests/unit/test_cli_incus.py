@@ -674,9 +674,11 @@ def test_a_running_container_is_deleted_by_force_only(run):
 def test_a_delete_asks_at_a_terminal(run, monkeypatch, typed, deleted, capsys):
     monkeypatch.setattr(sys, "stdin", Terminal(typed))
     incus = incus_with(instance())
-    assert run(incus, "container", "delete", "box") == 0
+    assert run(incus, "container", "delete", "box") == (0 if deleted else 1)
     assert bool(incus.asked) is deleted
-    assert "[y/N]: " in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "[y/N]: " in shown.err
+    assert shown.out == ""
 
 
 @pytest.mark.usefixtures("no_terminal")
@@ -821,10 +823,20 @@ def test_nothing_is_stopped_for_programs_that_a_snapshot_does_not_have(run):
 
 @pytest.mark.usefixtures("no_terminal")
 @pytest.mark.parametrize("words", [("restore", "s"), ("delete", "--all")])
-def test_what_loses_much_needs_force_where_nobody_can_be_asked(run, words):
+def test_what_loses_much_needs_a_yes_where_nobody_can_be_asked(run, words):
     incus = incus_with(instance(snapshots=[snapshot("s")]))
-    with pytest.raises(clincus.ClincusError, match="--force"):
+    with pytest.raises(clincus.ClincusError, match="give --yes"):
         run(incus, "snapshot", *words, "-c", "box")
+    assert incus.asked == []
+    assert run(incus, "snapshot", *words, "-c", "box", "--yes") == 0
+
+
+@pytest.mark.usefixtures("no_terminal")
+def test_a_yes_does_not_mean_force(run):
+    incus = incus_with(instance(status="Running", snapshots=[snapshot("s")]))
+    for words in (["container", "delete", "box"], ["snapshot", "restore", "s", "-c", "box"]):
+        with pytest.raises(clincus.ClincusError, match="--force"):
+            run(incus, *words, "--yes")
     assert incus.asked == []
 
 
