@@ -32,6 +32,7 @@ export function someSession(fields: Partial<Session> = {}): Session {
     pinned: false,
     nesting: false,
     appeared: 0,
+    logins: [],
     engine: '',
     member: '',
     unreachable_since: '',
