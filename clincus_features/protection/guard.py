@@ -511,20 +511,23 @@ class Guard:
         live = self._live.get(id)
         if live is None:
             return False
-        if id not in self._links:
+        known = self._links.get(id)  # a start that is noted just now takes it away again
+        paths = self._paths.get(id, frozenset())
+        if known is None:
             run = self.records.read(live.session.workspace).runs.get(id)
             if run is None or run.has_ended or run.links is None:
                 return False  # it is noted only now, and looked at after that
-            self._links[id], self._paths[id] = run.links, frozenset(run.paths)
+            known = self._links[id] = run.links
+            paths = self._paths[id] = frozenset(run.paths)
         folders = links.places(live.session.workspace, live.stage)
         found = links.find(folders)
-        if found.cut and self._links[id].get(links.HEAPED) == links.ACCEPTED:
+        if found.cut and known.get(links.HEAPED) == links.ACCEPTED:
             words = "links are not looked for in all of it, since it was so at the start or you let the session go on"
             for cut in found.cut.values():
                 self._report_once(live.session, f"{cut}: {words}")
-        bad = self._bad_links(live.session, found, self._links[id], folders)
-        bad.update(self._bad_modules(live.session, found, self._paths[id], folders))
-        bad.update(self._bad_operations(live.session, found, self._links[id]))
+        bad = self._bad_links(live.session, found, known, folders)
+        bad.update(self._bad_modules(live.session, found, paths, folders))
+        bad.update(self._bad_operations(live.session, found, known))
         self._hold_files(live)
         if bad:
             self._faults.update(bad)
