@@ -769,7 +769,7 @@ def by_screen(facts: Facts, shown: Shown, before: Agent | None) -> Decision:
     elif state == "ready":
         # The hooks tell the end of a turn. One without it was interrupted, unless the screen says that it was not.
         was_told = said.state in ("working", "waiting")
-        was_busy = was_told or (before is not None and before.state in ("working", "waiting", "stuck", "done"))
+        was_busy = was_told or (before is not None and (before.is_amid_a_turn or before.state == "done"))
         if reason == "over" and was_told and is_over_before(facts, before):
             reason = ""
         if was_busy and (reason == "over" or (not reason and not was_told)):

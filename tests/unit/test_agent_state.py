@@ -936,6 +936,20 @@ def test_a_panel_that_a_person_opens_in_opencode_is_told_and_calls_nobody(title,
     assert (agent.state, agent.reason, agent.text, agent.seen) == ("waiting", reason, title, True)
 
 
+@pytest.mark.parametrize(
+    ("opened", "expected"),
+    [
+        (Agent("waiting", "dialog", seen=True), "idle"),
+        (Agent("waiting", "login"), "idle"),
+        (Agent("waiting", "permission"), "done"),
+    ],
+    ids=["a panel", "a login", "a permission"],
+)
+def test_what_was_opened_at_rest_is_no_turn_that_ends_when_it_is_closed(opened, expected):
+    """Nobody is called: no hook has told of a turn, and only a question of that kind comes amid one."""
+    assert decide(facts(BOXES["opencode"], tool="opencode"), after(opened)).agent.state == expected
+
+
 def test_a_retry_that_a_person_ended_is_no_end():
     """The hook tells after the last look at the retry."""
     data = {"status": {"type": "retry", "attempt": 2, "message": "429"}}
