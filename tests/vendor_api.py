@@ -72,8 +72,9 @@ def prompt_of(message: Mapping[str, Any]) -> str:
     """The text that a person wrote in a message; what a tool adds stands in tags."""
     content = message.get("content")
     texts = [content] if isinstance(content, str) else [part.get("text", "") for part in content or ()]
-    preface = r"\[\[PLAN\]\] .*?\n\nMy request: "  # of Copilot CLI's plan mode
-    plain = [re.sub(rf"<(\S+)[^>]*>.*?</\1>|\A{preface}", "", text, flags=re.DOTALL).strip() for text in texts]
+    plain = [re.sub(r"<(\S+)[^>]*>.*?</\1>", "", text, flags=re.DOTALL).strip() for text in texts]
+    # What Copilot CLI writes before a prompt in its plan mode.
+    plain = [re.sub(r"\A\[\[PLAN\]\] .*?\n\nMy request: ", "", text, flags=re.DOTALL) for text in plain]
     return next((text for text in reversed(plain) if text), "")
 
 
@@ -103,12 +104,8 @@ def answer(request: Mapping[str, Any], prompt: str, results: int) -> Block:
     verb, _, rest = prompt.partition(" ")
     if not tools:
         verb = "title"
-    if verb == "plan":
-        place = re.search(r"/[^\s\"'`]+/\.claude/plans/[\w-]+\.md", json.dumps(request["messages"]))
-        if place and results == 0:  # Claude Code takes the plan from this file
-            return tool_call(tools, ("write",), {"file_path": place[0], "content": PLAN})
-        if results <= bool(place):
-            return tool_call(tools, ("ExitPlanMode", "exit_plan_mode"), {"plan": PLAN, "summary": "The plan"})
+    if verb == "plan" and (planned := plan_call(tools, json.dumps(request["messages"]), results)):
+        return planned
     if verb == "ask" and not results:
         asked = ask_arguments(tools)
         if rest == "more":
@@ -128,6 +125,17 @@ def answer(request: Mapping[str, Any], prompt: str, results: int) -> Block:
         return tool_call(tools, ("bash", "exec_command", "run_shell_command"), arguments)
     texts = {"say": rest, "title": "A title"}
     return {"type": "text", "text": "The tool has answered." if results else texts.get(verb, f"echo: {prompt}")}
+
+
+def plan_call(tools: Mapping[str, Any], messages: str, results: int) -> Block | None:
+    """The call that hands a plan to a person, as the tool at hand takes it; None once it was made."""
+    place = re.search(r"/[^\s\"'`]+/\.claude/plans/[\w-]+\.md", messages)
+    if place and results == 0:  # Claude Code takes the plan from this file
+        return tool_call(tools, ("write",), {"file_path": place[0], "content": PLAN})
+    if results > bool(place):
+        return None
+    arguments = {} if "plan_exit" in tools else {"plan": PLAN, "summary": "The plan"}  # opencode has written a file
+    return tool_call(tools, ("ExitPlanMode", "exit_plan_mode", "plan_exit"), arguments)
 
 
 def one_of_several(tools: Mapping[str, Any], verb: str, rest: str) -> Block:

@@ -136,6 +136,19 @@ class Tool:
         ends = text[:5], text[-5:]
         wait_until(lambda: not any(end in self.screen() for end in ends), f"an input without {ends}")
 
+    def is_put_back(self, start: Callable[[], Server]) -> None:
+        """Put what has happened back by ten minutes, and wait until a new server says that the tool is stuck.
+
+        The clock is not moved. A tool and its first hooks keep the CPU busy, from when five minutes count. A new server
+        saw none of that.
+        """
+        shift = r"""perl -pi -e 's/"at":(\d+)/q("at":) . ($1 - 600)/e' events"""
+        back = f"cd ~/.clincus/agent; touch -d '-10 min' screen; {shift}"
+        self.server.stop()
+        self.sh(back)
+        self.server = start()
+        wait_until(lambda: not self.sh(back) and self.agent()["state"] == "stuck", "stuck")
+
     def answer(self, option: int) -> None:
         """Answer the question."""
         answer = self.server.post(f"/api/sessions/{self.id}/answer", {"option": option})
@@ -335,21 +348,11 @@ def test_a_permission_is_told_and_given(claude_at_rest):
 
 
 def test_work_that_stalls_is_stuck_after_five_minutes(claude, api, start_server):
-    """The clock is not moved: what has happened is put back by ten minutes.
-
-    Claude Code and its first hooks keep the CPU busy, from when five minutes count. A new server saw none of that.
-    """
     tool = claude()
     tool.post("prompt", {"text": "stall"})
     tool.becomes("working")
     wait_until(lambda: re.search(r"[0-9]+s · ", tool.screen()), "the time that it has taken")
-    tool.server.stop()
-    back = (
-        "cd ~/.clincus/agent; touch -d '-10 min' screen; perl -pi -e 's/\"at\":(\\d+)/q(\"at\":) . ($1 - 600)/e' events"
-    )
-    tool.sh(back)
-    tool.server = start_server(config=config_of_claude(api))
-    wait_until(lambda: not tool.sh(back) and tool.agent()["state"] == "stuck", "stuck")
+    tool.is_put_back(lambda: start_server(config=config_of_claude(api)))
     assert tool.agent()["source"] == "screen"
     tool.press("Escape")
     tool.becomes("idle", "interrupted")
@@ -864,16 +867,21 @@ def test_hooks_that_an_image_has_already_stay(claude_at_rest):
     tool.sh(f"rm {settings}", user=0)
 
 
-@pytest.mark.nightly  # its interruptions take their time
-@pytest.mark.timeout(1200)
-def test_copilot_tells_the_same(bed, start_server, workspace, api):
-    variables = {
+def variables_of_copilot(api: VendorApi) -> dict[str, str]:
+    """What makes Copilot CLI use the stand-in for its vendor's API."""
+    return {
         "COPILOT_OFFLINE": "true",
         "COPILOT_PROVIDER_TYPE": "anthropic",
         "COPILOT_PROVIDER_BASE_URL": api.url,
         "COPILOT_PROVIDER_API_KEY": KEY,
         "COPILOT_MODEL": "claude-sonnet-4.5",
     }
+
+
+@pytest.mark.nightly  # its interruptions take their time
+@pytest.mark.timeout(1200)
+def test_copilot_tells_the_same(bed, start_server, workspace, api):
+    variables = variables_of_copilot(api)
     server = start_server(config=config("copilot", **variables))
     tool = Tool(bed, server, server.create(workspace, profile="real")["id"])
     assert tool.agent()["state"] == "starting"
@@ -911,13 +919,76 @@ def test_copilot_tells_the_same(bed, start_server, workspace, api):
     tool.becomes("ended", "crashed")
 
 
+@pytest.mark.nightly  # it starts the tool five times; unit/test_agent_state.py has the screens
+@pytest.mark.timeout(1200)
+def test_copilot_tells_of_its_dialogs_and_starts_again_by_its_name(bed, start_server, workspace, api):
+    variables = variables_of_copilot(api)
+    server = start_server(config=config("copilot", **variables))
+    tool = Tool(bed, server, server.create(workspace, profile="real")["id"])
+    tool.becomes("idle")
+    tool.type("say hello")
+    tool.becomes("done")
+    tool.post("seen")
+    tool.type("/model")
+    assert tool.becomes("waiting", "dialog", "enter to select")["seen"], "a person has opened it"
+    tool.press("Escape")
+    tool.becomes("idle")
+    tool.choose_mode("Plan · ")
+    tool.post("prompt", {"text": "plan"})
+    asked = tool.becomes("waiting", "plan", "The plan")
+    assert (asked["options"][0][:11], asked["options"][-1]) == ("Accept plan", "Suggest changes")
+    answer = tool.server.post(f"/api/sessions/{tool.id}/answer", {"text": "make it shorter"})
+    assert answer.json == {"result": "answered"}, tool.screen()
+    tool.becomes("done")
+    tool.choose_mode("Interactive · ")
+    tool.type("stall")
+    tool.becomes("working")
+    tool.is_put_back(lambda: start_server(config=config("copilot", **variables)))
+    tool.post("interrupt")
+    tool.becomes("idle", "interrupted")
+    tool.press("C-u")
+    tool.type("/exit")
+    tool.becomes("ended", text="exit code 0")
+    tool.has_shell()
+    tool.press("C-l")
+    tool.type("PATH=/opt/tools:$PATH; copilot")  # which asks for all
+    tool.becomes("idle")
+    tool.post("prompt", {"text": "bash touch made"})
+    asked = tool.becomes("waiting", "permission")
+    wait_until(lambda: tool.agent()["options"], "the choices on the screen")
+    assert tool.agent()["options"][0] == "Yes"
+    tool.answer(1)
+    tool.becomes("done")
+    assert (workspace / "made").exists()
+    tool.type("/exit")
+    tool.becomes("ended", text="a person had started it again")
+    tool.has_shell()
+    tool.press("C-l")
+    tool.type("mkdir -p /tmp/other; cd /tmp/other; copilot")
+    asked = tool.becomes("waiting", "dialog", "Do you trust the files in this folder?")
+    tool.answer(asked["options"].index("Yes") + 1)
+    tool.becomes("idle")
+    tool.type("/exit")
+    tool.becomes("ended")
+    tool.has_shell()
+    tool.press("C-l")
+    tool.type("cd /workspace; env -u COPILOT_OFFLINE -u COPILOT_PROVIDER_TYPE copilot")
+    tool.becomes("idle")
+    tool.type("/login")
+    asked = tool.becomes("waiting", "login", "What account do you want to log into?")
+    tool.answer(asked["options"].index("GitHub.com") + 1)
+    tool.becomes("waiting", "login", "How do you want to sign in?")
+    tool.sh("pkill -KILL -x copilot")
+    tool.becomes("ended")
+
+
 def config_of_opencode(api: VendorApi, home: Path) -> str:
     """A configuration with the real opencode at the stand-in for its vendor's API."""
     folder = home / ".config" / "opencode"
     folder.mkdir(parents=True)
     provider = {"anthropic": {"options": {"baseURL": f"{api.url}/v1", "apiKey": KEY}}}
     (folder / "opencode.json").write_text(json.dumps({"model": "anthropic/claude-sonnet-4-5", "provider": provider}))
-    return config("opencode", HTTPS_PROXY="http://127.0.0.1:9")
+    return config("opencode", HTTPS_PROXY="http://127.0.0.1:9", OPENCODE_EXPERIMENTAL_PLAN_MODE="1")
 
 
 @pytest.mark.nightly  # its plugins keep it two minutes from its prompt; unit/test_agent_state.py has its screens
@@ -963,3 +1034,34 @@ def test_opencode_tells_the_same(bed, start_server, workspace, api, home):
         tool.becomes("idle", "interrupted")
     tool.sh("pkill -KILL -f [/]opt/tools/opencode")
     tool.becomes("ended", "crashed")
+
+
+@pytest.mark.nightly  # as above
+@pytest.mark.timeout(1200)
+def test_opencode_tells_of_a_plan_of_what_a_person_opens_and_of_its_end(bed, start_server, workspace, api, home):
+    config = config_of_opencode(api, home)
+    server = start_server(config=config)
+    tool = Tool(bed, server, server.create(workspace, profile="real")["id"])
+    tool.becomes("idle", timeout=4 * DEADLINE)
+    tool.press("C-p")
+    assert tool.becomes("waiting", "dialog", "Commands")["seen"], "a person has opened it"
+    tool.press("Escape")
+    tool.becomes("idle")
+    tool.type("/connect")
+    tool.becomes("waiting", "login", "Connect a provider")
+    tool.press("Escape")
+    tool.becomes("idle")
+    tool.press("Tab")
+    tool.shows("Plan · Claude")
+    tool.post("prompt", {"text": "plan"})
+    asked = tool.becomes("waiting", "plan", "Would you like to switch to the build agent")
+    assert asked["options"] == ["Yes", "No"]
+    tool.answer(2)
+    tool.becomes("done")
+    tool.type("stall")
+    tool.becomes("working")
+    tool.is_put_back(lambda: start_server(config=config))
+    tool.post("interrupt")
+    tool.becomes("idle", "interrupted")
+    tool.type("/exit")
+    tool.becomes("ended", text="exit code 0")
