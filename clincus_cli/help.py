@@ -17,7 +17,10 @@ from clincus_cli.all_commands import ALIASES, TOPICS
 from clincus_cli.context import Context
 
 EXITS = (("0", "done"), ("1", "failed; stderr says why"))
-COMMON_EXITS = (("2", "the command line cannot be understood"), ("130", "interrupted (143: by SIGTERM)"))
+COMMON_EXITS = (
+    ("2", "the command line cannot be understood"),
+    ("130", "interrupted (143: by SIGTERM); a shell sees that a signal ended it"),
+)
 ABOUT = "Clincus runs AI coding tools at full permissions, each locked in its own Incus container."
 PROGRAM_USAGE = (
     ("clincus [FLAGS]", "start a session here, as `clincus shell`"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import io
 import os
@@ -21,7 +22,10 @@ END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0 done, 1 failed, 2 usage, 130 interrupted, 143 terminated."""
+    """Run the command line and return the exit code: 0 done, 1 failed, 2 usage.
+
+    Raises Ended if a signal ended it, once what was half done is undone.
+    """
     words = sys.argv[1:] if arguments is None else list(arguments)
     atexit.register(gc.freeze)  # else Python would look for what refers to itself as it ends, and free it in vain
     for name in ("stdin", "stdout", "stderr"):
@@ -35,11 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = run_command_line(words)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        return 130
+        raise Ended(signal.SIGINT) from None
     except OSError as error:
         console.silence(1)
         if isinstance(error, BrokenPipeError):
-            return 128 + signal.SIGPIPE
+            raise Ended(signal.SIGPIPE) from None
         console.complain(f"{error.filename or 'the output'}: {error.strerror}")
         return 1
     except clincus.ClincusError as error:
@@ -47,6 +51,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.complain(error.message + ("; `clincus list` shows all sessions" if is_unknown else ""))
         return 1
     return code
+
+
+class Ended(SystemExit):
+    """A signal has ended the command: the exit code is that of a shell, until `die_by` ends the process by it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.number = number
+
+
+def die_by(number: int) -> None:
+    """End this process by a signal, so that the shell that runs a script ends that, too.
+
+    A shell goes on after a command that was interrupted and only returns 130: it takes that for the command's choice.
+    See "Proper handling of SIGINT/SIGQUIT" by Martin Cracauer.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+    os.kill(os.getpid(), number)
 
 
 def run_command_line(words: Sequence[str]) -> int:
@@ -77,7 +103,7 @@ def interrupted(number: int, frame: object) -> None:
     """End by an exception, so that what is half done is undone; a second signal does not interrupt that."""
     for one in END_SIGNALS:
         signal.signal(one, interrupted_again)
-    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+    raise KeyboardInterrupt if number == signal.SIGINT else Ended(number)
 
 
 def interrupt_anew(lost: sys.UnraisableHookArgs) -> None:
@@ -97,5 +123,5 @@ def interrupt_anew(lost: sys.UnraisableHookArgs) -> None:
 def interrupted_again(number: int, frame: object) -> None:
     """Ask for patience; the next signal ends the process at once, with things half done."""
     for one in END_SIGNALS:
-        signal.signal(one, lambda number, frame: os._exit(128 + number))
+        signal.signal(one, lambda number, frame: die_by(number))
     console.say("Tidying up, one moment; once more ends it at once")

@@ -91,7 +91,7 @@ def ensure_utf8() -> None:
 
 
 def main() -> int:
-    """Run the command line and return its exit code; see main.py."""
+    """Run the command line and return its exit code; see main.py. A signal that ended it ends the process."""
     ensure_utf8()
     words = sys.argv[1:]
     has_streams = None not in (sys.stdin, sys.stdout, sys.stderr)  # else those of the question would take their places
@@ -100,10 +100,14 @@ def main() -> int:
             asked.append(Question(LIST_QUESTION))
         except (OSError, NotImplementedError):
             pass  # the door will say why
-    try:
-        from clincus_cli import main as command_line
+    from clincus_cli import main as command_line
 
+    try:
         return command_line.main(words)
+    except command_line.Ended as ended:
+        number = ended.number
     finally:
         while asked:
             asked.pop().end()
+    command_line.die_by(number)
+    return 128 + number

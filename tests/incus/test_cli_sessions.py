@@ -230,7 +230,7 @@ def test_an_interrupted_start_leaves_nothing(bed, cli, how):
     terminal = cli.start("shell")
     terminal.expect("[setup] Creating container")
     os.kill(terminal.pid, how)
-    assert terminal.end() == 128 + how
+    assert terminal.end() == -how
     assert bed.names() == []
 
 
@@ -362,7 +362,7 @@ class TestOneRunningSession:
         assert children
         os.kill(terminal.pid, signal.SIGTERM)
         terminal.expect("Container kept running")
-        assert terminal.end() == 143
+        assert terminal.end() == -signal.SIGTERM
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), "the end of the children")
         assert [one["status"] for one in shared_cli.listed()] == ["Running"]
 
@@ -585,7 +585,7 @@ def test_a_session_that_hangs_keeps_no_other_from_being_killed(bed, cli):
     terminal = cli.start("kill", "--all", "--force")
     wait_until(lambda: bed.names() == [hanging], "the end of the others")
     os.kill(terminal.pid, signal.SIGINT)
-    assert terminal.end() == 130
+    assert terminal.end() == -signal.SIGINT
     assert bed.state(hanging) == "Running"
 
 
@@ -709,7 +709,7 @@ def test_an_interrupted_run_removes_its_container(bed, cli):
     assert cli.listed() == [], "a command is no session"
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=DEADLINE)
-    assert process.returncode == 130
+    assert process.returncode == -signal.SIGINT
     assert bed.names() == []
 
 

@@ -10,6 +10,7 @@ import pty
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -830,7 +831,25 @@ def test_output_that_nobody_reads_ends_quietly():
         check=False,
     )
     os.close(writes)
-    assert (done.returncode, done.stderr) == (141, b"")
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_a_signal_ends_dies_by_it(number):
+    """Else a loop of a script goes on after Ctrl-C."""
+    script = f"""
+import os, sys
+from clincus_cli import all_commands, commands, start
+
+all_commands.load_commands("version")
+commands.COMMANDS["version"].run = lambda context: os.kill(os.getpid(), {int(number)})
+sys.argv[1:] = ["version"]
+sys.exit(start.main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, timeout=60, check=False, cwd=PROGRAM.parent
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-number, b"", b"")
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,7 @@ def test_version_that_nobody_reads_ends_quietly(archive):
         [sys.executable, "-I", archive, "version"], stdout=writes, stderr=subprocess.PIPE, timeout=120, check=False
     )
     os.close(writes)
-    assert (done.returncode, done.stderr) == (141, b"")
+    assert (done.returncode, done.stderr) == (-13, b"")
 
 
 def test_ctrl_c_during_the_start_ends_it_quietly(archive):
