@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import re
+import secrets
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 import clincus
@@ -366,7 +367,8 @@ def run_container_exec(context: Context) -> int:
     Its stdin, stdout and stderr are yours and its exit code is passed on, except with --capture, where JSON holds all
     three.
 
-    The command line is visible in Incus's events: hand secrets over on stdin.
+    The command line is visible in Incus's events: hand secrets over on stdin, or by -e KEY, which copies a variable of
+    yours and is in no argument list.
 
     $ clincus container exec box --user 1000 -- git status  # Run git as the code user in the workspace.
     $ clincus container exec box -t bash  # Open a shell.
@@ -391,11 +393,19 @@ def run_container_exec(context: Context) -> int:
         "environment": exec_environment(context, user),
         "cwd": exec_directory(context, incus, instance),
     }
+    given = cli.environment_flags(options.env, context.environ)
+    with handed_variables(incus, options.name, given, user) as reader:
+        return run_exec(context, incus, [*reader, *options.command], how)
+
+
+def run_exec(context: Context, incus: clincus.Incus, command: Sequence[str], how: Mapping[str, Any]) -> int:
+    """Run the command of `container exec` on our streams, or hold what it writes; returns the exit code."""
+    options = context.options
     if options.tty:
-        return shell.run_in_terminal(incus.exec_argv(options.name, options.command, terminal=True, **how))
+        return shell.run_in_terminal(incus.exec_argv(options.name, command, terminal=True, **how))
     from clincus_cli import relay
 
-    relayed = functools.partial(relay.run_relayed, incus, options.name, options.command, **how)
+    relayed = functools.partial(relay.run_relayed, incus, options.name, command, **how)
     if not options.capture:
         return relayed(passes=relay.END_SIGNALS)
     if options.format == "raw":
@@ -406,13 +416,38 @@ def run_container_exec(context: Context) -> int:
 
 
 def exec_environment(context: Context, user: int) -> dict[str, str]:
-    """The variables of a command: who the code user is, the terminal's kind, and then what the flags say."""
+    """The variables that every command gets: who the code user is, and the terminal's kind."""
     config, environment = context.config, {}
     if user == config.get("incus.code_uid"):
         environment = {"HOME": clincus.Guest.configured(config, "").home, "USER": config.get("incus.code_user")}
     if context.options.tty:
         environment["TERM"] = clincus.terminal_name(context.environ.get("TERM", ""))
-    return {**environment, **cli.environment_flags(context.options.env, context.environ)}
+    return environment
+
+
+READ_VARIABLES = 'set -a; . "$1"; set +a; : >"$1"; shift; exec "$@"'
+WRITE_VARIABLES = 'umask 077; cat >"$1" && chown "$2" "$1"'
+
+
+@contextmanager
+def handed_variables(incus: clincus.Incus, name: str, given: Mapping[str, str], user: int) -> Iterator[tuple[str, ...]]:
+    """Put variables into a file of an instance, which only their user reads; the words before a command that reads it.
+
+    They travel on stdin: every user of this machine can read the arguments of `incus`, and Incus logs them.
+    """
+    if not given:
+        yield ()
+        return
+    path = f"/run/clincus-exec-{secrets.token_hex(8)}"
+    words = ["sh", "-c", WRITE_VARIABLES, "clincus", path, str(user)]
+    done = incus.exec(name, words, stdin=clincus.shell_assignments(given).encode("utf-8", "surrogateescape"))
+    if done.code != 0:
+        raise incus.guest_failure(name, done)
+    try:
+        yield "sh", "-c", READ_VARIABLES, "clincus", path
+    finally:
+        with suppress(clincus.ClincusError):
+            incus.exec(name, ["rm", "-f", path])
 
 
 def exec_directory(context: Context, incus: clincus.Incus, instance: Mapping[str, Any]) -> str:

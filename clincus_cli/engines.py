@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import sys
 from collections import namedtuple
 from collections.abc import Iterator, Mapping
 
@@ -78,10 +79,11 @@ def run_engine_add(context: Context) -> int:
     """Add an Incus server or cluster elsewhere as an engine
 
     TOKEN is what `incus config trust add` printed there; with `--projects P --restricted` it is for one project, which
-    is enough. The token holds the fingerprint of the server's certificate: no other server is talked to. Without TOKEN,
+    is enough. With - it is read from stdin, at a terminal without an echo, and so kept out of the history of your
+    shell. The token holds the fingerprint of the server's certificate: no other server is talked to. Without TOKEN,
     NAME is a remote that `incus remote list` shows already.
 
-    $ clincus engine add tower eyJjbGllbnRfbmFtZSI6...  # Trust it, copy the image, write [engines.tower], and check.
+    $ clincus engine add tower -  # Ask for the token, trust it, copy the image, write [engines.tower], and check.
     $ clincus engine add tower --root /srv/projects  # The remote is there already; folders of it may be mounted.
 
     Exits: 0 it can be used; 1 it cannot, and why
@@ -93,8 +95,9 @@ def run_engine_add(context: Context) -> int:
         raise cli.UsageError(f"invalid name '{name}': an engine's name has small letters, digits and -")
     if name in context.config.get("engines"):
         raise clincus.ClincusError(f'there is an engine "{name}" already: edit [engines.{name}] of your config', 409)
-    if options.token:
-        add_remote(context.incus, name, options.token, options.project, context.environ)
+    token = read_token() if options.token == "-" else options.token
+    if token:
+        add_remote(context.incus, name, token, options.project, context.environ)
     restrict_key(context.environ)
     given = {"project": options.project, "target": options.target, "image": options.image, "roots": [*options.root]}
     row = {key: value for key, value in given.items() if value}
@@ -112,6 +115,22 @@ def run_engine_add(context: Context) -> int:
     path = write_engine(context.environ, name, row)
     console.say(f'Added the engine "{name}" to {path}')
     return report(examine(incus, image, row.get("roots", [])))
+
+
+def read_token() -> str:
+    """The token that comes on stdin, or that a person pastes at the terminal, which does not show it.
+
+    Raises ClincusError(400) if there is none.
+    """
+    if sys.stdin.isatty():
+        import getpass
+
+        token = getpass.getpass("Token: ")
+    else:
+        token = sys.stdin.readline()
+    if not token.strip():
+        raise clincus.ClincusError(f"there is no token on stdin: {NEW_TOKEN}", 400)
+    return token.strip()
 
 
 def give_image(context: Context, incus: clincus.Incus, alias: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -9,6 +10,7 @@ import pty
 import signal
 import stat
 import subprocess
+import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -172,6 +174,26 @@ def test_exec_sets_user_group_directory_and_variables(shared_box, succeed):
     flags = ("--user", "1000", "--group", "50", "--cwd", "/tmp", "--env", "A=1,2")
     script = 'echo "$(id -u) $(id -g) $PWD $A $HOME"'
     assert succeed("container", "exec", shared_box, *flags, "--", "sh", "-c", script) == "1000 50 /tmp 1,2 /home/code\n"
+
+
+def arguments_of_all_programs():
+    """What every user of this machine can read of its programs."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield path.read_bytes()
+
+
+def test_a_variable_of_exec_is_in_no_argument_list(bed, shared_box, command):
+    mark, value = f"mark-{uuid.uuid4()}", f"it's {uuid.uuid4()}"
+    words = command("container", "exec", shared_box, "-e", "KEY", "--", "sh", "-c", f'echo "$KEY"; cat; : {mark}')
+    words["env"]["KEY"] = value
+    process = subprocess.Popen(**words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == f"{value}\n".encode()
+    arguments = b"".join(arguments_of_all_programs())
+    assert mark.encode() in arguments
+    assert value.encode() not in arguments
+    process.communicate(timeout=DEADLINE)
+    assert bed.shell(shared_box, "ls /run | grep clincus-exec || echo none") == "none\n"
 
 
 def test_exec_runs_in_the_workspace_of_a_session(shared_session, succeed):

@@ -5,8 +5,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import io
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,6 +24,7 @@ from clincus_cli.context import Context
 from clincus_features import engine_memory, engines, upkeep
 from clincus_features.network.policy import Policy
 from tests.builders import a_session, an_engine
+from tests.programs import ROOT
 
 NAME = "clincus-0a1b2c-1"
 FAR = f"far:{NAME}"
@@ -564,6 +570,33 @@ def test_a_server_that_trusts_us_already_is_added_if_it_has_the_certificate_of_t
         commands.add_remote(door, "tower", TOKEN, "mine", {"INCUS_CONF": str(tmp_path)})
     assert door.lines[1].endswith("remote add tower https://h:8443 --accept-certificate --project=mine")
     assert [line.split()[-3:] for line in door.lines[2:]] == ([] if is_same else [["remote", "remove", "tower"]])
+
+
+def test_a_token_is_read_from_stdin(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{TOKEN}\n"))
+    assert commands.read_token() == TOKEN
+    with pytest.raises(clincus.ClincusError, match="there is no token on stdin"):
+        commands.read_token()
+
+
+def test_a_token_is_asked_for_at_a_terminal_without_an_echo():
+    script = "import os; os.open(os.ttyname(0), os.O_RDWR); "  # which makes it the terminal of the new session
+    script += "from clincus_cli import engines; print('got', len(engines.read_token()))"
+    main, side = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=side, stdout=side, stderr=side, start_new_session=True, cwd=ROOT,
+    )  # fmt: skip
+    os.close(side)
+    shown = b""
+    while b"Token: " not in shown:
+        shown += os.read(main, 1024)
+    os.write(main, b"abcdef\n")
+    while b"got" not in shown or not shown.endswith(b"\n"):
+        shown += os.read(main, 1024)
+    assert process.wait(timeout=60) == 0
+    os.close(main)
+    assert b"got 6" in shown
+    assert b"abcdef" not in shown
 
 
 def test_what_is_no_token_is_not_given_to_incus():
