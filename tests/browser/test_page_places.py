@@ -415,3 +415,73 @@ def test_shortcuts_are_listed(open_shared):
     expect(dashboard.page.get_by_role("dialog")).to_contain_text("Command palette")
     dashboard.page.keyboard.press("Escape")
     expect(dashboard.page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_a_second_pane_stands_beside_the_terminal_with_a_width_that_is_kept(open_dashboard):
+    """The menu opens it, its line is moved by keys and by the pointer, and a reload finds both as they were."""
+    dashboard = open_dashboard()
+    page = dashboard.blank
+    session = dashboard.server.create(dashboard.root / "my-app")
+    page.set_viewport_size({"width": 1440, "height": 900})
+    dashboard.open_terminal(session)
+    page.locator("main header").get_by_role("button", name="More actions").click()
+    page.get_by_role("menuitem", name="Files in a second pane").click()
+    expect(page.get_by_role("treeitem", name="README.md")).to_be_visible()
+    page.locator(".xterm:visible").click()
+    dashboard.type_line("still here")
+    dashboard.expect_screen("echo: still here")
+    line = page.get_by_role("separator", name="Width of the second pane")
+    line.press("ArrowLeft")
+    kept = line.get_attribute("aria-valuenow")
+    assert int(kept) > 50
+    page.get_by_role("treeitem", name="README.md").click()
+    expect(page.locator(".cm-content")).to_contain_text("# my-app")
+    page.get_by_role("button", name="Preview").click()
+    expect(page.get_by_role("heading", name="my-app", level=3)).to_be_visible()
+    expect(page.locator(".xterm:visible")).to_be_visible()
+    edge = page.get_by_role("separator", name="Width of the sidebar")
+    box = edge.bounding_box()
+    page.mouse.move(box["x"], 300)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 60, 300, steps=3)
+    page.mouse.up()
+    expect(edge).to_have_attribute("aria-valuenow", "308")
+    page.reload()
+    expect(line).to_have_attribute("aria-valuenow", kept)
+    expect(edge).to_have_attribute("aria-valuenow", "308")
+    page.get_by_role("button", name="Close the second pane").click()
+    expect(line).to_have_count(0)
+
+
+def test_several_sessions_are_chosen_watched_prompted_and_stopped(open_dashboard):
+    """By project and filter; the keys go from tile to tile, and what is typed goes to one of them alone."""
+    dashboard = open_dashboard(projects=("one", "two"))
+    server, page = dashboard.server, dashboard.blank
+    first, second = (server.create(dashboard.root / name) for name in ("one", "two"))
+    dashboard.go("/all")
+    page.get_by_role("searchbox", name="Filter sessions").fill("two")
+    expect(page.get_by_role("checkbox", name="Choose one")).to_have_count(0)
+    page.get_by_role("searchbox", name="Filter sessions").fill("")
+    page.get_by_role("checkbox", name="Choose one").check()
+    page.get_by_role("region", name="two").get_by_role("checkbox").first.check()
+    page.get_by_role("button", name="Watch").click()
+    tiles = [page.get_by_role("article", name=name) for name in ("one", "two")]
+    for tile in tiles:
+        expect(tile.locator(".xterm-rows")).to_contain_text("STUB-READY")
+    tiles[0].locator(".xterm").click()
+    page.keyboard.press("Control+Shift+ArrowRight")
+    page.keyboard.type("only here")
+    expect(tiles[1].locator(".xterm-rows")).to_contain_text("only here")
+    expect(tiles[0].locator(".xterm-rows")).not_to_contain_text("only here")
+    page.keyboard.press("Enter")
+    tiles[0].get_by_role("button", name="Take one out of the grid").click()
+    expect(tiles[0]).to_have_count(0)
+    page.get_by_role("button", name="All sessions").click()
+    for name in ("one", "two"):
+        page.get_by_role("checkbox", name=f"Choose {name}").check()
+    page.get_by_role("button", name="Stop …").click()
+    page.get_by_role("alertdialog", name="Stop 2 sessions?").get_by_role("button", name="Stop").click()
+    expect(page.get_by_text("Stopped 2 sessions.")).to_be_visible()
+    assert {one["status"] for one in server.get("/api/sessions").json if one["id"] in (first["id"], second["id"])} == {
+        "stopped"
+    }

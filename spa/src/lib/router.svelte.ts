@@ -11,12 +11,17 @@ export const tabTitle = (tab: Tab): string => tab.charAt(0).toUpperCase() + tab.
 /** Whether a tab is a terminal, which takes the keys. */
 export const isTerminal = (tab: Tab | null): boolean => tab === 'terminal' || tab === 'shell';
 
+/** The terminals of one grid. */
+export const MOST_WATCHED = 9;
+
 export type Route =
   | { place: 'home' }
   | { place: 'projects' }
   | { place: 'session'; id: string; tab: Tab; path: string }
   | { place: 'history'; q: string; tool: string; page: number }
   | { place: 'settings' }
+  /** `ids`: those that are watched side by side; none: the list. */
+  | { place: 'all'; ids: readonly string[] }
   | { place: 'unknown'; path: string };
 
 export function parse(url: URL): Route {
@@ -32,6 +37,10 @@ export function parse(url: URL): Route {
   if (first === 'history' && parts.length === 1) {
     const page = Math.max(1, Math.floor(Number(url.searchParams.get('page') ?? 1)) || 1);
     return { place: 'history', q: url.searchParams.get('q') ?? '', tool: url.searchParams.get('tool') ?? '', page };
+  }
+  if (first === 'all' && parts.length === 1) {
+    const ids = (url.searchParams.get('watch') ?? '').split(',').filter(Boolean);
+    return { place: 'all', ids: [...new Set(ids)].slice(0, MOST_WATCHED) };
   }
   if (first === 'settings' && parts.length === 1) return { place: 'settings' };
   return { place: 'unknown', path: url.pathname };
@@ -56,6 +65,7 @@ export const href = {
     return query.size ? `/history?${query.toString()}` : '/history';
   },
   settings: '/settings',
+  all: (ids: readonly string[] = []): string => (ids.length > 0 ? `/all?watch=${ids.map(encodeURIComponent).join(',')}` : '/all'),
   session: (id: string, tab: Tab = 'terminal', path = ''): string => {
     const base = `/sessions/${encodeURIComponent(id)}`;
     if (tab === 'terminal') return base;

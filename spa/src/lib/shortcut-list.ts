@@ -24,6 +24,7 @@ export const shortcuts = (inTerminal: TerminalPaletteKey): readonly ShortcutGrou
       ['/', 'Search or filter what is shown'],
       ['g i', 'Inbox'],
       ['g p', 'Projects'],
+      ['g a', 'All sessions'],
       ['g h', 'History'],
       ['g s', 'Settings'],
       ['[', 'Collapse or expand the sidebar'],

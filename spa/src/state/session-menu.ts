@@ -1,6 +1,7 @@
 /** What a person can do with a session besides typing: the rows of its menu, and of the palette. */
 import Camera from '@lucide/svelte/icons/camera';
 import CircleQuestionMark from '@lucide/svelte/icons/circle-question-mark';
+import Columns2 from '@lucide/svelte/icons/columns-2';
 import Copy from '@lucide/svelte/icons/copy';
 import GitPullRequest from '@lucide/svelte/icons/git-pull-request';
 import Info from '@lucide/svelte/icons/info';
@@ -11,13 +12,16 @@ import Play from '@lucide/svelte/icons/play';
 import Plus from '@lucide/svelte/icons/plus';
 import Power from '@lucide/svelte/icons/power';
 import ScrollText from '@lucide/svelte/icons/scroll-text';
+import Square from '@lucide/svelte/icons/square';
 import Trash2 from '@lucide/svelte/icons/trash-2';
 
 import { load } from '../lib/load';
 import type { MenuAction } from '../lib/menu';
 import { isFrozen } from '../lib/protection';
+import { tabTitle } from '../lib/router.svelte';
 import type { Session } from '../lib/types';
 import { copy, pin, remove, resume, stop } from './actions';
+import { BESIDE, panes } from './panes.svelte';
 import { connection } from './connection.svelte';
 import { preferences } from './preferences.svelte';
 import { ui } from './ui.svelte';
@@ -53,6 +57,16 @@ export const composerFold = ({ tool }: Session): readonly MenuAction[] =>
         },
       ]
     : [];
+
+/** What stands beside the terminal in a wide window. */
+export function secondPane(): readonly MenuAction[] {
+  if (preferences.narrow) return [];
+  const others = BESIDE.filter((beside) => beside !== panes.beside);
+  return [
+    ...others.map((beside) => ({ label: `${tabTitle(beside)} in a second pane`, icon: Columns2, run: () => (panes.beside = beside) })),
+    ...(panes.beside ? [{ label: 'Close the second pane', icon: Square, run: () => (panes.beside = '') }] : []),
+  ];
+}
 
 /** All that is no matter of a terminal. */
 export function menuOf(session: Session): readonly MenuAction[] {

@@ -47,7 +47,7 @@ const colours = EditorView.theme({
     opacity: '0',
   },
   '.cm-hunk-undo::before': { content: '"Undo"' },
-  '&:hover .cm-hunk-undo, .cm-hunk-undo:focus-visible': { opacity: '1' },
+  '.cm-hunk-undo:focus-visible': { opacity: '1' },
   '.cm-hunk-undo:hover': { borderColor: 'var(--muted)', color: 'var(--text)' },
   '@media (pointer: coarse)': { '.cm-hunk-undo': { height: '28px', padding: '0 8px', opacity: '1' } },
   // The number of a line is the button that begins a comment.

@@ -1,5 +1,6 @@
 /** How differences are shown, in this browser. */
 import { Persisted } from '../../lib/persisted.svelte';
+import { panes } from '../../state/panes.svelte';
 
 type Layout = 'split' | 'unified';
 
@@ -8,8 +9,6 @@ const isBoolean = (value: unknown): value is boolean => typeof value === 'boolea
 
 /** Two columns of code need so many pixels. */
 const LEAST_FOR_SPLIT = 680;
-/** The width of the list of files. */
-const LIST = 264;
 
 class Look {
   readonly #layout = new Persisted<Layout>('diff-layout', 'split', isLayout);
@@ -33,7 +32,7 @@ class Look {
 
   /** Whether there is room for two columns beside the list of files. */
   wide(width: number): boolean {
-    return width >= LEAST_FOR_SPLIT + LIST;
+    return width >= LEAST_FOR_SPLIT + panes.size('list');
   }
 
   /** The layout for so much room. */
