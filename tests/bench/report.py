@@ -2,6 +2,8 @@
 
     python tests/bench/report.py [dist/bench.json] [--load dist/load.json]
 
+The load goes into docs/dev/performance.md.
+
 What stands between the marks `<!-- NAME -->` and `<!-- end NAME -->` is written anew, and nothing else.
 """
 
@@ -25,6 +27,7 @@ from tests.bench.figures import Row, Run, Series, amount
 from tests.programs import ROOT
 
 PAGE = ROOT / "docs" / "performance.md"
+LOAD_PAGE = ROOT / "docs" / "dev" / "performance.md"
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 680, 380, 84, 20, 64, 82
 # The page's reader may have a dark theme; a picture in an <img> follows that of the system.
 STYLE = """
@@ -200,7 +203,7 @@ def put_in(page: str, name: str, text: str) -> str:
     """A page with what is between two marks replaced. Raises ValueError where they are missing."""
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
     if not pattern.search(page):
-        raise ValueError(f"{PAGE.name} has no marks for {name!r}")
+        raise ValueError(f"the page has no marks for {name!r}")
     return pattern.sub(lambda found: f"{found[1]}{text.strip()}\n{found[2]}", page)
 
 
@@ -209,14 +212,12 @@ def main() -> None:
     parser.add_argument("result", type=Path, nargs="?", help="what bench_all.py wrote")
     parser.add_argument("--load", type=Path, help="what bench_load.py wrote")
     options = parser.parse_args()
-    page = PAGE.read_text()
     if options.result:
         run = figures.read(options.result)
-        page = put_in(page, "table", block(run))
-        page = put_in(page, "plots", plots(run, PAGE.parent))
+        page = put_in(PAGE.read_text(), "table", block(run))
+        PAGE.write_text(put_in(page, "plots", plots(run, PAGE.parent)))
     if options.load:
-        page = put_in(page, "load", block(figures.read(options.load)))
-    PAGE.write_text(page)
+        LOAD_PAGE.write_text(put_in(LOAD_PAGE.read_text(), "load", block(figures.read(options.load))))
 
 
 if __name__ == "__main__":
