@@ -163,7 +163,7 @@ OPERATIONS = [
         ("options", "operations", "if option is None or option[1] not in SEQUENCER_OPTIONS", "if option is None"),
         ("size", "unfinished", "if len(data) > SIZE_LIMIT:", "if False:"),
         ("link", "unfinished", "        if steps[place]:\n", "        if False:\n"),
-        ("baseline", "unfinished", "and check.may_be_yours})", "and check})"),
+        ("baseline", "unfinished", "and check.may_be_yours}", "and check}"),
         ("in-place", "watch", '"gitdir", *NAMES', '"gitdir"'),
         ("total", "unfinished", "        if left > 0:\n", "        if True:\n"),
     )
