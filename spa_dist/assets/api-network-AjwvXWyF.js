@@ -1,1 +1,0 @@
-import{$t as e,Qt as t,nn as n,tn as r}from"./index-v1HJxHEc.js";var i=(e,t)=>`${r(e)}/ports/${t}`,a={look:async(e,n)=>await(await t(`${r(e)}/network${n?`?seen=true`:``}`)).json(),change:(e,t)=>n(`PATCH`,r(e),t),presets:()=>e(`/api/network/presets`),openPort:async(e,t)=>(await n(`POST`,i(e,t))).url,closePort:(e,t)=>n(`DELETE`,i(e,t))};export{a as t};

@@ -1,1 +1,0 @@
-import{Qt as e,tn as t}from"./index-v1HJxHEc.js";async function n(n){return await(await e(`${t(n)}/protection`)).json()}export{n as t};

@@ -1,1 +1,0 @@
-import{Cn as e,In as t,or as n,rr as r,yr as i}from"./index-v1HJxHEc.js";var a=n(`<svg class="lucide lucide-chevron-down" viewBox="0 0 24 24"><path d="m6 9 6 6 6-6"></path></svg>`);function o(n,o){let s=e(o,`size`,3,24);var c=a();i(()=>{t(c,`width`,s()),t(c,`height`,s()),t(c,`aria-label`,o[`aria-label`]),t(c,`aria-hidden`,!o[`aria-label`])}),r(n,c)}export{o as t};
