@@ -61,6 +61,7 @@ def log_line(entry: Mapping[str, Any]) -> str:
 LIST_WITHIN = 2  # seconds: a list without states is better than none
 STATES = ("starting", "working", "waiting", "done", "idle", "failed", "stuck", "ended", "unknown")
 LOOK_EVERY = 0.5  # seconds
+GONE = "the session was deleted"
 TIMED_OUT = 124  # the exit code, as of timeout(1)
 
 
@@ -145,7 +146,8 @@ def run_wait(context: Context) -> int:
     """Wait until a session's tool waits, is done, has failed or has ended
 
     What the tool does then is printed as JSON. `done` means that no turn goes on, whether or not somebody has seen its
-    end; `ended` also that the session does not run. The server must run (`clincus serve`).
+    end; `ended` also that the session does not run, or is deleted meanwhile. The server must run (`clincus serve`);
+    while it restarts, this waits on.
 
     $ clincus wait clincus-ec0578-1 --timeout 600 && make check  # In a script, after `clincus prompt`.
     $ clincus wait clincus-ec0578-1 --for waiting  # Call me when it asks.
@@ -158,13 +160,32 @@ def run_wait(context: Context) -> int:
     wanted = set(getattr(options, "for").split(","))
     wanted |= {also for state, also in (("done", "idle"), ("ended", "none")) if state in wanted}
     deadline = time.monotonic() + options.timeout if options.timeout else float("inf")
+    found: Mapping[str, Any] = {}
     while True:
-        found = ask_session(context, "GET", "agent")
-        is_so, is_late = found["state"] in wanted, time.monotonic() > deadline
+        found = agent_now(context, found)
+        is_so = found["state"] in wanted
+        is_late = time.monotonic() > deadline
         if is_so or is_late:
             console.print_json({name: value for name, value in found.items() if name not in ("why", "detail")})
             return 0 if is_so else TIMED_OUT
+        if found["state"] == "ended" and found["text"] == GONE:
+            raise clincus.ClincusError(f"{options.name}: {GONE}", 404)
         time.sleep(LOOK_EVERY)
+
+
+def agent_now(context: Context, before: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The agent object of the session; `before` is the last one, {} at first.
+
+    A session that was there and is not any more has ended. A server that has answered and does not just now, as while
+    it restarts, leaves the last answer as it is.
+    """
+    try:
+        found: Mapping[str, Any] = ask_session(context, "GET", "agent")
+    except clincus.ClincusError as error:
+        if not before or error.status not in (404, 503):
+            raise
+        return {**before, "state": "ended", "reason": "", "text": GONE} if error.status == 404 else before
+    return found
 
 
 def why_lines(name: str, found: Mapping[str, Any]) -> Iterator[str]:

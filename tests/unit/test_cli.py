@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import itertools
+import json
 import os
 import pty
 import re
@@ -291,6 +292,52 @@ def test_the_commands_of_a_group_stand_under_the_words_that_scripts_know(name):
 def test_every_command_stands_in_the_help_of_the_program():
     shown = {line.split()[0] for line in cli_help.help_text("").splitlines() if line.startswith("  ")}
     assert {command.group or command.name for command in SHOWN} <= shown
+
+
+WORKING = {"state": "working", "reason": "", "text": "", "options": []}
+WAITS = {
+    "ends with a session that is deleted": ([WORKING, 404], "ended", 0),
+    "goes on while the server restarts": ([WORKING, 503, 503, {**WORKING, "state": "done"}], "done", 0),
+}
+
+
+def answers(monkeypatch, *said):
+    """Let the server answer so, one after the other: an agent object, or the status of an error."""
+    left = iter(said)
+
+    def ask(context, method, what):
+        one = next(left)
+        if isinstance(one, int):
+            raise clincus.ClincusError("not now", one)
+        return one
+
+    monkeypatch.setattr(cli_agents, "ask_session", ask)
+    monkeypatch.setattr(cli_agents, "LOOK_EVERY", 0)
+
+
+def run_wait(*words):
+    command, options = parse_command_line(["wait", "clincus-a1b2c3-1", *words])
+    return command.run(cli_context.Context(command, options, {}))
+
+
+@pytest.mark.parametrize(("said", "state", "code"), WAITS.values(), ids=WAITS.keys())
+def test_a_wait(monkeypatch, capsys, said, state, code):
+    answers(monkeypatch, *said)
+    assert run_wait() == code
+    assert json.loads(capsys.readouterr().out)["state"] == state
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_a_wait_for_what_was_never_there_fails_at_once(monkeypatch, status):
+    answers(monkeypatch, status)
+    with pytest.raises(clincus.ClincusError, match="not now"):
+        run_wait()
+
+
+def test_a_wait_for_something_else_says_that_the_session_is_gone(monkeypatch):
+    answers(monkeypatch, WORKING, 404)
+    with pytest.raises(clincus.ClincusError, match="clincus-a1b2c3-1: the session was deleted"):
+        run_wait("--for", "done")
 
 
 def test_why_leaves_out_what_is_not_known():
