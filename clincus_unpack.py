@@ -9,6 +9,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 
 MONTH = 30 * 86400  # seconds
 
@@ -49,13 +50,19 @@ def drop_other_builds(folder: str) -> None:
     """Remove the builds beside a folder that are older than a month and do not run, and what a killed start left."""
     top, build = os.path.split(folder)
     for name in os.listdir(top):
-        other = os.path.join(top, name)
         is_ours = len(name) == len(build) or name.startswith("new-")
-        if is_ours and os.lstat(other).st_mtime < time.time() - MONTH:
-            descriptor = os.open(other, os.O_RDONLY | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(other, ignore_errors=True)
-            except OSError:
-                pass  # a server runs from it
-            os.close(descriptor)
+        if is_ours:
+            with suppress(OSError):  # a link, or gone meanwhile: no reason not to start
+                drop_old_build(os.path.join(top, name))
+
+
+def drop_old_build(folder: str) -> None:
+    """Remove a build that is older than a month, unless a server runs from it. Raises OSError."""
+    if os.lstat(folder).st_mtime >= time.time() - MONTH:
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(descriptor)

@@ -18,6 +18,7 @@ import pytest
 
 import build_zipapp
 import clincus
+import clincus_unpack
 from tests.interpreters import PYTHONS, SUITES, missing
 
 # By day the oldest and the newest run these, and every version serves a session (tests/incus/test_archive.py).
@@ -300,6 +301,18 @@ class TestUnpacked:
     def test_the_program_runs_where_the_cache_cannot_be_written(self, start, cache):
         cache.write_text("a file in the way")
         assert start("help").returncode == 0
+
+
+def test_an_odd_entry_of_the_cache_keeps_no_other_old_build(tmp_path):
+    (tmp_path / "target").mkdir()
+    link, old = tmp_path / ("0" * 32), tmp_path / ("1" * 32)
+    link.symlink_to("target")
+    old.mkdir()
+    for path in (link, old):
+        os.utime(path, (0, 0), follow_symlinks=False)
+    clincus_unpack.drop_other_builds(str(tmp_path / ("f" * 32)))
+    assert link.is_symlink()
+    assert not old.exists()
 
 
 def test_an_old_python_is_told_what_is_needed():
