@@ -59,13 +59,21 @@ def offered_words(context: Context, before: list[str], current: str) -> Iterable
         return []
     flag = found.all_flags.get(before[-1])
     if flag is not None and flag.value and not flag.bare:
-        if flag.key == "tool":
-            return tool_rows(context)
-        return session_rows(context) if flag.key == "container" else [(choice, "") for choice in flag.choices]
+        return value_rows(context, flag)
+    name, is_joined, _ = current.partition("=")
+    if is_joined and name in found.all_flags:
+        return [(f"{name}={word}", meaning) for word, meaning in value_rows(context, found.all_flags[name])]
     if current.startswith("-"):
         return flag_rows(found)
     _, arguments = cli.sort_words([*rest, current], found.all_flags)
     return argument_rows(context, found, len(arguments) - 1)
+
+
+def value_rows(context: Context, flag: cli.Flag) -> Iterable[tuple[str, str]]:
+    """The values of a flag, as far as they are known."""
+    if flag.key == "tool":
+        return tool_rows(context)
+    return session_rows(context) if flag.key == "container" else [(choice, "") for choice in flag.choices]
 
 
 def command_rows(group: str) -> Iterator[tuple[str, str]]:
@@ -88,6 +96,8 @@ def argument_rows(context: Context, command: cli.Command, at: int) -> Iterable[t
     place = places[min(at, len(places) - 1)] if places else ""
     if place == "[SHELL]":
         return [(shell, "") for shell in SHELLS]
+    if place == "CONTAINER:PATH":
+        return [(f"{id}:", meaning) for id, meaning in session_rows(context)]
     is_session = place and place.strip("[].") == command.session_argument
     return session_rows(context) if is_session else []
 

@@ -381,6 +381,7 @@ OFFERED = {
     "a flag": (["list", "--f"], ["--format"]),
     "the flags of a start": (["run", "--limit-disk-w"], ["--limit-disk-write"]),
     "the values of a flag": (["list", "--format", ""], ["text", "json"]),
+    "the values of a flag behind =": (["list", "--format=j"], ["--format=json"]),
     "files": (["shell", ""], []),
     "nothing for a mistake": (["no-such-command", ""], []),
     "nothing for a name of one's own": (["rename", "clincus-abcdef-1", ""], []),
@@ -408,6 +409,57 @@ def test_names_of_sessions_are_offered(monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines() == [
         "clincus-abcdef-1\tclaude, running, /w", "clincus-abcdef-2\tclaude, running, /w",
     ]  # fmt: skip
+
+
+BROKEN_WORDS = {
+    "a value behind =": (r"list --format=js\t", "GOT list --format=json"),
+    "a name behind the colon of an engine": (r"attach tower:clincus-ab\t", "GOT attach tower:clincus-abcdef-1"),
+    "a file behind a place in a container": (
+        r"file pull clincus-abcdef-1:/x he\t",
+        "GOT file pull clincus-abcdef-1:/x here",
+    ),
+}
+COMPLETER = """#!/bin/sh
+case "$1 $3 $4" in
+  *' attach tower:'*) printf 'tower:clincus-abcdef-1\\tclaude\\n' ;;
+  __complete*|completion*) exec {python} {program} "$@" ;;
+  *) echo "GOT $*" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(("typed", "run"), BROKEN_WORDS.values(), ids=BROKEN_WORDS.keys())
+def test_bash_completes_words_that_it_breaks(tmp_path, typed, run):
+    """At a terminal, as bash breaks words at : and = there."""
+    clincus_stub = tmp_path / "clincus"
+    clincus_stub.write_text(COMPLETER.format(python=sys.executable, program=PROGRAM))
+    clincus_stub.chmod(0o755)
+    (tmp_path / "here").write_text("")
+    main, side = pty.openpty()
+    environ = {**NEVER, "PATH": f"{tmp_path}:{os.environ['PATH']}", "TERM": "dumb", "PS1": "$ "}
+    shell = subprocess.Popen(
+        ["bash", "--norc", "--noprofile", "-i"], stdin=side, stdout=side, stderr=side, env=environ, cwd=tmp_path,
+        start_new_session=True,
+    )  # fmt: skip
+    os.close(side)
+    os.write(main, b". <(clincus completion bash); echo LOA''DED\n")
+    read_until(main, b"LOADED")
+    os.write(main, b"clincus " + typed.replace(r"\t", "\t").encode() + b"\n")
+    shown = read_until(main, b"GOT ", b"\n")
+    os.write(main, b"exit\n")
+    shell.wait(timeout=60)
+    os.close(main)
+    assert run in shown.decode()
+
+
+def read_until(terminal, *words):
+    """What a terminal shows until the words have come, one after the other."""
+    shown, at = b"", 0
+    for word in words:
+        while shown.find(word, at) < 0:
+            shown += os.read(terminal, 4096)
+        at = shown.find(word, at) + len(word)
+    return shown
 
 
 ZSH = r"""
