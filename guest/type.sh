@@ -3,10 +3,12 @@
 #
 # Prints the mark, then obeys lines on stdin:
 #   keys NAME...                 press keys, by tmux's names for them
+#   same NAME...                 press them if the screen, but for its clocks, is the one that the last `look` printed and
+#                                the tool has told nothing since; prints whether that was so (1 or 0), and the mark
 #   paste LENGTH                 paste so many bytes, which follow, as one text
 #   look OFFSET                  print the inode of the events, the terminal's title, its screen with colours, and the mark;
 #                                then what the tool has told behind that byte of the events, and the mark
-# shellcheck disable=SC2154 # look.sh sets session, mark and now_inode
+# shellcheck disable=SC2154 # look.sh sets session, mark, now_inode and still
 pane="=$session:"
 echo "$mark"
 
@@ -22,13 +24,43 @@ events_since() {
     } 2>/dev/null | tail -c "+$(($1 + 1))" | head -c 262144
 }
 
+# The terminal's title and its screen with colours. The dot keeps the line breaks at the end.
+take_screen() {
+    screen=$(
+        tmux display-message -p -t "$pane" '#{pane_title}' ';' capture-pane -p -e -J -t "$pane" | head -c 524288
+        echo .
+    )
+    screen=${screen%.}
+}
+
+escape=$(printf '\033')
+state_of_screen() {
+    printf %s "$screen" | sed -E "s/$escape\[[0-9;:]*m//g" | sed -E "$still" | cksum
+    stat -c '%i %s' events 2>/dev/null
+}
+
+press() {
+    leave_scrolling
+    tmux send-keys -t "$pane" "$@" || exit
+    sleep 0.05 # a tool takes an Esc with something right behind it for Alt
+}
+
 while read -r verb number rest; do
     case $verb in
     keys)
-        leave_scrolling
         # shellcheck disable=SC2086 # words
-        tmux send-keys -t "$pane" $number $rest || exit
-        sleep 0.05 # a tool takes an Esc with something right behind it for Alt
+        press $number $rest
+        ;;
+    same)
+        take_screen
+        if [ "$(state_of_screen)" = "$seen" ]; then
+            # shellcheck disable=SC2086 # words
+            press $number $rest
+            echo 1
+        else
+            echo 0
+        fi
+        echo "$mark"
         ;;
     paste)
         leave_scrolling
@@ -37,7 +69,9 @@ while read -r verb number rest; do
         ;;
     look)
         stat -c %i events 2>/dev/null || echo 0
-        tmux display-message -p -t "$pane" '#{pane_title}' ';' capture-pane -p -e -J -t "$pane" | head -c 524288
+        take_screen
+        seen=$(state_of_screen)
+        printf %s "$screen"
         echo "$mark"
         events_since "$number"
         echo "$mark"

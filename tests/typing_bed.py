@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from clincus_features.agents import answers, drafts, prompts, terminal
@@ -59,6 +59,7 @@ class Tool(terminal.Terminal):
         self.ignores = 0  # so many of the next keys and pastes are ignored
         self.draws_after = 0.0  # seconds from an event to its screen
         self.clears_after = 0.0  # seconds from an Enter to the screen without what was sent
+        self.before_key: Callable[[], None] = lambda: None  # what happens between a look and the key that follows it
         self.pressed: list[str] = []
         self.taken: list[str] = []  # prompts and answers
         self._events: list[Event] = []
@@ -168,6 +169,14 @@ class Tool(terminal.Terminal):
                 self.ignores -= 1
             else:
                 self.on_key(key)
+
+    def press_if_same(self, keys: Sequence[str]) -> bool:
+        """What guest/type.sh does for `same`."""
+        self.before_key()
+        if self.screen != "\n".join(self.rows()) or self._events:
+            return False
+        self.press(keys)
+        return True
 
     def paste(self, text: str) -> None:
         """Paste a text."""

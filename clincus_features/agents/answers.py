@@ -117,11 +117,13 @@ class Answer:
             menu.is_numbered or not menu.labels
         )  # the hooks told of them, and the screen is too small to show them
         by_number = keys_of(terminal.facts.tool).numbers and is_list and option < 10
-        for _ in range(TRIES):
+        for number in range(TRIES):
             if not by_number and not self._mark(option):
                 return False
             before = screen_of(terminal.facts).dialog
-            terminal.press([str(option) if by_number else "Enter"])
+            key, is_right = (str(option), self._is_open) if by_number else ("Enter", lambda: self._is_marked(option))
+            if not terminal.press_while([key], is_right):
+                return self._is_answered(is_first=number == 0)
             if terminal.becomes(self._is_proven, IGNORED_AFTER):
                 return True
             if screen_of(terminal.facts).dialog != before or not self._follows():
@@ -144,8 +146,15 @@ class Answer:
         terminal.paste(text)
         if not terminal.becomes(stands, SHOWN_WITHIN):
             return False
-        terminal.press(["Enter"])
+        if not terminal.press_while(["Enter"], stands):
+            return self._is_answered(is_first=True)
         return terminal.becomes(self._is_proven, ANSWERED_WITHIN)
+
+    def _is_answered(self, *, is_first: bool) -> bool:
+        """Whether an earlier key has answered a question that is not as it was any more. Raises ClincusError(409)."""
+        if is_first:
+            raise clincus.ClincusError("the question has changed or gone just now, and nothing was pressed", 409)
+        return self._terminal.becomes(self._is_proven, ANSWERED_WITHIN)
 
     def _is_proven(self) -> bool:
         """The tool's hook tells that it goes on, or the question has left the screen."""
@@ -181,7 +190,8 @@ class Answer:
     def _moves(self, key: str) -> bool:
         """Press a key that moves the mark; whether the screen shows it: by the sign, or by any change without one."""
         terminal, before, screen = self._terminal, menu_of(self._terminal.facts), self._terminal.screen
-        terminal.press([key])
+        if not terminal.press_while([key], self._is_open):
+            return False
 
         def has_moved() -> bool:
             return menu_of(terminal.facts).chosen != before.chosen if before.is_marked else terminal.screen != screen

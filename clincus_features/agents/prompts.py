@@ -324,8 +324,7 @@ class Sender:
         terminal.take(steps)
         if not terminal.has_draft:
             terminal.look()
-            if terminal.decision.agent.state != "waiting":
-                terminal.press(["Enter"])
+            terminal.press_while(["Enter"], lambda: terminal.decision.agent.state != "waiting")
             return False
         if not terminal.becomes(lambda: bool(terminal.draft), STANDING) and terminal.draft == "":
             terminal.take(steps)  # it was ignored; if it comes twice now, it does not count as this text
@@ -335,8 +334,7 @@ class Sender:
         """Press Enter while a text stands in the input; whether it is proven that the tool took it."""
         event = typed.keys_of(session.tool).proof
         for seconds in (FIRST_PROOF, SECOND_PROOF):
-            if terminal.stands(text):
-                terminal.press(["Enter"])
+            terminal.press_while(["Enter"], lambda: terminal.stands(text))
             if terminal.becomes(lambda: terminal.has_told(event, text) if event else terminal.draft == "", seconds):
                 # A busy tool draws its input empty some time after its hook has told of the prompt. Whoever types next
                 # would take it for a text that a person has typed.
@@ -353,9 +351,12 @@ class Sender:
         terminal.told.clear()
         terminal.take([text])
         terminal.becomes(lambda: terminal.stands(text), COMMAND_STANDING)
-        if terminal.decision.agent.state == "waiting" or (terminal.draft and not terminal.stands(text)):
+
+        def is_free() -> bool:
+            return terminal.decision.agent.state != "waiting" and (not terminal.draft or terminal.stands(text))
+
+        if not terminal.press_while(["Enter"], is_free):
             return False
-        terminal.press(["Enter"])
         proof = typed.keys_of(session.tool).proof
 
         def is_taken() -> bool:

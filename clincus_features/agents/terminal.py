@@ -22,6 +22,7 @@ from clincus_features.agents.texts import clean, clean_lines
 PASTED_WITHIN = 2.0  # seconds that a paste may take to show
 PAUSE = 0.1  # seconds between two looks at a terminal that something is expected of
 OUTPUT_LIMIT = 1 << 20  # bytes that a look prints at most
+SAME_TRIES = 20  # looks at a screen that changes, before a key is pressed at it
 
 
 class Terminal:
@@ -85,6 +86,30 @@ class Terminal:
     def press(self, keys: Sequence[str]) -> None:
         """Press keys, by tmux's names for them."""
         self._say(f"keys {' '.join(keys)}\n".encode())
+
+    def press_if_same(self, keys: Sequence[str]) -> bool:
+        """Press keys if the screen is still that of the last look; whether they were pressed.
+
+        The container compares: on a busy machine a dialog may open between a look here and a key there.
+        """
+        self._say(f"same {' '.join(keys)}\n".encode())
+        return self._read(1).startswith(b"1")
+
+    def press_while(self, keys: Sequence[str], condition: Callable[[], bool]) -> bool:
+        """Press keys at a screen of which a condition is true; whether they were pressed.
+
+        A screen that never stands still is looked at once more, and taken as it is.
+        """
+        for _ in range(SAME_TRIES):
+            if not condition():
+                return False
+            if self.press_if_same(keys):
+                return True
+            self.look()
+        if not condition():
+            return False
+        self.press(keys)
+        return True
 
     def paste(self, text: str) -> None:
         """Paste a text."""

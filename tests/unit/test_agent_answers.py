@@ -38,6 +38,20 @@ def test_a_question_that_the_hook_tells_of_before_it_is_drawn_is_waited_for(tool
     assert tool.taken == ["Green"]
 
 
+def test_a_question_that_another_one_replaces_just_before_the_key_is_not_answered(tool):
+    tool.asks("Which colour?", "Red", "Green")
+
+    def replace() -> None:
+        if tool.question == "Which colour?":
+            tool.asks("Delete everything?", "Yes", "No")
+
+    tool.before_key = replace
+    with pytest.raises(clincus.ClincusError, match="nothing was pressed") as caught:
+        answered(tool, 1)
+    assert caught.value.status == 409
+    assert tool.taken == []
+
+
 @pytest.mark.parametrize(("was_told", "within"), [(False, 0.0), (True, 3.0)])
 def test_where_no_question_comes_there_is_none_to_answer(tool, clock, was_told, within):
     begin = clock.now

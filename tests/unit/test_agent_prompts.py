@@ -340,6 +340,20 @@ def test_no_second_enter_goes_into_a_dialog_that_has_opened(clock, sender):
     assert (tool.pressed, tool.taken) == (["Enter"], [])
 
 
+def test_no_enter_goes_into_a_dialog_that_opens_between_the_look_and_the_key(clock, sender):
+    """On a busy machine, a tool that hangs may take the first Enter and ask something as the second one is due."""
+    tool = Tool(clock)
+    tool.on_key = lambda key: None
+
+    def ask() -> None:
+        if "Enter" in tool.pressed and not tool.labels:
+            tool.asks("Which colour?", "Red", "Green")
+
+    tool.before_key = ask
+    assert not sender._submit(SESSION, tool, "run the tests")
+    assert tool.pressed == ["Enter"]
+
+
 def test_no_second_enter_follows_one_that_the_tool_took_without_a_word(clock, sender):
     tool = Tool(clock, hooks=False)
     assert not sender._submit(SESSION, tool, "run the tests")
