@@ -13,13 +13,13 @@ const files = readdirSync(SOURCE, { recursive: true, encoding: 'utf8' }).filter(
   (name) => /\.(ts|svelte)$/.test(name) && !/\.test\.|^test\//.test(name),
 );
 
-/** The files that one imports, by `from`, by `import()` and for a type alone. */
+/** The other files that one imports, by `from`, by `import()` and for a type alone: a component may draw itself again. */
 function importsOf(name: string): string[] {
   const text = readFileSync(join(SOURCE, name), 'utf8');
   const found = [...text.matchAll(/(?:from |import |import\()'(\.[^']+)'/g)].map(([, address = '']) => address);
   return found.flatMap((address) => {
     const path = normalize(join(dirname(name), address));
-    return [path, `${path}.ts`].filter((one) => files.includes(one));
+    return [path, `${path}.ts`].filter((one) => one !== name && files.includes(one));
   });
 }
 
