@@ -72,12 +72,48 @@ class Announcer:
         ready = "" if self._is_ready else "READY=1\n"
         tell_systemd(f"{ready}STATUS=Dashboard running at {url}")
         if self._opens and not self._is_ready:
-            import webbrowser
-
             # Without the token: every user of this machine can read the browser's arguments. On loopback the page
             # needs none; elsewhere it asks for it.
-            webbrowser.open(url)
+            open_browser(url, os.environ)
         self._is_ready = True
+
+
+def open_browser(url: str, environ: Mapping[str, str]) -> None:
+    """Show an address in the browser of a person's desktop; where there is none, say where it is.
+
+    Python's webbrowser would start w3m or lynx at a terminal without a desktop, and wait for its end.
+    """
+    import subprocess
+    import threading
+
+    command = browser_command(url, environ)
+    if not command:
+        console.warn(f"there is no desktop to open a browser on: open {url} yourself")
+        return
+    none = subprocess.DEVNULL
+    try:
+        child = subprocess.Popen(
+            command, stdin=none, stdout=none, stderr=none, start_new_session=True, env=dict(environ)
+        )
+    except OSError as error:
+        console.warn(f"no browser could be opened ({command[0]}: {error.strerror}): open {url} yourself")
+        return
+    threading.Thread(target=child.wait, daemon=True).start()  # some are the browser itself, and run for hours
+
+
+def browser_command(url: str, environ: Mapping[str, str]) -> list[str]:
+    """The command that opens an address: that of $BROWSER, as an editor sets it over ssh, else the desktop's.
+
+    Empty if there is neither.
+    """
+    import shlex
+
+    words = shlex.split(environ.get("BROWSER", "").partition(":")[0])
+    if words:
+        has_place = any("%s" in word for word in words)
+        return [word.replace("%s", url) for word in words] if has_place else [*words, url]
+    has_desktop = environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY")
+    return ["xdg-open", url] if has_desktop else []
 
 
 def tell_systemd(state: str) -> None:

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -28,6 +29,7 @@ from clincus_cli import files as cli_files
 from clincus_cli import images as cli_images
 from clincus_cli import service as cli_service
 from clincus_cli import transfer as cli_transfer
+from tests.programs import wait_until
 
 all_commands.load_commands()
 
@@ -1149,6 +1151,45 @@ def test_systemd_is_told_by_a_datagram(tmp_path, monkeypatch, name):
         monkeypatch.setenv("NOTIFY_SOCKET", address.replace("\0", "@"))
         cli_service.tell_systemd("READY=1")
         assert channel.recv(100) == b"READY=1"
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """The environment of a desktop whose xdg-open writes down the address and does not end by itself."""
+    program = tmp_path / "bin" / "xdg-open"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$1" >{tmp_path}/opened; echo $$ >{tmp_path}/pid; exec sleep 1000\n')
+    program.chmod(0o755)
+    yield {"PATH": f"{program.parent}:{os.environ['PATH']}", "DISPLAY": ":0"}
+    with contextlib.suppress(OSError, ValueError):
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
+
+
+def test_a_browser_is_opened_without_waiting_for_its_end(browser, tmp_path):
+    cli_service.open_browser("http://127.0.0.1:3000", browser)
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(), "the browser")
+    assert (tmp_path / "opened").read_text() == "http://127.0.0.1:3000\n"
+
+
+BROWSERS = {
+    "an editor's": ({"BROWSER": "/opt/code open"}, ["/opt/code", "open", "U"]),
+    "one with a place for the address": ({"BROWSER": "show %s --new"}, ["show", "U", "--new"]),
+    "the first of several": ({"BROWSER": "one:two"}, ["one", "U"]),
+    "that of a desktop": ({"WAYLAND_DISPLAY": "wayland-0"}, ["xdg-open", "U"]),
+    "none": ({}, []),
+}
+
+
+@pytest.mark.parametrize(("environ", "command"), BROWSERS.values(), ids=BROWSERS.keys())
+def test_the_browser_is(environ, command):
+    assert cli_service.browser_command("U", environ) == command
+
+
+@pytest.mark.parametrize("missing", ["DISPLAY", "PATH"])
+def test_without_a_desktop_or_its_program_the_address_is_said(browser, missing, capsys, tmp_path):
+    cli_service.open_browser("http://127.0.0.1:3000", {**browser, missing: ""})
+    assert "open http://127.0.0.1:3000 yourself" in capsys.readouterr().err
+    assert not (tmp_path / "opened").exists()
 
 
 @pytest.mark.parametrize("address", [None, "/not/there"])
