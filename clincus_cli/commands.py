@@ -136,6 +136,7 @@ SLOT = Flag("--slot N", "slot of the workspace, 1 to 10; 0 chooses", check=numbe
 YES = Flag("-y, --yes", "do not ask")
 FORCE = Flag("--force", "the same as --yes")
 FORCE_F = Flag("-f, --force", "the same as --yes")
+JSON = Flag("--json", "the same as --format json")
 HELP = Flag("-h, --help", "show this help")
 PROFILE = Flag("--profile NAME", "apply [profiles.NAME] of the config", default="")
 ENV = Flag("-e, --env KEY=VALUE", "variable for what runs inside; KEY alone copies yours", repeats=True)
@@ -221,7 +222,9 @@ class Command:
         self.name = " ".join(words)  # one word, or a group and a word
         self.group = self.name.partition(" ")[0] if " " in self.name else ""
         self.arguments = usage[len(self.name) :].strip()  # `NAME`, `[NAME]`, `NAME...`, `[NAME...]`
-        self.flags = flags  # its own, as its help shows them
+        gives_json = any(flag.key == "format" and "json" in flag.choices for flag in flags)
+        # Behind the words of another program --json is that program's.
+        self.flags = (*flags, JSON) if gives_json and not passes_on else flags  # its own, as its help shows them
         self.starts = starts  # whether it starts a session, and takes the flags of a start
         self.writes = writes  # whether it changes something by itself, so that the journal has a line of it
         self.hidden = hidden
@@ -354,6 +357,8 @@ def parse_words(command: Command, words: Sequence[str]) -> Options:
     if faults:
         first, *more = faults
         raise UsageError("; ".join([first, *(fault.removeprefix(INVALID_SETTING) for fault in more)]))
+    if JSON in command.flags and options.json:
+        options.format = "json"
     if not options.help:
         vars(options).update(read_arguments(command, arguments))
     return options

@@ -70,6 +70,10 @@ COMMANDS = {
     "flags behind the arguments": (["kill", "a", "--force", "b"], "kill", {"name": ["a", "b"], "force": True}),
     "flags inside a group": (["tmux", "--slot=3", "list"], "tmux list", {"slot": 3}),
     "flags of the command in front of it": (["--port", "4000", "serve"], "serve", {"port": 4000}),
+    "--json for --format json": (["list", "--json"], "list", {"format": "json"}),
+    "--json of a command of the command": (
+        ["container", "exec", "a", "gh", "--json"], "container exec", {"command": ["gh", "--json"], "format": None}
+    ),
     "joined values": (["list", "--format=json"], "list", {"format": "json"}),
     "a short flag with its value": (["list", "-w/srv"], "list", {"workspace": "/srv"}),
     "short flags in one word": (
@@ -356,6 +360,12 @@ def test_the_table_of_the_files_has_the_words_of_each_command():
     for command in cli_commands.COMMANDS.values():
         declared[command.run.__module__.rpartition(".")[2]].add(command.name.partition(" ")[0])
     assert {**declared, "completion": set(), "help": set()} == words
+
+
+def test_each_command_that_prints_json_takes_one_flag_for_it():
+    forms = [one for one in SHOWN if any(flag.key == "format" for flag in one.flags) and not one.passes_on]
+    assert forms
+    assert [one.name for one in forms if "--json" not in one.all_flags] == []
 
 
 def test_no_group_is_empty():
