@@ -29,6 +29,7 @@ TOPICS = {
     },
     "This machine": {
         "setup_commands": "build health setup uninstall",
+        "settings": "config",
         "service": "serve service",
         "trust": "trust",
         "completion": "",  # these two look at the commands of all files

@@ -186,6 +186,7 @@ START = (
 # -- Commands
 
 GROUPS = {
+    "config": "Show the settings, and change one",
     "container": "Work on any instance of the Incus project, one step at a time",
     "engine": "Run sessions on Incus servers and clusters elsewhere",
     "file": "Copy files into and out of a container",
