@@ -84,9 +84,7 @@ class Lending:
         if before:
             for name in loans.variables_of(loans.loans_of(session.logins, known)):
                 config[f"environment.{name}"] = ""  # Incus drops a key without a value
-        if (
-            not wanted or launch.request.command
-        ):  # a container for one command has a proxy of its own, which lends nothing
+        if not wanted or launch.request.command:  # a container for one command has a proxy that lends nothing
             return
         loans.check_together(wanted)
         label = config[LABEL] = loans.write_label(wanted, before)
