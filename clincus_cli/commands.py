@@ -166,7 +166,7 @@ START = (
         setting="security.nesting",
     ),
     ACCEPT_CHANGES,
-    Flag("--writable-git-hooks", "leave .git/hooks open to writing; all else stays protected"),
+    Flag("--writable-git-hooks", "leave .git/hooks open to writing; everything else stays protected"),
     Flag("--limit-cpu N", "CPUs: a number, or a list to pin to such as 0-1,3", setting="limits.cpu.count"),
     Flag("--limit-cpu-allowance SHARE", "50% under load, or 25ms/100ms at most", setting="limits.cpu.allowance"),
     Flag("--limit-cpu-priority N", "0 to 10", check=number_from(0, 10), setting="limits.cpu.priority"),

@@ -61,7 +61,7 @@ def spent(server: int, daemon: int, clients: Iterable[int]) -> dict[str, float]:
         "what runs in containers": containers(),
         "the clients": sum(times(pid)[0] for pid in clients),
     }
-    return {**found, "all else": machine() - sum(found.values()), "time": time.monotonic()}
+    return {**found, "everything else": machine() - sum(found.values()), "time": time.monotonic()}
 
 
 def shares(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:

@@ -65,3 +65,12 @@ def test_a_link_into_a_page_leads_to_a_heading(page, path, anchor):
     source = ROOT / page
     target = source.parent / path if path else source
     assert anchor in anchors(target.read_text())
+
+
+STRAYS = re.compile(r"\b([Ww]hitelist\w*|[Bb]lacklist\w*|(?<!-)[Ww]orkdir|[Ww]hoever|all else)\b")
+
+
+@pytest.mark.parametrize("page", [one for one in PAGES if one.name != "words.md"], ids=lambda page: page.name)
+def test_a_document_has_no_word_that_is_not_ours(page):
+    """docs/dev/words.md has those that are."""
+    assert STRAYS.findall(page.read_text()) == []
