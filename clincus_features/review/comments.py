@@ -92,7 +92,7 @@ class Comments:
             raise clincus.ClincusError("there are no comments to send", 409)
         # By the route of the prompts, which another feature answers.
         route, _ = self._app.router.find("POST", f"/api/sessions/{session.id}/prompt")
-        values = {"id": session.id, "text": message(comments), "queue": True}
+        values = {"id": session.id, "text": message(comments), "queue": True, "command": False}
         result: Any = route.handler(request._replace(headers=Message(), values=values))
         if result["result"] in ("submitted", "queued"):
             sent = {one["comment_id"] for one in comments}

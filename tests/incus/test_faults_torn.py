@@ -25,6 +25,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 KINDS = {
     r"agents/[^/]+\.json",
     r"appeared/[^/]+\.json",
+    r"runs\.json",
     r"checkpoints/[^/]+\.json",
     r"checkpoints/[^/]+\.git/.+",
     r"dashboard\.json",

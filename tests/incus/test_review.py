@@ -227,7 +227,7 @@ def test_the_command_line_shows_and_takes_back(session):
     kept = listed[1].split()[0]
     session.run("rm new")
     refused = session.cli("undo", "--to", kept, "new")
-    assert (refused.returncode, "--force" in refused.stderr) == (1, True)
+    assert (refused.returncode, "--yes" in refused.stderr) == (1, True)
     mistyped = session.cli("undo", "--to", kept, "--force", "new", "missing.txt")
     assert mistyped.returncode == 1
     assert f"'missing.txt' does not differ from '{kept}': `clincus diff" in mistyped.stderr

@@ -40,7 +40,6 @@ export function someSession(fields: Partial<Session> = {}): Session {
     agent: someAgent('idle', { seen: true }),
     changes: null,
     network: { mode: 'open', refused: 0 },
-    logins: [],
     ...fields,
   };
 }
