@@ -453,8 +453,7 @@ class Guard:
             self._check_index(live)
         items = {path: record.items[path] for path in paths if path in record.items}
         off = seals.without_seal(live.stage, items.keys() - set(run.loose)) if run.is_seen else set()
-        on = items.keys() - off - set(run.loose) if run.is_seen else set()
-        verdicts = {path: verdict(path, item, paths[path], path in off, path in on) for path, item in items.items()}
+        verdicts = {path: verdict(path, item, paths[path], path in off) for path, item in items.items()}
         if RESTARTS in verdicts.values():
             # The wall makes placeholders anew as a container restarts: then their seals are on in a moment.
             time.sleep(RESTART)
@@ -1218,13 +1217,11 @@ def what_happened(path: str) -> str:
     return "gone" if thing_at(path) is None else "replaced"
 
 
-def verdict(path: str, item: Item, how: str, is_off: bool, is_on: bool) -> str:
+def verdict(path: str, item: Item, how: str, is_off: bool) -> str:
     """What it means that something happened to a sealed path, or to a folder on the way to one.
 
     "" for nothing, EDITED for a person's edit in place, RESTARTS for what a restart of the container may look like;
     else the word for what was done to it. A name that moves is never a person's: the kernel denies that on the host.
-    `is_off` says that its seal has come off, `is_on` that it was seen to be on: where neither is so, nobody knows. No
-    container writes under a seal that is on, whatever events were lost: any session can fill the queue of all.
     """
     now = note_item(path, Copies(), is_way=item.is_way)
     is_moved = now is None or now.thing != item.thing or is_off or how == MOVED
@@ -1234,8 +1231,7 @@ def verdict(path: str, item: Item, how: str, is_off: bool, is_on: bool) -> str:
         return what_happened(path)
     if item.is_way or now == item:
         return ""
-    is_doubtful = how == LOST and not is_on
-    return "changed" if is_doubtful and now is not None and now.content != item.content else EDITED
+    return "changed" if how == LOST and now is not None and now.content != item.content else EDITED
 
 
 def differing(record: Record, paths: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -484,38 +484,6 @@ def break_index(monkeypatch, bad):
     monkeypatch.setattr(index, "look", lambda *_: index.Looked(bad, (), ""))
 
 
-def lose_events(bench):
-    """Let the kernel's queue have overflowed, as any session can bring about."""
-    marks = {Mark(bench.session.id, str(bench.root / path)): LOST for path in SEALED}
-    bench.guard.watcher.call(lambda: bench.guard._judge(marks))
-    bench.settle()
-
-
-@pytest.mark.parametrize("how", EDITS)
-def test_an_edit_in_place_is_a_persons_although_events_were_lost(bench, how):
-    """Another session that floods the queue had this one frozen, and the edit taken back."""
-    bench.start()
-    before = bench.record.items
-    unhurried = threading.Event()
-    bench.guard.watcher.call(unhurried.wait)
-    EDITS[how](bench.root)
-    bench.guard.watcher.drain = lambda: None  # the events of the edit are among those that were lost
-    unhurried.set()
-    lose_events(bench)
-    del bench.guard.watcher.drain
-    wait_until(lambda: bench.record.items != before, "the edit to be noted")
-    assert (bench.changes, bench.app.incus.told) == ([], [])
-
-
-def test_what_is_written_while_its_seal_is_off_is_told_although_events_were_lost(bench):
-    bench.start()
-    bench.mount(*(path for path in SEALED if path != ".git/config"))
-    (bench.root / ".git/config").write_text("evil\n")
-    lose_events(bench)
-    bench.await_broken()
-    assert bench.changes == [(".git/config", "replaced")]
-
-
 def test_a_file_with_a_second_name_is_nobodys_to_edit(bench):
     os.link(bench.root / ".git/config", bench.root / "other")
     bench.start()
