@@ -27,9 +27,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserType, Error, Locator, Page, expect, sync_playwright
 
+import clincus
 from tests.conftest import new_workspace
 from tests.incus_bed import Bed, unavailable
-from tests.programs import DEADLINE, NO_CHECKPOINTS, Server
+from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, wait_until
 
 RESULTS = Path(__file__).resolve().parents[2] / "test-results"
 FAILED = pytest.StashKey[bool]()
@@ -319,6 +320,26 @@ def clear_tool(bed: Bed, session: dict[str, Any]) -> None:
 def end_shell(bed: Bed, session: dict[str, Any]) -> None:
     """End the session's shell, if there is one: the next one that is opened has just begun."""
     bed.shell(session["id"], f"tmux kill-session -t =clincus-shell-{session['id']} 2>/dev/null || true")
+
+
+def started_at(shared: Shared) -> str:
+    """When the session of the file was started last."""
+    return str(shared.server.get(f"/api/sessions/{shared.session['id']}").json["started_at"])
+
+
+def await_next_run(bed: Bed, server: Server, session: dict[str, Any], started_at: str) -> None:
+    """Wait until a session that the page has resumed runs its tool: the next test may need it at once."""
+
+    def is_there() -> bool:
+        now = server.get(f"/api/sessions/{session['id']}").json
+        if now["status"] != "running" or now["started_at"] == started_at:
+            return False
+        with suppress(AssertionError, clincus.IncusError):
+            bed.shell(session["id"], f"tmux has-session -t =clincus-{session['id']}")
+            return True
+        return False
+
+    wait_until(is_there, "the session to run again")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from browser_bed import Dashboard, end_shell
+from browser_bed import Dashboard, await_next_run, end_shell, started_at
 from playwright.sync_api import Locator, expect
 
 pytest_plugins = ("browser_bed",)
@@ -84,14 +84,16 @@ def test_the_palette_key_gives_the_focus_back(open_shared):
     expect(button).to_be_focused()
 
 
-def test_the_focus_stays_in_the_header_of_a_session(tool):
+def test_the_focus_stays_in_the_header_of_a_session(bed, shared, tool):
     """Stop and Resume take each other's place there, too."""
     page = tool.page
+    before = started_at(shared)
     header = page.get_by_role("main").locator("header")
     press(header.get_by_role("button", name="Stop"))
     expect(header.get_by_role("button", name="Resume")).to_be_focused()
     page.keyboard.press("Enter")
     expect(header.get_by_role("button", name="Stop")).to_be_focused()
+    await_next_run(bed, shared.server, shared.session, before)
 
 
 def test_the_focus_stays_near_a_root_that_was_removed(open_shared, tmp_path):

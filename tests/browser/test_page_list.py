@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from browser_bed import DESK, pick_project
+from browser_bed import DESK, await_next_run, pick_project, started_at
 from playwright.sync_api import expect
 from test_page_sessions import ALIVE, expect_state, hold, row
 
@@ -54,14 +54,16 @@ def test_a_start_that_fails_says_why_and_is_not_tried_again(open_shared):
     dashboard.forgive(r"status of 400 .*/api/sessions\)")
 
 
-def test_stop_and_resume_from_the_list(open_shared):
+def test_stop_and_resume_from_the_list(bed, shared, open_shared):
     """Both are one click, and the list follows."""
     dashboard = open_shared()
+    before = started_at(shared)
     expect(row(dashboard)).to_be_visible()
     row(dashboard).get_by_role("button", name="Stop").click()
     row(dashboard).get_by_role("button", name="Resume").click()
     expect_state(dashboard, ALIVE)
     row(dashboard).get_by_role("button", name="Stop").wait_for()
+    await_next_run(bed, shared.server, shared.session, before)
 
 
 @pytest.mark.nightly
