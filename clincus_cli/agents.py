@@ -145,7 +145,7 @@ def check_states(text: str) -> str:
 def run_wait(context: Context) -> int:
     """Wait until a session's tool waits, is done, has failed or has ended
 
-    What the tool does then is printed as JSON. `done` means that no turn goes on, whether or not somebody has seen its
+    It prints the tool's state as JSON. `done` means that no turn goes on, whether or not somebody has seen its
     end; `ended` also that the session does not run, or is deleted meanwhile. The server must run (`clincus serve`);
     while it restarts, this waits on.
 

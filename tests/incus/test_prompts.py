@@ -41,7 +41,9 @@ def cli(server: Server, *words: str, stdin: str = "", environ: dict[str, str]) -
 def test_a_prompt_before_the_tool_is_ready_waits_in_a_queue_that_outlives_the_server(start_server, workspace):
     server = start_server(config=NO_CHECKPOINTS)
     path = f"/api/sessions/{server.create(workspace)['id']}"
-    first, second = (server.post(f"{path}/prompt", {"text": text}).json for text in ("one", "two\r\n"))
+    answers = [server.post(f"{path}/prompt", {"text": text}) for text in ("one", "two\r\n")]
+    assert [one.status for one in answers] == [200, 200], [one.body for one in answers]
+    first, second = (one.json for one in answers)
     assert [first["result"], second["result"]] == ["queued", "queued"]
     server.stop()
     server = start_server()
