@@ -1146,3 +1146,10 @@ def test_hostile_input_costs_little():
     began = time.process_time()
     decide(facts(lines))
     assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize(("seconds", "code", "expected"), [(2, None, "starting"), (60, None, "ended"), (2, 1, "ended")])
+def test_a_tool_whose_process_is_not_there_yet_has_not_crashed(seconds, code, expected):
+    """guest/tool.sh notes its own process first: a prompt at that moment was refused, and a crash was told."""
+    facts = Facts(tool="claude", now=1000.0 + seconds, started=1000.0, looked=True, is_alive=False, exit_code=code)
+    assert decide(facts).agent.state == expected
