@@ -7595,6 +7595,96 @@ def body_length(headers: Message) -> int:
     return int(lengths[0])
 
 
+# -- Where a body ends that goes on to another program
+
+
+class SizedBody:
+    """A body of so many bytes."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all of it came."""
+        return not self._left
+
+    def take(self, held: bytearray) -> bytes:
+        """Take off what belongs to it."""
+        piece = bytes(held[: self._left])
+        del held[: len(piece)]
+        self._left -= len(piece)
+        return piece
+
+
+class ChunkedBody:
+    """A body in chunks (RFC 9112, 7.1), without extensions and trailers."""
+
+    LINE_LIMIT: ClassVar = 8 << 10  # bytes of a line between chunks
+    TRAILER_LIMIT: ClassVar = 32 << 10  # bytes
+    SIZE: ClassVar = rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?"
+    error: type[ValueError] = ValueError
+
+    def __init__(self) -> None:
+        self.is_over = False  # all of it came
+        self._left = 0  # bytes of this chunk that are still to come
+        self._is_after_data = False  # the line that ends a chunk comes next
+        self._is_trailer = False
+        self._trailer = 0  # bytes of trailers so far
+
+    def take(self, held: bytearray) -> bytes:
+        """Take off what belongs to it; what of that goes on. Raises `error` for what is not in chunks."""
+        found = bytearray()
+        while not self.is_over:
+            if self._left:
+                piece = held[: self._left]
+                if not piece:
+                    break
+                del held[: len(piece)]
+                found += piece
+                self._left -= len(piece)
+                self._is_after_data = not self._left
+                continue
+            end = held.find(b"\r\n", 0, self.LINE_LIMIT)
+            if end < 0:
+                if len(held) >= self.LINE_LIMIT:
+                    raise self.error("a line between the chunks of the body is too long")
+                break
+            line = bytes(held[:end])
+            del held[: end + 2]
+            found += self._read_line(line)
+        return bytes(found)
+
+    def framing(self, size: int | None) -> bytes:
+        """What goes on before a chunk of a size (0 for the last one), or after a chunk (None): only the content."""
+        return b""
+
+    def check_trailer(self, line: bytes) -> None:
+        """Raise `error` for a trailer that is refused."""
+
+    def _read_line(self, line: bytes) -> bytes:
+        """The bytes that go on for a line that is no data."""
+        if self._is_after_data:
+            if line:
+                raise self.error("a chunk of the body is longer than it says")
+            self._is_after_data = False
+            return self.framing(None)
+        if self._is_trailer:
+            self._trailer += len(line)
+            if line:
+                self.check_trailer(line)
+            if self._trailer > self.TRAILER_LIMIT:
+                raise self.error("the trailer of the body is too long")
+            self.is_over = not line
+            return b""
+        size = re.fullmatch(self.SIZE, line)
+        if not size:
+            raise self.error("the body is not in chunks")
+        self._left = int(size[1], 16)
+        self._is_trailer = not self._left
+        return self.framing(self._left)
+
+
 # -- Who is at the other end
 
 

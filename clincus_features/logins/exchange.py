@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 
+import clincus
+
 from . import http1
 from .http1 import Answer, Malformed, Request
 from .lending import Cleaner, Finder, Loan, MisusedError, Use, filled, find_uses, masked
@@ -54,10 +56,10 @@ class Exchange:
         self._request: Request | None = None
         self._uses: list[Use] = []
         self._is_sent = False  # the server has the head
-        self._request_body: http1.Body = http1.SizedBody(0)
+        self._request_body: http1.Body = clincus.SizedBody(0)
         self._finder = Finder(self._loans)
         self._answer: Answer | None = None
-        self._answer_body: http1.Body = http1.SizedBody(0)
+        self._answer_body: http1.Body = clincus.SizedBody(0)
         self._is_last = False  # the connection ends with this answer
         self._interim = 0
         self._hidden: list[bytes] = []

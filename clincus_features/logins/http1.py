@@ -10,19 +10,16 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Union
 
+import clincus
+
 HEAD_LIMIT = 64 << 10  # bytes
-LINE_LIMIT = 4 << 10  # bytes of a line between chunks
 MOST_FIELDS = 200
 MOST_DIGITS = 15  # of the length of a body
 BETWEEN = frozenset(("connection", "proxy-connection", "keep-alive", "te", "trailer", "upgrade", "transfer-encoding"))
 # For the request alone. TRACE sends a request back as it came, with what it was lent.
 REFUSED_METHODS = frozenset(("CONNECT", "TRACE", "TRACK", "DEBUG"))
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_FIRST = re.compile(rf"({_TOKEN}) ([!-~]+) HTTP/1\.1")
+_FIRST = re.compile(rf"({clincus.HTTP_TOKEN}) ([!-~]+) HTTP/1\.1")
 _STATUS = re.compile(r"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
-_NAME = re.compile(_TOKEN)
-_VALUE = re.compile(r"[\t -~\x80-\xff]*")
-_CHUNK = re.compile(rb"([0-9a-fA-F]{1,15})(?:[ \t]*;[\t -~\x80-\xff]*)?")
 
 Fields = Sequence[tuple[str, str]]  # names as they came, and values
 
@@ -77,10 +74,10 @@ def split_head(head: bytes) -> tuple[str, list[tuple[str, str]]]:
 
 def split_field(line: str) -> tuple[str, str]:
     """Name and value of a field. Raises Malformed, for a line that goes on from the one before (obs-fold) too."""
-    name, colon, value = line.partition(":")
-    if not colon or not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
-        raise Malformed("a header field is not well-formed")
-    return name, value.strip(" \t")
+    try:
+        return clincus.split_field(line)
+    except ValueError as error:
+        raise Malformed("a header field is not well-formed") from error
 
 
 def values(fields: Fields, name: str) -> list[str]:
@@ -194,25 +191,6 @@ def answer_head(answer: Answer, *, is_last: bool) -> bytes:
 # -- Bodies: `take` takes what came off and returns the content; `is_over` says that all of it came
 
 
-class SizedBody:
-    """A body of so many bytes."""
-
-    def __init__(self, size: int) -> None:
-        self._left = size
-
-    @property
-    def is_over(self) -> bool:
-        """Whether all of it came."""
-        return not self._left
-
-    def take(self, held: bytearray) -> bytes:
-        """Take off what belongs to it."""
-        piece = bytes(held[: self._left])
-        del held[: len(piece)]
-        self._left -= len(piece)
-        return piece
-
-
 class EndlessBody:
     """A body up to the end of its connection."""
 
@@ -225,67 +203,32 @@ class EndlessBody:
         return piece
 
 
-class ChunkedBody:
-    """A body in chunks (RFC 9112, 7.1), whose extensions are left out. A trailer is refused, or left out."""
+class ChunkedBody(clincus.ChunkedBody):
+    """A body in chunks. A trailer is refused, or left out."""
+
+    LINE_LIMIT = 4 << 10
+    TRAILER_LIMIT = HEAD_LIMIT
+    SIZE = rb"([0-9a-fA-F]{1,15})(?:[ \t]*;[\t -~\x80-\xff]*)?"
+    error = Malformed
 
     def __init__(self, *, may_have_trailer: bool) -> None:
-        self.is_over = False
+        super().__init__()
         self._may_have_trailer = may_have_trailer
-        self._left = 0  # bytes of this chunk that are still to come
-        self._is_after_data = False  # the line that ends a chunk comes next
-        self._trailer = -1  # bytes of trailers so far; -1 before them
 
-    def take(self, held: bytearray) -> bytes:
-        """Take off what belongs to it. Raises Malformed."""
-        found = bytearray()
-        while not self.is_over:
-            if self._left:
-                piece = held[: self._left]
-                if not piece:
-                    break
-                del held[: len(piece)]
-                found += piece
-                self._left -= len(piece)
-                self._is_after_data = not self._left
-                continue
-            end = held.find(b"\r\n", 0, LINE_LIMIT)
-            if end < 0:
-                if len(held) >= LINE_LIMIT:
-                    raise Malformed("a line between the chunks of the body is too long")
-                break
-            line = bytes(held[:end])
-            del held[: end + 2]
-            self._read_line(line)
-        return bytes(found)
-
-    def _read_line(self, line: bytes) -> None:
-        if self._is_after_data:
-            if line:
-                raise Malformed("a chunk of the body is longer than it says")
-            self._is_after_data = False
-        elif self._trailer >= 0:
-            self._trailer += len(line)
-            if line and not self._may_have_trailer:
-                raise Malformed("a body with a trailer is not passed")
-            if self._trailer > HEAD_LIMIT:
-                raise Malformed("the trailer of the body is too long")
-            self.is_over = not line
-        else:
-            size = _CHUNK.fullmatch(line)
-            if not size:
-                raise Malformed("the body is not in chunks")
-            self._left = int(size[1], 16)
-            self._trailer = -1 if self._left else 0
+    def check_trailer(self, line: bytes) -> None:
+        """Raise Malformed for any, unless it is left out."""
+        if not self._may_have_trailer:
+            raise Malformed("a body with a trailer is not passed")
 
 
-Body = Union[SizedBody, EndlessBody, ChunkedBody]
+Body = Union[clincus.SizedBody, EndlessBody, ChunkedBody]
 
 
 def body_of(length: int | None, *, may_have_trailer: bool = False) -> Body:
     """The body of a length as `Request` and `Answer` have it."""
     if length is None:
         return ChunkedBody(may_have_trailer=may_have_trailer)
-    return EndlessBody() if length < 0 else SizedBody(length)
+    return EndlessBody() if length < 0 else clincus.SizedBody(length)
 
 
 def chunk(piece: bytes) -> bytes:

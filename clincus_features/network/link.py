@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import clincus
 
-from .bodies import Body, ChunkedBody, SizedBody
+from .bodies import Body, ChunkedBody
 from .policy import WEB_PORTS
 from .records import Passage
 from .relay import watch
@@ -97,7 +97,7 @@ class Link:
         self.asked: Asked | None = None
         self._held = bytearray()  # what the program has sent and no server got yet
         self._step: Callable[[], None] = self._read_request  # what is done with it
-        self._body: Body = SizedBody(0)  # of a plain request
+        self._body: Body = clincus.SizedBody(0)  # of a plain request
         self._opened: clincus.OpenedConnection | None = None  # what looks into it
         self._answer = bytearray()  # what the server answers to one that wants to be a WebSocket, up to its head's end
         self._addresses: deque[tuple[Any, ...]] = deque()  # those that may be tried yet
@@ -245,7 +245,7 @@ class Link:
     def _begin_plain(self, asked: Asked) -> None:
         assert self._server
         self._server.give(asked.head)
-        self._body = ChunkedBody() if asked.length is None else SizedBody(asked.length)
+        self._body = ChunkedBody() if asked.length is None else clincus.SizedBody(asked.length)
         self._begin(self._await_answer if asked.is_upgrade else self._pass_body, IDLE_WITHIN)
 
     # -- The server

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import clincus
 from clincus_features.logins import http1
 from clincus_features.logins.http1 import Malformed
 
@@ -221,7 +222,7 @@ def test_a_head_that_does_not_end_is_refused():
         b"1\r\nx\n0\r\n\r\n",
         b"ffffffffffffffff\r\n",
         b"0\r\nAuthorization: x\r\n\r\n",
-        b"1" * http1.LINE_LIMIT,
+        b"1" * http1.ChunkedBody.LINE_LIMIT,
     ],
 )
 @pytest.mark.parametrize("piece", [1, 10000])
@@ -249,7 +250,7 @@ def test_extensions_of_chunks_are_left_out_and_a_trailer_of_an_answer_too():
 
 @given(st.integers(0, 30), st.binary(max_size=60), st.integers(1, 10))
 def test_a_body_of_a_length_takes_no_more(length, data, piece):
-    reader, held, found = http1.SizedBody(length), bytearray(), b""
+    reader, held, found = clincus.SizedBody(length), bytearray(), b""
     for at in range(0, len(data), piece):
         held += data[at : at + piece]
         found += reader.take(held)

@@ -13,7 +13,7 @@ import pytest
 import clincus
 from clincus_features import trust
 from clincus_features.network import addresses, devices, requests
-from clincus_features.network.bodies import LINE_LIMIT, ChunkedBody
+from clincus_features.network.bodies import ChunkedBody
 from clincus_features.network.policy import Entry, Policy
 from clincus_features.network.presets import PRESETS
 
@@ -190,8 +190,8 @@ def test_a_body_in_chunks_goes_on_without_what_two_programs_could_read_different
 
 
 @pytest.mark.parametrize(
-    "sent", [b"\r\n", b"x\r\n", b"-1\r\n", b"1 1\r\n", b"1\r\nab\r\n", b"1" * 16 + b"\r\n", b"1" * LINE_LIMIT,
-             b"0\r\n" + (b"x" * 8000 + b"\r\n") * 5]
+    "sent", [b"\r\n", b"x\r\n", b"-1\r\n", b"1 1\r\n", b"1\r\nab\r\n", b"1" * 16 + b"\r\n",
+             b"1" * ChunkedBody.LINE_LIMIT, b"0\r\n" + (b"x" * 8000 + b"\r\n") * 5]
 )  # fmt: skip
 def test_what_is_not_in_chunks_is_refused(sent):
     with pytest.raises(ValueError, match=r"body"):
