@@ -445,9 +445,11 @@ def test_the_slow_names_of_one_session_hold_up_no_other(road):
 
 
 def test_nobody_looks_up_names_for_connections_that_ended(road):
-    for _ in range(40):
-        road.asking("slow.wide.example:443").close()
-    wait_until(lambda: road.asked and not road.proxy.count(), "the end of the connections")
+    connections = [road.asking("slow.wide.example:443") for _ in range(40)]
+    wait_until(lambda: road.asked and road.proxy.count() == 40, "the connections")
+    for connection in connections:
+        connection.close()
+    wait_until(lambda: not road.proxy.count(), "the end of the connections")
     road.answers.set()
     road.tunnel()
     assert road.asked.count("slow.wide.example") <= lookups.AT_ONCE
