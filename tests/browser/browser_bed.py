@@ -322,6 +322,21 @@ def end_shell(bed: Bed, session: dict[str, Any]) -> None:
     bed.shell(session["id"], f"tmux kill-session -t =clincus-shell-{session['id']} 2>/dev/null || true")
 
 
+# What the stand-in of a tool draws as a question, with two answers.
+QUESTION = [
+    "Which colour do you want?",
+    "❯ 1. Red",
+    "  2. Green",
+    "",
+    "Enter to select · ↑/↓ to navigate · Esc to cancel",
+]
+
+
+def row_of(page: Page) -> Locator:
+    """The line of the session in the list of the first page."""
+    return page.get_by_role("main").get_by_role("listitem").filter(has=page.get_by_role("link", name="my-app")).first
+
+
 def started_at(shared: Shared) -> str:
     """When the session of the file was started last."""
     return str(shared.server.get(f"/api/sessions/{shared.session['id']}").json["started_at"])

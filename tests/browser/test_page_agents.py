@@ -7,24 +7,12 @@ from __future__ import annotations
 
 import re
 
-from playwright.sync_api import Locator, Page, expect
+from browser_bed import QUESTION, row_of
+from playwright.sync_api import expect
 
 from tests.incus_bed import CLAUDE_RESTS, CLAUDE_WORKS
 
 pytest_plugins = ("browser_bed",)
-
-QUESTION = [
-    "Which colour do you want?",
-    "❯ 1. Red",
-    "  2. Green",
-    "",
-    "Enter to select · ↑/↓ to navigate · Esc to cancel",
-]
-
-
-def row_of(page: Page) -> Locator:
-    """The line of the session in the list of the first page."""
-    return page.get_by_role("main").get_by_role("listitem").filter(has=page.get_by_role("link", name="my-app")).first
 
 
 def test_a_question_is_answered_by_a_button_of_its_row(bed, dashboard, session_on):

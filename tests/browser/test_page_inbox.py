@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import re
 
-from browser_bed import Dashboard
-from playwright.sync_api import Locator, Page, expect
+from browser_bed import QUESTION, Dashboard, row_of
+from playwright.sync_api import expect
 
 from tests.incus_bed import CLAUDE_RESTS, CLAUDE_WORKS
 from tests.programs import git, wait_until
 
 pytest_plugins = ("browser_bed",)
-
-QUESTION = [
-    "Which colour do you want?",
-    "❯ 1. Red",
-    "  2. Green",
-    "",
-    "Enter to select · ↑/↓ to navigate · Esc to cancel",
-]
-
-
-def row_of(page: Page) -> Locator:
-    return page.get_by_role("main").get_by_role("listitem").filter(has=page.get_by_role("link", name="my-app")).first
 
 
 def test_a_question_has_its_answer_in_ones_own_words_on_its_row(bed, dashboard, session_on):

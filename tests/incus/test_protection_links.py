@@ -20,6 +20,8 @@ from tests.unit.test_scan import index_with
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root on the host")
 
+SCRATCH = f"/tmp/clincus-attack-{os.getpid()}"  # these attacks run on the host as well, in several workers
+
 # Where the link is, what it leads to, and the command of git on the host that goes through it.
 ATTACKS = {
     "worktrees that are pruned": ("worktrees", "folder", "worktree prune --expire=now"),
@@ -301,18 +303,18 @@ def test_a_submodule_of_the_agents_runs_nothing(bed, start_server, with_submodul
 
 # A Git folder of a submodule that names no program. SECRET is a repository of the person's. It comes into .git last, as
 # the container may be frozen a moment later.
-PLANT_REMOTE = r"""rm -rf .git/modules/sub sub /tmp/made && mkdir -p .git/modules sub && git init -q -b main /tmp/made
+PLANT_REMOTE = r"""rm -rf .git/modules/sub sub SCRATCH && mkdir -p .git/modules sub && git init -q -b main SCRATCH
 set -- -c user.name=a -c user.email=a@b -c safe.directory='*'
-printf 'gitdir: /tmp/made/.git\n' >sub/.git && echo s >sub/s
+printf 'gitdir: SCRATCH/.git\n' >sub/.git && echo s >sub/s
 git -C sub "$@" add s && git -C sub "$@" commit -qm s && tree=$(git -C sub "$@" rev-parse 'HEAD^{tree}')
 printf '[submodule "sub"]\n\tpath = sub\n\turl = https://x.invalid/y\n\tfetchRecurseSubmodules = true\n' >.gitmodules
 git "$@" add .gitmodules sub && git "$@" commit -qm sub
-printf 'gitdir: ../.git/modules/sub\n' >sub/.git && cd /tmp/made/.git && rm -rf hooks
+printf 'gitdir: ../.git/modules/sub\n' >sub/.git && cd SCRATCH/.git && rm -rf hooks
 printf '[core]\n\trepositoryformatversion = 1\n\tbare = false\n\tworktree = ../../../sub\n' >config
 printf '[remote "origin"]\n\turl = %s\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n' 'URL' >>config
 MORE
-cd "$OLDPWD" && cp -r /tmp/made/.git .git/modules/sub
-"""
+cd "$OLDPWD" && cp -r SCRATCH/.git .git/modules/sub
+""".replace("SCRATCH", SCRATCH)
 PARTIAL = r"""
 printf '\tpromisor = true\n\tpartialclonefilter = blob:none\n[extensions]\n\tpartialclone = origin\n' >>config
 rm -f "objects/${tree%"${tree#??}"}/${tree#??}"
@@ -375,7 +377,7 @@ def with_remote(side, make_workspace):
 def test_a_submodule_without_a_program_makes_git_reach_elsewhere_where_nobody_watches(with_remote, reach, name):
     script, words = reach.plan(name)
     subprocess.run(["sh", "-ec", script], cwd=with_remote, check=True)
-    subprocess.run(["rm", "-rf", "/tmp/made"], check=True)
+    subprocess.run(["rm", "-rf", SCRATCH], check=True)
     assert reach.is_successful(with_remote, words)
 
 
@@ -393,63 +395,64 @@ def test_a_submodule_makes_git_reach_nothing_that_the_agent_has_chosen(bed, star
 
 
 # A new submodule whose working tree is the sealed folder of the person's hooks. What it runs once it is checked out.
-PLANT_ON_HOOKS = r"""git init -q -b main /tmp/on && cd /tmp/on && set -- -c user.name=a -c user.email=a@b
+PLANT_ON_HOOKS = r"""git init -q -b main SCRATCH && cd SCRATCH && set -- -c user.name=a -c user.email=a@b
 git "$@" commit -q --allow-empty -m 0 && printf '#!/bin/sh\ntouch MARK\n' >post-commit && chmod 755 post-commit
 git "$@" add . && git "$@" commit -qm 1 && git checkout -q --detach HEAD~ && rm -rf .git/hooks && cd "$OLDPWD"
-printf '[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tworktree = ../../../.husky\n' >/tmp/on/.git/config
-mkdir -p sub .git/modules && echo 'gitdir: ../.git/modules/m' >sub/.git && cp -r /tmp/on/.git .git/modules/m
-rm -rf /tmp/on"""
+printf '[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tworktree = ../../../.husky\n' >SCRATCH/.git/config
+mkdir -p sub .git/modules && echo 'gitdir: ../.git/modules/m' >sub/.git && cp -r SCRATCH/.git .git/modules/m
+rm -rf SCRATCH""".replace("SCRATCH", SCRATCH)
 
 
-@pytest.mark.parametrize("is_watched", [False, True])
+@pytest.fixture(params=[False, True], ids=["nobody watches", "watched"])
+def is_watched(request) -> bool:
+    return request.param
+
+
+@pytest.fixture
+def plant(bed, start_server, side, is_watched):
+    """A function that plants something in the workspace, in a session that is broken by a path then, or without one."""
+
+    def run(script: str, path: str) -> None:
+        if not is_watched:
+            subprocess.run(["sh", "-ec", script], cwd=side, check=True)
+            return
+        server = start_server(config=NO_CHECKPOINTS)
+        session = server.create(side)
+        await_watched(server, session)
+        bed.attack(session["id"], f"cd /workspace\n{script}", 1000)
+        found = await_broken(server, session)
+        assert f"{side}/{path}" in [one["path"] for one in found["changes"]]
+
+    return run
+
+
 def test_a_submodule_on_a_sealed_folder_has_git_write_hooks_there_only_where_nobody_watches(
-    bed, start_server, side, precious, is_watched
+    plant, side, precious, is_watched
 ):
     (side / ".husky").mkdir()
     (side / ".husky/pre-push").write_text("true\n")
     git(side, "config", "core.hooksPath", ".husky")
     subprocess.run(["chown", "-R", "1000:1000", side], check=True)
-    script = PLANT_ON_HOOKS.replace("MARK", f"{precious}/ran")
-    if is_watched:
-        server = start_server(config=NO_CHECKPOINTS)
-        session = server.create(side)
-        await_watched(server, session)
-        bed.attack(session["id"], f"cd /workspace\n{script}", 1000)
-        found = await_broken(server, session)
-        assert f"{side}/.git/modules/m/config" in [one["path"] for one in found["changes"]]
-    else:
-        subprocess.run(["sh", "-ec", script], cwd=side, check=True)
+    plant(PLANT_ON_HOOKS.replace("MARK", f"{precious}/ran"), ".git/modules/m/config")
     act(side, "-C sub checkout -q main")
     act(side, "commit -q --allow-empty -m mine")
     assert (precious / "ran").exists() != is_watched
 
 
-PLANT_BELOW_HOOKS = r"""git init -q -b main /tmp/below && cd /tmp/below && echo s >s.txt
+PLANT_BELOW_HOOKS = r"""git init -q -b main SCRATCH && cd SCRATCH && echo s >s.txt
 set -- -c user.name=a -c user.email=a@b -c safe.directory='*'
 git "$@" add . && git "$@" commit -qm s && commit=$(git "$@" rev-parse HEAD) && cd "$OLDPWD"
 printf '[submodule "a/hooks/b"]\n\tpath = sub\n\turl = https://x.invalid/y\n' >.gitmodules
 git "$@" add .gitmodules && git "$@" update-index --add --cacheinfo "160000,$commit,sub" && git "$@" commit -qm sub
-printf '[core]\n\tworktree = ../../../../../sub\n\tfsmonitor = touch MARK; false\n' >/tmp/below/.git/config
-mkdir -p sub .git/modules/a/hooks && cp -r /tmp/below/.git .git/modules/a/hooks/b && rm -rf /tmp/below
-"""
+printf '[core]\n\tworktree = ../../../../../sub\n\tfsmonitor = touch MARK; false\n' >SCRATCH/.git/config
+mkdir -p sub .git/modules/a/hooks && cp -r SCRATCH/.git .git/modules/a/hooks/b && rm -rf SCRATCH
+""".replace("SCRATCH", SCRATCH)
 
 
-@pytest.mark.parametrize("is_watched", [False, True])
-def test_a_submodule_below_a_folder_of_hooks_runs_only_where_nobody_watches(
-    bed, start_server, side, precious, is_watched
-):
+def test_a_submodule_below_a_folder_of_hooks_runs_only_where_nobody_watches(plant, side, precious, is_watched):
     git(side, "config", "submodule.a/hooks/b.url", "https://x.invalid/y")
     subprocess.run(["chown", "-R", "1000:1000", side], check=True)
-    script = PLANT_BELOW_HOOKS.replace("MARK", f"{precious}/ran")
-    if is_watched:
-        server = start_server(config=NO_CHECKPOINTS)
-        session = server.create(side)
-        await_watched(server, session)
-        bed.attack(session["id"], f"cd /workspace\n{script}", 1000)
-        found = await_broken(server, session)
-        assert f"{side}/.git/modules/a/hooks/b/config" in [one["path"] for one in found["changes"]]
-    else:
-        subprocess.run(["sh", "-ec", script], cwd=side, check=True)
+    plant(PLANT_BELOW_HOOKS.replace("MARK", f"{precious}/ran"), ".git/modules/a/hooks/b/config")
     subprocess.run(["chown", "-R", f"{os.getuid()}:{os.getgid()}", side], check=True)
     act(side, "-c protocol.file.allow=always submodule update --init")
     assert (precious / "ran").exists() != is_watched
