@@ -65,17 +65,6 @@ export class CommitForm {
     }
   }
 
-  choose(path: string, chosen: boolean): void {
-    const next = new Set(this.chosen);
-    if (chosen) next.add(path);
-    else next.delete(path);
-    this.chosen = next;
-  }
-
-  chooseAll(chosen: boolean): void {
-    this.chosen = new Set(chosen ? this.draft?.files.map(({ path }) => path) : []);
-  }
-
   close(): void {
     if (this.phase !== 'working') this.open = false;
   }

@@ -74,17 +74,6 @@ export class Undo {
     }
   }
 
-  choose(path: string, chosen: boolean): void {
-    const next = new Set(this.chosen);
-    if (chosen) next.add(path);
-    else next.delete(path);
-    this.chosen = next;
-  }
-
-  chooseAll(chosen: boolean): void {
-    this.chosen = new Set(chosen ? this.files.map(({ path }) => path) : []);
-  }
-
   close(): void {
     if (this.phase !== 'working') this.request = null;
   }

@@ -10,7 +10,7 @@ export class Past {
   parts = $state.raw<TerminalParts | null>(null);
   /** How far it is to be scrolled once it is there. */
   #lines = 0;
-  #over = false;
+  readonly #end = new AbortController();
   #opened: TerminalParts | null = null;
 
   /** `onend` is called when it is scrolled to its end, and when it cannot be had. */
@@ -29,8 +29,9 @@ export class Past {
   async open(element: HTMLElement, look: () => Look, host: TerminalHost): Promise<void> {
     try {
       const { openTerminal, SCROLLBACK_LINES } = await load(() => import('./terminal'));
+      this.#end.signal.throwIfAborted();
       const text = await api.scrollback(this.session, SCROLLBACK_LINES, this.kind === 'shell');
-      if (this.#over) return;
+      this.#end.signal.throwIfAborted();
       const onOverscroll = (lines: number): void => {
         if (lines > 0) this.onend();
       };
@@ -38,19 +39,19 @@ export class Past {
       this.#opened = parts;
       const hideCursor = '\x1b[?25l';
       parts.screen.write(hideCursor + text.replace(/\n$/, '').replaceAll('\n', '\r\n'), () => {
-        if (this.#over) return;
+        if (this.#end.signal.aborted) return;
         parts.terminal.scrollLines(this.#lines);
         this.parts = parts;
       });
     } catch (error) {
-      if (this.#over) return;
+      if (this.#end.signal.aborted) return;
       ui.toast(`What was above cannot be read: ${sentence(error)}`, 'error');
       this.onend();
     }
   }
 
   dispose(): void {
-    this.#over = true;
+    this.#end.abort();
     this.#opened?.terminal.dispose();
   }
 }
