@@ -111,6 +111,10 @@ class Tool:
         self.becomes("idle")
         wait_until(lambda: self.agent()["why"]["rule"].endswith("/SessionStart"), "the word of the hook of its start")
 
+    def ends_program(self, name: str) -> None:
+        """End a program that the tool is to start: the tool's words may come before the program."""
+        wait_until(lambda: self._bed.incus.exec(self.id, ["pkill", "-x", name]).code == 0, f"{name} runs")
+
     def tells(self, event: str, **data: object) -> None:
         """Let a hook run, as the tool would."""
         self.sh(f"echo '{json.dumps(data)}' | ~/.clincus/hook {event} ring")
@@ -210,11 +214,11 @@ def shared_claude(bed, start_shared, keep_session, api) -> Tool:
 @pytest.fixture
 def claude_at_rest(shared_claude) -> Tool:
     """The Claude Code of this file, at an empty prompt and in the mode that it starts in."""
-    if shared_claude.agent()["state"] in ("waiting", "stuck"):  # a test has failed: its dialog would keep the others up
-        shared_claude.sh("pkill -KILL -x claude")
+    if shared_claude.agent()["state"] not in ("idle", "done", "ended"):  # a test has failed
+        shared_claude.sh("pkill -KILL -x claude; pkill -x tail; true")
         shared_claude.becomes("ended", "crashed")
-        shared_claude.press("C-l")  # what is left of the dialog stands below the shell's prompt
     if shared_claude.agent()["state"] == "ended":
+        shared_claude.press("C-l")  # what is left of its screen stands below the shell's prompt
         shared_claude.start_again()
         shared_claude.is_ready()
     shared_claude.press("C-u")
@@ -695,7 +699,7 @@ def test_a_turn_that_leaves_a_server_in_the_background_is_done_at_once(claude_at
     tool.type("background tail -f /dev/null")
     done = tool.becomes("done", text="(1 shell in the background)")
     assert done["source"] == "hook"
-    tool.sh("pkill -x tail")  # which wakes Claude Code
+    tool.ends_program("tail")  # which wakes Claude Code
     wait_until(lambda: tool.agent()["turn"] > done["turn"], "the turn that the end of the server begins")
     tool.becomes("done")
 
@@ -704,7 +708,7 @@ def test_a_turn_that_waits_for_an_agent_in_the_background_is_no_end(claude_at_re
     tool = claude_at_rest
     tool.post("prompt", {"text": "delegate bash tail -f /dev/null"})
     tool.becomes("working", text="Waiting for 1 background agent to finish")
-    tool.sh("pkill -x tail")
+    tool.ends_program("tail")
     assert tool.becomes("done", text="The tool has answered.")["source"] == "hook"
     assert "in the background" not in tool.agent()["text"]
 
