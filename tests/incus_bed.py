@@ -61,6 +61,19 @@ CLAUDE_WORKS = [BORDER, "❯ ", BORDER, "  ⏵⏵ bypass permissions on · esc t
 CLAUDE_RESTS = [BORDER, "❯ ", BORDER, "  ⏵⏵ bypass permissions on"]
 
 
+@contextlib.contextmanager
+def stopping() -> Iterator[None]:
+    """Take a container for stopped that stops by itself just before Incus stops it hard.
+
+    Incus forbids it new processes first. Our process 1 ends by that if it is still at its own start.
+    """
+    try:
+        yield
+    except clincus.IncusError as error:
+        if "container is not running" not in error.message:
+            raise
+
+
 @dataclass
 class Bed:
     """The Incus that this run uses."""
@@ -101,6 +114,18 @@ class Bed:
                 print(f"{script!r} ended with {done.code}: {done.reason}")
 
         threading.Thread(target=run, daemon=True).start()
+
+    def stop(self, name: str) -> None:
+        """Stop an instance hard, as by the incus command."""
+        with stopping():
+            self.incus.run("stop", "--force", name)
+
+    def restart_instance(self, name: str) -> None:
+        """Stop an instance hard, and start it again, as by the incus command."""
+        with stopping():
+            self.incus.run("restart", "--force", name)
+            return
+        self.incus.run("start", name)
 
     def wait_for_init(self, name: str) -> None:
         """Wait until process 1 has started: before, it does not heed a clean stop, and a hard one may fail."""

@@ -127,6 +127,7 @@ def test_comments_stay_until_the_tool_has_them(dashboard, reviewed):
     run("seq 9 >numbers")
     dashboard.go(f"/sessions/{session['id']}/changes?path=numbers")
     page.locator(".cm-lineNumbers .cm-gutterElement", has_text="4").click()
+    expect(page.get_by_label("Comment on line 4")).to_be_focused()
     page.keyboard.type("Why four?")
     page.reload()
     expect(page.get_by_label("Comment on line 4")).to_have_value("Why four?")
@@ -195,8 +196,9 @@ def test_snapshots_are_taken_brought_back_and_deleted(dashboard, session_on, bed
     expect(dialog.get_by_role("listitem")).to_contain_text("clean")
     bed.shell(session["id"], "echo lost >~/lost; echo kept >/workspace/kept")
     dialog.get_by_role("button", name="Restore the container to this").click()
-    page.get_by_role("alertdialog").get_by_role("button", name="Restore").click()
-    expect(dialog.get_by_role("listitem")).not_to_contain_text("Working", timeout=60_000)
+    with page.expect_response("**/restore?*"):
+        page.get_by_role("alertdialog").get_by_role("button", name="Restore").click()
+    expect(dialog.get_by_role("listitem")).not_to_contain_text("Working")
     assert bed.shell(session["id"], "cd; ls lost /workspace/kept 2>/dev/null || true") == "/workspace/kept\n"
     wait_until(lambda: "earlier: remember the milk" in bed.screen(session["id"]), "the conversation")
     dialog.get_by_role("button", name="Delete the snapshot").click()

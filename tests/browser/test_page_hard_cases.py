@@ -55,6 +55,7 @@ def test_ctrl_c_is_the_programs_also_with_a_selection(shell):
     """Ctrl+Shift+C copies; Ctrl+C interrupts, and leaves the clipboard alone."""
     page = shell.page
     shell.type_line("clear; echo antidisestablishment; sleep 1000")
+    page.evaluate("navigator.clipboard.writeText('nothing')")
     word = page.locator(".xterm-rows:visible > div", has_text=re.compile("^antidis"))
     word.dblclick(position={"x": 40, "y": 6}, force=True)
     wait_until(lambda: "antidis" in page.evaluate("navigator.clipboard.readText()"), "the selection")
@@ -73,6 +74,7 @@ def test_a_selection_is_copied_over_plain_http(shared, open_shared, bed):
     end_shell(bed, shared.session)
     dashboard = open_shared()
     page = dashboard.page
+    page.evaluate("navigator.clipboard.writeText('nothing')")
     page.add_init_script("Object.defineProperty(Navigator.prototype, 'clipboard', { get: () => undefined })")
     dashboard.open_terminal(shared.session, tab="/shell")
     dashboard.type_line("clear; echo antidisestablishment")

@@ -20,6 +20,7 @@ SERVE = (
 def test_a_new_session_has_an_allow_list_and_what_it_refuses_is_told_and_allowed(bed, dashboard):
     """The list follows from the dialog to the container; a badge tells of a refusal until somebody has looked."""
     page = dashboard.page
+    page.emulate_media(reduced_motion="reduce")  # halfway through a fade a text has less contrast
     page.get_by_role("button", name="my-app", exact=True).click()
     dialog = page.get_by_role("dialog", name="New session")
     unfold_options(page)
@@ -54,6 +55,7 @@ def test_a_new_session_has_an_allow_list_and_what_it_refuses_is_told_and_allowed
 def test_what_listens_is_a_chip_that_opens_a_tab_and_a_preview(bed, dashboard, session_on):
     """Also in a container without a network card; closing it ends both."""
     page, session = dashboard.page, session_on(network="none")
+    page.emulate_media(reduced_motion="reduce")
     dashboard.open_terminal(session)
     bed.shell(session["id"], SERVE)
     ports = page.get_by_role("region", name="Ports")

@@ -9,8 +9,8 @@ import pytest
 from browser_bed import Dashboard, pick_project, unfold_options
 from playwright.sync_api import Locator, Page, Route, expect
 from test_page_keyboard import expect_focus_on_words, press
-from wall_box import stopping
 
+from tests.faults_bed import stopping
 from tests.programs import wait_until
 
 pytest_plugins = ("browser_bed",)
@@ -139,8 +139,7 @@ def test_what_others_do_appears_without_a_reload(dashboard, session_on, bed):
     dashboard.page.evaluate("window.notReloaded = true")
     session = session_on()
     expect_state(dashboard, ALIVE)
-    with stopping():
-        bed.incus.run("stop", "--force", session["id"], timeout=60)
+    bed.stop(session["id"])
     expect_state(dashboard, "Stopped")
     bed.incus.run("delete", session["id"], timeout=60)
     expect(dashboard.page.get_by_text("No sessions", exact=True)).to_be_visible()
@@ -200,19 +199,16 @@ def test_a_lost_server_is_seen_and_found_again(dashboard, start_server):
 
 def test_an_incus_that_dies_is_shown_and_found_again(dashboard, session_on, bed):
     """Nothing stays green that nobody sees running; what cannot work can't be pressed."""
-    if bed.daemon is None:
-        pytest.skip("only a daemon of the tests may be ended")
     page = dashboard.page
     session_on()
     expect_state(dashboard, ALIVE)
-    bed.daemon.terminate()
-    expect(page.get_by_text("What you see is what was last seen")).to_contain_text("Incus is")
-    expect_state(dashboard, "Unknown")
-    expect(page.get_by_role("navigation").get_by_text(re.compile("^Last seen"))).to_be_visible()
-    row(dashboard).get_by_role("button", name="More actions").click()
-    expect(page.get_by_role("menuitem", name="Stop (Incus does not answer)")).to_be_disabled()
-    page.keyboard.press("Escape")
-    bed.restart()
+    with stopping(bed):
+        expect(page.get_by_text("What you see is what was last seen")).to_contain_text("Incus is")
+        expect_state(dashboard, "Unknown")
+        expect(page.get_by_role("navigation").get_by_text(re.compile("^Last seen"))).to_be_visible()
+        row(dashboard).get_by_role("button", name="More actions").click()
+        expect(page.get_by_role("menuitem", name="Stop (Incus does not answer)")).to_be_disabled()
+        page.keyboard.press("Escape")
     expect(page.get_by_text("What you see is what was last seen")).to_be_hidden()
     expect_state(dashboard, ALIVE)
     dashboard.forgive("status of 503")

@@ -181,7 +181,7 @@ def test_a_container_that_stops_under_the_terminal_is_saved_before_it_is_removed
     terminal.type("last words\r")
     terminal.expect("echo: last words")
     (entry,) = cli.listed()
-    bed.incus.run("stop", "--force", entry["name"])
+    bed.stop(entry["name"])
     terminal.expect("Container was stopped, removing...")
     terminal.expect("Container removed")
     assert terminal.end() == 0
@@ -628,7 +628,7 @@ def test_clean_removes_stopped_ephemeral_containers_after_saving(bed, cli):
     running, kept = cli.labelled(2, start=True), cli.labelled(3, persistent="true")
     ready(bed, stopped["name"])
     say_to(cli, bed, stopped["name"], "do not lose me")
-    bed.incus.run("stop", "--force", stopped["name"])
+    bed.stop(stopped["name"])
     assert "[Dry run] No changes made." in cli.ok("clean", "--dry-run")
     assert "✓ Cleaned 1 item(s)" in cli.ok("clean", "--force")
     assert bed.names() == sorted([running, kept])

@@ -364,6 +364,7 @@ def test_a_list_of_names_there_holds_beside_another_host_while_the_engine_is_awa
     daemon.start()
     wait_until(lambda: not unreachable(server, id), "the engine to be back")
     wait_until(lambda: asked(far, id, get).endswith("main\n"), "the way out, after the daemon was away")
+    wait_until(lambda: not unreachable(server, id), "the engine to be back")
     assert server.delete(path).status == 204
     assert server.post(f"{path}/resume").status == 200
     wait_until(lambda: asked(far, id, get).endswith("main\n"), "the way out, after a resume")

@@ -163,8 +163,13 @@ def test_a_daemon_that_is_stopped_waits_for_no_terminal_and_all_goes_on(bed, sta
                 deque(iter(lambda: terminal.recv(timeout=DEADLINE), ""), maxlen=0)
             assert closed.value.rcvd == Close(clincus.CloseCode.TRY_AGAIN_LATER, LEAVING)
     no_half_made(bed, server, {id})
-    reached = [one.get("error", "") for one in events.seen if one["type"] in ("incus.unreachable", "incus.reachable")]
-    assert (reached[0], reached[-1]) == (LEAVING, "")
+
+    def reached() -> list[str]:
+        news = [one for one in events.seen if one["type"] in ("incus.unreachable", "incus.reachable")]
+        return [one.get("error", "") for one in news]
+
+    wait_until(lambda: reached()[-1:] == [""], "the event of its return")
+    assert reached()[0] == LEAVING
     with connect(f"{server.socket_url}/ws/terminal/{id}") as terminal:
         shown(server, terminal, "after", "echo: after")
     assert server.delete(f"/api/sessions/{id}").status == 204

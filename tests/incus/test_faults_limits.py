@@ -16,7 +16,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from wall_box import stopping
 
 import clincus
 from tests.faults_bed import guest_says, saved, say, talk, wait_for_screen
@@ -137,8 +136,7 @@ def test_a_clock_that_is_set_loses_nothing(bed, start_server, workspace, clock, 
     clock.set(0)
     bed.incus.run("start", session["id"])  # by hand, so that nothing of ours knows of it
     guest_says(bed, session, "by hand")
-    with stopping():
-        bed.incus.run("stop", "--force", session["id"])
+    bed.stop(session["id"])
     wait_until(lambda: server.get(path).json["status"] == "stopped", "the stop")
     assert server.delete(f"{path}?force=true").status == 204
     assert [words in saved(server, session) for words in ("after the jump", "by hand")] == [True, True]

@@ -227,7 +227,7 @@ def test_a_stopped_container_that_incus_alone_copies_renames_or_imports_is_liste
     """The look at everything, which would find them as well, comes minutes later."""
     server = start_server(config=NO_CHECKPOINTS)
     made = server.create(workspace)["id"]
-    bed.incus.run("stop", "--force", made)
+    bed.stop(made)
     copy, moved = made[:-1] + "7", made[:-1] + "8"
     request.addfinalizer(bed.delete_all)
     archive = server.home / "copy.tar"

@@ -17,6 +17,7 @@ from network_box import command_with_hosts
 from test_agents import Tool, config
 
 from clincus_features.logins.authority import make_certificates, memory_folder
+from clincus_features.logins.loans import run_name
 from clincus_features.logins.settings import Host
 from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, wait_until
 from tests.vendor_api import VendorApi
@@ -273,12 +274,11 @@ def test_the_next_server_lends_on_with_the_same_certificates(box, vendor, start_
 
 
 def test_a_session_that_is_deleted_leaves_no_certificates(box, bed):
-    def count() -> int:
-        return len(list(Path(memory_folder(os.geteuid())).glob("*.pem")))
-
-    before = count()
+    label = bed.incus.query(f"/1.0/instances/{box.id}")["config"]["user.clincus.logins"]
+    certificates = Path(memory_folder(os.geteuid())) / f"{run_name(box.id, label)}.pem"
+    assert certificates.exists()
     assert box.server.delete(f"/api/sessions/{box.id}?force=true").status == 204
-    wait_until(lambda: count() < before, "the end of the certificates")
+    wait_until(lambda: not certificates.exists(), "the end of the certificates")
 
 
 def test_a_session_without_logins_has_nothing_of_it(bed, start_server, workspace):

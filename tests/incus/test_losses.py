@@ -42,7 +42,7 @@ def test_what_was_said_after_a_stop_that_failed(bed, start_server, workspace, tm
     assert server.delete(f"/api/sessions/{session['id']}").status == 500
     (tmp_path / "broken").unlink()
     guest(bed, session, "echo and the bread >>" + TALK.format(**session))
-    bed.incus.run("stop", "--force", session["id"])
+    bed.stop(session["id"])
     wait_until(lambda: server.get(f"/api/sessions/{session['id']}").json["status"] == "stopped", "the stop")
     assert server.delete(f"/api/sessions/{session['id']}?force=true").status == 204
     assert "and the bread" in save_of(server, session)
@@ -109,7 +109,7 @@ def test_a_guest_that_filled_its_disk_and_stopped(bed, shared_server, workspace)
         "dd if=/dev/zero of=/home/code/much bs=1M; for n in $(seq 2000); do echo >~/$n || break; done; true",
     )
     with contextlib.suppress(clincus.IncusError):  # it stops, but there is no room to give the disk another owner
-        bed.incus.run("stop", "--force", session["id"])
+        bed.stop(session["id"])
     wait_until(lambda: bed.state(session["id"]) == "Stopped", "the container's end")
 
     lines = command_line(bed, shared_server)

@@ -256,7 +256,7 @@ def test_a_normal_day_of_git_breaks_nothing(bed, server, session, workspace):
         file.write("# mine\n")
     (workspace / ".git/hooks/post-commit").write_text("#!/bin/sh\n")
     (workspace / ".husky/mine").write_text("x\n")
-    bed.incus.run("restart", "--force", session["id"])
+    bed.restart_instance(session["id"])
     await_watched(server, session)
     assert (protection(server, session)["level"], protection(server, session)["changes"]) == ("locked", [])
 
@@ -371,7 +371,7 @@ def test_both_sessions_of_a_workspace_are_frozen(bed, server, session, workspace
 def test_the_end_of_one_session_is_no_break_for_the_other(bed, server, session, workspace):
     other = server.create(workspace)
     await_watched(server, other)
-    bed.incus.run("stop", "--force", session["id"])
+    bed.stop(session["id"])
     wait_until(lambda: protection(server, session)["sealed"] == [], "the end to be seen")
     bed.incus.run("start", session["id"])
     await_watched(server, session)

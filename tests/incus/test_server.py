@@ -399,7 +399,7 @@ def test_the_daemons_restart_is_survived(bed, start_server, workspace):
     listed = clincus_server.get("/api/sessions").json
     assert [(one["id"], one["status"]) for one in listed] == [(session["id"], "running")]
     assert {"session.started", "session.stopped"}.isdisjoint(events.of(session["id"]))
-    bed.incus.run("stop", "--force", session["id"])
+    bed.stop(session["id"])
     wait_until(lambda: "session.stopped" in events.of(session["id"]), "the stop")
 
 

@@ -180,7 +180,7 @@ def test_a_stop_from_outside_is_told_ends_the_run_and_loses_nothing(bed, shared_
     session = shared_server.create(workspace)
     path = f"/api/sessions/{session['id']}"
     talk(bed, shared_server, session)
-    bed.incus.run("stop", "--force", session["id"])
+    bed.stop(session["id"])
     wait_until(lambda: shared_server.get(path).json["status"] == "stopped", "the stop")
     wait_until(lambda: events.of(session["id"]) == ["session.started", "session.stopped"], "the events")
     wait_until(lambda: runs_of(shared_server, session)[0]["ended_at"], "the end in the history")
@@ -200,7 +200,7 @@ def test_a_restart_from_inside_is_told_and_gives_the_tool_back_with_its_conversa
     session = shared_server.create(workspace)
     talk(bed, shared_server, session)
     events = Events(shared_server)
-    bed.incus.run("restart", "--force", session["id"])
+    bed.restart_instance(session["id"])
     wait_until(lambda: events.of(session["id"]) == ["session.stopped", "session.started"], "the restart")
 
     def is_back() -> bool:
@@ -458,7 +458,7 @@ def restarted(bed, start_shared, keep_session, tmp_path_factory):
     sessions = [keep_session(server, tool="shell") for _ in range(3)]
     server.kill()
     _, stopped, due = sessions
-    bed.incus.run("stop", "--force", stopped["id"])
+    bed.stop(stopped["id"])
     soon = clincus.format_time(datetime.now(timezone.utc) + timedelta(seconds=2))
     bed.incus.run("config", "set", due["id"], f"{clincus.LABEL}deadline={soon}")
     again = start_shared(at=home)
@@ -551,7 +551,7 @@ class Events:
 
 STOPS = {
     "the incus command": lambda bed, name: bed.incus.run("stop", name),
-    "force": lambda bed, name: bed.incus.run("stop", "--force", name),
+    "force": lambda bed, name: bed.stop(name),
     "the guest itself": lambda bed, name: bed.incus.exec(name, ["kill", "-PWR", "1"]),
     "a forced delete": lambda bed, name: bed.incus.run("delete", "--force", name),
 }
@@ -564,6 +564,7 @@ class TestEvents:
         told = ["session.started"]
         for way, stop in STOPS.items():
             wait_until(lambda: events.of(session["id"]) == told, "the start")
+            bed.wait_for_init(session["id"])
             stop(bed, session["id"])
             told.append("session.stopped")
             wait_until(lambda: events.of(session["id"]) == told, f"the stop by {way}")
@@ -594,7 +595,7 @@ class TestEvents:
         assert monitors
         for pid in monitors:
             os.kill(pid, signal.SIGSTOP)  # blind: it will be killed before it can tell
-        bed.incus.run("stop", "--force", session["id"])
+        bed.stop(session["id"])
         for pid in monitors:
             with contextlib.suppress(ProcessLookupError):  # a look that Incus did not answer in time ends it before us
                 os.kill(pid, signal.SIGKILL)

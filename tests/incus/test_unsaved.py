@@ -170,11 +170,11 @@ def test_a_question_at_a_terminal_shows_the_work_and_a_yes_keeps_it(bed, shared_
     shared_server.post(f"/api/sessions/{id}/snapshots", {"name": "empty"})
     refused = at_a_terminal(bed, shared_server, "n", "snapshot", "restore", "empty", "--container", id)
     assert "must be stopped before restore" in refused.stderr
-    bed.incus.run("stop", "--force", id)
+    bed.stop(id)
     asked = at_a_terminal(bed, shared_server, "n", "snapshot", "restore", "empty", "--container", id)
     assert "What its container holds is not known: the session is stopped. What is not on" in asked.stderr
     shared_server.post(f"/api/sessions/{id}/resume")
-    bed.incus.run("stop", "--force", id)
+    bed.stop(id)
     deleted = at_a_terminal(bed, shared_server, "y", "container", "delete", id)
     assert "What its container holds is not known: the session is stopped." in deleted.stderr
     assert (deleted.returncode, bed.names()) == (0, []), deleted.stderr

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import clincus
+from tests.incus_bed import stopping
 from tests.programs import DEADLINE, wait_until
 
 OWNER = 12345  # a host user that exists nowhere: the owner of the workspace
@@ -93,19 +94,6 @@ def git_as_owner(root, *arguments):
 @functools.lru_cache(maxsize=1)
 def support_of(incus):
     return clincus.protection_support(incus)
-
-
-@contextlib.contextmanager
-def stopping():
-    """Take a container for stopped that stops by itself just before Incus stops it hard.
-
-    Incus forbids it new processes first. Our process 1 ends by that if it is still at its own start.
-    """
-    try:
-        yield
-    except clincus.IncusError as error:
-        if "container is not running" not in error.message:
-            raise
 
 
 PATHS = (".git/hooks", ".git/config", ".husky", ".vscode", "ci/deploy")
