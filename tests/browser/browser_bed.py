@@ -291,7 +291,7 @@ class Shared:
 
 
 @pytest.fixture(scope="module")
-def shared(bed: Bed, start_shared, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+def shared_by_file(bed: Bed, start_shared, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     """A server without checkpoints, and a session."""
     root = tmp_path_factory.mktemp("workspaces")
     server = start_shared(config=f'[dashboard]\nworkspace_roots = ["{root}"]\n{NO_CHECKPOINTS}')
@@ -300,6 +300,15 @@ def shared(bed: Bed, start_shared, tmp_path_factory: pytest.TempPathFactory) -> 
     yield Shared(server, root, session)
     bed.kept.discard(session["id"])
     bed.delete_all()
+
+
+@pytest.fixture
+def shared(shared_by_file: Shared) -> Shared:
+    """The same. The session runs, also after a test that stopped it and failed."""
+    path = f"/api/sessions/{shared_by_file.session['id']}"
+    if shared_by_file.server.get(path).json["status"] != "running":
+        assert shared_by_file.server.post(f"{path}/resume").status == 200
+    return shared_by_file
 
 
 @pytest.fixture

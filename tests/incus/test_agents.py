@@ -70,9 +70,11 @@ class Tool:
         self.sh(f"tmux send-keys -t =clincus-{self.id}: {' '.join(keys)}")
 
     def type(self, text: str) -> None:
-        """Type a prompt and Enter, once the text is on the screen."""
-        self.sh(f"tmux send-keys -t =clincus-{self.id}: -l '{text}'")
-        self.shows(text)
+        """Type a prompt and Enter, once the text is on the screen, where it may stand already from a turn before."""
+        count = f"tmux capture-pane -p -J -t =clincus-{self.id}: | grep -oF -- {shlex.quote(text)} | wc -l"
+        wait = f'for n in $(seq {DEADLINE * 5:.0f}); do [ "$({count})" -gt "$before" ] && exit; sleep 0.2; done; exit 1'
+        keys = f"tmux send-keys -t =clincus-{self.id}: -l {shlex.quote(text)}"
+        self._await_in_container(f"before=$({count}); {keys}; {wait}", f"{text!r} as it is typed")
         self.press("Enter")
 
     def screen(self) -> str:
@@ -86,8 +88,12 @@ class Tool:
         """
         look = f"tmux capture-pane -p -J -t =clincus-{self.id}: 2>/dev/null | grep -qF -- {shlex.quote(text)}"
         script = f"for n in $(seq {DEADLINE * 5:.0f}); do {look} && exit; sleep 0.2; done; exit 1"
+        self._await_in_container(script, f"{text!r} on the screen")
+
+    def _await_in_container(self, script: str, what: str) -> None:
+        """Run a script that waits for something, and fails in the end."""
         done = self._bed.incus.exec(self.id, ["sh", "-c", script], user=1000, timeout=3 * DEADLINE)
-        assert done.code == 0, f"waited in vain for {text!r} on the screen:\n{self.screen()}"
+        assert done.code == 0, f"waited in vain for {what}:\n{self.screen()}"
 
     def agent(self) -> dict[str, Any]:
         """The agent object with its reason why."""
@@ -652,11 +658,12 @@ def test_without_an_account_it_has_failed_and_a_login_waits(claude):
 
 def test_a_prompt_in_the_tools_own_queue_is_work(claude_at_rest):
     tool = claude_at_rest
-    tool.type("bash sleep 5")
+    tool.type("bash tail -f /dev/null")
     tool.becomes("working")
     tool.type("say later")
     wait_until(lambda: "Queued" in tool.screen(), "the queue of the tool")
     assert tool.agent()["state"] == "working"
+    tool.ends_program("tail")
     tool.becomes("done")
     wait_until(lambda: "Queued" not in tool.screen(), "the queue of the tool to be empty")
 

@@ -19,6 +19,7 @@ from tests.vendor_api import QUESTION, VendorApi
 
 KEY = "sk-ant-test-0123456789012345678901234567890"
 TEXT = QUESTION["questions"][0]["question"]
+ANSWER = "●"  # stands before each answer that has begun; before that, an interruption puts the prompt back
 TEN_KILOBYTES = 'é 👩‍🚀 漢字 {"json": [1, 2]} `code`\n' * 230 + "  the end"
 
 
@@ -109,6 +110,8 @@ class Claude:
     def __init__(self, bed: Any, server: Server, session: str) -> None:
         self.bed, self.server, self.id = bed, server, session
         self.path = f"/api/sessions/{session}"
+        self.failures = 0  # tests that had failed when a test used it last
+        self._given_up: set[str] = set()  # ids of prompts
 
     def post(self, what: str, body: object = None) -> Any:
         return self.server.post(f"{self.path}/{what}", body)
@@ -125,9 +128,19 @@ class Claude:
         wait_until(lambda: self.prompts()[-1] == (text, "submitted"), f"a proof of {text!r}")
         self.becomes("working", "waiting")
 
+    def shows(self, words: str, after: str) -> None:
+        """Wait until its screen shows words below the last prompt with a text. They may stand above, of other turns."""
+
+        def is_shown() -> bool:
+            _, prompt, turn = self.bed.screen(self.id).rpartition(f"❯ {after}")
+            return bool(prompt) and words in turn
+
+        wait_until(is_shown, f"{words!r} below {after!r}")
+
     def prompts(self) -> list[tuple[str, str]]:
         """The text of each prompt that was sent so far, and what became of it."""
-        return [(one["text"], one["result"]) for one in self.server.get(f"{self.path}/prompts").json]
+        found = self.server.get(f"{self.path}/prompts").json
+        return [(one["text"], one["result"]) for one in found if one["prompt_id"] not in self._given_up]
 
     def whys(self) -> list[str]:
         """Why each checkpoint was taken, the first one first."""
@@ -141,10 +154,26 @@ class Claude:
         """Press keys, as a person at its terminal would."""
         self.bed.shell(self.id, f"tmux send-keys -t =clincus-{self.id}: {' '.join(keys)}")
 
+    def ends_program(self, name: str) -> None:
+        """End a program that the tool is to start: it is at work before the program is there."""
+        wait_until(lambda: self.bed.incus.exec(self.id, ["pkill", "-x", name]).code == 0, f"{name} runs")
+
     def input(self) -> str:
         """What stands in its input."""
         layout, screen = RULES["claude"].layout, self.bed.screen(self.id)
         return drafts.draft_of("claude", layout, screen) or ""
+
+    def give_up(self) -> None:
+        """Take away what a failed test has left: a queue, a turn, a dialog, a text in the input."""
+        for one in self.server.get(f"{self.path}/prompts").json:
+            self.server.delete(f"{self.path}/prompts/{one['prompt_id']}")  # 404 if it was sent
+            self._given_up.add(one["prompt_id"])
+
+        def rests() -> bool:
+            return self.agent()["state"] in ("done", "idle", "failed") or not self.post("interrupt")
+
+        wait_until(rests, "a tool at rest")
+        self.press("C-u")
 
     def becomes(self, *states: str) -> dict[str, Any]:
         """Wait for one of some states."""
@@ -183,8 +212,11 @@ environment = {{ ANTHROPIC_BASE_URL = "{api.url}", ANTHROPIC_API_KEY = "{KEY}"{f
 
 
 @pytest.fixture
-def tool(shared_claude) -> Claude:
+def tool(shared_claude, request) -> Claude:
     """The Claude Code of this file, once no prompt waits and it does nothing. It is done between two prompts, too."""
+    if request.session.testsfailed > shared_claude.failures:
+        shared_claude.failures = request.session.testsfailed
+        shared_claude.give_up()
     wait_until(lambda: {how for _, how in shared_claude.prompts()} <= {"submitted"}, "a proof of each prompt")
     shared_claude.becomes("done", "idle")
     return shared_claude
@@ -193,11 +225,13 @@ def tool(shared_claude) -> Claude:
 def test_a_turn_has_a_checkpoint_before_and_after_it(bed, tool):
     # A turn that is over before the server has seen it at work has none, and so may the turns of other tests.
     tool.begins("stall")
+    tool.shows(ANSWER, after="stall")
     assert tool.post("interrupt").status == 204
     wait_until(lambda: tool.whys()[-1:] == ["turn"], "the checkpoint after the turn before")
     tool.becomes("done", "idle")
     bed.shell(tool.id, "echo mine >/workspace/mine")
     tool.begins("stall")
+    tool.shows(ANSWER, after="stall")
     wait_until(lambda: tool.whys()[-1] == "prompt", "the checkpoint before the prompt")
     bed.shell(tool.id, "echo its >/workspace/its")
     assert tool.post("interrupt").status == 204
@@ -239,17 +273,18 @@ def test_a_command_is_run_as_one_where_that_is_said(bed, tool, api):
 
 
 def test_a_prompt_is_queued_while_the_tool_works_and_typed_when_its_turn_ends(bed, tool, api):
-    tool.begins("bash sleep 5")
+    tool.begins("bash tail -f /dev/null")
     done = cli(tool.server, "prompt", tool.id, "-", stdin="say it was queued", environ=bed.environ)
     assert (done.stdout, done.returncode) == ("queued\n", 0)
     refused = tool.post("prompt", {"text": "say not now", "queue": False})
     assert (refused.status, "send it later, or queue it" in refused.json["error"]) == (409, True)
     assert "say it was queued" not in api.texts
+    tool.ends_program("tail")
     wait_until(lambda: "say it was queued" in api.texts, "the queued prompt")
     done = cli(tool.server, "wait", tool.id, "--timeout", "60", environ=bed.environ)
     assert done.returncode == 0
     assert json.loads(done.stdout)["state"] in ("done", "idle")
-    sent = [("bash sleep 5", "submitted"), ("say it was queued", "submitted")]
+    sent = [("bash tail -f /dev/null", "submitted"), ("say it was queued", "submitted")]
     wait_until(lambda: tool.prompts()[-2:] == sent, "a proof of both")
     assert tool.post("interrupt").status == 204
     assert api.texts.count("say it was queued") == 1
@@ -257,6 +292,7 @@ def test_a_prompt_is_queued_while_the_tool_works_and_typed_when_its_turn_ends(be
 
 def test_after_an_interruption_the_queue_waits_for_what_a_person_says_next(bed, tool, api):
     tool.begins("stall")
+    tool.shows(ANSWER, after="stall")
     assert tool.prompt("say it was held") == "queued"
     assert cli(tool.server, "interrupt", tool.id, environ=bed.environ).returncode == 0
     tool.becomes("idle")
@@ -278,20 +314,20 @@ def test_a_prompt_that_was_interrupted_before_any_answer_is_not_sent_with_the_ne
 @pytest.mark.parametrize(
     ("turn", "left"),
     [
-        (("stall", "esc to interrupt", None), ""),
-        (("bash tail -f /dev/null", "tail -f", None), ""),
+        (("stall", ANSWER, None), ""),
+        (("bash tail -f /dev/null", "Bash(tail -f", None), ""),
         (("ask", "Enter to select", None), ""),
         (("status 429", "retrying in", None), "status 429"),
-        (("stall", "esc to interrupt", ("-l 'half a text'", "half a text")), "half a text"),
-        (("stall", "esc to interrupt", ("-l /mod", "/model")), "/mod"),  # the menu of commands takes the first Esc
-        (("stall", "esc to interrupt", ("C-o", "ctrl+o to toggle")), ""),  # so does the transcript
+        (("stall", ANSWER, ("-l 'half a text'", "half a text")), "half a text"),
+        (("stall", ANSWER, ("-l /mod", "/model")), "/mod"),  # the menu of commands takes the first Esc
+        (("stall", ANSWER, ("C-o", "ctrl+o to toggle")), ""),  # so does the transcript
     ],
     ids=["an answer", "a command", "a question", "a retry", "a person types", "a menu", "a view"],
 )
 def test_an_interruption_is_confirmed_by_the_screen_and_loses_nothing(bed, tool, turn, left):
     text, shown, typed = turn
     tool.begins(text)
-    wait_until(lambda: shown in bed.screen(tool.id), shown)
+    tool.shows(shown, after=text)
     if typed:
         keys, drawn = typed
         tool.press(keys)
