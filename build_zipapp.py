@@ -6,6 +6,10 @@
 The libraries come from PyPI through pip, once, into a cache, and are checked against the hashes below each time. The
 same input gives the same bytes: fixed times and modes, sorted names, no trace of the machine or of its interpreters.
 
+The modules go in without most of their docstrings and comments, which are a twelfth of the archive: lines keep their
+numbers, so that a traceback leads to the source. What runs as root on the host (wall/) and in containers (guest/) goes
+in as it is, for whoever reads it there.
+
 Bytecode in the archive would depend on the interpreters of the machine that builds it. Without bytecode, Python would
 compile the modules at each start. START therefore lets clincus_unpack.py unpack a build once into the user's cache
 directory, where Python keeps bytecode as usual. Only START itself is compiled each time, so it is short.
@@ -14,6 +18,7 @@ directory, where Python keeps bytecode as usual. Only START itself is compiled e
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import importlib.util
 import io
@@ -202,6 +207,31 @@ def own_files(root: Path) -> Iterator[tuple[str, bytes]]:
                 yield path.relative_to(root).as_posix(), path.read_bytes()
 
 
+def has_docstring(node: ast.AST) -> bool:
+    """Whether a node has a docstring, beside a body, that nothing reads when the program runs.
+
+    What has a decorator may be read: a command's docstring is its help, and `dataclass` makes one where there is none.
+    """
+    if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+        return False
+    is_decorated = not isinstance(node, ast.Module) and bool(node.decorator_list)
+    return not is_decorated and len(node.body) > 1 and ast.get_docstring(node, clean=False) is not None
+
+
+def lean(source: bytes) -> bytes:
+    """A module without docstrings and lines of comments. Every other line keeps its number."""
+    nodes = list(ast.walk(ast.parse(source)))
+    docstrings = [node.body[0] for node in nodes if has_docstring(node)]  # type: ignore[attr-defined]
+    texts = [node for node in nodes if isinstance(node, (ast.Constant, ast.JoinedStr))]
+    dropped = {line for one in docstrings for line in range(one.lineno, one.end_lineno + 1)}
+    within = {line for one in texts for line in range(one.lineno + 1, (one.end_lineno or one.lineno) + 1)}
+    lines = enumerate(source.split(b"\n"), 1)
+    return b"\n".join(
+        b"" if number in dropped or (line.lstrip().startswith(b"#") and number not in within) else line
+        for number, line in lines
+    )
+
+
 def pack(files: dict[str, bytes]) -> bytes:
     """The archive as bytes, with a first line that lets the system run it (PEP 441)."""
     sizes = " ".join(f"{name}={len(data)}" for name, data in sorted(files.items()) if name.endswith(".py"))
@@ -235,7 +265,8 @@ def build(root: Path = ROOT) -> bytes:
     files = dict(own_files(root))
     for name, digest in WHEELS.items():
         files.update(library_files(find_wheel(name, digest)))
-    return pack(files)
+    modules = (name for name in files if name.endswith(".py") and not name.startswith("wall/"))
+    return pack({**files, **{name: lean(files[name]) for name in modules}})
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import fcntl
 import os
 import re
@@ -104,6 +105,43 @@ def test_libraries_load_from_the_archive_on_each_python(archive, version):
 
 def test_same_input_same_bytes(archive_bytes):
     assert build_zipapp.build() == archive_bytes
+
+
+def without_docstrings(source):
+    """What a module does, with the line of each step, as text."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
+            del body[0]
+    return ast.dump(tree, include_attributes=True)
+
+
+def test_the_modules_are_the_checkouts_without_docstrings_on_the_same_lines(archive):
+    with zipfile.ZipFile(archive) as opened:
+        packed = {name: opened.read(name) for name in opened.namelist()}
+    own = {name: data for name, data in build_zipapp.own_files(build_zipapp.ROOT) if name.endswith(".py")}
+    assert [name for name in own if without_docstrings(packed[name]) != without_docstrings(own[name])] == []
+    assert [name for name in own if name.startswith("wall/") and packed[name] != own[name]] == []
+    assert len(packed["clincus.py"]) < 0.9 * len(own["clincus.py"])
+
+
+def test_a_text_that_looks_like_a_comment_stays():
+    source = (
+        b'"""About."""\n# A comment.\nTEXT = """\n# no comment\n"""\n\n\ndef one():\n    """Why."""\n    return 1\n'
+    )
+    assert build_zipapp.lean(source) == b'\n\nTEXT = """\n# no comment\n"""\n\n\ndef one():\n\n    return 1\n'
+
+
+def test_the_manual_of_the_commands_is_that_of_the_checkout(start, cache):
+    shown = started(build_zipapp.ROOT / "clincus_cli", cache, "man", flags=())
+    assert start("man").stdout == shown.stdout
+    assert ".SS clincus shell" in shown.stdout
 
 
 def test_order_of_files_does_not_matter():
