@@ -770,7 +770,7 @@ class Guard:
             again = functools.partial(self.watcher.call, functools.partial(self._rest, session))
             threading.Timer(RESTART, again).start()
             return
-        self.watcher.drain()
+        self.watcher.finish(session.id)
         live = self._live.get(session.id)
         if live is not None and is_later(live.session.run, session.run):
             return  # the next run, after a reboot, has taken over what this one had
@@ -807,7 +807,7 @@ class Guard:
                 unknown = late.keys() if live.is_watched else {*late, *run.paths}
                 found = list(differing(record, unknown))
                 anothers = [one for one in found if is_anothers(record, one[0]) or one[0] in run.loose]
-                edits = [one for one in found if one not in anothers and late.get(one[0], CHANGED) == CHANGED]
+                edits = [one for one in found if one not in anothers and late.get(one[0], CHANGED) in (CHANGED, LOST)]
                 told_of = [one for one in found if one not in edits]
                 add_changes(record, run, [Change(*one, "unknown", clincus.utc_now(), False) for one in told_of])
             put_back = {change.path for change in run.changes if change.restored}
@@ -1222,6 +1222,8 @@ def verdict(path: str, item: Item, how: str, is_off: bool) -> str:
 
     "" for nothing, EDITED for a person's edit in place, RESTARTS for what a restart of the container may look like;
     else the word for what was done to it. A name that moves is never a person's: the kernel denies that on the host.
+    No flood of events hides that it moved (`Watcher`), so a content that differs after one is an edit as well: who
+    could write there without a move could have done the same without a flood.
     """
     now = note_item(path, Copies(), is_way=item.is_way)
     is_moved = now is None or now.thing != item.thing or is_off or how == MOVED
@@ -1229,9 +1231,7 @@ def verdict(path: str, item: Item, how: str, is_off: bool) -> str:
         return RESTARTS if now is None or now.thing != item.thing or is_off else ""
     if is_moved:
         return what_happened(path)
-    if item.is_way or now == item:
-        return ""
-    return "changed" if how == LOST and now is not None and now.content != item.content else EDITED
+    return "" if item.is_way or now == item else EDITED
 
 
 def differing(record: Record, paths: Iterable[str]) -> Iterator[tuple[str, str]]:

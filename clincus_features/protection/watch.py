@@ -1,8 +1,9 @@
 """Watches names in a few folders of the host (inotify(7)), for all sessions by one thread that sleeps meanwhile.
 
 Only the folders on the way to sealed paths are watched, each by itself: what happens deeper costs nothing. Of what
-happens in them only sealed names count. A flood of events is read slowly, so the kernel drops what does not fit, says
-so, and all is looked at.
+happens in them only sealed names count. Each session has a queue of its own. A flood of events is read slowly, so the
+kernel drops what does not fit, says so, and all paths of that session are looked at. That something sealed moved comes
+by another queue too, which no container can fill, since none can move it as long as the seal holds.
 """
 
 from __future__ import annotations
@@ -41,8 +42,11 @@ MAKE_A_REPOSITORY = frozenset((b"HEAD", b"objects", b"refs"))  # without one of 
 SELF_CHANGES = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT | IN_IGNORED
 IN_A_FOLDER = NAMES_CHANGE | IN_CLOSE_WRITE | IN_DELETE_SELF | IN_MOVE_SELF
 IN_A_FILE = IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF
+OF_ITSELF = IN_DELETE_SELF | IN_MOVE_SELF
+KINDS = {IN_A_FOLDER: ("folder",), IN_A_FILE: ("file",), OF_ITSELF: ("folder", "file")}
 EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name
 READ_SIZE = 64 << 10  # bytes: some 2000 events
+MOST_READS = 100  # of what is left at an end: a full queue with long names, by the default of fs.inotify
 FLOOD = 500  # events that one read may bring before the next one waits
 PAUSE, PAUSE_AFTER_LOSS = 0.05, 0.5  # seconds
 
@@ -80,6 +84,94 @@ class Watched:
         return self.inside.union(self.comers, *self.names.values())
 
 
+class Instance:
+    """An inotify instance, with a queue of its own. Raises OSError if this user or process may have no more of them."""
+
+    def __init__(self, libc: Any, if_lost: str = LOST) -> None:
+        self._libc = libc
+        self._if_lost = if_lost  # what is told of all its marks if events were dropped
+        self.descriptor = checked(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+        self.watched: dict[int, Watched] = {}
+        self.sessions: set[str] = set()
+        self.rests_until = 0.0  # time.monotonic; 0 if it is read as soon as something happens
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        self.watched.clear()
+        os.close(self.descriptor)
+
+    def read(self, touched: Touched) -> int:
+        """Add what the events that have come touched; how many they are. Lost ones count as a flood."""
+        count = 0
+        with suppress(BlockingIOError):
+            for mask, marks in self._events(os.read(self.descriptor, READ_SIZE)):
+                count += 1
+                for mark, how in marks:
+                    touched[mark] = graver(how, touched.get(mark, how))
+                if mask & IN_Q_OVERFLOW:
+                    count += FLOOD
+        return count
+
+    def marks(self) -> Iterator[Mark]:
+        """All that depends on it."""
+        for watched in self.watched.values():
+            yield from watched.marks()
+
+    def _events(self, data: bytes) -> Iterator[tuple[int, Iterable[tuple[Mark, str]]]]:
+        """The mask of each event, and what it touched."""
+        at = 0
+        while at < len(data):
+            number, mask, _, length = EVENT.unpack_from(data, at)
+            name = data[at + EVENT.size : at + EVENT.size + length].rstrip(b"\0")
+            at += EVENT.size + length
+            if mask & IN_Q_OVERFLOW:
+                yield mask, [(mark, self._if_lost) for mark in self.marks()]
+                continue
+            found = self.watched.get(number)
+            if found is None:
+                continue
+            if mask & SELF_CHANGES:
+                yield mask, [(mark, MOVED) for mark in found.marks()]
+            elif name in found.names:
+                yield mask, [(mark, MOVED if mask & NAMES_CHANGE else CHANGED) for mark in found.names[name]]
+            else:
+                yield mask, [(mark, CHANGED) for mark in found.inside]
+            is_written = mask & IN_CLOSE_WRITE and name in WRITTEN_IN_PLACE
+            if mask & NAMES_COME or is_written or (mask & NAMES_CHANGE and name in MAKE_A_REPOSITORY):
+                yield mask, [(mark, CHANGED) for mark in found.comers]
+            if mask & IN_IGNORED:
+                self.watched.pop(number, None)
+
+    def add(self, path: str, mask: int) -> Watched | None:
+        """Have the kernel watch what is at a path; None if there is nothing, or no such thing as the mask is for."""
+        with suppress(FileNotFoundError, NotADirectoryError), opened(path) as descriptor:
+            if kind_of(os.fstat(descriptor)) not in KINDS[mask]:
+                return None
+            name = f"/proc/self/fd/{descriptor}".encode()
+            number = checked(self._libc.inotify_add_watch(self.descriptor, name, ctypes.c_uint32(mask)))
+            return self.watched.setdefault(number, Watched())
+        return None
+
+    def forget(self, id: str) -> None:
+        """Watch for a session no more."""
+        self.sessions.discard(id)
+        for number, watched in list(self.watched.items()):
+            watched.inside = {mark for mark in watched.inside if mark.id != id}
+            watched.comers = {mark for mark in watched.comers if mark.id != id}
+            kept = {name: {mark for mark in marks if mark.id != id} for name, marks in watched.names.items()}
+            watched.names = {name: marks for name, marks in kept.items() if marks}
+            if not watched.marks():
+                self.watched.pop(number)
+                self._libc.inotify_rm_watch(self.descriptor, number)
+
+
+def checked(result: int) -> int:
+    """The result of a call of the C library. Raises OSError if it failed."""
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "inotify")
+    return result
+
+
 class Watcher:
     """Calls `on_touch` with what was touched, and `on_rest` at the times that it asks for; all in the thread of `work`.
 
@@ -89,8 +181,8 @@ class Watcher:
     def __init__(self, on_touch: Callable[[Touched], None], on_rest: Callable[[], float]) -> None:
         self._on_touch, self._on_rest = on_touch, on_rest
         self._jobs: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        self._inotify = -1
-        self._watched: dict[int, Watched] = {}
+        self.instances: list[Instance] = []
+        self._quiet: Instance | None = None  # for what happens to sealed things themselves, and the folders above
         self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll = select.poll()
         self._poll.register(self._wake[0], select.POLLIN)
@@ -108,7 +200,9 @@ class Watcher:
     def work(self) -> None:
         """Wait for events, a job or a time, and do what is to be done."""
         wait = self._on_rest()
-        self._poll.poll(None if wait < 0 else 1000 * wait)
+        rests = [one.rests_until - time.monotonic() for one in self.instances if one.rests_until]
+        waits = [*([wait] if wait >= 0 else []), *(max(0.0, rest) for rest in rests)]
+        self._poll.poll(1000 * min(waits) if waits else None)
         with suppress(BlockingIOError):
             os.read(self._wake[0], 4096)
         self.drain()
@@ -121,45 +215,41 @@ class Watcher:
 
     def drain(self) -> None:
         """Read the events that have come, and tell what they touched. A flood is read slowly."""
-        count = 0
         touched: Touched = {}
-        with suppress(BlockingIOError):
-            if self._inotify >= 0:
-                for mask, marks in self._events(os.read(self._inotify, READ_SIZE)):
-                    count += 1
-                    for mark, how in marks:
-                        touched[mark] = graver(how, touched.get(mark, how))
-                    if mask & IN_Q_OVERFLOW:
-                        count += FLOOD
+        for instance in self.instances:
+            if instance.rests_until > time.monotonic():
+                continue
+            if instance.read(touched) > FLOOD:
+                self._rest(instance, PAUSE_AFTER_LOSS if LOST in touched.values() else PAUSE)
+            else:
+                self._rest(instance, 0)
+        self._tell(touched)
+
+    def finish(self, id: str) -> None:
+        """Read all events of a session that has ended, and tell what they touched."""
+        touched: Touched = {}
+        for instance in [one for one in self.instances if id in one.sessions]:
+            for _ in range(MOST_READS):
+                if not instance.read(touched):
+                    break
+            else:
+                touched.update({mark: graver(LOST, touched.get(mark, LOST)) for mark in instance.marks()})
+        self._tell(touched)
+
+    def _tell(self, touched: Touched) -> None:
+        """Tell what was touched, and of it and all else what moved: read last, so that no loss is judged without it."""
+        if self._quiet is not None:
+            self._quiet.read(touched)
         if touched:
             clincus.survive("judging what is sealed", lambda: self._on_touch(touched))
-        if count > FLOOD:
-            time.sleep(PAUSE_AFTER_LOSS if LOST in touched.values() else PAUSE)
 
-    def _events(self, data: bytes) -> Iterator[tuple[int, Iterable[tuple[Mark, str]]]]:
-        """The mask of each event, and what it touched."""
-        at = 0
-        while at < len(data):
-            number, mask, _, length = EVENT.unpack_from(data, at)
-            name = data[at + EVENT.size : at + EVENT.size + length].rstrip(b"\0")
-            at += EVENT.size + length
-            if mask & IN_Q_OVERFLOW:
-                yield mask, [(mark, LOST) for watched in self._watched.values() for mark in watched.marks()]
-                continue
-            found = self._watched.get(number)
-            if found is None:
-                continue
-            if mask & SELF_CHANGES:
-                yield mask, [(mark, MOVED) for mark in found.marks()]
-            elif name in found.names:
-                yield mask, [(mark, MOVED if mask & NAMES_CHANGE else CHANGED) for mark in found.names[name]]
-            else:
-                yield mask, [(mark, CHANGED) for mark in found.inside]
-            is_written = mask & IN_CLOSE_WRITE and name in WRITTEN_IN_PLACE
-            if mask & NAMES_COME or is_written or (mask & NAMES_CHANGE and name in MAKE_A_REPOSITORY):
-                yield mask, [(mark, CHANGED) for mark in found.comers]
-            if mask & IN_IGNORED:
-                self._watched.pop(number, None)
+    def _rest(self, instance: Instance, seconds: float) -> None:
+        """Read an instance no more for some seconds."""
+        if seconds and not instance.rests_until:
+            self._poll.unregister(instance.descriptor)
+        elif instance.rests_until and not seconds:
+            self._poll.register(instance.descriptor, select.POLLIN)
+        instance.rests_until = time.monotonic() + seconds if seconds else 0.0
 
     # -- In the thread only
 
@@ -169,22 +259,26 @@ class Watcher:
         `several_names` are files that can be changed under another name, too. Raises OSError if the kernel has no
         more watches for this user.
         """
+        quiet = self._quiet_instance()
+        instance = self._instance_of(id)
         names: dict[str, set[tuple[str, Mark]]] = {}  # folder -> what is watched in it
         for path, source in paths.items():
             steps = [source, *steps_to(path, source)]
             for above, step in zip(steps, steps[1:]):
                 names.setdefault(above, set()).update(((step, Mark(id, step)), (step, Mark(id, path))))
+                self._watch_inside(quiet, step, Mark(id, path), OF_ITSELF)
+            self._watch_inside(quiet, source, Mark(id, path), OF_ITSELF)
         for folder, marks in names.items():
-            self._watch_names(folder, marks)
+            self._watch_names(instance, folder, marks)
         for path in paths:
-            self._watch_inside(path, Mark(id, path), IN_A_FOLDER)
+            self._watch_inside(instance, path, Mark(id, path), IN_A_FOLDER)
         for path in several_names:
             sealed = next((one for one in paths if clincus.path_inside(path, one)), path)
-            self._watch_inside(path, Mark(id, sealed), IN_A_FILE)
+            self._watch_inside(instance, path, Mark(id, sealed), IN_A_FILE)
 
     def watch_name(self, id: str, path: str) -> None:
         """Watch what happens to one name of a folder, for a session. Raises OSError as `watch`."""
-        self._watch_names(os.path.dirname(path), [(path, Mark(id, path))])
+        self._watch_names(self._instance_of(id), os.path.dirname(path), [(path, Mark(id, path))])
 
     def watch_comers(self, id: str, path: str, folders: Mapping[str, int]) -> bool:
         """Watch what gets a name in folders, each with its inode; `path` is touched then. Whether one is new here.
@@ -192,9 +286,10 @@ class Watcher:
         Raises OSError as `watch`.
         """
         mark, is_new = Mark(id, path), False
-        known = {watched.place for watched in self._watched.values() if mark in watched.comers}
+        instance = self._instance_of(id)
+        known = {watched.place for watched in instance.watched.values() if mark in watched.comers}
         for folder in folders.items() - known:
-            watched = self._add(folder[0], IN_A_FOLDER)
+            watched = instance.add(folder[0], IN_A_FOLDER)
             if watched is not None:
                 watched.place = folder
                 watched.comers.add(mark)
@@ -203,40 +298,47 @@ class Watcher:
 
     def unwatch(self, id: str) -> None:
         """Watch for a session no more."""
-        for number, watched in list(self._watched.items()):
-            watched.inside = {mark for mark in watched.inside if mark.id != id}
-            watched.comers = {mark for mark in watched.comers if mark.id != id}
-            kept = {name: {mark for mark in marks if mark.id != id} for name, marks in watched.names.items()}
-            watched.names = {name: marks for name, marks in kept.items() if marks}
-            if not watched.marks():
-                self._watched.pop(number)
-                self._libc.inotify_rm_watch(self._inotify, number)
+        if self._quiet is not None:
+            self._quiet.forget(id)
+        for instance in [one for one in self.instances if id in one.sessions]:
+            if instance.sessions != {id}:
+                instance.forget(id)
+                continue
+            self.instances.remove(instance)
+            if not instance.rests_until:
+                self._poll.unregister(instance.descriptor)
+            instance.close()
 
-    def _watch_names(self, folder: str, marks: Iterable[tuple[str, Mark]]) -> None:
-        watched = self._add(folder, IN_A_FOLDER)
+    def _quiet_instance(self) -> Instance:
+        """The instance for all that no container can do, so that none can fill its queue."""
+        if self._quiet is None:
+            self._quiet = Instance(self._libc, if_lost=MOVED)
+            self._poll.register(self._quiet.descriptor, select.POLLIN)
+        return self._quiet
+
+    def _instance_of(self, id: str) -> Instance:
+        """The instance of a session. Where there can be no more of them, it shares the least used one."""
+        found = next((one for one in self.instances if id in one.sessions), None)
+        if found is None:
+            try:
+                found = Instance(self._libc)
+            except OSError:  # EMFILE, fs.inotify.max_user_instances
+                if not self.instances:
+                    raise
+                found = min(self.instances, key=lambda one: len(one.sessions))
+            else:
+                self.instances.append(found)
+                self._poll.register(found.descriptor, select.POLLIN)
+            found.sessions.add(id)
+        return found
+
+    def _watch_names(self, instance: Instance, folder: str, marks: Iterable[tuple[str, Mark]]) -> None:
+        watched = instance.add(folder, IN_A_FOLDER)
         if watched is not None:
             for path, mark in marks:
                 watched.names.setdefault(os.fsencode(os.path.basename(path)), set()).add(mark)
 
-    def _watch_inside(self, path: str, mark: Mark, mask: int) -> None:
-        watched = self._add(path, mask)
+    def _watch_inside(self, instance: Instance, path: str, mark: Mark, mask: int) -> None:
+        watched = instance.add(path, mask)
         if watched is not None:
             watched.inside.add(mark)
-
-    def _add(self, path: str, mask: int) -> Watched | None:
-        """Have the kernel watch a folder, or for IN_A_FILE a file; None if there is none at that path."""
-        if self._inotify < 0:
-            self._inotify = self._check(self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
-            self._poll.register(self._inotify, select.POLLIN)
-        with suppress(FileNotFoundError, NotADirectoryError), opened(path) as descriptor:
-            if kind_of(os.fstat(descriptor)) != ("file" if mask == IN_A_FILE else "folder"):
-                return None
-            name = f"/proc/self/fd/{descriptor}".encode()
-            number = self._check(self._libc.inotify_add_watch(self._inotify, name, ctypes.c_uint32(mask)))
-            return self._watched.setdefault(number, Watched())
-        return None
-
-    def _check(self, result: int) -> int:
-        if result < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "inotify")
-        return result

@@ -451,7 +451,8 @@ def test_a_link_in_a_folder_that_is_new_is_seen(bench):  # noqa: F811
 
 def is_watched(bench, step):  # noqa: F811
     place = f"{bench.root}/.git/{step}"
-    return any(watched.place[0] == place for watched in [*bench.guard.watcher._watched.values()])
+    watched = [one for instance in [*bench.guard.watcher.instances] for one in [*instance.watched.values()]]
+    return any(one.place[0] == place for one in watched)
 
 
 def test_a_folder_that_was_made_anew_is_watched_again(bench):  # noqa: F811

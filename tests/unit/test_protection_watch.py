@@ -16,12 +16,12 @@ import pytest
 
 import clincus
 from clincus_cli.protection import protection_lines
-from clincus_features.protection import guard, index, restore, seals
+from clincus_features.protection import guard, index, restore, seals, watch
 from clincus_features.protection.guard import ChangedError, Guard
 from clincus_features.protection.identity import Copies, note_item
 from clincus_features.protection.records import Change, Records
 from clincus_features.protection.seals import Stage, why_sealed
-from clincus_features.protection.watch import CHANGED, LOST, MOVED, Mark, Watcher
+from clincus_features.protection.watch import CHANGED, LOST, MOVED, Mark, Watcher, checked
 from tests.programs import wait_until
 
 SEALED = (".git/config", ".git/hooks", ".husky", ".git/info/attributes")
@@ -484,6 +484,65 @@ def break_index(monkeypatch, bad):
     monkeypatch.setattr(index, "look", lambda *_: index.Looked(bad, (), ""))
 
 
+def judge_after_a_loss(bench, act):
+    """Let something happen once the kernel's queue is full, as a session can bring about for itself."""
+    unhurried = threading.Event()
+    bench.guard.watcher.call(unhurried.wait)
+    flood(bench.root)
+    act()
+    unhurried.set()
+    for _ in range(2):  # the queue is read in the round after that in which this is done
+        bench.settle()
+
+
+@pytest.mark.parametrize("how", EDITS)
+def test_an_edit_in_place_is_a_persons_although_events_were_lost(bench, how):
+    """A session could have a person's edit taken back by a flood of events."""
+    bench.start()
+    before = bench.record.items
+    judge_after_a_loss(bench, lambda: EDITS[how](bench.root))
+    wait_until(lambda: bench.record.items != before, "the edit to be noted")
+    assert (bench.changes, bench.app.incus.told) == ([], [])
+
+
+def move_and_edit(path, written):
+    """Change what is sealed under another name, and move it back: its seal moves along, and it is the same thing."""
+    aside = path.with_name("aside")
+    path.rename(aside)
+    with open(aside / written if written else aside, "a") as file:
+        file.write("evil\n")
+    aside.rename(path)
+
+
+@pytest.mark.parametrize(("path", "written"), [(".git/config", ""), (".git/hooks", "two"), (".husky", "pre-commit")])
+def test_what_moved_away_and_back_is_told_although_events_were_lost(bench, path, written):
+    bench.start()
+    judge_after_a_loss(bench, lambda: move_and_edit(bench.root / path, written))
+    bench.await_broken()
+    assert (path, "replaced") in bench.changes
+
+
+def test_what_is_written_while_its_seal_is_off_is_told_although_events_were_lost(bench):
+    bench.start()
+    bench.mount(*(path for path in SEALED if path != ".git/config"))
+    judge_after_a_loss(bench, lambda: (bench.root / ".git/config").write_text("evil\n"))
+    bench.await_broken()
+    assert bench.changes == [(".git/config", "replaced")]
+
+
+def test_a_flood_just_before_the_end_hides_nothing(bench):
+    bench.start()
+    unhurried = threading.Event()
+    bench.guard.watcher.call(unhurried.wait)
+    flood(bench.root, 10_000)
+    replace(bench.root / ".git/config")
+    bench.mount()
+    bench.guard.hear("stopped", bench.session)
+    unhurried.set()
+    bench.settle()
+    assert bench.changes == [(".git/config", "replaced")]
+
+
 def test_a_file_with_a_second_name_is_nobodys_to_edit(bench):
     os.link(bench.root / ".git/config", bench.root / "other")
     bench.start()
@@ -664,8 +723,7 @@ def root(tmp_path):
 
 def test_a_flood_is_told_as_one_loss(root):
     watcher, told = watching(root)
-    for number in range(20_000):  # more than fs.inotify.max_queued_events
-        (root / f"file-{number}").touch()
+    flood(root)
     wait_until(lambda: watcher.drain() or any(LOST in touched.values() for touched in told), "the loss")
     lost = next(touched for touched in told if LOST in touched.values())
     assert {mark.path: how for mark, how in lost.items()}[f"{root}/.git/config"] == LOST
@@ -675,18 +733,78 @@ def test_a_change_that_follows_a_loss_does_not_hide_it(root, monkeypatch):
     watcher, told = watching(root)
     (root / ".git/config").write_text("y")
     mark = Mark("one", f"{root}/.git/config")
-    monkeypatch.setattr(watcher, "_events", lambda data: iter([(0, [(mark, LOST)]), (0, [(mark, CHANGED)])]))
+    [instance] = watcher.instances
+    monkeypatch.setattr(instance, "_events", lambda data: iter([(0, [(mark, LOST)]), (0, [(mark, CHANGED)])]))
     watcher.drain()
     assert told == [{mark: LOST}]
+
+
+@pytest.fixture
+def other_root(tmp_path):
+    other = tmp_path / "other"
+    (other / ".git").mkdir(parents=True)
+    (other / ".git/config").write_text("x")
+    return other
+
+
+def flood(folder, count=20_000):
+    """Cause events, by default more than fs.inotify.max_queued_events; the kernel merges those that are alike."""
+    pair = [folder / "a", folder / "b"]
+    for number in range(count):
+        os.close(os.open(pair[number % 2], os.O_WRONLY | os.O_CREAT))
+
+
+def test_a_flood_in_one_session_loses_nothing_of_another(root, other_root):
+    watcher, told = watching(root)
+    watcher.watch("two", {f"{other_root}/.git/config": str(other_root)})
+    flood(root)
+    (other_root / ".git/config").write_text("y")
+    wait_until(lambda: watcher.drain() or any(LOST in touched.values() for touched in told), "the loss")
+    of_two = {mark.path: how for touched in told for mark, how in touched.items() if mark.id == "two"}
+    assert of_two == {f"{other_root}/.git/config": CHANGED}
+
+
+def test_another_session_is_heard_while_a_flood_is_let_pass(root, other_root):
+    watcher, told = watching(root)
+    watcher.watch("two", {f"{other_root}/.git/config": str(other_root)})
+    flood(root, 1000)
+    watcher.drain()
+    told.clear()
+    replace(other_root / ".git/config")
+    watcher.drain()
+    assert told[0][Mark("two", f"{other_root}/.git/config")] == MOVED
+    assert not any(mark.id == "one" for touched in told for mark in touched)
+
+
+def test_a_flood_is_read_to_its_end_when_a_session_has_ended(root):
+    watcher, told = watching(root)
+    flood(root, 10_000)
+    replace(root / ".git/config")
+    watcher.finish("one")
+    assert {mark.path: how for touched in told for mark, how in touched.items()}[f"{root}/.git/config"] == MOVED
+
+
+def test_sessions_share_an_instance_where_the_kernel_gives_no_more(root, other_root, monkeypatch):
+    watcher, told = watching(root)
+    monkeypatch.setattr(watch, "Instance", lambda libc: checked(-1))  # EMFILE
+    watcher.watch("two", {f"{other_root}/.git/config": str(other_root)})
+    watcher.unwatch("one")
+    replace(other_root / ".git/config")
+    replace(root / ".git/config")
+    watcher.drain()
+    assert {mark.id for touched in told for mark in touched} == {"two"}
+    watcher.unwatch("two")
+    assert watcher.instances == []
 
 
 def test_only_the_folders_on_the_way_are_watched(root):
     for number in range(200):
         (root / f"src/{number}/deep").mkdir(parents=True)
     watcher, _ = watching(root)
-    assert len(watcher._watched) == 2
+    [instance] = watcher.instances
+    assert len(instance.watched) == 2
     watcher.unwatch("one")
-    assert watcher._watched == {}
+    assert watcher.instances == []
 
 
 @pytest.mark.parametrize(
