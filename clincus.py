@@ -4192,7 +4192,7 @@ def locked_protection(
     if keeps_mounts:
         lines.append(f"lxc.mount.entry = {STAGES}/{stage}/others {SEALS_OF_OTHERS} none rbind,create=dir 0 0")
     config = base_config(host, lines)
-    rules = denying_rules("unmount") if keeps_mounts else []
+    rules = [*denying_rules("unmount"), *denying_rules("lease")] if keeps_mounts else []
     if denied or rules:
         config["security.syscalls.deny"] = denied_calls(host, denied, *rules)
     if denied:
@@ -4349,7 +4349,7 @@ def device_protection(
         config["raw.lxc"] = raw_lxc(host, hook_lines(host.python, plan))
     if level == "basic":
         bits = (SETUID, SETGID) if shifts else ()
-        config["security.syscalls.deny"] = denied_calls(host, bits, *denying_rules("unmount"))
+        config["security.syscalls.deny"] = denied_calls(host, bits, *denying_rules("unmount"), *denying_rules("lease"))
     reason = host.reason
     if not idmap and not shifts and workspace.uid is not None:
         owner = f"add root:{workspace.uid}:1 to /etc/subuid and root:{workspace.gid}:1 to /etc/subgid"

@@ -5,8 +5,14 @@ is protected there must be byte-identical afterwards, and nothing in the workspa
 setuid bit, or be a device.
 """
 
+import os
+import platform
+
 import pytest
+from machine_code import X32, call_32, call_64, program
 from wall_box import CODE, EVIL, PROTECTED, new_box, planted, snapshot
+
+from tests.programs import wait_until
 
 BOTH = {
     "write a hook": "echo EVIL > .git/hooks/pre-commit; echo EVIL > .git/hooks/post-checkout",
@@ -200,3 +206,57 @@ def test_neither_the_code_user_nor_root_can_in_a_fresh_container(box, script):
 @pytest.mark.parametrize("script", ROOT.values(), ids=ROOT)
 def test_root_in_the_container_cannot_in_a_fresh_container(box, script):
     attack_again_and_again(box, [script], (0,))
+
+
+# -- A lease on a file, at which the person's git waits for 45 s, as often as the agent likes
+
+LEASES = {
+    "fcntl": """perl -e 'open(my $f, "+<", ".git/HEAD"); fcntl($f, 1024, 1); sleep 300' & sleep 1""",
+    "fcntl with high bits": """perl -e 'open(my $f, "+<", ".git/HEAD");
+        syscall(72, fileno($f), 1024 | 1 << 32, 1); sleep 300' & sleep 1""",
+    "fcntl of 32-bit programs": "exec 3<>.git/HEAD; /tmp/fcntl-32 & sleep 1",
+    "fcntl64 of 32-bit programs": "exec 3<>.git/HEAD; /tmp/fcntl64-32 & sleep 1",
+    "fcntl of x32 programs": "exec 3<>.git/HEAD; /tmp/fcntl-x32 & sleep 1",
+}
+F_SETLEASE, F_WRLCK = 1024, 1
+LEASING = {
+    "/tmp/fcntl-32": program([(call_32, 55, (3, F_SETLEASE, F_WRLCK))], "sleep 300"),
+    "/tmp/fcntl64-32": program([(call_32, 221, (3, F_SETLEASE, F_WRLCK))], "sleep 300"),
+    "/tmp/fcntl-x32": program([(call_64, X32 | 72, (3, F_SETLEASE, F_WRLCK))], "sleep 300"),
+}
+
+
+def is_leased(path):
+    """Whether a program of the host would wait for a file."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+    except BlockingIOError:
+        return True
+    return False
+
+
+def take_leases(box, name, user):
+    """The ways by which a container has a lease on the HEAD of its workspace."""
+    for path, data in LEASING.items():
+        box.incus.exec(name, ["sh", "-c", f"cat >{path}; chmod 755 {path}"], stdin=data)
+    taken = set()
+    for how, script in LEASES.items():
+        box.run(name, f"({script}) </dev/null >/dev/null 2>&1", user)
+        taken |= {how} if is_leased(box.root / ".git/HEAD") else set()
+        box.run(name, "pkill -KILL -x 'perl|sleep'; pkill -KILL -f fcntl; :", 0)
+        wait_until(lambda: not is_leased(box.root / ".git/HEAD"), "the lease to be gone")
+    return taken
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers of the calls are those of x86_64")
+@pytest.mark.parametrize("user", [CODE, 0], ids=["code", "root"])
+def test_no_lease_has_the_persons_git_wait(box, user):
+    assert take_leases(box, box.launch(), user) == set()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers of the calls are those of x86_64")
+def test_leases_are_to_be_had_where_no_call_is_denied(box):
+    protection = box.protection()
+    allowed = {key: value for key, value in protection.config.items() if key != "security.syscalls.deny"}
+    taken = take_leases(box, box.launch(protection._replace(config=allowed)), CODE)
+    assert {"fcntl", "fcntl with high bits", "fcntl of 32-bit programs", "fcntl64 of 32-bit programs"} <= taken

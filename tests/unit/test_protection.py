@@ -140,7 +140,7 @@ def denied(protection):
 
 def test_a_locked_container_can_neither_let_go_of_mounts_nor_leave_them():
     protection = protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, stage="cafe", session="clincus-c0ffee-1")
-    assert set(clincus.denying_rules("unmount")) <= set(denied(protection))
+    assert {*clincus.denying_rules("unmount"), *clincus.denying_rules("lease")} <= set(denied(protection))
     assert "/run/clincus/cafe/others dev/.clincus none rbind,create=dir" in protection.config["raw.lxc"]
     assert plan_of(protection)["level"] == "locked"
     assert plan_of(protection)["session"] == "clincus-c0ffee-1"
