@@ -44,6 +44,7 @@ MENDED_WITHIN = 120.0  # seconds after the end of a run in which the wall goes a
 MOST_MENDED = 30  # times that something is put back in one run after the freeze
 MEND_AGAIN = 1.0  # seconds between two of them
 MOST_TOLD = 20  # changes in one message
+MOST_UNSEALED = 64  # Git folders that come in one run; git is asked about each one
 HELD_OPEN = (
     "a program keeps it open for writing, or mapped into memory: it could have changed it for the moment in which git "
     "on your side reads it"
@@ -103,6 +104,9 @@ class Guard:
         self._unsealed: dict[str, list[str]] = {}  # session -> its Git folders without seals
         self._trees: dict[str, list[str]] = {}  # session -> the working trees that these name
         self._module_states: dict[str, object] = {}  # session -> their state, when they were last looked at
+        # Beside that of links, as it asks git about each folder: an agent can make many.
+        self._module_looks = Looks("looking at new Git folders", lambda: 0.0, self._look_at_modules)
+        self._repositories: dict[str, tuple[list[str], list[str]]] = {}  # session -> unsealed ones, and all around them
         self._operation_files: dict[str, list[str]] = {}  # session -> the files on which its last look at them depends
         self._operation_states: dict[str, object] = {}  # session -> their signature before it; None if they were others
         self._writer_looks = Looks("looking for who writes", lambda: WRITTEN_FOR, self._look_for_writers)
@@ -378,7 +382,7 @@ class Guard:
         self._mends.pop(session.id, None)
         self._changes[session.id] = []
         self._asked.add(session.id)
-        for kept_of_last in (self._links, self._unsealed, self._trees, self._module_states):
+        for kept_of_last in (self._links, self._unsealed, self._trees, self._module_states, self._repositories):
             kept_of_last.pop(session.id, None)
         if self._app is not None:
             self._link_looks.ask(session.id)
@@ -524,14 +528,33 @@ class Guard:
             words = "links are not looked for in all of it, since it was so at the start or you let the session go on"
             for cut in found.cut.values():
                 self._report_once(live.session, f"{cut}: {words}")
+        fresh = modules.unsealed(found.repositories, paths)
+        if len(fresh) > MOST_UNSEALED:
+            above = os.path.commonpath(fresh)
+            words = "more than can be looked at in time: if you have added no submodules or worktrees, remove them"
+            found.cut[above] = f"{len(fresh)} Git folders have come in {above}, {words}"
         bad = self._bad_links(live.session, found, known, folders)
-        bad.update(self._bad_modules(live.session, found, paths, folders))
         bad.update(self._bad_operations(live.session, found, known))
+        self._repositories[id] = fresh, folders
+        if fresh:
+            self._module_looks.ask(id)
         self._hold_files(live)
         if bad:
             self._faults.update(bad)
             self.watcher.call(functools.partial(self._break_by, live, bad))
         self.watcher.call(functools.partial(self._watch_for_links, live, found))
+        return bool(bad)
+
+    def _look_at_modules(self, id: str) -> bool:
+        """Put aside what is not harmless in the Git folders that came after the start, and break their session."""
+        live = self._live.get(id)
+        fresh, folders = self._repositories.get(id, ([], []))
+        if live is None or not fresh:
+            return False
+        bad = self._bad_modules(live.session, fresh, self._paths.get(id, frozenset()), folders)
+        if bad:
+            self._faults.update(bad)
+            self.watcher.call(functools.partial(self._break_by, live, bad))
         return bool(bad)
 
     def _bad_links(
@@ -556,10 +579,9 @@ class Guard:
         return as_faults("link", {**told, **(found.cut if is_heap else {})})
 
     def _bad_modules(
-        self, session: clincus.Session, found: links.Found, paths: Collection[str], folders: Collection[str]
+        self, session: clincus.Session, fresh: list[str], paths: Collection[str], folders: Collection[str]
     ) -> dict[str, Fault]:
         """Put aside what Git folders that came after the start would have git run, if they have changed since."""
-        fresh = modules.unsealed(found.repositories, paths)
         state = modules.state_of(fresh, self._trees.get(session.id, ()))
         if not fresh or state == self._module_states.get(session.id):
             return {}
@@ -669,7 +691,8 @@ class Guard:
             found = links.find(folders, references=True)
             self._module_states.pop(session.id, None)
             bad = self._bad_links(session, found, run.links, folders)
-            bad.update(self._bad_modules(session, found, run.paths, folders))
+            fresh = modules.unsealed(found.repositories, run.paths)
+            bad.update(self._bad_modules(session, fresh, run.paths, folders))
             bad.update(self._bad_operations(session, found, dict(run.links)))
         return self._tell(session, bad, "replaced") if bad else []
 
@@ -685,7 +708,7 @@ class Guard:
             self._hold_files(live)
             fresh = self._unsealed.get(id)
             if fresh and modules.state_of(fresh, self._trees.get(id, ())) != self._module_states.get(id):
-                self._link_looks.ask(id)
+                self._module_looks.ask(id)
             written = self._operation_files.get(id, [])
             if written and index.signature(written) != self._operation_states.get(id):
                 self._link_looks.ask(id)
@@ -780,6 +803,7 @@ class Guard:
         self._alarm(session, None)
         for known in (self._index_files, self._index_states, self._unsealed, self._trees, self._operation_files):
             known.pop(session.id, None)
+        self._repositories.pop(session.id, None)
         self._links.pop(session.id, None)
         self.leases.drop(session.id)
         late = self._late.pop(session.id, {})

@@ -6,14 +6,15 @@ import errno
 import os
 import shutil
 import subprocess
+import threading
 
 import pytest
 
 import clincus
-from clincus_features.protection import links, modules
+from clincus_features.protection import guard, links, modules
 from clincus_features.protection.guard import ChangedError, Guard
 from clincus_features.protection.seals import Stage
-from tests.programs import wait_until
+from tests.programs import DEADLINE, wait_until
 from tests.unit.test_protection_index import alone, start_alone, stop_alone  # noqa: F401  # the fixture
 from tests.unit.test_protection_operations import Mapped
 from tests.unit.test_protection_watch import RUN, Bench, bench, leased  # noqa: F401  # a fixture
@@ -617,6 +618,12 @@ def test_a_link_of_the_persons_between_two_runs_stays(alone):  # noqa: F811
 HOOK = "#!/bin/sh\ntouch /tmp/ran\n"
 
 
+def await_looks(bench):  # noqa: F811
+    """Wait until all looks have ended; that at new Git folders begins by the end of that for links."""
+    for looks in (bench.guard._link_looks, bench.guard._module_looks):
+        wait_until(lambda: not looks.is_busy(bench.session.id), "the look to end")  # noqa: B023
+
+
 def plant_module(root, config="", hook="", at="modules/sub", **files):
     """Make a Git folder of a submodule."""
     folder = root / ".git" / at
@@ -870,11 +877,48 @@ def test_a_submodule_that_comes_while_a_session_runs_is_told_and_watched(bench):
     assert bench.guard.warnings(bench.session) == []
 
 
+@pytest.fixture
+def slow_looks(monkeypatch):
+    """Have a look at new Git folders last until the end of the test; an event that tells of its begin."""
+    begun, over = threading.Event(), threading.Event()
+
+    def put_aside(*_):
+        begun.set()
+        assert over.wait(DEADLINE)
+        return {}, []
+
+    monkeypatch.setattr(modules, "put_aside", put_aside)
+    yield begun
+    over.set()
+
+
+def test_many_new_submodules_keep_no_look_from_what_git_would_run_elsewhere(bench, slow_looks):  # noqa: F811
+    """With 300 of them, which are harmless, nothing else was looked at for half a minute."""
+    bench.start()
+    plant_module(bench.root)
+    assert slow_looks.wait(DEADLINE)
+    (bench.root / ".git/rebase-merge").mkdir()
+    (bench.root / ".git/rebase-merge/git-rebase-todo").write_text("exec evil\n")
+    bench.await_broken()
+    wait_until(lambda: (".git/rebase-merge/git-rebase-todo", "replaced") in bench.changes, "the list to be put aside")
+
+
+def test_more_new_submodules_than_can_be_looked_at_freeze_the_session_once(bench, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(guard, "MOST_UNSEALED", 2)
+    bench.start()
+    for number in range(3):
+        plant_module(bench.root, at=f"modules/sub{number}")
+    bench.await_broken()
+    assert "3 Git folders have come in" in bench.record.changes[0].words
+    bench.guard._go_on(bench.session)
+    assert bench.record.changes == []
+
+
 def test_a_hook_of_such_a_submodule_is_seen_by_the_state_of_its_files(bench):  # noqa: F811
     bench.start()
     folder = plant_module(bench.root, "[core]\n\tbare = false\n")
     wait_until(lambda: bench.guard._unsealed, "the first look")
-    wait_until(lambda: not bench.guard._link_looks.is_busy(bench.session.id), "the look to end")
+    await_looks(bench)
     (folder / "hooks/post-checkout").write_text(HOOK)
     (folder / "hooks/post-checkout").chmod(0o755)
     bench.guard.compare_indexes()
@@ -889,7 +933,7 @@ def test_a_write_through_a_mapping_into_such_a_submodule_is_seen(bench):  # noqa
     mapped = Mapped(module / "config", "[core]\n", evil)
     (module / "HEAD").write_text("ref: refs/heads/main\n")
     wait_until(lambda: bench.guard._unsealed.get(bench.session.id), "it to be seen")
-    wait_until(lambda: not bench.guard._link_looks.is_busy(bench.session.id), "the look to end")
+    await_looks(bench)
     assert mapped.write()
     bench.guard.compare_indexes()
     bench.await_broken()
@@ -903,7 +947,7 @@ def test_a_hook_that_hides_behind_many_others_is_seen_when_it_may_be_executed(be
         (folder / f"hooks/a{number:03}").touch()
     (folder / "hooks/post-checkout").write_text(HOOK)
     wait_until(lambda: bench.guard._unsealed, "the first look")
-    wait_until(lambda: not bench.guard._link_looks.is_busy(bench.session.id), "the look to end")
+    await_looks(bench)
     (folder / "hooks/post-checkout").chmod(0o755)
     bench.guard.compare_indexes()
     bench.await_broken()
@@ -914,7 +958,7 @@ def test_a_working_tree_of_such_a_submodule_that_becomes_a_link_is_seen(bench, t
     bench.start()
     plant_module(bench.root, "[core]\n\tworktree = ../../../deep/sub\n")
     wait_until(lambda: bench.guard._unsealed, "the first look")
-    wait_until(lambda: not bench.guard._link_looks.is_busy(bench.session.id), "the look to end")
+    await_looks(bench)
     (bench.root / "deep").symlink_to(tmp_path_factory.mktemp("home"))
     bench.guard.compare_indexes()
     bench.await_broken()
