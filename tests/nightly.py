@@ -3,7 +3,8 @@
     python3 -m tests.nightly [--record FILE] [pytest's flags…]
 
 The seed of all that is tried at random is a new one each night. It stands in the record, and CLINCUS_TEST_SEED=N makes
-the same night again. `make release` wants a record of its own commit.
+the same night again. `make release` wants a record of its own commit. With files of tests, `-k` or `-x` among the
+flags only a part of a night runs; the record says which, and no release takes it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import os
 import platform
 import random
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 REASON_LENGTH = 200  # characters of a failure's reason in the record
+SCHEDULE = ("--numprocesses=", "--dist=", "--durations=", "-q", "-v")  # flags with which all tests run nevertheless
+DONE = (0, 1)  # exit codes of a pytest that came to its end: all passed, some failed
 
 
 @dataclass
@@ -32,6 +36,7 @@ class Night:
     passed: int = 0
     failed: dict[str, str] = field(default_factory=dict)  # test -> first line of the reason
     skipped: dict[str, str] = field(default_factory=dict)
+    part: str = ""  # the flags that left tests out
 
     @property
     def figures(self) -> str:
@@ -87,9 +92,14 @@ def machine() -> str:
     return f"{release or platform.system()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
+def result(night: Night) -> str:
+    """The word for what came of it. That of a part is no word of a whole night."""
+    word = "passed" if night.is_good else "failed"
+    return f"a part {word}" if night.part else word
+
+
 def record(night: Night, *, commit: str, began: float, seconds: float, seed: int) -> Iterator[str]:
     """The lines of docs/nightly.md."""
-    word = "passed" if night.is_good else "failed"
     yield "# The last night"
     yield ""
     yield "`.ci/nightly` writes this page. What it runs takes too long for each change: every test that is marked"
@@ -99,7 +109,9 @@ def record(night: Night, *, commit: str, began: float, seconds: float, seed: int
     yield "| --- | --- |"
     yield f"| commit | {commit} |"
     yield f"| date | {time.strftime('%Y-%m-%d %H:%M', time.gmtime(began))} UTC |"
-    yield f"| result | {word}: {night.figures} in {seconds / 60:.0f} min |"
+    yield f"| result | {result(night)}: {night.figures} in {seconds / 60:.0f} min |"
+    if night.part:
+        yield f"| only | `{night.part}` |"
     yield f"| seed | `CLINCUS_TEST_SEED={seed}` |"
     yield f"| machine | {machine()} |"
     for title, tests in (("Failed", night.failed), ("Skipped", night.skipped)):
@@ -120,10 +132,12 @@ def run(seed: int, flags: Sequence[str]) -> Night:
         report = Path(folder) / "report.xml"
         argv = [sys.executable, "-m", "pytest", "-m", "nightly", "--timeout=3600", f"--junitxml={report}"]
         argv += [f"--hypothesis-seed={seed}", *flags]
-        subprocess.run(argv, cwd=ROOT, env={**os.environ, "CLINCUS_TEST_SEED": str(seed)}, check=False)
-        if not report.exists():
-            return Night(failed={"pytest": "it ended without a report"})
-        return read_report(report)
+        done = subprocess.run(argv, cwd=ROOT, env={**os.environ, "CLINCUS_TEST_SEED": str(seed)}, check=False)
+        night = read_report(report) if report.exists() else Night()
+    if done.returncode not in DONE:
+        night.failed["pytest"] = f"it ended with {done.returncode}, so not all tests ran"
+    night.part = shlex.join(flag for flag in flags if not flag.startswith(SCHEDULE)).replace("|", "\\|")
+    return night
 
 
 def main() -> int:

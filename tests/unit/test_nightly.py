@@ -48,6 +48,24 @@ def test_a_release_reads_the_commit_and_the_result(good, word):
     assert rows["result"].startswith(word), "a night in which nothing ran is none"
 
 
+@pytest.mark.parametrize("outcome", [{"passed": 1}, {"failed": {"a": "b"}}])
+def test_no_release_takes_a_part_of_a_night(outcome):
+    rows = dict(re.findall(build_release.ROW, text_of(nightly.Night(part="-k one", **outcome))))
+    assert not rows["result"].startswith("passed")
+    assert "| only | `-k one` |" in text_of(nightly.Night(part="-k one", **outcome))
+
+
+@pytest.mark.parametrize("code", [2, 3, 5])
+def test_a_night_that_was_cut_short_has_failed(monkeypatch, code):
+    def ends(argv, **_):
+        return subprocess.CompletedProcess(argv, code)
+
+    monkeypatch.setattr(nightly.subprocess, "run", ends)
+    night = nightly.run(7, ["--numprocesses=4"])
+    assert (night.is_good, night.part) == (False, "")
+    assert f"ended with {code}" in night.failed["pytest"]
+
+
 @pytest.mark.parametrize(("outcome", "code"), [("pass", 0), ("assert False", 1)])
 def test_a_night_is_run_by_its_seed_and_written_down(tmp_path, outcome, code):
     test = tmp_path / "test_small.py"
@@ -60,4 +78,6 @@ def test_a_night_is_run_by_its_seed_and_written_down(tmp_path, outcome, code):
     done = subprocess.run(argv, cwd=nightly.ROOT, env=environ, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == code, done.stdout + done.stderr
     assert "the seed of this night: CLINCUS_TEST_SEED=42" in done.stdout
-    assert "`CLINCUS_TEST_SEED=42`" in (tmp_path / "night.md").read_text()
+    text = (tmp_path / "night.md").read_text()
+    assert "`CLINCUS_TEST_SEED=42`" in text
+    assert f"| only | `--rootdir={tmp_path} {test}` |" in text
