@@ -1,7 +1,8 @@
-"""The differences of two states of a workspace: the list of files, and one file's two texts."""
+"""Compares two states of a workspace: the list of changed files, and both texts of one file."""
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,13 +12,14 @@ import clincus
 from clincus_features.review.store import Store
 
 LISTED = 10_000  # files of one list
-LIST_BYTES = 16 << 20  # bytes that git may print of it
+LIST_BYTES = 16 << 20  # bytes of git's output for such a list
 TEXT_LIMIT = 1 << 20  # bytes of a text that is shown
 IMAGE_LIMIT = 10 << 20
 PATCH_LIMIT = 8 << 20
-LINK, NONE = "120000", "000000"  # modes
+LINK = "120000"  # mode of a symbolic link
+NONE = "000000"  # mode of a side without the file
 DIFF = ("diff-tree", "-r", "-z", "--no-abbrev", "--no-ext-diff", "--no-textconv")
-IMAGES = (  # how the content of a picture begins, and its type; no picture that can hold a script
+IMAGES = (  # first bytes of a picture, and its type; no type that can hold a script
     (b"\x89PNG\r\n\x1a\n", "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"GIF87a", "image/gif"),
@@ -35,10 +37,10 @@ class Side(NamedTuple):
 
 @dataclass
 class Change:
-    """A file that differs. `added` and `removed` are lines; None: they were not counted."""
+    """A file that differs. `added` and `removed` count lines; None if git did not count them."""
 
     path: str
-    old_path: str  # "" if it is the same
+    old_path: str  # before a rename, else ""
     status: str  # A, M, D, R, T
     old: Side
     new: Side
@@ -49,8 +51,10 @@ class Change:
     def document(self, touched: bool, runs: str) -> dict[str, object]:
         """The change for the API; `runs` says when the file runs by itself on the host."""
         shown = {key: value for key, value in vars(self).items() if key not in ("old", "new")}
-        runs = "" if self.status == "D" else runs
-        return {**shown, "version": self.new.blob, "touched": touched, "runs": runs}
+        shown["version"] = self.new.blob
+        shown["touched"] = touched
+        shown["runs"] = "" if self.status == "D" else runs
+        return shown
 
 
 class Changes(NamedTuple):
@@ -61,41 +65,49 @@ class Changes(NamedTuple):
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many files, and how many lines of those that were counted."""
-        lines = {name: sum(getattr(one, name) or 0 for one in self.files) for name in ("added", "removed")}
-        return {"files": len(self.files), **lines}
+        """The number of files, and of the lines that git counted."""
+        return {
+            "files": len(self.files),
+            "added": sum(change.added or 0 for change in self.files),
+            "removed": sum(change.removed or 0 for change in self.files),
+        }
 
     def find(self, path: str) -> Change:
         """The change of a file. Raises ClincusError(404)."""
-        for one in self.files:
-            if one.path == path:
-                return one
-        raise clincus.ClincusError(f"{clincus.shorten(path)} has not changed between these two", 404)
+        for change in self.files:
+            if change.path == path:
+                return change
+        shown = clincus.shorten(path)
+        raise clincus.ClincusError(f"{shown} has not changed between these two", 404)
 
 
 def list_changes(store: Store, old: str, new: str, *, renames: bool = True, most: int = LISTED) -> Changes:
     """Ask git for the changes from one tree to another. Raises ClincusError(500).
 
-    A list that takes too long or is too large comes without counts, or in part.
-    Without `renames` a file that was moved is one that is gone and one that is new, and no lines are counted.
+    A list that takes too long or is too large comes without counts, or in part. Without `renames`, a moved file is one
+    deleted and one new file, and lines are not counted.
     """
     if old == new:
         return Changes([], False)
     how = ["--numstat", "-M", "-l400"] if renames else ["--no-renames"]
-    output, is_whole = store.read_some([*DIFF, "--raw", *how, old, new], LIST_BYTES)
+    command = [*DIFF, "--raw", *how, old, new]
+    output, is_whole = store.read_some(command, LIST_BYTES)
     files = parse_changes(output)
-    return Changes(files[:most], len(files) > most or (not is_whole and is_list_cut(output)))
+    is_cut = not is_whole and is_list_cut(output)
+    return Changes(files[:most], is_cut or len(files) > most)
 
 
 def is_list_cut(output: bytes) -> bool:
-    """Whether the list itself is incomplete, and not only the counts that follow it."""
-    return b"\0" not in output or output.rpartition(b"\0")[0].rpartition(b"\0")[2].startswith(b":")
+    """True if the list itself is incomplete, and not only the counts behind it."""
+    complete, end, _ = output.rpartition(b"\0")
+    last = complete.rpartition(b"\0")[2]
+    return not end or last.startswith(b":")
 
 
 def parse_changes(output: bytes) -> list[Change]:
-    """Read what `git diff-tree --raw --numstat -z` prints (git-diff-tree(1), "RAW OUTPUT FORMAT"). Pure.
+    """Read the output of `git diff-tree --raw --numstat -z` (git-diff-tree(1), "RAW OUTPUT FORMAT"). Pure.
 
-    What is cut off is left out.
+    Skips an entry that is cut off.
     """
     fields = iter(output.split(b"\0")[:-1])
     changes: dict[bytes, Change] = {}
@@ -110,28 +122,37 @@ def parse_changes(output: bytes) -> list[Change]:
 
 
 def parse_raw(words: list[str], fields: Iterator[bytes]) -> Change | None:
-    """One entry of the list, whose paths are the next fields."""
+    """One entry of the list; its paths are the next fields. None if these are cut off."""
     old_mode, new_mode, old_blob, new_blob, status = words
-    paths = [os.fsdecode(path) for _, path in zip(range(2 if status[0] in "RC" else 1), fields)]
-    if not paths or (status[0] in "RC" and len(paths) != 2):
+    letter = status[0]
+    wanted = 2 if letter in "RC" else 1
+    paths = [os.fsdecode(path) for path in itertools.islice(fields, wanted)]
+    if len(paths) < wanted:
         return None
-    old_path = paths[0] if len(paths) == 2 else ""
-    return Change(paths[-1], old_path, status[0], Side(old_mode[1:], old_blob), Side(new_mode, new_blob))
+    return Change(
+        path=paths[-1],
+        old_path=paths[0] if wanted == 2 else "",
+        status=letter,
+        old=Side(old_mode[1:], old_blob),
+        new=Side(new_mode, new_blob),
+    )
 
 
 def take_counts(field: bytes, fields: Iterator[bytes], changes: dict[bytes, Change]) -> None:
-    """Give a change its counts; `-` stands for a binary file."""
+    """Set the counts of a change; `-` stands for a binary file."""
     added, removed, path = [*field.split(b"\t", 2), b"", b""][:3]
-    if not path:  # of a rename the paths are two fields of their own
+    if not path:  # for a rename, two fields of their own hold the paths
         next(fields, b"")
         path = next(fields, b"")
     change = changes.get(path)
     if change is None:
         return
     if added.isdigit() and removed.isdigit():
-        change.added, change.removed = int(added), int(removed)
+        change.added = int(added)
+        change.removed = int(removed)
     elif added == b"-":
-        change.added = change.removed = 0
+        change.added = 0
+        change.removed = 0
         change.binary = True
 
 
@@ -140,47 +161,54 @@ def touched_paths(store: Store, pairs: Iterable[tuple[str, str]]) -> set[str]:
     asked = "".join(f"{old} {new}\n" for old, new in pairs if old != new)
     if not asked:
         return set()
-    output, _ = store.read_some([*DIFF, "--stdin", "--no-renames", "--name-only"], LIST_BYTES, stdin=asked.encode())
-    found = set()
-    for field in output.split(b"\0")[:-1]:
-        # Before the paths of a pair git repeats the pair, on a line of its own.
-        head, line_break, rest = field.partition(b"\n")
-        found.add(os.fsdecode(rest if line_break and len(head) == 81 and head[40:41] == b" " else field))
-    return found
+    command = [*DIFF, "--stdin", "--no-renames", "--name-only"]
+    output, _ = store.read_some(command, LIST_BYTES, stdin=asked.encode())
+    return {os.fsdecode(without_pair(field)) for field in output.split(b"\0")[:-1]}
+
+
+def without_pair(field: bytes) -> bytes:
+    """A path of `git diff-tree --stdin`, without the line "TREE TREE" that stands before the first path of a pair."""
+    head, line_break, rest = field.partition(b"\n")
+    is_pair = line_break and len(head) == 81 and head[40:41] == b" "
+    return rest if is_pair else field
 
 
 def file_texts(store: Store, change: Change) -> dict[str, object]:
-    """Both texts of a file that changed, as GET …/changes/file answers them."""
-    sides = [content(store, side, TEXT_LIMIT) for side in (change.old, change.new)]
-    too_large = any(side is None for side in sides)
-    data = [side or b"" for side in sides]
-    binary = not too_large and any(b"\0" in one[:8000] for one in data)
-    texts = ["" if binary or too_large else one.decode("utf-8", "replace") for one in data]
+    """Both texts of a changed file, in the form of GET …/changes/file."""
+    sides = (change.old, change.new)
+    contents = [content(store, side, TEXT_LIMIT) for side in sides]
+    too_large = None in contents
+    has_zeros = any(b"\0" in data[:8000] for data in contents if data)
+    is_text = not too_large and not has_zeros
+    texts = [(data or b"").decode("utf-8", "replace") if is_text else "" for data in contents]
     return {
         "path": change.path,
         "old": texts[0],
         "new": texts[1],
-        "binary": binary or (too_large and change.binary),
+        "binary": change.binary if too_large else has_zeros,
         "too_large": too_large,
-        "images": [image_type(store, side) for side in (change.old, change.new)],
-        "modes": [side.mode for side in (change.old, change.new)],
+        "images": [image_type(store, side) for side in sides],
+        "modes": [side.mode for side in sides],
     }
 
 
 def entry_of(store: Store, tree: str, path: str) -> bytes:
-    """The line of `git ls-tree` for a file or folder of a tree, b"" if there is none of that path."""
-    return store.read_some(["ls-tree", "-z", "--full-tree", tree, "--", path.rstrip("/")], 1 << 16)[0]
+    """The line of `git ls-tree` for a file or folder of a tree; b"" if nothing has this path."""
+    command = ["ls-tree", "-z", "--full-tree", tree, "--", path.rstrip("/")]
+    output, _ = store.read_some(command, 1 << 16)
+    return output
 
 
 def blob_of(store: Store, tree: str, path: str) -> Side | None:
-    """A file of a tree, None if there is none of that path."""
-    output = entry_of(store, tree, path)
-    mode, kind, blob = [*output.partition(b"\t")[0].decode("ascii", "replace").split(), "", "", ""][:3]
-    return Side(mode, blob) if kind == "blob" else None
+    """A file of a tree; None if no file has this path."""
+    words = entry_of(store, tree, path).partition(b"\t")[0].decode("ascii", "replace").split()
+    if len(words) < 3 or words[1] != "blob":
+        return None
+    return Side(mode=words[0], blob=words[2])
 
 
 def content(store: Store, side: Side, limit: int) -> bytes | None:
-    """The content of a file, b"" if there is none, None if it is too large. A link's content is its target."""
+    """The content of a file: b"" if there is none, None if it is too large. For a link, its target."""
     if side.mode == NONE:
         return b""
     if store.sizes([side.blob])[0] > limit:
@@ -190,7 +218,7 @@ def content(store: Store, side: Side, limit: int) -> bytes | None:
 
 
 def image_type(store: Store, side: Side) -> str:
-    """The type of a picture that a browser may show, "" for anything else."""
+    """The type of a picture that a browser may show; "" for any other file."""
     if side.mode in (NONE, LINK):
         return ""
     data, _ = store.read_some(["cat-file", "blob", side.blob], 32)
@@ -198,7 +226,7 @@ def image_type(store: Store, side: Side) -> str:
 
 
 def image_kind(data: bytes) -> str:
-    """The type of a picture by how its content begins."""
+    """The type of a picture by its first bytes; "" for any other content."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "image/webp"
     if data[4:12] in (b"ftypavif", b"ftypavis"):
@@ -208,6 +236,12 @@ def image_kind(data: bytes) -> str:
 
 def patch(store: Store, old: str, new: str, path: str | None) -> bytes:
     """The differences as a patch, of one path or of all. If it is too large, its last line says so."""
-    words = ["diff-tree", "-r", "-p", "-M", "-l400", "--no-ext-diff", "--no-textconv", "--full-index", old, new]
-    output, is_whole = store.read_some([*words, *(["--", path] if path else [])], PATCH_LIMIT)
-    return output if is_whole else output.rpartition(b"\n")[0] + b"\n# The rest is left out: it is too much.\n"
+    command = ["diff-tree", "-r", "-p", "-M", "-l400"]
+    command += ["--no-ext-diff", "--no-textconv", "--full-index", old, new]
+    if path:
+        command += ["--", path]
+    output, is_whole = store.read_some(command, PATCH_LIMIT)
+    if is_whole:
+        return output
+    whole_lines = output.rpartition(b"\n")[0]
+    return whole_lines + b"\n# The rest is left out: it is too much.\n"

@@ -1,7 +1,7 @@
-"""The records of checkpoints: a file of the server's own for each session, beside the repositories.
+"""The records of checkpoints: one file for each session, beside the repositories.
 
-The file of a session outlives the session. It is named after its id and its session id, so that a later session of the
-same name does not take its place. Every change reads the file and writes it, under a lock.
+The file of a session outlives the session. Its name has the id and the session id, so a later session of the same name
+does not replace it. Every change reads the file and writes it, under a lock.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ WHYS = ("start", "prompt", "turn", "restore", "person", "timer")
 
 @dataclass
 class Checkpoint:
-    """A state of a workspace: a tree in its repository. `files`, `added` and `removed` count from the one before."""
+    """A state of a workspace: a tree in its repository.
+
+    `files`, `added` and `removed` count the changes since the checkpoint before.
+    """
 
     checkpoint: str  # its number in the session, as a text
     at: str
@@ -49,7 +52,7 @@ class Skipped:
 
 @dataclass
 class Record:
-    """All that is kept of a session."""
+    """Everything that Clincus keeps about a session."""
 
     id: str
     session_id: str
@@ -57,28 +60,28 @@ class Record:
     tool: str
     mode: str = "mount"  # or "clone": no other session works in its folder
     checkpoints: list[Checkpoint] = field(default_factory=list)  # oldest first
-    tree: str = ""  # of the workspace when it was last looked at
-    looked_at: str = ""  # when it was last found to have changed, or the session ended
-    skipped: list[Skipped] = field(default_factory=list)  # at that time
-    branch_commit: str = ""  # where the branch left its upstream or main
+    tree: str = ""  # of the workspace at the last look
+    looked_at: str = ""  # time of the last look that found a change, or of the session's end
+    skipped: list[Skipped] = field(default_factory=list)  # at the last look
+    branch_commit: str = ""  # at which the branch left its upstream or main
     branch_tree: str = ""
     next: int = 1  # number of the next checkpoint
     comments: list[dict[str, Any]] = field(default_factory=list)  # see comments.py
     ended: bool = False  # the container is gone
     turn: int = -1  # the last turn whose end has a checkpoint
     changes: dict[str, int] = field(default_factory=dict)  # files, added and removed since the start
-    failure: str = ""  # why the last checkpoint was not taken; empty if it was
+    failure: str = ""  # why the last checkpoint failed; empty if it did not
 
     @property
     def key(self) -> str:
-        """The session id in the form that the names of the record's file and trees have."""
+        """The session id in the form that names of files and trees have."""
         return short_key(self.session_id)
 
     def find(self, name: str) -> Checkpoint:
         """A checkpoint. Raises ClincusError(404)."""
-        for one in self.checkpoints:
-            if one.checkpoint == name:
-                return one
+        for checkpoint in self.checkpoints:
+            if checkpoint.checkpoint == name:
+                return checkpoint
         raise clincus.ClincusError(f"checkpoint {clincus.shorten(name)} not found", 404)
 
     @classmethod
@@ -90,33 +93,42 @@ class Record:
 
 
 def tree_of(record: Record, name: str) -> str:
-    """The tree that `from` or `to` of a request means. Raises ClincusError(404)."""
+    """The tree that `from` or `to` of a request names. Raises ClincusError: 404, 409."""
     if name == "now":
         return record.tree
     if name == "branch":
         if not record.branch_tree:
-            raise clincus.ClincusError("it is not known where the branch began: start the session", 409)
+            problem = "it is not known where the branch began: start the session"
+            raise clincus.ClincusError(problem, 409)
         return record.branch_tree
     if name == "turn":
-        begin = next((one for one in reversed(record.checkpoints) if one.why == "prompt"), None)
-        return begin.tree if begin else tree_of(record, "start")
+        for checkpoint in reversed(record.checkpoints):
+            if checkpoint.why == "prompt":
+                return checkpoint.tree
+        return tree_of(record, "start")
     if name == "start":
         return record.checkpoints[0].tree if record.checkpoints else record.tree
     return record.find(name).tree
 
 
 def turn_pairs(checkpoints: list[Checkpoint], now: str, *, is_alone: bool = True) -> list[tuple[str, str]]:
-    """The trees before and after each change that the tool may have made: those of its turns. Pure.
+    """The trees before and after each change that the tool may have made: the changes of its turns. Pure.
 
-    What changed between the end of a turn and the next prompt is a person's work, or another session's. A tool that
-    never tells of turns may have made any change, if it is alone in the folder.
+    Changes between the end of a turn and the next prompt are the work of a person or another session. A tool that
+    never reports turns may have made any change, if it is alone in the folder.
     """
-    is_silent = is_alone and not any(one.why in ("prompt", "turn") for one in checkpoints)
-    pairs, is_turn, before = [], is_silent, ""
-    for why, tree in [*((one.why, one.tree) for one in checkpoints), ("now", now)]:
-        if before and (is_turn or why == "turn" or (why == "timer" and is_alone)):
+    reports_turns = any(one.why in ("prompt", "turn") for one in checkpoints)
+    is_silent = is_alone and not reports_turns
+    states = [(one.why, one.tree) for one in checkpoints]
+    pairs = []
+    is_turn = is_silent
+    before = ""
+    for why, tree in [*states, ("now", now)]:
+        ends_turn = is_turn or why == "turn" or (why == "timer" and is_alone)
+        if before and ends_turn:
             pairs.append((before, tree))
-        is_turn = is_silent or why == "prompt" or (is_turn and why in ("person", "restore", "timer"))
+        goes_on = is_turn and why in ("person", "restore", "timer")
+        is_turn = is_silent or goes_on or why == "prompt"
         before = tree
     return pairs
 
@@ -133,18 +145,30 @@ class Records:
         self._folder = folder
 
     def find(self, id: str, session_id: str = "") -> Record | None:
-        """The record of a session; without a session id that of the last one of this name, or of this session id."""
+        """The record of a session; without a session id, the newest record of this id.
+
+        `id` may also be the session id of a session that is gone.
+        """
         if session_id:
             names = [f"{id}.{short_key(session_id)}.json"]
         else:
-            names = self._names(f"{re.escape(id)}\\..*\\.json") or self._names(f".*\\.{short_key(id)}\\.json")
+            names = self._names(rf"{re.escape(id)}\..*\.json")
+            names = names or self._names(rf".*\.{short_key(id)}\.json")
         found = [record for record in map(self._read, names) if record]
         return max(found, key=lambda record: record.looked_at, default=None)
 
     def of(self, session: clincus.Session) -> Record:
         """The record of a session, a new one if there is none."""
         found = self.find(session.id, session.session_id)
-        return found or Record(session.id, session.session_id, session.workspace, session.tool, session.mode)
+        if found:
+            return found
+        return Record(
+            session.id,
+            session.session_id,
+            session.workspace,
+            session.tool,
+            session.mode,
+        )
 
     def all(self) -> Iterator[Record]:
         """Every record."""
@@ -152,18 +176,20 @@ class Records:
 
     @contextmanager
     def changing(self, record: Record) -> Iterator[Record]:
-        """A record as it is now, to be changed in place; it is written at the end of the block, unless that raises."""
-        folder = self._folder()
-        with clincus.locked_folder(folder):
-            now = self.find(record.id, record.session_id) or record
-            yield now
-            data = json.dumps(asdict(now)).encode()
-            clincus.replace_file(os.path.join(folder, f"{now.id}.{now.key}.json"), data, 0o600)
+        """The stored record, to be changed in place. The end of the block writes it, unless the block raises."""
+        with clincus.locked_folder(self._folder()):
+            stored = self.find(record.id, record.session_id) or record
+            yield stored
+            data = json.dumps(asdict(stored)).encode()
+            clincus.replace_file(self._path(stored), data, 0o600)
 
     def delete(self, record: Record) -> None:
         """Forget a session."""
         with suppress(FileNotFoundError):
-            os.unlink(os.path.join(self._folder(), f"{record.id}.{record.key}.json"))
+            os.unlink(self._path(record))
+
+    def _path(self, record: Record) -> str:
+        return os.path.join(self._folder(), f"{record.id}.{record.key}.json")
 
     def _names(self, pattern: str) -> list[str]:
         with suppress(FileNotFoundError):
@@ -177,5 +203,5 @@ class Records:
 
 
 def records_folder(environ: Mapping[str, str]) -> str:
-    """Where the checkpoints of all sessions are kept: the repositories and the records."""
+    """The folder with the repositories and the records of all checkpoints."""
     return clincus.own_file(environ, "checkpoints")

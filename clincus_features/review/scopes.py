@@ -1,8 +1,7 @@
-"""Which two states of a workspace a request means, and what differs between them."""
+"""Finds the two states of a workspace that a request names, and what differs between them."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -23,18 +22,18 @@ class Compared(NamedTuple):
     old: str  # tree
     new: str
     changes: Changes
-    stale: str  # why the later one is not of now
+    stale: str  # why `new` is not the present state, else ""
 
 
 class Review:
-    """Finds the states that a request means, of a session that runs, is stopped or is gone."""
+    """Finds the states that a request names, for sessions that run, are stopped or are gone."""
 
     def __init__(self, app: clincus.Application, recorder: Recorder) -> None:
         self._app = app
         self.recorder = recorder
 
     def record(self, id: str) -> Record:
-        """The record of a session, also by the session id of one that is gone. Raises ClincusError(404)."""
+        """The record of a session; also by the session id of a session that is gone. Raises ClincusError(404)."""
         session = self._app.registry.find(id)
         if session is not None:
             return self.recorder.records.of(session)
@@ -49,48 +48,65 @@ class Review:
         return self.recorder.store(record.workspace)
 
     def compare(self, values: Mapping[str, Any], *, looks: bool = True) -> Compared:
-        """Compare the two states that a request means. Raises ClincusError: 404, 409 where there are none.
+        """Compare the two states that a request names. Raises ClincusError: 404, 409 without checkpoints.
 
-        Without `looks` the last list counts as now: the files of a list are asked for one after the other.
+        Without `looks`, the last list counts as now: pages ask for the files of a list one after the other.
         """
-        record, stale = self.record(values["id"]), ""
-        session = self._app.registry.find(values["id"])
-        if session is not None and session.status == "running":
-            try:
-                if values["to"] == "now" and (looks or not record.tree):
-                    record = self.recorder.soon(session, self.recorder.now)
-                if values["from"] == "branch" and (looks or not record.branch_tree):
-                    record = self.recorder.soon(session, self.recorder.with_branch)
-            except clincus.ClincusError as error:
-                if not record.tree or (values["from"] == "branch" and not record.branch_tree):
-                    raise
-                stale = error.message
-        elif session is not None and session.paused and values["to"] == "now":
-            stale = FROZEN
+        record, stale = self._looked_at(values, looks=looks)
         if not record.tree:
             raise clincus.ClincusError("no checkpoint of this session has been taken", 409)
-        old, new = tree_of(record, values["from"]), tree_of(record, values["to"])
+        old = tree_of(record, values["from"])
+        new = tree_of(record, values["to"])
         store = self.store(record)
-        return Compared(record, store, old, new, self.recorder.changes(store, old, new), stale)
+        changes = self.recorder.changes(store, old, new)
+        return Compared(record, store, old, new, changes, stale)
+
+    def _looked_at(self, values: Mapping[str, Any], *, looks: bool) -> tuple[Record, str]:
+        """The record of a session after the looks that a request needs, and why it is stale."""
+        record = self.record(values["id"])
+        session = self._app.registry.find(values["id"])
+        wants_now = values["to"] == "now"
+        wants_branch = values["from"] == "branch"
+        if session is None:
+            return record, ""
+        if session.status != "running":
+            return record, FROZEN if session.paused and wants_now else ""
+        try:
+            if wants_now and (looks or not record.tree):
+                record = self.recorder.soon(session, self.recorder.now)
+            if wants_branch and (looks or not record.branch_tree):
+                record = self.recorder.soon(session, self.recorder.with_branch)
+        except clincus.ClincusError as error:
+            if not record.tree or (wants_branch and not record.branch_tree):
+                raise
+            return record, error.message
+        return record, ""
 
     def changes(self, values: Mapping[str, Any]) -> dict[str, object]:
         """The document of GET …/changes."""
         compared = self.compare(values)
         record = compared.record
-        touched = self.recorder.touched(record)
-        rows = clincus.preset_rows(self._app.config)
-        found = clincus.call_each(self._app.extensions.review_fields, record.id, record.session_id)
-        return {
+        document: dict[str, object] = {
             "from": values["from"],
             "to": values["to"],
-            "files": [
-                one.document(one.path in touched or one.old_path in touched, clincus.runs_on_host(one.path, rows))
-                for one in compared.changes.files
-            ],
+            "files": self._files(compared),
             "appeared": [],
-            **dict(itertools.chain.from_iterable(fields.items() for fields in found)),
-            "truncated": compared.changes.truncated,
-            "skipped": [vars(one) for one in record.skipped],
-            "others": self.recorder.others(record),
-            "stale": compared.stale,
         }
+        fields_of_features = self._app.extensions.review_fields
+        for fields in clincus.call_each(fields_of_features, record.id, record.session_id):
+            document.update(fields)
+        document["truncated"] = compared.changes.truncated
+        document["skipped"] = [vars(one) for one in record.skipped]
+        document["others"] = self.recorder.others(record)
+        document["stale"] = compared.stale
+        return document
+
+    def _files(self, compared: Compared) -> list[dict[str, object]]:
+        touched = self.recorder.touched(compared.record)
+        rows = clincus.preset_rows(self._app.config)
+        documents = []
+        for change in compared.changes.files:
+            is_touched = not touched.isdisjoint((change.path, change.old_path))
+            runs = clincus.runs_on_host(change.path, rows)
+            documents.append(change.document(is_touched, runs))
+        return documents

@@ -1,4 +1,4 @@
-"""Keeps the store of checkpoints bounded: by age, by number and by size. A session's first checkpoint stays."""
+"""Keeps the store of checkpoints within bounds of age, number and size. A session's first checkpoint stays."""
 
 from __future__ import annotations
 
@@ -11,51 +11,70 @@ from clincus_features.review.recorder import Recorder
 from clincus_features.review.records import Checkpoint, Record
 from clincus_features.review.store import Store
 
-ROUNDS = 4  # times that half of what may go is taken from a store that is too large
+ROUNDS = 4  # times that a store that is too large loses half of what it may lose
 
 
 def thin(recorder: Recorder, config: clincus.Config, now: datetime) -> None:
-    """Remove what the config says is too old or too much, and give its room back."""
+    """Remove checkpoints that are too old or too many by the config, and free their space."""
     age = clincus.parse_duration(config.get("checkpoints.max_age"))
     oldest = clincus.format_time(now - timedelta(seconds=age)) if age else ""
     by_workspace: dict[str, list[Record]] = {}
     for record in recorder.records.all():
         by_workspace.setdefault(record.workspace, []).append(record)
     for workspace, records in by_workspace.items():
-        store = recorder.store(workspace)
-        left = [record for record in records if not (record.ended and record.looked_at < oldest)]
-        for record in records:
-            if record in left:
-                name_again(store, record)
-                gone = too_many(record.checkpoints, config.get("checkpoints.max_count"), oldest)
-                remove(recorder, record, gone)
-            else:
-                recorder.records.delete(record)
-                forget_all(recorder, record)
-        if not left:
-            store.delete()
+        thin_workspace(recorder, config, recorder.store(workspace), records, oldest)
+
+
+def thin_workspace(
+    recorder: Recorder, config: clincus.Config, store: Store, records: Sequence[Record], oldest: str
+) -> None:
+    """Thin the checkpoints of all sessions of one workspace; `oldest` is a time of the API, "" for no limit."""
+    left = []
+    for record in records:
+        if record.ended and record.looked_at < oldest:
+            recorder.records.delete(record)
+            forget_all(recorder, record)
             continue
-        store.tidy()
-        shrink(recorder, left, clincus.size_bytes(config.get("checkpoints.max_size")) * 3 // 4)
+        left.append(record)
+        name_again(store, record)
+        most = config.get("checkpoints.max_count")
+        remove(recorder, record, too_many(record.checkpoints, most, oldest))
+    if not left:
+        store.delete()
+        return
+    store.tidy()
+    size = clincus.size_bytes(config.get("checkpoints.max_size"))
+    shrink(recorder, left, size * 3 // 4)
 
 
 def name_again(store: Store, record: Record) -> None:
-    """Keep each tree of a session under its name again, where a power cut has torn that: else tidying would drop it."""
-    for one in record.checkpoints if store.exists else ():
+    """Name each tree of a session again.
+
+    If a power cut has torn a name, tidying would otherwise drop its tree.
+    """
+    if not store.exists:
+        return
+    for checkpoint in record.checkpoints:
         with suppress(clincus.ClincusError):  # the tree itself is lost
-            store.keep(one.tree, f"{record.key}/{one.checkpoint}")
+            store.keep(checkpoint.tree, f"{record.key}/{checkpoint.checkpoint}")
 
 
 def too_many(checkpoints: Sequence[Checkpoint], most: int, oldest: str) -> list[Checkpoint]:
-    """Which checkpoints go: those before a time, and of the older half every second one as long as there are too many.
+    """The checkpoints to remove. Pure.
 
-    The first and the last one stay. Pure.
+    First those before the time `oldest`; then, while there are more than `most`, every second one of the older half.
+    The first and the last checkpoint stay.
     """
-    kept = list(checkpoints)
-    kept = [*kept[:1], *(one for one in kept[1:-1] if one.at >= oldest), *kept[1:][-1:]]
+    first = checkpoints[:1]
+    last = checkpoints[1:][-1:]
+    young = [one for one in checkpoints[1:-1] if one.at >= oldest]
+    kept = [*first, *young, *last]
     while len(kept) > most:
         half = max(len(kept) // 2, 2)
-        kept = [*kept[:half:2], *kept[half + half % 2 :]] if half > 2 else [kept[0], *kept[2:]]
+        if half > 2:
+            kept = [*kept[:half:2], *kept[half + half % 2 :]]
+        else:
+            kept = [kept[0], *kept[2:]]
     names = {one.checkpoint for one in kept}
     return [one for one in checkpoints if one.checkpoint not in names]
 
@@ -65,19 +84,24 @@ def remove(recorder: Recorder, record: Record, gone: Sequence[Checkpoint]) -> No
     if not gone:
         return
     names = {one.checkpoint for one in gone}
-    with recorder.records.changing(record) as now:
-        now.checkpoints = [one for one in now.checkpoints if one.checkpoint not in names]
-    recorder.store(record.workspace).forget(f"{record.key}/{name}" for name in names)
+    with recorder.records.changing(record) as stored:
+        stored.checkpoints = [one for one in stored.checkpoints if one.checkpoint not in names]
+    store = recorder.store(record.workspace)
+    store.forget(f"{record.key}/{name}" for name in names)
 
 
 def forget_all(recorder: Recorder, record: Record) -> None:
-    """Remove all trees of a session that is forgotten."""
-    names = [one.checkpoint for one in record.checkpoints] + ["now"] + (["branch"] if record.branch_tree else [])
-    recorder.store(record.workspace).forget(f"{record.key}/{name}" for name in names)
+    """Remove all trees of a session whose record is deleted."""
+    names = [one.checkpoint for one in record.checkpoints]
+    names.append("now")
+    if record.branch_tree:
+        names.append("branch")
+    store = recorder.store(record.workspace)
+    store.forget(f"{record.key}/{name}" for name in names)
 
 
 def shrink(recorder: Recorder, records: Sequence[Record], most: int) -> None:
-    """Remove the older half of the checkpoints of a workspace, again and again, until its store is small enough."""
+    """Remove the older half of the checkpoints of a workspace until its store has at most `most` bytes."""
     store = recorder.store(records[0].workspace)
     for _ in range(ROUNDS):
         if store.size() <= most:
@@ -86,6 +110,7 @@ def shrink(recorder: Recorder, records: Sequence[Record], most: int) -> None:
         if store.size() <= most:
             return
         for record in records:
-            found = recorder.records.find(record.id, record.session_id) or record
-            remove(recorder, found, found.checkpoints[1:-1][: max(1, len(found.checkpoints) // 2)])
+            stored = recorder.records.find(record.id, record.session_id) or record
+            half = max(1, len(stored.checkpoints) // 2)
+            remove(recorder, stored, stored.checkpoints[1:-1][:half])
         store.tidy(even_few=True)
