@@ -78,7 +78,7 @@ def recorder(app, tree, monkeypatch) -> Recorder:
 def work_off(recorder: Recorder) -> list[str]:
     """Do all that was asked for; why each checkpoint of the session was taken."""
     while recorder._queue:
-        recorder._queue[0] = (0.0, *recorder._queue[0][1:])
+        recorder._queue[0] = recorder._queue[0]._replace(due=0.0)
         recorder.work("")
     return [one.why for one in recorder.records.of(SESSION).checkpoints]
 
@@ -177,10 +177,10 @@ def test_a_start_that_was_made_here_is_not_waited_for(recorder):
 def test_the_first_checkpoints_wait_until_no_session_starts_any_more(recorder, app):
     app.sessions = [SESSION, SESSION._replace(id="clincus-0a1b2c-9", status="starting")]
     recorder.tell("after_start", SESSION)
-    assert recorder._queue[0][0] > time.monotonic() + 1
+    assert recorder._queue[0].due > time.monotonic() + 1
     app.sessions = [SESSION, SESSION._replace(id="clincus-0a1b2c-9")]
     recorder.tell("after_start", app.sessions[1])
-    assert [id for at, id, _ in recorder._queue if at <= time.monotonic()] == [one.id for one in app.sessions]
+    assert [asked.id for asked in recorder._queue if asked.due <= time.monotonic()] == [one.id for one in app.sessions]
 
 
 @pytest.mark.parametrize("why", ["start", "prompt"])
