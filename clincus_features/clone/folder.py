@@ -1,4 +1,4 @@
-"""A folder of the host that somebody else may change just now, read without following any link in it."""
+"""Reads a folder of the host that another process may be changing, without following any link in it."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ class Folder:
             return None
 
     def can_read(self, relative: str) -> bool:
-        """Whether this user may read a file that is there."""
+        """True if this user may read a file that is there."""
         with suppress(OSError), self._parent(relative) as (parent, name):
             return os.access(name, os.R_OK, dir_fd=parent, effective_ids=True, follow_symlinks=False)
         return True
 
     def link(self, relative: str) -> str:
-        """Where a link leads. Raises OSError."""
+        """The target of a link. Raises OSError."""
         with self._parent(relative) as (parent, name):
             return os.readlink(name, dir_fd=parent)
 

@@ -1,7 +1,7 @@
-"""Bringing a clone's commits into the repository of this host as a branch.
+"""Brings a clone's commits into the repository of this host as a branch.
 
-The container's bundle is unpacked into a Git folder of our own first, where git checks every object and that none is
-missing. Only then is a pack of what the branch needs copied into the repository: see store.py.
+The container's bundle goes into a Git folder of our own first, where git checks every object and looks for missing
+ones. Only then does a pack of the objects that the branch needs go into the repository: see store.py.
 """
 
 from __future__ import annotations
@@ -26,90 +26,118 @@ TOLD_GITLINKS = 100
 
 
 class UnfitBundleError(clincus.ClincusError):
-    """Git does not take what a clone sent."""
+    """Git rejects the bundle that a clone sent."""
 
 
 def branch_name(session: clincus.Session, asked: str) -> str:
-    """The branch that a session is fetched as: `clincus/<name or id>` by default. Raises ClincusError(400)."""
-    if not asked:
-        own = session.id.replace(":", "-")
-        name = "".join(char if char.isalnum() or char in "._-" else "-" for char in session.name).strip("-.")
-        asked = f"clincus/{name or own}"
-        if not is_ref(f"refs/heads/{asked}"):
-            asked = f"clincus/{own}"
-    if not is_ref(f"refs/heads/{asked}") or asked.startswith("-") or asked == "HEAD" or len(asked.encode()) > 250:
-        raise clincus.ClincusError(f"{clincus.shorten(asked)} cannot be the name of a branch", 400)
-    return asked
+    """The branch that a fetch of a session writes, by default `clincus/<name or id>`. Raises ClincusError(400)."""
+    branch = asked or default_branch(session)
+    is_valid = is_ref(f"refs/heads/{branch}") and not branch.startswith("-") and branch != "HEAD"
+    if not is_valid or len(branch.encode()) > 250:
+        shown = clincus.shorten(branch)
+        raise clincus.ClincusError(f"{shown} cannot be the name of a branch", 400)
+    return branch
+
+
+def default_branch(session: clincus.Session) -> str:
+    """`clincus/<name>` if git allows it, else `clincus/<id>`."""
+    own = session.id.replace(":", "-")
+    letters = [letter if letter.isalnum() or letter in "._-" else "-" for letter in session.name]
+    branch = f"clincus/{''.join(letters).strip('-.') or own}"
+    return branch if is_ref(f"refs/heads/{branch}") else f"clincus/{own}"
 
 
 def fetch(sessions: clincus.Sessions, session: clincus.Session, asked: str) -> MovedBranch:
-    """Bring the commits of a session's clone, and as one commit what is uncommitted, into the host's repository.
+    """Bring the commits of a session's clone, and one commit of its uncommitted work, into the host's repository.
 
-    HEAD, index, work tree and hooks of the host are not touched. Raises ClincusError: 400 for the name of the branch,
-    409 if it is checked out or moved elsewhere, or if the container sends what git does not take.
+    HEAD, index, work tree and hooks of the host stay as they are. Raises ClincusError: 400 for the name of the branch,
+    409 if it is checked out or has moved elsewhere, or if git rejects what the container sends.
     """
     branch = branch_name(session, asked)
     repository = find_repository(session.workspace, sessions.environ)
-    if not repository.folder:
-        words = f"'{session.workspace}' is no Git repository: run `git init` there, and fetch again"
-        raise clincus.ClincusError(words, 409)
+    check_target(session, repository, branch)
     ref = f"refs/heads/{branch}"
-    if ref in checked_out(repository):
-        words = f"the branch '{branch}' is checked out in '{session.workspace}': fetch into another one"
-        raise clincus.ClincusError(words, 409)
     state = read_state(sessions, session.id)
     with private_git(repository) as git:
-        path = f"{git.folder}/incoming.bundle"
-
-        def take(commits: list[str]) -> str:
-            told, size = take_bundle(sessions, session, "tip", commits, path)
-            if os.geteuid() == 0:
-                os.chown(path, *repository.owner)
-            return check_bundle(git, path, told) if size else known_tip(git, told)
-
-        commits = known(git, state.known)
-        try:
-            new = take(commits)
-        except UnfitBundleError:
-            # The clone may have lost what it could build on. Its whole history stands for itself.
-            if not commits:
-                raise
-            new = take([])
+        new = take_tip(sessions, session, git, known(git, state.known))
         git.output("update-ref", NEW, new)
         old = repository.refs.get(ref, "")
         check_move(git, branch, old, new, state.fetched.get(branch, ""))
-        links = gitlinks_in(git, new) - (gitlinks_in(git, repository.head) if repository.head else set())
+        links = gitlinks_in(git, new)
+        if repository.head:
+            links -= gitlinks_in(git, repository.head)
         count = int(git.text("rev-list", "--count", new, "--not", "--branches", "--tags", "--remotes"))
         if new != old:
             land(git, repository, ref, new, f"clincus fetch {session.id}")
-    fetched = {**{name: at for name, at in state.fetched.items() if name != branch}, branch: new}
-    write_state(sessions, session.id, replace(state, fetched=dict([*fetched.items()][-FETCHED:])))
+    fetched = dict(state.fetched)
+    fetched.pop(branch, None)
+    fetched[branch] = new  # as the latest one
+    latest = dict([*fetched.items()][-FETCHED:])
+    write_state(sessions, session.id, replace(state, fetched=latest))
     return MovedBranch(branch, new, count, tuple(sorted(links)[:TOLD_GITLINKS]))
 
 
+def check_target(session: clincus.Session, repository: Repository, branch: str) -> None:
+    """Raise ClincusError(409) if a fetch cannot write a branch of a session's folder."""
+    folder = session.workspace
+    if not repository.folder:
+        problem = f"'{folder}' is no Git repository: run `git init` there, and fetch again"
+        raise clincus.ClincusError(problem, 409)
+    if f"refs/heads/{branch}" in checked_out(repository):
+        problem = f"the branch '{branch}' is checked out in '{folder}': fetch into another one"
+        raise clincus.ClincusError(problem, 409)
+
+
+def take_tip(sessions: clincus.Sessions, session: clincus.Session, git: PrivateGit, commits: list[str]) -> str:
+    """Fetch the tip of a clone into our own Git folder; its commit. Raises ClincusError(409).
+
+    `commits` are those of the clone that are here. A clone that has lost them sends its whole history.
+    """
+    try:
+        return take_beyond(sessions, session, git, commits)
+    except UnfitBundleError:
+        if not commits:
+            raise
+    return take_beyond(sessions, session, git, [])
+
+
+def take_beyond(sessions: clincus.Sessions, session: clincus.Session, git: PrivateGit, commits: list[str]) -> str:
+    """Fetch the tip of a clone, without the history of `commits`. Raises UnfitBundleError."""
+    path = f"{git.folder}/incoming.bundle"
+    told, size = take_bundle(sessions, session, "tip", commits, path)
+    if os.geteuid() == 0:
+        os.chown(path, *git.owner)
+    return check_bundle(git, path, told) if size else known_tip(git, told)
+
+
 def gitlinks_in(git: PrivateGit, commit: str) -> set[str]:
-    """The gitlinks of a commit. Of a tree that unfolds to more than is read, those that came first."""
-    found: set[str] = set()
-    rest, size = b"", 0
-    with suppress(clincus.ClincusError), git.stream("ls-tree", "-r", "-z", "--full-tree", commit, timeout=60) as pieces:
+    """The gitlinks of a commit; only the first ones of a tree that unfolds to more than is read."""
+    links: set[str] = set()
+    rest = b""
+    size = 0
+    command = ("ls-tree", "-r", "-z", "--full-tree", commit)
+    with suppress(clincus.ClincusError), git.stream(*command, timeout=60) as pieces:
         for piece in pieces:
             *entries, rest = (rest + piece).split(b"\0")
-            found.update(os.fsdecode(one.partition(b"\t")[2]) for one in entries if one.startswith(b"160000 "))
+            for entry in entries:
+                if entry.startswith(b"160000 "):
+                    links.add(os.fsdecode(entry.partition(b"\t")[2]))
             size += len(piece)
-            if size > TREE_LIMIT or len(rest) > PATH_LIMIT or len(found) > FOUND_GITLINKS:
+            is_too_much = size > TREE_LIMIT or len(rest) > PATH_LIMIT
+            if is_too_much or len(links) > FOUND_GITLINKS:
                 break
-    return found
+    return links
 
 
 def known_tip(git: PrivateGit, told: Told) -> str:
-    """The tip of a clone that sent no bundle, as it has nothing new. Raises ClincusError(409) if that is not so."""
+    """The tip of a clone that sent no bundle because it has nothing new. Raises ClincusError(409) if it is not here."""
     if not known(git, [told.tip]):
         raise UnfitBundleError("the clone says that it holds nothing new, but its commit is not here", 409)
     return told.tip
 
 
 def check_bundle(git: PrivateGit, path: str, told: Told) -> str:
-    """Unpack a bundle into our own Git folder and let git check it; its commit. Raises ClincusError(409)."""
+    """Unpack a bundle into our own Git folder and let git check it; its commit. Raises UnfitBundleError (409)."""
     try:
         git.output("fetch", *QUIET, path, f"+refs/clincus/tip:{NEW}")
         new = git.text("rev-parse", "--verify", f"{NEW}^{{commit}}")
@@ -121,19 +149,19 @@ def check_bundle(git: PrivateGit, path: str, told: Told) -> str:
 
 
 def check_move(git: PrivateGit, branch: str, old: str, new: str, fetched: str) -> None:
-    """Raise ClincusError(409) if a branch has commits that a fetch would take away.
+    """Raise ClincusError(409) if a fetch would remove commits from a branch.
 
-    A commit that this session was fetched as before may go: the branch's log still has it.
+    The commit of this session's last fetch may go: the branch's log still has it.
     """
     if not old or old in (new, fetched):
         return
     if git.run("merge-base", "--is-ancestor", old, new).code != 0:
-        words = f"the branch '{branch}' has moved elsewhere since it was fetched (now {old[:12]})"
-        raise clincus.ClincusError(f"{words}: merge it, or fetch into another branch", 409)
+        problem = f"the branch '{branch}' has moved elsewhere since it was fetched (now {old[:12]})"
+        raise clincus.ClincusError(f"{problem}: merge it, or fetch into another branch", 409)
 
 
 def land(git: PrivateGit, repository: Repository, ref: str, new: str, message: str) -> None:
-    """Copy a commit, with what it needs, into the repository, and let a branch name it. Raises ClincusError(409)."""
+    """Copy a commit and the objects it needs into the repository, and set a branch to it. Raises ClincusError(409)."""
     pack = pack_of(git, new)
     check_layout(repository.workspace, repository.common)
     if pack:
@@ -144,16 +172,17 @@ def land(git: PrivateGit, repository: Repository, ref: str, new: str, message: s
 
 
 def pack_of(git: PrivateGit, new: str) -> str:
-    """A pack in our own Git folder of what a commit needs and no reference has, without its ending; "" if that is none.
+    """Pack the objects that a commit needs and no reference has; the pack's path without its ending, "" for no objects.
 
-    Git reads each object of it once more: those of the repository could have been changed meanwhile.
+    Git reads each object once more: the repository's own could have changed meanwhile.
     """
     with open(f"{git.folder}/packed-refs", encoding="utf-8", errors="surrogateescape") as file:
-        known_ones = dict.fromkeys(line.partition(" ")[0] for line in file)
-    asked = "\n".join([new, "--not", *known_ones, ""]).encode()
-    names = git.output("pack-objects", "--revs", "--non-empty", "--quiet", f"{git.folder}/pack", stdin=asked)
-    if not names.strip():
+        references = dict.fromkeys(line.partition(" ")[0] for line in file)
+    asked = "\n".join([new, "--not", *references, ""]).encode()
+    command = ("pack-objects", "--revs", "--non-empty", "--quiet", f"{git.folder}/pack")
+    name = git.output(*command, stdin=asked).decode().strip()
+    if not name:
         return ""
-    pack = f"{git.folder}/pack-{names.decode().strip()}"
+    pack = f"{git.folder}/pack-{name}"
     git.output("verify-pack", f"{pack}.idx")
     return pack

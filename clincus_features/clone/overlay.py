@@ -1,7 +1,7 @@
 """The overlay of a clone: the files of a work tree that were changed, added or deleted since its commit.
 
-git says which files these are. Their content is read by us, without following a link: another session may have the
-same folder mounted, and swap one in at any moment.
+Git names these files. Clincus reads their content without following a link: another session may have the same folder
+mounted, and swap in a link at any moment.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import clincus
@@ -31,7 +31,7 @@ class Overlay(NamedTuple):
 
     files: Sequence[str] = ()  # changed and new
     removed: Sequence[str] = ()
-    notes: Sequence[str] = ()  # what does not come along, for the person
+    notes: Sequence[str] = ()  # sentences on files that do not come along
 
 
 class Entry(NamedTuple):
@@ -45,38 +45,71 @@ class Entry(NamedTuple):
 def find_overlay(git: PrivateGit, repository: Repository, limit: int) -> Overlay:
     """Compare a work tree with its commit. Raises ClincusError(409) if the changes are more than `limit` bytes."""
     git.output("read-tree", repository.head or "--empty")
-    git.run("update-index", "-q", "--refresh")  # its code only says that there are changes
-    changed = diff_entries(git.output("diff-files", "--raw", "-z", "--no-renames", "--ignore-submodules=all"))
+    git.run("update-index", "-q", "--refresh")  # its exit code only says that there are changes
+    diff = git.output("diff-files", "--raw", "-z", "--no-renames", "--ignore-submodules=all")
+    changed = diff_entries(diff)
     others = paths_of(git.output("ls-files", "--others", "--exclude-standard", "-z"))
-    pointers = lfs_pointers(git, [entry.object_name for entry in changed if entry.status == "M"])
+    modified = [entry.object_name for entry in changed if entry.status == "M"]
+    pointers = lfs_pointers(git, modified)
     modules = submodules(git)
-    nested = [path for path in others if path.endswith("/")]
-    removed = [e.path for e in changed if e.status == "D" and e.path not in modules and not repository.is_sparse]
-    files = [e.path for e in changed if e.status != "D" and e.object_name not in pointers and e.path not in modules]
-    files += [path for path in others if not path.endswith("/")]
-    filtered = behind_filters(git, files)
-    with Folder(repository.workspace) as folder:
-        found = [(path, folder.status(path)) for path in files if path not in filtered]
-        kinds = {path: status for path, status in found if status is not None}
-        files = [path for path, one in kinds.items() if stat.S_ISREG(one.st_mode) or stat.S_ISLNK(one.st_mode)]
-        unread = [path for path in files if stat.S_ISREG(kinds[path].st_mode) and not folder.can_read(path)]
-    files = [path for path in files if path not in set(unread)]
-    check_size(repository.workspace, {path: kinds[path].st_size for path in files}, limit)
+    removed = []
+    candidates = []
+    for entry in changed:
+        if entry.path in modules:
+            continue
+        if entry.status != "D" and entry.object_name not in pointers:
+            candidates.append(entry.path)
+        if entry.status == "D" and not repository.is_sparse:
+            removed.append(entry.path)
+    candidates += [path for path in others if not path.endswith("/")]
+    filtered = behind_filters(git, candidates)
+    readable = readable_files(repository.workspace, candidates, filtered)
+    check_size(repository.workspace, readable.sizes, limit)
     in_lfs = [entry.path for entry in changed if entry.object_name in pointers]
+    nested = [path for path in others if path.endswith("/")]
     notes = (
         *note("submodules are not in the clone; `git submodule update --init` there gets them", modules),
         *note("files of Git LFS are pointers in the clone, and changes to them stay here", in_lfs),
         *note("files behind a filter of git's are in the clone as they are committed, or not at all", filtered),
-        *note("files that you may not read stay here", unread),
+        *note("files that you may not read stay here", readable.unread),
         *note("repositories of their own stay here", nested),
     )
-    return Overlay(files, removed, notes)
+    return Overlay([*readable.sizes], removed, notes)
+
+
+class Readable(NamedTuple):
+    """The files among some paths."""
+
+    sizes: dict[str, int]  # bytes, of regular files that can be read, and of links
+    unread: list[str]  # regular files that this user may not read
+
+
+def readable_files(workspace: str, paths: Sequence[str], without: Collection[str]) -> Readable:
+    """The regular files and links among some paths of a work tree."""
+    found = Readable({}, [])
+    with Folder(workspace) as folder:
+        for path in paths:
+            status = None if path in without else folder.status(path)
+            if status is None:
+                continue
+            if stat.S_ISLNK(status.st_mode):
+                found.sizes[path] = status.st_size
+            elif stat.S_ISREG(status.st_mode):
+                if folder.can_read(path):
+                    found.sizes[path] = status.st_size
+                else:
+                    found.unread.append(path)
+    return found
 
 
 def diff_entries(data: bytes) -> list[Entry]:
     """Read `git diff-files --raw -z`: `:OLDMODE NEWMODE OLD NEW STATUS`, NUL, path, NUL."""
     fields = paths_of(data)
-    return [Entry(path, head.split()[4][0], head.split()[2]) for head, path in zip(fields[::2], fields[1::2])]
+    entries = []
+    for head, path in zip(fields[::2], fields[1::2]):
+        _, _, old, _, status = head.split()
+        entries.append(Entry(path, status[0], old))
+    return entries
 
 
 def paths_of(data: bytes) -> list[str]:
@@ -86,59 +119,64 @@ def paths_of(data: bytes) -> list[str]:
 
 def lfs_pointers(git: PrivateGit, names: Sequence[str]) -> set[str]:
     """The objects that stand for a file of Git LFS. Git without LFS takes the file itself for a change."""
-    asked = "".join(f"{name}\n" for name in dict.fromkeys(names)).encode()
-    sizes = git.output("cat-file", "--batch-check=%(objectname) %(objectsize)", stdin=asked).decode()
-    found = re.findall(r"^(\S+) (\d{1,4})$", sizes, re.MULTILINE)
-    small = [name for name, size in found if int(size) < POINTER_SIZE]
-    data = git.output("cat-file", "--batch=%(objectname)", stdin="".join(f"{name}\n" for name in small).encode())
-    return set(
-        re.findall(rf"^([0-9a-f]{{40,64}})\n{re.escape(POINTER.decode())}", data.decode("latin-1"), re.MULTILINE)
-    )
+    asked = "".join(f"{name}\n" for name in dict.fromkeys(names))
+    output = git.output("cat-file", "--batch-check=%(objectname) %(objectsize)", stdin=asked.encode())
+    sizes = re.findall(r"^(\S+) (\d{1,4})$", output.decode(), re.MULTILINE)
+    small = "".join(f"{name}\n" for name, size in sizes if int(size) < POINTER_SIZE)
+    contents = git.output("cat-file", "--batch=%(objectname)", stdin=small.encode())
+    pointer = rf"^([0-9a-f]{{40,64}})\n{re.escape(POINTER.decode())}"
+    return set(re.findall(pointer, contents.decode("latin-1"), re.MULTILINE))
 
 
 def behind_filters(git: PrivateGit, paths: Sequence[str]) -> list[str]:
-    """Those of some paths that git changes by a program before it takes them (gitattributes(5), `filter`).
+    """The paths among some that git passes through a program before it takes them (gitattributes(5), `filter`).
 
-    What lies in the work tree is then often not for the history: git-crypt and git-secret keep secrets from it. Our git
-    runs no such program. A file of Git LFS has another place for its content, and no secret.
+    The work tree then often has content that is not for the history: git-crypt and git-secret keep secrets from it. Our
+    git runs no such program. A file of Git LFS has no secret, and its content has another place.
     """
     asked = b"".join(os.fsencode(path) + b"\0" for path in paths)
-    fields = paths_of(git.output("check-attr", "--stdin", "-z", "filter", stdin=asked))
-    named = zip(fields[::3], fields[2::3])
-    return [path for path, value in named if value not in ("unspecified", "unset", "set", "lfs")]
+    output = git.output("check-attr", "--stdin", "-z", "filter", stdin=asked)
+    fields = paths_of(output)
+    harmless = ("unspecified", "unset", "set", "lfs")
+    return [path for path, value in zip(fields[::3], fields[2::3]) if value not in harmless]
 
 
 def submodules(git: PrivateGit) -> list[str]:
     """The paths of the submodules of the commit."""
-    found, rest = list[bytes](), b""
+    paths = []
+    rest = b""
     with git.stream("ls-files", "--stage", "-z", timeout=GIT_TIMEOUT) as pieces:
         for piece in pieces:
             *lines, rest = (rest + piece).split(b"\0")
-            found += [line.partition(b"\t")[2] for line in lines if line.startswith(b"160000 ")]
-    return [os.fsdecode(path) for path in found]
+            for line in lines:
+                if line.startswith(b"160000 "):
+                    paths.append(os.fsdecode(line.partition(b"\t")[2]))
+    return paths
 
 
 def note(words: str, paths: Sequence[str]) -> list[str]:
-    """A sentence on paths that do not come along as they are; none if there are none."""
+    """A sentence on paths that do not come along as they are; nothing without paths."""
+    if not paths:
+        return []
     named = ", ".join(clincus.shorten(path) for path in paths[:NAMED])
     more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
-    return [f"{words}: {named}{more}"] if paths else []
+    return [f"{words}: {named}{more}"]
 
 
 def check_size(workspace: str, sizes: dict[str, int], limit: int) -> None:
-    """Raise ClincusError(409) if files are too many or too large to be laid on a clone."""
+    """Raise ClincusError(409) if files are too many or too large for a clone."""
     total = sum(sizes.values())
     if total <= limit and len(sizes) <= MOST_FILES:
         return
-    largest = max(sizes, key=lambda path: sizes[path])
-    words = f"its uncommitted files are {len(sizes)} with {total >> 20} MiB, the largest one {clincus.shorten(largest)}"
-    advice = f"a clone may take {MOST_FILES} and {limit >> 20} MiB (clone.size_limit). Commit, ignore or remove some"
-    raise refusal(workspace, f"{words}; {advice}")
+    largest = clincus.shorten(max(sizes, key=lambda path: sizes[path]))
+    found = f"its uncommitted files are {len(sizes)} with {total >> 20} MiB, the largest one {largest}"
+    allowed = f"a clone may take {MOST_FILES} and {limit >> 20} MiB (clone.size_limit)"
+    raise refusal(workspace, f"{found}; {allowed}. Commit, ignore or remove some")
 
 
 @contextlib.contextmanager
 def passing_over_gone(path: str) -> Iterator[None]:
-    """Leave the block without an error if the file at a path has gone. Raises ClincusError(409) for another one."""
+    """Leave the block without an error if the file at a path is gone. Raises ClincusError(409) for any other error."""
     try:
         yield
     except OSError as error:
@@ -147,21 +185,23 @@ def passing_over_gone(path: str) -> Iterator[None]:
 
 
 def read_files(workspace: str, paths: Sequence[str]) -> Iterator[clincus.ToolFile]:
-    """The files at some paths of a work tree, as they are when their turn comes.
+    """The files at some paths of a work tree, in the state of the moment in which each is read.
 
-    One that is gone by then, or is something else, is passed over. Raises ClincusError(409) if one cannot be read.
+    Skips a file that is gone by then, or is something else. Raises ClincusError(409) if one cannot be read.
     """
     with Folder(workspace) as folder:
         for path in paths:
             found = folder.status(path)
             if found is None:
                 continue
+            mtime = found.st_mtime
             with passing_over_gone(f"{workspace}/{path}"):
                 if stat.S_ISLNK(found.st_mode):
-                    yield clincus.ToolFile(path, mode=0o777, mtime=found.st_mtime, link=folder.link(path))
+                    link = folder.link(path)
+                    yield clincus.ToolFile(path, mode=0o777, mtime=mtime, link=link)
                 elif stat.S_ISREG(found.st_mode):
                     mode = 0o755 if found.st_mode & stat.S_IXUSR else 0o644
                     with folder.open(path) as descriptor:
                         # pack_files opens it anew by this name, which no link can lead elsewhere.
                         source = f"/proc/self/fd/{descriptor}"
-                        yield clincus.ToolFile(path, mode=mode, mtime=found.st_mtime, source=source)
+                        yield clincus.ToolFile(path, mode=mode, mtime=mtime, source=source)

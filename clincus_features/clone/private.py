@@ -1,8 +1,8 @@
-"""git on this host with a Git folder of our own in the place of a repository's.
+"""Runs git on this host with a Git folder of our own in place of a repository's.
 
-A repository can name programs: hooks, filters, diff drivers, monitors of files (githooks(5), git-config(1)). All of
-them stand in its Git folder, or need a setting there or in a person's configuration. A Git folder of ours has no hooks
-and no settings but our own, and git reads no other configuration, so it runs nothing that the repository names.
+A repository can name programs: hooks, filters, diff drivers, file monitors (githooks(5), git-config(1)). All of them
+are in its Git folder, or need a setting there or in a person's configuration. A Git folder of ours has no hooks and
+only our own settings, and git reads no other configuration, so it runs nothing that the repository names.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from .repository import STORED, Repository
 
 GIT_TIMEOUT = 600  # seconds for git to look at a work tree, or at a bundle
 PREFIX = "clincus-git-"
-SWEPT = 50  # folders that are looked at before a new one is made
-LEFT_FOR = 60.0  # seconds after which one that nobody holds was left
+SWEPT = 50  # old folders that are examined before a new one is made
+LEFT_FOR = 60.0  # seconds after which a folder that no process holds counts as left behind
 BIG_FILE = "16m"  # larger files go through git in pieces
-# Address space of git in KiB: a few bytes of a pack can unfold to any number, all of which git would hold at once.
-MEMORY_KIB = max(4 << 20, os.sysconf("SC_PHYS_PAGES") * (os.sysconf("SC_PAGE_SIZE") >> 10) // 2)
+# Address space of git in KiB: a few bytes of a pack can unfold to any number, and git would hold them all at once.
+MACHINE_KIB = os.sysconf("SC_PHYS_PAGES") * (os.sysconf("SC_PAGE_SIZE") >> 10)
+MEMORY_KIB = max(4 << 20, MACHINE_KIB // 2)
 
 CONFIG = """
 [core]
@@ -62,7 +63,7 @@ CONFIG = """
 
 @dataclass(frozen=True)
 class PrivateGit:
-    """git with a Git folder of our own. As root it runs as the repository's owner, so that nothing becomes root's."""
+    """git with a Git folder of our own. As root it runs as the repository's owner, so that no file becomes root's."""
 
     program: str
     folder: str
@@ -71,27 +72,36 @@ class PrivateGit:
 
     def argv(self, *words: str) -> list[str]:
         """The whole command line of a git command."""
+        limited = ["/bin/sh", "-c", f'ulimit -v {MEMORY_KIB} && exec "$@"', "git"]
         as_owner: list[str] = []
-        if os.geteuid() == 0 and self.owner[0] != 0:
-            # Reading stays root's, for access(2) too: the folders above may be closed to the owner.
-            who = (f"--reuid={self.owner[0]}", f"--regid={self.owner[1]}", "--clear-groups")
-            may = ("--securebits=+no_setuid_fixup", "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
-            as_owner = ["setpriv", *who, *may, "--"]
-        limited = f'ulimit -v {MEMORY_KIB} && exec "$@"'
-        return ["/bin/sh", "-c", limited, "git", *as_owner, self.program, *words]
+        user, group = self.owner
+        if os.geteuid() == 0 and user != 0:
+            # root's right to read stays, for access(2) too: the folders above may be closed to the owner.
+            as_owner = [
+                "setpriv",
+                f"--reuid={user}",
+                f"--regid={group}",
+                "--clear-groups",
+                "--securebits=+no_setuid_fixup",
+                "--inh-caps=+dac_read_search",
+                "--ambient-caps=+dac_read_search",
+                "--",
+            ]
+        return [*limited, *as_owner, self.program, *words]
 
     def environ(self) -> dict[str, str]:
         """The whole environment of a git command."""
-        null = os.devnull
-        return {
+        variables = {
             "PATH": os.defpath,
             "LC_ALL": "C",
             "HOME": "/nonexistent",
             "XDG_CONFIG_HOME": self.folder,  # with the person's attributes
             "GIT_DIR": self.folder,
-            **({"GIT_WORK_TREE": self.work_tree} if self.work_tree else {}),
-            **dict.fromkeys(("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"), null),
-            **dict.fromkeys(("GIT_CONFIG_NOSYSTEM", "GIT_ATTR_NOSYSTEM", "GIT_NO_REPLACE_OBJECTS"), "1"),
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_SYSTEM": os.devnull,
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_ATTR_NOSYSTEM": "1",
+            "GIT_NO_REPLACE_OBJECTS": "1",
             "GIT_NO_LAZY_FETCH": "1",
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_OPTIONAL_LOCKS": "0",
@@ -100,6 +110,9 @@ class PrivateGit:
             "GIT_COMMITTER_NAME": "Clincus",
             "GIT_COMMITTER_EMAIL": "clincus@localhost",
         }
+        if self.work_tree:
+            variables["GIT_WORK_TREE"] = self.work_tree
+        return variables
 
     def run(self, *words: str, stdin: bytes = b"") -> clincus.Completed:
         """Run a git command to its end."""
@@ -161,11 +174,12 @@ def private_git(repository: Repository) -> Iterator[PrivateGit]:
 
 
 def sweep(base: str) -> None:
-    """Delete the folders that a killed process has left: nobody holds them, and they are not new.
+    """Delete the folders that a killed process has left: no process holds them, and they are old.
 
-    Other users may make such folders, too: `rmtree` follows no link, so theirs is all that they can lose.
+    Other users may make such folders, too: `rmtree` follows no link, so they can lose only their own.
     """
-    for name in [name for name in os.listdir(base) if name.startswith(PREFIX)][:SWEPT]:
+    names = [name for name in os.listdir(base) if name.startswith(PREFIX)]
+    for name in names[:SWEPT]:
         path = os.path.join(base, name)
         try:
             folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -173,8 +187,9 @@ def sweep(base: str) -> None:
             continue
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            there = os.fstat(folder)
-            if os.geteuid() in (0, there.st_uid) and time.time() - there.st_mtime > LEFT_FOR:
+            status = os.fstat(folder)
+            is_ours = os.geteuid() in (0, status.st_uid)
+            if is_ours and time.time() - status.st_mtime > LEFT_FOR:
                 shutil.rmtree(path, ignore_errors=True)
         except OSError:
             continue  # in use
@@ -203,9 +218,9 @@ def fill_folder(folder: str, repository: Repository) -> None:
 
 
 def borrow_objects(folder: str, store: str) -> None:
-    """Give a Git folder the objects of a store, but nothing else: somebody may be writing to the store just now.
+    """Give a Git folder the objects of a store, but nothing else: another process may be writing to the store just now.
 
-    In `info` it could name a third store (`alternates`), and another history than the objects have (`commit-graph`).
+    Files in `info` could name a third store (`alternates`), and another history than the objects have (`commit-graph`).
     """
     os.mkdir(f"{folder}/borrowed")
     for name in os.listdir(store):
@@ -224,18 +239,18 @@ def write(folder: str, name: str, data: bytes) -> None:
 def keep_whole_refs(git: PrivateGit, repository: Repository) -> None:
     """Give the private folder all references whose objects are there; git refuses to work with any other."""
     names = list(repository.refs)
-    asked = "".join(f"{repository.refs[name]}\n" for name in names).encode()
-    answers = git.output("cat-file", "--batch-check=%(objecttype)", stdin=asked).decode().splitlines()
-    lines = [
-        f"{repository.refs[name]} {name}\n"
-        for name, kind in zip(names, answers)
-        if kind == "commit" or (kind in ("tag", "tree", "blob") and name.startswith("refs/tags/"))
-    ]
+    asked = "".join(f"{repository.refs[name]}\n" for name in names)
+    answers = git.output("cat-file", "--batch-check=%(objecttype)", stdin=asked.encode())
+    lines = []
+    for name, kind in zip(names, answers.decode().splitlines()):
+        is_tagged = kind in ("tag", "tree", "blob") and name.startswith("refs/tags/")
+        if kind == "commit" or is_tagged:
+            lines.append(f"{repository.refs[name]} {name}\n")
     write(git.folder, "packed-refs", "".join(lines).encode("utf-8", "surrogateescape"))
 
 
 def is_commit(git: PrivateGit, name: str) -> bool:
-    """Whether an object is a commit that is there."""
+    """True if an object is a commit that is there."""
     return git.run("cat-file", "-e", f"{name}^{{commit}}").code == 0
 
 

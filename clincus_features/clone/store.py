@@ -1,8 +1,8 @@
 """Writes commits and a branch into a repository of this host that a container may be changing just now.
 
-Git opens what it writes by its path, and follows a link that a session with the same folder mounted swaps in at the
-right moment: in the place of objects/pack, of a folder of branches or of a log. So git does not write here. Each folder
-is opened step by step without following a link, and what is written goes through these descriptors.
+Git opens the files that it writes by their paths. It would follow a link that a session with the same folder mounted
+swaps in at the right moment, in place of objects/pack, a folder of branches or a log. Git therefore does not write
+here: Clincus opens each folder step by step without following a link, and writes through these descriptors.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def write_pack(repository: Repository, source: str) -> None:
 
 
 def copy_file(repository: Repository, folder: int, name: str, source: int) -> None:
-    """Copy a file of a pack; one that is there has the same content, as its name says."""
+    """Copy a file of a pack. A file that is there has the same content, since its name is a hash of it."""
     fresh = f"tmp_pack_{secrets.token_hex(6)}"
     with new_file(repository, folder, fresh, 0o444) as target:
         while os.sendfile(target, source, None, PIECE):
@@ -44,9 +44,10 @@ def copy_file(repository: Repository, folder: int, name: str, source: int) -> No
 
 
 def move_branch(repository: Repository, ref: str, new: str, message: str) -> None:
-    """Let a branch name another commit than when the repository was looked at, under git's own lock.
+    """Set a branch to another commit, under git's own lock.
 
-    Raises ClincusError(409) if the branch has moved, if another one is in its way, or if git holds the lock.
+    Raises ClincusError(409) if the branch has moved since the look at the repository, if another branch is in its way,
+    or if git holds the lock.
     """
     check_branch(repository, ref)
     above, _, name = ref.rpartition("/")
@@ -72,7 +73,7 @@ def move_branch(repository: Repository, ref: str, new: str, message: str) -> Non
 
 
 def check_branch(repository: Repository, ref: str) -> None:
-    """Raise ClincusError(409) if a branch is not what it was, or cannot be beside the others."""
+    """Raise ClincusError(409) if a branch has changed, or cannot exist beside the others."""
     with Folder(repository.common) as common:
         refs = read_refs(common)
         found = common.status(ref)
@@ -120,7 +121,10 @@ def check_landed(repository: Repository, ref: str, new: str, pack: str) -> None:
 
 @contextmanager
 def entered(repository: Repository, path: str) -> Iterator[int]:
-    """A descriptor of a folder of a repository, which is made if it is absent. Raises ClincusError(409) for a link."""
+    """A descriptor of a folder of a repository.
+
+    Makes the folder if it is absent. Raises ClincusError(409) for a link.
+    """
     here = os.open(repository.common, OPEN | os.O_DIRECTORY)
     done = ""
     try:
@@ -160,7 +164,7 @@ def new_file(repository: Repository, folder: int, name: str, mode: int) -> Itera
 
 @contextmanager
 def own(folder: int, name: str, flags: int) -> Iterator[int]:
-    """A descriptor of something in a folder, for the block."""
+    """A descriptor of an entry of a folder, for the block."""
     descriptor = os.open(name, flags, dir_fd=folder)
     try:
         yield descriptor
@@ -169,7 +173,7 @@ def own(folder: int, name: str, flags: int) -> Iterator[int]:
 
 
 def give(repository: Repository, descriptor: int, mode: int) -> None:
-    """Give something new the owner of the repository, and its mode: what others may do in the folder above, too."""
+    """Give a new file or folder the owner of the repository, and its mode."""
     if os.geteuid() == 0:
         os.fchown(descriptor, *repository.owner)
     os.fchmod(descriptor, mode)

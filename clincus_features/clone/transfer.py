@@ -1,11 +1,12 @@
-"""Between a clone in a container and this host: how it is made, and what it gives and takes."""
+"""Moves work between a clone in a container and this host: makes the clone, takes bundles of it, gives it branches."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -21,8 +22,8 @@ SMALL_TIMEOUT = 120  # seconds for git in the container to look at the work tree
 FETCHED = 50  # branches that a session remembers
 FIRST_COMMIT = "The folder as it was"
 TOLD = re.compile(rb"([0-9a-f]{40}|[0-9a-f]{64}) ([0-9a-f]{40}|[0-9a-f]{64}|-) ([^\n]*)\n")
-LINE = 4096  # bytes of what a clone tells of itself
-KINDS = ("commits", "uncommitted", "stashes", "nested", "unreadable")  # of clincus.LOSSES: those that a clone counts
+LINE = 4096  # bytes of a clone's statement about itself
+KINDS = ("commits", "uncommitted", "stashes", "nested", "unreadable")  # keys of clincus.LOSSES that a clone counts
 COUNT = re.compile(rf"({'|'.join(KINDS)}) (\d{{1,9}})")
 UNREADABLE_LIMIT = 1 << 20  # bytes of the paths of files that only root can read
 COUNT_LIMIT = 1 << 18  # bytes of all counts, with their names
@@ -38,13 +39,14 @@ class State:
 
     base: str = ""  # the host's commit that the clone was made from
     start: str = ""  # the clone's commit of `snapshot` when the tool started
-    fetched: Mapping[str, str] = field(default_factory=dict)  # branch of the host -> the commit that was fetched as it
+    fetched: Mapping[str, str] = field(default_factory=dict)  # branch of the host -> the last commit fetched into it
     given: Sequence[str] = ()  # commits of the host that were pushed to the clone
 
     @property
     def known(self) -> list[str]:
         """The commits of the clone that this host has, with all before them."""
-        return [commit for commit in dict.fromkeys((self.base, *self.fetched.values(), *self.given)) if commit]
+        commits = (self.base, *self.fetched.values(), *self.given)
+        return [commit for commit in dict.fromkeys(commits) if commit]
 
 
 class MovedBranch(NamedTuple):
@@ -52,16 +54,16 @@ class MovedBranch(NamedTuple):
 
     branch: str
     head: str
-    commits: int  # that no branch there had before
-    gitlinks: tuple[str, ...] = ()  # of a fetch: folders that git takes for submodules, and what is checked out has not
+    commits: int  # number of commits that no branch there had before
+    gitlinks: tuple[str, ...] = ()  # new submodule folders in a fetch
 
 
 class Told(NamedTuple):
-    """The words of a clone about itself. None of them is true for certain."""
+    """A clone's statement about itself, which may be a lie."""
 
-    tip: str  # the checked-out commit, or one on top of it with what is uncommitted
+    tip: str  # the checked-out commit, or a commit of the uncommitted work on top of it
     head: str  # the checked-out commit; empty before the first one
-    branch: str  # the short name of what is checked out; empty for a commit
+    branch: str  # the short name of the checked-out branch; empty for a commit
 
 
 def read_state(sessions: clincus.Sessions, id: str) -> State:
@@ -70,15 +72,22 @@ def read_state(sessions: clincus.Sessions, id: str) -> State:
 
 
 def find_state(sessions: clincus.Sessions, id: str) -> State | None:
-    """The same, None for a clone that was never finished: the tool starts after that. Raises ClincusError."""
+    """The state of a session's clone, None for a clone that was never finished. Raises ClincusError.
+
+    The tool starts only in a finished clone.
+    """
     instance = sessions.door(id).instance(id) or {"config": {}}
     label = instance["config"].get(LABEL)
-    return None if label is None else State(**clincus.parse_json(label or "{}"))
+    if label is None:
+        return None
+    return State(**clincus.parse_json(label or "{}"))
 
 
 def write_state(sessions: clincus.Sessions, id: str, state: State, **labels: str) -> None:
-    """Keep the state of a session's clone, and more of its labels. Raises ClincusError."""
-    changed = {LABEL: json.dumps(vars(state)), **{clincus.LABEL + name: value for name, value in labels.items()}}
+    """Write the state of a session's clone, and more of its labels. Raises ClincusError."""
+    changed = {LABEL: json.dumps(vars(state))}
+    for name, value in labels.items():
+        changed[clincus.LABEL + name] = value
     incus = sessions.door(id)
     incus.query(incus.path(id), "PATCH", {"config": changed}, wait=True)
 
@@ -88,7 +97,7 @@ def write_state(sessions: clincus.Sessions, id: str, state: State, **labels: str
 
 @dataclass(frozen=True)
 class Source:
-    """The source of a clone, as it was found before there is a container."""
+    """The source of a clone, found before there is a container."""
 
     repository: Repository
     overlay: Overlay
@@ -100,64 +109,90 @@ class Source:
         repository = find_repository(workspace, environ)
         if branch:
             repository = starting_at(repository, branch)
-        overlay, notes = Overlay(), list[str]()
+        overlay = Overlay()
         with private_git(repository) as git:
             if repository.head and not is_commit(git, repository.head):
-                words = f"its HEAD, {repository.head[:12]}, is no commit that is there"
-                raise refusal(workspace, f"{words}. `git fsck` tells what is missing")
+                problem = f"its HEAD, {repository.head[:12]}, is no commit that is there"
+                raise refusal(workspace, f"{problem}. `git fsck` tells what is missing")
             if git.work_tree:
                 overlay = find_overlay(git, repository, limit)
+        notes = []
         if repository.holder:
-            notes.append(f"the clone has this folder alone, without the repository of '{repository.holder}'")
+            holder = repository.holder
+            notes.append(f"the clone has this folder alone, without the repository of '{holder}'")
         if repository.is_sparse:
             notes.append("the clone has all files, not those of the sparse checkout alone")
         return cls(repository, overlay, (*notes, *overlay.notes))
 
 
 def make_clone(sessions: clincus.Sessions, source: Source, kept: str, session: clincus.Session) -> None:
-    """Make the clone of a new session in its container. Raises ClincusError, and nothing stays then.
+    """Make the clone of a new session in its container. Raises ClincusError; then nothing stays.
 
-    `kept` is the bundle of what an earlier container of the session had, "" without one.
+    `kept` is the bundle of an earlier container of the session, "" without one.
     """
-    guest, repository = sessions.guest(session), source.repository
+    guest = sessions.guest(session)
     door = sessions.door(session.id)
-    done = door.exec(session.id, clincus.guest_command("clone-folder", guest.mount, str(guest.uid)))
+    program = clincus.guest_command("clone-folder", guest.mount, str(guest.uid))
+    done = door.exec(session.id, program)
     if done.code != 0:
         raise door.guest_failure(session.id, done)
-    words = guest.mount, repository.object_format, repository.branch, repository.head
+    send_commits(sessions, session, source.repository)
+    start = lay_overlay(sessions, session, source)
+    notes = [*source.notes]
+    if kept:
+        notes.append(put_back(sessions, session, kept))
+    for note in notes:
+        sessions.report(f"{session.id}: {note}")
+    state = State(source.repository.head, start)
+    warnings = "\n".join((*session.warnings, *notes))
+    write_state(sessions, session.id, state, warnings=warnings)
+
+
+def send_commits(sessions: clincus.Sessions, session: clincus.Session, repository: Repository) -> None:
+    """Make the repository of a clone, with all commits of the host's. Raises ClincusError."""
+    words = (
+        sessions.guest(session).mount,
+        repository.object_format,
+        repository.branch,
+        repository.head,
+    )
+    if not repository.head:
+        sessions.output(session, "clone-in", *words)
+        return
     with private_git(repository) as git:
-        if repository.head:
-            with git.stream("bundle", "create", "--quiet", "-", "--all", timeout=TRANSFER_TIMEOUT) as bundle:
-                sessions.output(session, "clone-in", *words, stdin=bundle, timeout=TRANSFER_TIMEOUT)
-            # A session that has the folder mounted may have changed its layout since it was looked at.
-            check_layout(repository.workspace, repository.common)
-        else:
-            sessions.output(session, "clone-in", *words)
+        command = ("bundle", "create", "--quiet", "-", "--all")
+        with git.stream(*command, timeout=TRANSFER_TIMEOUT) as bundle:
+            sessions.output(session, "clone-in", *words, stdin=bundle, timeout=TRANSFER_TIMEOUT)
+        # A session that has the folder mounted may have changed its layout since the look at it.
+        check_layout(repository.workspace, repository.common)
+
+
+def lay_overlay(sessions: clincus.Sessions, session: clincus.Session, source: Source) -> str:
+    """Bring the uncommitted changes into a clone; the commit of its snapshot. Raises ClincusError."""
+    guest = sessions.guest(session)
+    repository = source.repository
     removed = b"".join(os.fsencode(path) + b"\0" for path in source.overlay.removed)
     files = read_files(repository.workspace, source.overlay.files)
     archive = clincus.pack_files(files, guest.uid, guest.uid, 0o755)
-
-    def pieces() -> Iterator[bytes]:
-        yield removed
-        yield from archive
-
-    laid = guest.mount, str(len(removed)), "" if repository.folder else FIRST_COMMIT
-    told = sessions.output(session, "clone-snapshot clone-lay", *laid, stdin=pieces(), timeout=TRANSFER_TIMEOUT)
-    notes = [*source.notes, *([put_back(sessions, session, kept)] if kept else [])]
-    for note in notes:
-        sessions.report(f"{session.id}: {note}")
-    state = State(repository.head, told.decode("ascii", "replace").strip()[:64])
-    write_state(sessions, session.id, state, warnings="\n".join((*session.warnings, *notes)))
+    told = sessions.output(
+        session,
+        "clone-snapshot clone-lay",
+        guest.mount,
+        str(len(removed)),
+        "" if repository.folder else FIRST_COMMIT,
+        stdin=itertools.chain([removed], archive),
+        timeout=TRANSFER_TIMEOUT,
+    )
+    return told.decode("ascii", "replace").strip()[:64]
 
 
 def put_back(sessions: clincus.Sessions, session: clincus.Session, kept: str) -> str:
-    """Give a new clone what the session's last one had, as branches of a remote `kept`; what became of it, in words."""
+    """Give a new clone the work of the session's last one, as branches of a remote `kept`; a sentence on the result."""
+    mount = sessions.guest(session).mount
     try:
         with open(kept, "rb") as file:
             pieces = iter(lambda: file.read(1 << 16), b"")
-            sessions.output(
-                session, "clone-kept", sessions.guest(session).mount, stdin=pieces, timeout=TRANSFER_TIMEOUT
-            )
+            sessions.output(session, "clone-kept", mount, stdin=pieces, timeout=TRANSFER_TIMEOUT)
     except (OSError, clincus.ClincusError) as error:
         return f"what its last clone had was not put back, and is still in {kept}: {error}"
     return "what its last clone had is there as branches kept/…, and kept/uncommitted is how it ended"
@@ -167,15 +202,23 @@ def put_back(sessions: clincus.Sessions, session: clincus.Session, kept: str) ->
 
 
 def unfetched(sessions: clincus.Sessions, session: clincus.Session) -> dict[str, clincus.Loss]:
-    """The work in a session's clone that was not fetched, by kind; {} for one that was never finished.
+    """The work in a session's clone that no fetch has brought here, by kind. Raises ClincusError.
 
-    Raises ClincusError.
+    It is {} for a clone that was never finished.
     """
     state = find_state(sessions, session.id)
     if state is None:
         return {}
-    words = sessions.guest(session).mount, "count", state.start or "-", *state.known
-    told = sessions.output(session, "clone-snapshot clone-out", *words, timeout=SMALL_TIMEOUT, limit=COUNT_LIMIT)
+    told = sessions.output(
+        session,
+        "clone-snapshot clone-out",
+        sessions.guest(session).mount,
+        "count",
+        state.start or "-",
+        *state.known,
+        timeout=SMALL_TIMEOUT,
+        limit=COUNT_LIMIT,
+    )
     line, _, counts = told.partition(b"\n")
     parse_told(line + b"\n")
     return parse_counts(counts)
@@ -195,7 +238,7 @@ def parse_told(line: bytes) -> Told:
 
 
 def parse_counts(data: bytes) -> dict[str, clincus.Loss]:
-    """Read what guest/clone-out.sh counts. Raises ClincusError(409) if a kind is missing."""
+    """Read the counts of guest/clone-out.sh. Raises ClincusError(409) if a kind is missing."""
     numbers: dict[str, int] = {}
     names: dict[str, list[str]] = {kind: [] for kind in KINDS}
     kind = ""
@@ -213,13 +256,14 @@ def parse_counts(data: bytes) -> dict[str, clincus.Loss]:
 
 def no_git() -> clincus.ClincusError:
     """The error for an answer that git does not give."""
-    return clincus.ClincusError("git in the container does not answer as git: the clone cannot be read", 409)
+    problem = "git in the container does not answer as git: the clone cannot be read"
+    return clincus.ClincusError(problem, 409)
 
 
 def take_bundle(
     sessions: clincus.Sessions, session: clincus.Session, what: str, known: Sequence[str], path: str
 ) -> tuple[Told, int]:
-    """Write a bundle of the clone's `tip`, or of `all` its branches, to a file; what was told, and the bundle's bytes.
+    """Write a bundle of the clone's `tip`, or of `all` its branches, to a file; its statement, and the bundle's bytes.
 
     Raises ClincusError(409) if it is larger than the setting allows, and OSError for a fault of this host.
     """
@@ -227,19 +271,27 @@ def take_bundle(
     words = (sessions.guest(session).mount, what, "-", *known)
     with sessions.open(session, "clone-snapshot clone-out", *words, timeout=SMALL_TIMEOUT) as (stdin, stream):
         line = stream.readline(LINE)
-        # Without a word it has failed, and the end of the block says why.
+        # Without a line the program has failed, and the end of the block says why.
         told = parse_told(line) if line else None
         size = clincus.receive_file(
-            stdin, stream, path, limit=limit, patience=SMALL_TIMEOUT, limited_by=" (clone.size_limit)"
+            stdin,
+            stream,
+            path,
+            limit=limit,
+            patience=SMALL_TIMEOUT,
+            limited_by=" (clone.size_limit)",
         )
     return told or parse_told(b""), size
 
 
 def unreadable_files(sessions: clincus.Sessions, session: clincus.Session) -> list[str]:
     """The paths of a clone's files that its code user cannot read. Raises ClincusError."""
-    mount = sessions.guest(session).mount
     told = sessions.output(
-        session, "clone-snapshot clone-unreadable", mount, timeout=SMALL_TIMEOUT, limit=UNREADABLE_LIMIT
+        session,
+        "clone-snapshot clone-unreadable",
+        sessions.guest(session).mount,
+        timeout=SMALL_TIMEOUT,
+        limit=UNREADABLE_LIMIT,
     )
     return [os.fsdecode(path) for path in told.split(b"\n")[:-1]]
 
@@ -252,30 +304,41 @@ def give_branch(sessions: clincus.Sessions, session: clincus.Session, branch: st
 
     Raises ClincusError: 400 for the branch, 409 for the folder.
     """
-    state, guest = read_state(sessions, session.id), sessions.guest(session)
-    repository = find_repository(session.workspace, sessions.environ)
+    state = read_state(sessions, session.id)
+    folder = session.workspace
+    repository = find_repository(folder, sessions.environ)
     if not repository.folder:
-        raise clincus.ClincusError(f"'{session.workspace}' is no Git repository: there is nothing to push", 409)
+        raise clincus.ClincusError(f"'{folder}' is no Git repository: there is nothing to push", 409)
     branch = branch or repository.branch.removeprefix("refs/heads/")
     commit = repository.refs.get(f"refs/heads/{branch}", "")
     if not commit:
-        raise clincus.ClincusError(f"'{session.workspace}' has no branch {clincus.shorten(branch)}", 400)
-    offered = commit, *state.known
-    asked = sessions.output(
-        session, "clone-known", guest.mount, *offered, timeout=SMALL_TIMEOUT, limit=len(offered) * (len(commit) + 1)
-    ).split()
-    # A clone that lies gets a bundle that it cannot use.
-    there = [name for name in offered if name.encode() in asked]
-    words = guest.mount, f"refs/remotes/host/{branch}", commit
+        raise clincus.ClincusError(f"'{folder}' has no branch {clincus.shorten(branch)}", 400)
+    there = commits_there(sessions, session, [commit, *state.known])
+    words = (sessions.guest(session).mount, f"refs/remotes/host/{branch}", commit)
     with private_git(repository) as git:
         without = [f"^{name}" for name in known(git, there)]
         count = int(git.text("rev-list", "--count", commit, *without))
         if commit in there:
             sessions.output(session, "clone-more", *words)
         else:
-            made = "bundle", "create", "--quiet", "-", f"refs/heads/{branch}", *without
-            with git.stream(*made, timeout=TRANSFER_TIMEOUT) as bundle:
+            command = ("bundle", "create", "--quiet", "-", f"refs/heads/{branch}", *without)
+            with git.stream(*command, timeout=TRANSFER_TIMEOUT) as bundle:
                 sessions.output(session, "clone-more", *words, "bundle", stdin=bundle, timeout=TRANSFER_TIMEOUT)
             check_layout(repository.workspace, repository.common)
-    write_state(sessions, session.id, replace(state, given=[*state.given, commit][-FETCHED:]))
+    given = [*state.given, commit][-FETCHED:]
+    write_state(sessions, session.id, replace(state, given=given))
     return MovedBranch(f"host/{branch}", commit, count)
+
+
+def commits_there(sessions: clincus.Sessions, session: clincus.Session, commits: Sequence[str]) -> list[str]:
+    """The commits among some that a clone says it has. A clone that lies gets a bundle that it cannot use."""
+    answer = sessions.output(
+        session,
+        "clone-known",
+        sessions.guest(session).mount,
+        *commits,
+        timeout=SMALL_TIMEOUT,
+        limit=len(commits) * (len(commits[0]) + 1),
+    )
+    names = answer.split()
+    return [commit for commit in commits if commit.encode() in names]
