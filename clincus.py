@@ -908,6 +908,7 @@ class Setting(NamedTuple):
     may_be_empty: bool = False  # allows "", which is always allowed if the default is empty
     secret: bool = False  # the value is never shown
     rows: Mapping[str, Setting] = {}  # for a table of tables: the keys of each table; `check` checks their names
+    in_page: bool = False  # the dashboard may change it; see save_dashboard
 
     def fit(self, value: object) -> Any:
         """A value in its normal form. Raises Unfit."""
@@ -1003,10 +1004,9 @@ ENGINE = {
 register_settings(
     Setting("profiles", {}, merge=merged, rows=PROFILE),
     Setting("engines", {}, matching(ENGINE_NAME, "a name has small letters, digits and -"), merge=merged, rows=ENGINE),
-    Setting("dashboard.port", 3000, whole(1, 65535), "CLINCUS_PORT"),
-    Setting("dashboard.workspace_roots", [], list_of(HOST_PATH)),
+    Setting("dashboard.port", 3000, whole(1, 65535), "CLINCUS_PORT", in_page=True),
+    Setting("dashboard.workspace_roots", [], list_of(HOST_PATH), in_page=True),
 )
-DASHBOARD_KEYS = ("dashboard.port", "dashboard.workspace_roots")  # the keys that PUT /api/config may set
 TOOL_BOUND = ("tool.binary", "defaults.model")  # they hold for the tool in tool.name only
 
 
@@ -1375,7 +1375,7 @@ def dashboard_layer(path: str, layers: Sequence[Layer], warnings: list[str]) -> 
     def fit(document: dict[str, Any]) -> dict[str, Any]:
         values = {}
         for key, entry in document.items():
-            if key in DASHBOARD_KEYS and entry["instead_of"] == said_by_files(layers, key):
+            if key in SETTING and SETTING[key].in_page and entry["instead_of"] == said_by_files(layers, key):
                 values[key] = SETTING[key].fit(entry["value"])
         return values
 
@@ -1387,7 +1387,7 @@ def dashboard_layer(path: str, layers: Sequence[Layer], warnings: list[str]) -> 
 
 
 def save_dashboard(environ: Mapping[str, str], changes: Mapping[str, object]) -> None:
-    """Set keys of DASHBOARD_KEYS in `dashboard.json`. Entries that an edit of a config file has overruled are removed.
+    """Set keys that the page may change in `dashboard.json`. Entries that an edit of a config file has overruled go.
 
     A flag or a variable that sets a key still wins. ClincusError: 400 for a bad value, 409 while a config file is
     broken, 500 if the file cannot be written.
@@ -5046,6 +5046,7 @@ class Session(NamedTuple):
     member: str = ""  # the cluster member that has the container
     unreachable_since: str = ""  # RFC 3339; engine or member cannot be reached, and the other fields are of that time
     pinned: bool = False  # a person wants it at the top of lists
+    muted: bool = False  # nobody is called for what its tool does
     rang_at: str = ""  # when the terminal's bell last rang in this run
     settings: PrivateLabel = ""  # what the creation set beyond the config, as JSON, for later starts too
     guest: PrivateLabel = ""  # the user in the container, and the path of the workspace there: a `Guest` as JSON
@@ -5197,6 +5198,7 @@ def session_from_instance(
         # A container without a workspace counts as persistent, so that no clean-up deletes it.
         "persistent": config.get(LABEL + "persistent") == "true" or not workspace,
         "pinned": config.get(LABEL + "pinned") == "true",
+        "muted": config.get(LABEL + "muted") == "true",
         "paused": status in {"Frozen", "Freezing"},
         "error": "Incus reports an error in this container; `incus info` says more." if status == "Error" else "",
         "protection": labels["protection"] or "basic",
@@ -5324,6 +5326,7 @@ def session_labels(session: Session) -> dict[str, str]:
         "managed": "true",
         "persistent": "true" if session.persistent else "false",
         "pinned": "true" if session.pinned else "",
+        "muted": "true" if session.muted else "",
         "warnings": "\n".join(session.warnings),
     }
     return {LABEL + label: value for label, value in labels.items() if value}

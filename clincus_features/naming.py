@@ -1,6 +1,7 @@
-"""A person's changes to a session: its name, whether it is kept when it stops, whether it is shown first.
+"""A person's changes to a session: its name, and whether it is kept when it stops, shown first, or muted.
 
-PATCH /api/sessions/{id}    {"name", "persistent", "pinned"}, each of which may be left out, and fields of features
+PATCH /api/sessions/{id}    {"name", "persistent", "pinned", "muted"}, each of which may be left out,
+                            and fields of features
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ def install(extensions: clincus.Extensions) -> None:
         session = app.reachable_session(request.values["id"])
         for change in app.extensions.changes:
             change(session, request.values)
-        given = {key: request.values[key] for key in ("name", "persistent", "pinned")}
+        given = {key: request.values[key] for key in ("name", "persistent", "pinned", "muted")}
         changes = {key: value for key, value in given.items() if value is not None}
         return app.sessions.document(change_session(app.sessions, session.id, changes))
 
@@ -27,7 +28,7 @@ def install(extensions: clincus.Extensions) -> None:
 
 
 def change_session(sessions: clincus.Sessions, id: str, changes: Mapping[str, str | bool]) -> clincus.Session:
-    """Change the `name` of a session, or whether it is `persistent` or `pinned`: its labels and its metadata.json.
+    """Change the `name` of a session, or whether it is `persistent`, `pinned` or `muted`: its labels and metadata.json.
 
     Raises ClincusError: 400 for a name that cannot be.
     """

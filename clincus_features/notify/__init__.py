@@ -1,6 +1,7 @@
 """Calls a person when an agent needs one: web push to phones and browsers, and a webhook. Keys of `[notify]`.
 
-news.py says what is worth a call, outbox.py sends it, vapid.py signs it, store.py keeps devices and what was told.
+news.py says what is worth a call, hours.py when nobody is called, outbox.py sends it, vapid.py signs it, store.py keeps
+devices and what was told.
 """
 
 from __future__ import annotations
@@ -13,21 +14,26 @@ from functools import partial
 import clincus
 from clincus_features.notify import store, vapid
 from clincus_features.notify.agenda import Agenda
+from clincus_features.notify.hours import check_hours, check_zone, quiet_for
 from clincus_features.notify.news import COOLDOWN, DWELL, DWELL_WAITING, News, is_told, read_news, remember
 from clincus_features.notify.outbox import PUSH_SERVICES, Outbox, Services, check_endpoint, host_of
 
 WORKERS = 4  # threads that check and send; each of them may wait for a push service
 HERE_FOR = 60.0  # seconds that a page's word of being in use holds; the page repeats it every 20
 OVER_AFTER = 2.0  # seconds after which a device is told that what it shows is over
+LOOK_AGAIN = 300.0  # seconds after which quiet hours are looked at again: a machine that sleeps counts no seconds
+CHANGEABLE = ("on", "quiet", "with_text", "quiet_hours", "zone")  # keys of `[notify]` that the page may change
 TEST_TEXT = "Notifications of Clincus reach this device."
 
 NEWS_WORD = clincus.matching("waiting|done|failed|stuck", "write waiting, done, failed or stuck")
 FIELDS = clincus.table_of(clincus.check_text, clincus.WORD, "write a plain name for a field")
 ADDRESS = clincus.matching(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?([/?][!-~]*)?", "write an http: or https: address")
 clincus.register_settings(
-    clincus.Setting("notify.on", ["waiting", "done", "failed", "stuck"], clincus.list_of(NEWS_WORD)),
-    clincus.Setting("notify.quiet", True, clincus.check_switch),
-    clincus.Setting("notify.with_text", False, clincus.check_switch),
+    clincus.Setting("notify.on", ["waiting", "done", "failed", "stuck"], clincus.list_of(NEWS_WORD), in_page=True),
+    clincus.Setting("notify.quiet", True, clincus.check_switch, in_page=True),
+    clincus.Setting("notify.with_text", False, clincus.check_switch, in_page=True),
+    clincus.Setting("notify.quiet_hours", "", check_hours, in_page=True),
+    clincus.Setting("notify.zone", "", check_zone, in_page=True),
     clincus.Setting("notify.address", "", ADDRESS),
     clincus.Setting("notify.webhook", "", ADDRESS, secret=True),
     clincus.Setting("notify.template", {}, FIELDS, secret=True),
@@ -40,8 +46,10 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.agent_listeners.append(notifier.hear)
     extensions.alarm_listeners.append(notifier.hear_alarm)
     extensions.listeners.append(notifier.tell)
+    extensions.config_listeners.append(notifier.look_at_all)
     extensions.routes += [
         ("GET", "/api/push", lambda request: notifier.document()),
+        ("PATCH", "/api/push", notifier.change),
         ("POST", "/api/push/subscriptions", notifier.subscribe),
         ("DELETE", "/api/push/subscriptions/{id}", notifier.unsubscribe),
         ("POST", "/api/push/subscriptions/{id}/news", lambda request: notifier.take_news(request.values["id"])),
@@ -83,8 +91,10 @@ class Notifier:
     # -- What agents do
 
     def tell(self, moment: str, session: clincus.Session) -> None:
-        """A moment in a session's life: a session that is gone has no news."""
-        if moment == "deleted":
+        """A moment in a session's life: one that is gone has no news, and one may have been muted."""
+        if moment == "changed":
+            self._look(session)
+        elif moment == "deleted":
             for kept in (self._agents, self._alarms, self._called):
                 kept.pop(session.id, None)
             self.agenda.drop(("check", session.id))
@@ -108,6 +118,12 @@ class Notifier:
             self._called.pop(session.id, None)
         self._look(session)
 
+    def look_at_all(self) -> None:
+        """Look at each session anew: what a person is called for, and when, may be another by now."""
+        for session in self._app.registry.all():
+            self.agenda.drop(("check", session.id))
+            self._look(session)
+
     def _look(self, session: clincus.Session) -> None:
         """Plan a call if there is news of a session, and none if there is not."""
         news = self._news(session)
@@ -120,7 +136,7 @@ class Notifier:
 
     def _news(self, session: clincus.Session) -> News | None:
         config = self._app.config
-        agent = self._alarms.get(session.id) or self._agents.get(session.id, {})
+        agent = self._alarms.get(session.id) or ({} if session.muted else self._agents.get(session.id, {}))
         return read_news(session, agent, config.get("notify.on"), config.get("notify.with_text"))
 
     def _check(self, id: str) -> None:
@@ -130,7 +146,7 @@ class Notifier:
         told = store.read(self._app.environ).told
         if session is None or news is None or is_told(told, session.session_id, news):
             return
-        wait = self._called.get(id, -COOLDOWN) + COOLDOWN - time.monotonic()
+        wait = max(self._called.get(id, -COOLDOWN) + COOLDOWN - time.monotonic(), self._quiet_for())
         if wait > 0:
             self.agenda.put(("check", id), wait, lambda: self._check(id), news.event)
             return
@@ -151,8 +167,17 @@ class Notifier:
             if any(one[0] == id and (news is None or one[1:] != news.event) for one in taken):
                 self.agenda.put(("over", device_id), OVER_AFTER, partial(self._tell_over, device_id))
 
+    def _quiet_for(self) -> float:
+        """The seconds until the quiet hours are looked at again, 0 if they are not now."""
+        config = self._app.config
+        now = datetime.now(timezone.utc)
+        return min(LOOK_AGAIN, quiet_for(config.get("notify.quiet_hours"), config.get("notify.zone"), now))
+
     def _tell_over(self, device_id: str) -> None:
-        if self._in_use.get(device_id, 0.0) > time.monotonic():
+        wait = self._quiet_for()
+        if wait > 0:
+            self.agenda.put(("over", device_id), wait, partial(self._tell_over, device_id))
+        elif self._in_use.get(device_id, 0.0) > time.monotonic():
             self._taken.pop(device_id, None)  # the page that is open there closes what is over
         elif self._shows_over(device_id):
             self._push(device_id, 0)
@@ -205,14 +230,23 @@ class Notifier:
         return {
             "public_key": key,
             "problem": problem,
-            "on": config.get("notify.on"),
-            "quiet": config.get("notify.quiet"),
+            **{key: config.get(f"notify.{key}") for key in CHANGEABLE},
+            "is_quiet": self._quiet_for() > 0,
             "webhook": {"host": host_of(webhook), "last": state.webhook} if webhook else None,
             "devices": [device.document() for device in state.devices.values()],
         }
 
+    def change(self, request: clincus.Request) -> object:
+        """Change when the person is called. Raises ClincusError: 400, 409 while a config file is broken."""
+        given = {f"notify.{key}": request.values[key] for key in CHANGEABLE}
+        changes = {key: value for key, value in given.items() if value is not None}
+        if changes:
+            self._app.save_settings(changes)
+            self._app.hub.publish({"type": "push.changed"}, extension=True)
+        return self.document()
+
     def subscribe(self, request: clincus.Request) -> object:
-        """Add a device, or name it anew.
+        """Add a device, or change its name or sound.
 
         Raises ClincusError: 400 for an unknown push service, 409 for too many, 410 if it replaces a removed device.
         """
@@ -223,7 +257,8 @@ class Notifier:
             state.check_removed(values["replaces"] or "")
             old = state.devices.pop(values["replaces"] or "", None)
             name = " ".join(clincus.printable(values["name"] or (old.name if old else "")).split())[:80]
-            device = store.add_device(state, endpoint, name or host_of(endpoint), origin)
+            sound = old.sound if old and values["sound"] is None else values["sound"]
+            device = store.add_device(state, endpoint, name or host_of(endpoint), origin, sound)
         return device.document()
 
     def unsubscribe(self, request: clincus.Request) -> object:
@@ -235,14 +270,16 @@ class Notifier:
 
     def take_news(self, device_id: str) -> object:
         """The news for the worker of a device, `fresh` where it has not taken them. Raises ClincusError: 404, 410."""
-        store.read(self._app.environ).device(device_id)
+        device = store.read(self._app.environ).device(device_id)
         news = self._told_news()
+        silent = not device.sound or self._quiet_for() > 0
         known = self._taken.get(device_id, set())
         self._taken[device_id] = {(one.id, *one.event) for one in news}
-        found = [{**one.document(), "fresh": (one.id, *one.event) not in known} for one in news]
+        found = [one.shown_on_device(fresh=(one.id, *one.event) not in known, silent=silent) for one in news]
         if self._tests.pop(device_id, False):
             test = News("", "Clincus", "test", "", TEST_TEXT, clincus.utc_now())
-            found.insert(0, {**test.document(), "title": "A test of Clincus", "fresh": True})
+            shown = test.shown_on_device(fresh=True, silent=not device.sound)
+            found.insert(0, {**shown, "title": "A test of Clincus"})
         return clincus.json_response(found)
 
     def note_presence(self, request: clincus.Request) -> object:

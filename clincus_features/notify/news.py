@@ -13,6 +13,9 @@ import clincus
 DWELL_WAITING, DWELL = 6.0, 4.0
 ASKS = ("waiting", "stuck", "ended")  # states that the number of a question tells from each other; else that of a turn
 COOLDOWN = 60.0  # seconds between two calls for one session, unless a person has looked at it in between
+ANSWERED_HERE = ("question", "permission")  # what an option in a notification may answer
+ANSWERS = 2  # options that a notification shows; Chromium takes no more
+WHOLE_TEXT = 240  # characters of a question that a notification shows whole, so that nobody answers a part of it
 TOLD_LIMIT = 300  # sessions whose last call is remembered
 # The words that a person reads behind the session's name. A state with its reason goes before the state alone.
 WORDS = {
@@ -45,6 +48,13 @@ class News(NamedTuple):
     text: str  # what the tool says, "" unless the config lets it out
     since: str  # RFC 3339
     number: int | None = None  # of the turn that is over, or of the question; None for an alarm
+    options: tuple[str, ...] = ()  # that the tool offers, as its text
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The first options, if a notification shows all that a person has to read before."""
+        is_read = 0 < len(self.text) <= WHOLE_TEXT and self.state == "waiting" and self.reason in ANSWERED_HERE
+        return self.options[:ANSWERS] if is_read and self.number is not None else ()
 
     @property
     def kind(self) -> str:
@@ -59,8 +69,14 @@ class News(NamedTuple):
     def document(self) -> dict[str, object]:
         """The news object of the API and of the webhook."""
         words = WORDS.get(f"{self.state}/{self.reason}") or WORDS.get(self.state, self.state)
-        shown = {name: value for name, value in self._asdict().items() if name != "number"}
+        shown = {name: value for name, value in self._asdict().items() if name not in ("number", "options")}
         return {**shown, "title": f"{self.name} {words}"}
+
+    def shown_on_device(self, *, fresh: bool, silent: bool) -> dict[str, object]:
+        """The news object for the worker of a device, which may show buttons that answer."""
+        answers = list(self.answers)
+        number = self.number if answers else None
+        return {**self.document(), "fresh": fresh, "silent": silent, "answers": answers, "number": number}
 
 
 class Told(NamedTuple):
@@ -84,10 +100,12 @@ def read_news(
     if word not in wanted or agent.get("seen"):
         return None
     text = str(agent.get("text", "")) if with_text else ""
+    offered = agent.get("options", ()) if with_text else ()
+    options = tuple(map(str, offered)) if isinstance(offered, (list, tuple)) else ()
     name = clincus.printable(getattr(session, "name", "") or basename(session.workspace))[:80]
     number = agent.get("question" if state in ASKS else "turn")
     since = str(agent.get("since", ""))
-    return News(session.id, name, state, reason, text, since, number if isinstance(number, int) else None)
+    return News(session.id, name, state, reason, text, since, number if isinstance(number, int) else None, options)
 
 
 def is_told(told: Mapping[str, Told], session_id: str, news: News) -> bool:

@@ -27,6 +27,7 @@ class Device:
     name: str
     origin: str  # of the page that subscribed it
     created_at: str
+    sound: bool = True  # its notifications may make one
     last: Mapping[str, object] | None = None  # the result of the last push, as `result` makes it
 
     def document(self) -> dict[str, object]:
@@ -71,17 +72,20 @@ def result(outcome: str, message: str, status: int = 0) -> dict[str, object]:
     return {"at": clincus.utc_now(), "outcome": outcome, "status": status, "message": message}
 
 
-def add_device(state: State, endpoint: str, name: str, origin: str) -> Device:
-    """Add the device of an endpoint, or change its name. Raises ClincusError(409) for too many."""
+def add_device(state: State, endpoint: str, name: str, origin: str, sound: bool | None) -> Device:
+    """Add the device of an endpoint, or change its name or sound. Raises ClincusError(409) for too many.
+
+    None leaves the sound as it is; a new device makes one.
+    """
     import hashlib
 
     id = hashlib.sha256(endpoint.encode()).hexdigest()[:16]
     old = state.devices.get(id)
     if old is None and len(state.devices) >= DEVICE_LIMIT:
         raise clincus.ClincusError(f"{DEVICE_LIMIT} devices are registered: remove one first", 409)
-    device = Device(id, endpoint, name, origin, clincus.utc_now())
+    device = Device(id, endpoint, name, origin, clincus.utc_now(), sound is not False)
     if old is not None and old.endpoint:
-        device = replace(old, name=name, origin=origin)
+        device = replace(old, name=name, origin=origin, sound=old.sound if sound is None else sound)
     state.devices[id] = device
     state.removed = [one for one in state.removed if one != id]
     return device

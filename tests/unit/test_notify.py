@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 import clincus
+from clincus_features import notify
 from clincus_features.notify import Notifier, store, vapid
 from clincus_features.notify.agenda import Agenda
+from clincus_features.notify.hours import quiet_for
 from clincus_features.notify.news import News, Told, is_told, read_news, remember
 from clincus_features.notify.outbox import BACKOFF, PUSH_SERVICES, check_endpoint, contact_for, fill, without_mentions
 from tests.push_service import LOCAL_SERVICES, PushService
@@ -48,10 +50,7 @@ class Caller:
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         self.registry = clincus.Registry("clincus-", lambda change: None)
         for name in (ONE, TWO):
-            labels = {"workspace": f"/srv/app-{name[-1]}", "tool": "claude", "session_id": f"talk-{name[-1]}"}
-            instance: dict[str, Any] = {"name": name, "status": "Running", "last_used_at": "2026-01-01T08:00:00Z"}
-            instance["config"] = {clincus.LABEL + key: value for key, value in labels.items()}
-            self.registry.compare_one(next(self.registry.questions), name, instance)
+            self._appear(name)
         self.configure(**config)
         self.restart()
 
@@ -85,8 +84,28 @@ class Caller:
         self.now = end
 
     def request(self, **values: object) -> Any:
-        given = {"name": "", "replaces": "", "delay": 5, **values}
+        given = {"name": "", "replaces": "", "sound": None, "delay": 5, **values}
         return SimpleNamespace(values=given, headers={"Origin": "https://laptop.example.net"})
+
+    def _appear(self, name: str, **more: str) -> None:
+        labels = {"workspace": f"/srv/app-{name[-1]}", "tool": "claude", "session_id": f"talk-{name[-1]}", **more}
+        instance: dict[str, Any] = {"name": name, "status": "Running", "last_used_at": "2026-01-01T08:00:00Z"}
+        instance["config"] = {clincus.LABEL + key: value for key, value in labels.items()}
+        self.registry.compare_one(next(self.registry.questions), name, instance)
+
+    def mute(self, muted: bool) -> None:
+        """A person mutes the first session, or has it call again."""
+        self._appear(ONE, muted=str(muted).lower())
+        self.notifier.tell("changed", self.registry.get(ONE))
+
+    def set_clock(self, clock: str) -> None:
+        """It is this time of a day in UTC, from now on: as time passes for the notifier, so it does on the clock."""
+        begin, at = self.now, clincus.datetime.fromisoformat(f"2026-06-01T{clock}:00+00:00")
+
+        def now(zone: Any = None) -> clincus.datetime:
+            return (at + clincus.timedelta(seconds=self.now - begin)).astimezone(zone)
+
+        self._monkeypatch.setattr(notify, "datetime", SimpleNamespace(now=now))
 
     def add(self, endpoint: str, **values: object) -> str:
         return str(self.notifier.subscribe(self.request(endpoint=endpoint, **values))["id"])
@@ -293,6 +312,202 @@ def test_what_the_agents_feature_finds_out_reaches_the_listeners(caller):
     extensions.tell("stopped", caller.registry.get(ONE))
     assert told == [(ONE, "starting"), (ONE, "none")]
     assert len(extensions.agent_listeners) > 1, "the notifier listens, too"
+
+
+# ---- what a person chooses in the page
+
+
+@pytest.mark.parametrize(
+    ("hours", "zone", "now", "seconds"),
+    [
+        ("", "", "2026-06-01T23:00:00+00:00", 0),
+        ("22:00-07:00", "UTC", "2026-06-01T21:59:59+00:00", 0),
+        ("22:00-07:00", "UTC", "2026-06-01T22:00:00+00:00", 9 * 3600),
+        ("22:00-07:00", "UTC", "2026-06-02T06:59:30+00:00", 30),
+        ("22:00-07:00", "UTC", "2026-06-02T07:00:00+00:00", 0),
+        ("12:30-13:00", "UTC", "2026-06-01T12:45:00+00:00", 15 * 60),
+        ("12:00-12:00", "UTC", "2026-06-01T12:00:00+00:00", 0),
+        ("22:00-07:00", "Europe/Berlin", "2026-06-01T20:00:00+00:00", 9 * 3600),
+        ("22:00-07:00", "Asia/Kolkata", "2026-06-01T16:29:00+00:00", 0),
+        ("22:00-07:00", "Asia/Kolkata", "2026-06-01T16:30:00+00:00", 9 * 3600),
+        ("22:00-07:00", "Europe/Berlin", "2026-03-28T21:00:00+00:00", 8 * 3600),  # the clock goes forward that night
+        ("22:00-07:00", "Europe/Berlin", "2026-10-24T20:00:00+00:00", 10 * 3600),  # and back in this one
+    ],
+)
+def test_quiet_hours_end_at_their_time_of_the_persons_clock(hours, zone, now, seconds):
+    assert quiet_for(hours, zone, clincus.datetime.fromisoformat(now)) == seconds
+
+
+@pytest.mark.parametrize("zone", ["", "Gone/Away"])
+def test_quiet_hours_without_a_known_zone_are_those_of_this_machine(monkeypatch, zone):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        now = clincus.datetime.fromisoformat("2026-06-01T13:00:00+00:00")
+        assert quiet_for("22:00-07:00", zone, now) == 9 * 3600
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_nobody_is_called_in_quiet_hours_and_what_still_waits_is_told_at_their_end(caller, service):
+    caller.configure(quiet_hours="22:00-07:00", zone="UTC", webhook=service.webhook("team"))
+    caller.set_clock("22:30")
+    caller.add(service.endpoint("phone"))
+    caller.agent("waiting", "question")
+    caller.agent("done", id=TWO)
+    caller.wait(3600)
+    caller.agent("done", id=TWO, seen=True)
+    caller.wait(7 * 3600)
+    assert (service.pushes, service.messages) == ([], [])
+    caller.wait(3600)
+    assert [push.name for push in service.pushes] == ["phone"]
+    assert [body["title"] for _, body in service.messages] == ["app-1 asks you a question"]
+
+
+def test_no_phone_is_woken_in_quiet_hours_to_close_what_is_over(caller, service):
+    caller.configure(quiet_hours="22:00-07:00", zone="UTC")
+    caller.set_clock("21:59")
+    id = caller.add(service.endpoint("phone"))
+    caller.agent("waiting", "question")
+    caller.wait(30)
+    caller.news(id)
+    caller.wait(60)
+    caller.agent("waiting", "question", seen=True)
+    caller.wait(8 * 3600)
+    assert len(service.pushes) == 1
+    caller.wait(2 * 3600)
+    assert len(service.pushes) == 2
+
+
+def test_what_a_phone_gets_late_makes_no_sound_in_quiet_hours(caller, service):
+    caller.configure(quiet_hours="22:00-07:00", zone="UTC")
+    caller.set_clock("21:59")
+    id = caller.add(service.endpoint("phone"))
+    caller.agent("waiting", "question")
+    caller.wait(30)
+    assert [one["silent"] for one in caller.news(id)] == [False]
+    caller.wait(60)
+    assert [one["silent"] for one in caller.news(id)] == [True]
+
+
+def test_quiet_hours_that_are_taken_back_hold_no_call_any_longer(caller, service):
+    caller.configure(quiet_hours="22:00-07:00", zone="UTC")
+    caller.set_clock("22:30")
+    caller.add(service.endpoint("phone"))
+    caller.agent("waiting")
+    caller.wait(60)
+    caller.configure(quiet_hours="")
+    caller.notifier.look_at_all()
+    caller.wait(6)
+    assert len(service.pushes) == 1
+
+
+def test_a_session_that_is_muted_calls_nobody_until_that_is_taken_back(caller, service):
+    caller.add(service.endpoint("phone"))
+    caller.mute(True)
+    caller.agent("waiting")
+    caller.agent("waiting", id=TWO)
+    caller.wait(60)
+    assert len(service.pushes) == 1
+    caller.mute(False)
+    caller.wait(6)
+    assert len(service.pushes) == 2
+
+
+def test_a_phone_closes_what_a_session_said_that_is_muted_now(caller, service):
+    id = caller.add(service.endpoint("phone"))
+    caller.agent("waiting")
+    caller.wait(6)
+    assert [one["id"] for one in caller.news(id)] == [ONE]
+    caller.mute(True)
+    caller.wait(6)
+    assert len(service.pushes) == 2
+    assert caller.news(id) == []
+
+
+def test_a_broken_seal_calls_for_a_muted_session_too(caller, service):
+    caller.add(service.endpoint("phone"))
+    caller.mute(True)
+    alarm = {"state": "waiting", "reason": "protection", "text": "", "since": "2026-01-01T10:00:00Z", "seen": False}
+    caller.notifier.hear_alarm(caller.registry.get(ONE), alarm)
+    caller.wait(6)
+    assert len(service.pushes) == 1
+
+
+def test_a_device_without_sound_gets_silent_news_and_keeps_that(caller, service):
+    endpoint = service.endpoint("phone")
+    id = caller.add(endpoint, sound=False)
+    caller.agent("waiting")
+    caller.wait(6)
+    assert [one["silent"] for one in caller.news(id)] == [True]
+    caller.restart()
+    assert caller.device(id)["sound"] is False
+    caller.add(endpoint)
+    assert caller.device(id)["sound"] is False
+    renewed = caller.add(service.endpoint("tablet"), replaces=id)
+    assert caller.device(renewed)["sound"] is False
+    caller.add(service.endpoint("tablet"), sound=True)
+    assert caller.device(renewed)["sound"] is True
+
+
+@pytest.mark.parametrize(
+    ("agent", "with_text", "answers"),
+    [
+        ({"reason": "question", "text": "Which port?"}, True, ["3000", "8080"]),
+        ({"reason": "permission", "text": "Run make?"}, True, ["3000", "8080"]),
+        ({"reason": "question", "text": "Which port?"}, False, []),
+        ({"reason": "question", "text": ""}, True, []),
+        ({"reason": "question", "text": "Why? " * 60}, True, []),
+        ({"reason": "plan", "text": "The plan"}, True, []),
+        ({"reason": "dialog", "text": "Trust it?"}, True, []),
+        ({"reason": "login", "text": "Log in"}, True, []),
+    ],
+)
+def test_a_notification_offers_answers_to_a_question_that_it_shows_whole(caller, service, agent, with_text, answers):
+    caller.configure(with_text=with_text)
+    id = caller.add(service.endpoint("phone"))
+    caller.agent("waiting", **agent, options=["3000", "8080", "another"])
+    caller.wait(6)
+    (news,) = caller.news(id)
+    assert news["answers"] == answers
+    assert (news["number"] is not None) == bool(answers)
+
+
+@pytest.fixture
+def change(tmp_path):
+    """A function that changes what a person is called for, as PATCH /api/push does; it returns the answer."""
+    environ = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    app = clincus.Application(environ, {"dashboard.port": 0})
+    app.start()
+    notifier = Notifier(app)
+    yield lambda **given: notifier.change(SimpleNamespace(values={**dict.fromkeys(notify.CHANGEABLE), **given}))
+    app.close()
+
+
+def test_what_the_page_changes_is_kept_and_the_rest_stays(change, tmp_path):
+    change(on=["waiting"], quiet_hours="22:00-07:00", zone="Europe/Berlin")
+    document = change(with_text=True)
+    kept = {"on": ["waiting"], "with_text": True, "quiet_hours": "22:00-07:00", "zone": "Europe/Berlin"}
+    assert {key: document[key] for key in kept} == kept
+    config = clincus.load_config({"HOME": str(tmp_path)})
+    assert config.get("notify.on") == ["waiting"]
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        ({"on": ["weather"]}, "write waiting, done, failed or stuck"),
+        ({"quiet_hours": "22-7"}, "write two times of a day, such as 22:00-07:00"),
+        ({"quiet_hours": "24:00-07:00"}, "write two times of a day"),
+        ({"zone": "Mars/Olympus"}, "this machine does not know that time zone"),
+        ({"zone": "../../etc/passwd"}, "write a time zone, such as Europe/Berlin"),
+    ],
+)
+def test_a_wish_that_cannot_be_is_refused_with_what_to_write(change, wish, words):
+    with pytest.raises(clincus.ClincusError, match=words) as caught:
+        change(**wish)
+    assert caught.value.status == 400
 
 
 # ---- pushes

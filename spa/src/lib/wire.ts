@@ -75,7 +75,7 @@ export interface paths {
         delete: operations["delete_session"];
         options?: never;
         head?: never;
-        /** Change a session's name or network, or whether it is kept when it stops, or pinned */
+        /** Change a session's name or network, or whether it is kept when it stops, pinned, or muted */
         patch: operations["change_session"];
         trace?: never;
     };
@@ -446,7 +446,8 @@ export interface paths {
         delete?: never;
         options?: never;
         head?: never;
-        patch?: never;
+        /** Change when this person is called, on all devices; what is absent stays */
+        patch: operations["change_push"];
         trace?: never;
     };
     "/api/push/subscriptions": {
@@ -458,7 +459,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Call this browser by web push; the same endpoint again changes its name */
+        /** Call this browser by web push; the same endpoint again changes its name, and whether it makes a sound */
         post: operations["add_push_device"];
         delete?: never;
         options?: never;
@@ -1489,6 +1490,8 @@ export interface components {
                 on: string[];
                 quiet: boolean;
                 with_text: boolean;
+                quiet_hours: string;
+                zone: string;
                 address: string;
                 webhook: string;
                 template: {
@@ -1666,6 +1669,13 @@ export interface components {
             problem: string;
             on: string[];
             quiet: boolean;
+            with_text: boolean;
+            /** @description such as `22:00-07:00`; empty for none */
+            quiet_hours: string;
+            /** @description the time zone of the quiet hours; empty for that of the host */
+            zone: string;
+            /** @description whether these hours are now */
+            is_quiet: boolean;
             /** @description null if there is none */
             webhook: {
                 host: string;
@@ -1681,6 +1691,8 @@ export interface components {
             /** @description its push service does not know it any more: it has to subscribe again */
             gone: boolean;
             created_at: string;
+            /** @description its notifications may make a sound */
+            sound: boolean;
             last: components["schemas"]["PushResult"];
         };
         /** @description how the last call went, null before the first */
@@ -1706,6 +1718,12 @@ export interface components {
             title: string;
             /** @description whether this device has not had it before */
             fresh: boolean;
+            /** @description it is to make no sound: the device wants none, or these are quiet hours */
+            silent: boolean;
+            /** @description the options that may be chosen in the notification, the first one has the number 1; empty unless `text` is the whole question */
+            answers: string[];
+            /** @description the `question` of the agent, which an answer names beside `text`; null without answers */
+            number: number | null;
         };
         MovedBranch: {
             branch: string;
@@ -1925,6 +1943,7 @@ export interface components {
             /** @description since when engine or member does not answer, "" while it does; all else is as of then */
             unreachable_since: string;
             pinned: boolean;
+            muted: boolean;
             /** @description the logins that it borrows */
             logins: string[];
             /** @description whether containers can run in it */
@@ -2351,6 +2370,8 @@ export interface operations {
                     presets?: string[];
                     /** @description show it first */
                     pinned?: boolean;
+                    /** @description call nobody for what its tool does; a broken seal still calls */
+                    muted?: boolean;
                 };
             };
         };
@@ -2972,6 +2993,43 @@ export interface operations {
             default: components["responses"]["Error"];
         };
     };
+    change_push: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /** @description what the person is called for */
+                    on?: ("waiting" | "done" | "failed" | "stuck")[];
+                    /** @description a device whose dashboard is in use is not called */
+                    quiet?: boolean;
+                    /** @description calls, those of the webhook too, carry what the tool says */
+                    with_text?: boolean;
+                    /** @description such as `22:00-07:00`: nobody is called then, and what still waits at its end is told; empty for none */
+                    quiet_hours?: string;
+                    /** @description the time zone of the quiet hours, such as `Europe/Berlin`; empty for that of the host */
+                    zone?: string;
+                };
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Push"];
+                };
+            };
+            409: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
     add_push_device: {
         parameters: {
             query?: never;
@@ -2994,6 +3052,8 @@ export interface operations {
                      * @default
                      */
                     replaces?: string;
+                    /** @description whether its notifications may make a sound; absent: as before */
+                    sound?: boolean;
                 };
             };
         };

@@ -30,6 +30,7 @@ export function someSession(fields: Partial<Session> = {}): Session {
     name: '',
     mode: 'mount',
     pinned: false,
+    muted: false,
     nesting: false,
     appeared: 0,
     logins: [],
