@@ -16,6 +16,7 @@ interface Shown {
   body: string;
   silent: boolean;
   renotify: boolean;
+  actions: { action: string; title: string }[];
   data: { path: string };
   close: () => void;
 }
@@ -106,6 +107,47 @@ it('counts the sessions that wait on the icon, and no test', async () => {
   answer = { json: [news('b', true), news('a', false), news('', true)] };
   await handle('push');
   expect(badge).toBe(2);
+});
+
+const QUESTION = { ...news('a', true), name: 'my-app', text: 'Which port?', answers: ['3000', '8080'], number: 7 };
+
+/** Shows a question, and presses the button of an answer in it. */
+async function press(action: string, reply: Reply): Promise<void> {
+  answer = { json: [QUESTION] };
+  await handle('push');
+  answer = reply;
+  const [notification] = shown;
+  shown = [];
+  await handle('notificationclick', { notification, action });
+}
+
+it('makes no sound where the server says so', async () => {
+  answer = { json: [{ ...news('a', true), silent: true }] };
+  await handle('push');
+  expect(shown).toMatchObject([{ title: 'a waits for you', silent: true, renotify: false }]);
+});
+
+it('answers a question by the button of an option, and names the question that it answers', async () => {
+  await press('2', { json: { result: 'answered' } });
+  expect(calls.at(-1)).toMatchObject({ method: 'POST', path: '/api/sessions/a/answer' });
+  expect(JSON.parse(String(calls.at(-1)?.body))).toEqual({ option: 2, question: 'Which port?', number: 7 });
+  expect([shown, closed, opened]).toEqual([[], ['a'], []]);
+});
+
+it.each([
+  ['another question is open by now', { status: 409, json: { error: 'another question is open' } }, 'my-app was not answered', 'another question is open'],
+  ['nothing shows that the agent took it', { json: { result: 'unconfirmed' } }, 'my-app: answer unconfirmed', /look at the terminal/],
+  ['the person is signed out', { status: 401, json: { error: 'token' } }, 'my-app was not answered', /sign in/],
+  ['the server does not answer', new TypeError('offline'), 'my-app was not answered', /look at the session/],
+])('says so when %s, and sends the answer once', async (_, reply: Reply, title, body) => {
+  await press('1', reply);
+  expect(shown).toMatchObject([{ title, body: typeof body === 'string' ? body : expect.stringMatching(body) as string, data: { path: '/sessions/a' } }]);
+  expect(calls.filter(({ path }) => path.endsWith('/answer'))).toHaveLength(1);
+});
+
+it('opens the session by a tap beside the buttons', async () => {
+  await press('', { json: {} });
+  expect(opened).toEqual(['/sessions/a']);
 });
 
 it('closes what was seen, on this device or another', async () => {
