@@ -67,6 +67,13 @@ export function calls(agent: Agent): boolean {
   return CALLS.has(agent.state) || hasCrashed(agent);
 }
 
+/** The kind of event in the choice of those that notify. A bell and a broken seal are for a person, as a question is. */
+export function kindOf(agent: Agent): 'waiting' | 'done' | 'failed' | 'stuck' {
+  if (hasCrashed(agent)) return 'failed';
+  const { state } = agent;
+  return state === 'done' || state === 'failed' || state === 'stuck' ? state : 'waiting';
+}
+
 export function rank(agent: Agent): number {
   return ORDER.indexOf(hasCrashed(agent) ? 'failed' : agent.state);
 }

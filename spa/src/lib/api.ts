@@ -23,6 +23,7 @@ import type {
   NewSessionRequest,
   Port,
   Push,
+  PushChange,
   PushDevice,
   Prompt,
   PromptChange,
@@ -229,6 +230,7 @@ export const api = {
   log: async (id: string) => (await (await find(`${session(id)}/log`)).json()) as LogEntry[],
   usage: async (id: string) => (await (await find(`${session(id)}/usage`)).json()) as Usage,
   push: async () => (await (await find('/api/push')).json()) as Push,
+  changePush: (change: PushChange) => write<Push>('PATCH', '/api/push', change),
   addDevice: (device: NewPushDevice) => write<PushDevice>('POST', '/api/push/subscriptions', device),
   removeDevice: (id: string) => write<undefined>('DELETE', `/api/push/subscriptions/${encodeURIComponent(id)}`),
   /** A test in so many seconds, to a device or to `webhook`. */

@@ -30,6 +30,7 @@ export type Push = Schemas['Push'];
 export type PushDevice = Schemas['PushDevice'];
 export type PushResult = Schemas['PushResult'];
 export type NewPushDevice = Body<'add_push_device'>;
+export type PushChange = Body<'change_push'>;
 export type Prompt = Schemas['Prompt'];
 export type PromptChange = Body<'change_prompt'>;
 export type PromptResult = Schemas['PromptResult'];

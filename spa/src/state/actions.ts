@@ -28,11 +28,16 @@ export async function stop(session: Session): Promise<void> {
 }
 
 export async function rename(session: Session, name: string): Promise<void> {
-  await report(`${label(session)} was not renamed.`, () => sessions.rename(session.id, name));
+  await report(`${label(session)} was not renamed.`, () => sessions.change(session.id, { name }));
 }
 
 export async function pin(session: Session, pinned: boolean): Promise<void> {
-  await report(`${label(session)} was not ${pinned ? 'pinned' : 'unpinned'}.`, () => sessions.pin(session.id, pinned));
+  await report(`${label(session)} was not ${pinned ? 'pinned' : 'unpinned'}.`, () => sessions.change(session.id, { pinned }));
+}
+
+/** Has a session call nobody, on any device, or call again. */
+export async function mute(session: Session, muted: boolean): Promise<void> {
+  await report(`${label(session)} was not ${muted ? 'muted' : 'unmuted'}.`, () => sessions.change(session.id, { muted }));
 }
 
 /** Asks where something sealed is not what it was at the session's last start. */

@@ -1,10 +1,13 @@
 /** This browser among the devices that the server calls. */
 import { Persisted } from '../lib/persisted.svelte';
 
+const isBoolean = (value: unknown): value is boolean => typeof value === 'boolean';
 const isString = (value: unknown): value is string => typeof value === 'string';
 
 class Device {
   readonly #id = new Persisted<string>('push-device', '', isString);
+  /** Whether notifications on this device may make a sound. The server knows it too, for what the worker shows. */
+  readonly sound = new Persisted<boolean>('notify-sound', true, isBoolean);
   /** Goes up whenever a call to some device, or to the webhook, has had a result. */
   results = $state(0);
 

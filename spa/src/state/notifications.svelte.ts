@@ -2,7 +2,7 @@
  * Notifications of the system on this device. Off until asked for. The server calls by web push, and the page says when its
  * person is here; where the browser has no push, the page itself notifies while it is open.
  */
-import { calls } from '../lib/agent';
+import { calls, kindOf } from '../lib/agent';
 import { api, ApiError } from '../lib/api';
 import { deviceId, isAppleTouch, registration, serviceWorkers } from '../lib/device';
 import { basename } from '../lib/format';
@@ -48,13 +48,16 @@ function since(session: Session): string {
   return calls(session.agent) ? session.agent.since : session.rang_at;
 }
 
-/** Whether the person has looked at it already: it may still wait, but it is no news. */
-const isSeen = (session: Session): boolean => !isFrozen(session) && calls(session.agent) && session.agent.seen;
+/** Whether the person has looked at it already, or wants no call of it: it may still wait, but it is no news. */
+const isNoNews = (session: Session): boolean =>
+  !isFrozen(session) && (session.muted || (calls(session.agent) && session.agent.seen));
 
 export class Notifications {
   readonly #wanted = new Persisted<boolean>('notify', false, isBoolean);
   /** The events that were there already, by session. */
   readonly #known = new Map<string, string>();
+  /** The sessions that wait now, and are news. */
+  #waiting: ReadonlySet<string> = new Set();
 
   /** Whether the person wants notifications, and the browser still lets the page show them. */
   get on(): boolean {
@@ -93,7 +96,8 @@ export class Notifications {
 
   /** Tells of each new event of the waiting sessions, if nobody is here to see it, and takes back what is over. */
   tell(waiting: readonly Session[], here: boolean): void {
-    const news = waiting.filter((session) => !isSeen(session));
+    const news = waiting.filter((session) => !isNoNews(session));
+    this.#waiting = new Set(news.map(({ id }) => id));
     for (const session of news) {
       const { id, name, workspace } = session;
       const at = since(session);
@@ -102,9 +106,10 @@ export class Notifications {
       // An event from before the page was opened is in its list already, and what is pushed comes by the worker.
       const isNew = Date.parse(at) >= performance.timeOrigin;
       const words = isFrozen(session) ? 'was frozen: something that it may not change was changed' : 'needs you';
-      if (this.on && isNew && !here && !device.id) void this.#show(id, `${name || basename(workspace)} ${words}`);
+      const kind = isFrozen(session) ? 'waiting' : kindOf(session.agent);
+      if (this.on && isNew && !here && !device.id) void this.#show(id, kind, `${name || basename(workspace)} ${words}`);
     }
-    if (this.on) void this.#close(new Set(news.map(({ id }) => id)));
+    if (this.on) void this.#close(this.#waiting);
   }
 
   /** Browsers change the leave in settings of their own, beside the open page. */
@@ -153,11 +158,20 @@ export class Notifications {
     }
   }
 
-  async #show(id: string, title: string): Promise<void> {
+  async #show(id: string, kind: string, title: string): Promise<void> {
+    const { push } = await import('./push.svelte');
+    if (!(await push.wants(kind)) || !this.#waiting.has(id)) return;
     // With the session as its tag one takes the place of the one before, in every tab that shows this server.
     // `renotify` lets the second one be heard, too; the DOM's types do not know it.
     const path = href.session(id);
-    const options: NotificationOptions & { renotify: boolean } = { tag: id, renotify: true, icon: '/icon-192.png', data: { path } };
+    const sound = device.sound.current;
+    const options: NotificationOptions & { renotify: boolean } = {
+      tag: id,
+      renotify: sound,
+      silent: !sound,
+      icon: '/icon-192.png',
+      data: { path },
+    };
     try {
       const worker = await registration();
       if (worker?.active) {

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import { deviceId } from '../lib/device';
-import type { Session } from '../lib/types';
+import type { Push, Session } from '../lib/types';
 import { type Call, fakeServer, someSealedChange, someSession } from '../test/fakes';
 import { device } from './device.svelte';
 import { Notifications, obstacle } from './notifications.svelte';
@@ -17,6 +17,7 @@ let mayConstruct: boolean;
 let worker: { active: boolean; showNotification: (title: string) => void; getNotifications: () => unknown[] } | undefined;
 let calls: Call[];
 let status: number;
+let wishes: Partial<Push>;
 
 class FakeNotification {
   static requestPermission = () => Promise.resolve(leave);
@@ -44,8 +45,10 @@ const frozen = (at: string): Session =>
 const agent = (state: Session['agent']['state'], since: string): Session =>
   someSession({ agent: { ...someSession().agent, state, since, seen: false } });
 
-/** Lets what was begun come to its end. */
-const settle = () => new Promise((resolve) => setTimeout(resolve));
+/** Lets what was begun come to its end: a request and what follows from its answer. */
+async function settle(): Promise<void> {
+  for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setTimeout(resolve));
+}
 
 beforeEach(() => {
   shown = [];
@@ -54,6 +57,8 @@ beforeEach(() => {
   mayConstruct = true;
   worker = undefined;
   status = 204;
+  wishes = { on: ['waiting', 'done', 'failed', 'stuck'], is_quiet: false };
+  device.sound.current = true;
   ui.toasts = [];
   device.id = '';
   vi.stubGlobal('isSecureContext', true);
@@ -64,7 +69,7 @@ beforeEach(() => {
     serviceWorker: { getRegistration: () => Promise.resolve(worker) },
   });
   calls = fakeServer(({ path }) =>
-    path === '/api/push' ? { json: { public_key: '', problem: 'No openssl.', devices: [] } } : { status },
+    path === '/api/push' ? { json: { public_key: '', problem: 'No openssl.', devices: [], ...wishes } } : { status },
   );
 });
 
@@ -92,7 +97,7 @@ it.each([
     await settle();
   }
   expect(shown).toEqual([words, words]);
-  expect(given).toEqual(Array(2).fill({ tag: 'a', renotify: true, icon: '/icon-192.png', data: { path: '/sessions/a' } }));
+  expect(given).toEqual(Array(2).fill({ tag: 'a', renotify: true, silent: false, icon: '/icon-192.png', data: { path: '/sessions/a' } }));
 });
 
 it.each([
@@ -108,6 +113,39 @@ it.each([
   notifications.tell([rings(rang_at)], here);
   await settle();
   expect(shown).toEqual([]);
+});
+
+it.each([
+  ['the person wants no call for it', { on: ['done'] }, agent('waiting', LATER)],
+  ['these are quiet hours', { is_quiet: true }, agent('waiting', LATER)],
+  ['its session is muted', {}, { ...agent('waiting', LATER), muted: true }],
+])('says nothing when %s', async (_, wanted: Partial<Push>, session) => {
+  wishes = { ...wishes, ...wanted };
+  (await turnedOn()).tell([session], false);
+  await settle();
+  expect(shown).toEqual([]);
+});
+
+it('tells of a broken seal of a muted session', async () => {
+  (await turnedOn()).tell([{ ...frozen(LATER), muted: true }], false);
+  await settle();
+  expect(shown).toHaveLength(1);
+});
+
+it('says nothing of what is over by the time that the server has said what is wanted', async () => {
+  const notifications = await turnedOn();
+  notifications.tell([agent('waiting', LATER)], false);
+  notifications.tell([], false);
+  await settle();
+  expect(shown).toEqual([]);
+});
+
+it('makes no sound where the person wants none on this device', async () => {
+  const notifications = await turnedOn();
+  device.sound.current = false;
+  notifications.tell([rings(LATER)], false);
+  await settle();
+  expect(given).toMatchObject([{ silent: true, renotify: false }]);
 });
 
 it('tells by the worker where there is one, as Android demands', async () => {

@@ -1,7 +1,7 @@
 /** Web push: the devices that the server calls. The settings and the switch load it, no page does at its start. */
 import { api, ApiError, sentence } from '../lib/api';
 import { deviceName, registration, serviceWorkers } from '../lib/device';
-import type { Push } from '../lib/types';
+import type { Push, PushChange } from '../lib/types';
 import { device } from './device.svelte';
 
 /** Base64url as bytes. */
@@ -31,6 +31,23 @@ export class PushDevices {
     } catch (error) {
       this.error = sentence(error);
     }
+  }
+
+  /** Changes when the person is called, on all devices. Throws what the server says against it. */
+  async change(change: PushChange): Promise<void> {
+    this.current = await api.changePush(change);
+  }
+
+  /** Whether a person who is asked now wants to be told of such an event; if the server does not say, it is told. */
+  async wants(kind: string): Promise<boolean> {
+    await this.refresh();
+    return !this.current || (this.current.on.includes(kind) && !this.current.is_quiet);
+  }
+
+  /** Has this device make a sound, or none. */
+  async setSound(sound: boolean): Promise<void> {
+    device.sound.current = sound;
+    if (device.id) await this.subscribe();
   }
 
   /** Has the server call this browser, if the person gave leave to notify. */
@@ -82,7 +99,7 @@ export class PushDevices {
     }
     subscription ??= await manager.subscribe({ userVisibleOnly: true, applicationServerKey });
     const name = deviceName(navigator.userAgent, navigator.maxTouchPoints);
-    device.id = (await api.addDevice({ endpoint: subscription.endpoint, name, replaces: device.id })).id;
+    device.id = (await api.addDevice({ endpoint: subscription.endpoint, name, replaces: device.id, sound: device.sound.current })).id;
     return '';
   }
 }

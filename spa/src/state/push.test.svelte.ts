@@ -73,7 +73,7 @@ it('subscribes with the key of the server, and gives it the endpoint', async () 
   await push.subscribe();
   expect(registered).toEqual([['/worker.js', { scope: '/', updateViaCache: 'none' }]]);
   expect(asked).toEqual([{ userVisibleOnly: true, applicationServerKey: KEY_BYTES }]);
-  expect(posts()).toEqual([{ endpoint: 'https://push/new', name: 'Firefox on Linux', replaces: '' }]);
+  expect(posts()).toEqual([{ endpoint: 'https://push/new', name: 'Firefox on Linux', replaces: '', sound: true }]);
   expect([device.id, push.problem]).toEqual(['d1', '']);
 });
 
@@ -82,7 +82,7 @@ it('keeps a subscription that is there', async () => {
   device.id = 'd0';
   await push.subscribe();
   expect(asked).toEqual([]);
-  expect(posts()).toEqual([{ endpoint: 'https://push/old', name: 'Firefox on Linux', replaces: 'd0' }]);
+  expect(posts()).toEqual([{ endpoint: 'https://push/old', name: 'Firefox on Linux', replaces: 'd0', sound: true }]);
 });
 
 it('replaces one that is bound to another key', async () => {

@@ -1,4 +1,6 @@
 /** What a person can do with a session besides typing: the rows of its menu, and of the palette. */
+import Bell from '@lucide/svelte/icons/bell';
+import BellOff from '@lucide/svelte/icons/bell-off';
 import Camera from '@lucide/svelte/icons/camera';
 import CircleQuestionMark from '@lucide/svelte/icons/circle-question-mark';
 import Columns2 from '@lucide/svelte/icons/columns-2';
@@ -20,7 +22,7 @@ import type { MenuAction } from '../lib/menu';
 import { isFrozen } from '../lib/protection';
 import { tabTitle } from '../lib/router.svelte';
 import type { Session } from '../lib/types';
-import { copy, pin, remove, resume, stop } from './actions';
+import { copy, mute, pin, remove, resume, stop } from './actions';
 import { BESIDE, panes } from './panes.svelte';
 import { connection } from './connection.svelte';
 import { preferences } from './preferences.svelte';
@@ -83,6 +85,11 @@ export function menuOf(session: Session): readonly MenuAction[] {
       label: session.pinned ? 'Unpin' : 'Pin to the top',
       icon: session.pinned ? PinOff : Pin,
       run: () => void pin(session, !session.pinned),
+    }),
+    changing(session, {
+      label: session.muted ? 'Notify me of it again' : 'Mute notifications',
+      icon: session.muted ? Bell : BellOff,
+      run: () => void mute(session, !session.muted),
     }),
     { label: 'Snapshots …', icon: Camera, run: () => (ui.snapshots = session.id) },
     { label: 'About this session', icon: Info, run: () => (ui.about = session.id) },

@@ -6,7 +6,7 @@ import { api, ApiError, sentence } from '../lib/api';
 import { Once } from '../lib/once';
 import { Persisted } from '../lib/persisted.svelte';
 import { asksToAccept, brokenSince, isFrozen } from '../lib/protection';
-import type { Agent, NewSessionRequest, Session, SessionStatus } from '../lib/types';
+import type { Agent, NewSessionRequest, Session, SessionChange, SessionStatus } from '../lib/types';
 import { takeBirths } from './written';
 
 export type Phase = 'loading' | 'ready' | 'error';
@@ -255,12 +255,9 @@ export class Sessions {
     this.creations = this.creations.filter((creation) => creation.key !== key);
   }
 
-  async rename(id: string, name: string): Promise<void> {
-    this.#put(await api.changeSession(id, { name }));
-  }
-
-  async pin(id: string, pinned: boolean): Promise<void> {
-    this.#put(await api.changeSession(id, { pinned }));
+  /** Changes what a person may set: its name, whether it is pinned or muted. */
+  async change(id: string, change: SessionChange): Promise<void> {
+    this.#put(await api.changeSession(id, change));
   }
 
   stop(id: string): Promise<void> {

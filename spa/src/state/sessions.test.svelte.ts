@@ -127,7 +127,7 @@ describe('the list', () => {
     server.set('c', session('c', { created_at: '2026-02-02T00:00:00Z' }));
     await sessions.refresh();
     answer = (call) => (call.method === 'PATCH' ? { json: session('a', { pinned: true }) } : plain(call));
-    await sessions.pin('a', true);
+    await sessions.change('a', { pinned: true });
     expect([calls.at(-1)?.path, calls.at(-1)?.body]).toEqual(['/api/sessions/a', '{"pinned":true}']);
     expect(sessions.ordered.map(({ id }) => id)).toEqual(['a', 'c', 'b']);
   });

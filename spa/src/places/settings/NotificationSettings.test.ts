@@ -4,6 +4,7 @@ import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import { device } from '../../state/device.svelte';
 import { notifications } from '../../state/notifications.svelte';
+import { push } from '../../state/push.svelte';
 import { ui } from '../../state/ui.svelte';
 import { type Call, fakeServer } from '../../test/fakes';
 import NotificationSettings from './NotificationSettings.svelte';
@@ -17,16 +18,30 @@ const DEVICES = [
 ];
 
 let calls: Call[];
+let wishes: object;
+let refusal: string;
+
+/** A choice once the server has said what holds. */
+const choice = (name: RegExp) => screen.findByRole<HTMLInputElement>('checkbox', { name });
+/** What the page has asked the server to change. */
+const changes = () => calls.filter(({ method }) => method === 'PATCH').map(({ body }) => JSON.parse(String(body)) as unknown);
 
 beforeEach(() => {
   device.id = 'd1';
+  device.sound.current = true;
+  push.current = null;
+  refusal = '';
   ui.toasts = [];
   vi.stubGlobal('isSecureContext', true);
   vi.stubGlobal('Notification', Object.assign(vi.fn(), { permission: 'granted' }));
   const webhook = { host: 'ntfy.sh', last: last('failed', 'answered 503') };
-  calls = fakeServer(({ method }) =>
-    method === 'GET' ? { json: { public_key: 'k', problem: '', devices: DEVICES, webhook } } : { status: 202, json: { at } },
-  );
+  wishes = { on: ['waiting', 'done', 'failed', 'stuck'], quiet: true, with_text: false, quiet_hours: '', zone: '', is_quiet: false };
+  calls = fakeServer(({ method, path, body }) => {
+    if (path !== '/api/push') return { status: 202, json: { at } };
+    if (method === 'PATCH' && refusal) return { status: 409, json: { error: refusal } };
+    if (method === 'PATCH') wishes = { ...wishes, ...(JSON.parse(String(body)) as object) };
+    return { json: { public_key: 'k', problem: '', devices: DEVICES, webhook, ...wishes } };
+  });
 });
 
 afterEach(() => {
@@ -64,7 +79,7 @@ it('says why this browser cannot notify, and offers no switch', () => {
   vi.stubGlobal('isSecureContext', false);
   render(NotificationSettings);
   expect(screen.getByRole('status').textContent).toContain('plain HTTP');
-  expect(screen.getByRole('checkbox').hasAttribute('disabled')).toBe(true);
+  expect(screen.getByLabelText('Notify me when a session needs me').hasAttribute('disabled')).toBe(true);
 });
 
 it('offers the switch as soon as the browser is told to let the page notify', async () => {
@@ -75,11 +90,44 @@ it('offers the switch as soon as the browser is told to let the page notify', as
   vi.stubGlobal('navigator', { userAgent: '', permissions: { query } });
   notifications.start();
   render(NotificationSettings);
-  const isOffered = () => !screen.getByRole('checkbox').hasAttribute('disabled');
+  const isOffered = () => !screen.getByLabelText('Notify me when a session needs me').hasAttribute('disabled');
   expect(isOffered()).toBe(false);
   await vi.waitFor(() => expect(query).toHaveResolved());
   browser.permission = 'granted';
   leave.dispatchEvent(new Event('change'));
   await vi.waitFor(() => expect(isOffered()).toBe(true));
   expect(screen.queryByText(/does not let this page notify you/)).toBeNull();
+});
+
+it.each([
+  [/is done/, { on: ['waiting', 'failed', 'stuck'] }],
+  [/Not on a device/, { quiet: false }],
+  [/Show what the agent says/, { with_text: true }],
+  [/Quiet hours/, { quiet_hours: '22:00-07:00', zone: Intl.DateTimeFormat().resolvedOptions().timeZone }],
+])('keeps the choice %s at the server, and shows what it says', async (name, change) => {
+  render(NotificationSettings);
+  const before = (await choice(name)).checked;
+  (await choice(name)).click();
+  await vi.waitFor(() => expect(changes()).toEqual([change]));
+  await vi.waitFor(async () => expect((await choice(name)).checked).toBe(!before));
+});
+
+it('shows what holds again where the server refuses a choice', async () => {
+  refusal = 'the config file is broken';
+  render(NotificationSettings);
+  (await choice(/is done/)).click();
+  await vi.waitFor(() => expect(ui.toasts.at(-1)?.text).toContain('config file is broken'));
+  await vi.waitFor(async () => expect((await choice(/is done/)).checked).toBe(true));
+});
+
+it('changes the quiet hours, in the time zone of the person', async () => {
+  Object.assign(wishes, { quiet_hours: '22:00-07:00', zone: 'Mars/Olympus' });
+  render(NotificationSettings);
+  const until = await screen.findByLabelText<HTMLInputElement>('Quiet until');
+  expect(screen.getByText('in Mars/Olympus')).toBeTruthy();
+  until.value = '06:30';
+  until.dispatchEvent(new Event('change', { bubbles: true }));
+  const { timeZone } = Intl.DateTimeFormat().resolvedOptions();
+  await vi.waitFor(() => expect(changes()).toEqual([{ quiet_hours: '22:00-06:30', zone: timeZone }]));
+  await vi.waitFor(() => expect(screen.queryByText('in Mars/Olympus')).toBeNull());
 });
