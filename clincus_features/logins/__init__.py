@@ -9,9 +9,11 @@ that borrows no login.
 from __future__ import annotations
 
 import functools
+import json
 import os
 import ssl
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -24,9 +26,11 @@ from .exchange import Exchange
 from .lending import Loan
 from .loans import LABEL
 from .opened import Opened, server_trust, session_context
+from .renewal import Renewal
 from .settings import Login, read_logins
-from .sources import SourceError
+from .sources import Secret, SourceError, read_secret
 from .vault import Found, Revocations, Vault, set_revoked
+from .vendors import written_time
 
 SET_UP_WITHIN = 30.0  # seconds for a container to take its authority
 READY_WITHIN = 60.0  # seconds for certificates to be made
@@ -40,6 +44,7 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.instance_parts.append(lending.describe)
     extensions.lent_variables.append(lending.variables)
     extensions.lenders.append(lending.set_up)
+    extensions.guest_files.append(lending.files)
     extensions.listeners.append(lending.hear)
     extensions.session_fields.append(lambda session: {"logins": sorted(loans.read_label(session.logins))})
     extensions.openers.append(lending.open)
@@ -56,7 +61,8 @@ class Lending:
 
     def __init__(self, environ: Mapping[str, str], app: Any) -> None:
         self._environ, self._app = environ, app
-        self.vault, self.revocations = Vault(environ), Revocations(environ)
+        self.renewal = Renewal(environ)
+        self.vault, self.revocations = Vault(environ, self._read), Revocations(environ)
         self._making: dict[str, Future[str]] = {}  # session -> its authority
         self._configs: dict[str, Mapping[str, Login]] = {}  # session that starts -> the logins of its configuration
         self._config: clincus.Config | None = None
@@ -69,6 +75,9 @@ class Lending:
     def store(self) -> authority.Store:
         """Where certificates are. Raises ClincusError."""
         return authority.Store(authority.memory_folder(os.geteuid()), self._environ)
+
+    def _read(self, login: Login, environ: Mapping[str, str]) -> Secret:
+        return self.renewal.read(login) if login.vendor else read_secret(login, environ)
 
     # -- A start
 
@@ -87,6 +96,9 @@ class Lending:
         if not wanted or launch.request.command:  # a container for one command has a proxy that lends nothing
             return
         loans.check_together(wanted)
+        for login in wanted:
+            if login.vendor:
+                self.renewal.document(login)  # nobody wants a session whose tool has nobody to log in as
         label = config[LABEL] = loans.write_label(wanted, before)
         for name, value in loans.variables_of(loans.loans_of(label, known)).items():
             config[f"environment.{name}"] = value
@@ -94,13 +106,23 @@ class Lending:
         self._making[session.id] = in_thread(functools.partial(self._make, session.id, label, wanted))
 
     def _make(self, id: str, label: str, logins: list[Login]) -> str:
-        hosts = [host for login in logins for host in login.hosts]
+        hosts = [host for login in logins for host in (*login.hosts, *login.token_hosts)]
         return self.store.make(loans.run_name(id, label), hosts)
 
     def variables(self, session: clincus.Session) -> dict[str, str]:
         """What a start gives its tool of the loans."""
         known = self._configs.get(session.id, {})
         return loans.variables_of(loans.loans_of(session.logins, known))
+
+    def files(self, session: clincus.Session) -> list[clincus.ToolFile]:
+        """The files of tools whose logins are lent, with placeholders."""
+        found = loans.loans_of(session.logins, self._configs.get(session.id, {}))
+        files: list[clincus.ToolFile] = []
+        for loan in found:
+            if loan.login.vendor:
+                document = loan.login.vendor.lent(self.renewal.document(loan.login), loan.placeholder, time.time())
+                files.append(clincus.ToolFile(loan.login.vendor.guest_file, json.dumps(document).encode(), 0o600))
+        return files
 
     def set_up(self, incus: clincus.Incus, session: clincus.Session, home: str, stale: Sequence[str]) -> None:
         """Let a container that has started trust its authority, and remove copies of logins. Raises ClincusError."""
@@ -171,7 +193,7 @@ class Lending:
             "source": login.source,
             "state": "revoked" if self.revocations.holds(login.name) else known.state or "unknown",
             "error": known.error,
-            "good_until": "",
+            "good_until": written_time(known.good_until) if known.good_until else "",
             "last_used": known.last_used,
             "sessions": sorted(borrowers),
         }
@@ -186,18 +208,24 @@ class Lending:
         if session is None or not session.logins:
             return None
         found = loans.loans_of(session.logins, self._logins())
-        if not any(loan.login.is_for(host, port) for loan in found):
+        if not any(loan.login.is_for(host, port) or loan.login.gives_tokens(host, port) for loan in found):
             return None
         exchange = Exchange(
             (host, port),
             found,
             functools.partial(self._alarm, session, host),
             lambda loan: self.vault.used(loan.login),
-            lambda loan: self.vault.forget(loan.login.name),
+            self._rejected,
         )
         opened = Opened(exchange, (self._context(session), server_trust()), host, self, later)
         self._opened.add(opened)
         return opened
+
+    def _rejected(self, loan: Loan, secret: Secret, status: int) -> None:
+        """A server does not take a value."""
+        if loan.login.vendor and status == 401:
+            self.renewal.refuse(loan.login, secret)
+        self.vault.forget(loan.login.name)
 
     def ask(self, loan: Loan, take: Callable[[Found], None]) -> None:
         """Let `take` have the value of a loan, unless it is revoked."""

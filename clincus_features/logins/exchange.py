@@ -15,11 +15,18 @@ from . import http1
 from .http1 import Answer, Malformed, Request
 from .lending import Cleaner, Finder, Loan, MisusedError, Use, filled, find_uses, masked
 from .sources import Secret
+from .vendors import answer_tokens
 
+TOKENS_MOST = 16 << 10  # bytes of a request for tokens
+READING = frozenset(("GET", "HEAD", "OPTIONS"))
 HELD = 64 << 10  # bytes that wait while a value is read, or the answer before is under way
 MOST_INTERIM = 16  # answers of 1xx before the answer
-PHRASES = {400: "Bad Request", 403: "Forbidden", 502: "Bad Gateway", 503: "Service Unavailable"}
+PHRASES = {200: "OK", 400: "Bad Request", 403: "Forbidden", 502: "Bad Gateway", 503: "Service Unavailable"}
 KINDS = {400: "invalid_request_error", 403: "permission_error"}
+
+
+class RefusedError(Exception):
+    """A request that a login is not lent for."""
 
 
 class Exchange:
@@ -31,16 +38,17 @@ class Exchange:
         loans: Sequence[Loan],
         alarm: Callable[[Loan, str], None],
         lent: Callable[[Loan], None] = lambda loan: None,
-        rejected: Callable[[Loan], None] = lambda loan: None,
+        rejected: Callable[[Loan, Secret, int], None] = lambda loan, secret, status: None,
     ) -> None:
         """`place` is the host and port, `loans` are all of the session. The functions may not wait.
 
         `alarm` is told a loan whose placeholder is out of place, and where; `lent` one whose value goes out, and
-        `rejected` one whose value the server does not take.
+        `rejected` one whose value the server does not take, with that and the status of its answer.
         """
         self._host, self._port = place
         self._loans = loans
         self._here = [loan for loan in loans if loan.login.is_for(*place)]
+        self._renewing = [loan for loan in loans if loan.login.gives_tokens(*place)]
         self._alarm, self._lent, self._rejected = alarm, lent, rejected
         self.to_client, self.to_server = bytearray(), bytearray()
         self.wanted: list[Loan] = []  # whose values the request waits for: `lend` or `refuse` is called next
@@ -55,6 +63,8 @@ class Exchange:
         """Be ready for the next request. The values of the last one are forgotten."""
         self._request: Request | None = None
         self._uses: list[Use] = []
+        self._known: Mapping[str, Secret] = {}  # the values of these
+        self._asked_tokens: bytearray | None = None  # the body of a request for tokens, which is answered here
         self._is_sent = False  # the server has the head
         self._request_body: http1.Body = clincus.SizedBody(0)
         self._finder = Finder(self._loans)
@@ -126,6 +136,8 @@ class Exchange:
             work()
         except Malformed as error:
             self.refuse(502 if work == self._read_server else 400, str(error))
+        except RefusedError as error:
+            self.refuse(403, str(error))
         except MisusedError as error:
             self._alarm(error.loan, error.where)
             self.refuse(403, str(error))
@@ -142,20 +154,55 @@ class Exchange:
             if not head:
                 return
             request = http1.parse_request(head, self._host, self._port)
+            if self._renewing and not self._passes(request):
+                return
             if self._failure:
                 self.refuse(*self._failure)
                 return
             self._uses = find_uses(request, self._here, self._loans)
+            check_path(request, self._uses)
             self._request, self._request_body = request, http1.body_of(request.length)
             self.wanted = [use.loan for use in self._uses]
             if not self.wanted:
                 self._send_head({})
             return
-        if self._is_sent and not self._request_body.is_over:
+        if self._asked_tokens is not None:
+            self._answer_tokens(self._request)
+        elif self._is_sent and not self._request_body.is_over:
             self._pass_body(self._request)
+
+    def _passes(self, request: Request) -> bool:
+        """Whether a request to a host that gives tokens goes there: none does that could get some."""
+        is_for_tokens = http1.plain_path(request.target) in {
+            loan.login.vendor.token_path for loan in self._renewing if loan.login.vendor
+        }
+        if is_for_tokens and request.method == "POST":
+            self._request, self._request_body = request, http1.body_of(request.length)
+            self._asked_tokens = bytearray()
+            self._answer_tokens(request)
+        elif is_for_tokens or request.method not in READING:
+            words = "this session borrows its login: sign in on the host that runs Clincus, not in here"
+            self._request = request
+            self.refuse(403, words)
+        else:
+            return True
+        return False
+
+    def _answer_tokens(self, request: Request) -> None:
+        """Answer a request for tokens once all of it is there. No server hears of it."""
+        assert self._asked_tokens is not None
+        self._asked_tokens += self._request_body.take(self._from_client)
+        if len(self._asked_tokens) > TOKENS_MOST:
+            raise Malformed("a request for tokens is not that large")
+        if self._request_body.is_over:
+            (kind,) = http1.values(request.fields, "content-type")[:1] or [""]
+            found = [answer_tokens(loan.placeholder, bytes(self._asked_tokens), kind) for loan in self._renewing]
+            self.to_client += last_answer(*min(found, key=lambda one: one[0]))
+            self.is_over = True
 
     def _send_head(self, known: Mapping[str, Secret]) -> None:
         assert self._request
+        self._known = known
         fields, self._hidden = filled(self._request, self._uses, known)
         self._cleaner = Cleaner(self._hidden)
         for use in self._uses:
@@ -209,7 +256,7 @@ class Exchange:
                 raise Malformed("the server's answer is compressed although that was not asked for")
             if answer.status in (401, 403):
                 for use in self._uses:
-                    self._rejected(use.loan)
+                    self._rejected(use.loan, self._known[use.loan.login.name], answer.status)
             self._is_last = answer.is_last or request.is_last or not self._request_body.is_over
             self._answer, self._answer_body = answer, http1.body_of(answer.length, may_have_trailer=True)
         is_last = answer.status >= 200 and self._is_last
@@ -252,6 +299,21 @@ class Exchange:
 def error_answer(status: int, words: str) -> bytes:
     """An answer of ours. Its form is one that the tools show: that of the models' vendors."""
     error = {"type": KINDS.get(status, "api_error"), "message": f"Clincus: {words}"}
-    body = json.dumps({"type": "error", "error": error}).encode()
+    return last_answer(status, {"type": "error", "error": error})
+
+
+def check_path(request: Request, uses: Sequence[Use]) -> None:
+    """Raise RefusedError for a request whose answer holds a credential of its own."""
+    path = http1.plain_path(request.target)
+    for use in uses:
+        for refused in use.loan.login.service.refused:
+            if path == refused or path.startswith(f"{refused}/"):
+                words = "is not lent for this: the answer would hold a credential, and those stay on the host"
+                raise RefusedError(f"the login {use.loan.login.name} {words}")
+
+
+def last_answer(status: int, document: Mapping[str, object]) -> bytes:
+    """An answer of ours, after which the connection ends."""
+    body = json.dumps(document).encode()
     fields = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), ("Connection", "close")]
     return http1.write_head(f"HTTP/1.1 {status} {PHRASES.get(status, 'Error')}", fields) + body

@@ -6,9 +6,11 @@ anybody's. So what could be read in two ways is refused, and each message is wri
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Union
+from urllib.parse import unquote
 
 import clincus
 
@@ -186,6 +188,12 @@ def answer_head(answer: Answer, *, is_last: bool) -> bytes:
     if answer.length is None:
         own += [("Transfer-Encoding", "chunked")]
     return write_head(f"HTTP/1.1 {answer.status} {answer.reason}", [*own, *kept_fields(answer.fields)])
+
+
+def plain_path(target: str) -> str:
+    """The path that a server may take an address for: decoded, in small letters, and without what leads nowhere."""
+    path = unquote(target.partition("?")[0]).partition(";")[0]
+    return posixpath.normpath(re.sub("[/\\\\]+", "/", path)).lower()
 
 
 # -- Bodies: `take` takes what came off and returns the content; `is_over` says that all of it came

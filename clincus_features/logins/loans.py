@@ -29,6 +29,8 @@ TRUST = {
     ),
 }
 
+CLAUDE_LOGINS = ("CLAUDE_CODE_OAUTH_TOKEN", "ANTHROPIC_API_KEY", ".claude/.credentials.json")  # one shadows the others
+
 
 def read_label(label: str) -> dict[str, str]:
     """The placeholders of a label by the names of logins; none if it cannot be read, which lends nothing."""
@@ -62,6 +64,10 @@ def check_together(logins: Iterable[Login]) -> None:
     """Raise ClincusError(400) for logins that a session cannot borrow together."""
     owners: dict[str, str] = {}
     for login in logins:
+        if login.vendor and owners.setdefault(login.vendor.guest_file, login.name) != login.name:
+            other = owners[login.vendor.guest_file]
+            words = f"the logins {other} and {login.name} are both lent as {login.vendor.guest_file}: choose one"
+            raise clincus.ClincusError(words, 400)
         for name in login.service.variables:
             other = owners.setdefault(name, login.name)
             if other != login.name:
@@ -69,8 +75,9 @@ def check_together(logins: Iterable[Login]) -> None:
                     f"the logins {other} and {login.name} both set {name}: choose one, or give one another `variable`"
                 )
                 raise clincus.ClincusError(words, 400)
-    if {"ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN"} <= owners.keys():
-        names = f"{owners['CLAUDE_CODE_OAUTH_TOKEN']} and {owners['ANTHROPIC_API_KEY']}"
+    claude = [owners[name] for name in CLAUDE_LOGINS if name in owners]
+    if len(claude) > 1:
+        names = " and ".join(claude)
         raise clincus.ClincusError(f"Claude Code uses one of the logins {names}: choose one for a session", 400)
 
 
@@ -81,6 +88,7 @@ def variables_of(loans: Iterable[Loan]) -> dict[str, str]:
     for loan in loans:
         service = loan.login.service
         found.update(service.settings)
+        found.update(TRUST if loan.login.vendor else {})
         found.update(dict.fromkeys(service.variables, loan.placeholder))
         url, user = service.git
         if url:

@@ -24,6 +24,9 @@ class Service(NamedTuple):
     settings: Mapping[str, str] = {}  # other variables that a program needs to use it
     shape: str = "clincus-{random}"  # of a placeholder, as the tools expect it; `{random}` is 32 hexadecimal digits
     git: tuple[str, str] = ("", "")  # the URL that git asks a user and password for, and the user
+    refused: tuple[
+        str, ...
+    ] = ()  # paths whose answers hold another credential: with that a session could do without us
 
 
 BEARER = f"Bearer {SECRET}"
@@ -44,6 +47,14 @@ SERVICES = {
         (BEARER,),
         ("CLAUDE_CODE_OAUTH_TOKEN",),
         shape="sk-ant-oat01-clincus-{random}",
+        refused=("/api/oauth/claude_cli/create_api_key", "/v1/oauth/token"),
+    ),
+    "codex": Service(
+        "ChatGPT subscription (codex login)",
+        ("chatgpt.com",),
+        "authorization",
+        (BEARER,),
+        shape="oai-oat01-clincus-{random}",
     ),
     "openai": Service(
         "OpenAI API key",
@@ -77,6 +88,7 @@ SERVICES = {
         ("GH_TOKEN", "GITHUB_TOKEN"),
         shape="ghp_{random}clin",
         git=("https://github.com", "x-access-token"),
+        refused=("/copilot_internal/v2/token",),
     ),
     "copilot": Service(
         "GitHub token of Copilot CLI",
@@ -92,6 +104,7 @@ SERVICES = {
         (BEARER, f"token {SECRET}"),
         ("COPILOT_GITHUB_TOKEN",),
         shape="ghu_{random}clin",
+        refused=("/copilot_internal/v2/token",),
     ),
     "npm": Service("npm token", ("registry.npmjs.org",), "authorization", (BEARER,), ("NPM_TOKEN", "NODE_AUTH_TOKEN")),
     "pypi": Service(

@@ -9,9 +9,12 @@ from typing import Any, NamedTuple
 import clincus
 
 from .services import SECRET, SERVICES, Service
+from .vendors import VENDORS, Vendor
 
 NAME = r"[a-z0-9][a-z0-9-]{0,31}"
 KEEP = "1m"  # how long a value is kept by default
+KEPT_LENT = 10.0  # seconds that one is kept which its tool may renew at any time
+ONLY_LENT = ("codex",)  # services whose value stands in no other place than the tool's file
 MOST_KEPT = 3600.0  # seconds
 HTTPS = 443
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -69,13 +72,23 @@ class Login(NamedTuple):
     service: Service
     service_name: str  # "" for a service of one's own
     hosts: tuple[Host, ...]
-    source: str  # "file", "env" or "command"
-    place: Any  # a path, the name of a variable, or the words of a command
+    source: str  # "file", "env", "command" or "vendor"
+    place: Any  # a path, the name of a variable, the words of a command, or nothing
     keep: float  # seconds that the value may be kept in memory
+    vendor: Vendor | None = None  # if it is one that is renewed
 
     def is_for(self, host: str, port: int) -> bool:
-        """Whether a connection goes to one of its hosts."""
+        """Whether its value may go into a request to a host."""
         return any(one.fits(host, port) for one in self.hosts)
+
+    def gives_tokens(self, host: str, port: int) -> bool:
+        """Whether a host is one where programs ask for new tokens, which it never hears of."""
+        return any(one.fits(host, port) for one in self.token_hosts)
+
+    @property
+    def token_hosts(self) -> tuple[Host, ...]:
+        """The hosts whose connections are opened although no value goes there."""
+        return tuple(map(Host, self.vendor.token_hosts)) if self.vendor else ()
 
     def __repr__(self) -> str:
         return f"<login {self.name}>"  # a command may hold what nobody should read in a log
@@ -137,6 +150,7 @@ LOGIN = {
     # A person may write the secret itself into the command, so the API never shows it.
     "from.command": clincus.Setting("from.command", [], clincus.check_command, secret=True),
     "keep": clincus.Setting("keep", KEEP, check_keep),
+    "lend": clincus.Setting("lend", False, clincus.check_switch),
 }
 clincus.register_settings(
     clincus.Setting("logins", {}, LOGIN_NAME, merge=clincus.merged, rows=LOGIN),
@@ -169,6 +183,10 @@ def read_login(name: str, row: Mapping[str, Any]) -> Login:
             words = f"add {', '.join(missing)}, or a `service` ({services})"
             raise clincus.ConfigError(f"{place}: {words}")
         service = Service(name, tuple(row["hosts"]), row["header"], (row["form"],))
+    if row.get("lend"):
+        return read_lent(name, known, row)
+    if known in ONLY_LENT:
+        raise clincus.ConfigError(f"{place}: add lend = true, which says that the login of {known} here is lent")
     if row.get("variable"):
         service = service._replace(variables=(row["variable"],))
     sources = [key for key in ("file", "env", "command") if row.get(f"from.{key}")]
@@ -178,6 +196,21 @@ def read_login(name: str, row: Mapping[str, Any]) -> Login:
     hosts = tuple(Host.read(text) for text in service.hosts)
     keep = clincus.parse_duration(row.get("keep", KEEP))
     return Login(name, service, known, hosts, sources[0], row[f"from.{sources[0]}"], keep)
+
+
+def read_lent(name: str, known: str, row: Mapping[str, Any]) -> Login:
+    """A login that its vendor renews, and that stays in its tool's file. Raises ConfigError with what to write."""
+    place = f"[logins.{name}]"
+    if known not in VENDORS:
+        words = "lend = true is for the logins that their vendors renew"
+        raise clincus.ConfigError(f"{place}: {words}, those of the services {' and '.join(VENDORS)}")
+    more = [key for key in row if key in ("variable", "keep") or key.startswith("from.")]
+    if more:
+        words = f"leave {' and '.join(more)} out: with lend = true it is read where its tool keeps it"
+        raise clincus.ConfigError(f"{place}: {words}")
+    service = SERVICES[known]._replace(variables=())
+    hosts = tuple(Host.read(text) for text in service.hosts)
+    return Login(name, service, known, hosts, "vendor", None, KEPT_LENT, VENDORS[known])
 
 
 def check_logins(config: clincus.Config) -> None:

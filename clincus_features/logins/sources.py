@@ -21,10 +21,11 @@ LEAST, MOST = 8, 8192  # characters of a value; a shorter one would be found in 
 class Secret:
     """The value of a login. Nothing shows it but `reveal`."""
 
-    __slots__ = ("_value",)
+    __slots__ = ("_value", "good_until")
 
-    def __init__(self, value: str) -> None:
-        self._value = value
+    def __init__(self, value: str, good_until: float = 0.0) -> None:
+        """`good_until` is in seconds since 1970, 0.0 if nobody knows."""
+        self._value, self.good_until = value, good_until
 
     def reveal(self) -> str:
         """The value itself."""

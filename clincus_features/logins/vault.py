@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from typing import NamedTuple, Union
 
 import clincus
 
+from .renewal import EARLY
 from .settings import Login
 from .sources import Secret, SourceError, read_secret
 
@@ -33,9 +35,10 @@ class Kept(NamedTuple):
 class State(NamedTuple):
     """What is known of a login without reading it."""
 
-    state: str  # good, failed, missing, or "" while nobody has read it
-    error: str
-    last_used: str  # RFC 3339, "" for never
+    state: str = ""  # good, failed, missing, expired, or "" while nobody has read it
+    error: str = ""
+    last_used: str = ""  # RFC 3339, "" for never
+    good_until: float = 0.0  # seconds since 1970, 0.0 if nobody knows
 
 
 class Vault:
@@ -87,7 +90,7 @@ class Vault:
     def used(self, login: Login) -> None:
         """Note that a value goes out."""
         with self._lock:
-            known = self._states.get(login.name, State("", "", ""))
+            known = self._states.get(login.name, State())
             self._states[login.name] = known._replace(last_used=clincus.utc_now())
 
     def forget(self, name: str) -> None:
@@ -98,7 +101,7 @@ class Vault:
     def state(self, name: str) -> State:
         """What is known of a login."""
         with self._lock:
-            return self._states.get(name, State("", "", ""))
+            return self._states.get(name, State())
 
     def _known(self, login: Login) -> Found | None:
         kept = self._kept.get(login.name)
@@ -114,13 +117,14 @@ class Vault:
             except Exception:
                 clincus.log.exception("reading the login %s failed", login.name)
                 found = SourceError("it cannot be read: see the server's log")
-        is_error = isinstance(found, SourceError)
-        patience = TRY_AGAIN if is_error else login.keep
+        patience = TRY_AGAIN if isinstance(found, SourceError) else min(login.keep, time_left(found))
         with self._lock:
             self._kept[login.name] = Kept(login, found, time.monotonic() + patience)
             state = found.state if isinstance(found, SourceError) else "good"
             words = found.message if isinstance(found, SourceError) else ""
-            self._states[login.name] = State(state, words, self._states.get(login.name, State("", "", "")).last_used)
+            until = 0.0 if isinstance(found, SourceError) else found.good_until
+            known = self._states.get(login.name, State())
+            self._states[login.name] = State(state, words, known.last_used, until)
             takers = self._takers.pop(login.name)
         timer = threading.Timer(patience, self._drop, (login.name,))
         timer.daemon = True
@@ -137,6 +141,11 @@ class Vault:
             kept = self._kept.get(name)
             if kept and time.monotonic() >= kept.until:
                 del self._kept[name]
+
+
+def time_left(secret: Secret) -> float:
+    """How many seconds a value may be used before it is renewed."""
+    return max(0.0, secret.good_until - EARLY - time.time()) if secret.good_until else math.inf
 
 
 # -- Revoked

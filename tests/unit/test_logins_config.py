@@ -66,6 +66,13 @@ def test_a_login_of_ones_own_says_where_and_how(load):
     assert (found.service.header, found.service.forms) == ("x-api-key", ("{secret}",))
 
 
+@pytest.mark.parametrize(("name", "host"), [("claude", "platform.claude.com"), ("codex", "auth.openai.com")])
+def test_a_login_that_is_lent_is_read_where_its_tool_keeps_it(load, name, host):
+    (found,) = read_logins(load(f"[logins.{name}]\nlend = true\n")).values()
+    assert (found.source, found.service.variables) == ("vendor", ())
+    assert found.gives_tokens(host, 443)
+
+
 @pytest.mark.parametrize(
     ("host", "port", "is_one"),
     [
@@ -94,6 +101,11 @@ def test_a_login_is_for_its_hosts_alone(load, host, port, is_one):
             "[logins.github]\nhosts = ['a.example']\nfrom = { env = 'A' }",
             "leave hosts out: those of the service github are known",
         ),
+        ("[logins.github]\nlend = true", "lend = true is for the logins that their vendors renew"),
+        ("[logins.x]\nservice = 'claude'\nlend = true\nfrom = { env = 'A' }", "leave from.env out: with lend = true"),
+        ("[logins.claude]\nlend = true\nvariable = 'A'", "leave variable out"),
+        ("[logins.codex]\nfrom = { env = 'A' }", "add lend = true"),
+        ("[logins.claude]\nlend = 1", "true or false"),
         ("[logins.github]", 'write where it is read: from = { file = "PATH" }'),
         ("[logins.github]\nfrom = { env = 'A', file = '/a' }", "and one of them only"),
         ("[logins.x]\nservice = 'nope'", "there are anthropic"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from clincus_features.logins.lending import Cleaner, Finder, Loan, begun, new_pl
 from clincus_features.logins.services import SERVICES, Service
 from clincus_features.logins.settings import Host, Login
 from clincus_features.logins.sources import Secret
+from clincus_features.logins.vendors import REFRESH, VENDORS
 
 HOST = "api.example.com"
 VALUE = "sk-real-0123/456789abcdef"
@@ -40,21 +42,22 @@ LOANS = [KEY, TOKEN, ELSEWHERE]
 class Talk:
     """An exchange, what its functions were told, and both ends of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = HOST, loans: Sequence[Loan] = LOANS) -> None:
+        self.host = host
         self.alarms: list[tuple[str, str]] = []
         self.lent: list[str] = []
-        self.rejected: list[str] = []
+        self.rejected: list[tuple[str, str, int]] = []
         self.exchange = Exchange(
-            (HOST, 443),
-            LOANS,
+            (host, 443),
+            loans,
             lambda loan, where: self.alarms.append((loan.login.name, where)),
             lambda loan: self.lent.append(loan.login.name),
-            lambda loan: self.rejected.append(loan.login.name),
+            lambda loan, secret, status: self.rejected.append((loan.login.name, secret.reveal(), status)),
         )
 
     def ask(self, *lines: str, body: bytes = b"") -> bytes:
         """Send a request, lend what it wants, and return what the server gets."""
-        head = "\r\n".join([lines[0], f"Host: {HOST}", *lines[1:], "", ""])
+        head = "\r\n".join([lines[0], f"Host: {self.host}", *lines[1:], "", ""])
         self.exchange.from_client(head.encode("latin-1") + body)
         if self.exchange.wanted:
             self.exchange.lend({loan.login.name: Secret(VALUE) for loan in self.exchange.wanted})
@@ -267,7 +270,7 @@ def test_a_value_that_the_server_does_not_take_is_told():
     talk = Talk()
     talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
     talk.answer(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")
-    assert talk.rejected == ["key"]
+    assert talk.rejected == [("key", VALUE, 401)]
 
 
 UPGRADE = (
@@ -383,3 +386,90 @@ def test_placeholders_have_the_shape_of_their_service_and_are_nobody_elses(name)
     one, other = new_placeholder(login), new_placeholder(login)
     assert one != other
     assert one.startswith(SERVICES[name].shape.partition("{random}")[0])
+
+
+# -- Logins that their vendor renews
+
+SERVICE = SERVICES["claude"]
+CLAUDE = Loan(
+    a_login("claude", SERVICE)._replace(vendor=VENDORS["claude"]), SERVICE.shape.replace("{random}", 32 * "a")
+)
+TOKENS = "platform.claude.com"
+
+
+def ask_for_tokens(talk: Talk, *more: str, target: str = "/v1/oauth/token", **fields: str) -> str:
+    body = json.dumps(fields).encode()
+    head = (f"POST {target} HTTP/1.1", f"Content-Length: {len(body)}", "Content-Type: application/json", *more)
+    assert talk.ask(*head, body=body) == b"", "no server hears of it"
+    return talk.client_gets().decode()
+
+
+def test_a_request_for_new_tokens_is_answered_here():
+    talk = Talk(TOKENS, [CLAUDE])
+    asked = {"grant_type": "refresh_token", "refresh_token": CLAUDE.placeholder + REFRESH}
+    said = ask_for_tokens(talk, **asked)
+    assert said.startswith("HTTP/1.1 200 OK\r\n")
+    assert json.loads(said.partition("\r\n\r\n")[2])["access_token"] == CLAUDE.placeholder
+    assert (talk.exchange.is_over, talk.alarms) == (True, [])
+
+
+def test_the_body_of_one_may_come_in_pieces():
+    talk = Talk(TOKENS, [CLAUDE])
+    body = f"grant_type=refresh_token&refresh_token={CLAUDE.placeholder}{REFRESH}".encode()
+    talk.ask("POST /v1/oauth/token HTTP/1.1", f"Content-Length: {len(body)}", body=body[:9])
+    assert talk.client_gets() == b""
+    talk.exchange.from_client(body[9:])
+    assert talk.client_gets().startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    ("target", "fields"),
+    [
+        ("/v1/oauth/token", {"grant_type": "authorization_code", "code": "x"}),
+        ("/v1//oauth/./%74oken?x", {"grant_type": "authorization_code", "code": "x"}),
+        ("/v1/oauth/device", {"a": "b"}),
+    ],
+)
+def test_nobody_signs_in_in_a_container_that_borrows(target, fields):
+    said = ask_for_tokens(Talk(TOKENS, [CLAUDE]), target=target, **fields)
+    assert said.startswith("HTTP/1.1 403 ")
+    assert "sign in on the host" in said
+
+
+def test_an_endless_request_for_tokens_is_refused():
+    talk = Talk(TOKENS, [CLAUDE])
+    talk.ask("POST /v1/oauth/token HTTP/1.1", "Content-Length: 99999", body=b"x" * 20000)
+    assert talk.client_gets().startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_host_that_gives_tokens_is_lent_nothing():
+    talk = Talk(TOKENS, [CLAUDE])
+    assert b"GET /help HTTP/1.1" in talk.ask("GET /help HTTP/1.1")
+    talk = Talk(TOKENS, [CLAUDE])
+    assert talk.ask("GET /help HTTP/1.1", f"Authorization: Bearer {CLAUDE.placeholder}") == b""
+    assert talk.alarms == [("claude", "in the header authorization")]
+
+
+@pytest.mark.parametrize("placeholder", [CLAUDE.placeholder + REFRESH, CLAUDE.placeholder])
+def test_the_placeholder_of_a_refresh_token_is_never_filled_in(placeholder):
+    talk = Talk("api.anthropic.com", [CLAUDE])
+    talk.ask("GET / HTTP/1.1", f"Authorization: Bearer {placeholder}")
+    is_access = placeholder == CLAUDE.placeholder
+    assert (talk.lent, bool(talk.alarms)) == (["claude"] if is_access else [], not is_access)
+
+
+@pytest.mark.parametrize(
+    ("name", "host", "path"),
+    [
+        ("claude", "api.anthropic.com", "/api/oauth/claude_cli/create_api_key"),
+        ("claude", "api.anthropic.com", "/api//OAuth/x/../claude_cli/%63reate_api_key?a=b"),
+        ("github", "api.github.com", "/copilot_internal/v2/token"),
+        ("copilot", "api.github.com", "/copilot_internal\\v2/token/"),
+    ],
+)
+def test_a_request_whose_answer_holds_a_credential_is_refused(name, host, path):
+    """Such as an API key that is made with the login of a subscription: it would outlive the session."""
+    loan = Loan(a_login(name, SERVICES[name]), new_placeholder(a_login(name, SERVICES[name])))
+    talk = Talk(host, [loan])
+    assert talk.ask(f"POST {path} HTTP/1.1", f"Authorization: Bearer {loan.placeholder}") == b""
+    assert b"those stay on the host" in talk.client_gets()

@@ -11,6 +11,7 @@ import clincus
 from clincus_features.logins import loans
 from clincus_features.logins.services import SERVICES
 from clincus_features.logins.settings import Host, Login
+from clincus_features.logins.vendors import VENDORS
 
 LOGINS = {
     name: Login(name, service, name, tuple(Host.read(host) for host in service.hosts), "env", "A", 60.0)
@@ -67,6 +68,18 @@ def test_logins_that_would_get_into_each_others_way_are_refused(names):
         loans.check_together([logins[name] for name in names])
     assert caught.value.status == 400
     loans.check_together([LOGINS["claude"], LOGINS["github"], LOGINS["copilot"]])
+
+
+def test_a_lent_login_of_claude_code_and_a_key_are_refused_together():
+    """The key would win, and the subscription would not be used."""
+    claude = LOGINS["claude"]._replace(vendor=VENDORS["claude"], service=SERVICES["claude"]._replace(variables=()))
+    for other in (LOGINS["anthropic"], LOGINS["claude"]._replace(name="other"), claude._replace(name="other")):
+        with pytest.raises(clincus.ClincusError, match="choose one"):
+            loans.check_together([claude, other])
+    (loan,) = loans.loans_of(loans.write_label([claude], {}), {"claude": claude})
+    found = loans.variables_of([loan])
+    assert "CLAUDE_CODE_OAUTH_TOKEN" not in found
+    assert found["NODE_EXTRA_CA_CERTS"] == loans.AUTHORITY
 
 
 def test_certificates_are_of_one_session_and_its_logins():

@@ -1638,15 +1638,15 @@ export interface components {
             service: string;
             hosts: string[];
             /**
-             * @description where its value is read
+             * @description where its value is read; vendor: in the file of its tool, where it is renewed
              * @enum {unknown}
              */
-            source: "command" | "file" | "env";
+            source: "command" | "file" | "env" | "vendor";
             /**
-             * @description unknown: nobody has read it since the server started
+             * @description unknown: nobody has read it since the server started; expired: a person has to sign in again
              * @enum {unknown}
              */
-            state: "unknown" | "good" | "missing" | "failed" | "revoked";
+            state: "unknown" | "good" | "missing" | "failed" | "expired" | "revoked";
             /** @description why there is no value */
             error: string;
             /** @description empty where nobody knows */
