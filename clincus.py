@@ -4793,6 +4793,10 @@ class Extensions:
         # Each gets, in the form of an `agent` object, what a person must know of a session at once, and None when that
         # is over. It must not wait.
         self.alarm_listeners: list[Callable[[Session, Mapping[str, object] | None], None]] = []
+        # Each gets a session and words for what happened to it, for the journal. It must not wait.
+        self.happenings: list[Callable[[Session, str], None]] = []
+        # Each returns more fields of GET …/network.
+        self.network_fields: list[Callable[[Session], Mapping[str, object]]] = []
         # Each gets our variables and returns a warning for `clincus health` with the remedy, or None.
         self.examiners: list[Callable[[Mapping[str, str]], tuple[str, str] | None]] = []
         self.duties: list[Duty] = []

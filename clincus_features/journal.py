@@ -97,6 +97,7 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.listeners.append(journal.hear)
     extensions.agent_listeners.append(journal.hear_agent)
     extensions.alarm_listeners.append(journal.hear_alarm)
+    extensions.happenings.append(journal.hear_happening)
     extensions.routes.append(("GET", "/api/sessions/{id}/log", lambda request: journal.entries(**request.values)))
     extensions.duties += [
         clincus.Duty("writing the journal", 0.0, journal.write_next),
@@ -203,6 +204,10 @@ class Journal:
         """Write down what a person had to know at once."""
         if alarm is not None:
             self._happened(session, "session", str(alarm["text"]))
+
+    def hear_happening(self, session: clincus.Session, words: str) -> None:
+        """Write down what happened to a session."""
+        self._happened(session, "session", words)
 
     def _happened(self, session: clincus.Session, kind: str, what: str) -> None:
         entry = {"at": clincus.utc_now(), "kind": kind, "what": clip(what)}

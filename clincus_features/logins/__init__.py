@@ -23,9 +23,10 @@ import clincus
 
 from . import authority, loans
 from .exchange import Exchange
-from .lending import Loan
+from .lending import Loan, marks
 from .loans import LABEL
 from .opened import Opened, server_trust, session_context
+from .records import Records
 from .renewal import Renewal
 from .settings import Login, read_logins
 from .sources import Secret, SourceError, read_secret
@@ -34,7 +35,6 @@ from .vendors import written_time
 
 SET_UP_WITHIN = 30.0  # seconds for a container to take its authority
 READY_WITHIN = 60.0  # seconds for certificates to be made
-MOST_ALARMS = 50  # of a session, that are told
 
 
 def install(extensions: clincus.Extensions) -> None:
@@ -47,6 +47,8 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.guest_files.append(lending.files)
     extensions.listeners.append(lending.hear)
     extensions.session_fields.append(lambda session: {"logins": sorted(loans.read_label(session.logins))})
+    extensions.session_warnings.append(lending.warnings)
+    extensions.network_fields.append(lending.fields)
     extensions.openers.append(lending.open)
     extensions.routes += [
         ("GET", "/api/logins", lambda request: lending.documents()),
@@ -69,7 +71,7 @@ class Lending:
         self._known: Mapping[str, Login] = {}  # the logins of that
         self._contexts: dict[str, tuple[object, ssl.SSLContext]] = {}  # by session, with the mark of the file
         self._opened: weakref.WeakSet[Opened] = weakref.WeakSet()
-        self._told: dict[str, set[tuple[str, str, str]]] = {}  # session -> its alarms
+        self._records: dict[str, Records] = {}  # session -> what it did in this run
 
     @functools.cached_property
     def store(self) -> authority.Store:
@@ -143,7 +145,7 @@ class Lending:
     def hear(self, moment: str, session: clincus.Session) -> None:
         """Forget what was of a session that is gone."""
         if moment in ("stopped", "deleted"):
-            self._told.pop(session.id, None)
+            self._records.pop(session.id, None)
             self._configs.pop(session.id, None)
             self._contexts.pop(session.id, None)
         if moment == "deleted" and session.logins:
@@ -210,22 +212,18 @@ class Lending:
         found = loans.loans_of(session.logins, self._logins())
         if not any(loan.login.is_for(host, port) or loan.login.gives_tokens(host, port) for loan in found):
             return None
-        exchange = Exchange(
-            (host, port),
-            found,
-            functools.partial(self._alarm, session, host),
-            lambda loan: self.vault.used(loan.login),
-            self._rejected,
-        )
+        exchange = Exchange((host, port), found, Account(self, session, host), self._strangers(session))
         opened = Opened(exchange, (self._context(session), server_trust()), host, self, later)
         self._opened.add(opened)
         return opened
 
-    def _rejected(self, loan: Loan, secret: Secret, status: int) -> None:
-        """A server does not take a value."""
-        if loan.login.vendor and status == 401:
-            self.renewal.refuse(loan.login, secret)
-        self.vault.forget(loan.login.name)
+    def _strangers(self, session: clincus.Session) -> dict[bytes, Loan]:
+        """The placeholders of other sessions."""
+        found: list[Loan] = []
+        for other in self._app.registry.all():
+            if other.id != session.id and other.logins:
+                found += loans.loans_of(other.logins, self._logins())
+        return marks(found)
 
     def ask(self, loan: Loan, take: Callable[[Found], None]) -> None:
         """Let `take` have the value of a loan, unless it is revoked."""
@@ -255,15 +253,66 @@ class Lending:
         self._contexts[session.id] = (mark, context)
         return context
 
-    def _alarm(self, session: clincus.Session, host: str, loan: Loan, where: str) -> None:
+    # -- What sessions do
+
+    def records(self, id: str) -> Records:
+        """What a session did in this run."""
+        return self._records.setdefault(id, Records())
+
+    def warnings(self, session: clincus.Session) -> list[str]:
+        """What a person must know of a session."""
+        found = self._records.get(session.id)
+        if not found or not found.alarms:
+            return []
+        one = found.alarms[-1]
+        others = f" ({len(found.alarms)} such places in all)" if len(found.alarms) > 1 else ""
+        words = "The secret was not sent, but the agent, or what it runs, tried"
+        return [f"the placeholder of the login {one['login']} was {one['where']}, to {one['host']}{others}. {words}"]
+
+    def fields(self, session: clincus.Session) -> dict[str, object]:
+        """The fields of GET …/network."""
+        return self.records(session.id).documents() if session.logins else {"lent": [], "alarms": []}
+
+    def lent(self, session: clincus.Session, loan: Loan, host: str) -> None:
+        """A value goes out."""
+        self.vault.used(loan.login)
+        if self.records(session.id).count(loan.login.name, host):
+            self._happened(session, f"The session uses the login {loan.login.name} (at {host})")
+
+    def alarm(self, session: clincus.Session, loan: Loan, where: str, host: str) -> None:
         """Tell that a placeholder was out of place; each place once in a run."""
-        told = self._told.setdefault(session.id, set())
-        key = (loan.login.name, where[:80], host)
-        if key in told or len(told) >= MOST_ALARMS:
-            return
-        told.add(key)
         name, place = loan.login.name, clincus.printable(where[:120])
-        clincus.log.warning("%s: the placeholder of the login %s was %s, to %s", session.id, name, place, host)
+        if self.records(session.id).alarm(name, place, host):
+            words = f"the placeholder of the login {name} was {place}, to {host}"
+            clincus.log.warning("%s: %s", session.id, words)
+            self._happened(session, f"Alarm: {words}")
+            event = {"type": "session.alarm", "id": session.id, "text": words}
+            self._app.hub.publish(event, extension=True)
+            self._app.hub.publish({"type": "session.changed", "id": session.id}, extension=True)
+
+    def _happened(self, session: clincus.Session, words: str) -> None:
+        clincus.call_each(self._app.extensions.happenings, session, words)
+
+
+class Account:
+    """What the requests of one connection do with logins, for the records."""
+
+    def __init__(self, lending: Lending, session: clincus.Session, host: str) -> None:
+        self._lending, self._session, self._host = lending, session, host
+
+    def misused(self, loan: Loan, where: str) -> None:
+        """A placeholder is out of its place."""
+        self._lending.alarm(self._session, loan, where, self._host)
+
+    def lent(self, loan: Loan) -> None:
+        """A value goes out."""
+        self._lending.lent(self._session, loan, self._host)
+
+    def rejected(self, loan: Loan, secret: Secret, status: int) -> None:
+        """A server does not take a value."""
+        if loan.login.vendor and status == 401:
+            self._lending.renewal.refuse(loan.login, secret)
+        self._lending.vault.forget(loan.login.name)
 
 
 def in_thread(work: Callable[[], str]) -> Future[str]:

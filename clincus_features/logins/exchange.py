@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import clincus
 
@@ -25,6 +26,19 @@ PHRASES = {200: "OK", 400: "Bad Request", 403: "Forbidden", 502: "Bad Gateway", 
 KINDS = {400: "invalid_request_error", 403: "permission_error"}
 
 
+class Listener(Protocol):
+    """Who hears what becomes of placeholders. No call may wait."""
+
+    def misused(self, loan: Loan, where: str) -> None:
+        """A placeholder is out of its place."""
+
+    def lent(self, loan: Loan) -> None:
+        """A value goes out."""
+
+    def rejected(self, loan: Loan, secret: Secret, status: int) -> None:
+        """A server does not take a value, which the status of its answer says."""
+
+
 class RefusedError(Exception):
     """A request that a login is not lent for."""
 
@@ -36,20 +50,15 @@ class Exchange:
         self,
         place: tuple[str, int],
         loans: Sequence[Loan],
-        alarm: Callable[[Loan, str], None],
-        lent: Callable[[Loan], None] = lambda loan: None,
-        rejected: Callable[[Loan, Secret, int], None] = lambda loan, secret, status: None,
+        listener: Listener,
+        strangers: Mapping[bytes, Loan] = {},
     ) -> None:
-        """`place` is the host and port, `loans` are all of the session. The functions may not wait.
-
-        `alarm` is told a loan whose placeholder is out of place, and where; `lent` one whose value goes out, and
-        `rejected` one whose value the server does not take, with that and the status of its answer.
-        """
+        """`place` is the host and port, `loans` are all of the session, `strangers` the `marks` of other sessions."""
         self._host, self._port = place
         self._loans = loans
         self._here = [loan for loan in loans if loan.login.is_for(*place)]
         self._renewing = [loan for loan in loans if loan.login.gives_tokens(*place)]
-        self._alarm, self._lent, self._rejected = alarm, lent, rejected
+        self._listener, self._strangers = listener, strangers
         self.to_client, self.to_server = bytearray(), bytearray()
         self.wanted: list[Loan] = []  # whose values the request waits for: `lend` or `refuse` is called next
         self.is_over = False  # the connection ends once `to_client` is written
@@ -139,7 +148,7 @@ class Exchange:
         except RefusedError as error:
             self.refuse(403, str(error))
         except MisusedError as error:
-            self._alarm(error.loan, error.where)
+            self._listener.misused(error.loan, error.where)
             self.refuse(403, str(error))
 
     # -- Requests
@@ -159,7 +168,7 @@ class Exchange:
             if self._failure:
                 self.refuse(*self._failure)
                 return
-            self._uses = find_uses(request, self._here, self._loans)
+            self._uses = find_uses(request, self._here, self._loans, self._strangers)
             check_path(request, self._uses)
             self._request, self._request_body = request, http1.body_of(request.length)
             self.wanted = [use.loan for use in self._uses]
@@ -206,7 +215,7 @@ class Exchange:
         fields, self._hidden = filled(self._request, self._uses, known)
         self._cleaner = Cleaner(self._hidden)
         for use in self._uses:
-            self._lent(use.loan)
+            self._listener.lent(use.loan)
         self.to_server += http1.request_head(self._request._replace(fields=fields), self._host, self._port)
         self._is_sent = True
         if not self._request_body.is_over:
@@ -216,7 +225,7 @@ class Exchange:
         """Pass what came of the body. A placeholder in it stays one: what an agent has read it may tell its model."""
         piece = self._request_body.take(self._from_client)
         for loan in self._finder.take(piece):
-            self._alarm(loan, "in the body")
+            self._listener.misused(loan, "in the body")
         if request.length is not None:
             self.to_server += piece
             return
@@ -256,7 +265,7 @@ class Exchange:
                 raise Malformed("the server's answer is compressed although that was not asked for")
             if answer.status in (401, 403):
                 for use in self._uses:
-                    self._rejected(use.loan, self._known[use.loan.login.name], answer.status)
+                    self._listener.rejected(use.loan, self._known[use.loan.login.name], answer.status)
             self._is_last = answer.is_last or request.is_last or not self._request_body.is_over
             self._answer, self._answer_body = answer, http1.body_of(answer.length, may_have_trailer=True)
         is_last = answer.status >= 200 and self._is_last

@@ -22,6 +22,7 @@ from .sources import Secret
 # A request that carries a value gets an answer that can be read: whole, and not compressed.
 DROPPED = frozenset(("accept-encoding", "range", "if-range", "sec-websocket-extensions"))
 MASK = b"*"
+_RANDOM = re.compile(rb"(?=([0-9a-f]{32}))")  # at any place: letters before it may be such digits too
 
 Filling = Callable[[str], str]  # gives the value of a header for a value of the login
 
@@ -57,11 +58,13 @@ def new_placeholder(login: Login) -> str:
 # -- Requests
 
 
-def find_uses(request: Request, here: Collection[Loan], loans: Iterable[Loan]) -> list[Use]:
+def find_uses(
+    request: Request, here: Collection[Loan], loans: Iterable[Loan], strangers: Mapping[bytes, Loan] = {}
+) -> list[Use]:
     """The placeholders in a request that may become values.
 
-    `here` are the loans for its host, `loans` all of the session. Raises MisusedError for a placeholder that is
-    anywhere else, Malformed for a header that comes twice.
+    `here` are the loans for its host, `loans` all of the session, `strangers` those of other sessions as `marks` has
+    them. Raises MisusedError for a placeholder that is anywhere else, Malformed for a header that comes twice.
     """
     uses: list[Use] = []
     for number, (name, value) in enumerate(request.fields):
@@ -75,11 +78,31 @@ def find_uses(request: Request, here: Collection[Loan], loans: Iterable[Loan]) -
         for loan in loans:
             if is_in(loan.placeholder, seen) or loan.placeholder.lower() in name.lower():
                 raise MisusedError(loan, f"in the header {name.lower()}")
+        check_strangers([*seen, name.lower().encode("latin-1")], strangers, f"in the header {name.lower()}")
     seen = readings(request.target)
+    check_strangers(seen, strangers, "in the address")
     for loan in loans:
         if is_in(loan.placeholder, seen):
             raise MisusedError(loan, "in the address")
     return uses
+
+
+def marks(loans: Iterable[Loan]) -> dict[bytes, Loan]:
+    """Loans by the random part of their placeholders, which no two have in common."""
+    found: dict[bytes, Loan] = {}
+    for loan in loans:
+        start = loan.login.service.shape.index("{random}")
+        found[loan.placeholder[start : start + 32].encode()] = loan
+    return found
+
+
+def check_strangers(seen: Iterable[bytes], strangers: Mapping[bytes, Loan], where: str) -> None:
+    """Raise MisusedError if the readings of a text hold a placeholder of another session."""
+    for text in seen if strangers else ():
+        for match in _RANDOM.finditer(text):
+            loan = strangers.get(match[1])
+            if loan:
+                raise MisusedError(loan, f"that of another session, {where}")
 
 
 def use_in(number: int, name: str, value: str, here: Iterable[Loan]) -> Use | None:
@@ -132,7 +155,9 @@ def readings(text: str) -> list[bytes]:
     found = [plain, unquote_to_bytes(plain)]
     for coded in re.findall(rb"[A-Za-z0-9+/]{8,}", plain.replace(b"-", b"+").replace(b"_", b"/")):
         for start in range(4):  # it may follow other letters
-            found.append(base64.b64decode(coded[start : start + (len(coded) - start) // 4 * 4]))
+            piece = coded[start:]
+            whole = piece[: len(piece) - (len(piece) % 4 == 1)]  # one letter more says nothing
+            found.append(base64.b64decode(whole + b"=" * (-len(whole) % 4)))
     return found
 
 

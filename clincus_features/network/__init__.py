@@ -263,7 +263,10 @@ class Gateway:
             self._see(session.id)
         policy = read_policy(session.network)
         presets = [{"name": name, "hosts": list(PRESETS[name].hosts)} for name in policy.presets]
-        return {"mode": policy.mode, "allow": list(policy.allow), "presets": presets, **records.documents()}
+        document = {"mode": policy.mode, "allow": list(policy.allow), "presets": presets, **records.documents()}
+        for more in clincus.call_each(self._app.extensions.network_fields, session):
+            document.update(more)
+        return document
 
     def _see(self, id: str) -> None:
         if self.proxy.unseen(id):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from clincus_features.logins import exchange as exchanges
 from clincus_features.logins.exchange import Exchange
-from clincus_features.logins.lending import Cleaner, Finder, Loan, begun, new_placeholder
+from clincus_features.logins.lending import Cleaner, Finder, Loan, begun, marks, new_placeholder
 from clincus_features.logins.services import SERVICES, Service
 from clincus_features.logins.settings import Host, Login
 from clincus_features.logins.sources import Secret
@@ -37,6 +37,25 @@ KEY = a_loan("key", "{secret}", header="x-api-key")
 TOKEN = a_loan("token", "Bearer {secret}", "token {secret}", "Basic *:{secret}")
 ELSEWHERE = a_loan("elsewhere", "Bearer {secret}", host="other.example.com")
 LOANS = [KEY, TOKEN, ELSEWHERE]
+STRANGER = Loan(KEY.login, "clincus-" + hashlib.sha256(b"stranger").hexdigest()[:32])
+
+
+class Heard:
+    """What an exchange told."""
+
+    def __init__(self) -> None:
+        self.alarms: list[tuple[str, str]] = []
+        self.values: list[str] = []
+        self.refusals: list[tuple[str, str, int]] = []
+
+    def misused(self, loan: Loan, where: str) -> None:
+        self.alarms.append((loan.login.name, where))
+
+    def lent(self, loan: Loan) -> None:
+        self.values.append(loan.login.name)
+
+    def rejected(self, loan: Loan, secret: Secret, status: int) -> None:
+        self.refusals.append((loan.login.name, secret.reveal(), status))
 
 
 class Talk:
@@ -44,16 +63,9 @@ class Talk:
 
     def __init__(self, host: str = HOST, loans: Sequence[Loan] = LOANS) -> None:
         self.host = host
-        self.alarms: list[tuple[str, str]] = []
-        self.lent: list[str] = []
-        self.rejected: list[tuple[str, str, int]] = []
-        self.exchange = Exchange(
-            (host, 443),
-            loans,
-            lambda loan, where: self.alarms.append((loan.login.name, where)),
-            lambda loan: self.lent.append(loan.login.name),
-            lambda loan, secret, status: self.rejected.append((loan.login.name, secret.reveal(), status)),
-        )
+        heard = Heard()
+        self.alarms, self.lent, self.rejected = heard.alarms, heard.values, heard.refusals
+        self.exchange = Exchange((host, 443), loans, heard, marks([STRANGER]))
 
     def ask(self, *lines: str, body: bytes = b"") -> bytes:
         """Send a request, lend what it wants, and return what the server gets."""
@@ -147,6 +159,41 @@ def test_a_placeholder_in_any_other_place_of_a_head_is_refused_and_told(line, fi
         in json.loads(said.partition(b"\r\n\r\n")[2])["error"]["message"]
     )
     assert talk.exchange.is_over
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "where"),
+    [
+        ("GET / HTTP/1.1", f"X-Api-Key: {STRANGER.placeholder}", "in the header x-api-key"),
+        ("GET / HTTP/1.1", f"Authorization: {coded('u', STRANGER.placeholder)}", "in the header authorization"),
+        ("GET / HTTP/1.1", f"X: abc{STRANGER.placeholder.replace('clincus-', '')}abc", "in the header x"),
+        (f"GET /?key={STRANGER.placeholder} HTTP/1.1", "A: b", "in the address"),
+    ],
+)
+def test_the_placeholder_of_another_session_is_refused_and_told(line, field, where):
+    talk = Talk()
+    assert talk.ask(line, field) == b""
+    assert talk.alarms == [("key", f"that of another session, {where}")]
+    assert talk.client_gets().startswith(b"HTTP/1.1 403 ")
+
+
+@pytest.mark.parametrize("before", ["", "x", "xy", "xyz"])
+@pytest.mark.parametrize("after", ["", "x", "xy"])
+@pytest.mark.parametrize("code", [base64.b64encode, base64.urlsafe_b64encode])
+def test_a_placeholder_in_base64_is_found_at_any_place(before, after, code):
+    talk = Talk()
+    coded_text = code(f"{before}{KEY.placeholder}{after}".encode()).decode()
+    assert talk.ask("GET / HTTP/1.1", f"A: {coded_text}") == b""
+    assert talk.alarms == [("key", "in the header a")]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_placeholders_are_found_by_what_is_theirs_alone(name):
+    loan = Loan(a_login(name, SERVICES[name]), new_placeholder(a_login(name, SERVICES[name])))
+    ((mark, found),) = marks([loan]).items()
+    assert found is loan
+    assert len(mark) == 32
+    assert mark.decode() in loan.placeholder
 
 
 def test_a_header_that_comes_twice_is_refused():

@@ -22,7 +22,7 @@ from clincus_features.logins.vault import Found
 from clincus_features.network.policy import Policy
 from clincus_features.network.proxy import Proxy
 from tests.programs import DEADLINE, wait_until
-from tests.unit.test_logins_lending import VALUE, a_loan
+from tests.unit.test_logins_lending import VALUE, Heard, a_loan
 from tests.unit.test_network_proxy import LOOPBACK, read_until, rest
 
 HOST = "a.example"
@@ -99,7 +99,9 @@ class Road:
     def open(self, id, host, port, later):
         if not LOAN.login.is_for(host, port):
             return None
-        exchange = Exchange((host, port), [LOAN], lambda loan, where: self.alarms.append((loan.login.name, where)))
+        heard = Heard()
+        heard.alarms = self.alarms
+        exchange = Exchange((host, port), [LOAN], heard)
         self.opened.append(openeds.Opened(exchange, self.contexts, host, self, later))
         return self.opened[-1]
 

@@ -86,6 +86,7 @@ export type ServerEvent =
   | { type: 'session.changed'; id: string; rang_at?: string }
   | { type: 'session.agent'; id: string; agent: Agent }
   | { type: 'session.protection'; id: string; protection: Session['protection'] }
+  | { type: 'session.alarm'; id: string; text: string }
   | { type: 'push.changed' }
   | { type: 'session.prompts'; id: string }
   | { type: 'session.changes'; id: string; changes: Session['changes'] }

