@@ -5,27 +5,20 @@ from __future__ import annotations
 import base64
 import json
 import os
-import ssl
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
+from login_box import ADDRESS, OTHER_ADDRESS, SEARCH, Box, Vendor, vendor_context, write_certificates
 from network_box import command_with_hosts
 from test_agents import Tool, config
 
-from clincus_features.logins.authority import make_certificates, memory_folder
+from clincus_features.logins.authority import memory_folder
 from clincus_features.logins.loans import run_name
-from clincus_features.logins.settings import Host
-from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, wait_until
+from tests.programs import DEADLINE, NO_CHECKPOINTS, wait_until
 from tests.vendor_api import VendorApi
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a file of host names of the test's own needs root")
-# On loopback, where port 443 is nobody else's: several workers may run tests of this file.
-ADDRESS, OTHER_ADDRESS = (f"127.{number}.{os.getpid() >> 8 & 255}.{os.getpid() & 255 or 1}" for number in (31, 32))
-HOSTS = f"127.0.0.1 localhost\n{ADDRESS} api.anthropic.com github.com other.example\n"
 KEY = "sk-ant-api03-the-real-key-Zq8vX2"
 TOKEN = "ghp_TheRealTokenOfTheHost0123456789abcdef"
 LOGINS = f"""[network]
@@ -37,85 +30,19 @@ from = {{ file = "~/anthropic-key" }}
 [logins.github]
 from = {{ command = ["cat", "github-token"] }}
 """
-# Says where the bytes are that its first argument spells backwards: files, environments, command lines, memory.
-SEARCH = r"""
-use strict; my $wanted = reverse pack "H*", shift; my %own = map { $_ => 1 } $$, getppid;
-sub look { my ($place, $name) = @_; my ($tail, $data) = ("");
-    open my $file, "<:raw", $place or return;
-    while (sysread $file, $data, 1 << 20) {
-        return print "$name\n" if index($tail . $data, $wanted) >= 0;
-        $tail = substr $data, -200 if length $data > 200; } }
-for my $process (grep /^\d+$/ && !$own{$_}, map { m{/proc/(\d+)$} } glob "/proc/*") {
-    look "/proc/$process/$_", "$_ of $process" for qw(environ cmdline);
-    open my $maps, "<", "/proc/$process/maps" or next;
-    open my $memory, "<:raw", "/proc/$process/mem" or next;
-    while (<$maps>) { /^(\w+)-(\w+) r/ or next; my ($from, $to, $data) = (hex $1, hex $2);
-        next if $to - $from > 1 << 28; sysseek $memory, $from, 0 or next; sysread $memory, $data, $to - $from or next;
-        print "memory of $process\n" if index($data, $wanted) >= 0; } }
-open my $files, "-|", "find / -xdev \\( -path /proc -o -path /sys \\) -prune -o -type f -size -64M -print0";
-local $/ = "\0"; while (<$files>) { chomp; look $_, $_ } print "searched\n";
-"""
-
-
-class Vendor(ThreadingHTTPServer):
-    """A stand-in for what the names lead to: it notes each request, and answers with what it got."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        super().__init__((ADDRESS, 443), Asked)
-        self.daemon_threads = True
-        self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
-        self.heads: list[dict[str, str]] = []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of connections that Clincus ends."""
-
-    def close(self) -> None:
-        self.shutdown()
-        self.server_close()
-
-
-class Asked(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Vendor
-
-    def do_GET(self) -> None:
-        heads = {name.lower(): value for name, value in self.headers.items()}
-        self.server.heads.append({**heads, "path": self.path})
-        is_git = "/info/refs" in self.path
-        status = 401 if is_git and "authorization" not in heads else 200
-        body = f"{'a' * 40}\trefs/heads/main\n" if is_git else json.dumps(heads)
-        self.send_response(status)
-        self.send_header("WWW-Authenticate", 'Basic realm="x"')
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body.encode())
-
-    def log_message(self, format: str, *words: object) -> None:
-        """Say nothing."""
 
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory) -> Path:
     """A folder with the vendors' certificates, and the authority that only the server of the tests trusts."""
-    folder = tmp_path_factory.mktemp("vendors")
-    names = [Host(name) for name in ("api.anthropic.com", "github.com", "other.example")]
-    made = make_certificates(names, dict(os.environ), str(folder))
-    (folder / "vendor.pem").write_text(made.key + made.chain)
-    (folder / "trust.pem").write_text(made.authority)
-    (folder / "hosts").write_text(HOSTS)
+    folder = Path(tmp_path_factory.mktemp("vendors"))
+    write_certificates(folder, ("api.anthropic.com", "github.com", "other.example"), ADDRESS)
     return folder
-
-
-def vendor_context(certificates: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificates / "vendor.pem")
-    return context
 
 
 @pytest.fixture(scope="module")
 def vendor(certificates) -> Iterator[Vendor]:
-    made = Vendor(vendor_context(certificates))
+    made = Vendor(vendor_context(certificates), ADDRESS)
     yield made
     made.close()
 
@@ -124,29 +51,6 @@ def put_secrets(home: Path) -> None:
     for name, value in (("anthropic-key", KEY), ("github-token", TOKEN)):
         (home / name).write_text(f"{value}\n")
         (home / name).chmod(0o600)
-
-
-class Box:
-    """A session that borrows two logins."""
-
-    def __init__(self, bed: Any, server: Server, session: str) -> None:
-        self.bed, self.server, self.id = bed, server, session
-
-    def shell(self, script: str, user: int = 1000) -> str:
-        return str(self.bed.shell(self.id, script, user))
-
-    def ask(self, host: str, *fields: str, target: str = "/echo", name: str = "") -> str:
-        """What a program gets that asks a host over TLS by the proxy, with what the system trusts."""
-        head = "\\r\\n".join([f"GET {target} HTTP/1.1", f"Host: {name or host}", "Connection: close", *fields])
-        connect = (
-            f"-proxy 127.0.0.1:3128 -connect {host}:443 -servername {host} -verify_return_error -verify_hostname {host}"
-        )
-        return self.shell(
-            f'printf "{head}\\r\\n\\r\\n" | timeout 60 openssl s_client -quiet -ign_eof {connect} 2>&1 || true'
-        )
-
-    def variable(self, name: str) -> str:
-        return self.shell(f"printenv {name}").strip()
 
 
 @pytest.fixture(scope="module")
@@ -297,7 +201,7 @@ def test_a_session_without_logins_has_nothing_of_it(bed, start_server, workspace
 @pytest.mark.nightly
 def test_claude_code_works_a_turn_with_nothing_but_a_placeholder(bed, start_server, workspace, home, certificates):
     vendor, hosts = VendorApi(OTHER_ADDRESS, 443), home / "hosts"
-    hosts.write_text(HOSTS.replace(ADDRESS, OTHER_ADDRESS))
+    hosts.write_text((certificates / "hosts").read_text().replace(ADDRESS, OTHER_ADDRESS))
     vendor.socket = vendor_context(certificates).wrap_socket(
         vendor.socket, server_side=True, do_handshake_on_connect=False
     )

@@ -1,0 +1,172 @@
+"""A login that its vendor renews, lent to two sessions on a real Incus: nobody is logged out."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from login_box import ADDRESS, SEARCH, Asked, Box, Vendor, vendor_context, write_certificates
+from network_box import command_with_hosts
+
+from clincus_features.logins.renewal import EARLY
+from clincus_features.logins.vendors import REFRESH
+from tests.one_use_vendor import OneUseVendor, claude_file
+from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, wait_until
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a file of host names of the test's own needs root")
+NAMES = ("api.anthropic.com", "platform.claude.com")
+CONFIG = f"""[network]
+reachable = ["{ADDRESS}/32"]
+[defaults]
+logins = ["claude"]
+[logins.claude]
+lend = true
+"""
+FILE = "~/.claude/.credentials.json"
+
+
+class Renewing(Asked):
+    """What Anthropic's two names answer."""
+
+    server: Any
+
+    def do_GET(self) -> None:
+        access = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        self.answer(200, {"it": "works"}) if self.server.logins.takes(access) else self.answer(401, {"error": access})
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        tokens = self.server.logins.renew(asked["refresh_token"])
+        self.answer(200 if tokens else 400, tokens or {"error": "invalid_grant"})
+
+    def answer(self, status: int, document: object) -> None:
+        self.server.statuses.append(status)
+        body = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory) -> Path:
+    folder = Path(tmp_path_factory.mktemp("vendors"))
+    write_certificates(folder, NAMES, ADDRESS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vendor(certificates) -> Iterator[Any]:
+    """Its tokens are good for two seconds before it is time to renew them."""
+    made: Any = Vendor(vendor_context(certificates), ADDRESS, Renewing)
+    made.logins, made.statuses = OneUseVendor(lasts=EARLY + 2.0), []
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def server(start_shared, certificates, vendor) -> Server:
+    started: Server = start_shared(
+        config=NO_CHECKPOINTS + CONFIG,
+        command=command_with_hosts(certificates / "hosts"),
+        environ={"SSL_CERT_FILE": str(certificates / "trust.pem")},
+    )
+    file = started.home / ".claude" / ".credentials.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(claude_file(vendor.logins.issue())))
+    file.chmod(0o600)
+    return started
+
+
+@pytest.fixture(scope="module")
+def boxes(bed, server, keep_session) -> list[Box]:
+    return [Box(bed, server, keep_session(server, tool="shell", folder=name)["id"]) for name in ("one", "two")]
+
+
+def tokens_of(box: Box) -> dict[str, Any]:
+    return dict(json.loads(box.shell(f"cat {FILE}"))["claudeAiOauth"])
+
+
+def test_a_session_has_placeholders_in_the_place_of_the_tools_file(boxes):
+    one, two = (tokens_of(box) for box in boxes)
+    assert one["accessToken"].startswith("sk-ant-oat01-clincus-")
+    assert one["refreshToken"] == one["accessToken"] + REFRESH
+    assert one["subscriptionType"] == "max"
+    assert one["accessToken"] != two["accessToken"]
+    assert boxes[0].shell(f"stat -c %a {FILE}").strip() == "600"
+
+
+def test_two_sessions_work_through_ten_renewals_and_nobody_is_logged_out(boxes, server, vendor):
+    """Each asks all the time; each token holds for two seconds."""
+    is_over = threading.Event()
+    said: list[str] = []
+
+    def work(box: Box) -> None:
+        field = f"Authorization: Bearer {tokens_of(box)['accessToken']}"
+        while not is_over.is_set():
+            said.append(box.ask("api.anthropic.com", field))
+
+    threads = [threading.Thread(target=work, args=(box,)) for box in boxes]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(lambda: vendor.logins.renewals >= 10 or vendor.logins.is_logged_out, "renewals", 4 * DEADLINE)
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join(DEADLINE)
+    assert not vendor.logins.is_logged_out
+    assert [one for one in said if '"it": "works"' not in one] == []
+    assert set(vendor.statuses) == {200}
+    (login,) = server.get("/api/logins").json
+    assert (login["source"], login["state"], login["sessions"]) == ("vendor", "good", sorted(box.id for box in boxes))
+    assert login["good_until"]
+
+
+def test_what_a_tool_asks_the_token_endpoint_for_never_gets_there(boxes, vendor):
+    before = vendor.logins.renewals
+    tokens = tokens_of(boxes[0])
+    vendor.logins.lasts = EARLY + 3600.0
+    body = json.dumps({"grant_type": "refresh_token", "refresh_token": tokens["refreshToken"]})
+    said = boxes[0].post("platform.claude.com", "/v1/oauth/token", body)
+    assert tokens["accessToken"] in said
+    body = json.dumps({"grant_type": "authorization_code", "code": "x"})
+    assert "sign in on the host" in boxes[0].post("platform.claude.com", "/v1/oauth/token", body)
+    assert vendor.logins.renewals == before
+
+
+def test_root_finds_neither_token_in_the_container(boxes, server):
+    real = json.loads((server.home / ".claude" / ".credentials.json").read_text())["claudeAiOauth"]
+    for secret in (real["accessToken"], real["refreshToken"]):
+        done = boxes[0].bed.incus.exec(
+            boxes[0].id, ["perl", "-e", SEARCH, secret[::-1].encode().hex()], user=0, timeout=DEADLINE
+        )
+        assert done.stdout.decode().splitlines() == ["searched"]
+
+
+def test_a_login_that_is_over_is_told_in_words_and_good_again_after_a_sign_in(boxes, server, vendor):
+    file = server.home / ".claude" / ".credentials.json"
+    content = json.loads(file.read_text())
+    content["claudeAiOauth"]["expiresAt"] = 0
+    file.write_text(json.dumps(content))
+    vendor.logins.is_logged_out = True
+    field = f"Authorization: Bearer {tokens_of(boxes[1])['accessToken']}"
+    wait_until(lambda: "run `claude` and type /login on this host" in boxes[1].ask("api.anthropic.com", field), "words")
+    assert server.post("/api/logins/claude/check").json["state"] == "expired"
+    vendor.logins.is_logged_out = False
+    file.write_text(json.dumps(claude_file(vendor.logins.issue())))
+    assert server.post("/api/logins/claude/check").json["state"] == "good"
+    assert '"it": "works"' in boxes[1].ask("api.anthropic.com", field)
+
+
+def test_a_session_whose_host_has_no_login_is_not_started(server, workspace):
+    file = server.home / ".claude" / ".credentials.json"
+    aside = file.rename(file.with_name("aside"))
+    answer = server.post("/api/sessions", {"workspace": str(workspace), "tool": "shell"})
+    aside.rename(file)
+    assert (answer.status, "run `claude` and type /login" in answer.json["error"]) == (409, True)
