@@ -113,13 +113,78 @@ __built__ = "unknown"
 # ----------------------------------------------------------------------------------------------------------------
 
 
-class ClincusError(Exception):
-    """A failure: a sentence that says what to do, and the HTTP status and header fields of the answer."""
+class Cause(NamedTuple):
+    """What a code of an error stands for: the HTTP status of the answer, and what its reader can do."""
 
-    def __init__(self, message: str, status: int = 500, headers: Sequence[tuple[str, str]] = ()) -> None:
+    status: int
+    remedy: str
+
+
+# Every `code` of an error. The first row of a status has the code of the errors that name no row. openapi.json and
+# docs/api.md list the same.
+CAUSES: Mapping[str, Cause] = {
+    "bad_request": Cause(400, "Correct the field or parameter that `error` names."),
+    "workspace_refused": Cause(400, "Choose a project folder: by its full path, below your home directory."),
+    "image_not_found": Cause(400, "Build the image with `clincus build`, or name another one."),
+    "sign_in_required": Cause(401, "Send the server's token as `Authorization: Bearer TOKEN`."),
+    "forbidden": Cause(403, "Call the server by its own address, from its own page, as its own user or with a token."),
+    "not_found": Cause(404, "Check the id, name or path."),
+    "session_not_found": Cause(404, "List the sessions: this one was deleted, or its id is mistyped."),
+    "engine_not_found": Cause(404, "List the engines, or add this one with `clincus engine add`."),
+    "method_not_allowed": Cause(405, "Use a method of the header `Allow`."),
+    "request_timeout": Cause(408, "Send the request again. The whole body has to arrive in time."),
+    "conflict": Cause(409, "Do what `error` says, then send the request again."),
+    "session_not_running": Cause(409, "Resume the session first."),
+    "session_busy": Cause(409, "Wait for the event that ends the start or stop, then send the request again."),
+    "session_frozen": Cause(409, "Decide with `POST …/protection/resolve` (`clincus protection`)."),
+    "question_open": Cause(409, "Answer the question first."),
+    "question_closed": Cause(409, "Read the session's `agent` again: the question was answered or has changed."),
+    "tool_not_running": Cause(409, "Resume the session, or start the tool in its terminal."),
+    "tool_not_ready": Cause(409, "Look at the terminal: text stands in the tool's input, or something covers it."),
+    "tool_busy": Cause(409, "Wait until the turn ends, or let the prompt be queued."),
+    "slots_in_use": Cause(409, "Delete a session of this workspace, or choose a free slot."),
+    "limit_reached": Cause(409, "Remove some of what is there first; `error` says how many there may be."),
+    "already_exists": Cause(409, "Choose another name."),
+    "nothing_to_do": Cause(409, "Nothing: there is nothing to commit, send or undo."),
+    "unsaved_work": Cause(409, "Fetch or save what `unsaved` lists, or repeat the request with `force=true`."),
+    "workspace_changed": Cause(409, "Undo the change, or start with `accept_changes` if you made it yourself."),
+    "workspace_not_protected": Cause(409, "Remove what `error` names from the workspace, then start the session."),
+    "branch_conflict": Cause(409, "Fetch into another branch, or merge or check out a different one first."),
+    "port_in_use": Cause(409, "Choose another port, or end the program that holds it."),
+    "key_in_use": Cause(409, "Take a new Idempotency-Key for each new request."),
+    "gone": Cause(410, "Turn notifications on again on this device."),
+    "length_required": Cause(411, "Send Content-Length instead of a chunked body."),
+    "file_changed": Cause(412, "Read the file again and apply your change to what it holds now."),
+    "too_large": Cause(413, "Send less; `error` says how much is allowed."),
+    "address_too_long": Cause(414, "Shorten the address."),
+    "unsupported_type": Cause(415, "Send JSON as `application/json`; ask for text files only."),
+    "expectation_failed": Cause(417, "Leave out the header `Expect`."),
+    "websocket_required": Cause(426, "Open this address as a WebSocket."),
+    "precondition_required": Cause(428, "Send `If-Match` with the file's ETag, or `If-None-Match: *` for a new file."),
+    "header_too_large": Cause(431, "Send fewer or shorter header fields."),
+    "failed": Cause(500, "Read `error` and the server's log; the request may have done a part of its work."),
+    "incus_failed": Cause(500, "Read Incus's own words in `error`; `clincus health` finds the common causes."),
+    "container_answer_bad": Cause(500, "Look at the session: programs in its container do not answer as Clincus's do."),
+    "no_answer": Cause(502, "Check the address that `error` names, then send the request again."),
+    "unavailable": Cause(503, "Send the request again after `Retry-After` seconds; `error` says what is missing."),
+    "incus_unreachable": Cause(503, "Start Incus, or the engine that `error` names; then send the request again."),
+    "too_many_connections": Cause(503, "Close connections, then send the request again after `Retry-After` seconds."),
+    "timeout": Cause(504, "Send the request again; stop or resume the session if that does not help."),
+    "version_not_supported": Cause(505, "Use HTTP/1.1."),
+}
+CODES = {cause.status: code for code, cause in reversed(list(CAUSES.items()))}  # the first code of each status
+RETRY_AFTER = 2  # seconds after which a client may ask again for what is unavailable
+
+
+class ClincusError(Exception):
+    """A failure: a sentence that says what to do, a code of CAUSES, and the HTTP status and header fields."""
+
+    def __init__(self, message: str, cause: int | str = 500, headers: Sequence[tuple[str, str]] = ()) -> None:
+        """`cause` is a code of CAUSES, or just an HTTP status."""
         super().__init__(message)
         self.message = message
-        self.status = status
+        self.code = CODES.get(cause, "failed") if isinstance(cause, int) else cause
+        self.status = cause if isinstance(cause, int) else CAUSES[cause].status
         self.headers = headers
         self.fields: Mapping[str, object] = {}  # more members of the JSON answer
 
@@ -1912,8 +1977,10 @@ class FailureKind(enum.Enum):
 class IncusError(ClincusError):
     """Incus refused or failed. The message is its own, without the leading "Error: "."""
 
+    CODES: ClassVar[Mapping[int, str]] = {500: "incus_failed", 503: "incus_unreachable"}
+
     def __init__(self, message: str, status: int = 500, kind: FailureKind = FailureKind.OTHER) -> None:
-        super().__init__(message, status)
+        super().__init__(message, self.CODES.get(status, status))
         self.kind = kind
 
 
@@ -2727,7 +2794,7 @@ def engine_door(config: Config, engine: str) -> Incus:
         return Incus(config.get("incus.project"), group=config.get("incus.group"))
     row = config.get("engines").get(engine)
     if row is None:
-        raise ClincusError(f'there is no engine "{engine}": `clincus engine list` shows them', 404)
+        raise ClincusError(f'there is no engine "{engine}": `clincus engine list` shows them', "engine_not_found")
     project = row.get("project") or "default"
     remote = row.get("remote") or engine
     return Incus(project, engine=engine, remote=remote, target=row.get("target", ""))
@@ -2797,7 +2864,7 @@ def sessions_directory(config: Config, environ: Mapping[str, str], tool_name: st
 def session_directory(config: Config, environ: Mapping[str, str], tool_name: str, session_id: str) -> str:
     """The directory for one conversation. ClincusError (404) for an impossible id."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", session_id):
-        raise ClincusError(f"session '{session_id}' not found", 404)
+        raise ClincusError(f"session '{session_id}' not found", "session_not_found")
     return os.path.join(sessions_directory(config, environ, tool_name), session_id)
 
 
@@ -3104,9 +3171,9 @@ def read_listing(stream: BufferedReader) -> list[ListedFile]:
         piece = stream.read1(1 << 16)
         data += piece
         if not piece:
-            raise ClincusError("the container's list of files ends too early", 500)
+            raise ClincusError("the container's list of files ends too early", "container_answer_bad")
         if len(data) > LISTING_LIMIT:
-            raise ClincusError("the container's list of files is too long", 500)
+            raise ClincusError("the container's list of files is too long", "container_answer_bad")
     return list(parse_listing(bytes(data)))
 
 
@@ -3213,7 +3280,7 @@ class Copier:
         while left:
             piece = self.stream.read(min(left, 1 << 16))
             if not piece:
-                raise ClincusError("the container ended a file too early", 500)
+                raise ClincusError("the container ended a file too early", "container_answer_bad")
             output.write(piece)
             left -= len(piece)
             self.pace.earn(size=len(piece))
@@ -3236,11 +3303,11 @@ class Copier:
         self.stdin.write(b"%d %s %s\n" % (known, digest.hexdigest().encode(), os.fsencode(file.path)))
         answer = re.fullmatch(rb"(\d{1,15}) (\d{1,15})\n", self.stream.readline(64))
         if answer is None:
-            raise ClincusError("the container did not answer as guest/save.sh does", 500)
+            raise ClincusError("the container did not answer as guest/save.sh does", "container_answer_bad")
         start, left = map(int, answer.groups())
         self.growth -= max(start + left - file.size, 0)
         if start not in (0, known) or self.growth < 0:
-            raise ClincusError(f"the container sends more of {file.path} than it has listed", 500)
+            raise ClincusError(f"the container sends more of {file.path} than it has listed", "container_answer_bad")
         return start, left
 
 
@@ -3333,7 +3400,7 @@ def find_saved(config: Config, environ: Mapping[str, str], session_id: str) -> S
     for saved in list_saved(config, environ):
         if saved.session_id == session_id:
             return saved
-    raise ClincusError(f"session '{session_id}' not found", 404)
+    raise ClincusError(f"session '{session_id}' not found", "session_not_found")
 
 
 def check_own_copy(saved: SavedSession) -> None:
@@ -4063,7 +4130,9 @@ def protect_workspace(
         trees = [(workspace, {})]
         host = host._replace(reason=f"{reason}; so nothing in the folder is protected there")
     if level != "locked" and settings.get("security.require_locked"):
-        raise ClincusError(f"security.require_locked is set, but the workspace cannot be locked: {why}", 409)
+        raise ClincusError(
+            f"security.require_locked is set, but the workspace cannot be locked: {why}", "workspace_not_protected"
+        )
     if reason:
         if workspace.nested:  # a device for each of their paths would make a start slow
             host = host._replace(reason=f"{reason}; other repositories in the folders are not protected there")
@@ -4138,13 +4207,13 @@ def protection_level(settings: Config, reason: str, exposed: str) -> tuple[str, 
 def check_targets(workspace: HostFolder, extra: Sequence[HostFolder], paths: ProtectedPaths) -> None:
     """Raise ClincusError: 400 if a mount would hide the workspace or a protected path, 409 if git runs all of it."""
     if not workspace.is_folder:
-        raise ClincusError(f"workspace '{workspace.source}' is not a folder", 400)
+        raise ClincusError(f"workspace '{workspace.source}' is not a folder", "workspace_refused")
     for folder in (workspace, *extra):
         if any(character in folder.source + folder.target for character in "\n\r\0"):
             raise ClincusError(f"the path {folder.source!r} holds a line break, which Incus does not take", 400)
     if paths_within(workspace.source, paths) is None:
         words = "git on this host runs, or reads as its configuration, all that is in it"
-        raise ClincusError(f"workspace '{workspace.source}' cannot be protected: {words}", 409)
+        raise ClincusError(f"workspace '{workspace.source}' cannot be protected: {words}", "workspace_not_protected")
     for folder in extra:
         if path_inside(workspace.target, folder.target):
             raise ClincusError(f"the mount at '{folder.target}' would hide the workspace '{workspace.target}'", 400)
@@ -4555,10 +4624,10 @@ def start_failure(incus: Incus, name: str, error: IncusError) -> ClincusError:
     if refusals:
         kind, words = refusals[-1]
         if kind == "unsupported":
-            return WallUnsupportedError(words[:1].upper() + words[1:], 409)
+            return WallUnsupportedError(words[:1].upper() + words[1:], "workspace_not_protected")
         if kind == "exposed":
-            return WallExposedError(words, 409)
-        return ClincusError(f"the workspace cannot be protected: {words}", 409)
+            return WallExposedError(words, "workspace_not_protected")
+        return ClincusError(f"the workspace cannot be protected: {words}", "workspace_not_protected")
     if error.kind is not FailureKind.LXC_FAILED:
         return error
     reason = re.search(r" ERROR +\S+ - \S+ - (.+)", log)
@@ -4665,7 +4734,7 @@ class UnsavedError(ClincusError):
     """A refusal to delete or rewind a container's disk: something would be lost with it, or nobody knows."""
 
     def __init__(self, message: str, unsaved: Unsaved) -> None:
-        super().__init__(message, 409)
+        super().__init__(message, "unsaved_work")
         self.fields = {"unsaved": unsaved.document()}
 
 
@@ -4916,25 +4985,35 @@ def resolve_workspace(path: object, home: str, private: Sequence[str] = ()) -> s
     container.
     """
     if not isinstance(path, str) or not os.path.isabs(path):
-        raise ClincusError(f"workspace {shorten(path)} is not the absolute path of a project directory", 400)
+        raise ClincusError(
+            f"workspace {shorten(path)} is not the absolute path of a project directory", "workspace_refused"
+        )
     if any(ord(character) < 32 or ord(character) == 127 for character in path):
-        raise ClincusError("the workspace path holds a control character: rename the directory", 400)
+        raise ClincusError("the workspace path holds a control character: rename the directory", "workspace_refused")
     try:
         resolved = os.path.realpath(path)
         resolved.encode()
     except UnicodeEncodeError as error:
-        raise ClincusError(f"workspace {shorten(path)} has a name that is not UTF-8: rename it", 400) from error
+        raise ClincusError(
+            f"workspace {shorten(path)} has a name that is not UTF-8: rename it", "workspace_refused"
+        ) from error
     if not os.path.isdir(resolved):
         problem = "is not a directory" if os.path.exists(resolved) else "does not exist"
-        raise ClincusError(f'workspace "{path}" {problem}', 400)
+        raise ClincusError(f'workspace "{path}" {problem}', "workspace_refused")
     if resolved in SHARED_ROOTS or any(path_inside(resolved, tree) for tree in SYSTEM_TREES):
-        raise ClincusError(f'workspace "{resolved}" is a system directory: choose a project directory below it', 400)
+        raise ClincusError(
+            f'workspace "{resolved}" is a system directory: choose a project directory below it', "workspace_refused"
+        )
     home = os.path.realpath(home)
     if path_inside(home, resolved):
-        raise ClincusError(f'workspace "{resolved}" holds your home directory: choose a project in it', 400)
+        raise ClincusError(
+            f'workspace "{resolved}" holds your home directory: choose a project in it', "workspace_refused"
+        )
     for folder in map(os.path.realpath, private):
         if path_inside(resolved, folder) or path_inside(folder, resolved):
-            raise ClincusError(f'workspace "{resolved}" overlaps with Clincus\'s own files in "{folder}"', 400)
+            raise ClincusError(
+                f'workspace "{resolved}" overlaps with Clincus\'s own files in "{folder}"', "workspace_refused"
+            )
     return resolved
 
 
@@ -4951,7 +5030,9 @@ def far_workspace(path: str, engine: str, roots: Sequence[str]) -> str:
         where = f"in a root: add roots to [engines.{engine}]"
         if roots:
             where = f"in one of its roots ({', '.join(roots)})"
-        raise ClincusError(f'a mounted workspace of "{engine}" is a folder there, by its full path, {where}', 400)
+        raise ClincusError(
+            f'a mounted workspace of "{engine}" is a folder there, by its full path, {where}', "workspace_refused"
+        )
     return plain
 
 
@@ -5538,7 +5619,7 @@ class Registry:
         """One session. Raises ClincusError(404)."""
         session = self.find(id)
         if session is None:
-            raise ClincusError(f'session "{id}" not found', 404)
+            raise ClincusError(f'session "{id}" not found', "session_not_found")
         return session
 
     def compare_all(self, question: int, engine: str, found: object, *, when: str = "", lost: Names = ()) -> None:
@@ -5645,8 +5726,10 @@ class Registry:
                     self._note(id, self._record(id)._replace(reserved=session, busy="starting"))
                     return session
         if slot:
-            raise ClincusError(f"slot {slot} of this workspace is in use: choose another, or 0 for any", 409)
-        raise ClincusError(f"all {len(SLOTS)} slots of this workspace are in use: delete a session first", 409)
+            raise ClincusError(f"slot {slot} of this workspace is in use: choose another, or 0 for any", "slots_in_use")
+        raise ClincusError(
+            f"all {len(SLOTS)} slots of this workspace are in use: delete a session first", "slots_in_use"
+        )
 
     def is_reserved(self, id: str) -> bool:
         """Whether a session with a name of `reserve` is being created."""
@@ -6033,7 +6116,9 @@ class Containers:
             if error.status == 404 and error.kind is FailureKind.NO_IMAGE:
                 engine = self.incus.engine
                 hint = f"`clincus engine add {engine}` copies it" if engine else "build it with `clincus build`"
-                raise ClincusError(f"image '{image}' not found: {hint}, or choose another", 400) from error
+                raise ClincusError(
+                    f"image '{image}' not found: {hint}, or choose another", "image_not_found"
+                ) from error
             raise
 
     def _start_again(self, id: str, before: Mapping[str, Any], description: Mapping[str, Any]) -> None:
@@ -6252,7 +6337,7 @@ class Engine:
         """Raise ClincusError(503) if it cannot be reached. The first requests wait for the first look."""
         reason = self.reach.error if self.looked.wait(FIRST_LOOK) else self.silence
         if reason:
-            raise ClincusError(reason, 503)
+            raise ClincusError(reason, "incus_unreachable")
 
     def note_reach(self, error: str) -> None:
         """Note that it can be reached, or the reason why not: for its door, its sessions and `on_reach`."""
@@ -6549,7 +6634,7 @@ class Sessions:
         """Raise ClincusError(409) if a session cannot be resumed as planned. `before` is `found`, or `_adopted`."""
         if found.paused and self.document(found)["protection"] == BROKEN:
             words = "something changed that your machine would run, so it is frozen until you decide"
-            raise ClincusError(f'"{found.id}": {words} (clincus protection {found.id})', 409)
+            raise ClincusError(f'"{found.id}": {words} (clincus protection {found.id})', "session_frozen")
         target = launch.draft.workspace
         if is_stopped and before is found and target != before.workspace:  # a person chose the folder, not a link
             raise ClincusError(f'"{before.workspace}" is a link to "{target}" now: start a session there', 409)
@@ -7108,7 +7193,7 @@ class Sessions:
         with self.lock(id):
             session = self.registry.get(id)
             if session.status not in {"running", "stopped"}:
-                raise ClincusError(f'session "{id}" is {session.status}: wait until that has finished', 409)
+                raise ClincusError(f'session "{id}" is {session.status}: wait until that has finished', "session_busy")
             self.registry.begin_work(id, status)
             with self._looking_at_the_end(id):
                 self._worked_on[id] = (-1, {})
@@ -7119,7 +7204,7 @@ class Sessions:
                     self.containers(id).put_back(id, ASLEEP_PATIENCE)
                     found = self.look(id)
                 if found is None:
-                    raise ClincusError(f'session "{id}" not found', 404)
+                    raise ClincusError(f'session "{id}" not found', "session_not_found")
                 yield found
 
     @contextmanager
@@ -7165,8 +7250,11 @@ class Workspaces:
         roots = self._roots()
         active = Counter(session.workspace for session in self.sessions() if session.status != "stopped")
         projects = []
+        is_cut = False
         for root in dict.fromkeys(roots.values()):
-            for path in project_folders(root):
+            folders = project_folders(root)
+            is_cut = is_cut or len(folders) > PROJECTS_PER_ROOT
+            for path in folders[:PROJECTS_PER_ROOT]:
                 project = {
                     "path": path,
                     "name": os.path.basename(path),
@@ -7175,7 +7263,8 @@ class Workspaces:
                     "active_sessions": active[os.path.realpath(path)],
                 }
                 projects.append(project)
-        return {"roots": list(roots), "expanded_roots": list(roots.values()), "workspaces": projects}
+        expanded = list(roots.values())
+        return {"roots": list(roots), "expanded_roots": expanded, "workspaces": projects, "truncated": is_cut}
 
     def with_root(self, path: str) -> list[str]:
         """The roots with one more. Raises ClincusError(400) if it is not an existing absolute directory."""
@@ -7201,7 +7290,7 @@ class Workspaces:
         target = expand(path, self.environ)
         if not os.path.isdir(target):
             problem = "is not a directory" if os.path.exists(target) else "does not exist"
-            raise ClincusError(f'workspace root "{path}" {problem}', 400)
+            raise ClincusError(f'workspace root "{path}" {problem}', "workspace_refused")
         return target
 
     def make_folder(self, root: str, name: str, **_of_features: object) -> str:
@@ -7213,7 +7302,7 @@ class Workspaces:
         try:
             os.mkdir(path)
         except FileExistsError:
-            raise ClincusError(f'"{path}" exists already', 409) from None
+            raise ClincusError(f'"{path}" exists already', "already_exists") from None
         except OSError as error:
             raise ClincusError(f'cannot create "{path}": {error.strerror}', 500) from error
         return path
@@ -7233,10 +7322,10 @@ class Workspaces:
 
 
 def project_folders(root: str) -> list[str]:
-    """The project directories in a root, sorted by name; empty if the root is gone."""
+    """The project directories in a root, sorted by name, and one more than are shown; empty if the root is gone."""
     with suppress(OSError):
         paths = (os.path.join(root, name) for name in sorted(os.listdir(root)) if not name.startswith("."))
-        return list(itertools.islice(filter(os.path.isdir, paths), PROJECTS_PER_ROOT))
+        return list(itertools.islice(filter(os.path.isdir, paths), PROJECTS_PER_ROOT + 1))
     return []
 
 
@@ -7418,7 +7507,10 @@ def json_response(value: object, status: int = 200, headers: Iterable[tuple[str,
 
 def error_response(error: ClincusError) -> Response:
     """The answer for an error."""
-    return json_response({"error": error.message, **error.fields}, error.status, error.headers)
+    headers = list(error.headers)
+    if error.status == 503 and not any(name == "Retry-After" for name, _ in headers):
+        headers.append(("Retry-After", str(RETRY_AFTER)))
+    return json_response({"error": error.message, "code": error.code, **error.fields}, error.status, headers)
 
 
 def kept_header(paths: Iterable[str]) -> list[tuple[str, str]]:
@@ -8300,7 +8392,9 @@ class Listener(ThreadingHTTPServer):
         if self.site.places.acquire(blocking=False):
             super().process_request(request, client_address)
             return
-        error = ClincusError("too many connections: close some and try again", 503, [("Retry-After", "1")])
+        error = ClincusError(
+            "too many connections: close some and try again", "too_many_connections", [("Retry-After", "1")]
+        )
         with suppress(OSError):
             request.setblocking(False)
             request.send(response_bytes(error_response(error), is_last=True))
@@ -9244,7 +9338,7 @@ class Application:
         session = self.registry.get(id)
         if session.unreachable_since:
             place = f'the member "{session.member}" of the engine "{session.engine}"'
-            raise ClincusError(f"{place} cannot be reached since {session.unreachable_since}", 503)
+            raise ClincusError(f"{place} cannot be reached since {session.unreachable_since}", "incus_unreachable")
         return session
 
     def running_session(self, id: str) -> Session:
@@ -9252,7 +9346,7 @@ class Application:
         session = self.reachable_session(id)
         if session.status != "running":
             state = "paused" if session.paused else session.status
-            raise ClincusError(f'session "{id}" is {state}: resume it first', 409)
+            raise ClincusError(f'session "{id}" is {state}: resume it first', "session_not_running")
         return session
 
     def _on_change(self, change: Change) -> None:
@@ -9311,7 +9405,9 @@ class Application:
                 for listener in listeners:
                     listener.server_close()
                 place = f" on {host}" if listeners else ""
-                raise ClincusError(f"port {port} cannot be used{place}: {error.strerror}{hint}", 409) from error
+                raise ClincusError(
+                    f"port {port} cannot be used{place}: {error.strerror}{hint}", "port_in_use"
+                ) from error
             port = int(listeners[0].server_address[1])
         return listeners
 

@@ -136,7 +136,7 @@ def chosen_paths(draft: Draft, asked: object) -> Sequence[str]:
         words = "has not changed since the last commit, or is a repository of its own: look again"
         raise clincus.ClincusError(f"{clincus.shorten(missing[0])} {words}", 409)
     if not paths:
-        raise clincus.ClincusError("no file differs from the last commit: there is nothing to commit", 409)
+        raise clincus.ClincusError("no file differs from the last commit: there is nothing to commit", "nothing_to_do")
     return paths
 
 

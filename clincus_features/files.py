@@ -51,7 +51,8 @@ def install(extensions: clincus.Extensions) -> None:
 
     def get_listing(request: clincus.Request) -> object:
         path = request.values["path"].strip("/")
-        return {"path": path, "entries": list_directory(app.sessions, session(request), path)}
+        entries, is_cut = list_directory(app.sessions, session(request), path)
+        return {"path": path, "entries": entries, "truncated": is_cut}
 
     def get_content(request: clincus.Request) -> clincus.Response:
         content = read_file(app.sessions, session(request), request.values["path"])
@@ -71,15 +72,19 @@ def install(extensions: clincus.Extensions) -> None:
     ]
 
 
-def list_directory(sessions: clincus.Sessions, session: clincus.Session, path: str) -> list[dict[str, object]]:
-    """The entries of a directory, directories first. Raises ClincusError: 400, 404."""
-    output = run_program(sessions, session, "list", path, str(ENTRY_LIMIT))
+def list_directory(
+    sessions: clincus.Sessions, session: clincus.Session, path: str
+) -> tuple[list[dict[str, object]], bool]:
+    """The entries of a directory, directories first, and whether it has more. Raises ClincusError: 400, 404."""
+    output = run_program(sessions, session, "list", path, str(ENTRY_LIMIT + 1))
+    lines = [line for line in output.split(b"\0", ENTRY_LIMIT + 1)[: ENTRY_LIMIT + 1] if line]
     try:
-        entries = [parse_entry(line) for line in output.split(b"\0", ENTRY_LIMIT)[:ENTRY_LIMIT] if line]
+        entries = [parse_entry(line) for line in lines[:ENTRY_LIMIT]]
     except ValueError:
         message = f"{session.id} did not answer with a listing of {clincus.shorten(path)}"
         raise clincus.ClincusError(message, 500) from None
-    return sorted(entries, key=lambda entry: (entry["type"] != "directory", str(entry["name"]).lower()))
+    entries.sort(key=lambda entry: (entry["type"] != "directory", str(entry["name"]).lower()))
+    return entries, len(lines) > ENTRY_LIMIT
 
 
 def read_file(sessions: clincus.Sessions, session: clincus.Session, path: str) -> bytes:

@@ -64,7 +64,9 @@ class Answers:
             self._forget()
             answer = self._answers.setdefault(key, Answer(asked, self._clock()))
         if answer.asked != asked:
-            raise clincus.ClincusError("this Idempotency-Key was used for another request: take a new one", 409)
+            raise clincus.ClincusError(
+                "this Idempotency-Key was used for another request: take a new one", "key_in_use"
+            )
         with answer.lock:
             if not answer.is_there:
                 try:

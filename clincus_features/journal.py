@@ -39,7 +39,7 @@ SESSION_LOGS = "sessions"  # their folder
 WAITING = 1000  # entries on their way to the disk
 TEXT_LIMIT = 200  # characters of a text that a container or an error gave
 # Pages say these by themselves, over and over, and nothing comes of them but what is shown.
-QUIET = {"post_seen", "note_push_presence", "take_push_news"}
+QUIET = {"mark_session_seen", "mark_network_seen", "set_push_presence", "take_push_news"}
 SOCKETS = {"/ws/terminal/{id}", "/ws/shell/{id}"}
 MOMENTS = {"stopped": "The session has stopped", "deleted": "The container is deleted"}
 # The words for each state of a tool. Words for a state with its reason come before those for the state alone. The state
@@ -98,7 +98,7 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.agent_listeners.append(journal.hear_agent)
     extensions.alarm_listeners.append(journal.hear_alarm)
     extensions.happenings.append(journal.hear_happening)
-    extensions.routes.append(("GET", "/api/sessions/{id}/log", lambda request: journal.entries(**request.values)))
+    extensions.routes.append(("GET", "/api/sessions/{id}/log", journal.get_log))
     extensions.duties += [
         clincus.Duty("writing the journal", 0.0, journal.write_next),
         clincus.Duty(
@@ -253,11 +253,18 @@ class Journal:
 
     # -- What is asked of it
 
-    def entries(self, id: str, limit: int) -> list[Entry]:
+    def get_log(self, request: clincus.Request) -> clincus.Response:
+        """Answer GET …/log: the newest entries, and how many there are."""
+        found = self.entries(request.values["id"])
+        headers = [("Content-Type", "application/json"), ("X-Total-Count", str(len(found)))]
+        document = clincus.json_response(found[: request.values["limit"]])
+        return clincus.Content(document.body).answer(request, [*headers, ("Cache-Control", "private, no-cache")])
+
+    def entries(self, id: str) -> list[Entry]:
         """The log of a session, newest first. Raises ClincusError(404) for one that never was."""
         if self._session(id) is None:
             self._app.require(clincus.engine_of(id))
-        return session_log(self._app.registry, self._app.history, self._path(""), id)[:limit]
+        return session_log(self._app.registry, self._app.history, self._path(""), id)
 
 
 def session_log(registry: clincus.Registry, history: clincus.History, directory: str, id: str) -> list[Entry]:
@@ -268,7 +275,7 @@ def session_log(registry: clincus.Registry, history: clincus.History, directory:
         session_id = next((run.session_id for run in history.runs() if run.id == id), "")
     name = log_name(session_id)
     if not name:
-        raise clincus.ClincusError(f'session "{id}" not found', 404)
+        raise clincus.ClincusError(f'session "{id}" not found', "session_not_found")
     return [public(entry) for entry in read_entries(os.path.join(directory, name))]
 
 

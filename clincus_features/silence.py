@@ -87,7 +87,7 @@ class Looks:
                 engine = clincus.engine_of(request.values.get("id") or "") or request.values.get("engine")
                 if error.status != 500 or engine or not self._is_leaving():
                     raise
-                raise clincus.ClincusError(LEAVING, 503) from error
+                raise clincus.ClincusError(LEAVING, "incus_unreachable") from error
 
         return handle
 

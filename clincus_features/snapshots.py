@@ -177,10 +177,10 @@ class Keeper:
         with self._sessions.lock(id):
             there, most = self.all(id), self._sessions.load().get("snapshots.most")
             if any(one["name"] == name for one in there):
-                raise clincus.ClincusError(f'snapshot "{name}" exists already: choose another name', 409)
+                raise clincus.ClincusError(f'snapshot "{name}" exists already: choose another name', "already_exists")
             if len(there) >= most:
                 words = "delete one, or raise snapshots.most in the configuration"
-                raise clincus.ClincusError(f"this session has {len(there)} snapshots: {words}", 409)
+                raise clincus.ClincusError(f"this session has {len(there)} snapshots: {words}", "limit_reached")
             self._ask(id, "/snapshots", "POST", {"name": name, "stateful": False})
             return self._find(id, name)
 

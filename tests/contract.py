@@ -45,7 +45,9 @@ def validator(schema: str) -> Any:
     """A validator of a schema of the document, given as JSON."""
     import jsonschema_rs  # only those who check answers need it
 
-    return jsonschema_rs.Draft202012Validator({**json.loads(schema), "components": DOCUMENT["components"]})
+    return jsonschema_rs.Draft202012Validator(
+        {**json.loads(schema), "components": DOCUMENT["components"]}, validate_formats=True
+    )
 
 
 def check_answer(method: str, target: str, status: int, headers: Mapping[str, str], body: bytes) -> None:

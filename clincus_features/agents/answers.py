@@ -84,7 +84,7 @@ def wait_for_question(terminal: Terminal, *, was_told: bool) -> None:
     while question_on_screen(terminal.facts, terminal.decision) is None:
         within = QUESTION_WITHIN if terminal.facts.said.state == "waiting" else REDRAWN_WITHIN if was_told else 0.0
         if time.monotonic() >= begin + within:
-            raise clincus.ClincusError("no question is on the screen (any more)", 409)
+            raise clincus.ClincusError("no question is on the screen (any more)", "question_closed")
         time.sleep(PAUSE)
         terminal.look()
 
@@ -153,7 +153,9 @@ class Answer:
     def _is_answered(self, *, is_first: bool) -> bool:
         """Whether an earlier key has answered a question that is not as it was any more. Raises ClincusError(409)."""
         if is_first:
-            raise clincus.ClincusError("the question has changed or gone just now, and nothing was pressed", 409)
+            raise clincus.ClincusError(
+                "the question has changed or gone just now, and nothing was pressed", "question_closed"
+            )
         return self._terminal.becomes(self._is_proven, ANSWERED_WITHIN)
 
     def _is_proven(self) -> bool:

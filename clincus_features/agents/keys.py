@@ -146,18 +146,20 @@ def readiness(facts: Facts, decision: Decision) -> str:
     """
     agent, rules = decision.agent, rules_of(facts)
     if agent.state == "waiting":
-        raise clincus.ClincusError(waiting_words(decision), 409)
+        raise clincus.ClincusError(waiting_words(decision), "question_open")
     if agent.state in ("ended", "none") or facts.tool == "shell":
-        raise clincus.ClincusError("no tool runs in this session: resume the session, or start one in it", 409)
+        raise clincus.ClincusError(
+            "no tool runs in this session: resume the session, or start one in it", "tool_not_running"
+        )
     if agent.state == "unknown":
         if rules is None and facts.tool:
             return "ready"
-        raise clincus.ClincusError("it is not known what the tool does: look at its terminal", 409)
+        raise clincus.ClincusError("it is not known what the tool does: look at its terminal", "tool_not_ready")
     if agent.state in ("idle", "done", "failed"):
         shown = read_screen(facts)
         if shown is None:
             raise CoveredError(
-                "the tool's prompt is not on its screen: look at its terminal, something may cover it", 409
+                "the tool's prompt is not on its screen: look at its terminal, something may cover it", "tool_not_ready"
             )
         return "ready" if shown.rule.state in ("ready", "failed") else "busy"
     return "busy"
@@ -180,7 +182,7 @@ def check_input(draft: str | None) -> None:
     """Raises ClincusError(409) if something stands in a tool's input: a prompt would be pasted behind it."""
     if draft:
         words = "the tool's input holds a text that was not sent: send or delete it in the terminal first"
-        raise clincus.ClincusError(f'{words} ("{clean(draft, SHOWN)}")', 409)
+        raise clincus.ClincusError(f'{words} ("{clean(draft, SHOWN)}")', "tool_not_ready")
 
 
 def is_proof(tool: str, data: Mapping[str, object], text: str) -> bool:
@@ -207,6 +209,6 @@ def interrupt_steps(facts: Facts, decision: Decision) -> list[Step]:
     """The steps that interrupt a tool; none if it is at rest. Raises ClincusError(409) if no tool runs."""
     state = decision.agent.state
     if state in ("ended", "none") or facts.tool == "shell":
-        raise clincus.ClincusError("no tool runs in this session", 409)
+        raise clincus.ClincusError("no tool runs in this session", "tool_not_running")
     at_rest = state in ("idle", "done", "failed")
     return [] if at_rest else [*keys_of(facts.tool).interrupt]

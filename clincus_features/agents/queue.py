@@ -64,7 +64,7 @@ class Prompts:
         prompt = Prompt(os.urandom(8).hex(), text, result, time.time(), command)
         with self._changing(session) as prompts:
             if result == "queued" and sum(one.result == "queued" for one in prompts) >= QUEUED:
-                raise clincus.ClincusError(f"{QUEUED} prompts are in the queue: wait, or cancel some", 409)
+                raise clincus.ClincusError(f"{QUEUED} prompts are in the queue: wait, or cancel some", "limit_reached")
             prompts.append(prompt)
         return prompt
 

@@ -85,7 +85,7 @@ def check_target(session: clincus.Session, repository: Repository, branch: str) 
         raise clincus.ClincusError(problem, 409)
     if f"refs/heads/{branch}" in checked_out(repository):
         problem = f"the branch '{branch}' is checked out in '{folder}': fetch into another one"
-        raise clincus.ClincusError(problem, 409)
+        raise clincus.ClincusError(problem, "branch_conflict")
 
 
 def take_tip(sessions: clincus.Sessions, session: clincus.Session, git: PrivateGit, commits: list[str]) -> str:
@@ -157,7 +157,7 @@ def check_move(git: PrivateGit, branch: str, old: str, new: str, fetched: str) -
         return
     if git.run("merge-base", "--is-ancestor", old, new).code != 0:
         problem = f"the branch '{branch}' has moved elsewhere since it was fetched (now {old[:12]})"
-        raise clincus.ClincusError(f"{problem}: merge it, or fetch into another branch", 409)
+        raise clincus.ClincusError(f"{problem}: merge it, or fetch into another branch", "branch_conflict")
 
 
 def land(git: PrivateGit, repository: Repository, ref: str, new: str, message: str) -> None:

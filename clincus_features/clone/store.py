@@ -82,9 +82,9 @@ def check_branch(repository: Repository, ref: str) -> None:
     for other in refs:
         if other.startswith(f"{ref}/") or ref.startswith(f"{other}/"):
             words = f"'{ref[11:]}' cannot be a branch beside '{other[11:]}': fetch into another one"
-            raise clincus.ClincusError(words, 409)
+            raise clincus.ClincusError(words, "branch_conflict")
     if refs.get(ref, "") != repository.refs.get(ref, ""):
-        raise clincus.ClincusError(f"the branch '{ref[11:]}' has moved just now: fetch once more", 409)
+        raise clincus.ClincusError(f"the branch '{ref[11:]}' has moved just now: fetch once more", "branch_conflict")
 
 
 def write_log(repository: Repository, ref: str, new: str, message: str) -> None:

@@ -91,6 +91,7 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.listeners.append(gateway.hear)
     extensions.routes += [
         ("GET", "/api/sessions/{id}/network", gateway.get_network),
+        ("POST", "/api/sessions/{id}/network/seen", gateway.mark_seen),
         ("GET", "/api/network/presets", lambda request: gateway.presets()),
     ]
     extensions.duties.append(clincus.Duty("passing connections", 0.0, gateway.serve))
@@ -241,10 +242,12 @@ class Gateway:
         with sessions.lock(id):
             session = sessions.registry.get(id)
             if session.status not in ("running", "stopped"):
-                raise clincus.ClincusError(f'session "{id}" is {session.status}: wait until that has finished', 409)
+                raise clincus.ClincusError(
+                    f'session "{id}" is {session.status}: wait until that has finished', "session_busy"
+                )
             before = sessions.door(id).instance(id)
             if before is None:
-                raise clincus.ClincusError(f'session "{id}" not found', 404)
+                raise clincus.ClincusError(f'session "{id}" not found', "session_not_found")
             known = Policy.from_label(before["config"].get(LABEL, ""))
             self._changing.add(id)
             try:
@@ -259,14 +262,17 @@ class Gateway:
         """The answer of GET …/network."""
         session = self._app.known_session(request.values["id"])
         records = self.proxy.records(session.id)
-        if request.values["seen"]:
-            self._see(session.id)
         policy = read_policy(session.network)
         presets = [{"name": name, "hosts": list(PRESETS[name].hosts)} for name in policy.presets]
         document = {"mode": policy.mode, "allow": list(policy.allow), "presets": presets, **records.documents()}
         for more in clincus.call_each(self._app.extensions.network_fields, session):
             document.update(more)
         return document
+
+    def mark_seen(self, request: clincus.Request) -> object:
+        """Answer POST …/network/seen: a person has looked at the refusals."""
+        self._see(self._app.known_session(request.values["id"]).id)
+        return clincus.Response(204)
 
     def _see(self, id: str) -> None:
         if self.proxy.unseen(id):

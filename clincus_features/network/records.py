@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import clincus
 
@@ -39,8 +39,6 @@ def counted(rows: OrderedDict[tuple[str, int], Row], key: tuple[str, int], fresh
     row = rows.setdefault(key, fresh)
     row.count, row.last = row.count + 1, clincus.utc_now()
     rows.move_to_end(key)
-    while len(rows) > MOST_ROWS:
-        rows.popitem(last=False)
     return row
 
 
@@ -50,6 +48,7 @@ class Records:
 
     refused: OrderedDict[tuple[str, int], Refusal] = field(default_factory=OrderedDict)
     passed: OrderedDict[tuple[str, int], Passage] = field(default_factory=OrderedDict)
+    is_cut: bool = False  # whether rows have made room for newer ones
     unseen: int = 0  # refusals that nobody has looked at
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -58,16 +57,26 @@ class Records:
         with self.lock:
             counted(self.refused, (host, port), Refusal()).reason = reason
             self.unseen += 1
+            self._cut(self.refused)
 
     def passage(self, host: str, port: int) -> Passage:
         """Count a connection; the result is the row that its bytes are added to."""
         with self.lock:
-            return counted(self.passed, (host, port), Passage())
+            row = counted(self.passed, (host, port), Passage())
+            self._cut(self.passed)
+            return row
 
-    def documents(self) -> dict[str, list[dict[str, object]]]:
+    def _cut(self, rows: OrderedDict[tuple[str, int], Any]) -> None:
+        """Let the oldest rows make room for newer ones."""
+        while len(rows) > MOST_ROWS:
+            rows.popitem(last=False)
+            self.is_cut = True
+
+    def documents(self) -> dict[str, object]:
         """The rows as the API shows them, newest first."""
         with self.lock:
-            return {
+            rows = {
                 name: [{"host": host, "port": port, **vars(row)} for (host, port), row in reversed(rows.items())]
                 for name, rows in (("refused", self.refused), ("passed", self.passed))
             }
+            return {**rows, "truncated": self.is_cut}

@@ -82,7 +82,7 @@ def add_device(state: State, endpoint: str, name: str, origin: str, sound: bool 
     id = hashlib.sha256(endpoint.encode()).hexdigest()[:16]
     old = state.devices.get(id)
     if old is None and len(state.devices) >= DEVICE_LIMIT:
-        raise clincus.ClincusError(f"{DEVICE_LIMIT} devices are registered: remove one first", 409)
+        raise clincus.ClincusError(f"{DEVICE_LIMIT} devices are registered: remove one first", "limit_reached")
     device = Device(id, endpoint, name, origin, clincus.utc_now(), sound is not False)
     if old is not None and old.endpoint:
         device = replace(old, name=name, origin=origin, sound=old.sound if sound is None else sound)

@@ -155,7 +155,7 @@ class Guard:
         found += self._note_links(session, stage, record)
         if found and not launch.request.accept_changes:
             words = f"{told(found)}; look at it before you run git there, {ACCEPT}"
-            raise ChangedError(f'"{session.workspace}": {words}', 409)
+            raise ChangedError(f'"{session.workspace}": {words}', "workspace_changed")
         self._accepted[session.id] = found
 
     def _add_note(self, description: dict[str, Any], words: str) -> None:

@@ -63,7 +63,7 @@ class Comments:
         with self._records.changing(record) as stored:
             if len(stored.comments) >= MOST:
                 problem = f"there are {MOST} comments: send them, or delete some"
-                raise clincus.ClincusError(problem, 409)
+                raise clincus.ClincusError(problem, "limit_reached")
             stored.comments.append(made)
         self._tell(record)
         return placed(made, lines)
@@ -96,7 +96,7 @@ class Comments:
             record = self._review.recorder.now(session)
         comments = shown(self._review.store(record), record)
         if not comments:
-            raise clincus.ClincusError("there are no comments to send", 409)
+            raise clincus.ClincusError("there are no comments to send", "nothing_to_do")
         result = self._send_prompt(request, session.id, message(comments))
         if result["result"] in ("submitted", "queued"):
             self._remove(record, {comment["comment_id"] for comment in comments})
@@ -155,7 +155,7 @@ def code_of(path: str, lines: Sequence[str] | None, line: int, end_line: int) ->
     shown = clincus.shorten(path)
     if lines is None:
         problem = f"{shown} has no lines to comment on: comment on it with line 0"
-        raise clincus.ClincusError(problem, 409)
+        raise clincus.ClincusError(problem, "limit_reached")
     if end_line > len(lines):
         raise clincus.ClincusError(f"{shown} has only {len(lines)} lines", 400)
     code = "\n".join(lines[line - 1 : end_line])

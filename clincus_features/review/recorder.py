@@ -567,7 +567,7 @@ class Recorder:
                 most = clincus.size_bytes(self._app.config.get("checkpoints.max_size"))
                 store.take(pieces_of(stdout), look.tree, name, most - store.size())
             return look
-        raise clincus.ClincusError(NO_CHECKPOINT, 500)
+        raise clincus.ClincusError(NO_CHECKPOINT, "container_answer_bad")
 
     def _old_names(self, store: Store, then: str, now: str, paths: Sequence[str]) -> list[str]:
         """The former names of files that were renamed since and are chosen by their new names."""
@@ -693,7 +693,7 @@ def nothing_to_undo(store: Store, trees: Iterable[str], paths: Iterable[str]) ->
             problem = f"{shown} is in neither state: look at the changes for what differs"
             return clincus.ClincusError(problem, 404)
     problem = "these files are as they were then: there is nothing to undo"
-    return clincus.ClincusError(problem, 409)
+    return clincus.ClincusError(problem, "nothing_to_do")
 
 
 def start_since(record: Record, since: str) -> Checkpoint | None:
@@ -747,10 +747,10 @@ def read_head(stream: BufferedReader) -> Look:
         reason = REFUSALS.get(" ".join(words[1:]), "no checkpoint can be taken")
         raise clincus.ClincusError(reason, 409)
     if len(words) != 3 or not all(TREE.fullmatch(word) or word == "-" for word in words[:2]):
-        raise clincus.ClincusError(NO_CHECKPOINT, 500)
+        raise clincus.ClincusError(NO_CHECKPOINT, "container_answer_bad")
     tree, commit, count = words
     if not count.isdecimal() or int(count) > SKIPPED:
-        raise clincus.ClincusError(NO_CHECKPOINT, 500)
+        raise clincus.ClincusError(NO_CHECKPOINT, "container_answer_bad")
     skipped = []
     late = []
     for _ in range(int(count)):
@@ -767,7 +767,7 @@ def read_skipped(stream: BufferedReader) -> tuple[str, str]:
     word, _, path = read_field(stream).partition(b" ")
     why = word.decode("ascii", "replace")
     if why not in (*SKIPPED_WHYS, LATE) or not path:
-        raise clincus.ClincusError(NO_CHECKPOINT, 500)
+        raise clincus.ClincusError(NO_CHECKPOINT, "container_answer_bad")
     return path.decode("utf-8", "surrogateescape"), why
 
 
@@ -780,4 +780,4 @@ def read_field(stream: BufferedReader, most: int = 8192) -> bytes:
         field += byte
         if len(field) > most:
             break
-    raise clincus.ClincusError(NO_CHECKPOINT, 500)
+    raise clincus.ClincusError(NO_CHECKPOINT, "container_answer_bad")

@@ -65,7 +65,7 @@ def restore(
     words = output.decode("ascii", "replace").split()
     if len(words) != len(changes) or not set(words) <= set(WORDS):
         problem = "the container did not say what it has restored: look at the changes"
-        raise clincus.ClincusError(problem, 500)
+        raise clincus.ClincusError(problem, "container_answer_bad")
     results = list(zip([*removed, *written], words))
     done = [change for change, word in results if word == "done"]
     return {

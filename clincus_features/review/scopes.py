@@ -40,7 +40,7 @@ class Review:
         record = self.recorder.records.find(id)
         if record is None:
             self._app.require(clincus.engine_of(id))
-            raise clincus.ClincusError(f'session "{id}" not found', 404)
+            raise clincus.ClincusError(f'session "{id}" not found', "session_not_found")
         return record
 
     def store(self, record: Record) -> Store:

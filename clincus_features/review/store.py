@@ -101,7 +101,7 @@ class Store:
         if self._named([name]).get(name) == tree:
             return  # most looks find no change
         if self.run("cat-file", "-t", tree) != b"tree\n":
-            raise clincus.ClincusError("the container has sent no tree", 500)
+            raise clincus.ClincusError("the container has sent no tree", "container_answer_bad")
         self.run("update-ref", f"refs/clincus/{name}", tree)
 
     def forget(self, names: Iterable[str]) -> None:
@@ -169,7 +169,7 @@ class Store:
         done = clincus.run_child(argv, stdin=stdin, timeout=timeout, environ=self._environ(), cwd="/")
         if done.code:
             problem = f"git cannot read or write the checkpoints: {done.reason}{self._room()}"
-            raise clincus.ClincusError(problem, 500)
+            raise clincus.ClincusError(problem, "container_answer_bad")
         return done.stdout
 
     def _room(self) -> str:
@@ -200,7 +200,7 @@ class Store:
                 return bytes(output), False
         if code:
             reason = clincus.Completed(code, b"", bytes(errors.data)).reason
-            raise clincus.ClincusError(f"git cannot read the checkpoints: {reason}", 500)
+            raise clincus.ClincusError(f"git cannot read the checkpoints: {reason}", "container_answer_bad")
         return bytes(output), True
 
     def _child(self, words: Sequence[str], timeout: float) -> clincus.Child:
@@ -329,7 +329,9 @@ class Store:
         with clincus.Child(argv, timeout=PACK_TIMEOUT, environ=self._apart(apart), cwd="/") as child:
             done = child.complete(iter(lambda: pack.read(1 << 16), b""))
         if done.code:
-            raise clincus.ClincusError(f"the container has sent no sound checkpoint: {done.reason}", 500)
+            raise clincus.ClincusError(
+                f"the container has sent no sound checkpoint: {done.reason}", "container_answer_bad"
+            )
 
     def _check_extent(self, tree: str, apart: str) -> None:
         """Raise ClincusError(500) if the host cannot list all paths of a tree whose objects lie in the folder `apart`.
@@ -353,10 +355,10 @@ class Store:
             code = child.wait([errors]) if is_fair else 0
         if not is_fair:
             problem = "the container has sent a checkpoint with too many files, or too deep"
-            raise clincus.ClincusError(problem, 500)
+            raise clincus.ClincusError(problem, "container_answer_bad")
         if code:
             reason = clincus.Completed(code, b"", bytes(errors.data)).reason
-            raise clincus.ClincusError(f"the container has sent no sound checkpoint: {reason}", 500)
+            raise clincus.ClincusError(f"the container has sent no sound checkpoint: {reason}", "container_answer_bad")
 
     def _known_rules(self, apart: str) -> str:
         """The rules to ignore, as far as this git knows them, in the form that `--strict` takes."""
@@ -382,7 +384,7 @@ class Store:
         is_huge = any(int(size) > OBJECT_LIMIT for size in done.stdout.split())
         if done.code or is_huge:
             problem = "the container has sent a checkpoint with a file that is too large"
-            raise clincus.ClincusError(problem, 500)
+            raise clincus.ClincusError(problem, "container_answer_bad")
         folder = os.path.join(apart, "pack")
         names = [name for name in os.listdir(folder) if name.endswith((".pack", ".rev", ".idx"))]
         names.sort(key=lambda name: name.endswith(".idx"))

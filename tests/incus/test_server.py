@@ -219,6 +219,7 @@ class TestWorkspaces:
                     "active_sessions": 0,
                 }
             ],
+            "truncated": False,
         }
         clincus_server.create(workspace, tool="shell")
         assert clincus_server.get("/api/workspaces").json["workspaces"][0]["active_sessions"] == 1

@@ -14,7 +14,7 @@ from tests.builders import a_session
 
 CONTRACT = clincus.load_contract()
 CHECKED = {"type", "enum", "minimum", "maximum", "pattern", "items", "properties", "required", "additionalProperties",
-           "description", "default"}  # fmt: skip
+           "description", "default", "examples"}  # fmt: skip
 METHODS = {"get", "put", "post", "delete", "patch"}
 SCHEMAS = clincus.inlined(CONTRACT["components"]["schemas"], CONTRACT)
 

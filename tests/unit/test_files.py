@@ -31,12 +31,18 @@ class Sessions:
 
 
 def listing(stdout):
-    return files.list_directory(Sessions(stdout), SESSION, "")
+    return files.list_directory(Sessions(stdout), SESSION, "")[0]
 
 
 def test_a_container_lists_no_more_entries_than_it_is_asked_for():
     """The 32 MiB that it may print would be five million of them."""
     assert len(listing(b"\tf\t1\t1\tname\0" * 3 * files.ENTRY_LIMIT)) == files.ENTRY_LIMIT
+
+
+@pytest.mark.parametrize(("more", "is_cut"), [(0, False), (1, True)])
+def test_a_listing_says_whether_the_directory_has_more(more, is_cut):
+    sessions = Sessions(b"\tf\t1\t1\tname\0" * (files.ENTRY_LIMIT + more))
+    assert files.list_directory(sessions, SESSION, "")[1] is is_cut
 
 
 def test_folders_come_first():

@@ -418,7 +418,10 @@ def test_a_browser_without_the_token_is_answered_by_a_page_and_a_program_in_json
             assert (status, headers["connection"], b"<form" in body) == (401, "close", True)
         with Client(listener) as client:
             status, _, body = client.send("GET /api/echo HTTP/1.1", wrong).receive()
-            assert (status, json.loads(body)) == (401, {"error": "the token is wrong"})
+            assert (status, json.loads(body)) == (
+                401,
+                {"error": "the token is wrong", "code": "sign_in_required"},
+            )
 
 
 # ---- connections ------------------------------------------------------------------------------------------------

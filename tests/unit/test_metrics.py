@@ -67,7 +67,7 @@ def test_prometheus_reads_all_of_it_and_it_says_what_is_so_now(gauges):
     assert found["clincus_agents{state=waiting}"] == 2
     assert found["clincus_engine_up{engine=}"] == 1
     assert found["clincus_engine_up{engine=far}"] == 0
-    assert found["clincus_sockets{operation=terminal}"] == 0
+    assert found["clincus_sockets{operation=open_terminal}"] == 0
     assert found["clincus_sockets{operation=events}"] == 2
     assert found["clincus_threads"] >= 1
     assert found["process_resident_memory_bytes"] > 1 << 20
@@ -101,9 +101,9 @@ def test_a_bucket_counts_all_that_is_not_longer(gauges, tallies):
 
 def test_a_socket_is_counted_while_it_is_open(gauges):
     def look(request: object) -> float:
-        return read(gauges)["clincus_sockets{operation=terminal}"]
+        return read(gauges)["clincus_sockets{operation=open_terminal}"]
 
-    assert gauges.follow_socket(look, "terminal", REQUEST) == 1
+    assert gauges.follow_socket(look, "open_terminal", REQUEST) == 1
     assert look(REQUEST) == 0
 
 

@@ -11,10 +11,15 @@ from clincus_features import repositories
 
 
 @pytest.fixture
-def projects(tmp_path):
-    """A function that names the projects which a root of this test holds."""
+def workspaces(tmp_path):
+    """Workspaces with one root, which is this test's own."""
     config = clincus.load_config({"HOME": str(tmp_path)}, flags={"dashboard.workspace_roots": [str(tmp_path)]})
-    workspaces = clincus.Workspaces(lambda: config, {}, list)
+    return clincus.Workspaces(lambda: config, {}, list)
+
+
+@pytest.fixture
+def projects(workspaces):
+    """A function that names the projects which a root of this test holds."""
     return lambda: [project["name"] for project in workspaces.document()["workspaces"]]
 
 
@@ -38,6 +43,14 @@ def test_so_many_projects_are_listed(projects, tmp_path, monkeypatch):
     for name in "cba":
         (tmp_path / name).mkdir()
     assert projects() == ["a", "b"]
+
+
+@pytest.mark.parametrize(("most", "is_cut"), [(3, False), (2, True)])
+def test_the_list_says_whether_a_root_has_more_projects(workspaces, tmp_path, monkeypatch, most, is_cut):
+    monkeypatch.setattr(clincus, "PROJECTS_PER_ROOT", most)
+    for name in "cba":
+        (tmp_path / name).mkdir()
+    assert workspaces.document()["truncated"] is is_cut
 
 
 def test_a_root_of_a_user_who_does_not_exist_can_be_seen_and_removed(tmp_path):

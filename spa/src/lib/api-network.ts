@@ -5,8 +5,9 @@ import type { Network, NetworkChange, NetworkPresets, Session } from './types';
 const port = (id: string, number: number): string => `${session(id)}/ports/${number}`;
 
 export const network = {
-  /** `seen`: a person looks at the refusals, and they count no longer. */
-  look: async (id: string, seen: boolean) => (await (await find(`${session(id)}/network${seen ? '?seen=true' : ''}`)).json()) as Network,
+  look: async (id: string) => (await (await find(`${session(id)}/network`)).json()) as Network,
+  /** A person has looked at the refusals: they count no longer. */
+  markSeen: (id: string) => write<undefined>('POST', `${session(id)}/network/seen`),
   change: (id: string, change: NetworkChange) => write<Session>('PATCH', session(id), change),
   presets: () => get<NetworkPresets>('/api/network/presets'),
   /** Opens a port and gives the address at which a browser sees it. Each call gives an address of its own. */

@@ -11,10 +11,16 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The whole merged configuration */
+        /**
+         * Show the merged configuration
+         * @description System, user and project files, variables and flags, with defaults for the rest. Secrets are not in it.
+         */
         get: operations["get_config"];
-        /** Change port and workspace roots */
-        put: operations["put_config"];
+        /**
+         * Change port and workspace roots
+         * @description Only the fields that are given change. The change survives a restart; a later edit of the config file wins over it. For another port the server opens it before it leaves the old one.
+         */
+        put: operations["update_config"];
         post?: never;
         delete?: never;
         options?: never;
@@ -29,8 +35,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The AI tools */
-        get: operations["get_tools"];
+        /**
+         * List the AI tools
+         * @description The names that a new session takes as `tool`: those of Clincus, then those of your config.
+         */
+        get: operations["list_tools"];
         put?: never;
         post?: never;
         delete?: never;
@@ -46,10 +55,16 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** All sessions */
+        /**
+         * List all sessions
+         * @description Answered from memory, so you may ask often; `/ws/events` says when it is worth it. A stopped session is in the list until its container is deleted.
+         */
         get: operations["list_sessions"];
         put?: never;
-        /** Create and start a session */
+        /**
+         * Create and start a session
+         * @description The answer comes when the tool has started, and is 200 with no Location. With an `Idempotency-Key` you may repeat the request safely.
+         */
         post: operations["create_session"];
         delete?: never;
         options?: never;
@@ -62,21 +77,33 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
-        /** One session */
+        /**
+         * Show one session
+         * @description The same object as in the list.
+         */
         get: operations["get_session"];
         put?: never;
         post?: never;
-        /** Stop a session, or delete its container */
+        /**
+         * Stop a session, or delete its container
+         * @description Without `force` this stops the session and keeps its container: resume it later. With `force=true` it deletes the container, and first copies to this host what would be lost.
+         */
         delete: operations["delete_session"];
         options?: never;
         head?: never;
-        /** Change a session's name or network, or whether it is kept when it stops, pinned, or muted */
-        patch: operations["change_session"];
+        /**
+         * Change a session's name or network, or whether it is kept when it stops, pinned, or muted
+         * @description Only the fields that are given change. A change of the network holds within a second, and closes the connections that it forbids.
+         */
+        patch: operations["update_session"];
         trace?: never;
     };
     "/api/sessions/{id}/resume": {
@@ -84,14 +111,20 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
         get?: never;
         put?: never;
-        /** Start a stopped session and its tool again */
+        /**
+         * Start a stopped session and its tool again
+         * @description With its conversation, if there is one. A paused session goes on, and a running one gets its tool back.
+         */
         post: operations["resume_session"];
         delete?: never;
         options?: never;
@@ -106,7 +139,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Runs of sessions, newest first */
+        /**
+         * List the runs of sessions, newest first
+         * @description The header `X-Total-Count` has the number of runs that match. A run that begins between two pages moves the others: read the first page again.
+         */
         get: operations["list_history"];
         put?: never;
         post?: never;
@@ -123,12 +159,21 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Roots and projects */
+        /**
+         * List the workspace roots and the projects in them
+         * @description At most 500 projects of each root.
+         */
         get: operations["list_workspaces"];
         put?: never;
-        /** Add a root */
+        /**
+         * Add a workspace root
+         * @description The answer is that of the GET.
+         */
         post: operations["add_workspace"];
-        /** Remove a root, named in the body or as ?path= */
+        /**
+         * Remove a workspace root, named in the body or as ?path=
+         * @description Nothing on the disk changes. Some clients and proxies drop the body of a DELETE: use `?path=` with them.
+         */
         delete: operations["remove_workspace"];
         options?: never;
         head?: never;
@@ -144,8 +189,11 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Create a project directory in a root */
-        post: operations["make_folder"];
+        /**
+         * Create a project directory in a root
+         * @description With `git` it becomes a Git repository.
+         */
+        post: operations["create_folder"];
         delete?: never;
         options?: never;
         head?: never;
@@ -157,13 +205,19 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
-        /** The tool's terminal */
-        get: operations["terminal"];
+        /**
+         * Open the tool's terminal
+         * @description Binary frames of the server are output. All frames of the client are input; with the subprotocol `clincus.terminal.v1` its text frames are messages (x-messages).
+         */
+        get: operations["open_terminal"];
         put?: never;
         post?: never;
         delete?: never;
@@ -179,8 +233,31 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Events */
-        get: operations["events"];
+        /**
+         * Open the stream of events
+         * @description Each message is a JSON object with a `type` (x-messages). Only a client with the subprotocol `clincus.events.v1` gets the types beyond the API reference.
+         */
+        get: operations["open_events"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show the version of the server and of its API
+         * @description `api` is the number of the API: it changes only if a client that follows this description would break. `extensions` names the parts beyond the API reference; a client that needs one looks for it here.
+         */
+        get: operations["get_api"];
         put?: never;
         post?: never;
         delete?: never;
@@ -196,7 +273,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** This description */
+        /**
+         * Show this description
+         * @description Only the operations that this server has. `info.version` is the version of Clincus.
+         */
         get: operations["get_openapi"];
         put?: never;
         post?: never;
@@ -214,7 +294,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Figures of the server for Prometheus
+         * Show the figures of the server for Prometheus
          * @description In its text format 0.0.4. docs/metrics.md lists them.
          */
         get: operations["get_metrics"];
@@ -231,13 +311,19 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
-        /** The login shell beside the tool */
-        get: operations["shell"];
+        /**
+         * Open the login shell beside the tool
+         * @description The same protocol as `/ws/terminal/{id}`. The shell outlives its clients and ends when you exit it.
+         */
+        get: operations["open_shell"];
         put?: never;
         post?: never;
         delete?: never;
@@ -253,8 +339,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Where each value comes from */
-        get: operations["get_sources"];
+        /**
+         * Show where each value of the configuration comes from
+         * @description And what is odd about the files, with file and line where they are known.
+         */
+        get: operations["get_config_sources"];
         put?: never;
         post?: never;
         delete?: never;
@@ -270,7 +359,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** What works, and what to do about the rest */
+        /**
+         * Check the machine
+         * @description Each check says what to do if it fails. The checks of `clincus health` are the same.
+         */
         get: operations["get_health"];
         put?: never;
         post?: never;
@@ -287,7 +379,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Where sessions can run: this host, and the engines of the config */
+        /**
+         * List the places where sessions can run
+         * @description This host, and the engines of the config.
+         */
         get: operations["list_engines"];
         put?: never;
         post?: never;
@@ -304,8 +399,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The logins that sessions may borrow, never with a value */
-        get: operations["get_logins"];
+        /**
+         * List the logins that sessions may borrow
+         * @description Never with a value, or a part of one.
+         */
+        get: operations["list_logins"];
         put?: never;
         post?: never;
         delete?: never;
@@ -319,14 +417,20 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the login */
+                /**
+                 * @description the login
+                 * @example anthropic
+                 */
                 name: string;
             };
             cookie?: never;
         };
         get?: never;
         put?: never;
-        /** Read a login's value now, and tell whether there is one */
+        /**
+         * Read a login's value now
+         * @description The answer says whether there is one, and never what it is.
+         */
         post: operations["check_login"];
         delete?: never;
         options?: never;
@@ -339,16 +443,25 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the login */
+                /**
+                 * @description the login
+                 * @example anthropic
+                 */
                 name: string;
             };
             cookie?: never;
         };
         get?: never;
         put?: never;
-        /** Lend a login to no session any more; requests under way end */
+        /**
+         * Lend a login to no session any more
+         * @description Requests under way end within a second.
+         */
         post: operations["revoke_login"];
-        /** Lend a login again */
+        /**
+         * Lend a login again
+         * @description Sessions that borrow it need no restart.
+         */
         delete: operations["allow_login"];
         options?: never;
         head?: never;
@@ -362,8 +475,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The images in Incus */
-        get: operations["get_images"];
+        /**
+         * List the images in Incus
+         * @description Those that have an alias, which a new session takes as `image`.
+         */
+        get: operations["list_images"];
         put?: never;
         post?: never;
         delete?: never;
@@ -377,12 +493,18 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
-        /** The text of the terminal's screen and above it, with colours */
+        /**
+         * Show the text of the terminal's screen and above it
+         * @description With colours, as ANSI sequences; at most `lines` lines above the screen.
+         */
         get: operations["get_scrollback"];
         put?: never;
         post?: never;
@@ -397,12 +519,18 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
-        /** What the session's tool is doing, and why that is known */
+        /**
+         * Show what the session's tool is doing
+         * @description And why Clincus thinks so: the rule, and the lines or the event on which it matched.
+         */
         get: operations["get_agent"];
         put?: never;
         post?: never;
@@ -417,15 +545,21 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
         get?: never;
         put?: never;
-        /** A person has looked at the session: a turn that is over is not news any more */
-        post: operations["post_seen"];
+        /**
+         * Say that a person has looked at the session
+         * @description A turn that is over is not news any more.
+         */
+        post: operations["mark_session_seen"];
         delete?: never;
         options?: never;
         head?: never;
@@ -439,15 +573,21 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** How this person is called: the key for web push, the devices, and how the last call to each went */
+        /**
+         * Show how you are called
+         * @description The key for web push, the devices, and how the last call to each went.
+         */
         get: operations["get_push"];
         put?: never;
         post?: never;
         delete?: never;
         options?: never;
         head?: never;
-        /** Change when this person is called, on all devices; what is absent stays */
-        patch: operations["change_push"];
+        /**
+         * Change when you are called, on all devices
+         * @description Only the fields that are given change.
+         */
+        patch: operations["update_push"];
         trace?: never;
     };
     "/api/push/subscriptions": {
@@ -459,7 +599,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Call this browser by web push; the same endpoint again changes its name, and whether it makes a sound */
+        /**
+         * Call this browser by web push
+         * @description The same endpoint again changes its name, and whether it makes a sound.
+         */
         post: operations["add_push_device"];
         delete?: never;
         options?: never;
@@ -472,7 +615,10 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the device's id: the first 16 hexadecimal digits of the SHA-256 of its endpoint */
+                /**
+                 * @description the device's id: the first 16 hexadecimal digits of the SHA-256 of its endpoint
+                 * @example 2c26b46b68ffc68f
+                 */
                 id: components["parameters"]["DeviceId"];
             };
             cookie?: never;
@@ -480,7 +626,10 @@ export interface paths {
         get?: never;
         put?: never;
         post?: never;
-        /** Call this device no more */
+        /**
+         * Call this device no more
+         * @description 410 for a device that was removed before.
+         */
         delete: operations["remove_push_device"];
         options?: never;
         head?: never;
@@ -492,14 +641,20 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the device's id: the first 16 hexadecimal digits of the SHA-256 of its endpoint */
+                /**
+                 * @description the device's id: the first 16 hexadecimal digits of the SHA-256 of its endpoint
+                 * @example 2c26b46b68ffc68f
+                 */
                 id: components["parameters"]["DeviceId"];
             };
             cookie?: never;
         };
         get?: never;
         put?: never;
-        /** What waits for the person: for the worker of a device that was pushed, since a push itself says nothing */
+        /**
+         * Take what waits for the person
+         * @description For the worker of a device that was pushed, since a push itself says nothing. The server keeps what was taken as told.
+         */
         post: operations["take_push_news"];
         delete?: never;
         options?: never;
@@ -512,15 +667,21 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the device's id: the first 16 hexadecimal digits of the SHA-256 of its endpoint */
+                /**
+                 * @description the device's id: the first 16 hexadecimal digits of the SHA-256 of its endpoint
+                 * @example 2c26b46b68ffc68f
+                 */
                 id: components["parameters"]["DeviceId"];
             };
             cookie?: never;
         };
         get?: never;
         put?: never;
-        /** Whether the person is at this device's page: it is not called then; the word holds for a minute */
-        post: operations["note_push_presence"];
+        /**
+         * Say whether the person is at this device's page
+         * @description The device is not called then. The word holds for a minute.
+         */
+        post: operations["set_push_presence"];
         delete?: never;
         options?: never;
         head?: never;
@@ -536,8 +697,11 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Send a test after a delay, so that a phone can be locked before */
-        post: operations["test_push"];
+        /**
+         * Send a test
+         * @description After a delay, so that you can lock the phone first.
+         */
+        post: operations["send_test_push"];
         delete?: never;
         options?: never;
         head?: never;
@@ -549,15 +713,21 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
         get?: never;
         put?: never;
-        /** Type a prompt, or queue it while the tool works; 409 says what is in the way, such as an open question */
-        post: operations["post_prompt"];
+        /**
+         * Type a prompt, or queue it while the tool works
+         * @description 409 says what is in the way, such as an open question (`question_open`). With an `Idempotency-Key` you may repeat the request safely.
+         */
+        post: operations["send_prompt"];
         delete?: never;
         options?: never;
         head?: never;
@@ -569,12 +739,18 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
-        /** The prompts in the queue and the last 20 that were typed, in the order in which they were given */
+        /**
+         * List the prompts in the queue and the last 20 that were typed
+         * @description In the order in which they were given.
+         */
         get: operations["list_prompts"];
         put?: never;
         post?: never;
@@ -589,9 +765,15 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
-                /** @description the prompt's id */
+                /**
+                 * @description the prompt's id
+                 * @example 9f86d081884c7d65
+                 */
                 prompt_id: string;
             };
             cookie?: never;
@@ -599,12 +781,18 @@ export interface paths {
         get?: never;
         put?: never;
         post?: never;
-        /** Take a prompt out of the queue; 409 for one that is not in there any more */
+        /**
+         * Take a prompt out of the queue
+         * @description 409 for a prompt that is not in there any more.
+         */
         delete: operations["cancel_prompt"];
         options?: never;
         head?: never;
-        /** Change the text or the place of a prompt in the queue; 409 for one that is not in there any more */
-        patch: operations["change_prompt"];
+        /**
+         * Change the text or the place of a prompt in the queue
+         * @description 409 for a prompt that is not in there any more.
+         */
+        patch: operations["update_prompt"];
         trace?: never;
     };
     "/api/sessions/{id}/answer": {
@@ -612,15 +800,21 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
         get?: never;
         put?: never;
-        /** Answer the question on the screen by an option or by a text, and wait until the tool has taken it; 409 when that question is not there (any more) */
-        post: operations["post_answer"];
+        /**
+         * Answer the question on the screen
+         * @description By an option or by a text. The server waits until the tool has taken it. 409 (`question_closed`) if that question is not there any more.
+         */
+        post: operations["send_answer"];
         delete?: never;
         options?: never;
         head?: never;
@@ -632,15 +826,21 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
         get?: never;
         put?: never;
-        /** Let the tool stop its work (Esc), and wait until its screen shows that; nothing is pressed where it is at rest */
-        post: operations["post_interrupt"];
+        /**
+         * Interrupt the tool (Esc)
+         * @description The server waits until the screen shows that it has stopped. A tool at rest gets no key.
+         */
+        post: operations["interrupt_tool"];
         delete?: never;
         options?: never;
         head?: never;
@@ -654,8 +854,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** What all saved conversations have cost, by project and day, as far as their tools tell it */
-        get: operations["get_costs"];
+        /**
+         * Show what all saved conversations have cost
+         * @description By project and day, as far as their tools tell it.
+         */
+        get: operations["get_spending"];
         put?: never;
         post?: never;
         delete?: never;
@@ -669,12 +872,18 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
-        /** What the session's conversation has cost, as far as the tool tells it, up to its last save */
+        /**
+         * Show what the session's conversation has cost
+         * @description As far as the tool tells it, up to its last save.
+         */
         get: operations["get_cost"];
         put?: never;
         post?: never;
@@ -689,12 +898,18 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
-        /** What the session takes of the machine now, at most 2 s old */
+        /**
+         * Show what the session takes of the machine
+         * @description At most 2 s old.
+         */
         get: operations["get_usage"];
         put?: never;
         post?: never;
@@ -709,12 +924,18 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
-        /** What listens in the session's container now, at most 2 s old */
+        /**
+         * List what listens in the session's container
+         * @description At most 2 s old.
+         */
         get: operations["list_ports"];
         put?: never;
         post?: never;
@@ -729,18 +950,30 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
-                /** @description a port in the container */
+                /**
+                 * @description a port in the container
+                 * @example 5173
+                 */
                 port: number;
             };
             cookie?: never;
         };
         get?: never;
         put?: never;
-        /** Open a port at an origin of its own; the link lets one browser in, once, within a minute */
+        /**
+         * Open a port at an origin of its own
+         * @description The link lets one browser in, once, within a minute.
+         */
         post: operations["open_port"];
-        /** Close a port, and end all connections to it */
+        /**
+         * Close a port
+         * @description All connections to it end.
+         */
         delete: operations["close_port"];
         options?: never;
         head?: never;
@@ -752,12 +985,18 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
-        /** What happened to the session, newest first; also after it is deleted */
+        /**
+         * List what happened to the session, newest first
+         * @description Also after it is deleted. The header `X-Total-Count` has the number of all entries.
+         */
         get: operations["get_log"];
         put?: never;
         post?: never;
@@ -772,15 +1011,21 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
         get?: never;
         put?: never;
-        /** Keep a file in the container, outside the workspace, for the tool; the path needs no quotes */
-        post: operations["upload"];
+        /**
+         * Keep a file in the container for the tool
+         * @description It lies outside the workspace, at a path that needs no quotes.
+         */
+        post: operations["upload_file"];
         delete?: never;
         options?: never;
         head?: never;
@@ -792,15 +1037,21 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
         get?: never;
         put?: never;
-        /** Bring the commits of a session's clone, and as one commit what is uncommitted, into the host's repository */
-        post: operations["fetch"];
+        /**
+         * Bring the commits of a session's clone into the host's repository
+         * @description And as one more commit what is uncommitted. HEAD, index and work tree of the host stay as they are.
+         */
+        post: operations["fetch_branch"];
         delete?: never;
         options?: never;
         head?: never;
@@ -812,15 +1063,21 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
         get?: never;
         put?: never;
-        /** Give a session's clone the newer commits of a branch of the host as `host/<branch>`; nothing is merged */
-        post: operations["push"];
+        /**
+         * Give a session's clone the newer commits of a branch of the host
+         * @description As `host/<branch>`. Nothing is merged.
+         */
+        post: operations["push_branch"];
         delete?: never;
         options?: never;
         head?: never;
@@ -832,12 +1089,18 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
-        /** What a session's container holds and this host does not; no container is started for it */
+        /**
+         * Show what a session's container holds and this host does not
+         * @description No container is started for it. 503 while the session cannot be reached.
+         */
         get: operations["get_unsaved"];
         put?: never;
         post?: never;
@@ -852,12 +1115,18 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
-        /** A directory of the session's workspace */
+        /**
+         * List a directory of the session's workspace
+         * @description Directories first, at most 5,000 entries.
+         */
         get: operations["list_files"];
         put?: never;
         post?: never;
@@ -872,14 +1141,23 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
-        /** A text file of the session's workspace */
+        /**
+         * Read a text file of the session's workspace
+         * @description Its ETag goes with the next write. 415 for a file that is not UTF-8 text.
+         */
         get: operations["read_file"];
-        /** Replace or create a file, if it is still as expected */
+        /**
+         * Replace or create a file, if it is still as expected
+         * @description Send `If-Match` with the ETag that you read, `If-Match: *` for whatever is there, or `If-None-Match: *` for a new file: 428 without one of them.
+         */
         put: operations["write_file"];
         post?: never;
         delete?: never;
@@ -893,12 +1171,18 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
-        /** What is sealed for a session, what of it was changed, and what has appeared */
+        /**
+         * Show what is sealed for a session
+         * @description With what was changed of it, and what has appeared in the workspace that runs on this host by itself.
+         */
         get: operations["get_protection"];
         put?: never;
         post?: never;
@@ -913,14 +1197,20 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
         get?: never;
         put?: never;
-        /** Decide on a session whose protection is `broken` */
+        /**
+         * Decide on a session whose protection is `broken`
+         * @description Go on with what was put back, or stop it.
+         */
         post: operations["resolve_protection"];
         delete?: never;
         options?: never;
@@ -933,15 +1223,47 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
-        /** What a session may reach, and what it was refused */
+        /**
+         * Show what a session may reach, and what it was refused
+         * @description The rows are of this run: the newest 200 of each kind.
+         */
         get: operations["get_network"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{id}/network/seen": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Say that a person has looked at the refusals
+         * @description The count `network.refused` of the session begins at 0 again.
+         */
+        post: operations["mark_network_seen"];
         delete?: never;
         options?: never;
         head?: never;
@@ -955,7 +1277,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Ready lists of names, and what the config says for new sessions */
+        /**
+         * List the presets of names
+         * @description And what the config says for new sessions.
+         */
         get: operations["list_network_presets"];
         put?: never;
         post?: never;
@@ -970,16 +1295,25 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
-        /** The states of the workspace that are kept, newest first; of a deleted session too */
+        /**
+         * List the states of the workspace that are kept, newest first
+         * @description Of a deleted session too, as long as its history is kept.
+         */
         get: operations["list_checkpoints"];
         put?: never;
-        /** Keep the present state of the workspace */
-        post: operations["make_checkpoint"];
+        /**
+         * Keep the present state of the workspace
+         * @description Files larger than 20 MiB are not in it.
+         */
+        post: operations["create_checkpoint"];
         delete?: never;
         options?: never;
         head?: never;
@@ -991,12 +1325,18 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
-        /** What differs between two states of the workspace */
+        /**
+         * Show what differs between two states of the workspace
+         * @description `truncated` if there are more files than the answer has; `skipped` has those that are not compared.
+         */
         get: operations["get_changes"];
         put?: never;
         post?: never;
@@ -1011,12 +1351,18 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
-        /** Both texts of a file that differs */
+        /**
+         * Show both texts of a file that differs
+         * @description At most 1 MiB each; `too_large` otherwise.
+         */
         get: operations["get_changed_file"];
         put?: never;
         post?: never;
@@ -1031,12 +1377,18 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
-        /** A picture that differs, before or after; 415 for what is none that can be shown */
+        /**
+         * Show a picture that differs, before or after
+         * @description 415 for a file that is no picture that can be shown.
+         */
         get: operations["get_changed_image"];
         put?: never;
         post?: never;
@@ -1051,12 +1403,18 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
-        /** What differs as a patch, of one path or of all, at most 8 MiB */
+        /**
+         * Show what differs as a patch
+         * @description Of one path or of all, at most 8 MiB.
+         */
         get: operations["get_patch"];
         put?: never;
         post?: never;
@@ -1071,16 +1429,25 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
-        /** What a commit of a session's workspace would hold, as git in its container tells */
-        get: operations["commit_draft"];
+        /**
+         * Show what a commit of a session's workspace would hold
+         * @description As git in its container tells.
+         */
+        get: operations["get_commit_draft"];
         put?: never;
-        /** Commit files of a session's workspace, by git in its container; hooks run there, and nothing is signed */
-        post: operations["commit"];
+        /**
+         * Commit files of a session's workspace
+         * @description By git in its container. Hooks run there, and nothing is signed.
+         */
+        post: operations["create_commit"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1092,14 +1459,20 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
         get?: never;
         put?: never;
-        /** Bring files back to a checkpoint, after one of now; what is ignored stays, and what changed meanwhile */
+        /**
+         * Bring files back to a checkpoint
+         * @description After a checkpoint of now. Ignored files stay, and so does what changes meanwhile.
+         */
         post: operations["restore_checkpoint"];
         delete?: never;
         options?: never;
@@ -1112,15 +1485,24 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
-        /** The review comments that were not sent yet */
+        /**
+         * List the review comments that were not sent yet
+         * @description In the order of files and lines.
+         */
         get: operations["list_comments"];
         put?: never;
-        /** Comment on lines of a file as it is now, or with line 0 on the file */
+        /**
+         * Comment on lines of a file as it is now
+         * @description Or with line 0 on the file.
+         */
         post: operations["add_comment"];
         delete?: never;
         options?: never;
@@ -1133,9 +1515,15 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
-                /** @description the comment's id */
+                /**
+                 * @description the comment's id
+                 * @example 3f2a9c
+                 */
                 comment_id: string;
             };
             cookie?: never;
@@ -1143,12 +1531,18 @@ export interface paths {
         get?: never;
         put?: never;
         post?: never;
-        /** Delete a comment */
+        /**
+         * Delete a comment
+         * @description It cannot be brought back.
+         */
         delete: operations["delete_comment"];
         options?: never;
         head?: never;
-        /** Change the text of a comment */
-        patch: operations["change_comment"];
+        /**
+         * Change the text of a comment
+         * @description Its lines stay.
+         */
+        patch: operations["update_comment"];
         trace?: never;
     };
     "/api/sessions/{id}/comments/send": {
@@ -1156,14 +1550,20 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
         get?: never;
         put?: never;
-        /** Send all comments as one prompt; they go only if it was submitted or queued */
+        /**
+         * Send all comments as one prompt
+         * @description They go only if it was submitted or queued.
+         */
         post: operations["send_comments"];
         delete?: never;
         options?: never;
@@ -1176,16 +1576,25 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
-        /** Snapshots of the container, without the workspace, oldest first */
+        /**
+         * List the snapshots of the container, oldest first
+         * @description The mounted workspace is in none of them.
+         */
         get: operations["list_snapshots"];
         put?: never;
-        /** Take a snapshot of the container; the workspace is not in it */
-        post: operations["take_snapshot"];
+        /**
+         * Take a snapshot of the container
+         * @description The mounted workspace is not in it.
+         */
+        post: operations["create_snapshot"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1197,9 +1606,15 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
-                /** @description the snapshot's name */
+                /**
+                 * @description the snapshot's name
+                 * @example clean
+                 */
                 name: string;
             };
             cookie?: never;
@@ -1207,7 +1622,10 @@ export interface paths {
         get?: never;
         put?: never;
         post?: never;
-        /** Delete a snapshot */
+        /**
+         * Delete a snapshot
+         * @description It cannot be brought back.
+         */
         delete: operations["delete_snapshot"];
         options?: never;
         head?: never;
@@ -1219,16 +1637,25 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
-                /** @description the snapshot's name */
+                /**
+                 * @description the snapshot's name
+                 * @example clean
+                 */
                 name: string;
             };
             cookie?: never;
         };
         get?: never;
         put?: never;
-        /** Bring the container back to a snapshot; the tool starts again with its conversation as it is now */
+        /**
+         * Bring the container back to a snapshot
+         * @description The tool starts again with its conversation as it is now. 409 (`unsaved_work`) while something would be lost, unless `force`.
+         */
         post: operations["restore_snapshot"];
         delete?: never;
         options?: never;
@@ -1241,209 +1668,565 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         Agent: {
-            /** @enum {string} */
+            /**
+             * @description what the tool is doing
+             * @enum {string}
+             */
             state: "starting" | "working" | "waiting" | "done" | "idle" | "failed" | "stuck" | "ended" | "unknown" | "none";
-            /** @enum {string} */
+            /**
+             * @description why it waits, failed or rests; empty where the state says all
+             * @enum {string}
+             */
             reason: "" | "retry" | "question" | "plan" | "permission" | "dialog" | "login" | "interrupted" | "rate_limit" | "auth" | "billing" | "overloaded" | "server_error" | "network" | "other" | "crashed";
+            /**
+             * @description the question, the error, the tool's last words or an exit code, on one line of at most 500 characters
+             * @example Which colour do you want?
+             */
             text: string;
+            /**
+             * @description the choices of the question, as the tool gave them
+             * @example [
+             *       "Red"
+             *     ]
+             */
             options: string[];
+            /**
+             * @description since when it is so; empty if that is not known
+             * @example 2026-01-01T12:00:00Z
+             */
             since: string;
-            /** @enum {string} */
+            /**
+             * @description how that is known: by a hook of the tool, its screen, its process, or a prompt that a person typed
+             * @enum {string}
+             */
             source: "hook" | "screen" | "process" | "person";
+            /** @description true once a person has looked at it */
             seen: boolean;
-            /** @description counts the runs of the tool and the turns in them; the end of a turn is known by it */
+            /**
+             * @description counts the runs of the tool and the turns in them; the end of a turn is known by it
+             * @example 7
+             */
             turn: number;
-            /** @description counts the times that a person was needed other than by the end of a turn */
+            /**
+             * @description counts the times that a person was needed other than by the end of a turn
+             * @example 2
+             */
             question: number;
         };
         AgentExplained: components["schemas"]["Agent"] & {
-            /** @description the whole of a text that is too long for `text`: a plan */
+            /**
+             * @description the whole of a text that is too long for `text`: a plan
+             * @example ## Plan
+             *     1. Add the form
+             */
             detail: string;
+            /** @description why that is known */
             why: components["schemas"]["AgentWhy"];
         };
         AgentWhy: {
+            /**
+             * @description the rule that matched
+             * @example Stop
+             */
             rule: string;
-            /** @enum {string} */
+            /**
+             * @description how that is known: by a hook of the tool, its screen, its process, or a prompt that a person typed
+             * @enum {string}
+             */
             source: "hook" | "screen" | "process" | "person";
+            /**
+             * @description the lines of the screen, or the event, on which it matched
+             * @example [
+             *       "Which colour do you want?"
+             *     ]
+             */
             lines: string[];
+            /**
+             * @description when that was seen; empty if that is not known
+             * @example 2026-01-01T12:00:00Z
+             */
             at: string;
         };
         Appeared: {
-            /** @description relative to the workspace; as in Changes */
+            /**
+             * @description relative to the workspace; as in Changes
+             * @example vendor/.git
+             */
             path: string;
             /**
              * @description gitlink: a folder that the index names as a submodule; repository: a Git folder, or a file or link that leads to one; broken: `.git` is no repository any more; rebase: an interrupted one that runs commands; settings: of agents and editors
              * @enum {string}
              */
             kind: "gitlink" | "repository" | "broken" | "rebase" | "link" | "settings";
-            /** @description for people, such as: runs on your machine when you run git in it */
+            /**
+             * @description for people, such as: runs on your machine when you run git in it
+             * @example runs on your machine when you run git in it
+             */
             when: string;
             /** @description of its configuration, at most 20; a hook has the key `hook` */
             commands: {
+                /**
+                 * @description the key of the configuration
+                 * @example core.fsmonitor
+                 */
                 key: string;
+                /**
+                 * @description what it runs
+                 * @example ./watch.sh
+                 */
                 value: string;
             }[];
-            /** @description when it was first seen (RFC 3339) */
+            /**
+             * Format: date-time
+             * @description when it was first seen (RFC 3339)
+             * @example 2026-01-01T12:00:00Z
+             */
             at: string;
         };
         ChangeCount: {
+            /**
+             * @description changed files
+             * @example 3
+             */
             files: number;
-            /** @description lines */
+            /**
+             * @description lines
+             * @example 12
+             */
             added: number;
-            /** @description lines */
+            /**
+             * @description lines
+             * @example 4
+             */
             removed: number;
         };
         ChangedFile: {
+            /**
+             * @description relative to the workspace
+             * @example src/app.js
+             */
             path: string;
-            /** @description empty for a file that was not there, and for what is binary or too large */
+            /**
+             * @description empty for a file that was not there, and for what is binary or too large
+             * @example let a = 1
+             */
             old: string;
+            /**
+             * @description the text after; empty for a file that is gone, and for what is binary or too large
+             * @example let a = 2
+             */
             new: string;
+            /** @description true if it is no text */
             binary: boolean;
             /** @description one of both is larger than 1 MiB */
             too_large: boolean;
-            /** @description the types of both, before and after, as pictures that can be shown; empty for what is none */
+            /**
+             * @description the types of both, before and after, as pictures that can be shown; empty for what is none
+             * @example [
+             *       "image/png"
+             *     ]
+             */
             images: string[];
-            /** @description as git writes them, before and after: 100644, 100755, 120000 for a link, 000000 for none */
+            /**
+             * @description as git writes them, before and after: 100644, 100755, 120000 for a link, 000000 for none
+             * @example [
+             *       "100644"
+             *     ]
+             */
             modes: string[];
         };
         Changes: {
+            /**
+             * @description the checkpoint at which the comparison starts, as asked
+             * @example start
+             */
             from: string;
+            /**
+             * @description the checkpoint at which it ends, as asked
+             * @example now
+             */
             to: string;
+            /** @description the files that differ */
             files: {
-                /** @description a byte that is no UTF-8 is one of U+DC80 to U+DCFF here, and percent-encoded in a query */
+                /**
+                 * @description a byte that is no UTF-8 is one of U+DC80 to U+DCFF here, and percent-encoded in a query
+                 * @example src/app.js
+                 */
                 path: string;
-                /** @description of a file that was renamed, else empty */
+                /**
+                 * @description of a file that was renamed, else empty
+                 * @example
+                 */
                 old_path: string;
-                /** @enum {string} */
+                /**
+                 * @description added, modified, deleted, renamed, or another type
+                 * @enum {string}
+                 */
                 status: "A" | "M" | "D" | "R" | "T";
-                /** @description lines; null if they were not counted */
+                /**
+                 * @description lines; null if they were not counted
+                 * @example 12
+                 */
                 added: number | null;
+                /**
+                 * @description lines
+                 * @example 4
+                 */
                 removed: number | null;
+                /** @description true if it is no text */
                 binary: boolean;
                 /** @description by a turn of this session, so that an undo takes it back */
                 touched: boolean;
-                /** @description another one for each content; only zeros for a file that is gone */
+                /**
+                 * @description another one for each content; only zeros for a file that is gone
+                 * @example 9c4f0c2
+                 */
                 version: string;
-                /** @description when it runs by itself on this machine, for people; empty if it does not */
+                /**
+                 * @description when it runs by itself on this machine, for people; empty if it does not
+                 * @example
+                 */
                 runs: string;
             }[];
             /** @description there are more */
             truncated: boolean;
             /** @description what no checkpoint holds, at most 200 */
             skipped: {
+                /**
+                 * @description relative to the workspace
+                 * @example big.bin
+                 */
                 path: string;
-                /** @enum {string} */
+                /**
+                 * @description why it is not compared
+                 * @enum {string}
+                 */
                 why: "large" | "repository" | "unreadable" | "special" | "ignored";
             }[];
-            /** @description the other sessions on the same folder, whose work may be among the changes */
+            /**
+             * @description the other sessions on the same folder, whose work may be among the changes
+             * @example [
+             *       "clincus-a1b2c3-2"
+             *     ]
+             */
             others: string[];
-            /** @description why this is not of now; empty if it is */
+            /**
+             * @description why this is not of now; empty if it is
+             * @example
+             */
             stale: string;
             /** @description what was not there as the session began, and runs by itself on this machine, at the last look; at most 200 */
             appeared: components["schemas"]["Appeared"][];
         };
         Checkpoint: {
-            /** @description its number in the session */
+            /**
+             * @description its number in the session
+             * @example 3
+             */
             checkpoint: string;
+            /**
+             * Format: date-time
+             * @description when
+             * @example 2026-01-01T12:00:00Z
+             */
             at: string;
-            /** @enum {string} */
+            /**
+             * @description what it was taken for: the start, before a prompt, after a turn, before a restore, by a person, or by time
+             * @enum {string}
+             */
             why: "start" | "prompt" | "turn" | "restore" | "person" | "timer";
+            /**
+             * @description a person's note
+             * @example before the big move
+             */
             note: string;
-            /** @description that changed since the checkpoint before */
+            /**
+             * @description that changed since the checkpoint before
+             * @example 2
+             */
             files: number;
+            /**
+             * @description lines
+             * @example 12
+             */
             added: number;
+            /**
+             * @description lines
+             * @example 4
+             */
             removed: number;
         };
         Comment: {
+            /**
+             * @description the id of the comment
+             * @example 3f2a9c
+             */
             comment_id: string;
+            /**
+             * @description relative to the workspace
+             * @example src/app.js
+             */
             path: string;
-            /** @description the first line, from 1; 0 for the file as a whole */
+            /**
+             * @description the first line, from 1; 0 for the file as a whole
+             * @example 12
+             */
             line: number;
+            /**
+             * @description the last line
+             * @example 14
+             */
             end_line: number;
-            /** @description the lines as they were when the comment was made */
+            /**
+             * @description the lines as they were when the comment was made
+             * @example let a = 1
+             */
             code: string;
+            /**
+             * @description what the person says
+             * @example Why?
+             */
             text: string;
             /** @description these lines are not in the file any more, or more than once */
             stale: boolean;
         };
         Config: {
+            /** @description what a new session gets if the request does not say */
             defaults: {
+                /**
+                 * @description the alias of the image
+                 * @example clincus
+                 */
                 image: string;
+                /** @description keep containers when they stop */
                 persistent: boolean;
+                /**
+                 * @description the tool's model
+                 * @example claude-sonnet-4-5
+                 */
                 model: string;
+                /**
+                 * @description the profile; empty for none
+                 * @example
+                 */
                 profile: string;
+                /**
+                 * @description the logins that a session borrows
+                 * @example [
+                 *       "anthropic"
+                 *     ]
+                 */
                 logins: string[];
             };
+            /** @description where files are kept on this host */
             paths: {
+                /**
+                 * @description where conversations are saved
+                 * @example /home/you/.clincus/sessions
+                 */
                 sessions_dir: string;
+                /**
+                 * @description where checkpoints are kept
+                 * @example /home/you/.clincus/storage
+                 */
                 storage_dir: string;
+                /**
+                 * @description where logs are kept
+                 * @example /home/you/.clincus/logs
+                 */
                 logs_dir: string;
+                /** @description mount a workspace at the path that it has here, not at /workspace */
                 preserve_workspace_path: boolean;
             };
+            /** @description how Incus is used */
             incus: {
+                /**
+                 * @description the Incus project
+                 * @example default
+                 */
                 project: string;
+                /**
+                 * @description the group whose members may use Incus
+                 * @example incus-admin
+                 */
                 group: string;
+                /**
+                 * @description the uid of the user that runs the tool
+                 * @example 1000
+                 */
                 code_uid: number;
+                /**
+                 * @description the name of that user
+                 * @example code
+                 */
                 code_user: string;
+                /** @description do not map uids of a mounted folder */
                 disable_shift: boolean;
             };
+            /** @description the AI tools */
             tool: {
+                /**
+                 * @description the default tool
+                 * @example claude
+                 */
                 name: string;
+                /**
+                 * @description another program to run as the tool; empty for its own
+                 * @example
+                 */
                 binary: string;
+                /** @description settings of Claude Code */
                 claude: {
+                    /**
+                     * @description its effort; empty for its own default
+                     * @example
+                     */
                     effort_level: string;
                 };
+                /** @description copy your global instructions for the tool into sessions */
                 carry_instructions: boolean;
+                /** @description further commands that a tool offers, by tool */
                 commands: {
                     [key: string]: string[];
                 };
             };
+            /** @description folders that each session has beside its workspace */
             mounts: {
+                /**
+                 * @description the mounts
+                 * @example [
+                 *       {
+                 *         "host": "/home/you/data",
+                 *         "container": "/data",
+                 *         "readonly": true
+                 *       }
+                 *     ]
+                 */
                 default: Record<string, never>[];
             };
+            /** @description what a session may use */
             limits: {
+                /** @description CPU */
                 cpu: {
+                    /**
+                     * @description number of CPUs, or a list of them; empty for all
+                     * @example 2
+                     */
                     count: string;
+                    /**
+                     * @description share of CPU time; empty for all
+                     * @example 50%
+                     */
                     allowance: string;
+                    /**
+                     * @description 0 to 10; 0 for Incus's own
+                     * @example 0
+                     */
                     priority: number;
                 };
+                /** @description memory */
                 memory: {
+                    /**
+                     * @description most memory; empty for all
+                     * @example 4GiB
+                     */
                     limit: string;
+                    /**
+                     * @description `hard` or `soft`
+                     * @example soft
+                     */
                     enforce: string;
+                    /**
+                     * @description `true`, `false` or a size
+                     * @example true
+                     */
                     swap: string;
                 };
+                /** @description disk */
                 disk: {
+                    /**
+                     * @description most that is read; empty for no limit
+                     * @example 10MiB/s
+                     */
                     read: string;
+                    /**
+                     * @description most that is written; empty for no limit
+                     * @example 10MiB/s
+                     */
                     write: string;
+                    /**
+                     * @description most of both; empty for no limit
+                     * @example
+                     */
                     max: string;
+                    /**
+                     * @description 0 to 10; 0 for Incus's own
+                     * @example 0
+                     */
                     priority: number;
+                    /**
+                     * @description size of /tmp in memory; empty for none
+                     * @example
+                     */
                     tmpfs_size: string;
                 };
+                /** @description time and processes */
                 runtime: {
+                    /**
+                     * @description longest run; empty for no limit
+                     * @example 8h
+                     */
                     max_duration: string;
+                    /**
+                     * @description most processes; 0 for no limit
+                     * @example 0
+                     */
                     max_processes: number;
+                    /** @description stop a session at its deadline */
                     auto_stop: boolean;
+                    /** @description let it end by itself first */
                     stop_graceful: boolean;
                 };
             };
+            /** @description settings of the protection of .git */
             git: {
+                /** @description let a session write .git/hooks */
                 writable_hooks: boolean;
             };
+            /** @description what is sealed */
             security: {
+                /**
+                 * @description what is sealed
+                 * @example [
+                 *       ".git/hooks"
+                 *     ]
+                 */
                 protected_paths: string[];
+                /**
+                 * @description what is sealed beside these
+                 * @example [
+                 *       ".envrc"
+                 *     ]
+                 */
                 additional_protected_paths: string[];
                 /** @description lists of what programs run by themselves: sealed where it is there, marked where it appears */
                 presets: ("agents" | "editors" | "commits")[];
+                /** @description seal nothing */
                 disable_protection: boolean;
+                /** @description start no mounted session that is not `locked` */
                 require_locked: boolean;
+                /** @description let containers run in sessions */
                 nesting: boolean;
             };
+            /** @description settings by the name of their profile */
             profiles: {
                 [key: string]: Record<string, never>;
             };
+            /** @description Incus remotes by their name here */
             engines: {
                 [key: string]: Record<string, never>;
             };
+            /** @description logins that sessions may borrow, never with a value */
             logins: {
                 [key: string]: Record<string, never>;
             };
@@ -1451,87 +2234,235 @@ export interface components {
             tools: {
                 [key: string]: Record<string, never>;
             };
+            /** @description where the dashboard listens, and its projects */
             dashboard: {
+                /**
+                 * @description the port of the dashboard
+                 * @example 3000
+                 */
                 port: number;
+                /**
+                 * @description folders whose sub-folders are projects
+                 * @example [
+                 *       "/home/you/projects"
+                 *     ]
+                 */
                 workspace_roots: string[];
             };
+            /** @description what new sessions reach */
             network: {
-                /** @enum {string} */
+                /**
+                 * @description what is reached: everything, the listed names, or nothing
+                 * @enum {string}
+                 */
                 mode: "open" | "allow-list" | "none";
+                /**
+                 * @description names that an allow-list allows
+                 * @example [
+                 *       "pypi.org"
+                 *     ]
+                 */
                 allow: string[];
+                /**
+                 * @description presets that an allow-list allows
+                 * @example [
+                 *       "python"
+                 *     ]
+                 */
                 presets: string[];
+                /**
+                 * @description addresses of your own network that open sessions reach
+                 * @example [
+                 *       "192.168.1.5:5432"
+                 *     ]
+                 */
                 reachable: string[];
             };
+            /** @description which states of a workspace are kept */
             checkpoints: {
+                /** @description take checkpoints */
                 enabled: boolean;
+                /**
+                 * @description how long they are kept
+                 * @example 30d
+                 */
                 max_age: string;
+                /**
+                 * @description how many of a session are kept
+                 * @example 200
+                 */
                 max_count: number;
+                /**
+                 * @description how much of a session is kept
+                 * @example 2GiB
+                 */
                 max_size: string;
             };
+            /** @description prices of your own */
             cost: {
                 /** @description prices of the user's own, by a pattern of a model's name: 4 or 9 numbers */
                 prices: {
                     [key: string]: number[];
                 };
             };
+            /** @description where opened ports are served */
             preview: {
+                /**
+                 * @description the first port that is used; 0 for any
+                 * @example 0
+                 */
                 port: number;
             };
+            /** @description snapshots of containers */
             snapshots: {
+                /**
+                 * @description most snapshots of a session
+                 * @example 10
+                 */
                 most: number;
             };
+            /** @description limits of a clone */
             clone: {
+                /**
+                 * @description largest clone
+                 * @example 2GiB
+                 */
                 size_limit: string;
             };
+            /** @description what becomes of stopped sessions */
             sessions: {
+                /**
+                 * @description how long a stopped session without `persistent` is kept
+                 * @example 24h
+                 */
                 ephemeral_grace: string;
             };
+            /** @description when and how you are called */
             notify: {
+                /**
+                 * @description the states that call you
+                 * @example [
+                 *       "waiting"
+                 *     ]
+                 */
                 on: string[];
+                /** @description true while nobody is called */
                 quiet: boolean;
+                /** @description put the tool's words into a call */
                 with_text: boolean;
-                quiet_hours: string;
-                zone: string;
+                /**
+                 * @description the dashboard's address for links in calls
+                 * @example https://clincus.example.com
+                 */
                 address: string;
+                /**
+                 * @description an address that gets a POST for each call; empty for none
+                 * @example
+                 */
                 webhook: string;
+                /** @description the document of that POST */
                 template: {
                     [key: string]: string;
                 };
+                /**
+                 * @description no call in these hours; empty for none
+                 * @example 22:00-07:00
+                 */
+                quiet_hours: string;
+                /**
+                 * @description the time zone of the quiet hours; empty for the host's
+                 * @example Europe/Berlin
+                 */
+                zone: string;
             };
         };
         ConfigSources: {
+            /** @description the files that are read, in order */
             files: {
+                /**
+                 * @description relative to the workspace
+                 * @example src/app.js
+                 */
                 path: string;
+                /** @description true if it is there */
                 exists: boolean;
+                /** @description why it is not used; null if it is */
                 error: string | null;
             }[];
+            /** @description each key with the place of its value */
             origins: {
                 [key: string]: string;
             };
+            /**
+             * @description what is odd about it
+             * @example [
+             *       "unknown key \"toool\""
+             *     ]
+             */
             warnings: string[];
+            /** @description why the last change was not taken; null if it was */
             error: string | null;
         };
         /** @description null where it is not known */
         Cost: {
+            /**
+             * @description the model of the last message; null if none is known
+             * @example claude-sonnet-4-5
+             */
             model: string | null;
+            /** @description all tokens; null if the tool does not tell */
             tokens: components["schemas"]["Tokens"] | null;
-            /** @description at list prices, of all that has a known price; null if nothing has */
+            /**
+             * @description at list prices, of all that has a known price; null if nothing has
+             * @example 0.42
+             */
             cost_usd: number | null;
-            /** @description tokens whose price is not known: `cost_usd` is without them */
+            /**
+             * @description tokens whose price is not known: `cost_usd` is without them
+             * @example 0
+             */
             unpriced_tokens: number;
-            /** @description the models that have no known price */
+            /**
+             * @description the models that have no known price
+             * @example [
+             *       "my-model"
+             *     ]
+             */
             unpriced_models: string[];
-            /** @description the day of the list prices */
+            /**
+             * @description the day of the list prices
+             * @example 2026-11-01
+             */
             prices_as_of: string;
+            /** @description the tool's context; null if it is not known */
             context: {
+                /**
+                 * @description tokens in it
+                 * @example 48211
+                 */
                 used: number;
+                /**
+                 * @description tokens that fit; null if that is not known
+                 * @example 200000
+                 */
                 size: number | null;
             } | null;
             /** @description limits of the person's plan, where the tool tells them; each until it is reset */
             windows: {
+                /**
+                 * @description the name of the plan's window
+                 * @example 5h
+                 */
                 name: string;
-                /** @description percent */
+                /**
+                 * @description percent
+                 * @example 37.5
+                 */
                 used: number;
+                /**
+                 * @description when it begins again; empty if that is not known
+                 * @example 2026-01-01T12:00:00Z
+                 */
                 resets_at: string;
             }[];
             /** @description the same for each day (UTC), newest first */
@@ -1540,205 +2471,593 @@ export interface components {
             truncated: boolean;
         };
         Engine: {
-            /** @description "" is this host */
+            /**
+             * @description "" is this host
+             * @example tower
+             */
             name: string;
-            /** @enum {string} */
+            /**
+             * @description this host, a single Incus elsewhere, or a cluster
+             * @enum {string}
+             */
             kind: "local" | "remote" | "cluster";
+            /** @description true if its Incus answers */
             reachable: boolean;
-            /** @description since when it is reachable, or not */
+            /**
+             * @description since when it is reachable, or not; empty if that is not known
+             * @example 2026-01-01T12:00:00Z
+             */
             since: string;
-            /** @description why it cannot be reached */
+            /**
+             * @description why it cannot be reached
+             * @example
+             */
             error: string;
-            /** @description of its Incus, "" until it has answered */
+            /**
+             * @description of its Incus, "" until it has answered
+             * @example 6.0.4
+             */
             version: string;
             /** @description of its cluster, as they were when it answered last */
             members: {
+                /**
+                 * @description the name of the member
+                 * @example node1
+                 */
                 name: string;
-                /** @description Incus's word: Online, Offline, Evacuated, Blocked */
+                /**
+                 * @description Incus's word: Online, Offline, Evacuated, Blocked
+                 * @example Online
+                 */
                 status: string;
+                /**
+                 * @description sessions on it
+                 * @example 2
+                 */
                 sessions: number;
             }[];
-            /** @description of its cluster's members */
+            /**
+             * @description of its cluster's members
+             * @example [
+             *       "default"
+             *     ]
+             */
             groups: string[];
-            /** @description below which a workspace may be mounted there */
+            /**
+             * @description below which a workspace may be mounted there
+             * @example [
+             *       "/srv/projects"
+             *     ]
+             */
             roots: string[];
         };
         Error: {
-            /** @description what is wrong, and what to do */
+            /**
+             * @description what is wrong, and what to do: a sentence for people
+             * @example session "clincus-a1b2c3-9" not found
+             */
             error: string;
+            /** @description the cause, for programs */
+            code: components["schemas"]["ErrorCode"];
             /** @description of a 409 that keeps something from being lost: the answer of GET /api/sessions/{id}/unsaved */
             unsaved?: components["schemas"]["Unsaved"];
         };
+        /**
+         * @description the cause of a failure in one word, for programs. New ones may be added: treat an unknown one by its HTTP status.
+         *
+         *     - `bad_request` (400): Correct the field or parameter that `error` names.
+         *     - `workspace_refused` (400): Choose a project folder: by its full path, below your home directory.
+         *     - `image_not_found` (400): Build the image with `clincus build`, or name another one.
+         *     - `sign_in_required` (401): Send the server's token as `Authorization: Bearer TOKEN`.
+         *     - `forbidden` (403): Call the server by its own address, from its own page, as its own user or with a token.
+         *     - `not_found` (404): Check the id, name or path.
+         *     - `session_not_found` (404): List the sessions: this one was deleted, or its id is mistyped.
+         *     - `engine_not_found` (404): List the engines, or add this one with `clincus engine add`.
+         *     - `method_not_allowed` (405): Use a method of the header `Allow`.
+         *     - `request_timeout` (408): Send the request again. The whole body has to arrive in time.
+         *     - `conflict` (409): Do what `error` says, then send the request again.
+         *     - `session_not_running` (409): Resume the session first.
+         *     - `session_busy` (409): Wait for the event that ends the start or stop, then send the request again.
+         *     - `session_frozen` (409): Decide with `POST …/protection/resolve` (`clincus protection`).
+         *     - `question_open` (409): Answer the question first.
+         *     - `question_closed` (409): Read the session's `agent` again: the question was answered or has changed.
+         *     - `tool_not_running` (409): Resume the session, or start the tool in its terminal.
+         *     - `tool_not_ready` (409): Look at the terminal: text stands in the tool's input, or something covers it.
+         *     - `tool_busy` (409): Wait until the turn ends, or let the prompt be queued.
+         *     - `slots_in_use` (409): Delete a session of this workspace, or choose a free slot.
+         *     - `limit_reached` (409): Remove some of what is there first; `error` says how many there may be.
+         *     - `already_exists` (409): Choose another name.
+         *     - `nothing_to_do` (409): Nothing: there is nothing to commit, send or undo.
+         *     - `unsaved_work` (409): Fetch or save what `unsaved` lists, or repeat the request with `force=true`.
+         *     - `workspace_changed` (409): Undo the change, or start with `accept_changes` if you made it yourself.
+         *     - `workspace_not_protected` (409): Remove what `error` names from the workspace, then start the session.
+         *     - `branch_conflict` (409): Fetch into another branch, or merge or check out a different one first.
+         *     - `port_in_use` (409): Choose another port, or end the program that holds it.
+         *     - `key_in_use` (409): Take a new Idempotency-Key for each new request.
+         *     - `gone` (410): Turn notifications on again on this device.
+         *     - `length_required` (411): Send Content-Length instead of a chunked body.
+         *     - `file_changed` (412): Read the file again and apply your change to what it holds now.
+         *     - `too_large` (413): Send less; `error` says how much is allowed.
+         *     - `address_too_long` (414): Shorten the address.
+         *     - `unsupported_type` (415): Send JSON as `application/json`; ask for text files only.
+         *     - `expectation_failed` (417): Leave out the header `Expect`.
+         *     - `websocket_required` (426): Open this address as a WebSocket.
+         *     - `precondition_required` (428): Send `If-Match` with the file's ETag, or `If-None-Match: *` for a new file.
+         *     - `header_too_large` (431): Send fewer or shorter header fields.
+         *     - `failed` (500): Read `error` and the server's log; the request may have done a part of its work.
+         *     - `incus_failed` (500): Read Incus's own words in `error`; `clincus health` finds the common causes.
+         *     - `container_answer_bad` (500): Look at the session: programs in its container do not answer as Clincus's do.
+         *     - `no_answer` (502): Check the address that `error` names, then send the request again.
+         *     - `unavailable` (503): Send the request again after `Retry-After` seconds; `error` says what is missing.
+         *     - `incus_unreachable` (503): Start Incus, or the engine that `error` names; then send the request again.
+         *     - `too_many_connections` (503): Close connections, then send the request again after `Retry-After` seconds.
+         *     - `timeout` (504): Send the request again; stop or resume the session if that does not help.
+         *     - `version_not_supported` (505): Use HTTP/1.1.
+         * @enum {string}
+         */
+        ErrorCode: "bad_request" | "workspace_refused" | "image_not_found" | "sign_in_required" | "forbidden" | "not_found" | "session_not_found" | "engine_not_found" | "method_not_allowed" | "request_timeout" | "conflict" | "session_not_running" | "session_busy" | "session_frozen" | "question_open" | "question_closed" | "tool_not_running" | "tool_not_ready" | "tool_busy" | "slots_in_use" | "limit_reached" | "already_exists" | "nothing_to_do" | "unsaved_work" | "workspace_changed" | "workspace_not_protected" | "branch_conflict" | "port_in_use" | "key_in_use" | "gone" | "length_required" | "file_changed" | "too_large" | "address_too_long" | "unsupported_type" | "expectation_failed" | "websocket_required" | "precondition_required" | "header_too_large" | "failed" | "incus_failed" | "container_answer_bad" | "no_answer" | "unavailable" | "incus_unreachable" | "too_many_connections" | "timeout" | "version_not_supported";
         FileEntry: {
+            /**
+             * @description the name of the entry
+             * @example app.js
+             */
             name: string;
-            /** @enum {string} */
+            /**
+             * @description what it is
+             * @enum {string}
+             */
             type: "directory" | "file" | "symlink" | "other";
+            /**
+             * @description bytes
+             * @example 1204
+             */
             size: number;
+            /**
+             * Format: date-time
+             * @description when its content was last changed
+             * @example 2026-01-01T12:00:00Z
+             */
             modified: string;
+            /**
+             * @description the name as `path` takes it, where it is not UTF-8
+             * @example caf%E9.txt
+             */
             encoded?: string;
+            /** @description true if the session cannot write it */
             readonly?: boolean;
+            /** @description true if it only keeps a sealed path from being made */
             placeholder?: boolean;
         };
         FileListing: {
+            /**
+             * @description the directory
+             * @example src
+             */
             path: string;
+            /** @description directories first */
             entries: components["schemas"]["FileEntry"][];
+            /** @description true if the directory has more entries */
+            truncated: boolean;
         };
         Health: {
-            /** @enum {string} */
+            /**
+             * @description the worst of the checks
+             * @enum {string}
+             */
             status: "healthy" | "degraded" | "unhealthy";
+            /**
+             * Format: date-time
+             * @description when the checks ran
+             * @example 2026-01-01T12:00:00Z
+             */
             timestamp: string;
-            /** @description Of Clincus, such as `0.1.0`. */
+            /**
+             * @description Of Clincus, such as `0.1.0`.
+             * @example 0.1.0
+             */
             version: string;
-            /** @description That it was built from, `+` behind it if files had changed since; `source` in a checkout. */
+            /**
+             * @description That it was built from, `+` behind it if files had changed since; `source` in a checkout.
+             * @example ae0ec01
+             */
             commit: string;
-            /** @description The day of the commit (UTC); `unknown` in a checkout. */
+            /**
+             * @description The day of the commit (UTC); `unknown` in a checkout.
+             * @example 2026-11-29
+             */
             built: string;
+            /** @description the checks by their name */
             checks: {
                 [key: string]: components["schemas"]["HealthCheck"];
             };
+            /** @description how many ended in which way */
             summary: {
+                /**
+                 * @description all checks
+                 * @example 18
+                 */
                 total: number;
+                /**
+                 * @description those that are in order
+                 * @example 17
+                 */
                 passed: number;
+                /**
+                 * @description those that warn
+                 * @example 1
+                 */
                 warnings: number;
+                /**
+                 * @description those that failed
+                 * @example 0
+                 */
                 failed: number;
             };
         };
         HealthCheck: {
+            /**
+             * @description its name
+             * @example incus
+             */
             name: string;
+            /**
+             * @description its name for people
+             * @example Incus
+             */
             label: string;
+            /**
+             * @description the group that it is shown in
+             * @example CRITICAL
+             */
             section: string;
-            /** @enum {string} */
+            /**
+             * @description how it ended
+             * @enum {string}
+             */
             status: "ok" | "warning" | "failed";
+            /**
+             * @description what was found
+             * @example Incus 6.0.4
+             */
             message: string;
+            /**
+             * @description what to do; empty if nothing
+             * @example
+             */
             fix: string;
+            /** @description figures of the check */
             details?: Record<string, never>;
         };
         HistoryEntry: {
+            /**
+             * @description the id of the conversation, which outlives the container
+             * @example 5b0c7d1e-8a34-4f6b-9d21-0c9e6f1a2b3c
+             */
             session_id: string;
+            /**
+             * @description the name of the container, which all other calls take
+             * @example clincus-a1b2c3-1
+             */
             id: string;
+            /**
+             * @description the absolute path of the folder on this host
+             * @example /home/you/projects/my-app
+             */
             workspace: string;
+            /**
+             * @description the AI tool
+             * @example claude
+             */
             tool: string;
+            /**
+             * Format: date-time
+             * @description when the run began
+             * @example 2026-01-01T12:00:00Z
+             */
             started_at: string;
+            /**
+             * Format: date-time
+             * @description when it ended; null while it goes on
+             * @example 2026-01-01T12:00:00Z
+             */
             ended_at: string | null;
+            /** @description true if the container stays when it stops */
             persistent: boolean;
+            /**
+             * @description of the tool; null if it is not known
+             * @example 0
+             */
             exit_code: number | null;
+            /**
+             * @description a number from 1 to 10 that tells the sessions of a workspace apart
+             * @example 1
+             */
             slot: number;
-            /** @description of the session, as a person has given it */
+            /**
+             * @description of the session, as a person has given it
+             * @example login page
+             */
             name: string;
-            /** @description the first one that was given here, shortened; empty if none is known */
+            /**
+             * @description the first one that was given here, shortened; empty if none is known
+             * @example Add a login page
+             */
             prompt: string;
-            /** @description that was checked out in the mounted folder, or that the clone began at; empty if none is known */
+            /**
+             * @description that was checked out in the mounted folder, or that the clone began at; empty if none is known
+             * @example main
+             */
             branch: string;
-            /** @description of the whole saved conversation at list prices, null where it is not known */
+            /**
+             * @description of the whole saved conversation at list prices, null where it is not known
+             * @example 0.42
+             */
             cost_usd: number | null;
         };
         Login: {
+            /**
+             * @description the name of its table in the config
+             * @example anthropic
+             */
             name: string;
-            /** @description empty for a service of one's own */
+            /**
+             * @description empty for a service of one's own
+             * @example anthropic
+             */
             service: string;
+            /**
+             * @description the hosts that get it
+             * @example [
+             *       "api.anthropic.com"
+             *     ]
+             */
             hosts: string[];
             /**
              * @description where its value is read; vendor: in the file of its tool, where it is renewed
-             * @enum {unknown}
+             * @enum {string}
              */
             source: "command" | "file" | "env" | "vendor";
             /**
              * @description unknown: nobody has read it since the server started; expired: a person has to sign in again
-             * @enum {unknown}
+             * @enum {string}
              */
             state: "unknown" | "good" | "missing" | "failed" | "expired" | "revoked";
-            /** @description why there is no value */
+            /**
+             * @description why there is no value
+             * @example
+             */
             error: string;
-            /** @description empty where nobody knows */
+            /**
+             * @description empty where nobody knows
+             * @example 2026-01-01T12:00:00Z
+             */
             good_until: string;
-            /** @description when a value last went out; empty for never */
+            /**
+             * @description when a value last went out; empty for never
+             * @example 2026-01-01T12:00:00Z
+             */
             last_used: string;
-            /** @description the ids of those that borrow it */
+            /**
+             * @description the ids of those that borrow it
+             * @example [
+             *       "clincus-a1b2c3-1"
+             *     ]
+             */
             sessions: string[];
         };
         Image: {
+            /**
+             * @description the name that a new session takes as `image`
+             * @example clincus
+             */
             alias: string;
+            /**
+             * @description what the image says of itself
+             * @example clincus image
+             */
             description: string;
+            /**
+             * @description bytes
+             * @example 1288490188
+             */
             size: number;
+            /**
+             * @description when it was made; empty if that is not known
+             * @example 2026-01-01T12:00:00Z
+             */
             created_at: string;
         };
         Push: {
-            /** @description for PushManager.subscribe; empty if push is not possible */
+            /**
+             * @description for PushManager.subscribe; empty if push is not possible
+             * @example BEl62iUYgUivxIkv69yViEuiBIa-Ib9-SkvMeAtA3LFg
+             */
             public_key: string;
-            /** @description why push is not possible, and what to do */
+            /**
+             * @description why push is not possible, and what to do
+             * @example
+             */
             problem: string;
+            /**
+             * @description the states that call you
+             * @example [
+             *       "waiting"
+             *     ]
+             */
             on: string[];
+            /** @description true while nobody is called */
             quiet: boolean;
-            with_text: boolean;
-            /** @description such as `22:00-07:00`; empty for none */
-            quiet_hours: string;
-            /** @description the time zone of the quiet hours; empty for that of the host */
-            zone: string;
-            /** @description whether these hours are now */
-            is_quiet: boolean;
             /** @description null if there is none */
             webhook: {
+                /**
+                 * @description the host that gets it
+                 * @example ntfy.sh
+                 */
                 host: string;
+                /** @description when last */
                 last: components["schemas"]["PushResult"];
             } | null;
+            /** @description the devices that are called */
             devices: components["schemas"]["PushDevice"][];
+            /** @description the tool's words are in a call */
+            with_text: boolean;
+            /**
+             * @description no call in these hours; empty for none
+             * @example 22:00-07:00
+             */
+            quiet_hours: string;
+            /**
+             * @description the time zone of the quiet hours; empty for the host's
+             * @example Europe/Berlin
+             */
+            zone: string;
+            /** @description true during the quiet hours */
+            is_quiet: boolean;
         };
         PushDevice: {
+            /**
+             * @description the first 16 hexadecimal digits of the SHA-256 of its endpoint
+             * @example 2c26b46b68ffc68f
+             */
             id: string;
+            /**
+             * @description what people call the device
+             * @example My phone
+             */
             name: string;
-            /** @description the host of its push service */
+            /**
+             * @description the host of its push service
+             * @example fcm.googleapis.com
+             */
             service: string;
             /** @description its push service does not know it any more: it has to subscribe again */
             gone: boolean;
+            /**
+             * Format: date-time
+             * @description when it was made
+             * @example 2026-01-01T12:00:00Z
+             */
             created_at: string;
+            /** @description when last */
+            last: components["schemas"]["PushResult"];
             /** @description its notifications may make a sound */
             sound: boolean;
-            last: components["schemas"]["PushResult"];
         };
         /** @description how the last call went, null before the first */
         PushResult: {
+            /**
+             * Format: date-time
+             * @description when
+             * @example 2026-01-01T12:00:00Z
+             */
             at: string;
-            /** @enum {string} */
+            /**
+             * @description how it ended
+             * @enum {string}
+             */
             outcome: "delivered" | "retrying" | "gone" | "refused" | "failed";
-            /** @description of the answer over HTTP, 0 if there was none */
+            /**
+             * @description of the answer over HTTP, 0 if there was none
+             * @example 201
+             */
             status: number;
+            /**
+             * @description why, if it was not delivered
+             * @example
+             */
             message: string;
         } | null;
         PushNews: {
-            /** @description of the session; empty for a test */
+            /**
+             * @description of the session; empty for a test
+             * @example clincus-a1b2c3-1
+             */
             id: string;
-            /** @description of the session */
+            /**
+             * @description of the session
+             * @example login page
+             */
             name: string;
+            /**
+             * @description the state of its agent; empty for a test
+             * @example waiting
+             */
             state: string;
+            /**
+             * @description the reason of that state
+             * @example question
+             */
             reason: string;
-            /** @description what the tool says, if notify.with_text lets it out */
+            /**
+             * @description what the tool says, if notify.with_text lets it out
+             * @example
+             */
             text: string;
+            /**
+             * @description since when it is so; empty if that is not known
+             * @example 2026-01-01T12:00:00Z
+             */
             since: string;
-            /** @description the news in a sentence */
+            /**
+             * @description the news in a sentence
+             * @example login page asks
+             */
             title: string;
             /** @description whether this device has not had it before */
             fresh: boolean;
-            /** @description it is to make no sound: the device wants none, or these are quiet hours */
+            /** @description true if it is to make no sound: the device wants none, or these are quiet hours */
             silent: boolean;
-            /** @description the options that may be chosen in the notification, the first one has the number 1; empty unless `text` is the whole question */
+            /**
+             * @description the options to choose in the notification, the first has the number 1; empty unless `text` is the whole question
+             * @example [
+             *       "Yes",
+             *       "No"
+             *     ]
+             */
             answers: string[];
-            /** @description the `question` of the agent, which an answer names beside `text`; null without answers */
+            /**
+             * @description the `question` of the agent, which an answer names beside `text`; null without answers
+             * @example 3
+             */
             number: number | null;
         };
         MovedBranch: {
+            /**
+             * @description the branch
+             * @example clincus/login-page
+             */
             branch: string;
-            /** @description the commit that it names now */
+            /**
+             * @description the commit that it names now
+             * @example ae0ec0125b7d5f1e6c0a4c0b2a3f7d9e8c1b0a99
+             */
             head: string;
-            /** @description that no branch there had before */
+            /**
+             * @description that no branch there had before
+             * @example 3
+             */
             commits: number;
-            /** @description of a fetch: folders that git takes for submodules, and that what is checked out here does not have; at most 100 */
+            /**
+             * @description of a fetch: folders that git takes for submodules, and that what is checked out here does not have; at most 100
+             * @example [
+             *       "vendor/lib"
+             *     ]
+             */
             gitlinks: string[];
         };
         /** @description things of one kind; a container may have chosen their number and names */
         Loss: {
-            /** @description null if it cannot be known now */
+            /**
+             * @description null if it cannot be known now
+             * @example 0
+             */
             count: number | null;
-            /** @description of the first 20, printable */
+            /**
+             * @description of the first 20, printable
+             * @example [
+             *       "notes.txt"
+             *     ]
+             */
             names: string[];
         };
         Unsaved: {
@@ -1756,15 +3075,35 @@ export interface components {
             outside: components["schemas"]["Loss"];
             /** @description files of a clone that only root can read: no fetch brings them */
             unreadable: components["schemas"]["Loss"];
-            /** @description of all kinds; 0: nothing would be lost; null: not known */
+            /**
+             * @description of all kinds; 0: nothing would be lost; null: not known
+             * @example 0
+             */
             total: number | null;
-            /** @description why something cannot be known; empty if all is known */
+            /**
+             * @description why something cannot be known; empty if all is known
+             * @example
+             */
             unknown: string;
         };
         Prompt: {
+            /**
+             * @description the id of the prompt, for a change or a cancel; empty if nothing was sent
+             * @example 9f86d081884c7d65
+             */
             prompt_id: string;
+            /**
+             * @description the prompt
+             * @example Run the tests
+             */
             text: string;
+            /** @description how it ended */
             result: components["schemas"]["PromptResult"];
+            /**
+             * Format: date-time
+             * @description when it was given
+             * @example 2026-01-01T12:00:00Z
+             */
             at: string;
             /** @description whether it is a command of the tool */
             command: boolean;
@@ -1776,23 +3115,39 @@ export interface components {
         PromptResult: "queued" | "sending" | "submitted" | "unconfirmed";
         /** @description a container may have chosen all of it */
         CommitDraft: {
-            /** @description that is checked out; empty at a commit */
+            /**
+             * @description that is checked out; empty at a commit
+             * @example main
+             */
             branch: string;
-            /** @description the commit that is checked out; empty before the first one */
+            /**
+             * @description the commit that is checked out; empty before the first one
+             * @example ae0ec0125b7d5f1e6c0a4c0b2a3f7d9e8c1b0a99
+             */
             head: string;
             /**
              * @description what is in progress and has to be finished first; else empty
              * @enum {string}
              */
             operation: "" | "merge" | "cherry-pick" | "revert" | "rebase";
-            /** @description of the author: of the repository's configuration, else of this host's user; empty if there is none */
+            /**
+             * @description of the author: of the repository's configuration, else of this host's user; empty if there is none
+             * @example Ann
+             */
             name: string;
-            /** @description of the author, from the same places */
+            /**
+             * @description of the author, from the same places
+             * @example ann@example.com
+             */
             email: string;
             /** @description that a commit runs */
             hooks: ("pre-commit" | "prepare-commit-msg" | "commit-msg" | "post-commit")[];
             /** @description that differ from the commit; at most 10,000 */
             files: {
+                /**
+                 * @description relative to the workspace
+                 * @example src/app.js
+                 */
                 path: string;
                 /**
                  * @description added, changed, deleted, of another type, or in conflict
@@ -1804,18 +3159,48 @@ export interface components {
             truncated: boolean;
         };
         Commit: {
+            /**
+             * @description the new commit
+             * @example ae0ec0125b7d5f1e6c0a4c0b2a3f7d9e8c1b0a99
+             */
             commit: string;
-            /** @description empty at a commit */
+            /**
+             * @description empty at a commit
+             * @example main
+             */
             branch: string;
+            /**
+             * @description files in it
+             * @example 2
+             */
             files: number;
         };
         Restored: {
-            /** @description that was taken before: going back to it undoes the undo */
+            /**
+             * @description that was taken before: going back to it undoes the undo
+             * @example 3
+             */
             checkpoint: string;
+            /**
+             * @description files that were written again
+             * @example [
+             *       "src/app.js"
+             *     ]
+             */
             restored: string[];
+            /**
+             * @description files that were deleted
+             * @example [
+             *       "src/new.js"
+             *     ]
+             */
             removed: string[];
             /** @description what was left as it is */
             failed: {
+                /**
+                 * @description relative to the workspace
+                 * @example src/app.js
+                 */
                 path: string;
                 /**
                  * @description a link or a folder is in the way; it is protected; it is gone; an error; a file that no checkpoint has is there; it has changed meanwhile
@@ -1825,39 +3210,74 @@ export interface components {
             }[];
         };
         NetworkState: {
-            /** @enum {string} */
+            /**
+             * @description what it reaches
+             * @enum {string}
+             */
             mode: "open" | "allow-list" | "none";
-            /** @description connections of this run that were refused since somebody looked */
+            /**
+             * @description connections of this run that were refused since somebody looked
+             * @example 0
+             */
             refused: number;
         };
         Protection: {
-            /** @enum {string} */
+            /**
+             * @description how well the workspace is protected
+             * @enum {string}
+             */
             level: "locked" | "basic" | "off" | "broken";
+            /**
+             * @description why it is not `locked`, for people; empty if it is
+             * @example
+             */
             note: string;
             /** @description what the run cannot change; empty while there is none, and for folders on another host */
             sealed: {
-                /** @description on this host */
+                /**
+                 * @description on this host
+                 * @example /home/you/projects/my-app/.git/hooks
+                 */
                 path: string;
+                /**
+                 * @description what would run it
+                 * @example git runs it
+                 */
                 why: string;
             }[];
+            /** @description what was changed of it, newest last */
             changes: components["schemas"]["SealedChange"][];
             /** @description what runs on your machine by itself, and was not there at the start */
             appeared: components["schemas"]["Appeared"][];
         };
         SealedChange: {
-            /** @description on this host */
+            /**
+             * @description on this host
+             * @example /home/you/projects/my-app/.git/config
+             */
             path: string;
-            /** @enum {string} */
+            /**
+             * @description what happened to it
+             * @enum {string}
+             */
             what: "replaced" | "changed" | "gone";
             /**
              * @description `unknown`: a program of this host may have done it, too
              * @enum {string}
              */
             by: "container" | "host" | "unknown";
+            /**
+             * Format: date-time
+             * @description when
+             * @example 2026-01-01T12:00:00Z
+             */
             at: string;
             /** @description whether it is again what it was */
             restored: boolean;
-            /** @description who else may have done it; of what was put aside: what git would have done */
+            /**
+             * @description who else may have done it; of what was put aside: what git would have done
+             * @example
+             */
             words: string;
             /**
              * @description something sealed, or what has no seal and was put aside: git's index, a link in `.git`, what a submodule or worktree that came since has in its Git folder, a file of an operation in progress
@@ -1867,215 +3287,646 @@ export interface components {
         };
         /** @description what it may reach, and what was asked for in this run; newest first */
         Network: {
-            /** @enum {string} */
+            /**
+             * @description what is reached: everything, the listed names, or nothing
+             * @enum {string}
+             */
             mode: "open" | "allow-list" | "none";
+            /**
+             * @description names that the allow-list allows
+             * @example [
+             *       "pypi.org"
+             *     ]
+             */
             allow: string[];
+            /** @description the presets that it allows, with their names */
             presets: {
+                /**
+                 * @description the name of the preset
+                 * @example python
+                 */
                 name: string;
+                /**
+                 * @description the names in it
+                 * @example [
+                 *       "pypi.org"
+                 *     ]
+                 */
                 hosts: string[];
             }[];
+            /** @description connections that were refused */
             refused: {
-                /** @description "" if the request named none */
+                /**
+                 * @description "" if the request named none
+                 * @example example.com
+                 */
                 host: string;
+                /**
+                 * @description the port
+                 * @example 443
+                 */
                 port: number;
+                /**
+                 * @description why
+                 * @example example.com:443 is not on this session's list of names
+                 */
                 reason: string;
+                /**
+                 * @description how often
+                 * @example 3
+                 */
                 count: number;
+                /**
+                 * Format: date-time
+                 * @description when last
+                 * @example 2026-01-01T12:00:00Z
+                 */
                 last: string;
             }[];
+            /** @description connections that were allowed */
             passed: {
+                /**
+                 * @description the name that was asked for
+                 * @example example.com
+                 */
                 host: string;
+                /**
+                 * @description the port
+                 * @example 443
+                 */
                 port: number;
+                /**
+                 * @description how often
+                 * @example 3
+                 */
                 count: number;
-                /** @description bytes */
+                /**
+                 * @description bytes
+                 * @example 1280
+                 */
                 sent: number;
-                /** @description bytes */
+                /**
+                 * @description bytes
+                 * @example 40960
+                 */
                 received: number;
+                /**
+                 * Format: date-time
+                 * @description when last
+                 * @example 2026-01-01T12:00:00Z
+                 */
                 last: string;
             }[];
+            /** @description true if older rows have made room for newer ones */
+            truncated: boolean;
             /** @description what was asked for with the logins that it borrows */
             lent: {
+                /**
+                 * @description the name of the login
+                 * @example claude
+                 */
                 login: string;
+                /**
+                 * @description the host that was asked
+                 * @example api.anthropic.com
+                 */
                 host: string;
-                /** @description that had its value */
+                /**
+                 * @description requests that carried its value
+                 * @example 12
+                 */
                 requests: number;
-                /** @description those that were refused one */
+                /**
+                 * @description requests that got no value
+                 * @example 0
+                 */
                 refused: number;
+                /**
+                 * Format: date-time
+                 * @description when last
+                 * @example 2026-01-01T12:00:00Z
+                 */
                 last: string;
             }[];
             /** @description placeholders of logins that were out of their place; each place once */
             alarms: {
+                /**
+                 * @description the name of the login
+                 * @example claude
+                 */
                 login: string;
+                /**
+                 * @description the part of the request that held it
+                 * @example a header that is not its own
+                 */
                 where: string;
+                /**
+                 * @description the host that was asked
+                 * @example example.com
+                 */
                 host: string;
+                /**
+                 * Format: date-time
+                 * @description when it was refused
+                 * @example 2026-01-01T12:00:00Z
+                 */
                 at: string;
             }[];
         };
         NetworkPresets: {
+            /** @description all presets */
             presets: {
+                /**
+                 * @description the name of the preset
+                 * @example python
+                 */
                 name: string;
+                /**
+                 * @description what it is for
+                 * @example Python packages
+                 */
                 title: string;
+                /**
+                 * @description the names in it
+                 * @example [
+                 *       "pypi.org"
+                 *     ]
+                 */
                 hosts: string[];
             }[];
+            /** @description what the config says for new sessions */
             default: {
-                /** @enum {string} */
+                /**
+                 * @description what is reached: everything, the listed names, or nothing
+                 * @enum {string}
+                 */
                 mode: "open" | "allow-list" | "none";
+                /**
+                 * @description names that the allow-list allows
+                 * @example [
+                 *       "pypi.org"
+                 *     ]
+                 */
                 allow: string[];
-                /** @description `tool` stands for that of the session's tool */
+                /**
+                 * @description `tool` stands for that of the session's tool
+                 * @example [
+                 *       "python"
+                 *     ]
+                 */
                 presets: string[];
             };
         };
         Session: {
+            /**
+             * @description the name of the container, which all other calls take
+             * @example clincus-a1b2c3-1
+             */
             id: string;
+            /**
+             * @description the absolute path of the folder on this host
+             * @example /home/you/projects/my-app
+             */
             workspace: string;
+            /**
+             * @description the AI tool
+             * @example claude
+             */
             tool: string;
+            /**
+             * @description a number from 1 to 10 that tells the sessions of a workspace apart
+             * @example 1
+             */
             slot: number;
-            /** @enum {string} */
+            /**
+             * @description the state of the container
+             * @enum {string}
+             */
             status: "running" | "stopped" | "starting" | "stopping";
+            /** @description true if the container stays when it stops */
             persistent: boolean;
+            /** @description true if the container is frozen */
             paused: boolean;
             /**
              * @description `broken`: something sealed is another file than it was; the container is frozen until a person decides
              * @enum {string}
              */
             protection: "locked" | "basic" | "off" | "broken";
+            /**
+             * @description why it is not `locked`, for people; empty if it is
+             * @example
+             */
             protection_note: string;
             /** @description of this run */
             protection_changes?: components["schemas"]["SealedChange"][];
             /** @description of a stopped session: what a person has to accept (`accept_changes`) before a session starts in its folder */
             protection_waits?: components["schemas"]["SealedChange"][];
+            /**
+             * @description what is odd about it, for people
+             * @example [
+             *       "Docker is not in the image"
+             *     ]
+             */
             warnings: string[];
+            /**
+             * @description the id of the conversation, which outlives the container
+             * @example 5b0c7d1e-8a34-4f6b-9d21-0c9e6f1a2b3c
+             */
             session_id: string;
+            /**
+             * @description when it was made; empty if that is not known
+             * @example 2026-01-01T12:00:00Z
+             */
             created_at: string;
+            /**
+             * @description when it last started; empty if that is not known
+             * @example 2026-01-01T12:00:00Z
+             */
             started_at: string;
+            /**
+             * @description the alias of its image
+             * @example clincus
+             */
             image: string;
+            /**
+             * @description the profile that it was started with; empty for none
+             * @example
+             */
             profile: string;
+            /**
+             * @description when it will be stopped; empty for never
+             * @example 2026-01-01T12:00:00Z
+             */
             deadline: string;
+            /**
+             * @description a person's name for it; empty for none
+             * @example login page
+             */
             name: string;
-            /** @enum {string} */
+            /**
+             * @description in the folder itself, or in a clone of it
+             * @enum {string}
+             */
             mode: "mount" | "clone";
-            /** @description the Incus remote by its name in the config; "" is this host */
+            /**
+             * @description the Incus remote by its name in the config; "" is this host
+             * @example
+             */
             engine: string;
-            /** @description of a cluster, on which the container is; "" if there is none */
+            /**
+             * @description of a cluster, on which the container is; "" if there is none
+             * @example
+             */
             member: string;
-            /** @description since when engine or member does not answer, "" while it does; all else is as of then */
+            /**
+             * @description since when engine or member does not answer, "" while it does; all else is as of then; empty if that is not known
+             * @example 2026-01-01T12:00:00Z
+             */
             unreachable_since: string;
+            /** @description true if lists show it first */
             pinned: boolean;
-            muted: boolean;
-            /** @description the logins that it borrows */
+            /**
+             * @description the logins that it borrows
+             * @example [
+             *       "anthropic"
+             *     ]
+             */
             logins: string[];
             /** @description whether containers can run in it */
             nesting: boolean;
+            /**
+             * @description when its terminal's bell last rang; empty for never
+             * @example 2026-01-01T12:00:00Z
+             */
             rang_at: string;
+            /** @description what its tool is doing */
             agent: components["schemas"]["Agent"];
             /** @description since the start, null while that is not known */
             changes: components["schemas"]["ChangeCount"] | null;
+            /** @description what it reaches */
             network: components["schemas"]["NetworkState"];
-            /** @description how much has appeared in the workspace since the start that runs by itself on this machine */
+            /**
+             * @description how much has appeared in the workspace since the start that runs by itself on this machine
+             * @example 0
+             */
             appeared: number;
+            /**
+             * @description why it is broken; absent if it is not
+             * @example Incus reports an error in this container
+             */
             error?: string;
+            /** @description true if its tool calls nobody; a broken seal still does */
+            muted: boolean;
         };
         Snapshot: {
+            /**
+             * @description its name
+             * @example clean
+             */
             name: string;
+            /**
+             * Format: date-time
+             * @description when it was made
+             * @example 2026-01-01T12:00:00Z
+             */
             created_at: string;
-            /** @description bytes, null if Incus does not tell */
+            /**
+             * @description bytes, null if Incus does not tell
+             * @example 12582912
+             */
             size: number | null;
         };
         /** @description each message of a conversation counts once; cost_usd is the sum of those with a known price */
         Spending: {
-            /** @description the first day (UTC) */
+            /**
+             * @description the first day (UTC)
+             * @example 2026-10-30
+             */
             since: string;
+            /** @description all tokens */
             tokens: components["schemas"]["Tokens"];
-            /** @description at list prices; null if no price is known */
+            /**
+             * @description at list prices; null if no price is known
+             * @example 0.42
+             */
             cost_usd: number | null;
-            /** @description tokens whose price is not known */
+            /**
+             * @description tokens whose price is not known
+             * @example 0
+             */
             unpriced_tokens: number;
-            /** @description the models that have no known price */
+            /**
+             * @description the models that have no known price
+             * @example [
+             *       "my-model"
+             *     ]
+             */
             unpriced_models: string[];
-            /** @description the day of the list prices */
+            /**
+             * @description the day of the list prices
+             * @example 2026-11-01
+             */
             prices_as_of: string;
+            /** @description days with costs */
             days: components["schemas"]["SpentDay"][];
             /** @description the dearest first */
             projects: {
+                /**
+                 * @description the project
+                 * @example /home/you/projects/my-app
+                 */
                 workspace: string;
+                /**
+                 * @description its sessions
+                 * @example 4
+                 */
                 sessions: number;
+                /** @description all tokens */
                 tokens: components["schemas"]["Tokens"];
+                /**
+                 * @description at list prices; null if no price is known
+                 * @example 0.42
+                 */
                 cost_usd: number | null;
+                /**
+                 * @description tokens whose price is not known
+                 * @example 0
+                 */
                 unpriced_tokens: number;
+                /** @description days with costs */
                 days: components["schemas"]["SpentDay"][];
             }[];
-            /** @description tools that do not tell what they use */
+            /**
+             * @description tools that do not tell what they use
+             * @example [
+             *       "aider"
+             *     ]
+             */
             silent_tools: string[];
             /** @description there is more than was read: more was used than this */
             truncated: boolean;
         };
         SpentDay: {
+            /**
+             * @description the day (UTC)
+             * @example 2026-11-29
+             */
             day: string;
+            /** @description all tokens */
             tokens: components["schemas"]["Tokens"];
+            /**
+             * @description at list prices; null if no price is known
+             * @example 0.42
+             */
             cost_usd: number | null;
+            /**
+             * @description tokens whose price is not known
+             * @example 0
+             */
             unpriced_tokens: number;
         };
         Tokens: {
+            /**
+             * @description tokens that were sent
+             * @example 1200
+             */
             input: number;
+            /**
+             * @description tokens of answers
+             * @example 800
+             */
             output: number;
+            /**
+             * @description tokens read from the vendor's cache
+             * @example 50000
+             */
             cache_read: number;
+            /**
+             * @description tokens written to it
+             * @example 3000
+             */
             cache_write: number;
         };
         LogEntry: {
+            /**
+             * Format: date-time
+             * @description when
+             * @example 2026-01-01T12:00:00Z
+             */
             at: string;
             /**
              * @description who speaks: a request to the server, the session, or its tool
              * @enum {string}
              */
             kind: "request" | "session" | "agent";
+            /**
+             * @description what happened, in words
+             * @example Start a session
+             */
             what: string;
-            /** @description who asked, of a request; else empty, as what follows */
+            /**
+             * @description who asked, of a request; else empty, as what follows
+             * @example you
+             */
             by: string;
-            /** @description the address that it came from */
+            /**
+             * @description the address that it came from
+             * @example 127.0.0.1
+             */
             from: string;
+            /**
+             * @description how it ended
+             * @example done
+             */
             outcome: string;
-            /** @description the HTTP status */
+            /**
+             * @description the HTTP status
+             * @example 200
+             */
             status: number | null;
+            /**
+             * @description how long the request took; null if it was none
+             * @example 812
+             */
             milliseconds: number | null;
         };
         Ports: {
+            /** @description what listens */
             ports: {
+                /**
+                 * @description the port
+                 * @example 5173
+                 */
                 port: number;
-                /** @description at which it listens, in the container */
+                /**
+                 * @description at which it listens, in the container
+                 * @example [
+                 *       "127.0.0.1"
+                 *     ]
+                 */
                 addresses: string[];
-                /** @description as the container names it; empty if it is not known */
+                /**
+                 * @description as the container names it; empty if it is not known
+                 * @example node
+                 */
                 process: string;
                 /** @description somebody has opened it */
                 open: boolean;
-                /** @description where browsers that were let in find it, if it is open for who asks */
+                /**
+                 * @description where browsers that were let in find it, if it is open for who asks
+                 * @example http://p5173-x.localhost:3001/
+                 */
                 url: string | null;
             }[];
         };
         /** @description null where it is not known */
         Usage: {
-            /** @description of all CPUs together, since the start */
+            /**
+             * @description of all CPUs together, since the start
+             * @example 12.5
+             */
             cpu_seconds: number | null;
-            /** @description without the page cache where that is known */
+            /**
+             * @description without the page cache where that is known
+             * @example 536870912
+             */
             memory_bytes: number | null;
-            /** @description the session's limit, else the machine's memory */
+            /**
+             * @description the session's limit, else the machine's memory
+             * @example 4294967296
+             */
             memory_limit: number | null;
-            /** @description of the container, without the workspace */
+            /**
+             * @description of the container, without the workspace
+             * @example 1073741824
+             */
             disk_bytes: number | null;
+            /**
+             * @description how many run; null if that is not known
+             * @example 42
+             */
             processes: number | null;
+            /**
+             * @description over the network, since the start; null if that is not known
+             * @example 1048576
+             */
             received_bytes: number | null;
+            /**
+             * @description over the network, since the start; null if that is not known
+             * @example 65536
+             */
             sent_bytes: number | null;
+            /**
+             * Format: date-time
+             * @description when
+             * @example 2026-01-01T12:00:00Z
+             */
             at: string;
         };
         Workspace: {
+            /**
+             * @description its absolute path
+             * @example /home/you/projects/my-app
+             */
             path: string;
+            /**
+             * @description the folder's name
+             * @example my-app
+             */
             name: string;
+            /**
+             * @description the root that it is in, expanded
+             * @example /home/you/projects
+             */
             root: string;
+            /** @description true if it has a .clincus.toml */
             has_config: boolean;
+            /**
+             * @description sessions that are not stopped
+             * @example 1
+             */
             active_sessions: number;
         };
         Workspaces: {
+            /**
+             * @description the roots as the config has them
+             * @example [
+             *       "~/projects"
+             *     ]
+             */
             roots: string[];
+            /**
+             * @description the same with ~ expanded
+             * @example [
+             *       "/home/you/projects"
+             *     ]
+             */
             expanded_roots: string[];
+            /** @description the folders in them */
             workspaces: components["schemas"]["Workspace"][];
+            /** @description true if a root has more projects */
+            truncated: boolean;
+        };
+        Api: {
+            /**
+             * @description the version of Clincus
+             * @example 0.1.0
+             */
+            version: string;
+            /**
+             * @description the number of the API
+             * @example 1
+             */
+            api: number;
+            /**
+             * @description the parts beyond the API reference that this server has: the tags of the description
+             * @example [
+             *       "agent",
+             *       "prompts",
+             *       "review"
+             *     ]
+             */
+            extensions: string[];
         };
     };
     responses: {
@@ -2095,25 +3946,105 @@ export interface components {
             };
             content?: never;
         };
+        /** @description another user or machine has to show the token */
+        SignIn: {
+            headers: {
+                /**
+                 * @description how
+                 * @example Bearer realm="clincus"
+                 */
+                "WWW-Authenticate"?: string;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
+        /** @description Incus, an engine or a part of the server is not there now */
+        Unavailable: {
+            headers: {
+                /**
+                 * @description seconds after which to ask again
+                 * @example 2
+                 */
+                "Retry-After"?: number;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
     };
     parameters: {
-        /** @description the session's container name */
+        /**
+         * @description the session's container name
+         * @example clincus-a1b2c3-1
+         */
         SessionId: string;
-        /** @description the device's id: the first 16 hexadecimal digits of the SHA-256 of its endpoint */
+        /**
+         * @description the device's id: the first 16 hexadecimal digits of the SHA-256 of its endpoint
+         * @example 2c26b46b68ffc68f
+         */
         DeviceId: string;
-        /** @description within 10 minutes the same key gets the same answer, and nothing is done twice */
+        /**
+         * @description within 10 minutes the same key gets the same answer, and nothing is done twice
+         * @example 3f1c9d7e
+         */
         IdempotencyKey: string;
-        /** @description start of the session, begin of the last turn, where the branch left its upstream or main, or a checkpoint */
+        /**
+         * @description start of the session, begin of the last turn, where the branch left its upstream or main, or a checkpoint
+         * @example turn
+         */
         From: string;
-        /** @description the files as they are now, or a checkpoint */
+        /**
+         * @description the files as they are now, or a checkpoint
+         * @example now
+         */
         To: string;
-        /** @description columns of the terminal */
+        /**
+         * @description columns of the terminal
+         * @example 120
+         */
         Cols: number;
-        /** @description rows of the terminal */
+        /**
+         * @description rows of the terminal
+         * @example 40
+         */
         Rows: number;
+        /**
+         * @description the ETag of what you have: 304 if it is still so
+         * @example "9c4f0c2b"
+         */
+        IfNoneMatch: string;
+        /**
+         * @description replace the file only if it has this ETag; * for whatever is there
+         * @example "9c4f0c2b"
+         */
+        IfMatch: string;
+        /**
+         * @description * creates a file, and fails if it is there
+         * @example *
+         */
+        IfNew: string;
     };
     requestBodies: never;
-    headers: never;
+    headers: {
+        /**
+         * @description names this content; send it as If-None-Match with the next GET
+         * @example "9c4f0c2b"
+         */
+        ETag: string;
+        /**
+         * @description paths on this host of copies that were made before something was lost: percent-encoded, with a comma and a blank between
+         * @example /home/you/.clincus/sessions-claude/5b0c7d1e.bundle
+         */
+        "Clincus-Kept": string;
+        /**
+         * @description how many there are in all
+         * @example 112
+         */
+        "X-Total-Count": number;
+    };
     pathItems: never;
 }
 export type $defs = Record<string, never>;
@@ -2121,7 +4052,13 @@ export interface operations {
     get_config: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -2130,6 +4067,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2137,10 +4075,12 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    put_config: {
+    update_config: {
         parameters: {
             query?: never;
             header?: never;
@@ -2150,9 +4090,17 @@ export interface operations {
         requestBody?: {
             content: {
                 "application/json": {
-                    /** @description the port to serve on */
+                    /**
+                     * @description the port to serve on
+                     * @example 3000
+                     */
                     port?: number;
-                    /** @description directories whose subdirectories are projects */
+                    /**
+                     * @description directories whose subdirectories are projects
+                     * @example [
+                     *       "/home/you/projects"
+                     *     ]
+                     */
                     workspace_roots?: string[];
                 };
             };
@@ -2165,18 +4113,30 @@ export interface operations {
                 };
                 content: {
                     "application/json": {
+                        /**
+                         * @description always `updated`
+                         * @example updated
+                         */
                         status: string;
                     };
                 };
             };
+            401: components["responses"]["SignIn"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    get_tools: {
+    list_tools: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -2185,6 +4145,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2192,16 +4153,27 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     list_sessions: {
         parameters: {
             query?: {
-                /** @description only this one, none if it is gone */
+                /**
+                 * @description only this one, none if it is gone
+                 * @example clincus-a1b2c3-1
+                 */
                 id?: string;
             };
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -2210,6 +4182,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2217,6 +4190,8 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
@@ -2224,7 +4199,10 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description within 10 minutes the same key gets the same answer, and nothing is done twice */
+                /**
+                 * @description within 10 minutes the same key gets the same answer, and nothing is done twice
+                 * @example 3f1c9d7e
+                 */
                 "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
             };
             path?: never;
@@ -2233,36 +4211,60 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": {
-                    /** @description absolute path of the project directory */
+                    /**
+                     * @description absolute path of the project directory
+                     * @example /home/you/projects/my-app
+                     */
                     workspace: string;
-                    /** @description the AI tool; the config's when absent */
+                    /**
+                     * @description the AI tool; the config's when absent
+                     * @example claude
+                     */
                     tool?: string;
                     /** @description keep the container when it stops; the config's when absent */
                     persistent?: boolean;
-                    /** @description alias of the image; the config's when absent */
+                    /**
+                     * @description alias of the image; the config's when absent
+                     * @example clincus
+                     */
                     image?: string;
-                    /** @description a profile of the config */
+                    /**
+                     * @description a profile of the config
+                     * @example
+                     */
                     profile?: string;
                     /**
                      * @description the slot; 0 for the lowest free one
                      * @default 0
+                     * @example 1
                      */
                     slot?: number;
-                    /** @description a name for people: at most 80 characters, no control characters */
+                    /**
+                     * @description a name for people: at most 80 characters, no control characters
+                     * @example login page
+                     */
                     name?: string;
-                    /** @description a saved session whose conversation goes on */
+                    /**
+                     * @description a saved session whose conversation goes on
+                     * @example 5b0c7d1e-8a34-4f6b-9d21-0c9e6f1a2b3c
+                     */
                     resume?: string;
                     /**
                      * @description an engine of the config; "" is this host
                      * @default
+                     * @example
                      */
                     engine?: string;
                     /**
                      * @description a member of the engine's cluster, or @ and a group of members; the config's when empty
                      * @default
+                     * @example
                      */
                     target?: string;
-                    /** @description the first prompt, at most 64 KiB; the tool gets it as an argument at its start */
+                    /**
+                     * @description the first prompt, at most 64 KiB; the tool gets it as an argument at its start
+                     * @example Add a login page
+                     */
                     prompt?: string;
                     /**
                      * @description `mount`: the tool works in the folder itself; `clone`: in a clone of its own
@@ -2274,11 +4276,24 @@ export interface operations {
                      * @enum {string}
                      */
                     network?: "open" | "allow-list" | "none";
-                    /** @description names that an allow-list allows, in place of those of the config: pypi.org, *.github.com, host:8443 */
+                    /**
+                     * @description names that an allow-list allows, in place of those of the config: pypi.org, *.github.com, host:8443
+                     * @example [
+                     *       "pypi.org"
+                     *     ]
+                     */
                     allow?: string[];
-                    /** @description presets that an allow-list allows, in place of those of the config */
+                    /**
+                     * @description presets that an allow-list allows, in place of those of the config
+                     * @example [
+                     *       "python"
+                     *     ]
+                     */
                     presets?: string[];
-                    /** @description what a clone starts from; HEAD with the uncommitted changes when absent */
+                    /**
+                     * @description what a clone starts from; HEAD with the uncommitted changes when absent
+                     * @example main
+                     */
                     branch?: string;
                     /**
                      * @description start though what was sealed at the last start was changed meanwhile
@@ -2300,16 +4315,27 @@ export interface operations {
                     "application/json": components["schemas"]["Session"];
                 };
             };
+            401: components["responses"]["SignIn"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     get_session: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -2319,6 +4345,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2326,7 +4353,9 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
@@ -2338,7 +4367,10 @@ export interface operations {
             };
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -2348,23 +4380,27 @@ export interface operations {
             /** @description No Content */
             204: {
                 headers: {
-                    /** @description the paths of what was copied to this host before it was lost: percent-encoded, with `, ` between; absent if nothing had to be */
-                    "Clincus-Kept"?: string;
+                    "Clincus-Kept": components["headers"]["Clincus-Kept"];
                     [name: string]: unknown;
                 };
                 content?: never;
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    change_session: {
+    update_session: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -2372,7 +4408,10 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": {
-                    /** @description a name for people: at most 80 characters, no control characters; empty for none */
+                    /**
+                     * @description a name for people: at most 80 characters, no control characters; empty for none
+                     * @example login page
+                     */
                     name?: string;
                     /** @description keep the container when it stops */
                     persistent?: boolean;
@@ -2381,13 +4420,23 @@ export interface operations {
                      * @enum {string}
                      */
                     network?: "open" | "allow-list" | "none";
-                    /** @description all names that its allow-list allows from now on, beside those of presets */
+                    /**
+                     * @description all names that its allow-list allows from now on, beside those of presets
+                     * @example [
+                     *       "pypi.org"
+                     *     ]
+                     */
                     allow?: string[];
-                    /** @description all presets that its allow-list allows from now on */
+                    /**
+                     * @description all presets that its allow-list allows from now on
+                     * @example [
+                     *       "python"
+                     *     ]
+                     */
                     presets?: string[];
                     /** @description show it first */
                     pinned?: boolean;
-                    /** @description call nobody for what its tool does; a broken seal still calls */
+                    /** @description true if its tool calls nobody; a broken seal still does */
                     muted?: boolean;
                 };
             };
@@ -2402,8 +4451,10 @@ export interface operations {
                     "application/json": components["schemas"]["Session"];
                 };
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
@@ -2412,7 +4463,10 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -2438,24 +4492,44 @@ export interface operations {
                     "application/json": components["schemas"]["Session"];
                 };
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     list_history: {
         parameters: {
             query?: {
-                /** @description entries to return */
+                /**
+                 * @description entries to return
+                 * @example 50
+                 */
                 limit?: number;
-                /** @description entries to pass over */
+                /**
+                 * @description entries to pass over
+                 * @example 0
+                 */
                 offset?: number;
-                /** @description words in workspace, id, name, first prompt or branch */
+                /**
+                 * @description words in workspace, id, name, first prompt or branch
+                 * @example login page
+                 */
                 q?: string;
-                /** @description only this tool */
+                /**
+                 * @description only this tool
+                 * @example claude
+                 */
                 tool?: string;
             };
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -2464,6 +4538,8 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
+                    "X-Total-Count": components["headers"]["X-Total-Count"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2471,13 +4547,21 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     list_workspaces: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -2486,6 +4570,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2493,6 +4578,8 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
@@ -2506,7 +4593,10 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": {
-                    /** @description a workspace root: absolute, or beginning with ~ */
+                    /**
+                     * @description a workspace root: absolute, or beginning with ~
+                     * @example /home/you/projects
+                     */
                     path: string;
                 };
             };
@@ -2521,13 +4611,18 @@ export interface operations {
                     "application/json": components["schemas"]["Workspaces"];
                 };
             };
+            401: components["responses"]["SignIn"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     remove_workspace: {
         parameters: {
             query?: {
-                /** @description a workspace root: absolute, or beginning with ~ */
+                /**
+                 * @description a workspace root: absolute, or beginning with ~
+                 * @example src/app.js
+                 */
                 path?: string;
             };
             header?: never;
@@ -2537,7 +4632,10 @@ export interface operations {
         requestBody?: {
             content: {
                 "application/json": {
-                    /** @description a workspace root: absolute, or beginning with ~ */
+                    /**
+                     * @description a workspace root: absolute, or beginning with ~
+                     * @example /home/you/projects
+                     */
                     path?: string;
                 };
             };
@@ -2552,10 +4650,12 @@ export interface operations {
                     "application/json": components["schemas"]["Workspaces"];
                 };
             };
+            401: components["responses"]["SignIn"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    make_folder: {
+    create_folder: {
         parameters: {
             query?: never;
             header?: never;
@@ -2565,9 +4665,15 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": {
-                    /** @description a configured workspace root */
+                    /**
+                     * @description a configured workspace root
+                     * @example /home/you/projects
+                     */
                     root: string;
-                    /** @description lower-case letters and digits with single hyphens between */
+                    /**
+                     * @description lower-case letters and digits with single hyphens between
+                     * @example my-new-app
+                     */
                     name: string;
                     /**
                      * @description make it a Git repository
@@ -2585,20 +4691,32 @@ export interface operations {
                 };
                 content: {
                     "application/json": {
+                        /**
+                         * @description where it is now
+                         * @example /home/you/projects/my-new-app
+                         */
                         path: string;
                     };
                 };
             };
+            401: components["responses"]["SignIn"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    terminal: {
+    open_terminal: {
         parameters: {
             query?: {
-                /** @description columns of the terminal */
+                /**
+                 * @description columns of the terminal
+                 * @example 120
+                 */
                 cols?: components["parameters"]["Cols"];
-                /** @description rows of the terminal */
+                /**
+                 * @description rows of the terminal
+                 * @example 40
+                 */
                 rows?: components["parameters"]["Rows"];
                 /** @description only watch */
                 readonly?: boolean;
@@ -2607,7 +4725,10 @@ export interface operations {
             };
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -2621,13 +4742,15 @@ export interface operations {
                 };
                 content?: never;
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
             426: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    events: {
+    open_events: {
         parameters: {
             query?: never;
             header?: never;
@@ -2643,14 +4766,22 @@ export interface operations {
                 };
                 content?: never;
             };
+            401: components["responses"]["SignIn"];
             426: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    get_openapi: {
+    get_api: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -2659,6 +4790,38 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Api"];
+                };
+            };
+            304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
+            503: components["responses"]["Unavailable"];
+            default: components["responses"]["Error"];
+        };
+    };
+    get_openapi: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2666,6 +4829,8 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
@@ -2687,22 +4852,33 @@ export interface operations {
                     "text/plain": string;
                 };
             };
+            401: components["responses"]["SignIn"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    shell: {
+    open_shell: {
         parameters: {
             query?: {
-                /** @description columns of the terminal */
+                /**
+                 * @description columns of the terminal
+                 * @example 120
+                 */
                 cols?: components["parameters"]["Cols"];
-                /** @description rows of the terminal */
+                /**
+                 * @description rows of the terminal
+                 * @example 40
+                 */
                 rows?: components["parameters"]["Rows"];
                 /** @description tmux leaves wheel and selection to the client */
                 own_mouse?: boolean;
             };
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -2716,16 +4892,24 @@ export interface operations {
                 };
                 content?: never;
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
             426: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    get_sources: {
+    get_config_sources: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -2734,6 +4918,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2741,13 +4926,21 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     get_health: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -2756,6 +4949,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2763,13 +4957,21 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     list_engines: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -2778,6 +4980,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2785,13 +4988,21 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    get_logins: {
+    list_logins: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -2800,6 +5011,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2807,6 +5019,8 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
@@ -2815,7 +5029,10 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description the login */
+                /**
+                 * @description the login
+                 * @example anthropic
+                 */
                 name: string;
             };
             cookie?: never;
@@ -2831,7 +5048,9 @@ export interface operations {
                     "application/json": components["schemas"]["Login"];
                 };
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
@@ -2840,7 +5059,10 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description the login */
+                /**
+                 * @description the login
+                 * @example anthropic
+                 */
                 name: string;
             };
             cookie?: never;
@@ -2856,7 +5078,9 @@ export interface operations {
                     "application/json": components["schemas"]["Login"];
                 };
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
@@ -2865,7 +5089,10 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description the login */
+                /**
+                 * @description the login
+                 * @example anthropic
+                 */
                 name: string;
             };
             cookie?: never;
@@ -2881,14 +5108,22 @@ export interface operations {
                     "application/json": components["schemas"]["Login"];
                 };
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    get_images: {
+    list_images: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -2897,6 +5132,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2904,20 +5140,34 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     get_scrollback: {
         parameters: {
             query?: {
-                /** @description lines above the screen */
+                /**
+                 * @description lines above the screen
+                 * @example 200
+                 */
                 lines?: number;
                 /** @description of the shell beside the tool */
                 shell?: boolean;
             };
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -2927,6 +5177,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2934,17 +5185,28 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     get_agent: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -2954,6 +5216,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2961,16 +5224,21 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    post_seen: {
+    mark_session_seen: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -2984,14 +5252,22 @@ export interface operations {
                 };
                 content?: never;
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     get_push: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -3000,6 +5276,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3007,10 +5284,12 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    change_push: {
+    update_push: {
         parameters: {
             query?: never;
             header?: never;
@@ -3020,15 +5299,26 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": {
-                    /** @description what the person is called for */
+                    /**
+                     * @description the states that call you
+                     * @example [
+                     *       "waiting"
+                     *     ]
+                     */
                     on?: ("waiting" | "done" | "failed" | "stuck")[];
-                    /** @description a device whose dashboard is in use is not called */
+                    /** @description true: call no device whose dashboard is in use */
                     quiet?: boolean;
-                    /** @description calls, those of the webhook too, carry what the tool says */
+                    /** @description put the tool's words into a call, and into the webhook's */
                     with_text?: boolean;
-                    /** @description such as `22:00-07:00`: nobody is called then, and what still waits at its end is told; empty for none */
+                    /**
+                     * @description no call in these hours; what still waits at their end is told then; empty for none
+                     * @example 22:00-07:00
+                     */
                     quiet_hours?: string;
-                    /** @description the time zone of the quiet hours, such as `Europe/Berlin`; empty for that of the host */
+                    /**
+                     * @description the time zone of the quiet hours; empty for the host's
+                     * @example Europe/Berlin
+                     */
                     zone?: string;
                 };
             };
@@ -3043,7 +5333,9 @@ export interface operations {
                     "application/json": components["schemas"]["Push"];
                 };
             };
+            401: components["responses"]["SignIn"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
@@ -3057,16 +5349,21 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": {
-                    /** @description the endpoint of the browser's PushSubscription */
+                    /**
+                     * @description the endpoint of the browser's PushSubscription
+                     * @example https://fcm.googleapis.com/fcm/send/abc
+                     */
                     endpoint: string;
                     /**
                      * @description what people call the device
                      * @default
+                     * @example My phone
                      */
                     name?: string;
                     /**
                      * @description the device whose place it takes
                      * @default
+                     * @example
                      */
                     replaces?: string;
                     /** @description whether its notifications may make a sound; absent: as before */
@@ -3084,8 +5381,10 @@ export interface operations {
                     "application/json": components["schemas"]["PushDevice"];
                 };
             };
+            401: components["responses"]["SignIn"];
             409: components["responses"]["Error"];
             410: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
@@ -3094,7 +5393,10 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description the device's id: the first 16 hexadecimal digits of the SHA-256 of its endpoint */
+                /**
+                 * @description the device's id: the first 16 hexadecimal digits of the SHA-256 of its endpoint
+                 * @example 2c26b46b68ffc68f
+                 */
                 id: components["parameters"]["DeviceId"];
             };
             cookie?: never;
@@ -3108,8 +5410,10 @@ export interface operations {
                 };
                 content?: never;
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             410: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
@@ -3118,7 +5422,10 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description the device's id: the first 16 hexadecimal digits of the SHA-256 of its endpoint */
+                /**
+                 * @description the device's id: the first 16 hexadecimal digits of the SHA-256 of its endpoint
+                 * @example 2c26b46b68ffc68f
+                 */
                 id: components["parameters"]["DeviceId"];
             };
             cookie?: never;
@@ -3134,17 +5441,22 @@ export interface operations {
                     "application/json": components["schemas"]["PushNews"][];
                 };
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             410: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    note_push_presence: {
+    set_push_presence: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                /** @description the device's id: the first 16 hexadecimal digits of the SHA-256 of its endpoint */
+                /**
+                 * @description the device's id: the first 16 hexadecimal digits of the SHA-256 of its endpoint
+                 * @example 2c26b46b68ffc68f
+                 */
                 id: components["parameters"]["DeviceId"];
             };
             cookie?: never;
@@ -3165,12 +5477,14 @@ export interface operations {
                 };
                 content?: never;
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             410: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    test_push: {
+    send_test_push: {
         parameters: {
             query?: never;
             header?: never;
@@ -3180,11 +5494,15 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": {
-                    /** @description the id of a device, or `webhook` */
+                    /**
+                     * @description the id of a device, or `webhook`
+                     * @example 2c26b46b68ffc68f
+                     */
                     device: string;
                     /**
                      * @description seconds
                      * @default 5
+                     * @example 5
                      */
                     delay?: number;
                 };
@@ -3198,25 +5516,38 @@ export interface operations {
                 };
                 content: {
                     "application/json": {
+                        /**
+                         * Format: date-time
+                         * @description when the test is sent
+                         * @example 2026-01-01T12:00:00Z
+                         */
                         at: string;
                     };
                 };
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
             410: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    post_prompt: {
+    send_prompt: {
         parameters: {
             query?: never;
             header?: {
-                /** @description within 10 minutes the same key gets the same answer, and nothing is done twice */
+                /**
+                 * @description within 10 minutes the same key gets the same answer, and nothing is done twice
+                 * @example 3f1c9d7e
+                 */
                 "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
             };
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -3224,7 +5555,10 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": {
-                    /** @description the prompt, at most 64 KiB; CR LF becomes LF */
+                    /**
+                     * @description the prompt, at most 64 KiB; CR LF becomes LF
+                     * @example Run the tests
+                     */
                     text: string;
                     /**
                      * @description whether the prompt may wait in the queue; with false it is 409 where it would
@@ -3247,21 +5581,37 @@ export interface operations {
                 };
                 content: {
                     "application/json": {
+                        /**
+                         * @description the id of the prompt, for a change or a cancel; empty if nothing was sent
+                         * @example 9f86d081884c7d65
+                         */
                         prompt_id: string;
+                        /** @description how it ended */
                         result: components["schemas"]["PromptResult"];
                     };
                 };
             };
+            401: components["responses"]["SignIn"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     list_prompts: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -3271,6 +5621,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3278,7 +5629,9 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
@@ -3287,9 +5640,15 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
-                /** @description the prompt's id */
+                /**
+                 * @description the prompt's id
+                 * @example 9f86d081884c7d65
+                 */
                 prompt_id: string;
             };
             cookie?: never;
@@ -3303,19 +5662,27 @@ export interface operations {
                 };
                 content?: never;
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    change_prompt: {
+    update_prompt: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
-                /** @description the prompt's id */
+                /**
+                 * @description the prompt's id
+                 * @example 9f86d081884c7d65
+                 */
                 prompt_id: string;
             };
             cookie?: never;
@@ -3323,9 +5690,15 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": {
-                    /** @description the prompt, at most 64 KiB; CR LF becomes LF */
+                    /**
+                     * @description the prompt, at most 64 KiB; CR LF becomes LF
+                     * @example Run the tests
+                     */
                     text?: string;
-                    /** @description the id of the queued prompt that it is to go before; empty for the end of the queue */
+                    /**
+                     * @description the id of the queued prompt that it is to go before; empty for the end of the queue
+                     * @example
+                     */
                     before?: string;
                 };
             };
@@ -3340,17 +5713,22 @@ export interface operations {
                     "application/json": components["schemas"]["Prompt"];
                 };
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    post_answer: {
+    send_answer: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -3358,13 +5736,25 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": {
-                    /** @description the number of the option, from 1 */
+                    /**
+                     * @description the number of the option, from 1
+                     * @example 2
+                     */
                     option?: number;
-                    /** @description an answer of one's own, where the question takes one */
+                    /**
+                     * @description an answer of one's own, where the question takes one
+                     * @example Run the tests
+                     */
                     text?: string;
-                    /** @description the `text` of the agent that this answers: 409 if another question is open by now */
+                    /**
+                     * @description the `text` of the agent that this answers: 409 if another question is open by now
+                     * @example Which colour do you want?
+                     */
                     question?: string;
-                    /** @description the `question` of the agent that this answers, its number: 409 if another one is open by now, also one in the same words */
+                    /**
+                     * @description the `question` of the agent that this answers, its number: 409 if another one is open by now, also one in the same words
+                     * @example 2
+                     */
                     number?: number;
                 };
             };
@@ -3385,16 +5775,21 @@ export interface operations {
                     };
                 };
             };
+            401: components["responses"]["SignIn"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    post_interrupt: {
+    interrupt_tool: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -3423,17 +5818,28 @@ export interface operations {
                 };
                 content?: never;
             };
+            401: components["responses"]["SignIn"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    get_costs: {
+    get_spending: {
         parameters: {
             query?: {
-                /** @description how many days (UTC), up to today */
+                /**
+                 * @description how many days (UTC), up to today
+                 * @example 30
+                 */
                 days?: number;
             };
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -3442,6 +5848,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3450,15 +5857,26 @@ export interface operations {
             };
             304: components["responses"]["NotModified"];
             400: components["responses"]["Error"];
+            401: components["responses"]["SignIn"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     get_cost: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -3468,6 +5886,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3475,16 +5894,27 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     get_usage: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -3494,6 +5924,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3501,17 +5932,28 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     list_ports: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -3521,6 +5963,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3528,8 +5971,10 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
@@ -3538,9 +5983,15 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
-                /** @description a port in the container */
+                /**
+                 * @description a port in the container
+                 * @example 5173
+                 */
                 port: number;
             };
             cookie?: never;
@@ -3554,7 +6005,10 @@ export interface operations {
                 };
                 content: {
                     "application/json": {
-                        /** @description the link */
+                        /**
+                         * @description the link
+                         * @example http://p5173-x.localhost:3001/
+                         */
                         url: string;
                         /** @description the session's network is closed: the app's pages load from and send to this origin alone, but they can still lead the browser to another address */
                         confined: boolean;
@@ -3562,8 +6016,10 @@ export interface operations {
                 };
             };
             400: components["responses"]["Error"];
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
@@ -3572,9 +6028,15 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
-                /** @description a port in the container */
+                /**
+                 * @description a port in the container
+                 * @example 5173
+                 */
                 port: number;
             };
             cookie?: never;
@@ -3589,19 +6051,33 @@ export interface operations {
                 content?: never;
             };
             400: components["responses"]["Error"];
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     get_log: {
         parameters: {
             query?: {
-                /** @description entries to return */
+                /**
+                 * @description entries to return
+                 * @example 50
+                 */
                 limit?: number;
             };
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -3611,6 +6087,8 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
+                    "X-Total-Count": components["headers"]["X-Total-Count"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3618,19 +6096,27 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    upload: {
+    upload_file: {
         parameters: {
             query?: {
-                /** @description what the file is called; the file in the container gets a name like it */
+                /**
+                 * @description what the file is called; the file in the container gets a name like it
+                 * @example anthropic
+                 */
                 name?: string;
             };
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -3649,23 +6135,32 @@ export interface operations {
                 };
                 content: {
                     "application/json": {
+                        /**
+                         * @description where it is now
+                         * @example /home/you/projects/my-new-app
+                         */
                         path: string;
                     };
                 };
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             408: components["responses"]["Error"];
             409: components["responses"]["Error"];
             413: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    fetch: {
+    fetch_branch: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -3676,6 +6171,7 @@ export interface operations {
                     /**
                      * @description the branch that they become; `clincus/` and the session's name or id when absent
                      * @default
+                     * @example main
                      */
                     branch?: string;
                 };
@@ -3691,17 +6187,22 @@ export interface operations {
                     "application/json": components["schemas"]["MovedBranch"];
                 };
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    push: {
+    push_branch: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -3712,6 +6213,7 @@ export interface operations {
                     /**
                      * @description what is checked out when absent
                      * @default
+                     * @example main
                      */
                     branch?: string;
                 };
@@ -3727,8 +6229,10 @@ export interface operations {
                     "application/json": components["schemas"]["MovedBranch"];
                 };
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
@@ -3737,7 +6241,10 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -3753,19 +6260,33 @@ export interface operations {
                     "application/json": components["schemas"]["Unsaved"];
                 };
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     list_files: {
         parameters: {
             query?: {
-                /** @description a path relative to the workspace */
+                /**
+                 * @description a path relative to the workspace
+                 * @example src/app.js
+                 */
                 path?: string;
             };
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -3775,6 +6296,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3782,20 +6304,34 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     read_file: {
         parameters: {
             query: {
-                /** @description a path relative to the workspace */
+                /**
+                 * @description a path relative to the workspace
+                 * @example src/app.js
+                 */
                 path: string;
             };
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -3805,6 +6341,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3812,22 +6349,41 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
             413: components["responses"]["Error"];
             415: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     write_file: {
         parameters: {
             query: {
-                /** @description a path relative to the workspace */
+                /**
+                 * @description a path relative to the workspace
+                 * @example src/app.js
+                 */
                 path: string;
             };
-            header?: never;
+            header?: {
+                /**
+                 * @description replace the file only if it has this ETag; * for whatever is there
+                 * @example "9c4f0c2b"
+                 */
+                "If-Match"?: components["parameters"]["IfMatch"];
+                /**
+                 * @description * creates a file, and fails if it is there
+                 * @example *
+                 */
+                "If-None-Match"?: components["parameters"]["IfNew"];
+            };
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -3842,15 +6398,18 @@ export interface operations {
             /** @description No Content */
             204: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content?: never;
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
             412: components["responses"]["Error"];
             413: components["responses"]["Error"];
             428: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
@@ -3859,7 +6418,10 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -3875,7 +6437,9 @@ export interface operations {
                     "application/json": components["schemas"]["Protection"];
                 };
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
@@ -3884,7 +6448,10 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -3910,20 +6477,22 @@ export interface operations {
                     "application/json": components["schemas"]["Session"];
                 };
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     get_network: {
         parameters: {
-            query?: {
-                /** @description a person looks: count refusals from 0 again */
-                seen?: boolean;
-            };
+            query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -3939,7 +6508,37 @@ export interface operations {
                     "application/json": components["schemas"]["Network"];
                 };
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
+            default: components["responses"]["Error"];
+        };
+    };
+    mark_network_seen: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["SignIn"];
+            404: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
@@ -3961,15 +6560,26 @@ export interface operations {
                     "application/json": components["schemas"]["NetworkPresets"];
                 };
             };
+            401: components["responses"]["SignIn"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     list_checkpoints: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -3979,6 +6589,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3986,16 +6597,21 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    make_checkpoint: {
+    create_checkpoint: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -4003,7 +6619,10 @@ export interface operations {
         requestBody?: {
             content: {
                 "application/json": {
-                    /** @description what it is for: at most 200 characters, no control characters */
+                    /**
+                     * @description what it is for: at most 200 characters, no control characters
+                     * @example
+                     */
                     note?: string;
                 };
             };
@@ -4018,22 +6637,39 @@ export interface operations {
                     "application/json": components["schemas"]["Checkpoint"];
                 };
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     get_changes: {
         parameters: {
             query?: {
-                /** @description start of the session, begin of the last turn, where the branch left its upstream or main, or a checkpoint */
+                /**
+                 * @description start of the session, begin of the last turn, where the branch left its upstream or main, or a checkpoint
+                 * @example turn
+                 */
                 from?: components["parameters"]["From"];
-                /** @description the files as they are now, or a checkpoint */
+                /**
+                 * @description the files as they are now, or a checkpoint
+                 * @example now
+                 */
                 to?: components["parameters"]["To"];
             };
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -4043,6 +6679,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4050,24 +6687,44 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     get_changed_file: {
         parameters: {
             query: {
-                /** @description a path of the list; bytes that are no UTF-8 percent-encoded */
+                /**
+                 * @description a path of the list; bytes that are no UTF-8 percent-encoded
+                 * @example src/app.js
+                 */
                 path: string;
-                /** @description start of the session, begin of the last turn, where the branch left its upstream or main, or a checkpoint */
+                /**
+                 * @description start of the session, begin of the last turn, where the branch left its upstream or main, or a checkpoint
+                 * @example turn
+                 */
                 from?: components["parameters"]["From"];
-                /** @description the files as they are now, or a checkpoint */
+                /**
+                 * @description the files as they are now, or a checkpoint
+                 * @example now
+                 */
                 to?: components["parameters"]["To"];
             };
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -4077,6 +6734,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4084,26 +6742,40 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     get_changed_image: {
         parameters: {
             query: {
-                /** @description a path of the list; bytes that are no UTF-8 percent-encoded */
+                /**
+                 * @description a path of the list; bytes that are no UTF-8 percent-encoded
+                 * @example src/app.js
+                 */
                 path: string;
                 /** @description before or after */
                 side?: "old" | "new";
-                /** @description start of the session, begin of the last turn, where the branch left its upstream or main, or a checkpoint */
+                /**
+                 * @description start of the session, begin of the last turn, where the branch left its upstream or main, or a checkpoint
+                 * @example turn
+                 */
                 from?: components["parameters"]["From"];
-                /** @description the files as they are now, or a checkpoint */
+                /**
+                 * @description the files as they are now, or a checkpoint
+                 * @example now
+                 */
                 to?: components["parameters"]["To"];
             };
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -4119,26 +6791,46 @@ export interface operations {
                     "image/*": string;
                 };
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
             413: components["responses"]["Error"];
             415: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     get_patch: {
         parameters: {
             query?: {
-                /** @description a path, or a folder */
+                /**
+                 * @description a path, or a folder
+                 * @example src/app.js
+                 */
                 path?: string;
-                /** @description start of the session, begin of the last turn, where the branch left its upstream or main, or a checkpoint */
+                /**
+                 * @description start of the session, begin of the last turn, where the branch left its upstream or main, or a checkpoint
+                 * @example turn
+                 */
                 from?: components["parameters"]["From"];
-                /** @description the files as they are now, or a checkpoint */
+                /**
+                 * @description the files as they are now, or a checkpoint
+                 * @example now
+                 */
                 to?: components["parameters"]["To"];
             };
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -4148,6 +6840,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4155,17 +6848,22 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    commit_draft: {
+    get_commit_draft: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -4181,17 +6879,22 @@ export interface operations {
                     "application/json": components["schemas"]["CommitDraft"];
                 };
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    commit: {
+    create_commit: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -4199,13 +6902,27 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": {
-                    /** @description what the commit does; the first line is its subject */
+                    /**
+                     * @description what the commit does; the first line is its subject
+                     * @example Add the form
+                     */
                     message: string;
-                    /** @description the name of the author, in one line and without < and > */
+                    /**
+                     * @description the name of the author, in one line and without < and >
+                     * @example Ann
+                     */
                     name: string;
-                    /** @description the e-mail address of the author, without < and > */
+                    /**
+                     * @description the e-mail address of the author, without < and >
+                     * @example you@example.com
+                     */
                     email: string;
-                    /** @description files of the draft; null for all of them */
+                    /**
+                     * @description files of the draft; null for all of them
+                     * @example [
+                     *       "src/app.js"
+                     *     ]
+                     */
                     paths?: string[] | null;
                     /**
                      * @description run the hooks of the repository
@@ -4225,8 +6942,10 @@ export interface operations {
                     "application/json": components["schemas"]["Commit"];
                 };
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
@@ -4235,7 +6954,10 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -4243,9 +6965,17 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": {
-                    /** @description a checkpoint, or start or turn: the begin of the session, or of its last turn */
+                    /**
+                     * @description a checkpoint, or start or turn: the begin of the session, or of its last turn
+                     * @example 3
+                     */
                     checkpoint: string;
-                    /** @description files and folders; null for all that this session's turns touched */
+                    /**
+                     * @description files and folders; null for all that this session's turns touched
+                     * @example [
+                     *       "src/app.js"
+                     *     ]
+                     */
                     paths?: string[] | null;
                 };
             };
@@ -4260,17 +6990,28 @@ export interface operations {
                     "application/json": components["schemas"]["Restored"];
                 };
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     list_comments: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -4280,6 +7021,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4287,7 +7029,9 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
@@ -4296,7 +7040,10 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -4304,13 +7051,25 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": {
-                    /** @description a path of the list */
+                    /**
+                     * @description a path of the list
+                     * @example src/app.js
+                     */
                     path: string;
-                    /** @description the first line, from 1 */
+                    /**
+                     * @description the first line, from 1
+                     * @example 12
+                     */
                     line: number;
-                    /** @description the last line; the first when absent */
+                    /**
+                     * @description the last line; the first when absent
+                     * @example 14
+                     */
                     end_line?: number;
-                    /** @description what you want to say: at most 10,000 characters */
+                    /**
+                     * @description what you want to say: at most 10,000 characters
+                     * @example Run the tests
+                     */
                     text: string;
                 };
             };
@@ -4325,8 +7084,10 @@ export interface operations {
                     "application/json": components["schemas"]["Comment"];
                 };
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
@@ -4335,9 +7096,15 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
-                /** @description the comment's id */
+                /**
+                 * @description the comment's id
+                 * @example 3f2a9c
+                 */
                 comment_id: string;
             };
             cookie?: never;
@@ -4351,19 +7118,27 @@ export interface operations {
                 };
                 content?: never;
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    change_comment: {
+    update_comment: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
-                /** @description the comment's id */
+                /**
+                 * @description the comment's id
+                 * @example 3f2a9c
+                 */
                 comment_id: string;
             };
             cookie?: never;
@@ -4371,7 +7146,10 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": {
-                    /** @description what you want to say: at most 10,000 characters */
+                    /**
+                     * @description what you want to say: at most 10,000 characters
+                     * @example Run the tests
+                     */
                     text: string;
                 };
             };
@@ -4386,8 +7164,10 @@ export interface operations {
                     "application/json": components["schemas"]["Comment"];
                 };
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
@@ -4395,11 +7175,17 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description within 10 minutes the same key gets the same answer, and nothing is done twice */
+                /**
+                 * @description within 10 minutes the same key gets the same answer, and nothing is done twice
+                 * @example 3f1c9d7e
+                 */
                 "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
             };
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -4413,22 +7199,38 @@ export interface operations {
                 };
                 content: {
                     "application/json": {
+                        /**
+                         * @description the id of the prompt, for a change or a cancel; empty if nothing was sent
+                         * @example 9f86d081884c7d65
+                         */
                         prompt_id: string;
+                        /** @description how it ended */
                         result: components["schemas"]["PromptResult"];
                     };
                 };
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
     list_snapshots: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -4438,6 +7240,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4445,16 +7248,21 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
-    take_snapshot: {
+    create_snapshot: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -4462,7 +7270,10 @@ export interface operations {
         requestBody?: {
             content: {
                 "application/json": {
-                    /** @description letters, digits, dots and hyphens; the time when absent */
+                    /**
+                     * @description letters, digits, dots and hyphens; the time when absent
+                     * @example clean
+                     */
                     name?: string;
                 };
             };
@@ -4477,8 +7288,10 @@ export interface operations {
                     "application/json": components["schemas"]["Snapshot"];
                 };
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
@@ -4487,9 +7300,15 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
-                /** @description the snapshot's name */
+                /**
+                 * @description the snapshot's name
+                 * @example clean
+                 */
                 name: string;
             };
             cookie?: never;
@@ -4503,8 +7322,10 @@ export interface operations {
                 };
                 content?: never;
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
@@ -4516,9 +7337,15 @@ export interface operations {
             };
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
-                /** @description the snapshot's name */
+                /**
+                 * @description the snapshot's name
+                 * @example clean
+                 */
                 name: string;
             };
             cookie?: never;
@@ -4528,16 +7355,17 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
-                    /** @description the paths of what was copied to this host before it was lost: percent-encoded, with `, ` between; absent if nothing had to be */
-                    "Clincus-Kept"?: string;
+                    "Clincus-Kept": components["headers"]["Clincus-Kept"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Session"];
                 };
             };
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };

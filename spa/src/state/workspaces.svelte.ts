@@ -13,7 +13,7 @@ export interface Root {
 export class Workspaces {
   phase = $state<Phase>('loading');
   error = $state('');
-  #list = $state.raw<WorkspaceList>({ roots: [], expanded_roots: [], workspaces: [] });
+  #list = $state.raw<WorkspaceList>({ roots: [], expanded_roots: [], workspaces: [], truncated: false });
 
   /** Number of the newest question or change; answers to older ones are dropped. */
   #latest = 0;

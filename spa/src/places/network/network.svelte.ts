@@ -22,10 +22,12 @@ export class SessionNetwork {
   async look(seen: boolean): Promise<void> {
     const before = this.#changes;
     try {
-      const found = await network.look(this.id, seen);
+      const found = await network.look(this.id);
       if (before === this.#changes) this.current = found;
       this.error = '';
-      if (seen && sessions.get(this.id)?.network.refused) void sessions.refresh();
+      if (!seen || !sessions.get(this.id)?.network.refused) return;
+      await network.markSeen(this.id);
+      void sessions.refresh();
     } catch (error) {
       this.error = sentence(error);
     }

@@ -1,0 +1,184 @@
+"""openapi.json as people and generators read it: names, tags, headers, words and examples of every call and field."""
+
+from __future__ import annotations
+
+import re
+
+import jsonschema
+import pytest
+
+import clincus
+from clincus_features.contract import API, overview
+from clincus_features.network.records import MOST_ROWS, Records
+from tests.programs import ROOT
+
+CONTRACT = clincus.load_contract()
+METHODS = ("get", "put", "post", "delete", "patch")
+CALLS = [
+    (f"{method} {path}", method, path, operation)
+    for path, item in CONTRACT["paths"].items()
+    for method, operation in item.items()
+    if method in METHODS
+]
+each_call = pytest.mark.parametrize(("method", "path", "call"), [pytest.param(*one[1:], id=one[0]) for one in CALLS])
+# A GET only shows something, and opens a terminal or the stream of events.
+SHOWS = {"get", "list", "read", "open"}
+CHANGES = {
+    *(
+        "create",
+        "update",
+        "delete",
+        "resume",
+        "add",
+        "remove",
+        "check",
+        "revoke",
+        "allow",
+        "mark",
+        "send",
+        "take",
+        "set",
+    ),
+    *("cancel", "interrupt", "open", "close", "upload", "fetch", "push", "write", "resolve", "restore"),
+}
+
+
+def fields(schema, place):
+    """Every field below a schema, with its place."""
+    for name, field in schema.get("properties", {}).items():
+        yield f"{place}.{name}", field
+        yield from fields(field, f"{place}.{name}")
+    for part in ("items", "additionalProperties"):
+        if isinstance(schema.get(part), dict):
+            yield from fields(schema[part], place)
+    for one in (*schema.get("allOf", ()), *schema.get("anyOf", ())):
+        yield from fields(one, place)
+
+
+def all_fields():
+    """Every field of a body, an answer and a schema."""
+    for name, schema in CONTRACT["components"]["schemas"].items():
+        yield from fields(schema, name)
+    for name, _, _, call in CALLS:
+        bodies = [call.get("requestBody", {}), *call["responses"].values()]
+        for kind in (kind for body in bodies for kind in body.get("content", {}).values()):
+            yield from fields(kind["schema"], name)
+
+
+def parameters():
+    """Every parameter."""
+    yield from CONTRACT["components"]["parameters"].items()
+    for path, item in CONTRACT["paths"].items():
+        calls = [item[method] for method in METHODS if method in item]
+        for one in [*item.get("parameters", ()), *(known for call in calls for known in call.get("parameters", ()))]:
+            if "$ref" not in one:
+                yield f"{path} {one['name']}", one
+
+
+@each_call
+def test_a_call_is_named_by_verb_and_resource(method, path, call):
+    verb, _, resource = call["operationId"].partition("_")
+    assert verb in (SHOWS if method == "get" else CHANGES)
+    assert resource
+
+
+@each_call
+def test_a_call_has_the_tag_of_its_resource(method, path, call):
+    (tag,) = call["tags"]
+    assert tag in [known["name"] for known in CONTRACT["tags"]]
+
+
+@each_call
+def test_a_call_is_described(method, path, call):
+    assert call["summary"][0].isupper()
+    assert not call["summary"].endswith(".")
+    assert call["description"].endswith(".")
+
+
+@each_call
+def test_a_call_says_that_it_may_ask_for_a_token_or_for_patience(method, path, call):
+    assert call["responses"]["401"] == {"$ref": "#/components/responses/SignIn"}
+    assert call["responses"]["503"] == {"$ref": "#/components/responses/Unavailable"}
+    assert "default" in call["responses"]
+
+
+@each_call
+def test_what_can_be_unchanged_has_an_etag(method, path, call):
+    if "304" in call["responses"]:
+        assert call["responses"]["200"]["headers"]["ETag"] == {"$ref": "#/components/headers/ETag"}
+        assert {"$ref": "#/components/parameters/IfNoneMatch"} in call["parameters"]
+
+
+def test_a_generated_client_can_write_a_file():
+    call = CONTRACT["paths"]["/api/sessions/{id}/files/content"]["put"]
+    named = [
+        CONTRACT["components"]["parameters"][one["$ref"].rpartition("/")[2]]["name"]
+        for one in call["parameters"]
+        if "$ref" in one
+    ]
+    assert {"If-Match", "If-None-Match"} <= set(named)
+    assert call["responses"]["204"]["headers"]["ETag"]
+
+
+def test_names_of_calls_are_theirs_alone():
+    names = [call["operationId"] for *_, call in CALLS]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(("place", "field"), [pytest.param(*one, id=one[0]) for one in all_fields()])
+def test_a_field_is_described_with_an_example(place, field):
+    if "$ref" in field or "anyOf" in field:
+        assert field["description"]
+        return
+    assert field["description"]
+    kinds = field["type"] if isinstance(field["type"], list) else [field["type"]]
+    items = field.get("items", {})
+    says_itself = {"boolean", "object"} & set(kinds) or "enum" in field or "properties" in field
+    of_objects = "array" in kinds and ("$ref" in str(items) or "properties" in items or "enum" in items)
+    if not says_itself and not of_objects and kinds != ["string", "null"]:
+        assert field["examples"]
+    for example in field.get("examples", ()):
+        jsonschema.validate(example, clincus.inlined(field, CONTRACT))
+
+
+@pytest.mark.parametrize(("place", "parameter"), [pytest.param(*one, id=one[0]) for one in parameters()])
+def test_a_parameter_is_described_with_an_example(place, parameter):
+    assert parameter["description"]
+    if parameter["schema"]["type"] != "boolean" and "enum" not in parameter["schema"]:
+        jsonschema.validate(parameter["example"], parameter["schema"])
+
+
+@pytest.mark.parametrize("path", ["/ws/events", "/ws/terminal/{id}"])
+def test_the_messages_of_a_socket_are_described_with_an_example(path):
+    for message in CONTRACT["paths"][path]["get"]["x-messages"]:
+        assert message["description"]
+        assert message["example"]["type"] == message["type"]
+
+
+def test_every_event_that_is_published_is_described():
+    known = {message["type"] for message in CONTRACT["paths"]["/ws/events"]["get"]["x-messages"]}
+    text = "".join(path.read_text() for path in [ROOT / "clincus.py", *(ROOT / "clincus_features").rglob("*.py")])
+    published = set(re.findall(r'"type": "((?:session|push|config|incus|engine)[.][a-z]+)"', text))
+    assert len(published) > 8
+    assert published <= known
+
+
+def test_a_client_learns_the_version_and_the_extensions():
+    router = clincus.Router(CONTRACT)
+    router.add("GET", "/api/sessions", print)
+    router.add("GET", "/api/sessions/{id}/agent", print)
+    assert overview(router) == {"version": clincus.__version__, "api": API, "extensions": ["agent"]}
+
+
+def test_the_description_says_how_the_api_may_change():
+    assert "How the API may change" in CONTRACT["info"]["description"]
+
+
+@pytest.mark.parametrize(("hosts", "is_cut"), [(MOST_ROWS, False), (MOST_ROWS + 1, True)])
+def test_a_list_of_connections_says_whether_older_ones_have_gone(hosts, is_cut):
+    records = Records()
+    for number in range(hosts):
+        records.refuse(f"{number}.example", 443, "not listed")
+    shown = records.documents()
+    assert shown["truncated"] is is_cut
+    assert len(shown["refused"]) == MOST_ROWS

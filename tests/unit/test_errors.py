@@ -1,0 +1,89 @@
+"""Errors of the API: each has a code of one table, and the contract and the documents list the same codes."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+
+import pytest
+
+import clincus
+from tests.programs import ROOT
+
+CONTRACT = clincus.load_contract()
+SOURCES = [ROOT / "clincus.py", *sorted((ROOT / "clincus_features").rglob("*.py"))]
+ERRORS = {"ClincusError", "IncusError", "WallUnsupportedError", "WallExposedError", "CoveredError", "ChangedError"}
+
+
+def causes_in(path):
+    """Each constant that a source file gives to an error as its cause."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        name = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
+        if name in ERRORS and len(node.args) > 1 and isinstance(node.args[1], ast.Constant):
+            yield node.args[1].value
+
+
+def answer_to(error):
+    """Status, header fields and document of the answer for an error."""
+    response = clincus.error_response(error)
+    return response.status, dict(response.headers), json.loads(response.body)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_an_error_in_the_code_names_a_row_of_the_table(path):
+    for cause in causes_in(path):
+        assert cause in clincus.CAUSES or cause in clincus.CODES
+
+
+def test_every_code_is_used():
+    used = {cause for path in SOURCES for cause in causes_in(path)}
+    by_status = {clincus.CODES[cause] for cause in used if isinstance(cause, int)}
+    named = {code for code in clincus.CAUSES if any(f'"{code}"' in path.read_text() for path in SOURCES[1:])}
+    in_core = {code for code in clincus.CAUSES if SOURCES[0].read_text().count(f'"{code}"') > 1}
+    by_other_means = {"sign_in_required", "forbidden", "method_not_allowed", "websocket_required", "too_large",
+                      "header_too_large", "no_answer", "file_changed"}  # fmt: skip
+    assert set(clincus.CAUSES) - used - by_status - named - in_core - by_other_means == set()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (clincus.ClincusError("x", 400), 400, "bad_request"),
+        (clincus.ClincusError("x", 404), 404, "not_found"),
+        (clincus.ClincusError("x", 409), 409, "conflict"),
+        (clincus.ClincusError("x"), 500, "failed"),
+        (clincus.ClincusError("x", "question_open"), 409, "question_open"),
+        (clincus.ClincusError("x", 418), 418, "failed"),
+        (clincus.Refused("x", 403), 403, "forbidden"),
+        (clincus.Refused("x", 401), 401, "sign_in_required"),
+        (clincus.IncusError("x"), 500, "incus_failed"),
+        (clincus.IncusError("x", 503), 503, "incus_unreachable"),
+        (clincus.IncusError("x", 404), 404, "not_found"),
+        (clincus.IncusError("x", 504), 504, "timeout"),
+    ],
+)
+def test_an_error_has_a_code_beside_its_words(error, status, code):
+    answered, _, document = answer_to(error)
+    assert (answered, document) == (status, {"error": "x", "code": code})
+
+
+def test_a_client_is_told_when_to_ask_again_for_what_is_unavailable():
+    assert answer_to(clincus.ClincusError("x", 503))[1]["Retry-After"] == str(clincus.RETRY_AFTER)
+    many = clincus.ClincusError("x", "too_many_connections", [("Retry-After", "1")])
+    assert answer_to(many)[1]["Retry-After"] == "1"
+    assert "Retry-After" not in answer_to(clincus.ClincusError("x", 409))[1]
+
+
+def test_the_contract_lists_each_code_with_its_status_and_remedy():
+    schema = CONTRACT["components"]["schemas"]["ErrorCode"]
+    assert schema["enum"] == list(clincus.CAUSES)
+    for code, cause in clincus.CAUSES.items():
+        assert f"`{code}` ({cause.status}): {cause.remedy}" in schema["description"]
+
+
+def test_the_documents_list_each_code_with_its_status_and_remedy():
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (.*) \|$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+    assert [(code, int(status), words) for code, status, words in rows] == [
+        (code, cause.status, cause.remedy) for code, cause in clincus.CAUSES.items()
+    ]
