@@ -175,17 +175,19 @@ def test_without_a_server_the_stop_puts_links_aside_and_the_next_start_asks(bed,
 
 
 # What takes effect only once the placeholders are gone, what the person does then, and what is put aside.
+# Each is made beside its place and comes there in one step: a look may freeze the container after any other one.
 LATE = {
     "a reference that names commondir": (
-        r"""h=HASH; cd .git; mkdir -p $h/objects/info $h/refs; cp -r refs/heads $h/refs/
+        r"""h=made/HASH; mkdir -p $h/objects/info $h/refs; cp -r .git/refs/heads $h/refs/
         echo ../../objects >$h/objects/info/alternates; printf '[core]\n\tfsmonitor = touch MARK;false\n' >$h/config
-        echo "ref: commondir" >ORIG_HEAD""",
+        echo "ref: commondir" >made/ORIG_HEAD; mv -t .git $h made/ORIG_HEAD""",
         ("reset --hard HEAD", "status"),
         {".git/HASH", ".git/ORIG_HEAD"},
     ),
     "a bare repository at the top": (
-        r"""mkdir objects refs; rm .git/HEAD; echo "ref: refs/heads/x" >HEAD
-        printf '[core]\n\trepositoryformatversion = 0\n\tworktree = WORK\n\tfsmonitor = touch MARK;false\n' >config""",
+        r"""mkdir objects refs; echo "ref: refs/heads/x" >made; rm .git/HEAD
+        printf '[core]\n\trepositoryformatversion = 0\n\tworktree = WORK\n\tfsmonitor = touch MARK;false\n' >config
+        mv made HEAD""",
         ("status",),
         {"HEAD"},
     ),
@@ -232,7 +234,7 @@ def test_what_would_take_effect_after_the_stop_freezes_a_session_that_is_watched
     server = start_server(config=NO_CHECKPOINTS)
     session = server.create(side)
     await_watched(server, session)
-    assert bed.incus.exec(session["id"], ["sh", "-ec", f"cd /workspace && {script}"], user=1000).code == 0
+    bed.attack(session["id"], f"cd /workspace\n{script}", 1000)
     await_broken(server, session)
     wait_until(lambda: aside <= {one["path"] for one in protection(server, session)["changes"]}, "all to be told")
     server.delete(f"/api/sessions/{session['id']}?force=true")
