@@ -212,6 +212,8 @@ def open_page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Call
         for number, dashboard in enumerate(opened):
             dashboard.keep(RESULTS / f"{name}-{number}")
     for dashboard in opened:
+        with suppress(Error):  # its trace is kept already; one that goes on leaves a folder behind
+            dashboard.blank.context.tracing.stop()
         dashboard.blank.context.close()
     assert errors == [], f"the page wrote errors to the console: {errors}"
 
