@@ -119,20 +119,14 @@ def answers(server: Server, requests: Iterable[tuple[str, str, Any]]) -> list[Ti
         return list(pool.map(ask, requests))
 
 
-def screen(bed: Bed, id: str) -> str:
-    """What the tool's tmux shows; nothing while there is no tmux."""
-    return bed.shell(id, f"tmux capture-pane -p -S - -t =clincus-{id}: 2>/dev/null || true")
-
-
 def wait_for_screen(bed: Bed, id: str, words: str) -> None:
     """Wait until a session's screen shows something."""
-    wait_until(lambda: words in screen(bed, id), f"{words!r} on the screen")
+    bed.await_screen(id, words, history=True)
 
 
 def say(bed: Bed, id: str, text: str) -> None:
     """Type a line into a session's tool, and wait for the answer: it is in the conversation by then."""
-    bed.shell(id, f"tmux send-keys -t =clincus-{id}: '{text}' Enter")
-    wait_for_screen(bed, id, f"echo: {text}")
+    bed.await_screen(id, f"echo: {text}", type=text, history=True)
 
 
 def talk(bed: Bed, server: Server, workspace: Path, text: str = "remember the milk", **fields: Any) -> dict[str, Any]:

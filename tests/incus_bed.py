@@ -135,6 +135,19 @@ class Bed:
         """What the tmux session of an instance shows now."""
         return self.shell(name, "tmux capture-pane -p -J -t $(tmux list-sessions -F '#{session_name}' | head -1)")
 
+    def await_screen(self, name: str, words: str, *, type: str = "", history: bool = False) -> None:
+        """Wait until a session's tool shows words on its screen, or with `history` above it; first type a line.
+
+        The container looks itself: a command for each look would cost more than all that is asked for.
+        """
+        target = f"-t =clincus-{name}:"
+        keys = f"tmux send-keys {target} -l {shlex.quote(type)} \\; send-keys {target} Enter || exit 2" if type else ":"
+        shown = f"tmux capture-pane -p -J {'-S - ' * history}{target} 2>/dev/null"
+        look = f"{shown} | grep -qF -- {shlex.quote(words)} && exit"
+        script = f"{keys}; for n in $(seq {DEADLINE * 10:.0f}); do {look}; sleep 0.1; done; exit 1"
+        done = self.incus.exec(name, ["sh", "-c", script], user=1000, timeout=3 * DEADLINE)
+        assert done.code == 0, f"waited in vain for {words!r} ({done.code}, {done.reason}):\n{self.screen(name)}"
+
     def draw(self, name: str, lines: Sequence[str]) -> None:
         """Let the stand-in of a tool draw lines on an empty screen, and ring so that the server looks.
 

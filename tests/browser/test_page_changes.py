@@ -200,7 +200,7 @@ def test_snapshots_are_taken_brought_back_and_deleted(dashboard, session_on, bed
         page.get_by_role("alertdialog").get_by_role("button", name="Restore").click()
     expect(dialog.get_by_role("listitem")).not_to_contain_text("Working")
     assert bed.shell(session["id"], "cd; ls lost /workspace/kept 2>/dev/null || true") == "/workspace/kept\n"
-    wait_until(lambda: "earlier: remember the milk" in bed.screen(session["id"]), "the conversation")
+    bed.await_screen(session["id"], "earlier: remember the milk")
     dialog.get_by_role("button", name="Delete the snapshot").click()
     page.get_by_role("alertdialog").get_by_role("button", name="Delete").click()
     expect(dialog.get_by_text("No snapshots")).to_be_visible()

@@ -44,7 +44,7 @@ def test_the_page_works_from_sign_in_to_changes(screen, bed, start_server, make_
         window.click(".xterm-screen")
         wait_until(lambda: bed.shell(session["id"], "tmux list-clients"), "the page at the tool")
         window.type(".xterm-helper-textarea", f"typed in {name}{ENTER}")
-        wait_until(lambda: f"echo: typed in {name}" in bed.screen(session["id"]), "the keys in the tool")
+        bed.await_screen(session["id"], f"echo: typed in {name}")
 
         bed.draw(session["id"], CLAUDE_RESTS)
         window.type('textarea[aria-label^="Prompt for"]', f"A prompt{CONTROL}{ENTER}{RELEASE}")

@@ -110,13 +110,13 @@ def shared_cli(bed, tmp_path_factory):
 
 def ready(bed, name: str, tool: str = "claude") -> None:
     """Wait until a session's tool takes lines."""
-    wait_until(lambda: f"STUB-READY {tool}" in bed.screen(name), "the tool")
+    bed.await_screen(name, f"STUB-READY {tool}")
 
 
 def say_to(cli: Cli, bed, name: str, line: str) -> None:
     """Type a line into a session's tool and wait for its answer."""
     cli.ok("tmux", "send", name, line)
-    wait_until(lambda: f"echo: {line}" in bed.screen(name), f"the answer to {line!r}")
+    bed.await_screen(name, f"echo: {line}")
 
 
 # ---- shell ------------------------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ def test_the_dashboard_goes_on_with_what_the_shell_began_and_the_other_way_round
         lambda: clincus_server.get(f"/api/sessions/{entry['name']}").json.get("status") == "stopped", "the server"
     )
     assert clincus_server.post(f"/api/sessions/{entry['name']}/resume").status == 200
-    wait_until(lambda: "earlier: from the shell" in bed.screen(entry["name"]), "the conversation")
+    bed.await_screen(entry["name"], "earlier: from the shell")
     say_to(cli, bed, entry["name"], "from the dashboard")
     assert clincus_server.delete(f"/api/sessions/{entry['name']}?force=true").status == 204
     terminal = cli.start("shell", f"--resume={entry['session_id']}")
@@ -284,7 +284,7 @@ class TestStartedAgain:
     @staticmethod
     def expect_variable(bed, cli, name):
         cli.ok("tmux", "send", name, "env QUOTED")
-        wait_until(lambda: 'QUOTED=[it\'s "1,2" $HOME]' in bed.screen(name), "the variable")
+        bed.await_screen(name, 'QUOTED=[it\'s "1,2" $HOME]')
 
     def test_it_is_in_the_container_that_it_had(self, shared_cli, entry):
         assert [one["name"] for one in shared_cli.listed()] == [entry["name"]]
@@ -305,7 +305,7 @@ class TestDebug:
     @classmethod
     def name(cls, bed, shared_cli):
         name = shared_cli.keep("--debug")["name"]
-        wait_until(lambda: "$" in bed.screen(name), "bash")
+        bed.await_screen(name, "$")
         return name
 
     def test_bash_is_in_the_tools_place(self, shared_cli, name):
@@ -318,7 +318,7 @@ class TestDebug:
 
     def test_a_line_may_be_long_or_empty(self, bed, shared_cli, name):
         shared_cli.ok("tmux", "send", name, f"echo {'x' * 20_000} | wc -c; head -n 1 | cat -A")
-        wait_until(lambda: "20001" in bed.screen(name), "the long line")
+        bed.await_screen(name, "20001")
         shared_cli.ok("tmux", "send", name, "")
         wait_until(lambda: "\n$\n" in bed.screen(name), "the empty line")
 

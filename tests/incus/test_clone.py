@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from tests.programs import DEADLINE, git, program, wait_until
+from tests.programs import DEADLINE, git, program
 
 COMMIT = (
     "cd /workspace && echo made >made && git add made"
@@ -41,7 +41,7 @@ def test_an_agent_works_on_a_clone_and_its_commits_come_back_as_a_branch(bed, sh
     session = clone(shared_server, workspace, name="Login page")
     assert (session["mode"], session["protection"]) == ("clone", "locked")
     assert "no folder of this host" in session["protection_note"]
-    wait_until(lambda: "cwd=/workspace" in bed.screen(session["id"]), "the tool in the clone")
+    bed.await_screen(session["id"], "cwd=/workspace")
     assert str(workspace) not in bed.shell(session["id"], "cat /proc/self/mountinfo", user=0)
     assert bed.shell(session["id"], "cat /workspace/open; stat -c %U /workspace") == "mine\ncode\n"
     unsaved = f"/api/sessions/{session['id']}/unsaved"

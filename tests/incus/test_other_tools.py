@@ -87,7 +87,7 @@ def test_a_tool_of_the_config_lives_as_the_others_do(bed, start_server, workspac
     assert server.post(f"{path}/comments", comment).status == 201
     assert server.post(f"{path}/comments/send").json["result"] == "unconfirmed"
     assert [one["text"] for one in server.get(f"{path}/comments").json] == ["Not like this."]
-    wait_until(lambda: "echo: Not like this." in bed.screen(session["id"]), "the comment")
+    bed.await_screen(session["id"], "echo: Not like this.")
 
     config = home / ".config/clincus/config.toml"
     config.write_text(config.read_text().partition("[tools.mine]")[0])  # what runs keeps its conversation all the same
@@ -101,7 +101,7 @@ def test_a_tool_of_the_config_lives_as_the_others_do(bed, start_server, workspac
     wait_until(lambda: "mine" in server.get("/api/tools").json, "the config")
     again = server.create(workspace, resume=session["session_id"])
     assert again["tool"] == "mine"
-    wait_until(lambda: "earlier: remember the milk" in bed.screen(again["id"]), "the conversation")
+    bed.await_screen(again["id"], "earlier: remember the milk")
     assert "args=two words --continue" in bed.screen(again["id"])
 
 

@@ -76,7 +76,7 @@ def test_one_key_makes_one_session_with_its_first_prompt(start_server, workspace
     assert [answer.status for answer in found] == [200, 200]
     assert found[0].json["id"] == found[1].json["id"]
     assert bed.names() == [found[0].json["id"]]
-    wait_until(lambda: "-- --help" in bed.screen(found[0].json["id"]), "the prompt behind --")
+    bed.await_screen(found[0].json["id"], "-- --help")
 
 
 def test_where_no_tool_runs_nothing_is_typed(start_server, workspace, bed):
@@ -365,7 +365,7 @@ def test_a_question_is_answered_and_takes_no_prompt(bed, tool, api):
         done = cli(tool.server, "answer", tool.id, words, environ=bed.environ)
         assert (done.stdout, done.returncode) == ("answered\n", 0), f"{done.stderr}\n{bed.screen(tool.id)}"
         tool.becomes("done", "idle")
-        wait_until(lambda answer=answer: answer in bed.screen(tool.id), "the answer on the screen")
+        bed.await_screen(tool.id, answer)
         assert tool.post("answer", {"option": 1}).status == 409
     assert "not now" not in api.texts
 
@@ -385,7 +385,7 @@ def test_an_answer_to_the_first_of_two_questions_does_not_meet_the_second(bed, t
     tool.becomes("waiting")
     asked = tool.agent()
     assert tool.post("answer", {"option": 1}).json == {"result": "answered"}
-    wait_until(lambda: "Which sizes" in bed.screen(tool.id), "the second question")
+    bed.await_screen(tool.id, "Which sizes")
     second = wait_until(lambda: (agent := tool.agent())["text"] != asked["text"] and agent, "its words")
     assert (second["text"], second["options"][:2]) == ("Which sizes do you want?", ["[ ] Small", "[ ] Large"])
     late = {"option": 1, "question": asked["text"], "number": asked["question"]}

@@ -43,8 +43,8 @@ def type_line(bed, session, line: str) -> None:
     guest(bed, session, f"tmux send-keys -t =clincus-{session['id']}: '{line}' Enter")
 
 
-def wait_for_screen(bed, session, words: str) -> str:
-    return wait_until(lambda: (text := screen(bed, session)) and words in text and text, f"{words!r} on the screen")
+def wait_for_screen(bed, session, words: str) -> None:
+    bed.await_screen(session["id"], words, history=True)
 
 
 def save_of(server, session) -> str:
@@ -56,8 +56,7 @@ def save_of(server, session) -> str:
 def talk(bed, server, session) -> None:
     """Say something to the tool of a session that was just created."""
     wait_for_screen(bed, session, "STUB-READY")
-    type_line(bed, session, "remember the milk")
-    wait_for_screen(bed, session, "echo: remember the milk")
+    bed.await_screen(session["id"], "echo: remember the milk", type="remember the milk")
 
 
 HARD_NAME = 'it\'s a "näme" \\ 中文 🦆 $(x) #1, 50%'
