@@ -6,8 +6,9 @@
 # Facts: inode of the events and the byte from which they follow, whether the tool's process is there, its exit code,
 # whether this container can ring, the time here, milliseconds of CPU that the container has used but for those of the
 # tool's own process, whether the tool runs again (1) or has ended again (2) that a person started from the shell that it had
-# left, whether a stop has ended it, a checksum of the screen without its clocks, when that last changed, and when the tool was started or has ended. On a line
-# of its own: the terminal's title.
+# left, whether a stop has ended it, a checksum of the screen without its clocks, how many lines that are not empty
+# stand below the cursor (nothing for a cursor that is hidden), when the screen last changed, and when the tool was
+# started or has ended. On a line of its own: the terminal's title.
 session=$1 mark=$2 inode=$3 offset=$4 still=$5 arm=${6:-}
 cd "$HOME/.clincus/agent" 2>/dev/null || exit 4
 # Whether a process is the session's tool: the program, or an interpreter that runs it.
@@ -36,11 +37,20 @@ if [ "$now_inode" != "$inode" ] && [ -f events.old ] && [ ! -L events.old ]; the
 fi
 old=$((offset + 1))
 [ "$now_inode" = "$inode" ] && [ "$size" -ge "$offset" ] || offset=0
-shown=$(tmux display-message -p -t "=$session:" '#{pane_title}' ';' capture-pane -p -J -t "=$session:" 2>/dev/null)
+shown=$(tmux display-message -p -t "=$session:" '#{?cursor_flag,#{cursor_y},}' ';' \
+    display-message -p -t "=$session:" '#{pane_title}' ';' capture-pane -p -J -t "=$session:" 2>/dev/null)
 line_end='
 '
+row=${shown%%"$line_end"*}
+shown=${shown#*"$line_end"}
 title=${shown%%"$line_end"*}
-screen=$(printf '%s\n' "${shown#*"$line_end"}" | grep -v '^ *$' | tail -40 | cut -c1-400)
+shown=${shown#*"$line_end"}
+screen=$(printf '%s\n' "$shown" | grep -v '^ *$' | tail -40 | cut -c1-400)
+below=
+case $row in
+'' | *[!0-9]*) ;;
+*) below=$(printf '%s\n' "$shown" | tail -n "+$((row + 2))" | grep -vc '^ *$') ;;
+esac
 # When it was that the screen without its clocks became what it is now.
 sum=$(printf %s "$screen" | sed -E "$still" | cksum)
 was=
@@ -82,7 +92,7 @@ rings=0
 [ ! -e rings ] || rings=1
 # shellcheck disable=SC2046 # words
 echo "events=$now_inode:$offset" "alive=$alive" "code=$code" "rings=$rings" "now=$(date +%s.%N)" "cpu=$cpu" \
-    "again=$again" "stopping=$stopping" "more=$more" "sum=${sum%% *}" $(stat -c '%n=%Y' screen run 2>/dev/null)
+    "again=$again" "stopping=$stopping" "more=$more" "sum=${sum%% *}" "below=$below" $(stat -c '%n=%Y' screen run 2>/dev/null)
 printf '%.200s\n%s\n%s\n%s\n' "$title" "$mark" "$screen" "$mark"
 [ "$more" = 0 ] || tail -c "+$old" events.old | head -c $((more - 1))
 [ "$now_inode" = 0 ] || tail -c "+$((offset + 1))" events | head -c 262144

@@ -6,8 +6,9 @@
 #   same NAME...                 press them if the screen, but for its clocks, is the one that the last `look` printed and
 #                                the tool has told nothing since; prints whether that was so (1 or 0), and the mark
 #   paste LENGTH                 paste so many bytes, which follow, as one text
-#   look OFFSET                  print the inode of the events, the terminal's title, its screen with colours, and the mark;
-#                                then what the tool has told behind that byte of the events, and the mark
+#   look OFFSET                  print the inode of the events, the row of the cursor (nothing if it is hidden), the
+#                                terminal's title, its screen with colours, and the mark; then what the tool has told
+#                                behind that byte of the events, and the mark
 # shellcheck disable=SC2154 # look.sh sets session, mark, now_inode and still
 pane="=$session:"
 echo "$mark"
@@ -24,18 +25,21 @@ events_since() {
     } 2>/dev/null | tail -c "+$(($1 + 1))" | head -c 262144
 }
 
-# The terminal's title and its screen with colours. The dot keeps the line breaks at the end.
+# The row of the cursor, the terminal's title and its screen with colours. The dot keeps the line breaks at the end.
 take_screen() {
     screen=$(
-        tmux display-message -p -t "$pane" '#{pane_title}' ';' capture-pane -p -e -J -t "$pane" | head -c 524288
+        tmux display-message -p -t "$pane" '#{?cursor_flag,#{cursor_y},}' ';' \
+            display-message -p -t "$pane" '#{pane_title}' ';' capture-pane -p -e -J -t "$pane" | head -c 524288
         echo .
     )
     screen=${screen%.}
 }
 
 escape=$(printf '\033')
-state_of_screen() {
-    printf %s "$screen" | sed -E "s/$escape\[[0-9;:]*m//g" | sed -E "$still" | cksum
+line_end='
+'
+state_of_screen() { # without the row of the cursor, which a tool may hide while it draws
+    printf %s "${screen#*"$line_end"}" | sed -E "s/$escape\[[0-9;:]*m//g" | sed -E "$still" | cksum
     stat -c '%i %s' events 2>/dev/null
 }
 

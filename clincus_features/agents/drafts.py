@@ -103,19 +103,19 @@ def without_placeholders(screen: str) -> str:
     return "\n".join(lines)
 
 
-def draft_of(tool: str, layout: Layout | None, screen: str) -> str | None:
+def draft_of(tool: str, layout: Layout | None, screen: str, below: int | None = None) -> str | None:
     """What stands in a tool's input; None where that cannot be read, or its screen does not show the input.
 
-    `screen` is with colours, as `tmux capture-pane -e` prints it.
+    `screen` is with colours, as `tmux capture-pane -e` prints it; `below` is as in `cut`.
     """
     place = INPUTS.get(tool)
     if place is None or layout is None:
         return None
-    if not cut(layout, clean_lines(plain(screen), SCREEN_LINES)).box:
+    if not cut(layout, clean_lines(plain(screen), SCREEN_LINES), below).box:
         return None
     typed = without_placeholders(screen)
     shown = [line.rstrip() for line in typed.split("\n")]
-    lines = shown if place.is_whole else cut(layout, clean_lines(typed, SCREEN_LINES)).box
+    lines = shown if place.is_whole else cut(layout, clean_lines(typed, SCREEN_LINES), below).box
     found = re.search(place.pattern, "\n".join(lines), re.MULTILINE)
     if found is None:
         return None

@@ -117,7 +117,7 @@ def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float)
     """Read the output of guest/look.sh. A word in any other form is left out. Times are those of our clock. Pure."""
     head, screen, events = [*output.split(f"{mark}\n".encode(), 2), b"", b""][:3]
     numbers, _, title = head[:4096].decode("utf-8", "ignore").partition("\n")
-    words = dict(word.partition("=")[::2] for word in numbers.split()[:16])
+    words = dict(word.partition("=")[::2] for word in numbers.split()[:20])
 
     def time_of(name: str) -> float:
         text = words.get(name, "")
@@ -149,6 +149,7 @@ def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float)
         moved=max(time_of("screen"), work.busy),
         is_measured=work.is_measured,
         sum=words.get("sum", "")[:20],
+        below=int(words["below"]) if re.fullmatch(r"\d{1,4}", words.get("below", "")) else None,
         steady=CLOCK.since,
         said=facts.said if goes_on else facts.said.forgotten(),
     )

@@ -92,8 +92,8 @@ CLAUDE_PANEL = (
     + CLAUDE_LEAVE
     + r"\Z"
 )
-# The last question above choices: what is asked about may hold such words, too.
-CLAUDE_PERMISSION = r"(?s:.*)(?P<text>Do you want to [^?]*\?)\n\s*❯? ?1\. "
+# The question above the last choices: what is asked about, such as a command or a plan, may hold such words, too.
+CLAUDE_PERMISSION = r"(?s:.*)(?P<text>Do you want to [^?]*\?)\n[^\S\n]*❯? ?1\. (?!(?s:.*)\n[^\S\n]*❯? ?1\. )"
 
 # The last page of several questions, which has no line of hints.
 CLAUDE_REVIEW = r"^(?P<text>Review your answers)\n(?s:.*)^[❯ ] 1\. Submit answers\n.*\Z"
@@ -123,8 +123,8 @@ CLAUDE = ToolRules(
         asks(
             "review", r"^(?P<text>Review your answers)\n(?s:.*)^[❯ ] 1\. Submit answers\n.*\Z", "question", group=True
         ),
-        asks("plan", r"(?P<text>Claude has written up a plan[^\n]*)\n", "plan", 12, group=True),
         asks("permission", CLAUDE_PERMISSION, "permission", 14, group=True),
+        asks("plan", r"(?P<text>Claude has written up a plan[^\n]*)\n", "plan", 12, group=True),
         asks("trust-dialog", r"\A(?:─{10}.*\n)? *(?:Accessing workspace:|Do you trust the files in this folder)"),
         asks("resume-dialog", r"^ *(❯ )?(\d\. )?Resume (from summary|full session)\b", last=8),
         asks("login", r"Select login method:|Paste code here if prompted", "login"),
@@ -171,7 +171,9 @@ COPILOT_PANEL = r"^╭─+╮\n│ (?P<text>\S+(?: \S+)*) +│\n(?:│.*│\n)*�
 
 # A dialog has a frame, and empty lines in it. The plan's summary stands below the title and a border, whose end a look
 # may cut off: guest/look.sh counts bytes.
-COPILOT_PERMISSION = r"(?P<text>Do you want to .*\?)[ │]*\n(?:[ │]*\n)*[ │]*❯? *1\. "
+COPILOT_CHOICES = r"[ │]*\n(?:[ │]*\n)*[ │]*❯? *1\. "
+COPILOT_PERMISSION = r"(?s:.*)(?P<text>Do you want to .*\?)" + COPILOT_CHOICES + r"(?!(?s:.*)\n[ │]*❯? *1\. )"
+COPILOT_TRUST = r"(?P<text>Do you trust the files in this folder\?)" + COPILOT_CHOICES
 COPILOT_PLAN = r"^│ Plan Ready for Review +│\n│ ─+.*\n│ (?P<text>\S+(?: +\S+)*?) +│\n"
 # Those of a login and the lists that a person opens have none.
 COPILOT_LOGIN = (
@@ -184,10 +186,10 @@ COPILOT = ToolRules(
     seen_on="1.0.102",
     layout=COPILOT_LAYOUT,
     screen=(
-        asks("trust-dialog", r"(?P<text>Do you trust the files in this folder\?)", last=10, group=True),
+        asks("permission", COPILOT_PERMISSION, "permission", 10, group=True),
+        asks("trust-dialog", COPILOT_TRUST, group=True),
         asks("question", r"enter accept · ctrl\+d decline", "question", 3),
         asks("plan", COPILOT_PLAN, "plan", group=True),
-        asks("permission", COPILOT_PERMISSION, "permission", 10, group=True),
         asks("login", COPILOT_LOGIN, "login", group=True),
         asks("list", COPILOT_LIST, last=1, group=True, is_panel=True),
         asks("dialog", r"enter to select · esc to cancel", last=3),
@@ -209,26 +211,43 @@ COPILOT = ToolRules(
     notice=r"^[\s─╌╭╮╰╯│┃▔▁]*$|^\s*❯\s*$",
 )
 
-# A panel that a person opens with ctrl+p or by a command lies over the rest. Its head has a title, and the key that
-# closes it.
-OPENCODE_PANEL = r"^ {8,}(?P<text>[A-Z]\w*(?: \w+)*) {8,}esc(?:/enter)? *(?:\n|\Z)"
+# A panel that a person opens with ctrl+p or by a command lies over the rest, of which something may stand beside it.
+# Its head has a title, and the key that closes it. Then the cursor stands in the panel, or it is hidden.
+OPENCODE_HEAD = r"(?:.* {2})?(?P<text>%s) {4,}esc(?:/enter)?(?: .*)?"
+OPENCODE_PANEL = r"\A" + OPENCODE_HEAD % r"\S+(?: \S+)*" + r"(?:\n|\Z)"
 
 # Those that a command such as /connect opens.
-OPENCODE_LOGIN = r"^ {8,}(?P<text>Connect a provider|Select auth method|API key) {8,}esc *(?:\n|\Z)"
+OPENCODE_LOGIN = r"\A" + OPENCODE_HEAD % "Connect a provider|Select auth method|API key" + r"(?:\n|\Z)"
 
-# One of several questions is confirmed, the last one submitted, and boxes are ticked.
-OPENCODE_HINT = r"\benter \w+ +esc dismiss"
+# One of several questions is confirmed, the last one submitted, and boxes are ticked. What an agent wants to do may
+# hold such words, too, but it stands above the hints. Something may stand beside an empty line; there is one way to
+# match it, else a search could take for ever.
+OPENCODE_BLANK = r" *┃(?: {0,7}| {8}.*)"
+OPENCODE_END = rf".*(?:\n{OPENCODE_BLANK}){{0,2}}\Z"
+OPENCODE_HINT = r"\benter \w+ +esc dismiss" + OPENCODE_END
 # Its text may take some lines, and stand beside other things.
-OPENCODE_CHOICES = r"\n(?: *┃ *(?: {8}.*)?\n)* *┃ +1\. .*\n(?:.*\n)*.*" + OPENCODE_HINT
-OPENCODE_WORDS = r"\S+(?: \S+)*(?: {8,}.*)?"  # the names of several questions have wider gaps
+OPENCODE_CHOICES = rf"\n(?:{OPENCODE_BLANK}\n)* *┃ +1\. .*\n(?:.*\n)*.*" + OPENCODE_HINT
+OPENCODE_WORDS = r"\S+(?: \S+)*(?: {8}.*| {0,7}$)"  # the names of several questions have other gaps
 OPENCODE_MORE = rf"(?:\n *┃ {{1,4}}{OPENCODE_WORDS}){{0,9}}"
 OPENCODE_QUESTION = rf"^ *┃ {{1,4}}(?P<text>{OPENCODE_WORDS}{OPENCODE_MORE})" + OPENCODE_CHOICES
 # What its tool plan_exit asks, where OPENCODE_EXPERIMENTAL_PLAN_MODE is set.
 OPENCODE_PLAN = rf"^ *┃ {{1,4}}(?P<text>Plan at {OPENCODE_WORDS}{OPENCODE_MORE})" + OPENCODE_CHOICES
 # The last page of several questions.
-OPENCODE_REVIEW = r"^ *┃ +(?P<text>Review) *\n(?:.*\n)*.*\benter (?P<across>submit) +esc dismiss"
+OPENCODE_REVIEW = r"^ *┃ +(?P<text>Review) *\n(?:.*\n)*.*\benter (?P<across>submit) +esc dismiss" + OPENCODE_END
+OPENCODE_PERMISSION = (
+    r"(?:^ *┃ +△ (?P<text>Permission required(?:.*\n)+?))?"
+    r" *┃ +(?P<across>Allow once {2,}Allow always {2,}Reject)\b.*(?:\n(?!.*\besc dismiss).*){0,3}\Z"
+)
 
-OPENCODE_LAYOUT = Layout(prompt=" *┃.*", more=" *[┃╹].*", foot=r".*ctrl\+p commands.*", rest=".*")
+# A question stands in the place of the box, and has the same bar at the left, but no border below it.
+OPENCODE_LAYOUT = Layout(
+    prompt=" *┃.*",
+    more=" *┃.*",
+    bottom=" *╹▀.*",
+    covers=" *┃.*",
+    block=" *┃.*",
+    floats=OPENCODE_HEAD % r"\S+(?: \S+)*",
+)
 
 OPENCODE = ToolRules(
     seen_on="1.18.34",
@@ -238,11 +257,15 @@ OPENCODE = ToolRules(
         asks("plan", OPENCODE_PLAN, "plan", group=True),
         asks("question", OPENCODE_QUESTION, "question", group=True),
         asks("tall-question", OPENCODE_HINT, "question", 4),
-        asks("permission", r"^ *┃ +(?P<across>Allow once {2,}Allow always {2,}Reject)\b", "permission", 8),
-        Rule("retry", "working", r"^\W*(?P<text>\S.* \[retrying in .*attempt #\d+\])", "retry", 3, True),
-        Rule("esc-interrupt", "working", r" esc (again to )?interrupt", last=3),
-        Rule("login", "waiting", OPENCODE_LOGIN, "login", LINES, group=True, is_panel=True),
-        Rule("panel", "waiting", OPENCODE_PANEL, "dialog", LINES, group=True, is_panel=True),
+        asks("permission", OPENCODE_PERMISSION, "permission", LINES, group=True),
+        Rule(
+            *("retry", "working", r"^\W*(?P<text>\S.* \[retrying in .*attempt #\d+\])", "retry"),
+            group=True,
+            part="footer",
+        ),
+        Rule("esc-interrupt", "working", r" esc (again to )?interrupt", part="footer"),
+        asks("login", OPENCODE_LOGIN, "login", LINES, group=True, is_panel=True),
+        asks("panel", OPENCODE_PANEL, last=LINES, group=True, is_panel=True),
         PROMPT,
     ),
     hooks={
@@ -275,9 +298,9 @@ CODEX = ToolRules(
     seen_on="0.169.0",
     layout=CODEX_LAYOUT,
     screen=(
-        asks("login", r"Choose how you want to use Codex", "login"),
-        asks("trust-dialog", r"(?P<text>Trust this folder\?.*)", group=True),
-        asks("permission", r"(?s:.*)^  Would you like to (?s:.*?)^  \$ (?P<text>.*)", "permission", group=True),
+        asks("login", r"Choose how you want to use Codex(?s:.*)\n  (?i:press enter to continue)\b.*\Z", "login"),
+        asks("trust-dialog", r"(?P<text>Trust this folder\?.*)\n(?s:.*)\n  enter continue\b.*\Z", group=True),
+        asks("permission", r"(?s:.*)^  Would you like to (?s:.*?)^  \$ (?P<text>.*)", "permission", LINES, group=True),
         asks("dialog", r"^  (?i:enter|press enter to) (continue|confirm)\b", last=2),
         asks("panel", CODEX_PANEL, group=True, is_panel=True),
         asks("resume-list", r"^ (?P<text>Resume a previous session)\n(?s:.*) esc exit ", group=True),
@@ -312,10 +335,10 @@ GEMINI = ToolRules(
     seen_on="0.61.0",
     layout=GEMINI_LAYOUT,
     screen=(
+        asks("permission", GEMINI_PERMISSION, "permission", LINES, group=True),
+        asks("question", GEMINI_QUESTION, "question", LINES, group=True),
         asks("trust-dialog", r"(?P<text>Do you trust the files in this folder\?)", group=True),
         asks("login", r"How would you like to authenticate|Please visit the following URL to auth", "login"),
-        asks("question", GEMINI_QUESTION, "question", group=True),
-        asks("permission", GEMINI_PERMISSION, "permission", group=True),
         asks("panel", GEMINI_PANEL, group=True, is_panel=True),
         asks("tall-panel", r"\((?P<text>[^│\n(]*?)[, ]*" + GEMINI_LEAVE, last=6, group=True, is_panel=True),
         asks("dialog", r"^ *│ +● \d+\. "),

@@ -15,8 +15,7 @@ class Layout(NamedTuple):
     """How one tool draws the end of its screen: patterns of whole lines.
 
     The box is `top`, `prompt`, any number of `more`, `bottom`; an empty pattern stands for no line. The footer follows:
-    anything below a `bottom`; with `rest`, a line of `foot` and lines of `rest`; else lines of `more`, from the first
-    one of `foot` on.
+    anything below a `bottom`, else lines of `more`, from the first one of `foot` on.
     """
 
     prompt: str  # the first line of the input
@@ -24,10 +23,13 @@ class Layout(NamedTuple):
     top: str = ""  # the border above it
     bottom: str = ""  # the border below it
     foot: str = ""  # the first line of a footer without a border above it
-    rest: str = ""  # the lines below `foot`
     covers: str = ""  # a line below a box that shows that a dialog has taken the place of the box
     head: str = ""  # the border above a dialog
-    inner: str = ""  # a line that shows that the border above it is amid a dialog
+    # A line that shows that the border above it is amid a dialog. Without this pattern the last border is that of the
+    # dialog: an agent may say something that has one, too.
+    inner: str = ""
+    block: str = ""  # each line of a box or a dialog that has no border above it
+    floats: str = ""  # the first line of a panel that lies over the rest while the cursor stands outside the box
     asks: str = ""  # a line of a dialog: what stands above a border is no box whose begin has left the screen then
 
 
@@ -54,14 +56,32 @@ class Box(NamedTuple):
     footer: int
 
 
-def cut(layout: Layout, lines: Sequence[str]) -> Screen:
-    """Cut the lines of a screen, of which none is empty, into its parts."""
+def cut(layout: Layout, lines: Sequence[str], below: int | None = None) -> Screen:
+    """Cut the lines of a screen, of which none is empty, into its parts.
+
+    `below` is the number of lines below the one with the cursor, None where it is hidden or not known. What an agent
+    says may look like a panel, but it cannot move the cursor.
+    """
     box = find_box(layout, lines)
-    if box is not None and not any(re.fullmatch(layout.covers, line) for line in lines[box.footer :] if layout.covers):
-        body, inner = lines[: box.top], lines[box.begin : box.end]
-        return Screen(tuple(body), (), tuple(inner), tuple(lines[box.footer :]))
-    begin = find_dialog(layout, lines, box.footer if box is not None else 0)
-    return Screen(tuple(lines[:begin]), tuple(lines[begin:]))
+    footer = lines[box.footer :] if box is not None else []
+    if box is None or (layout.covers and any(re.fullmatch(layout.covers, line) for line in footer)):
+        begin = find_dialog(layout, lines, box.footer if box is not None else 0)
+        return Screen(tuple(lines[:begin]), tuple(lines[begin:]))
+    panel = None if has_cursor(box, lines, below) else find_panel(layout, lines[: box.top], below)
+    if panel is not None:
+        return Screen(tuple(lines[:panel]), tuple(lines[panel : box.top]), (), tuple(footer))
+    return Screen(tuple(lines[: box.top]), (), tuple(lines[box.begin : box.end]), tuple(footer))
+
+
+def find_panel(layout: Layout, lines: Sequence[str], below: int | None) -> int | None:
+    """The number of the line, of those above a box, at which a panel over it begins; None if there is none.
+
+    Where the cursor is to be seen, the whole is taken for one that has no head. Where it is hidden, a tool may draw.
+    """
+    if not layout.floats:
+        return None
+    head = next((at for at, line in enumerate(lines) if re.fullmatch(layout.floats, line)), None)
+    return 0 if head is None and below is not None else head
 
 
 def find_box(layout: Layout, lines: Sequence[str]) -> Box | None:
@@ -94,11 +114,22 @@ def box_at(layout: Layout, lines: Sequence[str], top: int) -> Box | None:
         end += 1
     if layout.bottom:
         is_closed = end < len(lines) and re.fullmatch(layout.bottom, lines[end])
+        if layout.block:
+            top = begin = begin_of_block(layout, lines, begin)
         return Box(top, begin, end, end + 1) if is_closed else None
     has_foot = end < len(lines) and is_foot(layout, lines[end])
-    is_last = has_foot or not layout.rest
-    is_last = is_last and all(re.fullmatch(layout.rest or layout.more, line) for line in lines[end + has_foot :])
+    is_last = all(re.fullmatch(layout.more, line) for line in lines[end + has_foot :])
     return Box(top, begin, end, end) if is_last else None
+
+
+def begin_of_block(layout: Layout, lines: Sequence[str], end: int, after: int = 0) -> int:
+    """Where the lines of a block begin that stand before a line."""
+    return next((at for at in range(end, after, -1) if not re.fullmatch(layout.block, lines[at - 1])), after)
+
+
+def has_cursor(box: Box, lines: Sequence[str], below: int | None) -> bool:
+    """Whether the cursor stands in a box."""
+    return below is not None and box.top <= len(lines) - 1 - below < box.footer
 
 
 def is_foot(layout: Layout, line: str) -> bool:
@@ -108,9 +139,13 @@ def is_foot(layout: Layout, line: str) -> bool:
 
 def find_dialog(layout: Layout, lines: Sequence[str], after: int) -> int:
     """The number of the line at which a dialog begins: its border, or what follows the last box."""
-    for at, line in enumerate(lines):
-        if at >= after and layout.head and re.fullmatch(layout.head, line):
-            below = lines[at + 1] if at + 1 < len(lines) else ""
-            is_inner = layout.inner and re.fullmatch(layout.inner, below)
-            return after if is_inner else at
-    return after
+    if layout.block:
+        end = next((at for at in range(len(lines), after, -1) if re.fullmatch(layout.block, lines[at - 1])), after)
+        return begin_of_block(layout, lines, end, after)
+    heads = [at for at in range(after, len(lines)) if layout.head and re.fullmatch(layout.head, lines[at])]
+    if not heads:
+        return after
+    if not layout.inner:
+        return heads[-1]
+    below = lines[heads[0] + 1] if heads[0] + 1 < len(lines) else ""
+    return after if re.fullmatch(layout.inner, below) else heads[0]

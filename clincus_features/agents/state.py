@@ -168,6 +168,7 @@ class Facts:
     lines: tuple[str, ...] = ()  # the last ones of the screen that are not empty
     has_screen: bool = False
     title: str = ""  # of the terminal, as the tool sets it
+    below: int | None = None  # lines below the one with the cursor, empty ones not counted; None for a hidden cursor
     is_alive: bool = True  # the tool's process
     exit_code: int | None = None  # of the tool, once it has ended
     ended: float = 0.0  # when that was; while it runs, when it was started
@@ -479,7 +480,7 @@ def read_screen(facts: Facts) -> Shown | None:
             found = search(rule.pattern, [" ".join(map(str.strip, part))])  # a narrow screen wraps a line at a blank
         if found is None:
             continue
-        text = found["text"] if rule.group else found[0] if rule.state == "failed" else ""
+        text = (found["text"] or "") if rule.group else found[0] if rule.state == "failed" else ""
         text = clean(re.sub(rules.frame, "", text, flags=re.MULTILINE) if rules.frame else text)
         menu = Menu()
         if rule.state == "waiting":
@@ -498,7 +499,7 @@ def screen_of(facts: Facts) -> Screen:
     lines = facts.lines[begin:]
     if rules is None or rules.layout is None:
         return Screen(dialog=lines)
-    return cut(rules.layout, lines)
+    return cut(rules.layout, lines, facts.below)
 
 
 def menu_shown(rule: Rule, found: re.Match[str], lines: Sequence[str]) -> Menu:

@@ -6,6 +6,7 @@ The command runs guest/look.sh, which tells all that there is to know, and then 
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -64,14 +65,15 @@ class Terminal:
         """Look at the screen again, with its colours, and take in what the tool has told. Raises ClincusError."""
         self._say(f"look {self.known.offset}\n".encode())
         shown, events = self._read(2).split(self._mark)[:2]
-        inode, title, self.screen = [*shown.decode("utf-8", "ignore").split("\n", 2), "", ""][:3]
+        inode, row, title, self.screen = [*shown.decode("utf-8", "ignore").split("\n", 3), "", "", ""][:4]
         self.is_rotated |= inode != str(self.known.inode)
         self._hear(events)
-        lines = clean_lines(plain(self.screen), SCREEN_LINES)
-        facts = replace(self.facts, lines=lines, has_screen=bool(lines), title=clean(title, 80))
+        text = plain(self.screen)
+        lines, below = clean_lines(text, SCREEN_LINES), lines_below(text, row)
+        facts = replace(self.facts, lines=lines, has_screen=bool(lines), title=clean(title, 80), below=below)
         self.known, self.decision = replace(self.known, facts=facts), decide(facts, self._past)
         rules = rules_of(facts)
-        self.draft = draft_of(facts.tool, rules.layout if rules else None, self.screen)
+        self.draft = draft_of(facts.tool, rules.layout if rules else None, self.screen, below)
 
     def becomes(self, condition: Callable[[], bool], seconds: float) -> bool:
         """Look until a condition is true of what is seen, and for so long at most; whether it is true."""
@@ -152,6 +154,13 @@ class Terminal:
                 old = "it was started by an older Clincus: stop and resume it"
                 raise clincus.ClincusError(f"the session's terminal cannot be read ({old})", 409)
         return bytes(data)
+
+
+def lines_below(screen: str, row: str) -> int | None:
+    """How many lines of a screen stand below a row, counted from 0, empty ones not counted; None for no row."""
+    if not re.fullmatch(r"\d{1,4}", row):
+        return None
+    return len(clean_lines("\n".join(screen.split("\n")[int(row) + 1 :]), SCREEN_LINES))
 
 
 @contextmanager

@@ -28,13 +28,15 @@ class Container:
         self.agent.mkdir(parents=True)
         (home / ".clincus" / "launch").write_text("program=/opt/tools/claude\n")
         (home / "bin").mkdir()
-        tmux = '#!/bin/sh\n[ "$1" != display-message ] || { echo title; cat "$HOME/screen"; }\n'
+        tmux = '#!/bin/sh\n[ "$1" != display-message ] || { cat "$HOME/row"; echo title; cat "$HOME/screen"; }\n'
         (home / "bin" / "tmux").write_text(tmux)
         (home / "bin" / "tmux").chmod(0o755)
         self.show("")
 
-    def show(self, screen: str) -> None:
+    def show(self, screen: str, row: str = "") -> None:
+        """Show a screen with the cursor in a row, counted from 0; without one the cursor is hidden."""
         (self.home / "screen").write_text(screen)
+        (self.home / "row").write_text(f"{row}\n")
 
     def look(self, known: Known | None = None) -> Known:
         known = known or Known()
@@ -79,6 +81,15 @@ def test_what_changes_while_nothing_happens_is_no_movement(container, screen):
     before = container.look().facts.sum
     container.show(screen)
     assert container.look().facts.sum == before
+
+
+@pytest.mark.parametrize(
+    ("row", "below"), [("0", 2), ("2", 1), ("4", 0), ("9", 0), ("", None), ("x", None), ("1 2", None)]
+)
+def test_the_lines_below_the_cursor_are_counted(container, row, below):
+    container.show("● hello\n\n❯\n   \n  footer\n", row)
+    facts = container.look().facts
+    assert (facts.lines, facts.title, facts.below) == (("● hello", "❯", "  footer"), "title", below)
 
 
 @pytest.mark.parametrize("screen", [BUSY.replace("9 tokens", "12 tokens"), BUSY.replace("$ make", "$ make all")])

@@ -346,6 +346,11 @@ COPILOT_PLAN = [
     *("│ ❯ 1. Accept plan and continue in Autopilot execution mode (recommended) │", "│   2. Suggest changes │"),
     *("│  │", "│ ↑/↓ to navigate · enter to select · esc to cancel │", f"╰{RULE}╯"),
 ]
+COPILOT_TRUST = [
+    *(f"╭{RULE}╮", "│ Confirm folder trust │", f"│ {RULE} │", f"│ ╭{RULE}╮ │", "│ │ /tmp/other │ │", f"│ ╰{RULE}╯ │"),
+    *("│  │", "│ Do you trust the files in this folder? │", "│  │", "│ ❯ 1. Yes │", "│   2. Yes, and remember it │"),
+    *("│   3. No (Esc) │", "│  │", "│ ↑/↓ to navigate · enter to select · esc to cancel │", f"╰{RULE}╯"),
+]
 COPILOT_LOGIN = [
     *(" ● Tip: /instructions", " What account do you want to log into?", " ❯ 1. GitHub.com"),
     *("   2. GitHub Enterprise Cloud (*.ghe.com)", " ↑/↓ to navigate · enter to select"),
@@ -354,6 +359,7 @@ COPILOT_MODELS = [
     *("   gpt-6-sol", f" {RULE}", " ❯  Search models…", f" {RULE}"),
     " ↑/↓ to navigate · shift+tab group: recommended · enter to select · esc to cancel",
 ]
+OPENCODE_BOX = ["  ┃", "  ┃  Ask anything…", "  ┃", "  ┃  Build · Claude Sonnet 4.5", f"  ╹{'▀' * 40}"]
 OTHER_SCREENS = {
     "copilot is ready": ("copilot", [" ● hello", *COPILOT_BOX], ("idle", "")),
     "copilot works": ("copilot", [*COPILOT_BOX[:4], " ◉ Working · 59 B esc esc interrupt"], ("working", "")),
@@ -398,17 +404,14 @@ OTHER_SCREENS = {
         ("waiting", "login"),
     ),
     "copilot with its models open": ("copilot", COPILOT_MODELS, ("waiting", "dialog")),
-    "copilot wants trust": ("copilot", ["│ Do you trust the files in this folder?  │"], ("waiting", "dialog")),
-    "opencode is ready": ("opencode", ["┃  Ask anything…", "   tab agents  ctrl+p commands"], ("idle", "")),
-    "opencode works": ("opencode", ["   ⬝⬝■■  esc interrupt    tab agents  ctrl+p commands"], ("working", "")),
+    "copilot wants trust": ("copilot", COPILOT_TRUST, ("waiting", "dialog")),
+    "opencode is ready": ("opencode", [*OPENCODE_BOX, "   tab agents  ctrl+p commands"], ("idle", "")),
+    "opencode works": ("opencode", [*OPENCODE_BOX, "   ⬝⬝■■  esc interrupt    ctrl+p commands"], ("working", "")),
     "opencode with its help open": (
         "opencode",
         [
-            f"{' ' * 32}Help{' ' * 43}esc/enter",
-            "",
-            f"{' ' * 83}ok",
-            "┃  Ask anything…",
-            "   tab agents  ctrl+p commands",
+            *("  ┃  Which colour?       Help                                esc/enter   more", "  ┃", "     hello"),
+            *(f"{' ' * 73}ok", *OPENCODE_BOX, "   tab agents  ctrl+p commands"),
         ],
         ("waiting", "dialog"),
     ),
@@ -434,7 +437,7 @@ OTHER_SCREENS = {
     ),
     "opencode retries": (
         "opencode",
-        ["   ⬝⬝⬝■ Overloaded [retrying in 3s attempt #2]      esc interrupt"],
+        [*OPENCODE_BOX, "   ⬝⬝⬝■ Overloaded [retrying in 3s attempt #2]      esc interrupt"],
         ("working", "retry"),
     ),
     "opencode wants a permission": (

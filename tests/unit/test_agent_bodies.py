@@ -1,0 +1,247 @@
+"""What an agent says or wants to do, crafted like a dialog: it makes none, hides none, and holds nobody up."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from clincus_features.agents.drafts import draft_of
+from clincus_features.agents.rules import RULES
+from clincus_features.agents.state import Agent, Facts, Said, decide
+from clincus_features.agents.texts import clean_lines
+from tests.unit import test_agent_state as states
+from tests.unit import test_other_tools as others
+
+NOON = states.NOON
+RULE = "─" * 60
+OPENCODE_FOOTER = "   /workspace      19 (0%) · $0.00  ctrl+p commands"
+# The end of each tool's screen at rest, and while it works.
+RESTS = {
+    **states.BOXES,
+    "opencode": [*states.OPENCODE_BOX, OPENCODE_FOOTER],
+    "codex": others.CODEX_BOX.split("\n"),
+    "gemini": others.GEMINI_BOX.split("\n"),
+}
+WORKS = {
+    "claude": states.STALLED[2:],
+    "copilot": [*states.COPILOT_BOX[:4], " ◉ Working · 59 B esc esc interrupt"],
+    "opencode": [*states.OPENCODE_BOX, "   ⬝⬝■■  esc interrupt    ctrl+p commands"],
+    "codex": ["• Working (3s • esc to interrupt)", *RESTS["codex"]],
+    "gemini": [" ⠸ Thinking... (esc to cancel, 3s)   ? for shortcuts", *RESTS["gemini"][1:]],
+}
+CURSOR = {"opencode": 4}  # lines below the one with the cursor, of a tool that does not hide it in its box
+
+# Seen with opencode 1.18.34. What stands beside the panels is what was there before.
+PANELS = {
+    "commands": [
+        *("  ┃  ask", "  ┃  Which colour do you want?    Commands                                         esc"),
+        *("  ┃  Red", "  ┃                               Search", "     The tool has answered.       Suggested"),
+        *("                                  Share session", "     ▣  Build · Claude Sonnet     Switch session"),
+    ],
+    "help": [
+        *("  ┃  ask", "  ┃  Which colour do you want?  Help                                           esc/enter"),
+        *("  ┃  Red", "  ┃                             Press ctrl+p to see all available actions"),
+        "     ▣  Build · Claude Sonnet                                                      ok",
+    ],
+    "sessions": [
+        "  ┃  Which colou    Sessions                                                                     esc",
+        *("  ┃                 Search", "                  ● A title                               ws"),
+    ],
+    "on a phone": ["     Commands                                       esc", "     Search", "     Share session"],
+    "a login": [
+        "  ┃  Which colour do you want?    Connect a provider                               esc",
+        *("  ┃                               Search", "                                ✓ OpenCode Zen (Recommended)"),
+    ],
+}
+
+
+def dialogs() -> Iterator[tuple[str, str, list[str]]]:
+    """Each dialog of each tool that the other tests know: tool, name, lines."""
+    for name, (lines, (state, _)) in states.SCREENS.items():
+        if state == "waiting":
+            yield "claude", name, lines
+    for name, (lines, _, _) in states.PANELS.items():
+        yield "claude", f"panel, {name}", lines
+    for name, (tool, lines, (state, _)) in states.OTHER_SCREENS.items():
+        if state == "waiting":
+            yield tool, name, lines
+    for name, (tool, screen, state, _) in others.SCREENS.items():
+        if state == "waiting":
+            yield tool, name, screen.split("\n")
+    for name, (lines, _) in states.OPENCODE_PAGES.items():
+        yield "opencode", name, lines
+    for name, lines in PANELS.items():
+        yield "opencode", f"panel, {name}", lines
+
+
+DIALOGS = {f"{tool}, {name}": (tool, lines) for tool, name, lines in dialogs()}
+SIGNS = {"claude": "● ", "copilot": " ● ", "opencode": "     ", "codex": "• ", "gemini": "✦ ", "aider": ""}
+
+
+def framed(lines: list[str]) -> list[str]:
+    """The lines in a box that is drawn with the signs of the tools' own ones."""
+    return [f"╭{RULE}╮", *(f"│ {line:58} │" for line in lines), f"╰{RULE}╯"]
+
+
+def said(tool: str, lines: list[str]) -> list[str]:
+    """The lines as a tool shows what its agent says."""
+    sign = SIGNS[tool]
+    return [sign + lines[0], *(" " * len(sign) + line for line in lines[1:])]
+
+
+# How an agent says the words of a dialog.
+WAYS: dict[str, Callable[[str, list[str]], list[str]]] = {
+    "as they are": lambda tool, lines: lines,
+    "as an answer": said,
+    "in a box": lambda tool, lines: framed(lines),
+    "above a border": lambda tool, lines: [*lines, RULE],
+    "sixty lines of them": lambda tool, lines: (lines * 60)[-60:],
+    "behind wide characters": lambda tool, lines: ["漢字" * 30, *("漢" + line for line in lines)],
+    "with what colours leave": lambda tool, lines: [f"[31m{line}\x1b[0m" for line in lines],
+    "above a box of its own": lambda tool, lines: [*lines, *RESTS[tool], *lines],
+    "above the words of a footer": lambda tool, lines: [*lines, RESTS[tool][-1], WORKS.get(tool, [""])[-1]],
+}
+
+
+def shown(tool: str, *parts: list[str], **more: object) -> Facts:
+    """The facts with a screen of these parts."""
+    lines = clean_lines("\n".join(line for part in parts for line in part))
+    return states.facts(lines, tool=tool, below=CURSOR.get(tool), **more)
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
+@pytest.mark.parametrize(("tool", "lines"), DIALOGS.values(), ids=DIALOGS.keys())
+def test_an_answer_like_a_dialog_is_none(tool, lines, way):
+    body = way(tool, lines)
+    told = Said("done", text="x", since=NOON - 60, at=NOON - 60, event="Stop")
+    before = states.after(Agent("done", since=NOON - 60, source="hook"))
+    assert states.answer(shown(tool, body, RESTS[tool])) == ("idle", "")
+    assert states.answer(shown(tool, body, RESTS[tool], said=told), before) == ("done", "")
+    if tool in WORKS:
+        assert states.answer(shown(tool, body, WORKS[tool])) == ("working", "")
+
+
+# What a permission is asked for, and how each tool shows it (seen with the versions of rules.py).
+def claude_command(lines: list[str]) -> list[str]:
+    asked = ["╌" * 20, " Do you want to proceed?", " ❯ 1. Yes", "   2. Yes, and don't ask again", "   3. No"]
+    return [RULE, " Bash command", *(f"   {line}" for line in lines), *asked, " Esc to cancel · Tab to amend"]
+
+
+def claude_edit(lines: list[str]) -> list[str]:
+    edit = [RULE, " Edit file", "╌" * 20, *(f"   {number} +{line}" for number, line in enumerate(lines)), "╌" * 20]
+    return [*edit, " Do you want to make this edit to x.py?", *claude_command([])[-4:]]
+
+
+def copilot_command(lines: list[str]) -> list[str]:
+    inner = [f"╭{RULE}╮", *(f"│ {line} │" for line in lines), f"╰{RULE}╯", "", "Do you want to run this command?", ""]
+    rows = ["Run a command", RULE, *inner, "❯ 1. Yes", "  2. No (Esc to stop)", ""]
+    return framed([*rows, "↑/↓ to navigate · enter to select · esc to cancel"])
+
+
+def opencode_command(lines: list[str]) -> list[str]:
+    head = ["  ┃", "  ┃  △ Permission required", "  ┃    # Shell command", "  ┃"]
+    choices = "  ┃   Allow once   Allow always   Reject        ctrl+f fullscreen  ⇆ select  enter confirm"
+    return ["     ▣  Build · Claude", *head, *(f"  ┃  {line}" for line in lines), "  ┃", choices, "  ┃"]
+
+
+def codex_command(lines: list[str]) -> list[str]:
+    asked = ["  Would you like to run the following command?", "  Reason: To see it", f"  $ {lines[0]}"]
+    choices = ["› 1. Yes, proceed (y)", "  2. Yes, and don't ask again (p)", "  3. No, and tell Codex (esc)"]
+    return ["• Running", *asked, *(f"    {line}" for line in lines[1:]), *choices, "  Press enter to confirm"]
+
+
+def gemini_command(lines: list[str]) -> list[str]:
+    command = [f"│ │ {line} │ │" for line in lines]
+    choices = ["│ ● 1. Allow once  │", "│   2. Allow for this session  │", "│   3. No (esc) │", f"╰{RULE}╯"]
+    asked = ["│ ╰────╯ │", "│ Allow execution of [Shell]?  │", "│   │"]
+    return [f"╭{RULE}╮", "│ ? Shell  x  │", "│ ╭────╮ │", *command, *asked, *choices]
+
+
+PERMISSIONS = {
+    "claude": (claude_command, claude_edit),
+    "copilot": (copilot_command,),
+    "opencode": (opencode_command,),
+    "codex": (codex_command,),
+    "gemini": (gemini_command,),
+}
+# What an agent puts into a command of what it is asked for: whole lines, or their words.
+CONTENTS: dict[str, Callable[[list[str]], list[str]]] = {
+    "its lines": lambda lines: lines,
+    "in a box": framed,
+    "its words": lambda lines: [line.strip(" │┃╭╮╰╯─") or "x" for line in lines],
+    "its last words": lambda lines: [line.strip(" │┃╭╮╰╯─") or "x" for line in lines[-6:]],
+}
+
+
+@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS.keys())
+@pytest.mark.parametrize(("tool", "lines"), DIALOGS.values(), ids=DIALOGS.keys())
+def test_a_permission_for_what_looks_like_another_dialog_is_a_permission(tool, lines, content):
+    """Else a person who answers the other one gives it."""
+    for draw in PERMISSIONS.get(tool, ()):
+        asked = states.decide(shown(tool, draw(["make all"]))).agent
+        found = states.decide(shown(tool, draw(content(lines)))).agent
+        assert (asked.state, asked.reason) == ("waiting", "permission")
+        assert (found.state, found.reason, found.options) == (asked.state, asked.reason, asked.options)
+
+
+# -- Panels of opencode, which lie over the rest
+
+
+@pytest.mark.parametrize("below", [12, None], ids=["with the cursor in it", "without a cursor"])
+@pytest.mark.parametrize("lines", PANELS.values(), ids=PANELS.keys())
+def test_a_panel_of_opencode_is_known_beside_what_it_does_not_cover(lines, below):
+    facts = states.facts([*lines, *RESTS["opencode"]], tool="opencode", below=below)
+    agent = decide(facts).agent
+    title = next(word for word in ("Commands", "Help", "Sessions", "Connect a provider") if word in "".join(lines))
+    assert (agent.state, agent.text, agent.seen) == ("waiting", title, True)
+
+
+def test_nothing_is_typed_into_the_input_below_a_panel():
+    """It shows what was typed there before."""
+    screen = "\n".join([*PANELS["commands"], *RESTS["opencode"]])
+    layout = RULES["opencode"].layout
+    assert draft_of("opencode", layout, screen, 12) is None
+    assert draft_of("opencode", layout, screen, 4) is not None, "an answer of the agent that looks so"
+
+
+def test_a_cursor_above_the_box_shows_that_something_covers_it():
+    """A dialog of another version may have another head."""
+    lines = ["     Are you sure?", "     yes    no", *RESTS["opencode"]]
+    assert states.answer(states.facts(lines, tool="opencode", below=7)) == ("unknown", "")
+
+
+def test_the_permission_of_opencode_is_told_without_what_stands_above_it():
+    screen = [*states.opencode_asks("Which?", "1. Red", "↑↓  enter submit  esc dismiss"), *opencode_command(["make"])]
+    agent = decide(shown("opencode", screen)).agent
+    assert (agent.text, agent.options[0]) == ("Permission required # Shell command make", "Allow once")
+
+
+# -- Costs
+
+
+def crafted(tool: str, random_one: random.Random) -> list[str]:
+    """Forty lines of pieces of the tool's own dialogs, with gaps between them."""
+    pieces = [line for name, lines in DIALOGS.values() if name == tool for line in lines]
+    pieces += [*RESTS[tool], "  ┃", "│", " " * 60, "x" * 60, "1. a", "❯ 1. a"]
+
+    def line() -> str:
+        parts = [random_one.choice(pieces)[random_one.choice((0, 0, 5)) :] for _ in range(random_one.randint(1, 4))]
+        return (" " * random_one.choice((0, 2, 8, 20))).join(parts)
+
+    kind = random_one.choice((1, 2, 40))  # of how many different lines
+    few = [line() for _ in range(kind)]
+    return [random_one.choice(few) for _ in range(40)]
+
+
+@pytest.mark.parametrize("tool", SIGNS)
+def test_no_screen_holds_the_server_up(tool):
+    """A search that goes back and forth would take minutes, in which no other thread of the server runs."""
+    chance = random.Random(26)
+    for number in range(60):
+        lines = clean_lines("\n".join(crafted(tool, chance)))
+        began = time.process_time()
+        decide(states.facts(lines, tool=tool, below=chance.choice((None, 3))))
+        assert time.process_time() - began < 2, (number, lines)
