@@ -989,7 +989,7 @@ def test_copilot_tells_of_its_dialogs_and_starts_again_by_its_name(bed, start_se
     asked = tool.becomes("waiting", "login", "What account do you want to log into?")
     tool.answer(asked["options"].index("GitHub.com") + 1)
     tool.becomes("waiting", "login", "How do you want to sign in?")
-    tool.sh("pkill -KILL -x copilot")
+    tool.sh("pkill -KILL -f ^copilot")  # its main thread has a name of its own
     tool.becomes("ended")
 
 
