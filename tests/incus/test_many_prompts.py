@@ -2,11 +2,14 @@
 
     CLINCUS_PROMPTS=100 CLINCUS_ANSWERS=30 .venv/bin/python -m pytest -m nightly tests/incus/test_many_prompts.py
 
-The stand-in for the vendor's API sees what arrives. Both cores have something else to do meanwhile.
+The stand-in for the vendor's API sees what arrives. All cores have something else to do meanwhile: CLINCUS_LOOPS
+endless loops, one for each core unless told otherwise. With CLINCUS_FIGURES=FILE the figures outlive a run that is
+stopped, and the next run with this file goes on behind them.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -14,19 +17,22 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import pytest
 from test_prompts import KEY, Claude, api  # noqa: F401  # a fixture
 
-from tests.programs import NO_CHECKPOINTS, wait_until
+from tests.programs import NO_CHECKPOINTS, Answer, wait_until
 from tests.real_tools import FRUGAL, real_tool
 from tests.vendor_api import QUESTION, VendorApi
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(6 * 3600)]
 PROMPTS = int(os.environ.get("CLINCUS_PROMPTS", "1000"))
 ANSWERS = int(os.environ.get("CLINCUS_ANSWERS", "300"))
-ROUNDS = 10  # of some prompts, most of which go through the queue, and then some questions
+LOOPS = int(os.environ.get("CLINCUS_LOOPS", os.cpu_count() or 1))
+FIGURES = os.environ.get("CLINCUS_FIGURES", "")
+ROUNDS = 50  # of some prompts, most of which go through the queue, and then some questions
 FULL = 50  # prompts in the queue at which to wait
 COLOURS = [option["label"] for option in QUESTION["questions"][0]["options"]]
 
@@ -34,7 +40,7 @@ COLOURS = [option["label"] for option in QUESTION["questions"][0]["options"]]
 @pytest.fixture
 def busy() -> Iterator[None]:
     """Something that uses every core."""
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(LOOPS)]
     yield
     for loop in loops:
         loop.kill()
@@ -72,30 +78,58 @@ def answer_of(number: int) -> str:
     return COLOURS[number % 4] if number % 4 < 3 else f"Purple {number}"
 
 
-class Figures(NamedTuple):
-    """What became of prompts and answers by what the vendor saw."""
+@dataclass
+class Figures:
+    """What became of prompts and answers by what the vendor saw, in this run and those before."""
 
-    lost: int
-    twice: int
-    wrong: dict[int, str | None]  # answers that belong to another question, or never came
+    prompts: int = 0  # sent, and looked for
+    answers: int = 0
+    lost: list[str] = field(default_factory=list)
+    twice: list[str] = field(default_factory=list)
+    wrong: dict[str, str | None] = field(default_factory=dict)  # answers to another question, or that never came
+    results: dict[str, int] = field(default_factory=dict)  # what the server answered
+    seconds: float = 0.0
+    runs: int = 0
 
+    @classmethod
+    def load(cls) -> Figures:
+        """Those of the runs before."""
+        file = Path(FIGURES) if FIGURES else None
+        return cls(**json.loads(file.read_text())) if file and file.exists() else cls()
 
-def arrived_by(api: VendorApi, prompts: int, answers: int) -> Figures:  # noqa: F811
-    """Count what has arrived of so many prompts and answers."""
-    wait_until(lambda: text_of(prompts - 1) in api.texts, "the last prompt")
-    arrived = Counter(api.texts)
-    counts = [arrived[text_of(number)] for number in range(prompts)]
-    given = dict(re.findall(r"\((\d+)\)\W+=\W+([\w ]+)", "\n".join(api.results)))
-    wrong = {number: given.get(str(number)) for number in range(answers) if given.get(str(number)) != answer_of(number)}
-    return Figures(counts.count(0), sum(count > 1 for count in counts), wrong)
+    def keep(self) -> None:
+        """Write them down for the next run."""
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        print(text, flush=True)
+        if FIGURES:
+            Path(f"{FIGURES}.new").write_text(text)
+            Path(f"{FIGURES}.new").replace(FIGURES)
+
+    def count(self, api: VendorApi, prompts: range, answers: range) -> None:  # noqa: F811
+        """Add what has arrived of these prompts and answers."""
+        if prompts:
+            wait_until(lambda: text_of(prompts[-1]) in api.texts, "the last prompt")
+        arrived = Counter(api.texts)
+        counts = {text_of(number): arrived[text_of(number)] for number in prompts}
+        self.lost += [text for text, count in counts.items() if count == 0]
+        self.twice += [text for text, count in counts.items() if count > 1]
+        given = dict(re.findall(r"\((\d+)\)\W+=\W+([\w ]+)", "\n".join(api.results)))
+        found = {number: given.get(str(number)) for number in answers}
+        self.wrong |= {str(number): answer for number, answer in found.items() if answer != answer_of(number)}
+        self.prompts, self.answers = self.prompts + len(prompts), self.answers + len(answers)
 
 
 class Sums:
-    """Sends prompts and answers, and counts what became of them."""
+    """Sends prompts and answers, and counts what the server says of them."""
 
-    def __init__(self, tool: Claude) -> None:
+    def __init__(self, tool: Claude, counts: dict[str, int]) -> None:
         self.tool = tool
-        self.counts: Counter[str] = Counter()
+        self._counts = counts  # what the server answered -> how often
+
+    def count(self, what: str, answer: Answer) -> None:
+        """Count an answer of the server."""
+        word = f"{what} {answer.json.get('result', answer.json.get('error'))}"
+        self._counts[word] = self._counts.get(word, 0) + 1
 
     def open_prompts(self) -> int:
         """How many wait in the queue or are being typed."""
@@ -106,7 +140,7 @@ class Sums:
 
         def is_sent() -> bool:
             answer = self.tool.post("prompt", {"text": text})
-            self.counts[f"prompt {answer.json.get('result', answer.json.get('error'))}"] += 1
+            self.count("prompt", answer)
             return bool(answer.status == 200)
 
         wait_until(is_sent, f"the prompt {text!r}")
@@ -121,7 +155,7 @@ class Sums:
         given = {"text": answer_of(number)} if option is None else {"option": option}
         body = {**given, "question": asked["text"], "number": asked["question"]}
         answer = self.tool.post("answer", body)
-        self.counts[f"answer {answer.json.get('result', answer.json.get('error'))}"] += 1
+        self.count("answer", answer)
         if answer.json.get("result") != "answered":
             print(f"{number}: {answer.json}\n{self.tool.bed.screen(self.tool.id)}")
             self.tool.post("interrupt")
@@ -129,16 +163,21 @@ class Sums:
 
 
 def test_many_prompts_and_answers_arrive_once_and_where_they_belong(tool, api, busy):  # noqa: F811
-    sums, begin = Sums(tool), time.monotonic()
-    for turn in range(ROUNDS):
-        for number in range(PROMPTS * turn // ROUNDS, PROMPTS * (turn + 1) // ROUNDS):
+    figures = Figures.load()
+    figures.runs += 1
+    sums = Sums(tool, figures.results)
+    while figures.prompts < PROMPTS or figures.answers < ANSWERS:
+        begin = time.monotonic()
+        prompts = range(figures.prompts, min(PROMPTS, figures.prompts + -(-PROMPTS // ROUNDS)))
+        answers = range(figures.answers, min(ANSWERS, figures.answers + -(-ANSWERS // ROUNDS)))
+        for number in prompts:
             wait_until(lambda: sums.open_prompts() < FULL, "room in the queue", 3600)
             sums.prompt(text_of(number))
         wait_until(lambda: not sums.open_prompts(), "an empty queue", 3600)
-        for number in range(ANSWERS * turn // ROUNDS, ANSWERS * (turn + 1) // ROUNDS):
+        for number in answers:
             sums.answer(number)
-        figures = arrived_by(api, PROMPTS * (turn + 1) // ROUNDS, ANSWERS * (turn + 1) // ROUNDS)
-        print(f"{turn + 1} of {ROUNDS} after {time.monotonic() - begin:.0f} s, busy: {dict(sums.counts)}", flush=True)
-        print(f"  of {sum(sums.counts.values())} so far: {figures}", flush=True)
-        assert figures == Figures(lost=0, twice=0, wrong={})
-    assert sums.counts["answer answered"] == ANSWERS
+        figures.count(api, prompts, answers)
+        figures.seconds += time.monotonic() - begin
+        figures.keep()
+        assert (figures.lost, figures.twice, figures.wrong) == ([], [], {})
+    assert figures.results["answer answered"] == ANSWERS
