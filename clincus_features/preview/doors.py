@@ -1,7 +1,7 @@
-"""The two ways to a port of a container. Neither needs a network there: both connect from within the container.
+"""The two ways to a port of a container. Both connect from within the container, which needs no network for that.
 
 A device is fast, half a millisecond for a connection: Incus's own relay (type `proxy`) from a unix socket of this user
-on the host. It takes a second to come, and must go: with its folder missing, the container would not start again.
+on the host. It takes a second to set up, and must be removed: without its folder the container would not start again.
 A command is slow, a tenth of a second for a connection, and works wherever commands do: on engines, and where this user
 may add no device.
 """
@@ -22,8 +22,8 @@ import clincus
 PATH_MOST = 107  # bytes of a socket's path (unix(7))
 CONNECT_WITHIN = 15.0  # seconds
 END_WITHIN = 2.0  # seconds for a relay that is not connected to say why
-SAID_MOST = 4096  # bytes of that
-READY = b"+"  # what the relay in the container writes when it is connected
+SAID_MOST = 4096  # bytes of its reason
+READY = b"+"  # the first byte from the relay in the container, once it is connected
 
 # Arguments: address, port. It ends when the app closes the connection, and when its client is ended.
 RELAY = r"""
@@ -71,7 +71,7 @@ class CommandDoor:
             relay.wait()
 
     def close(self) -> None:
-        """Do nothing: this kind of door makes nothing that would have to be taken away."""
+        """Do nothing: this kind of door leaves nothing to remove."""
 
 
 class DeviceDoor:
@@ -79,19 +79,30 @@ class DeviceDoor:
 
     def __init__(self, incus: clincus.Incus, id: str, address: str, port: int, folder: str) -> None:
         """Add the device. Raises ClincusError if this Incus, or this place, does not allow it."""
-        self._incus, self._id = incus, id
-        self._name, self._path = device_name(os.getpid(), port), socket_path(folder, os.getpid(), port, id)
+        pid = os.getpid()
+        self._incus = incus
+        self._id = id
+        self._name = device_name(pid, port)
+        self._path = socket_path(folder, pid, port, id)
         if len(os.fsencode(self._path)) > PATH_MOST:
-            raise clincus.ClincusError(f"the path of a socket may not be so long: {self._path}", 400)
+            problem = f"the path of a socket may not be so long: {self._path}"
+            raise clincus.ClincusError(problem, 400)
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        there = f"tcp:[{address}]:{port}" if ":" in address else f"tcp:{address}:{port}"
-        owner = (f"uid={os.geteuid()}", f"gid={os.getegid()}", "mode=0600")
-        options = (f"listen=unix:{self._path}", f"connect={there}", "bind=host", *owner)
-        # A mark, by which a later server finds what this one left, comes before the device.
+        host = f"[{address}]" if ":" in address else address
+        options = (
+            f"listen=unix:{self._path}",
+            f"connect=tcp:{host}:{port}",
+            "bind=host",
+            f"uid={os.geteuid()}",
+            f"gid={os.getegid()}",
+            "mode=0600",
+        )
+        # A mark comes before the device: by it, a later server finds what this one left.
         with open(f"{self._path}.mark", "w", encoding="ascii"):
             pass
+        place = incus.place(id)
         try:
-            incus.run("config", "device", "add", incus.place(id), self._name, "proxy", *options, finish=True)
+            incus.run("config", "device", "add", place, self._name, "proxy", *options, finish=True)
         except BaseException:
             self.close()
             raise
@@ -116,17 +127,17 @@ Door = Union[CommandDoor, DeviceDoor]
 
 
 def device_name(pid: int, port: int) -> str:
-    """The name of the device: servers of one user may open the same port."""
+    """The name of the device. It has the process id, since servers of one user may open the same port."""
     return f"clincus-preview-{pid}-{port}"
 
 
 def socket_path(folder: str, pid: int, port: int, id: str) -> str:
-    """Where a device listens. The name says all that is needed to take it away."""
+    """The path of a device's socket. Its name has all that is needed to remove the device."""
     return os.path.join(folder, f"{pid}.{port}.{id}")
 
 
 def take_away(incus: clincus.Incus, id: str, name: str, path: str) -> None:
-    """Remove a device of a container that may be gone, and what belongs to it on the host."""
+    """Remove a device of a container that may be gone, and its files on the host."""
     try:
         incus.run("config", "device", "remove", incus.place(id), name)
     except clincus.IncusError as error:
@@ -139,10 +150,13 @@ def take_away(incus: clincus.Incus, id: str, name: str, path: str) -> None:
 
 
 def sweep(incus: clincus.Incus, folder: str) -> None:
-    """Take away what servers left that were killed."""
+    """Remove what killed servers left."""
     with contextlib.suppress(FileNotFoundError):
         for entry in os.listdir(folder):
             found = re.fullmatch(r"(\d+)\.(\d+)\.(.+)\.mark", entry)
-            if found and not os.path.exists(f"/proc/{found[1]}"):
-                pid, port, id = int(found[1]), int(found[2]), found[3]
-                take_away(incus, id, device_name(pid, port), socket_path(folder, pid, port, id))
+            if not found or os.path.exists(f"/proc/{found[1]}"):
+                continue
+            pid = int(found[1])
+            port = int(found[2])
+            id = found[3]
+            take_away(incus, id, device_name(pid, port), socket_path(folder, pid, port, id))

@@ -1,8 +1,8 @@
 """The heads of requests and answers between a browser and a port of a container: text in, text out.
 
-The app believes that it is asked at `localhost:PORT`, so that the Host checks of dev servers pass. It never sees what
-belongs to the dashboard: its cookies, its token, and the preview's own. What it answers is a container's word: only
-what fits the grammar of HTTP/1.1 goes out, in a framing of our own.
+The app sees requests for `localhost:PORT`, so that the Host checks of dev servers pass. It never sees the dashboard's
+cookies and token, nor the preview's own. Its answer is a container's word: only what fits the grammar of HTTP/1.1 goes
+out, in a framing of our own.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import NamedTuple
 import clincus
 
 FIELDS_MOST = 200  # header fields of an answer
-OURS = "clincus-"  # the names of all cookies of ours begin so
+OURS = "clincus-"  # prefix of all our cookies
 
-# These fields concern one connection only (RFC 9110, 7.6.1), and never go on.
+# Fields that concern one connection only (RFC 9110, 7.6.1), and never go on.
 HOP_BY_HOP = {
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
     "transfer-encoding", "upgrade", "content-length",
 }  # fmt: skip
-# These tell an app of the way to us, which is none of its business, or are what we say or do ourselves.
+# Fields that would tell an app the way to us, or that we write ourselves.
 NOT_FORWARDED = {*HOP_BY_HOP, *clincus.Gate.PROXY_FIELDS, "host", "origin", "referer", "cookie", "expect"}
-# These would lead the browser to another server, or take the cookie away by which it comes in here.
+# Fields that would lead the browser to another server, or remove its cookie for this origin.
 NOT_PASSED = {*HOP_BY_HOP, "alt-svc", "clear-site-data", "strict-transport-security", "x-frame-options"}
-# With these the browser asks or tells other servers by itself, whatever a policy says.
+# Fields with which the browser contacts other servers by itself, in spite of any policy.
 LEADING_OUT = {
     "content-security-policy-report-only", "link", "nel", "report-to", "reporting-endpoints", "speculation-rules",
     "x-dns-prefetch-control",
@@ -38,10 +38,10 @@ Fields = Sequence[tuple[str, str]]
 
 
 class Place(NamedTuple):
-    """Where an app is, and where the browser finds it."""
+    """The address of an app in its container, and for the browser."""
 
     port: int  # in the container
-    origin: str  # what the browser calls it
+    origin: str  # for the browser
     framers: Sequence[str]  # origins whose pages may show it in a frame
     is_confined: bool = False  # its pages may load from, and send to, this origin alone
 
@@ -56,11 +56,12 @@ class Answer(NamedTuple):
     status: int
     fields: Fields
     chunked: bool
-    length: int | None  # bytes of the body, None where it ends with the connection or is chunked
+    length: int | None  # bytes of the body; None if it ends with the connection or is chunked
 
     def has_body(self, method: str) -> bool:
-        """Whether a body follows (RFC 9112, 6.3)."""
-        return method != "HEAD" and self.status not in (204, 304) and self.status >= 200
+        """True if a body follows (RFC 9112, 6.3)."""
+        is_final = self.status >= 200
+        return is_final and method != "HEAD" and self.status not in (204, 304)
 
 
 def members(fields: Fields, name: str) -> list[str]:
@@ -76,7 +77,8 @@ def cookie_name(pair: str) -> str:
 
 def request_head(request: clincus.Request, target: str, place: Place) -> bytes:
     """The head that an app gets for a browser's request."""
-    here, origin = f"http://localhost:{place.port}", place.origin
+    here = f"http://localhost:{place.port}"
+    origin = place.origin
     dropped = NOT_FORWARDED | request.options("Connection")
     fields = [("Host", f"localhost:{place.port}")]
     for name, value in request.headers.items():
@@ -84,8 +86,10 @@ def request_head(request: clincus.Request, target: str, place: Place) -> bytes:
         if lower in ("origin", "referer") and (value == origin or value.startswith(f"{origin}/")):
             fields.append((name, here + value[len(origin) :]))
         elif lower == "cookie":
-            kept = [pair.strip() for pair in value.split(";") if not cookie_name(pair).startswith(OURS)]
-            fields += [(name, "; ".join(kept))] if kept else []
+            pairs = [pair.strip() for pair in value.split(";")]
+            kept = [pair for pair in pairs if not cookie_name(pair).startswith(OURS)]
+            if kept:
+                fields.append((name, "; ".join(kept)))
         elif lower not in dropped:
             fields.append((name, value))
     if request.body_length or request.headers.get("Content-Length"):
@@ -99,24 +103,28 @@ def request_head(request: clincus.Request, target: str, place: Place) -> bytes:
 
 
 def wants_socket(request: clincus.Request) -> bool:
-    """Whether a request asks for a WebSocket: the only other protocol that goes through."""
-    upgrades = request.options("Upgrade") == {"websocket"} and "upgrade" in request.options("Connection")
-    return upgrades and request.method == "GET" and not request.body_length and request.version == "HTTP/1.1"
+    """True if a request asks for a WebSocket: the only other protocol that goes through."""
+    is_plain = request.method == "GET" and not request.body_length and request.version == "HTTP/1.1"
+    upgrades = "upgrade" in request.options("Connection")
+    return is_plain and upgrades and request.options("Upgrade") == {"websocket"}
 
 
 def read_answer(head: bytes) -> Answer:
-    """Take the head of an app's answer apart, without the empty line at its end. Raises BadAnswer."""
+    """Parse the head of an app's answer, without the empty line at its end. Raises BadAnswer."""
     first, *lines = head.decode("latin-1").replace("\r\n", "\n").split("\n")
     status = _STATUS.fullmatch(first)
-    if not status or len(lines) > FIELDS_MOST:
-        raise BadAnswer("it begins with no line of HTTP" if not status else "its head has too many fields")
+    if not status:
+        raise BadAnswer("it begins with no line of HTTP")
+    if len(lines) > FIELDS_MOST:
+        raise BadAnswer("its head has too many fields")
     try:
         fields = [clincus.split_field(line) for line in lines]
     except ValueError:
         raise BadAnswer("a field of its head is not NAME: VALUE on a line of its own") from None
     codings = members(fields, "transfer-encoding")
     lengths = set(members(fields, "content-length"))
-    if codings not in ([], ["chunked"]) or len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", n) for n in lengths):
+    is_known = codings in ([], ["chunked"]) and len(lengths) <= 1
+    if not is_known or not all(re.fullmatch("[0-9]{1,18}", length) for length in lengths):
         raise BadAnswer("where its body ends is not beyond doubt")
     length = None if codings or not lengths else int(lengths.pop())
     return Answer(int(status[1]), fields, bool(codings), length)
@@ -124,38 +132,58 @@ def read_answer(head: bytes) -> Answer:
 
 def answer_fields(answer: Answer, place: Place) -> list[tuple[str, str]]:
     """The fields of an answer as the browser gets them."""
-    dropped = NOT_PASSED | set(members(answer.fields, "connection")) | (LEADING_OUT if place.is_confined else set())
-    taken = ("frame-ancestors", "report-to", "report-uri") if place.is_confined else ("frame-ancestors",)
-    own_policy = functools.partial(without_directives, taken)
+    dropped = NOT_PASSED.union(members(answer.fields, "connection"))
+    not_the_apps = ["frame-ancestors"]
+    if place.is_confined:
+        dropped |= LEADING_OUT
+        not_the_apps += ["report-to", "report-uri"]
+    own_policy = functools.partial(without_directives, not_the_apps)
+    address = place_address(place)
     rewrite: dict[str, Callable[[str], str]] = {
-        **dict.fromkeys(("location", "content-location", "access-control-allow-origin"), place_address(place)),
-        **dict.fromkeys(("content-security-policy", "content-security-policy-report-only"), own_policy),
+        "location": address,
+        "content-location": address,
+        "access-control-allow-origin": address,
+        "content-security-policy": own_policy,
+        "content-security-policy-report-only": own_policy,
         "set-cookie": own_cookie,
     }
-    passed = [(name, value) for name, value in answer.fields if name.lower() not in dropped]
-    passed = [(name, rewrite.get(name.lower(), str)(value)) for name, value in passed]
-    ancestors = ("Content-Security-Policy", " ".join(["frame-ancestors 'self'", *place.framers]))
-    return [*(field for field in passed if field[1]), *(confinement(place) if place.is_confined else ()), ancestors]
+    fields = []
+    for name, value in answer.fields:
+        if name.lower() not in dropped:
+            rewritten = rewrite.get(name.lower(), str)(value)
+            fields.append((name, rewritten))
+    fields = [field for field in fields if field[1]]
+    if place.is_confined:
+        fields += confinement(place)
+    ancestors = " ".join(["frame-ancestors 'self'", *place.framers])
+    return [*fields, ("Content-Security-Policy", ancestors)]
 
 
 def confinement(place: Place) -> Fields:
-    """The fields that keep the pages of an app from loading anything from elsewhere, or sending it there.
+    """The fields that keep the pages of an app from loading anything from other origins, or sending it there.
 
     The policy stands beside that of the app, and both hold (CSP3, 8.1). No field keeps a page from leading the browser
-    to another address, nor from WebRTC: Chromium 156 does not know the directive `webrtc`, and says so in its console.
-    Nor does any keep Chromium from loading an address ahead, which a script in the page asks for (speculation rules):
-    it obeys a policy without 'unsafe-inline' alone, and the pages of most dev servers have scripts in them.
+    to another address, or from using WebRTC: Chromium 156 does not know the directive `webrtc`, and says so in its
+    console. Chromium also loads an address ahead if a script in the page asks for it (speculation rules). Only a policy
+    without 'unsafe-inline' prevents that, and the pages of most dev servers have scripts in them.
     """
     own = "'self' data: blob:"
-    policy = (
-        f"default-src {own} 'unsafe-inline' 'unsafe-eval'; connect-src {own} {place.origin.replace('http', 'ws', 1)}; "
-        "object-src 'none'; base-uri 'self'; form-action 'self'"
-    )
-    return [("Content-Security-Policy", policy), ("X-DNS-Prefetch-Control", "off")]
+    sockets = place.origin.replace("http", "ws", 1)
+    directives = [
+        f"default-src {own} 'unsafe-inline' 'unsafe-eval'",
+        f"connect-src {own} {sockets}",
+        "object-src 'none'",
+        "base-uri 'self'",
+        "form-action 'self'",
+    ]
+    return [
+        ("Content-Security-Policy", "; ".join(directives)),
+        ("X-DNS-Prefetch-Control", "off"),
+    ]
 
 
 def place_address(place: Place) -> Callable[[str], str]:
-    """A function that gives a URL in which the app names itself as the browser finds it; any other as it is."""
+    """A function that replaces the app's own address in a URL by its address for the browser. Other URLs stay."""
     host = r"(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1?\])"
     pattern = re.compile(rf"(?:https?:)?//{host}:{place.port}(?=[/?#]|$)", re.IGNORECASE)
 
@@ -167,7 +195,7 @@ def place_address(place: Place) -> Callable[[str], str]:
 
 
 def own_cookie(value: str) -> str:
-    """A cookie that the app sets, for its own origin alone; "" for one of a name of ours."""
+    """A cookie of the app, for its own origin alone; "" if it has one of our names."""
     pair, *attributes = value.split(";")
     if cookie_name(pair).startswith(OURS):
         return ""
@@ -176,9 +204,15 @@ def own_cookie(value: str) -> str:
 
 
 def without_directives(names: Sequence[str], policy: str) -> str:
-    """A content security policy without what is not the app's to say."""
-    kept = [
-        ";".join(one for one in part.split(";") if "".join(one.split()[:1]).lower() not in names)
-        for part in policy.split(",")
-    ]
-    return ",".join(part for part in kept if part.strip())
+    """A content security policy without the directives that an app may not set."""
+    policies = []
+    for part in policy.split(","):
+        kept = [directive for directive in part.split(";") if directive_name(directive) not in names]
+        policies.append(";".join(kept))
+    return ",".join(policy for policy in policies if policy.strip())
+
+
+def directive_name(directive: str) -> str:
+    """The name of a directive in lower case, "" for an empty one."""
+    words = directive.split()
+    return words[0].lower() if words else ""

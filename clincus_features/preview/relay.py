@@ -1,4 +1,4 @@
-"""Carries one request to an app in a container and its answer back, as they come: nothing is held but one piece."""
+"""Carries one request to an app in a container and its answer back, piece by piece: it holds one piece at most."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from clincus_features.preview import heads
 PIECE = 64 << 10  # bytes
 HEAD_MOST = 64 << 10  # bytes of the head of an answer, with all interim answers before it
 LINE_MOST = 4096  # bytes of a line between chunks
-ANSWER_WITHIN = 300.0  # seconds for an app to begin its answer: it may be built only now
-STALLED_AFTER = 120.0  # seconds in which a side takes nothing of what it is sent
+ANSWER_WITHIN = 300.0  # seconds for an app to begin its answer: a build may come first
+STALLED_AFTER = 120.0  # seconds in which a side accepts no byte
 HEARD = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
 class Unanswered(clincus.ClincusError):
-    """The app gave no answer that could go on, and the browser has got nothing yet."""
+    """The app gave no complete answer, and the browser has got nothing yet."""
 
     def __init__(self, message: str, status: int = 502) -> None:
         super().__init__(message, status)
 
 
 class Silent(Unanswered):
-    """It closed the connection without a word, as Incus does where nothing listens."""
+    """The app closed the connection without a byte, as Incus does if nothing listens."""
 
 
 class Gone(Exception):
-    """One of the two sides went away, or broke off, in the midst of it."""
+    """One of the two sides closed or broke the connection too early."""
 
 
 class Broken(Gone):
-    """It was the side that was read from, or sent to."""
+    """It was the side of the failed read or write."""
 
 
 class Stream:
-    """One of the two sides: what it sends, and what it is sent."""
+    """The connection to one of the two sides."""
 
     def __init__(self, connection: socket.socket, held: bytes = b"") -> None:
         self.socket = connection
-        self.held = held  # what came and was not taken yet
+        self.held = held  # received bytes that no one has read yet
         connection.setblocking(False)
 
     def read(self, most: int = PIECE, *, end: float | None = None, watched: Stream | None = None) -> bytes:
-        """Wait for a piece and take it; b"" is the end of the stream.
+        """Wait for a piece and return it; b"" is the end of the stream.
 
-        Raises TimeoutError after the moment `end` (time.monotonic), Gone when the `watched` side hangs up meanwhile.
+        Raises TimeoutError after the moment `end` (time.monotonic), Gone if the `watched` side hangs up meanwhile.
         """
         while not self.held:
             left = None if end is None else max(0, int((end - time.monotonic()) * 1000))
@@ -67,13 +67,15 @@ class Stream:
                 continue
             except OSError as error:
                 raise Broken from error
-        piece, self.held = self.held[:most], self.held[most:]
+        piece = self.held[:most]
+        self.held = self.held[most:]
         return piece
 
     def line(self, watched: Stream) -> bytes:
         """A line without its end. Raises Gone, also if it is too long."""
         while b"\n" not in self.held:
-            known, self.held = self.held, b""
+            known = self.held
+            self.held = b""
             piece = self.read(watched=watched)
             self.held = known + piece + self.held
             if not piece or len(self.held) > LINE_MOST + PIECE:
@@ -84,7 +86,10 @@ class Stream:
         return line.rstrip(b"\r")
 
     def send(self, data: bytes, *, listening: bool = False) -> bool:
-        """Send all of it. False if, while `listening`, this side said something before that. Raises Broken."""
+        """Send all of it.
+
+        Raises Broken. While `listening`, it is False if this side sent something before all was out.
+        """
         rest = memoryview(data)
         while rest:
             poll = select.poll()
@@ -104,18 +109,20 @@ class Stream:
 
 
 def carry(request: clincus.Request, target: str, app: socket.socket, place: heads.Place) -> None:
-    """Ask the app that a socket leads to, and answer the browser. The connection goes on if both came to their end.
+    """Pass a request to the app at a socket, and its answer to the browser. Raises Unanswered, Gone.
 
-    Raises Unanswered, Gone.
+    The browser's connection stays open if both came to their end.
     """
-    connection, upstream = request.connection, Stream(app)
+    connection = request.connection
+    upstream = Stream(app)
     connection.close_connection = True
     is_sent = False
     with contextlib.suppress(Broken):  # an app that hangs up may have answered before
         upstream.send(heads.request_head(request, target, place))
         is_sent = send_body(request, upstream)
     early = b""
-    if heads.wants_socket(request):
+    wants_socket = heads.wants_socket(request)
+    if wants_socket:
         connection.connection.setblocking(False)
         with contextlib.suppress(OSError):  # a client may send its first frame in the packet of the request
             early = connection.rfile.peek()
@@ -124,12 +131,14 @@ def carry(request: clincus.Request, target: str, app: socket.socket, place: head
         answer = first_answer(upstream, browser)
         fields = heads.answer_fields(answer, place)
         if answer.status == 101:
-            if not heads.wants_socket(request) or heads.members(answer.fields, "upgrade") != ["websocket"]:
+            if not wants_socket or heads.members(answer.fields, "upgrade") != ["websocket"]:
                 raise Unanswered("The app changed to another protocol that nobody asked for.")
-            browser.send(head_bytes(101, [*fields, ("Connection", "Upgrade"), ("Upgrade", "websocket")]))
+            fields += [("Connection", "Upgrade"), ("Upgrade", "websocket")]
+            browser.send(head_bytes(101, fields))
             pump(browser, upstream)
             return
-        is_last = request.version == "HTTP/1.0" or "close" in request.options("Connection") or not is_sent
+        asks_to_close = request.version == "HTTP/1.0" or "close" in request.options("Connection")
+        is_last = asks_to_close or not is_sent
         send_answer(request, answer, fields, browser, upstream, is_last=is_last)
     finally:
         connection.connection.settimeout(clincus.ANSWER_TIMEOUT)
@@ -137,9 +146,11 @@ def carry(request: clincus.Request, target: str, app: socket.socket, place: head
 
 
 def send_body(request: clincus.Request, upstream: Stream) -> bool:
-    """Pass the body of a request on as it comes; False if the app answered before it had taken all. Raises Gone."""
-    connection, left = request.connection, request.body_length
-    if left and request.headers.get("Expect", "").lower() == "100-continue" and request.version != "HTTP/1.0":
+    """Pass on the body of a request; False if the app answered before it had taken all. Raises Gone."""
+    connection = request.connection
+    left = request.body_length
+    waits = request.headers.get("Expect", "").lower() == "100-continue"
+    if left and waits and request.version != "HTTP/1.0":
         connection.connection.settimeout(clincus.ANSWER_TIMEOUT)
         connection.connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
     allow = getattr(connection.rfile.raw, "allow")  # noqa: B009 (mypy knows the stream by its interface only)
@@ -155,8 +166,10 @@ def send_body(request: clincus.Request, upstream: Stream) -> bool:
 
 
 def first_answer(upstream: Stream, browser: Stream) -> heads.Answer:
-    """The head of the app's answer; interim ones (100, 103) are skipped. Raises Unanswered, Gone."""
-    end, left, said = time.monotonic() + ANSWER_WITHIN, HEAD_MOST, b""
+    """The head of the app's answer, after the interim ones (100, 103). Raises Unanswered, Gone."""
+    end = time.monotonic() + ANSWER_WITHIN
+    left = HEAD_MOST
+    said = b""
     while True:
         found = re.search(rb"\r?\n\r?\n", said)
         if found:
@@ -168,7 +181,8 @@ def first_answer(upstream: Stream, browser: Stream) -> heads.Answer:
             if answer.status >= 200 or answer.status == 101:
                 return answer
             left -= found.end()
-            said, upstream.held = upstream.held, b""
+            said = upstream.held
+            upstream.held = b""
             continue
         if len(said) > left:
             raise Unanswered(f"The head of the app's answer is larger than {HEAD_MOST >> 10} KiB.")
@@ -187,7 +201,7 @@ def first_answer(upstream: Stream, browser: Stream) -> heads.Answer:
 
 
 def head_bytes(status: int, fields: Iterable[tuple[str, str]]) -> bytes:
-    """The head of an answer as it goes out, with words of our own for the status."""
+    """The head of an answer, with the standard words for its status."""
     import http
 
     phrase = http.HTTPStatus(status).phrase if status in set(http.HTTPStatus) else "Unknown"
@@ -204,14 +218,16 @@ def send_answer(
     *,
     is_last: bool,
 ) -> None:
-    """Send an answer in a framing of our own. Raises Gone, also where the app broke off: the connection then ends."""
-    has_body, is_old = answer.has_body(request.method), request.version == "HTTP/1.0"
+    """Send an answer in a framing of our own. Raises Gone, also if the app breaks off: the connection then ends."""
+    has_body = answer.has_body(request.method)
+    is_old = request.version == "HTTP/1.0"
+    may_have_length = answer.status not in (204, 304)
     in_chunks = has_body and answer.length is None and not is_old
-    if answer.length is not None and answer.status not in (204, 304):
+    if answer.length is not None and may_have_length:
         fields.append(("Content-Length", str(answer.length)))
     elif in_chunks:
         fields.append(("Transfer-Encoding", "chunked"))
-    elif not has_body and request.method != "HEAD" and answer.status not in (204, 304):
+    elif not has_body and request.method != "HEAD" and may_have_length:
         fields.append(("Content-Length", "0"))
     if is_last:
         fields.append(("Connection", "close"))
@@ -225,13 +241,13 @@ def send_answer(
 
 
 def body_pieces(answer: heads.Answer, upstream: Stream, browser: Stream) -> Iterator[bytes]:
-    """The body of an answer as it comes, out of its framing. Raises Gone where it breaks off."""
+    """The body of an answer, out of its framing. Raises Gone if it breaks off."""
     if answer.chunked:
         while size := chunk_size(upstream.line(browser)):
             yield from exactly(size, upstream, browser)
             if upstream.line(browser):
                 raise Gone
-        for _ in range(heads.FIELDS_MOST):  # what may follow the last chunk
+        for _ in range(heads.FIELDS_MOST):  # trailer fields may follow the last chunk
             if not upstream.line(browser):
                 return
         raise Gone
@@ -243,7 +259,7 @@ def body_pieces(answer: heads.Answer, upstream: Stream, browser: Stream) -> Iter
 
 
 def exactly(count: int, upstream: Stream, browser: Stream) -> Iterator[bytes]:
-    """So many bytes of what an app sends. Raises Gone if it ends before."""
+    """The next `count` bytes of an app. Raises Gone if it ends before."""
     while count:
         piece = upstream.read(min(count, PIECE), watched=browser)
         if not piece:
@@ -253,7 +269,7 @@ def exactly(count: int, upstream: Stream, browser: Stream) -> Iterator[bytes]:
 
 
 def chunk_size(line: bytes) -> int:
-    """The size that a line before a chunk says (RFC 9112, 7.1). Raises Gone if it says none."""
+    """The size in the line before a chunk (RFC 9112, 7.1). Raises Gone if it has none."""
     digits = line.partition(b";")[0].strip(b" \t")
     if not re.fullmatch(b"[0-9A-Fa-f]{1,15}", digits):
         raise Gone
@@ -261,22 +277,28 @@ def chunk_size(line: bytes) -> int:
 
 
 def pump(one: Stream, other: Stream) -> None:
-    """Pass on what either side sends until one of them ends. A side that takes nothing is not read for."""
-    pending = {one: b"", other: one.held}  # what each is still to be sent
-    pending[one] = other.held
+    """Pass on the bytes of both sides until one of them ends. A side is read only once the other has taken all."""
+    pending = {one: other.held, other: one.held}  # bytes to send to each side
     peer = {one: other, other: one}
+    sides = {side.socket.fileno(): side for side in peer}
     while True:
-        poll, sides = select.poll(), {side.socket.fileno(): side for side in peer}
+        poll = select.poll()
         for side in peer:
-            events = (select.POLLOUT if pending[side] else 0) | (0 if pending[peer[side]] else select.POLLIN)
+            events = 0
+            if pending[side]:
+                events |= select.POLLOUT
+            if not pending[peer[side]]:
+                events |= select.POLLIN
             if events:
                 poll.register(side.socket, events)
         for number, event in poll.poll():
             side = sides[number]
             with contextlib.suppress(BlockingIOError):
                 if event & select.POLLOUT:
-                    pending[side] = pending[side][side.socket.send(pending[side]) :]
-                elif not (data := side.socket.recv(PIECE)):
+                    sent = side.socket.send(pending[side])
+                    pending[side] = pending[side][sent:]
+                    continue
+                data = side.socket.recv(PIECE)
+                if not data:
                     return
-                else:
-                    pending[peer[side]] = data
+                pending[peer[side]] = data
