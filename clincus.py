@@ -1244,7 +1244,12 @@ class Reader:
             return values
         for key, value in flat_values(table, settings):
             if key in settings and settings[key].rows:
-                values[key] = dict(self._tables(path, settings[key], value))
+                beside = {name: one for name, one in as_object(value).items() if f"{key}.{name}" in settings}
+                for name, plain in beside.items():
+                    one = f"{key}.{name}"
+                    values.update(self._fit(path, at + one, settings[one], plain, one))
+                if value != beside or not beside:
+                    values[key] = dict(self._tables(path, settings[key], value, beside))
             elif key in settings:
                 values.update(self._fit(path, at + key, settings[key], value, key))
             elif any(known.lower().startswith(f"{key.lower()}.") for known in settings):
@@ -1256,12 +1261,16 @@ class Reader:
                 mount["host"] = os.path.normpath(os.path.join(os.path.dirname(path), mount["host"]))
         return values
 
-    def _tables(self, path: str, setting: Setting, value: object) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The tables of a key that holds a table for each name."""
+    def _tables(
+        self, path: str, setting: Setting, value: object, others: Collection[str]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The tables of a key that holds a table for each name, but for `others`."""
         if not isinstance(value, Mapping):
             self._fault(path, setting.key, "a table is wanted", value)
             return
         for name, table in value.items():
+            if name in others:
+                continue
             if self._fit(path, f"{setting.key}.{name}", setting, name):
                 yield name, self._values(path, table, setting.rows, f"{setting.key}.{name}.")
 
@@ -1493,6 +1502,8 @@ def config_document(config: Config) -> dict[str, Any]:
             continue
         tables = document[setting.key]
         for name, values in tables.items():
+            if f"{setting.key}.{name}" in SETTING:
+                continue
             tables[name] = nest({key: shown(setting.rows[key], value) for key, value in values.items()})
     return document
 
@@ -4839,6 +4850,9 @@ class Extensions:
         # Each prepares a container that has started for the logins that its session borrows, before its tool starts: it
         # also gets the home in there, and paths in it that no copy of a login may have. An error fails the start.
         self.lenders: list[Callable[[Incus, Session, str, Sequence[str]], None]] = []
+        # Each returns the credentials that a session which borrows logins gets no copy of: paths in the home, and
+        # GITHUB_TOKEN. Without any it gets none.
+        self.withheld: list[Callable[[Session, Launch], Iterable[str]]] = []
         # Each returns more files to carry into a session's container at a start.
         self.guest_files: list[Callable[[Session], Sequence[ToolFile]]] = []
         # Each returns a program for `sh` that runs before guest/start.sh with its arguments, as the code user. If it
@@ -4914,6 +4928,17 @@ class Extensions:
     def known_to_sleep(self, engine: str, since: Mapping[str, float], cost: float) -> set[str]:
         """The ids of sessions of an engine that were idle since their time. The caller works on all others now."""
         return set().union(*call_each(self.sleepers, engine, since, cost))
+
+
+GITHUB_TOKEN = "GH_TOKEN"
+
+
+def withheld(extensions: Extensions, session: Session, launch: Launch) -> list[str]:
+    """The credentials that a session which borrows logins gets no copy of. A feature that fails withholds all."""
+    found = call_each(extensions.withheld, session, launch)
+    if len(found) < max(1, len(extensions.withheld)):
+        return [*launch.tool.credentials, GITHUB_TOKEN]
+    return list(itertools.chain.from_iterable(found))
 
 
 def call_each(functions: Iterable[Callable[..., Any]], *arguments: object) -> list[Any]:
@@ -6088,7 +6113,7 @@ class Containers:
                 self.extensions.tell("sealed", session)
                 if session.logins:
                     for prepare in self.extensions.lenders:
-                        prepare(self.incus, session, launch.guest.home, launch.tool.credentials)
+                        prepare(self.incus, session, launch.guest.home, withheld(self.extensions, session, launch))
                 return session
         if before is None:
             self.delete(session.id)
@@ -7054,7 +7079,10 @@ class Sessions:
         chosen = launch.request.environment
         lent: dict[str, str] = {}
         if session.logins:
-            tool = tool._replace(credentials=(), github_token=False)
+            kept_out = withheld(self.extensions, session, launch)
+            credentials = tuple(path for path in tool.credentials if path not in kept_out)
+            is_given = tool.github_token and GITHUB_TOKEN not in kept_out
+            tool = tool._replace(credentials=credentials, github_token=is_given)
             for lend in self.extensions.lent_variables:
                 lent.update(lend(session))
         times = {file.path: file.mtime / 10**9 for file in present}

@@ -160,6 +160,11 @@ START = (
     ),
     Flag("--allow NAME", "allow a host or a preset beside those of the config (--network allow-list)", repeats=True),
     Flag(
+        "--login NAME",
+        "borrow a login of the config, in place of those that it names; none for no login",
+        repeats=True,
+    ),
+    Flag(
         "--nesting",
         "let Docker, Podman and bubblewrap run in it; with a mounted directory, protection is `basic` then",
         default=None,

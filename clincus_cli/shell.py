@@ -97,6 +97,8 @@ def launch_request(context: Context) -> clincus.LaunchRequest:
     given = {one.setting: getattr(options, one.key) for one in cli.START if one.setting}
     settings = {setting: value for setting, value in given.items() if value is not None}
     settings.update(network_settings(context))
+    if options.login:
+        settings["defaults.logins"] = clincus.SETTING["defaults.logins"].fit(options.login)
     # `run` has fewer flags than `shell`.
     fields = {name: value for name, value in vars(options).items() if name in SAME_FIELDS}
     prompt, clone, there = (vars(options).get(name) for name in ("prompt", "clone", "there"))

@@ -28,10 +28,10 @@ from .loans import LABEL
 from .opened import Opened, server_trust, session_context
 from .records import Records
 from .renewal import Renewal
-from .settings import Login, read_logins
+from .settings import CHOSEN, COPY, Login, check_chosen, read_logins
 from .sources import Secret, SourceError, read_secret
 from .vault import Found, Revocations, Vault, set_revoked
-from .vendors import written_time
+from .vendors import VENDORS, written_time
 
 SET_UP_WITHIN = 30.0  # seconds for a container to take its authority
 READY_WITHIN = 60.0  # seconds for certificates to be made
@@ -56,6 +56,10 @@ def install(extensions: clincus.Extensions) -> None:
         ("POST", "/api/logins/{name}/revoke", lambda request: lending.revoke(request.values["name"])),
         ("DELETE", "/api/logins/{name}/revoke", lambda request: lending.allow(request.values["name"])),
     ]
+    extensions.wrappers.append(with_chosen)
+    extensions.changes.append(lending.change)
+    extensions.withheld.append(lending.withheld)
+    extensions.examiners.append(lending.examine)
 
 
 class Lending:
@@ -70,7 +74,7 @@ class Lending:
         self._config: clincus.Config | None = None
         self._known: Mapping[str, Login] = {}  # the logins of that
         self._contexts: dict[str, tuple[object, ssl.SSLContext]] = {}  # by session, with the mark of the file
-        self._opened: weakref.WeakSet[Opened] = weakref.WeakSet()
+        self._opened: weakref.WeakKeyDictionary[Opened, str] = weakref.WeakKeyDictionary()  # with their sessions
         self._records: dict[str, Records] = {}  # session -> what it did in this run
 
     @functools.cached_property
@@ -90,7 +94,7 @@ class Lending:
         config = description["config"]
         before = loans.read_label(session.logins)
         known = read_logins(launch.config)
-        wanted = [known[name] for name in launch.config.get("defaults.logins")]
+        wanted = [known[name] for name in launch.config.get(CHOSEN)]
         config.pop(LABEL, None)  # of an earlier start
         if before:
             for name in loans.variables_of(loans.loans_of(session.logins, known)):
@@ -151,7 +155,65 @@ class Lending:
         if moment == "deleted" and session.logins:
             self.store.forget(loans.run_name(session.id, session.logins))
 
+    def withheld(self, session: clincus.Session, launch: clincus.Launch) -> list[str]:
+        """The credentials that a session gets no copy of: paths in the home, and the token of GitHub."""
+        if not launch.config.get(COPY):
+            return [*launch.tool.credentials, clincus.GITHUB_TOKEN]
+        found = loans.loans_of(session.logins, self._configs.get(session.id, {}))
+        files = [loan.login.vendor.guest_file for loan in found if loan.login.vendor]
+        is_github = any({"GH_TOKEN", "COPILOT_GITHUB_TOKEN"} & set(loan.login.service.variables) for loan in found)
+        return [*files, *([clincus.GITHUB_TOKEN] if is_github else [])]
+
+    # -- Copies
+
+    def examine(self, environ: Mapping[str, str]) -> tuple[str, str] | None:
+        """What `clincus health` says of sessions that can log each other out."""
+        for tool in VENDORS:
+            ids = self._copies(tool)
+            if len(ids) > 1:
+                words = f"{len(ids)} running sessions hold copies of one login of {tool}: {', '.join(sorted(ids))}"
+                return f"{words}. The first one that renews it logs the others out, and this host", copies_remedy(tool)
+        return None
+
+    def copy_warnings(self, session: clincus.Session) -> list[str]:
+        """What a person must know of a session's copy."""
+        if session.tool not in VENDORS or not holds_copy(session):
+            return []
+        others = sorted(id for id in self._copies(session.tool) if id != session.id)
+        if not others:
+            return []
+        words = f"it holds a copy of this host's login of {session.tool}, as does {', '.join(others[:3])}"
+        return [f"{words}: the first one that renews it logs the others out. {copies_remedy(session.tool)}"]
+
+    def _copies(self, tool: str) -> list[str]:
+        """The running sessions of a tool with a copy of a login that its vendor renews."""
+        if self._app is None or not os.path.exists(self.renewal.path(VENDORS[tool])):
+            return []
+        return [one.id for one in self._app.registry.all() if one.tool == tool and holds_copy(one)]
+
     # -- What people ask
+
+    def change(self, session: clincus.Session, values: Mapping[str, Any]) -> None:
+        """Let a session borrow other logins: what is taken away at once, what is new from its next start.
+
+        Raises ClincusError: 400 for a name that is not known.
+        """
+        if values["logins"] is None:
+            return
+        chosen = read_chosen(values["logins"])
+        for name in chosen:
+            self._login(name, 400)
+        sessions = self._app.sessions
+        with sessions.lock(session.id):
+            settings = {**clincus.kept_settings(sessions.registry.get(session.id)), CHOSEN: chosen}
+            door = sessions.door(session.id)
+            label = {f"{clincus.LABEL}settings": json.dumps(settings, sort_keys=True)}
+            door.query(door.path(session.id), "PATCH", {"config": label}, wait=True)
+            sessions.look(session.id)
+        for opened, id in list(self._opened.items()):
+            if id == session.id:
+                for name in loans.read_label(session.logins).keys() - set(chosen):
+                    opened.end_loan(name, f"the login {name} was taken from this session")
 
     def documents(self) -> list[dict[str, object]]:
         """The logins as the API shows them."""
@@ -169,7 +231,7 @@ class Lending:
         set_revoked(self._environ, name, is_revoked=True)
         self.vault.forget(name)
         for opened in list(self._opened):
-            opened.end_loan(name)
+            opened.end_loan(name, f"the login {name} is revoked")
         return self._document(login)
 
     def allow(self, name: str) -> dict[str, object]:
@@ -178,11 +240,11 @@ class Lending:
         set_revoked(self._environ, name, is_revoked=False)
         return self._document(login)
 
-    def _login(self, name: str) -> Login:
+    def _login(self, name: str, status: int = 404) -> Login:
         login = self._logins().get(name)
         if login is None:
             known = ", ".join(self._logins()) or "none"
-            raise clincus.ClincusError(f"there is no login {clincus.shorten(name)}: there are {known}", 404)
+            raise clincus.ClincusError(f"there is no login {clincus.shorten(name)}: there are {known}", status)
         return login
 
     def _document(self, login: Login) -> dict[str, object]:
@@ -212,9 +274,10 @@ class Lending:
         found = loans.loans_of(session.logins, self._logins())
         if not any(loan.login.is_for(host, port) or loan.login.gives_tokens(host, port) for loan in found):
             return None
-        exchange = Exchange((host, port), found, Account(self, session, host), self._strangers(session))
-        opened = Opened(exchange, (self._context(session), server_trust()), host, self, later)
-        self._opened.add(opened)
+        account = Account(self, session, host)
+        exchange = Exchange((host, port), found, account, self._strangers(session))
+        opened = Opened(exchange, (self._context(session), server_trust()), host, account, later)
+        self._opened[opened] = session.id
         return opened
 
     def _strangers(self, session: clincus.Session) -> dict[bytes, Loan]:
@@ -225,12 +288,14 @@ class Lending:
                 found += loans.loans_of(other.logins, self._logins())
         return marks(found)
 
-    def ask(self, loan: Loan, take: Callable[[Found], None]) -> None:
-        """Let `take` have the value of a loan, unless it is revoked."""
-        if self.revocations.holds(loan.login.name):
-            take(SourceError(f"it is revoked (clincus login allow {loan.login.name})"))
-        else:
-            self.vault.ask(loan.login, take)
+    def obstacle(self, session: clincus.Session, login: Login) -> str:
+        """Why a session may not use a login now; empty if it may."""
+        if self.revocations.holds(login.name):
+            return f"it is revoked (clincus login allow {login.name})"
+        now = self._app.registry.find(session.id) or session
+        if login.name not in clincus.kept_settings(now).get(CHOSEN, [login.name]):
+            return "it was taken from this session"
+        return ""
 
     def _logins(self) -> Mapping[str, Login]:
         config = self._app.config
@@ -263,7 +328,7 @@ class Lending:
         """What a person must know of a session."""
         found = self._records.get(session.id)
         if not found or not found.alarms:
-            return []
+            return self.copy_warnings(session)
         one = found.alarms[-1]
         others = f" ({len(found.alarms)} such places in all)" if len(found.alarms) > 1 else ""
         words = "The secret was not sent, but the agent, or what it runs, tried"
@@ -300,6 +365,15 @@ class Account:
     def __init__(self, lending: Lending, session: clincus.Session, host: str) -> None:
         self._lending, self._session, self._host = lending, session, host
 
+    def ask(self, loan: Loan, take: Callable[[Found], None]) -> None:
+        """Let `take` have the value of a loan, unless the session may not use it."""
+        obstacle = self._lending.obstacle(self._session, loan.login)
+        if obstacle:
+            self._lending.records(self._session.id).count(loan.login.name, self._host, is_refused=True)
+            take(SourceError(obstacle))
+        else:
+            self._lending.vault.ask(loan.login, take)
+
     def misused(self, loan: Loan, where: str) -> None:
         """A placeholder is out of its place."""
         self._lending.alarm(self._session, loan, where, self._host)
@@ -313,6 +387,39 @@ class Account:
         if loan.login.vendor and status == 401:
             self._lending.renewal.refuse(loan.login, secret)
         self._lending.vault.forget(loan.login.name)
+
+
+def with_chosen(method: str, path: str, handler: clincus.Handler) -> clincus.Handler:
+    """Let the request for a new session take our field as a setting, which the session keeps for its later starts."""
+    if (method, path) != ("POST", "/api/sessions"):
+        return handler
+
+    def create(request: clincus.Request) -> object:
+        values = dict(request.values)
+        names = values.pop("logins")
+        if names is not None:
+            values["settings"] = {**(values.get("settings") or {}), CHOSEN: read_chosen(names)}
+        return handler(request._replace(values=values))
+
+    return create
+
+
+def read_chosen(names: object) -> list[str]:
+    """The names of a request. Raises ClincusError(400)."""
+    try:
+        return check_chosen(names)
+    except ValueError as error:
+        raise clincus.ClincusError(f'"logins": {error}', 400) from None
+
+
+def holds_copy(session: clincus.Session) -> bool:
+    """Whether a session has a copy of its tool's login, if there is one."""
+    return session.status == "running" and not session.logins and not session.command
+
+
+def copies_remedy(tool: str) -> str:
+    """What to do about copies that log each other out."""
+    return f"Lend it instead: `lend = true` in [logins.{tool}], and the name in {CHOSEN}"
 
 
 def in_thread(work: Callable[[], str]) -> Future[str]:

@@ -143,10 +143,10 @@ class Opened:
         """Bytes to write to the server."""
         return b"" if self._server.is_over else self._server.going.read()
 
-    def end_loan(self, name: str) -> None:
-        """End the request under way if it was lent a login, which is revoked. For any thread."""
+    def end_loan(self, name: str, words: str) -> None:
+        """End the request under way if it was lent a login that it may not use any more. For any thread."""
         if name in self._exchange.names:
-            self._later(functools.partial(self._end, f"the login {name} is revoked"))
+            self._later(functools.partial(self._end, words))
 
     def _end(self, words: str) -> None:
         self._exchange.refuse(403, words)

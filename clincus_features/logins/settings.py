@@ -17,6 +17,9 @@ KEPT_LENT = 10.0  # seconds that one is kept which its tool may renew at any tim
 ONLY_LENT = ("codex",)  # services whose value stands in no other place than the tool's file
 MOST_KEPT = 3600.0  # seconds
 HTTPS = 443
+CHOSEN = "defaults.logins"
+COPY = "logins.copy"
+NO_LOGIN = "none"
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"(\*\.)?((?=.{{1,253}}(?::|$)){_LABEL}(?:\.{_LABEL})+)(?::([0-9]{{1,5}}))?")
 _TOKEN = r"[!#$%&'*+.^_`|~0-9a-z-]{1,64}"
@@ -135,7 +138,19 @@ def check_keep(value: object) -> str:
     return text
 
 
-LOGIN_NAME = clincus.matching(NAME, "a name has small letters, digits and -")
+LOGIN_NAME = clincus.matching(
+    rf"(?!{NO_LOGIN}$){NAME}", f"a name has small letters, digits and -, and is not {NO_LOGIN}"
+)
+
+
+def check_chosen(value: object) -> list[str]:
+    """The names of logins that a session borrows; the word `none` alone for no login."""
+    if value == [NO_LOGIN]:
+        return []
+    names: list[str] = clincus.list_of(LOGIN_NAME)(value)
+    return list(dict.fromkeys(names))
+
+
 VARIABLE = clincus.matching(r"[A-Za-z_][A-Za-z0-9_]{0,127}", "write the name of a variable")
 LOGIN = {
     "service": clincus.Setting(
@@ -154,8 +169,10 @@ LOGIN = {
 }
 clincus.register_settings(
     clincus.Setting("logins", {}, LOGIN_NAME, merge=clincus.merged, rows=LOGIN),
-    clincus.Setting("defaults.logins", [], clincus.list_of(LOGIN_NAME)),
+    clincus.Setting("defaults.logins", [], check_chosen),
+    clincus.Setting(COPY, False, clincus.check_switch),
 )
+clincus.PROFILE["logins"] = clincus.SETTING[CHOSEN]
 
 
 # -- Reading
@@ -163,7 +180,8 @@ clincus.register_settings(
 
 def read_logins(config: clincus.Config) -> dict[str, Login]:
     """The logins of a configuration by name. Raises ConfigError for one that is not complete."""
-    return {name: read_login(name, row) for name, row in config.get("logins").items()}
+    rows = {name: row for name, row in config.get("logins").items() if f"logins.{name}" not in clincus.SETTING}
+    return {name: read_login(name, row) for name, row in rows.items()}
 
 
 def read_login(name: str, row: Mapping[str, Any]) -> Login:
@@ -216,10 +234,10 @@ def read_lent(name: str, known: str, row: Mapping[str, Any]) -> Login:
 def check_logins(config: clincus.Config) -> None:
     """Raise ConfigError for logins that are not complete, unknown, or a project's own."""
     logins = read_logins(config)
-    unknown = [name for name in config.get("defaults.logins") if name not in logins]
+    unknown = [name for name in config.get(CHOSEN) if name not in logins]
     if unknown:
-        words = f"defaults.logins names {', '.join(unknown)}, but there is no [logins.{unknown[0]}]"
-        raise clincus.ConfigError(f"{config.origins['defaults.logins']}: {words}")
+        words = f"{CHOSEN} names {', '.join(unknown)}, but there is no [logins.{unknown[0]}]"
+        raise clincus.ConfigError(f"{config.origins[CHOSEN]}: {words}; there are {', '.join(logins) or 'none'}")
     chosen: list[str] = []  # by the user's own files
     for layer in sorted(config.layers, key=lambda layer: layer.rank):
         if layer.rank < clincus.PROJECT_RANK:
@@ -230,7 +248,7 @@ def check_logins(config: clincus.Config) -> None:
 
 def check_project(layer: clincus.Layer, chosen: list[str]) -> None:
     """Raise ConfigError if a project's own file defines a login, or borrows one that the user has not chosen."""
-    if "logins" in layer.values:
+    if layer.values.get("logins") or COPY in layer.values:
         raise clincus.ConfigError(f"{layer.source}: [logins] can be in your own config only")
     more = [name for name in layer.values.get("defaults.logins", ()) if name not in chosen]
     if more:

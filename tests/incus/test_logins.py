@@ -103,6 +103,38 @@ def test_a_login_that_is_revoked_is_lent_to_nobody_until_it_is_allowed(box, vend
     assert box.server.post("/api/logins/none/check").status == 404
 
 
+def test_a_session_may_borrow_others_than_the_config_says(bed, box, vendor, workspace):
+    answer = box.server.post("/api/sessions", {"workspace": str(workspace), "tool": "shell", "logins": ["nope"]})
+    assert (answer.status, "there is no [logins.nope]" in answer.json["error"]) == (400, True)
+    other = Box(bed, box.server, box.server.create(workspace, tool="shell", logins=["github"])["id"])
+    assert box.server.get(f"/api/sessions/{other.id}").json["logins"] == ["github"]
+    assert bed.shell(other.id, "printenv ANTHROPIC_API_KEY || true") == ""
+    token = other.variable("GH_TOKEN")
+    other.ask("github.com", f"Authorization: Bearer {token}")
+    assert vendor.heads[-1]["authorization"] == f"Bearer {TOKEN}"
+    before = len(vendor.heads)
+    assert box.server.request("PATCH", f"/api/sessions/{other.id}", {"logins": []}).status == 200
+    assert "it was taken from this session" in other.ask("github.com", f"Authorization: Bearer {token}")
+    assert len(vendor.heads) == before
+    (row,) = box.server.get(f"/api/sessions/{other.id}/network").json["lent"]
+    assert (row["login"], row["requests"], row["refused"]) == ("github", 1, 1)
+    assert box.server.delete(f"/api/sessions/{other.id}?force=true").status == 204
+
+
+def test_a_session_that_borrows_may_have_copies_of_other_logins(bed, start_server, workspace, home):
+    put_secrets(home)
+    (home / ".claude").mkdir(exist_ok=True)
+    (home / ".claude" / ".credentials.json").write_text(json.dumps({"claudeAiOauth": {"accessToken": "a-copy"}}))
+    server = start_server(
+        config=NO_CHECKPOINTS + LOGINS.replace("[logins.anthropic]", "[logins]\ncopy = true\n[logins.anthropic]")
+    )
+    session = server.create(workspace, tool="claude", logins=["github"])
+    assert "a-copy" in bed.shell(session["id"], "cat ~/.claude/.credentials.json")
+    assert server.delete(f"/api/sessions/{session['id']}").status == 204
+    assert server.post(f"/api/sessions/{session['id']}/resume").status == 200
+    assert "a-copy" in bed.shell(session["id"], "cat ~/.claude/.credentials.json")
+
+
 def test_git_works_over_https_as_it_does_by_itself(box, vendor):
     assert "refs/heads/main" in box.shell("git ls-remote https://github.com/a/b 2>&1 || true")
     sent = base64.b64decode(vendor.heads[-1]["authorization"].removeprefix("Basic ")).decode()

@@ -184,6 +184,7 @@ def test_a_trusted_project_may_borrow_fewer_logins(load, tmp_path, names):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("[logins]\ncopy = true\n", "can be in your own config only"),
         ('[defaults]\nlogins = ["npm", "pypi"]\n', "a project may borrow fewer logins"),
         ('[logins.github]\nservice = "npm"\n', "[logins] can be in your own config only"),
         (OWN, "[logins] can be in your own config only"),
@@ -287,3 +288,42 @@ def test_nothing_writes_a_secret_down():
     for write in (pickle.dumps, copy.deepcopy, json.dumps):
         with pytest.raises(TypeError):
             write(secret)
+
+
+# -- What a session borrows
+
+TWO = "[logins.github]\nfrom = { env = 'A' }\n[logins.npm]\nfrom = { env = 'B' }\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "profile", "names"),
+    [
+        ("[defaults]\nlogins = ['github']\n", "", ["github"]),
+        ("[defaults]\nlogins = ['github']\n[profiles.p]\nlogins = ['npm']\n", "p", ["npm"]),
+        ("[defaults]\nlogins = ['github']\n[profiles.p]\nlogins = ['none']\n", "p", []),
+        ("[defaults]\nlogins = ['github', 'github']\n", "", ["github"]),
+    ],
+)
+def test_a_profile_chooses_the_logins_of_its_sessions(load, text, profile, names):
+    assert clincus.with_flags(load(text + TWO), {}, profile).get("defaults.logins") == names
+
+
+def test_a_start_chooses_them_too(load):
+    config = load("[defaults]\nlogins = ['github']\n" + TWO)
+    assert clincus.with_flags(config, {"defaults.logins": ["npm"]}).get("defaults.logins") == ["npm"]
+    with pytest.raises(clincus.ConfigError, match=r"there is no \[logins.nope\]; there are github, npm"):
+        clincus.with_flags(config, {"defaults.logins": ["nope"]})
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_copies_beside_lent_logins_are_a_choice(load, value):
+    config = load(f"[logins]\ncopy = {str(value).lower()}\n" + TWO)
+    assert config.get("logins.copy") is value
+    assert list(read_logins(config)) == ["github", "npm"]
+    document = clincus.config_document(config)["logins"]
+    assert (document["copy"], document["npm"]["from"]["env"]) == (value, "B")
+
+
+def test_no_login_is_called_none(load):
+    with pytest.raises(clincus.ConfigError, match="is not none"):
+        load("[logins.none]\nservice = 'npm'\nfrom = { env = 'A' }\n")

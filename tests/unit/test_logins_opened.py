@@ -251,8 +251,8 @@ def test_events_come_as_they_are_sent_and_end_when_the_login_is_revoked(road):
         assert read_until(tls, b"one\n\n").startswith(b"HTTP/1.1 200 OK\r\nConnection: close\r\n")
         is_next.set()
         assert read_until(tls, b"two\n\n") == b"data: two\n\n"
-        road.opened[0].end_loan("another")
-        road.opened[0].end_loan("token")
+        road.opened[0].end_loan("another", "it is revoked")
+        road.opened[0].end_loan("token", "the login token is revoked")
         with contextlib.suppress(OSError):
             assert rest(tls) == b""
         wait_until(lambda: road.proxy.count() == 0, "the end of the connection")

@@ -100,7 +100,7 @@ export interface paths {
         options?: never;
         head?: never;
         /**
-         * Change a session's name or network, or whether it is kept when it stops, pinned, or muted
+         * Change a session's name, network or logins, or whether it is kept when it stops, pinned, or muted
          * @description Only the fields that are given change. A change of the network holds within a second, and closes the connections that it forbids.
          */
         patch: operations["update_session"];
@@ -2228,7 +2228,10 @@ export interface components {
             };
             /** @description logins that sessions may borrow, never with a value */
             logins: {
-                [key: string]: Record<string, never>;
+                /** @description sessions that borrow logins also get copies of others */
+                copy: boolean;
+            } & {
+                [key: string]: Record<string, never> | boolean;
             };
             /** @description the tools of the user's own, by name, with what was written for each */
             tools: {
@@ -4290,6 +4293,8 @@ export interface operations {
                      *     ]
                      */
                     presets?: string[];
+                    /** @description the logins that it borrows, in place of those of the config */
+                    logins?: string[];
                     /**
                      * @description what a clone starts from; HEAD with the uncommitted changes when absent
                      * @example main
@@ -4434,6 +4439,13 @@ export interface operations {
                      *     ]
                      */
                     presets?: string[];
+                    /**
+                     * @description all logins that it borrows: what is taken away at once, what is new from its next start
+                     * @example [
+                     *       "github"
+                     *     ]
+                     */
+                    logins?: string[];
                     /** @description show it first */
                     pinned?: boolean;
                     /** @description true if its tool calls nobody; a broken seal still does */
