@@ -25,6 +25,7 @@ from . import index, links, modules, restore, seals, unfinished
 from .identity import Copies, Item, note_item, steps_to, thing_at
 from .leases import WRITTEN_FOR, Leases, is_renamed_into_place
 from .looks import Looks
+from .moves import Move, Moves
 from .operations import check_of
 from .records import Change, Record, Records, Run
 from .seals import Stage
@@ -109,6 +110,7 @@ class Guard:
         self._repositories: dict[str, tuple[list[str], list[str]]] = {}  # session -> unsealed ones, and all around them
         self._operation_files: dict[str, list[str]] = {}  # session -> the files on which its last look at them depends
         self._operation_states: dict[str, object] = {}  # session -> their signature before it; None if they were others
+        self._moves: dict[str, Moves] = {}  # session -> renames in its Git folders; as `_live`
         self._writer_looks = Looks("looking for who writes", lambda: WRITTEN_FOR, self._look_for_writers)
         self._mending: set[str] = set()  # sessions in which something is put back once more just now
         self._missed: dict[str, set[str]] = {}  # session -> names that moved meanwhile; as `_live`
@@ -409,7 +411,10 @@ class Guard:
             by_session.setdefault(mark.id, {})[mark.path] = how
         for id, paths in by_session.items():
             live = self._live.get(id)
-            if paths.pop(LINKS, None) is not None and live is not None:
+            how = paths.pop(LINKS, "")
+            moves = self.watcher.take_moves(id)
+            if how and live is not None:
+                self._judge_moves(live, moves, is_lost=how == LOST)
                 self._hold_files(live)
                 self._link_looks.ask(id)
             if not paths:
@@ -420,6 +425,24 @@ class Guard:
                 self._judge_broken(live, paths)
             elif live is not None:  # a thread acts on it, which has this judged at its end
                 self._missed.setdefault(id, set()).update(path for path, how in paths.items() if how == MOVED)
+
+    def _judge_moves(self, live: Live, moves: list[Move], *, is_lost: bool) -> None:
+        """Break a session in which a file without a seal was exchanged for another one, if only for a moment."""
+        known = self._moves.setdefault(live.session.id, Moves())
+        if is_lost:
+            known.forget()
+            return
+        bad = known.judge(moves)
+        if not bad or live.session.id in self._broken:
+            return
+        run = self.records.read(live.session.workspace).runs.get(live.session.id)
+        if run is None or (run.is_seen and not seals.is_up(live.stage, seals.mounted())):
+            return  # the container has ended: a person's own
+        faults = {path: Fault(kind_of_unsealed(path), f"{path}: {bad[path]}") for path in bad.keys() - run.paths}
+        if faults:
+            self._faults.update(faults)
+            self._break_by(live, faults)
+            self._check_index(live)  # what is there now may be no better
 
     def _judge_broken(self, live: Live, paths: Mapping[str, str]) -> None:
         """Put back again what was replaced after a freeze: who did it may be no part of the container."""
@@ -502,8 +525,9 @@ class Guard:
         if looked.cut:
             self._report_once(live.session, f"git's index was not looked at in all places: {looked.cut}")
         if looked.bad:
-            self._faults.update(as_faults("index", looked.bad))
-            self.watcher.call(functools.partial(self._break, live, dict.fromkeys(looked.bad, "changed")))
+            bad = as_faults("index", looked.bad)
+            self._faults.update(bad)
+            self.watcher.call(functools.partial(self._break_by, live, bad, "changed"))
         return bool(looked.bad)  # until it is frozen, the container may put another one there
 
     def _look_for_links(self, id: str) -> bool:
@@ -664,12 +688,12 @@ class Guard:
             self._faults.update(bad)
             self.watcher.call(functools.partial(self._break_by, live, bad))
 
-    def _break_by(self, live: Live, bad: Mapping[str, Fault]) -> None:
+    def _break_by(self, live: Live, bad: Mapping[str, Fault], what: str = "replaced") -> None:
         """Break a session by what was put aside; of one that is broken already it is told besides."""
         if live.session.id not in self._broken:
-            self._break(live, dict.fromkeys(bad, "replaced"))
+            self._break(live, dict.fromkeys(bad, what))
         else:
-            self._tell(live.session, {path: self._faults.pop(path, fault) for path, fault in bad.items()}, "replaced")
+            self._tell(live.session, {path: self._faults.pop(path, fault) for path, fault in bad.items()}, what)
 
     def _watch_for_links(self, live: Live, found: links.Found) -> None:
         """Watch the folders in which git could follow a link; what appeared in a new one meanwhile is looked for."""
@@ -804,6 +828,7 @@ class Guard:
         for known in (self._index_files, self._index_states, self._unsealed, self._trees, self._operation_files):
             known.pop(session.id, None)
         self._repositories.pop(session.id, None)
+        self._moves.pop(session.id, None)
         self._links.pop(session.id, None)
         self.leases.drop(session.id)
         late = self._late.pop(session.id, {})

@@ -31,7 +31,7 @@ import clincus
 from . import operations
 from .identity import opened
 from .index import git_folders, tops_of
-from .restore import ASIDE, set_aside
+from .restore import ASIDE, moved_by_us, set_aside
 from .seals import Stage
 
 MOST_FOLDERS = 5_000  # that are looked into in one Git folder, with those of its submodules
@@ -372,8 +372,10 @@ def move(git_folder: str, path: str, aside: str, target: str = "", *, only_links
         folder = stack.enter_context(closing_descriptor(open_at(git, above)))
         try:
             into = stack.enter_context(closing_descriptor(folder_apart(top, apart)))
+            moved_by_us.add(f"{git_folder}/{path}")
             os.rename(name, kept, src_dir_fd=folder, dst_dir_fd=into)  # of a link itself: rename(2) follows none
         except OSError:
+            moved_by_us.discard(f"{git_folder}/{path}")
             with suppress(OSError):
                 os.rmdir(apart, dir_fd=top)  # if nothing is in it
             if not only_links:

@@ -12,6 +12,7 @@ from .identity import FILE_LIMIT, Copies, Item, Piece, note_item, opened, thing_
 
 ASIDE = "clincus-replaced"  # what a container put there is found beside it under NAME.clincus-replaced-…
 FRESH = "clincus-fresh"
+moved_by_us: set[str] = set()  # paths from which this process puts something aside, until inotify has told of it
 MOST_SEARCHED = 20000  # entries of a folder in which one that was renamed is looked for
 
 

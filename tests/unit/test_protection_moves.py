@@ -1,0 +1,186 @@
+"""Renames that exchange what git reads for a moment, told from those that git and editors make; with a real inotify."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from clincus_features.protection import links, restore
+from clincus_features.protection.links import find
+from clincus_features.protection.moves import EDITED, GITS_OWN, Moves
+from clincus_features.protection.watch import LOST, Watcher
+from tests.programs import git, wait_until
+from tests.unit.test_protection_watch import bench, flood  # noqa: F401  # a fixture
+
+EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Exchange two names in one step."""
+    names = [os.fsencode(path) for path in (one, other)]
+    assert ctypes.CDLL(None).renameat2(-100, names[0], -100, names[1], EXCHANGE) == 0
+
+
+class Watching:
+    """A Git folder that is watched as that of a session."""
+
+    def __init__(self, folder: Path) -> None:
+        self.git = folder
+        self.lost: list[bool] = []
+        self.watcher = Watcher(lambda touched: self.lost.append(LOST in touched.values()), lambda: -1.0)
+        self.moves = Moves()
+
+    def watch(self) -> None:
+        """Watch all folders that are there by now."""
+        self.watcher.watch_comers("one", "", find([str(self.git)]).folders)
+
+    def bad(self) -> set[str]:
+        """What was exchanged, by the path in the Git folder."""
+        self.watcher.finish("one")
+        return {os.path.relpath(path, self.git) for path in self.moves.judge(self.watcher.take_moves("one"))}
+
+
+@pytest.fixture
+def watching(workspace):
+    """A repository in which a rebase has stopped, with another file beside each that git reads."""
+    for name in ("one", "two"):
+        (workspace / "file").write_text(name)
+        git(workspace, "add", ".")
+        git(workspace, "commit", "-q", "-m", name)
+    folder = workspace / ".git"
+    (folder / "rebase-merge").mkdir()
+    for path in ("rebase-merge/git-rebase-todo", "rebase-merge/msgnum", "COMMIT_EDITMSG", "logs/HEAD", "index"):
+        (folder / path).touch()
+        (folder / path).with_name("zz").write_text("evil")
+    (folder / "objects/00").mkdir(exist_ok=True)
+    (folder / "objects/00/zz").symlink_to("/home/person/precious")
+    shutil.copytree(folder / "rebase-merge", folder / "rebase-zz")
+    made = Watching(folder)
+    made.watch()
+    return made
+
+
+def there_and_back(git, one, other):
+    """By two renames each way."""
+    (git / one).rename(git / "x")
+    (git / other).rename(git / one)
+    (git / one).rename(git / other)
+    (git / "x").rename(git / one)
+
+
+def twice(git, one, other):
+    exchange(git / one, git / other)
+    exchange(git / one, git / other)
+
+
+@pytest.mark.parametrize("how", [twice, there_and_back])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("rebase-merge/git-rebase-todo", "rebase-merge/zz"),
+        ("rebase-merge/git-rebase-todo", "objects/00/zz"),
+        ("rebase-merge/msgnum", "rebase-merge/zz"),
+        ("rebase-merge", "rebase-zz"),
+        ("index", "zz"),
+        ("index", "objects/00/zz"),
+        ("COMMIT_EDITMSG", "objects/00/zz"),
+        ("logs/HEAD", "objects/00/zz"),
+        ("logs", "rebase-zz"),
+    ],
+)
+def test_what_is_exchanged_and_back_is_seen(watching, how, one, other):
+    how(watching.git, one, other)
+    assert one in watching.bad()
+
+
+def test_what_comes_from_elsewhere_is_seen_before_it_goes_back(watching):
+    exchange(watching.git / "index", watching.git / "objects/00/zz")
+    assert watching.bad() == {"index"}
+
+
+# What a person and an agent do with git.
+DAY = """
+    git checkout -q -b side HEAD~1; echo three >other; git add other; git commit -q -m three -- other
+    git branch -m side index; git branch -m index side; git reflog expire --all --expire=now; git pack-refs --all
+    git merge -q --no-ff -m m main; git reset -q --hard HEAD~1; git stash -q -u; echo x >file; git stash -q
+    git stash pop -q; git add -A; git commit -q -m x; git checkout -q main; git cherry-pick -n side; git reset -q --hard
+    git -c sequence.editor='sed -i s/^pick/edit/' rebase -q -i --autostash HEAD~1; git rebase --continue
+    git -c sequence.editor='sed -i 1ibreak' rebase -q -i HEAD~1; git rebase --edit-todo; git rebase --continue
+    git rebase -q --apply side; git rebase --abort; git format-patch -1 --stdout side >p; git am -q p; git am --abort
+    git revert --no-edit HEAD; git notes add -m n; git tag -m t t; git gc -q; git repack -adq; git fetch -q . side:new
+    git worktree add -q ../tree; git -C ../tree commit -q --allow-empty -m w; git worktree move ../tree ../wood
+    git worktree lock ../wood; git worktree unlock ../wood; git worktree remove ../wood; git bisect start HEAD HEAD~2
+    git bisect reset; git sparse-checkout set a; git sparse-checkout disable; git update-index --split-index
+    git commit -q --allow-empty -m s; git update-index --no-split-index; git config user.name b; git rerere
+    git clone -q . ../sub; git -c protocol.file.allow=always submodule add -q ../sub sub; git commit -q -m sub
+    git mv sub bus; git submodule absorbgitdirs; git submodule deinit -f bus
+    git checkout -q --orphan o; git clean -fdxq
+"""
+
+
+def test_no_command_of_git_exchanges_anything(watching):
+    shutil.rmtree(watching.git / "rebase-merge")
+    environment = {**os.environ, "GIT_EDITOR": "true", "HOME": str(watching.git.parent.parent)}
+    environment.update(GIT_AUTHOR_NAME="a", GIT_AUTHOR_EMAIL="a@b", GIT_COMMITTER_NAME="a", GIT_COMMITTER_EMAIL="a@b")
+    for line in DAY.replace("\n", ";").split(";"):
+        if line.strip():
+            subprocess.run(
+                ["sh", "-c", line], cwd=watching.git.parent, env=environment, capture_output=True, check=False
+            )
+            assert (line, watching.bad()) == (line, set())
+            watching.watch()
+
+
+@pytest.mark.parametrize("name", sorted(EDITED))
+def test_no_editor_exchanges_anything(watching, name):
+    """By turns in place, with a backup beside it, and with a new file that takes its name."""
+    file = watching.git / name
+    for text in ("one", "two", "three"):
+        file.write_text(text)
+        file.rename(file.with_name(f"{name}~"))
+        file.write_text(text)
+        file.with_name(f".{name}.new").write_text(text)
+        file.with_name(f".{name}.new").rename(file)
+        file.rename(file.with_name(f"{name}.old"))
+        file.with_name(f"{name}.tmp").write_text(text)
+        file.with_name(f"{name}.tmp").rename(file)
+    assert watching.bad() == set()
+
+
+@pytest.mark.parametrize("name", sorted(GITS_OWN))
+def test_what_git_renames_into_place_is_no_exchange(watching, name):
+    for _ in range(3):
+        (watching.git / f"{name}.lock").write_text("new")
+        (watching.git / f"{name}.lock").rename(watching.git / name)
+    assert watching.bad() == set()
+
+
+def test_what_is_put_aside_is_no_exchange(watching):
+    restore.set_aside(str(watching.git / "index"))
+    links.move(str(watching.git), "rebase-merge/msgnum", "clincus-replaced-0123abcd/0-msgnum", only_links=False)
+    assert watching.bad() == set()
+
+
+def test_a_flood_leaves_no_half_of_a_rename_behind(watching):
+    flood(watching.git)
+    (watching.git / "index.lock").write_text("new")
+    (watching.git / "index.lock").rename(watching.git / "index")
+    watching.watcher.finish("one")
+    assert watching.lost == [True]
+
+
+def test_an_exchange_freezes_the_session_and_says_what_may_have_happened(bench):  # noqa: F811
+    for name in ("index", "zz"):
+        (bench.root / ".git" / name).write_text(name)
+    bench.start()
+    wait_until(lambda: bench.session.id in bench.guard._links, "the first look")
+    bench.settle()
+    twice(bench.root / ".git", "index", "zz")
+    bench.await_broken()
+    assert (".git/index", "replaced") in bench.changes
+    assert any("at that moment" in change.words for change in bench.record.changes)
