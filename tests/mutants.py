@@ -194,6 +194,7 @@ def run_tests(tree: Path, tests: str) -> subprocess.CompletedProcess[str]:
     # A wait of a test that is to fail ends in vain: that is how it notices.
     environ = {**environ, "PYTHONPYCACHEPREFIX": str(tree.parent / "bytecode"), "CLINCUS_TEST_DEADLINE": "20"}
     argv = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--timeout=120"]
+    argv.append(f"--basetemp={tree.parent / 'temporary'}")  # the common one is searched, and cleared, by each run
     return subprocess.run(
         [*argv, f"tests/unit/test_{tests}.py"], cwd=tree, env=environ, stdin=subprocess.DEVNULL, capture_output=True,
         text=True, timeout=600, check=False,

@@ -65,6 +65,7 @@ def test_a_night_of_an_older_commit_does_not_count(repository):
     ("of", "result", "words"),
     [
         (None, "2 failed, 98 passed in 10 min", "tells of failures"),
+        (None, "a part passed: 4 passed in 4 min", "is of a part of a night"),
         ("0" * 40, WELL, "is not in this repository"),
         ("abc+", WELL, "which is no commit"),
         ("--output=/tmp/x", WELL, "which is no commit"),
