@@ -646,6 +646,8 @@ def judge(facts: Facts, before: Agent | None, stopped: float = 0.0) -> Decision:
     said = facts.said
     if shown is not None and shown.rule.state == "waiting":
         return by_screen_waiting(facts, shown)
+    if shown is not None and shown.rule.reason == "interrupted" and is_only_said(facts, before):
+        return by_hook(facts, shown, before)
     lacks_work = shown is not None and shown.rule.state == "ready" and not shown.rule.reason
     if shown is not None and shown.rule.reason == "over" and is_over_before(facts, before):
         lacks_work = not is_put_back(facts)
@@ -796,6 +798,16 @@ def is_over_before(facts: Facts, before: Agent | None) -> bool:
 def has_interrupted(facts: Facts, before: Agent | None) -> bool:
     """Whether the last turn was seen to be interrupted; a person may have changed the input since."""
     return before is not None and before.reason == "interrupted" and before.since >= facts.said.at
+
+
+def is_only_said(facts: Facts, before: Agent | None) -> bool:
+    """Whether an interruption that a screen shows is no more than what the agent has said at the end of its turn.
+
+    An answer may look like one (seen with Claude Code 2.1.332), and an interrupted tool tells of no end. After the end
+    it counts only where a look has seen that the tool works on.
+    """
+    works_on = before is not None and before.is_amid_a_turn and before.source == "screen"
+    return facts.said.state == "done" and not works_on and not has_interrupted(facts, before)
 
 
 def lacks_prompt(facts: Facts) -> bool:

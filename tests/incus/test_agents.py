@@ -738,11 +738,14 @@ def test_a_person_who_types_while_it_works_does_not_end_its_work(claude_at_rest)
 WORDS = """say Do you want to keep the old API?
 1. Yes, keep it
 2. No, drop it"""
+INTERRUPTION = """say It says:
+
+⎿  Interrupted · What should Claude do instead?"""
 
 
 def test_what_an_agent_says_is_no_dialog(claude_at_rest):
     tool = claude_at_rest
-    for words in (WORDS, "say Select login method:", "say Enter to confirm · Esc to cancel"):
+    for words in (WORDS, INTERRUPTION, "say Select login method:", "say Enter to confirm · Esc to cancel"):
         tool.post("prompt", {"text": words})
         done = tool.becomes("done", text=words.split("\n")[0][4:])
         tool.post("seen")
@@ -1047,6 +1050,10 @@ def test_opencode_tells_the_same(bed, start_server, workspace, api, home):
     tool.becomes("ended", "crashed")
 
 
+# What opencode draws for it looks like a panel of its own, and stands there while a real one is opened over it.
+PANEL_WORDS = f"say ```\n{' ' * 30}Commands{' ' * 40}esc\n{' ' * 30}Search\n```"
+
+
 @pytest.mark.nightly  # as above
 @pytest.mark.timeout(1200)
 def test_opencode_tells_of_a_plan_of_what_a_person_opens_and_of_its_end(bed, start_server, workspace, api, home):
@@ -1054,6 +1061,15 @@ def test_opencode_tells_of_a_plan_of_what_a_person_opens_and_of_its_end(bed, sta
     server = start_server(config=config)
     tool = Tool(bed, server, server.create(workspace, profile="real")["id"])
     tool.becomes("idle", timeout=4 * DEADLINE)
+    tool.post("prompt", {"text": PANEL_WORDS})
+    tool.becomes("done", text="")
+    tool.shows("Search")
+    tool.post("seen")
+    tool.becomes("idle")
+    assert tool.server.post(f"/api/sessions/{tool.id}/prompt", {"text": "say hello"}).json["result"] == "submitted"
+    tool.becomes("done")
+    tool.post("seen")
+    tool.becomes("idle")
     tool.press("C-p")
     assert tool.becomes("waiting", "dialog", "Commands")["seen"], "a person has opened it"
     tool.press("Escape")

@@ -245,3 +245,34 @@ def test_no_screen_holds_the_server_up(tool):
         began = time.process_time()
         decide(states.facts(lines, tool=tool, below=chance.choice((None, 3))))
         assert time.process_time() - began < 2, (number, lines)
+
+
+# -- The end of a turn
+
+
+INTERRUPTIONS = {
+    "claude": ["● It says:", "  ⎿  Interrupted · What should Claude do instead?", *states.BOX],
+    "copilot": [" ● Operation cancelled by user", *states.COPILOT_BOX],
+}
+
+
+@pytest.mark.parametrize(("tool", "lines"), INTERRUPTIONS.items(), ids=INTERRUPTIONS.keys())
+def test_an_answer_like_an_interruption_ends_its_turn_like_any_other(tool, lines):
+    """Else nobody would be called, and the queue would wait for a person."""
+    said = states.hooks(states.PROMPT, ("Stop", {"last_assistant_message": "It says"}), tool=tool, at=NOON - 60)
+    works = states.after(Agent("working", since=NOON - 90, source="hook"))
+    decision = decide(states.facts(lines, tool=tool, said=said), works)
+    assert (decision.agent.state, decision.agent.reason) == ("done", "")
+    assert decide(states.facts(lines, tool=tool, said=said), decision.past).agent.state == "done"
+
+
+@pytest.mark.parametrize(("tool", "lines"), INTERRUPTIONS.items(), ids=INTERRUPTIONS.keys())
+def test_an_interruption_of_a_turn_that_went_on_after_its_end_is_one(tool, lines):
+    """A hook of the project lets a tool go on after it has told of its end, and a look has seen that it works."""
+    said = states.hooks(states.PROMPT, ("Stop", {}), tool=tool, at=NOON - 60)
+    works = decide(states.facts(WORKS[tool], tool=tool, said=said), states.after(Agent("done", since=NOON - 60)))
+    assert works.agent.state == "working"
+    decision = decide(states.facts(lines, tool=tool, said=said), works.past)
+    assert (decision.agent.state, decision.agent.reason) == states.BROKEN_OFF
+    again = decide(states.facts(lines, tool=tool, said=said), decision.past)
+    assert (again.agent.state, again.agent.reason) == states.BROKEN_OFF

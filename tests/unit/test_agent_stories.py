@@ -20,6 +20,10 @@ STORIES = {
     "a short turn": ("prompt 0.1 end 100", "done"),
     "a short turn behind one that was seen": ("prompt 30 end 1 look 100 prompt 0.1 end 100", "done"),
     "a Stop hook that lets Claude go on": ("prompt 60 stop 540 end-again 100", "done"),
+    "one that does so, and a person interrupts it": (
+        "prompt 60 enqueue stop 20 escape 100 prompt 9 end 9 end 99",
+        "done",
+    ),
     "one that does so thrice, and a person looks": ("prompt 60 stop 20 look stop 20 stop 30 end-again 100", "done"),
     "a server in the background": ("prompt 30 end-with-server 400", "done"),
     "one, and a person types half a line": ("prompt 30 end-with-server 2 look 10 type-half 400", ""),
