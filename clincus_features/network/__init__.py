@@ -1,8 +1,8 @@
 """The network of a session: it reaches everything (`open`), some names (`allow-list`), or nothing (`none`).
 
-POST and PATCH of sessions take `network`, `allow` and `presets`; GET /api/sessions/{id}/network tells what was refused
-and what passed. devices.py says how the container is closed, proxy.py how the names of a list are let through, and
-lines.py how the container of an engine reaches the proxy.
+POST and PATCH of sessions take `network`, `allow` and `presets`; GET /api/sessions/{id}/network lists refused and
+passed connections. devices.py closes the container, proxy.py passes connections to the names of a list, and lines.py
+connects the container of an engine with the proxy.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from .devices import (
 )
 from .lines import READY_WITHIN, TAKE, WAIT, Lines, check_guest
 from .outside import session_variables
-from .policy import ALLOW_LIST, MODES, NONE, OPEN, Policy, bounded, check_entry, check_preset
+from .policy import ALLOW_LIST, MODES, OPEN, Policy, bounded, check_entry, check_preset, known_presets
 from .presets import PRESETS, TOOL
 from .proxy import Proxy
 
 BringIn = Callable[[clincus.Session], None]
 FIELDS = {"network": "network.mode", "allow": "network.allow", "presets": "network.presets"}
-LOCK_PERIOD = 1.0  # seconds between two tries to be the server that has the sockets
+LOCK_PERIOD = 1.0  # seconds between two tries to become the server that has the sockets
 TELL_WITHIN = 5.0  # seconds for a container to hear of a change
-TELL_PERIOD = 2.0  # seconds between two events that tell of refusals
-REST = 60.0  # seconds between two looks at the policies if nobody is told of a change
+TELL_PERIOD = 2.0  # seconds between two events about refusals
+REST = 60.0  # seconds between two looks at the policies if no event comes
 
 
 def check_network(value: object) -> str:
@@ -66,7 +66,7 @@ clincus.register_settings(
 
 
 def check_layers(config: clincus.Config) -> None:
-    """Raise ConfigError if a project's own file opens private networks: that is for the user's config alone."""
+    """Raise ConfigError if a project's own file opens private networks: only the user's config may do that."""
     for layer in config.layers:
         if layer.rank == clincus.PROJECT_RANK and "network.reachable" in layer.values:
             raise clincus.ConfigError(f"{layer.source}: network.reachable can be set in your own config only")
@@ -77,7 +77,7 @@ read_policy = functools.lru_cache(1024)(Policy.from_label)
 
 
 def install(extensions: clincus.Extensions) -> None:
-    """Add what a start needs, the routes, and the proxy."""
+    """Add the parts of a start, the routes, and the proxy."""
     app = extensions.app
     gateway = Gateway(app)
     environ = os.environ if app is None else app.environ
@@ -98,31 +98,29 @@ def install(extensions: clincus.Extensions) -> None:
 
 
 class Gateway:
-    """The proxy of this server, and what people ask of it."""
+    """The proxy of this server, and the requests about it."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
-        self._lock = -1  # descriptor of the file that says which server has the sockets
+        self._lock = -1  # descriptor of the lock file; -1 in a server without the sockets
         self._owner = ""  # names the servers of this user to those of other hosts that use the same engine
         self._changing: set[str] = set()  # sessions whose policy is being changed just now
-        self._runs: dict[str, str] = {}  # session -> the run that its records are of
+        self._runs: dict[str, str] = {}  # session -> the run that its records belong to
         self._carried: set[str] = set()  # sessions that start on an engine, and need a line
-        self._untold: set[str] = set()  # sessions with refusals that no event has told of
+        self._untold: set[str] = set()  # sessions with refusals that no event has announced
         self._told_at = 0.0
 
     @functools.cached_property
     def proxy(self) -> Proxy:
         """The proxy."""
-        return Proxy(
-            lambda id: socket_path(self._app.environ, id),
-            self._untold.add,
-            reachable=self._reachable,
-            opener=self._open,
-        )
+        return Proxy(self._socket, self._untold.add, reachable=self._reachable, opener=self._open)
 
     @functools.cached_property
     def _lines(self) -> Lines:
-        return Lines(self._app.sessions, PORT, lambda id: socket_path(self._app.environ, id), lambda: self._owner)
+        return Lines(self._app.sessions, PORT, self._socket, lambda: self._owner)
+
+    def _socket(self, id: str) -> str:
+        return socket_path(self._app.environ, id)
 
     def _open(
         self, id: str, host: str, port: int, later: Callable[[Callable[[], None]], None]
@@ -139,7 +137,7 @@ class Gateway:
     # -- The proxy's thread
 
     def serve(self) -> None:
-        """One round of the proxy. If a user has several servers, one of them has it."""
+        """Run one round of the proxy. If a user has several servers, only one of them does this."""
         if self._lock < 0 and not self._take_lock():
             time.sleep(LOCK_PERIOD)
             return
@@ -166,18 +164,18 @@ class Gateway:
         return True
 
     def _compare(self) -> None:
-        """Let the proxy have the policies that the instances say, also those that another program has changed."""
+        """Give the proxy the policies of all instances, also those that another program has changed."""
         known = {session.id: session for session in self._app.registry.all()}
         for id, session in known.items():
             if session.status in ("running", "stopped") and id not in self._changing:
                 policy = read_policy(session.network)
-                is_awake, has_way = session.status == "running", policy.has_proxy and policy.mode != NONE
-                self._lead(id, policy if has_way and (is_awake or session.paused) else None, is_awake)
+                is_live = session.status == "running" or session.paused
+                self._lead(id, policy if is_live and policy.has_way else None, session.status == "running")
         for id in self.proxy.wanted() - known.keys():
             self._lead(id, None, False)
 
     def _lead(self, id: str, policy: Policy | None, is_awake: bool) -> None:
-        """Let a session that runs have a way out by a policy, or none; a paused one is not awake."""
+        """Give a live session its way out by a policy, or none. `is_awake` is False for a paused one."""
         self.proxy.want(id, policy)
         if clincus.engine_of(id) and policy and is_awake:
             self._keep_line(id)
@@ -185,16 +183,16 @@ class Gateway:
             self._lines.end(id)
 
     def _keep_line(self, id: str, manner: str = WAIT, patience: float = 0.0) -> None:
-        """Have a line to a container on an engine, and wait so many seconds for it.
+        """Keep a line to a container on an engine, and wait up to `patience` seconds for it.
 
-        Of several servers of this user the one with the sockets has it. Where this server starts or changes the
+        Of several servers of this user, only the one with the sockets does this. If this server starts or changes the
         session, `manner` is TAKE, which ends the line of a Clincus on another host.
         """
         if self._lock >= 0:
             self._lines.want(id, manner).ready.wait(patience)
 
     def expect(self, id: str, policy: Policy) -> None:
-        """Have the way out ready before a container starts, in a server."""
+        """In a server, prepare the way out before a container starts."""
         if policy.has_proxy and clincus.engine_of(id):
             self._carried.add(id)
         if self._app is not None and policy.has_proxy:
@@ -212,39 +210,43 @@ class Gateway:
             self._keep_line(session.id, TAKE, READY_WITHIN)
 
     def hear(self, moment: str, session: clincus.Session) -> None:
-        """Begin new records with each run, and compare the policies whenever anything has changed."""
-        if moment in ("before_start", "after_start", "stopped", "deleted"):  # no start goes on, or none has come so far
-            self._carried.discard(session.id)
-        if moment == "deleted" or (moment == "started" and self._runs.get(session.id) not in (None, session.run)):
-            self.proxy.forget(session.id)
+        """Begin new records with each run, and compare the policies after each change."""
+        id = session.id
+        if moment in ("before_start", "after_start", "stopped", "deleted"):
+            # No start goes on, or it has not come to its line yet.
+            self._carried.discard(id)
         if moment == "started":
-            self._runs[session.id] = session.run
-            policy = read_policy(session.network)
-            if session.engine and policy.has_proxy and policy.mode != NONE:  # before its tool starts
-                self._keep_line(session.id, TAKE if session.id in self._carried else WAIT)
+            if self._runs.get(id) not in (None, session.run):
+                self.proxy.forget(id)
+            self._runs[id] = session.run
+            if session.engine and read_policy(session.network).has_way:
+                # The line comes before the tool starts.
+                self._keep_line(id, TAKE if id in self._carried else WAIT)
         elif moment == "deleted":
-            self._runs.pop(session.id, None)
+            self.proxy.forget(id)
+            self._runs.pop(id, None)
         if self._app is not None:
             self.proxy.wake()
 
-    # -- What people ask
+    # -- Requests
 
     def fields(self, session: clincus.Session) -> dict[str, object]:
-        """The field of a session's document."""
+        """The field `network` of a session's document."""
         unseen = self.proxy.unseen(session.id) if self._app is not None else 0
         return {"network": {"mode": read_policy(session.network).mode, "refused": unseen}}
 
     def change(self, session: clincus.Session, values: Mapping[str, Any]) -> None:
-        """Put the settings of a PATCH that are ours in force, now if the session runs. Raises ClincusError."""
-        given, id, sessions = taken_settings(values), session.id, self._app.sessions
+        """Apply our settings in a PATCH, at once if the session runs. Raises ClincusError."""
+        given = taken_settings(values)
         if not given:
             return
+        id = session.id
+        sessions = self._app.sessions
         with sessions.lock(id):
             session = sessions.registry.get(id)
             if session.status not in ("running", "stopped"):
-                raise clincus.ClincusError(
-                    f'session "{id}" is {session.status}: wait until that has finished', "session_busy"
-                )
+                problem = f'session "{id}" is {session.status}: wait until that has finished'
+                raise clincus.ClincusError(problem, "session_busy")
             before = sessions.door(id).instance(id)
             if before is None:
                 raise clincus.ClincusError(f'session "{id}" not found', "session_not_found")
@@ -259,12 +261,16 @@ class Gateway:
                 self.proxy.wake()
 
     def get_network(self, request: clincus.Request) -> object:
-        """The answer of GET …/network."""
+        """The answer to GET …/network."""
         session = self._app.known_session(request.values["id"])
         records = self.proxy.records(session.id)
         policy = read_policy(session.network)
-        presets = [{"name": name, "hosts": list(PRESETS[name].hosts)} for name in policy.presets]
-        document = {"mode": policy.mode, "allow": list(policy.allow), "presets": presets, **records.documents()}
+        document = {
+            "mode": policy.mode,
+            "allow": list(policy.allow),
+            "presets": [{"name": name, "hosts": list(PRESETS[name].hosts)} for name in policy.presets],
+            **records.documents(),
+        }
         for more in clincus.call_each(self._app.extensions.network_fields, session):
             document.update(more)
         return document
@@ -280,35 +286,43 @@ class Gateway:
             self._app.hub.publish({"type": "session.changed", "id": id}, extension=True)
 
     def presets(self) -> object:
-        """The answer of GET /api/network/presets."""
-        settings = {name: self._app.config.get(f"network.{name}") for name in ("mode", "allow", "presets")}
-        presets = [{"name": name, "title": one.title, "hosts": list(one.hosts)} for name, one in PRESETS.items()]
+        """The answer to GET /api/network/presets."""
+        config = self._app.config
+        presets = []
+        for name, preset in PRESETS.items():
+            presets.append({"name": name, "title": preset.title, "hosts": list(preset.hosts)})
+        settings = {name: config.get(f"network.{name}") for name in ("mode", "allow", "presets")}
         return {"presets": presets, "default": settings}
 
     def _put(
         self, session: clincus.Session, before: Mapping[str, Any], known: Policy, given: Mapping[str, object]
     ) -> None:
-        runs, policy = session.status == "running" or session.paused, changed(known, given, session)
-        policy = replace(policy, has_proxy=policy.mode == ALLOW_LIST or (runs and policy.has_proxy))
-        is_led = runs and policy.has_proxy and policy.mode != NONE
-        if is_led and session.engine and session.status == "running":
-            check_guest(self._app.sessions.door(session.id), session.id)
-        # A name that is closed ends at once. A name that is opened works before a program asks for it.
-        self._lead(session.id, policy if is_led else None, session.status == "running")
+        door = self._app.sessions.door(session.id)
+        is_awake = session.status == "running"
+        is_live = is_awake or session.paused
+        policy = changed(known, given, session)
+        keeps_proxy = is_live and policy.has_proxy
+        policy = replace(policy, has_proxy=keeps_proxy or policy.mode == ALLOW_LIST)
+        is_led = is_live and policy.has_way
+        needs_line = is_led and is_awake and bool(session.engine)
+        if needs_line:
+            check_guest(door, session.id)
+        # Connections to a name that is closed end at once. A name that is opened works before a program asks for it.
+        self._lead(session.id, policy if is_led else None, is_awake)
         settings = {**clincus.parse_json(session.settings or "{}"), **given}
-        sessions = self._app.sessions
-        fitting = Fitting(sessions.door(session.id), before, device_path(self._app.environ, session.id))
-        is_awake, is_news = session.status == "running", policy.has_proxy and not known.has_proxy
-        with self._telling_terminals(session) if is_awake and is_news else nullcontext():
-            fitting.put(policy, json.dumps(settings, sort_keys=True))
+        text = json.dumps(settings, sort_keys=True)
+        fitting = Fitting(door, before, device_path(self._app.environ, session.id))
+        gets_proxy = policy.has_proxy and not known.has_proxy
+        with self._telling_terminals(session) if is_awake and gets_proxy else nullcontext():
+            fitting.put(policy, text)
         if is_awake and policy.mode == OPEN != known.mode:
-            program, door = clincus.guest_command("network-up"), sessions.door(session.id)
+            program = clincus.guest_command("network-up")
             self._tell(session, lambda: door.exec(session.id, program, user=0, timeout=TELL_WITHIN))
-        if is_awake and is_led and session.engine:
+        if needs_line:
             self._keep_line(session.id, TAKE, READY_WITHIN)
 
     def _tell(self, session: clincus.Session, tell: Callable[[], object]) -> None:
-        """Tell a container of a change; it holds without that, too."""
+        """Tell a container about a change, which also holds if that fails."""
         try:
             tell()
         except clincus.ClincusError as error:
@@ -316,7 +330,7 @@ class Gateway:
 
     @contextmanager
     def _telling_terminals(self, session: clincus.Session) -> Iterator[None]:
-        """Let the terminals of a container know the proxy, while the block gives it one: Incus takes a second."""
+        """Tell the terminals of a container about the proxy, while the block adds it: Incus takes a second."""
         words = [f"{name}={value}" for name, value in VARIABLES.items()]
         tell = functools.partial(self._app.sessions.output, session, "network", *words, timeout=TELL_WITHIN)
         teller = threading.Thread(target=self._tell, args=(session, tell), name="telling terminals", daemon=True)
@@ -328,7 +342,7 @@ class Gateway:
 
 
 def kept_owner(descriptor: int) -> str:
-    """The name that a file keeps for the servers of this user; a new one if it has none."""
+    """The name of this user's servers in a file; a new one if it has none."""
     owner = os.pread(descriptor, 64, 0).decode("ascii", "replace")
     if re.fullmatch("[0-9a-f]{32}", owner):
         return owner
@@ -339,7 +353,7 @@ def kept_owner(descriptor: int) -> str:
 
 
 def with_settings(method: str, path: str, handler: clincus.Handler) -> clincus.Handler:
-    """Let the request for a new session take our fields as settings."""
+    """Accept our fields as settings in the request for a new session."""
     if (method, path) != ("POST", "/api/sessions"):
         return handler
 
@@ -353,23 +367,25 @@ def with_settings(method: str, path: str, handler: clincus.Handler) -> clincus.H
 
 def taken_settings(values: Mapping[str, Any]) -> dict[str, object]:
     """Our fields of a request, as settings by dotted key. Raises ClincusError(400)."""
-    found: dict[str, object] = {}
+    settings: dict[str, object] = {}
     for name, key in FIELDS.items():
         value = values[name]
-        if value is not None:
-            try:
-                found[key] = clincus.SETTING[key].fit(bounded(value) if isinstance(value, list) else value)
-            except ValueError as error:
-                raise clincus.ClincusError(f'"{name}": {error}', 400) from None
-    return found
+        if value is None:
+            continue
+        try:
+            plain = bounded(value) if isinstance(value, list) else value
+            settings[key] = clincus.SETTING[key].fit(plain)
+        except ValueError as error:
+            raise clincus.ClincusError(f'"{name}": {error}', 400) from None
+    return settings
 
 
 def changed(policy: Policy, given: Mapping[str, Any], session: clincus.Session) -> Policy:
-    """A policy with what is given in place of what it has."""
-    named = [session.tool if one == TOOL else one for one in given.get("network.presets", policy.presets)]
+    """A policy with the given settings in place of its own."""
+    presets = known_presets(given.get("network.presets", policy.presets), session.tool)
     return replace(
         policy,
         mode=given.get("network.mode", policy.mode),
         allow=tuple(given.get("network.allow", policy.allow)),
-        presets=tuple(dict.fromkeys(one for one in named if one in PRESETS)),
+        presets=presets,
     )

@@ -1,4 +1,4 @@
-"""Which addresses nothing is sent to: those of this host, of private networks, and of services for machines."""
+"""Decides which addresses are closed to sessions: those of this host, of private networks, and of machine services."""
 
 from __future__ import annotations
 
@@ -39,16 +39,24 @@ CLOSED_4 = [
 PUBLIC_6 = ipaddress.IPv6Network("2000::/3")
 # Among them Teredo and 6to4, which lead to an IPv4 address that stands in them.
 CLOSED_6 = [ipaddress.IPv6Network(text) for text in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")]
-# An IPv4 address in another form: the socket sends it as that, and a translator (NAT64) does.
-IPV4_MAPPED, TRANSLATED = ipaddress.IPv6Network("::ffff:0:0/96"), ipaddress.IPv6Network("64:ff9b::/96")
+# Other forms of an IPv4 address: the kernel sends to a mapped one by IPv4, and a translator (NAT64) does the same.
+IPV4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
 
 # rtnetlink(7), linux/rtnetlink.h, linux/if_link.h
 _NLM_F_REQUEST = 1
-_RTM_NEWLINK, _RTM_GETLINK, _RTM_NEWROUTE, _RTM_GETROUTE = 16, 18, 24, 26
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_VIA = 1, 4, 5, 18
+_RTM_NEWLINK = 16
+_RTM_GETLINK = 18
+_RTM_NEWROUTE = 24
+_RTM_GETROUTE = 26
+_RTA_DST = 1
+_RTA_OIF = 4
+_RTA_GATEWAY = 5
+_RTA_VIA = 18
 _RTM_F_FIB_MATCH = 0x2000  # the answer is the entry of the table, not the one host's route (Linux 4.13)
 _RTN_UNICAST = 1
-_IFLA_LINKINFO, _IFLA_INFO_KIND = 18, 1
+_IFLA_LINKINFO = 18
+_IFLA_INFO_KIND = 1
 _IFF_BROADCAST = 2
 _INSIDE = ("bridge", "tun")  # kinds of cards behind which containers and virtual machines of this host are
 
@@ -62,16 +70,17 @@ class Route(NamedTuple):
 
 
 def why_closed(text: str, reachable: Sequence[Network] = ()) -> str:
-    """Why nothing may be sent to an address, "" if something may; `reachable` are networks that the user has opened.
+    """Why an address is closed, "" if it is open; `reachable` are the networks that the user has opened.
 
-    A network opens private addresses and neighbours. It opens this host only where it is that one address, and a
-    network of the host's own containers only where it is no larger than that.
+    Such a network opens private addresses and neighbours. It opens this host only if it is that one address, and a
+    network of the host's own containers only if it is no larger than that network.
     """
     address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped  # connect(2) sends it as IPv4
     opened = [*reachable, *(plain_network(one, IPV4_MAPPED) for one in reachable)]
-    plain, plain_opened = address, opened
+    plain = address
+    plain_opened = opened
     if address in TRANSLATED:  # the translator sends it on as IPv4, perhaps back to this host or a neighbour
         plain = plain_address(address)
         plain_opened = [plain_network(one, TRANSLATED) for one in opened]
@@ -88,7 +97,7 @@ def why_closed(text: str, reachable: Sequence[Network] = ()) -> str:
 
 
 def why_near(address: Address, route: Route, opened: Sequence[Network]) -> str:
-    """Why nothing may be sent to an address that the kernel has this route to, "" if something may. Pure."""
+    """Why an address with this route is closed, "" if it is open. Pure."""
     length = longest(opened, address)
     if not route.is_elsewhere and length < address.max_prefixlen:
         return f"{address} is an address of this host"
@@ -107,7 +116,7 @@ def is_special(address: Address) -> bool:
 
 
 def longest(networks: Sequence[Network], address: Address) -> int:
-    """The bits of the longest prefix of the networks that an address is in, -1 if it is in none."""
+    """The bits of the longest prefix among the networks that contain an address, -1 if none does."""
     return max((one.prefixlen for one in networks if address in one), default=-1)
 
 
@@ -117,25 +126,32 @@ def plain_address(address: Address) -> ipaddress.IPv4Address:
 
 
 def plain_network(network: Network, form: ipaddress.IPv6Network) -> Network:
-    """A network of IPv4 that is written in another form, or all of IPv4 if the form is in it; else it as it is."""
+    """The IPv4 network that a network in the address form `form` stands for; any other network as it is."""
     if isinstance(network, ipaddress.IPv4Network) or not network.overlaps(form):
         return network
     length = max(0, network.prefixlen - form.prefixlen)
-    return ipaddress.IPv4Network((plain_address(network.network_address), length), strict=False)
+    address = plain_address(network.network_address)
+    return ipaddress.IPv4Network((address, length), strict=False)
 
 
 def ask_route(address: Address) -> Route:
-    """The kernel's route to an address; it knows those of all interfaces. Raises OSError if there is none."""
+    """The kernel's route to an address. Raises OSError if there is none."""
     kind, _, found = get_route(address)
     if kind != _RTN_UNICAST:
         return Route(is_elsewhere=False)
-    card, is_shared = get_card(int.from_bytes(found[_RTA_OIF], sys.byteorder)) if _RTA_OIF in found else ("", False)
+    card = ""
+    is_shared = False
+    if _RTA_OIF in found:
+        index = int.from_bytes(found[_RTA_OIF], sys.byteorder)
+        card, is_shared = get_card(index)
+    has_router = _RTA_GATEWAY in found or _RTA_VIA in found
     # Behind a card for two ends (PPP, a tunnel) is no neighbour, however the routes of the internet are cut.
-    if not is_shared or _RTA_GATEWAY in found or _RTA_VIA in found:
+    if not is_shared or has_router:
         return Route(is_elsewhere=True)
     _, length, _ = get_route(address, _RTM_F_FIB_MATCH)
-    is_one_container = card == "veth" and length == address.max_prefixlen  # a pair whose other end it has
-    return Route(is_elsewhere=True, near=length, is_inside=length > 0 and (card in _INSIDE or is_one_container))
+    is_one_container = card == "veth" and length == address.max_prefixlen  # whose end of the pair is elsewhere
+    is_inside = length > 0 and (card in _INSIDE or is_one_container)
+    return Route(is_elsewhere=True, near=length, is_inside=is_inside)
 
 
 def get_route(address: Address, flags: int = 0) -> tuple[int, int, dict[int, bytes]]:
@@ -148,18 +164,21 @@ def get_route(address: Address, flags: int = 0) -> tuple[int, int, dict[int, byt
 
 
 def get_card(index: int) -> tuple[str, bool]:
-    """The kind of a network card ("" for one of hardware), and whether others than one peer can be behind it."""
-    answer = ask_kernel(_RTM_GETLINK, _RTM_NEWLINK, struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, 0, 0))
+    """The kind of a network card ("" for hardware), and True if more than one peer can be behind it."""
+    asked = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, 0, 0)
+    answer = ask_kernel(_RTM_GETLINK, _RTM_NEWLINK, asked)
     flags = struct.unpack_from("=I", answer, 8)[0]
-    kind = attributes(attributes(answer[16:]).get(_IFLA_LINKINFO, b"")).get(_IFLA_INFO_KIND, b"")
+    info = attributes(answer[16:]).get(_IFLA_LINKINFO, b"")
+    kind = attributes(info).get(_IFLA_INFO_KIND, b"")
     return kind.rstrip(b"\0").decode("ascii", "replace"), bool(flags & _IFF_BROADCAST)
 
 
 def ask_kernel(kind: int, wanted: int, asked: bytes) -> bytes:
-    """What the kernel answers to a question on its network (rtnetlink(7)). Raises OSError if it answers an error."""
+    """The kernel's answer to a question about its network (rtnetlink(7)). Raises OSError for an error."""
+    head = struct.pack("=IHHII", 16 + len(asked), kind, _NLM_F_REQUEST, 1, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as kernel:
         kernel.settimeout(1)
-        kernel.sendto(struct.pack("=IHHII", 16 + len(asked), kind, _NLM_F_REQUEST, 1, 0) + asked, (0, 0))
+        kernel.sendto(head + asked, (0, 0))
         answer = kernel.recv(1 << 16)
     length, came = struct.unpack_from("=IH", answer)
     if came != wanted:
@@ -169,7 +188,7 @@ def ask_kernel(kind: int, wanted: int, asked: bytes) -> bytes:
 
 
 def attributes(data: bytes) -> dict[int, bytes]:
-    """The attributes of an answer of the kernel's, by their number; they begin at multiples of four bytes."""
+    """The attributes in an answer of the kernel, by their number; they begin at multiples of four bytes."""
     found: dict[int, bytes] = {}
     while len(data) >= 4:
         length, number = struct.unpack_from("=HH", data)

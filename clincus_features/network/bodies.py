@@ -1,4 +1,4 @@
-"""Where the body of a plain HTTP request ends, so that nothing which comes after it goes on. Pure."""
+"""Finds the end of a plain HTTP request's body, so that no byte behind it goes on. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A policy as an instance has it: its network devices, the device that leads to the proxy, and variables.
+"""A policy in the form that an instance has: network devices, the device that leads to the proxy, and variables.
 
-No network card, rather than rules for one: what is not there cannot be turned against the host, not by root in the
-container either. A card that a profile gives is hidden by a device `none` of its name.
+A closed container has no network card, rather than rules for one: root in the container cannot turn an absent card
+against the host. A device `none` hides a card of the same name that a profile gives.
 """
 
 from __future__ import annotations
@@ -28,10 +28,16 @@ PATH_LIMIT = 107  # bytes of the path of a socket (unix(7))
 NAME_ROOM = len("/.sock") + 63  # bytes for a socket's name: Incus gives an instance's name 63 characters at most
 _URL = f"http://127.0.0.1:{PORT}"
 _LOCAL = "localhost,127.0.0.1,::1"
-# Programs read these: curl and apt the small letters, others either; Node from 22.21 and 24, if it is told to.
+# curl and apt read the names in small letters, other programs either; Node from 22.21 and 24 needs the last one.
 VARIABLES = {
-    **{name: _URL for word in ("http_proxy", "https_proxy", "all_proxy") for name in (word, word.upper())},
-    **dict.fromkeys(("no_proxy", "NO_PROXY"), _LOCAL),
+    "http_proxy": _URL,
+    "HTTP_PROXY": _URL,
+    "https_proxy": _URL,
+    "HTTPS_PROXY": _URL,
+    "all_proxy": _URL,
+    "ALL_PROXY": _URL,
+    "no_proxy": _LOCAL,
+    "NO_PROXY": _LOCAL,
     "NODE_USE_ENV_PROXY": "1",
 }
 # `sudo apt-get` and the like keep them.
@@ -40,13 +46,13 @@ SUDOERS = (".clincus/system/etc/sudoers.d/clincus-network", f'Defaults env_keep 
 # processors of a Qualcomm machine (AF_QIPCRTR) to none at all: taking the cards away closes neither. No tool needs them
 # in a container, so they are denied in every mode, and a session that is closed while it runs has the rules already.
 #
-# The kernel takes an int for the family, so what stands in the upper half of the register must not be compared. LXC
-# writes index, value, operator, mask. The other two calls are ways around the rule: io_uring makes sockets without a
-# call of their own (IORING_OP_SOCKET), and for socketcall the family is in memory. Docker's containers do without them
-# too, and libraries know other ways.
+# The kernel takes an int for the family, so the rule must not compare the upper half of the register. LXC writes index,
+# value, operator, mask. The other two calls are ways around the rule: io_uring makes sockets without a call of their
+# own (IORING_OP_SOCKET), and for socketcall the family is in memory. Docker's containers do without them too, and
+# libraries know other ways.
 #
-# What no rule reaches is the 32-bit call socket (359 of i386): libseccomp has no positive number for the name, and LXC
-# passes over such calls. AppArmor looks at the socket itself and refuses that one as well, on hosts that have it.
+# No rule reaches the 32-bit call socket (359 of i386): libseccomp has no positive number for the name, and LXC skips
+# such calls. AppArmor checks the socket itself and refuses that one as well, on hosts that have it.
 _WHOLE_INT = 0xFFFFFFFF
 FAMILIES = {"vsock": 40, "qipcrtr": 42}
 DENIED = (
@@ -71,47 +77,62 @@ Devices = dict[str, dict[str, str]]
 
 
 def socket_path(environ: Mapping[str, str], id: str) -> str:
-    """Where the proxy listens for a session: in a folder of the user's own, the same one for every session.
+    """The path of the proxy's socket for a session, in a folder of the user's own, the same one for every session.
 
-    One with a short name takes the place of a folder in which not every session's socket has room.
+    A folder with a short name replaces one in which not every session's socket has room.
     """
     folder = clincus.own_file(environ, "network")
     if len(os.fsencode(folder)) + NAME_ROOM > PATH_LIMIT:
-        folder = f"/tmp/clincus-{os.geteuid()}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
-    name = f"@{hashlib.sha256(id.encode()).hexdigest()[:32]}" if clincus.engine_of(id) else id
+        digest = hashlib.sha256(os.fsencode(folder)).hexdigest()
+        folder = f"/tmp/clincus-{os.geteuid()}-{digest[:12]}"
+    name = id
+    if clincus.engine_of(id):
+        digest = hashlib.sha256(id.encode()).hexdigest()
+        name = f"@{digest[:32]}"
     return f"{folder}/{name}.sock"
 
 
 def device_path(environ: Mapping[str, str], id: str) -> str:
-    """Where the device of a session's container leads to; "" on an engine, whose Incus cannot reach this host."""
+    """The socket for the device of a session's container; "" on an engine, whose Incus cannot reach this host."""
     return "" if clincus.engine_of(id) else socket_path(environ, id)
 
 
 def own_folder(path: str) -> None:
-    """Make a folder that nobody else can enter. Raises ClincusError if somebody else made it, or nobody can."""
+    """Make a folder that no other user can enter. Raises ClincusError if another user made it, or it cannot be made."""
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
     except OSError as error:
-        raise clincus.ClincusError(f"no allow-list: {path} cannot be made: {error.strerror}", 500) from error
+        problem = f"no allow-list: {path} cannot be made: {error.strerror}"
+        raise clincus.ClincusError(problem, 500) from error
     found = os.lstat(path)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-        raise clincus.ClincusError(f"{path} is not a folder that is yours alone (mode 0700): remove it", 500)
+    is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+    if not is_ours or stat.S_IMODE(found.st_mode) & 0o077:
+        problem = f"{path} is not a folder that is yours alone (mode 0700): remove it"
+        raise clincus.ClincusError(problem, 500)
 
 
 def is_network(device: Mapping[str, str]) -> bool:
-    """Whether a device lets a container reach something over a network."""
-    inwards = device.get("type") == "proxy" and device.get("bind") in ("instance", "guest", "container")
-    return device.get("type") in ("nic", "infiniband") or inwards
+    """True if a device lets a container reach something over a network."""
+    kind = device.get("type")
+    if kind == "proxy":
+        return device.get("bind") in ("instance", "guest", "container")
+    return kind in ("nic", "infiniband")
 
 
 def cards_of(devices: Mapping[str, Mapping[str, str]], before: Mapping[str, Any] | None = None) -> set[str]:
-    """The names of those devices that are for a network, and of those that an instance hides."""
-    hidden = {name for name, one in (before["devices"] if before else {}).items() if one == HIDDEN}
-    return hidden | {name for name, one in devices.items() if is_network(one) and name != DEVICE}
+    """The names of the network devices among some, and of those that the instance `before` hides."""
+    known = before["devices"] if before else {}
+    hidden = {name for name, device in known.items() if device == HIDDEN}
+    return hidden | {name for name, device in devices.items() if is_card(name, device)}
+
+
+def is_card(name: str, device: Mapping[str, str]) -> bool:
+    """True for a network device other than our own."""
+    return is_network(device) and name != DEVICE
 
 
 def refuse_raw(policy: Policy, config: Mapping[str, str]) -> None:
-    """Raise ClincusError(409) if settings for LXC itself give a card, or the host's own: no device hides those."""
+    """Raise ClincusError(409) if settings for LXC itself add a card, or the host's own: no device hides those."""
     if policy.mode != OPEN and "lxc.net" in config.get("raw.lxc", ""):
         words = "its raw.lxc, or that of a profile, has lxc.net: take that away, or choose open"
         raise clincus.ClincusError(f"the network cannot be closed: {words}", 409)
@@ -120,29 +141,29 @@ def refuse_raw(policy: Policy, config: Mapping[str, str]) -> None:
 def lay(
     policy: Policy, before: Mapping[str, Any] | None, cards: set[str], config: dict[str, str], path: str
 ) -> tuple[Policy, Devices]:
-    """Bring a policy into the config of an instance, and give the devices that it needs, with what it keeps in mind.
+    """Write a policy into the config of an instance; the policy as its label keeps it, and the devices that it needs.
 
-    `before` is the instance as it is, None for a new one; `cards` are its network devices, those of profiles included.
-    `path` is the proxy's socket, "" for one on an engine, which relay.py leads to. Pure but for `config`.
+    `before` is the present instance, None for a new one; `cards` are its network devices, with those of profiles.
+    `path` is the proxy's socket, "" on an engine, where relay.py leads to it. Pure but for `config`.
     """
-    mine: Devices = dict(before["devices"]) if before else {}
-    known = Policy.from_label((before["config"] if before else {}).get(LABEL, ""))
-    own = {**known.own, **{name: one for name, one in mine.items() if is_network(one) and name != DEVICE}}
+    present: Devices = dict(before["devices"]) if before else {}
+    label = before["config"].get(LABEL, "") if before else ""
+    own = dict(Policy.from_label(label).own)
+    own.update({name: device for name, device in present.items() if is_card(name, device)})
     devices: Devices = {}
     if policy.mode == OPEN:
-        devices = {name: dict(one) for name, one in own.items() if mine.get(name) != one}
+        devices = {name: dict(device) for name, device in own.items() if present.get(name) != device}
         policy = replace(policy, own={})
     else:
         devices = {name: dict(HIDDEN) for name in sorted(cards | own.keys())}
         policy = replace(policy, own=own)
-    if policy.has_proxy and policy.mode != NONE and path:
-        user = str(os.geteuid())
+    if policy.has_way and path:
         devices[DEVICE] = {
             "type": "proxy",
             "bind": "instance",
             "listen": f"tcp:127.0.0.1:{PORT}",
             "connect": f"unix:{path}",
-            "security.uid": user,
+            "security.uid": str(os.geteuid()),
             "security.gid": str(os.getegid()),
         }
     for name, value in VARIABLES.items():
@@ -153,7 +174,8 @@ def lay(
 
 def add_lines(config: dict[str, str], key: str, lines: Sequence[str]) -> None:
     """Add lines to a value of an instance's config, behind those that it has."""
-    config[key] = "\n".join(dict.fromkeys([*config.get(key, "").splitlines(), *lines]))
+    present = config.get(key, "").splitlines()
+    config[key] = "\n".join(dict.fromkeys([*present, *lines]))
 
 
 def add_rules(config: dict[str, str]) -> None:
@@ -164,16 +186,17 @@ def add_rules(config: dict[str, str]) -> None:
 
 
 def leaves_32_bits(root: str = "/") -> bool:
-    """Whether a 32-bit call can open a socket to a hypervisor on this host, which has one: no rule names that call."""
+    """True if a 32-bit call can open a socket to a hypervisor on this host: no rule can name that call."""
     if os.uname().machine != "x86_64" or not os.path.exists(f"{root}dev/vsock"):
         return False
     apparmor = read_of_kernel(f"{root}sys/module/apparmor/parameters/enabled")
-    switched_off = re.search(rb"\bia32_emulation=(0|n|of|f)", read_of_kernel(f"{root}proc/cmdline"), re.IGNORECASE)
-    return not apparmor.startswith(b"Y") and not switched_off
+    command_line = read_of_kernel(f"{root}proc/cmdline")
+    is_off = re.search(rb"\bia32_emulation=(0|n|of|f)", command_line, re.IGNORECASE)
+    return not apparmor.startswith(b"Y") and not is_off
 
 
 def read_of_kernel(path: str) -> bytes:
-    """A file of the kernel's; empty if it cannot be read."""
+    """A file of the kernel; empty if it cannot be read."""
     try:
         return clincus.read_plain_file(path, 1 << 16) or b""
     except clincus.ConfigError:
@@ -181,32 +204,35 @@ def read_of_kernel(path: str) -> bytes:
 
 
 def lacks_rules(config: Mapping[str, str]) -> bool:
-    """Whether an instance with this (expanded) config was described without one of the rules that close it."""
+    """True if an instance with this (expanded) config lacks one of the rules that close it."""
     return not set(DENIED) <= set(config.get(DENY, "").splitlines())
 
 
 def start_part(
     environ: Mapping[str, str], expect: Callable[[str, Policy], None]
 ) -> Callable[[clincus.Incus, clincus.Session, clincus.Launch, dict[str, Any]], None]:
-    """A function that changes the description of a start. `expect` is told the policy before the container runs."""
+    """A function that changes the description of a start.
+
+    It passes the policy to `expect` before the container runs.
+    """
 
     def add(
         incus: clincus.Incus, session: clincus.Session, launch: clincus.Launch, description: dict[str, Any]
     ) -> None:
+        config = description["config"]
         policy = Policy.configured(launch.config, session.tool)
-        borrows = bool(description["config"].get(LOGINS))
-        policy = replace(policy, has_proxy=policy.mode == ALLOW_LIST or (borrows and policy.mode == OPEN))
+        lends = policy.mode == OPEN and bool(config.get(LOGINS))
+        policy = replace(policy, has_proxy=lends or policy.mode == ALLOW_LIST)
         before: dict[str, Any] | None = None
         cards: set[str] = set()
-        if policy.mode != OPEN or Policy.from_label(session.network).mode != OPEN:  # no device changes else
+        was_open = Policy.from_label(session.network).mode == OPEN
+        if policy.mode != OPEN or not was_open:  # otherwise no device changes
             before = incus.instance(session.id)
-            profile = incus.query("/1.0/profiles/default") if before is None else before
-            general = profile["config"] if before is None else before["expanded_config"]
-            cards = cards_of(profile["devices"] if before is None else before["expanded_devices"], before)
-            refuse_raw(policy, {**general, **description["config"]})
-        config, path = description["config"], device_path(environ, session.id)
-        policy, devices = lay(policy, before, cards, config, path)
-        description["devices"].update(devices)
+            general, devices = general_parts(incus, before)
+            cards = cards_of(devices, before)
+            refuse_raw(policy, {**general, **config})
+        policy, fresh = lay(policy, before, cards, config, device_path(environ, session.id))
+        description["devices"].update(fresh)
         add_rules(config)
         if policy.mode != OPEN and not clincus.engine_of(session.id) and leaves_32_bits():
             add_lines(config, WARNINGS, [IN_32_BITS])
@@ -215,40 +241,55 @@ def start_part(
     return add
 
 
+def general_parts(incus: clincus.Incus, before: Mapping[str, Any] | None) -> tuple[Mapping[str, str], Devices]:
+    """Config and devices of an instance with those of its profiles; for a new one those of the default profile."""
+    if before is not None:
+        return before["expanded_config"], before["expanded_devices"]
+    profile = incus.query("/1.0/profiles/default")
+    return profile["config"], profile["devices"]
+
+
 class Fitting:
     """Gives an instance, running or not, another policy."""
 
     def __init__(self, incus: clincus.Incus, before: Mapping[str, Any], path: str) -> None:
-        """`before` is the instance as it is, `path` that of its proxy's socket."""
-        self._incus, self._before, self._path = incus, before, path
+        """`before` is the present instance, `path` that of its proxy's socket."""
+        self._incus = incus
+        self._before = before
+        self._path = path
         self._is_here = not incus.engine
         self._cards = cards_of(before["expanded_devices"], before)
         self._runs = before.get("status") in ("Running", "Frozen")
 
     def put(self, policy: Policy, settings: str) -> None:
-        """Put a policy in force; `settings` is for the label that later starts go by. Raises IncusError.
+        """Put a policy in force; `settings` goes into the label for later starts. Raises IncusError.
 
-        The cards go before the proxy comes: what in the container holds the proxy's port keeps nothing open.
+        The cards go before the proxy comes: a program that holds the proxy's port keeps no connection open.
         """
         refuse_raw(policy, self._before["expanded_config"])
-        if policy.mode == ALLOW_LIST and Policy.from_label(self._before["config"].get(LABEL, "")).mode == OPEN:
+        known = Policy.from_label(self._before["config"].get(LABEL, ""))
+        if policy.mode == ALLOW_LIST and known.mode == OPEN:
             self._update(replace(policy, mode=NONE), settings)
         try:
             self._update(policy, settings)
         except clincus.IncusError as error:
             if policy.mode != ALLOW_LIST:
                 raise
-            words = f"the way to the proxy cannot be made, so the session has no network now: {error.message}"
-            raise clincus.ClincusError(f"{words} (what holds port {PORT} in the container?)", 409) from error
+            problem = f"the way to the proxy cannot be made, so the session has no network now: {error.message}"
+            question = f"what holds port {PORT} in the container?"
+            raise clincus.ClincusError(f"{problem} ({question})", 409) from error
 
     def _update(self, policy: Policy, settings: str) -> None:
-        before, label = self._before["devices"], self._before["config"].get(DEVICES_LABEL, "").split()
-        config = {**self._before["config"], f"{clincus.LABEL}settings": settings}
+        present = self._before["devices"]
+        config = dict(self._before["config"])
+        known_as_ours = config.get(DEVICES_LABEL, "").split()
+        config[f"{clincus.LABEL}settings"] = settings
         policy, fresh = lay(policy, self._before, self._cards, config, self._path)
-        kept = {name: one for name, one in before.items() if name != DEVICE and one != HIDDEN}
-        devices = {**kept, **fresh}
-        ours = [*label, *(name for name, one in fresh.items() if name == DEVICE or one == HIDDEN)]
-        config[DEVICES_LABEL] = " ".join(name for name in dict.fromkeys(ours) if name in devices) or "-"
+        devices = {name: device for name, device in present.items() if not is_ours(name, device)}
+        devices.update(fresh)
+        ours = [name for name, device in fresh.items() if is_ours(name, device)]
+        named = [name for name in dict.fromkeys([*known_as_ours, *ours]) if name in devices]
+        config[DEVICES_LABEL] = " ".join(named) or "-"
         if policy.mode != OPEN and not self._runs:  # Incus alone may start it, as after a reboot
             config[DENY] = self._before["expanded_config"].get(DENY, "")
             add_rules(config)
@@ -257,22 +298,30 @@ class Fitting:
         self._before = {**self._before, "config": config, "devices": devices}
 
     def _warn(self, policy: Policy, config: dict[str, str]) -> None:
-        """Let a session say what is not closed; `UNRULED` if its container runs since before there were the rules."""
+        """Add warnings for the ways out that stay open. `UNRULED` is for a container older than the rules."""
         is_closed = policy.mode != OPEN
         known = {
             UNRULED: is_closed and self._runs and lacks_rules(self._before["expanded_config"]),
             IN_32_BITS: is_closed and self._is_here and leaves_32_bits(),
         }
-        kept = [line for line in config.get(WARNINGS, "").splitlines() if line not in known]
-        config[WARNINGS] = "\n".join([*kept, *(words for words, holds in known.items() if holds)])
+        others = [line for line in config.get(WARNINGS, "").splitlines() if line not in known]
+        ours = [words for words, holds in known.items() if holds]
+        config[WARNINGS] = "\n".join([*others, *ours])
 
     def _write(self, config: Mapping[str, str], devices: Devices) -> None:
-        """Write what is other than before, in one call; a whole description takes two, and is for what must go."""
-        known, mine = self._before["config"], self._before["devices"]
+        """Write the changes in one call. A whole description takes two calls, and is needed to remove anything."""
+        present = self._before["devices"]
+        known = self._before["config"]
+        name = self._before["name"]
         more = {key: value for key, value in config.items() if value != known.get(key, "")}
-        fresh = {name: one for name, one in devices.items() if mine.get(name) != one}
-        if mine.keys() - devices.keys() or "" in more.values():
-            self._incus.update(self._before["name"], clincus.instance_put(self._before, config, devices))
+        fresh = {key: device for key, device in devices.items() if present.get(key) != device}
+        if present.keys() - devices.keys() or "" in more.values():
+            self._incus.update(name, clincus.instance_put(self._before, config, devices))
         elif more or fresh:
-            path, change = self._incus.path(self._before["name"]), {"config": more, "devices": fresh}
-            self._incus.query(path, "PATCH", change, wait=True)
+            change = {"config": more, "devices": fresh}
+            self._incus.query(self._incus.path(name), "PATCH", change, wait=True)
+
+
+def is_ours(name: str, device: Mapping[str, str]) -> bool:
+    """True for our proxy device, and for a device that hides a card."""
+    return name == DEVICE or device == HIDDEN

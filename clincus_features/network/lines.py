@@ -1,6 +1,6 @@
-"""The lines to the containers on engines: each is a command that runs for as long as its session has a list of names.
+"""The lines to containers on engines. A line is a command that runs as long as its session has a list of names.
 
-relay.py says what goes over a line.
+relay.py describes what goes over a line.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ import clincus
 from .relay import BrokenLineError, Carrier
 
 BEGIN_WITHIN = 20.0  # seconds for the command to come about
-FIRST_PAUSE, LAST_PAUSE = 0.25, 30.0  # seconds between two tries, each twice as long as the one before
-STEADY = 60.0  # seconds that a line must hold for the next pause to be the first one again
+FIRST_PAUSE = 0.25  # seconds after the first try; each pause is twice as long as the one before
+LAST_PAUSE = 30.0  # seconds of the longest pause
+STEADY = 60.0  # seconds that a line must hold before pauses begin again at the first
 READY_WITHIN = 5.0  # seconds that a start, or a change, waits for the line
 
-TAKE, WAIT = "take", "wait"  # whether a line takes the port from one that leads to another Clincus (guest/relay.pl)
+# Commands of guest/relay.pl for a port that a line to another Clincus holds.
+TAKE = "take"
+WAIT = "wait"
 
 NO_PERL = 42  # exit code
 CHECK = f"command -v perl >/dev/null || exit {NO_PERL}"
@@ -32,7 +35,7 @@ PERL_MISSING = "the container has no Perl, which a list of names needs on an eng
 
 
 def check_guest(incus: clincus.Incus, id: str) -> None:
-    """Raise ClincusError(409) if a container has not what a line needs, IncusError if it cannot be asked."""
+    """Raise ClincusError(409) if a container lacks a program that a line needs, IncusError if it cannot be asked."""
     done = incus.exec(id, ["sh", "-c", CHECK])
     if done.code == NO_PERL:
         raise clincus.ClincusError(PERL_MISSING, 409)
@@ -51,11 +54,11 @@ class HeldLineError(Exception):
 
 
 class Line:
-    """A line that is kept: when it ends it is made anew, after a pause that grows.
+    """A line that is restarted whenever it ends, after a pause that grows.
 
     Two hosts that use the same engine each want a line to its sessions. The one that starts a session takes its port;
-    the other waits until that line is gone. Otherwise the two would take the port from each other for ever, and each
-    time all connections would end.
+    the other waits until that line is gone. Otherwise the two would take the port from each other for ever, and end all
+    connections each time.
     """
 
     def __init__(
@@ -66,11 +69,14 @@ class Line:
         owner: str,
         manner: str = WAIT,
     ) -> None:
-        """Begin. `path` is the proxy's socket; `argv` gives the whole command line, and may raise ClincusError.
+        """Begin. `path` is the proxy's socket; `argv` returns the whole command line, and may raise ClincusError.
 
         `owner` names this Clincus, in hexadecimal digits.
         """
-        self._argv, self._path, self._report, self._owner = argv, path, report, owner
+        self._argv = argv
+        self._path = path
+        self._report = report
+        self._owner = owner
         self._manner = manner
         self.ready = threading.Event()  # programs in the container can connect
         self._over = threading.Event()
@@ -86,7 +92,7 @@ class Line:
         self._again.set()
 
     def stop(self) -> None:
-        """End it, and make no more."""
+        """End the line for good."""
         self._over.set()
         self._again.set()
         with self._lock:
@@ -94,12 +100,14 @@ class Line:
                 end_group(self._process)
 
     def _run(self) -> None:
-        pause, told = FIRST_PAUSE, ""
+        pause = FIRST_PAUSE
+        told = ""
         while not self._over.is_set():
             began = time.monotonic()
             failure = self._carry()
             if time.monotonic() > began + STEADY:
-                pause, told = FIRST_PAUSE, ""
+                pause = FIRST_PAUSE
+                told = ""
             if failure and failure != told and not self._over.is_set():
                 told = failure
                 self._report(f"the way to its proxy broke: {failure}")
@@ -108,7 +116,7 @@ class Line:
             pause = min(2 * pause, LAST_PAUSE)
 
     def _carry(self) -> str:
-        """Have a line, from its begin to its end; why it ended, empty if another Clincus has one."""
+        """Run a line from its begin to its end; why it ended, "" if another Clincus has one."""
         ours, theirs = socket.socketpair()
         try:
             with ours:
@@ -141,7 +149,7 @@ class Line:
 
 
 def begin(line: socket.socket, order: str) -> None:
-    """Let the command in the container begin, and wait until it listens.
+    """Start the command in the container, and wait until it listens.
 
     Raises HeldLineError, BrokenLineError, OSError.
     """
@@ -159,7 +167,7 @@ def begin(line: socket.socket, order: str) -> None:
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process that leads a session, and all in there."""
+    """End a process that leads a session, with all processes in it."""
     if process.returncode is None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -172,24 +180,31 @@ class Lines:
     def __init__(
         self, sessions: clincus.Sessions, port: int, path_of: Callable[[str], str], owner: Callable[[], str]
     ) -> None:
-        self._sessions, self._port, self._path_of, self._owner = sessions, port, path_of, owner
+        self._sessions = sessions
+        self._port = port
+        self._path_of = path_of
+        self._owner = owner
         self._lock = threading.Lock()  # guards the next one
         self._lines: dict[str, Line] = {}
 
     def want(self, id: str, manner: str) -> Line:
         """The line of a session; it begins if there is none."""
+
+        def report(words: str) -> None:
+            self._sessions.report(f"{id}: {words}")
+
         with self._lock:
             line = self._lines.get(id)
             if line is None:
                 argv = functools.partial(self._command_line, id)
-                report = lambda words: self._sessions.report(f"{id}: {words}")  # noqa: E731
-                line = self._lines[id] = Line(argv, self._path_of(id), report, self._owner(), manner)
+                line = Line(argv, self._path_of(id), report, self._owner(), manner)
+                self._lines[id] = line
             elif manner == TAKE and not line.ready.is_set():
                 line.take()
             return line
 
     def end(self, id: str) -> None:
-        """A session has no line any more."""
+        """End the line of a session."""
         with self._lock:
             line = self._lines.pop(id, None)
         if line:

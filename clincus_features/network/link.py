@@ -1,7 +1,7 @@
 """One connection of a program in a container through the proxy, from its request to its end.
 
-A link reads what the program asks for, lets the host's addresses be looked up, connects to one of those, and passes
-bytes both ways. What the program says first in a tunnel is looked at before the server gets any of it.
+A link reads the program's request, has the host's addresses looked up, connects to one of them, and passes bytes both
+ways. It checks the first bytes of the program in a tunnel before the server gets any of them.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ Found = Sequence[tuple[Any, ...]]  # of getaddrinfo
 
 
 class Side:
-    """One end of a link: a socket, and what waits to be written to it."""
+    """One end of a link: a socket, and the bytes that wait to be written to it."""
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
@@ -66,7 +66,7 @@ class Side:
         self.mask = 0  # what the selector watches it for
 
     def give(self, data: bytes | bytearray | memoryview) -> None:
-        """Write bytes now as far as it takes them, and the rest later. Raises OSError."""
+        """Write as many bytes as the socket takes now, and the rest later. Raises OSError."""
         count = 0
         if data and not self.waiting:
             with suppress(BlockingIOError):
@@ -75,12 +75,12 @@ class Side:
             self.waiting += data[count:]
 
     def flush(self) -> None:
-        """Write what waits. Raises OSError."""
+        """Write the bytes that wait. Raises OSError."""
         with suppress(BlockingIOError):
             del self.waiting[: self.socket.send(self.waiting)]
 
     def shut(self) -> None:
-        """Say that nothing more comes, once all is written."""
+        """End this direction once all is written."""
         if not self.waiting and not self.is_shut:
             self.is_shut = True
             with suppress(OSError):
@@ -95,17 +95,18 @@ class Link:
         self._client = Side(connection)
         self._server: Side | None = None
         self.asked: Asked | None = None
-        self._held = bytearray()  # what the program has sent and no server got yet
-        self._step: Callable[[], None] = self._read_request  # what is done with it
+        self._held = bytearray()  # bytes of the program that no server has got yet
+        self._step: Callable[[], None] = self._read_request  # handles them
         self._body: Body = clincus.SizedBody(0)  # of a plain request
-        self._opened: clincus.OpenedConnection | None = None  # what looks into it
-        self._answer = bytearray()  # what the server answers to one that wants to be a WebSocket, up to its head's end
-        self._addresses: deque[tuple[Any, ...]] = deque()  # those that may be tried yet
-        self.address = ""  # of the server that was tried last
+        self._opened: clincus.OpenedConnection | None = None  # reads its content, if any feature does
+        self._answer = bytearray()  # the server's answer to an upgrade request, until its head is whole
+        self._addresses: deque[tuple[Any, ...]] = deque()  # addresses that are still to be tried
+        self.address = ""  # the address that was tried last
         self._row: Passage | None = None
         self._is_ending = False  # it was refused, and reads no more
         now = time.monotonic()
-        self._end, self._deadline = now + LIFE, now + ASK_WITHIN  # of all, and of this step
+        self._end = now + LIFE
+        self._deadline = now + ASK_WITHIN  # of the present step
         self._watch()
 
     def check_time(self, now: float) -> None:
@@ -138,9 +139,11 @@ class Link:
         """Do nothing, as there is no server yet."""
 
     def _inspect(self) -> None:
-        """See what begins a tunnel: TLS to the host that was asked for, a plain request to it, or something else."""
+        """Find out how a tunnel begins: TLS to the host of the request, a plain request to it, or anything else."""
         assert self.asked
-        host, port, held = self.asked.host, self.asked.port, self._held
+        host = self.asked.host
+        port = self.asked.port
+        held = self._held
         if held[:1] == b"\x16":
             try:
                 name = server_name(bytes(held))
@@ -170,7 +173,7 @@ class Link:
             self._held.clear()
 
     def _pass_opened(self) -> None:
-        """Let the bytes of the program be looked into."""
+        """Hand the program's bytes to the feature that reads the connection."""
         assert self._opened
         assert self._row
         data = bytes(self._held)
@@ -180,10 +183,11 @@ class Link:
         self._give_opened()
 
     def _give_opened(self) -> None:
-        """Write what comes of a connection that is looked into, and end it if that says so."""
+        """Write the output of the feature that reads the connection, and end the link if the feature says so."""
         assert self._opened
         assert self._server
-        opened, server = self._opened, self._server
+        opened = self._opened
+        server = self._server
         if not (opened.is_over or opened.is_broken):
             try:
                 server.give(opened.for_server())
@@ -198,10 +202,11 @@ class Link:
         self._client.give(opened.for_client())
         if opened.is_over:
             self._close(server)
-            self._is_ending, self._deadline = True, time.monotonic() + DRAIN
+            self._is_ending = True
+            self._deadline = time.monotonic() + DRAIN
 
     def go_on_opened(self, work: Callable[[], None]) -> None:
-        """Do something in the proxy's thread that a connection which is looked into has waited for."""
+        """Run the next step of a connection that a feature reads, in the proxy's thread."""
         if self not in self._outlet.links or self._is_ending:
             return
         with self._ending():
@@ -211,7 +216,7 @@ class Link:
             self._watch()
 
     def _pass_body(self) -> None:
-        """Pass the body of the one request, and nothing that comes after it."""
+        """Pass the body of the one request, and no byte behind it."""
         assert self._server
         assert self._row
         try:
@@ -224,7 +229,7 @@ class Link:
             self._held.clear()
 
     def _await_answer(self) -> None:
-        """Do nothing, as the server has not said yet whether it is a WebSocket."""
+        """Do nothing: the server has not said yet if it becomes a WebSocket."""
 
     def _read_answer(self, data: memoryview) -> None:
         """Pass an answer's head, and then go on as it says."""
@@ -234,12 +239,14 @@ class Link:
             self._client.give(head)
             head = take_head(self._answer)
         if head:
-            rest, self._answer = self._answer, bytearray()
+            rest = self._answer
+            self._answer = bytearray()
             self._client.give((head if is_switched(head) else with_close(head)) + rest)
             self._begin(self._pass if is_switched(head) else self._pass_body, IDLE_WITHIN)
 
     def _begin(self, step: Callable[[], None], within: float) -> None:
-        self._step, self._deadline = step, time.monotonic() + within
+        self._step = step
+        self._deadline = time.monotonic() + within
         step()
 
     def _begin_plain(self, asked: Asked) -> None:
@@ -269,10 +276,12 @@ class Link:
             except OSError as error:  # such as a kernel without IPv6
                 failure = str(error.strerror)
                 continue
-            code, self.address = server.socket.connect_ex(address), str(address[0])
+            code = server.socket.connect_ex(address)
+            self.address = str(address[0])
             if code in (0, errno.EINPROGRESS):
                 patience = NEXT_WITHIN if self._addresses else CONNECT_WITHIN
-                self._server, self._deadline = server, time.monotonic() + patience
+                self._server = server
+                self._deadline = time.monotonic() + patience
                 self._watch()
                 return
             failure = os.strerror(code)
@@ -314,7 +323,7 @@ class Link:
 
     @contextmanager
     def _ending(self) -> Iterator[None]:
-        """End the link by whatever goes wrong in the block: no other link may feel it, and no log is filled."""
+        """End the link after any error in the block: no other link may notice it, and the log stays short."""
         try:
             yield
         except Refused as refused:
@@ -325,7 +334,7 @@ class Link:
             self.fail(Refused(500, f"the proxy failed: {error!r}", is_policy=True))
 
     def _receive(self, side: Side) -> int:
-        """How many bytes came from a side, into the piece of the outlet; -1 if none are there. Raises OSError."""
+        """Read from a side into the piece of the outlet; the number of bytes, -1 if none are there. Raises OSError."""
         try:
             count = side.socket.recv_into(self._outlet.piece)
         except BlockingIOError:
@@ -367,8 +376,9 @@ class Link:
             self._step()
 
     def _end_sides(self) -> None:
-        """Hand an end on to the other side, and drop the link when nothing is left to pass."""
-        client, server = self._client, self._server
+        """Pass an end on to the other side, and drop the link when nothing is left to pass."""
+        client = self._client
+        server = self._server
         if self._is_ending:
             client.shut()
             if client.is_over:
@@ -387,8 +397,9 @@ class Link:
                 self.drop()
 
     def _watch(self) -> None:
-        """Watch for what can be done next: no side is read that sends more than the other one takes."""
-        client, server = self._client, self._server
+        """Watch for the next events. A side that sends more than the other takes is not read."""
+        client = self._client
+        server = self._server
         if client.socket.fileno() < 0:
             return
         is_held_back = bool(self._opened and not self._opened.takes_more)
@@ -410,7 +421,7 @@ class Link:
     # -- Its end
 
     def fail(self, refused: Refused) -> None:
-        """Refuse it: the program is told, if it has got nothing else yet."""
+        """Refuse the connection, and tell the program if it has got nothing else yet."""
         self._outlet.forget(self)
         if refused.is_policy:
             place = refused.place or ((self.asked.host, self.asked.port) if self.asked else ("", 0))
@@ -418,7 +429,8 @@ class Link:
         if self._is_connected:
             self.drop()
             return
-        self._is_ending, self._deadline = True, time.monotonic() + LINGER
+        self._is_ending = True
+        self._deadline = time.monotonic() + LINGER
         try:
             self._client.give(answer(refused))
             self._end_sides()
@@ -439,7 +451,7 @@ class Link:
 
 
 def take_head(held: bytearray) -> bytes:
-    """Take a request's head off the bytes that came, b"" while its end is not there. Raises Refused."""
+    """Remove a request's head from the received bytes and return it, b"" while its end is missing. Raises Refused."""
     end = held.find(b"\r\n\r\n", 0, HEAD_LIMIT)
     if end < 0:
         if len(held) >= HEAD_LIMIT:
@@ -451,11 +463,11 @@ def take_head(held: bytearray) -> bytes:
 
 
 def begins_request(held: bytearray) -> bool:
-    """Whether bytes are the beginning of a plain HTTP request."""
+    """True if bytes are the beginning of a plain HTTP request."""
     return bytes(held[:64]).lstrip(b"\r\n").upper().startswith(METHODS)
 
 
 def may_begin_request(held: bytearray) -> bool:
-    """Whether bytes are too few to tell that they are no plain HTTP request."""
+    """True while bytes may still become the beginning of a plain HTTP request."""
     text = bytes(held[:64]).lstrip(b"\r\n").upper()
     return any(method.startswith(text) for method in METHODS)

@@ -12,16 +12,18 @@ AT_ONCE = 2  # names of a session that are looked up at the same time
 
 
 class LookUps:
-    """Looks names up in threads, in the order in which connections ask; those that wait for one name share an answer.
+    """Looks names up in threads, in the order of the connections.
 
-    A resolver may take half a minute for a name, and the owner of a domain chooses how long. So each session has
-    look-ups of its own: it holds up no other session, and costs AT_ONCE threads at most however many connections ask.
-    A question goes with its connection, so there are never more questions than connections.
+    Connections that wait for the same name share the answer. A resolver may take half a minute for a name, and the
+    owner of a domain chooses how long. Each session therefore has look-ups of its own: it holds up no other session,
+    and costs AT_ONCE threads at most however many connections ask. A question goes with its connection, so there are
+    never more questions than connections.
     """
 
     def __init__(self, find: Callable[[Asked], Found | Refused], tell: Callable[[Link, Found | Refused], None]) -> None:
-        """`find` looks a name up and raises nothing; `tell` is given the answer, in one of the threads."""
-        self._find, self._tell = find, tell
+        """`find` looks a name up and raises nothing; `tell` gets the answer, in one of the threads."""
+        self._find = find
+        self._tell = tell
         self._lock = threading.Lock()  # guards the next two
         self._waiting: dict[Link, Asked] = {}  # the oldest question first
         self._workers = 0

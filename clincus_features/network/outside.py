@@ -1,7 +1,7 @@
-"""The proxy that this host reaches the internet through, as its variables name it, for images and sessions.
+"""The proxy by which this host reaches the internet, from its variables, for images and sessions.
 
-An image is copied to other hosts and lies in the hands of every session, so it holds no password of a proxy. A session
-that may reach everything gets it at its start, from the variables of the program that starts it.
+An image is copied to other hosts and is visible to every session, so it holds no password of a proxy. A session with an
+open network gets the password at its start, from the variables of the program that starts it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ def proxy_settings(environ: Mapping[str, str]) -> dict[str, str]:
     settings = {}
     for name in NAMES:
         value = environ.get(name) or environ.get(name.upper()) or ""
-        host = urlsplit(value if "://" in value else f"//{value}").hostname or ""
-        if value and (name == "no_proxy" or not (host.startswith("127.") or host in ("localhost", "::1"))):
+        address = value if "://" in value else f"//{value}"
+        host = urlsplit(address).hostname or ""
+        is_loopback = host.startswith("127.") or host in ("localhost", "::1")
+        if value and (name == "no_proxy" or not is_loopback):
             settings[name] = value
     return settings if set(settings) - {"no_proxy"} else {}
 
 
 def has_user(proxy: str) -> bool:
-    """Whether the address of a proxy names a user, and so may hold a password."""
+    """True if the address of a proxy names a user, and so may hold a password."""
     return "@" in proxy
 
 
@@ -49,7 +51,7 @@ def in_both_cases(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def session_variables(environ: Mapping[str, str], session: clincus.Session, launch: clincus.Launch) -> dict[str, str]:
-    """What a session on this host gets of the proxy because its image does not hold it."""
+    """The proxy variables of an open session on this host, if the image lacks them because they hold a password."""
     settings = proxy_settings(environ)
     is_open = Policy.configured(launch.config, session.tool).mode == OPEN
     if session.engine or not is_open or not any(map(has_user, settings.values())):

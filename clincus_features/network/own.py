@@ -1,4 +1,4 @@
-"""The proxy of one container that is this process's own, as `clincus run` has it: no server is needed."""
+"""The proxy of one container in this process, without a server: for `clincus run`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from .records import Records
 
 @contextmanager
 def own_proxy(environ: Mapping[str, str], id: str, config: clincus.Config, tool: str) -> Iterator[Records]:
-    """Pass what a container may reach for the `with` block, if it has a list of names; what was passed and refused."""
+    """Run the proxy of a container with a list of names for the `with` block; its records."""
     policy = Policy.configured(config, tool)
     if policy.mode != ALLOW_LIST:
         yield Records()
         return
     own_folder(os.path.dirname(socket_path(environ, id)))
     networks = [ipaddress.ip_network(text) for text in config.get("network.reachable")]
-    proxy, over = Proxy(lambda name: socket_path(environ, name), reachable=lambda: networks), threading.Event()
+    proxy = Proxy(lambda name: socket_path(environ, name), reachable=lambda: networks)
+    over = threading.Event()
     proxy.want(id, policy)
 
     def serve() -> None:

@@ -1,4 +1,4 @@
-"""Names that belong together: what the vendor of a tool, or a registry of packages, is reached by."""
+"""Names that belong together: the hosts of a tool's vendor, or of a registry of packages."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 
 class Preset(NamedTuple):
-    """A set of names that is allowed by one word."""
+    """A set of names that one word allows."""
 
     title: str  # for people
     hosts: tuple[str, ...]  # entries, as in `network.allow`
 
 
-# A tool's own name stands for the hosts that it needs. A host where anybody could have a project, such as for
-# reports of crashes, is left out: it would be a way out for what an agent has read.
+# A tool's own name stands for the hosts that it needs, without hosts on which anybody could have a project, such as
+# those for crash reports: an agent could send there what it has read.
 PRESETS = {
     "claude": Preset(
         "Claude Code",

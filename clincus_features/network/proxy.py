@@ -1,8 +1,8 @@
 """The way out of sessions in allow-list mode: a proxy on the host, with a socket of its own for each session.
 
-One thread and one selector serve all of them, so that no number of connections costs threads; names are looked up by
-others, two at most for each session. Everything is bounded: connections, bytes that wait, and the time for each step.
-What a session may reach is asked of its policy for each connection, and again when the policy changes.
+One thread and one selector serve all sessions, so connections cost no threads; other threads look names up, two at most
+for each session. Everything is bounded: connections, bytes that wait, and the time for each step. The proxy checks a
+session's policy for each connection, and again when the policy changes.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from .policy import Policy
 from .records import Passage, Records
 from .requests import Asked, Refused, answer
 
-MOST_OF_SESSION, MOST_IN_ALL = 256, 1024  # connections; a session has no more than are left free, either
-MOST_NEW = 300  # connections of a session in a round; more wait
+MOST_OF_SESSION = 256  # connections of one session
+MOST_IN_ALL = 1024  # connections of all
+MOST_NEW = 300  # new connections of a session in a round; more wait
 PIECE = 256 << 10  # bytes that are read at once
 ROUND = 0.5  # seconds between two looks at times, at most, while there are connections
 
@@ -37,7 +38,7 @@ Resolver = Callable[[str, int], Found]
 
 
 def look_up(host: str, port: int) -> Found:
-    """The addresses of a host, by this host's resolver. Raises OSError."""
+    """The addresses of a host from this host's resolver. Raises OSError."""
     return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
 
 
@@ -45,22 +46,24 @@ class Outlet:
     """The way out of one session: its socket, its policy, and its connections."""
 
     def __init__(self, proxy: Proxy, session: str, policy: Policy) -> None:
-        self.selector, self.piece = proxy.selector, proxy.piece
+        self.selector = proxy.selector
+        self.piece = proxy.piece
         self.policy = policy
-        self._proxy, self._session = proxy, session
+        self._proxy = proxy
+        self._session = session
         self.links: set[Link] = set()
         self.new = 0  # connections of this round
         self._look_ups = LookUps(proxy.find, proxy.tell)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
     def look_up(self, link: Link, asked: Asked) -> None:
-        """Let the addresses of a host be looked up, if the policy allows it. Raises Refused."""
+        """Look up the addresses of a host for a link, if the policy allows it. Raises Refused."""
         if not self.policy.allows(asked.host, asked.port):
             raise Refused(403, f"{asked.host}:{asked.port} is not on this session's list of names", is_policy=True)
         self._look_ups.ask(link, asked)
 
     def open(self, link: Link, host: str, port: int) -> clincus.OpenedConnection | None:
-        """What looks into the connection of a link, None if nothing does. Raises Refused."""
+        """The object that reads the content of a link's connection, None if no feature does. Raises Refused."""
         later = functools.partial(self._proxy.later, link)
         try:
             return self._proxy.opener(self._session, host, port, later)
@@ -68,11 +71,11 @@ class Outlet:
             raise Refused(502, f"{host} cannot be reached: {error.message}", is_policy=True) from None
 
     def forget(self, link: Link) -> None:
-        """A link does not wait for addresses any more."""
+        """Cancel the look-up of a link."""
         self._look_ups.forget(link)
 
     def passage(self, host: str, port: int) -> Passage:
-        """The row that a connection is counted in."""
+        """The row that counts a connection."""
         return self._proxy.records(self._session).passage(host, port)
 
     def refuse(self, host: str, port: int, reason: str) -> None:
@@ -92,12 +95,15 @@ class Proxy:
         reachable: Callable[[], Sequence[Network]] = tuple,
         opener: clincus.Opener = lambda session, host, port, later: None,
     ) -> None:
-        """`path_of` gives a session's socket, `reachable` the private networks that the user has opened.
+        """`path_of` returns a session's socket, `reachable` the private networks that the user has opened.
 
-        `on_refusal` is told the session. It may not wait. `opener` is one of `clincus.Extensions.openers`.
+        `on_refusal` gets the session, and may not wait. `opener` is one of `clincus.Extensions.openers`.
         """
         self.opener = opener
-        self._path_of, self.on_refusal, self._resolve, self._reachable = path_of, on_refusal, resolve, reachable
+        self._path_of = path_of
+        self.on_refusal = on_refusal
+        self._resolve = resolve
+        self._reachable = reachable
         self.selector: selectors.BaseSelector = selectors.DefaultSelector()
         self._wake_reader, self._wake_writer = os.pipe()
         for end in (self._wake_reader, self._wake_writer):
@@ -107,9 +113,9 @@ class Proxy:
         self._wanted: dict[str, Policy] = {}  # by session
         self._records: dict[str, Records] = {}
         self._outlets: dict[str, Outlet] = {}
-        self._due: deque[Callable[[], None]] = deque()  # what other threads have for this one
+        self._due: deque[Callable[[], None]] = deque()  # work from other threads
         self._known_reachable = list(reachable())
-        self._failures: dict[str, str] = {}  # session -> why nobody listens for it
+        self._failures: dict[str, str] = {}  # session -> why its socket cannot be opened
         self.piece = bytearray(PIECE)
         self._swept = 0.0
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -118,7 +124,7 @@ class Proxy:
     # -- For other threads
 
     def want(self, session: str, policy: Policy | None) -> None:
-        """Let a session have a policy from now on, or no way out with None. Takes effect within a round."""
+        """Set the policy of a session, or None for no way out. Takes effect within a round."""
         with self._lock:
             if self._wanted.get(session) == policy:
                 return
@@ -134,12 +140,12 @@ class Proxy:
             return set(self._wanted)
 
     def records(self, session: str) -> Records:
-        """The records of what was passed and refused in a session's run."""
+        """The records of passed and refused connections in a session's run."""
         with self._lock:
             return self._records.setdefault(session, Records())
 
     def unseen(self, session: str) -> int:
-        """How many refusals of a session nobody has looked at."""
+        """The number of a session's refusals that no person has seen."""
         with self._lock:
             return self._records[session].unseen if session in self._records else 0
 
@@ -149,18 +155,18 @@ class Proxy:
             self._records.pop(session, None)
 
     def count(self) -> int:
-        """How many connections there are."""
+        """The number of connections."""
         return sum(len(outlet.links) for outlet in self._outlets.values())
 
     def wake(self) -> None:
-        """Let `serve_round` come to its end."""
+        """End the present `serve_round`."""
         with suppress(BlockingIOError):
             os.write(self._wake_writer, b"!")
 
     # -- The loop
 
     def serve_round(self, rest: float = ROUND) -> None:
-        """Wait for something to do, `rest` seconds at most, and do it."""
+        """Wait for events, `rest` seconds at most, and handle them."""
         is_busy = self.wanted() != self._outlets.keys() or any(one.links or one.new for one in self._outlets.values())
         for key, mask in self.selector.select(ROUND if is_busy else rest):
             key.data(mask)
@@ -188,9 +194,9 @@ class Proxy:
         self._adjust()
 
     def _adjust(self) -> None:
-        """End what a policy does not allow, and then listen for those sessions that have one.
+        """End connections that a policy does not allow, then listen for the sessions that have a policy.
 
-        A session for which nobody can listen holds up no other; that is tried again.
+        A socket that cannot be opened holds up no other session, and is tried again.
         """
         with self._lock:
             wanted = dict(self._wanted)
@@ -209,9 +215,11 @@ class Proxy:
     def _narrow_reachable(self) -> None:
         """End connections to networks that the user has closed in the configuration."""
         reachable = list(self._reachable())
-        if reachable != self._known_reachable:
-            self._known_reachable = reachable
-            for link in [link for outlet in self._outlets.values() for link in outlet.links]:
+        if reachable == self._known_reachable:
+            return
+        self._known_reachable = reachable
+        for outlet in self._outlets.values():
+            for link in list(outlet.links):
                 if link.address and why_closed(link.address, reachable):
                     link.drop()
 
@@ -283,7 +291,7 @@ class Proxy:
     # -- Names, in the threads that look them up
 
     def find(self, asked: Asked) -> Found | Refused:
-        """The addresses of a host that something may be sent to."""
+        """The addresses of a host that may be used, or the refusal."""
         try:
             return self._usable(asked)
         except Refused as refused:
@@ -292,29 +300,33 @@ class Proxy:
             return Refused(502, f"{asked.host} cannot be looked up: {error}")
 
     def tell(self, link: Link, found: Found | Refused) -> None:
-        """Let a link go on with what was found."""
+        """Let a link go on with the result of its look-up."""
         self._due.append(functools.partial(link.go_on, found))
         self.wake()
 
     def later(self, link: Link, work: Callable[[], None]) -> None:
-        """Let the proxy's thread do something for a link whose connection is looked into."""
+        """Let the proxy's thread do work for a link whose connection a feature reads."""
         self._due.append(functools.partial(link.go_on_opened, work))
         self.wake()
 
     def _usable(self, asked: Asked) -> Found:
-        """The addresses of a host that something may be sent to. Raises Refused, OSError."""
-        reachable, closed, usable = self._reachable(), "it has no address", []
-        for one in self._resolve(asked.host, asked.port):
-            why = why_closed(str(one[4][0]), reachable)
-            closed = why or closed
-            if not why:
-                usable.append(one)
+        """The addresses of a host that may be used. Raises Refused, OSError."""
+        reachable = self._reachable()
+        reason = "it has no address"
+        usable = []
+        for found in self._resolve(asked.host, asked.port):
+            address = str(found[4][0])
+            closed = why_closed(address, reachable)
+            if closed:
+                reason = closed
+            else:
+                usable.append(found)
         if not usable:
-            raise Refused(403, f"{asked.host} is closed: {closed}", is_policy=True)
+            raise Refused(403, f"{asked.host} is closed: {reason}", is_policy=True)
         return usable
 
 
 def is_ours(connection: socket.socket) -> bool:
-    """Whether a connection to one of our sockets comes from Incus (root), or from this server's own user."""
+    """True if a connection to one of our sockets comes from Incus (root), or from this server's own user."""
     peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return struct.unpack("3i", peer)[1] in (0, os.geteuid())

@@ -14,7 +14,7 @@ MOST_ROWS = 200  # of each kind; the oldest goes
 
 @dataclass
 class Refusal:
-    """How often a host was refused, and why the last time."""
+    """The refusals of a host: their number, and the reason of the last one."""
 
     reason: str = ""
     count: int = 0
@@ -23,7 +23,7 @@ class Refusal:
 
 @dataclass
 class Passage:
-    """How many connections went to a host, and how many bytes: `sent` by the container, `received` by it."""
+    """The connections to a host, and their bytes: `sent` by the container, `received` by it."""
 
     count: int = 0
     sent: int = 0
@@ -35,16 +35,17 @@ Row = TypeVar("Row", Refusal, Passage)
 
 
 def counted(rows: OrderedDict[tuple[str, int], Row], key: tuple[str, int], fresh: Row) -> Row:
-    """Count one more in the row of a host and port, which becomes the newest, and return the row."""
+    """Add one to the row of a host and port, which becomes the newest, and return the row."""
     row = rows.setdefault(key, fresh)
-    row.count, row.last = row.count + 1, clincus.utc_now()
+    row.count = row.count + 1
+    row.last = clincus.utc_now()
     rows.move_to_end(key)
     return row
 
 
 @dataclass
 class Records:
-    """The rows of one session, by host and port. The proxy's thread writes, those of requests read."""
+    """The rows of one session, by host and port. The proxy's thread writes them, threads of requests read them."""
 
     refused: OrderedDict[tuple[str, int], Refusal] = field(default_factory=OrderedDict)
     passed: OrderedDict[tuple[str, int], Passage] = field(default_factory=OrderedDict)

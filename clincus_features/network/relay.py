@@ -10,8 +10,8 @@ zero, the length of the content (2 bytes), the number of a connection (4 bytes),
     CREDIT  4 bytes: the other side may send so many more bytes of a connection; it has WINDOW at first
     PING    the host sends one now and then, and the container sends it back
 
-Root in the container writes whatever it likes on the line. So everything that comes is bounded, what does not fit ends
-the line, and all that a frame leads to is a connection to the socket of the session's own proxy, which decides.
+Root in the container can write any bytes on the line. Everything received is therefore bounded, a frame that does not
+fit ends the line, and a frame can only lead to a connection to the socket of the session's own proxy, which decides.
 """
 
 from __future__ import annotations
@@ -33,17 +33,19 @@ MOST = 256  # connections
 HELD_MOST = 8 << 20  # bytes of all connections that wait here for the proxy, before the line is not read any more
 UNSENT_MOST = 1 << 20  # bytes that wait for the line, before nothing is read that adds to them
 READ = 128 << 10  # bytes that are read off the line at once
-SMALL, CROWD, PAUSE = 256, 256, 0.05  # a CROWD of frames in one read that are SMALL on average costs a PAUSE (seconds)
+CROWD = 256  # so many frames in one read are followed by a PAUSE if they are SMALL on average
+SMALL = 256  # bytes
+PAUSE = 0.05  # seconds
 PING_EVERY = 10.0  # seconds
 SILENT = 30.0  # seconds without a word after which the line is taken for dead
 
 
 class BrokenLineError(Exception):
-    """The line cannot go on; the words say why."""
+    """The line cannot go on; the message says why."""
 
 
 class Stream:
-    """A connection: the socket that leads to the proxy, and how far each direction is."""
+    """A connection: the socket that leads to the proxy, and the state of each direction."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
@@ -60,15 +62,18 @@ class Carrier:
     """Carries the connections of one line to the socket of a proxy, until the line ends."""
 
     def __init__(self, line: socket.socket, path: str) -> None:
-        self._line, self._path = line, path
+        self._line = line
+        self._path = path
         line.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._streams: dict[int, Stream] = {}
         self._last = 0  # number of the newest connection
-        self._came, self._unsent = bytearray(), bytearray()
+        self._came = bytearray()
+        self._unsent = bytearray()
         self._line_mask = 0
         self._was_full = False
-        self._heard = self._pinged = time.monotonic()
+        self._heard = time.monotonic()
+        self._pinged = self._heard
 
     def serve(self) -> None:
         """Carry until the other side ends the line. Raises BrokenLineError, OSError."""
@@ -128,7 +133,7 @@ class Carrier:
                 self._close(number)
 
     def _hear(self) -> bool:
-        """Take what came over the line; False at its end."""
+        """Handle the bytes received over the line; False at its end."""
         try:
             piece = self._line.recv(READ)
         except BlockingIOError:
@@ -137,7 +142,8 @@ class Carrier:
             return False
         self._heard = time.monotonic()
         self._came += piece
-        at = frames = 0
+        at = 0
+        frames = 0
         while len(self._came) >= at + HEAD.size:
             kind, zero, size, number = HEAD.unpack_from(self._came, at)
             if zero or size > PIECE or not OPEN <= kind <= PING or SIZES.get(kind, size) != size:
@@ -238,7 +244,7 @@ class Carrier:
         self._finish(number, stream)
 
     def _finish(self, number: int, stream: Stream) -> None:
-        """Hand an end on once all is written, and forget a connection that has ended both ways."""
+        """Pass an end on once all is written, and forget a connection that has ended both ways."""
         if stream.heard_fin and not stream.waiting:
             if not stream.is_shut:
                 stream.is_shut = True
@@ -265,7 +271,7 @@ class Carrier:
 
 
 def watch(selector: selectors.BaseSelector, one: socket.socket, before: int, mask: int, data: object) -> int:
-    """Watch a socket for other events than before, which may be none; the result is `mask`."""
+    """Watch a socket for other events than before, perhaps none. Returns `mask`."""
     if mask and before and mask != before:
         selector.modify(one, mask, data)
     elif mask and not before:
@@ -276,7 +282,7 @@ def watch(selector: selectors.BaseSelector, one: socket.socket, before: int, mas
 
 
 def is_gone(connection: socket.socket) -> bool:
-    """Whether the other end of a Unix socket is closed, both ways."""
+    """True if the other end of a Unix socket is closed, both ways."""
     poll = select.poll()
     poll.register(connection, 0)
     return any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))

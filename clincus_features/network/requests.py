@@ -1,6 +1,6 @@
 """The requests of a program in a container to the proxy: a tunnel (CONNECT), or plain HTTP. Pure.
 
-Whatever two programs could read in two ways is refused, and what goes on to a server is written anew.
+A request that two programs could read in two ways is refused. The proxy writes the request for the server anew.
 """
 
 from __future__ import annotations
@@ -24,16 +24,19 @@ _ADDRESS_6 = re.compile(r"\[([0-9A-Fa-f:.]{2,45})\](?::([0-9]{1,5}))?")
 
 
 class Refused(Exception):
-    """A refusal in place of a connection; `is_policy` if the policy forbids it, so that a person may want it.
+    """A refusal in place of a connection; `is_policy` if the policy forbids it, so that a person may want to allow it.
 
-    `place` is the host and the port that it was for, where those are in no `Asked`.
+    `place` is the host and port of the request, if there is no `Asked` with them.
     """
 
     def __init__(
         self, status: int, words: str, *, is_policy: bool = False, place: tuple[str, int] | None = None
     ) -> None:
         super().__init__(words)
-        self.status, self.words, self.is_policy, self.place = status, words, is_policy, place
+        self.status = status
+        self.words = words
+        self.is_policy = is_policy
+        self.place = place
 
 
 class Asked(NamedTuple):
@@ -48,7 +51,7 @@ class Asked(NamedTuple):
 
 
 def parse_request(head: bytes, tunnel: Asked | None = None) -> Asked:
-    """Read a request's head, with the empty line at its end. In a `tunnel` it is for the host of that.
+    """Read a request's head, with the empty line at its end. In a `tunnel` it must be for the tunnel's host.
 
     Raises Refused.
     """
@@ -57,7 +60,8 @@ def parse_request(head: bytes, tunnel: Asked | None = None) -> Asked:
         match = re.fullmatch(clincus.HTTP_REQUEST_LINE, first)
         if not match or match[3] not in ("1.0", "1.1") or len(lines) > MOST_FIELDS:
             raise Refused(400, NOT_HTTP)
-        method, target = match[1], match[2]
+        method = match[1]
+        target = match[2]
         try:
             fields = [clincus.split_field(line) for line in lines]
         except ValueError:
@@ -70,43 +74,60 @@ def parse_request(head: bytes, tunnel: Asked | None = None) -> Asked:
 
 
 def plain_request(method: str, target: str, fields: list[tuple[str, str]], tunnel: Asked | None) -> Asked:
-    """A request for plain HTTP, as it goes to the server: one, and the connection ends with its answer.
+    """A request for plain HTTP in the form for the server. Its connection ends with the answer.
 
-    It may become a WebSocket, and nothing else: in HTTP/2, say, further requests could name another host.
+    It may become a WebSocket, and nothing else: in HTTP/2, for example, further requests could name another host.
     Raises ValueError and Refused.
     """
-    absolute = re.fullmatch(r"http://([^/?#@]+)([/?][^#]*)?", target, re.IGNORECASE)
-    named = values(fields, "host")
-    if tunnel and target.startswith("/") and len(named) == 1:
-        host, port, path = *split_authority(named[0], 80), target
-    elif absolute:
-        host, port, path = *split_authority(absolute[1], 80), absolute[2] or "/"
-        path = path if path.startswith("/") else f"/{path}"
-    else:
-        raise ValueError("write the whole address (http://…) in a request to a proxy, or use CONNECT")
-    if len(named) > 1 or any(split_authority(one, 80) != (host, port) for one in named):
+    host, port, path = place_of(target, fields, tunnel)
+    hosts = values(fields, "host")
+    if len(hosts) > 1 or any(split_authority(one, 80) != (host, port) for one in hosts):
         raise Refused(403, "the Host header names another host than the address", is_policy=True)
     if tunnel and (host, port) != (tunnel.host, tunnel.port):
         raise Refused(403, f"the Host header is not the {tunnel.host} of CONNECT", is_policy=True)
     framing, length = body_framing(fields)
-    between = {word.strip(" \t").lower() for value in values(fields, "connection") for word in value.split(",")}
-    wanted = [one.lower() for one in values(fields, "upgrade")]
-    is_upgrade = wanted == ["websocket"] and "upgrade" in between and method == "GET" and length == 0
-    kept = [f"{name}: {value}" for name, value in fields if name.lower() not in _DROPPED | between]
-    own = [f"Host: {host}" + (f":{port}" if port != 80 else ""), *framing]
-    own += ["Connection: Upgrade", "Upgrade: websocket"] if is_upgrade else ["Connection: close"]
-    text = "\r\n".join([f"{method} {path} HTTP/1.1", *own, *kept, "", ""])
+    between = {word.strip(" \t").lower() for word in ",".join(values(fields, "connection")).split(",")}
+    wanted = [value.lower() for value in values(fields, "upgrade")]
+    may_upgrade = method == "GET" and length == 0 and "upgrade" in between
+    is_upgrade = may_upgrade and wanted == ["websocket"]
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        f"Host: {host}" if port == 80 else f"Host: {host}:{port}",
+        *framing,
+    ]
+    if is_upgrade:
+        lines += ["Connection: Upgrade", "Upgrade: websocket"]
+    else:
+        lines.append("Connection: close")
+    dropped = _DROPPED | between
+    lines += [f"{name}: {value}" for name, value in fields if name.lower() not in dropped]
+    text = "\r\n".join([*lines, "", ""])
     return Asked(host, port, False, text.encode("latin-1"), length, is_upgrade)
 
 
+def place_of(target: str, fields: list[tuple[str, str]], tunnel: Asked | None) -> tuple[str, int, str]:
+    """Host, port and path of a request. In a tunnel they may come from the Host header. Raises ValueError, Refused."""
+    hosts = values(fields, "host")
+    if tunnel and target.startswith("/") and len(hosts) == 1:
+        host, port = split_authority(hosts[0], 80)
+        return host, port, target
+    absolute = re.fullmatch(r"http://([^/?#@]+)([/?][^#]*)?", target, re.IGNORECASE)
+    if not absolute:
+        raise ValueError("write the whole address (http://…) in a request to a proxy, or use CONNECT")
+    host, port = split_authority(absolute[1], 80)
+    path = absolute[2] or "/"
+    return host, port, path if path.startswith("/") else f"/{path}"
+
+
 def values(fields: list[tuple[str, str]], name: str) -> list[str]:
-    """The values of all fields of a name, which is in small letters."""
+    """The values of all fields with a name, which is in small letters."""
     return [value for known, value in fields if known.lower() == name]
 
 
 def body_framing(fields: list[tuple[str, str]]) -> tuple[list[str], int | None]:
-    """The lines that say how long a request's body is, and its length: None if it is in chunks. Raises ValueError."""
-    lengths, codings = values(fields, "content-length"), values(fields, "transfer-encoding")
+    """The lines for the length of a request's body, and the length: None if it is in chunks. Raises ValueError."""
+    lengths = values(fields, "content-length")
+    codings = values(fields, "transfer-encoding")
     if codings:
         if lengths or [one.lower() for one in codings] != ["chunked"]:
             raise ValueError("a body has either Content-Length or Transfer-Encoding: chunked")
@@ -117,17 +138,17 @@ def body_framing(fields: list[tuple[str, str]]) -> tuple[list[str], int | None]:
 
 
 def is_interim(head: bytes) -> bool:
-    """Whether the head of an answer is followed by another one (RFC 9110, 15.2)."""
+    """True if another head follows the head of an answer (RFC 9110, 15.2)."""
     return bool(re.match(rb"HTTP/1\.1 1(?!01)", head))
 
 
 def is_switched(head: bytes) -> bool:
-    """Whether an answer is the last one of HTTP on its connection."""
+    """True if an answer is the last one of HTTP on its connection."""
     return bool(re.match(rb"HTTP/1\.1 101[ \r]", head))
 
 
 def with_close(head: bytes) -> bytes:
-    """The head of an answer, which says that its connection ends with it."""
+    """The head of an answer, with the statement that its connection ends with it."""
     first, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
     names = (b"connection", b"keep-alive", b"upgrade")
     kept = [line for line in lines if line.partition(b":")[0].strip().lower() not in names]
@@ -160,40 +181,63 @@ def refused_address(address: str, port: int) -> Refused:
 def answer(refused: Refused) -> bytes:
     """The answer that a program gets in place of a connection."""
     phrases = {400: "Bad Request", 403: "Forbidden", 502: "Bad Gateway"}
+    phrase = phrases.get(refused.status, "Unavailable")
     body = f"Clincus: {refused.words}\n".encode("utf-8", "backslashreplace")
-    fields = f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\nConnection: close"
-    return f"HTTP/1.1 {refused.status} {phrases.get(refused.status, 'Unavailable')}\r\n{fields}\r\n\r\n".encode() + body
+    head = [
+        f"HTTP/1.1 {refused.status} {phrase}",
+        "Content-Type: text/plain; charset=utf-8",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+        "",
+        "",
+    ]
+    return "\r\n".join(head).encode() + body
 
 
 # -- TLS
 
 
 def server_name(data: bytes) -> str | None:
-    """The name in the ClientHello that a TLS connection begins with (RFC 8446, 4.1.2; RFC 6066, 3), "" if it has none.
+    """The name in the ClientHello that begins a TLS connection (RFC 8446, 4.1.2; RFC 6066, 3), "" if it has none.
 
-    None while more bytes are needed. Raises ValueError for what is no ClientHello. It may come in several records.
+    None while more bytes are needed. Raises ValueError for anything but a ClientHello. It may come in several records.
     """
-    hello, at, records = bytearray(), 0, 0
-    while len(data) >= at + 5 and (len(hello) < 4 or len(hello) < 4 + int.from_bytes(hello[1:4], "big")):
+    hello = bytearray()
+    at = 0
+    records = 0
+    while len(data) >= at + 5 and not is_whole(hello):
         size = int.from_bytes(data[at + 3 : at + 5], "big")
         if data[at] != 0x16 or data[at + 1] != 3 or not 1 <= size <= 16384 + 256:
             raise ValueError("no TLS handshake")
-        hello += data[at + 5 : at + 5 + size]
-        if len(data) < at + 5 + size:
+        end = at + 5 + size
+        hello += data[at + 5 : end]
+        if len(data) < end:
             break
-        at, records = at + 5 + size, records + 1
-        if records > MOST_RECORDS:  # each byte that comes is a reason to look at all of them again
+        at = end
+        records += 1
+        if records > MOST_RECORDS:  # every further byte makes the proxy read all of them again
             raise ValueError("the ClientHello is in too many pieces")
     if not b"\x16".startswith(data[:1]) or not b"\x01".startswith(hello[:1]):
         raise ValueError("no TLS handshake")
-    size = int.from_bytes(hello[1:4], "big")
-    if size > HELLO_LIMIT:
+    if hello_size(hello) > HELLO_LIMIT:
         raise ValueError("the ClientHello is too large")
-    return name_in_hello(bytes(hello[4 : 4 + size])) if len(hello) >= 4 and len(hello) >= 4 + size else None
+    if not is_whole(hello):
+        return None
+    return name_in_hello(bytes(hello[4 : 4 + hello_size(hello)]))
+
+
+def hello_size(hello: bytearray) -> int:
+    """The bytes of a ClientHello's body, by its first bytes."""
+    return int.from_bytes(hello[1:4], "big")
+
+
+def is_whole(hello: bytearray) -> bool:
+    """True if all of a ClientHello is there."""
+    return len(hello) >= 4 and len(hello) >= 4 + hello_size(hello)
 
 
 class Fields:
-    """Reads numbers and vectors of TLS off bytes. Raises ValueError where there are too few."""
+    """Reads numbers and vectors of TLS from bytes. Raises ValueError if there are too few."""
 
     def __init__(self, data: bytes) -> None:
         self.rest = data
@@ -202,15 +246,16 @@ class Fields:
         """The next bytes."""
         if count > len(self.rest):
             raise ValueError("the ClientHello is cut short")
-        taken, self.rest = self.rest[:count], self.rest[count:]
+        taken = self.rest[:count]
+        self.rest = self.rest[count:]
         return taken
 
     def number(self, size: int) -> int:
-        """The next number of so many bytes."""
+        """The next number of `size` bytes."""
         return int.from_bytes(self.take(size), "big")
 
     def vector(self, size: int) -> bytes:
-        """The next bytes that have their length, of `size` bytes, before them."""
+        """The next vector, whose length stands before it in `size` bytes."""
         return self.take(self.number(size))
 
 
@@ -224,7 +269,8 @@ def name_in_hello(body: bytes) -> str:
     names: list[str] = []
     extensions = Fields(fields.vector(2) if fields.rest else b"")
     while extensions.rest:
-        kind, content = extensions.number(2), Fields(extensions.vector(2))
+        kind = extensions.number(2)
+        content = Fields(extensions.vector(2))
         if kind == 0:
             entries = Fields(content.vector(2))
             while entries.rest:
