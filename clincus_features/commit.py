@@ -82,7 +82,8 @@ def install(extensions: clincus.Extensions) -> None:
         return look(app.sessions, session).document(identity)
 
     def post_commit(request: clincus.Request) -> object:
-        session, values = app.running_session(request.values["id"]), request.values
+        session = app.running_session(request.values["id"])
+        values = request.values
         check_request(values["message"], values["name"], values["email"])
         return make(app.sessions, session, values)
 
@@ -167,7 +168,9 @@ def parse_entry(entry: bytes) -> DraftFile | None:
     None for a repository, whose path ends with a slash, and for a new file that was staged and is gone.
     Raises ClincusError(409) for a path that leads out of the workspace.
     """
-    state, blank, path = entry[:2], entry[2:3], os.fsdecode(entry[3:])
+    state = entry[:2]
+    blank = entry[2:3]
+    path = os.fsdecode(entry[3:])
     if len(state) != 2 or blank != b" " or not path:
         raise no_git()
     if path.endswith("/") or state == b"AD":

@@ -28,10 +28,14 @@ def overview(router: clincus.Router) -> dict[str, object]:
 
 def served_contract(router: clincus.Router) -> dict[str, Any]:
     """The contract without the operations that no route answers."""
-    contract, answered = router.contract, {(route.path, route.methods[0].lower()) for route in router.routes}
-    paths = {
-        path: {key: value for key, value in item.items() if key == "parameters" or (path, key) in answered}
-        for path, item in contract["paths"].items()
-        if any(path == known for known, _ in answered)
-    }
-    return {**contract, "info": {**contract["info"], "version": clincus.__version__}, "paths": paths}
+    contract = router.contract
+    answered: dict[str, set[str]] = {}
+    for route in router.routes:
+        methods = answered.setdefault(route.path, {"parameters"})
+        methods.add(route.methods[0].lower())
+    paths = {}
+    for path, item in contract["paths"].items():
+        if path in answered:
+            paths[path] = {key: value for key, value in item.items() if key in answered[path]}
+    info = {**contract["info"], "version": clincus.__version__}
+    return {**contract, "info": info, "paths": paths}

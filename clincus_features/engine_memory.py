@@ -1,7 +1,7 @@
 """A memory of each engine: after a start of the server, an engine that is down shows the sessions that it had.
 
-They stand in a file for each engine, as the instances that the registry reads sessions from, and are shown as
-unreachable since the engine was last seen. As soon as it answers, what it says counts alone.
+A file for each engine has them in the form of instances, from which the registry reads sessions. The pages show them as
+unreachable since the last answer of the engine. Once it answers, only its own answer counts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import clincus
 
 PERIOD = 5.0  # seconds between two looks
 MOST = 1000  # sessions of an engine
-SESSION_LIMIT = 8 << 10  # characters of one
+SESSION_LIMIT = 8 << 10  # characters of a session
 FILE_LIMIT = MOST * (SESSION_LIMIT + 2)  # bytes
 
 
@@ -32,10 +32,10 @@ class Memory:
 
     def __init__(self, app: clincus.Application) -> None:
         self._app = app
-        self._kept: dict[str, bytes] = {}  # engine that has answered -> what its file has
+        self._kept: dict[str, bytes] = {}  # engine that has answered -> the content of its file
 
     def look(self, name: str) -> None:
-        """Keep what an engine has, or show what it had."""
+        """Keep the sessions of an engine, or show those that it had."""
         engine = self._app.engines.get(name)
         if engine is not None and not name:
             engine.stopping.wait()  # this host has the sessions itself
@@ -52,7 +52,7 @@ class Memory:
         return clincus.own_file(self._app.environ, f"engine-{engine}.json")
 
     def _table(self, engine: str) -> object:
-        """The place of an engine in the config: under the same name there may be another one by now."""
+        """The place of an engine in the config: the same name may mean another engine now."""
         row = self._app.config.get("engines").get(engine, {})
         return [row.get("remote", ""), row.get("project", "")]
 
@@ -65,11 +65,12 @@ class Memory:
             self._kept[engine] = data
         else:
             with suppress(FileNotFoundError):
-                os.utime(path)  # it tells when the engine was last seen
+                os.utime(path)  # the time of the engine's last answer
 
     def _recall(self, engine: clincus.Engine) -> None:
-        """Show what an engine had. An answer of its own that comes later counts more."""
-        path, registry = self._path(engine.name), self._app.registry
+        """Show the sessions that an engine had. A later answer of its own replaces them."""
+        path = self._path(engine.name)
+        registry = self._app.registry
         with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
             seen = os.stat(path).st_mtime
             kept = json.loads(clincus.read_plain_file(path, FILE_LIMIT) or b"{}")
@@ -79,19 +80,26 @@ class Memory:
 
 
 def instances(sessions: list[clincus.Session]) -> Iterator[Mapping[str, Any]]:
-    """Sessions as instances of Incus, as far as the registry reads them. Pure.
+    """Sessions in the form of instances, as far as the registry reads them. Pure.
 
-    One that is being made is left out, and one with labels without measure.
+    Skips sessions that are being made, and those whose labels are too large.
     """
-    for one in [one for one in sessions if one.status != "starting"][:MOST]:
-        status = "Error" if one.error else "Frozen" if one.paused else one.status.capitalize()
+    made = [session for session in sessions if session.status != "starting"]
+    for session in made[:MOST]:
         instance = {
-            "name": clincus.instance_name(one.id),
-            "status": status,
-            "location": one.member or "none",
-            "created_at": one.created_at,
-            "last_used_at": one.run,
-            "config": clincus.session_labels(one),
+            "name": clincus.instance_name(session.id),
+            "status": status_of(session),
+            "location": session.member or "none",
+            "created_at": session.created_at,
+            "last_used_at": session.run,
+            "config": clincus.session_labels(session),
         }
         if len(json.dumps(instance)) <= SESSION_LIMIT:
             yield instance
+
+
+def status_of(session: clincus.Session) -> str:
+    """Incus's word for the status of a session."""
+    if session.error:
+        return "Error"
+    return "Frozen" if session.paused else session.status.capitalize()

@@ -1,7 +1,7 @@
-"""All engines but this host: which are followed, GET /api/engines, and the way to a cluster through its members.
+"""All engines but this host: following those of the config, GET /api/engines, and the way to a cluster by its members.
 
-An engine is asked for its version and the members of its cluster in the background, now and then. The answer is kept
-in a file: a server that starts while the member that it knows is down finds the others there.
+In the background, Clincus asks an engine for its version and the members of its cluster. A file keeps the answer: a
+server that starts while the configured member is down finds the others there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import clincus
 
 SURVEY_PERIOD = 5.0  # seconds between two looks at an engine that cannot be reached
-SURVEY_EVERY = 15.0  # seconds between two questions to one that can
+SURVEY_EVERY = 15.0  # seconds between two questions to an engine that can be reached
 PATIENCE = 4.0  # seconds for a member to answer before the next one is tried
 FACTS_LIMIT = 1 << 20  # bytes of the file
 
@@ -35,7 +35,8 @@ def install(extensions: clincus.Extensions) -> None:
 def follow_config(app: clincus.Application) -> None:
     """Follow exactly the engines of the config in force, as they are configured now."""
     wanted = app.config.get("engines")
-    app.forget_engines([name for name, engine in app.engines.items() if name and engine.row != wanted.get(name)])
+    changed = [name for name, engine in app.engines.items() if name and engine.row != wanted.get(name)]
+    app.forget_engines(changed)
     for name in wanted:
         if app.sessions.engine(name).thread is None:
             app.follow(name)
@@ -43,7 +44,7 @@ def follow_config(app: clincus.Application) -> None:
 
 @dataclass(frozen=True)
 class Facts:
-    """The last words of an engine about itself."""
+    """The last answer of an engine about itself."""
 
     version: str = ""
     is_cluster: bool = False
@@ -77,37 +78,36 @@ def ask_facts(incus: clincus.Incus) -> Facts:
     version = str(environment.get("server_version", ""))
     if not environment.get("server_clustered"):
         return Facts(version)
-    members = incus.query("/1.0/cluster/members?recursion=1", timeout=clincus.READ_TIMEOUT)
-    groups = incus.query("/1.0/cluster/groups", timeout=clincus.READ_TIMEOUT)
-    return Facts(
-        version,
-        True,
-        tuple(sorted((str(one["server_name"]), str(one["status"]), str(one["url"])) for one in members)),
-        tuple(sorted(str(path).rpartition("/")[2] for path in groups)),
-    )
+    rows = incus.query("/1.0/cluster/members?recursion=1", timeout=clincus.READ_TIMEOUT)
+    members = [(str(row["server_name"]), str(row["status"]), str(row["url"])) for row in rows]
+    paths = incus.query("/1.0/cluster/groups", timeout=clincus.READ_TIMEOUT)
+    groups = [str(path).rpartition("/")[2] for path in paths]
+    return Facts(version, True, tuple(sorted(members)), tuple(sorted(groups)))
 
 
 class Survey:
-    """Keeps what the engines say of themselves, and finds another member of a cluster when the known one is down."""
+    """Keeps the facts of the engines, and finds another member of a cluster when the known one is down."""
 
     def __init__(self, app: clincus.Application) -> None:
         self._app = app
-        self._lock = threading.Lock()  # guards what follows
+        self._lock = threading.Lock()  # guards the facts
         self._facts: dict[str, Facts] | None = None  # None: the file was not read yet
         self._next: dict[str, float] = {}  # engine -> time.monotonic of the next question
         self._turning = threading.Lock()  # the `incus` command rewrites the file with all remotes
 
     def document(self) -> list[dict[str, object]]:
-        """The answer of GET /api/engines: this host first, then the engines of the config by name."""
-        everything, found = self._app.registry.all(), self._known()
+        """The answer to GET /api/engines: this host first, then the engines of the config by name."""
+        sessions = self._app.registry.all()
+        facts = self._known()
         rows = self._app.config.get("engines")
-        return [
-            engine_document(engine, found.get(name, Facts()), everything, rows.get(name, {}).get("roots", []))
-            for name, engine in sorted(self._app.engines.items())
-        ]
+        documents = []
+        for name, engine in sorted(self._app.engines.items()):
+            roots = rows.get(name, {}).get("roots", [])
+            documents.append(engine_document(engine, facts.get(name, Facts()), sessions, roots))
+        return documents
 
     def look(self, name: str) -> None:
-        """Ask an engine about itself, if it is time to; or look for another member of one that is out of reach."""
+        """Ask an engine about itself if it is time to, or look for another member if it cannot be reached."""
         engine = self._app.engines[name]
         known = self._known().get(name, Facts())
         if not name and known.version:  # this host stays as it is
@@ -144,9 +144,9 @@ class Survey:
 
 
 def find_member(incus: clincus.Incus, known: Facts) -> bool:
-    """Turn the remote to a member that answers, and tell whether there is one.
+    """Point the remote to a member that answers. True if there is one.
 
-    All members show one certificate, which the `incus` command compares with the one that was trusted.
+    All members show one certificate, which the `incus` command compares with the trusted one.
     """
     for _, _, url in known.members:
         if url.startswith("https://"):
@@ -163,11 +163,12 @@ def find_member(incus: clincus.Incus, known: Facts) -> bool:
 def engine_document(
     engine: clincus.Engine, known: Facts, sessions: Iterable[clincus.Session], roots: Iterable[str]
 ) -> dict[str, object]:
-    """An engine as the API shows it. Pure."""
+    """An engine in the form of the API. Pure."""
     counts = Counter(session.member for session in sessions if session.engine == engine.name)
+    remote_kind = "cluster" if known.is_cluster else "remote"
     return {
         "name": engine.name,
-        "kind": "local" if not engine.name else "cluster" if known.is_cluster else "remote",
+        "kind": remote_kind if engine.name else "local",
         "reachable": not engine.reach.error and engine.looked.is_set(),
         "since": engine.reach.since,
         "error": engine.reach.error,

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 FILE_LIMIT = 5 << 20  # bytes of a file that can be opened or saved; openapi.json says so too
 ENTRY_LIMIT = 5000  # entries of one directory that are listed
 KINDS = {"f": "file", "d": "directory", "l": "symlink"}  # of find(1), %y
-# Fields of an entry that are true, by its mark. A placeholder is no part of the project: the wall puts it where the
-# project lacks a protected path, so that the container cannot make one.
+# Fields of an entry that are true, by its mark. A placeholder is no part of the project: the wall puts it at a
+# protected path that the project lacks, so that the container cannot create it.
 MARKS = {b"r": ("readonly",), b"p": ("readonly", "placeholder")}
 
 ERRORS = {  # exit codes of guest/files.sh
@@ -55,13 +55,15 @@ def install(extensions: clincus.Extensions) -> None:
         return {"path": path, "entries": entries, "truncated": is_cut}
 
     def get_content(request: clincus.Request) -> clincus.Response:
-        content = read_file(app.sessions, session(request), request.values["path"])
+        path = request.values["path"]
+        content = read_file(app.sessions, session(request), path)
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-cache")]
         return clincus.Content(content).answer(request, headers)
 
     def put_content(request: clincus.Request) -> clincus.Response:
         expected = expected_content(request.headers)
-        path, content = request.values["path"], b"".join(request.pieces)
+        path = request.values["path"]
+        content = b"".join(request.pieces)
         run_program(app.sessions, session(request), "write", path, expected, content=content)
         return clincus.Response(204, b"", [("ETag", clincus.Content(content).etag)])
 
@@ -75,7 +77,7 @@ def install(extensions: clincus.Extensions) -> None:
 def list_directory(
     sessions: clincus.Sessions, session: clincus.Session, path: str
 ) -> tuple[list[dict[str, object]], bool]:
-    """The entries of a directory, directories first, and whether it has more. Raises ClincusError: 400, 404."""
+    """The entries of a directory, directories first, and True if it has more. Raises ClincusError: 400, 404."""
     output = run_program(sessions, session, "list", path, str(ENTRY_LIMIT + 1))
     lines = [line for line in output.split(b"\0", ENTRY_LIMIT + 1)[: ENTRY_LIMIT + 1] if line]
     try:
@@ -88,7 +90,7 @@ def list_directory(
 
 
 def read_file(sessions: clincus.Sessions, session: clincus.Session, path: str) -> bytes:
-    """The content of a text file. Raises ClincusError: 400, 404, 413, 415 for what is not UTF-8 text."""
+    """The content of a text file. Raises ClincusError: 400, 404, 413, and 415 for content that is not UTF-8."""
     content = run_program(sessions, session, "read", path, str(FILE_LIMIT))
     try:
         if b"\0" not in content:
@@ -106,17 +108,29 @@ def run_program(
 
     Raises ClincusError: 400 for a path that leads out of the workspace, and those of ERRORS.
     """
+    shown = clincus.shorten(path)
     if path.startswith("/") or "\0" in path or ".." in path.split("/"):
-        raise clincus.ClincusError(f"{clincus.shorten(path)} is not a path inside the workspace", 400)
-    name, shown = os.fsencode(path), clincus.shorten(path)
-    words = verb, sessions.guest(session).mount, str(len(name)), argument, str(len(content))
-    refusals = {code: clincus.ClincusError(f"{shown} {problem}", status) for code, (problem, status) in ERRORS.items()}
-    content, timeout = name + content, clincus.READ_TIMEOUT
-    return sessions.output(session, "files", *words, stdin=content, timeout=timeout, refusals=refusals)
+        raise clincus.ClincusError(f"{shown} is not a path inside the workspace", 400)
+    name = os.fsencode(path)
+    refusals = {}
+    for code, (problem, status) in ERRORS.items():
+        refusals[code] = clincus.ClincusError(f"{shown} {problem}", status)
+    return sessions.output(
+        session,
+        "files",
+        verb,
+        sessions.guest(session).mount,
+        str(len(name)),
+        argument,
+        str(len(content)),
+        stdin=name + content,
+        timeout=clincus.READ_TIMEOUT,
+        refusals=refusals,
+    )
 
 
 def parse_entry(line: bytes) -> dict[str, object]:
-    """An entry of a listing from what find(1) prints of it. Raises ValueError: the container may print anything."""
+    """An entry of a listing, from the output of find(1). Raises ValueError: the container may print anything."""
     mark, kind, size, modified, name = line.split(b"\t", 4)
     entry: dict[str, object] = {
         "name": name.decode("utf-8", "replace"),
@@ -124,24 +138,30 @@ def parse_entry(line: bytes) -> dict[str, object]:
         "size": int(size),
         "modified": file_time(float(modified)),
     }
-    entry.update(dict.fromkeys(MARKS.get(mark, ()), True))
+    for field in MARKS.get(mark, ()):
+        entry[field] = True
     try:
         name.decode("utf-8")
     except UnicodeDecodeError:
-        entry["encoded"] = quote(name)  # what to put into ?path= for a name that is not UTF-8
+        entry["encoded"] = quote(name)  # for ?path=, as the name is not UTF-8
     return entry
 
 
 def file_time(seconds: float) -> str:
-    """The time of a file (seconds since 1970, of any size) as text, moved into the years that every reader knows."""
-    earliest, latest = (datetime(year, 1, 1, tzinfo=timezone.utc).timestamp() for year in (1000, 9999))
-    moment = datetime.fromtimestamp(min(max(seconds, earliest), latest), timezone.utc)
-    return clincus.format_time(moment)
+    """The time of a file (seconds since 1970, any number) as text, moved into the years that every reader knows."""
+    earliest = datetime(1000, 1, 1, tzinfo=timezone.utc).timestamp()
+    latest = datetime(9999, 1, 1, tzinfo=timezone.utc).timestamp()
+    known = min(max(seconds, earliest), latest)
+    return clincus.format_time(datetime.fromtimestamp(known, timezone.utc))
 
 
 def expected_content(headers: Mapping[str, str] | Message) -> str:
-    """The content that a PUT expects to replace, as guest/files.sh takes it. Raises ClincusError: 412, 428 for none."""
-    match, none_match = headers.get("If-Match"), headers.get("If-None-Match")
+    """The content that a PUT expects to replace, as an argument of guest/files.sh.
+
+    Raises ClincusError: 412, 428 for none.
+    """
+    match = headers.get("If-Match")
+    none_match = headers.get("If-None-Match")
     if none_match is not None and none_match.strip() == "*":
         return "new"
     if match is None:

@@ -222,7 +222,8 @@ class Examination:
 
     def check_image(self) -> Finding:
         """Whether sessions have their image, with all tools in it."""
-        alias, image = self.config.get("defaults.image"), self.image()
+        alias = self.config.get("defaults.image")
+        image = self.image()
         if not image:
             fix = "clincus build" if alias == "clincus" else f"clincus build custom {alias} --script FILE"
             return failed(f"Image '{alias}' is missing", fix, alias=alias)
@@ -315,7 +316,8 @@ class Examination:
         faults = {name: fault.result() for name, fault in asked.items() if fault.result()}
         details = {"engines": sorted(rows), "faults": faults}
         if faults:
-            name, count = next(iter(faults)), f"{len(faults)} of {len(rows)}"
+            name = next(iter(faults))
+            count = f"{len(faults)} of {len(rows)}"
             return warning(f"{count} cannot be used: {faults[name]}", f"clincus engine check {name}", **details)
         return ok(", ".join(rows), **details)
 
@@ -356,10 +358,12 @@ class Examination:
         if not name:
             return failed("Sessions have no storage", "clincus setup")
         space = self.ask(f"/1.0/storage-pools/{quote(name, safe='')}/resources").get("space") or {}
-        used, total = int(space.get("used", 0)) / GIB, int(space.get("total", 0)) / GIB
+        used = int(space.get("used", 0)) / GIB
+        total = int(space.get("total", 0)) / GIB
         if not total:
             return warning(f"The use of '{name}' is unknown", f"look at it: incus storage info {name}", pool=name)
-        free, percent = total - used, 100 * used / total
+        free = total - used
+        percent = 100 * used / total
         sizes = {"used_gib": round(used, 2), "total_gib": round(total, 2), "free_gib": round(free, 2)}
         details = {"pool": name, "used_pct": round(percent, 1), **sizes}
         words = f"{name}: {free:.1f} of {total:.1f} GiB free"
@@ -426,7 +430,8 @@ class Examination:
 
     def check_dns(self) -> Finding:
         """Whether this machine finds names, which containers ask it for."""
-        domain, output = "github.com", ""
+        domain = "github.com"
+        output = ""
         with suppress(OSError, subprocess.SubprocessError):
             argv = ["getent", "ahosts", domain]
             output = subprocess.check_output(argv, stdin=subprocess.DEVNULL, text=True, timeout=PATIENCE - 1)

@@ -29,12 +29,14 @@ import clincus
 Entry = dict[str, Any]
 
 AUDIT = "audit.jsonl"
-AUDIT_SIZE, AUDIT_FILES = 4 << 20, 5  # bytes of one file, and how many there are at most
+AUDIT_SIZE = 4 << 20  # bytes of one file, and how many there are at most
+AUDIT_FILES = 5
 LOG_SIZE = 128 << 10  # bytes of a session's log; one that is full is thinned to three quarters
 LOGS_KEPT = 500  # sessions
 # A container changes what its tool does as often as it likes, and it can restart itself: the oldest entries of these
 # kinds go first, but for so many, and what persons asked for goes last.
-WASHABLE, LEAST = ("agent", "session"), 50
+WASHABLE = ("agent", "session")
+LEAST = 50
 SESSION_LOGS = "sessions"  # their folder
 WAITING = 1000  # entries on their way to the disk
 TEXT_LIMIT = 200  # characters of a text that a container or an error gave
@@ -247,7 +249,8 @@ class Journal:
         else:
             complaint = ""
         with self._lock:
-            before, self._complaint = self._complaint, complaint
+            before = self._complaint
+            self._complaint = complaint
         if complaint and complaint != before:
             clincus.log.warning("journal: %s", complaint)
 

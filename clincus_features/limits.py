@@ -24,7 +24,8 @@ def add_limits(
     incus: clincus.Incus, _session: clincus.Session, launch: clincus.Launch, description: dict[str, Any]
 ) -> None:
     """Put the limits into the description of a start; what cannot hold becomes a warning of the session."""
-    config, devices = description["config"], description["devices"]
+    config = description["config"]
+    devices = description["devices"]
     machine = (None, True) if incus.engine else (os.cpu_count(), has_block_weights())
     keys, root_options, warnings = limit_options(launch.config.get("limits"), *machine)
     config.update(keys)

@@ -1,6 +1,6 @@
-"""One session, and the list of all, made once for each change: hundreds are listed as quickly as one.
+"""One session, and the list of all sessions, made once for each change: hundreds are listed as quickly as one.
 
-The pages hear of each change of the list by an event, so between two events the list is the same.
+The pages get an event for each change of the list, so between two events the list is the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import clincus
 
 
 class Made(NamedTuple):
-    """A session and its fields, of which its text was made, and where that begins and ends in the list."""
+    """A session, the fields of its text, and the place of that text in the list."""
 
     session: clincus.Session
     fields: dict[str, object]
@@ -21,7 +21,7 @@ class Made(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """A list as it was made at a revision of the event hub, with its sessions by their ids."""
+    """A list of a revision of the event hub, with its sessions by their ids."""
 
     revision: int
     content: clincus.Content
@@ -29,18 +29,22 @@ class Kept(NamedTuple):
 
 
 def install(extensions: clincus.Extensions) -> None:
-    """Take the place of GET /api/sessions, and add the route of one session."""
+    """Replace GET /api/sessions, and add the route of one session."""
     app = extensions.app
-    extensions.routes.append(
-        ("GET", "/api/sessions/{id}", lambda request: app.sessions.document(app.known_session(request.values["id"])))
-    )
-    extensions.wrappers.append(
-        lambda method, path, handler: Listing(app).answer if (method, path) == ("GET", "/api/sessions") else handler
-    )
+
+    def get_session(request: clincus.Request) -> object:
+        session = app.known_session(request.values["id"])
+        return app.sessions.document(session)
+
+    def with_listing(method: str, path: str, handler: clincus.Handler) -> clincus.Handler:
+        return Listing(app).answer if (method, path) == ("GET", "/api/sessions") else handler
+
+    extensions.routes.append(("GET", "/api/sessions/{id}", get_session))
+    extensions.wrappers.append(with_listing)
 
 
 class Listing:
-    """Makes the list; the text of a session is made anew only where the session differs."""
+    """Makes the list. It makes the text of a session anew only if the session differs."""
 
     def __init__(self, app: clincus.Application) -> None:
         self._app = app
@@ -48,26 +52,35 @@ class Listing:
 
     def answer(self, request: clincus.Request) -> clincus.Response:
         """The answer to GET /api/sessions. Raises ClincusError(503)."""
-        revision, kept = self._app.hub.revision, self._kept
-        if kept.revision != revision:  # also where Incus has gone out of reach: then this raises each time
-            self._kept = kept = self._made(revision, kept)
-        content, wanted = kept.content, request.values["id"]
+        revision = self._app.hub.revision
+        kept = self._kept
+        if kept.revision != revision:  # also while Incus cannot be reached: then this raises each time
+            kept = self._made(revision, kept)
+            self._kept = kept
+        content = kept.content
+        wanted = request.values["id"]
         if wanted is not None:
-            one = kept.made.get(wanted)
-            content = clincus.Content(b"[%s]" % content.body[one.begin : one.end] if one else b"[]")
+            made = kept.made.get(wanted)
+            text = content.body[made.begin : made.end] if made else b""
+            content = clincus.Content(b"[%s]" % text)
         headers = [("Content-Type", "application/json"), ("Cache-Control", "private, no-cache")]
         return content.answer(request, headers)
 
     def _made(self, revision: int, before: Kept) -> Kept:
-        """The list as it is now."""
-        texts, made, at = [], {}, 1
+        """The present list."""
+        texts = []
+        made = {}
+        at = 1
         for session in self._app.all_sessions():
-            fields, known = self._app.extensions.fields(session), before.made.get(session.id)
+            fields = self._app.extensions.fields(session)
+            known = before.made.get(session.id)
             if known is not None and known.session is session and known.fields == fields:
-                text, fields = before.content.body[known.begin : known.end], known.fields
+                text = before.content.body[known.begin : known.end]
+                fields = known.fields
             else:
                 text = clincus.json_response({**session.document(), **fields}).body
             made[session.id] = Made(session, fields, at, at + len(text))
             texts.append(text)
             at += len(text) + 1
-        return Kept(revision, clincus.Content(b"[" + b",".join(texts) + b"]"), made)
+        content = clincus.Content(b"[%s]" % b",".join(texts))
+        return Kept(revision, content, made)

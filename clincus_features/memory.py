@@ -19,7 +19,9 @@ from contextlib import suppress
 import clincus
 
 # Parameters of mallopt(3), as in malloc.h.
-TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
+TRIM_THRESHOLD = -1
+MMAP_THRESHOLD = -3
+ARENA_MAX = -8
 LARGE = 16 << 10  # bytes of a text that gets pages of its own; the wall's program in an instance has 28 KB
 SPARE = 64 << 10  # bytes that stay free at the end of the heap
 PERIOD = 30.0  # seconds between two times to give back what is free amid the heap: a millisecond each

@@ -11,7 +11,8 @@ from typing import Any
 
 import clincus
 
-FIELD, KEY = "nesting", "security.nesting"
+FIELD = "nesting"
+KEY = "security.nesting"
 LABEL = clincus.LABEL + FIELD
 ALLOWED = "true"
 

@@ -17,13 +17,13 @@ PASSED = ("HOME", "LANG", "LC_ALL", *clincus.GIT_VARIABLES)  # variables that gi
 
 
 def install(extensions: clincus.Extensions) -> None:
-    """Put it around the handler that makes the folder."""
+    """Wrap the handler that makes the folder."""
     environ = os.environ if extensions.app is None else extensions.app.environ
     extensions.wrappers.append(functools.partial(with_repository, environ))
 
 
 def with_repository(environ: Mapping[str, str], method: str, path: str, handler: clincus.Handler) -> clincus.Handler:
-    """Let a folder become a repository, where that is wanted."""
+    """Make a new folder a repository if the request asks for it."""
     if (method, path) != ("POST", "/api/workspaces/folder"):
         return handler
 
@@ -37,21 +37,27 @@ def with_repository(environ: Mapping[str, str], method: str, path: str, handler:
 
 
 def make_repository(folder: str, environ: Mapping[str, str]) -> None:
-    """Make an empty folder a repository. ClincusError(500) if it cannot be one: then it is removed.
+    """Make an empty folder a repository. If that fails, remove the folder and raise ClincusError(500).
 
-    It has no hooks, and is where the folder is: no template and no variable of the server's (GIT_DIR and its like)
-    counts, but the person's own configuration does, as for the name of the first branch.
+    It has no hooks, and is in the folder itself: templates and the server's own variables (such as GIT_DIR) do not
+    count. The person's configuration does, for example for the name of the first branch.
     """
-    git = clincus.find_git(folder, environ)
-    kept = {name: environ[name] for name in PASSED if name in environ}
-    problem = "" if git else "git is not in $PATH: install it on this host"
-    if git:
-        words = [git, "init", "--quiet", "--template=", "--", folder]
-        try:
-            done = clincus.run_child(words, timeout=30, environ={"PATH": os.defpath, **kept}, cwd="/")
-            problem = done.reason if done.code != 0 else ""
-        except clincus.ChildError as error:
-            problem = error.message
+    problem = why_no_repository(folder, environ)
     if problem:
         shutil.rmtree(folder, ignore_errors=True)
         raise clincus.ClincusError(f'cannot make "{folder}" a Git repository: {problem}', 500)
+
+
+def why_no_repository(folder: str, environ: Mapping[str, str]) -> str:
+    """Run `git init`; why it failed, "" if it did not."""
+    git = clincus.find_git(folder, environ)
+    if not git:
+        return "git is not in $PATH: install it on this host"
+    variables = {name: environ[name] for name in PASSED if name in environ}
+    variables["PATH"] = os.defpath
+    argv = [git, "init", "--quiet", "--template=", "--", folder]
+    try:
+        done = clincus.run_child(argv, timeout=30, environ=variables, cwd="/")
+    except clincus.ChildError as error:
+        return error.message
+    return done.reason if done.code != 0 else ""

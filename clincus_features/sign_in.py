@@ -1,4 +1,4 @@
-"""People from elsewhere: whoever has the token may come in, and a page to paste it into for those who come without."""
+"""Access with a token from other machines and users, and a page on which a browser can enter the token."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from urllib.parse import parse_qsl, urlencode
 import clincus
 from clincus import Peer, Request, Response
 
-COOKIE_AGE = 30 * 86400  # seconds; each visit of the page begins them anew
+COOKIE_AGE = 30 * 86400  # seconds; each visit of the page renews them
 FORM_LIMIT = 4096  # bytes
-# What a browser fetches to install the page. It does not show the cookie then: Safari never does for an icon. These are
-# the same on every machine, and tell no more than the sign-in page.
+# A browser fetches these files to install the page, without its cookie: Safari never sends one for an icon. They are
+# the same on every machine, and reveal no more than the sign-in page.
 INSTALLED = frozenset({"/manifest.webmanifest", "/icon.svg", "/icon-192.png", "/icon-512.png"})
 
 
 def install(_extensions: clincus.Extensions) -> None:
-    """Add no more: `clincus serve` makes the gate, since it knows whether there is a token."""
+    """Add nothing: `clincus serve` makes the gate, since it knows if there is a token."""
 
 
 class TokenGate(clincus.Gate):
-    """Admits this server's user and root on this machine, and everybody who has the token.
+    """Admits this server's user and root on this machine, and every request with the token.
 
-    It comes as `Authorization: Bearer`, or once by the form of the sign-in page or as `?token=`: that becomes a cookie.
+    The token comes as `Authorization: Bearer`, or once by the form of the sign-in page or as `?token=`, and then
+    becomes a cookie.
     """
 
     def __init__(self, allowed_hosts: Iterable[str] = (), *, token: str) -> None:
@@ -36,27 +37,33 @@ class TokenGate(clincus.Gate):
         self.cookie = hmac.new(token.encode(), b"clincus cookie", hashlib.sha256).hexdigest()
 
     def admit_connection(self, _peer: Peer) -> None:
-        """Let every connection send requests: they may bring the token."""
+        """Let every connection send requests: they may have the token."""
 
     def check_user(self, request: Request) -> Response | None:
-        """Let in who shows the token: None, or an answer that signs a browser in. Raises Refused(401)."""
-        if request.path in INSTALLED and request.method in {"GET", "HEAD"}:
+        """None for a request that may go on, or an answer that signs a browser in. Raises Refused(401)."""
+        is_reading = request.method in {"GET", "HEAD"}
+        if is_reading and request.path in INSTALLED:
             return None
         is_form = is_sign_in(request)
         shown = token_of_form(request) if is_form else shown_token(request)
         if shown is not None:
             if not is_equal(shown, self.token):
                 return self._ask(request, "the token is wrong")
-            is_page = "token" in request.query and request.method in {"GET", "HEAD"} and not request.is_socket
+            is_page = "token" in request.query and is_reading and not request.is_socket
             return self._sign_in(request) if is_page or is_form else None
-        is_owner = not (request.peer.why_token or self.is_forwarded(request) or self.is_by_name(request))
-        if is_owner or self._has_cookie(request):
+        if self._is_owner(request) or self._has_cookie(request):
             return None
         how = "open the link that `clincus serve` printed, or send Authorization: Bearer TOKEN"
         return self._ask(request, f"this needs the token: {how}")
 
+    def _is_owner(self, request: Request) -> bool:
+        """True for a request of this server's user or root, directly from this machine."""
+        if request.peer.why_token:
+            return False
+        return not self.is_forwarded(request) and not self.is_by_name(request)
+
     def _ask(self, request: Request, words: str) -> Response:
-        """The page that asks for the token. Raises Refused(401) for who wants no page."""
+        """The page that asks for the token. Raises Refused(401) for a request that accepts no page."""
         error = self.refuse(request.peer, "token", words, 401)
         error.headers = [("WWW-Authenticate", 'Bearer realm="clincus"')]
         page = sign_in_page(request, error)
@@ -66,27 +73,33 @@ class TokenGate(clincus.Gate):
         return page
 
     def _has_cookie(self, request: Request) -> bool:
-        pairs = [pair.strip().partition("=") for pair in ";".join(request.headers.get_all("Cookie") or []).split(";")]
         ours = cookie_name(request)
-        return any(name == ours and is_equal(value, self.cookie) for name, _, value in pairs)
+        for pair in ";".join(request.headers.get_all("Cookie") or []).split(";"):
+            name, _, value = pair.strip().partition("=")
+            if name == ours and is_equal(value, self.cookie):
+                return True
+        return False
 
     def page_headers(self, request: Request) -> Sequence[tuple[str, str]]:
-        """The cookie once more for a visit that brings it, so that nobody who comes each month is signed out."""
+        """The cookie once more for a visit that has it, so that a monthly visitor stays signed in."""
         if "text/html" not in request.headers.get("Accept", "") or not self._has_cookie(request):
             return ()
         return [self._cookie_header(request)]
 
     def _cookie_header(self, request: Request) -> tuple[str, str]:
-        secure = "; Secure" if request.headers.get("X-Forwarded-Proto", "").lower() == "https" else ""
         cookie = f"{cookie_name(request)}={self.cookie}; Path=/; Max-Age={COOKIE_AGE}; HttpOnly; SameSite=Strict"
-        return "Set-Cookie", cookie + secure
+        if request.headers.get("X-Forwarded-Proto", "").lower() == "https":
+            cookie += "; Secure"
+        return "Set-Cookie", cookie
 
     def _sign_in(self, request: Request) -> Response:
-        """Turn the token of a form, or `?token=`, into a cookie, and take it out of the address bar."""
-        rest = urlencode([pair for pair in request.query.items() if pair[0] != "token"], errors="surrogateescape")
+        """Turn the token of a form, or `?token=`, into a cookie, and remove it from the address bar."""
+        others = [(name, value) for name, value in request.query.items() if name != "token"]
+        query = urlencode(others, errors="surrogateescape")
         # Never "//name": a browser would take it for another server.
-        path = "/" + request.path.lstrip("/") + (f"?{rest}" if rest else "")
-        return Response(303, b"", [("Location", path), self._cookie_header(request)])
+        path = "/" + request.path.lstrip("/")
+        location = f"{path}?{query}" if query else path
+        return Response(303, b"", [("Location", location), self._cookie_header(request)])
 
 
 def cookie_name(request: Request) -> str:
@@ -95,9 +108,11 @@ def cookie_name(request: Request) -> str:
 
 
 def is_sign_in(request: Request) -> bool:
-    """Whether a request is the form of the sign-in page, which it sends to its own address."""
-    media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    return request.method == "POST" and not request.is_api and media_type == "application/x-www-form-urlencoded"
+    """True if a request is the form of the sign-in page, which the page sends to its own address."""
+    if request.method != "POST" or request.is_api:
+        return False
+    media_type = request.headers.get("Content-Type", "").partition(";")[0]
+    return media_type.strip().lower() == "application/x-www-form-urlencoded"
 
 
 def token_of_form(request: Request) -> str:
@@ -107,15 +122,20 @@ def token_of_form(request: Request) -> str:
 
 
 def shown_token(request: Request) -> str | None:
-    """The token that a request shows, right or wrong; None if it shows none."""
+    """The token in a request, right or wrong; None if it has none."""
     scheme, _, value = request.headers.get("Authorization", "").partition(" ")
-    return value.strip() if scheme.lower() == "bearer" else request.query.get("token")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    return request.query.get("token")
 
 
 def is_equal(shown: str, secret: str) -> bool:
-    """Compare in a time that tells nothing about the secret or its length."""
-    digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in (shown, secret)]
-    return hmac.compare_digest(*digests)
+    """Compare in a time that reveals nothing about the secret or its length."""
+
+    def digest(text: str) -> bytes:
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+    return hmac.compare_digest(digest(shown), digest(secret))
 
 
 def sign_in_page(request: Request, error: clincus.Refused) -> Response | None:
@@ -130,9 +150,13 @@ def sign_in_page(request: Request, error: clincus.Refused) -> Response | None:
     if page is None or request.is_api or "text/html" not in request.headers.get("Accept", ""):
         return None
     has_tried = "token" in request.query or request.method == "POST"
-    is_led_here = request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"} and not has_tried
-    refresh = '<meta http-equiv="refresh" content="0">' if is_led_here else ""
-    words = html.escape(error.message[:1].upper() + error.message[1:])
-    problem = f'<p class="wrong" role="alert">{words}.</p>' if has_tried else ""
-    text = page.decode().replace("<!-- refresh -->", refresh).replace("<!-- problem -->", problem)
-    return Response(error.status, text.encode(), [("Content-Type", clincus.Assets.TYPES[".html"]), *error.headers])
+    text = page.decode()
+    if has_tried:
+        words = html.escape(error.message[:1].upper() + error.message[1:])
+        text = text.replace("<!-- problem -->", f'<p class="wrong" role="alert">{words}.</p>')
+    elif request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"}:
+        text = text.replace("<!-- refresh -->", '<meta http-equiv="refresh" content="0">')
+    for unused in ("<!-- refresh -->", "<!-- problem -->"):
+        text = text.replace(unused, "")
+    headers = [("Content-Type", clincus.Assets.TYPES[".html"]), *error.headers]
+    return Response(error.status, text.encode(), headers)

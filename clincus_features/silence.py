@@ -137,5 +137,6 @@ def give_up(waiting: Iterable[clincus.IncusChild], reason: str) -> None:
     """End commands that wait for Incus. Each raises IncusError with the reason."""
     for child in tuple(waiting):
         if not child.failure:
-            child.failure, child.status = reason, 503
+            child.failure = reason
+            child.status = 503
         child.signal(signal.SIGKILL)

@@ -60,7 +60,8 @@ class Answers:
 
     def take(self, at: float, used: Mapping[str, float], runs: Mapping[str, str]) -> None:
         """Take in an answer that came at a time: seconds of CPU by session, of those that run."""
-        before, self.marks = self.marks, {}
+        before = self.marks
+        self.marks = {}
         for id, run in runs.items():
             if id in used:
                 self.marks[id] = self._mark(id, before.get(id), Mark(at, at, used[id], run))

@@ -1,12 +1,12 @@
-"""Snapshots of a session's container: its whole system with the tool's home, and not the workspace.
+"""Snapshots of a session's container: its whole system with the tool's home, without the workspace.
 
     GET    /api/sessions/{id}/snapshots                  oldest first
     POST   /api/sessions/{id}/snapshots                  take one
     DELETE /api/sessions/{id}/snapshots/{name}           delete one
     POST   /api/sessions/{id}/snapshots/{name}/restore   bring the container back to one
 
-Incus keeps them with the container, and deletes them with it. A restore brings back the description of then as well,
-and so the network and limits of then; today's come afterwards. `Unfinished` sees to that, whatever happens in between.
+Incus keeps snapshots with the container, and deletes them with it. A restore also brings back the old description with
+its network and limits; Clincus then writes today's again. `Unfinished` ensures that, even if the restore is cut off.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import clincus
 TIMEOUT = 600.0  # seconds: without copy-on-write Incus copies the whole container
 DESCRIPTION = "description.json"
 DESCRIPTION_LIMIT = 4 << 20  # bytes
-FINISH_PERIOD = 5.0  # seconds between two looks for restores that somebody broke off
+FINISH_PERIOD = 5.0  # seconds between two looks for restores that were cut off
 
 clincus.register_settings(clincus.Setting("snapshots.most", 10, clincus.whole(1, 100)))
 
@@ -36,9 +36,17 @@ clincus.register_settings(clincus.Setting("snapshots.most", 10, clincus.whole(1,
 def install(extensions: clincus.Extensions) -> None:
     """Add the routes, and a check before each start."""
     app = extensions.app
-    extensions.instance_parts.append(functools.partial(check_start, lambda: os.environ if app is None else app.environ))
+
+    def environ() -> Mapping[str, str]:
+        return os.environ if app is None else app.environ
+
+    extensions.instance_parts.append(functools.partial(check_start, environ))
     extensions.duties.append(
-        clincus.Duty("finishing restores", FINISH_PERIOD, lambda: Unfinished(app.sessions).finish_all())
+        clincus.Duty(
+            "finishing restores",
+            FINISH_PERIOD,
+            lambda: Unfinished(app.sessions).finish_all(),
+        )
     )
 
     def keeper(request: clincus.Request) -> Keeper:
@@ -56,22 +64,28 @@ def install(extensions: clincus.Extensions) -> None:
         return clincus.Response(204)
 
     def restore_snapshot(request: clincus.Request) -> object:
-        id, name, force = (request.values[key] for key in ("id", "name", "force"))
+        values = request.values
         copies: list[str] = []
-        session = keeper(request).restore(id, name, force=force, on_kept=copies.append)
-        return clincus.json_response(app.sessions.document(session), headers=clincus.kept_header(copies))
+        session = keeper(request).restore(
+            values["id"],
+            values["name"],
+            force=values["force"],
+            on_kept=copies.append,
+        )
+        headers = clincus.kept_header(copies)
+        return clincus.json_response(app.sessions.document(session), headers=headers)
 
-    one = "/api/sessions/{id}/snapshots"
+    path = "/api/sessions/{id}/snapshots"
     extensions.routes += [
-        ("GET", one, get_snapshots),
-        ("POST", one, post_snapshot),
-        ("DELETE", f"{one}/{{name}}", delete_snapshot),
-        ("POST", f"{one}/{{name}}/restore", restore_snapshot),
+        ("GET", path, get_snapshots),
+        ("POST", path, post_snapshot),
+        ("DELETE", f"{path}/{{name}}", delete_snapshot),
+        ("POST", f"{path}/{{name}}/restore", restore_snapshot),
     ]
 
 
 def document(snapshot: Mapping[str, Any]) -> dict[str, object]:
-    """A snapshot for the API, from what Incus tells of it."""
+    """A snapshot of Incus in the form of the API."""
     size = snapshot.get("size", -1)
     return {
         "name": str(snapshot["name"]).rpartition("/")[2],
@@ -81,43 +95,56 @@ def document(snapshot: Mapping[str, Any]) -> dict[str, object]:
 
 
 def restored_put(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """The description of a container that was brought back to a snapshot: what Incus keeps there is of then, all else
-    (labels, limits, devices) of now. Pure.
+    """The description of a container after a restore. Pure.
+
+    Incus's own keys are those of the snapshot; everything else (labels, limits, devices) is as before the restore.
     """
-    kept = {key: value for key, value in after["config"].items() if key.startswith(("volatile.", "image."))}
-    return clincus.instance_put(before, {**kept, **own_config(before)}, before["devices"])
+    of_incus = {key: value for key, value in after["config"].items() if is_of_incus(key)}
+    config = {**of_incus, **own_config(before)}
+    return clincus.instance_put(before, config, before["devices"])
 
 
 def own_config(instance: Mapping[str, Any]) -> dict[str, str]:
-    """The part of an instance's config that is not Incus's own."""
-    return {key: value for key, value in instance["config"].items() if not key.startswith(("volatile.", "image."))}
+    """An instance's config without Incus's own keys."""
+    return {key: value for key, value in instance["config"].items() if not is_of_incus(key)}
+
+
+def is_of_incus(key: str) -> bool:
+    """True for a key of an instance's config that Incus itself writes."""
+    return key.startswith(("volatile.", "image."))
 
 
 def check_start(
     environ: Callable[[], Mapping[str, str]], _incus: clincus.Incus, session: clincus.Session, *_: object
 ) -> None:
     """Raise ClincusError(409) for a container that has the network and the limits of a snapshot just now."""
-    if os.path.exists(unfinished_path(environ(), session.id, DESCRIPTION)):
-        words = "it is being brought back to a snapshot, or that was broken off; a server (clincus serve) finishes it"
-        raise clincus.ClincusError(f'"{session.id}" cannot start yet: {words} within seconds', 409)
+    if os.path.exists(f"{unfinished_path(environ(), session.id)}/{DESCRIPTION}"):
+        reason = "it is being brought back to a snapshot, or that was broken off"
+        advice = "a server (clincus serve) finishes it within seconds"
+        raise clincus.ClincusError(f'"{session.id}" cannot start yet: {reason}; {advice}', 409)
 
 
-def unfinished_path(environ: Mapping[str, str], *names: str) -> str:
-    """The folder of the restores that go on; with the id of a session its own, and a file in that."""
-    folder = clincus.own_file(environ, "restoring")
-    return os.path.join(folder, *(hashlib.sha256(id.encode()).hexdigest()[:32] for id in names[:1]), *names[1:])
+def unfinished_folder(environ: Mapping[str, str]) -> str:
+    """The folder of all restores in progress."""
+    return clincus.own_file(environ, "restoring")
+
+
+def unfinished_path(environ: Mapping[str, str], id: str) -> str:
+    """The folder of a session's restore in progress."""
+    digest = hashlib.sha256(id.encode()).hexdigest()
+    return os.path.join(unfinished_folder(environ), digest[:32])
 
 
 class Unfinished:
-    """The descriptions of containers that are being brought back just now: a folder on this host for each."""
+    """The descriptions of containers during a restore: a folder on this host for each."""
 
     def __init__(self, sessions: clincus.Sessions) -> None:
         self._sessions = sessions
-        self._folder = unfinished_path(sessions.environ)
+        self._folder = unfinished_folder(sessions.environ)
 
     @contextmanager
     def kept(self, id: str, name: str, before: Mapping[str, Any]) -> Iterator[None]:
-        """Keep a description while the block brings a container back to a snapshot, and gives it the description again.
+        """Keep a description while the block restores a snapshot and then writes the description again.
 
         If the block fails, or the process ends, a server finishes it. Raises ClincusError.
         """
@@ -130,10 +157,12 @@ class Unfinished:
             shutil.rmtree(path)
 
     def finish_all(self) -> None:
-        """Give those containers their descriptions whose restore was broken off."""
-        for entry in os.listdir(self._folder) if os.path.isdir(self._folder) else ():
+        """Write the descriptions of containers whose restore was cut off."""
+        if not os.path.isdir(self._folder):
+            return
+        for entry in os.listdir(self._folder):
             path = os.path.join(self._folder, entry)
-            # One that goes on is locked, and while Incus is away none can be finished.
+            # A restore in progress holds the lock; without Incus none can be finished.
             with suppress(clincus.ClincusError, OSError), clincus.directory_lock(path, 0.0):
                 kept = clincus.read_json(f"{path}/{DESCRIPTION}", DESCRIPTION_LIMIT, dict)
                 if kept:
@@ -141,7 +170,8 @@ class Unfinished:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _finish(self, id: str, snapshot: str, before: Mapping[str, Any]) -> None:
-        sessions, incus = self._sessions, self._sessions.door(id)
+        sessions = self._sessions
+        incus = self._sessions.door(id)
         with sessions.lock(id):
             now = incus.instance(id)
             if now is None:
@@ -152,14 +182,14 @@ class Unfinished:
                 if error.status == 404:
                     return
                 raise
-            if own_config(now) == own_config(then):  # it was brought back, and nobody has changed it since
+            if own_config(now) == own_config(then):  # the snapshot was restored, and nothing has changed since
                 incus.update(id, restored_put(before, now))
                 sessions.report(f"{id}: its restore was broken off; it has today's settings again")
                 sessions.look(id)
 
 
 class Keeper:
-    """Takes, lists, deletes and brings back the snapshots of sessions."""
+    """Takes, lists, deletes and restores the snapshots of sessions."""
 
     def __init__(self, sessions: clincus.Sessions) -> None:
         self._sessions = sessions
@@ -169,18 +199,19 @@ class Keeper:
         self._sessions.registry.get(id)
         incus = self._sessions.door(id)
         found = incus.query(incus.path(id, "/snapshots?recursion=1")) or ()
-        return sorted(map(document, found), key=lambda one: str(one["created_at"]))
+        return sorted(map(document, found), key=lambda snapshot: str(snapshot["created_at"]))
 
     def take(self, id: str, name: str | None) -> dict[str, object]:
-        """Take a snapshot; without a name it is called after the time. Raises ClincusError: 404, 409."""
+        """Take a snapshot; without a name it is named after the time. Raises ClincusError: 404, 409."""
         name = name or time.strftime("snap-%Y%m%d-%H%M%S", time.gmtime())
         with self._sessions.lock(id):
-            there, most = self.all(id), self._sessions.load().get("snapshots.most")
-            if any(one["name"] == name for one in there):
-                raise clincus.ClincusError(f'snapshot "{name}" exists already: choose another name', "already_exists")
-            if len(there) >= most:
-                words = "delete one, or raise snapshots.most in the configuration"
-                raise clincus.ClincusError(f"this session has {len(there)} snapshots: {words}", "limit_reached")
+            present = self.all(id)
+            if any(snapshot["name"] == name for snapshot in present):
+                problem = f'snapshot "{name}" exists already: choose another name'
+                raise clincus.ClincusError(problem, "already_exists")
+            if len(present) >= self._sessions.load().get("snapshots.most"):
+                advice = "delete one, or raise snapshots.most in the configuration"
+                raise clincus.ClincusError(f"this session has {len(present)} snapshots: {advice}", "limit_reached")
             self._ask(id, "/snapshots", "POST", {"name": name, "stateful": False})
             return self._find(id, name)
 
@@ -199,33 +230,27 @@ class Keeper:
         force: bool = False,
         on_kept: Callable[[str], object] = lambda path: None,
     ) -> clincus.Session:
-        """Bring a session's container back to a snapshot, with its conversation as it is now.
+        """Bring a session's container back to a snapshot, with its present conversation.
 
-        The tool of a running session is ended and started again. With `stateful` Incus starts the programs that ran
-        then, and they keep their conversation of then. The rest of the container's disk goes back with it, and so does
-        a clone: with `force` copies keep what this host does not have, and `on_kept` gets their paths.
+        The tool of a running session ends and starts again. With `stateful`, Incus starts the programs that ran at the
+        snapshot, and they keep their old conversation. The rest of the container's disk goes back too, and so does a
+        clone: with `force`, copies keep the work that this host lacks, and `on_kept` gets their paths.
 
         Raises ClincusError: 404, 409 if the conversation cannot be saved before, and for `stateful` in a session whose
-        network is closed: its programs would run with the network of then until today's is in force. Raises
+        network is closed: its programs would run with the old network until today's is in force. Raises
         UnsavedError(409) if something would be lost without `force` (`Sessions.keep`).
         """
         sessions = self._sessions
         with sessions.lock(id):
             self._find(id, name)
-            Unfinished(sessions).finish_all()  # else what one before left off would be kept as today's
+            Unfinished(sessions).finish_all()  # else its old description would count as today's
             session = sessions.look(id) or sessions.registry.get(id)
             was_running = session.status == "running"
-            if stateful and not session.has_open_network:
-                words = "open it first (clincus network), or restore without the programs that ran then"
-                raise clincus.ClincusError(f'the network of "{id}" is closed, and would be that of then: {words}', 409)
-            if not force:
-                sessions.keep(session)
-            if sessions.save(id) is clincus.SaveResult.FAILED:
-                words = "the conversation cannot be saved, and would be lost: try again later"
-                raise clincus.UnsavedError(words, clincus.Unsaved({"conversation": None}, words))
+            check_stateful(session, stateful)
+            self._save(session, force)
             if was_running or session.paused:
                 sessions.end(id)
-            try:  # again, as the tool has ended since
+            try:  # once more: the tool may have written until its end
                 copies = sessions.keep(sessions.registry.get(id), saves=force, insists=force)
             except clincus.UnsavedError:
                 if was_running:
@@ -233,19 +258,35 @@ class Keeper:
                 raise
             for path in copies:
                 on_kept(path)
-            incus = sessions.door(id)
-            before = incus.query(incus.path(id))
-            with Unfinished(sessions).kept(id, name, before):
-                self._ask(id, "", "PUT", {"restore": name, "stateful": stateful})
-                incus.update(id, restored_put(before, incus.query(incus.path(id))))
+            self._restore_container(id, name, stateful)
             if stateful:
                 return sessions.look(id) or session
             self._bring_conversation(session)
             return sessions.resume(id) if was_running else sessions.registry.get(id)
 
+    def _save(self, session: clincus.Session, force: bool) -> None:
+        """Save what a restore would lose, without an end of the tool. Raises UnsavedError."""
+        sessions = self._sessions
+        if not force:
+            sessions.keep(session)
+        if sessions.save(session.id) is clincus.SaveResult.FAILED:
+            problem = "the conversation cannot be saved, and would be lost: try again later"
+            unsaved = clincus.Unsaved({"conversation": None}, problem)
+            raise clincus.UnsavedError(problem, unsaved)
+
+    def _restore_container(self, id: str, name: str, stateful: bool) -> None:
+        """Let Incus restore a snapshot, and write today's description again. Raises ClincusError."""
+        incus = self._sessions.door(id)
+        before = incus.query(incus.path(id))
+        with Unfinished(self._sessions).kept(id, name, before):
+            self._ask(id, "", "PUT", {"restore": name, "stateful": stateful})
+            after = incus.query(incus.path(id))
+            incus.update(id, restored_put(before, after))
+
     def _bring_conversation(self, session: clincus.Session) -> None:
-        """Put the saved conversation into a stopped container, over the older one that is there."""
-        sessions, tool = self._sessions, clincus.session_tool(session)
+        """Write the saved conversation into a stopped container, over the older one."""
+        sessions = self._sessions
+        tool = clincus.session_tool(session)
         files = clincus.saved_files(tool, sessions.saved_directory(session))
         if not files:
             return
@@ -258,11 +299,19 @@ class Keeper:
             raise clincus.ClincusError(f"the conversation was not brought back: {done.reason}", 500)
 
     def _find(self, id: str, name: str) -> dict[str, object]:
-        for one in self.all(id):
-            if one["name"] == name:
-                return one
+        for snapshot in self.all(id):
+            if snapshot["name"] == name:
+                return snapshot
         raise clincus.ClincusError(f"snapshot {clincus.shorten(name)} of {id} not found", 404)
 
     def _ask(self, id: str, path: str, method: str, data: object = None) -> None:
         incus = self._sessions.door(id)
         incus.query(incus.path(id, path), method, data, wait=True, timeout=TIMEOUT)
+
+
+def check_stateful(session: clincus.Session, stateful: bool) -> None:
+    """Raise ClincusError(409) if a stateful restore would give a session with a closed network the old one."""
+    if stateful and not session.has_open_network:
+        problem = f'the network of "{session.id}" is closed, and would be that of then'
+        advice = "open it first (clincus network), or restore without the programs that ran then"
+        raise clincus.ClincusError(f"{problem}: {advice}", 409)

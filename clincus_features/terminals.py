@@ -15,7 +15,8 @@ def install(extensions: clincus.Extensions) -> None:
         session = app.running_session(request.values["id"])
         name = clincus.tmux_name(session.id, shell=request.values["shell"])
         gone = f'"{session.id}" has no terminal now: connecting to it opens one'
-        words, more = ("-e", "-J", "-S", f"-{request.values['lines']}"), {3: clincus.ClincusError(gone, 409)}
+        words = ("-e", "-J", "-S", f"-{request.values['lines']}")
+        more = {3: clincus.ClincusError(gone, 409)}
         text = app.sessions.output(session, "capture", name, *words, timeout=clincus.READ_TIMEOUT, refusals=more)
         return clincus.Response(200, text, [("Content-Type", "text/plain; charset=utf-8")])
 

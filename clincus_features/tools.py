@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 def complete_codex(carried: Carried, workspace_path: str, _environment: Mapping[str, str]) -> None:
     """Answer Codex's question whether the workspace is trusted (seen with 0.169.0, which takes no flag for that)."""
-    path, header = ".codex/config.toml", f'[projects."{workspace_path}"]'
+    path = ".codex/config.toml"
+    header = f'[projects."{workspace_path}"]'
     text = carried.files[path].data.decode("utf-8", "surrogateescape") if path in carried.files else ""
     if header not in text and '"' not in workspace_path:
         text = f'{text.rstrip()}\n\n{header}\ntrust_level = "trusted"\n'.lstrip()
@@ -39,7 +40,8 @@ def complete_gemini(carried: Carried, _workspace_path: str, environment: Mapping
 
 
 # The file of the two that a person's own ~/.gitconfig and the project beat.
-GIT_FILE, GIT_NAME = ".config/git/config", b"[user]\n\tname = Your Name\n\temail = you@example.com\n"
+GIT_FILE = ".config/git/config"
+GIT_NAME = b"[user]\n\tname = Your Name\n\temail = you@example.com\n"
 
 
 def complete_aider(carried: Carried, _workspace_path: str, _environment: Mapping[str, str]) -> None:
@@ -205,7 +207,8 @@ def configured_tool(name: str, row: Mapping[str, Any], base: Tool | None, source
 
 def tools_of(config: clincus.Config) -> dict[str, Tool]:
     """The tools that the core does not know, by name: the ready ones, then the user's in their order."""
-    rows, source = config.get("tools"), config.origins["tools"]
+    rows = config.get("tools")
+    source = config.origins["tools"]
     return {**READY, **{name: configured_tool(name, row, READY.get(name), source) for name, row in rows.items()}}
 
 

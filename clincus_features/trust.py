@@ -1,6 +1,6 @@
-"""A project's own .clincus.toml, and which of them the user trusts.
+"""A project's own .clincus.toml, and the user's trust in it.
 
-A clone brings the file, so a stranger may have written it. One that is not trusted may choose the tool, a local image
+A clone brings the file along, so a stranger may have written it. An untrusted file may choose the tool, a local image
 and one of the user's profiles; everything else in it waits for `clincus trust`.
 """
 
@@ -48,9 +48,13 @@ def read_project(workspace: str) -> ProjectFile | None:
 
 
 def trusted_digests(environ: Mapping[str, str]) -> dict[str, str]:
-    """The SHA-256 of the .clincus.toml that the user trusts, by workspace. A torn list trusts nothing."""
-    path, texts = clincus.own_file(environ, "trust.json"), lambda found: {key: str(one) for key, one in found.items()}
-    return clincus.read_json(path, clincus.CONFIG_FILE_LIMIT, texts) or {}
+    """The SHA-256 of the .clincus.toml files that the user trusts, by workspace. A damaged list trusts nothing."""
+    path = clincus.own_file(environ, "trust.json")
+
+    def fit(found: Mapping[str, object]) -> dict[str, str]:
+        return {key: str(value) for key, value in found.items()}
+
+    return clincus.read_json(path, clincus.CONFIG_FILE_LIMIT, fit) or {}
 
 
 def set_trust(environ: Mapping[str, str], workspace: str, project: ProjectFile | None) -> bool:
@@ -87,11 +91,14 @@ def apply_project(config: Config, project: ProjectFile, *, trusted: bool) -> Con
     reader = clincus.Reader()
     layer = reader.file(project.path, project.text, clincus.PROJECT_RANK)
     reader.raise_faults()
-    refused = {} if trusted else {key: why_refused(config, key, value) for key, value in layer.values.items()}
-    for key, reason in sorted(refused.items()):
+    reasons = {}
+    if not trusted:
+        reasons = {key: why_refused(config, key, value) for key, value in layer.values.items()}
+    for key, reason in sorted(reasons.items()):
         if reason:
-            reader.warnings.append(f"{project.path}: {key} is left out, since {reason} (clincus trust allows it)")
-    allowed = {key: value for key, value in layer.values.items() if not refused.get(key)}
+            words = f"{key} is left out, since {reason} (clincus trust allows it)"
+            reader.warnings.append(f"{project.path}: {words}")
+    allowed = {key: value for key, value in layer.values.items() if not reasons.get(key)}
     return clincus.make_config(
         [*config.layers, layer._replace(values=allowed)],
         {**config.files, project.path: True},
@@ -112,15 +119,25 @@ def why_refused(config: Config, key: str, value: str) -> str:
         return "the file is not trusted and names an image of another server"
     if key != "defaults.profile" or config.wanted_profile or value == config.profile:
         return ""
+    return why_profile_refused(config, value)
+
+
+def why_profile_refused(config: Config, name: str) -> str:
+    """The reason why an untrusted project file may not choose a profile, "" if it may."""
     if config.profile:
         return f"you chose the profile {config.profile!r}"
-    if value not in config.get("profiles"):
-        return f"you have no profile {value!r}"
-    profile = clincus.profile_values(config.get("profiles"), value)
-    mine = {key.rpartition(".")[0] for key, origin in config.origins.items() if origin != "default"}
-    limits = {key.rpartition(".")[0] for key in profile if key.startswith("limits.")}
-    opened = [key for key in ("mounts", "environment") if profile.get(key)]
+    if name not in config.get("profiles"):
+        return f"you have no profile {name!r}"
+    profile = clincus.profile_values(config.get("profiles"), name)
+    for key in ("mounts", "environment"):
+        if profile.get(key):
+            return f"the file is not trusted and your profile {name!r} sets {key}"
     if profile.get("nesting") and not config.get("security.nesting"):
-        opened.append("nesting")
-    opened += sorted(limits & mine)
-    return f"the file is not trusted and your profile {value!r} sets {opened[0]}" if opened else ""
+        return f"the file is not trusted and your profile {name!r} sets nesting"
+    of_user = [key for key, origin in config.origins.items() if origin != "default"]
+    sections_of_user = {key.rpartition(".")[0] for key in of_user}
+    limits = {key.rpartition(".")[0] for key in profile if key.startswith("limits.")}
+    changed = sorted(limits & sections_of_user)
+    if changed:
+        return f"the file is not trusted and your profile {name!r} sets {changed[0]}"
+    return ""

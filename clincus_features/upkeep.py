@@ -1,7 +1,7 @@
-"""The work of the server for sessions in the background.
+"""The server's background work for sessions.
 
-It saves the conversations of those that run, stops those whose time is over, and deletes ephemeral ones that stopped
-long ago.
+It saves the conversations of running sessions, stops sessions whose time is over, and deletes ephemeral ones that
+stopped long ago.
 """
 
 from __future__ import annotations
@@ -19,25 +19,27 @@ from typing import NamedTuple
 import clincus
 
 SAVE_AFTER_RING = 15.0  # seconds between two saves of a running session, if its bell rang
-SAVE_EVERY = 180.0  # seconds, if it did not
-SAVE_RARELY = 600.0  # the same at most, as long as a save finds nothing new
-SAVE_ASLEEP = 3600.0  # the same for a container that has slept since its last save
-SAVES_AT_ONCE = 4  # of an engine
-SAVE_HANGS = 15.0  # seconds after which a save that goes on is left to itself
+SAVE_EVERY = 180.0  # seconds between them without a bell
+SAVE_RARELY = 600.0  # seconds between them after many saves that found nothing new
+SAVE_ASLEEP = 3600.0  # seconds between them for a container that sleeps
+SAVES_AT_ONCE = 4  # saves of an engine
+SAVE_HANGS = 15.0  # seconds after which nothing waits for a save any more
 SAVE_COST = 0.1  # seconds of CPU that a save may take in a container
-ENDS_AT_ONCE = 4  # of an engine
-END_HANGS = 15.0  # seconds after which the end of a session that goes on is left to itself
-LOOK_EVERY = 60.0  # seconds between two looks at deadlines, which are times of a clock that may be set
-REST = 600.0  # seconds between two looks for what is due, if nothing is known to come and nothing happens
+ENDS_AT_ONCE = 4  # ends of an engine
+END_HANGS = 15.0  # seconds after which nothing waits for the end of a session any more
+LOOK_EVERY = 60.0  # seconds between two looks at deadlines: a person may set the clock
+REST = 600.0  # seconds between two looks while no work is known to come
 
 clincus.register_settings(clincus.Setting("sessions.ephemeral_grace", "24h", clincus.check_duration))
 
 
 def install(extensions: clincus.Extensions) -> None:
-    """Add the duties. Nothing is ended while Incus cannot be asked."""
+    """Add the duties. No session ends while Incus cannot be reached."""
     app = extensions.app
-    saves, ends = Saves(), Ends()
-    before_stop, before_save = Alarm(), Alarm()
+    saves = Saves()
+    ends = Ends()
+    before_stop = Alarm()
+    before_save = Alarm()
     extensions.listeners += [before_stop.hear, before_save.hear]
 
     def save(engine: str) -> None:
@@ -67,17 +69,17 @@ Asleep = Callable[[str, dict[str, float], float], set[str]]
 
 
 class Alarm:
-    """Lets a duty sleep until a time, or until something happens to a session of its engine."""
+    """Lets a duty sleep until a time, or until an event of a session of its engine."""
 
     def __init__(self) -> None:
         self._happened: dict[str, threading.Event] = {}
 
     def hear(self, moment: str, session: clincus.Session) -> None:
-        """Something happens."""
+        """Wake the duty for an event of a session."""
         self._of(session.engine).set()
 
     def wait(self, engine: str, seconds: float) -> None:
-        """Sleep for so long."""
+        """Sleep for so many seconds, or until an event."""
         happened = self._of(engine)
         happened.wait(seconds)
         happened.clear()
@@ -87,55 +89,67 @@ class Alarm:
 
 
 class Save(NamedTuple):
-    """The last save of a session's run; before the first one, when the session was found."""
+    """The last save of a session's run, or the look that found the session."""
 
     at: float  # time.monotonic
     rang_at: str = ""  # `Session.rang_at` at that time
-    pause: float = SAVE_EVERY  # seconds to the next one without a ring
-    done_at: float = -math.inf  # time.monotonic before the last save that went well; `at` may be that of none
-    hung: bool = False  # it took SAVE_HANGS seconds, in vain: a container may ring and dribble to keep others waiting
+    pause: float = SAVE_EVERY  # seconds to the next one without a bell
+    done_at: float = -math.inf  # time.monotonic before the last successful save
+    hung: bool = False  # it failed after SAVE_HANGS seconds: a container may ring and dribble to keep others waiting
 
     def due(self, session: clincus.Session) -> float:
-        """When the next one is due."""
+        """When the next save is due (time.monotonic)."""
         has_rung = session.rang_at != self.rang_at
-        return self.at + (SAVE_AFTER_RING if has_rung and not self.hung else self.pause)
+        pause = SAVE_AFTER_RING if has_rung and not self.hung else self.pause
+        return self.at + pause
 
 
 class Saves:
-    """Saves the conversations of running sessions soon after a turn (a ring) and every few minutes.
+    """Saves the conversations of running sessions soon after a turn (a bell) and every few minutes.
 
-    A container that is lost from outside loses no more than what was said since. The pause grows while a session rests.
-    One that has slept since its last save is left alone for up to an hour.
+    A container that is deleted from outside loses only the words since then. The pause grows while a session rests. A
+    container that has slept since its last save gets no save for up to an hour.
     """
 
     def __init__(self) -> None:
         self._last: dict[str, dict[str, Save]] = {}  # by engine and session
-        self._places: dict[str, threading.Semaphore] = {}  # by engine: for those that go on
+        self._places: dict[str, threading.Semaphore] = {}  # by engine: limits the saves at once
 
     def due(self, sessions: clincus.Sessions, engine: str) -> float:
-        """When something is due on an engine (time.monotonic)."""
-        at, last = time.monotonic(), self._last.get(engine, {})
-        return min((last.get(one.id, Save(at)).due(one) for one in running(sessions, engine)), default=at + REST)
+        """When the next save of an engine is due (time.monotonic)."""
+        now = time.monotonic()
+        last = self._last.get(engine, {})
+        times = [last.get(session.id, Save(now)).due(session) for session in running(sessions, engine)]
+        return min(times, default=now + REST)
 
     def save_due(self, sessions: clincus.Sessions, engine: str, asleep: Asleep = lambda *_: set()) -> None:
-        """Save what is due on an engine. A session that is being worked on waits for the next time.
+        """Make the due saves of an engine. A session with other work in progress waits for the next time.
 
-        `asleep` is that of Extensions.
+        `asleep` is `Extensions.known_to_sleep`.
         """
-        at, known = time.monotonic(), self._last.get(engine, {})
+        now = time.monotonic()
+        known = self._last.get(engine, {})
         found = running(sessions, engine)
-        last = self._last[engine] = {session.id: known.get(session.id, Save(at)) for session in found}
-        due = [session for session in found if at >= last[session.id].due(session)]
-        rested = {one.id: last[one.id].done_at for one in due if one.rang_at == last[one.id].rang_at}
-        since = {id: done_at if at - done_at < SAVE_ASLEEP else -math.inf for id, done_at in rested.items()}
+        last = {session.id: known.get(session.id, Save(now)) for session in found}
+        self._last[engine] = last
+        due = [session for session in found if now >= last[session.id].due(session)]
+        since = {}
+        for session in due:
+            save = last[session.id]
+            if session.rang_at == save.rang_at:
+                is_fresh = now - save.done_at < SAVE_ASLEEP
+                since[session.id] = save.done_at if is_fresh else -math.inf
         sleeping = asleep(engine, since, SAVE_COST)
-        for session in [session for session in due if session.id in sleeping]:
-            before = last[session.id]
-            last[session.id] = before._replace(at=at, pause=min(2 * before.pause, SAVE_RARELY))
+        for id in [session.id for session in due if session.id in sleeping]:
+            longer = min(2 * last[id].pause, SAVE_RARELY)
+            last[id] = last[id]._replace(at=now, pause=longer)
         self._save_each(sessions, engine, [session for session in due if session.id not in sleeping])
 
     def _save_each(self, sessions: clincus.Sessions, engine: str, due: list[clincus.Session]) -> None:
-        """Save sessions, some at a time, and wait up to SAVE_HANGS seconds for them. What does not begin stays due."""
+        """Save sessions, some at a time, and wait up to SAVE_HANGS seconds for all.
+
+        A save that does not begin is due.
+        """
         places = self._places.setdefault(engine, threading.Semaphore(SAVES_AT_ONCE))
         end = time.monotonic() + SAVE_HANGS
         saving: list[threading.Thread] = []
@@ -149,48 +163,52 @@ class Saves:
         for session in due:
             if not places.acquire(timeout=max(0.0, end - time.monotonic())):
                 break
-            saving.append(threading.Thread(target=save, args=(session,), name=f"saving {session.id}", daemon=True))
-            saving[-1].start()
+            thread = threading.Thread(target=save, args=(session,), name=f"saving {session.id}", daemon=True)
+            saving.append(thread)
+            thread.start()
         for thread in saving:
             thread.join(max(0.0, end - time.monotonic()))
 
     def _save(self, sessions: clincus.Sessions, session: clincus.Session) -> None:
-        last, begun = self._last[session.engine], time.monotonic()
+        last = self._last[session.engine]
+        begun = time.monotonic()
         before = last[session.id]
-        with contextlib.suppress(clincus.ClincusError):  # it is gone by now
+        with contextlib.suppress(clincus.ClincusError):  # the session is gone
             copy = copy_of(sessions, session)
             result = sessions.save(session.id, wait=False)
             if result is clincus.SaveResult.BUSY:
                 return
             is_saved = result is clincus.SaveResult.DONE
-            has_hung = not is_saved and time.monotonic() - begun >= SAVE_HANGS
-            rests = session.rang_at == before.rang_at and copy is not None and copy_of(sessions, session) == copy
+            is_slow = time.monotonic() - begun >= SAVE_HANGS
+            has_hung = is_slow and not is_saved
+            is_same = copy is not None and copy_of(sessions, session) == copy
+            rests = session.rang_at == before.rang_at and is_same
             pause = min(2 * before.pause, SAVE_RARELY) if rests or has_hung else SAVE_EVERY
             done_at = begun if is_saved else -math.inf
             self._last[session.engine][session.id] = Save(begun, session.rang_at, pause, done_at, has_hung)
 
 
 class Ends:
-    """Ends sessions, some at a time. The stop of a container that hangs may take minutes, and the others go on."""
+    """Ends sessions, some at a time. The stop of a container that hangs may take minutes; the others go on."""
 
     def __init__(self) -> None:
         self._going: set[str] = set()  # ids of sessions that are being ended
 
     def each(self, ids: Iterable[str], end: Callable[[str], None]) -> None:
         """Call a function for each session in a thread, and wait up to END_HANGS seconds for each that has begun."""
-        young = deque[tuple[threading.Thread, float]]()
+        waited_for = deque[tuple[threading.Thread, float]]()
         for id in [id for id in ids if id not in self._going]:
-            if len(young) == ENDS_AT_ONCE:
-                wait_until(*young.popleft())
+            if len(waited_for) == ENDS_AT_ONCE:
+                wait_until(*waited_for.popleft())
             self._going.add(id)
             thread = threading.Thread(target=self._end, args=(id, end), name=f"ending {id}", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # no thread can be had just now
+            except RuntimeError:  # the system has no more threads just now
                 self._going.discard(id)
                 break
-            young.append((thread, time.monotonic() + END_HANGS))
-        for thread, until in young:
+            waited_for.append((thread, time.monotonic() + END_HANGS))
+        for thread, until in waited_for:
             wait_until(thread, until)
 
     def _end(self, id: str, end: Callable[[str], None]) -> None:
@@ -204,12 +222,12 @@ def wait_until(thread: threading.Thread, until: float) -> None:
 
 
 def running(sessions: clincus.Sessions, engine: str) -> list[clincus.Session]:
-    """The sessions on an engine that run."""
+    """The running sessions of an engine."""
     return [session for session in reachable(sessions, engine) if session.status == "running"]
 
 
 def copy_of(sessions: clincus.Sessions, session: clincus.Session) -> int | None:
-    """A number that is another one for each copy of a conversation: each is made in a folder of its own."""
+    """A number that differs for each copy of a conversation: each copy has a folder of its own."""
     try:
         return os.stat(sessions.saved_directory(session)).st_ino
     except OSError:
@@ -217,23 +235,26 @@ def copy_of(sessions: clincus.Sessions, session: clincus.Session) -> int | None:
 
 
 def reachable(sessions: clincus.Sessions, engine: str) -> list[clincus.Session]:
-    """The sessions on an engine that can be worked with now."""
+    """The sessions of an engine that can be reached."""
     return [one for one in sessions.registry.all() if one.engine == engine and not one.unreachable_since]
 
 
 def remove_half_made(sessions: clincus.Sessions, engine: str) -> None:
     """Remove the containers of starts that failed because their engine was gone, now that it is back.
 
-    A person may resume one in the meantime, which takes it out of `half_made` under the lock of the session. The tool
-    of one may have run since: one that holds something that this host does not have stays, for a person to decide.
+    A person may resume such a session in the meantime, which removes it from `half_made` under its lock. Its tool may
+    have run since: a container with work that this host lacks stays, for a person to decide.
     """
-    for id, session in [(id, one) for id, one in list(sessions.half_made.items()) if one.engine == engine]:
+    for id, session in list(sessions.half_made.items()):
+        if session.engine != engine:
+            continue
         if sessions.look(id) is None:
             sessions.half_made.pop(id, None)
             continue
         with sessions.lock(id):
             found = sessions.look(id)
-            is_same = found and (found.session_id, found.created_at) == (session.session_id, session.created_at)
+            identity = (session.session_id, session.created_at)
+            is_same = found is not None and (found.session_id, found.created_at) == identity
             if is_same and id in sessions.half_made:
                 try:
                     sessions.end(id, delete=True)
@@ -243,15 +264,16 @@ def remove_half_made(sessions: clincus.Sessions, engine: str) -> None:
 
 
 def seconds_until_stop(sessions: clincus.Sessions, at: datetime, engine: str) -> float:
-    """How long it takes from a time until there is a session to stop, or a half-made container to remove."""
+    """Seconds from a time until there is a session to stop, or a half-made container to remove."""
     if any(session.engine == engine for session in list(sessions.half_made.values())):
         return 0.0
-    deadlines = filter(None, map(deadline_of, running(sessions, engine)))
-    return min((min(LOOK_EVERY, (one - at).total_seconds()) for one in deadlines), default=REST)
+    deadlines = [deadline_of(session) for session in running(sessions, engine)]
+    left = [(deadline - at).total_seconds() for deadline in deadlines if deadline]
+    return min(LOOK_EVERY, *left) if left else REST
 
 
 def stop_expired(sessions: clincus.Sessions, at: datetime, engine: str, ends: Ends | None = None) -> None:
-    """Stop the sessions of an engine that have run past their deadline at a time."""
+    """Stop the sessions of an engine whose deadline is over at a time."""
 
     def is_due(session: clincus.Session) -> bool:
         deadline = deadline_of(session)
@@ -261,7 +283,7 @@ def stop_expired(sessions: clincus.Sessions, at: datetime, engine: str, ends: En
 
 
 def deadline_of(session: clincus.Session) -> datetime | None:
-    """When a session is to end. Each start by Clincus sets that anew; one by Incus alone gives no more time."""
+    """The end of a session's time. Each start by Clincus sets it anew; a start by Incus alone does not."""
     return clincus.parse_time(session.deadline)
 
 
@@ -274,10 +296,10 @@ def delete_abandoned(
 ) -> None:
     """Delete the ephemeral sessions of an engine that stopped before a time.
 
-    `ended` has the end of each session's last run. Files that a person put into one are copied to this host first. A
-    session stays if its conversation or those cannot be saved, or if it works on a clone, which may hold what nobody
-    has fetched: a person decides on that. It also stays if it was not started from this home: it may belong to another
-    user of this Incus, who would not find the conversation.
+    `ended` has the end of each session's last run. Files that a person put into a session are copied to this host
+    first. A session stays if its conversation or these files cannot be saved, and if it works on a clone, which may
+    have work that no fetch has brought here: a person decides on that. It also stays if it was not started from this
+    home: it may belong to another user of this Incus, who would not find the conversation.
     """
 
     def is_due(session: clincus.Session) -> bool:

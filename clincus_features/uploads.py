@@ -1,8 +1,8 @@
 """Files that a person gives to a session's tool: POST /api/sessions/{id}/uploads?name=shot.png
 
-They lie in the container, outside the workspace, so that git never sees them. The path that the answer tells is made
-of characters that no tool and no shell needs to have quoted. A label of the container, which it cannot change, has
-their paths and those that `clincus file push` wrote: KEEPER keeps these files before the container is deleted.
+They lie in the container, outside the workspace, so that git never sees them. No tool and no shell needs quotes for the
+path in the answer. A label of the container, which it cannot change, lists these paths and those of `clincus file
+push`: KEEPER keeps the files before the container is deleted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 import clincus
 
 FOLDER = ".clincus/uploads"  # in the home of the code user
-ROOM = 400 << 20  # bytes that all uploads of a session may take; the oldest ones go
+ROOM = 400 << 20  # bytes of all uploads of a session; the oldest ones are removed
 NAME_BYTES = 100  # of a file's name, in UTF-8
 LOCKS: dict[str, threading.Lock] = {}  # by engine: for the labels of its sessions
 
@@ -26,8 +26,8 @@ def install(extensions: clincus.Extensions) -> None:
 
     def post_upload(request: clincus.Request) -> object:
         session = app.running_session(request.values["id"])
-        begin = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.urandom(2).hex()}"
-        name = f"{begin}-{file_name(request.values['name'])}"
+        moment = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        name = f"{moment}-{os.urandom(2).hex()}-{file_name(request.values['name'])}"
         return {"path": keep_upload(app.sessions, session, name, request)}
 
     extensions.routes.append(("POST", "/api/sessions/{id}/uploads", post_upload))
@@ -35,40 +35,46 @@ def install(extensions: clincus.Extensions) -> None:
 
 
 def look(_: clincus.Sessions, session: clincus.Session) -> dict[str, clincus.Loss]:
-    """The files that a person put outside a session's workspace, as far as Clincus knows: the newest first."""
+    """The files that a person put outside a session's workspace, as far as Clincus knows, newest first."""
     number, paths = clincus.outside_files(session.outside)
     return {"outside": clincus.Loss.of(paths[::-1], number)}
 
 
 def keep(sessions: clincus.Sessions, session: clincus.Session, _: bool) -> list[str]:
-    """Keep those files as a tar; its path. Raises ClincusError, and OSError."""
+    """Keep those files as a tar; its path. Raises ClincusError and OSError."""
     uploads = f"{sessions.guest(session).home}/{FOLDER}"
     _number, paths = clincus.outside_files(session.outside)
     others = [path for path in paths if not clincus.path_inside(path, uploads)]
-    return [sessions.keep_files(session, "/", [path.lstrip("/") for path in (uploads, *others)])]
+    relative = [path.lstrip("/") for path in (uploads, *others)]
+    return [sessions.keep_files(session, "/", relative)]
 
 
 KEEPER = clincus.Keeper(("outside",), lambda *_: False, look, keep)
 
 
 def file_name(name: str) -> str:
-    """A name for a file from what its sender calls it: letters, digits and `._+-`, and its ending in any case."""
-    plain = re.sub(r"[^\w.+-]+", "-", name.rpartition("/")[2]).strip(".-_")
+    """A name for a file from the sender's name for it: letters, digits and `._+-`, with its ending."""
+    own = name.rpartition("/")[2]
+    plain = re.sub(r"[^\w.+-]+", "-", own).strip(".-_")
     stem, dot, ending = plain.rpartition(".")
     if not dot or not re.fullmatch(r"[A-Za-z0-9]{1,10}", ending):
-        stem, dot, ending = plain, "", ""
+        stem = plain
+        dot = ""
+        ending = ""
     left = NAME_BYTES - len(dot + ending)
-    stem = stem.encode("utf-8", "ignore")[:left].decode("utf-8", "ignore").rstrip(".-_")
+    cut = stem.encode("utf-8", "ignore")[:left]
+    stem = cut.decode("utf-8", "ignore").rstrip(".-_")
     return f"{stem or 'file'}{dot}{ending}"
 
 
 def keep_upload(sessions: clincus.Sessions, session: clincus.Session, name: str, request: clincus.Request) -> str:
-    """Write the body of a request to a new file in a session's container, as it comes; the path of the file.
+    """Stream the body of a request into a new file in a session's container; its path.
 
     Raises ClincusError: 408 if it does not arrive whole, 409 for a container that does not run any more.
     """
     size = request.body_length
-    words, timeout = (FOLDER, name, str(size), str(ROOM)), 2 * clincus.HEAD_TIMEOUT + size / clincus.BODY_RATE
+    words = (FOLDER, name, str(size), str(ROOM))
+    timeout = 2 * clincus.HEAD_TIMEOUT + size / clincus.BODY_RATE
     with sessions.open(session, "upload", *words, timeout=timeout) as (stdin, _):
         for piece in request.pieces:
             stdin.write(piece)

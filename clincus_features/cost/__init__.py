@@ -115,7 +115,9 @@ class Spendings:
         since = (datetime.now(timezone.utc) - timedelta(days=days - 1)).strftime("%Y-%m-%d")
         accounts: list[tuple[clincus.SavedSession, Account]] = []
         silent: set[str] = set()
-        budget, messages, is_cut = Budget(READ_ALL), 0, False
+        budget = Budget(READ_ALL)
+        messages = 0
+        is_cut = False
         for session in saved:
             account = self._ledger.read(session.tool, session.directory, budget, since)
             if account is None:

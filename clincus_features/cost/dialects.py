@@ -57,7 +57,8 @@ def parse_claude(entry: Mapping[str, Any], _told: dict[str, Any]) -> tuple[str, 
     hour = counted(clincus.as_object(usage.get("cache_creation")), ("ephemeral_1h_input_tokens",))
     if not usage or not counts or not hour or hour[0] > counts[3]:
         return None
-    id, request = text(message.get("id")), text(entry.get("requestId"))
+    id = text(message.get("id"))
+    request = text(entry.get("requestId"))
     searches = counted(clincus.as_object(usage.get("server_tool_use")), ("web_search_requests",))
     return f"{id}:{request}" if id else "", Message(
         model_name(message.get("model")),
@@ -89,11 +90,14 @@ def parse_copilot(entry: Mapping[str, Any], _told: dict[str, Any]) -> tuple[str,
 def parse_opencode(entry: Mapping[str, Any], _told: dict[str, Any]) -> tuple[str, Message] | None:
     """The message of a line that our plugin wrote."""
     counts = counted(entry, ("input", "output", "reasoning", "cache_read", "cache_write"))
-    at, cost, id = entry.get("at"), entry.get("cost"), text(entry.get("id"))
+    at = entry.get("at")
+    cost = entry.get("cost")
+    id = text(entry.get("id"))
     if not counts or not id or not isinstance(at, int) or not 0 <= at < 10**14:
         return None
     plain, output, reasoning, read, write = counts
-    tokens, moment = (plain, output + reasoning, read, write), datetime.fromtimestamp(at / 1000, timezone.utc)
+    tokens = (plain, output + reasoning, read, write)
+    moment = datetime.fromtimestamp(at / 1000, timezone.utc)
     # It says 0 of models that it does not know, too, and does not tell subagents apart.
     dollars = float(cost) if isinstance(cost, (int, float)) and 0 < cost < MOST_DOLLARS else None
     return id, Message(model_name(entry.get("model")), moment.isoformat(), True, tokens, dollars=dollars)
@@ -141,7 +145,8 @@ def parse_gemini(entry: Mapping[str, Any], told: dict[str, Any]) -> tuple[str, M
         return None
     plain, output, read, thoughts, tool = counts
     tokens = (plain - read + tool, output + thoughts, read, 0)
-    at, is_main = text(entry.get("timestamp")), told.get("is_main", True)
+    at = text(entry.get("timestamp"))
+    is_main = told.get("is_main", True)
     return text(entry.get("id")), Message(model_name(entry.get("model")), at, is_main, tokens)
 
 

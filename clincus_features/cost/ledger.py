@@ -180,7 +180,8 @@ class Ledger:
             if since and all(day_of(status.st_mtime) < since for _, status in found):
                 return NOTHING
             with self._lock:
-                before, prices = self._accounts.get(directory, NOTHING), self._prices
+                before = self._accounts.get(directory, NOTHING)
+                prices = self._prices
                 if directory in self._accounts:
                     self._accounts.move_to_end(directory)
             if is_unchanged(before, found):
@@ -278,7 +279,9 @@ class Reading:
         self._older = {day: joined([spent]) for day, spent in before.older.items()}
         self._last = before.last
         self._unpriced = dict.fromkeys(before.unpriced)
-        self._is_told, self._is_skipped, self._is_behind = before.is_told, before.is_skipped, False
+        self._is_told = before.is_told
+        self._is_skipped = before.is_skipped
+        self._is_behind = False
 
     def read(self, found: Found, budget: Budget) -> Account:
         """Read what is new. RewrittenError if a file is another one, or gone."""
@@ -301,11 +304,13 @@ class Reading:
         status = os.fstat(file.fileno())
         if known.offset and tail_of(file, known.offset) != known.tail:
             raise RewrittenError
-        offset, told = known.offset, dict(known.told)
+        offset = known.offset
+        told = dict(known.told)
         place = os.path.relpath(path, self._directory).encode("utf-8", "surrogateescape")
         file.seek(offset)
         while left.left > 0 and (line := file.readline(LINE)):
-            start, offset = offset, offset + len(line)
+            start = offset
+            offset = offset + len(line)
             if not line.endswith(b"\n"):
                 if len(line) < LINE:  # it is not written to its end yet
                     offset = start
@@ -321,7 +326,8 @@ class Reading:
 
     def _skip(self, file: BinaryIO, begin: bytes) -> int:
         """Read the rest of a line that is too long; its bytes."""
-        rest, length = begin, 0
+        rest = begin
+        length = 0
         while True:
             if any(mark in rest for mark in self._dialect.marks):
                 self._is_skipped = True

@@ -30,7 +30,8 @@ class Price(NamedTuple):
     until: str = ""  # the last day of this price, if it has one; a later row has the next one
 
 
-K, M = 1_000, 1_000_000
+K = 1_000
+M = 1_000_000
 
 
 def anthropic(pattern: str, *rates: float, above: int = 0, times: float = 0, **more: Any) -> Price:

@@ -20,7 +20,8 @@ from .ledger import open_plain
 
 SETTINGS = ".clincus/system/etc/claude-code/managed-settings.d/60-clincus-status.json"
 OWN_SETTINGS = ".claude/settings.json", ".claude/settings.local.json"
-PROGRAM, KEPT = ".clincus/status", ".claude/projects/clincus-status.json"
+PROGRAM = ".clincus/status"
+KEPT = ".claude/projects/clincus-status.json"
 LONGEST = 1 << 20  # bytes of a settings file, and of what is kept
 UNREADABLE = ValueError, RecursionError, OverflowError  # of `parse_object`
 WINDOWS = {"five_hour": "5 h", "seven_day": "7 days"}  # as Claude Code names them, as people do
@@ -75,7 +76,8 @@ class Status:
         found: list[dict[str, object]] = []
         for key, name in WINDOWS.items():
             limit = clincus.as_object(limits.get(key))
-            used, end = limit.get("used_percentage"), limit.get("resets_at")
+            used = limit.get("used_percentage")
+            end = limit.get("resets_at")
             fits = isinstance(used, (int, float)) and 0 <= used <= 1000
             if fits and type(end) is int and now < end < now + 10**7:
                 at = clincus.format_time(datetime.fromtimestamp(end, timezone.utc))
