@@ -86,7 +86,7 @@ def subid_rows(text: str) -> list[tuple[str, int, int]]:
 
 
 def root_has_range(text: str, ids: int = ALL_IDS) -> bool:
-    """Whether a subuid(5) file gives root the 65,536 ids that a container needs, and none that are not there."""
+    """True if a subuid(5) file gives root the 65,536 ids that a container needs, and none that are not there."""
     rows = [(first, count) for name, first, count in subid_rows(text) if name in ("root", "0")]
     return any(count >= 65536 for _, count in rows) and all(first + count <= ids for first, count in rows)
 
@@ -199,14 +199,14 @@ class Examination:
         return ok("Ranges for containers, mapped on mounts")
 
     def check_incus(self) -> Finding:
-        """Whether the daemon answers, and which one it is."""
+        """True if the daemon answers, and which one it is."""
         version = str(self.server("server_version", "unknown"))
         if version_numbers(version) < (6, 0):
             return warning(f"Incus {version} is older than 6.0", "install Incus 6.0 or newer", version=version)
         return ok(f"Running (version {version})", version=version)
 
     def check_permissions(self) -> Finding:
-        """Whether this user may use Incus: the socket decides, not the group's list."""
+        """True if this user may use Incus: the socket decides, not the group's list."""
         group = self.config.get("incus.group")
         name = self.machine.user_name()
         user = name or str(os.geteuid())
@@ -264,7 +264,7 @@ class Examination:
         return ok(f"{name} ({address or 'not managed by Incus'})", **details)
 
     def check_forwarding(self) -> Finding:
-        """Whether the kernel passes the containers' packets on."""
+        """True if the kernel passes the containers' packets on."""
         if self.machine.read("/proc/sys/net/ipv4/ip_forward").strip() == "1":
             return ok("On")
         return warning("Off: containers reach nothing beyond this machine", "sysctl -w net.ipv4.ip_forward=1")
@@ -298,7 +298,7 @@ class Examination:
         return warning("; ".join(words), "; ".join(fix))
 
     def check_git(self) -> Finding:
-        """Whether git on this machine uses a bare repository that it comes upon in a folder."""
+        """True if git on this machine uses a bare repository that it comes upon in a folder."""
         git = clincus.find_git("/nonexistent", self.environ)
         if not git:
             return ok("Not installed")
@@ -310,7 +310,7 @@ class Examination:
         return warning(f"Uses any bare repository that it finds: {BARE_WHY}", BARE_FIX)
 
     def check_engines(self) -> Finding:
-        """Whether the engines of the config answer, and have the image of their sessions."""
+        """True if the engines of the config answer, and have the image of their sessions."""
         rows: Mapping[str, Mapping[str, Any]] = self.config.get("engines")
         asked = {name: self.pool.submit(self.engine_fault, name, row) for name, row in sorted(rows.items())}
         faults = {name: fault.result() for name, fault in asked.items() if fault.result()}
@@ -340,7 +340,7 @@ class Examination:
         return folder_finding(clincus.sessions_directory(self.config, self.environ, self.config.get("tool.name")))
 
     def check_disk(self) -> Finding:
-        """Whether the disk of our own files has room."""
+        """True if the disk of our own files has room."""
         import shutil
 
         path = clincus.state_directory(self.environ)
@@ -353,7 +353,7 @@ class Examination:
         return ok(f"{free:.1f} GB available", **details)
 
     def check_pool(self) -> Finding:
-        """Whether the storage pool of the sessions has room."""
+        """True if the storage pool of the sessions has room."""
         name = next((str(device.get("pool", "")) for device in self.devices() if device.get("path") == "/"), "")
         if not name:
             return failed("Sessions have no storage", "clincus setup")
@@ -373,7 +373,7 @@ class Examination:
         return (failed if free < 2 or percent > 90 else warning)(words, fix, **details)
 
     def check_config(self) -> Finding:
-        """Whether the configuration can be read."""
+        """True if the configuration can be read."""
         if self.config_error:
             return failed(self.config_error, "mend the file, or move it away")
         files = [path for path, exists in self.config.files.items() if exists]
@@ -429,7 +429,7 @@ class Examination:
         return ok("Signed by openssl; needs outgoing HTTPS")
 
     def check_dns(self) -> Finding:
-        """Whether this machine finds names, which containers ask it for."""
+        """True if this machine finds names, which containers ask it for."""
         domain = "github.com"
         output = ""
         with suppress(OSError, subprocess.SubprocessError):
@@ -443,7 +443,7 @@ class Examination:
 
 
 def folder_finding(path: str) -> Finding:
-    """Whether a folder of ours can be written; one that is not there yet is made when it is needed."""
+    """True if a folder of ours can be written; one that is not there yet is made when it is needed."""
     if not os.path.isdir(path):
         return ok(f"{path} (made when needed)", path=path)
     if not os.access(path, os.W_OK | os.X_OK):

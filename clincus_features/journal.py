@@ -283,7 +283,7 @@ def session_log(registry: clincus.Registry, history: clincus.History, directory:
 
 
 def is_over(session: clincus.Session, now: datetime) -> bool:
-    """Whether the time that a session may run is over."""
+    """True if the time that a session may run is over."""
     end = clincus.parse_time(session.deadline)
     return end is not None and end <= now
 
@@ -419,7 +419,7 @@ def locked_file(path: str) -> Iterator[IO[bytes]]:
 
 
 def is_file_of(path: str, file: IO[bytes]) -> bool:
-    """Whether an open file is the one of a path."""
+    """True if an open file is the one of a path."""
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
     return False

@@ -105,7 +105,7 @@ def disk_options(disk: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
 
 
 def has_block_weights(cgroups: str = "/sys/fs/cgroup") -> bool:
-    """Whether this machine can weigh disk use between containers, which is what limits.disk.priority needs."""
+    """True if this machine can weigh disk use between containers, which is what limits.disk.priority needs."""
     if os.path.exists(f"{cgroups}/blkio/blkio.weight"):
         return True
     try:

@@ -92,7 +92,7 @@ class Looks:
         return handle
 
     def _is_leaving(self) -> bool:
-        """Whether this host's Incus goes, asked anew."""
+        """True if this host's Incus goes, asked anew."""
         engine = self._app.engines[""]
         if not engine.reach.error:
             self._ask(engine)

@@ -88,7 +88,7 @@ OFTEN = re.compile(r"[*+]|\{\d*,(?:|\d{2,})\}|\{\d{2,}\}")  # ten times or more
 
 
 def is_nested(pattern: str) -> bool:
-    """Whether a regular expression repeats a group in which something is repeated without a small bound.
+    """True if a regular expression repeats a group in which something is repeated without a small bound.
 
     Such a pattern can take exponential time on a text that a container chose, and `re` lets no other thread run.
     """

@@ -118,7 +118,7 @@ class Account(NamedTuple):
 
     @property
     def is_partial(self) -> bool:
-        """Whether there is more than was counted."""
+        """True if there is more than was counted."""
         return self.is_skipped or self.is_behind
 
     @property
@@ -233,7 +233,7 @@ def transcripts(folder: str, suffix: str) -> Iterator[str]:
 
 
 def is_unchanged(before: Account, found: Found) -> bool:
-    """Whether an account holds all of the files as they are."""
+    """True if an account holds all of the files as they are."""
     known = before.transcripts
     seen = found[:FILES]
     same = all(

@@ -50,7 +50,7 @@ def guest_files(environ: Mapping[str, str]) -> Callable[[clincus.Session], Seque
 
 
 def has_status_line(path: str) -> bool:
-    """Whether a settings file of Claude Code names a status line; false for a file that cannot be read."""
+    """True if a settings file of Claude Code names a status line; false for a file that cannot be read."""
     with suppress(OSError, ValueError, RecursionError, clincus.ConfigError):
         return bool(clincus.as_object(json.loads(clincus.read_plain_file(path, LONGEST) or b"{}")).get("statusLine"))
     return False
