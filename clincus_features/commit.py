@@ -1,11 +1,11 @@
-"""A commit of what a session has changed, by git in its container, under the name of a person.
+"""A commit of a session's changes, by git in its container, under the name of a person.
 
-    GET  /api/sessions/{id}/commit    what a commit would hold, and in whose name it would be
+    GET  /api/sessions/{id}/commit    a draft: the files of a commit, and its author
     POST /api/sessions/{id}/commit    make it
 
-git on this host never works in a folder that a container can change. So git in the container makes the commit
-(guest/commit-make.sh), which the agent could do as well: this gives it nothing. Hooks of the repository run there too,
-with the programs that the container has, and never here. Nothing is signed, as no key of a person's is in a container.
+git on this host never works in a folder that a container can change. Git in the container therefore makes the commit
+(guest/commit-make.sh); the agent could do the same, so this gives it nothing. Hooks of the repository run there too,
+with the container's programs, and never here. Commits are not signed, as no container has a person's key.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ HOOKS = ("pre-commit", "prepare-commit-msg", "commit-msg", "post-commit")
 
 
 class DraftFile(NamedTuple):
-    """A file that differs from the commit that is checked out."""
+    """A file that differs from the checked-out commit."""
 
     path: str
     status: str  # A, M, D, T; U for one that is in conflict
@@ -47,7 +47,7 @@ class DraftFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Draft:
-    """What a commit would hold, in the words of the container. None of them is true for certain."""
+    """The draft of a commit, in the words of the container, which may be lies."""
 
     branch: str  # "" at a commit
     head: str  # "" before the first commit
@@ -92,7 +92,7 @@ def install(extensions: clincus.Extensions) -> None:
 
 
 def look(sessions: clincus.Sessions, session: clincus.Session) -> Draft:
-    """Ask git in a session's container what a commit would hold. Raises ClincusError: 409 without a repository."""
+    """Ask git in a session's container for the draft of a commit. Raises ClincusError: 409 without a repository."""
     words = (
         "git in the container finds no repository at the top of the workspace: commit on your side, in a terminal, "
         "or run `git init` there before the session starts"
@@ -106,7 +106,7 @@ def look(sessions: clincus.Sessions, session: clincus.Session) -> Draft:
 def make(sessions: clincus.Sessions, session: clincus.Session, values: Mapping[str, object]) -> dict[str, object]:
     """Commit files of a workspace; `values` are those of the request. Raises ClincusError(409) with the words of git.
 
-    An end of the session calls it off.
+    An end of the session cancels it.
     """
     with sessions.lock(session.id), sessions.until_end(session.id):
         draft = look(sessions, session)
@@ -126,7 +126,7 @@ def make(sessions: clincus.Sessions, session: clincus.Session, values: Mapping[s
 
 
 def chosen_paths(draft: Draft, asked: object) -> Sequence[str]:
-    """The paths to commit: those that were asked for, or all of the draft. Raises ClincusError(409)."""
+    """The paths to commit: those of the request, or all of the draft. Raises ClincusError(409)."""
     if draft.operation:
         words = f"a {draft.operation} is in progress in the repository: finish it in the session's shell first"
         raise clincus.ClincusError(words, 409)
@@ -142,7 +142,7 @@ def chosen_paths(draft: Draft, asked: object) -> Sequence[str]:
 
 
 def parse_draft(data: bytes) -> Draft:
-    """Read what guest/commit-look.sh tells. Pure. Raises ClincusError(409) for anything else."""
+    """Read the output of guest/commit-look.sh. Pure. Raises ClincusError(409) for anything else."""
     fields = data.split(b"\0")
     if len(fields) <= HEADS or fields.pop() != b"":
         raise no_git()
@@ -197,7 +197,7 @@ def no_git() -> clincus.ClincusError:
 
 
 def check_request(message: str, name: str, email: str) -> None:
-    """Check what becomes part of the commit. Raises ClincusError(400)."""
+    """Check the parts of the request that become part of the commit. Raises ClincusError(400)."""
     if not message.strip() or "\0" in message or len(message) > MESSAGE_LIMIT:
         words = f"the commit needs a message of 1 to {MESSAGE_LIMIT} characters, without the character NUL"
         raise clincus.ClincusError(words, 400)
@@ -208,9 +208,9 @@ def check_request(message: str, name: str, email: str) -> None:
 
 
 def persons_identity(workspace: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """The name and e-mail of a person's global configuration of git on this host; "" where it has none.
+    """The name and e-mail in a person's global git configuration on this host, "" if they are not set.
 
-    git reads that file and what it includes, and runs nothing. It does not look at the workspace.
+    git reads that file and its includes, and runs nothing. It does not look at the workspace.
     """
     program = clincus.find_git(workspace, environ)
     if not program:

@@ -1,6 +1,6 @@
-"""The health report: all that sessions need, each check with what to do; `GET /api/health` and `clincus health`.
+"""The health report: all that sessions need, each check with advice; `GET /api/health` and `clincus health`.
 
-`clincus setup` takes from here what it asks of the machine, too: its files and its user ids.
+`clincus setup` also uses the machine's files and user ids from here.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ BARE_WHY = "one that an agent makes in a folder runs its commands as soon as you
 
 
 class Machine:
-    """The files of a machine. Tests hand in one of their own."""
+    """The files of a machine. Tests use files of their own."""
 
     def __init__(self, root: str = "/") -> None:
         from pathlib import Path
@@ -48,22 +48,22 @@ class Machine:
         self.root = Path(root)  # where /etc, /proc and /sys are looked for
 
     def path(self, absolute: str) -> Path:
-        """Where an absolute path of the machine is found."""
+        """The real path of an absolute path of the machine."""
         return self.root / absolute.lstrip("/")
 
     def read(self, absolute: str) -> str:
-        """The text of a file, or nothing when it is not there or not ours to read."""
+        """The text of a file, "" if it is absent or unreadable."""
         try:
             return self.path(absolute).read_text("utf-8", "replace")
         except OSError:
             return ""
 
     def is_root(self) -> bool:
-        """Whether we act as root."""
+        """True if this process runs as root."""
         return os.geteuid() == 0
 
     def user_name(self) -> str:
-        """The name of the user that we act as; nothing for a uid without a line in /etc/passwd."""
+        """The name of this process's user, "" for a uid without a line in /etc/passwd."""
         try:
             return pwd.getpwuid(os.geteuid()).pw_name
         except KeyError:
@@ -75,18 +75,18 @@ class Machine:
         return {key: value.strip("\"'") for key, _, value in lines if value}
 
     def own_ids(self) -> int:
-        """How many user ids there are: fewer than all when the machine is a container itself (user_namespaces(7))."""
+        """The number of user ids: fewer than all if the machine is a container itself (user_namespaces(7))."""
         found = re.search(r"^\s*0\s+\d+\s+(\d+)$", self.read("/proc/self/uid_map"), re.MULTILINE)
         return int(found.group(1)) if found else ALL_IDS
 
 
 def subid_rows(text: str) -> list[tuple[str, int, int]]:
-    """The rows of a subuid(5) file: whose, from which id on, how many."""
+    """The rows of a subuid(5) file: user, first id, number of ids."""
     return [(name, int(first), int(count)) for name, first, count in re.findall(r"^([^:\n]+):(\d+):(\d+)$", text, re.M)]
 
 
 def root_has_range(text: str, ids: int = ALL_IDS) -> bool:
-    """True if a subuid(5) file gives root the 65,536 ids that a container needs, and none that are not there."""
+    """True if a subuid(5) file gives root the 65,536 ids that a container needs, all of which exist."""
     rows = [(first, count) for name, first, count in subid_rows(text) if name in ("root", "0")]
     return any(count >= 65536 for _, count in rows) and all(first + count <= ids for first, count in rows)
 
@@ -109,12 +109,12 @@ class Finding(NamedTuple):
 
 
 def ok(message: str, /, **details: object) -> Finding:
-    """All is well."""
+    """Nothing to do."""
     return Finding("ok", message, "", details)
 
 
 def warning(message: str, fix: str, /, **details: object) -> Finding:
-    """Sessions start, and something could be better."""
+    """Sessions start, but something could be better."""
     return Finding("warning", message, fix, details)
 
 
@@ -125,7 +125,7 @@ def failed(message: str, fix: str, /, **details: object) -> Finding:
 
 @dataclass
 class Examination:
-    """The sources of the checks. Each check runs in a thread of its own; one that Incus fails raises ClincusError."""
+    """The sources of the checks. Each check runs in a thread of its own; it raises ClincusError if Incus fails."""
 
     config: clincus.Config  # the defaults when it is broken
     config_error: str  # how it is broken
@@ -138,7 +138,7 @@ class Examination:
     lock: threading.Lock = field(default_factory=threading.Lock)  # of the answers
 
     def ask(self, path: str) -> Any:
-        """The answer of Incus to a query; an empty one when it has nothing there. Raises IncusError."""
+        """The answer of Incus to a query, an empty one if it has nothing there. Raises IncusError."""
         with self.lock:
             if path not in self.answers:
                 self.answers[path] = self.pool.submit(self.incus.query, path, timeout=PATIENCE + 1)
@@ -150,7 +150,7 @@ class Examination:
             return {}
 
     def server(self, key: str, default: Any) -> Any:
-        """A fact that Incus tells of itself and its machine."""
+        """A fact of Incus about itself and its machine."""
         return (self.ask("/1.0").get("environment") or {}).get(key, default)
 
     def devices(self) -> list[dict[str, Any]]:
@@ -158,7 +158,7 @@ class Examination:
         return list((self.ask("/1.0/profiles/default").get("devices") or {}).values())
 
     def image(self) -> dict[str, Any]:
-        """The image of the sessions; empty when there is none."""
+        """The image of the sessions, empty if there is none."""
         alias = self.ask(f"/1.0/images/aliases/{quote(self.config.get('defaults.image'), safe='')}")
         return dict(self.ask(f"/1.0/images/{alias['target']}") if alias else {})
 
@@ -168,14 +168,14 @@ class Examination:
         return [instance for instance in found if any((instance.get("config") or {}).get(label) for label in labels)]
 
     def check_system(self) -> Finding:
-        """The operating system; there is nothing that it must be."""
+        """The operating system; none is required."""
         name = os.uname()
         release = self.machine.release().get("PRETTY_NAME", name.sysname)
         details = {"os": name.sysname.lower(), "arch": name.machine, "details": release, "environment": ""}
         return ok(f"{release} ({name.machine})", **details)
 
     def check_cgroup(self) -> Finding:
-        """Which control groups the kernel offers for limits."""
+        """The control groups that the kernel offers for limits."""
         mounts = self.machine.read("/proc/mounts")
         path = "/sys/fs/cgroup"
         if re.search(rf"^\S+ {path} cgroup2 ", mounts, re.MULTILINE):
@@ -189,7 +189,7 @@ class Examination:
         return warning(words, fix, hint="limits work; newer systemd does not", **details)
 
     def check_ids(self) -> Finding:
-        """Whether root has ids to give to containers, and the kernel maps them on mounts."""
+        """True if root has ids for containers, and the kernel maps them on mounts."""
         for name in ("/etc/subuid", "/etc/subgid"):
             if not root_has_range(self.machine.read(name), self.machine.own_ids()):
                 return failed(f"{name} gives root no range of 65536 ids for containers", "clincus setup")
@@ -199,14 +199,14 @@ class Examination:
         return ok("Ranges for containers, mapped on mounts")
 
     def check_incus(self) -> Finding:
-        """True if the daemon answers, and which one it is."""
+        """True if the daemon answers; its version."""
         version = str(self.server("server_version", "unknown"))
         if version_numbers(version) < (6, 0):
             return warning(f"Incus {version} is older than 6.0", "install Incus 6.0 or newer", version=version)
         return ok(f"Running (version {version})", version=version)
 
     def check_permissions(self) -> Finding:
-        """True if this user may use Incus: the socket decides, not the group's list."""
+        """True if this user may use Incus: the socket decides, not the list of the group."""
         group = self.config.get("incus.group")
         name = self.machine.user_name()
         user = name or str(os.geteuid())
@@ -221,7 +221,7 @@ class Examination:
         return failed(f"'{user}' cannot use Incus now", fix, user=user, group=group)
 
     def check_image(self) -> Finding:
-        """Whether sessions have their image, with all tools in it."""
+        """True if the sessions' image is there, with all tools in it."""
         alias = self.config.get("defaults.image")
         image = self.image()
         if not image:
@@ -235,7 +235,7 @@ class Examination:
         return ok(f"{alias} ({fingerprint})", **details)
 
     def check_age(self) -> Finding:
-        """How old the image of the sessions is: the tools in it grow old fast."""
+        """The age of the sessions' image: its tools become outdated fast."""
         made = clincus.parse_time(self.image().get("created_at"))
         if made is None:
             return warning("Unknown", "see the default image")
@@ -246,7 +246,7 @@ class Examination:
         return ok(f"{days} days", **details)
 
     def check_network(self) -> Finding:
-        """Whether sessions get a network card on a bridge that is up and has an address."""
+        """True if sessions get a network card on a bridge that is up and has an address."""
         cards = [device for device in self.devices() if device.get("type") == "nic"]
         if not cards:
             return failed("Sessions have no network", "clincus setup")
@@ -270,7 +270,7 @@ class Examination:
         return warning("Off: containers reach nothing beyond this machine", "sysctl -w net.ipv4.ip_forward=1")
 
     def check_protection(self) -> Finding:
-        """How well sessions can be walled off from this machine (the section `wall` of the core)."""
+        """How well this machine can be protected from sessions (the section `wall` of the core)."""
         if self.config.get("security.disable_protection"):
             return warning("Switched off in the config", "remove security.disable_protection from the config")
         self.ask("/1.0")  # does not wait as long for an Incus that hangs as the next line does
@@ -290,7 +290,7 @@ class Examination:
         return warning(words, "remove security.nesting from the config; choose it for single sessions with --nesting")
 
     def check_findings(self) -> Finding:
-        """Whether features have found what a person should look at."""
+        """Findings of features that a person should look at."""
         found = [one for one in (examine(self.environ) for examine in self.examiners) if one is not None]
         if not found:
             return ok("Nothing sealed was changed while a session ran")
@@ -322,7 +322,7 @@ class Examination:
         return ok(", ".join(rows), **details)
 
     def engine_fault(self, name: str, row: Mapping[str, Any]) -> str:
-        """Why no session starts on an engine now; "" if one does."""
+        """Why no session can start on an engine now, "" if one can."""
         alias = row.get("image") or self.config.get("defaults.image")
         try:
             incus = clincus.engine_door(self.config, name)
@@ -332,11 +332,11 @@ class Examination:
         return ""
 
     def check_own_folder(self) -> Finding:
-        """Whether Clincus's own files can be written."""
+        """True if Clincus's own files can be written."""
         return folder_finding(clincus.state_directory(self.environ))
 
     def check_sessions_folder(self) -> Finding:
-        """Whether conversations of the default tool can be saved."""
+        """True if conversations of the default tool can be saved."""
         return folder_finding(clincus.sessions_directory(self.config, self.environ, self.config.get("tool.name")))
 
     def check_disk(self) -> Finding:
@@ -383,17 +383,17 @@ class Examination:
         return ok(", ".join(files) or "Defaults", loaded_from=files)
 
     def check_tool(self) -> Finding:
-        """The default tool. A configuration that names an unknown one cannot be read: there is nothing to find."""
+        """The default tool. A configuration with an unknown one is broken, so this check cannot fail."""
         return ok(self.config.get("tool.name"), name=self.config.get("tool.name"))
 
     def check_containers(self) -> Finding:
-        """How many sessions there are."""
+        """The number of sessions."""
         sessions = self.instances("user.clincus.workspace")
         running = sum(clincus.incus_status(instance) == "Running" for instance in sessions)
         return ok(f"{running} running, {len(sessions)} in all", running=running, total=len(sessions))
 
     def check_saved(self) -> Finding:
-        """How many conversations are saved."""
+        """The number of saved conversations."""
         count = len(clincus.list_saved(self.config, self.environ))
         path = os.path.dirname(clincus.expand(self.config.get("paths.sessions_dir"), self.environ))
         return ok(f"{count} saved", count=count, path=path)
@@ -419,7 +419,7 @@ class Examination:
         return warning(f"Left over: {' and '.join(found)}", "; ".join(fixes), orphaned_veths=len(cables))
 
     def check_push(self) -> Finding:
-        """Whether web push can be signed."""
+        """True if web push can be signed."""
         import shutil
 
         if shutil.which("openssl", path=self.environ.get("PATH")) is None:
@@ -429,7 +429,7 @@ class Examination:
         return ok("Signed by openssl; needs outgoing HTTPS")
 
     def check_dns(self) -> Finding:
-        """True if this machine finds names, which containers ask it for."""
+        """True if this machine can look names up; containers use it for that."""
         domain = "github.com"
         output = ""
         with suppress(OSError, subprocess.SubprocessError):
@@ -443,7 +443,7 @@ class Examination:
 
 
 def folder_finding(path: str) -> Finding:
-    """True if a folder of ours can be written; one that is not there yet is made when it is needed."""
+    """True if one of our folders can be written. A missing folder is made when it is needed."""
     if not os.path.isdir(path):
         return ok(f"{path} (made when needed)", path=path)
     if not os.access(path, os.W_OK | os.X_OK):
@@ -453,7 +453,7 @@ def folder_finding(path: str) -> Finding:
 
 
 def dead_veths(folder: Path) -> list[str]:
-    """One end of each virtual cable whose ends are both on this machine and in no bridge: its container is gone.
+    """One end of each virtual cable whose two ends are on this machine and in no bridge: its container is gone.
 
     `folder` is /sys/class/net. The kernel removes a cable with its first end. Cables of other programs lead into a
     namespace or a bridge.
@@ -519,8 +519,8 @@ def health_report(
 ) -> dict[str, Any]:
     """The health document of `clincus health --format json` and `GET /api/health`.
 
-    It takes PATIENCE at most: a check that is not done by then says so. `config` is None when it is broken, and
-    `config_error` says how.
+    It takes PATIENCE at most: a check that takes longer says so. `config` is None if it is broken, and `config_error`
+    says how.
     """
     from concurrent.futures import ThreadPoolExecutor, wait
 
@@ -537,7 +537,7 @@ def health_report(
 
 
 def outcome(future: Future[Finding]) -> Finding:
-    """The finding of a check, or why it found nothing."""
+    """The finding of a check, or the reason why it found nothing."""
     if not future.done():
         return failed(f"No answer within {PATIENCE:g} s", "check the incus service")
     try:

@@ -1,4 +1,4 @@
-"""The images in Incus, for the page to choose from: GET /api/images."""
+"""The images in Incus that a person can choose from: GET /api/images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def install(extensions: clincus.Extensions) -> None:
 
 
 def list_images(incus: clincus.Incus) -> list[dict[str, object]]:
-    """The images that have an alias, one entry for each alias, by name. Raises IncusError."""
+    """The images with an alias, one entry for each alias, by name. Raises IncusError."""
     images = incus.query("/1.0/images?recursion=1", timeout=clincus.READ_TIMEOUT)
     entries = [
         {

@@ -1,11 +1,11 @@
-"""The journal: who did what, and how it ended.
+"""The journal: each request that changes something, its sender, and its result.
 
-Each write gets a line in the log and one in `audit.jsonl` below `paths.logs_dir`; a command that changes something gets
-one there, too (clincus_cli/journal.py). What happened to a session is kept in words, in `sessions/SESSION_ID.jsonl`
-beside it, and GET /api/sessions/{id}/log tells it, also of a deleted session.
+Each write gets a line in the log and one in `audit.jsonl` below `paths.logs_dir`; so does a command that changes
+something (clincus_cli/journal.py). Beside it, `sessions/SESSION_ID.jsonl` keeps the events of a session in words, and
+GET /api/sessions/{id}/log returns them, also for a deleted session.
 
-A line says who asked for which operation of which session, and how that ended. It never holds a body, a query or a
-header: prompts, files and tokens are nobody's business but the session's.
+A line has the sender, the operation, the session and the result. It never has a body, a query or a header: prompts,
+files and tokens belong to the session only.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ import clincus
 Entry = dict[str, Any]
 
 AUDIT = "audit.jsonl"
-AUDIT_SIZE = 4 << 20  # bytes of one file, and how many there are at most
-AUDIT_FILES = 5
+AUDIT_SIZE = 4 << 20  # bytes of one file
+AUDIT_FILES = 5  # files at most
 LOG_SIZE = 128 << 10  # bytes of a session's log; one that is full is thinned to three quarters
 LOGS_KEPT = 500  # sessions
 # A container changes what its tool does as often as it likes, and it can restart itself: the oldest entries of these
@@ -76,7 +76,7 @@ OWN_WORDS = ("stuck", "ended")  # states whose text is ours; in any other the to
 
 
 class Outcome(NamedTuple):
-    """How a request ended."""
+    """The result of a request."""
 
     words: str
     status: int  # of HTTP
@@ -84,7 +84,7 @@ class Outcome(NamedTuple):
 
 
 def install(extensions: clincus.Extensions) -> None:
-    """Put the journal around the handlers, listen to sessions and their tools, and add the route."""
+    """Wrap the handlers, listen to sessions and their tools, and add the route."""
     app = extensions.app
     journal = Journal(app)
     paths = clincus.load_contract()["paths"]
@@ -110,12 +110,12 @@ def install(extensions: clincus.Extensions) -> None:
 
 
 def logs_directory(config: clincus.Config, environ: Mapping[str, str]) -> str:
-    """Where the journal is kept."""
+    """The directory of the journal."""
     return clincus.expand(config.get("paths.logs_dir"), environ)
 
 
 class Journal:
-    """Writes down what is asked of the server and what happens to its sessions."""
+    """Writes down the requests to the server and the events of its sessions."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -128,7 +128,7 @@ class Journal:
     # -- What people ask for
 
     def follow(self, handler: clincus.Handler, operation: Mapping[str, Any], request: clincus.Request) -> object:
-        """Handle a request, and write down how it ended."""
+        """Handle a request, and write down its result."""
         if request.is_socket and request.values.get("readonly"):
             return handler(request)
         session = self._session(request.values.get("id"))
@@ -174,7 +174,7 @@ class Journal:
     # -- What happens by itself
 
     def hear(self, moment: str, session: clincus.Session) -> None:
-        """Write down that a session started, paused, stopped, is deleted or cannot be reached, by any program."""
+        """Write down that a session started, paused, stopped, was deleted or cannot be reached, by any program."""
         what = f"The session runs since {session.started_at}" if moment == "started" else MOMENTS.get(moment, "")
         if moment == "stopped" and is_over(session, datetime.now(timezone.utc)):
             what += ": its time was over"
@@ -195,7 +195,7 @@ class Journal:
         return "The session is paused" if session.paused else ""
 
     def hear_agent(self, session: clincus.Session, agent: Mapping[str, object]) -> None:
-        """Write down what a session's tool does now."""
+        """Write down a new state of a session's tool."""
         state = str(agent["state"])
         words = DOINGS.get(f"{state}/{agent['reason']}") or DOINGS[state]
         text = f": {agent['text']}" if agent["text"] and state in OWN_WORDS else ""
@@ -203,7 +203,7 @@ class Journal:
             self._happened(session, "agent", words + text)
 
     def hear_alarm(self, session: clincus.Session, alarm: Mapping[str, object] | None) -> None:
-        """Write down what a person had to know at once."""
+        """Write down an alarm."""
         if alarm is not None:
             self._happened(session, "session", str(alarm["text"]))
 
@@ -217,11 +217,11 @@ class Journal:
             self._queue.put_nowait((session.session_id, entry))
 
     def write_next(self) -> None:
-        """Wait for what happens to a session and write it down."""
+        """Wait for the next event of a session and write it down."""
         self._keep(*self._queue.get())
 
     def _keep(self, session_id: str, entry: Entry) -> None:
-        """Add to a session's log. A server that starts finds sessions as they are: what is known is not said again."""
+        """Add to a session's log. A server that starts finds sessions in known states, and does not repeat those."""
         name = log_name(session_id)
         if not name:
             return
@@ -241,7 +241,7 @@ class Journal:
         return os.path.join(logs_directory(self._app.config, self._app.environ), name)
 
     def _attempt(self, write: Callable[[], None]) -> None:
-        """Write something. A disk that is full stops no work: it is logged, once while it stays so."""
+        """Write an entry. A full disk stops no work: it is logged, once while it stays full."""
         try:
             write()
         except OSError as error:
@@ -264,7 +264,7 @@ class Journal:
         return clincus.Content(document.body).answer(request, [*headers, ("Cache-Control", "private, no-cache")])
 
     def entries(self, id: str) -> list[Entry]:
-        """The log of a session, newest first. Raises ClincusError(404) for one that never was."""
+        """The log of a session, newest first. Raises ClincusError(404) for a session that never existed."""
         if self._session(id) is None:
             self._app.require(clincus.engine_of(id))
         return session_log(self._app.registry, self._app.history, self._path(""), id)
@@ -283,7 +283,7 @@ def session_log(registry: clincus.Registry, history: clincus.History, directory:
 
 
 def is_over(session: clincus.Session, now: datetime) -> bool:
-    """True if the time that a session may run is over."""
+    """True if the session's time is over."""
     end = clincus.parse_time(session.deadline)
     return end is not None and end <= now
 
@@ -296,39 +296,39 @@ def asked_for(operation: Mapping[str, Any], values: Mapping[str, Any]) -> str:
 
 
 def asker(peer: clincus.Peer) -> Entry:
-    """The sender of a request: a user of this machine, or somebody who knows the token."""
+    """The sender of a request: a user of this machine, or a person with the token."""
     by = clincus.user_name(peer.uid) if peer.uid is not None and not peer.why_token else "the token"
     return {"by": by, "uid": peer.uid, "from": peer.address}
 
 
 def result_word(result: object) -> str:
-    """How a request ended, in a word: what the answer calls its result, else "done"."""
+    """The result of a request in one word: the `result` of the answer, else "done"."""
     found = result.get("result") if isinstance(result, dict) else None
     return found if isinstance(found, str) else "done"
 
 
 def clip(text: str) -> str:
-    """A text that a container may have written, on one line, without control characters and not long."""
+    """A text that a container may have written: short, on one line, without control characters."""
     text = clincus.printable(" ".join(text.split()))
     return text if len(text) <= TEXT_LIMIT else text[: TEXT_LIMIT - 1] + "…"
 
 
 def public(entry: Entry) -> Entry:
-    """An entry as the API tells it: every field is there."""
+    """An entry in the form of the API, with every field."""
     words = {name: entry.get(name, "") for name in ("at", "kind", "what", "by", "from", "outcome")}
     return {**words, "status": entry.get("status"), "milliseconds": entry.get("milliseconds")}
 
 
 def log_name(session_id: str) -> str:
-    """The file of a session's log below the directory of the journal; "" for what is no session's id."""
+    """The file of a session's log below the directory of the journal; "" for a text that is no session id."""
     is_id = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", session_id)
     return f"{SESSION_LOGS}/{session_id}.jsonl" if is_id else ""
 
 
 def write_action(directory: str, entry: Entry, session_id: str, what: str) -> None:
-    """Write down who did what: in the audit file, and in the log of the session if it was one. Raises OSError.
+    """Write down a request: in the audit file, and in the log of its session if it has one. Raises OSError.
 
-    `what` says it in words, for the session's log. `directory` is that of the journal.
+    `what` describes it in words, for the session's log. `directory` is that of the journal.
     """
     append_line(os.path.join(directory, AUDIT), line_of(entry), AUDIT_SIZE, AUDIT_FILES)
     name = log_name(session_id)
@@ -337,7 +337,7 @@ def write_action(directory: str, entry: Entry, session_id: str, what: str) -> No
 
 
 def line_of(entry: Entry) -> bytes:
-    """An entry as the files have it."""
+    """An entry in the form of the files."""
     return json.dumps(entry).encode() + b"\n"
 
 
@@ -359,7 +359,7 @@ def append_line(path: str, line: bytes, size: int, files: int) -> None:
 def append_entry(path: str, entry: Entry) -> None:
     """Add to a session's log, which is thinned when it is full. Raises OSError.
 
-    PATH.1 is of older versions, which began a new file then; it joins the log at that moment.
+    PATH.1 is of older versions, which began a new file at that size. It joins the log now.
     """
     line = line_of(entry)
     with locked_file(path) as file:
@@ -373,7 +373,7 @@ def append_entry(path: str, entry: Entry) -> None:
 
 
 def thinned(lines: list[bytes], size: int) -> list[bytes]:
-    """The lines of a log, the oldest first, without so many of them that they fit in `size` bytes."""
+    """The lines of a log, oldest first, without as many as it takes to fit into `size` bytes."""
     over = sum(map(len, lines)) - size
     kinds = [kind_of(line) for line in lines]
     gone: set[int] = set()
@@ -387,7 +387,7 @@ def thinned(lines: list[bytes], size: int) -> list[bytes]:
 
 
 def kind_of(line: bytes) -> str:
-    """The kind of the entry of a line; what a power cut has torn counts as the agent's."""
+    """The kind of the entry of a line. A line that a power cut has torn counts as the agent's."""
     with contextlib.suppress(ValueError):
         return str(clincus.as_object(json.loads(line)).get("kind"))
     return WASHABLE[0]
@@ -405,9 +405,9 @@ def add_line(file: IO[bytes], line: bytes, size: int) -> bool:
 
 @contextlib.contextmanager
 def locked_file(path: str) -> Iterator[IO[bytes]]:
-    """The file of a path, for nobody else meanwhile. Raises OSError.
+    """Open and lock the file of a path. Raises OSError.
 
-    Whoever had it before may have put another one in its place: that is the one to lock then.
+    The process that had the lock before may have replaced the file; then the new file is locked.
     """
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     while True:
@@ -432,7 +432,7 @@ def open_private(path: str) -> IO[bytes]:
 
 
 def read_entries(path: str) -> Iterator[Entry]:
-    """The entries of a session's log, newest first. What a power cut has torn is left out."""
+    """The entries of a session's log, newest first, without torn lines."""
     for name in (path, f"{path}.1"):
         for line in reversed(read_lines(name)):
             with contextlib.suppress(ValueError):

@@ -1,6 +1,6 @@
-"""The limits of a session: `limits` of the configuration, as Incus wants them in the description.
+"""The limits of a session: `limits` of the configuration, in the form of Incus's instance description.
 
-The server itself sees to `limits.runtime.max_duration`, see upkeep.py.
+The server itself applies `limits.runtime.max_duration`: see upkeep.py.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def install(extensions: clincus.Extensions) -> None:
 def add_limits(
     incus: clincus.Incus, _session: clincus.Session, launch: clincus.Launch, description: dict[str, Any]
 ) -> None:
-    """Put the limits into the description of a start; what cannot hold becomes a warning of the session."""
+    """Write the limits into the description of a start. A limit that this machine cannot hold becomes a warning."""
     config = description["config"]
     devices = description["devices"]
     machine = (None, True) if incus.engine else (os.cpu_count(), has_block_weights())
@@ -105,7 +105,7 @@ def disk_options(disk: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
 
 
 def has_block_weights(cgroups: str = "/sys/fs/cgroup") -> bool:
-    """True if this machine can weigh disk use between containers, which is what limits.disk.priority needs."""
+    """True if this machine can weigh disk use between containers; limits.disk.priority needs that."""
     if os.path.exists(f"{cgroups}/blkio/blkio.weight"):
         return True
     try:
@@ -116,5 +116,5 @@ def has_block_weights(cgroups: str = "/sys/fs/cgroup") -> bool:
 
 
 def incus_unit(text: str) -> str:
-    """A value as Incus writes it: kB for KB, and a rate without `/s`."""
+    """A value in Incus's spelling: kB for KB, and a rate without `/s`."""
     return re.sub(r"(?<=\d)KB\b", "kB", text[:-2] if text.endswith("B/s") else text)

@@ -1,12 +1,12 @@
-"""Gives back to the system what the server needs for a moment only: a look at all sessions takes 200 KB for each.
+"""Returns memory to the system that the server needs only for a moment: a look at all sessions takes 200 KB for each.
 
-glibc keeps what is freed in up to eight heaps for each core, and the threads of a server use all of them in turn. So 50
-idle sessions cost 290 KB each, of which 6 KB are what is known of them. In one heap the pages between what is kept stay
-with the process, too, until it is told to give them back: 120 to 220 KB for each of 100 sessions without that.
+glibc keeps freed memory in up to eight heaps for each core, and the threads of a server use all of them in turn. 50
+idle sessions therefore cost 290 KB each, of which Clincus needs 6 KB. In one heap the process also keeps the pages
+between objects that live on, unless it is told to return them: 120 to 220 KB for each of 100 sessions.
 
-Objects that refer to each other stay until Python looks at all that there are, which it does when they are a quarter of
-them. Commands and connections leave such objects: after 900 subscribers that had gone, they were 2.7 MB. A look takes
-some milliseconds, so there is one where a busy time has begun or ended.
+Objects that refer to each other stay until Python's collector runs, which it does once there are a quarter more.
+Commands and connections leave such objects: 2.7 MB after 900 subscribers were gone. A collection takes some
+milliseconds, so there is one at the begin and at the end of a busy time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BUSY = 0.05  # share of what is kept by which that may change without a look at 
 
 
 def install(extensions: clincus.Extensions) -> None:
-    """Set the limits for this process, and keep it small. Another C library than glibc stays as it is."""
+    """Set the limits for this process, and keep it small. Only glibc has these limits."""
     import ctypes  # no command needs it
 
     with suppress(OSError, AttributeError):
@@ -41,7 +41,7 @@ def install(extensions: clincus.Extensions) -> None:
 
 
 class Keeper:
-    """Frees what refers to itself after a busy time, and gives free memory back by `trim`, which is malloc_trim(3)."""
+    """Frees objects that refer to each other after a busy time, and returns memory by `trim`, malloc_trim(3)."""
 
     def __init__(self, trim: Callable[[int], object]) -> None:
         self._trim = trim

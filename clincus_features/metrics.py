@@ -1,7 +1,7 @@
 """Figures of the server for Prometheus: GET /metrics, in its text format (docs/metrics.md lists them).
 
-Every label has few values that are known before: operations, statuses, words of the `incus` command. Nothing that a
-container or a person names becomes one, so however much happens, the answer stays small.
+Every label has few values, all known in advance: operations, statuses, words of the `incus` command. No name that a
+container or a person chooses becomes a label, so the answer stays small whatever happens.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ FAMILIES = {
 
 
 def label(name: str, value: str) -> str:
-    """A label as the format has it."""
+    """A label in the text format."""
     return '{}="{}"'.format(name, value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n"))
 
 
@@ -80,13 +80,13 @@ FROM_START = {
 
 @dataclass
 class Histogram:
-    """How long things took."""
+    """How long requests or commands took."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))  # of each bucket; the last has the rest
     seconds: float = 0.0  # in all
 
     def samples(self, labels: str) -> Iterator[tuple[str, str, float]]:
-        """Suffix of the name, labels and number of each line; a bucket counts all that is not longer."""
+        """Suffix of the name, labels and number of each line. A bucket counts everything that took no longer."""
         total = 0
         for bound, count in zip((*map(str, BUCKETS), "+Inf"), self.counts):
             total += count
@@ -96,7 +96,7 @@ class Histogram:
 
 
 class Tallies:
-    """Everything that was counted since the process began."""
+    """All counts since the process began."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -105,7 +105,7 @@ class Tallies:
         self._times: dict[tuple[str, str], Histogram] = {}
 
     def count(self, name: str, labels: str) -> None:
-        """Count one more."""
+        """Add one to a count."""
         with self._lock:
             self._counts[name, labels] += 1
 
@@ -117,7 +117,7 @@ class Tallies:
             found.seconds += seconds
 
     def note(self, kind: str, which: str, seconds: float) -> None:
-        """Take in what the core tallies."""
+        """Count a tally of the core."""
         if kind in LABELS:
             plural = "pushes" if kind == "push" else f"{kind}s"
             self.count(f"clincus_{plural}_total", label(LABELS[kind], which))
@@ -143,7 +143,7 @@ class LogCounter(logging.Handler):
     """Counts the lines of the log."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Count one."""
+        """Count one line."""
         TALLIES.count("clincus_log_messages_total", label("level", record.levelname.lower()))
 
 
@@ -159,7 +159,7 @@ def sample(name: str, labels: str, number: float) -> str:
 
 
 def install(extensions: clincus.Extensions) -> None:
-    """Add the route, and measure every other one."""
+    """Add the route, and measure all other routes."""
     contract = clincus.load_contract()
     gauges = Gauges(extensions.app, contract)
     paths = contract["paths"]
@@ -177,7 +177,7 @@ def install(extensions: clincus.Extensions) -> None:
 
 
 def follow_request(handler: clincus.Handler, labels: str, request: clincus.Request) -> object:
-    """Handle a request, and note how long that took and whether it failed."""
+    """Handle a request, and note how long that took and if it failed."""
     began = time.monotonic()
     try:
         return handler(request)
@@ -190,7 +190,7 @@ def follow_request(handler: clincus.Handler, labels: str, request: clincus.Reque
 
 
 class Gauges:
-    """The figures of this moment, read when somebody asks."""
+    """The present figures, read for each answer."""
 
     def __init__(self, app: Any, contract: clincus.Schema) -> None:
         schemas = contract["components"]["schemas"]
@@ -202,7 +202,7 @@ class Gauges:
         self._sockets = dict.fromkeys(sockets, 0)  # operation -> how many handlers work
 
     def follow_socket(self, handler: clincus.Handler, operation: str, request: clincus.Request) -> object:
-        """Handle a WebSocket, which is open until the handler returns, or has handed it to the hub of events."""
+        """Handle a WebSocket. It is open until the handler returns, or has handed it to the hub of events."""
         self._add(operation, 1)
         try:
             return handler(request)
@@ -214,7 +214,7 @@ class Gauges:
             self._sockets[operation] += number
 
     def answer(self) -> clincus.Response:
-        """The answer to GET /metrics. It asks nobody: neither Incus nor a container."""
+        """The answer to GET /metrics. It needs no answer of Incus or a container."""
         lines = TALLIES.lines()
         for name, samples in self._now():
             lines[name] = [sample(name, labels, number) for labels, number in samples]
@@ -241,13 +241,13 @@ class Gauges:
 
 
 def counted(name: str, known: Iterable[str], found: Iterable[object]) -> Samples:
-    """How often each of the known values was found, also those that were not."""
+    """The counts of all known values, 0 for those that were not found."""
     numbers = Counter(found)
     return ((label(name, one), numbers[one]) for one in known)
 
 
 def process_figures() -> dict[str, float]:
-    """The share of the machine that this process takes."""
+    """The resources that this process uses."""
     pages = int((clincus.read_plain_file("/proc/self/statm", 1 << 10) or b"0 0").split()[1])
     return {
         "clincus_threads": threading.active_count(),

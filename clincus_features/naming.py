@@ -1,7 +1,6 @@
-"""A person's changes to a session: its name, and whether it is kept when it stops, shown first, or muted.
+"""A person's changes to a session: its name, if it is kept when it stops, if it is shown first.
 
-PATCH /api/sessions/{id}    {"name", "persistent", "pinned", "muted"}, each of which may be left out,
-                            and fields of features
+PATCH /api/sessions/{id}    {"name", "persistent", "pinned"}, each optional, and fields of features
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ def install(extensions: clincus.Extensions) -> None:
 
 
 def change_session(sessions: clincus.Sessions, id: str, changes: Mapping[str, str | bool]) -> clincus.Session:
-    """Change the `name` of a session, or whether it is `persistent`, `pinned` or `muted`: its labels and metadata.json.
+    """Change `name`, `persistent` or `pinned` of a session, in its labels and its metadata.json.
 
-    Raises ClincusError: 400 for a name that cannot be.
+    Raises ClincusError: 400 for an invalid name.
     """
     changes = {key: clincus.check_name(value) if isinstance(value, str) else value for key, value in changes.items()}
     if not changes:

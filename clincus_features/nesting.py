@@ -1,7 +1,7 @@
-"""Nested containers: the choice to have them, `POST /api/sessions {"nesting": true}`, and which sessions have them.
+"""Nested containers: `POST /api/sessions {"nesting": true}`, and a field that shows which sessions allow them.
 
-The choice is the setting `security.nesting`. It costs a session with a mounted folder its lock, for whoever may change
-mounts can take the seals off what is mounted. A clone without extra mounts has them anyway.
+The setting is `security.nesting`. It costs a session with a mounted folder its lock: a process that may change mounts
+can take the seals off the folder. A clone without extra mounts allows nesting anyway.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ ALLOWED = "true"
 
 
 def install(extensions: clincus.Extensions) -> None:
-    """Let the request for a new session take the field, and each session tell it."""
+    """Accept the field in the request for a new session, and add it to each session."""
     extensions.wrappers.append(with_setting)
     extensions.instance_parts.append(note)
     extensions.session_fields.append(lambda session: {FIELD: session.nesting == ALLOWED})
 
 
 def with_setting(method: str, path: str, handler: clincus.Handler) -> clincus.Handler:
-    """Hand the field on as a setting, which the session keeps for its later starts."""
+    """Turn the field into a setting, which the session keeps for its later starts."""
     if (method, path) != ("POST", "/api/sessions"):
         return handler
 
@@ -40,7 +40,7 @@ def with_setting(method: str, path: str, handler: clincus.Handler) -> clincus.Ha
 
 
 def note(_: clincus.Incus, __: clincus.Session, ___: clincus.Launch, description: dict[str, Any]) -> None:
-    """Note on the instance of a start whether containers can run in it."""
+    """Note on the instance of a start if containers can run in it."""
     if allows_nesting(description["config"]):
         description["config"][LABEL] = ALLOWED
     else:
@@ -48,6 +48,6 @@ def note(_: clincus.Incus, __: clincus.Session, ___: clincus.Launch, description
 
 
 def allows_nesting(config: Mapping[str, str]) -> bool:
-    """Whether containers can run in an instance with these keys: each of them gets its root by pivot_root(2)."""
+    """True if containers can run in an instance with these keys: each of them gets its root by pivot_root(2)."""
     denied = {rule.partition(" ")[0] for rule in config.get("security.syscalls.deny", "").splitlines()}
     return config.get("security.nesting") == "true" and "pivot_root" not in denied

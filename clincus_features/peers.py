@@ -13,8 +13,8 @@ import struct
 import clincus
 
 SOCK_DIAG = 4  # the family of netlink: NETLINK_SOCK_DIAG (linux/netlink.h)
-BY_FAMILY = 20  # SOCK_DIAG_BY_FAMILY (linux/sock_diag.h), NLM_F_REQUEST
-REQUEST = 1
+BY_FAMILY = 20  # SOCK_DIAG_BY_FAMILY (linux/sock_diag.h)
+REQUEST = 1  # NLM_F_REQUEST
 LISTENING = 10  # a state of a socket: TCP_LISTEN (net/tcp_states.h)
 ANY = b"\xff" * 4
 HEAD = struct.Struct("=IHHII")  # struct nlmsghdr

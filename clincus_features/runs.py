@@ -1,8 +1,8 @@
-"""What each run was about: the name of its session, the first prompt and the branch, by which a person finds it again.
+"""Notes on each run, by which a person finds it again: the name of its session, the first prompt and the branch.
 
-`GET /api/sessions/history` shows them with each run, and `q` finds them. They are kept by the session's id in a file of
-the server's own, since the container and its conversation may be gone. What a container can choose of them, the
-branch, is a short text of printable characters.
+`GET /api/sessions/history` shows them with each run, and `q` searches them. A file of the server's own keeps them by
+the session's id, since the container and its conversation may be gone. A container can choose one of them, the branch:
+it is a short text of printable characters.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REFERENCE = "ref: refs/heads/"
 
 
 def install(extensions: clincus.Extensions) -> None:
-    """Take down what is said of each session, and show it with its runs."""
+    """Note the facts of each session, and show them with its runs."""
     app = extensions.app
     environ = os.environ if app is None else app.environ
     notes = Notes(clincus.own_file(environ, "runs.json"))
@@ -51,7 +51,7 @@ def install(extensions: clincus.Extensions) -> None:
 def with_first_prompt(
     app: clincus.Application, notes: Notes, method: str, path: str, handler: clincus.Handler
 ) -> clincus.Handler:
-    """Let the first prompt that a session is given be noted."""
+    """Note the first prompt that a session gets."""
     if (method, path) != ("POST", "/api/sessions/{id}/prompt"):
         return handler
 
@@ -66,7 +66,7 @@ def with_first_prompt(
 
 
 class Notes:
-    """What is known of each session, in a file that other processes of this user write, too."""
+    """The notes on all sessions, in a file that other processes of this user write, too."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -75,14 +75,17 @@ class Notes:
         self._all: dict[str, dict[str, str]] = {}
 
     def of(self, session_id: str) -> Mapping[str, str]:
-        """What is known of a session; each of FIELDS is there."""
+        """The notes on a session, with each of FIELDS."""
         with self._lock:
             self._look()
             known = self._all.get(session_id, {})
         return {field: known.get(field, "") for field in FIELDS}
 
     def add(self, session_id: str, *, is_first: bool = False, **texts: str) -> None:
-        """Note what is not empty; with `is_first` only where there is nothing yet. A failure is only logged."""
+        """Note the values that are not empty; with `is_first` only those that have no note yet.
+
+        A failure is only logged.
+        """
         fresh = {field: told for field, text in texts.items() if (told := plain(text))}
         if not session_id or self._has(session_id, fresh, is_first=is_first):
             return
@@ -102,7 +105,7 @@ class Notes:
         return all(known[field] if is_first else known[field] == text for field, text in fresh.items())
 
     def _look(self) -> None:
-        """Read the file if it is another one than it was."""
+        """Read the file if it has changed."""
         now = seen(self._path)
         if now == self._seen:
             return
@@ -113,7 +116,7 @@ class Notes:
 
 
 def seen(path: str) -> tuple[int, int]:
-    """What tells one version of a file from another."""
+    """Values that differ between two versions of a file."""
     try:
         status = os.stat(path)
     except OSError:
@@ -130,15 +133,15 @@ def checked(document: Any) -> dict[str, dict[str, str]]:
 
 
 def plain(text: str) -> str:
-    """A text in one line, without what is not printable, and not too long."""
+    """A text in one line, printable and not too long."""
     line = " ".join(text[: 4 * LETTERS].split())
     return "".join(filter(str.isprintable, line))[:LETTERS]
 
 
 def branch_of(session: clincus.Session) -> str:
-    """The branch that is checked out in the folder of a session; empty if that is not known.
+    """The checked-out branch in the folder of a session, "" if unknown.
 
-    The container writes there, so nothing is followed: HEAD is a regular file in a folder `.git`, or it is not read.
+    The container writes there, so no link is followed: HEAD must be a regular file in a folder `.git`.
     """
     if session.engine or session.mode != "mount":
         return ""

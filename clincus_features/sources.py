@@ -1,4 +1,4 @@
-"""Where each setting in force comes from, and what is wrong with the files: GET /api/config/sources."""
+"""The source of each setting in force, and the faults of the files: GET /api/config/sources."""
 
 from __future__ import annotations
 

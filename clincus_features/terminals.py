@@ -1,4 +1,4 @@
-"""More of a session's terminals: a shell beside the tool, and as text what has left the screen of either."""
+"""More of a session's terminals: a shell beside the tool, and the scrollback of both as text."""
 
 from __future__ import annotations
 

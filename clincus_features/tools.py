@@ -1,6 +1,6 @@
 """The tools beside the three of the reference: codex, gemini, aider, a plain shell, and those of `[tools.NAME]`.
 
-What their screens mean is in agents/rules.py, but for the rules of the user's own, which a tool carries itself.
+agents/rules.py has the meaning of their screens. A user's own tool has its own rules.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def complete_codex(carried: Carried, workspace_path: str, _environment: Mapping[str, str]) -> None:
-    """Answer Codex's question whether the workspace is trusted (seen with 0.169.0, which takes no flag for that)."""
+    """Answer Codex's question if the workspace is trusted (seen with 0.169.0, which has no flag for that)."""
     path = ".codex/config.toml"
     header = f'[projects."{workspace_path}"]'
     text = carried.files[path].data.decode("utf-8", "surrogateescape") if path in carried.files else ""
@@ -29,7 +29,7 @@ def complete_codex(carried: Carried, workspace_path: str, _environment: Mapping[
 
 
 def complete_gemini(carried: Carried, _workspace_path: str, environment: Mapping[str, str]) -> None:
-    """Answer Gemini's question how to log in, where the user gives it a key, and keep its version (0.61.0)."""
+    """Answer Gemini's question about the login, if the user gives it a key, and pin its version (0.61.0)."""
     settings = carried.document(".gemini/settings.json")
     security = clincus.as_object(settings.get("security"))
     auth = clincus.as_object(security.get("auth"))
@@ -45,7 +45,7 @@ GIT_NAME = b"[user]\n\tname = Your Name\n\temail = you@example.com\n"
 
 
 def complete_aider(carried: Carried, _workspace_path: str, _environment: Mapping[str, str]) -> None:
-    """Give Git a name where none is set: aider writes this one into .git/config, or ends if it can't (0.86.2)."""
+    """Give Git a name if it has none: aider would write this one into .git/config, or end if it can't (0.86.2)."""
     carried.files.setdefault(GIT_FILE, ToolFile(GIT_FILE, GIT_NAME))
 
 
@@ -88,7 +88,7 @@ OFTEN = re.compile(r"[*+]|\{\d*,(?:|\d{2,})\}|\{\d{2,}\}")  # ten times or more
 
 
 def is_nested(pattern: str) -> bool:
-    """True if a regular expression repeats a group in which something is repeated without a small bound.
+    """True if a regular expression repeats a group that itself has a repetition without a small bound.
 
     Such a pattern can take exponential time on a text that a container chose, and `re` lets no other thread run.
     """
@@ -131,7 +131,7 @@ def check_rule(value: object) -> dict[str, Any]:
 
 
 def check_home_path(value: object) -> str:
-    """A path below the home, in normal form. None of ours, and none that would be the whole home."""
+    """A path below the home, in normal form. Neither the whole home nor a path of Clincus."""
     path = posixpath.normpath(clincus.check_text(value).removeprefix("~/"))
     if path == "." or not clincus.safe_relative(path) or clincus.path_inside(path, ".clincus"):
         raise Unfit("write a path of your home other than .clincus, such as .config/mytool")
@@ -139,7 +139,7 @@ def check_home_path(value: object) -> str:
 
 
 def check_words(value: object) -> list[str]:
-    """A command, of which the first word is a program, and neither a flag nor a variable."""
+    """A command whose first word is a program, and neither a flag nor a variable."""
     words = clincus.check_command(value)
     if words[0].startswith("-") or "=" in words[0]:
         raise Unfit("the first word is the name or the path of a program")
@@ -155,7 +155,7 @@ def check_conversation(value: object) -> str:
 
 
 def check_prompt(value: object) -> list[str]:
-    """The words that stand for a first prompt; `{prompt}` is in one of them."""
+    """The words for a first prompt; one of them has `{prompt}` in it."""
     words: list[str] = clincus.list_of(clincus.check_text)(value)
     if words and not any("{prompt}" in word for word in words):
         raise Unfit('one of the words holds {prompt}, such as ["--prompt={prompt}"]')
@@ -206,7 +206,7 @@ def configured_tool(name: str, row: Mapping[str, Any], base: Tool | None, source
 
 
 def tools_of(config: clincus.Config) -> dict[str, Tool]:
-    """The tools that the core does not know, by name: the ready ones, then the user's in their order."""
+    """The tools beyond those of the core, by name: the ready ones, then the user's in their order."""
     rows = config.get("tools")
     source = config.origins["tools"]
     return {**READY, **{name: configured_tool(name, row, READY.get(name), source) for name, row in rows.items()}}
@@ -216,4 +216,4 @@ clincus.MORE_TOOLS.append(tools_of)
 
 
 def install(_extensions: clincus.Extensions) -> None:
-    """Add no more: importing this file adds keys and tools, which must be there before the configuration is read."""
+    """Add nothing: importing this file adds keys and tools, before the configuration is read."""

@@ -2,8 +2,8 @@
 
 The sources are the copies of the conversations on the host (saved after each turn and every few minutes, kept when a
 session is deleted), in the form of each tool (dialects.py), and for the limits of a person's plan Claude Code's status
-line (status.py). A tool that writes nothing gets null. What a transcript says is data of a container, and bounded; a
-lying agent can fake its own figures and nothing else.
+line (status.py). A tool that writes nothing gets null. A transcript is data of a container, and bounded; a lying agent
+can fake its own figures and nothing else.
 """
 
 from __future__ import annotations
@@ -57,17 +57,17 @@ def install(extensions: clincus.Extensions) -> None:
 
 
 def cost_of(account: Account | None) -> object:
-    """The dollars of a conversation; None where they are not known, or not all of it was read yet."""
+    """The dollars of a conversation; None if they are unknown, or if not all of it was read yet."""
     return None if account is None or account.is_partial else document(account)["cost_usd"]
 
 
 def prices_of(config: clincus.Config) -> Prices:
-    """The prices that hold in a configuration."""
+    """The prices of a configuration."""
     return Prices(own_prices(config.get("cost.prices")))
 
 
 def document(account: Account | None, status: Status | None = None) -> Mapping[str, object]:
-    """The answer of the API of one session; all is null where nothing is known."""
+    """The answer of the API for one session; all fields are null if nothing is known."""
     account = account or NOTHING
     nothing: dict[str, object] = {
         "model": None,
@@ -95,7 +95,7 @@ def document(account: Account | None, status: Status | None = None) -> Mapping[s
 
 
 def days_of(sums: Mapping[str, Spent]) -> list[dict[str, Any]]:
-    """The sum of each day (UTC), the newest first; what has no day is left out."""
+    """The sum of each day (UTC), newest first, without messages that have no day."""
     return [{"day": day, **sums[day].document()} for day in sorted(sums, reverse=True) if day]
 
 
@@ -107,10 +107,10 @@ class Spendings:
         self._last: tuple[object, Mapping[str, object]] = None, {}  # what the last answer was made of, and the answer
 
     def of(self, saved: Iterable[clincus.SavedSession], days: int) -> Mapping[str, object]:
-        """The answer for the last `days` days (UTC); the one before if nothing has changed.
+        """The answer for the last `days` days (UTC); the last answer if nothing has changed.
 
-        A conversation that went on in another session is saved twice: each of its messages counts once, for the
-        project of the session that was saved last.
+        A conversation that went on in another session is saved twice: each of its messages counts once, for the project
+        of the session that was saved last.
         """
         since = (datetime.now(timezone.utc) - timedelta(days=days - 1)).strftime("%Y-%m-%d")
         accounts: list[tuple[clincus.SavedSession, Account]] = []
@@ -138,7 +138,7 @@ class Spendings:
 
 
 def add_up(accounts: Iterable[tuple[clincus.SavedSession, Account]], since: str) -> dict[str, Any]:
-    """What accounts have together since a day (2026-11-29), each message once."""
+    """The sum of several accounts since a day (2026-11-29), each message once."""
     seen: set[bytes] = set()
     total: dict[str, Spent] = {}  # by day
     projects: dict[str, tuple[set[str], dict[str, Spent]]] = {}  # sessions of each, and sums by day
@@ -168,5 +168,5 @@ def add_up(accounts: Iterable[tuple[clincus.SavedSession, Account]], since: str)
 
 
 def summary(sums: Mapping[str, Spent]) -> dict[str, Any]:
-    """Tokens and dollars, in all and by day."""
+    """Tokens and dollars, in total and by day."""
     return {**joined(sums.values()).document(), "days": days_of(sums)}

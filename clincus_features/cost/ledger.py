@@ -1,7 +1,7 @@
-"""Reads what tools wrote into the copies of their conversations on the host, each file only where it has grown.
+"""Reads the tools' transcripts in the copies of their conversations on the host, each file only if it has grown.
 
-A container writes these files, so all that is kept of them is bounded: a message takes 42 bytes, and what a line is
-parsed into is gone before the next one.
+A container writes these files, so everything that is kept of them is bounded: a message takes 42 bytes, and a parsed
+line is freed before the next one.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Spent:
         self.is_known = self.is_known or other.is_known
 
     def document(self) -> dict[str, Any]:
-        """The fields of the API: `cost_usd` is what is known, None if nothing is."""
+        """The fields of the API: `cost_usd` is the known part, None if nothing is known."""
         return {
             "tokens": dict(zip(KINDS, self.tokens)),
             "cost_usd": round(self.dollars, 6) if self.is_known or not self.unpriced else None,
@@ -78,7 +78,7 @@ class Spent:
 
 
 class Transcript(NamedTuple):
-    """A transcript as far as it was read."""
+    """A transcript, as far as it was read."""
 
     size: int = -1  # bytes, and nanoseconds since 1970, as they were then; -1 if there was more than was read
     mtime: int = -1
@@ -97,7 +97,7 @@ class Last(NamedTuple):
 
 
 class Account(NamedTuple):
-    """What a saved conversation has used. It never changes."""
+    """The usage of a saved conversation. It never changes."""
 
     number: int = 0  # no other account has it
     transcripts: Mapping[str, Transcript] = {}
@@ -113,7 +113,7 @@ class Account(NamedTuple):
 
     @property
     def messages(self) -> int:
-        """How many messages are told apart."""
+        """The number of messages that are known one by one."""
         return len(self.records) // RECORD.size
 
     @property
@@ -123,7 +123,7 @@ class Account(NamedTuple):
 
     @property
     def weight(self) -> int:
-        """About the bytes that it takes in memory."""
+        """The approximate bytes that it takes in memory."""
         return len(self.records) + 500 * len(self.transcripts) + 300 * (len(self.older) + len(self.sums)) + 1000
 
     def keys(self) -> set[bytes]:
@@ -131,7 +131,7 @@ class Account(NamedTuple):
         return {self.records[at : at + KEY] for at in range(0, len(self.records), RECORD.size)}
 
     def charges(self, without: set[bytes]) -> Iterator[tuple[str, tuple[int, ...], float]]:
-        """Day, tokens and dollars of each message that is told apart, but for those of some digests."""
+        """Day, tokens and dollars of each message that is known alone, without those of some digests."""
         for key, day, *tokens, dollars in RECORD.iter_unpack(self.records):
             if key not in without:
                 yield self.days[day], tuple(tokens), dollars
@@ -148,7 +148,7 @@ class Budget:
 
 
 class Ledger:
-    """Reads transcripts, each only where it has grown."""
+    """Reads transcripts, each only if it has grown."""
 
     def __init__(self, prices: Prices | None = None) -> None:
         self._prices = prices or Prices()
@@ -160,7 +160,7 @@ class Ledger:
         self._turns = tuple(threading.Lock() for _ in range(16))
 
     def use(self, prices: Prices) -> None:
-        """Reckon with these prices from now on."""
+        """Use these prices from now on."""
         with self._lock:
             if prices.own != self._prices.own:
                 self._prices = prices
@@ -168,9 +168,9 @@ class Ledger:
                 self._weight = 0
 
     def read(self, tool: str, directory: str, budget: Budget | None = None, since: str = "") -> Account | None:
-        """What a saved conversation has used: each message once, with the largest of its usages.
+        """The usage of a saved conversation: each message once, with the largest of its usages.
 
-        None if the tool tells nothing. NOTHING if nothing was written on the day `since` (2026-11-29) or later.
+        None if the tool writes no usage. NOTHING if nothing was written on the day `since` (2026-11-29) or later.
         """
         dialect = DIALECTS.get(tool)
         if dialect is None:
@@ -195,7 +195,7 @@ class Ledger:
             return account
 
     def _keep(self, directory: str, account: Account) -> None:
-        """Keep an account, and no more of all than KEPT."""
+        """Keep an account, and at most KEPT of all."""
         if directory in self._accounts:
             self._weight -= self._accounts.pop(directory).weight
         self._accounts[directory] = account
@@ -215,7 +215,10 @@ Found = Sequence[tuple[str, os.stat_result]]
 
 
 def newest_first(folder: str, suffix: str) -> Found:
-    """The transcripts in a folder and below, those of subagents too; no link and no more than one beyond FILES."""
+    """The transcripts in a folder and below, with those of subagents, newest first.
+
+    No link, and one beyond FILES at most.
+    """
     found = []
     for path in itertools.islice(transcripts(folder, suffix), 10 * FILES):
         with suppress(OSError):
@@ -233,7 +236,7 @@ def transcripts(folder: str, suffix: str) -> Iterator[str]:
 
 
 def is_unchanged(before: Account, found: Found) -> bool:
-    """True if an account holds all of the files as they are."""
+    """True if an account has all of the files in their present state."""
     known = before.transcripts
     seen = found[:FILES]
     same = all(
@@ -244,11 +247,11 @@ def is_unchanged(before: Account, found: Found) -> bool:
 
 
 class RewrittenError(Exception):
-    """A transcript is another one than it was, so what is known of the conversation does not hold."""
+    """A transcript was replaced, so the account of its conversation is wrong."""
 
 
 class Conversation(NamedTuple):
-    """What is to be read, and how."""
+    """The transcripts to read, and how."""
 
     tool: str
     dialect: Dialect
@@ -257,7 +260,7 @@ class Conversation(NamedTuple):
 
 
 def read_account(conversation: Conversation, before: Account, found: Found, budget: Budget) -> Account:
-    """The account of a conversation: the one before with what is new in its files, or made anew."""
+    """The account of a conversation: the last one with the news of its files, or a fresh one."""
     try:
         return Reading(conversation, before).read(found, budget)
     except RewrittenError:
@@ -265,7 +268,7 @@ def read_account(conversation: Conversation, before: Account, found: Found, budg
 
 
 class Reading:
-    """The work on an account."""
+    """The work on one account."""
 
     def __init__(self, conversation: Conversation, before: Account) -> None:
         self._tool, self._dialect, self._directory, self._prices = conversation
@@ -284,7 +287,7 @@ class Reading:
         self._is_behind = False
 
     def read(self, found: Found, budget: Budget) -> Account:
-        """Read what is new. RewrittenError if a file is another one, or gone."""
+        """Read the news. RewrittenError if a file was replaced, or is gone."""
         if not self._before.transcripts.keys() <= {path for path, _ in found[:FILES]}:
             raise RewrittenError
         left = Budget(min(READ, budget.left))
@@ -300,7 +303,7 @@ class Reading:
         return self._close()
 
     def _read_on(self, file: BinaryIO, path: str, known: Transcript, left: Budget) -> Transcript:
-        """Read what a transcript has beyond what is known of it."""
+        """Read a transcript from the place where the last reading ended."""
         status = os.fstat(file.fileno())
         if known.offset and tail_of(file, known.offset) != known.tail:
             raise RewrittenError
@@ -336,7 +339,7 @@ class Reading:
             length += len(rest)
 
     def _take_line(self, line: bytes, place: bytes, told: dict[str, Any]) -> None:
-        """Take in the message of a line, if there is one."""
+        """Add the message of a line, if there is one."""
         try:
             found = parse_line(self._dialect, line, told)
         except OverflowError:  # too much is in it
@@ -349,7 +352,7 @@ class Reading:
             self.take(blake2b(self._tool.encode() + b"\0" + whole, digest_size=KEY).digest(), message)
 
     def take(self, key: bytes, message: Message) -> None:
-        """Keep the largest usage of a message: a transcript repeats it for each block and while it comes in."""
+        """Keep the largest usage of a message: a transcript repeats it for each block and while it arrives."""
         size = sum(message.tokens)
         if not size and not message.searches and not message.dollars:
             return
@@ -381,7 +384,7 @@ class Reading:
             self._older.setdefault(names[day], Spent()).add(tokens, dollars)
 
     def _close(self) -> Account:
-        """The account of all that was read."""
+        """The account of everything that was read."""
         self._fold()
         account = Account(
             transcripts=self._transcripts,
@@ -398,7 +401,7 @@ class Reading:
 
 
 def by_day(account: Account, without: set[bytes]) -> dict[str, Spent]:
-    """What an account has for each day, but for the messages of some digests."""
+    """The sums of an account for each day, without the messages of some digests."""
     sums = {day: joined([spent]) for day, spent in account.older.items()}
     for day, tokens, dollars in account.charges(without):
         sums.setdefault(day, Spent()).add(tokens, dollars)
@@ -414,7 +417,7 @@ def joined(sums: Iterable[Spent]) -> Spent:
 
 
 def in_utc(at: str) -> str:
-    """A time of RFC 3339 as one in UTC; "" if it is none."""
+    """A time of RFC 3339 in UTC; "" for any other text."""
     moment = clincus.parse_time(at)
     if moment is None:
         return ""
@@ -427,7 +430,7 @@ def in_utc(at: str) -> str:
 
 @contextmanager
 def open_plain(path: str) -> Iterator[BinaryIO]:
-    """Open a regular file that is no link. Raises OSError."""
+    """Open a regular file, but no link. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -436,7 +439,7 @@ def open_plain(path: str) -> Iterator[BinaryIO]:
 
 
 def tail_of(file: BinaryIO, offset: int) -> bytes:
-    """The hash of what stands before a place in a file."""
+    """The hash of the bytes before a place in a file."""
     begin = max(offset - CHECKED, 0)
     file.seek(begin)
     return blake2b(file.read(offset - begin), digest_size=KEY).digest()

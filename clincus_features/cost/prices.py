@@ -19,7 +19,7 @@ SEARCH = 0.01  # dollars for a web search of Claude's
 
 
 class Price(NamedTuple):
-    """What the models cost that a pattern matches."""
+    """The prices of the models that a pattern matches."""
 
     pattern: str  # of a model's name; `*` stands for anything, `[…]` for one character of several
     rates: Rates
@@ -35,7 +35,10 @@ M = 1_000_000
 
 
 def anthropic(pattern: str, *rates: float, above: int = 0, times: float = 0, **more: Any) -> Price:
-    """A row whose cache write costs 1.25 inputs; above a number of tokens all costs `times` as much, if it is known."""
+    """A row whose cache write costs 1.25 inputs.
+
+    Above a number of tokens all costs `times` as much, if that is known.
+    """
     plain, output, read = rates
     all_of = (plain, output, read, 1.25 * plain)
     longer = tuple(times * rate for rate in all_of) if times else None
@@ -107,7 +110,7 @@ TABLE = (
 
 
 class Message(NamedTuple):
-    """One answer of a model, as the tool tells what was charged for it."""
+    """One answer of a model, with the usage that its tool wrote."""
 
     model: str
     at: str  # RFC 3339
@@ -123,24 +126,24 @@ class Message(NamedTuple):
 
 
 class Prices:
-    """The prices that hold: those of the configuration, then our table."""
+    """The prices in force: those of the configuration, then our table."""
 
     def __init__(self, own: tuple[Price, ...] = ()) -> None:
         self.own = own
         self._named = lru_cache(maxsize=1000)(self._find)  # a transcript names few models, again and again
 
     def of(self, model: str, day: str = "") -> Price | None:
-        """The row of a model, by the name that a tool writes, on a day (2026-11-29; "" is now)."""
+        """The row of a model, by the name in the tool's transcript, on a day (2026-11-29; "" is now)."""
         return next((price for price in self._named(model) if not price.until or (day or AS_OF) <= price.until), None)
 
     def _find(self, model: str) -> tuple[Price, ...]:
-        """The rows that may hold for a model; those of the configuration also match the name as it is written."""
+        """The rows that may apply to a model. Those of the configuration also match the name as the tool writes it."""
         name = reduced(model)
         own = (price for price in self.own if fnmatchcase(model, price.pattern) or fnmatchcase(name, price.pattern))
         return (*own, *(price for price in TABLE if fnmatchcase(name, price.pattern)))
 
     def cost(self, message: Message) -> float | None:
-        """The dollars that a message cost; None if the tool does not tell them and no price is known."""
+        """The dollars of a message; None if the tool does not write them and no price is known."""
         if message.dollars is not None:
             return message.dollars
         if not sum(message.tokens):
@@ -172,7 +175,7 @@ DRESS = (
 
 
 def reduced(model: str) -> str:
-    """The name that a model's maker gives it, without provider, version of an endpoint and date."""
+    """The maker's name of a model, without provider, version of an endpoint and date."""
     name = model.lower()
     for part in DRESS:
         name = part.sub("", name)
@@ -217,7 +220,7 @@ clincus.register_settings(clincus.Setting("cost.prices", {}, ROWS, merge=clincus
 
 
 def own_prices(rows: Mapping[str, list[float]]) -> tuple[Price, ...]:
-    """The rows of `[cost.prices]`, the longest pattern first: it says more."""
+    """The rows of `[cost.prices]`, the longest pattern first, as it is the most specific."""
     found = []
     for pattern in sorted(rows, key=lambda name: (-len(name), name)):
         numbers = rows[pattern]

@@ -1,8 +1,8 @@
-"""The limits of a person's plan, as Claude Code tells them: to the program of its status line, and nowhere else.
+"""The limits of a person's plan: Claude Code reports them to the program of its status line, and nowhere else.
 
-guest/status.sh is that program where neither the person nor the project has one of their own: of a status line there is
-only one. It prints nothing and keeps what it is told beside the transcripts, so that it is saved with them. Seen with
-2.1.332; without a status line of its own the screen looks the same.
+guest/status.sh is that program if neither the person nor the project has one: Claude Code runs only one. It prints
+nothing and writes the report beside the transcripts, so that it is saved with them. Seen with 2.1.332; the screen looks
+the same as without a status line.
 """
 
 from __future__ import annotations
