@@ -1,7 +1,7 @@
-"""Calls a person when an agent needs one: web push to phones and browsers, and a webhook. Keys of `[notify]`.
+"""Notifies a person when an agent needs one: web push to phones and browsers, and a webhook. Settings: `[notify]`.
 
-news.py says what is worth a call, hours.py when nobody is called, outbox.py sends it, vapid.py signs it, store.py keeps
-devices and what was told.
+news.py decides which states are news, hours.py knows the quiet hours, outbox.py sends, vapid.py signs pushes, and
+store.py keeps devices and past calls.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from clincus_features.notify.news import COOLDOWN, DWELL, DWELL_WAITING, News, i
 from clincus_features.notify.outbox import PUSH_SERVICES, Outbox, Services, check_endpoint, host_of
 
 WORKERS = 4  # threads that check and send; each of them may wait for a push service
-HERE_FOR = 60.0  # seconds that a page's word of being in use holds; the page repeats it every 20
-OVER_AFTER = 2.0  # seconds after which a device is told that what it shows is over
-LOOK_AGAIN = 300.0  # seconds after which quiet hours are looked at again: a machine that sleeps counts no seconds
+HERE_FOR = 60.0  # seconds for which a page's report of being in use holds; it repeats the report every 20
+OVER_AFTER = 2.0  # seconds after which a device learns that the news it shows is over
+LOOK_AGAIN = 300.0  # seconds between two looks at the quiet hours: a machine that sleeps counts no seconds
 CHANGEABLE = ("on", "quiet", "with_text", "quiet_hours", "zone")  # keys of `[notify]` that the page may change
+TEST_TITLE = "A test of Clincus"
 TEST_TEXT = "Notifications of Clincus reach this device."
 
 NEWS_WORD = clincus.matching("waiting|done|failed|stuck", "write waiting, done, failed or stuck")
@@ -62,9 +63,9 @@ def install(extensions: clincus.Extensions) -> None:
 
 
 class Notifier:
-    """Decides for each change of an agent whether, when and where a person is called.
+    """Decides for each change of an agent whether, when and where a person is notified.
 
-    `services` are the only hosts that are ever asked to push. No API and no config changes them; tests do.
+    `services` are the only push services that Clincus ever connects to. No API and no config changes them; tests do.
     """
 
     def __init__(self, app: clincus.Application, services: Services = PUSH_SERVICES) -> None:
@@ -74,41 +75,43 @@ class Notifier:
         self._outbox: Outbox | None = None
         # Each of these is only read and set by key, which needs no lock.
         self._agents: dict[str, Mapping[str, object]] = {}  # session -> what its tool does now
-        self._alarms: dict[str, Mapping[str, object]] = {}  # session -> what a person must know: it beats its agent
+        self._alarms: dict[str, Mapping[str, object]] = {}  # session -> its alarm, which replaces the agent's news
         self._called: dict[str, float] = {}  # session -> time.monotonic of the last call for it
         self._in_use: dict[str, float] = {}  # device -> time.monotonic until which its page counts as in use
-        self._taken: dict[str, set[tuple[str, str, str]]] = {}  # device -> sessions and events that it has
-        self._tests: dict[str, bool] = {}  # the devices that a test is on its way to
+        self._taken: dict[str, set[tuple[str, str, str]]] = {}  # device -> keys of the news that it has
+        self._tests: dict[str, bool] = {}  # devices that a test is on its way to
 
     @property
     def outbox(self) -> Outbox:
-        """The sender. It is made late: while features install themselves the application is not whole."""
+        """The sender. It is made late: the application is incomplete while features install themselves."""
         if self._outbox is None:
-            self._outbox = Outbox(self._app.environ, lambda: self._app.config, self.agenda, self._services)
-            self._outbox.on_result = lambda: self._app.hub.publish({"type": "push.changed"}, extension=True)
+            outbox = Outbox(self._app.environ, lambda: self._app.config, self.agenda, self._services)
+            event = {"type": "push.changed"}
+            outbox.on_result = lambda: self._app.hub.publish(event, extension=True)
+            self._outbox = outbox
         return self._outbox
 
-    # -- What agents do
+    # -- States of agents
 
     def tell(self, moment: str, session: clincus.Session) -> None:
-        """A moment in a session's life: one that is gone has no news, and one may have been muted."""
+        """Take note of a moment in a session's life: it may have been muted, and without it there is no news."""
         if moment == "changed":
             self._look(session)
         elif moment == "deleted":
-            for kept in (self._agents, self._alarms, self._called):
-                kept.pop(session.id, None)
+            for by_id in (self._agents, self._alarms, self._called):
+                by_id.pop(session.id, None)
             self.agenda.drop(("check", session.id))
             self._close_elsewhere(session.id, None)
 
     def hear(self, session: clincus.Session, agent: Mapping[str, object]) -> None:
-        """Take in a new state of a session's tool. This never waits: the caller holds locks."""
+        """Take note of a new state of a session's tool. This never waits: the caller holds locks."""
         self._agents[session.id] = agent
         if agent.get("seen"):
-            self._called.pop(session.id, None)  # somebody is there, so the next event is news at once
+            self._called.pop(session.id, None)  # a person has looked, so the next event is news at once
         self._look(session)
 
     def hear_alarm(self, session: clincus.Session, alarm: Mapping[str, object] | None) -> None:
-        """Take in what a person must know at once, or that it is over. This never waits."""
+        """Take note of an alarm, or of its end (None). This never waits."""
         if alarm is None and session.id not in self._alarms:
             return
         if alarm is None:
@@ -119,13 +122,13 @@ class Notifier:
         self._look(session)
 
     def look_at_all(self) -> None:
-        """Look at each session anew: what a person is called for, and when, may be another by now."""
+        """Look at each session anew, after a change of the settings or of the hours."""
         for session in self._app.registry.all():
             self.agenda.drop(("check", session.id))
             self._look(session)
 
     def _look(self, session: clincus.Session) -> None:
-        """Plan a call if there is news of a session, and none if there is not."""
+        """Plan a call if a session has news, and drop the planned one if it has none."""
         news = self._news(session)
         if news is None:
             self.agenda.drop(("check", session.id))
@@ -134,23 +137,29 @@ class Notifier:
             self.agenda.put(("check", session.id), delay, lambda: self._check(session.id), news.event)
         self._close_elsewhere(session.id, news)
 
-    def _news(self, session: clincus.Session) -> News | None:
+    def _news(self, session: clincus.Session | None) -> News | None:
+        """The news of a session; None if it has none, or is gone."""
+        if session is None:
+            return None
         config = self._app.config
-        agent = self._alarms.get(session.id) or ({} if session.muted else self._agents.get(session.id, {}))
+        agent = {} if session.muted else self._agents.get(session.id, {})
+        agent = self._alarms.get(session.id) or agent
         return read_news(session, agent, config.get("notify.on"), config.get("notify.with_text"))
 
     def _check(self, id: str) -> None:
-        """Call the person, if a session's news has lasted, is new, and no call for this session was made just now."""
+        """Notify the person, if a session's news is still there, is new, and the last call is long enough ago."""
         session = self._app.registry.find(id)
-        news = self._news(session) if session is not None else None
+        news = self._news(session)
         told = store.read(self._app.environ).told
         if session is None or news is None or is_told(told, session.session_id, news):
             return
-        wait = max(self._called.get(id, -COOLDOWN) + COOLDOWN - time.monotonic(), self._quiet_for())
+        now = time.monotonic()
+        cooldown = self._called.get(id, -COOLDOWN) + COOLDOWN - now
+        wait = max(cooldown, self._quiet_for())
         if wait > 0:
             self.agenda.put(("check", id), wait, lambda: self._check(id), news.event)
             return
-        self._called[id] = time.monotonic()
+        self._called[id] = now
         with store.changing(self._app.environ) as state:
             state.told = remember(state.told, session.session_id, news, clincus.utc_now())
             devices = list(state.devices.values())
@@ -162,39 +171,44 @@ class Notifier:
             self.outbox.post_webhook(id, values, lambda: self._is_open(id, news))
 
     def _close_elsewhere(self, id: str, news: News | None) -> None:
-        """Wake the devices that show what is over for a session by now, so that their workers close it."""
+        """Wake the devices that show past news of a session, so that their workers close it."""
+        present = (id, *news.event) if news is not None else None
         for device_id, taken in list(self._taken.items()):
-            if any(one[0] == id and (news is None or one[1:] != news.event) for one in taken):
-                self.agenda.put(("over", device_id), OVER_AFTER, partial(self._tell_over, device_id))
+            shown = [key for key in taken if key[0] == id]
+            if any(key != present for key in shown):
+                tell_over = partial(self._tell_over, device_id)
+                self.agenda.put(("over", device_id), OVER_AFTER, tell_over)
 
     def _quiet_for(self) -> float:
-        """The seconds until the quiet hours are looked at again, 0 if they are not now."""
+        """Seconds until the next look at the quiet hours, 0 outside of them."""
         config = self._app.config
-        now = datetime.now(timezone.utc)
-        return min(LOOK_AGAIN, quiet_for(config.get("notify.quiet_hours"), config.get("notify.zone"), now))
+        hours = config.get("notify.quiet_hours")
+        left = quiet_for(hours, config.get("notify.zone"), datetime.now(timezone.utc))
+        return min(LOOK_AGAIN, left)
 
     def _tell_over(self, device_id: str) -> None:
         wait = self._quiet_for()
         if wait > 0:
             self.agenda.put(("over", device_id), wait, partial(self._tell_over, device_id))
         elif self._in_use.get(device_id, 0.0) > time.monotonic():
-            self._taken.pop(device_id, None)  # the page that is open there closes what is over
+            self._taken.pop(device_id, None)  # the open page there closes past news itself
         elif self._shows_over(device_id):
             self._push(device_id, 0)
 
     def _shows_over(self, device_id: str) -> bool:
-        """Whether a device has taken news that wait no more."""
-        waiting = {(one.id, *one.event) for one in self._told_news()}
-        return any(one not in waiting for one in self._taken.get(device_id, ()))
+        """True if a device shows news that is over."""
+        open_news = {news.key for news in self._told_news()}
+        return not open_news.issuperset(self._taken.get(device_id, ()))
 
     def _is_open(self, id: str, news: News) -> bool:
-        session = self._app.registry.find(id)
-        now = self._news(session) if session is not None else None
-        return now is not None and now.event == news.event
+        present = self._news(self._app.registry.find(id))
+        return present is not None and present.event == news.event
 
     def _push(self, device_id: str, delay: float) -> None:
         def is_wanted() -> bool:
-            return device_id in self._tests or bool(self._told_news()) or self._shows_over(device_id)
+            if device_id in self._tests or self._told_news():
+                return True
+            return self._shows_over(device_id)
 
         self.outbox.push(device_id, delay, is_wanted)
 
@@ -203,7 +217,7 @@ class Notifier:
         return is_here and bool(self._app.config.get("notify.quiet"))
 
     def _told_news(self) -> list[News]:
-        """The news that a person was told and has not looked at, newest first."""
+        """The open news that a person was notified of, newest first."""
         told = store.read(self._app.environ).told
         found: list[News] = []
         for session in self._app.registry.all():
@@ -213,19 +227,21 @@ class Notifier:
         return sorted(found, key=lambda news: news.since, reverse=True)
 
     def _address(self) -> str:
-        """Where links lead: the address that the config names, else where this machine's browser finds the page."""
+        """The base of links: the address from the config, else the page's address on this machine."""
         return str(self._app.config.get("notify.address") or self._app.url).rstrip("/")
 
     # -- Routes
 
     def document(self) -> dict[str, object]:
         """The answer to GET /api/push."""
-        environ, config, key, problem = self._app.environ, self._app.config, "", ""
+        config = self._app.config
+        key = ""
+        problem = ""
         try:
-            key = vapid.load_key(environ).public
+            key = vapid.load_key(self._app.environ).public
         except clincus.ClincusError as error:
             problem = error.message
-        state = store.read(environ)
+        state = store.read(self._app.environ)
         webhook = config.get("notify.webhook")
         return {
             "public_key": key,
@@ -237,7 +253,7 @@ class Notifier:
         }
 
     def change(self, request: clincus.Request) -> object:
-        """Change when the person is called. Raises ClincusError: 400, 409 while a config file is broken."""
+        """Change the settings of the calls. Raises ClincusError: 400, 409 while a config file is broken."""
         given = {f"notify.{key}": request.values[key] for key in CHANGEABLE}
         changes = {key: value for key, value in given.items() if value is not None}
         if changes:
@@ -253,12 +269,14 @@ class Notifier:
         values = request.values
         endpoint = check_endpoint(values["endpoint"], self._services)
         origin = request.headers.get("Origin", "")[:300]
+        replaced = values["replaces"] or ""
         with store.changing(self._app.environ) as state:
-            state.check_removed(values["replaces"] or "")
-            old = state.devices.pop(values["replaces"] or "", None)
-            name = " ".join(clincus.printable(values["name"] or (old.name if old else "")).split())[:80]
+            state.check_removed(replaced)
+            old = state.devices.pop(replaced, None)
+            name = values["name"] or (old.name if old else "")
+            plain = " ".join(clincus.printable(name).split())[:80]
             sound = old.sound if old and values["sound"] is None else values["sound"]
-            device = store.add_device(state, endpoint, name or host_of(endpoint), origin, sound)
+            device = store.add_device(state, endpoint, plain or host_of(endpoint), origin, sound)
         return device.document()
 
     def unsubscribe(self, request: clincus.Request) -> object:
@@ -269,40 +287,53 @@ class Notifier:
         return clincus.Response(204)
 
     def take_news(self, device_id: str) -> object:
-        """The news for the worker of a device, `fresh` where it has not taken them. Raises ClincusError: 404, 410."""
+        """The news for the worker of a device, `fresh` if it has not taken them yet. Raises ClincusError: 404, 410."""
         device = store.read(self._app.environ).device(device_id)
-        news = self._told_news()
-        silent = not device.sound or self._quiet_for() > 0
+        is_silent = not device.sound or self._quiet_for() > 0
+        open_news = self._told_news()
         known = self._taken.get(device_id, set())
-        self._taken[device_id] = {(one.id, *one.event) for one in news}
-        found = [one.shown_on_device(fresh=(one.id, *one.event) not in known, silent=silent) for one in news]
+        self._taken[device_id] = {news.key for news in open_news}
+        documents = []
+        for news in open_news:
+            documents.append(news.shown_on_device(fresh=news.key not in known, silent=is_silent))
         if self._tests.pop(device_id, False):
-            test = News("", "Clincus", "test", "", TEST_TEXT, clincus.utc_now())
-            shown = test.shown_on_device(fresh=True, silent=not device.sound)
-            found.insert(0, {**shown, "title": "A test of Clincus"})
-        return clincus.json_response(found)
+            shown = test_news().shown_on_device(fresh=True, silent=not device.sound)
+            documents.insert(0, {**shown, "title": TEST_TITLE})
+        return clincus.json_response(documents)
 
     def note_presence(self, request: clincus.Request) -> object:
-        """Whether a person is at a device's page. Raises ClincusError: 404, 410."""
+        """Note if a person is at a device's page. Raises ClincusError: 404, 410."""
         device = store.read(self._app.environ).device(request.values["id"])
-        self._in_use[device.id] = time.monotonic() + HERE_FOR if request.values["here"] else 0.0
+        is_here = request.values["here"]
+        self._in_use[device.id] = time.monotonic() + HERE_FOR if is_here else 0.0
         return clincus.Response(204)
 
     def test(self, request: clincus.Request) -> object:
         """Send a test after a delay. Raises ClincusError: 404, 410, and 409 for a device that is gone."""
-        target, delay = request.values["device"], float(request.values["delay"])
+        target = request.values["device"]
+        delay = float(request.values["delay"])
         if target == "webhook":
-            if not self._app.config.get("notify.webhook"):
-                raise clincus.ClincusError("no webhook is set: see notify.webhook in docs/configuration.md", 409)
-            test = News("", "Clincus", "test", "", TEST_TEXT, clincus.utc_now())
-            values = {**test.document(), "title": "A test of Clincus", "url": self._address()}
-            self.outbox.post_webhook("", values, lambda: True, delay)
+            self._test_webhook(delay)
         else:
-            if not store.read(self._app.environ).device(target).endpoint:
-                raise clincus.ClincusError(
-                    "the push service has forgotten this device: turn notifications on again", 409
-                )
-            self._tests[target] = True
-            self._push(target, delay)
+            self._test_device(target, delay)
         at = datetime.now(timezone.utc) + timedelta(seconds=delay)
         return clincus.json_response({"at": clincus.format_time(at)}, 202)
+
+    def _test_webhook(self, delay: float) -> None:
+        if not self._app.config.get("notify.webhook"):
+            problem = "no webhook is set: see notify.webhook in docs/configuration.md"
+            raise clincus.ClincusError(problem, 409)
+        values = {**test_news().document(), "title": TEST_TITLE, "url": self._address()}
+        self.outbox.post_webhook("", values, lambda: True, delay)
+
+    def _test_device(self, id: str, delay: float) -> None:
+        if not store.read(self._app.environ).device(id).endpoint:
+            problem = "the push service has forgotten this device: turn notifications on again"
+            raise clincus.ClincusError(problem, 409)
+        self._tests[id] = True
+        self._push(id, delay)
+
+
+def test_news() -> News:
+    """The news of a test."""
+    return News("", "Clincus", "test", "", TEST_TEXT, clincus.utc_now())

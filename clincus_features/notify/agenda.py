@@ -1,4 +1,4 @@
-"""Tasks for a later time, each under a key. A new task takes the place of an old one with the same key."""
+"""Tasks for a later time, each under a key. A new task replaces an old one with the same key."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Job(NamedTuple):
-    """One thing to do."""
+    """One task."""
 
     due: float  # time.monotonic
     work: Callable[[], None]
@@ -17,7 +17,7 @@ class Job(NamedTuple):
 
 
 class Agenda:
-    """The jobs of several threads, each of which calls `work` again and again. Nothing wakes while nothing is due."""
+    """The jobs of several threads, each of which calls `work` again and again. No thread wakes while nothing is due."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()  # guards the jobs
@@ -32,7 +32,7 @@ class Agenda:
                 self._changed.notify_all()
 
     def drop(self, key: Hashable) -> None:
-        """Do not do it after all."""
+        """Cancel a job."""
         with self._changed:
             self._jobs.pop(key, None)
 
@@ -40,9 +40,11 @@ class Agenda:
         """Wait until a job is due, and do it. The wait may end early, with nothing done."""
         with self._changed:
             key = min(self._jobs, key=lambda one: self._jobs[one].due, default=None)
-            due = self._jobs[key].due if key is not None else None
-            wait = None if due is None else due - time.monotonic()
-            if key is None or wait is None or wait > 0:
+            if key is None:
+                self._changed.wait()
+                return
+            wait = self._jobs[key].due - time.monotonic()
+            if wait > 0:
                 self._changed.wait(wait)
                 return
             job = self._jobs.pop(key)

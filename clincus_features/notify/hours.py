@@ -1,4 +1,4 @@
-"""The hours in which nobody is called: pure functions of a setting and a time."""
+"""The hours without notifications: pure functions of a setting and a time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def zone_of(name: str) -> tzinfo | None:
 
 
 def quiet_for(hours: str, zone: str, now: datetime) -> float:
-    """The seconds until the quiet hours end that are now, 0 if they are not now. `now` is aware.
+    """The seconds until the present quiet hours end, 0 outside of them. `now` is aware.
 
     Without a zone, or with one that this machine no longer knows, the hours are those of this machine's clock.
     """

@@ -1,4 +1,4 @@
-"""The states of an agent that are worth a call, and the words for them: pure functions."""
+"""The states of an agent that a person is notified of, and the words for them: pure functions."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import clincus
 
 # Seconds that a state must last before a call. In the meantime the screen may show that the question was answered at
 # once, or that the tool goes on: clincus_features/agents/times.py has the reasons.
-DWELL_WAITING, DWELL = 6.0, 4.0
-ASKS = ("waiting", "stuck", "ended")  # states that the number of a question tells from each other; else that of a turn
+DWELL_WAITING = 6.0
+DWELL = 4.0
+ASKS = ("waiting", "stuck", "ended")  # states that count by questions; all others count by turns
 COOLDOWN = 60.0  # seconds between two calls for one session, unless a person has looked at it in between
-ANSWERED_HERE = ("question", "permission")  # what an option in a notification may answer
-ANSWERS = 2  # options that a notification shows; Chromium takes no more
-WHOLE_TEXT = 240  # characters of a question that a notification shows whole, so that nobody answers a part of it
+ANSWERED_HERE = ("question", "permission")  # reasons that an option in a notification may answer
+ANSWERS = 2  # options in a notification; Chromium shows no more
+WHOLE_TEXT = 240  # characters of a question that a notification shows whole: a person must not answer a part of it
 TOLD_LIMIT = 300  # sessions whose last call is remembered
-# The words that a person reads behind the session's name. A state with its reason goes before the state alone.
+# The words behind the session's name. A state with its reason goes before the state alone.
 WORDS = {
     "waiting": "waits for you",
     "waiting/question": "asks you a question",
@@ -39,77 +40,103 @@ WORDS = {
 
 
 class News(NamedTuple):
-    """An event that a person is called for."""
+    """An event that a person is notified of."""
 
     id: str  # of the session
     name: str
     state: str
     reason: str
-    text: str  # what the tool says, "" unless the config lets it out
+    text: str  # the tool's words, "" unless the config allows to send them
     since: str  # RFC 3339
     number: int | None = None  # of the turn that is over, or of the question; None for an alarm
-    options: tuple[str, ...] = ()  # that the tool offers, as its text
+    options: tuple[str, ...] = ()  # of the tool's question, under the same setting as its text
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """The first options, if a notification shows all that a person has to read before."""
-        is_read = 0 < len(self.text) <= WHOLE_TEXT and self.state == "waiting" and self.reason in ANSWERED_HERE
-        return self.options[:ANSWERS] if is_read and self.number is not None else ()
+        """The first options, if the notification shows all that a person has to read before."""
+        is_question = self.state == "waiting" and self.reason in ANSWERED_HERE
+        is_whole = 0 < len(self.text) <= WHOLE_TEXT
+        if is_question and is_whole and self.number is not None:
+            return self.options[:ANSWERS]
+        return ()
 
     @property
     def kind(self) -> str:
         """The kind of its number: a field of Told."""
-        return "alarm" if self.number is None else "question" if self.state in ASKS else "turn"
+        if self.number is None:
+            return "alarm"
+        return "question" if self.state in ASKS else "turn"
 
     @property
     def event(self) -> tuple[str, str]:
         """The key of the event among those of its session. Words and times may change while it lasts."""
-        return self.kind, self.since if self.number is None else str(self.number)
+        count = self.since if self.number is None else str(self.number)
+        return self.kind, count
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """The key of the event among those of all sessions."""
+        return (self.id, *self.event)
 
     def document(self) -> dict[str, object]:
         """The news object of the API and of the webhook."""
+        shown = self._asdict()
+        del shown["number"]
+        del shown["options"]
         words = WORDS.get(f"{self.state}/{self.reason}") or WORDS.get(self.state, self.state)
-        shown = {name: value for name, value in self._asdict().items() if name not in ("number", "options")}
         return {**shown, "title": f"{self.name} {words}"}
 
     def shown_on_device(self, *, fresh: bool, silent: bool) -> dict[str, object]:
         """The news object for the worker of a device, which may show buttons that answer."""
         answers = list(self.answers)
-        number = self.number if answers else None
-        return {**self.document(), "fresh": fresh, "silent": silent, "answers": answers, "number": number}
+        return {
+            **self.document(),
+            "fresh": fresh,
+            "silent": silent,
+            "answers": answers,
+            "number": self.number if answers else None,
+        }
 
 
 class Told(NamedTuple):
     """The last calls for a session: the number of each kind, and the time of the last one (RFC 3339)."""
 
-    turn: int = -1  # whose end was told
+    turn: int = -1
     question: int = -1
-    alarm: str = ""  # its time
-    at: str = ""
+    alarm: str = ""  # the time of the alarm
+    at: str = ""  # the time of the last call
 
 
 def read_news(
     session: clincus.Session, agent: Mapping[str, object], wanted: Collection[str], with_text: bool
 ) -> News | None:
-    """The news of a session by its agent object; None if there is none, or a person has seen it.
+    """The news of a session by its agent object; None if there is none, or if a person has seen it.
 
-    A tool that has crashed is news where one that has failed is.
+    A crashed tool is news if failed ones are.
     """
-    state, reason = str(agent.get("state", "")), str(agent.get("reason", ""))
-    word = "failed" if (state, reason) == ("ended", "crashed") else state
+    state = str(agent.get("state", ""))
+    reason = str(agent.get("reason", ""))
+    is_crash = state == "ended" and reason == "crashed"
+    word = "failed" if is_crash else state
     if word not in wanted or agent.get("seen"):
         return None
-    text = str(agent.get("text", "")) if with_text else ""
-    offered = agent.get("options", ()) if with_text else ()
-    options = tuple(map(str, offered)) if isinstance(offered, (list, tuple)) else ()
-    name = clincus.printable(getattr(session, "name", "") or basename(session.workspace))[:80]
+    name = getattr(session, "name", "") or basename(session.workspace)
     number = agent.get("question" if state in ASKS else "turn")
-    since = str(agent.get("since", ""))
-    return News(session.id, name, state, reason, text, since, number if isinstance(number, int) else None, options)
+    offered = agent.get("options", ()) if with_text else ()
+    return News(
+        session.id,
+        clincus.printable(name)[:80],
+        state,
+        reason,
+        text=str(agent.get("text", "")) if with_text else "",
+        since=str(agent.get("since", "")),
+        number=number if isinstance(number, int) else None,
+        options=tuple(map(str, offered)) if isinstance(offered, (list, tuple)) else (),
+    )
 
 
 def is_told(told: Mapping[str, Told], session_id: str, news: News) -> bool:
-    """Whether a person was called for this very event."""
+    """True if a person was notified of this very event."""
     last = told.get(session_id, Told())
     if news.number is None:
         return last.alarm == news.since
@@ -117,7 +144,10 @@ def is_told(told: Mapping[str, Told], session_id: str, news: News) -> bool:
 
 
 def remember(told: Mapping[str, Told], session_id: str, news: News, now: str) -> dict[str, Told]:
-    """The calls so far with one more; the oldest of too many are forgotten."""
-    changed: dict[str, Any] = {news.kind: news.since if news.number is None else news.number, "at": now}
-    last = told.get(session_id, Told())._replace(**changed)
-    return dict(sorted({**told, session_id: last}.items(), key=lambda item: item[1].at)[-TOLD_LIMIT:])
+    """The calls so far with one more, without the oldest of too many."""
+    count = news.since if news.number is None else news.number
+    changed: dict[str, Any] = {news.kind: count, "at": now}
+    last = told.get(session_id, Told())
+    calls = {**told, session_id: last._replace(**changed)}
+    by_time = sorted(calls.items(), key=lambda item: item[1].at)
+    return dict(by_time[-TOLD_LIMIT:])

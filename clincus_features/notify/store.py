@@ -1,4 +1,4 @@
-"""The devices that are called, and what they were called for: one file of the person's own."""
+"""The devices that get pushes, and the calls so far: one file in the person's state directory."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Device:
     """A browser that gets pushes."""
 
     id: str
-    endpoint: str  # of the push service; who knows it can push. "" once the service has forgotten the device
+    endpoint: str  # of the push service, a secret: it suffices to push. "" once the service has forgotten the device
     name: str
     origin: str  # of the page that subscribed it
     created_at: str
-    sound: bool = True  # its notifications may make one
-    last: Mapping[str, object] | None = None  # the result of the last push, as `result` makes it
+    sound: bool = True  # its notifications may make a sound
+    last: Mapping[str, object] | None = None  # the `result` of the last push
 
     def document(self) -> dict[str, object]:
-        """The device of the API: the endpoint is nobody's business."""
+        """The device for the API, without its endpoint."""
         service = urlsplit(self.endpoint).hostname or ""
         shown = {key: value for key, value in vars(self).items() if key not in ("endpoint", "origin")}
         return {**shown, "service": service, "gone": not self.endpoint}
@@ -43,32 +43,34 @@ class State:
 
     devices: dict[str, Device] = field(default_factory=dict)
     told: dict[str, Told] = field(default_factory=dict)  # session_id -> the last call for it
-    webhook: Mapping[str, object] | None = None  # the result of the last message to it
-    removed: list[str] = field(default_factory=list)  # devices that a person removed, the last one at the end
+    webhook: Mapping[str, object] | None = None  # the `result` of the last message
+    removed: list[str] = field(default_factory=list)  # ids of devices that a person removed, the latest last
 
     def device(self, id: str) -> Device:
         """One device. Raises ClincusError: 410 if a person removed it, 404 if it was never here.
 
-        A page that hears 404 subscribes again: its browser has renewed the subscription, or this file was lost.
+        A page that gets 404 subscribes again: its browser has renewed the subscription, or this file was lost.
         """
         self.check_removed(id)
         if id not in self.devices:
-            raise clincus.ClincusError(f"device {clincus.shorten(id)} not found: turn its notifications on again", 404)
+            problem = f"device {clincus.shorten(id)} not found: turn its notifications on again"
+            raise clincus.ClincusError(problem, 404)
         return self.devices[id]
 
     def check_removed(self, id: str) -> None:
-        """Refuse a device that a person removed. Raises ClincusError(410)."""
+        """Raise ClincusError(410) for a device that a person removed."""
         if id in self.removed:
-            raise clincus.ClincusError(f"device {clincus.shorten(id)} was removed from those that are notified", 410)
+            problem = f"device {clincus.shorten(id)} was removed from those that are notified"
+            raise clincus.ClincusError(problem, 410)
 
     def remove(self, id: str) -> None:
-        """Forget a device, and remember that a person wanted so. Raises ClincusError: 404, 410."""
+        """Forget a device, and remember that a person removed it. Raises ClincusError: 404, 410."""
         del self.devices[self.device(id).id]
         self.removed = [*self.removed, id][-REMOVED_LIMIT:]
 
 
 def result(outcome: str, message: str, status: int = 0) -> dict[str, object]:
-    """How a push or a message to the webhook went: `delivered`, `retrying`, `gone`, `refused` or `failed`."""
+    """The result of a push or a message to the webhook: `delivered`, `retrying`, `gone`, `refused` or `failed`."""
     return {"at": clincus.utc_now(), "outcome": outcome, "status": status, "message": message}
 
 
@@ -92,12 +94,12 @@ def add_device(state: State, endpoint: str, name: str, origin: str, sound: bool 
 
 
 def file_of(environ: Mapping[str, str]) -> str:
-    """Where it is kept."""
+    """The path of the file."""
     return clincus.own_file(environ, "push.json")
 
 
 def read(environ: Mapping[str, str]) -> State:
-    """The state on disk; an empty one if the file is torn: devices then subscribe again. Raises ClincusError."""
+    """The state on disk; an empty one if the file is damaged: devices then subscribe again. Raises ClincusError."""
 
     def fit(document: dict[str, Any]) -> State:
         devices = [Device(**one) for one in document.get("devices", [])]
@@ -109,7 +111,7 @@ def read(environ: Mapping[str, str]) -> State:
 
 
 def told_of(words: Mapping[str, Any]) -> Told:
-    """The last calls for a session. An older Clincus wrote down words and times, which tell no number."""
+    """The last calls for a session, without the words and times of an older Clincus."""
     return Told(**{name: value for name, value in words.items() if name in Told._fields})
 
 
@@ -128,4 +130,4 @@ def changing(environ: Mapping[str, str]) -> Iterator[State]:
         clincus.replace_file(file_of(environ), json.dumps(document, indent=1).encode() + b"\n", 0o600)
 
 
-LOCK = threading.Lock()  # threads of this process wait for each other, however long; other processes are waited for 5 s
+LOCK = threading.Lock()  # threads of this process wait for each other without limit; for other processes 5 s

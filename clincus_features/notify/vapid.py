@@ -1,4 +1,7 @@
-"""Who we are for a push service: VAPID (RFC 8292), signed by the `openssl` command. No key leaves its file."""
+"""Identifies this server to push services: VAPID (RFC 8292), signed by the `openssl` command.
+
+No key leaves its file.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,13 @@ import json
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import clincus
 
-LIFETIME = 12 * 3600  # seconds that a token is good for; push services take 24 hours at most
-RENEW = LIFETIME / 2  # a token that lasts longer than this is used again
+LIFETIME = 12 * 3600  # seconds of a token; push services accept 24 hours at most
+RENEW = LIFETIME / 2  # a token with more seconds than this left is used again
 TIMEOUT = 10.0  # seconds for `openssl`
 
 
@@ -20,11 +23,11 @@ class Key(NamedTuple):
     """The server's key pair on the curve P-256."""
 
     path: str  # of the private key, PEM
-    public: str  # the uncompressed point in base64url, as browsers take it
+    public: str  # the uncompressed point in base64url, the form that browsers expect
 
 
 def key_file(environ: Mapping[str, str]) -> str:
-    """Where the private key is."""
+    """The path of the private key."""
     return clincus.own_file(environ, "push-key.pem")
 
 
@@ -45,7 +48,7 @@ _keys: dict[str, Key] = {}  # by path: read once
 
 
 def load_key(environ: Mapping[str, str]) -> Key:
-    """The server's key; it is made once, since all devices are bound to it. Raises ClincusError."""
+    """The server's key, made once, since all devices are bound to it. Raises ClincusError."""
     path = key_file(environ)
     if path not in _keys or not os.path.exists(path):
         with clincus.locked_folder(clincus.state_directory(environ)):
@@ -71,18 +74,24 @@ _lock = threading.Lock()
 
 
 def authorization(environ: Mapping[str, str], audience: str, contact: str) -> str:
-    """The Authorization header for a push service: `audience` is its origin, `contact` whom it can turn to."""
+    """The Authorization header for a push service: `audience` is its origin, `contact` a URL of the sender."""
     key = load_key(environ)
     with _lock:
         end, token = _tokens.get((key.public, audience, contact), (0.0, ""))
         if end - time.time() < RENEW:
             end = time.time() + LIFETIME
             claims = {"aud": audience, "exp": int(end), "sub": contact}
-            signed = ".".join(encode(json.dumps(part).encode()) for part in ({"typ": "JWT", "alg": "ES256"}, claims))
-            signature = openssl(environ, "dgst", "-sha256", "-sign", key.path, stdin=signed.encode())
-            token = f"{signed}.{encode(raw_signature(signature))}"
-            _tokens[key.public, audience, contact] = end, token
+            token = signed_token(environ, key, claims)
+            _tokens[key.public, audience, contact] = (end, token)
     return f"vapid t={token}, k={key.public}"
+
+
+def signed_token(environ: Mapping[str, str], key: Key, claims: Mapping[str, object]) -> str:
+    """A JSON Web Token (RFC 7519), signed with ES256. Raises ClincusError."""
+    header = {"typ": "JWT", "alg": "ES256"}
+    signed = f"{encode(json.dumps(header).encode())}.{encode(json.dumps(claims).encode())}"
+    signature = openssl(environ, "dgst", "-sha256", "-sign", key.path, stdin=signed.encode())
+    return f"{signed}.{encode(raw_signature(signature))}"
 
 
 def encode(data: bytes) -> str:
@@ -93,12 +102,13 @@ def encode(data: bytes) -> str:
 
 
 def raw_signature(der: bytes) -> bytes:
-    """A signature as JOSE wants it, r and s of 32 bytes each (RFC 7518, 3.4), from the DER form (RFC 3279, 2.2.3)."""
-    numbers: Sequence[int] = []
+    """A signature in the form of JOSE, r and s of 32 bytes each (RFC 7518, 3.4), from DER (RFC 3279, 2.2.3)."""
+    numbers = []
     rest = der[2:]
     while len(rest) > 2 and rest[0] == 2:
-        numbers = [*numbers, int.from_bytes(rest[2 : 2 + rest[1]], "big")]
-        rest = rest[2 + rest[1] :]
+        end = 2 + rest[1]
+        numbers.append(int.from_bytes(rest[2:end], "big"))
+        rest = rest[end:]
     if der[:1] != b"\x30" or len(numbers) != 2 or rest:
         raise clincus.ClincusError("`openssl` gave a signature that is none of ES256")
     return b"".join(number.to_bytes(32, "big") for number in numbers)
