@@ -45,8 +45,3 @@ export async function deviceId(endpoint: string): Promise<string> {
   const digest = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(endpoint));
   return Array.from(new Uint8Array(digest).slice(0, 8), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
-
-/** Whether the main pointer is a finger: a field that gets the focus raises a keyboard over half of the page. */
-export function isTouch(): boolean {
-  return window.matchMedia('(pointer: coarse)').matches;
-}

@@ -1,5 +1,5 @@
 /** Where the keys go when what had them is gone. Without this they are the page's, and Tab begins at its top again. */
-import { isTouch } from './device';
+import { isTouch } from './touch';
 
 const FOCUSABLE = 'a[href], button, input, select, textarea, summary, [tabindex="0"]';
 

@@ -1,4 +1,4 @@
-/** What a person can do with a session besides typing: the rows of its menu, and of the palette. */
+/** What a person can do with a session besides typing: the rows of its menu, which are fetched with it, and of the palette. */
 import Bell from '@lucide/svelte/icons/bell';
 import BellOff from '@lucide/svelte/icons/bell-off';
 import Camera from '@lucide/svelte/icons/camera';
@@ -8,45 +8,26 @@ import Copy from '@lucide/svelte/icons/copy';
 import GitPullRequest from '@lucide/svelte/icons/git-pull-request';
 import Info from '@lucide/svelte/icons/info';
 import PanelBottom from '@lucide/svelte/icons/panel-bottom';
+import Pencil from '@lucide/svelte/icons/pencil';
 import Pin from '@lucide/svelte/icons/pin';
 import PinOff from '@lucide/svelte/icons/pin-off';
-import Play from '@lucide/svelte/icons/play';
 import Plus from '@lucide/svelte/icons/plus';
-import Power from '@lucide/svelte/icons/power';
 import ScrollText from '@lucide/svelte/icons/scroll-text';
 import Square from '@lucide/svelte/icons/square';
+import TextSelect from '@lucide/svelte/icons/text-select';
 import Trash2 from '@lucide/svelte/icons/trash-2';
+import ZoomIn from '@lucide/svelte/icons/zoom-in';
+import ZoomOut from '@lucide/svelte/icons/zoom-out';
 
 import { load } from '../lib/load';
 import type { MenuAction } from '../lib/menu';
-import { isFrozen } from '../lib/protection';
-import { tabTitle } from '../lib/router.svelte';
+import { isTerminal, type Tab, tabTitle } from '../lib/router.svelte';
 import type { Session } from '../lib/types';
-import { copy, mute, pin, remove, resume, stop } from './actions';
+import { copy, mute, pin, remove } from './actions';
 import { BESIDE, panes } from './panes.svelte';
-import { connection } from './connection.svelte';
 import { preferences } from './preferences.svelte';
+import { changing, isMoving } from './session-power';
 import { ui } from './ui.svelte';
-
-/** It has begun to start or to stop, and the end of that is waited for. */
-const isMoving = (session: Session): boolean => session.status !== 'running' && session.status !== 'stopped';
-
-/** A row that changes the session: where that cannot be now, the reason stands beside its name. */
-function changing(session: Session, action: MenuAction): MenuAction {
-  const hindrance = connection.hinders(session);
-  return hindrance ? { ...action, label: `${action.label} (${hindrance})`, disabled: true } : action;
-}
-
-/** Stops a session, or resumes one that has stopped. One that is frozen for a broken seal can only stop here. */
-export function powerOf(session: Session): MenuAction {
-  if (isFrozen(session)) {
-    const keep = (): void => void load(() => import('./seals')).then(({ stopAndKeep }) => stopAndKeep(session));
-    return changing(session, { label: 'Stop and keep', icon: Power, run: keep });
-  }
-  return session.status === 'stopped'
-    ? changing(session, { label: 'Resume', icon: Play, run: () => void resume(session) })
-    : changing(session, { label: 'Stop', icon: Power, run: () => void stop(session), disabled: isMoving(session) });
-}
 
 /** Folds the box for prompts, or unfolds it, where there is one that can be folded. */
 export const composerFold = ({ tool }: Session): readonly MenuAction[] =>
@@ -61,12 +42,26 @@ export const composerFold = ({ tool }: Session): readonly MenuAction[] =>
     : [];
 
 /** What stands beside the terminal in a wide window. */
-export function secondPane(): readonly MenuAction[] {
+function secondPane(): readonly MenuAction[] {
   if (preferences.narrow) return [];
   const others = BESIDE.filter((beside) => beside !== panes.beside);
   return [
     ...others.map((beside) => ({ label: `${tabTitle(beside)} in a second pane`, icon: Columns2, run: () => (panes.beside = beside) })),
     ...(panes.beside ? [{ label: 'Close the second pane', icon: Square, run: () => (panes.beside = '') }] : []),
+  ];
+}
+
+/** What the header of an open session offers besides: its name, and how its terminal looks. */
+export function headerRows(session: Session, tab: Tab, rename: () => void): readonly MenuAction[] {
+  return [
+    { label: 'Rename', icon: Pencil, run: rename },
+    ...composerFold(session),
+    ...(session.status === 'running' && isTerminal(tab)
+      ? [{ label: 'Select text …', icon: TextSelect, run: () => (ui.text = { id: session.id, shell: tab === 'shell' }) }]
+      : []),
+    ...secondPane(),
+    { label: 'Larger terminal text', icon: ZoomIn, run: () => (preferences.fontSize += 1) },
+    { label: 'Smaller terminal text', icon: ZoomOut, run: () => (preferences.fontSize -= 1) },
   ];
 }
 

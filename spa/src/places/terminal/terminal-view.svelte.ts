@@ -1,6 +1,6 @@
 /** One terminal on the page: xterm.js, its wire to the server, and what passes between them and the person. */
 import { writeClipboard } from '../../lib/clipboard';
-import { isTouch } from '../../lib/device';
+import { isTouch } from '../../lib/touch';
 import { label } from '../../lib/format';
 import { isPaletteKey } from '../../lib/keys';
 import { load } from '../../lib/load';
