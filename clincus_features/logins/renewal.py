@@ -27,6 +27,7 @@ PAUSE = 30.0  # seconds after a failure before the vendor is asked again
 LOCK_WITHIN = 30.0  # seconds for another server to renew
 ANSWER_WITHIN = 8.0  # seconds for the vendor; less than a lock of the tool holds without a sign of life
 STALE = 10.0  # seconds after which such a lock counts as left behind (proper-lockfile's own default)
+TRIES, MOMENT = 5, 0.05  # readings of a file that is not whole, and the seconds between two
 FILE_LIMIT = 256 << 10  # bytes
 
 Post = Callable[[str, Mapping[str, str]], "tuple[int, bytes]"]
@@ -78,6 +79,15 @@ class Renewal:
         return is_refused or tokens.good_until - self._clock() < EARLY
 
     def _load(self, vendor: Vendor) -> tuple[dict[str, Any], Tokens]:
+        """The file and its tokens. A tool that writes it in two steps has a moment to finish. Raises SourceError."""
+        for _ in range(TRIES - 1):
+            try:
+                return self._load_now(vendor)
+            except SourceError:
+                time.sleep(MOMENT)
+        return self._load_now(vendor)
+
+    def _load_now(self, vendor: Vendor) -> tuple[dict[str, Any], Tokens]:
         path = self.path(vendor)
         try:
             data = clincus.read_plain_file(path, FILE_LIMIT)

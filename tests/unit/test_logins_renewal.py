@@ -215,6 +215,13 @@ def test_it_waits_for_the_tool_that_renews_just_now(host):
     assert host.asked == []
 
 
+def test_a_tool_that_writes_its_file_just_now_may_finish(host, monkeypatch):
+    whole = host.file.read_text()
+    host.file.write_text("")
+    monkeypatch.setattr(renewals.time, "sleep", lambda seconds: host.file.write_text(whole))
+    assert host.vendor.takes(host.server().read(CLAUDE).reveal())
+
+
 def test_a_lock_that_was_left_behind_holds_nobody_up(host):
     host.expire()
     (host.home / ".claude.lock").mkdir()
