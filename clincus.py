@@ -4876,6 +4876,9 @@ class Extensions:
         # Each gets, in the form of an `agent` object, what a person must know of a session at once, and None when that
         # is over. It must not wait.
         self.alarm_listeners: list[Callable[[Session, Mapping[str, object] | None], None]] = []
+        # Each gets a model's name and numbers of tokens (input, output, cache read, cache write), and returns what they
+        # cost in dollars, None if it does not know.
+        self.pricers: list[Callable[[str, tuple[int, ...]], float | None]] = []
         # Each gets a session and words for what happened to it, for the journal. It must not wait.
         self.happenings: list[Callable[[Session, str], None]] = []
         # Each returns more fields of GET …/network.

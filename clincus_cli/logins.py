@@ -23,16 +23,24 @@ def run_login_list(context: Context) -> int:
     $ clincus login list  # Which are there, and who borrows them?
     """
     found = ask_server(context, "GET", "/api/logins")
-    head = ("LOGIN", "STATE", "FROM", "HOSTS", "LAST USED", "SESSIONS")
+    head = ("LOGIN", "STATE", "FROM", "HOSTS", "TODAY", "LAST USED", "SESSIONS")
     rows = [
         (
             *(one["name"], one["state"], one["source"], ", ".join(one["hosts"])),
-            *(one["last_used"] or "never", ", ".join(one["sessions"]) or "none"),
+            *(used_words(one), one["last_used"] or "never", ", ".join(one["sessions"]) or "none"),
         )
         for one in found
     ]
     lines = [console.table(head, rows)] if rows else ["There is none: [logins.NAME] in your config defines one."]
     return console.show(context.options.format, found, lines)
+
+
+def used_words(one: Mapping[str, Any]) -> str:
+    """What sessions have used of a login today, and the limits that it has."""
+    today = one["today"]
+    used = f"{today['requests']:,} requests, {today['tokens']:,} tokens, ${today['usd']:.2f}"
+    limits = ", ".join(f"{most:,g} {name.replace('_', ' ')}" for name, most in one["limit"].items())
+    return used + (f" (at most {limits})" if limits else "")
 
 
 @cli.Command("login check LOGIN", PORT)

@@ -18,7 +18,7 @@ from typing import Any
 import clincus
 
 from .ledger import NOTHING, READ_ALL, Account, Budget, Ledger, Spent, by_day, joined
-from .prices import AS_OF, Prices, own_prices
+from .prices import AS_OF, Message, Prices, own_prices
 from .status import Status, guest_files
 
 DAYS = 30  # that are told unless more are asked for
@@ -50,6 +50,10 @@ def install(extensions: clincus.Extensions) -> None:
             cost = cost_of(ledger.read(run.tool, directory, Budget(READ_RUN)))
         return {"cost_usd": cost}
 
+    def price(model: str, tokens: tuple[int, ...]) -> float | None:
+        return prices_of(app.config).cost(Message(model, "", is_main=True, tokens=tokens)) if model else None
+
+    extensions.pricers.append(price)
     extensions.run_fields.append(fields_of)
     extensions.guest_files.append(guest_files(os.environ if app is None else app.environ))
     extensions.routes.append(("GET", "/api/sessions/{id}/cost", get_cost))

@@ -22,9 +22,11 @@ from typing import Any
 import clincus
 
 from . import authority, loans
+from .budget import Spending, Sum, reached
 from .exchange import Exchange
 from .lending import Loan, marks
 from .loans import LABEL
+from .meter import Tokens
 from .opened import Opened, server_trust, session_context
 from .records import Records
 from .renewal import Renewal
@@ -35,6 +37,7 @@ from .vendors import VENDORS, written_time
 
 SET_UP_WITHIN = 30.0  # seconds for a container to take its authority
 READY_WITHIN = 60.0  # seconds for certificates to be made
+DEAREST = (15.0, 75.0, 1.5, 18.75)  # dollars for a million tokens of a model whose price nobody knows
 
 
 def install(extensions: clincus.Extensions) -> None:
@@ -69,6 +72,7 @@ class Lending:
         self._environ, self._app = environ, app
         self.renewal = Renewal(environ)
         self.vault, self.revocations = Vault(environ, self._read), Revocations(environ)
+        self.spending = Spending(environ)
         self._making: dict[str, Future[str]] = {}  # session -> its authority
         self._configs: dict[str, Mapping[str, Login]] = {}  # session that starts -> the logins of its configuration
         self._config: clincus.Config | None = None
@@ -259,6 +263,8 @@ class Lending:
             "error": known.error,
             "good_until": written_time(known.good_until) if known.good_until else "",
             "last_used": known.last_used,
+            "today": self.spending.of_day(login.name)._asdict(),
+            "limit": {name: most for name, most in login.limit._asdict().items() if most},
             "sessions": sorted(borrowers),
         }
 
@@ -295,7 +301,18 @@ class Lending:
         now = self._app.registry.find(session.id) or session
         if login.name not in clincus.kept_settings(now).get(CHOSEN, [login.name]):
             return "it was taken from this session"
-        return ""
+        if not any(login.limit):
+            return ""
+        day, mine = self.spending.of_day(login.name), self.spending.of_session(login.name, session.session_id)
+        return reached(login.name, login.limit, day, mine)
+
+    def count(self, session: clincus.Session, loan: Loan, model: str, more: Tokens) -> None:
+        """A model's answer says that it cost so many more tokens."""
+        found = clincus.call_each(self._app.extensions.pricers, model, tuple(more))
+        dollars = next((one for one in found if one is not None), None)
+        if dollars is None:
+            dollars = sum(count * rate for count, rate in zip(more, DEAREST)) / 10**6
+        self.spending.add(loan.login.name, session.session_id, Sum(0, sum(more), dollars))
 
     def _logins(self) -> Mapping[str, Login]:
         config = self._app.config
@@ -341,6 +358,7 @@ class Lending:
     def lent(self, session: clincus.Session, loan: Loan, host: str) -> None:
         """A value goes out."""
         self.vault.used(loan.login)
+        self.spending.add(loan.login.name, session.session_id, Sum(1))
         if self.records(session.id).count(loan.login.name, host):
             self._happened(session, f"The session uses the login {loan.login.name} (at {host})")
 
@@ -381,6 +399,11 @@ class Account:
     def lent(self, loan: Loan) -> None:
         """A value goes out."""
         self._lending.lent(self._session, loan, self._host)
+
+    def counted(self, loan: Loan, model: str, more: Tokens) -> None:
+        """A model's answer says that it cost so many more tokens."""
+        self._lending.records(self._session.id).add_tokens(loan.login.name, self._host, sum(more))
+        self._lending.count(self._session, loan, model, more)
 
     def rejected(self, loan: Loan, secret: Secret, status: int) -> None:
         """A server does not take a value."""

@@ -15,6 +15,7 @@ import clincus
 from . import http1
 from .http1 import Answer, Malformed, Request
 from .lending import Cleaner, Finder, Loan, MisusedError, Use, filled, find_uses, masked
+from .meter import Meter, Tokens
 from .sources import Secret
 from .vendors import answer_tokens
 
@@ -34,6 +35,9 @@ class Listener(Protocol):
 
     def lent(self, loan: Loan) -> None:
         """A value goes out."""
+
+    def counted(self, loan: Loan, model: str, more: Tokens) -> None:
+        """A model's answer says that it cost so many more tokens."""
 
     def rejected(self, loan: Loan, secret: Secret, status: int) -> None:
         """A server does not take a value, which the status of its answer says."""
@@ -81,6 +85,7 @@ class Exchange:
         self._answer_body: http1.Body = clincus.SizedBody(0)
         self._is_last = False  # the connection ends with this answer
         self._interim = 0
+        self._meter, self._metered = Meter(), Tokens()
         self._hidden: list[bytes] = []
         self._cleaner = Cleaner(())
 
@@ -170,6 +175,7 @@ class Exchange:
                 return
             self._uses = find_uses(request, self._here, self._loans, self._strangers)
             check_path(request, self._uses)
+            check_upgrade(request, self._uses)
             self._request, self._request_body = request, http1.body_of(request.length)
             self.wanted = [use.loan for use in self._uses]
             if not self.wanted:
@@ -273,13 +279,27 @@ class Exchange:
 
     def _pass_answer(self, answer: Answer) -> None:
         body = self._answer_body
-        piece = self._cleaner.take(body.take(self._from_server))
+        came = body.take(self._from_server)
+        self._count(came)
+        piece = self._cleaner.take(came)
         if body.is_over:
+            self._count(b"\n")  # nothing follows the last number
             piece += self._cleaner.rest()
         self.to_client += piece if answer.length is not None else http1.chunk(piece)
         if body.is_over:
             self.to_client += http1.LAST_CHUNK if answer.length is None else b""
             self._end_of_answer()
+
+    def _count(self, piece: bytes) -> None:
+        """Tell at once what an answer costs, since a program may leave before its end."""
+        if not self._uses or not piece:
+            return
+        tokens = self._meter.take(piece)
+        more = Tokens(*(max(0, now - before) for now, before in zip(tokens, self._metered)))
+        if any(more):
+            self._metered = tokens
+            for use in self._uses:
+                self._listener.counted(use.loan, self._meter.model, more)
 
     def _end_of_answer(self) -> None:
         if self._is_last:
@@ -319,6 +339,13 @@ def check_path(request: Request, uses: Sequence[Use]) -> None:
             if path == refused or path.startswith(f"{refused}/"):
                 words = "is not lent for this: the answer would hold a credential, and those stay on the host"
                 raise RefusedError(f"the login {use.loan.login.name} {words}")
+
+
+def check_upgrade(request: Request, uses: Sequence[Use]) -> None:
+    """Raise RefusedError for a WebSocket with a login whose use is limited: on one, nobody can count."""
+    limited = [use.loan.login.name for use in uses if any(use.loan.login.limit)]
+    if request.is_upgrade and limited:
+        raise RefusedError(f"the login {limited[0]} has a limit, so it is not lent to WebSockets: use plain requests")
 
 
 def last_answer(status: int, document: Mapping[str, object]) -> bytes:

@@ -17,6 +17,7 @@ class Row:
 
     requests: int = 0
     refused: int = 0
+    tokens: int = 0  # that the answers say they cost
     last: str = ""  # RFC 3339
 
 
@@ -40,6 +41,13 @@ class Records:
             row.refused += is_refused
             row.requests += not is_refused
         return is_first
+
+    def add_tokens(self, login: str, host: str, tokens: int) -> None:
+        """Count tokens of a request that is counted."""
+        with self._lock:
+            row = self.rows.get((login, host))
+            if row:
+                row.tokens += tokens
 
     def alarm(self, login: str, where: str, host: str) -> bool:
         """Keep an alarm; False if it was there, or if there are too many."""

@@ -68,6 +68,17 @@ class Host(NamedTuple):
         return f"*.{self.name}" if self.is_wild else self.name
 
 
+class Limit(NamedTuple):
+    """How much may be used of a login; 0 for no limit."""
+
+    requests_per_day: int = 0
+    requests_per_session: int = 0
+    tokens_per_day: int = 0
+    tokens_per_session: int = 0
+    usd_per_day: float = 0.0
+    usd_per_session: float = 0.0
+
+
 class Login(NamedTuple):
     """A login of the configuration, with what the table of services says about it."""
 
@@ -79,6 +90,7 @@ class Login(NamedTuple):
     place: Any  # a path, the name of a variable, the words of a command, or nothing
     keep: float  # seconds that the value may be kept in memory
     vendor: Vendor | None = None  # if it is one that is renewed
+    limit: Limit = Limit()
 
     def is_for(self, host: str, port: int) -> bool:
         """Whether its value may go into a request to a host."""
@@ -130,6 +142,13 @@ def check_form(value: object) -> str:
     return text
 
 
+def check_dollars(value: object) -> float:
+    """A number of dollars."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 10**6:
+        raise clincus.Unfit("write dollars, such as 5.0; 0 for no limit")
+    return float(value)
+
+
 def check_keep(value: object) -> str:
     """A duration of an hour at most."""
     text = clincus.check_duration(value)
@@ -166,6 +185,10 @@ LOGIN = {
     "from.command": clincus.Setting("from.command", [], clincus.check_command, secret=True),
     "keep": clincus.Setting("keep", KEEP, check_keep),
     "lend": clincus.Setting("lend", False, clincus.check_switch),
+    **{
+        key: clincus.Setting(key, 0, check_dollars if "usd" in key else clincus.whole(0, 10**12))
+        for key in (f"limit.{name}" for name in Limit._fields)
+    },
 }
 clincus.register_settings(
     clincus.Setting("logins", {}, LOGIN_NAME, merge=clincus.merged, rows=LOGIN),
@@ -201,8 +224,9 @@ def read_login(name: str, row: Mapping[str, Any]) -> Login:
             words = f"add {', '.join(missing)}, or a `service` ({services})"
             raise clincus.ConfigError(f"{place}: {words}")
         service = Service(name, tuple(row["hosts"]), row["header"], (row["form"],))
+    limit = Limit(**{field: row[f"limit.{field}"] for field in Limit._fields if f"limit.{field}" in row})
     if row.get("lend"):
-        return read_lent(name, known, row)
+        return read_lent(name, known, row)._replace(limit=limit)
     if known in ONLY_LENT:
         raise clincus.ConfigError(f"{place}: add lend = true, which says that the login of {known} here is lent")
     if row.get("variable"):
@@ -213,7 +237,7 @@ def read_login(name: str, row: Mapping[str, Any]) -> Login:
         raise clincus.ConfigError(f"{place}: {words}" + (", and one of them only" if sources else ""))
     hosts = tuple(Host.read(text) for text in service.hosts)
     keep = clincus.parse_duration(row.get("keep", KEEP))
-    return Login(name, service, known, hosts, sources[0], row[f"from.{sources[0]}"], keep)
+    return Login(name, service, known, hosts, sources[0], row[f"from.{sources[0]}"], keep, None, limit)
 
 
 def read_lent(name: str, known: str, row: Mapping[str, Any]) -> Login:

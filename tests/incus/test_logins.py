@@ -27,6 +27,13 @@ reachable = ["{ADDRESS}/32", "{OTHER_ADDRESS}/32"]
 logins = ["anthropic", "github"]
 [logins.anthropic]
 from = {{ file = "~/anthropic-key" }}
+[logins.metered]
+hosts = ["other.example"]
+header = "x-key"
+form = "{{secret}}"
+variable = "METERED_KEY"
+limit = {{ requests_per_session = 2 }}
+from = {{ file = "~/anthropic-key" }}
 [logins.github]
 from = {{ command = ["cat", "github-token"] }}
 """
@@ -133,6 +140,17 @@ def test_a_session_that_borrows_may_have_copies_of_other_logins(bed, start_serve
     assert server.delete(f"/api/sessions/{session['id']}").status == 204
     assert server.post(f"/api/sessions/{session['id']}/resume").status == 200
     assert "a-copy" in bed.shell(session["id"], "cat ~/.claude/.credentials.json")
+
+
+def test_a_limit_ends_what_a_session_may_use_and_says_so(bed, box, vendor, workspace):
+    other = Box(bed, box.server, box.server.create(workspace, tool="shell", logins=["metered"])["id"])
+    field = f"X-Key: {other.variable('METERED_KEY')}"
+    said = [other.ask("other.example", field) for _ in range(3)]
+    assert [f'"x-key": "{len(KEY) * "*"}"' in one for one in said] == [True, True, False]
+    assert "its limit of 2 requests a session is reached (limit in [logins.metered]" in said[2]
+    (one,) = [one for one in box.server.get("/api/logins").json if one["name"] == "metered"]
+    assert (one["today"]["requests"], one["limit"]) == (2, {"requests_per_session": 2})
+    assert box.server.delete(f"/api/sessions/{other.id}?force=true").status == 204
 
 
 def test_git_works_over_https_as_it_does_by_itself(box, vendor):

@@ -13,7 +13,7 @@ import clincus
 from clincus_features import trust
 from clincus_features.logins import sources
 from clincus_features.logins.services import SERVICES
-from clincus_features.logins.settings import Host, check_form, check_header, read_logins
+from clincus_features.logins.settings import Host, Limit, check_form, check_header, read_logins
 
 clincus.install_features(None)  # they add settings
 VALUE = "sk-real-0123456789abcdef"
@@ -106,6 +106,8 @@ def test_a_login_is_for_its_hosts_alone(load, host, port, is_one):
         ("[logins.claude]\nlend = true\nvariable = 'A'", "leave variable out"),
         ("[logins.codex]\nfrom = { env = 'A' }", "add lend = true"),
         ("[logins.claude]\nlend = 1", "true or false"),
+        ("[logins.github]\nfrom = { env = 'A' }\nlimit = { requests_per_day = -1 }", "limit.requests_per_day"),
+        ("[logins.github]\nfrom = { env = 'A' }\nlimit = { usd_per_day = 'x' }", "write dollars"),
         ("[logins.github]", 'write where it is read: from = { file = "PATH" }'),
         ("[logins.github]\nfrom = { env = 'A', file = '/a' }", "and one of them only"),
         ("[logins.x]\nservice = 'nope'", "there are anthropic"),
@@ -288,6 +290,13 @@ def test_nothing_writes_a_secret_down():
     for write in (pickle.dumps, copy.deepcopy, json.dumps):
         with pytest.raises(TypeError):
             write(secret)
+
+
+def test_a_login_may_have_limits(load):
+    text = "[logins.github]\nfrom = { env = 'A' }\nlimit = { requests_per_day = 20, usd_per_session = 1.5 }\n"
+    one, other = read_logins(load(text + "[logins.claude]\nlend = true\nlimit.tokens_per_day = 9\n")).values()
+    assert one.limit == Limit(requests_per_day=20, usd_per_session=1.5)
+    assert other.limit == Limit(tokens_per_day=9)
 
 
 # -- What a session borrows

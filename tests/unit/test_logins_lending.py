@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from clincus_features.logins import exchange as exchanges
 from clincus_features.logins.exchange import Exchange
 from clincus_features.logins.lending import Cleaner, Finder, Loan, begun, marks, new_placeholder
+from clincus_features.logins.meter import Tokens
 from clincus_features.logins.services import SERVICES, Service
-from clincus_features.logins.settings import Host, Login
+from clincus_features.logins.settings import Host, Limit, Login
 from clincus_features.logins.sources import Secret
 from clincus_features.logins.vendors import REFRESH, VENDORS
 
@@ -46,6 +47,7 @@ class Heard:
     def __init__(self) -> None:
         self.alarms: list[tuple[str, str]] = []
         self.values: list[str] = []
+        self.tokens: list[tuple[str, str, Tokens]] = []
         self.refusals: list[tuple[str, str, int]] = []
 
     def misused(self, loan: Loan, where: str) -> None:
@@ -53,6 +55,9 @@ class Heard:
 
     def lent(self, loan: Loan) -> None:
         self.values.append(loan.login.name)
+
+    def counted(self, loan: Loan, model: str, more: Tokens) -> None:
+        self.tokens.append((loan.login.name, model, more))
 
     def rejected(self, loan: Loan, secret: Secret, status: int) -> None:
         self.refusals.append((loan.login.name, secret.reveal(), status))
@@ -64,6 +69,7 @@ class Talk:
     def __init__(self, host: str = HOST, loans: Sequence[Loan] = LOANS) -> None:
         self.host = host
         heard = Heard()
+        self.tokens = heard.tokens
         self.alarms, self.lent, self.rejected = heard.alarms, heard.values, heard.refusals
         self.exchange = Exchange((host, 443), loans, heard, marks([STRANGER]))
 
@@ -433,6 +439,36 @@ def test_placeholders_have_the_shape_of_their_service_and_are_nobody_elses(name)
     one, other = new_placeholder(login), new_placeholder(login)
     assert one != other
     assert one.startswith(SERVICES[name].shape.partition("{random}")[0])
+
+
+# -- What answers cost
+
+
+def test_the_tokens_of_an_answer_are_told_as_they_come():
+    """A program may leave before the end."""
+    talk = Talk()
+    talk.ask("POST /v1/messages HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
+    begin = b'data: {"message": {"model": "claude-opus-4-6", "usage": {"input_tokens": 100, "output_tokens": 1}}}\n'
+    end = b'data: {"usage": {"output_tokens": 55}}\n'
+    talk.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(begin), begin))
+    assert talk.tokens == [("key", "claude-opus-4-6", Tokens(100, 1))]
+    talk.answer(b"%x\r\n%s\r\n0\r\n\r\n" % (len(end), end))
+    assert talk.tokens[1:] == [("key", "claude-opus-4-6", Tokens(0, 54))]
+
+
+def test_answers_to_requests_without_a_value_cost_nothing():
+    talk = Talk()
+    talk.ask("GET / HTTP/1.1")
+    talk.answer(b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"output_tokens":100}'[:-1])
+    assert talk.tokens == []
+
+
+def test_a_login_with_a_limit_is_not_lent_to_a_websocket():
+    """Nobody could count what is asked on it."""
+    loan = Loan(KEY.login._replace(limit=Limit(requests_per_day=1)), KEY.placeholder)
+    talk = Talk(loans=[loan])
+    assert talk.ask(*UPGRADE, f"X-Api-Key: {KEY.placeholder}") == b""
+    assert b"is not lent to WebSockets" in talk.client_gets()
 
 
 # -- Logins that their vendor renews

@@ -17,6 +17,14 @@ def test_requests_are_counted_by_login_and_host():
     }
 
 
+def test_tokens_are_counted_where_the_request_is():
+    kept = Records()
+    kept.count("anthropic", "a")
+    kept.add_tokens("anthropic", "a", 5)
+    kept.add_tokens("anthropic", "elsewhere", 5)
+    assert [row["tokens"] for row in kept.documents()["lent"]] == [5]
+
+
 def test_an_alarm_is_told_once_for_each_place():
     kept = Records()
     assert [kept.alarm("github", "in the address", host) for host in ("a", "a", "b")] == [True, False, True]

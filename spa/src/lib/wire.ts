@@ -2847,6 +2847,33 @@ export interface components {
              *     ]
              */
             sessions: string[];
+            /** @description what all sessions have used of it today, in this host's time */
+            today: {
+                /**
+                 * @description requests that carried its value
+                 * @example 12
+                 */
+                requests: number;
+                /**
+                 * @description tokens that the answers of models say they cost
+                 * @example 34000
+                 */
+                tokens: number;
+                /**
+                 * @description dollars at list prices
+                 * @example 0.42
+                 */
+                usd: number;
+            };
+            /**
+             * @description the most that may be used, by the names of the config; empty for no limit
+             * @example {
+             *       "requests_per_day": 2000
+             *     }
+             */
+            limit: {
+                [key: string]: number;
+            };
         };
         Image: {
             /**
@@ -3404,6 +3431,11 @@ export interface components {
                  * @example 0
                  */
                 refused: number;
+                /**
+                 * @description tokens that the answers of models say they cost
+                 * @example 34000
+                 */
+                tokens: number;
                 /**
                  * Format: date-time
                  * @description when last

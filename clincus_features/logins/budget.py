@@ -1,0 +1,137 @@
+"""What sessions have used of each login, in a file of Clincus's own, and the limits that a login has.
+
+A day is one of this host's own time. A request under way when a limit is reached goes on to its end.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import clincus
+
+from .settings import Limit
+
+FILE = "logins-used.json"
+FILE_LIMIT = 4 << 20  # bytes
+WRITE_WITHIN = 2.0  # seconds
+MOST_SESSIONS, MOST_DAYS = 2000, 31
+
+
+class Sum(NamedTuple):
+    """What was used."""
+
+    requests: int = 0
+    tokens: int = 0
+    usd: float = 0.0
+
+    def plus(self, other: Sum) -> Sum:
+        """Both together."""
+        return Sum(self.requests + other.requests, self.tokens + other.tokens, self.usd + other.usd)
+
+    @classmethod
+    def read(cls, value: Sequence[Any]) -> Sum:
+        """The sum that a file has. Raises ValueError."""
+        return cls(int(value[0]), int(value[1]), float(value[2]))
+
+
+def today() -> str:
+    """The day of this host."""
+    return time.strftime("%Y-%m-%d")
+
+
+class Spending:
+    """The sums of all logins, by day and by session."""
+
+    def __init__(self, environ: Mapping[str, str], day: Callable[[], str] = today) -> None:
+        self._path = clincus.own_file(environ, FILE)
+        self._day = day
+        self._lock = threading.Lock()  # guards what follows
+        self._days: dict[str, dict[str, Sum]] = {}
+        self._sessions: dict[str, dict[str, Sum]] = {}  # the one that was used last is the last
+        self._mark: object = ()
+        self._is_changed = False
+
+    def add(self, login: str, session: str, more: Sum) -> None:
+        """Count what a session has used, by its session id."""
+        with self._lock:
+            self._load()
+            day = self._days.setdefault(self._day(), {})
+            day[login] = day.get(login, Sum()).plus(more)
+            mine = self._sessions.pop(session, {})
+            mine[login] = mine.get(login, Sum()).plus(more)
+            self._sessions[session] = mine
+            if not self._is_changed:
+                self._is_changed = True
+                timer = threading.Timer(WRITE_WITHIN, self.write)
+                timer.daemon = True
+                timer.start()
+
+    def of_day(self, login: str) -> Sum:
+        """What was used today."""
+        with self._lock:
+            self._load()
+            return self._days.get(self._day(), {}).get(login, Sum())
+
+    def of_session(self, login: str, session: str) -> Sum:
+        """What a session has used in all its runs."""
+        with self._lock:
+            self._load()
+            return self._sessions.get(session, {}).get(login, Sum())
+
+    def write(self) -> None:
+        """Write what is not written yet."""
+        with self._lock:
+            if not self._is_changed:
+                return
+            self._is_changed = False
+            self._days = dict(sorted(self._days.items())[-MOST_DAYS:])
+            self._sessions = dict(list(self._sessions.items())[-MOST_SESSIONS:])
+            text = json.dumps({"days": self._days, "sessions": self._sessions})
+            try:
+                clincus.replace_file(self._path, text.encode(), 0o600)
+            except OSError as error:
+                clincus.log.warning("%s cannot be written: %s", self._path, error.strerror)
+            self._mark = clincus.config_fingerprint([self._path])
+
+    def _load(self) -> None:
+        """Read what another server of this user has written."""
+        mark = clincus.config_fingerprint([self._path])
+        if self._is_changed or mark == self._mark:
+            return
+        self._mark = mark
+        try:
+            found = clincus.read_json(self._path, FILE_LIMIT, read_sums)
+        except clincus.ConfigError as error:
+            clincus.log.warning("%s", error)
+            return
+        if found:
+            self._days, self._sessions = found
+
+
+def read_sums(document: Any) -> tuple[dict[str, dict[str, Sum]], dict[str, dict[str, Sum]]]:
+    """The sums of a file. Raises ValueError, TypeError and the like."""
+    days, sessions = (
+        {str(key): {str(name): Sum.read(value) for name, value in row.items()} for key, row in document[part].items()}
+        for part in ("days", "sessions")
+    )
+    return days, sessions
+
+
+def reached(name: str, limit: Limit, day: Sum, session: Sum) -> str:
+    """The limit that is reached, in words; empty if none is."""
+    checks = (
+        (limit.requests_per_day, day.requests, "requests a day"),
+        (limit.tokens_per_day, day.tokens, "tokens a day"),
+        (limit.usd_per_day, day.usd, "dollars a day"),
+        (limit.requests_per_session, session.requests, "requests a session"),
+        (limit.tokens_per_session, session.tokens, "tokens a session"),
+        (limit.usd_per_session, session.usd, "dollars a session"),
+    )
+    for most, used, words in checks:
+        if most and used >= most:
+            return f"its limit of {most:,g} {words} is reached (limit in [logins.{name}] of the config)"
+    return ""

@@ -1,0 +1,111 @@
+"""What is used of a login: read off the answers, kept over restarts, and held to limits."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from clincus_features.logins import budget
+from clincus_features.logins.budget import Spending, Sum, reached
+from clincus_features.logins.meter import Meter, Tokens
+from clincus_features.logins.settings import Limit
+
+
+@pytest.mark.parametrize(
+    ("answer", "model", "tokens"),
+    [
+        (
+            {
+                "model": "claude-opus-4-6",
+                "usage": {
+                    "input_tokens": 10,
+                    "cache_read_input_tokens": 7,
+                    "cache_creation_input_tokens": 3,
+                    "output_tokens": 5,
+                },
+            },
+            "claude-opus-4-6",
+            Tokens(10, 5, 7, 3),
+        ),
+        (
+            {
+                "model": "gpt-5.5",
+                "usage": {"prompt_tokens": 10, "prompt_tokens_details": {"cached_tokens": 4}, "completion_tokens": 5},
+            },
+            "gpt-5.5",
+            Tokens(6, 5, 4),
+        ),
+        (
+            {
+                "modelVersion": "gemini-2.5-pro",
+                "usageMetadata": {"promptTokenCount": 10, "candidatesTokenCount": 5, "thoughtsTokenCount": 2},
+            },
+            "gemini-2.5-pro",
+            Tokens(10, 7),
+        ),
+        ({"text": 'I say "output_tokens": 999999, and "model": "cheap"'}, "", Tokens()),
+        ({"total_tokens": 9}, "", Tokens()),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 7, 10000])
+def test_the_answer_of_a_model_says_what_it_cost(answer, model, tokens, size):
+    meter, data = Meter(), json.dumps(answer).encode() + b"\n"
+    for start in range(0, len(data), size):
+        found = meter.take(data[start : start + size])
+    assert (found, meter.model) == (tokens, model)
+
+
+def test_the_numbers_of_a_stream_grow():
+    meter = Meter()
+    found = [meter.take(b'{"output_tokens": %d}\n' % number) for number in (1, 20, 3)]
+    assert [one.output for one in found] == [1, 20, 20]
+
+
+@pytest.fixture
+def environ(tmp_path):
+    (tmp_path / ".clincus").mkdir()
+    return {"HOME": str(tmp_path)}
+
+
+def test_what_was_used_is_there_after_a_restart(environ):
+    first = Spending(environ)
+    first.add("anthropic", "one", Sum(1, 100, 0.5))
+    first.add("anthropic", "two", Sum(1, 10, 0.25))
+    first.write()
+    second = Spending(environ)
+    assert second.of_day("anthropic") == Sum(2, 110, 0.75)
+    assert second.of_session("anthropic", "two") == Sum(1, 10, 0.25)
+    second.add("anthropic", "two", Sum(1))
+    second.write()
+    assert first.of_session("anthropic", "two").requests == 2, "another server's are seen"
+
+
+def test_each_day_begins_with_nothing(environ):
+    days = iter(["2026-11-29"] * 2 + ["2026-11-30"] * 9)
+    spending = Spending(environ, lambda: next(days))
+    spending.add("github", "one", Sum(1))
+    assert spending.of_day("github").requests == 1
+    assert spending.of_day("github").requests == 0
+    assert spending.of_session("github", "one").requests == 1
+
+
+def test_a_torn_file_is_put_aside(environ, tmp_path):
+    (tmp_path / ".clincus" / budget.FILE).write_text('{"days": {"a": 1}')
+    assert Spending(environ).of_day("github") == Sum()
+    assert (tmp_path / ".clincus" / f"{budget.FILE}.torn").exists()
+
+
+@pytest.mark.parametrize(
+    ("limit", "day", "session", "words"),
+    [
+        (Limit(), Sum(10**9, 10**9, 10**6), Sum(10**9), ""),
+        (Limit(requests_per_day=2), Sum(1), Sum(1), ""),
+        (Limit(requests_per_day=2), Sum(2), Sum(1), "its limit of 2 requests a day is reached"),
+        (Limit(tokens_per_session=2000), Sum(), Sum(1, 2000), "2,000 tokens a session"),
+        (Limit(usd_per_session=1.5), Sum(), Sum(1, 1, 1.6), "1.5 dollars a session"),
+    ],
+)
+def test_a_limit_that_is_reached_is_named(limit, day, session, words):
+    assert words in reached("github", limit, day, session)
+    assert bool(words) == bool(reached("github", limit, day, session))
