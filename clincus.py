@@ -218,6 +218,24 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+PICTURES = (  # how the content of a picture begins, and its type; no picture that can hold a script, such as SVG
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"BM", "image/bmp"),
+)
+
+
+def picture_type(data: bytes) -> str:
+    """The type of a picture that a browser may show, by how its content begins; "" for anything else."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    if data[4:12] in (b"ftypavif", b"ftypavis"):
+        return "image/avif"
+    return next((kind for begin, kind in PICTURES if data.startswith(begin)), "")
+
+
 # -- The log, and what is measured
 
 

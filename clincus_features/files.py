@@ -1,7 +1,8 @@
-"""The files of a session's workspace: list a directory, read and write a text file.
+"""The files of a session's workspace: list a directory, read and write a text file, show a picture.
 
     GET /api/sessions/{id}/files            the entries of a directory
     GET /api/sessions/{id}/files/content    a text file, with its ETag
+    GET /api/sessions/{id}/files/image      a picture, with its ETag
     PUT /api/sessions/{id}/files/content    replace or create one, if it is still as the client saw it
 
 The container opens every file, as its code user (guest/files.sh): a link there leads to nothing on the host.
@@ -42,7 +43,7 @@ ERRORS = {  # exit codes of guest/files.sh
 
 
 def install(extensions: clincus.Extensions) -> None:
-    """Add the three routes."""
+    """Add the routes."""
     app = extensions.app
 
     def session(request: clincus.Request) -> clincus.Session:
@@ -60,6 +61,11 @@ def install(extensions: clincus.Extensions) -> None:
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-cache")]
         return clincus.Content(content).answer(request, headers)
 
+    def get_image(request: clincus.Request) -> clincus.Response:
+        content, kind = read_picture(app.sessions, session(request), request.values["path"])
+        headers = [("Content-Type", kind), ("Cache-Control", "no-cache"), ("Content-Disposition", "attachment")]
+        return clincus.Content(content).answer(request, headers)
+
     def put_content(request: clincus.Request) -> clincus.Response:
         expected = expected_content(request.headers)
         path = request.values["path"]
@@ -70,6 +76,7 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.routes += [
         ("GET", "/api/sessions/{id}/files", get_listing),
         ("GET", "/api/sessions/{id}/files/content", get_content),
+        ("GET", "/api/sessions/{id}/files/image", get_image),
         ("PUT", "/api/sessions/{id}/files/content", put_content),
     ]
 
@@ -99,6 +106,18 @@ def read_file(sessions: clincus.Sessions, session: clincus.Session, path: str) -
     except UnicodeDecodeError:
         pass
     raise clincus.ClincusError(f"{clincus.shorten(path)} is not UTF-8 text", 415)
+
+
+def read_picture(sessions: clincus.Sessions, session: clincus.Session, path: str) -> tuple[bytes, str]:
+    """The content and the type of a picture. Raises ClincusError: 400, 404, 413, 415 for what is no picture.
+
+    Its content says what it is, never its name: an SVG or a page that calls itself a PNG is refused.
+    """
+    content = run_program(sessions, session, "read", path, str(FILE_LIMIT))
+    kind = clincus.picture_type(content)
+    if not kind:
+        raise clincus.ClincusError(f"{clincus.shorten(path)} is no picture that can be shown", 415)
+    return content, kind
 
 
 def run_program(

@@ -126,7 +126,7 @@ def image(store: Store, side: differing.Side) -> clincus.Response:
     if data is None:
         limit = f"{differing.IMAGE_LIMIT >> 20} MB"
         raise clincus.ClincusError(f"the picture is larger than {limit}", 413)
-    kind = "" if side.mode == differing.LINK else differing.image_kind(data)
+    kind = "" if side.mode == differing.LINK else clincus.picture_type(data)
     if not kind:
         raise clincus.ClincusError("this is no picture that can be shown", 415)
     headers = [("Content-Type", kind), ("Cache-Control", "no-cache")]

@@ -19,13 +19,6 @@ PATCH_LIMIT = 8 << 20
 LINK = "120000"  # mode of a symbolic link
 NONE = "000000"  # mode of a side without the file
 DIFF = ("diff-tree", "-r", "-z", "--no-abbrev", "--no-ext-diff", "--no-textconv")
-IMAGES = (  # first bytes of a picture, and its type; no type that can hold a script
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-    (b"BM", "image/bmp"),
-)
 
 
 class Side(NamedTuple):
@@ -222,16 +215,7 @@ def image_type(store: Store, side: Side) -> str:
     if side.mode in (NONE, LINK):
         return ""
     data, _ = store.read_some(["cat-file", "blob", side.blob], 32)
-    return image_kind(data)
-
-
-def image_kind(data: bytes) -> str:
-    """The type of a picture by its first bytes; "" for any other content."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    if data[4:12] in (b"ftypavif", b"ftypavis"):
-        return "image/avif"
-    return next((kind for begin, kind in IMAGES if data.startswith(begin)), "")
+    return clincus.picture_type(data)
 
 
 def patch(store: Store, old: str, new: str, path: str | None) -> bytes:

@@ -162,6 +162,19 @@ def test_what_is_no_text_file_of_a_fair_size_is_refused_with_the_reason(files, w
     assert files("PUT", "x", bytes(FILE_LIMIT + 1), **NEW).status == 413
 
 
+def test_a_picture_comes_with_headers_that_let_it_be_nothing_else(files, workspace):
+    (workspace / "shot.png").write_bytes(b"\x89PNG\r\n\x1a\n and the rest")
+    (workspace / "page.png").write_text("<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>")
+    answer = files("GET", "shot.png", place="files/image")
+    assert (answer.status, answer.body) == (200, b"\x89PNG\r\n\x1a\n and the rest")
+    names = ("content-type", "x-content-type-options", "content-disposition")
+    assert [answer.headers[name] for name in names] == ["image/png", "nosniff", "attachment"]
+    assert files("GET", "shot.png", place="files/image", If_None_Match=answer.headers["etag"]).status == 304
+    assert files("GET", "page.png", place="files/image").status == 415
+    os.symlink("/etc/hostname", workspace / "out.png")
+    assert files("GET", "out.png", place="files/image").status == 400
+
+
 def test_protected_files_can_be_read_and_not_written(files, workspace):
     before = (workspace / ".git/config").read_text()
     assert files("GET", ".git/config").body.decode() == before

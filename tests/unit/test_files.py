@@ -117,3 +117,15 @@ def test_of_many_writers_who_read_the_same_file_one_wins(tmp_path):
         codes = [writer.wait(30) for writer in writers]
         assert sorted(codes) == [0, *[45] * 7]
         assert (tmp_path / "file").read_text() == f"new-{codes.index(0)}"
+
+
+def test_a_picture_is_one_by_its_content():
+    png = b"\x89PNG\r\n\x1a\n rest"
+    assert files.read_picture(Sessions(png), SESSION, "shot.txt") == (png, "image/png")
+
+
+@pytest.mark.parametrize("content", [b"<svg xmlns='http://www.w3.org/2000/svg'>", b"<!doctype html>", b"GIF", b""])
+def test_what_only_calls_itself_a_picture_is_refused(content):
+    with pytest.raises(clincus.ClincusError, match="is no picture that can be shown") as caught:
+        files.read_picture(Sessions(content), SESSION, "shot.png")
+    assert caught.value.status == 415

@@ -47,8 +47,8 @@ def test_a_list_that_is_cut_gives_what_is_whole(cut):
 
 def test_only_pictures_that_run_nothing_are_shown():
     kinds = {b"\x89PNG\r\n\x1a\n": "image/png", b"GIF89a": "image/gif", b"RIFF\0\0\0\0WEBP": "image/webp"}
-    assert {begin: changes.image_kind(begin + b"rest") for begin in kinds} == kinds
-    assert changes.image_kind(b"<svg xmlns='http://www.w3.org/2000/svg'>") == ""
+    assert {begin: clincus.picture_type(begin + b"rest") for begin in kinds} == kinds
+    assert clincus.picture_type(b"<svg xmlns='http://www.w3.org/2000/svg'>") == ""
 
 
 # ---- scopes

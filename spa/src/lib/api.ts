@@ -275,6 +275,8 @@ export const api = {
     return { text: await response.text(), etag: current };
   },
 
+  readPicture: async (id: string, path: string) => (await find(`${session(id)}/files/image?path=${encodePath(path)}`)).blob(),
+
   /** Saves over the version `etag` names (a new file if it is null) and returns the new version. 412 if it changed. */
   async writeFile(id: string, path: string, text: string, etag: string | null): Promise<string> {
     const condition: Record<string, string> = etag === null ? { 'If-None-Match': '*' } : { 'If-Match': etag };

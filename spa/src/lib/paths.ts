@@ -44,3 +44,8 @@ export function encodePath(path: string): string {
     return code >= 0xd800 && code <= 0xdfff ? '%EF%BF%BD' : encodeURIComponent(character);
   }).join('');
 }
+
+/** Whether a file calls itself a picture that browsers show. An SVG is a text: as a document it could run a script. */
+export function isPicture(path: string): boolean {
+  return /\.(png|jpe?g|gif|webp|avif|bmp)$/i.test(path);
+}

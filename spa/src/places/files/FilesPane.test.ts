@@ -7,11 +7,18 @@ import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { router } from '../../lib/router.svelte';
 import type { Session, SessionStatus } from '../../lib/types';
 import { ui } from '../../state/ui.svelte';
-import { fakeServer, someSession } from '../../test/fakes';
+import { fakeServer, type Reply, someSession } from '../../test/fakes';
 import FilesPane from './FilesPane.svelte';
 
+let asked: string[];
+let picture: Reply;
+
 beforeEach(() => {
+  asked = [];
+  picture = { text: 'bytes' };
   fakeServer(({ path }) => {
+    asked.push(path);
+    if (path.includes('/files/image')) return picture;
     if (path.includes('/files/content')) return { text: 'one', headers: { ETag: '"1"' } };
     return { json: { path: '', entries: [{ name: 'a.txt', type: 'file', size: 3, modified: '' }] } };
   });
@@ -51,4 +58,24 @@ it('keeps what was typed while the session stops, starts and runs again', async 
     const save = screen.getByRole<HTMLButtonElement>('button', { name: /^Save/ });
     expect([status, save.disabled]).toEqual([status, status !== 'running']);
   }
+});
+
+it.each(['a.png', 'Photo.JPG', 'x/y.webp'])('shows the picture %s, and reads it as no text', async (path) => {
+  render(FilesPane, { session: session('running'), path, visible: true });
+  const image = await screen.findByRole<HTMLImageElement>('img', { name: path });
+  expect(image.src).toMatch(/^blob:/);
+  expect(asked.filter((one) => one.includes('/files/content'))).toEqual([]);
+});
+
+it('shows an SVG as the text that it is', async () => {
+  render(FilesPane, { session: session('running'), path: 'a.svg', visible: true });
+  await vi.waitFor(() => expect(shown()).toBe('one'));
+  expect(asked.filter((one) => one.includes('/files/image'))).toEqual([]);
+});
+
+it('says why a file that calls itself a picture is not shown', async () => {
+  picture = { status: 415, json: { error: '"a.png" is no picture that can be shown' } };
+  render(FilesPane, { session: session('running'), path: 'a.png', visible: true });
+  await screen.findByText('The picture cannot be shown');
+  expect(screen.queryByRole('img')).toBeNull();
 });
