@@ -404,7 +404,9 @@ def directory_lock(directory: str, timeout: float | None = 5.0) -> Iterator[None
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise ClincusError(f"{directory}: another process holds a lock on it", 409) from None
+                    raise ClincusError(
+                        f"{directory}: another Clincus is at work there: try again when it has finished", 409
+                    ) from None
                 time.sleep(0.02)
         yield
     finally:
@@ -2263,7 +2265,7 @@ class Patience:
         """The same for a question to Incus itself. Raises IncusError(504) if too little is left."""
         seconds = min(seconds, self._until - time.monotonic())
         if seconds < LEAST_SHARE:
-            raise IncusError("Incus has not answered in time: it has much to do, so try again", 504)
+            raise IncusError("Incus is busy and did not answer in time: try again", 504)
         return seconds
 
     def earn(self, seconds: float) -> None:
@@ -2301,7 +2303,7 @@ class Patience:
         if self._reason:
             raise IncusError(self._reason, 409)
         if self.share(LEAST_SHARE) < LEAST_SHARE:
-            raise IncusError(f"the container has not answered, and is not asked any more{self.advice}", 504)
+            raise IncusError(f"the container does not answer{self.advice}", 504)
         with self._lock:
             self._count()
             before = self._left
@@ -2651,7 +2653,7 @@ class Incus:
             if code != 0:
                 raise self.guest_failure(name, Completed(code, b"", bytes(errors.data)))
             if not running.is_whole:
-                raise IncusError("Incus lost the end of what the container sent", 500)
+                raise IncusError("Incus lost the end of the container's answer: try again", 500)
 
     @contextmanager
     def running_command(
@@ -2961,7 +2963,7 @@ def saved_files(tool: Tool, saved_dir: str) -> list[ToolFile]:
             continue
         source = os.path.join(saved_dir, path)
         if not os.access(source, os.R_OK):
-            raise ClincusError(f"the conversation cannot go on: {source} cannot be read", 500)
+            raise ClincusError(f"the conversation cannot be continued, because {source} cannot be read", 500)
         found.append(ToolFile(path, mtime=file.mtime / 10**9, source=source))
     return found
 
@@ -3111,7 +3113,7 @@ def keep_beside(directory: str, ending: str, write: Callable[[str], int]) -> tup
     try:
         size = write(part)
         if not size:
-            raise ClincusError("the container sent nothing", 409)
+            raise ClincusError("the container sent no data: look at its terminal, then try again", 409)
         with open(part, "rb") as file:
             os.fsync(file.fileno())  # the container's disk is deleted next, and then this is the only copy
         os.rename(part, path)
@@ -3200,7 +3202,10 @@ def read_listing(stream: BufferedReader) -> list[ListedFile]:
         piece = stream.read1(1 << 16)
         data += piece
         if not piece:
-            raise ClincusError("the container's list of files ends too early", "container_answer_bad")
+            raise ClincusError(
+                "the container's list of files is incomplete: stop and resume the session, then try again",
+                "container_answer_bad",
+            )
         if len(data) > LISTING_LIMIT:
             raise ClincusError("the container's list of files is too long", "container_answer_bad")
     return list(parse_listing(bytes(data)))
@@ -3309,7 +3314,10 @@ class Copier:
         while left:
             piece = self.stream.read(min(left, 1 << 16))
             if not piece:
-                raise ClincusError("the container ended a file too early", "container_answer_bad")
+                raise ClincusError(
+                    "the container broke off within a file: stop and resume the session, then try again",
+                    "container_answer_bad",
+                )
             output.write(piece)
             left -= len(piece)
             self.pace.earn(size=len(piece))
@@ -3332,7 +3340,10 @@ class Copier:
         self.stdin.write(b"%d %s %s\n" % (known, digest.hexdigest().encode(), os.fsencode(file.path)))
         answer = re.fullmatch(rb"(\d{1,15}) (\d{1,15})\n", self.stream.readline(64))
         if answer is None:
-            raise ClincusError("the container did not answer as guest/save.sh does", "container_answer_bad")
+            raise ClincusError(
+                "the container does not answer as it should: stop and resume the session, then try again",
+                "container_answer_bad",
+            )
         start, left = map(int, answer.groups())
         self.growth -= max(start + left - file.size, 0)
         if start not in (0, known) or self.growth < 0:
@@ -3878,9 +3889,9 @@ def ask_places(**question: object) -> dict[str, Any]:
             [sys.executable, "-I", "-S", "-c", PLACES_LOADER], stdin=program, timeout=PLACES_TIMEOUT, cwd="/"
         )
     except ChildError as error:
-        raise ClincusError(f"the workspace cannot be looked at: {error.message}", 409) from error
+        raise ClincusError(f"Clincus cannot check the workspace: {error.message}", 409) from error
     if done.code:
-        raise ClincusError(f"the workspace cannot be looked at: {done.reason}", 409)
+        raise ClincusError(f"Clincus cannot check the workspace: {done.reason}", 409)
     answer = as_object(json.loads(done.stdout))
     if "refused" in answer:
         raise ClincusError(answer["refused"], answer["status"])
@@ -5255,7 +5266,7 @@ def session_tool(session: Session) -> Tool:
     try:
         return tool_from_row(session.tool, parse_json(session.tool_row or "{}"))
     except (ValueError, TypeError, AttributeError):
-        words = f'"{session.id}": its label {LABEL}tool_row describes no tool: mend or unset it'
+        words = f'"{session.id}": its label {LABEL}tool_row describes no tool: correct or unset it'
         raise ClincusError(words, 409) from None
 
 
@@ -5441,7 +5452,7 @@ def kept_settings(session: Session) -> dict[str, Any]:
     except ValueError:
         settings = None
     if not isinstance(settings, dict):
-        raise ClincusError(f'"{session.id}": its label {LABEL}settings is not a JSON object: mend or unset it', 409)
+        raise ClincusError(f'"{session.id}": its label {LABEL}settings is not a JSON object: correct or unset it', 409)
     return settings
 
 
@@ -5866,7 +5877,7 @@ class Guest(NamedTuple):
         except (ValueError, TypeError):
             is_guest = False
         if not is_guest:
-            words = f'"{session.id}": its label {LABEL}guest is not [uid, user, folder]: mend or unset it'
+            words = f'"{session.id}": its label {LABEL}guest is not [uid, user, folder]: correct or unset it'
             raise ClincusError(words, 409)
         return cls(uid, user, mount)
 
@@ -6626,7 +6637,9 @@ class Sessions:
             except NameTakenError:
                 other = self.look(session.id)
                 if other is not None and other.session_id == session.session_id:
-                    raise ClincusError(f'"{session.id}" goes on with this conversation since just now', 409) from None
+                    raise ClincusError(
+                        f'"{session.id}" has just continued this conversation: use that session, or stop it first', 409
+                    ) from None
                 if request.slot:
                     raise
                 taken.add(session.id)
@@ -6714,7 +6727,9 @@ class Sessions:
             telling = threading.Thread(target=here.run, args=(self.extensions.tell, "before_stop", known))
             found = held.enter_context(self.work(id, "stopping", beside=None if may_be_refused else telling))
             if delete and found.status == "running" and known.status == "stopped" and not known.paused:
-                raise ClincusError(f'"{id}" was started meanwhile: look at it before you delete it', 409)
+                raise ClincusError(
+                    f'"{id}" was not deleted, because someone has started it meanwhile: look at it first', 409
+                )
             session = self._awake(found)
             if delete and not (keeps or even_unsaved):
                 self.keep(session)
@@ -7086,7 +7101,10 @@ class Sessions:
         with self.open(session, "wait-for-boot start", *words, timeout=START_TIMEOUT, front=front) as (stdin, stdout):
             present = [] if is_new else read_listing(stdout)
             if not is_new and session.mode == "clone" and STARTED_FILE not in {file.path for file in present}:
-                raise ClincusError(f'the clone of "{session.id}" was never finished: delete it, and make it anew', 409)
+                raise ClincusError(
+                    f'the clone of "{session.id}" is incomplete: its start was interrupted. Delete it, then start anew',
+                    409,
+                )
             files = self._start_files(session, launch, present)
             size = sum(os.path.getsize(file.source) for file in files if file.source)
             stdin.allow(START_TIMEOUT + size / SEND_RATE)
@@ -7416,7 +7434,7 @@ class Refused(ClincusError):
 def method_not_allowed(method: str, allowed: Iterable[str]) -> ClincusError:
     """The error for a path that has other methods only. The Allow field names them (RFC 9110, 15.5.6)."""
     methods = ", ".join(sorted(set(allowed)))
-    return ClincusError(f"{shorten(method)} is not possible here; use {methods}", 405, [("Allow", methods)])
+    return ClincusError(f"{shorten(method)} is not allowed for this path: use {methods}", 405, [("Allow", methods)])
 
 
 # -- The contract: openapi.json
@@ -7657,7 +7675,7 @@ def read_head(stream: io.BufferedIOBase) -> bytes:
             raise ClincusError(f"the request's header fields are {size}", 431)
         raise ClincusError(f"the request's address is {size}", 414)
     if head and not line.endswith(b"\n"):
-        raise ClincusError("the request broke off, or did not arrive in time", 408)
+        raise ClincusError("the request did not arrive whole, or too late: send it again", 408)
     return bytes(head)
 
 
@@ -7694,9 +7712,9 @@ def parse_head(head: bytes, peer: Peer, connection: Connection) -> Request:
         raise ClincusError("the request's first line is not METHOD PATH HTTP/1.1", 400)
     method, target, version = match.groups()
     if not version.startswith("1."):
-        raise ClincusError("only HTTP/1.0 and HTTP/1.1 are spoken here", 505)
+        raise ClincusError("this server speaks HTTP/1.0 and HTTP/1.1 only: send the request as HTTP/1.1", 505)
     if len(lines) > FIELD_LIMIT:
-        raise ClincusError(f"the request has more than {FIELD_LIMIT} header fields", 431)
+        raise ClincusError(f"the request has more than {FIELD_LIMIT} header fields: send fewer", 431)
     headers = Message()
     for line in lines:
         try:
@@ -7725,7 +7743,7 @@ def parse_target(target: str, headers: Message) -> tuple[str, dict[str, str]]:
     pairs = urls.parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
     query = dict(pairs)
     if len(query) < len(pairs):
-        raise ClincusError("the query gives a parameter more than once", 400)
+        raise ClincusError("the query has a parameter more than once: give each one once", 400)
     return path, query
 
 
@@ -7969,7 +7987,7 @@ class Route:
         try:
             document: dict[str, Any] = json.loads(body.decode("utf-8") or "{}")
         except (ValueError, RecursionError) as error:
-            raise ClincusError(f"the body is not valid JSON: {error}", 400) from error
+            raise ClincusError(f"the body is not valid JSON ({error}): send a JSON object", 400) from error
         check_value(self.body, document)
         return document
 
@@ -8007,7 +8025,7 @@ class Router:
                 return route, {key: urls.unquote(value) for key, value in match.groupdict().items()}
             allowed += route.methods
         if not allowed:
-            raise ClincusError(f"there is no {shorten(path)} here; the API is described at /api/openapi.json", 404)
+            raise ClincusError(f"there is no {shorten(path)} in the API: /api/openapi.json lists its paths", 404)
         raise method_not_allowed(method, allowed)
 
 
@@ -8300,7 +8318,9 @@ class Connection:
             raise
         except Exception:
             log.exception("%s: failed", f"{request.method} {request.path}" if request else "a request")
-            response = error_response(ClincusError("Clincus failed at this; its log says why", 500))
+            response = error_response(
+                ClincusError("Clincus itself failed here, which is a bug: the server's log has the details", 500)
+            )
         if response is not None:
             self._answer(response, head_only=request is not None and request.method == "HEAD")
 
@@ -8341,7 +8361,7 @@ class Connection:
         if length > limit:
             raise ClincusError(f"the body is larger than {limit >> 10} KiB", 413)
         if expected not in {"", "100-continue"}:
-            raise ClincusError(f"the expectation {shorten(expected)} cannot be met", 417)
+            raise ClincusError(f"this server does not know `Expect: {expected}`: leave this header out", 417)
 
         def pieces() -> Iterator[bytes]:
             if length and expected and request.version != "HTTP/1.0":
@@ -8350,7 +8370,7 @@ class Connection:
             while self._unread:
                 piece = self.rfile.read1(min(self._unread, 64 << 10))
                 if not piece:
-                    words = f"only {length - self._unread} of the body's {length} bytes arrived in time"
+                    words = f"only {length - self._unread} of the body's {length} bytes arrived in time: send it again"
                     raise ClincusError(words, 408)
                 self._unread -= len(piece)
                 yield piece

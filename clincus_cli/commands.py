@@ -413,10 +413,10 @@ def sort_words(
 def unknown_flag(name: str, command: Command) -> UsageError:
     """The error for a flag that the command does not have."""
     if name in by_name([*START, *RESUME]):
-        return UsageError(f"unknown flag: {name} means nothing to `clincus {command.name}`, which would ignore it")
+        return UsageError(f"unknown flag: {name} is no flag of `clincus {command.name}`")
     if name in ("--engine", "--target"):
         elsewhere = "a session on an engine is named by its whole id, ENGINE:NAME, as `clincus list` shows it"
-        return UsageError(f"unknown flag: {name} means nothing to `clincus {command.name}`; {elsewhere}")
+        return UsageError(f"unknown flag: {name} is no flag of `clincus {command.name}`; {elsewhere}")
     behind = "; put -- in front of a command that has flags of its own" if command.passes_on else ""
     return UsageError(f"unknown flag: {name}{did_you_mean(name, command.all_flags)}{behind}")
 

@@ -147,7 +147,9 @@ def give_variables(sessions: clincus.Sessions, session: clincus.Session, environ
 def print_output(code: int, stdout: relay.Held, stderr: relay.Held) -> None:
     """Print how a command ended and what it wrote as JSON. Raises ClincusError where that was too much."""
     if stdout.is_full or stderr.is_full:
-        raise clincus.ClincusError("the command wrote too much to be held: let it write to a pipe", 413)
+        raise clincus.ClincusError(
+            "the command wrote more than Clincus can hold: send its output to a pipe or a file", 413
+        )
     texts = {name: held.data.decode("utf-8", "replace") for name, held in (("stderr", stderr), ("stdout", stdout))}
     console.print_json({"exit_code": code, **texts})
 

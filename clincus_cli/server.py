@@ -83,7 +83,9 @@ def fetch_from_server(
         words = f"no server answers at port {port}: start one with `clincus serve`, or name its port with --port"
         raise clincus.ClincusError(words, 503) from None
     except (OSError, IndexError, ValueError) as error:
-        raise clincus.ClincusError(f"the server at port {port} did not answer: {error}", 503) from None
+        raise clincus.ClincusError(
+            f"the server at port {port} did not answer ({error}): look whether `clincus serve` still runs", 503
+        ) from None
     if status >= 400:
         raise clincus.ClincusError(str(words), status)
     return found

@@ -479,7 +479,7 @@ def run_attach(context: Context) -> int:
         advice = f"clincus resume {session.id}" if session.status == "stopped" else "try again in a moment"
         raise clincus.ClincusError(f'session "{session.id}" is {state}: {advice}', 409)
     if not console.has_terminal():
-        raise clincus.ClincusError("there is no terminal to attach: run this in one", 400)
+        raise clincus.ClincusError("there is no terminal here, and attach needs one: run it in a terminal", 400)
     slot = f" (slot {session.slot})" if options.slot else ""
     print(f"Attaching to {session.id}{slot}...", flush=True)
     return run_in_terminal(shell_argv(context, session)) if options.bash else attach_terminal(context, session)

@@ -105,7 +105,7 @@ def read_file(sessions: clincus.Sessions, session: clincus.Session, path: str) -
             return content
     except UnicodeDecodeError:
         pass
-    raise clincus.ClincusError(f"{clincus.shorten(path)} is not UTF-8 text", 415)
+    raise clincus.ClincusError(f"{clincus.shorten(path)} is not UTF-8 text, so it cannot be shown or edited here", 415)
 
 
 def read_picture(sessions: clincus.Sessions, session: clincus.Session, path: str) -> tuple[bytes, str]:
@@ -129,7 +129,8 @@ def run_program(
     """
     shown = clincus.shorten(path)
     if path.startswith("/") or "\0" in path or ".." in path.split("/"):
-        raise clincus.ClincusError(f"{shown} is not a path inside the workspace", 400)
+        problem = f"{shown} is not inside the workspace: give a path relative to its top"
+        raise clincus.ClincusError(problem, 400)
     name = os.fsencode(path)
     refusals = {}
     for code, (problem, status) in ERRORS.items():

@@ -84,7 +84,9 @@ def wait_for_question(terminal: Terminal, *, was_told: bool) -> None:
     while question_on_screen(terminal.facts, terminal.decision) is None:
         within = QUESTION_WITHIN if terminal.facts.said.state == "waiting" else REDRAWN_WITHIN if was_told else 0.0
         if time.monotonic() >= begin + within:
-            raise clincus.ClincusError("no question is on the screen (any more)", "question_closed")
+            raise clincus.ClincusError(
+                "no question is open now: it was answered, or the tool went on", "question_closed"
+            )
         time.sleep(PAUSE)
         terminal.look()
 
@@ -110,7 +112,7 @@ class Answer:
         if not count:
             raise clincus.ClincusError("the choices of this dialog cannot be read: answer it in the terminal", 409)
         if option > count:
-            raise clincus.ClincusError(f"the question has {count} options", 409)
+            raise clincus.ClincusError(f"the question has only {count} options: give the number of one", 409)
         if option == self._own:
             raise clincus.ClincusError('this option takes a text: give it as "text" instead of the option', 409)
         is_list = (
@@ -134,7 +136,7 @@ class Answer:
         """Answer by a text; whether it is proven that the tool took it. Raises ClincusError: 400, 409."""
         terminal, own = self._terminal, self._own
         if own is None:
-            raise clincus.ClincusError("this question takes one of its options, not a text", 409)
+            raise clincus.ClincusError("this question takes no text of your own: give the number of an option", 409)
         text = clean_prompt(text)
 
         def stands() -> bool:
@@ -154,7 +156,8 @@ class Answer:
         """Whether an earlier key has answered a question that is not as it was any more. Raises ClincusError(409)."""
         if is_first:
             raise clincus.ClincusError(
-                "the question has changed or gone just now, and nothing was pressed", "question_closed"
+                "the question changed before the answer was typed, so no key was pressed: read it again",
+                "question_closed",
             )
         return self._terminal.becomes(self._is_proven, ANSWERED_WITHIN)
 

@@ -121,7 +121,7 @@ def clean_prompt(text: str) -> str:
     text = re.sub("(\x1b\\[|\x9b)20[01]~", "", re.sub("\r\n?", "\n", text))  # the ends of a bracketed paste
     text = re.sub("[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", "", text)
     if not text.strip():
-        raise clincus.ClincusError("the prompt is empty: write what the tool is to do", 400)
+        raise clincus.ClincusError("the prompt is empty: write what the tool should do", 400)
     if len(text.encode()) > PROMPT_LIMIT:
         raise clincus.ClincusError(f"the prompt is larger than {PROMPT_LIMIT >> 10} KiB: put it into a file", 413)
     return text
@@ -149,17 +149,18 @@ def readiness(facts: Facts, decision: Decision) -> str:
         raise clincus.ClincusError(waiting_words(decision), "question_open")
     if agent.state in ("ended", "none") or facts.tool == "shell":
         raise clincus.ClincusError(
-            "no tool runs in this session: resume the session, or start one in it", "tool_not_running"
+            "no tool runs in this session: resume the session, or start the tool in its terminal", "tool_not_running"
         )
     if agent.state == "unknown":
         if rules is None and facts.tool:
             return "ready"
-        raise clincus.ClincusError("it is not known what the tool does: look at its terminal", "tool_not_ready")
+        raise clincus.ClincusError("Clincus cannot tell what the tool is doing: look at its terminal", "tool_not_ready")
     if agent.state in ("idle", "done", "failed"):
         shown = read_screen(facts)
         if shown is None:
             raise CoveredError(
-                "the tool's prompt is not on its screen: look at its terminal, something may cover it", "tool_not_ready"
+                "the tool does not show its input: look at its terminal, a menu or dialog may cover it",
+                "tool_not_ready",
             )
         return "ready" if shown.rule.state in ("ready", "failed") else "busy"
     return "busy"
@@ -209,6 +210,6 @@ def interrupt_steps(facts: Facts, decision: Decision) -> list[Step]:
     """The steps that interrupt a tool; none if it is at rest. Raises ClincusError(409) if no tool runs."""
     state = decision.agent.state
     if state in ("ended", "none") or facts.tool == "shell":
-        raise clincus.ClincusError("no tool runs in this session", "tool_not_running")
+        raise clincus.ClincusError("no tool runs in this session: there is nothing to interrupt", "tool_not_running")
     at_rest = state in ("idle", "done", "failed")
     return [] if at_rest else [*keys_of(facts.tool).interrupt]

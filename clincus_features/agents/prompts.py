@@ -208,7 +208,7 @@ class Sender:
             is_another = given["question"] not in (None, *texts_of(terminal.facts, terminal.decision))
             if is_another or given["number"] not in (None, number):
                 asked = terminal.decision.agent.text
-                raise clincus.ClincusError(f"another question is on the screen now: {asked}", "question_closed")
+                raise clincus.ClincusError(f"another question has opened meanwhile: {asked}", "question_closed")
             before, answer = self._watch.known(session), Answer(terminal)
             is_taken = answer.write(given["text"]) if given["option"] is None else answer.choose(given["option"])
             self._learn(session, before, terminal)  # another question may be open now

@@ -64,7 +64,9 @@ class Prompts:
         prompt = Prompt(os.urandom(8).hex(), text, result, time.time(), command)
         with self._changing(session) as prompts:
             if result == "queued" and sum(one.result == "queued" for one in prompts) >= QUEUED:
-                raise clincus.ClincusError(f"{QUEUED} prompts are in the queue: wait, or cancel some", "limit_reached")
+                raise clincus.ClincusError(
+                    f"{QUEUED} prompts are in the queue, which is full: wait, or cancel some", "limit_reached"
+                )
             prompts.append(prompt)
         return prompt
 
@@ -126,7 +128,7 @@ def in_queue(prompts: list[Prompt], prompt_id: str) -> Prompt:
     if found is None:
         raise clincus.ClincusError(f"prompt {clincus.shorten(prompt_id)} not found", 404)
     if found.result != "queued":
-        raise clincus.ClincusError("the prompt is not in the queue any more: it was typed", 409)
+        raise clincus.ClincusError("the prompt has left the queue: it was typed already", 409)
     return found
 
 

@@ -181,7 +181,7 @@ def git_config(git: str, environ: Mapping[str, str], text: bytes | None = None) 
     argv = [git, "config", *source, "--list", "-z"]
     done = clincus.run_child(argv, stdin=text or b"", timeout=20, environ=variables, cwd="/")
     if done.code != 0:
-        problem = f"git does not understand its configuration: {done.reason}"
+        problem = f"git cannot read its configuration: {done.reason}"
         raise clincus.ClincusError(problem, 409)
     settings = {}
     for line in os.fsdecode(done.stdout).split("\0")[:-1]:

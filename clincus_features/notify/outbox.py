@@ -56,7 +56,7 @@ def check_endpoint(url: str, services: Services) -> str:
     if services.match(url):
         return url
     known = "fcm.googleapis.com, push.services.mozilla.com, web.push.apple.com, notify.windows.com"
-    problem = f'"endpoint" is not of a push service that is known here ({known}, by https)'
+    problem = f'"endpoint" belongs to no push service that Clincus knows ({known}, by https)'
     raise clincus.ClincusError(problem, 400)
 
 

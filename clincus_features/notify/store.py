@@ -60,7 +60,7 @@ class State:
     def check_removed(self, id: str) -> None:
         """Raise ClincusError(410) for a device that a person removed."""
         if id in self.removed:
-            problem = f"device {clincus.shorten(id)} was removed from those that are notified"
+            problem = f"device {clincus.shorten(id)} was removed: turn its notifications on again"
             raise clincus.ClincusError(problem, 410)
 
     def remove(self, id: str) -> None:

@@ -134,7 +134,9 @@ class Previews:
             return known
         here, _ = request.peer.here
         if ipaddress.ip_address(here.partition("%")[0]).is_link_local:
-            raise clincus.ClincusError("a preview cannot be had at a link-local address", 409)
+            raise clincus.ClincusError(
+                "a preview does not work at a link-local address: open the dashboard at localhost", 409
+            )
         listener = self._listen(opening, here)
         name, _ = clincus.split_host(request.headers["Host"])
         origin = openings.origin_at(name, int(listener.server_address[1]))

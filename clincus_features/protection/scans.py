@@ -54,7 +54,7 @@ def ask_scan(workspace: str, **question: object) -> dict[str, Any]:
         child.allow(SCAN_TIMEOUT)
         done = child.complete(clincus.places_code() + scan_code() + asked)
     if done.code:
-        raise clincus.ClincusError(f"the workspace '{workspace}' cannot be looked at: {done.reason}")
+        raise clincus.ClincusError(f"Clincus cannot check the workspace '{workspace}': {done.reason}")
     answer: dict[str, Any] = json.loads(done.stdout)
     if "refused" in answer:
         raise clincus.ClincusError(answer["refused"])

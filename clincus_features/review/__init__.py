@@ -121,13 +121,13 @@ def answer(request: clincus.Request, document: object) -> clincus.Response:
 def image(store: Store, side: differing.Side) -> clincus.Response:
     """A picture of a type in which browsers run nothing. Raises ClincusError: 404, 413, 415."""
     if side.mode == differing.NONE:
-        raise clincus.ClincusError("there is no such file on this side", 404)
+        raise clincus.ClincusError("the file is not there on this side: look at the other one", 404)
     data = differing.content(store, side, differing.IMAGE_LIMIT)
     if data is None:
         limit = f"{differing.IMAGE_LIMIT >> 20} MB"
         raise clincus.ClincusError(f"the picture is larger than {limit}", 413)
     kind = "" if side.mode == differing.LINK else clincus.picture_type(data)
     if not kind:
-        raise clincus.ClincusError("this is no picture that can be shown", 415)
+        raise clincus.ClincusError("this file is no picture that the page can show", 415)
     headers = [("Content-Type", kind), ("Cache-Control", "no-cache")]
     return clincus.Response(200, data, headers)

@@ -96,7 +96,7 @@ class Comments:
             record = self._review.recorder.now(session)
         comments = shown(self._review.store(record), record)
         if not comments:
-            raise clincus.ClincusError("there are no comments to send", "nothing_to_do")
+            raise clincus.ClincusError("there are no comments to send: comment on a line first", "nothing_to_do")
         result = self._send_prompt(request, session.id, message(comments))
         if result["result"] in ("submitted", "queued"):
             self._remove(record, {comment["comment_id"] for comment in comments})

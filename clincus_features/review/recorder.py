@@ -61,7 +61,7 @@ SKIPPED_WHYS = ("large", "repository", "unreadable", "special", "ignored")
 LATE = "late"  # instead of these: the tool changed the file before it was recorded; path `.`: any file
 ALL_LATE = "recorded while the tool was already at work, so what it changed first may be in it"
 NAMED = 5  # files that a note names
-NO_CHECKPOINT = "the container did not answer with a checkpoint"
+NO_CHECKPOINT = "the container did not answer with a checkpoint: stop and resume the session, then try again"
 RESTING = ("done", "idle", "failed", "waiting", "ended", "stuck")
 REFUSALS = {  # reasons of guest/checkpoint.sh
     "workspace": "the workspace is not mounted in the container",

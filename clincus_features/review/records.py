@@ -98,7 +98,7 @@ def tree_of(record: Record, name: str) -> str:
         return record.tree
     if name == "branch":
         if not record.branch_tree:
-            problem = "it is not known where the branch began: start the session"
+            problem = "Clincus does not know where the branch began: it learns that when the session starts"
             raise clincus.ClincusError(problem, 409)
         return record.branch_tree
     if name == "turn":

@@ -235,7 +235,7 @@ def test_a_binary_file_says_why_it_is_not_shown(shared, open_shared):
     (dashboard.root / "my-app" / "blob.bin").write_bytes(bytes(range(256)) * 8)
     dashboard.go(f"/sessions/{shared.session['id']}/files")
     dashboard.page.get_by_role("treeitem", name="blob.bin").click()
-    expect(dashboard.page.get_by_text("is not UTF-8 text")).to_be_visible()
+    expect(dashboard.page.get_by_text("is not UTF-8 text, so it cannot be shown or edited here")).to_be_visible()
     dashboard.page.get_by_role("button", name="Copy its path").click()
     assert dashboard.page.evaluate("navigator.clipboard.readText()") == str(dashboard.root / "my-app" / "blob.bin")
     expect(dashboard.page.locator(".cm-content")).to_have_count(0)

@@ -212,6 +212,6 @@ def test_a_clone_that_was_never_finished_is_not_worked_on(bed, start_server, wor
     (id,) = wait_until(bed.names, "the container")
     wait_until(lambda: server.get(f"/api/sessions/{id}").status == 200, "the session")
     refused = server.post(f"/api/sessions/{id}/resume")
-    assert (refused.status, "never finished" in refused.json["error"]) == (409, True)
+    assert (refused.status, "is incomplete" in refused.json["error"]) == (409, True)
     assert server.delete(f"/api/sessions/{id}?force=true").status == 204
     assert server.create(workspace, mode="clone")["slot"] == 1

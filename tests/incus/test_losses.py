@@ -134,7 +134,7 @@ def test_a_session_that_was_started_again_is_no_stopped_one(bed, shared_server, 
     late = command_line(bed, shared_server)  # then a person is asked, and thinks
     assert shared_server.post(f"{path}/resume").status == 200
     wait_for_screen(bed, stopped, "earlier: remember the milk")
-    with pytest.raises(clincus.ClincusError, match="started meanwhile"):
+    with pytest.raises(clincus.ClincusError, match="started it meanwhile"):
         late.end(stopped["id"], delete=True)
     assert shared_server.get(path).json["status"] == "running"
     wait_for_screen(bed, stopped, "earlier: remember the milk")

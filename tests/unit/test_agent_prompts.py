@@ -112,7 +112,7 @@ def test_no_prompt_is_a_command_of_the_tool(tool, text, steps):
         ("ended", "claude", "no tool runs"),
         ("none", "claude", "no tool runs"),
         ("unknown", "shell", "no tool runs"),
-        ("unknown", "claude", "not known"),
+        ("unknown", "claude", "cannot tell"),
     ],
 )
 def test_a_prompt_is_refused_where_no_tool_takes_it(state, tool, words):

@@ -380,14 +380,14 @@ def test_names_that_do_not_go_together_cost_no_more_than_themselves(tmp_path):
 @pytest.mark.parametrize(
     ("pieces", "message"),
     [
-        ((b"",), "list of files ends too early"),
+        ((b"",), "list of files is incomplete: stop and resume the session, then try again"),
         ((b"x" * 200, b"y" * 200), "list of files is too long"),
-        ((listing(f"{ROOT}/x"),), "did not answer"),
-        ((listing(f"{ROOT}/x"), b"x\n"), "did not answer"),
+        ((listing(f"{ROOT}/x"),), "does not answer"),
+        ((listing(f"{ROOT}/x"), b"x\n"), "does not answer"),
         ((listing(f"{ROOT}/x"), b"7 1\nx1 5.0\n"), "sends more"),
         ((listing(f"{ROOT}/x"), b"0 99999999999\n"), "sends more"),
         ((listing(f"{ROOT}/x.jsonl", f"{ROOT}/y.jsonl"), b"0 9\n123456789" + b"9 6.0\n", b"0 9\n"), "sends more"),
-        ((listing(f"{ROOT}/x"), b"0 1\n"), "ended a file too early"),
+        ((listing(f"{ROOT}/x"), b"0 1\n"), "broke off within a file"),
         ((listing(f"{ROOT}/x"), b"0 1\nx9 6.0\n"), "changes just now"),
         ((listing(f"{ROOT}/x.jsonl"), b"0 1\nx0 6.0\n"), "changes just now"),
     ],

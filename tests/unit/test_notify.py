@@ -630,7 +630,7 @@ def test_an_endpoint_that_came_into_the_file_another_way_is_never_asked(caller, 
     caller.agent("waiting")
     caller.wait(6)
     assert service.pushes == []
-    assert "not of a push service" in caller.device(id)["last"]["message"]
+    assert "no push service" in caller.device(id)["last"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -425,7 +425,7 @@ def test_a_look_at_a_workspace_that_takes_too_long_ends_and_says_so(monkeypatch)
     sleeping = marshal.dumps(compile("import time; time.sleep(600)", "sleeping", "exec"))
     monkeypatch.setattr(clincus, "places_code", lambda: sleeping)
     monkeypatch.setattr(clincus, "PLACES_TIMEOUT", 0.1)
-    with pytest.raises(clincus.ClincusError, match=r"cannot be looked at.* did not finish within") as caught:
+    with pytest.raises(clincus.ClincusError, match=r"cannot check the workspace.* did not finish within") as caught:
         clincus.ask_places(source="/", patterns=[])
     assert caught.value.status == 409
 

@@ -646,7 +646,7 @@ def test_a_folder_too_deep_is_said(work):
 
 def test_a_workspace_that_is_gone_is_an_error(work):
     shutil.rmtree(work.root)
-    with pytest.raises(clincus.ClincusError, match="cannot be looked at: No such file"):
+    with pytest.raises(clincus.ClincusError, match="the workspace cannot be looked at: No such file"):
         work.look()
 
 

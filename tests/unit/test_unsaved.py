@@ -219,6 +219,6 @@ def test_a_copy_that_is_too_large_is_refused_with_the_setting(tmp_path: Path):
 
 def test_a_copy_without_a_byte_is_none(tmp_path: Path):
     directory = str(tmp_path / "sessions-claude" / "id")
-    with pytest.raises(clincus.ClincusError, match="sent nothing"):
+    with pytest.raises(clincus.ClincusError, match="sent no data"):
         clincus.keep_beside(directory, "tar", lambda part: Path(part).write_bytes(b""))
     assert list((tmp_path / "sessions-claude").iterdir()) == []

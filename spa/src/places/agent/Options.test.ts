@@ -85,10 +85,10 @@ it('takes another question in the same words for another one', async () => {
 
 it('says when the question is gone, and lets one answer the next', async () => {
   await wait('question', ['Red', 'Green']);
-  answer = { status: 409, json: { error: 'No question is on the screen (any more).' } };
+  answer = { status: 409, json: { error: 'No question is open now: it was answered, or the tool went on.' } };
   render(Options, { session });
   await userEvent.click(button('Red'));
-  await vi.waitFor(() => expect(ui.toasts[0]?.text).toBe('my-app was not answered. No question is on the screen (any more).'));
+  await vi.waitFor(() => expect(ui.toasts[0]?.text).toBe('my-app was not answered. No question is open now: it was answered, or the tool went on.'));
   expect(button('Red').disabled).toBe(false);
 });
 
