@@ -667,8 +667,11 @@ def judge(facts: Facts, before: Agent | None, stopped: float = 0.0) -> Decision:
     is_unheard = is_unheard and before is not None and said.at <= before.since
     if said.state and (shown is None or not (is_drawn or goes_on) or (agrees(said, shown) and not is_unheard)):
         return by_hook(facts, shown, before)
-    if shown is not None:
-        return by_screen(facts, shown, before)
+    return by_screen(facts, shown, before) if shown is not None else by_nothing(facts, before)
+
+
+def by_nothing(facts: Facts, before: Agent | None) -> Decision:
+    """A decision where neither hook nor screen tells anything: a new tool starts, an old one is unknown."""
     begun = begin_of(facts, before)
     is_new = abs(facts.now - begun) < START_WITHIN
     agent = Agent("starting", since=begun) if is_new else Agent("unknown", since=begun, source="screen")
