@@ -602,9 +602,17 @@ def count(facts: Facts, past: Past, agent: Agent) -> tuple[Agent, Past]:
 
 
 def is_another_question(before: Agent, agent: Agent) -> bool:
-    """Whether the screen shows the next one of several questions, of which no hook tells."""
-    has_options = bool(before.options and agent.options) and agent.source == "screen"
-    return has_options and agent.text != before.text and agent.options != before.options
+    """Whether the screen shows the next one of several questions, of which no hook tells.
+
+    Permissions have the same choices. The text of one may be cut elsewhere where the terminal is narrower.
+    """
+    if agent.source != "screen":
+        return False
+    if before.options and agent.options and agent.text != before.text and agent.options != before.options:
+        return True
+    earlier, now = signs(before.text), signs(agent.text)
+    is_cut = earlier.startswith(now) or now.startswith(earlier)
+    return agent.reason == "permission" and before.source == "screen" and not is_cut
 
 
 def held_after(past: Past, before: Agent, agent: Agent, now: float, *, is_new_run: bool) -> Held:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import clincus
@@ -25,15 +25,95 @@ from clincus_features.notify import agenda
 NOON = 1_800_000_000.0
 SESSION = clincus.Session("clincus-a1b2c3-1", "/srv/app", "claude", 1, "running", persistent=False, session_id="s")
 BORDER = "─" * 40
-RESTS = [BORDER, "❯", BORDER, "  ⏵⏵ bypass permissions on"]
-WORKS = ["✢ Tempering… (4s · ↓ 3 tokens)", BORDER, "❯", BORDER, "  ⏵⏵ bypass permissions on · esc to interrupt"]
-OVER = "✻ Churned for 3s · done 4:09 PM"
-ASKS = [BORDER, " Bash command", " Do you want to proceed?", " ❯ 1. Yes", "   2. No", " Esc to cancel · Tab to amend"]
+CLAUDE_CHOICES = [" Do you want to proceed?", " ❯ 1. Yes", "   2. No", " Esc to cancel · Tab to amend"]
+COPILOT_BOX = [" /workspace [⎇ master]", BORDER, "❯", BORDER]
+COPILOT_CHOICES = ["│ Do you want to run this command? │", "│ ❯ 1. Yes │", "│   2. No (Esc to stop) │"]
+OPENCODE_BOX = ["  ┃", "  ┃", "  ┃", "  ┃  Build · Claude", f"  ╹{'▀' * 40}"]
+OPENCODE_ASKS = ["  ┃  △ Permission required", "  ┃  $ make", "  ┃", "  ┃   Allow once   Allow always   Reject"]
+CODEX_BOX = ["› Ask Codex to do anything", "  gpt-5 default · /workspace", "  ← for agents · ? for shortcuts"]
+CODEX_ASKS = ["  Would you like to run the following command?", "  $ make", "› 1. Yes, proceed (y)", "  2. No (esc)"]
+GEMINI_BOX = [BORDER, " YOLO Ctrl+Y", " *   Type your message or @path/to/file", " /workspace"]
+GEMINI_ASKS = ["│ ? Shell  make  │", "│ Allow execution of [Shell]?  │", "│ ● 1. Allow once  │", "│   2. No (esc) │"]
+
+
+class Looks(NamedTuple):
+    """What a tool draws. The begin of each list stands above the input."""
+
+    rests: list[str]
+    works: list[str]
+    asks: list[str]
+    over: list[str]  # behind the last words of a turn
+    failed: list[str]
+    cancelled: list[str]
+    below: str = ""  # lines below the cursor, of a tool that shows it in its input
+
+
+LOOKS = {
+    "claude": Looks(
+        [BORDER, "❯", BORDER, "  ⏵⏵ bypass permissions on"],
+        ["✢ Tempering… (4s · ↓ 3 tokens)", BORDER, "❯", BORDER, "  ⏵⏵ bypass permissions on · esc to interrupt"],
+        [BORDER, " Bash command", *CLAUDE_CHOICES],
+        ["✻ Churned for 3s · done 4:09 PM"],
+        ["● API Error: 529 stand-in"],
+        ["  ⎿  Interrupted · What should Claude do instead?"],
+    ),
+    "copilot": Looks(
+        [*COPILOT_BOX, " ← open sidebar · / commands · ? help"],
+        [*COPILOT_BOX, " ◉ Working · 59 B esc esc interrupt"],
+        [f"╭{BORDER}╮", *COPILOT_CHOICES, "│ ↑/↓ to navigate · enter to select · esc to cancel │", f"╰{BORDER}╯"],
+        [],
+        [" ✗ Failed to get response from the AI model; Last error:", "   529 overloaded"],
+        [" ● Operation cancelled by user"],
+    ),
+    "opencode": Looks(
+        [*OPENCODE_BOX, "   /workspace      19 (0%)  ctrl+p commands"],
+        [*OPENCODE_BOX, "   ⬝⬝■■  esc interrupt    ctrl+p commands"],
+        [*OPENCODE_ASKS, "  ┃  ctrl+f fullscreen  ⇆ select  enter confirm"],
+        ["     ▣  Build · Claude · 3.0s"],
+        ["  ┃  529 overloaded"],
+        ["     ▣  Build · Claude · interrupted"],
+        below="4",
+    ),
+    "codex": Looks(
+        CODEX_BOX,
+        ["• Working (3s • esc to interrupt)", *CODEX_BOX],
+        [*CODEX_ASKS, "  Press enter to confirm or esc to cancel"],
+        ["  Worked for 3s • 17:15"],
+        ["■ unexpected status 529 overloaded"],
+        ["■ Conversation interrupted - use /feedback if something went wrong"],
+    ),
+    "gemini": Looks(
+        ["   ? for shortcuts", *GEMINI_BOX],
+        [" ⠸ Thinking... (esc to cancel, 3s)   ? for shortcuts", *GEMINI_BOX],
+        [f"╭{BORDER}╮", *GEMINI_ASKS, f"╰{BORDER}╯"],
+        [],
+        ["✕ [API Error: 529 overloaded]"],
+        ["\u2139 Request cancelled."],
+    ),
+}
+TURN_ENDS = [("session.status", {"status": {"type": "idle"}}), ("session.idle", {})]
+OVERLOADED = {"name": "APIError", "data": {"message": "overloaded", "statusCode": 529}}
+# What a tool tells in the place of an event of Claude Code. `answered` and `aborted` are none of those. Tools that
+# stand not here tell nothing.
+TOLD: Mapping[str, Mapping[str, list[tuple[str, dict[str, Any]]]]] = {
+    "copilot": {
+        "UserPromptSubmit": [("UserPromptSubmit", {})],
+        "PermissionRequest": [("Notification", {"notification_type": "permission_prompt"})],
+        "Stop": [("Stop", {})],
+        "StopFailure": [("ErrorOccurred", {"error": {"message": "overloaded"}, "recoverable": True})],
+    },
+    "opencode": {
+        "UserPromptSubmit": [("session.status", {"status": {"type": "busy"}})],
+        "PermissionRequest": [("permission.asked", {"permission": "bash"})],
+        "answered": [("permission.replied", {})],
+        "Stop": TURN_ENDS,
+        "StopFailure": [("session.error", {"error": OVERLOADED}), *TURN_ENDS],
+        "aborted": [("session.error", {"error": {"name": "MessageAbortedError"}}), *TURN_ENDS],
+    },
+}
 SHELL = ["claude has ended (exit code {}). This is a shell in its container.", "code@box:/workspace$"]
-FAILED = "● API Error: 529 stand-in"
 SEEN_WITHIN = 3.0  # seconds after which a look has seen that the tool works
 FATES = ("late", "lost", "twice")  # of a hook
-CANCELLED = "  ⎿  Interrupted · What should Claude do instead?"
 
 
 @dataclass
@@ -50,8 +130,8 @@ class World:
     """A session at noon. Verbs of a story are methods; a number lets so many seconds pass."""
 
     home: Path
+    tool: str = "claude"
     skew: float = 0.0  # seconds by which the container's clock is ahead
-    has_hooks: bool = True
     now: float = NOON
     set_by: float = 0.0  # seconds by which the server's clock was set
     calls: list[tuple[float, str]] = field(default_factory=list)
@@ -65,7 +145,8 @@ class World:
     def __post_init__(self) -> None:
         self._plan: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
-        self._events, self._inode, self._screen, self._drawn = b"", 5, [*RESTS], NOON
+        self._looks = LOOKS[self.tool]
+        self._events, self._inode, self._screen, self._drawn = b"", 5, [*self._looks.rests], NOON
         self._run, self._code, self._again = NOON, "", "0"
         self._built, self._build_at = 0.0, NOON  # seconds of CPU of builds that have ended; when the last one began
         self._armed = False
@@ -92,7 +173,9 @@ class World:
 
     def serve(self) -> None:
         """Start the server, which finds the session running."""
-        session = SESSION._replace(run=clincus.format_time(clincus.datetime.fromtimestamp(NOON, clincus.timezone.utc)))
+        session = SESSION._replace(
+            tool=self.tool, run=clincus.format_time(clincus.datetime.fromtimestamp(NOON, clincus.timezone.utc))
+        )
         keys_of_config = {"notify.webhook": "http://hook.test/"}
         config = clincus.make_config([clincus.Layer(clincus.USER_RANK, "test", keys_of_config)])
         registry = SimpleNamespace(get=lambda id: session, find=lambda id: session, all=lambda: [session])
@@ -161,6 +244,7 @@ class World:
             "stopping": 0,
             "more": 0,
             "sum": hash(tuple(self._screen)),
+            "below": self._looks.below if self._looks.rests[-2] in self._screen else "",
             "screen": int(self._drawn),
             "run": int(self._run + self.skew),
         }
@@ -193,13 +277,22 @@ class World:
 
     def hook(self, name: str, **data: object) -> None:
         """A hook runs: in time, late, never or twice, as the story has said."""
-        if not self.has_hooks:
-            return
         how, self._how = self._how, []
         if "lost" in how:
             return
-        for _ in range(1 + ("twice" in how)):
-            self._later(8.0 if "late" in how else 0.05, lambda: self._tell(name, data))
+        is_own = self.tool == "claude"
+        told = [(name, data)] if is_own else TOLD.get(self.tool, {}).get(name, [])
+        for own_name, words in told:
+            event = {**data, **words} if (self.tool, own_name) == ("copilot", name) else words
+            for _ in range(1 + ("twice" in how)):
+                self._later(
+                    8.0 if "late" in how else 0.05, functools.partial(self._tell, own_name, data if is_own else event)
+                )
+
+    def _tell_if(self, name: str) -> None:
+        """A hook of another tool runs where Claude Code has none."""
+        if self.tool != "claude":
+            self.hook(name)
 
     def _tell(self, name: str, data: dict[str, object]) -> None:
         at = self.now + self.skew
@@ -252,7 +345,7 @@ class World:
         self._number += 1
         self._id += 1
         self.hook("UserPromptSubmit", prompt=f"prompt {self._number}", **self._turn())
-        self.draw("❯ prompt", *WORKS)
+        self.draw("❯ prompt", *self._looks.works)
 
     def stop(self) -> None:
         """It tells of an end, but a hook of the project lets it go on."""
@@ -264,9 +357,9 @@ class World:
         self._need("done")
         words = {"last_assistant_message": f"end {self._number}", "stop_hook_active": again}
         self.hook("Stop", background_tasks=[{}] * background, **self._turn(), **words)
-        footer = RESTS[-1] + (" · 1 shell · ↓ to manage" if background else "")
-        self._last = [f"● end {self._number}", OVER]
-        self.draw(*self._last, *RESTS[:-1], footer)
+        footer = self._looks.rests[-1] + (" · 1 shell · ↓ to manage" if background else "")
+        self._last = [f"● end {self._number}", *self._looks.over]
+        self.draw(*self._last, *self._looks.rests[:-1], footer)
 
     def end_again(self) -> None:
         """The turn that a hook of the project has let go on is over."""
@@ -279,21 +372,21 @@ class World:
     def wait_for_agent(self) -> None:
         """It says no more for now, and goes on when an agent in the background has ended."""
         self.hook("Stop", background_tasks=[{}], last_assistant_message="wait", **self._turn(), stop_hook_active=False)
-        self.draw("● wait", "✻ Waiting for 1 background agent to finish", *RESTS)
+        self.draw("● wait", "✻ Waiting for 1 background agent to finish", *self._looks.rests)
 
     def wake(self) -> None:
         """It goes on by itself, since something in the background has ended."""
         self._over()
         self.truth, self._begun = "working", self.now
         self._number += 1
-        self.draw(*WORKS)
+        self.draw(*self._looks.works)
 
     def fail(self) -> None:
         """Its turn fails."""
         self.truth, self._held_at = "failed", self.now
         self._need("failed")
         self.hook("StopFailure", error="overloaded", last_assistant_message="API Error: 529 stand-in", **self._turn())
-        self.draw(FAILED, *RESTS)
+        self.draw(*self._looks.failed, *self._looks.rests)
 
     def ask(self) -> None:
         """It asks for a permission."""
@@ -303,36 +396,38 @@ class World:
         self.hook(
             "PermissionRequest", tool_name="Bash", tool_input={"command": f"command {self._number}"}, **self._turn()
         )
-        self.draw(*ASKS)
+        self.draw(*(line.replace("make", f"command {self._number}") for line in self._looks.asks))
 
     def answer(self) -> None:
         """A person answers in the terminal."""
         self._over()
         self.truth, self._begun = "working", self.now
-        self.draw(*WORKS)
+        self._tell_if("answered")
+        self.draw(*self._looks.works)
 
     def escape(self) -> None:
         """A person interrupts it."""
         self._over()
         self.truth, self._held_at = "interrupted", self.now
-        self.draw("● Let me think", CANCELLED, *RESTS)
+        self._tell_if("aborted")
+        self.draw("● Let me think", *self._looks.cancelled, *self._looks.rests)
 
     def take_back(self) -> None:
         """A person interrupts it before it has said anything: the prompt is in its input again."""
         self._over()
         self.truth, self._held_at = "interrupted", self.now
-        self.draw(*self._last, BORDER, f"❯ prompt {self._number}", *RESTS[2:])
+        self.draw(*self._last, BORDER, f"❯ prompt {self._number}", *self._looks.rests[2:])
 
     def delete(self) -> None:
         """A person deletes what stands in the input."""
-        self.draw(*self._last, *RESTS)
+        self.draw(*self._last, *self._looks.rests)
 
     def clear(self) -> None:
         """A person lets it forget the conversation."""
         self._over()
         self.truth = "idle"
         self.hook("SessionStart", source="clear")
-        self.draw(*RESTS)
+        self.draw(*self._looks.rests)
 
     def look(self) -> None:
         """A person has the session open. The page tells what it shows as seen, if that calls for a person."""
@@ -342,11 +437,11 @@ class World:
 
     def type_half(self) -> None:
         """A person types something, and sends it not."""
-        self.draw("● end", OVER, BORDER, "❯ and then", *RESTS[2:])
+        self.draw("● end", *self._looks.over, BORDER, "❯ and then", *self._looks.rests[2:])
 
     def type_amid(self) -> None:
         """A person types something while it works, and sends it not."""
-        self.draw(WORKS[0], BORDER, "❯ and then", *RESTS[2:])
+        self.draw(self._looks.works[0], BORDER, "❯ and then", *self._looks.rests[2:])
 
     def enqueue(self) -> None:
         """A prompt is put into the queue; at rest it is sent at once."""
@@ -370,7 +465,7 @@ class World:
         """It moves again."""
         self._over()
         self.hangs = False
-        self.draw("● more", *WORKS)
+        self.draw("● more", *self._looks.works)
 
     def build(self) -> None:
         """It runs a build, which writes nothing for long."""
@@ -379,7 +474,7 @@ class World:
     def built(self) -> None:
         """The build has ended."""
         self.builds, self._built = False, self._built + self.now - self._build_at
-        self.draw("● built", *WORKS)
+        self.draw("● built", *self._looks.works)
 
     def crash(self) -> None:
         """The tool is killed."""
@@ -394,7 +489,7 @@ class World:
         self._over()
         self.truth, self._again = "idle", "1"
         self.hook("SessionStart", source="startup")
-        self.draw(*RESTS)
+        self.draw(*self._looks.rests)
 
     def ring(self) -> None:
         """Something rings."""

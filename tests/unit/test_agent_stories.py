@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.story import FATES, World
+from tests.unit.story import FATES, TOLD, World
 
 # A word is a verb of tests/unit/story.py, a number lets so many seconds pass; what a person was called for.
 STORIES = {
@@ -102,6 +102,23 @@ def test_a_person_is_called_once_for_each_thing(script, calls, skew):
     assert ([kind for _, kind in world.calls], world.wrong()) == (calls.split(), [])
 
 
+# What only Claude Code does, and what only happens to hooks.
+OWN = {"stop", "end-again", "end-with-server", "wait-for-agent", "wake", "take-back", "type-half", "type-amid", "clear"}
+ANYONES = {name: story for name, story in STORIES.items() if not {*OWN, *FATES} & set(story[0].split())}
+# Nobody sees what a tool without hooks does between two looks.
+UNSEEN = {"a short turn", "a short turn behind one that was seen"}
+
+
+@pytest.mark.parametrize("tool", ["copilot", "opencode", "codex", "gemini"])
+@pytest.mark.parametrize(("name", "story"), ANYONES.items(), ids=ANYONES.keys())
+def test_a_person_is_called_once_whatever_tool_it_is(name, story, tool):
+    script, calls = story
+    if name in UNSEEN and tool not in TOLD:
+        script = script.replace("0.1", "5")
+    world = played(script, tool=tool, skew=-5.0)
+    assert ([kind for _, kind in world.calls], world.wrong()) == (calls.split(), [])
+
+
 # What may happen next, by what the tool does; the first word of a pair is what happens to the hook of the second one.
 ALWAYS = ("look", "restart", "enqueue")
 NEXT = {
@@ -169,4 +186,24 @@ AFTER = {
 def test_no_story_calls_too_often_too_early_or_not_at_all(story):
     script, skew = story
     world = played(script, NEXT, skew=skew)
+    assert world.wrong() == [], (world.calls, world.shown, world.needs)
+
+
+@st.composite
+def scripts_of_anyone(draw: st.DrawFn) -> tuple[str, str, float]:
+    """A tool other than Claude Code, a story of what any tool does, and the skew of a clock."""
+    truth, words = "idle", []
+    for _ in range(draw(st.integers(1, 12))):
+        word = draw(st.sampled_from([word for word in NEXT[truth] if word not in OWN]))
+        words += [word, draw(st.sampled_from(PAUSES))]
+        truth = AFTER.get(word, truth)
+    tool = draw(st.sampled_from(["copilot", "opencode", "codex", "gemini"]))
+    return tool, " ".join([*words, "200"]), draw(st.sampled_from([0.0, -360.0, 30.0]))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(scripts_of_anyone())
+def test_no_story_of_another_tool_calls_too_often_too_early_or_not_at_all(story):
+    tool, script, skew = story
+    world = played(script, NEXT, tool=tool, skew=skew)
     assert world.wrong() == [], (world.calls, world.shown, world.needs)
