@@ -1,9 +1,10 @@
-"""Tells which containers have slept, so that nobody looks again for what cannot have been written there.
+"""Finds out which containers have slept, so that a timer does not look again where nothing can have been written.
 
-Whatever a program writes takes CPU. One query gives the CPU that each container of an engine has used so far. One has
-slept from an answer to the next if it used NOTHING between them, but for what work of Clincus's own in it may cost.
-What is not known counts as awake: a run's first answer, a counter that falls, an engine that does not tell (it may
-forbid that to a restricted project; a cluster tells of one member). Clocks that a person can set are not asked.
+Every write takes CPU. One query returns the CPU that each container of an engine has used so far. A container has slept
+from one answer to the next if it used NOTHING in between, apart from the cost of Clincus's own work in it. A container
+counts as awake if this is unknown: at a run's first answer, if its counter falls, or if its engine does not report it
+(a restricted project may forbid that; a cluster reports one member). The result does not depend on a clock that a
+person can set.
 """
 
 from __future__ import annotations

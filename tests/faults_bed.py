@@ -7,6 +7,21 @@ answers(server, …)   sends requests at once, and gives how each was answered a
 talk(bed, server, …) a session in which something was said
 broken_client(…)     an `incus` for one server that fails, cuts or kills where a test wants it
 Halt(…)              an `incus` for one server whose commands stop where a test wants it, until that lets them go on
+
+Which test file of tests/incus causes which fault; those with a * run at night only, or have more rounds then:
+
+test_faults_kill      the server is killed in the middle of a create, stop, resume, delete, save, restore or undo*
+test_faults_daemon    the daemon hangs*, is stopped, killed* or started again; `incus monitor` dies
+test_engines*         the same for an engine, and in test_cluster* for a member of a cluster
+test_faults_disk      the disk is full or read-only*, for history, settings, saves and checkpoints
+test_faults_torn      every file that the server has written is torn*; each kind alone: tests/unit/test_torn_files
+test_faults_limits    no file descriptors are left; the clock jumps by an hour*; a history of 200,000 lines*
+test_faults_outside   a container is deleted from outside in the middle of each action*; two servers and ten command
+                      lines use one workspace*; a power cut kills everything at once; the program is replaced
+test_losses           Incus refuses or loses a step; two people resume or delete one session at once
+test_agents_hostile*, test_lying_programs*, test_review_attacks*    root of a container lies, by hooks, screen,
+                      programs that Clincus runs there, and git
+test_protection_attacks*    root of a container attacks the locked paths of a workspace
 """
 
 from __future__ import annotations
