@@ -654,8 +654,6 @@ def judge(facts: Facts, before: Agent | None, stopped: float = 0.0) -> Decision:
     said = facts.said
     if shown is not None and shown.rule.state == "waiting":
         return by_screen_waiting(facts, shown)
-    if shown is not None and shown.rule.reason == "interrupted" and is_only_said(facts, before):
-        return by_hook(facts, shown, before)
     lacks_work = shown is not None and shown.rule.state == "ready" and not shown.rule.reason
     if shown is not None and shown.rule.reason == "over" and is_over_before(facts, before):
         lacks_work = not is_put_back(facts)
@@ -673,7 +671,9 @@ def judge(facts: Facts, before: Agent | None, stopped: float = 0.0) -> Decision:
     is_unheard = said.state == "idle" and before is not None and before.source == "screen" and shown is not None
     is_unheard = is_unheard and before is not None and before.state in ("working", "stuck", "done")
     is_unheard = is_unheard and before is not None and said.at <= before.since
-    if said.state and (shown is None or not (is_drawn or goes_on) or (agrees(said, shown) and not is_unheard)):
+    is_claimed = shown is not None and shown.rule.reason == "interrupted" and is_only_said(facts, before)
+    is_borne_out = shown is None or is_claimed or (agrees(said, shown) and not is_unheard)
+    if said.state and (is_borne_out or not (is_drawn or goes_on)):
         return by_hook(facts, shown, before)
     return by_screen(facts, shown, before) if shown is not None else by_nothing(facts, before)
 
