@@ -67,21 +67,24 @@ def cut(layout: Layout, lines: Sequence[str], below: int | None = None) -> Scree
     if box is None or (layout.covers and any(re.fullmatch(layout.covers, line) for line in footer)):
         begin = find_dialog(layout, lines, box.footer if box is not None else 0)
         return Screen(tuple(lines[:begin]), tuple(lines[begin:]))
-    panel = None if has_cursor(box, lines, below) else find_panel(layout, lines[: box.top], below)
+    cursor = len(lines) - 1 - below if below is not None else None
+    panel = None if has_cursor(box, cursor) else find_panel(layout, lines[: box.top], cursor)
     if panel is not None:
         return Screen(tuple(lines[:panel]), tuple(lines[panel : box.top]), (), tuple(footer))
     return Screen(tuple(lines[: box.top]), (), tuple(lines[box.begin : box.end]), tuple(footer))
 
 
-def find_panel(layout: Layout, lines: Sequence[str], below: int | None) -> int | None:
+def find_panel(layout: Layout, lines: Sequence[str], cursor: int | None) -> int | None:
     """The number of the line, of those above a box, at which a panel over it begins; None if there is none.
 
-    Where the cursor is to be seen, the whole is taken for one that has no head. Where it is hidden, a tool may draw.
+    It is the last head, and stands above the cursor. Where the cursor is to be seen and no head is, all is taken for a
+    panel. Where the cursor is hidden, the tool may just draw.
     """
     if not layout.floats:
         return None
-    head = next((at for at, line in enumerate(lines) if re.fullmatch(layout.floats, line)), None)
-    return 0 if head is None and below is not None else head
+    above = lines if cursor is None else lines[: max(0, cursor)]
+    head = next((at for at in range(len(above) - 1, -1, -1) if re.fullmatch(layout.floats, lines[at])), None)
+    return 0 if head is None and cursor is not None else head
 
 
 def find_box(layout: Layout, lines: Sequence[str]) -> Box | None:
@@ -127,9 +130,9 @@ def begin_of_block(layout: Layout, lines: Sequence[str], end: int, after: int = 
     return next((at for at in range(end, after, -1) if not re.fullmatch(layout.block, lines[at - 1])), after)
 
 
-def has_cursor(box: Box, lines: Sequence[str], below: int | None) -> bool:
-    """Whether the cursor stands in a box."""
-    return below is not None and box.top <= len(lines) - 1 - below < box.footer
+def has_cursor(box: Box, cursor: int | None) -> bool:
+    """Whether the cursor, in that line, stands in a box."""
+    return cursor is not None and box.top <= cursor < box.footer
 
 
 def is_foot(layout: Layout, line: str) -> bool:

@@ -190,13 +190,32 @@ def test_a_permission_for_what_looks_like_another_dialog_is_a_permission(tool, l
 # -- Panels of opencode, which lie over the rest
 
 
-@pytest.mark.parametrize("below", [12, None], ids=["with the cursor in it", "without a cursor"])
+def with_a_panel(*lines: str, has_cursor: bool) -> Facts:
+    """A screen of opencode with a panel, and the cursor in its first input, if it has one."""
+    screen = [*lines, *RESTS["opencode"]]
+    rows = [at for at, line in enumerate(lines) if "Search" in line]
+    below = len(screen) - 1 - rows[-1] if rows and has_cursor else None
+    return states.facts(screen, tool="opencode", below=below)
+
+
+@pytest.mark.parametrize("has_cursor", [True, False])
 @pytest.mark.parametrize("lines", PANELS.values(), ids=PANELS.keys())
-def test_a_panel_of_opencode_is_known_beside_what_it_does_not_cover(lines, below):
-    facts = states.facts([*lines, *RESTS["opencode"]], tool="opencode", below=below)
-    agent = decide(facts).agent
+def test_a_panel_of_opencode_is_known_beside_what_it_does_not_cover(lines, has_cursor):
+    agent = decide(with_a_panel(*lines, has_cursor=has_cursor)).agent
     title = next(word for word in ("Commands", "Help", "Sessions", "Connect a provider") if word in "".join(lines))
     assert (agent.state, agent.text, agent.seen) == ("waiting", title, True)
+
+
+@pytest.mark.parametrize("has_cursor", [True, False])
+def test_a_panel_is_not_known_by_the_words_above_it(has_cursor):
+    """An agent has said something like the head of another one (seen with the real tool)."""
+    words = [
+        "  ┃  say",
+        "                    Commands                                esc",
+        "                    Search",
+    ]
+    agent = decide(with_a_panel(*words, *PANELS["a login"], has_cursor=has_cursor)).agent
+    assert (agent.state, agent.reason, agent.text) == ("waiting", "login", "Connect a provider")
 
 
 def test_nothing_is_typed_into_the_input_below_a_panel():
