@@ -4848,21 +4848,10 @@ class OpenedConnection(Protocol):
 Opener: TypeAlias = "Callable[[str, str, int, Callable[[Callable[[], None]], None]], OpenedConnection | None]"
 
 
-class Extensions:
-    """Everything that features add to the core.
+class ContainerParts:
+    """The parts that features add to a session's container, from the plan of its start to its delete."""
 
-    A feature is a module of clincus_features with a function `install(extensions)`, which fills these lists and
-    returns. Nothing runs yet at that time; `app` is the Application that handlers and duties use later.
-    """
-
-    def __init__(self, app: Any = None) -> None:
-        self.app = app
-        # Method, path in openapi.json, handler.
-        self.routes: list[tuple[str, str, Callable[[Any], object]]] = []
-        # Each returns more fields of a session's document.
-        self.session_fields: list[Callable[[Session], Mapping[str, object]]] = []
-        # Each returns more warnings of a session's document.
-        self.session_warnings: list[Callable[[Session], Iterable[str]]] = []
+    def __init__(self) -> None:
         # Each returns the configuration for a workspace of this host: from that so far, our variables and the path.
         self.workspace_configs: list[Callable[[Config, Mapping[str, str], str], Config]] = []
         # Each may change the description (InstancePut) of a start. An exception fails the start.
@@ -4888,6 +4877,24 @@ class Extensions:
         # defines a function `before_tool` or `beside_tool`, guest/start.sh calls that before or after it starts the
         # tool in tmux. The tool itself then waits for ~/.clincus/before, a program for `sh`, if that is there.
         self.start_programs: list[Callable[[Launch], str]] = []
+
+
+class Extensions(ContainerParts):
+    """Everything that features add to the core.
+
+    A feature is a module of clincus_features with a function `install(extensions)`, which fills these lists and
+    returns. Nothing runs yet at that time; `app` is the Application that handlers and duties use later.
+    """
+
+    def __init__(self, app: Any = None) -> None:
+        super().__init__()
+        self.app = app
+        # Method, path in openapi.json, handler.
+        self.routes: list[tuple[str, str, Callable[[Any], object]]] = []
+        # Each returns more fields of a session's document.
+        self.session_fields: list[Callable[[Session], Mapping[str, object]]] = []
+        # Each returns more warnings of a session's document.
+        self.session_warnings: list[Callable[[Session], Iterable[str]]] = []
         # Each gets a moment in a session's life: "before_start", "sealed", "after_start", "started", "ring",
         # "before_prompt", "before_stop", "after_stop", "stopped", "deleted", or "changed" for any other change.
         # "started" and "stopped" are told for every run, even if another program began or ended it, and "started" also
@@ -6389,6 +6396,7 @@ class Engine:
         self.thread: threading.Thread | None = None  # of a server, which follows the engine
         self.stream: Child | None = None  # its `incus monitor`
         self.is_stale = False  # the events of `stream` are not wanted any more
+        self.label_lock = threading.Lock()  # held while a label of an instance is read, changed and written
 
     def require(self) -> None:
         """Raise ClincusError(503) if it cannot be reached. The first requests wait for the first look."""
