@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 import time
 
 import clincus
@@ -17,7 +16,6 @@ import clincus
 FOLDER = ".clincus/uploads"  # in the home of the code user
 ROOM = 400 << 20  # bytes of all uploads of a session; the oldest ones are removed
 NAME_BYTES = 100  # of a file's name, in UTF-8
-LOCKS: dict[str, threading.Lock] = {}  # by engine: for the labels of its sessions
 
 
 def install(extensions: clincus.Extensions) -> None:
@@ -80,7 +78,7 @@ def keep_upload(sessions: clincus.Sessions, session: clincus.Session, name: str,
             stdin.write(piece)
     path = f"{sessions.guest(session).home}/{FOLDER}/{name}"
     try:
-        with LOCKS.setdefault(session.engine, threading.Lock()):  # two at once would lose one
+        with sessions.engine(session.engine).label_lock:  # two at once would lose one
             clincus.add_outside_file(sessions.door(session.id), session.id, path)
     except clincus.ClincusError as error:  # the file is there, and can be used
         sessions.report(f"{session.id}: a delete will not know of {path}: {error}")
