@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # While setup installs packages on a machine without systemd, no package starts its service. A setup that was killed
 # leaves the file. The Makefile writes the same text.
+WORKSPACE_LABEL = "user.clincus.workspace"
+BUILD_LABEL = "user.clincus.build"
 HOLD_FILE = "/usr/sbin/policy-rc.d"
 HOLD_TEXT = "#!/bin/sh\n# Clincus installs packages\nexit 101\n"
 PATIENCE = 5.0  # seconds that the report waits for its checks
@@ -82,13 +84,15 @@ class Machine:
 
 def subid_rows(text: str) -> list[tuple[str, int, int]]:
     """The rows of a subuid(5) file: user, first id, number of ids."""
-    return [(name, int(first), int(count)) for name, first, count in re.findall(r"^([^:\n]+):(\d+):(\d+)$", text, re.M)]
+    rows = re.findall(r"^([^:\n]+):(\d+):(\d+)$", text, re.MULTILINE)
+    return [(name, int(first), int(count)) for name, first, count in rows]
 
 
 def root_has_range(text: str, ids: int = ALL_IDS) -> bool:
     """True if a subuid(5) file gives root the 65,536 ids that a container needs, all of which exist."""
-    rows = [(first, count) for name, first, count in subid_rows(text) if name in ("root", "0")]
-    return any(count >= 65536 for _, count in rows) and all(first + count <= ids for first, count in rows)
+    ranges = [(first, count) for name, first, count in subid_rows(text) if name in ("root", "0")]
+    is_large = any(count >= 65536 for _, count in ranges)
+    return is_large and all(first + count <= ids for first, count in ranges)
 
 
 def version_numbers(text: str) -> tuple[int, ...]:
@@ -164,8 +168,8 @@ class Examination:
 
     def instances(self, *labels: str) -> list[dict[str, Any]]:
         """The instances that have one of some labels."""
-        found = self.ask("/1.0/instances?recursion=1")
-        return [instance for instance in found if any((instance.get("config") or {}).get(label) for label in labels)]
+        instances = self.ask("/1.0/instances?recursion=1")
+        return [instance for instance in instances if has_label(instance, labels)]
 
     def check_system(self) -> Finding:
         """The operating system; none is required."""
@@ -291,11 +295,16 @@ class Examination:
 
     def check_findings(self) -> Finding:
         """Findings of features that a person should look at."""
-        found = [one for one in (examine(self.environ) for examine in self.examiners) if one is not None]
-        if not found:
+        problems = []
+        fixes = []
+        for examine in self.examiners:
+            found = examine(self.environ)
+            if found is not None:
+                problems.append(found[0])
+                fixes.append(found[1])
+        if not problems:
             return ok("Nothing sealed was changed while a session ran")
-        words, fix = zip(*found)
-        return warning("; ".join(words), "; ".join(fix))
+        return warning("; ".join(problems), "; ".join(fixes))
 
     def check_git(self) -> Finding:
         """True if git on this machine uses a bare repository that it comes upon in a folder."""
@@ -388,7 +397,7 @@ class Examination:
 
     def check_containers(self) -> Finding:
         """The number of sessions."""
-        sessions = self.instances("user.clincus.workspace")
+        sessions = self.instances(WORKSPACE_LABEL)
         running = sum(clincus.incus_status(instance) == "Running" for instance in sessions)
         return ok(f"{running} running, {len(sessions)} in all", running=running, total=len(sessions))
 
@@ -400,23 +409,25 @@ class Examination:
 
     def check_orphans(self) -> Finding:
         """The remains of crashes: containers of a build or without a workspace, dead network cables, a held service."""
-        containers = [
-            str(instance["name"])
-            for instance in self.instances("user.clincus.workspace", "user.clincus.build")
-            if "user.clincus.build" in instance["config"]
-            or not os.path.isdir(instance["config"]["user.clincus.workspace"])
-        ]
+        labelled = self.instances(WORKSPACE_LABEL, BUILD_LABEL)
+        containers = [str(instance["name"]) for instance in labelled if is_orphan(instance)]
         cables = dead_veths(self.machine.path("/sys/class/net"))
-        held = self.machine.read(HOLD_FILE) == HOLD_TEXT
-        if not containers and not cables and not held:
+        found = []
+        fixes = []
+        if containers:
+            found.append(f"containers {', '.join(containers)}")
+            fixes.append("clincus clean --orphans")
+        if cables:
+            pairs = "pair" if len(cables) == 1 else "pairs"
+            found.append(f"{len(cables)} {pairs} of network interfaces")
+            fixes.append(f"echo {' '.join(cables)} | xargs -n 1 sudo ip link delete")
+        if self.machine.read(HOLD_FILE) == HOLD_TEXT:
+            found.append(f"{HOLD_FILE}, which keeps packages from starting their services")
+            fixes.append(f"sudo rm {HOLD_FILE}")
+        if not found:
             return ok("None", orphaned_veths=0)
-        found = [f"containers {', '.join(containers)}"] if containers else []
-        found += [f"{len(cables)} pair{'s' * (len(cables) > 1)} of network interfaces"] if cables else []
-        found += [f"{HOLD_FILE}, which keeps packages from starting their services"] if held else []
-        fixes = ["clincus clean --orphans"] if containers else []
-        fixes += [f"echo {' '.join(cables)} | xargs -n 1 sudo ip link delete"] if cables else []
-        fixes += [f"sudo rm {HOLD_FILE}"] if held else []
-        return warning(f"Left over: {' and '.join(found)}", "; ".join(fixes), orphaned_veths=len(cables))
+        words = f"Left over: {' and '.join(found)}"
+        return warning(words, "; ".join(fixes), orphaned_veths=len(cables))
 
     def check_push(self) -> Finding:
         """True if web push can be signed."""
@@ -452,19 +463,33 @@ def folder_finding(path: str) -> Finding:
     return ok(path, path=path)
 
 
+def has_label(instance: Mapping[str, Any], labels: Iterable[str]) -> bool:
+    """True if an instance has one of some labels."""
+    config = instance.get("config") or {}
+    return any(config.get(label) for label in labels)
+
+
+def is_orphan(instance: Mapping[str, Any]) -> bool:
+    """True for the container of a build, and for one whose workspace is gone."""
+    config = instance["config"]
+    return BUILD_LABEL in config or not os.path.isdir(config[WORKSPACE_LABEL])
+
+
 def dead_veths(folder: Path) -> list[str]:
     """One end of each virtual cable whose two ends are on this machine and in no bridge: its container is gone.
 
     `folder` is /sys/class/net. The kernel removes a cable with its first end. Cables of other programs lead into a
     namespace or a bridge.
     """
-    numbers: dict[str, tuple[str, str]] = {}
+    ends: dict[str, tuple[str, str]] = {}  # name -> its number, and that of its other end
     for path in folder.glob("veth*"):
         with suppress(OSError):
             if not (path / "master").exists():
-                numbers[path.name] = ((path / "ifindex").read_text().strip(), (path / "iflink").read_text().strip())
-    names = {number: name for name, number in numbers.items()}
-    return sorted(name for name, (number, link) in numbers.items() if name < names.get((link, number), ""))
+                number = (path / "ifindex").read_text().strip()
+                other = (path / "iflink").read_text().strip()
+                ends[path.name] = (number, other)
+    names = {end: name for name, end in ends.items()}
+    return sorted(name for name, (number, other) in ends.items() if name < names.get((other, number), ""))
 
 
 class Check(NamedTuple):

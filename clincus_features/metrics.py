@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -66,15 +66,16 @@ FAMILIES = {
 
 def label(name: str, value: str) -> str:
     """A label in the text format."""
-    return '{}="{}"'.format(name, value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n"))
+    escaped = value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    return f'{name}="{escaped}"'
 
 
-# Counters that are there from the start. One that began with its first failure would never have increased by it.
+# Label and values of counters that are there from the start, at 0: Prometheus sees no increase in the first value.
 FROM_START = {
-    "clincus_saves_total": [label("outcome", word) for word in ("done", "failed")],
-    "clincus_pushes_total": [label("outcome", word) for word in ("delivered", "retrying", "refused", "gone", "failed")],
-    "clincus_webhooks_total": [label("outcome", word) for word in ("delivered", "retrying", "refused", "failed")],
-    "clincus_log_messages_total": [label("level", word) for word in ("info", "warning", "error")],
+    "clincus_saves_total": ("outcome", "done failed"),
+    "clincus_pushes_total": ("outcome", "delivered retrying refused gone failed"),
+    "clincus_webhooks_total": ("outcome", "delivered retrying refused failed"),
+    "clincus_log_messages_total": ("level", "info warning error"),
 }
 
 
@@ -100,8 +101,10 @@ class Tallies:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # Name and labels -> number.
-        self._counts = Counter({(name, labels): 0 for name, known in FROM_START.items() for labels in known})
+        self._counts: Counter[tuple[str, str]] = Counter()  # by name and labels
+        for name, (key, values) in FROM_START.items():
+            for value in values.split():
+                self._counts[name, label(key, value)] = 0
         self._times: dict[tuple[str, str], Histogram] = {}
 
     def count(self, name: str, labels: str) -> None:
@@ -111,32 +114,38 @@ class Tallies:
 
     def time(self, name: str, labels: str, seconds: float) -> None:
         """Note how long something took."""
+        bucket = bisect.bisect_left(BUCKETS, seconds)
         with self._lock:
-            found = self._times.setdefault((name, labels), Histogram())
-            found.counts[bisect.bisect_left(BUCKETS, seconds)] += 1
-            found.seconds += seconds
+            histogram = self._times.setdefault((name, labels), Histogram())
+            histogram.counts[bucket] += 1
+            histogram.seconds += seconds
 
     def note(self, kind: str, which: str, seconds: float) -> None:
         """Count a tally of the core."""
         if kind in LABELS:
             plural = "pushes" if kind == "push" else f"{kind}s"
             self.count(f"clincus_{plural}_total", label(LABELS[kind], which))
-        elif (found := CALL.match(which)) and kind in {"child", "failed child"}:
-            word = found["method"] or found["word"]
-            call = label("call", word if word in CALLS else "other")
-            self.time("clincus_incus_call_seconds", call, seconds)
-            if kind == "failed child":
-                self.count("clincus_incus_call_failures_total", call)
+            return
+        found = CALL.match(which)
+        if found is None or kind not in {"child", "failed child"}:
+            return
+        word = found["method"] or found["word"]
+        call = label("call", word if word in CALLS else "other")
+        self.time("clincus_incus_call_seconds", call, seconds)
+        if kind == "failed child":
+            self.count("clincus_incus_call_failures_total", call)
 
     def lines(self) -> dict[str, list[str]]:
         """The lines of each metric."""
+        lines: dict[str, list[str]] = {}
         with self._lock:
-            found: dict[str, list[str]] = {}
             for (name, labels), number in self._counts.items():
-                found.setdefault(name, []).append(sample(name, labels, number))
-            for (name, labels), one in self._times.items():
-                found.setdefault(name, []).extend(sample(name + end, more, n) for end, more, n in one.samples(labels))
-            return found
+                lines.setdefault(name, []).append(sample(name, labels, number))
+            for (name, labels), histogram in self._times.items():
+                of_metric = lines.setdefault(name, [])
+                for suffix, more, value in histogram.samples(labels):
+                    of_metric.append(sample(name + suffix, more, value))
+        return lines
 
 
 class LogCounter(logging.Handler):
@@ -147,7 +156,7 @@ class LogCounter(logging.Handler):
         TALLIES.count("clincus_log_messages_total", label("level", record.levelname.lower()))
 
 
-# They belong to the process: all that runs in it shares one log and one door to Incus.
+# The process has one log and one door to Incus, so it has one set of counts.
 TALLIES = Tallies()
 clincus.meters.append(TALLIES.note)
 clincus.log.addHandler(LogCounter())
@@ -198,8 +207,10 @@ class Gauges:
         self._statuses: list[str] = schemas["Session"]["properties"]["status"]["enum"]
         self._states: list[str] = schemas["Agent"]["properties"]["state"]["enum"]
         self._lock = threading.Lock()
-        sockets = (item["get"]["operationId"] for path, item in contract["paths"].items() if path.startswith("/ws/"))
-        self._sockets = dict.fromkeys(sockets, 0)  # operation -> how many handlers work
+        self._sockets: dict[str, int] = {}  # operation -> number of handlers at work
+        for path, item in contract["paths"].items():
+            if path.startswith("/ws/"):
+                self._sockets[item["get"]["operationId"]] = 0
 
     def follow_socket(self, handler: clincus.Handler, operation: str, request: clincus.Request) -> object:
         """Handle a WebSocket. It is open until the handler returns, or has handed it to the hub of events."""
@@ -218,42 +229,54 @@ class Gauges:
         lines = TALLIES.lines()
         for name, samples in self._now():
             lines[name] = [sample(name, labels, number) for labels, number in samples]
-        text = "".join(
-            f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n" + "".join(f"{one}\n" for one in lines[name])
-            for name, family in FAMILIES.items()
-            if name in lines
-        )
-        return clincus.Response(200, text.encode(), [("Content-Type", CONTENT_TYPE)])
+        text = []
+        for name, family in FAMILIES.items():
+            if name in lines:
+                text.append(f"# HELP {name} {family.help}")
+                text.append(f"# TYPE {name} {family.kind}")
+                text += lines[name]
+        body = "".join(f"{line}\n" for line in text)
+        return clincus.Response(200, body.encode(), [("Content-Type", CONTENT_TYPE)])
 
     def _now(self) -> Iterator[tuple[str, Samples]]:
         sessions = self._app.registry.all()
-        fields = map(self._app.extensions.fields, sessions)
-        states = [agent.get("state") for one in fields if isinstance(agent := one.get("agent"), dict)]
+        states = []
+        for fields in map(self._app.extensions.fields, sessions):
+            agent = fields.get("agent")
+            if isinstance(agent, dict):
+                states.append(agent.get("state"))
         yield "clincus_build_info", iter([(label("version", clincus.__version__), 1)])
-        yield "clincus_sessions", counted("status", self._statuses, (one.status for one in sessions))
+        yield "clincus_sessions", counted("status", self._statuses, (session.status for session in sessions))
         yield "clincus_agents", counted("state", self._states, states)
-        up = {name: not engine.reach.error for name, engine in self._app.engines.items()}
-        yield "clincus_engine_up", ((label("engine", engine), int(is_up)) for engine, is_up in up.items())
+        up = {name: int(not engine.reach.error) for name, engine in self._app.engines.items()}
+        yield "clincus_engine_up", numbers("engine", up)
         sockets = {**self._sockets, "events": len(self._app.hub.subscribers)}
-        yield "clincus_sockets", ((label("operation", one), number) for one, number in sockets.items())
+        yield "clincus_sockets", numbers("operation", sockets)
         for name, number in process_figures().items():
             yield name, iter([("", number)])
 
 
 def counted(name: str, known: Iterable[str], found: Iterable[object]) -> Samples:
     """The counts of all known values, 0 for those that were not found."""
-    numbers = Counter(found)
-    return ((label(name, one), numbers[one]) for one in known)
+    counts = Counter(found)
+    return numbers(name, {value: counts[value] for value in known})
+
+
+def numbers(name: str, values: Mapping[str, float]) -> Samples:
+    """A number for each value of a label."""
+    return ((label(name, value), number) for value, number in values.items())
 
 
 def process_figures() -> dict[str, float]:
     """The resources that this process uses."""
-    pages = int((clincus.read_plain_file("/proc/self/statm", 1 << 10) or b"0 0").split()[1])
+    sizes = clincus.read_plain_file("/proc/self/statm", 1 << 10) or b"0 0"
+    pages = int(sizes.split()[1])
+    most_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return {
         "clincus_threads": threading.active_count(),
         "process_cpu_seconds_total": time.process_time(),
         "process_resident_memory_bytes": pages * resource.getpagesize(),
         "process_open_fds": len(os.listdir("/proc/self/fd")) - 1,  # one was open to list them
-        "process_max_fds": min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], sys.maxsize),
+        "process_max_fds": min(most_files, sys.maxsize),
         "process_start_time_seconds": STARTED,
     }
