@@ -46,8 +46,8 @@ def test_each_curl_example_works_as_written(clincus_server, make_workspace):
         assert done.returncode == 0, f"{example}\n{done.stdout}{done.stderr}"
 
 
-def test_the_command_of_security_md_prints_what_a_session_runs_as_root(bed, shared_session):
-    (block,) = re.findall(r"```sh\n([^`]*raw\.lxc.*?)```", (ROOT / "docs/security.md").read_text(), re.DOTALL)
+def test_the_command_of_protection_md_prints_what_a_session_runs_as_root(bed, shared_session):
+    (block,) = re.findall(r"```sh\n([^`]*raw\.lxc.*?)```", (ROOT / "docs/protection.md").read_text(), re.DOTALL)
     command = block.replace("NAME", shared_session["id"])
     environ = {**os.environ, **bed.environ}
     done = subprocess.run(["sh", "-ec", command], env=environ, capture_output=True, text=True, timeout=60, check=True)

@@ -108,8 +108,8 @@ def test_the_contract_names_the_presets():
     assert schema["properties"]["security"]["properties"]["presets"]["items"]["enum"] == list(clincus.presets())
 
 
-def test_the_page_on_security_has_each_row():
-    page = (ROOT / "docs" / "security.md").read_text()
+def test_the_page_on_protection_has_each_row():
+    page = (ROOT / "docs" / "protection.md").read_text()
     for name, rows in clincus.presets().items():
         (line,) = re.findall(rf"^\| `{name}`.*\|$", page, re.MULTILINE)
         _, _, sealed, marked, _ = line.split("|")
