@@ -42,6 +42,7 @@ from collections import Counter, namedtuple
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from datetime import datetime, timedelta, timezone
+from importlib.machinery import SourceFileLoader
 
 # Every command loads this file. Modules that load slowly and that few commands need are loaded at their first use.
 TYPE_CHECKING = False  # type checkers take it for true and see plain imports; at run time a `Later` stands in
@@ -481,6 +482,18 @@ def packaged_text(path: str) -> str:
     if content is None:
         raise ClincusError(f"{path} is missing beside clincus.py: install Clincus again", 500)
     return content.decode()
+
+
+def packaged_code(path: str) -> bytes:
+    """A Python program that comes with this one, compiled, as marshal(3) writes it. Raises ClincusError as above.
+
+    Where Python keeps its bytecode, as beside an archive that is unpacked, that is taken: compiling one of them takes
+    as long as it then runs.
+    """
+    file = os.path.join(os.path.dirname(os.path.abspath(__file__)), path)
+    with suppress(OSError):
+        return marshal.dumps(SourceFileLoader(path, file).get_code(path))
+    return marshal.dumps(compile(packaged_text(path), path, "exec"))
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -3874,8 +3887,8 @@ GIT_VARIABLES = ("XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM")  #
 
 @functools.lru_cache(maxsize=1)
 def places_code() -> bytes:
-    """wall/places.py as compiled by this Python, once: compiling takes longer than most answers."""
-    return marshal.dumps(compile(packaged_text("wall/places.py"), "wall/places.py", "exec"))
+    """wall/places.py, compiled once."""
+    return packaged_code("wall/places.py")
 
 
 def ask_places(**question: object) -> dict[str, Any]:

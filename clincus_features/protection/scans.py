@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import marshal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -28,8 +27,8 @@ class Scan(NamedTuple):
 
 @functools.lru_cache(maxsize=1)
 def scan_code() -> bytes:
-    """wall/scan.py as this Python compiles it."""
-    return marshal.dumps(compile(clincus.packaged_text("wall/scan.py"), "wall/scan.py", "exec"))
+    """wall/scan.py, compiled once."""
+    return clincus.packaged_code("wall/scan.py")
 
 
 def scan(workspace: str, settings: Sequence[str], environ: Mapping[str, str]) -> Scan:

@@ -149,7 +149,7 @@ def server(start_server):
 
 
 def await_renames_watched(server, folder: Path) -> None:
-    """Wait until the server watches a folder for renames: the first look, which finds the folders, takes its time."""
+    """Wait until the server watches a folder for renames: the look that finds a new one takes its time."""
     inode = f" ino:{folder.stat().st_ino:x} "
 
     def is_watched() -> bool:
@@ -165,10 +165,10 @@ def await_renames_watched(server, folder: Path) -> None:
 def test_an_exchange_for_some_milliseconds_freezes_the_session(bed, server, repository, name, user):
     session = server.create(repository)
     await_watched(server, session)
-    await_renames_watched(server, repository / ".git/refs/heads")
     evil = repository.parent.parent / "evil"
     bed.attack(session["id"], f"cd /workspace; export HOME=/home/code\n{attack_of(name, evil)}", user)
     wait_until((repository / "ready").exists, "the agent to lie in wait")
+    await_renames_watched(server, (repository / ATTACKS[name][1]).parent)
     act(repository, name)
     path = f"{repository}/{ATTACKS[name][1]}"
     wait_until(lambda: path in {one["path"] for one in await_broken(server, session)["changes"]}, "the file to be told")
