@@ -703,9 +703,11 @@ def judge_processes(facts: Facts, rules: ToolRules | None) -> Decision | None:
     if facts.runs_again or (facts.is_alive and facts.exit_code is None):
         return None
     is_old = bool(facts.ended) and facts.ended < facts.started  # what is known of the tool is from the run before
-    # guest/tool.sh notes its process before the tool is a child of it, and the exit code of a tool that ends.
+    # guest/tool.sh notes its process before the tool is a child of it, and the exit code of a tool that ends. On a busy
+    # machine it begins long after the container has.
+    begun = facts.started if facts.exit_code is not None else max(facts.started, facts.ended)
     is_early = is_old or facts.exit_code is None
-    if is_early and abs(facts.now - facts.started) < RESUMING:
+    if is_early and abs(facts.now - begun) < RESUMING:
         return by_process(facts, Agent("starting" if rules else "unknown", since=facts.started), "tool-not-started-yet")
     if facts.exit_code is not None:
         return by_process(facts, ended(facts), "tool-ended")
