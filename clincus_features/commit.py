@@ -128,16 +128,20 @@ def make(sessions: clincus.Sessions, session: clincus.Session, values: Mapping[s
 def chosen_paths(draft: Draft, asked: object) -> Sequence[str]:
     """The paths to commit: those of the request, or all of the draft. Raises ClincusError(409)."""
     if draft.operation:
-        words = f"a {draft.operation} is in progress in the repository: finish it in the session's shell first"
-        raise clincus.ClincusError(words, 409)
-    there = [one.path for one in draft.files]
-    paths = there if asked is None else list(dict.fromkeys(asked if isinstance(asked, list) else ()))
-    missing = sorted(set(paths).difference(there))
+        problem = f"a {draft.operation} is in progress in the repository: finish it in the session's shell first"
+        raise clincus.ClincusError(problem, 409)
+    changed = [file.path for file in draft.files]
+    paths = changed
+    if asked is not None:
+        paths = list(dict.fromkeys(asked)) if isinstance(asked, list) else []
+    missing = sorted(set(paths).difference(changed))
     if missing:
-        words = "has not changed since the last commit, or is a repository of its own: look again"
-        raise clincus.ClincusError(f"{clincus.shorten(missing[0])} {words}", 409)
+        shown = clincus.shorten(missing[0])
+        problem = "has not changed since the last commit, or is a repository of its own: look again"
+        raise clincus.ClincusError(f"{shown} {problem}", 409)
     if not paths:
-        raise clincus.ClincusError("no file differs from the last commit: there is nothing to commit", "nothing_to_do")
+        problem = "no file differs from the last commit: there is nothing to commit"
+        raise clincus.ClincusError(problem, "nothing_to_do")
     return paths
 
 
@@ -199,12 +203,18 @@ def no_git() -> clincus.ClincusError:
 def check_request(message: str, name: str, email: str) -> None:
     """Check the parts of the request that become part of the commit. Raises ClincusError(400)."""
     if not message.strip() or "\0" in message or len(message) > MESSAGE_LIMIT:
-        words = f"the commit needs a message of 1 to {MESSAGE_LIMIT} characters, without the character NUL"
-        raise clincus.ClincusError(words, 400)
-    for what, text, refused in (("name", name, "<>"), ("e-mail address", email, "<> ")):
-        if not text.strip() or not text.isprintable() or len(text) > NAME_LIMIT or set(text) & set(refused):
-            words = f"the commit needs the {what} of its author, in one line and without < and >"
-            raise clincus.ClincusError(words, 400)
+        problem = f"the commit needs a message of 1 to {MESSAGE_LIMIT} characters, without the character NUL"
+        raise clincus.ClincusError(problem, 400)
+    check_author("name", name, "<>")
+    check_author("e-mail address", email, "<> ")
+
+
+def check_author(kind: str, text: str, refused: str) -> None:
+    """Raise ClincusError(400) for a name or an address that git cannot write into a commit."""
+    is_one_line = bool(text.strip()) and text.isprintable()
+    if not is_one_line or len(text) > NAME_LIMIT or not set(text).isdisjoint(refused):
+        problem = f"the commit needs the {kind} of its author, in one line and without < and >"
+        raise clincus.ClincusError(problem, 400)
 
 
 def persons_identity(workspace: str, environ: Mapping[str, str]) -> tuple[str, str]:

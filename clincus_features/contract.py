@@ -19,11 +19,17 @@ def install(extensions: clincus.Extensions) -> None:
 
 
 def overview(router: clincus.Router) -> dict[str, object]:
-    """The answer of GET /api: the versions, and the parts beyond the API reference."""
-    paths = served_contract(router)["paths"]
-    operations = [operation for item in paths.values() for key, operation in item.items() if key != "parameters"]
-    extensions = {tag for one in operations if not one.get("x-reference") for tag in one["tags"]}
-    return {"version": clincus.__version__, "api": API, "extensions": sorted(extensions)}
+    """The answer to GET /api: the versions, and the parts beyond the API reference."""
+    extensions: set[str] = set()
+    for item in served_contract(router)["paths"].values():
+        for key, operation in item.items():
+            if key != "parameters" and not operation.get("x-reference"):
+                extensions.update(operation["tags"])
+    return {
+        "version": clincus.__version__,
+        "api": API,
+        "extensions": sorted(extensions),
+    }
 
 
 def served_contract(router: clincus.Router) -> dict[str, Any]:

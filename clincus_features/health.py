@@ -574,18 +574,32 @@ def outcome(future: Future[Finding]) -> Finding:
 def health_document(findings: Mapping[Check, Finding], now: datetime) -> dict[str, Any]:
     """The document: unhealthy if a check failed, degraded if one warns."""
     counts = Counter(finding.status for finding in findings.values())
-    summary = {"passed": counts["ok"], "warnings": counts["warning"], "failed": counts["failed"]}
+    status = "healthy"
+    if counts["failed"]:
+        status = "unhealthy"
+    elif counts["warning"]:
+        status = "degraded"
+    checks = {}
+    for check, finding in findings.items():
+        checks[check.name] = {
+            "name": check.name,
+            "label": check.label,
+            "section": check.section,
+            **finding._asdict(),
+        }
     return {
-        "status": "unhealthy" if counts["failed"] else "degraded" if counts["warning"] else "healthy",
+        "status": status,
         "timestamp": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "version": clincus.__version__,
         "commit": clincus.__commit__,
         "built": clincus.__built__,
-        "checks": {
-            check.name: {"name": check.name, "label": check.label, "section": check.section, **finding._asdict()}
-            for check, finding in findings.items()
+        "checks": checks,
+        "summary": {
+            "total": len(findings),
+            "passed": counts["ok"],
+            "warnings": counts["warning"],
+            "failed": counts["failed"],
         },
-        "summary": {"total": len(findings), **summary},
     }
 
 

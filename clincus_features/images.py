@@ -12,15 +12,15 @@ def install(extensions: clincus.Extensions) -> None:
 
 def list_images(incus: clincus.Incus) -> list[dict[str, object]]:
     """The images with an alias, one entry for each alias, by name. Raises IncusError."""
-    images = incus.query("/1.0/images?recursion=1", timeout=clincus.READ_TIMEOUT)
-    entries = [
-        {
-            "alias": alias["name"],
-            "description": alias.get("description") or image["properties"].get("description", ""),
-            "size": image["size"],
-            "created_at": image["created_at"],
-        }
-        for image in images
-        for alias in image["aliases"]
-    ]
+    entries = []
+    for image in incus.query("/1.0/images?recursion=1", timeout=clincus.READ_TIMEOUT):
+        own = image["properties"].get("description", "")
+        for alias in image["aliases"]:
+            entry = {
+                "alias": alias["name"],
+                "description": alias.get("description") or own,
+                "size": image["size"],
+                "created_at": image["created_at"],
+            }
+            entries.append(entry)
     return sorted(entries, key=lambda entry: str(entry["alias"]))

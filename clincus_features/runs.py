@@ -86,7 +86,8 @@ class Notes:
 
         A failure is only logged.
         """
-        fresh = {field: told for field, text in texts.items() if (told := plain(text))}
+        noted = {field: plain(text) for field, text in texts.items()}
+        fresh = {field: text for field, text in noted.items() if text}
         if not session_id or self._has(session_id, fresh, is_first=is_first):
             return
         try:
@@ -94,7 +95,8 @@ class Notes:
                 self._look()
                 known = self._all.pop(session_id, {})
                 kept = {**fresh, **known} if is_first else {**known, **fresh}
-                self._all = dict([*self._all.items(), (session_id, kept)][-KEPT:])
+                newest = [*self._all.items(), (session_id, kept)][-KEPT:]
+                self._all = dict(newest)
                 clincus.replace_file(self._path, json.dumps(self._all).encode(), 0o600)
                 self._seen = seen(self._path)
         except clincus.ClincusError as error:
@@ -102,7 +104,9 @@ class Notes:
 
     def _has(self, session_id: str, fresh: Mapping[str, str], *, is_first: bool) -> bool:
         known = self.of(session_id)
-        return all(known[field] if is_first else known[field] == text for field, text in fresh.items())
+        if is_first:
+            return all(known[field] for field in fresh)
+        return all(known[field] == text for field, text in fresh.items())
 
     def _look(self) -> None:
         """Read the file if it has changed."""

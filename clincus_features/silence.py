@@ -58,27 +58,31 @@ class Looks:
         self._asked_at = time.monotonic()  # of the last question to this host's Incus
 
     def look(self, name: str) -> None:
-        """If somebody waits for an engine that answers nobody, take it for lost, and end the commands that wait for it.
+        """If commands wait for an engine that does not answer, count it as lost, and end these commands.
 
-        While a page is open this host's Incus is asked for the page: soon if nothing else was asked, and now and then
-        in any case. An engine elsewhere is looked at often enough by its monitor.
+        While a page is open, this asks this host's Incus: soon if nothing else did, and now and then in any case. The
+        monitor of an engine elsewhere asks often enough.
         """
         engine = self._app.engines[name]
         door = engine.incus
         is_watched = bool(self._app.hub.subscribers) and not name
-        is_quiet = not door.waiting and not door.has_begun.wait(WATCHED if is_watched else SLEEP)
+        pause = WATCHED if is_watched else SLEEP
+        is_quiet = not door.waiting and not door.has_begun.wait(pause)
         door.has_begun.clear()
         now = time.monotonic()
-        is_due = is_watched and (is_quiet or now - self._asked_at > ASKED)
-        if not engine.reach.error and (is_due or any(one.began < now - SHORT for one in tuple(door.waiting))):
+        is_overdue = now - self._asked_at > ASKED
+        is_due = is_watched and (is_quiet or is_overdue)
+        waits_long = any(command.began < now - SHORT for command in tuple(door.waiting))
+        if not engine.reach.error and (is_due or waits_long):
             self._ask(engine)
-        if (lost := door.lost) and lost != LEAVING:
+        lost = door.lost
+        if lost and lost != LEAVING:
             give_up(door.waiting, lost)
 
     def explain(
         self, _method: str, _path: str, handler: Callable[[clincus.Request], object]
     ) -> Callable[[clincus.Request], object]:
-        """The handler of a route; what fails in an Incus that goes says so, and not how far it had come."""
+        """Wrap the handler of a route. If it fails because Incus is stopping, the error says so."""
 
         def handle(request: clincus.Request) -> object:
             try:
@@ -92,16 +96,16 @@ class Looks:
         return handle
 
     def _is_leaving(self) -> bool:
-        """True if this host's Incus goes, asked anew."""
+        """True if this host's Incus is stopping, by a new question."""
         engine = self._app.engines[""]
         if not engine.reach.error:
             self._ask(engine)
         return engine.reach.error == LEAVING
 
     def _ask(self, engine: clincus.Engine) -> None:
-        """Ask an engine, and take it for lost if it hangs or goes.
+        """Ask an engine, and count it as lost if it hangs or stops.
 
-        One that has answered something else meanwhile may hang since then, so it is asked once more at once.
+        An engine that has answered another command meanwhile may hang since then, so it is asked once more at once.
         """
         for _ in range(2):
             began = time.monotonic()
@@ -122,9 +126,9 @@ class Looks:
 
 
 def ask(door: clincus.Incus) -> clincus.FailureKind | None:
-    """Ask an engine an easy question; returns the kind of its refusal, None if it answers.
+    """Ask an engine an easy question; the kind of its refusal, None if it answers.
 
-    Of this host's Incus the question is that of `incusd waitready`. Most others it answers also while it goes.
+    This host's Incus gets the question of `incusd waitready`. It answers most others even while it stops.
     """
     try:
         door.fresh_door().query("/1.0" if door.remote else "/internal/ready", timeout=PATIENCE)

@@ -60,7 +60,7 @@ class Answers:
         self.asked_at = -HELD  # time.monotonic
 
     def take(self, at: float, used: Mapping[str, float], runs: Mapping[str, str]) -> None:
-        """Take in an answer that came at a time: seconds of CPU by session, of those that run."""
+        """Note an answer that came at a time: seconds of CPU by session, for running ones."""
         before = self.marks
         self.marks = {}
         for id, run in runs.items():
@@ -75,11 +75,15 @@ class Answers:
 
     def _mark(self, id: str, before: Mark | None, now: Mark) -> Mark:
         work = self.works.pop(id, Work(now.read_at, 0.0))
-        if before is None or before.run != now.run or not 0 <= now.used - before.used <= NOTHING + work.left:
+        if before is None or before.run != now.run:
             return now
-        if now.used - before.used > NOTHING:
-            work = work._replace(left=work.left - (now.used - before.used), was_seen=True)
-        if work.left > 0 and now.read_at - work.asked_at < (SETTLED if work.was_seen else LATEST):
+        used = now.used - before.used
+        if not 0 <= used <= NOTHING + work.left:
+            return now
+        if used > NOTHING:
+            work = work._replace(left=work.left - used, was_seen=True)
+        kept_for = SETTLED if work.was_seen else LATEST
+        if work.left > 0 and now.read_at - work.asked_at < kept_for:
             self.works[id] = work
         return now._replace(since=before.since)
 

@@ -191,13 +191,17 @@ def configured_tool(name: str, row: Mapping[str, Any], base: Tool | None, source
         raise clincus.ConfigError(f'{source}: tools.{name} has no command: write one, such as command = ["{name}"]')
     tool = base or Tool(name, (), ())
     more = row.get("resume", base.resume[len(base.start) :] if base else ())
-    fields: dict[str, Any] = {
-        key: tuple(row[key]) for key in ("prompt", "credentials", "settings", "saved", "rules") if key in row
-    }
+    fields: dict[str, Any] = {}
+    for key in ("prompt", "credentials", "settings", "saved", "rules"):
+        if key in row:
+            fields[key] = tuple(row[key])
     tool = tool._replace(start=command, resume=(*command, *more), **fields)
-    # Without a pattern any file that is saved is a conversation to go on with.
-    pattern = row.get("conversation") or (tool.conversation if "saved" not in row else "(?P<id>.+)")
-    secrets = [path + more for path in tool.credentials for more in ("", "/*")]
+    # Without a pattern, a resume may continue any saved file.
+    usual = "(?P<id>.+)" if "saved" in row else tool.conversation
+    pattern = row.get("conversation") or usual
+    secrets = []
+    for path in tool.credentials:
+        secrets += [path, f"{path}/*"]
     return tool._replace(
         models=".+" if row.get("model", bool(tool.models)) else "",
         conversation=pattern,
@@ -207,9 +211,11 @@ def configured_tool(name: str, row: Mapping[str, Any], base: Tool | None, source
 
 def tools_of(config: clincus.Config) -> dict[str, Tool]:
     """The tools beyond those of the core, by name: the ready ones, then the user's in their order."""
-    rows = config.get("tools")
     source = config.origins["tools"]
-    return {**READY, **{name: configured_tool(name, row, READY.get(name), source) for name, row in rows.items()}}
+    tools = dict(READY)
+    for name, row in config.get("tools").items():
+        tools[name] = configured_tool(name, row, READY.get(name), source)
+    return tools
 
 
 clincus.MORE_TOOLS.append(tools_of)

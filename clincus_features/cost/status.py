@@ -37,10 +37,11 @@ def guest_files(environ: Mapping[str, str]) -> Callable[[clincus.Session], Seque
     def files(session: clincus.Session) -> Sequence[clincus.ToolFile]:
         if session.tool != "claude":
             return []
-        homes = clincus.expand("~", environ), session.workspace
-        own = any(has_status_line(os.path.join(home, name)) for home in homes for name in OWN_SETTINGS)
-        command = f"[ ! -x ~/{PROGRAM} ] || ~/{PROGRAM}"
-        settings = {} if own else {"statusLine": {"type": "command", "command": command}}
+        settings = {}
+        folders = (clincus.expand("~", environ), session.workspace)
+        if not any(map(has_own_status_line, folders)):
+            command = f"[ ! -x ~/{PROGRAM} ] || ~/{PROGRAM}"
+            settings = {"statusLine": {"type": "command", "command": command}}
         return [
             clincus.ToolFile(SETTINGS, json.dumps(settings).encode(), 0o644),
             clincus.ToolFile(PROGRAM, clincus.guest_program("status").encode(), 0o700),
@@ -49,10 +50,16 @@ def guest_files(environ: Mapping[str, str]) -> Callable[[clincus.Session], Seque
     return files
 
 
+def has_own_status_line(folder: str) -> bool:
+    """True if the settings in a home or a project name a status line."""
+    return any(has_status_line(os.path.join(folder, name)) for name in OWN_SETTINGS)
+
+
 def has_status_line(path: str) -> bool:
     """True if a settings file of Claude Code names a status line; false for a file that cannot be read."""
     with suppress(OSError, ValueError, RecursionError, clincus.ConfigError):
-        return bool(clincus.as_object(json.loads(clincus.read_plain_file(path, LONGEST) or b"{}")).get("statusLine"))
+        settings = json.loads(clincus.read_plain_file(path, LONGEST) or b"{}")
+        return bool(clincus.as_object(settings).get("statusLine"))
     return False
 
 
