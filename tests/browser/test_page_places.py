@@ -64,7 +64,7 @@ def test_the_history_tells_what_was_spent(dashboard, home):
     page = dashboard.blank
     dashboard.go("/history")
     page.get_by_text("Cost of the last 30 days").click()
-    expect(page.get_by_role("row", name="In all")).to_contain_text("$7.50")
+    expect(page.get_by_role("row", name="Total")).to_contain_text("$7.50")
     page.get_by_role("button", name="web-shop").click()
     expect(page.get_by_role("row", name=at[:10])).to_contain_text("1.1M")
 
