@@ -107,7 +107,8 @@ class Watch:
         """A moment in a session's life. It never waits: the registry holds its lock."""
         with self._changed:
             if moment == "started":
-                self._begin(session, self._recorded(session))
+                known = self._recorded(session)
+                self._begin(session, replace(known, facts=replace(known.facts, followed=time.time())))
                 self._look_after_starts(session.id)
             elif moment == "stopped":
                 self._due.pop(session.id, None)

@@ -95,7 +95,7 @@ def look(sessions: clincus.Sessions, session: clincus.Session, known: Known, *, 
     words = *look_arguments(session, mark, known), str(int(arm))
     began = CLOCK.now()
     old = clincus.ClincusError("started by an older Clincus", 409)
-    facts = replace(first_facts(session), said=known.facts.said, looked=True)
+    facts = facts_before_look(session, known)
     try:
         limit = SCREEN_LIMIT + EVENTS_LIMIT + 4096
         output = sessions.output(session, "look", *words, timeout=clincus.READ_TIMEOUT, limit=limit, refusals={4: old})
@@ -106,6 +106,11 @@ def look(sessions: clincus.Sessions, session: clincus.Session, known: Known, *, 
     now = CLOCK.now()
     known = replace(known, skew=measured_skew(output, known.skew, began, now))
     return replace(parse_look(output, mark, facts, known, now), is_armed=arm)
+
+
+def facts_before_look(session: clincus.Session, known: Known) -> Facts:
+    """The facts to which a look adds what it finds."""
+    return replace(first_facts(session), said=known.facts.said, followed=known.facts.followed, looked=True)
 
 
 def look_arguments(session: clincus.Session, mark: str, known: Known) -> tuple[str, ...]:

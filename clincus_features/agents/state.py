@@ -164,6 +164,7 @@ class Facts:
     status: str = "running"  # of the session
     tool: str = ""
     started: float = 0.0  # the start of this run
+    followed: float = 0.0  # since when this server has followed the run, which is once its start is complete
     now: float = 0.0  # of the look
     lines: tuple[str, ...] = ()  # the last ones of the screen that are not empty
     has_screen: bool = False
@@ -647,7 +648,7 @@ def judge(facts: Facts, before: Agent | None, stopped: float = 0.0) -> Decision:
     `stopped` is when a look has shown last that an interruption has ended a turn.
     """
     rules = rules_of(facts)
-    by_facts = judge_processes(facts, rules)
+    by_facts = judge_processes(facts, rules, before)
     if by_facts is not None or rules is None:
         return by_facts or by_process(facts, Agent("unknown", since=facts.started), "no-rules")
     shown = read_screen(facts)
@@ -693,7 +694,7 @@ def begin_of(facts: Facts, before: Agent | None) -> float:
     return before.since if before is not None and before.state in ("starting", "unknown") else facts.now
 
 
-def judge_processes(facts: Facts, rules: ToolRules | None) -> Decision | None:
+def judge_processes(facts: Facts, rules: ToolRules | None, before: Agent | None) -> Decision | None:
     """The state by the processes alone, None if they tell nothing."""
     if facts.status != "running":
         state = "starting" if facts.status == "starting" else "none"
@@ -705,8 +706,8 @@ def judge_processes(facts: Facts, rules: ToolRules | None) -> Decision | None:
     is_old = bool(facts.ended) and facts.ended < facts.started  # what is known of the tool is from the run before
     # guest/tool.sh notes its process before the tool is a child of it, and the exit code of a tool that ends. On a busy
     # machine it begins long after the container has.
-    begun = facts.started if facts.exit_code is not None else max(facts.started, facts.ended)
-    is_early = is_old or facts.exit_code is None
+    begun = max(facts.started, facts.followed, facts.ended if facts.exit_code is None else 0.0)
+    is_early = (is_old or facts.exit_code is None) and not (before is not None and before.state == "ended")
     if is_early and abs(facts.now - begun) < RESUMING:
         return by_process(facts, Agent("starting" if rules else "unknown", since=facts.started), "tool-not-started-yet")
     if facts.exit_code is not None:

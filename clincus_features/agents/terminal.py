@@ -16,7 +16,7 @@ from io import BufferedReader
 import clincus
 from clincus_features.agents import keys as typed
 from clincus_features.agents.drafts import SCREEN_LINES, draft_of, holds, plain
-from clincus_features.agents.reading import CLOCK, Known, first_facts, look_arguments, parse_look, with_events
+from clincus_features.agents.reading import CLOCK, Known, facts_before_look, look_arguments, parse_look, with_events
 from clincus_features.agents.state import Decision, Event, Facts, Past, decide, rules_of
 from clincus_features.agents.texts import clean, clean_lines
 
@@ -57,7 +57,7 @@ class Terminal:
     def begin(self, session: clincus.Session, known: Known) -> None:
         """Take in what guest/look.sh prints. Raises ClincusError."""
         seen = self._read(3).removesuffix(self._mark)
-        facts = replace(first_facts(session), said=known.facts.said, looked=True)
+        facts = facts_before_look(session, known)
         self.known = parse_look(seen, self._mark.decode().strip(), facts, known, CLOCK.now())
         self.decision = decide(self.known.facts, self._past)
 

@@ -1061,6 +1061,14 @@ HOSTILE = {
 }
 
 
+@pytest.mark.parametrize("code", [None, 0], ids=["a new container", "one that a stop has ended"])
+def test_a_tool_of_a_session_that_took_long_to_start_has_not_crashed(code):
+    """Until the server is done with the start, nobody looks: guest/tool.sh may have noted nothing by then."""
+    times = {"started": NOON - 45, "ended": 0.0 if code is None else NOON - 3600, "followed": NOON - 1}
+    late = Facts(tool="claude", **times, now=NOON, looked=True, is_alive=False, exit_code=code)
+    assert [decide(replace(late, now=at)).agent.state for at in (NOON, NOON + 60)] == ["starting", "ended"]
+
+
 @pytest.mark.parametrize(("data", "text"), HOSTILE.values(), ids=HOSTILE.keys())
 def test_a_text_of_a_container_is_cleaned_and_cut(data, text):
     assert decide(facts(said=hooks(("Elicitation", data)))).agent.text == text

@@ -12,7 +12,7 @@ import pytest
 import clincus
 from clincus_features import agents
 from clincus_features.agents import reading
-from clincus_features.agents.reading import Known
+from clincus_features.agents.reading import Known, facts_before_look
 from clincus_features.agents.records import Record, Records
 from clincus_features.agents.state import Agent, Facts, Held, Past, Said, Seen
 from tests.programs import wait_until
@@ -97,6 +97,15 @@ def test_a_session_is_looked_at_when_it_starts_and_when_it_rings(watch, containe
     watch.tell("ring", SESSION)
     watch.work("")
     assert len(container.looks) == 2
+
+
+def test_a_session_is_followed_from_the_moment_when_its_start_is_complete(watch):
+    """The container may have started long before: a tool that has not begun by then has not crashed."""
+    before = agents.time.time()
+    watch.tell("started", SESSION)
+    facts = watch.known(SESSION).facts
+    assert before <= facts.followed <= agents.time.time()
+    assert facts_before_look(SESSION, watch.known(SESSION)).followed == facts.followed
 
 
 REST = {
