@@ -208,10 +208,7 @@ class Setup:
 
     def person(self) -> str:
         """The user who is to use Incus: the one behind sudo, else ourselves; nobody when root works as root."""
-        if not self.host.is_root():
-            return self.host.user_name()
-        name = self.environ.get("SUDO_USER") or self.environ.get("DOAS_USER") or ""
-        return "" if name == "root" else name
+        return person_behind(self.environ) if self.host.is_root() else self.host.user_name()
 
     def missing_ids(self, name: str) -> list[str]:
         """The lines that a subuid(5) file lacks."""
@@ -572,6 +569,12 @@ def services_held_back(host: Host) -> Iterator[None]:
         yield
     finally:
         policy.unlink()
+
+
+def person_behind(environ: Mapping[str, str]) -> str:
+    """The user who called us by sudo or doas; "" when root works as root."""
+    name = environ.get("SUDO_USER") or environ.get("DOAS_USER") or ""
+    return "" if name == "root" else name
 
 
 def root_command(host: Host, argv: Sequence[str], person: str) -> str:

@@ -36,16 +36,22 @@ class Stages(ExitStack):
 
 
 def setup_options(context: Context) -> SetupOptions:
-    """The aims of the installation, from the config and the flags."""
+    """The aims of the installation, from the config and the flags. Under sudo it is the config of the person behind."""
     from clincus_cli.build import SetupOptions
     from clincus_cli.recipe import TOOL_PACKAGES, parse_tools
+    from clincus_cli.setup import person_behind
 
     tools = context.options.tools
+    person = person_behind(context.environ) if os.geteuid() == 0 else ""
+    if person:
+        home = os.path.expanduser(f"~{person}")
+        context.basics = context.config = clincus.load_config({**context.environ, "HOME": home})
+    config = context.config
     return SetupOptions(
-        project=context.config.get("incus.project"),
-        group=context.config.get("incus.group"),
-        user=context.config.get("incus.code_user"),
-        uid=context.config.get("incus.code_uid"),
+        project=config.get("incus.project"),
+        group=config.get("incus.group"),
+        user=config.get("incus.code_user"),
+        uid=config.get("incus.code_uid"),
         tools=parse_tools(tools) if tools else tuple(TOOL_PACKAGES),
     )
 

@@ -11,11 +11,17 @@ from functools import partial
 import pytest
 
 import clincus
+from clincus_cli import all_commands, setup_commands
 from clincus_cli import build as cli_build
+from clincus_cli import commands as cli_commands
+from clincus_cli import context as cli_context
 from clincus_cli import host as cli_host
 from clincus_cli import recipe as cli_recipe
 from clincus_cli import setup as cli_setup
 from clincus_features import health
+from tests.programs import ROOT
+
+all_commands.load_commands()
 
 
 class TestSubnets:
@@ -282,6 +288,13 @@ class TestBareMachine:
             "git": f"have git use a bare repository only where it is told to (`{health.BARE_FIX}`): {health.BARE_WHY}",
             "image": "build the image 'clincus' (claude, copilot, opencode) from this distribution's packages",
         }
+
+    def test_the_page_on_installing_shows_this_plan(self, host):
+        page = (ROOT / "docs" / "install.md").read_text()
+        block = page.partition("$ clincus setup --dry-run\n")[2].partition("$ ")[0]
+        listed = dict(line.split(": ", 1) for line in block.splitlines())
+        assert listed.pop("group").startswith("let 'ada' use Incus")
+        assert listed == self.needs(host)
 
     def test_what_is_there_is_not_installed_again(self, host):
         host.programs = {"incus", "dnsmasq", "mkfs.btrfs", "mmdebstrap", "zstd", "git", "incusd"}
@@ -557,6 +570,21 @@ class TestRootCommand:
     def test_a_file_that_is_no_program_is_run_by_python(self, tmp_path):
         words = cli_setup.root_command(FakeHost(tmp_path, programs={"sudo"}), ["/x/clincus.py", "setup"], "ann")
         assert shlex.split(words) == ["sudo", sys.executable, "/x/clincus.py", "setup"]
+
+
+@pytest.mark.parametrize(
+    ("caller", "project"), [({"SUDO_USER": "ann"}, "ours"), ({"SUDO_USER": "root"}, "default"), ({}, "default")]
+)
+def test_setup_under_sudo_works_by_the_configuration_of_the_person_behind(tmp_path, monkeypatch, caller, project):
+    (tmp_path / "ann/.config/clincus").mkdir(parents=True)
+    (tmp_path / "ann/.config/clincus/config.toml").write_text('[incus]\nproject = "ours"\n')
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path.replace("~", f"{tmp_path}/"))
+    command, rest = cli_commands.find_command(["setup"])
+    environ = {"HOME": str(tmp_path / "root"), **caller}
+    context = cli_context.Context(command, cli_commands.parse_words(command, rest), environ)
+    assert setup_commands.setup_options(context).project == project
+    assert context.incus.project == project
 
 
 # The fields of os-release(5) that count, as these systems have them.
