@@ -103,7 +103,7 @@ class Leftovers:
         for word, folder, found in (("network", "networks", bridges), ("storage", "storage-pools", pools)):
             for one in found:
                 name = str(one["name"])
-                remove = functools.partial(incus.run, word, "delete", name, timeout=120)
+                remove = functools.partial(delete_from_incus, incus, word, name)
                 kept = self.other_users(f"/1.0/{folder}/{quote(name, safe='')}")
                 what = "the bridge" if word == "network" else "the storage pool"
                 yield Part(f"{what} {name}", f"incus {word} delete {shlex.quote(name)}", remove, kept)
@@ -207,6 +207,23 @@ class Leftovers:
         path = os.path.abspath(sys.argv[0])
         if zipfile.is_zipfile(path):
             yield Part(f"the program {path}", f"rm {shlex.quote(path)}", lambda: os.unlink(path))
+
+
+def delete_from_incus(incus: clincus.Incus, word: str, name: str) -> None:
+    """Delete a network or a pool (`word`). Raises IncusError.
+
+    Incus (6.0) looks at every interface of the machine before it deletes a bridge, and fails when one vanishes
+    meanwhile, as those of the containers do that were just deleted.
+    """
+    for _ in range(setup.NETWORK_TRIES - 1):
+        try:
+            incus.run(word, "delete", name, timeout=120)
+        except clincus.IncusError as error:
+            if error.kind is not clincus.FailureKind.INTERFACE_GONE:
+                raise
+        else:
+            return
+    incus.run(word, "delete", name, timeout=120)
 
 
 def is_marked(thing: Mapping[str, Any]) -> bool:

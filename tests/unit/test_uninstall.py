@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import clincus
-from clincus_cli import all_commands
+from clincus_cli import all_commands, leftovers
 from clincus_cli import commands as cli_commands
 from clincus_cli import context as cli_context
 from clincus_cli import host as cli_host
@@ -229,3 +229,22 @@ def test_our_files_stay_while_incus_does_not_say_what_it_has(run, home, capsys):
     assert run(Silent(), "--yes") == 1
     assert (home / ".clincus").exists()
     assert "Incus does not say whether there are sessions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("failures", "is_gone"), [(2, True), (99, False)])
+def test_a_bridge_goes_though_interfaces_of_deleted_containers_vanish_meanwhile(failures, is_gone):
+    """Seen with Incus 6.0.4, right after the sessions were deleted."""
+    words = "Failed to delete bridge children interfaces: Failed to run: ip link show veth1: does not exist"
+    tries = []
+
+    class Busy(clincus.Incus):
+        def run(self, *arguments, **_):
+            tries.append(arguments)
+            if len(tries) <= failures:
+                raise clincus.incus_failure(words)
+
+    try:
+        leftovers.delete_from_incus(Busy(), "network", "clincusbr0")
+    except clincus.IncusError:
+        assert not is_gone
+    assert len(tries) == (failures + 1 if is_gone else cli_setup.NETWORK_TRIES)
