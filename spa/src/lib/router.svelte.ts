@@ -19,6 +19,7 @@ export type Route =
   | { place: 'projects' }
   | { place: 'session'; id: string; tab: Tab; path: string }
   | { place: 'history'; q: string; tool: string; page: number }
+  | { place: 'logins' }
   | { place: 'settings' }
   /** `ids`: those that are watched side by side; none: the list. */
   | { place: 'all'; ids: readonly string[] }
@@ -42,6 +43,7 @@ export function parse(url: URL): Route {
     const ids = (url.searchParams.get('watch') ?? '').split(',').filter(Boolean);
     return { place: 'all', ids: [...new Set(ids)].slice(0, MOST_WATCHED) };
   }
+  if (first === 'logins' && parts.length === 1) return { place: 'logins' };
   if (first === 'settings' && parts.length === 1) return { place: 'settings' };
   return { place: 'unknown', path: url.pathname };
 }
@@ -64,6 +66,7 @@ export const href = {
     if (page > 1) query.set('page', String(page));
     return query.size ? `/history?${query.toString()}` : '/history';
   },
+  logins: '/logins',
   settings: '/settings',
   all: (ids: readonly string[] = []): string => (ids.length > 0 ? `/all?watch=${ids.map(encodeURIComponent).join(',')}` : '/all'),
   session: (id: string, tab: Tab = 'terminal', path = ''): string => {

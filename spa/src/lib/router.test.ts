@@ -13,6 +13,7 @@ it.each([
   ['/sessions/clincus-a1b2c3-1/nonsense', { place: 'unknown', path: '/sessions/clincus-a1b2c3-1/nonsense' }],
   ['/history?page=3&tool=claude', { place: 'history', q: '', tool: 'claude', page: 3 }],
   ['/history?page=x', { place: 'history', q: '', tool: '', page: 1 }],
+  ['/logins', { place: 'logins' }],
   ['/settings/', { place: 'settings' }],
   ['/nowhere/at/all', { place: 'unknown', path: '/nowhere/at/all' }],
 ])('%s is a place', (path, route) => expect(at(path)).toEqual(route));

@@ -26,6 +26,7 @@ export const shortcuts = (inTerminal: TerminalPaletteKey): readonly ShortcutGrou
       ['g p', 'Projects'],
       ['g a', 'All sessions'],
       ['g h', 'History'],
+      ['g l', 'Logins'],
       ['g s', 'Settings'],
       ['[', 'Collapse or expand the sidebar'],
     ],

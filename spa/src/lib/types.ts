@@ -66,6 +66,9 @@ export type ProtectionReport = Schemas['Protection'];
 export type SealedChange = Schemas['SealedChange'];
 export type Appeared = Schemas['Appeared'];
 
+/** A login that stays on this machine, and that sessions borrow. */
+export type Login = Schemas['Login'];
+
 export type Network = Schemas['Network'];
 export type NetworkMode = Network['mode'];
 export type NetworkChange = Pick<SessionChange, 'network' | 'allow' | 'presets'>;

@@ -7,6 +7,7 @@ import FolderGit2 from '@lucide/svelte/icons/folder-git-2';
 import FolderPlus from '@lucide/svelte/icons/folder-plus';
 import HistoryIcon from '@lucide/svelte/icons/history';
 import Inbox from '@lucide/svelte/icons/inbox';
+import KeyRound from '@lucide/svelte/icons/key-round';
 import Keyboard from '@lucide/svelte/icons/keyboard';
 import Network from '@lucide/svelte/icons/network';
 import Plus from '@lucide/svelte/icons/plus';
@@ -143,6 +144,7 @@ class Commands {
       { key: 'go inbox', title: 'Inbox', icon: Inbox, keys: 'g i', run: () => router.go(href.home) },
       { key: 'go projects', title: 'Projects', icon: FolderGit2, keys: 'g p', run: () => router.go(href.projects) },
       { key: 'go history', title: 'History', icon: HistoryIcon, keys: 'g h', run: () => router.go(href.history()) },
+      { key: 'go logins', title: 'Logins', icon: KeyRound, keys: 'g l', run: () => router.go(href.logins) },
       { key: 'go settings', title: 'Settings', icon: SettingsIcon, keys: 'g s', run: () => router.go(href.settings) },
       { key: 'shortcuts', title: 'Keyboard shortcuts', icon: Keyboard, keys: '?', run: () => (ui.shortcuts = true) },
     ];

@@ -21,7 +21,7 @@ function isTerminalDue(): boolean {
   return sessions.get(route.id)?.status === 'running' && !shownTerminal();
 }
 
-const GO: Record<string, string> = { i: href.home, p: href.projects, a: href.all(), h: href.history(), s: href.settings };
+const GO: Record<string, string> = { i: href.home, p: href.projects, a: href.all(), h: href.history(), l: href.logins, s: href.settings };
 
 const SINGLE: Record<string, () => void> = {
   '?': () => (ui.shortcuts = true),

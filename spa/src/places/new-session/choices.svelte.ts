@@ -15,6 +15,7 @@ export interface Kept {
   target?: string;
   mounted?: boolean;
   network?: NetworkChange;
+  logins?: readonly string[];
 }
 
 const TYPES: Record<keyof Kept, string> = {
@@ -28,6 +29,7 @@ const TYPES: Record<keyof Kept, string> = {
   target: 'string',
   mounted: 'boolean',
   network: 'object',
+  logins: 'object',
 };
 
 const MOST_PROJECTS = 200;
@@ -58,6 +60,7 @@ export class Choices {
   readonly target = $derived(this.#chosen.target ?? '');
   readonly mounted = $derived(this.#chosen.mounted ?? false);
   readonly network = $derived(this.#chosen.network ?? {});
+  readonly logins = $derived(this.#chosen.logins ?? configuration.current?.defaults.logins ?? []);
   readonly onClone = $derived(!this.engine && (this.#chosen.onClone ?? false));
   /** Nothing of this machine is mounted in it. Folders of this machine never are on an engine. */
   readonly mountless = $derived(this.engine ? !this.mounted : this.onClone && !configuration.current?.mounts.default.length);
@@ -70,6 +73,7 @@ export class Choices {
       this.profile,
       this.persistent !== (configuration.current?.defaults.persistent ?? false) && (this.persistent ? 'persistent' : 'not persistent'),
       !this.mountless && this.#nests() !== undefined && (this.nesting ? 'nested containers' : 'no nested containers'),
+      this.#borrows() && (this.logins.length > 0 ? `logins: ${this.logins.join(', ')}` : 'no logins'),
       this.network.network && `network: ${this.network.network}`,
       this.onClone && this.branch.trim() && `from ${this.branch.trim()}`,
     ].filter((word) => typeof word === 'string' && word !== ''),
@@ -99,7 +103,14 @@ export class Choices {
     const branch = mode === 'clone' ? this.branch.trim() : '';
     const chosen = Object.entries({ prompt: words, image, profile, resume, engine, target, mode, branch }).filter(([, value]) => value);
     const nesting = this.mountless ? undefined : this.#nests();
-    return { workspace, tool, persistent, ...(nesting === undefined ? {} : { nesting }), ...this.network, ...Object.fromEntries(chosen) };
+    return { workspace, tool, persistent, ...(nesting === undefined ? {} : { nesting }), ...this.#borrows(), ...this.network, ...Object.fromEntries(chosen) };
+  }
+
+  /** The logins that it borrows, where those are not the configured ones. */
+  #borrows(): { logins: string[] } | undefined {
+    const usual = configuration.current?.defaults.logins ?? [];
+    const same = usual.length === this.logins.length && this.logins.every((name) => usual.includes(name));
+    return same ? undefined : { logins: [...this.logins] };
   }
 
   /** Whether containers are to run in it, where that is not what is configured. */
