@@ -219,12 +219,13 @@ class Index:
         self.gitlinks: dict[bytes, None] = {}  # their paths
         self.refused: list[bytes] = []  # names that git would not have taken
         self.names: list[bytes] = []  # all of them, where they were asked for
+        self.sealed: dict[bytes, bytes] = {}  # those at or below a sealed path -> the object of each
         self.unnamed: list[bool] = []  # whether each entry without a name is a gitlink; a shared index has their names
         self.shared = b""  # the name of the index that it shares
         self.replaced: list[int] = []  # the numbers of the entries of the shared one that `unnamed` stands for
 
 
-def read_index(data: bytes, hash_size: int = 20, *, keeps_names: bool = False) -> Index:
+def read_index(data: bytes, hash_size: int = 20, *, keeps_names: bool = False, sealed: tuple[bytes, ...] = ()) -> Index:
     """Read an index as git does, and only one that git can read in no other way.
 
     Git believes what an index says of itself: the lengths of names, and the places of its blocks, which threads read
@@ -253,12 +254,9 @@ def read_index(data: bytes, hash_size: int = 20, *, keeps_names: bool = False) -
             found.refused.append(name)
         # Git looks at no other bits than these.
         is_gitlink = int.from_bytes(data[at + 24 : at + 28], "big") & 0o170000 == 0o160000
-        if not name:
-            found.unnamed.append(is_gitlink)
-        elif is_gitlink:
-            found.gitlinks[name] = None
-        if keeps_names:
-            found.names.append(name)
+        note_name(found, name, is_gitlink=is_gitlink, keeps_names=keeps_names)
+        if name.startswith(sealed) and is_below(name, sealed):
+            found.sealed[name] = data[at + 40 : at + 40 + hash_size]
         at = following
     if at > end:
         raise ValueError("it is cut off")
@@ -266,6 +264,21 @@ def read_index(data: bytes, hash_size: int = 20, *, keeps_names: bool = False) -
     if len(found.unnamed) != len(found.replaced):
         raise ValueError("an entry has no name")
     return found
+
+
+def note_name(found: Index, name: bytes, *, is_gitlink: bool, keeps_names: bool) -> None:
+    """Note what is to be known of an entry by its name."""
+    if not name:
+        found.unnamed.append(is_gitlink)
+    elif is_gitlink:
+        found.gitlinks[name] = None
+    if keeps_names:
+        found.names.append(name)
+
+
+def is_below(path: bytes, places: tuple[bytes, ...]) -> bool:
+    """Whether a path is one of some others, or below one."""
+    return any(path[len(place) : len(place) + 1] in (b"", b"/") for place in places if path.startswith(place))
 
 
 def read_name(data: bytes, at: int, begin: int, version: int, before: bytes) -> tuple[bytes, int, int]:
@@ -361,9 +374,10 @@ class Indexes:
         self.bad: list[str] = []  # names that git would not have taken, or what else is wrong with it
         self.unread = ""  # why there is none for git either
         self.files: list[str] = []  # the names of the files that were read
+        self.sealed: dict[str, bytes] = {}  # the paths in it at or below a sealed one -> the object of each
 
 
-def indexes_in(git: int) -> Indexes:
+def indexes_in(git: int, sealed: tuple[bytes, ...] = ()) -> Indexes:
     """Look at the index of a Git folder by its descriptor. Git follows a link in its place, and this does not."""
     found = Indexes()
     try:
@@ -371,16 +385,19 @@ def indexes_in(git: int) -> Indexes:
         data = index_data(git, "index", found)
         if not data:
             return found
-        index = read_index(data, hash_size)
+        index = read_index(data, hash_size, sealed=sealed)
+        objects = dict(index.sealed)
         gitlinks, refused = [*index.gitlinks], [*index.refused]
         if index.shared:
             data = index_data(git, f"sharedindex.{index.shared.hex()}", found)
-            shared = read_index(data, hash_size, keeps_names=bool(index.replaced))
+            shared = read_index(data, hash_size, keeps_names=bool(index.replaced), sealed=sealed)
+            objects = {**shared.sealed, **objects}
             gitlinks += shared.gitlinks
             refused += shared.refused
             gitlinks += [shared.names[number] for number, is_one in zip(index.replaced, index.unnamed) if is_one]
         found.gitlinks = [os.fsdecode(name) for name in dict.fromkeys(gitlinks)]
         found.bad = [os.fsdecode(name) for name in refused]
+        found.sealed = {os.fsdecode(name): one for name, one in objects.items()}
     except NoIndexError as error:
         found.unread = f"git would not read it: {error}"
     except OddFileError as odd:
@@ -950,11 +967,33 @@ def command(key: str, value: str) -> Command:
     return {"key": key[:VALUE_LENGTH], "value": value[:VALUE_LENGTH]}
 
 
-def look_at_indexes(workspace: str, inside: Sequence[str]) -> dict[str, object]:
+def unlike_sealed(top: int, objects: Mapping[str, bytes]) -> list[str]:
+    """Of the sealed paths in an index, those whose content in the folder is another one, or that are not there.
+
+    A content with the line ends of Windows counts as that with git's, too.
+    """
+    import hashlib  # it takes as long as a look, and few repositories keep such a path
+
+    found = []
+    for path, wanted in objects.items():
+        above, _, name = path.rpartition("/")
+        make = hashlib.sha256 if len(wanted) == 32 else hashlib.sha1
+        held: list[bytes] = []
+        with suppress(OSError, OddFileError), closing(open_below(top, above)) as folder:
+            if name in names_in(folder):
+                data = read_file(folder, name)
+                held = [make(b"blob %d\0" % len(one) + one).digest() for one in (data, data.replace(b"\r\n", b"\n"))]
+        if wanted not in held:
+            found.append(path)
+    return found
+
+
+def look_at_indexes(workspace: str, inside: Sequence[str], sealed: Sequence[str] = ()) -> dict[str, object]:
     """What is wrong with each index in a workspace, and the files that were read for that. Raises OSError.
 
     Looked at are those of the repository at the top, of its submodules and linked worktrees, as `git status` reads them
-    too, and of the Git folders `inside`, relative to the workspace.
+    too, and of the Git folders `inside`, relative to the workspace. Of the one at the top also which `sealed` paths,
+    relative to the workspace, git would write from it.
     """
     own = f"{workspace}/.git"
     folders = [own, *(f"{workspace}/{one}" for one in inside)]
@@ -969,9 +1008,10 @@ def look_at_indexes(workspace: str, inside: Sequence[str]) -> dict[str, object]:
         for folder in dict.fromkeys(folders):
             place = os.path.relpath(folder, workspace)
             with suppress(OSError), closing(open_below(top, place)) as git:
-                indexes = indexes_in(git)
+                indexes = indexes_in(git, tuple(map(os.fsencode, sealed)) if folder == own else ())
                 files = [f"{place}/{name}" for name in indexes.files]
-                found[f"{place}/index"] = {"bad": indexes.bad[:MOST_COMMANDS], "files": files}
+                unlike = unlike_sealed(top, indexes.sealed) if indexes.sealed else []
+                found[f"{place}/index"] = {"bad": indexes.bad[:MOST_COMMANDS], "files": files, "unlike": unlike}
     return {"indexes": found, "cut": cut}
 
 
@@ -1013,7 +1053,7 @@ def answer(question: Mapping[str, Any]) -> dict[str, object]:
         if question.get("only") == "modules":
             return look_at_modules(question)
         if question.get("only") == "index":
-            return look_at_indexes(question["workspace"], question["folders"])
+            return look_at_indexes(question["workspace"], question["folders"], question.get("sealed", ()))
         return Look(question["git"], question["workspace"], question["settings"]).take()
     except Refusal as refusal:
         return {"refused": refusal.words}

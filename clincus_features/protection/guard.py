@@ -97,6 +97,7 @@ class Guard:
         self._index_looks = Looks("looking at git's index", lambda: INDEX_SETTLE, self._look_at_index)
         self._index_files: dict[str, tuple[str, ...]] = {}  # session -> the files of its indexes
         self._index_states: dict[str, object] = {}  # session -> their signature, when they were last compared
+        self._unlike: dict[str, tuple[str, ...]] = {}  # session -> sealed paths that git may write from an index
         self._faults: dict[str, Fault] = {}  # path of what was put aside and is to be told -> why
         self._link_looks = Looks("looking for links", lambda: LINKS_SETTLE, self._look_for_links)
         self._links_before: dict[str, dict[str, str]] = {}  # session -> `Run.links` of the run that is about to begin
@@ -521,6 +522,11 @@ class Guard:
         looked = index.look(live.session.workspace, live.stage, self._sealed(live.session))
         self._index_files[id] = looked.files
         self._index_states[id] = state if looked.files == files else None
+        if looked.unlike != self._unlike.get(id, ()):
+            self._unlike[id] = looked.unlike
+            if looked.unlike:
+                self._report_once(live.session, index.words_of_unlike(looked.unlike))
+            self._app.hub.publish({"type": "session.changed", "id": id}, extension=True)
         self._hold_files(live)
         if looked.cut:
             self._report_once(live.session, f"git's index was not looked at in all places: {looked.cut}")
@@ -628,9 +634,15 @@ class Guard:
         return bad
 
     def warnings(self, session: clincus.Session) -> list[str]:
-        """What a session's document warns of: the Git folders that have no seal, as they came after its start."""
+        """What a session's document warns of: Git folders without a seal, and what git may write into sealed paths."""
+        if session.id not in self._live:
+            return []
+        unlike = self._unlike.get(session.id, ())
+        return [*([index.words_of_unlike(unlike)] if unlike else []), *self._warnings_of_unsealed(session)]
+
+    def _warnings_of_unsealed(self, session: clincus.Session) -> list[str]:
         folders = self._unsealed.get(session.id, [])
-        if not folders or session.id not in self._live:
+        if not folders:
             return []
         more = f" and {len(folders) - MOST_TOLD} more" if len(folders) > MOST_TOLD else ""
         words = "came after the start and has no seal until the next one; what is not harmless there is put aside"
@@ -752,6 +764,8 @@ class Guard:
         From a bad index git on the host may have written what looks like `edits` of a person: they are told, too.
         """
         looked = index.look(session.workspace, stage, self._sealed(session))
+        if looked.unlike:
+            self._report_once(session, index.words_of_unlike(looked.unlike))
         if looked.bad:
             self._tell(session, as_faults("index", looked.bad), "changed")
             for path, what in edits:
@@ -829,6 +843,7 @@ class Guard:
             known.pop(session.id, None)
         self._repositories.pop(session.id, None)
         self._moves.pop(session.id, None)
+        self._unlike.pop(session.id, None)
         self._links.pop(session.id, None)
         self.leases.drop(session.id)
         late = self._late.pop(session.id, {})

@@ -31,6 +31,7 @@ class Looked(NamedTuple):
     bad: dict[str, str]  # path of an index that has been put aside: what is wrong with it, in words
     files: tuple[str, ...]  # that were read; whoever changes one makes a look worth while
     cut: str  # what was not looked at, in words
+    unlike: tuple[str, ...] = ()  # sealed paths for which an index has another content than is there
 
 
 def git_folders(workspace: str, sealed: Iterable[str]) -> set[str]:
@@ -59,23 +60,37 @@ def look(workspace: str, stage: Stage | None, sealed: Collection[str] = ()) -> L
     bad: dict[str, str] = {}
     files: list[str] = []
     cuts = []
+    unlike: list[str] = []
     for top in tops:
         if not os.path.isdir(top):  # one file that is mounted
             continue
         inside = sorted(folder[len(top) + 1 :] for folder in folders if clincus.path_inside(folder, top))
-        answer = look_at_indexes(top, [folder for folder in inside if folder])
+        paths = [path[len(top) + 1 :] for path in sealed if clincus.path_inside(path, top) and path != top]
+        in_tree = [path for path in paths if ".git" not in path.split("/")]
+        answer = look_at_indexes(top, [folder for folder in inside if folder], in_tree)
         cuts.append(answer["cut"])
         for path, found in answer["indexes"].items():
             files += (f"{top}/{name}" for name in found["files"])
+            unlike += (f"{top}/{name}" for name in found["unlike"])
             if found["bad"]:
                 bad[f"{top}/{path}"] = f"{what_it_does(found['bad'])}; {put_aside(f'{top}/{path}')}"
-    return Looked(bad, tuple(files), "; ".join(filter(None, cuts)))
+    return Looked(bad, tuple(files), "; ".join(filter(None, cuts)), tuple(unlike))
 
 
 def what_it_does(words: list[str]) -> str:
     """What git does with a bad index: `words` are names that git refuses to add, or a reason. Pure."""
     shown = ", ".join(words[:NAMED]) + (f" and {len(words) - NAMED} more" if len(words) > NAMED else "")
     return f"git would have obeyed it at `git checkout .`, `git restore .` or `git status`: {shown}"
+
+
+def words_of_unlike(paths: Collection[str]) -> str:
+    """What git may write into sealed paths, for the person. Pure."""
+    shown = ", ".join(list(paths)[:NAMED]) + (f" and {len(paths) - NAMED} more" if len(paths) > NAMED else "")
+    words = "git's index has another content than your sealed one for"
+    does = (
+        "`git checkout .`, `git stash` or `git reset --hard` on your side may write it, and what runs it then runs it"
+    )
+    return clincus.printable(f"{words} {shown}: {does}. Look at `git diff` first; `git reset` drops it")
 
 
 def put_aside(path: str) -> str:

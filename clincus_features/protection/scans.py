@@ -38,12 +38,13 @@ def scan(workspace: str, settings: Sequence[str], environ: Mapping[str, str]) ->
     return Scan(answer["items"], answer["cut"])
 
 
-def look_at_indexes(workspace: str, folders: Sequence[str] = ()) -> dict[str, Any]:
+def look_at_indexes(workspace: str, folders: Sequence[str] = (), sealed: Sequence[str] = ()) -> dict[str, Any]:
     """What is wrong with git's indexes in a folder of this host, as wall/scan.py tells it. Raises ClincusError.
 
-    `folders` are Git folders relative to it that are looked at besides those that git finds from it.
+    `folders` are Git folders relative to it that are looked at besides those that git finds from it, `sealed` the
+    sealed paths of its working tree.
     """
-    return ask_scan(workspace, only="index", folders=folders)
+    return ask_scan(workspace, only="index", folders=folders, sealed=sealed)
 
 
 def ask_scan(workspace: str, **question: object) -> dict[str, Any]:

@@ -168,7 +168,8 @@ def test_an_exchange_for_some_milliseconds_freezes_the_session(bed, server, repo
     evil = repository.parent.parent / "evil"
     bed.attack(session["id"], f"cd /workspace; export HOME=/home/code\n{attack_of(name, evil)}", user)
     wait_until((repository / "ready").exists, "the agent to lie in wait")
-    await_renames_watched(server, (repository / ATTACKS[name][1]).parent)
+    for folder in (repository / ".git/refs/heads", (repository / ATTACKS[name][1]).parent):
+        await_renames_watched(server, folder)
     act(repository, name)
     path = f"{repository}/{ATTACKS[name][1]}"
     wait_until(lambda: path in {one["path"] for one in await_broken(server, session)["changes"]}, "the file to be told")

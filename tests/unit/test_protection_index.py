@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+import subprocess
 from functools import partial
 
 import pytest
@@ -180,6 +181,24 @@ def test_an_index_that_a_program_keeps_from_being_read_is_put_aside(bench):  # n
     with leased(held):
         held.rename(bench.root / ".git/index")
         await_change(bench)
+
+
+def test_what_git_would_write_into_a_sealed_folder_is_told(bench):  # noqa: F811
+    """The seal keeps the agent from the folder, and not the person's git, which takes its content from the index."""
+    git = ["git", "-C", str(bench.root), "-c", "core.hooksPath=/dev/null"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    bench.start()
+    wait_until(lambda: bench.guard._index_files, "the first look")
+    assert bench.guard.warnings(bench.session) == []
+    evil = subprocess.run([*git, "hash-object", "-w", "--stdin"], input=b"evil", capture_output=True, check=True)
+    entry = f"100755,{evil.stdout.decode().strip()},.husky/pre-commit"
+    subprocess.run([*git, "update-index", "--add", "--cacheinfo", entry], check=True)
+    wait_until(lambda: bench.guard.warnings(bench.session), "the warning")
+    [words] = bench.guard.warnings(bench.session)
+    assert f"{bench.root}/.husky/pre-commit" in words
+    assert bench.changes == []
+    subprocess.run([*git, "update-index", "--force-remove", ".husky/pre-commit"], check=True)
+    wait_until(lambda: not bench.guard.warnings(bench.session), "the warning to go")
 
 
 @pytest.fixture

@@ -803,7 +803,7 @@ def test_the_index_of_a_git_folder_of_another_name_is_looked_at_where_it_is_name
     (tmp_path / ".bare").mkdir()
     (tmp_path / ".bare/index").write_bytes(index_with(b"../x"))
     found = scans.look_at_indexes(str(tmp_path), [".bare"])["indexes"]
-    assert found == {".bare/index": {"bad": ["../x"], "files": [".bare/index"]}}
+    assert found == {".bare/index": {"bad": ["../x"], "files": [".bare/index"], "unlike": []}}
 
 
 def test_a_heap_of_submodules_hides_no_index_at_the_top(tmp_path, monkeypatch):
@@ -855,3 +855,37 @@ def test_a_heap_of_files_in_a_nested_repository_is_said(work):
     for number in range(2001):
         (folder / f"{number}").touch()
     assert work.look().cut == "there are more than 2000 entries in sub/.git/logs"
+
+
+# ---- what git would write into sealed paths ------------------------------------------------------------------------
+
+
+def unlike(work, sealed=(".husky", ".mcp.json")):
+    found = scans.look_at_indexes(str(work.root), (), sealed)["indexes"]
+    return found[".git/index"]["unlike"]
+
+
+# What the agent does in the repository, and the sealed paths that git on the host may write then.
+PLANTED = {
+    "nothing": ("", []),
+    "another content": ("git update-index --cacheinfo 100755,$evil,.husky/pre-commit", [".husky/pre-commit"]),
+    "a new file": ("git update-index --add --cacheinfo 100755,$evil,.husky/new", [".husky/new"]),
+    "a file": ("git update-index --add --cacheinfo 100644,$evil,.mcp.json", [".mcp.json"]),
+    "another name": ("git update-index --add --cacheinfo 100644,$evil,.husky2", []),
+    "a split index": (
+        "git update-index --split-index; git update-index --add --cacheinfo 100755,$evil,.husky/new", [".husky/new"],
+    ),
+    "taken out": ("git update-index --force-remove .husky/pre-commit", []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", PLANTED)
+@pytest.mark.parametrize("version", [2, 4])
+def test_what_git_would_write_into_sealed_paths_is_told(work, how, version):
+    script, found = PLANTED[how]
+    begin = f"""
+        git init -q .; mkdir .husky; printf 'true\\r\\n' >.husky/pre-commit; git -c core.autocrlf=input add .
+        git update-index --index-version {version}; evil=$(echo evil | git hash-object -w --stdin)
+    """
+    subprocess.run(["sh", "-ec", f"{begin}{script}"], cwd=work.root, check=True, capture_output=True)
+    assert unlike(work) == found
