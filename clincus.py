@@ -2768,14 +2768,15 @@ class Incus:
     def _as_member(self, command: list[str]) -> list[str]:
         """A command, through `sg` if the socket is out of reach and a later `usermod` has put the user into its group.
 
-        This is checked for each command, since a server may be older than Incus or than the membership.
+        This is checked for each command, since a server may be older than Incus or than the membership. Members of the
+        group `incus` reach the restricted socket of incus-user(8) meanwhile, where everything is in another project.
         """
         if self.lost:
             raise IncusError(self.lost, 503)
         if not self._group:
             return command
-        sockets = [path for path in incus_sockets(os.environ) if os.path.exists(path)]
-        if not sockets or any(os.access(path, os.W_OK) for path in sockets):
+        socket = incus_sockets(os.environ)[0]
+        if not os.path.exists(socket) or os.access(socket, os.W_OK):
             return command
         with suppress(KeyError):
             if pwd.getpwuid(os.getuid()).pw_name in grp.getgrnam(self._group).gr_mem:

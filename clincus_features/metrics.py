@@ -250,7 +250,7 @@ class Gauges:
         yield "clincus_agents", counted("state", self._states, states)
         up = {name: int(not engine.reach.error) for name, engine in self._app.engines.items()}
         yield "clincus_engine_up", numbers("engine", up)
-        sockets = {**self._sockets, "events": len(self._app.hub.subscribers)}
+        sockets = {**self._sockets, "open_events": len(self._app.hub.subscribers)}
         yield "clincus_sockets", numbers("operation", sockets)
         for name, number in process_figures().items():
             yield name, iter([("", number)])

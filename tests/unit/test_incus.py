@@ -630,3 +630,22 @@ def test_a_sink_that_fails_once_the_command_has_ended_holds_nothing_up(incus):
 def test_output_that_cannot_be_written_is_told(incus):
     with open("/dev/full", "wb") as full, pytest.raises(OSError, match="No space left"):
         relayed(incus(), "echo x", (lambda piece: clincus.write_all(full.fileno(), piece), print))
+
+
+@pytest.mark.parametrize(
+    ("reachable", "members", "starts"),
+    [
+        ({"unix.socket"}, ["ann"], "incus"),
+        (set(), ["ann"], "sg"),
+        ({"unix.socket.user"}, ["ann"], "sg"),  # of incus-user, which shows another project
+        ({"unix.socket.user"}, [], "incus"),
+    ],
+)
+def test_a_new_member_of_the_group_reaches_the_whole_incus(monkeypatch, tmp_path, reachable, members, starts):
+    for name in ("unix.socket", "unix.socket.user"):
+        (tmp_path / name).touch()
+    monkeypatch.setenv("INCUS_DIR", str(tmp_path))
+    monkeypatch.setattr("os.access", lambda path, _: os.path.basename(path) in reachable)
+    monkeypatch.setattr("pwd.getpwuid", lambda _: SimpleNamespace(pw_name="ann"))
+    monkeypatch.setattr("grp.getgrnam", lambda _: SimpleNamespace(gr_mem=members))
+    assert clincus.Incus(group="incus-admin")._as_member(["incus", "list"])[0] == starts

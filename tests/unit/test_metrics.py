@@ -68,7 +68,7 @@ def test_prometheus_reads_all_of_it_and_it_says_what_is_so_now(gauges):
     assert found["clincus_engine_up{engine=}"] == 1
     assert found["clincus_engine_up{engine=far}"] == 0
     assert found["clincus_sockets{operation=open_terminal}"] == 0
-    assert found["clincus_sockets{operation=events}"] == 2
+    assert found["clincus_sockets{operation=open_events}"] == 2
     assert found["clincus_threads"] >= 1
     assert found["process_resident_memory_bytes"] > 1 << 20
     assert found["process_open_fds"] > 2
