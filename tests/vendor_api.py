@@ -207,6 +207,7 @@ class VendorApi(ThreadingHTTPServer):
         self.texts: list[str] = []  # all texts of the last messages, as they arrived
         self.results: list[str] = []  # what the tools have answered, as JSON
         self.keys: set[str] = set()  # that requests brought
+        self.tokens: set[str] = set()  # and those of their Authorization
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def close(self) -> None:
@@ -231,6 +232,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.keys.add(self.headers.get("X-Api-Key") or "")
+        self.server.tokens.add((self.headers.get("Authorization") or "").removeprefix("Bearer "))
         dialect = next((one for one in DIALECTS if one.path in self.path), None)
         if dialect is None:
             self.server.requests.append(f"POST {self.path}")

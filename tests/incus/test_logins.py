@@ -15,6 +15,7 @@ from test_agents import Tool, config
 
 from clincus_features.logins.authority import memory_folder
 from clincus_features.logins.loans import run_name
+from tests.one_use_vendor import claude_file
 from tests.programs import DEADLINE, NO_CHECKPOINTS, wait_until
 from tests.vendor_api import VendorApi
 
@@ -248,25 +249,63 @@ def test_a_session_without_logins_has_nothing_of_it(bed, start_server, workspace
     )
 
 
-@pytest.mark.nightly
-def test_claude_code_works_a_turn_with_nothing_but_a_placeholder(bed, start_server, workspace, home, certificates):
-    vendor, hosts = VendorApi(OTHER_ADDRESS, 443), home / "hosts"
-    hosts.write_text((certificates / "hosts").read_text().replace(ADDRESS, OTHER_ADDRESS))
-    vendor.socket = vendor_context(certificates).wrap_socket(
-        vendor.socket, server_side=True, do_handshake_on_connect=False
-    )
+@pytest.fixture
+def real_vendor(certificates, home) -> Iterator[VendorApi]:
+    """The stand-in that answers real tools, at the vendors' own names."""
+    made = VendorApi(OTHER_ADDRESS, 443)
+    (home / "hosts").write_text((certificates / "hosts").read_text().replace(ADDRESS, OTHER_ADDRESS))
+    made.socket = vendor_context(certificates).wrap_socket(made.socket, server_side=True, do_handshake_on_connect=False)
     put_secrets(home)
-    server = start_server(
-        config=config("claude") + LOGINS,
-        command=command_with_hosts(hosts),
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def start_real(start_server, home, certificates):
+    """A function that starts a server with a configuration, whose names lead to the stand-in."""
+    return lambda text: start_server(
+        config=text,
+        command=command_with_hosts(home / "hosts"),
         environ={"SSL_CERT_FILE": str(certificates / "trust.pem")},
     )
+
+
+def work_a_turn(bed, server, workspace, vendor: VendorApi) -> str:
+    """Let a real tool answer one prompt; the id of its session."""
     session = server.create(workspace, profile="real")
     real = Tool(bed, server, session["id"])
     real.becomes("idle", timeout=4 * DEADLINE)
     real.type("say hello there")
     real.becomes("done", timeout=2 * DEADLINE)
     assert any("say hello there" in one for one in vendor.requests)
-    assert vendor.keys - {""} == {KEY}
     assert bed.shell(session["id"], "grep -rlF real-key /home /tmp 2>/dev/null || true", 0) == ""
-    vendor.close()
+    return str(session["id"])
+
+
+@pytest.mark.nightly
+def test_claude_code_works_a_turn_with_nothing_but_a_placeholder(bed, start_real, workspace, real_vendor):
+    work_a_turn(bed, start_real(config("claude") + LOGINS), workspace, real_vendor)
+    assert real_vendor.keys - {""} == {KEY}
+
+
+@pytest.mark.nightly
+def test_claude_code_works_a_turn_with_a_subscription_that_is_lent(bed, start_real, workspace, home, real_vendor):
+    (home / ".claude").mkdir(exist_ok=True)
+    file = home / ".claude" / ".credentials.json"
+    tokens = {"access_token": "sk-ant-oat01-real-key-of-mine", "refresh_token": "sk-ant-ort01-real-key-too"}
+    file.write_text(json.dumps(claude_file({**tokens, "expires_in": 3600})))
+    file.chmod(0o600)
+    reachable = f'[network]\nreachable = ["{OTHER_ADDRESS}/32"]\n'
+    lent = '[defaults]\nlogins = ["claude"]\n[logins.claude]\nlend = true\n'
+    id = work_a_turn(bed, start_real(config("claude") + reachable + lent), workspace, real_vendor)
+    assert real_vendor.tokens - {""} == {tokens["access_token"]}
+    assert "-refresh" in bed.shell(id, "cat ~/.claude/.credentials.json")
+
+
+@pytest.mark.nightly
+def test_opencode_works_a_turn_with_nothing_but_a_placeholder(bed, start_real, workspace, home, real_vendor):
+    folder = home / ".config" / "opencode"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "opencode.json").write_text(json.dumps({"model": "anthropic/claude-sonnet-4-5"}))
+    work_a_turn(bed, start_real(config("opencode") + LOGINS), workspace, real_vendor)
+    assert real_vendor.keys - {""} == {KEY}
