@@ -1722,6 +1722,24 @@ def with_approved_key(responses: object, api_key: str) -> dict[str, list[object]
     return lists
 
 
+def without_claude_keys(file: ToolFile, lent: Mapping[str, str]) -> ToolFile:
+    """Claude Code's ~/.claude.json without the key that it keeps there, and without the ends of others.
+
+    `lent` holds the variables of logins that a session borrows; the end of a placeholder stays approved.
+    """
+    if file.path != ".claude.json":
+        return file
+    try:
+        document = as_object(parse_json(file.data))
+    except ValueError:
+        document = {}
+    kept = {key: value for key, value in document.items() if key not in ("primaryApiKey", "customApiKeyResponses")}
+    placeholder = lent.get("ANTHROPIC_API_KEY", "")
+    if placeholder:
+        kept["customApiKeyResponses"] = with_approved_key(None, placeholder[-20:])
+    return file._replace(data=json.dumps(kept, indent=2).encode() + b"\n")
+
+
 def complete_opencode(carried: Carried, _workspace_path: str, _environment: Mapping[str, str]) -> None:
     """Let opencode run all tools (https://opencode.ai/docs/permissions). What the user denied stays denied."""
     paths = [f".config/opencode/{name}" for name in ("opencode.json", "opencode.jsonc", "config.json")]
@@ -4882,8 +4900,8 @@ class ContainerParts:
         # Each prepares a container that has started for the logins that its session borrows, before its tool starts: it
         # also gets the home in there, and paths in it that no copy of a login may have. An error fails the start.
         self.lenders: list[Callable[[Incus, Session, str, Sequence[str]], None]] = []
-        # Each returns the credentials that a session which borrows logins gets no copy of: paths in the home, and
-        # GITHUB_TOKEN. Without any it gets none.
+        # Each returns the credentials that a session which borrows logins gets no copy of: paths in the home,
+        # GITHUB_TOKEN and CLAUDE_KEYS. Without any it gets none.
         self.withheld: list[Callable[[Session, Launch], Iterable[str]]] = []
         # Each returns more files to carry into a session's container at a start.
         self.guest_files: list[Callable[[Session], Sequence[ToolFile]]] = []
@@ -4984,13 +5002,14 @@ class Extensions(ContainerParts):
 
 
 GITHUB_TOKEN = "GH_TOKEN"
+CLAUDE_KEYS = "primaryApiKey"  # in ~/.claude.json, with the ends of keys that were approved
 
 
 def withheld(extensions: Extensions, session: Session, launch: Launch) -> list[str]:
     """The credentials that a session which borrows logins gets no copy of. A feature that fails withholds all."""
     found = call_each(extensions.withheld, session, launch)
     if len(found) < max(1, len(extensions.withheld)):
-        return [*launch.tool.credentials, GITHUB_TOKEN]
+        return [*launch.tool.credentials, GITHUB_TOKEN, CLAUDE_KEYS]
     return list(itertools.chain.from_iterable(found))
 
 
@@ -6166,7 +6185,9 @@ class Containers:
                 self.extensions.tell("sealed", session)
                 if session.logins:
                     for prepare in self.extensions.lenders:
-                        prepare(self.incus, session, launch.guest.home, withheld(self.extensions, session, launch))
+                        kept_out = withheld(self.extensions, session, launch)
+                        stale = [path for path in launch.tool.credentials if path in kept_out]
+                        prepare(self.incus, session, launch.guest.home, stale)
                 return session
         if before is None:
             self.delete(session.id)
@@ -7139,6 +7160,7 @@ class Sessions:
         tool = launch.tool
         chosen = launch.request.environment
         lent: dict[str, str] = {}
+        kept_out: list[str] = []
         if session.logins:
             kept_out = withheld(self.extensions, session, launch)
             credentials = tuple(path for path in tool.credentials if path not in kept_out)
@@ -7158,6 +7180,8 @@ class Sessions:
             environment={**launch.config.environment, **chosen, **lent},
             present=None if is_new else times,
         )
+        if session.logins and CLAUDE_KEYS in kept_out:
+            files = [without_claude_keys(file, lent) for file in files]
         for warning in warnings:
             self.report(f"{session.id}: {warning}")
         defaults: dict[str, str] = {}

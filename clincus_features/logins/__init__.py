@@ -162,7 +162,7 @@ class Lending:
     def withheld(self, session: clincus.Session, launch: clincus.Launch) -> list[str]:
         """The credentials that a session gets no copy of: paths in the home, and the token of GitHub."""
         if not launch.config.get(COPY):
-            return [*launch.tool.credentials, clincus.GITHUB_TOKEN]
+            return [*launch.tool.credentials, clincus.GITHUB_TOKEN, clincus.CLAUDE_KEYS]
         found = loans.loans_of(session.logins, self._configs.get(session.id, {}))
         files = [loan.login.vendor.guest_file for loan in found if loan.login.vendor]
         is_github = any({"GH_TOKEN", "COPILOT_GITHUB_TOKEN"} & set(loan.login.service.variables) for loan in found)

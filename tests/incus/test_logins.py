@@ -77,6 +77,8 @@ def box(bed, start_lender, keep_session, vendor) -> Box:
     put_secrets(server.home)
     (server.home / ".claude").mkdir(exist_ok=True)
     (server.home / ".claude" / ".credentials.json").write_text(json.dumps({"claudeAiOauth": {"accessToken": KEY}}))
+    kept = {"primaryApiKey": KEY, "customApiKeyResponses": {"approved": [KEY[-20:]], "rejected": []}}
+    (server.home / ".claude.json").write_text(json.dumps({**kept, "theme": "light"}))
     return Box(bed, server, keep_session(server, tool="claude")["id"])
 
 
@@ -178,7 +180,8 @@ def test_root_finds_no_secret_in_the_container(box):
     """After both were used, in memory of all processes, files and environments."""
     box.ask("api.anthropic.com", f"X-Api-Key: {box.variable('ANTHROPIC_API_KEY')}")
     box.shell("git ls-remote https://github.com/a/b")
-    for secret in (KEY, TOKEN, "PRIVATE KEY"):
+    assert "light" in box.shell("cat ~/.claude.json")
+    for secret in (KEY, KEY[-20:], TOKEN, "PRIVATE KEY"):
         backwards = secret[::-1].encode().hex()
         done = box.bed.incus.exec(box.id, ["perl", "-e", SEARCH, backwards], user=0, timeout=DEADLINE)
         found = [

@@ -409,3 +409,18 @@ def test_a_pack_unpacks_to_the_same_files(tmp_path):
     assert stat.S_IMODE((tmp_path / "a/b/c").stat().st_mode) == 0o700
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o700
     assert (tmp_path / ("d" * 150) / "e").read_bytes() == b""
+
+
+def test_a_session_that_borrows_gets_no_key_that_claude_code_keeps():
+    document = {
+        "primaryApiKey": "sk-real",
+        "customApiKeyResponses": {"approved": ["end-of-a-real-key"]},
+        "theme": "light",
+    }
+    file = clincus.ToolFile(".claude.json", json.dumps(document).encode())
+    kept = clincus.without_claude_keys(file, {"ANTHROPIC_API_KEY": "sk-ant-api03-clincus-0123456789abcdef0123"})
+    approved = {"approved": ["0123456789abcdef0123"]}
+    assert json.loads(kept.data) == {"theme": "light", "customApiKeyResponses": approved}
+    assert json.loads(clincus.without_claude_keys(file, {}).data) == {"theme": "light"}
+    other = clincus.ToolFile("x.json", b"{}")
+    assert clincus.without_claude_keys(other, {}) is other
