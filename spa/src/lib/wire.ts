@@ -1141,12 +1141,18 @@ export interface paths {
             query?: never;
             header?: never;
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
         };
-        /** A picture of the session's workspace (PNG, JPEG, GIF, BMP, WebP, AVIF by its content); 415 for anything else, SVG too */
+        /**
+         * Show a picture of the session's workspace
+         * @description PNG, JPEG, GIF, BMP, WebP or AVIF, by its content. 415 for any other file, SVG too.
+         */
         get: operations["read_picture"];
         put?: never;
         post?: never;
@@ -4345,7 +4351,12 @@ export interface operations {
                      *     ]
                      */
                     presets?: string[];
-                    /** @description the logins that it borrows, in place of those of the config */
+                    /**
+                     * @description the logins that it borrows, in place of those of the config
+                     * @example [
+                     *       "claude"
+                     *     ]
+                     */
                     logins?: string[];
                     /**
                      * @description what a clone starts from; HEAD with the uncommitted changes when absent
@@ -6378,12 +6389,24 @@ export interface operations {
     read_picture: {
         parameters: {
             query: {
-                /** @description a path relative to the workspace */
+                /**
+                 * @description a path relative to the workspace
+                 * @example docs/logo.png
+                 */
                 path: string;
             };
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path: {
-                /** @description the session's container name */
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
                 id: components["parameters"]["SessionId"];
             };
             cookie?: never;
@@ -6393,6 +6416,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -6400,10 +6424,12 @@ export interface operations {
                 };
             };
             304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
             413: components["responses"]["Error"];
             415: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
         };
     };
