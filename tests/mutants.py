@@ -168,7 +168,17 @@ OPERATIONS = [
         ("total", "unfinished", "        if left > 0:\n", "        if True:\n"),
     )
 ]
-MUTANTS = [*GATE, *LIMITS, *OUTSIDE, *OPERATIONS]
+RENAMES = [
+    Mutant(f"rename-{name}", f"{PROTECTION}/moves.py", old, new, "protection_moves")
+    for name, old, new in (
+        ("away", "            if move.name in GITS_OWN:\n                bad[path] = AWAY", "            pass"),
+        ("back", "        if source in self._went.get((move.folder, move.name), ()):", "        if False:"),
+        ("name", "if move.name in GITS_OWN and not name.startswith", "if False and not name.startswith"),
+        ("half", "                self._learn(move)\n", ""),
+        ("folder", "return folder == move.folder or move.name not in GITS_OWN | EDITED", "return True"),
+    )
+]
+MUTANTS = [*GATE, *LIMITS, *OUTSIDE, *OPERATIONS, *RENAMES]
 
 
 def copy_tree(folder: Path) -> Path:

@@ -66,6 +66,7 @@ class Moves:
             if not move.is_away:
                 if not self._is_usual(move):
                     bad[path] = CAME
+                self._learn(move)
                 continue
             to = into.get(move.cookie, ELSEWHERE)
             self._from[move.cookie] = move.folder, move.name
@@ -78,6 +79,13 @@ class Moves:
                 bad[path] = AWAY
         self._keep_few()
         return bad
+
+    def _learn(self, move: Move) -> None:
+        """Learn where something went that was told to be away before."""
+        source = self._from.get(move.cookie, ELSEWHERE)
+        if source in self._went:
+            self._went[source].discard(ELSEWHERE)
+            self._went[source].add((move.folder, move.name))
 
     def _is_usual(self, move: Move) -> bool:
         """Whether git, an editor or Clincus gives a file or folder its name in this way."""
