@@ -61,7 +61,13 @@ GATE = [
     Mutant("frame-ancestors", "clincus.py", "frame-ancestors 'none'; base-uri", "base-uri", "http"),
     Mutant("head-limit", "clincus.py", "if len(head) >= HEAD_LIMIT:", "if False:", "http"),
     Mutant("field-limit", "clincus.py", "if len(lines) > FIELD_LIMIT:", "if False:", "http"),
-    Mutant("token", "clincus_features/sign_in.py", "return hmac.compare_digest(*digests)", "return True", "gate"),
+    Mutant(
+        "token",
+        "clincus_features/sign_in.py",
+        "return hmac.compare_digest(digest(shown), digest(secret))",
+        "return True",
+        "gate",
+    ),
     Mutant("cookie", "clincus_features/sign_in.py", "HttpOnly; SameSite=Strict", "HttpOnly", "gate"),
 ]
 LIMITS = [
@@ -89,7 +95,11 @@ LIMITS = [
 OUTSIDE = [
     Mutant("life", f"{NETWORK}/link.py", "LIFE = 24 * 3600.0", "LIFE = 1e9", "network_proxy"),
     Mutant(
-        "ask-within", f"{NETWORK}/link.py", "now + LIFE, now + ASK_WITHIN", "now + LIFE, now + 1e9", "network_proxy"
+        "ask-within",
+        f"{NETWORK}/link.py",
+        "self._deadline = now + ASK_WITHIN",
+        "self._deadline = now + 1e9",
+        "network_proxy",
     ),
     Mutant(
         "sni",
