@@ -134,7 +134,7 @@ def test_each_state_of_the_real_tool_is_the_same_in_api_page_and_command_line(be
     tool.start_again()
     asked = check("waiting", "dialog", "Is this a project you created or one you trust?")
     tool.answer(asked["options"].index("Yes, I trust this folder") + 1)
-    tool.becomes("idle")
+    tool.is_ready()
     tool.type("/exit")
     check("ended", text="exit code 0")
     shell = Tool(bed, server, server.create(opened.root / "my-shell", tool="shell")["id"])

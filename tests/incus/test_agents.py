@@ -116,6 +116,10 @@ class Tool:
         """Wait until it takes a prompt: its hook has said so, too, which a busy machine may run much later."""
         self.becomes("idle")
         wait_until(lambda: self.agent()["why"]["rule"].endswith("/SessionStart"), "the word of the hook of its start")
+        # Keys that come before it reads any are one paste to it, and an Enter among them is a line break.
+        self.press("x")
+        self.shows("❯\u00a0x")
+        self.press("BSpace")
 
     def ends_program(self, name: str) -> None:
         """End a program that the tool is to start: the tool's words may come before the program."""
