@@ -25,7 +25,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 REASON_LENGTH = 200  # characters of a failure's reason in the record
-SCHEDULE = ("--numprocesses=", "--dist=", "--durations=", "-q", "-v")  # flags with which all tests run nevertheless
+# Flags with which all tests run nevertheless.
+SCHEDULE = ("--numprocesses=", "--dist=", "--durations=", "--basetemp=", "-q", "-v")
 DONE = (0, 1)  # exit codes of a pytest that came to its end: all passed, some failed
 
 
