@@ -163,7 +163,13 @@ CLAUDE = ToolRules(
 
 # A list that a person has opened takes the place of what was below the box.
 COPILOT_LAYOUT = Layout(
-    prompt="❯.*", more="  .*", top=BORDER, bottom=BORDER, covers=r".* · esc (?:cancel|close)\s*", head="[╭─]─{10,}.*"
+    prompt="❯.*",
+    more="  .*",
+    top=BORDER,
+    bottom=BORDER,
+    covers=r".* · esc (?:cancel|close)\s*",
+    head="[╭─]─{10,}.*",
+    bar="┃",
 )
 
 # Such as the list of earlier prompts, to which one can go back.

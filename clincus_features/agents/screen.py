@@ -28,6 +28,7 @@ class Layout(NamedTuple):
     # A line that shows that the border above it is amid a dialog. Without this pattern the last border is that of the
     # dialog: an agent may say something that has one, too.
     inner: str = ""
+    bar: str = ""  # the sign of a scroll bar at the right
     block: str = ""  # each line of a box or a dialog that has no border above it
     floats: str = ""  # the first line of a panel that lies over the rest while the cursor stands outside the box
     asks: str = ""  # a line of a dialog: what stands above a border is no box whose begin has left the screen then
@@ -62,6 +63,8 @@ def cut(layout: Layout, lines: Sequence[str], below: int | None = None) -> Scree
     `below` is the number of lines below the one with the cursor, None where it is hidden or not known. What an agent
     says may look like a panel, but it cannot move the cursor.
     """
+    if layout.bar:
+        lines = [text for line in lines if (text := line.removesuffix(layout.bar).rstrip())]
     box = find_box(layout, lines)
     footer = lines[box.footer :] if box is not None else []
     if box is None or (layout.covers and any(re.fullmatch(layout.covers, line) for line in footer)):

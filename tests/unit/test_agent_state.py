@@ -359,6 +359,13 @@ COPILOT_MODELS = [
     *("   gpt-6-sol", f" {RULE}", " ❯  Search models…", f" {RULE}"),
     " ↑/↓ to navigate · shift+tab group: recommended · enter to select · esc to cancel",
 ]
+
+
+def beside_a_scroll_bar(*lines: str) -> list[str]:
+    """Lines of a conversation of Copilot CLI that is taller than the screen (seen with 1.0.102)."""
+    return [f"{line:100} ┃" for line in lines]
+
+
 OPENCODE_BOX = ["  ┃", "  ┃  Ask anything…", "  ┃", "  ┃  Build · Claude Sonnet 4.5", f"  ╹{'▀' * 40}"]
 OTHER_SCREENS = {
     "copilot is ready": ("copilot", [" ● hello", *COPILOT_BOX], ("idle", "")),
@@ -367,6 +374,16 @@ OTHER_SCREENS = {
         "copilot",
         [" ● Operation cancelled by user", *COPILOT_BOX],
         ("idle", "interrupted"),
+    ),
+    "copilot was interrupted, with a scroll bar at the right": (
+        "copilot",
+        beside_a_scroll_bar(" ● Let me think", "", " ● Operation cancelled by user", "") + COPILOT_BOX,
+        ("idle", "interrupted"),
+    ),
+    "copilot has given up, with a scroll bar at the right": (
+        "copilot",
+        beside_a_scroll_bar(" ❯ go", "", " ✗ Failed (HTTP 401).", "     Check your key.", *[""] * 6) + COPILOT_BOX,
+        ("failed", "auth"),
     ),
     "copilot has given up": (
         "copilot",
@@ -452,6 +469,11 @@ OTHER_SCREENS = {
 @pytest.mark.parametrize(("tool", "lines", "expected"), OTHER_SCREENS.values(), ids=OTHER_SCREENS.keys())
 def test_the_screens_of_other_tools(tool, lines, expected):
     assert answer(facts(lines, tool=tool)) == expected
+
+
+def test_a_scroll_bar_is_no_part_of_what_failed():
+    lines = beside_a_scroll_bar(" ✗ Authentication failed", "     Check your key.", "") + COPILOT_BOX
+    assert decide(facts(lines, tool="copilot")).agent.text == "Authentication failed Check your key."
 
 
 @pytest.mark.parametrize(
