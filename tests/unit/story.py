@@ -21,9 +21,10 @@ import clincus
 from clincus_features import agents, notify
 from clincus_features.agents import keys, prompts, queue, reading, records
 from clincus_features.notify import agenda
+from tests.builders import a_session
 
 NOON = 1_800_000_000.0
-SESSION = clincus.Session("clincus-a1b2c3-1", "/srv/app", "claude", 1, "running", persistent=False, session_id="s")
+SESSION = a_session(workspace="/srv/app", session_id="s")
 BORDER = "─" * 40
 CLAUDE_CHOICES = [" Do you want to proceed?", " ❯ 1. Yes", "   2. No", " Esc to cancel · Tab to amend"]
 COPILOT_BOX = [" /workspace [⎇ master]", BORDER, "❯", BORDER]

@@ -12,6 +12,7 @@ import pytest
 
 import clincus
 from clincus_features.agents import hooks, state
+from tests.builders import a_session
 from tests.programs import wait_until
 
 
@@ -211,7 +212,7 @@ def test_of_a_sub_agent_of_opencode_only_what_it_asks_is_told(home):
 
 
 def session(tool: str) -> clincus.Session:
-    return clincus.Session("clincus-a1b2c3-1", "/srv/app", tool, 1, "running", persistent=False)
+    return a_session(workspace="/srv/app", tool=tool)
 
 
 def test_a_tools_settings_run_the_hook_and_succeed_without_it(home):

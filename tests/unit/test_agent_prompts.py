@@ -18,9 +18,10 @@ from clincus_features.agents import keys, prompts, queue
 from clincus_features.agents.reading import Known
 from clincus_features.agents.records import Record, Records
 from clincus_features.agents.state import Agent, Decision, Facts, Held, Past, Why, decided
+from tests.builders import a_session
 from tests.typing_bed import Clock, Tool, use_clock
 
-SESSION = clincus.Session("clincus-a1b2c3-1", "/w", "claude", 1, "running", persistent=False, session_id="one")
+SESSION = a_session(session_id="one")
 RULE = "─" * 20
 BOX = (RULE, "❯ ", RULE)
 

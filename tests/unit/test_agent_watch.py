@@ -15,13 +15,12 @@ from clincus_features.agents import reading
 from clincus_features.agents.reading import Known, facts_before_look
 from clincus_features.agents.records import Record, Records
 from clincus_features.agents.state import Agent, Facts, Held, Past, Said, Seen
+from tests.builders import a_session
 from tests.programs import wait_until
 
 NOON = 1_700_000_000.0
 STARTED = "2023-11-14T21:13:20Z"  # an hour before noon
-SESSION = clincus.Session(
-    "clincus-a1b2c3-1", "/w", "claude", 1, "running", persistent=False, session_id="s", run=STARTED
-)
+SESSION = a_session(session_id="s", run=STARTED)
 
 
 class App:

@@ -15,6 +15,7 @@ import pytest
 import clincus
 from clincus_cli.appeared import appeared_lines
 from clincus_features.protection import appeared, scans
+from tests.builders import a_session
 
 ROWS = clincus.preset_rows(clincus.make_config(()))
 
@@ -121,7 +122,7 @@ def looker_of(tmp_path, *presets):
 
 def session_of(work, **more):
     about = {"session_id": "abc", "protection": "locked", **more}
-    return clincus.Session("clincus-a1b2c3-1", str(work), "claude", 1, "running", False, **about)
+    return a_session(workspace=str(work), **about)
 
 
 def init(folder, **settings):

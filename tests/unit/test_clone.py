@@ -22,9 +22,10 @@ import clincus
 from clincus_features import clone
 from clincus_features.clone import landing, overlay, private, repository, store, transfer
 from clincus_features.clone.folder import Folder
+from tests.builders import a_session
 from tests.programs import git
 
-SESSION = clincus.Session("clincus-a1b2c3-1", "", "claude", 1, "running", persistent=False, mode="clone")
+SESSION = a_session(workspace="", mode="clone")
 
 
 class Box:

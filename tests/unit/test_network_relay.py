@@ -20,6 +20,7 @@ from clincus_features import network
 from clincus_features.network import lines, relay
 from clincus_features.network.policy import ALLOW_LIST, Policy
 from clincus_features.network.relay import CLOSE, CREDIT, DATA, FIN, HEAD, NUMBER, OPEN, PIECE, WINDOW
+from tests.builders import a_session
 from tests.programs import DEADLINE, wait_until
 from tests.unit.test_network_proxy import Road, read_until, rest, road  # noqa: F401  # the fixture
 
@@ -337,7 +338,7 @@ def test_only_while_a_session_starts_its_line_is_taken_from_another_host(monkeyp
     monkeypatch.setattr(network.Gateway, "proxy", Mock())
     policy = Policy(ALLOW_LIST, has_proxy=True)
     far = {"engine": "far", "network": policy.label()}
-    session = clincus.Session("far:clincus-1", "/w", "claude", 1, "running", persistent=True, **far)
+    session = a_session(id="far:clincus-1", persistent=True, **far)
     gateway.hear("before_start", session)
     gateway.expect(session.id, policy)
     for moment in ("started", end, "started"):

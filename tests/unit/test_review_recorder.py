@@ -18,18 +18,10 @@ from clincus_features.review.changes import Changes
 from clincus_features.review.recorder import Look, Recorder
 from clincus_features.review.records import Record
 from clincus_features.review.thinning import thin
+from tests.builders import a_session
 from tests.programs import wait_until
 
-SESSION = clincus.Session(
-    "clincus-a1b2c3-1",
-    "/w",
-    "claude",
-    1,
-    "running",
-    persistent=False,
-    session_id="s",
-    run="2026-01-01T00:00:00Z",
-)
+SESSION = a_session(session_id="s", run="2026-01-01T00:00:00Z")
 
 
 class App:

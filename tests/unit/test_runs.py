@@ -8,10 +8,10 @@ import stat
 
 import pytest
 
-import clincus
 from clincus_features.runs import LETTERS, Notes, branch_of
+from tests.builders import a_session
 
-SESSION = clincus.Session("clincus-a1b2c3-1", "/w", "claude", 1, "running", persistent=False)
+SESSION = a_session()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 
 import clincus
 from clincus_features import upkeep
+from tests.builders import a_session
 from tests.programs import DEADLINE, wait_until
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
@@ -334,7 +335,7 @@ def test_saves_that_hang_hold_up_no_other_and_are_tried_again_late_though_they_r
 
 
 def test_a_duty_that_sleeps_is_woken_by_what_happens_on_its_engine_alone():
-    alarm, session = upkeep.Alarm(), clincus.Session(FIRST, "/w", "claude", 1, "running", persistent=False)
+    alarm, session = upkeep.Alarm(), a_session(id=FIRST)
     alarm.hear("changed", session._replace(engine="far"))
     alarm.wait("far", 600)  # it comes back at once
     alarm.wait("", 0.01)
