@@ -85,7 +85,7 @@ def test_a_pin_keeps_a_session_at_the_top(shared, open_shared, make_workspace):
         entry.get_by_role("button", name="More actions").click()
         page.get_by_role("menuitem", name=action).click()
         page.mouse.move(0, 0)
-        page.get_by_role("heading", name="Sessions", exact=True).click()
+        page.get_by_role("heading", name="Inbox", exact=True).click()
         expect_order(*order)
 
 
