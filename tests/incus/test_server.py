@@ -299,7 +299,7 @@ class TestStatic:
             packed = first.headers.get("content-encoding") == "gzip"
             assert json.loads(gzip.decompress(first.body) if packed else first.body) == shared_server.get(path).json
 
-    @pytest.mark.parametrize("path", ["/api", "/api/nothing", "/ws/nothing", "/ws"])
+    @pytest.mark.parametrize("path", ["/api/nothing", "/ws/nothing", "/ws"])
     def test_unknown_api_paths_are_json_404(self, shared_server, path):
         answer = shared_server.get(path)
         assert answer.status == 404
