@@ -103,7 +103,9 @@ def test_every_answer_about_a_session_is_one_that_the_document_promises(
         return case
 
     operations = [
-        one for one in operations_of(server) if one.path.startswith(OF_SESSION) and (one.method, one.path) not in ENDS
+        one
+        for one in operations_of(server)
+        if one.path.startswith(OF_SESSION) and (one.method.upper(), one.path) not in ENDS
     ]
     assert len(operations) > 35
     asks(operations, mode, examples, note, name)
@@ -119,7 +121,9 @@ def test_a_story_of_requests_gets_what_the_document_promises(start_shared, tmp_p
 
     server = start_shared(config=NO_CHECKPOINTS)
     operations = [
-        one for one in operations_of(server) if one.path.startswith("/api/") and (one.method, one.path) not in ENDS
+        one
+        for one in operations_of(server)
+        if one.path.startswith("/api/") and (one.method.upper(), one.path) not in ENDS
     ]
     modes = [schemathesis.GenerationMode(mode) for mode in ("positive", "negative")]
     workspace = new_workspace(tmp_path_factory.mktemp("story") / "project")
