@@ -113,7 +113,7 @@ def parse_request(head: bytes, host: str, port: int) -> Request:
     if not match:
         raise Malformed("the request is not well-formed HTTP/1.1")
     method, target = match[1], match[2]
-    if method in REFUSED_METHODS:
+    if method.upper() in REFUSED_METHODS:
         raise Malformed(f"the method {method} is not passed")
     if not (target.startswith("/") or (target == "*" and method == "OPTIONS")) or "#" in target:
         raise Malformed("the address in the request must begin with /")

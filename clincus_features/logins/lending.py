@@ -187,11 +187,24 @@ def filled(request: Request, uses: Sequence[Use], known: Mapping[str, Secret]) -
 
 def spellings(secret: str, value: str) -> list[bytes]:
     """The ways in which a server may write a secret that it got in the value of a header; the longest first."""
-    coded = base64.b64encode(secret.encode()).decode().rstrip("=")
-    found = {secret, quote(secret, safe=""), secret.replace("/", "\\/"), coded}
+    found = {secret, quote(secret, safe=""), secret.replace("/", "\\/"), *coded_in_texts(secret)}
     if value.startswith("Basic "):
         found.add(value.removeprefix("Basic ").rstrip("="))
     return sorted((text.encode("ascii") for text in found), key=lambda text: (-len(text), text))
+
+
+def coded_in_texts(secret: str) -> set[str]:
+    """What base64 makes of a secret in the midst of a text, by how many bytes before it are left over from groups of 3.
+
+    The letters at both edges hang on their neighbours, so they are left out: they tell 4 bits at most.
+    """
+    found: set[str] = set()
+    for before, edge in ((0, 0), (1, 2), (2, 3)):
+        data = bytes(before) + secret.encode()
+        coded = base64.b64encode(data).decode().rstrip("=")
+        inner = coded[edge : len(coded) - bool(len(data) % 3)]
+        found |= {inner, inner.replace("+", "-").replace("/", "_")}
+    return found
 
 
 # -- Answers

@@ -46,6 +46,7 @@ def body(data: bytes, piece: int, *, may_have_trailer: bool = False) -> tuple[by
         ("GET /#x HTTP/1.1",),
         ("CONNECT evil.example:443 HTTP/1.1",),
         ("TRACE / HTTP/1.1",),
+        ("trace / HTTP/1.1",),
         ("G(T / HTTP/1.1",),
         ("",),
         ("GET / HTTP/1.1", "Host: api.example.com"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from clincus_features.logins import exchange as exchanges
 from clincus_features.logins.exchange import Exchange
-from clincus_features.logins.lending import Cleaner, Finder, Loan, begun, marks, new_placeholder
+from clincus_features.logins.lending import Cleaner, Finder, Loan, begun, is_in, marks, new_placeholder, readings
 from clincus_features.logins.meter import Tokens
 from clincus_features.logins.services import SERVICES, Service
 from clincus_features.logins.settings import Host, Limit, Login
@@ -439,6 +439,20 @@ def test_placeholders_have_the_shape_of_their_service_and_are_nobody_elses(name)
     one, other = new_placeholder(login), new_placeholder(login)
     assert one != other
     assert one.startswith(SERVICES[name].shape.partition("{random}")[0])
+
+
+@pytest.mark.parametrize("before", ["", "x", "xy", "Authorization: Bearer "])
+@pytest.mark.parametrize("code", [base64.b64encode, base64.urlsafe_b64encode])
+def test_a_text_with_the_value_in_base64_does_not_show_it(before, code):
+    """A server may encode all of the request."""
+    talk = Talk()
+    talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
+    body = code(f"{before}{VALUE}\r\nHost: x".encode())
+    shown = talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    text = shown.partition(b"\r\n\r\n")[2].decode()
+    assert len(text) == len(body)
+    assert not is_in(VALUE[3:9], readings(text))
+    assert not is_in(VALUE[-9:-3], readings(text))
 
 
 # -- What answers cost
