@@ -312,3 +312,26 @@ def test_opencode_works_a_turn_with_nothing_but_a_placeholder(bed, start_real, w
     (folder / "opencode.json").write_text(json.dumps({"model": "anthropic/claude-sonnet-4-5"}))
     work_a_turn(bed, start_real(config("opencode") + LOGINS), workspace, real_vendor)
     assert real_vendor.keys - {""} == {KEY}
+
+
+@pytest.mark.nightly
+def test_copilot_works_a_turn_with_a_placeholder_for_a_key_of_ones_own(bed, start_real, workspace, real_vendor):
+    """Its variable is one that no service of the table has."""
+    variables = {
+        "COPILOT_OFFLINE": "true",
+        "COPILOT_PROVIDER_TYPE": "anthropic",
+        "COPILOT_PROVIDER_BASE_URL": "https://api.anthropic.com",
+        "COPILOT_MODEL": "claude-sonnet-4.5",
+    }
+    logins = (
+        LOGINS.replace('["anthropic", "github"]', '["own"]')
+        + """[logins.own]
+hosts = ["api.anthropic.com"]
+header = "x-api-key"
+form = "{secret}"
+variable = "COPILOT_PROVIDER_API_KEY"
+from = { file = "~/anthropic-key" }
+"""
+    )
+    work_a_turn(bed, start_real(config("copilot", **variables) + logins), workspace, real_vendor)
+    assert real_vendor.keys - {""} == {KEY}
