@@ -525,7 +525,7 @@ class TestStart:
             sessions.create(again)
         forget(sessions, session.id)  # another process made it, of which this one has not heard
         door.refusals = [clincus.IncusError("Instance already exists", 409)]
-        with pytest.raises(clincus.ClincusError, match="goes on with this conversation"):
+        with pytest.raises(clincus.ClincusError, match="has just continued this conversation"):
             sessions.create(again)
         assert door.instances == there
 
