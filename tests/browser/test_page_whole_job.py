@@ -1,4 +1,4 @@
-"""The whole job by hand, counted: an agent starts on a project, asks, is answered from the phone, reviewed and committed."""
+"""The whole job by hand, counted: start an agent, answer it from the phone, review, comment and commit."""
 
 from __future__ import annotations
 
