@@ -5,6 +5,7 @@
 'use strict';
 
 const TIMEOUT_MS = 8_000;
+const ANSWER_TIMEOUT_MS = 25_000; // the server waits 15 seconds for a proof that the agent took an answer
 const TRIES = 3; // of a request, a second apart
 const TAKEN_MS = 1_000; // for a page to say that it went to a place
 const SHOWN = 4; // notifications that one push may add
@@ -14,7 +15,7 @@ self.addEventListener('activate', (event) => event.waitUntil(self.clients.claim(
 self.addEventListener('push', (event) => event.waitUntil(showNews()));
 self.addEventListener('notificationclick', (event) => {
   event.notification.close();
-  event.waitUntil(open(event.notification.data?.path ?? '/'));
+  event.waitUntil(event.action ? answer(event.notification, Number(event.action)) : open(event.notification.data?.path ?? '/'));
 });
 self.addEventListener('pushsubscriptionchange', (event) => event.waitUntil(renew(event)));
 
@@ -32,15 +33,18 @@ async function post(path, body, tries = TRIES) {
   }
 }
 
-async function postOnce(path, body) {
+async function postOnce(path, body, timeout = TIMEOUT_MS) {
   const response = await fetch(path, {
     method: 'POST',
     cache: 'no-store',
     headers: { 'Content-Type': 'application/json' },
     body: JSON.stringify(body),
-    signal: AbortSignal.timeout(TIMEOUT_MS),
+    signal: AbortSignal.timeout(timeout),
   });
-  if (!response.ok) throw new Error(String(response.status));
+  if (!response.ok) {
+    const { error } = await response.json().catch(() => ({}));
+    throw Object.assign(new Error(String(response.status)), { reason: error });
+  }
   return response.json();
 }
 
@@ -72,7 +76,7 @@ async function showNews() {
   }
   const fresh = news.filter((one) => one.fresh).slice(0, SHOWN);
   // The newest comes last, on top.
-  for (const one of fresh.reverse()) await show(one);
+  for (const one of fresh.reverse()) await show(one, one.silent);
   if (fresh.length > 0) return;
   await show(news[0] ?? { title: 'Nothing waits for you any more', text: '' }, true);
 }
@@ -92,10 +96,28 @@ function show(news, silent = false) {
     tag: tagOf(news),
     icon: '/icon-192.png',
     badge: '/icon-192.png',
-    data: { path: news.id ? `/sessions/${encodeURIComponent(news.id)}` : '/' },
+    data: { path: news.id ? `/sessions/${encodeURIComponent(news.id)}` : '/', news },
+    actions: (news.answers ?? []).map((title, index) => ({ action: String(index + 1), title })),
     silent,
     renotify: !silent,
   });
+}
+
+/**
+ * Chooses an option of the question that a notification shows. The server refuses it where another question is open by now.
+ * It is sent once only, and what nobody saw arrive is told.
+ */
+async function answer({ data: { news } }, option) {
+  const { id, name, text, number } = news;
+  try {
+    const path = `/api/sessions/${encodeURIComponent(id)}/answer`;
+    const { result } = await postOnce(path, { option, question: text, number }, ANSWER_TIMEOUT_MS);
+    if (result === 'answered') return;
+    await show({ id, title: `${name}: answer unconfirmed`, text: 'It was typed, but the agent may not have taken it: look at the terminal.' });
+  } catch (error) {
+    const reason = error.message === '401' ? 'You are signed out: open the dashboard to sign in.' : error.reason;
+    await show({ id, title: `${name} was not answered`, text: reason ?? 'The server did not say whether it came: look at the session.' });
+  }
 }
 
 /** Leads the person to a place of the page: in a window that is open, else in a new one. */

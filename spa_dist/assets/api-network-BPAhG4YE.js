@@ -1,1 +1,0 @@
-import{fn as e,ln as t,pn as n,un as r}from"./index-BCCfTIOV.js";var i=(t,n)=>`${e(t)}/ports/${n}`,a={look:async(n,r)=>await(await t(`${e(n)}/network${r?`?seen=true`:``}`)).json(),change:(t,r)=>n(`PATCH`,e(t),r),presets:()=>r(`/api/network/presets`),openPort:async(e,t)=>(await n(`POST`,i(e,t))).url,closePort:(e,t)=>n(`DELETE`,i(e,t))};export{a as t};

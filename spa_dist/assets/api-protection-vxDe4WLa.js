@@ -1,1 +1,0 @@
-import{fn as e,ln as t}from"./index-BCCfTIOV.js";async function n(n){return await(await t(`${e(n)}/protection`)).json()}export{n as t};

@@ -1,1 +1,0 @@
-import{Nr as e,Pn as t,gr as n,qn as r,yr as i}from"./index-BCCfTIOV.js";var a=i(`<svg class="lucide lucide-check" viewBox="0 0 24 24"><path d="M20 6 9 17l-5-5"></path></svg>`);function o(i,o){let s=t(o,`size`,3,24);var c=a();e(()=>{r(c,`width`,s()),r(c,`height`,s()),r(c,`aria-label`,o[`aria-label`]),r(c,`aria-hidden`,!o[`aria-label`])}),n(i,c)}export{o as t};
