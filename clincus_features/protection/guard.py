@@ -33,6 +33,14 @@ from .suspects import suspects
 from .watch import CHANGED, FOUND, LOST, MOVED, Mark, Touched, Watcher, graver
 
 SETTLE = 0.3  # seconds after an edit in place until it is noted
+NEW_IN_SEALED = (
+    "is new in a sealed folder. You can have put it there, or a session in which that folder is not sealed: if it is"
+    " not yours, remove it"
+)
+REWRITTEN = (
+    "was changed from your side while it is sealed. If your git did that (checkout, reset, stash, pull), it is what the"
+    " agent committed or put into the index: read it before a program runs it"
+)
 RESTART = 0.2  # seconds in which a placeholder that is gone may be made anew, as the container restarts
 LINKS = ""  # the mark for what happens in a Git folder, where a link may have appeared
 LINKS_SETTLE = 0.05  # seconds after something got a name there until it is looked at
@@ -801,6 +809,7 @@ class Guard:
             return
         broken: set[str] = set()
         fresh: list[str] = []
+        rewritten: list[str] = []
         with self.records.changing(workspace) as record:
             copies = Copies(sum(map(len, record.copies.values())))
             loose = {path for run in record.runs.values() if not run.has_ended for path in run.loose}
@@ -814,13 +823,12 @@ class Guard:
                 else:
                     record.items[path] = new
                     fresh += (f"{path}/{name}" for name in sorted(new.names - old.names))
+                    rewritten += changed_files(path, old, new)
             record.copies.update(copies.data)
-        if fresh and here:
-            words = (
-                "is new in a sealed folder. You can have put it there, or a session in which that folder is not sealed"
-            )
-            words = f"{words}: if it is not yours, remove it"
-            self._report(here[0].session, clincus.printable(f"{', '.join(fresh[:MOST_TOLD])} {words}"))
+        for live in here[:1]:
+            for paths_told, words in ((fresh, NEW_IN_SEALED), (rewritten, REWRITTEN)):
+                if paths_told:
+                    self._report(live.session, clincus.printable(f"{', '.join(paths_told[:MOST_TOLD])} {words}"))
         for live in here if broken else ():
             if live.session.id not in self._broken:
                 self._break(live, dict.fromkeys(broken, "changed"))
@@ -1325,6 +1333,19 @@ def is_other(record: Record, live: Live, run: Run) -> Iterator[tuple[str, str]]:
             now = note_item(path, Copies())
             if now is None or now.content != item.content:
                 yield path, "changed"
+
+
+def changed_files(path: str, old: Item, new: Item) -> list[str]:
+    """The files at or in a sealed path of the working tree whose content is another one than before.
+
+    Git's own files are left out: each `git config` writes them, and git takes none of them from a commit.
+    """
+    if ".git" in path.split("/"):
+        return []
+    if old.kind == "file":
+        return [path] if new.content != old.content else []
+    before = {piece.path: piece.digest for piece in old.pieces}
+    return [f"{path}/{one.path}" for one in new.pieces if before.get(one.path, one.digest) != one.digest]
 
 
 def is_anothers(record: Record, path: str) -> bool:

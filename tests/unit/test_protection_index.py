@@ -117,6 +117,23 @@ def test_a_new_file_in_a_sealed_folder_is_told(bench):  # noqa: F811
     assert ".git/hooks/two is new in a sealed folder" in bench.app.reports[0]
 
 
+def test_a_sealed_file_of_the_working_tree_that_git_on_the_host_rewrites_is_told(bench):  # noqa: F811
+    (bench.root / ".husky/pre-commit").write_text("true\n")
+    bench.start()
+    (bench.root / ".husky/pre-commit").write_text("evil\n")
+    wait_until(lambda: bench.app.reports, "the report")
+    assert ".husky/pre-commit was changed from your side while it is sealed" in bench.app.reports[0]
+
+
+def test_an_edit_of_the_configuration_of_git_is_the_persons(bench):  # noqa: F811
+    bench.start()
+    (bench.root / ".git/config").write_text("[core]\n\tbare = false\n")
+    (bench.root / ".git/hooks/two").write_text("true\n")
+    wait_until(lambda: bench.app.reports, "the report of the other one")
+    bench.settle()
+    assert not any("from your side" in words for words in bench.app.reports)
+
+
 def test_a_session_that_goes_on_after_a_bad_index_has_all_its_seals(bench):  # noqa: F811
     bench.session = bench.session._replace(protection="locked")
     bench.start()
