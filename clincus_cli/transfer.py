@@ -222,6 +222,7 @@ class Bounded:
         return data
 
 
+ZEROS = bytes(1 << 16)
 HEADER_LIMIT = 1 << 16  # bytes of one header of a tar with its names, and of what is read ahead
 
 
@@ -339,13 +340,17 @@ class Arrival:
             yield folder
 
     def _write(self, folder: int, name: str, mode: int, mtime: float, content: IO[bytes]) -> None:
-        """Write a new file in a folder."""
+        """Write a new file in a folder. Zeros become a hole: a container pays nothing for a sparse file of any size."""
         with open(os.open(name, NEW_FILE, mode & 0o777, dir_fd=folder), "wb") as file:
-            for piece in iter(lambda: content.read(1 << 16), b""):
-                file.write(piece)
+            for piece in iter(lambda: content.read(len(ZEROS)), b""):
+                if piece == ZEROS:
+                    file.seek(len(piece), os.SEEK_CUR)
+                else:
+                    file.write(piece)
                 before, self._written = self._written, self._written + len(piece)
                 if before >> 24 != self._written >> 24:  # a container could send for ever
                     self._refuse_full(folder)
+            file.truncate()
             file.flush()
             seconds = min(max(0.0, mtime), 2.0**40)
             os.utime(file.fileno(), (seconds, seconds))

@@ -588,6 +588,13 @@ def test_a_copy_stops_before_the_disk_is_full(tmp_path, monkeypatch):
     assert tree(tmp_path) == {}
 
 
+def test_zeros_take_no_room(tmp_path):
+    data = bytes(1 << 20) + b"x" + bytes(1 << 20)
+    arrive(tmp_path / "file", b"file 644 0\n" + data)
+    assert (tmp_path / "file").read_bytes() == data
+    assert (tmp_path / "file").stat().st_blocks * 512 < 1 << 18
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
