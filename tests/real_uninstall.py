@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,11 +22,22 @@ HIDE = '[ ! -d /var/lib/clincus ] || mount -t tmpfs clincus-test /var/lib/clincu
 APART = ["unshare", "--mount", "--propagation", "private", "sh", "-c", HIDE, "sh"]
 
 
+def own_program(home: Path) -> list[str]:
+    """The command line of Clincus from a copy in the home: `uninstall` removes the archive that it runs from."""
+    *python, path = program()
+    if not path.endswith(".pyz"):
+        return [*python, path]
+    copy = home / ".local" / "bin" / "clincus.pyz"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(path, copy)
+    return [*python, str(copy)]
+
+
 def run(bed: Bed, home: Path, *words: str) -> dict[str, object]:
     """Run a command of Clincus; its exit code and what it printed."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLINCUS_", "XDG_"))}
     done = subprocess.run(
-        [*(APART if "uninstall" in words else ()), *program(), *words],
+        [*(APART if "uninstall" in words else ()), *own_program(home), *words],
         env={**kept, **bed.environ, "HOME": str(home)},
         stdin=subprocess.DEVNULL,
         capture_output=True,

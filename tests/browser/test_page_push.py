@@ -95,9 +95,10 @@ def test_a_device_is_added_tested_and_removed(page, server, service):
 def test_the_worker_keeps_nothing_and_answers_no_request(page, server):
     page.goto("/settings")
     page.get_by_label("Notify me when a session needs me").check()
-    expect(page.get_by_text("this device")).to_be_visible()
+    row = page.get_by_role("listitem").filter(has_text="this device")
+    expect(row).to_be_visible()
     page.reload()
-    expect(page.get_by_text("this device")).to_be_visible()
+    expect(row).to_be_visible()
     assert page.evaluate("caches.keys()") == []
     answer = page.request.get("/worker.js")
     assert answer.headers["cache-control"] == "no-cache"

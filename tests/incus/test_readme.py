@@ -23,8 +23,9 @@ def curl_examples() -> list[str]:
     return [line for line in lines if line.startswith("curl")]
 
 
-def test_each_curl_example_works_as_written(clincus_server, make_workspace):
+def test_each_curl_example_works_as_written(clincus_server, make_workspace, tmp_path):
     workspace = make_workspace("my-app")
+    (workspace / "shot.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     real = {
         "http://127.0.0.1:3000": clincus_server.url,
         "/home/you/projects/my-app": str(workspace),
@@ -42,6 +43,7 @@ def test_each_curl_example_works_as_written(clincus_server, make_workspace):
             text=True,
             timeout=120,
             check=False,
+            cwd=tmp_path,
         )
         assert done.returncode == 0, f"{example}\n{done.stdout}{done.stderr}"
 

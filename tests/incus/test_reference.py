@@ -127,7 +127,7 @@ def test_put_config_updates_the_roots_and_tells_every_subscriber(server, events,
 def test_put_config_with_a_wrong_port_is_400(server):
     answer = server.put("/api/config", {"port": 70000})
     assert answer.status == 400
-    assert list(answer.json) == ["error"]
+    assert list(answer.json) == ["error", "code"]
 
 
 def test_the_three_tools_come_first(server):
@@ -165,7 +165,7 @@ def test_a_session_is_created_listed_stopped_resumed_and_deleted(server, events,
 def test_an_unknown_session_is_404(server, method, path):
     answer = server.request(method, f"/api/sessions/clincus-ffffff-1{path}")
     assert answer.status == 404
-    assert list(answer.json) == ["error"]
+    assert list(answer.json) == ["error", "code"]
 
 
 def test_workspaces_lists_roots_and_the_projects_in_them(server, root):
