@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { brotliCompressSync, gzipSync } from 'node:zlib';
 
 const dist = new URL('../../spa_dist/', import.meta.url);
-const BUDGET = 157_000;
+const BUDGET = 157_100;
 /** What browsers fetch from this machine and over HTTPS. */
 const BROTLI_BUDGET = 150_000;
 

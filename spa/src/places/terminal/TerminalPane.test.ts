@@ -160,6 +160,29 @@ it('searches a shell as it does a tool: in what tmux keeps', async () => {
   await vi.waitFor(() => expect(calls.map(({ path }) => path)).toContain('/api/sessions/a/scrollback?lines=100&shell=true'));
 });
 
+it('gives the search what is typed before its field is there, and the program none of it', async () => {
+  const socket = await connected();
+  const before = socket.sent.length;
+  host.onSearch();
+  flushSync();
+  for (const key of ['4', '2']) type(key);
+  const input = await screen.findByLabelText<HTMLInputElement>('Search the terminal');
+  expect(input.value).toBe('42');
+  expect(document.activeElement).toBe(input);
+  expect(socket.sent).toHaveLength(before);
+});
+
+it('lets Escape end a search whose field is not there yet', async () => {
+  const socket = await connected();
+  host.onSearch();
+  flushSync();
+  type('\x1b');
+  type('x');
+  flushSync();
+  expect(socket.sent.at(-1)).toBeDefined();
+  expect(screen.queryByLabelText('Search the terminal')).toBeNull();
+});
+
 /** The requests of uploads, which the test answers. */
 class FakeUpload {
   static all: FakeUpload[] = [];

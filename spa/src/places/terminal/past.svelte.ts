@@ -10,7 +10,7 @@ export class Past {
   parts = $state.raw<TerminalParts | null>(null);
   /** How far it is to be scrolled once it is there. */
   #lines = 0;
-  readonly #end = new AbortController();
+  #over = false;
   #opened: TerminalParts | null = null;
 
   /** `onend` is called when it is scrolled to its end, and when it cannot be had. */
@@ -29,9 +29,9 @@ export class Past {
   async open(element: HTMLElement, look: () => Look, host: TerminalHost): Promise<void> {
     try {
       const { openTerminal, SCROLLBACK_LINES } = await load(() => import('./terminal'));
-      this.#end.signal.throwIfAborted();
+      if (this.#isOver()) return;
       const text = await api.scrollback(this.session, SCROLLBACK_LINES, this.kind === 'shell');
-      this.#end.signal.throwIfAborted();
+      if (this.#isOver()) return;
       const onOverscroll = (lines: number): void => {
         if (lines > 0) this.onend();
       };
@@ -39,19 +39,24 @@ export class Past {
       this.#opened = parts;
       const hideCursor = '\x1b[?25l';
       parts.screen.write(hideCursor + text.replace(/\n$/, '').replaceAll('\n', '\r\n'), () => {
-        if (this.#end.signal.aborted) return;
+        if (this.#over) return;
         parts.terminal.scrollLines(this.#lines);
         this.parts = parts;
       });
     } catch (error) {
-      if (this.#end.signal.aborted) return;
+      if (this.#over) return;
       ui.toast(`What was above cannot be read: ${sentence(error)}`, 'error');
       this.onend();
     }
   }
 
+  /** By a call: while `open` waits, `dispose` changes it. */
+  #isOver(): boolean {
+    return this.#over;
+  }
+
   dispose(): void {
-    this.#end.abort();
+    this.#over = true;
     this.#opened?.terminal.dispose();
   }
 }

@@ -36,6 +36,8 @@ export class TerminalView {
   /** The past that the person looks back at; null for the present. tmux keeps the lines that left the screen. */
   past = $state.raw<Past | null>(null);
   searching = $state(false);
+  /** What was typed for a search whose field is not there yet; null from when it is. */
+  early: string | null = null;
   /** The key bar's Ctrl is held for the next key. */
   ctrl = $state(false);
   failed = $state(false);
@@ -127,6 +129,7 @@ export class TerminalView {
 
   search(): void {
     this.lookBack(0);
+    if (!this.searching) this.early = '';
     this.searching = true;
   }
 
@@ -176,6 +179,11 @@ export class TerminalView {
   }
 
   #typed(text: string): void {
+    if (this.searching && this.early !== null) {
+      if (text >= ' ') this.early += text;
+      else this.closeSearch(); // as Escape does in the field
+      return;
+    }
     if (this.link?.socket.state === 'closed' && text === '\r') this.link.reconnect();
     else this.link?.type(this.ctrl ? control(text) : text);
     // A terminal that is taken away still reports that it lost the focus, at a time when no state may change.
