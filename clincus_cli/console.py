@@ -46,6 +46,7 @@ def show_line(text: str, *, is_error: bool) -> None:
     try:
         if _turning:
             print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
+        sys.stdout.flush()  # where both streams go to one file, its lines stand in the order in which they were written
         print(text, file=stream, flush=True)
     except OSError:
         silence(2 if is_error else 1)
