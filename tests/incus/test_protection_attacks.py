@@ -7,12 +7,13 @@ setuid bit, or be a device.
 
 import os
 import platform
+import subprocess
 
 import pytest
 from machine_code import X32, call_32, call_64, program
-from wall_box import CODE, EVIL, PROTECTED, new_box, planted, snapshot
+from wall_box import CODE, EVIL, PROTECTED, make_repository, new_box, planted, snapshot
 
-from tests.programs import wait_until
+from tests.programs import DEADLINE, wait_until
 
 BOTH = {
     "write a hook": "echo EVIL > .git/hooks/pre-commit; echo EVIL > .git/hooks/post-checkout",
@@ -31,8 +32,8 @@ BOTH = {
     "rename the parent": "mv .git .git-old && mkdir -p .git/hooks && echo EVIL > .git/hooks/pre-commit",
     "rename a middle parent": "mv .git/modules m; mv .git/modules/lib l; mv .git/info i; mv ci c; mkdir -p ci/deploy",
     "rename by exchange": """mkdir -p evil/hooks; echo EVIL > evil/hooks/pre-commit
-        perl -e 'syscall(316, -100, "evil", -100, ".git", 2);
-        syscall(316, -100, "evil/hooks", -100, ".git/hooks", 2)'""",
+        perl -e 'for (["evil/hooks", ".git/hooks"], ["evil", ".git"]) { my ($from, $to) = @$_;
+        syscall(316, -100, $from, -100, $to, 2) }'""",
     "add to an absent path": "mkdir -p .husky; echo EVIL > .husky/pre-commit; echo EVIL > .clincus.toml",
     "replace an absent path": "rmdir .husky; rm -rf .clincus.toml; echo EVIL > .clincus.toml; ln -s evil .husky",
     "another common folder": """mkdir -p evil; cp .git/config evil/config; cp -r .git/objects .git/refs evil/
@@ -113,12 +114,13 @@ ROOT = {
     "pivot_root": """mkdir -p /mnt/new; mount -t tmpfs none /mnt/new; mkdir -p /mnt/new/old /mnt/new/bin
         unshare -m sh -c 'mount --make-rprivate /; mount --rbind / /mnt/new/old; cd /mnt/new/old/workspace
         umount -l .git/hooks; umount -l /mnt/new/old/workspace/.git; echo EVIL > .git/hooks/a'""",
-    "open_tree": """perl -e '
-        my $tree = syscall(428, -100, "/workspace", 1); exit if $tree < 0;
-        mkdir "/mnt/t"; syscall(429, $tree, "", -100, "/mnt/t", 4);' ; echo EVIL > /mnt/t/.git/hooks/a
-        perl -e 'my $tree = syscall(428, -100, "/workspace", 1 | 0x8000); my $a = pack("QQQQ", 0, 1, 0, 0);
-        syscall(442, $tree, ".git/hooks", 0, $a, 32); syscall(442, $tree, "", 0x9000, $a, 32);
-        mkdir "/mnt/u"; syscall(429, $tree, "", -100, "/mnt/u", 4)'; echo EVIL > /mnt/u/.git/hooks/a""",
+    "open_tree": """perl -e 'my ($w, $t, $none) = ("/workspace", "/mnt/t", ""); mkdir $t;
+        my $tree = syscall(428, -100, $w, 1); exit if $tree < 0; syscall(429, $tree, $none, -100, $t, 4);'
+        echo EVIL > /mnt/t/.git/hooks/a
+        perl -e 'my ($w, $u, $h, $none) = ("/workspace", "/mnt/u", ".git/hooks", ""); mkdir $u;
+        my $tree = syscall(428, -100, $w, 1 | 0x8000); my $a = pack("QQQQ", 0, 1, 0, 0);
+        syscall(442, $tree, $h, 0, $a, 32); syscall(442, $tree, $none, 0x9000, $a, 32);
+        syscall(429, $tree, $none, -100, $u, 4)'; echo EVIL > /mnt/u/.git/hooks/a""",
     "mount_setattr": """perl -e 'for my $p (".git/hooks", ".git/config", ".git", "") { for my $r (0, 0x8000) {
         my $a = pack("QQQQ", 0, 1 | 2 | 4, 0, 0); syscall(442, -100, "/workspace/$p", $r, $a, 32) } }'
         echo EVIL > .git/hooks/a; echo EVIL >> .git/config""",
@@ -130,17 +132,17 @@ ROOT = {
     "echo EVIL > /workspace/.git/hooks/a'",
     "devices": """mknod null c 1 3; mknod disk b 254 0; mknod zero c 1 5; mknod pipe p; mknod .git/null c 1 3
         mknod /tmp/disk b 254 0; cat /tmp/disk > disk2; cp -a /dev/null .""",
-    "file handles": """perl -e 'my $h = pack("IIx128", 128, 0); my $m = pack("i", 0);
-        syscall(303, -100, "/workspace/.git/hooks", $h, $m, 0);
+    "file handles": """perl -e 'my $h = pack("IIx128", 128, 0); my $m = pack("i", 0); my $p = "/workspace/.git/hooks";
+        syscall(303, -100, $p, $h, $m, 0);
         opendir(my $d, "/workspace"); my $fd = syscall(304, fileno($d), $h, 0200000 | 0);
         exit if $fd < 0; chdir "/proc/self/fd/$fd"; open(my $o, ">", "evil"); print $o "EVIL"; '""",
     "chown to root": """echo x > r; chown 0:0 r; cp /bin/sh sh; chown 0:0 sh; chmod 6755 sh
         mkdir d; chown 0:0 d; chmod 6777 d
         chown 0:0 README; chown -R 0:0 src; chmod u+s src/main.c; chown -h 0:0 .""",
-    "capabilities": 'cp /bin/true cap; chmod 755 cap; perl -e \'syscall(188, "cap", "security.capability", '
-    'pack("VVVVVV", 0x03000001, 0xffffffff, 0, 0, 0, 0), 24, 0)\'',
-    "forge the mark": 'mkdir .mine; perl -e \'syscall(188, ".mine", "trusted.clincus.placeholder", "1", 1, 0)\'; '
-    "rmdir .husky .clincus.toml",
+    "capabilities": """cp /bin/true cap; chmod 755 cap; perl -e 'my ($f, $n) = ("cap", "security.capability");
+        my $v = pack("VVVVVV", 0x03000001, 0xffffffff, 0, 0, 0, 0); syscall(188, $f, $n, $v, 24, 0)'""",
+    "forge the mark": """mkdir .mine; perl -e 'my ($f, $n, $v) = (".mine", "trusted.clincus.placeholder", "1");
+        syscall(188, $f, $n, $v, 1, 0)'; rmdir .husky .clincus.toml""",
     "the guest's own files": "rm -rf /workspace; ln -s /etc /workspace; mv /workspace /w2; ls -la / >/dev/null",
 }
 
@@ -206,6 +208,53 @@ def test_neither_the_code_user_nor_root_can_in_a_fresh_container(box, script):
 @pytest.mark.parametrize("script", ROOT.values(), ids=ROOT)
 def test_root_in_the_container_cannot_in_a_fresh_container(box, script):
     attack_again_and_again(box, [script], (0,))
+
+
+# -- Each attack is one: what it does where no wall is
+
+# What has no effect on the host where no wall is, and why.
+NONE_WITHOUT_A_WALL = {
+    "a nested user namespace of many ids": "the owner of the workspace has no id in it",
+    "umount of all": "what is written then lies in the container's own file system",
+    "file handles": "LXC's own list refuses open_by_handle_at",
+    "devices": "the kernel refuses devices to a user namespace",
+    "capabilities": "the kernel notes the user namespace with them",
+    "forge the mark": "trusted.* needs the host's root",
+    "a setuid copy": "of root only where Incus shifts ids: test_protection_life has that",
+    "chown to root": "of root only where Incus shifts ids: test_protection_life has that",
+}
+
+
+def refill(root, template):
+    """Give a workspace the content of another folder again, whatever was left in it."""
+    for entry in root.iterdir():
+        subprocess.run(["rm", "-rf", "--", str(entry)], check=True)
+    subprocess.run(["cp", "-a", f"{template}/.", f"{root}/"], check=True)
+
+
+def has_effect(box, template, name, script, user):
+    """Whether an attack changes what is protected, or leaves what a container must never leave."""
+    refill(box.root, template)
+    before = snapshot(box.root, PROTECTED)
+    # A mount namespace of its own, so that one attack does not take the workspace from the next.
+    apart = ["unshare", "--mount", "--propagation", "private"] if user == 0 else []
+    whole = f"cd /workspace || exit 99\n(\n{script.replace('EVIL', EVIL)}\n) </dev/null >/dev/null 2>&1\n:"
+    done = box.incus.exec(name, [*apart, "sh"], stdin=whole.encode(), user=user, timeout=DEADLINE)
+    assert done.code == 0, (script, done)
+    return snapshot(box.root, PROTECTED) != before or bool(list(planted(box.root)))
+
+
+def test_each_attack_is_one_where_no_wall_is(box, tmp_path):
+    template = tmp_path / "template"
+    make_repository(template)
+    name = box.launch(box.protection("off"))
+    attacks = [*((what, script, (CODE, 0)) for what, script in BOTH.items()), *((*one, (0,)) for one in ROOT.items())]
+    harmless = {
+        what
+        for what, script, users in attacks
+        if not any(has_effect(box, template, name, script, user) for user in users)
+    }
+    assert harmless == NONE_WITHOUT_A_WALL.keys()
 
 
 # -- A lease on a file, at which the person's git waits for 45 s, as often as the agent likes

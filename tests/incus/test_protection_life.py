@@ -513,11 +513,13 @@ def of_root(bed):
 # chmod, fchmod, fchmodat, fchmodat2, creat, open, openat, mknod, mknodat with a mode of 04755 (x86_64).
 SETUID = """chmod 4755 README; install -m 4755 /bin/true s1; cp /bin/true s2; chmod u+s s2; umask 0
 perl -e '
-    syscall(90, "README", 04755); open(my $f, "<", "README"); syscall(91, fileno($f), 04755);
-    syscall(268, -100, "README", 04755); syscall(452, -100, "README", 04755, 0); syscall(85, "s3", 04755);
-    syscall(2, "s4", 65, 04755); syscall(257, -100, "s5", 65, 04755); syscall(133, "s6", 0104755, 0);
-    syscall(259, -100, "s7", 0104755, 0); syscall(257, -100, ".", 020200002, 04755);
-    syscall(437, -100, "s8", pack("QQQ", 65, 04755, 0), 24); syscall(425, 8, "\\0" x 120)'
+    my ($readme, $here, @new) = ("README", ".", map { "s$_" } 3 .. 8);
+    syscall(90, $readme, 04755); open(my $f, "<", $readme); syscall(91, fileno($f), 04755);
+    syscall(268, -100, $readme, 04755); syscall(452, -100, $readme, 04755, 0); syscall(85, $new[0], 04755);
+    syscall(2, $new[1], 65, 04755); syscall(257, -100, $new[2], 65, 04755); syscall(133, $new[3], 0104755, 0);
+    syscall(259, -100, $new[4], 0104755, 0); syscall(257, -100, $here, 020200002, 04755);
+    my ($how, $ring) = (pack("QQQ", 65, 04755, 0), "\\0" x 120);
+    syscall(437, -100, $new[5], $how, 24); syscall(425, 8, $ring)'
 """
 
 

@@ -45,7 +45,8 @@ def snapshot(root, paths):
     found = {}
     for path in paths:
         top = root / path
-        for entry in [top, *sorted(top.rglob("*"))] if top.exists() or top.is_symlink() else []:
+        below = [] if top.is_symlink() else sorted(top.rglob("*"))  # a link that was planted may lead anywhere
+        for entry in [top, *below] if top.exists() or top.is_symlink() else []:
             about = entry.lstat()
             data = hashlib.sha256(entry.read_bytes()).hexdigest() if stat.S_ISREG(about.st_mode) else ""
             found[str(entry.relative_to(root))] = (about.st_mode, about.st_uid, about.st_gid, about.st_mtime_ns, data)
