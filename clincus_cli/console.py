@@ -43,13 +43,23 @@ def _speak(text: str, *, is_error: bool) -> None:
 def show_line(text: str, *, is_error: bool) -> None:
     """Write a line to stdout or stderr at once. If that takes nothing, the work goes on."""
     stream = sys.stderr if is_error else sys.stdout
+    if is_error:
+        _flush_stdout()
     try:
         if _turning:
             print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
-        sys.stdout.flush()  # where both streams go to one file, its lines stand in the order in which they were written
         print(text, file=stream, flush=True)
     except OSError:
         silence(2 if is_error else 1)
+
+
+def _flush_stdout() -> None:
+    """Write what stdout holds back, so that lines stand in their order where both streams go to one file."""
+    try:
+        if sys.stdout is not None:  # None for a stream that the caller has closed
+            sys.stdout.flush()
+    except OSError:
+        silence(1)
 
 
 def silence(descriptor: int) -> None:

@@ -966,6 +966,8 @@ sys.exit(start.main())
     [
         ("help >/dev/full", (1, "", "Error: the output: No space left on device\n")),
         ("help shell >&-", (0, "", "")),
+        ("bogus >&- 2>/dev/null", (2, "", "")),
+        ("bogus >/dev/full 2>/dev/null", (2, "", "")),
         ("bogus 2>&-", (2, "", "")),
         ("bogus 2>/dev/full", (2, "", "")),
         ("--version <&-", (0, f"clincus version {clincus.__version__} ({clincus.__commit__[:7]})\n", "")),
