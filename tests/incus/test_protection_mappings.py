@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from agent_program import compiled, lay
 from test_protection_watch import await_broken, await_watched
 
 from tests.programs import NO_CHECKPOINTS, git, wait_until
@@ -92,21 +93,13 @@ ATTACKS = {
 
 @pytest.fixture(scope="module")
 def flip(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("flip")
-    (folder / "flip.c").write_text(FLIP)
-    subprocess.run(["gcc", "-O2", "-static", "-o", folder / "flip", folder / "flip.c"], check=True)
-    return folder / "flip"
+    return compiled(tmp_path_factory.mktemp("flip"), FLIP)
 
 
 @pytest.fixture
 def repository(workspace, flip) -> Path:
     """A workspace with two commits, in which the program of the agent lies."""
-    git(workspace, "commit", "-q", "--allow-empty", "-m", "one")
-    git(workspace, "commit", "-q", "--allow-empty", "-m", "two")
-    (workspace / "flip").write_bytes(flip.read_bytes())
-    (workspace / "flip").chmod(0o755)
-    subprocess.run(["chown", "-R", "1000:1000", workspace], check=True)
-    return workspace
+    return lay(workspace, flip, "flip")
 
 
 def attack_of(name: str, evil: Path) -> str:

@@ -14,6 +14,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from agent_program import compiled, lay
 from test_protection_mappings import user
 from test_protection_watch import await_watched, protection
 
@@ -88,22 +89,13 @@ ATTACKS = {
 
 @pytest.fixture(scope="module")
 def swap(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("swap")
-    (folder / "swap.c").write_text(SWAP)
-    subprocess.run(["gcc", "-O2", "-static", "-o", folder / "swap", folder / "swap.c"], check=True)
-    return folder / "swap"
+    return compiled(tmp_path_factory.mktemp("swap"), SWAP)
 
 
 @pytest.fixture
 def repository(workspace, swap) -> Path:
     """A workspace with two commits, in which the program of the agent lies."""
-    git(workspace, "commit", "-q", "--allow-empty", "-m", "one")
-    git(workspace, "commit", "-q", "--allow-empty", "-m", "two")
-    git(workspace, "reset", "-q", "--hard")  # so that there is an index
-    (workspace / "swap").write_bytes(swap.read_bytes())
-    (workspace / "swap").chmod(0o755)
-    subprocess.run(["chown", "-R", "1000:1000", workspace], check=True)
-    return workspace
+    return lay(workspace, swap, "swap")
 
 
 def attack_of(name: str, evil: Path) -> str:
