@@ -1044,8 +1044,8 @@ class Guard:
             self._tell_broken(live.session, runs[live.session.id].changes, new)
 
     def _tell_broken(self, session: clincus.Session, everything: list[Change], new: list[Change]) -> None:
+        self._broken[session.id] = new  # first, so that no document tells the changes with the level of before them
         self._changes[session.id] = everything
-        self._broken[session.id] = new
         words = f"Frozen: {told(new)}"
         self._report(session, words)
         self._alarm(session, words, new[-1].at)
@@ -1160,7 +1160,9 @@ class Guard:
         record = self.records.read(session.workspace) if self._is_here(session) else Record(session.workspace)
         run = record.runs.get(session.id)
         sealed = []
+        level = ""
         if run is not None and not run.has_ended:
+            level = clincus.BROKEN if run.is_broken else ""  # it is written down a moment before it is told
             places = (path for path in run.paths if path not in run.loose)
             sealed = [
                 {"path": path, "why": seals.why_sealed(path, source_of(path, session.workspace))} for path in places
@@ -1170,7 +1172,7 @@ class Guard:
         changes: list[Any] = [*self._changes.get(session.id, ())]
         changes += [change for change in record.changes if change not in changes]
         return {
-            "level": fields.get("protection", session.protection),
+            "level": level or fields.get("protection", session.protection),
             "note": "; ".join(filter(None, (session.protection_note, waits))),
             "sealed": sealed,
             "changes": [change.document() for change in changes],

@@ -320,12 +320,16 @@ def open_shared(shared: Shared, open_page) -> Callable[..., Dashboard]:
 
 
 def clear_tool(bed: Bed, session: dict[str, Any]) -> None:
-    """Empty the screen of the tool, and what has left it, but for STUB-READY. A pane that is scrolled takes no keys."""
+    """Empty the screen of the tool, and what has left it, but for STUB-READY. A pane that is scrolled takes no keys.
+
+    The page of a test before may scroll it just after it was told to leave that mode: what is typed is lost then.
+    """
     target = f"-t =clincus-{session['id']}:"
-    clear = "sh printf '\\033[2J\\033[HSTUB-READY\\n'; tmux clear-history; tmux wait-for -S cleared"
     leave = f"tmux if-shell -F {target} '#{{pane_in_mode}}' 'send-keys {target} -X cancel'"
-    typed = f"{leave}; tmux send-keys {target} -l {shlex.quote(clear)} \\; send-keys {target} Enter"
-    bed.shell(session["id"], f"{typed}; tmux wait-for cleared")
+    clear = "sh printf '\\033[2J\\033[HSTUB-READY\\n'; tmux clear-history; tmux wait-for -S cleared-"
+    typed = f'tmux send-keys {target} -l {shlex.quote(clear)}"$channel" \\; send-keys {target} Enter'
+    attempt = f'channel=$$-$n; {leave}; {typed}; timeout 10 tmux wait-for "cleared-$channel" && exit'
+    bed.shell(session["id"], f"for n in 1 2 3 4; do {attempt}; done; exit 1")
 
 
 def end_shell(bed: Bed, session: dict[str, Any]) -> None:

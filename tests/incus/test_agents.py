@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -69,10 +70,38 @@ class Tool:
         """Press keys, by tmux's names for them."""
         self.sh(f"tmux send-keys -t =clincus-{self.id}: {' '.join(keys)}")
 
+    def press_until(self, key: str, has_worked: Callable[[], object], what: str) -> None:
+        """Press a key until it has worked: a tool loses one that comes while it draws what the key is for."""
+
+        def again() -> bool:
+            self.press(key)
+            with contextlib.suppress(AssertionError):
+                wait_until(has_worked, what, DEADLINE / 6)
+                return True
+            return False
+
+        wait_until(again, what)
+
+    def press_to_leave(self, key: str) -> None:
+        """Press a key until it has ended what the tool waits for or does."""
+
+        def kind() -> list[Any]:
+            agent = self.agent()
+            return [agent[name] for name in ("state", "reason", "question")]
+
+        before = kind()
+        self.press_until(key, lambda: kind() != before, f"the end of {before}")
+
     def type(self, text: str) -> None:
-        """Type a prompt and Enter, once the text is on the screen, where it may stand already from a turn before."""
-        count = f"tmux capture-pane -p -J -t =clincus-{self.id}: | grep -oF -- {shlex.quote(text)} | wc -l"
-        wait = f'for n in $(seq {DEADLINE * 5:.0f}); do [ "$({count})" -gt "$before" ] && exit; sleep 0.2; done; exit 1'
+        """Type a prompt and Enter, once the text is in its input or more often on the screen than before.
+
+        What was typed in a turn before may leave the screen just then.
+        """
+        screen = f"tmux capture-pane -p -J -t =clincus-{self.id}:"
+        count = f"{screen} | grep -oF -- {shlex.quote(text)} | wc -l"
+        is_in_input = f"{screen} | grep -F ❯ | tail -n 1 | grep -qF -- {shlex.quote(text)}"
+        is_there = f'{is_in_input} || [ "$({count})" -gt "$before" ]'
+        wait = f"for n in $(seq {DEADLINE * 5:.0f}); do {{ {is_there}; }} && exit; sleep 0.2; done; exit 1"
         keys = f"tmux send-keys -t =clincus-{self.id}: -l {shlex.quote(text)}"
         self._await_in_container(f"before=$({count}); {keys}; {wait}", f"{text!r} as it is typed")
         self.press("Enter")
@@ -185,8 +214,7 @@ class Tool:
             before = self.screen()
             if words in before:
                 return True
-            self.press("BTab")
-            wait_until(lambda: self.screen() != before, "another mode")
+            self.press_until("BTab", lambda: self.screen() != before, "another mode")
             return words in self.screen()
 
         wait_until(is_chosen, words)
@@ -327,13 +355,13 @@ def test_a_question_is_told_with_its_choices_until_it_is_answered(claude_at_rest
     assert tool.becomes("waiting", "question", TEXT)["options"] == COLOURS
     tool.shows("Enter to select")
     assert tool.agent()["source"] == "hook"
-    tool.press("2")
+    tool.press_to_leave("2")
     tool.becomes("done", text="The tool has answered.")
     tool.shows("Green")
     tool.type("ask")
     tool.becomes("waiting", "question")
     tool.shows("Enter to select")
-    tool.press("Escape")
+    tool.press_to_leave("Escape")
     tool.becomes("idle", "interrupted")
 
 
@@ -345,7 +373,7 @@ def test_a_plan_can_be_read_whole(claude_at_rest):
     assert asked["detail"] == PLAN.strip() or asked["detail"] == PLAN.rstrip("\n")
     wait_until(lambda: tool.agent()["options"], "the choices on the screen")
     assert tool.agent()["options"][-1].startswith("Tell Claude")
-    tool.press("Escape")
+    tool.press_to_leave("Escape")
     tool.becomes("idle", "interrupted")
 
 
@@ -357,7 +385,7 @@ def test_a_permission_is_told_and_given(claude_at_rest):
     wait_until(lambda: tool.agent()["options"], "the choices on the screen")
     assert tool.agent()["options"][0] == "Yes"
     assert asked["source"] == "hook"
-    tool.press("1")
+    tool.press_to_leave("1")
     tool.becomes("done")
 
 
@@ -368,7 +396,7 @@ def test_work_that_stalls_is_stuck_after_five_minutes(claude, api, start_server)
     wait_until(lambda: re.search(r"[0-9]+s · ", tool.screen()), "the time that it has taken")
     tool.is_put_back(lambda: start_server(config=config_of_claude(api)))
     assert tool.agent()["source"] == "screen"
-    tool.press("Escape")
+    tool.press_to_leave("Escape")
     tool.becomes("idle", "interrupted")
 
 
@@ -435,7 +463,7 @@ def test_a_retry_is_told_with_the_error(claude, status):
     tool.post("prompt", {"text": f"status {status}"})
     retry = tool.becomes("working", "retry", f"{status} stand-in")
     assert "attempt" in retry["text"]
-    tool.press("Escape")
+    tool.press_to_leave("Escape")
     tool.becomes("idle", "interrupted")
 
 
@@ -448,7 +476,7 @@ def test_a_prompt_that_an_interruption_puts_back_is_no_end(claude_at_rest, text)
     tool.post("seen")
     tool.post("prompt", {"text": text})
     tool.becomes("working", "retry")
-    tool.press("Escape")
+    tool.press_to_leave("Escape")
     before = tool.becomes("idle", "interrupted")
     tool.empties_input(text)
     wait_until(lambda: tool.agent()["why"]["at"] > before["why"]["at"], "another look")
@@ -488,7 +516,7 @@ def test_a_dialog_that_a_person_opens_is_told_without_a_hook(claude_at_rest):
     tool.type("/model")
     opened = tool.becomes("waiting", "dialog", "Select model")
     assert (opened["source"], opened["why"]["rule"]) == ("screen", "claude/panel")
-    tool.press("Escape")
+    tool.press_to_leave("Escape")
     tool.becomes("done", text="hello")
 
 
@@ -636,7 +664,7 @@ def test_the_real_tools_state_is_known_without_a_network_card_and_after_each_res
     for number in range(2):
         tool.type(f"say hello {number}")
         wait_until(lambda: tool.agent()["state"] == "working", "work, or a retry: a connection of before hangs")
-        tool.press("Escape")
+        tool.press_to_leave("Escape")
         tool.becomes("idle", "interrupted")
         tool.press("C-u")
         bed.restart()
@@ -678,7 +706,7 @@ def test_two_permissions_at_once_are_told_one_by_one_and_a_late_answer_meets_nei
     tool.post("prompt", {"text": "both touch made-first | touch made-second"})
     first = tool.becomes("waiting", "permission", "touch made-first")
     tool.shows("Do you want to proceed?")
-    tool.press("1")
+    tool.press_to_leave("1")
     tool.becomes("waiting", "permission", "touch made-second")
     late = {"option": 1, "question": first["text"], "number": first["question"]}
     assert tool.server.post(f"/api/sessions/{tool.id}/answer", late).status == 409
@@ -949,7 +977,7 @@ def test_copilot_tells_of_its_dialogs_and_starts_again_by_its_name(bed, start_se
     tool.post("seen")
     tool.type("/model")
     assert tool.becomes("waiting", "dialog", "enter to select")["seen"], "a person has opened it"
-    tool.press("Escape")
+    tool.press_to_leave("Escape")
     tool.becomes("idle")
     tool.choose_mode("Plan · ")
     tool.post("prompt", {"text": "plan"})

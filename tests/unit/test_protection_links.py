@@ -559,6 +559,22 @@ def test_a_session_that_is_seen_as_broken_while_it_goes_on_has_its_level_the_nex
     assert bench.guard._live[bench.session.id].session.protection == "locked"
 
 
+def test_a_change_is_told_with_its_level_as_soon_as_it_is_written_down(bench, monkeypatch):  # noqa: F811
+    """The record is there a moment before the server has told the break."""
+    bench.start()
+    seen = []
+    tell = bench.guard._tell_broken
+
+    def look_and_tell(*args):
+        seen.append(bench.guard.document(bench.session))
+        tell(*args)
+
+    monkeypatch.setattr(bench.guard, "_tell_broken", look_and_tell)
+    plant(bench.root, "worktrees")
+    bench.await_broken()
+    assert [(one["level"], len(one["changes"])) for one in seen] == [("broken", 1)]
+
+
 def test_a_link_in_a_nested_repository_freezes_the_session_too(bench):  # noqa: F811
     bench.start()
     path = bench.root / "sub/.git/worktrees"
