@@ -17,6 +17,7 @@ import fcntl
 import fnmatch
 import functools
 import grp
+import heapq
 import importlib
 import io
 import itertools
@@ -564,6 +565,66 @@ class Ending(NamedTuple):
 AT_ONCE = Ending()
 
 
+class Deadline:
+    """A time at which a function is called, unless `cancel` comes first."""
+
+    def __init__(self, at: float, late: Callable[[], object]) -> None:
+        self.at = at  # of time.monotonic()
+        self.late: Callable[[], object] | None = late
+
+    def __lt__(self, other: Deadline) -> bool:
+        return self.at < other.at
+
+    def cancel(self) -> None:
+        """Call nothing, and keep nothing alive."""
+        self.late = None
+
+
+class Deadlines:
+    """The deadlines of all children, in one thread.
+
+    With a thread for each, a start would wait for the CPU some four times that its child needs just then: 5 ms each.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._heap: list[Deadline] = []
+        self._thread: threading.Thread | None = None
+
+    def add(self, seconds: float, late: Callable[[], object]) -> Deadline:
+        """Call a function in so many seconds, in a thread of its own."""
+        deadline = Deadline(time.monotonic() + seconds, late)
+        with self._changed:
+            if len(self._heap) > 64 and sum(one.late is None for one in self._heap) * 2 > len(self._heap):
+                self._heap = [one for one in self._heap if one.late is not None]
+                heapq.heapify(self._heap)
+            heapq.heappush(self._heap, deadline)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="deadlines", daemon=True)
+                self._thread.start()
+            elif self._heap[0] is deadline:
+                self._changed.notify()
+        return deadline
+
+    def _work(self) -> None:
+        while True:
+            late = self._next().late
+            if late is not None:  # it may take its time
+                threading.Thread(target=late, name="a deadline has passed", daemon=True).start()
+
+    def _next(self) -> Deadline:
+        """Wait for the first deadline, and take it off the heap."""
+        with self._changed:
+            while True:
+                left = self._heap[0].at - time.monotonic() if self._heap else None
+                if left is not None and left <= 0:
+                    return heapq.heappop(self._heap)
+                self._changed.wait(left)
+
+
+DEADLINES = Deadlines()
+
+
 class Child:
     """A child process that leads a process session: a signal reaches everything that it started (`sg` starts `incus`).
 
@@ -616,7 +677,7 @@ class Child:
         self._ending = ending
         self._is_fed = False  # another thread writes to stdin, and closes it
         self._words = shlex.join(argv[:6])
-        self._alarm = threading.Timer(0, self.end)  # not started
+        self._deadline: Deadline | None = None
         if timeout is not None:
             self.allow(timeout)
 
@@ -624,7 +685,7 @@ class Child:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._alarm.cancel()
+        self._cancel_deadline()
         self.end()
         kind = "child" if exit_code(self.process) == 0 else "failed child"
         tally(kind, self._words, time.monotonic() - self.began)
@@ -634,16 +695,17 @@ class Child:
         for stream in streams:
             with suppress(OSError):
                 stream.close()
-        # The two refer to each other. Python would free them, with buffers of 128 KB, much later.
-        del self._alarm
 
     def allow(self, seconds: float, failure: str = "") -> None:
         """Give the child so many seconds from now. If it takes longer, `wait` raises `failure`."""
-        self._alarm.cancel()
+        self._cancel_deadline()
         failure = failure or f"`{self._words} …` did not finish within {seconds:g} s"
-        self._alarm = threading.Timer(seconds, self.end, (failure,))
-        self._alarm.daemon = True
-        self._alarm.start()
+        self._deadline = DEADLINES.add(seconds, functools.partial(self.end, failure))
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None  # the two refer to each other: Python would free them much later
 
     def signal(self, number: int) -> None:
         """Send a signal to the child and to everything in its process group."""
@@ -3649,6 +3711,10 @@ class History:
         line = run.line("stop" if run.ended_at else "start")
         with self._writing:
             self._unwritten = (self._unwritten + line)[-HISTORY_LIMIT:]
+            is_waiting = self._writer is not None and self._writer.is_alive()
+        if not is_waiting and self._writes_at_once():
+            return
+        with self._writing:
             if self._writer is None or not self._writer.is_alive():
                 self._writer = HistoryWriter(self._write)
             writer = self._writer
@@ -3659,8 +3725,18 @@ class History:
         if writer.fault:
             raise writer.fault
 
-    def _write(self) -> None:
-        with locked_folder(os.path.dirname(self.path), timeout=None), open(self.path, "ab+") as file:
+    def _writes_at_once(self) -> bool:
+        """Write, unless another process holds the lock; whether it was written."""
+        try:
+            self._write(0)
+        except ClincusError as error:
+            if error.status != 409:
+                raise
+            return False
+        return True
+
+    def _write(self, timeout: float | None = None) -> None:
+        with locked_folder(os.path.dirname(self.path), timeout), open(self.path, "ab+") as file:
             with self._writing:
                 lines = self._unwritten
                 self._unwritten = b""

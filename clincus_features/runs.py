@@ -33,7 +33,9 @@ def install(extensions: clincus.Extensions) -> None:
     notes = Notes(clincus.own_file(environ, "runs.json"))
 
     def begin(_: clincus.Sessions, session: clincus.Session, request: clincus.LaunchRequest) -> None:
-        notes.add(session.session_id, name=session.name, prompt=request.prompt, branch=request.branch)
+        texts = {"name": session.name, "prompt": request.prompt, "branch": request.branch or branch_of(session)}
+        # Incus makes the container meanwhile.
+        threading.Thread(target=notes.add, args=(session.session_id,), kwargs=texts, name="noting a run").start()
 
     def listen(moment: str, session: clincus.Session) -> None:
         if moment in ("started", "changed", "stopped"):

@@ -225,7 +225,8 @@ class Gateway:
         elif moment == "deleted":
             self.proxy.forget(id)
             self._runs.pop(id, None)
-        if self._app is not None:
+        has_way = read_policy(session.network).has_way
+        if self._app is not None and (has_way or id in self.proxy.wanted()):
             self.proxy.wake()
 
     # -- Requests

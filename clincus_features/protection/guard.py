@@ -291,10 +291,11 @@ class Guard:
         """Watch a session, and note what is sealed, or compare it if this run was noted before."""
         paths, is_seen = seals.sealed_paths(stage)
         self.watcher.drain()  # what happened before is no news of these names
-        record = self.records.read(session.workspace)
-        run, begun = record.runs.get(session.id), clincus.parse_time(session.run)
+        record = Record(session.workspace) if is_fresh else self.records.read(session.workspace)
+        run = record.runs.get(session.id)
+        begun = clincus.parse_time(session.run)
         is_noted = run is not None and not run.has_ended and run.stage == stage.name
-        is_known = is_noted and run is not None and not is_fresh and begun is not None and run.at >= begun.timestamp()
+        is_known = is_noted and run is not None and begun is not None and run.at >= begun.timestamp()
         live = self._live.get(session.id)
         if is_known and live is not None and live.is_watched and live.stage == stage:
             if session.protection == clincus.BROKEN:  # seen before the label was changed: it goes on as what it was
@@ -311,12 +312,11 @@ class Guard:
             if not is_fresh:  # begun by Incus alone: nobody was asked
                 found = self._unseen_changes(record, session.id, self._door(session))
                 self._accepted[session.id] = []
-            self._note(session, stage, paths, is_seen)
+            noted = self._note(session, stage, paths, is_seen)
             if not is_fresh:
                 if found:
                     self._tell_unasked(session, found)
                 self._hold(session.id)
-            noted = self.records.read(session.workspace)
             if any(several_names(noted, paths)):
                 self._watch(session, stage, paths, noted)
             return
@@ -371,8 +371,8 @@ class Guard:
         self._live[session.id] = Live(session, stage, is_watched)
         self._link_looks.ask(session.id)
 
-    def _note(self, session: clincus.Session, stage: Stage, paths: list[str], is_seen: bool) -> None:
-        """Write down what is sealed for a run that has begun."""
+    def _note(self, session: clincus.Session, stage: Stage, paths: list[str], is_seen: bool) -> Record:
+        """Write down what is sealed for a run that has begun, and return the record."""
         copies, at = Copies(), time.time()
         items = {path: note_item(path, copies) for path in paths}
         items.update({path: note_item(path, copies, is_way=True) for path in ways(stage, paths)})
@@ -397,6 +397,7 @@ class Guard:
             kept_of_last.pop(session.id, None)
         if self._app is not None:
             self._link_looks.ask(session.id)
+        return record
 
     def _known_links(self, session: clincus.Session, stage: Stage, last: Run | None) -> dict[str, str] | None:
         """The links that are no news in a run. If Incus began it alone, what its last run had, or what is there."""

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import io
 import os
+import queue
 import resource
 import shutil
 import signal
@@ -275,12 +276,40 @@ def test_a_child_gets_its_stdin_while_it_writes():
     assert clincus.run_child(["cat"], stdin=data, timeout=60) == clincus.Completed(0, data, b"")
 
 
+def test_deadlines_are_met_in_the_order_of_their_times():
+    deadlines = clincus.Deadlines()
+    met: queue.Queue[str] = queue.Queue()
+    deadlines.add(600, lambda: met.put("much later"))
+    deadlines.add(0.2, lambda: met.put("second"))
+    cancelled = deadlines.add(0.1, lambda: met.put("cancelled"))
+    deadlines.add(0.05, lambda: met.put("first"))
+    cancelled.cancel()
+    assert [met.get(timeout=DEADLINE), met.get(timeout=DEADLINE)] == ["first", "second"]
+    assert met.empty()
+
+
+def test_what_is_slow_to_end_holds_up_no_other_deadline():
+    deadlines = clincus.Deadlines()
+    has_ended = threading.Event()
+    release = threading.Event()
+    deadlines.add(0, release.wait)
+    deadlines.add(0.05, has_ended.set)
+    assert has_ended.wait(DEADLINE)
+    release.set()
+
+
+def test_deadlines_that_are_cancelled_do_not_pile_up():
+    """A transfer sets a new one for each piece."""
+    deadlines = clincus.Deadlines()
+    for _ in range(1000):
+        deadlines.add(3600, print).cancel()
+    assert len(deadlines._heap) <= 66
+
+
 def test_a_child_that_has_ended_leaves_nothing_for_the_garbage_collector():
     with clincus.Child(["true"], timeout=60) as child:
-        alarm, left = child._alarm, weakref.ref(child)
+        left = weakref.ref(child)
         child.wait()
-    alarm.join()
-    del alarm
     gc.disable()
     try:
         del child
