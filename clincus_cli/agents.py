@@ -99,7 +99,8 @@ def run_answer(context: Context) -> int:
 
     Exits: 0 answered; 1 otherwise
     """
-    option, text = context.options.option, context.options.text
+    option = context.options.option
+    text = context.options.text
     if bool(option) == (text is not None):
         raise cli.UsageError("give either OPTION or --text TEXT", "answer")
     try:

@@ -41,6 +41,8 @@ TOPICS = {
 def load_commands(word: str = "") -> None:
     """Let the file declare its commands that begin with a word; all files if none has it: it may be a flag."""
     word = ALIASES.get(word, word).partition(" ")[0]
-    words = {file: words.split() for files in TOPICS.values() for file, words in files.items()}
+    words: dict[str, list[str]] = {}
+    for files in TOPICS.values():
+        words.update((file, names.split()) for file, names in files.items())
     for file in [file for file in words if word in words[file]] or words:
         import_module(f"{__package__}.{file}")

@@ -230,7 +230,8 @@ def build_rootfs(host: Host, recipe: Recipe, target: Path, output: BuildOutput, 
     files, commands = recipe.contents(npmrc)
     # Only we may read the folder.
     with tempfile.TemporaryDirectory(prefix="clincus-build-", dir=str(target.parent)) as folder:
-        archive, part = Path(folder, "files.tar"), Path(folder, target.name)
+        archive = Path(folder, "files.tar")
+        part = Path(folder, target.name)
         archive.write_bytes(pack_image_files(files))
         # mmdebstrap starts zstd(1), which reads its level and threads here: the image is unpacked only once.
         environ = {"SOURCE_DATE_EPOCH": BUILD_EPOCH, "ZSTD_CLEVEL": "1", "ZSTD_NBTHREADS": "0"}
@@ -273,7 +274,8 @@ WAIT_FOR_NETWORK = "for i in $(seq 100); do grep -q '^[^ \t]*\t00000000\t' /proc
 @contextmanager
 def build_container(build: BuildContext, base: str) -> Iterator[str]:
     """Start a container of an image, wait for its network, and give its name. It is removed in the end in any case."""
-    incus, name = build.incus, f"{build.prefix}build-{secrets.token_hex(4)}"
+    incus = build.incus
+    name = f"{build.prefix}build-{secrets.token_hex(4)}"
     build.say(f"starting a container of '{base}'")
     try:
         incus.launch(name, base, {"config": {"user.clincus.build": "true", "boot.autostart": "false"}}, timeout=900)

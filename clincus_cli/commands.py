@@ -47,16 +47,25 @@ class Flag:
         setting: str = "",  # the setting that it overrides
         choices: Sequence[str] = (),  # the words that it takes, if it takes no others
     ) -> None:
-        self.usage, self.meaning = usage, meaning
+        self.usage = usage
+        self.meaning = meaning
         *short, long = usage.split(", ")
         long, _, value = long.rstrip("]").partition("[=") if "[=" in long else long.partition(" ")
         self.names = [*short, long]  # as they are typed
         self.key = long[2:].replace("-", "_")  # its attribute in the options
         self.value = value  # what its value is called; "" for a switch
         self.bare = "auto" if "[=" in usage else ""  # what it means without a value; "" where it needs one
-        self.check = one_of(*choices) if choices else check if value else switch_state
-        self.default = default if default is not ... else () if repeats else None if value else False
-        self.repeats, self.setting, self.choices = repeats, setting, choices
+        self.check = check if value else switch_state
+        if choices:
+            self.check = one_of(*choices)
+        self.default = default
+        if default is ...:
+            self.default = None if value else False
+            if repeats:
+                self.default = ()
+        self.repeats = repeats
+        self.setting = setting
+        self.choices = choices
 
     @property
     def help(self) -> tuple[str, str]:
@@ -235,7 +244,8 @@ class Command:
         self.writes = writes  # whether it changes something by itself, so that the journal has a line of it
         self.hidden = hidden
         self.passes_on = passes_on  # after so many words an unknown flag belongs to the program that they name
-        self._shows, self._config = shows, config
+        self._shows = shows
+        self._config = config
 
     @functools.cached_property
     def all_flags(self) -> dict[str, Flag]:
@@ -307,7 +317,8 @@ def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:
     """The command and the words beside its name: `shell` if no command is named, `help` if only a group is."""
     if list(words) in (["--version"], ["-v"]):
         return COMMANDS["_version"], []
-    rest, at = list(words), next_word(words, 0, "")
+    rest = list(words)
+    at = next_word(words, 0, "")
     if at is None:
         return (COMMANDS["shell"], rest) if {"--help", "-h"}.isdisjoint(words) else (COMMANDS["help"], [])
     name = rest.pop(at)
@@ -350,12 +361,14 @@ def parse_words(command: Command, words: Sequence[str]) -> Options:
     """The options of a command from the words beside its name. Raises UsageError."""
     known = command.all_flags
     flags, arguments = sort_words(words, known, command.passes_on)
-    options, faults = Options(**{one.key: one.default for one in known.values()}), []
+    options = Options(**{one.key: one.default for one in known.values()})
+    faults = []
     for name, text in flags:
         if name not in known:
             raise unknown_flag(name, command)
         try:
-            key, value = known[name].key, known[name].parse(text)
+            key = known[name].key
+            value = known[name].parse(text)
         except UsageError as error:
             faults.append(error.message)
         else:
@@ -393,11 +406,13 @@ def sort_words(
             arguments.append(word)
             continue
         if name not in known and word[:2] in known and word[2:] != "-":  # -w/srv, or -fc NAME for -f -c NAME
-            name, text = word[:2], word[2:]
+            name = word[:2]
+            text = word[2:]
             if not known[name].value:
                 left.appendleft(f"-{text}")
                 text = "true"
-        elif not joined and (found := known.get(name)):
+        elif not joined and name in known:
+            found = known[name]
             if not found.value:
                 text = "true"
             elif found.bare and not is_session_id([*left][:1]):
@@ -423,7 +438,8 @@ def unknown_flag(name: str, command: Command) -> UsageError:
 
 def read_arguments(command: Command, words: list[str]) -> dict[str, Any]:
     """The arguments by their names in the command's usage: a text each, a list for `NAME...`. Raises UsageError."""
-    places, left = command.arguments.split(), list(words)
+    places = command.arguments.split()
+    left = list(words)
     usage = f"write `clincus {command.name} {command.arguments}".rstrip() + "`"
     usage += f" (accepts {len(places)} arg(s), received {len(words)})"  # words that scripts look for
     result: dict[str, Any] = {}
@@ -433,7 +449,8 @@ def read_arguments(command: Command, words: list[str]) -> dict[str, Any]:
         if not left and not place.startswith("["):
             raise UsageError(f"argument {name} is required: {usage}")
         if "..." in place:
-            result[key], left = left, []
+            result[key] = left
+            left = []
         else:
             result[key], left = (left[0], left[1:]) if left else ("", [])
     if left:

@@ -51,8 +51,8 @@ def offered_words(context: Context, before: list[str], current: str) -> Iterable
     at = cli.next_word(before, 0, "")
     group = before[at] if at is not None and before[at] in cli.GROUPS else ""
     if at is None or (group and cli.next_word(before, at + 1, group) is None):
-        is_flag = current.startswith("-")
-        return flag_rows(cli.COMMANDS["help" if group else "shell"]) if is_flag else command_rows(group)
+        command = "help" if group else "shell"
+        return flag_rows(cli.COMMANDS[command]) if current.startswith("-") else command_rows(group)
     try:
         found, rest = cli.find_command(before)
     except cli.UsageError:

@@ -111,7 +111,8 @@ def scaled(number: float, step: int, units: Sequence[str]) -> str:
     """A number in the unit that leaves it below `step`, or in the last one."""
     power = 0
     while number >= step and power < len(units) - 1:
-        number, power = number / step, power + 1
+        number /= step
+        power += 1
     return f"{number:.4g}{units[power]}"
 
 

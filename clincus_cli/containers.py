@@ -94,7 +94,8 @@ def instance_called(context: Context, word: str) -> str:
 
 def own_session(context: Context, instance: Mapping[str, Any]) -> clincus.Session | None:
     """The session that an instance is, None for any other instance."""
-    prefix, engine = clincus.container_prefix(context.environ), clincus.engine_of(instance["id"])
+    prefix = clincus.container_prefix(context.environ)
+    engine = clincus.engine_of(instance["id"])
     session = clincus.session_from_instance(prefix, instance, engine)
     return session if session is not None and is_listed(session) else None
 
@@ -120,7 +121,8 @@ def change_state(incus: clincus.Incus, name: str, action: str, *, force: bool = 
 
 def stop_instance(context: Context, instance: Mapping[str, Any], *, force: bool = False, timeout: int = 60) -> None:
     """Stop an instance, and save its conversation first if it is a session that runs. Raises ClincusError."""
-    name, status = instance["id"], instance["status"]
+    name = instance["id"]
+    status = instance["status"]
     if status != "Stopped" and own_session(context, instance):
         context.sessions.end(name, timeout=0 if force else timeout)
     else:
@@ -140,7 +142,8 @@ def stopped(context: Context, instance: Mapping[str, Any], *, force: bool = Fals
     if instance["status"] == "Stopped":
         yield
         return
-    name, incus = instance["id"], context.door(instance["id"])
+    name = instance["id"]
+    incus = context.door(instance["id"])
     stop_instance(context, instance, force=force)
     try:
         yield
@@ -173,7 +176,8 @@ def run_container_launch(context: Context) -> int:
 
     $ clincus container launch clincus test-box  # Start a bare container of the standard image.
     """
-    options, name = context.options, container_name(context.options.name)
+    options = context.options
+    name = container_name(context.options.name)
     if options.image.startswith("-") or not options.image:
         raise cli.UsageError(f"'{options.image}' is no image's name")
     incus = context.door(name)
@@ -222,7 +226,8 @@ def run_container_stop(context: Context) -> int:
 
     $ clincus container stop box --timeout 10  # It has ten seconds for that; after them it runs on.
     """
-    options, name = context.options, context.options.name
+    options = context.options
+    name = context.options.name
     instance = find_instance(context.door(name), name)
     if instance["status"] == "Frozen" and not options.force:
         raise clincus.ClincusError(f'container "{name}" is paused and cannot stop cleanly: use --force', 409)
@@ -241,7 +246,8 @@ def run_container_delete(context: Context) -> int:
 
     $ clincus container delete --force box  # Delete it whatever it does.
     """
-    options, name = context.options, context.options.name
+    options = context.options
+    name = context.options.name
     instance = find_instance(context.door(name), name)
     if instance["status"] != "Stopped" and not options.force:
         raise clincus.ClincusError(f'container "{name}" is running or paused: stop it first, or use --force', 409)
@@ -327,7 +333,8 @@ def run_container_mount(context: Context) -> int:
 
     $ clincus container mount box data ~/data /data --readonly  # Show ~/data to it as /data.
     """
-    options, name = context.options, context.options.name
+    options = context.options
+    name = context.options.name
     if clincus.engine_of(name):
         words = f"`incus config device add {context.door(name).place(name)}` mounts one of that machine"
         raise clincus.ClincusError(f'"{name}" is on an engine, which has no folder of this machine: {words}', 400)
@@ -417,7 +424,8 @@ def run_exec(context: Context, incus: clincus.Incus, command: Sequence[str], how
 
 def exec_environment(context: Context, user: int) -> dict[str, str]:
     """The variables that every command gets: who the code user is, and the terminal's kind."""
-    config, environment = context.config, {}
+    config = context.config
+    environment = {}
     if user == config.get("incus.code_uid"):
         environment = {"HOME": clincus.Guest.configured(config, "").home, "USER": config.get("incus.code_user")}
     if context.options.tty:

@@ -72,7 +72,8 @@ class Context:
     @functools.cached_property
     def sessions(self) -> clincus.Sessions:
         """All sessions as Incus has them now, by one call. What this command changes goes into the history."""
-        is_known, told = False, set[str]()
+        is_known = False
+        told = set[str]()
 
         def record(change: clincus.Change) -> None:
             if is_known:

@@ -42,11 +42,10 @@ def run_cost(context: Context) -> int:
 
 def cost_lines(found: Mapping[str, Any]) -> Iterator[str]:
     """The text of `clincus cost`."""
-    rows = [
-        (day["day"], project["workspace"], token_text(day), dollar_text(day))
-        for project in found["projects"]
-        for day in project["days"]
-    ]
+    rows = []
+    for project in found["projects"]:
+        for day in project["days"]:
+            rows.append((day["day"], project["workspace"], token_text(day), dollar_text(day)))
     if rows:
         total = ("in all", "", token_text(found), dollar_text(found))
         yield console.table(("DAY (UTC)", "PROJECT", "TOKENS", "COST"), [*sorted(rows, reverse=True), total])

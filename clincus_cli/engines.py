@@ -56,9 +56,9 @@ def entry_of(name: str, row: Mapping[str, Any], said: Facts | clincus.ClincusErr
     """An engine in `engine list --format json`."""
     from clincus_features.engines import Facts
 
-    known = Facts() if isinstance(said, clincus.ClincusError) else said
-    down = [member for member, status, _ in known.members if status != "Online"]
-    state = f"{len(known.members)} members" if known.members else "reachable"
+    is_reached = not isinstance(said, clincus.ClincusError)
+    known = said if isinstance(said, Facts) else Facts()
+    state = state_words(known) if is_reached else str(said)
     return {
         "name": name,
         "kind": "cluster" if known.is_cluster else "remote",
@@ -68,10 +68,18 @@ def entry_of(name: str, row: Mapping[str, Any], said: Facts | clincus.ClincusErr
         "roots": list(row.get("roots", [])),
         "version": known.version,
         "members": [{"name": member, "status": status} for member, status, _ in known.members],
-        "reachable": not isinstance(said, clincus.ClincusError),
-        "state": str(said) if isinstance(said, clincus.ClincusError) else f"{state}, down: {', '.join(down)}" if down
-        else state,
-    }  # fmt: skip
+        "reachable": is_reached,
+        "state": state,
+    }
+
+
+def state_words(known: Facts) -> str:
+    """The state of a reachable engine in words, with the members that are down."""
+    words = f"{len(known.members)} members" if known.members else "reachable"
+    down = [member for member, status, _ in known.members if status != "Online"]
+    if down:
+        words += f", down: {', '.join(down)}"
+    return words
 
 
 @cli.Command("engine add NAME [TOKEN]", *ADD_FLAGS, writes=True)
@@ -90,7 +98,8 @@ def run_engine_add(context: Context) -> int:
     """
     from clincus_cli.build import image_fingerprint
 
-    options, name = context.options, context.options.name
+    options = context.options
+    name = context.options.name
     if not re.fullmatch(clincus.ENGINE_NAME, name):
         raise cli.UsageError(f"invalid name '{name}': an engine's name has small letters, digits and -")
     if name in context.config.get("engines"):
@@ -141,7 +150,8 @@ def give_image(context: Context, incus: clincus.Incus, alias: str) -> bool:
     from clincus_cli import images
     from clincus_cli.build import image_fingerprint, point_alias
 
-    ours, theirs = image_fingerprint(context.incus, alias), image_fingerprint(incus, alias)
+    ours = image_fingerprint(context.incus, alias)
+    theirs = image_fingerprint(incus, alias)
     if not ours:
         raise clincus.ClincusError(f'the image "{alias}" is not on this host: `clincus build` makes it', 404)
     if ours == theirs:
@@ -184,7 +194,8 @@ def add_remote(incus: clincus.Incus, name: str, token: str, project: str, enviro
 
     try:
         document = json.loads(base64.b64decode(token, validate=True))
-        addresses, fingerprint = document["addresses"], str(document["fingerprint"])
+        addresses = document["addresses"]
+        fingerprint = str(document["fingerprint"])
     except (ValueError, TypeError, KeyError):
         raise clincus.ClincusError(f"that is no token: {NEW_TOKEN}", 400) from None
     project_flag = [f"--project={project}"] if project else []
@@ -288,7 +299,8 @@ Finding = namedtuple("Finding", ("status", "words"))
 
 def report(findings: Iterator[Finding]) -> int:
     """Print findings as they come; the exit code: 1 if one failed."""
-    marks, has_failed = {"ok": "✓", "note": "·", "failed": "✗"}, False
+    marks = {"ok": "✓", "note": "·", "failed": "✗"}
+    has_failed = False
     for finding in findings:
         print(f"{marks[finding.status]} {clincus.printable(finding.words)}", flush=True)
         has_failed = has_failed or finding.status == "failed"

@@ -20,9 +20,11 @@ def load_token(path: str | None, environ: Mapping[str, str]) -> str:
 
     A file that is not there is made with a fresh token, for its owner only. Raises ClincusError(400).
     """
-    token, source = environ.get("CLINCUS_TOKEN", ""), "CLINCUS_TOKEN"
+    token = environ.get("CLINCUS_TOKEN", "")
+    source = "CLINCUS_TOKEN"
     if path:
-        token, source = _read_token_file(os.path.abspath(path)), f"the token file {clincus.shorten(path)}"
+        token = _read_token_file(os.path.abspath(path))
+        source = f"the token file {clincus.shorten(path)}"
     if (path or token) and not re.fullmatch(TOKEN_FORM, token):
         advice = ": delete it, and a token is made" if path else ""
         raise clincus.ClincusError(f"{source} must hold 22 to 256 printable characters without blanks{advice}", 400)

@@ -86,7 +86,9 @@ def help_text(name: str) -> str:
 
 def page_of(command: cli.Command) -> tuple[list[str], list[tuple[str, str]], list[tuple[str, str]]]:
     """The parts of a docstring behind its summary: paragraphs, examples with meanings, exit codes with meanings."""
-    about, examples, exits = [], [], []
+    about = []
+    examples = []
+    exits = []
     for paragraph in (command.run.__doc__ or "").strip().split("\n\n")[1:]:
         text = " ".join(paragraph.split())
         if text.startswith("$ "):

@@ -89,12 +89,11 @@ def run_image_list(context: Context) -> int:
 
 def image_table(images: Iterable[Mapping[str, Any]], prefix: str, moment: str, head: str) -> str:
     """Alias, size and a time of each image, a row for each alias that begins with the prefix."""
-    rows = [
-        (name, console.size_text(image["size"]), console.local_time(image[moment]))
-        for image in images
-        for name in alias_names(image)
-        if name.startswith(prefix)
-    ]
+    rows = []
+    for image in images:
+        size = console.size_text(image["size"])
+        when = console.local_time(image[moment])
+        rows += [(name, size, when) for name in alias_names(image) if name.startswith(prefix)]
     return console.table(("ALIAS", "SIZE", head), rows, "  ")
 
 
@@ -103,7 +102,8 @@ def image_overview(images: Sequence[Mapping[str, Any]], remedy: str, *, show_all
     state = f"  ✗ {STANDARD_IMAGE} (not built)\n    {remedy}"
     for image in images:
         if STANDARD_IMAGE in alias_names(image):
-            size, built = console.size_text(image["size"]), console.local_time(image["created_at"])
+            size = console.size_text(image["size"])
+            built = console.local_time(image["created_at"])
             state = f"  ✓ {STANDARD_IMAGE} ({size}, built {built})"
     rest = "All images: clincus images --all\nAnother one for a session: clincus shell --image ALIAS"
     if show_all:
@@ -155,7 +155,8 @@ def run_image_publish(context: Context) -> int:
 
     $ clincus image publish box my-tools  # Make an image that `--image my-tools` starts.
     """
-    options, name = context.options, context.options.container
+    options = context.options
+    name = context.options.container
     incus = context.door(name)
     alias = new_alias(incus, options.alias)
     instance = containers.find_instance(incus, name)
@@ -250,14 +251,15 @@ Cleanup = namedtuple("Cleanup", "delete keep spared")
 
 def plan_cleanup(images: Iterable[Mapping[str, Any]], prefix: str, keep: int) -> Cleanup:
     """Which versions of an image go: aliases PREFIX…-YYYYMMDD-HHMMSS, all but the newest `keep`."""
-    versions = {
-        name: set(alias_names(image))
-        for image in images
-        for name in alias_names(image)
-        if name.startswith(prefix) and re.search(r"(?:^|-)\d{8}-\d{6}$", name)
-    }
+    versions = {}  # alias -> all names of its image
+    for image in images:
+        names = set(alias_names(image))
+        for name in names:
+            if name.startswith(prefix) and re.search(r"(?:^|-)\d{8}-\d{6}$", name):
+                versions[name] = names
     newest_first = sorted(versions, key=lambda name: name[-15:], reverse=True)
-    kept, old = newest_first[:keep], newest_first[keep:]
+    kept = newest_first[:keep]
+    old = newest_first[keep:]
     spared = [name for name in old if not versions[name] <= set(old)]
     return Cleanup([name for name in old if name not in spared], kept, spared)
 
@@ -286,7 +288,8 @@ def run_image_cleanup(context: Context) -> int:
 
     $ clincus image cleanup clincus- --keep 2 --dry-run  # Show which versions of clincus would go.
     """
-    options, incus = context.options, door(context)
+    options = context.options
+    incus = door(context)
     if options.keep is None:
         raise cli.UsageError("--keep must be > 0: say how many versions stay")
     images = query_images(incus)
@@ -297,7 +300,9 @@ def run_image_cleanup(context: Context) -> int:
     question = f"Delete {len(plan.delete)} old version(s): {', '.join(plan.delete)}?"
     if plan.delete and not console.confirm_named(question, yes=cli.agreed(options)):
         return 1
-    fingerprints = {name: str(image["fingerprint"]) for image in images for name in alias_names(image)}
+    fingerprints = {}
+    for image in images:
+        fingerprints.update(dict.fromkeys(alias_names(image), str(image["fingerprint"])))
 
     def delete(name: str) -> None:
         try:

@@ -16,7 +16,8 @@ FROM = "the command line"
 
 def run_noted(context: Context) -> int:
     """Run a command that changes something, and write down how it ended. Returns its exit code."""
-    began, outcome = time.monotonic(), "interrupted"
+    began = time.monotonic()
+    outcome = "interrupted"
     try:
         code = context.command.run(context)
         outcome = "done" if code == 0 else f"exit code {code}"
@@ -58,7 +59,8 @@ def touched(context: Context) -> dict[str, str]:
     changed = {one.id: session_id for session_id, one in context.changed.items()}
     sessions = vars(context).get("sessions")  # a command that did without them is not slowed down now
     words = named_words(context.options)
-    known = {word: session_id for word in words for session_id in [known_id(sessions, word)] if session_id}
+    ids = {word: known_id(sessions, word) for word in words}
+    known = {word: session_id for word, session_id in ids.items() if session_id}
     return changed or known or dict.fromkeys(words[:1], "")
 
 

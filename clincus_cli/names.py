@@ -20,7 +20,8 @@ HERE = "."
 
 def settle_names(context: Context) -> None:
     """Put the ids of the sessions that a command means in the place of what was typed. Raises ClincusError."""
-    command, options = context.command, vars(context.options)
+    command = context.command
+    options = vars(context.options)
     if not command.names_session:
         return
     key = command.session_argument.lower()

@@ -99,7 +99,8 @@ def pack_image_files(files: Iterable[ImageFile]) -> bytes:
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for file in files:
             entry = tarfile.TarInfo(file.path.lstrip("/"))
-            entry.size, entry.mode = len(file.data), file.mode
+            entry.size = len(file.data)
+            entry.mode = file.mode
             archive.addfile(entry, io.BytesIO(file.data))
     return buffer.getvalue()
 

@@ -196,10 +196,19 @@ def count(one: Mapping[str, Any]) -> str:
     return f"{one['files']} file(s) +{one['added']} -{one['removed']}" if one["files"] else "none"
 
 
+def line_counts(one: Mapping[str, Any]) -> str:
+    """How many lines of a file were added and removed; "" if that is not known."""
+    if one["binary"]:
+        return "binary"
+    if one["added"] is None:
+        return ""
+    return f"+{one['added']} -{one['removed']}"
+
+
 def stat_lines(found: Mapping[str, Any]) -> Iterator[str]:
     """The text of `clincus diff --stat`."""
     for one in found["files"]:
-        lines = "binary" if one["binary"] else "" if one["added"] is None else f"+{one['added']} -{one['removed']}"
+        lines = line_counts(one)
         path = f"{one['old_path']} -> {one['path']}" if one["old_path"] else one["path"]
         runs = f"  ({one['runs']})" if one["runs"] else ""
         yield f"{one['status']}  {clincus.printable(path)}  {lines}".rstrip() + runs

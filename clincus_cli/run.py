@@ -79,9 +79,12 @@ def run_command(
 
     from clincus_cli import relay
 
-    options, sessions, held = context.options, context.sessions, (relay.Held(), relay.Held())
+    options = context.options
+    sessions = context.sessions
+    held = (relay.Held(), relay.Held())
     command = ["sh", "-c", options.command[0]] if len(options.command) == 1 else list(options.command)
-    guest, program = sessions.guest(session), clincus.guest_program("wait-for-boot", "command")
+    guest = sessions.guest(session)
+    program = clincus.guest_program("wait-for-boot", "command")
     try:
         if options.format == "pretty" and console.has_terminal() and sys.stderr.isatty():
             argv = sessions.guest_argv(session, program, guest.mount, *command, term="xterm-256color")
@@ -174,7 +177,8 @@ NO_TMUX = 3  # the exit code of the programs in guest/ where there is no such tm
 
 def run_on_tmux(context: Context, name: str, program: str, *arguments: str, stdin: bytes = b"") -> bytes:
     """Run a program of guest/ on a session's tmux: that of the code user, else root's. Raises ClincusError."""
-    sessions, session = context.sessions, context.sessions.registry.get(name)
+    sessions = context.sessions
+    session = context.sessions.registry.get(name)
     if session.status != "running":
         raise clincus.ClincusError(f"container '{name}' is not running", 409)
     command = ["sh", "-c", clincus.guest_program(program), "clincus", clincus.tmux_name(name), *arguments]
@@ -196,7 +200,8 @@ def run_tmux_send(context: Context) -> int:
 
     $ clincus tmux send clincus-ec0578-1 'run the tests'  # Ask the tool for something.
     """
-    name, text = context.options.container, context.options.text
+    name = context.options.container
+    text = context.options.text
     run_on_tmux(context, name, "send", "text" if text else "", stdin=os.fsencode(text))
     print(f"Sent command to session clincus-{name}")
     return 0

@@ -161,9 +161,13 @@ def service_command(context: Context) -> list[str]:
     command = [sys.executable, os.path.realpath(sys.argv[0]), "serve"]
     for known in SERVE_FLAGS:
         value = getattr(context.options, known.key)
-        is_said = known.value and value not in (None, "", known.default)
-        for text in value if known.repeats else [value] if is_said else []:
-            is_file = known.key.endswith("_file")
+        if known.repeats:
+            texts = list(value)
+        else:
+            is_given = known.value and value not in (None, "", known.default)
+            texts = [value] if is_given else []
+        is_file = known.key.endswith("_file")
+        for text in texts:
             command += [known.names[-1], os.path.abspath(text) if is_file else str(text)]
     return command
 
@@ -323,7 +327,8 @@ def run_service_status(context: Context) -> int:
 
     Exits: 0 it runs; 1 it does not, or is not installed
     """
-    path, state = installed_unit(context), service_state()
+    path = installed_unit(context)
+    state = service_state()
     document = {
         "active": state["ActiveState"] == "active",
         "enabled": state["UnitFileState"] == "enabled",

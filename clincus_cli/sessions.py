@@ -229,7 +229,8 @@ def run_resume(context: Context) -> int:
 
     $ clincus resume clincus-ec0578-1  # Go on after `clincus stop`; `clincus attach` shows it.
     """
-    name, registry = context.options.name, context.sessions.registry
+    name = context.options.name
+    registry = context.sessions.registry
 
     from clincus_cli.shell import start_accepted
 
@@ -372,7 +373,9 @@ def run_shutdown(context: Context) -> int:
 
     $ clincus shutdown --all --force  # End every session cleanly, without a question.
     """
-    timeout, sessions, force = context.options.timeout, context.sessions, context.options.force
+    timeout = context.options.timeout
+    sessions = context.sessions
+    force = context.options.force
 
     def shut_down(name: str) -> None:
         console.tell("Attempting graceful shutdown...")
@@ -384,7 +387,8 @@ def run_shutdown(context: Context) -> int:
         if session is not None:
             console.tell(f"{name} is persistent: it is stopped and kept (--delete removes it)")
 
-    words, note = ("shutdown", "Shutting down", "Shutdown"), f" (timeout: {timeout}s)"
+    words = ("shutdown", "Shutting down", "Shutdown")
+    note = f" (timeout: {timeout}s)"
     return for_each_session(context, words, shut_down, note=note)
 
 
@@ -424,7 +428,8 @@ def run_persist(context: Context) -> int:
     """
     from clincus_features.naming import change_session
 
-    words, sessions = ("persist", "Persisting", "Persisted"), context.sessions
+    words = ("persist", "Persisting", "Persisted")
+    sessions = context.sessions
     return for_each_session(
         context,
         words,
@@ -511,7 +516,8 @@ def cleanup_groups(
     """
     import shutil
 
-    options, sessions = context.options, context.sessions
+    options = context.options
+    sessions = context.sessions
     known = sessions.registry.all()
     stopped = [one for one in known if one.status == "stopped" and not one.paused and is_listed(one)]
     about = {one.id: "; ".join(filter(None, (kind_words(one), loss_note(sessions, one)))) for one in stopped}
@@ -528,7 +534,9 @@ def cleanup_groups(
         items = {one.id: about[one.id] for one in stopped if one.workspace and not os.path.isdir(one.workspace)}
         yield "orphaned containers", "no orphaned containers found", items, end
     if options.sessions or options.all:
-        kept = {name for session in sessions.registry.all() for name in (session.id, session.session_id)}
+        kept = set()
+        for session in sessions.registry.all():
+            kept |= {session.id, session.session_id}
         saved = clincus.list_saved(context.config, context.environ)
         without = {one.session_id: one for one in saved if not {one.session_id, one.container_name} & kept}
         items = {name: f"{one.tool}, {one.workspace}, saved {one.saved_at}" for name, one in without.items()}

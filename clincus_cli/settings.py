@@ -26,7 +26,8 @@ def run_config_show(context: Context) -> int:
 
     $ clincus config show limits  # What every session is limited to.
     """
-    key, config = context.options.key, context.config
+    key = context.options.key
+    config = context.config
     names = [name for name in clincus.SETTING if not key or name == key or name.startswith(f"{key}.")]
     if not names:
         raise clincus.ClincusError(f"there is no setting '{key}'; `clincus config show` lists them", 404)
@@ -59,7 +60,8 @@ def run_config_set(context: Context) -> int:
 
     $ clincus config set limits.memory.limit 4GiB  # For every new session.
     """
-    options, environ = context.options, context.environ
+    options = context.options
+    environ = context.environ
     _ = context.extensions  # they may add keys
     setting = clincus.SETTING.get(options.key)
     if setting is None or setting.rows:

@@ -212,7 +212,8 @@ class Setup:
 
     def missing_ids(self, name: str) -> list[str]:
         """The lines that a subuid(5) file lacks."""
-        text, ids = self.host.read(name), self.host.own_ids()
+        text = self.host.read(name)
+        ids = self.host.own_ids()
         lines = [] if health.root_has_range(text, ids) else [root_range(text, ids)]
         person = self.person()
         if ids < health.ALL_IDS and person:
@@ -223,7 +224,8 @@ class Setup:
         return lines
 
     def give_ids(self) -> Iterator[str]:
-        missing = {name: lines for name in ("/etc/subuid", "/etc/subgid") if (lines := self.missing_ids(name))}
+        files = {name: self.missing_ids(name) for name in ("/etc/subuid", "/etc/subgid")}
+        missing = {name: lines for name, lines in files.items() if lines}
         if not missing:
             return
         yield f"give root a range of ids for containers in {' and '.join(missing)}"
@@ -253,7 +255,8 @@ class Setup:
         return [package for package, program, is_needed in table if is_needed and not self.host.which(program)]
 
     def install_packages(self) -> Iterator[str]:
-        names, release = self.missing_packages(), self.host.release()
+        names = self.missing_packages()
+        release = self.host.release()
         if not names:
             return
         if not self.host.which("apt-get"):
@@ -315,7 +318,8 @@ class Setup:
         self.incus.query("/1.0", timeout=INCUSD_READY_SECONDS)
 
     def join_group(self) -> Iterator[str]:
-        person, group = self.person(), self.options.group
+        person = self.person()
+        group = self.options.group
         line = re.search(rf"^{re.escape(group)}:.*:(.*)$", self.host.read("/etc/group"), re.MULTILINE)
         if not person or (line and person in line.group(1).split(",")):
             return
@@ -395,12 +399,12 @@ class Setup:
     def bridge_to_use(self) -> str:
         """A managed bridge that is there already: ours, that of `incus admin init`, or another that leads outside."""
         own = re.compile(re.escape(self.options.bridge.rstrip("0123456789")) + r"\d*|incusbr0")
-        ranks = [
-            (not own.fullmatch(net["name"]), str(net["name"]))
-            for net in self.ask("/1.0/networks?recursion=1") or ()
-            if net.get("managed") and net.get("type") == "bridge"
-            if own.fullmatch(net["name"]) or net["config"].get("ipv4.nat") == "true"
-        ]
+        ranks = []
+        for net in self.ask("/1.0/networks?recursion=1") or ():
+            is_own = own.fullmatch(net["name"]) is not None
+            is_managed = net.get("managed") and net.get("type") == "bridge"
+            if is_managed and (is_own or net["config"].get("ipv4.nat") == "true"):
+                ranks.append((not is_own, str(net["name"])))
         return min(ranks)[1] if ranks else ""
 
     def give_network(self) -> Iterator[str]:
@@ -444,7 +448,8 @@ class Setup:
 
     def git_of_person(self) -> list[str]:
         """The command `git config --global` as the person who uses Clincus; nothing where nobody can become them."""
-        git, person = self.host.which("git"), self.person()
+        git = self.host.which("git")
+        person = self.person()
         if not (git and self.host.is_root() and person):
             return [git, "config", "--global"] if git else []
         runuser = self.host.which("runuser")
@@ -475,7 +480,8 @@ class Setup:
     def build_image(self) -> Iterator[str]:
         if self.answers() and image_fingerprint(self.incus, self.options.image):
             return
-        recipe, source = self.options.recipe, self.image_source()
+        recipe = self.options.recipe
+        source = self.image_source()
         tools = ", ".join(recipe.tools if recipe else self.options.tools) or "no tools"
         origin = "this distribution's packages" if source == "host" else source
         yield f"build the image '{self.options.image}' ({tools}) from {origin}"
@@ -508,7 +514,8 @@ def other_installer(release: Mapping[str, str]) -> str:
 
 def missing_incus(release: Mapping[str, str]) -> str:
     """The advice for a system with apt whose sources have no Incus, such as Debian 12 and Ubuntu 22.04."""
-    name, version = release.get("ID", ""), health.version_numbers(release.get("VERSION_ID", ""))
+    name = release.get("ID", "")
+    version = health.version_numbers(release.get("VERSION_ID", ""))
     if name == "debian" and version == (12,):
         line = "deb http://deb.debian.org/debian bookworm-backports main"
         advice = f"as root, `echo '{line}' >/etc/apt/sources.list.d/backports.list`"

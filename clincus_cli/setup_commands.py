@@ -184,7 +184,8 @@ def run_build(context: Context) -> int:
         if options.custom:
             built = build_custom(build, options.name, script, base=options.base, force=options.force)
         else:
-            chosen, source = setup_options(context), vars(options)["from"]
+            chosen = setup_options(context)
+            source = vars(options)["from"]
             built = build_standard(build, chosen, context.environ, force=options.force, source=source)
     if options.custom:
         document = {"alias": built.alias, "skipped": built.skipped}
@@ -202,7 +203,8 @@ def run_build(context: Context) -> int:
 
 def read_script(context: Context) -> bytes:
     """The script of `clincus build custom NAME --script FILE`. Raises UsageError, or ClincusError (400)."""
-    name, path = context.options.name, context.options.script
+    name = context.options.name
+    path = context.options.script
     if not name or not path:
         missing = "flag --script FILE" if name else "argument NAME"
         raise cli.UsageError(f"{missing} is required: clincus build custom NAME --script FILE", "build")
@@ -230,7 +232,8 @@ def run_health(context: Context) -> int:
     """
     from clincus_features.health import health_report
 
-    config, reason = None, ""
+    config = None
+    reason = ""
     try:
         config = context.config
     except clincus.ClincusError as error:

@@ -101,8 +101,13 @@ def launch_request(context: Context) -> clincus.LaunchRequest:
         settings["defaults.logins"] = clincus.SETTING["defaults.logins"].fit(options.login)
     # `run` has fewer flags than `shell`.
     fields = {name: value for name, value in vars(options).items() if name in SAME_FIELDS}
-    prompt, clone, there = (vars(options).get(name) for name in ("prompt", "clone", "there"))
-    if fields.get("branch") and not clone:
+    prompt = getattr(options, "prompt", "")
+    mode = ""
+    if getattr(options, "clone", False):
+        mode = "clone"
+    elif getattr(options, "there", False):
+        mode = "mount"
+    if fields.get("branch") and mode != "clone":
         raise cli.UsageError("--branch is for a clone: give --clone, too", "shell")
     if fields.get("engine"):
         context.engine_door(fields["engine"])
@@ -115,14 +120,15 @@ def launch_request(context: Context) -> clincus.LaunchRequest:
         settings=settings,
         environment=cli.environment_flags(options.env, context.environ),
         prompt=clean_prompt(prompt) if prompt else "",
-        mode="clone" if clone else "mount" if there else "",
+        mode=mode,
         **fields,
     )
 
 
 def chosen_workspace(options: cli.Options) -> str:
     """The absolute path of the workspace: an argument, or --workspace."""
-    named, by_flag = getattr(options, "directory", ""), options.workspace
+    named = getattr(options, "directory", "")
+    by_flag = options.workspace
     if named and by_flag not in ("", named):
         raise cli.UsageError(f"two workspaces are given: '{named}' and --workspace '{by_flag}'")
     if getattr(options, "there", False):
@@ -303,7 +309,9 @@ def go_on(context: Context, session: clincus.Session, request: clincus.LaunchReq
 def present(context: Context, session: clincus.Session, *, is_direct: bool) -> int:
     """Say what was started, and attach to it."""
     options = context.options
-    mode = "Background (tmux)" if options.background else "Direct (no tmux)" if is_direct else "Interactive (tmux)"
+    mode = "Direct (no tmux)" if is_direct else "Interactive (tmux)"
+    if options.background:
+        mode = "Background (tmux)"
     console.say(console.paint("Starting session...", "bold", sys.stderr))
     facts = {"Session ID": session.session_id, "Container": session.id, "Workspace": session.workspace, "Mode": mode}
     if wanted_session(options):
@@ -322,7 +330,8 @@ def present(context: Context, session: clincus.Session, *, is_direct: bool) -> i
 
 def attach_terminal(context: Context, session: clincus.Session, *, is_direct: bool = False) -> int:
     """Attach this terminal to a session; save its conversation and tidy up when the terminal is left."""
-    sessions, term = context.sessions, clincus.terminal_name(context.environ.get("TERM", ""))
+    sessions = context.sessions
+    term = clincus.terminal_name(context.environ.get("TERM", ""))
     argv = shell_argv(context, session, "direct") if is_direct else sessions.terminal_argv(session, term=term)
     try:
         code = run_in_terminal(argv, is_screen=True) if is_direct else attach_in_terminal(argv)
@@ -392,7 +401,8 @@ def settled_session(sessions: clincus.Sessions, session: clincus.Session) -> tup
 
 def shell_argv(context: Context, session: clincus.Session, program: str = "") -> list[str]:
     """The command that gives this terminal a login shell in a session, or with "direct" the tool, until that ends."""
-    guest, term = context.sessions.guest(session), clincus.terminal_name(context.environ.get("TERM", ""))
+    guest = context.sessions.guest(session)
+    term = clincus.terminal_name(context.environ.get("TERM", ""))
     return context.sessions.guest_argv(session, clincus.guest_program("shell"), guest.mount, program, term=term)
 
 
@@ -490,7 +500,8 @@ def session_to_attach(context: Context) -> clincus.Session | None:
 
     None if several run, after a list.
     """
-    options, registry = context.options, context.sessions.registry
+    options = context.options
+    registry = context.sessions.registry
     is_here = bool(options.slot or options.workspace)
     if options.name:
         return registry.get(options.name)

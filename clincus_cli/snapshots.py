@@ -39,7 +39,8 @@ def snapshot_documents(snapshots: Iterable[Mapping[str, Any]] | None) -> list[di
     """Snapshots as `--format json` shows them, oldest first."""
     documents: list[dict[str, object]] = []
     for one in sorted(snapshots or (), key=lambda one: str(one["created_at"])):
-        expires, description = one.get("expires_at") or "", one.get("description") or ""
+        expires = one.get("expires_at") or ""
+        description = one.get("description") or ""
         documents.append(
             {
                 "created_at": one["created_at"],
@@ -78,7 +79,8 @@ def run_snapshot_create(context: Context) -> int:
     """
     import time
 
-    options, container = context.options, snapshot_container(context)
+    options = context.options
+    container = snapshot_container(context)
     name = options.name or time.strftime("snap-%Y%m%d-%H%M%S")
     if "/" in name or name in (".", "..") or any(ord(letter) < 33 for letter in name):
         raise cli.UsageError(f"'{name}' is no snapshot's name: write it without slashes and spaces")
@@ -111,7 +113,8 @@ def run_snapshot_list(context: Context) -> int:
 
     $ clincus snapshot list --all --format json  # All snapshots, by container.
     """
-    options, container = context.options, ""
+    options = context.options
+    container = ""
     if options.all:
         prefix = clincus.container_prefix(context.environ)
         found = {
@@ -157,7 +160,8 @@ def run_snapshot_restore(context: Context) -> int:
 
     $ clincus snapshot restore before-merge --force  # Stop it, go back, start it again.
     """
-    options, container = context.options, snapshot_container(context)
+    options = context.options
+    container = snapshot_container(context)
     incus = context.door(container)
     snapshot = find_snapshot(incus, container, options.name)
     if options.stateful and not snapshot["stateful"]:
@@ -237,7 +241,8 @@ def run_snapshot_info(context: Context) -> int:
 
     $ clincus snapshot info before-merge  # When it was taken, and when it expires.
     """
-    options, container = context.options, snapshot_container(context)
+    options = context.options
+    container = snapshot_container(context)
     snapshot = find_snapshot(context.door(container), container, options.name)
     rows = {
         "Snapshot": snapshot["name"],

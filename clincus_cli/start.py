@@ -27,7 +27,8 @@ class Question:
         self.command = command
         self._stdout, writer = os.pipe()
         null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 2)]
-        streams, environ = [*null, (os.POSIX_SPAWN_DUP2, writer, 1)], {"GOMAXPROCS": "1", **os.environ}
+        streams = [*null, (os.POSIX_SPAWN_DUP2, writer, 1)]
+        environ = {"GOMAXPROCS": "1", **os.environ}
         try:
             self._pid = os.posix_spawnp(command[0], command, environ, file_actions=streams, setsigdef=[SIGPIPE])
         except BaseException:

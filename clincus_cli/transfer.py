@@ -114,10 +114,12 @@ def send_entries(
             held.callback(os.close, place)
             about = os.fstat(place)
             entry = tarfile.TarInfo(inside)
-            entry.mode, entry.mtime = about.st_mode & 0o777, int(about.st_mtime)
+            entry.mode = about.st_mode & 0o777
+            entry.mtime = int(about.st_mtime)
             entry.uid, entry.gid = ids or (about.st_uid, about.st_gid)
             if stat.S_ISLNK(about.st_mode):
-                entry.type, entry.linkname = tarfile.SYMTYPE, os.readlink(name, dir_fd=folder)
+                entry.type = tarfile.SYMTYPE
+                entry.linkname = os.readlink(name, dir_fd=folder)
                 archive.addfile(entry)
             elif stat.S_ISREG(about.st_mode):
                 content = held.enter_context(open(descent.readable(place), "rb"))
@@ -137,7 +139,9 @@ def send_entries(
 def send_file(archive: tarfile.TarFile, entry: tarfile.TarInfo, content: IO[bytes]) -> None:
     """Write a file, as a link to the one that had the same content before if it is that file under another name."""
     known = archive.gettarinfo(arcname=entry.name, fileobj=content)
-    entry.type, entry.size, entry.linkname = known.type, known.size, known.linkname
+    entry.type = known.type
+    entry.size = known.size
+    entry.linkname = known.linkname
     archive.addfile(entry, content if known.isreg() else None)
 
 
@@ -298,7 +302,8 @@ class Arrival:
     def _take(self, member: tarfile.TarInfo, content: IO[bytes] | None) -> None:
         """Take in one member of a tree."""
         parts = [part for part in member.name.split("/") if part not in ("", ".")]
-        name, link = "/".join(parts), member.linkname
+        name = "/".join(parts)
+        link = member.linkname
         if not parts:
             return  # the tree itself
         if not clincus.safe_relative(name):
@@ -347,7 +352,8 @@ class Arrival:
                     file.seek(len(piece), os.SEEK_CUR)
                 else:
                     file.write(piece)
-                before, self._written = self._written, self._written + len(piece)
+                before = self._written
+                self._written += len(piece)
                 if before >> 24 != self._written >> 24:  # a container could send for ever
                     self._refuse_full(folder)
             file.truncate()

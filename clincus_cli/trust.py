@@ -24,7 +24,8 @@ def run_trust(context: Context) -> int:
     """
     from clincus_features import trust
 
-    options, environ = context.options, context.environ
+    options = context.options
+    environ = context.environ
     workspace = shell.chosen_workspace(options)
     if options.revoke:
         had = trust.set_trust(environ, workspace, None)
