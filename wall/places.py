@@ -269,7 +269,7 @@ def git_on_host(
     nested = Nested(git, homes, tops, searched)
     nested.search(workspace)
     settings += nested.settings
-    everywhere = list(dict.fromkeys([workspace, *(top for trees in tops.values() for top in trees)]))
+    everywhere = list(dict.fromkeys([workspace, *itertools.chain.from_iterable(tops.values())]))
     places: list[tuple[str, StandIn]] = [(path, "") for path in (*shared, *attributes)]
     unread: dict[str, None] = {}
     for setting in settings:
@@ -287,7 +287,9 @@ def git_on_host(
         in_git = path.startswith(".git/")
         tops_of_path = [f"{folder}/{path[5:]}" for folder in tops] if in_git else [f"{workspace}/{path}"]
         folders.update(dict.fromkeys(tops_of_path, stand_in))
-    links = [(link, stand_in) for top, stand_in in folders.items() for link in nested.links_in(top)]
+    links: list[tuple[str, StandIn]] = []
+    for top, stand_in in folders.items():
+        links += [(link, stand_in) for link in nested.links_in(top)]
     return {
         "folders": outer,
         "nested": list(nested.folders),
@@ -301,15 +303,20 @@ def git_on_host(
 
 def configurations_of(git_folders: Iterable[str]) -> list[str]:
     """The configuration files of Git folders."""
-    return [f"{folder}/{name}" for folder in git_folders for name in ("config", "config.worktree")]
+    files: list[str] = []
+    for folder in git_folders:
+        files += (f"{folder}/config", f"{folder}/config.worktree")
+    return files
 
 
 def add_working_trees(tops: Mapping[str, list[str]], settings: Iterable[GitSetting]) -> None:
     """Add the working trees that the configuration of Git folders names to those that are known of each."""
     for file, key, value in settings:
         folder = os.path.dirname(file)
-        if key == "core.worktree" and folder in tops and os.path.isdir(top := joined_path(folder, value)):
-            tops[folder].append(top)
+        if key == "core.worktree" and folder in tops:
+            top = joined_path(folder, value)
+            if os.path.isdir(top):
+                tops[folder].append(top)
 
 
 class Nested:
@@ -338,7 +345,7 @@ class Nested:
         """Find the repositories, those near the top first, and what their configurations say."""
         self.workspace = workspace
         if workspace in self.searched:
-            for tree in [tree for trees in self.tops.values() for tree in trees]:
+            for tree in [*itertools.chain.from_iterable(self.tops.values())]:
                 if tree != workspace and os.path.isfile(f"{tree}/.git"):
                     self.add(tree)
             self.search_below(workspace, MOST_SEARCHED)
@@ -580,7 +587,8 @@ def shared_git_files(git: str, homes: Sequence[str], environ: Mapping[str, str])
             fields = ask_git(git, ["--system", "--list", "--show-origin", "--no-includes", "-z"])
             found += [origin.partition("file:")[2] for origin in fields[::2]]
     there = [path for path in dict.fromkeys(found) if path.startswith("/") and os.path.lexists(path)]
-    return there, [path for folder in folders if os.path.lexists(path := f"{folder}/attributes")]
+    attributes = [f"{folder}/attributes" for folder in folders]
+    return there, list(filter(os.path.lexists, attributes))
 
 
 def git_settings(git: str, files: Sequence[str], homes: Sequence[str]) -> list[GitSetting]:
@@ -633,7 +641,8 @@ def places_of(
         # A hook for what is pushed runs in the Git folder (githooks(5)).
         yield from ((path, None) for path in meant_paths(value, [*tops, *git_folders], homes))
         return
-    if re.fullmatch(r"[\w.+-]+/[\w./+-]*", value) and (program := program_of_name(key, value)):
+    program = program_of_name(key, value) if re.fullmatch(r"[\w.+-]+/[\w./+-]*", value) else ""
+    if program:
         yield from ((path, None) for path in meant_paths(program, tops, homes))
     if names_a_command(key, value):
         words = command_words(f"{key} {value}" if "ext::" in key else value)
@@ -665,7 +674,7 @@ def files_in_named_folders(words: Iterable[str], tops: Sequence[str], homes: Seq
     parts = parts_of(words)
     folders: list[str] = []
     for base in itertools.chain(tops, folders):  # it grows
-        for path in {path.rstrip("/") for part in parts for path in meant_paths(part, [base], homes)}:
+        for path in paths_in_words(parts, [base], homes):
             if os.path.isfile(path):
                 yield path
             elif os.path.isdir(path) and path not in folders and path not in tops and len(folders) < MOST_NAMED_FOLDERS:
@@ -674,13 +683,24 @@ def files_in_named_folders(words: Iterable[str], tops: Sequence[str], homes: Seq
 
 def parts_of(words: Iterable[str]) -> set[str]:
     """Words of a command, and the parts of them that may be paths. Pure."""
-    return {part for word in words for part in (word, *re.split(r"[\s=:$*?]", SHELL_SUBSTITUTION.sub(" ./", word)))}
+    parts: set[str] = set()
+    for word in words:
+        from_top = SHELL_SUBSTITUTION.sub(" ./", word)
+        parts |= {word, *re.split(r"[\s=:$*?]", from_top)}
+    return parts
+
+
+def paths_in_words(words: Iterable[str], bases: Sequence[str], homes: Sequence[str]) -> set[str]:
+    """The absolute paths that words may mean, without a `/` at the end."""
+    meant = itertools.chain.from_iterable(meant_paths(word, bases, homes) for word in words)
+    return {path.rstrip("/") for path in meant}
 
 
 def names_a_place(command: str, tops: Sequence[str]) -> bool:
     """Whether a word of a command is the path of something in one of these folders."""
-    found = {path.rstrip("/") for part in parts_of(command_words(command)) for path in meant_paths(part, tops, [])}
-    return any(os.path.lexists(path) for path in found if path.startswith(tuple(f"{top}/" for top in tops)))
+    found = paths_in_words(parts_of(command_words(command)), tops, [])
+    below = tuple(f"{top}/" for top in tops)
+    return any(os.path.lexists(path) for path in found if path.startswith(below))
 
 
 def is_readable(command: str) -> bool:
@@ -707,13 +727,17 @@ def command_words(command: str) -> set[str]:
         split = [word.strip() for word in (*shlex.split(from_top), *shlex.split(text.removeprefix("!")))]
         found.update(split)
         for word in split:
-            found.update(() if "$" in (word := SHELL_SUBSTITUTION.sub("./", word)) else (word,))
-            if word != command and re.search(r"\s", word):  # a script in quotes
-                found.update(SHELL_WORD.findall(word))
+            plain = SHELL_SUBSTITUTION.sub("./", word)
+            if "$" not in plain:
+                found.add(plain)
+            if plain != command and re.search(r"\s", plain):  # a script in quotes
+                found.update(SHELL_WORD.findall(plain))
     for word in list(found):
         attached = re.match(r"-{0,2}\w[\w-]*=(.+)|-\w(?!-)(.+)", word)
-        if attached and not re.search(r"[\s$:]", word := SHELL_SUBSTITUTION.sub("./", attached[1] or attached[2])):
-            found.add(word)
+        if attached:
+            plain = SHELL_SUBSTITUTION.sub("./", attached[1] or attached[2])
+            if not re.search(r"[\s$:]", plain):
+                found.add(plain)
     return found
 
 
@@ -732,7 +756,8 @@ def joined_path(base: str, path: str) -> str:
     """A path that starts from a folder; `..` at its beginning goes up by name, as no link is on the way there."""
     step, _, rest = path.partition("/")
     while step in ("..", "."):
-        base, path = os.path.dirname(base) if step == ".." else base, rest
+        base = os.path.dirname(base) if step == ".." else base
+        path = rest
         step, _, rest = path.partition("/")
     return os.path.join(base, path) if path else base
 
@@ -748,7 +773,8 @@ def device_paths(source: str, patterns: Sequence[str], optional: Sequence[str] =
     """
     covers: dict[str, bool] = {}
     wanted = [pattern for pattern in patterns if pattern not in optional or not has_link(source, pattern)]
-    for path in sorted({found for pattern in wanted for found in plain_paths(source, pattern)}):
+    found = itertools.chain.from_iterable(plain_paths(source, pattern) for pattern in wanted)
+    for path in sorted(set(found)):
         # The folders on the way, and the path itself.
         for step in itertools.accumulate(path.split("/"), "{}/{}".format):
             if os.path.islink(f"{source}/{step}"):

@@ -241,7 +241,9 @@ def read_index(data: bytes, hash_size: int = 20, *, keeps_names: bool = False, s
         raise ValueError(f"it has more than {INDEX_ENTRIES} entries")
     found = Index()
     found.count = count
-    end, at, name = len(data) - hash_size, 12, b""
+    end = len(data) - hash_size
+    at = 12
+    name = b""
     blocks: dict[int, tuple[int, int]] | None = {} if b"IEOT" in data else None
     for number in range(count):
         begin = at + 42 + hash_size
@@ -342,7 +344,8 @@ def set_bits(data: bytes, at: int) -> tuple[list[int], int]:
     place = number = 0
     while number < size:
         marker = words[number]
-        run, literals = marker >> 1 & 0xFFFFFFFF, marker >> 33
+        run = marker >> 1 & 0xFFFFFFFF
+        literals = marker >> 33
         if 64 * run > INDEX_ENTRIES or len(found) > INDEX_ENTRIES:
             raise ValueError(f"it has more than {INDEX_ENTRIES} entries")
         if marker & 1:
@@ -387,7 +390,8 @@ def indexes_in(git: int, sealed: tuple[bytes, ...] = ()) -> Indexes:
             return found
         index = read_index(data, hash_size, sealed=sealed)
         objects = dict(index.sealed)
-        gitlinks, refused = [*index.gitlinks], [*index.refused]
+        gitlinks = [*index.gitlinks]
+        refused = [*index.refused]
         if index.shared:
             data = index_data(git, f"sharedindex.{index.shared.hex()}", found)
             shared = read_index(data, hash_size, keeps_names=bool(index.replaced), sealed=sealed)
@@ -478,8 +482,10 @@ class Look:
 
         The Git folder at the top comes last: an agent may hide a repository in it.
         """
-        waiting, is_last = deque([("", 0)]), False
-        parent, parent_at = "", os.dup(self.top)
+        waiting = deque([("", 0)])
+        is_last = False
+        parent = ""
+        parent_at = os.dup(self.top)
         try:
             while waiting or not is_last:
                 if not waiting:
@@ -491,7 +497,8 @@ class Look:
                     if above != parent:
                         fresh = open_below(self.top, above)
                         os.close(parent_at)
-                        parent, parent_at = above, fresh
+                        parent = above
+                        parent_at = fresh
                     folder = os.open(name or ".", OPEN_FOLDER, dir_fd=parent_at)
                 except PermissionError:
                     self.closed = self.closed or path
@@ -519,8 +526,12 @@ class Look:
             raise Stop(f"it has more than {MOST_FOLDERS} folders")
         if time.monotonic() > self.until:
             raise Stop(TOO_LONG)
-        below, special = [], []
-        wanted, endings, heads, is_head = self.wanted, self.endings, self.heads, name in self.heads
+        below = []
+        special = []
+        wanted = self.wanted
+        endings = self.endings
+        heads = self.heads
+        is_head = name in self.heads
         is_hidden = path == ".git" or path.startswith(".git/")
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -846,7 +857,8 @@ class Look:
         when = 0
         try:
             with closing(os.open(folder, OPEN_FOLDER, dir_fd=git)) as at:
-                text, when = os.fsdecode(read_file(at, file)), changed_at(at, file)
+                text = os.fsdecode(read_file(at, file))
+                when = changed_at(at, file)
             commands = [command("exec", line.strip()) for line in EXEC_LINE.findall(text)]
             commands += self.strategies(git, folder)
         except OddFileError as odd:
@@ -874,7 +886,8 @@ class Look:
 
     def look_at_gitlinks(self, paths: Sequence[str]) -> None:
         """Note gitlinks, and those in the indexes of what is checked out there: `git status` goes on to them."""
-        waiting, seen = deque(("", path) for path in paths), set()
+        waiting = deque(("", path) for path in paths)
+        seen = set()
         while waiting:
             base, path = waiting.popleft()
             if self.gitlinks == MOST_GITLINKS:
@@ -891,16 +904,19 @@ class Look:
     def look_at_gitlink(self, path: str, place: str) -> str:
         """Note a gitlink, with what the repository that is checked out there runs; the place of its Git folder."""
         found: list[Command] | None = None
-        when, own = 0, ""
+        when = 0
+        own = ""
         with suppress(OSError), closing(open_below(self.top, place)) as folder:
             try:
                 with closing(os.open(".git", OPEN_FOLDER, dir_fd=folder)) as git:
                     if is_git_folder(git):
                         own = f"{place}/.git"
-                        found, when = self.commands(git, own), changed_at(git, "config", "commondir")
+                        found = self.commands(git, own)
+                        when = changed_at(git, "config", "commondir")
             except OSError:
                 own = self.linked_place(folder, place)
-                found, when = self.linked_folder(own), changed_at(folder, ".git")
+                found = self.linked_folder(own)
+                when = changed_at(folder, ".git")
         if place.startswith(".."):
             found = [command("gitlink", "it leads out of the folder")]
         self.add(path, "gitlink", found or [], when, there=found is not None)
