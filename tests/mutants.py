@@ -173,7 +173,7 @@ OPERATIONS = [
         ("options", "operations", "if option is None or option[1] not in SEQUENCER_OPTIONS", "if option is None"),
         ("size", "unfinished", "if len(data) > SIZE_LIMIT:", "if False:"),
         ("link", "unfinished", "        if steps[place]:\n", "        if False:\n"),
-        ("baseline", "unfinished", "and check.may_be_yours}", "and check}"),
+        ("baseline", "unfinished", "if check and check.may_be_yours and", "if check and"),
         ("in-place", "watch", '"gitdir", *NAMES', '"gitdir"'),
         ("total", "unfinished", "        if left > 0:\n", "        if True:\n"),
     )

@@ -104,7 +104,8 @@ def is_told(item: Item, rows: Sequence[clincus.Runs]) -> bool:
 
 def when_it_runs(item: Item, rows: Sequence[clincus.Runs]) -> str:
     """When an item runs on the person's machine, as a phrase for them. Pure."""
-    kind, keys = item["kind"], {one["key"] for one in item["commands"]}
+    kind = item["kind"]
+    keys = {one["key"] for one in item["commands"]}
     if kind == "settings":
         return clincus.runs_on_host(item["path"], rows) or "runs on your machine when a program reads what it leads to"
     if kind == "link":
@@ -227,7 +228,8 @@ class Looker:
     @contextmanager
     def _changing(self, session: clincus.Session) -> Iterator[Record]:
         """A session's record, to be changed in place; it is written at the end of the block, unless that raises."""
-        folder, name = self._folder(), self._name(session.id, session.session_id)
+        folder = self._folder()
+        name = self._name(session.id, session.session_id)
         os.makedirs(folder, mode=0o700, exist_ok=True)
         with clincus.locked_folder(folder):
             record = self._read(name) or Record(session.id, session.session_id, session.workspace)

@@ -373,7 +373,8 @@ class Guard:
 
     def _note(self, session: clincus.Session, stage: Stage, paths: list[str], is_seen: bool) -> Record:
         """Write down what is sealed for a run that has begun, and return the record."""
-        copies, at = Copies(), time.time()
+        copies = Copies()
+        at = time.time()
         items = {path: note_item(path, copies) for path in paths}
         items.update({path: note_item(path, copies, is_way=True) for path in ways(stage, paths)})
         with self.records.changing(session.workspace) as record:
@@ -999,7 +1000,8 @@ class Guard:
 
     def _let_nobody_wait(self, session: clincus.Session) -> None:
         """End what waits for an answer of a frozen container: a save would for two minutes, and hold up a delete."""
-        door, now = self._door(session), self._app.registry.find(session.id)
+        door = self._door(session)
+        now = self._app.registry.find(session.id)
         if now is not None and now.status == "stopping":  # its end was under way
             with suppress(clincus.IncusError):
                 door.run("stop", "--force", door.place(session.id), timeout=FROZEN_WITHIN)
@@ -1017,7 +1019,8 @@ class Guard:
         return True
 
     def _put_back(self, frozen: list[Live], found: Mapping[str, str]) -> None:
-        workspace, at = frozen[0].session.workspace, clincus.utc_now()
+        workspace = frozen[0].session.workspace
+        at = clincus.utc_now()
         new: list[Change] = []
         runs: dict[str, Run] = {}
         try:
@@ -1083,7 +1086,8 @@ class Guard:
             done = {(one.path, one.at) for one in run.changes if one.restored or one.path not in record.items}
             record.accepted += [one for one in record.changes if (one.path, one.at) in done]
             record.changes = [one for one in record.changes if (one.path, one.at) not in done]
-            run.is_broken, run.loose = False, sorted({*run.loose, *paths})
+            run.is_broken = False
+            run.loose = sorted({*run.loose, *paths})
             asides = {path: unfinished.Aside(*row) for path, row in run.asides.items()}
             run.links = links.accepted(unfinished.with_marks(run.links or {}, asides))
             run.asides = {}
@@ -1091,7 +1095,8 @@ class Guard:
             self._links[session.id] = links.accepted(unfinished.with_marks(self._links[session.id], asides))
         for path, aside in asides.items():
             unfinished.put_back(path, aside)
-        level, note = "basic", ""
+        level = "basic"
+        note = ""
         if paths:
             names = ", ".join(path[len(session.workspace) + 1 :] for path in paths[:MOST_TOLD])
             note = f"The seal of {names} is off until the next start, since you let it go on"
@@ -1228,7 +1233,8 @@ class Guard:
 
 def is_later(run: str, other: str) -> bool:
     """Whether a run (`Session.run`) began after another one; False if that is not known. Pure."""
-    begun, before = clincus.parse_time(run), clincus.parse_time(other)
+    begun = clincus.parse_time(run)
+    before = clincus.parse_time(other)
     return begun is not None and before is not None and begun > before
 
 

@@ -150,7 +150,8 @@ def note_item(path: str, copies: Copies, *, is_way: bool = False) -> Item | None
     try:
         with opened(path) as descriptor:
             found = os.fstat(descriptor)
-            kind, digest = kind_of(found), ""
+            kind = kind_of(found)
+            digest = ""
             pieces: tuple[Piece, ...] = ()
             if kind == "file" and not is_way:
                 digest = read_digest(descriptor, copies)
@@ -200,7 +201,8 @@ def piece_at(folder: int, name: str, copies: Copies, above: str, depth: int) -> 
         return
     try:
         found = os.fstat(descriptor)
-        kind, digest = kind_of(found), ""
+        kind = kind_of(found)
+        digest = ""
         if kind == "file":
             digest = read_digest(descriptor, copies)
         elif kind == "link":

@@ -44,7 +44,10 @@ COPY_LIMIT = 16 << 20  # bytes of a file that is made ours
 READ_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 SIG_IGN = 1  # <bits/signum-generic.h>
 NO_LEASES = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
-HELD, WRITTEN, ANOTHERS, REFUSED = "held", "written", "another's", "refused"
+HELD = "held"
+WRITTEN = "written"
+ANOTHERS = "another's"
+REFUSED = "refused"
 
 
 class Lease(NamedTuple):

@@ -54,7 +54,10 @@ OF_REFS = re.compile(r"(?:.*/)?(?:refs|logs)(?:/.*)?")  # a submodule may have s
 # What in a Git folder decides what git runs, and from where it fetches.
 NEEDED = frozenset(("objects", "refs"))  # without these it is no Git folder
 # In the place of where a link leads: what else git never makes, and what it would do there.
-PIPE, FOLDER, BARE, REFERENCE = "\0pipe", "\0folder", "\0bare", "\0reference"
+PIPE = "\0pipe"
+FOLDER = "\0folder"
+BARE = "\0bare"
+REFERENCE = "\0reference"
 STRANGE = {
     PIPE: ("was a named pipe", "git would have waited there for ever"),
     FOLDER: (

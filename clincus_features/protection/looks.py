@@ -20,7 +20,9 @@ class Looks:
     REST = 4.0  # times as long as a look took, until the next one
 
     def __init__(self, what: str, settle: Callable[[], float], look: Callable[[str], bool]) -> None:
-        self._what, self._settle, self._look = what, settle, look  # `settle`: seconds from a change until the look
+        self._what = what
+        self._settle = settle  # seconds from a change until the look
+        self._look = look
         self._lock = threading.Lock()
         self._changed: dict[str, bool] = {}  # session that is looked at -> whether it has changed since
 

@@ -146,8 +146,12 @@ def known_of(paths: Mapping[str, str]) -> dict[str, str]:
     """What a person may have begun themselves before a session starts, as `Run.links` keeps it."""
     bad = look(paths, {}).bad
     checks = {path: check_of(path[len(paths[path]) + 1 :]) for path in bad}
-    kept = {path: wrong for path, wrong in bad.items() if (check := checks[path]) and check.may_be_yours}
-    return marks({path: wrong for path, wrong in kept.items() if wrong != [LEASED]})
+    kept = {}
+    for path, wrong in bad.items():
+        check = checks[path]
+        if check and check.may_be_yours and wrong != [LEASED]:
+            kept[path] = wrong
+    return marks(kept)
 
 
 def put_aside(bad: Mapping[str, list[str]], paths: Mapping[str, str]) -> PutAside:

@@ -32,9 +32,18 @@ else:
     ctypes = clincus.Later(importlib.import_module, "ctypes")
 
 # inotify(7), <linux/inotify.h>
-IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE, IN_MOVED_FROM, IN_MOVED_TO = 0x2, 0x4, 0x8, 0x40, 0x80
-IN_CREATE, IN_DELETE, IN_DELETE_SELF, IN_MOVE_SELF = 0x100, 0x200, 0x400, 0x800
-IN_UNMOUNT, IN_Q_OVERFLOW, IN_IGNORED = 0x2000, 0x4000, 0x8000
+IN_MODIFY = 0x2
+IN_ATTRIB = 0x4
+IN_CLOSE_WRITE = 0x8
+IN_MOVED_FROM = 0x40
+IN_MOVED_TO = 0x80
+IN_CREATE = 0x100
+IN_DELETE = 0x200
+IN_DELETE_SELF = 0x400
+IN_MOVE_SELF = 0x800
+IN_UNMOUNT = 0x2000
+IN_Q_OVERFLOW = 0x4000
+IN_IGNORED = 0x8000
 NAMES_CHANGE = IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE
 NAMES_COME = IN_MOVED_TO | IN_CREATE
 # Of a Git folder that has no seal, and of operations in progress.
@@ -52,7 +61,10 @@ FLOOD = 500  # events that one read may bring before the next one waits
 PAUSE, PAUSE_AFTER_LOSS = 0.05, 0.5  # seconds
 
 # A name changed; its content did; events were dropped; a session was taken up that ran already.
-MOVED, CHANGED, LOST, FOUND = "moved", "changed", "lost", "found"
+MOVED = "moved"
+CHANGED = "changed"
+LOST = "lost"
+FOUND = "found"
 GRAVEST_LAST = (FOUND, CHANGED, LOST, MOVED)
 
 
@@ -186,7 +198,8 @@ class Watcher:
     """
 
     def __init__(self, on_touch: Callable[[Touched], None], on_rest: Callable[[], float]) -> None:
-        self._on_touch, self._on_rest = on_touch, on_rest
+        self._on_touch = on_touch
+        self._on_rest = on_rest
         self._jobs: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self.instances: list[Instance] = []
         self._quiet: Instance | None = None  # for what happens to sealed things themselves, and the folders above
@@ -292,7 +305,8 @@ class Watcher:
 
         Raises OSError as `watch`.
         """
-        mark, is_new = Mark(id, path), False
+        mark = Mark(id, path)
+        is_new = False
         instance = self._instance_of(id)
         known = {watched.place for watched in instance.watched.values() if mark in watched.comers}
         for folder in folders.items() - known:
