@@ -131,7 +131,8 @@ class Watch:
 
     def document(self, session: clincus.Session) -> dict[str, object]:
         """The agent object of the API; that of a decision is one for all who keep it."""
-        known, decision = self._decisions.get(session.id), self.decision(session)
+        known = self._decisions.get(session.id)
+        decision = self.decision(session)
         told = self._documents.get(session.id)
         return told if told is not None and decision is known else document(decision.agent)
 

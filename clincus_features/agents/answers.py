@@ -82,7 +82,9 @@ def wait_for_question(terminal: Terminal, *, was_told: bool) -> None:
     """
     begin = time.monotonic()
     while question_on_screen(terminal.facts, terminal.decision) is None:
-        within = QUESTION_WITHIN if terminal.facts.said.state == "waiting" else REDRAWN_WITHIN if was_told else 0.0
+        within = REDRAWN_WITHIN if was_told else 0.0
+        if terminal.facts.said.state == "waiting":
+            within = QUESTION_WITHIN
         if time.monotonic() >= begin + within:
             raise clincus.ClincusError(
                 "no question is open now: it was answered, or the tool went on", "question_closed"
@@ -134,7 +136,8 @@ class Answer:
 
     def write(self, text: str) -> bool:
         """Answer by a text; whether it is proven that the tool took it. Raises ClincusError: 400, 409."""
-        terminal, own = self._terminal, self._own
+        terminal = self._terminal
+        own = self._own
         if own is None:
             raise clincus.ClincusError("this question takes no text of your own: give the number of an option", 409)
         text = clean_prompt(text)
@@ -194,7 +197,9 @@ class Answer:
 
     def _moves(self, key: str) -> bool:
         """Press a key that moves the mark; whether the screen shows it: by the sign, or by any change without one."""
-        terminal, before, screen = self._terminal, menu_of(self._terminal.facts), self._terminal.screen
+        terminal = self._terminal
+        before = menu_of(self._terminal.facts)
+        screen = self._terminal.screen
         if not terminal.press_while([key], self._is_open):
             return False
 

@@ -148,6 +148,7 @@ def is_same(draft: str, text: str) -> bool:
 
 def is_prompt_told(shown: str, told: str) -> bool:
     """Whether a screen shows the very prompt that a tool's hook has told of; either may be cut."""
-    one, other = signs(shown), signs(told)
+    one = signs(shown)
+    other = signs(told)
     short, long = sorted((one, other), key=len)
     return bool(short) and (one == other or (len(short) >= CUT_SIGNS and long.startswith(short)))

@@ -144,7 +144,8 @@ def readiness(facts: Facts, decision: Decision) -> str:
 
     Raises ClincusError(409) with the reason where neither is so.
     """
-    agent, rules = decision.agent, rules_of(facts)
+    agent = decision.agent
+    rules = rules_of(facts)
     if agent.state == "waiting":
         raise clincus.ClincusError(waiting_words(decision), "question_open")
     if agent.state in ("ended", "none") or facts.tool == "shell":
@@ -189,7 +190,8 @@ def check_input(draft: str | None) -> None:
 def is_proof(tool: str, data: Mapping[str, object], text: str) -> bool:
     """Whether an event tells of this very prompt and nothing else; a hook keeps only its begin."""
     prompt = str(data.get("prompt", ""))
-    told, wanted = squeeze(without_preface(tool, prompt)), squeeze(text)
+    told = squeeze(without_preface(tool, prompt))
+    wanted = squeeze(text)
     is_cut = len(json.dumps(prompt, ensure_ascii=False).encode()) >= CUT
     head = told[:-2]  # the last character may be half of one
     return bool(told) and (told == wanted or (is_cut and wanted.startswith(head)))

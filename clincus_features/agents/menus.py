@@ -55,7 +55,10 @@ def numbered_menu(lines: Sequence[str]) -> Menu:
     for at, line in enumerate(lines):
         match = NUMBERED.match(line)
         if match and int(match["number"]) == 1:
-            labels, chosen, first, is_marked = [], 0, at, False
+            labels = []
+            chosen = 0
+            first = at
+            is_marked = False
         if match and int(match["number"]) == len(labels) + 1:
             chosen = len(labels) if match["mark"] else chosen
             is_marked = is_marked or bool(match["mark"])
@@ -71,12 +74,14 @@ def marked_menu(lines: Sequence[str]) -> Menu:
     at = next((at for at in range(len(lines) - 1, -1, -1) if MARKED.match(lines[at])), None)
     if at is None:
         return Menu()
-    column, width = len(MARKED.sub(r"\g<before>", lines[at])), max(map(len, lines))
+    column = len(MARKED.sub(r"\g<before>", lines[at]))
+    width = max(map(len, lines))
 
     def indent(line: str) -> int:
         return len(line) - len(line.lstrip())
 
-    begin, end = at, at + 1
+    begin = at
+    end = at + 1
     while begin > 0 and indent(lines[begin - 1]) >= column:
         begin -= 1
     while end < len(lines) and indent(lines[end]) >= column:

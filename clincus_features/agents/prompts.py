@@ -117,7 +117,8 @@ class Sender:
     """Types into sessions, one at a time into each, and sends the prompts of the queues when a turn has ended."""
 
     def __init__(self, app: clincus.Application, watch: Watch) -> None:
-        self._app, self._watch = app, watch
+        self._app = app
+        self._watch = watch
         self.prompts = Prompts(lambda: prompts_folder(app.environ))
         self._locks: dict[str, threading.Lock] = {}  # one for each session that was typed into
         self._lock_of_queues = threading.RLock()
@@ -209,7 +210,8 @@ class Sender:
             if is_another or given["number"] not in (None, number):
                 asked = terminal.decision.agent.text
                 raise clincus.ClincusError(f"another question has opened meanwhile: {asked}", "question_closed")
-            before, answer = self._watch.known(session), Answer(terminal)
+            before = self._watch.known(session)
+            answer = Answer(terminal)
             is_taken = answer.write(given["text"]) if given["option"] is None else answer.choose(given["option"])
             self._learn(session, before, terminal)  # another question may be open now
         self._watch.tell("ring", session)
@@ -284,7 +286,8 @@ class Sender:
             if self._watch.decision(session).agent.state in ("idle", "done", "failed"):
                 # Before the look: whoever listens may take a while, and nothing is typed on an old look.
                 self._app.extensions.tell("before_prompt", session)
-            prompt, known = None, self._watch.known(session)
+            prompt = None
+            known = self._watch.known(session)
             try:
                 with self._terminal(session, known) as terminal:
                     prompt = choose(terminal)

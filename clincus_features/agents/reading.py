@@ -76,7 +76,8 @@ def rules_of_row(tool: str, row: str) -> ToolRules | None:
 
 def first_facts(session: clincus.Session) -> Facts:
     """The facts that the session itself tells, before anybody has looked into its container."""
-    started, has_row = clincus.parse_time(session.started_at), session.tool_row and session.tool not in clincus.TOOLS
+    started = clincus.parse_time(session.started_at)
+    has_row = session.tool_row and session.tool not in clincus.TOOLS
     return Facts(
         status=session.status,
         tool=session.tool,
@@ -173,7 +174,8 @@ def measured_skew(output: bytes, known: float, began: float, ended: float) -> fl
     there = re.match(rb"(?:\S+ )*?now=(\d{1,12}(?:\.\d{1,9})?) ", output[:4096])
     if there is None:
         return known
-    least, most = began - float(there[1]), ended - float(there[1])
+    least = began - float(there[1])
+    most = ended - float(there[1])
     for one in (known, 0.0):
         if least <= one <= most:
             return one
@@ -184,7 +186,8 @@ def measured_work(known: Work, word: str, now: float) -> Work:
     """The use of the CPU, with one more measurement in milliseconds; a container that tells none is never busy."""
     if not word.isdecimal() or len(word) > 15:
         return known._replace(is_measured=True)
-    passed, more = now - known.at, int(word) / 1000 - known.used
+    passed = now - known.at
+    more = int(word) / 1000 - known.used
     if known.at and 0 <= passed < CPU_WINDOW and more >= 0:
         return known
     is_busy = bool(known.at) and passed > 0 and more > MOVED_BY_CPU * passed

@@ -67,7 +67,8 @@ class Records:
 
 def document_of(session: clincus.Session, record: Record) -> dict[str, object]:
     """A record for its file."""
-    past, known = record.past, record.known
+    past = record.past
+    known = record.known
     kept = asdict(replace(past, agent=None))
     agent = asdict(past.agent) if past.agent is not None else None
     said = asdict(known.facts.said)

@@ -64,7 +64,7 @@ def cut(layout: Layout, lines: Sequence[str], below: int | None = None) -> Scree
     says may look like a panel, but it cannot move the cursor.
     """
     if layout.bar:
-        lines = [text for line in lines if (text := line.removesuffix(layout.bar).rstrip())]
+        lines = list(filter(None, (line.removesuffix(layout.bar).rstrip() for line in lines)))
     box = find_box(layout, lines)
     footer = lines[box.footer :] if box is not None else []
     if box is None or (layout.covers and any(re.fullmatch(layout.covers, line) for line in footer)):

@@ -233,7 +233,9 @@ def listen(tool: str, said: Said, event: Event) -> Said:
         return said
     key = event_key(event)
     is_repeated = key == said.key and abs(event.at - said.at) < REPEATED
-    turn, again, question = said.turn, said.again, said.question
+    turn = said.turn
+    again = said.again
+    question = said.question
     if not is_repeated:
         turn += begins_turn(rules, said, new, event.name, id)
         again += new.state in ("done", "failed") and said.state in ("done", "failed")
@@ -296,7 +298,8 @@ def after_session_start(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said
 
 def after_permission(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said:
     """A person is asked: about a choice, a plan, or whether a tool may run."""
-    name, given = clean(data.get("tool_name"), 80), data.get("tool_input")
+    name = clean(data.get("tool_name"), 80)
+    given = data.get("tool_input")
     words = given if isinstance(given, dict) else {}
     if name == "AskUserQuestion":
         return after_question(hook, said, words)
@@ -327,7 +330,8 @@ def question_of(words: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     questions = [one for one in asked if isinstance(one, dict)] if isinstance(asked, list) else [words]
     first: Mapping[str, Any] = questions[0] if questions else {}
     given = first.get("options") or first.get("choices") or enumerated(first.get("requestedSchema"))
-    labels = [one.get("label") if isinstance(one, dict) else one for one in given] if isinstance(given, list) else []
+    choices = given if isinstance(given, list) else []
+    labels = [one.get("label") if isinstance(one, dict) else one for one in choices]
     more = f" (1 of {len(questions)} questions)" if len(questions) > 1 else ""
     text = clean(first.get("question") or first.get("message"), TEXT_LIMIT - len(more)) + more
     return text, tuple(filter(None, (clean(label, OPTION_LIMIT) for label in labels[:OPTIONS])))
@@ -365,7 +369,8 @@ def after_stop(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said | None:
     An agent there may have asked before this end is told (10 ms before it, seen with Claude Code 2.1.332). It still
     waits then; where it was answered, the screen tells.
     """
-    given, last = data.get("background_tasks"), clean(data.get("last_assistant_message"))
+    given = data.get("background_tasks")
+    last = clean(data.get("last_assistant_message"))
     tasks = given if isinstance(given, list) else []
     ids = [clean(task.get("id"), 80) for task in tasks if isinstance(task, dict)]
     if said.state == "waiting" and said.agent and said.agent in ids:
@@ -375,7 +380,8 @@ def after_stop(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said | None:
 
 def after_failure(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said:
     """A turn has failed."""
-    error, details = clean(data.get("error"), 200), clean(data.get("error_details"))
+    error = clean(data.get("error"), 200)
+    details = clean(data.get("error_details"))
     message = clean(data.get("last_assistant_message") or data.get("message"))
     reason = failure_reason(message, details) if message or details else "other"
     return Said(hook.state, reason if reason != "other" else failure_reason(error), message or details or error)
@@ -481,8 +487,12 @@ def read_screen(facts: Facts) -> Shown | None:
             found = search(rule.pattern, [" ".join(map(str.strip, part))])  # a narrow screen wraps a line at a blank
         if found is None:
             continue
-        text = (found["text"] or "") if rule.group else found[0] if rule.state == "failed" else ""
-        text = clean(re.sub(rules.frame, "", text, flags=re.MULTILINE) if rules.frame else text)
+        text = found[0] if rule.state == "failed" else ""
+        if rule.group:
+            text = found["text"] or ""
+        if rules.frame:
+            text = re.sub(rules.frame, "", text, flags=re.MULTILINE)
+        text = clean(text)
         menu = Menu()
         if rule.state == "waiting":
             lines = getattr(screen, rule.part)
@@ -509,7 +519,9 @@ def menu_shown(rule: Rule, found: re.Match[str], lines: Sequence[str]) -> Menu:
     if rule.is_panel:
         menu = numbered_menu(found[0].split("\n"))
         return Menu() if any("│" in label for label in menu.labels) else menu  # something stands beside them
-    return across_menu(across) if across else lettered_menu(letters) if letters else read_menu(lines)
+    if across:
+        return across_menu(across)
+    return lettered_menu(letters) if letters else read_menu(lines)
 
 
 def search(pattern: str, lines: Sequence[str]) -> re.Match[str] | None:
@@ -570,14 +582,20 @@ def count(facts: Facts, past: Past, agent: Agent) -> tuple[Agent, Past]:
 
     Hooks and looks tell of the same turn, in any order. What a look saw first, the hook that follows tells no more.
     """
-    before, said = past.agent or Agent("none"), facts.said
+    before = past.agent or Agent("none")
+    said = facts.said
     is_new_run = past.run != facts.started or before.state == "none"
     if is_new_run or said.turn < past.told or said.question < past.asked:
         past = replace(past, told=0, again=0, asked=0)  # what was told until now belongs to another file of events
-    told, again, asked = said.turn - past.told, said.again - past.again, said.question - past.asked
+    told = said.turn - past.told
+    again = said.again - past.again
+    asked = said.question - past.asked
     runs_anew = is_new_run or (before.state == "ended" and agent.state not in ("ended", "none"))
     if agent.state == "none":
-        runs_anew, told, again, asked = False, 0, 0, 0
+        runs_anew = False
+        told = 0
+        again = 0
+        asked = 0
     is_still = before.state in REST and facts.sum == past.sum  # what hooks tell now was over at the last look
     is_begun = agent.state in ("working", "stuck") and before.state in REST
     owed = past.turn_owed if before.state not in REST or is_still else 0.0
@@ -611,7 +629,8 @@ def is_another_question(before: Agent, agent: Agent) -> bool:
         return False
     if before.options and agent.options and agent.text != before.text and agent.options != before.options:
         return True
-    earlier, now = signs(before.text), signs(agent.text)
+    earlier = signs(before.text)
+    now = signs(agent.text)
     is_cut = earlier.startswith(now) or now.startswith(earlier)
     return agent.reason == "permission" and before.source == "screen" and not is_cut
 
@@ -754,7 +773,8 @@ def by_hook(facts: Facts, shown: Shown | None, before: Agent | None) -> Decision
 
 def by_screen_waiting(facts: Facts, shown: Shown) -> Decision:
     """A dialog is on the screen; where the hooks told of it, theirs are the text and the options."""
-    said, rule = facts.said, shown.rule
+    said = facts.said
+    rule = shown.rule
     since = max(said.at, min(facts.moved, facts.now)) or facts.now
     # A panel was just opened by a person, so it counts as seen, and no device is called.
     agent = Agent("waiting", rule.reason, shown.text, shown.menu.labels, since, "screen", seen=rule.is_panel)
@@ -778,11 +798,14 @@ def are_told(said: Said, menu: Menu) -> bool:
 
 def by_screen(facts: Facts, shown: Shown, before: Agent | None) -> Decision:
     """A decision by the screen, against what the hooks said last or without them."""
-    rule, said = shown.rule, facts.said
+    rule = shown.rule
+    said = facts.said
     since = max(said.at, min(facts.moved, facts.now)) or facts.now
     lines = (f"title: {facts.title}",) if rule.part == "title" else facts.lines
     why = Why(f"{facts.tool}/{rule.name}", "screen", lines, facts.now)
-    state, reason, text = rule.state, rule.reason, shown.text
+    state = rule.state
+    reason = rule.reason
+    text = shown.text
     if state == "failed":
         reason = reason or failure_reason(text)
     elif state == "ready":
@@ -792,9 +815,11 @@ def by_screen(facts: Facts, shown: Shown, before: Agent | None) -> Decision:
         if reason == "over" and was_told and is_over_before(facts, before):
             reason = ""
         if was_busy and (reason == "over" or (not reason and not was_told)):
-            state, reason = "done", ""
+            state = "done"
+            reason = ""
         else:
-            state, reason = "idle", "interrupted" if reason == "interrupted" or (was_told and not reason) else ""
+            state = "idle"
+            reason = "interrupted" if reason == "interrupted" or (was_told and not reason) else ""
             since = since if said.state or reason or facts.runs_again else facts.started or since
     decision = Decision(Agent(state, reason, text, (), since, "screen"), why)
     return unless_stuck(facts, decision, before)
@@ -826,7 +851,8 @@ def is_only_said(facts: Facts, before: Agent | None) -> bool:
 
 def lacks_prompt(facts: Facts) -> bool:
     """Whether the screen shows the prompt that was told last nowhere, but an earlier one as the last one."""
-    shown, told = last_prompt(screen_of(facts).body), facts.said.prompt
+    shown = last_prompt(screen_of(facts).body)
+    told = facts.said.prompt
     is_another = bool(shown and told) and not PASTED.search(shown) and not is_prompt_told(shown, told)
     return is_another and not is_put_back(facts)
 

@@ -30,7 +30,9 @@ class Terminal:
     """A session's terminal. What is known of it is as of the last look."""
 
     def __init__(self, stdin: clincus.GuestInput, stdout: BufferedReader, mark: str, past: Past) -> None:
-        self._stdin, self._stdout, self._mark = stdin, stdout, f"{mark}\n".encode()
+        self._stdin = stdin
+        self._stdout = stdout
+        self._mark = f"{mark}\n".encode()
         self._past = past  # what counts for this screen of what was before
         self.known = Known()  # of the last look, and of what the tool has told since
         self.decision: Decision
@@ -69,9 +71,11 @@ class Terminal:
         self.is_rotated |= inode != str(self.known.inode)
         self._hear(events)
         text = plain(self.screen)
-        lines, below = clean_lines(text, SCREEN_LINES), lines_below(text, row)
+        lines = clean_lines(text, SCREEN_LINES)
+        below = lines_below(text, row)
         facts = replace(self.facts, lines=lines, has_screen=bool(lines), title=clean(title, 80), below=below)
-        self.known, self.decision = replace(self.known, facts=facts), decide(facts, self._past)
+        self.known = replace(self.known, facts=facts)
+        self.decision = decide(facts, self._past)
         rules = rules_of(facts)
         self.draft = draft_of(facts.tool, rules.layout if rules else None, self.screen, below)
 
