@@ -30,7 +30,7 @@ from .meter import Tokens
 from .opened import Opened, server_trust, session_context
 from .records import Records
 from .renewal import Renewal
-from .settings import CHOSEN, COPY, Login, check_chosen, read_logins
+from .settings import CHOSEN, COPY, Host, Login, check_chosen, read_logins
 from .sources import Secret, SourceError, read_secret
 from .vault import Found, Revocations, Vault, set_revoked
 from .vendors import VENDORS, written_time
@@ -69,9 +69,11 @@ class Lending:
     """The logins of a server, or of a command that starts a session."""
 
     def __init__(self, environ: Mapping[str, str], app: Any) -> None:
-        self._environ, self._app = environ, app
+        self._environ = environ
+        self._app = app
         self.renewal = Renewal(environ)
-        self.vault, self.revocations = Vault(environ, self._read), Revocations(environ)
+        self.vault = Vault(environ, self._read)
+        self.revocations = Revocations(environ)
         self.spending = Spending(environ)
         self._making: dict[str, Future[str]] = {}  # session -> its authority
         self._configs: dict[str, Mapping[str, Login]] = {}  # session that starts -> the logins of its configuration
@@ -116,7 +118,9 @@ class Lending:
         self._making[session.id] = in_thread(functools.partial(self._make, session.id, label, wanted))
 
     def _make(self, id: str, label: str, logins: list[Login]) -> str:
-        hosts = [host for login in logins for host in (*login.hosts, *login.token_hosts)]
+        hosts: list[Host] = []
+        for login in logins:
+            hosts += (*login.hosts, *login.token_hosts)
         return self.store.make(loans.run_name(id, label), hosts)
 
     def variables(self, session: clincus.Session) -> dict[str, str]:
@@ -303,7 +307,8 @@ class Lending:
             return "it was taken from this session"
         if not any(login.limit):
             return ""
-        day, mine = self.spending.of_day(login.name), self.spending.of_session(login.name, session.session_id)
+        day = self.spending.of_day(login.name)
+        mine = self.spending.of_session(login.name, session.session_id)
         return reached(login.name, login.limit, day, mine)
 
     def count(self, session: clincus.Session, loan: Loan, model: str, more: Tokens) -> None:
@@ -317,7 +322,8 @@ class Lending:
     def _logins(self) -> Mapping[str, Login]:
         config = self._app.config
         if config is not self._config:  # it never changes: another one takes its place
-            self._config, self._known = config, read_logins(config)
+            self._config = config
+            self._known = read_logins(config)
         return self._known
 
     def _context(self, session: clincus.Session) -> ssl.SSLContext:
@@ -364,7 +370,8 @@ class Lending:
 
     def alarm(self, session: clincus.Session, loan: Loan, where: str, host: str) -> None:
         """Tell that a placeholder was out of place; each place once in a run."""
-        name, place = loan.login.name, clincus.printable(where[:120])
+        name = loan.login.name
+        place = clincus.printable(where[:120])
         if self.records(session.id).alarm(name, place, host):
             words = f"the placeholder of the login {name} was {place}, to {host}"
             clincus.log.warning("%s: %s", session.id, words)
@@ -381,7 +388,9 @@ class Account:
     """What the requests of one connection do with logins, for the records."""
 
     def __init__(self, lending: Lending, session: clincus.Session, host: str) -> None:
-        self._lending, self._session, self._host = lending, session, host
+        self._lending = lending
+        self._session = session
+        self._host = host
 
     def ask(self, loan: Loan, take: Callable[[Found], None]) -> None:
         """Let `take` have the value of a loan, unless the session may not use it."""

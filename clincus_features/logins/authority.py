@@ -160,7 +160,8 @@ class Store:
     """The certificates of the sessions of this user, each in a file in memory."""
 
     def __init__(self, folder: str, environ: Mapping[str, str]) -> None:
-        self._folder, self._environ = folder, environ
+        self._folder = folder
+        self._environ = environ
 
     def path(self, run: str) -> str:
         """The file with key and chain, which `ssl` reads. `run` names a session and its logins: letters and digits."""

@@ -62,13 +62,16 @@ class Exchange:
         self._loans = loans
         self._here = [loan for loan in loans if loan.login.is_for(*place)]
         self._renewing = [loan for loan in loans if loan.login.gives_tokens(*place)]
-        self._listener, self._strangers = listener, strangers
-        self.to_client, self.to_server = bytearray(), bytearray()
+        self._listener = listener
+        self._strangers = strangers
+        self.to_client = bytearray()
+        self.to_server = bytearray()
         self.wanted: list[Loan] = []  # whose values the request waits for: `lend` or `refuse` is called next
         self.is_over = False  # the connection ends once `to_client` is written
         self.is_broken = False  # it ends at once: the client must not take what it has for a whole answer
         self._failure: tuple[int, str] | None = None  # why no request can be answered
-        self._from_client, self._from_server = bytearray(), bytearray()
+        self._from_client = bytearray()
+        self._from_server = bytearray()
         self._is_raw = False  # it is a WebSocket
         self._begin()
 
@@ -85,7 +88,8 @@ class Exchange:
         self._answer_body: http1.Body = clincus.SizedBody(0)
         self._is_last = False  # the connection ends with this answer
         self._interim = 0
-        self._meter, self._metered = Meter(), Tokens()
+        self._meter = Meter()
+        self._metered = Tokens()
         self._hidden: list[bytes] = []
         self._cleaner = Cleaner(())
 
@@ -176,7 +180,8 @@ class Exchange:
             self._uses = find_uses(request, self._here, self._loans, self._strangers)
             check_path(request, self._uses)
             check_upgrade(request, self._uses)
-            self._request, self._request_body = request, http1.body_of(request.length)
+            self._request = request
+            self._request_body = http1.body_of(request.length)
             self.wanted = [use.loan for use in self._uses]
             if not self.wanted:
                 self._send_head({})
@@ -192,7 +197,8 @@ class Exchange:
             loan.login.vendor.token_path for loan in self._renewing if loan.login.vendor
         }
         if is_for_tokens and request.method == "POST":
-            self._request, self._request_body = request, http1.body_of(request.length)
+            self._request = request
+            self._request_body = http1.body_of(request.length)
             self._asked_tokens = bytearray()
             self._answer_tokens(request)
         elif is_for_tokens or request.method not in READING:
@@ -273,7 +279,8 @@ class Exchange:
                 for use in self._uses:
                     self._listener.rejected(use.loan, self._known[use.loan.login.name], answer.status)
             self._is_last = answer.is_last or request.is_last or not self._request_body.is_over
-            self._answer, self._answer_body = answer, http1.body_of(answer.length, may_have_trailer=True)
+            self._answer = answer
+            self._answer_body = http1.body_of(answer.length, may_have_trailer=True)
         is_last = answer.status >= 200 and self._is_last
         self.to_client += masked(http1.answer_head(answer, is_last=is_last), self._hidden)
 

@@ -89,12 +89,14 @@ def values(fields: Fields, name: str) -> list[str]:
 
 def words(fields: Fields, name: str) -> set[str]:
     """The words of all fields of a name whose values are lists, in small letters."""
-    return {word.strip(" \t").lower() for value in values(fields, name) for word in value.split(",")} - {""}
+    found = ",".join(values(fields, name)).split(",")
+    return {word.strip(" \t").lower() for word in found} - {""}
 
 
 def body_length(fields: Fields) -> int | None:
     """The length that fields give, None for chunks; -1 if they give none. Raises Malformed."""
-    lengths, codings = values(fields, "content-length"), values(fields, "transfer-encoding")
+    lengths = values(fields, "content-length")
+    codings = values(fields, "transfer-encoding")
     if codings:
         if lengths or len(codings) != 1 or codings[0].lower() != "chunked":
             raise Malformed("a body has either Content-Length or Transfer-Encoding: chunked")
@@ -112,7 +114,8 @@ def parse_request(head: bytes, host: str, port: int) -> Request:
     match = _FIRST.fullmatch(first)
     if not match:
         raise Malformed("the request is not well-formed HTTP/1.1")
-    method, target = match[1], match[2]
+    method = match[1]
+    target = match[2]
     if method.upper() in REFUSED_METHODS:
         raise Malformed(f"the method {method} is not passed")
     if not (target.startswith("/") or (target == "*" and method == "OPTIONS")) or "#" in target:
@@ -142,7 +145,8 @@ def parse_answer(head: bytes, method: str) -> Answer:
     match = _STATUS.fullmatch(first)
     if not match:
         raise Malformed("the server's answer is not well-formed HTTP/1.1")
-    status, is_old = int(match[2]), match[1] == "0"
+    status = int(match[2])
+    is_old = match[1] == "0"
     length = body_length(fields)
     if is_old and length is None:
         raise Malformed("an answer of HTTP/1.0 has no chunks")

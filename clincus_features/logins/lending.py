@@ -47,7 +47,8 @@ class MisusedError(Exception):
 
     def __init__(self, loan: Loan, where: str) -> None:
         super().__init__(f"the placeholder of the login {loan.login.name} is {where}: it stays a placeholder there")
-        self.loan, self.where = loan, where
+        self.loan = loan
+        self.where = where
 
 
 def new_placeholder(login: Login) -> str:
@@ -125,7 +126,8 @@ def filling(form: str, value: str, placeholder: str) -> Filling | None:
         if password != placeholder or wanted not in ("*", user):
             return None
         return functools.partial(basic, user)
-    given, rest = value[: len(before)], value[len(before) :]
+    given = value[: len(before)]
+    rest = value[len(before) :]
     if given.lower() != before.lower() or rest != placeholder + after:
         return None
     return lambda secret: f"{before}{secret}{after}"
@@ -232,7 +234,8 @@ class Cleaner:
 
     def rest(self) -> bytes:
         """The bytes that were held back, at the end."""
-        rest, self._kept = self._kept, b""
+        rest = self._kept
+        self._kept = b""
         return rest
 
 

@@ -49,7 +49,8 @@ class End:
 
     def __init__(self, context: ssl.SSLContext, server_name: str = "") -> None:
         """With a name it is the end to that server."""
-        self.coming, self.going = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.coming = ssl.MemoryBIO()
+        self.going = ssl.MemoryBIO()
         self._tls = context.wrap_bio(
             self.coming, self.going, server_side=not server_name, server_hostname=server_name or None
         )
@@ -101,8 +102,12 @@ class Opened:
         later: Callable[[Callable[[], None]], None],
     ) -> None:
         """`contexts` are those for the program and for the server. `later` lets the proxy's thread call a function."""
-        self._exchange, self._lender, self._later, self._host = exchange, lender, later, host
-        self._client, self._server = End(contexts[0]), End(contexts[1], host)
+        self._exchange = exchange
+        self._lender = lender
+        self._later = later
+        self._host = host
+        self._client = End(contexts[0])
+        self._server = End(contexts[1], host)
         self._is_asked = False
         self._known: dict[str, Secret] = {}
         self.is_over = False  # the connection ends once `for_client` is written
@@ -207,12 +212,15 @@ class Opened:
         if not self._is_asked or self.is_over or self.is_broken:
             return
         if isinstance(found, SourceError):
-            self._is_asked, self._known = False, {}
+            self._is_asked = False
+            self._known = {}
             self._exchange.refuse(403, f"the login {loan.login.name} cannot be lent: {found.message}")
         else:
             self._known[loan.login.name] = found
             if len(self._known) == len(self._exchange.wanted):
-                known, self._known, self._is_asked = self._known, {}, False
+                known = self._known
+                self._known = {}
+                self._is_asked = False
                 self._exchange.lend(known)
         self._turn()
 

@@ -39,7 +39,9 @@ class Renewal:
     def __init__(
         self, environ: Mapping[str, str], post: Post | None = None, clock: Callable[[], float] = time.time
     ) -> None:
-        self._environ, self._post, self._clock = environ, post or post_json, clock
+        self._environ = environ
+        self._post = post or post_json
+        self._clock = clock
         self._refused: dict[str, str] = {}  # file -> the digest of an access token that the vendor did not take
         self._spent: dict[str, tuple[str, float, SourceError]] = {}  # file -> a refresh token, when and why it failed
 

@@ -46,7 +46,8 @@ class Host(NamedTuple):
         match = _HOST.fullmatch(text)
         if not match:
             raise ValueError(f"{clincus.shorten(text)} is no host: write api.example.com, *.example.com or host:8443")
-        name, port = match[2], int(match[3] or HTTPS)
+        name = match[2]
+        port = int(match[3] or HTTPS)
         if re.fullmatch(r"[0-9]+|0x[0-9a-f]*", name.rpartition(".")[2]):
             raise ValueError(f"{clincus.shorten(text)} is an address: write the name of the host")
         if not 1 <= port <= 65535:

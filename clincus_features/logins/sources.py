@@ -25,7 +25,8 @@ class Secret:
 
     def __init__(self, value: str, good_until: float = 0.0) -> None:
         """`good_until` is in seconds since 1970, 0.0 if nobody knows."""
-        self._value, self.good_until = value, good_until
+        self._value = value
+        self.good_until = good_until
 
     def reveal(self) -> str:
         """The value itself."""

@@ -49,7 +49,8 @@ class Vault:
         environ: Mapping[str, str],
         read: Callable[[Login, Mapping[str, str]], Secret] = read_secret,
     ) -> None:
-        self._environ, self._read = environ, read
+        self._environ = environ
+        self._read = read
         self._lock = threading.Lock()  # guards what follows
         self._kept: dict[str, Kept] = {}  # by the names of logins
         self._takers: dict[str, list[tuple[Login, Taker]]] = {}  # of logins that are being read

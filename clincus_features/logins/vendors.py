@@ -131,7 +131,8 @@ def coded(document: Document) -> str:
 def read_codex(document: Document) -> Tokens:
     """The tokens of its file. Raises UnreadableError."""
     tokens = clincus.as_object(document.get("tokens"))
-    access, refresh = text_in(tokens, "access_token"), text_in(tokens, "refresh_token")
+    access = text_in(tokens, "access_token")
+    refresh = text_in(tokens, "refresh_token")
     until = claims(access).get("exp")
     if isinstance(until, bool) or not isinstance(until, (int, float)):
         until = seconds_of(document.get("last_refresh")) + LASTS
