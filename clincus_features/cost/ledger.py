@@ -334,7 +334,10 @@ class Reading:
         while True:
             if any(mark in rest for mark in self._dialect.marks):
                 self._is_skipped = True
-            if rest.endswith(b"\n") or not (rest := file.readline(LINE)):
+            if rest.endswith(b"\n"):
+                return length
+            rest = file.readline(LINE)
+            if not rest:
                 return length
             length += len(rest)
 
