@@ -4141,7 +4141,8 @@ register_settings(Setting("security.presets", ["agents", "editors"], list_of(che
 
 def preset_rows(settings: Config) -> list[Runs]:
     """The rows of the presets that are on."""
-    return [row for name in settings.get("security.presets") for row in presets()[name]]
+    known = presets()
+    return list(itertools.chain.from_iterable(known[name] for name in settings.get("security.presets")))
 
 
 def runs_on_host(path: str, rows: Iterable[Runs]) -> str:
@@ -4198,9 +4199,10 @@ def protected_paths(settings: Config, workspace: HostFolder) -> ProtectedPaths:
     if workspace.source not in git_folders:
         found[f"{workspace.source}/{NO_BARE_REPOSITORY}"] = None
     # The settings decide whether a Git folder's own hooks and configuration are protected.
-    settled = {f"{folder}/{name}" for folder in git_folders for name in ("config", "hooks")}
     for path, stand_in in workspace.git_places.items():
-        if path not in settled:
+        folder, _, name = path.rpartition("/")
+        is_settled = folder in git_folders and name in ("config", "hooks")
+        if not is_settled:
             found.setdefault(path, stand_in)
     for path, stand_in in configured.items():
         if stand_in is False:
@@ -4531,7 +4533,9 @@ def denied_calls(host: ProtectionSupport, bits: Collection[int], *rules: str) ->
     A file with the setuid bit of root can do no more than one with all capabilities, so both are denied together.
     """
     known = host.profile_config.get("security.syscalls.deny", "").splitlines()
-    denying = [rule for bit in bits for rule in denying_rules("mode-bit", bit=bit)]
+    denying: list[str] = []
+    for bit in bits:
+        denying += denying_rules("mode-bit", bit=bit)
     if SETUID in bits:
         denying += denying_rules("file-capability")
     return "\n".join(dict.fromkeys([*known, *rules, *denying]))
@@ -4749,7 +4753,9 @@ def mappable_ids(path: str, project: str | None) -> tuple[range, ...]:
         if text:
             low, _, high = text.partition("-")
             allowed.append(range(int(low), int(high or low) + 1))
-    both = (range(max(ids.start, part.start), min(ids.stop, part.stop)) for part in allowed for ids in roots)
+    both = []
+    for part, ids in itertools.product(allowed, roots):
+        both.append(range(max(ids.start, part.start), min(ids.stop, part.stop)))
     return tuple(filter(len, both))
 
 
