@@ -7782,6 +7782,39 @@ def accepts(request: Request, coding: str) -> bool:
     return accepted.get(coding, accepted.get("*", False))
 
 
+# -- A request to another server
+
+
+def post(url: str, headers: Mapping[str, str], body: bytes, *, timeout: float, limit: int = 0) -> tuple[int, bytes]:
+    """Send a POST request; returns the status of the answer and, if it is no error, up to `limit` bytes of its body.
+
+    No redirect is followed. Raises ClincusError(502) without an answer. Its message does not have the URL, which may
+    hold a secret.
+    """
+    import http.client
+    import urllib.error
+    import urllib.request
+
+    class NoRedirects(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+            """Make no further request."""
+
+    request = urllib.request.Request(url, body or None, dict(headers), method="POST")
+    opener = urllib.request.build_opener(NoRedirects)
+    try:
+        with opener.open(request, timeout=timeout) as answer:
+            return int(answer.status), answer.read(limit)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code, b""
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", error)  # of URLError
+        words = getattr(reason, "strerror", None) or type(reason).__name__
+        if isinstance(reason, TimeoutError):
+            words = "it took too long"
+        raise ClincusError(f"no answer: {words}", "no_answer") from None
+
+
 # -- The head of a request
 
 

@@ -231,25 +231,9 @@ def folder_lock(folder: str) -> Iterator[None]:
 
 
 def post_json(url: str, document: Mapping[str, str]) -> tuple[int, bytes]:
-    """Status and body of the answer to a POST. A redirect is not followed. Raises SourceError for no answer."""
-    # Each command loads this file, and hardly any renews a login.
-    import http.client
-    import urllib.error
-    import urllib.request
-
-    class NoRedirects(urllib.request.HTTPRedirectHandler):
-        def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-            """There is no other request."""
-
+    """Status and body of a vendor's answer to a POST. Raises SourceError if there is none."""
     fields = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "clincus"}
-    request = urllib.request.Request(url, json.dumps(document).encode(), fields, method="POST")
     try:
-        with urllib.request.build_opener(NoRedirects).open(request, timeout=ANSWER_WITHIN) as answer:
-            return int(answer.status), answer.read(FILE_LIMIT)
-    except urllib.error.HTTPError as error:
-        error.close()
-        return error.code, b""
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        words = "it took too long" if isinstance(reason, TimeoutError) else type(reason).__name__
-        raise SourceError(f"its vendor does not answer: {words}") from None
+        return clincus.post(url, fields, json.dumps(document).encode(), timeout=ANSWER_WITHIN, limit=FILE_LIMIT)
+    except clincus.ClincusError as error:
+        raise SourceError(f"its vendor gives {error.message}") from None

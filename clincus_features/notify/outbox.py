@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import clincus
@@ -100,37 +100,6 @@ def without_mentions(values: Mapping[str, object]) -> dict[str, object]:
     return {key: escape(value) if isinstance(value, str) else value for key, value in values.items()}
 
 
-def post(url: str, headers: Mapping[str, str], body: bytes) -> int:
-    """The status of the answer to a POST; redirects are not followed. Raises ClincusError, without the URL."""
-    # Every command imports this file, and none of them sends anything.
-    import http.client
-    import urllib.error
-    import urllib.request
-
-    class NoRedirects(urllib.request.HTTPRedirectHandler):
-        def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-            """Make no further request."""
-
-    request = urllib.request.Request(url, body or None, dict(headers), method="POST")
-    opener = urllib.request.build_opener(NoRedirects)
-    try:
-        with opener.open(request, timeout=TIMEOUT) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        error.close()
-        return error.code
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise clincus.ClincusError(f"no answer: {words_of(error)}") from None
-
-
-def words_of(error: Exception) -> str:
-    """Why a request got no answer, without its URL."""
-    reason = getattr(error, "reason", error)  # of URLError
-    if isinstance(reason, TimeoutError):
-        return "it took too long"
-    return getattr(reason, "strerror", None) or type(reason).__name__
-
-
 def outcome_of(status: int) -> tuple[str, str]:
     """The outcome of `store.result` for a status, and words for a person."""
     if 200 <= status < 300:
@@ -217,7 +186,9 @@ class Outbox:
             problem = "Apple wants to know whom to turn to: set notify.address to this dashboard's https address"
             raise clincus.ClincusError(problem, 503)
         signed = vapid.authorization(self._environ, f"{url.scheme}://{url.netloc}", contact)
-        return post(device.endpoint, {**PUSH_HEADERS, "Authorization": signed}, b"")
+        headers = {**PUSH_HEADERS, "Authorization": signed}
+        status, _ = clincus.post(device.endpoint, headers, b"", timeout=TIMEOUT)
+        return status
 
     def post_webhook(
         self, key: str, values: Mapping[str, object], is_wanted: Callable[[], bool], delay: float = 0.0, tried: int = 0
@@ -237,7 +208,7 @@ class Outbox:
         safe = without_mentions(values) if host.endswith("slack.com") else values
         body = json.dumps(fill(config.get("notify.template"), safe)).encode()
         headers = {"Content-Type": "application/json", "User-Agent": "Clincus"}
-        sent = self._attempt(lambda: post(url, headers, body), tried)
+        sent = self._attempt(lambda: clincus.post(url, headers, body, timeout=TIMEOUT)[0], tried)
         if sent.outcome == "gone":
             sent = sent._replace(outcome="refused", words=f"answered {sent.status}")
         with store.changing(self._environ) as state:
