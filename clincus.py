@@ -1172,7 +1172,14 @@ TOOL_BOUND = ("tool.binary", "defaults.model")  # they hold for the tool in tool
 
 # -- Layers: a higher one overrides a lower one
 
-SYSTEM_RANK, USER_RANK, PROJECT_RANK, NAMED_RANK, DASHBOARD_RANK, VARIABLE_RANK, PROFILE_RANK, FLAG_RANK = range(8)
+SYSTEM_RANK = 0
+USER_RANK = 1
+PROJECT_RANK = 2
+NAMED_RANK = 3  # the file in CLINCUS_CONFIG
+DASHBOARD_RANK = 4
+VARIABLE_RANK = 5
+PROFILE_RANK = 6
+FLAG_RANK = 7
 
 
 class Layer(NamedTuple):
@@ -1477,13 +1484,14 @@ def user_configs(environ: Mapping[str, str]) -> list[str]:
 
 def config_files(environ: Mapping[str, str]) -> dict[str, int]:
     """Every path that can change the configuration, whether it exists or not, with its rank. `serve` polls them."""
+    ranks = {SYSTEM_CONFIG: SYSTEM_RANK}
+    for path in user_configs(environ):
+        ranks[path] = USER_RANK
     named = environ.get("CLINCUS_CONFIG")
-    return {
-        SYSTEM_CONFIG: SYSTEM_RANK,
-        **dict.fromkeys(user_configs(environ), USER_RANK),
-        **({expand(named, environ): NAMED_RANK} if named else {}),
-        own_file(environ, "dashboard.json"): DASHBOARD_RANK,
-    }
+    if named:
+        ranks[expand(named, environ)] = NAMED_RANK
+    ranks[own_file(environ, "dashboard.json")] = DASHBOARD_RANK
+    return ranks
 
 
 def config_fingerprint(paths: Iterable[str]) -> list[tuple[object, ...]]:
@@ -3695,7 +3703,8 @@ class History:
         self._lock = threading.Lock()
         self._seen = (0, 0, 0)  # inode, size and mtime (ns) of the file behind _runs
         self._fold = Fold()
-        self._begin = self._end = 0  # the part of the file that _fold has read
+        self._begin = 0  # _fold has read the part of the file from here to _end
+        self._end = 0
         self._tail = b""  # the last bytes of this part
         self._runs: list[Run] = []
         self._writing = threading.Lock()  # guards the next two fields
@@ -3777,7 +3786,8 @@ class History:
             return
         if not self._has_grown(file, status) or status.st_size - self._begin > 3 * HISTORY_LIMIT:
             self._fold = Fold()
-            self._begin = self._end = max(0, status.st_size - 2 * HISTORY_LIMIT)  # the Go program lets the file grow
+            self._begin = max(0, status.st_size - 2 * HISTORY_LIMIT)  # the Go program lets the file grow
+            self._end = self._begin
         file.seek(self._end)
         self._end += self._fold.add(file)
         size = min(HISTORY_TAIL, self._end - self._begin)
@@ -3848,7 +3858,8 @@ STAND_INS: Mapping[str, str | None] = {
     "remotes": None,
 }
 
-SETUID, SETGID = 0o4000, 0o2000
+SETUID = 0o4000
+SETGID = 0o2000
 
 
 def denying_rules(name: str, **values: int) -> list[str]:
@@ -3936,14 +3947,18 @@ def host_folder(path: str, target: str, readonly: bool = False) -> HostFolder:
 
 
 def workspace_folder(
-    path: str, target: str, settings: Config, engine: str = "", extra: Sequence[HostFolder] = (), *,
+    path: str,
+    target: str,
+    settings: Config,
+    engine: str = "",
+    extra: Sequence[HostFolder] = (),
+    *,
     is_clone: bool = False,
-) -> HostFolder:  # fmt: skip
-    """As `host_folder`, with the paths that git on the host runs. A folder on the host of an engine is not looked at.
+) -> HostFolder:
+    """As `host_folder`, with the paths that git on the host runs there and in `extra` mounts.
 
-
-    What it runs in `extra` mounts counts too; with `is_clone` the workspace itself is not mounted. Raises ClincusError
-    (409) too: see `git_on_host`.
+    A folder on the host of an engine is not looked at. With `is_clone` the workspace itself is not mounted, so it is
+    not searched for other repositories. Raises ClincusError: 400 as `host_folder`, 409 as `git_on_host`.
     """
     if engine:
         return HostFolder(path, target, uid=None, gid=None, is_own_group=False)
@@ -3953,14 +3968,16 @@ def workspace_folder(
     homes = [os.path.expanduser("~")]
     if os.geteuid() == 0:
         with suppress(KeyError):  # a uid without an entry in passwd has no configuration of its own
-            homes.append(pwd.getpwuid(cast("int", folder.uid)).pw_dir)
-    sealed = configured_paths(settings)
-    homes = list(dict.fromkeys(homes))
-    searched = [one.source for one in (*(() if is_clone else (folder,)), *extra) if not one.readonly]
-    found = git_on_host(folder.source, homes, os.environ, sealed, searched)
+            owner = pwd.getpwuid(cast("int", folder.uid))
+            if owner.pw_dir not in homes:
+                homes.append(owner.pw_dir)
+    mounted = extra if is_clone else (folder, *extra)
+    searched = [mount.source for mount in mounted if not mount.readonly]
+    found = git_on_host(folder.source, homes, os.environ, configured_paths(settings), searched)
     git_folders = found.folders
-    if os.path.isfile(f"{folder.source}/{NO_BARE_REPOSITORY}"):  # then the folder itself may be a Git folder
-        git_folders = tuple(dict.fromkeys((*git_folders, folder.source)))
+    may_be_bare = os.path.isfile(f"{folder.source}/{NO_BARE_REPOSITORY}")  # then the folder itself may be a Git folder
+    if may_be_bare and folder.source not in git_folders:
+        git_folders = (*git_folders, folder.source)
     return folder._replace(
         git_folders=git_folders,
         git_places=found.places,
@@ -4018,10 +4035,13 @@ class OnHost(NamedTuple):
 
 
 def git_on_host(
-    workspace: str, homes: Sequence[str], environ: Mapping[str, str], sealed: ProtectedPaths,
+    workspace: str,
+    homes: Sequence[str],
+    environ: Mapping[str, str],
+    sealed: ProtectedPaths,
     searched: Sequence[str] = (),
-) -> OnHost:  # fmt: skip
-    """Find what git on this host runs, from a workspace and in the folders to be `searched` for other repositories.
+) -> OnHost:
+    """Find what git on this host runs from a workspace. The `searched` folders may have other repositories in them.
 
     `homes` are the home folders of the people whose configuration counts. Links in the folders that are `sealed` (paths
     relative to the workspace) lead to places that have to be protected as well. Raises ClincusError (409) if git is
@@ -4629,12 +4649,16 @@ def protection_support(incus: Incus) -> ProtectionSupport:
     is_restricted = project.get("restricted") == "true"
     maps_ids = environment.get("kernel_features", {}).get("idmapped_mounts") == "true"
     # About another host we only know what its Incus reports. If it has no Python for the hook, the start will fail.
-    is_here = not incus.engine
     python = "/usr/bin/python3"
     no_python = ""
-    if is_here:
+    is_outermost = True
+    uids: tuple[range, ...] = ()
+    gids: tuple[range, ...] = ()
+    if not incus.engine:
         python, no_python = trusted_python()
-    is_outermost = not is_here or is_outermost_namespace()
+        is_outermost = is_outermost_namespace()
+        uids = mappable_ids("/etc/subuid", project.get("restricted.idmap.uid", "") if is_restricted else None)
+        gids = mappable_ids("/etc/subgid", project.get("restricted.idmap.gid", "") if is_restricted else None)
     if is_restricted and project.get("restricted.containers.lowlevel") != "allow":
         reason = f"The Incus project '{incus.project}' is restricted and does not allow raw.lxc"
     elif not maps_ids:
@@ -4644,11 +4668,6 @@ def protection_support(incus: Incus) -> ProtectionSupport:
         reason = "Clincus runs in a container itself"
     else:
         reason = no_python or why_calls_stay(config)
-
-    def ids(path: str, kind: str) -> tuple[range, ...]:
-        allowed = project.get(f"restricted.idmap.{kind}", "") if is_restricted else None
-        return mappable_ids(path, allowed) if is_here else ()
-
     # Incus shifts no folder of a project that may mount some folders only (project/permissions.go), and the kernel maps
     # no ids on mounts of a file system that belongs to the host of our container.
     limits_disks = is_restricted and project.get("restricted.devices.disk.paths")
@@ -4656,8 +4675,8 @@ def protection_support(incus: Incus) -> ProtectionSupport:
         reason=reason,
         python=python,
         shift=is_outermost and maps_ids and not limits_disks,
-        subordinate_uids=ids("/etc/subuid", "uid"),
-        subordinate_gids=ids("/etc/subgid", "gid"),
+        subordinate_uids=uids,
+        subordinate_gids=gids,
         profile_config={key: config[key] for key in ("raw.lxc", *SHARED_KEYS) if key in config},
         profile_folders=tuple(disk_sources(profile.get("devices", {}).values())),
     )
@@ -5093,6 +5112,13 @@ def withheld(extensions: Extensions, session: Session, launch: Launch) -> list[s
     if len(found) < max(1, len(extensions.withheld)):
         return [*launch.tool.credentials, GITHUB_TOKEN, CLAUDE_KEYS]
     return list(itertools.chain.from_iterable(found))
+
+
+def without_credentials(tool: Tool, kept_out: Collection[str]) -> Tool:
+    """A tool that gets no copy of the credentials that `withheld` names."""
+    credentials = tuple(path for path in tool.credentials if path not in kept_out)
+    gets_token = tool.github_token and GITHUB_TOKEN not in kept_out
+    return tool._replace(credentials=credentials, github_token=gets_token)
 
 
 def call_each(functions: Iterable[Callable[..., Any]], *arguments: object) -> list[Any]:
@@ -5732,10 +5758,7 @@ def run_changes(
     return live, changes
 
 
-Names = Collection[str]
-
-
-def is_lost(instance: Mapping[str, Any] | None, session: Session | None, members: Names) -> bool:
+def is_lost(instance: Mapping[str, Any] | None, session: Session | None, members: Collection[str]) -> bool:
     """True if Incus does not know the state of an instance now: its member is down, or only its name is known."""
     if session is not None and session.member in members:
         return True
@@ -5801,7 +5824,9 @@ class Registry:
             raise ClincusError(f'session "{id}" not found', "session_not_found")
         return session
 
-    def compare_all(self, question: int, engine: str, found: object, *, when: str = "", lost: Names = ()) -> None:
+    def compare_all(
+        self, question: int, engine: str, found: object, *, when: str = "", lost: Collection[str] = ()
+    ) -> None:
         """Merge an engine's answer to a question for all its instances, and report the changes.
 
         `when` is the time of the answer (RFC 3339), now if empty. `lost` names cluster members that are down. Their
@@ -5821,7 +5846,13 @@ class Registry:
                 self._merge(question, id, session, when, is_lost=is_lost(instances.get(id), session, lost))
 
     def compare_one(
-        self, question: int, id: str, instance: Mapping[str, Any] | None, *, when: str = "", lost: Names = ()
+        self,
+        question: int,
+        id: str,
+        instance: Mapping[str, Any] | None,
+        *,
+        when: str = "",
+        lost: Collection[str] = (),
     ) -> None:
         """As `compare_all`, for the instance with the name of one session; None: there is none.
 
@@ -6846,17 +6877,20 @@ class Sessions:
         A container that does not answer holds this up for END_PATIENCE in all, and one that sends data for END_WITHIN.
         """
         known = self.registry.get(id)
-        may_be_refused = known.status != "running" or (delete and not (keeps or even_unsaved))
+        may_lose_nothing = delete and not (keeps or even_unsaved)
+        may_be_refused = known.status != "running" or may_lose_nothing
         with self._calling_off(id), patient(END_PATIENCE, END_WITHIN), ExitStack() as held:
-            here = contextvars.copy_context()
+            here = contextvars.copy_context()  # the thread shares the patience
             telling = threading.Thread(target=here.run, args=(self.extensions.tell, "before_stop", known))
-            found = held.enter_context(self.work(id, "stopping", beside=None if may_be_refused else telling))
-            if delete and found.status == "running" and known.status == "stopped" and not known.paused:
+            beside = None if may_be_refused else telling
+            found = held.enter_context(self.work(id, "stopping", beside=beside))
+            was_stopped = known.status == "stopped" and not known.paused
+            if delete and was_stopped and found.status == "running":
                 raise ClincusError(
                     f'"{id}" was not deleted, because someone has started it meanwhile: look at it first', 409
                 )
             session = self._awake(found)
-            if delete and not (keeps or even_unsaved):
+            if may_lose_nothing:
                 self.keep(session)
             if may_be_refused:
                 telling.start()  # beside the save, since both mostly wait for Incus
@@ -6866,16 +6900,21 @@ class Sessions:
             if delete:
                 session, error = self._save_stopped(session, error)
                 self._keep_before_delete(session, error, keeps=keeps, even_unsaved=even_unsaved, on_kept=on_kept)
-            is_running = session.status == "running"
-            if is_running and session.workspace and (error is not None or not session_tool(session).saved):
+            has_saved = error is None
+            if not has_saved or not session_tool(session).saved:  # else the save has done this
                 self._hand_over(session)
             if delete:
-                self.containers(id).delete(id, even_running=is_running or bool(session.error))
-                self.registry.compare_one(next(self.registry.questions), id, None)
-            elif is_running:
-                self._stop(session, timeout, is_saved=error is None)
+                self._delete(session)
+            elif session.status == "running":
+                self._stop(session, timeout, is_saved=has_saved)
             self.extensions.tell("after_stop", session)
         return self.registry.find(id)
+
+    def _delete(self, session: Session) -> None:
+        """Delete a session's container, and note that it is gone."""
+        even_running = session.status == "running" or bool(session.error)
+        self.containers(session.id).delete(session.id, even_running=even_running)
+        self.registry.compare_one(next(self.registry.questions), session.id, None)
 
     def _save_stopped(self, session: Session, error: Exception | None) -> tuple[Session, Exception | None]:
         """Stop a container whose save failed with `error`, and save once more; returns the session and the new error.
@@ -6919,7 +6958,9 @@ class Sessions:
                 write_metadata(self.saved(session)._replace(final=True))
 
     def _hand_over(self, session: Session) -> None:
-        """Give what root made in the workspace to its owner. A guest that does not do it is left alone."""
+        """Give what root made in the workspace to its owner, if the session runs. A guest may fail to do it."""
+        if session.status != "running" or not session.workspace:
+            return
         guest = self.guest(session)
         command = guest_command("hand-over", guest.mount, str(guest.uid))
         with suppress(ClincusError):
@@ -7239,17 +7280,12 @@ class Sessions:
 
     def _start_files(self, session: Session, launch: Launch, present: list[ListedFile]) -> list[ToolFile]:
         """The files that a start carries into the code user's home; `present` are the tool's files in there."""
-        tool = launch.tool
         chosen = launch.request.environment
+        kept_out = withheld(self.extensions, session, launch) if session.logins else []
+        tool = without_credentials(launch.tool, kept_out)
         lent: dict[str, str] = {}
-        kept_out: list[str] = []
-        if session.logins:
-            kept_out = withheld(self.extensions, session, launch)
-            credentials = tuple(path for path in tool.credentials if path not in kept_out)
-            is_given = tool.github_token and GITHUB_TOKEN not in kept_out
-            tool = tool._replace(credentials=credentials, github_token=is_given)
-            for lend in self.extensions.lent_variables:
-                lent.update(lend(session))
+        for lend in self.extensions.lent_variables if session.logins else ():
+            lent.update(lend(session))
         times = {file.path: file.mtime / 10**9 for file in present}
         is_new = STARTED_FILE not in times
         conversation, talk = self._conversation(session, launch, present)
@@ -7262,7 +7298,7 @@ class Sessions:
             environment={**launch.config.environment, **chosen, **lent},
             present=None if is_new else times,
         )
-        if session.logins and CLAUDE_KEYS in kept_out:
+        if CLAUDE_KEYS in kept_out:
             files = [without_claude_keys(file, lent) for file in files]
         for warning in warnings:
             self.report(f"{session.id}: {warning}")
@@ -7275,9 +7311,10 @@ class Sessions:
             chosen if is_new or chosen else None,
             defaults,
         )
-        unpacking = [ToolFile(UNPACKING_FILE, b"until the start\n")] if talk and conversation else []
+        if talk and conversation:
+            files = [ToolFile(UNPACKING_FILE, b"until the start\n"), *files]
         of_features = itertools.chain(*call_each(self.extensions.guest_files, session))
-        return [*unpacking, *files, *talk, *own, *of_features]
+        return [*files, *talk, *own, *of_features]
 
     def _conversation(
         self, session: Session, launch: Launch, present: list[ListedFile]
@@ -8492,10 +8529,7 @@ class Connection:
         if instead is not None:
             return instead
         if not request.is_api:
-            if request.method not in {"GET", "HEAD"}:
-                raise method_not_allowed(request.method, ["GET", "HEAD"])
-            page = site.assets.respond(request)
-            return page._replace(headers=[*page.headers, *site.gate.page_headers(request)])
+            return self._respond_with_file(request)
         route, in_path = site.router.find(request.method, request.path)
         given = route.read_parameters(in_path, request.query)
         if not route.takes_bytes and "GET" not in route.methods:
@@ -8503,17 +8537,27 @@ class Connection:
         pieces = self._body(request, route.body_limit)
         body = b"" if route.takes_bytes else b"".join(pieces)
         values = {**route.defaults, **given, **route.read_body(body)}
-        reads = "GET" in route.methods and not request.is_socket
-        with patient(ANSWER_PATIENCE, ANSWER_PATIENCE, ANSWER_ADVICE, ANSWER_WITHIN) if reads else nullcontext():
-            result = route.handler(request._replace(pieces=pieces, body=body, values=values))
+        request = request._replace(pieces=pieces, body=body, values=values)
         if request.is_socket:
+            route.handler(request)
             return None
+        reads = "GET" in route.methods
+        with patient(ANSWER_PATIENCE, ANSWER_PATIENCE, ANSWER_ADVICE, ANSWER_WITHIN) if reads else nullcontext():
+            result = route.handler(request)
         if isinstance(result, Response):
             return result
         response = json_response(result, route.status)
-        if "GET" not in route.methods:
+        if not reads:
             return response
         return Content(response.body).answer(request, [*response.headers, ("Cache-Control", "private, no-cache")])
+
+    def _respond_with_file(self, request: Request) -> Response:
+        """The answer to a request for one of the dashboard's files. Raises ClincusError: 404, 405."""
+        if request.method not in {"GET", "HEAD"}:
+            raise method_not_allowed(request.method, ["GET", "HEAD"])
+        page = self._site.assets.respond(request)
+        more = self._site.gate.page_headers(request)
+        return page._replace(headers=[*page.headers, *more])
 
     def _body(self, request: Request, limit: int) -> Iterator[bytes]:
         """The body as it arrives. Raises ClincusError: 413 and 417 at once, 408 if it does not arrive completely."""
@@ -8660,7 +8704,9 @@ PONG = b'{"type": "pong"}'
 # Sizes in bytes. A buffer above its mark is not filled further, so it holds at most its mark and one more read.
 BUFFER_MARK = 256 * 1024
 READ_SIZE = 64 * 1024
-CONTINUATION, TEXT, BINARY = range(3)  # kinds of frames (RFC 6455, 5.2)
+CONTINUATION = 0  # this and the next two are kinds of frames (RFC 6455, 5.2)
+TEXT = 1
+BINARY = 2
 FULL_READ = 4095  # the kernel returns a terminal's output in pieces of a page
 MAX_MESSAGE_SIZE = 1024 * 1024
 
@@ -8762,7 +8808,10 @@ class WebSocket:
 
     def send(self, data: bytes | memoryview, *, text: bool = False) -> None:
         """Send a binary message, or UTF-8 as `text`. `wait` sends what TCP does not accept now."""
-        (self._protocol.send_text if text else self._protocol.send_binary)(data)
+        if text:
+            self._protocol.send_text(data)
+        else:
+            self._protocol.send_binary(data)
         self._flush()
 
     def take_messages(self) -> list[tuple[bool, bytes]]:
@@ -9341,7 +9390,8 @@ class Monitor:
         self._patience = ENGINE_PATIENCE if engine.name else 30.0
         self._history = history
         self._sessions = sessions
-        self._next_look = self._next_whole_look = 0.0  # time.monotonic
+        self._next_look = 0.0  # time.monotonic
+        self._next_whole_look = 0.0
 
     def start(self) -> None:
         """Read all sessions, so that the first request finds them, and follow the events until `Engine.stop`."""
@@ -9371,7 +9421,8 @@ class Monitor:
             self._sessions.refresh(engine.name, self._patience)
             survive("history", self._close_runs)
             engine.note_reach("")
-            self._next_look = self._next_whole_look = time.monotonic() + RELIST_DELAY
+            self._next_look = time.monotonic() + RELIST_DELAY
+            self._next_whole_look = self._next_look
             for line in read_lines(stream.stdout, lambda: self._next_look - time.monotonic()):
                 if line:
                     engine.incus.signs.note()
