@@ -282,10 +282,10 @@ def for_each_session(
     note: str = "",
     hint: str = "",
 ) -> int:
-    """Do something for the sessions that are named, or for all; several, and all, are asked for first.
+    """Do something for the named sessions, or with --all for those `among` all.
 
-    So is one, at a terminal, if the work `deletes` it, and everywhere if the command line does not name it.
-    The words are such as kill, Killing, Killed. `note` stands behind a name, `hint` says what to do where it failed.
+    `words` are forms of the verb, such as kill, Killing, Killed. `note` follows the name in messages. `hint` says what
+    to do if the work failed. See `is_agreed` for the question before the work.
     """
     plain, doing, did = words
     options = context.options
@@ -294,20 +294,15 @@ def for_each_session(
         print(f"No containers to {plain}")
         return 0
     names = known if options.all else options.name
-    found = [name for name in names if name in known]
+    found = []
     for name in names:
-        if name not in known:
+        if name in known:
+            found.append(name)
+        else:
             console.warn(f"Container {name} does not exist as a session; `clincus list` shows those that do")
-    if found and (options.all or len(names) > 1):
-        print(f"Found {len(found)} container(s):")
-        print("\n".join(f"  - {name}" for name in found))
-        if not console.confirm(f"{plain.capitalize()} {len(found)} container(s)?", yes=cli.agreed(options)):
-            return 1
-    elif found and deletes:
-        question = f"Delete {found[0]} with all that is in its container?"
-        confirm = console.confirm if options.is_default else console.confirm_named
-        if not confirm(question, yes=cli.agreed(options)):
-            return 1
+    is_one = len(names) == 1 and not options.all
+    if found and not is_agreed(options, plain, found, is_one=is_one, deletes=deletes):
+        return 1
 
     def work_on(name: str) -> None:
         console.tell(f"{doing} container {name}{note}...")
@@ -323,6 +318,22 @@ def for_each_session(
         advice = f": {hint}" if hint and len(done) < len(found) else ""
         raise clincus.ClincusError(f"{few} {did.lower().replace('shutd', 'shut d')}{advice}", 500)
     return 0
+
+
+def is_agreed(options: cli.Options, verb: str, names: Sequence[str], *, is_one: bool, deletes: bool) -> bool:
+    """Ask before work on several sessions; True if the user agrees.
+
+    For one session, only work that `deletes` it asks: at a terminal, and always if the command line does not name it.
+    """
+    yes = cli.agreed(options)
+    if not is_one:
+        print(f"Found {len(names)} container(s):")
+        print("\n".join(f"  - {name}" for name in names))
+        return console.confirm(f"{verb.capitalize()} {len(names)} container(s)?", yes=yes)
+    if not deletes:
+        return True
+    confirm = console.confirm if options.is_default else console.confirm_named
+    return confirm(f"Delete {names[0]} with all that is in its container?", yes=yes)
 
 
 def timeout_flag(default: int) -> cli.Flag:
