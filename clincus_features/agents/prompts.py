@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import clincus
@@ -37,8 +38,10 @@ if TYPE_CHECKING:
 SENDERS = 2  # queues that are worked on at the same time
 STANDING = 10.0  # seconds that a text may take to show in the tool's input, or to leave it
 COMMAND_STANDING = 3.0  # seconds that a command may take to show in the tool's input
-FIRST_PROOF, SECOND_PROOF = 5.0, 10.0  # seconds to wait for the proof after the first Enter, and after the second
-DRAWING_TRIES, DRAWING_TIME = 2, 0.7  # more looks at a tool that may draw its screen just now; seconds between them
+FIRST_PROOF = 5.0  # seconds to wait for the proof after the first Enter
+SECOND_PROOF = 10.0  # the same after the second one
+DRAWING_TRIES = 2  # more looks at a tool that may be drawing its screen
+DRAWING_TIME = 0.7  # seconds between them
 LINES = 200  # of a prompt that the tool has put back into its input
 INTERRUPTIONS = 4  # tries to interrupt a tool that takes two keys for it
 TELLING = 1.5  # seconds that such a tool may take to show that it took the first key
@@ -49,56 +52,70 @@ def install(extensions: clincus.Extensions, watch: Watch) -> None:
     """Add the routes, and send what is in the queues."""
     app = extensions.app
     sender = Sender(app, watch)
-
-    def session(request: clincus.Request) -> clincus.Session:
-        found: clincus.Session = app.running_session(request.values["id"])
-        return found
-
-    def post_prompt(request: clincus.Request) -> object:
-        values = request.values
-        text = typed.clean_command(values["text"]) if values["command"] else typed.clean_prompt(values["text"])
-        prompt = sender.prompt(session(request), text, may_queue=values["queue"], command=values["command"])
-        return {"prompt_id": prompt.prompt_id, "result": prompt.result}
-
-    def get_prompts(request: clincus.Request) -> object:
-        found = sender.prompts.of(app.registry.get(request.values["id"]))
-        return [prompt.document() for prompt in found]
-
-    def patch_prompt(request: clincus.Request) -> object:
-        values = request.values
-        text = None if values["text"] is None else typed.clean_prompt(values["text"])
-        found = app.registry.get(values["id"])
-        return sender.change(found, values["prompt_id"], text, values["before"]).document()
-
-    def delete_prompt(request: clincus.Request) -> clincus.Response:
-        sender.cancel(app.registry.get(request.values["id"]), request.values["prompt_id"])
-        return clincus.Response(204)
-
-    def post_answer(request: clincus.Request) -> object:
-        values = request.values
-        if (values["option"] is None) == (values["text"] is None):
-            raise clincus.ClincusError('give either "option" or "text"', 400)
-        return {"result": sender.answer(session(request), values)}
-
-    def post_interrupt(request: clincus.Request) -> object:
-        is_proven = sender.interrupt(session(request))
-        return clincus.Response(204) if is_proven else {"result": "unconfirmed"}
-
-    one = "/api/sessions/{id}"
-    extensions.routes += [
-        ("POST", f"{one}/prompt", post_prompt),
-        ("GET", f"{one}/prompts", get_prompts),
-        ("PATCH", f"{one}/prompts/{{prompt_id}}", patch_prompt),
-        ("DELETE", f"{one}/prompts/{{prompt_id}}", delete_prompt),
-        ("POST", f"{one}/answer", post_answer),
-        ("POST", f"{one}/interrupt", post_interrupt),
-    ]
+    extensions.routes += routes(app, sender)
     extensions.wrappers.append(with_clean_prompt)
     extensions.listeners.append(sender.tell)
     extensions.duties += [
         clincus.Duty(f"sending queued prompts ({number})", 0.0, sender.work, each_engine=True)
         for number in range(1, SENDERS + 1)
     ]
+
+
+def routes(app: clincus.Application, sender: Sender) -> list[tuple[str, str, clincus.Handler]]:
+    """The routes of prompts, answers and interruptions."""
+    path = "/api/sessions/{id}"
+    table: list[tuple[str, str, Callable[[clincus.Application, Sender, clincus.Request], object]]] = [
+        ("POST", f"{path}/prompt", post_prompt),
+        ("GET", f"{path}/prompts", get_prompts),
+        ("PATCH", f"{path}/prompts/{{prompt_id}}", patch_prompt),
+        ("DELETE", f"{path}/prompts/{{prompt_id}}", delete_prompt),
+        ("POST", f"{path}/answer", post_answer),
+        ("POST", f"{path}/interrupt", post_interrupt),
+    ]
+    return [(method, path, partial(handler, app, sender)) for method, path, handler in table]
+
+
+def post_prompt(app: clincus.Application, sender: Sender, request: clincus.Request) -> object:
+    """Type a prompt, or queue it."""
+    values = request.values
+    text = typed.clean_command(values["text"]) if values["command"] else typed.clean_prompt(values["text"])
+    session = app.running_session(values["id"])
+    prompt = sender.prompt(session, text, may_queue=values["queue"], command=values["command"])
+    return {"prompt_id": prompt.prompt_id, "result": prompt.result}
+
+
+def get_prompts(app: clincus.Application, sender: Sender, request: clincus.Request) -> object:
+    """The queue and the last prompts."""
+    found = sender.prompts.of(app.registry.get(request.values["id"]))
+    return [prompt.document() for prompt in found]
+
+
+def patch_prompt(app: clincus.Application, sender: Sender, request: clincus.Request) -> object:
+    """Change the text or the place of a prompt in the queue."""
+    values = request.values
+    text = None if values["text"] is None else typed.clean_prompt(values["text"])
+    session = app.registry.get(values["id"])
+    return sender.change(session, values["prompt_id"], text, values["before"]).document()
+
+
+def delete_prompt(app: clincus.Application, sender: Sender, request: clincus.Request) -> object:
+    """Cancel a prompt in the queue."""
+    sender.cancel(app.registry.get(request.values["id"]), request.values["prompt_id"])
+    return clincus.Response(204)
+
+
+def post_answer(app: clincus.Application, sender: Sender, request: clincus.Request) -> object:
+    """Answer the question on the screen."""
+    values = request.values
+    if (values["option"] is None) == (values["text"] is None):
+        raise clincus.ClincusError('give either "option" or "text"', 400)
+    return {"result": sender.answer(app.running_session(values["id"]), values)}
+
+
+def post_interrupt(app: clincus.Application, sender: Sender, request: clincus.Request) -> object:
+    """Let the tool stop its work."""
+    is_proven = sender.interrupt(app.running_session(request.values["id"]))
+    return clincus.Response(204) if is_proven else {"result": "unconfirmed"}
 
 
 def with_clean_prompt(method: str, path: str, handler: clincus.Handler) -> clincus.Handler:
