@@ -16,7 +16,9 @@ deleted sessions too, and git on the host never looks into a folder that a conta
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import partial
 
 import clincus
 from clincus_features.review import changes as differing
@@ -61,54 +63,68 @@ def install(extensions: clincus.Extensions) -> None:
 
 def routes(app: clincus.Application, review: Review) -> list[tuple[str, str, clincus.Handler]]:
     """The routes of checkpoints, changes and undo."""
-
-    def get_checkpoints(request: clincus.Request) -> object:
-        record = review.record(request.values["id"])
-        return [checkpoint.document() for checkpoint in reversed(record.checkpoints)]
-
-    def post_checkpoint(request: clincus.Request) -> object:
-        session = app.running_session(request.values["id"])
-        note = request.values["note"] or ""
-        made = review.recorder.take(session, "person", note)
-        assert made is not None
-        return made.document()
-
-    def get_changes(request: clincus.Request) -> clincus.Response:
-        return answer(request, review.changes(request.values))
-
-    def get_file(request: clincus.Request) -> clincus.Response:
-        compared = review.compare(request.values, looks=False)
-        change = compared.changes.find(request.values["path"])
-        return answer(request, differing.file_texts(compared.store, change))
-
-    def get_image(request: clincus.Request) -> clincus.Response:
-        compared = review.compare(request.values, looks=False)
-        change = compared.changes.find(request.values["path"])
-        side = change.old if request.values["side"] == "old" else change.new
-        return image(compared.store, side)
-
-    def get_patch(request: clincus.Request) -> clincus.Response:
-        compared = review.compare(request.values)
-        path = request.values["path"]
-        patch = differing.patch(compared.store, compared.old, compared.new, path)
-        headers = [("Content-Type", "text/plain; charset=utf-8")]
-        return clincus.Content(patch).answer(request, headers)
-
-    def post_restore(request: clincus.Request) -> object:
-        session = app.running_session(request.values["id"])
-        checkpoint = request.values["checkpoint"]
-        return review.recorder.undo(session, checkpoint, request.values["paths"])
-
-    session_path = "/api/sessions/{id}"
-    return [
-        ("GET", f"{session_path}/checkpoints", get_checkpoints),
-        ("POST", f"{session_path}/checkpoints", post_checkpoint),
-        ("GET", f"{session_path}/changes", get_changes),
-        ("GET", f"{session_path}/changes/file", get_file),
-        ("GET", f"{session_path}/changes/image", get_image),
-        ("GET", f"{session_path}/changes/patch", get_patch),
-        ("POST", f"{session_path}/restore", post_restore),
+    path = "/api/sessions/{id}"
+    table: list[tuple[str, str, Callable[[clincus.Application, Review, clincus.Request], object]]] = [
+        ("GET", f"{path}/checkpoints", get_checkpoints),
+        ("POST", f"{path}/checkpoints", post_checkpoint),
+        ("GET", f"{path}/changes", get_changes),
+        ("GET", f"{path}/changes/file", get_file),
+        ("GET", f"{path}/changes/image", get_image),
+        ("GET", f"{path}/changes/patch", get_patch),
+        ("POST", f"{path}/restore", post_restore),
     ]
+    return [(method, path, partial(handler, app, review)) for method, path, handler in table]
+
+
+def get_checkpoints(_app: clincus.Application, review: Review, request: clincus.Request) -> object:
+    """The kept states, newest first."""
+    record = review.record(request.values["id"])
+    return [checkpoint.document() for checkpoint in reversed(record.checkpoints)]
+
+
+def post_checkpoint(app: clincus.Application, review: Review, request: clincus.Request) -> object:
+    """Keep the present state."""
+    session = app.running_session(request.values["id"])
+    note = request.values["note"] or ""
+    made = review.recorder.take(session, "person", note)
+    assert made is not None
+    return made.document()
+
+
+def get_changes(_app: clincus.Application, review: Review, request: clincus.Request) -> object:
+    """The differences of two states."""
+    return answer(request, review.changes(request.values))
+
+
+def get_file(_app: clincus.Application, review: Review, request: clincus.Request) -> object:
+    """Both texts of a file."""
+    compared = review.compare(request.values, looks=False)
+    change = compared.changes.find(request.values["path"])
+    return answer(request, differing.file_texts(compared.store, change))
+
+
+def get_image(_app: clincus.Application, review: Review, request: clincus.Request) -> object:
+    """One of both pictures."""
+    compared = review.compare(request.values, looks=False)
+    change = compared.changes.find(request.values["path"])
+    side = change.old if request.values["side"] == "old" else change.new
+    return image(compared.store, side)
+
+
+def get_patch(_app: clincus.Application, review: Review, request: clincus.Request) -> object:
+    """All differences, or those of one file, as a patch."""
+    compared = review.compare(request.values)
+    path = request.values["path"]
+    patch = differing.patch(compared.store, compared.old, compared.new, path)
+    headers = [("Content-Type", "text/plain; charset=utf-8")]
+    return clincus.Content(patch).answer(request, headers)
+
+
+def post_restore(app: clincus.Application, review: Review, request: clincus.Request) -> object:
+    """Bring files back to a state."""
+    session = app.running_session(request.values["id"])
+    checkpoint = request.values["checkpoint"]
+    return review.recorder.undo(session, checkpoint, request.values["paths"])
 
 
 def answer(request: clincus.Request, document: object) -> clincus.Response:
