@@ -14,7 +14,6 @@ from clincus_features.preview import heads
 
 PIECE = 64 << 10  # bytes
 HEAD_MOST = 64 << 10  # bytes of the head of an answer, with all interim answers before it
-LINE_MOST = 4096  # bytes of a line between chunks
 ANSWER_WITHIN = 300.0  # seconds for an app to begin its answer: a build may come first
 STALLED_AFTER = 120.0  # seconds in which a side accepts no byte
 HEARD = select.POLLIN | select.POLLHUP | select.POLLERR
@@ -71,20 +70,6 @@ class Stream:
         self.held = self.held[most:]
         return piece
 
-    def line(self, watched: Stream) -> bytes:
-        """A line without its end. Raises Gone, also if it is too long."""
-        while b"\n" not in self.held:
-            known = self.held
-            self.held = b""
-            piece = self.read(watched=watched)
-            self.held = known + piece + self.held
-            if not piece or len(self.held) > LINE_MOST + PIECE:
-                raise Gone
-        line, _, self.held = self.held.partition(b"\n")
-        if len(line) > LINE_MOST:
-            raise Gone
-        return line.rstrip(b"\r")
-
     def send(self, data: bytes, *, listening: bool = False) -> bool:
         """Send all of it.
 
@@ -120,13 +105,8 @@ def carry(request: clincus.Request, target: str, app: socket.socket, place: head
     with contextlib.suppress(Broken):  # an app that hangs up may have answered before
         upstream.send(heads.request_head(request, target, place))
         is_sent = send_body(request, upstream)
-    early = b""
     wants_socket = heads.wants_socket(request)
-    if wants_socket:
-        connection.connection.setblocking(False)
-        with contextlib.suppress(OSError):  # a client may send its first frame in the packet of the request
-            early = connection.rfile.peek()
-    browser = Stream(connection.connection, early)
+    browser = Stream(connection.connection, early_bytes(connection) if wants_socket else b"")
     try:
         answer = first_answer(upstream, browser)
         fields = heads.answer_fields(answer, place)
@@ -143,6 +123,14 @@ def carry(request: clincus.Request, target: str, app: socket.socket, place: head
     finally:
         connection.connection.settimeout(clincus.ANSWER_TIMEOUT)
     connection.close_connection = is_last
+
+
+def early_bytes(connection: clincus.Connection) -> bytes:
+    """The beginning of a WebSocket's first frame, which a client may send in the packet of its request."""
+    connection.connection.setblocking(False)
+    with contextlib.suppress(OSError):
+        return connection.rfile.peek()
+    return b""
 
 
 def send_body(request: clincus.Request, upstream: Stream) -> bool:
@@ -169,22 +157,30 @@ def first_answer(upstream: Stream, browser: Stream) -> heads.Answer:
     """The head of the app's answer, after the interim ones (100, 103). Raises Unanswered, Gone."""
     end = time.monotonic() + ANSWER_WITHIN
     left = HEAD_MOST
-    said = b""
+    while True:
+        head = take_head(upstream, browser, left, end)
+        left -= len(head)
+        try:
+            answer = heads.read_answer(head)
+        except heads.BadAnswer as error:
+            raise Unanswered(f"What the app answered is not HTTP: {error}.") from error
+        if answer.status >= 200 or answer.status == 101:
+            return answer
+
+
+def take_head(upstream: Stream, browser: Stream, most: int, end: float) -> bytes:
+    """Read the next head of the app, up to the empty line behind it. Raises Unanswered, Gone.
+
+    The app has time until `end` (time.monotonic).
+    """
+    said = upstream.held
+    upstream.held = b""
     while True:
         found = re.search(rb"\r?\n\r?\n", said)
         if found:
             upstream.held = said[found.end() :]
-            try:
-                answer = heads.read_answer(said[: found.start()])
-            except heads.BadAnswer as error:
-                raise Unanswered(f"What the app answered is not HTTP: {error}.") from error
-            if answer.status >= 200 or answer.status == 101:
-                return answer
-            left -= found.end()
-            said = upstream.held
-            upstream.held = b""
-            continue
-        if len(said) > left:
+            return said[: found.start()]
+        if len(said) > most:
             raise Unanswered(f"The head of the app's answer is larger than {HEAD_MOST >> 10} KiB.")
         piece = b""
         try:
@@ -243,14 +239,8 @@ def send_answer(
 def body_pieces(answer: heads.Answer, upstream: Stream, browser: Stream) -> Iterator[bytes]:
     """The body of an answer, out of its framing. Raises Gone if it breaks off."""
     if answer.chunked:
-        while size := chunk_size(upstream.line(browser)):
-            yield from exactly(size, upstream, browser)
-            if upstream.line(browser):
-                raise Gone
-        for _ in range(heads.FIELDS_MOST):  # trailer fields may follow the last chunk
-            if not upstream.line(browser):
-                return
-        raise Gone
+        yield from unchunked(upstream, browser)
+        return
     if answer.length is not None:
         yield from exactly(answer.length, upstream, browser)
         return
@@ -268,12 +258,21 @@ def exactly(count: int, upstream: Stream, browser: Stream) -> Iterator[bytes]:
         yield piece
 
 
-def chunk_size(line: bytes) -> int:
-    """The size in the line before a chunk (RFC 9112, 7.1). Raises Gone if it has none."""
-    digits = line.partition(b";")[0].strip(b" \t")
-    if not re.fullmatch(b"[0-9A-Fa-f]{1,15}", digits):
-        raise Gone
-    return int(digits, 16)
+def unchunked(upstream: Stream, browser: Stream) -> Iterator[bytes]:
+    """The content of a body in chunks. Raises Gone if the body breaks off or is not in chunks."""
+    body = clincus.ChunkedBody()
+    held = bytearray()
+    while not body.is_over:
+        piece = upstream.read(watched=browser)
+        if not piece:
+            raise Gone
+        held += piece
+        try:
+            content = body.take(held)
+        except ValueError:
+            raise Gone from None
+        if content:
+            yield content
 
 
 def pump(one: Stream, other: Stream) -> None:
