@@ -174,7 +174,8 @@ def land(git: PrivateGit, repository: Repository, ref: str, new: str, message: s
 def pack_of(git: PrivateGit, new: str) -> str:
     """Pack the objects that a commit needs and no reference has; the pack's path without its ending, "" for no objects.
 
-    Git reads each object once more: the repository's own could have changed meanwhile.
+    Git reads and checks each object once more: the repository's own could have changed meanwhile, and git before 2.46
+    does not look at what comes in a bundle (`transfer.fsckObjects` was for other ways). Raises ClincusError(409).
     """
     with open(f"{git.folder}/packed-refs", encoding="utf-8", errors="surrogateescape") as file:
         references = dict.fromkeys(line.partition(" ")[0] for line in file)
@@ -184,5 +185,8 @@ def pack_of(git: PrivateGit, new: str) -> str:
     if not name:
         return ""
     pack = f"{git.folder}/pack-{name}"
-    git.output("verify-pack", f"{pack}.idx")
+    try:
+        git.output("index-pack", "--strict", "-o", f"{git.folder}/checked.idx", f"{pack}.pack")
+    except clincus.ClincusError as error:
+        raise UnfitBundleError(f"git does not take what the clone sent: {error.message}", 409) from error
     return pack

@@ -770,6 +770,42 @@ def test_a_bundle_with_a_broken_object_is_not_taken(box, project):
     assert "git does not take what the clone sent" in refusal(box.fetch)
 
 
+@pytest.fixture(params=[True, False], ids=["git looks at bundles", "git does not, as before 2.46"])
+def bundles(request, monkeypatch):
+    if not request.param:
+        config = private.CONFIG.replace("fsckObjects = true", "fsckObjects = false")
+        assert config != private.CONFIG
+        monkeypatch.setattr(private, "CONFIG", config)
+
+
+MODULES = {
+    "a URL that is an option": '[submodule "x"]\n\tpath = x\n\turl = -u./payload\n',
+    "a path that is an option": '[submodule "x"]\n\tpath = -x\n\turl = https://x.invalid\n',
+    "a command": '[submodule "x"]\n\tpath = x\n\turl = https://x.invalid\n\tupdate = !id\n',
+    "a name that leads out": '[submodule "../x"]\n\tpath = x\n\turl = https://x.invalid\n',
+}
+
+
+@pytest.mark.parametrize("how", ["at once", "in two steps", "after a branch that is harmless"])
+@pytest.mark.parametrize("kind", MODULES)
+@pytest.mark.usefixtures("bundles")
+def test_a_gitmodules_that_git_refuses_is_not_let_in(box, project, kind, how):
+    box.make()
+    if how == "in two steps":  # its content comes first, under a harmless name
+        (box.folder / "notes").write_text(MODULES[kind])
+        box.commit()
+        box.fetch("first")
+    elif how == "after a branch that is harmless":
+        box.commit()
+        box.fetch()
+    (box.folder / ".gitmodules").write_text(MODULES[kind])
+    head = box.commit()
+    assert "git does not take what the clone sent" in refusal(box.fetch, "second")
+    assert not (project / ".git/refs/heads/second").exists()
+    done = subprocess.run(["git", "-C", project, "cat-file", "-e", head], check=False, capture_output=True)
+    assert done.returncode != 0
+
+
 # ---- push and what a delete would lose -----------------------------------------------------------------------------
 
 
