@@ -4962,11 +4962,11 @@ class OpenedConnection(Protocol):
     def failure(self) -> str:
         """Why it is broken, if a person should know."""
 
-    def from_client(self, data: bytes) -> None:
-        """Bytes of the program."""
+    def from_client(self, data: bytes | memoryview) -> None:
+        """Bytes of the program. A view is valid during the call only."""
 
-    def from_server(self, data: bytes) -> None:
-        """Bytes of the server."""
+    def from_server(self, data: bytes | memoryview) -> None:
+        """Bytes of the server, in the same manner."""
 
     def server_ended(self) -> None:
         """The server sends no more."""
@@ -7975,8 +7975,12 @@ class SizedBody:
 
     def take(self, held: bytearray) -> bytes:
         """Take off what belongs to it."""
-        piece = bytes(held[: self._left])
-        del held[: len(piece)]
+        if len(held) <= self._left:  # the usual case of a large body
+            piece = bytes(held)
+            held.clear()
+        else:
+            piece = bytes(held[: self._left])
+            del held[: self._left]
         self._left -= len(piece)
         return piece
 

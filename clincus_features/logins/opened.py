@@ -16,7 +16,8 @@ from .lending import Loan
 from .sources import Secret, SourceError
 from .vault import Found
 
-PIECE = 16 << 10  # bytes that are decrypted at once: a record of TLS
+RECORD = 16 << 10  # bytes that `ssl` gives at once: a record of TLS (RFC 8446, 5.1)
+PIECE = 256 << 10  # bytes that are handled at once, so that each of them costs little more than its cipher
 
 
 class Lender(Protocol):
@@ -67,22 +68,32 @@ class End:
             self.is_ready = True
 
     def read(self) -> bytes:
-        """What came, b"" for nothing. Raises ssl.SSLError."""
-        if self.is_ready and not self.is_over:
-            try:
-                data = self._tls.read(PIECE)
-            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                return b""
-            except ssl.SSLZeroReturnError:
-                data = b""
-            self.is_over = not data
-            return data
-        return b""
+        """What came, PIECE at most, b"" for nothing. Raises ssl.SSLError if nothing came before it."""
+        records: list[bytes] = []
+        room = PIECE
+        try:
+            while self.is_ready and not self.is_over and room > 0:
+                records.append(self._tls.read(RECORD))
+                self.is_over = not records[-1]
+                room -= len(records[-1])
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+        except ssl.SSLZeroReturnError:
+            self.is_over = True
+        except ssl.SSLError:
+            if not records:
+                raise  # else the next call raises it again
+        return records[0] if len(records) == 1 else b"".join(records)
 
     def write(self, data: bytearray) -> None:
         """Send bytes, which are taken off. Raises ssl.SSLError."""
-        while self.is_ready and data:
-            del data[: self._tls.write(bytes(data[:PIECE]))]
+        if not self.is_ready or not data:
+            return
+        with memoryview(data) as view:
+            sent = 0
+            while sent < len(view):
+                sent += self._tls.write(view[sent : sent + RECORD])
+        data.clear()
 
     def close(self) -> None:
         """Say that nothing more comes."""
@@ -120,12 +131,17 @@ class Opened:
         """Whether the program may send more just now."""
         return self._exchange.takes_more
 
-    def from_client(self, data: bytes) -> None:
+    @property
+    def names(self) -> list[str]:
+        """The logins that the request under way uses. For any thread."""
+        return self._exchange.names
+
+    def from_client(self, data: bytes | memoryview) -> None:
         """Bytes of the program, as they came."""
         self._client.coming.write(data)
         self._turn()
 
-    def from_server(self, data: bytes) -> None:
+    def from_server(self, data: bytes | memoryview) -> None:
         """Bytes of the server, as they came."""
         if not self._server.is_over:
             self._server.coming.write(data)

@@ -174,10 +174,14 @@ class Link:
 
     def _pass_opened(self) -> None:
         """Hand the program's bytes to the feature that reads the connection."""
-        assert self._opened
-        assert self._row
         data = bytes(self._held)
         self._held.clear()
+        self._hand_over(data)
+
+    def _hand_over(self, data: bytes | memoryview) -> None:
+        """Let the feature that reads the connection have bytes of the program."""
+        assert self._opened
+        assert self._row
         self._row.sent += len(data)
         self._opened.from_client(data)
         self._give_opened()
@@ -360,7 +364,7 @@ class Link:
             assert self._row
             self._row.received += count
             if self._opened:
-                self._opened.from_server(bytes(data))
+                self._opened.from_server(data)
                 self._give_opened()
             elif self._step == self._await_answer:
                 self._read_answer(data)
@@ -371,6 +375,8 @@ class Link:
         elif self._step == self._pass and self._server and self._row:
             self._row.sent += count
             self._server.give(data)
+        elif self._step == self._pass_opened and not self._held:
+            self._hand_over(data)
         else:
             self._held += data
             self._step()

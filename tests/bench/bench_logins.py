@@ -2,16 +2,19 @@
 
     python tests/bench/bench_logins.py [MEGABYTES] [ROUNDS]
 
-The server, the proxy and the program are in this process, on loopback, so that all of TLS is paid four times here: both
-ways of an opened connection share the cores with both ends. Beside wall time stands the CPU time of the proxy's thread.
+The proxy is in this process, server and program are in one of their own each, on loopback. All of TLS is paid four
+times here: both ways of an opened connection share the cores with both ends. Beside wall time stands the CPU time of
+the proxy's thread.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import ssl
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,33 +28,102 @@ from clincus_features.logins.authority import make_certificates
 from clincus_features.logins.services import SERVICES
 from clincus_features.logins.settings import Host
 from tests.bench.measuring import in_turns
-from tests.unit.test_logins_opened import HOST, REQUEST, Road, read_until
+from tests.unit.test_logins_opened import HOST, LOAN, Road, Vendor, read_until
 
-MEGABYTES = int(sys.argv[1]) if len(sys.argv) > 1 else 50
-ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 20
+NUMBERS = [int(word) for word in sys.argv[1:3] if word.isdigit()]
+MEGABYTES, ROUNDS = [*NUMBERS, *(50, 20)[len(NUMBERS) :]]
 TUNNELLED = "b.example"
-PIECE = b"x" * (256 << 10)
+# As Anthropic's Messages are streamed, 20 events in a piece.
+EVENT = json.dumps({
+    "type": "content_block_delta", "index": 0,
+    "delta": {"type": "text_delta", "text": "The tokens of a model are words, or parts of \"words\". " * 12},
+})  # fmt: skip
+EVENTS = f"event: content_block_delta\ndata: {EVENT}\n\n".encode() * 20
+PIECE = EVENTS * ((256 << 10) // len(EVENTS))
+SIZE = (MEGABYTES << 20) // len(PIECE) * len(PIECE)  # bytes of a large body
+BODIES = ("/answer", "/events", "/request")  # with a length; in chunks of 20 events; one that goes to the server
+
+
+# -- The other processes
+
+
+def serve(tls: ssl.SSLSocket) -> None:
+    """Send or take a large body, or send a small one."""
+    while head := read_until(tls, b"\r\n\r\n"):
+        if b"/request" in head:
+            left, buffer = SIZE, bytearray(256 << 10)
+            while left > 0:
+                left -= tls.recv_into(buffer)
+        if b"/answer" in head:
+            tls.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE)
+            for _ in range(SIZE // len(PIECE)):
+                tls.sendall(PIECE)
+        elif b"/events" in head:
+            tls.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            piece = b"%x\r\n%s\r\n" % (len(EVENTS), EVENTS) * (len(PIECE) // len(EVENTS))
+            for _ in range(SIZE // len(PIECE)):
+                tls.sendall(piece)
+            tls.sendall(b"0\r\n\r\n")
+        else:
+            tls.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nxxxxx")
+
+
+def be_server(folder: str) -> None:
+    """Print the port, and serve until stdin ends."""
+    vendor = Vendor(Path(folder))
+    vendor.serve = serve
+    print(vendor.port, flush=True)
+    sys.stdin.read()
+
+
+def be_program(folder: str, name: str, path: str) -> None:
+    """Print how many seconds a large body takes."""
+    road = Road.__new__(Road)  # what it has of the proxy, without one
+    road.path = f"{folder}/one"
+    trust = "session.pem" if name == HOST else "trust.pem"
+    context = ssl.create_default_context(cafile=f"{folder}/{trust}")
+    with context.wrap_socket(road.tunnel(name), server_hostname=name) as tls:
+        began = time.perf_counter()
+        length = SIZE if path == "/request" else 0
+        tls.sendall(request(name, path, length))
+        for _ in range(length // len(PIECE)):
+            tls.sendall(PIECE)
+        head = read_until(tls, b"\r\n\r\n")
+        buffer, tail = bytearray(256 << 10), b""
+        left = 5 if length else SIZE
+        while left > 0 or (b"chunked" in head and not tail.endswith(b"0\r\n\r\n")):
+            count = tls.recv_into(buffer)
+            left -= count
+            tail = bytes(buffer[max(0, count - 5) : count])
+        print(time.perf_counter() - began)
+
+
+# -- This one
+
+
+class Elsewhere(Vendor):
+    """The server, in its own process."""
+
+    def __init__(self, folder: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, str(MEGABYTES), "be_server", folder],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self.process.stdout
+        self.port = int(self.process.stdout.readline())
 
 
 @contextlib.contextmanager
 def made_road() -> Iterator[Road]:
-    """A proxy, and a server that sends many bytes for a request with `big`."""
+    """A proxy between a server and programs."""
     with tempfile.TemporaryDirectory(prefix="b", dir="/tmp") as folder:
-        road = Road(Path(folder))
-
-        def serve(tls: ssl.SSLSocket) -> None:
-            while head := read_until(tls, b"\r\n\r\n"):
-                size = MEGABYTES << 20 if b"/big" in head else 5
-                tls.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
-                for _ in range(size // len(PIECE)):
-                    tls.sendall(PIECE)
-                tls.sendall(PIECE[: size % len(PIECE)])
-
-        road.vendor.serve = serve
+        vendor = Elsewhere(folder)
+        road = Road(Path(folder), vendor)
         yield road
         road.is_over = True
         road.proxy.want("one", None)
         road.thread.join(10)
+        vendor.process.communicate()
 
 
 def connected(road: Road, name: str) -> ssl.SSLSocket:
@@ -61,11 +133,11 @@ def connected(road: Road, name: str) -> ssl.SSLSocket:
     return road.vendors_trust.wrap_socket(road.tunnel(TUNNELLED), server_hostname=TUNNELLED)
 
 
-def request(name: str, path: str = "/") -> bytes:
+def request(name: str, path: str = "/", length: int = 0) -> bytes:
     """A request to a host, with a placeholder where it is opened."""
-    if name == HOST:
-        return REQUEST.replace(b"GET / ", f"GET {path} ".encode())
-    return f"GET {path} HTTP/1.1\r\nHost: {name}\r\n\r\n".encode()
+    lines = [f"POST {path} HTTP/1.1", f"Host: {name}", f"Content-Length: {length}"]
+    lines += [f"Authorization: Bearer {LOAN.placeholder}"] if name == HOST else []
+    return "\r\n".join([*lines, "", ""]).encode()
 
 
 def first_byte(road: Road, name: str) -> Callable[[], float]:
@@ -97,16 +169,14 @@ def next_byte(road: Road, name: str) -> Callable[[], float]:
     return once
 
 
-def speed(road: Road, name: str) -> Callable[[], float]:
-    """MB a second of a large answer."""
+def speed(road: Road, name: str, path: str) -> Callable[[], float]:
+    """MB a second of a large body."""
 
     def once() -> float:
-        with connected(road, name) as tls:
-            tls.sendall(request(name, "/big"))
-            left, buffer, began = MEGABYTES << 20, bytearray(1 << 20), time.perf_counter()
-            while left > 0:
-                left -= tls.recv_into(buffer)
-            return MEGABYTES / (time.perf_counter() - began)
+        folder = str(Path(road.path).parent)
+        words = [sys.executable, __file__, str(MEGABYTES), "be_program", folder, name, path]
+        seconds = subprocess.run(words, capture_output=True, text=True, check=True, timeout=600).stdout
+        return SIZE / float(seconds) / 10**6
 
     return once
 
@@ -123,15 +193,15 @@ def thread_seconds(road: Road) -> float:
     return int(text.split()[0]) / 10**9
 
 
-def cost(road: Road) -> None:
+def cost(road: Road, path: str) -> None:
     """What a MB costs the proxy's thread, which passes those of all sessions."""
     found = []
     for name in (HOST, TUNNELLED):
         before = thread_seconds(road)
-        speed(road, name)()
-        found.append(MEGABYTES / (thread_seconds(road) - before))
+        speed(road, name, path)()
+        found.append(SIZE / 10**6 / (thread_seconds(road) - before))
     lent, plain = found
-    print(f"{'large answers, per second of its CPU time':<44}{lent:9.0f} MB    tunnel {plain:9.0f} MB")
+    print(f"{f'{path}, for a second of its CPU time':<44}{lent:9.0f} MB    tunnel {plain:9.0f} MB")
 
 
 def resident() -> float:
@@ -181,10 +251,16 @@ def main() -> None:
         works = [next_byte(road, name) for name in (HOST, TUNNELLED)]
         in_turns(3, *works)
         tell("first byte on a connection that is there", "ms", in_turns(ROUNDS, *works))
-        tell("large answers", "MB/s", in_turns(max(3, ROUNDS // 4), *(speed(road, one) for one in (HOST, TUNNELLED))))
-        cost(road)
+        for path in BODIES:
+            works = [speed(road, name, path) for name in (HOST, TUNNELLED)]
+            tell(path, "MB/s", in_turns(max(3, ROUNDS // 4), *works))
+            cost(road, path)
         memory(road)
     print(f"load {os.getloadavg()[0]:.1f}")
 
 
-main()
+ROLES: dict[str, Callable[..., None]] = {"be_server": be_server, "be_program": be_program}
+if len(sys.argv) > 2 and sys.argv[2] in ROLES:
+    ROLES[sys.argv[2]](*sys.argv[3:])
+else:
+    main()

@@ -68,8 +68,8 @@ class Vendor:
 class Road:
     """A proxy with one session that borrows a login, and TLS of programs in there."""
 
-    def __init__(self, folder: Path) -> None:
-        self.vendor = Vendor(folder)
+    def __init__(self, folder: Path, vendor: Vendor | None = None) -> None:
+        self.vendor = vendor or Vendor(folder)
         made = make_certificates([Host(HOST)], dict(os.environ), str(folder))
         (folder / "session.pem").write_text(made.key + made.chain)
         self.trust = ssl.create_default_context(cadata=made.authority)
