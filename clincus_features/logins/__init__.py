@@ -80,6 +80,8 @@ class Lending:
         self._config: clincus.Config | None = None
         self._known: Mapping[str, Login] = {}  # the logins of that
         self._contexts: dict[str, tuple[object, ssl.SSLContext]] = {}  # by session, with the mark of the file
+        self._lock = threading.Lock()  # guards the next one
+        self._is_looking = False  # a thread looks at what is revoked
         self._opened: weakref.WeakKeyDictionary[Opened, str] = weakref.WeakKeyDictionary()  # with their sessions
         self._records: dict[str, Records] = {}  # session -> what it did in this run
 
@@ -218,7 +220,7 @@ class Lending:
             label = {f"{clincus.LABEL}settings": json.dumps(settings, sort_keys=True)}
             door.query(door.path(session.id), "PATCH", {"config": label}, wait=True)
             sessions.look(session.id)
-        for opened, id in list(self._opened.items()):
+        for opened, id in self._open_now():
             if id == session.id:
                 for name in loans.read_label(session.logins).keys() - set(chosen):
                     opened.end_loan(name, f"the login {name} was taken from this session")
@@ -238,7 +240,7 @@ class Lending:
         login = self._login(name)
         set_revoked(self._environ, name, is_revoked=True)
         self.vault.forget(name)
-        for opened in list(self._opened):
+        for opened, _ in self._open_now():
             opened.end_loan(name, f"the login {name} is revoked")
         return self._document(login)
 
@@ -288,7 +290,35 @@ class Lending:
         exchange = Exchange((host, port), found, account, self._strangers(session))
         opened = Opened(exchange, (self._context(session), server_trust()), host, account, later)
         self._opened[opened] = session.id
+        self._look_at_revocations()
         return opened
+
+    def _look_at_revocations(self) -> None:
+        """While connections are open, look in a thread at what other servers of this user have revoked."""
+        with self._lock:
+            if self._is_looking:
+                return
+            self._is_looking = True
+        threading.Thread(target=self._end_revoked, name="looking at revoked logins", daemon=True).start()
+
+    def _end_revoked_now(self) -> None:
+        for opened, _ in self._open_now():
+            for name in filter(self.revocations.holds, opened.names):
+                opened.end_loan(name, f"the login {name} is revoked")
+
+    def _end_revoked(self) -> None:
+        while True:
+            self._end_revoked_now()
+            time.sleep(LOOK_PERIOD)
+            with self._lock:
+                if not self._opened:
+                    self._is_looking = False
+                    return
+
+    def _open_now(self) -> list[tuple[Opened, str]]:
+        """The connections that are open, with their sessions. For any thread, while the proxy's adds others."""
+        found = [ref() for ref in self._opened.keyrefs()]  # a list of all at once
+        return [(one, self._opened[one]) for one in found if one is not None]
 
     def _strangers(self, session: clincus.Session) -> dict[bytes, Loan]:
         """The placeholders of other sessions."""
