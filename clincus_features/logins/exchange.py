@@ -282,6 +282,8 @@ class Exchange:
             self._answer = answer
             self._answer_body = http1.body_of(answer.length, may_have_trailer=True)
         is_last = answer.status >= 200 and self._is_last
+        if self._uses:
+            answer = answer._replace(fields=[field for field in answer.fields if not is_credential(*field)])
         self.to_client += masked(http1.answer_head(answer, is_last=is_last), self._hidden)
 
     def _pass_answer(self, answer: Answer) -> None:
@@ -336,6 +338,14 @@ def error_answer(status: int, words: str) -> bytes:
     """An answer of ours. Its form is one that the tools show: that of the models' vendors."""
     error = {"type": KINDS.get(status, "api_error"), "message": f"Clincus: {words}"}
     return last_answer(status, {"type": "error", "error": error})
+
+
+def is_credential(name: str, value: str) -> bool:
+    """Whether a header of an answer gives the program a credential of its own: with that it needs no login any more.
+
+    Those of Cloudflare say that a client is no robot; without them some vendors refuse it.
+    """
+    return name.lower() == "set-cookie" and not value.lstrip("_").startswith("cf")
 
 
 def check_path(request: Request, uses: Sequence[Use]) -> None:

@@ -19,6 +19,7 @@ MOST_FIELDS = 200
 MOST_DIGITS = 15  # of the length of a body
 BETWEEN = frozenset(("connection", "proxy-connection", "keep-alive", "te", "trailer", "upgrade", "transfer-encoding"))
 # For the request alone. TRACE sends a request back as it came, with what it was lent.
+BODILESS = frozenset(("GET", "HEAD", "OPTIONS", "DELETE"))  # methods of which some servers do not read a body
 REFUSED_METHODS = frozenset(("CONNECT", "TRACE", "TRACK", "DEBUG"))
 _FIRST = re.compile(rf"({clincus.HTTP_TOKEN}) ([!-~]+) HTTP/1\.1")
 _STATUS = re.compile(r"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
@@ -130,7 +131,12 @@ def parse_request(head: bytes, host: str, port: int) -> Request:
     is_upgrade = wanted == {"websocket"} and "upgrade" in between and method == "GET" and length == 0
     if words(fields, "trailer"):
         raise Malformed("a body with a trailer is not passed")
-    return Request(method, target, fields, length, "close" in between, is_upgrade)
+    expected = words(fields, "expect")
+    if expected - {"100-continue"}:
+        raise Malformed("a request may expect nothing but 100-continue")
+    # A server that answers without the body may take it for the next request, and that for the rest of this one.
+    may_be_left = bool(expected) or (length != 0 and method in BODILESS)
+    return Request(method, target, fields, length, "close" in between or may_be_left, is_upgrade)
 
 
 def is_host(text: str, host: str, port: int) -> bool:

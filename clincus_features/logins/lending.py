@@ -8,6 +8,8 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
+import html
+import json
 import re
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -22,6 +24,8 @@ from .sources import Secret
 # A request that carries a value gets an answer that can be read: whole, and not compressed.
 DROPPED = frozenset(("accept-encoding", "range", "if-range", "sec-websocket-extensions"))
 MASK = b"*"
+# Signs that encoders of JSON write as \u00.. so that a page can hold it: Go's, and Gson.
+IN_PAGES = [str.maketrans({sign: f"\\u{ord(sign):04x}" for sign in signs}) for signs in ("&<>", "&<>'=")]
 _RANDOM = re.compile(rb"(?=([0-9a-f]{32}))")  # at any place: letters before it may be such digits too
 
 Filling = Callable[[str], str]  # gives the value of a header for a value of the login
@@ -189,7 +193,7 @@ def filled(request: Request, uses: Sequence[Use], known: Mapping[str, Secret]) -
 
 def spellings(secret: str, value: str) -> list[bytes]:
     """The ways in which a server may write a secret that it got in the value of a header; the longest first."""
-    found = {secret, quote(secret, safe=""), secret.replace("/", "\\/"), *coded_in_texts(secret)}
+    found = {secret, *coded_in_texts(secret), *escaped_in_texts(secret)}
     if value.startswith("Basic "):
         found.add(value.removeprefix("Basic ").rstrip("="))
     return sorted((text.encode("ascii") for text in found), key=lambda text: (-len(text), text))
@@ -207,6 +211,17 @@ def coded_in_texts(secret: str) -> set[str]:
         inner = coded[edge : len(coded) - bool(len(data) % 3)]
         found |= {inner, inner.replace("+", "-").replace("/", "_")}
     return found
+
+
+def escaped_in_texts(secret: str) -> set[str]:
+    """What URLs, JSON and HTML make of the signs in a secret. Letters, digits, - and _ are left as they are."""
+    percent, text = quote(secret, safe=""), json.dumps(secret)[1:-1]
+    page = html.escape(secret)
+    return {
+        *(percent, re.sub("%..", lambda sign: sign[0].lower(), percent)),
+        *(text, text.replace("/", "\\/"), *(text.translate(table) for table in IN_PAGES)),
+        *(page, page.replace("/", "&#x2F;"), html.escape(secret, quote=False)),
+    }
 
 
 # -- Answers

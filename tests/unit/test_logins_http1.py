@@ -77,6 +77,8 @@ def body(data: bytes, piece: int, *, may_have_trailer: bool = False) -> tuple[by
         ("POST / HTTP/1.1", "Transfer-Encoding: \x0bchunked"),
         ("POST / HTTP/1.1", "Transfer-Encoding: identity"),
         ("POST / HTTP/1.1", "Transfer-Encoding: chunked", "Trailer: Authorization"),
+        ("POST / HTTP/1.1", "Expect: y 100-continue", "Content-Length: 1"),
+        ("POST / HTTP/1.1", "Expect: 100-continue, x", "Content-Length: 1"),
         ("GET / HTTP/1.1", *(f"X-{number}: x" for number in range(http1.MOST_FIELDS))),
     ],
 )

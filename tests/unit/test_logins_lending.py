@@ -66,8 +66,8 @@ class Heard:
 class Talk:
     """An exchange, what its functions were told, and both ends of it."""
 
-    def __init__(self, host: str = HOST, loans: Sequence[Loan] = LOANS) -> None:
-        self.host = host
+    def __init__(self, host: str = HOST, loans: Sequence[Loan] = LOANS, value: str = VALUE) -> None:
+        self.host, self.value = host, value
         heard = Heard()
         self.tokens = heard.tokens
         self.alarms, self.lent, self.rejected = heard.alarms, heard.values, heard.refusals
@@ -78,7 +78,7 @@ class Talk:
         head = "\r\n".join([lines[0], f"Host: {self.host}", *lines[1:], "", ""])
         self.exchange.from_client(head.encode("latin-1") + body)
         if self.exchange.wanted:
-            self.exchange.lend({loan.login.name: Secret(VALUE) for loan in self.exchange.wanted})
+            self.exchange.lend({loan.login.name: Secret(self.value) for loan in self.exchange.wanted})
         return self.server_gets()
 
     def server_gets(self) -> bytes:
@@ -290,6 +290,58 @@ def test_an_answer_that_echoes_the_value_is_cleaned(piece, spelling, framing):
     assert b"X-Echo: " + b"*" * len(VALUE) in got
     assert talk.exchange.is_over or framing != "end"
     assert not talk.exchange.is_broken
+
+
+ODD = "p/ss+w&rd=<'it'>\"0123"
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "p%2Fss%2Bw%26rd%3D%3C%27it%27%3E%220123",
+        "p%2fss%2bw%26rd%3d%3c%27it%27%3e%220123",
+        "p/ss+w&rd=<'it'>\\\"0123",
+        "p\\/ss+w&rd=<'it'>\\\"0123",
+        "p/ss+w\\u0026rd=\\u003c'it'\\u003e\\\"0123",
+        'p/ss+w\\u0026rd\\u003d\\u003c\\u0027it\\u0027\\u003e\\"0123',
+        "p/ss+w&amp;rd=&lt;&#x27;it&#x27;&gt;&quot;0123",
+        "p&#x2F;ss+w&amp;rd=&lt;&#x27;it&#x27;&gt;&quot;0123",
+        "p/ss+w&amp;rd=&lt;'it'&gt;\"0123",
+    ],
+)
+def test_a_value_with_signs_is_cleaned_as_urls_json_and_html_write_it(spelling):
+    talk = Talk(value=ODD)
+    talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
+    said = talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(spelling), spelling.encode()))
+    assert said.endswith(b"\r\n\r\n" + b"*" * len(spelling))
+
+
+def test_an_answer_to_a_request_with_a_value_leaves_no_cookie_that_stands_for_it():
+    """With the session of a server a program would go on after a revoke, uncounted."""
+    kept = b"HTTP/1.1 200 OK\r\nset-cookie: __cf_bm=x\r\nContent-Length: 0\r\n\r\n"
+    answer = kept.replace(b"OK\r\n", b"OK\r\nSet-Cookie: JSESSIONID=abc; Path=/\r\n")
+    talk = Talk()
+    talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
+    assert talk.answer(answer) == kept
+    talk.ask("GET / HTTP/1.1")
+    assert talk.answer(answer) == answer, "a program's own requests are its own"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("POST / HTTP/1.1", "Expect: 100-continue", "Content-Length: 4"),
+        ("GET / HTTP/1.1", "Content-Length: 4"),
+        ("DELETE / HTTP/1.1", "Transfer-Encoding: chunked"),
+    ],
+)
+def test_a_body_that_a_server_may_leave_unread_is_the_last_of_its_connection(lines):
+    """Else the server could take it for a request, and the next request with its value for the body of that."""
+    talk = Talk()
+    body = b"1\r\nx\r\n0\r\n\r\n" if "chunked" in lines[-1] else b"body"
+    assert b"\r\nConnection: close\r\n" in talk.ask(*lines, f"X-Api-Key: {KEY.placeholder}", body=body)
+    assert b"\r\nConnection: close\r\n" in talk.answer(b"HTTP/1.1 417 No\r\nContent-Length: 0\r\n\r\n")
+    assert talk.exchange.is_over
 
 
 def test_events_of_a_stream_come_at_once():
@@ -562,6 +614,9 @@ def test_the_placeholder_of_a_refresh_token_is_never_filled_in(placeholder):
         ("claude", "api.anthropic.com", "/api//OAuth/x/../claude_cli/%63reate_api_key?a=b"),
         ("github", "api.github.com", "/copilot_internal/v2/token"),
         ("copilot", "api.github.com", "/copilot_internal\\v2/token/"),
+        ("openai", "api.openai.com", "/v1/realtime/client_secrets"),
+        ("openrouter", "openrouter.ai", "/api/v1/keys"),
+        ("npm", "registry.npmjs.org", "/-/npm/v1/tokens"),
     ],
 )
 def test_a_request_whose_answer_holds_a_credential_is_refused(name, host, path):
