@@ -33,7 +33,7 @@ ROUNDS ?= 5
 PACK_INPUTS := clincus.py clincus_unpack.py build_zipapp.py LICENSE openapi.json \
   $(shell find clincus_cli clincus_features guest spa_dist wall -type f ! -name '*.pyc' 2>/dev/null)
 TEST_PACKAGES := incus-base incus-client dnsmasq-base btrfs-progs mmdebstrap zstd git tmux iproute2 curl chromium busybox zsh fish \
-  bubblewrap ubuntu-keyring gcc libc6-dev
+  bubblewrap ubuntu-keyring gcc libc6-dev gh
 
 # Keeps packages from starting their services; `clincus health` knows its text.
 HOLD := /usr/sbin/policy-rc.d

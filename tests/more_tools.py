@@ -1,4 +1,4 @@
-"""The real Codex, Gemini CLI and aider, from npm and PyPI, in a folder that a container gets as ~/.local/bin."""
+"""Real tools from npm, PyPI and Debian, each in a folder that a container gets as ~/.local/bin, or elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ import pytest
 from tests.incus_bed import image_cache, one_at_a_time
 from tests.interpreters import find
 
-PACKAGES = {"codex": "@openai/codex@0.169.0", "gemini": "@google/gemini-cli@0.61.0", "aider": "aider-chat==0.86.2"}
+PACKAGES = {
+    "codex": "@openai/codex@0.169.0",
+    "gemini": "@google/gemini-cli@0.61.0",
+    "aider": "aider-chat==0.86.2",
+    "npm": "npm@10.9.3",
+    "twine": "twine==6.1.0",  # with the pip of its Python
+    "gh": "gh",  # Debian's
+    "curl": "curl",  # the same
+    "docker": "docker.io docker-cli containerd runc iptables libxtables12 libnftnl11 libmnl0 libip4tc2 libip6tc2",
+}
 PLACE = "/home/code/.local/bin"  # of the folder in a container
 PYTHON_PLACE = "/opt/python"
 LIBC = re.compile(r"/(ld-linux.*|lib(c|m|dl|rt|pthread|resolv|util))\.so")  # each image has its own
@@ -25,11 +34,29 @@ AIDER = f"""#!/bin/sh
 export LD_LIBRARY_PATH={PLACE}/lib PYTHONHOME={PYTHON_PLACE} PYTHONPATH={PLACE}/site
 exec {PYTHON_PLACE}/bin/PYTHON -m aider "$@"
 """
+# These may lie anywhere.
+NPM = """#!/bin/sh
+here=$(dirname "$0")
+LD_LIBRARY_PATH=$here/lib exec "$here/node" "$here/node_modules/npm/bin/npm-cli.js" "$@"
+"""
+CURL = """#!/bin/sh
+here=$(dirname "$0")
+LD_LIBRARY_PATH=$here/lib exec "$here/program" "$@"
+"""
+PYTHON_MODULE = f"""#!/bin/sh
+here=$(dirname "$0")
+export LD_LIBRARY_PATH=$here/lib PYTHONHOME={PYTHON_PLACE} PYTHONPATH=$here/site
+exec {PYTHON_PLACE}/bin/PYTHON -m MODULE "$@"
+"""
+DOCKER = """#!/bin/sh
+here=$(dirname "$0")
+PATH=$here/bin:$PATH LD_LIBRARY_PATH=$here/lib exec "$here/bin/docker" "$@"
+"""
 
 
 def tool_folder(name: str) -> Path:
     """The folder of a tool. A test that needs it is skipped where it cannot be had, and fails in CI."""
-    version = re.split("@|==", PACKAGES[name])[-1]
+    version = re.split("@|==| ", PACKAGES[name])[-1]
     folder = image_cache() / f"tool-{name}-{version}"
     with one_at_a_time(f"tool-{name}"):
         if not (folder / name).exists():
@@ -79,19 +106,73 @@ def fetch_codex(folder: Path) -> None:
 def fetch_gemini(folder: Path) -> None:
     """Scripts for Node."""
     npm_install("gemini", folder)
+    copy_node(folder)
+    write_program(folder / "gemini", GEMINI)
+
+
+def copy_node(folder: Path) -> None:
+    """This machine's Node, with what it needs."""
     node = Path(os.path.realpath(shutil.which("node") or "node"))
     shutil.copy(node, folder / "node")
     copy_libraries([node], folder / "lib")
-    write_program(folder / "gemini", GEMINI)
+
+
+def fetch_npm(folder: Path) -> None:
+    """Scripts for Node."""
+    npm_install("npm", folder)
+    copy_node(folder)
+    write_program(folder / "npm", NPM)
+
+
+def fetch_gh(folder: Path) -> None:
+    """One program, written in Go: this machine's. It is none of this name that a person has put before Debian's."""
+    shutil.copy("/usr/bin/gh", folder)
+
+
+def fetch_curl(folder: Path) -> None:
+    """This machine's."""
+    shutil.copy("/usr/bin/curl", folder / "program")
+    copy_libraries([folder / "program"], folder / "lib")
+    write_program(folder / "curl", CURL)
+
+
+def fetch_docker(folder: Path) -> None:
+    """The programs of Debian's packages in `bin`, and their libraries; root in a container runs them with both."""
+    unpack = 'cd "$1" && shift && apt-get download "$@" && for one in *.deb; do dpkg -x "$one" all && rm "$one"; done'
+    run("sh", "-c", unpack, "sh", folder, *PACKAGES["docker"].split())
+    (folder / "bin").mkdir()
+    for place in ("usr/bin", "usr/sbin"):
+        for program in (folder / "all" / place).glob("*"):
+            shutil.move(program, folder / "bin")
+    libraries = folder / "lib"
+    copy_libraries([folder / "bin" / name for name in ("dockerd", "docker", "runc", "containerd")], libraries)
+    for library in (folder / "all/usr/lib/x86_64-linux-gnu").glob("*.so*"):
+        shutil.copy(library, libraries)
+    shutil.move(folder / "all/usr/lib", folder / "usr-lib")  # iptables looks for its own there
+    write_program(folder / "docker", DOCKER)
 
 
 def fetch_aider(folder: Path) -> None:
     """Modules for the Python of `aider_python`."""
+    python = install_modules("aider", folder)
+    write_program(folder / "aider", AIDER.replace("PYTHON ", f"{python.name} "))
+
+
+def install_modules(name: str, folder: Path) -> Path:
+    """Install a package of PyPI's below a folder, for the Python of `aider_python`, which is returned."""
     python = aider_python()
-    run(python, "-m", "pip", "install", "--quiet", "--target", folder / "site", PACKAGES["aider"])
+    run(python, "-m", "pip", "install", "--quiet", "--target", folder / "site", PACKAGES[name])
     modules = run(python, "-c", "import sysconfig; print(sysconfig.get_path('platstdlib'))").strip()
     copy_libraries([python, *Path(modules, "lib-dynload").glob("*.so")], folder / "lib")
-    write_program(folder / "aider", AIDER.replace("PYTHON ", f"{python.name} "))
+    return python
+
+
+def fetch_twine(folder: Path) -> None:
+    """The same, with pip."""
+    python = install_modules("twine", folder)
+    for module in ("pip", "twine"):
+        script = PYTHON_MODULE.replace("PYTHON ", f"{python.name} ").replace("MODULE ", f"{module} ")
+        write_program(folder / module, script)
 
 
 def aider_python() -> Path:
@@ -100,13 +181,22 @@ def aider_python() -> Path:
     return Path(os.path.realpath(next(program for program in found if program)))
 
 
-FETCH = {"codex": fetch_codex, "gemini": fetch_gemini, "aider": fetch_aider}
+FETCH = {
+    "codex": fetch_codex,
+    "gemini": fetch_gemini,
+    "aider": fetch_aider,
+    "npm": fetch_npm,
+    "twine": fetch_twine,
+    "gh": fetch_gh,
+    "curl": fetch_curl,
+    "docker": fetch_docker,
+}
 
 
-def mounts(name: str) -> str:
+def mounts(name: str, place: str = PLACE) -> str:
     """The mounts of a configuration that bring a tool into each container."""
-    places = {tool_folder(name): PLACE}
-    if name == "aider":
+    places = {tool_folder(name): place}
+    if name in ("aider", "twine"):
         places[aider_python().parent.parent] = PYTHON_PLACE
     return "".join(
         f'[[mounts.default]]\nhost = "{host}"\ncontainer = "{place}"\nreadonly = true\n'

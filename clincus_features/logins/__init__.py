@@ -131,10 +131,14 @@ class Lending:
         return loans.variables_of(loans.loans_of(session.logins, known))
 
     def files(self, session: clincus.Session) -> list[clincus.ToolFile]:
-        """The files of tools whose logins are lent, with placeholders."""
+        """The files with which tools use placeholders, and those of tools whose logins are lent, with placeholders."""
         found = loans.loans_of(session.logins, self._configs.get(session.id, {}))
         files: list[clincus.ToolFile] = []
         for loan in found:
+            service = loan.login.service
+            for path, text in service.files.items():
+                content = text.replace("{variable}", service.variables[0])
+                files.append(clincus.ToolFile(path, content.encode(), 0o644))
             if loan.login.vendor:
                 document = loan.login.vendor.lent(self.renewal.document(loan.login), loan.placeholder, time.time())
                 files.append(clincus.ToolFile(loan.login.vendor.guest_file, json.dumps(document).encode(), 0o600))

@@ -22,6 +22,7 @@ class Service(NamedTuple):
     forms: tuple[str, ...]
     variables: tuple[str, ...] = ()  # that hold the placeholder in a container
     settings: Mapping[str, str] = {}  # other variables that a program needs to use it
+    files: Mapping[str, str] = {}  # in the home; `{variable}` is the name of the first variable
     shape: str = "clincus-{random}"  # of a placeholder, as the tools expect it; `{random}` is 32 hexadecimal digits
     git: tuple[str, str] = ("", "")  # the URL that git asks a user and password for, and the user
     refused: tuple[
@@ -30,6 +31,7 @@ class Service(NamedTuple):
 
 
 BEARER = f"Bearer {SECRET}"
+GEMINI_VERSIONS = ("v1", "v1alpha", "v1beta")
 GITHUB_FORMS = (BEARER, f"token {SECRET}", f"Basic *:{SECRET}")
 SERVICES = {
     "anthropic": Service(
@@ -63,6 +65,10 @@ SERVICES = {
         (BEARER,),
         ("OPENAI_API_KEY",),
         shape="sk-proj-clincus-{random}",
+        refused=(
+            *("/v1/realtime/client_secrets", "/v1/realtime/sessions", "/v1/realtime/transcription_sessions"),
+            *("/v1/chatkit/sessions", "/v1/organization/admin_api_keys", "/v1/organization/projects"),
+        ),
     ),
     "gemini": Service(
         "Gemini API key",
@@ -71,6 +77,7 @@ SERVICES = {
         (SECRET,),
         ("GEMINI_API_KEY", "GOOGLE_GENERATIVE_AI_API_KEY"),
         shape="AIza{random}cli",
+        refused=tuple(f"/{version}/{name}" for version in GEMINI_VERSIONS for name in ("auth_tokens", "authtokens")),
     ),
     "openrouter": Service(
         "OpenRouter API key",
@@ -79,6 +86,7 @@ SERVICES = {
         (BEARER,),
         ("OPENROUTER_API_KEY",),
         shape="sk-or-v1-clincus-{random}",
+        refused=("/api/v1/keys", "/api/v1/auth/keys"),
     ),
     "github": Service(
         "GitHub token of git and gh",
@@ -106,7 +114,17 @@ SERVICES = {
         shape="ghu_{random}clin",
         refused=("/copilot_internal/v2/token",),
     ),
-    "npm": Service("npm token", ("registry.npmjs.org",), "authorization", (BEARER,), ("NPM_TOKEN", "NODE_AUTH_TOKEN")),
+    "npm": Service(
+        "npm token",
+        ("registry.npmjs.org",),
+        "authorization",
+        (BEARER,),
+        ("NPM_TOKEN", "NODE_AUTH_TOKEN"),
+        # npm takes a token from no variable, but a file of settings may name one. This one comes last of its files.
+        {"NPM_CONFIG_GLOBALCONFIG": "~/.clincus/npmrc"},
+        {".clincus/npmrc": "//registry.npmjs.org/:_authToken=${{variable}}\n"},
+        refused=("/-/npm/v1/tokens", "/-/npm/v1/oidc"),
+    ),
     "pypi": Service(
         "PyPI token",
         ("upload.pypi.org",),

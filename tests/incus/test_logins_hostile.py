@@ -14,6 +14,7 @@ import pytest
 from login_box import ADDRESS, SEARCH, Box, Vendor, vendor_context, write_certificates
 from network_box import command_with_hosts
 
+from tests.more_tools import mounts
 from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, wait_until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a file of host names of the test's own needs root")
@@ -64,7 +65,7 @@ def vendor(tmp_path_factory) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def server(start_shared, vendor) -> Server:
     started: Server = start_shared(
-        config=NO_CHECKPOINTS + CONFIG,
+        config=NO_CHECKPOINTS + CONFIG + mounts("curl", "/opt/tools/curl"),
         command=command_with_hosts(vendor.folder / "hosts"),
         environ={"SSL_CERT_FILE": str(vendor.folder / "trust.pem"), "REAL_KEY": KEY},
     )
@@ -177,7 +178,8 @@ def test_a_redirect_is_followed_with_a_placeholder_at_most(box, vendor):
     assert f"Location: https://{OTHER}/" in said
     assert KEY.encode() in vendor.came[0]
     vendor.came.clear()
-    box.shell(f"curl -sk -m 20 -H 'X-Api-Key: {it}' https://{OTHER}/ || true")
+    box.shell(f"/opt/tools/curl/curl -sk -m 20 -H 'X-Api-Key: {it}' https://{OTHER}/ || true")
+    assert it.encode() in vendor.came[0]
     assert KEY.encode() not in b"".join(vendor.came)
 
 

@@ -19,6 +19,7 @@ import clincus
 from clincus_features.logins import authority
 from clincus_features.logins.authority import Certificates, Store, make_certificates
 from clincus_features.logins.settings import Host
+from tests.more_tools import tool_folder
 from tests.programs import DEADLINE
 
 HOSTS = [Host("api.example.com"), Host("cdn.example.com", is_wild=True, port=8443)]
@@ -49,7 +50,7 @@ def stolen(folder: Path, *names: str) -> Certificates:
 
 @contextmanager
 def serving(certificates: Certificates, folder: Path) -> Iterator[int]:
-    """A TLS server on loopback that says hello over HTTP; its port."""
+    """A TLS server on loopback that says hello over HTTP; its port. It is a proxy, too, whose every name is itself."""
     (folder / "server.pem").write_text(certificates.key + certificates.chain)
     (folder / "root.pem").write_text(certificates.authority)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -61,6 +62,9 @@ def serving(certificates: Certificates, folder: Path) -> Iterator[int]:
             while True:
                 connection, _ = listener.accept()
                 connection.settimeout(DEADLINE)
+                if connection.recv(1, socket.MSG_PEEK) == b"C":
+                    connection.recv(65536)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
                 with suppress(OSError), context.wrap_socket(connection, server_side=True) as tls:
                     tls.recv(65536)
                     tls.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello")
@@ -131,7 +135,14 @@ def by_git(name: str, port: int, root: Path) -> tuple[str, str]:
     return ("" if failure else "hello"), failure
 
 
-CLIENTS = [by_python, by_openssl, by_node, by_curl, by_git]
+def by_go(name: str, port: int, root: Path) -> tuple[str, str]:
+    """gh is written in Go, whose own TLS it has."""
+    settings = {"SSL_CERT_FILE": str(root), "SSL_CERT_DIR": "/nowhere", "HTTPS_PROXY": f"http://127.0.0.1:{port}"}
+    gh = tool_folder("gh") / "gh"
+    return run(str(gh), "api", f"https://{name}/x", GH_TOKEN="x", GH_PROMPT_DISABLED="1", **settings)
+
+
+CLIENTS = [by_python, by_openssl, by_node, by_curl, by_git, by_go]
 needs_program = pytest.mark.parametrize(
     "client", [pytest.param(one, id=one.__name__.removeprefix("by_")) for one in CLIENTS]
 )
