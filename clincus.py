@@ -5029,10 +5029,12 @@ class Extensions(ContainerParts):
         # Each returns more warnings of a session's document.
         self.session_warnings: list[Callable[[Session], Iterable[str]]] = []
         # Each gets a moment in a session's life: "before_start", "sealed", "after_start", "started", "ring",
-        # "before_prompt", "before_stop", "after_stop", "stopped", "deleted", or "changed" for any other change.
+        # "before_prompt", "before_stop", "after_stop", "after_delete", "stopped", "deleted", or "changed" for any
+        # other change.
         # "started" and "stopped" are told for every run, even if another program began or ended it, and "started" also
-        # for a run that a new server finds. "sealed" and "after_stop" are told only in the process that starts or ends
-        # a run: at "sealed" the container runs and its tool does not yet; at "after_stop" it has stopped or is gone.
+        # for a run that a new server finds. "sealed", "after_stop" and "after_delete" are told only in the process that
+        # starts, ends or deletes: at "sealed" the container runs and its tool does not yet; at "after_stop" it has
+        # stopped or is gone, and "after_delete" follows if it is gone.
         self.listeners: list[Callable[[str, Session], None]] = []
         # Each returns more fields of GET …/changes, by id and session id, since the session may be gone.
         self.review_fields: list[Callable[[str, str], Mapping[str, object]]] = []
@@ -6908,6 +6910,8 @@ class Sessions:
             elif session.status == "running":
                 self._stop(session, timeout, is_saved=has_saved)
             self.extensions.tell("after_stop", session)
+            if delete:
+                self.extensions.tell("after_delete", session)
         return self.registry.find(id)
 
     def _delete(self, session: Session) -> None:

@@ -9,6 +9,7 @@ that borrows no login.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 import ssl
@@ -37,6 +38,9 @@ from .vendors import VENDORS, written_time
 
 SET_UP_WITHIN = 30.0  # seconds for a container to take its authority
 READY_WITHIN = 60.0  # seconds for certificates to be made
+LOOK_PERIOD = 0.5  # seconds between two looks at what another server has revoked, while connections are open
+SWEPT_AFTER = 600.0  # seconds that certificates are old before they are swept: a session may not be there yet
+LOOKED_WITHIN = 60.0  # seconds for an engine to be found when a server starts
 DEAREST = (15.0, 75.0, 1.5, 18.75)  # dollars for a million tokens of a model whose price nobody knows
 
 
@@ -49,6 +53,7 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.lenders.append(lending.set_up)
     extensions.guest_files.append(lending.files)
     extensions.listeners.append(lending.hear)
+    extensions.config_listeners.append(lending.sweep)
     extensions.session_fields.append(lambda session: {"logins": sorted(loans.read_label(session.logins))})
     extensions.session_warnings.append(lending.warnings)
     extensions.network_fields.append(lending.fields)
@@ -117,13 +122,20 @@ class Lending:
         for name, value in loans.variables_of(loans.loans_of(label, known)).items():
             config[f"environment.{name}"] = value
         self._configs[session.id] = known
-        self._making[session.id] = in_thread(functools.partial(self._make, session.id, label, wanted))
+        owner = authority.Owner(session.id, self._place(incus))
+        self._making[session.id] = in_thread(functools.partial(self._make, owner, label, wanted))
 
-    def _make(self, id: str, label: str, logins: list[Login]) -> str:
+    def _make(self, owner: authority.Owner, label: str, logins: list[Login]) -> str:
         hosts: list[Host] = []
         for login in logins:
             hosts += (*login.hosts, *login.token_hosts)
-        return self.store.make(loans.run_name(id, label), hosts)
+        return self.store.make(loans.run_name(owner.id, label), hosts, owner)
+
+    def _place(self, incus: clincus.Incus) -> str:
+        """Names the Incus behind a door, and the folder of our own files."""
+        where = [self._environ.get(name, "") for name in ("INCUS_DIR", "INCUS_SOCKET", "INCUS_CONF")]
+        parts = [clincus.state_directory(self._environ), incus.remote, incus.project, *where]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def variables(self, session: clincus.Session) -> dict[str, str]:
         """What a start gives its tool of the loans."""
@@ -166,8 +178,25 @@ class Lending:
             self._records.pop(session.id, None)
             self._configs.pop(session.id, None)
             self._contexts.pop(session.id, None)
-        if moment == "deleted" and session.logins:
+        if moment in ("after_delete", "deleted") and session.logins:
             self.store.forget(loans.run_name(session.id, session.logins))
+
+    def sweep(self) -> None:
+        """In a thread, remove the certificates of sessions that were deleted while no server ran."""
+        for engine in list(self._app.engines.values()):
+            work = functools.partial(self._sweep, engine)
+            what = f"removing certificates that are left {engine.name}".strip()
+            threading.Thread(target=clincus.survive, args=(what, work), name=what, daemon=True).start()
+
+    def _sweep(self, engine: clincus.Engine) -> None:
+        """Raises ClincusError."""
+        if not os.path.isdir(authority.place_in_memory(os.geteuid())) or not engine.looked.wait(LOOKED_WITHIN):
+            return
+        door = engine.incus
+        for run, id in self.store.made_before(time.time() - SWEPT_AFTER, self._place(door)):
+            instance = door.instance(id) if clincus.engine_of(id) == engine.name else {"config": {}}
+            if instance is None or (instance["config"] and run != run_of(id, instance["config"])):
+                self.store.forget(run)  # a cluster whose member is down tells no config
 
     def withheld(self, session: clincus.Session, launch: clincus.Launch) -> list[str]:
         """The credentials that a session gets no copy of: paths in the home, and the token of GitHub."""
@@ -476,6 +505,11 @@ def read_chosen(names: object) -> list[str]:
         return check_chosen(names)
     except ValueError as error:
         raise clincus.ClincusError(f'"logins": {error}', 400) from None
+
+
+def run_of(id: str, config: Mapping[str, str]) -> str:
+    """The name of a session's certificates, from the config of its instance."""
+    return loans.run_name(id, config.get(LABEL, ""))
 
 
 def holds_copy(session: clincus.Session) -> bool:

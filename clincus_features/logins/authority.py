@@ -8,10 +8,11 @@ tool reads the authorities that it trusts once, when it starts.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ NOBODY = "clincus.invalid"
 # Memory, in order of preference; the first one is the user's own.
 PLACES = ("/run/user/{uid}", "/dev/shm")
 IN_MEMORY = ("tmpfs", "ramfs")
+OWNER_LIMIT = 1024  # bytes of the first line of a file
 
 
 class Certificates(NamedTuple):
@@ -37,6 +39,13 @@ class Certificates(NamedTuple):
 
     def __repr__(self) -> str:
         return "<certificates>"
+
+
+class Owner(NamedTuple):
+    """Whose certificates they are."""
+
+    id: str  # of a session
+    place: str  # names the Incus that has it, and the folder of Clincus's own files: other ones are not ours to judge
 
 
 def openssl(environ: Mapping[str, str], *words: str, stdin: str = "") -> str:
@@ -136,13 +145,18 @@ def split_pem(text: str) -> tuple[str, str]:
 
 def memory_folder(uid: int, mounts: str = "/proc/self/mounts") -> str:
     """A folder in memory that only a user can enter; it is made. Raises ClincusError if this host has none."""
+    path = place_in_memory(uid, mounts)
+    make_private(path, uid)
+    return path
+
+
+def place_in_memory(uid: int, mounts: str = "/proc/self/mounts") -> str:
+    """The path of that folder, which may not be there. Raises ClincusError if this host has none."""
     with open(mounts, encoding="utf-8", errors="surrogateescape") as file:
         kinds = {words[1]: words[2] for words in map(str.split, file) if len(words) > 2}
     for place in (one.format(uid=uid) for one in PLACES):
         if kinds.get(place) in IN_MEMORY and os.access(place, os.W_OK | os.X_OK):
-            path = f"{place}/clincus-logins-{uid}"
-            make_private(path, uid)
-            return path
+            return f"{place}/clincus-logins-{uid}"
     places = " or ".join(one.format(uid=uid) for one in PLACES)
     raise clincus.ClincusError(f"logins need a folder in memory (tmpfs): there is none at {places}", 503)
 
@@ -167,13 +181,35 @@ class Store:
         """The file with key and chain, which `ssl` reads. `run` names a session and its logins: letters and digits."""
         return f"{self._folder}/{run}.pem"
 
-    def make(self, run: str, hosts: Iterable[Host]) -> str:
+    def make(self, run: str, hosts: Iterable[Host], owner: Owner) -> str:
         """Make the certificates of a run anew; returns the authority's, in PEM. Raises ClincusError."""
         made = make_certificates(hosts, self._environ, self._folder)
-        clincus.replace_file(self.path(run), (made.key + made.chain).encode(), 0o600)
+        first = json.dumps(owner._asdict())  # `ssl` begins to read at the first key or certificate
+        clincus.replace_file(self.path(run), f"{first}\n{made.key}{made.chain}".encode(), 0o600)
         return made.authority
 
     def forget(self, run: str) -> None:
         """Remove the certificates of a run, if there are any."""
         with suppress(FileNotFoundError):
             os.unlink(self.path(run))
+
+    def made_before(self, seconds: float, place: str) -> Iterator[tuple[str, str]]:
+        """The runs whose certificates were made at a place before a time (since 1970), with the ids of sessions."""
+        for entry in sorted(os.scandir(self._folder), key=lambda one: one.name):
+            run, is_ours = entry.name.removesuffix(".pem"), entry.name.endswith(".pem")
+            with suppress(FileNotFoundError):  # somebody else removes it
+                if is_ours and entry.stat(follow_symlinks=False).st_mtime < seconds:
+                    owner = read_owner(entry.path)
+                    if owner and owner.place == place:
+                        yield run, owner.id
+
+
+def read_owner(path: str) -> Owner | None:
+    """The owner of a file, None for one that an older Clincus has made. Raises FileNotFoundError."""
+    with open(path, "rb") as file:
+        first = file.readline(OWNER_LIMIT)
+    try:
+        found = json.loads(first)
+        return Owner(str(found["id"]), str(found["place"]))
+    except (ValueError, TypeError, KeyError):
+        return None

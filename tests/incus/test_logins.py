@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from test_agents import Tool, config
 from clincus_features.logins.authority import memory_folder
 from clincus_features.logins.loans import run_name
 from tests.one_use_vendor import claude_file
-from tests.programs import DEADLINE, NO_CHECKPOINTS, wait_until
+from tests.programs import DEADLINE, NO_CHECKPOINTS, program, wait_until
 from tests.vendor_api import VendorApi
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a file of host names of the test's own needs root")
@@ -231,12 +232,49 @@ def test_the_next_server_lends_on_with_the_same_certificates(box, vendor, start_
     assert box.shell("cat /usr/local/share/ca-certificates/clincus-logins.crt") == authority
 
 
+def certificates_of(bed, id: str) -> Path:
+    """The file with the certificates of a session."""
+    label = bed.incus.query(f"/1.0/instances/{id}")["config"]["user.clincus.logins"]
+    file = Path(memory_folder(os.geteuid())) / f"{run_name(id, label)}.pem"
+    assert file.exists()
+    return file
+
+
 def test_a_session_that_is_deleted_leaves_no_certificates(box, bed):
-    label = bed.incus.query(f"/1.0/instances/{box.id}")["config"]["user.clincus.logins"]
-    certificates = Path(memory_folder(os.geteuid())) / f"{run_name(box.id, label)}.pem"
-    assert certificates.exists()
+    certificates = certificates_of(bed, box.id)
     assert box.server.delete(f"/api/sessions/{box.id}?force=true").status == 204
     wait_until(lambda: not certificates.exists(), "the end of the certificates")
+
+
+def test_a_delete_without_a_server_leaves_no_certificates(bed, start_server, workspace, home):
+    put_secrets(home)
+    server = start_server(config=NO_CHECKPOINTS + LOGINS)
+    id = server.create(workspace, tool="shell")["id"]
+    certificates = certificates_of(bed, id)
+    server.stop()
+    done = subprocess.run(
+        [*program(), "kill", id, "--force"],
+        env={**os.environ, **bed.environ, "HOME": str(home)},
+        capture_output=True,
+        timeout=2 * DEADLINE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not certificates.exists()
+
+
+def test_a_server_that_starts_removes_the_certificates_of_a_session_that_is_gone(bed, start_server, workspace, home):
+    put_secrets(home)
+    server = start_server(config=NO_CHECKPOINTS + LOGINS)
+    gone, kept = (server.create(workspace, tool="shell", mode="clone")["id"] for _ in range(2))
+    files = [certificates_of(bed, id) for id in (gone, kept)]
+    server.stop()
+    bed.incus.run("delete", "--force", gone)
+    for file in files:
+        os.utime(file, (0, 0))
+    start_server(config=NO_CHECKPOINTS + LOGINS)
+    wait_until(lambda: not files[0].exists(), "the end of the certificates")
+    assert files[1].exists()
 
 
 def test_a_session_without_logins_has_nothing_of_it(bed, start_server, workspace):

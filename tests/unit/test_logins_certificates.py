@@ -24,6 +24,7 @@ from tests.programs import DEADLINE
 
 HOSTS = [Host("api.example.com"), Host("cdn.example.com", is_wild=True, port=8443)]
 ENVIRON = dict(os.environ)
+OWNER = authority.Owner("clincus-1", "here")
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +217,7 @@ def test_the_key_of_the_authority_is_never_in_a_file(tmp_path, monkeypatch):
 
 def test_a_store_keeps_what_a_server_shows_for_its_user_alone(tmp_path):
     store = Store(str(tmp_path), ENVIRON)
-    root = store.make("one", HOSTS)
+    root = store.make("one", HOSTS, OWNER)
     assert stat.S_IMODE(os.stat(store.path("one")).st_mode) == 0o600
     assert "BEGIN CERTIFICATE" in root
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -228,7 +229,7 @@ def test_a_store_keeps_what_a_server_shows_for_its_user_alone(tmp_path):
 
 def test_each_session_has_an_authority_of_its_own(tmp_path):
     store = Store(str(tmp_path), ENVIRON)
-    assert store.make("one", HOSTS) != store.make("two", HOSTS)
+    assert store.make("one", HOSTS, OWNER) != store.make("two", HOSTS, OWNER)
 
 
 def test_a_folder_that_somebody_else_could_enter_is_refused(tmp_path):
