@@ -6,12 +6,15 @@ folder: it is asked about the text of a configuration alone. wall/places.py come
 JSON object, which is answered by one on stdout:
 
     {"workspace": PATH, "only": "index", "folders": [PATH]}
-        gets {"indexes": {PATH: {"bad": [WORDS], "files": [PATH]}}, "cut": WORDS}, see `look_at_indexes`
+        gets {"indexes": {PATH: {"bad": [WORDS], "files": [PATH], "unlike": [PATH], "gitlinks": [PATH]}}, "cut": WORDS},
+        see `look_at_indexes`
     {"git": PATH, "workspace": PATH, "only": "modules", "folders": [PATH], "written_by": [PATH], "sealed": [PATH],
      "seals": [PATH]}
         gets {"folders": {PATH: {NAME: [COMMAND]}}, "trees": [PATH]}, see `look_at_modules`
-    {"git": PATH, "workspace": PATH, "settings": [PATTERN]}
-        gets {"items": [ITEM], "cut": WORDS, "folders": NUMBER, "entries": NUMBER}; `cut` says what was not looked at
+    {"git": PATH, "workspace": PATH, "settings": [PATTERN], "places": [PATH], "since": SECONDS}
+        gets {"items": [ITEM], "commits": [COMMIT], "cut": WORDS, "folders": NUMBER, "entries": NUMBER}; `cut` says what
+        was not looked at. `places` are sealed paths of the working tree, `since` the time from which on commits count
+        that are no longer the last of a branch; 0 for none
 
 An ITEM has
 
@@ -20,6 +23,14 @@ An ITEM has
     there     whether a repository is checked out at a gitlink; true for all others
     changed   when it was last written (seconds since 1970), as the file system says: a program cannot set that back
     commands  [{"key", "value"}] of its configuration; a hook has the key "hook", and where a link leads "link"
+
+A COMMIT is a file that git on the host would write from commits, at a sealed path or one of settings:
+
+    path      relative to the workspace
+    sealed    whether it is at or below one of the `places`
+    contents  {"MODE OBJECT": [REFERENCE]}
+    unlike    those of them that are not what is there now
+    changed   as above, of the references
 """
 
 from __future__ import annotations
@@ -35,6 +46,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
+from objects import ForgedError, MissingError, Objects, TooLargeError, tree_entries
 from places import Refusal, ask_git, names_a_program, not_harmless, path_inside, plain_folders, plain_git_folders
 
 TYPE_CHECKING = False  # type checkers take it for true
@@ -55,6 +67,13 @@ VALUE_LENGTH = 200  # characters of a value that is told
 SMALL_FILE = 1 << 20  # bytes of a configuration
 INDEX_FILE = 512 << 20  # bytes of an index
 INDEX_ENTRIES = 5_000_000
+COMMIT_SECONDS = 5.0  # of the look at commits
+MOST_REFERENCES = 5_000
+MOST_COMMITS = 10_000
+MOST_NAMES = 20  # references that are told of one content
+MOST_LINES = 1_000  # of a list of references
+PACKED_REFERENCES = 64 << 20  # bytes
+PSEUDO_REFERENCES = ("ORIG_HEAD", "FETCH_HEAD", "MERGE_HEAD", "CHERRY_PICK_HEAD", "REBASE_HEAD", "AUTO_MERGE")
 
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a pipe keeps nobody waiting
@@ -67,6 +86,7 @@ LINKED = (
 TOLD_AS_COMMANDS = frozenset(("commondir", "config", "config.worktree", "hooks", "index"))  # if they are links
 MOST_IN_GIT = 2_000  # entries of one of these folders
 GIT_NAMES = frozenset(("HEAD", "objects", "refs", "config", "commondir", "hooks"))
+READ_IN_TREES = frozenset((".gitattributes", ".gitignore", ".gitmodules", ".mailmap"))  # git follows no link there
 # Packages bring settings of their own, and nobody opens these folders as a project.
 OTHERS_FOLDERS = frozenset(("node_modules", "site-packages", "bower_components", "vendor"))
 PLACEHOLDER = {".gitignore"}  # all that is in a placeholder of the wall
@@ -77,6 +97,8 @@ TODO_FILES = ("rebase-merge/git-rebase-todo", "rebase-apply/git-rebase-todo", "s
 ASIDE = re.compile(r"\.git/clincus-replaced-[0-9a-f]{8}(?:/|$)")
 # A reference or a commit, as git reads it (`validate_headref` in its refs or path.c).
 HEAD_TEXT = re.compile(rb"ref:\s*refs/|[0-9a-fA-F]{40}")
+# The last one of a line of a log, or the first one of another line.
+OBJECT_NAME = re.compile(rb"^(?:[0-9a-f]{40,64} )?([0-9a-f]{64}|[0-9a-f]{40})\b", re.IGNORECASE)
 
 Command = dict[str, str]
 Item = dict[str, object]
@@ -219,7 +241,7 @@ class Index:
         self.gitlinks: dict[bytes, None] = {}  # their paths
         self.refused: list[bytes] = []  # names that git would not have taken
         self.names: list[bytes] = []  # all of them, where they were asked for
-        self.sealed: dict[bytes, bytes] = {}  # those at or below a sealed path -> the object of each
+        self.sealed: dict[bytes, bytes] = {}  # those at or below a sealed path -> four bytes of mode, and the object
         self.unnamed: list[bool] = []  # whether each entry without a name is a gitlink; a shared index has their names
         self.shared = b""  # the name of the index that it shares
         self.replaced: list[int] = []  # the numbers of the entries of the shared one that `unnamed` stands for
@@ -258,7 +280,7 @@ def read_index(data: bytes, hash_size: int = 20, *, keeps_names: bool = False, s
         is_gitlink = int.from_bytes(data[at + 24 : at + 28], "big") & 0o170000 == 0o160000
         note_name(found, name, is_gitlink=is_gitlink, keeps_names=keeps_names)
         if name.startswith(sealed) and is_below(name, sealed):
-            found.sealed[name] = data[at + 40 : at + 40 + hash_size]
+            found.sealed[name] = data[at + 24 : at + 28] + data[at + 40 : at + 40 + hash_size]
         at = following
     if at > end:
         raise ValueError("it is cut off")
@@ -377,7 +399,7 @@ class Indexes:
         self.bad: list[str] = []  # names that git would not have taken, or what else is wrong with it
         self.unread = ""  # why there is none for git either
         self.files: list[str] = []  # the names of the files that were read
-        self.sealed: dict[str, bytes] = {}  # the paths in it at or below a sealed one -> the object of each
+        self.sealed: dict[str, bytes] = {}  # the paths in it at or below a sealed one -> mode and object, as in `Index`
 
 
 def indexes_in(git: int, sealed: tuple[bytes, ...] = ()) -> Indexes:
@@ -456,6 +478,9 @@ class Look:
         self.folders = 0
         self.entries = 0
         self.asked: dict[str, list[Command]] = {}  # what git said, by the text of a configuration
+        self.places: Sequence[str] = ()  # sealed paths of the working tree, relative to the workspace
+        self.since = 0.0  # when the session began
+        self.commits: list[Item] = []
         self.sealed: Sequence[str] = ()  # configuration files of the person's own, relative to the workspace
         self.seals: Sequence[str] = ()  # all that is sealed in the workspace
         self.urls: set[str] | None = None  # that they name, once they are read
@@ -475,7 +500,13 @@ class Look:
                 self.cuts[str(stop)] = None
         checked_out = {f"{item['path']}/.git" for item in self.items if item["kind"] == "gitlink"}
         items = [item for item in self.items if item["kind"] != "repository" or item["path"] not in checked_out]
-        return {"items": items, "cut": "; ".join(self.cuts), "folders": self.folders, "entries": self.entries}
+        return {
+            "items": items,
+            "commits": self.commits,
+            "cut": "; ".join(self.cuts),
+            "folders": self.folders,
+            "entries": self.entries,
+        }
 
     def walk(self) -> None:
         """Go through all folders, those near the top first, so that no heap of folders hides one beside it.
@@ -546,6 +577,10 @@ class Look:
                     below.append(one)
                 elif is_hidden and entry.is_symlink():
                     self.look_at_link(folder, path, one)
+                elif one in READ_IN_TREES and is_pipe(folder, one):
+                    words = "git waits until a program writes to it"
+                    where = f"{path}/{one}" if path else one
+                    self.add(where, "broken", [command("pipe", words)], changed_at(folder, one))
         if special and is_hidden:
             self.look_at_hidden(folder, path, special)
         elif special:
@@ -850,6 +885,24 @@ class Look:
             if indexes.bad:
                 self.add(f"{place}/index", "broken", told_index(indexes), changed_at(git, "index"))
             self.look_at_gitlinks(indexes.gitlinks)
+            self.look_at_commits(git, place)
+
+    def look_at_commits(self, git: int, place: str) -> None:
+        """Note what git on the host would write from commits at sealed paths, and at those of settings."""
+        try:
+            commits = Commits(self.top, git, self.since)
+        except OSError:
+            return
+        try:
+            singles = self.single | {"/".join(pair) for pair in self.pairs}
+            self.commits = commits.take(self.places, sorted(singles), self.endings)
+        finally:
+            commits.objects.close()
+        self.cuts.update(commits.cuts)
+        for name in commits.forged:
+            words = "its content is not that of its name, and git takes it all the same"
+            path = f"{place}/objects/{name[:2]}/{name[2:]}"
+            self.add(path, "broken", [command("object", words)], int(commits.forged[name]))
 
     def look_at_todo(self, git: int, place: str, name: str) -> None:
         """Note the commands of an interrupted rebase."""
@@ -931,6 +984,14 @@ def link_text(folder: int, name: str) -> str:
         return ""
 
 
+def is_pipe(folder: int, name: str) -> bool:
+    """Whether there is a named pipe."""
+    try:
+        return stat.S_ISFIFO(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
+
+
 def is_filled(folder: int, name: str) -> bool:
     """Whether a file has content, or a folder more than a placeholder of the wall has; anything else is filled."""
     try:
@@ -983,24 +1044,256 @@ def command(key: str, value: str) -> Command:
     return {"key": key[:VALUE_LENGTH], "value": value[:VALUE_LENGTH]}
 
 
-def unlike_sealed(top: int, objects: Mapping[str, bytes]) -> list[str]:
-    """Of the sealed paths in an index, those whose content in the folder is another one, or that are not there.
+# -- Commits
 
-    A content with the line ends of Windows counts as that with git's, too.
+
+class Commits:
+    """What git on the host would write from the commits of a repository at some places of its working tree.
+
+    The seal holds in the container alone: git on the host writes what a commit has, and runs a hook that it has written
+    there. Looked at are the commits that references name, and those before them that came since a time, as a rebase or
+    `git checkout HEAD~1` goes through these. That is read from when the kernel last changed the file that holds a
+    commit, and not from its date, which is the agent's.
+    """
+
+    def __init__(self, top: int, git: int, since: float) -> None:
+        """Raises OSError if there are no objects."""
+        self.top = top
+        self.git = git
+        self.since = since
+        self.hash_size = 32 if has_long_names(git) else 20
+        self.objects = Objects(git, self.hash_size)
+        self.until = time.monotonic() + COMMIT_SECONDS
+        self.cuts: dict[str, None] = {}
+        self.forged: dict[str, float] = {}  # objects with another content than their names say
+        self.trees: dict[bytes, dict[bytes, tuple[int, bytes]]] = {}
+        self.looked: dict[bytes, None] = {}  # commits
+        self.found: dict[str, dict[str, list[str]]] = {}  # path -> content -> references
+        self.changed: dict[str, int] = {}  # path -> when a reference to it was last written
+
+    def take(self, places: Sequence[str], settings: Sequence[str], endings: tuple[str, ...]) -> list[Item]:
+        """The files, as COMMITs."""
+        try:
+            for name, tip, when in references(self.git, self.cuts):
+                self.look_at(name, tip, when, [*places, *settings], endings)
+        except Stop as stop:
+            self.cuts[str(stop)] = None
+        sealed = tuple(map(os.fsencode, places))
+        return [
+            {
+                "path": path,
+                "sealed": is_below(os.fsencode(path), sealed),
+                "contents": {content: names[:MOST_NAMES] for content, names in contents.items()},
+                "unlike": [content for content in contents if self.is_unlike(path, content)],
+                "changed": self.changed[path],
+            }
+            for path, contents in self.found.items()
+        ]
+
+    def look_at(self, name: str, tip: bytes, when: int, places: Sequence[str], endings: tuple[str, ...]) -> None:
+        """Look at a reference, and at the commits before it that are new."""
+        waiting = deque([(tip, name)])
+        while waiting:
+            one, label = waiting.popleft()
+            if one in self.looked:
+                continue
+            if time.monotonic() > self.until or len(self.looked) >= MOST_COMMITS:
+                raise Stop("commits, as there are many")
+            self.looked[one] = None
+            kind, data, written = self.read(one)
+            if kind == "tag":
+                waiting.append((named_in(data, b"object "), label))
+            elif kind == "commit":
+                for path, mode, content in self.files_of(named_in(data, b"tree "), places, endings):
+                    names = self.found.setdefault(path, {}).setdefault(f"{mode:o} {content.hex()}", [])
+                    names += [label] if label not in names else []
+                    self.changed[path] = max(when, self.changed.get(path, 0))
+                if self.since and written >= self.since:
+                    waiting += [(parent, f"{name} ({parent.hex()[:12]})") for parent in parents_in(data)]
+
+    def read(self, name: bytes) -> tuple[str, bytes, float]:
+        """An object; of none that git could read, nothing. One that is forged is noted."""
+        try:
+            found = self.objects.read(name)
+        except ForgedError:
+            self.forged[name.hex()] = time.time()
+        except TooLargeError:
+            self.cuts["commits or files that are very large"] = None
+        except MissingError:
+            if self.objects.borrows:
+                self.cuts["commits whose objects are in another repository (objects/info/alternates)"] = None
+        else:
+            return found.kind, found.data, found.written
+        return "", b"", 0.0
+
+    def files_of(
+        self, root: bytes, places: Sequence[str], endings: tuple[str, ...]
+    ) -> Iterator[tuple[str, int, bytes]]:
+        """The files of a tree at or below some places, or at its top with one of some endings: path, mode, object."""
+        top = self.tree(root)
+        named = [os.fsdecode(name) for name in top if endings and os.fsdecode(name).endswith(endings)]
+        for place in dict.fromkeys((*places, *named)):
+            here, entry = top, (0, b"")
+            for step in place.split("/"):
+                entry = here.get(os.fsencode(step), (0, b""))
+                here = self.tree(entry[1]) if stat.S_ISDIR(entry[0]) else {}
+            if entry[1]:
+                yield from self.files_below(place, *entry, 0)
+
+    def files_below(self, path: str, mode: int, name: bytes, depth: int) -> Iterator[tuple[str, int, bytes]]:
+        """The files at or below an entry of a tree."""
+        if not stat.S_ISDIR(mode):
+            yield path, mode, name
+        elif depth > MOST_DEPTH or len(self.found) > MOST_ITEMS:
+            raise Stop("sealed files of commits, as there are many")
+        else:
+            for inside, (its_mode, its_name) in self.tree(name).items():
+                yield from self.files_below(f"{path}/{os.fsdecode(inside)}", its_mode, its_name, depth + 1)
+
+    def tree(self, name: bytes) -> dict[bytes, tuple[int, bytes]]:
+        """The entries of a tree."""
+        if name not in self.trees:
+            kind, data, _ = self.read(name) if name else ("", b"", 0.0)
+            self.trees[name] = {}
+            if kind == "tree":
+                with suppress(ValueError):
+                    entries = tree_entries(data, self.hash_size)
+                    self.trees[name] = {inside: (mode, one) for inside, mode, one in entries}
+        return self.trees[name]
+
+    def is_unlike(self, path: str, content: str) -> bool:
+        """Whether what git would write is not what is there; the object is looked at, too."""
+        mode, _, name = content.partition(" ")
+        is_link = stat.S_ISLNK(int(mode, 8))
+        if not is_link and not stat.S_ISREG(int(mode, 8)):
+            return True
+        self.read(bytes.fromhex(name))
+        is_one, held = what_is_at(self.top, path, self.hash_size)
+        return bytes.fromhex(name) not in held or (int(mode, 8) & 0o111 != 0 and not is_one)
+
+
+def named_in(data: bytes, word: bytes) -> bytes:
+    """The object that the first line of a commit or a tag names."""
+    first, _, _ = data.partition(b"\n")
+    with suppress(ValueError):
+        if first.startswith(word):
+            return bytes.fromhex(first[len(word) :].decode("ascii"))
+    return b""
+
+
+def parents_in(data: bytes) -> Iterator[bytes]:
+    """The commits before one."""
+    for line in data.partition(b"\n\n")[0].split(b"\n")[1:]:
+        if not line.startswith(b"parent "):
+            return
+        with suppress(ValueError):
+            yield bytes.fromhex(line[len(b"parent ") :].decode("ascii"))
+
+
+def references(git: int, cuts: dict[str, None]) -> Iterator[tuple[str, bytes, int]]:
+    """What git on the host may check out by a name: the name, the object, and when the file was last written.
+
+    Symbolic ones are left out, as what they name is told itself.
+    """
+    seen: dict[bytes, None] = {}
+    for name, text, when in reference_files(git, cuts):
+        for line in text.splitlines()[:MOST_LINES] if name in ("FETCH_HEAD", "stash") else (text,):
+            found = OBJECT_NAME.search(line)
+            if not found:
+                continue
+            one = bytes.fromhex(found[1].decode("ascii"))
+            if one not in seen:
+                seen[one] = None
+                if len(seen) > MOST_REFERENCES:
+                    cuts[f"commits, as there are more than {MOST_REFERENCES} references"] = None
+                    return
+                yield name, one, when
+
+
+def reference_files(git: int, cuts: dict[str, None]) -> Iterator[tuple[str, bytes, int]]:
+    """The text of each reference."""
+    for name in ("HEAD", *PSEUDO_REFERENCES):
+        with suppress(OddFileError):
+            yield name, read_file(git, name, begin=True), changed_at(git, name)
+    if is_folder_at(git, "reftable"):
+        cuts["commits, as branches are kept as a reftable"] = None
+    places = deque(["refs"])
+    while places:
+        place = places.popleft()
+        with suppress(OSError), closing(open_below(git, place)) as folder:
+            for name in sorted(names_in(folder)):
+                if is_folder(folder, name):
+                    places.append(f"{place}/{name}")
+                    continue
+                with suppress(OddFileError):
+                    yield f"{place}/{name}", read_file(folder, name, 256, begin=True), changed_at(folder, name)
+    with suppress(OSError, OddFileError), closing(open_below(git, "logs/refs")) as folder:
+        yield "stash", read_file(folder, "stash"), changed_at(folder, "stash")
+    try:
+        lines = read_file(git, "packed-refs", PACKED_REFERENCES).splitlines()
+    except OddFileError as odd:
+        cuts[f"commits, as packed-refs was not read: {odd}"] = None
+        return
+    when = changed_at(git, "packed-refs")
+    for line in lines:
+        one, _, own = line.partition(b" ")
+        yield os.fsdecode(own), one, when
+
+
+def is_folder(above: int, name: str) -> bool:
+    """Whether there is a folder of that name, and no link to one."""
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
+
+
+def what_is_at(top: int, path: str, hash_size: int) -> tuple[bool, list[bytes]]:
+    """Of a file of the working tree whether it may be executed, and the objects that git may take its content for.
+
+    A content with the line ends of Windows counts as that with git's, too. Of what is no plain file or link, nothing.
     """
     import hashlib  # it takes as long as a look, and few repositories keep such a path
 
+    above, _, name = path.rpartition("/")
+    make = hashlib.sha256 if hash_size == 32 else hashlib.sha1
+    with suppress(OSError, OddFileError), closing(open_below(top, above)) as folder:
+        about = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if stat.S_ISLNK(about.st_mode):
+            data = os.fsencode(os.readlink(name, dir_fd=folder))
+        else:
+            data = read_file(folder, name)
+        texts = (data, data.replace(b"\r\n", b"\n"))
+        return bool(about.st_mode & 0o100), [make(b"blob %d\0" % len(one) + one).digest() for one in texts]
+    return False, []
+
+
+def unlike_sealed(top: int, git: int, entries: Mapping[str, bytes]) -> list[str]:
+    """Of the sealed paths in an index, those whose content in the folder is another one, or that are not there.
+
+    One that would become executable counts, and one whose object has another content than its name says: git writes it.
+    """
     found = []
-    for path, wanted in objects.items():
-        above, _, name = path.rpartition("/")
-        make = hashlib.sha256 if len(wanted) == 32 else hashlib.sha1
-        held: list[bytes] = []
-        with suppress(OSError, OddFileError), closing(open_below(top, above)) as folder:
-            if name in names_in(folder):
-                data = read_file(folder, name)
-                held = [make(b"blob %d\0" % len(one) + one).digest() for one in (data, data.replace(b"\r\n", b"\n"))]
-        if wanted not in held:
-            found.append(path)
+    objects: Objects | None = None
+    with suppress(OSError):
+        objects = Objects(git, len(next(iter(entries.values()))) - 4)
+    try:
+        for path, entry in entries.items():
+            mode, wanted = int.from_bytes(entry[:4], "big"), entry[4:]
+            is_one, held = what_is_at(top, path, len(wanted))
+            is_forged = False
+            try:
+                if objects is not None and wanted in held:
+                    objects.read(wanted)
+            except ForgedError:
+                is_forged = True
+            except (MissingError, TooLargeError):
+                pass  # git could write none, or it is told as another content
+            if wanted not in held or is_forged or (mode & 0o111 and not is_one):
+                found.append(path)
+    finally:
+        if objects is not None:
+            objects.close()
     return found
 
 
@@ -1009,7 +1302,7 @@ def look_at_indexes(workspace: str, inside: Sequence[str], sealed: Sequence[str]
 
     Looked at are those of the repository at the top, of its submodules and linked worktrees, as `git status` reads them
     too, and of the Git folders `inside`, relative to the workspace. Of the one at the top also which `sealed` paths,
-    relative to the workspace, git would write from it.
+    relative to the workspace, git would write from it, and its gitlinks.
     """
     own = f"{workspace}/.git"
     folders = [own, *(f"{workspace}/{one}" for one in inside)]
@@ -1026,8 +1319,14 @@ def look_at_indexes(workspace: str, inside: Sequence[str], sealed: Sequence[str]
             with suppress(OSError), closing(open_below(top, place)) as git:
                 indexes = indexes_in(git, tuple(map(os.fsencode, sealed)) if folder == own else ())
                 files = [f"{place}/{name}" for name in indexes.files]
-                unlike = unlike_sealed(top, indexes.sealed) if indexes.sealed else []
-                found[f"{place}/index"] = {"bad": indexes.bad[:MOST_COMMANDS], "files": files, "unlike": unlike}
+                unlike = unlike_sealed(top, git, indexes.sealed) if indexes.sealed else []
+                links = indexes.gitlinks[:MOST_GITLINKS] if folder == own else []
+                found[f"{place}/index"] = {
+                    "bad": indexes.bad[:MOST_COMMANDS],
+                    "files": files,
+                    "unlike": unlike,
+                    "gitlinks": [one for one in links if one == joined("", one)],
+                }
     return {"indexes": found, "cut": cut}
 
 
@@ -1070,7 +1369,10 @@ def answer(question: Mapping[str, Any]) -> dict[str, object]:
             return look_at_modules(question)
         if question.get("only") == "index":
             return look_at_indexes(question["workspace"], question["folders"], question.get("sealed", ()))
-        return Look(question["git"], question["workspace"], question["settings"]).take()
+        look = Look(question["git"], question["workspace"], question["settings"])
+        look.places = question.get("places", ())
+        look.since = question.get("since", 0.0)
+        return look.take()
     except Refusal as refusal:
         return {"refused": refusal.words}
     except OSError as error:

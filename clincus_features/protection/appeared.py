@@ -22,6 +22,7 @@ import clincus
 
 from .guard import Guard
 from .scans import Scan, scan
+from .seals import Stage
 
 PERIOD = 10.0  # seconds from the end of one look at a session to the begin of the next
 QUIET_PERIOD = 60.0  # seconds between two looks at sessions whose tool tells nothing
@@ -29,7 +30,20 @@ BEGIN_WITHIN = 30.0  # seconds that a command waits for the look beside the star
 RECORD_LIMIT = 32 << 20  # bytes
 KEPT_DAYS = 30  # for which the file of a session that is gone is kept
 LISTED = 200  # items that are told
-KINDS = ("broken", "link", "rebase", "gitlink", "repository", "settings")  # in this order they are told
+KINDS = ("broken", "link", "rebase", "gitlink", "repository", "commit", "settings")  # in this order they are told
+MOST_CONTENTS = 1000  # of one path in commits that are known
+TOLD_COMMANDS = 20  # of one item
+NAMED = 3  # paths of commits in a warning, and references of one content
+KEY_LENGTH = 200  # characters
+# When it runs, by the only key of an item, and by its kind.
+BY_KEY = {
+    "pipe": "`git status` on your machine waits there for ever: remove it",
+    "object": "git writes what is in it, whatever a commit or an index says: `git fsck` finds it",
+}
+BY_KIND = {
+    "link": "git on your machine follows it, for `git commit` or the end of a rebase: it writes and deletes there",
+    "rebase": "runs on your machine when you run `git rebase --continue`",
+}
 Item = Mapping[str, Any]  # of wall/scan.py
 Known = dict[str, "list[str]"]  # what was there, "KIND PATH" -> marks of its commands
 
@@ -47,6 +61,7 @@ class Record:
     left: list[str] = field(default_factory=list)  # the names of all that has appeared, also of what is not told
     cut: str = ""
     is_open: bool = True  # no look has been taken since the session ran
+    sealed: list[str] = field(default_factory=list)  # paths of the working tree
 
 
 # -- What is news
@@ -62,6 +77,26 @@ def mark_of(command: Mapping[str, str]) -> str:
     return hashlib.sha256(f"{command['key']}\n{command['value']}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 
+def commit_items(commits: Iterable[Item]) -> list[Item]:
+    """What git may write from commits, as items. Pure.
+
+    Each content is a command, which is `unlike` what is there or not. Its mark does not depend on who has it.
+    """
+    return [
+        {
+            "path": one["path"],
+            "kind": "commit",
+            "there": True,
+            "changed": one["changed"],
+            "sealed": one["sealed"],
+            "unlike": one["unlike"],
+            "commands": [{"key": "", "value": content} for content in list(one["contents"])[:MOST_CONTENTS]],
+            "names": one["contents"],
+        }
+        for one in commits
+    ]
+
+
 def known_of(items: Iterable[Item], before: float) -> Known:
     """Items as what was there, but for those that were written after a time (seconds since 1970). Pure."""
     return {name_of(item): [mark_of(one) for one in item["commands"]] for item in items if item["changed"] <= before}
@@ -75,7 +110,9 @@ def news(items: Iterable[Item], known: Known) -> Iterator[dict[str, Any]]:
             names.append(f"gitlink {item['path'].removesuffix('/.git')}")
         before = next((known[name] for name in names if name in known), None)
         fresh = [one for one in item["commands"] if mark_of(one) not in (before or ())]
-        if before is None or fresh:
+        if item["kind"] == "commit":
+            fresh = [one for one in fresh if one["value"] in item["unlike"]]
+        if fresh or (before is None and item["kind"] != "commit"):
             yield {**item, "commands": fresh}
 
 
@@ -87,7 +124,7 @@ def told(items: Iterable[Item], earlier: Iterable[Item], rows: Sequence[clincus.
             "path": item["path"],
             "kind": item["kind"],
             "when": when_it_runs(item, rows),
-            "commands": item["commands"],
+            "commands": commands_of(item),
             "at": times.get(name_of(item), at),
         }
         for item in items
@@ -95,9 +132,33 @@ def told(items: Iterable[Item], earlier: Iterable[Item], rows: Sequence[clincus.
     return sorted(found, key=lambda one: (not one["commands"], KINDS.index(one["kind"]), one["path"]))[:LISTED]
 
 
+def commands_of(item: Item) -> list[dict[str, str]]:
+    """The commands of an item as the API tells them: of commits the references that have each content. Pure."""
+    if item["kind"] != "commit":
+        return [*item["commands"]][:TOLD_COMMANDS]
+    return [
+        {"key": ", ".join(item["names"][one["value"]][:NAMED])[:KEY_LENGTH], "value": one["value"]}
+        for one in item["commands"][:TOLD_COMMANDS]
+    ]
+
+
+def words_of_commits(appeared: Iterable[Item]) -> str:
+    """What git may write from commits, for the warnings of a session; empty for nothing. Pure."""
+    found = [one for one in appeared if one["kind"] == "commit"]
+    if not found:
+        return ""
+    shown = "; ".join(f"{one['path']} of {one['commands'][0]['key']}" for one in found[:NAMED])
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    words = f"commits have another content than your folder for paths that run by themselves: {shown}{more}"
+    does = "`git checkout`, `git merge`, `git rebase` or `git reset --hard` on your side writes it"
+    return clincus.printable(f"{words}; {does}. Look at `git log -p` of these paths first")
+
+
 def is_told(item: Item, rows: Sequence[clincus.Runs]) -> bool:
     """Whether an item is told of: of settings only those of the presets that are on. Pure."""
     path = item["path"]
+    if item["kind"] == "commit":
+        return bool(item["sealed"] or clincus.runs_on_host(path, rows))
     heads = {row.path.partition("/")[0] for row in rows if "/" in row.path}  # a link may stand in the place of one
     return item["kind"] != "settings" or bool(clincus.runs_on_host(path, rows)) or path.rpartition("/")[2] in heads
 
@@ -106,12 +167,14 @@ def when_it_runs(item: Item, rows: Sequence[clincus.Runs]) -> str:
     """When an item runs on the person's machine, as a phrase for them. Pure."""
     kind = item["kind"]
     keys = {one["key"] for one in item["commands"]}
+    words = (BY_KEY.get(min(keys)) if len(keys) == 1 else None) or BY_KIND.get(kind)
+    if words is not None:
+        return words
     if kind == "settings":
         return clincus.runs_on_host(item["path"], rows) or "runs on your machine when a program reads what it leads to"
-    if kind == "link":
-        return "git on your machine follows it, for `git commit` or the end of a rebase: it writes and deletes there"
-    if kind == "rebase":
-        return "runs on your machine when you run `git rebase --continue`"
+    if kind == "commit":
+        runs = clincus.runs_on_host(item["path"], rows) or "a program that runs it then runs the agent's"
+        return f"git writes it there by `git checkout`, `git merge` or `git reset --hard` of such a commit, and {runs}"
     if kind == "broken":
         index = "`git checkout .` and `git restore .` on your machine write what it names, into .git as well"
         other = "git takes it for no repository any more, and looks for another one in the folder and above it"
@@ -147,17 +210,21 @@ class Looker:
         is_here = bool(session.workspace) and session.mode == "mount" and not session.engine
         return is_here and not session.command and not self._config().get("security.disable_protection")
 
-    def begin(self, session: clincus.Session) -> None:
-        """Note what is there before a session starts. What its last run has left stays news. Raises ClincusError."""
+    def begin(self, session: clincus.Session, sealed: Sequence[str] = ()) -> None:
+        """Note what is there before a session starts. What its last run has left stays news. Raises ClincusError.
+
+        `sealed` are the paths of the working tree that are sealed for it.
+        """
         record = self.find(session.id, session.session_id)
         if record is not None and record.is_open and record.since:
             return  # it runs, or has run, and nobody has looked since
         begun = time.time()
-        found = self._scan(session)
+        found = self._scan(session, sealed, record)
         with self._changing(session) as record:
+            record.sealed = [*sealed]
             left = set(record.left)
             before = begun if not record.since else float("inf")
-            fresh = known_of((item for item in found.items if name_of(item) not in left), before)
+            fresh = known_of((item for item in items_of(found) if name_of(item) not in left), before)
             kept = {name: commands for name, commands in record.known.items() if name in left}
             record.known = {**kept, **fresh}
             nested = self._take(record, found, is_over=False)
@@ -170,8 +237,9 @@ class Looker:
 
         If nobody has looked before the session started, what was written since then counts as news.
         """
+        before = self.find(session.id, session.session_id)
         try:
-            found = self._scan(session)
+            found = self._scan(session, before.sealed if before is not None else (), before)
         except clincus.ClincusError as error:
             with self._changing(session) as record:
                 record.cut = error.message
@@ -179,7 +247,7 @@ class Looker:
         with self._changing(session) as record:
             if not record.since:
                 started = clincus.parse_time(session.run)
-                record.known = known_of(found.items, started.timestamp() if started else time.time())
+                record.known = known_of(items_of(found), started.timestamp() if started else time.time())
                 record.since = clincus.utc_now()
             nested = self._take(record, found, is_over=is_over)
         if nested:
@@ -207,16 +275,17 @@ class Looker:
                 if name not in kept and time.time() - os.stat(path).st_mtime > KEPT_DAYS * 86400:
                     os.unlink(path)
 
-    def _scan(self, session: clincus.Session) -> Scan:
+    def _scan(self, session: clincus.Session, sealed: Sequence[str], record: Record | None) -> Scan:
         # Of all presets, so that what was there is no news when one is turned on.
         rows = [row.path for rows in clincus.presets().values() for row in rows]
+        since = clincus.parse_time(record.since) if record is not None and record.since else None
         with self._looking:
-            return scan(session.workspace, rows, self._environ())
+            return scan(session.workspace, rows, self._environ(), sealed, since.timestamp() if since else 0)
 
     def _take(self, record: Record, found: Scan, *, is_over: bool) -> dict[str, str]:
         """Write a look into a record; the links in repositories within the workspace that are news."""
         rows = clincus.preset_rows(self._config())
-        fresh = list(news(found.items, record.known))
+        fresh = list(news(items_of(found), record.known))
         record.left = [name_of(item) for item in fresh]
         fresh = [item for item in fresh if is_told(item, rows)]
         record.appeared = told(fresh, record.appeared, rows, clincus.utc_now())
@@ -250,6 +319,11 @@ class Looker:
     def _read(self, name: str) -> Record | None:
         found: Record | None = clincus.read_json(f"{self._folder()}/{name}", RECORD_LIMIT, lambda one: Record(**one))
         return found
+
+
+def items_of(found: Scan) -> list[Item]:
+    """All items of a look. Pure."""
+    return [*found.items, *commit_items(found.commits)]
 
 
 def digest(session_id: str) -> str:
@@ -294,7 +368,8 @@ class Appeared:
         self._due: dict[str, tuple[float, clincus.Session, bool]] = {}  # session id -> time.monotonic, it, has stopped
         self._looked: dict[str, float] = {}  # session id -> time.monotonic of the last look
         self._states: dict[str, object] = {}  # session id -> what its agent was last heard to do
-        self._told: dict[str, tuple[int, str]] = {}  # session id -> how much has appeared, what was not looked at
+        # Session id -> how much has appeared, what was not looked at, what git may write from commits
+        self._told: dict[str, tuple[int, str, str]] = {}
         self._begins: dict[str, threading.Thread] = {}  # session id -> the look beside its start
 
     def install(self, extensions: clincus.Extensions) -> None:
@@ -310,10 +385,14 @@ class Appeared:
             clincus.Duty("forgetting what appeared", 3600.0, lambda: self.looker.prune(self._app.registry.all())),
         ]
 
-    def begin(self, incus: object, session: clincus.Session, launch: object, description: object) -> None:
+    def begin(
+        self, incus: object, session: clincus.Session, launch: object, description: Mapping[str, Mapping[str, str]]
+    ) -> None:
         """Begin the look beside a start: when its description is made, so that it takes no core from wall/places.py."""
         if self.looker.is_wanted(session) and session.session_id not in self._begins:
-            begin = threading.Thread(target=self._begin, args=(session,), name=f"looking at {session.id}")
+            stage = Stage.of(description["config"])
+            sealed = stage.in_tree(session.workspace) if stage is not None else []
+            begin = threading.Thread(target=self._begin, args=(session, sealed), name=f"looking at {session.id}")
             self._begins[session.session_id] = begin
             begin.start()
 
@@ -342,13 +421,12 @@ class Appeared:
 
     def fields(self, session: clincus.Session) -> dict[str, object]:
         """The fields of a session: how much has appeared."""
-        count, _ = self._known(session)
-        return {"appeared": count}
+        return {"appeared": self._known(session)[0]}
 
     def warnings(self, session: clincus.Session) -> list[str]:
         """The warnings of a session: that something has appeared, and where the look at its workspace was cut short."""
-        count, cut = self._known(session)
-        warnings = self._other_warnings(session)
+        count, cut, commits = self._known(session)
+        warnings = [*self._other_warnings(session), *([commits] if commits else [])]
         if count:
             many = "1 thing that runs by itself" if count == 1 else f"{count} things that run by themselves"
             where = f"on your machine appeared in the folder: `clincus diff {session.id} --stat` has them"
@@ -416,9 +494,9 @@ class Appeared:
             if session.id not in asleep and self.looker.is_wanted(session):
                 self._ask(session)
 
-    def _begin(self, session: clincus.Session) -> None:
+    def _begin(self, session: clincus.Session, sealed: Sequence[str]) -> None:
         try:
-            clincus.survive(f"the look at the folder of {session.id}", lambda: self.looker.begin(session))
+            clincus.survive(f"the look at the folder of {session.id}", lambda: self.looker.begin(session, sealed))
         finally:
             self._begins.pop(session.session_id, None)
 
@@ -439,16 +517,18 @@ class Appeared:
                 self._due[session.session_id] = at, session, has_stopped
                 self._changed.notify_all()
 
-    def _known(self, session: clincus.Session) -> tuple[int, str]:
-        """How much has appeared in a session's workspace, and what was not looked at there."""
+    def _known(self, session: clincus.Session) -> tuple[int, str, str]:
+        """As `_told` has it."""
         if session.session_id not in self._told:
             count = self._count(session)
             return self._told.setdefault(session.session_id, count)  # a look that ended meanwhile knows more
         return self._told[session.session_id]
 
-    def _count(self, session: clincus.Session) -> tuple[int, str]:
+    def _count(self, session: clincus.Session) -> tuple[int, str, str]:
         record = self.looker.find(session.id, session.session_id) if session.session_id else None
-        return (len(record.appeared), record.cut) if record is not None else (0, "")
+        if record is None:
+            return 0, "", ""
+        return len(record.appeared), record.cut, words_of_commits(record.appeared)
 
     def _environ(self) -> Mapping[str, str]:
         return os.environ if self._app is None else self._app.environ

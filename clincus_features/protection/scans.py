@@ -13,8 +13,8 @@ import clincus
 SCAN_TIMEOUT = 60.0  # seconds; the program itself stops after 20
 LOADER = (
     "import marshal, posix, sys; posix.nice(5); read = sys.stdin.buffer;"
-    " places = sys.modules['places'] = type(sys)('places');"
-    " exec(marshal.load(read), places.__dict__); exec(marshal.load(read), {'__name__': '__main__'})"
+    " load = lambda name: exec(marshal.load(read), sys.modules.setdefault(name, type(sys)(name)).__dict__);"
+    " load('places'); load('objects'); exec(marshal.load(read), {'__name__': '__main__'})"
 )
 
 
@@ -23,19 +23,30 @@ class Scan(NamedTuple):
 
     items: list[dict[str, Any]]
     cut: str  # what was not looked at, in words
+    commits: Sequence[dict[str, Any]] = ()  # the files that git may write from commits
 
 
 @functools.lru_cache(maxsize=1)
 def scan_code() -> bytes:
-    """wall/scan.py, compiled once."""
-    return clincus.packaged_code("wall/scan.py")
+    """wall/objects.py and wall/scan.py, compiled once."""
+    return clincus.packaged_code("wall/objects.py") + clincus.packaged_code("wall/scan.py")
 
 
-def scan(workspace: str, settings: Sequence[str], environ: Mapping[str, str]) -> Scan:
-    """Look at a workspace of this host; `settings` are paths as in `clincus.Runs`. Raises ClincusError."""
+def scan(
+    workspace: str,
+    settings: Sequence[str],
+    environ: Mapping[str, str],
+    sealed: Sequence[str] = (),
+    since: float = 0,
+) -> Scan:
+    """Look at a workspace of this host; `settings` are paths as in `clincus.Runs`. Raises ClincusError.
+
+    `sealed` are the sealed paths of its working tree, `since` is when the session began: commits that came since are
+    looked at though no reference names them.
+    """
     git = clincus.find_git(workspace, environ)
-    answer = ask_scan(workspace, git=git, settings=settings)
-    return Scan(answer["items"], answer["cut"])
+    answer = ask_scan(workspace, git=git, settings=settings, places=sealed, since=since)
+    return Scan(answer["items"], answer["cut"], answer["commits"])
 
 
 def look_at_indexes(workspace: str, folders: Sequence[str] = (), sealed: Sequence[str] = ()) -> dict[str, Any]:

@@ -54,6 +54,11 @@ class Stage(NamedTuple):
                 return self.path(number, path[len(source) :].strip("/"))
         return ""
 
+    def in_tree(self, workspace: str) -> list[str]:
+        """The paths of a workspace's working tree that are sealed, there or not, relative to it."""
+        found = next((patterns for source, patterns in self.trees if source == workspace), ())
+        return [one for one in found if "*" not in one.split("/") and ".git" not in one.split("/")]
+
     def source(self, path: str) -> str:
         """The folder of the host in which a sealed path lies."""
         return next((source for source, _ in self.trees if clincus.path_inside(path, source)), "")

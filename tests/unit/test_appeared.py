@@ -287,7 +287,7 @@ def watch(tmp_path, work):
 
 
 def begun(watch, session):
-    watch.begin(None, session, None, {})
+    watch.begin(None, session, None, {"config": {}})
     watch._wait_for_begin(session)
     watch.tell("after_start", session)
 
@@ -365,7 +365,7 @@ def test_a_look_waits_for_the_one_beside_the_start(watch, work):
     may_go = threading.Event()
     real = watch.looker.begin
     watch.looker.begin = lambda session: (may_go.wait(), real(session))
-    watch.begin(None, session, None, {})
+    watch.begin(None, session, None, {"config": {}})
     look = threading.Thread(target=watch.look, args=(session,))
     look.start()
     may_go.set()
@@ -378,16 +378,16 @@ def niceness_of(loader):
     tells = marshal.dumps(compile("import os; print(os.nice(0))", "tells", "exec"))
     nothing = marshal.dumps(compile("", "nothing", "exec"))
     argv = [sys.executable, "-I", "-S", "-c", loader]
-    return int(subprocess.run(argv, input=nothing + tells, capture_output=True, check=True).stdout)
+    return int(subprocess.run(argv, input=nothing + nothing + tells, capture_output=True, check=True).stdout)
 
 
 def test_a_start_begins_its_look_once_however_often_it_is_described(watch, work):
     """A start is described again where the wall refuses the first form."""
     session = session_of(work)
     looks, may_go = [], threading.Event()
-    watch.looker.begin = lambda session: (looks.append(session), may_go.wait(30))
-    watch.begin(None, session, None, {})
-    watch.begin(None, session, None, {})
+    watch.looker.begin = lambda session, sealed: (looks.append(session), may_go.wait(30))
+    watch.begin(None, session, None, {"config": {}})
+    watch.begin(None, session, None, {"config": {}})
     may_go.set()
     watch._wait_for_begin(session)
     assert looks == [session]

@@ -589,7 +589,8 @@ def test_a_heap_of_folders_hides_nothing_beside_it(work, monkeypatch):
     small = text.replace("MOST_FOLDERS = 200_000", "MOST_FOLDERS = 20")
     assert small != text
     clincus.places_code()
-    monkeypatch.setattr(clincus, "packaged_code", lambda path: marshal.dumps(compile(small, path, "exec")))
+    texts = {"wall/scan.py": small, "wall/objects.py": clincus.packaged_text("wall/objects.py")}
+    monkeypatch.setattr(clincus, "packaged_code", lambda path: marshal.dumps(compile(texts[path], path, "exec")))
     scans.scan_code.cache_clear()
     try:
         look = work.look()
@@ -803,7 +804,7 @@ def test_the_index_of_a_git_folder_of_another_name_is_looked_at_where_it_is_name
     (tmp_path / ".bare").mkdir()
     (tmp_path / ".bare/index").write_bytes(index_with(b"../x"))
     found = scans.look_at_indexes(str(tmp_path), [".bare"])["indexes"]
-    assert found == {".bare/index": {"bad": ["../x"], "files": [".bare/index"], "unlike": []}}
+    assert found == {".bare/index": {"bad": ["../x"], "files": [".bare/index"], "unlike": [], "gitlinks": []}}
 
 
 def test_a_heap_of_submodules_hides_no_index_at_the_top(tmp_path, monkeypatch):

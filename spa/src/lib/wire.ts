@@ -1783,7 +1783,7 @@ export interface components {
              * @description gitlink: a folder that the index names as a submodule; repository: a Git folder, or a file or link that leads to one; broken: `.git` is no repository any more; rebase: an interrupted one that runs commands; settings: of agents and editors
              * @enum {string}
              */
-            kind: "gitlink" | "repository" | "broken" | "rebase" | "link" | "settings";
+            kind: "gitlink" | "repository" | "broken" | "rebase" | "link" | "commit" | "settings";
             /**
              * @description for people, such as: runs on your machine when you run git in it
              * @example runs on your machine when you run git in it

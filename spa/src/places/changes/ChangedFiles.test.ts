@@ -28,6 +28,11 @@ it('says above the files what appeared and runs on this machine', async () => {
   expect(screen.getByText('sh -c evil')).toBeTruthy();
 });
 
+it('lists a path twice that stands in the folder and, with another content, in commits', async () => {
+  await show({ appeared: [someAppeared({ path: '.mcp.json', kind: 'settings' }), someAppeared({ path: '.mcp.json', kind: 'commit' })] });
+  expect(screen.getAllByText('.mcp.json')).toHaveLength(2);
+});
+
 it('says nothing of the kind where nothing appeared', async () => {
   await show({});
   expect(screen.queryByText(/appeared/)).toBeNull();

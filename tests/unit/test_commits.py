@@ -1,0 +1,268 @@
+"""What git on the host would write from commits at sealed paths: found by wall/scan.py, and told if it is news."""
+
+import os
+import subprocess
+from unittest import mock
+
+import pytest
+
+import clincus
+from clincus_features.protection import appeared, scans
+from tests.builders import a_session
+
+ROWS = [row for name in ("agents", "editors") for row in clincus.presets()[name]]
+SEALED = (".husky", ".githooks", ".vscode")
+BEGIN = """
+git init -q -b main .; git config user.name a; git config user.email a@b; git config core.autocrlf false
+mkdir .husky; printf '#!/bin/sh\\ntrue\\n' >.husky/pre-commit; chmod 755 .husky/pre-commit; echo '{}' >.mcp.json
+echo text >file; git add .; git commit -qm one; git branch old; echo more >>file; git commit -qam two
+"""
+# How the agent commits: without the working tree, which is sealed in the container.
+COMMIT = """
+commit() {  # of a content, with a mode, at a path, on a commit
+    export GIT_INDEX_FILE=.git/mine; git read-tree ${4:-HEAD}
+    git update-index --add --cacheinfo "$2,$(printf "$1" | git hash-object -w --stdin),$3"
+    git commit-tree -p ${4:-HEAD} -m agent "$(git write-tree)"; unset GIT_INDEX_FILE
+}
+"""
+EVIL = "commit '#!/bin/sh\\ntouch ran\\n' 100755 .husky/pre-commit"
+
+
+class Workspace:
+    """A folder, and git as its owner uses it."""
+
+    def __init__(self, root):
+        self.root = root
+        root.mkdir()
+        (root.parent / "home").mkdir()
+        self.environ = {"PATH": os.environ["PATH"], "HOME": str(root.parent / "home"), "GIT_CONFIG_NOSYSTEM": "1"}
+
+    def git(self, *words):
+        return subprocess.run(
+            ["git", *words], cwd=self.root, env=self.environ, capture_output=True, text=True, check=True
+        ).stdout
+
+
+@pytest.fixture
+def work(tmp_path):
+    made = Workspace(tmp_path / "work")
+    run(made, BEGIN)
+    return made
+
+
+def run(work, script):
+    subprocess.run(["sh", "-ec", COMMIT + script], cwd=work.root, check=True, capture_output=True)
+
+
+def found(work, since=0):
+    """The paths at which a commit has another content than the folder, with the references to each."""
+    look = scans.scan(str(work.root), [row.path for row in ROWS], work.environ, SEALED, since)
+    assert look.cut == ""
+    return {
+        one["path"]: sorted({name.split(" (")[0] for content in one["unlike"] for name in one["contents"][content]})
+        for one in look.commits
+        if one["unlike"]
+    }
+
+
+# What the agent does, and what is found.
+COMMITS = {
+    "nothing": ("", {}),
+    "a branch": (f"git branch evil $({EVIL})", {".husky/pre-commit": ["refs/heads/evil"]}),
+    "HEAD itself": (f"git update-ref HEAD $({EVIL})", {".husky/pre-commit": ["refs/heads/main"]}),
+    "a detached HEAD": (f"git update-ref --no-deref HEAD $({EVIL})", {".husky/pre-commit": ["HEAD"]}),
+    "a tag": (f"git tag -a -m x evil $({EVIL})", {".husky/pre-commit": ["refs/tags/evil"]}),
+    "a remote branch": (
+        f"git update-ref refs/remotes/origin/x $({EVIL})", {".husky/pre-commit": ["refs/remotes/origin/x"]},
+    ),
+    "packed": (
+        f"git branch evil $({EVIL}); git pack-refs --all; git repack -qad", {".husky/pre-commit": ["refs/heads/evil"]},
+    ),
+    "a stash": (
+        f"""git update-ref --create-reflog refs/stash $({EVIL}); git update-ref refs/stash $(commit x 100644 file)""",
+        {".husky/pre-commit": ["stash"]},
+    ),
+    "what a merge left": (f"git update-ref ORIG_HEAD $({EVIL})", {".husky/pre-commit": ["ORIG_HEAD"]}),
+    "what was fetched": (
+        f"printf '%s\\t\\tbranch x of y\\n' $({EVIL}) >.git/FETCH_HEAD", {".husky/pre-commit": ["FETCH_HEAD"]},
+    ),
+    "an absent folder": (
+        "git branch evil $(commit x 100755 .githooks/pre-commit)", {".githooks/pre-commit": ["refs/heads/evil"]},
+    ),
+    "a folder in it": ("git branch evil $(commit x 100644 .vscode/a/b)", {".vscode/a/b": ["refs/heads/evil"]}),
+    "another name": ("git branch evil $(commit x 100755 .husky2/pre-commit)", {}),
+    "settings": ("git branch evil $(commit x 100644 .mcp.json)", {".mcp.json": ["refs/heads/evil"]}),
+    "settings with an ending": (
+        "git branch evil $(commit x 100644 a.code-workspace)", {"a.code-workspace": ["refs/heads/evil"]},
+    ),
+    "settings in a folder": (
+        "git branch evil $(commit x 100644 .claude/settings.json)", {".claude/settings.json": ["refs/heads/evil"]},
+    ),
+    "a link": ("git branch evil $(commit file 120000 .husky/pre-commit)", {".husky/pre-commit": ["refs/heads/evil"]}),
+    "a file that becomes executable": (
+        "echo x >.husky/a; chmod 644 .husky/a; git branch evil $(commit 'x\\n' 100755 .husky/a)",
+        {".husky/a": ["refs/heads/evil"]},
+    ),
+    "the same content": ("git branch evil $(commit '#!/bin/sh\\ntrue\\n' 100755 .husky/pre-commit)", {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", COMMITS)
+def test_what_git_would_write_from_commits_at_sealed_paths_is_found(work, how):
+    script, expected = COMMITS[how]
+    run(work, script)
+    assert found(work) == expected
+
+
+@pytest.mark.parametrize("words", [("checkout", "-q", "evil"), ("merge", "-q", "evil"), ("reset", "--hard", "evil")])
+def test_it_is_an_attack_as_git_runs_what_it_has_written(work, words):
+    run(work, f"git config core.hooksPath .husky; git branch evil $({EVIL})")
+    work.git(*words)
+    work.git("commit", "-q", "--allow-empty", "-m", "x")
+    assert (work.root / "ran").exists()
+
+
+HIDDEN = f"one=$({EVIL}); git branch evil $(commit '#!/bin/sh\\ntrue\\n' 100755 .husky/pre-commit $one)"
+
+
+def test_a_commit_in_the_middle_of_a_branch_counts_as_a_rebase_goes_through_it(work):
+    run(work, HIDDEN)
+    assert found(work, since=1) == {".husky/pre-commit": ["refs/heads/evil"]}
+    assert found(work) == {}
+
+
+def test_what_came_before_is_not_gone_through(work):
+    run(work, HIDDEN)
+    assert found(work, since=4_000_000_000) == {}
+
+
+FORGE = """
+name=$(git rev-parse HEAD:.husky/pre-commit); file=.git/objects/$(echo $name | cut -c -2)/$(echo $name | cut -c 3-)
+rm -f $file
+python3 -c 'import sys, zlib; sys.stdout.buffer.write(zlib.compress(b"blob 20\\0#!/bin/sh\\ntouch ran\\n"))' >$file
+"""
+
+
+def test_git_writes_an_object_that_is_not_what_its_name_says(work):
+    run(work, FORGE + "git config core.hooksPath .husky; touch -d 2001-01-01 .husky/pre-commit")
+    work.git("reset", "-q", "--hard")
+    work.git("commit", "-q", "--allow-empty", "-m", "x")
+    assert (work.root / "ran").exists()
+
+
+def test_an_object_that_is_not_what_its_name_says_is_found(work):
+    run(work, FORGE)
+    name = work.git("rev-parse", "HEAD:.husky/pre-commit").strip()
+    look = scans.scan(str(work.root), (), work.environ, SEALED)
+    [item] = [one for one in look.items if one["kind"] == "broken"]
+    assert item["path"] == f".git/objects/{name[:2]}/{name[2:]}"
+    assert "git fsck" in appeared.when_it_runs(item, ROWS)
+
+
+def unlike(work):
+    return scans.look_at_indexes(str(work.root), (), SEALED)["indexes"][".git/index"]["unlike"]
+
+
+@pytest.mark.parametrize(
+    ("script", "paths"),
+    [
+        (FORGE, [".husky/pre-commit"]),
+        ("chmod 644 .husky/pre-commit", [".husky/pre-commit"]),
+        ("git update-index --chmod=-x .husky/pre-commit", []),
+        ("", []),
+    ],
+    ids=["another content under the name", "would be executable", "would not be executable", "nothing"],
+)
+def test_an_index_from_which_git_would_write_another_file_is_told(work, script, paths):
+    run(work, script)
+    assert unlike(work) == paths
+
+
+def test_commits_are_bounded(work):
+    script = "".join(f"git update-ref refs/tags/t{number} $(commit {number} 100644 file)\n" for number in range(5))
+    run(work, script)
+    look = scans.scan(str(work.root), (), work.environ, SEALED)
+    assert look.cut == ""
+
+
+# -- What is news
+
+
+@pytest.fixture
+def looker(tmp_path):
+    return looker_of(tmp_path)
+
+
+def looker_of(tmp_path, *presets):
+    environ = {"HOME": str(tmp_path / "home"), "PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1"}
+    flags = {"security.presets": list(presets or ("agents", "editors"))}
+    return appeared.Looker(lambda: environ, lambda: clincus.with_flags(clincus.make_config(()), flags), mock.Mock())
+
+
+def session_of(work):
+    return a_session(workspace=str(work), session_id="abc", protection="locked")
+
+
+def told(looker, session):
+    return {one["path"]: [each["key"] for each in one["commands"]] for one in looker.look(session)}
+
+
+def test_a_commit_of_the_session_is_told_and_no_older_one(looker, work):
+    run(work, f"git branch older $({EVIL})")
+    session = session_of(work.root)
+    looker.begin(session, SEALED)
+    assert told(looker, session) == {}
+    run(work, "git branch evil $(commit evil 100755 .husky/pre-commit)")
+    run(work, f"git branch again $({EVIL})")
+    assert told(looker, session) == {".husky/pre-commit": ["refs/heads/evil"]}
+    [item] = looker.look(session)
+    assert item["kind"] == "commit"
+    assert "git checkout" in item["when"]
+    assert ".husky/pre-commit of refs/heads/evil" in appeared.words_of_commits([item])
+
+
+def test_what_a_person_edits_makes_no_news_of_what_is_committed(looker, work):
+    session = session_of(work.root)
+    looker.begin(session, SEALED)
+    (work.root / ".husky/pre-commit").write_text("edited")
+    assert told(looker, session) == {}
+
+
+def test_what_a_person_has_taken_over_is_told_no_more(looker, work):
+    session = session_of(work.root)
+    looker.begin(session, SEALED)
+    run(work, f"git branch evil $({EVIL})")
+    assert told(looker, session) != {}
+    work.git("merge", "-q", "evil")
+    assert told(looker, session) == {}
+
+
+def test_a_commit_stays_news_in_the_next_run(looker, work):
+    session = session_of(work.root)
+    looker.begin(session, SEALED)
+    run(work, f"git branch evil $({EVIL})")
+    looker.look(session, is_over=True)
+    looker.begin(session, SEALED)
+    assert told(looker, session) == {".husky/pre-commit": ["refs/heads/evil"]}
+
+
+def test_settings_in_commits_are_told_by_the_presets_that_are_on(tmp_path, work):
+    session = session_of(work.root)
+    looker_of(tmp_path).begin(session, SEALED)
+    run(work, "git branch evil $(commit x 100644 .mcp.json)")
+    assert told(looker_of(tmp_path, "editors"), session) == {}
+    assert told(looker_of(tmp_path, "agents"), session) == {".mcp.json": ["refs/heads/evil"]}
+
+
+def test_many_contents_of_one_path_hide_no_new_one(looker, work):
+    run(work, "".join(f"git branch b{number} $(commit {number} 100755 .husky/pre-commit)\n" for number in range(30)))
+    session = session_of(work.root)
+    looker.begin(session, SEALED)
+    run(work, f"git branch zz $({EVIL})")
+    assert told(looker, session) == {".husky/pre-commit": ["refs/heads/zz"]}
+
+
+def test_the_warning_names_no_more_than_a_few():
+    rows = [{"path": f"p{number}", "kind": "commit", "commands": [{"key": "r"}]} for number in range(9)]
+    assert "and 6 more" in appeared.words_of_commits(rows)
+    assert appeared.words_of_commits([]) == ""
