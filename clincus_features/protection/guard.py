@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import clincus
 
-from . import index, links, modules, restore, seals, unfinished
+from . import gitlinks, index, links, modules, restore, seals, unfinished
 from .identity import Copies, Item, note_item, steps_to, thing_at
 from .leases import WRITTEN_FOR, Leases, is_renamed_into_place
 from .looks import Looks
@@ -120,6 +120,7 @@ class Guard:
         self._operation_files: dict[str, list[str]] = {}  # session -> the files on which its last look at them depends
         self._operation_states: dict[str, object] = {}  # session -> their signature before it; None if they were others
         self._moves: dict[str, Moves] = {}  # session -> renames in its Git folders; as `_live`
+        self._gitlinks: dict[str, gitlinks.Gitlinks] = {}  # session -> those of its indexes; as `_live`
         self._writer_looks = Looks("looking for who writes", lambda: WRITTEN_FOR, self._look_for_writers)
         self._mending: set[str] = set()  # sessions in which something is put back once more just now
         self._missed: dict[str, set[str]] = {}  # session -> names that moved meanwhile; as `_live`
@@ -369,6 +370,7 @@ class Guard:
             words = "raise fs.inotify.max_user_watches or max_user_instances (sysctl)"
             self._report(session, f"what is sealed is compared at the stop only: {error.strerror}; {words}")
         self._live[session.id] = Live(session, stage, is_watched)
+        self._watch_gitlinks(self._live[session.id])
         self._link_looks.ask(session.id)
 
     def _note(self, session: clincus.Session, stage: Stage, paths: list[str], is_seen: bool) -> Record:
@@ -423,9 +425,15 @@ class Guard:
         for id, paths in by_session.items():
             live = self._live.get(id)
             how = paths.pop(LINKS, "")
+            at_gitlinks = paths.pop(gitlinks.MARK, "")
             moves = self.watcher.take_moves(id)
+            if at_gitlinks and live is not None:
+                self._judge_gitlinks(live, moves, is_lost=at_gitlinks == LOST)
+            if (how or at_gitlinks) and live is not None:
+                in_tree = self._gitlinks[id].folders if id in self._gitlinks else ()
+                moves = [move for move in moves if move.folder not in in_tree]
+                self._judge_moves(live, moves, is_lost=LOST in (how, at_gitlinks))
             if how and live is not None:
-                self._judge_moves(live, moves, is_lost=how == LOST)
                 self._hold_files(live)
                 self._link_looks.ask(id)
             if not paths:
@@ -444,16 +452,45 @@ class Guard:
             known.forget()
             return
         bad = known.judge(moves)
-        if not bad or live.session.id in self._broken:
+        self._break_by_moves(live, {path: Fault(kind_of_unsealed(path), f"{path}: {bad[path]}") for path in bad})
+
+    def _break_by_moves(self, live: Live, faults: dict[str, Fault]) -> None:
+        """Break a session by renames, unless its container has ended: then they are a person's own."""
+        if not faults or live.session.id in self._broken:
             return
         run = self.records.read(live.session.workspace).runs.get(live.session.id)
         if run is None or (run.is_seen and not seals.is_up(live.stage, seals.mounted())):
-            return  # the container has ended: a person's own
-        faults = {path: Fault(kind_of_unsealed(path), f"{path}: {bad[path]}") for path in bad.keys() - run.paths}
+            return
+        faults = {path: fault for path, fault in faults.items() if path not in run.paths}
         if faults:
             self._faults.update(faults)
             self._break_by(live, faults)
             self._check_index(live)  # what is there now may be no better
+
+    def _watch_gitlinks(self, live: Live, sources: Mapping[str, str] | None = None) -> None:
+        """Watch the way to the gitlinks of a session; `sources` are new ones, each with the folder it lies in."""
+        known = self._gitlinks.get(live.session.id)
+        if live.session.id not in self._live or (known is None and not sources):
+            return
+        known = self._gitlinks.setdefault(live.session.id, gitlinks.Gitlinks())
+        if sources is not None:
+            known.take(sources)
+        with suppress(OSError):  # the watch of what is sealed tells that the kernel has none left
+            self.watcher.watch_comers(live.session.id, gitlinks.MARK, known.places())
+
+    def _judge_gitlinks(self, live: Live, moves: list[Move], *, is_lost: bool) -> None:
+        """Break a session in which a repository was at a gitlink for a moment; one that is there is put aside."""
+        known = self._gitlinks.setdefault(live.session.id, gitlinks.Gitlinks())
+        if is_lost:
+            known.forget()
+        faults = {}
+        for path, words in known.judge(moves, time.monotonic()).items():
+            done = ""
+            if os.path.lexists(path) and os.path.basename(path) == ".git":
+                done = f"; {set_aside(path)}"
+            faults[path] = Fault("repository", f"{path}: {words}{done}")
+        self._break_by_moves(live, faults)
+        self._watch_gitlinks(live)
 
     def _judge_broken(self, live: Live, paths: Mapping[str, str]) -> None:
         """Put back again what was replaced after a freeze: who did it may be no part of the container."""
@@ -537,6 +574,8 @@ class Guard:
             if looked.unlike:
                 self._report_once(live.session, index.words_of_unlike(looked.unlike))
             self._app.hub.publish({"type": "session.changed", "id": id}, extension=True)
+        sources = {path: source for path in looked.gitlinks if (source := live.stage.source(path))}
+        self.watcher.call(functools.partial(self._watch_gitlinks, live, sources))
         self._hold_files(live)
         if looked.cut:
             self._report_once(live.session, f"git's index was not looked at in all places: {looked.cut}")
@@ -853,6 +892,7 @@ class Guard:
             known.pop(session.id, None)
         self._repositories.pop(session.id, None)
         self._moves.pop(session.id, None)
+        self._gitlinks.pop(session.id, None)
         self._unlike.pop(session.id, None)
         self._links.pop(session.id, None)
         self.leases.drop(session.id)

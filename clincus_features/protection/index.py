@@ -32,6 +32,7 @@ class Looked(NamedTuple):
     files: tuple[str, ...]  # that were read; whoever changes one makes a look worth while
     cut: str  # what was not looked at, in words
     unlike: tuple[str, ...] = ()  # sealed paths for which an index has another content than is there
+    gitlinks: tuple[str, ...] = ()  # that an index of a folder at the top names, and at which nothing is sealed
 
 
 def git_folders(workspace: str, sealed: Iterable[str]) -> set[str]:
@@ -61,20 +62,23 @@ def look(workspace: str, stage: Stage | None, sealed: Collection[str] = ()) -> L
     files: list[str] = []
     cuts = []
     unlike: list[str] = []
+    links: list[str] = []
     for top in tops:
         if not os.path.isdir(top):  # one file that is mounted
             continue
         inside = sorted(folder[len(top) + 1 :] for folder in folders if clincus.path_inside(folder, top))
         paths = [path[len(top) + 1 :] for path in sealed if clincus.path_inside(path, top) and path != top]
         in_tree = [path for path in paths if ".git" not in path.split("/")]
+        closed = {above for above, name, _ in (f"{path}/".partition("/.git/") for path in paths) if name}
         answer = look_at_indexes(top, [folder for folder in inside if folder], in_tree)
         cuts.append(answer["cut"])
         for path, found in answer["indexes"].items():
             files += (f"{top}/{name}" for name in found["files"])
             unlike += (f"{top}/{name}" for name in found["unlike"])
+            links += (f"{top}/{name}" for name in found["gitlinks"] if name not in closed)
             if found["bad"]:
                 bad[f"{top}/{path}"] = f"{what_it_does(found['bad'])}; {put_aside(f'{top}/{path}')}"
-    return Looked(bad, tuple(files), "; ".join(filter(None, cuts)), tuple(unlike))
+    return Looked(bad, tuple(files), "; ".join(filter(None, cuts)), tuple(unlike), tuple(links))
 
 
 def what_it_does(words: list[str]) -> str:

@@ -24,7 +24,8 @@ __all__ = ["user"]  # a fixture
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root on the host")
 
-# Exchanges two names for MS milliseconds whenever NAME is opened or made in a folder: SWAP ONE OTHER MS FOLDER NAME
+# Exchanges two names for MS milliseconds whenever NAME is opened or made in a folder: SWAP ONE OTHER MS FOLDER NAME.
+# Where there is no ONE, OTHER gets its name.
 SWAP = r"""
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -47,9 +48,14 @@ int main(int count, char **words)
         for (char *at = buffer; at < buffer + length;) {
             struct inotify_event *event = (struct inotify_event *)at;
             if (event->len && !strcmp(event->name, words[5])) {
-                renameat2(AT_FDCWD, words[1], AT_FDCWD, words[2], RENAME_EXCHANGE);
+                int moved = renameat2(AT_FDCWD, words[1], AT_FDCWD, words[2], RENAME_EXCHANGE);
+                if (moved)
+                    rename(words[2], words[1]);
                 usleep(1000 * atoi(words[3]));
-                renameat2(AT_FDCWD, words[1], AT_FDCWD, words[2], RENAME_EXCHANGE);
+                if (moved)
+                    rename(words[1], words[2]);
+                else
+                    renameat2(AT_FDCWD, words[1], AT_FDCWD, words[2], RENAME_EXCHANGE);
             }
             at += sizeof *event + event->len;
         }
@@ -73,6 +79,14 @@ mkdir -p .git/objects/00
 ln -sf EVIL .git/objects/00/zz
 echo text >.git/COMMIT_EDITMSG
 """
+GITLINK = r"""
+rm -rf x
+git init -q x
+git -C x -c user.name=a -c user.email=a@b commit -q --allow-empty -m x
+git add x
+git -C x config core.fsmonitor 'touch EVIL'
+mv x/.git x/.gi
+"""
 
 # What the agent plants, the two names that it exchanges, the name in .git that it waits for, git's words.
 ATTACKS = {
@@ -84,6 +98,7 @@ ATTACKS = {
         LINK, ".git/COMMIT_EDITMSG", ".git/objects/00/zz", "index.lock",
         ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--allow-empty", "-m", "x"],
     ),
+    "a repository at a gitlink": (GITLINK, "x/.git", "x/.gi", "HEAD", ["status"]),
 }  # fmt: skip
 
 
@@ -170,8 +185,7 @@ def is_told(server, session, repository: Path, name: str) -> bool:
     return False
 
 
-# The index is exchanged in the tests of the unit: `git checkout .` does not give the program its turn each time.
-@pytest.mark.parametrize("name", ["the list of a rebase", "the text of a commit"])
+@pytest.mark.parametrize("name", ATTACKS)
 def test_an_exchange_for_some_milliseconds_freezes_the_session(bed, server, repository, name, user):
     session = server.create(repository)
     await_watched(server, session)

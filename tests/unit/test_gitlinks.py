@@ -1,0 +1,195 @@
+"""Repositories that are at a gitlink for a moment: what the kernel tells of, and what of it is an attack."""
+
+import os
+import subprocess
+
+import pytest
+
+from clincus_features.protection import gitlinks, index
+from clincus_features.protection.moves import Move
+from clincus_features.protection.restore import moved_by_us
+from clincus_features.protection.watch import Watcher
+from tests.programs import git, wait_until
+from tests.unit.test_protection_watch import bench  # noqa: F401  # a fixture
+
+TOP = "/work"
+X = f"{TOP}/vendor/x"
+ELSEWHERE = "/elsewhere"  # a folder that is not watched: the kernel tells one end only
+
+
+@pytest.fixture
+def known():
+    made = gitlinks.Gitlinks()
+    made.take({X: TOP})
+    return made
+
+
+def rename(old, new, cookie=1):
+    """A rename as inotify tells it."""
+    (from_folder, name), (folder, new_name) = os.path.split(old), os.path.split(new)
+    ends = [Move(from_folder, name, cookie, True), Move(folder, new_name, cookie, False)]
+    return [move for move in ends if not move.folder.startswith(ELSEWHERE)]
+
+
+def away(path, cookie=1):
+    return rename(path, f"{ELSEWHERE}/x", cookie)
+
+
+def came(path, cookie=1):
+    return rename(f"{ELSEWHERE}/x", path, cookie)
+
+
+BAD = {
+    "a hidden folder": (rename(f"{X}/.gi", f"{X}/.git"), [f"{X}/.git"]),
+    "a hidden folder, and back": (
+        [*rename(f"{X}/.gi", f"{X}/.git"), *rename(f"{X}/.git", f"{X}/.gi", 2)], [f"{X}/.git"],
+    ),
+    "a folder from elsewhere": (came(f"{X}/.git"), [f"{X}/.git"]),
+    "what holds it, and back": ([*rename(f"{TOP}/y", X), *rename(X, f"{TOP}/y", 2)], [X]),
+    "what holds it, from elsewhere and back": ([*came(X), *away(X, 2)], [X]),
+    "a folder above": ([*came(f"{TOP}/vendor"), *away(f"{TOP}/vendor", 2)], [f"{TOP}/vendor"]),
+    "an exchange": ([*rename(f"{TOP}/y", X), *rename(X, f"{TOP}/y", 1)], [X]),
+}  # fmt: skip
+USUAL = {
+    "a Git folder that git takes in": away(f"{X}/.git"),
+    "a folder that is moved away and comes back": [*away(X), *came(X, 2)],
+    "a file beside it": rename(f"{X}/a", f"{X}/b"),
+    "a `.git` elsewhere": rename(f"{TOP}/vendor/.gi", f"{TOP}/vendor/.git"),
+    "an editor's file": rename(f"{TOP}/.file.swp", f"{TOP}/file"),
+    "git's own file in a folder of the work tree": rename(f"{TOP}/index.new", f"{TOP}/index"),
+    "what Clincus puts back": rename(f"{X}/..git.clincus-fresh-12345678", f"{X}/.git"),
+}
+
+
+@pytest.mark.parametrize("how", BAD)
+def test_a_repository_that_is_moved_to_a_gitlink_is_an_attack(known, how):
+    moves, paths = BAD[how]
+    assert [*known.judge(moves, 0.0)] == paths
+
+
+@pytest.mark.parametrize("how", BAD)
+def test_it_is_told_too_where_the_events_come_one_by_one(known, how):
+    moves, paths = BAD[how]
+    found = {}
+    for move in moves:
+        found.update(known.judge([move], 0.0))
+    assert [*found] == paths
+
+
+@pytest.mark.parametrize("how", USUAL)
+def test_what_git_and_persons_do_is_none(known, how):
+    assert known.judge(USUAL[how], 0.0) == {}
+
+
+def test_a_folder_that_comes_and_is_moved_away_later_is_none(known):
+    assert known.judge(came(X), 0.0) == {}
+    assert known.judge(away(X), gitlinks.MOMENT) == {}
+
+
+def test_what_clincus_puts_aside_is_none(known):
+    assert known.judge(came(X), 0.0) == {}
+    moved_by_us.add(X)
+    try:
+        assert known.judge(away(X), 0.1) == {}
+    finally:
+        moved_by_us.discard(X)
+
+
+def test_after_a_loss_of_events_nothing_is_known(known):
+    known.judge(came(X), 0.0)
+    known.forget()
+    assert known.judge(away(X), 0.1) == {}
+
+
+def test_the_way_to_each_gitlink_is_watched_and_its_git_folder(tmp_path, known):
+    (tmp_path / "vendor/x/.git").mkdir(parents=True)
+    known.take({f"{tmp_path}/vendor/x": str(tmp_path), f"{tmp_path}/gone": str(tmp_path)})
+    below = ("", "/vendor", "/vendor/x", "/vendor/x/.git")
+    assert known.places() == {f"{tmp_path}{one}": os.stat(f"{tmp_path}{one}").st_ino for one in below}
+
+
+def test_no_more_than_some_gitlinks_are_watched(known):
+    known.take({f"{TOP}/{number}": TOP for number in range(2 * gitlinks.MOST)})
+    assert len(known.folders) == gitlinks.MOST + 1
+
+
+# -- With a real git and inotify
+
+
+def with_gitlink(top, name="x"):
+    """A repository in a folder, of which the index of the one at the top has a gitlink."""
+    git(top, "init", "-q", name)
+    git(top / name, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "x")
+    git(top, "-c", "advice.addEmbeddedRepo=false", "add", name)
+    return top / name
+
+
+@pytest.fixture
+def repository(tmp_path):
+    git(tmp_path, "init", "-q", "work")
+    return tmp_path / "work"
+
+
+def test_the_gitlinks_of_the_index_are_found_but_for_those_with_a_seal(repository):
+    for name in ("x", "y", "z", "a.git"):
+        with_gitlink(repository, name)
+    sealed = [f"{repository}/{path}" for path in ("y/.git", "z/.git/config", "a.git/.github/hooks")]
+    assert index.look(str(repository), None, sealed).gitlinks == (f"{repository}/a.git", f"{repository}/x")
+
+
+# What an agent and a person do with submodules.
+DAY = """
+git init -q ../lib; git -C ../lib commit -q --allow-empty -m l; git commit -q --allow-empty -m one; git branch without
+git submodule add -q ../lib x; git commit -q -m sub; git submodule update --init; git -C x commit -q --allow-empty -m y
+git add x; git commit -q -m moved; git submodule deinit -f x; git submodule update --init; git checkout -q without
+rm -rf x; git checkout -q -; git submodule update --init; git mv x z; git mv z x; git submodule deinit -f x
+rm -rf .git/modules/x; git submodule update --init; mv x y; mv y x; rm -rf x; git checkout .; git submodule update
+git submodule set-url x ../nowhere; git submodule deinit -f x; rm -rf .git/modules/x; git submodule update --init
+git submodule set-url x ../lib; git submodule update --init; git clean -ffdxq; git stash -q; git rm -q -f x
+git init -q n; git -C n commit -q --allow-empty -m n; git add n; git submodule absorbgitdirs; git worktree add -q ../w
+"""
+
+
+def test_nothing_that_git_does_with_submodules_is_an_attack(repository, known):
+    watcher = Watcher(lambda touched: None, lambda: -1.0)
+    environment = {**os.environ, "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "protocol.file.allow"}
+    environment.update(GIT_CONFIG_VALUE_0="always", GIT_AUTHOR_NAME="a", GIT_AUTHOR_EMAIL="a@b")
+    environment.update(GIT_COMMITTER_NAME="a", GIT_COMMITTER_EMAIL="a@b", GIT_EDITOR="true")
+    seen = 0
+    known.take({f"{repository}/{name}": str(repository) for name in ("x", "n")})
+    for step, line in enumerate(DAY.replace("\n", ";").split(";")):
+        watcher.watch_comers("one", gitlinks.MARK, known.places())
+        subprocess.run(["sh", "-c", line], cwd=repository, env=environment, capture_output=True, check=False)
+        watcher.finish("one")
+        moves = watcher.take_moves("one")
+        seen += len(moves)
+        assert (line, known.judge(moves, step * gitlinks.MOMENT)) == (line, {})
+    assert seen > 5
+
+
+def test_a_repository_at_a_gitlink_for_a_moment_freezes_the_session(bench):  # noqa: F811
+    """It is gone again before anybody looks."""
+    git(bench.root, "init", "-q")
+    place = with_gitlink(bench.root)
+    (place / ".git").rename(place / ".gi")
+    bench.start()
+    wait_until(lambda: bench.session.id in bench.guard._gitlinks, "the way to the gitlink to be watched")
+    bench.settle()
+    (place / ".gi").rename(place / ".git")
+    (place / ".git").rename(place / ".gi")
+    bench.await_broken()
+    assert ("x/.git", "replaced") in bench.changes
+    assert any("gitlink" in change.words for change in bench.record.changes)
+
+
+def test_one_that_is_still_there_is_put_aside(bench):  # noqa: F811
+    git(bench.root, "init", "-q")
+    place = with_gitlink(bench.root)
+    (place / ".git").rename(place / ".gi")
+    bench.start()
+    wait_until(lambda: bench.session.id in bench.guard._gitlinks, "the way to the gitlink to be watched")
+    bench.settle()
+    (place / ".gi").rename(place / ".git")
+    bench.await_broken()
+    assert not (place / ".git").exists()
+    assert [*place.glob(".git.clincus-replaced-*")]
