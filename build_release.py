@@ -1,6 +1,6 @@
 """Build a release in dist/release: the .pyz, the wheel, the sdist and SHA256SUMS, the same bytes from the same commit.
 
-    python3 build_release.py
+    python3 build_release.py [--quick]
 
 It builds from `git archive HEAD`, so that nothing of a checkout gets in that is not in the commit, twice and in
 different folders, and compares. docs/nightly.md has to tell of a night of this very commit without a failure.
@@ -8,6 +8,7 @@ different folders, and compares. docs/nightly.md has to tell of a night of this 
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
 import os
@@ -73,7 +74,7 @@ def export(root: Path, folder: Path) -> None:
     program.write_bytes(build_zipapp.stamped(program.read_bytes(), commit, day))
 
 
-def build(root: Path, folder: Path) -> dict[str, bytes]:
+def build(root: Path, folder: Path, *, quick: bool = False) -> dict[str, bytes]:
     """The files of the release, built in a folder that is not there yet: name -> content."""
     source = folder / "clincus"
     out = folder / "out"
@@ -83,8 +84,9 @@ def build(root: Path, folder: Path) -> dict[str, bytes]:
     time = git(root, "log", "-1", "--format=%ct").decode().strip()
     environ = {**os.environ, "SOURCE_DATE_EPOCH": time, "GIT_CEILING_DIRECTORIES": str(folder)}
     python = [sys.executable, "-B"]
+    size = [] if quick else ["--smallest"]
     for argv in (
-        [*python, "build_zipapp.py", "--output", str(out / "clincus.pyz")],
+        [*python, "build_zipapp.py", *size, "--output", str(out / "clincus.pyz")],
         [*python, "-m", "build", "--no-isolation", "--outdir", str(out)],
     ):
         subprocess.run(argv, cwd=source, env=environ, stdin=subprocess.DEVNULL, capture_output=True, check=True)
@@ -107,7 +109,7 @@ def write(target: Path, files: dict[str, bytes]) -> None:
     (target / "SHA256SUMS").write_text("".join(sums(files)))
 
 
-def release(root: Path) -> dict[str, bytes]:
+def release(root: Path, *, quick: bool = False) -> dict[str, bytes]:
     """Build a commit twice. Ends the program with a reason where it may not be released."""
     if changed(root):
         sys.exit(f"release: commit or stash your changes first:\n{changed(root)}")
@@ -119,7 +121,7 @@ def release(root: Path) -> dict[str, bytes]:
         )
     with tempfile.TemporaryDirectory(prefix="clincus-release-") as top:
         try:
-            once, again = (build(root, Path(top) / name) for name in ("first", "the-second"))
+            once, again = (build(root, Path(top) / name, quick=quick) for name in ("first", "the-second"))
         except subprocess.CalledProcessError as error:
             sys.exit(f"release: {error}\n{(error.stderr or b'').decode(errors='replace')[-2000:]}")
     differ = [name for name in {**once, **again} if once.get(name) != again.get(name)]
@@ -130,8 +132,10 @@ def release(root: Path) -> dict[str, bytes]:
 
 def main() -> int:
     """Build the release of this checkout's commit and print its checksums."""
+    parser = argparse.ArgumentParser(description="Build a release of this checkout's commit.")
+    parser.add_argument("--quick", action="store_true", help="compress with zlib in place of Zopfli, to try it out")
     target = ROOT / "dist" / "release"
-    files = release(ROOT)
+    files = release(ROOT, quick=parser.parse_args().quick)
     write(target, files)
     print("".join(sums(files)), end="")
     return 0

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Build dist/clincus.pyz: clincus.py, its two libraries and the dashboard in one file that any Python 3.9+ runs.
 
-    python3 build_zipapp.py [-o FILE]
+    python3 build_zipapp.py [-o FILE] [--smallest]
 
 The libraries come from PyPI through pip, once, into a cache, and are checked against the hashes below each time. The
 same input gives the same bytes: fixed times and modes, sorted names, no trace of the machine or of its interpreters.
 
 The modules go in without most of their docstrings and comments, which are a twelfth of the archive: lines keep their
 numbers, so that a traceback leads to the source. What runs as root on the host (wall/) and in containers (guest/) goes
-in as it is, for whoever reads it there.
+in as it is, for whoever reads it there. The files of the page go in with gzip, as browsers take them.
 
 Bytecode in the archive would depend on the interpreters of the machine that builds it. Without bytecode, Python would
 compile the modules at each start. START therefore lets clincus_unpack.py unpack a build once into the user's cache
@@ -25,10 +25,12 @@ import io
 import os
 import re
 import stat
+import struct
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -51,7 +53,7 @@ LIBRARY_SUFFIXES = (".py", "LICENSE")
 
 FOLDERS = ("clincus_cli", "clincus_features", "guest", "spa_dist", "wall")  # of the program, beside clincus.py
 
-FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that the zip format knows
+FIXED_DATE = 1 << 5 | 1  # 1980-01-01, the earliest that the zip format knows
 
 START = '''\
 """Start Clincus from its archive, unpacked at the first start so that Python keeps the bytecode as always."""
@@ -232,7 +234,68 @@ def lean(source: bytes) -> bytes:
     )
 
 
-def pack(files: dict[str, bytes]) -> bytes:
+Deflate = Callable[[bytes], bytes]  # compresses to a raw stream (RFC 1951)
+
+
+def quickly(data: bytes) -> bytes:
+    """Compress with zlib."""
+    packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    return packer.compress(data) + packer.flush()
+
+
+def smallest(data: bytes) -> bytes:
+    """Compress with Zopfli: a twentieth smaller, and a hundred times slower. Ends the program if it is not there."""
+    try:
+        zopfli = importlib.import_module("zopfli.zlib")
+    except ImportError:
+        sys.exit("build_zipapp: --smallest needs zopfli, which requirements-dev.txt names")
+    return bytes(zopfli.compress(data)[2:-4])
+
+
+def gzipped(data: bytes, deflate: Deflate) -> bytes:
+    """A file as `gzip --best --no-name` writes it (RFC 1952)."""
+    head = b"\x1f\x8b\x08\0\0\0\0\0\x02\xff"
+    return head + deflate(data) + struct.pack("<II", zlib.crc32(data), len(data))
+
+
+def pack_page(files: dict[str, bytes], deflate: Deflate) -> Iterator[tuple[str, bytes]]:
+    """The files of the page as browsers take them, under NAME.gz: the server then need not compress them."""
+    for name, data in files.items():
+        packed = gzipped(data, deflate) if name.startswith("spa_dist/") else data
+        if len(packed) < 0.9 * len(data):
+            yield f"{name}.gz", packed
+        else:
+            yield name, data
+
+
+# APPNOTE.TXT of PKWARE, 4.3.7, 4.3.12 and 4.3.16.
+LOCAL_HEAD = struct.Struct("<4s5H3I2H")
+CENTRAL_HEAD = struct.Struct("<4s6H3I5H2I")
+END = struct.Struct("<4s4H2IH")
+
+
+def archive_of(files: dict[str, bytes], deflate: Deflate, first_line: bytes) -> bytes:
+    """A zip archive behind a line of its own. `zipfile` would compress with zlib alone."""
+    parts = [first_line]
+    central = b""
+    at = len(first_line)
+    for name, data in sorted(files.items()):
+        packed = data if name.endswith(".gz") else deflate(data)
+        is_smaller = len(packed) < len(data)
+        content = packed if is_smaller else data
+        path = name.encode("ascii")
+        shared = (20, 0, zipfile.ZIP_DEFLATED if is_smaller else zipfile.ZIP_STORED, 0, FIXED_DATE)
+        sizes = (zlib.crc32(data), len(content), len(data), len(path), 0)
+        made_by = 3 << 8 | 20  # Unix
+        mode = (stat.S_IFREG | 0o644) << 16
+        central += CENTRAL_HEAD.pack(b"PK\1\2", made_by, *shared, *sizes, 0, 0, 0, mode, at) + path
+        parts += [LOCAL_HEAD.pack(b"PK\3\4", *shared, *sizes), path, content]
+        at += LOCAL_HEAD.size + len(path) + len(content)
+    count = len(files)
+    return b"".join([*parts, central, END.pack(b"PK\5\6", 0, 0, count, count, len(central), at, 0)])
+
+
+def pack(files: dict[str, bytes], deflate: Deflate = quickly) -> bytes:
     """The archive as bytes, with a first line that lets the system run it (PEP 441)."""
     sizes = " ".join(f"{name}={len(data)}" for name, data in sorted(files.items()) if name.endswith(".py"))
     digest = hashlib.sha256(START.encode())
@@ -240,15 +303,7 @@ def pack(files: dict[str, bytes]) -> bytes:
         digest.update(f"{name}\0{len(files[name])}\0".encode() + files[name])
     start = START.replace("@BUILD@", digest.hexdigest()[:32]).replace("@SIZES@", sizes)
     start = start.replace("@VERSION@", version_line(files["clincus.py"]))
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for name, data in sorted({**files, "__main__.py": start.encode()}.items()):
-            entry = zipfile.ZipInfo(name, FIXED_TIME)
-            entry.external_attr = (stat.S_IFREG | 0o644) << 16
-            entry.create_system = 3  # Unix
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, data, compresslevel=9)
-    return b"#!/usr/bin/env python3\n" + buffer.getvalue()
+    return archive_of({**files, "__main__.py": start.encode()}, deflate, b"#!/usr/bin/env python3\n")
 
 
 def write_program(target: Path, data: bytes) -> None:
@@ -260,21 +315,24 @@ def write_program(target: Path, data: bytes) -> None:
     os.replace(partial, target)
 
 
-def build(root: Path = ROOT) -> bytes:
+def build(root: Path = ROOT, deflate: Deflate = quickly) -> bytes:
     """The archive of a checkout."""
     files = dict(own_files(root))
     for name, digest in WHEELS.items():
         files.update(library_files(find_wheel(name, digest)))
     modules = (name for name in files if name.endswith(".py") and not name.startswith("wall/"))
-    return pack({**files, **{name: lean(files[name]) for name in modules}})
+    files.update({name: lean(files[name]) for name in modules})
+    return pack(dict(pack_page(files, deflate)), deflate)
 
 
 def main() -> int:
     """Build the archive and say what came of it."""
     parser = argparse.ArgumentParser(description="Build clincus.pyz, the whole program in one file.")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "dist" / "clincus.pyz", help="where to write it")
-    target: Path = parser.parse_args().output
-    data = build()
+    parser.add_argument("--smallest", action="store_true", help="compress with Zopfli, which takes half a minute")
+    words = parser.parse_args()
+    target: Path = words.output
+    data = build(deflate=smallest if words.smallest else quickly)
     write_program(target, data)
     print(f"{target} ({len(data) // 1024} KiB, sha256 {hashlib.sha256(data).hexdigest()})")
     return 0

@@ -467,12 +467,18 @@ def packaged_file(path: str) -> bytes | None:
 
     In a checkout and in the .pyz the file is beside this module. After an installation with pip it is in share/clincus:
     three levels above the module (`lib/python3.11/site-packages` in a virtual environment, in `~/.local` and in
-    `/usr/local`), or beside it (`pip install --target`).
+    `/usr/local`), or beside it (`pip install --target`). The .pyz has the page's files compressed, as NAME.gz.
     """
     here = os.path.dirname(os.path.abspath(__file__))
     for base in (here, os.path.abspath(f"{here}/../../../share/clincus"), f"{here}/share/clincus"):
+        place = os.path.join(base, path)
         with suppress(OSError):
-            return cast(bytes, globals()["__loader__"].get_data(os.path.join(base, path)))
+            return cast(bytes, globals()["__loader__"].get_data(place))
+        with suppress(OSError):
+            packed = globals()["__loader__"].get_data(f"{place}.gz")
+            import gzip
+
+            return gzip.decompress(packed)
     return None
 
 
@@ -7789,14 +7795,16 @@ def response_bytes(response: Response, *, is_last: bool, head_only: bool = False
 class Content:
     """The body of an answer to GET. A client that has it gets 304, any other one the body, compressed if that helps."""
 
-    def __init__(self, body: bytes, brotli: bytes = b"") -> None:
+    def __init__(self, body: bytes, packed: bytes = b"") -> None:
         self.body = body
-        self.brotli = brotli  # compressed when the page was built, since Python has no brotli
+        self._packed = packed  # compressed with gzip when the archive was built
         self.etag = f'"{hashlib.sha256(body).hexdigest()}"'
 
     @functools.cached_property
     def compressed(self) -> bytes:
         """The body, compressed for the first client that accepts it."""
+        if self._packed:
+            return self._packed
         import gzip
 
         return gzip.compress(self.body, 6, mtime=0)
@@ -7806,8 +7814,6 @@ class Content:
         headers = [("ETag", self.etag), ("Vary", "Accept-Encoding"), *headers]
         if self.etag in re.findall(r'"[^"]*"', request.headers.get("If-None-Match", "")):
             return Response(304, b"", headers)
-        if self.brotli and accepts(request, "br"):
-            return Response(200, self.brotli, [*headers, ("Content-Encoding", "br")])
         is_long = len(self.body) > COMPRESS_FROM
         if is_long and accepts(request, "gzip") and len(self.compressed) < len(self.body):
             return Response(200, self.compressed, [*headers, ("Content-Encoding", "gzip")])
@@ -8416,7 +8422,7 @@ class Assets:
         body = self._read(path)
         if body is None:
             return None
-        self._cache[path] = Content(body, self._read(f"{path}.br") or b"")
+        self._cache[path] = Content(body, self._read(f"{path}.gz") or b"")
         return self._cache[path]
 
 

@@ -1,6 +1,5 @@
 import { svelte } from '@sveltejs/vite-plugin-svelte';
 import { readFileSync } from 'node:fs';
-import { brotliCompressSync } from 'node:zlib';
 import { minifySync, type Rolldown } from 'vite';
 import { defineConfig, type Plugin } from 'vitest/config';
 
@@ -52,32 +51,6 @@ function completePage(): Plugin {
   };
 }
 
-/**
- * Lays a compressed copy, NAME.br, beside each file of the first look: the server's Python knows no Brotli, which makes them
- * a seventh smaller than gzip does. Browsers take it from this machine and over HTTPS.
- */
-function compressFirstLook(): Plugin {
-  return {
-    name: 'clincus-compress-first-look',
-    apply: 'build',
-    generateBundle: {
-      order: 'post',
-      handler(_options, bundle) {
-        const files = Object.values(bundle);
-        const entries = files.flatMap((one) => (one.type === 'chunk' && one.isEntry ? [one.fileName] : []));
-        const places = Object.values(PLACES).flatMap((module) => scriptsOf(module, bundle).map((name) => name.slice(1)));
-        const wanted = new Set(['index.html', ...entries, ...places]);
-        for (const file of files.filter(({ fileName }) => wanted.has(fileName)))
-          this.emitFile({
-            type: 'asset',
-            fileName: `${file.fileName}.br`,
-            source: brotliCompressSync(file.type === 'chunk' ? file.code : file.source),
-          });
-      },
-    },
-  };
-}
-
 const RUNTIME = '\0rolldown/runtime.js';
 
 /**
@@ -108,7 +81,7 @@ const TESTS = ['src/**/*.test.ts', 'src/**/*.test.svelte.ts'];
 const ALONE = ['src/lib/focus.test.ts', 'src/lib/steady.test.svelte.ts', 'src/ui/Page.test.ts'];
 
 export default defineConfig({
-  plugins: [plainIcons(), svelte(), inlineRuntime(), completePage(), compressFirstLook()],
+  plugins: [plainIcons(), svelte(), inlineRuntime(), completePage()],
   resolve: process.env['VITEST'] ? { conditions: ['browser'] } : {},
   build: {
     outDir: '../spa_dist',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import fcntl
+import gzip
 import os
 import re
 import shutil
@@ -149,6 +150,26 @@ def test_order_of_files_does_not_matter():
     assert build_zipapp.pack(files) == build_zipapp.pack(dict(reversed(files.items())))
 
 
+@pytest.mark.parametrize("deflate", [build_zipapp.quickly, build_zipapp.smallest])
+def test_what_is_compressed_is_whole_again(tmp_path, deflate):
+    """By the readers of Python and, for the page, by any reader of gzip."""
+    page = b"".join(b"line %d of a page\n" % number for number in range(500))
+    files = {"clincus.py": b"1\n" * 300, "empty.py": b"", "spa_dist/a.js": page, "spa_dist/icon.png": os.urandom(99)}
+    packed = dict(build_zipapp.pack_page(files, deflate))
+    (tmp_path / "some.pyz").write_bytes(build_zipapp.pack(packed, deflate))
+    with zipfile.ZipFile(tmp_path / "some.pyz") as archive:
+        assert archive.testzip() is None
+        found = {name: archive.read(name) for name in archive.namelist() if name != "__main__.py"}
+    assert found.keys() == {"clincus.py", "empty.py", "spa_dist/a.js.gz", "spa_dist/icon.png"}
+    assert gzip.decompress(found.pop("spa_dist/a.js.gz")) == page
+    assert found.items() <= files.items()
+
+
+def test_the_smallest_archive_is_smaller():
+    source = (build_zipapp.ROOT / "build_zipapp.py").read_bytes()
+    assert len(build_zipapp.smallest(source)) < len(build_zipapp.quickly(source))
+
+
 def test_every_byte_of_the_input_counts_as_another_build():
     builds = [
         re.search(rb'BUILD = "([0-9a-f]{32})"', start_of(build_zipapp.pack({"clincus.py": source})))
@@ -196,7 +217,7 @@ def test_holds_the_program_the_libraries_and_the_dashboard_only(archive):
         "tomli",
         "websockets",
     }
-    assert "spa_dist/index.html" in names
+    assert "spa_dist/index.html.gz" in names
     assert not [name for name in names if name.endswith((".so", ".pyc", ".c", ".pyi")) or "/legacy/" in name]
 
 
