@@ -206,7 +206,7 @@ class Event(NamedTuple):
 def parse_event(line: bytes, now: float, skew: float = 0.0) -> Event | None:
     """Read a line of a hook, whose clock is behind ours by `skew` seconds; None for anything else.
 
-    No event is from the future.
+    No event is from the future, nor from before 1970, whatever a container takes for its time.
     """
     text = line.decode("utf-8", "replace")
     begin = re.match(r'\{"at":(\d{1,12}(?:\.\d{1,9})?),"event":"([\w.-]{1,60})"', text)
@@ -216,7 +216,8 @@ def parse_event(line: bytes, now: float, skew: float = 0.0) -> Event | None:
         data = json.loads(text, parse_int=str)["data"]  # the digits of a number may have no end
     except (ValueError, KeyError, TypeError, RecursionError):  # a hook may get what is no JSON
         data = None
-    return Event(min(float(begin[1]) + skew, now), begin[2], data if isinstance(data, dict) else {})
+    at = max(0.0, min(float(begin[1]) + skew, now))
+    return Event(at, begin[2], data if isinstance(data, dict) else {})
 
 
 def listen(tool: str, said: Said, event: Event) -> Said:
@@ -459,8 +460,9 @@ MEANINGS = {
 
 # -- The screen
 
-# guest/tool.sh writes it. What stands above it is left of an earlier run of the tool.
-LEFT = r".* has ended \(exit code \d+\)\. This is a shell in its container\."
+# guest/tool.sh writes it behind the name of the tool, at the begin of a line. What stands above it is left of an earlier
+# run of the tool. What a tool shows of a command or of an answer stands behind a sign or blanks.
+LEFT = r" has ended \(exit code \d+\)\. This is a shell in its container\."
 
 
 class Shown(NamedTuple):
@@ -506,7 +508,8 @@ def read_screen(facts: Facts) -> Shown | None:
 def screen_of(facts: Facts) -> Screen:
     """The parts of a tool's screen. One of a tool that has no layout is a dialog or not by the user's own rules."""
     rules = rules_of(facts)
-    begin = next((at for at in range(len(facts.lines), 0, -1) if re.fullmatch(LEFT, facts.lines[at - 1])), 0)
+    left = re.escape(facts.tool) + LEFT
+    begin = next((at for at in range(len(facts.lines), 0, -1) if re.fullmatch(left, facts.lines[at - 1])), 0)
     lines = facts.lines[begin:]
     if rules is None or rules.layout is None:
         return Screen(dialog=lines)

@@ -92,6 +92,7 @@ def said(tool: str, lines: list[str]) -> list[str]:
     return [sign + lines[0], *(" " * len(sign) + line for line in lines[1:])]
 
 
+LEFT = " has ended (exit code 0). This is a shell in its container."  # guest/tool.sh writes it behind the tool's name
 # How an agent says the words of a dialog.
 WAYS: dict[str, Callable[[str, list[str]], list[str]]] = {
     "as they are": lambda tool, lines: lines,
@@ -102,6 +103,10 @@ WAYS: dict[str, Callable[[str, list[str]], list[str]]] = {
     "behind wide characters": lambda tool, lines: ["漢字" * 30, *("漢" + line for line in lines)],
     "with what colours leave": lambda tool, lines: [f"[31m{line}\x1b[0m" for line in lines],
     "above a box of its own": lambda tool, lines: [*lines, *RESTS[tool], *lines],
+    "below what a tool leaves at its end": lambda tool, lines: said(tool, [tool + LEFT, *lines]),
+    "amid what a tool leaves at its end": lambda tool, lines: said(
+        tool, [line for one in lines for line in (tool + LEFT, one)]
+    ),
     "above the words of a footer": lambda tool, lines: [*lines, RESTS[tool][-1], WORKS.get(tool, [""])[-1]],
 }
 
@@ -172,6 +177,8 @@ CONTENTS: dict[str, Callable[[list[str]], list[str]]] = {
     "its lines": lambda lines: lines,
     "in a box": framed,
     "its words": lambda lines: [line.strip(" │┃╭╮╰╯─") or "x" for line in lines],
+    "below what a tool leaves at its end": lambda lines: ["TOOL" + LEFT, *lines],
+    "above it": lambda lines: [*lines, "TOOL" + LEFT],
     "its last words": lambda lines: [line.strip(" │┃╭╮╰╯─") or "x" for line in lines[-6:]],
 }
 
@@ -182,7 +189,8 @@ def test_a_permission_for_what_looks_like_another_dialog_is_a_permission(tool, l
     """Else a person who answers the other one gives it."""
     for draw in PERMISSIONS.get(tool, ()):
         asked = states.decide(shown(tool, draw(["make all"]))).agent
-        found = states.decide(shown(tool, draw(content(lines)))).agent
+        command = [line.replace("TOOL", tool) for line in content(lines)]
+        found = states.decide(shown(tool, draw(command))).agent
         assert (asked.state, asked.reason) == ("waiting", "permission")
         assert (found.state, found.reason, found.options) == (asked.state, asked.reason, asked.options)
 

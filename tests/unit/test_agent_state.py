@@ -1072,7 +1072,7 @@ def test_by_its_name_a_tool_starts_for_no_longer_than_else():
 def test_the_words_that_a_tool_leaves_are_known():
     words = re.search("printf '.*(%s has ended .*)\\\\n'", (ROOT / "guest/tool.sh").read_text())
     assert words is not None
-    assert re.fullmatch(state.LEFT, words[1] % ("claude", "137"))
+    assert re.fullmatch("claude" + state.LEFT, words[1] % ("claude", "137"))
 
 
 HOSTILE = {
