@@ -102,14 +102,23 @@ class Watch:
         self._looking: set[str] = set()
         self._slow: set[str] = set()  # sessions whose last look took long
         self._waiting: set[str] = set()  # sessions whose first look waits for other starts
+        self._away: set[str] = set()  # sessions that are paused, or whose engine cannot be reached
 
     def tell(self, moment: str, session: clincus.Session) -> None:
         """A moment in a session's life. It never waits: the registry holds its lock."""
         with self._changed:
             if moment == "started":
                 known = self._recorded(session)
-                self._begin(session, replace(known, facts=replace(known.facts, followed=time.time())))
+                thawed = time.time() if session.id in self._away else known.thawed
+                self._away.discard(session.id)
+                self._begin(session, replace(known, facts=replace(known.facts, followed=time.time()), thawed=thawed))
                 self._look_after_starts(session.id)
+            elif moment == "changed" and (session.paused or session.unreachable_since):
+                self._away.add(session.id)
+            elif moment == "changed" and session.id in self._away:
+                self._away.discard(session.id)
+                if session.id in self._known:
+                    self._wake(session.id)  # what rang meanwhile was not heard
             elif moment == "stopped":
                 self._due.pop(session.id, None)
                 self._recorded(session)
@@ -119,6 +128,7 @@ class Watch:
                     kept.pop(session.id, None)
                 self._records.forget(session.id)
                 self._slow.discard(session.id)
+                self._away.discard(session.id)
             elif moment == "ring" and session.id in self._known:
                 self._wake(session.id)
 
@@ -236,6 +246,11 @@ class Watch:
             session = self._app.registry.get(id)
             is_running = session.status == "running"
             fresh = look(self._app.sessions, session, known, arm=self._wants_ring(id)) if is_running else None
+            with self._changed:
+                if fresh is not None and self._known.get(id) is known:  # else another run has begun meanwhile
+                    self._known[id] = fresh
+                    self._decide(session)
+                    self._plan(id, fresh)
         except Exception as error:
             with self._changed:
                 if id in self._known:
@@ -243,11 +258,6 @@ class Watch:
             if not isinstance(error, clincus.ClincusError):  # else it is gone, or Incus is: the next look tells
                 raise
             return
-        with self._changed:
-            if fresh is not None and self._known.get(id) is known:  # else another run has begun meanwhile
-                self._known[id] = fresh
-                self._decide(session)
-                self._plan(id, fresh)
         if fresh is not None:
             self._keep(session)
 
@@ -311,7 +321,11 @@ class Watch:
     def _recorded(self, session: clincus.Session) -> Known:
         """The facts that are kept of a session's run, and of what was decided before, unless this server knows that."""
         if session.id in self._past:
-            return Known(first_facts(session))
+            known, first = self._known.get(session.id), first_facts(session)
+            if known is None or known.facts.started != first.started:
+                return Known(first)
+            # It was paused. What it has told is not read again: the file may not hold all of it any more.
+            return replace(known, facts=replace(first, said=known.facts.said, now=time.time()))
         try:
             record = self._records.read(session)
         except clincus.ClincusError as error:

@@ -66,6 +66,7 @@ class Known:
     skew: float = 0.0  # seconds by which the clock there is behind ours
     work: Work = field(default_factory=Work)
     is_armed: bool = False  # what is written next rings
+    thawed: float = 0.0  # when its session went on after a pause, in seconds since 1970; 0 for never
 
 
 @functools.lru_cache(maxsize=64)
@@ -128,7 +129,7 @@ def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float)
     def time_of(name: str) -> float:
         text = words.get(name, "")
         found = float(text) + known.skew if text.isdecimal() and len(text) < 13 else 0.0
-        return found if found <= now else CLOCK.since or now
+        return max(0.0, found) if found <= now else CLOCK.since or now
 
     inode, _, offset = words.get("events", "").partition(":")
     begin = int(offset) if offset.isdecimal() and len(offset) < 10 else 0
@@ -156,11 +157,11 @@ def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float)
         is_measured=work.is_measured,
         sum=words.get("sum", "")[:20],
         below=int(words["below"]) if re.fullmatch(r"\d{1,4}", words.get("below", "")) else None,
-        steady=CLOCK.since,
+        steady=max((at for at in (CLOCK.since, known.thawed) if at <= now), default=0.0),
         said=facts.said if goes_on else facts.said.forgotten(),
     )
     read = int(inode) if inode.isdecimal() and len(inode) < 20 else 0
-    known = Known(facts, read, begin, known.skew, work)
+    known = replace(known, facts=facts, inode=read, offset=begin, work=work, is_armed=False)
     if more > 1:
         known = replace(with_events(known, events[: more - 1], now)[0], offset=begin)
     return with_events(known, events[max(0, more - 1) :], now)[0]

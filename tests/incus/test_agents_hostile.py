@@ -12,6 +12,7 @@ from tests.programs import NO_CHECKPOINTS, Server, wait_until
 
 HANGS = "#!/bin/sh\nexec sleep 1000\n"
 FLOODS = "#!/bin/sh\nexec yes\n"
+LIES = "#!/bin/sh\necho 999999999999.0\n"
 WRITES = "#!/bin/sh\ndd if=/dev/zero bs=1M count=30 | tr \\\\0 x\n"
 RINGS = r"""perl -MSocket -e 'while (1) { for my $state ("Ready", "Started") {
     socket(my $guest, PF_UNIX, SOCK_STREAM, 0) or next;
@@ -54,6 +55,11 @@ ATTACKS = {
     "the file of events is a link to a device": (1000, f"{EVENTS} ln -s /dev/zero events", ""),
     "the file of events is a folder": (1000, f"{EVENTS} mkdir events", ""),
     "it names another session": (1000, f"{EVENTS} echo {NAMING} >events", ""),
+    "its clock is 30,000 years ahead": (
+        0,
+        f"{replaced('date', LIES)}; {EVENTS} echo {EVENT % 1} >events",
+        "mv /usr/bin/date.kept /usr/bin/date; rm ~/.clincus/agent/events",
+    ),
     "tmux hangs": (0, replaced("tmux", HANGS), "mv /usr/bin/tmux.kept /usr/bin/tmux; pkill sleep"),
     "head writes without end": (0, replaced("head", FLOODS), "mv /usr/bin/head.kept /usr/bin/head"),
     "cut writes 30 MB": (0, replaced("cut", WRITES), "mv /usr/bin/cut.kept /usr/bin/cut"),
@@ -102,6 +108,7 @@ def test_a_hostile_agent_changes_nothing_but_its_own_state(bed, start_server, ma
         becomes(honest, "working", "", attack)
         hook(honest, "Stop", last_assistant_message=attack)
         becomes(honest, "done", attack, attack)
+        assert server.get(f"/api/sessions/{liar}/agent").status == 200, attack
         bed.shell(liar, f"{end} || true" if end else "true", 0)
     assert peak_memory(server) - before < 96, "less than the line of 100 MB, so it was never read whole"
     bed.shell(liar, EVENTS)

@@ -114,7 +114,13 @@ TOLD: Mapping[str, Mapping[str, list[tuple[str, dict[str, Any]]]]] = {
 }
 SHELL = ["claude has ended (exit code {}). This is a shell in its container.", "code@box:/workspace$"]
 SEEN_WITHIN = 3.0  # seconds after which a look has seen that the tool works
+NOTICED_WITHIN = 6.0  # seconds after which a server that can reach an engine again has looked at its sessions
 FATES = ("late", "lost", "twice")  # of a hook
+
+
+def time_text(at: float) -> str:
+    """A time as Incus tells it."""
+    return clincus.format_time(clincus.datetime.fromtimestamp(at, clincus.timezone.utc))
 
 
 @dataclass
@@ -124,6 +130,8 @@ class Need:
     kind: str  # done | failed | waiting | ended
     begin: float
     end: float = float("inf")
+    hidden: float = 0.0  # seconds of that in which the server could not look
+    is_over: bool = False
 
 
 @dataclass
@@ -148,6 +156,9 @@ class World:
         self._order = 0
         self._looks = LOOKS[self.tool]
         self._events, self._inode, self._screen, self._drawn = b"", 5, [*self._looks.rests], NOON
+        self._old_events, self._old_inode = b"", 0  # of the file of events before that
+        self._began = NOON  # the run of the container
+        self._session = SESSION._replace(tool=self.tool, run=time_text(NOON))
         self._run, self._code, self._again = NOON, "", "0"
         self._built, self._build_at = 0.0, NOON  # seconds of CPU of builds that have ended; when the last one began
         self._armed = False
@@ -155,6 +166,9 @@ class World:
         self._number, self._id, self._begun = 0, 0, NOON
         self._last: list[str] = []  # what the end of the last turn has left on the screen
         self._held_at = 0.0  # when the last turn has failed or was interrupted; 0 if it has not
+        self._frozen_at = 0.0  # since when the container is frozen; 0 if it is not
+        self._frozen = self._plan  # what goes on once it is not
+        self._cut_at = 0.0  # since when its engine cannot be reached; 0 if it can
         self._time = SimpleNamespace(time=lambda: self.now + self.set_by, monotonic=lambda: self.now - NOON)
 
     # -- The stage
@@ -174,17 +188,17 @@ class World:
 
     def serve(self) -> None:
         """Start the server, which finds the session running."""
-        session = SESSION._replace(
-            tool=self.tool, run=clincus.format_time(clincus.datetime.fromtimestamp(NOON, clincus.timezone.utc))
-        )
         keys_of_config = {"notify.webhook": "http://hook.test/"}
         config = clincus.make_config([clincus.Layer(clincus.USER_RANK, "test", keys_of_config)])
-        registry = SimpleNamespace(get=lambda id: session, find=lambda id: session, all=lambda: [session])
+
+        def find(id: str) -> clincus.Session:
+            return self._session
+
+        registry = SimpleNamespace(get=find, find=find, all=lambda: [self._session])
         self.app: Any = SimpleNamespace(environ={"HOME": str(self.home)}, config=config, registry=registry)
         self.app.hub = SimpleNamespace(publish=self._publish)
         self.app.sessions, self.app.extensions = self, clincus.Extensions()
         self.app.url = "http://here"
-        self._session = session
         self.watch = agents.Watch(self.app)
         self.sender = prompts.Sender(self.app, self.watch)
         self.notifier = notify.Notifier(self.app)
@@ -192,7 +206,13 @@ class World:
         self.notifier._outbox = SimpleNamespace(post_webhook=self._called)  # type: ignore[assignment]
         self.app.extensions.agent_listeners.append(self.notifier.hear)
         self.watch.listeners.append(self._hear)
-        self.watch.tell("started", session)
+        self.watch.tell("changed" if self._session.paused else "started", self._session)
+
+    def _becomes(self, moment: str, **fields: object) -> None:
+        """The registry tells the features of a moment in the session's life."""
+        self._session = self._session._replace(**fields)
+        self.watch.tell(moment, self._session)
+        self.notifier.tell(moment, self._session)
 
     def _publish(self, event: dict[str, Any], extension: bool) -> None:
         if event["type"] == "session.agent":
@@ -228,9 +248,13 @@ class World:
 
     def output(self, session: clincus.Session, program: str, *words: str, **more: object) -> bytes:
         """Answer a look."""
+        if self._cut_at or self._frozen_at:
+            raise clincus.ClincusError("nobody answers", 503)
         _, mark, inode, offset, _, arm = words
         self._armed = self._armed or arm == "1"
         begin = int(offset) if int(inode) == self._inode and int(offset) <= len(self._events) else 0
+        is_behind = int(inode) == self._old_inode and int(offset) <= len(self._old_events)
+        rest = self._old_events[int(offset) :] if is_behind else b""
         there = self.now + self.skew
         is_drawing = self.truth == "working" and not self.hangs and not self.builds
         self._drawn = max(self._drawn, there - there % 10 if is_drawing else 0.0)
@@ -243,7 +267,7 @@ class World:
             "cpu": int((self._built + (self.now - self._build_at if self.builds else 0.0)) * 1000),
             "again": self._again,
             "stopping": 0,
-            "more": 0,
+            "more": len(rest) + 1 if is_behind else 0,
             "sum": hash(tuple(self._screen)),
             "below": self._looks.below if self._looks.rests[-2] in self._screen else "",
             "screen": int(self._drawn),
@@ -251,7 +275,7 @@ class World:
         }
         head = " ".join(f"{name}={value}" for name, value in facts.items())
         screen = "\n".join(self._screen)
-        return f"{head}\ntitle\n{mark}\n{screen}\n{mark}\n".encode() + self._events[begin:]
+        return f"{head}\ntitle\n{mark}\n{screen}\n{mark}\n".encode() + rest + self._events[begin:]
 
     def _later(self, seconds: float, work: Callable[[], None]) -> None:
         self._order += 1
@@ -301,7 +325,7 @@ class World:
         self._ring()
 
     def _ring(self) -> None:
-        self._later(0.1, lambda: self.watch.tell("ring", self._session))
+        self._later(0.1, lambda: None if self._cut_at else self.watch.tell("ring", self._session))
 
     def draw(self, *lines: str, delay: float = 0.2) -> None:
         """The screen changes."""
@@ -322,7 +346,9 @@ class World:
 
     def _over(self) -> None:
         for need in self.needs:
-            need.end = min(need.end, self.now)
+            need.is_over = True
+            if not self._cut_at:  # else the server cannot know it
+                need.end = min(need.end, self.now)
 
     # -- Verbs
 
@@ -500,6 +526,54 @@ class World:
         """The server is started again."""
         self.serve()
 
+    def halt(self) -> None:
+        """A person stops the session."""
+        self._over()
+        self._held_at = self.now if self.truth in ("working", "waiting") else self._held_at
+        self.truth = "stopped"
+        self._plan = []
+        self._becomes("stopped", status="stopped")
+
+    def resume(self) -> None:
+        """A person resumes it: another run, with the conversation."""
+        self.truth, self._began = "idle", self.now
+        self._events, self._inode, self._old_inode, self._code, self._again = b"", self._inode + 1, 0, "", "0"
+        self._run, self._screen, self._armed = self.now, [], False
+        self._becomes("started", status="running", run=time_text(self._began))
+        self.hook("SessionStart", source="resume")
+        self.draw("● end", *self._looks.rests, delay=2.0)
+
+    def freeze(self) -> None:
+        """A person pauses the session: nothing in it goes on."""
+        self._frozen_at, self._plan, self._frozen = self.now, [], self._plan
+        self._becomes("changed", status="stopped", paused=True)
+
+    def thaw(self) -> None:
+        """A person lets it go on."""
+        passed, self._frozen_at = self.now - self._frozen_at, 0.0
+        self._plan += [(at + passed, order, work) for at, order, work in self._frozen]
+        self._build_at += passed
+        self._begun += passed
+        self._becomes("started", status="running", paused=False)
+
+    def cut(self) -> None:
+        """The engine of the session cannot be reached any more."""
+        self._cut_at = self.now
+        self._becomes("changed", unreachable_since=time_text(self.now))
+
+    def reach(self) -> None:
+        """It can be reached again. What was over meanwhile is over for the server once it has looked."""
+        for need in self.needs:
+            need.hidden += max(0.0, min(self.now, need.end) - max(self._cut_at, need.begin))
+            need.end = min(need.end, self.now + NOTICED_WITHIN) if need.is_over else need.end
+        self._cut_at = 0.0
+        self._becomes("changed", unreachable_since="")
+
+    def fill(self) -> None:
+        """The file of events is full: a hook begins a new one."""
+        self._old_events, self._old_inode = self._events, self._inode
+        self._events, self._inode = b"", self._inode + 1
+
     def set_back(self) -> None:
         """The server's clock is set back by an hour."""
         self.set_by -= 3600
@@ -533,7 +607,7 @@ class World:
             name = f"{need.kind} from {need.begin - NOON:.1f} to {end - NOON:.1f}"
             if count > 1:
                 faults.append(f"called {count} times for {name}")
-            if count == 0 and end - need.begin > 90:
+            if count == 0 and end - need.begin - need.hidden > 90:
                 faults.append(f"not called for {name}")
         standing = [one for one in self.sender.prompts.queue(self._session) if self._may_go(one)]
         if standing and self.truth in ("idle", "done"):

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 import clincus
+from clincus_features import agents
 from clincus_features.agents import reading
 from clincus_features.agents.reading import STILL, Known, measured_skew, parse_look
-from clincus_features.agents.state import Facts
+from clincus_features.agents.state import Facts, decide
 
 NOON = 1_800_000_000.0
 FACTS = Facts(tool="claude", started=NOON - 3600)
@@ -171,6 +172,17 @@ def test_times_there_are_told_by_our_clock():
     output += b'{"at":1799999500,"event":"Stop","data":{}}\n'
     facts = parse_look(output, "M", FACTS, Known(skew=360.0), NOON).facts
     assert (facts.moved, facts.ended, facts.said.at) == (NOON - 640, NOON - 1640, NOON - 140)
+
+
+@pytest.mark.parametrize("there", ["0", "1", "999999999999"])
+@pytest.mark.parametrize(("code", "told"), [("", "done"), ("0", "ended")])
+def test_whatever_a_container_takes_for_its_time_its_state_can_be_told(there, code, told):
+    """Root there may put any program into the place of `date`. The API tells times as texts, which have no year 0."""
+    output = f"events=5:0 alive=1 code={code} now={there} screen=1 run=1 \ntitle\nM\nx\nM\n".encode()
+    output += b'{"at":0,"event":"Stop","data":{}}\n'
+    skew = measured_skew(output, 0.0, NOON - 1, NOON)
+    facts = parse_look(output, "M", FACTS, Known(skew=skew), NOON).facts
+    assert agents.document(decide(facts).agent)["state"] == told
 
 
 def test_a_container_that_uses_its_cpu_is_not_still():

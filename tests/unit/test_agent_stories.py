@@ -86,6 +86,59 @@ STORIES = {
     "the same, and a tool that a person has started again": ("prompt 30 enqueue escape 30 leave 9 again 100", ""),
     "a queue after a failure, and a new server": ("prompt 30 enqueue fail 2 look 30 clear 30 restart 100", ""),
     "a queue, and a server in the background": ("prompt 30 enqueue end-with-server 30 end 100", "done"),
+    "a new server amid a turn, and its end meanwhile": ("prompt 30 restart 0.1 end 100", "done"),
+    "a new server amid a question, and its answer": ("prompt 9 ask 20 restart 3 answer 30 end 100", "waiting done"),
+    "a stop amid a turn, and a resume": ("prompt 30 halt 60 resume 100 prompt 30 end 100", "done"),
+    "a stop after a turn that was told": ("prompt 30 end 100 halt 60 resume 200", "done"),
+    "a stop after a turn that was seen": ("prompt 30 end 2 look 9 halt 60 resume 200", ""),
+    "a stop at a question, and a resume": ("prompt 9 ask 20 halt 60 resume 30 prompt 9 end 100", "waiting done"),
+    "a queue, and a stop amid its turn": ("prompt 30 enqueue halt 60 resume 60 prompt 30 end 9 end 100", "done"),
+    "a stop, and a new server before the resume": ("prompt 30 end 2 look 9 halt 9 restart 9 resume 200", ""),
+    "a pause amid a turn": ("prompt 30 freeze 400 thaw 30 end 100", "done"),
+    "a pause at a question": ("prompt 9 ask 20 freeze 400 thaw 30 answer 9 end 100", "waiting done"),
+    "a pause before the call": ("prompt 9 ask 1 freeze 400 thaw 100 answer 9 end 100", "waiting done"),
+    "a pause before its screen shows that it works": ("prompt 0.1 freeze 60 thaw 30 end 100", "done"),
+    "a pause between an end and its screen": ("prompt 30 end 0.1 freeze 60 thaw 100", "done"),
+    "a pause of a turn that was seen, behind a new file of events": (
+        "prompt 9 end 2 look 9 fill prompt 9 end 2 look 30 freeze 60 thaw 200",
+        "",
+    ),
+    "a pause amid work that is still for less than five minutes": (
+        "prompt 30 hang 100 freeze 400 thaw 100 go-on 30 end 100",
+        "done",
+    ),
+    "the same, and a new server meanwhile": (
+        "prompt 30 hang 100 freeze 200 restart 200 thaw 100 go-on 30 end 100",
+        "done",
+    ),
+    "a pause amid work that is still for longer": (
+        "prompt 30 hang 200 freeze 60 thaw 400 go-on 30 end 100",
+        "stuck done",
+    ),
+    "a queue, and a pause amid its turn": ("prompt 30 enqueue freeze 60 thaw 30 end 9 end 100", "done"),
+    "an engine that is lost amid a turn": ("prompt 30 cut 400 reach 30 end 100", "done"),
+    "a turn that ends while its engine is lost": ("prompt 30 cut 60 end 60 reach 100", "done"),
+    "a question that comes while its engine is lost": (
+        "prompt 30 cut 60 ask 60 reach 100 answer 9 end 100",
+        "waiting done",
+    ),
+    "one that somebody answers there": ("prompt 30 cut 60 ask 60 answer 60 reach 30 end 100", "done"),
+    "a tool at rest that works while its engine is lost": (
+        "prompt 30 end 2 look 30 cut 9 prompt 30 end 60 reach 100",
+        "done",
+    ),
+    "one that goes on by itself there": ("prompt 30 end-with-server 2 look 30 cut 9 wake 30 end 60 reach 100", "done"),
+    "a crash while its engine is lost": ("prompt 30 end 2 look 30 cut 30 crash 60 reach 100", "ended"),
+    "a queue while its engine is lost": ("prompt 30 enqueue cut 60 end 60 reach 9 end 100", "done"),
+    "a build that writes nothing, and its engine is lost": (
+        "prompt 30 build 100 cut 900 reach 100 built 30 end 100",
+        "done",
+    ),
+    "an engine that is lost for a moment, time and again": (
+        "prompt 30 cut 1 reach 1 cut 1 reach 30 end 1 cut 1 reach 1 cut 1 reach 100",
+        "done",
+    ),
+    "a new file of events amid a turn": ("prompt 30 end 2 look fill prompt 30 fill end 100", "done"),
 }
 
 
@@ -105,8 +158,12 @@ def test_a_person_is_called_once_for_each_thing(script, calls, skew):
 # What only Claude Code does, and what only happens to hooks.
 OWN = {"stop", "end-again", "end-with-server", "wait-for-agent", "wake", "take-back", "type-half", "type-amid", "clear"}
 ANYONES = {name: story for name, story in STORIES.items() if not {*OWN, *FATES} & set(story[0].split())}
-# Nobody sees what a tool without hooks does between two looks.
-UNSEEN = {"a short turn", "a short turn behind one that was seen"}
+# Nobody sees what a tool without hooks does between two looks. Left is what is put into the place of what.
+UNSEEN = {
+    "a short turn": ("0.1", "5"),
+    "a short turn behind one that was seen": ("0.1", "5"),
+    "a tool at rest that works while its engine is lost": ("end 60 reach", "60 reach 9 end"),
+}
 
 
 @pytest.mark.parametrize("tool", ["copilot", "opencode", "codex", "gemini"])
@@ -114,7 +171,7 @@ UNSEEN = {"a short turn", "a short turn behind one that was seen"}
 def test_a_person_is_called_once_whatever_tool_it_is(name, story, tool):
     script, calls = story
     if name in UNSEEN and tool not in TOLD:
-        script = script.replace("0.1", "5")
+        script = script.replace(*UNSEEN[name])
     world = played(script, tool=tool, skew=-5.0)
     assert ([kind for _, kind in world.calls], world.wrong()) == (calls.split(), [])
 

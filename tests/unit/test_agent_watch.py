@@ -14,7 +14,7 @@ from clincus_features import agents
 from clincus_features.agents import reading
 from clincus_features.agents.reading import Known, facts_before_look
 from clincus_features.agents.records import Record, Records
-from clincus_features.agents.state import Agent, Facts, Held, Past, Said, Seen
+from clincus_features.agents.state import Agent, Decision, Facts, Held, Past, Said, Seen
 from tests.builders import a_session
 from tests.programs import wait_until
 
@@ -244,6 +244,29 @@ def test_a_look_that_fails_is_taken_again(watch, container, monkeypatch):
     watch.tell("started", SESSION)
     watch.work("")
     assert next_look(watch) == pytest.approx(agents.FAILED_LOOK, abs=0.11)
+
+
+def test_a_look_that_nothing_can_be_made_of_is_taken_again(watch, container, monkeypatch):
+    def fail(*arguments: object) -> Decision:
+        raise ValueError("a fault of ours")
+
+    watch.tell("started", SESSION)
+    monkeypatch.setattr(agents, "decide", fail)
+    with pytest.raises(ValueError, match="a fault of ours"):
+        watch.work("")
+    assert next_look(watch) == pytest.approx(agents.FAILED_LOOK, abs=0.11)
+
+
+def test_an_engine_that_is_reached_again_is_looked_at(watch, container):
+    """What rang meanwhile was not heard."""
+    container.say(said("idle"))
+    watch.tell("started", SESSION)
+    watch.work("")
+    watch._due.clear()
+    watch.tell("changed", SESSION._replace(unreachable_since=STARTED))
+    assert next_look(watch) is None
+    watch.tell("changed", SESSION)
+    assert next_look(watch) == pytest.approx(0.0, abs=0.11)
 
 
 def test_a_ring_while_somebody_looks_is_not_lost(watch, container, monkeypatch):
