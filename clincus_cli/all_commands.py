@@ -3,7 +3,14 @@
 from importlib import import_module
 
 # Words that people know from other programs, and the commands that they stand for.
-ALIASES = {"exec": "container exec", "logs": "log", "ls": "ps", "rm": "kill", "start": "resume"}
+ALIASES = {
+    "delete": "kill",
+    "exec": "container exec",
+    "logs": "log",
+    "ls": "ps",
+    "rm": "kill",
+    "start": "resume",
+}
 # The topics of the program's help, in its order. Each has its files, with the words that their commands begin with.
 TOPICS = {
     "Sessions": {

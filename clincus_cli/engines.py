@@ -272,7 +272,7 @@ def write_engine(environ: Mapping[str, str], name: str, row: Mapping[str, object
     return path
 
 
-@cli.Command("engine check NAME")
+@cli.Command("engine check NAME", cli.format_flag("text", "json"))
 def run_engine_check(context: Context) -> int:
     """Say what an engine can do, and what it cannot
 
@@ -290,7 +290,12 @@ def run_engine_check(context: Context) -> int:
         ours = image_fingerprint(context.incus, image)
     except clincus.IncusError:  # this host need not have an Incus of its own
         ours = ""
-    return report(examine(incus, image, row.get("roots", []), ours))
+    findings = examine(incus, image, row.get("roots", []), ours)
+    if context.options.format == "text":
+        return report(findings)
+    found = [finding._asdict() for finding in findings]
+    console.print_json({"findings": found})
+    return 1 if any(one["status"] == "failed" for one in found) else 0
 
 
 # One fact about an engine; `status` is "ok", "note" or "failed".

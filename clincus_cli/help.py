@@ -45,7 +45,7 @@ def release() -> dict[str, str]:
     return dict(re.findall(r'(?m)^__(version|commit|built)__ = "([^"]*)"', source))
 
 
-@cli.Command("version [ARGUMENT...]", shows=True)
+@cli.Command("version [ARGUMENT...]", cli.format_flag("text", "json"), shows=True)
 def run_version(context: Context) -> int:
     """Print the version
 
@@ -53,9 +53,9 @@ def run_version(context: Context) -> int:
 
     $ clincus version  # The version, and the commit it was built from.
     """
-    print("clincus {version} (commit: {commit}, built: {built})".format(**release()))
-    print(f"Python {sys.version.split()[0]}")
-    return 0
+    found = {**release(), "python": sys.version.split()[0]}
+    words = "clincus {version} (commit: {commit}, built: {built})\nPython {python}"
+    return console.show(context.options.format, found, [words.format(**found)])
 
 
 @cli.Command("_version", hidden=True)
@@ -132,7 +132,8 @@ def command_help(command: cli.Command) -> str:
     parts = [wrapped(f"{command.summary}."), usage, *map(wrapped, about)]
     if command.other_words:
         also = " and ".join(f"`clincus {word}`" for word in command.other_words)
-        parts.append(wrapped(f"{also} is the same."))
+        verb = "is" if len(command.other_words) == 1 else "are"
+        parts.append(wrapped(f"{also} {verb} the same."))
     if command.names_session:
         parts.append(wrapped(session_words(command)))
     parts.append("Flags:\n" + columns(flag.help for flag in (*command.flags, cli.HELP)))

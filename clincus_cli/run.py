@@ -235,14 +235,14 @@ def screen_text(shown: str) -> str:
     return "".join(part if at % 2 else clincus.printable(part) for at, part in enumerate(parts))
 
 
-@cli.Command("tmux list", shows=True)
+@cli.Command("tmux list", cli.format_flag("text", "json"), shows=True)
 def run_tmux_list(context: Context) -> int:
     """List the sessions with a terminal
 
     $ clincus tmux list  # Which sessions `tmux send` can type into.
     """
+    found = []
     running = [session for session in context.sessions.registry.all() if session.status == "running"]
-    print("Active sessions:" if running else "No active sessions")
     for session in running:
         try:
             run_on_tmux(context, session.id, "capture")
@@ -252,5 +252,7 @@ def run_tmux_list(context: Context) -> int:
             if error.status != 404:
                 console.warn(f"{session.id}: {error}")
         else:
-            print(f"  - {session.id} (tmux session: clincus-{session.id})")
-    return 0
+            found.append({"name": session.id, "tmux_session": f"clincus-{session.id}"})
+    lines = ["  - {name} (tmux session: {tmux_session})".format(**one) for one in found]
+    head = "Active sessions:" if running else "No active sessions"
+    return console.show(context.options.format, {"sessions": found}, [head, *lines])

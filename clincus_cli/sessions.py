@@ -185,7 +185,7 @@ def fact_lines(entry: Mapping[str, Any], facts: Mapping[str, str]) -> Iterator[s
             yield f"    {name + ':':<10} {clincus.printable(str(entry[key]))}"
 
 
-@cli.Command("info [SESSION_ID]", shows=True)
+@cli.Command("info [SESSION_ID]", cli.format_flag("text", "json"), shows=True)
 def run_info(context: Context) -> int:
     """Show a saved conversation
 
@@ -202,6 +202,10 @@ def run_info(context: Context) -> int:
     saved = found[0]
     files = clincus.saved_listing(saved.directory)
     size = sum(file.size for file in files.values())
+    if context.options.format == "json":
+        kept = {**saved._asdict(), "has_data": bool(files), "size_bytes": size}
+        console.print_json(kept)
+        return 0
     print(console.paint("Session Information", "bold"))
     print("-" * 19)
     rows = {

@@ -92,6 +92,7 @@ COMMANDS = {
     "resume in front of a command": (["--resume", "list"], "list", {"resume": "auto"}),
     "repeated flags": (["shell", "-e", "A=1,2", "--env", "B"], "shell", {"env": ("A=1,2", "B")}),
     "words behind --": (["tmux", "send", "c", "--", "--help"], "tmux send", {"text": "--help"}),
+    "delete as kill": (["delete", "a"], "kill", {"name": ["a"]}),
     "rm as kill": (["rm", "a"], "kill", {"name": ["a"]}),
     "ls as ps": (["ls", "-q"], "ps", {"quiet": True}),
     "start as resume": (["start", "a"], "resume", {"name": "a"}),
@@ -101,6 +102,22 @@ COMMANDS = {
     "a command of the command": (["run", "ls", "-l", "--slot", "2"], "run", {"command": ["ls", "-l"], "slot": 2}),
     "a command behind --": (["run", "--", "ls", "--slot", "2"], "run", {"command": ["ls", "--slot", "2"], "slot": 0}),
 }  # fmt: skip
+
+
+# Commands that change nothing here, and print no facts: they do something in a session or to a service, copy, answer by
+# their exit code, or show a page of help or a screen.
+NO_JSON = {
+    *("prompt", "answer", "interrupt", "undo", "login check", "login revoke", "login allow", "engine update", "wait"),
+    *("service install", "service start", "service stop", "service restart", "service remove", "serve", "uninstall"),
+    *("file pull", "container exists", "container running", "image exists", "tmux capture"),
+    *("help", "man", "completion"),
+}
+
+
+def test_each_command_that_shows_facts_has_them_as_json():
+    shows = [one for one in cli_commands.COMMANDS.values() if not (one.writes or one.hidden or one.passes_on)]
+    without = {one.name for one in shows if "json" not in {flag.key for flag in one.flags}}
+    assert without == NO_JSON
 
 
 @pytest.mark.parametrize(("words", "name", "options"), COMMANDS.values(), ids=COMMANDS.keys())
