@@ -9784,9 +9784,37 @@ def list_history(app: Application, request: Request) -> Response:
         runs = [run for run in runs if run.tool == tool]
     if words:
         runs = [run for run in runs if all(word in app.extensions.words_of(run) for word in words)]
-    page = runs[values["offset"] : values["offset"] + values["limit"]]
+    start = place_behind(runs, values["before"]) if values["before"] else 0
+    start += values["offset"]
+    page = runs[start : start + values["limit"]]
     documents = [{**run.document(), **app.extensions.fields_of(run)} for run in page]
-    return json_response(documents, headers=[("X-Total-Count", str(len(runs)))])
+    headers = [("X-Total-Count", str(len(runs)))]
+    if page and start + len(page) < len(runs):
+        query = {"limit": values["limit"], "before": run_mark(page[-1]), "q": values["q"], "tool": tool}
+        given = urls.urlencode({name: value for name, value in query.items() if value})
+        headers.append(("Link", f'</api/sessions/history?{given}>; rel="next"'))
+    return json_response(documents, headers=headers)
+
+
+def run_mark(run: Run) -> str:
+    """What `before` of GET /api/sessions/history takes for a run: a container has one start at a time."""
+    return f"{run.started_at},{run.id}"
+
+
+def place_behind(runs: Sequence[Run], mark: str) -> int:
+    """The index of the first run behind the one of a mark, or behind its time if it is gone. Raises ClincusError(400).
+
+    The runs are the newest first.
+    """
+    started_at = mark.partition(",")[0]
+    if parse_time(started_at) is None:
+        raise ClincusError(f"before: '{shorten(mark)}' is no mark of a run: take it from the header Link", 400)
+    for index, run in enumerate(runs):
+        if run_mark(run) == mark:
+            return index + 1
+        if run.started_at < started_at:
+            return index
+    return len(runs)
 
 
 def open_terminal(app: Application, request: Request, shell: bool = False) -> None:

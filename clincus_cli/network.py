@@ -65,7 +65,7 @@ def changed_network(
 ) -> dict[str, object]:
     """The fields of a PATCH for what flags ask for. Raises ClincusError(404) for a name that is not on the list."""
     hosts, presets = split_names(allowed)
-    before = {"allow": found["allow"], "presets": [one["name"] for one in found["presets"]]}
+    before = {"allow": found["allow"], "presets": found["presets"]}
     for name in removed:
         if name not in (*before["allow"], *before["presets"]):
             listed = ", ".join([*before["allow"], *before["presets"]]) or "nothing"
@@ -84,7 +84,7 @@ def network_lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield console.facts({
         "Mode": found["mode"],
         "Names": ", ".join(found["allow"]) or "none",
-        "Presets": ", ".join(one["name"] for one in found["presets"]) or "none",
+        "Presets": ", ".join(found["presets"]) or "none",
     }.items())  # fmt: skip
     if found["refused"]:
         rows = [(place(one), one["count"], one["last"], one["reason"]) for one in found["refused"]]

@@ -269,7 +269,8 @@ class Gateway:
         document = {
             "mode": policy.mode,
             "allow": list(policy.allow),
-            "presets": [{"name": name, "hosts": list(PRESETS[name].hosts)} for name in policy.presets],
+            "presets": list(policy.presets),
+            "preset_hosts": [{"name": name, "hosts": list(PRESETS[name].hosts)} for name in policy.presets],
             **records.documents(),
         }
         for more in clincus.call_each(self._app.extensions.network_fields, session):

@@ -519,12 +519,19 @@ class TestHistory:
     def test_pages_and_searches(self, life):
         page = life.server.get(f"{life.query}&limit=1&offset=1")
         assert (page.headers["x-total-count"], page.json) == ("3", [life.history[1]])
+        first = life.server.get(f"{life.query}&limit=2")
+        address, _, relation = first.headers["link"].partition(">; ")
+        last = life.server.get(address.lstrip("<"))
+        assert relation == 'rel="next"'
+        assert (first.json + last.json, "link" in last.headers) == (life.history, False)
         found = life.server.get("/api/sessions/history?q=IT%27S%20A&tool=claude").json
         assert found == life.history
         assert life.server.get(f"{life.query}&tool=opencode").json == []
         assert life.server.get("/api/sessions/history?q=nothing-like-it").json == []
 
-    @pytest.mark.parametrize("query", ["limit=-1", "limit=x", "offset=-1", "limit=1.5", "limit=999999999999999999999"])
+    @pytest.mark.parametrize(
+        "query", ["limit=-1", "limit=x", "offset=-1", "limit=1.5", "limit=999999999999999999999", "before=x"]
+    )
     def test_bad_paging_is_refused(self, shared_server, query):
         assert shared_server.get(f"/api/sessions/history?{query}").status == 400
 

@@ -362,3 +362,30 @@ def test_a_history_that_another_program_never_shortens_is_folded_anew_before_it_
         append(path, lines(number))
         assert history.runs()[0].session_id == f"s{number}"
         assert len(history.runs()) <= 30_000 / len(lines(number)) + 1
+
+
+RUNS = [
+    clincus.Run(f"s{number}", f"a-{number}", "/w", "claude", f"2026-01-01T10:00:0{second}Z")
+    for number, second in ((4, 3), (3, 2), (2, 2), (1, 1))
+]
+BEHIND = {
+    "the run of the mark": (clincus.run_mark(RUNS[1]), ["a-2", "a-1"]),
+    "one that is gone": ("2026-01-01T10:00:02Z,a-9", ["a-1"]),
+    "the last one": (clincus.run_mark(RUNS[3]), []),
+}
+
+
+@pytest.mark.parametrize(("mark", "ids"), BEHIND.values(), ids=BEHIND.keys())
+def test_the_next_page_begins_behind(mark, ids):
+    assert [run.id for run in RUNS[clincus.place_behind(RUNS, mark) :]] == ids
+
+
+def test_a_run_that_begins_between_two_pages_moves_nothing():
+    mark = clincus.run_mark(RUNS[1])
+    newer = clincus.Run("s5", "a-5", "/w", "claude", "2026-01-01T11:00:00Z")
+    assert [run.id for run in [newer, *RUNS][clincus.place_behind([newer, *RUNS], mark) :]] == ["a-2", "a-1"]
+
+
+def test_a_mark_that_is_none_is_refused():
+    with pytest.raises(clincus.ClincusError, match="is no mark of a run"):
+        clincus.place_behind(RUNS, "clincus-ec0578-1")

@@ -13,7 +13,8 @@ from clincus_features.network.devices import UNRULED
 FOUND = {
     "mode": "allow-list",
     "allow": ["a.example"],
-    "presets": [{"name": "npm", "hosts": ["registry.npmjs.org"]}],
+    "presets": ["npm"],
+    "preset_hosts": [{"name": "npm", "hosts": ["registry.npmjs.org"]}],
     "refused": [{"host": "evil\x1b.example", "port": 443, "count": 2, "last": "2026-11-25T22:00:00Z", "reason": "no"}],
     "passed": [],
 }

@@ -141,7 +141,7 @@ export interface paths {
         };
         /**
          * List the runs of sessions, newest first
-         * @description The header `X-Total-Count` has the number of runs that match. A run that begins between two pages moves the others: read the first page again.
+         * @description The header `X-Total-Count` has the number of runs that match. The header `Link` (`rel="next"`) has the address of the next page, which a run that begins meanwhile does not move; with `offset` it does.
          */
         get: operations["list_history"];
         put?: never;
@@ -3355,8 +3355,15 @@ export interface components {
              *     ]
              */
             allow: string[];
-            /** @description the presets that it allows, with their names */
-            presets: {
+            /**
+             * @description names of the presets that it allows
+             * @example [
+             *       "pypi"
+             *     ]
+             */
+            presets: string[];
+            /** @description the same presets, each with the names in it */
+            preset_hosts: {
                 /**
                  * @description the name of the preset
                  * @example python
@@ -3640,7 +3647,7 @@ export interface components {
              */
             member: string;
             /**
-             * @description since when engine or member does not answer, "" while it does; all else is as of then; empty if that is not known
+             * @description since when engine or member does not answer, "" while it does; everything else is as of then; empty if that is not known
              * @example 2026-01-01T12:00:00Z
              */
             unreachable_since: string;
@@ -4100,6 +4107,11 @@ export interface components {
          * @example /home/you/.clincus/sessions-claude/5b0c7d1e.bundle
          */
         "Clincus-Kept": string;
+        /**
+         * @description the address of the next page, with rel="next" (RFC 8288); absent on the last one
+         * @example </api/sessions/history?limit=50&before=2026-01-01T12%3A00%3A00Z%2Cclincus-a1b2c3-1>; rel="next"
+         */
+        Link: string;
         /**
          * @description how many there are in all
          * @example 112
@@ -4588,6 +4600,11 @@ export interface operations {
                  */
                 offset?: number;
                 /**
+                 * @description only runs behind the one of this mark, `STARTED_AT,ID`, as the header `Link` has it
+                 * @example 2026-01-01T12:00:00Z,clincus-a1b2c3-1
+                 */
+                before?: string;
+                /**
                  * @description words in workspace, id, name, first prompt or branch
                  * @example login page
                  */
@@ -4614,6 +4631,7 @@ export interface operations {
             200: {
                 headers: {
                     ETag: components["headers"]["ETag"];
+                    Link: components["headers"]["Link"];
                     "X-Total-Count": components["headers"]["X-Total-Count"];
                     [name: string]: unknown;
                 };

@@ -18,7 +18,7 @@ let refusal: string;
 
 beforeEach(() => {
   refusal = '';
-  network = { mode: 'allow-list', allow: ['pypi.org'], presets: [{ name: 'claude', hosts: ['api.anthropic.com'] }], refused: [REFUSED], passed: [PASSED], lent: [], alarms: [], truncated: false };
+  network = { mode: 'allow-list', allow: ['pypi.org'], presets: ['claude'], preset_hosts: [{ name: 'claude', hosts: ['api.anthropic.com'] }], refused: [REFUSED], passed: [PASSED], lent: [], alarms: [], truncated: false };
   calls = fakeServer(({ method, path, body }) => {
     if (method === 'PATCH' && refusal) return { status: 400, json: { error: refusal } };
     if (method === 'PATCH') {

@@ -11,7 +11,7 @@ export const MODES: readonly { mode: NetworkMode; name: string; text: string; ch
   {
     mode: 'allow-list',
     name: 'Allow list',
-    text: 'Only the names on a list are reached, through a proxy on this host. All else is refused and listed.',
+    text: 'Only the names on a list are reached, through a proxy on this host. Everything else is refused and listed.',
     change: 'Within a second all other connections end, and only the names below are reached. A program that was started before may have to be started again to find the proxy.',
   },
   {
