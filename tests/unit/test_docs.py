@@ -7,8 +7,9 @@ import shlex
 
 import pytest
 
+import clincus
 from clincus_cli.all_commands import load_commands
-from clincus_cli.commands import find_command, parse_words
+from clincus_cli.commands import COMMANDS, find_command, parse_words
 from tests.commands_page import PAGE, page_text
 from tests.programs import ROOT
 
@@ -46,10 +47,12 @@ def test_the_first_page_is_read_at_once():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 90
 
 
+OUTSIDE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
+
+
 def anchors(text: str) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
-    outside = re.sub(r"^ *```.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL)
-    titles = re.findall(r"^#+ (.*)$", outside, re.MULTILINE)
+    titles = re.findall(r"^#+ (.*)$", OUTSIDE.sub("", text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
@@ -67,10 +70,60 @@ def test_a_link_into_a_page_leads_to_a_heading(page, path, anchor):
     assert anchor in anchors(target.read_text())
 
 
-STRAYS = re.compile(r"\b([Ww]hitelist\w*|[Bb]lacklist\w*|(?<!-)[Ww]orkdir|[Ww]hoever|all else)\b")
+TEXTS = {page: OUTSIDE.sub("", page.read_text()) for page in (*PAGES, ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md")}
+INLINE = [
+    (str(page.relative_to(ROOT)), " ".join(line.split()))
+    for page, text in TEXTS.items()
+    for line in re.findall(r"`(clincus [^`…]+)`", text)
+]
 
 
-@pytest.mark.parametrize("page", [one for one in PAGES if one.name != "words.md"], ids=lambda page: page.name)
-def test_a_document_has_no_word_that_is_not_ours(page):
-    """docs/dev/words.md has those that are."""
-    assert STRAYS.findall(page.read_text()) == []
+@pytest.mark.parametrize(("page", "line"), INLINE)
+def test_a_command_within_a_sentence_is_one_of_the_program(page, line):
+    """With its arguments it can be parsed; it may also stand there as a name, without them."""
+    load_commands()
+    if line.removeprefix("clincus ") not in COMMANDS:
+        test_a_command_in_a_document_is_one_of_the_program(page, line)
+
+
+LINKS = [
+    (str(page.relative_to(ROOT)), path)
+    for page, text in TEXTS.items()
+    for path in re.findall(r"\]\((?![a-z]+:)([^)#]+)", text)
+]
+
+
+@pytest.mark.parametrize(("page", "path"), LINKS)
+def test_a_link_leads_to_a_file(page, path):
+    assert ((ROOT / page).parent / path).exists()
+
+
+FILES = [
+    (str(page.relative_to(ROOT)), path)
+    for page, text in TEXTS.items()
+    for path in re.findall(r"`((?:tests|clincus_\w+|guest|wall|spa)/[\w/.-]+)`", text)
+]
+
+
+@pytest.mark.parametrize(("page", "path"), FILES)
+def test_a_file_that_a_document_names_is_there(page, path):
+    assert (ROOT / path).exists()
+
+
+CALLS = [
+    (method.upper(), re.sub(r"\{\w+\}", "{}", path))
+    for path, item in clincus.load_contract()["paths"].items()
+    for method in item
+]
+NAMED_CALLS = [
+    (str(page.relative_to(ROOT)), *named)
+    for page, text in TEXTS.items()
+    for named in re.findall(r"`(GET|POST|PUT|PATCH|DELETE) ((?:/api|…)/[\w/{}-]*)", text)
+]
+
+
+@pytest.mark.parametrize(("page", "method", "path"), NAMED_CALLS)
+def test_a_call_that_a_document_names_is_one_of_the_api(page, method, path):
+    wanted = re.sub(r"\{\w+\}", "{}", path)
+    known = [one for how, one in CALLS if how == method]
+    assert any(one.endswith(wanted.lstrip("…")) if wanted.startswith("…") else one == wanted for one in known)
