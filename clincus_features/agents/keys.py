@@ -192,7 +192,7 @@ def is_proof(tool: str, data: Mapping[str, object], text: str) -> bool:
     prompt = str(data.get("prompt", ""))
     told = squeeze(without_preface(tool, prompt))
     wanted = squeeze(text)
-    is_cut = len(json.dumps(prompt, ensure_ascii=False).encode()) >= CUT
+    is_cut = len(json.dumps(prompt, ensure_ascii=False).encode("utf-8", "replace")) >= CUT  # half of a pair is no UTF-8
     head = told[:-2]  # the last character may be half of one
     return bool(told) and (told == wanted or (is_cut and wanted.startswith(head)))
 

@@ -154,6 +154,7 @@ def test_a_prompt_is_refused_while_a_text_stands_in_the_input(draft, is_free):
         ("y", "y", True),
         ("something else", "run the tests", False),
         ("", "run the tests", False),
+        ("\ud83d", "run the tests", False),  # half of a pair, as a container may tell it
     ],
 )
 def test_only_an_event_with_the_same_text_is_a_proof(told, text, expected):
