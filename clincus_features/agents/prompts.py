@@ -214,8 +214,11 @@ class Sender:
         """Answer the question that is on the screen: `answered` once the tool has shown that it took the answer.
 
         Else it is `unconfirmed`. `given` is the body of the request. Raises ClincusError: 400, 409 if no question is on
-        the screen, or another one.
+        the screen, or another one. An answer without a number is to the question that was open when it came: another
+        answer may be under way.
         """
+        asked = self._watch.decision(session).agent
+        wanted = asked.question if given["number"] is None and asked.state == "waiting" else given["number"]
         with self._lock(session), self._terminal(session, self._watch.known(session)) as terminal:
             was_told = self._watch.decision(session).agent.state == "waiting"
             before = self._watch.known(session)
@@ -224,9 +227,9 @@ class Sender:
             self._learn(session, before, terminal)
             number = self._watch.decision(session).agent.question
             is_another = given["question"] not in (None, *texts_of(terminal.facts, terminal.decision))
-            if is_another or given["number"] not in (None, number):
-                asked = terminal.decision.agent.text
-                raise clincus.ClincusError(f"another question has opened meanwhile: {asked}", "question_closed")
+            if is_another or wanted not in (None, number):
+                now = terminal.decision.agent.text
+                raise clincus.ClincusError(f"another question has opened meanwhile: {now}", "question_closed")
             before = self._watch.known(session)
             answer = Answer(terminal)
             is_taken = answer.write(given["text"]) if given["option"] is None else answer.choose(given["option"])

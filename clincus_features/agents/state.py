@@ -460,7 +460,7 @@ MEANINGS = {
 
 # -- The screen
 
-# guest/tool.sh writes it behind the name of the tool, at the begin of a line. What stands above it is left of an earlier
+# guest/tool.sh writes it behind the name of the tool, at the begin of a line. What stands above is left of an earlier
 # run of the tool. What a tool shows of a command or of an answer stands behind a sign or blanks.
 LEFT = r" has ended \(exit code \d+\)\. This is a shell in its container\."
 
