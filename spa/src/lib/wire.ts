@@ -1780,7 +1780,7 @@ export interface components {
              */
             path: string;
             /**
-             * @description gitlink: a folder that the index names as a submodule; repository: a Git folder, or a file or link that leads to one; broken: `.git` is no repository any more; rebase: an interrupted one that runs commands; settings: of agents and editors
+             * @description gitlink: a folder that the index names as a submodule; repository: a Git folder, or a file or link that leads to one; broken: `.git` is no repository any more; rebase: an interrupted one that runs commands; commit: commits have another content for this path than the folder; settings: of agents and editors
              * @enum {string}
              */
             kind: "gitlink" | "repository" | "broken" | "rebase" | "link" | "commit" | "settings";
@@ -1789,7 +1789,7 @@ export interface components {
              * @example runs on your machine when you run git in it
              */
             when: string;
-            /** @description of its configuration, at most 20; a hook has the key `hook` */
+            /** @description of its configuration, at most 20; a hook has the key `hook`; of a commit the references that have it, with mode and object */
             commands: {
                 /**
                  * @description the key of the configuration
