@@ -5,7 +5,7 @@ import { type Chunk, getChunks, MergeView, unifiedMergeView } from '@codemirror/
 import { Compartment, EditorState, type Extension, type Text } from '@codemirror/state';
 import { drawSelection, EditorView, highlightActiveLine, highlightActiveLineGutter, keymap, lineNumbers } from '@codemirror/view';
 
-import { highlight, languageOf } from '../files/code';
+import { highlight, languageOf, revealed } from '../files/code';
 import { diffTheme } from './diff-theme';
 import type { Hunk } from './hunk';
 import { hunkButtons, hunkOf } from './hunk-buttons';
@@ -61,6 +61,7 @@ export class DiffEditor {
       syntaxHighlighting(highlight),
       syntaxHighlighting(defaultHighlightStyle, { fallback: true }),
       language.of([]),
+      revealed,
       diffTheme,
     ];
     const named = (name: string): Extension => EditorView.contentAttributes.of({ tabindex: '0', role: 'textbox', 'aria-multiline': 'true', 'aria-readonly': 'true', 'aria-label': name });

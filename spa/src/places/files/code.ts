@@ -1,10 +1,19 @@
 /** How code looks: the languages, each a chunk of its own, and the colours. The editor and the differences share it. */
 import { HighlightStyle, LanguageSupport, StreamLanguage } from '@codemirror/language';
 import type { Extension } from '@codemirror/state';
-import { EditorView } from '@codemirror/view';
+import { EditorView, highlightSpecialChars } from '@codemirror/view';
 import { tags } from '@lezer/highlight';
 
 export type Loader = () => Promise<Extension>;
+
+/**
+ * Characters that nobody sees as signs. An agent wrote the text: some turn what is around them (CVE-2021-42574), so that a
+ * person reads other code than runs, and a text can hide between two letters. Those that belong to letters and emoji are left.
+ */
+export const revealed: Extension = [
+  highlightSpecialChars({ addSpecialChars: /[\u202a-\u202e\u2060-\u2069\u{e0000}-\u{e01ef}]/gu }),
+  EditorView.theme({ '.cm-specialChar': { color: 'var(--danger)' } }),
+];
 
 const legacy = async (parser: Promise<Parameters<typeof StreamLanguage.define>[0]>): Promise<Extension> =>
   new LanguageSupport(StreamLanguage.define(await parser));

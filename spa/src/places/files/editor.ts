@@ -6,7 +6,7 @@ import { highlightSelectionMatches, search, searchKeymap } from '@codemirror/sea
 import { Compartment, EditorState } from '@codemirror/state';
 import { drawSelection, EditorView, highlightActiveLine, highlightActiveLineGutter, keymap, lineNumbers } from '@codemirror/view';
 
-import { highlight, languageOf, sheet } from './code';
+import { highlight, languageOf, revealed, sheet } from './code';
 
 const theme = EditorView.theme({
   '.cm-selectionMatch': { backgroundColor: 'var(--active)' },
@@ -86,6 +86,7 @@ export function openEditor(element: HTMLElement, { path, text, onChange }: Edito
         syntaxHighlighting(defaultHighlightStyle, { fallback: true }),
         keymap.of([...closeBracketsKeymap, ...defaultKeymap, ...searchKeymap, ...historyKeymap, indentWithTab]),
         language.of([]),
+        revealed,
         sheet,
         theme,
         EditorView.contentAttributes.of({ 'aria-label': `Text of ${path}` }),
