@@ -104,6 +104,8 @@ def answer(request: Mapping[str, Any], prompt: str, results: int) -> Block:
     verb, _, rest = prompt.partition(" ")
     if not tools:
         verb = "title"
+    if verb == "plan" and "request_user_input" in tools:  # Codex takes what stands in this tag
+        return {"type": "text", "text": f"<proposed_plan>\n{PLAN}</proposed_plan>"}
     if verb == "plan" and (planned := plan_call(tools, json.dumps(request["messages"]), results)):
         return planned
     if verb == "ask" and not results:
@@ -113,7 +115,7 @@ def answer(request: Mapping[str, Any], prompt: str, results: int) -> Block:
         elif rest.isdigit():
             one = asked["questions"][0]
             asked = {"questions": [{**one, "question": f"{one['question']} ({rest})"}]}
-        return tool_call(tools, ("askuserquestion", "question", "ask_user"), asked)
+        return tool_call(tools, ("askuserquestion", "question", "ask_user", "request_user_input"), asked)
     if verb in ("delegate", "both") and not results:
         return {"type": "several", "blocks": [one_of_several(tools, verb, one) for one in rest.split(" | ")]}
     if verb == "late" and not results:
@@ -153,6 +155,8 @@ def ask_arguments(tools: Mapping[str, Any]) -> Block:
         colours = {"type": "string", "enum": [option["label"] for option in one["options"]]}
         schema = {"type": "object", "properties": {"colour": colours}, "required": ["colour"]}
         return {"message": one["question"], "requestedSchema": schema}
+    if "request_user_input" in tools:  # of Codex
+        return {"questions": [{**one, "id": "colour"}]}
     return {"questions": [{**one, "type": "choice"}]} if "ask_user" in tools else QUESTION
 
 

@@ -48,10 +48,13 @@ def responses(block: Json, model: str, stalls: bool) -> Iterator[bytes]:
     response = {"id": f"resp_{number}", "object": "response", "model": model, "output": []}
     item: dict[str, Any] = {"id": f"item_{number}", "type": "message", "role": "assistant", "status": "in_progress"}
     if block["type"] == "tool_use":
-        # That it asks for more than its sandbox gives lets it ask a person.
-        more = {"sandbox_permissions": "require_escalated", "justification": "To see it"}
-        arguments = json.dumps({"cmd": block["input"]["command"], **more})
-        item |= {"type": "function_call", "call_id": block["id"], "name": block["name"], "arguments": arguments}
+        given = dict(block["input"])
+        if "command" in given:
+            # That it asks for more than its sandbox gives lets it ask a person.
+            more = {"sandbox_permissions": "require_escalated", "justification": "To see it"}
+            given = {"cmd": given["command"], **more}
+        call = {"call_id": block["id"], "name": block["name"], "arguments": json.dumps(given)}
+        item |= {"type": "function_call", **call}
 
     def told(kind: str, **more: object) -> bytes:
         return event({"type": kind, "output_index": 0, **more}, kind)

@@ -291,7 +291,8 @@ OPENCODE = ToolRules(
 )
 
 # The end of Codex's screen while it takes a prompt: the prompt, and indented lines with model, place and hints.
-CODEX_LEAVE = r"  .*\b(?:esc (?:back|cancel|close|exit)|(?i:enter to (?:confirm|continue)))\b.*"
+# A dialog stands below the prompt that it follows, which then looks like an input with more lines.
+CODEX_LEAVE = r"  .*\b(?:esc (?:back|cancel|close|exit)|(?i:enter to (?:confirm|continue|submit)))\b.*"
 CODEX_LAYOUT = Layout(prompt=r"› (?!\d\. ).*", more="  .*", foot=r"  .* · .*|" + CODEX_LEAVE, covers=CODEX_LEAVE)
 
 # A panel that a person opens by a command: a title, choices with a mark, and how to leave it. A long list has arrows.
@@ -300,6 +301,14 @@ CODEX_PANEL = (
     r"  .*\besc (?:back|cancel|close)\b.*\Z"
 )
 
+# What it asks in its plan mode: by a tool of its own, and about a plan. A text is lines, so that there is one way to find
+# its end.
+CODEX_QUESTION = (
+    r"(?s:.*)^  Question \d+/\d+\b.*\n(?P<text>(?:(?! *(?:› )?1\. )  \S.*\n)+) *(?:› )?1\. (?s:.*)\n"
+    r"  .*\benter to submit\b.*(?:\n  .*)?\Z"
+)
+CODEX_PLAN = r"^  (?P<text>Implement this plan\?)\n(?:[› ] \d\. .*\n(?: {4,}.*\n)*)+  .*\besc back\b.*\Z"
+
 CODEX = ToolRules(
     seen_on="0.169.0",
     layout=CODEX_LAYOUT,
@@ -307,6 +316,8 @@ CODEX = ToolRules(
         asks("login", r"Choose how you want to use Codex(?s:.*)\n  (?i:press enter to continue)\b.*\Z", "login"),
         asks("trust-dialog", r"(?P<text>Trust this folder\?.*)\n(?s:.*)\n  enter continue\b.*\Z", group=True),
         asks("permission", r"(?s:.*)^  Would you like to (?s:.*?)^  \$ (?P<text>.*)", "permission", LINES, group=True),
+        asks("question", CODEX_QUESTION, "question", LINES, group=True),
+        asks("plan", CODEX_PLAN, "plan", group=True),
         asks("dialog", r"^  (?i:enter|press enter to) (continue|confirm)\b", last=2),
         asks("panel", CODEX_PANEL, group=True, is_panel=True),
         asks("resume-list", r"^ (?P<text>Resume a previous session)\n(?s:.*) esc exit ", group=True),

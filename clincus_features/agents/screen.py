@@ -68,7 +68,8 @@ def cut(layout: Layout, lines: Sequence[str], below: int | None = None) -> Scree
     box = find_box(layout, lines)
     footer = lines[box.footer :] if box is not None else []
     if box is None or (layout.covers and any(re.fullmatch(layout.covers, line) for line in footer)):
-        begin = find_dialog(layout, lines, box.footer if box is not None else 0)
+        # A box without a lower border is not told from a dialog that follows a prompt.
+        begin = find_dialog(layout, lines, box.footer if box is not None and layout.bottom else 0)
         return Screen(tuple(lines[:begin]), tuple(lines[begin:]))
     cursor = len(lines) - 1 - below if below is not None else None
     panel = None if has_cursor(box, cursor) else find_panel(layout, lines[: box.top], cursor)

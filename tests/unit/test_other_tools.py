@@ -339,6 +339,24 @@ SCREENS = {
         "waiting",
         "permission",
     ),
+    "codex, asks a question in its plan mode": (
+        "codex",
+        "• Hello.\n  Worked for 5s • 18:14\n› ask\n  Question 1/1 (1 unanswered)\n  Which colour do you want?\n"
+        "  › 1. Red                Like a rose\n    2. Green              Like grass\n"
+        "    3. None of the above  Optionally, add details in notes (tab)\n"
+        "  tab to add notes | enter to submit answer | esc to interrupt\n",
+        "waiting",
+        "question",
+    ),
+    "codex, has a plan": (
+        "codex",
+        "  60. Step number 60 of the plan\n  Worked for <1s • 18:15\n  Implement this plan?\n"
+        "› 1. Yes, implement this plan          Switch to Default and start coding\n"
+        "  2. Yes, clear context and implement  Fresh thread with this plan\n"
+        "  3. No, stay in Plan mode             Continue planning with the model\n  enter select · esc back\n",
+        "waiting",
+        "plan",
+    ),
     "codex, a panel": (
         "codex",
         "     /tmp/work\n  Select Model and Effort\n› 1. GPT-6.1-Sol    Latest model.\n  2. GPT-6-Astra    Frontier.\n"
@@ -507,6 +525,12 @@ def test_the_screens_of_the_ready_tools(tool, screen, state, reason):
         ("gemini, asks", "Shell touch made", "Allow once"),
         ("aider, asks", "Run shell command?", "Yes"),
         ("gemini, asks for a choice", "Which colour do you want?", "Red"),
+        ("codex, asks a question in its plan mode", "Which colour do you want?", "Red Like a rose"),
+        (
+            "codex, has a plan",
+            "Implement this plan?",
+            "Yes, implement this plan Switch to Default and start coding",
+        ),
     ],
 )
 def test_a_question_on_the_screen_has_its_text_and_choices(name, text, options):
