@@ -116,6 +116,7 @@ SHELL = ["claude has ended (exit code {}). This is a shell in its container.", "
 SEEN_WITHIN = 3.0  # seconds after which a look has seen that the tool works
 NOTICED_WITHIN = 6.0  # seconds after which a server that can reach an engine again has looked at its sessions
 FATES = ("late", "lost", "twice")  # of a hook
+AWAY = ("freeze", "thaw", "cut", "reach")  # what happens to the container or to its engine, whatever the tool does
 
 
 def time_text(at: float) -> str:
@@ -232,7 +233,7 @@ class World:
     def _send(self) -> None:
         """Send the first prompt of the queue that may go, as the sender does after a look of its own."""
         going = self.sender._going(self._session, self.watch.decision(self._session))
-        if not going or self.truth not in ("idle", "done", "failed", "interrupted"):
+        if not going or self._cut_at or self.truth not in ("idle", "done", "failed", "interrupted"):
             return
         facts = self.watch.known(self._session).facts
         with contextlib.suppress(clincus.ClincusError):
@@ -589,7 +590,7 @@ class World:
         for word in script.split():
             if word.replace(".", "").isdigit():
                 self.wait(float(word))
-            elif word in FATES or possible is None or word in possible[self.truth]:
+            elif word in (*FATES, *AWAY) or possible is None or word in possible[self.truth]:
                 getattr(self, word.replace("-", "_"))()
             else:
                 self._how = []

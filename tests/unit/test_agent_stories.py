@@ -177,7 +177,9 @@ def test_a_person_is_called_once_whatever_tool_it_is(name, story, tool):
 
 
 # What may happen next, by what the tool does; the first word of a pair is what happens to the hook of the second one.
-ALWAYS = ("look", "restart", "enqueue")
+ALWAYS = ("look", "restart", "enqueue", "halt")
+# What nobody does while the engine is out of reach.
+BY_SERVER = ("look", "restart", "enqueue", "halt", "resume", "again")
 NEXT = {
     "idle": ("prompt", "leave", "crash", *ALWAYS),
     "done": ("prompt", "wake", "leave", "crash", "type-half", *ALWAYS),
@@ -199,6 +201,7 @@ NEXT = {
     "waiting": ("answer", "answer", "escape", "crash", *ALWAYS),
     "ended": ("again", *ALWAYS),
     "crashed": ("again", *ALWAYS),
+    "stopped": ("resume",),
 }
 HOOKED = {"prompt", "end", "end-with-server", "ask", "fail", "again"}
 PAUSES = ("0.3", "1", "3", "9", "30", "100")
@@ -211,14 +214,13 @@ def scripts(draw: st.DrawFn) -> tuple[str, float]:
     Two of them may look like a turn more or less: a lost begin and a late end look the same.
     """
     skew = draw(st.sampled_from([0.0, -360.0, -3.0, 30.0]))
-    truth, words = "idle", []
+    teller, words = Teller(draw, own=True), []
     fate, fated = draw(st.sampled_from(FATES)), draw(st.integers(0, 11))
     for number in range(draw(st.integers(1, 12))):
-        word = draw(st.sampled_from(NEXT[truth]))
+        word = teller.next()
         has_fate = number == fated and word in HOOKED and (word, fate) != ("fail", "lost")  # then it may be `done`
-        words += [*([fate] if has_fate else []), word, draw(st.sampled_from(PAUSES))]
-        truth = AFTER.get(word, truth)
-    return " ".join([*words, "200"]), skew
+        words += [*([fate] if has_fate else []), word, teller.pause(), *teller.aside()]
+    return " ".join([*words, *teller.end()]), skew
 
 
 AFTER = {
@@ -235,7 +237,43 @@ AFTER = {
     "crash": "crashed",
     "leave": "ended",
     "again": "idle",
+    "halt": "stopped",
+    "resume": "idle",
 }
+
+
+class Teller:
+    """Draws what happens next in a story: to the tool, and now and then to its container or to its engine."""
+
+    def __init__(self, draw: st.DrawFn, own: bool) -> None:
+        self._draw, self._own = draw, own
+        self.truth, self._is_cut = "idle", False
+
+    def next(self) -> str:
+        """What the tool does, or what is done to it."""
+        left = set() if self._own else OWN
+        words = [word for word in NEXT[self.truth] if word not in (*left, *(BY_SERVER if self._is_cut else ()))]
+        word = self._draw(st.sampled_from(words or [""]))
+        self.truth = AFTER.get(word, self.truth)
+        return word
+
+    def pause(self) -> str:
+        """How much time passes."""
+        return self._draw(st.sampled_from(PAUSES))
+
+    def aside(self) -> list[str]:
+        """What happens to the container, or to its engine."""
+        kind = self._draw(st.sampled_from(["", "", "", "", "freeze", "cut"]))
+        if kind == "freeze" and not self._is_cut and self.truth != "stopped":
+            return ["freeze", self.pause(), "thaw", self.pause()]
+        if kind != "cut" or (self.truth == "stopped" and not self._is_cut):
+            return []
+        self._is_cut = not self._is_cut
+        return ["cut" if self._is_cut else "reach", self.pause()]
+
+    def end(self) -> list[str]:
+        """The end, by when all is settled."""
+        return [*(["reach"] if self._is_cut else []), "200"]
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -249,13 +287,11 @@ def test_no_story_calls_too_often_too_early_or_not_at_all(story):
 @st.composite
 def scripts_of_anyone(draw: st.DrawFn) -> tuple[str, str, float]:
     """A tool other than Claude Code, a story of what any tool does, and the skew of a clock."""
-    truth, words = "idle", []
+    teller, words = Teller(draw, own=False), []
     for _ in range(draw(st.integers(1, 12))):
-        word = draw(st.sampled_from([word for word in NEXT[truth] if word not in OWN]))
-        words += [word, draw(st.sampled_from(PAUSES))]
-        truth = AFTER.get(word, truth)
+        words += [teller.next(), teller.pause(), *teller.aside()]
     tool = draw(st.sampled_from(["copilot", "opencode", "codex", "gemini"]))
-    return tool, " ".join([*words, "200"]), draw(st.sampled_from([0.0, -360.0, 30.0]))
+    return tool, " ".join([*words, *teller.end()]), draw(st.sampled_from([0.0, -360.0, 30.0]))
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
