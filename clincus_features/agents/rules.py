@@ -301,7 +301,7 @@ CODEX_PANEL = (
     r"  .*\besc (?:back|cancel|close)\b.*\Z"
 )
 
-# What it asks in its plan mode: by a tool of its own, and about a plan. A text is lines, so that there is one way to find
+# What it asks in its plan mode: by a tool of its own, and about a plan. A text is lines, so there is one way to find
 # its end.
 CODEX_QUESTION = (
     r"(?s:.*)^  Question \d+/\d+\b.*\n(?P<text>(?:(?! *(?:› )?1\. )  \S.*\n)+) *(?:› )?1\. (?s:.*)\n"

@@ -69,7 +69,7 @@ SCREENS = {
     "Codex's text": ("codex", codex("\x1b[1m›\x1b[0m half a text", "  second"), "half a text\n  second"),
     "Codex's question, which looks like more lines of the prompt above it": (
         "codex",
-        "› ask\n\n  Question 1/1 (1 unanswered)\n  Which colour?\n\n  › 1. Red\n\n  enter to submit answer | esc to interrupt",
+        "› ask\n\n  Question 1/1 (1 unanswered)\n  Which?\n\n  › 1. Red\n\n  enter to submit answer | esc to interrupt",
         None,
     ),
     "aider's text": ("aider", "\n".join(("─" * 40, "architect> half a text")), "half a text"),
