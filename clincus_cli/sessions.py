@@ -329,13 +329,13 @@ def is_agreed(options: cli.Options, verb: str, names: Sequence[str], *, is_one: 
 
     For one session, only work that `deletes` it asks: at a terminal, and always if the command line does not name it.
     """
+    if is_one and not deletes:
+        return True
     yes = cli.agreed(options)
     if not is_one:
         print(f"Found {len(names)} container(s):")
         print("\n".join(f"  - {name}" for name in names))
         return console.confirm(f"{verb.capitalize()} {len(names)} container(s)?", yes=yes)
-    if not deletes:
-        return True
     confirm = console.confirm if options.is_default else console.confirm_named
     return confirm(f"Delete {names[0]} with all that is in its container?", yes=yes)
 
