@@ -80,6 +80,8 @@ export class Router {
   route = $state.raw<Route>({ place: 'home' });
   /** The person has gone somewhere since the page was loaded. */
   moved = false;
+  /** They came to the place that is shown by Back or Forward. */
+  returned = false;
 
   /** Follows the address bar from now on, and takes over plain clicks on links of this page. */
   start(): void {
@@ -88,7 +90,7 @@ export class Router {
     };
     follow();
     window.addEventListener('popstate', () => {
-      this.moved = true;
+      this.moved = this.returned = true;
       follow();
     });
     document.addEventListener('click', (event) => {
@@ -106,6 +108,7 @@ export class Router {
       else history.pushState(null, '', path);
     }
     this.moved = true;
+    this.returned = false;
     // At once, so that the next key already finds the new place, and none reaches a terminal that is no longer shown.
     flushSync(() => (this.route = parse(new URL(location.href))));
     const active = document.activeElement;
