@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from browser_bed import Dashboard, clear_tool
 from playwright.sync_api import Page, expect
 
@@ -49,7 +51,53 @@ def test_keys_and_prompt_box_stand_above_the_keyboard(bed, shared, open_shared):
     expect_above(page, keys, box)
     page.get_by_role("button", name="More actions").tap()
     page.get_by_role("menuitem", name="About this session").tap()
-    expect_above(page, page.get_by_role("dialog").get_by_role("button", name="Close").last)
+    close = page.get_by_role("dialog").get_by_role("button", name="Close").last
+    expect_above(page, close)
+    close.tap()
+    page.route(re.compile(r"/api/sessions/[^/]+$"), lambda route: route.fulfill(status=500, json={"error": "no disk"}))
+    page.get_by_role("button", name="More actions").tap()
+    page.get_by_role("menuitem", name="Pin to the top").tap()
+    expect_above(page, page.get_by_text("No disk"))
+    dashboard.forgive("status of 500")
+
+
+# What can be pressed or typed into and lies, if only in part, where the insets are. The keys of a terminal scroll.
+UNDER_THE_NOTCH = """
+(inset) => [...document.querySelectorAll('a[href], button, input, textarea, select')].filter((one) => {
+  if (!one.checkVisibility() || one.closest('.xterm, [role=toolbar]')) return false;
+  const { left, right, width } = one.getBoundingClientRect();
+  return width > 1 && (left < inset || right > innerWidth - inset);
+}).map((one) => `${one.tagName} ${one.ariaLabel || one.textContent.trim() || one.className}`)
+"""
+
+
+def test_nothing_lies_under_the_notch_of_a_phone_on_its_side(bed, shared, open_shared):
+    """Neither on the places, nor in a session, its menu and its messages, nor in the dialog of a new session."""
+    clear_tool(bed, shared.session)
+    dashboard: Dashboard = open_shared(phone=True, viewport={"width": 844, "height": 390})
+    page, inset = dashboard.page, 47
+
+    def check(where: str) -> None:
+        assert page.evaluate(UNDER_THE_NOTCH, inset) == [], where
+
+    insets = {"left": inset, "right": inset, "bottom": 21}
+    page.context.new_cdp_session(page).send("Emulation.setSafeAreaInsetsOverride", {"insets": insets})
+    for path in ("/", "/projects", "/all", "/history", "/settings"):
+        dashboard.go(path)
+        page.locator(".page h1, .page h2").first.wait_for(state="attached")
+        check(path)
+    page.keyboard.press("n")
+    page.get_by_role("dialog").wait_for()
+    check("a new session")
+    dashboard.open_terminal(shared.session)
+    check("a session")
+    page.route(re.compile(r"/api/sessions/[^/]+$"), lambda route: route.fulfill(status=500, json={"error": "no disk"}))
+    page.get_by_role("button", name="More actions").tap()
+    check("its menu")
+    page.get_by_role("menuitem", name="Pin to the top").tap()
+    page.get_by_text("No disk").wait_for()
+    check("a message")
+    dashboard.forgive("status of 500")
 
 
 def test_no_visit_raises_the_keyboard(bed, shared, open_shared):

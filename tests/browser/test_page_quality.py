@@ -12,7 +12,8 @@ from playwright.sync_api import expect
 
 pytest_plugins = ("browser_bed",)
 
-PLACES = ("/", "/projects", "/history", "/settings", "/nowhere")
+OF_THE_SIDEBAR = ("/", "/projects", "/all", "/history", "/logins", "/settings")
+PLACES = (*OF_THE_SIDEBAR, "/nowhere")
 SERIOUS = {"serious", "critical"}
 
 
@@ -287,7 +288,92 @@ def test_a_chosen_theme_is_there_before_the_first_paint(open_shared):
     dashboard.forgive("ERR_FAILED")
 
 
-@pytest.mark.parametrize("path", ["/", "/projects", "/history", "/settings"])
+# The texts below 12 px and, where a finger is the main pointer, the fields below 16 px, into which a phone zooms. What
+# a terminal or an editor shows has the size that the person chose.
+SMALL = """
+() => {
+  const found = new Set();
+  const sizeOf = (one) => parseFloat(getComputedStyle(one).fontSize);
+  const say = (one, words) => found.add(`${one.tagName}.${one.className}: ${words}, ${sizeOf(one)} px`);
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const { data, parentElement: one } = texts.currentNode;
+    if (!data.trim() || !one.checkVisibility() || one.closest('.xterm, .cm-editor, svg')) continue;
+    if (sizeOf(one) < 12) say(one, data.trim());
+  }
+  if (matchMedia('(pointer: coarse)').matches)
+    for (const one of document.querySelectorAll('input:not([type=checkbox], [type=radio], [type=file]), textarea, select'))
+      if (one.checkVisibility() && sizeOf(one) < 16) say(one, 'a field');
+  return [...found];
+}
+"""
+
+
+@pytest.mark.parametrize("phone", [False, True], ids=["desk", "phone"])
+def test_every_text_can_be_read_and_no_field_is_zoomed_into(shared, open_shared, phone):
+    """On every place, in each view of a session, and in the dialogs."""
+    dashboard = open_shared(phone=phone)
+    page = dashboard.blank
+    views = ("", "/shell", "/files?path=README.md", "/changes", "/network")
+    for path in (*PLACES, *(f"/sessions/{shared.session['id']}{view}" for view in views)):
+        settle(dashboard, path)
+        assert page.evaluate(SMALL) == [], path
+    page.get_by_role("button", name="More actions").click()
+    page.get_by_role("menuitem", name="Rename").click()
+    assert page.evaluate(SMALL) == [], "while a session is renamed"
+    settle(dashboard, "/")
+    for key in ("n", "?", "Control+k"):
+        page.keyboard.press(key)
+        page.get_by_role("dialog").wait_for()
+        assert page.evaluate(SMALL) == [], key
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+# Where the words of a place begin.
+EDGE = """
+() => {
+  const inner = document.querySelector('.page > *');
+  return inner.getBoundingClientRect().left + parseFloat(getComputedStyle(inner).paddingLeft);
+}
+"""
+
+
+def test_each_place_begins_at_the_same_edge(open_shared):
+    """One goes through the places without a jump of what one reads, in a window of any width."""
+    dashboard = open_shared()
+    page = dashboard.page
+    for width in (1920, 1440, 1280, 820, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        edges = {}
+        for path in OF_THE_SIDEBAR:
+            dashboard.go(path)
+            page.locator(".page > *").first.wait_for()
+            edges[path] = page.evaluate(EDGE)
+        assert len(set(edges.values())) == 1, (width, edges)
+
+
+def test_back_leads_to_where_one_was(open_shared):
+    """Also where what one had read has to be fetched once more. A link leads to the top."""
+    dashboard = open_shared()
+    page = dashboard.blank
+    settle(dashboard, "/settings")
+    place = page.get_by_role("region", name="Settings", exact=True)
+    page.get_by_role("heading", name="About").scroll_into_view_if_needed()
+    top = place.evaluate("(one) => one.scrollTop")
+    assert top > 100
+    history = page.get_by_role("navigation", name="Main").get_by_role("link", name="History")
+    history.click()
+    expect(page.get_by_role("heading", name="History")).to_be_visible()
+    page.go_back()
+    page.wait_for_function("(top) => document.querySelector('.page[aria-label=Settings]')?.scrollTop === top", arg=top)
+    history.click()
+    page.get_by_role("navigation", name="Main").get_by_role("link", name="Settings").click()
+    expect(place).to_be_visible()
+    assert place.evaluate("(one) => one.scrollTop") == 0
+
+
+@pytest.mark.parametrize("path", OF_THE_SIDEBAR)
 def test_nothing_shifts_when_the_data_arrives(open_shared, path):
     """The layout shift of a load is next to nothing."""
     dashboard = open_shared()
@@ -305,7 +391,7 @@ def test_a_first_load_and_a_reload_cost_few_bytes(shared, open_shared):
     wire = Wire(dashboard.page)
     settle(dashboard, f"/sessions/{shared.session['id']}")
     dashboard.page.locator(".xterm-rows").wait_for()
-    assert 0 < wire.take() < 166_000
+    assert 0 < wire.take() < 150_000
     dashboard.page.reload(wait_until="networkidle")
     dashboard.page.locator(".xterm-rows").wait_for()
     assert 0 < wire.take() < 5_000, "no file, and the list once more for each thing that its session did meanwhile"
