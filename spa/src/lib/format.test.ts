@@ -1,6 +1,7 @@
 import { expect, it } from 'vitest';
 
-import { age, basename, bytes, dirname, duration } from './format';
+import { someSession } from '../test/fakes';
+import { age, basename, bytes, dirname, duration, toolAndSlot } from './format';
 
 it.each([
   [0, '0 s'],
@@ -33,3 +34,8 @@ it.each([
   expect(basename(path)).toBe(name);
   expect(dirname(path)).toBe(folder);
 });
+
+it.each([
+  [1, 'Claude Code'],
+  [2, 'Claude Code · slot 2'],
+])('slot %i is named as %s', (slot, text) => expect(toolAndSlot(someSession({ slot }))).toBe(text));

@@ -226,21 +226,23 @@ describe('what tools do', () => {
     expect(sessions.next('a')).toBeUndefined();
   });
 
-  it('comes by an event, also while an older list is on its way', async () => {
+  it.each([
+    ['what its tool does', { agent: someAgent('waiting') }, (one: Session) => sessions.agentIs('a', one.agent)],
+    ['its bell', { rang_at: 'T2' }, (one: Session) => sessions.rang('a', one.rang_at)],
+    ['its changes', { changes: { files: 3, added: 1, removed: 1 } }, (one: Session) => sessions.changesAre('a', one.changes)],
+  ])('%s comes by an event, also while an older list is on its way', async (_, news, tell) => {
     await put(withAgent('a', 'working'));
-    let meanwhile: Promise<void> | undefined;
+    const later = { ...withAgent('a', 'working'), ...news };
     answer = async (call) => {
-      const reply = plain(call);
+      const older = plain(call);
       answer = plain;
       await Promise.resolve();
-      server.set('a', withAgent('a', 'waiting'));
-      sessions.agentIs('a', someAgent('waiting'));
-      meanwhile = sessions.refresh();
-      return reply;
+      server.set('a', later);
+      tell(later);
+      return older;
     };
     await sessions.refresh();
-    await meanwhile;
-    expect(grouped()).toEqual(['Needs you: a']);
+    await vi.waitFor(() => expect(sessions.get('a')).toMatchObject(news));
   });
 
   it('is told to the server as seen once for each state that calls a person', async () => {

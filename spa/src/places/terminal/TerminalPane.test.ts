@@ -12,6 +12,8 @@ import { ui } from '../../state/ui.svelte';
 import { type Call, fakeServer, FakeSocket, someSession } from '../../test/fakes';
 import type { Look, TerminalHost } from './terminal';
 import TerminalPane from './TerminalPane.svelte';
+// It is compiled before the tests: on a busy machine that takes longer than any of them waits for it.
+import './TerminalSearch.svelte';
 
 /** Types into the terminal that stands in for xterm.js. */
 let type: (text: string) => void;
@@ -181,6 +183,17 @@ it('lets Escape end a search whose field is not there yet', async () => {
   flushSync();
   expect(socket.sent.at(-1)).toBeDefined();
   expect(screen.queryByLabelText('Search the terminal')).toBeNull();
+});
+
+it('leaves the keys that end a conversion in the search to the input method', async () => {
+  await connected();
+  host.onSearch();
+  flushSync();
+  const input = await screen.findByLabelText<HTMLInputElement>('Search the terminal');
+  for (const key of ['Enter', 'Escape']) {
+    const event = new KeyboardEvent('keydown', { key, isComposing: true, bubbles: true, cancelable: true });
+    expect([input.dispatchEvent(event), (flushSync(), input.isConnected)]).toEqual([true, true]);
+  }
 });
 
 /** The requests of uploads, which the test answers. */
