@@ -4,6 +4,7 @@ import { minifySync, type Rolldown } from 'vite';
 import { defineConfig, type Plugin } from 'vitest/config';
 
 import { plainIcons } from './scripts/icons.mjs';
+import { shortFields } from './scripts/xterm.mjs';
 
 const LIST_PARTS = /places\/home\/(?!NewProject)|BrokenConfig|ui\/Notice|lib\/search|icons\/square-terminal/;
 
@@ -77,11 +78,11 @@ function inlineRuntime(): Plugin {
 }
 
 const TESTS = ['src/**/*.test.ts', 'src/**/*.test.svelte.ts'];
-/** They listen at the window, change a prototype, or need a router that has been nowhere. */
-const ALONE = ['src/lib/focus.test.ts', 'src/lib/steady.test.svelte.ts', 'src/ui/Page.test.ts'];
+/** They listen at the window, change a prototype, load a module anew, or need a router that has been nowhere. */
+const ALONE = ['src/lib/keep-focus.test.ts', 'src/lib/steady.test.svelte.ts', 'src/state/preferences.test.ts', 'src/ui/Page.test.ts'];
 
 export default defineConfig({
-  plugins: [plainIcons(), svelte(), inlineRuntime(), completePage()],
+  plugins: [plainIcons(), shortFields(), svelte(), inlineRuntime(), completePage()],
   resolve: process.env['VITEST'] ? { conditions: ['browser'] } : {},
   build: {
     outDir: '../spa_dist',

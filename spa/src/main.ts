@@ -1,6 +1,5 @@
 import './styles/tokens.css';
 import './styles/base.css';
-import './styles/floating.css';
 
 import { mount } from 'svelte';
 

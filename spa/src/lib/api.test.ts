@@ -2,6 +2,8 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 
 import { fakeServer } from '../test/fakes';
 import { api, ApiError } from './api';
+import { filesApi } from './api-files';
+import { historyApi } from './api-history';
 import { review } from './api-review';
 
 afterEach(() => vi.unstubAllGlobals());
@@ -40,10 +42,10 @@ describe('a read', () => {
   it.each([
     ['health', () => api.health()],
     ['images', () => api.images()],
-    ['directory', () => api.directory('s', '')],
-    ['file', () => api.readFile('s', 'a')],
+    ['directory', () => filesApi.directory('s', '')],
+    ['file', () => filesApi.readFile('s', 'a')],
     ['scrollback', () => api.scrollback('s', 100, false)],
-    ['history', () => api.history({ limit: 50, offset: 0, q: '', tool: '' })],
+    ['history', () => historyApi.runs({ limit: 50, offset: 0, q: '', tool: '' })],
   ])('that makes the server work is asked for once: %s', async (_, ask) => {
     const calls = fakeServer(() => new DOMException('late', 'TimeoutError'));
     expect((await failure(ask())).message).toBe('The server did not answer within 30 seconds.');
@@ -108,7 +110,7 @@ describe('a write', () => {
 describe('history', () => {
   it('asks for a page of what matches, and knows how much there is', async () => {
     const calls = fakeServer(() => ({ json: [], headers: { 'X-Total-Count': '120' } }));
-    const page = await api.history({ limit: 50, offset: 100, q: 'my app', tool: '' });
+    const page = await historyApi.runs({ limit: 50, offset: 100, q: 'my app', tool: '' });
     expect(calls[0]?.path).toBe('/api/sessions/history?limit=50&offset=100&q=my+app');
     expect(page).toEqual({ entries: [], total: 120 });
   });
@@ -117,13 +119,13 @@ describe('history', () => {
 describe('a file', () => {
   it('of any legal name is asked for', async () => {
     const calls = fakeServer(() => ({ text: 'x', headers: { ETag: '"1"' } }));
-    await api.readFile('s', 'a b/ü&?#%.txt');
+    await filesApi.readFile('s', 'a b/ü&?#%.txt');
     expect(new URL(calls[0]?.path ?? '', 'http://x').searchParams.get('path')).toBe('a b/ü&?#%.txt');
   });
 
   it('that is unchanged is null', async () => {
     const calls = fakeServer(() => ({ status: 304 }));
-    expect(await api.readFile('s', 'a', '"1"')).toBeNull();
+    expect(await filesApi.readFile('s', 'a', '"1"')).toBeNull();
     expect(calls[0]?.headers.get('If-None-Match')).toBe('"1"');
   });
 
@@ -132,7 +134,7 @@ describe('a file', () => {
     [null, 'If-None-Match', '*'],
   ])('over version %s is saved with %s', async (etag, header, value) => {
     const calls = fakeServer(() => ({ status: 204, headers: { ETag: '"2"' } }));
-    expect(await api.writeFile('s', 'a', 'text', etag)).toBe('"2"');
+    expect(await filesApi.writeFile('s', 'a', 'text', etag)).toBe('"2"');
     expect(calls[0]?.headers.get(header)).toBe(value);
   });
 });

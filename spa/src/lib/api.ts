@@ -1,7 +1,6 @@
 /** The one place that talks HTTP to the server. Calls that only a lazy place makes are in a file of their own beside it. */
 import { takeAnswer } from './begun';
 import { AGAIN_MS, pause } from './load';
-import { encodePath } from './paths';
 import type {
   AgentExplained,
   Answer,
@@ -10,27 +9,19 @@ import type {
   ConfigChange,
   ConfigSources,
   Cost,
-  Directory,
   Engine,
-  FileContent,
   Health,
-  HistoryEntry,
   Image,
   LogEntry,
   MovedBranch,
   NewFolder,
-  NewPushDevice,
   NewSessionRequest,
   Port,
-  Push,
-  PushChange,
-  PushDevice,
   Prompt,
   PromptChange,
   PromptResult,
   Session,
   SessionChange,
-  Spending,
   Unsaved,
   Usage,
   WorkspaceList,
@@ -45,7 +36,7 @@ const READ_TIMEOUTS_MS = [2_500, 5_000, 12_500];
 /** A GET that makes the server work is asked once: each further try would make it do the work again. */
 const WORK_TIMEOUTS_MS = [30_000];
 /** Creating or stopping a session is allowed to take as long as the server's own limits, and is never tried twice. */
-const WRITE_TIMEOUTS_MS = [300_000];
+export const WRITE_TIMEOUTS_MS = [300_000];
 /** An answer that has begun may go on for this long. */
 const BODY_TIMEOUT_MS = 60_000;
 
@@ -102,7 +93,7 @@ async function ask(path: string, init: RequestInit, timeout: number): Promise<Re
 const UNREACHABLE = 'The Clincus server cannot be reached. Is “clincus serve” running?';
 const LOST = 'No answer came: “clincus serve” does not run, or the network changed. Look whether it was done before you try again.';
 
-async function send(method: string, path: string, init: RequestInit, timeouts: readonly number[]): Promise<Response> {
+export async function send(method: string, path: string, init: RequestInit, timeouts: readonly number[]): Promise<Response> {
   for (const timeout of timeouts) {
     try {
       const response = await ask(path, { ...init, method }, timeout);
@@ -159,15 +150,6 @@ export async function writeKeeping(method: string, path: string): Promise<readon
 /** The address of a session. */
 export const session = (id: string): string => `/api/sessions/${encodeURIComponent(id)}`;
 
-const file = (id: string, path: string): string => `${session(id)}/files/content?path=${encodePath(path)}`;
-
-export interface HistoryQuery {
-  limit: number;
-  offset: number;
-  q: string;
-  tool: string;
-}
-
 export const api = {
   /** All sessions, or a list of the one with an id, which is empty when it is gone. */
   sessions: (id = '') => get<Session[]>(`/api/sessions${id && `?id=${encodeURIComponent(id)}`}`),
@@ -196,16 +178,6 @@ export const api = {
     write<{ id: string; status: string }>('POST', `${session(id)}/resume`, accepts ? { accept_changes: true } : undefined),
   resolveProtection: (id: string, action: 'continue' | 'stop') => write<Session>('POST', `${session(id)}/protection/resolve`, { action }),
 
-  async history(query: HistoryQuery): Promise<{ entries: HistoryEntry[]; total: number }> {
-    const parameters = new URLSearchParams({ limit: String(query.limit), offset: String(query.offset) });
-    if (query.q) parameters.set('q', query.q);
-    if (query.tool) parameters.set('tool', query.tool);
-    const response = await find(`/api/sessions/history?${parameters.toString()}`);
-    const entries = (await response.json()) as HistoryEntry[];
-    const total = Number(response.headers.get('X-Total-Count') ?? query.offset + entries.length);
-    return { entries, total };
-  },
-
   workspaces: () => get<WorkspaceList>('/api/workspaces'),
   addRoot: (path: string) => write<WorkspaceList>('POST', '/api/workspaces', { path }),
   removeRoot: (path: string) => write<WorkspaceList>('DELETE', '/api/workspaces', { path }),
@@ -220,7 +192,6 @@ export const api = {
   images: async () => (await (await find('/api/images')).json()) as Image[],
   health: async () => (await (await find('/api/health')).json()) as Health,
 
-  spending: async (days: number) => (await (await find(`/api/cost?days=${days}`)).json()) as Spending,
   /** `branch` is empty for the one by the session's name. */
   fetchCommits: (id: string, branch: string) => write<MovedBranch>('POST', `${session(id)}/fetch`, branch ? { branch } : {}),
   unsaved: async (id: string) => (await (await find(`${session(id)}/unsaved`)).json()) as Unsaved,
@@ -229,15 +200,6 @@ export const api = {
   ports: async (id: string) => ((await (await find(`${session(id)}/ports`)).json()) as { ports: Port[] }).ports,
   log: async (id: string) => (await (await find(`${session(id)}/log`)).json()) as LogEntry[],
   usage: async (id: string) => (await (await find(`${session(id)}/usage`)).json()) as Usage,
-  push: async () => (await (await find('/api/push')).json()) as Push,
-  changePush: (change: PushChange) => write<Push>('PATCH', '/api/push', change),
-  addDevice: (device: NewPushDevice) => write<PushDevice>('POST', '/api/push/subscriptions', device),
-  removeDevice: (id: string) => write<undefined>('DELETE', `/api/push/subscriptions/${encodeURIComponent(id)}`),
-  /** A test in so many seconds, to a device or to `webhook`. */
-  testPush: (device: string, delay: number) => write<{ at: string }>('POST', '/api/push/test', { device, delay }),
-  presence: (id: string, here: boolean) =>
-    write<undefined>('POST', `/api/push/subscriptions/${encodeURIComponent(id)}/presence`, { here }),
-
   /** The screen of the tool's terminal or of the shell, and so many lines above it, as tmux keeps them. */
   async scrollback(id: string, lines: number, shell: boolean): Promise<string> {
     return (await find(`${session(id)}/scrollback?lines=${lines}${shell ? '&shell=true' : ''}`)).text();
@@ -261,27 +223,5 @@ export const api = {
       else signal.addEventListener('abort', () => request.abort());
       if (!signal.aborted) request.send(file);
     });
-  },
-
-  directory: async (id: string, path: string) =>
-    (await (await find(`${session(id)}/files?path=${encodePath(path)}`)).json()) as Directory,
-
-  /** The file's text, or null if it is still the version `etag` names. */
-  async readFile(id: string, path: string, etag?: string): Promise<FileContent | null> {
-    const response = await find(file(id, path), etag ? { headers: { 'If-None-Match': etag } } : {});
-    if (response.status === 304) return null;
-    const current = response.headers.get('ETag') ?? '';
-    if (etag && current === etag) return null;
-    return { text: await response.text(), etag: current };
-  },
-
-  readPicture: async (id: string, path: string) => (await find(`${session(id)}/files/image?path=${encodePath(path)}`)).blob(),
-
-  /** Saves over the version `etag` names (a new file if it is null) and returns the new version. 412 if it changed. */
-  async writeFile(id: string, path: string, text: string, etag: string | null): Promise<string> {
-    const condition: Record<string, string> = etag === null ? { 'If-None-Match': '*' } : { 'If-Match': etag };
-    const headers = { 'Content-Type': 'application/octet-stream', ...condition };
-    const response = await send('PUT', file(id, path), { headers, body: text }, WRITE_TIMEOUTS_MS);
-    return response.headers.get('ETag') ?? '';
   },
 };

@@ -5,30 +5,7 @@ import type { Config, ConfigSources, Health, HealthCheck, Image } from '../lib/t
 import type { Phase } from './sessions.svelte';
 import { ui } from './ui.svelte';
 
-export interface Value {
-  key: string;
-  text: string;
-  origin: string;
-}
-
 const NO_SOURCES: ConfigSources = { files: [], origins: {}, warnings: [], error: null };
-
-/** Every leaf of the configuration as a dotted key; lists and empty tables are leaves. */
-export function flatten(value: unknown, prefix = ''): [string, unknown][] {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return [[prefix, value]];
-  const entries = Object.entries(value);
-  if (entries.length === 0) return [[prefix, value]];
-  return entries.flatMap(([key, inner]) => flatten(inner, prefix ? `${prefix}.${key}` : key));
-}
-
-/** The origin of a key, or of the nearest table above it that has one. */
-export function originOf(origins: Record<string, string>, key: string): string {
-  for (let name = key; name; name = name.slice(0, Math.max(0, name.lastIndexOf('.')))) {
-    const origin = origins[name];
-    if (origin) return origin;
-  }
-  return 'default';
-}
 
 /** This page's address at another port, with what this browser keeps for it. */
 export function samePlaceAt(port: number): URL {
@@ -51,14 +28,6 @@ export class Configuration {
   #asked = 0;
   /** A place has shown where the values come from. */
   #tellsSources = false;
-
-  readonly values: readonly Value[] = $derived(
-    flatten(this.current ?? {}).map(([key, value]) => ({
-      key,
-      text: typeof value === 'string' ? value : JSON.stringify(value),
-      origin: originOf(this.sources.origins, key),
-    })),
-  );
 
   readonly profiles: readonly string[] = $derived(Object.keys(this.current?.profiles ?? {}));
 

@@ -3,7 +3,8 @@
  * person is here; where the browser has no push, the page itself notifies while it is open.
  */
 import { calls, kindOf } from '../lib/agent';
-import { api, ApiError } from '../lib/api';
+import { ApiError } from '../lib/api';
+import { pushApi } from '../lib/api-push';
 import { deviceId, isAppleTouch, registration, serviceWorkers } from '../lib/device';
 import { basename } from '../lib/format';
 import { Persisted } from '../lib/persisted.svelte';
@@ -88,7 +89,7 @@ export class Notifications {
   report(here: boolean): () => void {
     const { id } = device;
     if (!id) return () => undefined;
-    const say = (): void => void api.presence(id, here).catch((error: unknown) => this.#lost(error));
+    const say = (): void => void pushApi.presence(id, here).catch((error: unknown) => this.#lost(error));
     say();
     const timer = here ? setInterval(say, HERE_MS) : undefined;
     return () => clearInterval(timer);

@@ -1,5 +1,6 @@
 /** Web push: the devices that the server calls. The settings and the switch load it, no page does at its start. */
-import { api, ApiError, sentence } from '../lib/api';
+import { ApiError, sentence } from '../lib/api';
+import { pushApi } from '../lib/api-push';
 import { deviceName, registration, serviceWorkers } from '../lib/device';
 import type { Push, PushChange } from '../lib/types';
 import { device } from './device.svelte';
@@ -26,7 +27,7 @@ export class PushDevices {
 
   async refresh(): Promise<void> {
     try {
-      this.current = await api.push();
+      this.current = await pushApi.settings();
       this.error = '';
     } catch (error) {
       this.error = sentence(error);
@@ -35,7 +36,7 @@ export class PushDevices {
 
   /** Changes when the person is called, on all devices. Throws what the server says against it. */
   async change(change: PushChange): Promise<void> {
-    this.current = await api.changePush(change);
+    this.current = await pushApi.change(change);
   }
 
   /** Whether a person who is asked now wants to be told of such an event; if the server does not say, it is told. */
@@ -77,7 +78,7 @@ export class PushDevices {
 
   async #forget(id: string): Promise<void> {
     try {
-      await api.removeDevice(id);
+      await pushApi.removeDevice(id);
     } catch (error) {
       if (!(error instanceof ApiError && error.status === 404)) throw error;
     }
@@ -85,7 +86,7 @@ export class PushDevices {
   }
 
   async #subscribe(): Promise<string> {
-    const { public_key, problem } = await api.push();
+    const { public_key, problem } = await pushApi.settings();
     if (!public_key) return problem;
     const workers = serviceWorkers();
     const manager = managerOf(await workers?.register('/worker.js', { scope: '/', updateViaCache: 'none' }));
@@ -99,7 +100,7 @@ export class PushDevices {
     }
     subscription ??= await manager.subscribe({ userVisibleOnly: true, applicationServerKey });
     const name = deviceName(navigator.userAgent, navigator.maxTouchPoints);
-    device.id = (await api.addDevice({ endpoint: subscription.endpoint, name, replaces: device.id, sound: device.sound.current })).id;
+    device.id = (await pushApi.addDevice({ endpoint: subscription.endpoint, name, replaces: device.id, sound: device.sound.current })).id;
     return '';
   }
 }

@@ -1,5 +1,6 @@
 /** Undoing one place that changed in a file: the file is written with the old lines there, and all others stay. */
-import { api, sentence } from '../../lib/api';
+import { sentence } from '../../lib/api';
+import { filesApi } from '../../lib/api-files';
 import { review } from '../../lib/api-review';
 import { printable } from '../../lib/printable';
 import type { FileVersions } from '../../lib/types';
@@ -41,7 +42,7 @@ export async function undoHunk(session: string, shown: FileVersions, hunk: Hunk,
     return;
   }
   try {
-    const current = await api.readFile(session, path);
+    const current = await filesApi.readFile(session, path);
     // The browser takes a byte order mark off what it reads.
     const isSame = current?.text === (shown.new.startsWith(MARK) ? shown.new.slice(1) : shown.new);
     if (!current || !isSame) {
@@ -50,7 +51,7 @@ export async function undoHunk(session: string, shown: FileVersions, hunk: Hunk,
       return;
     }
     const { checkpoint } = await review.addCheckpoint(session, `before an undo in ${name}`.slice(0, 200));
-    await api.writeFile(session, path, withoutHunk(shown.old, shown.new, hunk), current.etag);
+    await filesApi.writeFile(session, path, withoutHunk(shown.old, shown.new, hunk), current.etag);
     const run = (): void => {
       review.restore(session, checkpoint, [path]).then(onDone, (error: unknown) => ui.toast(`Nothing was undone. ${sentence(error)}`, 'error'));
     };

@@ -1,5 +1,5 @@
 /** The commands that a tool takes in its prompt, and those that a project brings for it. */
-import { api } from '../../lib/api';
+import { filesApi } from '../../lib/api-files';
 
 interface ToolCommands {
   readonly own: readonly (readonly [name: string, what: string])[];
@@ -55,7 +55,7 @@ type Command = readonly [name: string, what: string];
 export async function commandsOf({ id, tool }: { id: string; tool: string }): Promise<readonly Command[]> {
   const { own, folder } = COMMANDS[tool] ?? { own: [], folder: '' };
   if (!folder) return own;
-  const files = await api.directory(id, folder).then(
+  const files = await filesApi.directory(id, folder).then(
     ({ entries }) => entries,
     () => [],
   );

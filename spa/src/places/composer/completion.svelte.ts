@@ -1,5 +1,5 @@
 /** What can follow `@` or `/` in a prompt: files of the project and commands of the tool. */
-import { api } from '../../lib/api';
+import { filesApi } from '../../lib/api-files';
 import { printable } from '../../lib/printable';
 import { find } from '../../lib/search';
 import type { FileEntry } from '../../lib/types';
@@ -99,7 +99,7 @@ export class Completion {
     const now = Date.now();
     const known = this.#kept.get(folder);
     if (known && now - known.at < KEPT_MS) return known.entries;
-    const entries = api.directory(this.#session().id, folder).then(
+    const entries = filesApi.directory(this.#session().id, folder).then(
       (found) => found.entries,
       () => [],
     );

@@ -1,5 +1,6 @@
 /** The folders of a workspace as far as they were unfolded. */
-import { api, sentence } from '../../lib/api';
+import { sentence } from '../../lib/api';
+import { filesApi } from '../../lib/api-files';
 import { decodePath } from '../../lib/paths';
 import type { FileEntry } from '../../lib/types';
 
@@ -56,7 +57,7 @@ export class FileTree {
   }
 
   async #fetch(path: string): Promise<void> {
-    const { entries } = await api.directory(this.session, path);
+    const { entries } = await filesApi.directory(this.session, path);
     // A placeholder keeps the container from making a protected path that the project lacks.
     const shown = entries.filter((entry) => !entry.placeholder).sort(byKindAndName);
     this.#folders = new Map(this.#folders).set(path, shown);

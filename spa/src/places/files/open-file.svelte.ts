@@ -1,5 +1,6 @@
 /** One file of the workspace in the editor, and what the agent does to it meanwhile. */
-import { api, ApiError, sentence } from '../../lib/api';
+import { ApiError, sentence } from '../../lib/api';
+import { filesApi } from '../../lib/api-files';
 import { keepText, keptText } from './kept-text';
 
 export type FilePhase = 'loading' | 'ready' | 'saving' | 'error';
@@ -38,7 +39,7 @@ export class OpenFile {
     this.phase = 'loading';
     this.error = '';
     try {
-      const content = await api.readFile(this.session, this.path);
+      const content = await filesApi.readFile(this.session, this.path);
       if (content) this.#take(content.text, content.etag);
       this.#restore();
     } catch (error) {
@@ -57,7 +58,7 @@ export class OpenFile {
     this.#checking = true;
     const writes = this.#writes;
     try {
-      const content = await api.readFile(this.session, this.path, this.theirs?.etag ?? this.#etag);
+      const content = await filesApi.readFile(this.session, this.path, this.theirs?.etag ?? this.#etag);
       // A save that began meanwhile knows better than this answer.
       if (writes !== this.#writes) return;
       this.gone = false;
@@ -113,7 +114,7 @@ export class OpenFile {
     this.phase = 'saving';
     this.error = '';
     try {
-      this.#etag = await api.writeFile(this.session, this.path, text, etag);
+      this.#etag = await filesApi.writeFile(this.session, this.path, text, etag);
       this.saved = text;
       this.theirs = null;
       this.gone = false;
@@ -126,7 +127,7 @@ export class OpenFile {
 
   async #fetchTheirs(): Promise<void> {
     try {
-      this.theirs = await api.readFile(this.session, this.path);
+      this.theirs = await filesApi.readFile(this.session, this.path);
       this.gone = false;
     } catch (error) {
       if (isGone(error)) {

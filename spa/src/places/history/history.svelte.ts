@@ -1,5 +1,6 @@
 /** One page of past runs, for the query in the address. */
-import { api, type HistoryQuery, sentence } from '../../lib/api';
+import { sentence } from '../../lib/api';
+import { historyApi, type HistoryQuery } from '../../lib/api-history';
 import type { HistoryEntry } from '../../lib/types';
 import type { Phase } from '../../state/sessions.svelte';
 
@@ -15,7 +16,7 @@ export class HistoryPage {
     this.#latest += 1;
     const mine = this.#latest;
     try {
-      const { entries, total } = await api.history(query);
+      const { entries, total } = await historyApi.runs(query);
       if (mine !== this.#latest) return;
       this.entries = entries;
       this.total = total;

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 
-import { flatten, originOf } from './config.svelte';
+import { flatten, originOf } from './config-values';
 
 it('a configuration is shown leaf by leaf', () => {
   const config = { a: { b: 1, c: { d: '' } }, list: [], table: {}, nothing: null };

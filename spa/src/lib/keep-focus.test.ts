@@ -2,7 +2,7 @@
 // In an environment of its own: ALONE in vite.config.ts.
 import { beforeAll, beforeEach, expect, it, vi } from 'vitest';
 
-import { keepFocus } from './focus';
+import { keepFocus } from './keep-focus';
 
 beforeAll(() => {
   // Without layout nothing has a size.
