@@ -24,6 +24,8 @@ export class PushDevices {
   error = $state('');
   /** Why this browser gets no pushes although it was asked to; empty if it gets them. */
   problem = $state('');
+  /** Ends with the change that was asked for last. */
+  #changing: Promise<void> = Promise.resolve();
 
   async refresh(): Promise<void> {
     try {
@@ -34,9 +36,16 @@ export class PushDevices {
     }
   }
 
-  /** Changes when the person is called, on all devices. Throws what the server says against it. */
-  async change(change: PushChange): Promise<void> {
-    this.current = await pushApi.change(change);
+  /**
+   * Changes when the person is called, on all devices. What is changed may follow from what holds, so the change before is
+   * waited for. Throws what the server says against it.
+   */
+  change(change: () => PushChange): Promise<void> {
+    const done = this.#changing.then(async () => {
+      this.current = await pushApi.change(change());
+    });
+    this.#changing = done.catch(() => undefined);
+    return done;
   }
 
   /** Whether a person who is asked now wants to be told of such an event; if the server does not say, it is told. */

@@ -112,6 +112,15 @@ it.each([
   await vi.waitFor(async () => expect((await choice(name)).checked).toBe(!before));
 });
 
+it('keeps each of two choices that are made while the server answers', async () => {
+  render(NotificationSettings);
+  const [done, failed] = [await choice(/is done/), await choice(/has failed/)];
+  done.click();
+  failed.click();
+  await vi.waitFor(() => expect(changes()).toHaveLength(2));
+  expect(changes()[1]).toEqual({ on: ['waiting', 'stuck'] });
+});
+
 it('shows what holds again where the server refuses a choice', async () => {
   refusal = 'the config file is broken';
   render(NotificationSettings);
