@@ -302,7 +302,9 @@ SMALL = """
     if (sizeOf(one) < 12) say(one, data.trim());
   }
   if (matchMedia('(pointer: coarse)').matches)
-    for (const one of document.querySelectorAll('input:not([type=checkbox], [type=radio], [type=file]), textarea, select'))
+    for (const one of document.querySelectorAll(
+      'input:not([type=checkbox], [type=radio], [type=file]), textarea, select'
+    ))
       if (one.checkVisibility() && sizeOf(one) < 16) say(one, 'a field');
   return [...found];
 }

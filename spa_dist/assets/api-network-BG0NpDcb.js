@@ -1,1 +1,0 @@
-import{fn as e,gn as t,hn as n,pn as r}from"./index-CE-nLhEB.js";var i=(e,t)=>`${n(e)}/ports/${t}`,a={look:async t=>await(await e(`${n(t)}/network`)).json(),markSeen:e=>t(`POST`,`${n(e)}/network/seen`),change:(e,r)=>t(`PATCH`,n(e),r),presets:()=>r(`/api/network/presets`),openPort:async(e,n)=>(await t(`POST`,i(e,n))).url,closePort:(e,n)=>t(`DELETE`,i(e,n))};export{a as t};

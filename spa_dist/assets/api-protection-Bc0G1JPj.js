@@ -1,1 +1,0 @@
-import{fn as e,hn as t}from"./index-CE-nLhEB.js";async function n(n){return await(await e(`${t(n)}/protection`)).json()}export{n as t};

@@ -1,0 +1,1 @@
+import{Gt as e,Vt as t}from"./index-Ccwfd6Xj.js";async function n(n){return await(await t(`${e(n)}/protection`)).json()}export{n as t};
