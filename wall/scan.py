@@ -86,7 +86,7 @@ LINKED = (
 TOLD_AS_COMMANDS = frozenset(("commondir", "config", "config.worktree", "hooks", "index"))  # if they are links
 MOST_IN_GIT = 2_000  # entries of one of these folders
 GIT_NAMES = frozenset(("HEAD", "objects", "refs", "config", "commondir", "hooks"))
-READ_IN_TREES = frozenset((".gitattributes", ".gitignore", ".gitmodules", ".mailmap"))  # git follows no link there
+READ_IN_TREES = frozenset((".gitattributes", ".gitignore", ".mailmap"))  # git follows no link there
 # Packages bring settings of their own, and nobody opens these folders as a project.
 OTHERS_FOLDERS = frozenset(("node_modules", "site-packages", "bower_components", "vendor"))
 PLACEHOLDER = {".gitignore"}  # all that is in a placeholder of the wall

@@ -37,7 +37,7 @@ NAMED = 3  # paths of commits in a warning, and references of one content
 KEY_LENGTH = 200  # characters
 # When it runs, by the only key of an item, and by its kind.
 BY_KEY = {
-    "pipe": "`git status` on your machine waits there for ever: remove it",
+    "pipe": "git on your machine waits there for ever, for example at `git status`: remove it",
     "object": "git writes what is in it, whatever a commit or an index says: `git fsck` finds it",
 }
 BY_KIND = {

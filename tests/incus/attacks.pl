@@ -205,9 +205,9 @@ sub receive_descriptor {
 }
 
 # Serve descriptors of a folder, or of a file with the flags of open(2), one to each who connects. The path may be longer
-# than a socket's may be.
+# than a socket's may be. With `$is_to_be_taken` it is one of our process: who has it takes the descriptor out of us.
 sub serve {
-    my ($path, $folder, $flags) = @_;
+    my ($path, $folder, $flags, $is_to_be_taken) = @_;
     my ($where, $name) = $path =~ m{(.*)/(.*)};
     chdir $where;
     unlink $name;
@@ -217,6 +217,10 @@ sub serve {
     listen($server, 16);
     my $descriptor = call('openat', AT, path($folder), $flags // 0, 0);
     return if stay();
+    if ($is_to_be_taken) {
+        POSIX::dup2($descriptor, 9);
+        $descriptor = call('pidfd_open', int $$, 0);
+    }
     while (accept(my $other, $server)) { send_descriptor($other, $descriptor); close $other }
     POSIX::_exit(0);
 }
@@ -240,6 +244,9 @@ sub receive {
     connect($socket, pack_sockaddr_un($name)) or return -1;
     return receive_descriptor($socket);
 }
+
+# The descriptor of a process that serves itself.
+sub take { return call('pidfd_getfd', receive(shift), 9, 0) }
 
 # -- The attacks
 

@@ -89,7 +89,7 @@ def git_as_owner(root, *arguments):
     become = ["setpriv", f"--reuid={OWNER}", f"--regid={OWNER}", "--clear-groups"]
     environment = {"HOME": "/nonexistent", "PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1"}
     command = [*become, "git", "-C", str(root), *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=DEADLINE)
 
 
 @functools.lru_cache(maxsize=1)
@@ -218,9 +218,9 @@ def new_box(bed):
 
 
 @contextlib.contextmanager
-def kept_container(bed, box):
+def kept_container(bed, box, protection=None):
     """A container of a box that stays until the end of the block, for several tests; its name."""
-    name = box.launch()
+    name = box.launch(protection)
     bed.kept.add(name)
     try:
         yield name

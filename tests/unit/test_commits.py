@@ -9,6 +9,7 @@ import pytest
 import clincus
 from clincus_features.protection import appeared, scans
 from tests.builders import a_session
+from tests.programs import wait_until
 
 ROWS = [row for name in ("agents", "editors") for row in clincus.presets()[name]]
 SEALED = (".husky", ".githooks", ".vscode")
@@ -183,6 +184,41 @@ def test_commits_are_bounded(work):
     run(work, script)
     look = scans.scan(str(work.root), (), work.environ, SEALED)
     assert look.cut == ""
+
+
+# -- Named pipes at which git waits
+
+PIPES = {".gitignore": ["status"], ".gitattributes": ["diff", "HEAD"], ".mailmap": ["log", "-1"]}
+
+
+@pytest.mark.parametrize("name", PIPES)
+def test_a_pipe_that_git_reads_in_the_working_tree_is_told(work, name):
+    os.mkfifo(work.root / name)
+    (work.root / "file").write_text("changed")
+    with subprocess.Popen(["git", *PIPES[name]], cwd=work.root, env=work.environ, stdout=subprocess.DEVNULL) as waiting:
+        wait_until(lambda: is_read(work.root / name), "git to wait there")
+        waiting.kill()
+    look = scans.scan(str(work.root), (), work.environ)
+    [item] = [one for one in look.items if one["kind"] == "broken"]
+    assert item["path"] == name
+    assert "waits" in appeared.when_it_runs(item, ROWS)
+
+
+def is_read(pipe):
+    """Whether a program has a pipe open, and waits for one that writes."""
+    try:
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
+
+
+def test_one_in_a_folder_below_is_told_and_a_link_to_one_is_none(work):
+    (work.root / "a").mkdir()
+    os.mkfifo(work.root / "a/.gitignore")
+    (work.root / ".gitattributes").symlink_to("a/.gitignore")
+    look = scans.scan(str(work.root), (), work.environ)
+    assert [one["path"] for one in look.items if one["kind"] == "broken"] == ["a/.gitignore"]
 
 
 # -- What is news

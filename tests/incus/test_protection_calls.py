@@ -1,0 +1,294 @@
+"""System calls by which a container might get at what is sealed, or hold up a program of the host.
+
+The host judges: is what is sealed the same to the byte, can the person still read, rename and remove each file, and
+does git there go on? Each attack is made without the wall, too. Some have no effect there either: the kernel gives
+the means to the host's root alone, or the effect stays in the container. They are here for the next kernel.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from agent_program import compiled
+from test_protection_attacks import refill
+from wall_box import CODE, EVIL, PROTECTED, git_as_owner, kept_container, new_box, planted, snapshot
+
+from tests.programs import DEADLINE
+
+# Words: what to do, and for most of it a path.
+CALLS = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/io_uring.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/fanotify.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static int ring = -1;
+static struct io_uring_params about;
+static char *sq, *cq;
+static struct io_uring_sqe *entries;
+
+static void setup(void)
+{
+    ring = syscall(SYS_io_uring_setup, 4, &about);
+    if (ring < 0)
+        return;
+    sq = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring, IORING_OFF_SQ_RING);
+    cq = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring, IORING_OFF_CQ_RING);
+    entries = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring, IORING_OFF_SQES);
+}
+
+/* One operation, done by a thread of the kernel's own (IOSQE_ASYNC); its result. */
+static int done(int op, int fd, const void *path, uint64_t other, uint32_t length, uint32_t flags)
+{
+    if (ring < 0)
+        return -ENOSYS;
+    struct io_uring_sqe *one = entries;
+    memset(one, 0, sizeof *one);
+    one->opcode = op;
+    one->flags = IOSQE_ASYNC;
+    one->fd = fd;
+    one->addr = (uint64_t)(uintptr_t)path;
+    one->off = other;
+    one->len = length;
+    one->rename_flags = flags;
+    unsigned *tail = (unsigned *)(sq + about.sq_off.tail);
+    unsigned *array = (unsigned *)(sq + about.sq_off.array);
+    unsigned mask = *(unsigned *)(sq + about.sq_off.ring_mask);
+    array[*tail & mask] = 0;
+    __atomic_store_n(tail, *tail + 1, __ATOMIC_RELEASE);
+    syscall(SYS_io_uring_enter, ring, 1, 1, IORING_ENTER_GETEVENTS, 0, 0);
+    unsigned *head = (unsigned *)(cq + about.cq_off.head);
+    struct io_uring_cqe *found = (struct io_uring_cqe *)(cq + about.cq_off.cqes);
+    int result = found[*head & *(unsigned *)(cq + about.cq_off.ring_mask)].res;
+    __atomic_store_n(head, *head + 1, __ATOMIC_RELEASE);
+    return result;
+}
+
+static void by_ring(void)
+{
+    const char *text = "EVIL\n";
+    setup();
+    int file = done(IORING_OP_OPENAT, AT_FDCWD, ".git/config", 0, 0600, O_WRONLY | O_APPEND);
+    if (file >= 0)
+        done(IORING_OP_WRITE, file, text, 0, 5, 0);
+    file = done(IORING_OP_OPENAT, AT_FDCWD, ".git/hooks/by-ring", 0, 0755, O_WRONLY | O_CREAT);
+    if (file >= 0)
+        done(IORING_OP_WRITE, file, text, 0, 5, 0);
+    close(open("evil", O_WRONLY | O_CREAT, 0755));
+    done(IORING_OP_LINKAT, AT_FDCWD, "evil", (uintptr_t)".git/hooks/linked", AT_FDCWD, 0);
+    done(IORING_OP_SYMLINKAT, AT_FDCWD, "evil", (uintptr_t)".git/hooks/symlinked", 0, 0);
+    done(IORING_OP_MKDIRAT, AT_FDCWD, ".git/hooks/folder", 0, 0755, 0);
+    done(IORING_OP_RENAMEAT, AT_FDCWD, "evil", (uintptr_t)".git/config", AT_FDCWD, 0);
+    done(IORING_OP_RENAMEAT, AT_FDCWD, ".git/hooks", (uintptr_t)".git/h", AT_FDCWD, 0);
+    done(IORING_OP_UNLINKAT, AT_FDCWD, ".git/config", 0, 0, 0);
+    done(IORING_OP_UNLINKAT, AT_FDCWD, ".husky", 0, 0, AT_REMOVEDIR);
+}
+
+static void flags(const char *path)
+{
+    unsigned wanted[] = {FS_IMMUTABLE_FL, FS_APPEND_FL};
+    for (int each = 0; each < 2; each++) {
+        int file = open(path, O_RDONLY), found = 0;
+        ioctl(file, FS_IOC_GETFLAGS, &found);
+        found |= wanted[each];
+        ioctl(file, FS_IOC_SETFLAGS, &found);
+        struct fsxattr more = {0};
+        ioctl(file, FS_IOC_FSGETXATTR, &more);
+        more.fsx_xflags |= each ? FS_XFLAG_APPEND : FS_XFLAG_IMMUTABLE;
+        ioctl(file, FS_IOC_FSSETXATTR, &more);
+        close(file);
+    }
+}
+
+static void by_fuse(const char *path)
+{
+    int device = open("/dev/fuse", O_RDWR);
+    char words[100];
+    struct stat place;
+    stat(path, &place);
+    snprintf(words, sizeof words, "fd=%d,rootmode=%o,user_id=0,group_id=0", device, place.st_mode & S_IFMT);
+    if (mount("evil", path, "fuse", MS_NOSUID | MS_NODEV, words))
+        return;
+    puts("mounted");
+    fflush(stdout);
+    pause(); /* nobody answers */
+}
+
+static void by_fanotify(const char *path)
+{
+    int events = fanotify_init(FAN_CLASS_CONTENT | FAN_CLOEXEC, O_RDONLY);
+    if (events < 0)
+        return;
+    uint64_t what = FAN_OPEN_PERM | FAN_ACCESS_PERM;
+    if (!fanotify_mark(events, FAN_MARK_ADD | FAN_MARK_FILESYSTEM, what, AT_FDCWD, path)
+        || !fanotify_mark(events, FAN_MARK_ADD | FAN_MARK_MOUNT, what, AT_FDCWD, path)
+        || !fanotify_mark(events, FAN_MARK_ADD, what | FAN_EVENT_ON_CHILD, AT_FDCWD, path))
+        puts("marked");
+    fflush(stdout);
+    pause();
+}
+
+static void locks(const char *path)
+{
+    int file = open(path, O_RDWR);
+    struct flock all = {.l_type = F_WRLCK};
+    if (fcntl(file, F_OFD_SETLK, &all) || flock(file, LOCK_EX | LOCK_NB))
+        return;
+    puts("locked");
+    fflush(stdout);
+    pause();
+}
+
+static void listen_at(const char *path)
+{
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    strncpy(name.sun_path, path, sizeof name.sun_path - 1);
+    unlink(path);
+    int one = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (bind(one, (struct sockaddr *)&name, sizeof name) || listen(one, 5))
+        return;
+    puts("listening");
+    fflush(stdout);
+    pause();
+}
+
+int main(int count, char **words)
+{
+    const char *path = count > 2 ? words[2] : "";
+    if (!strcmp(words[1], "ring"))
+        by_ring();
+    if (!strcmp(words[1], "flags"))
+        flags(path);
+    if (!strcmp(words[1], "fuse"))
+        by_fuse(path);
+    if (!strcmp(words[1], "fanotify"))
+        by_fanotify(path);
+    if (!strcmp(words[1], "locks"))
+        locks(path);
+    if (!strcmp(words[1], "listen"))
+        listen_at(path);
+    if (!strcmp(words[1], "acl")) { /* rights for everybody */
+        char acl[] = "\2\0\0\0" "\1\0\7\0\xff\xff\xff\xff" "\4\0\0\0\xff\xff\xff\xff" "\x20\0\7\0\xff\xff\xff\xff";
+        printf("%d\n", (int)syscall(SYS_setxattr, path, "system.posix_acl_access", acl, sizeof acl - 1, 0));
+    }
+    if (!strcmp(words[1], "quota")) { /* Q_QUOTAON, Q_SETQUOTA */
+        syscall(SYS_quotactl_fd, open(path, O_RDONLY), 0x80000200, 0, path);
+        syscall(SYS_quotactl_fd, open(path, O_RDONLY), 0x80000800, 0, path);
+    }
+    return 0;
+}
+""".replace("EVIL", EVIL)
+
+PROGRAM = "/tmp/calls"
+HELD = "{ timeout 20 %s >/tmp/said 2>&1 & } ; sleep 1"  # in the background, for as long as the host looks
+# Each one with whether it has an effect on the host where no wall is, and what the program says where root runs it: an
+# attack that the kernel lets begin.
+ATTACKS = {
+    "io_uring": (f"{PROGRAM} ring", True, ""),
+    "flags of a file": (f"echo x >mine; for path in mine .git .git/HEAD; do {PROGRAM} flags $path; done", False, ""),
+    "flags of a folder": (f"mkdir -p own; {PROGRAM} flags own; {PROGRAM} flags src", False, ""),
+    "fuse over a folder": (HELD % f"{PROGRAM} fuse /workspace/src", False, "mounted"),
+    "fuse over what is sealed": (HELD % f"{PROGRAM} fuse /workspace/.git/hooks", False, "mounted"),
+    "fuse over a file of git's": (HELD % f"{PROGRAM} fuse /workspace/.git/HEAD", False, "mounted"),
+    "fanotify's permissions": (HELD % f"{PROGRAM} fanotify /workspace/.git", False, ""),
+    "locks": (HELD % f"{PROGRAM} locks .git/index", False, "locked"),
+    "an access list": (f"echo x >listed; for path in listed .git .git/HEAD; do {PROGRAM} acl $path; done", False, ""),
+    "quotas": (f"{PROGRAM} quota /workspace", False, ""),
+}  # fmt: skip
+GET_FLAGS = 0x80086601  # FS_IOC_GETFLAGS
+KEPT = 0x10 | 0x20  # FS_IMMUTABLE_FL, FS_APPEND_FL
+
+
+@pytest.fixture(scope="module")
+def calls(tmp_path_factory) -> bytes:
+    return compiled(tmp_path_factory.mktemp("calls"), CALLS).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def box(bed):
+    with new_box(bed) as made:
+        yield made
+
+
+@pytest.fixture(scope="module", params=["locked", "off"])
+def walled(request, bed, box, calls):
+    """A container with the wall, and one without."""
+    with kept_container(bed, box, box.protection(request.param)) as name:
+        lay_program(box, name, calls)
+        yield request.param, name
+        box.delete(name)
+
+
+def lay_program(box, name: str, calls: bytes) -> None:
+    assert box.incus.exec(name, ["sh", "-c", f"cat >{PROGRAM}; chmod 755 {PROGRAM}"], stdin=calls).code == 0
+
+
+def kept_files(root: Path):
+    """The files that nobody could rename or remove any more."""
+    for path in [root, *root.rglob("*")]:
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            continue
+        with contextlib.suppress(OSError):
+            file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                found = array.array("l", [0])
+                fcntl.ioctl(file, GET_FLAGS, found)
+                if found[0] & KEPT:
+                    yield path
+            finally:
+                os.close(file)
+
+
+def effects(box, name: str, script: str, user: int) -> list[str]:
+    """What the host sees of an attack: something sealed is another thing, or git or a person is held up."""
+    before = snapshot(box.root, PROTECTED)
+    listed = sorted(os.listdir(box.root / "src"))
+    whole = f"cd /workspace || exit 99\n(\n{script}\n) </dev/null >/dev/null 2>&1\n:"
+    assert box.incus.exec(name, ["sh"], stdin=whole.encode(), user=user, timeout=DEADLINE).code == 0
+    status = git_as_owner(box.root, "status", "--porcelain")
+    found = [status.stderr] if status.returncode else []
+    after = snapshot(box.root, PROTECTED)
+    found += [path for path in before.keys() | after.keys() if before.get(path) != after.get(path)]
+    found += [*planted(box.root), *(f"{path} cannot be changed" for path in kept_files(box.root))]
+    return found + (["another list"] if sorted(os.listdir(box.root / "src")) != listed else [])
+
+
+@pytest.fixture
+def template(box, tmp_path):
+    """The workspace is as it was again after a test."""
+    subprocess.run(["cp", "-a", box.root, tmp_path / "work"], check=True)
+    yield
+    if snapshot(box.root, PROTECTED) != snapshot(tmp_path / "work", PROTECTED):
+        refill(box.root, tmp_path / "work")
+
+
+@pytest.mark.usefixtures("template")
+@pytest.mark.parametrize("user", [CODE, 0], ids=["code", "root"])
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_call_reaches_nothing_of_the_host_with_the_wall(box, walled, attack, user):
+    level, name = walled
+    script, is_one, says = ATTACKS[attack]
+    found = effects(box, name, script, user)
+    assert bool(found) == (is_one and level == "off"), found
+    assert user != 0 or box.run(name, "cat /tmp/said; : >/tmp/said", 0).stdout.decode().strip() == says
