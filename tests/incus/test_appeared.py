@@ -89,6 +89,28 @@ def test_what_an_agent_plants_is_told_after_its_turn_and_at_the_stop(session, sc
     assert EVIL in stopped.stderr or script is SETTINGS
 
 
+COMMIT = f"""
+evil=$(echo evil | git hash-object -w --stdin); export GIT_INDEX_FILE=/tmp/index; git read-tree HEAD
+git update-index --add --cacheinfo 100755,$evil,.husky/pre-commit --cacheinfo 100644,$evil,.mcp.json
+git branch evil $({AS_AGENT} commit-tree -p HEAD -m evil $(git write-tree))
+"""
+
+
+def test_a_commit_that_changes_sealed_paths_is_told_after_the_turn_and_at_the_stop(session):
+    """Nothing in the folder is another thing: git on the host would write it there."""
+    session.turn(COMMIT)
+    wait_until(lambda: appeared(session) == 2, "the session to tell what appeared")
+    evil = git(session.workspace, "rev-parse", "evil:.mcp.json").strip()
+    assert told(session) == {
+        ".husky/pre-commit": ("commit", [f"100755 {evil}"]),
+        ".mcp.json": ("commit", [f"100644 {evil}"]),
+    }
+    [warning] = [text for text in session.server.get(session.path).json["warnings"] if "git checkout" in text]
+    assert ".husky/pre-commit of refs/heads/evil" in warning
+    assert "!  .husky/pre-commit: " in session.cli("diff", "--stat").stdout
+    assert "  .husky/pre-commit: git writes it there by `git checkout`" in command(session, "stop").stderr
+
+
 def test_settings_that_are_there_are_sealed_and_a_link_or_what_is_absent_is_left_alone(session):
     assert session.server.get(session.path).json["protection"] == "locked"
     said = session.run("for path in .mcp.json .zed .cursor; do rm -f $path && echo x >$path; echo $path $?; done 2>&1")
