@@ -26,6 +26,7 @@ from clincus_cli import host as cli_host
 from clincus_cli import recipe as cli_recipe
 from clincus_cli import relay as cli_relay
 from clincus_cli import setup as cli_setup
+from tests import incus_api
 from tests.programs import DEADLINE, ROOT, wait_until
 
 NO_INTERNET = "http://127.0.0.1:9"  # a proxy that is not there: the daemon would else ask for its image servers
@@ -86,14 +87,20 @@ class Bed:
     daemon: subprocess.Popen[bytes] | None = None
     kept: set[str] = field(default_factory=set)  # the instances that outlive a test
 
+    def ask(self, path: str, method: str = "GET", data: object = None) -> Any:
+        """The same as `incus.query` with `wait`, but without a program where the daemon is our own."""
+        if self.folder is None:
+            return self.incus.query(path, method, data, wait=method != "GET")
+        return incus_api.ask(self.folder / "unix.socket", method, path, data)
+
     def names(self) -> list[str]:
         """The instances there are now."""
-        return sorted(str(instance["name"]) for instance in self.incus.query("/1.0/instances?recursion=1") or ())
+        return sorted(str(instance["name"]) for instance in self.ask("/1.0/instances?recursion=1") or ())
 
     def state(self, name: str) -> str:
         """Incus's word for the state of an instance: Running, Stopped, Frozen …; empty when there is none."""
         try:
-            return str(self.incus.query(f"/1.0/instances/{name}")["status"])
+            return str(self.ask(f"/1.0/instances/{name}")["status"])
         except clincus.IncusError as error:
             if error.status != 404:
                 raise
@@ -151,13 +158,16 @@ class Bed:
     def draw(self, name: str, lines: Sequence[str]) -> None:
         """Let the stand-in of a tool draw lines on an empty screen, and ring so that the server looks.
 
-        The command is not echoed: a look at it, between two screens, would see a tool that shows nothing known.
+        The command is not echoed, for which the terminal has to be told before it is typed: a look at it, between two
+        screens, would see a tool that shows nothing known.
         """
         text = "\\n".join(lines)
         target = f"-t =clincus-{name}:"
-        for command in ("sh stty -echo", f"sh printf '\\033[2J\\033[H{text}\\n\\a'"):
-            typed = f"tmux send-keys {target} -l {shlex.quote(command)} \\; send-keys {target} Enter"
-            self.shell(name, typed)
+        enter = f"\\; send-keys {target} Enter"
+        quiet = f'tmux send-keys {target} -l "sh stty -echo; tmux wait-for -S quiet-$$" {enter}'
+        drawing = shlex.quote(f"sh printf '\\033[2J\\033[H{text}\\n\\a'")
+        wait = "timeout 10 tmux wait-for quiet-$$"  # in vain if the keys were lost: the next step shows that
+        self.shell(name, f"{quiet}; {wait}; tmux send-keys {target} -l {drawing} {enter}")
 
     def restart(self) -> None:
         """End the daemon as its service would, with its containers left running, and start it again.
@@ -182,10 +192,12 @@ class Bed:
 
         def are_gone() -> bool:
             extra = set(self.names()) - self.kept
-            if extra:
+            for name in extra:
+                with contextlib.suppress(clincus.IncusError):  # it does not run
+                    self.ask(f"/1.0/instances/{name}/state", "PUT", {"action": "stop", "force": True, "timeout": -1})
                 with contextlib.suppress(clincus.IncusError):
-                    self.incus.run("delete", "--force", *extra, timeout=60 * len(extra))
-            return self.kept.issuperset(self.names())
+                    self.ask(f"/1.0/instances/{name}", "DELETE")
+            return not extra or self.kept.issuperset(self.names())
 
         wait_until(are_gone, "the test's instances to be deleted")
 

@@ -67,7 +67,7 @@ def await_watched(server, session):
 
 
 def status_in_incus(bed, session):
-    return bed.incus.query(f"/1.0/instances/{session['id']}")["status"]
+    return bed.state(session["id"])
 
 
 @pytest.fixture
