@@ -347,6 +347,23 @@ def processes_with(word: str) -> list[int]:
     return found
 
 
+@contextlib.contextmanager
+def passing_home(prefix: str) -> Iterator[Path]:
+    """A home with a short path, which goes at the end of the block with the programs that have it.
+
+    A program that outlives the one that has started it, such as an `incus` client of a server that was killed, writes
+    into its home until it ends: the folder would not be empty when it is removed.
+    """
+    with tempfile.TemporaryDirectory(prefix=prefix) as folder:
+        try:
+            yield Path(folder)
+        finally:
+            for pid in processes_with(f"HOME={folder}\0"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: not processes_with(f"HOME={folder}\0"), "the programs of a home to end")
+
+
 def mounts_below(folder: Path) -> list[str]:
     """The mount points at or below a folder, innermost first."""
     lines = Path("/proc/self/mounts").read_text().splitlines()

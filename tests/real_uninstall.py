@@ -10,11 +10,10 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from tests.conftest import new_workspace
-from tests.incus_bed import Bed, own_daemon
+from tests.incus_bed import Bed, own_daemon, passing_home
 from tests.programs import program
 
 # Hides what setup has made on this very machine: `uninstall` would take that away, too.
@@ -61,8 +60,7 @@ def state(bed: Bed, home: Path) -> dict[str, object]:
 
 def main() -> None:
     """Start a session, look, uninstall, and look again."""
-    with own_daemon() as bed, tempfile.TemporaryDirectory(prefix="clincus-home-") as folder:
-        home = Path(folder)
+    with own_daemon() as bed, passing_home("clincus-home-") as home:
         home.chmod(0o755)
         workspace = new_workspace(home / "projects" / "app")
         (home / ".cache" / "clincus").mkdir(parents=True)  # a packed program unpacks itself there

@@ -9,7 +9,6 @@ import re
 import signal
 import socket
 import subprocess
-import tempfile
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.conftest import new_workspace
 from tests.dev_server import BIG, app_in
+from tests.incus_bed import passing_home
 from tests.programs import DEADLINE, connect, program, wait_until
 
 PORT, OTHER_PORT, PORT_6, MOVED_PORT, INNER_PORT = 3000, 3001, 3006, 3007, 8088
@@ -225,8 +225,8 @@ def check_from_elsewhere(server: Any, id: str, address: str, token: str) -> None
 @pytest.fixture
 def short_home() -> Iterator[Path]:
     """A home in which a socket has room: the folders of tests have long names."""
-    with tempfile.TemporaryDirectory(prefix="home") as folder:
-        yield Path(folder)
+    with passing_home("home") as folder:
+        yield folder
 
 
 def test_an_opening_ends_with_the_run_and_leaves_nothing(bed, short_home, start_server, workspace, tmp_path):
