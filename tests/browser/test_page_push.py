@@ -103,3 +103,35 @@ def test_the_worker_keeps_nothing_and_answers_no_request(page, server):
     answer = page.request.get("/worker.js")
     assert answer.headers["cache-control"] == "no-cache"
     assert answer.headers["content-type"].startswith("text/javascript")
+
+
+# What the browser does when its push service has given it another subscription. A script's own event may not wait.
+RENEW = """
+async ([old, fresh]) => {
+  const work = [];
+  const subscriptions = {oldSubscription: {endpoint: old, options: {}}, newSubscription: {endpoint: fresh}};
+  dispatchEvent(Object.assign(new ExtendableEvent('pushsubscriptionchange'), subscriptions, {
+    waitUntil: (one) => work.push(one),
+  }));
+  await Promise.all(work);
+}
+"""
+
+
+def test_a_subscription_that_the_browser_renews_leaves_notifications_on(page, server, service):
+    """The worker tells the server, and each page takes the new one over: one device is left, and it is this one."""
+    page.goto("/settings")
+    page.get_by_label("Notify me when a session needs me").check()
+    rows = page.get_by_role("listitem").filter(has_text="this device")
+    expect(rows).to_be_visible()
+    old, fresh = f"{service.url}/push/laptop", service.endpoint("renewed")
+    worker = wait_until(lambda: page.evaluate("1") and page.context.service_workers, "the worker")[0]
+    worker.evaluate(RENEW, [old, fresh])
+    page.context.add_init_script(subscription(fresh, in_worker=False))
+    page.reload()
+    expect(rows).to_be_visible()
+    expect(page.get_by_label("Notify me when a session needs me")).to_be_checked()
+    expect(page.get_by_role("button", name="Send test")).to_have_count(1)
+    expect(page.get_by_text("was removed")).to_have_count(0)
+    rows.get_by_role("button", name="Send test").click()
+    wait_until(lambda: bool(page.evaluate("1")) and [push.name for push in service.pushes] == ["renewed"], "the push")
