@@ -27,6 +27,7 @@ from clincus_cli.host import PATIENCE, Host, Say
 from clincus_cli.recipe import image_source
 from clincus_features import health
 
+DAEMON_PACKAGE = "incus-base"
 SETUP_POOL = "default"
 MADE_LABEL = "user.clincus.made=true"  # of a pool or network of Incus, so that `clincus uninstall` knows it
 MADE_FILE = "/var/lib/clincus/made"  # what root made outside Incus: a line for each thing, its kind and its name
@@ -245,14 +246,26 @@ class Setup:
         builds_here = bool(next(self.build_image(), "")) and self.image_source() == "host"
         table = (
             ("incus-client", "incus", True),
-            ("incus-base", "incusd", not self.answers()),
+            (DAEMON_PACKAGE, "incusd", not self.answers()),
             ("dnsmasq-base", "dnsmasq", bool(next(self.give_network(), "")) and not self.bridge_to_use()),
             ("btrfs-progs", "mkfs.btrfs", makes_pool and self.kernel_has_btrfs()),
             ("git", "git", bool(self.host.which("apt-get"))),  # without it no session starts in a repository
             ("mmdebstrap", "mmdebstrap", builds_here),
             ("zstd", "zstd", builds_here),
         )
-        return [package for package, program, is_needed in table if is_needed and not self.host.which(program)]
+        names = [package for package, program, is_needed in table if is_needed and not self.host.which(program)]
+        return [self.daemon_package() if name == DAEMON_PACKAGE else name for name in names]
+
+    def daemon_package(self) -> str:
+        """The package of the daemon without virtual machines; Ubuntu 24.04 has one package for both."""
+        return "incus" if self.apt_has("incus") and not self.apt_has(DAEMON_PACKAGE) else DAEMON_PACKAGE
+
+    def apt_has(self, package: str) -> bool:
+        """Whether apt's lists, as they are now, have a package to install."""
+        if not self.host.which("apt-get"):
+            return False
+        policy = self.host.attempt(["apt-cache", "policy", package], env={"LC_ALL": "C"}).stdout
+        return b"Candidate:" in policy and b"Candidate: (none)" not in policy
 
     def install_packages(self) -> Iterator[str]:
         names = self.missing_packages()
@@ -272,8 +285,9 @@ class Setup:
         update = self.host.attempt(["apt-get", "update", "-qq"], timeout=300, env=env)
         if update.code != 0:
             self.notes.append(f"`apt-get update` failed, the package lists may be old: {update.reason}")
-        policy = self.host.attempt(["apt-cache", "policy", "incus-base"], env={"LC_ALL": "C"}).stdout
-        if "incus-base" in names and (b"Candidate:" not in policy or b"Candidate: (none)" in policy):
+        names = self.missing_packages()  # the lists may be new
+        daemon = self.daemon_package()
+        if daemon in names and not self.apt_has(daemon):
             raise clincus.ClincusError(f"{missing_incus(release)}, then run `clincus setup` again")
         self.say(f"installing {', '.join(names)}")
         argv = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120"]

@@ -291,7 +291,8 @@ class TestBareMachine:
 
     def test_the_page_on_installing_shows_this_plan(self, host):
         page = (ROOT / "docs" / "install.md").read_text()
-        block = page.partition("$ clincus setup --dry-run\n")[2].partition("$ ")[0]
+        block = page.partition("$ clincus setup --dry-run\n")[2].partition("```")[0]
+        host.write("/run/systemd/system/x", "")
         listed = dict(line.split(": ", 1) for line in block.splitlines())
         assert listed.pop("group").startswith("let 'ada' use Incus")
         assert listed == self.needs(host)
@@ -349,6 +350,17 @@ class TestBareMachine:
         assert host.ran[-1][:3] == ("apt-get", "install", "-y")
         assert "incus-base" in host.ran[-1]
 
+    def test_on_ubuntu_24_the_daemon_is_in_another_package(self, host, monkeypatch):
+        host.write("/usr/sbin/x", "")
+        host.programs = {"apt-get"}
+        host.answers = {"apt-get": clincus.Completed(0, b"", b"")}
+        setup = cli_setup.Setup(cli_build.SetupOptions(), host, NoIncus(), lambda _: None, {})
+        monkeypatch.setattr(setup, "apt_has", lambda package: package == "incus")
+        assert next(setup.install_packages()).startswith("install incus-client, incus, dnsmasq-base,")
+        list(setup.install_packages())
+        assert "incus" in host.ran[-1]
+        assert "incus-base" not in host.ran[-1]
+
     def test_nothing_is_installed_when_apt_does_not(self, host):
         host.write("/etc/os-release", UBUNTU_22)
         host.programs = {"apt-get"}
@@ -366,7 +378,7 @@ class TestBareMachine:
         host.answers = {"systemctl": clincus.Completed(0, b"", b"")}
         setup = cli_setup.Setup(cli_build.SetupOptions(), host, JustStartedIncus(), lambda _: None, {})
         list(setup.start_daemon())
-        assert host.ran == [("systemctl", "start", "incus.socket", "incus.service")]
+        assert host.ran[-1] == ("systemctl", "start", "incus.socket", "incus.service")
 
     def test_a_daemon_of_ones_own_is_not_started_by_systemd(self, host):
         host.write("/run/systemd/system/x", "")
