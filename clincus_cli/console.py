@@ -90,9 +90,22 @@ def paint(text: str, style: str, stream: TextIO | None = None) -> str:
 def table(head: Sequence[str] | None, rows: Iterable[Sequence[object]], indent: str = "") -> str:
     """Rows under a head, if there is one, each column as wide as its widest cell."""
     cells = [*([list(head)] if head else []), *([clincus.printable(str(cell)) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells)
+    widths = [max(map(columns, column)) for column in zip(*cells)]
+    lines = (
+        "  ".join(cell + " " * (width - columns(cell)) for cell, width in zip(row, widths)).rstrip() for row in cells
+    )
     return "\n".join(indent + line for line in lines)
+
+
+def columns(text: str) -> int:
+    """The columns that a text takes on a terminal: two for each wide character, none for one that combines."""
+    if text.isascii():
+        return len(text)
+    import unicodedata
+
+    return sum(
+        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text
+    )
 
 
 def facts(rows: Iterable[tuple[str, object]]) -> str:

@@ -869,6 +869,12 @@ def test_the_sessions_as_a_table(monkeypatch):
     ]
 
 
+def test_columns_stand_below_each_other_whatever_the_letters():
+    rows = [("東京", "a"), ("Łódź", "b"), ("e\N{COMBINING ACUTE ACCENT}", "c"), ("plain", "d")]
+    lines = cli_console.table(None, rows).splitlines()
+    assert lines == ["東京   a", "Łódź   b", "e\N{COMBINING ACUTE ACCENT}      c", "plain  d"]
+
+
 def test_the_list_says_that_a_session_works_on_a_clone():
     instance = {"name": "clincus-ec0578-1", "status": "Running", "created_at": "2027-03-01T09:15:00Z"}
     session = a_session(id="clincus-ec0578-1", mode="clone")
