@@ -66,6 +66,12 @@ ERRORS = {
     529: "overloaded_error",
 }
 NUMBERS = itertools.count(1)
+# What Codex 0.169 asks ChatGPT first: with a login of that it does not start without an account and its server.
+ACCOUNTS = {
+    "accounts": [{"id": "acc-1", "workspace_backend_origin": "https://chatgpt.com", "account_routing_override": "us"}],
+    "default_account_id": "acc-1",
+    "account_ordering": ["acc-1"],
+}
 
 
 def prompt_of(message: Mapping[str, Any]) -> str:
@@ -229,14 +235,22 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.requests.append(f"GET {self.path}")
+        if self.path.startswith("/backend-api/"):
+            is_accounts = self.path.endswith("/accounts/check")
+            self.send_json(200 if is_accounts else 404, ACCOUNTS if is_accounts else {})
+            return
         self.send_json(200, {"data": [], "has_more": False})
 
     do_HEAD = do_GET
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.server.keys.add(self.headers.get("X-Api-Key") or "")
+        self.server.keys |= {self.headers.get(name) or "" for name in ("X-Api-Key", "X-Goog-Api-Key")}
         self.server.tokens.add((self.headers.get("Authorization") or "").removeprefix("Bearer "))
+        if self.path == "/oauth/token":
+            new = {"access_token": "the-real-token-of-new", "refresh_token": "the-real-token-of-next"}
+            self.send_json(200, {**new, "token_type": "Bearer", "expires_in": 3600})
+            return
         dialect = next((one for one in DIALECTS if one.path in self.path), None)
         if dialect is None:
             self.server.requests.append(f"POST {self.path}")

@@ -149,8 +149,9 @@ class Lending:
         for loan in found:
             service = loan.login.service
             for path, text in service.files.items():
-                content = text.replace("{variable}", service.variables[0])
-                files.append(clincus.ToolFile(path, content.encode(), 0o644))
+                content = text.replace("{variable}", service.variables[0]).replace("{placeholder}", loan.placeholder)
+                files.append(clincus.ToolFile(path, content.encode(), 0o600))
+        for loan in found:  # these come last: the login of a tool is before a key for it
             if loan.login.vendor:
                 document = loan.login.vendor.lent(self.renewal.document(loan.login), loan.placeholder, time.time())
                 files.append(clincus.ToolFile(loan.login.vendor.guest_file, json.dumps(document).encode(), 0o600))
@@ -203,7 +204,8 @@ class Lending:
         if not launch.config.get(COPY):
             return [*launch.tool.credentials, clincus.GITHUB_TOKEN, clincus.CLAUDE_KEYS]
         found = loans.loans_of(session.logins, self._configs.get(session.id, {}))
-        files = [loan.login.vendor.guest_file for loan in found if loan.login.vendor]
+        files = [path for loan in found for path in loan.login.service.files]
+        files += [loan.login.vendor.guest_file for loan in found if loan.login.vendor]
         is_github = any({"GH_TOKEN", "COPILOT_GITHUB_TOKEN"} & set(loan.login.service.variables) for loan in found)
         return [*files, *([clincus.GITHUB_TOKEN] if is_github else [])]
 

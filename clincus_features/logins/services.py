@@ -22,7 +22,7 @@ class Service(NamedTuple):
     forms: tuple[str, ...]
     variables: tuple[str, ...] = ()  # that hold the placeholder in a container
     settings: Mapping[str, str] = {}  # other variables that a program needs to use it
-    files: Mapping[str, str] = {}  # in the home; `{variable}` is the name of the first variable
+    files: Mapping[str, str] = {}  # in the home, with `{placeholder}`, and `{variable}` for the name of the first one
     shape: str = "clincus-{random}"  # of a placeholder, as the tools expect it; `{random}` is 32 hexadecimal digits
     git: tuple[str, str] = ("", "")  # the URL that git asks a user and password for, and the user
     refused: tuple[
@@ -64,6 +64,8 @@ SERVICES = {
         "authorization",
         (BEARER,),
         ("OPENAI_API_KEY",),
+        # Codex takes a key from this file only.
+        files={".codex/auth.json": '{"auth_mode": "apikey", "OPENAI_API_KEY": "{placeholder}"}\n'},
         shape="sk-proj-clincus-{random}",
         refused=(
             *("/v1/realtime/client_secrets", "/v1/realtime/sessions", "/v1/realtime/transcription_sessions"),

@@ -16,6 +16,7 @@ from test_agents import Tool, config
 
 from clincus_features.logins.authority import memory_folder
 from clincus_features.logins.loans import run_name
+from tests.more_tools import mounts
 from tests.one_use_vendor import claude_file
 from tests.programs import DEADLINE, NO_CHECKPOINTS, program, wait_until
 from tests.vendor_api import VendorApi
@@ -45,7 +46,8 @@ from = {{ command = ["cat", "github-token"] }}
 def certificates(tmp_path_factory) -> Path:
     """A folder with the vendors' certificates, and the authority that only the server of the tests trusts."""
     folder = Path(tmp_path_factory.mktemp("vendors"))
-    write_certificates(folder, ("api.anthropic.com", "github.com", "other.example"), ADDRESS)
+    names = ("api.openai.com", "chatgpt.com", "auth.openai.com", "generativelanguage.googleapis.com")
+    write_certificates(folder, ("api.anthropic.com", "github.com", "other.example", *names), ADDRESS)
     return folder
 
 
@@ -373,3 +375,79 @@ from = { file = "~/anthropic-key" }
     )
     work_a_turn(bed, start_real(config("copilot", **variables) + logins), workspace, real_vendor)
     assert real_vendor.keys - {""} == {KEY}
+
+
+OTHER_TOOLS = {"codex": "openai", "gemini": "gemini", "aider": "openai"}
+OTHER_KEYS = """[logins.openai]
+from = { file = "~/anthropic-key" }
+[logins.gemini]
+from = { file = "~/anthropic-key" }
+"""
+
+
+@pytest.fixture
+def work_other_turn(bed, start_real, workspace, real_vendor):
+    """A function that lets Codex, Gemini CLI or aider answer one prompt; it gives the id of the session."""
+
+    def work(config: str, tool: str) -> str:
+        server = start_real(mounts(tool) + config)
+        session = server.create(workspace, tool=tool)
+        real = Tool(bed, server, session["id"])
+        real.becomes("idle", timeout=4 * DEADLINE)
+        real.post("prompt", {"text": "say hello there"})
+        real.becomes("done", timeout=2 * DEADLINE)
+        assert any("say hello there" in one for one in real_vendor.texts)
+        for secret in (KEY, "the-real-token"):
+            assert bed.shell(session["id"], f"grep -rlF {secret} /home /tmp 2>/dev/null || true", 0) == ""
+        return str(session["id"])
+
+    return work
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1200)  # tools are fetched
+@pytest.mark.parametrize("tool", OTHER_TOOLS)
+def test_another_tool_works_a_turn_with_nothing_but_a_placeholder(work_other_turn, home, real_vendor, tool):
+    (home / ".aider.conf.yml").write_text("model: openai/gpt-4o\n")
+    work_other_turn(LOGINS.replace('["anthropic", "github"]', f'["{OTHER_TOOLS[tool]}"]') + OTHER_KEYS, tool)
+    assert (real_vendor.keys | real_vendor.tokens) - {""} == {KEY}
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1200)
+def test_codex_works_a_turn_with_a_subscription_that_is_renewed_meanwhile(bed, work_other_turn, home, real_vendor):
+    """Its token is over when it starts. The container never hears of a new one."""
+    file = home / ".codex" / "auth.json"
+    file.parent.mkdir()
+    # The stand-in reads no zstd, in which Codex sends its requests to ChatGPT.
+    (file.parent / "config.toml").write_text("[features]\nenable_request_compression = false\n")
+    tokens = {name: f"the-real-token-of-{name}" for name in ("access_token", "refresh_token")}
+    document = {
+        "auth_mode": "chatgpt",
+        "OPENAI_API_KEY": None,
+        "tokens": {**tokens, "id_token": codex_id_token(), "account_id": "acc-1"},
+        "last_refresh": "2020-01-01T00:00:00.000000000Z",
+    }
+    file.write_text(json.dumps(document))
+    file.chmod(0o600)
+    lent = f"""[network]
+reachable = ["{OTHER_ADDRESS}/32"]
+[defaults]
+logins = ["codex"]
+[logins.codex]
+lend = true
+"""
+    id = work_other_turn(lent, "codex")
+    assert real_vendor.tokens - {""} == {"the-real-token-of-new"}
+    assert json.loads(file.read_text())["tokens"]["access_token"] == "the-real-token-of-new"
+    assert "-refresh" in bed.shell(id, "cat ~/.codex/auth.json")
+
+
+def codex_id_token() -> str:
+    """A token as OpenAI writes it about a person."""
+    account = {"chatgpt_plan_type": "plus", "chatgpt_account_id": "acc-1"}
+    says = {"email": "me@example.com", "https://api.openai.com/auth": account}
+    head, body = (
+        base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in ({"alg": "none"}, says)
+    )
+    return f"{head}.{body}.x"
