@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import os
 from collections.abc import Iterator
@@ -43,7 +44,10 @@ class Raw(BaseHTTPRequestHandler):
                 if b"\r\n\r\n" in data:
                     break
             body = json.dumps(data.decode("latin-1")).encode()
-            head = f"HTTP/1.1 302 Found\r\nLocation: https://{OTHER}/\r\nContent-Length: {len(body)}\r\n\r\n"
+            fields = f"Location: https://{OTHER}/\r\nSet-Cookie: session=of-the-server\r\n"
+            if data.startswith(b"GET /compressed "):
+                body, fields = gzip.compress(body), "Content-Encoding: gzip\r\n"
+            head = f"HTTP/1.1 302 Found\r\n{fields}Content-Length: {len(body)}\r\n\r\n"
             self.server.came.append(data)
             self.connection.sendall(head.encode() + body)
             while piece := self.connection.recv(65536):
@@ -137,6 +141,15 @@ ATTACKS = {
         ),
         "a trailer is not passed",
     ),
+    "a line feed in what follows the size of a chunk": Attack(
+        request(FIELD, "Transfer-Encoding: chunked", first="POST / HTTP/1.1", body="1;a\nb\r\nx\r\n0\r\n\r\n"),
+        "not in chunks",
+    ),
+    "an expectation in two readings": Attack(
+        request(FIELD, "Expect: y 100-continue", "Content-Length: 1", first="POST / HTTP/1.1", body="x"),
+        "may expect nothing but 100-continue",
+    ),
+    "a head without end": Attack(request(FIELD, "X-A: " + "a" * 70_000), "more than 64 KiB"),
     "another name in the ClientHello": Attack(request(FIELD), "", connect=API, name=OTHER),
     "another name in the tunnel": Attack(request(FIELD), "", connect=OTHER, name=API),
     "an address": Attack(request(FIELD), "", connect=ADDRESS, name=API),
@@ -181,6 +194,19 @@ def test_a_redirect_is_followed_with_a_placeholder_at_most(box, vendor):
     box.shell(f"/opt/tools/curl/curl -sk -m 20 -H 'X-Api-Key: {it}' https://{OTHER}/ || true")
     assert it.encode() in vendor.came[0]
     assert KEY.encode() not in b"".join(vendor.came)
+
+
+def test_an_answer_that_is_compressed_all_the_same_is_refused(box, vendor):
+    vendor.came.clear()
+    field = f"X-Api-Key: {box.variable('ANTHROPIC_API_KEY')}"
+    assert "compressed although that was not asked for" in box.ask(API, field, target="/compressed")
+    assert KEY.encode() in vendor.came[0]
+    assert b"Accept-Encoding: identity" in vendor.came[0]
+
+
+def test_the_session_of_a_server_stays_on_the_host(box):
+    """With its cookie a program would go on after a revoke, and past a limit."""
+    assert "session=of-the-server" not in box.ask(API, f"X-Api-Key: {box.variable('ANTHROPIC_API_KEY')}")
 
 
 def test_an_upgrade_to_anything_but_a_websocket_is_left_out(box, vendor):

@@ -273,6 +273,17 @@ def test_a_websocket_goes_on_both_ways(road):
     assert VALUE.encode() in road.vendor.got[0]
 
 
+def test_a_program_that_wants_http_2_gets_http_1(road):
+    road.trust.set_alpn_protocols(["h2"])
+    with road.connect() as tls:
+        assert tls.selected_alpn_protocol() is None
+        tls.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        assert said(tls).startswith(b"HTTP/1.1 400 ")
+    road.trust.set_alpn_protocols(["h2", "http/1.1"])
+    with road.connect() as tls:
+        assert tls.selected_alpn_protocol() == "http/1.1"
+
+
 def test_an_end_of_the_program_ends_the_connection_to_the_server(road):
     is_there, is_over = threading.Event(), threading.Event()
 
