@@ -492,10 +492,10 @@ def packaged_text(path: str) -> str:
 
 
 def packaged_code(path: str) -> bytes:
-    """A Python program that comes with this one, compiled, as marshal(3) writes it. Raises ClincusError as above.
+    """A Python program that comes with this one, compiled and marshalled. Raises ClincusError as `packaged_text`.
 
-    Where Python keeps its bytecode, as beside an archive that is unpacked, that is taken: compiling one of them takes
-    as long as it then runs.
+    Python's own bytecode is used where there is any, as beside an unpacked archive: compiling takes as long as the
+    program then runs.
     """
     file = os.path.join(os.path.dirname(os.path.abspath(__file__)), path)
     with suppress(OSError):
@@ -1817,7 +1817,7 @@ def without_claude_keys(file: ToolFile, lent: Mapping[str, str]) -> ToolFile:
 
 
 def complete_opencode(carried: Carried, _workspace_path: str, _environment: Mapping[str, str]) -> None:
-    """Let opencode run all tools (https://opencode.ai/docs/permissions). What the user denied stays denied."""
+    """Let opencode run all tools (https://opencode.ai/docs/permissions). Tools that the user denied stay denied."""
     paths = [f".config/opencode/{name}" for name in ("opencode.json", "opencode.jsonc", "config.json")]
     present = [path for path in paths if path in carried.files] or paths[:1]
     if ".opencode.json" in carried.files:
@@ -2073,7 +2073,7 @@ def pack_files(files: Iterable[ToolFile], uid: int, gid: int, folder_mode: int =
             padding = -left % tarfile.BLOCKSIZE
             while left:
                 most = min(left, 1 << 16)
-                piece = content.read(most) or bytes(most)  # zeros in place of what somebody has cut off
+                piece = content.read(most) or bytes(most)  # zeros, if somebody has cut the file meanwhile
                 left -= len(piece)
                 yield piece
             yield bytes(padding)
@@ -2087,7 +2087,7 @@ def pack_files(files: Iterable[ToolFile], uid: int, gid: int, folder_mode: int =
 
 
 class FailureKind(enum.Enum):
-    """What a failure of Incus means to the code that asked, if its HTTP status does not say enough."""
+    """The meaning of a failure of Incus for the caller, where the HTTP status does not say enough."""
 
     OTHER = "other"
     HANGS = "hangs"  # Incus has not answered in time
@@ -2127,7 +2127,7 @@ class NameTakenError(IncusError):
 
 
 class FailureRow(NamedTuple):
-    """What some words of Incus mean. The first row with a kind decides the kind, the first with a status the status."""
+    """The meaning of some words of Incus. The first match with a kind or a status gives that."""
 
     words: str  # a regular expression
     kind: FailureKind | None = None
@@ -2238,13 +2238,13 @@ def session_id_on(engine: str, name: str) -> str:
 
 
 class SignsOfLife:
-    """When an engine has answered last. One that has too much to do answers some questions late, and not none."""
+    """The time of an engine's last answer. An overloaded engine still answers some questions, late."""
 
     def __init__(self) -> None:
         self._last = float("-inf")  # time.monotonic
 
     def note(self) -> None:
-        """It has answered just now."""
+        """Note that it has answered now."""
         self._last = time.monotonic()
 
     def since(self, at: float) -> bool:
@@ -2341,13 +2341,13 @@ class MarkedReader(io.RawIOBase):
 
 
 class Patience:
-    """The time that one piece of work, such as the end of a session, waits for its container in all its commands there.
+    """The time that one piece of work, such as the end of a session, may spend waiting for its container.
 
-    No command gets more than half of what is left. So a container that is silent costs `seconds` once, and not in each
-    step anew, and yet a later step may find that it answers. Data earns time back, as fast as it has to arrive, and a
-    command that ends as it should costs nothing. All commands together get `most` seconds. `advice` follows the error
-    of a command that took too long. Another thread may call the work off. Work for which somebody waits is to be over
-    `within` so many seconds, whatever Incus itself needs.
+    All commands of the work share `seconds`, and each gets at most half of the rest. A silent container therefore costs
+    this time once and not in each step, and a later step still finds out if it answers again. Data that arrives earns
+    time back, and a command that ends normally costs nothing. All commands together get `most` seconds. `advice`
+    follows the error of a command that took too long. Another thread may call the work off. If somebody waits for the
+    work, `within` limits it, including the time that Incus needs.
     """
 
     def __init__(self, seconds: float, most: float, advice: str = "", within: float = float("inf")) -> None:
@@ -2363,13 +2363,13 @@ class Patience:
         self._lock = threading.Lock()
 
     def share(self, seconds: float) -> float:
-        """The seconds that a command may take from now on, which wants so many."""
+        """The seconds that a command may take from now on; `seconds` is the most that it wants."""
         with self._lock:
             self._count()
             return max(0.0, min(seconds, self._left / 2, self._rest, self._until - time.monotonic()))
 
     def share_of_incus(self, seconds: float) -> float:
-        """The same for a question to Incus itself. Raises IncusError(504) if too little is left."""
+        """The same for a call to Incus itself. Raises IncusError(504) if too little time is left."""
         seconds = min(seconds, self._until - time.monotonic())
         if seconds < LEAST_SHARE:
             raise IncusError("Incus is busy and did not answer in time: try again", 504)
@@ -2439,7 +2439,7 @@ class Patience:
 # The patience of the work that the current thread does. A thread that it starts has none, unless it is given this one.
 PATIENCE: contextvars.ContextVar[Patience | None] = contextvars.ContextVar("PATIENCE", default=None)
 LEAST_SHARE = 1.0  # seconds: with less, a command is not begun
-NO_LIMIT = float("inf")  # for work whose commands have limits of their own alone
+NO_LIMIT = float("inf")  # for work in which only the commands have limits
 
 
 @contextmanager
@@ -2655,7 +2655,7 @@ class Incus:
                 raise
             return None
         except TypeError:
-            raise IncusError(f"engine {self.engine}: what it tells of {id} is no instance", 503) from None
+            raise IncusError(f"engine {self.engine}: its answer for {id} describes no instance", 503) from None
 
     def wait_for_others(self, id: str) -> None:
         """Wait until all current operations on an instance are over, whatever their result.
@@ -2671,7 +2671,7 @@ class Incus:
                     self.query(f"/1.0/operations/{operation['id']}/wait?timeout=40", timeout=60)
 
     def launch(self, name: str, image: str, description: Mapping[str, object], **options: Any) -> None:
-        """As `launching`, for a description that is there already."""
+        """As `launching`, for a complete description."""
         with self.launching(name, image, **options) as give:
             give(description)
 
@@ -2888,8 +2888,8 @@ class Incus:
     ) -> Iterator[IncusChild]:
         """Start a command, which has the `first` byte of its input. Raises IncusError.
 
-        If we die early, the client refuses half a JSON object. With an empty stdin it would create an instance without
-        our description, or erase the description of an existing one.
+        The byte is the beginning of a JSON object. If this process dies early, the client refuses the half object; with
+        an empty stdin it would create an instance without our description, or erase an existing one's.
         """
         patience = PATIENCE.get()
         if patience is not None:
@@ -4292,7 +4292,7 @@ def protect_workspace(
     each other, 409 if the configuration demands a locked workspace and this host or session cannot have one.
     """
     paths = protected_paths(settings, workspace)
-    # What a mount hides of a nested repository, the container does not get.
+    # Mounts may hide paths of nested repositories: the container does not get those.
     check_targets(workspace, extra, protected_paths(settings, workspace._replace(nested=())))
     folders = extra if is_clone else (workspace, *extra)
     trees = [(folder, paths_within(folder.source, paths)) for folder in folders]
@@ -4337,13 +4337,13 @@ def workspace_notes(level: str, workspace: HostFolder) -> list[str]:
 
 
 def is_in_a_mount(path: str, extra: Iterable[HostFolder]) -> bool:
-    """Whether a folder lies in an extra mount that the container can write, or such a mount in it. Pure."""
+    """True if a folder and a writable extra mount overlap. Pure."""
     mounts = [folder.source for folder in extra if not folder.readonly]
     return any(path_inside(path, mount) or path_inside(mount, path) for mount in mounts)
 
 
 def unsealed_words(workspace: HostFolder, extra: Sequence[HostFolder]) -> str:
-    """Which repositories in extra mounts are not sealed, and why; empty if all are. Pure."""
+    """The unsealed repositories in extra mounts with the reasons, in words; empty if all are sealed. Pure."""
     found = {path: why for path, why in workspace.unsealed.items() if is_in_a_mount(path, extra)}
     if not found:
         return ""
@@ -4351,7 +4351,7 @@ def unsealed_words(workspace: HostFolder, extra: Sequence[HostFolder]) -> str:
 
 
 def notes_on_nested(workspace: HostFolder, extra: Sequence[HostFolder]) -> list[str]:
-    """What is not sealed of repositories in the workspace, and what was not searched for them, for a person. Pure."""
+    """Notes for a person on unsealed repositories in the workspace, and on folders that were not searched. Pure."""
     inside = {path: why for path, why in workspace.unsealed.items() if not is_in_a_mount(path, extra)}
     notes = [named_unsealed(inside)] if inside else []
     for path, why in workspace.unsearched.items():
@@ -4695,7 +4695,7 @@ def is_outermost_namespace() -> bool:
 
 
 def why_calls_stay(config: Mapping[str, str]) -> str:
-    """Why the keys of a profile would void the denied calls of a session; empty if they would not."""
+    """The reason why keys of a profile would void the denied calls of a session; empty if they would not."""
     keys = [key for key in ("raw.seccomp", "security.syscalls.allow") if config.get(key)]
     keys += re.findall(r"^\s*(lxc\.seccomp\.profile)", config.get("raw.lxc", ""), re.MULTILINE)
     if not keys:
@@ -4866,7 +4866,7 @@ class Loss(NamedTuple):
 
 
 class Unsaved(NamedTuple):
-    """What would be lost with a container's disk."""
+    """The work that would be lost with a container's disk."""
 
     found: Mapping[str, Loss | None]  # by kind (LOSSES); None for a kind that cannot be known now
     unknown: str = ""  # why it cannot be known
@@ -4975,7 +4975,7 @@ class OpenedConnection(Protocol):
         """Bytes of the server, in the same manner."""
 
     def server_ended(self) -> None:
-        """The server sends no more."""
+        """Note that the server sends nothing more."""
 
     def for_client(self) -> bytes:
         """Bytes to write to the program."""
@@ -4991,7 +4991,8 @@ class ContainerParts:
     """The parts that features add to a session's container, from the plan of its start to its delete."""
 
     def __init__(self) -> None:
-        # Each returns the configuration for a workspace of this host: from that so far, our variables and the path.
+        # Each returns the configuration for a workspace of this host. It gets the configuration so far, our variables
+        # and the path.
         self.workspace_configs: list[Callable[[Config, Mapping[str, str], str], Config]] = []
         # Each may change the description (InstancePut) of a start. An exception fails the start.
         self.instance_parts: list[Callable[[Incus, Session, Launch, dict[str, Any]], None]] = []
@@ -5004,8 +5005,8 @@ class ContainerParts:
         self.default_variables: list[Callable[[Session, Launch], Mapping[str, str]]] = []
         # Each returns variables for the logins that a session borrows, at a start. An error fails the start.
         self.lent_variables: list[Callable[[Session], Mapping[str, str]]] = []
-        # Each prepares a container that has started for the logins that its session borrows, before its tool starts: it
-        # also gets the home in there, and paths in it that no copy of a login may have. An error fails the start.
+        # Each prepares a started container for the logins that its session borrows, before the tool starts. It also
+        # gets the home in the container, and paths in it where no copy of a login may be. An error fails the start.
         self.lenders: list[Callable[[Incus, Session, str, Sequence[str]], None]] = []
         # Each returns the credentials that a session which borrows logins gets no copy of: paths in the home,
         # GITHUB_TOKEN and CLAUDE_KEYS. Without any it gets none.
@@ -5050,13 +5051,13 @@ class Extensions(ContainerParts):
         self.run_words: list[Callable[[Run], str]] = []
         # Each gets the new `agent` object of the API when a tool's activity changes. It must not wait.
         self.agent_listeners: list[Callable[[Session, Mapping[str, object]], None]] = []
-        # Each gets, in the form of an `agent` object, what a person must know of a session at once, and None when that
-        # is over. It must not wait.
+        # Each gets news that a person must see at once, in the form of an `agent` object, and None when that is over.
+        # It must not wait.
         self.alarm_listeners: list[Callable[[Session, Mapping[str, object] | None], None]] = []
         # Each gets a model's name and numbers of tokens (input, output, cache read, cache write), and returns what they
         # cost in dollars, None if it does not know.
         self.pricers: list[Callable[[str, tuple[int, ...]], float | None]] = []
-        # Each gets a session and words for what happened to it, for the journal. It must not wait.
+        # Each gets a session and words for an event in its life, for the journal. It must not wait.
         self.happenings: list[Callable[[Session, str], None]] = []
         # Each returns more fields of GET …/network.
         self.network_fields: list[Callable[[Session], Mapping[str, object]]] = []
@@ -5296,7 +5297,7 @@ def real_mount(path: str, workspaces: Collection[str]) -> str:
         if not os.path.exists(here):  # if it exists, it is a file
             raise ClincusError(f'mount "{path}" cannot be made: {error.strerror}', 400) from error
     if os.path.realpath(here) != here:
-        raise ClincusError(f'mount "{path}" changes just now', 400)
+        raise ClincusError(f'mount "{path}" is being changed: try again', 400)
     return here
 
 
@@ -5344,7 +5345,7 @@ class Session(NamedTuple):
     member: str = ""  # the cluster member that has the container
     unreachable_since: str = ""  # RFC 3339; engine or member cannot be reached, and the other fields are of that time
     pinned: bool = False  # a person wants it at the top of lists
-    muted: bool = False  # nobody is called for what its tool does
+    muted: bool = False  # no notification is sent for its tool
     rang_at: str = ""  # when the terminal's bell last rang in this run
     settings: PrivateLabel = ""  # what the creation set beyond the config, as JSON, for later starts too
     guest: PrivateLabel = ""  # the user in the container, and the path of the workspace there: a `Guest` as JSON
@@ -5713,9 +5714,10 @@ class Record(NamedTuple):
 
 
 def step(record: Record, place: Place, when: str) -> tuple[Record, list[Change]]:
-    """A record after a fact has changed it or its place: with what is shown now, and the changes to report. Pure.
+    """A record after a fact has changed it or its place, with the session to show now, and the changes to report. Pure.
 
-    What Incus reports counts, and over it the work in progress here. `when` is the time of the fact (RFC 3339).
+    The record takes its state from Incus, and work in progress here overrides that. `when` is the time of the fact (RFC
+    3339).
     """
     before = record.shown
     now = record.incus or record.reserved
@@ -5822,7 +5824,7 @@ class Registry:
         return sorted(shown, key=lambda session: (session.created_at, session.id))
 
     def find(self, id: str) -> Session | None:
-        """One session, None if there is none of that id."""
+        """One session, None for an unknown id."""
         return self._record(id).shown
 
     def get(self, id: str) -> Session:
@@ -5902,7 +5904,7 @@ class Registry:
         names = {path.rpartition("/")[2].partition("?")[0] for path in paths}
         ours = {session_id_on(engine, name) for name in names if session_slot(self.prefix, name) is not None}
         reachable = [session for session in self.all() if session.engine == engine and not session.unreachable_since]
-        # Of a lost member only the names are known.
+        # Incus only knows the names of instances on a lost member.
         others = {id for id in self._place(engine).others if self.find(id) is None}
         return ours - others == {session.id for session in reachable if session.status == "running"}
 
@@ -5914,7 +5916,7 @@ class Registry:
                 self._note(session.id, self._record(session.id))
 
     def forget(self, engine: str) -> None:
-        """Stop showing the sessions of an engine that the config does not have any more. They run on."""
+        """Stop showing the sessions of an engine that is no longer in the config. They run on."""
         with self._lock:
             gone = [session for session in self.all() if session.engine == engine]
             self._places.pop(engine, None)
@@ -5950,7 +5952,7 @@ class Registry:
         )
 
     def is_reserved(self, id: str) -> bool:
-        """Whether a session with a name of `reserve` is being created."""
+        """True while a session that `reserve` named is being created."""
         return self._record(id).reserved is not None
 
     def begin_work(self, id: str, status: str) -> None:
@@ -6435,7 +6437,7 @@ class Containers:
     def put_back(self, name: str, patience: float = 0) -> None:
         """Stop a container that was `opened_for_reading`, and restore its own settings. Raises IncusError.
 
-        A killed server may have left it so. Another server that reads it at the moment has `patience` seconds to end.
+        A killed server may have left it in that state. Another server may still read it: it has `patience` seconds.
         """
         while True:
             found = self.incus.instance(name)
@@ -6491,7 +6493,7 @@ class Containers:
             support = support._replace(profile_folders=tuple(folders))
         if not reason:
             return support
-        # Without id maps on the workspace's file system, a disk device has none either.
+        # If the workspace's file system cannot map ids, a disk device cannot either.
         shift = support.shift and NO_ID_MAPS not in reason
         return support._replace(reason=reason, shift=shift, takes_hooks=not support.reason)
 
@@ -6721,7 +6723,7 @@ class Sessions:
             return self.engines[name]
 
     def forget_engine(self, name: str) -> None:
-        """Show its sessions no more, which run on. The next question for it reads the config anew."""
+        """Stop showing the sessions of an engine; they run on. The next question for it reads the config anew."""
         with self._engines_lock:
             self.engines = {other: engine for other, engine in self.engines.items() if other != name}
         self.registry.forget(name)
@@ -6953,7 +6955,7 @@ class Sessions:
         if keeps or even_unsaved:
             for path in self.keep(session, saves=True, insists=even_unsaved):
                 on_kept(path)
-        elif session.status == "running":  # what the tool did between the first look and its end counts too
+        elif session.status == "running":  # the tool may have worked between the first look and its end
             self.keep(session)
 
     def _stop(self, session: Session, timeout: int, *, is_saved: bool) -> None:
@@ -7023,7 +7025,7 @@ class Sessions:
             return self._copies(readable, unsaved, insists=insists)
 
     def _readable(self, session: Session, held: ExitStack, *, saves: bool) -> Session:
-        """The session as a running one, if something in its container has to be read. It stays so while `held`."""
+        """The session. If a stopped container has to be read, it runs until `held` ends, and the result says so."""
         if session.status != "stopped":
             return session
         keepers = self.extensions.keepers
@@ -7120,7 +7122,7 @@ class Sessions:
 
     @contextmanager
     def _calling_off(self, id: str) -> Iterator[None]:
-        """Call off work `until_end`, and what begins while the block runs: the end of a session saves by itself."""
+        """Call off work `until_end`, also if it begins while the block runs: the end of a session saves by itself."""
         self._ending.add(id)
         try:
             work = self._until_end.get(id)
@@ -7248,7 +7250,7 @@ class Sessions:
             self.report(f"{session.id}: could not be removed after a failed start: {error}")
 
     def _may_have_begun(self, session: Session) -> bool:
-        """Whether the tool of a new session may have begun. One whose container does not say so may have."""
+        """True if the tool of a new session has begun, or if its container does not answer the question."""
         place = f"{self.guest(session).home}/{BEGUN_FILE}", tmux_name(session.id)
         asked = '{ [ -e "$1" ] || tmux has-session -t "=$2" 2>/dev/null; } && echo yes || echo no'
         with suppress(ClincusError):
@@ -7359,7 +7361,7 @@ class Sessions:
         }
 
     def saved(self, session: Session) -> SavedSession:
-        """The description of the copy of a session's conversation on this host."""
+        """The description of this host's copy of a session's conversation."""
         same = ("session_id", "tool", "workspace", "persistent", "slot", "image", "profile", "name", "mode")
         return SavedSession(
             **some_fields(session, same),
@@ -7889,7 +7891,7 @@ def read_head(stream: io.BufferedIOBase) -> bytes:
 
 # The grammar of HTTP/1 for every head that Clincus reads: of requests here, in the proxy and in the preview.
 HTTP_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110, 5.6.2
-HTTP_CONTROL = r"[\x00-\x08\x0a-\x1f\x7f]"  # what no value may have
+HTTP_CONTROL = r"[\x00-\x08\x0a-\x1f\x7f]"  # no value may contain these
 HTTP_REQUEST_LINE = rf"({HTTP_TOKEN}) ([!-~]+) HTTP/([0-9]\.[0-9])"
 
 
@@ -7973,18 +7975,18 @@ def body_length(headers: Message) -> int:
 
 
 class SizedBody:
-    """A body of so many bytes."""
+    """A body of a known size."""
 
     def __init__(self, size: int) -> None:
         self._left = size
 
     @property
     def is_over(self) -> bool:
-        """Whether all of it came."""
+        """True if the whole body has arrived."""
         return not self._left
 
     def take(self, held: bytearray) -> bytes:
-        """Take off what belongs to it."""
+        """Remove the bytes of the body from `held`, and return them."""
         if len(held) <= self._left:  # the usual case of a large body
             piece = bytes(held)
             held.clear()
@@ -8004,14 +8006,14 @@ class ChunkedBody:
     error: type[ValueError] = ValueError
 
     def __init__(self) -> None:
-        self.is_over = False  # all of it came
+        self.is_over = False  # the whole body has arrived
         self._left = 0  # bytes of this chunk that are still to come
         self._is_after_data = False  # the line that ends a chunk comes next
         self._is_trailer = False
         self._trailer = 0  # bytes of trailers so far
 
     def take(self, held: bytearray) -> bytes:
-        """Take off what belongs to it; what of that goes on. Raises `error` for what is not in chunks."""
+        """Remove the bytes of the body from `held`; returns those to pass on. Raises `error` for malformed chunks."""
         found = bytearray()
         while not self.is_over:
             if self._left:
@@ -8034,14 +8036,14 @@ class ChunkedBody:
         return bytes(found)
 
     def framing(self, size: int | None) -> bytes:
-        """What goes on before a chunk of a size (0 for the last one), or after a chunk (None): only the content."""
+        """The bytes to pass on before a chunk of a size (0: the last chunk) or after one (None): here none."""
         return b""
 
     def check_trailer(self, line: bytes) -> None:
         """Raise `error` for a trailer that is refused."""
 
     def _read_line(self, line: bytes) -> bytes:
-        """The bytes that go on for a line that is no data."""
+        """The bytes to pass on for a line of the framing."""
         if self._is_after_data:
             if line:
                 raise self.error("a chunk of the body is longer than it says")
@@ -9425,7 +9427,7 @@ class Monitor:
             raise
 
     def _listen(self) -> None:
-        """Look at everything, then at what events name, while they are wanted. Raises ClincusError if Incus is lost."""
+        """Look at everything, then at each instance that an event names. Raises ClincusError if Incus is lost."""
         engine = self.engine
         engine.is_stale = False
         with engine.incus.fresh_door().monitor() as stream:
@@ -9495,7 +9497,7 @@ class Monitor:
             if action == "instance-ready":
                 registry.ring(id, moment)
             elif action == "instance-created" and registry.is_reserved(id):
-                continue  # it is made here just now, and its start will be told
+                continue  # this process is creating it, and reports its start
             elif may_differ:
                 look = functools.partial(self._sessions.look, id, format_time(moment))
                 survive(f"event {action} of {id}", look)
@@ -9668,7 +9670,7 @@ class Application:
                 repeat(f"{duty.name} {name}".strip(), work, duty.period, engine.stopping, first=duty.period)
 
     def forget_engines(self, names: Collection[str]) -> None:
-        """Stop following engines, and show their sessions no more, which run on."""
+        """Stop following engines, and stop showing their sessions; the sessions run on."""
         stop_engines([self.engines[name] for name in names])
         for name in names:
             self.sessions.forget_engine(name)
