@@ -45,7 +45,7 @@ DEAREST = (15.0, 75.0, 1.5, 18.75)  # dollars for a million tokens of a model wh
 
 
 def install(extensions: clincus.Extensions) -> None:
-    """Add what a start needs, and what looks into connections."""
+    """Add the parts of a start, and the part that looks into connections."""
     app = extensions.app
     lending = Lending(os.environ if app is None else app.environ, app)
     extensions.instance_parts.append(lending.describe)
@@ -138,7 +138,7 @@ class Lending:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def variables(self, session: clincus.Session) -> dict[str, str]:
-        """What a start gives its tool of the loans."""
+        """The variables that a start gives its tool for the loans."""
         known = self._configs.get(session.id, {})
         return loans.variables_of(loans.loans_of(session.logins, known))
 
@@ -221,7 +221,7 @@ class Lending:
         return None
 
     def copy_warnings(self, session: clincus.Session) -> list[str]:
-        """What a person must know of a session's copy."""
+        """Warnings about a copy of a login in a session."""
         if session.tool not in VENDORS or not holds_copy(session):
             return []
         others = sorted(id for id in self._copies(session.tool) if id != session.id)
@@ -239,7 +239,7 @@ class Lending:
     # -- What people ask
 
     def change(self, session: clincus.Session, values: Mapping[str, Any]) -> None:
-        """Let a session borrow other logins: what is taken away at once, what is new from its next start.
+        """Let a session borrow other logins: a removed one stops working at once, a new one works from the next start.
 
         Raises ClincusError: 400 for a name that is not known.
         """
@@ -314,7 +314,10 @@ class Lending:
     def open(
         self, id: str, host: str, port: int, later: Callable[[Callable[[], None]], None]
     ) -> clincus.OpenedConnection | None:
-        """What looks into a connection of a session, if it goes to a host of a login. Raises ClincusError."""
+        """The part that looks into a session's connection to a host of a login; None for another host.
+
+        Raises ClincusError.
+        """
         session = self._app.registry.find(id)
         if session is None or not session.logins:
             return None
@@ -392,7 +395,7 @@ class Lending:
         return self._known
 
     def _context(self, session: clincus.Session) -> ssl.SSLContext:
-        """What programs of a session see. Each start makes it anew, in any process of this user."""
+        """The certificates that programs of a session see. Each start, in any process of this user, makes new ones."""
         path = self.store.path(loans.run_name(session.id, session.logins))
         mark = clincus.config_fingerprint([path])
         known = self._contexts.get(session.id)
@@ -409,11 +412,11 @@ class Lending:
     # -- What sessions do
 
     def records(self, id: str) -> Records:
-        """What a session did in this run."""
+        """The records of a session in this run."""
         return self._records.setdefault(id, Records())
 
     def warnings(self, session: clincus.Session) -> list[str]:
-        """What a person must know of a session."""
+        """Warnings about a session."""
         found = self._records.get(session.id)
         if not found or not found.alarms:
             return self.copy_warnings(session)
@@ -450,7 +453,7 @@ class Lending:
 
 
 class Account:
-    """What the requests of one connection do with logins, for the records."""
+    """Notes in the records how the requests of one connection use logins."""
 
     def __init__(self, lending: Lending, session: clincus.Session, host: str) -> None:
         self._lending = lending
@@ -525,7 +528,7 @@ def copies_remedy(tool: str) -> str:
 
 
 def in_thread(work: Callable[[], str]) -> Future[str]:
-    """What a function gives, which runs in a thread of its own."""
+    """The result of a function that runs in a thread of its own."""
     future: Future[str] = Future()
 
     def run() -> None:

@@ -1,9 +1,9 @@
-"""The certificates of one session: an authority that can vouch for the hosts of its logins alone, and one server key.
+"""The certificates of one session: an authority that vouches only for the hosts of its logins, and one server key.
 
-`openssl` makes them; nothing here does cryptography. The authority signs one certificate, for all hosts, and its key is
-gone with the process that made it: it is in no file, and nobody can steal it later. What stays is the key of that
-certificate, in a folder in memory that only this user can enter, so that the next server of this user has it too: a
-tool reads the authorities that it trusts once, when it starts.
+`openssl` makes them; nothing here does cryptography. The authority signs one certificate, for all hosts, and its key
+exists only in the process that made it: it is in no file, so nobody can steal it later. The key of the certificate
+stays, in a folder in memory that only this user can enter. The next server of this user uses it too, since a tool reads
+the authorities that it trusts once, when it starts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import clincus
 
 from .settings import Host
 
-LIFETIME = 397  # days: what clients of today take for a server
+LIFETIME = 397  # days: the longest time that today's clients accept for a server
 TIMEOUT = 20.0  # seconds for one run of `openssl`
 SERIAL_BITS = 63
 NOBODY = "clincus.invalid"
@@ -31,7 +31,7 @@ OWNER_LIMIT = 1024  # bytes of the first line of a file
 
 
 class Certificates(NamedTuple):
-    """What a session's proxy shows, in PEM."""
+    """The certificates that a session's proxy shows, in PEM."""
 
     authority: str  # the certificate that the container trusts
     chain: str  # that of the hosts, and the authority's
@@ -92,7 +92,7 @@ def new_serial() -> str:
 
 
 def plain_request() -> str:
-    """The configuration of a request that asks for nothing: what goes into a certificate is said when it is signed.
+    """The configuration of an empty request: the content of a certificate is decided when it is signed.
 
     GnuTLS would take a CN for the name of a host, which the authority may not vouch for.
     """
@@ -123,7 +123,7 @@ def plain_names(hosts: Iterable[Host]) -> list[str]:
 
 
 def server_extensions(hosts: Sequence[Host]) -> str:
-    """The configuration of what the hosts' certificate says."""
+    """The configuration for the content of the hosts' certificate."""
     names = ",".join(sorted({f"DNS:{host.pattern}" for host in hosts}))
     return (
         "basicConstraints = critical,CA:FALSE\nkeyUsage = critical,digitalSignature\nextendedKeyUsage = serverAuth\n"
@@ -132,7 +132,7 @@ def server_extensions(hosts: Sequence[Host]) -> str:
 
 
 def split_pem(text: str) -> tuple[str, str]:
-    """The private key in a text, and what comes after it. Raises ClincusError if there is none."""
+    """The private key in a text, and the text after it. Raises ClincusError without a key."""
     key, end, rest = text.partition("-----END PRIVATE KEY-----\n")
     if not end or "-----BEGIN PRIVATE KEY-----" not in key or "-----BEGIN CERTIFICATE" not in rest:
         raise clincus.ClincusError("`openssl req` gave no key: update it (1.1.1 or newer is needed)")
@@ -144,7 +144,7 @@ def split_pem(text: str) -> tuple[str, str]:
 
 
 def memory_folder(uid: int, mounts: str = "/proc/self/mounts") -> str:
-    """A folder in memory that only a user can enter; it is made. Raises ClincusError if this host has none."""
+    """Make a folder in memory that only a user can enter. Raises ClincusError if this host has no place for it."""
     path = place_in_memory(uid, mounts)
     make_private(path, uid)
     return path

@@ -1,6 +1,6 @@
-"""What sessions have used of each login, in a file of Clincus's own, and the limits that a login has.
+"""Counts how much sessions use each login, in a file of Clincus's own, and checks the limits of each login.
 
-A day is one of this host's own time. A request under way when a limit is reached goes on to its end.
+Days are those of this host's local time. A request that is in progress when a limit is reached may finish.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MOST_SESSIONS, MOST_DAYS = 2000, 31
 
 
 class Sum(NamedTuple):
-    """What was used."""
+    """The use of a login."""
 
     requests: int = 0
     tokens: int = 0
@@ -51,7 +51,7 @@ class Spending:
         self._day = day
         self._lock = threading.Lock()  # guards what follows
         self._days: dict[str, dict[str, Sum]] = {}
-        self._sessions: dict[str, dict[str, Sum]] = {}  # the one that was used last is the last
+        self._sessions: dict[str, dict[str, Sum]] = {}  # in the order of their last use
         self._mark: object = ()
         self._is_changed = False
 
@@ -71,13 +71,13 @@ class Spending:
                 timer.start()
 
     def of_day(self, login: str) -> Sum:
-        """What was used today."""
+        """The use of a login today."""
         with self._lock:
             self._load()
             return self._days.get(self._day(), {}).get(login, Sum())
 
     def of_session(self, login: str, session: str) -> Sum:
-        """What a session has used in all its runs."""
+        """A session's use of a login in all its runs."""
         with self._lock:
             self._load()
             return self._sessions.get(session, {}).get(login, Sum())

@@ -48,7 +48,7 @@ class RefusedError(Exception):
 
 
 class Exchange:
-    """What goes on between a program in a container and a server, once both speak TLS with Clincus."""
+    """The HTTP exchange between a program in a container and a server, once both speak TLS with Clincus."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Exchange:
 
     @property
     def takes_more(self) -> bool:
-        """Whether the client may send more just now."""
+        """True if the client may send more now."""
         return len(self._from_client) < HELD and len(self.to_server) < HELD
 
     @property
@@ -123,7 +123,7 @@ class Exchange:
             self._guarded(self._read_client)
 
     def server_ended(self) -> None:
-        """The server sends no more."""
+        """Note that the server sends nothing more."""
         self._guarded(self._end_of_server)
 
     def lend(self, known: Mapping[str, Secret]) -> None:
@@ -210,7 +210,7 @@ class Exchange:
         return False
 
     def _answer_tokens(self, request: Request) -> None:
-        """Answer a request for tokens once all of it is there. No server hears of it."""
+        """Answer a request for tokens once all of it has arrived. It is not passed to any server."""
         assert self._asked_tokens is not None
         self._asked_tokens += self._request_body.take(self._from_client)
         if len(self._asked_tokens) > TOKENS_MOST:
@@ -234,7 +234,10 @@ class Exchange:
             self._pass_body(self._request)
 
     def _pass_body(self, request: Request) -> None:
-        """Pass what came of the body. A placeholder in it stays one: what an agent has read it may tell its model."""
+        """Pass on the part of the body that has arrived.
+
+        A placeholder in it is not replaced: an agent may tell its model what it read.
+        """
         piece = self._request_body.take(self._from_client)
         for loan in self._finder.take(piece):
             self._listener.misused(loan, "in the body")
@@ -335,7 +338,7 @@ class Exchange:
 
 
 def error_answer(status: int, words: str) -> bytes:
-    """An answer of ours. Its form is one that the tools show: that of the models' vendors."""
+    """An answer of Clincus's own, in the form of the models' vendors, which the tools show."""
     error = {"type": KINDS.get(status, "api_error"), "message": f"Clincus: {words}"}
     return last_answer(status, {"type": "error", "error": error})
 

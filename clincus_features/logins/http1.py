@@ -1,7 +1,7 @@
-"""HTTP/1.1 on a connection that is opened: heads, the end of each body, and nothing in two readings. Pure.
+"""HTTP/1.1 on a connection that Clincus opens: reads heads and finds the end of each body, without ambiguity. Pure.
 
-RFC 9112. Both sides may be hostile: the agent wants a server to see another request than Clincus does, a server may be
-anybody's. So what could be read in two ways is refused, and each message is written anew from what was read.
+RFC 9112. Both sides may be hostile: the agent wants a server to see another request than Clincus does, and a server may
+belong to anybody. Clincus therefore refuses ambiguous messages, and writes each message anew from the parsed one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HEAD_LIMIT = 64 << 10  # bytes
 MOST_FIELDS = 200
 MOST_DIGITS = 15  # of the length of a body
 BETWEEN = frozenset(("connection", "proxy-connection", "keep-alive", "te", "trailer", "upgrade", "transfer-encoding"))
-# For the request alone. TRACE sends a request back as it came, with what it was lent.
+# Refused in requests. TRACE sends a request back as it arrived, with the lent value.
 BODILESS = frozenset(("GET", "HEAD", "OPTIONS", "DELETE"))  # methods of which some servers do not read a body
 REFUSED_METHODS = frozenset(("CONNECT", "TRACE", "TRACK", "DEBUG"))
 _FIRST = re.compile(rf"({clincus.HTTP_TOKEN}) ([!-~]+) HTTP/1\.1")
@@ -28,7 +28,7 @@ Fields = Sequence[tuple[str, str]]  # names as they came, and values
 
 
 class Malformed(ValueError):
-    """A message that could be read in two ways, or is none of HTTP/1.1."""
+    """A message that is ambiguous, or not HTTP/1.1."""
 
 
 class Request(NamedTuple):
@@ -76,7 +76,7 @@ def split_head(head: bytes) -> tuple[str, list[tuple[str, str]]]:
 
 
 def split_field(line: str) -> tuple[str, str]:
-    """Name and value of a field. Raises Malformed, for a line that goes on from the one before (obs-fold) too."""
+    """Name and value of a field. Raises Malformed, also for a line that continues the last one (obs-fold)."""
     try:
         return clincus.split_field(line)
     except ValueError as error:
@@ -140,7 +140,7 @@ def parse_request(head: bytes, host: str, port: int) -> Request:
 
 
 def is_host(text: str, host: str, port: int) -> bool:
-    """Whether a Host header is that of a connection. `host` has small letters and no dot at its end."""
+    """True if a Host header names the host of a connection. `host` is in small letters, without a dot at its end."""
     name, colon, number = text.lower().partition(":")
     return name == host and (number == str(port) if colon else port == 443)
 
@@ -201,7 +201,7 @@ def answer_head(answer: Answer, *, is_last: bool) -> bytes:
 
 
 def plain_path(target: str) -> str:
-    """The path that a server may take an address for: decoded, in small letters, and without what leads nowhere."""
+    """An address as a server may read it: decoded, in small letters, without segments that have no effect."""
     path = unquote(target.partition("?")[0]).partition(";")[0]
     return posixpath.normpath(re.sub("[/\\\\]+", "/", path)).lower()
 

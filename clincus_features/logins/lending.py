@@ -32,7 +32,7 @@ Filling = Callable[[str], str]  # gives the value of a header for a value of the
 
 
 class Loan(NamedTuple):
-    """A login that a session borrows, and what stands for it there."""
+    """A login that a session borrows, and its placeholder there."""
 
     login: Login
     placeholder: str
@@ -56,7 +56,7 @@ class MisusedError(Exception):
 
 
 def new_placeholder(login: Login) -> str:
-    """A text that looks like a value of a login and is none, and that no other session has."""
+    """A text that looks like a login's value, but is not one. Each session has its own."""
     return login.service.shape.replace("{random}", secrets.token_hex(16))
 
 
@@ -111,7 +111,7 @@ def check_strangers(seen: Iterable[bytes], strangers: Mapping[bytes, Loan], wher
 
 
 def use_in(number: int, name: str, value: str, here: Iterable[Loan]) -> Use | None:
-    """The use of a loan in a field, None if there is none. The name has small letters."""
+    """The use of a loan in a field, None if the field has no placeholder. The name is in small letters."""
     for loan in here:
         if name == loan.login.service.header:
             for form in loan.login.service.forms:
@@ -156,7 +156,7 @@ def basic(user: str, secret: str) -> str:
 
 
 def readings(text: str) -> list[bytes]:
-    """What the text of a head may stand for: itself, without percent-encoding, and what is base64 in it."""
+    """The readings of a text in a head: as it is, without percent-encoding, and its base64 parts decoded."""
     plain = text.encode("latin-1")
     found = [plain, unquote_to_bytes(plain)]
     for coded in re.findall(rb"[A-Za-z0-9+/]{8,}", plain.replace(b"-", b"+").replace(b"_", b"/")):
@@ -174,7 +174,7 @@ def is_in(placeholder: str, seen: Iterable[bytes]) -> bool:
 
 
 def filled(request: Request, uses: Sequence[Use], known: Mapping[str, Secret]) -> tuple[Fields, list[bytes]]:
-    """The fields of a request with the values in place of placeholders, and what an answer must not show of them.
+    """The fields of a request with values in place of placeholders, and the texts that an answer must not show.
 
     `known` has the values by the names of their logins.
     """
@@ -200,9 +200,9 @@ def spellings(secret: str, value: str) -> list[bytes]:
 
 
 def coded_in_texts(secret: str) -> set[str]:
-    """What base64 makes of a secret in the midst of a text, by how many bytes before it are left over from groups of 3.
+    """The base64 forms of a secret within a text, one for each number of bytes (0 to 2) before it in its group of 3.
 
-    The letters at both edges hang on their neighbours, so they are left out: they tell 4 bits at most.
+    The letters at both edges depend on their neighbours, so they are left out: they reveal 4 bits at most.
     """
     found: set[str] = set()
     for before, edge in ((0, 0), (1, 2), (2, 3)):

@@ -1,4 +1,4 @@
-"""What a session borrows: on its instance as a label, and as variables of its programs.
+"""The logins that a session borrows: as a label of its instance, and as variables of its programs.
 
 The label `user.clincus.logins` has the placeholder of each login. It holds no secret: the container has the same.
 """
@@ -51,7 +51,7 @@ def write_label(logins: Iterable[Login], before: Mapping[str, str]) -> str:
 
 
 def loans_of(label: str, logins: Mapping[str, Login]) -> list[Loan]:
-    """The loans of a label. What is not configured any more is left out: its placeholder stays one."""
+    """The loans of a label. A login that is no longer configured is left out, and its placeholder is not replaced."""
     return [Loan(logins[name], text) for name, text in read_label(label).items() if name in logins]
 
 
@@ -82,7 +82,7 @@ def check_together(logins: Iterable[Login]) -> None:
 
 
 def variables_of(loans: Iterable[Loan]) -> dict[str, str]:
-    """The variables of a session's programs: placeholders, what makes programs use them, and whom they trust."""
+    """The variables of a session's programs: placeholders, settings to use them, and the authorities to trust."""
     found: dict[str, str] = {}
     helpers: list[tuple[str, str]] = []
     for loan in loans:

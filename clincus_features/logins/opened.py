@@ -24,12 +24,12 @@ class Lender(Protocol):
     """Who has the values."""
 
     def ask(self, loan: Loan, take: Callable[[Found], None]) -> None:
-        """Let `take` have a value, or the reason why there is none, at once or later in another thread."""
+        """Calls `take` with a value, or with the reason why it cannot be had: at once, or later in another thread."""
 
 
 @functools.lru_cache(1)
 def server_trust() -> ssl.SSLContext:
-    """What a server has to show: what this host trusts."""
+    """The TLS context for servers: their certificates are checked against those that this host trusts."""
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -37,7 +37,7 @@ def server_trust() -> ssl.SSLContext:
 
 
 def session_context(path: str) -> ssl.SSLContext:
-    """What programs of a session see: the certificates of a file. Raises OSError (ssl.SSLError too)."""
+    """The TLS context for programs of a session, with the certificates of a file. Raises OSError (ssl.SSLError too)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -56,7 +56,7 @@ class End:
             self.coming, self.going, server_side=not server_name, server_hostname=server_name or None
         )
         self.is_ready = False  # both have agreed
-        self.is_over = False  # the other side sends no more
+        self.is_over = False  # the other side sends nothing more
 
     def shake(self) -> None:
         """Go on with the handshake. Raises ssl.SSLError."""
@@ -128,7 +128,7 @@ class Opened:
 
     @property
     def takes_more(self) -> bool:
-        """Whether the program may send more just now."""
+        """True if the program may send more now."""
         return self._exchange.takes_more
 
     @property
@@ -174,7 +174,7 @@ class Opened:
         self._turn()
 
     def _turn(self) -> None:
-        """Do all that can be done with what came."""
+        """Process everything that has arrived."""
         try:
             self._client.shake()
             data = self._client.read()
@@ -221,7 +221,7 @@ class Opened:
                 self._lender.ask(loan, functools.partial(self._take, loan))
 
     def _take(self, loan: Loan, found: Found) -> None:
-        """In any thread: a value is there."""
+        """Note a value that has become known. May be called from any thread."""
         self._later(lambda: self._go_on(loan, found))
 
     def _go_on(self, loan: Loan, found: Found) -> None:

@@ -1,4 +1,4 @@
-"""What each session did with its logins in this run: bounded, in memory, and never with a value."""
+"""Records how each session used its logins in this run: bounded, in memory, and without any value."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_ROWS = 200  # of a session: logins and hosts are few, but a wild host stand
 
 @dataclass
 class Row:
-    """What went to a host with one login."""
+    """The requests to a host with one login."""
 
     requests: int = 0
     refused: int = 0
@@ -23,7 +23,7 @@ class Row:
 
 @dataclass
 class Records:
-    """What is known of one session. The proxy's thread writes, those of requests read."""
+    """The records of one session. The proxy's thread writes them, and threads of requests read them."""
 
     rows: dict[tuple[str, str], Row] = field(default_factory=dict)  # by login and host
     alarms: list[dict[str, str]] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Records:
                 row.tokens += tokens
 
     def alarm(self, login: str, where: str, host: str) -> bool:
-        """Keep an alarm; False if it was there, or if there are too many."""
+        """Keep an alarm; False if it is known already, or if there are too many."""
         with self._lock:
             key = (login, where, host)
             if key in self._told or len(self.alarms) >= MOST_ALARMS:

@@ -1,7 +1,7 @@
 """Logins that their vendor renews, in the files of the tools on this host: read, and renewed when their time is over.
 
-A refresh token is good for one use. So it is sent under two locks, one of all servers of this user and the one that the
-tool itself takes, and after the file was read again: whoever came before has written a newer token into it.
+A refresh token is good for one use. Clincus therefore sends it under two locks, one of all servers of this user and the
+tool's own, and reads the file again before: another program may have written a newer token into it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ class Renewal:
         return os.path.realpath(os.path.join(clincus.expand(folder, self._environ), vendor.file))
 
     def document(self, login: Login) -> dict[str, Any]:
-        """What a container gets of a login is made of it. Raises SourceError if the tool has no login here."""
+        """The tool's document, from which the container's part is made.
+
+        Raises SourceError if the tool has no login here.
+        """
         return self._load(vendor_of(login))[0]
 
     def read(self, login: Login) -> Secret:
@@ -136,7 +139,7 @@ class Renewal:
         return Secret(new.access, new.good_until)
 
     def _check_spent(self, path: str, tokens: Tokens) -> None:
-        """Raise what happened the last time if that was just now, or the vendor has said that it is for good."""
+        """Raise the last failure again if it was a moment ago, or if the vendor has said that it is final."""
         token, at, error = self._spent.get(path, ("", 0.0, None))
         if error and token == digest(tokens.refresh) and (error.state == "expired" or self._clock() < at + PAUSE):
             raise error
@@ -165,15 +168,15 @@ def vendor_of(login: Login) -> Vendor:
 
 
 def digest(token: str) -> str:
-    """What a token is remembered by."""
+    """The digest by which a token is remembered."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 @contextmanager
 def place_for(path: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """A function that replaces a file's document at once; the room on the disk is there when the block begins.
+    """Give the block a function that replaces a file's document; the space on the disk is reserved before.
 
-    Raises SourceError if there is none. The file keeps its owner and mode.
+    Raises SourceError if the disk is full. The file keeps its owner and mode.
     """
     folder, name = os.path.split(path)
     try:
@@ -231,7 +234,7 @@ def folder_lock(folder: str) -> Iterator[None]:
 
 
 def post_json(url: str, document: Mapping[str, str]) -> tuple[int, bytes]:
-    """Status and body of a vendor's answer to a POST. Raises SourceError if there is none."""
+    """Status and body of a vendor's answer to a POST request. Raises SourceError without an answer."""
     fields = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "clincus"}
     try:
         return clincus.post(url, fields, json.dumps(document).encode(), timeout=ANSWER_WITHIN, limit=FILE_LIMIT)

@@ -1,8 +1,8 @@
-"""What is known of the services that logins are for: their hosts, and how a request to them carries a credential. Pure.
+"""The services that logins are for: their hosts, and how a request to them carries a credential. Pure.
 
 The facts are those that the tools showed on the wire (Claude Code 2.1, Codex 0.169, Copilot CLI 1.0, opencode 1.18,
-gemini-cli 0.61, git 2.47, gh 2.46). A form is the value of a header with `{secret}` in it. After `Basic ` it has user
-and password as they are before they are encoded (RFC 7617); `*` there is any user.
+gemini-cli 0.61, git 2.47, gh 2.46). A form is the value of a header with `{secret}` in it. After `Basic ` follow user
+and password before their encoding (RFC 7617), with `*` for any user.
 """
 
 from __future__ import annotations

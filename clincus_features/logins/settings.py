@@ -81,7 +81,7 @@ class Limit(NamedTuple):
 
 
 class Login(NamedTuple):
-    """A login of the configuration, with what the table of services says about it."""
+    """A login of the configuration, with the facts of the table of services."""
 
     name: str
     service: Service
@@ -90,7 +90,7 @@ class Login(NamedTuple):
     source: str  # "file", "env", "command" or "vendor"
     place: Any  # a path, the name of a variable, the words of a command, or nothing
     keep: float  # seconds that the value may be kept in memory
-    vendor: Vendor | None = None  # if it is one that is renewed
+    vendor: Vendor | None = None  # for a login that is renewed
     limit: Limit = Limit()
 
     def is_for(self, host: str, port: int) -> bool:
@@ -203,13 +203,13 @@ clincus.PROFILE["logins"] = clincus.SETTING[CHOSEN]
 
 
 def read_logins(config: clincus.Config) -> dict[str, Login]:
-    """The logins of a configuration by name. Raises ConfigError for one that is not complete."""
+    """The logins of a configuration by name. Raises ConfigError for an incomplete one."""
     rows = {name: row for name, row in config.get("logins").items() if f"logins.{name}" not in clincus.SETTING}
     return {name: read_login(name, row) for name, row in rows.items()}
 
 
 def read_login(name: str, row: Mapping[str, Any]) -> Login:
-    """One login. Raises ConfigError with what to write."""
+    """One login. Raises ConfigError with advice."""
     place = f"[logins.{name}]"
     known = row.get("service") or (name if name in SERVICES else "")
     own = [key for key in ("hosts", "header", "form") if row.get(key)]
@@ -242,7 +242,7 @@ def read_login(name: str, row: Mapping[str, Any]) -> Login:
 
 
 def read_lent(name: str, known: str, row: Mapping[str, Any]) -> Login:
-    """A login that its vendor renews, and that stays in its tool's file. Raises ConfigError with what to write."""
+    """A login that its vendor renews, and that stays in its tool's file. Raises ConfigError with advice."""
     place = f"[logins.{name}]"
     if known not in VENDORS:
         words = "lend = true is for the logins that their vendors renew"
@@ -272,7 +272,7 @@ def check_logins(config: clincus.Config) -> None:
 
 
 def check_project(layer: clincus.Layer, chosen: list[str]) -> None:
-    """Raise ConfigError if a project's own file defines a login, or borrows one that the user has not chosen."""
+    """Raise ConfigError if a project's own file defines a login, or borrows a login that the user has not chosen."""
     if layer.values.get("logins") or COPY in layer.values:
         raise clincus.ConfigError(f"{layer.source}: [logins] can be in your own config only")
     more = [name for name in layer.values.get("defaults.logins", ()) if name not in chosen]

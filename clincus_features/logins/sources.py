@@ -40,7 +40,7 @@ class Secret:
 
 
 class SourceError(clincus.ClincusError):
-    """A value cannot be read; `state` is that of the API."""
+    """A value cannot be read; `state` is the state in the API."""
 
     def __init__(self, message: str, state: str = "failed") -> None:
         super().__init__(message, 409)
@@ -88,7 +88,7 @@ def check_owner(path: str, found: os.stat_result) -> None:
 
 
 def run_command(words: list[str], environ: Mapping[str, str]) -> bytes:
-    """What a command of the user's prints. Raises SourceError."""
+    """The output of a command of the user's. Raises SourceError."""
     program = words[0]
     try:
         with clincus.Child(words, timeout=COMMAND_WITHIN, environ=environ, cwd=clincus.expand("~", environ)) as child:
@@ -104,7 +104,7 @@ def run_command(words: list[str], environ: Mapping[str, str]) -> bytes:
 
 
 def checked(data: bytes, origin: str) -> Secret:
-    """The value in what a source gave, without the end of its line. Raises SourceError."""
+    """The value in the output of a source, without the line break. Raises SourceError."""
     value = re.sub(rb"\r?\n\Z", b"", data)
     if not value:
         raise SourceError(f"{origin} is empty", "missing")

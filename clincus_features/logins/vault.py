@@ -25,7 +25,7 @@ Taker = Callable[[Found], None]
 
 
 class Kept(NamedTuple):
-    """What a source gave."""
+    """The result of reading a source."""
 
     login: Login
     found: Found
@@ -33,7 +33,7 @@ class Kept(NamedTuple):
 
 
 class State(NamedTuple):
-    """What is known of a login without reading it."""
+    """The state of a login, without reading it."""
 
     state: str = ""  # good, failed, missing, expired, or "" while nobody has read it
     error: str = ""
@@ -58,9 +58,9 @@ class Vault:
         self._slots = threading.BoundedSemaphore(AT_ONCE)
 
     def ask(self, login: Login, take: Taker, *, fresh: bool = False) -> None:
-        """Let `take` have the value of a login, or the reason why there is none: at once, or later in another thread.
+        """Call `take` with the value of a login or the reason why it cannot be read, at once or later in a thread.
 
-        With `fresh` it is read anew.
+        With `fresh` the source is read anew.
         """
         with self._lock:
             kept = None if fresh else self._known(login)
@@ -95,12 +95,12 @@ class Vault:
             self._states[login.name] = known._replace(last_used=clincus.utc_now())
 
     def forget(self, name: str) -> None:
-        """Forget a value, such as one that its server does not take any more: it is read anew."""
+        """Forget a value, for example because its server refuses it: the next use reads it anew."""
         with self._lock:
             self._kept.pop(name, None)
 
     def state(self, name: str) -> State:
-        """What is known of a login."""
+        """The state of a login."""
         with self._lock:
             return self._states.get(name, State())
 

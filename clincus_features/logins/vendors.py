@@ -1,4 +1,4 @@
-"""The logins that a tool's vendor renews: where the tool keeps them, how they are renewed, what a container gets. Pure.
+"""The logins that a tool's vendor renews: their files, their renewal, and the container's part of them. Pure.
 
 Seen with Claude Code 2.1.332 and Codex 0.169. A refresh token is good for one use, so one program alone may renew a
 login: Clincus, on this host, in the tool's own file.
@@ -19,13 +19,14 @@ import clincus
 
 YEAR = 365 * 86400
 LASTS = 8 * 86400  # seconds after which Codex renews a login that does not say when it ends
-REFRESH = "-refresh"  # what the placeholder of a refresh token has more than the other: who looks for that finds both
+# The placeholder of a refresh token has this more than the other one, so a search for that one finds both.
+REFRESH = "-refresh"
 _TOKEN = re.compile(r"[!-~]{8,8192}")
 Document = Mapping[str, Any]
 
 
 class Tokens(NamedTuple):
-    """What a tool's file holds."""
+    """The content of a tool's file."""
 
     access: str
     refresh: str
@@ -48,7 +49,7 @@ class Vendor(NamedTuple):
     client: str  # its id there
     has_folder_lock: bool  # the tool locks FOLDER.lock while it renews, in the manner of proper-lockfile
     read: Callable[[Document], Tokens]
-    request: Callable[[Document], dict[str, str]]  # what is asked for besides the token
+    request: Callable[[Document], dict[str, str]]  # fields of the request besides the token
     renewed: Callable[[Document, Document, float], dict[str, Any]]  # the file after an answer at a time
     lent: Callable[[Document, str, float], dict[str, Any]]  # the file of a container, with a placeholder
 
@@ -102,7 +103,7 @@ def renewed_claude(document: Document, answer: Document, now: float) -> dict[str
 
 
 def lent_claude(document: Document, placeholder: str, now: float) -> dict[str, Any]:
-    """What a container gets: placeholders, and what the tool asks its file about the plan."""
+    """The document for a container: placeholders, and the facts about the plan that the tool reads in its file."""
     login = clincus.as_object(document.get("claudeAiOauth"))
     tokens = {"accessToken": placeholder, "refreshToken": placeholder + REFRESH, "expiresAt": int((now + YEAR) * 1000)}
     return {"claudeAiOauth": {**tokens, **chosen(login, "scopes", "subscriptionType", "rateLimitTier")}}
@@ -112,7 +113,7 @@ def lent_claude(document: Document, placeholder: str, now: float) -> dict[str, A
 
 
 def claims(token: object) -> dict[str, Any]:
-    """What a JWT says (RFC 7519); nothing for any other text. Its signature is not looked at."""
+    """The claims of a JWT (RFC 7519), empty for any other text. Its signature is not checked."""
     if not isinstance(token, str) or token.count(".") != 2:
         return {}
     coded = token.split(".")[1]
@@ -140,7 +141,7 @@ def read_codex(document: Document) -> Tokens:
 
 
 def seconds_of(text: object) -> float:
-    """A time of RFC 3339 in seconds since 1970, 0.0 for what is none. Codex writes it with nine digits, and Z."""
+    """A time of RFC 3339 in seconds since 1970, 0.0 for any other text. Codex writes it with nine digits, and Z."""
     match = re.fullmatch(
         r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(?:Z|\+00:00)", text if isinstance(text, str) else ""
     )
@@ -176,7 +177,7 @@ def written_time(seconds: float) -> str:
 
 
 def lent_codex(document: Document, placeholder: str, now: float) -> dict[str, Any]:
-    """What a container gets: placeholders, and of the person's account the number and the plan.
+    """The document for a container: placeholders, and the number and plan of the person's account.
 
     Codex reads the id token as a JWT, and sends the account's number in a header of its own.
     """
