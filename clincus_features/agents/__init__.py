@@ -97,7 +97,7 @@ class Watch:
         self._known: dict[str, Known] = {}  # session -> its run's facts
         self._past: dict[str, Past] = {}  # session -> what was decided before its next decision
         self._decisions: dict[str, Decision] = {}
-        self._documents: dict[str, dict[str, object]] = {}  # what was told of each: nobody changes it
+        self._documents: dict[str, dict[str, object]] = {}  # the agent object of each, as reported; it is never changed
         self._due: dict[str, float] = {}  # session -> time.monotonic of its next look
         self._looking: set[str] = set()
         self._slow: set[str] = set()  # sessions whose last look took long
@@ -140,7 +140,7 @@ class Watch:
         return decision
 
     def document(self, session: clincus.Session) -> dict[str, object]:
-        """The agent object of the API; that of a decision is one for all who keep it."""
+        """The agent object of the API. All callers share the one of a decision, so nobody may change it."""
         known = self._decisions.get(session.id)
         decision = self.decision(session)
         told = self._documents.get(session.id)
@@ -151,7 +151,7 @@ class Watch:
         return self._known.get(session.id) or Known(first_facts(session))
 
     def past(self, session: clincus.Session) -> Past:
-        """What is kept of a session's last decision."""
+        """The last decision about a session, with its facts."""
         return self._past.get(session.id) or Past()
 
     def interrupted(self, session: clincus.Session) -> None:
@@ -171,7 +171,7 @@ class Watch:
                 self._past[session.id] = replace(self._past[session.id], stopped=time.time())
 
     def learn(self, session: clincus.Session, before: Known, fresh: Known) -> None:
-        """Take in a look that somebody else took, who knew `before`; what was learnt meanwhile beats it."""
+        """Take over the look of another caller, who knew `before`. Newer knowledge overrides it."""
         with self._changed:
             is_next = self._known.get(session.id) is before
             if is_next:
@@ -282,7 +282,7 @@ class Watch:
     def _plan(self, id: str, known: Known) -> None:
         """Say when to look again: soon, if the screen may lag behind a hook; not at all, if the tool is at rest.
 
-        A tool that starts, shows nothing that is known, and rings when it goes on, is looked at less and less often.
+        A tool that starts, shows no known screen, and rings when it goes on, is looked at less and less often.
         """
         age = abs(known.facts.now - known.facts.said.at)
         lag = next((limit - age for limit in (DRAWING, LAGGING) if age < limit), 0.0)
@@ -319,7 +319,7 @@ class Watch:
             clincus.call_each(self._app.extensions.agent_listeners, session, agent)
 
     def _recorded(self, session: clincus.Session) -> Known:
-        """The facts that are kept of a session's run, and of what was decided before, unless this server knows that."""
+        """The stored facts and decision of a session's run, unless this server has newer ones."""
         if session.id in self._past:
             known, first = self._known.get(session.id), first_facts(session)
             if known is None or known.facts.started != first.started:

@@ -1,7 +1,7 @@
-"""How a question on a tool's screen is answered: what is pressed, what the screen shows of it, and what proves it.
+"""Answers a question on a tool's screen: presses keys, checks the screen after each, and waits for the proof.
 
-Enter is pressed only after a look has shown that the question is still the same one and that the wanted choice is
-marked, or that the text stands where it belongs.
+Clincus presses Enter only after a look has shown the same question with the wanted choice marked, or the text in its
+place.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ STEPS = 30  # keys that bring the mark to a choice, with those that are ignored
 
 
 class Question(NamedTuple):
-    """What tells one question on a screen from another."""
+    """The properties that distinguish one question on a screen from another."""
 
     rule: str
     head: str  # all that stands above the choices
-    labels: tuple[str, ...]  # the one that takes a text of one's own is left out
+    labels: tuple[str, ...]  # without the choice that lets a person write an answer
 
 
 def menu_of(facts: Facts) -> Menu:
@@ -43,7 +43,7 @@ def menu_of(facts: Facts) -> Menu:
 
 
 def own_option(facts: Facts) -> int | None:
-    """The option that lets a person write an answer, counted from 1; None if there is none."""
+    """The option that lets a person write an answer, counted from 1; None without one."""
     pattern = keys_of(facts.tool).own_answer
     labels = enumerate(menu_of(facts).labels, 1)
     return next((number for number, label in labels if pattern and re.match(pattern, label)), None)
@@ -178,7 +178,7 @@ class Answer:
         return self._question == question_on_screen(self._terminal.facts, self._terminal.decision, self._own)
 
     def _is_marked(self, option: int) -> bool:
-        """Whether Enter would take an option, as far as a sign shows it."""
+        """True if a sign on the screen shows that Enter would take an option."""
         menu = menu_of(self._terminal.facts)
         return self._is_open() and (menu.chosen == option - 1 or not menu.is_marked)
 

@@ -1,4 +1,4 @@
-"""What stands in a tool's input, and whether it is what was typed: pure functions over a screen with its colours."""
+"""Reads the text in a tool's input, and compares it with the typed one: pure functions over a screen with colours."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ SCREEN_LINES = 80  # of a screen that is typed at: a long text makes a high box
 COLOURS = re.compile(r"\x1b\[([0-9;:]*)m")
 # Other sequences in the output of `tmux capture-pane -e`: links, and the change to a set of line drawing characters.
 OTHERS = re.compile(r"\x1b\][^\x1b\x07]*(?:\x1b\\|\x07)|[\x0e\x0f]")
-# A tool may draw these dim while they are no placeholder: what its input begins with, and borders.
+# A tool may draw these dim although they are no placeholder: the beginning of its input, and borders.
 SIGNS = "❯›>!*─│┃╭╮╰╯╹▀▄"
-FRAME = re.compile(r"^ *┃ *| {8,}.*$", re.MULTILINE)  # at the left of a text, and what stands at the right of it
+FRAME = re.compile(r"^ *┃ *| {8,}.*$", re.MULTILINE)  # to the left of a text, and to its right
 CUT_SIGNS = 100  # of a prompt: a shorter one is never cut
 # A long paste as each tool shows it, such as `[Pasted text #1 +3 lines]`.
 PASTED = re.compile(r"\[Paste[^\]]*\]")
@@ -27,7 +27,7 @@ class Input(NamedTuple):
 
     pattern: str
     is_whole: bool = False  # it is searched in the whole screen, with its empty lines, else in the box
-    placeholder: str = ""  # pattern of what stands in an empty input and is not dim
+    placeholder: str = ""  # pattern of the text in an empty input that is not dim
 
 
 # Seen with the versions of rules.py. The first character of the box says whether the tool takes a prompt or a command
@@ -90,7 +90,7 @@ def after_codes(codes: str, *, is_dim: bool, is_reverse: bool) -> tuple[bool, bo
 
 
 def without_placeholders(screen: str) -> str:
-    """A screen without what is dim, such as a placeholder; the cursor may stand on its first character."""
+    """A screen without dim text, such as a placeholder, on whose first character the cursor may stand."""
     lines = []
     for cells in cells_of(screen):
         following = [*cells[1:], Cell(" ", is_dim=False, is_reverse=False)]
@@ -104,7 +104,7 @@ def without_placeholders(screen: str) -> str:
 
 
 def draft_of(tool: str, layout: Layout | None, screen: str, below: int | None = None) -> str | None:
-    """What stands in a tool's input; None where that cannot be read, or its screen does not show the input.
+    """The text in a tool's input; None if it cannot be read, or if the screen does not show the input.
 
     `screen` is with colours, as `tmux capture-pane -e` prints it; `below` is as in `cut`.
     """
@@ -129,7 +129,7 @@ def letters(text: str) -> str:
 
 
 def signs(text: str) -> str:
-    """The letters and digits of a text in any script; all of it but blanks where it has none."""
+    """The letters and digits of a text, in any script. A text without any counts whole, without its blanks."""
     return "".join(filter(str.isalnum, text)) or "".join(text.split())
 
 

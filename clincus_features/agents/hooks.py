@@ -11,7 +11,7 @@ SYSTEM = ".clincus/system"  # guest/tool.sh puts what lies in it into the place 
 # Each file of this folder merges with all other settings, and no user's settings switch it off (Claude Code's docs,
 # "Settings"; seen with 2.1.332).
 CLAUDE_SETTINGS = f"{SYSTEM}/etc/claude-code/managed-settings.d/50-clincus.json"
-# Event, what it is asked for (all if empty), and how guest/hook.sh takes it.
+# Event, its matcher (empty: all), and how guest/hook.sh handles it.
 CLAUDE_HOOKS = (
     ("SessionStart", "", "brief ring"),
     ("UserPromptSubmit", "", "ring"),
@@ -27,7 +27,7 @@ CLAUDE_HOOKS = (
 
 
 # The same for Copilot CLI, whose names in this form give the words of Claude Code (docs, "Hooks reference"; seen with
-# 1.0.102). It asks its PermissionRequest also for what is allowed anyway.
+# 1.0.102). It sends PermissionRequest also for actions that are allowed anyway.
 COPILOT_FILE = ".copilot/hooks/clincus.json"
 COPILOT_HOOKS = (
     ("UserPromptSubmit", "ring"),

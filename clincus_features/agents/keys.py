@@ -1,4 +1,4 @@
-"""How a text and an answer are typed into each tool: a table, with what was seen of the real tools; pure functions."""
+"""How to type a text and an answer into each tool: a table of facts seen with the real tools, and pure functions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clincus_features.agents.state import Decision, Facts, read_screen, rules_of
 from clincus_features.agents.texts import clean
 
 PROMPT_LIMIT = 64 << 10  # bytes of a prompt: Linux takes 128 KiB as one argument
-SHOWN = 200  # characters of a question, or of what stands in an input, in a message
+SHOWN = 200  # characters of a question, or of the text in an input, that a message quotes
 CUT = 480  # bytes of a prompt in an event: guest/hook.sh cuts it at 500, amid a character or an escape
 
 
@@ -57,13 +57,13 @@ class Keys:
     """How one tool is typed at."""
 
     proof: str = ""  # the event that tells of a prompt that was taken; "": the input shows it, where that can be read
-    preface: str = ""  # pattern of what the tool may write before a prompt, and then tells as a part of it
+    preface: str = ""  # pattern of the text that the tool may put before a prompt, and report as a part of it
     guards: Sequence[Guard] = ()
     interrupt: Sequence[Step] = (("Escape",),)
     # Pattern of the last lines after an interruption that counts only with another one right behind it; "" where the
     # first one counts. The tool shows that for half a second to some seconds.
     again: str = ""
-    otherwise: Sequence[Step] = ()  # what also interrupts, but would delete a text in the input
+    otherwise: Sequence[Step] = ()  # keys that also interrupt, but would delete a text in the input
     # How often `interrupt` may be pressed until the tool is at rest: a menu or a view takes the first one.
     tries: int = 3
     numbers: bool = True  # whether an option is chosen by its number; else by arrow keys and Enter
@@ -73,7 +73,7 @@ class Keys:
 
 KEYS: Mapping[str, Keys] = {
     # Seen with 2.1.332. It trims a text before it looks for a command. A paste of three line breaks or more stands in
-    # the input as `[Pasted text #1 +3 lines]`, which is none. Enter behind a backslash is a line break.
+    # the input as `[Pasted text #1 +3 lines]`, which is not a command. Enter after a backslash is a line break.
     "claude": Keys(
         proof="UserPromptSubmit",
         guards=(
@@ -136,13 +136,13 @@ def clean_command(text: str) -> str:
 
 
 class CoveredError(clincus.ClincusError):
-    """A tool at rest does not show its prompt: it draws just now, or something covers it."""
+    """A tool at rest does not show its prompt: it is drawing, or something covers the prompt."""
 
 
 def readiness(facts: Facts, decision: Decision) -> str:
-    """Whether a prompt can be typed now (`ready`) or when a turn has ended (`busy`).
+    """`ready` if a prompt can be typed now, `busy` if it has to wait for the end of a turn.
 
-    Raises ClincusError(409) with the reason where neither is so.
+    Raises ClincusError(409) with the reason if it is neither.
     """
     agent = decision.agent
     rules = rules_of(facts)
@@ -198,7 +198,7 @@ def is_proof(tool: str, data: Mapping[str, object], text: str) -> bool:
 
 
 def without_preface(tool: str, prompt: str) -> str:
-    """A prompt that a tool has told, without what the tool itself has written before it."""
+    """A prompt as a tool reports it, without the text that the tool has put before it."""
     preface = keys_of(tool).preface
     return re.sub(rf"\A{preface}", "", prompt) if preface else prompt
 

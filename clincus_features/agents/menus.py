@@ -13,7 +13,7 @@ FRAME = r"^\s*(?:[│┃]\s*)?"
 NUMBERED = re.compile(FRAME + r"(?P<mark>[❯›>→●]\s*)?(?P<number>\d)[.)]\s+(?P<label>\S.*)")
 # `❯ Yes`
 MARKED = re.compile(r"^(?P<before> *[❯›] )(?P<label>\S.*)$")
-TICKS = re.compile(r"\[[ ✔x]?\]|[☐☑☒◻◼✔]")  # what says whether a choice, or one of several questions, was taken
+TICKS = re.compile(r"\[[ ✔x]?\]|[☐☑☒◻◼✔]")  # the mark that says whether a choice, or one of several questions, is taken
 MARGIN = 8  # columns at the right that a tool may leave empty where it wraps a line
 
 
@@ -24,7 +24,7 @@ class Menu(NamedTuple):
     chosen: int = 0  # which one Enter takes, from 0
     first: int | None = None  # the line of the screen that has the first one; None for none, or for choices in one line
     is_numbered: bool = False
-    keys: tuple[str, str] = ("Up", "Down")  # to the one before, and to the next
+    keys: tuple[str, str] = ("Up", "Down")  # keys to the last one, and to the next one
     letters: str = ""  # of each choice, where letters take them
     is_marked: bool = False  # a sign shows which one Enter takes; else a colour may, which nobody reads
 
@@ -67,9 +67,9 @@ def numbered_menu(lines: Sequence[str]) -> Menu:
 
 
 def marked_menu(lines: Sequence[str]) -> Menu:
-    """Choices without numbers: the line with the mark, and those beside it whose text begins in the same column.
+    """Choices without numbers: the line with the mark, and its neighbours whose text begins in the same column.
 
-    Where a label may have been wrapped, its second half would look like a choice: then there are none.
+    If a label may have been wrapped, its second half would look like a choice, so no choices are returned.
     """
     at = next((at for at in range(len(lines) - 1, -1, -1) if MARKED.match(lines[at])), None)
     if at is None:

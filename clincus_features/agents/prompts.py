@@ -157,10 +157,10 @@ class Sender:
                 self._queue_is_due(session.engine).notify()
 
     def prompt(self, session: clincus.Session, text: str, *, may_queue: bool = True, command: bool = False) -> Prompt:
-        """Type a prompt, or put it into the queue. Raises ClincusError(409) with what is in the way.
+        """Type a prompt, or put it into the queue. Raises ClincusError(409) with the obstacle.
 
-        Only with `command` a text that begins like a command of the tool is one.
-        While the queue waits for a person, this is what the person says: it goes before the queue, which then goes on.
+        A text that begins like a command of the tool is a command only with `command`. While the queue waits for a
+        person, the prompt is the person's reply: it goes before the queue, which then goes on.
         """
 
         def choose(terminal: Terminal) -> Prompt:
@@ -275,7 +275,7 @@ class Sender:
             clincus.log.info("%s: a queued prompt waits on: %s", id, error.message)
 
     def _send_next(self, session: clincus.Session) -> None:
-        """Send the first prompt of a queue. Raises ClincusError with what is in the way."""
+        """Send the first prompt of a queue. Raises ClincusError with the obstacle."""
 
         def choose(terminal: Terminal) -> Prompt | None:
             if typed.readiness(terminal.facts, terminal.decision) != "ready":
@@ -304,7 +304,7 @@ class Sender:
     ) -> Prompt | None:
         with self._lock(session):
             if self._watch.decision(session).agent.state in ("idle", "done", "failed"):
-                # Before the look: whoever listens may take a while, and nothing is typed on an old look.
+                # Told before the look: listeners may take a while, and nothing is typed by an old look.
                 self._app.extensions.tell("before_prompt", session)
             prompt = None
             known = self._watch.known(session)
@@ -343,7 +343,7 @@ class Sender:
         Where the input cannot be read, Enter is pressed once, if no dialog is known to be open, and nothing is proven.
         """
         steps = typed.prompt_steps(session.tool, text)
-        terminal.told.clear()  # what was told before is no proof
+        terminal.told.clear()  # earlier reports prove nothing
         terminal.take(steps)
         if not terminal.has_draft:
             terminal.look()
@@ -359,17 +359,17 @@ class Sender:
         for seconds in (FIRST_PROOF, SECOND_PROOF):
             terminal.press_while(["Enter"], lambda: terminal.stands(text))
             if terminal.becomes(lambda: terminal.has_told(event, text) if event else terminal.draft == "", seconds):
-                # A busy tool draws its input empty some time after its hook has told of the prompt. Whoever types next
-                # would take it for a text that a person has typed.
+                # A busy tool draws its input empty some time after its hook has reported the prompt. Until then, the
+                # next prompt would be refused: the text looks as if a person had typed it.
                 with suppress(clincus.ClincusError, OSError):  # the proof holds, whatever comes of the screen
                     terminal.becomes(lambda: not terminal.stands(text), STANDING)
                 return True
         return False
 
     def _run(self, session: clincus.Session, terminal: Terminal, text: str) -> bool:
-        """Type a command of the tool, and press Enter; whether the screen shows that the tool took it.
+        """Type a command of the tool, and press Enter; returns True if the screen shows that the tool took it.
 
-        What the tool offers for it may cover the input, and what it opens may ask something.
+        The tool's suggestions may cover the input, and the command may open a question.
         """
         terminal.told.clear()
         terminal.take([text])
@@ -391,7 +391,7 @@ class Sender:
     def _take_back(self, session: clincus.Session, terminal: Terminal) -> None:
         """Delete the last prompt from the input if the tool has put it back there, as some do after an interruption.
 
-        It was sent from here, so its text is in the list of prompts. What a person has changed in it stays.
+        It was sent from here, so its text is in the list of prompts. A text that a person has edited stays.
         """
         sent = [one.text for one in self.prompts.of(session) if one.result != "queued"]
         if not sent or not terminal.draft or not is_same(terminal.draft, sent[-1]):
@@ -460,11 +460,11 @@ def interrupted(terminal: Terminal, keys: typed.Keys) -> bool:
 
 
 def interrupt_twice(terminal: Terminal, keys: typed.Keys) -> bool:
-    """Interrupt a tool that takes two interruptions, of which the second one counts for a moment only; as above.
+    """Interrupt a tool that needs two keys, the second of which counts only for a moment; as above.
 
-    Two keys at once are often taken for one, and with a key too many a tool at rest opens a list of what was said. So
-    the second key follows when the tool shows that it took the first one. A tool that is too busy to show that in time
-    gets both at once; and then time to stop.
+    Tools often take two keys at once for one, and a key too many opens the list of earlier messages in a tool at rest.
+    The second key therefore follows when the tool shows that it took the first one. A tool that is too busy to show
+    this in time gets both at once, and then time to stop.
     """
 
     def is_told() -> bool:

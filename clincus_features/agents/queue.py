@@ -71,7 +71,7 @@ class Prompts:
         return prompt
 
     def mark(self, session: clincus.Session, prompt: Prompt, result: str) -> bool:
-        """Give a prompt another result, if it still has the one that it had; whether that was so."""
+        """Change the result of a prompt if it is still the given one; returns True if it was."""
         with self._changing(session) as prompts:
             for at, one in enumerate(prompts):
                 if (one.prompt_id, one.result) == (prompt.prompt_id, prompt.result):
@@ -133,6 +133,6 @@ def in_queue(prompts: list[Prompt], prompt_id: str) -> Prompt:
 
 
 def with_text(prompt: Prompt, text: str) -> Prompt:
-    """A prompt with another text. A command whose text is none any more is a prompt like any other."""
+    """A prompt with another text. If a command's new text is no command, it becomes a plain prompt."""
     is_command = text.startswith("/") and "\n" not in text.strip()
     return replace(prompt, text=text, command=prompt.command and is_command)

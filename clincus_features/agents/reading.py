@@ -26,7 +26,7 @@ CPU_WINDOW = 3.0  # seconds over which that is measured
 
 
 class SteadyClock:
-    """Notices that the clock was set, or that the machine slept: what was still over that was not still for so long."""
+    """Notices that the clock was set, or that the machine slept: times measured across that do not count."""
 
     JUMP = 5.0  # seconds
 
@@ -65,7 +65,7 @@ class Known:
     offset: int = 0  # bytes of it that were read
     skew: float = 0.0  # seconds by which the clock there is behind ours
     work: Work = field(default_factory=Work)
-    is_armed: bool = False  # what is written next rings
+    is_armed: bool = False  # the next output rings
     thawed: float = 0.0  # when its session went on after a pause, in seconds since 1970; 0 for never
 
 
@@ -89,7 +89,7 @@ def first_facts(session: clincus.Session) -> Facts:
 
 
 def look(sessions: clincus.Sessions, session: clincus.Session, known: Known, *, arm: bool = False) -> Known:
-    """Look into a running session's container: one command there; with `arm` what is written next rings.
+    """Look into a running session's container: one command there; with `arm` the next output rings.
 
     Raises ClincusError.
     """

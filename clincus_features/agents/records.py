@@ -1,7 +1,7 @@
-"""What the server keeps of each session's tool, in a file of its own, so that a new server goes on where it ended.
+"""Keeps the state of each session's tool in a file, so that a new server continues where the last one ended.
 
-The place in the tool's events, what they told by then and the numbers of turns and questions are kept together: what is
-read again after that place is counted again in the same way.
+The place in the tool's events, the facts from the events before it, and the numbers of turns and questions are kept
+together: events after that place are read and counted again in the same way.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Kept = TypeVar("Kept", Agent, Held, Said, Seen)
 
 
 class Record(NamedTuple):
-    """What is known of a session's tool: the place in its events, and what was decided."""
+    """The state of a session's tool: the place in its events, and the last decision."""
 
     known: Known
     past: Past
@@ -39,7 +39,7 @@ class Records:
         self._lock = threading.Lock()
 
     def read(self, session: clincus.Session) -> Record:
-        """A session's record; an empty one if there is none. Raises ClincusError."""
+        """A session's record, an empty one if none was kept. Raises ClincusError."""
         known = Known(first_facts(session))
         kept = clincus.read_json(self._path(session.id), FILE_LIMIT, lambda found: parse(session, found, known))
         return kept or Record(known, Past())
@@ -77,7 +77,7 @@ def document_of(session: clincus.Session, record: Record) -> dict[str, object]:
 
 
 def parse(session: clincus.Session, document: dict[str, Any], known: Known) -> Record | None:
-    """The record of a document; None if it is one of an earlier session of this name. What is torn raises."""
+    """The record in a document; None if it belongs to an earlier session of this name. Raises for a torn one."""
     if document["session_id"] != session.session_id:
         return None
     agent = shaped(Agent, document["agent"]) if document["agent"] is not None else None
@@ -92,7 +92,7 @@ def parse(session: clincus.Session, document: dict[str, Any], known: Known) -> R
 
 
 def shaped(kind: type[Kept], words: dict[str, Any]) -> Kept:
-    """A dataclass of plain values, of which lists become tuples."""
+    """A dataclass of plain values; lists become tuples."""
     names = {field.name for field in fields(kind)}
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in words.items() if name in names

@@ -23,7 +23,7 @@ class Rule(NamedTuple):
     reason: str = ""
     last: int = 24  # only so many lines of the part count
     group: bool = False  # the pattern's group `text` is the text
-    is_panel: bool = False  # a person has opened it: what it shows beside choices looks like choices without numbers
+    is_panel: bool = False  # a person has opened it: its other content looks like choices without numbers
     part: str = "lines"  # a field of Screen; `lines` are all of them, and `title` is the terminal's
 
 
@@ -41,13 +41,13 @@ class ToolRules:
 
     seen_on: str  # the versions
     layout: Layout | None  # None: the screen cannot be cut, and rules see all of its lines
-    screen: Sequence[Rule]  # the first one that matches counts
+    screen: Sequence[Rule]  # the first match counts
     hooks: Mapping[str, Hook] = field(default_factory=dict)
     begins_turn: Sequence[str] = ("UserPromptSubmit",)  # events after which nothing goes on that was before
     # Events that tell of an answer to a question. After the end of a turn they come late.
     answers: Sequence[str] = ("PostToolUse", "PostToolUseFailure", "ElicitationResult")
     background: str = ""  # pattern of a line that tells of work in the background
-    frame: str = ""  # pattern of what stands beside the lines of a text
+    frame: str = ""  # pattern of the frame beside the lines of a text
     notice: str = ""  # pattern of lines that are no text of the tool: borders, the prompt, hints
 
 
@@ -62,7 +62,7 @@ def asks(
 
 
 def said(name: str, state: str, pattern: str, reason: str = "") -> Rule:
-    """A rule for the end of what stands above the input."""
+    """A rule for the end of the text above the input."""
     return Rule(name, state, pattern, reason, group="(?P<text>" in pattern, part="body")
 
 
@@ -92,14 +92,14 @@ CLAUDE_PANEL = (
     + CLAUDE_LEAVE
     + r"\Z"
 )
-# The question above the last choices: what is asked about, such as a command or a plan, may hold such words, too.
+# The question above the last choices. Its subject, such as a command or a plan, may hold such words too.
 CLAUDE_PERMISSION = r"(?s:.*)(?P<text>Do you want to [^?]*\?)\n[^\S\n]*❯? ?1\. (?!(?s:.*)\n[^\S\n]*❯? ?1\. )"
 
 # The last page of several questions, which has no line of hints.
 CLAUDE_REVIEW = r"^(?P<text>Review your answers)\n(?s:.*)^[❯ ] 1\. Submit answers\n.*\Z"
 
-# What Claude Code shows above its input while it works, with tips or its list of tasks below. Its footer does not tell
-# of work while a text stands in the input.
+# Claude Code shows this above its input while it works, with tips or its list of tasks below. Its footer does not show
+# work while there is text in the input.
 CLAUDE_SPINNER = (
     r"^[·✢✳✶✻✽*] (?:\S.*(?:\n {2,}.*)?… \((?:[^()\n]* · )?\d+[hms]\b.*"
     r"|Waiting for .*(?:\n {2,}.*)?\bwill\s+retry\s+in\b.*)(?:\n {2,}\S.*)*\Z"
@@ -161,7 +161,7 @@ CLAUDE = ToolRules(
     notice=r"^[\s─╌╭╮╰╯│┃▔▁]*$|^\s*❯\s*$|^\s*⏵⏵|^\s*⏸|^←.*→\s*$",
 )
 
-# A list that a person has opened takes the place of what was below the box.
+# A list that a person has opened replaces the lines below the box.
 COPILOT_LAYOUT = Layout(
     prompt="❯.*",
     more="  .*",
@@ -217,17 +217,17 @@ COPILOT = ToolRules(
     notice=r"^[\s─╌╭╮╰╯│┃▔▁]*$|^\s*❯\s*$",
 )
 
-# A panel that a person opens with ctrl+p or by a command lies over the rest, of which something may stand beside it.
-# Its head has a title, and the key that closes it. Then the cursor stands in the panel, or it is hidden.
+# A panel that a person opens with ctrl+p or by a command covers the rest, parts of which may show beside it. Its head
+# has a title, and the key that closes it. The cursor is then in the panel, or hidden.
 OPENCODE_HEAD = r"(?:.* {2})?(?P<text>%s) {4,}esc(?:/enter)?(?: .*)?"
 OPENCODE_PANEL = r"\A" + OPENCODE_HEAD % r"\S+(?: \S+)*" + r"(?:\n|\Z)"
 
 # Those that a command such as /connect opens.
 OPENCODE_LOGIN = r"\A" + OPENCODE_HEAD % "Connect a provider|Select auth method|API key" + r"(?:\n|\Z)"
 
-# One of several questions is confirmed, the last one submitted, and boxes are ticked. What an agent wants to do may
-# hold such words, too, but it stands above the hints. Something may stand beside an empty line; there is one way to
-# match it, else a search could take for ever.
+# One of several questions is confirmed, the last one submitted, and boxes are ticked. The subject of a question may
+# hold such words too, but it stands above the hints. An empty line may have something beside it. The pattern matches
+# that in one way only: otherwise a search could take for ever.
 OPENCODE_BLANK = r" *┃(?: {0,7}| {8}.*)"
 OPENCODE_END = rf".*(?:\n{OPENCODE_BLANK}){{0,2}}\Z"
 OPENCODE_HINT = r"\benter \w+ +esc dismiss" + OPENCODE_END
@@ -236,7 +236,7 @@ OPENCODE_CHOICES = rf"\n(?:{OPENCODE_BLANK}\n)* *┃ +1\. .*\n(?:.*\n)*.*" + OPE
 OPENCODE_WORDS = r"\S+(?: \S+)*(?: {8}.*| {0,7}$)"  # the names of several questions have other gaps
 OPENCODE_MORE = rf"(?:\n *┃ {{1,4}}{OPENCODE_WORDS}){{0,9}}"
 OPENCODE_QUESTION = rf"^ *┃ {{1,4}}(?P<text>{OPENCODE_WORDS}{OPENCODE_MORE})" + OPENCODE_CHOICES
-# What its tool plan_exit asks, where OPENCODE_EXPERIMENTAL_PLAN_MODE is set.
+# The question of its tool plan_exit, if OPENCODE_EXPERIMENTAL_PLAN_MODE is set.
 OPENCODE_PLAN = rf"^ *┃ {{1,4}}(?P<text>Plan at {OPENCODE_WORDS}{OPENCODE_MORE})" + OPENCODE_CHOICES
 # The last page of several questions.
 OPENCODE_REVIEW = r"^ *┃ +(?P<text>Review) *\n(?:.*\n)*.*\benter (?P<across>submit) +esc dismiss" + OPENCODE_END
@@ -323,7 +323,7 @@ CODEX = ToolRules(
         asks("resume-list", r"^ (?P<text>Resume a previous session)\n(?s:.*) esc exit ", group=True),
         asks("pager", r"^ (?P<text>q close\b.*)\Z", last=1, group=True, is_panel=True),
         Rule("esc-to-interrupt", "working", r"^• .*\(\d[^()]* • esc to interrupt\)", last=12, part="body"),
-        # While an answer comes in, only the spinner in the title tells so.
+        # While an answer arrives, only the spinner in the title shows it.
         Rule("title-spins", "working", r"^[\u2800-\u28ff] ", part="title"),
         said("interrupted", "ready", r"^■ Conversation interrupted.*(?:\n  .*)*\Z", "interrupted"),
         said("error", "failed", r"^■ (?P<text>.*(?:\n(?![›•■]).*){0,6})\Z"),
@@ -342,7 +342,7 @@ GEMINI_TEXT = r"(?P<text>[^│\s]+(?: +[^│\s]+)*) *│\n"
 GEMINI_QUESTION = rf"^ *│ {GEMINI_TEXT} *│ *│\n *│ *(?:▲|● \d|\d\.)[^\n]*\n(?: *│[^\n]*\n)* *│ Enter to select · "
 GEMINI_PERMISSION = rf"^ *│ \? {GEMINI_TEXT}(?s:.*)^ *│ (?:Allow|Apply) [^│\n]*\?"
 
-# A panel that a person opens by a command. A tall one lacks its head, and what stands beside a list is no part of it.
+# A panel that a person opens by a command. A tall one lacks its head, and text beside a list does not belong to it.
 GEMINI_LEAVE = r"\bEsc to(?: *│\n *│)? close\) *│\n(?: *│ *│\n)* *╰─"
 GEMINI_TITLE = r"(?P<text>[^│\s]+(?: [^│\s]+)*) {2}[^\n]*│\n"
 GEMINI_HINT = r"(?:\n +\? for shortcuts)?"
@@ -371,7 +371,7 @@ GEMINI = ToolRules(
     notice=r"^[\s─╭╮╰╯│]*$",
 )
 
-# aider's box is a border and a prompt, in front of which its mode may stand.
+# aider's box is a border and a prompt, perhaps with its mode in front.
 AIDER_LAYOUT = Layout(prompt=r"(?:[a-z]+ )*[a-z]*>.*", more="(?!)", top=BORDER)
 
 AIDER_CHOICE = r"(?P<text>\S.*) (?P<letters>\(Y\)es/\(N\)o(?:/\([A-Z]\)[^/\[\n]*)*)(?: \[\w+\])?:.*\Z"
@@ -403,7 +403,7 @@ RULES: dict[str, ToolRules] = {
 
 
 def own_rules(rows: Sequence[Mapping[str, Any]]) -> ToolRules | None:
-    """The rules that the user wrote for a tool of the config, None if there are none."""
+    """The rules that the user wrote for a tool of the config, None without any."""
     rules = [
         Rule(
             row.get("name") or f"rule-{number}",

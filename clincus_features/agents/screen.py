@@ -1,7 +1,7 @@
 """Cuts a tool's screen into its parts: a pure function over a table for each tool.
 
-A tool draws its input box, or a dialog in its place, at the end of its screen. What an agent says stands above that
-and may look like anything. Therefore a rule for a dialog sees nothing but the dialog.
+A tool draws its input box, or a dialog in its place, at the end of its screen. The agent's words are above that, and
+may look like anything. A rule for a dialog therefore sees only the dialog.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ class Layout(NamedTuple):
     foot: str = ""  # the first line of a footer without a border above it
     covers: str = ""  # a line below a box that shows that a dialog has taken the place of the box
     head: str = ""  # the border above a dialog
-    # A line that shows that the border above it is amid a dialog. Without this pattern the last border is that of the
-    # dialog: an agent may say something that has one, too.
+    # A line that shows that the border above it is within a dialog. Without this pattern the last border is the
+    # dialog's: the agent's words may have a border too.
     inner: str = ""
     bar: str = ""  # the sign of a scroll bar at the right
     block: str = ""  # each line of a box or a dialog that has no border above it
     floats: str = ""  # the first line of a panel that lies over the rest while the cursor stands outside the box
-    asks: str = ""  # a line of a dialog: what stands above a border is no box whose begin has left the screen then
+    asks: str = ""  # a line of a dialog: the text above a border is then not a box whose beginning has left the screen
 
 
 class Screen(NamedTuple):
     """The parts of a screen. It has a box, a dialog, or neither where something unknown covers it."""
 
-    body: tuple[str, ...] = ()  # what was asked and said
+    body: tuple[str, ...] = ()  # the conversation
     dialog: tuple[str, ...] = ()  # with the border above it
     box: tuple[str, ...] = ()  # the lines of the input, without borders
     footer: tuple[str, ...] = ()  # all that stands below the box
@@ -58,10 +58,10 @@ class Box(NamedTuple):
 
 
 def cut(layout: Layout, lines: Sequence[str], below: int | None = None) -> Screen:
-    """Cut the lines of a screen, of which none is empty, into its parts.
+    """Cut the lines of a screen, without empty ones, into its parts.
 
-    `below` is the number of lines below the one with the cursor, None where it is hidden or not known. What an agent
-    says may look like a panel, but it cannot move the cursor.
+    `below` is the number of lines below the cursor, None if the cursor is hidden or its place unknown. An agent's words
+    may look like a panel, but they cannot move the cursor.
     """
     if layout.bar:
         lines = list(filter(None, (line.removesuffix(layout.bar).rstrip() for line in lines)))
@@ -79,10 +79,10 @@ def cut(layout: Layout, lines: Sequence[str], below: int | None = None) -> Scree
 
 
 def find_panel(layout: Layout, lines: Sequence[str], cursor: int | None) -> int | None:
-    """The number of the line, of those above a box, at which a panel over it begins; None if there is none.
+    """The number of the line above a box at which a panel over it begins; None without a panel.
 
-    It is the last head, and stands above the cursor. Where the cursor is to be seen and no head is, all is taken for a
-    panel. Where the cursor is hidden, the tool may just draw.
+    The panel's head is the last one above the cursor. If the cursor is visible and no head is found, all lines count as
+    a panel. If the cursor is hidden, the tool may be drawing.
     """
     if not layout.floats:
         return None
@@ -92,7 +92,7 @@ def find_panel(layout: Layout, lines: Sequence[str], cursor: int | None) -> int 
 
 
 def find_box(layout: Layout, lines: Sequence[str]) -> Box | None:
-    """The last input box on a screen, None if there is none."""
+    """The last input box on a screen, None without one."""
     for top in range(len(lines) - 1, -1, -1):
         found = box_at(layout, lines, top)
         if found is not None:

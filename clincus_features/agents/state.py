@@ -1,7 +1,7 @@
-"""From what is known of a tool to what it does, and why: pure functions.
+"""Decides from the facts about a tool what it does, with the reason: pure functions.
 
-`decide` is the only place where a state comes from. What a container says is no more than an opinion about itself: only
-words of the tables in rules.py count, and each text is cut and freed of control characters.
+States come from `decide` only. The facts come from the container and are not trusted: only words of the tables in
+rules.py count, and each text is cut and freed of control characters.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ class Agent:
 
 @dataclass(frozen=True)
 class Seen:
-    """The numbers of what a person has seen of a session."""
+    """The numbers of the turns and questions that a person has seen."""
 
     turn: int = -1  # the last turn whose end was seen
     question: int = 0
-    begun: int = -1  # the last turn of which anything was seen
+    begun: int = -1  # the last turn that was seen in part
     at: float = 0.0  # when that was, in seconds since 1970
 
     def has(self, agent: Agent) -> bool:
@@ -75,14 +75,14 @@ class Seen:
         return agent.turn <= (self.turn if agent.state in REST else self.begun)
 
     def add(self, agent: Agent, now: float) -> Seen:
-        """What is seen once a person has seen a state, too."""
+        """These numbers after a person has seen a state too."""
         turn = agent.turn if agent.state in REST and not agent.asks else self.turn
         return Seen(max(self.turn, turn), max(self.question, agent.question), max(self.begun, agent.turn), now)
 
 
 @dataclass(frozen=True)
 class Held:
-    """A turn that did not end by itself: what was put into the queue before that waits for a person."""
+    """A turn that did not end by itself: prompts that were queued before wait for a person."""
 
     turn: int = -1  # -1 for none
     at: float = 0.0  # when that was by the server's clock, in seconds since 1970
@@ -90,14 +90,14 @@ class Held:
 
 @dataclass(frozen=True)
 class Past:
-    """What is kept of a session's tool from one decision to the next, also when the server is started again."""
+    """The part of a tool's state that is kept from one decision to the next, also over a restart of the server."""
 
     agent: Agent | None = None  # as it was decided last
     run: float = 0.0  # the start of that run
     told: int = 0  # `Said.turn` by then
     again: int = 0  # `Said.again` by then
     asked: int = 0  # `Said.question` by then
-    turn_owed: float = 0.0  # when a look saw a turn begin of which no hook has told; 0 for never
+    turn_owed: float = 0.0  # when a look saw a turn begin that no hook has reported; 0 for never
     question_owed: float = 0.0  # the same of a question
     sum: str = ""  # of the screen
     seen: Seen = Seen()
@@ -107,7 +107,7 @@ class Past:
     held: Held = Held()  # the last turn after which the queue waits for a person
 
     def held_by(self, agent: Agent, now: float) -> Held:
-        """What holds the queue after a turn that did not end by itself; `now` is when that is noticed."""
+        """The hold on the queue after a turn that did not end by itself; `now` is when this is noticed."""
         known = self.held, self.interrupted
         return next((one for one in known if one.turn == agent.turn), Held(agent.turn, now))
 
@@ -149,11 +149,11 @@ class Said:
     question: int = 0  # counts the questions that were told
     key: str = ""  # of the last event and its data
     ids: tuple[str, ...] = ()  # by which the tool knows its last turns, the newest one last; not all tools tell any
-    prompt: str = ""  # the last one that was told, as far as the hook keeps it
+    prompt: str = ""  # the last reported one, as far as the hook keeps it
     agent: str = ""  # the sub-agent that asks, by the tool's name for it
 
     def forgotten(self) -> Said:
-        """Nothing said yet by a tool that was started anew, but for the numbers, which go on."""
+        """The state of a tool that was restarted and has reported nothing; the numbers go on."""
         return Said(turn=self.turn, again=self.again, question=self.question)
 
 
@@ -169,16 +169,16 @@ class Facts:
     lines: tuple[str, ...] = ()  # the last ones of the screen that are not empty
     has_screen: bool = False
     title: str = ""  # of the terminal, as the tool sets it
-    below: int | None = None  # lines below the one with the cursor, empty ones not counted; None for a hidden cursor
+    below: int | None = None  # lines below the cursor without empty ones; None for a hidden cursor
     is_alive: bool = True  # the tool's process
     exit_code: int | None = None  # of the tool, once it has ended
     ended: float = 0.0  # when that was; while it runs, when it was started
     is_stopping: bool = False  # a stop of the session has ended the tool
     runs_again: bool = False  # a person has started the tool from the shell that it had left
     was_again: bool = False  # and it has ended again
-    moved: float = 0.0  # when screen or events last changed, apart from what counts the time, or the CPU was busy
+    moved: float = 0.0  # when screen or events last changed (counters of time aside), or the CPU was busy
     is_measured: bool = True  # it is known whether the CPU is busy
-    sum: str = ""  # the same for a screen that is the same, apart from what counts the time
+    sum: str = ""  # the same for an unchanged screen (counters of time aside)
     steady: float = 0.0  # since when the clock has gone on without a jump; 0 for long
     said: Said = Said()
     can_ring: bool = True  # the container can make the server look
@@ -260,7 +260,7 @@ def listen(tool: str, said: Said, event: Event) -> Said:
 
 
 def comes_late(rules: ToolRules, said: Said, new: Said, name: str, id: str) -> bool:
-    """Whether an event tells of what is over: hooks run beside the tool, and one may overtake another."""
+    """True if an event is out of date: hooks run beside the tool, and one may overtake another."""
     if name in rules.answers:
         return said.state in REST
     is_known = id in said.ids
@@ -281,7 +281,7 @@ def begins_turn(rules: ToolRules, said: Said, new: Said, name: str, id: str) -> 
 
 
 def prompt_of(event: Event) -> str:
-    """The prompt that an event tells of; "" for one that the tool has given to itself, which stands on no screen."""
+    """The prompt that an event reports; "" for a prompt that the tool gave itself, which no screen shows."""
     text = clean(event.data.get("prompt"))
     return "" if text.startswith("<task-notification>") else text
 
@@ -365,10 +365,10 @@ def after_message(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said:
 
 
 def after_stop(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said | None:
-    """A turn is over, but for what goes on in the background.
+    """A turn is over, except for work in the background.
 
-    An agent there may have asked before this end is told (10 ms before it, seen with Claude Code 2.1.332). It still
-    waits then; where it was answered, the screen tells.
+    A background agent may have asked before this end is reported (10 ms before, seen with Claude Code 2.1.332). It
+    still waits then; if it was answered, the screen shows that.
     """
     given = data.get("background_tasks")
     last = clean(data.get("last_assistant_message"))
@@ -466,7 +466,7 @@ LEFT = r" has ended \(exit code \d+\)\. This is a shell in its container\."
 
 
 class Shown(NamedTuple):
-    """The rule that matches a screen, and what the rule found there."""
+    """The rule that matches a screen, and its matches."""
 
     rule: Rule
     text: str
@@ -475,7 +475,7 @@ class Shown(NamedTuple):
 
 
 def read_screen(facts: Facts) -> Shown | None:
-    """The first rule of a tool that the screen fulfils, None if there is none."""
+    """The first rule of a tool that matches the screen, None without one."""
     rules = rules_of(facts)
     if rules is None or not facts.has_screen:
         return None
@@ -560,12 +560,12 @@ def decide(facts: Facts, past: Past = Past()) -> Decision:
 
 
 def decided(facts: Facts, past: Past, decision: Decision) -> Decision:
-    """A decision with its numbers, and with what a person has seen."""
+    """A decision with its numbers, compared with those that a person has seen."""
     before = past.agent if past.run == facts.started else None
     agent, past = count(facts, past, decision.agent)
     is_stopped = past.interrupted.turn == agent.turn and past.stopped > past.interrupted.at > facts.said.at
     if agent.state == "done" and is_stopped:
-        agent = replace(agent, state="idle", reason="interrupted", text="")  # of a turn of which no hook has told
+        agent = replace(agent, state="idle", reason="interrupted", text="")  # of a turn that no hook has reported
         past = replace(past, held=past.held_by(agent, facts.now))
     numbers = agent.state, agent.reason, agent.turn, agent.question
     if before is not None and before.since and numbers == (before.state, before.reason, before.turn, before.question):
@@ -583,13 +583,13 @@ def decided(facts: Facts, past: Past, decision: Decision) -> Decision:
 def count(facts: Facts, past: Past, agent: Agent) -> tuple[Agent, Past]:
     """Number a state: count the turns and questions that have begun since the last decision.
 
-    Hooks and looks tell of the same turn, in any order. What a look saw first, the hook that follows tells no more.
+    Hooks and looks report the same turn in any order. If a look has counted a turn, its hook does not count it again.
     """
     before = past.agent or Agent("none")
     said = facts.said
     is_new_run = past.run != facts.started or before.state == "none"
     if is_new_run or said.turn < past.told or said.question < past.asked:
-        past = replace(past, told=0, again=0, asked=0)  # what was told until now belongs to another file of events
+        past = replace(past, told=0, again=0, asked=0)  # the earlier reports are from another file of events
     told = said.turn - past.told
     again = said.again - past.again
     asked = said.question - past.asked
@@ -599,7 +599,7 @@ def count(facts: Facts, past: Past, agent: Agent) -> tuple[Agent, Past]:
         told = 0
         again = 0
         asked = 0
-    is_still = before.state in REST and facts.sum == past.sum  # what hooks tell now was over at the last look
+    is_still = before.state in REST and facts.sum == past.sum  # the hooks report work that was over at the last look
     is_begun = agent.state in ("working", "stuck") and before.state in REST
     owed = past.turn_owed if before.state not in REST or is_still else 0.0
     # A hook of the project may let the tool go on after an end, and nothing tells of that but the screen.
@@ -624,7 +624,7 @@ def count(facts: Facts, past: Past, agent: Agent) -> tuple[Agent, Past]:
 
 
 def is_another_question(before: Agent, agent: Agent) -> bool:
-    """Whether the screen shows the next one of several questions, of which no hook tells.
+    """True if the screen shows the next one of several questions, which no hook reports.
 
     Permissions have the same choices. The text of one may be cut elsewhere where the terminal is narrower.
     """
@@ -639,7 +639,7 @@ def is_another_question(before: Agent, agent: Agent) -> bool:
 
 
 def held_after(past: Past, before: Agent, agent: Agent, now: float, *, is_new_run: bool) -> Held:
-    """What holds the queue after one more decision."""
+    """The hold on the queue after one more decision."""
     is_broken_off = before.is_amid_a_turn and agent.state in ("ended", "none", "starting")
     if agent.holds_queue or is_broken_off:
         return past.held_by(agent, now)
@@ -651,7 +651,7 @@ def held_after(past: Past, before: Agent, agent: Agent, now: float, *, is_new_ru
 
 
 def numbered(told: int, owed: float, now: float, *, is_begun: bool) -> tuple[int, float]:
-    """How many have begun by what hooks have `told` and a look has seen, and since when a hook is owed, if one is."""
+    """The number that have begun, by hooks (`told`) and a look; and since when a hook's report is missing, if it is."""
     is_owed = bool(owed) and abs(now - owed) < LATE
     new = told - 1 if told and is_owed else told
     if is_begun and not new:
@@ -688,9 +688,10 @@ def judge(facts: Facts, before: Agent | None, stopped: float = 0.0) -> Decision:
         may_lag = UNDRAWN
     # The screen shows what came of the last event.
     is_drawn = abs(facts.now - said.at) >= may_lag or stopped > said.at
-    # The tool tells of the end before a hook of the project may let it go on. It is over when the screen says so, too.
+    # The tool reports the end before a hook of the project may let it go on. The turn is over when the screen shows it
+    # too.
     goes_on = said.state == "done" and shown is not None and shown.rule.state == "working"
-    # A look has seen work of which no hook has told.
+    # A look has seen work that no hook has reported.
     is_unheard = said.state == "idle" and before is not None and before.source == "screen" and shown is not None
     is_unheard = is_unheard and before is not None and before.state in ("working", "stuck", "done")
     is_unheard = is_unheard and before is not None and said.at <= before.since
@@ -710,7 +711,7 @@ def by_nothing(facts: Facts, before: Agent | None) -> Decision:
 
 
 def begin_of(facts: Facts, before: Agent | None) -> float:
-    """When the tool was started, as far as that is known."""
+    """The start of the tool, if it is known."""
     if not facts.runs_again:
         return max(facts.started, facts.ended)  # `run` is written at both
     return before.since if before is not None and before.state in ("starting", "unknown") else facts.now
@@ -725,7 +726,7 @@ def judge_processes(facts: Facts, rules: ToolRules | None, before: Agent | None)
         return by_process(facts, Agent("starting" if rules else "unknown", since=facts.started), "not-looked-yet")
     if facts.runs_again or (facts.is_alive and facts.exit_code is None):
         return None
-    is_old = bool(facts.ended) and facts.ended < facts.started  # what is known of the tool is from the run before
+    is_old = bool(facts.ended) and facts.ended < facts.started  # the known state of the tool is from the last run
     # guest/tool.sh notes its process before the tool is a child of it, and the exit code of a tool that ends. On a busy
     # machine it begins long after the container has.
     begun = max(facts.started, facts.followed, facts.ended if facts.exit_code is None else 0.0)
@@ -746,7 +747,7 @@ def agrees(said: Said, shown: Shown) -> bool:
 
 
 def by_process(facts: Facts, agent: Agent, rule: str) -> Decision:
-    """A decision by what the processes are."""
+    """A decision by the processes."""
     code = "" if facts.exit_code is None else f"exit code {facts.exit_code}"
     lines = (*facts.lines[-6:], *([code] if code else []))
     return Decision(agent, Why(rule, "process", lines, facts.now))
@@ -791,9 +792,9 @@ def by_screen_waiting(facts: Facts, shown: Shown) -> Decision:
 
 
 def are_told(said: Said, menu: Menu) -> bool:
-    """Whether the choices on a screen are those of which a hook has told, as far as either is known.
+    """True if the choices on a screen are those that a hook has reported, as far as both are known.
 
-    Of several questions a hook tells the first one's. A tool shows choices of its own behind those, and breaks lines.
+    For several questions, a hook reports the first one's choices. A tool adds choices of its own, and breaks lines.
     """
     pairs = zip(map(signs, said.options), (signs(TICKS.sub("", label)) for label in menu.labels))
     return all(told.startswith(shown) or shown.startswith(told) for told, shown in pairs)
@@ -829,7 +830,7 @@ def by_screen(facts: Facts, shown: Shown, before: Agent | None) -> Decision:
 
 
 def is_over_before(facts: Facts, before: Agent | None) -> bool:
-    """Whether the end of a turn that a screen shows is that of a turn before the one that the hooks have told of.
+    """True if a screen shows the end of an earlier turn than the one that the hooks have reported.
 
     A tool that is interrupted before it has said anything may take the prompt off its screen, and put it back into its
     input (seen with Claude Code 2.1.332, while it tried again).
@@ -843,10 +844,10 @@ def has_interrupted(facts: Facts, before: Agent | None) -> bool:
 
 
 def is_only_said(facts: Facts, before: Agent | None) -> bool:
-    """Whether an interruption that a screen shows is no more than what the agent has said at the end of its turn.
+    """True if an interruption on a screen is only text that the agent wrote at the end of its turn.
 
-    An answer may look like one (seen with Claude Code 2.1.332), and an interrupted tool tells of no end. After the end
-    it counts only where a look has seen that the tool works on.
+    An answer may look like one (seen with Claude Code 2.1.332), and an interrupted tool reports no end. After the end,
+    an interruption counts only if a look has seen that the tool works on.
     """
     works_on = before is not None and before.is_amid_a_turn and before.source == "screen"
     return facts.said.state == "done" and not works_on and not has_interrupted(facts, before)
@@ -866,7 +867,7 @@ def is_put_back(facts: Facts) -> bool:
 
 
 def last_prompt(lines: Sequence[str]) -> str:
-    """The last prompt that was sent, as far as it stands above a tool's answer; "" if there is none."""
+    """The last prompt, as far as the screen shows it above a tool's answer; "" if it does not."""
     begin = next((at for at in range(len(lines) - 1, -1, -1) if re.match("❯ ", lines[at])), len(lines))
     end = begin + 1
     while end < len(lines) and lines[end].startswith("  "):
@@ -875,9 +876,9 @@ def last_prompt(lines: Sequence[str]) -> str:
 
 
 def unless_stuck(facts: Facts, decision: Decision, before: Agent | None) -> Decision:
-    """A decision, or `stuck` in its place: it says that it works, and nothing has moved for minutes.
+    """A decision, or `stuck` instead: the tool claims to work, and nothing has changed for minutes.
 
-    A server that was just started does not know yet whether the CPU is busy, so it leaves it at what was before.
+    A new server does not know yet whether the CPU is busy, so it keeps the last decision.
     """
     agent = decision.agent
     times = facts.steady, facts.moved, facts.said.at, agent.since if agent.source == "hook" else 0.0

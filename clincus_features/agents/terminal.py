@@ -27,19 +27,19 @@ SAME_TRIES = 20  # looks at a screen that changes, before a key is pressed at it
 
 
 class Terminal:
-    """A session's terminal. What is known of it is as of the last look."""
+    """A session's terminal, as of the last look."""
 
     def __init__(self, stdin: clincus.GuestInput, stdout: BufferedReader, mark: str, past: Past) -> None:
         self._stdin = stdin
         self._stdout = stdout
         self._mark = f"{mark}\n".encode()
-        self._past = past  # what counts for this screen of what was before
-        self.known = Known()  # of the last look, and of what the tool has told since
+        self._past = past  # the earlier state that counts for this screen
+        self.known = Known()  # of the last look and the reports of the tool since
         self.decision: Decision
-        self.told: list[Event] = []  # what the tool has told since guest/look.sh ran
+        self.told: list[Event] = []  # reports of the tool since guest/look.sh ran
         self.is_rotated = False  # guest/hook.sh has begun a new file of events since
         self.screen = ""  # with its colours
-        self.draft: str | None = None  # what stands in the tool's input; None where that is not shown or cannot be read
+        self.draft: str | None = None  # the text in the tool's input; None if it is not shown or cannot be read
 
     @property
     def facts(self) -> Facts:
@@ -57,14 +57,14 @@ class Terminal:
         return self.draft is not None and holds(self.draft, text)
 
     def begin(self, session: clincus.Session, known: Known) -> None:
-        """Take in what guest/look.sh prints. Raises ClincusError."""
+        """Read the output of guest/look.sh. Raises ClincusError."""
         seen = self._read(3).removesuffix(self._mark)
         facts = facts_before_look(session, known)
         self.known = parse_look(seen, self._mark.decode().strip(), facts, known, CLOCK.now())
         self.decision = decide(self.known.facts, self._past)
 
     def look(self) -> None:
-        """Look at the screen again, with its colours, and take in what the tool has told. Raises ClincusError."""
+        """Look at the screen again, with its colours, and read the tool's new reports. Raises ClincusError."""
         self._say(f"look {self.known.offset}\n".encode())
         shown, events = self._read(2).split(self._mark)[:2]
         inode, row, title, self.screen = [*shown.decode("utf-8", "ignore").split("\n", 3), "", "", ""][:4]
@@ -94,7 +94,7 @@ class Terminal:
         self._say(f"keys {' '.join(keys)}\n".encode())
 
     def press_if_same(self, keys: Sequence[str]) -> bool:
-        """Press keys if the screen is still that of the last look; whether they were pressed.
+        """Press keys if the screen is still that of the last look; returns True if they were pressed.
 
         The container compares: on a busy machine a dialog may open between a look here and a key there.
         """
@@ -102,9 +102,9 @@ class Terminal:
         return self._read(1).startswith(b"1")
 
     def press_while(self, keys: Sequence[str], condition: Callable[[], bool]) -> bool:
-        """Press keys at a screen of which a condition is true; whether they were pressed.
+        """Press keys once a condition holds for the screen; returns True if they were pressed.
 
-        A screen that never stands still is looked at once more, and taken as it is.
+        A screen that never stops changing is looked at once more, and taken as it is.
         """
         for _ in range(SAME_TRIES):
             if not condition():

@@ -11,7 +11,7 @@ SLOW_LOOK = 3.5  # between two looks at a tool that is not at rest
 LOOK = 0.5  # that a look takes
 DRAWING = 2.0  # that a screen may lag behind a hook
 LAGGING = 5.0  # the same on a busy host, where the screen only lacks what shows that the tool works, or its question
-UNDRAWN = 10.0  # the same where the screen lacks the very prompt of which a hook has told
+UNDRAWN = 10.0  # the same if the screen lacks the prompt that a hook has reported
 SOON = 0.5  # between looks at a tool whose hooks tell of an end that its screen does not show yet
 AGAIN = 0.2  # behind DRAWING, before the look that sees the screen as it is then
 
@@ -35,5 +35,5 @@ DWELL_WAITING = 6.0
 # -- The life of a tool
 
 START_WITHIN = 120.0  # that a tool may take to show something that is known
-RESUMING = 20.0  # between the start of a container and that of the tool in it
+RESUMING = 20.0  # between the start of a container and the start of its tool
 STUCK_AFTER = 300.0  # without a movement
