@@ -1,10 +1,10 @@
-"""The second line behind the wall: what is sealed is noted, watched and put back; GET …/protection and its resolve.
+"""The second line behind the wall: it records, watches and restores sealed paths; GET …/protection and its resolve.
 
-seals.py knows what is sealed, identity.py which file that is, records.py keeps both, watch.py waits for changes,
-guard.py decides what they mean, restore.py puts back, suspects.py names who else could have done it. What cannot be
-sealed is looked at: git's index (index.py), links in Git folders (links.py), and Git folders that come while a session
-runs (modules.py); looks.py takes such looks one after the other. appeared.py tells what runs by itself, scans.py asks
-wall/scan.py.
+seals.py lists the sealed paths, identity.py identifies the files there, records.py keeps both, watch.py waits for
+changes, guard.py judges them, restore.py restores the content, and suspects.py names other programs that could be the
+cause. Some things cannot be sealed, and are examined instead: git's index (index.py), links in Git folders (links.py),
+and Git folders that appear while a session runs (modules.py); looks.py runs these examinations one after the other.
+appeared.py reports files that run by themselves, and scans.py asks wall/scan.py.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What has appeared in a workspace since its session began, and runs by itself on the person's machine.
+"""Finds files that appeared in a workspace since its session began, and that run by themselves on the person's machine.
 
 wall/scan.py looks at the workspace, in a child of its own: beside the start of a session, after each turn of its tool,
-when the session has stopped, and when somebody asks. What was there at the start is no news. A file of the server's own
-for each session holds both, so that it is known after a restart of the server, and after the session.
+when the session has stopped, and when somebody asks. Files that existed at the start are not reported. A file of the
+server for each session records both kinds, so that they are known after a restart of the server, and after the session.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ PERIOD = 10.0  # seconds from the end of one look at a session to the begin of t
 QUIET_PERIOD = 60.0  # seconds between two looks at sessions whose tool tells nothing
 BEGIN_WITHIN = 30.0  # seconds that a command waits for the look beside the start
 RECORD_LIMIT = 32 << 20  # bytes
-KEPT_DAYS = 30  # for which the file of a session that is gone is kept
-LISTED = 200  # items that are told
-KINDS = ("broken", "link", "rebase", "gitlink", "repository", "commit", "settings")  # in this order they are told
+KEPT_DAYS = 30  # the file of a deleted session is kept so many days
+LISTED = 200  # items that are reported at most
+KINDS = ("broken", "link", "rebase", "gitlink", "repository", "commit", "settings")  # in the order of the report
 MOST_CONTENTS = 1000  # of one path in commits that are known
 TOLD_COMMANDS = 20  # of one item
 NAMED = 3  # paths of commits in a warning, and references of one content
@@ -45,7 +45,7 @@ BY_KIND = {
     "rebase": "runs on your machine when you run `git rebase --continue`",
 }
 Item = Mapping[str, Any]  # of wall/scan.py
-Known = dict[str, "list[str]"]  # what was there, "KIND PATH" -> marks of its commands
+Known = dict[str, "list[str]"]  # the known items, "KIND PATH" -> marks of their commands
 
 
 @dataclass
@@ -55,10 +55,11 @@ class Record:
     id: str
     session_id: str
     workspace: str
-    since: str = ""  # when the look at what was there began (RFC 3339); "" before it
+    since: str = ""  # when the first look began (RFC 3339); "" before it
     known: Known = field(default_factory=dict)
     appeared: list[dict[str, Any]] = field(default_factory=list)  # as the API tells it
-    left: list[str] = field(default_factory=list)  # the names of all that has appeared, also of what is not told
+    # The names of all items that have appeared, also of those that are not reported.
+    left: list[str] = field(default_factory=list)
     cut: str = ""
     is_open: bool = True  # no look has been taken since the session ran
     sealed: list[str] = field(default_factory=list)  # paths of the working tree
@@ -73,7 +74,7 @@ def name_of(item: Item) -> str:
 
 
 def mark_of(command: Mapping[str, str]) -> str:
-    """A short mark of a command, that no other one has."""
+    """A short mark of a command, different for each command."""
     return hashlib.sha256(f"{command['key']}\n{command['value']}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 
@@ -98,15 +99,15 @@ def commit_items(commits: Iterable[Item]) -> list[Item]:
 
 
 def known_of(items: Iterable[Item], before: float) -> Known:
-    """Items as what was there, but for those that were written after a time (seconds since 1970). Pure."""
+    """Items as known ones, without those that were written after a time (seconds since 1970). Pure."""
     return {name_of(item): [mark_of(one) for one in item["commands"]] for item in items if item["changed"] <= before}
 
 
 def news(items: Iterable[Item], known: Known) -> Iterator[dict[str, Any]]:
-    """The items that were not there, and those that were, with the commands that they did not have. Pure."""
+    """The new items, and known items that have new commands, with these. Pure."""
     for item in items:
         names = [name_of(item)]
-        if item["kind"] == "repository":  # a submodule that was there is none any more
+        if item["kind"] == "repository":  # it may have been a known submodule before
             names.append(f"gitlink {item['path'].removesuffix('/.git')}")
         before = next((known[name] for name in names if name in known), None)
         fresh = [one for one in item["commands"] if mark_of(one) not in (before or ())]
@@ -117,7 +118,7 @@ def news(items: Iterable[Item], known: Known) -> Iterator[dict[str, Any]]:
 
 
 def told(items: Iterable[Item], earlier: Iterable[Item], rows: Sequence[clincus.Runs], at: str) -> list[dict[str, Any]]:
-    """News as the API tells it; one that was told earlier keeps its time. Pure."""
+    """News in the form of the API; a repeated one keeps its first time. Pure."""
     times = {name_of(one): one["at"] for one in earlier}
     found = [
         {
@@ -155,11 +156,11 @@ def words_of_commits(appeared: Iterable[Item]) -> str:
 
 
 def is_told(item: Item, rows: Sequence[clincus.Runs]) -> bool:
-    """Whether an item is told of: of settings only those of the presets that are on. Pure."""
+    """True if an item is reported: settings only by the presets that are on. Pure."""
     path = item["path"]
     if item["kind"] == "commit":
         return bool(item["sealed"] or clincus.runs_on_host(path, rows))
-    heads = {row.path.partition("/")[0] for row in rows if "/" in row.path}  # a link may stand in the place of one
+    heads = {row.path.partition("/")[0] for row in rows if "/" in row.path}  # a link may replace one
     return item["kind"] != "settings" or bool(clincus.runs_on_host(path, rows)) or path.rpartition("/")[2] in heads
 
 
@@ -202,22 +203,22 @@ class Looker:
     ) -> None:  # fmt: skip
         self._environ = environ
         self._config = config
-        self._on_links = on_links  # is told links that are news, with where each leads, to put them aside
+        self._on_links = on_links  # gets new links with their targets, to put them aside
         self._looking = threading.Lock()  # held by one look at a time
 
     def is_wanted(self, session: clincus.Session) -> bool:
-        """Whether there is something to look at: a folder of this host that is to be protected."""
+        """True if there is something to examine: a folder of this host that has to be protected."""
         is_here = bool(session.workspace) and session.mode == "mount" and not session.engine
         return is_here and not session.command and not self._config().get("security.disable_protection")
 
     def begin(self, session: clincus.Session, sealed: Sequence[str] = ()) -> None:
-        """Note what is there before a session starts. What its last run has left stays news. Raises ClincusError.
+        """Record the items before a session starts. Those that its last run has left stay news. Raises ClincusError.
 
         `sealed` are the paths of the working tree that are sealed for it.
         """
         record = self.find(session.id, session.session_id)
         if record is not None and record.is_open and record.since:
-            return  # it runs, or has run, and nobody has looked since
+            return  # it runs, or has run, and no look has followed
         begun = time.time()
         found = self._scan(session, sealed, record)
         with self._changing(session) as record:
@@ -233,9 +234,9 @@ class Looker:
             self._on_links(session, nested)
 
     def look(self, session: clincus.Session, *, is_over: bool = False) -> list[dict[str, Any]]:
-        """Look at a session's workspace now; all that has appeared. Raises ClincusError.
+        """Look at a session's workspace now; returns everything that has appeared. Raises ClincusError.
 
-        If nobody has looked before the session started, what was written since then counts as news.
+        If nobody has looked before the session started, files that were written since then count as news.
         """
         before = self.find(session.id, session.session_id)
         try:
@@ -276,14 +277,14 @@ class Looker:
                     os.unlink(path)
 
     def _scan(self, session: clincus.Session, sealed: Sequence[str], record: Record | None) -> Scan:
-        # Of all presets, so that what was there is no news when one is turned on.
+        # All presets count, so that turning one on does not make old files news.
         rows = [row.path for rows in clincus.presets().values() for row in rows]
         since = clincus.parse_time(record.since) if record is not None and record.since else None
         with self._looking:
             return scan(session.workspace, rows, self._environ(), sealed, since.timestamp() if since else 0)
 
     def _take(self, record: Record, found: Scan, *, is_over: bool) -> dict[str, str]:
-        """Write a look into a record; the links in repositories within the workspace that are news."""
+        """Write a look into a record; returns the new links in repositories within the workspace."""
         rows = clincus.preset_rows(self._config())
         fresh = list(news(items_of(found), record.known))
         record.left = [name_of(item) for item in fresh]
@@ -334,7 +335,7 @@ def digest(session_id: str) -> str:
 def last_look(
     environ: Mapping[str, str], config: clincus.Config, session: clincus.Session
 ) -> tuple[list[dict[str, Any]], str]:
-    """Look at the workspace of a session that has just stopped: what has appeared, and what was not looked at.
+    """Look at the workspace of a session that has just stopped; returns what has appeared, and what was not examined.
 
     For a command, beside the server. Raises ClincusError.
     """
@@ -350,9 +351,9 @@ def last_look(
 
 
 class Appeared:
-    """Looks at the workspaces of all sessions at the moments of their lives, and tells how much has appeared.
+    """Looks at the workspace of each session at certain moments of its life, and reports how much has appeared.
 
-    A command installs it too, without an `app`: it only notes what is there before a start.
+    A command installs it too, without an `app`: there it only records the items before a start.
     """
 
     def __init__(
@@ -365,9 +366,10 @@ class Appeared:
         self._other_warnings = other_warnings
         self.looker = Looker(self._environ, self._config, on_links)
         self._changed = threading.Condition()  # guards all that follows
-        self._due: dict[str, tuple[float, clincus.Session, bool]] = {}  # session id -> time.monotonic, it, has stopped
+        # Session id -> time.monotonic, the session, and True if it has stopped.
+        self._due: dict[str, tuple[float, clincus.Session, bool]] = {}
         self._looked: dict[str, float] = {}  # session id -> time.monotonic of the last look
-        self._states: dict[str, object] = {}  # session id -> what its agent was last heard to do
+        self._states: dict[str, object] = {}  # session id -> the last known state of its tool
         # Session id -> how much has appeared, what was not looked at, what git may write from commits
         self._told: dict[str, tuple[int, str, str]] = {}
         self._begins: dict[str, threading.Thread] = {}  # session id -> the look beside its start
@@ -397,7 +399,7 @@ class Appeared:
             begin.start()
 
     def tell(self, moment: str, session: clincus.Session) -> None:
-        """A moment in a session's life. Only a command waits, and only for the look that it has begun."""
+        """Act on a moment in a session's life. Only a command waits, for the look that it has begun."""
         if moment == "after_start" and self._app is None:
             self._wait_for_begin(session)
         elif moment == "started" and self.looker.is_wanted(session):
@@ -412,7 +414,7 @@ class Appeared:
                 self._looked.pop(session.session_id, None)
 
     def hear(self, session: clincus.Session, agent: Mapping[str, object]) -> None:
-        """A session's tool has another state. It never waits."""
+        """Note the new state of a session's tool. It never waits."""
         state = agent["state"]
         before = self._states.get(session.session_id)
         self._states[session.session_id] = state
@@ -420,7 +422,7 @@ class Appeared:
             self._ask(session)
 
     def fields(self, session: clincus.Session) -> dict[str, object]:
-        """The fields of a session: how much has appeared."""
+        """The fields of a session: the number of items that have appeared."""
         return {"appeared": self._known(session)[0]}
 
     def warnings(self, session: clincus.Session) -> list[str]:
@@ -436,12 +438,15 @@ class Appeared:
         return warnings
 
     def listed(self, id: str, session_id: str = "") -> list[dict[str, Any]]:
-        """What had appeared at the last look at a session, which may be gone."""
+        """The items that had appeared at the last look at a session, which may be gone."""
         record = self.looker.find(id, session_id)
         return record.appeared if record is not None else []
 
     def current(self, session: clincus.Session) -> list[dict[str, Any]]:
-        """What has appeared by now in the workspace of a session; of one that runs it is looked for, now and then."""
+        """The items that have appeared in the workspace of a session.
+
+        For a running session, it looks again now and then.
+        """
         is_old = time.monotonic() - self._looked.get(session.session_id, float("-inf")) > PERIOD
         if session.status == "running" and is_old and self.looker.is_wanted(session):
             clincus.survive(f"the look at the folder of {session.id}", lambda: self.look(session))
@@ -482,7 +487,7 @@ class Appeared:
             self._ask(session, delay=QUIET_PERIOD)
 
     def look_at_quiet_tools(self) -> None:
-        """Ask for looks at sessions whose tool tells nothing, unless their containers have slept since the last one."""
+        """Ask for looks at sessions whose tool reports nothing, unless their containers have been idle since."""
         quiet = [
             one
             for one in self._app.registry.all()
@@ -507,7 +512,7 @@ class Appeared:
             begin.join(BEGIN_WITHIN)
 
     def _ask(self, session: clincus.Session, *, has_stopped: bool = False, delay: float = 0.0) -> None:
-        """Ask for a look; one of a session that runs comes no sooner than PERIOD after the last one."""
+        """Ask for a look. A look at a running session waits for PERIOD since the last one."""
         at = time.monotonic() + delay
         with self._changed:
             if not has_stopped:

@@ -42,7 +42,7 @@ REWRITTEN = (
     " agent committed or put into the index: read it before a program runs it"
 )
 RESTART = 0.2  # seconds in which a placeholder that is gone may be made anew, as the container restarts
-LINKS = ""  # the mark for what happens in a Git folder, where a link may have appeared
+LINKS = ""  # the mark for changes in a Git folder, where a link may have appeared
 LINKS_SETTLE = 0.05  # seconds after something got a name there until it is looked at
 INDEX_SETTLE = 0.2  # seconds after a change of git's index until it is looked at
 FROZEN_WITHIN = 30.0  # seconds for Incus to freeze a container
@@ -66,7 +66,7 @@ ACCEPT = 'or start with "accept_changes": true (clincus shell --accept-changes) 
 
 
 class ChangedError(clincus.ClincusError):
-    """What would be sealed now is not what was sealed at the last start, and nobody has accepted that."""
+    """The paths to seal differ from those at the last start, and nobody has accepted that."""
 
 
 class Fault(NamedTuple):
@@ -85,7 +85,7 @@ class Live(NamedTuple):
 
 
 class Guard:
-    """What a start, a server and a person do about sealed paths. `app` is None in a command."""
+    """Handles sealed paths at a start, in a server, and for a person's requests. `app` is None in a command."""
 
     def __init__(self, app: Any, environ: Mapping[str, str]) -> None:
         self._app = app
@@ -106,7 +106,7 @@ class Guard:
         self._index_files: dict[str, tuple[str, ...]] = {}  # session -> the files of its indexes
         self._index_states: dict[str, object] = {}  # session -> their signature, when they were last compared
         self._unlike: dict[str, tuple[str, ...]] = {}  # session -> sealed paths that git may write from an index
-        self._faults: dict[str, Fault] = {}  # path of what was put aside and is to be told -> why
+        self._faults: dict[str, Fault] = {}  # path that was put aside and is to be reported -> why
         self._link_looks = Looks("looking for links", lambda: LINKS_SETTLE, self._look_for_links)
         self._links_before: dict[str, dict[str, str]] = {}  # session -> `Run.links` of the run that is about to begin
         self._links: dict[str, dict[str, str]] = {}  # session -> `Run.links` of its run
@@ -122,27 +122,27 @@ class Guard:
         self._moves: dict[str, Moves] = {}  # session -> renames in its Git folders; as `_live`
         self._gitlinks: dict[str, gitlinks.Gitlinks] = {}  # session -> those of its indexes; as `_live`
         self._writer_looks = Looks("looking for who writes", lambda: WRITTEN_FOR, self._look_for_writers)
-        self._mending: set[str] = set()  # sessions in which something is put back once more just now
+        self._mending: set[str] = set()  # sessions in which something is being restored again
         self._missed: dict[str, set[str]] = {}  # session -> names that moved meanwhile; as `_live`
         self._mends: dict[str, int] = {}  # session -> how often that was
         self._mended_at: dict[str, float] = {}  # session -> time.monotonic of the last time
         self._broken: dict[str, list[Change]] = {}  # session -> why it is frozen; empty while a thread acts
         self._changes: dict[str, list[Change]] = {}  # session -> all changes of its run
-        self._reported: set[tuple[str, str]] = set()  # what is told once for each session
+        self._reported: set[tuple[str, str]] = set()  # reports that are made once for each session
         self._asked: set[str] = set()  # sessions whose record was looked at for the field
 
     @functools.cached_property
     def watcher(self) -> Watcher:
-        """What watches, in a server."""
+        """The watcher of a server."""
         return Watcher(self._judge, self._settle)
 
     @functools.cached_property
     def leases(self) -> Leases:
-        """What keeps files without a seal from being written unseen, in a server."""
+        """The leases of a server, which keep files without a seal from being written unseen."""
         return Leases()
 
     def work(self) -> None:
-        """Wait for what happens to sealed paths, and act on it."""
+        """Wait for changes of sealed paths, and act on them."""
         self.watcher.work()
 
     # -- Before a start
@@ -176,7 +176,7 @@ class Guard:
         config[key] = "; ".join(filter(None, (config.get(key, ""), words)))
 
     def _note_links(self, session: clincus.Session, stage: Stage | None, record: Record) -> list[Change]:
-        """Remember which links are there before a start; what runs whose end nobody saw have left is put aside."""
+        """Record the links before a start. Those left by runs whose end was not seen are put aside."""
         told: list[Change] = []
         for id in self._ended[session.id]:
             told += self._settle_links(session, stage, record.runs[id])
@@ -185,7 +185,7 @@ class Guard:
         return told
 
     def _unseen_changes(self, record: Record, starting: str, incus: clincus.Incus) -> list[Change]:
-        """What differs from what was sealed for runs whose end nobody saw."""
+        """The differences from the sealed content of runs whose end was not seen."""
         paths: set[str] = set()
         ended = self._ended[starting] = set()
         for id, run in record.runs.items():
@@ -291,7 +291,7 @@ class Guard:
     def _take_up(self, session: clincus.Session, stage: Stage, *, is_fresh: bool) -> None:
         """Watch a session, and note what is sealed, or compare it if this run was noted before."""
         paths, is_seen = seals.sealed_paths(stage)
-        self.watcher.drain()  # what happened before is no news of these names
+        self.watcher.drain()  # earlier events do not concern these names
         record = Record(session.workspace) if is_fresh else self.records.read(session.workspace)
         run = record.runs.get(session.id)
         begun = clincus.parse_time(session.run)
@@ -299,11 +299,11 @@ class Guard:
         is_known = is_noted and run is not None and begun is not None and run.at >= begun.timestamp()
         live = self._live.get(session.id)
         if is_known and live is not None and live.is_watched and live.stage == stage:
-            if session.protection == clincus.BROKEN:  # seen before the label was changed: it goes on as what it was
+            if session.protection == clincus.BROKEN:  # keep the protection from before the break
                 kept = live.session
                 session = session._replace(protection=kept.protection, protection_note=kept.protection_note)
             self._live[session.id] = live._replace(session=session)
-            return  # this run was noted and watched at its start, and what happened since was told
+            return  # this run was recorded and watched since its start, and all changes since were reported
         if is_known and run is not None:
             paths = run.paths
         self._watch(session, stage, paths, record if is_known else None)
@@ -335,7 +335,7 @@ class Guard:
             self._act_on(live, {one.path: one.what for one in waiting}, self._freeze_waiting)
 
     def _freeze_waiting(self, live: Live, _: Mapping[str, str]) -> None:
-        """Freeze a container for the changes that wait; what they are was put back or aside as it was found."""
+        """Freeze a container for the waiting changes, which were restored or put aside when they were found."""
         session = live.session
         if not self._pause(session):
             return
@@ -403,7 +403,7 @@ class Guard:
         return record
 
     def _known_links(self, session: clincus.Session, stage: Stage, last: Run | None) -> dict[str, str] | None:
-        """The links that are no news in a run. If Incus began it alone, what its last run had, or what is there."""
+        """The known links of a run. If Incus began it alone: those of its last run, or the present ones."""
         if session.id in self._links_before:
             return self._links_before.pop(session.id)
         if last is not None and not last.has_ended:
@@ -411,7 +411,7 @@ class Guard:
         return self._known_now(session, stage)
 
     def _known_now(self, session: clincus.Session, stage: Stage) -> dict[str, str]:
-        """The links and the operations in progress that are there, as `Run.links` keeps them."""
+        """The present links and operations in progress, as `Run.links` keeps them."""
         found = links.find(links.places(session.workspace, stage))
         return {**unfinished.known_of(found.operations), **links.known_of(found)}
 
@@ -465,7 +465,7 @@ class Guard:
         if faults:
             self._faults.update(faults)
             self._break_by(live, faults)
-            self._check_index(live)  # what is there now may be no better
+            self._check_index(live)  # the new index may be bad too
 
     def _watch_gitlinks(self, live: Live, sources: Mapping[str, str] | None = None) -> None:
         """Watch the way to the gitlinks of a session; `sources` are new ones, each with the folder it lies in."""
@@ -493,7 +493,7 @@ class Guard:
         self._watch_gitlinks(live)
 
     def _judge_broken(self, live: Live, paths: Mapping[str, str]) -> None:
-        """Put back again what was replaced after a freeze: who did it may be no part of the container."""
+        """Restore again a path that was replaced after a freeze: the cause may be outside the container."""
         record = self.records.read(live.session.workspace)
         run = record.runs.get(live.session.id)
         if run is None or run.has_ended:
@@ -551,7 +551,7 @@ class Guard:
             late[path] = graver(how, late.get(path, how))
 
     def _check_index(self, live: Live) -> None:
-        """Have git's index looked at, beside what else there is to do; once more if it changes meanwhile."""
+        """Examine git's index in a thread of its own, and once more if it changes meanwhile."""
         self._index_looks.ask(live.session.id)
 
     def _check_index_of(self, id: str) -> None:
@@ -565,7 +565,7 @@ class Guard:
         if live is None:
             return False
         files = self._index_files.get(id)
-        state = index.signature(files or ())  # before the look: what is written meanwhile makes another one worth while
+        state = index.signature(files or ())  # taken before the look, so that a write meanwhile leads to another look
         looked = index.look(live.session.workspace, live.stage, self._sealed(live.session))
         self._index_files[id] = looked.files
         self._index_states[id] = state if looked.files == files else None
@@ -593,7 +593,7 @@ class Guard:
         live = self._live.get(id)
         if live is None:
             return False
-        known = self._links.get(id)  # a start that is noted just now takes it away again
+        known = self._links.get(id)  # a start that is being recorded removes it again
         paths = self._paths.get(id, frozenset())
         if known is None:
             run = self.records.read(live.session.workspace).runs.get(id)
@@ -651,7 +651,7 @@ class Guard:
                 known[links.HEAPED] = "told"
                 for run in (record.runs[id] for id in record.runs if id == session.id):
                     run.links = {**(run.links or {}), links.HEAPED: "told"}
-        # A link in the place of what is sealed, or on the way there, is a break by itself.
+        # A link in the place of a sealed path, or on the way there, is a break by itself.
         bad = {path: to for path, to in fresh.items() if not any(clincus.path_inside(one, path) for one in sealed)}
         told, kept = links.put_aside(bad, folders)
         known.update(kept)  # is told once, and tried again at the stop
@@ -683,7 +683,10 @@ class Guard:
         return bad
 
     def warnings(self, session: clincus.Session) -> list[str]:
-        """What a session's document warns of: Git folders without a seal, and what git may write into sealed paths."""
+        """Warnings for a session's document:
+
+        Git folders without a seal, and texts that git may write into sealed paths.
+        """
         if session.id not in self._live:
             return []
         unlike = self._unlike.get(session.id, ())
@@ -750,14 +753,14 @@ class Guard:
             self.watcher.call(functools.partial(self._break_by, live, bad))
 
     def _break_by(self, live: Live, bad: Mapping[str, Fault], what: str = "replaced") -> None:
-        """Break a session by what was put aside; of one that is broken already it is told besides."""
+        """Break a session because of paths that were put aside; if it is broken already, only report them."""
         if live.session.id not in self._broken:
             self._break(live, dict.fromkeys(bad, what))
         else:
             self._tell(live.session, {path: self._faults.pop(path, fault) for path, fault in bad.items()}, what)
 
     def _watch_for_links(self, live: Live, found: links.Found) -> None:
-        """Watch the folders in which git could follow a link; what appeared in a new one meanwhile is looked for."""
+        """Watch the folders in which git could follow a link; look again if there is a new one."""
         id = live.session.id
         if id not in self._live:
             return
@@ -769,7 +772,7 @@ class Guard:
             self._report_once(live.session, f"links in .git are looked for at the stop only: {error.strerror}; {words}")
 
     def _settle_links(self, session: clincus.Session, stage: Stage | None, run: Run) -> list[Change]:
-        """Put aside the links that a run has brought and nobody has seen; what is written down and told of them."""
+        """Put aside the unseen links of a run; returns the changes to record and report."""
         folders = links.places(session.workspace, stage, run.paths)
         bad: dict[str, Fault] = {}
         if run.links is not None:
@@ -808,9 +811,10 @@ class Guard:
     def _settle_index(
         self, session: clincus.Session, stage: Stage | None, edits: Iterable[tuple[str, str]] = ()
     ) -> None:
-        """Look at the indexes of a session that is not watched just now; what is bad is written down and told.
+        """Examine the indexes of a session that is not watched now; record and report bad ones.
 
-        From a bad index git on the host may have written what looks like `edits` of a person: they are told, too.
+        Git on the host may have written texts from a bad index that look like `edits` of a person: they are reported
+        too.
         """
         looked = index.look(session.workspace, stage, self._sealed(session))
         if looked.unlike:
@@ -830,7 +834,7 @@ class Guard:
         return changes
 
     def _settle(self) -> float:
-        """Note the edits that have come to rest; the seconds until the next one has, -1 if there is none."""
+        """Record the edits that have settled; returns the seconds until the next one settles, -1 without any."""
         now = time.monotonic()
         due = [key for key, at in self._edited.items() if at <= now]
         for key in due:
@@ -841,11 +845,11 @@ class Guard:
         return max(0.0, min(self._edited.values()) - now) if self._edited else -1
 
     def _note_edits(self, workspace: str, paths: Collection[str]) -> None:
-        """Take in what a person has written into sealed files, unless a container could have written it."""
+        """Record a person's edits of sealed files, unless a container could have made them."""
         here = [live for live in self._live.values() if live.session.workspace == workspace]
         ids = {live.session.id for live in here}
         is_looked_at = any(self._index_looks.is_busy(id) for id in ids)
-        if is_looked_at or any(self._broken.get(id) == [] for id in ids):  # what looks like an edit may be none
+        if is_looked_at or any(self._broken.get(id) == [] for id in ids):  # an apparent edit may be something else
             self._edited.update({(workspace, path): time.monotonic() + SETTLE for path in paths})
             return
         broken: set[str] = set()
@@ -875,15 +879,15 @@ class Guard:
                 self._break(live, dict.fromkeys(broken, "changed"))
 
     def _rest(self, session: clincus.Session) -> None:
-        """A run has ended: watch no more, and remember that its end was seen."""
-        if self._broken.get(session.id) == []:  # a thread acts on it just now
+        """Stop watching a run that has ended, and record that its end was seen."""
+        if self._broken.get(session.id) == []:  # a thread is acting on it
             again = functools.partial(self.watcher.call, functools.partial(self._rest, session))
             threading.Timer(RESTART, again).start()
             return
         self.watcher.finish(session.id)
         live = self._live.get(session.id)
         if live is not None and is_later(live.session.run, session.run):
-            return  # the next run, after a reboot, has taken over what this one had
+            return  # the next run, after a reboot, has taken over the state of this one
         self._live.pop(session.id, None)
         self.watcher.unwatch(session.id)
         self._broken.pop(session.id, None)
@@ -907,9 +911,9 @@ class Guard:
     def _end_run(
         self, session: clincus.Session, live: Live | None, run: Run, late: Mapping[str, str]
     ) -> list[tuple[str, str]]:
-        """Write down that a run has ended, and what differs then.
+        """Record that a run has ended, and the differences at that time.
 
-        The result is what a person has edited just before the end, or git on the host wrote there from a bad index.
+        Returns the edits of a person just before the end, which may also come from git on the host and a bad index.
         """
         edits: list[tuple[str, str]] = []
         if live is not None and not run.has_ended:
@@ -970,9 +974,9 @@ class Guard:
     # -- A break
 
     def _break(self, live: Live, found: Mapping[str, str]) -> None:
-        """Begin to act on what happened to paths; the thread of the watcher goes on."""
+        """Begin to act on changes of paths, in a thread: the watcher's thread goes on."""
         self._broken[live.session.id] = []  # so that nothing is judged meanwhile
-        # What looked like an edit may have been the first step of this.
+        # An apparent edit may have been the first step of this.
         self._edited = {key: at for key, at in self._edited.items() if key[0] != live.session.workspace}
         self._act_on(live, found)
 
@@ -1028,7 +1032,7 @@ class Guard:
             and (one is live or found.keys() & {*run.paths, *ways(one.stage, run.paths)} or found.keys() - record.items)
             and (self._pause(one.session) or (one is live and run.is_seen))  # it ran when its seal came off
         ]  # fmt: skip
-        if not frozen:  # no container runs: the person's own, but for an index
+        if not frozen:  # no container runs: the changes are the person's own, except for an index
             bad = {path: self._faults.pop(path) for path in found if path in self._faults}
             if bad:
                 self._tell(live.session, bad, next(iter(found.values())))
@@ -1202,7 +1206,7 @@ class Guard:
         return session.mode == "mount" and not session.engine and bool(session.workspace)
 
     def document(self, session: clincus.Session) -> dict[str, object]:
-        """The answer of GET …/protection, but for what has appeared. Raises ClincusError."""
+        """The answer of GET …/protection, without the items that have appeared. Raises ClincusError."""
         record = self.records.read(session.workspace) if self._is_here(session) else Record(session.workspace)
         run = record.runs.get(session.id)
         sealed = []
@@ -1279,7 +1283,7 @@ def is_later(run: str, other: str) -> bool:
 
 
 def as_faults(kind: str, words: Mapping[str, str]) -> dict[str, Fault]:
-    """Paths with words, as what was put aside. Pure."""
+    """Paths with words, as faults of one kind. Pure."""
     return {path: Fault(kind, why) for path, why in words.items()}
 
 
@@ -1292,7 +1296,7 @@ def kind_of_unsealed(path: str) -> str:
 
 
 def set_aside(path: str) -> str:
-    """Put a file aside; what was done, in words."""
+    """Put a file aside; returns what was done, in words."""
     try:
         return f"it is put aside as {restore.set_aside(path)}"
     except OSError as error:
@@ -1320,9 +1324,9 @@ def several_names(record: Record, paths: Iterable[str]) -> Iterator[str]:
 
 
 def mend(record: Record, path: str) -> bool:
-    """Put a path back, and note which file it is then. False if that is not possible.
+    """Restore a path, and record the identity of the file. False if that is not possible.
 
-    What has taken its place again by then is not noted: it differs from what is, and so is put back in its turn.
+    If something has replaced it again by then, that is not recorded: it differs, and is restored next.
     """
     item = record.items.get(path)
     if item is None or not restore.restore(path, item, record.copies):
@@ -1339,12 +1343,12 @@ def what_happened(path: str) -> str:
 
 
 def verdict(path: str, item: Item, how: str, is_off: bool) -> str:
-    """What it means that something happened to a sealed path, or to a folder on the way to one.
+    """The meaning of an event at a sealed path, or at a folder on the way to one.
 
-    "" for nothing, EDITED for a person's edit in place, RESTARTS for what a restart of the container may look like;
-    else the word for what was done to it. A name that moves is never a person's: the kernel denies that on the host.
-    No flood of events hides that it moved (`Watcher`), so a content that differs after one is an edit as well: who
-    could write there without a move could have done the same without a flood.
+    "" for nothing, EDITED for a person's edit in place, RESTARTS for a possible restart of the container; else the word
+    for the change. A person cannot have moved a sealed name: the kernel denies that on the host. A flood of events does
+    not hide a move (`Watcher`), so different content after a flood is an edit as well: a program that can write there
+    without a move does not need the flood.
     """
     now = note_item(path, Copies(), is_way=item.is_way)
     is_moved = now is None or now.thing != item.thing or is_off or how == MOVED
@@ -1356,7 +1360,7 @@ def verdict(path: str, item: Item, how: str, is_off: bool) -> str:
 
 
 def differing(record: Record, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Those of some paths whose content is not what was noted, and what happened to each. Placeholders may be gone."""
+    """The paths whose content differs from the record, each with the change. Placeholders may be gone."""
     for path in paths:
         item = record.items.get(path)
         if item is None or item.is_way:
@@ -1371,7 +1375,7 @@ def differing(record: Record, paths: Iterable[str]) -> Iterator[tuple[str, str]]
 
 
 def is_other(record: Record, live: Live, run: Run) -> Iterator[tuple[str, str]]:
-    """The sealed paths of a run, and the folders on the way, that are not as noted, and what happened to each."""
+    """The sealed paths of a run, and the folders on the way, that differ from the record, each with the change."""
     for path in (*ways(live.stage, run.paths), *run.paths):
         item = record.items.get(path)
         if item is None:
@@ -1385,9 +1389,9 @@ def is_other(record: Record, live: Live, run: Run) -> Iterator[tuple[str, str]]:
 
 
 def changed_files(path: str, old: Item, new: Item) -> list[str]:
-    """The files at or in a sealed path of the working tree whose content is another one than before.
+    """The files at or in a sealed path of the working tree whose content has changed.
 
-    Git's own files are left out: each `git config` writes them, and git takes none of them from a commit.
+    Git's own files are left out: each `git config` writes them, and git never takes them from a commit.
     """
     if ".git" in path.split("/"):
         return []
@@ -1413,7 +1417,7 @@ def add_changes(record: Record, run: Run | None, changes: Iterable[Change]) -> N
 
 
 def waiting_words(record: Record, session: clincus.Session) -> str:
-    """What a person has to do before the next start in a workspace; "" if nothing. Pure."""
+    """The advice for a person before the next start in a workspace; "" for none. Pure."""
     if not record.changes:
         return ""
     paths = ", ".join(dict.fromkeys(change.path for change in record.changes[-MOST_TOLD:]))
@@ -1427,7 +1431,7 @@ def source_of(path: str, workspace: str) -> str:
 
 
 def told(changes: Iterable[Change]) -> str:
-    """Changes in words: each path once, with what happened last, and who else may have done it."""
+    """Changes in words: each path once, with its last change and other possible causes."""
     last = {change.path: change for change in changes}
     parts = []
     for change in list(last.values())[:MOST_TOLD]:

@@ -1,4 +1,4 @@
-"""The identity of a sealed path: which file it is, and what is in it. No link is ever followed."""
+"""The identity of a sealed path: the file itself, and its content. No link is ever followed."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Item(NamedTuple):
 
     @property
     def names(self) -> set[str]:
-        """What is in a sealed folder, by the paths in it."""
+        """The content of a sealed folder, by path."""
         return {one.path for one in self.pieces}
 
     @property
@@ -90,7 +90,7 @@ class Item(NamedTuple):
 
 
 class Copies:
-    """The content of what is read, within the limits of a workspace."""
+    """The content of sealed files, read within the limits of a workspace."""
 
     def __init__(self, used: int = 0) -> None:
         self.data: dict[str, bytes] = {}  # by SHA-256
@@ -108,9 +108,9 @@ class Copies:
 
 @contextmanager
 def opened(path: str) -> Iterator[int]:
-    """A descriptor (O_PATH) of an absolute path, opened step by step; of a link, not of what it leads to.
+    """A descriptor (O_PATH) of an absolute path, opened step by step; for a link, of the link itself.
 
-    Raises OSError, for a link on the way too.
+    Raises OSError, also for a link on the way.
     """
     parts = [part for part in path.split("/") if part]
     here = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -126,7 +126,7 @@ def opened(path: str) -> Iterator[int]:
 
 
 def thing_at(path: str) -> tuple[str, int, int] | None:
-    """Which file or folder is at a path, as `Item.thing`; None if there is none."""
+    """The file or folder at a path, as `Item.thing`; None for an empty place."""
     try:
         with opened(path) as descriptor:
             found = os.fstat(descriptor)

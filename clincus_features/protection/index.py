@@ -26,12 +26,12 @@ CONTENT_LIMIT = 4 << 20  # bytes of files that are compared by their content, at
 
 
 class Looked(NamedTuple):
-    """What a look has found."""
+    """The result of a look."""
 
-    bad: dict[str, str]  # path of an index that has been put aside: what is wrong with it, in words
-    files: tuple[str, ...]  # that were read; whoever changes one makes a look worth while
-    cut: str  # what was not looked at, in words
-    unlike: tuple[str, ...] = ()  # sealed paths for which an index has another content than is there
+    bad: dict[str, str]  # path of an index that was put aside -> its fault, in words
+    files: tuple[str, ...]  # that were read; a change of one of them makes another look worthwhile
+    cut: str  # what was not examined, in words
+    unlike: tuple[str, ...] = ()  # sealed paths for which an index has different content
     gitlinks: tuple[str, ...] = ()  # that an index of a folder at the top names, and at which nothing is sealed
 
 
@@ -44,7 +44,7 @@ def git_folders(workspace: str, sealed: Iterable[str]) -> set[str]:
 def tops_of(workspace: str, stage: Stage | None, sealed: Iterable[str] = ()) -> list[str]:
     """The folders of the host that the container of a session can change.
 
-    Those of another run may not be in the stage: what was sealed for it tells the repositories of its extra mounts.
+    The stage may lack those of another run: the sealed paths of that run name the repositories of its extra mounts.
     """
     tops = [workspace] if stage is None else [source for source, patterns in stage.trees if patterns]
     for folder in sorted(git_folders(workspace, sealed)):
@@ -82,13 +82,13 @@ def look(workspace: str, stage: Stage | None, sealed: Collection[str] = ()) -> L
 
 
 def what_it_does(words: list[str]) -> str:
-    """What git does with a bad index: `words` are names that git refuses to add, or a reason. Pure."""
+    """The effect of a bad index on git: `words` are names that git refuses to add, or a reason. Pure."""
     shown = ", ".join(words[:NAMED]) + (f" and {len(words) - NAMED} more" if len(words) > NAMED else "")
     return f"git would have obeyed it at `git checkout .`, `git restore .` or `git status`: {shown}"
 
 
 def words_of_unlike(paths: Collection[str]) -> str:
-    """What git may write into sealed paths, for the person. Pure."""
+    """A note for the person on texts that git may write into sealed paths. Pure."""
     shown = ", ".join(list(paths)[:NAMED]) + (f" and {len(paths) - NAMED} more" if len(paths) > NAMED else "")
     words = "git's index has another content than your sealed one for"
     does = (
@@ -98,7 +98,7 @@ def words_of_unlike(paths: Collection[str]) -> str:
 
 
 def put_aside(path: str) -> str:
-    """Put an index aside; what was done, in words."""
+    """Put an index aside; returns what was done, in words."""
     try:
         name = restore.set_aside(path)
     except OSError as error:
@@ -107,9 +107,9 @@ def put_aside(path: str) -> str:
 
 
 def signature(files: Iterable[str]) -> list[tuple[object, ...]]:
-    """Tells one state of some files from another: by what is in them, up to a limit, and by their times.
+    """A signature of the state of some files: their content up to a limit, and their times.
 
-    A write through a memory mapping changes no time until the kernel writes the page back. Who reads the file sees it.
+    A write through a memory mapping changes no time until the kernel writes the page back, but a read shows it.
     """
     found: list[tuple[object, ...]] = []
     left = CONTENT_LIMIT

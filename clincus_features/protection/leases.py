@@ -31,7 +31,7 @@ import clincus
 from .identity import opened
 from .restore import FRESH
 
-# Each command loads this file, and none of them takes a lease.
+# Every command loads this file, but no command takes a lease.
 if TYPE_CHECKING:
     import ctypes
 else:
@@ -132,7 +132,7 @@ class Leases:
         return is_certain and not before.is_certain
 
     def _take(self, id: str, path: str) -> str:
-        """Take a lease on what is at a path now, unless we hold it. A file of another owner is made ours first."""
+        """Take a lease on the file at a path, unless we hold it. A file of another owner becomes ours first."""
         how = self._take_as_it_is(id, path)
         if how is ANOTHERS and make_ours(path):
             how = self._take_as_it_is(id, path)

@@ -1,9 +1,9 @@
-"""Links that appear in a Git folder while a session runs: found, and put aside before git follows them.
+"""Finds links that appear in a Git folder while a session runs, and puts them aside before git follows them.
 
 Git makes no symbolic link in a Git folder, and follows each one that it finds at a name of its own: it writes the text
 of a commit through COMMIT_EDITMSG, appends to logs/HEAD, makes packs in objects/pack, and empties worktrees/NAME and
-rebase-apply (seen with git 2.47). So a link that was not there before the start counts as an attack, wherever it leads:
-one that stays in the Git folder may lead to `config` or into `hooks`.
+rebase-apply (seen with git 2.47). A link that did not exist before the start therefore counts as an attack, wherever it
+leads: within the Git folder it may lead to `config` or into `hooks`.
 
 A pin (a mount of a folder over itself, so that no container can replace it) was weighed and left out. It works for a
 folder that exists and that nothing is renamed into or out of. But a rename across mounts fails with EXDEV, and git has
@@ -46,14 +46,14 @@ NOT_ENTERED = re.compile(
     r"(?!(?:.*/)?(?:refs|logs)/)(?:(?:modules|worktrees)/.+?/)*"
     r"(?P<name>hooks|objects/[0-9a-f]{2}|(?:lfs|annex)/objects)|clincus-replaced-[0-9a-f]{8}"
 )
-# What is no danger, by name and target: HEAD as `core.preferSymlinkRefs` has it, which git reads by readlink(2); the
-# link by which `git init` finds out whether there are links; the lock of an Emacs, of the person too.
+# Harmless links, by name and target: HEAD in the form of `core.preferSymlinkRefs`, which git reads by readlink(2); the
+# link by which `git init` tests for symbolic links; and the lock of an Emacs, which may be the person's.
 HARMLESS = re.compile(r"(?:.*/)?HEAD\0refs/(?!.*\.\.)[\w./-]+|(?:.*/)?t\w{6}\0testing|\.#[^/]+\0[^/]+@[^/]+", re.ASCII)
 OF_OTHERS = re.compile(r"(?:modules|worktrees)/.+")  # submodules and worktrees
-OF_REFS = re.compile(r"(?:.*/)?(?:refs|logs)(?:/.*)?")  # a submodule may have such a name, and a branch that of a file
-# What in a Git folder decides what git runs, and from where it fetches.
+# A submodule may have such a name, and a branch may be named as a file.
+OF_REFS = re.compile(r"(?:.*/)?(?:refs|logs)(?:/.*)?")
 NEEDED = frozenset(("objects", "refs"))  # without these it is no Git folder
-# In the place of where a link leads: what else git never makes, and what it would do there.
+# Used in place of a link's target, for other things that git never makes.
 PIPE = "\0pipe"
 FOLDER = "\0folder"
 BARE = "\0bare"
@@ -76,9 +76,10 @@ STRANGE = {
 LOOSE = re.compile(r"/\.git/(?:.*/)?refs(?:/|$)")  # a folder of references
 OBJECT_NAME = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 HEAD_TEXT = re.compile(rb"ref:\s*refs/|[0-9a-fA-F]{40}")  # `validate_headref` in git's refs.c
+# These files and folders of a Git folder decide which programs git runs, and from where it fetches.
 RUNS = frozenset(("branches", "config", "config.worktree", "commondir", "gitdir", "hooks", "remotes"))
 HEAPED = ""  # in the place of a link that is known: that not all folders could be looked into
-ACCEPTED = "heaped"  # beside it, if it was so at the start, or a person let the session go on
+ACCEPTED = "heaped"  # beside it, if this was true at the start, or a person let the session go on
 DELETES = "git would have deleted what is there"
 WHAT_GIT_DOES = (  # the first that fits a path in a Git folder
     (r"(worktrees|rebase-apply|rebase-merge|sequencer)(/.*)?", DELETES),
@@ -103,7 +104,7 @@ class Found(NamedTuple):
 
 
 def places(workspace: str, stage: Stage | None, sealed: Iterable[str] = ()) -> list[str]:
-    """The Git folders that the container of a session can change, but for those in another one.
+    """The Git folders that the container of a session can change, without those within another one.
 
     `sealed` are paths that were sealed for a run, and so lie in folders that its container could change.
     """
@@ -115,10 +116,10 @@ def places(workspace: str, stage: Stage | None, sealed: Iterable[str] = ()) -> l
 
 
 def find(folders_of_git: Iterable[str], *, references: bool = False) -> Found:
-    """The links in Git folders, but for those that are no danger, and the files of operations in progress.
+    """The dangerous links in Git folders, and the files of operations in progress.
 
-    No link is followed, on the way there neither. Counted as links are a few other things that git never makes; among
-    them `references`, of which each has to be read.
+    No link is followed, also not on the way. A few other things that git never makes count as links; among them bad
+    `references`, each of which has to be read.
     """
     found = Found({}, {}, {}, {}, {})
     for top in folders_of_git:
@@ -133,9 +134,9 @@ def find(folders_of_git: Iterable[str], *, references: bool = False) -> Found:
 
 
 def look_at_references(place: str, found: Found) -> None:
-    """Look for symbolic references in a folder that name what is none: git writes through one.
+    """Look for symbolic references in a folder that do not name a reference: git writes through them.
 
-    While a session runs, the placeholders keep it from that.
+    While a session runs, the placeholders prevent that.
     """
     with suppress(OSError), opened(place) as at, closing_descriptor(open_at(at, "")) as folder:
         for name, target, is_folder in entries_of(folder, MOST_ENTRIES):
@@ -222,10 +223,10 @@ def look_at(folder: int, top: str, path: str, most: int, found: Found) -> tuple[
 
 
 def is_entered(folder: int, path: str) -> bool:
-    """Whether a folder in a Git folder is to be looked into; `folder` is the one that it lies in.
+    """True if a folder in a Git folder has to be searched; `folder` is its parent.
 
-    One of a submodule is passed over only where git itself takes no submodule for one that lies there: in a Git folder
-    that is whole (`validate_submodule_git_dir` in git's submodule.c). Else a submodule may be named `lib/hooks/x`.
+    A submodule's folder is skipped only if git itself accepts no submodule there: within a complete Git folder
+    (`validate_submodule_git_dir` in git's submodule.c). Otherwise a submodule may be named `lib/hooks/x`.
     """
     found = NOT_ENTERED.fullmatch(path)
     if not found:
@@ -267,7 +268,7 @@ def is_git_folder(folder: int, path: str, *, unread: bool = False) -> bool:
 
 
 def is_anothers(path: str, names: Collection[str]) -> bool:
-    """Whether a folder in a Git folder, with these names in it, may be that of a submodule or a worktree. Pure."""
+    """True if a folder in a Git folder, with these names in it, may belong to a submodule or a worktree. Pure."""
     is_one = not OF_REFS.fullmatch(path) or ("HEAD" in names and ("objects" in names or "commondir" in names))
     return is_one and bool(OF_OTHERS.fullmatch(path))
 
@@ -296,7 +297,7 @@ def open_at(git: int, path: str) -> int:
 
 
 def entries_of(folder: int, most: int) -> Iterator[tuple[str, str, bool]]:
-    """Of so many entries of a folder: name, where it leads if it is a link (or PIPE), and whether it is a folder."""
+    """At most `most` entries of a folder: name, target if it is a link (or PIPE), and True if it is a folder."""
     with os.scandir(folder) as entries:
         for entry in islice(entries, most):
             target = ""
@@ -310,12 +311,12 @@ def entries_of(folder: int, most: int) -> Iterator[tuple[str, str, bool]]:
 
 
 def known_of(found: Found) -> dict[str, str]:
-    """What is no news any more, once it was found. Pure."""
+    """The links of a look as known ones. Pure."""
     return {**found.links, **({HEAPED: ACCEPTED} if found.cut else {})}
 
 
 def accepted(known: Mapping[str, str]) -> dict[str, str]:
-    """What is known, once a person has let the session go on. Pure."""
+    """The known links after a person has let the session go on. Pure."""
     return {**known, **({HEAPED: ACCEPTED} if HEAPED in known else {})}
 
 
@@ -361,11 +362,13 @@ def put_aside(links: Mapping[str, str], folders_of_git: Iterable[str]) -> tuple[
 
 
 def move(git_folder: str, path: str, aside: str, target: str = "", *, only_links: bool = True) -> None:
-    """Rename a link in a Git folder, or what `target` says, and nothing that has taken its place. Raises OSError.
+    """Rename a link in a Git folder, or the thing that `target` names, unless something has replaced it.
 
-    `aside` is FOLDER/NAME at the top of the Git folder, where git looks at neither. A link that cannot get there is
-    removed: its target is told anyhow. If that is denied, the whole folder at the top that it is in becomes FOLDER.
-    Without `only_links` whatever has the name is renamed.
+    Raises OSError.
+
+    `aside` is FOLDER/NAME at the top of the Git folder; git ignores both names. A link that cannot be moved there is
+    removed: its target is reported in any case. If that is denied, its whole folder at the top is renamed to FOLDER.
+    Without `only_links` anything of that name is renamed.
     """
     above, _, name = path.rpartition("/")
     apart, _, kept = aside.partition("/")
@@ -399,7 +402,7 @@ def move(git_folder: str, path: str, aside: str, target: str = "", *, only_links
 
 
 def folder_apart(top: int, name: str) -> int:
-    """A descriptor of the folder for what is put aside; the owner of the Git folder has it. Raises OSError."""
+    """A descriptor of the folder for things put aside, which the owner of the Git folder owns. Raises OSError."""
     with suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=top)
     folder = os.open(name, OPEN_FOLDER, dir_fd=top)
@@ -433,6 +436,6 @@ def closing_descriptor(descriptor: int) -> Iterator[int]:
 
 
 def what_git_does(path: str) -> str:
-    """What git on the host would have done by a link at a path in a Git folder, for the person. Pure."""
+    """The effect that a link at a path in a Git folder would have had on the host, for the person. Pure."""
     inside = re.sub(r"^(?:modules|worktrees)/.*?/(?=[A-Z]|logs|objects|refs|rebase|worktrees)", "", path)
     return next((words for pattern, words in WHAT_GIT_DOES if re.fullmatch(pattern, inside)), FOLLOWS)

@@ -1,4 +1,4 @@
-"""Looks that take a while, each beside what else there is to do, and never two at once at one session."""
+"""Slow examinations of sessions, each in a thread of its own, and never two of one session at once."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import clincus
 
 
 class Looks:
-    """Takes a look at a session in a thread of its own; whoever asks meanwhile has it look once more.
+    """Examines sessions in threads. A request for a session that is being examined leads to one more look at it.
 
-    `look` gets the id of the session, and says whether it has to be looked at again in any case. A session that goes on
-    to change is looked at for the part `1 / (1 + REST)` of the time.
+    `look` gets the id of the session, and returns True if another look is needed in any case. Looks at a session that
+    keeps changing take the part `1 / (1 + REST)` of the time.
     """
 
     REST = 4.0  # times as long as a look took, until the next one

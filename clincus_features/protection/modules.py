@@ -1,9 +1,9 @@
-"""Git folders of submodules and worktrees that come while a session runs, and so have no seal until its next start.
+"""Git folders of submodules and worktrees that appear while a session runs: they have no seal until its next start.
 
-The wall seals at a start, as root, what is there by then; a server is not root, and can add no seal to a container that
-runs. So such a folder is looked at instead, whoever made it: `git submodule update` on the host would take one for its
-own that an agent has put into .git/modules. A hook is put aside, and a configuration with any setting that is not known
-to be harmless (HARMLESS_SETTINGS in wall/places.py).
+The wall seals the existing paths at a start, as root. A server is not root, and cannot add a seal to a running
+container. Such a folder is therefore examined, whoever made it: `git submodule update` on the host would accept a
+folder that an agent has put into .git/modules. Hooks are put aside, and so are configurations with any setting that is
+not known to be harmless (HARMLESS_SETTINGS in wall/places.py).
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ def state_of(folders: Iterable[str], trees: Iterable[str]) -> tuple[object, list
 def put_aside(
     folders: Iterable[str], top: str, git: str, written_by: Sequence[str] = (), sealed: Iterable[str] = ()
 ) -> tuple[dict[str, str], list[str]]:
-    """Put aside what is not harmless in Git folders that lie in the one at `top`; each path with words for the person.
+    """Put aside dangerous files in Git folders within the one at `top`; returns each path with words for the person.
 
-    `written_by` are other folders of the host that the container can write, `sealed` what is sealed: a remote must have
-    a URL that a sealed configuration in `top` names. Gives also the working trees that the folders name: git writes
-    through one that becomes a link later. Raises ClincusError.
+    `written_by` are other folders of the host that the container can write, `sealed` the sealed paths: a remote must
+    have a URL that a sealed configuration in `top` names. Also returns the working trees that the folders name, since
+    git writes through one that becomes a link later. Raises ClincusError.
     """
     inside = [folder for folder in folders if clincus.path_inside(folder, top)]
     if not inside:

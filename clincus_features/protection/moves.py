@@ -1,12 +1,12 @@
-"""Renames in Git folders that git never makes: another file has the name for the moment in which git reads it.
+"""Judges renames in Git folders that git never makes: another file may have the name at the moment when git reads it.
 
-A file that git obeys or writes, and that has no seal, can be exchanged for another one within milliseconds, and back:
-no look sees that, and no lease, as nothing is opened for writing. The kernel tells of each rename, whatever is there by
-then. It does so afterwards: a git command of that moment has been misled, and the person has to know.
+A file without a seal that git obeys or writes can be exchanged for another one and back within milliseconds. No look
+sees that, nor does a lease, since nothing is opened for writing. The kernel reports each rename, whatever happens next.
+It does so afterwards: a git command of that moment has been misled, and the person has to know.
 
-Git writes most of its files as NAME.lock and renames that (lockfile.h), or writes them in place; it moves none of them
-away. Some are files that a person edits, and editors do move them away, to a backup, or a new one into their place; but
-none has its new one in another folder. And nobody brings back, by a rename, what has been moved away, file or folder.
+Git writes most of its files as NAME.lock and renames that (lockfile.h), or writes them in place; it never moves them
+away. Editors do move some of these files, to a backup, or a new file into their place, but never a file from another
+folder. And no honest program renames a moved file or folder back.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class Move(NamedTuple):
 
 
 class Moves:
-    """What is known of the renames in the Git folders of one session."""
+    """The renames in the Git folders of one session."""
 
     def __init__(self) -> None:
         self._from: dict[int, Place] = {}  # cookie -> where it was
-        self._went: dict[Place, set[Place]] = {}  # what was moved away -> where to
+        self._went: dict[Place, set[Place]] = {}  # path that was moved away -> its new places
 
     def forget(self) -> None:
         """Know of no rename: events were lost."""

@@ -1,7 +1,7 @@
-"""What git keeps of an operation in progress, and what of it can make git run, read or write something else.
+"""Checks the files in which git keeps an operation in progress: some can make git run, read or write other things.
 
-Git believes these files, as it writes them itself. Each function below reads one of them and returns what is wrong with
-it, in words that a person can look for in the file; nothing if git would do no more than go on. All of this is pure.
+Git trusts these files, since it writes them itself. Each function below reads one of them and returns its faults, in
+words that a person can find in the file, and nothing for a harmless one. All of this is pure.
 
 Other files of an operation hold object names, references, texts and numbers, which git checks or passes to nobody:
 MERGE_MODE, MERGE_MSG, BISECT_TERMS, NOTES_MERGE_REF, rebase-merge/{amend,stopped-sha,squash-onto,done},
@@ -18,7 +18,7 @@ SIZE_LIMIT = 4 << 20  # bytes of one file; a todo list of 15,000 commits has 1 M
 MOST_CONFLICTS = 5_000  # records of a MERGE_RR
 NOT_GITS = "git never writes such a file"
 STRATEGIES = frozenset(("ort", "recursive", "resolve", "octopus", "ours", "subtree"))  # builtin/merge.c
-# read_rr in git's rerere.c, and what write_rr writes.
+# read_rr in git's rerere.c, and the output of write_rr.
 CONFLICT = re.compile(rb"[0-9a-f]{40}(?:[0-9a-f]{24})?(?:\.[0-9]{1,4})?\t(.+)", re.DOTALL)
 # Git takes no such name into an index (verify_path in read-cache.c).
 REFUSED_NAME = re.compile(rb"^/|(?:^|/)(?:(?:\.git|git~1)[. ]*|\.\.?)?(?:/|$)", re.IGNORECASE)
@@ -39,7 +39,7 @@ SEQUENCER_OPTIONS = frozenset(
 OBJECT_NAME = re.compile(rb"\s*(?:[0-9a-f]{40}(?:[0-9a-f]{24})?\s*)?")
 REFERENCE = re.compile(rb"refs/(?!(?:.*/)?\.)(?!.*\.\.).+")
 NUMBER = re.compile(rb"\s*[0-9]{0,9}\s*")
-# What makes a shell run a command that is in a text, or in a name that it expands twice (bash 5.3 has `${ `, too).
+# Makes a shell run a command within a text, or within a name that it expands twice (bash 5.3 has `${ ` too).
 SHELL_CALL = re.compile(rb"`|\$[({\[]|[\x00-\x08\x0a-\x1f\x7f]")
 PLAIN_WORDS = re.compile(rb"(?:[ \t]|[^\s'\"`$;&|<>()\\]|\"[^\"`$\\]*\"|'[^']*'|\\['!])*")
 AUTHOR_LINE = re.compile(rb"GIT_AUTHOR_(?:NAME|EMAIL|DATE)='[^']*'(?:\\['!]'[^']*')*")
@@ -64,7 +64,7 @@ def conflicts(data: bytes) -> tuple[list[bytes], list[str]]:
 
 
 def conflict_record(data: bytes) -> list[str]:
-    """What is wrong with MERGE_RR, but for links in the work tree."""
+    """The faults of MERGE_RR, except for links in the work tree."""
     return conflicts(data)[1]
 
 
@@ -110,7 +110,7 @@ def sequencer_options(data: bytes) -> list[str]:
 
 
 def stash_name(data: bytes) -> list[str]:
-    """What stands in the place of an object name: an option of `git stash apply` (apply_save_autostash_oid)."""
+    """An option of `git stash apply` in place of an object name (apply_save_autostash_oid)."""
     return [] if OBJECT_NAME.fullmatch(data) else [text(data)]
 
 
@@ -144,7 +144,7 @@ def commit(data: bytes) -> list[str]:
 
 
 def reference(data: bytes) -> list[str]:
-    """A symbolic reference where git has none: git writes the file that it names, in .git, as `commondir`.
+    """A symbolic reference where git has none: git writes the file that it names in .git, such as `commondir`.
 
     refs_resolve_ref_unsafe in git's refs.c takes any name of one level.
     """
@@ -152,7 +152,7 @@ def reference(data: bytes) -> list[str]:
 
 
 def updates(data: bytes) -> list[str]:
-    """What a rebase writes at its end that is no reference (do_update_refs in sequencer.c): any file in .git."""
+    """Files in .git that a rebase would write at its end as if they were references (do_update_refs in sequencer.c)."""
     lines = data.split(b"\n")
     return [text(line) for line in lines if not OBJECT_NAME.fullmatch(line) and not REFERENCE.fullmatch(line)]
 
@@ -177,13 +177,13 @@ def text(data: bytes) -> str:
 
 
 class Check(NamedTuple):
-    """What is looked at in a file of a Git folder."""
+    """The check of a file in a Git folder."""
 
     files: str  # a regular expression of its path there
     wrong: Callable[[bytes], list[str]]
-    does: str  # what git would have done by it, for a person
+    does: str  # the effect on git, for a person
     how_on: str  # how to go on without it
-    may_be_yours: bool = False  # what was there before a session stays
+    may_be_yours: bool = False  # such a file from before a session stays
 
 
 GIVE_UP_AM = "`git am --continue` goes on without its options, and `git am --abort` gives it up"
@@ -263,7 +263,7 @@ NAMES = frozenset(  # of all these files
 
 
 def check_of(path: str) -> Check | None:
-    """What is looked at in a file, by its path in a Git folder; None if nothing is."""
+    """The check of a file, by its path in a Git folder; None without one."""
     if path.rpartition("/")[2] not in NAMES:
         return None
     return next((check for place, check in PLACES if place.fullmatch(path)), None)

@@ -1,4 +1,4 @@
-"""The records of what was sealed: one file for each workspace, in the state directory, for its owner only.
+"""The records of sealed paths: one file for each workspace, in the state directory, for its owner only.
 
 The record is a promise to later starts: it outlives sessions, servers and reboots.
 """
@@ -32,7 +32,7 @@ class Change(NamedTuple):
     by: str  # "container", "host" or "unknown"
     at: str  # RFC 3339
     restored: bool
-    words: str = ""  # who else may have done it; of what was put aside: what git would have done
+    words: str = ""  # other possible causes; for a path that was put aside: its effect on git
     kind: str = "seal"  # or what was put aside: "index", "link", "repository" (of a submodule, a worktree), "operation"
 
     def document(self) -> dict[str, object]:
@@ -121,7 +121,7 @@ class Records:
         return f"{self.folder}/{hashlib.sha256(os.fsencode(workspace)).hexdigest()[:32]}.json"
 
     def read(self, workspace: str) -> Record:
-        """The record of a workspace; an empty one if there is none. Raises ConfigError."""
+        """The record of a workspace, an empty one if none was kept. Raises ConfigError."""
         found = clincus.read_json(self.path(workspace), RECORD_LIMIT, read_record)
         return found if found is not None and found.workspace == workspace else Record(workspace)
 

@@ -1,4 +1,4 @@
-"""Puts a sealed path back as it was noted. What stands in its place is put aside; nothing is deleted."""
+"""Restores a sealed path from its record. The thing in its place is put aside; nothing is deleted."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from contextlib import contextmanager, suppress
 
 from .identity import FILE_LIMIT, Copies, Item, Piece, note_item, opened, thing_at
 
-ASIDE = "clincus-replaced"  # what a container put there is found beside it under NAME.clincus-replaced-…
+ASIDE = "clincus-replaced"  # a container's file is kept beside it as NAME.clincus-replaced-…
 FRESH = "clincus-fresh"
 moved_by_us: set[str] = set()  # paths from which this process puts something aside, until inotify has told of it
-MOST_SEARCHED = 20000  # entries of a folder in which one that was renamed is looked for
+MOST_SEARCHED = 20000  # entries of a folder that are searched for a renamed file
 
 
 def restore(path: str, item: Item, copies: Mapping[str, bytes]) -> bool:
@@ -42,7 +42,7 @@ def restore(path: str, item: Item, copies: Mapping[str, bytes]) -> bool:
 
 
 def make_anew(parent: int, name: str, item: Item, copies: Mapping[str, bytes]) -> None:
-    """Make a file or folder in one step, where there is none. Raises OSError."""
+    """Make a file or folder at an empty place, in one step. Raises OSError."""
     fresh = f".{name}.{FRESH}-{secrets.token_hex(4)}"
     if item.kind == "file":
         write_file(parent, fresh, copies[item.digest], item)
@@ -53,7 +53,7 @@ def make_anew(parent: int, name: str, item: Item, copies: Mapping[str, bytes]) -
 
 
 def refill(parent: int, name: str, item: Item, copies: Mapping[str, bytes]) -> None:
-    """Give a file or folder that cannot be renamed its old content; what was in it is kept aside. Raises OSError."""
+    """Give a file or folder that cannot be renamed its old content; keep its present content aside. Raises OSError."""
     aside = f"{name}.{ASIDE}-{secrets.token_hex(4)}"
     if item.kind == "file":
         with open(os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent), "r+b") as file:

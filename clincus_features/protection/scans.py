@@ -22,7 +22,7 @@ class Scan(NamedTuple):
     """The answer of wall/scan.py."""
 
     items: list[dict[str, Any]]
-    cut: str  # what was not looked at, in words
+    cut: str  # what was not examined, in words
     commits: Sequence[dict[str, Any]] = ()  # the files that git may write from commits
 
 
@@ -50,10 +50,10 @@ def scan(
 
 
 def look_at_indexes(workspace: str, folders: Sequence[str] = (), sealed: Sequence[str] = ()) -> dict[str, Any]:
-    """What is wrong with git's indexes in a folder of this host, as wall/scan.py tells it. Raises ClincusError.
+    """The faults of git's indexes in a folder of this host, by wall/scan.py. Raises ClincusError.
 
-    `folders` are Git folders relative to it that are looked at besides those that git finds from it, `sealed` the
-    sealed paths of its working tree.
+    `folders` are further Git folders, relative to it, besides those that git finds from it. `sealed` are the sealed
+    paths of its working tree.
     """
     return ask_scan(workspace, only="index", folders=folders, sealed=sealed)
 

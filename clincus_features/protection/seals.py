@@ -1,8 +1,8 @@
-"""Which paths of the host are sealed for a session, and whether a seal is still on: read from the kernel's mounts.
+"""Lists the paths of the host that are sealed for a session, and finds seals that came off, by the kernel's mounts.
 
-The wall's hook puts each workspace together below /run/clincus, and mounts every sealed path there over itself. So the
-list of mounts says what is sealed exactly, and a seal that has come off is missing in it. A server in a mount namespace
-of its own may not see these mounts; then the patterns of the plan say what is sealed.
+The wall's hook puts each workspace together below /run/clincus, and mounts every sealed path there over itself. The
+list of mounts therefore has exactly the sealed paths, and lacks those whose seal came off. A server in another mount
+namespace may not see these mounts; then the patterns of the plan are used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import clincus
 MOUNTS = "/proc/self/mountinfo"
 MOST_SEALED = 4000  # as MOST_MOUNTS of the hook
 LOOKS, BETWEEN_LOOKS = 3, 0.02  # the kernel's list may miss a mount while others come and go; seconds
-WHY = (  # the first that fits; `**` is any way between
+WHY = (  # the first match counts
     (r"(.*/)?hooks|\.husky", "git runs what is in it"),
     (r"(.*/)?(config|config\.worktree|\.gitconfig)", "git reads its settings there, and runs the commands in them"),
     (r"(.*/)?commondir", "it would lead git to other settings"),
@@ -30,25 +30,25 @@ OTHER_WHY = "your configuration, or git's, names it"
 
 
 class Stage(NamedTuple):
-    """The place where the wall puts a session's folders together, and what it protects there."""
+    """The place where the wall assembles a session's folders, and the protected paths there."""
 
-    name: str  # of the folder below clincus.STAGES
-    trees: tuple[tuple[str, tuple[str, ...]], ...]  # the folders of the host that are not read-only, and the patterns
+    name: str  # the folder below clincus.STAGES
+    trees: tuple[tuple[str, tuple[str, ...]], ...]  # each folder of the host, and its patterns
 
     @classmethod
     def of(cls, config: Mapping[str, str]) -> Stage | None:
-        """The stage of an instance by its configuration; None for one that has none."""
+        """The stage of an instance, from its configuration; None without one."""
         plan: dict[str, Any] = clincus.hook_plan(config)
-        if not plan.get("trees"):  # with plain devices, the hook only notes which folders there are
+        if not plan.get("trees"):  # with plain devices, the hook only notes the folders
             return None
         return cls(plan["stage"], tuple((one["source"], patterns_of(one)) for one in plan["trees"]))
 
     def path(self, tree: int, relative: str = "") -> str:
-        """Where a path of a tree is mounted."""
+        """The mount point of a path of a tree."""
         return f"{clincus.STAGES}/{self.name}/{tree}" + (f"/{relative}" if relative else "")
 
     def place(self, path: str) -> str:
-        """Where a path of the host is mounted; "" if it lies in no tree."""
+        """The mount point of a path of the host; "" if it lies in no tree."""
         for number, (source, _) in enumerate(self.trees):
             if clincus.path_inside(path, source):
                 return self.path(number, path[len(source) :].strip("/"))
@@ -60,12 +60,12 @@ class Stage(NamedTuple):
         return [one for one in found if "*" not in one.split("/") and ".git" not in one.split("/")]
 
     def source(self, path: str) -> str:
-        """The folder of the host in which a sealed path lies."""
+        """The folder of the host that contains a sealed path."""
         return next((source for source, _ in self.trees if clincus.path_inside(path, source)), "")
 
 
 def patterns_of(tree: Mapping[str, Any]) -> tuple[str, ...]:
-    """The patterns of a tree of a plan that are sealed in any case; none where nothing can be changed."""
+    """The patterns of a plan's tree that are sealed in any case; none for a read-only tree."""
     if tree["readonly"]:
         return ()
     return tuple(pattern for pattern, stand_in in tree["protect"].items() if stand_in is not False)
@@ -86,12 +86,12 @@ def mounted() -> dict[str, bool]:
 
 
 def is_up(stage: Stage, mounts: Mapping[str, bool]) -> bool:
-    """Whether the trees of a stage are mounted: the container that it was built for has not ended."""
+    """True if the trees of a stage are mounted: the stage's container has not ended."""
     return any(stage.path(number) in mounts for number in range(len(stage.trees)))
 
 
 def sealed_paths(stage: Stage) -> tuple[list[str], bool]:
-    """The absolute paths that are sealed in a stage now, and whether its mounts can be seen."""
+    """The absolute paths that are sealed in a stage now, and True if this process sees its mounts."""
     mounts = mounted()
     if not is_up(stage, mounts):
         return sealed_by_patterns(stage), False
@@ -104,7 +104,7 @@ def sealed_paths(stage: Stage) -> tuple[list[str], bool]:
 
 
 def sealed_by_patterns(stage: Stage) -> list[str]:
-    """As the hook would find them; an absent path is left out."""
+    """The sealed paths by the patterns, as the hook finds them, without missing ones."""
     found: list[str] = []
     for source, patterns in stage.trees:
         if patterns:
@@ -114,7 +114,7 @@ def sealed_by_patterns(stage: Stage) -> list[str]:
 
 
 def without_seal(stage: Stage, paths: Collection[str]) -> set[str]:
-    """Those of some sealed paths whose seal is off, while the container runs."""
+    """The given paths whose seal is off although the container runs."""
     missing = set(paths)
     for look in range(LOOKS):
         mounts = mounted()
@@ -128,6 +128,6 @@ def without_seal(stage: Stage, paths: Collection[str]) -> set[str]:
 
 
 def why_sealed(path: str, source: str) -> str:
-    """Why a path is sealed, for the person."""
+    """The reason why a path is sealed, for the person."""
     relative = path[len(source) :].strip("/")
     return next((why for pattern, why in WHY if re.fullmatch(pattern, relative)), OTHER_WHY)

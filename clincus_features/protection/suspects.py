@@ -19,7 +19,7 @@ OF_A_CONTAINER = re.compile(r"lxc\.payload|lxc\.monitor|/docker|/libpod|machine\
 
 
 def suspects() -> str:
-    """A sentence that names them; "" if there is none."""
+    """A sentence that names them; "" if none was found."""
     found = list(processes_apart())
     if not found:
         return ""

@@ -25,7 +25,7 @@ KNOWN = "operation\0"  # before the marks in `Run.links`; no link leads to such 
 
 
 class Aside(NamedTuple):
-    """Where a file is that a person may want back, and what no look holds against it from then on."""
+    """The place of a file that a person may want back, and the marks that later looks accept in it."""
 
     git_folder: str
     place: str  # FOLDER/NAME there
@@ -33,17 +33,17 @@ class Aside(NamedTuple):
 
 
 class PutAside(NamedTuple):
-    """What has become of bad files."""
+    """The results for bad files."""
 
     told: dict[str, str]  # path -> words for the person
-    kept: dict[str, str]  # path of one that could not be moved -> its marks, so that it is told once
-    asides: dict[str, Aside]  # path of one that may be a person's
+    kept: dict[str, str]  # path of a file that could not be moved -> its marks, so that it is reported once
+    asides: dict[str, Aside]  # path of a file that may be a person's
 
 
 class Looked(NamedTuple):
-    """What a look has found."""
+    """The result of a look."""
 
-    bad: dict[str, list[str]]  # path of a file -> what is wrong with it, if that is news
+    bad: dict[str, list[str]]  # path of a file -> its faults, if they are new
     files: list[str]  # on which the answer depends
 
 
@@ -69,7 +69,7 @@ def look(paths: Mapping[str, str], known: Mapping[str, str]) -> Looked:
 
 
 def faults(path: str, top: str, data: bytes, files: list[str]) -> list[str]:
-    """What is wrong with a file; the files of the work tree that count too are added to `files`."""
+    """The faults of a file; files of the work tree that the answer depends on are added to `files`."""
     check = check_of(path[len(top) + 1 :])
     if check is None:
         return []
@@ -103,7 +103,7 @@ def goes_through_link(top: str, name: bytes, steps: dict[str, bool]) -> bool:
 
 
 def read(top: str, path: str) -> bytes:
-    """The content of a plain file in a Git folder, up to a byte over the limit; empty if there is none.
+    """The content of a plain file in a Git folder, up to a byte over the limit; empty for a missing one.
 
     Raises BlockingIOError if a program has a write lease on it (F_SETLEASE in fcntl(2)).
     """
@@ -124,12 +124,12 @@ def read(top: str, path: str) -> bytes:
 
 
 def mark_of(fault: str) -> str:
-    """A short mark of what is wrong with a file, that nothing else has. Pure."""
+    """A short mark for a fault of a file, different for each fault. Pure."""
     return hashlib.sha256(fault.encode()).hexdigest()[:32]
 
 
 def marks(faults_of: Mapping[str, list[str]]) -> dict[str, str]:
-    """What is no news any more, as `Run.links` keeps it. Pure."""
+    """The known faults, as `Run.links` keeps them. Pure."""
     return {path: KNOWN + " ".join(mark_of(one) for one in dict.fromkeys(wrong)) for path, wrong in faults_of.items()}
 
 
@@ -143,7 +143,7 @@ def with_marks(known: Mapping[str, str], asides: Mapping[str, Aside]) -> dict[st
 
 
 def known_of(paths: Mapping[str, str]) -> dict[str, str]:
-    """What a person may have begun themselves before a session starts, as `Run.links` keeps it."""
+    """Operations that a person may have begun before a session starts, as `Run.links` keeps them."""
     bad = look(paths, {}).bad
     checks = {path: check_of(path[len(paths[path]) + 1 :]) for path in bad}
     kept = {}
@@ -181,7 +181,7 @@ def put_aside(bad: Mapping[str, list[str]], paths: Mapping[str, str]) -> PutAsid
 
 
 def put_back(path: str, aside: Aside) -> None:
-    """Put a file back where git looks for it, unless another one is there or the operation has ended."""
+    """Put a file back where git looks for it, unless there is another one or the operation has ended."""
     top, place, _ = aside
     above, _, name = path[len(top) + 1 :].rpartition("/")
     apart, _, kept = place.partition("/")
@@ -194,6 +194,6 @@ def put_back(path: str, aside: Aside) -> None:
 
 
 def words_of(wrong: list[str]) -> str:
-    """What is wrong with a file, in words. Pure."""
+    """The faults of a file, in words. Pure."""
     more = f" and {len(wrong) - TOLD} more" if len(wrong) > TOLD else ""
     return clincus.printable(", ".join(clincus.shorten(one) for one in wrong[:TOLD]) + more)

@@ -1,9 +1,9 @@
 """Watches names in a few folders of the host (inotify(7)), for all sessions by one thread that sleeps meanwhile.
 
-Only the folders on the way to sealed paths are watched, each by itself: what happens deeper costs nothing. Of what
-happens in them only sealed names count. Each session has a queue of its own. A flood of events is read slowly, so the
-kernel drops what does not fit, says so, and all paths of that session are looked at. That something sealed moved comes
-by another queue too, which no container can fill, since none can move it as long as the seal holds.
+Only the folders on the way to sealed paths are watched, each by itself, so deeper changes cost nothing. In these
+folders only events at sealed names count. Each session has a queue of its own. A flood of events is read slowly: the
+kernel drops some, reports that, and all paths of that session are examined. Moves of sealed names also come by another
+queue, which no container can fill, since none can move them as long as the seal holds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .identity import kind_of, opened, steps_to
 from .moves import Move
 from .operations import NAMES
 
-# Each command loads this file, and none of them watches anything.
+# Every command loads this file, but no command watches anything.
 if TYPE_CHECKING:
     import ctypes
 else:
@@ -46,7 +46,7 @@ IN_Q_OVERFLOW = 0x4000
 IN_IGNORED = 0x8000
 NAMES_CHANGE = IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE
 NAMES_COME = IN_MOVED_TO | IN_CREATE
-# Of a Git folder that has no seal, and of operations in progress.
+# Names in a Git folder without a seal, and of operations in progress.
 WRITTEN_IN_PLACE = frozenset(map(os.fsencode, ("HEAD", "config", "config.worktree", "commondir", "gitdir", *NAMES)))
 MAKE_A_REPOSITORY = frozenset((b"HEAD", b"objects", b"refs"))  # without one of these, it may hide another one
 SELF_CHANGES = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT | IN_IGNORED
@@ -56,7 +56,7 @@ OF_ITSELF = IN_DELETE_SELF | IN_MOVE_SELF
 KINDS = {IN_A_FOLDER: ("folder",), IN_A_FILE: ("file",), OF_ITSELF: ("folder", "file")}
 EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name
 READ_SIZE = 64 << 10  # bytes: some 2000 events
-MOST_READS = 100  # of what is left at an end: a full queue with long names, by the default of fs.inotify
+MOST_READS = 100  # bytes that are read at an end: a full queue with long names, by the default of fs.inotify
 FLOOD = 500  # events that one read may bring before the next one waits
 PAUSE, PAUSE_AFTER_LOSS = 0.05, 0.5  # seconds
 
@@ -69,7 +69,7 @@ GRAVEST_LAST = (FOUND, CHANGED, LOST, MOVED)
 
 
 def graver(one: str, other: str) -> str:
-    """Of two things that happened to one mark the one that is told."""
+    """The graver of two events at one mark, which is the one to report."""
     return max(one, other, key=GRAVEST_LAST.index)
 
 
@@ -80,16 +80,16 @@ class Mark(NamedTuple):
     path: str
 
 
-Touched = dict[Mark, str]  # what happened: MOVED, CHANGED, LOST or FOUND
+Touched = dict[Mark, str]  # the event: MOVED, CHANGED, LOST or FOUND
 
 
 class Watched:
     """A folder, or a file with several names, that the kernel watches for us."""
 
     def __init__(self) -> None:
-        self.names: dict[bytes, set[Mark]] = {}  # what each name in it means
-        self.inside: set[Mark] = set()  # what is touched by whatever happens in it
-        self.comers: set[Mark] = set()  # what is touched by whatever gets a name in it
+        self.names: dict[bytes, set[Mark]] = {}  # the marks of each name in it
+        self.inside: set[Mark] = set()  # the marks that any event in it touches
+        self.comers: set[Mark] = set()  # the marks that any new name in it touches
         self.place = ("", 0)  # its path and inode, if it has comers
 
     def marks(self) -> set[Mark]:
@@ -102,7 +102,7 @@ class Instance:
 
     def __init__(self, libc: Any, if_lost: str = LOST) -> None:
         self._libc = libc
-        self._if_lost = if_lost  # what is told of all its marks if events were dropped
+        self._if_lost = if_lost  # the event for all its marks if the kernel dropped some
         self.descriptor = checked(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
         self.watched: dict[int, Watched] = {}
         self.sessions: set[str] = set()
@@ -132,7 +132,7 @@ class Instance:
             yield from watched.marks()
 
     def _events(self, data: bytes) -> Iterator[tuple[int, Iterable[tuple[Mark, str]]]]:
-        """The mask of each event, and what it touched."""
+        """The mask of each event, and the marks that it touched."""
         at = 0
         while at < len(data):
             number, mask, cookie, length = EVENT.unpack_from(data, at)
@@ -171,7 +171,7 @@ class Instance:
         return None
 
     def forget(self, id: str) -> None:
-        """Watch for a session no more."""
+        """Stop watching for a session."""
         self.sessions.discard(id)
         self.moves.pop(id, None)
         for number, watched in list(self.watched.items()):
@@ -192,9 +192,9 @@ def checked(result: int) -> int:
 
 
 class Watcher:
-    """Calls `on_touch` with what was touched, and `on_rest` at the times that it asks for; all in the thread of `work`.
+    """Calls `on_touch` with the touched marks, and `on_rest` at the times that it returns; all in the thread of `work`.
 
-    Whatever else uses the same state is handed to `call`, which runs it there too.
+    Other code that uses the same state goes through `call`, which runs it in that thread too.
     """
 
     def __init__(self, on_touch: Callable[[Touched], None], on_rest: Callable[[], float]) -> None:
@@ -202,7 +202,7 @@ class Watcher:
         self._on_rest = on_rest
         self._jobs: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self.instances: list[Instance] = []
-        self._quiet: Instance | None = None  # for what happens to sealed things themselves, and the folders above
+        self._quiet: Instance | None = None  # for events at sealed paths themselves, and at the folders above them
         self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll = select.poll()
         self._poll.register(self._wake[0], select.POLLIN)
@@ -214,7 +214,7 @@ class Watcher:
     def call(self, job: Callable[[], object]) -> None:
         """Have a job done in the thread."""
         self._jobs.put(job)
-        with suppress(BlockingIOError):  # it is awake anyhow
+        with suppress(BlockingIOError):  # it is awake already
             os.write(self._wake[1], b"w")
 
     def work(self) -> None:
@@ -257,14 +257,14 @@ class Watcher:
         self._tell(touched)
 
     def _tell(self, touched: Touched) -> None:
-        """Tell what was touched, and of it and all else what moved: read last, so that no loss is judged without it."""
+        """Report the touched marks, and all moves: those are read last, so that no loss is judged without them."""
         if self._quiet is not None:
             self._quiet.read(touched)
         if touched:
             clincus.survive("judging what is sealed", lambda: self._on_touch(touched))
 
     def _rest(self, instance: Instance, seconds: float) -> None:
-        """Read an instance no more for some seconds."""
+        """Stop reading an instance for some seconds."""
         if seconds and not instance.rests_until:
             self._poll.unregister(instance.descriptor)
         elif instance.rests_until and not seconds:
@@ -274,10 +274,10 @@ class Watcher:
     # -- In the thread only
 
     def watch(self, id: str, paths: Mapping[str, str], several_names: Iterable[str] = ()) -> None:
-        """Watch sealed paths of a session, each with the folder that its session got, in which it lies.
+        """Watch sealed paths of a session, each with the folder of the session that contains it.
 
-        `several_names` are files that can be changed under another name, too. Raises OSError if the kernel has no
-        more watches for this user.
+        `several_names` are files that can also be changed under another name. Raises OSError if the kernel has no
+        watches left for this user.
         """
         quiet = self._quiet_instance()
         instance = self._instance_of(id)
@@ -322,7 +322,7 @@ class Watcher:
         return [move for instance in self.instances for move in instance.moves.pop(id, ())]
 
     def unwatch(self, id: str) -> None:
-        """Watch for a session no more."""
+        """Stop watching for a session."""
         if self._quiet is not None:
             self._quiet.forget(id)
         for instance in [one for one in self.instances if id in one.sessions]:
@@ -342,7 +342,7 @@ class Watcher:
         return self._quiet
 
     def _instance_of(self, id: str) -> Instance:
-        """The instance of a session. Where there can be no more of them, it shares the least used one."""
+        """The instance of a session. If no further one can be made, it shares the least used one."""
         found = next((one for one in self.instances if id in one.sessions), None)
         if found is None:
             try:
