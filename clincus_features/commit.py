@@ -19,13 +19,13 @@ from typing import NamedTuple
 import clincus
 
 LISTED = 10_000  # files of a draft
-DRAFT_LIMIT = 8 << 20  # bytes of what the container tells of it
+DRAFT_LIMIT = 8 << 20  # bytes of the container's report about it
 LOOK_TIMEOUT = 120.0  # seconds
-MAKE_TIMEOUT = 280.0  # seconds, of which the hooks may take 240
+MAKE_TIMEOUT = 280.0  # seconds; the hooks may take 240 of them
 MESSAGE_LIMIT = 1 << 16  # characters
 NAME_LIMIT = 200  # characters
 GIT_TIMEOUT = 10.0  # seconds
-NO_REPOSITORY = 3  # what guest/commit-look.sh exits with
+NO_REPOSITORY = 3  # exit codes of guest/commit-look.sh
 HEADS = 6  # fields in front of the files
 COMMIT = re.compile(rb"[0-9a-f]{40}|[0-9a-f]{64}")
 OPERATIONS = {

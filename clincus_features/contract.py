@@ -1,4 +1,4 @@
-"""What a client asks first: GET /api has the version, GET /api/openapi.json the operations that this server has."""
+"""The first questions of a client: GET /api has the version, GET /api/openapi.json the operations of this server."""
 
 from __future__ import annotations
 

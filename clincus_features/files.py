@@ -109,9 +109,9 @@ def read_file(sessions: clincus.Sessions, session: clincus.Session, path: str) -
 
 
 def read_picture(sessions: clincus.Sessions, session: clincus.Session, path: str) -> tuple[bytes, str]:
-    """The content and the type of a picture. Raises ClincusError: 400, 404, 413, 415 for what is no picture.
+    """The content and the type of a picture. Raises ClincusError: 400, 404, 413, 415 for another file.
 
-    Its content says what it is, never its name: an SVG or a page that calls itself a PNG is refused.
+    Its content decides, never its name: an SVG or a page with the name of a PNG is refused.
     """
     content = run_program(sessions, session, "read", path, str(FILE_LIMIT))
     kind = clincus.picture_type(content)

@@ -162,7 +162,7 @@ class Examination:
         return list((self.ask("/1.0/profiles/default").get("devices") or {}).values())
 
     def image(self) -> dict[str, Any]:
-        """The image of the sessions, empty if there is none."""
+        """The image of the sessions, empty for a missing one."""
         alias = self.ask(f"/1.0/images/aliases/{quote(self.config.get('defaults.image'), safe='')}")
         return dict(self.ask(f"/1.0/images/{alias['target']}") if alias else {})
 

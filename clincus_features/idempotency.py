@@ -1,7 +1,7 @@
-"""A request that is sent twice is done once: `Idempotency-Key`, for the operations of openapi.json that take it.
+"""Runs a repeated request once: `Idempotency-Key`, for the operations of openapi.json that take it.
 
-The same key gets the same answer for ten minutes, also while the first request is still under way. A failure did
-nothing, so it is not kept: the same key may try again.
+The same key gets the same answer for ten minutes, also while the first request is still in progress. A failed request
+did nothing, so its answer is not kept: the same key may try again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def install(extensions: clincus.Extensions) -> None:
 class Answer:
     """The answer to a request, or the one that it will have."""
 
-    asked: str  # what was asked, as a hash
+    asked: str  # a hash of the request
     at: float  # time.monotonic of the request
     lock: threading.Lock = field(default_factory=threading.Lock)  # is held while the request is under way
     is_there: bool = False

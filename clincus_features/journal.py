@@ -33,14 +33,14 @@ AUDIT_SIZE = 4 << 20  # bytes of one file
 AUDIT_FILES = 5  # files at most
 LOG_SIZE = 128 << 10  # bytes of a session's log; one that is full is thinned to three quarters
 LOGS_KEPT = 500  # sessions
-# A container changes what its tool does as often as it likes, and it can restart itself: the oldest entries of these
-# kinds go first, but for so many, and what persons asked for goes last.
+# A container can change the state of its tool as often as it likes, and restart itself. The oldest entries of these
+# kinds are removed first, except for the given number, and requests of persons last.
 WASHABLE = ("agent", "session")
 LEAST = 50
 SESSION_LOGS = "sessions"  # their folder
 WAITING = 1000  # entries on their way to the disk
 TEXT_LIMIT = 200  # characters of a text that a container or an error gave
-# Pages say these by themselves, over and over, and nothing comes of them but what is shown.
+# Pages send these by themselves, again and again, and they only change what is shown.
 QUIET = {"mark_session_seen", "mark_network_seen", "set_push_presence", "take_push_news"}
 SOCKETS = {"/ws/terminal/{id}", "/ws/shell/{id}"}
 MOMENTS = {"stopped": "The session has stopped", "deleted": "The container is deleted"}
@@ -184,7 +184,7 @@ class Journal:
             self._happened(session, "session", what)
 
     def _news_of(self, session: clincus.Session) -> str:
-        """The news of a session that has changed, but neither started nor stopped; "" if there is none."""
+        """The news of a session that has changed, but neither started nor stopped; "" without news."""
         engine = f"The engine {session.engine}" if session.engine else "Incus"
         if session.unreachable_since:
             self._lost.add(session.id)

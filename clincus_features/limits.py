@@ -61,8 +61,8 @@ def limit_options(
     """Translate `limits` of a checked configuration for Incus: instance keys, options of the root disk, warnings.
 
     `cpus` is the host's number of CPUs, if known; without `block_weights` it cannot weigh disk use. Rates are options
-    of the root disk DEVICE; as instance keys Incus knows none of them (its manual: "Type: disk", "Resource limits").
-    `disk.tmpfs_size` and `runtime.max_duration` are no limits of Incus, and not in the result.
+    of the root disk DEVICE; Incus does not know them as instance keys (its manual: "Type: disk", "Resource limits").
+    `disk.tmpfs_size` and `runtime.max_duration` are not limits of Incus, and not in the result.
     """
     config: dict[str, str] = {}
     for key, incus_key in LIMIT_KEYS.items():

@@ -25,7 +25,7 @@ ARENA_MAX = -8
 LARGE = 16 << 10  # bytes of a text that gets pages of its own; the wall's program in an instance has 28 KB
 SPARE = 64 << 10  # bytes that stay free at the end of the heap
 PERIOD = 30.0  # seconds between two times to give back what is free amid the heap: a millisecond each
-BUSY = 0.05  # share of what is kept by which that may change without a look at all objects
+BUSY = 0.05  # share of the kept memory that may change without a look at all objects
 
 
 def install(extensions: clincus.Extensions) -> None:

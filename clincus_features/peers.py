@@ -54,7 +54,7 @@ def look_up(theirs: tuple[str, int], ours: tuple[str, int]) -> int | None:
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, SOCK_DIAG) as kernel:
             kernel.send(HEAD.pack(HEAD.size + len(question), BY_FAMILY, REQUEST, 1, 0) + question)
-            answer, (sender, _) = kernel.recvfrom(4096, socket.MSG_DONTWAIT)  # it is there when `send` returns
+            answer, (sender, _) = kernel.recvfrom(4096, socket.MSG_DONTWAIT)  # it has arrived when `send` returns
     except OSError:
         return None
     return read_owner(answer, ports) if sender == 0 else None

@@ -1,13 +1,13 @@
-"""Nobody waits long for an Incus that hangs, and an Incus that is stopped does not wait long for terminals.
+"""Limits the wait for an Incus that hangs, and the wait of a stopping Incus for open terminals.
 
-A daemon that hangs accepts connections and answers none, so each question to it waits. While somebody waits, an
-easy question finds that out; then all who wait are told, and no more commands begin until it answers again. An open
-page waits, too: it shows what Incus has told last. A daemon that answers others meanwhile has much to do, as beside
-containers that keep its machine busy, and does not hang.
+A daemon that hangs accepts connections but does not answer, so each request to it waits. While somebody waits, an easy
+request detects that. Then all waiting callers get an error, and no command begins until the daemon answers again. An
+open page counts as waiting: it shows the last known state. A daemon that answers other requests meanwhile does not
+hang: it is busy, for example because containers load its machine.
 
-A daemon that is told to stop refuses whatever is new, and waits up to 5 minutes (core.shutdown_timeout) for commands
-that run in containers. Each open terminal is one. The same question finds that out, when a page is open or somebody's
-work failed: the terminals are closed then, and a page opens its own again when the daemon is back.
+A stopping daemon refuses new requests, and waits up to 5 minutes (core.shutdown_timeout) for commands in containers,
+such as each open terminal. The same request detects that, when a page is open or somebody's work has failed. The
+terminals are closed then, and a page opens its terminals again when the daemon is back.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ def install(extensions: clincus.Extensions) -> None:
 def wake_for_page(
     app: clincus.Application, _method: str, path: str, handler: Callable[[clincus.Request], object]
 ) -> Callable[[clincus.Request], object]:
-    """The handler of a route; that of the events, which each page follows, also ends the long sleep of the looks."""
+    """Wrap the handler of a route.
+
+    The handler of the events, which each page follows, also ends the long pause between looks.
+    """
 
     def follow(request: clincus.Request) -> object:
         try:

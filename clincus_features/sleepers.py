@@ -19,8 +19,8 @@ import clincus
 
 NOTHING = 0.01  # seconds of CPU, two or three ticks of a clock; a turn of a tool takes a hundred times as much
 HELD = 10.0  # seconds for which an answer holds; Incus keeps its own for 8
-LATEST = 300.0  # seconds after which work counts no more that no answer told of
-SETTLED = 30.0  # seconds after which a fresh answer has all of a piece of work, if it tells of it at all
+LATEST = 300.0  # seconds after which work no longer counts if no answer has shown it
+SETTLED = 30.0  # seconds after which a new answer includes a whole piece of work, if it includes it at all
 SHARE = 10  # an answer for that many running sessions costs as much as work in one of them
 LINE = re.compile(r'^incus_cpu_seconds_total\{.*?name="([^"]+)",project="([^"]+)",type="container"\} (\S+)$', re.M)
 
@@ -121,7 +121,7 @@ class Sleepers:
             self._ask(engine, answers)
 
     def _ask(self, engine: str, answers: Answers) -> None:
-        """Ask an engine, unless that was done just now. No answer means that all of its sessions are awake."""
+        """Ask an engine, unless the last answer is fresh. Without an answer, all of its sessions count as awake."""
         if time.monotonic() - answers.asked_at < HELD:
             return
         door = self._app.engines[engine].incus

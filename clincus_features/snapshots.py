@@ -117,7 +117,7 @@ def is_of_incus(key: str) -> bool:
 def check_start(
     environ: Callable[[], Mapping[str, str]], _incus: clincus.Incus, session: clincus.Session, *_: object
 ) -> None:
-    """Raise ClincusError(409) for a container that has the network and the limits of a snapshot just now."""
+    """Raise ClincusError(409) for a container that still has the network and the limits of a snapshot."""
     if os.path.exists(f"{unfinished_path(environ(), session.id)}/{DESCRIPTION}"):
         reason = "it is being brought back to a snapshot, or that was broken off"
         advice = "a server (clincus serve) finishes it within seconds"

@@ -59,7 +59,7 @@ READY = {
 # -- Those of the config
 
 
-RULE_STATES = {  # what a rule may say, and the reasons that it may give
+RULE_STATES = {  # the states of a rule, and the reasons that it may give
     "working": ("retry",),
     "waiting": ("question", "plan", "permission", "dialog", "login"),
     "failed": ("rate_limit", "auth", "billing", "overloaded", "network", "server_error", "other"),

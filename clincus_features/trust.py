@@ -35,7 +35,7 @@ class ProjectFile(NamedTuple):
 
 
 def read_project(workspace: str) -> ProjectFile | None:
-    """The .clincus.toml of a workspace (an absolute, resolved path), None if there is none; a symlink is refused."""
+    """The .clincus.toml of a workspace (an absolute, resolved path), None without one; a symlink is refused."""
     path = os.path.join(workspace, PROJECT_FILE)
     if os.path.isdir(path) and not os.path.islink(path):
         return None  # the placeholder that keeps a running session from creating the file

@@ -80,6 +80,6 @@ def keep_upload(sessions: clincus.Sessions, session: clincus.Session, name: str,
     try:
         with sessions.engine(session.engine).label_lock:  # two at once would lose one
             clincus.add_outside_file(sessions.door(session.id), session.id, path)
-    except clincus.ClincusError as error:  # the file is there, and can be used
+    except clincus.ClincusError as error:  # the file exists, and can be used
         sessions.report(f"{session.id}: a delete will not know of {path}: {error}")
     return path

@@ -73,7 +73,7 @@ class Folder:
             os.close(descriptor)
 
     def read(self, relative: str, limit: int) -> bytes:
-        """The content of a regular file, empty if there is none. Raises ClincusError(409) for one that is too large."""
+        """The content of a regular file, empty for a missing one. Raises ClincusError(409) if it is too large."""
         with suppress(OSError), self.open(relative) as descriptor, open(descriptor, "rb", closefd=False) as stream:
             data = stream.read(limit + 1)
             if len(data) > limit:

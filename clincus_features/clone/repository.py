@@ -119,7 +119,7 @@ def check_links(workspace: str, folder: str, common: str, back: str, settings: M
 
 
 def head_of(workspace: str, text: str, refs: Mapping[str, str]) -> tuple[str, str]:
-    """Branch and commit by the text of HEAD, each empty if there is none. Raises ClincusError(409)."""
+    """Branch and commit by the text of HEAD; each may be empty. Raises ClincusError(409)."""
     branch = text[len("ref:") :].strip() if text.startswith("ref:") else ""
     if branch and is_ref(branch):
         return branch, refs.get(branch, "")
@@ -248,7 +248,7 @@ def check_layout(workspace: str, common: str) -> None:
 
 
 def check_objects(workspace: str, store: str) -> None:
-    """Raise ClincusError(409) for objects that lie elsewhere. A folder that git removes just now has none."""
+    """Raise ClincusError(409) for objects in other places. Git may remove a folder meanwhile: it counts as empty."""
     folders = [store]
     for folder in folders:
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:

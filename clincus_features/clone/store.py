@@ -34,7 +34,7 @@ def write_pack(repository: Repository, source: str) -> None:
 
 
 def copy_file(repository: Repository, folder: int, name: str, source: int) -> None:
-    """Copy a file of a pack. A file that is there has the same content, since its name is a hash of it."""
+    """Copy a file of a pack. An existing file has the same content, since its name is a hash of it."""
     fresh = f"tmp_pack_{secrets.token_hex(6)}"
     with new_file(repository, folder, fresh, 0o444) as target:
         while os.sendfile(target, source, None, PIECE):

@@ -108,7 +108,7 @@ class Spendings:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._last: tuple[object, Mapping[str, object]] = None, {}  # what the last answer was made of, and the answer
+        self._last: tuple[object, Mapping[str, object]] = None, {}  # the sources of the last answer, and the answer
 
     def of(self, saved: Iterable[clincus.SavedSession], days: int) -> Mapping[str, object]:
         """The answer for the last `days` days (UTC); the last answer if nothing has changed.

@@ -34,8 +34,8 @@ COMMAS = 50_000  # of a line: the value behind each takes up to 200 bytes while 
 NAME = re.compile(r"[A-Za-z0-9._:/@\[\]<>-]{1,200}")  # of a model; an ARN of Bedrock is long
 DIGITS = 30  # of a number: Python took minutes for a million of them before 3.10.7
 
-# What a line says, and what earlier lines of its file have told -> its key, "" if it has none of its own, and message.
-# A parser notes in `told` what it needs of a line for later ones.
+# The document of a line, and the facts `told` by earlier lines of its file -> its key ("" without one of its own) and
+# message. A parser adds the facts for later lines to `told`.
 Parse = Callable[[Mapping[str, Any], "dict[str, Any]"], "tuple[str, Message] | None"]
 
 
@@ -189,7 +189,7 @@ def short(kind: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def counted(usage: Mapping[str, object], names: tuple[str, ...]) -> list[int]:
-    """The counts of these names, 0 for what is not told or null; empty if one is no count."""
+    """The counts of these names, 0 for a missing one or null; empty if one is not a count."""
     counts = []
     for name in names:
         count = usage.get(name)

@@ -30,7 +30,7 @@ READ = 256 << 20  # bytes of a session's transcripts that are read at a time; th
 READ_ALL = 1 << 30  # the same for all conversations together
 MESSAGES = 20_000  # of a session that are told apart; older ones are in sums by day
 SLACK = 2_000  # more of them while it is read
-DAYS = 400  # of a session; what comes on other days has no day
+DAYS = 400  # of a session; usage on further days has no day
 MODELS = 10  # without a price, of a session
 KEPT = 32 << 20  # bytes of all accounts that are kept in memory
 CHECKED = 4096  # bytes before the place where reading goes on: if they changed, the file is another one
@@ -47,7 +47,7 @@ class Spent:
 
     def __init__(self) -> None:
         self.tokens = [0, 0, 0, 0]  # as KINDS
-        self.dollars = 0.0  # of what has a known price
+        self.dollars = 0.0  # of the tokens with a known price
         self.unpriced = 0  # tokens that have none
         self.is_known = False  # whether anything had one
 
@@ -83,8 +83,8 @@ class Transcript(NamedTuple):
     size: int = -1  # bytes, and nanoseconds since 1970, as they were then; -1 if there was more than was read
     mtime: int = -1
     offset: int = 0  # bytes, up to the end of a line
-    tail: bytes = b""  # hash of what stands before
-    told: Mapping[str, Any] = {}  # what earlier lines say of later ones, see dialects.py
+    tail: bytes = b""  # hash of the content before
+    told: Mapping[str, Any] = {}  # facts from earlier lines for later ones, see dialects.py
 
 
 class Last(NamedTuple):
@@ -107,7 +107,7 @@ class Account(NamedTuple):
     sums: Mapping[str, Spent] = {}  # by day: all messages
     last: Last | None = None
     unpriced: tuple[str, ...] = ()  # names of models without a price
-    is_told: bool = False  # whether there was a usage, be it 0
+    is_told: bool = False  # True if a line reported a usage, also of 0
     is_skipped: bool = False  # whether a line was too long or too large to be read
     is_behind: bool = False  # whether there is more than was read
 
@@ -328,7 +328,7 @@ class Reading:
         return Transcript(status.st_size, status.st_mtime_ns, offset, tail_of(file, offset), told)
 
     def _skip(self, file: BinaryIO, begin: bytes) -> int:
-        """Read the rest of a line that is too long; its bytes."""
+        """Read the rest of a line that is too long; returns its size in bytes."""
         rest = begin
         length = 0
         while True:

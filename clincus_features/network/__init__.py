@@ -104,7 +104,7 @@ class Gateway:
         self._app = app
         self._lock = -1  # descriptor of the lock file; -1 in a server without the sockets
         self._owner = ""  # names the servers of this user to those of other hosts that use the same engine
-        self._changing: set[str] = set()  # sessions whose policy is being changed just now
+        self._changing: set[str] = set()  # sessions whose policy is being changed
         self._runs: dict[str, str] = {}  # session -> the run that its records belong to
         self._carried: set[str] = set()  # sessions that start on an engine, and need a line
         self._untold: set[str] = set()  # sessions with refusals that no event has announced

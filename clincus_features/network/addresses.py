@@ -135,7 +135,7 @@ def plain_network(network: Network, form: ipaddress.IPv6Network) -> Network:
 
 
 def ask_route(address: Address) -> Route:
-    """The kernel's route to an address. Raises OSError if there is none."""
+    """The kernel's route to an address. Raises OSError without one."""
     kind, _, found = get_route(address)
     if kind != _RTN_UNICAST:
         return Route(is_elsewhere=False)
@@ -155,7 +155,7 @@ def ask_route(address: Address) -> Route:
 
 
 def get_route(address: Address, flags: int = 0) -> tuple[int, int, dict[int, bytes]]:
-    """Kind, bits of the prefix, and attributes of the route to an address. Raises OSError if there is none."""
+    """Kind, bits of the prefix, and attributes of the route to an address. Raises OSError without a route."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     attribute = struct.pack("=HH", 4 + len(address.packed), _RTA_DST) + address.packed
     asked = struct.pack("=8BI", family, 8 * len(address.packed), 0, 0, 0, 0, 0, 0, flags) + attribute

@@ -188,7 +188,7 @@ class Lines:
         self._lines: dict[str, Line] = {}
 
     def want(self, id: str, manner: str) -> Line:
-        """The line of a session; it begins if there is none."""
+        """The line of a session; a new one begins if it has none."""
 
         def report(words: str) -> None:
             self._sessions.report(f"{id}: {words}")

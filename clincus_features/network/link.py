@@ -63,7 +63,7 @@ class Side:
         self.waiting = bytearray()
         self.is_over = False  # nothing more comes from it
         self.is_shut = False  # nothing more goes to it
-        self.mask = 0  # what the selector watches it for
+        self.mask = 0  # the events that the selector watches it for
 
     def give(self, data: bytes | bytearray | memoryview) -> None:
         """Write as many bytes as the socket takes now, and the rest later. Raises OSError."""
@@ -103,7 +103,7 @@ class Link:
         self._addresses: deque[tuple[Any, ...]] = deque()  # addresses that are still to be tried
         self.address = ""  # the address that was tried last
         self._row: Passage | None = None
-        self._is_ending = False  # it was refused, and reads no more
+        self._is_ending = False  # it was refused, and reads nothing more
         now = time.monotonic()
         self._end = now + LIFE
         self._deadline = now + ASK_WITHIN  # of the present step

@@ -53,9 +53,9 @@ class Stream:
         self.room = WINDOW  # bytes that the container may send yet
         self.credit = WINDOW  # bytes that may be sent to the container yet
         self.heard_fin = False  # the container sends nothing more
-        self.is_shut = False  # the proxy was told so
-        self.said_fin = False  # the proxy sends nothing more, and the container was told so
-        self.mask = 0  # what the selector watches it for
+        self.is_shut = False  # the proxy was told of that
+        self.said_fin = False  # the proxy sends nothing more, and the container was told of that
+        self.mask = 0  # the events that the selector watches it for
 
 
 class Carrier:

@@ -232,7 +232,7 @@ def hello_size(hello: bytearray) -> int:
 
 
 def is_whole(hello: bytearray) -> bool:
-    """True if all of a ClientHello is there."""
+    """True if the whole ClientHello has arrived."""
     return len(hello) >= 4 and len(hello) >= 4 + hello_size(hello)
 
 

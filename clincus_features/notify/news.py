@@ -110,7 +110,7 @@ class Told(NamedTuple):
 def read_news(
     session: clincus.Session, agent: Mapping[str, object], wanted: Collection[str], with_text: bool
 ) -> News | None:
-    """The news of a session by its agent object; None if there is none, or if a person has seen it.
+    """The news of a session by its agent object; None without news, or if a person has seen it.
 
     A crashed tool is news if failed ones are.
     """

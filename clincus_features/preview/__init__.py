@@ -125,7 +125,7 @@ class Previews:
         return next((origin for origin in opening.listeners if origin.startswith(start)), None)
 
     def _own_origin(self, opening: Opening, request: clincus.Request) -> str:
-        """The origin of an opening for a request from another machine. Makes its listener if there is none.
+        """The origin of an opening for a request from another machine. Makes its listener if it has none.
 
         Raises ClincusError(409) if no port is free.
         """

@@ -28,7 +28,7 @@ from clincus_features.review.scopes import Review
 from clincus_features.review.store import Store
 from clincus_features.review.thinning import thin
 
-THIN_EVERY = 3600.0  # seconds between two looks at what is too old or too much
+THIN_EVERY = 3600.0  # seconds between two looks for checkpoints that are too old or too many
 QUIET_EVERY = 30.0  # seconds between two looks at sessions whose tool reports nothing
 
 

@@ -201,7 +201,7 @@ def blob_of(store: Store, tree: str, path: str) -> Side | None:
 
 
 def content(store: Store, side: Side, limit: int) -> bytes | None:
-    """The content of a file: b"" if there is none, None if it is too large. For a link, its target."""
+    """The content of a file: b"" for a missing one, None if it is too large. For a link, its target."""
     if side.mode == NONE:
         return b""
     if store.sizes([side.blob])[0] > limit:

@@ -1,4 +1,4 @@
-"""Looks at workspaces and keeps checkpoints: what asks for one, when it is taken, and how it comes to the host.
+"""Looks at workspaces and keeps checkpoints: decides when to take one, and brings it to the host.
 
 Moments of sessions and of their tools only put work into a queue, for a few threads. A request that changes something
 does its work in its own thread. A request that only reads waits for a look as long as an answer may take (`soon`).
@@ -609,7 +609,7 @@ class Recorder:
         return (id, why) in keys
 
     def _is_wanted(self, session: clincus.Session, why: str) -> bool:
-        """True unless the checkpoint that a moment asked for is there already, or the session rests."""
+        """False if the checkpoint that a moment asked for exists already, or if the session is at rest."""
         if self._resting.get(session.id, 0.0) > time.monotonic():
             return False
         record = self.records.of(session)
@@ -672,7 +672,7 @@ def program_before_tool(launch: clincus.Launch) -> str:
 
 
 def last_of(record: Record) -> Checkpoint | None:
-    """The newest checkpoint, None if there is none."""
+    """The newest checkpoint, None without any."""
     return record.checkpoints[-1] if record.checkpoints else None
 
 
@@ -697,7 +697,7 @@ def nothing_to_undo(store: Store, trees: Iterable[str], paths: Iterable[str]) ->
 
 
 def start_since(record: Record, since: str) -> Checkpoint | None:
-    """The first checkpoint of a start since a time (RFC 3339), None if there is none."""
+    """The first checkpoint of a start since a time (RFC 3339), None without one."""
     now = clincus.utc_now()
     for checkpoint in record.checkpoints:
         if checkpoint.why == "start" and since <= checkpoint.at <= now:
@@ -772,7 +772,7 @@ def read_skipped(stream: BufferedReader) -> tuple[str, str]:
 
 
 def read_field(stream: BufferedReader, most: int = 8192) -> bytes:
-    """The bytes up to the next NUL. Raises ClincusError(500) if there is none within `most` bytes."""
+    """The bytes up to the next NUL. Raises ClincusError(500) without a NUL within `most` bytes."""
     field = bytearray()
     while byte := stream.read(1):
         if byte == b"\0":

@@ -158,7 +158,7 @@ class Records:
         return max(found, key=lambda record: record.looked_at, default=None)
 
     def of(self, session: clincus.Session) -> Record:
-        """The record of a session, a new one if there is none."""
+        """The record of a session, a new one if none was kept."""
         found = self.find(session.id, session.session_id)
         if found:
             return found

@@ -1,4 +1,4 @@
-"""Finds the two states of a workspace that a request names, and what differs between them."""
+"""Finds the two states of a workspace that a request names, and their differences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FROZEN = "the container is frozen, so its folder cannot be looked at"
 
 
 class Compared(NamedTuple):
-    """Two states of a workspace, and what differs."""
+    """Two states of a workspace, and their differences."""
 
     record: Record
     store: Store

@@ -1,4 +1,4 @@
-"""The states of one workspace, on the host: a bare repository with nothing but what containers have sent.
+"""The states of one workspace, on the host: a bare repository that contains only what containers have sent.
 
 A container may send anything. Git therefore works here with an empty configuration, without hooks, attributes and
 working tree. It takes in a pack only after its own checks (`index-pack --strict`), in a separate folder, within bounds
@@ -132,7 +132,7 @@ class Store:
         return found
 
     def _drop_torn(self) -> None:
-        """Forget names of trees that a power cut has destroyed: git packs nothing while they are there."""
+        """Forget names of trees that a power cut has destroyed: git packs nothing while they exist."""
         base = os.path.join(self.path, "refs", "clincus")
         names = []
         for folder, _, files in os.walk(base):
@@ -182,7 +182,7 @@ class Store:
         return ": the disk is nearly full" if free < clincus.DISK_RESERVE else ""
 
     def read_some(self, words: Sequence[str], most: int, *, stdin: bytes = b"") -> tuple[bytes, bool]:
-        """Run a git command; its output up to a number of bytes, and True if that was all.
+        """Run a git command; returns its output up to a number of bytes, and True if that is all of it.
 
         A command that takes too long ends with what it has written by then. Raises ClincusError(500).
         """
@@ -250,7 +250,7 @@ class Store:
         }
 
     def _make(self) -> None:
-        """Make the repository, if there is none yet."""
+        """Make the repository, if it does not exist yet."""
         if self.exists:
             return
         parent = os.path.dirname(self.path)
