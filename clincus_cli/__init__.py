@@ -23,14 +23,15 @@ class LazyModule(types.ModuleType):
     def __getattr__(self, name: str) -> object:
         if name.startswith("__") or self.__spec__ is None or self.__spec__.loader is None:
             raise AttributeError(name)
-        with LOADING:  # another thread waits until all names are there
+        with LOADING:  # another thread waits until all names exist
             if self.__spec__.loader_state is None:
                 self.__spec__.loader_state = "loaded"  # or just about to be: its own code may ask for a name too early
                 gc.disable()  # a module is no garbage, and a fifteenth of its loading was the search for some
                 try:
                     self.__spec__.loader.exec_module(self)
                 except BaseException:
-                    self.__spec__.loader_state = None  # it was interrupted: whoever needs it to end well loads it anew
+                    # It was interrupted: code that needs it for a clean end loads it anew.
+                    self.__spec__.loader_state = None
                     raise
                 finally:
                     gc.enable()
@@ -39,7 +40,7 @@ class LazyModule(types.ModuleType):
 
 
 def load_when_used(*names: str) -> None:
-    """Put modules among the imported ones without running their code, but for those that are imported already."""
+    """Put modules among the imported ones without running their code. Modules that are imported already stay."""
     for name in names:
         spec = None if name in sys.modules else importlib.util.find_spec(name)
         if spec is not None and hasattr(spec.loader, "exec_module"):  # zipimport has it since Python 3.10

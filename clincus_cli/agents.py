@@ -38,8 +38,8 @@ def run_why(context: Context) -> int:
 def run_log(context: Context) -> int:
     """Say what happened to a session, newest last
 
-    Who asked for what and how it ended, when the session ran, and what its tool did. A running server (`clincus serve`)
-    writes it down; it is there for deleted sessions, too.
+    It has each request with its sender and result, the times of the runs, and the activity of the tool. A running
+    server (`clincus serve`) writes it; it is kept for deleted sessions too.
 
     $ clincus log clincus-ec0578-1  # Who stopped it?
     """
@@ -69,9 +69,9 @@ TIMED_OUT = 124  # the exit code, as of timeout(1)
 def run_prompt(context: Context) -> int:
     """Give a session's tool a prompt
 
-    Without TEXT, or with -, the prompt is read from stdin. What became of it is printed: `submitted` (the tool has
+    Without TEXT, or with -, the prompt is read from stdin. The command prints the result: `submitted` (the tool has
     taken it), `queued` (the tool works; it is typed when the turn ends) or `unconfirmed` (typed, but the tool did not
-    say that it took it). While the tool waits for an answer, nothing is typed. The server must run (`clincus serve`).
+    confirm it). While the tool waits for an answer, nothing is typed. The server must run (`clincus serve`).
 
     $ clincus prompt clincus-ec0578-1 'run the tests'  # Ask for something.
     $ git diff | clincus prompt clincus-ec0578-1 -  # A text of many lines.
@@ -90,9 +90,9 @@ def run_prompt(context: Context) -> int:
 def run_answer(context: Context) -> int:
     """Answer the question that a session's tool asks
 
-    OPTION is the number of a choice, as `clincus why` lists them. Nothing is typed if no question is on the screen any
-    more. What became of it is printed: `answered` (the tool has taken it) or `unconfirmed` (typed, but nothing shows
-    that the tool took it: look at its terminal). The server must run (`clincus serve`).
+    OPTION is the number of a choice, as `clincus why` lists them. Nothing is typed if the screen no longer shows a
+    question. The command prints the result: `answered` (the tool has taken it) or `unconfirmed` (typed, but nothing
+    shows that the tool took it: look at its terminal). The server must run (`clincus serve`).
 
     $ clincus answer clincus-ec0578-1 2  # The second choice.
     $ clincus answer clincus-ec0578-1 --text 'none of these'  # Words of your own.
@@ -146,9 +146,9 @@ def check_states(text: str) -> str:
 def run_wait(context: Context) -> int:
     """Wait until a session's tool waits, is done, has failed or has ended
 
-    It prints the tool's state as JSON. `done` means that no turn goes on, whether or not somebody has seen its
-    end; `ended` also that the session does not run, or is deleted meanwhile. The server must run (`clincus serve`);
-    while it restarts, this waits on.
+    It prints the tool's state as JSON. `done` means that no turn is in progress, whether or not a person has seen its
+    end; `ended` also that the session does not run, or was deleted meanwhile. The server must run (`clincus serve`);
+    while it restarts, this command keeps waiting.
 
     $ clincus wait clincus-ec0578-1 --timeout 600 && make check  # In a script, after `clincus prompt`.
     $ clincus wait clincus-ec0578-1 --for waiting  # Call me when it asks.
@@ -177,8 +177,8 @@ def run_wait(context: Context) -> int:
 def agent_now(context: Context, before: Mapping[str, Any]) -> Mapping[str, Any]:
     """The agent object of the session; `before` is the last one, {} at first.
 
-    A session that was there and is not any more has ended. A server that has answered and does not just now, as while
-    it restarts, leaves the last answer as it is.
+    A session that no longer exists has ended. If a server that has answered before does not answer now, for example
+    while it restarts, the last answer counts.
     """
     try:
         found: Mapping[str, Any] = ask_session(context, "GET", "agent")
@@ -211,7 +211,7 @@ def agent_words(agent: Mapping[str, Any]) -> str:
 
 
 def known_agents(context: Context) -> dict[str, dict[str, object]]:
-    """The agent object of each session by name, as the running server knows them; empty if there is none."""
+    """The agent object of each session by name, from the running server; empty without a server."""
     try:
         return {one["id"]: one["agent"] for one in ask_server(context, "GET", "/api/sessions", within=LIST_WITHIN)}
     except clincus.ClincusError:

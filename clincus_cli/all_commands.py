@@ -1,4 +1,4 @@
-"""Which file of this package has which commands. A command line loads that file, with what it needs, and no other."""
+"""The table of commands and their files in this package. A command line loads only the file that it needs."""
 
 from importlib import import_module
 

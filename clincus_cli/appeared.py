@@ -1,4 +1,4 @@
-"""What a session leaves in its folder that runs by itself on this machine: told by the commands that end a session."""
+"""Warns of files in a session's folder that run by themselves on this machine, in commands that end a session."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHOWN_COMMANDS = 3  # of one
 
 
 def end_session(context: Context, name: str, **how: Any) -> clincus.Session | None:
-    """As `Sessions.end`; then warn of what the session leaves that runs by itself."""
+    """As `Sessions.end`; then warn of files of the session that run by themselves."""
     session = context.sessions.registry.get(name)
     left = context.sessions.end(name, **how)
     warn_of_appeared(context, session)
@@ -24,7 +24,7 @@ def end_session(context: Context, name: str, **how: Any) -> clincus.Session | No
 
 
 def warn_of_appeared(context: Context, session: clincus.Session) -> None:
-    """Look at the folder of a session that has just ended, and warn of what has appeared there."""
+    """Look at the folder of a session that has just ended, and warn of files that have appeared there."""
     from clincus_features.protection.appeared import last_look
 
     try:

@@ -1,4 +1,4 @@
-"""Does one thing to several sessions beside each other; the output reads as if one came after the other."""
+"""Works on several sessions at the same time; the output reads as if they came one after the other."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from clincus_cli import console
 AT_ONCE = 4  # sessions: a container that hangs keeps its place for minutes, and the others take turns in the rest
 INTERRUPTED = "interrupted"
 NOTICE = 0.5  # seconds: Python notices a signal that came just before a wait only at its end
-UNDO_WITHIN = 5.0  # seconds for what is under way to end after an interruption
+UNDO_WITHIN = 5.0  # seconds for running work to end after an interruption
 
 
 def attempt_beside(sessions: clincus.Sessions, names: Iterable[str], work: Callable[[str], object]) -> list[str]:
-    """Do something for each session, and return the names for which it worked; each failure is told as a warning.
+    """Work on each session, and return the names of those for which it succeeded; each failure becomes a warning.
 
-    What is said of the first that is not over is shown at once, and what is said of the others when their turn comes.
-    An interruption ends what they wait for, and nothing more begins.
+    The output of the first unfinished session is shown at once, and that of the others in their turn. An interruption
+    ends the commands that they wait for, and no further work begins.
     """
     names = list(names)
     waiting = deque(range(len(names)))
@@ -71,22 +71,22 @@ def attempt_beside(sessions: clincus.Sessions, names: Iterable[str], work: Calla
 
 
 class Said:
-    """What several works say: it is shown in the order of their numbers, whichever is over first."""
+    """The output of several pieces of work, shown in the order of their numbers, whichever ends first."""
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._news: queue.SimpleQueue[tuple[int, str | None, bool]] = queue.SimpleQueue()  # None: the work is over
 
     def put(self, number: int, line: str, *, is_error: bool) -> None:
-        """A line of a work."""
+        """Add a line of a piece of work."""
         self._news.put((number, line, is_error))
 
     def end(self, number: int) -> None:
-        """A work is over."""
+        """Note that a piece of work is over."""
         self._news.put((number, None, False))
 
     def show(self) -> None:
-        """Show everything; returns when all works are over."""
+        """Show everything; returns when all work is over."""
         held = [deque[tuple[str | None, bool]]() for _ in range(self._count)]
         for lines in held:
             is_over = False
@@ -103,7 +103,7 @@ class Said:
 
 
 def give_up(sessions: clincus.Sessions, names: Iterable[str]) -> None:
-    """End what sessions wait for in Incus; their engines take no more commands."""
+    """End the commands of Incus that sessions wait for; their engines accept no further commands."""
     doors = {sessions.door(name) for name in names}
     for door in doors:
         door.lost = INTERRUPTED

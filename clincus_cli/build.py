@@ -100,7 +100,7 @@ def version_alias(alias: str, now: float) -> str:
 
 
 def prune_versions(incus: clincus.Incus, alias: str, keep: int) -> list[str]:
-    """Delete all builds of an alias but the newest `keep`. Returns the version aliases that went.
+    """Delete all builds of an alias except the newest `keep`. Returns the deleted version aliases.
 
     An image that has another alias stays, and so does one that clincus did not build. The newest image has two: its
     version alias and the alias itself.
@@ -346,7 +346,7 @@ def apt_commands(packages: Sequence[str]) -> list[list[str]]:
 def build_custom(build: BuildContext, alias: str, script: bytes, *, base: str, force: bool) -> Built:
     """Make an image by running a script as root in a container of `base`. Raises ClincusError.
 
-    An alias that is there already is left alone unless `force`.
+    An existing alias is left alone unless `force`.
     """
     incus = build.incus
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", alias):
@@ -379,7 +379,7 @@ def build_standard(
 ) -> Built:
     """Make the standard image, from this host's packages or from another image. Raises ClincusError.
 
-    An image that is there is left alone unless `force`, and a note tells when it came from another recipe.
+    An existing image is left alone unless `force`, with a note if it came from another recipe.
     """
     host = build.host
     recipe = options.recipe or host_recipe(

@@ -1,4 +1,4 @@
-"""`fetch` and `push`: the commits of a session that works on a clone, from there to here and back."""
+"""`fetch` and `push`: bring the commits of a session with a clone to this host, and newer ones back."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from clincus_cli.context import Context
 def run_fetch(context: Context) -> int:
     """Bring the commits of a session's clone into its directory, as a branch
 
-    For a session that was started with --clone. What is uncommitted there comes as one more commit. The branch is
-    BRANCH, or `clincus/` and the session's name or id. What you have checked out, your index and your files stay as
-    they are; merging is up to you. A branch that you moved elsewhere is left alone.
+    For a session that was started with --clone. Uncommitted changes there arrive as one more commit. The branch is
+    BRANCH, or `clincus/` and the session's name or id. Your checkout, your index and your files stay as they are;
+    merging is up to you. A branch that you moved elsewhere is left alone.
 
     $ clincus fetch clincus-ec0578-1  # Bring what was done so far.
     $ clincus fetch clincus-ec0578-1 login && git diff main...login  # As a branch of another name, and look at it.

@@ -53,8 +53,8 @@ class Flag:
         long, _, value = long.rstrip("]").partition("[=") if "[=" in long else long.partition(" ")
         self.names = [*short, long]  # as they are typed
         self.key = long[2:].replace("-", "_")  # its attribute in the options
-        self.value = value  # what its value is called; "" for a switch
-        self.bare = "auto" if "[=" in usage else ""  # what it means without a value; "" where it needs one
+        self.value = value  # the name of its value; "" for a switch
+        self.bare = "auto" if "[=" in usage else ""  # its value if none is given; "" if it needs one
         self.check = check if value else switch_state
         if choices:
             self.check = one_of(*choices)
@@ -289,7 +289,7 @@ def by_name(flags: Iterable[Flag]) -> dict[str, Flag]:
 
 
 def command_named(name: str) -> Command:
-    """The command of a name. Raises UsageError if there is none."""
+    """The command of a name. Raises UsageError for an unknown one."""
     if name in COMMANDS:
         return COMMANDS[name]
     group, _, word = name.rpartition(" ")
@@ -332,7 +332,7 @@ def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:
 
 
 def next_word(words: Sequence[str], at: int, group: str) -> int | None:
-    """The place of the first word from `at` that is no flag and no flag's value, None if there is none.
+    """The place of the first word from `at` that is neither a flag nor a flag's value; None without one.
 
     The command is not known yet, so every flag of a command of the group may stand in front of it. If two commands
     have a flag of the same name, that of START wins.

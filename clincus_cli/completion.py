@@ -70,7 +70,7 @@ def offered_words(context: Context, before: list[str], current: str) -> Iterable
 
 
 def value_rows(context: Context, flag: cli.Flag) -> Iterable[tuple[str, str]]:
-    """The values of a flag, as far as they are known."""
+    """The known values of a flag."""
     if flag.key == "tool":
         return tool_rows(context)
     return session_rows(context) if flag.key == "container" else [(choice, "") for choice in flag.choices]
@@ -109,7 +109,7 @@ def tool_rows(context: Context) -> Iterator[tuple[str, str]]:
 
 
 def session_rows(context: Context) -> Iterator[tuple[str, str]]:
-    """The sessions, each with what it is; none where Incus cannot be asked."""
+    """The sessions, each with a description; none if Incus cannot be asked."""
     with suppress(clincus.ClincusError):
         for one in context.sessions.registry.all():
             yield one.id, clincus.printable(f"{one.tool}, {one.status}, {one.workspace}")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 CLEAR_LINE = "\r\033[K"
-_turning: set[str] = set()  # the texts beside marks that turn just now
+_turning: set[str] = set()  # the texts beside the marks that are turning
 
 # Takes a line in place of stdout or stderr (True: stderr), for works that say things beside each other.
 SPEAKER: contextvars.ContextVar[Callable[[str, bool], None] | None] = contextvars.ContextVar("SPEAKER", default=None)
@@ -178,7 +178,10 @@ def confirm(question: str, *, yes: bool) -> bool:
 
 
 def confirm_named(question: str, *, yes: bool) -> bool:
-    """Ask a person before what the command line names is deleted; a script, which has no terminal, is not asked."""
+    """Ask a person before deleting the things that the command line names.
+
+    A script, which has no terminal, is not asked.
+    """
     return not sys.stdin.isatty() or confirm(question, yes=yes)
 
 
@@ -188,7 +191,7 @@ def has_terminal() -> bool:
 
 
 def screen_width() -> int:
-    """Columns of the terminal, 100 where there is none: as shutil.get_terminal_size, which takes long to load."""
+    """Columns of the terminal, 100 without one: as shutil.get_terminal_size, which takes long to load."""
     with suppress(ValueError, OSError):
         return int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size().columns or 100
     return 100

@@ -1,4 +1,4 @@
-"""`container`: any instance of the Incus project, one step at a time; and what other commands need to know of one."""
+"""`container`: works on any instance of the Incus project, step by step; and functions that other commands share."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def is_container_name(text: str) -> bool:
 
 
 def container_name(text: str) -> str:
-    """A container's name, or ENGINE:NAME. Raises UsageError for what Incus would refuse, or take for a flag."""
+    """A container's name, or ENGINE:NAME. Raises UsageError for a name that Incus would refuse, or read as a flag."""
     if not is_container_name(text):
         rule = "it has up to 63 letters, digits and hyphens, and begins with a letter"
         raise cli.UsageError(f"'{text}' is no container's name: {rule}")
@@ -47,7 +47,7 @@ def speaking_of(name: str) -> Iterator[None]:
 def find_instance(incus: clincus.Incus, name: str) -> dict[str, Any]:
     """An instance of the project as Incus describes it, with the name that it has here as `id`.
 
-    Raises UsageError for what is no name, ClincusError(404).
+    Raises UsageError for an impossible name, ClincusError(404).
     """
     container_name(name)
     try:
@@ -60,7 +60,7 @@ def find_instance(incus: clincus.Incus, name: str) -> dict[str, Any]:
 
 
 def running_instance(incus: clincus.Incus, name: str) -> dict[str, Any]:
-    """An instance that runs. Raises ClincusError: 404, 409 for any other state, with what to do."""
+    """A running instance. Raises ClincusError: 404, 409 for any other state, with advice."""
     instance = find_instance(incus, name)
     if instance["status"] != "Running":
         state = "paused" if instance["status"] == "Frozen" else "not running"
@@ -69,7 +69,7 @@ def running_instance(incus: clincus.Incus, name: str) -> dict[str, Any]:
 
 
 def status_of(incus: clincus.Incus, name: str) -> str:
-    """The status of the instance of exactly this name, "" if there is none. Raises IncusError if Incus cannot tell."""
+    """The status of the instance of exactly this name, "" for an unknown one. Raises IncusError if Incus fails."""
     try:
         return str(find_instance(incus, name)["status"])
     except cli.UsageError:
@@ -81,9 +81,9 @@ def status_of(incus: clincus.Incus, name: str) -> str:
 
 
 def instance_called(context: Context, word: str) -> str:
-    """The name of an instance: the one that is called so, else the session that a word means (see `names`).
+    """The name of an instance: of the one with this name, else of the session that the word means (see `names`).
 
-    Raises UsageError for what is no name, ClincusError(409) if it could be several sessions.
+    Raises UsageError for an impossible name, ClincusError(409) if the word fits several sessions.
     """
     if names.is_whole_id(word, context.environ):
         return container_name(word)

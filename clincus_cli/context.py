@@ -26,11 +26,12 @@ class Context:
         self.environ = environ
         # Is called with a session that is being created.
         self.on_starting: Callable[[clincus.Session], None] = lambda session: None
-        self.changed: dict[str, clincus.Session] = {}  # by session_id: what this command started, stopped or changed
+        # By session_id: the sessions that this command started, stopped or changed.
+        self.changed: dict[str, clincus.Session] = {}
 
     @functools.cached_property
     def extensions(self) -> clincus.Extensions:
-        """The features: what they carry into a container belongs to every start."""
+        """The features: every start needs the files that they carry into a container."""
         return clincus.install_features(None)
 
     @functools.cached_property
@@ -71,7 +72,7 @@ class Context:
 
     @functools.cached_property
     def sessions(self) -> clincus.Sessions:
-        """All sessions as Incus has them now, by one call. What this command changes goes into the history."""
+        """All sessions as Incus has them now, by one call. Changes by this command go into the history."""
         is_known = False
         told = set[str]()
 
@@ -128,10 +129,10 @@ class Context:
     def each_engine(
         self, ask: Callable[[clincus.Incus], Answer], *, here: bool = True
     ) -> dict[str, Answer | clincus.ClincusError]:
-        """Ask all engines something at the same time; what each answers, or why it does not.
+        """Ask all engines at the same time; returns the answer of each, or its error.
 
-        This host is among them with `here`. One that does not answer is told as a warning; ClincusError if it is this
-        host, and there are no others.
+        This host is among them with `here`. An engine that does not answer becomes a warning; raises ClincusError if it
+        is this host, and there are no others.
         """
         engines = [*([""] if here else []), *self.basics.get("engines")]
 

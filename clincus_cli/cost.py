@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     shows=True,
 )
 def run_cost(context: Context) -> int:
-    """Show what conversations have cost, by project and day
+    """Show the cost of conversations, by project and day
 
-    Tokens and dollars at list prices, as far as the tools tell them, from the conversations that are saved on this
-    machine: also those of deleted sessions. With NAME, only that session's. A + stands for tokens whose price is not
-    known: `[cost.prices]` of the configuration takes it.
+    Tokens and dollars at list prices, as far as the tools report them, from the conversations that are saved on this
+    machine, also those of deleted sessions. With NAME, only that session's. A + means tokens of unknown price: add the
+    price to `[cost.prices]` of the configuration.
 
     $ clincus cost --days 7  # This week.
     $ clincus cost clincus-ec0578-1  # One session.

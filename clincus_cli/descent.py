@@ -1,8 +1,8 @@
 """Opens paths of the host that a person names, without following a link that a container may have made.
 
-A session's folder is written by its container, so a link in it may be the agent's, and may lead anywhere. Links that
-lie elsewhere are the person's own, and are followed. Each step is opened by the descriptor of the one before, so what
-is swapped meanwhile changes nothing.
+A container writes its session's folder, so a link in it may be the agent's, and may lead anywhere. Links in other
+places are the person's own, and are followed. Each step is opened by the descriptor of the last one, so a folder that
+is swapped meanwhile has no effect.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def shared_folders(context: Context) -> set[Identity]:
 
 @contextmanager
 def opened(path: str, shared: Identities, *, make: bool = False) -> Iterator[int]:
-    """A descriptor (O_PATH) of what is at a path, which is no link. With `make`, missing folders are made.
+    """A descriptor (O_PATH) of the file or folder at a path, never of a link. With `make`, missing folders are made.
 
     `shared` gives the folders in which no link is followed; it is asked when there is a link. Raises OSError, and
     ClincusError(409) for such a link.

@@ -127,9 +127,9 @@ def run_engine_add(context: Context) -> int:
 
 
 def read_token() -> str:
-    """The token that comes on stdin, or that a person pastes at the terminal, which does not show it.
+    """The token from stdin, or as a person pastes it at the terminal, which does not show it.
 
-    Raises ClincusError(400) if there is none.
+    Raises ClincusError(400) for an empty one.
     """
     if sys.stdin.isatty():
         import getpass
@@ -188,7 +188,7 @@ def engine_image(context: Context, engine: str) -> str:
 
 
 def add_remote(incus: clincus.Incus, name: str, token: str, project: str, environ: Mapping[str, str]) -> None:
-    """Let the `incus` command trust a server, and be trusted by it. Raises ClincusError with what to do."""
+    """Let the `incus` command and a server trust each other. Raises ClincusError with advice."""
     import base64
     import json
 
@@ -226,8 +226,8 @@ def add_trusted(
 ) -> None:
     """Add a server that trusts this machine already, if its certificate is that of the token. Raises ClincusError.
 
-    The `incus` command takes a certificate only by a person's word, so it takes any here. By then it has told the
-    server nothing but who we are.
+    The `incus` command asks a person about each certificate, so it accepts any here. Until then the server only learns
+    our identity.
     """
     import hashlib
     import ssl
@@ -274,7 +274,7 @@ def write_engine(environ: Mapping[str, str], name: str, row: Mapping[str, object
 
 @cli.Command("engine check NAME", cli.format_flag("text", "json"))
 def run_engine_check(context: Context) -> int:
-    """Say what an engine can do, and what it cannot
+    """Say what an engine can do, and what it cannot do
 
     $ clincus engine check tower  # Is it there, does it trust us, has it the image, what does its project forbid?
 

@@ -16,9 +16,9 @@ TOKEN_FORM = r"[!-~]{22,256}"
 
 
 def load_token(path: str | None, environ: Mapping[str, str]) -> str:
-    """The token that admits people from elsewhere: in the file `path`, else CLINCUS_TOKEN, else "" (there is none).
+    """The token that admits people from elsewhere: from the file `path`, else CLINCUS_TOKEN, else "".
 
-    A file that is not there is made with a fresh token, for its owner only. Raises ClincusError(400).
+    A missing file is made with a fresh token, for its owner only. Raises ClincusError(400).
     """
     token = environ.get("CLINCUS_TOKEN", "")
     source = "CLINCUS_TOKEN"

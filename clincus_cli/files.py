@@ -35,10 +35,10 @@ def container_place(text: str) -> tuple[str, str]:
 def run_file_push(context: Context) -> int:
     """Copy a file or directory into a running container
 
-    As with cp, a directory that exists there takes the copy in under its own name; else PATH is the copy. Missing
+    As with cp, an existing directory gets the copy in it, under its own name; otherwise PATH is the copy. Missing
     parents are made.
 
-    Links in the directory stay links. On the way to LOCAL, links are followed but for those in a folder that a
+    Links in the directory stay links. On the way to LOCAL, links are followed, except those in a folder that a
     container can change.
 
     In the workspace and the code user's home the copy belongs to the code user, elsewhere to the host's numbers.
@@ -76,12 +76,12 @@ def run_file_push(context: Context) -> int:
 def run_file_pull(context: Context) -> int:
     """Copy a file or directory out of a running container
 
-    As with cp, a directory LOCAL that exists takes the copy in under its own name, and a file takes the place of a
-    file. A directory is copied only to a place where nothing is, and appears there when it is whole.
+    As with cp, an existing directory LOCAL gets the copy in it, under its own name, and a file replaces a file. A
+    directory is copied only to an empty place, and appears there when it is complete.
 
-    What comes out of a container is not trusted: device files, named pipes and links that lead out of the copy are
-    left out and named on stderr, setuid bits are dropped, and no link of the copy is ever written through. On the way
-    to LOCAL, links are followed but for those in a folder that a container can change.
+    Files from a container are not trusted: device files, named pipes and links that lead out of the copy are left out
+    and named on stderr, setuid bits are dropped, and no link of the copy is ever written through. On the way to LOCAL,
+    links are followed, except those in a folder that a container can change.
 
     $ clincus file pull clincus-ec0578-1:/home/code/report.txt .  # Copy a file to this directory.
     """
@@ -98,7 +98,7 @@ def run_file_pull(context: Context) -> int:
 
 
 def report_transfer(done: transfer.Transfer, verb: str, source: str, target: str) -> int:
-    """Say what was copied, and what was not."""
+    """Report the copied files, and those that were left out."""
     for text in done.left_out:
         console.warn(f"left out: {text}")
     console.say(f"{verb} {'directory' if done.is_tree else 'file'} {source} -> {target}")

@@ -1,4 +1,4 @@
-"""`help`, `man` and `version`: what a command's declaration and its function's docstring say, laid out for a person.
+"""`help`, `man` and `version`: lay out a command's declaration and its function's docstring for a person.
 
 A docstring has a summary in its first line, then paragraphs. A line `$ COMMAND  # meaning` is an example;
 `Exits: CODE meaning; CODE meaning` gives the exit codes.
@@ -77,7 +77,7 @@ def run_help(context: Context) -> int:
 
 
 def help_text(name: str) -> str:
-    """The help of a command, a group, or of the whole program. Raises UsageError for what there is not."""
+    """The help of a command, a group, or of the whole program. Raises UsageError for an unknown name."""
     if not name:
         return program_help()
     name = ALIASES.get(name, name)
@@ -126,7 +126,7 @@ def group_help(name: str) -> str:
 
 
 def command_help(command: cli.Command) -> str:
-    """The help of a command: what it does, its flags, examples, exit codes."""
+    """The help of a command: its purpose, flags, examples and exit codes."""
     about, examples, exits = page_of(command)
     usage = f"Usage:\n  clincus {command.name} {command.arguments} [FLAGS]".replace("  [", " [")
     parts = [wrapped(f"{command.summary}."), usage, *map(wrapped, about)]

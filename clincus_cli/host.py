@@ -1,4 +1,4 @@
-"""The programs of this machine: finding them, running them, and what the machine lets them do."""
+"""Finds and runs programs of this machine, and finds out what they may do here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import clincus
 from clincus_cli import relay
 from clincus_features.health import Machine
 
-Say = Callable[[str], None]  # tells the user, in a few words, what goes on
+Say = Callable[[str], None]  # tells the user in a few words what is being done
 
 PATIENCE = 60  # seconds for a program to end: mmdebstrap unmounts and removes what it has unpacked
 LINE_LIMIT = 1 << 16  # bytes
@@ -69,7 +69,7 @@ class Host(Machine):
             raise clincus.ClincusError(f"`{shlex.join(argv[:4])}` failed: {done.reason}")
 
     def attempt(self, argv: Sequence[str], *, timeout: float = 60, env: Mapping[str, str] = {}) -> clincus.Completed:
-        """Run a program and return how it ended; one that cannot be run, or takes too long, ends with 127."""
+        """Run a program and return its result; the code is 127 if it cannot be run, or takes too long."""
         try:
             return clincus.run_child(argv, timeout=timeout, environ={**os.environ, **env})
         except clincus.ChildError as error:

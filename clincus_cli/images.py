@@ -98,7 +98,7 @@ def image_table(images: Iterable[Mapping[str, Any]], prefix: str, moment: str, h
 
 
 def image_overview(images: Sequence[Mapping[str, Any]], remedy: str, *, show_all: bool) -> str:
-    """The state of the standard image, and what helps if there is none; with `show_all` every alias."""
+    """The state of the standard image, with advice if it is missing; with `show_all` every alias."""
     state = f"  ✗ {STANDARD_IMAGE} (not built)\n    {remedy}"
     for image in images:
         if STANDARD_IMAGE in alias_names(image):

@@ -1,4 +1,4 @@
-"""The journal of commands: what a person changes on the command line stands beside what the server was asked for."""
+"""The journal of commands: changes by commands are recorded beside the requests to the server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run_noted(context: Context) -> int:
 
 
 def note(context: Context, outcome: str, seconds: float) -> None:
-    """Write a line for each session that the command touched, or one line. What cannot be written is a warning."""
+    """Write a line for each session that the command touched, or one line. A failed write becomes a warning."""
     from clincus_features import journal
 
     entry = {
@@ -65,7 +65,7 @@ def touched(context: Context) -> dict[str, str]:
 
 
 def known_id(sessions: clincus.Sessions | None, id: str) -> str:
-    """The session_id of a session, "" if there is none."""
+    """The session_id of a session, "" for an unknown one."""
     with contextlib.suppress(clincus.ClincusError):
         return sessions.registry.get(id).session_id if sessions else ""
     return ""

@@ -1,6 +1,6 @@
-"""For `uninstall`: what Clincus has left on this machine, part by part, each with the command that removes it.
+"""For `uninstall`: finds the parts that Clincus has left on this machine, each with the command that removes it.
 
-Projects and Incus stay. A part that setup is not known to have made is named and kept.
+Projects and Incus stay. A part is named and kept unless setup is known to have made it.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Leftovers:
                 yield Part(f"the device {name} of the default profile", f"incus {shlex.join(words)}", remove, kept)
 
     def other_users(self, path: str) -> str:
-        """Why something of Incus has to stay: instances and volumes that are not ours use it; "" if there are none."""
+        """The reason why a part of Incus has to stay: foreign instances and volumes use it; "" without any."""
         ours = {clincus.instance_name(one.id) for one in self.context.sessions.registry.all()}
         users = [str(one).partition("?")[0] for one in self.context.incus.query(path).get("used_by") or ()]
         others = [one for one in users if not is_ours(one, ours)]
@@ -255,13 +255,13 @@ def is_listening(port: int) -> bool:
 
 
 def remove_all(paths: Iterable[str]) -> None:
-    """Remove folders of ours with what is in them. Raises OSError."""
+    """Remove folders of ours with their content. Raises OSError."""
     for path in paths:
         shutil.rmtree(path)
 
 
 def part_text(part: Part) -> str:
-    """A part for people: what it is, why it has to stay, and the command that removes it."""
+    """A part in words: its name, the reason why it has to stay, and the command that removes it."""
     kept = f" ({part.kept})" if part.kept else ""
     return f"{clincus.printable(part.what)}{kept}\n  $ {clincus.printable(part.command)}"
 

@@ -36,7 +36,7 @@ def run_login_list(context: Context) -> int:
 
 
 def used_words(one: Mapping[str, Any]) -> str:
-    """What sessions have used of a login today, and the limits that it has."""
+    """The use of a login today by all sessions, and its limits."""
     today = one["today"]
     used = f"{today['requests']:,} requests, {today['tokens']:,} tokens, ${today['usd']:.2f}"
     limits = ", ".join(f"{most:,g} {name.replace('_', ' ')}" for name, most in one["limit"].items())
@@ -45,9 +45,9 @@ def used_words(one: Mapping[str, Any]) -> str:
 
 @cli.Command("login check LOGIN", PORT)
 def run_login_check(context: Context) -> int:
-    """Read the value of a login now, and say whether there is one
+    """Read the value of a login now, and say whether it can be read
 
-    Exit code 1 if there is none. The value is not shown, and its vendor is not asked.
+    Exit code 1 if it cannot. The value is not shown, and its vendor is not asked.
 
     $ clincus login check github  # Does `gh auth token` give one?
     """

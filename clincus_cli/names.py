@@ -14,12 +14,12 @@ from clincus_cli import commands as cli
 from clincus_cli import console
 from clincus_cli.context import Context
 
-OWN_DEFAULTS = ("attach", "cost", "resume")  # commands to which no name means something else
+OWN_DEFAULTS = ("attach", "cost", "resume")  # commands in which a missing name has another meaning
 HERE = "."
 
 
 def settle_names(context: Context) -> None:
-    """Put the ids of the sessions that a command means in the place of what was typed. Raises ClincusError."""
+    """Replace the typed words of a command by the ids of the sessions that they mean. Raises ClincusError."""
     command = context.command
     options = vars(context.options)
     if not command.names_session:
@@ -73,13 +73,13 @@ def only_one(found: Sequence[clincus.Session], nothing: str, several: str) -> st
 
 
 def is_whole_id(word: str, environ: Mapping[str, str]) -> bool:
-    """Whether a word is a whole id, also of a session that is gone; what it names need not be looked for."""
+    """True if a word is a whole id, also of a session that is gone: then no search is needed."""
     slot = clincus.session_slot(clincus.container_prefix(environ), clincus.instance_name(word))
     return slot is not None or cli.is_session_id([word])
 
 
 def sessions_called(sessions: Iterable[clincus.Session], word: str) -> list[clincus.Session]:
-    """The sessions that a word can mean: the one with this id, else those whose id begins so, or whose name it is."""
+    """The sessions for a word: the one with this exact id, else those whose id begins with it or whose name it is."""
     known = list(sessions)
     exact = [one for one in known if one.id == word]
     return exact or [one for one in known if one.id.startswith(word) or one.name == word]

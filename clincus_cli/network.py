@@ -1,4 +1,4 @@
-"""`network`: what a session can reach, what it was refused, and changing that while it runs."""
+"""`network`: shows the names that a session can reach and those that were refused, and changes them while it runs."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ ASK_WITHIN = 2.0  # seconds
     PORT,
 )
 def run_network(context: Context) -> int:
-    """Show what a session can reach, and what it was refused, or change it
+    """Show the network of a session and its refused connections, or change it
 
-    A change holds at once, also while the session runs; connections to what is not allowed any more end. --allow also
-    chooses the mode `allow-list`, unless --mode is given. The server must run (`clincus serve`).
+    A change holds at once, also while the session runs; connections to names that are no longer allowed end. --allow
+    also chooses the mode `allow-list`, unless --mode is given. The server must run (`clincus serve`).
 
     $ clincus network clincus-ec0578-1  # Why does npm fail?
     $ clincus network clincus-ec0578-1 --allow registry.example.com  # Let it through.
@@ -63,7 +63,7 @@ def split_names(names: Sequence[str]) -> tuple[list[str], list[str]]:
 def changed_network(
     found: Mapping[str, Any], mode: str | None, allowed: Sequence[str], removed: Sequence[str]
 ) -> dict[str, object]:
-    """The fields of a PATCH for what flags ask for. Raises ClincusError(404) for a name that is not on the list."""
+    """The fields of a PATCH for the given flags. Raises ClincusError(404) for a name that is not on the list."""
     hosts, presets = split_names(allowed)
     before = {"allow": found["allow"], "presets": found["presets"]}
     for name in removed:

@@ -1,4 +1,4 @@
-"""`protection`: what is sealed for a session, what of it was changed, and the decision on one that is frozen."""
+"""`protection`: shows the sealed paths of a session and their changes, and resolves a frozen session."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     PORT,
 )
 def run_protection(context: Context) -> int:
-    """Show what of your folder a session cannot change, and what has changed
+    """Show the protected paths of a session, and what has changed
 
-    If something sealed is another file than it was, the session is frozen and the copy is put back. With
-    `--resolve continue` it goes on without that seal until its next start, with `--resolve stop` it ends and its
-    container is kept. The same goes for what is put aside, such as a link in `.git`; the commands of a rebase are put
-    back if the session goes on. The server must run (`clincus serve`).
+    If another file takes the place of a sealed one, Clincus freezes the session and restores the copy. With `--resolve
+    continue` the session goes on without that seal until its next start, with `--resolve stop` it ends and its
+    container is kept. The same holds for things that are put aside, such as a link in `.git`; the commands of a rebase
+    are put back if the session goes on. The server must run (`clincus serve`).
 
     $ clincus protection clincus-ec0578-1  # What is sealed, and why is it frozen?
     $ clincus protection clincus-ec0578-1 --resolve stop  # End it; the container stays.
@@ -57,7 +57,7 @@ def protection_lines(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def what_became(change: Mapping[str, Any]) -> str:
-    """What became of a change: what has no seal was put aside, unless its words say otherwise."""
+    """The result of a change: a path without a seal was put aside, unless its words say otherwise."""
     if change["kind"] != "seal":
         return "see below"
     return "put back" if change["restored"] else "not put back"

@@ -174,7 +174,7 @@ def host_files(host: Host, environ: Mapping[str, str]) -> tuple[ImageFile, ...]:
         bundle = "/etc/ssl/certs/ca-certificates.crt"
         variables.update(dict.fromkeys(("NODE_EXTRA_CA_CERTS", "PIP_CERT", "REQUESTS_CA_BUNDLE"), bundle))
     if variables:
-        # What a session gave its programs stays: the proxy of its list of names, or one with a password.
+        # The variables of a session's programs stay: the proxy of its list of names, or one with a password.
         lines = (
             f'[ -n "${{{name}:-}}" ] || export {name}={shlex.quote(variables[name])}\n' for name in sorted(variables)
         )
@@ -190,7 +190,7 @@ def host_files(host: Host, environ: Mapping[str, str]) -> tuple[ImageFile, ...]:
     return tuple(files)
 
 
-OTHER_SOURCE = "images:debian/13"  # what the image is made of where no packages for it are at hand
+OTHER_SOURCE = "images:debian/13"  # the base of the image if no packages for it are at hand
 
 
 def image_source(host: Host) -> str:

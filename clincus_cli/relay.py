@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import clincus
 
-Sink = Callable[[bytes], object]  # gets each piece that comes; it raises BrokenPipeError when it wants no more
+Sink = Callable[[bytes], object]  # gets each piece that arrives; it raises BrokenPipeError when it wants no more
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OUR_STREAMS = functools.partial(clincus.write_all, 1), functools.partial(clincus.write_all, 2)
 
@@ -39,7 +39,7 @@ class Held:
 
 
 def pour(stream: IO[bytes], sink: Sink, failures: list[OSError]) -> None:
-    """Hand on what comes from a stream. If the sink takes no more, the writer of the stream gets SIGPIPE."""
+    """Pass on the bytes of a stream. If the sink takes no more, the writer of the stream gets SIGPIPE."""
     try:
         while piece := stream.read1(1 << 16):  # type: ignore[attr-defined]
             sink(piece)
@@ -78,9 +78,10 @@ def run_relayed(
 ) -> int:
     """Run a command in an instance on our streams, with `options` of `exec_argv`, and return its exit code.
 
-    The command reads from the descriptor `stdin` (None: from nothing), and writes to the sinks for stdout and stderr.
-    It gets the signals in `passes` that come to us. Whatever ends this call ends the command, too. Raises
-    subprocess.TimeoutExpired after `limit` seconds, IncusError when the command cannot start, OSError from a sink.
+    The command reads from the descriptor `stdin` (None: empty input), and writes to the sinks for stdout and stderr.
+    Signals in `passes` that this process gets are passed on to it. The command ends with this call, however the call
+    ends. Raises subprocess.TimeoutExpired after `limit` seconds, IncusError when the command cannot start, OSError from
+    a sink.
     """
     failures: list[OSError] = []
     deadline = time.monotonic() + (limit or 0)
@@ -102,7 +103,7 @@ def run_relayed(
 
 @contextmanager
 def passing_signals(child: clincus.Child, numbers: Sequence[int]) -> Iterator[None]:
-    """Pass signals that we get on to a child."""
+    """Pass signals that this process gets on to a child."""
     before = {number: signal.signal(number, lambda number, _: child.signal(number)) for number in numbers}
     try:
         yield
@@ -112,7 +113,7 @@ def passing_signals(child: clincus.Child, numbers: Sequence[int]) -> Iterator[No
 
 
 def end_with_children(child: subprocess.Popen[bytes], patience: float = 2) -> None:
-    """End a process and all below it, in whatever session: by SIGTERM, and by SIGKILL after `patience` seconds."""
+    """End a process and its descendants, in any session: by SIGTERM, and by SIGKILL after `patience` seconds."""
     family = [child.pid, *children_of(child.pid)]
     for number in (signal.SIGTERM, signal.SIGKILL):
         for pid in family:
@@ -124,12 +125,12 @@ def end_with_children(child: subprocess.Popen[bytes], patience: float = 2) -> No
 
 
 def children_of(pid: int) -> list[int]:
-    """The processes below one (proc_pid_stat(5): the fourth field is the parent)."""
+    """The descendants of a process (proc_pid_stat(5): the fourth field is the parent)."""
     parents = {}
     for path in glob.glob("/proc/[0-9]*/stat"):
         with suppress(OSError, ValueError, IndexError), open(path, encoding="utf-8", errors="replace") as file:
             parents[int(path.split("/")[2])] = int(file.read().rpartition(")")[2].split()[1])
     family = [pid]
-    for member in family:  # which grows meanwhile
+    for member in family:  # the list grows meanwhile
         family += [one for one, parent in parents.items() if parent == member]
     return family[1:]

@@ -1,4 +1,7 @@
-"""`diff`, `checkpoints`, `undo`, `commit`: what a session has changed, back or for good. The server does the work."""
+"""`diff`, `checkpoints`, `undo`, `commit`: show a session's changes, undo them or commit them.
+
+The server does the work.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ WHYS = {"link": "a link or a folder is in the way", "readonly": "it is protected
 
 
 def check_scope(text: str) -> str:
-    """A check for what a state is called."""
+    """A check for the name of a state."""
     if text not in ("start", "turn", "branch", "now") and not (text.isdecimal() and len(text) < 10):
         raise ValueError("write start, turn, branch, now or the number of a checkpoint")
     return text
@@ -187,7 +190,7 @@ def is_in(path: str, chosen: Iterable[str]) -> bool:
 
 
 def is_in_change(change: Mapping[str, Any], chosen: Iterable[str]) -> bool:
-    """Whether a changed file, by its present name or the one before, is one of those that were chosen."""
+    """True if a changed file is among the chosen ones, by its present name or its old one."""
     return any(is_in(path, chosen) for path in (change["path"], change["old_path"]) if path)
 
 

@@ -74,7 +74,7 @@ def run_run(context: Context) -> int:
 def run_command(
     context: Context, session: clincus.Session, limit: float | None
 ) -> tuple[int, tuple[relay.Held, relay.Held]]:
-    """Run the command in its container, for `limit` seconds at most; its exit code, and what --format json holds."""
+    """Run the command in its container, for `limit` seconds at most; its exit code, and the parts for --format json."""
     import subprocess
 
     from clincus_cli import relay
@@ -120,7 +120,7 @@ def talk(context: Context, text: str) -> None:
 
 
 def process_mark(pid: int) -> str:
-    """The number of a process and the time of its start (proc(5)), which no later process has; "" if there is none."""
+    """The number of a process and the time of its start (proc(5)), unique for each process; "" if it does not run."""
     try:
         with open(f"/proc/{pid}/stat", errors="replace") as file:  # a process names itself as it likes
             return f"{pid} {file.read().rpartition(')')[2].split()[19]}"
@@ -148,7 +148,7 @@ def give_variables(sessions: clincus.Sessions, session: clincus.Session, environ
 
 
 def print_output(code: int, stdout: relay.Held, stderr: relay.Held) -> None:
-    """Print how a command ended and what it wrote as JSON. Raises ClincusError where that was too much."""
+    """Print the exit code and the output of a command as JSON. Raises ClincusError if the output is too large."""
     if stdout.is_full or stderr.is_full:
         raise clincus.ClincusError(
             "the command wrote more than Clincus can hold: send its output to a pipe or a file", 413
@@ -158,7 +158,7 @@ def print_output(code: int, stdout: relay.Held, stderr: relay.Held) -> None:
 
 
 def tell_command(context: Context, session: clincus.Session, config: clincus.Config) -> None:
-    """Say which container a command runs in, before it is there."""
+    """Say which container a command will run in, before the container exists."""
     if not context.options.slot:
         talk(context, f"Auto-allocated slot {session.slot}")
     if session.run:

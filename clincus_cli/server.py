@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 PORT = cli.Flag("--port N", "port of the dashboard's server (default: where it runs)", check=cli.number_from(1, 65535))
-ANSWER_WITHIN = 60  # seconds: a prompt waits for its proof, and for another one that is being typed
+ANSWER_WITHIN = 60  # seconds: a prompt waits for its proof, and for another prompt that is being typed
 ACCEPT_TRIES, ACCEPT_PAUSE = 40, 0.05  # seconds
 
 
@@ -58,7 +58,7 @@ def ask_server(
 def fetch_from_server(
     context: Context, method: str, path: str, body: Mapping[str, object] | None, within: float
 ) -> bytes:
-    """The body of the server's answer to a request. Raises ClincusError with what it says; 503 if none answers.
+    """The body of the server's answer to a request. Raises ClincusError with the server's error; 503 if none answers.
 
     Nothing is sent to a program of another user that listens at the port.
     """

@@ -13,7 +13,7 @@ from clincus_cli import console, entry, load_when_used
 from clincus_cli.context import Context
 
 SERVICE = "clincus.service"
-# Python's own modules import these for what a server seldom or never does. They take 1.6 MB, and 10 ms of the start.
+# Python's own modules import these for rare purposes. They take 1.6 MB, and 10 ms of the start.
 SELDOM_USED = ("bz2", "html", "lzma", "ssl")
 
 
@@ -79,7 +79,7 @@ class Announcer:
 
 
 def open_browser(url: str, environ: Mapping[str, str]) -> None:
-    """Show an address in the browser of a person's desktop; where there is none, say where it is.
+    """Show an address in the browser of a person's desktop; print it if there is none.
 
     Python's webbrowser would start w3m or lynx at a terminal without a desktop, and wait for its end.
     """
@@ -190,7 +190,7 @@ def unit_path(environ: Mapping[str, str]) -> str:
 
 
 def installed_unit(context: Context) -> str:
-    """The path of our unit file. Raises ClincusError when there is none."""
+    """The path of our unit file. Raises ClincusError if it does not exist."""
     path = unit_path(context.environ)
     if not os.path.exists(path):
         raise clincus.ClincusError("the service is not installed: run `clincus service install`", 404)
@@ -321,7 +321,7 @@ def service_action(context: Context, done: str) -> int:
 def run_service_status(context: Context) -> int:
     """Show whether the service runs
 
-    With its process, its unit file, where its log is, and what it says of itself.
+    With its process, its unit file, the place of its log, and the server's own answer.
 
     $ clincus service status || clincus service start  # Start it if need be.
 
@@ -351,7 +351,7 @@ def run_service_status(context: Context) -> int:
 
 @cli.Command("service remove", config=False)
 def run_service_remove(context: Context) -> int:
-    """Stop the service and take it away
+    """Stop the service and remove it
 
     Sessions and settings stay.
 

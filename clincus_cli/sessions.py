@@ -1,4 +1,4 @@
-"""`list`, `info`, `resume`, and what is done to several sessions: `stop`, `shutdown`, `kill`, `persist`, `clean`."""
+"""`list`, `info`, `resume`, and the commands for several sessions: `stop`, `shutdown`, `kill`, `persist`, `clean`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run_list(context: Context) -> int:
 def run_ps(context: Context) -> int:
     """List the sessions as a table
 
-    A line for each, with what its tool is doing while the server runs (`clincus serve`). `clincus list` says more.
+    A line for each, with its tool's activity while the server runs (`clincus serve`). `clincus list` says more.
 
     $ clincus ps  # Which of them waits for me?
     $ clincus kill $(clincus ps -q)  # All of them.
@@ -264,7 +264,7 @@ def run_resume(context: Context) -> int:
 
 
 def attempt_each(names: Iterable[str], work: Callable[[str], object]) -> list[str]:
-    """Do something for each name, and return the names for which it worked; each failure is told as a warning."""
+    """Work on each name, and return those for which it succeeded; each failure becomes a warning."""
     done = []
     for name in names:
         try:
@@ -417,9 +417,9 @@ def run_shutdown(context: Context) -> int:
 def run_kill(context: Context) -> int:
     """Delete sessions at once
 
-    The conversation is saved first. Where it cannot be, or where a session holds other work that is not on this
-    machine, the container stays; --force copies that here first, as far as that is possible. At a terminal, for several
-    names, for --all and without a name it asks first; --yes agrees, and so does --force.
+    The conversation is saved first. If that fails, or if a session holds other work that is not on this machine, the
+    container stays; --force copies the work here first, as far as possible. At a terminal, for several names, for --all
+    and without a name it asks first; --yes agrees, and so does --force.
 
     $ clincus kill --all --force  # Delete every session without a question.
     """
@@ -482,11 +482,11 @@ def run_rename(context: Context) -> int:
     writes=True,
 )
 def run_clean(context: Context) -> int:
-    """Remove what is left of ended sessions
+    """Remove the leftovers of ended sessions
 
-    Without a switch: stopped containers that are not persistent, and what a crash left behind. Their conversations
-    are saved first. A container that holds other work which is not on this machine stays; with --force that is copied
-    here first. Each kind is shown and asked for on its own.
+    Without a switch: stopped containers that are not persistent, and leftovers of a crash. Their conversations are
+    saved first. A container that holds other work which is not on this machine stays; with --force the work is copied
+    here first. Each kind is shown, and needs its own answer.
 
     $ clincus clean --dry-run --all  # See what there is.
     """
@@ -526,8 +526,8 @@ def cleanup_groups(
 ) -> Iterator[tuple[str, str, dict[str, str], Callable[[str], object]]]:
     """The things that the switches of `clean` name, each in one group only.
 
-    A group is: what is looked for, what to say if there are none, names with what is said about each, and a function
-    that removes one. A container goes once its conversation is saved.
+    A group has: its title, the message if it is empty, names with a description of each, and a function that removes
+    one. A container is removed once its conversation is saved.
     """
     import shutil
 

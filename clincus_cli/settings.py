@@ -88,7 +88,7 @@ def run_config_set(context: Context) -> int:
 
 
 def read_value(text: str) -> object:
-    """A value as TOML has it; what is no TOML is a text."""
+    """A value in the syntax of TOML; any other text stands for itself."""
     try:
         found = clincus.parse_toml("VALUE", f"value = {text}")
     except clincus.ConfigError:

@@ -1,6 +1,6 @@
 """`clincus setup`: the steps from a bare machine to a working Incus with the image of the sessions.
 
-A step finds out what is missing and makes it. What a person made is used as it is, and never changed.
+A step finds out what is missing and makes it. A person's own settings are used as they are, and never changed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from clincus_features import health
 DAEMON_PACKAGE = "incus-base"
 SETUP_POOL = "default"
 MADE_LABEL = "user.clincus.made=true"  # of a pool or network of Incus, so that `clincus uninstall` knows it
-MADE_FILE = "/var/lib/clincus/made"  # what root made outside Incus: a line for each thing, its kind and its name
+# The things that root made outside Incus: a line for each, with its kind and its name.
+MADE_FILE = "/var/lib/clincus/made"
 CAP_SYS_RESOURCE = 24  # capabilities(7)
 NETWORK_TRIES = 20
 INCUSD_READY_SECONDS = 60
@@ -110,8 +111,8 @@ def taken_subnets(host: Host) -> list[str]:
 class Step(NamedTuple):
     """One thing that setup takes care of.
 
-    `take` looks for what is missing. If something is, it yields what is to be done, as a sentence without its end, and
-    does it when it is resumed.
+    `take` looks for missing parts. If there are any, it yields the work to do, as a sentence without its end, and does
+    the work when it is resumed.
     """
 
     name: str
@@ -129,7 +130,7 @@ class Setup:
     incus: clincus.Incus
     say: Say
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    notes: list[str] = field(default_factory=list)  # what the user should know or do afterwards
+    notes: list[str] = field(default_factory=list)  # notes for the user, such as things to do afterwards
     answers_kept: dict[str, Any] = field(default_factory=dict)  # of Incus by question, until something is done
 
     def steps(self) -> tuple[Step, ...]:
@@ -208,7 +209,7 @@ class Setup:
     # -- The machine
 
     def person(self) -> str:
-        """The user who is to use Incus: the one behind sudo, else ourselves; nobody when root works as root."""
+        """The user to set up Incus for: the one behind sudo, else ourselves; none if root works as root."""
         return person_behind(self.environ) if self.host.is_root() else self.host.user_name()
 
     def missing_ids(self, name: str) -> list[str]:
@@ -314,10 +315,10 @@ class Setup:
     # -- The daemon and its group
 
     def start_daemon(self) -> Iterator[str]:
-        # Only the first socket is the daemon's; the second is that of incus-user, which is there without the daemon.
+        # Only the first socket is the daemon's; the second is that of incus-user, which exists without the daemon.
         socket = self.host.path(clincus.incus_sockets(self.environ)[0])
         if self.answers() or (socket.exists() and not self.host.is_root()):
-            return  # one that runs and keeps us out is a matter of the group
+            return  # a running daemon that keeps us out is a matter of the group
         if self.host.has_systemd() and not self.environ.get("INCUS_DIR"):
             yield "start the Incus daemon (systemctl)"
             self.host.run(["systemctl", "start", "incus.socket", "incus.service"], timeout=120)
@@ -373,7 +374,7 @@ class Setup:
         self.incus.run("profile", "device", "add", "--quiet", "default", name, *words)
 
     def pools(self) -> list[str]:
-        """The names of the storage pools that are there; sessions use the first."""
+        """The names of the storage pools; sessions use the first."""
         names = [str(path).rpartition("/")[2] for path in self.ask("/1.0/storage-pools") or ()]
         return sorted(names, key=lambda name: (name != SETUP_POOL, name))
 
@@ -411,7 +412,7 @@ class Setup:
         self.incus.run("storage", "create", "--quiet", SETUP_POOL, "dir", MADE_LABEL, timeout=120)
 
     def bridge_to_use(self) -> str:
-        """A managed bridge that is there already: ours, that of `incus admin init`, or another that leads outside."""
+        """An existing managed bridge: ours, that of `incus admin init`, or another that leads outside."""
         own = re.compile(re.escape(self.options.bridge.rstrip("0123456789")) + r"\d*|incusbr0")
         ranks = []
         for net in self.ask("/1.0/networks?recursion=1") or ():
@@ -444,8 +445,8 @@ class Setup:
                 self.incus.run("network", "create", "--quiet", name, *config)
                 break
             except clincus.IncusError as error:
-                # Incus (6.0) looks at every interface of the machine and fails when one vanishes meanwhile, as those
-                # of stopping containers do. What it leaves behind is a network that did not start.
+                # Incus (6.0) looks at every interface of the machine and fails if one vanishes meanwhile, as those of
+                # stopping containers do. It leaves a network behind that did not start.
                 if error.kind is not clincus.FailureKind.INTERFACE_GONE or attempt == NETWORK_TRIES - 1:
                     raise
                 with suppress(clincus.IncusError):
@@ -467,7 +468,7 @@ class Setup:
         if not (git and self.host.is_root() and person):
             return [git, "config", "--global"] if git else []
         runuser = self.host.which("runuser")
-        home = f"HOME={pwd.getpwnam(person).pw_dir}"  # what root writes there, root would own
+        home = f"HOME={pwd.getpwnam(person).pw_dir}"  # root would own the files that it writes there
         unset = ("-u", "XDG_CONFIG_HOME", "-u", "GIT_CONFIG_GLOBAL")
         return [runuser, "-u", person, "--", "env", *unset, home, git, "config", "--global"] if runuser else []
 

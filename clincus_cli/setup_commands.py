@@ -1,4 +1,4 @@
-"""`health`, `setup`, `uninstall` and `build`: what a person sees of checking, installing and image building."""
+"""`health`, `setup`, `uninstall` and `build`: the commands for checking, installing and image building."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def setup_options(context: Context) -> SetupOptions:
 @contextmanager
 def one_setup(environ: Mapping[str, str]) -> Iterator[None]:
     """Wait until no other `clincus setup` of this user runs: both would make what is missing, and one would fail."""
-    # Not in the home, which is another user's after `sudo -E`.
+    # Not in the home, which belongs to another user after `sudo -E`.
     folder = clincus.own_file(environ, "setup") if os.geteuid() else "/run/clincus-setup"
     try:
         with clincus.locked_folder(folder, 0):
@@ -80,11 +80,11 @@ def one_setup(environ: Mapping[str, str]) -> Iterator[None]:
     writes=True,
 )
 def run_setup(context: Context) -> int:
-    """Install what is missing for sessions to start
+    """Install everything that sessions need to start
 
-    Looks for Incus, its storage, network and group, and the image 'clincus', and does only what is missing, each step
-    after asking. What a person made is never changed. Packages are installed on Debian and Ubuntu; on others it says
-    what to install.
+    Looks for Incus, its storage, network and group, and the image 'clincus', and does only the missing steps, each
+    after a question. Settings that a person made are never changed. Packages are installed on Debian and Ubuntu; on
+    others it says what to install.
 
     $ clincus setup --dry-run  # List what is missing.
     $ sudo clincus setup --yes  # Do all of it.
@@ -122,7 +122,7 @@ def run_setup(context: Context) -> int:
     cli.Flag("-y, --yes", "do not ask"),
 )
 def run_uninstall(context: Context) -> int:
-    """Remove what Clincus has left on this machine
+    """Remove everything that Clincus has left on this machine
 
     Lists sessions, conversations, the service, the image, network and storage in Incus, settings and files, each with
     the command that removes it, and asks for each. Your projects and Incus stay, and so does everything that
@@ -222,9 +222,9 @@ def read_script(context: Context) -> bytes:
     shows=True,
 )
 def run_health(context: Context) -> int:
-    """Check all that sessions need
+    """Check everything that sessions need
 
-    Each check that is not well comes with what to do.
+    Each check that fails comes with advice.
 
     $ clincus health --format json  # The same as a document for programs.
 

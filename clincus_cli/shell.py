@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 def run_shell(context: Context) -> int:
     """Start a session in a project directory, or go back to it
 
-    Makes a container with the directory mounted, starts the tool in tmux in it, and attaches. What runs on the host
-    is protected from what happens inside. Detach with Ctrl-B D: the session runs on.
+    Makes a container with the directory mounted, starts the tool in tmux in it, and attaches. Files that your machine
+    runs are protected from changes inside. Detach with Ctrl-B D: the session runs on.
 
     If a session of the directory is running already, it attaches to that one; --slot chooses among several, or a new
     one beside it. --persistent also goes on with a stopped persistent session. When all programs in the terminal have
@@ -285,7 +285,7 @@ def start_accepted(
 
 
 def go_on(context: Context, session: clincus.Session, request: clincus.LaunchRequest) -> clincus.Session:
-    """Bring a session that is there to a running tool; a running one is left as it is."""
+    """Start the tool of an existing session; a running one is left as it is."""
     if session.status == "running":
         if request.prompt:
             advice = f"clincus prompt {session.id} types a prompt, --background starts a session beside it"
@@ -434,9 +434,9 @@ def run_in_terminal(
 ) -> int:
     """Run a program at our terminal, or with a `stderr` of its own, and return its exit code.
 
-    Whatever ends this call ends the program, too, and `limit` seconds do (subprocess.TimeoutExpired). Afterwards the
-    terminal works as before. A program that was killed could not see to that itself; nor could one that failed, if it
-    draws on the whole screen (`is_screen`).
+    The program ends with this call, however the call ends, and after `limit` seconds (subprocess.TimeoutExpired).
+    Afterwards the terminal works as before: a killed program cannot restore it, nor can a failed one that draws on the
+    whole screen (`is_screen`).
     """
     import subprocess
     import termios
@@ -496,7 +496,7 @@ def run_attach(context: Context) -> int:
 
 
 def session_to_attach(context: Context) -> clincus.Session | None:
-    """The session that is meant: by name or slot, else the only one that runs, in this folder or at all.
+    """The session to attach to: by name or slot, else the only running one, of this folder or of all.
 
     None if several run, after a list.
     """

@@ -154,7 +154,7 @@ def snapshot_table(container: str, snapshots: Sequence[Mapping[str, object]]) ->
 def run_snapshot_restore(context: Context) -> int:
     """Bring back the state of a container
 
-    What has changed in the container since is lost. The workspace stays as it is, and so does the conversation of a
+    Changes in the container since then are lost. The workspace stays as it is, and so does the conversation of a
     session. A clone goes back with the container. The question shows work in it that is not on this machine; a yes, and
     --force, copies that here first. Take a snapshot of the present state first if in doubt.
 

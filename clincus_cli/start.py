@@ -1,7 +1,7 @@
-"""Starts the program. `list` and `ps` ask Incus before all else is loaded, so that the two go on side by side.
+"""Starts the program. `list` and `ps` ask Incus before the other modules are loaded, so that both happen at once.
 
-What it asks is a guess. The door to Incus takes the answer in place of that to the very same command line, and only if
-the command did not fail; else it asks itself.
+The question is a guess. The door to Incus takes the answer only for the very same command line, and only if the command
+did not fail; otherwise it asks again.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def answer_to(command: Sequence[str], limit: int, timeout: float) -> bytes | Non
 def ensure_utf8() -> None:
     """Start again in Python's UTF-8 mode, if the locale has another encoding, such as ASCII or Latin-1.
 
-    Names in the config, in Incus and in containers are UTF-8: Python would find no file of such a name, or fail. What
-    is printed stays in the encoding of the locale.
+    Names in the config, in Incus and in containers are UTF-8: Python would find no file of such a name, or fail. The
+    output stays in the encoding of the locale.
     """
     if sys.getfilesystemencoding() == "utf-8" or not sys.executable:
         return

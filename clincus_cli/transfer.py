@@ -32,7 +32,7 @@ NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 @dataclass
 class Transfer:
-    """The result of a copy: where it ended, whether that is a tree, and what it left out, each with the reason."""
+    """The result of a copy: its place, True if it is a tree, and the files that were left out, each with the reason."""
 
     target: str
     is_tree: bool
@@ -95,9 +95,9 @@ def container_directory(incus: clincus.Incus, name: str, path: str) -> bool:
 
 
 def send_tree(source: int, stream: IO[bytes], ids: tuple[int, int] | None, left_out: list[str]) -> None:
-    """Write a directory as a tar, for an owner where one is given. Links stay links; what is no file is left out.
+    """Write a directory as a tar, with an owner if one is given. Links stay links; special files are left out.
 
-    A container may be changing it, so everything is opened by the descriptor of the directory that it is in.
+    A container may be changing it, so everything is opened by the descriptor of its directory.
     """
     with tarfile.open(fileobj=stream, mode="w|", format=tarfile.GNU_FORMAT) as archive:
         send_entries(archive, source, ".", ids, left_out)
@@ -137,7 +137,7 @@ def send_entries(
 
 
 def send_file(archive: tarfile.TarFile, entry: tarfile.TarInfo, content: IO[bytes]) -> None:
-    """Write a file, as a link to the one that had the same content before if it is that file under another name."""
+    """Write a file; a further name of a file that was written before becomes a link to it."""
     known = archive.gettarinfo(arcname=entry.name, fileobj=content)
     entry.type = known.type
     entry.size = known.size
@@ -227,7 +227,7 @@ class Bounded:
 
 
 ZEROS = bytes(1 << 16)
-HEADER_LIMIT = 1 << 16  # bytes of one header of a tar with its names, and of what is read ahead
+HEADER_LIMIT = 1 << 16  # bytes of one header of a tar with its names, and of the read-ahead
 
 
 def tar_members(stream: IO[bytes]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
@@ -259,14 +259,14 @@ class Arrival:
     def __init__(self, target: str, root: int, place: tuple[int, str]) -> None:
         self.is_tree: bool | None = None  # None until something has arrived
         self.left_out: list[str] = []
-        self._target = target  # what it is to become, for a person
+        self._target = target  # the destination, in words for a person
         self._place = place  # the descriptor of the folder for it, and its name there
         self._root = root
-        self._files: set[str] = set()  # what arrived, for hard links
+        self._files: set[str] = set()  # the files that arrived, for hard links
         self._written = 0  # bytes
 
     def receive(self, path: str, stream: IO[bytes]) -> None:
-        """Take in what guest/pull.sh sends of `path`. An empty stream changes nothing: the program failed."""
+        """Receive `path` from guest/pull.sh. An empty stream changes nothing: the program failed."""
         words = re.fullmatch(rb"(file|directory|other|missing)(?: ([0-7]{1,4}) ([0-9]{1,11}))?\n", stream.readline(64))
         if not words:
             return
