@@ -186,6 +186,22 @@ def test_commits_are_bounded(work):
     assert look.cut == ""
 
 
+# -- Files that are larger than anything
+
+
+@pytest.mark.parametrize("name", ["packed-refs", "HEAD", "FETCH_HEAD", "index", "refs/heads/huge", "logs/refs/stash"])
+def test_a_file_of_a_tebibyte_keeps_nobody_up(work, name):
+    """It takes no room: it is one hole."""
+    path = work.root / ".git" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        file.truncate(1 << 40)
+    look = scans.scan(str(work.root), [row.path for row in ROWS], work.environ, SEALED)
+    is_read_whole = name in ("packed-refs", "index")  # a part of it says nothing, so that it is not passed over
+    told = look.cut or [one for one in look.items if one["kind"] == "broken"]
+    assert bool(told) == (is_read_whole or name == "HEAD")
+
+
 # -- Named pipes at which git waits
 
 PIPES = {".gitignore": ["status"], ".gitattributes": ["diff", "HEAD"], ".mailmap": ["log", "-1"]}

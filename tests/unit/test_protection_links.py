@@ -134,6 +134,22 @@ def make_strange(root, kind):
     return made
 
 
+# Files of git's own at which it would wait for a program to write; in the place of an object nobody looks.
+WAITS = (
+    "HEAD", "index", "packed-refs", "shallow", "info/exclude", "info/attributes", "objects/info/alternates",
+    "objects/pack/pack-1.idx", "logs/HEAD", "refs/heads/main", "MERGE_HEAD", "rebase-merge/git-rebase-todo",
+    "worktrees/w/gitdir", "modules/m/config",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_a_pipe_in_the_place_of_any_file_of_gits_is_found(tmp_path, name):
+    made = tmp_path / ".git" / name
+    made.parent.mkdir(parents=True)
+    os.mkfifo(made)
+    assert find(tmp_path).links == {str(made): links.PIPE}
+
+
 def test_what_a_program_keeps_from_being_read_is_taken_for_the_worst(tmp_path):
     (tmp_path / ".git/refs/heads").mkdir(parents=True)
     branch = tmp_path / ".git/refs/heads/x"

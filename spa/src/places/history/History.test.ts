@@ -88,11 +88,11 @@ it('offers no resume while the engine of the container does not answer, and says
 it('tells runs of one project apart by name, first prompt, branch and cost', async () => {
   reply = {
     json: [
-      { ...RUN, name: 'billing', prompt: 'Fix the totals', branch: 'topic', cost_usd: 1.5 },
+      { ...RUN, name: 'billing', prompt: 'Fix the totals', branch: 'topic\u202e', cost_usd: 1.5 },
       { ...RUN, session_id: 'c', started_at: '2026-01-02T12:00:00Z' },
     ],
   };
   render(History, props(''));
   expect(await screen.findByText('billing · Fix the totals')).toBeTruthy();
-  expect([screen.getAllByText('topic').length, screen.getAllByText(/\$1\.50/).length > 0]).toEqual([1, true]);
+  expect([screen.getAllByText('topic\ufffd').length, screen.getAllByText(/\$1\.50/).length > 0]).toEqual([1, true]);
 });
