@@ -108,7 +108,8 @@ class Bed:
 
     def shell(self, name: str, script: str, user: int = 1000) -> str:
         """Run a shell script in an instance, as the code user unless told otherwise; its output."""
-        done = self.incus.exec(name, ["sh", "-c", script], user=user, environment={"HOME": "/home/code"})
+        own = {"HOME": "/home/code"}
+        done = self.incus.exec(name, ["sh", "-c", script], user=user, environment=own, timeout=DEADLINE)
         assert done.code == 0, f"{script!r} ended with {done.code}: {done.reason}"
         return done.stdout.decode()
 

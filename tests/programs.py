@@ -39,8 +39,9 @@ def git(folder: Path, *arguments: str) -> str:
     settings = ("safe.directory=*", "user.name=Test", "user.email=test@localhost", "maintenance.auto=false")
     argv = ["git", *(word for setting in settings for word in ("-c", setting)), *arguments]
     done = subprocess.run(
-        argv, cwd=folder, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=60
-    )
+        argv, cwd=folder, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True,
+        timeout=DEADLINE,
+    )  # fmt: skip
     return done.stdout
 
 

@@ -327,7 +327,8 @@ def clear_tool(bed: Bed, session: dict[str, Any]) -> None:
     target = f"-t =clincus-{session['id']}:"
     leave = f"tmux if-shell -F {target} '#{{pane_in_mode}}' 'send-keys {target} -X cancel'"
     clear = "sh printf '\\033[2J\\033[HSTUB-READY\\n'; tmux clear-history; tmux wait-for -S cleared-"
-    typed = f'tmux send-keys {target} -l {shlex.quote(clear)}"$channel" \\; send-keys {target} Enter'
+    afresh = f"tmux send-keys {target} C-u"  # a test that failed may have left half a line
+    typed = f'{afresh} \\; send-keys {target} -l {shlex.quote(clear)}"$channel" \\; send-keys {target} Enter'
     attempt = f'channel=$$-$n; {leave}; {typed}; timeout 10 tmux wait-for "cleared-$channel" && exit'
     bed.shell(session["id"], f"for n in 1 2 3 4; do {attempt}; done; exit 1")
 

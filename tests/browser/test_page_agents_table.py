@@ -18,7 +18,7 @@ from playwright.sync_api import Page, expect
 from test_agents import COLOURS, TEXT, Tool, config_of_claude
 from test_page_agents import row_of
 
-from tests.programs import Server, program, wait_until
+from tests.programs import DEADLINE, Server, program, wait_until
 from tests.real_tools import real_tool
 from tests.vendor_api import VendorApi
 
@@ -39,7 +39,8 @@ def listed(bed: Any, server: Server, id: str) -> dict[str, Any]:
     """The agent of a session in `clincus list`."""
     environ = {**os.environ, **bed.environ, "HOME": str(server.home)}
     argv = [*program(), "list", "--format", "json"]
-    done = subprocess.run(argv, env=environ, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=60)
+    none = subprocess.DEVNULL
+    done = subprocess.run(argv, env=environ, stdin=none, capture_output=True, check=True, timeout=DEADLINE)
     return next(dict(one["agent"]) for one in json.loads(done.stdout)["active_containers"] if one["name"] == id)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from namespace_attacks import TOOLS, programs
 from wall_box import CODE, OWNER, PROTECTED, snapshot
 
+from tests.programs import DEADLINE
+
 HERE = Path(__file__).parent
 RUN = "touch {}/{}"  # what the host's git must be brought to run
 # What a person does next. Prompts and editors run `git status` by themselves.
@@ -74,7 +76,7 @@ def run_attacks(box, name, lines, user=CODE, **environment):
 def run_perl(box, name, code, user=CODE, command="true"):
     """Run Perl with the attacker's tools."""
     environment = {"HOME": "/tmp", "T": "/workspace", "RUN": command}
-    return box.incus.exec(name, ["perl", TOOLS, code], user=user, timeout=30, environment=environment)
+    return box.incus.exec(name, ["perl", TOOLS, code], user=user, timeout=DEADLINE, environment=environment)
 
 
 def make_many(root, count):

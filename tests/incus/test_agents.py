@@ -272,7 +272,8 @@ def why(tool: Tool, bed: Any) -> dict[str, Any]:
     """What `clincus why` says."""
     environ = {**os.environ, **bed.environ, "HOME": str(tool.server.home)}
     argv = [*program(), "why", tool.id, "--format", "json"]
-    done = subprocess.run(argv, env=environ, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=60)
+    none = subprocess.DEVNULL
+    done = subprocess.run(argv, env=environ, stdin=none, capture_output=True, check=True, timeout=DEADLINE)
     return dict(json.loads(done.stdout))
 
 

@@ -230,7 +230,7 @@ def run(server, bed, far):
     def run_one(*words: str) -> str:
         done = subprocess.run(
             [*program(), *words], env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, timeout=60, check=False,
+            stderr=subprocess.STDOUT, text=True, timeout=DEADLINE, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout
         return done.stdout

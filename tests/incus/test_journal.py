@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults_bed import talk
-from tests.programs import NO_CHECKPOINTS, ROOT, program, wait_until
+from tests.programs import DEADLINE, NO_CHECKPOINTS, ROOT, program, wait_until
 from tests.push_service import PushService
 
 # Its push services are those of this machine.
@@ -71,7 +71,8 @@ environment = {{ API_KEY = "{secrets["profile"]}" }}
     ]
     command = [*program(), "prompt", id, secrets["command"], "--port", str(server.port)]
     own = {**os.environ, **bed.environ, "HOME": str(home)}
-    told = subprocess.run(command, env=own, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60)
+    none = subprocess.DEVNULL
+    told = subprocess.run(command, env=own, stdin=none, capture_output=True, check=False, timeout=DEADLINE)
     assert server.delete(path).status == 204
     assert server.post(f"{path}/resume").status == 200
     assert server.delete(f"{path}?force=true").status == 204

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from test_prompts import cli
 
-from tests.programs import program, wait_until
+from tests.programs import DEADLINE, program, wait_until
 
 # The stub runs as `opencode`, but Clincus knows it by this table only.
 MINE = r"""
@@ -35,7 +35,7 @@ def why(bed, server, session: str) -> str:
     """What `clincus why` prints; it asks no server."""
     environ = {**os.environ, **bed.environ, "HOME": str(server.home)}
     argv = [*program(), "why", session]
-    return subprocess.run(argv, env=environ, capture_output=True, text=True, check=True, timeout=60).stdout
+    return subprocess.run(argv, env=environ, capture_output=True, text=True, check=True, timeout=DEADLINE).stdout
 
 
 @pytest.mark.nightly  # unit/test_other_tools.py has each of its steps

@@ -16,7 +16,7 @@ from test_protection_watch import (
     status_in_incus,
 )
 
-from tests.programs import NO_CHECKPOINTS, wait_until
+from tests.programs import DEADLINE, NO_CHECKPOINTS, wait_until
 
 __all__ = ["pytestmark"]  # needs root on the host
 
@@ -89,7 +89,7 @@ def test_a_flood_of_swaps_leaves_the_server_to_the_person(bed, server, session, 
         assert answer.status == 204, answer.body
     finally:
         (workspace / "stop").touch()
-        flood.wait(60)
+        flood.wait(DEADLINE)
     assert server.get("/api/sessions").json == []
     refused = server.post("/api/sessions", {"workspace": str(workspace)})
     assert (refused.status, ".git/config" in refused.json["error"]) == (409, True)

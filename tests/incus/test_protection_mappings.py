@@ -15,7 +15,7 @@ import pytest
 from agent_program import compiled, lay
 from test_protection_watch import await_broken, await_watched
 
-from tests.programs import NO_CHECKPOINTS, git, wait_until
+from tests.programs import DEADLINE, NO_CHECKPOINTS, git, wait_until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root on the host")
 
@@ -114,7 +114,7 @@ def act(repository: Path, name: str) -> None:
     for _ in range(4):
         subprocess.run(
             ["git", "-C", repository, *ATTACKS[name][-1]], stdin=subprocess.DEVNULL, capture_output=True, check=False,
-            env={**os.environ, "GIT_EDITOR": "true"}, timeout=60,
+            env={**os.environ, "GIT_EDITOR": "true"}, timeout=DEADLINE,
         )  # fmt: skip
 
 

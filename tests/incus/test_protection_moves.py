@@ -18,7 +18,7 @@ from agent_program import compiled, lay
 from test_protection_mappings import user
 from test_protection_watch import await_watched, protection
 
-from tests.programs import NO_CHECKPOINTS, git, wait_until
+from tests.programs import DEADLINE, NO_CHECKPOINTS, git, wait_until
 
 __all__ = ["user"]  # a fixture
 
@@ -124,7 +124,7 @@ def act(repository: Path, name: str) -> None:
     """What the person does; that git fails is none of the test."""
     words = ["git", "-C", repository, *ATTACKS[name][-1]]
     environment = {**os.environ, "GIT_EDITOR": "true"}
-    subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False, env=environment, timeout=60)
+    subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False, env=environment, timeout=DEADLINE)
 
 
 @pytest.mark.parametrize("name", ATTACKS)

@@ -257,7 +257,7 @@ def test_the_shadow_may_be_a_link_or_damaged(bed, session):
 def test_a_pipe_in_a_repository_of_the_agents_is_named_as_what_keeps_git_waiting(session):
     session.run("mkdir -p x/.git/objects x/.git/refs; mkfifo x/.git/HEAD x/.git/config; echo x >new")
     # An answer does not wait until git is ended: a later one says why.
-    wait_until(lambda: "named pipe" in session.changes()["stale"], "the reason", 60)
+    wait_until(lambda: "named pipe" in session.changes()["stale"], "the reason")
     session.run("rm -r x")
     assert session.files() == {"new": "A"}
 
