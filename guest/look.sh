@@ -15,7 +15,7 @@ cd "$HOME/.clincus/agent" 2>/dev/null || exit 4
 is_tool() {
     # shellcheck source=/dev/null disable=SC2154 # `launch` sets it
     name=$(. ../launch >/dev/null 2>&1 && printf %s "${program##*/}")
-    for word in $(tr '\0' '\n' <"/proc/$1/cmdline" | head -2); do
+    for word in $(tr '\0' '\n' <"/proc/$1/cmdline" | grep -v '^-' | head -2); do
         case ${word##*/} in "$name" | "$name".*) return 0 ;; esac
     done
     return 1
@@ -67,6 +67,17 @@ if [ -n "$pid" ] && [ -r "/proc/$pid/task/$pid/children" ]; then
         set -- ${fields##*) }
         own=$((own + ${12} + ${13}))
         [ -n "$code" ] && [ "$3" = "$6" ] && is_tool "$child" && again=1 && : >again
+        # Some tools start themselves once more, such as Gemini CLI.
+        twins=
+        read -r twins <"/proc/$child/task/$child/children"
+        for twin in $twins; do
+            [ "/proc/$twin/exe" -ef "/proc/$child/exe" ] || continue
+            is_tool "$twin" || continue
+            read -r fields <"/proc/$twin/stat" || continue
+            # shellcheck disable=SC2086 # words
+            set -- ${fields##*) }
+            own=$((own + ${12} + ${13}))
+        done
     done
 fi 2>/dev/null
 [ "$alive" = 1 ] || [ -n "$code" ] || [ ! -f run ] || read -r pid code <run # it may have ended just now

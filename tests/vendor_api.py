@@ -112,7 +112,7 @@ def answer(request: Mapping[str, Any], prompt: str, results: int) -> Block:
         verb = "title"
     if verb == "plan" and "request_user_input" in tools:  # Codex takes what stands in this tag
         return {"type": "text", "text": f"<proposed_plan>\n{PLAN}</proposed_plan>"}
-    if verb == "plan" and (planned := plan_call(tools, json.dumps(request["messages"]), results)):
+    if verb == "plan" and (planned := plan_call(tools, json.dumps(request), results)):
         return planned
     if verb == "ask" and not results:
         asked = ask_arguments(tools)
@@ -135,9 +135,14 @@ def answer(request: Mapping[str, Any], prompt: str, results: int) -> Block:
     return {"type": "text", "text": "The tool has answered." if results else texts.get(verb, f"echo: {prompt}")}
 
 
-def plan_call(tools: Mapping[str, Any], messages: str, results: int) -> Block | None:
+def plan_call(tools: Mapping[str, Any], request: str, results: int) -> Block | None:
     """The call that hands a plan to a person, as the tool at hand takes it; None once it was made."""
-    place = re.search(r"/[^\s\"'`]+/\.claude/plans/[\w-]+\.md", messages)
+    folder = re.search(r"/[^\s\"'`]+/\.gemini/[^\s\"'`]+/plans/", request)
+    if folder:  # Gemini CLI takes the plan from a file in this folder
+        if results == 0:
+            return tool_call(tools, ("write_file",), {"file_path": f"{folder[0]}plan.md", "content": PLAN})
+        return tool_call(tools, ("exit_plan_mode",), {"plan_filename": "plan.md"}) if results == 1 else None
+    place = re.search(r"/[^\s\"'`]+/\.claude/plans/[\w-]+\.md", request)
     if place and results == 0:  # Claude Code takes the plan from this file
         return tool_call(tools, ("write",), {"file_path": place[0], "content": PLAN})
     if results > bool(place):

@@ -297,7 +297,7 @@ CODEX_LAYOUT = Layout(prompt=r"› (?!\d\. ).*", more="  .*", foot=r"  .* · .*|
 
 # A panel that a person opens by a command: a title, choices with a mark, and how to leave it. A long list has arrows.
 CODEX_PANEL = (
-    r"^(?:(?!  \S).*|  Worked for .*)\n  (?P<text>\S.*)\n(?:  \S.*\n){0,3}(?:↑.*\n(?:  .*\n)*)?› (?s:.*)\n"
+    r"^(?:(?!  \S).*|  (?:Worked for|permissions:|/\w+ -) .*)\n  (?P<text>\S.*)\n(?:  \S.*\n){0,3}(?:↑.*\n(?:  .*\n)*)?› (?s:.*)\n"
     r"  .*\besc (?:back|cancel|close)\b.*\Z"
 )
 
@@ -309,11 +309,14 @@ CODEX_QUESTION = (
 )
 CODEX_PLAN = r"^  (?P<text>Implement this plan\?)\n(?:[› ] \d\. .*\n(?: {4,}.*\n)*)+  .*\besc back\b.*\Z"
 
+# A picture stands above it.
+CODEX_LOGIN = r"(?P<text>Choose how you want to use Codex)(?s:.*)\n  (?i:press enter to continue)\b.*\Z"
+
 CODEX = ToolRules(
     seen_on="0.169.0",
     layout=CODEX_LAYOUT,
     screen=(
-        asks("login", r"Choose how you want to use Codex(?s:.*)\n  (?i:press enter to continue)\b.*\Z", "login"),
+        asks("login", CODEX_LOGIN, "login", group=True),
         asks("trust-dialog", r"(?P<text>Trust this folder\?.*)\n(?s:.*)\n  enter continue\b.*\Z", group=True),
         asks("permission", r"(?s:.*)^  Would you like to (?s:.*?)^  \$ (?P<text>.*)", "permission", LINES, group=True),
         asks("question", CODEX_QUESTION, "question", LINES, group=True),
@@ -348,14 +351,19 @@ GEMINI_TITLE = r"(?P<text>[^│\s]+(?: [^│\s]+)*) {2}[^\n]*│\n"
 GEMINI_HINT = r"(?:\n +\? for shortcuts)?"
 GEMINI_PANEL = rf"^ *╭─+╮\n *│ *│\n *│ (?:> )?{GEMINI_TITLE}(?: *│.*\n)* *│.*" + GEMINI_LEAVE
 
+GEMINI_LOGIN = (
+    r"How would you like to authenticate|Please visit the following URL to auth|^ *│ Enter Gemini API Key +│$"
+)
+
 GEMINI = ToolRules(
     seen_on="0.61.0",
     layout=GEMINI_LAYOUT,
     screen=(
         asks("permission", GEMINI_PERMISSION, "permission", LINES, group=True),
+        asks("plan", r"^ *│ Enter to select · .* · Ctrl\+G to edit plan · Esc to cancel *│$", "plan", 2),
         asks("question", GEMINI_QUESTION, "question", LINES, group=True),
         asks("trust-dialog", r"(?P<text>Do you trust the files in this folder\?)", group=True),
-        asks("login", r"How would you like to authenticate|Please visit the following URL to auth", "login"),
+        asks("login", GEMINI_LOGIN, "login"),
         asks("panel", GEMINI_PANEL, group=True, is_panel=True),
         asks("tall-panel", r"\((?P<text>[^│\n(]*?)[, ]*" + GEMINI_LEAVE, last=6, group=True, is_panel=True),
         asks("dialog", r"^ *│ +● \d+\. "),

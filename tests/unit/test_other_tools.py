@@ -364,6 +364,14 @@ SCREENS = {
         "waiting",
         "dialog",
     ),
+    "codex, a panel below what it says at its start": (
+        "codex",
+        "  /model - choose what model\n  /review - review any changes\n  permissions: YOLO mode\n"
+        "  Select Model and Effort\n› 1. GPT-6.1-Sol    Latest model.\n  2. GPT-6-Astra    Frontier.\n↓\n"
+        "  enter select · esc back\n",
+        "waiting",
+        "dialog",
+    ),
     "codex, a list with a search": (
         "codex",
         "• Hello.\n  Select Syntax Theme\n  Move up/down to live preview themes\n  Type to filter...   31  fn x() {\n↑"
@@ -430,6 +438,15 @@ SCREENS = {
         "waiting",
         "permission",
     ),
+    "gemini, has a plan": (
+        "gemini",
+        "╭──╮\n│ 60. Step number 60 of the plan  │\n│     │\n│ ● 1.  Yes, automatically accept edits │\n"
+        "│       Approves plan and allows tools to run automatically │\n│   2.  Yes, manually accept edits │\n"
+        "│       Approves plan but requires confirmation for each tool │\n│   3.  Type your feedback... │\n│     │\n"
+        "│ Enter to select · ↑/↓ to navigate · Ctrl+G to edit plan · Esc to cancel │\n╰──╯\n",
+        "waiting",
+        "plan",
+    ),
     "gemini, asks for a choice": (
         "gemini",
         "╭──╮\n│ Answer Questions   │\n│     │\n│ Which colour do you want?  │\n│ │\n│ ▲   │\n"
@@ -471,6 +488,12 @@ SCREENS = {
         " │ Do you trust the files in this folder?  │\n │ ● 1. Trust folder (ws)  │\n │   2. Don't trust  │\n ╰──╯\n",
         "waiting",
         "dialog",
+    ),
+    "gemini, a key": (
+        "gemini",
+        "╭──╮\n│   │\n│ Enter Gemini API Key   │\n│   │\n│ Please enter your Gemini API key.   │\n╰──╯\n",
+        "waiting",
+        "login",
     ),
     "gemini, login": (
         "gemini",
