@@ -185,7 +185,7 @@ class Tool:
         The clock is not moved. A tool and its first hooks keep the CPU busy, from when five minutes count. A new server
         saw none of that.
         """
-        shift = r"""perl -pi -e 's/"at":(\d+)/q("at":) . ($1 - 600)/e' events"""
+        shift = r"""[ ! -e events ] || perl -pi -e 's/"at":(\d+)/q("at":) . ($1 - 600)/e' events"""
         back = f"cd ~/.clincus/agent; touch -d '-10 min' screen; {shift}"
         self.server.stop()
         self.sh(back)
@@ -396,6 +396,7 @@ def test_work_that_stalls_is_stuck_after_five_minutes(claude, api, start_server)
     tool.becomes("working")
     wait_until(lambda: re.search(r"[0-9]+s · ", tool.screen()), "the time that it has taken")
     tool.is_put_back(lambda: start_server(config=config_of_claude(api)))
+    tool.becomes("stuck")
     assert tool.agent()["source"] == "screen"
     tool.press_to_leave("Escape")
     tool.becomes("idle", "interrupted")
@@ -991,6 +992,7 @@ def test_copilot_tells_of_its_dialogs_and_starts_again_by_its_name(bed, start_se
     tool.type("stall")
     tool.becomes("working")
     tool.is_put_back(lambda: start_server(config=config("copilot", **variables)))
+    tool.becomes("stuck")
     tool.post("interrupt")
     tool.becomes("idle", "interrupted")
     tool.press("C-u")
@@ -1029,6 +1031,33 @@ def test_copilot_tells_of_its_dialogs_and_starts_again_by_its_name(bed, start_se
     tool.becomes("ended")
 
 
+@pytest.mark.nightly  # it tries each for a minute
+@pytest.mark.timeout(1800)
+def test_why_copilot_has_failed_is_told(bed, start_server, workspace, api):
+    server = start_server(config=config("copilot", **variables_of_copilot(api)))
+    tool = Tool(bed, server, server.create(workspace, profile="real")["id"])
+    tool.becomes("idle")
+    for status, reason in {402: "billing", 429: "rate_limit", 500: "server_error", 529: "overloaded"}.items():
+        tool.type(f"status {status}")
+        assert tool.becomes("failed", reason, str(status), timeout=4 * DEADLINE)["source"] == "screen"
+    assert server.delete(f"/api/sessions/{tool.id}").status == 204
+    tool.becomes("none")
+
+
+@pytest.mark.nightly  # as above
+@pytest.mark.timeout(1200)
+def test_copilot_without_a_network_has_failed_by_that(bed, start_server, workspace, api):
+    nowhere = {"COPILOT_PROVIDER_BASE_URL": "http://127.0.0.1:9"}
+    server = start_server(config=config("copilot", **{**variables_of_copilot(api), **nowhere}))
+    tool = Tool(bed, server, server.create(workspace, profile="real")["id"])
+    tool.becomes("idle")
+    tool.type("say hello")
+    tool.becomes("failed", "network", timeout=4 * DEADLINE)
+
+
+FIRST_TURN = 4 * DEADLINE  # opencode starts parts of itself in it, which took 92 s at a load of 45
+
+
 def config_of_opencode(api: VendorApi, home: Path) -> str:
     """A configuration with the real opencode at the stand-in for its vendor's API."""
     folder = home / ".config" / "opencode"
@@ -1048,7 +1077,8 @@ def test_opencode_tells_the_same(bed, start_server, workspace, api, home):
     assert tool.agent()["state"] == "starting"
     tool.becomes("idle", timeout=4 * DEADLINE)  # it looks for its plugins in the registry first
     tool.type("ask")
-    assert tool.becomes("waiting", "question", TEXT)["options"] == COLOURS
+    asked = tool.becomes("waiting", "question", TEXT, timeout=FIRST_TURN)
+    assert asked["options"] == COLOURS
     tool.answer(2)
     tool.becomes("done")
     tool.shows("Green")
@@ -1095,7 +1125,7 @@ def test_opencode_tells_of_a_plan_of_what_a_person_opens_and_of_its_end(bed, sta
     tool = Tool(bed, server, server.create(workspace, profile="real")["id"])
     tool.becomes("idle", timeout=4 * DEADLINE)
     tool.post("prompt", {"text": PANEL_WORDS})
-    tool.becomes("done", text="")
+    tool.becomes("done", text="", timeout=FIRST_TURN)
     tool.shows("Search")
     tool.post("seen")
     tool.becomes("idle")
@@ -1121,7 +1151,21 @@ def test_opencode_tells_of_a_plan_of_what_a_person_opens_and_of_its_end(bed, sta
     tool.type("stall")
     tool.becomes("working")
     tool.is_put_back(lambda: start_server(config=config))
+    tool.becomes("stuck")
     tool.post("interrupt")
     tool.becomes("idle", "interrupted")
     tool.type("/exit")
     tool.becomes("ended", text="exit code 0")
+
+
+@pytest.mark.nightly  # as above
+@pytest.mark.timeout(1200)
+def test_why_opencode_has_failed_is_told(bed, start_server, workspace, api, home):
+    server = start_server(config=config_of_opencode(api, home))
+    tool = Tool(bed, server, server.create(workspace, profile="real")["id"])
+    tool.becomes("idle", timeout=4 * DEADLINE)
+    for status, reason in {402: "billing", 400: "other"}.items():
+        tool.type(f"status {status}")
+        assert tool.becomes("failed", reason, f"stand-in {status}", timeout=FIRST_TURN)["source"] == "hook"
+    assert server.delete(f"/api/sessions/{tool.id}").status == 204
+    tool.becomes("none")

@@ -38,6 +38,8 @@ def config_of(name: str, vendor: VendorApi, home: Path, *, asks: bool) -> str:
     """The configuration with a tool at the stand-in for its vendor."""
     (home / ".codex").mkdir(exist_ok=True)
     (home / ".codex/config.toml").write_text(CODEX.format(url=vendor.url))
+    (home / ".gemini").mkdir(exist_ok=True)
+    (home / ".gemini/settings.json").write_text('{"general": {"maxAttempts": 1}}')  # else it tries for minutes
     (home / ".aider.conf.yml").write_text("model: openai/gpt-4o\n")
     keys = {"OPENAI_API_KEY": "sk-x", "OPENAI_API_BASE": f"{vendor.url}/v1"}
     keys |= {"GEMINI_API_KEY": "k", "GOOGLE_GEMINI_BASE_URL": vendor.url}
@@ -62,6 +64,7 @@ def start(bed, start_server, workspace, home, vendor) -> Callable[..., Tool]:
     def begin(name: str, *, asks: bool) -> Tool:
         server = start_server(config=config_of(name, vendor, home, asks=asks))
         tool = Tool(bed, server, server.create(workspace, tool=name, profile="real")["id"])
+        assert tool.agent()["state"] == "starting"
         tool.becomes("idle", timeout=2 * DEADLINE)
         return tool
 
@@ -118,3 +121,100 @@ def test_a_tool_without_hooks_that_asks_waits_and_is_answered(start, workspace, 
     tool.answer(1)
     wait_until((workspace / "made").exists, "what it was allowed to do")
     tool.becomes("done")
+
+
+# What each tool does by itself until its screen tells of a plan, a question or a dialog.
+ENDS = {"codex": "/quit", "gemini": "/quit"}
+KILLED = {"codex": "-x codex", "gemini": "-f [b]undle/gemini.js"}  # for pkill
+PANELS = {"codex": "Select Model and Effort", "gemini": ""}  # that of Gemini CLI is taller than the screen
+CHOICES = {"codex": "Green Like grass", "gemini": "Green"}
+PLANS = {"codex": "No, stay in Plan mode", "gemini": "Type your feedback..."}
+NO_ACCOUNT = {
+    "codex": "env -u OPENAI_API_KEY ~/.local/bin/codex --no-daemon -c model_provider=openai",
+    "gemini": "env -u GEMINI_API_KEY ~/.local/bin/gemini --skip-trust",
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_question_of_a_tool_without_hooks_is_told_and_answered(start, name):
+    """Codex asks in its plan mode only."""
+    tool = start(name, asks=True)
+    if name == "codex":
+        tool.press_until("BTab", lambda: "Plan mode (" in tool.screen(), "its plan mode")
+    tool.post("prompt", {"text": "ask"})
+    asked = tool.becomes("waiting", "question", "Which colour do you want?")
+    assert (asked["options"][1], asked["seen"]) == (CHOICES[name], False)
+    tool.answer(2)
+    tool.becomes("done")
+    tool.shows("Green")
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_plan_of_a_tool_without_hooks_is_told_and_answered(start, name):
+    tool = start(name, asks=True)
+    tool.press_until("BTab", lambda: re.search(r"^ plan Shift|Plan mode \(", tool.screen(), re.MULTILINE), "its mode")
+    tool.post("prompt", {"text": "plan"})
+    asked = tool.becomes("waiting", "plan")
+    assert (asked["options"][-1].startswith(PLANS[name]), asked["seen"]) == (True, False)
+    tool.answer(2 if name == "gemini" else 3)
+    tool.becomes("done")
+
+
+# Codex takes status 500 for too much demand.
+REASONS = {402: "billing", 429: "rate_limit", 503: "server_error", 529: "overloaded", 400: "other"}
+
+
+@pytest.mark.parametrize("name", ["codex", "gemini"])
+def test_why_a_tool_without_hooks_has_failed_is_told(start, name):
+    tool = start(name, asks=False)
+    for status, reason in REASONS.items():
+        tool.type(f"status {status}")
+        tool.becomes("failed", reason, str(status), timeout=2 * DEADLINE)
+
+
+@pytest.mark.parametrize("name", ["codex", "gemini"])
+def test_without_a_network_a_tool_without_hooks_has_failed_by_that(start, vendor, name):
+    tool = start(name, asks=False)
+    vendor.close()  # nobody takes a connection there any more
+    tool.type("say hello")
+    tool.becomes("failed", "network", timeout=2 * DEADLINE)
+
+
+@pytest.mark.parametrize("name", PANELS)
+def test_what_a_person_opens_in_a_tool_without_hooks_is_told(start, name):
+    tool = start(name, asks=False)
+    tool.type("/model")
+    assert tool.becomes("waiting", "dialog", PANELS[name])["seen"], "a person has opened it"
+    tool.press_to_leave("Escape")
+    tool.becomes("idle")
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_tool_without_hooks_is_stuck_ends_crashes_and_is_started_again(start, start_server, name):
+    tool = start(name, asks=False)
+    tool.post("prompt", {"text": "stall"})
+    tool.becomes("working")
+    tool.is_put_back(start_server)
+    tool.becomes("stuck")
+    tool.post("interrupt")
+    tool.becomes("idle", "interrupted")
+    tool.press("C-u")
+    tool.type(ENDS[name])
+    tool.becomes("ended", text="exit code 0")
+    tool.start_again()
+    tool.becomes("idle", timeout=2 * DEADLINE)
+    tool.sh(f"pkill -KILL {KILLED[name]}")
+    tool.becomes("ended", "crashed")
+
+
+@pytest.mark.parametrize("name", NO_ACCOUNT)
+def test_a_tool_without_hooks_and_without_an_account_waits_for_a_login(start, name):
+    """It is started by its name, from the shell that it has left."""
+    tool = start(name, asks=False)
+    tool.type(ENDS[name])
+    tool.becomes("ended")
+    tool.has_shell()
+    tool.press("C-l")
+    tool.type(NO_ACCOUNT[name])
+    asked = tool.becomes("waiting", "login", timeout=2 * DEADLINE)
+    assert not asked["seen"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from test_agents import KEY, Tool, api, config, config_of_claude  # noqa: F401 (`api` is a fixture)
+from test_agents import FIRST_TURN, KEY, Tool, api, config, config_of_claude  # noqa: F401 (`api` is a fixture)
 
 from clincus_features import sleepers
 from tests.programs import DEADLINE, wait_until
@@ -83,7 +83,7 @@ def test_what_a_real_tool_has_used_is_told(bed, start_server, workspace, config_
     real = Tool(bed, server, session["id"])
     real.becomes("idle", timeout=4 * DEADLINE)
     real.type("say hello there")
-    real.becomes("done", text="hello there" if tool == "claude" else "")
+    real.becomes("done", text="hello there" if tool == "claude" else "", timeout=FIRST_TURN)
     if tool == "claude":
         real.has_written("hello there")
     path = f"/api/sessions/{session['id']}"
