@@ -297,7 +297,8 @@ CODEX_LAYOUT = Layout(prompt=r"› (?!\d\. ).*", more="  .*", foot=r"  .* · .*|
 
 # A panel that a person opens by a command: a title, choices with a mark, and how to leave it. A long list has arrows.
 CODEX_PANEL = (
-    r"^(?:(?!  \S).*|  (?:Worked for|permissions:|/\w+ -) .*)\n  (?P<text>\S.*)\n(?:  \S.*\n){0,3}(?:↑.*\n(?:  .*\n)*)?› (?s:.*)\n"
+    r"^(?:(?!  \S).*|  (?:Worked for|permissions:|/\w+ -) .*)\n"
+    r"  (?P<text>\S.*)\n(?:  \S.*\n){0,3}(?:↑.*\n(?:  .*\n)*)?› (?s:.*)\n"
     r"  .*\besc (?:back|cancel|close)\b.*\Z"
 )
 
