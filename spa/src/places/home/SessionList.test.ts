@@ -31,17 +31,24 @@ it('folds a long group, also that of the sessions which need a person', async ()
   await list(all(26));
   const { container } = render(SessionList);
   const more = (): HTMLElement | null => container.querySelector('.more');
-  const steps = [];
-  for (let step = 0; step < 3; step += 1) {
-    steps.push([container.querySelectorAll('.row').length, more()?.textContent.trim()]);
-    more()?.click();
-    flushSync();
-  }
-  expect(steps).toEqual([
+  const shown = () => [container.querySelectorAll('.row').length, more()?.textContent.trim()];
+  for (const step of [
     [20, 'Show 6 more'],
     [26, 'Show fewer'],
     [20, 'Show 6 more'],
-  ]);
+  ]) {
+    await vi.waitFor(() => expect(shown()).toEqual(step));
+    more()?.click();
+    flushSync();
+  }
+});
+
+it('draws many sessions in portions, so that no task is long', async () => {
+  await list(all(40));
+  const { container } = render(RailSessions, { folded: false });
+  const drawn = () => container.querySelectorAll('li').length;
+  expect(drawn()).toBeLessThan(20);
+  await vi.waitFor(() => expect(drawn()).toBe(40));
 });
 
 it('marks a session in whose project something appeared that runs on this machine, and leads to it', async () => {
@@ -60,6 +67,7 @@ it('shows a broken seal: the state, the badge, and what was changed', async () =
 it('draws nothing of the other sessions when one changes', async () => {
   await list(all(40));
   const { container } = render(RailSessions, { folded: false });
+  await vi.waitFor(() => expect(container.querySelectorAll('li')).toHaveLength(40));
   const touched = new Set<string>();
   const observer = new MutationObserver((changes) => {
     for (const { target } of changes) touched.add(target.parentElement?.closest('li')?.textContent ?? '');

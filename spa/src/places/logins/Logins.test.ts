@@ -45,7 +45,7 @@ it('revokes a login once the person agrees, and shows it as revoked', async () =
     return { json: method === 'POST' ? { ...LOGIN, state } : [{ ...LOGIN, state }] };
   });
   render(Logins);
-  (await screen.findByRole('button', { name: 'Revoke' })).click();
+  (await screen.findByRole('button', { name: /^Revoke/ })).click();
   await vi.waitFor(() => expect(ui.question?.title).toBe('Revoke claude?'));
   expect(calls.filter(({ method }) => method === 'POST')).toEqual([]);
   ui.question?.answer(true);
