@@ -1,0 +1,146 @@
+"""Thirty sessions: no task of the page keeps its thread from the person for longer than 50 ms.
+
+What counts is the CPU time of each task in Chromium's own trace, which other work on the machine does not add to.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from browser_bed import Dashboard, clear_tool
+from playwright.sync_api import Browser, Page, Route, expect
+
+pytest_plugins = ("browser_bed",)
+
+SESSIONS = 30
+WATCHED = 9
+MOST_MS = 50
+ATTEMPTS = 5
+STATES = ("waiting", "done", "working", "idle", "stuck", "unknown")
+TASKS = "disabled-by-default-devtools.timeline"
+CATEGORIES = [TASKS, "devtools.timeline", "__metadata"]
+
+# All terminals of the page are those of the only session that runs.
+ONE_TERMINAL = """
+  globalThis.WebSocket = class extends WebSocket {
+    constructor(url, ...rest) { super(String(url).replace(/clincus-many-\\d+/, 'SESSION'), ...rest); }
+  };
+"""
+
+
+def thirty(session: dict[str, Any]) -> list[dict[str, Any]]:
+    """Sessions in all states on ten projects. The first is one that runs."""
+    made = [session]
+    for number in range(1, SESSIONS):
+        state = STATES[number % len(STATES)]
+        options = ["Yes", "Yes, and do not ask again", "No"] if state == "waiting" else []
+        reason = "question" if options else ""
+        agent = {"state": state, "reason": reason, "options": options, "text": f"What agent {number} says of its work"}
+        own = {
+            "id": f"clincus-many-{number}",
+            "workspace": f"/srv/projects/project-{number % 10}",
+            "slot": 1 + number // 10,
+            "agent": {**session["agent"], **agent},
+            "changes": {"files": number, "added": 10 * number, "removed": number},
+        }
+        made.append({**session, **own})
+    return made
+
+
+@pytest.fixture
+def many(bed, shared, open_shared) -> Dashboard:
+    """A page that lists thirty sessions; each has the terminal of the first."""
+    clear_tool(bed, shared.session)
+    dashboard: Dashboard = open_shared()
+    page, real = dashboard.blank, shared.session["id"]
+    listed = thirty(shared.session)
+
+    def answer(route: Route) -> None:
+        wanted = re.search(r"\?id=(.+)", route.request.url)
+        route.fulfill(json=[one for one in listed if not wanted or one["id"] == wanted[1]])
+
+    def lead_to_the_real_one(route: Route) -> None:
+        route.continue_(url=re.sub(r"clincus-many-\d+", real, route.request.url))
+
+    page.add_init_script(ONE_TERMINAL.replace("SESSION", real))
+    page.route(re.compile(r"/api/sessions(\?.*)?$"), answer)
+    page.route(re.compile(r"/api/sessions/clincus-many-"), lead_to_the_real_one)
+    return dashboard
+
+
+def long_tasks(trace: bytes) -> list[str]:
+    """The tasks of the pages' main threads that took too much CPU time, with what ran in each of them."""
+    events = json.loads(trace)["traceEvents"]
+    main = {(one["pid"], one["tid"]) for one in events if one.get("args", {}).get("name") == "CrRendererMain"}
+    timed = [one for one in events if (one["pid"], one["tid"]) in main and one["ph"] == "X" and "tdur" in one]
+    tasks = [one for one in timed if one["name"] == "RunTask"]
+    assert tasks, "the trace has no tasks"
+    found = []
+    for task in tasks:
+        if task["tdur"] <= MOST_MS * 1000:
+            continue
+        begin, end = task["ts"], task["ts"] + task["dur"]
+        parts = [one for one in timed if begin <= one["ts"] < end and one["tdur"] > 5000 and one is not task]
+        words = ", ".join(f"{one['name']} {one['tdur'] / 1000:.0f}" for one in parts)
+        found.append(f"{task['tdur'] / 1000:.0f} ms: {words}")
+    return found
+
+
+def expect_short_tasks(browser: Browser, page: Page, what: str, work: Callable[[], None]) -> None:
+    """Do some work until none of its tasks was long. Beside other programs a core takes longer for the same."""
+    found: list[str] = []
+    for _ in range(ATTEMPTS):
+        browser.start_tracing(page=page, categories=CATEGORIES)
+        try:
+            work()
+        finally:
+            trace = browser.stop_tracing()
+        found = long_tasks(trace)
+        if not found:
+            return
+    pytest.fail(f"{what}: {found}")
+
+
+def test_no_task_is_long_with_thirty_sessions(many, shared, bed, browser):
+    """The load, a session that is opened, each letter of a search, and nine terminals that print at the same time."""
+    page, session = many.blank, shared.session
+    main, navigation = page.get_by_role("main"), page.get_by_role("navigation", name="Main")
+    watched = ",".join([session["id"], *(f"clincus-many-{number}" for number in range(1, WATCHED))])
+    prints = "sh for n in $(seq 150); do echo line $n of the work; sleep 0.02; done"
+    tiles = page.locator("article .xterm-rows")
+
+    def load_the_inbox() -> None:
+        page.goto("about:blank")
+        many.go("/")
+        expect(navigation.locator("section li")).to_have_count(SESSIONS)
+        page.wait_for_load_state("networkidle")
+
+    def open_a_session() -> None:
+        many.go("/")
+        navigation.get_by_role("link", name="my-app").click()
+        many.expect_screen("STUB-READY")
+
+    def search() -> None:
+        navigation.get_by_role("link", name="Inbox").click()
+        navigation.get_by_role("link", name="All sessions").click()
+        page.get_by_role("searchbox", name="Filter sessions").press_sequentially("project-4")
+        expect(main.get_by_role("region", name="project-4")).to_be_visible()
+        expect(main.get_by_role("region", name="project-5")).to_have_count(0)
+
+    def watch_nine_terminals() -> None:
+        clear_tool(bed, session)
+        many.go(f"/all?watch={watched}")
+        expect(tiles).to_have_count(WATCHED)
+        for tile in tiles.all():
+            expect(tile).to_contain_text("STUB-READY")
+        target = f"-t =clincus-{session['id']}:"
+        bed.shell(session["id"], f"tmux send-keys {target} -l '{prints}' \\; send-keys {target} Enter")
+        for tile in tiles.all():
+            expect(tile).to_contain_text("150 of the work")
+
+    for work in (load_the_inbox, open_a_session, search, watch_nine_terminals):
+        expect_short_tasks(browser, page, work.__name__, work)
