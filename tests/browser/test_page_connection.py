@@ -260,3 +260,14 @@ def test_all_that_is_open_comes_back_after_the_server_did(dashboard, session_on,
     page.get_by_role("link", name="Shell").click()
     dashboard.type_line("echo $kept-")
     dashboard.expect_screen("the-same-shell-")
+
+
+@pytest.mark.parametrize("lost", ["once", "at each look by its own address"])
+def test_a_part_of_the_page_that_was_lost_on_its_way_is_fetched_again(open_shared, lost):
+    """Browsers keep a failed import for good, so the last try is by another address."""
+    dashboard: Dashboard = open_shared()
+    page, times = dashboard.page, 1 if lost == "once" else 100
+    page.route(re.compile(r"/assets/History-[\w-]+\.js$"), lambda route: route.abort(), times=times)
+    page.get_by_role("navigation", name="Main").get_by_role("link", name="History").click()
+    expect(page.get_by_role("heading", name="History")).to_be_visible()
+    dashboard.forgive("ERR_FAILED")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import re
+import shlex
 import time
 
 import pytest
@@ -101,6 +103,22 @@ def test_a_program_can_copy_but_never_read(shell):
     shell.type_line(r"clear; printf '\033]52;c;?\a'; read -t 1 -rsd '' answer; printf '%q|e''nd\n' \"$answer\"")
     shell.expect_screen(r"\|end")
     assert "c2VjcmV0" not in shell.screen(), "base64 of what the person has on the clipboard"
+
+
+def test_a_terminal_that_is_not_shown_leaves_the_clipboard_alone(bed, tool, shared, make_workspace):
+    """A program of another session could else replace what one is about to paste: its text is only offered."""
+    page, other = tool.page, shared.server.create(make_workspace("other"))
+    tool.open_terminal(other)
+    page.get_by_role("navigation", name="Main").get_by_role("link", name="my-app").click()
+    tool.expect_screen("STUB-READY")
+    page.locator(".xterm:visible").click()
+    page.evaluate("navigator.clipboard.writeText('mine')")
+    text = base64.b64encode(b"curl evil.example").decode()
+    target = f"-t =clincus-{other['id']}:"
+    copy = shlex.quote(f"sh printf '\\033]52;c;{text}\\a'")
+    bed.shell(other["id"], f"tmux send-keys {target} -l {copy} \\; send-keys {target} Enter")
+    expect(page.get_by_text("other wants to copy 17 characters")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == "mine"
 
 
 def test_a_selection_is_copied(shell):
