@@ -101,7 +101,8 @@ class WebKit(Engine):
     def __init__(self, port: int, binary: Path) -> None:
         self._url = f"http://127.0.0.1:{port}/session"
         options = {"binary": str(binary), "args": ["--automation"]}
-        asked = {"capabilities": {"alwaysMatch": {"webkitgtk:browserOptions": options}}}
+        wishes = {"webkitgtk:browserOptions": options, "acceptInsecureCerts": True}
+        asked = {"capabilities": {"alwaysMatch": wishes}}
         self._url += "/" + self.send("POST", "", "", asked)["sessionId"]
 
     def send(self, method: str, path: str, name: str, body: dict[str, Any]) -> Any:
@@ -122,7 +123,7 @@ class Firefox(Engine):
         self._stream = connection.makefile("rwb")
         self._number = 0
         self._read()  # who it is
-        self.send("", "", "WebDriver:NewSession", {})
+        self.send("", "", "WebDriver:NewSession", {"acceptInsecureCerts": True})
 
     def _read(self) -> Any:
         size = b""

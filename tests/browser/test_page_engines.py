@@ -1,9 +1,10 @@
-"""The page in Firefox and in WebKit, behind a token, as wide as a desk and as a phone: from sign-in to changes."""
+"""The page in Firefox and in WebKit, behind a token and a proxy with TLS, on a desk and a phone: sign-in to changes."""
 
 from __future__ import annotations
 
 import pytest
 from engines import CONTROL, ENGINES, ENTER, RELEASE
+from tls_proxy import tls_proxy
 
 from tests.incus_bed import CLAUDE_RESTS
 from tests.programs import wait_until
@@ -22,16 +23,18 @@ def test_the_page_works_from_sign_in_to_changes(screen, bed, start_server, make_
     (tmp_path / "token").chmod(0o600)
     (tmp_path / "profile").mkdir()
     (tmp_path / "hosts").write_text(f"127.0.0.1 localhost {HOST}\n")
-    server = start_server(
-        config=f'[dashboard]\nworkspace_roots = ["{workspace.parent}"]\n',
-        arguments=("--allowed-host", HOST, "--token-file", str(tmp_path / "token")),
-    )
-    server.host = "127.0.0.1"  # a program of the owner's comes without the token
-    session = server.create(workspace)
-    place = f"http://{HOST}:{server.port}"
     name, size = screen
     is_phone = size == "phone"
-    with ENGINES[name](tmp_path / "profile", tmp_path / "hosts", touch=is_phone) as window:
+    engine = ENGINES[name](tmp_path / "profile", tmp_path / "hosts", touch=is_phone)
+    with tls_proxy(tmp_path, HOST) as proxy, engine as window:
+        place = f"https://{HOST}:{proxy.port}"
+        server = start_server(
+            config=f'[dashboard]\nworkspace_roots = ["{workspace.parent}"]\n',
+            arguments=("--allowed-host", f"{HOST}:{proxy.port}", "--token-file", str(tmp_path / "token")),
+        )
+        proxy.server_port = server.port
+        server.host = "127.0.0.1"  # a program of the owner's comes without the token
+        session = server.create(workspace)
         window.resize(*SIZES[size])
         window.go(place)
         width = window.run("return innerWidth")
@@ -39,6 +42,7 @@ def test_the_page_works_from_sign_in_to_changes(screen, bed, start_server, make_
         window.type("input", TOKEN + ENTER)
         window.expect_text("my-app")
         assert "token" not in window.run("return location.href")
+        assert window.run("return isSecureContext")
 
         window.go(f"{place}/sessions/{session['id']}")
         window.click(".xterm-screen")
