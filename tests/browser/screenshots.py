@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from browser_bed import Dashboard
+from browser_bed import Dashboard, pick_project
 from playwright.sync_api import expect
 from test_page_network import ASK
 
@@ -45,8 +45,14 @@ WORK = [
     "",
     "\\033[2mEnter to select · ↑/↓ to navigate · Esc to cancel\\033[0m",
 ]
-COPILOT_WORKS = ["● Reading src/cart", "", "  ◉ Working · esc to cancel"]
-OPENCODE_RESTS = ["  The plan is in PLAN.md.", "", "  ctrl+p commands"]
+COPILOT_WORKS = [
+    *("● Reading src/cart", " /workspace [⎇ main]", BORDER, "❯", BORDER),
+    " ◉ Working · 59 B esc esc interrupt",
+]
+OPENCODE_RESTS = [
+    *("  The plan is in PLAN.md.", "  ┃", "  ┃  Ask anything…", "  ┃"),
+    *("  ┃  Build · Claude Sonnet 4.5", f"  ╹{'▀' * 40}", "   tab agents  ctrl+p commands"),
+]
 
 
 def save(dashboard: Dashboard, name: str) -> None:
@@ -82,15 +88,24 @@ def work(bed, open_dashboard, make_workspace, home):
 
 @pytest.mark.parametrize(("theme", "suffix"), [("light", ""), ("dark", "-dark")])
 def test_desktop(work, bed, theme, suffix):
-    """A session's terminal, the projects, and the files of a session."""
+    """A session's terminal, in both themes; the inbox, and the dialog of a new session."""
     dashboard, _ = work(color_scheme=theme)
     save(dashboard, f"dashboard{suffix}")
     if suffix:
         return
+    page = dashboard.page
     dashboard.go("/")
-    expect(dashboard.page.get_by_role("main").get_by_text("Needs you").first).to_be_visible()
-    expect(dashboard.page.get_by_role("button", name="handbook", exact=True)).to_be_visible()
-    save(dashboard, "dashboard-projects")
+    expect(page.get_by_role("main").get_by_role("button", name="Show the whole diff first")).to_be_visible()
+    page.get_by_role("button", name="Last lines").first.click()
+    expect(page.locator("main pre")).to_contain_text("41 tests pass")
+    save(dashboard, "dashboard-inbox")
+    dashboard.go("/projects")
+    expect(page.get_by_role("button", name="handbook", exact=True)).to_be_visible()
+    page.keyboard.press("n")
+    page.get_by_label("First prompt").fill("Explain in the handbook how totals are rounded, with an example.")
+    pick_project(page, "handbook")
+    expect(page.get_by_role("button", name="Start session")).to_be_enabled()
+    save(dashboard, "dashboard-new")
 
 
 BEFORE = """\
