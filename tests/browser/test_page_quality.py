@@ -194,6 +194,18 @@ def test_a_row_with_all_that_can_be_said_keeps_its_name(shared, open_shared, scr
         assert not page.locator("main .row").evaluate(OVERLAP)
 
 
+def test_a_row_of_a_tool_that_has_said_nothing_keeps_its_state_in_sight(shared, open_shared):
+    """On a phone the field for the next prompt is as wide as the row, and stands below the state."""
+    dashboard = open_shared(phone=True)
+    page, agent = dashboard.blank, shared.session["agent"]
+    listed = [{**shared.session, "agent": {**agent, "state": "done", "text": "", "seen": False}}]
+    page.route(re.compile(r"/api/sessions(\?.*)?$"), lambda route: route.fulfill(json=listed))
+    dashboard.go()
+    field = page.get_by_role("textbox", name="Reply to").bounding_box()
+    state = page.locator("main .state").bounding_box()
+    assert state["y"] + state["height"] <= field["y"]
+
+
 def test_a_phone_has_the_keys_that_its_keyboard_lacks(bed, shared, open_shared):
     """Esc, Tab, Ctrl and arrows: history with an arrow, ^C with Ctrl and a letter."""
     end_shell(bed, shared.session)
