@@ -3,6 +3,7 @@
 # make test-loaded  the tests with Incus and the page five times in a row on cores that are busy with something else (TESTS=…: these)
 # make nightly the tests that take long: many rounds of what `make test` does a few times
 # make build   dist/clincus.pyz alone
+# make docs-checked  types the commands of README and docs/ on a machine of their own, and dates the pages if all is well
 # make spa     the dashboard from its source in spa/ into spa_dist/
 # make lint    ruff, mypy and the floor of Python 3.9; prints the size of each part
 # make bench   the measurements of docs/performance.md: one table, no verdicts; it wants an idle machine for twenty minutes,
@@ -44,7 +45,7 @@ NIGHT_PACKAGES := firefox-esr webkit2gtk-driver xvfb
 # What one of four workers has compiled the others need as well.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve build docs test test-loaded lock pythons pytest collected checks failures test-packages nightly lint spa spa-test spa-lint spa-check spa-unit bench bench-load bench-hostile release clean packages
+.PHONY: serve build docs docs-checked test test-loaded lock pythons pytest collected checks failures test-packages nightly lint spa spa-test spa-lint spa-check spa-unit bench bench-load bench-hostile release clean packages
 
 serve: dist/clincus.pyz
 	$(PYTHON) dist/clincus.pyz setup --yes
@@ -104,6 +105,9 @@ spa/node_modules/.ready: spa/package-lock.json
 
 docs: $(VENV)/tested
 	$(BIN)/python -m tests.commands_page
+
+docs-checked: $(VENV)/tested build
+	CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m tests.pages
 
 spa: spa/node_modules/.ready
 	cd spa && npm run build

@@ -146,8 +146,8 @@ def test_in_the_browser_that_the_documents_name_an_app_reaches_nothing_else(
     if bed.folder is None:
         pytest.skip("only root may enter the network of a container")
     text = (ROOT / "docs" / "preview.md").read_text()
-    line = next(line for line in text.splitlines() if line.startswith("chromium --user-data-dir="))
-    flags = [word for word in shlex.split(line)[1:] if not word.startswith("--user-data-dir=")]
+    line = next(line for line in text.splitlines() if line.startswith("$ chromium --user-data-dir="))
+    flags = [word for word in shlex.split(line)[2:] if not word.startswith("--user-data-dir=")]
     server, id = dashboard.server, session_on()["id"]
     path = f"/api/sessions/{id}/ports"
     with app_in(bed, id, "127.0.0.1", PORT), launch(chromium_type, chromium(), *flags) as alone:

@@ -21,8 +21,8 @@ from tests.incus_bed import Bed, image_cache, one_at_a_time, stub_recipe
 from tests.programs import DEADLINE, wait_until
 
 PACKAGES = (
-    "btrfs-progs", "dbus-user-session", "dnsmasq-base", "incus-base", "incus-client", "libpam-systemd", "mmdebstrap",
-    "python3", "systemd-sysv", "udev", "zstd",
+    "btrfs-progs", "curl", "dbus-user-session", "dnsmasq-base", "incus-base", "incus-client", "libpam-systemd",
+    "mmdebstrap", "python3", "systemd-sysv", "udev", "zstd",
 )  # fmt: skip
 PROGRAM = "/home/code/clincus.pyz"
 
@@ -66,8 +66,8 @@ def systemd_image(bed: Bed) -> Iterator[str]:
 class Machine:
     """A machine with systemd, and the person `code` on it, who may use sudo."""
 
-    def __init__(self, bed, image, *, privileged=False):
-        self.incus, self.name = bed.incus, "machine"
+    def __init__(self, bed, image, *, name="machine", privileged=False):
+        self.incus, self.name = bed.incus, name
         config = {
             "raw.lxc": INIT, "security.nesting": "true", "security.privileged": str(privileged).lower(),
             "boot.autostart": "false",

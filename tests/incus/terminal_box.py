@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import pty
+import re
 import select
 import signal
 import time
@@ -23,6 +25,7 @@ class Terminal:
             os.chdir(cwd)
             os.execvpe(argv[0], argv, environ)
         self._code: int | None = None
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def expect(self, words: str) -> str:
         """Wait until something is shown that was not waited for before; all that was shown up to its end."""
@@ -31,6 +34,22 @@ class Terminal:
             assert self._read(end), f"the program ended before it showed {words!r}:\n{self.shown}"
         before, _, self.shown = self.shown.partition(words)
         return before + words
+
+    def until(self, form: re.Pattern[str], within: float = DEADLINE) -> tuple[str, re.Match[str] | None]:
+        """Wait until something of a form is shown that was not waited for before; what was shown before it, and it.
+
+        If that takes longer than `within` seconds, "" and None; if it takes as long as DEADLINE, this fails.
+        """
+        now = time.monotonic()
+        while not (found := form.search(self.shown)):
+            if (
+                within < DEADLINE
+                and not select.select([self.master], [], [], max(now + within - time.monotonic(), 0))[0]
+            ):
+                return "", None
+            assert self._read(now + DEADLINE), f"the program ended before it showed {form.pattern!r}:\n{self.shown}"
+        before, self.shown = self.shown[: found.start()], self.shown[found.end() :]
+        return before, found
 
     def type(self, text: str) -> None:
         """Type something."""
@@ -59,7 +78,7 @@ class Terminal:
             data = os.read(self.master, 65536)
         except OSError:
             return False
-        self.shown += data.decode("utf-8", "replace")
+        self.shown += self._decoder.decode(data)
         return bool(data)
 
     def close(self) -> None:

@@ -1,0 +1,105 @@
+"""How the commands of a page are read, and what is compared; tests/incus/test_pages.py runs them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import pages
+
+TEXT = """# A page
+
+```
+$ clincus list   # all of them
+Active Containers:
+  clincus-098787-1 (ephemeral)
+
+$ clincus stop NAME
+laptop$ ssh host
+```
+
+  ```sh
+  # A comment
+  curl -X PUT http://127.0.0.1:3000/api \\
+      -d '{}'
+  cat file |
+    wc -l
+  ```
+
+```toml
+[tool]
+```
+"""
+
+
+def test_a_page_is_read_as_commands_with_what_it_shows_below_them():
+    assert [(step.line, step.command, step.shown) for step in pages.steps_of("docs/a.md", TEXT)] == [
+        (4, "clincus list   # all of them", ("Active Containers:", "  clincus-098787-1 (ephemeral)")),
+        (8, "clincus stop NAME", ()),
+        (9, "laptop$ ssh host", ()),
+        (15, "curl -X PUT http://127.0.0.1:3000/api -d '{}'", ()),
+        (17, "cat file | wc -l", ()),
+    ]
+
+
+def test_a_block_that_nothing_would_run_is_an_error():
+    with pytest.raises(ValueError, match=r"docs/a\.md:2: this block is no session"):
+        list(pages.steps_of("docs/a.md", "```\nclincus list\n```\n"))
+
+
+SAME = {
+    "ids": ("✓ Stopped clincus-098787-1", "✓ Stopped clincus-ab12cd-2"),
+    "times": ("Created: 2026-11-29 10:46:32", "Created: 2031-01-01 00:00:00 +0100"),
+    "addresses": ("IPv4: 10.7.7.21", "IPv4: 10.200.1.9"),
+    "commits": ("a1b2c3d Add it", "98f7e6d5 Add it"),
+    "sizes": ("Data Size: 1.5 KiB", "Data Size: 12 KiB"),
+    "widths": ("NAME  STATE", "NAME             STATE"),
+}
+
+
+@pytest.mark.parametrize(("shown", "printed"), SAME.values(), ids=SAME.keys())
+def test_values_that_vary_are_no_difference(shown, printed):
+    assert pages.differences([shown], [printed]) == []
+
+
+OTHER = {
+    "a word": (["Stopped it"], ["Killed it"]),
+    "a number": (["Stopped 1 container(s)"], ["Stopped 2 container(s)"]),
+    "a line less": (["one", "two"], ["one"]),
+    "a line more": (["one"], ["one", "two"]),
+    "a line behind those left out": (["one", "…", "four"], ["one", "two", "three"]),
+}
+
+
+@pytest.mark.parametrize(("shown", "printed"), OTHER.values(), ids=OTHER.keys())
+def test_everything_else_is_a_difference(shown, printed):
+    assert pages.differences(shown, printed)
+
+
+def test_lines_may_be_left_out():
+    assert pages.differences(["one", "…", "four"], ["one", "two", "three", "four"]) == []
+
+
+READ = {pages.name_of(page): page.read_text() for page in pages.PAGES}
+RUN = [name for name in READ if name not in pages.GENERATED]
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_all_blocks_of_a_page_can_be_run_or_are_known_not_to(name):
+    list(pages.steps_of(name, READ[name]))
+
+
+def test_few_commands_are_not_run_and_each_of_these_is_in_a_page():
+    steps = [step for name in RUN for step in pages.steps_of(name, READ[name])]
+    left_out = [step for step in steps if step.why_not_run]
+    assert len(left_out) == len(pages.NOT_RUN)
+    assert len(left_out) <= 5
+    assert len(steps) > 120
+
+
+def test_a_page_says_when_it_was_last_checked():
+    ssh = ("docs/remote-access.md", "laptop$ ssh -N -L 3000:127.0.0.1:3000 host")
+    steps = [pages.Step("docs/a.md", 1, "clincus list", ()), pages.Step(ssh[0], 2, ssh[1], ())]
+    text = pages.stamped("# A\n", day="2026-01-02", machine="Debian 13 and Incus 6.0.4", steps=steps[:1])
+    assert text == "# A\n\n*Last checked on 2026-01-02 with Debian 13 and Incus 6.0.4: 1 command.*\n"
+    again = pages.stamped(text, day="2026-02-03", machine="Debian 14", steps=steps)
+    assert again == f"# A\n\n*Last checked on 2026-02-03 with Debian 14: 1 command; not run: `{ssh[1]}`.*\n"
