@@ -183,7 +183,7 @@ class Leftovers:
         }
         for path, words in named.items():
             if os.path.isdir(path) and not os.path.islink(path):
-                kept = self.why_state_stays() if path == state else ""
+                kept = self.why_state_stays() if path == state else "" if path == cache else self.why_program_stays()
                 yield Part(
                     f"{words} {path}", f"rm -r {shlex.quote(path)}", functools.partial(shutil.rmtree, path), kept
                 )
@@ -192,21 +192,31 @@ class Leftovers:
         """Why ~/.clincus has to stay for now."""
         if self.context.options.dry_run:
             return ""
-        if self.is_unknown:
-            return "Incus does not say whether there are sessions"
+        kept = self.why_program_stays()
+        if kept:
+            return kept
         if clincus.list_saved(self.context.config, self.environ):
             return "it holds the saved conversations"
-        if vars(self.context).get("sessions") and self.context.sessions.registry.all():
-            return "there are sessions"
         if is_listening(known_port(self.context)):
             return "a server runs: end `clincus serve` first"
+        return ""
+
+    def why_program_stays(self) -> str:
+        """Why the program and its settings have to stay for now: sessions that are left need both."""
+        if self.context.options.dry_run:
+            return ""
+        if self.is_unknown:
+            return "Incus does not say whether there are sessions"
+        if vars(self.context).get("sessions") and self.context.sessions.registry.all():
+            return "there are sessions"
         return ""
 
     def program(self) -> Iterator[Part]:
         """The file of the program, unless a checkout or a package has it."""
         path = os.path.abspath(sys.argv[0])
         if zipfile.is_zipfile(path):
-            yield Part(f"the program {path}", f"rm {shlex.quote(path)}", lambda: os.unlink(path))
+            kept = self.why_program_stays()
+            yield Part(f"the program {path}", f"rm {shlex.quote(path)}", lambda: os.unlink(path), kept)
 
 
 def delete_from_incus(incus: clincus.Incus, word: str, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import socket
 import sys
+import zipfile
 
 import pytest
 
@@ -221,6 +222,21 @@ def test_our_files_stay_while_a_server_runs(run, home, capsys):
     assert "a server runs: end `clincus serve` first" in capsys.readouterr().err
 
 
+def test_what_sessions_that_are_left_need_stays(run, home, monkeypatch, capsys):
+    """The advice for them names commands of the program."""
+    program = home / "clincus"
+    with zipfile.ZipFile(program, "w"):
+        monkeypatch.setattr("sys.argv", [str(program)])
+    monkeypatch.setattr(leftovers.Leftovers, "why_program_stays", lambda _: "there are sessions")
+    assert run(Incus(), "--yes") == 1
+    assert [program.exists(), (home / ".config/clincus").exists(), (home / ".cache/clincus").exists()] == [
+        True,
+        True,
+        False,
+    ]
+    assert f"the program {program} (there are sessions)" in capsys.readouterr().err
+
+
 def test_our_files_stay_while_incus_does_not_say_what_it_has(run, home, capsys):
     class Silent(Incus):
         def query(self, *_, **__):
@@ -228,6 +244,7 @@ def test_our_files_stay_while_incus_does_not_say_what_it_has(run, home, capsys):
 
     assert run(Silent(), "--yes") == 1
     assert (home / ".clincus").exists()
+    assert (home / ".config/clincus").exists()
     assert "Incus does not say whether there are sessions" in capsys.readouterr().err
 
 
