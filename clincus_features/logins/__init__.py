@@ -18,7 +18,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 import clincus
 
@@ -70,6 +70,13 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.examiners.append(lending.examine)
 
 
+class Made(NamedTuple):
+    """The authority of a session that starts."""
+
+    root: str  # its certificate, in PEM
+    shape: str  # the name by which OpenSSL looks for that: a hash of its subject
+
+
 class Lending:
     """The logins of a server, or of a command that starts a session."""
 
@@ -80,7 +87,7 @@ class Lending:
         self.vault = Vault(environ, self._read)
         self.revocations = Revocations(environ)
         self.spending = Spending(environ)
-        self._making: dict[str, Future[str]] = {}  # session -> its authority
+        self._making: dict[str, Future[Made]] = {}  # session -> its authority
         self._configs: dict[str, Mapping[str, Login]] = {}  # session that starts -> the logins of its configuration
         self._config: clincus.Config | None = None
         self._known: Mapping[str, Login] = {}  # the logins of that
@@ -125,11 +132,13 @@ class Lending:
         owner = authority.Owner(session.id, self._place(incus))
         self._making[session.id] = in_thread(functools.partial(self._make, owner, label, wanted))
 
-    def _make(self, owner: authority.Owner, label: str, logins: list[Login]) -> str:
+    def _make(self, owner: authority.Owner, label: str, logins: list[Login]) -> Made:
         hosts: list[Host] = []
         for login in logins:
             hosts += (*login.hosts, *login.token_hosts)
-        return self.store.make(loans.run_name(owner.id, label), hosts, owner)
+        root = self.store.make(loans.run_name(owner.id, label), hosts, owner)
+        shape = authority.openssl(self._environ, "x509", "-noout", "-subject_hash", stdin=root).strip()
+        return Made(root, shape)
 
     def _place(self, incus: clincus.Incus) -> str:
         """Names the Incus behind a door, and the folder of our own files."""
@@ -160,8 +169,7 @@ class Lending:
     def set_up(self, incus: clincus.Incus, session: clincus.Session, home: str, stale: Sequence[str]) -> None:
         """Let a container that has started trust its authority, and remove copies of logins. Raises ClincusError."""
         making = self._making.pop(session.id)
-        root = making.result(READY_WITHIN)
-        shape = authority.openssl(self._environ, "x509", "-noout", "-subject_hash", stdin=root).strip()
+        root, shape = making.result(READY_WITHIN)
         files = [f"{home}/{path}" for path in stale]
         done = incus.exec(
             session.id,
@@ -527,9 +535,9 @@ def copies_remedy(tool: str) -> str:
     return f"Lend it instead: `lend = true` in [logins.{tool}], and the name in {CHOSEN}"
 
 
-def in_thread(work: Callable[[], str]) -> Future[str]:
+def in_thread(work: Callable[[], Made]) -> Future[Made]:
     """The result of a function that runs in a thread of its own."""
-    future: Future[str] = Future()
+    future: Future[Made] = Future()
 
     def run() -> None:
         try:
