@@ -5024,6 +5024,9 @@ class Extensions(ContainerParts):
 
     A feature is a module of clincus_features with a function `install(extensions)`, which fills these lists and
     returns. Nothing runs yet at that time; `app` is the Application that handlers and duties use later.
+
+    Settings, checks of the config, tools and meters are added when the module is loaded (`register_settings`,
+    `CONFIG_CHECKS`, `MORE_TOOLS`, `meters`), since commands read the config without installing features.
     """
 
     def __init__(self, app: Any = None) -> None:
