@@ -1,9 +1,9 @@
-"""Looks for what in a workspace runs by itself on the person's machine: repositories, gitlinks, settings of programs.
+"""Finds things in a workspace that run by themselves on the person's machine: repositories, gitlinks, settings.
 
-Clincus runs it as its own user, in a child with a time limit, while an agent may be changing the folder. So each folder
-is opened by its descriptor, no link is followed, and all that is read or told is bounded. Git never works on the
-folder: it is asked about the text of a configuration alone. wall/places.py comes before it on stdin, and behind both a
-JSON object, which is answered by one on stdout:
+Clincus runs it as its own user, in a child with a time limit, while an agent may be changing the folder. Each folder is
+therefore opened by its descriptor, no link is followed, and everything that is read or reported is bounded. Git never
+works on the folder: it only parses the text of configurations. stdin has wall/places.py, this program, and a JSON
+object; the answer is a JSON object on stdout:
 
     {"workspace": PATH, "only": "index", "folders": [PATH]}
         gets {"indexes": {PATH: {"bad": [WORDS], "files": [PATH], "unlike": [PATH], "gitlinks": [PATH]}}, "cut": WORDS},
@@ -61,9 +61,9 @@ MOST_ITEMS = 2_000
 MOST_GITLINKS = 1_000
 MOST_TOLD = 16 << 20  # bytes of the answer
 MOST_COMMANDS = 20  # of one repository
-MOST_ASKED = 500  # texts that git is asked about
-MOST_DEPTH = 200  # folders above one that is looked into
-VALUE_LENGTH = 200  # characters of a value that is told
+MOST_ASKED = 500  # texts that git parses
+MOST_DEPTH = 200  # depth of a folder that is examined
+VALUE_LENGTH = 200  # characters of a reported value
 SMALL_FILE = 1 << 20  # bytes of a configuration
 INDEX_FILE = 512 << 20  # bytes of an index
 INDEX_ENTRIES = 5_000_000
@@ -76,9 +76,9 @@ PACKED_REFERENCES = 64 << 20  # bytes
 PSEUDO_REFERENCES = ("ORIG_HEAD", "FETCH_HEAD", "MERGE_HEAD", "CHERRY_PICK_HEAD", "REBASE_HEAD", "AUTO_MERGE")
 
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a pipe keeps nobody waiting
-FILLED_BY_GIT = ("objects", "refs", "logs", "hooks")  # folders in a Git folder that hold no work of anybody's
-# Where git writes and deletes by names of its own, relative to a Git folder.
+OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a pipe does not block
+FILLED_BY_GIT = ("objects", "refs", "logs", "hooks")  # folders in a Git folder that hold nobody's work
+# Folders where git writes and deletes by names of its own, relative to a Git folder.
 LINKED = (
     *("", "info", "logs", "logs/refs", "logs/refs/heads", "logs/refs/remotes", "modules", "objects", "objects/info"),
     *("rebase-apply", "rebase-merge", "refs", "refs/heads", "refs/remotes", "refs/tags", "sequencer", "worktrees"),
@@ -87,9 +87,9 @@ TOLD_AS_COMMANDS = frozenset(("commondir", "config", "config.worktree", "hooks",
 MOST_IN_GIT = 2_000  # entries of one of these folders
 GIT_NAMES = frozenset(("HEAD", "objects", "refs", "config", "commondir", "hooks"))
 READ_IN_TREES = frozenset((".gitattributes", ".gitignore", ".mailmap"))  # git follows no link there
-# Packages bring settings of their own, and nobody opens these folders as a project.
+# Packages in these folders have settings of their own, but nobody opens the folders as a project.
 OTHERS_FOLDERS = frozenset(("node_modules", "site-packages", "bower_components", "vendor"))
-PLACEHOLDER = {".gitignore"}  # all that is in a placeholder of the wall
+PLACEHOLDER = {".gitignore"}  # the whole content of a placeholder of the wall
 EXEC_LINE = re.compile(r"^\s*(?:x|exec)\s+(.*)", re.MULTILINE)
 URL_KEYS = r"^(remote|submodule)\..*\.(url|pushurl)$"
 ALTERNATES = "objects/info/alternates"
@@ -105,15 +105,15 @@ Item = dict[str, object]
 
 
 class Stop(Exception):
-    """A limit is reached; its words say which."""
+    """A limit is reached; the text says which."""
 
 
 class OddFileError(Exception):
-    """A file that git would read, and that is not read here; its words say why."""
+    """A file that git would read, but that is not read here; the text has the reason."""
 
     def __init__(self, words: str, *, is_closed: bool = False) -> None:
         super().__init__(words)
-        self.is_closed = is_closed  # the user that asks may not read it, nor may a git of theirs
+        self.is_closed = is_closed  # the user may not read it, so their git cannot either
 
 
 # -- Files and folders, by descriptors
@@ -136,7 +136,7 @@ def open_below(top: int, path: str) -> int:
 
 
 def open_step(above: int, name: str) -> int:
-    """Open a folder in another one. One that may be entered only, as git does, gives a descriptor for no more."""
+    """Open a folder in another one. If it may be entered but not listed, the descriptor is an O_PATH one."""
     try:
         return os.open(name, OPEN_FOLDER, dir_fd=above)
     except PermissionError:
@@ -153,7 +153,7 @@ def closing(descriptor: int) -> Iterator[int]:
 
 
 def read_file(folder: int, name: str, limit: int = SMALL_FILE, *, begin: bool = False) -> bytes:
-    """A plain file of a folder; empty if there is none. Raises OddFileError for one that is not read.
+    """The content of a plain file; empty for a missing one. Raises OddFileError for a file that is not read.
 
     With `begin` it may be larger, and the rest is left out.
     """
@@ -183,7 +183,7 @@ def names_in(folder: int) -> set[str]:
 
 
 def changed_at(folder: int, *names: str) -> int:
-    """When any of these files was last written, 0 if there is none."""
+    """The time of the last write to any of these files, 0 without any."""
     found = [0]
     for name in names:
         with suppress(OSError):
@@ -192,7 +192,7 @@ def changed_at(folder: int, *names: str) -> int:
 
 
 def is_folder_at(folder: int, name: str) -> bool:
-    """Whether there is a folder of that name, a link to one too: git follows it."""
+    """True if there is a folder of that name, or a link to one, which git follows."""
     try:
         return stat.S_ISDIR(os.stat(name, dir_fd=folder).st_mode)
     except OSError:
@@ -200,7 +200,7 @@ def is_folder_at(folder: int, name: str) -> bool:
 
 
 def is_git_folder(folder: int) -> bool:
-    """Whether git takes a folder for a repository: it has a HEAD that git reads, and objects and refs somewhere."""
+    """True if git accepts a folder as a repository: it has a HEAD that git reads, and objects and refs somewhere."""
     try:
         head = read_file(folder, "HEAD", 256, begin=True)  # git reads no more of it
         is_head = bool(HEAD_TEXT.match(head))
@@ -225,22 +225,22 @@ def joined(base: str, path: str) -> str:
 # -- The index
 
 
-# Git takes no such name into an index (verify_path in read-cache.c), and does not look when it reads one.
+# Git never adds such a name to an index (verify_path in read-cache.c), but does not check the names that it reads.
 REFUSED_NAME = re.compile(rb"^/|(?:^|/)(?:(?:\.git|git~1)[. ]*|\.\.?)(?:/|$)", re.IGNORECASE)
 
 
 class NoIndexError(ValueError):
-    """A file that no git reads as an index; its words say why."""
+    """A file that no git reads as an index; the text has the reason."""
 
 
 class Index:
-    """What is in an index file (gitformat-index(5))."""
+    """The content of an index file (gitformat-index(5))."""
 
     def __init__(self) -> None:
         self.count = 0  # entries
         self.gitlinks: dict[bytes, None] = {}  # their paths
-        self.refused: list[bytes] = []  # names that git would not have taken
-        self.names: list[bytes] = []  # all of them, where they were asked for
+        self.refused: list[bytes] = []  # names that git would have refused
+        self.names: list[bytes] = []  # all names, if the caller wants them
         self.sealed: dict[bytes, bytes] = {}  # those at or below a sealed path -> four bytes of mode, and the object
         self.unnamed: list[bool] = []  # whether each entry without a name is a gitlink; a shared index has their names
         self.shared = b""  # the name of the index that it shares
@@ -248,11 +248,11 @@ class Index:
 
 
 def read_index(data: bytes, hash_size: int = 20, *, keeps_names: bool = False, sealed: tuple[bytes, ...] = ()) -> Index:
-    """Read an index as git does, and only one that git can read in no other way.
+    """Read an index as git does, and refuse one that two versions of git could read differently.
 
-    Git believes what an index says of itself: the lengths of names, and the places of its blocks, which threads read
-    (`do_read_index` in git's read-cache.c). A folder of a sparse index stands for files that git does not look at.
-    Raises NoIndexError for what git does not read at all, ValueError or IndexError for what git never writes.
+    Git trusts an index: the lengths of names, and the places of its blocks, which threads read (`do_read_index` in
+    git's read-cache.c). A folder in a sparse index stands for files that git ignores. Raises NoIndexError for a file
+    that git does not read, ValueError or IndexError for content that git never writes.
     """
     if len(data) < 12 + hash_size:
         raise NoIndexError("it is too short")
@@ -291,7 +291,7 @@ def read_index(data: bytes, hash_size: int = 20, *, keeps_names: bool = False, s
 
 
 def note_name(found: Index, name: bytes, *, is_gitlink: bool, keeps_names: bool) -> None:
-    """Note what is to be known of an entry by its name."""
+    """Note an entry by its name."""
     if not name:
         found.unnamed.append(is_gitlink)
     elif is_gitlink:
@@ -301,12 +301,12 @@ def note_name(found: Index, name: bytes, *, is_gitlink: bool, keeps_names: bool)
 
 
 def is_below(path: bytes, places: tuple[bytes, ...]) -> bool:
-    """Whether a path is one of some others, or below one."""
+    """True if a path is one of `places`, or below one."""
     return any(path[len(place) : len(place) + 1] in (b"", b"/") for place in places if path.startswith(place))
 
 
 def read_name(data: bytes, at: int, begin: int, version: int, before: bytes) -> tuple[bytes, int, int]:
-    """The name of an entry, how much of the one before it begins with, and where the next entry is.
+    """The name of an entry, the length of its common beginning with the last one, and the place of the next entry.
 
     `begin` is where its flags end. Raises ValueError, IndexError.
     """
@@ -329,9 +329,9 @@ def read_name(data: bytes, at: int, begin: int, version: int, before: bytes) -> 
 def read_extensions(
     found: Index, data: bytes, span: tuple[int, int], hash_size: int, blocks: Mapping[int, tuple[int, int]] | None
 ) -> None:
-    """Read what follows the entries. Raises ValueError if it sends a git with threads elsewhere than one without."""
+    """Read the extensions after the entries. Raises ValueError if they mislead a git that reads with threads."""
     at, end = span
-    mark = end - 12 - hash_size  # of the extension that says where the entries end (read_eoie_extension)
+    mark = end - 12 - hash_size  # the place of the extension with the end of the entries (read_eoie_extension)
     if data[mark : mark + 4] == b"EOIE" and int.from_bytes(data[mark + 8 : mark + 12], "big") != at:
         raise ValueError("its end is not where it says")
     while at + 8 <= end:
@@ -396,7 +396,7 @@ class Indexes:
 
     def __init__(self) -> None:
         self.gitlinks: list[str] = []
-        self.bad: list[str] = []  # names that git would not have taken, or what else is wrong with it
+        self.bad: list[str] = []  # names that git would have refused, or what else is wrong with it
         self.unread = ""  # why there is none for git either
         self.files: list[str] = []  # the names of the files that were read
         self.sealed: dict[str, bytes] = {}  # the paths in it at or below a sealed one -> mode and object, as in `Index`
@@ -437,13 +437,13 @@ def indexes_in(git: int, sealed: tuple[bytes, ...] = ()) -> Indexes:
 
 
 def index_data(git: int, name: str, found: Indexes) -> bytes:
-    """The content of an index file; empty if there is none. Raises OddFileError."""
+    """The content of an index file; empty for a missing one. Raises OddFileError."""
     found.files.append(name)
     return read_file(git, name, INDEX_FILE)
 
 
 def has_long_names(git: int) -> bool:
-    """Whether the objects of a repository have the names of SHA-256."""
+    """True if the objects of a repository have SHA-256 names."""
     try:
         text = read_file(git, "config")
     except OddFileError:
@@ -457,8 +457,8 @@ def has_long_names(git: int) -> bool:
 class Look:
     """One look at a workspace.
 
-    With `written_by`, folders of the host that a container can write, a setting of a configuration counts as a command
-    unless it is known to be harmless: for what git on the host would take for its own.
+    `written_by` are folders of the host that a container can write. If given, each setting of a configuration counts as
+    a command unless it is known to be harmless: git on the host would obey it.
     """
 
     def __init__(self, git: str, workspace: str, settings: Sequence[str], written_by: Sequence[str] = ()) -> None:
@@ -470,20 +470,20 @@ class Look:
         self.until = time.monotonic() + SECONDS
         self.items: list[Item] = []
         self.told = 0  # bytes of them
-        self.cuts: dict[str, None] = {}  # in words, each once
-        self.closed = ""  # a folder that the person may not list
-        self.gitlinks = 0  # that were looked at
+        self.cuts: dict[str, None] = {}  # limits that were reached, in words
+        self.closed = ""  # a folder that this user may not list
+        self.gitlinks = 0  # gitlinks that were examined
         self.own = ".git"  # the Git folder of the repository at the top
         self.indexes: dict[str, Indexes] = {}  # by the Git folder
         self.folders = 0
         self.entries = 0
-        self.asked: dict[str, list[Command]] = {}  # what git said, by the text of a configuration
+        self.asked: dict[str, list[Command]] = {}  # git's answers, by the text of a configuration
         self.places: Sequence[str] = ()  # sealed paths of the working tree, relative to the workspace
         self.since = 0.0  # when the session began
         self.commits: list[Item] = []
-        self.sealed: Sequence[str] = ()  # configuration files of the person's own, relative to the workspace
-        self.seals: Sequence[str] = ()  # all that is sealed in the workspace
-        self.urls: set[str] | None = None  # that they name, once they are read
+        self.sealed: Sequence[str] = ()  # the person's own configuration files, relative to the workspace
+        self.seals: Sequence[str] = ()  # all sealed paths of the workspace
+        self.urls: set[str] | None = None  # the URLs in them, once they are read
         self.single = {pattern for pattern in settings if "/" not in pattern and not pattern.startswith("*")}
         self.wanted = {".git", *GIT_NAMES, *self.single}
         self.endings = tuple(pattern[1:] for pattern in settings if pattern.startswith("*"))
@@ -491,7 +491,7 @@ class Look:
         self.heads = {first for first, _ in self.pairs}
 
     def take(self) -> dict[str, object]:
-        """Look at the whole workspace. Raises OSError if it is not there."""
+        """Examine the whole workspace. Raises OSError if it does not exist."""
         with closing(os.open(self.workspace, OPEN_FOLDER)) as self.top:
             try:
                 self.look_at_top()
@@ -509,7 +509,7 @@ class Look:
         }
 
     def walk(self) -> None:
-        """Go through all folders, those near the top first, so that no heap of folders hides one beside it.
+        """Go through all folders, those near the top first, so that no large tree hides a folder beside it.
 
         The Git folder at the top comes last: an agent may hide a repository in it.
         """
@@ -535,7 +535,7 @@ class Look:
                     self.closed = self.closed or path
                     continue
                 except OSError:
-                    continue  # it has gone, or is a link by now
+                    continue  # it is gone, or is a link now
                 with closing(folder):
                     below = self.look_into(folder, path, name)
                 room = MOST_FOLDERS - len(waiting)
@@ -551,7 +551,7 @@ class Look:
                 self.cuts[f"folders that you may not list, such as '{self.closed}'"] = None
 
     def look_into(self, folder: int, path: str, name: str) -> list[str]:
-        """Look at the entries of a folder; the names of the folders in it that are to be looked into."""
+        """Examine the entries of a folder; returns the names of the folders in it to go into."""
         self.folders += 1
         if self.folders > MOST_FOLDERS:
             raise Stop(f"it has more than {MOST_FOLDERS} folders")
@@ -591,10 +591,10 @@ class Look:
         return below
 
     def look_at_link(self, folder: int, path: str, name: str) -> None:
-        """Look at a link in the Git folder at the top, and tell one that leads out of it.
+        """Examine a link in the Git folder at the top, and report one that leads out of it.
 
-        Git follows it: it writes packs and messages there, and empties what it takes for its own. Where Clincus has put
-        one aside, git looks at none.
+        Git follows it: it writes packs and messages there, and empties folders that it regards as its own. Git ignores
+        links that Clincus has put aside.
         """
         if ASIDE.match(path):
             return
@@ -606,7 +606,7 @@ class Look:
     def look_at_links(self, git: int, place: str) -> None:
         """Look for links in the Git folder of a repository within the workspace, where git keeps its own files."""
         if place == ".git":
-            return  # all of it is walked through
+            return  # `walk` goes through all of it
         for inside in LINKED:
             with suppress(OSError), closing(open_below(git, inside)) as folder, os.scandir(folder) as entries:
                 for number, entry in enumerate(entries):
@@ -620,7 +620,7 @@ class Look:
                         self.add(own, "link", [command("link", target)], changed_at(folder, entry.name))
 
     def look_at_special(self, folder: int, path: str, found: Sequence[str], *, is_head: bool, name: str) -> None:
-        """Look at the entries of a folder that may run something."""
+        """Examine the special entries of a folder."""
         inside = f"{path}/" if path else ""
         if ".git" in found:
             self.look_at_repository(folder, path)
@@ -635,12 +635,12 @@ class Look:
                 self.add(inside + one, "settings", [], changed_at(folder, one))
 
     def look_at_hidden(self, folder: int, path: str, found: Sequence[str]) -> None:
-        """Look at the entries of a folder in the Git folder at the top, where git has those of submodules itself."""
+        """Examine a folder within the Git folder at the top, which has the Git folders of submodules."""
         if path != ".git" and ".git" in found:
             self.look_at_repository(folder, path)
         if path == ".git" or "HEAD" not in found or not is_git_folder(folder):
             return
-        if path in self.indexes:  # told where a file `.git` leads to it
+        if path in self.indexes:  # reported with the `.git` file that leads to it
             return
         with suppress(OddFileError):
             if path.startswith(".git/worktrees/") and read_file(folder, "commondir").strip() == b"../..":
@@ -650,7 +650,7 @@ class Look:
             self.add(path, "repository", commands, changed_at(folder, "config", "commondir"))
 
     def look_at_repository(self, folder: int, path: str) -> None:
-        """Look at a `.git`, which is a folder, a file that names one, or a link that leads to one."""
+        """Examine a `.git`: a folder, a file that names one, or a link to one."""
         place = f"{path}/.git" if path else ".git"
         try:
             git = os.open(".git", OPEN_FOLDER, dir_fd=folder)
@@ -670,7 +670,7 @@ class Look:
                 self.add(place, "repository", self.commands(git, place), when)
 
     def linked_place(self, folder: int, path: str) -> str:
-        """Where a file or a link `.git` leads, relative to the workspace; empty if it is neither."""
+        """The target of a `.git` file or link, relative to the workspace; empty if it is neither."""
         target = link_text(folder, ".git")
         if not target:
             with suppress(OddFileError):
@@ -678,7 +678,7 @@ class Look:
         return self.place_of(path, target) if target else ""
 
     def linked_folder(self, place: str) -> list[Command] | None:
-        """The commands of the Git folder that a `linked_place` is; None without one."""
+        """The commands of the Git folder at a `linked_place`; None without one."""
         if not place:
             return None
         try:
@@ -688,13 +688,13 @@ class Look:
             return [command("gitdir", os.path.normpath(os.path.join(self.workspace, place)))]
 
     def place_of(self, base: str, target: str) -> str:
-        """Where a path leads that stands in a file of a folder, relative to the workspace; it may lead out."""
+        """The target of a path in a file of a folder, relative to the workspace; it may lead out."""
         if target.startswith("/"):
             return os.path.relpath(target, self.workspace)
         return joined(base, target)
 
     def commands(self, git: int, place: str) -> list[Command]:
-        """What the configuration of a Git folder runs, and its hooks."""
+        """The commands in the configuration of a Git folder, and its hooks."""
         found: list[Command] = []
         for name in ("config", "config.worktree"):
             found += self.configured(git, name)
@@ -704,7 +704,7 @@ class Look:
         try:
             common = os.fsdecode(read_file(git, "commondir")).strip()
         except OddFileError as odd:
-            if is_folder_at(git, "commondir"):  # as the wall puts it there: git then reads nothing
+            if is_folder_at(git, "commondir"):  # the wall's placeholder, which git does not read
                 return found[:MOST_COMMANDS]
             return [*found, command("commondir", str(odd))][:MOST_COMMANDS]
         if common not in ("", "."):
@@ -717,9 +717,10 @@ class Look:
         return found[:MOST_COMMANDS]
 
     def parts_of(self, git: int, place: str) -> dict[str, list[Command]]:
-        """What git runs from a Git folder of a submodule or a worktree, by the name of what says it.
+        """The commands that git runs from a Git folder of a submodule or a worktree, by the file that has them.
 
-        A hook that the repository at the top has as well, sealed, counts for none: a template puts it into each one.
+        A hook that is also among the sealed hooks of the repository at the top does not count: a template puts it
+        everywhere.
         """
         found = {
             "config.worktree": self.settings_of(git, place, "config.worktree"),
@@ -799,7 +800,7 @@ class Look:
         return self.place_of(place, target.strip()) == git_folder
 
     def is_own_hook(self, git: int, name: str) -> bool:
-        """Whether a hook is as the repository at the top has it."""
+        """True if a hook is the same as in the repository at the top."""
         try:
             with closing(open_below(git, "hooks")) as theirs, closing(open_below(self.top, ".git/hooks")) as ours:
                 return read_file(theirs, name) == read_file(ours, name) != b""
@@ -807,7 +808,7 @@ class Look:
             return False
 
     def indexes_of(self, git: int, place: str) -> Indexes:
-        """What the index of a Git folder says; each is read once."""
+        """The content of a Git folder's index; each is read once."""
         if place not in self.indexes:
             if time.monotonic() > self.until:
                 raise Stop(TOO_LONG)
@@ -815,7 +816,7 @@ class Look:
         return self.indexes[place]
 
     def configured(self, git: int, name: str) -> list[Command]:
-        """The commands in a configuration file; one that git cannot read has no command, and says so."""
+        """The commands in a configuration file; for a file that git cannot read, a command that says so."""
         try:
             text = os.fsdecode(read_file(git, name)).removeprefix("\ufeff")
         except OddFileError as odd:
@@ -827,7 +828,7 @@ class Look:
         return self.asked[text]
 
     def ask(self, text: str) -> list[Command]:
-        """Ask git what a configuration says."""
+        """Let git parse a configuration; returns its commands."""
         if not self.git:
             return [command("config", "not read, as there is no git")]
         if len(self.asked) >= MOST_ASKED or time.monotonic() > self.until:
@@ -866,10 +867,10 @@ class Look:
     # -- The repository at the top
 
     def look_at_top(self) -> None:
-        """Note the gitlinks of the repository at the top, and what an interrupted rebase of it runs."""
+        """Note the gitlinks of the repository at the top, and the commands of an interrupted rebase."""
         try:
             target = link_text(self.top, ".git") or os.fsdecode(read_file(self.top, ".git")).partition("gitdir:")[2]
-        except OddFileError:  # as a folder is
+        except OddFileError:  # it is a folder
             target = ""
         self.own = place = self.place_of("", target.strip()) if target.strip() else ".git"
         try:
@@ -938,7 +939,7 @@ class Look:
         return found
 
     def look_at_gitlinks(self, paths: Sequence[str]) -> None:
-        """Note gitlinks, and those in the indexes of what is checked out there: `git status` goes on to them."""
+        """Note gitlinks, and those in the indexes of the repositories there: `git status` goes on to them."""
         waiting = deque(("", path) for path in paths)
         seen = set()
         while waiting:
@@ -948,14 +949,14 @@ class Look:
                 return
             self.gitlinks += 1
             path = f"{base}/{path}" if base else path
-            place = joined("", path)  # a name that git would not have taken has `..` in it
+            place = joined("", path)  # a name that git would refuse may have `..` in it
             git = self.look_at_gitlink(path, place)
             if git and git not in seen:
                 seen.add(git)
                 waiting += [(path, one) for one in self.indexes[git].gitlinks]
 
     def look_at_gitlink(self, path: str, place: str) -> str:
-        """Note a gitlink, with what the repository that is checked out there runs; the place of its Git folder."""
+        """Note a gitlink, with the commands of the repository there; returns the place of its Git folder."""
         found: list[Command] | None = None
         when = 0
         own = ""
@@ -977,7 +978,7 @@ class Look:
 
 
 def link_text(folder: int, name: str) -> str:
-    """Where a link leads, empty if there is none of that name."""
+    """The target of a link, empty if the name is no link."""
     try:
         return os.readlink(name, dir_fd=folder)
     except OSError:
@@ -993,7 +994,7 @@ def is_pipe(folder: int, name: str) -> bool:
 
 
 def is_filled(folder: int, name: str) -> bool:
-    """Whether a file has content, or a folder more than a placeholder of the wall has; anything else is filled."""
+    """True if a file has content, or a folder has more than a placeholder of the wall; also for other types."""
     try:
         about = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if stat.S_ISREG(about.st_mode):
@@ -1009,7 +1010,7 @@ def is_filled(folder: int, name: str) -> bool:
 
 
 def told_index(indexes: Indexes) -> list[Command]:
-    """What is wrong with an index, in the place of commands."""
+    """The faults of an index, in the form of commands."""
     return [command("index", words) for words in indexes.bad[:MOST_COMMANDS]]
 
 
@@ -1040,7 +1041,7 @@ def hooks_in(git: int) -> list[str]:
 
 
 def command(key: str, value: str) -> Command:
-    """A command of a configuration, cut to what a person reads."""
+    """A command of a configuration, cut to a readable length."""
     return {"key": key[:VALUE_LENGTH], "value": value[:VALUE_LENGTH]}
 
 
@@ -1251,9 +1252,9 @@ def is_folder(above: int, name: str) -> bool:
 def what_is_at(top: int, path: str, hash_size: int) -> tuple[bool, list[bytes]]:
     """Of a file of the working tree whether it may be executed, and the objects that git may take its content for.
 
-    A content with the line ends of Windows counts as that with git's, too. Of what is no plain file or link, nothing.
+    Line ends of Windows do not count as a difference. Of what is no plain file or link, nothing.
     """
-    import hashlib  # it takes as long as a look, and few repositories keep such a path
+    import hashlib  # its import takes as long as a look, and few repositories need it
 
     above, _, name = path.rpartition("/")
     make = hashlib.sha256 if hash_size == 32 else hashlib.sha1
@@ -1269,7 +1270,7 @@ def what_is_at(top: int, path: str, hash_size: int) -> tuple[bool, list[bytes]]:
 
 
 def unlike_sealed(top: int, git: int, entries: Mapping[str, bytes]) -> list[str]:
-    """Of the sealed paths in an index, those whose content in the folder is another one, or that are not there.
+    """The sealed paths of an index that are missing in the folder, or have different content there.
 
     One that would become executable counts, and one whose object has another content than its name says: git writes it.
     """
@@ -1298,7 +1299,7 @@ def unlike_sealed(top: int, git: int, entries: Mapping[str, bytes]) -> list[str]
 
 
 def look_at_indexes(workspace: str, inside: Sequence[str], sealed: Sequence[str] = ()) -> dict[str, object]:
-    """What is wrong with each index in a workspace, and the files that were read for that. Raises OSError.
+    """The faults of each index in a workspace, and the files that were read. Raises OSError.
 
     Looked at are those of the repository at the top, of its submodules and linked worktrees, as `git status` reads them
     too, and of the Git folders `inside`, relative to the workspace. Of the one at the top also which `sealed` paths,
@@ -1331,7 +1332,7 @@ def look_at_indexes(workspace: str, inside: Sequence[str], sealed: Sequence[str]
 
 
 def alternates_of(git: int) -> list[Command]:
-    """The other places from which a Git folder takes objects: git would bring them into the working tree."""
+    """The other places from which a Git folder takes objects: git would write them into the working tree."""
     above, _, name = ALTERNATES.rpartition("/")
     try:
         with closing(open_below(git, above)) as folder:
@@ -1344,7 +1345,7 @@ def alternates_of(git: int) -> list[Command]:
 
 
 def look_at_modules(question: Mapping[str, Any]) -> dict[str, object]:
-    """What git may obey in the Git folders of submodules and worktrees, by the file or folder that says it.
+    """The settings that git may obey in Git folders of submodules and worktrees, by the file or folder that has them.
 
     Those of a worktree belong to the repository at the top; its own are in config.worktree. `written_by`, `sealed` and
     `seals` as in `Look`. Raises OSError.
