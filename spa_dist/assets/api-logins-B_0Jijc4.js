@@ -1,1 +1,0 @@
-import{Ht as e,Kt as t}from"./index-Ccwfd6Xj.js";var n=e=>`/api/logins/${encodeURIComponent(e)}`,r={list:()=>e(`/api/logins`),check:e=>t(`POST`,`${n(e)}/check`),revoke:e=>t(`POST`,`${n(e)}/revoke`),allow:e=>t(`DELETE`,`${n(e)}/revoke`)};export{r as t};

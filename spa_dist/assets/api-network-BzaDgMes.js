@@ -1,1 +1,0 @@
-import{Gt as e,Ht as t,Kt as n,Vt as r}from"./index-Ccwfd6Xj.js";var i=(t,n)=>`${e(t)}/ports/${n}`,a={look:async t=>await(await r(`${e(t)}/network`)).json(),markSeen:t=>n(`POST`,`${e(t)}/network/seen`),change:(t,r)=>n(`PATCH`,e(t),r),presets:()=>t(`/api/network/presets`),openPort:async(e,t)=>(await n(`POST`,i(e,t))).url,closePort:(e,t)=>n(`DELETE`,i(e,t))};export{a as t};

@@ -1,1 +1,0 @@
-import{Gt as e,Vt as t}from"./index-Ccwfd6Xj.js";async function n(n){return await(await t(`${e(n)}/protection`)).json()}export{n as t};

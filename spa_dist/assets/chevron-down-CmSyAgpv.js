@@ -1,1 +1,0 @@
-import{Fn as e,Jn as t,Pr as n,_r as r,br as i}from"./index-Ccwfd6Xj.js";var a=i(`<svg class="lucide lucide-chevron-down" viewBox="0 0 24 24"><path d="m6 9 6 6 6-6"></path></svg>`);function o(i,o){let s=e(o,`size`,3,24);var c=a();n(()=>{t(c,`width`,s()),t(c,`height`,s()),t(c,`aria-label`,o[`aria-label`]),t(c,`aria-hidden`,!o[`aria-label`])}),r(i,c)}export{o as t};
