@@ -435,7 +435,7 @@ FAILURES = (
     ("overloaded", r"overloaded|\b529\b|high demand"),
     (
         "network",
-        r"\bE(CONN|NOTFOUND|TIMEDOUT|AI_AGAIN|(HOST|NET)UNREACH)|network error|unable to connect"
+        r"\bE(CONN|NOTFOUND|TIMEDOUT|AI_AGAIN|(HOST|NET)UNREACH)|network error|unable to connect|could not connect"
         r"|connection (error|refused)",
     ),
     ("server_error", r"server_error|\b50\d\b|internal server error|api_error"),

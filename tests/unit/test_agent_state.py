@@ -390,6 +390,11 @@ OTHER_SCREENS = {
         [" ❯ go", " ✗ Failed to get response from the AI model; Last error:", "   429 too many", *COPILOT_BOX],
         ("failed", "rate_limit"),
     ),
+    "copilot has no network": (
+        "copilot",
+        [" ❯ go", " ✗ Could not connect to local model provider at http://127.0.0.1:9.", "   Check it.", *COPILOT_BOX],
+        ("failed", "network"),
+    ),
     "copilot asks": ("copilot", [" ❯ Red", " ↑/↓ select · enter accept · ctrl+d decline"], ("waiting", "question")),
     "copilot wants a permission": (
         "copilot",
