@@ -58,7 +58,8 @@ ROWS: Mapping[tuple[str, str], Cells] = {
         "claude": claude("a_retry_is_told_with_the_error"),
         "copilot": COPILOT,
         "opencode": OPENCODE,
-        **both("Its screen says no more than that it works."),
+        "codex": others("codex_without_a_network_waits_for_one"),
+        "gemini": "Its screen says no more than that it works.",
     },
     ("waiting", "question"): {
         "claude": claude("a_question_is_told_with_its_choices_until_it_is_answered"),
@@ -142,7 +143,8 @@ ROWS: Mapping[tuple[str, str], Cells] = {
         "claude": claude("without_a_network_it_has_failed_by_that"),
         "copilot": claude("copilot_without_a_network_has_failed_by_that"),
         "opencode": "It tries for ever.",
-        **both(others("without_a_network_a_tool_without_hooks_has_failed_by_that")),
+        "codex": "It waits for the network, which is told as a retry.",
+        "gemini": "Not seen yet: it tries for minutes.",
     },
     ("failed", "other"): {
         "claude": claude("what_fails_at_once_is_told_with_its_reason"),

@@ -298,7 +298,7 @@ CODEX_LAYOUT = Layout(prompt=r"› (?!\d\. ).*", more="  .*", foot=r"  .* · .*|
 # A panel that a person opens by a command: a title, choices with a mark, and how to leave it. A long list has arrows.
 CODEX_PANEL = (
     r"^(?:(?!  \S).*|  (?:Worked for|permissions:|/\w+ -) .*)\n"
-    r"  (?P<text>\S.*)\n(?:  \S.*\n){0,3}(?:↑.*\n(?:  .*\n)*)?› (?s:.*)\n"
+    r"  (?P<text>(?!permissions: |/\w+ - )\S.*)\n(?:  \S.*\n){0,3}(?:↑.*\n(?:  .*\n)*)?› (?s:.*)\n"
     r"  .*\besc (?:back|cancel|close)\b.*\Z"
 )
 
@@ -309,6 +309,8 @@ CODEX_QUESTION = (
     r"  .*\benter to submit\b.*(?:\n  .*)?\Z"
 )
 CODEX_PLAN = r"^  (?P<text>Implement this plan\?)\n(?:[› ] \d\. .*\n(?: {4,}.*\n)*)+  .*\besc back\b.*\Z"
+
+CODEX_RETRY = r"^[•◦] (?P<text>Reconnecting\.\.\. \S+(?: \S+)*) \(\d[^()]* • esc to interrupt\)"
 
 # A picture stands above it.
 CODEX_LOGIN = r"(?P<text>Choose how you want to use Codex)(?s:.*)\n  (?i:press enter to continue)\b.*\Z"
@@ -326,7 +328,9 @@ CODEX = ToolRules(
         asks("panel", CODEX_PANEL, group=True, is_panel=True),
         asks("resume-list", r"^ (?P<text>Resume a previous session)\n(?s:.*) esc exit ", group=True),
         asks("pager", r"^ (?P<text>q close\b.*)\Z", last=1, group=True, is_panel=True),
-        Rule("esc-to-interrupt", "working", r"^• .*\(\d[^()]* • esc to interrupt\)", last=12, part="body"),
+        # Without a network it waits for one. The sign in front blinks.
+        Rule("retry", "working", CODEX_RETRY, "retry", 12, group=True, part="body"),
+        Rule("esc-to-interrupt", "working", r"^[•◦] .*\(\d[^()]* • esc to interrupt\)", last=12, part="body"),
         # While an answer arrives, only the spinner in the title shows it.
         Rule("title-spins", "working", r"^[\u2800-\u28ff] ", part="title"),
         said("interrupted", "ready", r"^■ Conversation interrupted.*(?:\n  .*)*\Z", "interrupted"),

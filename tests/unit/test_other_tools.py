@@ -305,6 +305,12 @@ RULE = "─" * 100
 SCREENS = {
     "codex, ready": ("codex", f"  permissions: YOLO mode\n{CODEX_BOX}", "idle", ""),
     "codex, works": ("codex", f"› do it\n• Working (3s • esc to interrupt)\n{CODEX_BOX}", "working", ""),
+    "codex, has no network": (
+        "codex",
+        f"› hi\n◦ Reconnecting... waiting for network (2m 59s • esc to interrupt)\n  └ Connection failed\n{CODEX_BOX}",
+        "working",
+        "retry",
+    ),
     "codex, works for long": ("codex", f"› do it\n• Working (1m 03s • esc to interrupt)\n{CODEX_BOX}", "working", ""),
     "codex, interrupted": (
         "codex",
@@ -366,7 +372,7 @@ SCREENS = {
     ),
     "codex, a panel below what it says at its start": (
         "codex",
-        "  /model - choose what model\n  /review - review any changes\n  permissions: YOLO mode\n"
+        "     /workspace\n  /review - review any changes\n  permissions: YOLO mode\n"
         "  Select Model and Effort\n› 1. GPT-6.1-Sol    Latest model.\n  2. GPT-6-Astra    Frontier.\n↓\n"
         "  enter select · esc back\n",
         "waiting",
@@ -565,6 +571,7 @@ def test_a_question_on_the_screen_has_its_text_and_choices(name, text, options):
     ("name", "text", "options"),
     [
         ("codex, a panel", "Select Model and Effort", 3),
+        ("codex, a panel below what it says at its start", "Select Model and Effort", 2),
         ("codex, a list with a search", "Select Syntax Theme", 0),
         ("gemini, a panel", "Select Model", 2),
         ("gemini, a list beside a picture", "Select Theme", 0),
