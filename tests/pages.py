@@ -32,6 +32,7 @@ NOT_RUN = {
     ("docs/remote-access.md", "sudo systemctl reload caddy"): "needs a domain that leads to the machine",
     ("docs/preview.md", "chromium"): "needs a desktop; tests/browser/test_page_preview.py runs it without one",
     ("docs/configuration.md", "clincus container exec box -- npm install"): "needs the npm registry in a container",
+    ("docs/configuration.md", "session$ docker run"): "needs Docker in a session and a login to lend",
 }
 
 # What differs from machine to machine and from run to run, each kind under one word.

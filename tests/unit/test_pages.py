@@ -92,7 +92,7 @@ def test_few_commands_are_not_run_and_each_of_these_is_in_a_page():
     steps = [step for name in RUN for step in pages.steps_of(name, READ[name])]
     left_out = [step for step in steps if step.why_not_run]
     assert len(left_out) == len(pages.NOT_RUN)
-    assert len(left_out) <= 5
+    assert len(left_out) <= 6
     assert len(steps) > 120
 
 
