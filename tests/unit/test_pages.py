@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 import pytest
 
 from tests import pages
@@ -103,3 +105,9 @@ def test_a_page_says_when_it_was_last_checked():
     assert text == "# A\n\n*Last checked on 2026-01-02 with Debian 13 and Incus 6.0.4: 1 command.*\n"
     again = pages.stamped(text, day="2026-02-03", machine="Debian 14", steps=steps)
     assert again == f"# A\n\n*Last checked on 2026-02-03 with Debian 14: 1 command; not run: `{ssh[1]}`.*\n"
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_each_page_has_that_line(name):
+    (day,) = pages.CHECKED.findall(READ[name])
+    assert datetime.date.fromisoformat(day) <= datetime.date.today() + datetime.timedelta(days=1)
