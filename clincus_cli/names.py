@@ -19,7 +19,10 @@ HERE = "."
 
 
 def settle_names(context: Context) -> None:
-    """Replace the typed words of a command by the ids of the sessions that they mean. Raises ClincusError."""
+    """Replace the typed words of a command by the ids of the sessions that they mean.
+
+    Raises ClincusError, and UsageError for names beside --all.
+    """
     command = context.command
     options = vars(context.options)
     if not command.names_session:
@@ -28,6 +31,8 @@ def settle_names(context: Context) -> None:
     typed = options[key]
     options["is_default"] = not typed
     has_default = command.name not in OWN_DEFAULTS and not options.get("all")
+    if isinstance(typed, list) and typed and options.get("all"):  # a person may mean either
+        raise cli.UsageError(f"give either {command.session_argument} or --all", command.name)
     if isinstance(typed, str):
         options[key] = named_session(context, typed) if typed or has_default else ""
     elif typed:

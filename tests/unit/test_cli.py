@@ -148,6 +148,7 @@ MISTAKES = {
     ),
     "one argument too many": (["list", "x"], "unexpected argument 'x': write `clincus list`"),
     "a flag that would be ignored": (["kill", "--all", "--slot", "2"], "unknown flag: --slot is no flag"),
+    "a name that would be ignored": (["kill", "--all", "--yes", "clincus-706096-1"], "give either NAME or --all"),
     "a folder that would be ignored": (["clean", "-w", "/srv"], "unknown flag: -w is no flag of `clincus clean`"),
     "an engine for a command of this host": (["run", "--engine", "x", "ls"], "unknown flag: --engine is no flag"),
     "a shell that is none of ours": (["completion", "ksh"], "unknown shell 'ksh': write bash, zsh, fish or powershell"),
