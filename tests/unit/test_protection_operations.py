@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import subprocess
 
 import pytest
 
+import clincus
 from clincus_features.protection import links, operations, unfinished
 from clincus_features.protection.guard import ChangedError
 from tests.programs import wait_until
@@ -565,7 +567,8 @@ def test_another_file_than_the_one_that_was_told_is_asked_about_when_it_comes_ba
     await_told(bench, "rebase-merge/git-rebase-todo")
     [aside] = bench.root.glob(".git/clincus-replaced-*/*git-rebase-todo")
     aside.write_text("exec evil\n")
-    bench.guard._go_on(bench.session)
+    with contextlib.suppress(clincus.ClincusError):  # it may be put aside before the session goes on
+        bench.guard._go_on(bench.session)
     bench.await_broken()
     wait_until(lambda: not (bench.root / ".git/rebase-merge/git-rebase-todo").exists(), "it to be put aside again")
 
