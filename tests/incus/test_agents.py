@@ -175,9 +175,9 @@ class Tool:
         Two Escapes do that too, but only if the tool handles the second one within a second of the first: a busy tool
         draws what the first one has changed, and then takes the second one for a first one.
         """
-        self.press(*("C-u", "BSpace") * (text.count("\n") + 1))
+        keys = ("C-u", "BSpace") * (text.count("\n") + 1)
         ends = text[:5], text[-5:]
-        wait_until(lambda: not any(end in self.screen() for end in ends), f"an input without {ends}")
+        self.press_until(" ".join(keys), lambda: not any(end in self.screen() for end in ends), f"no {ends}")
 
     def is_put_back(self, start: Callable[[], Server]) -> None:
         """Put what has happened back by ten minutes, and wait until a new server says that the tool is stuck.

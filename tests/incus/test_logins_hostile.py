@@ -231,7 +231,7 @@ def test_the_placeholder_of_another_session_is_refused_and_told(box, other, serv
     vendor.came.clear()
     assert "that of another session" in box.ask(API, f"X-Api-Key: {stolen}")
     assert "that of another session" in box.ask(API, "A: " + base64.b64encode(stolen.encode()).decode())
-    assert vendor.came == []
+    assert b"".join(vendor.came) == b"", "a connection of a test before may end without a word"
     assert "that of another session" in server.get(f"/api/sessions/{box.id}/network").json["alarms"][0]["where"]
     assert server.get(f"/api/sessions/{other.id}/network").json["alarms"] == []
 

@@ -350,8 +350,8 @@ def action_before(step: pages.Step) -> Action | None:
     return next(found, None)
 
 
-# By day those that people read first; all others at night, and their commands are parsed by unit/test_docs.py.
-BY_DAY = ("docs/install.md", "README.md", "docs/first-session.md", "docs/api.md", "docs/protection.md")
+# By day the two that people read first; all others at night, and their commands are parsed by unit/test_docs.py.
+BY_DAY = ("docs/install.md", "README.md")
 TYPED = [
     pytest.param(name, marks=() if name in BY_DAY else pytest.mark.nightly) for name, steps in STEPS.items() if steps
 ]

@@ -185,6 +185,13 @@ def is_told(server, session, repository: Path, name: str) -> bool:
     return False
 
 
+def is_put_aside(repository: Path, name: str) -> bool:
+    """Whether no index of the agent's is left. The exchange is told first, and the look at the index comes after it."""
+    with contextlib.suppress(FileNotFoundError):
+        return name != "the index" or b".git/hooks" not in (repository / ".git/index").read_bytes()
+    return True
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_exchange_for_some_milliseconds_freezes_the_session(bed, server, repository, name, user):
     session = server.create(repository)
@@ -195,6 +202,7 @@ def test_an_exchange_for_some_milliseconds_freezes_the_session(bed, server, repo
     for folder in (repository / ".git/refs/heads", (repository / ATTACKS[name][1]).parent):
         await_renames_watched(server, folder)
     wait_until(lambda: is_told(server, session, repository, name), "the file to be told")
+    wait_until(lambda: is_put_aside(repository, name), "what is frozen in the place of the index to be put aside")
     evil.unlink(missing_ok=True)
     act(repository, name)
     assert not evil.exists()

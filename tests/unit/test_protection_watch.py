@@ -7,8 +7,10 @@ import json
 import os
 import signal
 import stat
+import sys
 import threading
 import time
+import traceback
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from clincus_features.protection.identity import Copies, note_item
 from clincus_features.protection.records import Change, Records
 from clincus_features.protection.seals import Stage, why_sealed
 from clincus_features.protection.watch import CHANGED, LOST, MOVED, Mark, Watcher, checked
-from tests.programs import wait_until
+from tests.programs import DEADLINE, wait_until
 
 SEALED = (".git/config", ".git/hooks", ".husky", ".git/info/attributes")
 PLACEHOLDERS = (".husky", ".git/info/attributes")
@@ -92,6 +94,11 @@ class NoLeases:
         pass
 
 
+def stacks() -> str:
+    """What each thread does now: the reason why one of them has not come to an end."""
+    return "\n".join("".join(traceback.format_stack(frame)) for frame in sys._current_frames().values())
+
+
 class Bench:
     """A workspace that is sealed for one session, in a server."""
 
@@ -128,7 +135,7 @@ class Bench:
         """Let the thread finish what it has begun."""
         done = threading.Event()
         self.guard.watcher.call(done.set)
-        assert done.wait(30)
+        assert done.wait(DEADLINE), stacks()
 
     def mount(self, *paths):
         """Stand in for the mounts of the stage, with these seals."""
