@@ -168,14 +168,20 @@ def test_nothing_that_git_does_with_submodules_is_an_attack(repository, known):
     assert seen > 5
 
 
-def test_a_repository_at_a_gitlink_for_a_moment_freezes_the_session(bench):  # noqa: F811
-    """It is gone again before anybody looks."""
+def watched_gitlink(bench):  # noqa: F811
+    """The folder of a gitlink that is watched, with a repository in it that has another name."""
     git(bench.root, "init", "-q")
     place = with_gitlink(bench.root)
     (place / ".git").rename(place / ".gi")
     bench.start()
     wait_until(lambda: bench.session.id in bench.guard._gitlinks, "the way to the gitlink to be watched")
     bench.settle()
+    return place
+
+
+def test_a_repository_at_a_gitlink_for_a_moment_freezes_the_session(bench):  # noqa: F811
+    """It is gone again before anybody looks."""
+    place = watched_gitlink(bench)
     (place / ".gi").rename(place / ".git")
     with contextlib.suppress(FileNotFoundError):  # somebody has looked, and it is put aside
         (place / ".git").rename(place / ".gi")
@@ -185,12 +191,7 @@ def test_a_repository_at_a_gitlink_for_a_moment_freezes_the_session(bench):  # n
 
 
 def test_one_that_is_still_there_is_put_aside(bench):  # noqa: F811
-    git(bench.root, "init", "-q")
-    place = with_gitlink(bench.root)
-    (place / ".git").rename(place / ".gi")
-    bench.start()
-    wait_until(lambda: bench.session.id in bench.guard._gitlinks, "the way to the gitlink to be watched")
-    bench.settle()
+    place = watched_gitlink(bench)
     (place / ".gi").rename(place / ".git")
     bench.await_broken()
     assert not (place / ".git").exists()
