@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from websockets.typing import Subprotocol
 
     log: logging.Logger
+    locked_property = functools.cached_property
 else:
 
     class Later:
@@ -80,6 +81,28 @@ else:
 
         def __getattr__(self, name: str) -> object:
             return getattr(self._load(*self._name), name)
+
+    class locked_property:
+        """A cached_property that is made once even if two threads read it first at the same time.
+
+        functools.cached_property locks nothing since Python 3.12, and then each of the two threads gets its own object.
+        """
+
+        def __init__(self, make: Callable[[Any], object]) -> None:
+            self._make = make
+            self._lock = threading.RLock()
+            self.__doc__ = make.__doc__
+
+        def __set_name__(self, owner: type, name: str) -> None:
+            self._name = name
+
+        def __get__(self, instance: object, owner: type | None = None) -> object:
+            if instance is None:
+                return self
+            with self._lock:
+                if self._name not in vars(instance):
+                    vars(instance)[self._name] = self._make(instance)
+            return vars(instance)[self._name]
 
     class Fields(type):
         """Makes a class as that of NamedTuple in `typing` does, but without compiling the type of each field.

@@ -97,7 +97,7 @@ class Lending:
         self._opened: weakref.WeakKeyDictionary[Opened, str] = weakref.WeakKeyDictionary()  # with their sessions
         self._records: dict[str, Records] = {}  # session -> what it did in this run
 
-    @functools.cached_property
+    @clincus.locked_property
     def store(self) -> authority.Store:
         """Where certificates are. Raises ClincusError."""
         return authority.Store(authority.memory_folder(os.geteuid()), self._environ)

@@ -110,12 +110,12 @@ class Gateway:
         self._untold: set[str] = set()  # sessions with refusals that no event has announced
         self._told_at = 0.0
 
-    @functools.cached_property
+    @clincus.locked_property
     def proxy(self) -> Proxy:
         """The proxy."""
         return Proxy(self._socket, self._untold.add, reachable=self._reachable, opener=self._open)
 
-    @functools.cached_property
+    @clincus.locked_property
     def _lines(self) -> Lines:
         return Lines(self._app.sessions, PORT, self._socket, lambda: self._owner)
 

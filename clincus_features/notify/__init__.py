@@ -72,7 +72,6 @@ class Notifier:
         self._app = app
         self._services = services
         self.agenda = Agenda()
-        self._outbox: Outbox | None = None
         # Each of these is only read and set by key, which needs no lock.
         self._agents: dict[str, Mapping[str, object]] = {}  # session -> what its tool does now
         self._alarms: dict[str, Mapping[str, object]] = {}  # session -> its alarm, which replaces the agent's news
@@ -81,15 +80,13 @@ class Notifier:
         self._taken: dict[str, set[tuple[str, str, str]]] = {}  # device -> keys of the news that it has
         self._tests: dict[str, bool] = {}  # devices that a test is on its way to
 
-    @property
+    @clincus.locked_property
     def outbox(self) -> Outbox:
         """The sender. It is made late: the application is incomplete while features install themselves."""
-        if self._outbox is None:
-            outbox = Outbox(self._app.environ, lambda: self._app.config, self.agenda, self._services)
-            event = {"type": "push.changed"}
-            outbox.on_result = lambda: self._app.hub.publish(event, extension=True)
-            self._outbox = outbox
-        return self._outbox
+        outbox = Outbox(self._app.environ, lambda: self._app.config, self.agenda, self._services)
+        event = {"type": "push.changed"}
+        outbox.on_result = lambda: self._app.hub.publish(event, extension=True)
+        return outbox
 
     # -- States of agents
 

@@ -131,12 +131,12 @@ class Guard:
         self._reported: set[tuple[str, str]] = set()  # reports that are made once for each session
         self._asked: set[str] = set()  # sessions whose record was looked at for the field
 
-    @functools.cached_property
+    @clincus.locked_property
     def watcher(self) -> Watcher:
         """The watcher of a server."""
         return Watcher(self._judge, self._settle)
 
-    @functools.cached_property
+    @clincus.locked_property
     def leases(self) -> Leases:
         """The leases of a server, which keep files without a seal from being written unseen."""
         return Leases()

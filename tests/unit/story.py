@@ -204,7 +204,7 @@ class World:
         self.sender = prompts.Sender(self.app, self.watch)
         self.notifier = notify.Notifier(self.app)
         self.notifier._push = lambda device, delay: None  # type: ignore[method-assign]
-        self.notifier._outbox = SimpleNamespace(post_webhook=self._called)  # type: ignore[assignment]
+        self.notifier.outbox = SimpleNamespace(post_webhook=self._called)  # type: ignore[assignment]
         self.app.extensions.agent_listeners.append(self.notifier.hear)
         self.watch.listeners.append(self._hear)
         self.watch.tell("changed" if self._session.paused else "started", self._session)

@@ -7,6 +7,7 @@ import itertools
 import logging
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,27 @@ def test_a_question_that_fails_is_asked_again():
     with pytest.raises(ZeroDivisionError):
         answers.get(SESSION, lambda: 1 // 0)
     assert answers.get(SESSION, lambda: "well") == "well"
+
+
+def test_two_threads_that_read_a_property_first_get_the_same_object():
+    reads = threading.Event()
+    seen = []
+
+    def read() -> None:
+        reads.set()
+        seen.append(holder.made)
+
+    class Holder:
+        @clincus.locked_property
+        def made(self) -> object:
+            if not reads.is_set():
+                other.start()
+                reads.wait()
+                other.join(0.1)  # enough for it to make one of its own, which it must not
+            return object()
+
+    holder = Holder()
+    other = threading.Thread(target=read)
+    made = holder.made
+    other.join()
+    assert seen == [made]
