@@ -148,7 +148,7 @@ class Tool:
         # Keys that come before it reads any are one paste to it, and an Enter among them is a line break.
         self.press("x")
         self.shows("❯\u00a0x")
-        self.press("BSpace")
+        self.press_until("BSpace", lambda: "❯\u00a0x" not in self.screen(), "the empty input")
 
     def ends_program(self, name: str) -> None:
         """End a program that the tool is to start: the tool's words may come before the program."""

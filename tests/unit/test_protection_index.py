@@ -156,7 +156,7 @@ def test_a_write_through_a_mapping_is_seen_by_what_is_in_the_index(bench):  # no
     bench.guard.hear("after_start", bench.session)
     for _ in range(2):
         wait_until(lambda: bench.guard._index_files, "the first look")
-        wait_until(lambda: not bench.guard._index_looks.is_busy(bench.session.id), "the look to end")
+        bench.comes_to_rest()
         bench.guard.compare_indexes()
     assert not bench.guard._index_looks.is_busy(bench.session.id)
     at = before.index(b".git.hooks")

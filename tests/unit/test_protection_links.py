@@ -113,7 +113,7 @@ def test_a_git_folder_that_is_no_longer_whole_is_looked_into(bench):  # noqa: F8
     subprocess.run(["git", "init", "-q", "--bare", bench.root / ".git/modules/lib"], check=True)
     bench.start()
     plant_module(bench.root, "[core]\n\tfsmonitor = evil\n", at="modules/lib/hooks/x")
-    wait_until(lambda: not bench.guard._link_looks.is_busy(bench.session.id), "the look to end")
+    bench.comes_to_rest()
     (bench.root / ".git/modules/lib/HEAD").unlink()
     bench.await_broken()
     wait_until(lambda: (".git/modules/lib/hooks/x/config", "replaced") in bench.changes, "the config to be told")
@@ -450,7 +450,7 @@ def test_a_bare_repository_that_was_there_is_no_news(bench):  # noqa: F811
     make_strange(bench.root, "bare")
     bench.start()
     wait_until(lambda: bench.session.id in bench.guard._links, "the first look")
-    wait_until(lambda: not bench.guard._link_looks.is_busy(bench.session.id), "its end")
+    bench.comes_to_rest()
     bench.guard.compare_indexes()
     assert not bench.guard._link_looks.is_busy(bench.session.id)
     assert bench.changes == []
@@ -507,12 +507,12 @@ def test_a_heap_that_could_hide_a_link_freezes_the_session_once(bench, monkeypat
         (bench.root / f".git/refs/{number}").mkdir(parents=True)
     bench.await_broken()
     assert "more than 20 folders" in bench.record.changes[0].words
-    wait_until(lambda: not bench.guard._link_looks.is_busy(bench.session.id), "the last look")
+    bench.comes_to_rest()
     assert not any("let the session go on" in words for words in bench.app.reports)
     bench.guard._go_on(bench.session)
     (bench.root / ".git/refs/more").mkdir()
     bench.settle()
-    wait_until(lambda: not bench.guard._link_looks.is_busy(bench.session.id), "the look")
+    bench.comes_to_rest()
     assert bench.record.changes == []
     assert any("let the session go on" in words for words in bench.app.reports)
 
@@ -528,7 +528,7 @@ def test_a_link_that_cannot_be_moved_is_tried_again_at_the_stop_only(bench, monk
     bench.start()
     plant(bench.root, "worktrees")
     bench.await_broken()
-    wait_until(lambda: not bench.guard._link_looks.is_busy(bench.session.id), "the last look")
+    bench.comes_to_rest()
     assert len(tries) == 1
     bench.stop()
     wait_until(lambda: len(tries) == 2, "the look at the stop")
@@ -648,12 +648,6 @@ def test_a_link_of_the_persons_between_two_runs_stays(alone):  # noqa: F811
 
 
 HOOK = "#!/bin/sh\ntouch /tmp/ran\n"
-
-
-def await_looks(bench):  # noqa: F811
-    """Wait until all looks have ended; that at new Git folders begins by the end of that for links."""
-    for looks in (bench.guard._link_looks, bench.guard._module_looks):
-        wait_until(lambda: not looks.is_busy(bench.session.id), "the look to end")  # noqa: B023
 
 
 def plant_module(root, config="", hook="", at="modules/sub", **files):
@@ -950,7 +944,7 @@ def test_a_hook_of_such_a_submodule_is_seen_by_the_state_of_its_files(bench):  #
     bench.start()
     folder = plant_module(bench.root, "[core]\n\tbare = false\n")
     wait_until(lambda: bench.guard._unsealed, "the first look")
-    await_looks(bench)
+    bench.comes_to_rest()
     (folder / "hooks/post-checkout").write_text(HOOK)
     (folder / "hooks/post-checkout").chmod(0o755)
     bench.guard.compare_indexes()
@@ -965,7 +959,7 @@ def test_a_write_through_a_mapping_into_such_a_submodule_is_seen(bench):  # noqa
     mapped = Mapped(module / "config", "[core]\n", evil)
     (module / "HEAD").write_text("ref: refs/heads/main\n")
     wait_until(lambda: bench.guard._unsealed.get(bench.session.id), "it to be seen")
-    await_looks(bench)
+    bench.comes_to_rest()
     assert mapped.write()
     bench.guard.compare_indexes()
     bench.await_broken()
@@ -979,7 +973,7 @@ def test_a_hook_that_hides_behind_many_others_is_seen_when_it_may_be_executed(be
         (folder / f"hooks/a{number:03}").touch()
     (folder / "hooks/post-checkout").write_text(HOOK)
     wait_until(lambda: bench.guard._unsealed, "the first look")
-    await_looks(bench)
+    bench.comes_to_rest()
     (folder / "hooks/post-checkout").chmod(0o755)
     bench.guard.compare_indexes()
     bench.await_broken()
@@ -990,7 +984,7 @@ def test_a_working_tree_of_such_a_submodule_that_becomes_a_link_is_seen(bench, t
     bench.start()
     plant_module(bench.root, "[core]\n\tworktree = ../../../deep/sub\n")
     wait_until(lambda: bench.guard._unsealed, "the first look")
-    await_looks(bench)
+    bench.comes_to_rest()
     (bench.root / "deep").symlink_to(tmp_path_factory.mktemp("home"))
     bench.guard.compare_indexes()
     bench.await_broken()

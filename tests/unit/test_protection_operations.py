@@ -402,10 +402,6 @@ def test_a_bad_file_freezes_the_session_and_says_how_to_go_on(bench, path, conte
     assert [change.kind for change in bench.record.changes] == ["operation"]
 
 
-def await_looked(bench):  # noqa: F811
-    wait_until(lambda: not bench.guard._link_looks.is_busy(bench.session.id), "the look to end")
-
-
 def test_a_file_that_is_written_in_place_is_seen(bench):  # noqa: F811
     write(bench, "rebase-merge/git-rebase-todo", "break\n")
     bench.start()
@@ -420,7 +416,7 @@ def test_a_file_that_is_held_open_is_seen_by_its_state(bench):  # noqa: F811
     write(bench, "rebase-merge/git-rebase-todo", "break\n")
     bench.start()
     wait_until(lambda: bench.guard._operation_files, "the first look")
-    await_looked(bench)
+    bench.comes_to_rest()
     with open(bench.root / ".git/rebase-merge/git-rebase-todo", "w") as held:
         held.write("exec evil\n")
         held.flush()
@@ -464,7 +460,7 @@ def test_a_write_through_a_mapping_is_seen_by_what_is_in_the_file(bench):  # noq
     mapped = Mapped(bench.root / ".git/rebase-merge/git-rebase-todo", "noop\n", "exec evil\n")
     bench.start()
     wait_until(lambda: bench.guard._operation_files, "the first look")
-    await_looked(bench)
+    bench.comes_to_rest()
     assert mapped.write()
     bench.guard.compare_indexes()
     bench.await_broken()
@@ -477,11 +473,11 @@ def test_a_link_on_the_way_of_a_conflict_is_seen_by_its_state(bench):  # noqa: F
     bench.start()
     for _ in range(2):
         wait_until(lambda: bench.guard._operation_files, "the first look")
-        await_looked(bench)
+        bench.comes_to_rest()
         bench.guard.compare_indexes()
     (bench.root / "a").rmdir()
     (bench.root / "a").symlink_to("/home")
-    await_looked(bench)
+    bench.comes_to_rest()
     bench.guard.compare_indexes()
     bench.await_broken()
     assert "goes through a link" in await_told(bench, "MERGE_RR")
@@ -492,7 +488,7 @@ def test_what_is_at_rest_is_not_looked_at_again(bench):  # noqa: F811
     bench.start()
     wait_until(lambda: bench.guard._operation_files, "the first look")
     for _ in range(3):
-        await_looked(bench)
+        bench.comes_to_rest()
         bench.guard.compare_indexes()
     assert not bench.guard._link_looks.is_busy(bench.session.id)
 
@@ -502,7 +498,7 @@ def test_a_command_that_was_there_at_the_start_stays_and_one_more_is_news(bench)
     bench.start()
     write(bench, "rebase-merge/git-rebase-todo", "exec make\n")
     wait_until(lambda: bench.guard._operation_files, "the first look")
-    await_looked(bench)
+    bench.comes_to_rest()
     assert bench.changes == []
     write(bench, "rebase-merge/git-rebase-todo", "exec make\nexec evil\n")
     bench.await_broken()
@@ -522,7 +518,7 @@ def test_an_operation_that_a_person_lets_go_on_is_put_back_and_asked_about_once(
     await_told(bench, path)
     bench.guard._go_on(bench.session)
     assert (bench.root / ".git" / path).read_text() == content
-    await_looked(bench)
+    bench.comes_to_rest()
     bench.settle()
     assert bench.session.id not in bench.guard._broken
     write(bench, path, content.replace("make", "evil").replace("mine", "evil"))
@@ -597,7 +593,7 @@ def test_a_file_that_cannot_be_moved_is_told_once(bench, monkeypatch):  # noqa: 
     bench.start()
     write(bench, "MERGE_RR", f"{ID}\t../x\0")
     bench.await_broken()
-    await_looked(bench)
+    bench.comes_to_rest()
     [change] = bench.record.changes
     assert "remove it before you run git there" in change.words
 

@@ -137,6 +137,23 @@ class Bench:
         self.guard.watcher.call(done.set)
         assert done.wait(DEADLINE), stacks()
 
+    def comes_to_rest(self):
+        """Wait until no look goes on. The end of one may have the thread ask for another one."""
+        guard = self.guard
+
+        def is_looking():
+            return any(
+                looks.is_busy(self.session.id) for looks in (guard._link_looks, guard._index_looks, guard._module_looks)
+            )
+
+        def is_at_rest():
+            if is_looking():
+                return False
+            self.settle()
+            return not is_looking()
+
+        wait_until(is_at_rest, "all looks to end")
+
     def mount(self, *paths):
         """Stand in for the mounts of the stage, with these seals."""
         points = {"": "rw", ".git": "rw", ".git/info": "rw", **dict.fromkeys(paths, "ro")}
