@@ -2789,7 +2789,10 @@ class Incus:
     def running_command(
         self, name: str, command: Sequence[str], timeout: float | None, **options: Any
     ) -> Iterator[GuestCommand]:
-        """Start a command in an instance, with `options` of `exec_argv`. Raises IncusError if it does not begin."""
+        """Start a command in an instance, with `options` of `exec_argv`. Raises IncusError if it does not begin.
+
+        `meanwhile` is called once, while the client loads.
+        """
         patience = PATIENCE.get()
         counting = patience.waiting() if patience is not None else nullcontext()
         with counting, self._begun(name, command, timeout, **options) as running:
@@ -2797,7 +2800,13 @@ class Incus:
 
     @contextmanager
     def _begun(
-        self, name: str, command: Sequence[str], timeout: float | None, **options: Any
+        self,
+        name: str,
+        command: Sequence[str],
+        timeout: float | None,
+        *,
+        meanwhile: Callable[[], object] | None = None,
+        **options: Any,
     ) -> Iterator[GuestCommand]:
         argv = self.exec_argv(name, guest_command("exec", *command), **options)
         end = None if timeout is None else time.monotonic() + timeout  # for all tries together
@@ -2805,6 +2814,9 @@ class Incus:
             seconds = None if end is None else max(0.1, round(end - time.monotonic(), 1))
             with GuestCommand(argv, timeout=seconds, ending=GENTLE, environ=self.environ) as run, self._awaited(run):
                 run.instance = name
+                if meanwhile is not None:
+                    meanwhile()
+                    meanwhile = None
                 if run.begin():
                     self.signs.note()
                     yield run
@@ -6331,7 +6343,6 @@ class Containers:
                     raise
                 exposed = self._obstacle(error, session, launch, exposed)
             else:
-                self.extensions.tell("sealed", session)
                 if session.logins:
                     for prepare in self.extensions.lenders:
                         kept_out = withheld(self.extensions, session, launch)
@@ -6875,7 +6886,7 @@ class Sessions:
                 incus = self.door(found.id)
                 incus.run("config", "set", incus.place(found.id), f"{LABEL}session_id={before.session_id}")
         try:
-            self._start_tool(session, launch, is_new=False)
+            self._start_tool(session, launch, is_new=False, has_begun=is_stopped)
         except BaseException:
             if is_stopped:
                 self.containers(found.id).stop(found.id, 0)
@@ -7193,13 +7204,13 @@ class Sessions:
         return door.exec(session.id, command, user=guest.uid, environment=guest.environment(), **more)
 
     def open(
-        self, session: Session, programs: str, *arguments: str, timeout: float, front: str = ""
+        self, session: Session, programs: str, *arguments: str, front: str = "", **options: Any
     ) -> AbstractContextManager[tuple[GuestInput, BufferedReader]]:
         """Run programs of guest/ as the code user; a `with` block gets their stdin and stdout, as from `Incus.open`."""
         guest = self.guest(session)
         words = guest_command(programs, *arguments, front=front)
         door = self.door(session.id)
-        return door.open(session.id, words, timeout=timeout, user=guest.uid, environment=guest.environment())
+        return door.open(session.id, words, user=guest.uid, environment=guest.environment(), **options)
 
     def output(
         self, session: Session, programs: str, *arguments: str, refusals: Mapping[int, Exception] = {}, **more: Any
@@ -7252,7 +7263,7 @@ class Sessions:
             for bring_in in filter(None, fills):
                 bring_in(session)
             may_begin = not launch.request.command
-            self._start_tool(session, launch, is_new=True)
+            self._start_tool(session, launch, is_new=True, has_begun=True)
         except BaseException as error:
             if isinstance(error, NameTakenError) and launch.request.resume:
                 raise  # the container may belong to somebody who resumes the same conversation
@@ -7288,9 +7299,13 @@ class Sessions:
         self.extensions.tell("after_start", session)
         return session
 
-    def _start_tool(self, session: Session, launch: Launch, *, is_new: bool) -> None:
-        """Unpack the tool's files and start it in tmux: one call, with all secrets on stdin."""
+    def _start_tool(self, session: Session, launch: Launch, *, is_new: bool, has_begun: bool) -> None:
+        """Unpack the tool's files and start it in tmux: one call, with all secrets on stdin.
+
+        `has_begun` is True if the container has just been started.
+        """
         if launch.request.command:
+            self.extensions.tell("sealed", session)
             return
         if session.engine and not is_new:  # another host may claim any id, and would get the conversation of that id
             check_own_copy(self.saved(session))
@@ -7302,14 +7317,26 @@ class Sessions:
         listed = [] if is_new else [STARTED_FILE, UNPACKING_FILE, *tool.saved, *tool.credentials]
         words = [tmux_name(session.id), guest.mount, columns, rows, how, *listed]
         front = "".join(call_each(self.extensions.start_programs, launch))
-        with self.open(session, "wait-for-boot start", *words, timeout=START_TIMEOUT, front=front) as (stdin, stdout):
+        files: list[ToolFile] = []
+
+        def meanwhile() -> None:
+            """Work that would slow down the start anywhere else: here the client loads, and this process waits."""
+            if has_begun:
+                self.extensions.tell("sealed", session)
+            if is_new:
+                files.extend(self._start_files(session, launch, []))
+
+        programs = "wait-for-boot start"
+        opened = self.open(session, programs, *words, timeout=START_TIMEOUT, front=front, meanwhile=meanwhile)
+        with opened as (stdin, stdout):
             present = [] if is_new else read_listing(stdout)
             if not is_new and session.mode == "clone" and STARTED_FILE not in {file.path for file in present}:
                 raise ClincusError(
                     f'the clone of "{session.id}" is incomplete: its start was interrupted. Delete it, then start anew',
                     409,
                 )
-            files = self._start_files(session, launch, present)
+            if not is_new:
+                files.extend(self._start_files(session, launch, present))
             size = sum(os.path.getsize(file.source) for file in files if file.source)
             stdin.allow(START_TIMEOUT + size / SEND_RATE)
             for piece in pack_files(files, guest.uid, guest.uid):

@@ -452,8 +452,9 @@ class Machine(Door):
         return clincus.Completed(self.code, b"", b"")
 
     @contextlib.contextmanager
-    def open(self, *arguments: Any, **options: Any) -> Iterator[Any]:
+    def open(self, *arguments: Any, meanwhile: Callable[[], object] = lambda: None, **options: Any) -> Iterator[Any]:
         sent: list[bytes] = []
+        meanwhile()
         if arguments[1][3] == "save":
             raise clincus.IncusError("there is no conversation", 500)
         yield SimpleNamespace(write=sent.append, allow=lambda seconds: None), io.BytesIO(b"/\0")
