@@ -8306,19 +8306,22 @@ def load_contract() -> Schema:
 
 
 class RefusalLog:
-    """Logs refusals, once a minute for each peer and cause, so that nobody can fill the log."""
+    """Logs refusals, once a minute for each peer and cause, so that nobody can fill the log.
+
+    A minute begins with the first refusal in it.
+    """
 
     LIMIT = 256  # lines in a minute
 
     def __init__(self) -> None:
-        self._minute = 0
+        self._over = 0.0  # time.monotonic of the end of this minute
         self._written: set[tuple[str, str]] = set()  # peer and cause, in this minute
 
     def note(self, peer: str, cause: str, message: str) -> None:
         """Log a refusal, unless the same one was logged in this minute."""
-        minute = int(time.monotonic() / 60)
-        if minute != self._minute:
-            self._minute = minute
+        now = time.monotonic()
+        if now >= self._over:
+            self._over = now + 60
             self._written = set()
         if (peer, cause) not in self._written and len(self._written) < self.LIMIT:
             self._written.add((peer, cause))
