@@ -1207,6 +1207,7 @@ class Guard:
 
     def document(self, session: clincus.Session) -> dict[str, object]:
         """The answer of GET …/protection, without the items that have appeared. Raises ClincusError."""
+        changes: list[Any] = [*self._changes.get(session.id, ())]  # before their level, which is set before them
         record = self.records.read(session.workspace) if self._is_here(session) else Record(session.workspace)
         run = record.runs.get(session.id)
         sealed = []
@@ -1219,7 +1220,6 @@ class Guard:
             ]
         fields = self.fields(session)
         waits = "" if self._broken.get(session.id) else waiting_words(record, session)
-        changes: list[Any] = [*self._changes.get(session.id, ())]
         changes += [change for change in record.changes if change not in changes]
         return {
             "level": level or fields.get("protection", session.protection),

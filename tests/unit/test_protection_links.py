@@ -591,6 +591,27 @@ def test_a_change_is_told_with_its_level_as_soon_as_it_is_written_down(bench, mo
     assert [(one["level"], len(one["changes"])) for one in seen] == [("broken", 1)]
 
 
+def test_no_document_tells_a_change_with_the_level_of_before_it(bench, monkeypatch):  # noqa: F811
+    """The session breaks while the document is put together."""
+    bench.start()
+    tell, fields = bench.guard._tell_broken, bench.guard.fields
+    held = []
+    monkeypatch.setattr(bench.guard, "_tell_broken", lambda *args: held.append(args))
+    empty = bench.guard.records.read(str(bench.root))
+    plant(bench.root, "worktrees")
+    wait_until(lambda: held, "the break")
+    monkeypatch.setattr(bench.guard.records, "read", lambda workspace: empty)
+
+    def fields_and_tell(session):
+        found = fields(session)
+        tell(*held.pop())
+        return found
+
+    monkeypatch.setattr(bench.guard, "fields", fields_and_tell)
+    found = bench.guard.document(bench.session)
+    assert found["level"] == "broken" or found["changes"] == [], found
+
+
 def test_a_link_in_a_nested_repository_freezes_the_session_too(bench):  # noqa: F811
     bench.start()
     path = bench.root / "sub/.git/worktrees"
