@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,8 +170,25 @@ def connect(url: str, **options: Any) -> websocket_client.ClientConnection:
     return websocket_client.connect(url, **{"open_timeout": DEADLINE, "ping_timeout": DEADLINE, **options})
 
 
-def wait_until(condition, what: str = "the condition", timeout: float = DEADLINE) -> Any:
+PORTS = itertools.count(os.getpid() * 10)
+
+
+def free_port() -> int:
+    """A port of loopback that nobody uses, for a program that is started later.
+
+    The kernel gives ports of its own range to connections: one of these could be taken until that program has it.
+    """
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = 10_000 + next(PORTS) % (lowest - 10_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
+def wait_until(condition, what: str | Callable[[], object] = "the condition", timeout: float = DEADLINE) -> Any:
     """Wait for a condition to give something true, and return that; fail with `what` when it never does.
+
+    A function in place of `what` is called then, and can say what is there instead.
 
     Between two looks it rests four times as long as a look takes, and longer the longer it has waited: one that runs a
     command in a container is dear, and the others who wait on these cores want to go on, too.
@@ -181,7 +200,8 @@ def wait_until(condition, what: str = "the condition", timeout: float = DEADLINE
         if value:
             return value
         now = time.monotonic()
-        assert now < began + timeout, f"waited {timeout:g} s in vain for {what}"
+        if now >= began + timeout:
+            raise AssertionError(f"waited {timeout:g} s in vain for {what() if callable(what) else what}")
         select.select([], [], [], min(max(0.02, 4 * (now - looked), (now - began) / 10), 0.5))
 
 

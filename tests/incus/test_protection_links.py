@@ -13,7 +13,14 @@ import subprocess
 
 import pytest
 from test_cli_sessions import command_line
-from test_protection_watch import await_broken, await_resumed, await_watched, protection, status_in_incus
+from test_protection_watch import (
+    await_broken,
+    await_resumed,
+    await_watched,
+    changes_so_far,
+    protection,
+    status_in_incus,
+)
 
 from tests.programs import NO_CHECKPOINTS, git, wait_until
 from tests.unit.test_scan import index_with
@@ -99,12 +106,11 @@ def test_no_link_of_a_container_leads_git_on_the_host_out_of_the_folder(bed, sta
     session = server.create(side)
     await_watched(server, session)
     before = contents(precious, side)
-    earlier = 0
     for name, (at, kind, words) in ATTACKS.items():
+        earlier = changes_so_far(server, session)
         script = f"cd /workspace && {planting(at, target_of(kind, precious))}"
         bed.attack(session["id"], script, user)
         found = await_broken(server, session, earlier)
-        earlier = len(found["changes"])
         act(side, words)
         assert contents(precious, side) == before, name
         [change] = found["changes"][-1:]
@@ -123,10 +129,9 @@ def test_a_container_that_goes_on_making_links_is_frozen_and_gains_nothing(bed, 
     await_watched(server, session)
     before = contents(precious, side)
     target = target_of("folder", precious)
-    script = f"""cd /workspace/.git && while :; do for one in worktrees rebase-merge logs; do
+    script = f"""set +e; cd /workspace/.git && while :; do for one in worktrees rebase-merge logs; do
         rm -rf $one; ln -s {target} $one; rm -f $one; mkdir $one; done; done"""
-    with contextlib.suppress(Exception):
-        bed.incus.exec(session["id"], ["timeout", "20", "sh", "-c", script], user=1000, timeout=5)
+    bed.attack(session["id"], script)
     await_broken(server, session)
     wait_until(lambda: status_in_incus(bed, session) == "Frozen", "Incus to have frozen it")
     wait_until(
@@ -245,17 +250,20 @@ def test_what_would_take_effect_after_the_stop_freezes_a_session_that_is_watched
 
 # ---- a submodule of the agent's making -------------------------------------------------------------------------------
 
-PLANT_MODULE = r"""mkdir -p .git/modules/sub/hooks && cp -r .git/HEAD .git/objects .git/refs .git/modules/sub/
+# It comes into .git in one step, as a look may freeze the container after any other one.
+PLANT_MODULE = r"""mkdir -p made/hooks && cp -r .git/HEAD .git/objects .git/refs made/
 printf '[core]\n\tbare = false\n\tworktree = ../../../sub\n[remote "origin"]\n\turl = %s\n' \
-    "$(git config -f .gitmodules submodule.sub.url)" >.git/modules/sub/config
-printf '#!/bin/sh\ntouch MARK\n' >.git/modules/sub/hooks/post-checkout
-chmod 755 .git/modules/sub/hooks/post-checkout"""
-PLANT_HELPER = r"""mkdir -p .git/modules/sub && cp -r .git/HEAD .git/objects .git/refs .git/modules/sub/
+    "$(git config -f .gitmodules submodule.sub.url)" >made/config
+printf '#!/bin/sh\ntouch MARK\n' >made/hooks/post-checkout
+chmod 755 made/hooks/post-checkout
+mkdir -p .git/modules && mv made .git/modules/sub"""
+PLANT_HELPER = r"""mkdir -p made && cp -r .git/HEAD .git/objects .git/refs made/
 printf '[core]\n\tbare = false\n\tworktree = ../../../sub\n[remote "origin"]\n\turl = x\n\tvcs = x/evil\n' \
-    >.git/modules/sub/config
+    >made/config
 mkdir -p sub/git-remote-x
 printf '#!/bin/sh\ntouch MARK\n' >sub/git-remote-x/evil
-chmod 755 sub/git-remote-x/evil"""
+chmod 755 sub/git-remote-x/evil
+mkdir -p .git/modules && mv made .git/modules/sub"""
 UPDATE = "-c protocol.file.allow=always submodule update --init"
 
 

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 from test_protection_links import act, contents, precious  # noqa: F401  # the fixture
-from test_protection_watch import await_broken, await_resumed, await_watched, protection
+from test_protection_watch import await_broken, await_resumed, await_watched, changes_so_far, protection
 
 from tests.programs import NO_CHECKPOINTS, git
 
@@ -99,8 +99,8 @@ def test_no_operation_of_a_container_has_git_on_the_host_read_write_or_run(
     server = start_server(config=NO_CHECKPOINTS)
     session = server.create(branches)
     await_watched(server, session)
-    earlier = 0
     for name, (begun, script, path, words) in ATTACKS.items():
+        earlier = changes_so_far(server, session)
         before = harm(branches, precious)
         if begun:
             act(branches, planting(begun, branches, precious))
@@ -108,7 +108,6 @@ def test_no_operation_of_a_container_has_git_on_the_host_read_write_or_run(
         planted = f"cd /workspace && {planting(script, branches, precious)}"
         bed.attack(session["id"], planted, user)
         found = await_broken(server, session, earlier)
-        earlier = len(found["changes"])
         act(branches, words)
         assert harm(branches, precious) == before, name
         [change] = found["changes"][-1:]

@@ -6,8 +6,10 @@ import base64
 import hashlib
 import json
 import os
+import shlex
 import struct
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,15 @@ from tests.programs import DEADLINE, NO_CHECKPOINTS, connect, git, wait_until
 from tests.push_service import PushService
 
 EVIL = "[core]\n\tfsmonitor = false\n"
+# renameat2(2) with RENAME_EXCHANGE.
+EXCHANGE = """import ctypes, sys
+one, other = map(str.encode, sys.argv[1:])
+sys.exit(ctypes.CDLL(None).renameat2(-100, one, -100, other, 2))
+"""
 # A program in a mount namespace in which the wall's mounts are not: a rename there takes the seal off everywhere.
-APART = """
+# `exchange ONE OTHER` is one step: a server that looks between two would put back the first one.
+APART = f"""
+exchange() {{ {sys.executable} -ISc {shlex.quote(EXCHANGE)} "$@"; }}
 for stage in /run/clincus/*; do umount -l "$stage" || :; done
 cd "$1" || exit 9
 """
@@ -36,6 +45,12 @@ def protection(server, session):
     return server.get(f"/api/sessions/{session['id']}/protection").json
 
 
+def changes_so_far(server, session):
+    """How many changes are told of the session's run."""
+    [told] = [one for one in server.get("/api/sessions").json if one["id"] == session["id"]]
+    return len(told["protection_changes"])
+
+
 def await_broken(server, session, earlier=0):
     """The protection of a session once it is broken, by another change than so many earlier ones of its run.
 
@@ -46,7 +61,7 @@ def await_broken(server, session, earlier=0):
         [told] = [one for one in server.get("/api/sessions").json if one["id"] == session["id"]]
         return told["protection"] == "broken" and told["paused"] and len(told["protection_changes"]) > earlier
 
-    wait_until(is_frozen, "the session to be broken")
+    wait_until(is_frozen, lambda: f"the session to be broken; it is {protection(server, session)}")
     return protection(server, session)
 
 
@@ -110,8 +125,11 @@ def test_a_replaced_file_freezes_the_session_and_is_put_back(bed, server, sessio
     assert (change["path"], change["what"], change["restored"]) == (f"{workspace}/.git/config", "replaced", True)
     [told] = server.get("/api/sessions").json
     assert (told["protection"], told["paused"], len(told["protection_changes"])) == ("broken", True, 1)
-    lines = server.get(f"/api/sessions/{session['id']}/log").json
-    assert any("Frozen" in line["what"] and ".git/config" in line["what"] for line in lines)
+
+    def lines() -> list[str]:
+        return [line["what"] for line in server.get(f"/api/sessions/{session['id']}/log").json]
+
+    wait_until(lambda: any("Frozen" in one and ".git/config" in one for one in lines()), lambda: f"a line; {lines()}")
 
 
 def freeze_by(server, session, workspace, script):
@@ -126,10 +144,10 @@ REPLACE = f"printf '{EVIL}' >.git/evil && mv -f .git/evil .git/config"
 # What is done in the workspace, what it is that changes, and the word for that.
 BREAKS = {
     "a file removed": ("rm .git/config", ".git/config", "gone"),
-    "a folder in the place of a file": ("rm .git/config && mkdir .git/config", ".git/config", "replaced"),
-    "a link in the place of a file": ("mv .git/config .git/c && ln -s c .git/config", ".git/config", "replaced"),
-    "a folder of hooks replaced": ("mv .git/hooks .git/h && cp -r .git/h .git/hooks", ".git/hooks", "replaced"),
-    "a placeholder filled": ("rm -r .husky && mkdir .husky && echo x >.husky/pre-commit", ".husky", "replaced"),
+    "a folder in the place of a file": ("mkdir d && exchange d .git/config", ".git/config", "replaced"),
+    "a link in the place of a file": ("ln -s l .git/l && exchange .git/l .git/config", ".git/config", "replaced"),
+    "a folder of hooks replaced": ("cp -r .git/hooks .git/h && exchange .git/h .git/hooks", ".git/hooks", "replaced"),
+    "a placeholder filled": ("mkdir h && echo x >h/pre-commit && exchange h .husky", ".husky", "replaced"),
     "away, changed and back": ("mv .git/config a && echo '#' >>a && mv a .git/config", ".git/config", "replaced"),
 }
 
@@ -143,10 +161,14 @@ OFTEN = ("a folder of hooks replaced", "a placeholder filled", "away, changed an
 def test_each_break_is_seen_and_mended(bed, server, session, workspace, how):
     script, path, what = BREAKS[how]
     before = contents(workspace)
-    found = freeze_by(server, session, workspace, script)
+    freeze_by(server, session, workspace, script)
     wait_until(lambda: status_in_incus(bed, session) == "Frozen", "Incus to have frozen it")
-    changes = [(one["path"], one["what"], one["restored"]) for one in found["changes"]]
-    assert (f"{workspace}/{path}", what, True) in changes
+
+    def changes() -> list[tuple[str, str, bool]]:
+        """What is told. Of more than one step, the first one may be told before the last one is done."""
+        return [(one["path"], one["what"], one["restored"]) for one in protection(server, session)["changes"]]
+
+    wait_until(lambda: (f"{workspace}/{path}", what, True) in changes(), lambda: f"{path} {what}; {changes()}")
     wait_until(lambda: contents(workspace) == before, "all to be as it was")
 
 
@@ -155,7 +177,7 @@ def test_a_git_folder_that_was_replaced_is_back_after_the_end(server, session, w
     own = (str(workspace / ".git/config"), str(workspace / ".git/hooks"))  # placeholders go as a session ends
     before = {path: what for path, what in contents(workspace).items() if path.startswith(own)}
     assert before
-    freeze_by(server, session, workspace, "mv .git g && mkdir .git && cp -r g/. .git")
+    freeze_by(server, session, workspace, "cp -r .git g && exchange g .git")
     assert not (workspace / ".git").exists()
     server.post(f"/api/sessions/{session['id']}/protection/resolve", {"action": "stop"})
     wait_until(lambda: contents(workspace).items() >= before.items(), "the folder to be back")
