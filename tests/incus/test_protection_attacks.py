@@ -259,19 +259,22 @@ def test_each_attack_is_one_where_no_wall_is(box, tmp_path):
 
 # -- A lease on a file, at which the person's git waits for 45 s, as often as the agent likes
 
+# Each one makes the file $TRIED then, and goes on.
 LEASES = {
-    "fcntl": """perl -e 'open(my $f, "+<", ".git/HEAD"); fcntl($f, 1024, 1); sleep 300' & sleep 1""",
+    "fcntl": """perl -e 'open(my $f, "+<", ".git/HEAD"); fcntl($f, 1024, 1);
+        open(my $t, ">", $ENV{TRIED}); sleep 300'""",
     "fcntl with high bits": """perl -e 'open(my $f, "+<", ".git/HEAD");
-        syscall(72, fileno($f), 1024 | 1 << 32, 1); sleep 300' & sleep 1""",
-    "fcntl of 32-bit programs": "exec 3<>.git/HEAD; /tmp/fcntl-32 & sleep 1",
-    "fcntl64 of 32-bit programs": "exec 3<>.git/HEAD; /tmp/fcntl64-32 & sleep 1",
-    "fcntl of x32 programs": "exec 3<>.git/HEAD; /tmp/fcntl-x32 & sleep 1",
+        syscall(72, fileno($f), 1024 | 1 << 32, 1); open(my $t, ">", $ENV{TRIED}); sleep 300'""",
+    "fcntl of 32-bit programs": "exec 3<>.git/HEAD; /tmp/fcntl-32",
+    "fcntl64 of 32-bit programs": "exec 3<>.git/HEAD; /tmp/fcntl64-32",
+    "fcntl of x32 programs": "exec 3<>.git/HEAD; /tmp/fcntl-x32",
 }
 F_SETLEASE, F_WRLCK = 1024, 1
+GO_ON = ': >"$TRIED"; exec sleep 300'
 LEASING = {
-    "/tmp/fcntl-32": program([(call_32, 55, (3, F_SETLEASE, F_WRLCK))], "sleep 300"),
-    "/tmp/fcntl64-32": program([(call_32, 221, (3, F_SETLEASE, F_WRLCK))], "sleep 300"),
-    "/tmp/fcntl-x32": program([(call_64, X32 | 72, (3, F_SETLEASE, F_WRLCK))], "sleep 300"),
+    "/tmp/fcntl-32": program([(call_32, 55, (3, F_SETLEASE, F_WRLCK))], GO_ON),
+    "/tmp/fcntl64-32": program([(call_32, 221, (3, F_SETLEASE, F_WRLCK))], GO_ON),
+    "/tmp/fcntl-x32": program([(call_64, X32 | 72, (3, F_SETLEASE, F_WRLCK))], GO_ON),
 }
 
 
@@ -289,8 +292,10 @@ def take_leases(box, name, user):
     for path, data in LEASING.items():
         box.incus.exec(name, ["sh", "-c", f"cat >{path}; chmod 755 {path}"], stdin=data)
     taken = set()
-    for how, script in LEASES.items():
-        box.run(name, f"({script}) </dev/null >/dev/null 2>&1", user)
+    for number, (how, script) in enumerate(LEASES.items()):
+        # A program that the kernel ends makes no file.
+        whole = f"{{ {script}; : >$TRIED; }} & until [ -e $TRIED ]; do sleep 0.05; done"
+        box.run(name, f"export TRIED=/tmp/tried-{number}; ({whole}) </dev/null >/dev/null 2>&1", user)
         taken |= {how} if is_leased(box.root / ".git/HEAD") else set()
         box.run(name, "pkill -KILL -x 'perl|sleep'; pkill -KILL -f fcntl; :", 0)
         wait_until(lambda: not is_leased(box.root / ".git/HEAD"), "the lease to be gone")

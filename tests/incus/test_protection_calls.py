@@ -143,10 +143,11 @@ static void by_fanotify(const char *path)
     uint64_t what = FAN_OPEN_PERM | FAN_ACCESS_PERM;
     if (!fanotify_mark(events, FAN_MARK_ADD | FAN_MARK_FILESYSTEM, what, AT_FDCWD, path)
         || !fanotify_mark(events, FAN_MARK_ADD | FAN_MARK_MOUNT, what, AT_FDCWD, path)
-        || !fanotify_mark(events, FAN_MARK_ADD, what | FAN_EVENT_ON_CHILD, AT_FDCWD, path))
+        || !fanotify_mark(events, FAN_MARK_ADD, what | FAN_EVENT_ON_CHILD, AT_FDCWD, path)) {
         puts("marked");
-    fflush(stdout);
-    pause();
+        fflush(stdout);
+        pause();
+    }
 }
 
 static void locks(const char *path)
@@ -201,7 +202,11 @@ int main(int count, char **words)
 """.replace("EVIL", EVIL)
 
 PROGRAM = "/tmp/calls"
-HELD = "{ timeout 20 %s >/tmp/said 2>&1 & } ; sleep 1"  # in the background, for as long as the host looks
+# In the background, for as long as the host looks; it goes on once the program has said something, or has ended.
+HELD = """said=/tmp/said-$(id -u) over=/tmp/over-$$; rm -f $said
+{ timeout 20 %s >$said; : >$over; } 2>/dev/null & until [ -s $said ] || [ -e $over ]; do sleep 0.05; done"""
+# Ends the program: what it holds, the next one could not have.
+END = f"pkill -f '^timeout 20 {PROGRAM}'; while pgrep -f '^{PROGRAM}' >/dev/null; do sleep 0.05; done"
 # Each one with whether it has an effect on the host where no wall is, and what the program says where root runs it: an
 # attack that the kernel lets begin.
 ATTACKS = {
@@ -271,7 +276,9 @@ def effects(box, name: str, script: str, user: int) -> list[str]:
     after = snapshot(box.root, PROTECTED)
     found += [path for path in before.keys() | after.keys() if before.get(path) != after.get(path)]
     found += [*planted(box.root), *(f"{path} cannot be changed" for path in kept_files(box.root))]
-    return found + (["another list"] if sorted(os.listdir(box.root / "src")) != listed else [])
+    found += ["another list"] if sorted(os.listdir(box.root / "src")) != listed else []
+    assert box.run(name, END, 0).code == 0
+    return found
 
 
 @pytest.fixture
@@ -291,4 +298,4 @@ def test_a_call_reaches_nothing_of_the_host_with_the_wall(box, walled, attack, u
     script, is_one, says = ATTACKS[attack]
     found = effects(box, name, script, user)
     assert bool(found) == (is_one and level == "off"), found
-    assert user != 0 or box.run(name, "cat /tmp/said; : >/tmp/said", 0).stdout.decode().strip() == says
+    assert user != 0 or box.run(name, "cat /tmp/said-0; rm -f /tmp/said-0", 0).stdout.decode().strip() == says
