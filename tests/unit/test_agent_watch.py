@@ -16,7 +16,7 @@ from clincus_features.agents.reading import Known, facts_before_look
 from clincus_features.agents.records import Record, Records
 from clincus_features.agents.state import Agent, Decision, Facts, Held, Past, Said, Seen
 from tests.builders import a_session
-from tests.programs import wait_until
+from tests.programs import DEADLINE, wait_until
 
 NOON = 1_700_000_000.0
 STARTED = "2023-11-14T21:13:20Z"  # an hour before noon
@@ -78,6 +78,12 @@ def watch(app, container) -> agents.Watch:
     return agents.Watch(app)
 
 
+@pytest.fixture
+def still(monkeypatch) -> None:
+    """The clock of what is due stands still, as a busy machine does, or its disk, between two lines of a test."""
+    monkeypatch.setattr(agents.time, "monotonic", lambda: 1000.0)
+
+
 def said(state: str, reason: str = "", ago: float = 10.0) -> Said:
     return Said(state, reason, since=NOON - ago, at=NOON - ago, event="Stop")
 
@@ -121,6 +127,7 @@ REST = {
 }
 
 
+@pytest.mark.usefixtures("still")
 @pytest.mark.parametrize(("words", "more", "expected"), REST.values(), ids=REST.keys())
 def test_nothing_is_asked_of_a_tool_at_rest_that_is_to_ring(watch, container, words, more, expected):
     container.say(words, **more)
@@ -129,7 +136,7 @@ def test_nothing_is_asked_of_a_tool_at_rest_that_is_to_ring(watch, container, wo
     if expected is None:
         watch.tell("ring", SESSION)
         watch.work("")
-    assert next_look(watch) == (None if expected is None else pytest.approx(expected, abs=0.11))
+    assert next_look(watch) == (None if expected is None else pytest.approx(expected))
 
 
 BOX = ("─" * 40, "❯", "─" * 40, "  ⏵⏵ bypass permissions on")
@@ -140,18 +147,20 @@ RESTING = {
 }
 
 
+@pytest.mark.usefixtures("still")
 @pytest.mark.parametrize(("words", "lines"), RESTING.values(), ids=RESTING.keys())
 def test_a_tool_at_rest_rings_when_it_writes(watch, container, words, lines):
     """No hook tells of a dialog that a person opens then."""
     container.say(words, lines=lines, has_screen=True)
     watch.tell("started", SESSION)
     watch.work("")
-    assert next_look(watch) == pytest.approx(agents.SLOW_LOOK, abs=0.11)
+    assert next_look(watch) == pytest.approx(agents.SLOW_LOOK)
     watch.tell("ring", SESSION)
     watch.work("")
     assert (container.looks, next_look(watch)) == ([False, True], None)
 
 
+@pytest.mark.usefixtures("still")
 def test_a_person_who_types_lets_a_tool_at_rest_ring_once_in_a_while(watch, container, monkeypatch):
     now = [NOON]
     monkeypatch.setattr(agents.time, "time", lambda: now[0])
@@ -162,14 +171,14 @@ def test_a_person_who_types_lets_a_tool_at_rest_ring_once_in_a_while(watch, cont
         watch.tell("ring", SESSION)
         watch.work("")
         armed = container.looks[-1]
-        assert next_look(watch) == (None if armed else pytest.approx(agents.SLOW_LOOK, abs=0.11))
+        assert next_look(watch) == (None if armed else pytest.approx(agents.SLOW_LOOK))
     assert container.looks == [False, True, False, True]
 
 
+@pytest.mark.usefixtures("still")
 def test_a_tool_that_starts_without_a_word_is_looked_at_less_and_less(watch, container, monkeypatch):
     now = [NOON]
     monkeypatch.setattr(agents.time, "time", lambda: now[0])
-    monkeypatch.setattr(agents.time, "monotonic", lambda: 1000.0)  # a busy machine adds up what it takes
     watch.tell("started", SESSION)
     pauses = []
     for _ in range(7):
@@ -184,9 +193,10 @@ def test_a_tool_that_starts_without_a_word_is_looked_at_less_and_less(watch, con
     watch.tell("ring", SESSION)
     watch.work("")
     assert container.looks[-1] is False, "it may write all the time"
-    assert next_look(watch) == pytest.approx(agents.SLOW_LOOK, abs=0.11)
+    assert next_look(watch) == pytest.approx(agents.SLOW_LOOK)
 
 
+@pytest.mark.usefixtures("still")
 def test_a_prompt_that_nothing_proves_is_work_until_the_next_look(watch, container, app):
     shown: dict[str, Any] = {"has_screen": True, "lines": ("─" * 40, " >  Type your message", " /w")}
     container.say(Said(), tool="gemini", **shown)
@@ -194,7 +204,7 @@ def test_a_prompt_that_nothing_proves_is_work_until_the_next_look(watch, contain
     watch.work("")
     watch.typed(SESSION)
     assert (app.told[-1]["state"], app.told[-1]["source"]) == ("working", "person")
-    assert next_look(watch) == pytest.approx(agents.DRAWING, abs=0.11)
+    assert next_look(watch) == pytest.approx(agents.DRAWING)
     for after, state in ((1, "working"), (9, "done")):  # a busy host may show the begin of the work late
         container.say(Said(), tool="gemini", **shown, now=watch.decision(SESSION).agent.since + after)
         watch.tell("ring", SESSION)
@@ -202,10 +212,11 @@ def test_a_prompt_that_nothing_proves_is_work_until_the_next_look(watch, contain
         assert app.told[-1]["state"] == state
 
 
+@pytest.mark.usefixtures("still")
 def test_the_first_looks_wait_until_no_session_starts_any_more(watch, app):
     app.starting = [SESSION._replace(status="starting")]
     watch.tell("started", SESSION)
-    assert next_look(watch) == pytest.approx(agents.WAIT_FOR_STARTS, abs=0.5)
+    assert next_look(watch) == pytest.approx(agents.WAIT_FOR_STARTS)
     app.starting = []
     watch.tell("started", SESSION._replace(id="clincus-a1b2c3-2"))
     assert next_look(watch) <= 0
@@ -236,6 +247,7 @@ def test_what_was_seen_stays_so_after_a_restart_of_the_server(watch, container, 
     assert again.decision(SESSION).agent.state == "idle"
 
 
+@pytest.mark.usefixtures("still")
 def test_a_look_that_fails_is_taken_again(watch, container, monkeypatch):
     def fail(*arguments: object, **options: object) -> Known:
         raise clincus.ClincusError("Incus is gone")
@@ -243,9 +255,10 @@ def test_a_look_that_fails_is_taken_again(watch, container, monkeypatch):
     monkeypatch.setattr(agents, "look", fail)
     watch.tell("started", SESSION)
     watch.work("")
-    assert next_look(watch) == pytest.approx(agents.FAILED_LOOK, abs=0.11)
+    assert next_look(watch) == pytest.approx(agents.FAILED_LOOK)
 
 
+@pytest.mark.usefixtures("still")
 def test_a_look_that_nothing_can_be_made_of_is_taken_again(watch, container, monkeypatch):
     def fail(*arguments: object) -> Decision:
         raise ValueError("a fault of ours")
@@ -254,9 +267,10 @@ def test_a_look_that_nothing_can_be_made_of_is_taken_again(watch, container, mon
     monkeypatch.setattr(agents, "decide", fail)
     with pytest.raises(ValueError, match="a fault of ours"):
         watch.work("")
-    assert next_look(watch) == pytest.approx(agents.FAILED_LOOK, abs=0.11)
+    assert next_look(watch) == pytest.approx(agents.FAILED_LOOK)
 
 
+@pytest.mark.usefixtures("still")
 def test_an_engine_that_is_reached_again_is_looked_at(watch, container):
     """What rang meanwhile was not heard."""
     container.say(said("idle"))
@@ -266,7 +280,7 @@ def test_an_engine_that_is_reached_again_is_looked_at(watch, container):
     watch.tell("changed", SESSION._replace(unreachable_since=STARTED))
     assert next_look(watch) is None
     watch.tell("changed", SESSION)
-    assert next_look(watch) == pytest.approx(0.0, abs=0.11)
+    assert next_look(watch) == pytest.approx(0.0)
 
 
 def test_a_ring_while_somebody_looks_is_not_lost(watch, container, monkeypatch):
@@ -275,17 +289,17 @@ def test_a_ring_while_somebody_looks_is_not_lost(watch, container, monkeypatch):
 
     def slow(*arguments: object, **options: object) -> Known:
         begun.set()
-        assert go_on.wait(20)
+        assert go_on.wait(DEADLINE)
         return container.look(*arguments, **options)
 
     monkeypatch.setattr(agents, "look", slow)
     watch.tell("started", SESSION)
     thread = threading.Thread(target=watch.work, args=("",))
     thread.start()
-    assert begun.wait(20)
+    assert begun.wait(DEADLINE)
     watch.tell("ring", SESSION)
     go_on.set()
-    thread.join(20)
+    thread.join(DEADLINE)
     watch.work("")
     assert len(container.looks) == 2
 
@@ -302,7 +316,7 @@ def test_containers_that_hang_keep_no_other_waiting(watch, container, monkeypatc
 
     def look(sessions, session, known: Known, *, arm: bool = False) -> Known:
         if session.id in hanging:
-            assert go_on.wait(20)
+            assert go_on.wait(DEADLINE)
         else:
             looked.release()
         return container.look(sessions, session, known)
@@ -316,10 +330,10 @@ def test_containers_that_hang_keep_no_other_waiting(watch, container, monkeypatc
     wait_until(lambda: len(watch._looking) == agents.SLOW_LOOKERS, "those that hang")
     watch.tell("started", SESSION._replace(id=honest))
     watch.work("")
-    assert looked.acquire(timeout=60)
+    assert looked.acquire(timeout=DEADLINE)
     go_on.set()
     for worker in workers:
-        worker.join(20)
+        worker.join(DEADLINE)
     watch.work("")
     assert len(container.looks) == 7, "the third one's turn has come"
 
