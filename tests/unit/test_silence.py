@@ -6,11 +6,13 @@ import functools
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import clincus
 from clincus_features import silence
+from tests.programs import DEADLINE
 
 QUICK = "/1.0/quick"  # is answered at once
 REASON = "Incus does not answer: check the incus service"
@@ -22,6 +24,11 @@ class SleepingDoor(clincus.Incus):
     answers = False
     leaving = False
     on_easy_question: Callable[[], object] = staticmethod(lambda: None)  # before it sleeps
+
+    def query(self, path: str, *, timeout: float = DEADLINE, **options: Any) -> Any:
+        """The patience of the looks is for commands that never end. On a busy machine `echo` may take as long."""
+        is_over = self.answers or self.leaving
+        return super().query(path, timeout=DEADLINE if is_over else timeout, **options)
 
     def _as_member(self, command: list[str]) -> list[str]:
         super()._as_member(command)
@@ -52,7 +59,7 @@ class Waiting:
 
     def end(self) -> tuple[str, int]:
         """Why it ended."""
-        self._thread.join(10)
+        self._thread.join(DEADLINE)
         assert self.failure is not None
         return self.failure.message, self.failure.status
 
