@@ -113,9 +113,9 @@ def test_sessions_whose_stop_hangs_hold_up_no_other_and_are_stopped_once(session
     stopping = threading.Thread(target=upkeep.stop_expired, args=(sessions, NOON, "", ends), daemon=True)
     stopping.start()
     try:
-        stopping.join(30)
+        stopping.join(DEADLINE)
         assert not stopping.is_alive()
-        assert sessions.ended == [("clincus-ffffff-1", False)]
+        wait_until(lambda: sessions.ended == [("clincus-ffffff-1", False)], "the end of the other one")
         sessions.add("clincus-ffffff-1", status="Stopped")
         upkeep.stop_expired(sessions, NOON, "", ends)
         assert sorted(begun) == [*liars, "clincus-ffffff-1"]
@@ -324,7 +324,17 @@ def test_saves_that_hang_hold_up_no_other_and_are_tried_again_late_though_they_r
     saves.save_due(sessions, "")
     saves._last[""] = {id: one._replace(at=-math.inf) for id, one in saves._last[""].items()}  # all of them are due
     saves.save_due(sessions, "")
-    assert sorted(sessions.saved) == [FIRST, SECOND]
+
+    def are_saved() -> bool:
+        """On a busy machine these take as long as one that hangs, or do not begin in time: then they are due again."""
+        left = {FIRST, SECOND} - set(sessions.saved)
+        if left:
+            times = {**dict.fromkeys(hanging, math.inf), **dict.fromkeys(left, -math.inf)}
+            saves._last[""].update({id: saves._last[""][id]._replace(at=at) for id, at in times.items()})
+            saves.save_due(sessions, "")
+        return not left
+
+    wait_until(are_saved, "the others")
     monkeypatch.setattr(upkeep, "SAVE_HANGS", 0.0)  # however long it was
     over.set()
     wait_until(lambda: all(saves._last[""][name].hung for name in hanging), "the end of what hung")
