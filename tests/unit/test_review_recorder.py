@@ -19,7 +19,7 @@ from clincus_features.review.recorder import Look, Recorder
 from clincus_features.review.records import Record
 from clincus_features.review.thinning import thin
 from tests.builders import a_session
-from tests.programs import wait_until
+from tests.programs import DEADLINE, wait_until
 
 SESSION = a_session(session_id="s", run="2026-01-01T00:00:00Z")
 
@@ -264,7 +264,7 @@ def test_a_prompt_waits_for_its_checkpoint_and_its_turn_gets_no_second_one(recor
     while not recorder._queue:
         waiting.join(0.01)
     assert work_off(recorder) == ["start", "prompt"]
-    waiting.join(30)
+    waiting.join(DEADLINE)
     assert not waiting.is_alive()
     assert hear(recorder, "idle", "working") == ["prompt"]
 
@@ -353,7 +353,7 @@ def test_containers_that_hang_hold_up_no_checkpoint_of_another(recorder, app, mo
     for worker in workers:
         worker.start()
     try:
-        wait_until(lambda: recorder.records.of(SESSION).checkpoints, "the honest session's checkpoint", timeout=30)
+        wait_until(lambda: recorder.records.of(SESSION).checkpoints, "the honest session's checkpoint")
         assert len(set(asked)) == len(asked), "one at a time of each session"
     finally:
         ends.set()
@@ -502,10 +502,12 @@ def test_a_question_does_not_wait_for_a_look_that_hangs_and_the_look_goes_on(rec
             with pytest.raises(clincus.ClincusError, match="has not told yet") as refused:
                 recorder.soon(SESSION, look)
             assert refused.value.status == 504
+        wait_until(lambda: looks, "the look")
         assert looks == [SESSION.id], "a question beside a slow look begins none"
     finally:
         ends.set()
     wait_until(lambda: not recorder._slow, "the end of the look")
+    monkeypatch.setattr(recording, "ANSWER_WITHIN", DEADLINE)
     assert recorder.soon(SESSION, recorder.records.of).id == SESSION.id
 
 
