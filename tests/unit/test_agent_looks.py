@@ -15,6 +15,7 @@ from clincus_features import agents
 from clincus_features.agents import reading
 from clincus_features.agents.reading import STILL, Known, measured_skew, parse_look
 from clincus_features.agents.state import Facts, decide
+from tests.programs import wait_until
 
 NOON = 1_800_000_000.0
 FACTS = Facts(tool="claude", started=NOON - 3600)
@@ -122,6 +123,16 @@ def test_a_tool_that_was_started_anew_has_said_nothing_and_its_numbers_go_on(con
 
 
 # The processes of the tool's shell: `run` has it, and the exit code of the tool that it was before.
+def is_run_by_shell(run: Path, program: str) -> bool:
+    """Whether the shell whose number stands in a file runs a program. Until then that is the shell, or a shim."""
+    if not run.exists() or not run.read_text():
+        return False
+    pid = run.read_text().split()[0]
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    names = [Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[0].split(b"/")[-1] for child in children]
+    return program.encode() in names
+
+
 AGAIN = {
     "the tool": ("claude", True),
     "an interpreter that runs it": ("python3 {}/claude", True),
@@ -141,8 +152,8 @@ def test_a_tool_that_a_person_has_started_from_the_shell_runs_again(container, p
     with subprocess.Popen(["script", "-qfec", f"sh -c '{inner}'", "/dev/null"], env=environ, stdin=subprocess.PIPE,
                           stdout=subprocess.DEVNULL) as terminal:  # fmt: skip
         try:
-            found = [container.look().facts.runs_again for _ in range(20) if time.sleep(0.1) is None]
-            assert any(found) is runs
+            wait_until(lambda: is_run_by_shell(container.agent / "run", command.split()[0]), "the program to run")
+            assert container.look().facts.runs_again is runs
         finally:
             terminal.kill()
 
