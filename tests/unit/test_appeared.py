@@ -16,6 +16,7 @@ import clincus
 from clincus_cli.appeared import appeared_lines
 from clincus_features.protection import appeared, scans
 from tests.builders import a_session
+from tests.programs import DEADLINE
 
 ROWS = clincus.preset_rows(clincus.make_config(()))
 
@@ -362,14 +363,18 @@ def test_a_tool_that_tells_nothing_is_looked_at_unless_its_container_sleeps(watc
 def test_a_look_waits_for_the_one_beside_the_start(watch, work):
     session = session_of(work)
     init(work / "old")
-    may_go = threading.Event()
-    real = watch.looker.begin
-    watch.looker.begin = lambda session: (may_go.wait(), real(session))
+    may_go, steps = threading.Event(), []
+    begin, look_at = watch.looker.begin, watch.looker.look
+    watch.looker.begin = lambda *words: (may_go.wait(DEADLINE), begin(*words), steps.append("the one beside the start"))
+    watch.looker.look = lambda *words, **how: (steps.append("the look"), look_at(*words, **how))[1]
     watch.begin(None, session, None, {"config": {}})
     look = threading.Thread(target=watch.look, args=(session,))
     look.start()
+    look.join(0.1)
+    assert look.is_alive()
     may_go.set()
     look.join()
+    assert steps == ["the one beside the start", "the look"]
     assert watch.listed(session.id) == []
 
 
@@ -385,7 +390,7 @@ def test_a_start_begins_its_look_once_however_often_it_is_described(watch, work)
     """A start is described again where the wall refuses the first form."""
     session = session_of(work)
     looks, may_go = [], threading.Event()
-    watch.looker.begin = lambda session, sealed: (looks.append(session), may_go.wait(30))
+    watch.looker.begin = lambda session, sealed: (looks.append(session), may_go.wait(DEADLINE))
     watch.begin(None, session, None, {"config": {}})
     watch.begin(None, session, None, {"config": {}})
     may_go.set()
