@@ -15,11 +15,12 @@ import clincus
 from clincus_features import agents
 from clincus_features.agents import prompts
 from tests.builders import a_session
+from tests.programs import DEADLINE
 from tests.typing_bed import STARTED, Tool, use_clock
 
 RUN = clincus.format_time(clincus.datetime.fromtimestamp(STARTED - 3600, clincus.timezone.utc))
 SESSION = a_session(session_id="s", run=RUN)
-WITHIN = 20.0  # seconds for a thread
+WITHIN = DEADLINE  # seconds for a thread
 
 
 class Desk:

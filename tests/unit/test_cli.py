@@ -36,7 +36,7 @@ from clincus_cli import shell as cli_shell
 from clincus_cli import transfer as cli_transfer
 from clincus_cli.run import process_mark
 from tests.builders import a_session
-from tests.programs import wait_until
+from tests.programs import DEADLINE, wait_until
 
 PROGRAM = Path(clincus.__file__).with_name("clincus_cli")
 NEVER = {"PATH": "/nowhere", "HOME": "/nowhere", "CLINCUS_CONFIG": "/nowhere"}  # no Incus, no home, a broken config
@@ -579,7 +579,7 @@ def test_what_is_loaded_when_it_is_used_is_whole_for_each_thread(tmp_path, monke
     module = sys.modules.pop("slow_to_load")
     threads = [threading.Thread(target=lambda: found.append(module.name)) for _ in range(2)]
     threads[0].start()
-    assert begun.wait(10)
+    assert begun.wait(DEADLINE)
     threads[1].start()
     goes_on.set()
     for thread in threads:

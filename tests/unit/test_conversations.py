@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import clincus
+from tests.programs import DEADLINE
 
 SESSION = "0cb916db-26aa-40f2-86b5-1ba81b225fd2"
 OTHER = "11111111-2222-3333-4444-555555555555"
@@ -83,7 +84,7 @@ def save(tmp_path, tool="claude", *, ends="", owner=None):
                 yield stdin, taps[0]
             finally:
                 process.stdin.close()
-                process.wait(10)
+                process.wait(DEADLINE)
 
     known = clincus.TOOLS[tool]._replace(start=(ends or tool,))
     saved = saved_session(tmp_path, tool)
@@ -191,7 +192,7 @@ def test_a_tool_that_does_not_end_is_killed_before_the_copy(tmp_path):
         assert stub.stdout.readline() == b"ready\n"
         threading.Thread(target=stub.wait, daemon=True).start()
         save(tmp_path, ends=name)
-        assert stub.wait(10) == -signal.SIGKILL
+        assert stub.wait(DEADLINE) == -signal.SIGKILL
 
 
 def test_a_conversation_with_two_names_is_saved_under_both(tmp_path):

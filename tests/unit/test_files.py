@@ -11,6 +11,7 @@ import pytest
 import clincus
 from clincus_features import files
 from tests.builders import a_session
+from tests.programs import DEADLINE
 
 SESSION = a_session()
 
@@ -114,7 +115,7 @@ def test_of_many_writers_who_read_the_same_file_one_wins(tmp_path):
             writer.stdin.flush()
         for writer in writers:
             writer.stdin.close()
-        codes = [writer.wait(30) for writer in writers]
+        codes = [writer.wait(DEADLINE) for writer in writers]
         assert sorted(codes) == [0, *[45] * 7]
         assert (tmp_path / "file").read_text() == f"new-{codes.index(0)}"
 

@@ -14,6 +14,7 @@ import pytest
 
 import clincus
 from tests.builders import a_session
+from tests.programs import DEADLINE
 
 
 def start(name: str, time: str, **more: object) -> bytes:
@@ -235,7 +236,7 @@ def test_a_process_that_keeps_the_lock_holds_up_one_start_for_a_moment_and_loses
     with clincus.directory_lock(str(tmp_path)):
         recording = threading.Thread(target=record, daemon=True)
         recording.start()
-        recording.join(30)
+        recording.join(DEADLINE)
         assert not recording.is_alive()
         assert history.runs() == []
     assert failures == [409, 409]

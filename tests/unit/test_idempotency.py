@@ -10,6 +10,7 @@ import pytest
 
 import clincus
 from clincus_features import idempotency
+from tests.programs import DEADLINE
 
 
 def request(key: str | None = "k", body: bytes = b"{}", path: str = "/api/sessions") -> Any:
@@ -59,13 +60,13 @@ def test_a_second_request_waits_for_the_first():
 
     def handler(_request: object) -> str:
         begun.set()
-        assert go_on.wait(30)
+        assert go_on.wait(DEADLINE)
         return "done"
 
     first = threading.Thread(target=lambda: found.append(answers.once(request(), handler)))
     second = threading.Thread(target=lambda: found.append(answers.once(request(), Counter())))
     first.start()
-    assert begun.wait(30)
+    assert begun.wait(DEADLINE)
     second.start()
     go_on.set()
     first.join()
