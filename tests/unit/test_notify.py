@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import clincus
-from clincus_features import notify
+from clincus_features import idempotency, notify
 from clincus_features.notify import Notifier, store, vapid
 from clincus_features.notify.agenda import Agenda
 from clincus_features.notify.hours import quiet_for
@@ -713,6 +713,24 @@ def test_the_worker_of_a_device_gets_what_waits_and_what_of_it_is_fresh(caller, 
     assert [(one["id"], one["fresh"]) for one in caller.news(id)] == [(TWO, True), (ONE, False)]
     caller.agent("waiting", "question", seen=True)
     assert [(one["id"], one["fresh"]) for one in caller.news(id)] == [(TWO, False)]
+
+
+def test_news_whose_answer_was_lost_are_as_fresh_for_the_same_request(caller, service):
+    """The worker asks again by its key. Without one they would be shown without a sound, or not at all."""
+    extensions = clincus.Extensions(caller.app)
+    idempotency.install(extensions)
+    path = "/api/push/subscriptions/{id}/news"
+    take = extensions.wrappers[0]("POST", path, lambda request: caller.notifier.take_news(request.values["id"]))
+    id = caller.add(service.endpoint("phone"))
+    caller.agent("waiting")
+    caller.wait(6)
+
+    def fresh(key: str) -> list[bool]:
+        values, headers = {"id": id}, {"Idempotency-Key": key}
+        request = SimpleNamespace(method="POST", path=path, values=values, headers=headers, body=b"{}")
+        return [one["fresh"] for one in json.loads(take(request).body)]
+
+    assert [fresh(key) for key in ("one push", "one push", "the next")] == [[True], [True], [False]]
 
 
 @pytest.mark.parametrize(

@@ -653,7 +653,7 @@ export interface paths {
         put?: never;
         /**
          * Take what waits for the person
-         * @description For the worker of a device that was pushed, since a push itself says nothing. The server keeps what was taken as told.
+         * @description For the worker of a device that was pushed, since a push itself says nothing. The server keeps what was taken as told, also if the answer is lost: send the same `Idempotency-Key` then.
          */
         post: operations["take_push_news"];
         delete?: never;
@@ -5513,7 +5513,13 @@ export interface operations {
     take_push_news: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description within 10 minutes the same key gets the same answer, and nothing is done twice
+                 * @example 3f1c9d7e
+                 */
+                "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
+            };
             path: {
                 /**
                  * @description the device's id: the first 16 hexadecimal digits of the SHA-256 of its endpoint

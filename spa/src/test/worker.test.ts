@@ -78,6 +78,7 @@ beforeEach(() => {
       },
       getNotifications: () => Promise.resolve(shown),
       showNotification: (title: string, options: Omit<Shown, 'title' | 'close'>) => {
+        if (title === 'refused') return Promise.reject(new TypeError('no permission'));
         shown = shown.filter(({ tag }) => tag !== options.tag);
         shown.push({ title, ...options, close: () => closed.push(options.tag) });
         return Promise.resolve();
@@ -174,6 +175,53 @@ it.each([
   answer = reply;
   await handle('push');
   expect(shown).toMatchObject([{ title: 'A session may need you', body, data: { path: '/' } }]);
+});
+
+it.each([
+  ['comes too late', new DOMException('Too late', 'TimeoutError')],
+  ['is dropped on its way', new TypeError('network changed')],
+])('asks again by the same key when an answer %s: the server has noted its news as taken', async (_, loss) => {
+  vi.stubGlobal('setTimeout', (done: () => void) => queueMicrotask(done));
+  const replies = [loss, { json: [news('a', true)] }];
+  calls = fakeServer(() => replies.shift() ?? {});
+  await handle('push');
+  const keys = calls.map(({ headers }) => headers.get('Idempotency-Key'));
+  expect(keys).toEqual([expect.stringMatching(/^[\w-]{32,}$/), keys[0]]);
+  expect(shown).toMatchObject([{ tag: 'a', renotify: true }]);
+});
+
+it('tells all that waits while it is still told that the server did not say what', async () => {
+  answer = { json: [news('a', true)] };
+  await handle('push');
+  answer = new Error('offline');
+  await handle('push');
+  answer = { json: [news('c', false), news('b', false), news('a', false)] };
+  await handle('push');
+  expect(closed).toEqual(['clincus']);
+  expect(shown.slice(2)).toMatchObject([{ tag: 'b', renotify: true }, { tag: 'c', renotify: true }]);
+});
+
+it('takes one push after the other, so that an older answer closes nothing that a newer one has shown', async () => {
+  const steps: string[] = [];
+  const answers = [[news('a', true)], [news('b', true), news('a', false)]];
+  calls = fakeServer(async () => {
+    const json = answers.shift();
+    steps.push('asked');
+    await new Promise((later) => setTimeout(later));
+    steps.push('told');
+    return { json };
+  });
+  await Promise.all([handle('push'), handle('push')]);
+  expect(steps).toEqual(['asked', 'told', 'asked', 'told']);
+  expect([shown.map(({ tag }) => tag), closed]).toEqual([['a', 'b'], []]);
+});
+
+it('takes the next push after one that could not be shown', async () => {
+  answer = { json: [{ ...news('a', true), title: 'refused' }] };
+  await handle('push').catch(() => undefined);
+  answer = { json: [news('b', true)] };
+  await handle('push');
+  expect(shown).toMatchObject([{ tag: 'b' }]);
 });
 
 it('shows no more than four at once', async () => {
