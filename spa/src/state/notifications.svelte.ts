@@ -118,7 +118,9 @@ export class Notifications {
     // There are browsers without such a question.
     const { permissions } = navigator as { permissions?: Permissions };
     const leave = await permissions?.query({ name: 'notifications' });
-    leave?.addEventListener('change', () => leaves++);
+    const note = (): void => void leaves++;
+    leave?.addEventListener('change', note);
+    note(); // it may have changed before there was anybody to hear of it
   }
 
   /**

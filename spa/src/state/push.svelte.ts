@@ -26,10 +26,15 @@ export class PushDevices {
   problem = $state('');
   /** Ends with the change that was asked for last. */
   #changing: Promise<void> = Promise.resolve();
+  /** The number of the last question or change: an answer to an earlier question may be out of date, and is not shown. */
+  #asked = 0;
 
   async refresh(): Promise<void> {
+    const number = ++this.#asked;
+    await this.#changing;
     try {
-      this.current = await pushApi.settings();
+      const current = await pushApi.settings();
+      if (number === this.#asked) this.current = current;
       this.error = '';
     } catch (error) {
       this.error = sentence(error);
@@ -41,6 +46,7 @@ export class PushDevices {
    * waited for. Throws what the server says against it.
    */
   change(change: () => PushChange): Promise<void> {
+    this.#asked++;
     const done = this.#changing.then(async () => {
       this.current = await pushApi.change(change());
     });

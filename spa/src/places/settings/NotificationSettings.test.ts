@@ -1,5 +1,6 @@
 // @vitest-environment happy-dom
 import { cleanup, render, screen } from '@testing-library/svelte';
+import { tick } from 'svelte';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import { device } from '../../state/device.svelte';
@@ -20,6 +21,9 @@ const DEVICES = [
 let calls: Call[];
 let wishes: object;
 let refusal: string;
+/** What the answer to the next GET waits for, which is made before, and whether one does. */
+let hold: Promise<void> | undefined;
+let held: boolean;
 
 /** A choice once the server has said what holds. */
 const choice = (name: RegExp) => screen.findByRole<HTMLInputElement>('checkbox', { name });
@@ -31,16 +35,23 @@ beforeEach(() => {
   device.sound.current = true;
   push.current = null;
   refusal = '';
+  hold = undefined;
+  held = false;
   ui.toasts = [];
   vi.stubGlobal('isSecureContext', true);
   vi.stubGlobal('Notification', Object.assign(vi.fn(), { permission: 'granted' }));
   const webhook = { host: 'ntfy.sh', last: last('failed', 'answered 503') };
   wishes = { on: ['waiting', 'done', 'failed', 'stuck'], quiet: true, with_text: false, quiet_hours: '', zone: '', is_quiet: false };
-  calls = fakeServer(({ method, path, body }) => {
+  calls = fakeServer(async ({ method, path, body }) => {
     if (path !== '/api/push') return { status: 202, json: { at } };
     if (method === 'PATCH' && refusal) return { status: 409, json: { error: refusal } };
     if (method === 'PATCH') wishes = { ...wishes, ...(JSON.parse(String(body)) as object) };
-    return { json: { public_key: 'k', problem: '', devices: DEVICES, webhook, ...wishes } };
+    const json = { public_key: 'k', problem: '', devices: DEVICES, webhook, ...wishes };
+    if (method === 'GET' && hold) {
+      held = true;
+      await hold;
+    }
+    return { json };
   });
 });
 
@@ -82,19 +93,25 @@ it('says why this browser cannot notify, and offers no switch', () => {
   expect(screen.getByLabelText('Notify me when a session needs me').hasAttribute('disabled')).toBe(true);
 });
 
-it('offers the switch as soon as the browser is told to let the page notify', async () => {
+it.each([
+  ['as soon as the browser is told to let the page notify', true],
+  ['although the browser was told to before the page could hear of it', false],
+])('offers the switch %s', async (_, heard) => {
   const browser = { permission: 'denied' };
   vi.stubGlobal('Notification', browser);
   const leave = new EventTarget();
-  const query = vi.fn(() => Promise.resolve(leave));
+  let answer: (leave: EventTarget) => void = () => undefined;
+  const query = vi.fn(() => new Promise<EventTarget>((done) => (answer = done)));
   vi.stubGlobal('navigator', { userAgent: '', permissions: { query } });
   notifications.start();
   render(NotificationSettings);
   const isOffered = () => !screen.getByLabelText('Notify me when a session needs me').hasAttribute('disabled');
   expect(isOffered()).toBe(false);
-  await vi.waitFor(() => expect(query).toHaveResolved());
+  if (heard) answer(leave);
+  if (heard) await vi.waitFor(() => expect(query).toHaveResolved());
   browser.permission = 'granted';
-  leave.dispatchEvent(new Event('change'));
+  if (heard) leave.dispatchEvent(new Event('change'));
+  else answer(leave);
   await vi.waitFor(() => expect(isOffered()).toBe(true));
   expect(screen.queryByText(/does not let this page notify you/)).toBeNull();
 });
@@ -110,6 +127,21 @@ it.each([
   (await choice(name)).click();
   await vi.waitFor(() => expect(changes()).toEqual([change]));
   await vi.waitFor(async () => expect((await choice(name)).checked).toBe(!before));
+});
+
+it('keeps a choice that is made while an older answer is on its way', async () => {
+  render(NotificationSettings);
+  const text = await choice(/Show what the agent says/);
+  let arrive = (): void => undefined;
+  hold = new Promise((done) => (arrive = done));
+  const late = push.refresh();
+  await vi.waitFor(() => expect(held).toBe(true));
+  text.click();
+  await vi.waitFor(() => expect(push.current?.with_text).toBe(true));
+  arrive();
+  await late;
+  await tick();
+  expect(text.checked).toBe(true);
 });
 
 it('keeps each of two choices that are made while the server answers', async () => {
