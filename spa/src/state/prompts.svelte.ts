@@ -15,6 +15,8 @@ export class Prompts {
   /** What each draft was begun for: the question that was open then; a prompt is for none. */
   readonly #aims = new Map<string, string>();
   readonly #once = new Once();
+  /** The number of the last look at the prompts of each session: the answer to an earlier one may be out of date. */
+  readonly #looks = new Map<string, number>();
 
   draft(id: string): string {
     return drafts.current[id] ?? '';
@@ -94,9 +96,11 @@ export class Prompts {
   }
 
   async look(id: string): Promise<void> {
+    const number = (this.#looks.get(id) ?? 0) + 1;
+    this.#looks.set(id, number);
     try {
       const list = await api.prompts(id);
-      this.#lists = new Map(this.#lists).set(id, list);
+      if (number === this.#looks.get(id)) this.#lists = new Map(this.#lists).set(id, list);
     } catch {
       // What was seen last is shown until the next look.
     }
@@ -104,7 +108,7 @@ export class Prompts {
 
   /** The server says that a session's prompts changed: they are looked at where they are on the page. */
   changed(id: string): void {
-    if (this.#lists.has(id)) void this.look(id);
+    if (this.#looks.has(id)) void this.look(id);
   }
 
   #became(id: string, outcome: Outcome | null): void {

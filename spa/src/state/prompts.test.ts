@@ -23,3 +23,16 @@ it.each([
   await prompts.cancel('a', QUEUED);
   expect(prompts.draft('a')).toBe(text);
 });
+
+it('shows the answer to the last look, also if that to an earlier one comes after it', async () => {
+  const waiting: ((list: object[]) => void)[] = [];
+  fakeServer(async () => ({ json: await new Promise<object[]>((arrive) => waiting.push(arrive)) }));
+  const first = prompts.look('a');
+  prompts.changed('a'); // before there is an answer to the first
+  expect(waiting).toHaveLength(2);
+  waiting[1]?.([QUEUED]);
+  await vi.waitFor(() => expect(prompts.queue('a')).toEqual([QUEUED]));
+  waiting[0]?.([]);
+  await first;
+  expect(prompts.queue('a')).toEqual([QUEUED]);
+});
