@@ -23,15 +23,23 @@ export class Pulse {
   #askedAt = 0;
   /** It has answered before. A server that does not know the question is not judged by its silence. */
   #answers = false;
+  /** It has answered over a connection before this one. */
+  readonly #isKnown: boolean;
   /** Bytes that were typed in all, those of them before the last question, and those before the last answer. */
   #typed = 0;
   #typedAtPing = 0;
   #taken = 0;
 
-  constructor(send: (text: string) => void, onDead: () => void) {
+  constructor(send: (text: string) => void, onDead: () => void, isKnown: boolean) {
     this.#send = send;
     this.#onDead = onDead;
+    this.#isKnown = isKnown;
     this.ask();
+  }
+
+  /** Whether the other end knows the question. */
+  get answers(): boolean {
+    return this.#answers || this.#isKnown;
   }
 
   /** Whether something was typed of which nobody knows that it has arrived. */
@@ -83,9 +91,11 @@ export class Pulse {
       return;
     }
     if (late) this.#askedAt = now;
-    const patience = this.#typed - this.#taken > MUCH_BYTES ? ANSWER_TO_MUCH_MS : ANSWER_MS;
+    // A server that has just been started may take its time for a first answer.
+    const usual = this.#answers ? ANSWER_MS : QUIET_MS;
+    const patience = this.#typed - this.#taken > MUCH_BYTES ? ANSWER_TO_MUCH_MS : usual;
     const silent = now - Math.max(this.#askedAt, this.#heardAt);
     if (silent < patience) this.#look(patience - silent);
-    else if (this.#answers) this.#onDead();
+    else if (this.answers) this.#onDead();
   }
 }

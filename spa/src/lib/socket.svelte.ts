@@ -43,6 +43,8 @@ export class ReconnectingSocket {
   readonly #forgetWake: () => void;
   #socket: WebSocket | null = null;
   #pulse: Pulse | null = null;
+  /** A connection before this one was answered: this one may be dead from its first moment. */
+  #answers = false;
   #startedAt = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #disposed = false;
@@ -93,6 +95,7 @@ export class ReconnectingSocket {
 
   #drop(): void {
     clearTimeout(this.#timer);
+    this.#answers ||= this.#pulse?.answers ?? false;
     this.#pulse?.stop();
     this.#pulse = null;
     const socket = this.#socket;
@@ -131,6 +134,7 @@ export class ReconnectingSocket {
         this.#lost(1006, 'no answer');
         doubt();
       },
+      this.#answers,
     );
     this.#options.onOpen?.();
   }

@@ -139,6 +139,18 @@ describe('a socket', () => {
     expect(socket.attempt).toBe(1);
   });
 
+  it('gives up one that came back, and is dead before it has answered anything', async () => {
+    FakeSocket.last.open();
+    await vi.advanceTimersByTimeAsync(1);
+    FakeSocket.last.lose(1006);
+    await vi.advanceTimersByTimeAsync(1_000);
+    const dead = FakeSocket.last;
+    dead.answers = false;
+    dead.open();
+    await vi.advanceTimersByTimeAsync(15_100);
+    expect(dead.closed).toBe(true);
+  });
+
   it('leaves one alone that has never answered: the server does not know the question', async () => {
     FakeSocket.last.answers = false;
     FakeSocket.last.open();
