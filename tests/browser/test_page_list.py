@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from browser_bed import DESK, await_next_run, pick_project, started_at
 from playwright.sync_api import expect
-from test_page_sessions import ALIVE, expect_state, hold, row
+from test_page_sessions import ALIVE, Held, expect_state, row
 
 from tests.programs import DEADLINE, wait_until
 
@@ -27,14 +27,13 @@ def test_a_project_is_a_card_that_starts_nothing_by_a_stray_click(shared, open_s
 def test_enter_before_the_list_of_projects_is_kept(open_shared):
     """What fits best is chosen as soon as there is a list to choose from."""
     dashboard = open_shared()
-    held = hold(dashboard.blank, "**/api/workspaces")
+    held = Held(dashboard.blank, "**/api/workspaces")
     page = dashboard.page
     page.get_by_role("main").get_by_role("button", name="New session").click()
     page.get_by_label("Project or path").fill("myapp")
     page.keyboard.press("Enter")
     expect(page.get_by_text("Looking for that project")).to_be_visible()
-    for one in held:
-        one.continue_()
+    held.go_on()
     expect(page.get_by_role("dialog")).to_contain_text(str(dashboard.root / "my-app"))
     expect(page.get_by_label("First prompt")).to_be_focused()
 
@@ -92,13 +91,13 @@ def test_a_pin_keeps_a_session_at_the_top(shared, open_shared, make_workspace):
 def test_a_menu_that_is_still_being_fetched_opens_all_the_same(open_shared):
     """It arrives while the pointer is down on its button, which must not be taken away under it."""
     dashboard = open_shared()
-    held = hold(dashboard.page, "**/assets/MenuContent-*.js")
+    held = Held(dashboard.page, "**/assets/MenuContent-*.js")
     button = row(dashboard).get_by_role("button", name="More actions")
     button.hover()
-    wait_until(lambda: (dashboard.page.title(), held)[1], "the menu to be fetched")
+    wait_until(lambda: (dashboard.page.title(), held.routes)[1], "the menu to be fetched")
     dashboard.page.mouse.down()
     with dashboard.page.expect_response("**/assets/MenuContent-*.js"):
-        held[0].continue_()
+        held.go_on()
     dashboard.page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
     dashboard.page.mouse.up()
     expect(dashboard.page.get_by_role("menuitem", name="Delete")).to_be_visible()

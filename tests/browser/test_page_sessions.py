@@ -29,15 +29,25 @@ def row(dashboard, name: str = "my-app") -> Locator:
     )
 
 
-def hold(page: Page, address: str) -> list[Route]:
-    """Let requests wait; the list takes them as they come."""
-    held: list[Route] = []
+class Held:
+    """Requests that wait. The page may give one up and ask again."""
 
-    def keep(route: Route) -> None:
-        held.append(route)
+    def __init__(self, page: Page, address: str) -> None:
+        self.routes: list[Route] = []
+        self._goes_on = False
+        page.route(address, self._take)
 
-    page.route(address, keep)
-    return held
+    def _take(self, route: Route) -> None:
+        if self._goes_on:
+            route.continue_()
+        else:
+            self.routes.append(route)
+
+    def go_on(self) -> None:
+        """Let them all go on, and those that come."""
+        self._goes_on = True
+        for route in self.routes:
+            route.continue_()
 
 
 def expect_state(dashboard, word: str | re.Pattern[str]) -> None:
