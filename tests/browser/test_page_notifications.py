@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from browser_bed import DESK, QUESTION
 from playwright.sync_api import Page, Worker, expect
-from test_page_push import deliver_push, service, subscription  # noqa: F401  # a fixture
+from test_page_push import deliver_push, prepared_worker, service, shown, subscription  # noqa: F401  # a fixture
 
 from tests.incus_bed import CLAUDE_RESTS, Bed
 from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, wait_until
@@ -25,11 +25,6 @@ from tests.push_service import PushService
 pytest_plugins = ("browser_bed",)
 
 SERVER = (sys.executable, str(Path(__file__).parents[1] / "serve_with_local_push.py"))
-
-SHOWN = """
-async () => (await registration.getNotifications()).map(({title, body, tag, silent, actions}) =>
-  ({title, body, tag, silent, actions: actions.map(({title}) => title)}))
-"""
 
 # A script's own event may not wait for work, so this one waits by itself.
 PRESS = """
@@ -60,24 +55,44 @@ class Desk:
     handed_over: int = field(default=0)  # pushes
 
     def set_choice(self, name: str, *, to: bool) -> None:
-        """Make a choice of the settings, and wait until the server has it."""
+        """Change a choice of the settings, and wait until the server has it."""
         box = self.page.get_by_role("checkbox", name=name)
-        box.set_checked(to)
+        paths = ("/api/push", "/api/push/subscriptions")  # all devices; this one
+        with self.page.expect_response(lambda one: one.request.method != "GET" and one.url.endswith(paths)):
+            box.set_checked(to)
         expect(box).to_be_checked(checked=to)
 
     def take_push(self) -> None:
         """Hand over the next push to the browser, once it has come."""
-        wait_until(lambda: self.page.evaluate("1") and len(self.service.pushes) > self.handed_over, "a push")
+        wait_until(lambda: self.page.evaluate("1") and self.hand_over(), "a push")
+
+    def hand_over(self) -> bool:
+        """Hand over one push that has come, as a browser does with each; whether there was one."""
+        if len(self.service.pushes) <= self.handed_over:
+            return False
         self.handed_over += 1
         deliver_push(self.page, self.server.url)
+        return True
 
-    def shown(self) -> Any:
+    def shown(self) -> list[dict[str, Any]]:
         """The notifications that the system shows now."""
-        return self.worker.evaluate(SHOWN)
+        return shown(self.worker)
 
     def expect_shown(self, **fields: object) -> dict[str, Any]:
-        """Wait for the only notification."""
-        return dict(wait_until(lambda: [one for one in self.shown() if fields.items() <= one.items()], str(fields))[0])
+        """Wait for a notification, and hand over each push that comes meanwhile."""
+        now: list[dict[str, Any]] = []
+
+        def find() -> list[dict[str, Any]]:
+            now[:] = self.shown()
+            found = [one for one in now if fields.items() <= one.items()]
+            if not found:
+                self.hand_over()
+            return found
+
+        try:
+            return wait_until(find, str(fields))[0]
+        except AssertionError as error:
+            raise AssertionError(f"{error}; shown after {self.handed_over} pushes: {now}") from None
 
 
 @pytest.fixture
@@ -94,8 +109,7 @@ def desk(bed, whole_browser, start_server, make_workspace, service):  # noqa: F8
     page.goto("/settings")
     page.get_by_label("Notify me when a session needs me").check()
     expect(page.get_by_role("listitem").filter(has_text="this device")).to_be_visible()
-    worker = wait_until(lambda: page.evaluate("1") and context.service_workers, "the worker")[0]
-    worker.evaluate(f"() => {{ {subscription(f'{service.url}/push/laptop', in_worker=True)} }}")
+    worker = prepared_worker(page, service)
     worker.evaluate(NOTE_BADGE)
     made = Desk(page, worker, server, service, root)
     made.set_choice("Not on a device whose dashboard I am using", to=False)
