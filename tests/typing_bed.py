@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from clincus_features.agents import answers, drafts, prompts, terminal
 from clincus_features.agents.reading import Known
+from clincus_features.agents.rules import own_rules
 from clincus_features.agents.state import Event, Facts, Said, decide, listen
 from clincus_features.agents.texts import clean_lines
 
@@ -186,3 +187,38 @@ class Tool(terminal.Terminal):
             self.own = text if self.labels[self.chosen] == "Type something." else self.own
         else:
             self.text += text
+
+
+class Asker(Tool):
+    """The terminal of a program of the user's own, which asks, and reads lines; its rule is for the last four lines."""
+
+    def __init__(self, clock: Clock, pattern: str, *questions: str) -> None:
+        self.printed = ["hello"]
+        self.questions = [*questions]
+        self.line = ""  # behind the question
+        self.echoes = True
+        self.reads = True
+        self.takes_keys = False  # without Enter
+        super().__init__(clock, tool="mine", hooks=False)
+        rules = own_rules([{"state": "waiting", "reason": "question", "pattern": pattern, "last": 4}])
+        self.known = replace(self.known, facts=replace(self.known.facts, rules=rules))
+        self.look()
+
+    def rows(self) -> list[str]:
+        """The lines of its screen."""
+        asked = self.questions[0] + (self.line if self.echoes else "") if self.questions else "Thank you."
+        return [*self.printed, *asked.split("\n")]
+
+    def on_key(self, key: str) -> None:
+        """Take a key."""
+        if key != "Enter":
+            self.line += key
+        if self.reads and self.questions and (key == "Enter" or self.takes_keys):
+            self.printed = self.rows() + (["Well."] * 4)
+            self.taken.append(self.line)
+            self.questions.pop(0)
+            self.line = ""
+
+    def paste(self, text: str) -> None:
+        """Paste a text."""
+        self.line += text

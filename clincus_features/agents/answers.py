@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import clincus
-from clincus_features.agents.drafts import holds
+from clincus_features.agents.drafts import holds, is_inserted, without_placeholders
 from clincus_features.agents.keys import clean_prompt, keys_of, squeeze
 from clincus_features.agents.menus import TICKS, Menu
-from clincus_features.agents.state import Decision, Facts, decide, read_screen, screen_of
+from clincus_features.agents.state import Decision, Facts, decide, read_screen, rules_of, screen_of
 from clincus_features.agents.terminal import PAUSE, Terminal
 from clincus_features.agents.texts import LINES
 
@@ -26,6 +26,8 @@ IGNORED_AFTER = 3.0  # seconds after which a key counts as ignored if the screen
 ANSWERED_WITHIN = 15.0  # seconds for the proof
 TRIES = 3
 STEPS = 30  # keys that bring the mark to a choice, with those that are ignored
+TAIL = 80  # characters that show where on a screen a line was typed
+TELLING_LENGTH = 4  # characters of a text that is not on a screen by chance
 
 
 class Question(NamedTuple):
@@ -47,6 +49,12 @@ def own_option(facts: Facts) -> int | None:
     pattern = keys_of(facts.tool).own_answer
     labels = enumerate(menu_of(facts).labels, 1)
     return next((number for number, label in labels if pattern and re.match(pattern, label)), None)
+
+
+def takes_line(facts: Facts) -> bool:
+    """Whether a tool takes a line as an answer: one of the user's own that has nothing to mark on its screen."""
+    rules = rules_of(facts)
+    return rules is not None and rules.layout is None and not menu_of(facts).is_marked
 
 
 def question_on_screen(facts: Facts, decision: Decision, own: int | None = None) -> Question | None:
@@ -111,12 +119,16 @@ class Answer:
         terminal = self._terminal
         menu = menu_of(terminal.facts)
         count = len(menu.labels) or len(terminal.decision.agent.options)
+        if not count and takes_line(terminal.facts):
+            raise clincus.ClincusError('this question has no options: give the answer as "text"', 409)
         if not count:
             raise clincus.ClincusError("the choices of this dialog cannot be read: answer it in the terminal", 409)
         if option > count:
             raise clincus.ClincusError(f"the question has only {count} options: give the number of one", 409)
         if option == self._own:
             raise clincus.ClincusError('this option takes a text: give it as "text" instead of the option', 409)
+        if takes_line(terminal.facts):
+            return self._send_line(str(option), is_key=option < 10)
         is_list = (
             menu.is_numbered or not menu.labels
         )  # the hooks told of them, and the screen is too small to show them
@@ -138,6 +150,11 @@ class Answer:
         """Answer by a text; whether it is proven that the tool took it. Raises ClincusError: 400, 409."""
         terminal = self._terminal
         own = self._own
+        if takes_line(terminal.facts):
+            line = clean_prompt(text).strip()
+            if "\n" in line:
+                raise clincus.ClincusError("this question takes one line: leave out the line breaks", 400)
+            return self._send_line(line)
         if own is None:
             raise clincus.ClincusError("this question takes no text of your own: give the number of an option", 409)
         text = clean_prompt(text)
@@ -154,6 +171,49 @@ class Answer:
         if not terminal.press_while(["Enter"], stands):
             return self._is_answered(is_first=True)
         return terminal.becomes(self._is_proven, ANSWERED_WITHIN)
+
+    def _send_line(self, line: str, *, is_key: bool = False) -> bool:
+        """Type a line into a tool of the user's own, and press Enter once it shows; whether the tool goes on then.
+
+        Nobody knows where the input of such a tool is, so the screen has to be the earlier one with the line in it. A
+        tool may also take a single key without Enter.
+        """
+        terminal = self._terminal
+        terminal.look()
+        if not self._is_open():
+            return self._is_answered(is_first=True)
+        before = self._signs()
+        text = squeeze(line)
+
+        def stands() -> bool:
+            now = self._signs()
+            is_more = self._is_open() and len(text) >= TELLING_LENGTH and now.count(text) > before.count(text)
+            return is_more or is_inserted(before, now, text)
+
+        if is_key:
+            terminal.press(line)
+        else:
+            terminal.paste(line)
+        if not terminal.becomes(stands, IGNORED_AFTER if is_key else SHOWN_WITHIN):
+            return is_key and self._is_proven()
+        stood = self._signs()
+        asked = self._question, question_on_screen(terminal.facts, terminal.decision, self._own)
+        if not terminal.press_while(["Enter"], stands):
+            return False
+
+        def goes_on() -> bool:
+            now = self._signs()
+            tail = stood[-TAIL:]
+            is_followed = tail in now and not now.endswith(tail)  # the same question may come once more
+            shown = question_on_screen(terminal.facts, terminal.decision, self._own)
+            is_open = shown is not None and shown in asked
+            return now != stood and (is_followed or not is_open)
+
+        return terminal.becomes(goes_on, ANSWERED_WITHIN)
+
+    def _signs(self) -> str:
+        """The screen without blanks and placeholders."""
+        return squeeze(without_placeholders(self._terminal.screen))
 
     def _is_answered(self, *, is_first: bool) -> bool:
         """Whether an earlier key has answered a question that is not as it was any more. Raises ClincusError(409)."""

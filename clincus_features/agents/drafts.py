@@ -152,3 +152,20 @@ def is_prompt_told(shown: str, told: str) -> bool:
     other = signs(told)
     short, long = sorted((one, other), key=len)
     return bool(short) and (one == other or (len(short) >= CUT_SIGNS and long.startswith(short)))
+
+
+def is_inserted(before: str, now: str, text: str) -> bool:
+    """Whether a screen is an earlier one with a text inserted in one place, which may have pushed its begin out."""
+    gone = len(before) + len(text) - len(now)
+    if not 0 <= 2 * gone <= len(before):
+        return False
+    before = before[gone:]
+    begin = length_in_common(before, now)
+    end = len(before) - length_in_common(before[::-1], now[::-1])
+    return any(now.startswith(text, at) for at in range(end, begin + 1))
+
+
+def length_in_common(one: str, other: str) -> int:
+    """How many characters two texts begin with in common."""
+    length = min(len(one), len(other))
+    return next((at for at in range(length) if one[at] != other[at]), length)

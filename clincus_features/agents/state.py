@@ -499,7 +499,8 @@ def read_screen(facts: Facts) -> Shown | None:
         if rule.state == "waiting":
             lines = getattr(screen, rule.part)
             menu = menu_shown(rule, found, lines)
-            text = text or dialog_text(rules, lines[: menu.first])
+            is_own = rules.layout is None and menu.first is None  # no border tells where its text begins
+            text = text or (clean(lines_of(found)) if is_own else dialog_text(rules, lines[: menu.first]))
         running = search(rules.background, screen.footer) if rules.background else None
         return Shown(rule, text, menu, clean(running["text"]) if running else "")
     return None
@@ -530,6 +531,13 @@ def menu_shown(rule: Rule, found: re.Match[str], lines: Sequence[str]) -> Menu:
 def search(pattern: str, lines: Sequence[str]) -> re.Match[str] | None:
     """Where the lines hold a pattern."""
     return re.search(pattern, "\n".join(lines), re.MULTILINE)
+
+
+def lines_of(found: re.Match[str]) -> str:
+    """The whole lines that hold a match."""
+    begin = found.string.rfind("\n", 0, found.start()) + 1
+    end = found.string.find("\n", found.end())
+    return found.string[begin : end if end >= 0 else None]
 
 
 def dialog_text(rules: ToolRules, lines: Sequence[str]) -> str:
@@ -634,8 +642,9 @@ def is_another_question(before: Agent, agent: Agent) -> bool:
         return True
     earlier = signs(before.text)
     now = signs(agent.text)
-    is_cut = earlier.startswith(now) or now.startswith(earlier)
-    return agent.reason == "permission" and before.source == "screen" and not is_cut
+    is_cut = earlier.startswith(now) or now.startswith(earlier)  # a line that is typed behind it may belong to it, too
+    takes_words = agent.reason == "question" and not (before.options or agent.options)
+    return (agent.reason == "permission" or takes_words) and before.source == "screen" and not is_cut
 
 
 def held_after(past: Past, before: Agent, agent: Agent, now: float, *, is_new_run: bool) -> Held:

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from test_prompts import cli
 
-from tests.programs import DEADLINE, program, wait_until
+from tests.programs import DEADLINE, NO_CHECKPOINTS, program, wait_until
 
 # The stub runs as `opencode`, but Clincus knows it by this table only.
 MINE = r"""
@@ -28,6 +28,14 @@ rules = [
 ]
 [tools.absent]
 command = ["no-such-tool"]
+"""
+ASKS = r"""
+[tools.asks]
+command = ["sh", "-c", 'printf "Your name? "; read -r n; printf "Your age? "; read -r a; echo "hello $n, $a"; cat']
+rules = [
+  { state = "waiting", reason = "question", pattern = '^(?P<text>Your \w+\?)', last = 1 },
+  { state = "ready", pattern = '^hello .*\Z', last = 1 },
+]
 """
 
 
@@ -67,7 +75,7 @@ def test_a_tool_of_the_config_lives_as_the_others_do(bed, start_server, workspac
     waits = cli(server, "wait", session["id"], "--for", "waiting", environ=bed.environ)
     assert (waits.returncode, json.loads(waits.stdout)["reason"]) == (0, "question")
     refused = cli(server, "answer", session["id"], "1", environ=bed.environ)
-    assert (refused.returncode, "cannot be read" in refused.stderr) == (1, True)
+    assert (refused.returncode, "has no options" in refused.stderr) == (1, True)
     said = why(bed, server, session["id"])
     assert "waiting (question)" in said
     assert "mine/asks (screen, " in said
@@ -113,3 +121,29 @@ def test_the_terminal_says_that_the_image_lacks_a_tool(bed, start_server, worksp
     )
     assert "This image has no program no-such-tool, which starts absent." in screen
     wait_until(lambda: server.get(f"/api/sessions/{session['id']}").json["agent"]["state"] == "ended", "the state")
+
+
+def test_questions_of_a_tool_of_the_config_are_answered_by_lines(bed, start_server, workspace):
+    server = start_server(config=NO_CHECKPOINTS + ASKS)
+    session = server.create(workspace, tool="asks")["id"]
+    path = f"/api/sessions/{session}"
+
+    def asked(text: str) -> int:
+        def number() -> int | None:
+            agent = server.get(path).json["agent"]
+            return agent["question"] if (agent["state"], agent["text"]) == ("waiting", text) else None
+
+        return int(wait_until(number, text))
+
+    first = asked("Your name?")
+    refused = server.post(f"{path}/answer", {"option": 1})
+    assert (refused.status, '"text"' in refused.json["error"]) == (409, True)
+    given = {"text": "Ada Lovelace", "question": "Your name?", "number": first}
+    assert server.post(f"{path}/answer", given).json == {"result": "answered"}
+    assert asked("Your age?") == first + 1
+    late = server.post(f"{path}/answer", {**given, "text": "Ada"})
+    assert (late.status, late.json["code"]) == (409, "question_closed")
+    by_command = cli(server, "answer", session, "--text", "36", environ=bed.environ)
+    assert (by_command.returncode, "answered" in by_command.stdout) == (0, True), by_command.stderr
+    bed.await_screen(session, "hello Ada Lovelace, 36")
+    wait_until(lambda: server.get(path).json["agent"]["state"] == "done", "the end")

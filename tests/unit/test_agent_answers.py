@@ -6,7 +6,7 @@ import pytest
 
 import clincus
 from clincus_features.agents.answers import Answer, question_on_screen, texts_of, wait_for_question
-from tests.typing_bed import Clock, Tool, use_clock
+from tests.typing_bed import Asker, Clock, Tool, use_clock
 
 
 @pytest.fixture
@@ -200,3 +200,89 @@ def test_a_question_that_takes_no_words_says_so(tool):
     tool.look()
     with pytest.raises(clincus.ClincusError, match="takes no text of your own"):
         Answer(tool).write("Purple")
+
+
+# ---- a tool of the user's own, of whose input nothing is known
+
+
+@pytest.mark.parametrize(
+    ("pattern", "question"),
+    [
+        (r"^(?P<text>.+\?) *$", "Your name?\n"),  # what is typed stands below the question
+        (r"^(?P<text>Your name\?)", "Your name? "),
+        (r"^Your name\?", "Your name? "),  # its text is the whole line, with what is typed
+        (r"^(?P<text>Your name.*)", "Your name: "),
+    ],
+)
+def test_a_question_without_options_is_answered_by_a_line(clock, pattern, question):
+    tool = Asker(clock, pattern, question)
+    assert answered_by_a_line(tool, "Ada Lovelace\r\n")
+    assert (tool.pressed, tool.taken) == (["Enter"], ["Ada Lovelace"])
+
+
+def answered_by_a_line(tool: Tool, text: str) -> bool:
+    wait_for_question(tool, was_told=True)
+    return Answer(tool).write(text)
+
+
+@pytest.mark.parametrize("second", ["Your name? ", "Your age? "])
+def test_a_question_that_follows_proves_the_answer_and_gets_none(clock, second):
+    tool = Asker(clock, r"^(?P<text>Your .*?\?)", "Your name? ", second)
+    assert answered_by_a_line(tool, "Ada")
+    assert (tool.pressed, tool.taken) == (["Enter"], ["Ada"])
+
+
+def test_a_line_that_does_not_show_is_not_sent(clock):
+    """Such as a password; or it is no input at all, and Enter would take something else."""
+    tool = Asker(clock, "^Password", "Password: ")
+    tool.echoes = False
+    assert not answered_by_a_line(tool, "secret")
+    assert (tool.pressed, tool.taken) == ([], [])
+
+
+def test_a_line_that_nobody_reads_is_unconfirmed(clock):
+    tool = Asker(clock, "^Your name", "Your name? ")
+    tool.reads = False
+    assert not answered_by_a_line(tool, "Ada")
+    assert tool.pressed == ["Enter"]
+
+
+def test_a_question_that_another_one_replaces_before_enter_gets_no_line(clock):
+    tool = Asker(clock, r"^(?P<text>\S.*\?)", "Your name? ")
+
+    def replace() -> None:
+        tool.questions, tool.line = ["Delete everything? "], ""
+
+    tool.before_key = replace
+    assert not answered_by_a_line(tool, "Ada")
+    assert (tool.pressed, tool.taken) == ([], [])
+
+
+def test_a_line_at_the_end_of_a_screen_that_scrolls_is_sent(clock):
+    tool = Asker(clock, "^Your name", "Your name? ")
+    tool.printed = [f"line {number}" for number in range(10)]
+    tool.rows = lambda rows=tool.rows: rows()[len(tool.line) > 20 :]
+    assert answered_by_a_line(tool, "Ada, Countess of Lovelace")
+    assert tool.taken == ["Ada, Countess of Lovelace"]
+
+
+def test_a_choice_of_a_list_without_a_mark_is_typed_as_a_line(clock):
+    tool = Asker(clock, "^(?P<text>Which colour)", "Which colour\n 1. Red\n 2. Green\nNumber: ")
+    assert answered(tool, 2)
+    assert (tool.pressed, tool.taken) == (["2", "Enter"], ["2"])
+
+
+def test_a_key_that_is_taken_without_enter_is_an_answer(clock):
+    tool = Asker(clock, "^(?P<text>Which colour)", "Which colour\n 1. Red\n 2. Green\nNumber: ")
+    tool.takes_keys = True
+    assert answered(tool, 2)
+    assert (tool.pressed, tool.taken) == (["2"], ["2"])
+
+
+@pytest.mark.parametrize(("give", "words"), [(1, 'the answer as "text"'), ("Ada\nLovelace", "one line")])
+def test_what_such_a_question_does_not_take_is_refused(clock, give, words):
+    tool = Asker(clock, "^Your name", "Your name? ")
+    wait_for_question(tool, was_told=True)
+    with pytest.raises(clincus.ClincusError, match=words):
+        Answer(tool).choose(give) if isinstance(give, int) else Answer(tool).write(give)
+    assert (tool.pressed, tool.line) == ([], "")

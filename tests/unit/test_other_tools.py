@@ -286,6 +286,20 @@ def test_the_group_text_of_a_rule_is_the_text():
     assert (agent.text, agent.options) == ("Which one?", ("Red",))
 
 
+def test_the_text_of_an_own_question_without_that_group_is_its_line():
+    rows = [{"state": "waiting", "reason": "question", "pattern": r"\[y/n\]", "last": 2}]
+    assert seen("mine", "hello\n" * 30 + "Go on? [y/n]\n", rows).agent.text == "Go on? [y/n]"
+
+
+@pytest.mark.parametrize(("second", "count"), [("Your age? ", 2), ("Your name? Ada", 1)])
+def test_the_next_question_without_options_is_another_one(second, count):
+    """What is typed behind a question is no other question."""
+    rows = [{"state": "waiting", "reason": "question", "pattern": r"^Your .*", "last": 1}]
+    first = seen("mine", "Your name? ", rows)
+    facts = Facts(tool="mine", started=NOON - 600, now=NOON, lines=(second,), has_screen=True, rules=own_rules(rows))
+    assert decide(facts, first.past).agent.question == count
+
+
 def test_own_rules_of_a_ready_tool_replace_its_table():
     assert seen("codex", "busy\n", ROWS).why.rule == "codex/busy"
 

@@ -53,7 +53,7 @@ const REASONS: Record<Agent['reason'], string> = {
 
 /** What to do about a tool that waits and gives no options. */
 const HELP: Partial<Record<Agent['reason'], string>> = {
-  question: 'Answer it in the terminal.',
+  question: 'Answer in your own words, or in the terminal.',
   plan: 'Approve or refuse it in the terminal.',
   permission: 'Allow or refuse it in the terminal.',
   dialog: 'Answer it in the terminal, with the arrows and Enter.',
