@@ -356,8 +356,16 @@ GEMINI_TITLE = r"(?P<text>[^│\s]+(?: [^│\s]+)*) {2}[^\n]*│\n"
 GEMINI_HINT = r"(?:\n +\? for shortcuts)?"
 GEMINI_PANEL = rf"^ *╭─+╮\n *│ *│\n *│ (?:> )?{GEMINI_TITLE}(?: *│.*\n)* *│.*" + GEMINI_LEAVE
 
+
+def framed(words: str) -> str:
+    """A pattern for words in a frame, which may take several lines there."""
+    return r"(?: +| *│\n *│ +)".join(map(re.escape, words.split()))
+
+
+# The head of a dialog may have left a low screen, and the end of a line a wide one: guest/look.sh cuts it.
 GEMINI_LOGIN = (
-    r"How would you like to authenticate|Please visit the following URL to auth|^ *│ Enter Gemini API Key +│$"
+    r"How would you like to authenticate|Please visit the following URL to auth|^ *│ Enter Gemini API Key(?: |$)"
+    rf"|^ *│ +{framed('Terms of Services and Privacy Notice for Gemini CLI')}|{framed('Ctrl+C to clear stored key)')}"
 )
 
 GEMINI = ToolRules(

@@ -555,6 +555,54 @@ SCREENS = {
 }  # fmt: skip
 
 
+# The dialogs of a login of Gemini CLI, lines and words of which are cut or wrapped by the size of the screen.
+GEMINI_LOGINS = {
+    "a key, 80x24": [
+        *("3. Ask coding questions, edit code or run commands", f"╭{'─' * 78}╮", f"│{' ' * 78}│"),
+        *(f"│ Enter Gemini API Key{' ' * 57}│", f"│{' ' * 78}│"),
+        "│ Please enter your Gemini API key. It will be securely stored in your system  │",
+        *("│ keychain.                        │", "│ │ Paste your API key here     │ │", f"╰{'─' * 78}╯"),
+    ],
+    "a key, 320x50": [f"╭{'─' * 132}", f"│{' ' * 299}", f"│ Enter Gemini API Key{' ' * 278}", f"╰{'─' * 132}"],
+    "a key, 320x50, its blanks taken off": [f"╭{'─' * 132}", "│", "│ Enter Gemini API Key", f"╰{'─' * 132}"],
+    "a key, 80x12": [
+        *(f"│ │ Paste your API key here{' ' * 50}│ │", f"│ ╰{'─' * 74}╯ │", f"│{' ' * 78}│"),
+        "│ API key cannot be empty or whitespace only.                                  │",
+        "│ (Press Enter to submit, Esc to cancel, Ctrl+C to clear stored key)           │",
+        *(f"│{' ' * 78}│", f"╰{'─' * 78}╯"),
+    ],
+    "a key, 60x12": [
+        *(
+            f"│ ╰{'─' * 54}╯ │",
+            "│ (Press Enter to submit, Esc to cancel, Ctrl+C to clear   │",
+            f"│ stored key){' ' * 46}│",
+        ),
+        f"╰{'─' * 58}╯",
+    ],
+    "a key, 40x15": [
+        *("│ │ Paste your API key here          │ │", f"│ ╰{'─' * 34}╯ │", f"│{' ' * 38}│"),
+        *("│ (Press Enter to submit, Esc to       │", "│ cancel, Ctrl+C to clear stored key)  │"),
+        f"╰{'─' * 38}╯",
+    ],
+    "a choice, 80x12": [
+        *("│     3. Vertex AI                       │", "│   (Use Enter to select)              │"),
+        "│   Terms of Services and Privacy Notice for Gemini CLI                        │",
+        *("│   https://geminicli.com/docs/resources/tos-privacy/        │", f"╰{'─' * 78}╯"),
+    ],
+    "a choice, 40x15": [
+        *("│     1. Sign in with Google           │", "│   ● 2. Use Gemini API Key            │"),
+        *("│   (Use Enter to select)              │", "│   Terms of Services and Privacy      │"),
+        *("│   Notice for Gemini CLI              │", f"╰{'─' * 38}╯"),
+    ],
+}
+
+
+@pytest.mark.parametrize("lines", GEMINI_LOGINS.values(), ids=GEMINI_LOGINS.keys())
+def test_a_login_of_gemini_is_known_on_a_screen_of_any_size(lines):
+    agent = seen("gemini", "\n".join(lines)).agent
+    assert (agent.state, agent.reason, agent.seen) == ("waiting", "login", False)
+
+
 @pytest.mark.parametrize(("tool", "screen", "state", "reason"), SCREENS.values(), ids=SCREENS.keys())
 def test_the_screens_of_the_ready_tools(tool, screen, state, reason):
     agent = seen(tool, screen).agent
