@@ -123,7 +123,7 @@ else:
     for name in ("base64", "copy", "glob", "hashlib", "logging", "shutil", "socket", "tarfile"):
         globals()[name] = Later(importlib.import_module, name)
     urls = Later(importlib.import_module, "urllib.parse")
-    log = Later(lambda: open_log())  # noqa: PLW0108 (it comes later)
+    log = Later(lambda: open_log())  # noqa: PLW0108 (`open_log` is defined below)
     # A base class must be there at once. `open_log` and `open_listener` add the real ones to these classes.
     LoggingHandler = ThreadingHTTPServer = Any = Protocol = object
 
@@ -139,7 +139,7 @@ __built__ = "unknown"
 
 
 class Cause(NamedTuple):
-    """What a code of an error stands for: the HTTP status of the answer, and what its reader can do."""
+    """The meaning of an error code: the HTTP status of the answer, and what its reader can do."""
 
     status: int
     remedy: str
@@ -253,7 +253,7 @@ PICTURES = (  # how the content of a picture begins, and its type; no picture th
 
 
 def picture_type(data: bytes) -> str:
-    """The type of a picture that a browser may show, by how its content begins; "" for anything else."""
+    """The type of a picture that a browser may show, judged by its first bytes; "" for anything else."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "image/webp"
     if data[4:12] in (b"ftypavif", b"ftypavis"):
@@ -261,7 +261,7 @@ def picture_type(data: bytes) -> str:
     return next((kind for begin, kind in PICTURES if data.startswith(begin)), "")
 
 
-# -- The log, and what is measured
+# -- The log and the meters
 
 
 class LogHandler(LoggingHandler):
@@ -300,7 +300,7 @@ def open_log() -> logging.Logger:
     return logger
 
 
-# Each gets the kind of a finished piece of work, which one of that kind it was, and how many seconds it took.
+# Each gets the kind of a finished piece of work, its name within that kind, and the seconds that it took.
 meters: list[Callable[[str, str, float], None]] = []
 
 
@@ -2335,11 +2335,11 @@ class MarkedReader(io.RawIOBase):
         self.is_whole = False  # the mark has arrived
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True: pipes are read."""
         return True
 
     def close(self) -> None:
-        """Close the stream itself."""
+        """Close the stream."""
         self._source.close()
         super().close()
 
@@ -3473,7 +3473,7 @@ class Copier:
         return has_grown and (self.is_last or file.path.endswith(".jsonl"))
 
     def _ask(self, file: ListedFile, before: IO[bytes]) -> tuple[int, int]:
-        """Ask for a file, and tell which part of it this host has. Returns where the rest starts, and its size."""
+        """Ask for a file, and name the part of it that this host has. Returns where the rest starts, and its size."""
         digest = hashlib.sha256()
         known = 0
         if os.fstat(before.fileno()).st_size <= file.size:
@@ -3776,7 +3776,7 @@ class History:
             raise writer.fault
 
     def _writes_at_once(self) -> bool:
-        """Write, unless another process holds the lock; whether it was written."""
+        """Write unless another process holds the lock. Returns True if it wrote."""
         try:
             self._write(0)
         except ClincusError as error:
@@ -4029,7 +4029,7 @@ def workspace_folder(
     )
 
 
-# -- What git on the host runs
+# -- Commands and configuration of git on the host
 
 MOST_LINKS = 40  # MAXSYMLINKS of the kernel
 MOST_UNREAD = 3  # how many keys a note names
@@ -4168,11 +4168,11 @@ def path_trail(path: str) -> list[str]:
     return [*links, here]
 
 
-# -- What programs on the host run by themselves
+# -- Files that programs on the host run without being asked
 
 
 class Runs(NamedTuple):
-    """A path in a workspace that a program on the host runs by itself, or that grants rights to one."""
+    """A path in a workspace that a program on the host runs without being asked, or that grants rights to one."""
 
     path: str  # relative to the workspace: one name or two; or `*` and the end of a name
     when: str  # for a person, after the words "runs on your machine when you"
@@ -4207,7 +4207,7 @@ def preset_rows(settings: Config) -> list[Runs]:
 
 
 def runs_on_host(path: str, rows: Iterable[Runs]) -> str:
-    """When the host runs a file of a workspace by itself, in words for a person; empty if it does not.
+    """The occasion on which the host runs a file of a workspace without being asked, in words for a person; else empty.
 
     `path` is relative to the workspace. The paths of `rows` match at any depth.
     """
@@ -4864,7 +4864,7 @@ def read_start_log(incus: Incus, name: str) -> str:
 
 # ----------------------------------------------------------------------------------------------------------------
 # what would be lost
-# What a container's disk has and this host has not, by kind, with names for people. Knows nothing of Incus or HTTP.
+# Data on a container's disk that this host lacks, by kind, with names for people. Knows nothing of Incus or HTTP.
 # ----------------------------------------------------------------------------------------------------------------
 
 # Kind -> its singular and plural in a sentence. The order is also that of the sentence and of the API.
@@ -4982,14 +4982,14 @@ class Duty(NamedTuple):
 
 
 class OpenedConnection(Protocol):
-    """A connection of a session that a feature looks into. It gets the bytes of both ends and gives those to write.
+    """A connection of a session that a feature inspects. It receives the bytes of both ends and returns those to write.
 
     The proxy's thread alone uses it. No call may wait.
     """
 
     @property
     def takes_more(self) -> bool:
-        """True if the program may send more just now."""
+        """True if the program may send more now."""
 
     @property
     def is_over(self) -> bool:
@@ -5001,22 +5001,22 @@ class OpenedConnection(Protocol):
 
     @property
     def failure(self) -> str:
-        """Why it is broken, if a person should know."""
+        """The reason why it is broken, if a person should know."""
 
     def from_client(self, data: bytes | memoryview) -> None:
-        """Bytes of the program. A view is valid during the call only."""
+        """Take bytes of the program. A view is valid only during the call."""
 
     def from_server(self, data: bytes | memoryview) -> None:
-        """Bytes of the server, in the same manner."""
+        """Take bytes of the server. A view is valid only during the call."""
 
     def server_ended(self) -> None:
         """Note that the server sends nothing more."""
 
     def for_client(self) -> bytes:
-        """Bytes to write to the program."""
+        """Return bytes to write to the program."""
 
     def for_server(self) -> bytes:
-        """Bytes to write to the server."""
+        """Return bytes to write to the server."""
 
 
 Opener: TypeAlias = "Callable[[str, str, int, Callable[[Callable[[], None]], None]], OpenedConnection | None]"
@@ -5076,10 +5076,10 @@ class Extensions(ContainerParts):
         # Each gets a moment in a session's life: "before_start", "sealed", "after_start", "started", "ring",
         # "before_prompt", "before_stop", "after_stop", "after_delete", "stopped", "deleted", or "changed" for any
         # other change.
-        # "started" and "stopped" are told for every run, even if another program began or ended it, and "started" also
-        # for a run that a new server finds. "sealed", "after_stop" and "after_delete" are told only in the process that
-        # starts, ends or deletes: at "sealed" the container runs and its tool does not yet; at "after_stop" it has
-        # stopped or is gone, and "after_delete" follows if it is gone.
+        # "started" and "stopped" are reported for every run, even if another program began or ended it, and "started"
+        # also for a run that a new server finds. "sealed", "after_stop" and "after_delete" are reported only in the
+        # process that starts, ends or deletes: at "sealed" the container runs and its tool does not yet; at
+        # "after_stop" it has stopped or is gone, and "after_delete" follows if it is gone.
         self.listeners: list[Callable[[str, Session], None]] = []
         # Each returns more fields of GET …/changes, by id and session id, since the session may be gone.
         self.review_fields: list[Callable[[str, str], Mapping[str, object]]] = []
@@ -5120,7 +5120,7 @@ class Extensions(ContainerParts):
         self.wrappers: list[Callable[[str, str, Callable[[Any], object]], Callable[[Any], object]]] = []
 
     def tell(self, moment: str, session: Session) -> None:
-        """Tell the listeners a moment in a session's life."""
+        """Tell the listeners about a moment in a session's life."""
         call_each(self.listeners, moment, session)
 
     def fields(self, session: Session) -> dict[str, object]:
@@ -5134,7 +5134,7 @@ class Extensions(ContainerParts):
         return fields
 
     def words_of(self, run: Run) -> str:
-        """The text of a run in which the history is searched, in small letters."""
+        """The text of a run in which the history is searched, in lower case."""
         return " ".join([run.workspace, run.id, *call_each(self.run_words, run)]).lower()
 
     def fields_of(self, run: Run) -> dict[str, object]:
@@ -5733,7 +5733,7 @@ class LastAnswers:
 
 
 class Place(NamedTuple):
-    """What the registry knows of one engine."""
+    """The state of one engine in the registry."""
 
     unreachable_since: str = ""  # RFC 3339, "" while it can be reached
     lost: Mapping[str, str] = {}  # the cluster members that are down -> since when
@@ -5741,7 +5741,7 @@ class Place(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What the registry knows of one session."""
+    """The state of one session in the registry."""
 
     incus: Session | None = None  # as Incus reports it
     question: int = 0  # the last question about it that was answered
@@ -6565,7 +6565,7 @@ class Containers:
 
 
 class Reach(NamedTuple):
-    """Whether an engine can be reached."""
+    """The reachability of an engine."""
 
     since: str  # when that last changed (RFC 3339)
     error: str = ""  # why it cannot be reached, "" if it can
@@ -6996,7 +6996,7 @@ class Sessions:
             self.keep(session)
 
     def _stop(self, session: Session, timeout: int, *, is_saved: bool) -> None:
-        """Stop a running container; `is_saved` tells that its conversation was saved after its tool had ended."""
+        """Stop a running container. `is_saved`: its conversation was saved after its tool had ended."""
         graceful = self.load().get("limits.runtime.stop_graceful")
         self.containers(session.id).stop(session.id, timeout if graceful else 0)
         stopped = {**self._worked_on[session.id][1], "status": "Stopped"}
@@ -7016,7 +7016,7 @@ class Sessions:
             self.door(session.id).exec(session.id, command, timeout=HAND_OVER_WITHIN)
 
     def unsaved(self, session: Session) -> Unsaved:
-        """What a session's container holds and this host lacks. No container is started to find out.
+        """The data that a session's container holds and this host lacks. Starts no container to find out.
 
         Only the container knows most of it, so it is unknown while the session does not run, or does not answer.
         """
@@ -7714,7 +7714,7 @@ def check_value(schema: Schema, value: Any, name: str = "") -> None:
 
 
 def what_is_wanted(schema: Schema, value: Any, kind: str) -> str:
-    """What a value of a kind must do to fit its schema, in words that follow "must"; empty if it fits."""
+    """The condition that a value of a kind violates, in words that follow "must"; empty if it fits its schema."""
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     if kind not in kinds:
         return "be " + " or ".join(KINDS[name][1] for name in kinds)
@@ -8024,7 +8024,7 @@ def body_length(headers: Message) -> int:
     return int(lengths[0])
 
 
-# -- Where a body ends that goes on to another program
+# -- The end of a body that is passed on to another program
 
 
 class SizedBody:
@@ -8118,7 +8118,7 @@ class ChunkedBody:
         return self.framing(self._left)
 
 
-# -- Who is at the other end
+# -- The peer of a connection
 
 
 class Peer(NamedTuple):
@@ -8503,7 +8503,7 @@ class TimedInput(io.RawIOBase):
         self._deadline = time.monotonic() + seconds
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True: clients are read."""
         return True
 
     def readinto(self, buffer: Any) -> int:
@@ -9855,7 +9855,7 @@ def list_history(app: Application, request: Request) -> Response:
 
 
 def run_mark(run: Run) -> str:
-    """What `before` of GET /api/sessions/history takes for a run: a container has one start at a time."""
+    """The mark of a run for `before` of GET /api/sessions/history; a container has only one start at a time."""
     return f"{run.started_at},{run.id}"
 
 

@@ -58,11 +58,11 @@ LOCK_SECONDS = 30.0
 OLDEST_PYTHON = (3, 9)
 NO_ID_MAPS = "cannot map ids"
 MOST_MOUNTS = 4000  # a stage with more is refused: the kernel allows 100000 in a whole namespace
-MOST_FOLDERS = 20000  # that are looked into for the Git folders of submodules
+MOST_FOLDERS = 20000  # the most folders searched for the Git folders of submodules
 OTHERS = "others"  # the folder of a stage that holds the trees of other sessions, which the container cannot enter
 FILLED_BY_GIT = ("objects", "refs", "logs")  # in a Git folder: many folders in them, and files called HEAD
 PLACEHOLDER_MARK = "trusted.clincus.placeholder"  # needs CAP_SYS_ADMIN on the host: no container can forge it
-# The file in a placeholder folder makes Git pass over the folder: `git stash -u` would else fail to remove it.
+# This file in a placeholder folder makes Git ignore the folder: otherwise `git stash -u` would fail to remove it.
 HIDING_FILE, HIDING_TEXT = ".gitignore", "*\n"
 
 # Numbers of system calls that Python's os module does not have. They are the same on every architecture that got the
@@ -92,7 +92,7 @@ CLONE_NEWUSER = 0x10000000
 
 
 class WallError(Exception):
-    """Why a stage cannot be built.
+    """The reason why a stage cannot be built.
 
     `kind` is "refused" for a workspace that must not be mounted, "unsupported" for a host that cannot do it, and
     "exposed" if a session that is not locked has one of the folders.
@@ -146,7 +146,7 @@ def open_beneath(folder: int, path: str, flags: int) -> int:
 
 
 def clone_mount(at: int, more: int = 0) -> int:
-    """A detached copy of what lies at a descriptor, without the mounts below it unless `more` is AT_RECURSIVE."""
+    """A detached copy of the path at a descriptor, without the mounts below it unless `more` is AT_RECURSIVE."""
     return system_call("open_tree", OPEN_TREE, at, b"\0", OPEN_TREE_CLONE | os.O_CLOEXEC | AT_EMPTY_PATH | more)
 
 
@@ -157,7 +157,7 @@ def set_attributes(mount: int, attributes: int, namespace: int = 0) -> None:
 
 
 def set_propagation(mount: int, kind: int) -> None:
-    """Make a mount and all below it MS_SHARED (what is mounted there later gets into its copies) or MS_PRIVATE."""
+    """Make a mount and all below it MS_SHARED (later mounts there propagate to its copies) or MS_PRIVATE."""
     record = struct.pack("QQQQ", 0, 0, kind, 0)
     system_call("mount_setattr", MOUNT_SETATTR, mount, b"\0", AT_EMPTY_PATH | AT_RECURSIVE, record, len(record))
 
@@ -174,7 +174,7 @@ def cover(descriptor: int, readonly: bool) -> tuple[int, int]:
 
 
 def cut_off(path: str) -> None:
-    """Let what is unmounted at a path and below stay mounted in a container that lives on."""
+    """Stop propagation at a path and below: an unmount there then leaves the copy in a running container alone."""
     with suppress(OSError), closing_descriptor(os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)) as here:
         set_propagation(here, MS_PRIVATE)
 
@@ -186,14 +186,14 @@ def attach_mount(mount: int, at: int) -> None:
 
 
 def mount_tmpfs(path: str, options: str, propagation: int = MS_PRIVATE) -> None:
-    """A small file system of our own: what is in it goes when it goes. Unless it is shared, it propagates nowhere."""
+    """Mount a small tmpfs, which takes its content with it when it goes. Only a shared one propagates its mounts."""
     flags = ctypes.c_ulong(MS_NOSUID | MS_NODEV | MS_NOEXEC)
     check(libc.mount(b"clincus", path.encode(), b"tmpfs", flags, options.encode()), path)
     check(libc.mount(None, path.encode(), None, ctypes.c_ulong(propagation), None), path)
 
 
 def unmount(path: str) -> None:
-    """Take away everything mounted at `path` and below; nothing happens if nothing is mounted there."""
+    """Unmount everything at `path` and below; do nothing if nothing is mounted there."""
     while libc.umount2(path.encode(), MNT_DETACH) == 0:
         pass
     if ctypes.get_errno() not in (errno.EINVAL, errno.ENOENT):
@@ -201,7 +201,7 @@ def unmount(path: str) -> None:
 
 
 def mount_id(descriptor: int) -> int:
-    """The kernel's number of the mount that a descriptor lies on (proc(5), fdinfo)."""
+    """The kernel's id of the mount at a descriptor (proc(5), fdinfo)."""
     with open(f"/proc/self/fdinfo/{descriptor}") as file:
         return int(next(line for line in file if line.startswith("mnt_id:")).split()[1])
 
@@ -220,7 +220,7 @@ def process_key(stat: str) -> list[Any]:
 
 
 def is_running(key: list[Any]) -> bool:
-    """Whether the process with a `process_key` has not ended."""
+    """True if the process with a `process_key` has not ended."""
     return key != [] and process_key(f"/proc/{key[0]}/stat") == key
 
 
@@ -233,7 +233,7 @@ def user_namespace(uids: list[Range], gids: list[Range]) -> int:
     if child == 0:
         os._exit(libc.unshare(CLONE_NEWUSER) != 0)
     try:
-        # A child that has ended keeps its user namespace until its parent takes note of the end.
+        # A child that has ended keeps its user namespace until its parent waits for it.
         ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
         if ended is None or ended.si_status:
             raise WallError("the kernel refuses a user namespace to root", kind="unsupported")
@@ -254,9 +254,9 @@ def container_ranges(configuration: str, kind: str) -> list[Range]:
 def mount_map(ranges: list[Range], owner: int, code: int, spans: list[tuple[int, int]]) -> list[Range]:
     """The id map (on disk, seen by the container as host id, count) of a folder.
 
-    The owner on disk and the container's user `code` are one and the same; where both ids lie in `spans` (first,
-    count), they change places. All other ids of `spans` are themselves. An id that lies in none of them is nobody's,
-    and its files can only be read.
+    The owner on disk and the container's user `code` are the same; where both ids lie in `spans` (first,
+    count), they change places. All other ids of `spans` map to themselves. An id outside of all spans belongs to
+    nobody, and its files can only be read.
     """
     seen = next((host + code - inside for inside, host, count in ranges if inside <= code < inside + count), None)
     if seen is None:
@@ -275,9 +275,9 @@ def mount_map(ranges: list[Range], owner: int, code: int, spans: list[tuple[int,
 
 
 def matching_paths(root: int, pattern: str) -> list[str]:
-    """The paths below a descriptor that a pattern means: `*` is any folder, `**` any Git folder at any depth.
+    """The paths below a descriptor that match a pattern: `*` is any folder, `**` any Git folder at any depth.
 
-    A part without a star stands for itself, present or not.
+    A part without a star matches itself, whether it exists or not.
     """
     paths = [""]
     for part in pattern.split("/"):
@@ -294,7 +294,7 @@ def matching_paths(root: int, pattern: str) -> list[str]:
 
 
 def list_folder(root: int, path: str) -> tuple[list[str], set[str]]:
-    """The paths of the folders directly in `path`, and the names of all that is there; none if it is no folder."""
+    """The paths of the folders directly in `path`, and the names of all entries; both empty if it is no folder."""
     try:
         descriptor = open_beneath(root, path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
@@ -339,7 +339,7 @@ def git_folders(root: int, path: str) -> list[str]:
 
 
 def make_placeholder(parent: int, name: str, text: str | None, owner: tuple[int, int]) -> bool:
-    """Make a marked file with this text, or a marked folder if it is None; false if there is something already."""
+    """Make a marked file with this text, or a marked folder if it is None; False if the name is taken already."""
     try:
         if text is None:
             os.mkdir(name, 0o755, dir_fd=parent)
@@ -363,9 +363,9 @@ def make_placeholder(parent: int, name: str, text: str | None, owner: tuple[int,
 
 
 def remove_placeholder(parent: int, name: str, text: str | None) -> None:
-    """Remove a placeholder in which nothing was put, and the mark of one that was filled.
+    """Remove a placeholder that is still empty, or the mark of one that was filled.
 
-    OSError if it is absent, a symlink or not ours, or EBUSY if a session holds it still.
+    OSError if it is absent, a symlink or not ours; EBUSY while a session holds it.
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with closing_descriptor(os.open(name, flags, dir_fd=parent)) as descriptor:
@@ -411,7 +411,7 @@ class Tree:
             self.top = clone_mount(host)  # the container will see this one
 
     def close(self) -> None:
-        """Let go of the descriptors."""
+        """Close the descriptors."""
         os.close(self.raw)
         os.close(self.top)
 
@@ -468,7 +468,7 @@ class Tree:
                     raise WallError(words)
 
     def _pin(self, path: str) -> None:
-        """Keep a folder where it is, and what is above it. Nobody then takes what is mounted there away with it."""
+        """Pin a folder and the folders above it, so that nobody can move the mounts in it away with it."""
         for part in accumulate(path.split("/"), "{}/{}".format):
             if part in self.mounts and self.mounts[part][1]:
                 return
@@ -480,7 +480,7 @@ class Tree:
                     self._cover(part, descriptor, readonly=False)
 
     def file_with_another_name(self) -> str:
-        """A sealed file that has a second hard link, by which it could be written all the same; empty if none has."""
+        """A sealed file with a second hard link, through which it could still be written; empty if there is none."""
         paths = [path for path, (_, readonly) in self.mounts.items() if readonly]
         for path in paths:  # the list grows by what is in folders
             descriptor = open_beneath(self.top, path, os.O_PATH)
@@ -495,13 +495,13 @@ class Tree:
         return ""
 
     def _names_of_plain(self, path: str) -> list[str]:
-        """The names of what is in a folder, without links."""
+        """The names in a folder, without links."""
         folder = open_beneath(self.top, path, os.O_RDONLY | os.O_DIRECTORY)
         with closing_descriptor(folder), os.scandir(folder) as entries:
             return [entry.name for entry in entries if not entry.is_symlink()]
 
     def _is_plain(self, path: str) -> bool:
-        """Whether there is a file or a folder at a path that no link leads to."""
+        """True if a path is a file or a folder, and no part of it is a link."""
         try:
             with closing_descriptor(open_beneath(self.top, path, os.O_PATH)) as descriptor:
                 kind = os.fstat(descriptor).st_mode
@@ -522,7 +522,7 @@ class Tree:
                 kind = os.fstat(descriptor).st_mode
                 if not stat.S_ISDIR(kind) and not stat.S_ISREG(kind):
                     raise WallError(f"'{part}' in '{self.source}' is neither a folder nor a file: remove it")
-                # A file on the way (.git of a worktree) or what we made ourselves covers all that would be below.
+                # A file on the way (.git of a worktree), or a placeholder of ours, covers everything below it.
                 seal = part == path or here[1] or stat.S_ISREG(kind)
                 if seal or part not in self.mounts:
                     self._cover(part, descriptor, seal)
@@ -552,7 +552,7 @@ class Tree:
             raise WallError(f"'{part}' in '{self.source}' {words}") from error
 
     def _make(self, part: str, text: str | None) -> bool:
-        """Make a placeholder that belongs to the owner of the tree. Outside of .git, Git passes over a folder."""
+        """Make a placeholder that belongs to the tree's owner. Outside of .git, Git ignores one that is a folder."""
         owner = (self.plan["owner"], os.fstat(self.raw).st_gid)
         with closing_descriptor(self._open_folder(os.path.dirname(part))) as parent:
             made = make_placeholder(parent, os.path.basename(part), text, owner)
@@ -572,7 +572,7 @@ class Tree:
         self.mounts[part] = (number, readonly)
 
     def remove_placeholders(self) -> None:
-        """Take away the placeholders in which nothing was put. One that another session holds is busy, and stays."""
+        """Remove the placeholders that are still empty. One that another session holds is busy, and stays."""
         texts: dict[str, str | None] = {}
         for pattern, text in self.plan["protect"].items():
             if text is False:
@@ -594,14 +594,14 @@ class Tree:
 
 
 class Stage:
-    """The folder under /run/clincus in which one session's trees are put together: a tmpfs with a record in it."""
+    """The folder under /run/clincus in which one session's trees are assembled: a tmpfs with a record in it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.path = f"{STAGES}/{name}"
 
     def record(self) -> dict[str, Any]:
-        """The plan, identity and monitor that the stage was built for; empty if the building was cut short."""
+        """The plan, identity and monitor that the stage was built for; empty if it was not built completely."""
         try:
             with open(f"{self.path}/record") as file:
                 return dict(json.load(file))
@@ -609,21 +609,21 @@ class Stage:
             return {}
 
     def is_orphaned(self) -> bool:
-        """Whether the container lives on though the process that watched over it was killed."""
+        """True if the container still runs although the process that watched over it was killed."""
         return is_running(process_key(f"{self.path}/init"))
 
     def is_in_use(self) -> bool:
-        """Whether the container that the stage was built for still runs."""
+        """True if the container that the stage was built for still runs."""
         return is_running(self.record().get("monitor", [])) or self.is_orphaned()
 
     def build(self, plan: dict[str, Any], identity: str, monitor: list[Any]) -> None:
-        """Put the trees of a plan together. Raises WallError; what was begun is left for `remove`."""
+        """Assemble the trees of a plan. Raises WallError, and leaves the clean-up to `remove`."""
         with open(identity) as file:
             configuration = file.read()
         ranges = {kind: container_ranges(configuration, kind) for kind in "ug"}
         if not ranges["u"] or not ranges["g"]:
             raise WallError("the container is privileged: its root would be root on the host")
-        # LXC passes over the calls that libseccomp does not know.
+        # LXC ignores calls that libseccomp does not know.
         needed = {b"fchmodat2": "setuid and setgid bits"} if plan["setuid"] == "denied" else {}
         if plan["holds"]:
             needed[b"clone3"] = "new mount namespaces"
@@ -644,9 +644,9 @@ class Stage:
         with open(f"{self.path}/record", "w") as file:
             json.dump({"plan": plan, "identity": identity, "monitor": monitor, "places": places}, file)
         for number, description in enumerate(plan["trees"]):
-            # The container's users own on disk what its range says: its root is some high uid there. All groups have
-            # an id, for an inode of a group without one cannot even be written by its owner. The container is in the
-            # folder's own group only, and so cannot set the setgid bit of others (setattr_prepare in fs/attr.c).
+            # On disk, the container's users own files under the ids of its range: its root is some high uid there. All
+            # groups are mapped, since not even its owner can write an inode of an unmapped group. The container is only
+            # in the folder's own group, so it cannot set the setgid bit of others (setattr_prepare in fs/attr.c).
             uids = mount_map(ranges["u"], description["owner"], plan["code"], [part[1:] for part in ranges["u"]])
             gids = mount_map(ranges["g"], description["group"], plan["code"], [(0, 2**32 - 1)])
             with closing_descriptor(user_namespace(uids, gids)) as namespace, closing(Tree(description)) as tree:
@@ -659,18 +659,18 @@ class Stage:
                     raise WallError(f"{words}; to mend it: cp -p FILE x && mv x FILE", kind="exposed")
         if plan["holds"]:
             os.mkdir(f"{self.path}/{OTHERS}", 0o700)
-            # What is mounted here later gets into the container too, while that runs.
+            # Later mounts here propagate into the container while it runs.
             mount_tmpfs(f"{self.path}/{OTHERS}", "mode=0700,size=16m", MS_SHARED)
 
     def entries(self) -> list[str]:
-        """The names of what lies in `others`: STAGE.NUMBER each."""
+        """The names in `others`, each of the form STAGE.NUMBER."""
         try:
             return sorted(os.listdir(f"{self.path}/{OTHERS}"))
         except FileNotFoundError:
             return []
 
     def plan_of(self, entry: str) -> dict[str, Any]:
-        """The plan of what lies in `others`; empty if the building was cut short."""
+        """The plan of an entry of `others`; empty if the entry was not built completely."""
         try:
             with open(f"{self.path}/{OTHERS}/{entry}/plan") as file:
                 return dict(json.load(file))
@@ -678,7 +678,7 @@ class Stage:
             return {}
 
     def let_go(self, entry: str) -> None:
-        """Take what lies in `others` away again."""
+        """Remove an entry of `others`."""
         place = f"{self.path}/{OTHERS}/{entry}"
         for name in os.listdir(place):
             if name != "plan":
@@ -689,7 +689,7 @@ class Stage:
         os.rmdir(place)
 
     def remove(self, placeholders: bool = True) -> None:
-        """Take the stage away, and the placeholders in the trees if nobody filled or uses them."""
+        """Remove the stage, and the placeholders in the trees that nobody has filled or uses."""
         trees = self.record().get("plan", {}).get("trees", [])
         for number in range(len(trees)):
             unmount(f"{self.path}/{number}")
@@ -710,9 +710,9 @@ class Stage:
 
 
 def check_namespace(path: str) -> None:
-    """Raise WallError unless process 1 has a mount of ours at a path, and so all programs of the host.
+    """Raise WallError unless process 1, and thus every program of the host, sees our mount at a path.
 
-    Numbers of mounts are those of the whole machine. /proc/1/ns/mnt would need the right to trace process 1.
+    Mount ids are those of the whole machine. /proc/1/ns/mnt would need the right to trace process 1.
     """
     with closing_descriptor(os.open(path, os.O_PATH | os.O_CLOEXEC)) as descriptor:
         ours = str(mount_id(descriptor))
@@ -724,7 +724,7 @@ def check_namespace(path: str) -> None:
 
 
 def all_stages() -> list[Stage]:
-    """The stages that are there, in use or left behind."""
+    """All stages, in use or left behind."""
     return [Stage(name) for name in sorted(os.listdir(STAGES))]
 
 
@@ -760,9 +760,9 @@ def locked_stages() -> Iterator[None]:
 
 
 def sweep_stages(spare: str = "") -> list[str]:
-    """Remove the stages that a crash left behind; the paths of those that cannot be removed.
+    """Remove the stages that a crash left behind; return the paths of those that cannot be removed.
 
-    A stage with any fault at all hinders only the start of its own session.
+    A broken stage, whatever its fault, hinders only the start of its own session.
     """
     left = []
     for name in sorted(os.listdir(STAGES)):
@@ -781,7 +781,7 @@ REST = str(globals().get("REST", ""))  # the text behind that word at the end of
 
 
 def load_rest() -> None:
-    """Define what is at the end of this file, unless it is there."""
+    """Define the names at the end of this file, unless they are defined already."""
     if "exchange_seals" not in globals():
         exec(f"# {REST}", globals())
 
@@ -822,7 +822,7 @@ def after_stop(plan: dict[str, Any], identity: str, monitor: list[Any]) -> None:
 
 
 def main(argument: str, environ: Mapping[str, str]) -> int:
-    """Run a hook; the exit code. The reason of a failure goes to the container's lxc.log, which `incus info` shows."""
+    """Run a hook and return its exit code. The reason of a failure goes to lxc.log, which `incus info` shows."""
     os.umask(0o022)
     if argument == "sweep":
         with locked_stages():
@@ -843,7 +843,7 @@ def main(argument: str, environ: Mapping[str, str]) -> int:
 
 
 def check_python() -> None:
-    """Raise WallError for a Python that is too old: that of an engine's host, which nobody could ask before."""
+    """Raise WallError if Python is too old. Nobody could check this before on an engine's host."""
     found = ".".join(map(str, sys.version_info[:2]))
     if sys.version_info < OLDEST_PYTHON:
         raise WallError(f"the Python of this host is {found}; the wall needs 3.9", kind="unsupported")
@@ -873,7 +873,7 @@ MOUNTINFO_LINE = re.compile(  # proc_pid_mountinfo(5)
 
 
 class Shown:
-    """A tree of a stage, as the kernel knows it."""
+    """A tree of a stage, as the kernel describes it."""
 
     def __init__(self, number: str, device: str, path: str, is_writable: bool) -> None:
         self.number = number
@@ -886,19 +886,19 @@ class Shown:
         return self.device, f"{self.path.rstrip('/')}/{path}"
 
     def holds(self, place: Place) -> bool:
-        """Whether a place lies in the tree, and is not its top."""
+        """True if a place lies in the tree and is not its top."""
         return place[0] == self.device and place[1].startswith(self.path.rstrip("/") + "/")
 
 
 class Shared:
-    """The trees of one stage, and the places in them that are sealed, each with whether it is read-only."""
+    """The trees of one stage, and the sealed places in them, each with whether it is read-only."""
 
     def __init__(self) -> None:
         self.trees: list[Shown] = []
         self.seals: dict[Place, bool] = {}
 
     def is_sealed(self, place: Place) -> bool:
-        """Whether a place is a seal, or lies in a folder that is sealed whole."""
+        """True if a place is a seal, or lies in a folder that is sealed as a whole."""
         device, path = place
         above = (step for step in accumulate(path.split("/")[:-1], "{}/{}".format))
         return place in self.seals or any(self.seals.get((device, step)) for step in above)
@@ -912,9 +912,9 @@ class Shared:
         return 0
 
     def place_in_common(self, other: Shared) -> Place | None:
-        """A folder that both have, or of which one has a part, if one of the two may write in it.
+        """A folder that both have, at least in part, if one of the two may write in it.
 
-        A Unix socket in it may take descriptors from one container to the other.
+        A Unix socket in it could pass descriptors from one container to the other.
         """
         for mine in self.trees:
             for theirs in other.trees:
@@ -925,7 +925,7 @@ class Shared:
 
 
 def place_of(source: str) -> Place:
-    """The place of a folder of this host, by whatever path it is mounted; that of a volume is its name."""
+    """The place of a folder of this host, whichever mount its path uses; for a volume, the place is its name."""
     if not source.startswith("/"):
         return "volume", f"/{source}"
     source = os.path.realpath(source)
@@ -942,7 +942,7 @@ def place_of(source: str) -> Place:
 
 
 def words_of(place: Place) -> str:
-    """A place by the path that the person knows."""
+    """The path by which a person knows a place."""
     with open("/proc/self/mountinfo") as file:
         return host_path(place, file.read())
 
@@ -967,21 +967,21 @@ def host_path(place: Place, mountinfo: str) -> str:
 
 
 def unescape(written: str) -> str:
-    """A path of /proc/self/mountinfo as it is: blanks are written as octal numbers there."""
+    """Decode a path of /proc/self/mountinfo, which has blanks as octal numbers."""
     return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), written)
 
 
 def is_related(one: str, other: str) -> bool:
-    """Whether two paths are the same, or one lies in the other."""
+    """True if two paths are the same, or one lies in the other."""
     shorter, longer = sorted((one.rstrip("/") + "/", other.rstrip("/") + "/"), key=len)
     return longer.startswith(shorter)
 
 
 def shared_of_stages(mountinfo: str) -> dict[tuple[str, str], Shared]:
-    """What each stage has, by its name and "", from the text of /proc/self/mountinfo.
+    """The trees and seals of each stage, from the text of /proc/self/mountinfo.
 
-    By its name and that of an entry in its `others`: what its container has got of another one. Paths are those in
-    their file system, so that a folder is known by whatever path it was mounted.
+    The key is (STAGE, ""), or (STAGE, ENTRY) for what its container got from another one by an entry in its `others`.
+    Paths are those in their file system, so a folder is recognised whichever mount leads to it.
     """
     found: dict[tuple[str, str], Shared] = {}
     for device, written, name, entry, number, below, options in MOUNTINFO_LINE.findall(mountinfo):
@@ -996,7 +996,7 @@ def shared_of_stages(mountinfo: str) -> dict[tuple[str, str], Shared]:
 
 
 def neighbours_of(stage: str, everything: Mapping[str, Shared]) -> dict[str, Place]:
-    """The stages to which something can get from a stage, from container to container, each with the folder for it."""
+    """The stages to which descriptors could get from a stage, also through others, each with a shared folder."""
     found: dict[str, Place] = {}
     reached = [stage]
     for name in reached:  # the list grows
@@ -1009,10 +1009,10 @@ def neighbours_of(stage: str, everything: Mapping[str, Shared]) -> dict[str, Pla
 
 
 def exchange_seals(stage: Stage, running: Mapping[str, Stage]) -> None:
-    """Give a new stage the seals of all running ones, by name, that it shares a folder with, and those its own.
+    """Exchange seals between a new stage and all running ones (by name) that share a folder with it.
 
-    WallError if a container among them can let go of seals while another one relies on its own, or if one could have
-    got hold of a file of ours before it was sealed.
+    WallError if one of their containers could remove seals while another one relies on its own, or if one could have
+    opened a file of ours before it was sealed.
     """
     with open("/proc/self/mountinfo") as file:
         found = shared_of_stages(file.read())
@@ -1038,7 +1038,7 @@ def exchange_seals(stage: Stage, running: Mapping[str, Stage]) -> None:
 
 
 def exchange_with(stage: Stage, ours: Shared, other: Stage, theirs: Shared, known: set[str]) -> None:
-    """Give a new stage and a running one the seals of each other; `known` are stages that are there themselves."""
+    """Give a new stage and a running one each other's seals; `known` are stages that take part themselves."""
     if ours.seals.keys() - theirs.seals.keys():
         take_in(other, stage.name, stage.record()["plan"], stage.path)
     if theirs.seals.keys() - ours.seals.keys():
@@ -1046,7 +1046,7 @@ def exchange_with(stage: Stage, ours: Shared, other: Stage, theirs: Shared, know
     seal_in_ours(stage, ours, theirs, other)
     for entry in other.entries():
         ended = entry.partition(".")[0]
-        if ended not in known:  # a session that has ended, of which it may have descriptors
+        if ended not in known:  # a session that has ended; the other one may have its descriptors
             take_in(stage, ended, other.plan_of(entry), f"{other.path}/{OTHERS}/{entry}")
 
 
@@ -1054,8 +1054,8 @@ def take_in(stage: Stage, name: str, plan: dict[str, Any], trees: str) -> None:
     """Mount the sealed trees of another stage, at `trees`/NUMBER now, into the `others` of one and into its container.
 
     A descriptor of a folder may travel from one container to another over a Unix socket in a folder that both
-    have. With the seals in its own mount namespace a process there cannot rename over them either. They stay until
-    the container ends: for so long it may keep the descriptor. An older copy goes only when the new one is there.
+    have. With the seals in its own mount namespace, a process there cannot rename over them either. They stay as
+    long as the container may keep the descriptor: until it ends. An older copy goes when the new one is there.
     """
     older = [entry for entry in stage.entries() if entry.partition(".")[0] == name]
     newest = max((int(entry.partition(".")[2]) for entry in older), default=0)
@@ -1077,9 +1077,9 @@ def take_in(stage: Stage, name: str, plan: dict[str, Any], trees: str) -> None:
 
 
 def seal_in_ours(stage: Stage, ours: Shared, theirs: Shared, other: Stage) -> None:
-    """Seal in a stage's trees what another one has sealed of the folders that they show too, before its container runs.
+    """Before a stage's container runs, seal in its trees what another stage has sealed in the same folders.
 
-    Every folder on the way there is pinned. WallError if a container has exchanged something meanwhile.
+    Every folder on the way is pinned. WallError if a container has exchanged something meanwhile.
     """
     for tree in ours.trees:
         if not tree.number:  # a device of Incus, which no stage shows
@@ -1098,7 +1098,7 @@ def seal_in_ours(stage: Stage, ours: Shared, theirs: Shared, other: Stage) -> No
 
 
 def cover_place(stage: Stage, tree: Shown, place: Place, readonly: bool) -> int:
-    """Cover a place in a tree; its inode."""
+    """Cover a place in a tree; returns its inode."""
     inside = os.path.relpath(place[1], tree.path)
     with closing_descriptor(os.open(f"{stage.path}/{tree.number}", os.O_PATH | os.O_CLOEXEC)) as root:
         try:
@@ -1110,7 +1110,7 @@ def cover_place(stage: Stage, tree: Shown, place: Place, readonly: bool) -> int:
 
 
 def check_neighbours(plan: Mapping[str, Any], neighbours: Mapping[str, tuple[Mapping[str, Any], Place]]) -> None:
-    """Raise WallError unless all neighbours, each with a folder, may run beside a new session with this plan."""
+    """Raise WallError unless a new session with this plan may run beside all neighbours, each with a shared folder."""
     locked = [one for one in neighbours.values() if one[0].get("level") == "locked"]
     open_ones = [one for one in neighbours.values() if not one[0].get("holds")]
     if locked and not plan["holds"]:
@@ -1131,12 +1131,12 @@ def session_of(plan: Mapping[str, Any]) -> str:
 
 
 def unsealed_place(places: Mapping[Place, bool], shown: Iterable[Shared]) -> Place | None:
-    """A place that one of these shows without a seal; `places` are seals, and folders that only keep their place."""
+    """A place that one of these shows without a seal. `places` are seals, or folders that only keep their place."""
     everything = list(shown)
     for place in sorted(places):
         for shared in everything:
             for tree in shared.trees:
-                # The top of a tree keeps its place: no container can rename its own mount.
+                # The top of a tree keeps its place anyway: no container can rename its own mount.
                 is_below = (tree.device, tree.path) == place or Shown("", *place, True).holds((tree.device, tree.path))
                 if tree.holds(place) and not shared.is_sealed(place):
                     return place

@@ -1,8 +1,9 @@
 """Reads git's objects from a Git folder that an agent may be changing: by descriptors, with no link followed.
 
-Git compares an object with its name when it takes it in, and not when it reads it (only `git fsck` does): a program
-that may write in .git can put another content under a name, and `git checkout` writes it. So each object is compared
-here, and each copy of it, as git takes the first one that it comes to. See gitformat-pack(5) and gitformat-loose(5).
+Git compares an object with its name when it stores the object, and not when it reads it (only `git fsck` does). So a
+program that may write in .git can store another content under a name, and `git checkout` writes it. Therefore each
+object is compared here, and each copy of it, since git uses the first copy that it finds. See gitformat-pack(5) and
+gitformat-loose(5).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from contextlib import suppress
 LARGEST = 8 << 20  # bytes of one object
 MOST_PACKS = 300
 MOST_DELTAS = 4095  # of one object: pack.depth has no higher value
-PIECE = 64 << 10  # bytes that are read of a pack at once
+PIECE = 64 << 10  # bytes of a pack that are read at once
 INDEX_HEAD = b"\377tOc\0\0\0\2"
 FANOUT = 8 + 256 * 4  # bytes before the names
 KINDS = {1: "commit", 2: "tree", 3: "blob", 4: "tag"}
@@ -26,15 +27,15 @@ OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NO
 
 
 class MissingError(Exception):
-    """There is no such object that git could read."""
+    """An object is missing, or git could not read it."""
 
 
 class ForgedError(Exception):
-    """An object has another content than its name says, and git takes it all the same."""
+    """An object has another content than its name says, and git accepts it anyway."""
 
 
 class TooLargeError(Exception):
-    """An object is larger than what is read here."""
+    """An object is larger than LARGEST."""
 
 
 class Found:
@@ -43,7 +44,7 @@ class Found:
     def __init__(self, kind: str, data: bytes, written: float) -> None:
         self.kind = kind
         self.data = data
-        self.written = written  # when the newest of the files that hold it was last changed (seconds since 1970)
+        self.written = written  # the time of the last change to the newest of its files (seconds since 1970)
 
 
 class Pack:
@@ -66,13 +67,13 @@ class Pack:
         self.written = about.st_ctime
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         for descriptor in (self._index, self._pack):
             if descriptor >= 0:
                 os.close(descriptor)
 
     def place_of(self, name: bytes) -> int:
-        """Where an object begins, -1 if it is not in this pack. Raises struct.error for a broken index."""
+        """The place where an object begins, -1 if it is not in this pack. Raises struct.error for a broken index."""
         low = self._fanout[name[0] - 1] if name[0] else 0
         high = self._fanout[name[0]]
         while low < high:
@@ -114,10 +115,12 @@ class Pack:
         return KINDS[kind], data
 
     def _entry(self, place: int) -> tuple[int, int, bytes]:
-        """An entry: its type, where the object is that it is a delta of, and its content."""
+        """An entry: its type, the place of the object that it is a delta of, and its content."""
         head = os.pread(self._pack, 64 + self._size, place)
         kind = head[0] >> 4 & 7
-        size, at, shift = head[0] & 15, 0, 4
+        size = head[0] & 15
+        at = 0
+        shift = 4
         while head[at] & 128:
             at += 1
             size |= (head[at] & 127) << shift
@@ -157,7 +160,7 @@ class Pack:
 
 
 def with_delta(base: bytes, delta: bytes) -> bytes:
-    """An object by its delta. Raises MissingError, IndexError for one that git would not take."""
+    """Apply a delta to an object. Raises MissingError, and IndexError for a delta that git would refuse."""
     _, at = delta_size(delta, 0)
     size, at = delta_size(delta, at)
     if size > LARGEST:
@@ -192,7 +195,7 @@ def with_delta(base: bytes, delta: bytes) -> bytes:
 
 
 def delta_size(delta: bytes, at: int) -> tuple[int, int]:
-    """A number at the begin of a delta, and where the rest begins."""
+    """A number at the beginning of a delta, and the place where the rest begins."""
     number = shift = 0
     while True:
         number |= (delta[at] & 127) << shift
@@ -206,10 +209,10 @@ class Objects:
     """The objects of a Git folder, given by its descriptor."""
 
     def __init__(self, git: int, hash_size: int = 20) -> None:
-        """Raises OSError if it has none."""
+        """Raises OSError if the folder has no objects."""
         self._size = hash_size
         self._packs: list[Pack] = []
-        self.borrows = False  # whether git looks elsewhere, too
+        self.borrows = False  # True if git also looks for objects elsewhere
         self._folder = os.open("objects", OPEN_FOLDER, dir_fd=git)
         with suppress(OSError):
             inside = self._open("info")
@@ -222,7 +225,7 @@ class Objects:
             self._open_packs()
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         for pack in self._packs:
             pack.close()
         os.close(self._folder)
@@ -273,7 +276,7 @@ class Objects:
             yield self._loose(name.hex())
 
     def _loose(self, name: str) -> Found:
-        """An object in a file of its own."""
+        """An object that has a file of its own."""
         import zlib
 
         folder = self._open(name[:2])
@@ -296,7 +299,7 @@ class Objects:
 
 
 def tree_entries(data: bytes, hash_size: int) -> Iterator[tuple[bytes, int, bytes]]:
-    """The entries of a tree: name, mode and object of each. Raises ValueError for what is none."""
+    """The entries of a tree: name, mode and object of each. Raises ValueError for malformed data."""
     at = 0
     while at < len(data):
         blank = data.index(b" ", at)

@@ -1,9 +1,9 @@
-"""Looks at a workspace for Clincus: what git on the host runs there or reads as its configuration, and what to protect.
+"""Examines a workspace for Clincus: what git on the host runs there or reads as configuration, and what to protect.
 
 Clincus runs it as its own user before each start of a session, in a child with a time limit: an agent may have written
-the configuration that is read here, and the folders that are walked. Each start waits for it, so it uses only what
-Python loads quickly. It comes compiled on stdin, in `marshal`'s form, and behind it a JSON object, which it answers by
-one on stdout:
+the configuration that is read here, and the folders that are walked. Each start waits for it, so it uses only
+modules that Python loads quickly. stdin has the program, compiled and in `marshal`'s form, and after it a JSON
+object; the answer is a JSON object on stdout:
 
     {"git": PATH, "workspace": PATH, "homes": [PATH], "environ": {NAME: VALUE}, "sealed": {PATH: TEXT},
      "searched": [PATH]}
@@ -11,7 +11,7 @@ one on stdout:
         "unsealed": [[PATH, WORDS]], "cut": [[PATH, WORDS]]}, see `git_on_host`, `links_in` and `Nested`
     {"source": PATH, "patterns": [PATTERN], "optional": [PATTERN]}
         gets {"covers": [[PATH, BOOLEAN]]}, see `device_paths`
-    either may get {"refused": WORDS, "status": NUMBER}: why the session cannot start, and a status of HTTP
+    either may get {"refused": WORDS, "status": NUMBER}: the reason why the session cannot start, and an HTTP status
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     StandIn = Union[str, Literal[False], None]  # for an absent path: as in hook.py
 
 MOST_FOLDERS = 20000  # this and the next as in hook.py
-MOST_SEALED_LINKS = 500  # in one folder that is sealed
+MOST_SEALED_LINKS = 500  # in one sealed folder
 FILLED_BY_GIT = ("objects", "refs", "logs")
-MOST_NESTED = 50  # Git folders that are sealed beside those of the repository at the top: so many in it, and in mounts
-MOST_SEARCHED = 400  # folders of the workspace that are searched for them, and as many of all extra mounts
+MOST_NESTED = 50  # sealed Git folders besides those of the repository at the top; as many again in extra mounts
+MOST_SEARCHED = 400  # folders of the workspace that are searched for such Git folders, and as many of all extra mounts
 MOST_SEARCHED_ENTRIES = 20000
-# Packages bring repositories of their own, and nobody works in them; as OTHERS_FOLDERS of scan.py.
+# Packages bring repositories of their own, in which nobody works. As OTHERS_FOLDERS of scan.py.
 NOT_SEARCHED = frozenset((".git", "node_modules", "site-packages", "bower_components", "vendor"))
 # What a session seals in a Git folder, or has to look into: a link there cannot be sealed.
 SEALED_IN_GIT = (
@@ -49,26 +49,26 @@ SEALED_IN_GIT = (
 )
 GIT_CONFIG_BYTES = 1 << 20  # of one configuration file; more is refused
 GIT_CONFIG_FILES = 1000
-# -- What the settings of git mean. This is the only list: wall/scan.py and the look at new submodules use it as well.
+# -- The meaning of git's settings. This is the only list: wall/scan.py and the look at new submodules use it as well.
 #
-# Two rules, for two kinds of configuration. One that the person keeps, and that is sealed, may say anything: the keys
-# below find what of it names a program or more configuration. A list of such keys is never complete: each version of
-# git adds some. So a configuration that a container may have written, and that git on the host will obey, must have
-# only settings of HARMLESS_SETTINGS: no value of these makes git run a program, read or write a path that it would not
-# have read or written anyhow, or reach another place than the remotes that the person's own configuration names. They
+# There are two rules, for two kinds of configuration. The person's own, which is sealed, may contain anything: the keys
+# below find the settings that name a program or more configuration. Such a list is never complete, since each version
+# of git adds keys. So a configuration that a container may have written, and that git on the host will obey, may only
+# have settings of HARMLESS_SETTINGS. No value of these makes git run a program, read or write a path that it would not
+# have read or written anyway, or reach any place but the remotes that the person's own configuration names. They
 # were picked from git's Documentation/config (on the way to 2.55) and from what `git clone`, `submodule`, `worktree`,
-# `sparse-checkout` and `maintenance` of git 2.47 write; a key that a later version adds is not among them. Those of a
-# partial clone are not either: with them, `git status` fetches.
+# `sparse-checkout` and `maintenance` of git 2.47 write. A key that a later version adds is not among them, and neither
+# are those of a partial clone: with them, `git status` fetches.
 GIT_INCLUDE_KEY = re.compile(r"include(if\..*)?\.path", re.DOTALL)
-# Keys of git-config(1) whose value is a command, of git itself and of what keeps its settings there, such as git-lfs.
+# Keys of git-config(1) whose value is a command: git's own, and those of programs such as git-lfs.
 GIT_COMMAND_KEY = re.compile(
     r"(alias|pager)\..*|.*(args|askpass|browser|clean|cmd|command|difffilter|driver|editor|external|fsmonitor|gitproxy"
     r"|helper|hooks?|httpd|mergeoptions|pack|pager|path|process|prog|program|smtpserver|smudge|textconv|tunnel|update"
     r"|vcs)",
     re.DOTALL,
 )
-# Keys whose value is the name of a helper, a merge strategy or a tool, from which git makes the name of a program that
-# it looks for in its own folder and $PATH, but for a name with a `/` in it. Before such a name git puts the prefix.
+# Keys whose value is the name of a helper, a merge strategy or a tool. Git puts the prefix before the name, and looks
+# for a program of that name in its own folder and in $PATH, unless the name has a `/` in it.
 GIT_NAME_KEYS = {
     "credential.*helper": "git-credential-",
     "pull.(twohead|octopus)": "git-merge-",
@@ -83,8 +83,8 @@ LOCAL_URL = r"(?:file://)?(/.*)"
 SIMPLE = r"[\w.+%-]*"  # a number, a boolean or a word: no path, URL or command
 REFSPEC = r"[\^+]?[^\s:]*(?::[^\s:]*)?"
 TEXT = r"[^\n]*"
-REMOTE, URL = "remote", "url"  # values that need a look at other settings, or at where the workspace is
-HARMLESS_SETTINGS = (  # which keys, and which values of them; patterns, as most processes need none of them
+REMOTE, URL = "remote", "url"  # values that depend on other settings, or on the place of the workspace
+HARMLESS_SETTINGS = (  # keys, and their harmless values; patterns, since most processes need none of them
     (
         r"core\.(repositoryformatversion|bare|filemode|logallrefupdates|ignorecase|symlinks|precomposeunicode"
         r"|autocrlf|eol|safecrlf|sparsecheckout|sparsecheckoutcone|splitindex|untrackedcache|preloadindex"
@@ -93,7 +93,7 @@ HARMLESS_SETTINGS = (  # which keys, and which values of them; patterns, as most
         SIMPLE,
     ),
     (r"core\.fsmonitor", r"true|false|"),
-    (r"core\.worktree", TEXT),  # where it is, is judged by who knows the Git folder
+    (r"core\.worktree", TEXT),  # the code that knows the Git folder judges the path
     (
         r"extensions\.(worktreeconfig|objectformat|compatobjectformat|refstorage|preciousobjects|noop"
         r"|relativeworktrees|submodulepathconfig)",
@@ -136,13 +136,13 @@ SHELL_WORD = re.compile(r"(?<![\w$}/.~@%+-])[\w.~/@%+-]+")
 SHELL_SUBSTITUTION = re.compile(r"(?:\$\([^)]*\)|\$\{[^}]*\}|\$\w+|`[^`]*`)/")
 SED_COMMAND = re.compile(r"[sy](\W).*\1.*\1\w*")
 
-GitSetting = tuple[str, str, str]  # file, key (in lower case, but for what is between its first and last dot), value
+GitSetting = tuple[str, str, str]  # file, key (lower case except between its first and last dot), value
 
 
 class Refusal(Exception):
-    """Why the session cannot start, with a status of HTTP: 400 for what was asked, 409 for the workspace as it is.
+    """The reason why the session cannot start, with an HTTP status: 400 for a bad request, 409 for a bad workspace.
 
-    `folder` is what could be removed, and `file` what could be mended, so that it starts.
+    The session could start without the folder `folder`, or with a repaired file `file`.
     """
 
     def __init__(self, words: str, status: int = 409, *, folder: str = "", file: str = "") -> None:
@@ -153,10 +153,10 @@ class Refusal(Exception):
         self.file = file
 
     def advice(self, workspace: str) -> str:
-        """What helps, as sentences to add: an agent must not keep people out of their own folder.
+        """Sentences with the remedy: an agent must not keep people out of their own folder.
 
-        A container may have chosen the names. So only what lies where git keeps the submodules and worktrees of this
-        workspace is named in a command, quoted: it leads nowhere else, and is one word.
+        A container may have chosen the names. So a command names, quoted, only a path where git keeps the submodules
+        and worktrees of this workspace: it leads nowhere else, and is one word.
         """
         mend = f". Mend {self.file!r} in an editor" if self.file else ""
         for name in ("modules", "worktrees"):
@@ -168,7 +168,7 @@ class Refusal(Exception):
 
 
 def names_a_program(key: str, value: str) -> bool:
-    """Whether a setting makes git run something that it names, or read more of its configuration elsewhere. Pure."""
+    """True if a setting makes git run something that it names, or read more configuration elsewhere. Pure."""
     if GIT_INCLUDE_KEY.fullmatch(key) or "ext::" in key + value:
         return True
     if re.fullmatch(GIT_URL_KEY, key, re.DOTALL):
@@ -184,7 +184,7 @@ def names_a_program(key: str, value: str) -> bool:
 
 
 def program_of_name(key: str, value: str) -> str:
-    """The program that git runs for a helper, strategy or tool of this name; empty if the key names none. Pure."""
+    """The program that git runs for the name of a helper, strategy or tool; empty if the key names none. Pure."""
     prefix = next((prefix for keys, prefix in GIT_NAME_KEYS.items() if re.fullmatch(keys, key, re.DOTALL)), None)
     return "" if prefix is None else prefix + value
 
@@ -194,9 +194,9 @@ def not_harmless(
 ) -> list[tuple[str, str]]:
     """The settings (key, value) of one configuration that are not known to be harmless.
 
-    `written_by` are folders of the host that the container can write: a repository there has hooks of its making.
-    `known_urls` gives the URLs that the person's own configuration names. Git fetches by itself in submodules: from any
-    other URL, and with the person's keys, that would reach what an agent has chosen.
+    `written_by` are folders of the host that the container can write: it may have put hooks into a repository there.
+    `known_urls` gives the URLs that the person's own configuration names. Git fetches in submodules by itself: from any
+    other URL, with the person's keys, that could reach a server of the agent's choice.
     """
     urls = [key for key, _ in settings if key.startswith("remote.") and key.endswith(".url")]
     remotes = {key[len("remote.") : -len(".url")] for key in urls}
@@ -210,11 +210,11 @@ def is_harmless(
     written_by: Sequence[str],
     known_urls: Callable[[], Collection[str]],
 ) -> bool:
-    """Whether a setting is known to be harmless where these remotes have a URL."""
+    """True if a setting is known to be harmless, given the names of the remotes that have a URL."""
     allowed = next((allowed for keys, allowed in HARMLESS_SETTINGS if re.fullmatch(keys, key, re.DOTALL)), None)
     if allowed is None:
         return False
-    if allowed == REMOTE:  # git takes a name that is none for a path
+    if allowed == REMOTE:  # git takes any other name for a path
         return value == "." or value in remotes
     if allowed == URL:
         local = re.fullmatch(LOCAL_URL, value, re.DOTALL)
@@ -227,7 +227,7 @@ def is_harmless(
 
 
 def leads_into(path: str, top: str) -> bool:
-    """Whether a path ends in a folder, or goes through anything in it, which may be a link one day."""
+    """True if a path ends in a folder, or leads through anything in it, which may become a link later."""
     steps = (os.path.normpath(step) for step in itertools.accumulate(path.split("/"), "{}/{}".format))
     ends = os.path.normpath(path), os.path.realpath(path)
     return any(path_inside(end, top) for end in ends) or any(path_inside(s, top) and s != top for s in steps)
@@ -238,7 +238,7 @@ def path_inside(path: str, parent: str) -> bool:
     return path == parent or path.startswith(parent.rstrip("/") + "/")
 
 
-# -- What git on the host runs
+# -- The commands and the configuration of git on the host
 
 
 def git_on_host(
@@ -253,14 +253,14 @@ def git_on_host(
     """The Git folders that git on this host finds from a workspace, and what it runs or reads as configuration.
 
     Each path in `places` has the text of the file that stands in for it while it is absent, or None for an empty
-    folder. Links in the paths are not followed. Those in folders that are sealed are in `links`: these folders, and the
-    paths of `sealed`, which are relative to the workspace, and those below .git to each Git folder. `unread` are the
-    keys of commands that may run files that nobody can tell from their words.
+    folder. Links in the paths are not followed. `links` are the links in sealed folders: in those of `places`, and in
+    the paths of `sealed`, which are relative to the workspace, or to each Git folder if they begin with .git. `unread`
+    are the keys of commands that may run further files, which their words do not show.
 
     The configuration of the system, of the people with these home folders, of the repository, its submodules and its
-    linked worktrees counts, and all that it includes, on whatever condition. So does that of `Nested` in the folders to
-    be `searched`: the workspace and the extra mounts that a container can write. Raises Refusal if git is missing
-    (`git` is empty) or does not understand a file, unless that is of a nested repository.
+    linked worktrees counts, with everything that it includes on any condition. So does that of `Nested` repositories
+    in the `searched` folders: the workspace and the extra mounts that a container can write. Raises Refusal if git is
+    missing (`git` is empty) or does not understand a file, unless that belongs to a nested repository.
     """
     outer, tops = repositories_of(workspace)
     shared, attributes = shared_git_files(git, homes, environ)
@@ -279,7 +279,7 @@ def git_on_host(
         places += nested.that_can_be_sealed(folder, found)
         _, key, value = setting
         is_unread = names_a_command(key, value) and is_shell(key, value) and not is_readable(value)
-        # A person types an alias, so it is no news for them unless it has to do with files of the workspace.
+        # A person who types an alias knows it, so it is reported only if it uses files of the workspace.
         if is_unread and (not key.startswith("alias.") or names_a_place(value, everywhere)):
             unread[key] = None
     folders: dict[str, StandIn] = {path: "" for path, stand_in in places if stand_in is None}
@@ -310,7 +310,7 @@ def configurations_of(git_folders: Iterable[str]) -> list[str]:
 
 
 def add_working_trees(tops: Mapping[str, list[str]], settings: Iterable[GitSetting]) -> None:
-    """Add the working trees that the configuration of Git folders names to those that are known of each."""
+    """Add the working trees that the configuration of Git folders names to the known ones of each folder."""
     for file, key, value in settings:
         folder = os.path.dirname(file)
         if key == "core.worktree" and folder in tops:
@@ -320,17 +320,17 @@ def add_working_trees(tops: Mapping[str, list[str]], settings: Iterable[GitSetti
 
 
 class Nested:
-    """The repositories in folders that a container gets, but for the one that the workspace is in.
+    """The repositories in folders that a container gets, except the one that contains the workspace.
 
-    These are the person's other repositories in an extra mount, those that a mount is a part of, repositories within
-    the workspace, and the `.git` files of checked-out submodules and of linked worktrees. Nothing in one of them keeps
-    a session from starting: what cannot be sealed is told. An agent may have made it in an earlier session.
+    These are the person's other repositories in an extra mount, repositories of which a mount is a part, repositories
+    within the workspace, and the `.git` files of checked-out submodules and linked worktrees. An agent may have made
+    one in an earlier session, so nothing in them keeps a session from starting: what cannot be sealed is reported.
     """
 
     def __init__(self, git: str, homes: Sequence[str], tops: dict[str, list[str]], searched: Sequence[str]) -> None:
         self.git = git
         self.homes = homes
-        self.tops = tops  # the Git folders that are known, each with its working trees; what is found is added
+        self.tops = tops  # the known Git folders, each with its working trees; the search adds to them
         self.searched = searched
         self.workspace = ""
         self.known = frozenset(tops)
@@ -342,14 +342,14 @@ class Nested:
         self.of: dict[str, str] = {}  # Git folder, or a path that its configuration names -> top of the repository
 
     def search(self, workspace: str) -> None:
-        """Find the repositories, those near the top first, and what their configurations say."""
+        """Find the repositories, those near the top first, and the settings in their configurations."""
         self.workspace = workspace
         if workspace in self.searched:
             for tree in [*itertools.chain.from_iterable(self.tops.values())]:
                 if tree != workspace and os.path.isfile(f"{tree}/.git"):
                     self.add(tree)
             self.search_below(workspace, MOST_SEARCHED)
-        self.left = MOST_NESTED  # an agent that fills the workspace with repositories does not keep others unsealed
+        self.left = MOST_NESTED  # an agent that fills the workspace with repositories cannot keep others unsealed
         left = MOST_SEARCHED
         for top in self.searched:
             if top != workspace:
@@ -358,7 +358,7 @@ class Nested:
                 left -= self.search_below(top, left)
 
     def search_below(self, top: str, most: int) -> int:
-        """Search a folder; how many folders that were."""
+        """Search a folder; returns how many folders were searched."""
         waiting = deque([top])
         count = entries = 0
         device = os.lstat(top).st_dev
@@ -376,12 +376,12 @@ class Nested:
                         names.append(entry.name)
                         if entry.is_dir(follow_symlinks=False):
                             folders.append(entry.name)
-            except OSError as error:  # it has gone, or is no folder of ours
+            except OSError as error:  # it is gone, or is not a folder of ours
                 if error.errno == errno.ENAMETOOLONG:
                     self.cut[top] = "paths in it are too long"
             entries += len(names)
             is_bare = "objects" in folders and "refs" in folders and "HEAD" in names
-            # What is mounted on this host within the folder does not get into the container.
+            # The container does not get what this host has mounted within the folder.
             if path != top and (".git" in names or is_bare) and os.lstat(path).st_dev == device:
                 self.add(path)
             if not is_bare:
@@ -389,7 +389,7 @@ class Nested:
         return count
 
     def add(self, top: str) -> None:
-        """Add the repository at a folder, its submodules and its linked worktrees, unless it is known."""
+        """Add the repository at a folder, with its submodules and its linked worktrees, unless it is known."""
         own = f"{top}/.git"
         if own in self.known or own in self.folders or top in self.unsealed:
             return
@@ -418,11 +418,11 @@ class Nested:
         self.settings += settings
 
     def is_in_reach(self, path: str) -> bool:
-        """Whether a container gets a folder, a part of it or one that it lies in."""
+        """True if a container gets a folder, a part of it, or a folder above it."""
         return any(path_inside(path, top) or path_inside(top, path) for top in self.searched)
 
     def that_can_be_sealed(self, folder: str, places: Iterable[tuple[str, StandIn]]) -> Iterator[tuple[str, StandIn]]:
-        """The paths that a configuration in a folder names, but for those that would seal all that a container gets."""
+        """The paths that a configuration names, except those whose seal would cover all that a container gets."""
         repository = self.of.get(folder, "")
         for path, stand_in in places:
             if repository and any(path_inside(top, os.path.realpath(path)) for top in self.searched):
@@ -433,7 +433,7 @@ class Nested:
             yield path, stand_in
 
     def links_in(self, top: str) -> Iterator[str]:
-        """As the function of that name; of a nested repository, those that cannot be sealed are told, and left out."""
+        """As the function `links_in`; in a nested repository, links that cannot be sealed are reported and left out."""
         repository = self.of.get(top) or self.of.get(os.path.dirname(top))
         if not repository:
             yield from links_in(top)
@@ -450,7 +450,7 @@ class Nested:
 
 
 def odd_path_in(git_folder: str) -> str:
-    """A path in a Git folder that cannot be sealed, as a link cannot, or the folder itself; empty if there is none."""
+    """A path that cannot be sealed, such as a link, in a Git folder, or the folder itself; empty if there is none."""
     for path in (git_folder, *(f"{git_folder}/{name}" for name in SEALED_IN_GIT)):
         with suppress(OSError):
             kind = os.lstat(path).st_mode
@@ -460,10 +460,10 @@ def odd_path_in(git_folder: str) -> str:
 
 
 def links_in(top: str) -> Iterator[str]:
-    """The links in a folder that is sealed, at any depth, that lead to files, or to nothing yet.
+    """The links in a sealed folder, at any depth, that lead to files or to nothing yet.
 
-    The seal keeps a link as it is. What stands at its end is run or read all the same: a hook that a project keeps in
-    `scripts`, say. A link to a folder does not count: git looks for no hook below one.
+    The seal keeps a link as it is, but git still runs or reads the file at its end, such as a hook that a project keeps
+    in `scripts`. A link to a folder does not count: git looks for no hook below one.
     """
     count = links = 0
     for folder, below, files in os.walk(top) if not os.path.islink(top) else ():
@@ -479,7 +479,7 @@ def links_in(top: str) -> Iterator[str]:
 
 
 def repositories_of(workspace: str) -> tuple[list[str], dict[str, list[str]]]:
-    """The Git folders that git finds from a workspace; and all with those of submodules, each with its working trees.
+    """The Git folders that git finds from a workspace; and these and the submodules' with the working trees of each.
 
     Working trees that are absent do not count: a placeholder in one would keep git from making it.
     Git starts commands and relative paths at the top of a working tree. That of a submodule is in its configuration.
@@ -505,7 +505,7 @@ def add_modules_and_worktrees(tops: dict[str, list[str]], git_folders: Iterable[
 
 
 def folders_above(path: str) -> Iterator[str]:
-    """A path and all folders above it, upwards."""
+    """A path and all folders above it, from the bottom up."""
     while path != os.path.dirname(path):
         yield path
         path = os.path.dirname(path)
@@ -513,7 +513,7 @@ def folders_above(path: str) -> Iterator[str]:
 
 
 def git_folders_at(top: str) -> list[str]:
-    """The Git folder that git finds in a folder itself, and the common one that a linked worktree has besides."""
+    """The Git folder that git finds in a folder itself, and the common one that a linked worktree has as well."""
     git_folder = f"{top}/.git"
     link = read_git_file(git_folder)  # a linked worktree or a submodule has a file there
     if link:
@@ -534,7 +534,7 @@ def read_git_file(path: str) -> str:
     if os.path.realpath(path).startswith(("/dev/", "/proc/", "/sys/")):
         words = f"{path}: cannot be read: reading a special file may do anything"
         raise Refusal(words, folder=os.path.dirname(path), file=path)
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a pipe keeps nobody waiting
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a pipe does not block
     try:
         with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
@@ -554,10 +554,10 @@ def read_git_file(path: str) -> str:
 
 
 def ask_git(git: str, words: Sequence[str], text: str = "") -> list[str]:
-    """Ask `git config`; the fields that it prints with -z. Raises Refusal with git's words.
+    """Run `git config` and return the fields that it prints with -z. Raises Refusal with git's words.
 
-    Git runs nothing for this: it has no repository (GIT_DIR), no configuration of a person (HOME) and no terminal for a
-    pager, and the hooks, filters and monitors that a configuration names belong to other commands (git-config(1)).
+    This makes git run nothing: it has no repository (GIT_DIR), no configuration of a person (HOME) and no terminal for
+    a pager, and other commands use the hooks, filters and monitors that a configuration names (git-config(1)).
     """
     environ = {"PATH": os.defpath, "LC_ALL": "C", "HOME": "/nonexistent", "GIT_DIR": os.devnull}
     streams = [os.memfd_create("git") for _ in range(3)]
@@ -578,12 +578,12 @@ def ask_git(git: str, words: Sequence[str], text: str = "") -> list[str]:
 
 
 def shared_git_files(git: str, homes: Sequence[str], environ: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """The configuration files of the system and of people that are there, and their files of attributes."""
+    """The existing configuration files of the system and of people, and their files of attributes."""
     folders = [*(f"{home}/.config/git" for home in homes), f"{environ.get('XDG_CONFIG_HOME', '')}/git"]
     found = [f"{home}/.gitconfig" for home in homes] + [f"{folder}/config" for folder in folders]
     found += [environ.get("GIT_CONFIG_GLOBAL", ""), environ.get("GIT_CONFIG_SYSTEM", ""), "/etc/gitconfig"]
     if git:
-        with suppress(Refusal):  # that there is none is an error for git
+        with suppress(Refusal):  # git reports an absent one as an error
             fields = ask_git(git, ["--system", "--list", "--show-origin", "--no-includes", "-z"])
             found += [origin.partition("file:")[2] for origin in fields[::2]]
     there = [path for path in dict.fromkeys(found) if path.startswith("/") and os.path.lexists(path)]
@@ -592,11 +592,11 @@ def shared_git_files(git: str, homes: Sequence[str], environ: Mapping[str, str])
 
 
 def git_settings(git: str, files: Sequence[str], homes: Sequence[str]) -> list[GitSetting]:
-    """All settings in configuration files, and in those that they include."""
+    """All settings in configuration files and in the files that they include."""
     found: list[GitSetting] = []
     files = list(files)
-    origins: dict[str, str] = {}  # file -> the one that was there before anything was included
-    for file in files:  # the list grows by what they include
+    origins: dict[str, str] = {}  # file -> the configuration file that included it, directly or not
+    for file in files:  # the list grows by the included files
         origin = origins.setdefault(file, file)
         folder = os.path.dirname(origin)
         if len(files) > GIT_CONFIG_FILES:
@@ -638,7 +638,7 @@ def places_of(
         yield from ((path, "") for path in meant_paths(value, tops, homes))
         return
     if key in ("core.hookspath", "init.templatedir"):
-        # A hook for what is pushed runs in the Git folder (githooks(5)).
+        # A hook for pushed commits runs in the Git folder (githooks(5)).
         yield from ((path, None) for path in meant_paths(value, [*tops, *git_folders], homes))
         return
     program = program_of_name(key, value) if re.fullmatch(r"[\w.+-]+/[\w./+-]*", value) else ""
@@ -649,10 +649,10 @@ def places_of(
         for word in words:
             is_explicit = word.startswith(("/", "~/", "./", "../")) and not re.search(r"[\s$]", word)
             is_path = "/" in word and SHELL_WORD.fullmatch(word) and not SED_COMMAND.fullmatch(word)
-            # Much in an alias looks like a path: `origin/main` in `git log`.
+            # Many words of an alias look like paths: `origin/main` in `git log`.
             is_certain = is_explicit or (is_path and not key.startswith("alias."))
             for path in meant_paths(word, tops, homes):
-                # Git looks a bare name up in $PATH, but it may be the argument of an interpreter.
+                # Git looks for a bare name in $PATH, but it may be the argument of an interpreter.
                 if os.path.isfile(path) or (is_certain and not os.path.isdir(path)):
                     yield path, None
         if is_shell(key, value):
@@ -660,12 +660,12 @@ def places_of(
 
 
 def names_a_command(key: str, value: str) -> bool:
-    """Whether the value of a setting is a command; a URL may name one, too (git-remote-ext(1)). Pure."""
+    """True if the value of a setting is a command; a URL may contain one too (git-remote-ext(1)). Pure."""
     return bool(GIT_COMMAND_KEY.fullmatch(key)) or "ext::" in key + value
 
 
 def is_shell(key: str, value: str) -> bool:
-    """Whether git hands the command of a setting to a shell: an alias only with a `!`. Pure."""
+    """True if git runs the command of a setting by a shell: an alias only with a `!`. Pure."""
     return not key.startswith("alias.") or value.startswith("!")
 
 
@@ -673,7 +673,7 @@ def files_in_named_folders(words: Iterable[str], tops: Sequence[str], homes: Seq
     """The files that words of a command name in folders that others of its words name, as in `cd tools && ./run`."""
     parts = parts_of(words)
     folders: list[str] = []
-    for base in itertools.chain(tops, folders):  # it grows
+    for base in itertools.chain(tops, folders):  # the list grows
         for path in paths_in_words(parts, [base], homes):
             if os.path.isfile(path):
                 yield path
@@ -697,16 +697,16 @@ def paths_in_words(words: Iterable[str], bases: Sequence[str], homes: Sequence[s
 
 
 def names_a_place(command: str, tops: Sequence[str]) -> bool:
-    """Whether a word of a command is the path of something in one of these folders."""
+    """True if a word of a command is a path below one of these folders."""
     found = paths_in_words(parts_of(command_words(command)), tops, [])
     below = tuple(f"{top}/" for top in tops)
     return any(os.path.lexists(path) for path in found if path.startswith(below))
 
 
 def is_readable(command: str) -> bool:
-    """Whether the words of a shell command name all files that it runs, as far as one can tell. Pure.
+    """True if the words of a shell command name all files that it runs, as far as one can tell. Pure.
 
-    The arguments of an alias, what `git difftool` sets, and the top of the working tree are no riddle.
+    The arguments of an alias, the variables of `git difftool` and the top of the working tree are known.
     """
     in_shell = re.search(r"\b(?:ba|da|z|k)?sh\s+-\w*c\b", command)
     unquoted = command if in_shell else re.sub(r"'[^']*'|\"[^\"]*\"", "", command)
@@ -715,10 +715,10 @@ def is_readable(command: str) -> bool:
 
 
 def command_words(command: str) -> set[str]:
-    """The words of a shell command that may be paths, those within its quotes too, and the whole command.
+    """The words of a shell command that may be paths, also those within its quotes, and the whole command.
 
-    A path after a substitution is taken to start at the top of the working tree, as in `$(git rev-parse …)/tool`. A
-    word may have a path behind `=` or an option: `-F./file`.
+    A path after a substitution is assumed to start at the top of the working tree, as in `$(git rev-parse …)/tool`. A
+    word may have a path after `=` or an option: `-F./file`.
     """
     text = re.sub(r"\$HOME\b|\$\{HOME\}", "~", command)
     from_top = SHELL_SUBSTITUTION.sub(" ./", text)
@@ -742,7 +742,7 @@ def command_words(command: str) -> set[str]:
 
 
 def meant_paths(value: str, bases: Sequence[str], homes: Sequence[str]) -> list[str]:
-    """The absolute paths that a value may mean; none for an empty one or for a word that is no path."""
+    """The absolute paths that a value may stand for; none for an empty value or a word that is not a path."""
     value = value.removeprefix(":(optional)")
     if value in ("", ".", "..") or value.startswith(("-", "%(prefix)/")) or "\0" in value:
         return []
@@ -753,7 +753,7 @@ def meant_paths(value: str, bases: Sequence[str], homes: Sequence[str]) -> list[
 
 
 def joined_path(base: str, path: str) -> str:
-    """A path that starts from a folder; `..` at its beginning goes up by name, as no link is on the way there."""
+    """A path joined to a folder. A leading `..` goes up by name, since no link is on the way there."""
     step, _, rest = path.partition("/")
     while step in ("..", "."):
         base = os.path.dirname(base) if step == ".." else base
@@ -762,14 +762,14 @@ def joined_path(base: str, path: str) -> str:
     return os.path.join(base, path) if path else base
 
 
-# -- What there is of the protected paths, for plain devices
+# -- The existing protected paths, for plain devices
 
 
 def device_paths(source: str, patterns: Sequence[str], optional: Sequence[str] = ()) -> list[tuple[str, bool]]:
-    """The paths below a folder to mount over themselves, and whether read-only, parents first.
+    """The paths below a folder to mount over themselves, parents first, and whether each is read-only.
 
-    Raises Refusal (400) for a symlink at or above a protected path; an optional one is left out then. An absent path is
-    left out too: nothing but the locked form can make one and take it away again for certain.
+    Raises Refusal (400) for a symlink at or above a protected path; an optional path is left out instead. An absent
+    path is left out too: only the locked form can create one and reliably remove it again.
     """
     covers: dict[str, bool] = {}
     wanted = [pattern for pattern in patterns if pattern not in optional or not has_link(source, pattern)]
@@ -789,12 +789,12 @@ def device_paths(source: str, patterns: Sequence[str], optional: Sequence[str] =
 
 
 def has_link(source: str, path: str) -> bool:
-    """Whether a path below a folder, or a folder on the way to it, is a symlink."""
+    """True if a path below a folder, or a folder on the way to it, is a symlink."""
     return any(os.path.islink(f"{source}/{step}") for step in itertools.accumulate(path.split("/"), "{}/{}".format))
 
 
 def plain_paths(source: str, pattern: str) -> list[str]:
-    """As `matching_paths` of hook.py, but by path: for a folder that nobody else changes just now."""
+    """As `matching_paths` of hook.py, but by path: for a folder that nobody else is changing."""
     found = [""]
     for part in pattern.split("/"):
         if part == "*":
@@ -824,14 +824,14 @@ def plain_git_folders(path: str) -> list[str]:
 
 
 def fullest(top: str, paths: Iterable[str]) -> str:
-    """The folder right below another one that has most of these paths; that one itself if none has half of them."""
+    """The folder directly below another one that contains most of these paths; that other one if none contains half."""
     names = Counter(path[len(top) + 1 :].partition("/")[0] for path in paths if path != top)
     name, count = max(names.items(), key=lambda item: item[1], default=("", 0))
     return f"{top}/{name}" if count * 2 > sum(names.values()) else top
 
 
 def plain_folders(path: str) -> list[str]:
-    """The names of the folders in a folder, symlinks left out."""
+    """The names of the folders in a folder, without symlinks."""
     try:
         with os.scandir(path) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))

@@ -12,25 +12,25 @@ object; the answer is a JSON object on stdout:
      "seals": [PATH]}
         gets {"folders": {PATH: {NAME: [COMMAND]}}, "trees": [PATH]}, see `look_at_modules`
     {"git": PATH, "workspace": PATH, "settings": [PATTERN], "places": [PATH], "since": SECONDS}
-        gets {"items": [ITEM], "commits": [COMMIT], "cut": WORDS, "folders": NUMBER, "entries": NUMBER}; `cut` says what
-        was not looked at. `places` are sealed paths of the working tree, `since` the time from which on commits count
-        that are no longer the last of a branch; 0 for none
+        gets {"items": [ITEM], "commits": [COMMIT], "cut": WORDS, "folders": NUMBER, "entries": NUMBER}; `cut` names the
+        parts that were left out. `places` are sealed paths of the working tree. Commits that are no longer the last
+        of a branch count only if they came after `since`; 0 for none of them
 
 An ITEM has
 
     path      relative to the workspace
     kind      "gitlink", "repository", "broken", "rebase", "link" (in a Git folder, and leads out of it) or "settings"
-    there     whether a repository is checked out at a gitlink; true for all others
-    changed   when it was last written (seconds since 1970), as the file system says: a program cannot set that back
-    commands  [{"key", "value"}] of its configuration; a hook has the key "hook", and where a link leads "link"
+    there     true if a repository is checked out at a gitlink, and for all other kinds
+    changed   the time of the last write (seconds since 1970) by the file system, which a program cannot set back
+    commands  [{"key", "value"}] of its configuration; a hook has the key "hook", the target of a link "link"
 
-A COMMIT is a file that git on the host would write from commits, at a sealed path or one of settings:
+A COMMIT is a file that git on the host would write from commits, at a sealed path or at a path of settings:
 
     path      relative to the workspace
-    sealed    whether it is at or below one of the `places`
+    sealed    true if it is at or below one of the `places`
     contents  {"MODE OBJECT": [REFERENCE]}
-    unlike    those of them that are not what is there now
-    changed   as above, of the references
+    unlike    the contents that differ from the present file
+    changed   as above, for the references
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ TYPE_CHECKING = False  # type checkers take it for true
 if TYPE_CHECKING:
     from typing import Any
 
-SECONDS = 20.0  # of a whole look
+SECONDS = 20.0  # for a whole look
 TOO_LONG = f"it took more than {SECONDS:.0f} seconds"
 MOST_FOLDERS = 200_000
 MOST_ENTRIES = 3_000_000
@@ -67,10 +67,10 @@ VALUE_LENGTH = 200  # characters of a reported value
 SMALL_FILE = 1 << 20  # bytes of a configuration
 INDEX_FILE = 512 << 20  # bytes of an index
 INDEX_ENTRIES = 5_000_000
-COMMIT_SECONDS = 5.0  # of the look at commits
+COMMIT_SECONDS = 5.0  # for the look at commits
 MOST_REFERENCES = 5_000
 MOST_COMMITS = 10_000
-MOST_NAMES = 20  # references that are told of one content
+MOST_NAMES = 20  # references that are reported for one content
 MOST_LINES = 1_000  # of a list of references
 PACKED_REFERENCES = 64 << 20  # bytes
 PSEUDO_REFERENCES = ("ORIG_HEAD", "FETCH_HEAD", "MERGE_HEAD", "CHERRY_PICK_HEAD", "REBASE_HEAD", "AUTO_MERGE")
@@ -95,9 +95,9 @@ URL_KEYS = r"^(remote|submodule)\..*\.(url|pushurl)$"
 ALTERNATES = "objects/info/alternates"
 TODO_FILES = ("rebase-merge/git-rebase-todo", "rebase-apply/git-rebase-todo", "sequencer/todo")
 ASIDE = re.compile(r"\.git/clincus-replaced-[0-9a-f]{8}(?:/|$)")
-# A reference or a commit, as git reads it (`validate_headref` in its refs or path.c).
+# A reference or a commit, in the form that git reads (`validate_headref` in its refs or path.c).
 HEAD_TEXT = re.compile(rb"ref:\s*refs/|[0-9a-fA-F]{40}")
-# The last one of a line of a log, or the first one of another line.
+# The last commit of a line of a log, or the first one of any other line.
 OBJECT_NAME = re.compile(rb"^(?:[0-9a-f]{40,64} )?([0-9a-f]{64}|[0-9a-f]{40})\b", re.IGNORECASE)
 
 Command = dict[str, str]
@@ -109,7 +109,7 @@ class Stop(Exception):
 
 
 class OddFileError(Exception):
-    """A file that git would read, but that is not read here; the text has the reason."""
+    """A file that git would read and this program does not; the text has the reason."""
 
     def __init__(self, words: str, *, is_closed: bool = False) -> None:
         super().__init__(words)
@@ -153,7 +153,7 @@ def closing(descriptor: int) -> Iterator[int]:
 
 
 def read_file(folder: int, name: str, limit: int = SMALL_FILE, *, begin: bool = False) -> bytes:
-    """The content of a plain file; empty for a missing one. Raises OddFileError for a file that is not read.
+    """The content of a plain file; empty for a missing one. Raises OddFileError for any other file.
 
     With `begin` it may be larger, and the rest is left out.
     """
@@ -230,7 +230,7 @@ REFUSED_NAME = re.compile(rb"^/|(?:^|/)(?:(?:\.git|git~1)[. ]*|\.\.?)(?:/|$)", r
 
 
 class NoIndexError(ValueError):
-    """A file that no git reads as an index; the text has the reason."""
+    """A file that git does not accept as an index; the text has the reason."""
 
 
 class Index:
@@ -242,7 +242,7 @@ class Index:
         self.refused: list[bytes] = []  # names that git would have refused
         self.names: list[bytes] = []  # all names, if the caller wants them
         self.sealed: dict[bytes, bytes] = {}  # those at or below a sealed path -> four bytes of mode, and the object
-        self.unnamed: list[bool] = []  # whether each entry without a name is a gitlink; a shared index has their names
+        self.unnamed: list[bool] = []  # of entries without a name: True for a gitlink; a shared index has the names
         self.shared = b""  # the name of the index that it shares
         self.replaced: list[int] = []  # the numbers of the entries of the shared one that `unnamed` stands for
 
@@ -359,7 +359,7 @@ def read_extensions(
 
 
 def set_bits(data: bytes, at: int) -> tuple[list[int], int]:
-    """The numbers of the bits that are set in a bitmap as git packs it (ewah_io.c), and where the rest begins."""
+    """The numbers of the set bits in a bitmap as git packs it (ewah_io.c), and the place where the rest begins."""
     _, size = struct.unpack_from(">II", data, at)
     words = struct.unpack_from(f">{size}Q", data, at + 8)
     found: list[int] = []
@@ -381,7 +381,7 @@ def set_bits(data: bytes, at: int) -> tuple[list[int], int]:
 
 
 def read_number(data: bytes, at: int) -> tuple[int, int]:
-    """A number as git writes it in an index of version 4, and where the rest begins."""
+    """A number as git writes it in an index of version 4, and the place where the rest begins."""
     number = data[at] & 127
     while data[at] & 128:
         at += 1
@@ -392,12 +392,12 @@ def read_number(data: bytes, at: int) -> tuple[int, int]:
 
 
 class Indexes:
-    """What the index of a Git folder says, with the one that it shares."""
+    """The content of a Git folder's index, and of the index that it shares."""
 
     def __init__(self) -> None:
         self.gitlinks: list[str] = []
-        self.bad: list[str] = []  # names that git would have refused, or what else is wrong with it
-        self.unread = ""  # why there is none for git either
+        self.bad: list[str] = []  # names that git would have refused, and other faults
+        self.unread = ""  # the reason why git does not read it either
         self.files: list[str] = []  # the names of the files that were read
         self.sealed: dict[str, bytes] = {}  # the paths in it at or below a sealed one -> mode and object, as in `Index`
 
@@ -469,7 +469,7 @@ class Look:
         self.top = -1  # a descriptor of it
         self.until = time.monotonic() + SECONDS
         self.items: list[Item] = []
-        self.told = 0  # bytes of them
+        self.told = 0  # bytes of the items
         self.cuts: dict[str, None] = {}  # limits that were reached, in words
         self.closed = ""  # a folder that this user may not list
         self.gitlinks = 0  # gitlinks that were examined
@@ -741,22 +741,22 @@ class Look:
         return found
 
     def settings_of(self, git: int, place: str, name: str) -> list[Command]:
-        """What of a configuration is told, and the working trees of it into which git must not write."""
+        """The reported settings of a configuration; also notes its working trees into which git must not write."""
         found = self.configured(git, name)
         try:
             text = os.fsdecode(read_file(git, name)).removeprefix("\ufeff")
             trees = ask_git(self.git, ["--file", "-", "--get-all", "-z", "core.worktree"], text) if self.git else []
-        except (OddFileError, Refusal):  # it is told, or it names none
+        except (OddFileError, Refusal):  # it is reported elsewhere, or names no working tree
             return found
         places = {tree: self.place_of(place, tree) for tree in trees}
         self.trees.update(dict.fromkeys(places.values()))
         return [*found, *(command("core.worktree", tree) for tree, at in places.items() if not self.is_tree(at, place))]
 
     def tree_elsewhere(self, git: int, place: str) -> list[Command]:
-        """Where a linked worktree says that it is, if `git worktree repair` would write a `.git` file of another there.
+        """The place that a linked worktree claims, if `git worktree repair` would write a foreign `.git` file there.
 
-        In the workspace an agent can write it anyhow. Elsewhere the file that is there must lead back, as that of a
-        worktree of the person's does. Git does nothing where there is no folder.
+        In the workspace an agent can write it anyway. Elsewhere, the existing file must lead back, as in a worktree of
+        the person's. Git does nothing where there is no folder.
         """
         try:
             target = os.fsdecode(read_file(git, "gitdir")).strip()
@@ -777,11 +777,11 @@ class Look:
         return [command("gitdir", target)]
 
     def is_tree(self, place: str, git_folder: str) -> bool:
-        """Whether a path can be the working tree of a submodule with this Git folder.
+        """True if a path can be the working tree of a submodule with this Git folder.
 
-        That is a folder in the workspace whose `.git` leads back, an empty one, or nothing yet. In another one a
-        checkout would write over the person's own files. Nothing that is sealed may be in it, or above it: the seal
-        holds in the container, and a checkout is made by git on the host.
+        It can be a folder in the workspace whose `.git` leads back, an empty folder, or absent. In any other folder a
+        checkout would write over the person's own files. Nothing in it or above it may be sealed: the seal holds only
+        in the container, and git on the host makes the checkout.
         """
         if place in ("", ".") or place.partition("/")[0] in ("..", ".git"):
             return False
@@ -889,7 +889,7 @@ class Look:
             self.look_at_commits(git, place)
 
     def look_at_commits(self, git: int, place: str) -> None:
-        """Note what git on the host would write from commits at sealed paths, and at those of settings."""
+        """Note the files that git on the host would write from commits at sealed paths, and at paths of settings."""
         try:
             commits = Commits(self.top, git, self.since)
         except OSError:
@@ -986,7 +986,7 @@ def link_text(folder: int, name: str) -> str:
 
 
 def is_pipe(folder: int, name: str) -> bool:
-    """Whether there is a named pipe."""
+    """True if a name is that of a named pipe."""
     try:
         return stat.S_ISFIFO(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
     except OSError:
@@ -1049,16 +1049,16 @@ def command(key: str, value: str) -> Command:
 
 
 class Commits:
-    """What git on the host would write from the commits of a repository at some places of its working tree.
+    """The files that git on the host would write from the commits of a repository at some places of its working tree.
 
-    The seal holds in the container alone: git on the host writes what a commit has, and runs a hook that it has written
-    there. Looked at are the commits that references name, and those before them that came since a time, as a rebase or
-    `git checkout HEAD~1` goes through these. That is read from when the kernel last changed the file that holds a
-    commit, and not from its date, which is the agent's.
+    The seal holds only in the container: git on the host writes the files of a commit, and runs a hook that it wrote.
+    This class looks at the commits that references name, and at their ancestors that came after a time, since a rebase
+    or `git checkout HEAD~1` passes through these. An agent can choose the date of a commit, so what counts is the time
+    at which the kernel last changed the file that holds it.
     """
 
     def __init__(self, top: int, git: int, since: float) -> None:
-        """Raises OSError if there are no objects."""
+        """Raises OSError if the repository has no objects."""
         self.top = top
         self.git = git
         self.since = since
@@ -1070,7 +1070,7 @@ class Commits:
         self.trees: dict[bytes, dict[bytes, tuple[int, bytes]]] = {}
         self.looked: dict[bytes, None] = {}  # commits
         self.found: dict[str, dict[str, list[str]]] = {}  # path -> content -> references
-        self.changed: dict[str, int] = {}  # path -> when a reference to it was last written
+        self.changed: dict[str, int] = {}  # path -> time of the last write to a reference to it
 
     def take(self, places: Sequence[str], settings: Sequence[str], endings: tuple[str, ...]) -> list[Item]:
         """The files, as COMMITs."""
@@ -1113,7 +1113,7 @@ class Commits:
                     waiting += [(parent, f"{name} ({parent.hex()[:12]})") for parent in parents_in(data)]
 
     def read(self, name: bytes) -> tuple[str, bytes, float]:
-        """An object; of none that git could read, nothing. One that is forged is noted."""
+        """An object; an empty one if git could not read it. A forged one is noted."""
         try:
             found = self.objects.read(name)
         except ForgedError:
@@ -1163,7 +1163,7 @@ class Commits:
         return self.trees[name]
 
     def is_unlike(self, path: str, content: str) -> bool:
-        """Whether what git would write is not what is there; the object is looked at, too."""
+        """True if git would write another content than the present one. The object is examined, too."""
         mode, _, name = content.partition(" ")
         is_link = stat.S_ISLNK(int(mode, 8))
         if not is_link and not stat.S_ISREG(int(mode, 8)):
@@ -1192,9 +1192,9 @@ def parents_in(data: bytes) -> Iterator[bytes]:
 
 
 def references(git: int, cuts: dict[str, None]) -> Iterator[tuple[str, bytes, int]]:
-    """What git on the host may check out by a name: the name, the object, and when the file was last written.
+    """The names that git on the host may check out: each name, its object, and the time of the last write to its file.
 
-    Symbolic ones are left out, as what they name is told itself.
+    Symbolic references are left out, since their targets are reported themselves.
     """
     seen: dict[bytes, None] = {}
     for name, text, when in reference_files(git, cuts):
@@ -1242,7 +1242,7 @@ def reference_files(git: int, cuts: dict[str, None]) -> Iterator[tuple[str, byte
 
 
 def is_folder(above: int, name: str) -> bool:
-    """Whether there is a folder of that name, and no link to one."""
+    """True if a name is that of a folder, and not of a link to one."""
     try:
         return stat.S_ISDIR(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode)
     except OSError:
@@ -1250,9 +1250,9 @@ def is_folder(above: int, name: str) -> bool:
 
 
 def what_is_at(top: int, path: str, hash_size: int) -> tuple[bool, list[bytes]]:
-    """Of a file of the working tree whether it may be executed, and the objects that git may take its content for.
+    """The state of a file of the working tree: True if it is executable, and the objects that have its content for git.
 
-    Line ends of Windows do not count as a difference. Of what is no plain file or link, nothing.
+    Windows line ends do not count as a difference. For anything but a plain file or a link, False and no object.
     """
     import hashlib  # its import takes as long as a look, and few repositories need it
 
@@ -1272,7 +1272,7 @@ def what_is_at(top: int, path: str, hash_size: int) -> tuple[bool, list[bytes]]:
 def unlike_sealed(top: int, git: int, entries: Mapping[str, bytes]) -> list[str]:
     """The sealed paths of an index that are missing in the folder, or have different content there.
 
-    One that would become executable counts, and one whose object has another content than its name says: git writes it.
+    A path that would become executable counts too, and so does one whose object is forged: git writes it.
     """
     found = []
     objects: Objects | None = None
@@ -1289,7 +1289,7 @@ def unlike_sealed(top: int, git: int, entries: Mapping[str, bytes]) -> list[str]
             except ForgedError:
                 is_forged = True
             except (MissingError, TooLargeError):
-                pass  # git could write none, or it is told as another content
+                pass  # git could not write it, or it is reported as another content
             if wanted not in held or is_forged or (mode & 0o111 and not is_one):
                 found.append(path)
     finally:
@@ -1301,9 +1301,9 @@ def unlike_sealed(top: int, git: int, entries: Mapping[str, bytes]) -> list[str]
 def look_at_indexes(workspace: str, inside: Sequence[str], sealed: Sequence[str] = ()) -> dict[str, object]:
     """The faults of each index in a workspace, and the files that were read. Raises OSError.
 
-    Looked at are those of the repository at the top, of its submodules and linked worktrees, as `git status` reads them
-    too, and of the Git folders `inside`, relative to the workspace. Of the one at the top also which `sealed` paths,
-    relative to the workspace, git would write from it, and its gitlinks.
+    It looks at the indexes of the repository at the top, of its submodules and linked worktrees, which `git status`
+    reads too, and of the Git folders `inside`, relative to the workspace. For the one at the top, the answer also
+    has its gitlinks, and the `sealed` paths (relative to the workspace) that git would write from its index.
     """
     own = f"{workspace}/.git"
     folders = [own, *(f"{workspace}/{one}" for one in inside)]
@@ -1332,7 +1332,7 @@ def look_at_indexes(workspace: str, inside: Sequence[str], sealed: Sequence[str]
 
 
 def alternates_of(git: int) -> list[Command]:
-    """The other places from which a Git folder takes objects: git would write them into the working tree."""
+    """The other places from which a Git folder takes objects: git would write these objects into the working tree."""
     above, _, name = ALTERNATES.rpartition("/")
     try:
         with closing(open_below(git, above)) as folder:
