@@ -24,15 +24,15 @@ from .guard import Guard
 from .scans import Scan, scan
 from .seals import Stage
 
-PERIOD = 10.0  # seconds from the end of one look at a session to the begin of the next
-QUIET_PERIOD = 60.0  # seconds between two looks at sessions whose tool tells nothing
+PERIOD = 10.0  # seconds from the end of one look at a session to the beginning of the next
+QUIET_PERIOD = 60.0  # seconds between two looks at sessions whose tool reports nothing
 BEGIN_WITHIN = 30.0  # seconds that a command waits for the look beside the start
 RECORD_LIMIT = 32 << 20  # bytes
-KEPT_DAYS = 30  # the file of a deleted session is kept so many days
+KEPT_DAYS = 30  # days for which the file of a deleted session is kept
 LISTED = 200  # items that are reported at most
 KINDS = ("broken", "link", "rebase", "gitlink", "repository", "commit", "settings")  # in the order of the report
-MOST_CONTENTS = 1000  # of one path in commits that are known
-TOLD_COMMANDS = 20  # of one item
+MOST_CONTENTS = 1000  # known contents of one path in commits
+TOLD_COMMANDS = 20  # reported commands of one item
 NAMED = 3  # paths of commits in a warning, and references of one content
 KEY_LENGTH = 200  # characters
 # When it runs, by the only key of an item, and by its kind.
@@ -57,7 +57,7 @@ class Record:
     workspace: str
     since: str = ""  # when the first look began (RFC 3339); "" before it
     known: Known = field(default_factory=dict)
-    appeared: list[dict[str, Any]] = field(default_factory=list)  # as the API tells it
+    appeared: list[dict[str, Any]] = field(default_factory=list)  # in the form of the API
     # The names of all items that have appeared, also of those that are not reported.
     left: list[str] = field(default_factory=list)
     cut: str = ""
@@ -65,7 +65,7 @@ class Record:
     sealed: list[str] = field(default_factory=list)  # paths of the working tree
 
 
-# -- What is news
+# -- News
 
 
 def name_of(item: Item) -> str:
@@ -79,9 +79,10 @@ def mark_of(command: Mapping[str, str]) -> str:
 
 
 def commit_items(commits: Iterable[Item]) -> list[Item]:
-    """What git may write from commits, as items. Pure.
+    """The files that git may write from commits, as items. Pure.
 
-    Each content is a command, which is `unlike` what is there or not. Its mark does not depend on who has it.
+    Each content is a command, which is `unlike` the present file or not. Its mark does not depend on the references
+    that have it.
     """
     return [
         {
@@ -104,7 +105,7 @@ def known_of(items: Iterable[Item], before: float) -> Known:
 
 
 def news(items: Iterable[Item], known: Known) -> Iterator[dict[str, Any]]:
-    """The new items, and known items that have new commands, with these. Pure."""
+    """The new items, and the known items that have new commands, with these commands. Pure."""
     for item in items:
         names = [name_of(item)]
         if item["kind"] == "repository":  # it may have been a known submodule before
@@ -134,7 +135,7 @@ def told(items: Iterable[Item], earlier: Iterable[Item], rows: Sequence[clincus.
 
 
 def commands_of(item: Item) -> list[dict[str, str]]:
-    """The commands of an item as the API tells them: of commits the references that have each content. Pure."""
+    """The commands of an item in the form of the API. For commits these are the references with each content. Pure."""
     if item["kind"] != "commit":
         return [*item["commands"]][:TOLD_COMMANDS]
     return [
@@ -144,7 +145,7 @@ def commands_of(item: Item) -> list[dict[str, str]]:
 
 
 def words_of_commits(appeared: Iterable[Item]) -> str:
-    """What git may write from commits, for the warnings of a session; empty for nothing. Pure."""
+    """The files that git may write from commits, for the warnings of a session; empty without any. Pure."""
     found = [one for one in appeared if one["kind"] == "commit"]
     if not found:
         return ""
@@ -165,7 +166,7 @@ def is_told(item: Item, rows: Sequence[clincus.Runs]) -> bool:
 
 
 def when_it_runs(item: Item, rows: Sequence[clincus.Runs]) -> str:
-    """When an item runs on the person's machine, as a phrase for them. Pure."""
+    """The occasion on which an item runs on the person's machine, as a phrase for them. Pure."""
     kind = item["kind"]
     keys = {one["key"] for one in item["commands"]}
     words = (BY_KEY.get(min(keys)) if len(keys) == 1 else None) or BY_KIND.get(kind)
@@ -195,7 +196,7 @@ def when_it_runs(item: Item, rows: Sequence[clincus.Runs]) -> str:
 
 
 class Looker:
-    """Looks at workspaces and keeps what it found, for the server and for a command alike."""
+    """Looks at workspaces and keeps the results, for the server and for commands."""
 
     def __init__(
         self, environ: Callable[[], Mapping[str, str]], config: Callable[[], clincus.Config],
@@ -212,7 +213,7 @@ class Looker:
         return is_here and not session.command and not self._config().get("security.disable_protection")
 
     def begin(self, session: clincus.Session, sealed: Sequence[str] = ()) -> None:
-        """Record the items before a session starts. Those that its last run has left stay news. Raises ClincusError.
+        """Record the items before a session starts. Items that its last run has left stay news. Raises ClincusError.
 
         `sealed` are the paths of the working tree that are sealed for it.
         """
@@ -268,7 +269,7 @@ class Looker:
         return self._read(newest) if newest else None
 
     def prune(self, living: Iterable[clincus.Session]) -> None:
-        """Remove the files of sessions that are long gone."""
+        """Remove the files of sessions that were deleted long ago."""
         kept = {self._name(one.id, one.session_id) for one in living}
         for name in self._names(r".*\.json"):
             path = f"{self._folder()}/{name}"
@@ -370,7 +371,7 @@ class Appeared:
         self._due: dict[str, tuple[float, clincus.Session, bool]] = {}
         self._looked: dict[str, float] = {}  # session id -> time.monotonic of the last look
         self._states: dict[str, object] = {}  # session id -> the last known state of its tool
-        # Session id -> how much has appeared, what was not looked at, what git may write from commits
+        # Session id -> number of items that have appeared, what was not examined, what git may write from commits
         self._told: dict[str, tuple[int, str, str]] = {}
         self._begins: dict[str, threading.Thread] = {}  # session id -> the look beside its start
 
@@ -390,7 +391,7 @@ class Appeared:
     def begin(
         self, incus: object, session: clincus.Session, launch: object, description: Mapping[str, Mapping[str, str]]
     ) -> None:
-        """Begin the look beside a start: when its description is made, so that it takes no core from wall/places.py."""
+        """Begin the look beside a start: after its description is made, so that it takes no CPU from wall/places.py."""
         if self.looker.is_wanted(session) and session.session_id not in self._begins:
             stage = Stage.of(description["config"])
             sealed = stage.in_tree(session.workspace) if stage is not None else []
@@ -523,7 +524,7 @@ class Appeared:
                 self._changed.notify_all()
 
     def _known(self, session: clincus.Session) -> tuple[int, str, str]:
-        """As `_told` has it."""
+        """The entry of `_told`."""
         if session.session_id not in self._told:
             count = self._count(session)
             return self._told.setdefault(session.session_id, count)  # a look that ended meanwhile knows more

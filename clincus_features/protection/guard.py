@@ -1,11 +1,11 @@
-"""The second line behind the wall: notes what is sealed, watches it, and acts when something sealed is another thing.
+"""The second line behind the wall: records sealed paths, watches them, and acts when something replaces one.
 
 Three moments make a record: the start of a container (`sealed`), a server that finds one running, and an edit of a
-person, who changes a sealed file in place. Whatever else happens to a sealed path while the container runs is a break:
-the container is frozen first, and then the copy is put back.
+person, who changes a sealed file in place. Any other change of a sealed path while the container runs is a break:
+the container is frozen first, and then the copy is restored.
 
-In a server one thread (`Watcher`) judges and writes records; a thread for each break acts, as it waits for Incus. A
-command has no server: it notes, and compares when it ends the session.
+In a server, one thread (`Watcher`) judges and writes records. Each break has a thread that acts on it, since it waits
+for Incus. A command has no server: it writes the record, and compares when it ends the session.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .seals import Stage
 from .suspects import suspects
 from .watch import CHANGED, FOUND, LOST, MOVED, Mark, Touched, Watcher, graver
 
-SETTLE = 0.3  # seconds after an edit in place until it is noted
+SETTLE = 0.3  # seconds from an edit in place to its record
 NEW_IN_SEALED = (
     "is new in a sealed folder. You can have put it there, or a session in which that folder is not sealed: if it is"
     " not yours, remove it"
@@ -41,19 +41,19 @@ REWRITTEN = (
     "was changed from your side while it is sealed. If your git did that (checkout, reset, stash, pull), it is what the"
     " agent committed or put into the index: read it before a program runs it"
 )
-RESTART = 0.2  # seconds in which a placeholder that is gone may be made anew, as the container restarts
+RESTART = 0.2  # seconds in which a missing placeholder may be created again, as the container restarts
 LINKS = ""  # the mark for changes in a Git folder, where a link may have appeared
-LINKS_SETTLE = 0.05  # seconds after something got a name there until it is looked at
-INDEX_SETTLE = 0.2  # seconds after a change of git's index until it is looked at
+LINKS_SETTLE = 0.05  # seconds from a new name there to the look at it
+INDEX_SETTLE = 0.2  # seconds from a change of git's index to the look at it
 FROZEN_WITHIN = 30.0  # seconds for Incus to freeze a container
-ASK_AGAIN = 2.0  # seconds until Incus is asked again, if it does not answer
-TRIES = 5  # to put something back
-EDITED, RESTARTS = "edited", "restarts"  # verdicts beside those that the API tells
-MENDED_WITHIN = 120.0  # seconds after the end of a run in which the wall goes away, on a busy machine too
-MOST_MENDED = 30  # times that something is put back in one run after the freeze
-MEND_AGAIN = 1.0  # seconds between two of them
+ASK_AGAIN = 2.0  # seconds after which Incus is asked again if it does not answer
+TRIES = 5  # to restore something
+EDITED, RESTARTS = "edited", "restarts"  # verdicts besides those that the API reports
+MENDED_WITHIN = 120.0  # seconds after the end of a run in which the wall goes away, even on a busy machine
+MOST_MENDED = 30  # restorations in one run after the freeze
+MEND_AGAIN = 1.0  # seconds between two of these
 MOST_TOLD = 20  # changes in one message
-MOST_UNSEALED = 64  # Git folders that come in one run; git is asked about each one
+MOST_UNSEALED = 64  # Git folders that appear in one run; git is asked about each one
 HELD_OPEN = (
     "a program keeps it open for writing, or mapped into memory: it could have changed it for the moment in which git "
     "on your side reads it"
@@ -70,9 +70,9 @@ class ChangedError(clincus.ClincusError):
 
 
 class Fault(NamedTuple):
-    """Why something that has no seal was put aside."""
+    """The reason why something without a seal was put aside."""
 
-    kind: str  # of a `Change`
+    kind: str  # as `Change.kind`
     words: str
 
 
@@ -94,37 +94,37 @@ class Guard:
         self._stages: dict[str, Stage] = {}  # session -> the stage of its last start here
         self._accepted: dict[str, list[Change]] = {}  # session -> what its start accepted
         self._ended: dict[str, set[str]] = {}  # session -> the runs that its start found to be over
-        self._noting: dict[str, threading.Thread] = {}  # in a command: session -> what notes it
+        self._noting: dict[str, threading.Thread] = {}  # in a command: session -> the thread that writes its record
         self._found: queue.SimpleQueue[clincus.Session] = queue.SimpleQueue()
         self._live: dict[str, Live] = {}  # only the thread of the watcher changes this
-        # Session -> paths that were touched as its container ended, and how; as `_live`.
+        # Session -> paths that were touched as its container ended, and how; changed as `_live`.
         self._late: dict[str, dict[str, str]] = {}
         self._edited: dict[tuple[str, str], float] = {}  # workspace and path -> time.monotonic; as `_live`
         self._acting = threading.Lock()  # one break, or one decision of a person, at a time
         self._breaks: dict[str, threading.Event] = {}  # session -> set once the thread that acts on it has ended
         self._index_looks = Looks("looking at git's index", lambda: INDEX_SETTLE, self._look_at_index)
         self._index_files: dict[str, tuple[str, ...]] = {}  # session -> the files of its indexes
-        self._index_states: dict[str, object] = {}  # session -> their signature, when they were last compared
+        self._index_states: dict[str, object] = {}  # session -> their signature at the last comparison
         self._unlike: dict[str, tuple[str, ...]] = {}  # session -> sealed paths that git may write from an index
-        self._faults: dict[str, Fault] = {}  # path that was put aside and is to be reported -> why
+        self._faults: dict[str, Fault] = {}  # path that was put aside and has to be reported -> the reason
         self._link_looks = Looks("looking for links", lambda: LINKS_SETTLE, self._look_for_links)
-        self._links_before: dict[str, dict[str, str]] = {}  # session -> `Run.links` of the run that is about to begin
+        self._links_before: dict[str, dict[str, str]] = {}  # session -> `Run.links` before its next run
         self._links: dict[str, dict[str, str]] = {}  # session -> `Run.links` of its run
-        self._paths: dict[str, frozenset[str]] = {}  # session -> `Run.paths`, where there is one in `_links`
+        self._paths: dict[str, frozenset[str]] = {}  # session -> `Run.paths`, for each session in `_links`
         self._unsealed: dict[str, list[str]] = {}  # session -> its Git folders without seals
         self._trees: dict[str, list[str]] = {}  # session -> the working trees that these name
-        self._module_states: dict[str, object] = {}  # session -> their state, when they were last looked at
-        # Beside that of links, as it asks git about each folder: an agent can make many.
+        self._module_states: dict[str, object] = {}  # session -> the state of both at the last look
+        # Apart from the looks for links, since it asks git about each folder, and an agent can make many.
         self._module_looks = Looks("looking at new Git folders", lambda: 0.0, self._look_at_modules)
-        self._repositories: dict[str, tuple[list[str], list[str]]] = {}  # session -> unsealed ones, and all around them
-        self._operation_files: dict[str, list[str]] = {}  # session -> the files on which its last look at them depends
-        self._operation_states: dict[str, object] = {}  # session -> their signature before it; None if they were others
+        self._repositories: dict[str, tuple[list[str], list[str]]] = {}  # session -> unsealed ones, all others
+        self._operation_files: dict[str, list[str]] = {}  # session -> the files that its last look at operations read
+        self._operation_states: dict[str, object] = {}  # session -> their signature before that look, if it still holds
         self._moves: dict[str, Moves] = {}  # session -> renames in its Git folders; as `_live`
-        self._gitlinks: dict[str, gitlinks.Gitlinks] = {}  # session -> those of its indexes; as `_live`
+        self._gitlinks: dict[str, gitlinks.Gitlinks] = {}  # session -> the gitlinks of its indexes; as `_live`
         self._writer_looks = Looks("looking for who writes", lambda: WRITTEN_FOR, self._look_for_writers)
         self._mending: set[str] = set()  # sessions in which something is being restored again
         self._missed: dict[str, set[str]] = {}  # session -> names that moved meanwhile; as `_live`
-        self._mends: dict[str, int] = {}  # session -> how often that was
+        self._mends: dict[str, int] = {}  # session -> number of these restorations
         self._mended_at: dict[str, float] = {}  # session -> time.monotonic of the last time
         self._broken: dict[str, list[Change]] = {}  # session -> why it is frozen; empty while a thread acts
         self._changes: dict[str, list[Change]] = {}  # session -> all changes of its run
@@ -150,7 +150,7 @@ class Guard:
     def check_start(
         self, incus: clincus.Incus, session: clincus.Session, launch: clincus.Launch, description: dict[str, Any]
     ) -> None:
-        """Remember what a start seals. Raises ChangedError(409) if that is not what was sealed at the last one."""
+        """Remember what a start seals. Raises ChangedError(409) if it differs from what the last start sealed."""
         if session.mode != "mount":
             return
         stage = Stage.of(description["config"]) if not session.engine else None
@@ -206,7 +206,7 @@ class Guard:
     # -- Moments in the life of a session
 
     def hear(self, moment: str, session: clincus.Session) -> None:
-        """A moment in a session's life. It never waits, but in a command."""
+        """Handle a moment in a session's life. It waits only in a command."""
         if session.mode != "mount" or session.engine:
             return
         if self._app is None:
@@ -246,13 +246,13 @@ class Guard:
         clincus.survive("looking at git's index", lambda: self._settle_index(session, stage))
 
     def _settle_alone(self, session: clincus.Session) -> None:
-        """In a command: look for the links that a run has left."""
+        """In a command: look for links that a run has left."""
         run = self.records.read(session.workspace).runs.get(session.id)
         if run is not None and not run.has_ended:
             self._settle_links(session, self._stages.get(session.id), run)
 
     def _compare(self, session: clincus.Session, *, is_up: bool) -> None:
-        """In a command: compare before the stop (the seals), and after it (the content)."""
+        """In a command: compare the seals before the stop, and the content after it."""
         with suppress(clincus.ClincusError), self.records.changing(session.workspace) as record:
             run = record.runs.get(session.id)
             if run is None or run.has_ended:
@@ -269,10 +269,10 @@ class Guard:
                 run.has_ended = True
             add_changes(record, run, [Change(path, what, "unknown", clincus.utc_now(), False) for path, what in off])
 
-    # -- Noting, in the thread of the watcher
+    # -- Recording, in the thread of the watcher
 
     def find_next(self) -> None:
-        """Wait for a session that was found running, and take it up. Raises ClincusError."""
+        """Wait for a session that was found running, and take it over. Raises ClincusError."""
         session = self._found.get()
         stage = self._stages.get(session.id)
         if stage is None:
@@ -289,7 +289,7 @@ class Guard:
             self.watcher.call(lambda: self._take_up(session, found, is_fresh=False))
 
     def _take_up(self, session: clincus.Session, stage: Stage, *, is_fresh: bool) -> None:
-        """Watch a session, and note what is sealed, or compare it if this run was noted before."""
+        """Watch a session, and record what is sealed, or compare it with the record of this run if there is one."""
         paths, is_seen = seals.sealed_paths(stage)
         self.watcher.drain()  # earlier events do not concern these names
         record = Record(session.workspace) if is_fresh else self.records.read(session.workspace)
@@ -310,7 +310,7 @@ class Guard:
         if not is_fresh:
             self._check_index_of(session.id)
         if not is_known:
-            if not is_fresh:  # begun by Incus alone: nobody was asked
+            if not is_fresh:  # Incus alone began it, so nobody was asked
                 found = self._unseen_changes(record, session.id, self._door(session))
                 self._accepted[session.id] = []
             noted = self._note(session, stage, paths, is_seen)
@@ -324,9 +324,9 @@ class Guard:
         self._judge_all(session.id, stage, paths)
 
     def _hold(self, id: str) -> None:
-        """Freeze a run that began without a question, if changes wait that nobody has accepted.
+        """Freeze a run that began without a question, if there are changes that nobody has accepted.
 
-        A container may reboot itself before it is frozen for them, and time and again.
+        A container may reboot itself before it is frozen for them, again and again.
         """
         live = self._live.get(id)
         waiting = self.records.read(live.session.workspace).changes if live is not None else []
@@ -335,7 +335,7 @@ class Guard:
             self._act_on(live, {one.path: one.what for one in waiting}, self._freeze_waiting)
 
     def _freeze_waiting(self, live: Live, _: Mapping[str, str]) -> None:
-        """Freeze a container for the waiting changes, which were restored or put aside when they were found."""
+        """Freeze a container for unaccepted changes, which were restored or put aside when they were found."""
         session = live.session
         if not self._pause(session):
             return
@@ -374,7 +374,7 @@ class Guard:
         self._link_looks.ask(session.id)
 
     def _note(self, session: clincus.Session, stage: Stage, paths: list[str], is_seen: bool) -> Record:
-        """Write down what is sealed for a run that has begun, and return the record."""
+        """Record what is sealed for a run that has begun, and return the record."""
         copies = Copies()
         at = time.time()
         items = {path: note_item(path, copies) for path in paths}
@@ -442,11 +442,11 @@ class Guard:
                 self._judge_session(live, paths)
             elif live is not None and self._broken[id] and id not in self._mending:
                 self._judge_broken(live, paths)
-            elif live is not None:  # a thread acts on it, which has this judged at its end
+            elif live is not None:  # a thread acts on it, and has this judged at its end
                 self._missed.setdefault(id, set()).update(path for path, how in paths.items() if how == MOVED)
 
     def _judge_moves(self, live: Live, moves: list[Move], *, is_lost: bool) -> None:
-        """Break a session in which a file without a seal was exchanged for another one, if only for a moment."""
+        """Break a session in which a file without a seal was replaced, even if only for a moment."""
         known = self._moves.setdefault(live.session.id, Moves())
         if is_lost:
             known.forget()
@@ -455,7 +455,7 @@ class Guard:
         self._break_by_moves(live, {path: Fault(kind_of_unsealed(path), f"{path}: {bad[path]}") for path in bad})
 
     def _break_by_moves(self, live: Live, faults: dict[str, Fault]) -> None:
-        """Break a session by renames, unless its container has ended: then they are a person's own."""
+        """Break a session because of renames, unless its container has ended: then a person made them."""
         if not faults or live.session.id in self._broken:
             return
         run = self.records.read(live.session.workspace).runs.get(live.session.id)
@@ -468,18 +468,18 @@ class Guard:
             self._check_index(live)  # the new index may be bad too
 
     def _watch_gitlinks(self, live: Live, sources: Mapping[str, str] | None = None) -> None:
-        """Watch the way to the gitlinks of a session; `sources` are new ones, each with the folder it lies in."""
+        """Watch the way to the gitlinks of a session; `sources` are new ones, each with the folder that contains it."""
         known = self._gitlinks.get(live.session.id)
         if live.session.id not in self._live or (known is None and not sources):
             return
         known = self._gitlinks.setdefault(live.session.id, gitlinks.Gitlinks())
         if sources is not None:
             known.take(sources)
-        with suppress(OSError):  # the watch of what is sealed tells that the kernel has none left
+        with suppress(OSError):  # the watch of the sealed paths reports that the kernel has none left
             self.watcher.watch_comers(live.session.id, gitlinks.MARK, known.places())
 
     def _judge_gitlinks(self, live: Live, moves: list[Move], *, is_lost: bool) -> None:
-        """Break a session in which a repository was at a gitlink for a moment; one that is there is put aside."""
+        """Break a session in which a repository was at a gitlink for a moment; one that is still there is put aside."""
         known = self._gitlinks.setdefault(live.session.id, gitlinks.Gitlinks())
         if is_lost:
             known.forget()
@@ -520,7 +520,7 @@ class Guard:
         if run is None or run.has_ended:
             return
         if run.is_seen and not seals.is_up(live.stage, seals.mounted()):
-            # The container has ended. Whether this was before or after that nobody knows: see `_rest`.
+            # The container has ended. Nobody knows if that was before or after the event: see `_rest`.
             self._note_late(live.session.id, paths)
             return
         if any(path.endswith("/index") for path in paths):
@@ -530,7 +530,7 @@ class Guard:
         off = seals.without_seal(live.stage, items.keys() - set(run.loose)) if run.is_seen else set()
         verdicts = {path: verdict(path, item, paths[path], path in off) for path, item in items.items()}
         if RESTARTS in verdicts.values():
-            # The wall makes placeholders anew as a container restarts: then their seals are on in a moment.
+            # The wall creates placeholders again as a container restarts; a moment later their seals are on.
             time.sleep(RESTART)
             doubted = [path for path, what in verdicts.items() if what == RESTARTS]
             gone = seals.without_seal(live.stage, doubted) if run.is_seen else doubted
@@ -560,7 +560,7 @@ class Guard:
             self._check_index(self._live[id])
 
     def _look_at_index(self, id: str) -> bool:
-        """Break a session if its index is bad; whether it was."""
+        """Break a session if its index is bad. Returns True if it was."""
         live = self._live.get(id)
         if live is None:
             return False
@@ -583,12 +583,12 @@ class Guard:
             bad = as_faults("index", looked.bad)
             self._faults.update(bad)
             self.watcher.call(functools.partial(self._break_by, live, bad, "changed"))
-        return bool(looked.bad)  # until it is frozen, the container may put another one there
+        return bool(looked.bad)  # until it is frozen, the container may put another bad one there
 
     def _look_for_links(self, id: str) -> bool:
-        """Put aside the links that have appeared in the Git folders of a session, and break it; whether there were any.
+        """Put aside the links that have appeared in the Git folders of a session, and break it. True if there were any.
 
-        Until its container is frozen, it may make others: these are put aside as well.
+        Until its container is frozen, it may create others: these are put aside as well.
         """
         live = self._live.get(id)
         if live is None:
@@ -598,7 +598,7 @@ class Guard:
         if known is None:
             run = self.records.read(live.session.workspace).runs.get(id)
             if run is None or run.has_ended or run.links is None:
-                return False  # it is noted only now, and looked at after that
+                return False  # it is only being recorded now, and is examined after that
             known = self._links[id] = run.links
             paths = self._paths[id] = frozenset(run.paths)
         folders = links.places(live.session.workspace, live.stage)
@@ -625,7 +625,7 @@ class Guard:
         return bool(bad)
 
     def _look_at_modules(self, id: str) -> bool:
-        """Put aside what is not harmless in the Git folders that came after the start, and break their session."""
+        """Put aside dangerous settings in Git folders that appeared after the start, and break their session."""
         live = self._live.get(id)
         fresh, folders = self._repositories.get(id, ([], []))
         if live is None or not fresh:
@@ -639,7 +639,7 @@ class Guard:
     def _bad_links(
         self, session: clincus.Session, found: links.Found, known: dict[str, str], folders: Iterable[str]
     ) -> dict[str, Fault]:
-        """Put aside the links that a run has brought; their paths, and where one may be hidden, each with words."""
+        """Put aside the links that a run has brought; returns their paths and possible hiding places, with words."""
         fresh = links.news(found, known)
         is_heap = bool(found.cut) and links.HEAPED not in known
         if not fresh and not is_heap:
@@ -647,20 +647,20 @@ class Guard:
         with self.records.changing(session.workspace) as record:
             runs = [run for run in record.runs.values() if not run.has_ended]
             sealed = [path for run in runs for path in run.paths]
-            if is_heap:  # it is told once
+            if is_heap:  # it is reported once
                 known[links.HEAPED] = "told"
                 for run in (record.runs[id] for id in record.runs if id == session.id):
                     run.links = {**(run.links or {}), links.HEAPED: "told"}
         # A link in the place of a sealed path, or on the way there, is a break by itself.
         bad = {path: to for path, to in fresh.items() if not any(clincus.path_inside(one, path) for one in sealed)}
         told, kept = links.put_aside(bad, folders)
-        known.update(kept)  # is told once, and tried again at the stop
+        known.update(kept)  # reported once, and tried again at the stop
         return as_faults("link", {**told, **(found.cut if is_heap else {})})
 
     def _bad_modules(
         self, session: clincus.Session, fresh: list[str], paths: Collection[str], folders: Collection[str]
     ) -> dict[str, Fault]:
-        """Put aside what Git folders that came after the start would have git run, if they have changed since."""
+        """Put aside what Git folders that appeared after the start would make git run, if they have changed since."""
         state = modules.state_of(fresh, self._trees.get(session.id, ()))
         if not fresh or state == self._module_states.get(session.id):
             return {}
@@ -683,9 +683,9 @@ class Guard:
         return bad
 
     def warnings(self, session: clincus.Session) -> list[str]:
-        """Warnings for a session's document:
+        """Warnings for a session's document about Git folders without a seal, and texts that git may write into
 
-        Git folders without a seal, and texts that git may write into sealed paths.
+        sealed paths.
         """
         if session.id not in self._live:
             return []
@@ -701,14 +701,14 @@ class Guard:
         return [clincus.printable(f"{', '.join(folders[:MOST_TOLD])}{more} {words}")]
 
     def _bad_operations(self, session: clincus.Session, found: links.Found, known: dict[str, str]) -> dict[str, Fault]:
-        """Put aside the files of operations in progress that git must not obey; each path with words for the person."""
+        """Put aside files of operations in progress that git must not obey; returns each path with words."""
         files = self._operation_files.get(session.id)
         state = index.signature(files or ())
         looked = unfinished.look(found.operations, known)
         self._operation_files[session.id] = looked.files
         self._operation_states[session.id] = state if looked.files == files else None
         told, kept, asides = unfinished.put_aside(looked.bad, found.operations)
-        known.update(kept)  # is told once
+        known.update(kept)  # reported once
         if asides:
             with self.records.changing(session.workspace) as record:
                 if session.id in record.runs:
@@ -716,7 +716,7 @@ class Guard:
         return as_faults("operation", told)
 
     def _hold_files(self, live: Live) -> None:
-        """Hold leases on the files of a session that git obeys and that have no seal; break it if one stays open."""
+        """Hold leases on a session's unsealed files that git obeys; break it if one stays open for writing."""
         id = live.session.id
         operations = [
             path for path in self._operation_files.get(id, ()) if "/.git/" in path
@@ -732,7 +732,7 @@ class Guard:
             self._writer_looks.ask(id)
 
     def _look_for_writers(self, id: str) -> bool:
-        """Take the leases that were not to be had; whether another look is needed."""
+        """Take the leases that were refused. Returns True if another look is needed."""
         live = self._live.get(id)
         if live is None:
             self.leases.drop(id)
@@ -789,7 +789,7 @@ class Guard:
         return run.paths if run is not None else []
 
     def compare_indexes(self) -> None:
-        """Have the indexes looked at whose files have changed, however that came: one may be held open, and written."""
+        """Have changed indexes examined, whatever changed them: a program may hold one open and write to it."""
         self.leases.let_go(self._live.keys())
         for live in list(self._live.values()):
             id = live.session.id
@@ -813,8 +813,8 @@ class Guard:
     ) -> None:
         """Examine the indexes of a session that is not watched now; record and report bad ones.
 
-        Git on the host may have written texts from a bad index that look like `edits` of a person: they are reported
-        too.
+        Git on the host may have written texts from a bad index, which look like `edits` of a person: these are
+        reported too.
         """
         looked = index.look(session.workspace, stage, self._sealed(session))
         if looked.unlike:
@@ -825,7 +825,7 @@ class Guard:
                 self._tell(session, {path: Fault("seal", FROM_INDEX)}, what)
 
     def _tell(self, session: clincus.Session, bad: Mapping[str, Fault], what: str) -> list[Change]:
-        """Tell what was put aside, without a break."""
+        """Report what was put aside, without a break."""
         at = clincus.utc_now()
         changes = [Change(path, what, "unknown", at, False, fault.words, fault.kind) for path, fault in bad.items()]
         self._report(session, told(changes))
@@ -887,7 +887,7 @@ class Guard:
         self.watcher.finish(session.id)
         live = self._live.get(session.id)
         if live is not None and is_later(live.session.run, session.run):
-            return  # the next run, after a reboot, has taken over the state of this one
+            return  # the next run, after a reboot, uses the state of this one
         self._live.pop(session.id, None)
         self.watcher.unwatch(session.id)
         self._broken.pop(session.id, None)
@@ -913,7 +913,7 @@ class Guard:
     ) -> list[tuple[str, str]]:
         """Record that a run has ended, and the differences at that time.
 
-        Returns the edits of a person just before the end, which may also come from git on the host and a bad index.
+        Returns a person's edits just before the end; git on the host may also have made them from a bad index.
         """
         edits: list[tuple[str, str]] = []
         if live is not None and not run.has_ended:
@@ -942,16 +942,16 @@ class Guard:
         return edits
 
     def _mend_later(self, live: Live) -> None:
-        """Put back what the kernel kept from being renamed while the wall was mounted on it.
+        """Restore what could not be renamed while the wall was mounted on it.
 
-        Its mounts go some time after the container: the kernel takes a mount namespace down by itself.
+        The mounts outlast the container for some time: the kernel takes a mount namespace down by itself.
         """
         deadline = time.monotonic() + MENDED_WITHIN
         while not self._has_mended(live) and time.monotonic() < deadline:
             time.sleep(RESTART)
 
     def _has_mended(self, live: Live) -> bool:
-        """Put back what can be put back after a run; whether nothing is left to do, as when the next one has begun."""
+        """Restore what can be restored after a run. True if nothing is left to do, also if the next run has begun."""
         if seals.is_up(live.stage, seals.mounted()):
             return False
         is_whole = True
@@ -974,9 +974,9 @@ class Guard:
     # -- A break
 
     def _break(self, live: Live, found: Mapping[str, str]) -> None:
-        """Begin to act on changes of paths, in a thread: the watcher's thread goes on."""
+        """Begin to act on changes of paths, in a thread, while the watcher's thread continues."""
         self._broken[live.session.id] = []  # so that nothing is judged meanwhile
-        # An apparent edit may have been the first step of this.
+        # The apparent edit may have been the first step of this break.
         self._edited = {key: at for key, at in self._edited.items() if key[0] != live.session.workspace}
         self._act_on(live, found)
 
@@ -995,7 +995,7 @@ class Guard:
         threading.Thread(target=act, name="freezing a session", daemon=True).start()
 
     def _act(self, live: Live, found: Mapping[str, str], freeze: Callable[[Live, Mapping[str, str]], None]) -> None:
-        if not found:  # a program that goes on must not have us start a command of Incus for each time
+        if not found:  # a program that continues must not make us start a command of Incus each time
             last = self._mended_at.get(live.session.id, float("-inf"))
             time.sleep(max(0.0, last + MEND_AGAIN - time.monotonic()))
             self._mended_at[live.session.id] = time.monotonic()
@@ -1011,10 +1011,10 @@ class Guard:
             self.watcher.call(lambda: self._judge_missed(live))
 
     def _judge_missed(self, live: Live) -> None:
-        """Judge what happened while a thread acted. A new file may have the inode of the old one."""
+        """Judge the events of the time in which a thread acted. A new file may have the inode of the old one."""
         id = live.session.id
         now = self._live.get(id)
-        if now is not None and is_later(now.session.run, live.session.run):  # it has rebooted before it was frozen
+        if now is not None and is_later(now.session.run, live.session.run):  # it rebooted before it was frozen
             self._broken.pop(id, None)
             self._hold(id)
             return
@@ -1022,7 +1022,7 @@ class Guard:
         self._judge({Mark(id, live.session.workspace): LOST, **moved})
 
     def _freeze(self, live: Live, found: Mapping[str, str]) -> None:
-        """Freeze all containers in which a path was sealed, put it back, and tell."""
+        """Freeze all containers in which a path was sealed, restore the path, and report the break."""
         workspace = live.session.workspace
         record = self.records.read(workspace)
         frozen = [
@@ -1032,7 +1032,7 @@ class Guard:
             and (one is live or found.keys() & {*run.paths, *ways(one.stage, run.paths)} or found.keys() - record.items)
             and (self._pause(one.session) or (one is live and run.is_seen))  # it ran when its seal came off
         ]  # fmt: skip
-        if not frozen:  # no container runs: the changes are the person's own, except for an index
+        if not frozen:  # no container runs: the person made the changes, except those of an index
             bad = {path: self._faults.pop(path) for path in found if path in self._faults}
             if bad:
                 self._tell(live.session, bad, next(iter(found.values())))
@@ -1043,16 +1043,16 @@ class Guard:
             self._let_nobody_wait(one.session)
 
     def _let_nobody_wait(self, session: clincus.Session) -> None:
-        """End what waits for an answer of a frozen container: a save would for two minutes, and hold up a delete."""
+        """End commands that wait for a frozen container: a save would wait for two minutes, and hold up a delete."""
         door = self._door(session)
         now = self._app.registry.find(session.id)
-        if now is not None and now.status == "stopping":  # its end was under way
+        if now is not None and now.status == "stopping":  # its end had begun
             with suppress(clincus.IncusError):
                 door.run("stop", "--force", door.place(session.id), timeout=FROZEN_WITHIN)
         door.end_commands(session.id, "the container is frozen, as something changed that your machine would run")
 
     def _pause(self, session: clincus.Session) -> bool:
-        """Freeze a container; False if it does not run any more. If Incus does not say, it counts as running."""
+        """Freeze a container; False if it does not run any more. If Incus does not answer, it counts as running."""
         door = self._door(session)
         with suppress(clincus.IncusError):
             door.run("pause", door.place(session.id), timeout=FROZEN_WITHIN)
@@ -1073,7 +1073,7 @@ class Guard:
                 is_first = not all(run.is_broken for run in runs.values())
                 off = dict(pair for live in frozen for pair in is_other(record, live, runs[live.session.id]))
                 off.update(found if is_first else {})
-                mended = {path: mend(record, path) for path in sorted(off)}  # a folder comes before what is in it
+                mended = {path: mend(record, path) for path in sorted(off)}  # a folder comes before its content
                 who = suspects() if off else ""
                 by = "unknown" if who else "container"
                 faults = {path: self._faults.pop(path, Fault("seal", who)) for path in mended}
@@ -1092,7 +1092,7 @@ class Guard:
             self._tell_broken(live.session, runs[live.session.id].changes, new)
 
     def _tell_broken(self, session: clincus.Session, everything: list[Change], new: list[Change]) -> None:
-        self._broken[session.id] = new  # first, so that no document tells the changes with the level of before them
+        self._broken[session.id] = new  # first, so that no document has the changes with the level from before
         self._changes[session.id] = everything
         words = f"Frozen: {told(new)}"
         self._report(session, words)
@@ -1100,12 +1100,12 @@ class Guard:
         self._publish(session.id, clincus.BROKEN)
         self._label(session, clincus.BROKEN, words)
 
-    # -- What a person decides
+    # -- Decisions of a person
 
     def resolve(self, session: clincus.Session, action: str) -> None:
-        """Let a broken session go on, or end it. Raises ClincusError: 409 if there is nothing to decide.
+        """Let a broken session continue, or end it. Raises ClincusError: 409 if there is nothing to decide.
 
-        A session is told as broken from the moment at which it is frozen: a decision waits until all is put back.
+        A session is shown as broken from the moment at which it is frozen, but a decision waits until all is restored.
         """
         self._remember(session)
         if session.id in self._breaks:
@@ -1135,7 +1135,7 @@ class Guard:
             asides = {path: unfinished.Aside(*row) for path, row in run.asides.items()}
             run.links = links.accepted(unfinished.with_marks(run.links or {}, asides))
             run.asides = {}
-        if session.id in self._links:  # first, so that no look takes what comes back for news
+        if session.id in self._links:  # first, so that no look takes the returning links for new ones
             self._links[session.id] = links.accepted(unfinished.with_marks(self._links[session.id], asides))
         for path, aside in asides.items():
             unfinished.put_back(path, aside)
@@ -1174,10 +1174,10 @@ class Guard:
             self._found.put(session)
         self._publish(session.id, level)
 
-    # -- What is told
+    # -- Reports
 
     def _remember(self, session: clincus.Session) -> None:
-        """Take over from the record what an earlier server knew of a session."""
+        """Read from the record what an earlier server knew of a session."""
         if session.id in self._asked or session.protection not in (clincus.BROKEN, "basic"):
             return
         self._asked.add(session.id)
@@ -1202,7 +1202,7 @@ class Guard:
         return {"protection_changes": found, "protection_waits": waits, **level}
 
     def _is_here(self, session: clincus.Session) -> bool:
-        """Whether a session has a folder of this host."""
+        """True if a session has a folder of this host."""
         return session.mode == "mount" and not session.engine and bool(session.workspace)
 
     def document(self, session: clincus.Session) -> dict[str, object]:
@@ -1213,7 +1213,7 @@ class Guard:
         sealed = []
         level = ""
         if run is not None and not run.has_ended:
-            level = clincus.BROKEN if run.is_broken else ""  # it is written down a moment before it is told
+            level = clincus.BROKEN if run.is_broken else ""  # it is recorded a moment before it is reported
             places = (path for path in run.paths if path not in run.loose)
             sealed = [
                 {"path": path, "why": seals.why_sealed(path, source_of(path, session.workspace))} for path in places
@@ -1229,10 +1229,10 @@ class Guard:
         }
 
     def _label(self, session: clincus.Session, level: str, note: str) -> None:
-        """Let the instance say it, for every Clincus that looks."""
+        """Write the level to a label of the instance, for every Clincus that looks."""
         door = self._door(session)
         words = (f"{clincus.LABEL}protection={level}", f"{clincus.LABEL}protection_note={note[:1000]}")
-        with suppress(clincus.ClincusError):  # the record says it too
+        with suppress(clincus.ClincusError):  # the record has it too
             door.run("config", "set", door.place(session.id), *words)
 
     def _publish(self, id: str, level: str) -> None:
@@ -1263,7 +1263,7 @@ class Guard:
     # -- For the health report
 
     def examine(self) -> tuple[str, str] | None:
-        """The workspaces whose sealed files changed while a session ran, and nobody has said that this is well."""
+        """The workspaces whose sealed files changed while a session ran, if nobody has accepted the changes."""
         found = [record for record in self.records.all() if record.changes]
         if not found:
             return None
@@ -1276,7 +1276,7 @@ class Guard:
 
 
 def is_later(run: str, other: str) -> bool:
-    """Whether a run (`Session.run`) began after another one; False if that is not known. Pure."""
+    """True if a run (`Session.run`) began after another one; False if that is not known. Pure."""
     begun = clincus.parse_time(run)
     before = clincus.parse_time(other)
     return begun is not None and before is not None and begun > before
@@ -1288,7 +1288,7 @@ def as_faults(kind: str, words: Mapping[str, str]) -> dict[str, Fault]:
 
 
 def kind_of_unsealed(path: str) -> str:
-    """What `Change.kind` says of a file that has no seal. Pure."""
+    """The `Change.kind` of a file that has no seal. Pure."""
     name = os.path.basename(path)
     if name.startswith(("index", "sharedindex")):
         return "index"
@@ -1313,7 +1313,7 @@ def ways(stage: Stage, paths: Iterable[str]) -> list[str]:
 
 
 def several_names(record: Record, paths: Iterable[str]) -> Iterator[str]:
-    """The files that are sealed, or in a sealed folder, and have another name by which they can be changed."""
+    """The sealed files, also in sealed folders, that have another name by which they can be changed."""
     for path in paths:
         item = record.items.get(path)
         if item is not None and item.kind == "file" and item.links > 1:
@@ -1338,7 +1338,7 @@ def mend(record: Record, path: str) -> bool:
 
 
 def what_happened(path: str) -> str:
-    """The word for a sealed path that is another thing."""
+    """The word for the change of a replaced sealed path."""
     return "gone" if thing_at(path) is None else "replaced"
 
 
@@ -1402,13 +1402,13 @@ def changed_files(path: str, old: Item, new: Item) -> list[str]:
 
 
 def is_anothers(record: Record, path: str) -> bool:
-    """Whether a path that differs cannot be a person's edit in place."""
+    """True if a path that differs cannot be a person's edit in place."""
     item = record.items[path]
     return thing_at(path) != item.thing or item.has_other_names
 
 
 def add_changes(record: Record, run: Run | None, changes: Iterable[Change]) -> None:
-    """Add changes to those of a run, and to those that nobody has accepted."""
+    """Add changes to those of a run, and to the unaccepted ones."""
     for change in changes:
         if run is not None and change not in run.changes:
             run.changes.append(change)
@@ -1426,7 +1426,7 @@ def waiting_words(record: Record, session: clincus.Session) -> str:
 
 
 def source_of(path: str, workspace: str) -> str:
-    """The folder from which a path is told."""
+    """The folder that a path is reported relative to."""
     return workspace if clincus.path_inside(path, workspace) else path.rpartition("/")[0]
 
 

@@ -38,11 +38,11 @@ class Piece(NamedTuple):
     uid: int
     gid: int
     links: int
-    digest: str  # of the content, or where a link leads; "" if it was not read
+    digest: str  # of the content, or the target of a link; "" if it was not read
 
 
 class Item(NamedTuple):
-    """A sealed path, or a folder on the way to one, as it was noted."""
+    """A sealed path, or a folder on the way to one, as it was recorded."""
 
     kind: str  # "file", "folder", "link" or "other"
     device: int
@@ -55,23 +55,23 @@ class Item(NamedTuple):
     size: int
     digest: str = ""  # of the content; "" if it was not read
     pieces: tuple[Piece, ...] = ()
-    is_way: bool = False  # a folder on the way to a sealed path: only which folder it is counts
+    is_way: bool = False  # a folder on the way to a sealed path, of which only the identity counts
 
     @property
     def thing(self) -> tuple[str, int, int]:
-        """Tells one file or folder from all others."""
+        """The identity of a file or folder."""
         return self.kind, self.device, self.inode
 
     @property
     def content(self) -> tuple[object, ...]:
-        """Tells one content from another."""
+        """The identity of a content."""
         if self.digest:
             return self.kind, self.digest, self.mode & 0o111 if self.kind == "file" else 0
         return self.kind, self.inode, self.size, self.ctime
 
     @property
     def is_placeholder(self) -> bool:
-        """Whether it is what the wall puts in the place of an absent path, or just as empty."""
+        """True if it is the wall's placeholder for an absent path, or is just as empty."""
         if self.kind == "file":
             return self.digest in PLACEHOLDERS
         hiding = [(HIDING_FILE, digest_of(HIDING_TEXT.encode()))]
@@ -84,7 +84,7 @@ class Item(NamedTuple):
 
     @property
     def has_other_names(self) -> bool:
-        """Whether its content can be reached, and so changed, under another name."""
+        """True if its content can be reached, and so changed, under another name."""
         files: list[Item | Piece] = [self, *self.pieces]
         return any(one.kind == "file" and one.links > 1 for one in files)
 
@@ -98,7 +98,7 @@ class Copies:
         self.pieces_left = MOST_PIECES
 
     def keep(self, data: bytes) -> str:
-        """Keep a copy if there is room; the digest."""
+        """Keep a copy if there is room; returns the digest."""
         digest = digest_of(data)
         if digest not in self.data and len(data) <= self._left:
             self.data[digest] = data
@@ -146,7 +146,7 @@ def kind_of(found: os.stat_result) -> str:
 
 
 def note_item(path: str, copies: Copies, *, is_way: bool = False) -> Item | None:
-    """The identity of a path now, with copies of its content; None if it is absent or cannot be reached."""
+    """The present identity of a path, with copies of its content; None if it is absent or cannot be reached."""
     try:
         with opened(path) as descriptor:
             found = os.fstat(descriptor)
@@ -177,7 +177,7 @@ def read_digest(descriptor: int, copies: Copies) -> str:
 
 
 def pieces_in(folder: int, copies: Copies, above: str = "", depth: int = 0) -> Iterator[Piece]:
-    """All that is in a folder by its descriptor, sorted, within the limits."""
+    """All entries below a folder given by its descriptor, sorted, within the limits."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     with suppress(OSError):
         listed = os.open(f"/proc/self/fd/{folder}", flags)
@@ -191,7 +191,7 @@ def pieces_in(folder: int, copies: Copies, above: str = "", depth: int = 0) -> I
 
 
 def piece_at(folder: int, name: str, copies: Copies, above: str, depth: int) -> Iterator[Piece]:
-    """One entry of a folder, and all that is below it."""
+    """One entry of a folder, and everything below it."""
     copies.pieces_left -= 1
     if copies.pieces_left < 0:
         return

@@ -1,8 +1,8 @@
-"""Git's index, which no seal can protect, as the agent's git replaces it: looked at, and put aside if it is bad.
+"""Git's index, which cannot be sealed since the agent's git replaces it: it is examined, and put aside if it is bad.
 
-Git checks names when it takes them into an index, and not when it reads one (`verify_path` in its read-cache.c, which
+Git checks names when it adds them to an index, and not when it reads one (`verify_path` in its read-cache.c, which
 `create_from_disk` does not call): `git checkout .` writes whatever an index names, into .git/hooks and outside of the
-repository too, and `git status` looks into the repositories that it names. No setting of git changes that.
+repository too, and `git status` enters the repositories that it names. No setting of git changes that.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .identity import opened
 from .scans import look_at_indexes
 from .seals import Stage
 
-NAMED = 3  # names that are told
+NAMED = 3  # reported names
 CONTENT_LIMIT = 4 << 20  # bytes of files that are compared by their content, at each look; some 4 ms
 
 
@@ -29,14 +29,14 @@ class Looked(NamedTuple):
     """The result of a look."""
 
     bad: dict[str, str]  # path of an index that was put aside -> its fault, in words
-    files: tuple[str, ...]  # that were read; a change of one of them makes another look worthwhile
+    files: tuple[str, ...]  # the files that were read; a change of one of them makes another look worthwhile
     cut: str  # what was not examined, in words
     unlike: tuple[str, ...] = ()  # sealed paths for which an index has different content
     gitlinks: tuple[str, ...] = ()  # that an index of a folder at the top names, and at which nothing is sealed
 
 
 def git_folders(workspace: str, sealed: Iterable[str]) -> set[str]:
-    """The Git folders of a workspace: the one at its top, and those in which something is sealed."""
+    """The Git folders of a workspace: the one at its top, and those that contain sealed paths."""
     folders = {path.rpartition("/")[0] for path in sealed if path.endswith(("/config", "/commondir"))}
     return {f"{workspace}/.git", *folders} - {workspace}
 
@@ -44,7 +44,7 @@ def git_folders(workspace: str, sealed: Iterable[str]) -> set[str]:
 def tops_of(workspace: str, stage: Stage | None, sealed: Iterable[str] = ()) -> list[str]:
     """The folders of the host that the container of a session can change.
 
-    The stage may lack those of another run: the sealed paths of that run name the repositories of its extra mounts.
+    The stage may lack folders of another run: the sealed paths of that run name the repositories of its extra mounts.
     """
     tops = [workspace] if stage is None else [source for source, patterns in stage.trees if patterns]
     for folder in sorted(git_folders(workspace, sealed)):
@@ -55,7 +55,7 @@ def tops_of(workspace: str, stage: Stage | None, sealed: Iterable[str] = ()) -> 
 
 
 def look(workspace: str, stage: Stage | None, sealed: Collection[str] = ()) -> Looked:
-    """Look at the indexes in the folders of a session, and put those aside that are bad. Raises ClincusError."""
+    """Look at the indexes in the folders of a session, and put bad ones aside. Raises ClincusError."""
     folders = git_folders(workspace, sealed)
     tops = tops_of(workspace, stage, sealed)
     bad: dict[str, str] = {}
@@ -127,7 +127,7 @@ def signature(files: Iterable[str]) -> list[tuple[object, ...]]:
 
 
 def digest_of(descriptor: int, size: int) -> bytes:
-    """A digest of so much of a file, by its O_PATH descriptor; empty if it is not ours to read."""
+    """A digest of so many bytes of a file, by its O_PATH descriptor; empty if it is not ours to read."""
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     with suppress(OSError), open(os.open(f"/proc/self/fd/{descriptor}", flags), "rb") as file:
         return hashlib.blake2b(file.read(size)).digest()

@@ -2,13 +2,13 @@
 configuration, the list of a rebase.
 
 A write through a memory mapping raises no inotify event, and a program can undo it before the next look. The kernel
-knows such a program all the same: it grants a read lease only while nobody has the file open for writing, and a
-writable shared mapping counts as that until it is gone. While we hold the lease, each open for writing waits until we
-let go.
+knows such a program anyway: it grants a read lease only while nobody has the file open for writing, and a
+writable shared mapping counts as open until it is gone. While we hold the lease, each open for writing waits until we
+release it.
 
 git writes most of these files under another name and renames them. So the lease delays no git, in the container or on
-the host, and a file that is open for writing under its final name at two looks is an attack. On the others, a lease is
-taken and given back, to see whether it is to be had.
+the host, and a file that is open for writing under its final name at two looks is an attack. For the other files, a
+lease is taken and returned, to see if it is available.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ else:
 MOST_HELD = 200  # files of a session
 WRITTEN_FOR = 0.25  # seconds between two looks that find a file open for writing, at least
 FORGOTTEN_AFTER = 60.0  # seconds without such a look
-COPY_LIMIT = 16 << 20  # bytes of a file that is made ours
+COPY_LIMIT = 16 << 20  # bytes of a file that is copied to make it ours
 READ_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 SIG_IGN = 1  # <bits/signum-generic.h>
 NO_LEASES = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
@@ -77,10 +77,10 @@ class Leases:
         ignore_sigio()
 
     def hold(self, id: str, paths: Collection[str], probed: Collection[str] = ()) -> list[str]:
-        """Hold leases on files of a session, and on no others; the files that some program keeps open for writing.
+        """Hold leases on files of a session, and no others; returns the files that some program keeps open for writing.
 
-        On `probed` ones, which git writes in place, no lease is kept. A path is told once. Ask again after WRITTEN_FOR
-        if `is_in_doubt`.
+        For `probed` files, which git writes in place, no lease is kept. A path is reported once. Call this again after
+        WRITTEN_FOR if `is_in_doubt`.
         """
         with self._lock:
             held = self._held.setdefault(id, {})
@@ -90,12 +90,12 @@ class Leases:
             return written
 
     def is_in_doubt(self, id: str) -> bool:
-        """Whether a file of a session was open for writing at one look, and the second one is to come."""
+        """True if a file of a session was open for writing at one look, and the second look is still to come."""
         with self._lock:
             return any(one.is_open and not one.is_certain for one in self._seen.get(id, {}).values())
 
     def let_go(self, living: Collection[str]) -> None:
-        """End the leases for which a program waits that wants to write, and those of all sessions but some."""
+        """End the leases for which a writing program waits, and those of all sessions except some."""
         for id in self._held.keys() - living:
             self.drop(id)
         with self._lock:
@@ -112,7 +112,7 @@ class Leases:
                 os.close(lease.descriptor)
 
     def _is_written(self, id: str, path: str) -> bool:
-        """Take a lease; whether it is certain by this look that a program keeps the file open for writing."""
+        """Take a lease. True if this look proves that a program keeps the file open for writing."""
         how = self._take(id, path)
         seen = self._seen.setdefault(id, {})
         now = self._clock()
@@ -179,9 +179,9 @@ def lease(descriptor: int) -> str:
 
 
 def make_ours(path: str) -> bool:
-    """Put a copy that is ours in the place of a file of another owner, such as root in a container.
+    """Replace a file of another owner, such as root in a container, by a copy that is ours.
 
-    Who has the old file open or mapped then writes what nobody reads. False if the folder is not ours to write.
+    A program that has the old file open or mapped then writes what nobody reads. False if we may not write the folder.
     """
     fresh = f".{os.path.basename(path)}.{FRESH}-{secrets.token_hex(4)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -202,11 +202,11 @@ def make_ours(path: str) -> bool:
 
 
 def ignore_sigio() -> None:
-    """Let the signal of a lease that is to end do nothing: by itself it ends the process. Any thread may do this."""
+    """Let the signal of a lease that has to end do nothing: by default it ends the process. Any thread may do this."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.signal(int(signal.SIGIO), ctypes.c_void_p(SIG_IGN))
 
 
 def is_renamed_into_place(path: str) -> bool:
-    """Whether git writes a file of an operation in progress under another name first. Pure."""
+    """True if git writes a file of an operation in progress under another name first. Pure."""
     return path.endswith(("/git-rebase-todo", "/sequencer/todo"))

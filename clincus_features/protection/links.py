@@ -5,12 +5,12 @@ of a commit through COMMIT_EDITMSG, appends to logs/HEAD, makes packs in objects
 rebase-apply (seen with git 2.47). A link that did not exist before the start therefore counts as an attack, wherever it
 leads: within the Git folder it may lead to `config` or into `hooks`.
 
-A pin (a mount of a folder over itself, so that no container can replace it) was weighed and left out. It works for a
-folder that exists and that nothing is renamed into or out of. But a rename across mounts fails with EXDEV, and git has
-nothing to fall back on where it moves packs from its quarantine into objects/pack; a pinned `worktrees` cannot be
+A pin (a mount of a folder over itself, so that no container can replace it) was considered and rejected. It works for
+a folder that exists and that nothing is renamed into or out of. But a rename across mounts fails with EXDEV, and git
+has no alternative where it moves packs from its quarantine into objects/pack; a pinned `worktrees` cannot be
 removed by `git worktree prune`; and files that git replaces by a rename (HEAD, FETCH_HEAD, each reference), as well as
 folders that come and go (rebase-apply), could not be pinned at all. It would have made some of the names safe, at the
-price of git's daily work, and a look would be needed for all others.
+cost of git's daily work, and all others would still need a look.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from .index import git_folders, tops_of
 from .restore import ASIDE, moved_by_us, set_aside
 from .seals import Stage
 
-MOST_FOLDERS = 5_000  # that are looked into in one Git folder, with those of its submodules
+MOST_FOLDERS = 5_000  # folders to examine in one Git folder, with those of its submodules
 MOST_ENTRIES = 100_000  # of these folders
-MOST_LINKS = 2_000  # of one look
-MOST_TOLD = 20  # links of one look that are told one by one
+MOST_LINKS = 2_000  # in one look
+MOST_TOLD = 20  # links of one look that are reported one by one
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 # Git only reads hooks, and a person may keep links there. The other folders hold one file for each content: git and its
 # helpers make these by a rename, and never write through a link. A branch may have any of these names, and a submodule
@@ -47,9 +47,9 @@ NOT_ENTERED = re.compile(
     r"(?P<name>hooks|objects/[0-9a-f]{2}|(?:lfs|annex)/objects)|clincus-replaced-[0-9a-f]{8}"
 )
 # Harmless links, by name and target: HEAD in the form of `core.preferSymlinkRefs`, which git reads by readlink(2); the
-# link by which `git init` tests for symbolic links; and the lock of an Emacs, which may be the person's.
+# link with which `git init` tests for symbolic links; and the lock of an Emacs, which may be the person's.
 HARMLESS = re.compile(r"(?:.*/)?HEAD\0refs/(?!.*\.\.)[\w./-]+|(?:.*/)?t\w{6}\0testing|\.#[^/]+\0[^/]+@[^/]+", re.ASCII)
-OF_OTHERS = re.compile(r"(?:modules|worktrees)/.+")  # submodules and worktrees
+OF_OTHERS = re.compile(r"(?:modules|worktrees)/.+")  # a submodule or a worktree
 # A submodule may have such a name, and a branch may be named as a file.
 OF_REFS = re.compile(r"(?:.*/)?(?:refs|logs)(?:/.*)?")
 NEEDED = frozenset(("objects", "refs"))  # without these it is no Git folder
@@ -78,10 +78,10 @@ OBJECT_NAME = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 HEAD_TEXT = re.compile(rb"ref:\s*refs/|[0-9a-fA-F]{40}")  # `validate_headref` in git's refs.c
 # These files and folders of a Git folder decide which programs git runs, and from where it fetches.
 RUNS = frozenset(("branches", "config", "config.worktree", "commondir", "gitdir", "hooks", "remotes"))
-HEAPED = ""  # in the place of a link that is known: that not all folders could be looked into
-ACCEPTED = "heaped"  # beside it, if this was true at the start, or a person let the session go on
+HEAPED = ""  # in the place of a known link: not all folders could be examined
+ACCEPTED = "heaped"  # its target, if this was true at the start, or a person let the session continue
 DELETES = "git would have deleted what is there"
-WHAT_GIT_DOES = (  # the first that fits a path in a Git folder
+WHAT_GIT_DOES = (  # the first match counts, by the path in a Git folder
     (r"(worktrees|rebase-apply|rebase-merge|sequencer)(/.*)?", DELETES),
     (r"[A-Z_]+_EDITMSG|[A-Z]+_MSG", "`git commit` would have written the text of the commit there"),
     (r"FETCH_HEAD", "`git fetch` would have written there"),
@@ -96,17 +96,17 @@ FOLLOWS = "git would have followed it, to read, write or delete there"
 class Found(NamedTuple):
     """The links of some Git folders."""
 
-    links: dict[str, str]  # absolute path -> where it leads, or one of STRANGE
-    folders: dict[str, int]  # that were looked into -> the inode of each
-    cut: dict[str, str]  # path of a folder that was not looked into -> why, in words
+    links: dict[str, str]  # absolute path -> its target, or one of STRANGE
+    folders: dict[str, int]  # the examined folders, each with its inode
+    cut: dict[str, str]  # path of a folder that was not examined -> the reason, in words
     repositories: dict[str, None]  # the Git folders of submodules and worktrees, if they can run something
-    operations: dict[str, str]  # the files of operations in progress that are looked at -> the Git folder of each
+    operations: dict[str, str]  # the examined files of operations in progress -> the Git folder of each
 
 
 def places(workspace: str, stage: Stage | None, sealed: Iterable[str] = ()) -> list[str]:
     """The Git folders that the container of a session can change, without those within another one.
 
-    `sealed` are paths that were sealed for a run, and so lie in folders that its container could change.
+    `sealed` are paths that were sealed for a run, and so are in folders that its container could change.
     """
     tops = tops_of(workspace, stage)
     patterns = (f"{top}/{pattern}" for top, patterns in (stage.trees if stage else ()) for pattern in patterns)
@@ -118,7 +118,7 @@ def places(workspace: str, stage: Stage | None, sealed: Iterable[str] = ()) -> l
 def find(folders_of_git: Iterable[str], *, references: bool = False) -> Found:
     """The dangerous links in Git folders, and the files of operations in progress.
 
-    No link is followed, also not on the way. A few other things that git never makes count as links; among them bad
+    No link is followed, not even on the way. A few other things that git never makes count as links; among them bad
     `references`, each of which has to be read.
     """
     found = Found({}, {}, {}, {}, {})
@@ -134,7 +134,7 @@ def find(folders_of_git: Iterable[str], *, references: bool = False) -> Found:
 
 
 def look_at_references(place: str, found: Found) -> None:
-    """Look for symbolic references in a folder that do not name a reference: git writes through them.
+    """Look for symbolic references in a folder that name something else than a reference: git writes through them.
 
     While a session runs, the placeholders prevent that.
     """
@@ -145,9 +145,9 @@ def look_at_references(place: str, found: Found) -> None:
 
 
 def names_another_file(folder: int, name: str) -> bool:
-    """Whether a file is a symbolic reference, and to no reference: `files_read_raw_ref` in git's files-backend.c.
+    """True if a file is a symbolic reference, and not to a reference: `files_read_raw_ref` in git's files-backend.c.
 
-    One that a program keeps from being read, by a lease, counts as such: git would wait, and read it.
+    One that a program keeps unreadable by a lease counts as well: git would wait, and read it.
     """
     try:
         file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
@@ -161,14 +161,14 @@ def names_another_file(folder: int, name: str) -> bool:
 
 
 def is_bare(top: str) -> bool:
-    """Whether git takes a folder for a bare repository where there is no other one."""
+    """True if git accepts a folder as a bare repository where there is no other one."""
     with suppress(OSError), opened(top) as place, closing_descriptor(open_at(place, "")) as folder:
         return is_git_folder(folder, ".", unread=True)
     return False
 
 
 def look_into(top: str, found: Found) -> None:
-    """Look into a Git folder, and all that is in it, those near the top first."""
+    """Examine a Git folder and everything in it, starting near the top."""
     waiting = deque([""])
     folders_left = MOST_FOLDERS
     entries_left = MOST_ENTRIES
@@ -187,7 +187,7 @@ def look_into(top: str, found: Found) -> None:
                     if os.access(f"/proc/self/fd/{git}/{path}", os.X_OK):  # git goes through it by name
                         found.cut[place] = f"{place} cannot be listed, so that a link in it would not be found"
                 except OSError:
-                    continue  # it has gone, or is a link by now
+                    continue  # it is gone, or is a link by now
             much = limit_passed(folders_left, entries_left, found)
             if much:
                 found.cut[place] = f"{top} has more than {much} now, so that a link in it would not be found"
@@ -195,7 +195,7 @@ def look_into(top: str, found: Found) -> None:
 
 
 def look_at(folder: int, top: str, path: str, most: int, found: Found) -> tuple[int, list[str]]:
-    """Look at so many entries of a folder in a Git folder; how many it saw, and the folders to look into next."""
+    """Examine at most `most` entries of a folder in a Git folder; returns their number, and the folders to do next."""
     place = f"{top}/{path}".rstrip("/")
     found.folders[place] = os.fstat(folder).st_ino
     names = set()
@@ -239,7 +239,7 @@ def is_entered(folder: int, path: str) -> bool:
 
 
 def has_head(folder: int, name: str) -> bool:
-    """Whether there is a HEAD of any kind in a folder of that name."""
+    """True if a folder has a HEAD of any kind."""
     try:
         os.stat(f"{name}/HEAD", dir_fd=folder, follow_symlinks=False)
     except OSError:
@@ -248,9 +248,9 @@ def has_head(folder: int, name: str) -> bool:
 
 
 def is_git_folder(folder: int, path: str, *, unread: bool = False) -> bool:
-    """Whether git takes a folder for a whole Git folder (`is_git_directory` in git's setup.c).
+    """True if git accepts a folder as a complete Git folder (`is_git_directory` in git's setup.c).
 
-    `unread` is the answer for one whose HEAD a program keeps from being read, by a lease.
+    `unread` is the answer for a folder whose HEAD a program keeps unreadable by a lease.
     """
     with suppress(OSError):
         here = os.open(path, OPEN_FOLDER, dir_fd=folder)
@@ -274,7 +274,7 @@ def is_anothers(path: str, names: Collection[str]) -> bool:
 
 
 def limit_passed(folders_left: int, entries_left: int, found: Found) -> str:
-    """Which limit a look has passed, in words; empty if none. Pure."""
+    """The limit that a look has reached, in words; empty if none. Pure."""
     if folders_left < 0:
         return f"{MOST_FOLDERS} folders"
     if entries_left < 0:
@@ -321,15 +321,15 @@ def accepted(known: Mapping[str, str]) -> dict[str, str]:
 
 
 def news(found: Found, known: Mapping[str, str]) -> dict[str, str]:
-    """The links that are not known, with where each leads. Pure."""
+    """The links that are not known, with their targets. Pure."""
     return {path: target for path, target in found.links.items() if known.get(path) != target}
 
 
 def put_aside(links: Mapping[str, str], folders_of_git: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Take links out of the places where git follows them; the path of each with words for the person.
+    """Move links out of the places where git follows them. Returns the path of each, with words for the person.
 
-    Only some of many are told by their own path; the rest is counted. Gives also those that are still there, as they
-    cannot be moved.
+    If there are many, only some are reported by their own path, and the rest is counted. Also returns those that are
+    still there because they cannot be moved.
     """
     folders = list(folders_of_git)
     told: dict[str, str] = {}
@@ -379,24 +379,24 @@ def move(git_folder: str, path: str, aside: str, target: str = "", *, only_links
         try:
             into = stack.enter_context(closing_descriptor(folder_apart(top, apart)))
             moved_by_us.add(f"{git_folder}/{path}")
-            os.rename(name, kept, src_dir_fd=folder, dst_dir_fd=into)  # of a link itself: rename(2) follows none
+            os.rename(name, kept, src_dir_fd=folder, dst_dir_fd=into)  # the link itself: rename(2) follows none
         except OSError:
             moved_by_us.discard(f"{git_folder}/{path}")
             with suppress(OSError):
-                os.rmdir(apart, dir_fd=top)  # if nothing is in it
+                os.rmdir(apart, dir_fd=top)  # if it is empty
             if not only_links:
                 raise
             if not is_still(folder, name, target):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name) from None
             try:
                 os.unlink(name, dir_fd=folder)
-            except PermissionError:  # in a folder of the container's root, which is in a folder of ours
+            except PermissionError:  # in a folder of the container's root, within a folder of ours
                 first = path.split("/", 1)[0]
                 if first in NEEDED:
                     raise
                 os.rename(first, apart, src_dir_fd=top, dst_dir_fd=top)
         else:
-            if only_links and not is_still(into, kept, target):  # git's own file, or a folder, stood there by now
+            if only_links and not is_still(into, kept, target):  # by now it is a file of git's own, or a folder
                 os.rename(kept, name, src_dir_fd=into, dst_dir_fd=folder)
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
@@ -413,12 +413,12 @@ def folder_apart(top: int, name: str) -> int:
 
 
 def is_link(folder: int, name: str) -> bool:
-    """Whether there is a link of that name."""
+    """True if a name is that of a link."""
     return is_still(folder, name, "")
 
 
 def is_still(folder: int, name: str, target: str) -> bool:
-    """Whether there is a link of that name, or what `target` says if it is one of STRANGE."""
+    """True if a name is that of a link, or of the thing that `target` names if it is one of STRANGE."""
     is_one = {PIPE: stat.S_ISFIFO, FOLDER: stat.S_ISDIR, REFERENCE: stat.S_ISREG}.get(target, stat.S_ISLNK)
     try:
         return is_one(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)

@@ -17,14 +17,14 @@ class Looks:
     keeps changing take the part `1 / (1 + REST)` of the time.
     """
 
-    REST = 4.0  # times as long as a look took, until the next one
+    REST = 4.0  # the pause after a look, as a multiple of its duration
 
     def __init__(self, what: str, settle: Callable[[], float], look: Callable[[str], bool]) -> None:
         self._what = what
         self._settle = settle  # seconds from a change until the look
         self._look = look
         self._lock = threading.Lock()
-        self._changed: dict[str, bool] = {}  # session that is looked at -> whether it has changed since
+        self._changed: dict[str, bool] = {}  # session that is being examined -> True if it has changed since
 
     def ask(self, id: str) -> None:
         """Have a session looked at."""
@@ -36,7 +36,7 @@ class Looks:
             threading.Thread(target=work, name=self._what, daemon=True).start()
 
     def is_busy(self, id: str) -> bool:
-        """Whether a look at a session goes on, or is to come."""
+        """True if a look at a session is in progress or due."""
         with self._lock:
             return id in self._changed
 

@@ -21,12 +21,12 @@ from .identity import opened
 from .restore import ASIDE
 from .scans import ask_scan
 
-MOST_HOOKS = 100  # files of one folder `hooks`; with more, a look is worth while each time
-TOLD = 3  # commands of one folder that are told
+MOST_HOOKS = 100  # files of one folder `hooks`; with more, each look examines them
+TOLD = 3  # reported commands of one folder
 
 
 def unsealed(repositories: Iterable[str], sealed: Collection[str]) -> list[str]:
-    """The Git folders that were not there at the start, at which each one gets a seal on its `commondir`. Pure."""
+    """The Git folders that did not exist at the start, when each one gets a seal on its `commondir`. Pure."""
     return [folder for folder in repositories if f"{folder}/commondir" not in sealed]
 
 
@@ -45,9 +45,9 @@ def files_of(folders: Iterable[str]) -> list[str] | None:
 
 
 def state_of(folders: Iterable[str], trees: Iterable[str]) -> tuple[object, list[str]]:
-    """Tells one state of Git folders from another: their files, and which working trees of theirs are links by now.
+    """The state of Git folders: their files, and which of their working trees have become links.
 
-    With too many hooks to compare, no state is like another.
+    With too many hooks to compare, no two states are equal.
     """
     files = files_of(folders)
     state = object() if files is None else index.signature(files)

@@ -1,4 +1,4 @@
-"""Judges renames in Git folders that git never makes: another file may have the name at the moment when git reads it.
+"""Detects renames in Git folders that git never makes: another file may have the name at the moment when git reads it.
 
 A file without a seal that git obeys or writes can be exchanged for another one and back within milliseconds. No look
 sees that, nor does a lease, since nothing is opened for writing. The kernel reports each rename, whatever happens next.
@@ -36,11 +36,11 @@ ELSEWHERE: Place = ("", "")
 
 
 class Move(NamedTuple):
-    """One end of a rename, as inotify(7) tells it."""
+    """One end of a rename, as inotify(7) reports it."""
 
     folder: str
     name: str
-    cookie: int  # both ends have the same
+    cookie: int  # the same for both ends
     is_away: bool
 
 
@@ -48,16 +48,16 @@ class Moves:
     """The renames in the Git folders of one session."""
 
     def __init__(self) -> None:
-        self._from: dict[int, Place] = {}  # cookie -> where it was
+        self._from: dict[int, Place] = {}  # cookie -> its old place
         self._went: dict[Place, set[Place]] = {}  # path that was moved away -> its new places
 
     def forget(self) -> None:
-        """Know of no rename: events were lost."""
+        """Forget all renames: events were lost."""
         self._from.clear()
         self._went.clear()
 
     def judge(self, moves: Iterable[Move]) -> dict[str, str]:
-        """The paths at which something was exchanged, each with words; `moves` are in the order in which they came."""
+        """The paths at which something was replaced, each with words; `moves` are in the order of the events."""
         moves = [move for move in moves if not OF_REFS.search(move.folder)]
         into: dict[int, Place] = {move.cookie: (move.folder, move.name) for move in moves if not move.is_away}
         bad: dict[str, str] = {}
@@ -81,14 +81,14 @@ class Moves:
         return bad
 
     def _learn(self, move: Move) -> None:
-        """Learn where something went that was told to be away before."""
+        """Note the new place of something whose departure was reported before."""
         source = self._from.get(move.cookie, ELSEWHERE)
         if source in self._went:
             self._went[source].discard(ELSEWHERE)
             self._went[source].add((move.folder, move.name))
 
     def _is_usual(self, move: Move) -> bool:
-        """Whether git, an editor or Clincus gives a file or folder its name in this way."""
+        """True if git, an editor or Clincus gives a file or folder its name in this way."""
         source = self._from.get(move.cookie, ELSEWHERE)
         if source in self._went.get((move.folder, move.name), ()):
             return False

@@ -46,10 +46,10 @@ AUTHOR_LINE = re.compile(rb"GIT_AUTHOR_(?:NAME|EMAIL|DATE)='[^']*'(?:\\['!]'[^']
 
 
 def conflicts(data: bytes) -> tuple[list[bytes], list[str]]:
-    """The paths that MERGE_RR names, and those that rerere would follow out of the work tree, or what is wrong.
+    """The paths that MERGE_RR names, and those by which rerere would leave the work tree, or the file's faults.
 
-    With `rr-cache` there, `git commit`, `git merge`, `git rebase` and `git rerere` read the file at each path into
-    rr-cache/ID/postimage, and write there what is recorded (do_rerere_one_path in rerere.c, which checks no path).
+    If `rr-cache` exists, `git commit`, `git merge`, `git rebase` and `git rerere` read the file at each path into
+    rr-cache/ID/postimage, and write a recorded text there (do_rerere_one_path in rerere.c, which checks no path).
     """
     if not data:
         return [], []
@@ -71,7 +71,7 @@ def conflict_record(data: bytes) -> list[str]:
 def apply_options(data: bytes) -> list[str]:
     """The options of rebase-apply/apply-opt that `git am` would not have taken.
 
-    `git am --continue` and `git rebase --continue` hand all of them to apply_parse_options (run_apply in builtin/am.c):
+    `git am --continue` and `git rebase --continue` pass all of them to apply_parse_options (run_apply in builtin/am.c):
     `--build-fake-ancestor=FILE` writes a file anywhere.
     """
     words = QUOTED.findall(data)
@@ -87,7 +87,7 @@ def commands(data: bytes) -> list[str]:
 
 
 def strategy(data: bytes) -> list[str]:
-    """A merge strategy that git does not have itself: it runs git-merge-NAME (try_merge_command in merge.c).
+    """A merge strategy that is not git's own: git runs git-merge-NAME for it (try_merge_command in merge.c).
 
     A name with a slash is a program in the work tree.
     """
@@ -96,7 +96,7 @@ def strategy(data: bytes) -> list[str]:
 
 
 def sequencer_options(data: bytes) -> list[str]:
-    """The options of a cherry-pick or revert that name a strategy of somebody's, or are in no form that git writes."""
+    """The options of a cherry-pick or revert that name a foreign strategy, or have a form that git never writes."""
     found = []
     for line in data.split(b"\n"):
         if line in (b"", b"[options]"):
@@ -115,20 +115,20 @@ def stash_name(data: bytes) -> list[str]:
 
 
 def sign_option(data: bytes) -> list[str]:
-    """Another option than that of a key: `git rebase` hands the line to `git am` (run_am in builtin/rebase.c)."""
+    """Any option except that of a key: `git rebase` passes the line to `git am` (run_am in builtin/rebase.c)."""
     line = data.strip()
     return [] if not line or (line.startswith(b"-S") and b"\n" not in line) else [text(data)]
 
 
 def bisect_start(data: bytes) -> list[str]:
-    """An option in the place of a branch: `git bisect reset` hands it to `git checkout` (builtin/bisect.c)."""
+    """An option in the place of a branch: `git bisect reset` passes it to `git checkout` (builtin/bisect.c)."""
     return [text(data)] if data.startswith(b"-") else branch(data)
 
 
 def number(data: bytes) -> list[str]:
     """Anything but a number: __git_ps1 in git-prompt.sh puts it into PS1 as it is, and bash then runs a `$(…)` in it.
 
-    So it is called from PROMPT_COMMAND or precmd. A branch it keeps in a variable, other prompts do not.
+    So it is called from PROMPT_COMMAND or precmd. It keeps a branch in a variable; other prompts do not.
     """
     return [] if NUMBER.fullmatch(data) else [text(data)]
 
@@ -144,7 +144,7 @@ def commit(data: bytes) -> list[str]:
 
 
 def reference(data: bytes) -> list[str]:
-    """A symbolic reference where git has none: git writes the file that it names in .git, such as `commondir`.
+    """A symbolic reference where git has none: git writes the file in .git that it names, such as `commondir`.
 
     refs_resolve_ref_unsafe in git's refs.c takes any name of one level.
     """
@@ -160,14 +160,14 @@ def updates(data: bytes) -> list[str]:
 def shell_words(data: bytes) -> list[str]:
     """Words that a shell would not take as they are.
 
-    `git bisect visualize` gave those of BISECT_NAMES to `eval` before 2.40 (git-bisect.sh), and a rebase those of
+    `git bisect visualize` passed those of BISECT_NAMES to `eval` before 2.40 (git-bisect.sh), and a rebase those of
     strategy_opts before 2.20 (git-rebase--merge.sh).
     """
     return [] if PLAIN_WORDS.fullmatch(data.rstrip(b"\n")) else [text(data)]
 
 
 def author(data: bytes) -> list[str]:
-    """Lines that set another variable than those of an author: gits before 2.20, and scripts, take them all."""
+    """Lines that set any variable except those of an author: git before 2.20, and scripts, accept them all."""
     return [text(line) for line in data.split(b"\n") if line and not AUTHOR_LINE.fullmatch(line)]
 
 
@@ -179,10 +179,10 @@ def text(data: bytes) -> str:
 class Check(NamedTuple):
     """The check of a file in a Git folder."""
 
-    files: str  # a regular expression of its path there
+    files: str  # a regular expression for its path there
     wrong: Callable[[bytes], list[str]]
     does: str  # the effect on git, for a person
-    how_on: str  # how to go on without it
+    how_on: str  # how to continue without it
     may_be_yours: bool = False  # such a file from before a session stays
 
 

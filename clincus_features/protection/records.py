@@ -21,11 +21,11 @@ from .identity import COPIES_LIMIT, Item, Piece
 FOLDER = "protection"
 RECORD_LIMIT = 4 * COPIES_LIMIT  # bytes of the file of one workspace
 MOST_RECORDS = 500  # workspaces; the oldest without open changes are forgotten
-MOST_CHANGES = 50  # that are kept of each kind
+MOST_CHANGES = 50  # kept changes of each kind
 
 
 class Change(NamedTuple):
-    """Something sealed that is not what it was."""
+    """A change of something sealed."""
 
     path: str
     what: str  # "replaced", "changed" or "gone"
@@ -46,9 +46,9 @@ class Run:
 
     stage: str
     paths: list[str]
-    at: float  # time.time when it was noted
+    at: float  # time.time of the record
     is_seen: bool = True  # the mounts of the stage could be seen
-    has_ended: bool = False  # its end was seen, with all as was noted
+    has_ended: bool = False  # its end was seen, and everything was as recorded
     is_broken: bool = False  # it is frozen until a person decides
     loose: list[str] = field(default_factory=list)  # paths whose seal is off, with a person's consent
     changes: list[Change] = field(default_factory=list)
@@ -58,13 +58,13 @@ class Run:
 
 @dataclass
 class Record:
-    """All that is known of the sealed paths of a workspace."""
+    """The record of a workspace's sealed paths."""
 
     workspace: str
     items: dict[str, Item] = field(default_factory=dict)  # by absolute path
     copies: dict[str, bytes] = field(default_factory=dict)  # by SHA-256
     runs: dict[str, Run] = field(default_factory=dict)  # by session
-    changes: list[Change] = field(default_factory=list)  # that nobody has accepted
+    changes: list[Change] = field(default_factory=list)  # the unaccepted ones
     accepted: list[Change] = field(default_factory=list)
 
     def drop_copies(self) -> None:
@@ -74,7 +74,7 @@ class Record:
         self.copies = {digest: data for digest, data in self.copies.items() if digest in needed}
 
     def document(self) -> dict[str, object]:
-        """The record as the file has it."""
+        """The record in the form of the file."""
         return {
             "workspace": self.workspace,
             "items": {path: [*item[:10], item.is_way, list(item.pieces)] for path, item in self.items.items()},
@@ -126,7 +126,7 @@ class Records:
         return found if found is not None and found.workspace == workspace else Record(workspace)
 
     def open_changes(self, workspace: str) -> list[Change]:
-        """The changes in a workspace that nobody has accepted. Its file is read again only if it is another one."""
+        """The unaccepted changes in a workspace. Its file is read again only if it was replaced."""
         state: object = None
         with suppress(OSError):
             about = os.stat(self.path(workspace))

@@ -12,12 +12,12 @@ from .identity import FILE_LIMIT, Copies, Item, Piece, note_item, opened, thing_
 
 ASIDE = "clincus-replaced"  # a container's file is kept beside it as NAME.clincus-replaced-…
 FRESH = "clincus-fresh"
-moved_by_us: set[str] = set()  # paths from which this process puts something aside, until inotify has told of it
+moved_by_us: set[str] = set()  # paths from which this process puts something aside, until inotify has reported it
 MOST_SEARCHED = 20000  # entries of a folder that are searched for a renamed file
 
 
 def restore(path: str, item: Item, copies: Mapping[str, bytes]) -> bool:
-    """Make a path what it was again. False if that is not possible: no copy, or no right to."""
+    """Restore a path. False if that is not possible: there is no copy, or no right to write."""
     try:
         if item.is_way:
             return find_folder(path, item)
@@ -29,11 +29,11 @@ def restore(path: str, item: Item, copies: Mapping[str, bytes]) -> bool:
             try:
                 put_aside(parent, name)
                 if not is_copied(item, copies):
-                    return False  # what is not there is not run
+                    return False  # an absent file is not run
             except OSError as error:
                 if error.errno != errno.EBUSY or not is_copied(item, copies):
                     return False
-                refill(parent, name, item, copies)  # it is back in its place, and its seal came with it
+                refill(parent, name, item, copies)  # it is back in its place, and its seal with it
             else:
                 make_anew(parent, name, item, copies)
     except OSError:
@@ -42,7 +42,7 @@ def restore(path: str, item: Item, copies: Mapping[str, bytes]) -> bool:
 
 
 def make_anew(parent: int, name: str, item: Item, copies: Mapping[str, bytes]) -> None:
-    """Make a file or folder at an empty place, in one step. Raises OSError."""
+    """Create a file or folder at an empty place, in one step. Raises OSError."""
     fresh = f".{name}.{FRESH}-{secrets.token_hex(4)}"
     if item.kind == "file":
         write_file(parent, fresh, copies[item.digest], item)
@@ -71,7 +71,7 @@ def refill(parent: int, name: str, item: Item, copies: Mapping[str, bytes]) -> N
 
 
 def is_copied(item: Item, copies: Mapping[str, bytes]) -> bool:
-    """Whether there is a copy of all that is in it."""
+    """True if there is a copy of the whole content."""
     if item.kind == "file":
         return item.digest in copies
     pieces = item.pieces
@@ -90,11 +90,11 @@ def write_file(folder: int, name: str, data: bytes, like: Item | Piece) -> None:
 
 
 def fill_folder(parent: int, name: str, item: Item, copies: Mapping[str, bytes]) -> None:
-    """Put into an empty folder all that was in it. Raises OSError."""
+    """Fill an empty folder with its recorded content. Raises OSError."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     folders = {"": os.open(name, flags, dir_fd=parent)}
     try:
-        for piece in item.pieces:  # a folder comes before what is in it
+        for piece in item.pieces:  # a folder comes before its content
             above, _, last = piece.path.rpartition("/")
             if piece.kind == "folder":
                 folders[piece.path] = make_folder(folders[above], last)
@@ -134,7 +134,7 @@ def give(descriptor: int, like: Item | Piece) -> None:
 
 
 def put_aside(parent: int, name: str) -> str:
-    """Rename what is at a name, so that nothing reads it any more; the new name. Raises OSError."""
+    """Rename the file at a name, so that nothing reads it any more; returns the new name. Raises OSError."""
     aside = f"{name}.{ASIDE}-{secrets.token_hex(4)}"
     with suppress(FileNotFoundError):
         os.rename(name, aside, src_dir_fd=parent, dst_dir_fd=parent)
@@ -142,7 +142,7 @@ def put_aside(parent: int, name: str) -> str:
 
 
 def set_aside(path: str) -> str:
-    """Rename what is at a path, so that nothing reads it any more; the new name. Raises OSError."""
+    """Rename the file at a path, so that nothing reads it any more; returns the new name. Raises OSError."""
     with opened(os.path.dirname(path)) as parent:
         return put_aside(parent, os.path.basename(path))
 
@@ -150,7 +150,8 @@ def set_aside(path: str) -> str:
 def find_folder(path: str, item: Item) -> bool:
     """Rename a folder back that was renamed within its parent. Raises OSError.
 
-    While the wall is mounted on it that is EBUSY: then what took its place is put aside, so that git reads nothing.
+    While the wall is mounted on it that fails with EBUSY: then the thing in its place is put aside, so that git reads
+    nothing.
     """
     if thing_at(path) == item.thing:
         return True
@@ -164,7 +165,7 @@ def find_folder(path: str, item: Item) -> bool:
 
 
 def remove_placeholder(path: str, item: Item) -> None:
-    """Take away a placeholder that we put back: the wall removes only what it made itself."""
+    """Remove a placeholder that we restored: the wall removes only those that it made itself."""
     now = note_item(path, Copies())
     if not item.is_placeholder or now is None or now.content != item.content:
         return

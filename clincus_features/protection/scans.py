@@ -1,4 +1,4 @@
-"""Runs wall/scan.py, which looks at a workspace that an agent may be changing: in a child, with a deadline."""
+"""Runs wall/scan.py, which examines a workspace that an agent may be changing: in a child, with a deadline."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def scan(
 ) -> Scan:
     """Look at a workspace of this host; `settings` are paths as in `clincus.Runs`. Raises ClincusError.
 
-    `sealed` are the sealed paths of its working tree, `since` is when the session began: commits that came since are
-    looked at though no reference names them.
+    `sealed` are the sealed paths of its working tree. The session began at `since`: later commits are
+    examined even if no reference names them.
     """
     git = clincus.find_git(workspace, environ)
     answer = ask_scan(workspace, git=git, settings=settings, places=sealed, since=since)

@@ -65,7 +65,7 @@ class Stage(NamedTuple):
 
 
 def patterns_of(tree: Mapping[str, Any]) -> tuple[str, ...]:
-    """The patterns of a plan's tree that are sealed in any case; none for a read-only tree."""
+    """The patterns of a plan's tree that are sealed whether the paths exist or not; none for a read-only tree."""
     if tree["readonly"]:
         return ()
     return tuple(pattern for pattern, stand_in in tree["protect"].items() if stand_in is not False)

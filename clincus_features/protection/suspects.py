@@ -1,6 +1,6 @@
 """The programs of this host that could have taken a seal off: those in a mount namespace of their own.
 
-inotify does not say who did it. A rename over a sealed path fails in the namespace of the host, so it was the
+inotify does not report the process. A rename over a sealed path fails in the namespace of the host, so it was the
 container, or a program in which the wall's mounts are not seen: a Flatpak editor, a toolbox, a service with PrivateTmp.
 """
 
@@ -19,7 +19,7 @@ OF_A_CONTAINER = re.compile(r"lxc\.payload|lxc\.monitor|/docker|/libpod|machine\
 
 
 def suspects() -> str:
-    """A sentence that names them; "" if none was found."""
+    """A sentence that names these programs; "" if none was found."""
     found = list(processes_apart())
     if not found:
         return ""
@@ -32,7 +32,7 @@ def suspects() -> str:
 
 
 def processes_apart() -> Iterator[tuple[int, str]]:
-    """The processes of our user, all if we are root, in a namespace that is neither ours, pid 1's nor a container's."""
+    """The processes of our user (all if we are root) in a namespace that is neither ours, pid 1's nor a container's."""
     ours = {namespace_of(os.getpid()), namespace_of(1)}
     pids = [int(name) for name in os.listdir("/proc") if name.isdigit()][:MOST_PROCESSES]
     for pid in pids:
@@ -45,7 +45,7 @@ def processes_apart() -> Iterator[tuple[int, str]]:
 
 
 def namespace_of(pid: int) -> str:
-    """The mount namespace of a process; "" if that is not ours to know."""
+    """The mount namespace of a process; "" if we may not know it."""
     try:
         return os.readlink(f"/proc/{pid}/ns/mnt")
     except OSError:
@@ -53,13 +53,13 @@ def namespace_of(pid: int) -> str:
 
 
 def is_program(pid: int) -> bool:
-    """Whether a process has a command line, as no thread of the kernel has. Raises OSError."""
+    """True if a process has a command line, which threads of the kernel lack. Raises OSError."""
     with open(f"/proc/{pid}/cmdline", "rb") as file:
         return file.read(1) != b""
 
 
 def is_contained(pid: int) -> bool:
-    """Whether a process is in a container, by its control group. Raises OSError."""
+    """True if a process is in a container, by its control group. Raises OSError."""
     with open(f"/proc/{pid}/cgroup", errors="replace") as file:
         return OF_A_CONTAINER.search(file.read(4096)) is not None
 

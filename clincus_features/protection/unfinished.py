@@ -1,4 +1,4 @@
-"""Looks at the files of operations in progress in a Git folder, and puts aside those that git must not go on with."""
+"""Examines the files of operations in progress in a Git folder, and puts aside those that git must not obey."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .identity import opened
 from .operations import CHECKS, SIZE_LIMIT, check_of, conflicts, text
 from .restore import ASIDE
 
-OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a pipe keeps nobody waiting
+OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a pipe does not block
 TOTAL_LIMIT = 32 << 20  # bytes of one look
-TOLD = 3  # faults of one file that are told
+TOLD = 3  # reported faults of one file
 LEASED = "a program keeps it from being read, by a lease"
-KNOWN = "operation\0"  # before the marks in `Run.links`; no link leads to such a name
+KNOWN = "operation\0"  # before the marks in `Run.links`; no link has such a name
 
 
 class Aside(NamedTuple):
@@ -29,7 +29,7 @@ class Aside(NamedTuple):
 
     git_folder: str
     place: str  # FOLDER/NAME there
-    marks: str  # as `Run.links` keeps them
+    marks: str  # in the form of `Run.links`
 
 
 class PutAside(NamedTuple):
@@ -44,7 +44,7 @@ class Looked(NamedTuple):
     """The result of a look."""
 
     bad: dict[str, list[str]]  # path of a file -> its faults, if they are new
-    files: list[str]  # on which the answer depends
+    files: list[str]  # the files that the answer depends on
 
 
 def look(paths: Mapping[str, str], known: Mapping[str, str]) -> Looked:
@@ -85,13 +85,13 @@ def faults(path: str, top: str, data: bytes, files: list[str]) -> list[str]:
 
 
 def work_tree(path: str, top: str) -> str:
-    """The work tree of the MERGE_RR at a path. That of a submodule is where git puts it."""
+    """The work tree of the MERGE_RR at a path. For a submodule it is the place where git puts it."""
     inside = os.path.dirname(path[len(top) + 1 :])
     return os.path.join(os.path.dirname(top), inside.replace("modules/", "") if inside.startswith("modules/") else "")
 
 
 def goes_through_link(top: str, name: bytes, steps: dict[str, bool]) -> bool:
-    """Whether a path in a work tree is a link, or has one on the way. `steps` keeps which of them are."""
+    """True if a path in a work tree is a link, or leads through one. `steps` caches the answer for each folder."""
     place = top
     for step in os.fsdecode(name).split("/"):
         place = os.path.join(place, step)
@@ -134,7 +134,7 @@ def marks(faults_of: Mapping[str, list[str]]) -> dict[str, str]:
 
 
 def with_marks(known: Mapping[str, str], asides: Mapping[str, Aside]) -> dict[str, str]:
-    """`Run.links` with what a person has agreed to. Pure."""
+    """`Run.links` with the faults that a person has accepted. Pure."""
     agreed = {}
     for path, aside in asides.items():
         words = [*known.get(path, "").removeprefix(KNOWN).split(), *aside.marks.removeprefix(KNOWN).split()]

@@ -1,4 +1,4 @@
-"""Watches names in a few folders of the host (inotify(7)), for all sessions by one thread that sleeps meanwhile.
+"""Watches names in a few folders of the host (inotify(7)) for all sessions, in one thread.
 
 Only the folders on the way to sealed paths are watched, each by itself, so deeper changes cost nothing. In these
 folders only events at sealed names count. Each session has a queue of its own. A flood of events is read slowly: the
@@ -56,11 +56,11 @@ OF_ITSELF = IN_DELETE_SELF | IN_MOVE_SELF
 KINDS = {IN_A_FOLDER: ("folder",), IN_A_FILE: ("file",), OF_ITSELF: ("folder", "file")}
 EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name
 READ_SIZE = 64 << 10  # bytes: some 2000 events
-MOST_READS = 100  # bytes that are read at an end: a full queue with long names, by the default of fs.inotify
+MOST_READS = 100  # reads at an end: enough for a full queue with long names, by the default of fs.inotify
 FLOOD = 500  # events that one read may bring before the next one waits
 PAUSE, PAUSE_AFTER_LOSS = 0.05, 0.5  # seconds
 
-# A name changed; its content did; events were dropped; a session was taken up that ran already.
+# A name changed; its content changed; events were dropped; a session that already ran was taken over.
 MOVED = "moved"
 CHANGED = "changed"
 LOST = "lost"
@@ -69,7 +69,7 @@ GRAVEST_LAST = (FOUND, CHANGED, LOST, MOVED)
 
 
 def graver(one: str, other: str) -> str:
-    """The graver of two events at one mark, which is the one to report."""
+    """The more serious of two events at one mark, which is the one to report."""
     return max(one, other, key=GRAVEST_LAST.index)
 
 
@@ -93,7 +93,7 @@ class Watched:
         self.place = ("", 0)  # its path and inode, if it has comers
 
     def marks(self) -> set[Mark]:
-        """All that depends on it."""
+        """All marks that depend on it."""
         return self.inside.union(self.comers, *self.names.values())
 
 
@@ -115,7 +115,7 @@ class Instance:
         os.close(self.descriptor)
 
     def read(self, touched: Touched) -> int:
-        """Add what the events that have come touched; how many they are. Lost ones count as a flood."""
+        """Add what the waiting events touched; returns their number. Lost events count as a flood."""
         count = 0
         with suppress(BlockingIOError):
             for mask, marks in self._events(os.read(self.descriptor, READ_SIZE)):
@@ -127,7 +127,7 @@ class Instance:
         return count
 
     def marks(self) -> Iterator[Mark]:
-        """All that depends on it."""
+        """All marks that depend on it."""
         for watched in self.watched.values():
             yield from watched.marks()
 
@@ -161,7 +161,7 @@ class Instance:
                 self.watched.pop(number, None)
 
     def add(self, path: str, mask: int) -> Watched | None:
-        """Have the kernel watch what is at a path; None if there is nothing, or no such thing as the mask is for."""
+        """Let the kernel watch a path; None if it is absent, or not of the kind that the mask is for."""
         with suppress(FileNotFoundError, NotADirectoryError), opened(path) as descriptor:
             if kind_of(os.fstat(descriptor)) not in KINDS[mask]:
                 return None
@@ -212,13 +212,13 @@ class Watcher:
         return ctypes.CDLL(None, use_errno=True)
 
     def call(self, job: Callable[[], object]) -> None:
-        """Have a job done in the thread."""
+        """Run a job in the thread."""
         self._jobs.put(job)
         with suppress(BlockingIOError):  # it is awake already
             os.write(self._wake[1], b"w")
 
     def work(self) -> None:
-        """Wait for events, a job or a time, and do what is to be done."""
+        """Wait for events, a job or a time, and handle it."""
         wait = self._on_rest()
         rests = [one.rests_until - time.monotonic() for one in self.instances if one.rests_until]
         waits = [*([wait] if wait >= 0 else []), *(max(0.0, rest) for rest in rests)]
@@ -234,7 +234,7 @@ class Watcher:
             clincus.survive("looking at what is sealed", job)
 
     def drain(self) -> None:
-        """Read the events that have come, and tell what they touched. A flood is read slowly."""
+        """Read the waiting events, and report what they touched. A flood is read slowly."""
         touched: Touched = {}
         for instance in self.instances:
             if instance.rests_until > time.monotonic():
@@ -246,7 +246,7 @@ class Watcher:
         self._tell(touched)
 
     def finish(self, id: str) -> None:
-        """Read all events of a session that has ended, and tell what they touched."""
+        """Read all events of a session that has ended, and report what they touched."""
         touched: Touched = {}
         for instance in [one for one in self.instances if id in one.sessions]:
             for _ in range(MOST_READS):
@@ -301,7 +301,7 @@ class Watcher:
         self._watch_names(self._instance_of(id), os.path.dirname(path), [(path, Mark(id, path))])
 
     def watch_comers(self, id: str, path: str, folders: Mapping[str, int]) -> bool:
-        """Watch what gets a name in folders, each with its inode; `path` is touched then. Whether one is new here.
+        """Watch for new names in folders, each with its inode; they touch `path`. True if a folder is new here.
 
         Raises OSError as `watch`.
         """
@@ -318,7 +318,7 @@ class Watcher:
         return is_new
 
     def take_moves(self, id: str) -> list[Move]:
-        """The renames in the Git folders of a session that have been told since the last time."""
+        """The renames in the Git folders of a session that were reported since the last call."""
         return [move for instance in self.instances for move in instance.moves.pop(id, ())]
 
     def unwatch(self, id: str) -> None:
@@ -335,7 +335,7 @@ class Watcher:
             instance.close()
 
     def _quiet_instance(self) -> Instance:
-        """The instance for all that no container can do, so that none can fill its queue."""
+        """The instance for all events that no container can cause, so that none can fill its queue."""
         if self._quiet is None:
             self._quiet = Instance(self._libc, if_lost=MOVED)
             self._poll.register(self._quiet.descriptor, select.POLLIN)
