@@ -2,9 +2,9 @@
 
 Three sources correct each other: the tool's hooks (hooks.py carries them in), rules on the last lines of the screen
 (rules.py), and the tool's process. A hook appends a line to a file in the container and rings. Then the server looks
-(reading.py), and one pure function (state.py) says what that means. While a tool works or waits, the server also looks
-every few seconds, since not all that happens has a hook. A tool at rest is asked nothing: it rings when it writes, as
-it does when a person opens a dialog.
+(reading.py), and one pure function (state.py) decides what that means. While a tool works or waits, the server also
+looks every few seconds, since not every event has a hook. A tool at rest is asked nothing: it rings when it writes,
+for instance when a person opens a dialog.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def install(extensions: clincus.Extensions) -> None:
 
 
 def records_folder(environ: Mapping[str, str]) -> str:
-    """Where the records of the sessions' tools are kept."""
+    """The folder for the records of the sessions' tools."""
     return clincus.own_file(environ, "agents")
 
 
@@ -80,22 +80,22 @@ def document(agent: Agent) -> dict[str, object]:
 
 
 def explained(decision: Decision) -> dict[str, object]:
-    """The agent object with the reason why, and the whole of a long text such as a plan."""
+    """The agent object with the evidence for it, and the whole of a long text such as a plan."""
     why = {**decision.why._asdict(), "lines": list(decision.why.lines), "at": time_text(decision.why.at)}
     return {**document(decision.agent), "detail": decision.detail, "why": why}
 
 
 class Watch:
-    """Keeps the agents of all sessions true: looks at those that rang or are not at rest, and tells what changed."""
+    """Keeps the agents of all sessions up to date: looks at those that rang or are not at rest, and reports changes."""
 
     def __init__(self, app: clincus.Application) -> None:
         self._app = app
         self._records = Records(lambda: records_folder(app.environ))
-        self.listeners: list[Callable[[clincus.Session, Decision], None]] = []  # told of each decision; they never wait
+        self.listeners: list[Callable[[clincus.Session, Decision], None]] = []  # get each decision; they never wait
         self._changed = threading.RLock()  # guards all that follows
-        self._looks: dict[str, threading.Condition] = {}  # engine -> tells those who look there that a look is due
+        self._looks: dict[str, threading.Condition] = {}  # engine -> notified when a look there is due
         self._known: dict[str, Known] = {}  # session -> its run's facts
-        self._past: dict[str, Past] = {}  # session -> what was decided before its next decision
+        self._past: dict[str, Past] = {}  # session -> the last decision
         self._decisions: dict[str, Decision] = {}
         self._documents: dict[str, dict[str, object]] = {}  # the agent object of each, as reported; it is never changed
         self._due: dict[str, float] = {}  # session -> time.monotonic of its next look
@@ -105,7 +105,7 @@ class Watch:
         self._away: set[str] = set()  # sessions that are paused, or whose engine cannot be reached
 
     def tell(self, moment: str, session: clincus.Session) -> None:
-        """A moment in a session's life. It never waits: the registry holds its lock."""
+        """Handle a moment in a session's life. It never waits: the registry holds its lock."""
         with self._changed:
             if moment == "started":
                 known = self._recorded(session)
@@ -118,7 +118,7 @@ class Watch:
             elif moment == "changed" and session.id in self._away:
                 self._away.discard(session.id)
                 if session.id in self._known:
-                    self._wake(session.id)  # what rang meanwhile was not heard
+                    self._wake(session.id)  # a ring in the meantime was not heard
             elif moment == "stopped":
                 self._due.pop(session.id, None)
                 self._recorded(session)
@@ -155,7 +155,7 @@ class Watch:
         return self._past.get(session.id) or Past()
 
     def interrupted(self, session: clincus.Session) -> None:
-        """The server interrupts a session's tool now: if its turn ends by that, the queue waits."""
+        """The server is interrupting a session's tool: if its turn ends because of that, the queue waits."""
         with self._changed:
             if session.id not in self._known:
                 return
@@ -171,7 +171,7 @@ class Watch:
                 self._past[session.id] = replace(self._past[session.id], stopped=time.time())
 
     def learn(self, session: clincus.Session, before: Known, fresh: Known) -> None:
-        """Take over the look of another caller, who knew `before`. Newer knowledge overrides it."""
+        """Take over the look of another caller, which started from `before`. Newer knowledge overrides it."""
         with self._changed:
             is_next = self._known.get(session.id) is before
             if is_next:
@@ -186,7 +186,7 @@ class Watch:
     def typed(self, session: clincus.Session) -> None:
         """A prompt was typed, and no event will prove that the tool took it: it counts as work until the next look.
 
-        So the end of a turn is seen as one, even if the tool needs less time for it than passes between two looks.
+        So the end of the turn is noticed even if the turn is shorter than the time between two looks.
         """
         now = time.time()
         with self._changed:
@@ -198,7 +198,7 @@ class Watch:
                 self._wake(session.id, DRAWING)
 
     def see(self, session: clincus.Session) -> None:
-        """A person has looked at a session. Raises ClincusError if that cannot be kept."""
+        """Note that a person has looked at a session. Raises ClincusError if that cannot be recorded."""
         decision = self._decisions.get(session.id)
         if decision is None or decision.agent.seen:
             return
@@ -255,14 +255,14 @@ class Watch:
             with self._changed:
                 if id in self._known:
                     self._due.setdefault(id, time.monotonic() + FAILED_LOOK)
-            if not isinstance(error, clincus.ClincusError):  # else it is gone, or Incus is: the next look tells
+            if not isinstance(error, clincus.ClincusError):  # else it or Incus is gone, as the next look tells
                 raise
             return
         if fresh is not None:
             self._keep(session)
 
     def _wants_ring(self, id: str) -> bool:
-        """Whether a tool is to ring when it writes: it is at rest or still, and has not just rung."""
+        """True if a tool should ring when it writes: it is at rest or still, and has not just rung."""
         known = self._known.get(id)
         if known is None or not self._may_ring(id, known.facts):
             return False
@@ -272,15 +272,15 @@ class Watch:
         return not has_rung and (is_still or self._decisions[id].agent.state in AT_REST)
 
     def _may_ring(self, id: str, facts: Facts) -> bool:
-        """Whether a look would understand what a tool writes now, and no other look is to come that sees it.
+        """True if a look would understand what a tool writes now, and no other look is due that would see it.
 
-        One that has ended may be started again from the shell that it has left, and no hook may tell of that.
+        A tool that has ended may be started again from the shell that it has left, without any hook event.
         """
         is_known = rules_of(facts) is not None and id in self._decisions
         return is_known and self._decisions[id].agent.state in (*AT_REST, "starting")
 
     def _plan(self, id: str, known: Known) -> None:
-        """Say when to look again: soon, if the screen may lag behind a hook; not at all, if the tool is at rest.
+        """Plan the next look: soon, if the screen may lag behind a hook; none, if the tool is at rest.
 
         A tool that starts, shows no known screen, and rings when it goes on, is looked at less and less often.
         """
@@ -302,11 +302,11 @@ class Watch:
         self._due.setdefault(id, time.monotonic() + pause)
 
     def _decide(self, session: clincus.Session) -> None:
-        """Decide anew by the facts at hand."""
+        """Decide again by the known facts."""
         self._take(session, decide(self._known[session.id].facts, self._past[session.id]))
 
     def _take(self, session: clincus.Session, new: Decision) -> None:
-        """Take in a decision, and tell all pages if it is another one than before."""
+        """Keep a decision, and report it to all pages if it differs from the last one."""
         self._decisions[session.id] = new
         self._past[session.id] = new.past
         for listener in self.listeners:
@@ -324,7 +324,7 @@ class Watch:
             known, first = self._known.get(session.id), first_facts(session)
             if known is None or known.facts.started != first.started:
                 return Known(first)
-            # It was paused. What it has told is not read again: the file may not hold all of it any more.
+            # It was paused. Its events are not read again: the file may not hold all of them any more.
             return replace(known, facts=replace(first, said=known.facts.said, now=time.time()))
         try:
             record = self._records.read(session)
@@ -335,7 +335,7 @@ class Watch:
         return record.known
 
     def _keep(self, session: clincus.Session) -> None:
-        """Keep what is known of a session's tool. A disk that is full stops no look."""
+        """Record the state of a session's tool. A full disk stops no look."""
         with self._changed:
             if session.id not in self._known:
                 return
@@ -355,7 +355,7 @@ class Watch:
         self._look_is_due(clincus.engine_of(id)).notify_all()
 
     def _look_after_starts(self, id: str) -> None:
-        """Let the first look at a tool wait while other sessions start, and those that waited go on when none does."""
+        """Delay the first look at a tool while other sessions start, and take the delayed ones when none does."""
         self._waiting.add(id)
         if any(session.status == "starting" for session in self._app.registry.all()):
             self._wake(id, WAIT_FOR_STARTS)

@@ -19,7 +19,7 @@ from clincus_features.agents.state import Decision, Facts, decide, read_screen, 
 from clincus_features.agents.terminal import PAUSE, Terminal
 from clincus_features.agents.texts import LINES
 
-QUESTION_WITHIN = 10.0  # seconds that a tool may take to draw a question after its hook has told of it
+QUESTION_WITHIN = 10.0  # seconds that a tool may take to draw a question after its hook has reported it
 REDRAWN_WITHIN = 2.0  # seconds for one that was on the screen at the last look
 SHOWN_WITHIN = 5.0  # seconds that a text may take to show on the screen
 IGNORED_AFTER = 3.0  # seconds after which a key counts as ignored if the screen shows nothing of it
@@ -34,7 +34,7 @@ class Question(NamedTuple):
     """The properties that distinguish one question on a screen from another."""
 
     rule: str
-    head: str  # all that stands above the choices
+    head: str  # the text above the choices
     labels: tuple[str, ...]  # without the choice that lets a person write an answer
 
 
@@ -111,7 +111,7 @@ class Answer:
         self._said = terminal.facts.said
 
     def choose(self, option: int) -> bool:
-        """Choose an option, counted from 1; whether it is proven that the tool took it. Raises ClincusError(409).
+        """Choose an option, counted from 1. True if it is proven that the tool took it. Raises ClincusError(409).
 
         A tool may ignore a key that comes right after it has drawn the question (seen with Claude Code 2.1.332). It is
         pressed again only if the screen is the same as before it, and the tool has followed another key meanwhile.
@@ -131,7 +131,7 @@ class Answer:
             return self._send_line(str(option), is_key=option < 10)
         is_list = (
             menu.is_numbered or not menu.labels
-        )  # the hooks told of them, and the screen is too small to show them
+        )  # the hooks reported them, and the screen is too small to show them
         by_number = keys_of(terminal.facts.tool).numbers and is_list and option < 10
         for number in range(TRIES):
             if not by_number and not self._mark(option):
@@ -147,7 +147,7 @@ class Answer:
         return False
 
     def write(self, text: str) -> bool:
-        """Answer by a text; whether it is proven that the tool took it. Raises ClincusError: 400, 409."""
+        """Answer by a text. True if it is proven that the tool took it. Raises ClincusError: 400, 409."""
         terminal = self._terminal
         own = self._own
         if takes_line(terminal.facts):
@@ -216,7 +216,7 @@ class Answer:
         return squeeze(without_placeholders(self._terminal.screen))
 
     def _is_answered(self, *, is_first: bool) -> bool:
-        """Whether an earlier key has answered a question that is not as it was any more. Raises ClincusError(409)."""
+        """True if an earlier key has answered a question that has changed since. Raises ClincusError(409)."""
         if is_first:
             raise clincus.ClincusError(
                 "the question changed before the answer was typed, so no key was pressed: read it again",
@@ -225,7 +225,7 @@ class Answer:
         return self._terminal.becomes(self._is_proven, ANSWERED_WITHIN)
 
     def _is_proven(self) -> bool:
-        """The tool's hook tells that it goes on, or the question has left the screen."""
+        """True if the tool's hook reports that it continues, or the question has left the screen."""
         said = self._terminal.facts.said
         is_told = self._said.state == "waiting" and said.at != self._said.at
         if is_told or self._is_open():
@@ -243,7 +243,7 @@ class Answer:
         return self._is_open() and (menu.chosen == option - 1 or not menu.is_marked)
 
     def _mark(self, option: int) -> bool:
-        """Bring the mark to an option, one key after the other; whether the screen shows it there."""
+        """Move the mark to an option, one key after the other. True if the screen shows it there."""
         menu = menu_of(self._terminal.facts)
         if not menu.is_marked:
             return all(self._moves(key) for key in menu.steps_to(option - 1)[:-1])
@@ -256,7 +256,7 @@ class Answer:
         return self._is_marked(option)
 
     def _moves(self, key: str) -> bool:
-        """Press a key that moves the mark; whether the screen shows it: by the sign, or by any change without one."""
+        """Press a key that moves the mark. True if the screen shows that: by the sign, or by any change without one."""
         terminal = self._terminal
         before = menu_of(self._terminal.facts)
         screen = self._terminal.screen
@@ -269,7 +269,7 @@ class Answer:
         return terminal.becomes(has_moved, IGNORED_AFTER) and self._is_open()
 
     def _follows(self) -> bool:
-        """Whether the tool moves the mark when it is told to, which answers nothing."""
+        """True if the tool moves the mark when it gets keys for that, which answer nothing."""
         menu = menu_of(self._terminal.facts)
         if not menu.is_marked or len(menu.labels) < 2:
             return False

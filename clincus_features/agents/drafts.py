@@ -1,4 +1,4 @@
-"""Reads the text in a tool's input, and compares it with the typed one: pure functions over a screen with colours."""
+"""Reads the text in a tool's input, and compares it with the typed text: pure functions over a screen with colours."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import NamedTuple
 from clincus_features.agents.screen import Layout, cut
 from clincus_features.agents.texts import clean_lines
 
-SCREEN_LINES = 80  # of a screen that is typed at: a long text makes a high box
+SCREEN_LINES = 80  # of a screen that gets input: a long text makes a high box
 
 COLOURS = re.compile(r"\x1b\[([0-9;:]*)m")
 # Other sequences in the output of `tmux capture-pane -e`: links, and the change to a set of line drawing characters.
 OTHERS = re.compile(r"\x1b\][^\x1b\x07]*(?:\x1b\\|\x07)|[\x0e\x0f]")
-# A tool may draw these dim although they are no placeholder: the beginning of its input, and borders.
+# A tool may draw these dim although they are not a placeholder: the beginning of its input, and borders.
 SIGNS = "❯›>!*─│┃╭╮╰╯╹▀▄"
 FRAME = re.compile(r"^ *┃ *| {8,}.*$", re.MULTILINE)  # to the left of a text, and to its right
 CUT_SIGNS = 100  # of a prompt: a shorter one is never cut
@@ -23,15 +23,15 @@ PASTED = re.compile(r"\[Paste[^\]]*\]")
 
 
 class Input(NamedTuple):
-    """Where a tool shows what was typed: a pattern with a group `text`."""
+    """The place where a tool shows typed text: a pattern with a group `text`."""
 
     pattern: str
-    is_whole: bool = False  # it is searched in the whole screen, with its empty lines, else in the box
+    is_whole: bool = False  # search the whole screen, with its empty lines, instead of the box
     placeholder: str = ""  # pattern of the text in an empty input that is not dim
 
 
-# Seen with the versions of rules.py. The first character of the box says whether the tool takes a prompt or a command
-# of a shell, which counts as text: nothing is to be typed there.
+# Seen with the versions of rules.py. The first character of the box shows if the tool takes a prompt or a shell
+# command. The latter counts as text, so nothing is typed there.
 SIGNED = Input(r"\A❯?\s?(?P<text>(?s:.*))")
 INPUTS: Mapping[str, Input] = {
     "claude": SIGNED,
@@ -60,7 +60,7 @@ def plain(screen: str) -> str:
 
 
 def cells_of(screen: str) -> Iterator[list[Cell]]:
-    """The lines of a screen. A colour goes on in the next line, as tmux prints it."""
+    """The lines of a screen. A colour continues in the next line, as tmux prints it."""
     is_dim = is_reverse = False
     for line in OTHERS.sub("", screen).split("\n"):
         cells: list[Cell] = []
@@ -73,7 +73,7 @@ def cells_of(screen: str) -> Iterator[list[Cell]]:
 
 
 def after_codes(codes: str, *, is_dim: bool, is_reverse: bool) -> tuple[bool, bool]:
-    """Whether what follows a sequence of colours is dim, and whether it is in reverse video."""
+    """The state after a sequence of colours: True if the text is dim, and True if it is in reverse video."""
     numbers = iter(codes.split(";"))
     for number in numbers:
         if number in ("38", "48", "58"):  # a colour of its own: by its number, or by three parts
@@ -129,12 +129,12 @@ def letters(text: str) -> str:
 
 
 def signs(text: str) -> str:
-    """The letters and digits of a text, in any script. A text without any counts whole, without its blanks."""
+    """The letters and digits of a text, in any script. A text without any counts completely, without its blanks."""
     return "".join(filter(str.isalnum, text)) or "".join(text.split())
 
 
 def holds(draft: str, text: str) -> bool:
-    """Whether a tool's input holds a text and nothing else. It may show a part of a long one, or how long it is."""
+    """True if a tool's input holds a text and nothing else. It may show a part of a long one, or its length."""
     shown = PASTED.sub("", draft)
     if letters(shown) or shown != draft:
         return letters(shown) in letters(text)
@@ -142,12 +142,12 @@ def holds(draft: str, text: str) -> bool:
 
 
 def is_same(draft: str, text: str) -> bool:
-    """Whether a tool's input shows the whole of a text and nothing else."""
+    """True if a tool's input shows the whole of a text and nothing else."""
     return bool(letters(text)) and letters(draft) == letters(text)
 
 
 def is_prompt_told(shown: str, told: str) -> bool:
-    """Whether a screen shows the very prompt that a tool's hook has told of; either may be cut."""
+    """True if a screen shows exactly the prompt that a tool's hook has reported; either may be cut."""
     one = signs(shown)
     other = signs(told)
     short, long = sorted((one, other), key=len)

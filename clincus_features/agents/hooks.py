@@ -1,4 +1,4 @@
-"""The hooks that let a tool tell its state from inside a container. A hook never slows, stops or answers a tool."""
+"""The hooks by which a tool reports its state from inside a container. A hook never slows, stops or answers a tool."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import clincus
 
-SYSTEM = ".clincus/system"  # guest/tool.sh puts what lies in it into the place of the same path below /
+SYSTEM = ".clincus/system"  # guest/tool.sh copies its content to the same paths below /
 # Each file of this folder merges with all other settings, and no user's settings switch it off (Claude Code's docs,
 # "Settings"; seen with 2.1.332).
 CLAUDE_SETTINGS = f"{SYSTEM}/etc/claude-code/managed-settings.d/50-clincus.json"
@@ -41,7 +41,7 @@ OPENCODE_FILE = ".config/opencode/plugins/clincus.js"
 
 
 def claude_settings() -> dict[str, object]:
-    """Claude Code's settings with our hooks. `async`: it goes on at once."""
+    """Claude Code's settings with our hooks. `async`: it does not wait for them."""
     hooks: dict[str, list[object]] = {}
     for event, asked_for, how in CLAUDE_HOOKS:
         command = f"[ ! -x ~/.clincus/hook ] || ~/.clincus/hook {event} {how} from=$PPID"
@@ -51,7 +51,7 @@ def claude_settings() -> dict[str, object]:
 
 
 def copilot_hooks() -> dict[str, object]:
-    """Copilot CLI's file of our hooks. It waits for each, so the work goes on behind its back: an error is a "no"."""
+    """Copilot CLI's file of our hooks. It waits for each, so the work runs in the background: an error is a "no"."""
     hooks = {}
     for event, how in COPILOT_HOOKS:
         run = f"~/.clincus/hook {event} {how} from=$PPID <&3 >/dev/null 2>&1 3<&-"  # behind an & stdin is /dev/null

@@ -1,4 +1,4 @@
-"""How to type a text and an answer into each tool: a table of facts seen with the real tools, and pure functions."""
+"""The steps that type texts and answers into each tool: facts seen with the real tools, and pure functions."""
 
 from __future__ import annotations
 
@@ -21,52 +21,52 @@ Step = Union[str, Sequence[str]]  # a text to paste, or keys to press, by tmux's
 
 
 class Guard(NamedTuple):
-    """A text that a tool would take for a command of its own, and how it is typed so that it is a prompt."""
+    """A text that a tool would take for a command of its own, and the steps that type it as a prompt."""
 
-    pattern: str  # of the begin of the text
+    pattern: str  # of the beginning of the text
     steps: Callable[[str], list[Step]]
 
 
 def behind_a_blank(text: str) -> list[Step]:
-    """The first character is typed behind a blank, which is then taken away: a mode begins only at the very begin."""
+    """Type the first character after a blank, and remove the blank: a mode begins only at the very beginning."""
     return [("Space",), text[0], ("C-a",), ("DC",), ("C-e",), *([text[1:]] if text[1:] else [])]
 
 
 def as_many_lines(text: str) -> list[Step]:
-    """With line breaks at the end, so that there are three."""
+    """Add line breaks at the end, so that there are three."""
     return [text + "\n" * max(0, 3 - text.count("\n"))]
 
 
 def from_the_start(text: str) -> list[Step]:
-    """The cursor leaves the end."""
+    """Move the cursor away from the end."""
     return [text, ("C-a",)]
 
 
 def with_a_blank(text: str) -> list[Step]:
-    """With a blank in front."""
+    """Put a blank in front."""
     return [f" {text}"]
 
 
 def behind_the_invisible(text: str) -> list[Step]:
-    """With a blank of no width in front."""
+    """Put a blank of no width in front."""
     return [f"\u200b{text}"]
 
 
 @dataclass(frozen=True)
 class Keys:
-    """How one tool is typed at."""
+    """The keys and facts for typing into one tool."""
 
-    proof: str = ""  # the event that tells of a prompt that was taken; "": the input shows it, where that can be read
+    proof: str = ""  # the event that reports a taken prompt; "": the input shows it, if it can be read
     preface: str = ""  # pattern of the text that the tool may put before a prompt, and report as a part of it
     guards: Sequence[Guard] = ()
     interrupt: Sequence[Step] = (("Escape",),)
-    # Pattern of the last lines after an interruption that counts only with another one right behind it; "" where the
-    # first one counts. The tool shows that for half a second to some seconds.
+    # Pattern of the last lines after an interruption that counts only if another one follows at once; "" if the first
+    # one counts. The tool shows that for half a second to some seconds.
     again: str = ""
     otherwise: Sequence[Step] = ()  # keys that also interrupt, but would delete a text in the input
     # How often `interrupt` may be pressed until the tool is at rest: a menu or a view takes the first one.
     tries: int = 3
-    numbers: bool = True  # whether an option is chosen by its number; else by arrow keys and Enter
+    numbers: bool = True  # an option is chosen by its number; else by arrow keys and Enter
     own_answer: str = ""  # pattern of the option that lets a person write an answer
     clear: Sequence[str] = ("C-u", "BSpace")  # keys that delete a line of the input, and the break before it
 
@@ -83,8 +83,8 @@ KEYS: Mapping[str, Keys] = {
         ),
         own_answer="Type something",
     ),
-    # Seen with 1.0.102. It looks for `/` at the very begin, and for `!` behind blanks, too. In its plan mode it says to
-    # the model what to do with the prompt.
+    # Seen with 1.0.102. It looks for `/` at the very beginning, and for `!` also after blanks. In its plan mode it
+    # tells the model what to do with the prompt.
     "copilot": Keys(
         proof="UserPromptSubmit",
         preface=r"\[\[PLAN\]\] (?s:.*?)\n\nMy request: ",
@@ -94,7 +94,7 @@ KEYS: Mapping[str, Keys] = {
         numbers=False,
         own_answer="Suggest changes",
     ),
-    # Seen with 1.18.34. It looks for `/` at the very begin.
+    # Seen with 1.18.34. It looks for `/` at the very beginning.
     "opencode": Keys(
         proof="UserPromptSubmit",
         guards=(Guard(r"/", with_a_blank),),
@@ -106,12 +106,12 @@ KEYS: Mapping[str, Keys] = {
 
 
 def keys_of(tool: str) -> Keys:
-    """How a tool is typed at, by its name."""
+    """The `Keys` of a tool, by its name."""
     return KEYS.get(tool, Keys())
 
 
 def prompt_steps(tool: str, text: str) -> list[Step]:
-    """The steps that type a prompt, without the Enter behind it."""
+    """The steps that type a prompt, without the Enter after it."""
     guards = keys_of(tool).guards
     return next((guard.steps(text) for guard in guards if re.match(guard.pattern, text)), [text])
 
@@ -168,27 +168,27 @@ def readiness(facts: Facts, decision: Decision) -> str:
 
 
 def is_unsettled(facts: Facts, decision: Decision) -> bool:
-    """Whether a tool works by its hooks and shows nothing of it: it has just begun, or was just interrupted."""
+    """True if a tool works by its hooks and does not show it: it has just begun, or was just interrupted."""
     shown = read_screen(facts)
     return decision.agent.state == "working" and shown is not None and shown.rule.state == "ready"
 
 
 def waiting_words(decision: Decision) -> str:
-    """Why no prompt can be typed while a tool waits for a person."""
+    """The reason why no prompt can be typed while a tool waits for a person."""
     agent = decision.agent
     asked = clean(agent.text, SHOWN)
     return f"the tool waits for an answer ({agent.reason})" + (f": {asked}" if asked else "")
 
 
 def check_input(draft: str | None) -> None:
-    """Raises ClincusError(409) if something stands in a tool's input: a prompt would be pasted behind it."""
+    """Raise ClincusError(409) if a tool's input holds a text: a prompt would be pasted after it."""
     if draft:
         words = "the tool's input holds a text that was not sent: send or delete it in the terminal first"
         raise clincus.ClincusError(f'{words} ("{clean(draft, SHOWN)}")', "tool_not_ready")
 
 
 def is_proof(tool: str, data: Mapping[str, object], text: str) -> bool:
-    """Whether an event tells of this very prompt and nothing else; a hook keeps only its begin."""
+    """True if an event reports exactly this prompt; a hook keeps only its beginning."""
     prompt = str(data.get("prompt", ""))
     told = squeeze(without_preface(tool, prompt))
     wanted = squeeze(text)
@@ -204,7 +204,7 @@ def without_preface(tool: str, prompt: str) -> str:
 
 
 def squeeze(text: str) -> str:
-    """A text without blanks, which tools change; those of no width are what a guard writes in front."""
+    """A text without blanks, which tools change, and without those of no width, which a guard writes in front."""
     return "".join(text.replace("\u200b", "").split())
 
 

@@ -1,4 +1,4 @@
-"""Reads what a dialog on a tool's screen offers, and how a choice is taken: pure functions."""
+"""Reads the choices of a dialog on a tool's screen, and the keys that take them: pure functions."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Menu(NamedTuple):
     """The choices of a dialog, in their order."""
 
     labels: tuple[str, ...] = ()
-    chosen: int = 0  # which one Enter takes, from 0
+    chosen: int = 0  # the one that Enter takes, counted from 0
     first: int | None = None  # the line of the screen that has the first one; None for none, or for choices in one line
     is_numbered: bool = False
     keys: tuple[str, str] = ("Up", "Down")  # keys to the last one, and to the next one
-    letters: str = ""  # of each choice, where letters take them
-    is_marked: bool = False  # a sign shows which one Enter takes; else a colour may, which nobody reads
+    letters: str = ""  # the letter that takes each choice, if letters do
+    is_marked: bool = False  # a sign shows the one that Enter takes; else a colour may, which is not read
 
     def steps_to(self, option: int) -> tuple[str, ...]:
-        """The keys that take an option, counted from 0, where numbers do nothing."""
+        """The keys that take an option, counted from 0, if numbers have no effect."""
         if self.letters:
             return self.letters[option], "Enter"
         away = option - self.chosen
@@ -37,9 +37,9 @@ class Menu(NamedTuple):
 
 
 def read_menu(lines: Sequence[str]) -> Menu:
-    """The last choices on a screen; none where it is not certain what they are.
+    """The last choices on a screen; none if they are uncertain.
 
-    The mark says which they are: above choices without numbers an answer of the tool may have a list.
+    The mark identifies them: an answer of the tool above choices without numbers may contain a list.
     """
     menu = numbered_menu(lines)
     is_elsewhere = any(MARKED.match(line) and not NUMBERED.match(line) for line in lines[menu.first :])

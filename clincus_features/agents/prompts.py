@@ -35,7 +35,7 @@ from clincus_features.agents.times import AGAIN, LAGGING
 if TYPE_CHECKING:
     from clincus_features.agents import Watch
 
-SENDERS = 2  # queues that are worked on at the same time
+SENDERS = 2  # queues that are processed at the same time
 STANDING = 10.0  # seconds that a text may take to show in the tool's input, or to leave it
 COMMAND_STANDING = 3.0  # seconds that a command may take to show in the tool's input
 FIRST_PROOF = 5.0  # seconds to wait for the proof after the first Enter
@@ -119,7 +119,7 @@ def post_interrupt(app: clincus.Application, sender: Sender, request: clincus.Re
 
 
 def with_clean_prompt(method: str, path: str, handler: clincus.Handler) -> clincus.Handler:
-    """Let the first prompt of a new session be cleaned as any other."""
+    """Clean the first prompt of a new session like any other."""
 
     def create(request: clincus.Request) -> object:
         prompt = request.values["prompt"]
@@ -144,13 +144,13 @@ class Sender:
         watch.listeners.append(self.hear)
 
     def tell(self, moment: str, session: clincus.Session) -> None:
-        """A moment in a session's life."""
+        """Handle a moment in a session's life."""
         if moment == "deleted":
             self._locks.pop(session.id, None)
             self.prompts.forget(session)
 
     def hear(self, session: clincus.Session, decision: Decision) -> None:
-        """A session was looked at; it never waits."""
+        """Take the result of a look at a session; it never waits."""
         if decision.agent.state in ("idle", "done", "failed"):
             with self._lock_of_queues:
                 self._queues[session.id] = None
@@ -182,14 +182,14 @@ class Sender:
         return cast(Prompt, self._look_and_type(session, choose))
 
     def _is_next(self, session: clincus.Session, terminal: Terminal) -> bool:
-        """Whether a prompt that a person gives now is typed at once. Raises ClincusError(409) if it cannot be given."""
+        """True if a prompt that a person gives now is typed at once. Raises ClincusError(409) if it cannot be given."""
         is_ready = typed.readiness(terminal.facts, terminal.decision) == "ready"
         return is_ready and not self._going(session, terminal.decision)
 
     def _going(self, session: clincus.Session, decision: Decision) -> list[Prompt]:
-        """The prompts of a session's queue that wait for no person.
+        """The prompts of a session's queue that do not wait for a person.
 
-        After a turn that did not end by itself, those wait that were given before that, until another turn has begun.
+        After a turn that did not end by itself, the prompts from before its end wait until another turn has begun.
         `decision` is the newest one; the watch may not know of it yet.
         """
         turn = self._watch.decision(session).agent.turn
@@ -213,9 +213,9 @@ class Sender:
     def answer(self, session: clincus.Session, given: Mapping[str, Any]) -> str:
         """Answer the question that is on the screen: `answered` once the tool has shown that it took the answer.
 
-        Else it is `unconfirmed`. `given` is the body of the request. Raises ClincusError: 400, 409 if no question is on
-        the screen, or another one. An answer without a number is to the question that was open when it came: another
-        answer may be under way.
+        Otherwise the result is `unconfirmed`. `given` is the body of the request. Raises ClincusError: 400, 409 if no
+        question is on the screen, or another one. An answer without a number belongs to the question that was open when
+        it came: another answer may be in progress.
         """
         asked = self._watch.decision(session).agent
         wanted = asked.question if given["number"] is None and asked.state == "waiting" else given["number"]
@@ -238,7 +238,7 @@ class Sender:
         return "answered" if is_taken else "unconfirmed"
 
     def interrupt(self, session: clincus.Session) -> bool:
-        """Let the tool stop what it does; whether its screen shows that it has. Nothing is pressed where it is at rest.
+        """Let the tool stop its work. True if its screen shows that it has. A tool at rest gets no key.
 
         Raises ClincusError(409) without a tool.
         """
@@ -292,7 +292,7 @@ class Sender:
         self._look_and_type(session, choose)
 
     def _look_and_type(self, session: clincus.Session, choose: Callable[[Terminal], Prompt | None]) -> Prompt | None:
-        """Look at a terminal, choose what to do, and type the prompt that is `sending`; that prompt with its result."""
+        """Look at a terminal, let `choose` decide, and type a prompt that is `sending`; returns it with its result."""
         for _ in range(DRAWING_TRIES):
             with suppress(typed.CoveredError):
                 return self._look_and_type_once(session, choose)
@@ -304,7 +304,7 @@ class Sender:
     ) -> Prompt | None:
         with self._lock(session):
             if self._watch.decision(session).agent.state in ("idle", "done", "failed"):
-                # Told before the look: listeners may take a while, and nothing is typed by an old look.
+                # Reported before the look: listeners may take a while, and nothing is typed by an old look.
                 self._app.extensions.tell("before_prompt", session)
             prompt = None
             known = self._watch.known(session)
@@ -325,7 +325,7 @@ class Sender:
             return prompt
 
     def _type(self, session: clincus.Session, terminal: Terminal, prompt: Prompt) -> Prompt:
-        """Type a prompt and wait for the proof; the prompt with its result."""
+        """Type a prompt and wait for the proof; returns the prompt with its result."""
         is_proven = False
         try:
             submit = self._run if prompt.command else self._submit
@@ -338,9 +338,9 @@ class Sender:
         return replace(prompt, result=result)
 
     def _submit(self, session: clincus.Session, terminal: Terminal, text: str) -> bool:
-        """Paste a text, and press Enter while it stands in the input; whether it is proven that the tool took it.
+        """Paste a text, and press Enter while it is in the input. True if it is proven that the tool took it.
 
-        Where the input cannot be read, Enter is pressed once, if no dialog is known to be open, and nothing is proven.
+        If the input cannot be read, Enter is pressed once, unless a dialog is known to be open, and nothing is proven.
         """
         steps = typed.prompt_steps(session.tool, text)
         terminal.told.clear()  # earlier reports prove nothing
@@ -350,18 +350,18 @@ class Sender:
             terminal.press_while(["Enter"], lambda: terminal.decision.agent.state != "waiting")
             return False
         if not terminal.becomes(lambda: bool(terminal.draft), STANDING) and terminal.draft == "":
-            terminal.take(steps)  # it was ignored; if it comes twice now, it does not count as this text
+            terminal.take(steps)  # it was ignored; if it appears twice now, it does not count as this text
         return terminal.becomes(lambda: terminal.stands(text), STANDING) and self._enter(session, terminal, text)
 
     def _enter(self, session: clincus.Session, terminal: Terminal, text: str) -> bool:
-        """Press Enter while a text stands in the input; whether it is proven that the tool took it."""
+        """Press Enter while a text is in the input. True if it is proven that the tool took it."""
         event = typed.keys_of(session.tool).proof
         for seconds in (FIRST_PROOF, SECOND_PROOF):
             terminal.press_while(["Enter"], lambda: terminal.stands(text))
             if terminal.becomes(lambda: terminal.has_told(event, text) if event else terminal.draft == "", seconds):
                 # A busy tool draws its input empty some time after its hook has reported the prompt. Until then, the
                 # next prompt would be refused: the text looks as if a person had typed it.
-                with suppress(clincus.ClincusError, OSError):  # the proof holds, whatever comes of the screen
+                with suppress(clincus.ClincusError, OSError):  # the proof holds, whatever the screen shows
                     terminal.becomes(lambda: not terminal.stands(text), STANDING)
                 return True
         return False
@@ -405,9 +405,9 @@ class Sender:
                 return
 
     def _learn(self, session: clincus.Session, known: Known, terminal: Terminal) -> None:
-        """Let the watch know what was seen at a terminal."""
+        """Tell the watch what was seen at a terminal."""
         if terminal.is_rotated:
-            self._watch.tell("ring", session)  # only another look tells how far the new file of events was read
+            self._watch.tell("ring", session)  # only another look finds out how far the new file of events was read
         else:
             self._watch.learn(session, known, terminal.known)
 
@@ -425,21 +425,21 @@ class Sender:
 
 
 def prompts_folder(environ: Mapping[str, str]) -> str:
-    """Where the prompts of all sessions are kept."""
+    """The folder for the prompts of all sessions."""
     return clincus.own_file(environ, "prompts")
 
 
 def is_at_rest(terminal: Terminal) -> bool:
-    """Whether a tool's screen shows that no turn goes on."""
+    """True if a tool's screen shows that no turn is in progress."""
     shown = read_screen(terminal.facts)
     return shown is not None and shown.rule.state in ("ready", "failed")
 
 
 def interrupted(terminal: Terminal, keys: typed.Keys) -> bool:
-    """Interrupt a tool; whether its screen shows that it is at rest.
+    """Interrupt a tool. True if its screen shows that it is at rest.
 
-    A tool that nothing is known of gets the keys once. Else they are pressed again only if a look has shown that the
-    tool is not at rest: there they would do something else.
+    A tool without known facts gets the keys once. Others get them again only if a look has shown that the tool is
+    not at rest, because there the keys would do something else.
     """
     if keys.again:
         return interrupt_twice(terminal, keys)
@@ -447,7 +447,7 @@ def interrupted(terminal: Terminal, keys: typed.Keys) -> bool:
     def has_stopped() -> bool:
         if not is_at_rest(terminal):
             return False
-        time.sleep(PAUSE)  # a screen that is just drawn may lack what shows that the tool works
+        time.sleep(PAUSE)  # a screen that was just drawn may not show yet that the tool works
         terminal.look()
         return is_at_rest(terminal)
 
@@ -460,7 +460,7 @@ def interrupted(terminal: Terminal, keys: typed.Keys) -> bool:
 
 
 def interrupt_twice(terminal: Terminal, keys: typed.Keys) -> bool:
-    """Interrupt a tool that needs two keys, the second of which counts only for a moment; as above.
+    """Interrupt a tool that needs two keys, the second of which counts only for a moment; returns as `interrupted`.
 
     Tools often take two keys at once for one, and a key too many opens the list of earlier messages in a tool at rest.
     The second key therefore follows when the tool shows that it took the first one. A tool that is too busy to show

@@ -1,7 +1,7 @@
-"""The prompts of each session, in a file of the server's own: those that wait for their turn, and the last ones.
+"""The prompts of each session, in a file of the server's own: those in the queue, and the last ones.
 
-Every change reads the file and writes it, under a lock. So a server that is started again goes on where the last one
-ended, and of two servers only one takes a prompt out of the queue.
+Every change reads the file and writes it, under a lock. So a restarted server continues where the last one
+ended, and only one of two servers takes a prompt out of the queue.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Prompts:
         return clincus.read_json(self._path(session), FILE_LIMIT, fit) or []
 
     def queue(self, session: clincus.Session) -> list[Prompt]:
-        """Those that wait for their turn."""
+        """The prompts in the queue."""
         return [one for one in self.of(session) if one.result == "queued"]
 
     def add(self, session: clincus.Session, text: str, result: str, *, command: bool = False) -> Prompt:
@@ -80,15 +80,15 @@ class Prompts:
         return False
 
     def cancel(self, session: clincus.Session, prompt_id: str) -> None:
-        """Take a prompt out of the queue. Raises ClincusError: 404, 409 when it is not in there any more."""
+        """Take a prompt out of the queue. Raises ClincusError: 404, 409 if it is not in there any more."""
         with self._changing(session) as prompts:
             prompts.remove(in_queue(prompts, prompt_id))
 
     def change(self, session: clincus.Session, prompt_id: str, text: str | None, before: str | None) -> Prompt:
-        """Give a prompt of the queue another text, another place, or both; the prompt as it is then.
+        """Give a prompt of the queue another text, another place, or both; returns the new prompt.
 
-        `before` is the id of the queued prompt that it is to go before; "" is the end of the queue, None its own place.
-        Raises ClincusError: 404, 409 when either is not in the queue any more.
+        `before` is the id of the queued prompt that will follow it; "" is the end of the queue, None its present place.
+        Raises ClincusError: 404, 409 if either is not in the queue any more.
         """
         with self._changing(session) as prompts:
             found = in_queue(prompts, prompt_id)
@@ -101,7 +101,7 @@ class Prompts:
         return changed
 
     def forget(self, session: clincus.Session) -> None:
-        """A session is gone."""
+        """Delete the prompts of a session that is gone."""
         with suppress(FileNotFoundError):
             os.unlink(self._path(session))
 
@@ -123,7 +123,7 @@ class Prompts:
 
 
 def in_queue(prompts: list[Prompt], prompt_id: str) -> Prompt:
-    """The prompt of an id, which waits for its turn. Raises ClincusError: 404, 409 when it does not wait any more."""
+    """The prompt of an id, if it is in the queue. Raises ClincusError: 404, 409 if it is not in there any more."""
     found = next((one for one in prompts if one.prompt_id == prompt_id), None)
     if found is None:
         raise clincus.ClincusError(f"prompt {clincus.shorten(prompt_id)} not found", 404)

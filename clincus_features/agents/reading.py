@@ -1,4 +1,4 @@
-"""Looks into a container once, and reads what it finds there."""
+"""Looks into a container once, and parses the result."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from clincus_features.agents.texts import clean, clean_lines
 
 SCREEN_LIMIT = 64 << 10  # bytes of a screen: guest/look.sh prints 40 lines of 400 bytes
 EVENTS_LIMIT = 256 << 10  # bytes of events that guest/look.sh prints at most
-# Takes off a screen what changes while nothing happens: times, spinners and other marks in front of a line, which
+# Removes from a screen what changes while nothing happens: times, spinners and other marks in front of a line, which
 # blink, blanks, and hints up to the border below them.
 STILL = r"s/[0-9]+(\.[0-9]+)?(ms|[hms])\b//g; /^─/!s/^[^[:alnum:]]*//; s/[[:blank:]]+/ /g; s/ $//; /^Tip:/,/^─/{/^─/!d}"
-# Cores: a container that uses more than that, without its tool's own process, is at work. Claude Code's spinner alone
+# CPUs in use: a container above that, without its tool's own process, is at work. Claude Code's spinner alone
 # takes 0.06 to 0.09 of its process (2.1.332); a look takes 15 ms, which is 0.005 over the window.
 MOVED_BY_CPU = 0.05
 CPU_WINDOW = 3.0  # seconds over which that is measured
@@ -51,14 +51,14 @@ class Work(NamedTuple):
     """The use of the CPU of a container, as it was measured last."""
 
     used: float = 0.0  # seconds of CPU
-    at: float = 0.0  # when that was, by our clock; 0 for never
-    busy: float = 0.0  # when the CPU was last in use
+    at: float = 0.0  # time of that measurement, by our clock; 0 for never
+    busy: float = 0.0  # time at which the CPU was last in use
     is_measured: bool = False  # that takes two looks
 
 
 @dataclass
 class Known:
-    """The facts about a tool in one run of its session, and how far its events are read."""
+    """The facts about a tool in one run of its session, and the part of its events that was read."""
 
     facts: Facts = field(default_factory=lambda: Facts(looked=False))
     inode: int = 0  # of the file of events
@@ -66,7 +66,7 @@ class Known:
     skew: float = 0.0  # seconds by which the clock there is behind ours
     work: Work = field(default_factory=Work)
     is_armed: bool = False  # the next output rings
-    thawed: float = 0.0  # when its session went on after a pause, in seconds since 1970; 0 for never
+    thawed: float = 0.0  # time at which its session continued after a pause, in seconds since 1970; 0 for never
 
 
 @functools.lru_cache(maxsize=64)
@@ -76,7 +76,7 @@ def rules_of_row(tool: str, row: str) -> ToolRules | None:
 
 
 def first_facts(session: clincus.Session) -> Facts:
-    """The facts that the session itself tells, before anybody has looked into its container."""
+    """The facts that the session itself has, before a look into its container."""
     started = clincus.parse_time(session.started_at)
     has_row = session.tool_row and session.tool not in clincus.TOOLS
     return Facts(
@@ -111,7 +111,7 @@ def look(sessions: clincus.Sessions, session: clincus.Session, known: Known, *, 
 
 
 def facts_before_look(session: clincus.Session, known: Known) -> Facts:
-    """The facts to which a look adds what it finds."""
+    """The facts to which a look adds its results."""
     return replace(first_facts(session), said=known.facts.said, followed=known.facts.followed, looked=True)
 
 
@@ -136,8 +136,8 @@ def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float)
     code = words.get("code", "")
     lines = clean_lines(screen[-SCREEN_LIMIT:].decode("utf-8", "ignore"))  # guest/look.sh cuts a long line anywhere
     work = measured_work(known.work, words.get("cpu", ""), now)
-    # A new file of events goes on where the old one ended. `more` is one more than the bytes that follow there, and 0
-    # where the tool was started anew.
+    # A new file of events continues where the old one ended. `more` is one more than the bytes that follow there, and 0
+    # if the tool was started anew.
     more = int(words["more"]) if re.fullmatch(r"\d{1,6}", words.get("more", "")) else 0
     goes_on = begin > 0 or more > 0
     facts = replace(
@@ -168,9 +168,9 @@ def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float)
 
 
 def measured_skew(output: bytes, known: float, began: float, ended: float) -> float:
-    """By how many seconds the clock there is behind ours, by a look that began and ended at times of ours.
+    """The seconds by which the clock there is behind ours, by a look that began and ended at times of ours.
 
-    What is known already stays as long as it may be true.
+    The known value stays as long as it may be true.
     """
     there = re.match(rb"(?:\S+ )*?now=(\d{1,12}(?:\.\d{1,9})?) ", output[:4096])
     if there is None:
@@ -184,7 +184,7 @@ def measured_skew(output: bytes, known: float, began: float, ended: float) -> fl
 
 
 def measured_work(known: Work, word: str, now: float) -> Work:
-    """The use of the CPU, with one more measurement in milliseconds; a container that tells none is never busy."""
+    """The use of the CPU, with one more measurement in milliseconds; a container that reports none is never busy."""
     if not word.isdecimal() or len(word) > 15:
         return known._replace(is_measured=True)
     passed = now - known.at
@@ -196,9 +196,9 @@ def measured_work(known: Work, word: str, now: float) -> Work:
 
 
 def with_events(known: Known, events: bytes, now: float) -> tuple[Known, list[Event]]:
-    """Add lines of a tool's hooks to the facts; the new facts, and the events in the lines. Pure.
+    """Add lines of a tool's hooks to the facts; returns the new facts, and the events in the lines. Pure.
 
-    The begin of a line waits for its end, unless it is longer than any that guest/hook.sh writes.
+    The beginning of a line waits for its end, unless it is longer than any that guest/hook.sh writes.
     """
     events = events[:EVENTS_LIMIT]
     is_endless = len(events) == EVENTS_LIMIT and b"\n" not in events

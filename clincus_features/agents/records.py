@@ -55,7 +55,7 @@ class Records:
             self._written[session.id] = document
 
     def forget(self, id: str) -> None:
-        """A session is gone."""
+        """Delete the record of a session that is gone."""
         with self._lock:
             self._written.pop(id, None)
             with suppress(OSError):
@@ -77,7 +77,7 @@ def document_of(session: clincus.Session, record: Record) -> dict[str, object]:
 
 
 def parse(session: clincus.Session, document: dict[str, Any], known: Known) -> Record | None:
-    """The record in a document; None if it belongs to an earlier session of this name. Raises for a torn one."""
+    """The record in a document; None if it belongs to an earlier session of this name. Raises for a damaged one."""
     if document["session_id"] != session.session_id:
         return None
     agent = shaped(Agent, document["agent"]) if document["agent"] is not None else None

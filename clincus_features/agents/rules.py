@@ -37,16 +37,16 @@ class Hook(NamedTuple):
 
 @dataclass(frozen=True)
 class ToolRules:
-    """All that is known of one tool."""
+    """The rules for one tool."""
 
     seen_on: str  # the versions
     layout: Layout | None  # None: the screen cannot be cut, and rules see all of its lines
     screen: Sequence[Rule]  # the first match counts
     hooks: Mapping[str, Hook] = field(default_factory=dict)
-    begins_turn: Sequence[str] = ("UserPromptSubmit",)  # events after which nothing goes on that was before
-    # Events that tell of an answer to a question. After the end of a turn they come late.
+    begins_turn: Sequence[str] = ("UserPromptSubmit",)  # events after which all earlier work is over
+    # Events that report an answer to a question. After the end of a turn they are late.
     answers: Sequence[str] = ("PostToolUse", "PostToolUseFailure", "ElicitationResult")
-    background: str = ""  # pattern of a line that tells of work in the background
+    background: str = ""  # pattern of a line that reports work in the background
     frame: str = ""  # pattern of the frame beside the lines of a text
     notice: str = ""  # pattern of lines that are no text of the tool: borders, the prompt, hints
 
@@ -84,7 +84,7 @@ CLAUDE_LAYOUT = Layout(
     inner=r"[❯ ] (?:[2-9]|\d\d)\. .*",
     asks=r" *❯ .*|.*\b(?:Esc|Enter)\s+to\b.*",
 )
-# A panel that a person opens by a command such as /model has its title below a border, and its last line says how to
+# A panel that a person opens by a command such as /model has its title below a border, and its last line tells how to
 # leave it.
 CLAUDE_LEAVE = r"\bEsc\s+to\s+(?:cancel|close|go\s+back)"
 CLAUDE_PANEL = (
@@ -344,7 +344,7 @@ CODEX = ToolRules(
 # Gemini CLI's box has a border above it and none below. A dialog has a frame.
 GEMINI_LAYOUT = Layout(prompt=" (?! *[│╭╰]).*", more=" (?! *[│╭╰]).*", top=BORDER, head=" ?╭─.*")
 
-# Its dialogs stand in a box: a question above its choices, or what is to be done above whether it may be. A text is
+# Its dialogs are in a box: a question above its choices, or a request above the permission for it. A text is
 # words, so that there is one way to find its end: a container could make a search for any end take minutes.
 GEMINI_TEXT = r"(?P<text>[^│\s]+(?: +[^│\s]+)*) *│\n"
 GEMINI_QUESTION = rf"^ *│ {GEMINI_TEXT} *│ *│\n *│ *(?:▲|● \d|\d\.)[^\n]*\n(?: *│[^\n]*\n)* *│ Enter to select · "

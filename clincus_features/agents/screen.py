@@ -30,7 +30,7 @@ class Layout(NamedTuple):
     inner: str = ""
     bar: str = ""  # the sign of a scroll bar at the right
     block: str = ""  # each line of a box or a dialog that has no border above it
-    floats: str = ""  # the first line of a panel that lies over the rest while the cursor stands outside the box
+    floats: str = ""  # the first line of a panel that covers the rest while the cursor is outside the box
     asks: str = ""  # a line of a dialog: the text above a border is then not a box whose beginning has left the screen
 
 
@@ -40,16 +40,16 @@ class Screen(NamedTuple):
     body: tuple[str, ...] = ()  # the conversation
     dialog: tuple[str, ...] = ()  # with the border above it
     box: tuple[str, ...] = ()  # the lines of the input, without borders
-    footer: tuple[str, ...] = ()  # all that stands below the box
+    footer: tuple[str, ...] = ()  # everything below the box
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """The parts behind each other, without the borders of the box."""
+        """The parts in their order, without the borders of the box."""
         return (*self.body, *self.dialog, *self.box, *self.footer)
 
 
 class Box(NamedTuple):
-    """Where a box stands: the numbers of lines."""
+    """The place of a box, by the numbers of lines."""
 
     top: int
     begin: int  # of the input
@@ -101,7 +101,7 @@ def find_box(layout: Layout, lines: Sequence[str]) -> Box | None:
 
 
 def tall_box(layout: Layout, lines: Sequence[str]) -> Box | None:
-    """The input box whose begin has left the screen: its text fills all that is above its lower border."""
+    """The input box whose beginning has left the screen: its text fills everything above its lower border."""
     end = next((at for at, line in enumerate(lines) if not re.fullmatch(layout.more, line)), 0)
     if end == 0 or not re.fullmatch(layout.bottom, lines[end]):
         return None
@@ -110,7 +110,7 @@ def tall_box(layout: Layout, lines: Sequence[str]) -> Box | None:
 
 
 def box_at(layout: Layout, lines: Sequence[str], top: int) -> Box | None:
-    """The input box that begins at a line, None if none does."""
+    """The input box that begins at a line; None if none does."""
     begin = top + bool(layout.top)
     if layout.top and not re.fullmatch(layout.top, lines[top]):
         return None
@@ -130,22 +130,22 @@ def box_at(layout: Layout, lines: Sequence[str], top: int) -> Box | None:
 
 
 def begin_of_block(layout: Layout, lines: Sequence[str], end: int, after: int = 0) -> int:
-    """Where the lines of a block begin that stand before a line."""
+    """The first line of a block of lines that ends before a line."""
     return next((at for at in range(end, after, -1) if not re.fullmatch(layout.block, lines[at - 1])), after)
 
 
 def has_cursor(box: Box, cursor: int | None) -> bool:
-    """Whether the cursor, in that line, stands in a box."""
+    """True if the cursor, in that line, is in a box."""
     return cursor is not None and box.top <= cursor < box.footer
 
 
 def is_foot(layout: Layout, line: str) -> bool:
-    """Whether a line is the first one of a footer without a border above it."""
+    """True if a line is the first one of a footer without a border above it."""
     return bool(layout.foot and re.fullmatch(layout.foot, line))
 
 
 def find_dialog(layout: Layout, lines: Sequence[str], after: int) -> int:
-    """The number of the line at which a dialog begins: its border, or what follows the last box."""
+    """The number of the line at which a dialog begins: its border, or the line after the last box."""
     if layout.block:
         end = next((at for at in range(len(lines), after, -1) if re.fullmatch(layout.block, lines[at - 1])), after)
         return begin_of_block(layout, lines, end, after)

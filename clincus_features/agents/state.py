@@ -1,4 +1,4 @@
-"""Decides from the facts about a tool what it does, with the reason: pure functions.
+"""Decides the state of a tool from the facts about it, with the reason: pure functions.
 
 States come from `decide` only. The facts come from the container and are not trusted: only words of the tables in
 rules.py count, and each text is cut and freed of control characters.
@@ -21,8 +21,8 @@ from clincus_features.agents.screen import Screen, cut
 from clincus_features.agents.texts import OPTION_LIMIT, OPTIONS, TEXT_LIMIT, clean, clean_block
 from clincus_features.agents.times import DRAWING, LAGGING, LATE, REPEATED, RESUMING, START_WITHIN, STUCK_AFTER, UNDRAWN
 
-REST = ("idle", "done", "failed", "ended")  # no turn goes on
-AMID = ("question", "plan", "permission")  # that a tool waits for amid a turn
+REST = ("idle", "done", "failed", "ended")  # no turn is in progress
+AMID = ("question", "plan", "permission")  # reasons for which a tool waits amid a turn
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,17 @@ class Agent:
 
     @property
     def asks(self) -> bool:
-        """Whether a person is needed, and the end of a turn is not why."""
+        """True if a person is needed for another reason than the end of a turn."""
         return self.state in ("waiting", "stuck") or (self.state, self.reason) == ("ended", "crashed")
 
     @property
     def is_amid_a_turn(self) -> bool:
-        """Whether a turn goes on. A dialog of another kind may also have been opened at rest, by a person."""
+        """True if a turn is in progress. A person may also have opened a dialog of another kind at rest."""
         return self.state in ("working", "stuck") or (self.state == "waiting" and self.reason in AMID)
 
     @property
     def holds_queue(self) -> bool:
-        """Whether the prompts in the queue wait for a person: a turn has failed or was interrupted."""
+        """True if the prompts in the queue wait for a person: a turn has failed or was interrupted."""
         return self.state == "failed" or self.reason == "interrupted"
 
 
@@ -69,13 +69,13 @@ class Seen:
     at: float = 0.0  # when that was, in seconds since 1970
 
     def has(self, agent: Agent) -> bool:
-        """Whether a person has seen a state."""
+        """True if a person has seen a state."""
         if agent.asks:
             return agent.question <= self.question
         return agent.turn <= (self.turn if agent.state in REST else self.begun)
 
     def add(self, agent: Agent, now: float) -> Seen:
-        """These numbers after a person has seen a state too."""
+        """These numbers after a person has seen a state, too."""
         turn = agent.turn if agent.state in REST and not agent.asks else self.turn
         return Seen(max(self.turn, turn), max(self.question, agent.question), max(self.begun, agent.turn), now)
 
@@ -94,16 +94,16 @@ class Past:
 
     agent: Agent | None = None  # as it was decided last
     run: float = 0.0  # the start of that run
-    told: int = 0  # `Said.turn` by then
-    again: int = 0  # `Said.again` by then
-    asked: int = 0  # `Said.question` by then
+    told: int = 0  # `Said.turn` at that time
+    again: int = 0  # `Said.again` at that time
+    asked: int = 0  # `Said.question` at that time
     turn_owed: float = 0.0  # when a look saw a turn begin that no hook has reported; 0 for never
-    question_owed: float = 0.0  # the same of a question
+    question_owed: float = 0.0  # the same for a question
     sum: str = ""  # of the screen
     seen: Seen = Seen()
     interrupted: Held = Held()  # the last turn that the server itself has interrupted
-    stopped: float = 0.0  # when a look has shown that this has ended the turn
-    left: float = 0.0  # when a look has shown that the tool had ended, after all that it had told by then
+    stopped: float = 0.0  # time at which a look has shown that this ended the turn
+    left: float = 0.0  # time at which a look has shown that the tool had ended, after all its earlier reports
     held: Held = Held()  # the last turn after which the queue waits for a person
 
     def held_by(self, agent: Agent, now: float) -> Held:
@@ -134,7 +134,7 @@ class Decision(NamedTuple):
 class Said:
     """The state by the hooks of a tool alone, in this run."""
 
-    state: str = ""  # "" for nothing yet
+    state: str = ""  # "" before any event
     reason: str = ""
     text: str = ""
     options: tuple[str, ...] = ()
@@ -142,44 +142,44 @@ class Said:
     at: float = 0.0  # of the last event that counted
     event: str = ""  # its name
     detail: str = ""
-    background: int = 0  # pieces of work that go on after the turn
+    background: int = 0  # tasks that continue after the turn
     tries: int = 0  # attempts that have failed in a row
-    turn: int = 0  # counts the turns whose begin was told
-    again: int = 0  # counts the ends that were told after an end
-    question: int = 0  # counts the questions that were told
+    turn: int = 0  # counts the turns whose beginning was reported
+    again: int = 0  # counts the ends that were reported after an end
+    question: int = 0  # counts the questions that were reported
     key: str = ""  # of the last event and its data
-    ids: tuple[str, ...] = ()  # by which the tool knows its last turns, the newest one last; not all tools tell any
+    ids: tuple[str, ...] = ()  # the tool's ids for its last turns, the newest one last; not all tools report any
     prompt: str = ""  # the last reported one, as far as the hook keeps it
     agent: str = ""  # the sub-agent that asks, by the tool's name for it
 
     def forgotten(self) -> Said:
-        """The state of a tool that was restarted and has reported nothing; the numbers go on."""
+        """The state of a tool that was restarted and has reported nothing; the numbers continue."""
         return Said(turn=self.turn, again=self.again, question=self.question)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """All that is known of a session's tool at one moment."""
+    """All facts about a session's tool at one moment."""
 
     status: str = "running"  # of the session
     tool: str = ""
     started: float = 0.0  # the start of this run
     followed: float = 0.0  # since when this server has followed the run, which is once its start is complete
-    now: float = 0.0  # of the look
-    lines: tuple[str, ...] = ()  # the last ones of the screen that are not empty
+    now: float = 0.0  # time of the look
+    lines: tuple[str, ...] = ()  # the last lines of the screen that are not empty
     has_screen: bool = False
     title: str = ""  # of the terminal, as the tool sets it
     below: int | None = None  # lines below the cursor without empty ones; None for a hidden cursor
     is_alive: bool = True  # the tool's process
     exit_code: int | None = None  # of the tool, once it has ended
-    ended: float = 0.0  # when that was; while it runs, when it was started
+    ended: float = 0.0  # time of that; while it runs, the time of its start
     is_stopping: bool = False  # a stop of the session has ended the tool
     runs_again: bool = False  # a person has started the tool from the shell that it had left
-    was_again: bool = False  # and it has ended again
-    moved: float = 0.0  # when screen or events last changed (counters of time aside), or the CPU was busy
-    is_measured: bool = True  # it is known whether the CPU is busy
+    was_again: bool = False  # and that run has ended, too
+    moved: float = 0.0  # time of the last change of screen or events, counters of time aside, or of use of the CPU
+    is_measured: bool = True  # False if nobody knows yet whether the CPU is busy
     sum: str = ""  # the same for an unchanged screen (counters of time aside)
-    steady: float = 0.0  # since when the clock has gone on without a jump; 0 for long
+    steady: float = 0.0  # since when the clock has run without a jump; 0 for long
     said: Said = Said()
     can_ring: bool = True  # the container can make the server look
     rules: ToolRules | None = None  # of the user's own tool; else those of the table
@@ -206,7 +206,7 @@ class Event(NamedTuple):
 def parse_event(line: bytes, now: float, skew: float = 0.0) -> Event | None:
     """Read a line of a hook, whose clock is behind ours by `skew` seconds; None for anything else.
 
-    No event is from the future, nor from before 1970, whatever a container takes for its time.
+    No event is from the future, nor from before 1970, whatever time a container claims.
     """
     text = line.decode("utf-8", "replace")
     begin = re.match(r'\{"at":(\d{1,12}(?:\.\d{1,9})?),"event":"([\w.-]{1,60})"', text)
@@ -214,7 +214,7 @@ def parse_event(line: bytes, now: float, skew: float = 0.0) -> Event | None:
         return None
     try:
         data = json.loads(text, parse_int=str)["data"]  # the digits of a number may have no end
-    except (ValueError, KeyError, TypeError, RecursionError):  # a hook may get what is no JSON
+    except (ValueError, KeyError, TypeError, RecursionError):  # a hook may get something that is not JSON
         data = None
     at = max(0.0, min(float(begin[1]) + skew, now))
     return Event(at, begin[2], data if isinstance(data, dict) else {})
@@ -272,7 +272,7 @@ def comes_late(rules: ToolRules, said: Said, new: Said, name: str, id: str) -> b
 
 
 def begins_turn(rules: ToolRules, said: Said, new: Said, name: str, id: str) -> bool:
-    """Whether an event tells that another turn has begun."""
+    """True if an event reports that another turn has begun."""
     if name in rules.begins_turn:
         return not id or said.ids[-1:] != (id,)  # else it was typed amid the turn (seen with Claude Code 2.1.332)
     is_new = bool(id) and id not in said.ids  # its question has overtaken its prompt
@@ -287,13 +287,13 @@ def prompt_of(event: Event) -> str:
 
 
 def event_key(event: Event) -> str:
-    """The same for an event that is told twice."""
+    """The key of an event, equal for an event that is reported twice."""
     words = json.dumps([event.name, event.data], sort_keys=True, default=str)
     return hashlib.blake2s(words.encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
 def after_session_start(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said | None:
-    """A session that begins waits for a prompt; one that was compacted goes on with what it did."""
+    """A session that begins waits for a prompt; one that was compacted continues its work."""
     return None if data.get("source") == "compact" else Said(hook.state)
 
 
@@ -326,7 +326,7 @@ def after_opencode_question(_hook: Hook, _said: Said, data: Mapping[str, Any]) -
 
 
 def question_of(words: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """The text and the options of a question; of several questions the first one's options."""
+    """The text and the options of a question; for several questions, the first one's options."""
     asked = words.get("questions")
     questions = [one for one in asked if isinstance(one, dict)] if isinstance(asked, list) else [words]
     first: Mapping[str, Any] = questions[0] if questions else {}
@@ -346,7 +346,7 @@ def enumerated(schema: object) -> object:
 
 
 def after_notification(_hook: Hook, said: Said, data: Mapping[str, Any]) -> Said | None:
-    """A notification tells what waits, where nothing else has told it."""
+    """A notification reports that the tool waits, if nothing else has reported it."""
     kinds = {
         "permission_prompt": "permission",
         "elicitation_dialog": "question",
@@ -391,7 +391,7 @@ def after_failure(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said:
 def after_error(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said | None:
     """An error ended a turn, unless a person wanted it, or the tool may try again.
 
-    Copilot CLI calls each error recoverable. Where it does not try again, its screen tells.
+    Copilot CLI calls each error recoverable. If it does not try again, its screen shows that.
     """
     error = data.get("error")
     words = error if isinstance(error, dict) else {"message": error}
@@ -407,7 +407,7 @@ def after_error(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said | None:
 
 
 def error_text(message: object) -> str:
-    """The words of an error; some tools hand on the API's own JSON."""
+    """The words of an error; some tools pass on the API's own JSON."""
     text = clean(message)
     if text.startswith("{"):
         with suppress(ValueError, RecursionError):
@@ -430,7 +430,7 @@ def after_status(_hook: Hook, said: Said, data: Mapping[str, Any]) -> Said | Non
 
 
 def after_rest(hook: Hook, said: Said, _data: Mapping[str, Any]) -> Said | None:
-    """Work is over; how it ended was said before, where it did not end well. Only a person ends a wait for a retry."""
+    """Work is over; if it did not end well, that was reported before. Only a person ends a wait for a retry."""
     if said.reason == "retry":
         return Said("idle", "interrupted")
     return Said(hook.state) if said.state in ("working", "waiting") else None
@@ -460,8 +460,8 @@ MEANINGS = {
 
 # -- The screen
 
-# guest/tool.sh writes it behind the name of the tool, at the begin of a line. What stands above is left of an earlier
-# run of the tool. What a tool shows of a command or of an answer stands behind a sign or blanks.
+# guest/tool.sh writes it behind the name of the tool, at the beginning of a line. The lines above are from an earlier
+# run of the tool. When a tool shows a command or an answer, a sign or blanks come before it.
 LEFT = r" has ended \(exit code \d+\)\. This is a shell in its container\."
 
 
@@ -507,7 +507,7 @@ def read_screen(facts: Facts) -> Shown | None:
 
 
 def screen_of(facts: Facts) -> Screen:
-    """The parts of a tool's screen. One of a tool that has no layout is a dialog or not by the user's own rules."""
+    """The parts of a tool's screen. For a tool without a layout, the user's own rules decide if it is a dialog."""
     rules = rules_of(facts)
     left = re.escape(facts.tool) + LEFT
     begin = next((at for at in range(len(facts.lines), 0, -1) if re.fullmatch(left, facts.lines[at - 1])), 0)
@@ -518,18 +518,18 @@ def screen_of(facts: Facts) -> Screen:
 
 
 def menu_shown(rule: Rule, found: re.Match[str], lines: Sequence[str]) -> Menu:
-    """The choices of a dialog whose rule has found its screen."""
+    """The choices of a dialog whose rule has matched its screen."""
     across, letters = (found.groupdict().get(name) for name in ("across", "letters"))
     if rule.is_panel:
         menu = numbered_menu(found[0].split("\n"))
-        return Menu() if any("│" in label for label in menu.labels) else menu  # something stands beside them
+        return Menu() if any("│" in label for label in menu.labels) else menu  # something is beside them
     if across:
         return across_menu(across)
     return lettered_menu(letters) if letters else read_menu(lines)
 
 
 def search(pattern: str, lines: Sequence[str]) -> re.Match[str] | None:
-    """Where the lines hold a pattern."""
+    """The first match of a pattern in the lines."""
     return re.search(pattern, "\n".join(lines), re.MULTILINE)
 
 
@@ -554,13 +554,13 @@ def dialog_text(rules: ToolRules, lines: Sequence[str]) -> str:
 
 
 def decide(facts: Facts, past: Past = Past()) -> Decision:
-    """Decide the state of a tool, with the evidence, by the facts and what was decided before.
+    """Decide the state of a tool, with the evidence, by the facts and the past decisions.
 
     While state, reason and numbers stay, so does `since`. A turn whose end a person has seen is `idle`.
     """
     # `ended` is in whole seconds, and it is the first end: a person may have started and ended the tool since.
     if facts.runs_again and facts.said.at < max(facts.ended + 1, past.left):
-        facts = replace(facts, said=facts.said.forgotten())  # that was said before a person started it again
+        facts = replace(facts, said=facts.said.forgotten())  # reported before a person started it again
     before = past.agent if past.run == facts.started else None
     if before is not None and facts.status == "running" and not facts.looked and before.state != "none":
         return decided(facts, past, Decision(before, Why("not-looked-yet", "process", (), facts.now)))
@@ -610,7 +610,7 @@ def count(facts: Facts, past: Past, agent: Agent) -> tuple[Agent, Past]:
     is_still = before.state in REST and facts.sum == past.sum  # the hooks report work that was over at the last look
     is_begun = agent.state in ("working", "stuck") and before.state in REST
     owed = past.turn_owed if before.state not in REST or is_still else 0.0
-    # A hook of the project may let the tool go on after an end, and nothing tells of that but the screen.
+    # A hook of the project may make the tool continue after an end, which only the screen shows.
     turns, turn_owed = numbered(told + (0 if is_still else again), owed, facts.now, is_begun=is_begun)
     is_same = (agent.state, agent.reason) == (before.state, before.reason) and not is_another_question(before, agent)
     needs = agent.asks and not agent.seen and not is_same
@@ -634,7 +634,7 @@ def count(facts: Facts, past: Past, agent: Agent) -> tuple[Agent, Past]:
 def is_another_question(before: Agent, agent: Agent) -> bool:
     """True if the screen shows the next one of several questions, which no hook reports.
 
-    Permissions have the same choices. The text of one may be cut elsewhere where the terminal is narrower.
+    Permissions have the same choices. On a narrower terminal, the text of one may be cut elsewhere.
     """
     if agent.source != "screen":
         return False
@@ -653,14 +653,14 @@ def held_after(past: Past, before: Agent, agent: Agent, now: float, *, is_new_ru
     if agent.holds_queue or is_broken_off:
         return past.held_by(agent, now)
     if agent.state in ("working", "stuck"):
-        return Held()  # also the turn of a session that was frozen, which goes on
+        return Held()  # also the turn of a session that was frozen, which continues
     if is_new_run and past.held.turn == before.turn:
-        return replace(past.held, turn=agent.turn)  # a run that begins is counted, but nobody has said anything yet
+        return replace(past.held, turn=agent.turn)  # a run that begins is counted, but has reported nothing yet
     return past.held
 
 
 def numbered(told: int, owed: float, now: float, *, is_begun: bool) -> tuple[int, float]:
-    """The number that have begun, by hooks (`told`) and a look; and since when a hook's report is missing, if it is."""
+    """The number that have begun, by hooks (`told`) and a look; and the time since which a hook's report is missing."""
     is_owed = bool(owed) and abs(now - owed) < LATE
     new = told - 1 if told and is_owed else told
     if is_begun and not new:
@@ -676,7 +676,7 @@ def rules_of(facts: Facts) -> ToolRules | None:
 def judge(facts: Facts, before: Agent | None, stopped: float = 0.0) -> Decision:
     """The state by process, screen and hooks, in the order in which they correct each other.
 
-    `stopped` is when a look has shown last that an interruption has ended a turn.
+    `stopped` is the time of the last look that showed that an interruption has ended a turn.
     """
     rules = rules_of(facts)
     by_facts = judge_processes(facts, rules, before)
@@ -695,10 +695,10 @@ def judge(facts: Facts, before: Agent | None, stopped: float = 0.0) -> Decision:
     may_lag = LAGGING if lacks_question or (lacks_work and said.state in ("working", "waiting")) else DRAWING
     if lacks_work and said.state == "working" and lacks_prompt(facts) and not has_interrupted(facts, before):
         may_lag = UNDRAWN
-    # The screen shows what came of the last event.
+    # The screen shows the result of the last event.
     is_drawn = abs(facts.now - said.at) >= may_lag or stopped > said.at
-    # The tool reports the end before a hook of the project may let it go on. The turn is over when the screen shows it
-    # too.
+    # The tool reports the end before a hook of the project may make it continue. The turn is over once the screen shows
+    # it too.
     goes_on = said.state == "done" and shown is not None and shown.rule.state == "working"
     # A look has seen work that no hook has reported.
     is_unheard = said.state == "idle" and before is not None and before.source == "screen" and shown is not None
@@ -712,7 +712,7 @@ def judge(facts: Facts, before: Agent | None, stopped: float = 0.0) -> Decision:
 
 
 def by_nothing(facts: Facts, before: Agent | None) -> Decision:
-    """A decision where neither hook nor screen tells anything: a new tool starts, an old one is unknown."""
+    """A decision if neither hook nor screen reports anything: a new tool starts, an old one is unknown."""
     begun = begin_of(facts, before)
     is_new = abs(facts.now - begun) < START_WITHIN
     agent = Agent("starting", since=begun) if is_new else Agent("unknown", since=begun, source="screen")
@@ -727,7 +727,7 @@ def begin_of(facts: Facts, before: Agent | None) -> float:
 
 
 def judge_processes(facts: Facts, rules: ToolRules | None, before: Agent | None) -> Decision | None:
-    """The state by the processes alone, None if they tell nothing."""
+    """The state by the processes alone, None if they do not decide it."""
     if facts.status != "running":
         state = "starting" if facts.status == "starting" else "none"
         return by_process(facts, Agent(state, since=facts.now), "session-not-running")
@@ -749,7 +749,7 @@ def judge_processes(facts: Facts, rules: ToolRules | None, before: Agent | None)
 
 
 def agrees(said: Said, shown: Shown) -> bool:
-    """Whether the screen bears out what the hooks said last: then theirs are the better words."""
+    """True if the screen confirms the last report of the hooks, whose words are then the better ones."""
     if shown.rule.state == "working":
         return said.state == "working" and not shown.rule.reason
     return said.state in ("done", "idle", "failed") and shown.rule.reason != "interrupted"
@@ -775,7 +775,7 @@ def by_hook(facts: Facts, shown: Shown | None, before: Agent | None) -> Decision
     said = facts.said
     lines = (f"{said.event}: {said.text}" if said.text else said.event,)
     agent = Agent(said.state, said.reason, said.text, said.options, said.since, "hook")
-    if said.tries and facts.moved > said.at + 2 * DRAWING:  # no hook tells that the next try went well
+    if said.tries and facts.moved > said.at + 2 * DRAWING:  # no hook reports that the next try succeeded
         agent = replace(agent, reason="", text="")
     if said.background:
         running = shown.background if shown and shown.background else str(said.background)
@@ -785,7 +785,7 @@ def by_hook(facts: Facts, shown: Shown | None, before: Agent | None) -> Decision
 
 
 def by_screen_waiting(facts: Facts, shown: Shown) -> Decision:
-    """A dialog is on the screen; where the hooks told of it, theirs are the text and the options."""
+    """A dialog is on the screen. If the hooks reported it, theirs are the text and the options."""
     said = facts.said
     rule = shown.rule
     since = max(said.at, min(facts.moved, facts.now)) or facts.now
@@ -810,7 +810,7 @@ def are_told(said: Said, menu: Menu) -> bool:
 
 
 def by_screen(facts: Facts, shown: Shown, before: Agent | None) -> Decision:
-    """A decision by the screen, against what the hooks said last or without them."""
+    """A decision by the screen, compared with the last report of the hooks if there is one."""
     rule = shown.rule
     said = facts.said
     since = max(said.at, min(facts.moved, facts.now)) or facts.now
@@ -822,7 +822,7 @@ def by_screen(facts: Facts, shown: Shown, before: Agent | None) -> Decision:
     if state == "failed":
         reason = reason or failure_reason(text)
     elif state == "ready":
-        # The hooks tell the end of a turn. One without it was interrupted, unless the screen says that it was not.
+        # The hooks report the end of a turn. A turn without it was interrupted, unless the screen shows otherwise.
         was_told = said.state in ("working", "waiting")
         was_busy = was_told or (before is not None and (before.is_amid_a_turn or before.state == "done"))
         if reason == "over" and was_told and is_over_before(facts, before):
@@ -841,14 +841,14 @@ def by_screen(facts: Facts, shown: Shown, before: Agent | None) -> Decision:
 def is_over_before(facts: Facts, before: Agent | None) -> bool:
     """True if a screen shows the end of an earlier turn than the one that the hooks have reported.
 
-    A tool that is interrupted before it has said anything may take the prompt off its screen, and put it back into its
+    A tool that is interrupted before it has written anything may move the prompt from its screen back into its
     input (seen with Claude Code 2.1.332, while it tried again).
     """
     return has_interrupted(facts, before) or is_put_back(facts) or lacks_prompt(facts)
 
 
 def has_interrupted(facts: Facts, before: Agent | None) -> bool:
-    """Whether the last turn was seen to be interrupted; a person may have changed the input since."""
+    """True if the last turn was seen to be interrupted; a person may have changed the input since."""
     return before is not None and before.reason == "interrupted" and before.since >= facts.said.at
 
 
@@ -863,7 +863,7 @@ def is_only_said(facts: Facts, before: Agent | None) -> bool:
 
 
 def lacks_prompt(facts: Facts) -> bool:
-    """Whether the screen shows the prompt that was told last nowhere, but an earlier one as the last one."""
+    """True if the screen shows an earlier prompt as the last one, and nowhere the last reported one."""
     shown = last_prompt(screen_of(facts).body)
     told = facts.said.prompt
     is_another = bool(shown and told) and not PASTED.search(shown) and not is_prompt_told(shown, told)
@@ -871,7 +871,7 @@ def lacks_prompt(facts: Facts) -> bool:
 
 
 def is_put_back(facts: Facts) -> bool:
-    """Whether the last prompt that was told stands in the input."""
+    """True if the last reported prompt is in the input."""
     return is_prompt_told("\n".join(screen_of(facts).box)[1:], facts.said.prompt)
 
 

@@ -1,6 +1,6 @@
 """A session's terminal for the time of one command in its container: looked at and typed into, in turns.
 
-The command runs guest/look.sh, which tells all that there is to know, and then guest/type.sh, which obeys.
+The command runs guest/look.sh, which prints all facts, and then guest/type.sh, which obeys.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from clincus_features.agents.state import Decision, Event, Facts, Past, decide, 
 from clincus_features.agents.texts import clean, clean_lines
 
 PASTED_WITHIN = 2.0  # seconds that a paste may take to show
-PAUSE = 0.1  # seconds between two looks at a terminal that something is expected of
+PAUSE = 0.1  # seconds between two looks at a terminal that is expected to change
 OUTPUT_LIMIT = 1 << 20  # bytes that a look prints at most
 SAME_TRIES = 20  # looks at a screen that changes, before a key is pressed at it
 
@@ -48,12 +48,12 @@ class Terminal:
 
     @property
     def has_draft(self) -> bool:
-        """Whether it can be read what stands in the input of this tool."""
+        """True if the text in the input of this tool can be read."""
         rules = rules_of(self.facts)
         return rules is not None and rules.layout is not None
 
     def stands(self, text: str) -> bool:
-        """Whether a text, and nothing else, stands in the tool's input."""
+        """True if the tool's input holds exactly a text."""
         return self.draft is not None and holds(self.draft, text)
 
     def begin(self, session: clincus.Session, known: Known) -> None:
@@ -80,7 +80,7 @@ class Terminal:
         self.draft = draft_of(facts.tool, rules.layout if rules else None, self.screen, below)
 
     def becomes(self, condition: Callable[[], bool], seconds: float) -> bool:
-        """Look until a condition is true of what is seen, and for so long at most; whether it is true."""
+        """Look until a condition is true for the screen, or the time is over. Returns True if it became true."""
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > end:
@@ -125,7 +125,7 @@ class Terminal:
     def take(self, steps: Iterable[typed.Step]) -> None:
         """Paste the texts and press the keys of some steps.
 
-        After a paste the screen is to change: some tools take an Enter that comes with a paste for a line break.
+        After a paste the screen should change: some tools take an Enter that comes with a paste for a line break.
         """
         for step in steps:
             before = self.screen
@@ -136,7 +136,7 @@ class Terminal:
                 self.press(step)
 
     def has_told(self, event: str, text: str) -> bool:
-        """Whether the tool has told that it has taken a prompt."""
+        """True if the tool has reported that it has taken a prompt."""
         tool = self.facts.tool
         return any(one.name == event and typed.is_proof(tool, one.data, text) for one in self.told)
 
@@ -161,7 +161,7 @@ class Terminal:
 
 
 def lines_below(screen: str, row: str) -> int | None:
-    """How many lines of a screen stand below a row, counted from 0, empty ones not counted; None for no row."""
+    """The number of lines of a screen below a row (counted from 0), without empty ones; None for no row."""
     if not re.fullmatch(r"\d{1,4}", row):
         return None
     return len(clean_lines("\n".join(screen.split("\n")[int(row) + 1 :]), SCREEN_LINES))

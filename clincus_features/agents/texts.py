@@ -1,4 +1,4 @@
-"""Makes what a container says fit to be shown: on one line or as lines, without control characters, cut at a limit."""
+"""Makes texts of a container fit to be shown: on one line or as lines, without control characters, cut at a limit."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ TEXT_LIMIT = 500  # characters of a text
 OPTION_LIMIT = 200  # characters of an option
 OPTIONS = 12
 DETAIL_LIMIT = 32_000  # characters of a plan
-LINES = 40  # of a screen that count: a list that a person opens in opencode is 30 lines high
+LINES = 40  # lines of a screen that count: a list that a person opens in opencode is 30 lines high
 
 
-# Gives the same text as one object to all that ask. Python 3.12 never gives back what `sys.intern` was given.
+# Gives the same text as one object to all callers. Python 3.12 never frees a text that `sys.intern` was given.
 kept_once = functools.lru_cache(256)(str)
 
 

@@ -75,14 +75,14 @@ class Notifier:
         # Each of these is only read and set by key, which needs no lock.
         self._agents: dict[str, Mapping[str, object]] = {}  # session -> what its tool does now
         self._alarms: dict[str, Mapping[str, object]] = {}  # session -> its alarm, which replaces the agent's news
-        self._called: dict[str, float] = {}  # session -> time.monotonic of the last call for it
+        self._called: dict[str, float] = {}  # session -> time.monotonic of the last notification for it
         self._in_use: dict[str, float] = {}  # device -> time.monotonic until which its page counts as in use
         self._taken: dict[str, set[tuple[str, str, str]]] = {}  # device -> keys of the news that it has
-        self._tests: dict[str, bool] = {}  # devices that a test is on its way to
+        self._tests: dict[str, bool] = {}  # devices for which a test is planned
 
     @clincus.locked_property
     def outbox(self) -> Outbox:
-        """The sender. It is made late: the application is incomplete while features install themselves."""
+        """The sender. It is created late: the application is incomplete while features install themselves."""
         outbox = Outbox(self._app.environ, lambda: self._app.config, self.agenda, self._services)
         event = {"type": "push.changed"}
         outbox.on_result = lambda: self._app.hub.publish(event, extension=True)
@@ -91,7 +91,7 @@ class Notifier:
     # -- States of agents
 
     def tell(self, moment: str, session: clincus.Session) -> None:
-        """Take note of a moment in a session's life: it may have been muted, and without it there is no news."""
+        """Handle a moment in a session's life: it may have been muted, and a session that is gone has no news."""
         if moment == "changed":
             self._look(session)
         elif moment == "deleted":
@@ -119,7 +119,7 @@ class Notifier:
         self._look(session)
 
     def look_at_all(self) -> None:
-        """Look at each session anew, after a change of the settings or of the hours."""
+        """Look at each session again, after a change of the settings or of the hours."""
         for session in self._app.registry.all():
             self.agenda.drop(("check", session.id))
             self._look(session)
@@ -144,7 +144,7 @@ class Notifier:
         return read_news(session, agent, config.get("notify.on"), config.get("notify.with_text"))
 
     def _check(self, id: str) -> None:
-        """Notify the person, if a session's news is still there, is new, and the last call is long enough ago."""
+        """Notify the person if a session's news still exists, is new, and the last notification is long enough ago."""
         session = self._app.registry.find(id)
         news = self._news(session)
         told = store.read(self._app.environ).told
@@ -250,7 +250,7 @@ class Notifier:
         }
 
     def change(self, request: clincus.Request) -> object:
-        """Change the settings of the calls. Raises ClincusError: 400, 409 while a config file is broken."""
+        """Change the settings of the notifications. Raises ClincusError: 400, 409 while a config file is broken."""
         given = {f"notify.{key}": request.values[key] for key in CHANGEABLE}
         changes = {key: value for key, value in given.items() if value is not None}
         if changes:

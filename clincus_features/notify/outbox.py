@@ -179,7 +179,7 @@ class Outbox:
         return sent
 
     def _ask(self, device: store.Device) -> int:
-        """Ask the push service of a device to wake it; the status of its answer."""
+        """Ask the push service of a device to wake it; returns the status of its answer."""
         url = urlsplit(check_endpoint(device.endpoint, self._services))
         contact = contact_for(self._load().get("notify.address"), device.origin)
         if url.hostname == APPLE and contact == LOCAL_CONTACT:

@@ -32,7 +32,7 @@ def key_file(environ: Mapping[str, str]) -> str:
 
 
 def openssl(environ: Mapping[str, str], *words: str, stdin: bytes = b"") -> bytes:
-    """Run `openssl`; its output. Raises ClincusError: 503 if it is missing, with its own words if it fails."""
+    """Run `openssl` and return its output. Raises ClincusError: 503 if it is missing, its own words if it fails."""
     import shutil
 
     program = shutil.which("openssl", path=environ.get("PATH"))
