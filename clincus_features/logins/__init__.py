@@ -1,8 +1,8 @@
 """Logins that stay on this host: a session gets placeholders, and its proxy lends the real values.
 
-settings.py reads the configuration, services.py says how each service takes a credential, sources.py and vault.py have
-the values. authority.py makes the certificates of a session, opened.py the connections that are looked into, over
-exchange.py (one connection's requests), lending.py (what is put where) and http1.py. Nothing of it runs in a session
+settings.py reads the configuration, services.py has the form of a credential for each service, sources.py and vault.py
+have the values. authority.py makes the certificates of a session, opened.py the connections that Clincus inspects, by
+exchange.py (one connection's requests), lending.py (placeholders and values) and http1.py. None of it runs in a session
 that borrows no login.
 """
 
@@ -38,14 +38,14 @@ from .vendors import VENDORS, written_time
 
 SET_UP_WITHIN = 30.0  # seconds for a container to take its authority
 READY_WITHIN = 60.0  # seconds for certificates to be made
-LOOK_PERIOD = 0.5  # seconds between two looks at what another server has revoked, while connections are open
-SWEPT_AFTER = 600.0  # seconds that certificates are old before they are swept: a session may not be there yet
+LOOK_PERIOD = 0.5  # seconds between two looks at the logins that another server has revoked, while connections are open
+SWEPT_AFTER = 600.0  # age in seconds at which certificates without a session go: a session may come later
 LOOKED_WITHIN = 60.0  # seconds for an engine to be found when a server starts
 DEAREST = (15.0, 75.0, 1.5, 18.75)  # dollars for a million tokens of a model whose price nobody knows
 
 
 def install(extensions: clincus.Extensions) -> None:
-    """Add the parts of a start, and the part that looks into connections."""
+    """Add the parts of a start, and the part that inspects connections."""
     app = extensions.app
     lending = Lending(os.environ if app is None else app.environ, app)
     extensions.instance_parts.append(lending.describe)
@@ -93,13 +93,13 @@ class Lending:
         self._known: Mapping[str, Login] = {}  # the logins of that
         self._contexts: dict[str, tuple[object, ssl.SSLContext]] = {}  # by session, with the mark of the file
         self._lock = threading.Lock()  # guards the next one
-        self._is_looking = False  # a thread looks at what is revoked
+        self._is_looking = False  # a thread looks for revoked logins
         self._opened: weakref.WeakKeyDictionary[Opened, str] = weakref.WeakKeyDictionary()  # with their sessions
-        self._records: dict[str, Records] = {}  # session -> what it did in this run
+        self._records: dict[str, Records] = {}  # session -> the uses of its logins in this run
 
     @clincus.locked_property
     def store(self) -> authority.Store:
-        """Where certificates are. Raises ClincusError."""
+        """The folder of the certificates. Raises ClincusError."""
         return authority.Store(authority.memory_folder(os.geteuid()), self._environ)
 
     def _read(self, login: Login, environ: Mapping[str, str]) -> Secret:
@@ -124,7 +124,7 @@ class Lending:
         loans.check_together(wanted)
         for login in wanted:
             if login.vendor:
-                self.renewal.document(login)  # nobody wants a session whose tool has nobody to log in as
+                self.renewal.document(login)  # nobody wants a session whose tool cannot log in
         label = config[LABEL] = loans.write_label(wanted, before)
         for name, value in loans.variables_of(loans.loans_of(label, known)).items():
             config[f"environment.{name}"] = value
@@ -141,7 +141,7 @@ class Lending:
         return Made(root, shape)
 
     def _place(self, incus: clincus.Incus) -> str:
-        """Names the Incus behind a door, and the folder of our own files."""
+        """The key of the Incus behind a door, with the folder of our own files."""
         where = [self._environ.get(name, "") for name in ("INCUS_DIR", "INCUS_SOCKET", "INCUS_CONF")]
         parts = [clincus.state_directory(self._environ), incus.remote, incus.project, *where]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -167,7 +167,7 @@ class Lending:
         return files
 
     def set_up(self, incus: clincus.Incus, session: clincus.Session, home: str, stale: Sequence[str]) -> None:
-        """Let a container that has started trust its authority, and remove copies of logins. Raises ClincusError."""
+        """Let a started container trust its authority, and remove copies of logins. Raises ClincusError."""
         making = self._making.pop(session.id)
         root, shape = making.result(READY_WITHIN)
         files = [f"{home}/{path}" for path in stale]
@@ -182,7 +182,7 @@ class Lending:
             raise clincus.ClincusError(f'"{session.id}" cannot borrow logins: {done.reason}', 500)
 
     def hear(self, moment: str, session: clincus.Session) -> None:
-        """Forget what was of a session that is gone."""
+        """Forget everything about a session that is gone."""
         if moment in ("stopped", "deleted"):
             self._records.pop(session.id, None)
             self._configs.pop(session.id, None)
@@ -191,7 +191,7 @@ class Lending:
             self.store.forget(loans.run_name(session.id, session.logins))
 
     def sweep(self) -> None:
-        """In a thread, remove the certificates of sessions that were deleted while no server ran."""
+        """Remove, in a thread, the certificates of sessions that were deleted while no server ran."""
         for engine in list(self._app.engines.values()):
             work = functools.partial(self._sweep, engine)
             what = f"removing certificates that are left {engine.name}".strip()
@@ -208,7 +208,7 @@ class Lending:
                 self.store.forget(run)  # a cluster whose member is down tells no config
 
     def withheld(self, session: clincus.Session, launch: clincus.Launch) -> list[str]:
-        """The credentials that a session gets no copy of: paths in the home, and the token of GitHub."""
+        """The credentials that a session gets no copy of: paths in the home, and GitHub's token."""
         if not launch.config.get(COPY):
             return [*launch.tool.credentials, clincus.GITHUB_TOKEN, clincus.CLAUDE_KEYS]
         found = loans.loans_of(session.logins, self._configs.get(session.id, {}))
@@ -220,7 +220,7 @@ class Lending:
     # -- Copies
 
     def examine(self, environ: Mapping[str, str]) -> tuple[str, str] | None:
-        """What `clincus health` says of sessions that can log each other out."""
+        """The warning of `clincus health` about sessions that can log each other out."""
         for tool in VENDORS:
             ids = self._copies(tool)
             if len(ids) > 1:
@@ -244,7 +244,7 @@ class Lending:
             return []
         return [one.id for one in self._app.registry.all() if one.tool == tool and holds_copy(one)]
 
-    # -- What people ask
+    # -- Requests
 
     def change(self, session: clincus.Session, values: Mapping[str, Any]) -> None:
         """Let a session borrow other logins: a removed one stops working at once, a new one works from the next start.
@@ -269,11 +269,11 @@ class Lending:
                     opened.end_loan(name, f"the login {name} was taken from this session")
 
     def documents(self) -> list[dict[str, object]]:
-        """The logins as the API shows them."""
+        """The logins in the form of the API."""
         return [self._document(login) for login in self._logins().values()]
 
     def check(self, name: str) -> dict[str, object]:
-        """Read a value now; the login as the API shows it then. Raises ClincusError(404)."""
+        """Read a value now, and return the login in the form of the API. Raises ClincusError(404)."""
         login = self._login(name)
         self.vault.check(login)
         return self._document(login)
@@ -322,7 +322,7 @@ class Lending:
     def open(
         self, id: str, host: str, port: int, later: Callable[[Callable[[], None]], None]
     ) -> clincus.OpenedConnection | None:
-        """The part that looks into a session's connection to a host of a login; None for another host.
+        """The part that inspects a session's connection to a host of a login; None for another host.
 
         Raises ClincusError.
         """
@@ -340,7 +340,7 @@ class Lending:
         return opened
 
     def _look_at_revocations(self) -> None:
-        """While connections are open, look in a thread at what other servers of this user have revoked."""
+        """While connections are open, look in a thread for logins that other servers of this user have revoked."""
         with self._lock:
             if self._is_looking:
                 return
@@ -375,7 +375,7 @@ class Lending:
         return marks(found)
 
     def obstacle(self, session: clincus.Session, login: Login) -> str:
-        """Why a session may not use a login now; empty if it may."""
+        """The reason why a session may not use a login now; empty if it may."""
         if self.revocations.holds(login.name):
             return f"it is revoked (clincus login allow {login.name})"
         now = self._app.registry.find(session.id) or session
@@ -388,7 +388,7 @@ class Lending:
         return reached(login.name, login.limit, day, mine)
 
     def count(self, session: clincus.Session, loan: Loan, model: str, more: Tokens) -> None:
-        """A model's answer says that it cost so many more tokens."""
+        """Count the tokens that a model's answer reports."""
         found = clincus.call_each(self._app.extensions.pricers, model, tuple(more))
         dollars = next((one for one in found if one is not None), None)
         if dollars is None:
@@ -417,7 +417,7 @@ class Lending:
         self._contexts[session.id] = (mark, context)
         return context
 
-    # -- What sessions do
+    # -- The records of sessions
 
     def records(self, id: str) -> Records:
         """The records of a session in this run."""
@@ -438,14 +438,14 @@ class Lending:
         return self.records(session.id).documents() if session.logins else {"lent": [], "alarms": []}
 
     def lent(self, session: clincus.Session, loan: Loan, host: str) -> None:
-        """A value goes out."""
+        """A value was sent."""
         self.vault.used(loan.login)
         self.spending.add(loan.login.name, session.session_id, Sum(1))
         if self.records(session.id).count(loan.login.name, host):
             self._happened(session, f"The session uses the login {loan.login.name} (at {host})")
 
     def alarm(self, session: clincus.Session, loan: Loan, where: str, host: str) -> None:
-        """Tell that a placeholder was out of place; each place once in a run."""
+        """Report that a placeholder was out of place; each place once in a run."""
         name = loan.login.name
         place = clincus.printable(where[:120])
         if self.records(session.id).alarm(name, place, host):
@@ -482,16 +482,16 @@ class Account:
         self._lending.alarm(self._session, loan, where, self._host)
 
     def lent(self, loan: Loan) -> None:
-        """A value goes out."""
+        """A value was sent."""
         self._lending.lent(self._session, loan, self._host)
 
     def counted(self, loan: Loan, model: str, more: Tokens) -> None:
-        """A model's answer says that it cost so many more tokens."""
+        """Count the tokens that a model's answer reports."""
         self._lending.records(self._session.id).add_tokens(loan.login.name, self._host, sum(more))
         self._lending.count(self._session, loan, model, more)
 
     def rejected(self, loan: Loan, secret: Secret, status: int) -> None:
-        """A server does not take a value."""
+        """A server rejected a value."""
         if loan.login.vendor and status == 401:
             self._lending.renewal.refuse(loan.login, secret)
         self._lending.vault.forget(loan.login.name)
@@ -526,12 +526,12 @@ def run_of(id: str, config: Mapping[str, str]) -> str:
 
 
 def holds_copy(session: clincus.Session) -> bool:
-    """Whether a session has a copy of its tool's login, if there is one."""
+    """True if a session has a copy of its tool's login, if there is one."""
     return session.status == "running" and not session.logins and not session.command
 
 
 def copies_remedy(tool: str) -> str:
-    """What to do about copies that log each other out."""
+    """The remedy for copies that log each other out."""
     return f"Lend it instead: `lend = true` in [logins.{tool}], and the name in {CHOSEN}"
 
 

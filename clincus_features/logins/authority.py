@@ -42,14 +42,14 @@ class Certificates(NamedTuple):
 
 
 class Owner(NamedTuple):
-    """Whose certificates they are."""
+    """The owner of certificates."""
 
     id: str  # of a session
-    place: str  # names the Incus that has it, and the folder of Clincus's own files: other ones are not ours to judge
+    place: str  # names its Incus, and the folder of Clincus's own files: those of other places are left alone
 
 
 def openssl(environ: Mapping[str, str], *words: str, stdin: str = "") -> str:
-    """What `openssl` prints. Keys go in and out by pipes. Raises ClincusError: 503 if it is missing."""
+    """Run `openssl` and return its output. Keys go in and out by pipes. Raises ClincusError: 503 if it is missing."""
     program = shutil.which("openssl", path=environ.get("PATH"))
     if program is None:
         raise clincus.ClincusError("logins need the program `openssl`: install it (apt-get install openssl)", 503)
@@ -60,7 +60,7 @@ def openssl(environ: Mapping[str, str], *words: str, stdin: str = "") -> str:
 
 
 def make_certificates(hosts: Iterable[Host], environ: Mapping[str, str], folder: str) -> Certificates:
-    """New certificates for hosts, by three runs of `openssl`. `folder` gets what is no secret. Raises ClincusError."""
+    """New certificates for hosts, by three runs of `openssl`. `folder` gets no secret. Raises ClincusError."""
     hosts = sorted(set(hosts))
     with tempfile.TemporaryDirectory(dir=folder, prefix=".making-") as work:
         said = openssl(environ, *new_key("-x509", "-days", str(LIFETIME)), stdin=authority_request(hosts))
@@ -151,7 +151,7 @@ def memory_folder(uid: int, mounts: str = "/proc/self/mounts") -> str:
 
 
 def place_in_memory(uid: int, mounts: str = "/proc/self/mounts") -> str:
-    """The path of that folder, which may not be there. Raises ClincusError if this host has none."""
+    """The path of that folder, which may not exist. Raises ClincusError if this host has none."""
     with open(mounts, encoding="utf-8", errors="surrogateescape") as file:
         kinds = {words[1]: words[2] for words in map(str.split, file) if len(words) > 2}
     for place in (one.format(uid=uid) for one in PLACES):
@@ -182,7 +182,7 @@ class Store:
         return f"{self._folder}/{run}.pem"
 
     def make(self, run: str, hosts: Iterable[Host], owner: Owner) -> str:
-        """Make the certificates of a run anew; returns the authority's, in PEM. Raises ClincusError."""
+        """Make new certificates for a run; returns the authority's, in PEM. Raises ClincusError."""
         made = make_certificates(hosts, self._environ, self._folder)
         first = json.dumps(owner._asdict())  # `ssl` begins to read at the first key or certificate
         clincus.replace_file(self.path(run), f"{first}\n{made.key}{made.chain}".encode(), 0o600)

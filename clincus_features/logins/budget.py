@@ -34,7 +34,7 @@ class Sum(NamedTuple):
 
     @classmethod
     def read(cls, value: Sequence[Any]) -> Sum:
-        """The sum that a file has. Raises ValueError."""
+        """The sum in a file. Raises ValueError."""
         return cls(int(value[0]), int(value[1]), float(value[2]))
 
 
@@ -49,7 +49,7 @@ class Spending:
     def __init__(self, environ: Mapping[str, str], day: Callable[[], str] = today) -> None:
         self._path = clincus.own_file(environ, FILE)
         self._day = day
-        self._lock = threading.Lock()  # guards what follows
+        self._lock = threading.Lock()  # guards the fields below
         self._days: dict[str, dict[str, Sum]] = {}
         self._sessions: dict[str, dict[str, Sum]] = {}  # in the order of their last use
         self._mark: object = ()
@@ -83,7 +83,7 @@ class Spending:
             return self._sessions.get(session, {}).get(login, Sum())
 
     def write(self) -> None:
-        """Write what is not written yet."""
+        """Write the changes since the last write."""
         with self._lock:
             if not self._is_changed:
                 return
@@ -98,7 +98,7 @@ class Spending:
             self._mark = clincus.config_fingerprint([self._path])
 
     def _load(self) -> None:
-        """Read what another server of this user has written."""
+        """Read the sums that another server of this user has written."""
         mark = clincus.config_fingerprint([self._path])
         if self._is_changed or mark == self._mark:
             return
@@ -113,7 +113,7 @@ class Spending:
 
 
 def read_sums(document: Any) -> tuple[dict[str, dict[str, Sum]], dict[str, dict[str, Sum]]]:
-    """The sums of a file. Raises ValueError, TypeError and the like."""
+    """The sums in a file. Raises ValueError, TypeError and the like."""
     days, sessions = (
         {str(key): {str(name): Sum.read(value) for name, value in row.items()} for key, row in document[part].items()}
         for part in ("days", "sessions")

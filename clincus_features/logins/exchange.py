@@ -1,6 +1,6 @@
 """Requests and answers of one opened connection, between plain bytes and plain bytes. No TLS, no sockets.
 
-One request is under way at a time: the next one is read when its answer is over, so that no answer can be taken for
+One request is in progress at a time: the next one is read when its answer is over, so that no answer can be taken for
 that of another request.
 """
 
@@ -21,26 +21,26 @@ from .vendors import answer_tokens
 
 TOKENS_MOST = 16 << 10  # bytes of a request for tokens
 READING = frozenset(("GET", "HEAD", "OPTIONS"))
-HELD = 64 << 10  # bytes that wait while a value is read, or the answer before is under way
+HELD = 64 << 10  # bytes that wait while a value is read, or the answer before is in progress
 MOST_INTERIM = 16  # answers of 1xx before the answer
 PHRASES = {200: "OK", 400: "Bad Request", 403: "Forbidden", 502: "Bad Gateway", 503: "Service Unavailable"}
 KINDS = {400: "invalid_request_error", 403: "permission_error"}
 
 
 class Listener(Protocol):
-    """Who hears what becomes of placeholders. No call may wait."""
+    """Gets the events of placeholders. No call may wait."""
 
     def misused(self, loan: Loan, where: str) -> None:
         """A placeholder is out of its place."""
 
     def lent(self, loan: Loan) -> None:
-        """A value goes out."""
+        """A value was sent."""
 
     def counted(self, loan: Loan, model: str, more: Tokens) -> None:
-        """A model's answer says that it cost so many more tokens."""
+        """A model's answer reports that it cost so many more tokens."""
 
     def rejected(self, loan: Loan, secret: Secret, status: int) -> None:
-        """A server does not take a value, which the status of its answer says."""
+        """A server rejected a value by the status of its answer."""
 
 
 class RefusedError(Exception):
@@ -68,15 +68,15 @@ class Exchange:
         self.to_server = bytearray()
         self.wanted: list[Loan] = []  # whose values the request waits for: `lend` or `refuse` is called next
         self.is_over = False  # the connection ends once `to_client` is written
-        self.is_broken = False  # it ends at once: the client must not take what it has for a whole answer
-        self._failure: tuple[int, str] | None = None  # why no request can be answered
+        self.is_broken = False  # it ends at once: the client must not take its bytes for a whole answer
+        self._failure: tuple[int, str] | None = None  # the reason why no request can be answered
         self._from_client = bytearray()
         self._from_server = bytearray()
         self._is_raw = False  # it is a WebSocket
         self._begin()
 
     def _begin(self) -> None:
-        """Be ready for the next request. The values of the last one are forgotten."""
+        """Prepare for the next request. The values of the last one are forgotten."""
         self._request: Request | None = None
         self._uses: list[Use] = []
         self._known: Mapping[str, Secret] = {}  # the values of these
@@ -100,15 +100,15 @@ class Exchange:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is under way."""
+        """True if no request is in progress."""
         return self._request is None and not self._is_raw
 
     @property
     def names(self) -> list[str]:
-        """The logins that the request under way uses."""
+        """The logins that the current request uses."""
         return [use.loan.login.name for use in self._uses]
 
-    # -- What comes
+    # -- Input
 
     def from_client(self, data: bytes) -> None:
         """Bytes of the program."""
@@ -127,12 +127,12 @@ class Exchange:
         self._guarded(self._end_of_server)
 
     def lend(self, known: Mapping[str, Secret]) -> None:
-        """The values that the request waited for, by the names of their logins."""
+        """Take the values that the request waited for, by the names of their logins."""
         self.wanted = []
         self._guarded(lambda: self._send_head(known))
 
     def refuse(self, status: int, words: str) -> None:
-        """Answer the request under way with an error, and end."""
+        """Answer the current request with an error, and end."""
         self.wanted = []
         self.to_server.clear()
         if self._answer is not None or self._is_raw:
@@ -142,7 +142,7 @@ class Exchange:
         self.is_over = True
 
     def fail(self, words: str) -> None:
-        """No request can be answered: the server cannot be used. The first reason counts."""
+        """Answer no more requests: the server cannot be used. The first reason counts."""
         self._failure = self._failure or (502, words)
         if self._request is not None:
             self.refuse(*self._failure)
@@ -192,7 +192,7 @@ class Exchange:
             self._pass_body(self._request)
 
     def _passes(self, request: Request) -> bool:
-        """Whether a request to a host that gives tokens goes there: none does that could get some."""
+        """True if a request to a host that gives tokens is passed to it: only one that can get no tokens."""
         is_for_tokens = http1.plain_path(request.target) in {
             loan.login.vendor.token_path for loan in self._renewing if loan.login.vendor
         }
@@ -236,7 +236,7 @@ class Exchange:
     def _pass_body(self, request: Request) -> None:
         """Pass on the part of the body that has arrived.
 
-        A placeholder in it is not replaced: an agent may tell its model what it read.
+        A placeholder in it is not replaced: an agent may tell its model the content of a file.
         """
         piece = self._request_body.take(self._from_client)
         for loan in self._finder.take(piece):
@@ -303,7 +303,7 @@ class Exchange:
             self._end_of_answer()
 
     def _count(self, piece: bytes) -> None:
-        """Tell at once what an answer costs, since a program may leave before its end."""
+        """Report the cost of an answer at once, since a program may leave before its end."""
         if not self._uses or not piece:
             return
         tokens = self._meter.take(piece)
@@ -344,9 +344,9 @@ def error_answer(status: int, words: str) -> bytes:
 
 
 def is_credential(name: str, value: str) -> bool:
-    """Whether a header of an answer gives the program a credential of its own: with that it needs no login any more.
+    """True if a header of an answer gives the program a credential of its own: with that it needs no login any more.
 
-    Those of Cloudflare say that a client is no robot; without them some vendors refuse it.
+    Cloudflare's only confirm that a client is no robot; without them some vendors refuse it.
     """
     return name.lower() == "set-cookie" and not value.lstrip("_").startswith("cf")
 

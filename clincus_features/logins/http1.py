@@ -19,12 +19,12 @@ MOST_FIELDS = 200
 MOST_DIGITS = 15  # of the length of a body
 BETWEEN = frozenset(("connection", "proxy-connection", "keep-alive", "te", "trailer", "upgrade", "transfer-encoding"))
 # Refused in requests. TRACE sends a request back as it arrived, with the lent value.
-BODILESS = frozenset(("GET", "HEAD", "OPTIONS", "DELETE"))  # methods of which some servers do not read a body
+BODILESS = frozenset(("GET", "HEAD", "OPTIONS", "DELETE"))  # methods for which some servers do not read a body
 REFUSED_METHODS = frozenset(("CONNECT", "TRACE", "TRACK", "DEBUG"))
 _FIRST = re.compile(rf"({clincus.HTTP_TOKEN}) ([!-~]+) HTTP/1\.1")
 _STATUS = re.compile(r"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
 
-Fields = Sequence[tuple[str, str]]  # names as they came, and values
+Fields = Sequence[tuple[str, str]]  # names in the case of the message, and values
 
 
 class Malformed(ValueError):
@@ -39,7 +39,7 @@ class Request(NamedTuple):
     fields: Fields
     length: int | None = 0  # bytes of the body; None: it comes in chunks
     is_last: bool = False  # the client wants the connection to end after it
-    is_upgrade: bool = False  # it wants to go on as a WebSocket
+    is_upgrade: bool = False  # it wants to continue as a WebSocket
 
 
 class Answer(NamedTuple):
@@ -56,7 +56,7 @@ class Answer(NamedTuple):
 
 
 def take_head(held: bytearray) -> bytes:
-    """Take a head off the bytes that came, with its empty line; b"" while its end is not there. Raises Malformed."""
+    """Remove a head from the received bytes, with its empty line; b"" while its end is missing. Raises Malformed."""
     end = held.find(b"\r\n\r\n", 0, HEAD_LIMIT)
     if end < 0:
         if len(held) >= HEAD_LIMIT:
@@ -84,12 +84,12 @@ def split_field(line: str) -> tuple[str, str]:
 
 
 def values(fields: Fields, name: str) -> list[str]:
-    """The values of all fields of a name, which is in small letters."""
+    """The values of all fields of a name, which is in lower case."""
     return [value for known, value in fields if known.lower() == name]
 
 
 def words(fields: Fields, name: str) -> set[str]:
-    """The words of all fields of a name whose values are lists, in small letters."""
+    """The words of all fields of a name whose values are lists, in lower case."""
     found = ",".join(values(fields, name)).split(",")
     return {word.strip(" \t").lower() for word in found} - {""}
 
@@ -140,7 +140,7 @@ def parse_request(head: bytes, host: str, port: int) -> Request:
 
 
 def is_host(text: str, host: str, port: int) -> bool:
-    """True if a Host header names the host of a connection. `host` is in small letters, without a dot at its end."""
+    """True if a Host header names the host of a connection. `host` is in lower case, without a dot at its end."""
     name, colon, number = text.lower().partition(":")
     return name == host and (number == str(port) if colon else port == 443)
 
@@ -169,13 +169,13 @@ def kept_fields(fields: Fields, also: Iterable[str] = ()) -> list[tuple[str, str
 
 
 def write_head(first: str, fields: Fields) -> bytes:
-    """A head as it goes on."""
+    """The bytes of a head."""
     lines = [first, *(f"{name}: {value}" for name, value in fields), "", ""]
     return "\r\n".join(lines).encode("latin-1")
 
 
 def request_head(request: Request, host: str, port: int) -> bytes:
-    """The head of a request as the server gets it."""
+    """The head of a request in the form for the server."""
     own = [("Host", host if port == 443 else f"{host}:{port}")]
     if request.is_upgrade:
         own += [("Connection", "Upgrade"), ("Upgrade", "websocket")]
@@ -190,7 +190,7 @@ def request_head(request: Request, host: str, port: int) -> bytes:
 
 
 def answer_head(answer: Answer, *, is_last: bool) -> bytes:
-    """The head of an answer as the client gets it."""
+    """The head of an answer in the form for the client."""
     if answer.status == 101:
         own = [("Connection", "Upgrade"), ("Upgrade", "websocket")]
     else:
@@ -201,12 +201,12 @@ def answer_head(answer: Answer, *, is_last: bool) -> bytes:
 
 
 def plain_path(target: str) -> str:
-    """An address as a server may read it: decoded, in small letters, without segments that have no effect."""
+    """An address as a server may read it: decoded, in lower case, without segments that have no effect."""
     path = unquote(target.partition("?")[0]).partition(";")[0]
     return posixpath.normpath(re.sub("[/\\\\]+", "/", path)).lower()
 
 
-# -- Bodies: `take` takes what came off and returns the content; `is_over` says that all of it came
+# -- Bodies: `take` removes received bytes and returns the content; `is_over` is true once all of it has arrived
 
 
 class EndlessBody:
@@ -215,7 +215,7 @@ class EndlessBody:
     is_over = False
 
     def take(self, held: bytearray) -> bytes:
-        """Take off all."""
+        """Take all bytes."""
         piece = bytes(held)
         held.clear()
         return piece
@@ -234,7 +234,7 @@ class ChunkedBody(clincus.ChunkedBody):
         self._may_have_trailer = may_have_trailer
 
     def check_trailer(self, line: bytes) -> None:
-        """Raise Malformed for any, unless it is left out."""
+        """Raise Malformed for any trailer, unless trailers are left out."""
         if not self._may_have_trailer:
             raise Malformed("a body with a trailer is not passed")
 

@@ -1,6 +1,6 @@
 """Placeholders and the values that they stand for: in requests that go out, and in answers that come back. Pure.
 
-A value goes into one place only: the header of its service, in one of its forms, in a request to one of its hosts.
+A value is put into one place only: the header of its service, in one of its forms, in a request to one of its hosts.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from .services import SECRET
 from .settings import Login
 from .sources import Secret
 
-# A request that carries a value gets an answer that can be read: whole, and not compressed.
+# A request that carries a value gets an answer that can be read: complete, and not compressed.
 DROPPED = frozenset(("accept-encoding", "range", "if-range", "sec-websocket-extensions"))
 MASK = b"*"
-# Signs that encoders of JSON write as \u00.. so that a page can hold it: Go's, and Gson.
+# Characters that encoders of JSON write as \u00.. so that a page can hold it: Go's, and Gson.
 IN_PAGES = [str.maketrans({sign: f"\\u{ord(sign):04x}" for sign in signs}) for signs in ("&<>", "&<>'=")]
 _RANDOM = re.compile(rb"(?=([0-9a-f]{32}))")  # at any place: letters before it may be such digits too
 
@@ -47,7 +47,7 @@ class Use(NamedTuple):
 
 
 class MisusedError(Exception):
-    """A placeholder that is not in its place."""
+    """A placeholder is not in its place."""
 
     def __init__(self, loan: Loan, where: str) -> None:
         super().__init__(f"the placeholder of the login {loan.login.name} is {where}: it stays a placeholder there")
@@ -68,8 +68,8 @@ def find_uses(
 ) -> list[Use]:
     """The placeholders in a request that may become values.
 
-    `here` are the loans for its host, `loans` all of the session, `strangers` those of other sessions as `marks` has
-    them. Raises MisusedError for a placeholder that is anywhere else, Malformed for a header that comes twice.
+    `here` are the loans for its host, `loans` all of the session, `strangers` those of other sessions in the form of
+    `marks`. Raises MisusedError for a placeholder anywhere else, Malformed for a header that comes twice.
     """
     uses: list[Use] = []
     for number, (name, value) in enumerate(request.fields):
@@ -111,7 +111,7 @@ def check_strangers(seen: Iterable[bytes], strangers: Mapping[bytes, Loan], wher
 
 
 def use_in(number: int, name: str, value: str, here: Iterable[Loan]) -> Use | None:
-    """The use of a loan in a field, None if the field has no placeholder. The name is in small letters."""
+    """The use of a loan in a field, None if the field has no placeholder. The name is in lower case."""
     for loan in here:
         if name == loan.login.service.header:
             for form in loan.login.service.forms:
@@ -168,7 +168,7 @@ def readings(text: str) -> list[bytes]:
 
 
 def is_in(placeholder: str, seen: Iterable[bytes]) -> bool:
-    """Whether a placeholder is in one of the `readings` of a text."""
+    """True if a placeholder is in one of the `readings` of a text."""
     plain = placeholder.encode()
     return any(plain in one for one in seen)
 
@@ -214,7 +214,7 @@ def coded_in_texts(secret: str) -> set[str]:
 
 
 def escaped_in_texts(secret: str) -> set[str]:
-    """What URLs, JSON and HTML make of the signs in a secret. Letters, digits, - and _ are left as they are."""
+    """The forms that URLs, JSON and HTML give to the signs in a secret. Letters, digits, - and _ stay as they are."""
     percent, text = quote(secret, safe=""), json.dumps(secret)[1:-1]
     page = html.escape(secret)
     return {
@@ -228,9 +228,9 @@ def escaped_in_texts(secret: str) -> set[str]:
 
 
 class Cleaner:
-    """Takes texts out of a stream of bytes, whose length stays: each becomes asterisks.
+    """Replaces texts in a stream of bytes by asterisks; the length of the stream stays the same.
 
-    Bytes are held back only while they may be the begin of such a text, so that events of a stream come at once.
+    It holds bytes back only while they may be the beginning of such a text, so the events of a stream arrive at once.
     """
 
     def __init__(self, hidden: Sequence[bytes]) -> None:
@@ -239,7 +239,7 @@ class Cleaner:
         self._kept = b""
 
     def take(self, piece: bytes) -> bytes:
-        """The bytes that may go on."""
+        """The bytes that may be passed on."""
         if not self._hidden:
             return piece
         data = masked(self._kept + piece, self._hidden)
@@ -262,7 +262,7 @@ def masked(data: bytes, hidden: Iterable[bytes]) -> bytes:
 
 
 def begun(data: bytes, text: bytes) -> int:
-    """How many bytes at the end of `data` are the begin of a text, and not yet all of it."""
+    """The number of bytes at the end of `data` that are an incomplete beginning of a text."""
     first = max(0, len(data) - len(text) + 1)
     at = data.find(text[:1], first)
     while at >= 0:

@@ -1,7 +1,7 @@
-"""The tokens that a model's answer says it cost, read off the bytes as they pass. Pure.
+"""The tokens that a model's answer reports, read from the bytes as they pass. Pure.
 
 The names are those of Anthropic's Messages, OpenAI's Chat Completions and Responses, and Gemini's generateContent. In a
-text of the model the quotes are escaped, so that it cannot say what it cost.
+text of the model the quotes are escaped, so the model cannot forge the numbers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 _KEPT = 128  # bytes of one piece that are looked at again with the next
 _NUMBER = re.compile(rb"\s*([0-9]{1,9})(?=[^0-9.])")
 _MODEL = re.compile(rb'"model(?:Version)?"\s*:\s*"([\w.:/@-]{1,100})"')
-# How each name ends, with the colon: this is found many times faster than a whole name.
+# The end of each name, with the colon: this is found many times faster than a whole name.
 ENDINGS = (b'ens":', b'unt":')
 MODEL_ENDINGS = (b'del":', b'ersion":')
 LONGEST = 40  # bytes of a name

@@ -21,10 +21,10 @@ PIECE = 256 << 10  # bytes that are handled at once, so that each of them costs 
 
 
 class Lender(Protocol):
-    """Who has the values."""
+    """Provides the values."""
 
     def ask(self, loan: Loan, take: Callable[[Found], None]) -> None:
-        """Calls `take` with a value, or with the reason why it cannot be had: at once, or later in another thread."""
+        """Calls `take` with a value, or with the reason why there is none: at once, or later in another thread."""
 
 
 @functools.lru_cache(1)
@@ -49,7 +49,7 @@ class End:
     """One end's TLS."""
 
     def __init__(self, context: ssl.SSLContext, server_name: str = "") -> None:
-        """With a name it is the end to that server."""
+        """With a name, it is the client's end of a connection to that server."""
         self.coming = ssl.MemoryBIO()
         self.going = ssl.MemoryBIO()
         self._tls = context.wrap_bio(
@@ -59,7 +59,7 @@ class End:
         self.is_over = False  # the other side sends nothing more
 
     def shake(self) -> None:
-        """Go on with the handshake. Raises ssl.SSLError."""
+        """Continue the handshake. Raises ssl.SSLError."""
         if not self.is_ready:
             try:
                 self._tls.do_handshake()
@@ -68,7 +68,7 @@ class End:
             self.is_ready = True
 
     def read(self) -> bytes:
-        """What came, PIECE at most, b"" for nothing. Raises ssl.SSLError if nothing came before it."""
+        """The received bytes, at most PIECE; b"" for none. Raises ssl.SSLError if no byte came before it."""
         records: list[bytes] = []
         room = PIECE
         try:
@@ -96,13 +96,13 @@ class End:
         data.clear()
 
     def close(self) -> None:
-        """Say that nothing more comes."""
+        """Announce that nothing more comes."""
         with suppress(ssl.SSLError, ValueError):
             self._tls.unwrap()
 
 
 class Opened:
-    """An opened connection. All but `go_on` is for the proxy's thread."""
+    """An opened connection. Only the proxy's thread may use it, except for `go_on`."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class Opened:
         self._known: dict[str, Secret] = {}
         self.is_over = False  # the connection ends once `for_client` is written
         self.is_broken = False  # it ends at once
-        self.failure = ""  # why, if a person should know
+        self.failure = ""  # the reason, if a person should know
         self._turn()
 
     @property
@@ -133,16 +133,16 @@ class Opened:
 
     @property
     def names(self) -> list[str]:
-        """The logins that the request under way uses. For any thread."""
+        """The logins that the current request uses. For any thread."""
         return self._exchange.names
 
     def from_client(self, data: bytes | memoryview) -> None:
-        """Bytes of the program, as they came."""
+        """Bytes of the program, as received."""
         self._client.coming.write(data)
         self._turn()
 
     def from_server(self, data: bytes | memoryview) -> None:
-        """Bytes of the server, as they came."""
+        """Bytes of the server, as received."""
         if not self._server.is_over:
             self._server.coming.write(data)
             self._turn()
@@ -165,7 +165,7 @@ class Opened:
         return b"" if self._server.is_over else self._server.going.read()
 
     def end_loan(self, name: str, words: str) -> None:
-        """End the request under way if it was lent a login that it may not use any more. For any thread."""
+        """End the current request if it was lent a login that it may not use any more. For any thread."""
         if name in self._exchange.names:
             self._later(functools.partial(self._end, words))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import clincus
 
-MOST_ALARMS = 50  # of a session, that are told
+MOST_ALARMS = 50  # reported ones of a session
 MOST_ROWS = 200  # of a session: logins and hosts are few, but a wild host stands for many
 
 
@@ -17,7 +17,7 @@ class Row:
 
     requests: int = 0
     refused: int = 0
-    tokens: int = 0  # that the answers say they cost
+    tokens: int = 0  # that the answers report
     last: str = ""  # RFC 3339
 
 
@@ -60,7 +60,7 @@ class Records:
         return True
 
     def documents(self) -> dict[str, object]:
-        """The rows as the API shows them, newest first."""
+        """The rows in the form of the API, newest first."""
         with self._lock:
             rows = sorted(self.rows.items(), key=lambda item: item[1].last, reverse=True)
             lent = [{"login": login, "host": host, **vars(row)} for (login, host), row in rows]

@@ -1,7 +1,7 @@
-"""Logins that their vendor renews, in the files of the tools on this host: read, and renewed when their time is over.
+"""The logins that their vendor renews, in the tools' files on this host: reads them, and renews them when they expire.
 
 A refresh token is good for one use. Clincus therefore sends it under two locks, one of all servers of this user and the
-tool's own, and reads the file again before: another program may have written a newer token into it.
+tool's own, and reads the file again before that: another program may have written a newer token into it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PAUSE = 30.0  # seconds after a failure before the vendor is asked again
 LOCK_WITHIN = 30.0  # seconds for another server to renew
 ANSWER_WITHIN = 8.0  # seconds for the vendor; less than a lock of the tool holds without a sign of life
 STALE = 10.0  # seconds after which such a lock counts as left behind (proper-lockfile's own default)
-TRIES, MOMENT = 5, 0.05  # readings of a file that is not whole, and the seconds between two
+TRIES, MOMENT = 5, 0.05  # readings of an incomplete file, and the seconds between two
 FILE_LIMIT = 256 << 10  # bytes
 
 Post = Callable[[str, Mapping[str, str]], "tuple[int, bytes]"]
@@ -42,7 +42,7 @@ class Renewal:
         self._environ = environ
         self._post = post or post_json
         self._clock = clock
-        self._refused: dict[str, str] = {}  # file -> the digest of an access token that the vendor did not take
+        self._refused: dict[str, str] = {}  # file -> the digest of an access token that the vendor rejected
         self._spent: dict[str, tuple[str, float, SourceError]] = {}  # file -> a refresh token, when and why it failed
 
     def path(self, vendor: Vendor) -> str:
@@ -59,7 +59,7 @@ class Renewal:
         return self._load(vendor_of(login))[0]
 
     def read(self, login: Login) -> Secret:
-        """The value of a login, which is renewed first if it has to be. It may take a minute. Raises SourceError."""
+        """The value of a login, which is renewed first if necessary. That may take a minute. Raises SourceError."""
         vendor = vendor_of(login)
         path = self.path(vendor)
         _, tokens = self._load(vendor)
@@ -69,11 +69,11 @@ class Renewal:
             return self._renew(vendor, path)
         except SourceError:
             if self._clock() < tokens.good_until and self._refused.get(path) != digest(tokens.access):
-                return Secret(tokens.access, tokens.good_until)  # it holds for some minutes yet
+                return Secret(tokens.access, tokens.good_until)  # it is still valid for some minutes
             raise
 
     def refuse(self, login: Login, secret: Secret) -> None:
-        """A vendor does not take a value: it is renewed when it is asked for next, unless it is brand-new."""
+        """A vendor rejected a value: it is renewed at the next use, unless it is brand-new."""
         path = self.path(vendor_of(login))
         with suppress(OSError):
             if self._clock() - os.stat(path).st_mtime > YOUNG:
@@ -139,13 +139,13 @@ class Renewal:
         return Secret(new.access, new.good_until)
 
     def _check_spent(self, path: str, tokens: Tokens) -> None:
-        """Raise the last failure again if it was a moment ago, or if the vendor has said that it is final."""
+        """Raise the last failure again if it is recent, or if the vendor called it final."""
         token, at, error = self._spent.get(path, ("", 0.0, None))
         if error and token == digest(tokens.refresh) and (error.state == "expired" or self._clock() < at + PAUSE):
             raise error
 
     def _ask(self, vendor: Vendor, document: Mapping[str, Any], tokens: Tokens) -> dict[str, Any]:
-        """The file with new tokens. Raises SourceError, whose words hold nothing that the vendor has said."""
+        """The file with new tokens. Raises SourceError, whose words contain nothing from the vendor."""
         asked = {"grant_type": "refresh_token", "refresh_token": tokens.refresh, "client_id": vendor.client}
         status, body = self._post(vendor.token_url, {**asked, **vendor.request(document)})
         if status in (400, 401, 403):
@@ -206,7 +206,7 @@ def place_for(path: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
 
 @contextmanager
 def folder_lock(folder: str) -> Iterator[None]:
-    """Lock a folder as npm's proper-lockfile does: FOLDER.lock is made, and its time says that its owner lives.
+    """Lock a folder as npm's proper-lockfile does: FOLDER.lock is created, and its time shows that its owner lives.
 
     Raises SourceError if another program holds it for too long.
     """

@@ -1,7 +1,7 @@
-"""The services that logins are for: their hosts, and how a request to them carries a credential. Pure.
+"""The services that logins are for: their hosts, and the place of a credential in a request to them. Pure.
 
-The facts are those that the tools showed on the wire (Claude Code 2.1, Codex 0.169, Copilot CLI 1.0, opencode 1.18,
-gemini-cli 0.61, git 2.47, gh 2.46). A form is the value of a header with `{secret}` in it. After `Basic ` follow user
+The facts are what the tools showed on the wire (Claude Code 2.1, Codex 0.169, Copilot CLI 1.0, opencode 1.18,
+gemini-cli 0.61, git 2.47, gh 2.46). A form is the value of a header with `{secret}` in it. `Basic ` is followed by user
 and password before their encoding (RFC 7617), with `*` for any user.
 """
 
@@ -18,16 +18,16 @@ class Service(NamedTuple):
 
     title: str  # for people
     hosts: tuple[str, ...]  # `host`, `host:port` or `*.host`; the port is 443 if none is named
-    header: str  # in small letters
+    header: str  # in lower case
     forms: tuple[str, ...]
-    variables: tuple[str, ...] = ()  # that hold the placeholder in a container
+    variables: tuple[str, ...] = ()  # the variables that hold the placeholder in a container
     settings: Mapping[str, str] = {}  # other variables that a program needs to use it
     files: Mapping[str, str] = {}  # in the home, with `{placeholder}`, and `{variable}` for the name of the first one
     shape: str = "clincus-{random}"  # of a placeholder, as the tools expect it; `{random}` is 32 hexadecimal digits
-    git: tuple[str, str] = ("", "")  # the URL that git asks a user and password for, and the user
+    git: tuple[str, str] = ("", "")  # for git: the URL for which it asks for a user and password, and the user
     refused: tuple[
         str, ...
-    ] = ()  # paths whose answers hold another credential: with that a session could do without us
+    ] = ()  # paths whose answers hold another credential, with which a session would no longer need us
 
 
 BEARER = f"Bearer {SECRET}"
@@ -64,7 +64,7 @@ SERVICES = {
         "authorization",
         (BEARER,),
         ("OPENAI_API_KEY",),
-        # Codex takes a key from this file only.
+        # Codex takes a key only from this file.
         files={".codex/auth.json": '{"auth_mode": "apikey", "OPENAI_API_KEY": "{placeholder}"}\n'},
         shape="sk-proj-clincus-{random}",
         refused=(
@@ -122,7 +122,7 @@ SERVICES = {
         "authorization",
         (BEARER,),
         ("NPM_TOKEN", "NODE_AUTH_TOKEN"),
-        # npm takes a token from no variable, but a file of settings may name one. This one comes last of its files.
+        # npm takes a token from no variable, but a file of settings may name one. npm reads this file last.
         {"NPM_CONFIG_GLOBALCONFIG": "~/.clincus/npmrc"},
         {".clincus/npmrc": "//registry.npmjs.org/:_authToken=${{variable}}\n"},
         refused=("/-/npm/v1/tokens", "/-/npm/v1/oidc"),

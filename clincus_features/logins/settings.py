@@ -1,4 +1,4 @@
-"""`[logins.NAME]` of the configuration: where a credential goes, how it stands in a request, and where it is read."""
+"""`[logins.NAME]` of the configuration: the hosts of a credential, its place in a request, and its source."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .vendors import VENDORS, Vendor
 
 NAME = r"[a-z0-9][a-z0-9-]{0,31}"
 KEEP = "1m"  # how long a value is kept by default
-KEPT_LENT = 10.0  # seconds that one is kept which its tool may renew at any time
-ONLY_LENT = ("codex",)  # services whose value stands in no other place than the tool's file
+KEPT_LENT = 10.0  # the same in seconds, for a value that its tool may renew at any time
+ONLY_LENT = ("codex",)  # services whose value exists only in the tool's file
 MOST_KEPT = 3600.0  # seconds
 HTTPS = 443
 CHOSEN = "defaults.logins"
@@ -55,7 +55,7 @@ class Host(NamedTuple):
         return cls(name, bool(match[1]), port)
 
     def fits(self, host: str, port: int) -> bool:
-        """Whether it is the host of a connection. `host` has small letters and no dot at its end."""
+        """True if it is the host of a connection. `host` is in lower case and has no dot at its end."""
         if port != self.port:
             return False
         if not self.is_wild:
@@ -65,12 +65,12 @@ class Host(NamedTuple):
 
     @property
     def pattern(self) -> str:
-        """The name as a certificate has it."""
+        """The name in the form of a certificate."""
         return f"*.{self.name}" if self.is_wild else self.name
 
 
 class Limit(NamedTuple):
-    """How much may be used of a login; 0 for no limit."""
+    """The limits on the use of a login; 0 for no limit."""
 
     requests_per_day: int = 0
     requests_per_session: int = 0
@@ -94,20 +94,20 @@ class Login(NamedTuple):
     limit: Limit = Limit()
 
     def is_for(self, host: str, port: int) -> bool:
-        """Whether its value may go into a request to a host."""
+        """True if its value may go into a request to a host."""
         return any(one.fits(host, port) for one in self.hosts)
 
     def gives_tokens(self, host: str, port: int) -> bool:
-        """Whether a host is one where programs ask for new tokens, which it never hears of."""
+        """True if programs ask a host for new tokens. Clincus answers these requests itself."""
         return any(one.fits(host, port) for one in self.token_hosts)
 
     @property
     def token_hosts(self) -> tuple[Host, ...]:
-        """The hosts whose connections are opened although no value goes there."""
+        """The hosts whose connections are opened although no value is sent there."""
         return tuple(map(Host, self.vendor.token_hosts)) if self.vendor else ()
 
     def __repr__(self) -> str:
-        return f"<login {self.name}>"  # a command may hold what nobody should read in a log
+        return f"<login {self.name}>"  # a command may hold something that nobody should read in a log
 
 
 # -- Checks: each returns the value in its normal form, or raises Unfit
@@ -124,7 +124,7 @@ def check_host(value: object) -> str:
 
 
 def check_header(value: object) -> str:
-    """The name of a header, in small letters."""
+    """The name of a header, in lower case."""
     text = clincus.check_text(value).lower()
     if not re.fullmatch(_TOKEN, text):
         raise clincus.Unfit('write the name of a header, such as "authorization"')

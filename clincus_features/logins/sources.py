@@ -1,6 +1,6 @@
-"""Where the value of a login is read: a file of the user's own, a variable of the server, or a command.
+"""Reads the value of a login from its source: a file of the user's own, a variable of the server, or a command.
 
-No error holds a value, nor anything that a source has said: the words go to logs and to the page.
+No error contains a value or any output of a source, since the words go to logs and to the page.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LEAST, MOST = 8, 8192  # characters of a value; a shorter one would be found in 
 
 
 class Secret:
-    """The value of a login. Nothing shows it but `reveal`."""
+    """The value of a login. Only `reveal` shows it."""
 
     __slots__ = ("_value", "good_until")
 

@@ -1,4 +1,4 @@
-"""The values of logins while they are in use: read when they are needed, and forgotten when their time is over."""
+"""The values of logins while they are in use: read when they are needed, and forgotten when they expire."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class State(NamedTuple):
 
 
 class Vault:
-    """Reads values in threads of its own, and hands them to those who wait."""
+    """Reads values in threads of its own, and passes them to the waiting callers."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Vault:
     ) -> None:
         self._environ = environ
         self._read = read
-        self._lock = threading.Lock()  # guards what follows
+        self._lock = threading.Lock()  # guards the fields below
         self._kept: dict[str, Kept] = {}  # by the names of logins
         self._takers: dict[str, list[tuple[Login, Taker]]] = {}  # of logins that are being read
         self._states: dict[str, State] = {}
@@ -89,7 +89,7 @@ class Vault:
         return found[0]
 
     def used(self, login: Login) -> None:
-        """Note that a value goes out."""
+        """Note that a value was sent."""
         with self._lock:
             known = self._states.get(login.name, State())
             self._states[login.name] = known._replace(last_used=clincus.utc_now())
@@ -137,7 +137,7 @@ class Vault:
                 self.ask(wanted, take)
 
     def _drop(self, name: str) -> None:
-        """Forget a value whose time is over; a newer one has its own."""
+        """Forget an expired value; a newer one has its own time."""
         with self._lock:
             kept = self._kept.get(name)
             if kept and time.monotonic() >= kept.until:
@@ -145,7 +145,7 @@ class Vault:
 
 
 def time_left(secret: Secret) -> float:
-    """How many seconds a value may be used before it is renewed."""
+    """The seconds for which a value may be used before it is renewed."""
     return max(0.0, secret.good_until - EARLY - time.time()) if secret.good_until else math.inf
 
 
@@ -153,7 +153,7 @@ def time_left(secret: Secret) -> float:
 
 
 def revoked(environ: Mapping[str, str]) -> frozenset[str]:
-    """The names of the logins that no session may use. If nobody can tell, a ConfigError is raised."""
+    """The names of the logins that no session may use. Raises ConfigError if they cannot be read."""
     data = clincus.read_plain_file(clincus.own_file(environ, REVOKED_FILE), LIMIT)
     if data is None:
         return frozenset()
@@ -168,7 +168,7 @@ def revoked(environ: Mapping[str, str]) -> frozenset[str]:
 
 
 def set_revoked(environ: Mapping[str, str], name: str, *, is_revoked: bool) -> None:
-    """Let no session use a login, or let them again. Raises ClincusError."""
+    """Revoke a login for all sessions, or allow it again. Raises ClincusError."""
     with clincus.locked_folder(clincus.state_directory(environ)):
         try:
             names = set(revoked(environ))
@@ -187,10 +187,10 @@ class Revocations:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self._mark: object = ()
-        self._names: frozenset[str] | None = frozenset()  # None: nobody can tell
+        self._names: frozenset[str] | None = frozenset()  # None: they cannot be read
 
     def holds(self, name: str) -> bool:
-        """Whether a login is revoked."""
+        """True if a login is revoked."""
         path = clincus.own_file(self._environ, REVOKED_FILE)
         mark = clincus.config_fingerprint([path])
         if mark != self._mark:

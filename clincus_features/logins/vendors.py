@@ -1,6 +1,6 @@
 """The logins that a tool's vendor renews: their files, their renewal, and the container's part of them. Pure.
 
-Seen with Claude Code 2.1.332 and Codex 0.169. A refresh token is good for one use, so one program alone may renew a
+Seen with Claude Code 2.1.332 and Codex 0.169. A refresh token is good for one use, so only one program may renew a
 login: Clincus, on this host, in the tool's own file.
 """
 
@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import clincus
 
 YEAR = 365 * 86400
-LASTS = 8 * 86400  # seconds after which Codex renews a login that does not say when it ends
-# The placeholder of a refresh token has this more than the other one, so a search for that one finds both.
+LASTS = 8 * 86400  # seconds after which Codex renews a login without an expiry
+# The placeholder of a refresh token is the other placeholder with this suffix, so a search for that one finds both.
 REFRESH = "-refresh"
 _TOKEN = re.compile(r"[!-~]{8,8192}")
 Document = Mapping[str, Any]
@@ -37,14 +37,14 @@ class Tokens(NamedTuple):
 
 
 class Vendor(NamedTuple):
-    """How one tool keeps the login of its vendor."""
+    """The facts about one tool's login at its vendor."""
 
     tool: str  # for people: how to sign in on this host
-    folder: tuple[str, str]  # the variable that names it, and where it is without one
-    file: str  # in there
+    folder: tuple[str, str]  # the variable that names it, and its path without one
+    file: str  # in that folder
     guest_file: str  # in a container's home
     token_url: str
-    token_hosts: tuple[str, ...]  # all that the tool's versions ask for new tokens
+    token_hosts: tuple[str, ...]  # all hosts that the tool's versions ask for new tokens
     token_path: str
     client: str  # its id there
     has_folder_lock: bool  # the tool locks FOLDER.lock while it renews, in the manner of proper-lockfile
@@ -55,7 +55,7 @@ class Vendor(NamedTuple):
 
 
 class UnreadableError(ValueError):
-    """A file or an answer does not hold what it should."""
+    """A file or an answer lacks an expected field."""
 
 
 def text_in(document: Document, key: str) -> str:
@@ -234,11 +234,11 @@ VENDORS = {
 }
 
 
-# -- What a container gets that asks for new tokens
+# -- The answer to a container that asks for new tokens
 
 
 def answer_tokens(placeholder: str, body: bytes, kind: str) -> tuple[int, dict[str, object]]:
-    """Status and document for a request to a vendor's token endpoint, which never gets it.
+    """Status and document for a request to a vendor's token endpoint, which never gets the request.
 
     `kind` is the Content-Type of `body`. The program gets the placeholders that it has.
     """

@@ -37,7 +37,7 @@ CLOSED_4 = [
     )
 ]
 PUBLIC_6 = ipaddress.IPv6Network("2000::/3")
-# Among them Teredo and 6to4, which lead to an IPv4 address that stands in them.
+# Among them Teredo and 6to4, which lead to the IPv4 address that they contain.
 CLOSED_6 = [ipaddress.IPv6Network(text) for text in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")]
 # Other forms of an IPv4 address: the kernel sends to a mapped one by IPv4, and a translator (NAT64) does the same.
 IPV4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
@@ -70,7 +70,7 @@ class Route(NamedTuple):
 
 
 def why_closed(text: str, reachable: Sequence[Network] = ()) -> str:
-    """Why an address is closed, "" if it is open; `reachable` are the networks that the user has opened.
+    """The reason why an address is closed, "" if it is open; `reachable` are the networks that the user has opened.
 
     Such a network opens private addresses and neighbours. It opens this host only if it is that one address, and a
     network of the host's own containers only if it is no larger than that network.
@@ -97,7 +97,7 @@ def why_closed(text: str, reachable: Sequence[Network] = ()) -> str:
 
 
 def why_near(address: Address, route: Route, opened: Sequence[Network]) -> str:
-    """Why an address with this route is closed, "" if it is open. Pure."""
+    """The reason why an address with this route is closed, "" if it is open. Pure."""
     length = longest(opened, address)
     if not route.is_elsewhere and length < address.max_prefixlen:
         return f"{address} is an address of this host"

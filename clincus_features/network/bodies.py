@@ -1,4 +1,4 @@
-"""Finds the end of a plain HTTP request's body, so that no byte behind it goes on. Pure."""
+"""Finds the end of a plain HTTP request's body, so that no byte after it is passed on. Pure."""
 
 from __future__ import annotations
 

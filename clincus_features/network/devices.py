@@ -1,4 +1,4 @@
-"""A policy in the form that an instance has: network devices, the device that leads to the proxy, and variables.
+"""A policy in the form of an instance: network devices, the device that leads to the proxy, and variables.
 
 A closed container has no network card, rather than rules for one: root in the container cannot turn an absent card
 against the host. A device `none` hides a card of the same name that a profile gives.
@@ -28,7 +28,7 @@ PATH_LIMIT = 107  # bytes of the path of a socket (unix(7))
 NAME_ROOM = len("/.sock") + 63  # bytes for a socket's name: Incus gives an instance's name 63 characters at most
 _URL = f"http://127.0.0.1:{PORT}"
 _LOCAL = "localhost,127.0.0.1,::1"
-# curl and apt read the names in small letters, other programs either; Node from 22.21 and 24 needs the last one.
+# curl and apt read the names in lower case, other programs either; Node from 22.21 and 24 needs the last one.
 VARIABLES = {
     "http_proxy": _URL,
     "HTTP_PROXY": _URL,
@@ -141,7 +141,7 @@ def refuse_raw(policy: Policy, config: Mapping[str, str]) -> None:
 def lay(
     policy: Policy, before: Mapping[str, Any] | None, cards: set[str], config: dict[str, str], path: str
 ) -> tuple[Policy, Devices]:
-    """Write a policy into the config of an instance; the policy as its label keeps it, and the devices that it needs.
+    """Write a policy into the config of an instance; returns the policy for its label, and the devices that it needs.
 
     `before` is the present instance, None for a new one; `cards` are its network devices, with those of profiles.
     `path` is the proxy's socket, "" on an engine, where relay.py leads to it. Pure but for `config`.

@@ -19,7 +19,7 @@ import clincus
 
 from .relay import BrokenLineError, Carrier
 
-BEGIN_WITHIN = 20.0  # seconds for the command to come about
+BEGIN_WITHIN = 20.0  # seconds for the command to start
 FIRST_PAUSE = 0.25  # seconds after the first try; each pause is twice as long as the one before
 LAST_PAUSE = 30.0  # seconds of the longest pause
 STEADY = 60.0  # seconds that a line must hold before pauses begin again at the first
@@ -116,7 +116,7 @@ class Line:
             pause = min(2 * pause, LAST_PAUSE)
 
     def _carry(self) -> str:
-        """Run a line from its begin to its end; why it ended, "" if another Clincus has one."""
+        """Run a line from its beginning to its end; returns why it ended, "" if another Clincus has one."""
         ours, theirs = socket.socketpair()
         try:
             with ours:

@@ -44,7 +44,7 @@ ASK_WITHIN = 10.0  # seconds for a program to say what it wants: its request, an
 LOOK_UP_WITHIN = 15.0  # seconds to find a host's addresses
 CONNECT_WITHIN = 10.0  # seconds for the last address that is tried
 NEXT_WITHIN = 3.0  # seconds for each of the others
-MOST_ADDRESSES = 4  # of a host, that are tried
+MOST_ADDRESSES = 4  # addresses of a host that are tried
 IDLE_WITHIN = 3600.0  # seconds without a byte
 LIFE = 24 * 3600.0  # seconds of a connection in all
 LINGER = 2.0  # seconds for a program to read the answer that it was refused
@@ -173,7 +173,7 @@ class Link:
             self._held.clear()
 
     def _pass_opened(self) -> None:
-        """Hand the program's bytes to the feature that reads the connection."""
+        """Pass the program's bytes to the feature that reads the connection."""
         data = bytes(self._held)
         self._held.clear()
         self._hand_over(data)
@@ -187,7 +187,7 @@ class Link:
         self._give_opened()
 
     def _give_opened(self) -> None:
-        """Write the output of the feature that reads the connection, and end the link if the feature says so."""
+        """Write the output of the feature that reads the connection, and end the link if the feature wants that."""
         assert self._opened
         assert self._server
         opened = self._opened
@@ -309,7 +309,7 @@ class Link:
         else:
             self._begin_plain(self.asked)
 
-    # -- What the selector tells
+    # -- Events of the selector
 
     def _ready(self, side: Side, mask: int) -> None:
         if not side.mask:  # closed in this round
@@ -338,7 +338,7 @@ class Link:
             self.fail(Refused(500, f"the proxy failed: {error!r}", is_policy=True))
 
     def _receive(self, side: Side) -> int:
-        """Read from a side into the piece of the outlet; the number of bytes, -1 if none are there. Raises OSError."""
+        """Read from a side into the outlet's piece; returns the bytes read, -1 if none are there. Raises OSError."""
         try:
             count = side.socket.recv_into(self._outlet.piece)
         except BlockingIOError:

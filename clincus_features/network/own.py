@@ -18,7 +18,7 @@ from .records import Records
 
 @contextmanager
 def own_proxy(environ: Mapping[str, str], id: str, config: clincus.Config, tool: str) -> Iterator[Records]:
-    """Run the proxy of a container with a list of names for the `with` block; its records."""
+    """Run the proxy of a container with a list of names for the `with` block, which gets its records."""
     policy = Policy.configured(config, tool)
     if policy.mode != ALLOW_LIST:
         yield Records()

@@ -32,7 +32,7 @@ class AddressError(ValueError):
 
 
 def plain_host(text: str) -> str:
-    """A name in its one form: small letters, without the dot at the end.
+    """A name in its normal form: lower case, without the dot at the end.
 
     Raises ValueError for a text that is no name, AddressError for an address of IPv4.
     """

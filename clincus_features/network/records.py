@@ -49,7 +49,7 @@ class Records:
 
     refused: OrderedDict[tuple[str, int], Refusal] = field(default_factory=OrderedDict)
     passed: OrderedDict[tuple[str, int], Passage] = field(default_factory=OrderedDict)
-    is_cut: bool = False  # whether rows have made room for newer ones
+    is_cut: bool = False  # rows have made room for newer ones
     unseen: int = 0  # refusals that nobody has looked at
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -74,7 +74,7 @@ class Records:
             self.is_cut = True
 
     def documents(self) -> dict[str, object]:
-        """The rows as the API shows them, newest first."""
+        """The rows in the form of the API, newest first."""
         with self.lock:
             rows = {
                 name: [{"host": host, "port": port, **vars(row)} for (host, port), row in reversed(rows.items())]

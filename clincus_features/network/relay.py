@@ -41,7 +41,7 @@ SILENT = 30.0  # seconds without a word after which the line is taken for dead
 
 
 class BrokenLineError(Exception):
-    """The line cannot go on; the message says why."""
+    """The line cannot continue; the message has the reason."""
 
 
 class Stream:

@@ -14,7 +14,7 @@ from .policy import AddressError, plain_host
 
 HEAD_LIMIT = 32 << 10  # bytes
 HELLO_LIMIT = 32 << 10
-MOST_RECORDS = 32  # of TLS, that a ClientHello may come in
+MOST_RECORDS = 32  # TLS records that a ClientHello may come in
 MOST_FIELDS = 100
 NOT_HTTP = "the request is not well-formed HTTP/1.1"
 # Fields between two neighbours (RFC 9110, 7.6.1), and those that are written anew.
@@ -120,7 +120,7 @@ def place_of(target: str, fields: list[tuple[str, str]], tunnel: Asked | None) -
 
 
 def values(fields: list[tuple[str, str]], name: str) -> list[str]:
-    """The values of all fields with a name, which is in small letters."""
+    """The values of all fields with a name, which is in lower case."""
     return [value for known, value in fields if known.lower() == name]
 
 
@@ -255,7 +255,7 @@ class Fields:
         return int.from_bytes(self.take(size), "big")
 
     def vector(self, size: int) -> bytes:
-        """The next vector, whose length stands before it in `size` bytes."""
+        """The next vector, whose length is in the `size` bytes before it."""
         return self.take(self.number(size))
 
 
