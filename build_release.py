@@ -3,7 +3,7 @@
     python3 build_release.py [--quick]
 
 It builds from `git archive HEAD`, so that nothing of a checkout gets in that is not in the commit, twice and in
-different folders, and compares. docs/nightly.md has to tell of a night of this very commit without a failure.
+different folders, and compares. docs/nightly.md must report a night of this very commit without a failure.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ import build_zipapp
 
 ROOT = Path(__file__).resolve().parent
 NIGHT = "docs/nightly.md"
-ROW = r"(?m)^\| (commit|result) \| (.+?) \|$"  # of its table
+ROW = r"(?m)^\| (commit|result) \| (.+?) \|$"  # of the table in docs/nightly.md
 
 
 def git(root: Path, *words: str) -> bytes:
-    """What a git command prints. Raises CalledProcessError."""
+    """Run git and return its output. Raises CalledProcessError."""
     argv = ["git", "-c", "safe.directory=*", "-c", "tar.umask=0022", "-C", str(root), *words]
     return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=True).stdout
 
@@ -40,7 +40,7 @@ def changed(root: Path) -> str:
 
 
 def night_problem(root: Path) -> str:
-    """Why the last night does not speak for this commit, or "".
+    """The reason why the last night does not vouch for this commit, or "".
 
     The commit that brings docs/nightly.md is one after the commit that the night ran on, and may change no other file.
     """
@@ -75,12 +75,12 @@ def export(root: Path, folder: Path) -> None:
 
 
 def build(root: Path, folder: Path, *, quick: bool = False) -> dict[str, bytes]:
-    """The files of the release, built in a folder that is not there yet: name -> content."""
+    """The files of the release, built in a folder that does not exist yet: name -> content."""
     source = folder / "clincus"
     out = folder / "out"
     source.mkdir(parents=True)
     export(root, source)
-    # The time of the commit stands for that of the build.
+    # The time of the commit is used as that of the build.
     time = git(root, "log", "-1", "--format=%ct").decode().strip()
     environ = {**os.environ, "SOURCE_DATE_EPOCH": time, "GIT_CEILING_DIRECTORIES": str(folder)}
     python = [sys.executable, "-B"]
@@ -110,7 +110,7 @@ def write(target: Path, files: dict[str, bytes]) -> None:
 
 
 def release(root: Path, *, quick: bool = False) -> dict[str, bytes]:
-    """Build a commit twice. Ends the program with a reason where it may not be released."""
+    """Build a commit twice. Ends the program with a reason if it may not be released."""
     if changed(root):
         sys.exit(f"release: commit or stash your changes first:\n{changed(root)}")
     problem = night_problem(root)

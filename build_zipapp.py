@@ -7,8 +7,8 @@ The libraries come from PyPI through pip, once, into a cache, and are checked ag
 same input gives the same bytes: fixed times and modes, sorted names, no trace of the machine or of its interpreters.
 
 The modules go in without most of their docstrings and comments, which are a twelfth of the archive: lines keep their
-numbers, so that a traceback leads to the source. What runs as root on the host (wall/) and in containers (guest/) goes
-in as it is, for whoever reads it there. The files of the page go in with gzip, as browsers take them.
+numbers, so that a traceback leads to the source. The programs that run as root on the host (wall/) and in containers
+(guest/) go in unchanged, for people who read them there. The files of the page go in with gzip, as browsers take them.
 
 Bytecode in the archive would depend on the interpreters of the machine that builds it. Without bytecode, Python would
 compile the modules at each start. START therefore lets clincus_unpack.py unpack a build once into the user's cache
@@ -144,7 +144,7 @@ def find_wheel(name: str, digest: str) -> bytes:
 
 
 def download_wheel(requirement: str, cache: Path) -> None:
-    """Let pip bring a wheel."""
+    """Let pip download a wheel."""
     if importlib.util.find_spec("pip") is None:
         sys.exit(
             f"build_zipapp: {sys.executable} has no pip, which fetches the two libraries once: "
@@ -167,7 +167,7 @@ def library_files(wheel: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def last_commit(root: Path) -> tuple[str, str]:
-    """The commit that a checkout is at and its day, "+" behind a commit that files were changed since; or nothing."""
+    """The commit of a checkout and its day, with "+" after a commit if files were changed since; empty without git."""
 
     def git(*words: str) -> str:
         argv = ["git", "-c", "safe.directory=*", "-C", str(root), *words]
@@ -199,7 +199,7 @@ def version_line(source: bytes) -> str:
 
 
 def own_files(root: Path) -> Iterator[tuple[str, bytes]]:
-    """The program, what runs in a container, the contract of its API, its licence and the built dashboard."""
+    """The program, the programs for containers, the contract of its API, its licence and the built dashboard."""
     yield "clincus.py", stamped((root / "clincus.py").read_bytes(), *last_commit(root))
     for name in ("LICENSE", "clincus_unpack.py", "openapi.json"):
         yield name, (root / name).read_bytes()
@@ -210,9 +210,9 @@ def own_files(root: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def has_docstring(node: ast.AST) -> bool:
-    """Whether a node has a docstring, beside a body, that nothing reads when the program runs.
+    """True if a node has a docstring, besides a body, that nothing reads when the program runs.
 
-    What has a decorator may be read: a command's docstring is its help, and `dataclass` makes one where there is none.
+    A decorator may read it: a command's docstring is its help, and `dataclass` makes one if there is none.
     """
     if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
         return False
@@ -244,7 +244,7 @@ def quickly(data: bytes) -> bytes:
 
 
 def smallest(data: bytes) -> bytes:
-    """Compress with Zopfli: a twentieth smaller, and a hundred times slower. Ends the program if it is not there."""
+    """Compress with Zopfli: a twentieth smaller, and a hundred times slower. Ends the program if it is missing."""
     try:
         zopfli = importlib.import_module("zopfli.zlib")
     except ImportError:
@@ -259,7 +259,7 @@ def gzipped(data: bytes, deflate: Deflate) -> bytes:
 
 
 def pack_page(files: dict[str, bytes], deflate: Deflate) -> Iterator[tuple[str, bytes]]:
-    """The files of the page as browsers take them, under NAME.gz: the server then need not compress them."""
+    """The files of the page in the form for browsers, as NAME.gz, so that the server need not compress them."""
     for name, data in files.items():
         packed = gzipped(data, deflate) if name.startswith("spa_dist/") else data
         if len(packed) < 0.9 * len(data):
@@ -275,7 +275,7 @@ END = struct.Struct("<4s4H2IH")
 
 
 def archive_of(files: dict[str, bytes], deflate: Deflate, first_line: bytes) -> bytes:
-    """A zip archive behind a line of its own. `zipfile` would compress with zlib alone."""
+    """A zip archive after a first line. `zipfile` could only compress with zlib."""
     parts = [first_line]
     central = b""
     at = len(first_line)
@@ -307,7 +307,7 @@ def pack(files: dict[str, bytes], deflate: Deflate = quickly) -> bytes:
 
 
 def write_program(target: Path, data: bytes) -> None:
-    """Put the archive in its place, executable, whole or not at all."""
+    """Put the archive in its place, executable, completely or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     partial.write_bytes(data)
@@ -326,7 +326,7 @@ def build(root: Path = ROOT, deflate: Deflate = quickly) -> bytes:
 
 
 def main() -> int:
-    """Build the archive and say what came of it."""
+    """Build the archive and report the result."""
     parser = argparse.ArgumentParser(description="Build clincus.pyz, the whole program in one file.")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "dist" / "clincus.pyz", help="where to write it")
     parser.add_argument("--smallest", action="store_true", help="compress with Zopfli, which takes half a minute")

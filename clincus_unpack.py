@@ -15,7 +15,7 @@ MONTH = 30 * 86400  # seconds
 
 
 def unpack(archive: str, folder: str, is_whole: Callable[[str], bool]) -> None:
-    """Put all files into the folder, whole or not at all; two first starts at once do not disturb each other."""
+    """Put all files into the folder, completely or not at all; two first starts at once do not disturb each other."""
     top = os.path.dirname(folder)
     drop_other_builds(folder)
     new = tempfile.mkdtemp(prefix="new-", dir=top)
@@ -27,14 +27,14 @@ def unpack(archive: str, folder: str, is_whole: Callable[[str], bool]) -> None:
             shutil.rmtree(folder)
         os.rename(new, folder)
     except OSError:
-        if not is_whole(folder):  # else another start was quicker
+        if not is_whole(folder):  # else another start was faster
             raise
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
 
 def compile_modules(folder: str) -> None:
-    """Compile in a child: a server would hold the compiler's memory as long as it runs."""
+    """Compile in a child: a server would keep the compiler's memory as long as it runs."""
     child = os.fork()
     if not child:
         try:
@@ -47,7 +47,7 @@ def compile_modules(folder: str) -> None:
 
 
 def drop_other_builds(folder: str) -> None:
-    """Remove the builds beside a folder that are older than a month and do not run, and what a killed start left."""
+    """Remove the builds beside a folder that are older than a month and do not run, and the rest of a killed start."""
     top, build = os.path.split(folder)
     for name in os.listdir(top):
         is_ours = len(name) == len(build) or name.startswith("new-")

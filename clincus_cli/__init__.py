@@ -17,7 +17,7 @@ LOADING = RLock()  # held while a module loads
 class LazyModule(types.ModuleType):
     """A module that is empty until a name of it is used. A second `import` loads that of importlib.util at once.
 
-    So that one would cost commands that need no core 18 ms of CPU (`clincus help`: 54 instead of 36 ms).
+    With it, commands that need no core would take 18 ms more CPU (`clincus help`: 54 instead of 36 ms).
     """
 
     def __getattr__(self, name: str) -> object:
@@ -25,12 +25,12 @@ class LazyModule(types.ModuleType):
             raise AttributeError(name)
         with LOADING:  # another thread waits until all names exist
             if self.__spec__.loader_state is None:
-                self.__spec__.loader_state = "loaded"  # or just about to be: its own code may ask for a name too early
-                gc.disable()  # a module is no garbage, and a fifteenth of its loading was the search for some
+                self.__spec__.loader_state = "loaded"  # almost: its own code may ask for a name too early
+                gc.disable()  # a module is no garbage, and a fifteenth of its loading was the search for garbage
                 try:
                     self.__spec__.loader.exec_module(self)
                 except BaseException:
-                    # It was interrupted: code that needs it for a clean end loads it anew.
+                    # It was interrupted. Code that needs it for a clean end loads it again.
                     self.__spec__.loader_state = None
                     raise
                 finally:

@@ -1,4 +1,4 @@
-"""`why`, `log`, `prompt`, `answer`, `wait`, `interrupt`: a session's tool is watched, and told something.
+"""`why`, `log`, `prompt`, `answer`, `wait`, `interrupt`: commands that watch a session's tool, or type into it.
 
 `why` looks for itself, whether or not a server runs. The others ask the server, which has the queue and types into each
 session one thing at a time; `list` shows what the server knows.

@@ -20,7 +20,7 @@ UNDO_WITHIN = 5.0  # seconds for running work to end after an interruption
 
 
 def attempt_beside(sessions: clincus.Sessions, names: Iterable[str], work: Callable[[str], object]) -> list[str]:
-    """Work on each session, and return the names of those for which it succeeded; each failure becomes a warning.
+    """Work on each session, and return the names of the successes; each failure becomes a warning.
 
     The output of the first unfinished session is shown at once, and that of the others in their turn. An interruption
     ends the commands that they wait for, and no further work begins.

@@ -48,7 +48,7 @@ class SetupOptions:
     bridge: str = SETUP_BRIDGE
     subnet: str = ""  # CIDR of the bridge's own address; empty: the first free one
     recipe: Recipe | None = None  # instead of the standard image
-    cache: Path | None = None  # where that recipe's file system is kept for the next time
+    cache: Path | None = None  # the folder that keeps that recipe's file system for the next time
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Built:
 
 
 def image_fingerprint(incus: clincus.Incus, alias: str) -> str:
-    """The fingerprint of the image that an alias stands for, or nothing when there is no such alias."""
+    """The fingerprint of the image that an alias points to, "" if there is no such alias."""
     try:
         return str(incus.query(f"/1.0/images/aliases/{quote(alias, safe='')}")["target"])
     except clincus.IncusError as error:
@@ -86,7 +86,7 @@ def image_fingerprint(incus: clincus.Incus, alias: str) -> str:
 
 
 def point_alias(incus: clincus.Incus, alias: str, fingerprint: str) -> None:
-    """Let an alias stand for an image, in one step when it stood for another."""
+    """Let an alias point to an image, in one step if it pointed to another one."""
     body = {"target": fingerprint, "description": ""}
     if image_fingerprint(incus, alias):
         incus.query(f"/1.0/images/aliases/{quote(alias, safe='')}", "PUT", body)
@@ -118,7 +118,7 @@ def prune_versions(incus: clincus.Incus, alias: str, keep: int) -> list[str]:
 
 
 def unpack_image(incus: clincus.Incus, fingerprint: str) -> None:
-    """Let a copy-on-write pool unpack an image now: the first instance of an image waits for that."""
+    """Let a copy-on-write pool unpack an image now: otherwise the first instance of the image would wait for that."""
     devices = incus.query("/1.0/profiles/default")["devices"].values()
     pool = next((str(device["pool"]) for device in devices if device.get("path") == "/"), "")
     if not pool or incus.query(f"/1.0/storage-pools/{quote(pool, safe='')}")["driver"] == "dir":
@@ -132,7 +132,7 @@ def unpack_image(incus: clincus.Incus, fingerprint: str) -> None:
 
 
 def put_in_force(build: BuildContext, alias: str, version: str, notes: tuple[str, ...] = ()) -> Built:
-    """Let an alias stand for the image that was just made under a version alias, and prune older ones."""
+    """Let an alias point to the image that was just made under a version alias, and prune older ones."""
     fingerprint = image_fingerprint(build.incus, version)
     build.say("unpacking the image, so that the first session starts at once")
     unpack_image(build.incus, fingerprint)
@@ -159,11 +159,11 @@ BUILD_EPOCH = "1577836800"  # files get this time at the latest (2020-01-01): th
 
 @dataclass
 class BuildOutput:
-    """Reads the output of a build: tells the user of each stage, and keeps what fetch-tools.sh reports of the tools."""
+    """Reads the output of a build: reports each stage to the user, and keeps fetch-tools.sh's report on the tools."""
 
     say: Say
     versions: dict[str, str] = field(default_factory=dict)  # tool -> version that was fetched
-    missing: dict[str, str] = field(default_factory=dict)  # tool -> why it could not be
+    missing: dict[str, str] = field(default_factory=dict)  # tool -> the reason why it could not be fetched
 
     def on_line(self, line: str) -> None:
         """Take in one line."""
@@ -273,7 +273,7 @@ WAIT_FOR_NETWORK = "for i in $(seq 100); do grep -q '^[^ \t]*\t00000000\t' /proc
 
 @contextmanager
 def build_container(build: BuildContext, base: str) -> Iterator[str]:
-    """Start a container of an image, wait for its network, and give its name. It is removed in the end in any case."""
+    """Start a container of an image, wait for its network, and yield its name. The container is always removed."""
     incus = build.incus
     name = f"{build.prefix}build-{secrets.token_hex(4)}"
     build.say(f"starting a container of '{base}'")
@@ -289,12 +289,12 @@ def fill_container(
     build: BuildContext, container: str, files: Iterable[ImageFile], commands: Iterable[Sequence[str]], on_line: Say
 ) -> None:
     """Put files in their places in a build container, then run commands there as root. Raises ClincusError."""
-    # By stdin, since files may be secret.
+    # On stdin, since files may be secret.
     done = build.incus.exec(container, ["tar", "-x", "-C", "/"], stdin=pack_image_files(files))
     if done.code != 0:
         raise clincus.ClincusError(f"could not unpack files in the build container: {done.reason}")
     variables = {"HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"}
-    # By stdin as well, since they may hold a password: Incus writes a command's environment into its events.
+    # On stdin as well, since they may hold a password: Incus writes a command's environment into its events.
     proxies = clincus.shell_assignments(in_both_cases(proxy_settings(os.environ))).encode()
     for command in commands:
         merged = ["sh", "-c", 'set -a; eval "$(cat)"; set +a; exec "$@" 2>&1 </dev/null', "sh", *command]

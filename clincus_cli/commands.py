@@ -22,7 +22,7 @@ Options = SimpleNamespace  # a command's flags and arguments by name; a flag tha
 
 
 class UsageError(Exception):
-    """The command line cannot be understood: exit code 2, with a hint where to read on."""
+    """The command line cannot be understood: exit code 2, with a hint at the help."""
 
     def __init__(self, message: str, command: str = "") -> None:
         super().__init__(message)
@@ -136,7 +136,7 @@ def environment_flags(texts: Iterable[str], environ: Mapping[str, str]) -> dict[
 
 
 def agreed(options: Options) -> bool:
-    """Whether the flags agree to every question: --yes, and --force, which may mean more than that."""
+    """True if the flags answer every question: --yes does, and so does --force, which may mean more than that."""
     return bool(options.yes or options.force)
 
 
@@ -238,10 +238,10 @@ class Command:
         self.group = self.name.partition(" ")[0] if " " in self.name else ""
         self.arguments = usage[len(self.name) :].strip()  # `NAME`, `[NAME]`, `NAME...`, `[NAME...]`
         gives_json = any(flag.key == "format" and "json" in flag.choices for flag in flags)
-        # Behind the words of another program --json is that program's.
+        # After the words of another program, --json is that program's.
         self.flags = (*flags, JSON) if gives_json and not passes_on else flags  # its own, as its help shows them
         self.starts = starts  # whether it starts a session, and takes the flags of a start
-        self.writes = writes  # whether it changes something by itself, so that the journal has a line of it
+        self.writes = writes  # it changes something by itself, so the journal has a line about it
         self.hidden = hidden
         self.passes_on = passes_on  # after so many words an unknown flag belongs to the program that they name
         self._shows = shows
@@ -271,7 +271,7 @@ class Command:
 
     @property
     def names_session(self) -> bool:
-        """Whether it takes a session: a prefix or the session's own name will do, see `names`."""
+        """True if it takes a session: a prefix or the session's own name will do, see `names`."""
         takes_any_instance = self.group == "container" or self.name == "image publish"
         return bool(self.session_argument) and not takes_any_instance
 
@@ -302,7 +302,7 @@ def command_named(name: str) -> Command:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint at the known word that looks most like a wrong one."""
+    """A hint at the known word that is most similar to a wrong one."""
     import difflib
 
     plain = {one.lstrip("-"): one for one in known}  # dashes alone are no likeness
@@ -314,7 +314,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:
-    """The command and the words beside its name: `shell` if no command is named, `help` if only a group is."""
+    """The command, and the words besides its name: `shell` if no command is named, `help` if only a group is."""
     if list(words) in (["--version"], ["-v"]):
         return COMMANDS["_version"], []
     rest = list(words)
@@ -349,9 +349,9 @@ def next_word(words: Sequence[str], at: int, group: str) -> int | None:
 
 
 def is_session_id(words: Sequence[str]) -> bool:
-    """Whether the first word is the id of a session, not a workspace or the next flag.
+    """True if the first word is the id of a session, not a workspace or the next flag.
 
-    Ids are UUIDs; the oldest saved sessions have the name of their container, or a time, and `-session` behind it.
+    Ids are UUIDs; the oldest saved sessions have the name of their container, or a time, with `-session` after it.
     """
     form = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[\w-]+-session|auto"
     return bool(words) and re.fullmatch(form, words[0]) is not None

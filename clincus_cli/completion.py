@@ -1,4 +1,4 @@
-"""Completion: one hidden command says what may come next, and each shell has a few lines that ask it."""
+"""Completion: one hidden command prints the possible next words, and each shell has a few lines that call it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Talking to a person: lines on stderr, tables, colours, questions, and a mark that turns while work is under way."""
+"""Output for a person: lines on stderr, tables, colours, questions, and a mark that turns while work is in progress."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 CLEAR_LINE = "\r\033[K"
 _turning: set[str] = set()  # the texts beside the marks that are turning
 
-# Takes a line in place of stdout or stderr (True: stderr), for works that say things beside each other.
+# Takes a line in place of stdout or stderr (True: stderr), for several pieces of work that print at the same time.
 SPEAKER: contextvars.ContextVar[Callable[[str, bool], None] | None] = contextvars.ContextVar("SPEAKER", default=None)
 
 
 def say(text: str) -> None:
-    """Write a line to stderr: stdout holds data alone. If stderr takes nothing, the work goes on."""
+    """Write a line to stderr: stdout holds only data. If stderr takes nothing, the work continues."""
     _speak(text, is_error=True)
 
 
 def tell(text: str) -> None:
-    """Write a line about work under way to stdout. If stdout takes nothing, the work goes on."""
+    """Write a line about work in progress to stdout. If stdout takes nothing, the work continues."""
     _speak(text, is_error=False)
 
 
@@ -41,7 +41,7 @@ def _speak(text: str, *, is_error: bool) -> None:
 
 
 def show_line(text: str, *, is_error: bool) -> None:
-    """Write a line to stdout or stderr at once. If that takes nothing, the work goes on."""
+    """Write a line to stdout or stderr at once. If that takes nothing, the work continues."""
     stream = sys.stderr if is_error else sys.stdout
     if is_error:
         _flush_stdout()
@@ -54,7 +54,7 @@ def show_line(text: str, *, is_error: bool) -> None:
 
 
 def _flush_stdout() -> None:
-    """Write what stdout holds back, so that lines stand in their order where both streams go to one file."""
+    """Write what stdout holds back, so that the lines are in order if both streams go to one file."""
     try:
         if sys.stdout is not None:  # None for a stream that the caller has closed
             sys.stdout.flush()
@@ -63,7 +63,7 @@ def _flush_stdout() -> None:
 
 
 def silence(descriptor: int) -> None:
-    """Lead a descriptor that takes nothing to /dev/null, so that the interpreter can flush its stream at the end."""
+    """Redirect a descriptor that takes nothing to /dev/null: the interpreter can then flush its stream at the end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
@@ -73,7 +73,7 @@ def warn(text: str) -> None:
 
 
 def complain(message: str) -> None:
-    """Say in one line why the command failed."""
+    """Print in one line why the command failed."""
     say(paint("Error: ", "red", sys.stderr) + clincus.printable(" ".join(message.split("\n"))))
 
 
@@ -81,7 +81,7 @@ STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 
 
 def paint(text: str, style: str, stream: TextIO | None = None) -> str:
-    """The text in a style where the stream (default: stdout) is a terminal that shows it and NO_COLOR is not set."""
+    """The text in a style if the stream (default: stdout) is a terminal that shows it and NO_COLOR is not set."""
     stream = stream or sys.stdout
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
     return text if plain else f"\033[{STYLES[style]}m{text}\033[0m"
@@ -121,7 +121,7 @@ def size_text(size: float) -> str:
 
 
 def scaled(number: float, step: int, units: Sequence[str]) -> str:
-    """A number in the unit that leaves it below `step`, or in the last one."""
+    """A number in the unit in which it is below `step`, or in the last one."""
     power = 0
     while number >= step and power < len(units) - 1:
         number /= step
@@ -157,7 +157,7 @@ def print_json(document: object) -> None:
 
 
 def confirm(question: str, *, yes: bool) -> bool:
-    """Ask a yes/no question on stderr; `yes` is the answer of a flag. Raises ClincusError where nobody can be asked.
+    """Ask a yes/no question on stderr; `yes` is the answer of a flag. Raises ClincusError if nobody can be asked.
 
     A command that gets a no ends with 1.
     """
@@ -186,7 +186,7 @@ def confirm_named(question: str, *, yes: bool) -> bool:
 
 
 def has_terminal() -> bool:
-    """Whether a person sits at a terminal, with keyboard and screen."""
+    """True if a person is at a terminal, with keyboard and screen."""
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 

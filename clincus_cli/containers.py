@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def is_container_name(text: str) -> bool:
-    """Whether a text can be a container's name, or ENGINE:NAME."""
+    """True if a text can be a container's name, or ENGINE:NAME."""
     return re.fullmatch(rf"({clincus.ENGINE_NAME}:)?[A-Za-z][A-Za-z0-9-]{{0,62}}", text) is not None
 
 
@@ -35,7 +35,7 @@ def container_name(text: str) -> str:
 
 @contextmanager
 def speaking_of(name: str) -> Iterator[None]:
-    """Put the container in front of Incus's words, unless they say that Incus cannot be reached."""
+    """Put the container before Incus's words, unless they say that Incus cannot be reached."""
     try:
         yield
     except clincus.IncusError as error:
@@ -93,7 +93,7 @@ def instance_called(context: Context, word: str) -> str:
 
 
 def own_session(context: Context, instance: Mapping[str, Any]) -> clincus.Session | None:
-    """The session that an instance is, None for any other instance."""
+    """The session of an instance, None for an instance that is not a session."""
     prefix = clincus.container_prefix(context.environ)
     engine = clincus.engine_of(instance["id"])
     session = clincus.session_from_instance(prefix, instance, engine)
@@ -101,7 +101,7 @@ def own_session(context: Context, instance: Mapping[str, Any]) -> clincus.Sessio
 
 
 def code_mount(context: Context, instance: Mapping[str, Any]) -> str:
-    """Where the workspace stands in an instance."""
+    """The path of the workspace in an instance."""
     session = own_session(context, instance)
     if session is not None:
         return clincus.Guest.of(session, context.config).mount
@@ -156,7 +156,7 @@ def stopped(context: Context, instance: Mapping[str, Any], *, force: bool = Fals
 
 
 def delete_instance(incus: clincus.Incus, name: str) -> None:
-    """Delete an instance in any state; an ephemeral one is gone with its stop. Raises IncusError."""
+    """Delete an instance in any state; an ephemeral one is gone once it stops. Raises IncusError."""
     try:
         with speaking_of(name):
             incus.run("delete", "--force", incus.place(name), timeout=120)
@@ -406,7 +406,7 @@ def run_container_exec(context: Context) -> int:
 
 
 def run_exec(context: Context, incus: clincus.Incus, command: Sequence[str], how: Mapping[str, Any]) -> int:
-    """Run the command of `container exec` on our streams, or hold what it writes; returns the exit code."""
+    """Run the command of `container exec` on our streams, or keep its output; returns the exit code."""
     options = context.options
     if options.tty:
         return shell.run_in_terminal(incus.exec_argv(options.name, command, terminal=True, **how))
@@ -423,7 +423,7 @@ def run_exec(context: Context, incus: clincus.Incus, command: Sequence[str], how
 
 
 def exec_environment(context: Context, user: int) -> dict[str, str]:
-    """The variables that every command gets: who the code user is, and the terminal's kind."""
+    """The variables that every command gets: the code user's, and the terminal's type."""
     config = context.config
     environment = {}
     if user == config.get("incus.code_uid"):
@@ -459,7 +459,7 @@ def handed_variables(incus: clincus.Incus, name: str, given: Mapping[str, str], 
 
 
 def exec_directory(context: Context, incus: clincus.Incus, instance: Mapping[str, Any]) -> str:
-    """Where a command runs. Raises ClincusError if --cwd names no directory: Incus would run the command in /."""
+    """The directory in which a command runs. Raises ClincusError if --cwd is no directory: Incus would run it in /."""
     wanted = context.options.cwd
     from clincus_cli import transfer
 

@@ -165,5 +165,5 @@ def named_words(options: cli.Options) -> list[str]:
 
 
 def is_listed(session: clincus.Session) -> bool:
-    """Whether the command line shows a session: also one without a workspace, as the Go program does."""
+    """True if the command line shows a session: also one without a workspace, as the Go program does."""
     return not session.command

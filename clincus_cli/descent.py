@@ -76,7 +76,7 @@ def opened(path: str, shared: Identities, *, make: bool = False) -> Iterator[int
 
 
 def open_step(folder: int, name: str, *, make: bool) -> int:
-    """Open what has a name in a folder. Raises OSError."""
+    """Open a name in a folder. Raises OSError."""
     try:
         return os.open(name, STEP, dir_fd=folder)
     except FileNotFoundError:
@@ -88,7 +88,7 @@ def open_step(folder: int, name: str, *, make: bool) -> int:
 
 
 def followed(folder: int, name: str, place: str, shared: Identities, links: int) -> str:
-    """Where a link leads, if it is to be followed. Raises OSError, ClincusError(409)."""
+    """The target of a link that may be followed. Raises OSError, ClincusError(409)."""
     if links > MOST_LINKS:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), place)
     target = os.readlink(name, dir_fd=folder)
@@ -100,7 +100,7 @@ def followed(folder: int, name: str, place: str, shared: Identities, links: int)
 
 
 def is_inside(folder: int, shared: set[Identity]) -> bool:
-    """Whether a folder is one of some, or lies in one. Raises OSError."""
+    """True if a folder is one of some, or is in one of them. Raises OSError."""
     here = os.open(".", STEP | os.O_DIRECTORY, dir_fd=folder)
     try:
         while True:
@@ -118,5 +118,5 @@ def is_inside(folder: int, shared: set[Identity]) -> bool:
 
 
 def readable(descriptor: int) -> int:
-    """A descriptor to read from, for one of `opened`; a pipe keeps nobody waiting. Raises OSError."""
+    """A descriptor to read from, for one of `opened`; a pipe does not block. Raises OSError."""
     return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)

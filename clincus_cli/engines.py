@@ -143,7 +143,7 @@ def read_token() -> str:
 
 
 def give_image(context: Context, incus: clincus.Incus, alias: str) -> bool:
-    """Copy this host's image of an alias to an engine, in the place of one there; whether there was anything to copy.
+    """Copy this host's image of an alias to an engine, in place of the one there. True if there was anything to copy.
 
     The image whose place it takes is deleted, unless it has another name. Raises ClincusError.
     """
@@ -250,7 +250,7 @@ def client_folder(environ: Mapping[str, str]) -> str:
 
 
 def restrict_key(environ: Mapping[str, str]) -> None:
-    """Let nobody else read the client's key: it opens all that the engines allow."""
+    """Let nobody else read the client's key: it opens everything that the engines allow."""
     path = os.path.join(client_folder(environ), "client.key")
     if os.path.exists(path) and stat.S_IMODE(os.stat(path).st_mode) & 0o077:
         os.chmod(path, 0o600)
@@ -303,7 +303,7 @@ Finding = namedtuple("Finding", ("status", "words"))
 
 
 def report(findings: Iterator[Finding]) -> int:
-    """Print findings as they come; the exit code: 1 if one failed."""
+    """Print findings as they come; returns the exit code: 1 if one failed."""
     marks = {"ok": "✓", "note": "·", "failed": "✗"}
     has_failed = False
     for finding in findings:

@@ -1,4 +1,4 @@
-"""The token and the addresses of `serve`: they decide who may come in beside this machine's user."""
+"""The token and the addresses of `serve`: they decide who may connect besides this machine's user."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def help_text(name: str) -> str:
 
 
 def page_of(command: cli.Command) -> tuple[list[str], list[tuple[str, str]], list[tuple[str, str]]]:
-    """The parts of a docstring behind its summary: paragraphs, examples with meanings, exit codes with meanings."""
+    """The parts of a docstring after its summary: paragraphs, examples with meanings, exit codes with meanings."""
     about = []
     examples = []
     exits = []
@@ -191,7 +191,7 @@ def roff_rows(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 def roff(text: str) -> str:
-    """A text for roff, which takes a backslash, a dash, and a dot or quote at the beginning of a line for its own."""
+    """A text for roff, which gives a meaning to a backslash, a dash, and a dot or quote at the beginning of a line."""
     text = text.replace("\\", r"\e").replace("-", r"\-")
     return rf"\&{text}" if text.startswith((".", "'")) else text
 

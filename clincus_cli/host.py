@@ -1,4 +1,4 @@
-"""Finds and runs programs of this machine, and finds out what they may do here."""
+"""Finds and runs programs of this machine, and finds out their rights here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LINE_LIMIT = 1 << 16  # bytes
 
 
 def hand_on_lines(stream: io.BufferedReader, on_line: Say) -> str:
-    """Hand over each line of a stream until its end. Returns the last ones, without those that are empty."""
+    """Pass on each line of a stream until its end. Returns the last ones, without those that are empty."""
     tail: deque[str] = deque(maxlen=12)
     try:
         while raw := stream.readline(LINE_LIMIT):
@@ -40,7 +40,7 @@ def hand_on_lines(stream: io.BufferedReader, on_line: Say) -> str:
 
 
 def program_failure(name: str, code: int, words: str) -> clincus.ClincusError:
-    """The error of a program that ended with a code, and the last that it said."""
+    """The error for a program that ended with a code, with its last words."""
     return clincus.ClincusError(f"{name} failed (exit code {code}): {words}")
 
 
@@ -55,10 +55,10 @@ class Family(clincus.Child):
 
 
 class Host(Machine):
-    """The machine that setup works on: its files and its programs. Tests hand in one of their own."""
+    """The machine that setup works on: its files and its programs. Tests pass one of their own."""
 
     def which(self, program: str) -> str:
-        """The full path of a program, or nothing. Root's own folders and Incus's are searched too."""
+        """The full path of a program, or "". Root's own folders and Incus's are searched too."""
         more = "/usr/sbin:/sbin:/usr/libexec/incus:/opt/incus/bin"
         return shutil.which(program, path=f"{os.environ.get('PATH', '')}:{more}") or ""
 
@@ -76,7 +76,7 @@ class Host(Machine):
             return clincus.Completed(127, b"", error.message.encode())
 
     def follow(self, argv: Sequence[str], on_line: Say, *, timeout: float, env: Mapping[str, str] = {}) -> None:
-        """Run a program and hand over each line that it prints. Raises ClincusError with its last words."""
+        """Run a program and pass on each line that it prints. Raises ClincusError with its last words."""
         options: dict[str, Any] = {"ending": clincus.Ending(signal.SIGTERM, PATIENCE), "environ": {**os.environ, **env}}
         with Family(argv, timeout=timeout, merged=True, **options) as child:
             child.feed([])
@@ -86,10 +86,10 @@ class Host(Machine):
             raise program_failure(argv[0], code, words)
 
     def has_systemd(self) -> bool:
-        """Whether systemd runs this machine (sd_booted(3))."""
+        """True if systemd runs this machine (sd_booted(3))."""
         return self.path("/run/systemd/system").is_dir()
 
     def may_have_capability(self, number: int) -> bool:
-        """Whether root can have a capability here, by the bounding set (capabilities(7))."""
+        """True if root can have a capability here, by the bounding set (capabilities(7))."""
         found = re.search(r"^CapBnd:\s*([0-9a-f]+)", self.read("/proc/self/status"), re.MULTILINE)
         return bool(found and int(found.group(1), 16) >> number & 1)

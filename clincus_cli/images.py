@@ -250,7 +250,7 @@ Cleanup = namedtuple("Cleanup", "delete keep spared")
 
 
 def plan_cleanup(images: Iterable[Mapping[str, Any]], prefix: str, keep: int) -> Cleanup:
-    """Which versions of an image go: aliases PREFIX…-YYYYMMDD-HHMMSS, all but the newest `keep`."""
+    """Select the versions of an image to delete: aliases PREFIX…-YYYYMMDD-HHMMSS, all but the newest `keep`."""
     versions = {}  # alias -> all names of its image
     for image in images:
         names = set(alias_names(image))
@@ -265,7 +265,7 @@ def plan_cleanup(images: Iterable[Mapping[str, Any]], prefix: str, keep: int) ->
 
 
 def above_zero(text: str) -> int:
-    """How many versions a cleanup keeps."""
+    """The number of versions that a cleanup keeps."""
     if not re.fullmatch(r"\d{1,6}", text) or int(text) == 0:
         raise ValueError("--keep must be > 0")
     return int(text)
@@ -318,7 +318,7 @@ def run_image_cleanup(context: Context) -> int:
 
 
 def report_cleanup(verb: str, deleted: Sequence[str], plan: Cleanup) -> None:
-    """Say what a cleanup did with each version."""
+    """Print what a cleanup did with each version."""
     console.say("\n  - ".join([f"{verb} {len(deleted)} old version(s):", *deleted]))
     console.say("\n  - ".join([f"Kept {len(plan.keep)} recent version(s):", *plan.keep]))
     for name in plan.spared:

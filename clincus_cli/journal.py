@@ -15,7 +15,7 @@ FROM = "the command line"
 
 
 def run_noted(context: Context) -> int:
-    """Run a command that changes something, and write down how it ended. Returns its exit code."""
+    """Run a command that changes something, and write down its result. Returns its exit code."""
     began = time.monotonic()
     outcome = "interrupted"
     try:
@@ -55,7 +55,7 @@ def note(context: Context, outcome: str, seconds: float) -> None:
 
 
 def touched(context: Context) -> dict[str, str]:
-    """The id of each session that the command changed, or else names, with its session_id where that is known."""
+    """The id of each session that the command changed, or else names, each with its session_id if that is known."""
     changed = {one.id: session_id for session_id, one in context.changed.items()}
     sessions = vars(context).get("sessions")  # a command that did without them is not slowed down now
     words = named_words(context.options)

@@ -34,7 +34,7 @@ class Part(NamedTuple):
     what: str
     command: str  # removes it by hand
     remove: Callable[[], object]  # raises ClincusError or OSError
-    kept: str = ""  # why it has to stay for now; "" if it can go
+    kept: str = ""  # the reason why it has to stay for now; "" if it can go
 
 
 class Leftovers:
@@ -44,7 +44,7 @@ class Leftovers:
         self.context = context
         self.host = host
         self.environ = context.environ
-        self.is_unknown = False  # whether there is an Incus that does not say what it has
+        self.is_unknown = False  # an Incus exists that does not say what it has
         # Root believes no file of another user.
         files = {setup.MADE_FILE, setup.made_file(host, self.environ)}
         self.made = [line.partition(" ")[::2] for path in sorted(files) for line in host.read(path).splitlines()]
@@ -189,7 +189,7 @@ class Leftovers:
                 )
 
     def why_state_stays(self) -> str:
-        """Why ~/.clincus has to stay for now."""
+        """The reason why ~/.clincus has to stay for now."""
         if self.context.options.dry_run:
             return ""
         kept = self.why_program_stays()
@@ -202,7 +202,7 @@ class Leftovers:
         return ""
 
     def why_program_stays(self) -> str:
-        """Why the program and its settings have to stay for now: sessions that are left need both."""
+        """The reason why the program and its settings have to stay for now: remaining sessions need both."""
         if self.context.options.dry_run:
             return ""
         if self.is_unknown:
@@ -237,12 +237,12 @@ def delete_from_incus(incus: clincus.Incus, word: str, name: str) -> None:
 
 
 def is_marked(thing: Mapping[str, Any]) -> bool:
-    """Whether setup made a network or a pool."""
+    """True if setup made a network or a pool."""
     return (thing.get("config") or {}).get(MADE_KEY) == "true"
 
 
 def is_bridge(network: Mapping[str, Any]) -> bool:
-    """Whether setup made a network: by its label or, before it wrote one, by a name that is ours alone."""
+    """True if setup made a network: by its label or, before it wrote one, by a name that only we use."""
     base = SETUP_BRIDGE.rstrip("0123456789")
     name = str(network["name"])
     is_named = name.startswith(base) and name[len(base) :].isdecimal()
@@ -250,13 +250,13 @@ def is_bridge(network: Mapping[str, Any]) -> bool:
 
 
 def is_ours(path: str, sessions: set[str]) -> bool:
-    """Whether what uses a bridge, a pool or the default profile goes with the other parts: a session, the profile."""
+    """True if the user of a bridge, a pool or the default profile goes with the other parts: a session, the profile."""
     kind, _, name = path.removeprefix("/1.0/").partition("/")
     return (kind, name) == ("profiles", "default") or (kind == "instances" and name in sessions) or kind == "images"
 
 
 def is_listening(port: int) -> bool:
-    """Whether a program listens at a port of this machine."""
+    """True if a program listens at a port of this machine."""
     import socket
 
     with socket.socket() as probe:

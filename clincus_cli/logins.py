@@ -84,7 +84,7 @@ def ask(context: Context, method: str, what: str) -> Any:
 
 
 def tell(one: Mapping[str, Any]) -> int:
-    """Say how a login is; the exit code."""
+    """Print the state of a login; returns the exit code."""
     words = f"{one['name']}: {one['state']}" + (f": {one['error']}" if one["error"] else "")
     print(clincus.printable(words))
     return 0 if one["state"] == "good" else 1

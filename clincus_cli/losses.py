@@ -6,7 +6,7 @@ import clincus
 
 
 def loss_note(sessions: clincus.Sessions, session: clincus.Session) -> str:
-    """What would be lost with a session's container, as far as it is known; "" for nothing. Nothing is started."""
+    """The losses with a session's container, as far as they are known; "" for none. Starts nothing."""
     with clincus.patient(clincus.ANSWER_PATIENCE, clincus.ANSWER_PATIENCE):
         unsaved = sessions.unsaved(session)
     known = f"not on this machine: {unsaved.words}" if unsaved.words else ""

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises Ended if a signal ended it, once what was half done is undone.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
-    atexit.register(gc.freeze)  # else Python would look for what refers to itself as it ends, and free it in vain
+    atexit.register(gc.freeze)  # else Python would search for cycles as it ends, and free them in vain
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # the caller closed it
             setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115 (open till the end)

@@ -1,4 +1,4 @@
-"""Which session a command means: one rule for all commands.
+"""Finds the session that a command means: one rule for all commands.
 
 A name is the id of a session, a unique prefix of an id, or the session's own name. Without one it is
 $CLINCUS_CONTAINER, else the only session of this folder. `.` stands for the last two where more arguments follow.
@@ -42,7 +42,7 @@ def settle_names(context: Context) -> None:
 
 
 def known_or_typed(context: Context, word: str) -> str:
-    """As `named_session`, but a word that means nothing stays: commands for several sessions warn of it, and go on."""
+    """As `named_session`, but an unknown word stays: commands for several sessions warn of it, and continue."""
     try:
         return named_session(context, word)
     except clincus.ClincusError as error:

@@ -45,7 +45,7 @@ def run_network(context: Context) -> int:
 
 
 def warn_of_next_start(session: Mapping[str, Any]) -> None:
-    """Say what of a change holds from the session's next start only."""
+    """Warn about the part of a change that holds only from the session's next start."""
     from clincus_features.network.devices import UNRULED
 
     if UNRULED in session["warnings"]:

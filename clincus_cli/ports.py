@@ -1,4 +1,4 @@
-"""`ports`: lets a browser see what serves in a session's container. The server knows the ports, and lets it in."""
+"""`ports`: lets a browser see a server in a session's container. The server knows the ports, and admits the browser."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def author_of(text: str) -> tuple[str, str]:
 
 
 def is_in(path: str, chosen: Iterable[str]) -> bool:
-    """Whether a path is one of those that were chosen, or in one."""
+    """True if a path is one of the chosen ones, or is in one of them."""
     return any(path == one or path.startswith(f"{one}/") for one in chosen)
 
 
@@ -195,12 +195,12 @@ def is_in_change(change: Mapping[str, Any], chosen: Iterable[str]) -> bool:
 
 
 def count(one: Mapping[str, Any]) -> str:
-    """How much has changed, in one word or three."""
+    """The number of changes, in one word or three."""
     return f"{one['files']} file(s) +{one['added']} -{one['removed']}" if one["files"] else "none"
 
 
 def line_counts(one: Mapping[str, Any]) -> str:
-    """How many lines of a file were added and removed; "" if that is not known."""
+    """The numbers of added and removed lines of a file; "" if they are not known."""
     if one["binary"]:
         return "binary"
     if one["added"] is None:

@@ -74,7 +74,7 @@ def run_run(context: Context) -> int:
 def run_command(
     context: Context, session: clincus.Session, limit: float | None
 ) -> tuple[int, tuple[relay.Held, relay.Held]]:
-    """Run the command in its container, for `limit` seconds at most; its exit code, and the parts for --format json."""
+    """Run the command in its container, `limit` seconds at most; returns its exit code, and the parts for JSON."""
     import subprocess
 
     from clincus_cli import relay
@@ -103,7 +103,7 @@ def run_command(
 
 @contextmanager
 def before_command(context: Context, session: clincus.Session, config: clincus.Config) -> Iterator[None]:
-    """Say which container is being started, and pass what it may reach until the end of the block."""
+    """Name the container that is being started, and pass its allowed connections until the end of the block."""
     from clincus_features.network.own import own_proxy
 
     tell_command(context, session, config)
@@ -114,7 +114,7 @@ def before_command(context: Context, session: clincus.Session, config: clincus.C
 
 
 def talk(context: Context, text: str) -> None:
-    """Say something, unless --quiet is given."""
+    """Print a text, unless --quiet is given."""
     if not context.options.quiet:
         console.say(text)
 
@@ -129,7 +129,7 @@ def process_mark(pid: int) -> str:
 
 
 def start_container(sessions: clincus.Sessions, request: clincus.LaunchRequest) -> clincus.Session:
-    """Start a container for one command: a new one, or the resting persistent one of the slot that is named."""
+    """Start a container for one command: a new one, or the stopped persistent one of the slot that is named."""
     if request.slot:
         name = clincus.session_name(sessions.registry.prefix, sessions.plan(request).draft.workspace, request.slot)
         found = sessions.look(name)
@@ -158,7 +158,7 @@ def print_output(code: int, stdout: relay.Held, stderr: relay.Held) -> None:
 
 
 def tell_command(context: Context, session: clincus.Session, config: clincus.Config) -> None:
-    """Say which container a command will run in, before the container exists."""
+    """Name the container in which a command will run, before the container exists."""
     if not context.options.slot:
         talk(context, f"Auto-allocated slot {session.slot}")
     if session.run:

@@ -45,7 +45,7 @@ def ask_session(
 def ask_server(
     context: Context, method: str, path: str, body: Mapping[str, object] | None = None, within: float = ANSWER_WITHIN
 ) -> Any:
-    """The server's answer to a request, taken from JSON. Raises ClincusError as `fetch_from_server` does."""
+    """Ask the server, and return its answer, parsed from JSON. Raises ClincusError as `fetch_from_server` does."""
     import json
 
     answer = fetch_from_server(context, method, path, body, within)
@@ -104,7 +104,7 @@ def check_owner(connection: socket.socket, port: int) -> None:
 
 
 def known_port(context: Context) -> int:
-    """Where the server that was started last listens, or else where the config wants it."""
+    """The port at which the last started server listens, or else that of the config."""
     try:
         with open(clincus.own_file(context.environ, "port"), encoding="ascii") as file:
             return cli.number_from(1, 65535)(file.read().strip())

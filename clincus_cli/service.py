@@ -68,7 +68,7 @@ class Announcer:
         self._is_ready = False
 
     def __call__(self, url: str) -> None:
-        """The dashboard runs there from now on."""
+        """Report that the dashboard runs at a URL from now on."""
         ready = "" if self._is_ready else "READY=1\n"
         tell_systemd(f"{ready}STATUS=Dashboard running at {url}")
         if self._opens and not self._is_ready:
@@ -117,7 +117,7 @@ def browser_command(url: str, environ: Mapping[str, str]) -> list[str]:
 
 
 def tell_systemd(state: str) -> None:
-    """Tell systemd how we are, where it started us and wants to know (sd_notify(3))."""
+    """Report our state to systemd, if it started us and wants to know (sd_notify(3))."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
         import socket
@@ -183,7 +183,7 @@ def service_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def unit_path(environ: Mapping[str, str]) -> str:
-    """Where systemd's user manager looks for our unit file (systemd.unit(5), "UNIT FILE LOAD PATH")."""
+    """The path at which systemd's user manager looks for our unit file (systemd.unit(5), "UNIT FILE LOAD PATH")."""
     base = environ.get("XDG_CONFIG_HOME", "")
     folder = base if os.path.isabs(base) else clincus.expand("~/.config", environ)
     return os.path.join(folder, "systemd", "user", SERVICE)
@@ -220,7 +220,7 @@ def systemctl(*arguments: str) -> str:
 
 
 def user_name() -> str:
-    """Our own name, or our number where there is no name."""
+    """Our own name, or our number if there is no name."""
     from clincus_features.health import Machine
 
     return Machine().user_name() or str(os.getuid())
@@ -308,7 +308,7 @@ def run_service_restart(context: Context) -> int:
 
 
 def service_action(context: Context, done: str) -> int:
-    """Have systemd do what the command is called; `done` is what is said of the service then."""
+    """Let systemd do what the command is called; `done` is reported for the service afterwards."""
     installed_unit(context)
     systemctl(context.command.name.rpartition(" ")[2], SERVICE)
     console.say(f"Service {done}.")

@@ -85,7 +85,7 @@ def session_table(active: Sequence[Mapping[str, Any]]) -> str:
 
 
 def age_text(created_at: str) -> str:
-    """How long ago a time of `list --format json` is, in its largest unit."""
+    """The age of a time of `list --format json`, in its largest unit."""
     import time
 
     moment = clincus.parse_time(f"{created_at.replace(' ', 'T')}Z")
@@ -264,7 +264,7 @@ def run_resume(context: Context) -> int:
 
 
 def attempt_each(names: Iterable[str], work: Callable[[str], object]) -> list[str]:
-    """Work on each name, and return those for which it succeeded; each failure becomes a warning."""
+    """Work on each name, and return the names of the successes; each failure becomes a warning."""
     done = []
     for name in names:
         try:
@@ -341,7 +341,7 @@ def is_agreed(options: cli.Options, verb: str, names: Sequence[str], *, is_one: 
 
 
 def timeout_flag(default: int) -> cli.Flag:
-    """How long a session has for a clean stop."""
+    """The flag for the time that a session has for a clean stop."""
     return cli.Flag(
         "--timeout SECONDS", "for a clean stop, then it is forced", check=cli.number_from(0, 3600), default=default
     )
@@ -564,12 +564,12 @@ def cleanup_groups(
 
 
 def kind_words(session: clincus.Session) -> str:
-    """A session's workspace, and whether it is kept when it stops."""
+    """A session's workspace, and if it is kept when it stops."""
     return f"{session.workspace or 'no workspace'} ({'persistent' if session.persistent else 'ephemeral'})"
 
 
 def is_abandoned(session: clincus.Session) -> bool:
-    """Whether a container was made by a `clincus run` that no longer runs: it was killed, or kept the container."""
+    """True if a container was made by a `clincus run` that no longer runs: it was killed, or kept the container."""
     from clincus_cli.run import process_mark
 
     pid = session.command.partition(" ")[0]
@@ -577,9 +577,10 @@ def is_abandoned(session: clincus.Session) -> bool:
 
 
 def clean_stages() -> list[str]:
-    """Remove the stages that crashes left under /run/clincus; the paths of those that cannot be removed.
+    """Remove the stages that crashes left under /run/clincus; returns the paths of those that cannot be removed.
 
-    Only root can, and else nothing is done: the next start or stop of any session does the same. Raises ClincusError.
+    Only root can, so for other users this does nothing: the next start or stop of any session does the same. Raises
+    ClincusError.
     """
     if os.geteuid() != 0 or not os.path.isdir(clincus.STAGES):
         return []

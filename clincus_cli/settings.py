@@ -104,7 +104,7 @@ def literal(value: Any) -> str:
 
 
 def with_setting(text: str, key: str, value: object, path: str) -> str:
-    """The text of a config file with one key set, the rest unchanged. Raises ConfigError where that is not certain.
+    """The text of a config file with one key set, the rest unchanged. Raises ConfigError if that is uncertain.
 
     The line is found by its form, and the result is read again: nothing but that key may differ.
     """

@@ -1,6 +1,6 @@
 """`clincus setup`: the steps from a bare machine to a working Incus with the image of the sessions.
 
-A step finds out what is missing and makes it. A person's own settings are used as they are, and never changed.
+A step finds out what is missing and creates it. A person's own settings are used as they are, and never changed.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def start_incusd(
 
 # -- Subnets
 
-# Where a bridge may go: private /24s (RFC 1918) in corners that routers, VPNs and Docker seldom use by default.
+# Networks for a bridge: private /24s (RFC 1918) in corners that routers, VPNs and Docker seldom use by default.
 CORNERS = (("10.64", 77), ("10.181", 60), ("172.30", 200), ("192.168", 213))
 SUBNET_CHOICES = [f"{start}.{number}.0/24" for start, first in CORNERS for number in range(first, first + 20)]
 
@@ -109,7 +109,7 @@ def taken_subnets(host: Host) -> list[str]:
 
 
 class Step(NamedTuple):
-    """One thing that setup takes care of.
+    """One part of the setup.
 
     `take` looks for missing parts. If there are any, it yields the work to do, as a sentence without its end, and does
     the work when it is resumed.
@@ -118,7 +118,7 @@ class Step(NamedTuple):
     name: str
     take: Callable[[], Iterator[str]]
     as_root: bool = False  # only root can do it
-    is_optional: bool = False  # those behind it do not rely on it
+    is_optional: bool = False  # the steps after it do not rely on it
 
 
 @dataclass
@@ -150,11 +150,11 @@ class Setup:
         )
 
     def plan(self) -> dict[str, str]:
-        """The sentence of each step that is to be done, by the step's name. Nothing is done."""
+        """The sentence of each step that has something to do, by the step's name. Nothing is done."""
         return {step.name: need for step in self.steps() for need in islice(step.take(), 1)}
 
     def run(self, ask: Callable[[str], bool]) -> bool:
-        """Take the steps one after another; False when one is declined that the rest relies on, which ends it.
+        """Take the steps one after another; False if one is declined that the rest relies on, which ends the setup.
 
         `ask` gets each need as a question. Raises ClincusError when a step fails, or needs root.
         """
@@ -178,7 +178,7 @@ class Setup:
         return True
 
     def is_agreed(self, step: Step, need: str, ask: Callable[[str], bool]) -> bool:
-        """Whether a person agrees to a step. An optional one waits where nobody can be asked."""
+        """True if a person agrees to a step. An optional one waits if nobody can be asked."""
         try:
             return ask(need)
         except clincus.ClincusError:
@@ -188,7 +188,7 @@ class Setup:
             return False
 
     def ask(self, path: str) -> Any:
-        """The answer of Incus to a query; None when it has nothing there, or does not answer us."""
+        """The answer of Incus to a query; None if it has nothing there, or does not answer us."""
         if path not in self.answers_kept:
             self.answers_kept[path] = None
             with suppress(clincus.ClincusError):
@@ -196,7 +196,7 @@ class Setup:
         return self.answers_kept[path]
 
     def answers(self) -> bool:
-        """Whether Incus answers us."""
+        """True if Incus answers us."""
         return self.ask("/1.0") is not None
 
     def note_made(self, kind: str, name: str) -> None:
@@ -262,7 +262,7 @@ class Setup:
         return "incus" if self.apt_has("incus") and not self.apt_has(DAEMON_PACKAGE) else DAEMON_PACKAGE
 
     def apt_has(self, package: str) -> bool:
-        """Whether apt's lists, as they are now, have a package to install."""
+        """True if apt's lists, in their present state, have a package to install."""
         if not self.host.which("apt-get"):
             return False
         policy = self.host.attempt(["apt-cache", "policy", package], env={"LC_ALL": "C"}).stdout
@@ -309,7 +309,7 @@ class Setup:
                 self.host.run(["umount", "--lazy", "/var/lib/lxcfs"])
 
     def is_mounted(self, pattern: str) -> bool:
-        """Whether a line of the table of mounts begins so."""
+        """True if a line of the table of mounts begins with a pattern."""
         return bool(re.search(f"^{pattern}", self.host.read("/proc/mounts"), re.MULTILINE))
 
     # -- The daemon and its group
@@ -379,7 +379,7 @@ class Setup:
         return sorted(names, key=lambda name: (name != SETUP_POOL, name))
 
     def kernel_has_btrfs(self) -> bool:
-        """Whether the kernel can do copy-on-write for us: with it a session starts in 0.2 s instead of 1 to 6."""
+        """True if the kernel can do copy-on-write for us: with it a session starts in 0.2 s instead of 1 to 6."""
         if re.search(r"^\s*btrfs$", self.host.read("/proc/filesystems"), re.MULTILINE):
             return True
         return self.host.attempt(["modprobe", "--dry-run", "btrfs"], timeout=10).code == 0
@@ -397,7 +397,7 @@ class Setup:
         self.add_device("root", "disk", "path=/", f"pool={pool or SETUP_POOL}")
 
     def create_pool(self) -> None:
-        """Make the pool on btrfs where that works, else in a plain folder."""
+        """Make the pool on btrfs if that works, else in a plain folder."""
         if self.kernel_has_btrfs():
             self.host.attempt(["modprobe", "btrfs"], timeout=10)
             free = shutil.disk_usage(self.environ.get("INCUS_DIR") or "/var/lib").free
@@ -435,7 +435,7 @@ class Setup:
         self.add_device("eth0", "nic", f"network={bridge}", "name=eth0")
 
     def create_bridge(self) -> str:
-        """Make the bridge. Its subnet is given: Incus would look for a free one by sending packets to strangers."""
+        """Make the bridge. We choose its subnet: Incus would look for a free one by sending packets to strangers."""
         subnet = self.options.subnet or free_subnet(taken_subnets(self.host)).replace(".0/", ".1/")
         self.say(f"subnet {subnet}")
         config = [f"ipv4.address={subnet}", "ipv4.nat=true", "ipv6.address=none", MADE_LABEL]
@@ -508,9 +508,9 @@ class Setup:
         return "host" if self.options.recipe else image_source(self.host)
 
 
-# -- Where Incus comes from
+# -- Sources of Incus
 
-# The commands that install Incus where apt does not, by the ID or ID_LIKE of os-release(5).
+# The commands that install Incus if apt does not, by the ID or ID_LIKE of os-release(5).
 OTHER_INSTALLERS = {
     "fedora": "dnf install incus incus-client dnsmasq btrfs-progs",
     "arch": "pacman -S --needed incus dnsmasq btrfs-progs",
@@ -521,7 +521,7 @@ INCUS_DOCUMENTATION = "https://linuxcontainers.org/incus/docs/main/installing/"
 
 
 def other_installer(release: Mapping[str, str]) -> str:
-    """How root installs Incus without apt: a command, or where it is written."""
+    """The way for root to install Incus without apt: a command, or the address of instructions."""
     kinds = (release.get("ID", ""), *release.get("ID_LIKE", "").split())
     command = next((OTHER_INSTALLERS[kind] for kind in kinds if kind in OTHER_INSTALLERS), "")
     return f"`{command}` as root" if command else f"what {INCUS_DOCUMENTATION} says"

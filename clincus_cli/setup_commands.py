@@ -25,7 +25,7 @@ TOOLS = cli.Flag(
 
 
 class Stages(ExitStack):
-    """Says what goes on during long work: a line for each stage, and on a terminal how long it takes."""
+    """Reports the stages of long work: a line for each, and on a terminal its duration."""
 
     def __call__(self, text: str) -> None:
         """End the stage before, and begin this one. The text may come from a container."""

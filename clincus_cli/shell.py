@@ -1,4 +1,4 @@
-"""`shell` and `attach`: which session a start means, starting it, and this terminal on it until it is left."""
+"""`shell` and `attach`: choose and start a session, and connect this terminal to it until a person leaves it."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def mount_argument(text: str, directory: str) -> dict[str, object]:
         raise cli.UsageError(f"invalid mount {text!r}: {error}") from None
 
 
-# -- Which session a start means
+# -- The session that a start means
 
 
 def choose_start(context: Context, request: clincus.LaunchRequest) -> clincus.Session | clincus.LaunchRequest:
@@ -248,7 +248,7 @@ def newest_saved(context: Context, request: clincus.LaunchRequest) -> clincus.Sa
 
 
 def start_new(context: Context, request: clincus.LaunchRequest) -> clincus.Session:
-    """Create a session, telling each step."""
+    """Create a session, and report each step."""
 
     def begun(session: clincus.Session) -> None:
         if not request.slot:
@@ -307,7 +307,7 @@ def go_on(context: Context, session: clincus.Session, request: clincus.LaunchReq
 
 
 def present(context: Context, session: clincus.Session, *, is_direct: bool) -> int:
-    """Say what was started, and attach to it."""
+    """Report what was started, and attach to it."""
     options = context.options
     mode = "Direct (no tmux)" if is_direct else "Interactive (tmux)"
     if options.background:
@@ -346,7 +346,7 @@ def attach_terminal(context: Context, session: clincus.Session, *, is_direct: bo
 
 
 def leave_session(context: Context, session: clincus.Session, *, is_direct: bool) -> bool:
-    """Save the conversation of a session whose terminal was left; whether the session runs on.
+    """Save the conversation of a session whose terminal was left. True if the session runs on.
 
     Detached, it does. When the last program in it has ended, or the container was powered off from inside, an
     ephemeral container is removed, once its conversation is saved, and a persistent one rests until the next start.
@@ -376,7 +376,7 @@ def leave_session(context: Context, session: clincus.Session, *, is_direct: bool
 
 
 def settled_session(sessions: clincus.Sessions, session: clincus.Session) -> tuple[clincus.Session | None, bool]:
-    """The session as it is now (None if it is gone), and whether its tmux still runs, which ends with its last program.
+    """The session in its present state (None if it is gone), and True while its tmux has a running program.
 
     Incus calls a container running that is about to stop, and whose tmux cannot be asked: this waits for its end.
     """

@@ -1,6 +1,6 @@
 """Files in and out of a container, like cp.
 
-What comes out is hostile: the container names every file, and may change what it names while we read. `incus file`
+The copied data is hostile: the container names every file, and may change it while we read. `incus file`
 is not used: its pull writes through links that it has just made, and a named pipe in place of a file blocks every later
 start and stop of that container (seen with 6.0.4).
 """
@@ -87,7 +87,7 @@ def push_files(
 
 
 def container_directory(incus: clincus.Incus, name: str, path: str) -> bool:
-    """Whether a path in a running container is a directory. Raises IncusError when the container cannot be asked."""
+    """True if a path in a running container is a directory. Raises IncusError if the container cannot be asked."""
     done = incus.exec(name, ["sh", "-c", '[ -d "$1" ]', "sh", path])
     if done.code > 1 or done.stderr:
         raise incus.guest_failure(name, done)
@@ -106,7 +106,7 @@ def send_tree(source: int, stream: IO[bytes], ids: tuple[int, int] | None, left_
 def send_entries(
     archive: tarfile.TarFile, folder: int, above: str, ids: tuple[int, int] | None, left_out: list[str]
 ) -> None:
-    """Write all that is in a directory, which has the name `above` in a tar."""
+    """Write all entries of a directory, which has the name `above` in a tar."""
     for name in sorted(os.listdir(folder)):
         inside = f"{above}/{name}"
         with contextlib.ExitStack() as held:
@@ -174,7 +174,7 @@ def pull_files(incus: clincus.Incus, name: str, path: str, local: str, *, shared
 
 @contextlib.contextmanager
 def place_for(local: str, own: str, shared: descent.Identities) -> Iterator[tuple[int, str]]:
-    """Where a copy goes that is named `own`, and to be at `local` or in it: a folder's descriptor, and a name in it."""
+    """The place for a copy that is named `own`, at `local` or in it: a folder's descriptor, and a name in it."""
     if not own:  # the content goes in without a name
         local = local.rstrip("/") or "/"
     folder, slash, base = local.rpartition("/")
@@ -292,7 +292,7 @@ class Arrival:
         self.is_tree = is_tree
 
     def _is_taken(self, *, is_tree: bool) -> bool:
-        """Whether something is in the place that the copy must not replace: a directory, and for a tree anything."""
+        """True if the copy must not replace the thing in its place: a directory, and for a tree anything."""
         folder, name = self._place
         with contextlib.suppress(FileNotFoundError):
             os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -368,9 +368,9 @@ class Arrival:
 
 
 def stays_inside(link: str, depth: int) -> bool:
-    """Whether a link `depth` folders below a root leads to something below it, whatever other links it passes.
+    """True if a link `depth` folders below a root leads to something below it, whatever other links it passes.
 
-    `..` may stand only in front: behind a name that is itself a link it would lead up from somewhere else.
+    `..` may only come first: after a name that is itself a link it would lead up from somewhere else.
     """
     parts = [part for part in link.split("/") if part not in ("", ".")]
     up = next((count for count, part in enumerate(parts) if part != ".."), len(parts))

@@ -1,4 +1,4 @@
-"""The health report: all that sessions need, each check with advice; `GET /api/health` and `clincus health`.
+"""The health report: everything that sessions need, each check with advice; `GET /api/health` and `clincus health`.
 
 `clincus setup` also uses the machine's files and user ids from here.
 """
@@ -274,7 +274,7 @@ class Examination:
         return warning("Off: containers reach nothing beyond this machine", "sysctl -w net.ipv4.ip_forward=1")
 
     def check_protection(self) -> Finding:
-        """How well this machine can be protected from sessions (the section `wall` of the core)."""
+        """The level at which this machine can be protected from sessions (the section `wall` of the core)."""
         if self.config.get("security.disable_protection"):
             return warning("Switched off in the config", "remove security.disable_protection from the config")
         self.ask("/1.0")  # does not wait as long for an Incus that hangs as the next line does
@@ -331,7 +331,7 @@ class Examination:
         return ok(", ".join(rows), **details)
 
     def engine_fault(self, name: str, row: Mapping[str, Any]) -> str:
-        """Why no session can start on an engine now, "" if one can."""
+        """The reason why no session can start on an engine now, "" if one can."""
         alias = row.get("image") or self.config.get("defaults.image")
         try:
             incus = clincus.engine_door(self.config, name)

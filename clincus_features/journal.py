@@ -125,7 +125,7 @@ class Journal:
         self._complaint = ""  # why the last write failed
         self._lost: set[str] = set()  # sessions whose engine could not be reached; only `hear` uses it
 
-    # -- What people ask for
+    # -- Requests of people
 
     def follow(self, handler: clincus.Handler, operation: Mapping[str, Any], request: clincus.Request) -> object:
         """Handle a request, and write down its result."""
@@ -171,7 +171,7 @@ class Journal:
         what = asked_for(operation, request.values)
         self._attempt(lambda: write_action(self._path(""), entry, session.session_id if session else "", what))
 
-    # -- What happens by itself
+    # -- Events
 
     def hear(self, moment: str, session: clincus.Session) -> None:
         """Write down that a session started, paused, stopped, was deleted or cannot be reached, by any program."""
@@ -208,7 +208,7 @@ class Journal:
             self._happened(session, "session", str(alarm["text"]))
 
     def hear_happening(self, session: clincus.Session, words: str) -> None:
-        """Write down what happened to a session."""
+        """Write down an event of a session."""
         self._happened(session, "session", words)
 
     def _happened(self, session: clincus.Session, kind: str, what: str) -> None:
@@ -254,7 +254,7 @@ class Journal:
         if complaint and complaint != before:
             clincus.log.warning("journal: %s", complaint)
 
-    # -- What is asked of it
+    # -- Routes
 
     def get_log(self, request: clincus.Request) -> clincus.Response:
         """Answer GET …/log: the newest entries, and how many there are."""

@@ -49,7 +49,7 @@ def make_repository(folder: str, environ: Mapping[str, str]) -> None:
 
 
 def why_no_repository(folder: str, environ: Mapping[str, str]) -> str:
-    """Run `git init`; why it failed, "" if it did not."""
+    """Run `git init`; returns the reason why it failed, "" if it did not."""
     git = clincus.find_git(folder, environ)
     if not git:
         return "git is not in $PATH: install it on this host"

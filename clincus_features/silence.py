@@ -24,7 +24,7 @@ PERIOD = 2.0  # seconds between two looks at who waits
 SLEEP = 600.0  # seconds between two looks while nobody begins to wait
 WATCHED = 3.0  # the same while a page is open
 ASKED = 30.0  # seconds between two questions while a page is open: a daemon that goes answers most of them as before
-SHORT = 0.5  # seconds for which nobody is said to wait: most commands take less
+SHORT = 0.5  # seconds for which a command does not count as waiting: most take less
 PATIENCE = 5.0  # seconds for the easy question; with PERIOD and SHORT, well below the 10 s that anybody waits
 
 
@@ -54,7 +54,7 @@ def wake_for_page(
 
 
 class Looks:
-    """Looks who waits for an engine, and asks the engine if it is not clear that it answers."""
+    """Finds engines that somebody waits for, and asks those of which it is not clear that they answer."""
 
     def __init__(self, app: clincus.Application) -> None:
         self._app = app

@@ -46,7 +46,7 @@ class Work(NamedTuple):
 
     asked_at: float  # time.monotonic
     left: float  # seconds of CPU that it may still take
-    was_seen: bool = False  # an answer told of it
+    was_seen: bool = False  # an answer has included it
 
 
 class Answers:

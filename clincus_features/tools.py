@@ -92,8 +92,8 @@ def is_nested(pattern: str) -> bool:
 
     Such a pattern can take exponential time on a text that a container chose, and `re` lets no other thread run.
     """
-    groups = [False]  # for each that is open, whether something is repeated in it
-    is_group_of_many = False  # whether what stands before is a group in which something is
+    groups = [False]  # one for each open group: True if something is repeated in it
+    is_group_of_many = False  # the part before is a group in which something is repeated
     for sign in SIGN.findall(pattern):
         is_often = OFTEN.fullmatch(sign) is not None
         if is_often and is_group_of_many:

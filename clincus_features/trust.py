@@ -58,7 +58,7 @@ def trusted_digests(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def set_trust(environ: Mapping[str, str], workspace: str, project: ProjectFile | None) -> bool:
-    """Trust a workspace's file as it was read, or with None take the trust back. True if there was trust before."""
+    """Trust a workspace's file as it was read; with None, withdraw the trust. True if there was trust before."""
     with clincus.locked_folder(clincus.state_directory(environ)):
         trusted = trusted_digests(environ)
         had = trusted.pop(os.path.realpath(workspace), None) is not None

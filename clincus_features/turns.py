@@ -1,6 +1,7 @@
-"""Lets a thread that has something to do have its turn soon.
+"""Gives a thread that has something to do its turn soon.
 
-Python gives a thread 5 ms before another one may go on. So a key would wait that long beside a terminal that floods.
+Python gives a thread 5 ms before another one may run. So a key press would wait that long beside a terminal that
+floods.
 """
 
 from __future__ import annotations

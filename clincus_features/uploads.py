@@ -39,7 +39,7 @@ def look(_: clincus.Sessions, session: clincus.Session) -> dict[str, clincus.Los
 
 
 def keep(sessions: clincus.Sessions, session: clincus.Session, _: bool) -> list[str]:
-    """Keep those files as a tar; its path. Raises ClincusError and OSError."""
+    """Keep those files as a tar; returns its path. Raises ClincusError and OSError."""
     uploads = f"{sessions.guest(session).home}/{FOLDER}"
     _number, paths = clincus.outside_files(session.outside)
     others = [path for path in paths if not clincus.path_inside(path, uploads)]
@@ -66,7 +66,7 @@ def file_name(name: str) -> str:
 
 
 def keep_upload(sessions: clincus.Sessions, session: clincus.Session, name: str, request: clincus.Request) -> str:
-    """Stream the body of a request into a new file in a session's container; its path.
+    """Stream the body of a request into a new file in a session's container; returns its path.
 
     Raises ClincusError: 408 if it does not arrive whole, 409 for a container that does not run any more.
     """

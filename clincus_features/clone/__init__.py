@@ -146,7 +146,7 @@ def last_bundle(sessions: clincus.Sessions, session: clincus.Session) -> str:
 
 
 def keep_bundle(sessions: clincus.Sessions, session: clincus.Session, what: str) -> str:
-    """Keep a clone's work as a bundle beside the saved conversation; its path. guest/clone-out.sh explains `what`."""
+    """Keep a clone's work as a bundle beside the conversation; returns its path. `what` is as in guest/clone-out.sh."""
     known = read_state(sessions, session.id).known
 
     def write(path: str) -> int:

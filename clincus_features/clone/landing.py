@@ -89,7 +89,7 @@ def check_target(session: clincus.Session, repository: Repository, branch: str) 
 
 
 def take_tip(sessions: clincus.Sessions, session: clincus.Session, git: PrivateGit, commits: list[str]) -> str:
-    """Fetch the tip of a clone into our own Git folder; its commit. Raises ClincusError(409).
+    """Fetch the tip of a clone into our own Git folder, and return its commit. Raises ClincusError(409).
 
     `commits` are those of the clone that are here. A clone that has lost them sends its whole history.
     """
@@ -130,14 +130,14 @@ def gitlinks_in(git: PrivateGit, commit: str) -> set[str]:
 
 
 def known_tip(git: PrivateGit, told: Told) -> str:
-    """The tip of a clone that sent no bundle because it has nothing new. Raises ClincusError(409) if it is not here."""
+    """The tip of a clone that sent no bundle: it has nothing new. Raises ClincusError(409) if this host lacks it."""
     if not known(git, [told.tip]):
         raise UnfitBundleError("the clone says that it holds nothing new, but its commit is not here", 409)
     return told.tip
 
 
 def check_bundle(git: PrivateGit, path: str, told: Told) -> str:
-    """Unpack a bundle into our own Git folder and let git check it; its commit. Raises UnfitBundleError (409)."""
+    """Unpack a bundle into our own Git folder and let git check it; returns its commit. Raises UnfitBundleError."""
     try:
         git.output("fetch", *QUIET, path, f"+refs/clincus/tip:{NEW}")
         new = git.text("rev-parse", "--verify", f"{NEW}^{{commit}}")

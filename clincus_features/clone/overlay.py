@@ -31,7 +31,7 @@ class Overlay(NamedTuple):
 
     files: Sequence[str] = ()  # changed and new
     removed: Sequence[str] = ()
-    notes: Sequence[str] = ()  # sentences on files that do not come along
+    notes: Sequence[str] = ()  # sentences on files that the clone does not get
 
 
 class Entry(NamedTuple):
@@ -118,7 +118,7 @@ def paths_of(data: bytes) -> list[str]:
 
 
 def lfs_pointers(git: PrivateGit, names: Sequence[str]) -> set[str]:
-    """The objects that stand for a file of Git LFS. Git without LFS takes the file itself for a change."""
+    """The objects that stand for a file of Git LFS. Git without LFS regards the file itself as a change."""
     asked = "".join(f"{name}\n" for name in dict.fromkeys(names))
     output = git.output("cat-file", "--batch-check=%(objectname) %(objectsize)", stdin=asked.encode())
     sizes = re.findall(r"^(\S+) (\d{1,4})$", output.decode(), re.MULTILINE)
@@ -129,7 +129,7 @@ def lfs_pointers(git: PrivateGit, names: Sequence[str]) -> set[str]:
 
 
 def behind_filters(git: PrivateGit, paths: Sequence[str]) -> list[str]:
-    """The paths among some that git passes through a program before it takes them (gitattributes(5), `filter`).
+    """The paths that git passes through a program before it stores them (gitattributes(5), `filter`).
 
     The work tree then often has content that is not for the history: git-crypt and git-secret keep secrets from it. Our
     git runs no such program. A file of Git LFS has no secret, and its content has another place.
@@ -155,7 +155,7 @@ def submodules(git: PrivateGit) -> list[str]:
 
 
 def note(words: str, paths: Sequence[str]) -> list[str]:
-    """A sentence on paths that do not come along as they are; nothing without paths."""
+    """A sentence on paths that the clone gets in another form, or not at all; nothing without paths."""
     if not paths:
         return []
     named = ", ".join(clincus.shorten(path) for path in paths[:NAMED])

@@ -23,9 +23,9 @@ REFS = 200_000
 REF_KINDS = ("refs/heads", "refs/tags", "refs/remotes")
 STORED = re.compile("pack|[0-9a-f]{2}")  # folders with objects (gitrepository-layout(5))
 OBJECT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-# git-check-ref-format(1). Git itself passes over a reference of another name.
+# git-check-ref-format(1). Git itself ignores a reference of another name.
 NO_REF = re.compile(r"[\0- \x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|[/.]$")
-# Settings that decide which files git takes for changed. Their values are words, and name nothing that git runs.
+# Settings that decide which files git regards as changed. Their values are words, and name nothing that git runs.
 READING = ("autocrlf", "eol", "filemode", "symlinks", "ignorecase", "precomposeunicode", "sharedrepository")
 WORD = re.compile(r"[A-Za-z0-9]{1,10}")
 

@@ -168,7 +168,7 @@ def send_commits(sessions: clincus.Sessions, session: clincus.Session, repositor
 
 
 def lay_overlay(sessions: clincus.Sessions, session: clincus.Session, source: Source) -> str:
-    """Bring the uncommitted changes into a clone; the commit of its snapshot. Raises ClincusError."""
+    """Bring the uncommitted changes into a clone; returns the commit of its snapshot. Raises ClincusError."""
     guest = sessions.guest(session)
     repository = source.repository
     removed = b"".join(os.fsencode(path) + b"\0" for path in source.overlay.removed)
@@ -187,7 +187,7 @@ def lay_overlay(sessions: clincus.Sessions, session: clincus.Session, source: So
 
 
 def put_back(sessions: clincus.Sessions, session: clincus.Session, kept: str) -> str:
-    """Give a new clone the work of the session's last one, as branches of a remote `kept`; a sentence on the result."""
+    """Give a new clone the work of the session's last one, as branches of a remote `kept`; returns a note on it."""
     mount = sessions.guest(session).mount
     try:
         with open(kept, "rb") as file:
@@ -198,7 +198,7 @@ def put_back(sessions: clincus.Sessions, session: clincus.Session, kept: str) ->
     return "what its last clone had is there as branches kept/…, and kept/uncommitted is how it ended"
 
 
-# -- What a clone gives
+# -- Work from a clone
 
 
 def unfetched(sessions: clincus.Sessions, session: clincus.Session) -> dict[str, clincus.Loss]:
@@ -296,7 +296,7 @@ def unreadable_files(sessions: clincus.Sessions, session: clincus.Session) -> li
     return [os.fsdecode(path) for path in told.split(b"\n")[:-1]]
 
 
-# -- What a clone takes
+# -- Commits for a clone
 
 
 def give_branch(sessions: clincus.Sessions, session: clincus.Session, branch: str) -> MovedBranch:

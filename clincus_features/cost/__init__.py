@@ -21,9 +21,9 @@ from .ledger import NOTHING, READ_ALL, Account, Budget, Ledger, Spent, by_day, j
 from .prices import AS_OF, Message, Prices, own_prices
 from .status import Status, guest_files
 
-DAYS = 30  # that are told unless more are asked for
-MESSAGES = 300_000  # of all conversations
-MODELS = 10  # without a price
+DAYS = 30  # reported days unless a request asks for more
+MESSAGES = 300_000  # of all conversations together
+MODELS = 10  # models without a price that are named
 READ_RUN = 8 << 20  # bytes of a run's transcripts that an answer of the history reads
 
 

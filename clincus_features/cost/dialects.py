@@ -1,4 +1,4 @@
-"""How each tool writes down what its models have charged. Each line is data of a container, and may say anything.
+"""The form in which each tool records the tokens of its models. Each line is data of a container, and may say anything.
 
 claude      ~/.claude/projects/**/*.jsonl, `message.usage`, once for each block of an answer and while it comes in;
             `speed` fast, `inference_geo` us and web searches cost more (seen with 2.1.332).
@@ -40,7 +40,7 @@ Parse = Callable[[Mapping[str, Any], "dict[str, Any]"], "tuple[str, Message] | N
 
 
 class Dialect(NamedTuple):
-    """Where a tool writes, and how a line of it is read."""
+    """The place where a tool writes, and the parser for its lines."""
 
     folder: str  # below the home
     suffix: str  # of the files' names
@@ -207,5 +207,5 @@ def text(value: object) -> str:
 
 
 def model_name(value: object) -> str:
-    """The name of a model, "" for anything else: the page shows it, so it is no place for sentences of a container."""
+    """The name of a model, "" for anything else: the page shows it, so it must not carry sentences of a container."""
     return value if isinstance(value, str) and NAME.fullmatch(value) else ""

@@ -49,7 +49,7 @@ class Spent:
         self.tokens = [0, 0, 0, 0]  # as KINDS
         self.dollars = 0.0  # of the tokens with a known price
         self.unpriced = 0  # tokens that have none
-        self.is_known = False  # whether anything had one
+        self.is_known = False  # True if anything had one
 
     def add(self, tokens: Sequence[int], dollars: float) -> None:
         """Add a message; NaN dollars are not known."""
@@ -108,8 +108,8 @@ class Account(NamedTuple):
     last: Last | None = None
     unpriced: tuple[str, ...] = ()  # names of models without a price
     is_told: bool = False  # True if a line reported a usage, also of 0
-    is_skipped: bool = False  # whether a line was too long or too large to be read
-    is_behind: bool = False  # whether there is more than was read
+    is_skipped: bool = False  # a line was too long or too large to be read
+    is_behind: bool = False  # there is more than was read
 
     @property
     def messages(self) -> int:

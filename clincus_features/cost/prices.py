@@ -63,7 +63,7 @@ def google(pattern: str, *rates: float, longer: tuple[float, ...] = (), until: s
 
 # Dollars for a million tokens of input, output and cache read, as published at https://claude.com/pricing,
 # https://developers.openai.com/api/docs/pricing and https://ai.google.dev/gemini-api/docs/pricing. Those of Claude are
-# also what Claude Code 2.1.332 reckons with. They are looked up anew for each release.
+# also the ones that Claude Code 2.1.332 uses. They are looked up again for each release.
 AS_OF = "2026-11-29"
 TABLE = (
     anthropic("claude-fable-5-2", 8, 40, 0.2, fast=2, context=M),

@@ -1,4 +1,4 @@
-"""Ports of sessions that a person has opened: which browsers may use them, under which address, and for how long.
+"""Ports of sessions that a person has opened: the browsers that may use them, their addresses, and their end.
 
 On this machine an opening has an origin of its own on the dashboard's port, `http://PORT-SESSION.localhost:…/`, which
 browsers resolve to loopback by themselves. From another machine it has a listener of its own beside the dashboard's.

@@ -42,7 +42,7 @@ class Change:
     binary: bool = False
 
     def document(self, touched: bool, runs: str) -> dict[str, object]:
-        """The change for the API; `runs` says when the file runs by itself on the host."""
+        """The change for the API; `runs` is the occasion on which the file runs by itself on the host."""
         shown = {key: value for key, value in vars(self).items() if key not in ("old", "new")}
         shown["version"] = self.new.blob
         shown["touched"] = touched

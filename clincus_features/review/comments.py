@@ -205,7 +205,7 @@ def placed(comment: Mapping[str, Any], lines: Sequence[str] | None) -> dict[str,
 
 
 def stands_at(begin: int, code: list[str], lines: Sequence[str]) -> bool:
-    """True if the lines of `code` stand at index `begin` of `lines`."""
+    """True if the lines of `code` are at index `begin` of `lines`."""
     return list(lines[begin : begin + len(code)]) == code
 
 

@@ -130,7 +130,7 @@ class Recorder:
         self._looks: dict[str, float] = {}  # session -> time.monotonic at which the last look began
         self._waiting: dict[str, clincus.Session] = {}  # sessions that started while others were starting
         self._states: dict[str, Mapping[str, object]] = {}  # session -> the last reported state of its tool
-        self._ends: dict[str, int] = {}  # session -> a turn that is over and whose begin was not seen
+        self._ends: dict[str, int] = {}  # session -> a turn that is over and whose beginning was not seen
         self._counts: dict[str, dict[str, int] | None] = {}  # session id -> changes since the start
         self._failures: dict[str, str] = {}  # session id -> why the last checkpoint failed
         self._late: dict[str, str] = {}  # session id -> the note of the checkpoint of its last start
@@ -542,7 +542,7 @@ class Recorder:
         return made
 
     def _counts_since(self, store: Store, last: Checkpoint | None, tree: str) -> dict[str, int]:
-        """How much a tree differs from the last checkpoint; nothing without one."""
+        """The counts of the differences between a tree and the last checkpoint; nothing without one."""
         before = tree if last is None else last.tree
         return self.changes(store, before, tree).counts
 
@@ -685,7 +685,7 @@ def age_of(checkpoint: Checkpoint) -> float:
 
 
 def nothing_to_undo(store: Store, trees: Iterable[str], paths: Iterable[str]) -> clincus.ClincusError:
-    """Why an undo of paths would change nothing: a path is in neither tree (404), or all is as it was (409)."""
+    """The error if an undo of paths changes nothing: a path is in neither tree (404), or all is as it was (409)."""
     trees = list(trees)
     for path in filter(None, paths):
         if not any(entry_of(store, tree, path) for tree in trees):
