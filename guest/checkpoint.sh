@@ -1,28 +1,27 @@
 #!/bin/sh
-# Records the workspace as a tree of git, and sends what the host lacks of it.
+# Records the workspace as a tree of git, and sends the objects that the host lacks.
 #
 # Arguments: workspace; the tree that the host had last, or `-`; the size in bytes above which a file is left out; the
-# number of paths that are told as left out; a mode; and for `branch` such a commit of which the host has the tree, or
-# `-`. The modes:
+# number of left-out paths to report; a mode; and for `branch` a commit whose tree the host has, or `-`. The modes:
 #   now      the files as they are
 #   fresh    the same without what is known here
 #   branch   the commit at which the branch left its upstream or main
-#   begin    the files as they are before the tool starts; nothing is printed. guest/start-record.sh runs this beside the
-#            start and holds back the tool for a moment, but not until this has ended.
+#   begin    the files as they are before the tool starts; nothing is printed. guest/start-record.sh runs this beside
+#            the start and delays the tool for a moment, but not until this has ended.
 #   start    what `begin` has recorded in this run of the container, or else the files as they are
 #
-# Prints a line `TREE COMMIT COUNT`, then COUNT entries `WHY PATH` with a NUL each, then a pack with what TREE has and
-# the known tree has not, or nothing if they are the same. TREE is `-` if the host has that of the commit. A first line
-# `! WORD` says instead why there is nothing to record: REFUSALS of clincus_features/review/recorder.py has the words.
+# Prints a line `TREE COMMIT COUNT`, then COUNT entries `WHY PATH` with a NUL each, then a pack with the objects that
+# TREE has and the known tree lacks, or nothing if they are the same. TREE is `-` if the host has the commit's tree. If
+# there is nothing to record, the first line is `! WORD`: REFUSALS of clincus_features/review/recorder.py explains it.
 #
 # Git works in a repository of Clincus's own in the home, so the repository of the workspace with its index, HEAD and
 # stash stays as it is, and is not needed. Its configuration, filters, hooks and attributes do not count: a file is
-# recorded byte by byte. What is ignored (.gitignore, .git/info/exclude), too large, special or a repository of its own
-# is left out.
+# recorded byte by byte. Files are left out if they are ignored (.gitignore, .git/info/exclude), too large, special or a
+# repository of their own.
 #
-# What the tool changes while `begin` still reads may be lost to it. Such a path is told as `late`. If git of the
-# workspace knows the file as it was, that is recorded, and the path is not late. A path that ends with a slash is a
-# folder in which the tool may have removed a file before the files were listed, and `.` stands for any path.
+# The old content of a file that the tool changes while `begin` still reads may be lost. Such a path is reported as
+# `late`. If git of the workspace knows the old file, that is recorded, and the path is not late. A path that ends with
+# a slash is a folder in which the tool may have removed a file before the files were listed, and `.` is any path.
 set -f
 refuse() { echo "! $1"; exit 0; }
 workspace=$1 known=$2 limit=$3 most=$4 mode=$5 base=$6 imported=no is_read=no
@@ -32,7 +31,7 @@ export LC_ALL limit
 cd -- "$workspace" 2>/dev/null || refuse workspace
 command -v git >/dev/null || refuse git
 command -v perl >/dev/null || refuse perl
-# A repository of an agent's making may keep git waiting for ever, by a pipe in the place of its HEAD.
+# A repository that an agent made may block git for ever, by a pipe in place of its HEAD.
 user_git() { timeout 20 env -u GIT_DIR -u GIT_WORK_TREE -u GIT_INDEX_FILE git -c core.fsmonitor=false "$@" 2>/dev/null; }
 GIT_DIR=$HOME/.clincus/shadow GIT_WORK_TREE=$PWD GIT_INDEX_FILE=$GIT_DIR/index
 GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_ATTR_NOSYSTEM=1
@@ -41,7 +40,7 @@ export GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_CONFIG_NOSYSTEM GIT_CONFIG_GLOBA
 exec 9>"$GIT_DIR.lock" || refuse home
 flock -w 20 9 || refuse home
 
-# The tool waits for `begin`, so nothing in front of its first look at the files starts a program that is not needed.
+# The tool waits for `begin`, so no unneeded program may start before its first look at the files.
 make_repository() {
     [ ! -e "$GIT_DIR" ] && [ ! -L "$GIT_DIR" ] || rm -rf "$GIT_DIR"
     mkdir -p "$GIT_DIR/objects" "$GIT_DIR/refs" "$GIT_DIR/info" "$work" || refuse home
@@ -70,13 +69,13 @@ else
     mkdir "$work" || refuse home
 fi
 
-# Reads the paths of `changed` and sorts them: `repository`, `large`, `out` with both, and `files` with all others. Exits
-# with 3 if too many are left out. For `begin` it notes in `then` what tells whether a file was changed later, as lines
-# `INODE,MODE,SIZE,MTIME,CTIME PATH`, and makes `untimely` if the tool may have started before it had done so.
+# Reads the paths of `changed` and sorts them: `repository`, `large`, `out` with both, and `files` with all others.
+# Exits with 3 if too many are left out. For `begin` it writes to `then` what later shows if a file was changed, as
+# lines `INODE,MODE,SIZE,MTIME,CTIME PATH`, and makes `untimely` if the tool may have started before it had done so.
 #
-# Where no file is known yet it also writes all of them to `stream` for git fast-import, and those that it cannot read to
-# `unreadable`: `git add` looks for each file among what is recorded, which takes most of its time. No stream stays
-# behind if the files have more than 1 GiB.
+# If no file is known yet, it also writes all of them to `stream` for git fast-import, and those that it cannot read to
+# `unreadable`: `git add` looks for each file among the recorded ones, which takes most of its time. No stream is left
+# if the files have more than 1 GiB.
 read_files() {
     # shellcheck disable=SC2016 # Perl's variables
     perl -0 -MFcntl=:DEFAULT,:mode -MTime::HiRes=lstat -e '
@@ -111,7 +110,7 @@ read_files() {
 
         my ($mark, $total, @entries) = (0, 0);
         my ($unreadable, $stream) = map { list($_) } qw(unreadable stream);
-        # First the one that was changed last: it is the most likely one to be changed next.
+        # The last changed one first: it is the most likely one to be changed next.
         for (sort { $b->[11] <=> $a->[11] } grep { @$_ > 1 } @files) {
             my ($path, @is) = @$_;
             my ($kind, $content) = ("120000", "");
@@ -138,7 +137,7 @@ read_files() {
         close $stream or unlink "$work/stream";
     ' "$work" "$mode" "$is_first" "$GIT_DIR.late" <"$work/changed"
 }
-# Records all files of `stream`. Fails where git does not take a name; `git add` then leaves out that file alone.
+# Records all files of `stream`. Fails if git does not accept a name; `git add` then leaves out only that file.
 import_files() {
     all_is_read # before git packs it, which takes several times as long
     git -c core.bigFileThreshold=1g fast-import --quiet --done --force --depth=0 <"$work/stream" 2>/dev/null &&
@@ -155,7 +154,7 @@ list_changed() {
     [ "$code" != 124 ] || echo stuck >"$work/stuck"
     return "$code"
 }
-# Without folders that ignore themselves and hold nothing else, such as the places that Clincus keeps occupied.
+# Without folders that ignore themselves and contain nothing else, such as the wall's placeholders.
 list_ignored() {
     # shellcheck disable=SC2016 # for the shell that xargs starts
     git ls-files -z -o -i --exclude-standard --directory | grep -zv -m "$most" '/\.gitignore$' |
@@ -189,7 +188,7 @@ record_files() {
     [ "$code" = 0 ] || return
     [ ! -f "$work/stream" ] || ! import_files || return 0
     [ ! -s "$work/out" ] || git update-index -z --force-remove --stdin <"$work/out" || return
-    # No walk, which would take what the tool has changed meanwhile in files that were at rest.
+    # No walk, which would record files at rest that the tool has changed meanwhile.
     [ "$mode" != begin ] || ! record_changed || return 0
     { printf '.\0'; sed -z 's|^|:(top,exclude,literal)|' "$work/out"; } |
         git add -A --ignore-errors --pathspec-from-file=- --pathspec-file-nul 2>"$work/errors"
@@ -205,9 +204,9 @@ record_files() {
     tree=$(git write-tree)
 }
 
-# -- What the tool may have changed before it was read
+# -- Files that the tool may have changed before they were read
 
-# Everything has been read: the tool need not wait any longer, and what it changes from now on counts as its work. If it
+# Everything has been read: the tool need not wait any longer, and its changes from now on count as its work. If it
 # has not waited, or if this is the second time that files are read, some of them may be late.
 all_is_read() {
     [ "$mode" = begin ] || return 0
@@ -216,7 +215,7 @@ all_is_read() {
     fi
     let_go
 }
-# All that is there now has been recorded by a walk, which finds more than was listed before.
+# A walk has recorded everything that exists now, and finds more than was listed before.
 all_was_walked() {
     [ "$mode" = begin ] || return 0
     if [ "$is_read" = yes ] || [ -e "$GIT_DIR.late" ]; then git ls-files -z | list_touched >"$work/late"; fi
@@ -227,7 +226,7 @@ let_go() {
     is_read=yes
     exec 8>&-
 }
-# Prints each line of `then` whose file is another one now, or gone.
+# Prints each line of `then` whose file was replaced or is gone.
 list_changed_since_then() {
     # shellcheck disable=SC2016 # Perl's variables
     perl -0 -MTime::HiRes=lstat -ne '
@@ -238,8 +237,8 @@ list_changed_since_then() {
     ' "$work/then"
 }
 # Prints `- PATH` for paths on stdin that were changed since the tool may have started, and for folders in which a file
-# was made or removed since then. No program can choose the time that tells, but where it is not that of this machine's
-# clock the answer is `- .`. What a person changes at that time is told too.
+# was created or removed since then. No program can choose the deciding time (ctime). If it is not that of this
+# machine's clock, the answer is `- .`. A person's changes at that time are reported too.
 list_touched() {
     since=$GIT_DIR.late
     [ -e "$since" ] || since=$work/let-go
@@ -257,7 +256,7 @@ list_touched() {
         while (my $path = <STDIN>) {
             chomp $path;
             my @is = lstat $path;
-            # A listed file that is gone: if none was known before, it was there when it was listed.
+            # A listed file that is gone: if none was known before, it existed when it was listed.
             print "$path\0" if @is ? $is[10] >= $since : $is_first;
         }
     ' "$since" "$is_first" | sed -z 's|^\./\(.\)|\1|' | sort -z >"$work/touched"
@@ -269,7 +268,7 @@ record_changed() {
     all_is_read
     tree=$(git write-tree)
 }
-# Gives late files the content that git of the workspace knows: its index says that they had it, by size and time.
+# Gives late files the content that git of the workspace knows: its index has their old size and time.
 mend_late() {
     [ ! -e "$work/all-late" ] || { printf '.\0' >"$work/late"; return; }
     [ -s "$work/late" ] || return 0
@@ -296,7 +295,7 @@ mend_late() {
             # A file that was changed in the moment in which git read it looks the same to git.
             my $is_known = defined $mode && $length == $size && abs($at - $mtime) < 2e-6 && $at < int $taken;
             my $content = $is_known ? readline theirs("cat-file", "blob", $blob) : undef;
-            # Another length: git has changed it by a filter or at the ends of lines.
+            # Another length: git changes it by a filter or at line ends.
             if (!defined $content || length $content != $size) { push @left, "$path\0"; next }
             open my $git, "|-", "sh", "-c",
                 q(blob=$(git hash-object -w --stdin) && git update-index --add --replace --cacheinfo "$0" "$blob" "$1"),
@@ -311,7 +310,7 @@ mend_late() {
     tree=$(git write-tree) || exit 1
 }
 
-# What is left out without git's saying so, in folders that are not ignored.
+# Paths that are left out without a report by git, in folders that are not ignored.
 list_special() {
     # shellcheck disable=SC2016 # for the shell that xargs starts
     grep -z -m 100 '/$' "$work/ignored" | xargs -0 timeout 2 sh -c '
@@ -360,16 +359,16 @@ take_branch() {
     tree=$(git write-tree) || exit 1
 }
 
-# Tells this run of the container from others: when its first process began.
+# Identifies this run of the container: the time at which its first process began.
 run_of() { sed 's/.*) //' /proc/1/stat | cut -d ' ' -f 20; }
-# `begin` keeps what it has recorded, for whoever asks for it.
+# `begin` keeps its record for a later caller.
 keep_start() {
     rm -rf "$GIT_DIR/start"
     mkdir "$GIT_DIR/start" && mv "$work/skipped" "$GIT_DIR/start/skipped" && echo "$(run_of) $tree" >"$GIT_DIR/start/tree"
     rm -rf "$work"
     [ "$imported" = no ] || git -c core.bigFileThreshold=1g update-index -q --refresh >/dev/null 2>&1
 }
-# Whether this run of the container began less than 20 s ago.
+# True if this run of the container began less than 20 s ago.
 is_young() { [ "$(($(date +%s) - $(stat -c %Z /proc/1)))" -lt 20 ]; }
 tries=10
 take_start() {
@@ -407,9 +406,9 @@ git cat-file -e "$known^{tree}" 2>/dev/null || known=-
 { echo "$tree"; [ "$known" = - ] || echo "^$known"; } |
     git pack-objects -q --revs --stdout --window=0 --delta-base-offset || exit 1
 [ "$mode" != branch ] || exit 0
-# The index gets to know the times of the files, so that the next time none is read again.
+# The index learns the times of the files, so that the next run reads none of them again.
 [ "$imported" = no ] || { git -c core.bigFileThreshold=1g update-index -q --refresh <&- >&- 2>&- & exit 0; }
-# The next time only this tree is needed.
+# The next run needs only this tree.
 [ "$(find "$GIT_DIR/objects/pack" -name '*.pack' 2>/dev/null | wc -l)" -lt 50 ] || {
     git update-ref refs/clincus/last "$tree"
     git repack -a -d -q --window=0 <&- >&- 2>&- &

@@ -12,7 +12,7 @@ export GIT_LFS_SKIP_SMUDGE=1
 git init --quiet --object-format="$format"
 [ -z "$branch" ] || git symbolic-ref HEAD "$branch"
 [ -n "$commit" ] || exit 0
-# What it prints has the form of git's own list of references. stdin itself belongs to root: git may open `cat`'s output.
+# The output has the form of git's own list of references. stdin itself belongs to root: git may open `cat`'s output.
 cat | git bundle unbundle /dev/stdin >.git/clincus-refs
 {
     sed -n 's/ refs\/tags\// refs\/clincus\/given\//p' .git/clincus-refs

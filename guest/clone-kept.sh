@@ -1,9 +1,9 @@
 #!/bin/sh
-# Takes what an earlier clone of the session had into this one: clone-kept.sh FOLDER
+# Takes the content of the session's earlier clone into this one: clone-kept.sh FOLDER
 #
-# A bundle is on stdin. Its branches become those of a remote `kept`, and how the work tree was at the end becomes
-# kept/uncommitted. All else in it (tags, stashes, other work trees, repositories within) is below refs/kept/. Nothing is
-# merged.
+# A bundle is on stdin. Its branches become those of a remote `kept`, and the last state of the work tree becomes
+# kept/uncommitted. Everything else in it (tags, stashes, other work trees, repositories within) is below refs/kept/.
+# Nothing is merged.
 set -eu
 cd -- "$1"
 bundle=$(mktemp)

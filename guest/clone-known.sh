@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints those of some commits that the clone has: clone-known.sh FOLDER COMMIT...
+# Prints the given commits that the clone has: clone-known.sh FOLDER COMMIT...
 cd -- "$1" && shift || exit 1
 timeout 20 git rev-parse --git-dir >/dev/null || exit 1
 for commit in "$@"; do

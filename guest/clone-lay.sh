@@ -1,8 +1,8 @@
 #!/bin/sh
 # Lays the uncommitted changes of the host on the clone: clone-lay.sh FOLDER LENGTH FIRST
 #
-# The first LENGTH bytes of stdin are the paths to remove, each with a NUL behind it, and folders that are empty then go
-# as well: a file may have taken their place. A tar with the other changes follows. With FIRST, a message, all of it
+# The first LENGTH bytes of stdin are the paths to remove, each with a NUL after it. Folders that become empty are
+# removed too: a file may have taken their place. A tar with the other changes follows. With FIRST, a message, all of it
 # becomes the first commit. Prints the commit of `snapshot`.
 set -eu
 cd -- "$1"

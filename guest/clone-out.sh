@@ -2,14 +2,15 @@
 # Counts what the clone holds, or sends it: clone-out.sh FOLDER WHAT START [COMMIT...]
 #
 # START is the commit of `snapshot` when the tool started, or `-`. The host has the COMMITs. The first line is
-# `TIP HEAD BRANCH`: TIP as of `snapshot`, HEAD or `-`, the branch that is checked out or nothing. WHAT follows:
-# `count`: for each kind of work that the COMMITs and the branches of remotes lack, a line `KIND NUMBER`, then a line with
-#   a tab and a name for each of the first 20. Kinds are `commits` of any branch, tag or work tree, `uncommitted` files of
-#   any work tree, `stashes`, `nested` repositories with commits of their own, and files `unreadable` to the code user.
-#   Nothing is written but objects.
-# `tip`: a bundle of TIP without what the COMMITs have.
+# `TIP HEAD BRANCH`: TIP as of `snapshot`, HEAD or `-`, the checked-out branch or nothing. The output of WHAT follows:
+# `count`: for each kind of work that the COMMITs and the branches of remotes lack, a line `KIND NUMBER`, then a line
+#   with a tab and a name for each of the first 20. Kinds are `commits` of any branch, tag or work tree, `uncommitted`
+#   files of any work tree, `stashes`, `nested` repositories with commits of their own, and files `unreadable` to the
+#   code user.
+#   Nothing is written except objects.
+# `tip`: a bundle of TIP without the objects of the COMMITs.
 # `all`: a bundle of every branch, tag, stash and work tree, of the repositories within, and of TIP.
-# `committed`: the same without what is uncommitted here, for a full disk.
+# `committed`: the same without uncommitted work, for a full disk.
 # shellcheck disable=SC2154 # `snapshot` sets $tip and $head
 cd -- "$1" 2>/dev/null || { echo "the clone is gone: there is no $1 in the container" >&2; exit 1; }
 what=$2 start=$3
@@ -20,7 +21,7 @@ known=''
 for commit in "$@"; do
     ! git rev-parse --quiet --verify "$commit^{commit}" >/dev/null 2>&1 || known="$known ^$commit"
 done
-# A clone that an older Clincus made has not noted which tags it was given: they would count as the agent's.
+# A clone that an older Clincus made has no record of its first tags: they would count as the agent's.
 tags=''
 [ "$(git config --local clincus.given)" != tags ] || tags=--tags
 notes=$(mktemp -d) || exit 1
@@ -45,7 +46,7 @@ changed_files() {
     if [ -n "$base" ]; then git diff-tree -r --name-only -z "$base" "$1"; else git ls-tree -r --name-only -z "$1"; fi |
         tr '\n\0' '?\n'
 }
-# Whether the COMMITs lack what is uncommitted: is_open TIP HEAD
+# True if the COMMITs lack the uncommitted work: is_open TIP HEAD
 # shellcheck disable=SC2086 # commits
 is_open() { [ "$1" != "$2" ] && [ "$(git rev-list --count "$1" ${2:+^"$2"} $known)" != 0 ]; }
 
@@ -70,7 +71,7 @@ while IFS= read -r place; do
     cd -- "$OLDPWD" || exit 1
 done <"$notes/trees"
 
-# Brings all of a repository within that can be named into this one: take_nested FOLDER NUMBER
+# Brings everything with a name in a nested repository into this one: take_nested FOLDER NUMBER
 take_nested() {
     place="refs/clincus/nested/$2"
     set -- "$1" "+refs/heads/*:$place/*" "+refs/tags/*:$place/tags/*"

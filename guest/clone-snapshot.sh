@@ -1,12 +1,12 @@
 #!/bin/sh
-# Goes in front of other programs: a function for the state of the clone as one commit.
+# Comes before other programs: a function for the state of the clone as one commit.
 #
 # `snapshot` sets $head, the commit that is checked out (empty before the first one), and $tip: that commit if nothing
-# is uncommitted, else one on top of it with all that is. The same state gives the same commit, whenever it is taken.
+# is uncommitted, else one on top of it with all uncommitted work. The same state always gives the same commit.
 # Index, branches and work tree stay as they are. The files of a repository within the work tree count as plain files,
-# but a submodule that is committed stays one. Files that the code user cannot read are left out, as one database of root
-# must not cost all commits; `unreadable_files` prints them.
-# A pipe in the place of a file of a repository keeps git waiting for ever: `check_repository` fails with words then.
+# but a submodule that is committed stays one. Files that the code user cannot read are left out, since one database of
+# root's must not prevent all commits; `unreadable_files` prints them.
+# A pipe in place of a repository's file blocks git for ever: `check_repository` then fails with words.
 say_stuck() {
     echo "git in the container does not end: a repository in the clone may keep it waiting, with a named pipe in" \
         "its .git (\`find . -type p\` in a shell of the session shows them)" >&2
@@ -15,7 +15,7 @@ check_repository() {
     timeout 20 git rev-parse --git-dir >/dev/null || { [ "$?" != 124 ] || say_stuck; return 1; }
 }
 nested_repositories() {
-    # Prints the paths of repositories in the work tree that are no submodules and not ignored, outer ones first.
+    # Prints the paths of repositories in the work tree that are neither submodules nor ignored, outer ones first.
     # shellcheck disable=SC2016 # the inner shell has the paths
     find . -mindepth 2 -path ./.git -prune -o -name .git -prune -print0 2>/dev/null | sort -z | head -z -n 200 |
         xargs -0 -r sh -c 'for path; do
@@ -38,7 +38,8 @@ add_nested() {
     done' nested
 }
 unreadable_files() {
-    # Prints the paths that are not ignored, a line for each. The first three fields of one are empty if nothing ignores it.
+    # Prints the paths that are not ignored, a line for each. The first three fields of one are empty if nothing ignores
+    # it.
     find . -path ./.git -prune -o ! -readable ! -type l -print0 2>/dev/null | tr '\n' '?' |
         git check-ignore --stdin -z -v -n 2>/dev/null | tr '\0' '\n' | paste - - - - | sed -n 's|^\t\t\t\./||p'
 }
@@ -52,7 +53,7 @@ snapshot() {
         export GIT_INDEX_FILE="$index"
         timeout 60 git add --all --ignore-errors -- . >&2 || {
             [ "$?" != 124 ] || { say_stuck; exit 1; }
-            # One file that cannot be read, or a repository without a commit, must not cost all others.
+            # An unreadable file, or a repository without a commit, must not prevent all others.
             [ -n "$(unreadable_files)$(nested_repositories | tr '\0' ' ')" ] || exit 1
         }
         add_nested >&2

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the command of `clincus run`, with the variables that were chosen for it.
+# Runs the command of `clincus run`, with the variables that a person chose for it.
 #
 # Arguments: workspace, and the command.
 # shellcheck source=/dev/null

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Tells what a commit of the workspace would hold, each field with a NUL behind it.
+# Prints the draft of a commit of the workspace, each field with a NUL after it.
 #
 # Argument: the workspace. The fields: the short name of the branch (empty at a commit); the commit that is checked out
-# (empty before the first one); the operation that is in progress (empty without one); name and e-mail that the
-# repository's own configuration has; the names of the hooks that a commit runs, with blanks between. Then the entries of
+# (empty before the first one); the operation in progress (empty without one); name and e-mail of the
+# repository's own configuration; the names of the hooks that a commit runs, with blanks between. Then the entries of
 # `git status --porcelain -z`, a changed file each. Exits with 3 if the top of the workspace is no repository.
-# A pipe in the place of a file of a repository keeps git waiting for ever. So each command has a limit.
+# A pipe in place of a repository's file blocks git for ever. So each command has a time limit.
 cd -- "$1" || exit 1
 GIT_OPTIONAL_LOCKS=0
 export GIT_OPTIONAL_LOCKS

@@ -2,10 +2,10 @@
 # Commits files of the workspace, and prints the new commit.
 #
 # Arguments: the workspace; `hooks` or `no-hooks`; the name and the e-mail of the author; the size of the message. Stdin
-# has the message, and behind it the paths, with a NUL behind each.
+# has the message, and after it the paths, with a NUL after each.
 #
-# The commit is made of HEAD and of these files alone, in an index of its own: what else is staged stays so. If it fails,
-# the repository is as it was. A hook runs here, in the container, as any other program of the agent.
+# The commit consists of HEAD and only these files, in an index of its own: other staged files stay staged. If it fails,
+# the repository is as it was. A hook runs here, in the container, like any other program of the agent.
 umask 022
 cd -- "$1" || exit 1
 hooks=$2 size=$5
@@ -21,7 +21,7 @@ head -c "$size" >"$work/message"
 cat >"$work/paths"
 [ ! -f "$folder/index" ] || cp -- "$folder/index" "$index" || exit 1
 if ask rev-parse --quiet --verify 'HEAD^{commit}' >/dev/null; then
-    # The files' times in the copy stay where it agrees with HEAD, so git does not read all of them again.
+    # The files' times stay in the copy where it agrees with HEAD, so git does not read all of them again.
     GIT_INDEX_FILE=$index ask read-tree --reset HEAD || exit 1
 else
     rm -f -- "$index"
@@ -35,7 +35,7 @@ GIT_INDEX_FILE=$index timeout 240 git -c core.fsmonitor=false -c commit.gpgSign=
     [ "$code" != 124 ] || echo 'the commit, or one of its hooks, did not end within 4 minutes' >&2
     exit "$code"
 }
-# What the index of the repository knows of these files is of before.
+# The repository's index still has these files in their old state.
 tries=5
 until ask reset --quiet --pathspec-from-file="$work/paths" --pathspec-file-nul >/dev/null 2>&1 || [ "$tries" = 0 ]; do
     tries=$((tries - 1))

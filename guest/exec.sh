@@ -1,15 +1,15 @@
 #!/bin/sh
-# Runs a command so that Clincus gets all that it writes, and knows that it ran once.
+# Runs a command so that Clincus gets its whole output, and knows that it ran exactly once.
 #
 # Arguments: the command. The first line on stdin is the mark; the rest of stdin is the command's.
 #
 # The gate: now and then Incus loses sight of a command at its start ("Failed to retrieve PID of executing child
-# process", one of fifty on a busy 6.0.4). The command runs all the same, on closed streams. It gets no mark, so it
+# process", one of fifty on a busy 6.0.4). The command runs anyway, on closed streams. It gets no mark, so it
 # ends here, and Clincus runs it again.
 #
-# The end: Incus's client loses what a command wrote last if the daemon closes the connection before the client has
-# read it. So the mark follows the output on both streams, and this program waits for Clincus to have seen both. Clincus
-# says so by SIGCONT, which `incus exec` passes on and which does nothing to anybody else.
+# The end: Incus's client loses the last output of a command if the daemon closes the connection before the client has
+# read it. So the mark follows the output on both streams, and this program waits until Clincus has seen both. Clincus
+# reports that by SIGCONT, which `incus exec` passes on and which has no effect on other programs.
 IFS= read -r mark || exit 125
 child='' early=''
 # shellcheck disable=SC2317,SC2329  # the traps call it

@@ -4,7 +4,7 @@
 #
 # The first LENGTH bytes of stdin are the path, relative to WORKSPACE: any legal file name passes. `list` prints at most
 # LIMIT entries, `read` a file of at most LIMIT bytes. `write` replaces a file whose SHA-256 is EXPECTED by the SIZE
-# bytes that follow on stdin; EXPECTED may also be `any`, or `new` for a file that is not there yet.
+# bytes that follow on stdin; EXPECTED may also be `any`, or `new` for a file that does not exist yet.
 #
 # This runs as the user of the code, in the container: a symlink reaches nothing of the host.
 # The exit codes from 40 on have their meaning in ERRORS of clincus_features/files.py.
@@ -13,7 +13,7 @@ verb=$1 length=$3 argument=$4 size=$5
 cd -- "$2" || exit 41
 workspace=$(pwd -P)
 
-# The dot keeps a line break at the end of a name from being cut off.
+# The dot protects a line break at the end of a name.
 path=./$(head -c "$length"; echo .)
 path=${path%.}
 real=$(realpath -m -- "$path"; echo .)
@@ -24,7 +24,7 @@ list() {
     [ -e "$real" ] || exit 41
     [ -d "$real" ] || exit 42
     cd -- "$real" || exit 41
-    # This user cannot write an entry with the mark `r` or `p`. A folder with `p` holds nothing but the .gitignore with
+    # This user cannot write an entry with the mark `r` or `p`. A folder with `p` contains only the .gitignore with
     # which wall/hook.py hides it from git.
     # shellcheck disable=SC2016 # for the shell that find starts
     find . -mindepth 1 -maxdepth 1 \( -type l -o -writable -o \
@@ -48,7 +48,7 @@ write_file() {
     trap 'rm -f -- "$new"' EXIT
     cat >"$new" || exit 1
     [ "$(stat -c %s -- "$new")" = "$size" ] || exit 48
-    # Of two writers the second has to see the file of the first.
+    # The second of two writers has to see the file of the first.
     [ ! -r "$folder" ] || { exec 9<"$folder"; flock -w 20 9; }
     if [ "$argument" = new ]; then
         chmod "$(printf '%o' $((0666 & ~0$(umask))))" "$new"

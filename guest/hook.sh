@@ -1,18 +1,18 @@
 #!/bin/sh
-# Lies in the container as ~/.clincus/hook: appends what a tool's hook tells to ~/.clincus/agent/events, one line of JSON.
+# In the container as ~/.clincus/hook: appends the report of a tool's hook to ~/.clincus/agent/events, one line of JSON.
 #
-# Arguments: the name of the event, and what to do: `brief` keeps only a few words of what comes on stdin, `whole` keeps
-# long texts; `only=WORD` is for events that speak of it; `from=PID` is the process that runs the hook; `ring` rings
-# afterwards, which makes the server look. It never fails and never waits: a tool may run a hook before each step, and may
-# take an error for a "no".
+# Arguments: the name of the event, and its handling: `brief` keeps only a few words of stdin, `whole` keeps
+# long texts; `only=WORD` is for events that contain it; `from=PID` is the process that runs the hook; `ring` rings
+# afterwards, which makes the server look. It never fails and never waits: a tool may run a hook before each step, and
+# may take an error for a "no".
 #
-# The hooks are those of each tool of that kind in the container. Only the tool of the session counts: it descends from the
-# process in `run`, and is the first one there that runs a hook. `tool` holds its process, and when that began.
+# Each tool of that kind in the container has these hooks. Only the tool of the session counts: it descends from the
+# process in `run`, and is the first one there that runs a hook. `tool` has its process, and the time at which it began.
 # shellcheck disable=SC2016 # Perl's variables
 cd "$HOME/.clincus/agent" 2>/dev/null && perl -MTime::HiRes=time -MFcntl=:DEFAULT,:flock -e '
     alarm 5;
     my ($event, %how) = (shift, map { $_ => 1 } @ARGV);
-    # The parent of a process, and when it began.
+    # The parent of a process, and the time at which it began.
     sub look_at {
         open my $stat, "<", "/proc/$_[0]/stat" or return (0, 0);
         return (split " ", <$stat> =~ s/.*\) //sr)[1, 19];
@@ -33,7 +33,7 @@ cd "$HOME/.clincus/agent" 2>/dev/null && perl -MTime::HiRes=time -MFcntl=:DEFAUL
         }
     }
     my ($data, $piece) = ("", "");
-    # A hook gets the end of its input at once, or none at all.
+    # A hook gets the end of its input at once, or not at all.
     while (length $data < 300_000 && sysread STDIN, $piece, 65536) { $data .= $piece }
     $data =~ s/[\r\n]+/ /g;
     for my $word (map { /^only=(\w+)$/ } keys %how) { exit if index($data, qq("$word")) < 0 }
@@ -57,7 +57,7 @@ cd "$HOME/.clincus/agent" 2>/dev/null && perl -MTime::HiRes=time -MFcntl=:DEFAUL
     $data = "{}" if $data !~ /^\s*\{.*\}\s*$/s || length $data > ($how{whole} ? 60000 : 8000);
     $event =~ s/[^\w.-]//g;
     my $line = sprintf qq({"at":%.3f,"event":"%s","data":%s}\n), time, substr($event, 0, 60), $data;
-    # A file that is full is put aside by the one hook that holds it; the others then begin the new one.
+    # The one hook that holds a full file puts it aside; the others then begin the new one.
     for (1 .. 9) {
         sysopen my $file, "events", O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW, 0600 or exit;
         flock $file, LOCK_EX or exit;

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Sends files as a tar: keep-files.sh FOLDER LENGTH. Runs as root.
 #
-# The first LENGTH bytes of stdin are the paths, seen from FOLDER, with a NUL behind each. One that is gone is left out,
+# The first LENGTH bytes of stdin are the paths, relative to FOLDER, with a NUL after each. A missing file is left out,
 # and one that changes meanwhile is sent as it is.
 cd -- "$1" || exit 1
 list=$(mktemp) || exit 1

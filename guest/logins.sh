@@ -2,8 +2,8 @@
 # Lets the programs of a container trust the authority of its session's logins (PEM on stdin). Root runs it before the
 # tool starts, at each start. Arguments: the authority's subject hash, and files that hold logins of earlier starts.
 #
-# Debian's program for it takes a second or two. This writes what that would: the file that it reads, so that its next
-# run keeps the authority, the bundle, and the link that OpenSSL looks for.
+# Debian's program for it takes a second or two. This program writes the same: the file that Debian's program reads, so
+# that its next run keeps the authority, the bundle, and the link that OpenSSL looks for.
 set -eu
 hash=$1
 shift

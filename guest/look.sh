@@ -1,17 +1,17 @@
 #!/bin/sh
-# Prints what there is to know of the tool in a tmux session, in parts with a mark between them: facts, screen, events.
+# Prints the facts about the tool in a tmux session, in parts with a mark between them: facts, screen, events.
 #
-# Arguments: tmux session, the mark, what is known of the file of events (its inode, and how much of it was read), a
-# sed script that takes what counts the time off the screen, and 1 if the next thing that is written is to ring.
-# Facts: inode of the events and the byte from which they follow, whether the tool's process is there, its exit code,
-# whether this container can ring, the time here, milliseconds of CPU that the container has used but for those of the
-# tool's own process, whether the tool runs again (1) or has ended again (2) that a person started from the shell that it had
-# left, whether a stop has ended it, a checksum of the screen without its clocks, how many lines that are not empty
-# stand below the cursor (nothing for a cursor that is hidden), when the screen last changed, and when the tool was
-# started or has ended. On a line of its own: the terminal's title.
+# Arguments: tmux session, the mark, the known part of the file of events (its inode, and the bytes that were read), a
+# sed script that removes clocks from the screen, and 1 if the next output should ring.
+# Facts: inode of the events and the byte from which they follow, 1 if the tool's process exists, its exit code,
+# 1 if this container can ring, the time here, milliseconds of CPU that the container has used without those of the
+# tool's own process, the state of a tool that a person started from the shell that it had left (1 runs, 2 has ended),
+# 1 if a stop has ended it, a checksum of the screen without its clocks, the number of lines below the cursor that are
+# not empty (nothing if the cursor is hidden), the time of the last change of the screen, and the time at which the tool
+# was started or has ended. On a line of its own: the terminal's title.
 session=$1 mark=$2 inode=$3 offset=$4 still=$5 arm=${6:-}
 cd "$HOME/.clincus/agent" 2>/dev/null || exit 4
-# Whether a process is the session's tool: the program, or an interpreter that runs it.
+# True if a process is the session's tool: the program, or an interpreter that runs it.
 is_tool() {
     # shellcheck source=/dev/null disable=SC2154 # `launch` sets it
     name=$(. ../launch >/dev/null 2>&1 && printf %s "${program##*/}")
@@ -22,13 +22,13 @@ is_tool() {
 }
 # First, so that nothing is written unseen between this and the look.
 [ "$arm" != 1 ] || tmux kill-session -C -t "=$session" ';' set-option -w -t "=$session:" monitor-activity on 2>/dev/null
-# Before the events: guest/tool.sh removes those of the run before, and then tells of its own.
+# Before the events: guest/tool.sh removes those of the earlier run, and then reports its own.
 pid='' code='' alive=0 again=0 own=0
 [ ! -f run ] || read -r pid code <run
 now_inode=0 size=0
 # shellcheck disable=SC2046 # two numbers
 [ ! -f events ] || [ -L events ] || { set -- $(stat -c '%i %s' events); now_inode=$1 size=$2; }
-# The bytes that follow in the old file, when guest/hook.sh has begun a new one.
+# The bytes that follow in the old file, if guest/hook.sh has begun a new one.
 more=0
 if [ "$now_inode" != "$inode" ] && [ -f events.old ] && [ ! -L events.old ]; then
     # shellcheck disable=SC2046 # two numbers
@@ -51,7 +51,7 @@ case $row in
 '' | *[!0-9]*) ;;
 *) below=$(printf '%s\n' "$shown" | tail -n "+$((row + 2))" | grep -vc '^ *$') ;;
 esac
-# When it was that the screen without its clocks became what it is now.
+# The time at which the screen without its clocks got its present content.
 sum=$(printf %s "$screen" | sed -E "$still" | cksum)
 was=
 [ ! -f screen ] || read -r was <screen
@@ -60,8 +60,8 @@ if [ -n "$pid" ] && [ -r "/proc/$pid/task/$pid/children" ]; then
     read -r children <"/proc/$pid/task/$pid/children" # without a line break at its end
     [ -z "$children" ] || [ -n "$code" ] || alive=1
     for child in $children; do
-        # The fields behind the name, which may hold anything: 3 is the process group, 6 that in the foreground, 12 and 13
-        # the hundredths of a second of CPU.
+        # The fields after the name, which may hold anything: 3 is the process group, 6 that in the foreground, 12 and
+        # 13 the hundredths of a second of CPU.
         read -r fields <"/proc/$child/stat" || continue
         # shellcheck disable=SC2086 # words
         set -- ${fields##*) }

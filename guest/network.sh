@@ -1,5 +1,5 @@
 #!/bin/sh
-# Tells the tmux server of the code user, if there is one, of variables for what it starts from now on.
+# Passes variables to the code user's tmux server, if there is one, for the programs that it starts from now on.
 #
 # Arguments: NAME=VALUE.
 for variable; do

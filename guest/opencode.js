@@ -1,4 +1,4 @@
-// Lies in the container as a plugin of opencode (https://opencode.ai/docs/plugins): hands what it does to guest/hook.sh,
+// In the container as a plugin of opencode (https://opencode.ai/docs/plugins): passes its events to guest/hook.sh,
 // in a process of its own that nobody waits for.
 import { spawn } from "node:child_process"
 import { appendFile } from "node:fs"
@@ -9,7 +9,7 @@ const TOLD = new Set([
   ...["question.asked", "question.replied", "question.rejected"],
 ])
 
-// One process after the other, since a busy host may well let the second of two be faster.
+// One process after the other, since on a busy host the second of two may be faster.
 const MOST = 200 // that wait
 const waiting = []
 let running = false
@@ -43,7 +43,7 @@ const next = () => {
   }
 }
 
-// What each answer has used, for clincus_features/cost/dialects.py; it is saved with the conversation.
+// The usage of each answer, for clincus_features/cost/dialects.py; it is saved with the conversation.
 const USAGE = `${process.env.HOME}/.local/share/opencode/clincus-usage.jsonl`
 const counted = new Set()
 
@@ -55,8 +55,8 @@ const account = ({ id, role, time, tokens, cost, modelID }) => {
   appendFile(USAGE, JSON.stringify({ id, at: time.completed, model: modelID, cost, ...used }) + "\n", () => {})
 }
 
-// Sessions of sub-agents: the turn that they are a part of goes on when they rest or fail. What they ask is asked of the
-// person, so that is told.
+// Sessions of sub-agents: the turn that they are a part of goes on when they rest or fail. Their questions are for the
+// person, so they are reported.
 const ASKED = /^(permission|question)\./
 const isPart = new Map() // session -> whether it has a parent
 const note = (info) => info?.id && isPart.set(info.id, Boolean(info.parentID))
@@ -66,7 +66,7 @@ export const Clincus = async ({ client } = {}) => {
     if (id && !isPart.has(id)) note((await client?.session.get({ path: { id } }))?.data)
     return isPart.get(id) ?? false
   }
-  // One after the other, since to ask for a session takes its time. opencode waits for none of it.
+  // One after the other, since it takes time to ask for a session. opencode waits for none of it.
   let last = Promise.resolve()
   const inTurn = (work) => {
     last = last.then(work).catch(() => {})
@@ -83,7 +83,7 @@ export const Clincus = async ({ client } = {}) => {
         if (isWhole) tell(type, properties)
       })
     },
-    // What a person has sent, in the words of the other tools' hooks.
+    // A person's prompt, in the words of the other tools' hooks.
     "chat.message": async (input, output) => {
       const texts = (output?.parts ?? []).filter((part) => part.type === "text" && !part.synthetic)
       const prompt = texts.map((part) => part.text).join("\n")

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Prints what listens in this container: the kernel's rows of listening sockets (proc(5): state 0A), then what ss says
-# of the processes that hold them, where there is an ss.
+# Prints the listening sockets of this container: the kernel's rows (proc(5): state 0A), then the processes that hold
+# them in the output of ss, if the container has ss.
 grep -hs ' 0A ' /proc/net/tcp /proc/net/tcp6 | head -n 300
 echo processes
 ss -Hltnp 2>/dev/null | head -n 300

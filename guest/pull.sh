@@ -1,5 +1,5 @@
 #!/bin/sh
-# Sends a file or a folder. Argument: the path. The first line says what it is, the rest is its content.
+# Sends a file or a folder. Argument: the path. The first line is its kind, the rest is its content.
 if [ -d "$1" ]; then
     cd -- "$1" || exit 3
     echo directory

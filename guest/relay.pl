@@ -1,11 +1,12 @@
 # The container's end of the way to the proxy of a session on an engine: it listens at a port on 127.0.0.1 and carries
-# each connection in frames over its stdin and stdout, which `incus exec` leads to the host. There is
-# clincus_features/network/relay.py, which says what the frames are.
+# each connection in frames over its stdin and stdout, which `incus exec` leads to the host.
+# clincus_features/network/relay.py describes the frames.
 #
-# Arguments: port, and a file for the number and the owner of this process. The first line on stdin lets it begin: "take"
-# or "wait", and the owner, which names the Clincus at the other end. It takes the port from an older relay of the same
-# owner, and with "take" from another owner's. It then writes "ready"; "held" if it would have to wait for another
-# owner's; or "taken" if another program has the port. It ends with its stdin, and when it hears nothing for a while.
+# Arguments: port, and a file for the number and the owner of this process. The first line on stdin lets it begin:
+# "take" or "wait", and the owner, which names the Clincus at the other end. It takes the port from an older relay of
+# the same owner, and with "take" from another owner's. It then writes "ready"; "held" if it would have to wait for
+# another owner's; or "taken" if another program has the port. It ends with its stdin, and after a time without any
+# byte.
 use strict;
 use warnings;
 use Errno qw(EAGAIN EINTR);
@@ -28,7 +29,7 @@ exit 1 unless $listener;
 $_->blocking(0) for \*STDIN, \*STDOUT, $listener;
 turn() while time - $heard < SILENT;
 
-# Listens at the port, in the place of an older relay that holds it yet. The result: what to say, and the socket.
+# Listens at the port, in place of an older relay that still holds it. The result: the answer to send, and the socket.
 sub listen_at {
     socket my $socket, PF_INET, SOCK_STREAM, 0 or die;
     setsockopt $socket, SOL_SOCKET, SO_REUSEADDR, 1;
@@ -104,7 +105,7 @@ sub take_from {
     }
 }
 
-# Writes what waits to a program.
+# Writes waiting bytes to a program.
 sub give_to {
     my ($id, $one) = @_;
     if (length $one->{waiting}) {
@@ -119,7 +120,7 @@ sub give_to {
     finish($id, $one);
 }
 
-# Hands the end of one direction on, and forgets a connection of which both have ended.
+# Passes on the end of one direction, and forgets a connection of which both have ended.
 sub finish {
     my ($id, $one) = @_;
     return if length $one->{waiting};

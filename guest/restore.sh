@@ -1,14 +1,14 @@
 #!/bin/sh
-# Writes and removes files of the workspace, as Clincus tells on stdin, without following any link.
+# Writes and removes files of the workspace by Clincus's orders on stdin, without following any link.
 #
-# Argument: the workspace. Each order is a line `put MODE IS_NEW PATHLENGTH SIZE` with that path and that content behind
-# it, or `remove - - PATHLENGTH 0` with a path. For each a word is printed on a line: `done`, or why not. MODE is git's:
-# 100644, 100755, or 120000 for a link.
+# Argument: the workspace. Each order is a line `put MODE IS_NEW PATHLENGTH SIZE` with that path and that content after
+# it, or `remove - - PATHLENGTH 0` with a path. The answer is a line with a word for each: `done`, or the obstacle. MODE
+# is git's: 100644, 100755, or 120000 for a link.
 #
-# A checkpoint has just been taken. What has changed since is left alone, as no checkpoint has it: git tells what it was
-# when this starts, and the time of change of a file what comes later. A new file takes the place of none.
+# A checkpoint has just been taken. Files that have changed since are left alone, since no checkpoint has them: git
+# reports changes before this start, and the ctime of a file those after it. A new file replaces no other one.
 # Each folder on the way is opened without following links, and made the working directory by its handle. So a folder
-# that is swapped for a link meanwhile leads nowhere.
+# that is swapped for a link meanwhile has no effect.
 set -f
 cd -- "$1" || exit 1
 GIT_DIR=$HOME/.clincus/shadow GIT_WORK_TREE=$PWD GIT_INDEX_FILE=$GIT_DIR/index
@@ -32,12 +32,12 @@ exec perl -MFcntl=:DEFAULT,:mode -MTime::HiRes=lstat -MErrno=:POSIX -e '
 
     sub reason {
         return "link" if $!{ELOOP} || $!{ENOTDIR} || $!{EISDIR} || $!{EEXIST} || $!{ENOTEMPTY};
-        # EOVERFLOW: the file belongs to somebody whom the container does not know.
+        # EOVERFLOW: the file belongs to an id that the container does not have.
         return "readonly" if $!{EROFS} || $!{EACCES} || $!{EPERM} || $!{EBUSY} || $!{EOVERFLOW};
         return "gone" if $!{ENOENT};
         return "failed";
     }
-    # Goes into a folder below the top; false with $! if that is not possible.
+    # Enters a folder below the top; false with $! if that is not possible.
     sub enter {
         my ($makes, @parts) = @_;
         chdir $top or return;
@@ -53,7 +53,7 @@ exec perl -MFcntl=:DEFAULT,:mode -MTime::HiRes=lstat -MErrno=:POSIX -e '
         }
         return 1;
     }
-    # Puts a new file where none is.
+    # Creates a new file at an empty place.
     sub add {
         my ($new, $name) = @_;
         return "done" if link $new, $name;
@@ -62,7 +62,7 @@ exec perl -MFcntl=:DEFAULT,:mode -MTime::HiRes=lstat -MErrno=:POSIX -e '
         sysopen my $file, $name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600 or return reason();
         return replace($new, $name, lstat $name);
     }
-    # Puts a file in the place of one that is still the same one, unchanged.
+    # Replaces a file that is still the same one, unchanged.
     sub replace {
         my ($new, $name, @before) = @_;
         my @now = lstat $name;
@@ -107,7 +107,7 @@ exec perl -MFcntl=:DEFAULT,:mode -MTime::HiRes=lstat -MErrno=:POSIX -e '
         my @there = lstat $name or return reason();
         return "changed" if S_ISDIR($there[2]) || $changed{$path} || $there[10] >= $begun;
         unlink $name or return reason();
-        # A folder that is empty by now goes, as git has none.
+        # A folder that is now empty goes, since git has none.
         while (@parts) {
             my $folder = pop @parts;
             enter(0, @parts) && rmdir $folder or last;

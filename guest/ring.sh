@@ -1,12 +1,12 @@
 #!/bin/sh
-# Lies in the container as ~/.clincus/ring: tells a server that nobody is attached by that it should look here, as the
-# terminal's bell rang or a tool's hook had something to tell.
+# In the container as ~/.clincus/ring: makes a server look here even if nobody is attached, after the terminal's bell
+# rang or a tool's hook had something to report.
 #
 # A guest may tell Incus that it is "ready", as often as it likes, and Incus makes a lifecycle event of that
-# (https://linuxcontainers.org/incus/docs/main/dev-incus/). Then this takes it back, so that the state stays Running.
-# Only root may, which the code user becomes by sudo. Once a second is enough: while one rings, one more may wait for its
-# turn, and rings for all that happened until then. Without sudo or Perl nothing rings. A busy host may take its time:
-# a ring that is lost is a state that nobody hears of.
+# (https://linuxcontainers.org/incus/docs/main/dev-incus/). Then this program takes it back, so that the state stays
+# Running. Only root may do that, which the code user becomes by sudo. Once a second is enough: while one rings, one
+# more may wait for its turn, and rings for everything until then. Without sudo or Perl nothing rings. A busy host may
+# take its time: with a lost ring, nobody would hear of a state.
 exec 8>>"$0.next" 9<"$0" || exit
 flock -n 8 || exit 0
 flock 9

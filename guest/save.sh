@@ -1,8 +1,8 @@
 #!/bin/sh
 # Writes a tool's conversations to stdout, file by file, as Clincus asks for them on stdin. Runs as root.
 #
-# Arguments: the home, the name of a process to end before (or nothing), a folder and a uid for guest/hand-over.sh, which
-# comes behind this program (or nothing twice), the paths of the conversations in the home.
+# Arguments: the home, the name of a process to end before (or nothing), a folder and a uid for guest/hand-over.sh,
+# which follows this program (or nothing twice), the paths of the conversations in the home.
 # 1. It lists the files, the newest first: `SIZE MTIME PATH` and a NUL each, and at the end `/` and a NUL.
 # 2. It reads a line for each file that is wanted: `FROM SHA256 PATH`. If the first FROM bytes have this hash, only what
 #    follows them is sent.
@@ -22,7 +22,7 @@ tool_processes() {
     pgrep -x "$tool"
 }
 one_lives() { for process; do kill -0 "$process" 2>/dev/null && return; done; false; }
-# The tool gets 3 s to write what it still has and to close its database. One that was killed can be opened again.
+# The tool gets 3 s to write its last data and to close its database. A killed tool leaves one that can be opened again.
 found=''
 [ -z "$tool" ] || found=$(tool_processes)
 # shellcheck disable=SC2086 # process ids
@@ -37,7 +37,7 @@ if [ -n "$found" ]; then
     [ -z "$found" ] || found=$(tool_processes)
     if [ -n "$found" ]; then kill -KILL $found 2>/dev/null; sleep 0.2; fi
 fi
-# While a saved conversation goes in, what there is may be half of it.
+# While a saved conversation is being unpacked, the existing files may be half of it.
 if [ ! -e .clincus/unpacking ]; then
     find "$@" -type f -size +0 -printf '%s %T@ %p\0' 2>/dev/null | sort -z -k2,2nr | head -z -n 100000
 fi
@@ -54,7 +54,7 @@ while IFS= read -r line; do
     fi
     size=$((total - from))
     printf '%s %s\n' "$from" "$size"
-    # A file that gets shorter meanwhile is filled up with zeros: the count of bytes was announced.
+    # A file that gets shorter meanwhile is filled up with zeros: the number of bytes was announced.
     [ "$size" -eq 0 ] || { tail -c "+$((from + 1))" -- "$path"; cat /dev/zero; } 2>/dev/null | head -c "$size"
     find "./$path" -maxdepth 0 -type f -printf '%s %T@' 2>/dev/null
     echo

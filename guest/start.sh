@@ -2,7 +2,7 @@
 # Unpacks the files of a start into the code user's home, from a tar on stdin, and starts the tool in tmux.
 #
 # Arguments: tmux session, workspace, columns, rows, `tmux` or anything else to unpack only, and paths in the home. If
-# there are any it begins with a list of the files there, in the form of guest/save.sh: what comes depends on it.
+# there are any, it begins with a list of the files there, in the form of guest/save.sh: the tar depends on it.
 set -eu
 session=$1 workspace=$2 columns=$3 rows=$4 mode=$5
 shift 5
@@ -18,14 +18,14 @@ command -v tmux >/dev/null || fail "the image has no tmux: $build"
 tar -xf - -C "$HOME"
 cd "$HOME/.clincus"
 [ ! -e started ] && [ ! -e unpacking ] || rm -f started unpacking
-# A program in front of this one may have something to do before the tool starts, and beside it. Descriptor 8 is its own.
+# A program before this one may have work before the tool starts, and beside it. Descriptor 8 is its own.
 ! command -v before_tool >/dev/null || before_tool 2>/dev/null || :
 if [ "$mode" = tmux ]; then
     if [ -d ended ] && rmdir ended 2>/dev/null && tmux has-session -t "=$session" 2>/dev/null; then
-        # A stop ended the tool and came no further: a shell has its place, and keeps it.
+        # A stop ended the tool and was then cut off: a shell has its place, and keeps it.
         tmux new-window -t "=$session:" -c "$workspace" "$HOME/.clincus/start"
     else
-        # First the common case: each process costs when many sessions start at once.
+        # The common case first: each process costs time when many sessions start at once.
         tmux -u -f "$HOME/.clincus/tmux.conf" new-session -d -s "$session" -x "$columns" -y "$rows" -c "$workspace" \
             "$HOME/.clincus/start" || tmux has-session -t "=$session"
     fi

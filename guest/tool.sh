@@ -1,14 +1,14 @@
 #!/bin/sh
-# Lies in the container as ~/.clincus/start, the program in tmux: the tool, then a login shell. `start direct` ends with
+# In the container as ~/.clincus/start, the program in tmux: the tool, then a login shell. `start direct` ends with
 # the tool.
 #
 # ~/.clincus/launch has the variables `workspace`, `tool` and `program`, and these command lines: `first` for the first
-# run of a start; `again` for all later ones, which go on with the conversation (tmux may get lost, by a restart from
-# inside the container; the next terminal starts this again); `afresh` where there is none; and `files`, which finds the
-# files of the conversation. One of these holds `message`, if it is one. Claude Code writes a file as it starts. If it
-# then gets no prompt, it can't resume that, and starts none of the same id beside it. Such a file is moved aside and
-# never deleted: a version of the tool may write its messages in another form. It is saved with the rest.
-# ~/.clincus/agent/run has the process that runs the tool, and the exit code of a tool that has ended.
+# run of a start; `again` for all later ones, which continue the conversation (tmux may get lost, by a restart from
+# inside the container; the next terminal starts this again); `afresh` if there is no conversation; and `files`, which
+# finds the files of the conversation. A conversation has `message` in one of them. Claude Code writes a file as it
+# starts. If it then gets no prompt, it can neither resume that nor start another one of the same id. Such a file is
+# moved aside and never deleted: a version of the tool may write its messages in another form. It is saved with the
+# rest. ~/.clincus/agent/run has the process that runs the tool, and the exit code of a tool that has ended.
 # shellcheck source=/dev/null
 . "$HOME/.clincus/launch"
 # shellcheck disable=SC2154 # `launch` sets it
@@ -16,14 +16,15 @@ cd "$workspace" || exit 1
 agent=$HOME/.clincus/agent
 mkdir -p "$agent" && rm -f "$agent/events" "$agent/screen" "$agent/rings" && echo $$ >"$agent/run"
 (command -v perl && sudo -n true && : >"$agent/rings") >/dev/null 2>&1 & # what guest/ring.sh needs
-# A person who starts it again, from the shell that it has left, tells nobody; and it may ask before a hook of it runs.
+# No report says that a person starts it again, from the shell that it has left; and it may ask before one of its hooks
+# runs.
 [ ! -e "$HOME/.clincus/started" ] || setsid "$HOME/.clincus/ring" >/dev/null 2>&1 &
 # Files of the system, such as settings that no user's settings switch off. Without sudo the tool starts without them.
-# Here and not in guest/start.sh, so that nobody waits for it who wants the terminal.
+# This is here and not in guest/start.sh, so that no terminal waits for it.
 if cd "$HOME/.clincus/system" 2>/dev/null; then
     find . -type f -exec sh -c '
         for file; do cmp -s "$file" "/$file" || printf "%s\n" "$file"; done' changed {} + >"$agent/changed"
-    # One sudo for all of them, and none where nothing has changed. It has no terminal, of which it might read keys.
+    # One sudo for all of them, and none if nothing has changed. It has no terminal, since it might read keys from it.
     # shellcheck disable=SC2016,SC2024 # for the shell that sudo starts; the list is the user's own
     [ ! -s "$agent/changed" ] || setsid sudo -n sh -c '
         while IFS= read -r file; do install -D -m 644 "$file" "/$file"; done' install <"$agent/changed" 2>/dev/null
@@ -35,7 +36,8 @@ PATH="$HOME/.local/bin:$PATH"
 export PATH
 # shellcheck disable=SC2154
 if [ -z "$(eval "$files -exec grep -lF \"\$message\" {} +" 2>/dev/null)" ]; then
-    # Of more than 20 the smallest ones go, if they hold no more than what the tool writes as it starts (200 bytes).
+    # If there are more than 20, the smallest ones go unless they hold more than the tool writes at its start (200
+    # bytes).
     # shellcheck disable=SC2016,SC2034 # for the shell that find starts, by eval
     aside='for file; do
         mv "$file" "$file.aside-$(date +%s%N)"
@@ -51,7 +53,7 @@ else
     how=$first
 fi
 : >"$HOME/.clincus/started"
-# A program in front of guest/start.sh may have left something to wait for.
+# A program before guest/start.sh may have left something to wait for.
 # shellcheck source=/dev/null
 [ ! -r "$HOME/.clincus/before" ] || . "$HOME/.clincus/before"
 eval "$how"
@@ -61,9 +63,9 @@ echo "$$ $code" >"$agent/run"
 "$HOME/.clincus/ring" &
 [ "${1:-}" != direct ] || exit "$code"
 if [ -t 0 ]; then
-    # A tool that was killed also leaves answers of the terminal that it has not read. The shell would take these for
-    # keys, and the first line that a person types for what to search in its history. Before the words below, since a
-    # person types behind them.
+    # A killed tool also leaves answers of the terminal that it has not read. The shell would take them for keys, and a
+    # person's first line for a search in its history. This comes before the words below, since a person types after
+    # them.
     stty -icanon -echo min 0 time 1 && cat >/dev/null
     stty sane
 fi

@@ -1,14 +1,14 @@
 #!/bin/sh
-# Follows guest/look.sh: types into the same tmux session what the server asks for, which knows by then what is there.
+# Follows guest/look.sh: types into the same tmux session at the order of the server, which by then has seen the look.
 #
 # Prints the mark, then obeys lines on stdin:
 #   keys NAME...                 press keys, by tmux's names for them
-#   same NAME...                 press them if the screen, but for its clocks, is the one that the last `look` printed and
-#                                the tool has told nothing since; prints whether that was so (1 or 0), and the mark
+#   same NAME...                 press them if the screen, except its clocks, is the one that the last `look` printed
+#                                and the tool has reported nothing since; prints 1 if so, else 0, and the mark
 #   paste LENGTH                 paste so many bytes, which follow, as one text
 #   look OFFSET                  print the inode of the events, the row of the cursor (nothing if it is hidden), the
-#                                terminal's title, its screen with colours, and the mark; then what the tool has told
-#                                behind that byte of the events, and the mark
+#                                terminal's title, its screen with colours, and the mark; then the tool's reports
+#                                after that byte of the events, and the mark
 # shellcheck disable=SC2154 # look.sh sets session, mark, now_inode and still
 pane="=$session:"
 echo "$mark"
@@ -25,7 +25,7 @@ events_since() {
     } 2>/dev/null | tail -c "+$(($1 + 1))" | head -c 262144
 }
 
-# The row of the cursor, the terminal's title and its screen with colours. The dot keeps the line breaks at the end.
+# The row of the cursor, the terminal's title and its screen with colours. The dot protects line breaks at the end.
 take_screen() {
     screen=$(
         tmux display-message -p -t "$pane" '#{?cursor_flag,#{cursor_y},}' ';' \

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Goes in front of other programs: waits until systemd, if that is the container's init, has made /tmp and the user's
+# Comes before other programs: waits until systemd, if that is the container's init, has made /tmp and the user's
 # directories ready. Gives up after a few minutes.
 read -r init </proc/1/comm
 if [ "$init" = systemd ]; then

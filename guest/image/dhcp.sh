@@ -1,5 +1,5 @@
 #!/bin/sh
-# Called by busybox udhcpc with what happened; the address and the servers are in its environment.
+# busybox udhcpc calls it with an event; the address and the servers are in its environment.
 # shellcheck disable=SC2154 # udhcpc sets them
 case "$1" in
 bound | renew)

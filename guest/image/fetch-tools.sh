@@ -1,8 +1,8 @@
 #!/bin/sh
 # Fetches the tools from npm: fetch-tools.sh [NAME PACKAGE BINARY]...
 # npm itself knows the user's registry, its credentials (in npmrc beside this file) and its proxy, and checks the
-# integrity of what it downloads. `npm pack` runs none of a package's scripts. The image is built without a tool that
-# cannot be had: a program in its place says why. ROOT is a folder to install below, for tests.
+# integrity of its downloads. `npm pack` runs none of a package's scripts. The image is built without a tool that
+# cannot be fetched: a program in its place gives the reason. ROOT is a folder to install below, for tests.
 set -u
 root=${ROOT:-}
 work=$(cd "$(dirname "$0")" && pwd) && mkdir -p "$root/opt/clincus/bin" "$root/usr/local/bin" && cd "$work" || exit 1

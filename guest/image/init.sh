@@ -1,7 +1,7 @@
 #!/bin/sh
 # Process 1 of a container, instead of systemd: it starts in 20 ms instead of half a second, takes 1 MB instead of 75,
 # and boots on every host (systemd 258 and newer refuses cgroup v1). It reaps orphans, brings the network up, and halts
-# on the signal of Incus: SIGPWR, or SIGRTMIN+3 where Incus takes the image for one with systemd.
+# on the signal of Incus: SIGPWR, or SIGRTMIN+3 if Incus takes the image for one with systemd.
 # An image that needs systemd installs systemd-sysv, whose /sbin/init takes the place of this one.
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
