@@ -4092,25 +4092,20 @@ def git_on_host(
     named = {name: environ[name] for name in GIT_VARIABLES if name in environ}
     question = {"git": git, "workspace": workspace, "homes": homes, "environ": named, "sealed": sealed}
     answer = ask_places(**question, searched=searched)
-    links: list[str] = []
-    folders: dict[str, None] = {}  # an ordered set
-    for path in answer["folders"]:
-        *chain, end = path_trail(path)
-        links += chain
-        folders[end] = None
+    folders = [path_trail(path) for path in answer["folders"]]
+    places = [(path_trail(path), stand_in) for path, stand_in in answer["places"]]
     found: ProtectedPaths = {}
-    for path, stand_in in answer["places"]:
-        *chain, end = path_trail(path)
-        links += chain
-        found.setdefault(end, stand_in)
-    for link in links:
+    for trail, stand_in in places:
+        found.setdefault(trail[-1], stand_in)
+    trails = [*folders, *(trail for trail, _ in places)]
+    for link in itertools.chain.from_iterable(trail[:-1] for trail in trails):
         if not path_inside(workspace, link):  # no container of the workspace could replace a folder above it
             found.setdefault(link, None)
     for path, stand_in in answer["links"]:
         for place, text in linked_places(workspace, path, stand_in).items():
             found.setdefault(place, text)
     return OnHost(
-        folders=tuple(folders),
+        folders=tuple(dict.fromkeys(trail[-1] for trail in folders)),
         places=found,
         unread=tuple(answer["unread"]),
         nested=tuple(answer["nested"]),
@@ -6933,9 +6928,8 @@ class Sessions:
             found = held.enter_context(self.work(id, "stopping", beside=beside))
             was_stopped = known.status == "stopped" and not known.paused
             if delete and was_stopped and found.status == "running":
-                raise ClincusError(
-                    f'"{id}" was not deleted, because someone has started it meanwhile: look at it first', 409
-                )
+                problem = "because someone has started it meanwhile: look at it first"
+                raise ClincusError(f'"{id}" was not deleted, {problem}', 409)
             session = self._awake(found)
             if may_lose_nothing:
                 self.keep(session)
@@ -6947,17 +6941,20 @@ class Sessions:
             if delete:
                 session, error = self._save_stopped(session, error)
                 self._keep_before_delete(session, error, keeps=keeps, even_unsaved=even_unsaved, on_kept=on_kept)
-            has_saved = error is None
-            if not has_saved or not session_tool(session).saved:  # else the save has done this
-                self._hand_over(session)
-            if delete:
-                self._delete(session)
-            elif session.status == "running":
-                self._stop(session, timeout, is_saved=has_saved)
-            self.extensions.tell("after_stop", session)
-            if delete:
-                self.extensions.tell("after_delete", session)
+            self._end_container(session, timeout, delete=delete, is_saved=error is None)
         return self.registry.find(id)
+
+    def _end_container(self, session: Session, timeout: int, *, delete: bool, is_saved: bool) -> None:
+        """Stop or delete the container of a session, once its conversation was saved as well as possible."""
+        if not is_saved or not session_tool(session).saved:  # else the save has done this
+            self._hand_over(session)
+        if delete:
+            self._delete(session)
+        elif session.status == "running":
+            self._stop(session, timeout, is_saved=is_saved)
+        self.extensions.tell("after_stop", session)
+        if delete:
+            self.extensions.tell("after_delete", session)
 
     def _delete(self, session: Session) -> None:
         """Delete a session's container, and note that it is gone."""

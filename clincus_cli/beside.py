@@ -25,49 +25,57 @@ def attempt_beside(sessions: clincus.Sessions, names: Iterable[str], work: Calla
     The output of the first unfinished session is shown at once, and that of the others in their turn. An interruption
     ends the commands that they wait for, and no further work begins.
     """
-    names = list(names)
-    waiting = deque(range(len(names)))
-    said = Said(len(names))
-    failed: set[int] = set()
-    faults: list[BaseException] = []
-
-    def attempt(number: int) -> None:
-        console.SPEAKER.set(lambda line, is_error: said.put(number, line, is_error=is_error))
-        try:
-            work(names[number])
-        except (clincus.ClincusError, OSError) as error:
-            failed.add(number)
-            console.warn(f"{names[number]}: {error}")
-        except BaseException as error:
-            failed.add(number)
-            faults.append(error)
-        finally:
-            said.end(number)
-
-    def attempt_some() -> None:
-        while True:
-            try:
-                number = waiting.popleft()
-            except IndexError:
-                return
-            contextvars.copy_context().run(attempt, number)
-
-    threads = [threading.Thread(target=attempt_some, daemon=True) for _ in names[:AT_ONCE]]
+    attempts = Attempts(list(names), work)
+    threads = [threading.Thread(target=attempts.work_on, daemon=True) for _ in attempts.names[:AT_ONCE]]
     try:
         for thread in threads:
             thread.start()
-        said.show()
+        attempts.said.show()
     except BaseException:
-        waiting.clear()
-        give_up(sessions, names)
+        attempts.waiting.clear()
+        give_up(sessions, attempts.names)
         end = time.monotonic() + UNDO_WITHIN
         for thread in threads:
             if thread.ident is not None:
                 thread.join(max(0.0, end - time.monotonic()))
         raise
-    if faults:
-        raise faults[0]
-    return [name for number, name in enumerate(names) if number not in failed]
+    if attempts.faults:
+        raise attempts.faults[0]
+    return [name for number, name in enumerate(attempts.names) if number not in attempts.failed]
+
+
+class Attempts:
+    """The work on several sessions, which some threads share."""
+
+    def __init__(self, names: list[str], work: Callable[[str], object]) -> None:
+        self.names = names
+        self._work = work
+        self.waiting = deque(range(len(names)))  # the numbers of sessions that no thread has begun
+        self.said = Said(len(names))
+        self.failed: set[int] = set()
+        self.faults: list[BaseException] = []  # exceptions that are not a failure of one session
+
+    def work_on(self) -> None:
+        """Work on sessions, one after the other, until none is left."""
+        while True:
+            try:
+                number = self.waiting.popleft()
+            except IndexError:
+                return
+            contextvars.copy_context().run(self._attempt, number)
+
+    def _attempt(self, number: int) -> None:
+        console.SPEAKER.set(lambda line, is_error: self.said.put(number, line, is_error=is_error))
+        try:
+            self._work(self.names[number])
+        except (clincus.ClincusError, OSError) as error:
+            self.failed.add(number)
+            console.warn(f"{self.names[number]}: {error}")
+        except BaseException as error:
+            self.failed.add(number)
+            self.faults.append(error)
+        finally:
+            self.said.end(number)
 
 
 class Said:

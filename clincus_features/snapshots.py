@@ -49,39 +49,47 @@ def install(extensions: clincus.Extensions) -> None:
         )
     )
 
-    def keeper(request: clincus.Request) -> Keeper:
-        app.reachable_session(request.values["id"])
-        return Keeper(app.sessions)
-
-    def get_snapshots(request: clincus.Request) -> object:
-        return keeper(request).all(request.values["id"])
-
-    def post_snapshot(request: clincus.Request) -> object:
-        return keeper(request).take(request.values["id"], request.values["name"])
-
-    def delete_snapshot(request: clincus.Request) -> object:
-        keeper(request).delete(request.values["id"], request.values["name"])
-        return clincus.Response(204)
-
-    def restore_snapshot(request: clincus.Request) -> object:
-        values = request.values
-        copies: list[str] = []
-        session = keeper(request).restore(
-            values["id"],
-            values["name"],
-            force=values["force"],
-            on_kept=copies.append,
-        )
-        headers = clincus.kept_header(copies)
-        return clincus.json_response(app.sessions.document(session), headers=headers)
-
+    routes = Routes(app)
     path = "/api/sessions/{id}/snapshots"
     extensions.routes += [
-        ("GET", path, get_snapshots),
-        ("POST", path, post_snapshot),
-        ("DELETE", f"{path}/{{name}}", delete_snapshot),
-        ("POST", f"{path}/{{name}}/restore", restore_snapshot),
+        ("GET", path, routes.get_all),
+        ("POST", path, routes.take),
+        ("DELETE", f"{path}/{{name}}", routes.delete),
+        ("POST", f"{path}/{{name}}/restore", routes.restore),
     ]
+
+
+class Routes:
+    """The handlers of the routes."""
+
+    def __init__(self, app: clincus.Application) -> None:
+        self._app = app
+
+    def _keeper(self, request: clincus.Request) -> Keeper:
+        self._app.reachable_session(request.values["id"])
+        return Keeper(self._app.sessions)
+
+    def get_all(self, request: clincus.Request) -> object:
+        """The snapshots of a session, oldest first."""
+        return self._keeper(request).all(request.values["id"])
+
+    def take(self, request: clincus.Request) -> object:
+        """Take a snapshot."""
+        return self._keeper(request).take(request.values["id"], request.values["name"])
+
+    def delete(self, request: clincus.Request) -> object:
+        """Delete a snapshot."""
+        self._keeper(request).delete(request.values["id"], request.values["name"])
+        return clincus.Response(204)
+
+    def restore(self, request: clincus.Request) -> object:
+        """Bring a container back to a snapshot."""
+        values = request.values
+        copies: list[str] = []
+        keeper = self._keeper(request)
+        session = keeper.restore(values["id"], values["name"], force=values["force"], on_kept=copies.append)
+        document = self._app.sessions.document(session)
+        return clincus.json_response(document, headers=clincus.kept_header(copies))
 
 
 def document(snapshot: Mapping[str, Any]) -> dict[str, object]:

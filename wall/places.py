@@ -271,34 +271,50 @@ def git_on_host(
     settings += nested.settings
     everywhere = list(dict.fromkeys([workspace, *itertools.chain.from_iterable(tops.values())]))
     places: list[tuple[str, StandIn]] = [(path, "") for path in (*shared, *attributes)]
-    unread: dict[str, None] = {}
     for setting in settings:
         folder = os.path.dirname(setting[0])
         is_own = folder in tops
         found = places_of(setting, tops[folder] if is_own else everywhere, [folder] if is_own else outer, homes)
         places += nested.that_can_be_sealed(folder, found)
-        _, key, value = setting
-        is_unread = names_a_command(key, value) and is_shell(key, value) and not is_readable(value)
-        # A person who types an alias knows it, so it is reported only if it uses files of the workspace.
-        if is_unread and (not key.startswith("alias.") or names_a_place(value, everywhere)):
-            unread[key] = None
-    folders: dict[str, StandIn] = {path: "" for path, stand_in in places if stand_in is None}
-    for path, stand_in in sealed.items():
-        in_git = path.startswith(".git/")
-        tops_of_path = [f"{folder}/{path[5:]}" for folder in tops] if in_git else [f"{workspace}/{path}"]
-        folders.update(dict.fromkeys(tops_of_path, stand_in))
-    links: list[tuple[str, StandIn]] = []
-    for top, stand_in in folders.items():
-        links += [(link, stand_in) for link in nested.links_in(top)]
+    folders = sealed_folders(workspace, tops, places, sealed)
     return {
         "folders": outer,
         "nested": list(nested.folders),
         "places": places,
-        "links": links,
-        "unread": list(unread),
+        "links": [(link, stand_in) for top, stand_in in folders.items() for link in nested.links_in(top)],
+        "unread": unread_keys(settings, everywhere),
         "unsealed": list(nested.unsealed.items()),
         "cut": list(nested.cut.items()),
     }
+
+
+def unread_keys(settings: Iterable[GitSetting], tops: Sequence[str]) -> list[str]:
+    """The keys of shell commands that may run further files, which their words do not show. Pure."""
+    unread: dict[str, None] = {}
+    for _, key, value in settings:
+        is_unread = names_a_command(key, value) and is_shell(key, value) and not is_readable(value)
+        # A person who types an alias knows it, so it is reported only if it uses files of the workspace.
+        if is_unread and (not key.startswith("alias.") or names_a_place(value, tops)):
+            unread[key] = None
+    return list(unread)
+
+
+def sealed_folders(
+    workspace: str,
+    git_folders: Collection[str],
+    places: Iterable[tuple[str, StandIn]],
+    sealed: Mapping[str, StandIn],
+) -> dict[str, StandIn]:
+    """The folders in which links count, each with the stand-in for the targets of these links. Pure.
+
+    They are the folders among `places`, and the paths of `sealed`; see `git_on_host`.
+    """
+    folders: dict[str, StandIn] = {path: "" for path, stand_in in places if stand_in is None}
+    for path, stand_in in sealed.items():
+        in_git = path.startswith(".git/")
+        paths = [f"{folder}/{path[5:]}" for folder in git_folders] if in_git else [f"{workspace}/{path}"]
+        folders.update(dict.fromkeys(paths, stand_in))
+    return folders
 
 
 def configurations_of(git_folders: Iterable[str]) -> list[str]:

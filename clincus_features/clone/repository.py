@@ -74,6 +74,17 @@ def find_repository(workspace: str, environ: Mapping[str, str]) -> Repository:
     folder = git_folder(workspace)
     if not folder:
         return replace(plain, holder=next(filter(git_folder, above(workspace)), ""))
+    return with_git_folder(plain, folder, persons, environ)
+
+
+def with_git_folder(
+    plain: Repository, folder: str, persons: Mapping[str, str], environ: Mapping[str, str]
+) -> Repository:
+    """The repository of a workspace by its Git folder. Raises ClincusError(409) with advice if it cannot be cloned.
+
+    `plain` is the workspace without a Git folder, `persons` are the settings of this person and of the system.
+    """
+    workspace = plain.workspace
     with Folder(folder) as own:
         common = os.path.normpath(os.path.join(folder, text_of(own, "commondir") or "."))
         checked_out = text_of(own, "HEAD")
@@ -86,7 +97,7 @@ def find_repository(workspace: str, environ: Mapping[str, str]) -> Repository:
         attributes = shared.read("info/attributes", SMALL)
     settings = dict(persons)
     for text in (config, worktree_config):
-        settings.update(git_config(git, environ, text))
+        settings.update(git_config(plain.git, environ, text))
     check_links(workspace, folder, common, back, settings)
     check_layout(workspace, common)
     branch, head = head_of(workspace, checked_out, refs)

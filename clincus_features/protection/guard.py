@@ -15,7 +15,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -1124,6 +1124,25 @@ class Guard:
             sessions.look(session.id)
 
     def _go_on(self, session: clincus.Session) -> None:
+        """Let a frozen session continue. Raises ClincusError(409) if something sealed was changed again."""
+        record, loose = self._accept_break(session)
+        level, note = self._level_after(session, loose)
+        self._label(session, level, note)
+        self._watch_again(session, record)
+        if session.id in self._broken:
+            raise clincus.ClincusError(f'"{session.id}": something was changed again just now: look again', 409)
+        self._alarm(session, None)
+        if session.paused:
+            self._app.sessions.containers(session.id).start(session.id)
+        if session.id not in self._live:
+            self._found.put(session)
+        self._publish(session.id, level)
+
+    def _accept_break(self, session: clincus.Session) -> tuple[Record, list[str]]:
+        """Record that a person lets a session go on, and put back its operations in progress.
+
+        Returns the new record, and the paths whose seal is off.
+        """
         with self.records.changing(session.workspace) as record:
             run = record.runs[session.id]
             paths = sorted({one.path for one in run.changes if one.path in record.items})  # an index has no seal
@@ -1139,40 +1158,36 @@ class Guard:
             self._links[session.id] = links.accepted(unfinished.with_marks(self._links[session.id], asides))
         for path, aside in asides.items():
             unfinished.put_back(path, aside)
-        level = "basic"
-        note = ""
-        if paths:
-            names = ", ".join(path[len(session.workspace) + 1 :] for path in paths[:MOST_TOLD])
-            note = f"The seal of {names} is off until the next start, since you let it go on"
-        elif session.id in self._live:
-            before = self._live[session.id].session
-            level, note = (
-                ("basic", "") if before.protection == clincus.BROKEN else (before.protection, before.protection_note)
-            )
-        self._label(session, level, note)
-        done_watching = threading.Event()
+        return record, paths
+
+    def _level_after(self, session: clincus.Session, loose: Sequence[str]) -> tuple[str, str]:
+        """The level of protection of a session that goes on, and the note on it; the seals of `loose` paths are off."""
+        if loose:
+            names = ", ".join(path[len(session.workspace) + 1 :] for path in loose[:MOST_TOLD])
+            return "basic", f"The seal of {names} is off until the next start, since you let it go on"
+        live = self._live.get(session.id)
+        if live is None or live.session.protection == clincus.BROKEN:
+            return "basic", ""
+        return live.session.protection, live.session.protection_note
+
+    def _watch_again(self, session: clincus.Session, record: Record) -> None:
+        """Watch and judge the sealed paths of a session again: have the thread of the watcher do it, and wait."""
+        is_done = threading.Event()
+        paths = record.runs[session.id].paths
 
         def again() -> None:
             self._broken.pop(session.id, None)
             try:
                 live = self._live.get(session.id)
                 if live is not None:
-                    self._watch(session, live.stage, run.paths, record)
+                    self._watch(session, live.stage, paths, record)
                     self._check_index_of(session.id)
-                    self._judge_all(session.id, live.stage, run.paths)
+                    self._judge_all(session.id, live.stage, paths)
             finally:
-                done_watching.set()
+                is_done.set()
 
         self.watcher.call(again)
-        done_watching.wait(FROZEN_WITHIN)
-        if session.id in self._broken:
-            raise clincus.ClincusError(f'"{session.id}": something was changed again just now: look again', 409)
-        self._alarm(session, None)
-        if session.paused:
-            self._app.sessions.containers(session.id).start(session.id)
-        if session.id not in self._live:
-            self._found.put(session)
-        self._publish(session.id, level)
+        is_done.wait(FROZEN_WITHIN)
 
     # -- Reports
 
