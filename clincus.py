@@ -5021,6 +5021,7 @@ class ContainerParts:
     """The parts that features add to a session's container, from the plan of its start to its delete."""
 
     def __init__(self) -> None:
+        super().__init__()
         # Each returns the configuration for a workspace of this host. It gets the configuration so far, our variables
         # and the path.
         self.workspace_configs: list[Callable[[Config, Mapping[str, str], str], Config]] = []
@@ -5049,25 +5050,11 @@ class ContainerParts:
         self.start_programs: list[Callable[[Launch], str]] = []
 
 
-class Extensions(ContainerParts):
-    """Everything that features add to the core.
+class Listeners:
+    """The functions of features that hear of events."""
 
-    A feature is a module of clincus_features with a function `install(extensions)`, which fills these lists and
-    returns. Nothing runs yet at that time; `app` is the Application that handlers and duties use later.
-
-    Settings, checks of the config, tools and meters are added when the module is loaded (`register_settings`,
-    `CONFIG_CHECKS`, `MORE_TOOLS`, `meters`), since commands read the config without installing features.
-    """
-
-    def __init__(self, app: Any = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.app = app
-        # Method, path in openapi.json, handler.
-        self.routes: list[tuple[str, str, Callable[[Any], object]]] = []
-        # Each returns more fields of a session's document.
-        self.session_fields: list[Callable[[Session], Mapping[str, object]]] = []
-        # Each returns more warnings of a session's document.
-        self.session_warnings: list[Callable[[Session], Iterable[str]]] = []
         # Each gets a moment in a session's life: "before_start", "sealed", "after_start", "started", "ring",
         # "before_prompt", "before_stop", "after_stop", "after_delete", "stopped", "deleted", or "changed" for any
         # other change.
@@ -5076,47 +5063,38 @@ class Extensions(ContainerParts):
         # process that starts, ends or deletes: at "sealed" the container runs and its tool does not yet; at
         # "after_stop" it has stopped or is gone, and "after_delete" follows if it is gone.
         self.listeners: list[Callable[[str, Session], None]] = []
+        # Each gets the new `agent` object of the API when a tool's activity changes. It must not wait.
+        self.agent_listeners: list[Callable[[Session, Mapping[str, object]], None]] = []
+        # Each gets news that a person must see at once, in the form of an `agent` object, and None when that is over.
+        # It must not wait.
+        self.alarm_listeners: list[Callable[[Session, Mapping[str, object] | None], None]] = []
+        # Each gets a session and words for an event in its life, for the journal. It must not wait.
+        self.happenings: list[Callable[[Session, str], None]] = []
+        # Each is called when the server starts, and whenever it has read the config anew.
+        self.config_listeners: list[Callable[[], None]] = []
+
+    def tell(self, moment: str, session: Session) -> None:
+        """Tell the listeners about a moment in a session's life."""
+        call_each(self.listeners, moment, session)
+
+
+class DocumentParts:
+    """The parts that features add to documents of the API."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Each returns more fields of a session's document.
+        self.session_fields: list[Callable[[Session], Mapping[str, object]]] = []
+        # Each returns more warnings of a session's document.
+        self.session_warnings: list[Callable[[Session], Iterable[str]]] = []
         # Each returns more fields of GET …/changes, by id and session id, since the session may be gone.
         self.review_fields: list[Callable[[str, str], Mapping[str, object]]] = []
         # Each returns more fields of a run in the history.
         self.run_fields: list[Callable[[Run], Mapping[str, object]]] = []
         # Each returns more text of a run in which the history is searched.
         self.run_words: list[Callable[[Run], str]] = []
-        # Each gets the new `agent` object of the API when a tool's activity changes. It must not wait.
-        self.agent_listeners: list[Callable[[Session, Mapping[str, object]], None]] = []
-        # Each gets news that a person must see at once, in the form of an `agent` object, and None when that is over.
-        # It must not wait.
-        self.alarm_listeners: list[Callable[[Session, Mapping[str, object] | None], None]] = []
-        # Each gets a model's name and numbers of tokens (input, output, cache read, cache write), and returns what they
-        # cost in dollars, None if it does not know.
-        self.pricers: list[Callable[[str, tuple[int, ...]], float | None]] = []
-        # Each gets a session and words for an event in its life, for the journal. It must not wait.
-        self.happenings: list[Callable[[Session, str], None]] = []
         # Each returns more fields of GET …/network.
         self.network_fields: list[Callable[[Session], Mapping[str, object]]] = []
-        # Each gets our variables and returns a warning for `clincus health` with the remedy, or None.
-        self.examiners: list[Callable[[Mapping[str, str]], tuple[str, str] | None]] = []
-        self.duties: list[Duty] = []
-        # Each is called when the server starts, and whenever it has read the config anew.
-        self.config_listeners: list[Callable[[], None]] = []
-        # Each gets an engine, {id: time.monotonic of our last work there}, and the CPU seconds that this work may have
-        # cost. It returns the ids whose container has been idle since; see sleepers.py.
-        self.sleepers: list[Callable[[str, Mapping[str, float], float], set[str]]] = []
-        # Each applies its part of a session's PATCH. It gets the values of the request.
-        self.changes: list[Callable[[Session, Mapping[str, Any]], None]] = []
-        # Each gets a session's id, the host and port of a connection of a program in there, and a function that calls
-        # another one in the proxy's thread. It returns what looks into the connection, or None. An error ends it.
-        self.openers: list[Opener] = []
-        # Each gets the head of a request, its peer and its `Connection`, and may answer a request for another Host.
-        self.visitors: list[Callable[[bytes, Any, Any], bool]] = []
-        # The first one replaces `socket_owner`: it finds the owner of the other end of a local connection.
-        self.owners: list[Callable[[tuple[str, int], tuple[str, int]], int | None]] = []
-        # Each gets method, path and handler, and returns the handler to use instead.
-        self.wrappers: list[Callable[[str, str, Callable[[Any], object]], Callable[[Any], object]]] = []
-
-    def tell(self, moment: str, session: Session) -> None:
-        """Tell the listeners about a moment in a session's life."""
-        call_each(self.listeners, moment, session)
 
     def fields(self, session: Session) -> dict[str, object]:
         """The fields that features add to a session's document."""
@@ -5138,6 +5116,43 @@ class Extensions(ContainerParts):
         for found in call_each(self.run_fields, run):
             fields.update(found)
         return fields
+
+
+class Extensions(ContainerParts, Listeners, DocumentParts):
+    """Everything that features add to the core.
+
+    A feature is a module of clincus_features with a function `install(extensions)`, which fills these lists and
+    returns. Nothing runs yet at that time; `app` is the Application that handlers and duties use later.
+
+    Settings, checks of the config, tools and meters are added when the module is loaded (`register_settings`,
+    `CONFIG_CHECKS`, `MORE_TOOLS`, `meters`), since commands read the config without installing features.
+    """
+
+    def __init__(self, app: Any = None) -> None:
+        super().__init__()
+        self.app = app
+        # Method, path in openapi.json, handler.
+        self.routes: list[tuple[str, str, Callable[[Any], object]]] = []
+        # Each gets a model's name and numbers of tokens (input, output, cache read, cache write), and returns what they
+        # cost in dollars, None if it does not know.
+        self.pricers: list[Callable[[str, tuple[int, ...]], float | None]] = []
+        # Each gets our variables and returns a warning for `clincus health` with the remedy, or None.
+        self.examiners: list[Callable[[Mapping[str, str]], tuple[str, str] | None]] = []
+        self.duties: list[Duty] = []
+        # Each gets an engine, {id: time.monotonic of our last work there}, and the CPU seconds that this work may have
+        # cost. It returns the ids whose container has been idle since; see sleepers.py.
+        self.sleepers: list[Callable[[str, Mapping[str, float], float], set[str]]] = []
+        # Each applies its part of a session's PATCH. It gets the values of the request.
+        self.changes: list[Callable[[Session, Mapping[str, Any]], None]] = []
+        # Each gets a session's id, the host and port of a connection of a program in there, and a function that calls
+        # another one in the proxy's thread. It returns what looks into the connection, or None. An error ends it.
+        self.openers: list[Opener] = []
+        # Each gets the head of a request, its peer and its `Connection`, and may answer a request for another Host.
+        self.visitors: list[Callable[[bytes, Any, Any], bool]] = []
+        # The first one replaces `socket_owner`: it finds the owner of the other end of a local connection.
+        self.owners: list[Callable[[tuple[str, int], tuple[str, int]], int | None]] = []
+        # Each gets method, path and handler, and returns the handler to use instead.
+        self.wrappers: list[Callable[[str, str, Callable[[Any], object]], Callable[[Any], object]]] = []
 
     def known_to_sleep(self, engine: str, since: Mapping[str, float], cost: float) -> set[str]:
         """The ids of sessions of an engine that were idle since their time. The caller works on all others now."""
