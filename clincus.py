@@ -8271,6 +8271,13 @@ class Route:
         return document
 
 
+def bound_routes(
+    routes: Iterable[tuple[str, str, Callable[..., object]]], *context: object
+) -> list[tuple[str, str, Handler]]:
+    """Routes whose handlers get the objects of `context` before the request: method, path in openapi.json, handler."""
+    return [(method, path, functools.partial(handler, *context)) for method, path, handler in routes]
+
+
 class Router:
     """The routing table. openapi.json, the `contract`, describes the input and the answers of each route."""
 
@@ -9995,7 +10002,7 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
         ("GET", "/ws/terminal/{id}", open_terminal),
         ("GET", "/ws/events", send_events),
     ]
-    return [(method, path, functools.partial(handler, app)) for method, path, handler in routes]
+    return bound_routes(routes, app)
 
 
 # ----------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import clincus
@@ -64,7 +63,7 @@ def install(extensions: clincus.Extensions, watch: Watch) -> None:
 def routes(app: clincus.Application, sender: Sender) -> list[tuple[str, str, clincus.Handler]]:
     """The routes of prompts, answers and interruptions."""
     path = "/api/sessions/{id}"
-    table: list[tuple[str, str, Callable[[clincus.Application, Sender, clincus.Request], object]]] = [
+    table = [
         ("POST", f"{path}/prompt", post_prompt),
         ("GET", f"{path}/prompts", get_prompts),
         ("PATCH", f"{path}/prompts/{{prompt_id}}", patch_prompt),
@@ -72,7 +71,7 @@ def routes(app: clincus.Application, sender: Sender) -> list[tuple[str, str, cli
         ("POST", f"{path}/answer", post_answer),
         ("POST", f"{path}/interrupt", post_interrupt),
     ]
-    return [(method, path, partial(handler, app, sender)) for method, path, handler in table]
+    return clincus.bound_routes(table, app, sender)
 
 
 def post_prompt(app: clincus.Application, sender: Sender, request: clincus.Request) -> object:

@@ -1315,7 +1315,7 @@ def set_aside(path: str) -> str:
     try:
         return f"it is put aside as {restore.set_aside(path)}"
     except OSError as error:
-        return f"it could not be put aside ({error.strerror}): remove it before you run git there"
+        return restore.why_not_aside(error)
 
 
 def ways(stage: Stage, paths: Iterable[str]) -> list[str]:

@@ -102,7 +102,7 @@ def put_aside(path: str) -> str:
     try:
         name = restore.set_aside(path)
     except OSError as error:
-        return f"it could not be put aside ({error.strerror}): remove it before you run git there"
+        return restore.why_not_aside(error)
     return f"it is put aside as {name}, and `git reset` makes a new one"
 
 

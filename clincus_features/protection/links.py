@@ -31,7 +31,7 @@ import clincus
 from . import operations
 from .identity import opened
 from .index import git_folders, tops_of
-from .restore import ASIDE, moved_by_us, set_aside
+from .restore import ASIDE, moved_by_us, set_aside, why_not_aside
 from .seals import Stage
 
 MOST_FOLDERS = 5_000  # folders to examine in one Git folder, with those of its submodules
@@ -348,7 +348,7 @@ def put_aside(links: Mapping[str, str], folders_of_git: Iterable[str]) -> tuple[
             done = "it was gone a moment later"
         except OSError as error:
             kept[path] = target
-            done = f"it could not be put aside ({error.strerror}): remove it before you run git there"
+            done = why_not_aside(error)
         was, does = STRANGE.get(target) or (
             f"was a link to {clincus.shorten(target)}",
             what_git_does(path[len(git) + 1 :]),

@@ -18,7 +18,7 @@ import clincus
 
 from . import index, links
 from .identity import opened
-from .restore import ASIDE
+from .restore import ASIDE, why_not_aside
 from .scans import ask_scan
 
 MOST_HOOKS = 100  # files of one folder `hooks`; with more, each look examines them
@@ -83,7 +83,7 @@ def put_aside(
                 links.move(top, os.path.relpath(path, top), kept, only_links=False)
                 done = f"it is put aside in {top}/{aside}"
             except OSError as error:
-                done = f"it could not be put aside ({error.strerror}): remove it before you run git there"
+                done = why_not_aside(error)
             told[path] = f"{path} has no seal, as it came after the start, and {words_of(commands)}; {done}"
     return told, [f"{os.path.realpath(workspace)}/{tree}" for tree in answer["trees"]]
 

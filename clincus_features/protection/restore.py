@@ -147,6 +147,11 @@ def set_aside(path: str) -> str:
         return put_aside(parent, os.path.basename(path))
 
 
+def why_not_aside(error: OSError) -> str:
+    """The advice for a person if something dangerous to git could not be put aside."""
+    return f"it could not be put aside ({error.strerror}): remove it before you run git there"
+
+
 def find_folder(path: str, item: Item) -> bool:
     """Rename a folder back that was renamed within its parent. Raises OSError.
 

@@ -15,7 +15,7 @@ import clincus
 from . import links
 from .identity import opened
 from .operations import CHECKS, SIZE_LIMIT, check_of, conflicts, text
-from .restore import ASIDE
+from .restore import ASIDE, why_not_aside
 
 OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a pipe does not block
 TOTAL_LIMIT = 32 << 20  # bytes of one look
@@ -174,7 +174,7 @@ def put_aside(bad: Mapping[str, list[str]], paths: Mapping[str, str]) -> PutAsid
             done = "it was gone a moment later"
         except OSError as error:
             kept[path] = wrong
-            done = f"it could not be put aside ({error.strerror}): remove it before you run git there"
+            done = why_not_aside(error)
         if number < links.MOST_TOLD:
             told[path] = f"{path}: {check.does if check else ''}: {words_of(wrong)}; {done}"
     return PutAside(told, marks(kept), asides)

@@ -16,9 +16,7 @@ deleted sessions too, and git on the host never looks into a folder that a conta
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timezone
-from functools import partial
 
 import clincus
 from clincus_features.review import changes as differing
@@ -64,7 +62,7 @@ def install(extensions: clincus.Extensions) -> None:
 def routes(app: clincus.Application, review: Review) -> list[tuple[str, str, clincus.Handler]]:
     """The routes of checkpoints, changes and undo."""
     path = "/api/sessions/{id}"
-    table: list[tuple[str, str, Callable[[clincus.Application, Review, clincus.Request], object]]] = [
+    table = [
         ("GET", f"{path}/checkpoints", get_checkpoints),
         ("POST", f"{path}/checkpoints", post_checkpoint),
         ("GET", f"{path}/changes", get_changes),
@@ -73,7 +71,7 @@ def routes(app: clincus.Application, review: Review) -> list[tuple[str, str, cli
         ("GET", f"{path}/changes/patch", get_patch),
         ("POST", f"{path}/restore", post_restore),
     ]
-    return [(method, path, partial(handler, app, review)) for method, path, handler in table]
+    return clincus.bound_routes(table, app, review)
 
 
 def get_checkpoints(_app: clincus.Application, review: Review, request: clincus.Request) -> object:
