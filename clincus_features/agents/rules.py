@@ -95,9 +95,6 @@ CLAUDE_PANEL = (
 # The question above the last choices. Its subject, such as a command or a plan, may hold such words too.
 CLAUDE_PERMISSION = r"(?s:.*)(?P<text>Do you want to [^?]*\?)\n[^\S\n]*❯? ?1\. (?!(?s:.*)\n[^\S\n]*❯? ?1\. )"
 
-# The last page of several questions, which has no line of hints.
-CLAUDE_REVIEW = r"^(?P<text>Review your answers)\n(?s:.*)^[❯ ] 1\. Submit answers\n.*\Z"
-
 # Claude Code shows this above its input while it works, with tips or its list of tasks below. Its footer does not show
 # work while there is text in the input.
 CLAUDE_SPINNER = (

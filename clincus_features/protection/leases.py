@@ -43,7 +43,6 @@ FORGOTTEN_AFTER = 60.0  # seconds without such a look
 COPY_LIMIT = 16 << 20  # bytes of a file that is copied to make it ours
 READ_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 SIG_IGN = 1  # <bits/signum-generic.h>
-NO_LEASES = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 HELD = "held"
 WRITTEN = "written"
 ANOTHERS = "another's"

@@ -18,7 +18,6 @@ from typing import Any
 import clincus
 
 FILE_LIMIT = 32 << 20  # bytes
-WHYS = ("start", "prompt", "turn", "restore", "person", "timer")
 
 
 @dataclass
@@ -30,7 +29,7 @@ class Checkpoint:
 
     checkpoint: str  # its number in the session, as a text
     at: str
-    why: str  # one of WHYS
+    why: str  # start | prompt | turn | restore | person | timer
     note: str
     tree: str
     files: int = 0
