@@ -1,10 +1,9 @@
 /** Which sessions were shown last, and whose views are mounted: those stay alive, so that going back costs nothing. */
+import { isTexts } from '../lib/kinds';
 import { Persisted } from '../lib/persisted.svelte';
 
 const MOST_ALIVE = 12;
 const MOST_REMEMBERED = 50;
-
-const isTexts = (value: unknown): value is string[] => Array.isArray(value) && value.every((one) => typeof one === 'string');
 
 export class Deck {
   /** The mounted ones. Their order never changes, so that no view is moved in the page. */

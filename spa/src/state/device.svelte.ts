@@ -1,7 +1,7 @@
 /** This browser among the devices that the server calls. */
+import { isBoolean } from '../lib/kinds';
 import { Persisted } from '../lib/persisted.svelte';
 
-const isBoolean = (value: unknown): value is boolean => typeof value === 'boolean';
 const isString = (value: unknown): value is string => typeof value === 'string';
 
 class Device {

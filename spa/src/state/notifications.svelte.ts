@@ -7,6 +7,7 @@ import { ApiError } from '../lib/api';
 import { pushApi } from '../lib/api-push';
 import { deviceId, isAppleTouch, registration, serviceWorkers } from '../lib/device';
 import { basename } from '../lib/format';
+import { isBoolean } from '../lib/kinds';
 import { Persisted } from '../lib/persisted.svelte';
 import { brokenSince, isFrozen } from '../lib/protection';
 import { href, router } from '../lib/router.svelte';
@@ -16,7 +17,6 @@ import { ui } from './ui.svelte';
 
 /** The server counts this device as in use for a minute after each word. */
 const HERE_MS = 20_000;
-const isBoolean = (value: unknown): value is boolean => typeof value === 'boolean';
 
 const FORBIDDEN = 'The browser does not let this page notify you: allow it in the site’s settings.';
 

@@ -1,5 +1,6 @@
 /** The person's choices for this browser. */
 import { TERMINAL_PALETTE_KEYS, type TerminalPaletteKey } from '../lib/keys';
+import { isBoolean } from '../lib/kinds';
 import { Persisted } from '../lib/persisted.svelte';
 
 export const THEMES = ['system', 'light', 'dark'] as const;
@@ -8,7 +9,6 @@ export type Theme = (typeof THEMES)[number];
 export const FONT_SIZES = { least: 9, most: 24, normal: 13 };
 
 const isTheme = (value: unknown): value is Theme => THEMES.includes(value as Theme);
-const isBoolean = (value: unknown): value is boolean => typeof value === 'boolean';
 /** A name, and nothing that could end it in a style sheet. */
 const isFontFamily = (value: unknown): value is string => typeof value === 'string' && /^[^\p{Cc}"\\{}<>;]{0,100}$/u.test(value);
 const isFontSize = (value: unknown): value is number =>

@@ -3,6 +3,7 @@ import { SvelteMap } from 'svelte/reactivity';
 
 import { calls, rank } from '../lib/agent';
 import { api, ApiError, sentence } from '../lib/api';
+import { isTextRecord } from '../lib/kinds';
 import { Once } from '../lib/once';
 import { Persisted } from '../lib/persisted.svelte';
 import { asksToAccept, brokenSince, isFrozen } from '../lib/protection';
@@ -49,9 +50,6 @@ const GROUP_OF: Partial<Record<Agent['state'], Group['key']>> = {
   none: 'running',
 };
 
-const isRecord = (value: unknown): value is Record<string, string> =>
-  typeof value === 'object' && value !== null && Object.values(value).every((one) => typeof one === 'string');
-
 /** The digits that Alt goes with. */
 const MOST_NUMBERS = 9;
 
@@ -96,7 +94,7 @@ export class Sessions {
   /** The state of each session that this page has told the server as seen, with its numbers. */
   readonly #told = new Map<string, string>();
   /** The bell of each session that was last answered by a look, by its time. */
-  readonly #seen = new Persisted<Record<string, string>>('seen-bells', {}, isRecord);
+  readonly #seen = new Persisted<Record<string, string>>('seen-bells', {}, isTextRecord);
   readonly #numbers = new Persisted<Record<string, number>>('session-numbers', {}, isNumbers);
   /** The fetch that is under way, and the one that follows it for all who asked meanwhile. */
   #current: Promise<void> | null = null;

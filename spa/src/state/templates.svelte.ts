@@ -1,4 +1,5 @@
 /** Prompts that a person gives again and again, by the project: kept in this browser. */
+import { isRecord, isTexts } from '../lib/kinds';
 import { Persisted } from '../lib/persisted.svelte';
 
 type All = Record<string, readonly string[]>;
@@ -6,8 +7,7 @@ type All = Record<string, readonly string[]>;
 const MOST_PROJECTS = 100;
 const MOST = 30;
 
-const isTexts = (value: unknown): value is readonly string[] => Array.isArray(value) && value.every((one) => typeof one === 'string');
-const isAll = (value: unknown): value is All => typeof value === 'object' && value !== null && Object.values(value).every(isTexts);
+const isAll = (value: unknown): value is All => isRecord(value) && Object.values(value).every(isTexts);
 
 class Templates {
   readonly #all = new Persisted<All>('prompt-templates', {}, isAll);

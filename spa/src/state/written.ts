@@ -2,6 +2,7 @@
  * What a person has written for a session and not sent or saved, by the session's id. An id comes again, since it is made of
  * the folder and the slot: what was written for a session that was deleted must not appear in the next one.
  */
+import { isRecord, isTextRecord } from '../lib/kinds';
 import { Persisted } from '../lib/persisted.svelte';
 import type { Session } from '../lib/types';
 
@@ -28,23 +29,21 @@ type Written<Value> = Record<string, Value>;
 
 const MOST_BIRTHS = 300;
 
-const isRecord = (value: unknown): value is Written<unknown> => typeof value === 'object' && value !== null;
-const isTexts = (value: unknown): value is Written<string> => isRecord(value) && Object.values(value).every((one) => typeof one === 'string');
 const isForms = (value: unknown): value is Written<readonly Form[]> => isRecord(value) && Object.values(value).every(Array.isArray);
 const isText = (value: unknown): value is KeptText =>
   isRecord(value) && [value['path'], value['text'], value['etag']].every((one) => typeof one === 'string');
-const isTicks = (value: unknown): value is Written<Written<string>> => isRecord(value) && Object.values(value).every(isTexts);
+const isTicks = (value: unknown): value is Written<Written<string>> => isRecord(value) && Object.values(value).every(isTextRecord);
 const isFiles = (value: unknown): value is Written<KeptText> => isRecord(value) && Object.values(value).every(isText);
 
-export const drafts = new Persisted<Written<string>>('drafts', {}, isTexts);
+export const drafts = new Persisted<Written<string>>('drafts', {}, isTextRecord);
 export const forms = new Persisted<Written<readonly Form[]>>('comments-written', {}, isForms);
 /** The messages of commits, by the session's id. */
-export const messages = new Persisted<Written<string>>('commit-messages', {}, isTexts);
+export const messages = new Persisted<Written<string>>('commit-messages', {}, isTextRecord);
 /** The files that a person has ticked as viewed, each with its version then. */
 export const viewed = new Persisted<Written<Written<string>>>('files-viewed', {}, isTicks);
 export const files = new Persisted<Written<KeptText>>('files-unsaved', {}, isFiles);
 /** When the session of each id was created. */
-const births = new Persisted<Written<string>>('session-births', {}, isTexts);
+const births = new Persisted<Written<string>>('session-births', {}, isTextRecord);
 
 /** Puts a session's value last, and lets those go that were written longest ago; undefined takes it out. */
 export function put<Value>(store: Persisted<Written<Value>>, id: string, value: Value | undefined, most: number): void {

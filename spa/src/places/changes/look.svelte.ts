@@ -1,11 +1,11 @@
 /** How differences are shown, in this browser. */
+import { isBoolean } from '../../lib/kinds';
 import { Persisted } from '../../lib/persisted.svelte';
 import { panes } from '../../state/panes.svelte';
 
 type Layout = 'split' | 'unified';
 
 const isLayout = (value: unknown): value is Layout => value === 'split' || value === 'unified';
-const isBoolean = (value: unknown): value is boolean => typeof value === 'boolean';
 
 /** Two columns of code need so many pixels. */
 const LEAST_FOR_SPLIT = 680;

@@ -18,6 +18,7 @@ import Type from '@lucide/svelte/icons/type';
 
 import { sessionName, toolAndSlot } from '../../lib/format';
 import { shown } from '../../lib/keys';
+import { isTexts } from '../../lib/kinds';
 import type { Icon } from '../../lib/menu';
 import { Persisted } from '../../lib/persisted.svelte';
 import { href, router, type Tab, TABS, tabTitle } from '../../lib/router.svelte';
@@ -63,8 +64,6 @@ const TAB_ICONS: Record<Tab, Icon> = {
   changes: FileDiff,
   network: Network,
 };
-
-const isTexts = (value: unknown): value is string[] => Array.isArray(value) && value.every((one) => typeof one === 'string');
 
 class Commands {
   readonly #used = new Persisted<string[]>('commands-used', [], isTexts);

@@ -1,4 +1,5 @@
 /** What a new session is to be. What differs from the configuration is kept for each project, and stands there again. */
+import { isRecord } from '../../lib/kinds';
 import { Persisted } from '../../lib/persisted.svelte';
 import type { NetworkChange, NewSessionRequest } from '../../lib/types';
 import { configuration } from '../../state/config.svelte';
@@ -34,7 +35,6 @@ const TYPES: Record<keyof Kept, string> = {
 
 const MOST_PROJECTS = 200;
 
-const isRecord = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null;
 const isKept = (value: unknown): value is Kept =>
   isRecord(value) && Object.entries(value).every(([key, one]) => one !== null && typeof one === TYPES[key as keyof Kept]);
 const isAllKept = (value: unknown): value is Record<string, Kept> => isRecord(value) && Object.values(value).every(isKept);
