@@ -476,13 +476,19 @@ def replace_file(path: str, data: bytes, mode: int) -> None:
     sync_directory(directory)
 
 
-def sync_directory(directory: str) -> None:
-    """Write a directory to the disk, so that a rename in it survives a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+@contextmanager
+def closing_descriptor(descriptor: int) -> Iterator[int]:
+    """Close a file descriptor at the end of the block, which gets it."""
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def sync_directory(directory: str) -> None:
+    """Write a directory to the disk, so that a rename in it survives a power cut."""
+    with closing_descriptor(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as descriptor:
+        os.fsync(descriptor)
 
 
 def packaged_file(path: str) -> bytes | None:

@@ -65,12 +65,10 @@ class Folder:
         """A descriptor of a regular file. Raises OSError, also for anything else."""
         with self._parent(relative) as (parent, name):
             descriptor = os.open(name, OPEN, dir_fd=parent)
-        try:
+        with clincus.closing_descriptor(descriptor):
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise FileNotFoundError(relative)
             yield descriptor
-        finally:
-            os.close(descriptor)
 
     def read(self, relative: str, limit: int) -> bytes:
         """The content of a regular file, empty for a missing one. Raises ClincusError(409) if it is too large."""
@@ -88,14 +86,11 @@ class Folder:
                 descriptor = os.open(name, OPEN | os.O_DIRECTORY, dir_fd=parent)
         except OSError:
             return
-        try:
-            with os.scandir(descriptor) as entries:
-                found = [
-                    (entry.name, entry.is_dir(follow_symlinks=False), entry.is_file(follow_symlinks=False))
-                    for entry in entries
-                ]
-        finally:
-            os.close(descriptor)
+        with clincus.closing_descriptor(descriptor), os.scandir(descriptor) as entries:
+            found = [
+                (entry.name, entry.is_dir(follow_symlinks=False), entry.is_file(follow_symlinks=False))
+                for entry in entries
+            ]
         for name, is_folder, is_file in sorted(found):
             if is_folder:
                 yield from self.files(f"{relative}/{name}")

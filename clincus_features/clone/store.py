@@ -102,12 +102,10 @@ def write_log(repository: Repository, ref: str, new: str, message: str) -> None:
             log = os.open(name, flags, dir_fd=folder)
         except OSError:
             raise refused_link(repository, f"logs/{ref}") from None
-        try:
+        with clincus.closing_descriptor(log):
             if not stat.S_ISREG(os.fstat(log).st_mode):
                 raise refused_link(repository, f"logs/{ref}")
             os.write(log, f"{old} {new} {WHO} {int(time.time())} +0000\t{message}\n".encode())
-        finally:
-            os.close(log)
 
 
 def check_landed(repository: Repository, ref: str, new: str, pack: str) -> None:
@@ -133,7 +131,7 @@ def entered(repository: Repository, path: str) -> Iterator[int]:
             with suppress(FileExistsError):
                 os.mkdir(part, 0o700, dir_fd=here)
                 os.fsync(here)
-                with own(here, part, OPEN | os.O_DIRECTORY) as made:
+                with clincus.closing_descriptor(os.open(part, OPEN | os.O_DIRECTORY, dir_fd=here)) as made:
                     give(repository, made, stat.S_IMODE(os.fstat(here).st_mode))
             try:
                 below = os.open(part, OPEN | os.O_DIRECTORY, dir_fd=here)
@@ -158,16 +156,6 @@ def new_file(repository: Repository, folder: int, name: str, mode: int) -> Itera
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=folder)
         raise
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def own(folder: int, name: str, flags: int) -> Iterator[int]:
-    """A descriptor of an entry of a folder, for the block."""
-    descriptor = os.open(name, flags, dir_fd=folder)
-    try:
-        yield descriptor
     finally:
         os.close(descriptor)
 

@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from itertools import accumulate
 from typing import NamedTuple
 
+import clincus
+
 FILE_LIMIT = 1 << 20  # bytes of a file whose content is read and kept
 COPIES_LIMIT = 4 << 20  # bytes of all copies of a workspace
 MOST_PIECES = 2000  # files in the sealed folders of a workspace
@@ -179,15 +181,11 @@ def read_digest(descriptor: int, copies: Copies) -> str:
 def pieces_in(folder: int, copies: Copies, above: str = "", depth: int = 0) -> Iterator[Piece]:
     """All entries below a folder given by its descriptor, sorted, within the limits."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    with suppress(OSError):
-        listed = os.open(f"/proc/self/fd/{folder}", flags)
-        try:
-            with os.scandir(listed) as entries:
-                names = sorted(entry.name for entry, _ in zip(entries, range(copies.pieces_left)))
-            for name in names:
-                yield from piece_at(listed, name, copies, above, depth)
-        finally:
-            os.close(listed)
+    with suppress(OSError), clincus.closing_descriptor(os.open(f"/proc/self/fd/{folder}", flags)) as listed:
+        with os.scandir(listed) as entries:
+            names = sorted(entry.name for entry, _ in zip(entries, range(copies.pieces_left)))
+        for name in names:
+            yield from piece_at(listed, name, copies, above, depth)
 
 
 def piece_at(folder: int, name: str, copies: Copies, above: str, depth: int) -> Iterator[Piece]:
@@ -199,7 +197,7 @@ def piece_at(folder: int, name: str, copies: Copies, above: str, depth: int) -> 
         descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     except OSError:
         return
-    try:
+    with clincus.closing_descriptor(descriptor):
         found = os.fstat(descriptor)
         kind = kind_of(found)
         digest = ""
@@ -212,5 +210,3 @@ def piece_at(folder: int, name: str, copies: Copies, above: str, depth: int) -> 
         yield Piece(path, kind, stat.S_IMODE(found.st_mode), *owner, found.st_nlink, digest)
         if kind == "folder" and depth < DEEPEST:
             yield from pieces_in(descriptor, copies, f"{path}/", depth + 1)
-    finally:
-        os.close(descriptor)

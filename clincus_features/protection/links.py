@@ -22,7 +22,7 @@ import secrets
 import stat
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from itertools import islice
 from typing import NamedTuple
 
@@ -138,7 +138,7 @@ def look_at_references(place: str, found: Found) -> None:
 
     While a session runs, the placeholders prevent that.
     """
-    with suppress(OSError), opened(place) as at, closing_descriptor(open_at(at, "")) as folder:
+    with suppress(OSError), opened(place) as at, clincus.closing_descriptor(open_at(at, "")) as folder:
         for name, target, is_folder in entries_of(folder, MOST_ENTRIES):
             if not target and not is_folder and names_another_file(folder, name):
                 found.links[f"{place}/{name}"] = REFERENCE
@@ -151,7 +151,7 @@ def names_another_file(folder: int, name: str) -> bool:
     """
     try:
         file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-        with closing_descriptor(file):
+        with clincus.closing_descriptor(file):
             data = os.read(file, 4096)
     except BlockingIOError:
         return True
@@ -162,7 +162,7 @@ def names_another_file(folder: int, name: str) -> bool:
 
 def is_bare(top: str) -> bool:
     """True if git accepts a folder as a bare repository where there is no other one."""
-    with suppress(OSError), opened(top) as place, closing_descriptor(open_at(place, "")) as folder:
+    with suppress(OSError), opened(top) as place, clincus.closing_descriptor(open_at(place, "")) as folder:
         return is_git_folder(folder, ".", unread=True)
     return False
 
@@ -179,7 +179,7 @@ def look_into(top: str, found: Found) -> None:
             folders_left -= 1
             if folders_left >= 0:
                 try:
-                    with closing_descriptor(open_at(git, path)) as folder:
+                    with clincus.closing_descriptor(open_at(git, path)) as folder:
                         seen, folders = look_at(folder, top, path, entries_left + 1, found)
                     entries_left -= seen
                     waiting.extend(folders)
@@ -254,7 +254,7 @@ def is_git_folder(folder: int, path: str, *, unread: bool = False) -> bool:
     """
     with suppress(OSError):
         here = os.open(path, OPEN_FOLDER, dir_fd=folder)
-        with closing_descriptor(here):
+        with clincus.closing_descriptor(here):
             if all(stat.S_ISDIR(os.stat(name, dir_fd=here).st_mode) for name in ("objects", "refs")):
                 if is_link(here, "HEAD"):
                     return os.readlink("HEAD", dir_fd=here).startswith("refs/")
@@ -262,7 +262,7 @@ def is_git_folder(folder: int, path: str, *, unread: bool = False) -> bool:
                     head = os.open("HEAD", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
                 except BlockingIOError:
                     return unread
-                with closing_descriptor(head):
+                with clincus.closing_descriptor(head):
                     return bool(HEAD_TEXT.match(os.read(head, 256)))
     return False
 
@@ -374,10 +374,10 @@ def move(git_folder: str, path: str, aside: str, target: str = "", *, only_links
     apart, _, kept = aside.partition("/")
     with ExitStack() as stack:
         git = stack.enter_context(opened(git_folder))
-        top = stack.enter_context(closing_descriptor(open_at(git, "")))
-        folder = stack.enter_context(closing_descriptor(open_at(git, above)))
+        top = stack.enter_context(clincus.closing_descriptor(open_at(git, "")))
+        folder = stack.enter_context(clincus.closing_descriptor(open_at(git, above)))
         try:
-            into = stack.enter_context(closing_descriptor(folder_apart(top, apart)))
+            into = stack.enter_context(clincus.closing_descriptor(folder_apart(top, apart)))
             moved_by_us.add(f"{git_folder}/{path}")
             os.rename(name, kept, src_dir_fd=folder, dst_dir_fd=into)  # the link itself: rename(2) follows none
         except OSError:
@@ -424,15 +424,6 @@ def is_still(folder: int, name: str, target: str) -> bool:
         return is_one(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
     except OSError:
         return False
-
-
-@contextmanager
-def closing_descriptor(descriptor: int) -> Iterator[int]:
-    """Close a descriptor at the end."""
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def what_git_does(path: str) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+
+import clincus
 
 from .identity import FILE_LIMIT, Copies, Item, Piece, note_item, opened, thing_at
 
@@ -63,8 +65,9 @@ def refill(parent: int, name: str, item: Item, copies: Mapping[str, bytes]) -> N
             file.write(copies[item.digest])
             give(file.fileno(), item)
         return
-    os.close(make_folder(parent, aside))
-    with opened_in(parent, name) as folder, opened_in(parent, aside) as kept:
+    with ExitStack() as held:
+        kept = held.enter_context(clincus.closing_descriptor(make_folder(parent, aside)))
+        folder = held.enter_context(clincus.closing_descriptor(open_folder(parent, name)))
         for entry in os.listdir(folder)[:MOST_SEARCHED]:
             os.rename(entry, entry, src_dir_fd=folder, dst_dir_fd=kept)
     fill_folder(parent, name, item, copies)
@@ -110,20 +113,15 @@ def fill_folder(parent: int, name: str, item: Item, copies: Mapping[str, bytes])
             os.close(descriptor)
 
 
-@contextmanager
-def opened_in(parent: int, name: str) -> Iterator[int]:
-    """A descriptor of a folder in another one. Raises OSError, for a link too."""
-    descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+def open_folder(parent: int, name: str) -> int:
+    """Open a folder in another one. Raises OSError, for a link too."""
+    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
 
 
 def make_folder(parent: int, name: str) -> int:
     """Make a folder and open it. Raises OSError."""
     os.mkdir(name, 0o700, dir_fd=parent)
-    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    return open_folder(parent, name)
 
 
 def give(descriptor: int, like: Item | Piece) -> None:
@@ -161,7 +159,7 @@ def find_folder(path: str, item: Item) -> bool:
     if thing_at(path) == item.thing:
         return True
     with opened(os.path.dirname(path)) as parent:
-        with opened_in(parent, ".") as listed, os.scandir(listed) as entries:
+        with clincus.closing_descriptor(open_folder(parent, ".")) as listed, os.scandir(listed) as entries:
             inodes = {entry.inode(): entry.name for entry, _ in zip(entries, range(MOST_SEARCHED))}
         put_aside(parent, os.path.basename(path))
         if item.inode in inodes:

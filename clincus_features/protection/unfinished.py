@@ -111,7 +111,7 @@ def read(top: str, path: str) -> bytes:
     try:
         with ExitStack() as stack:
             git = stack.enter_context(opened(top))
-            folder = stack.enter_context(links.closing_descriptor(links.open_at(git, above)))
+            folder = stack.enter_context(clincus.closing_descriptor(links.open_at(git, above)))
             descriptor = os.open(name, OPEN_FILE, dir_fd=folder)
             file = stack.enter_context(open(descriptor, "rb"))
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -187,8 +187,8 @@ def put_back(path: str, aside: Aside) -> None:
     apart, _, kept = place.partition("/")
     with suppress(OSError), ExitStack() as stack:
         git = stack.enter_context(opened(top))
-        source = stack.enter_context(links.closing_descriptor(links.open_at(git, apart)))
-        folder = stack.enter_context(links.closing_descriptor(links.open_at(git, above)))
+        source = stack.enter_context(clincus.closing_descriptor(links.open_at(git, apart)))
+        folder = stack.enter_context(clincus.closing_descriptor(links.open_at(git, above)))
         os.link(kept, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)  # never over another one
         os.unlink(kept, dir_fd=source)
 
