@@ -3,8 +3,8 @@
 seals.py lists the sealed paths, identity.py identifies the files there, records.py keeps both, watch.py waits for
 changes, guard.py judges them, restore.py restores the content, and suspects.py names other programs that could be the
 cause. Some things cannot be sealed, and are examined instead: git's index (index.py), links in Git folders (links.py),
-and Git folders that appear while a session runs (modules.py); looks.py runs these examinations one after the other.
-appeared.py reports files that run by themselves, and scans.py asks wall/scan.py.
+and Git folders that appear while a session runs (modules.py); looks.py runs these examinations one after the other, and
+live.py has their last results. appeared.py reports files that run by themselves, and scans.py asks wall/scan.py.
 """
 
 from __future__ import annotations

@@ -17,13 +17,14 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import clincus
 
 from . import gitlinks, index, links, modules, restore, seals, unfinished
 from .identity import Copies, Item, note_item, steps_to, thing_at
 from .leases import WRITTEN_FOR, Leases, is_renamed_into_place
+from .live import Fault, Live, Mends, Seen
 from .looks import Looks
 from .moves import Move, Moves
 from .operations import check_of
@@ -69,21 +70,6 @@ class ChangedError(clincus.ClincusError):
     """The paths to seal differ from those at the last start, and nobody has accepted that."""
 
 
-class Fault(NamedTuple):
-    """The reason why something without a seal was put aside."""
-
-    kind: str  # as `Change.kind`
-    words: str
-
-
-class Live(NamedTuple):
-    """A session that is watched."""
-
-    session: clincus.Session
-    stage: Stage
-    is_watched: bool  # False if the kernel had no watches left
-
-
 class Guard:
     """Handles sealed paths at a start, in a server, and for a person's requests. `app` is None in a command."""
 
@@ -100,32 +86,18 @@ class Guard:
         # Session -> paths that were touched as its container ended, and how; changed as `_live`.
         self._late: dict[str, dict[str, str]] = {}
         self._edited: dict[tuple[str, str], float] = {}  # workspace and path -> time.monotonic; as `_live`
+        self._seen = Seen()
+        self._mends = Mends()
         self._acting = threading.Lock()  # one break, or one decision of a person, at a time
         self._breaks: dict[str, threading.Event] = {}  # session -> set once the thread that acts on it has ended
         self._index_looks = Looks("looking at git's index", lambda: INDEX_SETTLE, self._look_at_index)
-        self._index_files: dict[str, tuple[str, ...]] = {}  # session -> the files of its indexes
-        self._index_states: dict[str, object] = {}  # session -> their signature at the last comparison
-        self._unlike: dict[str, tuple[str, ...]] = {}  # session -> sealed paths that git may write from an index
         self._faults: dict[str, Fault] = {}  # path that was put aside and has to be reported -> the reason
         self._link_looks = Looks("looking for links", lambda: LINKS_SETTLE, self._look_for_links)
-        self._links_before: dict[str, dict[str, str]] = {}  # session -> `Run.links` before its next run
-        self._links: dict[str, dict[str, str]] = {}  # session -> `Run.links` of its run
-        self._paths: dict[str, frozenset[str]] = {}  # session -> `Run.paths`, for each session in `_links`
-        self._unsealed: dict[str, list[str]] = {}  # session -> its Git folders without seals
-        self._trees: dict[str, list[str]] = {}  # session -> the working trees that these name
-        self._module_states: dict[str, object] = {}  # session -> the state of both at the last look
         # Apart from the looks for links, since it asks git about each folder, and an agent can make many.
         self._module_looks = Looks("looking at new Git folders", lambda: 0.0, self._look_at_modules)
-        self._repositories: dict[str, tuple[list[str], list[str]]] = {}  # session -> unsealed ones, all others
-        self._operation_files: dict[str, list[str]] = {}  # session -> the files that its last look at operations read
-        self._operation_states: dict[str, object] = {}  # session -> their signature before that look, if it still holds
         self._moves: dict[str, Moves] = {}  # session -> renames in its Git folders; as `_live`
         self._gitlinks: dict[str, gitlinks.Gitlinks] = {}  # session -> the gitlinks of its indexes; as `_live`
         self._writer_looks = Looks("looking for who writes", lambda: WRITTEN_FOR, self._look_for_writers)
-        self._mending: set[str] = set()  # sessions in which something is being restored again
-        self._missed: dict[str, set[str]] = {}  # session -> names that moved meanwhile; as `_live`
-        self._mends: dict[str, int] = {}  # session -> number of these restorations
-        self._mended_at: dict[str, float] = {}  # session -> time.monotonic of the last time
         self._broken: dict[str, list[Change]] = {}  # session -> why it is frozen; empty while a thread acts
         self._changes: dict[str, list[Change]] = {}  # session -> all changes of its run
         self._reported: set[tuple[str, str]] = set()  # reports that are made once for each session
@@ -181,7 +153,7 @@ class Guard:
         for id in self._ended[session.id]:
             told += self._settle_links(session, stage, record.runs[id])
         if stage is not None:
-            self._links_before[session.id] = self._known_now(session, stage)
+            self._seen.links_before[session.id] = self._known_now(session, stage)
         return told
 
     def _unseen_changes(self, record: Record, starting: str, incus: clincus.Incus) -> list[Change]:
@@ -393,19 +365,18 @@ class Guard:
             record.items = {**kept, **{path: item for path, item in items.items() if item is not None}}
             record.copies.update(copies.data)
         self._broken.pop(session.id, None)
-        self._mends.pop(session.id, None)
+        self._mends.numbers.pop(session.id, None)
         self._changes[session.id] = []
         self._asked.add(session.id)
-        for kept_of_last in (self._links, self._unsealed, self._trees, self._module_states, self._repositories):
-            kept_of_last.pop(session.id, None)
+        self._seen.begin_run(session.id)
         if self._app is not None:
             self._link_looks.ask(session.id)
         return record
 
     def _known_links(self, session: clincus.Session, stage: Stage, last: Run | None) -> dict[str, str] | None:
         """The known links of a run. If Incus began it alone: those of its last run, or the present ones."""
-        if session.id in self._links_before:
-            return self._links_before.pop(session.id)
+        if session.id in self._seen.links_before:
+            return self._seen.links_before.pop(session.id)
         if last is not None and not last.has_ended:
             return last.links
         return self._known_now(session, stage)
@@ -440,10 +411,10 @@ class Guard:
                 continue
             if live is not None and id not in self._broken:
                 self._judge_session(live, paths)
-            elif live is not None and self._broken[id] and id not in self._mending:
+            elif live is not None and self._broken[id] and id not in self._mends.in_progress:
                 self._judge_broken(live, paths)
             elif live is not None:  # a thread acts on it, and has this judged at its end
-                self._missed.setdefault(id, set()).update(path for path, how in paths.items() if how == MOVED)
+                self._mends.missed.setdefault(id, set()).update(path for path, how in paths.items() if how == MOVED)
 
     def _judge_moves(self, live: Live, moves: list[Move], *, is_lost: bool) -> None:
         """Break a session in which a file without a seal was replaced, even if only for a moment."""
@@ -504,10 +475,10 @@ class Guard:
         others = {path for path, _ in is_other(record, live, run)}
         moved = {path for path in others if paths.get(path) == MOVED or thing_at(path) != record.items[path].thing}
         id = live.session.id
-        mends = self._mends.get(id, 0)
+        mends = self._mends.numbers.get(id, 0)
         if moved and mends < MOST_MENDED:
-            self._mends[id] = mends + 1
-            self._mending.add(id)
+            self._mends.numbers[id] = mends + 1
+            self._mends.in_progress.add(id)
             self._act_on(live, {})
         elif moved and mends == MOST_MENDED:
             self._report_once(live.session, "what is sealed goes on to be replaced, and is put back no more")
@@ -564,13 +535,13 @@ class Guard:
         live = self._live.get(id)
         if live is None:
             return False
-        files = self._index_files.get(id)
+        files = self._seen.index_files.get(id)
         state = index.signature(files or ())  # taken before the look, so that a write meanwhile leads to another look
         looked = index.look(live.session.workspace, live.stage, self._sealed(live.session))
-        self._index_files[id] = looked.files
-        self._index_states[id] = state if looked.files == files else None
-        if looked.unlike != self._unlike.get(id, ()):
-            self._unlike[id] = looked.unlike
+        self._seen.index_files[id] = looked.files
+        self._seen.index_states[id] = state if looked.files == files else None
+        if looked.unlike != self._seen.unlike.get(id, ()):
+            self._seen.unlike[id] = looked.unlike
             if looked.unlike:
                 self._report_once(live.session, index.words_of_unlike(looked.unlike))
             self._app.hub.publish({"type": "session.changed", "id": id}, extension=True)
@@ -593,14 +564,14 @@ class Guard:
         live = self._live.get(id)
         if live is None:
             return False
-        known = self._links.get(id)  # a start that is being recorded removes it again
-        paths = self._paths.get(id, frozenset())
+        known = self._seen.links.get(id)  # a start that is being recorded removes it again
+        paths = self._seen.paths.get(id, frozenset())
         if known is None:
             run = self.records.read(live.session.workspace).runs.get(id)
             if run is None or run.has_ended or run.links is None:
                 return False  # it is only being recorded now, and is examined after that
-            known = self._links[id] = run.links
-            paths = self._paths[id] = frozenset(run.paths)
+            known = self._seen.links[id] = run.links
+            paths = self._seen.paths[id] = frozenset(run.paths)
         folders = links.places(live.session.workspace, live.stage)
         found = links.find(folders)
         if found.cut and known.get(links.HEAPED) == links.ACCEPTED:
@@ -614,7 +585,7 @@ class Guard:
             found.cut[above] = f"{len(fresh)} Git folders have come in {above}, {words}"
         bad = self._bad_links(live.session, found, known, folders)
         bad.update(self._bad_operations(live.session, found, known))
-        self._repositories[id] = fresh, folders
+        self._seen.repositories[id] = fresh, folders
         if fresh:
             self._module_looks.ask(id)
         self._hold_files(live)
@@ -627,10 +598,10 @@ class Guard:
     def _look_at_modules(self, id: str) -> bool:
         """Put aside dangerous settings in Git folders that appeared after the start, and break their session."""
         live = self._live.get(id)
-        fresh, folders = self._repositories.get(id, ([], []))
+        fresh, folders = self._seen.repositories.get(id, ([], []))
         if live is None or not fresh:
             return False
-        bad = self._bad_modules(live.session, fresh, self._paths.get(id, frozenset()), folders)
+        bad = self._bad_modules(live.session, fresh, self._seen.paths.get(id, frozenset()), folders)
         if bad:
             self._faults.update(bad)
             self.watcher.call(functools.partial(self._break_by, live, bad))
@@ -661,8 +632,8 @@ class Guard:
         self, session: clincus.Session, fresh: list[str], paths: Collection[str], folders: Collection[str]
     ) -> dict[str, Fault]:
         """Put aside what Git folders that appeared after the start would make git run, if they have changed since."""
-        state = modules.state_of(fresh, self._trees.get(session.id, ()))
-        if not fresh or state == self._module_states.get(session.id):
+        state = modules.state_of(fresh, self._seen.trees.get(session.id, ()))
+        if not fresh or state == self._seen.module_states.get(session.id):
             return {}
         git = clincus.find_git(session.workspace, self._environ)
         bad: dict[str, Fault] = {}
@@ -672,10 +643,10 @@ class Guard:
             put_aside, named = modules.put_aside(fresh, top, git, written_by, sorted(paths))
             bad.update(as_faults("repository", put_aside))
             trees += named
-        self._trees[session.id] = trees
-        self._module_states[session.id] = state[0], []
-        is_news = self._unsealed.get(session.id) != fresh
-        self._unsealed[session.id] = fresh
+        self._seen.trees[session.id] = trees
+        self._seen.module_states[session.id] = state[0], []
+        is_news = self._seen.unsealed.get(session.id) != fresh
+        self._seen.unsealed[session.id] = fresh
         if self._app is not None and is_news:
             for words in self.warnings(session):
                 self._report_once(session, words)
@@ -689,11 +660,11 @@ class Guard:
         """
         if session.id not in self._live:
             return []
-        unlike = self._unlike.get(session.id, ())
+        unlike = self._seen.unlike.get(session.id, ())
         return [*([index.words_of_unlike(unlike)] if unlike else []), *self._warnings_of_unsealed(session)]
 
     def _warnings_of_unsealed(self, session: clincus.Session) -> list[str]:
-        folders = self._unsealed.get(session.id, [])
+        folders = self._seen.unsealed.get(session.id, [])
         if not folders:
             return []
         more = f" and {len(folders) - MOST_TOLD} more" if len(folders) > MOST_TOLD else ""
@@ -702,11 +673,11 @@ class Guard:
 
     def _bad_operations(self, session: clincus.Session, found: links.Found, known: dict[str, str]) -> dict[str, Fault]:
         """Put aside files of operations in progress that git must not obey; returns each path with words."""
-        files = self._operation_files.get(session.id)
+        files = self._seen.operation_files.get(session.id)
         state = index.signature(files or ())
         looked = unfinished.look(found.operations, known)
-        self._operation_files[session.id] = looked.files
-        self._operation_states[session.id] = state if looked.files == files else None
+        self._seen.operation_files[session.id] = looked.files
+        self._seen.operation_states[session.id] = state if looked.files == files else None
         told, kept, asides = unfinished.put_aside(looked.bad, found.operations)
         known.update(kept)  # reported once
         if asides:
@@ -719,10 +690,10 @@ class Guard:
         """Hold leases on a session's unsealed files that git obeys; break it if one stays open for writing."""
         id = live.session.id
         operations = [
-            path for path in self._operation_files.get(id, ()) if "/.git/" in path
+            path for path in self._seen.operation_files.get(id, ()) if "/.git/" in path
         ]  # some are in the work tree
-        paths = [*self._index_files.get(id, ()), *filter(is_renamed_into_place, operations)]
-        paths += modules.files_of(self._unsealed.get(id, ())) or ()
+        paths = [*self._seen.index_files.get(id, ()), *filter(is_renamed_into_place, operations)]
+        paths += modules.files_of(self._seen.unsealed.get(id, ())) or ()
         written = self.leases.hold(id, paths, [path for path in operations if path not in paths])
         if written:
             bad = {path: Fault(kind_of_unsealed(path), f"{HELD_OPEN}; {set_aside(path)}") for path in written}
@@ -777,7 +748,7 @@ class Guard:
         bad: dict[str, Fault] = {}
         if run.links is not None:
             found = links.find(folders, references=True)
-            self._module_states.pop(session.id, None)
+            self._seen.module_states.pop(session.id, None)
             bad = self._bad_links(session, found, run.links, folders)
             fresh = modules.unsealed(found.repositories, run.paths)
             bad.update(self._bad_modules(session, fresh, run.paths, folders))
@@ -794,18 +765,18 @@ class Guard:
         for live in list(self._live.values()):
             id = live.session.id
             self._hold_files(live)
-            fresh = self._unsealed.get(id)
-            if fresh and modules.state_of(fresh, self._trees.get(id, ())) != self._module_states.get(id):
+            fresh = self._seen.unsealed.get(id)
+            if fresh and modules.state_of(fresh, self._seen.trees.get(id, ())) != self._seen.module_states.get(id):
                 self._module_looks.ask(id)
-            written = self._operation_files.get(id, [])
-            if written and index.signature(written) != self._operation_states.get(id):
+            written = self._seen.operation_files.get(id, [])
+            if written and index.signature(written) != self._seen.operation_states.get(id):
                 self._link_looks.ask(id)
-            known = self._links.get(id)
+            known = self._seen.links.get(id)
             tops = index.tops_of(live.session.workspace, live.stage)
             if known is not None and any(links.is_bare(top) and f"{top}/HEAD" not in known for top in tops):
                 self._link_looks.ask(id)
-            files = self._index_files.get(id)
-            if files is not None and index.signature(files) != self._index_states.get(id):
+            files = self._seen.index_files.get(id)
+            if files is not None and index.signature(files) != self._seen.index_states.get(id):
                 self._check_index(live)
 
     def _settle_index(
@@ -892,13 +863,9 @@ class Guard:
         self.watcher.unwatch(session.id)
         self._broken.pop(session.id, None)
         self._alarm(session, None)
-        for known in (self._index_files, self._index_states, self._unsealed, self._trees, self._operation_files):
-            known.pop(session.id, None)
-        self._repositories.pop(session.id, None)
+        self._seen.end_run(session.id)
         self._moves.pop(session.id, None)
         self._gitlinks.pop(session.id, None)
-        self._unlike.pop(session.id, None)
-        self._links.pop(session.id, None)
         self.leases.drop(session.id)
         late = self._late.pop(session.id, {})
         run = self.records.read(session.workspace).runs.get(session.id)
@@ -996,15 +963,15 @@ class Guard:
 
     def _act(self, live: Live, found: Mapping[str, str], freeze: Callable[[Live, Mapping[str, str]], None]) -> None:
         if not found:  # a program that continues must not make us start a command of Incus each time
-            last = self._mended_at.get(live.session.id, float("-inf"))
+            last = self._mends.last_at.get(live.session.id, float("-inf"))
             time.sleep(max(0.0, last + MEND_AGAIN - time.monotonic()))
-            self._mended_at[live.session.id] = time.monotonic()
+            self._mends.last_at[live.session.id] = time.monotonic()
         for _ in range(TRIES):
             has_failed = clincus.survive(f"freezing {live.session.id}", lambda: freeze(live, found))
             if not has_failed:
                 break
             time.sleep(ASK_AGAIN)
-        self._mending.discard(live.session.id)
+        self._mends.in_progress.discard(live.session.id)
         if not self._broken.get(live.session.id):  # it had ended
             self._broken.pop(live.session.id, None)
         elif not has_failed:
@@ -1018,7 +985,7 @@ class Guard:
             self._broken.pop(id, None)
             self._hold(id)
             return
-        moved = {Mark(id, path): MOVED for path in self._missed.pop(id, ())}
+        moved = {Mark(id, path): MOVED for path in self._mends.missed.pop(id, ())}
         self._judge({Mark(id, live.session.workspace): LOST, **moved})
 
     def _freeze(self, live: Live, found: Mapping[str, str]) -> None:
@@ -1154,8 +1121,8 @@ class Guard:
             asides = {path: unfinished.Aside(*row) for path, row in run.asides.items()}
             run.links = links.accepted(unfinished.with_marks(run.links or {}, asides))
             run.asides = {}
-        if session.id in self._links:  # first, so that no look takes the returning links for new ones
-            self._links[session.id] = links.accepted(unfinished.with_marks(self._links[session.id], asides))
+        if session.id in self._seen.links:  # first, so that no look takes the returning links for new ones
+            self._seen.links[session.id] = links.accepted(unfinished.with_marks(self._seen.links[session.id], asides))
         for path, aside in asides.items():
             unfinished.put_back(path, aside)
         return record, paths

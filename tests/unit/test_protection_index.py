@@ -60,7 +60,7 @@ def shared(name):
 def test_an_index_that_is_written_through_a_descriptor_is_seen_by_the_state_of_its_file(bench):  # noqa: F811
     (bench.root / ".git/index").write_bytes(GOOD + bytes(200))
     bench.start()
-    wait_until(lambda: bench.guard._index_files, "the first look")
+    wait_until(lambda: bench.guard._seen.index_files, "the first look")
     bench.guard.compare_indexes()
     with write_and_hold(bench, "index", BAD):
         bench.guard.compare_indexes()
@@ -74,7 +74,7 @@ def test_a_shared_index_is_seen_as_well(bench):  # noqa: F811
     held = bench.root / f".git/sharedindex.{base[-20:].hex()}"
     held.write_bytes(base)
     bench.start()
-    wait_until(lambda: bench.guard._index_files, "the first look")
+    wait_until(lambda: bench.guard._seen.index_files, "the first look")
     bench.guard.compare_indexes()
     held.write_bytes(base.replace(name, b".git/hooks/post-checkout"))
     bench.guard.compare_indexes()
@@ -155,7 +155,7 @@ def test_a_write_through_a_mapping_is_seen_by_what_is_in_the_index(bench):  # no
     bench.start()
     bench.guard.hear("after_start", bench.session)
     for _ in range(2):
-        wait_until(lambda: bench.guard._index_files, "the first look")
+        wait_until(lambda: bench.guard._seen.index_files, "the first look")
         bench.comes_to_rest()
         bench.guard.compare_indexes()
     assert not bench.guard._index_looks.is_busy(bench.session.id)
@@ -187,12 +187,12 @@ def test_the_first_look_waits_until_the_tool_has_been_started(bench):  # noqa: F
     assert bench.session.id in bench.guard._live
     assert not bench.guard._index_looks.is_busy(bench.session.id)
     bench.guard.hear("after_start", bench.session)
-    wait_until(lambda: bench.guard._index_files, "the first look")
+    wait_until(lambda: bench.guard._seen.index_files, "the first look")
 
 
 def test_an_index_that_a_program_keeps_from_being_read_is_put_aside(bench):  # noqa: F811
     bench.start()
-    wait_until(lambda: bench.guard._index_files, "the first look")
+    wait_until(lambda: bench.guard._seen.index_files, "the first look")
     held = bench.root / ".git/index.lock"
     held.write_bytes(BAD)
     with leased(held):
@@ -205,7 +205,7 @@ def test_what_git_would_write_into_a_sealed_folder_is_told(bench):  # noqa: F811
     git = ["git", "-C", str(bench.root), "-c", "core.hooksPath=/dev/null"]
     subprocess.run([*git, "init", "-q"], check=True)
     bench.start()
-    wait_until(lambda: bench.guard._index_files, "the first look")
+    wait_until(lambda: bench.guard._seen.index_files, "the first look")
     assert bench.guard.warnings(bench.session) == []
     evil = subprocess.run([*git, "hash-object", "-w", "--stdin"], input=b"evil", capture_output=True, check=True)
     entry = f"100755,{evil.stdout.decode().strip()},.husky/pre-commit"

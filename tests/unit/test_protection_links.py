@@ -439,7 +439,7 @@ def test_a_link_freezes_the_session_and_says_what_git_would_have_done(bench, at)
 def test_a_bare_repository_at_the_top_freezes_the_session(bench):  # noqa: F811
     bench.start()
     bench.settle()
-    wait_until(lambda: bench.session.id in bench.guard._links, "the first look")
+    wait_until(lambda: bench.session.id in bench.guard._seen.links, "the first look")
     make_strange(bench.root, "bare")
     bench.guard.compare_indexes()
     bench.await_broken()
@@ -449,7 +449,7 @@ def test_a_bare_repository_at_the_top_freezes_the_session(bench):  # noqa: F811
 def test_a_bare_repository_that_was_there_is_no_news(bench):  # noqa: F811
     make_strange(bench.root, "bare")
     bench.start()
-    wait_until(lambda: bench.session.id in bench.guard._links, "the first look")
+    wait_until(lambda: bench.session.id in bench.guard._seen.links, "the first look")
     bench.comes_to_rest()
     bench.guard.compare_indexes()
     assert not bench.guard._link_looks.is_busy(bench.session.id)
@@ -964,7 +964,7 @@ def test_more_new_submodules_than_can_be_looked_at_freeze_the_session_once(bench
 def test_a_hook_of_such_a_submodule_is_seen_by_the_state_of_its_files(bench):  # noqa: F811
     bench.start()
     folder = plant_module(bench.root, "[core]\n\tbare = false\n")
-    wait_until(lambda: bench.guard._unsealed, "the first look")
+    wait_until(lambda: bench.guard._seen.unsealed, "the first look")
     bench.comes_to_rest()
     (folder / "hooks/post-checkout").write_text(HOOK)
     (folder / "hooks/post-checkout").chmod(0o755)
@@ -979,7 +979,7 @@ def test_a_write_through_a_mapping_into_such_a_submodule_is_seen(bench):  # noqa
     evil = "[core]\n\tfsmonitor = evil\n"
     mapped = Mapped(module / "config", "[core]\n", evil)
     (module / "HEAD").write_text("ref: refs/heads/main\n")
-    wait_until(lambda: bench.guard._unsealed.get(bench.session.id), "it to be seen")
+    wait_until(lambda: bench.guard._seen.unsealed.get(bench.session.id), "it to be seen")
     bench.comes_to_rest()
     assert mapped.write()
     bench.guard.compare_indexes()
@@ -993,7 +993,7 @@ def test_a_hook_that_hides_behind_many_others_is_seen_when_it_may_be_executed(be
     for number in range(modules.MOST_HOOKS + 1):
         (folder / f"hooks/a{number:03}").touch()
     (folder / "hooks/post-checkout").write_text(HOOK)
-    wait_until(lambda: bench.guard._unsealed, "the first look")
+    wait_until(lambda: bench.guard._seen.unsealed, "the first look")
     bench.comes_to_rest()
     (folder / "hooks/post-checkout").chmod(0o755)
     bench.guard.compare_indexes()
@@ -1004,7 +1004,7 @@ def test_a_hook_that_hides_behind_many_others_is_seen_when_it_may_be_executed(be
 def test_a_working_tree_of_such_a_submodule_that_becomes_a_link_is_seen(bench, tmp_path_factory):  # noqa: F811
     bench.start()
     plant_module(bench.root, "[core]\n\tworktree = ../../../deep/sub\n")
-    wait_until(lambda: bench.guard._unsealed, "the first look")
+    wait_until(lambda: bench.guard._seen.unsealed, "the first look")
     bench.comes_to_rest()
     (bench.root / "deep").symlink_to(tmp_path_factory.mktemp("home"))
     bench.guard.compare_indexes()

@@ -413,7 +413,7 @@ def test_what_is_replaced_again_and_again_starts_no_command_of_incus_for_each_ti
     for _ in range(40):
         replace(bench.root / ".git/config")
         bench.settle()
-    wait_until(lambda: not bench.guard._mending, "the last one to be put back")
+    wait_until(lambda: not bench.guard._mends.in_progress, "the last one to be put back")
     wait_until(lambda: (bench.root / ".git/config").read_text() == "[core]\n", "the copy to be back")
     seconds = time.monotonic() - at
     assert (
