@@ -82,13 +82,13 @@ ARCHIVE = os.path.dirname(os.path.abspath(__file__))
 
 
 def is_private(path):
-    """Whether only we (and root) can change a folder, whose files will be run."""
+    """True if only we (and root) can change a folder, whose files will be run."""
     status = os.lstat(path)
     return status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
 
 def is_whole(folder):
-    """Whether every file is there in its size; after a power cut some may be empty."""
+    """True if every file exists in its size; after a power cut some may be empty."""
     try:
         files = (one.split("=") for one in SIZES.split())
         return all(os.stat(os.path.join(folder, name)).st_size == int(size) for name, size in files)

@@ -10072,7 +10072,7 @@ def serve_alone(words: Sequence[str]) -> int:
     import argparse
 
     parser = argparse.ArgumentParser("clincus", description="Clincus's dashboard and its API.", allow_abbrev=False)
-    parser.add_argument("command", choices=["serve"], help="all that a copy without clincus_cli/ beside it can do")
+    parser.add_argument("command", choices=["serve"], help="the only command of a copy without clincus_cli/")
     parser.add_argument("--port", type=int)
     try:
         return serve(parser.parse_args(words).port)

@@ -387,7 +387,7 @@ def run_container_exec(context: Context) -> int:
     if options.format and not options.capture:
         raise cli.UsageError("--format needs --capture; put -- in front of a command with flags of its own")
     if options.tty and options.capture:
-        raise cli.UsageError("--tty and --capture do not go together: a terminal mixes what is captured apart")
+        raise cli.UsageError("--tty and --capture do not go together: a terminal mixes the two captured streams")
     if options.cwd and not options.cwd.startswith("/"):
         raise cli.UsageError(f"invalid cwd '{options.cwd}': write an absolute path")
     options.name = instance_called(context, options.name)

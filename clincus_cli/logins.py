@@ -31,7 +31,7 @@ def run_login_list(context: Context) -> int:
         )
         for one in found
     ]
-    lines = [console.table(head, rows)] if rows else ["There is none: [logins.NAME] in your config defines one."]
+    lines = [console.table(head, rows)] if rows else ["There are no logins: [logins.NAME] in your config defines one."]
     return console.show(context.options.format, found, lines)
 
 

@@ -159,7 +159,7 @@ def run_commit(context: Context) -> int:
     """
     options = context.options
     if not options.message.strip():
-        raise clincus.ClincusError("write the message of the commit: -m 'What it does'", 400)
+        raise clincus.ClincusError("write the message of the commit: -m 'Fix the login'", 400)
     draft = ask(context, "GET", "commit")
     name, email = author_of(options.author) if options.author else (draft["name"], draft["email"])
     if not (name and email):

@@ -84,7 +84,7 @@ def fetch_from_server(
         raise clincus.ClincusError(words, 503) from None
     except (OSError, IndexError, ValueError) as error:
         raise clincus.ClincusError(
-            f"the server at port {port} did not answer ({error}): look whether `clincus serve` still runs", 503
+            f"the server at port {port} did not answer ({error}): check that `clincus serve` still runs", 503
         ) from None
     if status >= 400:
         raise clincus.ClincusError(str(words), status)

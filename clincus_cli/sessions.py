@@ -511,7 +511,7 @@ def run_clean(context: Context) -> int:
         cleaned += len(removed)
         is_whole = is_whole and len(removed) == len(items)
     for path in clean_stages() if is_plain and not options.dry_run else ():
-        console.warn(f"{path} cannot be removed, though no session uses it: look what is in it")
+        console.warn(f"{path} cannot be removed, though no session uses it: look at its content")
     if options.dry_run:
         print("[Dry run] No changes made.")
     elif cleaned:

@@ -174,7 +174,7 @@ def run_snapshot_restore(context: Context) -> int:
         advice = f"stop it with `{stop} {container}`, or use --force to stop it, restore and start it again"
         raise clincus.ClincusError(f'container "{container}" must be stopped before restore: {advice}', 409)
     note = "" if cli.agreed(options) else loss_question(context.sessions, session)
-    question = f"Restore container '{container}' from snapshot '{options.name}'? What changed since is lost.{note}"
+    question = f"Restore container '{container}' from snapshot '{options.name}'? All later changes are lost.{note}"
     if not console.confirm(question, yes=cli.agreed(options)):
         return 1
     from clincus_features.snapshots import Keeper

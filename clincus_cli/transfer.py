@@ -222,7 +222,7 @@ class Bounded:
         data = self._stream.read(size)
         self._position += len(data)
         if self._position > self.limit:
-            raise clincus.ClincusError("what the container sent holds a name that is too long", 500)
+            raise clincus.ClincusError("the container sent a name that is too long", 500)
         return data
 
 
@@ -240,7 +240,7 @@ def tar_members(stream: IO[bytes]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] 
         for count, member in enumerate(archive):
             archive.members = []  # type: ignore[attr-defined]
             if count >= TRANSFER_COUNT:
-                raise clincus.ClincusError("what the container sent holds too many files", 500)
+                raise clincus.ClincusError("the container sent too many files", 500)
             if member.issparse() or member.size < 0:
                 raise tarfile.ReadError(f"{member.name} has a size that is not its own")
             bounded.limit = member.offset_data + (member.size if member.isreg() else 0) + HEADER_LIMIT
@@ -286,7 +286,7 @@ class Arrival:
                 where = os.path.join(self._target, member.name if member else "")
                 raise clincus.ClincusError(f'"{where}" cannot be written: {error.strerror or error}', 500) from error
             except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
-                raise clincus.ClincusError(f"what the container sent is not a tar archive: {error}", 500) from error
+                raise clincus.ClincusError(f"the data of the container is not a tar archive: {error}", 500) from error
         else:
             self._write(self._root, self.CONTENT, int(words[2] or b"644", 8), int(words[3] or 0), stream)
         self.is_tree = is_tree

@@ -48,7 +48,7 @@ FAMILIES = {
     "clincus_sockets": Family("gauge", "Open WebSockets: terminals, shells and pages that listen to events."),
     "clincus_request_seconds": Family("histogram", "Time that requests took, by operation of the API."),
     "clincus_request_failures_total": Family("counter", "Requests that an operation refused or failed at."),
-    "clincus_answers_total": Family("counter", "Answers by HTTP status, also of what came to no operation."),
+    "clincus_answers_total": Family("counter", "Answers by HTTP status, including requests for no known operation."),
     "clincus_incus_call_seconds": Family("histogram", "Time that calls of the incus command took, by kind."),
     "clincus_incus_call_failures_total": Family("counter", "Calls of the incus command that ended with an error."),
     "clincus_saves_total": Family("counter", "Copies of conversations to this host."),

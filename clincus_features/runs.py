@@ -102,7 +102,7 @@ class Notes:
                 clincus.replace_file(self._path, json.dumps(self._all).encode(), 0o600)
                 self._seen = seen(self._path)
         except clincus.ClincusError as error:
-            clincus.log.warning("what a run is about was not noted: %s", error.message)
+            clincus.log.warning("the notes on a run were not written: %s", error.message)
 
     def _has(self, session_id: str, fresh: Mapping[str, str], *, is_first: bool) -> bool:
         known = self.of(session_id)

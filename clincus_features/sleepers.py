@@ -129,7 +129,7 @@ class Sleepers:
         try:
             text = door.query("/1.0/metrics", is_json=False, timeout=clincus.READ_TIMEOUT)
         except clincus.ClincusError as error:
-            clincus.log.debug("who sleeps is not known: %s", error)
+            clincus.log.debug("it is not known which containers sleep: %s", error)
         answers.asked_at = time.monotonic()
         used = {clincus.session_id_on(engine, name): cpu for name, cpu in cpu_seconds(text, door.project).items()}
         answers.take(answers.asked_at, used, self._runs(engine))

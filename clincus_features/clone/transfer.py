@@ -113,7 +113,7 @@ class Source:
         with private_git(repository) as git:
             if repository.head and not is_commit(git, repository.head):
                 problem = f"its HEAD, {repository.head[:12]}, is no commit that is there"
-                raise refusal(workspace, f"{problem}. `git fsck` tells what is missing")
+                raise refusal(workspace, f"{problem}. `git fsck` shows the missing objects")
             if git.work_tree:
                 overlay = find_overlay(git, repository, limit)
         notes = []
@@ -194,8 +194,8 @@ def put_back(sessions: clincus.Sessions, session: clincus.Session, kept: str) ->
             pieces = iter(lambda: file.read(1 << 16), b"")
             sessions.output(session, "clone-kept", mount, stdin=pieces, timeout=TRANSFER_TIMEOUT)
     except (OSError, clincus.ClincusError) as error:
-        return f"what its last clone had was not put back, and is still in {kept}: {error}"
-    return "what its last clone had is there as branches kept/…, and kept/uncommitted is how it ended"
+        return f"the work of its last clone was not put back, and is still in {kept}: {error}"
+    return "the work of its last clone is in branches kept/…, and its last state in kept/uncommitted"
 
 
 # -- Work from a clone

@@ -430,7 +430,7 @@ class Lending:
             return self.copy_warnings(session)
         one = found.alarms[-1]
         others = f" ({len(found.alarms)} such places in all)" if len(found.alarms) > 1 else ""
-        words = "The secret was not sent, but the agent, or what it runs, tried"
+        words = "The secret was not sent, but the agent, or a program of its, tried"
         return [f"the placeholder of the login {one['login']} was {one['where']}, to {one['host']}{others}. {words}"]
 
     def fields(self, session: clincus.Session) -> dict[str, object]:

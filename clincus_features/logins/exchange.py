@@ -255,7 +255,7 @@ class Exchange:
             self._pass_raw()
             return
         if self._request is None or not self._is_sent:
-            raise Malformed("the server answers what nobody has asked")
+            raise Malformed("the server sends an answer without a request")
         while self._answer is None:
             head = http1.take_head(self._from_server)
             if not head:
@@ -319,7 +319,7 @@ class Exchange:
             return
         self._begin()
         if self._from_server:
-            raise Malformed("the server answers what nobody has asked")
+            raise Malformed("the server sends an answer without a request")
 
     def _pass_raw(self) -> None:
         self.to_client += self._cleaner.take(bytes(self._from_server))

@@ -147,7 +147,7 @@ class Carrier:
         while len(self._came) >= at + HEAD.size:
             kind, zero, size, number = HEAD.unpack_from(self._came, at)
             if zero or size > PIECE or not OPEN <= kind <= PING or SIZES.get(kind, size) != size:
-                raise BrokenLineError("the container sent what is no frame")
+                raise BrokenLineError("the container sent something that is not a frame")
             if len(self._came) < at + HEAD.size + size:
                 break
             at += HEAD.size + size

@@ -163,7 +163,7 @@ def first_answer(upstream: Stream, browser: Stream) -> heads.Answer:
         try:
             answer = heads.read_answer(head)
         except heads.BadAnswer as error:
-            raise Unanswered(f"What the app answered is not HTTP: {error}.") from error
+            raise Unanswered(f"The app's answer is not HTTP: {error}.") from error
         if answer.status >= 200 or answer.status == 101:
             return answer
 

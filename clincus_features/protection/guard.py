@@ -60,7 +60,7 @@ HELD_OPEN = (
     "on your side reads it"
 )
 NOT_SEEN = "What is sealed on another host is not watched from here"
-NOT_WATCHED = "What is sealed by plain devices is not watched"
+NOT_WATCHED = "Paths that plain devices seal are not watched"
 FROM_INDEX = "git on your side may have written it from that index"
 NOBODY_SAW = "the end of that session was not seen, so you may have done it yourself since"
 ACCEPT = 'or start with "accept_changes": true (clincus shell --accept-changes) if you made the change yourself'
@@ -481,7 +481,7 @@ class Guard:
             self._mends.in_progress.add(id)
             self._act_on(live, {})
         elif moved and mends == MOST_MENDED:
-            self._report_once(live.session, "what is sealed goes on to be replaced, and is put back no more")
+            self._report_once(live.session, "sealed paths are replaced again and again, and are not put back any more")
         elif not moved:
             self._edited.update({(live.session.workspace, path): time.monotonic() + SETTLE for path in others})
 
@@ -905,7 +905,7 @@ class Guard:
             run.is_broken = False
         if live is not None and any(not change.restored for change in run.changes):
             mend = functools.partial(self._mend_later, live)
-            threading.Thread(target=mend, name="putting back what was sealed", daemon=True).start()
+            threading.Thread(target=mend, name="putting back sealed paths", daemon=True).start()
         return edits
 
     def _mend_later(self, live: Live) -> None:

@@ -92,7 +92,7 @@ def words_of_unlike(paths: Collection[str]) -> str:
     shown = ", ".join(list(paths)[:NAMED]) + (f" and {len(paths) - NAMED} more" if len(paths) > NAMED else "")
     words = "git's index has another content than your sealed one for"
     does = (
-        "`git checkout .`, `git stash` or `git reset --hard` on your side may write it, and what runs it then runs it"
+        "`git checkout .`, `git stash` or `git reset --hard` on your side may write it, and a program may then run it"
     )
     return clincus.printable(f"{words} {shown}: {does}. Look at `git diff` first; `git reset` drops it")
 

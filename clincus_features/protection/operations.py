@@ -211,7 +211,7 @@ CHECKS = (
     ),
     Check(
         "rebase-(merge|apply)/autostash|MERGE_AUTOSTASH", stash_name,
-        "`git stash apply` would have got it as an option", "`git stash list` shows what you have put away",
+        "`git stash apply` would have got it as an option", "`git stash list` shows your stashes",
     ),
     Check(
         "rebase-(merge|apply)/gpg_sign_opt", sign_option,

@@ -59,7 +59,7 @@ FIRST_PERIOD = 30.0  # seconds between two looks at a tool without hooks
 LAST_PERIOD = 600.0  # seconds between them after many looks without a change
 SKIPPED_WHYS = ("large", "repository", "unreadable", "special", "ignored")
 LATE = "late"  # instead of these: the tool changed the file before it was recorded; path `.`: any file
-ALL_LATE = "recorded while the tool was already at work, so what it changed first may be in it"
+ALL_LATE = "recorded while the tool was already at work, so its first changes may be in it"
 NAMED = 5  # files that a note names
 NO_CHECKPOINT = "the container did not answer with a checkpoint: stop and resume the session, then try again"
 RESTING = ("done", "idle", "failed", "waiting", "ended", "stuck")
@@ -690,7 +690,7 @@ def nothing_to_undo(store: Store, trees: Iterable[str], paths: Iterable[str]) ->
     for path in filter(None, paths):
         if not any(entry_of(store, tree, path) for tree in trees):
             shown = clincus.shorten(path)
-            problem = f"{shown} is in neither state: look at the changes for what differs"
+            problem = f"{shown} is in neither state: the list of changes shows the paths that differ"
             return clincus.ClincusError(problem, 404)
     problem = "these files are as they were then: there is nothing to undo"
     return clincus.ClincusError(problem, "nothing_to_do")

@@ -64,7 +64,7 @@ def restore(
     )
     words = output.decode("ascii", "replace").split()
     if len(words) != len(changes) or not set(words) <= set(WORDS):
-        problem = "the container did not say what it restored: look at the changes before you go on"
+        problem = "the container did not report the restored files: look at the changes before you continue"
         raise clincus.ClincusError(problem, "container_answer_bad")
     results = list(zip([*removed, *written], words))
     done = [change for change, word in results if word == "done"]
