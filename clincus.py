@@ -2134,11 +2134,8 @@ class FailureKind(enum.Enum):
     LXC_FAILED = "LXC failed"  # its log has the reason
     LXC_ENDS = "LXC ends"  # the process that watches the container is just ending
     INTERFACE_GONE = "interface gone"  # a network interface vanished while Incus looked at all of them
-    OTHER_SERVER = "other server"  # a remote's certificate is not that of the token
     OTHER_PROJECT = "other project"  # a token is for other projects
     BAD_TOKEN = "bad token"
-    IS_TRUSTED = "is trusted"  # the remote knows our certificate already
-    REMOTE_TAKEN = "remote taken"  # another remote has the name
 
 
 class IncusError(ClincusError):
@@ -2187,10 +2184,7 @@ INCUS_FAILURES = (
     FailureRow("Device doesn't exist", FailureKind.NO_DEVICE),  # cmd/incus/config_device.go
     FailureRow('The remote ".*" doesn\'t exist', FailureKind.NO_REMOTE),  # shared/cliconfig/remote.go
     FailureRow("bridge children interfaces", FailureKind.INTERFACE_GONE),  # network/driver_bridge.go
-    FailureRow("fingerprint mismatch", FailureKind.OTHER_SERVER),  # cmd/incus/remote.go
-    FailureRow("Remote .* exists as", FailureKind.REMOTE_TAKEN),
     FailureRow("permission for project", FailureKind.OTHER_PROJECT),  # auth/driver_tls.go
-    FailureRow("already trusted", FailureKind.IS_TRUSTED),  # incusd/certificates.go
     FailureRow("[Tt]oken|certificate add operation", FailureKind.BAD_TOKEN),  # of an old one, of a used one
     FailureRow("forkstart", FailureKind.LXC_FAILED),  # drivers/driver_lxc.go
     FailureRow("Invalid PID", FailureKind.LXC_ENDS),  # drivers/driver_common.go

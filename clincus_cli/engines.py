@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from clincus_features.engines import Facts
 
+CONNECT_TIMEOUT = 10  # seconds for each address of an engine
 IMAGE_TIMEOUT = 1800  # seconds for an image to be copied: some hundred megabytes over a person's network
 NEW_TOKEN = "ask for a new one, which `incus config trust add NAME` prints on that host"
 
@@ -188,60 +189,71 @@ def engine_image(context: Context, engine: str) -> str:
 
 
 def add_remote(incus: clincus.Incus, name: str, token: str, project: str, environ: Mapping[str, str]) -> None:
-    """Let the `incus` command and a server trust each other. Raises ClincusError with advice."""
+    """Let the `incus` command and a server trust each other. Raises ClincusError with advice.
+
+    The token goes to `incus` on stdin: every user of this machine can read its arguments. In that form it does not
+    compare the server with the token, so this does, and puts the certificate where `incus` reads the only one that it
+    accepts (shared/cliconfig/remote.go).
+    """
     import base64
+    import hashlib
     import json
+    import ssl
 
     try:
         document = json.loads(base64.b64decode(token, validate=True))
-        addresses = document["addresses"]
+        addresses = [str(address) for address in document["addresses"]]
         fingerprint = str(document["fingerprint"])
     except (ValueError, TypeError, KeyError):
         raise clincus.ClincusError(f"that is no token: {NEW_TOKEN}", 400) from None
+    if name in json.loads(incus.run("remote", "list", "--format=json")):
+        hint = f"`clincus engine add {name}` without a token takes it; or remove it with `incus remote remove {name}`"
+        raise clincus.ClincusError(f'there is a remote "{name}" already: {hint}', 409)
+    address, certificate = first_certificate(addresses)
+    if hashlib.sha256(certificate).hexdigest() != fingerprint:
+        hint = f"its certificate is another one. Is the address still its own? Then {NEW_TOKEN}"
+        raise clincus.ClincusError(f"{address} is not the server that the token is for: {hint}", 400)
+    path = os.path.join(client_folder(environ), "servercerts", f"{name}.crt")
+    os.makedirs(os.path.dirname(path), mode=0o750, exist_ok=True)
+    clincus.replace_file(path, ssl.DER_cert_to_PEM_cert(certificate).encode(), 0o644)
     project_flag = [f"--project={project}"] if project else []
     try:
-        incus.run("remote", "add", name, token, *project_flag, timeout=60)
+        incus.run("remote", "add", name, f"https://{address}", *project_flag, stdin=f"{token}\n".encode(), timeout=60)
     except clincus.IncusError as error:
-        if error.kind is clincus.FailureKind.OTHER_SERVER:
-            hint = "its certificate is another one. Is the address still its own? Then " + NEW_TOKEN
-            raise clincus.ClincusError(f"{addresses} is not the server that the token is for: {hint}", 400) from error
+        os.unlink(path)
         if error.kind is clincus.FailureKind.OTHER_PROJECT:
-            hint = f"name it: `clincus engine add {name} TOKEN --project PROJECT`"
+            hint = f"name it: `clincus engine add {name} - --project PROJECT`"
             raise clincus.ClincusError(f"the token is for certain projects only: {hint}", 400) from error
         if error.kind is clincus.FailureKind.BAD_TOKEN:
             raise clincus.ClincusError(f"the token is not good any more ({error}): {NEW_TOKEN}", 400) from error
-        if error.kind is clincus.FailureKind.IS_TRUSTED:
-            add_trusted(incus, environ, name, addresses[0], fingerprint, *project_flag)
-            return
-        if error.kind is clincus.FailureKind.REMOTE_TAKEN or error.status == 409:
-            hint = (
-                f"`clincus engine add {name}` without a token takes it; or remove it with `incus remote remove {name}`"
-            )
-            raise clincus.ClincusError(f'there is a remote "{name}" already: {hint}', 409) from error
         raise
 
 
-def add_trusted(
-    incus: clincus.Incus, environ: Mapping[str, str], name: str, address: str, fingerprint: str, *flags: str
-) -> None:
-    """Add a server that trusts this machine already, if its certificate is that of the token. Raises ClincusError.
+def first_certificate(addresses: list[str]) -> tuple[str, bytes]:
+    """The first of some addresses (HOST:PORT) at which a server answers, and its certificate as DER.
 
-    The `incus` command asks a person about each certificate, so it accepts any here. Until then the server only learns
-    our identity.
+    Raises ClincusError(503) if none answers.
     """
-    import hashlib
+    import socket
     import ssl
 
-    incus.run("remote", "add", name, f"https://{address}", "--accept-certificate", *flags, timeout=60)
-    path = os.path.join(client_folder(environ), "servercerts", f"{name}.crt")
-    try:
-        shown = hashlib.sha256(ssl.PEM_cert_to_DER_cert(clincus.read_text(path, 1 << 16) or "")).hexdigest()
-    except (OSError, ValueError):
-        shown = ""
-    if shown != fingerprint:
-        incus.run("remote", "remove", name)
-        words = f"{address} is not the server that the token is for: its certificate is another one"
-        raise clincus.ClincusError(words, 400)
+    trusting = ssl.create_default_context()
+    trusting.check_hostname = False  # the caller compares the certificate with a fingerprint
+    trusting.verify_mode = ssl.CERT_NONE
+    reasons = []
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        try:
+            connection = socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT)
+            with connection, trusting.wrap_socket(connection) as secured:
+                return address, secured.getpeercert(binary_form=True) or b""
+        except (OSError, ValueError) as error:
+            reasons.append(f"{address}: {error}")
+    where = "; ".join(reasons) or "the token names no address"
+    advice = (
+        "is it on, and does its firewall let this machine in? `incus config get core.https_address` there has its port"
+    )
+    raise clincus.ClincusError(f"the server of the token does not answer ({where}): {advice}", 503)
 
 
 def client_folder(environ: Mapping[str, str]) -> str:

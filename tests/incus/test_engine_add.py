@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,9 +35,13 @@ class Person:
 
     def run(self, *words: str) -> tuple[int, str]:
         """The exit code of a command, and all that it says."""
+        return self.give("", *words)
+
+    def give(self, stdin: str, *words: str) -> tuple[int, str]:
+        """The same for a command that reads from stdin."""
         done = subprocess.run(
-            [*program(), *words], env=self.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=120, check=False,
+            [*program(), *words], env=self.environ, input=stdin, capture_output=True, text=True, timeout=120,
+            check=False,
         )  # fmt: skip
         return done.returncode, done.stdout + done.stderr
 
@@ -79,6 +84,19 @@ def test_a_certificate_for_one_restricted_project_is_enough(far, person, start_s
     code, said = person.run("engine", "add", "second", token, "--project", "confined")
     assert (code, "the token is not good any more" in said, "ask for a new one" in said) == (1, True, True), said
     assert "[engines.second]" not in (person.home / ".config" / "clincus" / "config.toml").read_text()
+
+
+def test_a_token_is_in_no_argument_list(far, person, tmp_path):
+    """Each `incus` that the command starts notes its arguments."""
+    noted = tmp_path / "arguments"
+    (tmp_path / "incus").write_text(f'#!/bin/sh\nprintf "%s " "$@" >>{noted}\nexec {shutil.which("incus")} "$@"\n')
+    (tmp_path / "incus").chmod(0o755)
+    person.environ["PATH"] = f"{tmp_path}:{person.environ['PATH']}"
+    token = far.daemons[0].token(name="quiet")
+    _, said = person.give(f"{token}\n", "engine", "add", "tower", "-", "--copy-image=false")
+    assert "trusts this machine" in said, said
+    assert "remote add tower" in noted.read_text()
+    assert token not in noted.read_text()
 
 
 def test_a_server_with_another_certificate_is_refused(far, person):

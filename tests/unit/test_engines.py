@@ -40,6 +40,7 @@ class Door(clincus.Incus):
     def __init__(self, *answers: object, **options: Any) -> None:
         super().__init__(**{"project": "p", "engine": "far", "remote": "tower", "target": "@gpu", **options})
         self.lines: list[str] = []
+        self.given: list[bytes] = []  # on stdin
         self.answers = list(answers)
 
     @contextlib.contextmanager
@@ -50,6 +51,7 @@ class Door(clincus.Incus):
 
     def _answer(self, command: Any, stdin: bytes, timeout: float, *, finish: bool = False) -> bytes:
         self.lines.append(" ".join(command))
+        self.given.append(stdin)
         answer = self.answers.pop(0) if self.answers else None
         if isinstance(answer, Exception):
             raise answer
@@ -542,34 +544,62 @@ KNOWN = {"addresses": ["h:8443"], "fingerprint": hashlib.sha256(b"of the token")
 TOKEN = base64.b64encode(json.dumps(KNOWN).encode()).decode()
 
 
+@pytest.fixture
+def shown(monkeypatch):
+    """The server at the addresses of a token shows this certificate."""
+    certificate = [b"of the token"]
+    monkeypatch.setattr(commands, "first_certificate", lambda addresses: (addresses[0], certificate[0]))
+    return certificate
+
+
 @pytest.mark.parametrize(
     ("failure", "status", "said"),
     [
-        ("Failed to create certificate: Token has expired", 400, "ask for a new one"),
-        ("Failed to create certificate: No matching certificate add operation found", 400, "ask for a new one"),
-        ("Certificate fingerprint mismatch between certificate token and server", 400, "not the server that the token"),
-        ('Failed to find project: User does not have permission for project "default"', 400, "--project PROJECT"),
-        ("Remote tower exists as <https://h>", 409, "without a token"),
+        ("Token has expired", 400, "ask for a new one"),
+        ("No matching certificate add operation found", 400, "ask for a new one"),
+        ('User does not have permission for project "default"', 400, "--project PROJECT"),
     ],
 )
-def test_a_token_that_does_not_work_says_what_would(failure, status, said):
+def test_a_token_that_does_not_work_says_what_would(shown, tmp_path, failure, status, said):
+    door = Door({}, clincus.incus_failure(failure))
     with pytest.raises(clincus.ClincusError, match=said) as caught:
-        commands.add_remote(Door(clincus.incus_failure(failure)), "tower", TOKEN, "", {})
+        commands.add_remote(door, "tower", TOKEN, "", {"INCUS_CONF": str(tmp_path)})
     assert caught.value.status == status
+    assert [*(tmp_path / "servercerts").iterdir()] == []
 
 
-@pytest.mark.parametrize("is_same", [True, False])
-def test_a_server_that_trusts_us_already_is_added_if_it_has_the_certificate_of_the_token(tmp_path, is_same):
-    (tmp_path / "servercerts").mkdir()
-    content = base64.b64encode(b"of the token" if is_same else b"of another").decode()
-    text = f"-----BEGIN CERTIFICATE-----\n{content}\n-----END CERTIFICATE-----\n"
-    (tmp_path / "servercerts" / "tower.crt").write_text(text)
-    door = Door(clincus.incus_failure("Client is already trusted"))
-    refused = contextlib.nullcontext() if is_same else pytest.raises(clincus.ClincusError, match="not the server")
-    with refused:
-        commands.add_remote(door, "tower", TOKEN, "mine", {"INCUS_CONF": str(tmp_path)})
-    assert door.lines[1].endswith("remote add tower https://h:8443 --accept-certificate --project=mine")
-    assert [line.split()[-3:] for line in door.lines[2:]] == ([] if is_same else [["remote", "remove", "tower"]])
+def test_a_token_goes_to_incus_on_stdin_for_the_server_with_its_certificate_alone(shown, tmp_path):
+    door = Door({})
+    commands.add_remote(door, "tower", TOKEN, "mine", {"INCUS_CONF": str(tmp_path)})
+    assert door.lines[-1].endswith("remote add tower https://h:8443 --project=mine")
+    assert TOKEN not in " ".join(door.lines)
+    assert door.given[-1] == f"{TOKEN}\n".encode()
+    content = base64.b64encode(b"of the token").decode()
+    trusted = (tmp_path / "servercerts" / "tower.crt").read_text()
+    assert trusted == f"-----BEGIN CERTIFICATE-----\n{content}\n-----END CERTIFICATE-----\n"
+
+
+def test_a_server_with_another_certificate_than_the_token_says_gets_nothing(shown, tmp_path):
+    shown[0] = b"of another"
+    door = Door({})
+    with pytest.raises(clincus.ClincusError, match="is not the server that the token is for"):
+        commands.add_remote(door, "tower", TOKEN, "", {"INCUS_CONF": str(tmp_path)})
+    assert len(door.lines) == 1
+    assert not (tmp_path / "servercerts").exists()
+
+
+def test_the_certificate_of_a_remote_that_is_there_stays(shown, tmp_path):
+    with pytest.raises(clincus.ClincusError, match="without a token takes it") as caught:
+        commands.add_remote(Door({"tower": {}}), "tower", TOKEN, "", {"INCUS_CONF": str(tmp_path)})
+    assert caught.value.status == 409
+    assert not (tmp_path / "servercerts").exists()
+
+
+@pytest.mark.parametrize("addresses", [[], ["localhost:1"], ["localhost:x", "[::1]:1"]])
+def test_a_token_of_a_server_that_does_not_answer_says_what_to_look_at(addresses):
+    with pytest.raises(clincus.ClincusError, match=r"does not answer .*is it on") as caught:
+        commands.first_certificate(addresses)
+    assert caught.value.status == 503
 
 
 def test_a_token_is_read_from_stdin(monkeypatch):
