@@ -21,6 +21,8 @@ PYTHON ?= $(shell command -v /usr/bin/python3 || command -v python3 || echo /usr
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?=
+# A server lets in its own user and root: after `sudo make serve`, that is the person who called.
+AS_CALLER := $(if $(SUDO_USER),sudo --set-home --user=$(SUDO_USER))
 PYTEST_FLAGS ?=
 BENCH_FLAGS ?=
 # Each worker has an Incus of its own. Four keep two cores busy.
@@ -49,7 +51,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 serve: dist/clincus.pyz
 	$(PYTHON) dist/clincus.pyz setup --yes
-	exec $(PYTHON) dist/clincus.pyz serve $(if $(PORT),--port $(PORT))
+	exec $(AS_CALLER) $(PYTHON) dist/clincus.pyz serve $(if $(PORT),--port $(PORT))
 
 build: dist/clincus.pyz
 

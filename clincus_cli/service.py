@@ -45,6 +45,9 @@ def run_serve(context: Context) -> int:
     second Ctrl-C
     """
     load_when_used(*SELDOM_USED)
+    caller = context.environ.get("SUDO_USER", "")
+    if os.geteuid() == 0 and caller not in ("", "root"):
+        console.warn(f"under sudo this server is root's, and refuses {caller}'s browser: run it without sudo")
     options = context.options
     if options.log_format == "json":
         from clincus_features.journal import JsonFormatter

@@ -1172,6 +1172,15 @@ def browser(tmp_path):
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
 
 
+@pytest.mark.parametrize(("caller", "says"), [("ada", True), ("root", False), ("", False)])
+def test_a_server_under_sudo_says_whom_it_refuses(run, monkeypatch, capsys, caller, says):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(cli_service, "load_when_used", lambda *_: None)
+    monkeypatch.setattr(clincus, "serve", lambda *_, **__: 0)
+    assert run(None, "serve", environ={"SUDO_USER": caller}) == 0
+    assert ("refuses ada's browser" in capsys.readouterr().err) is says
+
+
 def test_a_browser_is_opened_without_waiting_for_its_end(browser, tmp_path):
     cli_service.open_browser("http://127.0.0.1:3000", browser)
     wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(), "the browser")
