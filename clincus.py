@@ -1271,7 +1271,8 @@ def profile_values(profiles: Mapping[str, Mapping[str, Any]], name: str, heirs: 
         return {}
     if name not in profiles:
         origin = f" (which profile {heirs[-1]!r} inherits)" if heirs else ""
-        raise ConfigError(f"profile '{name}' not found{origin}", 404)
+        advice = f"there are {', '.join(profiles) or 'none'}; [profiles.{name}] in your config makes one"
+        raise ConfigError(f"profile '{name}' not found{origin}: {advice}", 404)
     if name in heirs:
         raise ConfigError(f"profile '{name}' inherits itself")
     profile = profiles[name]
@@ -1561,7 +1562,9 @@ def load_config(environ: Mapping[str, str], *, flags: Mapping[str, object] = {},
         if text is not None:
             layers.append(reader.file(path, text, rank))
         elif rank == NAMED_RANK:
-            raise ConfigError(f"CLINCUS_CONFIG names {path!r}, but there is no such file")
+            raise ConfigError(
+                f"CLINCUS_CONFIG names {path!r}, but there is no such file: make it, or unset the variable"
+            )
     layers += [*reader.variables(environ), reader.flags(flags)]
     reader.raise_faults()
     return make_config(layers, files, reader.warnings, profile)
@@ -2161,6 +2164,7 @@ class FailureRow(NamedTuple):
     advice: str = ""  # a sentence to show instead
 
 
+RESTARTING = "Incus closed the connection: it is restarting. Try again in a moment; sessions run on."
 # The words of the client and the daemon, as read in the source of Incus 6.0.4: the file is named beside them. They are
 # matched here and nowhere else. Clincus never matches what a guest writes.
 INCUS_FAILURES = (
@@ -2200,10 +2204,14 @@ INCUS_FAILURES = (
         advice="You may not talk to Incus yet. Run `clincus setup`, then log in again.",
     ),
     # Go's own words, and those of its WebSocket library
-    FailureRow("connection refused", status=503, advice="Incus is not answering. Check the incus service."),
-    FailureRow("connection reset", status=503, advice="Incus closed the connection: it is restarting."),
-    FailureRow("websocket: close 1006", status=503, advice="Incus closed the connection: it is restarting."),
-    FailureRow("hutting down", status=503, advice="Incus is shutting down."),
+    FailureRow(
+        "connection refused",
+        status=503,
+        advice="Incus is not answering. Start it (`sudo systemctl start incus`), or read `journalctl -u incus`.",
+    ),
+    FailureRow("connection reset", status=503, advice=RESTARTING),
+    FailureRow("websocket: close 1006", status=503, advice=RESTARTING),
+    FailureRow("hutting down", status=503, advice="Incus is shutting down. Try again when it runs; sessions run on."),
     FailureRow("context deadline exceeded", FailureKind.OVERLOADED, 503),
     FailureRow("UNIQUE constraint failed: instances", status=409),  # SQLite
     FailureRow("already exists", status=409),
@@ -2944,7 +2952,8 @@ class Incus:
                 error.kind = FailureKind.HANGS
             if not self.engine or error.status == 503:
                 raise
-            words = "it does not answer" if error.kind is FailureKind.HANGS else error.message
+            silent = f"it does not answer: is it on? `clincus engine check {self.engine}` asks again"
+            words = silent if error.kind is FailureKind.HANGS else error.message
             raise IncusError(f"engine {self.engine}: {words}", 503, error.kind) from error
         failure = incus_failure(done.stderr.decode("utf-8", "replace"), self.engine) if done.code != 0 else None
         if failure is None or failure.status != 503:
@@ -3035,10 +3044,13 @@ def sessions_directory(config: Config, environ: Mapping[str, str], tool_name: st
     return f"{expand(config.get('paths.sessions_dir'), environ)}-{tool_name}"
 
 
+LIST_SAVED = "`clincus list --all` shows what is saved"
+
+
 def session_directory(config: Config, environ: Mapping[str, str], tool_name: str, session_id: str) -> str:
     """The directory for one conversation. ClincusError (404) for an impossible id."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", session_id):
-        raise ClincusError(f"session '{session_id}' not found", "session_not_found")
+        raise ClincusError(f"session '{session_id}' not found; {LIST_SAVED}", "session_not_found")
     return os.path.join(sessions_directory(config, environ, tool_name), session_id)
 
 
@@ -3106,7 +3118,8 @@ def saved_files(tool: Tool, saved_dir: str) -> list[ToolFile]:
             continue
         source = os.path.join(saved_dir, path)
         if not os.access(source, os.R_OK):
-            raise ClincusError(f"the conversation cannot be continued, because {source} cannot be read", 500)
+            advice = "make it readable for you, or start without --resume"
+            raise ClincusError(f"the conversation cannot be continued, because {source} cannot be read: {advice}", 500)
         found.append(ToolFile(path, mtime=file.mtime / 10**9, source=source))
     return found
 
@@ -3583,7 +3596,7 @@ def find_saved(config: Config, environ: Mapping[str, str], session_id: str) -> S
     for saved in list_saved(config, environ):
         if saved.session_id == session_id:
             return saved
-    raise ClincusError(f"session '{session_id}' not found", "session_not_found")
+    raise ClincusError(f"session '{session_id}' not found; {LIST_SAVED}", "session_not_found")
 
 
 def check_own_copy(saved: SavedSession) -> None:
@@ -4842,7 +4855,8 @@ def start_failure(incus: Incus, name: str, error: IncusError) -> ClincusError:
     reason = re.search(r" ERROR +\S+ - \S+ - (.+)", log)
     if not reason:
         return error
-    return IncusError("the container did not start: " + re.sub(r'"/[^"]*/lxc/rootfs/', '"/', reason[1]), 500)
+    words = re.sub(r'"/[^"]*/lxc/rootfs/', '"/', reason[1])
+    return IncusError(f"the container did not start: {words} (`clincus health` checks what a start needs)", 500)
 
 
 def read_start_log(incus: Incus, name: str) -> str:
@@ -6457,7 +6471,7 @@ class Containers:
         before = self.incus.query(self.incus.path(name))
         config = before["config"]
         if before["status"] not in ("Stopped", "Error") or ASLEEP in config:
-            raise ClincusError(f"{name} is {before['status']} by now", 409)
+            raise ClincusError(f"{name} is {before['status']} by now: look at it, then try again", 409)
         settings = {key: value for key, value in config.items() if not key.startswith("raw.")}
         if "limits.processes" in settings:
             settings["limits.processes"] = "100"  # a guest may have died of too few; `sleep` is its own, and may fork

@@ -54,7 +54,8 @@ def find_instance(incus: clincus.Incus, name: str) -> dict[str, Any]:
         instance = incus.query(incus.path(name))
     except clincus.IncusError as error:
         if error.status == 404:
-            raise clincus.ClincusError(f'container "{name}" not found', 404) from error
+            words = f'container "{name}" not found; `clincus container list` shows those that are there'
+            raise clincus.ClincusError(words, 404) from error
         raise
     return {**instance, "id": name, "status": clincus.incus_status(instance)}
 

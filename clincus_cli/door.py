@@ -19,6 +19,7 @@ class Door(clincus.Incus):
         try:
             said = start.answer_to(command, clincus.OUTPUT_LIMIT, timeout)
         except TimeoutError:
-            words = f"`{shlex.join(command[:6])} …` did not finish within {timeout:g} s"
+            words = f"`{shlex.join(command[:6])} …` did not finish within {timeout:g} s: Incus hangs, or is very busy. "
+            words += "Try again; `journalctl -u incus` has its log"
             raise clincus.IncusError(words, 504, clincus.FailureKind.HANGS) from None
         return super()._answer(command, stdin, timeout, finish=finish) if said is None else said

@@ -39,7 +39,7 @@ def find_image(incus: clincus.Incus, alias: str) -> dict[str, Any]:
     for image in query_images(incus):
         if alias in alias_names(image):
             return image
-    raise clincus.ClincusError(f"image '{alias}' not found", 404)
+    raise clincus.ClincusError(f"image '{alias}' not found; `clincus image list --all` shows those that are there", 404)
 
 
 def image_document(image: Mapping[str, Any]) -> dict[str, object]:

@@ -168,7 +168,8 @@ def run_commit(context: Context) -> int:
     paths = [path.rstrip("/") for path in options.path]
     for path in paths:
         if not any(is_in(one["path"], [path]) for one in draft["files"]):
-            raise clincus.ClincusError(f"'{path}' does not differ from the last commit", 409)
+            advice = f"`clincus diff {options.name} --stat` lists what has changed"
+            raise clincus.ClincusError(f"'{path}' does not differ from the last commit: {advice}", 409)
     chosen = [one["path"] for one in draft["files"] if not paths or is_in(one["path"], paths)]
     body = {"message": options.message, "name": name, "email": email, "paths": chosen, "hooks": not options.no_hooks}
     made = ask(context, "POST", "commit", body)

@@ -180,13 +180,14 @@ def run_on_tmux(context: Context, name: str, program: str, *arguments: str, stdi
     sessions = context.sessions
     session = context.sessions.registry.get(name)
     if session.status != "running":
-        raise clincus.ClincusError(f"container '{name}' is not running", 409)
+        raise clincus.ClincusError(f"container '{name}' is not running: `clincus resume {name}` starts it", 409)
     command = ["sh", "-c", clincus.guest_program(program), "clincus", clincus.tmux_name(name), *arguments]
     done = sessions.run(session, command, stdin=stdin)
     if done.code == NO_TMUX:
         done = sessions.door(name).exec(name, command, stdin=stdin)
     if done.code != 0:
-        reason = "it has no tmux session now" if done.code == NO_TMUX else done.reason
+        gone = f"it has no tmux session now; `clincus attach {name}` makes one"
+        reason = gone if done.code == NO_TMUX else done.reason
         status = 404 if done.code == NO_TMUX else 500
         raise clincus.ClincusError(f"failed to reach the terminal of '{name}': {reason}", status)
     return done.stdout

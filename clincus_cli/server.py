@@ -52,7 +52,8 @@ def ask_server(
     try:
         return json.loads(answer or b"{}")
     except ValueError as error:
-        raise clincus.ClincusError(f"the server's answer cannot be read: {error}", 503) from None
+        words = f"the server's answer cannot be read ({error}): is it Clincus? Name its port with --port"
+        raise clincus.ClincusError(words, 503) from None
 
 
 def fetch_from_server(
@@ -80,7 +81,8 @@ def fetch_from_server(
         status = int(answer.split()[1])
         words = json.loads(found).get("error", "the server refused it") if status >= 400 else ""
     except ConnectionRefusedError:
-        words = f"no server answers at port {port}: start one with `clincus serve`, or name its port with --port"
+        words = f"no server answers at port {port}: start one with `clincus serve` or "
+        words += "`clincus service start`, or name its port with --port"
         raise clincus.ClincusError(words, 503) from None
     except (OSError, IndexError, ValueError) as error:
         raise clincus.ClincusError(
@@ -100,7 +102,8 @@ def check_owner(connection: socket.socket, port: int) -> None:
         time.sleep(ACCEPT_PAUSE)  # the kernel names no owner before the server has accepted the connection
     if owner not in (0, os.geteuid()):
         whose = "a program that the kernel does not name" if owner is None else f"{clincus.user_name(owner)}'s program"
-        raise clincus.ClincusError(f"{whose} listens at port {port}, so nothing was sent to it", 403)
+        advice = "start a server of yours (`clincus serve --port N`), or name its port with --port"
+        raise clincus.ClincusError(f"{whose} listens at port {port}, so nothing was sent to it: {advice}", 403)
 
 
 def known_port(context: Context) -> int:

@@ -198,7 +198,8 @@ def run_info(context: Context) -> int:
     if wanted:
         found = [one for one in found if wanted in (one.session_id, one.container_name)]
     if not found:
-        raise clincus.ClincusError(f"session '{wanted}' not found" if wanted else "no saved session yet", 404)
+        none = f"session '{wanted}' not found; {clincus.LIST_SAVED}"
+        raise clincus.ClincusError(none if wanted else "no saved session yet: `clincus shell` starts one", 404)
     saved = found[0]
     files = clincus.saved_listing(saved.directory)
     size = sum(file.size for file in files.values())

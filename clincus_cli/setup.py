@@ -174,7 +174,8 @@ class Setup:
             next(work, "")
             self.answers_kept.clear()
             if not step.is_optional and next(step.take(), ""):
-                raise clincus.ClincusError(f"setup could not {need}")
+                advice = "the lines above say why; mend that, and run it again"
+                raise clincus.ClincusError(f"setup could not {need}: {advice}")
         return True
 
     def is_agreed(self, step: Step, need: str, ask: Callable[[str], bool]) -> bool:

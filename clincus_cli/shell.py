@@ -213,7 +213,8 @@ def choose_resumed(
         chosen = clincus.find_saved(context.config, context.environ, wanted)
     if chosen.workspace and os.path.realpath(chosen.workspace) != request.workspace:
         if getattr(context.options, "directory", "") or context.options.workspace:
-            raise clincus.ClincusError(f"session '{wanted}' is of the workspace '{chosen.workspace}'", 409)
+            words = f"session '{wanted}' is of the workspace '{chosen.workspace}'"
+            raise clincus.ClincusError(f"{words}: leave the directory out, or name that one", 409)
         request = request._replace(workspace=chosen.workspace)
     console.say(f"Resuming session: {chosen.session_id}")
     for one in context.sessions.registry.all():
@@ -241,7 +242,7 @@ def newest_saved(context: Context, request: clincus.LaunchRequest) -> clincus.Sa
         is_tool = one.tool == request.tool if request.tool else one.tool != "shell"
         if is_tool and one.workspace and os.path.realpath(one.workspace) == request.workspace:
             return one
-    raise clincus.ClincusError(f"no previous session to resume for '{request.workspace}'", 404)
+    raise clincus.ClincusError(f"no previous session to resume for '{request.workspace}'; {clincus.LIST_SAVED}", 404)
 
 
 # -- Starting it

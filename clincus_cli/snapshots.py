@@ -64,7 +64,8 @@ def find_snapshot(incus: clincus.Incus, container: str, name: str) -> dict[str, 
     for snapshot in list_snapshots(incus, container):
         if snapshot["name"] == name:
             return snapshot
-    raise clincus.ClincusError(f'snapshot "{name}" not found in container "{container}"', 404)
+    advice = f"`clincus snapshot list -c {container}` shows those that are there"
+    raise clincus.ClincusError(f'snapshot "{name}" not found in container "{container}"; {advice}', 404)
 
 
 @cli.Command(

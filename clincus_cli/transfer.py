@@ -164,7 +164,9 @@ def pull_files(incus: clincus.Incus, name: str, path: str, local: str, *, shared
             with incus.open(name, command, timeout=TRANSFER_TIMEOUT) as (_, stream):
                 arrival.receive(path, stream)
             if arrival.is_tree is None:
-                raise clincus.ClincusError("the container sent nothing that can be a copy", 500)
+                raise clincus.ClincusError(
+                    "the container sent nothing that can be a copy: look whether it still runs", 500
+                )
             held, arrived = (parent, fresh) if arrival.is_tree else (root, arrival.CONTENT)
             os.rename(arrived, base, src_dir_fd=held, dst_dir_fd=parent)
     except OSError as error:

@@ -192,7 +192,7 @@ def git_config(git: str, environ: Mapping[str, str], text: bytes | None = None) 
     argv = [git, "config", *source, "--list", "-z"]
     done = clincus.run_child(argv, stdin=text or b"", timeout=20, environ=variables, cwd="/")
     if done.code != 0:
-        problem = f"git cannot read its configuration: {done.reason}"
+        problem = f"git cannot read its configuration: {done.reason}. `git config --list` says the same"
         raise clincus.ClincusError(problem, 409)
     settings = {}
     for line in os.fsdecode(done.stdout).split("\0")[:-1]:
@@ -217,7 +217,8 @@ def starting_at(repository: Repository, branch: str) -> Repository:
         if ref in repository.refs:
             head = repository.refs[ref]
             return replace(repository, branch=local, head=head, is_bare=True)
-    raise clincus.ClincusError(f"'{folder}' has no branch {clincus.shorten(branch)}", 400)
+    advice = "`git branch --all` lists those that it has"
+    raise clincus.ClincusError(f"'{folder}' has no branch {clincus.shorten(branch)}: {advice}", 400)
 
 
 def refusal(workspace: str, reason: str) -> clincus.ClincusError:
@@ -307,7 +308,8 @@ def read_refs(common: Folder) -> dict[str, str]:
         for name in common.files(kind):
             refs[name] = common.read(name, SMALL).decode("utf-8", "replace").strip()
             if len(refs) > REFS:
-                raise clincus.ClincusError(f"'{common.path}' has more than {REFS} references", 409)
+                advice = "delete branches and tags that nobody needs"
+                raise clincus.ClincusError(f"'{common.path}' has more than {REFS} references: {advice}", 409)
     return {name: at for name, at in refs.items() if is_branch_or_tag(name) and OBJECT.fullmatch(at)}
 
 

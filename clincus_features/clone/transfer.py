@@ -256,7 +256,7 @@ def parse_counts(data: bytes) -> dict[str, clincus.Loss]:
 
 def no_git() -> clincus.ClincusError:
     """The error for an answer that git does not give."""
-    problem = "git in the container does not answer as git: the clone cannot be read"
+    problem = "git in the container does not answer as git: the clone cannot be read. Look in the session's shell"
     return clincus.ClincusError(problem, 409)
 
 

@@ -112,7 +112,7 @@ class Previews:
         if not clincus.is_loopback(here):
             return ""
         if name not in ("localhost", *clincus.LOOPBACK):
-            problem = "a preview needs the dashboard at localhost, 127.0.0.1 or [::1]"
+            problem = "a preview needs the dashboard at localhost, 127.0.0.1 or [::1]: open it there, or by `ssh -L`"
             raise clincus.ClincusError(problem, 409)
         is_confined = not session.has_open_network
         label = openings.host_label(port, session.id, is_confined=is_confined)
@@ -155,7 +155,8 @@ class Previews:
         for port in range(first, last) if first else (0,):
             with contextlib.suppress(OSError):
                 return clincus.open_listener((address, port), site)
-        raise clincus.ClincusError(f"the ports from preview.port = {first} on are taken", 409)
+        problem = f"the ports from preview.port = {first} on are taken: close previews, or set another preview.port"
+        raise clincus.ClincusError(problem, 409)
 
     # -- Openings
 

@@ -81,7 +81,9 @@ class Record:
         for checkpoint in self.checkpoints:
             if checkpoint.checkpoint == name:
                 return checkpoint
-        raise clincus.ClincusError(f"checkpoint {clincus.shorten(name)} not found", 404)
+        raise clincus.ClincusError(
+            f"checkpoint {clincus.shorten(name)} not found: the list of checkpoints has those that are kept", 404
+        )
 
     @classmethod
     def fit(cls, fields: dict[str, Any]) -> Record:

@@ -54,7 +54,10 @@ class Review:
         """
         record, stale = self._looked_at(values, looks=looks)
         if not record.tree:
-            raise clincus.ClincusError("no checkpoint of this session has been taken", 409)
+            words = (
+                "no checkpoint of this session has been taken: the session's warnings say why, else take one by hand"
+            )
+            raise clincus.ClincusError(words, 409)
         old = tree_of(record, values["from"])
         new = tree_of(record, values["to"])
         store = self.store(record)
