@@ -60,14 +60,16 @@ def run_serve(context: Context) -> int:
 
         gate = TokenGate(options.allowed_host, token=token)
     hosts = entry.listen_hosts(options.host, gate)
-    return clincus.serve(options.port, hosts=hosts, gate=gate, on_address=Announcer(opens=options.open))
+    announcer = Announcer(opens=options.open, is_everywhere=hosts[0] in ("0.0.0.0", "::"))
+    return clincus.serve(options.port, hosts=hosts, gate=gate, on_address=announcer)
 
 
 class Announcer:
     """Tells systemd where the dashboard runs, and once a browser too if so wanted."""
 
-    def __init__(self, *, opens: bool = False) -> None:
+    def __init__(self, *, opens: bool = False, is_everywhere: bool = False) -> None:
         self._opens = opens
+        self._is_everywhere = is_everywhere  # it listens at all addresses of this machine
         self._is_ready = False
 
     def __call__(self, url: str) -> None:
@@ -78,7 +80,20 @@ class Announcer:
             # Without the token: every user of this machine can read the browser's arguments. On loopback the page
             # needs none; elsewhere it asks for it.
             open_browser(url, os.environ)
+        outward = outward_address() if self._is_everywhere else ""
+        if outward:
+            console.say(f"Other machines reach it at http://{outward}:{url.rpartition(':')[2]}")
         self._is_ready = True
+
+
+def outward_address() -> str:
+    """Our IPv4 address in the network that leads outward, "" without one. Nothing is sent for it."""
+    import socket
+
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # an address that is nobody's (RFC 5737): a route is looked up
+        return str(probe.getsockname()[0])
+    return ""
 
 
 def open_browser(url: str, environ: Mapping[str, str]) -> None:

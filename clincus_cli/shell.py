@@ -259,7 +259,7 @@ def start_new(context: Context, request: clincus.LaunchRequest) -> clincus.Sessi
 
     context.on_starting = begun
     session = start_accepted(context.sessions.create, request)
-    console.say(f"[setup] {session.tool} is running (protection: {session.protection})")
+    console.say(f"[setup] Started {session.tool} (protection: {session.protection})")
     warn_without_server(context, session)
     return session
 

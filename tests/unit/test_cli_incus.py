@@ -1181,6 +1181,14 @@ def test_a_server_under_sudo_says_whom_it_refuses(run, monkeypatch, capsys, call
     assert ("refuses ada's browser" in capsys.readouterr().err) is says
 
 
+def test_a_server_at_all_addresses_says_where_other_machines_find_it(monkeypatch, capsys):
+    monkeypatch.setattr(cli_service, "outward_address", lambda: "192.168.1.10")
+    cli_service.Announcer(is_everywhere=True)("http://127.0.0.1:4000")
+    assert "Other machines reach it at http://192.168.1.10:4000" in capsys.readouterr().err
+    cli_service.Announcer()("http://127.0.0.1:4000")
+    assert capsys.readouterr().err == ""
+
+
 def test_a_browser_is_opened_without_waiting_for_its_end(browser, tmp_path):
     cli_service.open_browser("http://127.0.0.1:3000", browser)
     wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(), "the browser")
