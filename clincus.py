@@ -9884,7 +9884,8 @@ def list_history(app: Application, request: Request) -> Response:
         query = {"limit": values["limit"], "before": run_mark(page[-1]), "q": values["q"], "tool": tool}
         given = urls.urlencode({name: value for name, value in query.items() if value})
         headers.append(("Link", f'</api/sessions/history?{given}>; rel="next"'))
-    return json_response(documents, headers=headers)
+    response = json_response(documents, headers=[*headers, ("Cache-Control", "private, no-cache")])
+    return Content(response.body).answer(request, response.headers)
 
 
 def run_mark(run: Run) -> str:

@@ -524,6 +524,8 @@ class TestHistory:
         last = life.server.get(address.lstrip("<"))
         assert relation == 'rel="next"'
         assert (first.json + last.json, "link" in last.headers) == (life.history, False)
+        again = life.server.get(f"{life.query}&limit=2", headers={"If-None-Match": first.headers["etag"]})
+        assert (again.status, again.headers["link"]) == (304, first.headers["link"])
         found = life.server.get("/api/sessions/history?q=IT%27S%20A&tool=claude").json
         assert found == life.history
         assert life.server.get(f"{life.query}&tool=opencode").json == []
