@@ -12,11 +12,14 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import build_zipapp
+import clincus
 from clincus_cli import build as cli_build
 from clincus_cli import host as cli_host
 from clincus_cli import recipe as cli_recipe
+from clincus_cli.relay import children_of
 from tests.incus_bed import Bed, image_cache, one_at_a_time, stub_recipe
 from tests.programs import DEADLINE, wait_until
 
@@ -93,13 +96,25 @@ class Machine:
     def run(self, command, *, user=1000, environ=None, timeout=DEADLINE):
         """Run a command, as `code` in a login of theirs unless told otherwise; how it ended, with texts."""
         home = {"HOME": "/home/code", "USER": "code", "LANG": "C.UTF-8", "XDG_RUNTIME_DIR": "/run/user/1000"}
-        done = self.incus.exec(
-            self.name, command, user=user, environment={**(home if user == 1000 else {}), **(environ or {})},
-            cwd="/home/code", timeout=timeout,
-        )  # fmt: skip
+        try:
+            done = self.incus.exec(
+                self.name, command, user=user, environment={**(home if user == 1000 else {}), **(environ or {})},
+                cwd="/home/code", timeout=timeout,
+            )  # fmt: skip
+        except clincus.IncusError as error:
+            raise AssertionError("\n".join([f"{command}: {error}", *self.processes()])) from error
         return subprocess.CompletedProcess(
             command, done.code, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
         )
+
+    def processes(self):
+        """Lines of what runs in it and waits for what, seen from outside: it may answer nothing."""
+        init = self.incus.query(self.incus.path(self.name, "/state"))["pid"]
+        for folder in (Path(f"/proc/{pid}") for pid in (init, *children_of(init))):
+            with contextlib.suppress(OSError):
+                state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+                words = (folder / "cmdline").read_text().replace("\0", " ")
+                yield f"{folder.name} {state} {(folder / 'wchan').read_text()} {words[:200]}"
 
     def root(self, script):
         """Run a shell script as root; its output."""
