@@ -36,7 +36,8 @@ def run_network(context: Context) -> int:
     $ clincus network clincus-ec0578-1 --mode none  # No network from now on.
     """
     options = context.options
-    found = ask_session(context, "GET", "network", query={"seen": "true"})
+    ask_session(context, "POST", "network/seen")  # the page no longer counts what is listed here
+    found = ask_session(context, "GET", "network")
     if options.mode or options.allow or options.remove:
         fields = changed_network(found, options.mode, options.allow, options.remove)
         warn_of_next_start(ask_session(context, "PATCH", "", fields))

@@ -21,7 +21,7 @@ from tests.programs import ROOT
 GENERATED = ("docs/commands.md", "docs/nightly.md")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 BLOCK = re.compile(r"^(?P<indent> *)```(?P<kind>\w*)\n(?P<text>.*?)^ *```", re.MULTILINE | re.DOTALL)
-NO_COMMANDS = ("toml", "yaml", "mermaid", "caddyfile")  # kinds of blocks
+NO_COMMANDS = ("toml", "yaml", "json", "mermaid", "caddyfile")  # kinds of blocks
 PROMPT = re.compile(r"^\w*\$ ")  # that of another machine has its name in front
 QUESTION = re.compile(r"\[y/N\]:? ")
 

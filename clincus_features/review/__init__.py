@@ -106,7 +106,7 @@ def get_image(_app: clincus.Application, review: Review, request: clincus.Reques
     compared = review.compare(request.values, looks=False)
     change = compared.changes.find(request.values["path"])
     side = change.old if request.values["side"] == "old" else change.new
-    return image(compared.store, side)
+    return image(request, compared.store, side)
 
 
 def get_patch(_app: clincus.Application, review: Review, request: clincus.Request) -> object:
@@ -132,7 +132,7 @@ def answer(request: clincus.Request, document: object) -> clincus.Response:
     return clincus.Content(response.body).answer(request, headers)
 
 
-def image(store: Store, side: differing.Side) -> clincus.Response:
+def image(request: clincus.Request, store: Store, side: differing.Side) -> clincus.Response:
     """A picture of a type in which browsers run nothing. Raises ClincusError: 404, 413, 415."""
     if side.mode == differing.NONE:
         raise clincus.ClincusError("the file is not there on this side: look at the other one", 404)
@@ -144,4 +144,4 @@ def image(store: Store, side: differing.Side) -> clincus.Response:
     if not kind:
         raise clincus.ClincusError("this file is no picture that the page can show", 415)
     headers = [("Content-Type", kind), ("Cache-Control", "no-cache")]
-    return clincus.Response(200, data, headers)
+    return clincus.Content(data).answer(request, headers)

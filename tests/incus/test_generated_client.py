@@ -106,7 +106,7 @@ def test_a_generated_client_leads_a_session_through_its_life(client, workspace):
     assert call("network", "mark_network_seen", session.id).status_code == HTTPStatus.NO_CONTENT
     assert call("sessions", "get_usage", session.id).parsed.memory_bytes > 0
 
-    assert call("sessions", "delete_session", session.id).status_code == HTTPStatus.NO_CONTENT
+    assert call("sessions", "stop_session", session.id).status_code == HTTPStatus.NO_CONTENT
     assert call("sessions", "get_session", session.id).parsed.status == "stopped"
     refused = call("files", "list_files", session.id)
     assert (refused.status_code, refused.parsed.code) == (HTTPStatus.CONFLICT, "session_not_running")

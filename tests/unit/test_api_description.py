@@ -29,6 +29,7 @@ CHANGES = {
         "update",
         "delete",
         "resume",
+        "stop",
         "add",
         "remove",
         "check",
@@ -103,10 +104,16 @@ def test_a_call_says_that_it_may_ask_for_a_token_or_for_patience(method, path, c
 
 
 @each_call
-def test_what_can_be_unchanged_has_an_etag(method, path, call):
-    if "304" in call["responses"]:
+def test_what_a_get_shows_has_an_etag(method, path, call):
+    if method == "get" and not path.startswith("/ws/") and path != "/metrics":
+        assert call["responses"]["304"] == {"$ref": "#/components/responses/NotModified"}
         assert call["responses"]["200"]["headers"]["ETag"] == {"$ref": "#/components/headers/ETag"}
         assert {"$ref": "#/components/parameters/IfNoneMatch"} in call["parameters"]
+
+
+@each_call
+def test_a_call_about_one_thing_says_that_it_may_be_gone(method, path, call):
+    assert "{" not in path or "404" in call["responses"]
 
 
 def test_a_generated_client_can_write_a_file():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import shlex
 
+import jsonschema
 import pytest
 
 import clincus
@@ -90,6 +93,7 @@ LINKS = [
     (str(page.relative_to(ROOT)), path)
     for page, text in TEXTS.items()
     for path in re.findall(r"\]\((?![a-z]+:)([^)#]+)", text)
+    if not path.endswith("../releases")  # a page of the site that hosts the repository
 ]
 
 
@@ -127,3 +131,44 @@ def test_a_call_that_a_document_names_is_one_of_the_api(page, method, path):
     wanted = re.sub(r"\{\w+\}", "{}", path)
     known = [one for how, one in CALLS if how == method]
     assert any(one.endswith(wanted.lstrip("…")) if wanted.startswith("…") else one == wanted for one in known)
+
+
+@pytest.mark.parametrize("message", clincus.load_contract()["paths"]["/ws/events"]["get"]["x-messages"])
+def test_an_event_is_in_the_page_on_the_api(message):
+    assert message["type"] in TEXTS[ROOT / "docs/api.md"]
+
+
+def test_the_examples_of_answers_are_as_the_contract_says():
+    contract = clincus.load_contract()
+    schemas = {name: clincus.inlined(schema, contract) for name, schema in contract["components"]["schemas"].items()}
+    page = (ROOT / "docs/api.md").read_text()
+    session, event, error = map(json.loads, re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    jsonschema.validate(session, schemas["Session"])
+    jsonschema.validate(event["agent"], schemas["Agent"])
+    jsonschema.validate(error, schemas["Error"])
+    assert set(schemas["Session"]["required"]) <= set(session)
+
+
+# Groups of docs/troubleshooting.md with words of other programs, or of no program.
+OF_OTHERS = ("Git on your side", "The agent or its network", "Docker, Podman and bubblewrap", "Logs")
+
+
+def own_messages() -> str:
+    """All texts of Clincus's own programs, one after the other; a value in one is left out."""
+    sources = [ROOT / "clincus.py", *ROOT.glob("clincus_cli/*.py"), *ROOT.glob("clincus_features/**/*.py")]
+    trees = [ast.parse(source.read_text()) for source in [*sources, *ROOT.glob("wall/*.py")]]
+    constants = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    scripts = [script.read_text() for script in ROOT.glob("guest/**/*.sh")]
+    return "\n".join([*(text for text in constants if isinstance(text, str)), *scripts])
+
+
+MESSAGES = own_messages()
+GROUPS = re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
+HEADINGS = [
+    heading for group, text in GROUPS if group not in OF_OTHERS for heading in re.findall(r"^### (.+)", text, re.M)
+]
+
+
+@pytest.mark.parametrize("heading", HEADINGS)
+def test_a_heading_of_troubleshooting_has_the_words_of_a_message(heading):
+    assert [part for part in re.split(r"\d+", heading) if part not in MESSAGES] == []

@@ -106,6 +106,32 @@ export interface paths {
         patch: operations["update_session"];
         trace?: never;
     };
+    "/api/sessions/{id}/stop": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Stop the session
+         * @description Its conversation is saved, and its container kept: resume it later. A DELETE without `force` does the same.
+         */
+        post: operations["stop_session"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/sessions/{id}/resume": {
         parameters: {
             query?: never;
@@ -2295,7 +2321,7 @@ export interface components {
                 /**
                  * @description presets that an allow-list allows
                  * @example [
-                 *       "python"
+                 *       "pypi"
                  *     ]
                  */
                 presets: string[];
@@ -3539,7 +3565,7 @@ export interface components {
                 /**
                  * @description `tool` stands for that of the session's tool
                  * @example [
-                 *       "python"
+                 *       "pypi"
                  *     ]
                  */
                 presets: string[];
@@ -3707,6 +3733,7 @@ export interface components {
         /** @description each message of a conversation counts once; cost_usd is the sum of those with a known price */
         Spending: {
             /**
+             * Format: date
              * @description the first day (UTC)
              * @example 2026-10-30
              */
@@ -3776,6 +3803,7 @@ export interface components {
         };
         SpentDay: {
             /**
+             * Format: date
              * @description the day (UTC)
              * @example 2026-11-29
              */
@@ -4359,7 +4387,7 @@ export interface operations {
                     /**
                      * @description presets that an allow-list allows, in place of those of the config
                      * @example [
-                     *       "python"
+                     *       "pypi"
                      *     ]
                      */
                     presets?: string[];
@@ -4510,7 +4538,7 @@ export interface operations {
                     /**
                      * @description all presets that its allow-list allows from now on
                      * @example [
-                     *       "python"
+                     *       "pypi"
                      *     ]
                      */
                     presets?: string[];
@@ -4537,6 +4565,35 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Session"];
                 };
+            };
+            401: components["responses"]["SignIn"];
+            404: components["responses"]["Error"];
+            409: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
+            default: components["responses"]["Error"];
+        };
+    };
+    stop_session: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description it has stopped, or had stopped before */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
@@ -5691,6 +5748,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["SignIn"];
+            404: components["responses"]["Error"];
             409: components["responses"]["Error"];
             503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
@@ -5875,6 +5933,7 @@ export interface operations {
                 };
             };
             401: components["responses"]["SignIn"];
+            404: components["responses"]["Error"];
             409: components["responses"]["Error"];
             503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
@@ -5918,6 +5977,7 @@ export interface operations {
                 content?: never;
             };
             401: components["responses"]["SignIn"];
+            404: components["responses"]["Error"];
             409: components["responses"]["Error"];
             503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
@@ -6338,7 +6398,13 @@ export interface operations {
     get_unsaved: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path: {
                 /**
                  * @description the session's container name
@@ -6353,12 +6419,14 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Unsaved"];
                 };
             };
+            304: components["responses"]["NotModified"];
             401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             503: components["responses"]["Unavailable"];
@@ -6562,7 +6630,13 @@ export interface operations {
     get_protection: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path: {
                 /**
                  * @description the session's container name
@@ -6577,12 +6651,14 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Protection"];
                 };
             };
+            304: components["responses"]["NotModified"];
             401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             503: components["responses"]["Unavailable"];
@@ -6633,7 +6709,13 @@ export interface operations {
     get_network: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path: {
                 /**
                  * @description the session's container name
@@ -6648,12 +6730,14 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Network"];
                 };
             };
+            304: components["responses"]["NotModified"];
             401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             503: components["responses"]["Unavailable"];
@@ -6691,7 +6775,13 @@ export interface operations {
     list_network_presets: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -6700,12 +6790,14 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["NetworkPresets"];
                 };
             };
+            304: components["responses"]["NotModified"];
             401: components["responses"]["SignIn"];
             503: components["responses"]["Unavailable"];
             default: components["responses"]["Error"];
@@ -6916,7 +7008,13 @@ export interface operations {
                  */
                 to?: components["parameters"]["To"];
             };
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path: {
                 /**
                  * @description the session's container name
@@ -6931,12 +7029,14 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
                     "image/*": string;
                 };
             };
+            304: components["responses"]["NotModified"];
             401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
@@ -7004,7 +7104,13 @@ export interface operations {
     get_commit_draft: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
             path: {
                 /**
                  * @description the session's container name
@@ -7019,12 +7125,14 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag: components["headers"]["ETag"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["CommitDraft"];
                 };
             };
+            304: components["responses"]["NotModified"];
             401: components["responses"]["SignIn"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
