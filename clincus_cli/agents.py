@@ -65,7 +65,7 @@ GONE = "the session was deleted"
 TIMED_OUT = 124  # the exit code, as of timeout(1)
 
 
-@cli.Command("prompt [NAME] [TEXT]", PORT)
+@cli.Command("prompt [NAME] [TEXT]", cli.RESULT_JSON, PORT)
 def run_prompt(context: Context) -> int:
     """Give a session's tool a prompt
 
@@ -80,13 +80,20 @@ def run_prompt(context: Context) -> int:
     """
     text = context.options.text
     if text in ("", "-"):
+        if sys.stdin.isatty():
+            console.say("Write the prompt, then press Ctrl-D on a line of its own.")
         text = sys.stdin.buffer.read().decode("utf-8", "replace")
     found = ask_session(context, "POST", "prompt", {"text": text})
-    print(found["result"])
+    console.show("json" if context.options.json else "text", found, [found["result"]])
     return 0 if found["result"] in ("submitted", "queued") else 1
 
 
-@cli.Command("answer [NAME] [OPTION]", cli.Flag("--text TEXT", "an answer of your own, where one is taken"), PORT)
+@cli.Command(
+    "answer [NAME] [OPTION]",
+    cli.Flag("--text TEXT", "an answer of your own, where one is taken"),
+    cli.RESULT_JSON,
+    PORT,
+)
 def run_answer(context: Context) -> int:
     """Answer the question that a session's tool asks
 
@@ -108,7 +115,7 @@ def run_answer(context: Context) -> int:
     except ValueError as error:
         raise cli.UsageError(f"invalid option '{option}': {error}", "answer") from None
     found = ask_session(context, "POST", "answer", body)
-    print(found["result"])
+    console.show("json" if context.options.json else "text", found, [found["result"]])
     return 0 if found["result"] == "answered" else 1
 
 
@@ -141,6 +148,7 @@ def check_states(text: str) -> str:
     "wait [NAME]",
     cli.Flag("--for STATES", f"some of: {', '.join(STATES)}", check=check_states, default="waiting,done,failed,ended"),
     cli.Flag("--timeout SECONDS", "give up after so long; 0 for never", check=cli.number_from(0, 10**8), default=0),
+    cli.ALWAYS_JSON,
     PORT,
 )
 def run_wait(context: Context) -> int:

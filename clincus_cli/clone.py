@@ -7,7 +7,7 @@ from clincus_cli import console
 from clincus_cli.context import Context
 
 
-@cli.Command("fetch [NAME] [BRANCH]", writes=True)
+@cli.Command("fetch [NAME] [BRANCH]", cli.RESULT_JSON, writes=True)
 def run_fetch(context: Context) -> int:
     """Bring the commits of a session's clone into its directory, as a branch
 
@@ -27,11 +27,10 @@ def run_fetch(context: Context) -> int:
         words = "git takes these folders of it for submodules, and will look into a repository that comes there"
         console.warn(f"{words}: {', '.join(found.gitlinks)}")
     console.say(f"{count(found.commits)} of {session.id}, in '{session.workspace}' as")
-    print(found.branch)
-    return 0
+    return console.show("json" if context.options.json else "text", found._asdict(), [found.branch])
 
 
-@cli.Command("push [NAME] [BRANCH]", writes=True)
+@cli.Command("push [NAME] [BRANCH]", cli.RESULT_JSON, writes=True)
 def run_push(context: Context) -> int:
     """Give a session's clone the newer commits of its directory
 
@@ -47,8 +46,7 @@ def run_push(context: Context) -> int:
     with console.progress("Pushing"), clone_of(context.sessions, context.options.name) as session:
         found = give_branch(context.sessions, session, context.options.branch)
     console.say(f"{count(found.commits)} for {session.id}, which has them as")
-    print(found.branch)
-    return 0
+    return console.show("json" if context.options.json else "text", found._asdict(), [found.branch])
 
 
 def count(commits: int) -> str:

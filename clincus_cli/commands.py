@@ -140,12 +140,22 @@ def agreed(options: Options) -> bool:
     return bool(options.yes or options.force)
 
 
+def prints_plan(options: Options) -> bool:
+    """Whether --dry-run --json asks for the plan as JSON. Raises UsageError for --json alone."""
+    if options.json and not options.dry_run:
+        raise UsageError("--json prints the plan of --dry-run: give --dry-run, too")
+    return bool(options.json)
+
+
 WORKSPACE = Flag("-w, --workspace PATH", "project directory (default: the current one)", default="")
 SLOT = Flag("--slot N", "slot of the workspace, 1 to 10; 0 chooses", check=number_from(0, 10), default=0)
 YES = Flag("-y, --yes", "do not ask")
 FORCE = Flag("--force", "the same as --yes")
 FORCE_F = Flag("-f, --force", "the same as --yes")
 JSON = Flag("--json", "the same as --format json")
+RESULT_JSON = Flag("--json", "print the result as JSON")
+PLAN_JSON = Flag("--json", "with --dry-run: print the plan as JSON")
+ALWAYS_JSON = Flag("--json", "accepted; the output is JSON in any case")
 HELP = Flag("-h, --help", "show this help")
 PROFILE = Flag("--profile NAME", "apply [profiles.NAME] of the config", default="")
 ENV = Flag("-e, --env KEY=VALUE", "variable for what runs inside; KEY alone copies yours", repeats=True)

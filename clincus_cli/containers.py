@@ -84,8 +84,12 @@ def status_of(incus: clincus.Incus, name: str) -> str:
 def instance_called(context: Context, word: str) -> str:
     """The name of an instance: of the one with this name, else of the session that the word means (see `names`).
 
+    `.` is the session of this folder.
+
     Raises UsageError for an impossible name, ClincusError(409) if the word fits several sessions.
     """
+    if word == names.HERE:
+        return names.named_session(context, word)
     if names.is_whole_id(word, context.environ):
         return container_name(word)
     is_there = is_container_name(word) and status_of(context.door(word), word)

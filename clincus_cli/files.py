@@ -7,7 +7,7 @@ import os
 import re
 
 import clincus
-from clincus_cli import TYPE_CHECKING, console, containers
+from clincus_cli import TYPE_CHECKING, console, containers, names
 from clincus_cli import commands as cli
 from clincus_cli.context import Context
 
@@ -23,7 +23,8 @@ def container_place(text: str) -> tuple[str, str]:
         name, path = there.groups()
     if not colon or not path:
         raise cli.UsageError(f"'{text}' is no place in a container: write CONTAINER:PATH")
-    containers.container_name(clincus.instance_name(name))
+    if name != names.HERE:
+        containers.container_name(clincus.instance_name(name))
     return name, "/" + path.lstrip("/")
 
 

@@ -153,8 +153,10 @@ def session_words(command: cli.Command) -> str:
     """The sentences on how a command's session is named."""
     name = command.session_argument
     said = f"{name} is the id of a session as `clincus list` shows it, the beginning of one, or the session's own name."
-    if not command.arguments.startswith("[") or command.name in names.OWN_DEFAULTS:
+    if command.name in names.OWN_DEFAULTS:
         return said
+    if not command.arguments.startswith("["):
+        return f"{said} `.` is $CLINCUS_CONTAINER, else the only session of this folder."
     more = " `.` stands for that, too." if " " in command.arguments else ""
     return f"{said} Without it: $CLINCUS_CONTAINER, else the only session of this folder.{more}"
 

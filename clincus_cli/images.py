@@ -145,6 +145,7 @@ def run_image_info(context: Context) -> int:
     "image publish CONTAINER ALIAS",
     cli.Flag("--description TEXT", "what it is for", default=""),
     cli.Flag("--force", "stop a running container meanwhile"),
+    cli.ALWAYS_JSON,
     writes=True,
 )
 def run_image_publish(context: Context) -> int:

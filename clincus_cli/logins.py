@@ -43,7 +43,7 @@ def used_words(one: Mapping[str, Any]) -> str:
     return used + (f" (at most {limits})" if limits else "")
 
 
-@cli.Command("login check LOGIN", PORT)
+@cli.Command("login check LOGIN", cli.RESULT_JSON, PORT)
 def run_login_check(context: Context) -> int:
     """Read the value of a login now, and say whether it can be read
 
@@ -51,7 +51,10 @@ def run_login_check(context: Context) -> int:
 
     $ clincus login check github  # Does `gh auth token` give one?
     """
-    return tell(ask(context, "POST", "check"))
+    one = ask(context, "POST", "check")
+    words = f"{one['name']}: {one['state']}" + (f": {one['error']}" if one["error"] else "")
+    console.show("json" if context.options.json else "text", one, [clincus.printable(words)])
+    return 0 if one["state"] == "good" else 1
 
 
 @cli.Command("login revoke LOGIN", PORT)
@@ -81,10 +84,3 @@ def ask(context: Context, method: str, what: str) -> Any:
     from urllib.parse import quote
 
     return ask_server(context, method, f"/api/logins/{quote(context.options.login, safe='')}/{what}")
-
-
-def tell(one: Mapping[str, Any]) -> int:
-    """Print the state of a login; returns the exit code."""
-    words = f"{one['name']}: {one['state']}" + (f": {one['error']}" if one["error"] else "")
-    print(clincus.printable(words))
-    return 0 if one["state"] == "good" else 1

@@ -99,6 +99,7 @@ def run_checkpoints(context: Context) -> int:
     cli.Flag("--to STATE", "start, turn or a checkpoint", check=check_scope, default="turn"),
     cli.YES,
     cli.FORCE,
+    cli.RESULT_JSON,
     PORT,
 )
 def run_undo(context: Context) -> int:
@@ -123,8 +124,10 @@ def run_undo(context: Context) -> int:
             raise clincus.ClincusError(f"'{path}' does not differ from '{options.to}': {advice}", 409)
     if not files:
         console.say("These files are as they were then: there is nothing to undo.")
-        return 0
-    print("\n".join(stat_lines({**found, "files": files, "appeared": []})))
+        nothing = {"checkpoint": "", "restored": [], "removed": [], "failed": []}
+        return console.show("json", nothing, []) if options.json else 0
+    say = console.say if options.json else print
+    say("\n".join(stat_lines({**found, "files": files, "appeared": []})))
     if found["others"]:
         console.warn(
             f"these sessions work in the same folder, and some changes may be theirs: {', '.join(found['others'])}"
@@ -136,6 +139,8 @@ def run_undo(context: Context) -> int:
         console.warn(f"{one['path']} was left as it is: {WHYS.get(one['why'], one['why'])}")
     brought = len(done["restored"]) + len(done["removed"])
     console.say(f"{brought} file(s) brought back. To undo this: clincus undo {options.name} --to {done['checkpoint']}")
+    if options.json:
+        console.print_json(done)
     return 1 if done["failed"] else 0
 
 

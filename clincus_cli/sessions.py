@@ -478,6 +478,7 @@ def run_rename(context: Context) -> int:
     cli.Flag("--orphans", "stopped containers whose directory is gone"),
     cli.Flag("--all", "all of it, and stopped persistent containers too"),
     cli.Flag("--dry-run", "only show what would be removed"),
+    cli.PLAN_JSON,
     cli.YES,
     cli.FORCE,
     writes=True,
@@ -495,7 +496,11 @@ def run_clean(context: Context) -> int:
     is_plain = options.all or not (options.sessions or options.orphans)
     found = cleaned = 0
     is_whole = True
-    for kind, none, items, remove in cleanup_groups(context, is_plain=is_plain):
+    groups = cleanup_groups(context, is_plain=is_plain)
+    if cli.prints_plan(options):
+        console.print_json({kind: items for kind, _, items, _ in groups})
+        return 0
+    for kind, none, items, remove in groups:
         print(f"Checking for {kind}...")
         if not items:
             print(f"  ({none})")

@@ -67,7 +67,7 @@ def run_config_set(context: Context) -> int:
     if setting is None or setting.rows:
         advice = "`clincus config show` lists them; edit a table of your own names in the file"
         raise clincus.ClincusError(f"there is no single setting '{options.key}': {advice}", 404)
-    text = sys.stdin.readline().rstrip("\n") if options.value == "-" else options.value
+    text = read_line(options.key) if options.value == "-" else options.value
     value = read_value(text)
     try:
         setting.fit(value)
@@ -85,6 +85,15 @@ def run_config_set(context: Context) -> int:
     if now.get(options.key) != setting.fit(value):
         console.warn(f"{now.origins[options.key]} still sets it, and wins")
     return 0
+
+
+def read_line(key: str) -> str:
+    """A value from stdin; a terminal does not show it, as it may be a secret."""
+    if sys.stdin.isatty():
+        import getpass
+
+        return getpass.getpass(f"{key}: ")
+    return sys.stdin.readline().rstrip("\n")
 
 
 def read_value(text: str) -> object:

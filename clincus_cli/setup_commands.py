@@ -76,6 +76,7 @@ def one_setup(environ: Mapping[str, str]) -> Iterator[None]:
     "setup",
     cli.Flag("-y, --yes", "do not ask"),
     cli.Flag("--dry-run", "only list what would be done"),
+    cli.PLAN_JSON,
     TOOLS,
     writes=True,
 )
@@ -93,6 +94,7 @@ def run_setup(context: Context) -> int:
     from clincus_cli.setup import Setup
 
     options = context.options
+    prints_plan = cli.prints_plan(options)
 
     def ask(need: str) -> bool:
         stages.close()
@@ -107,6 +109,9 @@ def run_setup(context: Context) -> int:
         setup = Setup(setup_options(context), Host(), context.incus, stages, context.environ)
         planned = setup.plan() if options.dry_run else {}
         is_ready = not planned and (options.dry_run or setup.run(ask))
+    if prints_plan:
+        console.print_json({"steps": planned, "notes": setup.notes})
+        return 0
     for name, need in planned.items():
         print(f"{name}: {need}")
     for text in setup.notes:
@@ -119,6 +124,7 @@ def run_setup(context: Context) -> int:
 @cli.Command(
     "uninstall",
     cli.Flag("--dry-run", "only list what there is, and what removes it"),
+    cli.PLAN_JSON,
     cli.Flag("-y, --yes", "do not ask"),
 )
 def run_uninstall(context: Context) -> int:
@@ -138,7 +144,11 @@ def run_uninstall(context: Context) -> int:
 
     options = context.options
     left = 0
-    for part in leftovers.Leftovers(context, Host()).parts():
+    found = leftovers.Leftovers(context, Host()).parts()
+    if cli.prints_plan(options):
+        console.print_json([{"what": one.what, "command": one.command, "kept": one.kept} for one in found])
+        return 0
+    for part in found:
         if options.dry_run:
             print(leftovers.part_text(part))
         elif not leftovers.is_removed(part, yes=options.yes):
@@ -159,13 +169,14 @@ def run_uninstall(context: Context) -> int:
     TOOLS,
     cli.Flag("--script FILE", "with `custom`: the script, run as root in the image", default=""),
     cli.Flag("--base ALIAS", "with `custom`: the image to begin with", default="clincus"),
+    cli.RESULT_JSON,
     writes=True,
 )
 def run_build(context: Context) -> int:
     """Build the image of the sessions, or one of your own
 
     Alone it builds the standard image 'clincus' and keeps the two before it as clincus-YYYYMMDD-HHMMSS. `build custom
-    NAME` makes an image by a script of yours, run in a container that is always removed, and prints a JSON document.
+    NAME` makes an image by a script of yours, run in a container that is always removed, and always prints JSON.
 
     $ clincus build --force  # Build the standard image anew, with the newest tools.
     $ clincus build custom go --script install-go.sh  # Make an image 'go' for `clincus shell --image go`.
@@ -177,7 +188,7 @@ def run_build(context: Context) -> int:
     if options.custom not in ("", "custom"):
         raise cli.UsageError(f"unknown command '{options.custom}' for 'clincus build'; did you mean custom?", "build")
     script = read_script(context) if options.custom else b""
-    if not options.custom:
+    if not (options.custom or options.json):
         print("Building clincus image...", flush=True)
     with Stages() as stages:
         build = BuildContext(context.incus, Host(), stages, clincus.container_prefix(context.environ))
@@ -187,9 +198,10 @@ def run_build(context: Context) -> int:
             chosen = setup_options(context)
             source = vars(options)["from"]
             built = build_standard(build, chosen, context.environ, force=options.force, source=source)
-    if options.custom:
+    if options.custom or options.json:
         document = {"alias": built.alias, "skipped": built.skipped}
-        console.print_json(document if built.skipped else {**document, "fingerprint": built.fingerprint})
+        made = {"fingerprint": built.fingerprint, **({"version": built.version} if built.version else {})}
+        console.print_json(document if built.skipped else {**document, **made})
     elif built.skipped:
         print(f"Image '{built.alias}' already exists. Use --force to build it anew.")
     else:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 
 import clincus
-from clincus_cli import TYPE_CHECKING, console, containers, sessions
+from clincus_cli import TYPE_CHECKING, console, containers, names, sessions
 from clincus_cli import commands as cli
 from clincus_cli.context import Context
 from clincus_cli.losses import loss_question
@@ -26,8 +26,7 @@ def snapshot_container(context: Context) -> str:
     if named_by:
         return containers.instance_called(context, named_by)
     workspace = os.path.abspath(clincus.expand(options.workspace or ".", context.environ))
-    paths = {workspace, os.path.realpath(workspace)}
-    found = [session.id for session in context.sessions.registry.all() if session.workspace in paths]
+    found = [session.id for session in names.sessions_of_folder(context.sessions.registry.all(), workspace)]
     if not found:
         raise clincus.ClincusError(f'no Clincus containers found for "{workspace}": name one with --container', 404)
     if len(found) > 1:
@@ -214,8 +213,8 @@ def run_snapshot_delete(context: Context) -> int:
     container = snapshot_container(context)
     incus = context.door(container)
     found = list_snapshots(incus, container) if options.all else [find_snapshot(incus, container, options.name)]
-    names = [str(snapshot["name"]) for snapshot in found]
-    if not names:
+    taken = [str(snapshot["name"]) for snapshot in found]
+    if not taken:
         console.say("No snapshots to delete")
         return 0
 
@@ -225,10 +224,10 @@ def run_snapshot_delete(context: Context) -> int:
         console.say(f"Deleted snapshot '{name}'" + ("" if options.all else f" from container '{container}'"))
 
     if options.all:
-        question = f"Delete {len(names)} snapshot(s) of '{container}': {', '.join(names)}?"
+        question = f"Delete {len(taken)} snapshot(s) of '{container}': {', '.join(taken)}?"
         if not console.confirm(question, yes=cli.agreed(options)):
             return 1
-        return 0 if sessions.attempt_each(names, delete) == names else 1
+        return 0 if sessions.attempt_each(taken, delete) == taken else 1
     question = f"Delete snapshot '{options.name}' of container '{container}'?"
     if not console.confirm_named(question, yes=cli.agreed(options)):
         return 1

@@ -107,8 +107,8 @@ COMMANDS = {
 # Commands that change nothing here, and print no facts: they do something in a session or to a service, copy, answer by
 # their exit code, or show a page of help or a screen.
 NO_JSON = {
-    *("prompt", "answer", "interrupt", "undo", "login check", "login revoke", "login allow", "engine update", "wait"),
-    *("service install", "service start", "service stop", "service restart", "service remove", "serve", "uninstall"),
+    *("interrupt", "login revoke", "login allow", "engine update"),
+    *("service install", "service start", "service stop", "service restart", "service remove", "serve"),
     *("file pull", "container exists", "container running", "image exists", "tmux capture"),
     *("help", "man", "completion"),
 }
@@ -118,6 +118,30 @@ def test_each_command_that_shows_facts_has_them_as_json():
     shows = [one for one in cli_commands.COMMANDS.values() if not (one.writes or one.hidden or one.passes_on)]
     without = {one.name for one in shows if "json" not in {flag.key for flag in one.flags}}
     assert without == NO_JSON
+
+
+# Commands that change something here and print what came of it, or with --dry-run what would.
+RESULTS = {"build", "clean", "fetch", "image publish", "push", "setup"}
+
+
+def test_each_command_that_prints_a_result_has_it_as_json():
+    assert [name for name in RESULTS if "--json" not in cli_commands.COMMANDS[name].all_flags] == []
+
+
+@pytest.mark.parametrize("words", [["clean"], ["setup"], ["uninstall"]], ids=" ".join)
+def test_a_plan_as_json_needs_a_dry_run(words):
+    _, options = parse_command_line([*words, "--json"])
+    with pytest.raises(cli_commands.UsageError, match="give --dry-run, too"):
+        cli_commands.prints_plan(options)
+
+
+@pytest.mark.parametrize(("words", "said"), [(["prompt", "go on"], "submitted"), (["answer", "2"], "answered")])
+def test_what_a_tool_took_is_told_as_json(monkeypatch, capsys, words, said):
+    monkeypatch.setattr(cli_agents, "ask_session", lambda *_: {"result": said})
+    name, *rest = words
+    command, options = parse_command_line([name, "clincus-a1b2c3-1", *rest, "--json"])
+    assert command.run(cli_context.Context(command, options, {})) == 0
+    assert json.loads(capsys.readouterr().out) == {"result": said}
 
 
 @pytest.mark.parametrize(("words", "name", "options"), COMMANDS.values(), ids=COMMANDS.keys())

@@ -808,6 +808,18 @@ def test_a_workspace_that_is_named_beats_the_container_of_the_environment(run, c
     assert capsys.readouterr().out.startswith("Snapshots for clincus-abcdef-1:")
 
 
+def test_a_snapshot_is_of_the_only_session_of_a_folder_above(run, capsys):
+    incus = incus_with(instance("clincus-abcdef-1", config=LABELS))
+    run(incus, "snapshot", "list", "-w", "/srv/app/src")
+    assert capsys.readouterr().out.startswith("Snapshots for clincus-abcdef-1:")
+
+
+def test_what_would_be_cleaned_is_told_as_json(run, capsys):
+    incus = incus_with(instance("clincus-abcdef-1", config=LABELS))
+    run(incus, "clean", "--dry-run", "--json")
+    assert [*json.loads(capsys.readouterr().out)["stopped clincus containers"]] == ["clincus-abcdef-1"]
+
+
 def test_a_stopped_container_is_cleaned_once(run, capsys):
     """Its workspace is gone too, so that it is among the orphans as well."""
     incus = incus_with(instance("clincus-abcdef-1", config=LABELS))
