@@ -5899,7 +5899,7 @@ export interface operations {
                      */
                     option?: number;
                     /**
-                     * @description an answer of one's own, where the question takes one
+                     * @description an answer of one's own, where the question takes one; one line for a question without options of a tool of the config
                      * @example Run the tests
                      */
                     text?: string;
