@@ -36,6 +36,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import clincus
 from clincus_cli import host as cli_host
 from clincus_cli import setup as cli_setup
 from tests.incus_bed import OFFLINE, Bed, unavailable
@@ -153,9 +154,12 @@ def talk(bed: Bed, server: Server, workspace: Path, text: str = "remember the mi
 
 
 def saved(server: Server, session: dict[str, Any]) -> str:
-    """What the host has of a conversation."""
+    """What the host has of a conversation. A save takes the place of the one before in two steps, under this lock."""
     folder = server.home / ".clincus" / f"sessions-{session['tool']}" / session["session_id"]
-    return "".join(path.read_text() for path in folder.rglob(f"{session['session_id']}.jsonl"))
+    if not folder.parent.exists():
+        return ""
+    with clincus.directory_lock(str(folder.parent), DEADLINE):
+        return "".join(path.read_text() for path in folder.rglob(f"{session['session_id']}.jsonl"))
 
 
 def guest_says(bed: Bed, session: dict[str, Any], text: str) -> None:

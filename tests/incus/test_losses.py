@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 
 import pytest
-from test_sessions import guest, save_of, talk, type_line, wait_for_screen
+from test_sessions import guest, talk, type_line, wait_for_screen
 
 import clincus
-from tests.faults_bed import broken_client
+from tests.faults_bed import broken_client, saved
 from tests.programs import DEADLINE, NO_CHECKPOINTS, wait_until
 
 TALK = "~/.claude/projects/-workspace/{session_id}.jsonl"
@@ -45,12 +45,12 @@ def test_what_was_said_after_a_stop_that_failed(bed, start_server, workspace, tm
     bed.stop(session["id"])
     wait_until(lambda: server.get(f"/api/sessions/{session['id']}").json["status"] == "stopped", "the stop")
     assert server.delete(f"/api/sessions/{session['id']}?force=true").status == 204
-    assert "and the bread" in save_of(server, session)
+    assert "and the bread" in saved(server, session)
 
 
 def test_a_container_that_is_lost_from_outside_loses_no_more_than_the_last_turn(bed, shared_server, talked):
     type_line(bed, talked, r'sh printf "\a"')  # as a tool rings at the end of a turn
-    wait_until(lambda: "remember the milk" in save_of(shared_server, talked), "the save")
+    wait_until(lambda: "remember the milk" in saved(shared_server, talked), "the save")
     bed.incus.run("delete", "--force", talked["id"])
     path = f"/api/sessions/{talked['id']}"
     wait_until(lambda: shared_server.get(path).status == 404, "the server to see that it is gone")
@@ -66,7 +66,7 @@ def test_a_resume_that_was_killed_while_the_conversation_went_in(bed, start_serv
     talk(bed, server, session)
     guest(bed, session, "seq 90000 >>" + TALK.format(**session))
     assert server.delete(f"/api/sessions/{session['id']}?force=true").status == 204
-    whole = save_of(server, session)
+    whole = saved(server, session)
     assert whole.endswith("\n90000\n")
 
     (tmp_path / "broken").touch()
@@ -78,7 +78,7 @@ def test_a_resume_that_was_killed_while_the_conversation_went_in(bed, start_serv
     found = guest(bed, session, f"wc -c <{TALK.format(**session)}")
     assert 0 < int(found) < len(whole)
     assert server.delete(f"/api/sessions/{session['id']}").status == 204
-    assert save_of(server, session) == whole
+    assert saved(server, session) == whole
     assert server.post(f"/api/sessions/{session['id']}/resume").status == 200
     wait_for_screen(bed, session, "earlier: remember the milk")
     assert guest(bed, session, "cat " + TALK.format(**session)) == whole
@@ -115,7 +115,7 @@ def test_a_guest_that_filled_its_disk_and_stopped(bed, shared_server, workspace)
     lines = command_line(bed, shared_server)
     try:
         lines.end(session["id"], delete=True)
-        assert "remember the milk" in save_of(shared_server, session)
+        assert "remember the milk" in saved(shared_server, session)
     except clincus.ClincusError as error:
         assert "Disk quota exceeded" in error.message  # noqa: PT017
         assert bed.state(session["id"]) == "Stopped"

@@ -21,6 +21,7 @@ from wall_box import await_event
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import clincus
+from tests.faults_bed import saved
 from tests.programs import NO_CHECKPOINTS, connect, git, wait_until
 
 REFERENCE_FIELDS = {"id": str, "workspace": str, "tool": str, "slot": int, "status": str, "persistent": bool}
@@ -45,12 +46,6 @@ def type_line(bed, session, line: str) -> None:
 
 def wait_for_screen(bed, session, words: str) -> None:
     bed.await_screen(session["id"], words, history=True)
-
-
-def save_of(server, session) -> str:
-    """What the host has of a conversation."""
-    folder = server.home / ".clincus" / f"sessions-{session['tool']}" / session["session_id"]
-    return "".join(path.read_text() for path in folder.rglob("*.jsonl"))
 
 
 def talk(bed, server, session) -> None:
@@ -81,7 +76,7 @@ def life(bed, shared_server, start_shared, keep_session, tmp_path_factory):
     seen.changed = server.request("PATCH", path, {"name": "-", "pinned": True, "persistent": True})
 
     seen.stop = server.delete(path)
-    seen.stopped, seen.saved = server.get(path).json, save_of(server, session)
+    seen.stopped, seen.saved = server.get(path).json, saved(server, session)
     seen.files = server.get(f"{path}/files")
     data = tmp_path_factory.mktemp("data")
     data.chmod(0o755)
@@ -181,10 +176,10 @@ def test_a_stop_from_outside_is_told_ends_the_run_and_loses_nothing(bed, shared_
     talk(bed, shared_server, session)
     bed.stop(session["id"])
     wait_until(lambda: shared_server.get(path).json["status"] == "stopped", "the stop")
-    wait_until(lambda: events.of(session["id"]) == ["session.started", "session.stopped"], "the events")
+    events.tells(session["id"], ["session.started", "session.stopped"])
     wait_until(lambda: runs_of(shared_server, session)[0]["ended_at"], "the end in the history")
     assert shared_server.delete(f"{path}?force=true").status == 204
-    assert "remember the milk" in save_of(shared_server, session)
+    assert "remember the milk" in saved(shared_server, session)
 
 
 def test_a_conversation_survives_the_delete_of_a_guest_that_cannot_be_asked(bed, shared_server, workspace):
@@ -192,7 +187,7 @@ def test_a_conversation_survives_the_delete_of_a_guest_that_cannot_be_asked(bed,
     talk(bed, shared_server, session)
     bed.incus.run("config", "set", session["id"], "limits.processes=1")
     assert shared_server.delete(f"/api/sessions/{session['id']}?force=true").status == 204
-    assert "remember the milk" in save_of(shared_server, session)
+    assert "remember the milk" in saved(shared_server, session)
 
 
 def test_a_restart_from_inside_is_told_and_gives_the_tool_back_with_its_conversation(bed, shared_server, workspace):
@@ -200,7 +195,7 @@ def test_a_restart_from_inside_is_told_and_gives_the_tool_back_with_its_conversa
     talk(bed, shared_server, session)
     events = Events(shared_server)
     bed.restart_instance(session["id"])
-    wait_until(lambda: events.of(session["id"]) == ["session.stopped", "session.started"], "the restart")
+    events.tells(session["id"], ["session.stopped", "session.started"])
 
     def is_back() -> bool:
         """Attach as the page does: again where the news of the restart closes the terminal."""
@@ -231,7 +226,7 @@ def test_a_paused_session_is_stopped_with_a_mark_resumes_and_can_be_stopped(bed,
     assert shared_server.post(path + "/resume").status == 200
     document = shared_server.get(path).json
     assert (document["status"], document["paused"]) == ("running", False)
-    wait_until(lambda: events.of(session["id"]) == ["session.started"], "the resume")
+    events.tells(session["id"], ["session.started"])
     pause()
     assert shared_server.delete(path).status == 204
     assert bed.state(session["id"]) == "Stopped"
@@ -556,6 +551,19 @@ class Events:
     def of(self, id: str) -> list[str]:
         return [event["type"] for event in self.seen if event.get("id") == id]
 
+    def tells(self, id: str, types: list[str]) -> None:
+        """Wait until these, and no others, were told of a session."""
+        wait_until(lambda: self.of(id) == types, lambda: f"the events {types}; there are {self.seen}")
+
+    def types(self) -> list[str]:
+        return [event["type"] for event in self.seen]
+
+    def forget(self) -> None:
+        """Forget what was told so far, and what was under way: a new client may get what was told just before."""
+        self._socket.send('{"type": "ping"}')
+        wait_until(lambda: "pong" in self.types(), lambda: f"an answer of the stream; {self.seen}")
+        self.seen.clear()
+
 
 STOPS = {
     "the incus command": lambda bed, name: bed.incus.run("stop", name),
@@ -570,12 +578,12 @@ class TestEvents:
         events = Events(shared_server)
         session = shared_server.create(workspace, tool="shell")
         told = ["session.started"]
-        for way, stop in STOPS.items():
-            wait_until(lambda: events.of(session["id"]) == told, "the start")
+        for stop in STOPS.values():
+            events.tells(session["id"], told)
             bed.wait_for_init(session["id"])
             stop(bed, session["id"])
             told.append("session.stopped")
-            wait_until(lambda: events.of(session["id"]) == told, f"the stop by {way}")
+            events.tells(session["id"], told)
             if bed.state(session["id"]):
                 bed.incus.run("start", session["id"])
                 told.append("session.started")
@@ -607,7 +615,7 @@ class TestEvents:
         for pid in monitors:
             with contextlib.suppress(ProcessLookupError):  # a look that Incus did not answer in time ends it before us
                 os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: events.of(session["id"]) == ["session.stopped"], "the stop that was missed")
+        events.tells(session["id"], ["session.stopped"])
 
 
 def test_a_workspace_with_a_hard_name_works(life):
@@ -663,6 +671,9 @@ def test_no_read_path_asks_incus(bed, start_server, workspace, tmp_path):
     kinds = [call.split()[2] for call in made()[len(before) :] if call.startswith("--project") and not looks(call)]
     assert [kind for kind in kinds if kind in {"launch", "exec"}] == ["launch", "exec"]
     wait_until(lambda: any(looks(call) for call in made()), "the first look")
+    # The events of the start are asked about one after the other: this one comes behind them.
+    bed.incus.run("config", "set", session["id"], f"{clincus.LABEL}name=behind them")
+    wait_until(lambda: server.get(f"/api/sessions/{session['id']}").json["name"] == "behind them", "the last event")
     with open(gate, "wb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         before = made()
