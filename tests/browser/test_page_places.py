@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.programs import wait_until
+from tests.programs import free_port, wait_until
 
 pytest_plugins = ("browser_bed",)
 
@@ -258,12 +258,6 @@ def test_a_workspace_root_is_added_and_kept(open_shared, make_workspace, tmp_pat
     dashboard.go("/settings")
     page.get_by_role("button", name=f"Remove {more}").click()
     expect(page.get_by_role("button", name=f"Remove {more}")).to_have_count(0)
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def test_the_page_follows_to_another_port_which_is_kept(dashboard, start_server):
