@@ -48,7 +48,8 @@ class Raw(BaseHTTPRequestHandler):
             if data.startswith(b"GET /compressed "):
                 body, fields = gzip.compress(body), "Content-Encoding: gzip\r\n"
             head = f"HTTP/1.1 302 Found\r\n{fields}Content-Length: {len(body)}\r\n\r\n"
-            self.server.came.append(data)
+            if data:  # a connection may end without a word
+                self.server.came.append(data)
             self.connection.sendall(head.encode() + body)
             while piece := self.connection.recv(65536):
                 self.server.came.append(piece)
@@ -231,7 +232,7 @@ def test_the_placeholder_of_another_session_is_refused_and_told(box, other, serv
     vendor.came.clear()
     assert "that of another session" in box.ask(API, f"X-Api-Key: {stolen}")
     assert "that of another session" in box.ask(API, "A: " + base64.b64encode(stolen.encode()).decode())
-    assert b"".join(vendor.came) == b"", "a connection of a test before may end without a word"
+    assert vendor.came == []
     assert "that of another session" in server.get(f"/api/sessions/{box.id}/network").json["alarms"][0]["where"]
     assert server.get(f"/api/sessions/{other.id}/network").json["alarms"] == []
 

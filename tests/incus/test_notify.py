@@ -41,10 +41,14 @@ def test_a_question_calls_every_device_and_the_webhook_until_it_is_seen(bed, sta
         answer = server.post(f"/api/push/subscriptions/{device}/news", {})
         return [(one["title"], one["text"], one["state"]) for one in answer.json]
 
+    def uses_laptop() -> None:
+        """Say that somebody is at the laptop, which holds for a minute."""
+        assert server.post(f"/api/push/subscriptions/{laptop}/presence", {"here": True}).status == 204
+
     tool = Tool(bed, server, server.create(workspace, name="shop")["id"])
     tool.shows("STUB-READY")
-    assert server.post(f"/api/push/subscriptions/{laptop}/presence", {"here": True}).status == 204
     tool.tells("UserPromptSubmit", prompt="ask")
+    uses_laptop()
     tool.tells("PermissionRequest", tool_name="AskUserQuestion", tool_input=QUESTION)
     tool.becomes("waiting", "question", TEXT)
     wait_until(lambda: service.pushes and service.messages, "the calls")
@@ -56,13 +60,16 @@ def test_a_question_calls_every_device_and_the_webhook_until_it_is_seen(bed, sta
     assert body["url"].endswith(f"/sessions/{tool.id}")
 
     tool.tells("PostToolUse", tool_name="AskUserQuestion")
+    uses_laptop()
     tool.tells("Stop", last_assistant_message="The tool has answered.")
     tool.becomes("done", text="The tool has answered.")
+    uses_laptop()
     assert server.post(f"/api/sessions/{tool.id}/seen").status == 204
     wait_until(lambda: len(service.pushes) > 1, "the push that lets the locked phone close it")
     assert {push.name for push in service.pushes} == {"phone"}
     assert news(phone) == news(laptop) == []
     tool.tells("UserPromptSubmit", prompt="say it is late")
+    uses_laptop()
     tool.tells("Stop", last_assistant_message="it is late")
     tool.becomes("done", text="it is late")
     wait_until(lambda: len(service.messages) == 2, "the next call")
