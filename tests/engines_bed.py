@@ -47,7 +47,7 @@ class Daemon:
         log = self.folder.with_suffix(".log")
         self.process = cli_setup.start_incusd(cli_host.Host(), self.folder, log, group="root", env=OFFLINE)
 
-    def incus(self, *words: str, stdin: str = "", timeout: float = 60) -> str:
+    def incus(self, *words: str, stdin: str = "", timeout: float = DEADLINE) -> str:
         """Run `incus WORDS` on its own socket, as its administrator would; the output."""
         environ = {**os.environ, "INCUS_DIR": str(self.folder)}
         done = subprocess.run(

@@ -179,9 +179,9 @@ def test_two_servers_and_many_command_lines_on_one_workspace(bed, start_server, 
     wait_until(lambda: [slots(server) for server in servers] == [[], []], "all to be gone")
     assert bed.names() == []
     # A server that reads a stopped container wakes it for that, which the other one takes for no run.
-    runs = [run for run in servers[0].get("/api/sessions/history").json if run["id"] in ids]
-    assert sorted(run["id"] for run in runs) == sorted(ids)
-    assert [run for run in runs if not run["ended_at"]] == []
+    runs = lambda: [run for run in servers[0].get("/api/sessions/history").json if run["id"] in ids]  # noqa: E731
+    assert sorted(run["id"] for run in runs()) == sorted(ids)
+    wait_until(lambda: all(run["ended_at"] for run in runs()), lambda: f"the end of each run: {runs()}")
 
 
 def other_build(archive: bytes) -> bytes:

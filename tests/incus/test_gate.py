@@ -71,7 +71,11 @@ def as_user(uid, work):
 def other_machine():
     """An address of this machine that is not loopback: who uses it comes from elsewhere, as far as the server knows."""
     lines = subprocess.run(
-        ["ip", "-4", "-o", "address", "show", "scope", "global"], capture_output=True, text=True, check=True, timeout=60
+        ["ip", "-4", "-o", "address", "show", "scope", "global"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=DEADLINE,
     ).stdout.splitlines()
     return lines[0].split()[3].partition("/")[0]
 

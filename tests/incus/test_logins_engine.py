@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,10 +97,12 @@ def holders(far: Engine, text: str) -> list[str]:
     (daemon,) = far.daemons
     wanted, found = text.encode(), []
     for pid in processes_with(f"INCUS_DIR={daemon.folder}"):
-        found += [f"memory of {pid}"] if is_in_memory(pid, wanted) else []
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            found += [f"memory of {pid}"] if is_in_memory(pid, wanted) else []
     for path in daemon.folder.rglob("*"):
-        if path.is_file() and not path.is_symlink() and path.stat().st_size < LARGEST and wanted in path.read_bytes():
-            found.append(str(path.relative_to(daemon.folder)))
+        with contextlib.suppress(FileNotFoundError):  # of a container, or of a database that tidies up
+            is_small = path.is_file() and not path.is_symlink() and path.stat().st_size < LARGEST
+            found += [str(path.relative_to(daemon.folder))] if is_small and wanted in path.read_bytes() else []
     return found
 
 
