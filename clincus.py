@@ -125,7 +125,10 @@ else:
     urls = Later(importlib.import_module, "urllib.parse")
     log = Later(lambda: open_log())  # noqa: PLW0108 (`open_log` is defined below)
     # A base class must be there at once. `open_log` and `open_listener` add the real ones to these classes.
-    LoggingHandler = ThreadingHTTPServer = Any = Protocol = object
+    LoggingHandler = object
+    ThreadingHTTPServer = object
+    Any = object
+    Protocol = object
 
 __version__ = "0.1.0"
 __commit__ = "source"  # build_zipapp.py fills in the commit and the day of a release

@@ -271,7 +271,7 @@ class Reading:
     """The work on one account."""
 
     def __init__(self, conversation: Conversation, before: Account) -> None:
-        self._tool, self._dialect, self._directory, self._prices = conversation
+        self._conversation = conversation
         self._before = before
         self._transcripts: dict[str, Transcript] = {}
         self._days = {day: number for number, day in enumerate(before.days)} or {"": 0}
@@ -309,7 +309,7 @@ class Reading:
             raise RewrittenError
         offset = known.offset
         told = dict(known.told)
-        place = os.path.relpath(path, self._directory).encode("utf-8", "surrogateescape")
+        place = os.path.relpath(path, self._conversation.directory).encode("utf-8", "surrogateescape")
         file.seek(offset)
         while left.left > 0 and (line := file.readline(LINE)):
             start = offset
@@ -319,7 +319,7 @@ class Reading:
                     offset = start
                     break
                 offset += self._skip(file, line)
-            elif any(mark in line for mark in self._dialect.marks):
+            elif any(mark in line for mark in self._conversation.dialect.marks):
                 self._take_line(line, place + b"\0%d" % start, told)
             left.left -= offset - start
         if left.left <= 0 and offset < status.st_size:
@@ -332,7 +332,7 @@ class Reading:
         rest = begin
         length = 0
         while True:
-            if any(mark in rest for mark in self._dialect.marks):
+            if any(mark in rest for mark in self._conversation.dialect.marks):
                 self._is_skipped = True
             if rest.endswith(b"\n"):
                 return length
@@ -344,7 +344,7 @@ class Reading:
     def _take_line(self, line: bytes, place: bytes, told: dict[str, Any]) -> None:
         """Add the message of a line, if there is one."""
         try:
-            found = parse_line(self._dialect, line, told)
+            found = parse_line(self._conversation.dialect, line, told)
         except OverflowError:  # too much is in it
             self._is_skipped = True
             return
@@ -352,7 +352,7 @@ class Reading:
             self._is_told = True
             key, message = found
             whole = key.encode("utf-8", "surrogateescape") if key else place + b"\0" + line
-            self.take(blake2b(self._tool.encode() + b"\0" + whole, digest_size=KEY).digest(), message)
+            self.take(blake2b(self._conversation.tool.encode() + b"\0" + whole, digest_size=KEY).digest(), message)
 
     def take(self, key: bytes, message: Message) -> None:
         """Keep the largest usage of a message: a transcript repeats it for each block and while it arrives."""
@@ -363,12 +363,12 @@ class Reading:
         if known is not None and sum(CHARGE.unpack(known)[1:5]) >= size:
             return
         at = in_utc(message.at)
-        dollars = self._prices.cost(message)
+        dollars = self._conversation.prices.cost(message)
         self._charges[key] = CHARGE.pack(self._day(at[:10]), *message.tokens, math.nan if dollars is None else dollars)
         if dollars is None and message.has_price and message.model and len(self._unpriced) < MODELS:
             self._unpriced[message.model] = None
         if message.is_main and (self._last is None or at >= self._last.at):
-            price = self._prices.of(message.model)
+            price = self._conversation.prices.of(message.model)
             self._last = Last(at, message.model, size, message.size or (price.context if price else None))
         if len(self._charges) > MESSAGES + SLACK:
             self._fold()

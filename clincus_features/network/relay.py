@@ -23,7 +23,12 @@ import struct
 import time
 from contextlib import suppress
 
-OPEN, DATA, FIN, CLOSE, CREDIT, PING = range(1, 7)
+OPEN = 1
+DATA = 2
+FIN = 3
+CLOSE = 4
+CREDIT = 5
+PING = 6
 SIZES = {OPEN: 0, FIN: 0, CLOSE: 0, CREDIT: 4, PING: 0}  # bytes of content; DATA has any number
 HEAD = struct.Struct("!BBHI")
 NUMBER = struct.Struct("!I")
