@@ -576,7 +576,7 @@ def poll_on(stream: IO[bytes] | socket.socket | int, event: int) -> select.poll:
 def write_all(descriptor: int, data: bytes, is_over: Callable[[], bool] = lambda: False) -> None:
     """Write all data to a descriptor of ours, even if somebody made it non-blocking.
 
-    If a pipe is full and its reader never closes it, `is_over` tells that nobody reads it any more: BrokenPipeError.
+    If a pipe is full and its reader never closes it, `is_over` shows that nobody reads it any more: BrokenPipeError.
     """
     rest = memoryview(data)
     while rest:
@@ -2492,7 +2492,7 @@ def patient(
 class GuestInput:
     """The stdin of a command under guest/exec.sh.
 
-    The pipe never breaks, so `is_over` tells when nobody reads it any more.
+    The pipe never breaks, so `is_over` shows that nobody reads it any more.
     """
 
     def __init__(self, descriptor: int, is_over: Callable[[], bool], child: GuestCommand) -> None:
@@ -5087,7 +5087,7 @@ class Listeners:
         self.alarm_listeners: list[Callable[[Session, Mapping[str, object] | None], None]] = []
         # Each gets a session and words for an event in its life, for the journal. It must not wait.
         self.happenings: list[Callable[[Session, str], None]] = []
-        # Each is called when the server starts, and whenever it has read the config anew.
+        # Each is called when the server starts, and whenever it has read the config again.
         self.config_listeners: list[Callable[[], None]] = []
 
     def tell(self, moment: str, session: Session) -> None:
@@ -5810,7 +5810,7 @@ def step(record: Record, place: Place, when: str) -> tuple[Record, list[Change]]
 def run_changes(
     run: Session | None, known: Session, now: Session | None, when: str
 ) -> tuple[Session | None, list[Change]]:
-    """The run that goes on, and the changes: the end of the last `run`, its resume from a pause, a new one's start.
+    """The run that continues, and the changes: the end of the last `run`, its resume from a pause, a new one's start.
 
     `known` is the last known state of the session, and `now` its state, None if it is gone.
     """
@@ -5843,7 +5843,7 @@ def is_lost(instance: Mapping[str, Any] | None, session: Session | None, members
 class Registry:
     """All sessions of all engines, for the listing and the event stream: both read the same state.
 
-    A session is a `Record`; `step` says what a fact changes. `compare_all` and `compare_one` merge Incus's answers,
+    A session is a `Record`; `step` decides what a fact changes. `compare_all` and `compare_one` merge Incus's answers,
     whatever they were asked for. `on_change` gets each change once, in order, and only when the listing shows it.
     `shows` selects the sessions to list, and `row_of` gives the `tool_row` of a tool on an engine.
     """
@@ -6062,7 +6062,7 @@ class LaunchRequest(NamedTuple):
     profile: str = ""
     slot: int = 0
     name: str = ""  # given by a person
-    resume: str = ""  # the id of a saved session whose conversation goes on in the new container
+    resume: str = ""  # the id of a saved session whose conversation continues in the new container
     settings: Mapping[str, object] = {}  # by dotted key; they override the config, including its profile
     environment: Mapping[str, str] = {}
     debug: bool = False  # a shell instead of the tool
@@ -6656,7 +6656,7 @@ class Engine:
             self._end_stream()
 
     def reconnect(self) -> None:
-        """Follow it anew, for another project. Requests wait for its first look."""
+        """Follow it again, for another project. Requests wait for its first look."""
         self.looked.clear()
         self._end_stream()
 
@@ -6787,7 +6787,7 @@ class Sessions:
             return self.engines[name]
 
     def forget_engine(self, name: str) -> None:
-        """Stop showing the sessions of an engine; they run on. The next question for it reads the config anew."""
+        """Stop showing the sessions of an engine; they run on. The next question for it reads the config again."""
         with self._engines_lock:
             self.engines = {other: engine for other, engine in self.engines.items() if other != name}
         self.registry.forget(name)
@@ -7176,7 +7176,7 @@ class Sessions:
 
     @contextmanager
     def until_end(self, id: str) -> Iterator[None]:
-        """Let an end of a session call off what the block does in its container. The caller has the session's lock."""
+        """Let an end of a session call off the work of the block. The caller has the session's lock."""
         with patient() as patience:
             self._until_end[id] = patience
             try:
@@ -7420,7 +7420,7 @@ class Sessions:
         conversation = None if UNPACKING_FILE in paths else choose(present)
         if STARTED_FILE in paths or conversation is not None:
             return conversation, []
-        # A session that goes on in a new container has its conversation on the host.
+        # A session that continues in a new container has its conversation on the host.
         directory = self.saved_directory(session)
         return choose(saved_listing(directory).values()), saved_files(tool, directory)
 

@@ -44,7 +44,7 @@ class Leftovers:
         self.context = context
         self.host = host
         self.environ = context.environ
-        self.is_unknown = False  # an Incus exists that does not say what it has
+        self.is_unknown = False  # an Incus exists, and does not list its instances
         # Root believes no file of another user.
         files = {setup.MADE_FILE, setup.made_file(host, self.environ)}
         self.made = [line.partition(" ")[::2] for path in sorted(files) for line in host.read(path).splitlines()]

@@ -15,6 +15,6 @@ def loss_note(sessions: clincus.Sessions, session: clincus.Session) -> str:
 
 
 def loss_question(sessions: clincus.Sessions, session: clincus.Session | None) -> str:
-    """The same as sentences behind a question; "" for a container that is no session."""
+    """The same as sentences after a question; "" for a container that is no session."""
     note = loss_note(sessions, session) if session is not None else ""
     return f" {note[0].upper()}{note[1:]}. What is not on this machine is copied here first." if note else ""

@@ -37,7 +37,7 @@ class Answer:
 
     asked: str  # a hash of the request
     at: float  # time.monotonic of the request
-    lock: threading.Lock = field(default_factory=threading.Lock)  # is held while the request is under way
+    lock: threading.Lock = field(default_factory=threading.Lock)  # held while the request is in progress
     is_there: bool = False
     value: object = None
 
@@ -80,7 +80,7 @@ class Answers:
         return answer.value
 
     def _forget(self) -> None:
-        """Drop what is too old, and the oldest of too many."""
+        """Drop answers that are too old, and the oldest of too many."""
         now = self._clock()
         for key, answer in [*self._answers.items()]:
             if now - answer.at < KEPT and len(self._answers) < LIMIT:

@@ -46,7 +46,7 @@ def install(extensions: clincus.Extensions) -> None:
 
 
 class Listing:
-    """Makes the list. It makes the text of a session anew only if the session differs."""
+    """Makes the list. It makes the text of a session again only if the session differs."""
 
     def __init__(self, app: clincus.Application) -> None:
         self._app = app

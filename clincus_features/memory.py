@@ -2,7 +2,7 @@
 
 glibc keeps freed memory in up to eight heaps for each core, and the threads of a server use all of them in turn. 50
 idle sessions therefore cost 290 KB each, of which Clincus needs 6 KB. In one heap the process also keeps the pages
-between objects that live on, unless it is told to return them: 120 to 220 KB for each of 100 sessions.
+between objects that live on, unless it is asked to return them: 120 to 220 KB for each of 100 sessions.
 
 Objects that refer to each other stay until Python's collector runs, which it does once there are a quarter more.
 Commands and connections leave such objects: 2.7 MB after 900 subscribers were gone. A collection takes some
@@ -24,7 +24,7 @@ MMAP_THRESHOLD = -3
 ARENA_MAX = -8
 LARGE = 16 << 10  # bytes of a text that gets pages of its own; the wall's program in an instance has 28 KB
 SPARE = 64 << 10  # bytes that stay free at the end of the heap
-PERIOD = 30.0  # seconds between two times to give back what is free amid the heap: a millisecond each
+PERIOD = 30.0  # seconds between two returns of free pages amid the heap: a millisecond each
 BUSY = 0.05  # share of the kept memory that may change without a look at all objects
 
 

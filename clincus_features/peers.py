@@ -1,6 +1,6 @@
 """Asks the kernel for the owner of the other end of a local connection, by one look-up (sock_diag(7)).
 
-/proc/net/tcp has the same answer in a list of all connections of the machine, which the kernel writes anew for each
+/proc/net/tcp has the same answer in a list of all connections of the machine, which the kernel writes again for each
 reader: 2 ms with none, 7 with 2,000. The look-up takes less than 0.1 ms with any number. The list stays for a kernel
 that knows no such look-up, and for connections that it does not find.
 """

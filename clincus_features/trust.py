@@ -17,7 +17,7 @@ from clincus import Config, ConfigError
 
 PROJECT_FILE = ".clincus.toml"
 PROJECT_FILE_LIMIT = 64 << 10  # bytes
-PROJECT_LINE_LIMIT = 1000  # characters; tomllib takes 15 s for a key of 32,000 parts, and a key stands on one line
+PROJECT_LINE_LIMIT = 1000  # characters; tomllib takes 15 s for a key of 32,000 parts, and a key is on one line
 UNTRUSTED_KEYS = ("defaults.image", "defaults.profile", "tool.name")  # that an untrusted file may set
 
 

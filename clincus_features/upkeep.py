@@ -283,7 +283,7 @@ def stop_expired(sessions: clincus.Sessions, at: datetime, engine: str, ends: En
 
 
 def deadline_of(session: clincus.Session) -> datetime | None:
-    """The end of a session's time. Each start by Clincus sets it anew; a start by Incus alone does not."""
+    """The end of a session's time. Each start by Clincus sets it again; a start by Incus alone does not."""
     return clincus.parse_time(session.deadline)
 
 

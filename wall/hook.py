@@ -321,7 +321,7 @@ def git_folders(root: int, path: str) -> list[str]:
     """
     found: list[str] = []
     folders = [path]
-    for folder in folders:  # the list grows by what is below
+    for folder in folders:  # the list grows by the folders below
         below, names = list_folder(root, folder)
         above, _, name = folder.rpartition("/")
         if name in FILLED_BY_GIT and above in found and "config" not in names:
@@ -482,7 +482,7 @@ class Tree:
     def file_with_another_name(self) -> str:
         """A sealed file with a second hard link, through which it could still be written; empty if there is none."""
         paths = [path for path, (_, readonly) in self.mounts.items() if readonly]
-        for path in paths:  # the list grows by what is in folders
+        for path in paths:  # the list grows by the content of folders
             descriptor = open_beneath(self.top, path, os.O_PATH)
             with closing_descriptor(descriptor):
                 found = os.fstat(descriptor)
@@ -811,7 +811,7 @@ def before_start(plan: dict[str, Any], identity: str, monitor: list[Any]) -> Non
 
 
 def after_stop(plan: dict[str, Any], identity: str, monitor: list[Any]) -> None:
-    """lxc.hook.post-stop: remove the stage, unless the container's next start has already built it anew."""
+    """lxc.hook.post-stop: remove the stage, unless the container's next start has already built it again."""
     with locked_stages():
         stage = Stage(plan["stage"])
         record = stage.record()

@@ -230,7 +230,7 @@ class Answer:
         is_told = self._said.state == "waiting" and said.at != self._said.at
         if is_told or self._is_open():
             return is_told
-        time.sleep(PAUSE)  # a tool may draw the same question anew: it is gone if two looks in a row do not show it
+        time.sleep(PAUSE)  # a tool may draw the same question again: it is gone if two looks in a row do not show it
         self._terminal.look()
         return not self._is_open()
 

@@ -117,8 +117,8 @@ class Message(NamedTuple):
     is_main: bool  # not a subagent's
     tokens: tuple[int, ...]  # as KINDS; each token is in one of them
     hour: int = 0  # of cache_write: those that are kept for an hour
-    dollars: float | None = None  # where the tool tells them
-    size: int | None = None  # of the context, where the tool tells it
+    dollars: float | None = None  # if the tool reports them
+    size: int | None = None  # of the context, if the tool reports it
     is_fast: bool = False
     factor: float = 1.0  # on the list price of its tokens
     searches: int = 0  # of the web

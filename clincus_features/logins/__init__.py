@@ -205,7 +205,7 @@ class Lending:
         for run, id in self.store.made_before(time.time() - SWEPT_AFTER, self._place(door)):
             instance = door.instance(id) if clincus.engine_of(id) == engine.name else {"config": {}}
             if instance is None or (instance["config"] and run != run_of(id, instance["config"])):
-                self.store.forget(run)  # a cluster whose member is down tells no config
+                self.store.forget(run)  # a cluster whose member is down reports no config
 
     def withheld(self, session: clincus.Session, launch: clincus.Launch) -> list[str]:
         """The credentials that a session gets no copy of: paths in the home, and GitHub's token."""

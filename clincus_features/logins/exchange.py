@@ -327,7 +327,7 @@ class Exchange:
 
     def _end_of_server(self) -> None:
         if self.is_idle and self._failure:
-            return  # the next request is told
+            return  # the program learns it at its next request
         if self.is_idle:
             self.is_over = True
         elif self._is_raw or (self._answer is not None and self._answer.length == -1):

@@ -1,7 +1,7 @@
 """HTTP/1.1 on a connection that Clincus opens: reads heads and finds the end of each body, without ambiguity. Pure.
 
 RFC 9112. Both sides may be hostile: the agent wants a server to see another request than Clincus does, and a server may
-belong to anybody. Clincus therefore refuses ambiguous messages, and writes each message anew from the parsed one.
+belong to anybody. Clincus therefore refuses ambiguous messages, and writes each message again from the parsed one.
 """
 
 from __future__ import annotations

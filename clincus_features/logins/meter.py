@@ -57,7 +57,7 @@ class Meter:
         return self._tokens()
 
     def _read(self, data: bytes, within: int, end: int) -> None:
-        """Read the number after a name, which is in quotes around a place; the colon behind it is before `end`."""
+        """Read the number after a name, which is in quotes around a place; the colon after it is before `end`."""
         name = data[data.rfind(b'"', max(0, within - LONGEST), within) + 1 : end - 2]
         number = _NUMBER.match(data, end)
         if number and name in NAMES:

@@ -60,7 +60,7 @@ class Vault:
     def ask(self, login: Login, take: Taker, *, fresh: bool = False) -> None:
         """Call `take` with the value of a login or the reason why it cannot be read, at once or later in a thread.
 
-        With `fresh` the source is read anew.
+        With `fresh` the source is read again.
         """
         with self._lock:
             kept = None if fresh else self._known(login)
@@ -95,7 +95,7 @@ class Vault:
             self._states[login.name] = known._replace(last_used=clincus.utc_now())
 
     def forget(self, name: str) -> None:
-        """Forget a value, for example because its server refuses it: the next use reads it anew."""
+        """Forget a value, for example because its server refuses it: the next use reads it again."""
         with self._lock:
             self._kept.pop(name, None)
 

@@ -58,13 +58,13 @@ _RTN_UNICAST = 1
 _IFLA_LINKINFO = 18
 _IFLA_INFO_KIND = 1
 _IFF_BROADCAST = 2
-_INSIDE = ("bridge", "tun")  # kinds of cards behind which containers and virtual machines of this host are
+_INSIDE = ("bridge", "tun")  # kinds of cards that lead to containers and virtual machines of this host
 
 
 class Route(NamedTuple):
     """The kernel's way to an address."""
 
-    is_elsewhere: bool  # over a network, to one machine: the address is none of this host's own
+    is_elsewhere: bool  # over a network, to one machine: the address is not one of this host's own
     near: int = 0  # bits of the prefix of the network that the address is in without a router between; 0 for none
     is_inside: bool = False  # it is a network of this host's own containers or virtual machines
 

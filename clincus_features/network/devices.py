@@ -173,7 +173,7 @@ def lay(
 
 
 def add_lines(config: dict[str, str], key: str, lines: Sequence[str]) -> None:
-    """Add lines to a value of an instance's config, behind those that it has."""
+    """Append lines to a value of an instance's config."""
     present = config.get(key, "").splitlines()
     config[key] = "\n".join(dict.fromkeys([*present, *lines]))
 

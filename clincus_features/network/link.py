@@ -220,7 +220,7 @@ class Link:
             self._watch()
 
     def _pass_body(self) -> None:
-        """Pass the body of the one request, and no byte behind it."""
+        """Pass the body of the one request, and no byte after it."""
         assert self._server
         assert self._row
         try:

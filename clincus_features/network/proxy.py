@@ -150,7 +150,7 @@ class Proxy:
             return self._records[session].unseen if session in self._records else 0
 
     def forget(self, session: str) -> None:
-        """Begin a session's records anew."""
+        """Begin new records for a session."""
         with self._lock:
             self._records.pop(session, None)
 

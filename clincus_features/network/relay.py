@@ -58,8 +58,8 @@ class Stream:
         self.room = WINDOW  # bytes that the container may send yet
         self.credit = WINDOW  # bytes that may be sent to the container yet
         self.heard_fin = False  # the container sends nothing more
-        self.is_shut = False  # the proxy was told of that
-        self.said_fin = False  # the proxy sends nothing more, and the container was told of that
+        self.is_shut = False  # the proxy knows that
+        self.said_fin = False  # the proxy sends nothing more, and the container knows that
         self.mask = 0  # the events that the selector watches it for
 
 

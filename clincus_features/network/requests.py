@@ -1,6 +1,6 @@
 """The requests of a program in a container to the proxy: a tunnel (CONNECT), or plain HTTP. Pure.
 
-A request that two programs could read in two ways is refused. The proxy writes the request for the server anew.
+A request that two programs could read in two ways is refused. The proxy writes a new request for the server.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HELLO_LIMIT = 32 << 10
 MOST_RECORDS = 32  # TLS records that a ClientHello may come in
 MOST_FIELDS = 100
 NOT_HTTP = "the request is not well-formed HTTP/1.1"
-# Fields between two neighbours (RFC 9110, 7.6.1), and those that are written anew.
+# Fields between two neighbours (RFC 9110, 7.6.1), and those that the proxy writes itself.
 _DROPPED = {"connection", "proxy-connection", "keep-alive", "te", "trailer", "upgrade", "host"}
 _DROPPED |= {"proxy-authorization", "proxy-authenticate", "content-length", "transfer-encoding"}
 _ADDRESS_6 = re.compile(r"\[([0-9A-Fa-f:.]{2,45})\](?::([0-9]{1,5}))?")

@@ -44,6 +44,6 @@ def quiet_for(hours: str, zone: str, now: datetime) -> float:
         return 0.0
     hour, minute = map(int, end.split(":"))
     day = here.date() + timedelta(days=1 if clock >= end else 0)
-    # Made anew from its parts, since the clock may be changed in between.
+    # Made again from its parts, since the clock may be changed in between.
     over = datetime(day.year, day.month, day.day, hour, minute, tzinfo=here.tzinfo if zone else None)
     return max(1.0, (over.astimezone(timezone.utc) - now.astimezone(timezone.utc)).total_seconds())

@@ -18,7 +18,7 @@ ANSWERED_HERE = ("question", "permission")  # reasons that an option in a notifi
 ANSWERS = 2  # options in a notification; Chromium shows no more
 WHOLE_TEXT = 240  # characters of a question that a notification shows whole: a person must not answer a part of it
 TOLD_LIMIT = 300  # sessions whose last call is remembered
-# The words behind the session's name. A state with its reason goes before the state alone.
+# The words after the session's name. A state with its reason goes before the state alone.
 WORDS = {
     "waiting": "waits for you",
     "waiting/question": "asks you a question",

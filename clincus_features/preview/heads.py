@@ -162,7 +162,7 @@ def answer_fields(answer: Answer, place: Place) -> list[tuple[str, str]]:
 def confinement(place: Place) -> Fields:
     """The fields that keep the pages of an app from loading anything from other origins, or sending it there.
 
-    The policy stands beside that of the app, and both hold (CSP3, 8.1). No field keeps a page from leading the browser
+    The policy is added to that of the app, and both hold (CSP3, 8.1). No field keeps a page from leading the browser
     to another address, or from using WebRTC: Chromium 156 does not know the directive `webrtc`, and says so in its
     console. Chromium also loads an address ahead if a script in the page asks for it (speculation rules). Only a policy
     without 'unsafe-inline' prevents that, and the pages of most dev servers have scripts in them.

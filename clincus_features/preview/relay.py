@@ -169,7 +169,7 @@ def first_answer(upstream: Stream, browser: Stream) -> heads.Answer:
 
 
 def take_head(upstream: Stream, browser: Stream, most: int, end: float) -> bytes:
-    """Read the next head of the app, up to the empty line behind it. Raises Unanswered, Gone.
+    """Read the next head of the app, up to the empty line after it. Raises Unanswered, Gone.
 
     The app has time until `end` (time.monotonic).
     """

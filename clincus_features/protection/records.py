@@ -36,7 +36,7 @@ class Change(NamedTuple):
     kind: str = "seal"  # or what was put aside: "index", "link", "repository" (of a submodule, a worktree), "operation"
 
     def document(self) -> dict[str, object]:
-        """The change as the API tells it."""
+        """The change in the form of the API."""
         return self._asdict()
 
 

@@ -91,7 +91,7 @@ def list_changes(store: Store, old: str, new: str, *, renames: bool = True, most
 
 
 def is_list_cut(output: bytes) -> bool:
-    """True if the list itself is incomplete, and not only the counts behind it."""
+    """True if the list itself is incomplete, and not only the counts after it."""
     complete, end, _ = output.rpartition(b"\0")
     last = complete.rpartition(b"\0")[2]
     return not end or last.startswith(b":")
@@ -160,7 +160,7 @@ def touched_paths(store: Store, pairs: Iterable[tuple[str, str]]) -> set[str]:
 
 
 def without_pair(field: bytes) -> bytes:
-    """A path of `git diff-tree --stdin`, without the line "TREE TREE" that stands before the first path of a pair."""
+    """A path of `git diff-tree --stdin`, without the line "TREE TREE" before the first path of a pair."""
     head, line_break, rest = field.partition(b"\n")
     is_pair = line_break and len(head) == 81 and head[40:41] == b" "
     return rest if is_pair else field

@@ -22,7 +22,7 @@ from typing import IO, cast
 import clincus
 
 GIT_TIMEOUT = 20.0  # seconds for a question
-PACK_TIMEOUT = 120.0  # seconds to take in a pack, or to pack anew
+PACK_TIMEOUT = 120.0  # seconds to take in a pack, or to repack
 PACK_LIMIT = 1 << 30  # bytes of one pack
 OBJECT_LIMIT = 48 << 20  # bytes of one object: a file may grow while the container records it
 IN_MEMORY = 1 << 20  # bytes of a pack that is received without a file
@@ -405,7 +405,7 @@ def read_blob(stream: IO[bytes]) -> bytes:
     words = stream.readline(200).split()
     if len(words) != 3 or words[1] != b"blob":
         raise clincus.ClincusError(MISSING, 500)
-    left = int(words[2]) + 1  # with the line break behind it
+    left = int(words[2]) + 1  # with the line break after it
     data = bytearray()
     while left and (piece := stream.read(min(left, 1 << 20))):
         data += piece
