@@ -34,6 +34,12 @@ from clincus_features.network.outside import in_both_cases, proxy_settings
 SETUP_BRIDGE = "clincusbr0"
 VERSIONS_KEPT = 3  # images of one alias, the newest included
 
+TRIES_AGAIN = "`clincus build --force` tries again"
+FOREIGN_TLS = (
+    "If a proxy of your network opens TLS, put its certificate into /usr/local/share/ca-certificates, run "
+    "`sudo update-ca-certificates`, then `clincus build --force`"
+)
+
 
 @dataclass(frozen=True)
 class SetupOptions:
@@ -188,7 +194,7 @@ class BuildOutput:
     def notes(self) -> tuple[str, ...]:
         """A sentence for each tool that could not be fetched."""
         return tuple(
-            f"the image is without {name}: {reason}. `clincus build --force` tries again"
+            f"the image is without {name}: {reason}. {FOREIGN_TLS if 'certificate' in reason else TRIES_AGAIN}"
             for name, reason in sorted(self.missing.items())
         )
 

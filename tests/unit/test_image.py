@@ -178,6 +178,11 @@ class TestBuildOutput:
             "the image is without copilot: npm error code E404. `clincus build --force` tries again"
         )
 
+    def test_a_proxy_that_opens_tls_says_where_its_certificate_belongs(self):
+        output = cli_build.BuildOutput(lambda text: None)
+        output.on_line("clincus: missing claude self-signed certificate in certificate chain")
+        assert "/usr/local/share/ca-certificates" in output.notes()[-1]
+
 
 class TestFetchTools:
     """The program guest/image/fetch-tools.sh with a stand-in for npm."""
