@@ -2214,7 +2214,7 @@ INCUS_FAILURES = (
     ),
     FailureRow("connection reset", status=503, advice=RESTARTING),
     FailureRow("websocket: close 1006", status=503, advice=RESTARTING),
-    FailureRow("hutting down", status=503, advice="Incus is shutting down. Try again when it runs; sessions run on."),
+    FailureRow("hutting down", status=503, advice="Incus is shutting down."),
     FailureRow("context deadline exceeded", FailureKind.OVERLOADED, 503),
     FailureRow("UNIQUE constraint failed: instances", status=409),  # SQLite
     FailureRow("already exists", status=409),
