@@ -15,13 +15,12 @@ const PLACES = { '^/$': 'places/home/Home.svelte', '^/sessions/[^/]+(/shell)?$':
 
 type Bundle = Rolldown.OutputBundle;
 
-/** The addresses of a module's chunk and of those that it imports, but for what the page's script holds. */
+/** The addresses of a module's chunk and of those that it imports. */
 function scriptsOf(module: string, bundle: Bundle): string[] {
   const chunks = Object.values(bundle).filter((one) => one.type === 'chunk');
   const chunk = chunks.find(({ moduleIds }) => moduleIds.some((id) => id.endsWith(module)));
   if (!chunk) throw new Error(`no chunk has ${module}`);
-  const entries = chunks.filter(({ isEntry }) => isEntry).map(({ fileName }) => fileName);
-  return [chunk.fileName, ...chunk.imports].filter((name) => !entries.includes(name)).map((name) => `/${name}`);
+  return [chunk.fileName, ...chunk.imports].map((name) => `/${name}`);
 }
 
 /**
@@ -39,12 +38,18 @@ function completePage(): Plugin {
         const page = bundle['index.html'];
         const [style, ...others] = Object.values(bundle).filter(({ fileName }) => fileName.endsWith('.css'));
         if (page?.type !== 'asset' || style?.type !== 'asset' || others.length) throw new Error('no page with one style sheet');
-        const places = Object.entries(PLACES).map(([pattern, module]) => [pattern, ...scriptsOf(module, bundle)]);
-        const source = minifySync('start.js', read('src/start.js').replace('PLACES = []', `PLACES = ${JSON.stringify(places)}`)).code;
+        const [script = '', entry = ''] = /<script type="module"[^>]* src="\/([^"]+)"><\/script>/.exec(String(page.source)) ?? [];
+        if (!entry) throw new Error('the page has no script');
+        const places = Object.entries(PLACES).map(([pattern, module]) => [pattern, ...scriptsOf(module, bundle).filter((name) => name !== `/${entry}`)]);
+        const filled = read('src/start.js')
+          .replace('PLACES = []', `PLACES = ${JSON.stringify(places)}`)
+          .replace("PAGE = ''", `PAGE = '/${entry}'`);
+        const source = minifySync('start.js', filled).code;
         const start = this.emitFile({ type: 'asset', name: 'start.js', source });
         Reflect.deleteProperty(bundle, style.fileName);
         page.source = String(page.source)
           .replace('<!-- start -->', () => `<script src="/${this.getFileName(start)}"></script>`)
+          .replace(script, `<link rel="modulepreload" href="/${entry}">`)
           .replace(/<link rel="stylesheet"[^>]*>/, () => `<style>${String(style.source).trim()}</style>`)
           .replace('"/icon.svg"', () => `"data:image/svg+xml,${encodeURIComponent(read('public/icon.svg'))}"`);
       },

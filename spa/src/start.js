@@ -17,6 +17,19 @@ for (const [pattern, ...scripts] of PLACES) {
   for (const href of scripts) document.head.append(Object.assign(document.createElement('link'), { rel: 'modulepreload', href }));
 }
 
+// The page's script keeps the thread busy for a while: what the stream says at its start would wait for that, and so would
+// all that is asked for then. So it begins once the stream is open, or after this time.
+const PATIENCE_MS = 200;
+/** The address of that script. The build fills this in. */
+const PAGE = '';
+
+const page = Object.assign(document.createElement('script'), { type: 'module' });
+const begin = () => {
+  if (document.readyState === 'loading') document.addEventListener('DOMContentLoaded', begin);
+  else if (!page.isConnected) document.head.append(Object.assign(page, { src: PAGE }));
+};
+setTimeout(begin, PATIENCE_MS);
+
 // The event stream, and what is asked for once it is open: nothing falls between. lib/begun.ts takes them over.
 {
   const socket = new WebSocket(`${location.origin.replace('http', 'ws')}/ws/events`, 'clincus.events.v1');
@@ -30,6 +43,7 @@ for (const [pattern, ...scripts] of PLACES) {
       answer.catch(() => undefined); // the page's script handles it when it takes the answer over
       begun.answers[path] = { answer, controller };
     }
+    begin();
   });
   globalThis.begun = begun;
 }

@@ -102,6 +102,9 @@ def whole_browser(chromium_type: BrowserType) -> Iterator[Browser]:
         yield running
 
 
+MOUNTED = "#app > *, form"  # the page's script has run, or there is a token to give
+
+
 class Wire:
     """Counts what a page's HTTP answers take on the wire, headers included."""
 
@@ -149,8 +152,9 @@ class Dashboard:
         (folder / "server.log").write_text(self.server.log())
 
     def go(self, path: str = "/") -> None:
-        """Open a place by its address."""
+        """Open a place by its address, and wait until the page takes keys: its script may begin after the load."""
         self.blank.goto(self.server.url + path)
+        self.blank.wait_for_selector(MOUNTED, state="attached")
 
     @property
     def rows(self) -> Locator:

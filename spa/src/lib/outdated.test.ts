@@ -4,10 +4,10 @@ import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { fakeServer, type Reply } from '../test/fakes';
 import { isOutdated } from './outdated';
 
-const page = (name: string): string => `<head><script src="/assets/${name}.js" type="module"></script></head><body></body>`;
+const page = (name: string): string => `<head><script src="/assets/${name}.js"></script></head><body></body>`;
 
 beforeEach(() => {
-  document.head.innerHTML = '<script src="/assets/index-old.js" type="text/x-test"></script>';
+  document.head.innerHTML = '<script src="/assets/start-old.js" type="text/x-test"></script><script src="/assets/index-old.js" type="text/x-test"></script>';
 });
 
 afterEach(() => {
@@ -16,8 +16,8 @@ afterEach(() => {
 });
 
 it.each<[string, Reply, boolean]>([
-  ['the same page', { text: page('index-old') }, false],
-  ['another page', { text: page('index-new') }, true],
+  ['the same page', { text: page('start-old') }, false],
+  ['another page', { text: page('start-new') }, true],
   ['a page to sign in', { status: 401, text: '<form></form>' }, false],
   ['a page that is not built', { text: 'nothing' }, false],
   ['nothing', new Error('offline'), false],
