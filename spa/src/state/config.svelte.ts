@@ -70,9 +70,13 @@ export class Configuration {
 
   /** Fetches the choices of the New session dialog. A choice that cannot be fetched keeps its last value. */
   async refreshChoices(): Promise<void> {
-    const [tools, images] = await Promise.allSettled([api.tools(), api.images()]);
-    if (tools.status === 'fulfilled') this.tools = tools.value;
+    const [, images] = await Promise.allSettled([this.refreshTools(), api.images()]);
     if (images.status === 'fulfilled') this.images = images.value;
+  }
+
+  /** The same of the tools alone. */
+  async refreshTools(): Promise<void> {
+    this.tools = await api.tools().catch(() => this.tools);
   }
 
   /** Lets the server listen on another port. It answers there before this returns; the page is to follow. */
