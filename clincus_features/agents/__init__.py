@@ -245,12 +245,13 @@ class Watch:
         try:
             session = self._app.registry.get(id)
             is_running = session.status == "running"
+            has_rung = self._has_just_rung(id)
             fresh = look(self._app.sessions, session, known, arm=self._wants_ring(id)) if is_running else None
             with self._changed:
                 if fresh is not None and self._known.get(id) is known:  # else another run has begun meanwhile
                     self._known[id] = fresh
                     self._decide(session)
-                    self._plan(id, fresh)
+                    self._plan(id, fresh, has_rung=has_rung)
         except Exception as error:
             with self._changed:
                 if id in self._known:
@@ -268,8 +269,12 @@ class Watch:
             return False
         facts = known.facts
         is_still = facts.looked and facts.now - facts.moved > DRAWING
-        has_rung = known.is_armed and time.time() - facts.now < SLOW_LOOK  # a person who types would ring at each key
-        return not has_rung and (is_still or self._decisions[id].agent.state in AT_REST)
+        return not self._has_just_rung(id) and (is_still or self._decisions[id].agent.state in AT_REST)
+
+    def _has_just_rung(self, id: str) -> bool:
+        """True if a tool that was to ring has just done so: a person who types would let it ring at each key."""
+        known = self._known.get(id)
+        return known is not None and known.is_armed and time.time() - known.facts.now < SLOW_LOOK
 
     def _may_ring(self, id: str, facts: Facts) -> bool:
         """True if a look would understand what a tool writes now, and no other look is due that would see it.
@@ -279,8 +284,11 @@ class Watch:
         is_known = rules_of(facts) is not None and id in self._decisions
         return is_known and self._decisions[id].agent.state in (*AT_REST, "starting")
 
-    def _plan(self, id: str, known: Known) -> None:
+    def _plan(self, id: str, known: Known, *, has_rung: bool = False) -> None:
         """Plan the next look: soon, if the screen may lag behind a hook; none, if the tool is at rest.
+
+        One that has come to rest is looked at once more, which lets it ring. Until then a short turn of a tool without
+        hooks would be missed.
 
         A tool that starts, shows no known screen, and rings when it goes on, is looked at less and less often.
         """
@@ -298,7 +306,7 @@ class Watch:
             rests = self._decisions[id].agent.state in AT_REST and known.facts.can_ring
             if rests and (known.is_armed or not self._may_ring(id, known.facts)):
                 return
-            pause = SLOW_LOOK
+            pause = AGAIN if rests and not has_rung else SLOW_LOOK
         self._due.setdefault(id, time.monotonic() + pause)
 
     def _decide(self, session: clincus.Session) -> None:

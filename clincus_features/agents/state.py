@@ -151,6 +151,7 @@ class Said:
     ids: tuple[str, ...] = ()  # the tool's ids for its last turns, the newest one last; not all tools report any
     prompt: str = ""  # the last reported one, as far as the hook keeps it
     agent: str = ""  # the sub-agent that asks, by the tool's name for it
+    breaks_off: bool = False  # the event has ended a turn amid
 
     def forgotten(self) -> Said:
         """The state of a tool that was restarted and has reported nothing; the numbers continue."""
@@ -293,8 +294,13 @@ def event_key(event: Event) -> str:
 
 
 def after_session_start(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said | None:
-    """A session that begins waits for a prompt; one that was compacted continues its work."""
-    return None if data.get("source") == "compact" else Said(hook.state)
+    """A session that begins waits for a prompt; one that was compacted continues its work.
+
+    A person who lets Claude Code forget a conversation during a turn has interrupted it; no other event reports that.
+    """
+    if data.get("source") == "compact":
+        return None
+    return Said(hook.state, breaks_off=data.get("source") == "clear" and said.state in ("working", "waiting"))
 
 
 def after_permission(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said:
@@ -616,7 +622,10 @@ def count(facts: Facts, past: Past, agent: Agent) -> tuple[Agent, Past]:
     needs = agent.asks and not agent.seen and not is_same
     questions, question_owed = numbered(asked, past.question_owed, facts.now, is_begun=needs)
     agent = replace(agent, turn=before.turn + turns + runs_anew, question=before.question + questions)
-    held = held_after(past, before, agent, facts.now, is_new_run=bool(runs_anew) and not turns)
+    is_broken_off = before.is_amid_a_turn and agent.state in ("ended", "none", "starting")
+    is_broken_off |= said.breaks_off and agent.state == "idle"
+    is_new_run = bool(runs_anew) and not turns
+    held = held_after(past, before, agent, facts.now, is_broken_off=is_broken_off, is_new_run=is_new_run)
     return agent, replace(
         past,
         agent=agent,
@@ -647,9 +656,8 @@ def is_another_question(before: Agent, agent: Agent) -> bool:
     return (agent.reason == "permission" or takes_words) and before.source == "screen" and not is_cut
 
 
-def held_after(past: Past, before: Agent, agent: Agent, now: float, *, is_new_run: bool) -> Held:
+def held_after(past: Past, before: Agent, agent: Agent, now: float, *, is_broken_off: bool, is_new_run: bool) -> Held:
     """The hold on the queue after one more decision."""
-    is_broken_off = before.is_amid_a_turn and agent.state in ("ended", "none", "starting")
     if agent.holds_queue or is_broken_off:
         return past.held_by(agent, now)
     if agent.state in ("working", "stuck"):
@@ -698,8 +706,9 @@ def judge(facts: Facts, before: Agent | None, stopped: float = 0.0) -> Decision:
     # The screen shows the result of the last event.
     is_drawn = abs(facts.now - said.at) >= may_lag or stopped > said.at
     # The tool reports the end before a hook of the project may make it continue. The turn is over once the screen shows
-    # it too.
+    # it too. It may be interrupted then.
     goes_on = said.state == "done" and shown is not None and shown.rule.state == "working"
+    goes_on |= said.state == "done" and shown is not None and shown.rule.reason == "interrupted" and works_on(before)
     # A look has seen work that no hook has reported.
     is_unheard = said.state == "idle" and before is not None and before.source == "screen" and shown is not None
     is_unheard = is_unheard and before is not None and before.state in ("working", "stuck", "done")
@@ -827,6 +836,8 @@ def by_screen(facts: Facts, shown: Shown, before: Agent | None) -> Decision:
         was_busy = was_told or (before is not None and (before.is_amid_a_turn or before.state == "done"))
         if reason == "over" and was_told and is_over_before(facts, before):
             reason = ""
+        if not reason and not was_told and before is not None and before.source == "screen" and is_unanswered(facts):
+            reason = "interrupted"
         if was_busy and (reason == "over" or (not reason and not was_told)):
             state = "done"
             reason = ""
@@ -858,8 +869,12 @@ def is_only_said(facts: Facts, before: Agent | None) -> bool:
     An answer may look like one (seen with Claude Code 2.1.332), and an interrupted tool reports no end. After the end,
     an interruption counts only if a look has seen that the tool works on.
     """
-    works_on = before is not None and before.is_amid_a_turn and before.source == "screen"
-    return facts.said.state == "done" and not works_on and not has_interrupted(facts, before)
+    return facts.said.state == "done" and not works_on(before) and not has_interrupted(facts, before)
+
+
+def works_on(before: Agent | None) -> bool:
+    """Whether the last look has seen that a tool works, whatever its hooks tell."""
+    return before is not None and before.is_amid_a_turn and before.source == "screen"
 
 
 def lacks_prompt(facts: Facts) -> bool:
@@ -868,6 +883,16 @@ def lacks_prompt(facts: Facts) -> bool:
     told = facts.said.prompt
     is_another = bool(shown and told) and not PASTED.search(shown) and not is_prompt_told(shown, told)
     return is_another and not is_put_back(facts)
+
+
+def is_unanswered(facts: Facts) -> bool:
+    """True if a text stands in the input of a tool that shows nothing of the end of a turn, but would.
+
+    After a turn of which no hook has told, this is its prompt, which the tool has put back.
+    """
+    rules = rules_of(facts)
+    tells_end = rules is not None and rules.hooks and any(rule.reason == "over" for rule in rules.screen)
+    return bool(tells_end) and bool("\n".join(screen_of(facts).box)[1:].strip())
 
 
 def is_put_back(facts: Facts) -> bool:

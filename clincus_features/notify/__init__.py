@@ -92,7 +92,7 @@ class Notifier:
 
     def tell(self, moment: str, session: clincus.Session) -> None:
         """Handle a moment in a session's life: it may have been muted, and a session that is gone has no news."""
-        if moment == "changed":
+        if moment in ("changed", "started"):
             self._look(session)
         elif moment == "deleted":
             for by_id in (self._agents, self._alarms, self._called):
@@ -150,6 +150,8 @@ class Notifier:
         told = store.read(self._app.environ).told
         if session is None or news is None or is_told(told, session.session_id, news):
             return
+        if news.number is not None and (session.paused or session.unreachable_since):
+            return  # what is known of its tool may be over; `tell` plans the call anew once it can be looked at
         now = time.monotonic()
         cooldown = self._called.get(id, -COOLDOWN) + COOLDOWN - now
         wait = max(cooldown, self._quiet_for())

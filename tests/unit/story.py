@@ -165,10 +165,12 @@ class World:
         self._armed = False
         self._how: list[str] = []  # of the next hook: late, lost, twice
         self._number, self._id, self._begun = 0, 0, NOON
+        self._has_said = False  # in this turn
         self._last: list[str] = []  # what the end of the last turn has left on the screen
         self._held_at = 0.0  # when the last turn has failed or was interrupted; 0 if it has not
         self._frozen_at = 0.0  # since when the container is frozen; 0 if it is not
         self._frozen = self._plan  # what goes on once it is not
+        self._ready_at = NOON  # when the tool takes a prompt: what is typed before waits in its terminal
         self._cut_at = 0.0  # since when its engine cannot be reached; 0 if it can
         self._time = SimpleNamespace(time=lambda: self.now + self.set_by, monotonic=lambda: self.now - NOON)
 
@@ -343,7 +345,10 @@ class World:
         return {"prompt_id": str(self._id)}
 
     def _need(self, kind: str) -> None:
-        self.needs.append(Need(kind, self.now))
+        """A person is needed from now on, unless nobody can know it: no hook tells of a turn that no look sees."""
+        is_unseen = bool(self._cut_at) and self._begun > self._cut_at and self.tool not in ("claude", *TOLD)
+        if not is_unseen or kind not in ("done", "failed"):
+            self.needs.append(Need(kind, self.now))
 
     def _over(self) -> None:
         for need in self.needs:
@@ -367,16 +372,19 @@ class World:
 
     def prompt(self) -> None:
         """A person gives it work."""
+        self.wait(max(0.0, self._ready_at - self.now))
         self._over()
         self._held_at = 0.0
         self.truth, self._begun = "working", self.now
         self._number += 1
         self._id += 1
+        self._has_said = False
         self.hook("UserPromptSubmit", prompt=f"prompt {self._number}", **self._turn())
         self.draw("❯ prompt", *self._looks.works)
 
     def stop(self) -> None:
         """It tells of an end, but a hook of the project lets it go on."""
+        self._has_said = True
         self.hook("Stop", last_assistant_message=f"end {self._number}", **self._turn(), stop_hook_active=False)
 
     def end(self, background: int = 0, again: bool = False) -> None:
@@ -405,6 +413,7 @@ class World:
     def wake(self) -> None:
         """It goes on by itself, since something in the background has ended."""
         self._over()
+        self._has_said = True
         self.truth, self._begun = "working", self.now
         self._number += 1
         self.draw(*self._looks.works)
@@ -418,6 +427,7 @@ class World:
 
     def ask(self) -> None:
         """It asks for a permission."""
+        self._has_said = True
         self.truth = "waiting"
         self._need("waiting")
         self._number += 1
@@ -442,6 +452,9 @@ class World:
 
     def take_back(self) -> None:
         """A person interrupts it before it has said anything: the prompt is in its input again."""
+        if self._has_said:
+            self.escape()
+            return
         self._over()
         self.truth, self._held_at = "interrupted", self.now
         self.draw(*self._last, BORDER, f"❯ prompt {self._number}", *self._looks.rests[2:])
@@ -543,6 +556,8 @@ class World:
         self._becomes("started", status="running", run=time_text(self._began))
         self.hook("SessionStart", source="resume")
         self.draw("● end", *self._looks.rests, delay=2.0)
+        # A person sees its input first. Without hooks nobody can tell a turn in this time from the conversation before.
+        self._ready_at = self.now + (2.0 if self.tool in ("claude", *TOLD) else 4.0)
 
     def freeze(self) -> None:
         """A person pauses the session: nothing in it goes on."""
@@ -555,6 +570,9 @@ class World:
         self._plan += [(at + passed, order, work) for at, order, work in self._frozen]
         self._build_at += passed
         self._begun += passed
+        self._ready_at += passed
+        for need in self.needs:
+            need.hidden += max(0.0, min(self.now, need.end) - max(self.now - passed, need.begin))
         self._becomes("started", status="running", paused=False)
 
     def cut(self) -> None:

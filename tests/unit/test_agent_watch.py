@@ -154,7 +154,7 @@ def test_a_tool_at_rest_rings_when_it_writes(watch, container, words, lines):
     container.say(words, lines=lines, has_screen=True)
     watch.tell("started", SESSION)
     watch.work("")
-    assert next_look(watch) == pytest.approx(agents.SLOW_LOOK)
+    assert next_look(watch) == pytest.approx(agents.AGAIN, abs=0.11), "a short turn would be missed until it rings"
     watch.tell("ring", SESSION)
     watch.work("")
     assert (container.looks, next_look(watch)) == ([False, True], None)
@@ -165,14 +165,15 @@ def test_a_person_who_types_lets_a_tool_at_rest_ring_once_in_a_while(watch, cont
     now = [NOON]
     monkeypatch.setattr(agents.time, "time", lambda: now[0])
     watch.tell("started", SESSION)
+    pauses: list[float | None] = []
     for pause in (0.0, 60.0, 0.5, agents.SLOW_LOOK):
         now[0] += pause
         container.say(said("done"), now=now[0])
         watch.tell("ring", SESSION)
         watch.work("")
-        armed = container.looks[-1]
-        assert next_look(watch) == (None if armed else pytest.approx(agents.SLOW_LOOK))
+        pauses.append(next_look(watch))
     assert container.looks == [False, True, False, True]
+    assert pauses == [pytest.approx(agents.AGAIN, abs=0.11), None, pytest.approx(agents.SLOW_LOOK, abs=0.11), None]
 
 
 @pytest.mark.usefixtures("still")
