@@ -6,7 +6,10 @@ import { defineConfig, type Plugin } from 'vitest/config';
 import { plainIcons } from './scripts/icons.mjs';
 import { shortFields } from './scripts/xterm.mjs';
 
-const LIST_PARTS = /places\/home\/(?!NewProject)|BrokenConfig|ui\/Notice|lib\/search|icons\/square-terminal/;
+/** What the list of sessions needs beside the page's script. */
+const LIST_PARTS = /places\/home\//;
+/** What no first look waits for, but for the list, and each page fetches then: one request, and one dictionary for gzip. */
+const LATER_PARTS = /agent\/Options|frame\/Standby|places\/composer\/|terminal\/(AttachButtons|UploadList|KeyBar)|ui\/Splitter|lib\/viewport/;
 
 const read = (path: string): string => readFileSync(new URL(path, import.meta.url), 'utf8');
 
@@ -98,10 +101,18 @@ export default defineConfig({
     assetsInlineLimit: 0,
     // The styles of all that the first look needs; those of a later part come in its script (svelte.config.js).
     cssCodeSplit: false,
-    // All that the first look needs is one file: one request, and one dictionary for gzip. What the list of sessions
-    // shares with later parts is in the list's.
+    // All that the first look needs is one file: one request, and one dictionary for gzip.
     rolldownOptions: {
-      output: { codeSplitting: { groups: [{ name: 'index', tags: ['$initial'] }, { name: 'Home', test: LIST_PARTS }, { name: 'terminal', test: /terminal\/(terminal|match-colours)\.ts$/ }] } },
+      output: {
+        codeSplitting: {
+          groups: [
+            { name: 'index', tags: ['$initial'] },
+            { name: 'terminal', test: /terminal\/(terminal|match-colours)\.ts$/ },
+            { name: 'later', test: LATER_PARTS },
+            { name: 'Home', test: LIST_PARTS },
+          ],
+        },
+      },
     },
   },
   server: { proxy: { '/api': 'http://127.0.0.1:3000', '/ws': { target: 'ws://127.0.0.1:3000', ws: true } } },

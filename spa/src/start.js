@@ -37,7 +37,8 @@ setTimeout(begin, PATIENCE_MS);
   const { heard } = begun.stream;
   socket.onmessage = (event) => heard.push(event.data);
   socket.addEventListener('open', () => {
-    for (const path of ['/api/sessions', '/api/workspaces', '/api/config']) {
+    const projects = /^\/sessions\//.test(location.pathname) ? [] : ['/api/workspaces'];
+    for (const path of ['/api/sessions', ...projects, '/api/config']) {
       const controller = new AbortController();
       const answer = fetch(path, { cache: 'no-cache', signal: controller.signal });
       answer.catch(() => undefined); // the page's script handles it when it takes the answer over

@@ -408,7 +408,9 @@ def test_a_first_load_and_a_reload_cost_few_bytes(shared, open_shared):
     wire = Wire(dashboard.blank)  # before it has been anywhere
     settle(dashboard, f"/sessions/{shared.session['id']}")
     dashboard.page.locator(".xterm-rows").wait_for()
-    assert 0 < wire.take() < 200_000
+    expect(dashboard.page.get_by_role("textbox", name="Prompt")).to_be_visible()
+    assert wire.answers <= 8
+    assert 0 < wire.take() < 170_000
     dashboard.page.reload(wait_until="networkidle")
     dashboard.page.locator(".xterm-rows").wait_for()
     assert 0 < wire.take() < 5_000, "no file, and the list once more for each thing that its session did meanwhile"

@@ -34,6 +34,7 @@ export class Connection {
   });
   #socket = $state.raw<ReconnectingSocket | null>(null);
   #loaded = false;
+  #showsProjects = false;
   #asking = false;
   #opened = false;
 
@@ -76,6 +77,13 @@ export class Connection {
     }, PATIENCE_MS);
   }
 
+  /** Something on the page shows projects, as a session's terminal does not: they are fetched from now on. */
+  showProjects(): void {
+    if (this.#showsProjects) return;
+    this.#showsProjects = true;
+    if (this.#loaded) void workspaces.refresh();
+  }
+
   retry(): void {
     this.#socket?.reconnect();
   }
@@ -95,7 +103,7 @@ export class Connection {
 
   #load(): void {
     this.#loaded = true;
-    void workspaces.refresh();
+    if (this.#showsProjects) void workspaces.refresh();
     void configuration.refresh();
     void this.#loadSessions();
   }
@@ -149,7 +157,7 @@ export class Connection {
       case 'config.reloaded':
         configuration.broken = '';
         void configuration.refresh();
-        void workspaces.refresh();
+        if (this.#showsProjects) void workspaces.refresh();
         break;
       case 'config.error':
         configuration.broken = event.error;

@@ -6,6 +6,8 @@ const isString = (value: unknown): value is string => typeof value === 'string';
 
 class Device {
   readonly #id = new Persisted<string>('push-device', '', isString);
+  /** Whether the person wants notifications in this browser. */
+  readonly wanted = new Persisted<boolean>('notify', false, isBoolean);
   /** Whether notifications on this device may make a sound. The server knows it too, for what the worker shows. */
   readonly sound = new Persisted<boolean>('notify-sound', true, isBoolean);
   /** Goes up whenever a call to some device, or to the webhook, has had a result. */

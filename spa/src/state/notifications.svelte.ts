@@ -7,8 +7,6 @@ import { ApiError } from '../lib/api';
 import { pushApi } from '../lib/api-push';
 import { deviceId, isAppleTouch, registration, serviceWorkers } from '../lib/device';
 import { basename } from '../lib/format';
-import { isBoolean } from '../lib/kinds';
-import { Persisted } from '../lib/persisted.svelte';
 import { brokenSince, isFrozen } from '../lib/protection';
 import { href, router } from '../lib/router.svelte';
 import type { Session } from '../lib/types';
@@ -54,7 +52,6 @@ const isNoNews = (session: Session): boolean =>
   !isFrozen(session) && (session.muted || (calls(session.agent) && session.agent.seen));
 
 export class Notifications {
-  readonly #wanted = new Persisted<boolean>('notify', false, isBoolean);
   /** The events that were there already, by session. */
   readonly #known = new Map<string, string>();
   /** The sessions that wait now, and are news. */
@@ -62,7 +59,7 @@ export class Notifications {
 
   /** Whether the person wants notifications, and the browser still lets the page show them. */
   get on(): boolean {
-    return this.#wanted.current && obstacle() === '' && Notification.permission === 'granted';
+    return device.wanted.current && obstacle() === '' && Notification.permission === 'granted';
   }
 
   /** Follows a click on a notification, which the worker reports, and compares what the browser and the server know. */
@@ -80,7 +77,7 @@ export class Notifications {
   async turn(on: boolean): Promise<void> {
     const refusal = on ? await hindrance() : '';
     if (refusal) ui.toast(refusal, 'error');
-    this.#wanted.current = on && !refusal;
+    device.wanted.current = on && !refusal;
     const { push } = await import('./push.svelte');
     await (this.on ? push.subscribe() : push.unsubscribe());
   }
