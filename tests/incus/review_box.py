@@ -68,7 +68,7 @@ class Reviewed:
         for drawn, why, work in ((CLAUDE_WORKS, "prompt", script), (CLAUDE_RESTS, "turn", "")):
             self.bed.draw(self.id, drawn)
             before.append(why)
-            wait_until(lambda: self.whys() == before, f"checkpoints {before}")
+            wait_until(lambda: self.whys() == before, lambda: f"checkpoints {before}; there are {self.whys()}")
             self.run(work)
 
     def keep(self, note: str = "") -> dict[str, Any]:

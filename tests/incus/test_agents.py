@@ -80,7 +80,7 @@ class Tool:
                 return True
             return False
 
-        wait_until(again, what)
+        wait_until(again, lambda: f"{what}:\n{self.screen()}")
 
     def press_to_leave(self, key: str) -> None:
         """Press a key until it has ended what the tool waits for or does."""

@@ -100,10 +100,10 @@ def test_a_server_whose_files_are_all_torn_starts_and_goes_on(bed, start_server,
         return {one["id"] for one in server.get("/api/sessions").json} == {runs["id"], stopped["id"]}
 
     use_everything()
-    wait_until(lambda: unknown_and_missing(home) == ([], []), f"each kind of file: {unknown_and_missing(home)}")
+    wait_until(lambda: unknown_and_missing(home) == ([], []), lambda: f"each kind of file: {unknown_and_missing(home)}")
 
     for number, name in enumerate(damages, 1):
-        wait_until(lambda: not unknown_and_missing(home)[1], "each kind of file to be there again")
+        wait_until(lambda: not unknown_and_missing(home)[1], lambda: f"all kinds again: {unknown_and_missing(home)}")
         server.stop()
         tear(home, DAMAGES[name], deleted["session_id"])
         server = start_server(environ=NOWHERE)

@@ -60,7 +60,7 @@ def test_a_tool_of_the_config_lives_as_the_others_do(bed, start_server, workspac
         wanted = (state, reason, text)
         wait_until(
             lambda: tuple(server.get(path).json["agent"][name] for name in ("state", "reason", "text")) == wanted,
-            f"the state {wanted}; now {json.dumps(server.get(path).json['agent'])}",
+            lambda: f"the state {wanted}; now {json.dumps(server.get(path).json['agent'])}",
         )
 
     def type_line(line: str) -> None:

@@ -125,7 +125,7 @@ class Claude:
     def begins(self, text: str) -> None:
         """Send a prompt, and wait until the tool is at work on it: it waits for its turn if the last one is ending."""
         assert self.prompt(text) in ("submitted", "queued")
-        wait_until(lambda: self.prompts()[-1] == (text, "submitted"), f"a proof of {text!r}")
+        wait_until(lambda: self.prompts()[-1] == (text, "submitted"), lambda: f"a proof of {text!r}; {self.now()}")
         self.becomes("working", "waiting")
 
     def shows(self, words: str, after: str) -> None:
@@ -135,7 +135,7 @@ class Claude:
             _, prompt, turn = self.bed.screen(self.id).rpartition(f"❯ {after}")
             return bool(prompt) and words in turn
 
-        wait_until(is_shown, f"{words!r} below {after!r}")
+        wait_until(is_shown, lambda: f"{words!r} below {after!r}; {self.now()}")
 
     def prompts(self) -> list[tuple[str, str]]:
         """The text of each prompt that was sent so far, and what became of it."""
@@ -145,6 +145,10 @@ class Claude:
     def whys(self) -> list[str]:
         """Why each checkpoint was taken, the first one first."""
         return [one["why"] for one in reversed(self.server.get(f"{self.path}/checkpoints").json)]
+
+    def now(self) -> str:
+        """What there is to know of it, for a failure."""
+        return f"{json.dumps(self.agent(), indent=1)}\n{self.prompts()}\n{self.bed.screen(self.id)}"
 
     def agent(self) -> dict[str, Any]:
         """The agent object."""
@@ -182,7 +186,7 @@ class Claude:
             agent = self.agent()
             return agent if agent["state"] in states else None
 
-        return dict(wait_until(found, f"{states}"))
+        return dict(wait_until(found, lambda: f"{states}; {self.now()}"))
 
 
 FIRST = "-v is the first prompt"

@@ -67,7 +67,8 @@ def placeholders(box):
 
 def assert_nothing_is_left(box):
     """Every mount, folder and placeholder is gone, soon: LXC runs the last hook after Incus says "stopped"."""
-    wait_until(lambda: not box.stages() and not placeholders(box), "the stage and the placeholders to be gone")
+    box.await_stages()
+    wait_until(lambda: not placeholders(box), lambda: f"the placeholders to be gone: {placeholders(box)}")
 
 
 def reason_of(box, name):
@@ -89,7 +90,7 @@ def refused_restart(stopped):
     box, name = stopped
     with pytest.raises(clincus.IncusError):
         box.start(name)
-    wait_until(lambda: not box.stages(), "the stage to be gone")
+    box.await_stages()
     return reason_of(box, name)
 
 
@@ -218,14 +219,14 @@ def test_a_placeholder_that_the_owner_fills_stays(box):
     os.chown(box.root / ".husky/pre-commit", OWNER, OWNER)
     assert b"Read-only" in box.run(name, "echo x >> .husky/pre-commit").stderr
     box.delete(name)
-    wait_until(lambda: not box.stages(), "the stage to be gone")
+    box.await_stages()
     assert os.listdir(box.root / ".husky") == ["pre-commit"]
 
 
 def test_two_sessions_share_a_workspace_and_the_last_one_tidies_up(box):
     first, second = box.launch(), box.launch()
     box.delete(first)
-    wait_until(lambda: len(box.stages()) == 1, "the stage of the first one to be gone")
+    box.await_stages(1)
     assert placeholders(box) == set(PLACEHOLDERS)
     done = box.run(
         second, "echo x > .husky/a; rmdir .husky; echo x > .git/commondir; echo x > .git/hooks/a; ls -A .husky", 0
@@ -244,7 +245,7 @@ def test_a_folder_that_is_no_repository_cannot_become_one_behind_the_owners_back
     assert host_git(box, "init", "-q").returncode == 0
     assert b"Read-only" in box.run(name, "echo x > .git/hooks/a").stderr
     box.delete(name)
-    wait_until(lambda: not box.stages(), "the stage to be gone")
+    box.await_stages()
     assert (box.root / ".git/HEAD").exists()
 
 

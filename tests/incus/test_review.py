@@ -255,7 +255,7 @@ def test_a_start_is_the_workspace_before_the_tool_writes_at_once(bed, patient_se
         os.chown(workspace / name, 1000, 1000)
     session = Reviewed(bed, patient_server, workspace, mode=mode, tool="hasty", prompt="go")
     changed = {"README.md": "M", "at-once": "A", "gone": "D", "uncommitted": "M"}
-    wait_until(lambda: session.files() == changed, f"{changed}; now {session.files()}, {start_note(session)}")
+    wait_until(lambda: session.files() == changed, lambda: f"{changed}; now {session.files()}, {start_note(session)}")
     assert session.file("README.md")["old"] == "# project\n"
     assert start_note(session) == ""
     assert patient_server.delete(session.path).status == 204
@@ -264,7 +264,7 @@ def test_a_start_is_the_workspace_before_the_tool_writes_at_once(bed, patient_se
     again = next(one for one in session.checkpoints() if one["why"] == "start")
     since = {"from": again["checkpoint"]}
     changed = {"README.md": "M", "uncommitted": "M"}
-    wait_until(lambda: session.files(**since) == changed, f"{changed} since {again}")
+    wait_until(lambda: session.files(**since) == changed, lambda: f"{changed} since {again}: {session.files(**since)}")
     assert session.file("README.md", **since)["old"] == "# project\ntwo\n"
     assert start_note(session) == ""
 

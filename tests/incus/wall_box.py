@@ -153,6 +153,10 @@ class Box:
         mounted = {os.path.basename(point) for point in points if os.path.dirname(point) == clincus.STAGES}
         return [name for name in self.made if name in mounted or os.path.exists(f"{clincus.STAGES}/{name}")]
 
+    def await_stages(self, count=0):
+        """Wait until so many stages are there: LXC runs the hook after a stop when Incus has said "stopped"."""
+        wait_until(lambda: len(self.stages()) == count, lambda: f"{count} stages; there are {self.stages()}")
+
     def stop(self, name):
         with stopping():
             self.incus.run("stop", "--force", name)
@@ -214,7 +218,7 @@ def new_box(bed):
         yield box
         for name in set(bed.names()) - bed.kept:
             box.delete(name)
-        wait_until(lambda: not box.stages(), "all stages to be gone")
+        box.await_stages()
 
 
 @contextlib.contextmanager
