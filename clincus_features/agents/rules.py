@@ -66,6 +66,11 @@ def said(name: str, state: str, pattern: str, reason: str = "") -> Rule:
     return Rule(name, state, pattern, reason, group="(?P<text>" in pattern, part="body")
 
 
+def framed(words: str) -> str:
+    """A pattern for words on some lines, with or without a frame."""
+    return r"(?: *│?\n *│?)? *".join(map(re.escape, words.split()))
+
+
 PROMPT = Rule("prompt", "ready", "", part="box")
 
 WRAPPED = r"(?:\n {2,}\S.*)*"  # the rest of a long line
@@ -88,12 +93,19 @@ CLAUDE_LAYOUT = Layout(
 # leave it.
 CLAUDE_LEAVE = r"\bEsc\s+to\s+(?:cancel|close|go\s+back)"
 CLAUDE_PANEL = (
-    r"^─{10}.*\n {1,4}(?P<text>\S+(?: \S+)*)(?: {2}.*)?\n(?:(?!─{10}|.*Enter to confirm).*\n)*(?!.*Enter to confirm).*"
+    r"^─{10}.*\n {1,4}(?P<text>\S+(?: \S+)*)(?: {2}.*)?\n(?:(?!─{10}|.*Enter to con).*\n)*(?!.*Enter to con).*"
     + CLAUDE_LEAVE
     + r"\Z"
 )
-# The question above the last choices. Its subject, such as a command or a plan, may hold such words too.
-CLAUDE_PERMISSION = r"(?s:.*)(?P<text>Do you want to [^?]*\?)\n[^\S\n]*❯? ?1\. (?!(?s:.*)\n[^\S\n]*❯? ?1\. )"
+# Only this one has the hint of a dialog that Claude Code opens by itself, perhaps amid a turn.
+CLAUDE_REWIND = r"^─{10}.*\n {1,4}(?P<text>Rewind)\n(?s:.*)" + CLAUDE_LEAVE + r"\Z"
+# The question above the last choices. Its subject, such as a command or a plan, may hold such words too, and so may the
+# name of a file in it, which may have a question mark. A narrow screen gives it some lines.
+CLAUDE_FIRST = r"\n[^\S\n]*❯? ?1\. "
+CLAUDE_PERMISSION = (
+    rf"(?s:.*)^ *(?P<text>Do you want to\b.*(?:(?!{CLAUDE_FIRST})\n.*){{0,3}}?\?)"
+    rf"{CLAUDE_FIRST}(?!(?s:.*){CLAUDE_FIRST})"
+)
 
 # Claude Code shows this above its input while it works, with tips or its list of tasks below. Its footer does not show
 # work while there is text in the input.
@@ -120,12 +132,13 @@ CLAUDE = ToolRules(
         asks(
             "review", r"^(?P<text>Review your answers)\n(?s:.*)^[❯ ] 1\. Submit answers\n.*\Z", "question", group=True
         ),
-        asks("permission", CLAUDE_PERMISSION, "permission", 14, group=True),
+        asks("permission", CLAUDE_PERMISSION, "permission", group=True),
         asks("plan", r"(?P<text>Claude has written up a plan[^\n]*)\n", "plan", 12, group=True),
         asks("trust-dialog", r"\A(?:─{10}.*\n)? *(?:Accessing workspace:|Do you trust the files in this folder)"),
         asks("resume-dialog", r"^ *(❯ )?(\d\. )?Resume (from summary|full session)\b", last=8),
         asks("login", r"Select login method:|Paste code here if prompted", "login"),
         asks("panel", CLAUDE_PANEL, group=True, is_panel=True),
+        asks("rewind", CLAUDE_REWIND, group=True, is_panel=True),
         asks("dialog", r"Enter to (confirm|continue)( · |$)", last=3),
         asks("choice", r"^ {1,4}❯ \S.*(?:\n {3,}\S.*)*\Z"),
         asks("tall-panel", r"(?P<text>.*" + CLAUDE_LEAVE + r")\Z", last=2, group=True, is_panel=True),
@@ -175,13 +188,17 @@ COPILOT_PANEL = r"^╭─+╮\n│ (?P<text>\S+(?: \S+)*) +│\n(?:│.*│\n)*�
 # A dialog has a frame, and empty lines in it. The plan's summary stands below the title and a border, whose end a look
 # may cut off: guest/look.sh counts bytes.
 COPILOT_CHOICES = r"[ │]*\n(?:[ │]*\n)*[ │]*❯? *1\. "
-COPILOT_PERMISSION = r"(?s:.*)(?P<text>Do you want to .*\?)" + COPILOT_CHOICES + r"(?!(?s:.*)\n[ │]*❯? *1\. )"
-COPILOT_TRUST = r"(?P<text>Do you trust the files in this folder\?)" + COPILOT_CHOICES
+COPILOT_FIRST = r"\n[ │]*❯? *1\. "
+COPILOT_PERMISSION = (
+    rf"(?s:.*)^[ │]*(?P<text>Do you want to\b.*(?:(?!{COPILOT_FIRST})\n.*){{0,3}}?\?)"
+    rf"{COPILOT_CHOICES}(?!(?s:.*){COPILOT_FIRST})"
+)
+COPILOT_TRUST = rf"(?P<text>{framed('Do you trust the files in this folder?')})" + COPILOT_CHOICES
 COPILOT_PLAN = r"^│ Plan Ready for Review +│\n│ ─+.*\n│ (?P<text>\S+(?: +\S+)*?) +│\n"
 # Those of a login and the lists that a person opens have none.
 COPILOT_LOGIN = (
     r"^ (?P<text>What account do you want to log into\?|How do you want to sign in\?) *\n"
-    r"(?:[ ❯]+\d\. .*\n)+ *↑/↓ to navigate · enter to select\s*\Z"
+    r"(?:[ ❯]+\d\. .*\n(?: {3,}(?! *\d\. ).*\n)*)+ *↑/↓\s+to\s+navigate\s+·\s+enter\s+to\s+select\s*\Z"
 )
 COPILOT_LIST = r"^ (?P<text>(?! )[^│\n]* · enter to select · esc to cancel)\s*\Z"
 
@@ -189,13 +206,13 @@ COPILOT = ToolRules(
     seen_on="1.0.102",
     layout=COPILOT_LAYOUT,
     screen=(
-        asks("permission", COPILOT_PERMISSION, "permission", 10, group=True),
+        asks("permission", COPILOT_PERMISSION, "permission", group=True),
         asks("trust-dialog", COPILOT_TRUST, group=True),
         asks("question", r"enter accept · ctrl\+d decline", "question", 3),
         asks("plan", COPILOT_PLAN, "plan", group=True),
         asks("login", COPILOT_LOGIN, "login", group=True),
         asks("list", COPILOT_LIST, last=1, group=True, is_panel=True),
-        asks("dialog", r"enter to select · esc to cancel", last=3),
+        asks("dialog", framed("enter to select · esc to cancel"), last=4),
         Rule("working", "working", r"^ *\S Working\b.* esc ", part="footer"),
         asks("panel", r"(?P<text>.* · esc (?:cancel|close))\s*\Z", last=2, group=True, is_panel=True),
         asks("framed-panel", COPILOT_PANEL, group=True, is_panel=True),
@@ -211,6 +228,7 @@ COPILOT = ToolRules(
         "Stop": Hook("done", function="stop"),
         "ErrorOccurred": Hook("failed", function="error"),
     },
+    frame=r"^ *│ *| *│$",
     notice=r"^[\s─╌╭╮╰╯│┃▔▁]*$|^\s*❯\s*$",
 )
 
@@ -352,11 +370,6 @@ GEMINI_LEAVE = r"\bEsc to(?: *│\n *│)? close\) *│\n(?: *│ *│\n)* *╰�
 GEMINI_TITLE = r"(?P<text>[^│\s]+(?: [^│\s]+)*) {2}[^\n]*│\n"
 GEMINI_HINT = r"(?:\n +\? for shortcuts)?"
 GEMINI_PANEL = rf"^ *╭─+╮\n *│ *│\n *│ (?:> )?{GEMINI_TITLE}(?: *│.*\n)* *│.*" + GEMINI_LEAVE
-
-
-def framed(words: str) -> str:
-    """A pattern for words in a frame, which may take several lines there."""
-    return r"(?: +| *│\n *│ +)".join(map(re.escape, words.split()))
 
 
 # The head of a dialog may have left a low screen, and the end of a line a wide one: guest/look.sh cuts it.

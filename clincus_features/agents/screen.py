@@ -67,7 +67,7 @@ def cut(layout: Layout, lines: Sequence[str], below: int | None = None) -> Scree
         lines = list(filter(None, (line.removesuffix(layout.bar).rstrip() for line in lines)))
     box = find_box(layout, lines)
     footer = lines[box.footer :] if box is not None else []
-    if box is None or (layout.covers and any(re.fullmatch(layout.covers, line) for line in footer)):
+    if box is None or is_covered(layout, footer):
         # A box without a lower border is not told from a dialog that follows a prompt.
         begin = find_dialog(layout, lines, box.footer if box is not None and layout.bottom else 0)
         return Screen(tuple(lines[:begin]), tuple(lines[begin:]))
@@ -76,6 +76,12 @@ def cut(layout: Layout, lines: Sequence[str], below: int | None = None) -> Scree
     if panel is not None:
         return Screen(tuple(lines[:panel]), tuple(lines[panel : box.top]), (), tuple(footer))
     return Screen(tuple(lines[: box.top]), (), tuple(lines[box.begin : box.end]), tuple(footer))
+
+
+def is_covered(layout: Layout, footer: Sequence[str]) -> bool:
+    """Whether a dialog below a box has taken its place. A status line of the user's own may have a border too."""
+    is_like_one = bool(layout.covers) and any(re.fullmatch(layout.covers, line) for line in footer)
+    return is_like_one and (not layout.asks or any(re.fullmatch(layout.asks, line) for line in footer))
 
 
 def find_panel(layout: Layout, lines: Sequence[str], cursor: int | None) -> int | None:
@@ -149,7 +155,7 @@ def find_dialog(layout: Layout, lines: Sequence[str], after: int) -> int:
     if layout.block:
         end = next((at for at in range(len(lines), after, -1) if re.fullmatch(layout.block, lines[at - 1])), after)
         return begin_of_block(layout, lines, end, after)
-    heads = [at for at in range(after, len(lines)) if layout.head and re.fullmatch(layout.head, lines[at])]
+    heads = [at for at in range(after, len(lines) - 1) if layout.head and re.fullmatch(layout.head, lines[at])]
     if not heads:
         return after
     if not layout.inner:

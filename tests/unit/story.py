@@ -347,7 +347,7 @@ class World:
     def _need(self, kind: str) -> None:
         """A person is needed from now on, unless nobody can know it: no hook tells of a turn that no look sees."""
         is_unseen = bool(self._cut_at) and self._begun > self._cut_at and self.tool not in ("claude", *TOLD)
-        if not is_unseen or kind not in ("done", "failed"):
+        if not is_unseen or kind != "done":
             self.needs.append(Need(kind, self.now))
 
     def _over(self) -> None:

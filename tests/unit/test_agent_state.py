@@ -213,6 +213,60 @@ SCREENS = {
 }
 
 
+# A notice that Claude Code shows amid a turn.
+AUTO_MODE = [
+    *("● Bash(touch made)", "  ⎿  Waiting…", "─" * 80),
+    "  We're changing auto mode to no longer charge for classifier requests in",
+    *("  Claude Code.", "  Enter to continue · Esc to cancel"),
+]
+IN_24_COLUMNS = [
+    *(
+        "─" * 24,
+        " Bash command",
+        " Tip: auto mode handles",
+        "╌" * 24,
+        " │ touch /tmp/a-very-lo",
+        " │ ng-name",
+        "╌" * 24,
+    ),
+    *(
+        " Do you want to",
+        " proceed?",
+        " ❯ 1. Yes",
+        "   2. Yes, and always",
+        "      allow access to",
+        "      /tmp/a-very-long-",
+    ),
+    *("      name-of-a-folder/", "      and-another-one/p", "      ackages/frontend/", "      src/components"),
+    *("      from this project", "   3. Yes, and switch", "      to auto mode ·", "      auto mode handles"),
+    *("      these prompts", "      for you", "   4. No", " Esc to cancel · Tab to", " amend"),
+]
+SCREENS |= {
+    "a notice amid a turn": (AUTO_MODE, ("waiting", "dialog")),
+    "permission in 24 columns": (IN_24_COLUMNS, ("waiting", "permission")),
+    "permission for a file with question marks": (
+        [*PERMISSION[:6], " Do you want to create what?.or?.md?", *PERMISSION[-4:]],
+        ("waiting", "permission"),
+    ),
+    "a status line with a border": ([*DONE[:-1], "  main", RULE, "  40%", *BOX[-1:]], ("idle", "")),
+    "a status line that is a border": ([*DONE[:-1], RULE, *BOX[-1:]], ("idle", "")),
+    "an answer in another language": (["● Möchten Sie fortfahren?", "  ❯ 1. Ja", "    2. Nein", *BOX], ("idle", "")),
+    "a draft like a dialog": ([RULE, "❯ Do you want to go?", "  ❯ 1. Yes", "    2. No", RULE, *BOX[3:]], ("idle", "")),
+    "an answer with a box and wide letters": (
+        ["● 漢字", f"  {RULE}", "  ❯ 漢字", f"  {RULE}", "  Do you want to proceed?", "  ❯ 1. はい", *BOX],
+        ("idle", ""),
+    ),
+    "a question in the words of a permission": (
+        [*QUESTION[:3], "Do you want to proceed?", "❯ 1. Yes", "  2. No", *QUESTION[-4:]],
+        ("waiting", "question"),
+    ),
+}
+
+
+def test_a_notice_that_nobody_has_opened_calls():
+    assert not decide(facts(AUTO_MODE, said=hooks(PROMPT))).agent.seen
+
+
 @pytest.mark.parametrize(("lines", "expected"), SCREENS.values(), ids=SCREENS.keys())
 def test_the_screen_alone_tells_the_state(lines, expected):
     assert answer(facts(lines)) == expected
@@ -468,6 +522,54 @@ OTHER_SCREENS = {
         ("waiting", "permission"),
     ),
     "opencode asks": ("opencode", ["┃  1. Red", "┃  ↑↓ select  enter submit  esc dismiss"], ("waiting", "question")),
+}
+
+
+# As on a phone (seen with Copilot CLI 1.0.102 at 40x30 and 30x44).
+OTHER_SCREENS |= {
+    "copilot wants a permission in 40 columns": (
+        "copilot",
+        [
+            *(f"╭{'─' * 38}╮", "│ Run a command                        │", f"│ {'─' * 36} │"),
+            *("│ │ touch made                       │ │", "│ Do you want to run this command?     │", f"│{' ' * 38}│"),
+            *("│ ❯ 1. Yes                             │", "│   2. Yes, and don't ask again for    │"),
+            *("│   `touch` in this directory (~/w)    │", "│  3. No, and tell Copilot what to do  │"),
+            *("│  differently (Esc to stop)           │", f"│{' ' * 38}│"),
+            *("│ ↑/↓ to navigate · enter to select ·  │", "│ esc to cancel                        │", f"╰{'─' * 38}╯"),
+        ],
+        ("waiting", "permission"),
+    ),
+    "copilot wants a permission in 30 columns": (
+        "copilot",
+        [
+            *(f"╭{'─' * 28}╮", "│ Do you want to run this    │", "│ command?                   │", f"│{' ' * 28}│"),
+            *("│ ❯ 1. Yes                   │", "│  2. Yes, and don't ask     │", "│  again for `touch` in this │"),
+            *("│   directory (~/w)          │", "│   3. No, and tell Copilot  │", "│   what to do differently   │"),
+            *("│   (Esc to stop)            │", f"│{' ' * 28}│", "│ ↑/↓ to navigate · enter to │"),
+            *("│  select · esc to cancel    │", f"╰{'─' * 28}╯"),
+        ],
+        ("waiting", "permission"),
+    ),
+    "copilot asks above a border": (
+        "copilot",
+        [
+            *(
+                " ○ Asking user Waiting for response",
+                "─" * 40,
+                " Copilot needs information.",
+                " Which colour do you want?",
+            ),
+            *(
+                " colour:",
+                " ❯ Red",
+                "   Green",
+                " ↑/↓ select · enter accept · ctrl+d",
+                " decline · esc cancel",
+                "─" * 40,
+            ),
+        ],
+        ("waiting", "question"),
+    ),
 }
 
 

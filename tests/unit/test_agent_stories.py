@@ -193,6 +193,8 @@ def test_a_person_is_called_once_whatever_tool_it_is(name, story, tool):
 ALWAYS = ("look", "restart", "enqueue", "halt")
 # What nobody does while the engine is out of reach.
 BY_SERVER = ("look", "restart", "enqueue", "halt", "resume", "again")
+# An interruption behind one of these looks like the words of an answer, unless a look has seen that the tool worked on.
+GOES_ON = ("stop", "wake")
 NEXT = {
     "idle": ("prompt", "leave", "crash", *ALWAYS),
     "done": ("prompt", "wake", "leave", "crash", "type-half", *ALWAYS),
@@ -265,7 +267,9 @@ class Teller:
     def next(self) -> str:
         """What the tool does, or what is done to it."""
         left = set() if self._own else OWN
-        words = [word for word in NEXT[self.truth] if word not in (*left, *(BY_SERVER if self._is_cut else ()))]
+        words = [
+            word for word in NEXT[self.truth] if word not in (*left, *((*BY_SERVER, *GOES_ON) if self._is_cut else ()))
+        ]
         word = self._draw(st.sampled_from(words or [""]))
         self.truth = AFTER.get(word, self.truth)
         return word
