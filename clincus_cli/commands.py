@@ -141,7 +141,7 @@ def agreed(options: Options) -> bool:
 
 
 def prints_plan(options: Options) -> bool:
-    """Whether --dry-run --json asks for the plan as JSON. Raises UsageError for --json alone."""
+    """True if --dry-run --json asks for the plan as JSON. Raises UsageError for --json alone."""
     if options.json and not options.dry_run:
         raise UsageError("--json prints the plan of --dry-run: give --dry-run, too")
     return bool(options.json)

@@ -52,7 +52,7 @@ def own_option(facts: Facts) -> int | None:
 
 
 def takes_line(facts: Facts) -> bool:
-    """Whether a tool takes a line as an answer: one of the user's own that has nothing to mark on its screen."""
+    """True if a tool takes a line as an answer: a user's own tool without anything to mark on its screen."""
     rules = rules_of(facts)
     return rules is not None and rules.layout is None and not menu_of(facts).is_marked
 

@@ -155,7 +155,7 @@ def is_prompt_told(shown: str, told: str) -> bool:
 
 
 def is_inserted(before: str, now: str, text: str) -> bool:
-    """Whether a screen is an earlier one with a text inserted in one place, which may have pushed its begin out."""
+    """True if a screen is an earlier one plus a text in one place, which may have pushed its beginning out."""
     gone = len(before) + len(text) - len(now)
     if not 0 <= 2 * gone <= len(before):
         return False
