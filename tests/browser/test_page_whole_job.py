@@ -50,7 +50,7 @@ def test_the_whole_job_takes_fourteen_steps_at_most(bed, open_dashboard, open_pa
     git(project, "config", "user.email", "ann@example.com")
 
     page = hand.open(desk)
-    hand.click(page.get_by_role("main").get_by_role("button", name="my-app"))
+    hand.click(page.get_by_role("main").get_by_role("button", name="my-app", exact=True))
     expect(page.get_by_label("First prompt")).to_be_focused()
     hand.type(page, "Mend the totals")
     hand.press(page, "Control+Enter")
