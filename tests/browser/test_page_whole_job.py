@@ -14,7 +14,7 @@ MOST_STEPS = 14
 
 
 class Hand:
-    """A person's hand, which counts pages that are opened, clicks, taps, keys, and texts that are typed without a stop."""
+    """A person's hand, which counts what it does: pages opened, clicks, taps, keys, and texts typed without a stop."""
 
     def __init__(self) -> None:
         self.steps: list[str] = []
