@@ -103,7 +103,8 @@ class Ada:
                 self.printed = [last_state(line) for line in text.split("\n")]
                 return int(found[1]), self.printed
             elif found[0].startswith("Token"):
-                self.terminal.type(f"{self.printed[-1]}\n")
+                token = [line for line in self.printed if line][-1]
+                self.terminal.type(f"{token}\n")
             else:
                 answer = left.pop(0) if left else "y"
                 self.terminal.type(f"{answer}\n")
