@@ -4,15 +4,20 @@
  */
 'use strict';
 
-const TIMEOUT_MS = 8_000;
+// For each try of a request: a connection that was kept over sleep or a change of the network leads nowhere.
+const TIMEOUTS_MS = [2_500, 5_000, 12_500];
+const AGAIN_MS = 1_000; // before a request is sent again that the browser has dropped
 const ANSWER_TIMEOUT_MS = 25_000; // the server waits 15 seconds for a proof that the agent took an answer
-const TRIES = 3; // of a request, a second apart
 const TAKEN_MS = 1_000; // for a page to say that it went to a place
 const SHOWN = 4; // notifications that one push may add
+const UNSAID = 'A session may need you'; // the title where the server did not say which one
+
+/** Ends with the push that came last. An older answer would close what a newer one has shown. */
+let shown = Promise.resolve();
 
 self.addEventListener('install', () => self.skipWaiting());
 self.addEventListener('activate', (event) => event.waitUntil(self.clients.claim()));
-self.addEventListener('push', (event) => event.waitUntil(showNews()));
+self.addEventListener('push', (event) => event.waitUntil((shown = shown.then(showNews, showNews))));
 self.addEventListener('notificationclick', (event) => {
   event.notification.close();
   event.waitUntil(event.action ? answer(event.notification, Number(event.action)) : open(event.notification.data?.path ?? '/'));
@@ -20,24 +25,27 @@ self.addEventListener('notificationclick', (event) => {
 self.addEventListener('pushsubscriptionchange', (event) => event.waitUntil(renew(event)));
 
 /**
- * Asks for something of our own server, with the cookie of the person. A machine that wakes up may just change its network,
- * for which fetch has a TypeError: then it asks again.
+ * Asks for something of our own server, with the cookie of the person, and again if no answer came. A machine that wakes up
+ * may just change its network, for which fetch has a TypeError. All tries have one key, by which the server knows that it is
+ * the same request: what an answer that was lost called fresh is fresh in the next one.
  */
-async function post(path, body, tries = TRIES) {
+async function post(path, body, timeouts = TIMEOUTS_MS, key = crypto.randomUUID()) {
+  const [timeout, ...rest] = timeouts;
   try {
-    return await postOnce(path, body);
+    return await postOnce(path, body, timeout, key);
   } catch (error) {
-    if (!(error instanceof TypeError) || tries <= 1) throw error;
-    await new Promise((resolve) => setTimeout(resolve, 1_000));
-    return post(path, body, tries - 1);
+    const isDropped = error instanceof TypeError;
+    if (!rest.length || !(isDropped || error.name === 'TimeoutError')) throw error;
+    if (isDropped) await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+    return post(path, body, rest, key);
   }
 }
 
-async function postOnce(path, body, timeout = TIMEOUT_MS) {
+async function postOnce(path, body, timeout, key) {
   const response = await fetch(path, {
     method: 'POST',
     cache: 'no-store',
-    headers: { 'Content-Type': 'application/json' },
+    headers: { 'Content-Type': 'application/json', ...(key && { 'Idempotency-Key': key }) },
     body: JSON.stringify(body),
     signal: AbortSignal.timeout(timeout),
   });
@@ -60,7 +68,10 @@ async function takeNews() {
   return post(`/api/push/subscriptions/${await idOf(subscription)}/news`, {});
 }
 
-/** Shows what is new and closes what is over. A push that shows nothing costs the browser's leave to push. */
+/**
+ * Shows what is new and closes what is over. A push that shows nothing costs the browser's leave to push. While it is
+ * still told that the server did not say what waits, all that waits and is not shown is new: that answer may have told it.
+ */
 async function showNews() {
   let news;
   try {
@@ -68,13 +79,14 @@ async function showNews() {
   } catch (error) {
     const isSignedOut = error.message === '401';
     const text = isSignedOut ? 'You are signed out: open the dashboard to sign in.' : 'The server did not say which: open the dashboard.';
-    return show({ title: 'A session may need you', text });
+    return show({ title: UNSAID, text });
   }
   showCount(news.filter(({ id }) => id).length);
-  for (const shown of await self.registration.getNotifications()) {
-    if (!news.some((one) => tagOf(one) === shown.tag)) shown.close();
-  }
-  const fresh = news.filter((one) => one.fresh).slice(0, SHOWN);
+  const present = await self.registration.getNotifications();
+  for (const one of present) if (!news.some((other) => tagOf(other) === one.tag)) one.close();
+  const isUntold = present.some(({ title }) => title === UNSAID);
+  const isShown = (one) => present.some(({ tag }) => tag === tagOf(one));
+  const fresh = news.filter((one) => one.fresh || (isUntold && !isShown(one))).slice(0, SHOWN);
   // The newest comes last, on top.
   for (const one of fresh.reverse()) await show(one, one.silent);
   if (fresh.length > 0) return;

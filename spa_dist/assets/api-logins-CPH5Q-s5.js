@@ -1,1 +1,0 @@
-import{Ut as e,qt as t}from"./index-CelXWycq.js";var n=e=>`/api/logins/${encodeURIComponent(e)}`,r={list:()=>e(`/api/logins`),check:e=>t(`POST`,`${n(e)}/check`),revoke:e=>t(`POST`,`${n(e)}/revoke`),allow:e=>t(`DELETE`,`${n(e)}/revoke`)};export{r as t};

@@ -1,1 +1,0 @@
-import{Ht as e,Kt as t,Ut as n,qt as r}from"./index-CelXWycq.js";var i=(e,n)=>`${t(e)}/ports/${n}`,a={look:async n=>await(await e(`${t(n)}/network`)).json(),markSeen:e=>r(`POST`,`${t(e)}/network/seen`),change:(e,n)=>r(`PATCH`,t(e),n),presets:()=>n(`/api/network/presets`),openPort:async(e,t)=>(await r(`POST`,i(e,t))).url,closePort:(e,t)=>r(`DELETE`,i(e,t))};export{a as t};

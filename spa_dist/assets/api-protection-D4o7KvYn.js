@@ -1,1 +1,0 @@
-import{Ht as e,Kt as t}from"./index-CelXWycq.js";async function n(n){return await(await e(`${t(n)}/protection`)).json()}export{n as t};

@@ -1,1 +1,0 @@
-import{Fr as e,In as t,Yn as n,vr as r,xr as i}from"./index-CelXWycq.js";var a=i(`<svg class="lucide lucide-chevron-down" viewBox="0 0 24 24"><path d="m6 9 6 6 6-6"></path></svg>`);function o(i,o){let s=t(o,`size`,3,24);var c=a();e(()=>{n(c,`width`,s()),n(c,`height`,s()),n(c,`aria-label`,o[`aria-label`]),n(c,`aria-hidden`,!o[`aria-label`])}),r(i,c)}export{o as t};

@@ -1,1 +1,0 @@
-import{Ht as e}from"./index-CelXWycq.js";var t=e=>[...e.querySelectorAll(`script[src]`)].map(e=>e.getAttribute(`src`)).join(` `);async function n(){try{let n=await e(`/`,{headers:{Accept:`text/html`}}),r=t(new DOMParser().parseFromString(await n.text(),`text/html`));return r!==``&&r!==t(document)}catch{return!1}}export{n as isOutdated};
