@@ -7,6 +7,7 @@ import gzip
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -280,7 +281,7 @@ class TestStatic:
 
     def test_hashed_assets_are_compressed_and_immutable(self, shared_server):
         page = shared_server.get("/").body.decode()
-        path = "/assets/index" + page.split('src="/assets/index')[1].split('"')[0]
+        [path] = re.findall(r'"(/assets/index-[^"]+\.js)"', page)
         plain = shared_server.get(path)
         packed = shared_server.get(path, headers={"Accept-Encoding": "gzip"})
         assert plain.headers["cache-control"] == "public, max-age=31536000, immutable"

@@ -151,7 +151,7 @@ class TestCustomImage:
         done = run_clincus(bed, home, *command, "--force")
         assert done.returncode == 0, done.stderr
         second = json.loads(done.stdout)
-        assert set(second) == {"alias", "skipped", "fingerprint"}
+        assert set(second) == {"alias", "skipped", "fingerprint", "version"}
         assert second["fingerprint"] != built[0].fingerprint
         cli_build.point_alias(bed.incus, "custom", built[0].fingerprint)
 

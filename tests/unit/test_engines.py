@@ -331,7 +331,7 @@ def test_a_session_there_takes_no_conversation_of_another_session_by_its_id(tmp_
     assert reports == [f"{FAR}: the conversation was not saved: {refusal}"]
     launch = plan(tmp_path, workspace="/srv/app", mode="mount")
     with pytest.raises(clincus.ClincusError, match=re.escape(refusal)):
-        sessions._start_tool(registry.get(FAR), launch, is_new=False)
+        sessions._start_tool(registry.get(FAR), launch, is_new=False, has_begun=False)
     kept = clincus.read_metadata(directory, "claude")
     assert kept is not None
     assert kept.container_name == NAME, "the next save would take the conversation for its own"
