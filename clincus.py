@@ -1993,7 +1993,7 @@ def github_token(environ: Mapping[str, str]) -> str:
     if token:
         return token
     program = shutil.which("gh", path=environ.get("PATH"))
-    if program is None:
+    if program is None or not may_be_logged_in(program, environ):
         return ""
     try:
         done = run_child([program, "auth", "token"], timeout=GH_TIMEOUT, environ=environ)
@@ -2002,6 +2002,19 @@ def github_token(environ: Mapping[str, str]) -> str:
     token = done.stdout.decode("ascii", "replace").strip()
     is_token = done.code == 0 and re.fullmatch(r"[\x21-\x7e]{1,1024}", token)
     return token if is_token else ""
+
+
+def may_be_logged_in(gh: str, environ: Mapping[str, str]) -> bool:
+    """False if `gh` has no login: then it has no hosts.yml, also where the token itself is in a keyring.
+
+    To ask it costs each start 65 ms of CPU. A snap keeps its files in a place of its own, so it is asked in any case.
+    The folder is that of `gh help environment`.
+    """
+    if gh.startswith("/snap/"):
+        return True
+    in_config = f"{environ.get('XDG_CONFIG_HOME') or '~/.config'}/gh"
+    folder = environ.get("GH_CONFIG_DIR") or in_config
+    return os.path.exists(expand(f"{folder}/hosts.yml", environ))
 
 
 def tool_environment(tool: Tool, config: Config, environ: Mapping[str, str], container_home: str) -> dict[str, str]:
