@@ -47,6 +47,7 @@ LINKS = ""  # the mark for changes in a Git folder, where a link may have appear
 LINKS_SETTLE = 0.05  # seconds from a new name there to the look at it
 INDEX_SETTLE = 0.2  # seconds from a change of git's index to the look at it
 FROZEN_WITHIN = 30.0  # seconds for Incus to freeze a container
+FREEZE_TRY = 5.0  # seconds of one try: meanwhile the agent's file is in the place of the sealed one
 ASK_AGAIN = 2.0  # seconds after which Incus is asked again if it does not answer
 TRIES = 5  # to restore something
 EDITED, RESTARTS = "edited", "restarts"  # verdicts besides those that the API reports
@@ -1019,14 +1020,24 @@ class Guard:
         door.end_commands(session.id, "the container is frozen, as something changed that your machine would run")
 
     def _pause(self, session: clincus.Session) -> bool:
-        """Freeze a container; False if it does not run any more. If Incus does not answer, it counts as running."""
+        """Freeze a container; False if it does not run any more. If Incus does not answer, it counts as running.
+
+        One that is freezing runs no program any more: it waits for a process that is in the kernel.
+        """
         door = self._door(session)
-        with suppress(clincus.IncusError):
-            door.run("pause", door.place(session.id), timeout=FROZEN_WITHIN)
-            return True
-        with suppress(clincus.IncusError):
-            instance = door.instance(session.id)
-            return instance is not None and clincus.incus_status(instance) in ("Frozen", "Freezing")
+        over = time.monotonic() + FROZEN_WITHIN
+        while time.monotonic() < over:
+            with suppress(clincus.IncusError):
+                door.run("pause", door.place(session.id), timeout=FREEZE_TRY)
+                return True
+            try:
+                instance = door.instance(session.id)
+            except clincus.IncusError:
+                return True
+            status = "" if instance is None else clincus.incus_status(instance)
+            if status != "Running":
+                return status in ("Frozen", "Freezing")
+            time.sleep(ASK_AGAIN)
         return True
 
     def _put_back(self, frozen: list[Live], found: Mapping[str, str]) -> None:

@@ -9,11 +9,11 @@ import pytest
 from test_protection_watch import (
     REPLACE,
     await_broken,
+    await_frozen,
     await_watched,
     from_apart,
     protection,
     pytestmark,
-    status_in_incus,
 )
 
 from tests.programs import DEADLINE, NO_CHECKPOINTS, wait_until
@@ -113,7 +113,7 @@ def test_what_is_replaced_through_a_recursive_bind_is_seen_and_an_overlay_touche
     assert written(bed, session["id"]) == ""
     from_apart(workspace, f"mount --rbind {workspace} {tmp_path}/bound && cd {tmp_path}/bound && {REPLACE}")
     await_broken(server, session)
-    wait_until(lambda: status_in_incus(bed, session) == "Frozen", "Incus to have frozen it")
+    await_frozen(bed, session)
     assert (workspace / ".git/config").read_text() == before
 
 

@@ -15,11 +15,11 @@ import pytest
 from test_cli_sessions import command_line
 from test_protection_watch import (
     await_broken,
+    await_frozen,
     await_resumed,
     await_watched,
     changes_so_far,
     protection,
-    status_in_incus,
 )
 
 from tests.programs import NO_CHECKPOINTS, git, wait_until
@@ -133,7 +133,7 @@ def test_a_container_that_goes_on_making_links_is_frozen_and_gains_nothing(bed, 
         rm -rf $one; ln -s {target} $one; rm -f $one; mkdir $one; done; done"""
     bed.attack(session["id"], script)
     await_broken(server, session)
-    wait_until(lambda: status_in_incus(bed, session) == "Frozen", "Incus to have frozen it")
+    await_frozen(bed, session)
     wait_until(
         lambda: not any((side / ".git" / one).is_symlink() for one in ("worktrees", "rebase-merge", "logs")),
         "the last links to be put aside",
@@ -158,7 +158,7 @@ def test_a_container_that_reboots_itself_after_an_attack_is_frozen_all_the_same(
     bed.attack(session["id"], script, 0)
     found = await_broken(server, session)
     assert f"{side}/.git/{at}" in [change["path"] for change in found["changes"]]
-    wait_until(lambda: status_in_incus(bed, session) == "Frozen", "Incus to have frozen it")
+    await_frozen(bed, session)
     act(side, words)
     assert contents(precious, side) == before
 

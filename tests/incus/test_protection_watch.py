@@ -81,8 +81,11 @@ def await_watched(server, session):
     return protection(server, session)
 
 
-def status_in_incus(bed, session):
-    return bed.state(session["id"])
+def await_frozen(bed, session):
+    """Wait until no program of a session runs: one that is freezing waits for a process that is in the kernel."""
+    wait_until(
+        lambda: bed.state(session["id"]) in ("Frozen", "Freezing"), lambda: f"no freeze; {bed.state(session['id'])}"
+    )
 
 
 @pytest.fixture
@@ -117,7 +120,7 @@ def test_a_replaced_file_freezes_the_session_and_is_put_back(bed, server, sessio
     before = (workspace / ".git/config").read_text()
     from_apart(workspace, f"printf '{EVIL}' >.git/evil && mv -f .git/evil .git/config")
     found = await_broken(server, session)
-    wait_until(lambda: status_in_incus(bed, session) == "Frozen", "Incus to have frozen it")
+    await_frozen(bed, session)
     assert (workspace / ".git/config").read_text() == before
     [aside] = workspace.glob(".git/config.clincus-replaced-*")
     assert aside.read_text() == EVIL
@@ -162,7 +165,7 @@ def test_each_break_is_seen_and_mended(bed, server, session, workspace, how):
     script, path, what = BREAKS[how]
     before = contents(workspace)
     freeze_by(server, session, workspace, script)
-    wait_until(lambda: status_in_incus(bed, session) == "Frozen", "Incus to have frozen it")
+    await_frozen(bed, session)
 
     def changes() -> list[tuple[str, str, bool]]:
         """What is told. Of more than one step, the first one may be told before the last one is done."""
@@ -197,7 +200,7 @@ def test_a_frozen_session_waits_for_a_decision(bed, server, session, workspace):
     assert "until you decide" in refused.json["error"]
     answer = server.post(f"/api/sessions/{session['id']}/protection/resolve", {"action": "continue"})
     assert answer.status == 200, answer.body
-    wait_until(lambda: status_in_incus(bed, session) == "Running", "the session to go on")
+    wait_until(lambda: bed.state(session["id"]) == "Running", "the session to go on")
     wait_until(lambda: protection(server, session)["level"] == "basic", "the level to be basic")
     found = protection(server, session)
     assert ".git/config" in found["note"]
@@ -210,9 +213,9 @@ def test_what_goes_on_without_its_seal_stays_watched(bed, server, session, works
     freeze_by(server, session, workspace, REPLACE)
     before = (workspace / ".git/config").read_text()
     server.post(f"/api/sessions/{session['id']}/protection/resolve", {"action": "continue"})
-    wait_until(lambda: status_in_incus(bed, session) == "Running", "the session to go on")
+    wait_until(lambda: bed.state(session["id"]) == "Running", "the session to go on")
     bed.attack(session["id"], "echo '[core] fsmonitor = x' >>/workspace/.git/config")
-    wait_until(lambda: status_in_incus(bed, session) == "Frozen", "the session to be frozen again")
+    await_frozen(bed, session)
     await_broken(server, session)
     wait_until(lambda: (workspace / ".git/config").read_text() == before, "the copy to be back")
 
@@ -221,7 +224,7 @@ def test_stop_keeps_the_container_and_the_next_start_asks(bed, server, session, 
     freeze_by(server, session, workspace, REPLACE)
     answer = server.post(f"/api/sessions/{session['id']}/protection/resolve", {"action": "stop"})
     assert (answer.status, answer.json["status"]) == (200, "stopped")
-    assert status_in_incus(bed, session) == "Stopped"
+    assert bed.state(session["id"]) == "Stopped"
     refused = server.post(f"/api/sessions/{session['id']}/resume", {})
     assert refused.status == 409
     assert f"{workspace}/.git/config was replaced" in refused.json["error"]
@@ -250,7 +253,7 @@ def test_a_server_that_starts_anew_knows_what_is_frozen(bed, start_server, serve
     found = await_broken(later, session)
     assert [one["path"] for one in found["changes"]] == [f"{workspace}/.git/config"]
     later.post(f"/api/sessions/{session['id']}/protection/resolve", {"action": "continue"})
-    wait_until(lambda: status_in_incus(bed, session) == "Running", "the session to go on")
+    wait_until(lambda: bed.state(session["id"]) == "Running", "the session to go on")
     wait_until(lambda: protection(later, session)["level"] == "basic", "the level to be basic")
 
 
@@ -259,7 +262,7 @@ def test_a_server_that_starts_anew_sees_what_happened_meanwhile(bed, start_serve
     from_apart(workspace, REPLACE)
     later = start_server(config=NO_CHECKPOINTS)
     await_broken(later, session)
-    wait_until(lambda: status_in_incus(bed, session) == "Frozen", "Incus to have frozen it")
+    await_frozen(bed, session)
     assert (workspace / ".git/config").read_text() != EVIL
 
 
@@ -386,7 +389,7 @@ def test_both_sessions_of_a_workspace_are_frozen(bed, server, session, workspace
     await_broken(server, session)
     await_broken(server, other)
     server.post(f"/api/sessions/{session['id']}/protection/resolve", {"action": "stop"})
-    wait_until(lambda: status_in_incus(bed, session) == "Stopped", "the first to be stopped")
+    wait_until(lambda: bed.state(session["id"]) == "Stopped", "the first to be stopped")
     assert protection(server, other)["level"] == "broken"
 
 

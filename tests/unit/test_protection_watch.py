@@ -38,12 +38,16 @@ class Door:
 
     def __init__(self):
         self.status, self.told, self.config = "Running", [], {}
+        self.refusals = []  # the status in which each of the next commands that freeze leaves it, as they fail
 
     def place(self, id):
         return id
 
     def run(self, *words, **_):
         self.told.append(words)
+        if words[0] == "pause" and self.refusals:
+            self.status = self.refusals.pop(0)
+            raise clincus.IncusError("the command took more than 5 s", 504)
         if words[0] == "pause":
             self.status = "Frozen"
 
@@ -368,6 +372,20 @@ def test_a_break_freezes_first_and_puts_back(bench, how):
     assert (bench.root / ".git/hooks/one").read_text() == "true\n"
     assert {"type": "session.protection", "id": bench.session.id, "protection": "broken"} in bench.app.events
     assert bench.app.alarms[-1]["reason"] == "protection"
+
+
+@pytest.mark.parametrize(
+    ("refusals", "tries"), [(["Freezing"], 1), (["Running"], 2), (["Running", "Freezing"], 2)], ids=str
+)
+def test_a_freeze_that_does_not_end_is_tried_again_until_no_program_runs(bench, monkeypatch, refusals, tries):
+    monkeypatch.setattr(guard, "ASK_AGAIN", 0.05)
+    bench.app.incus.refusals = [*refusals]
+    bench.start()
+    replace(bench.root / ".git/config")
+    bench.await_broken()
+    wait_until(lambda: (bench.root / ".git/config").read_text() == "[core]\n", "the file to be back")
+    assert bench.app.incus.told.count(("pause", bench.session.id)) == tries
+    assert bench.app.incus.status in ("Frozen", "Freezing")
 
 
 def test_nobody_goes_on_to_wait_for_a_frozen_container(bench):
