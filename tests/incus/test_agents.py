@@ -177,7 +177,12 @@ class Tool:
         """
         keys = ("C-u", "BSpace") * (text.count("\n") + 1)
         ends = text[:5], text[-5:]
-        self.press_until(" ".join(keys), lambda: not any(end in self.screen() for end in ends), f"no {ends}")
+
+        def is_empty() -> bool:
+            box = self.screen().rpartition("❯")[2]
+            return not any(end in box for end in ends)
+
+        self.press_until(" ".join(keys), is_empty, f"no {ends} in the input")
 
     def is_put_back(self, start: Callable[[], Server]) -> None:
         """Put what has happened back by ten minutes, and wait until a new server says that the tool is stuck.

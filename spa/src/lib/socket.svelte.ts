@@ -12,6 +12,8 @@ export interface SocketOptions {
   protocol: string;
   /** A connection that was begun already; the first attempt is to take it. */
   begun?: BegunStream | null;
+  /** The server is known to answer when it is asked if it is there: the first connection may be dead from its first moment. */
+  answers?: boolean;
   onOpen?: () => void;
   onMessage: (data: string | ArrayBuffer) => void;
   /** After each loss, whether it is tried again or not; `unconfirmed` if what was typed last may not have arrived. */
@@ -43,7 +45,7 @@ export class ReconnectingSocket {
   readonly #forgetWake: () => void;
   #socket: WebSocket | null = null;
   #pulse: Pulse | null = null;
-  /** A connection before this one was answered: this one may be dead from its first moment. */
+  /** The server is known to answer, or has answered over a connection before this one. */
   #answers = false;
   #startedAt = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -51,6 +53,7 @@ export class ReconnectingSocket {
 
   constructor(options: SocketOptions) {
     this.#options = options;
+    this.#answers = options.answers ?? false;
     this.#forgetWake = onWake(() => {
       const slow = this.state === 'connecting' && Date.now() - this.#startedAt > SLOW_CONNECT_MS;
       if (this.state === 'waiting' || slow) this.#again();

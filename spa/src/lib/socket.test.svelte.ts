@@ -7,8 +7,9 @@ const received: unknown[] = [];
 const losses: unknown[] = [];
 let socket: ReconnectingSocket;
 
-function connect(): ReconnectingSocket {
+function connect(more: { answers?: boolean } = {}): ReconnectingSocket {
   return new ReconnectingSocket({
+    ...more,
     url: () => socketUrl('/ws/x'),
     protocol: 'x.v1',
     isFinal: (code) => code === 1000 || code >= 4000,
@@ -144,6 +145,16 @@ describe('a socket', () => {
     await vi.advanceTimersByTimeAsync(1);
     FakeSocket.last.lose(1006);
     await vi.advanceTimersByTimeAsync(1_000);
+    const dead = FakeSocket.last;
+    dead.answers = false;
+    dead.open();
+    await vi.advanceTimersByTimeAsync(15_100);
+    expect(dead.closed).toBe(true);
+  });
+
+  it('gives up the first one, too, if the server is known to answer', async () => {
+    socket.dispose();
+    socket = connect({ answers: true });
     const dead = FakeSocket.last;
     dead.answers = false;
     dead.open();

@@ -54,6 +54,7 @@ export class Connection {
       url: () => socketUrl('/ws/events'),
       protocol: 'clincus.events.v1',
       begun: takeStream(),
+      answers: true, // this page comes from it
       isFinal: () => false,
       onOpen: () => {
         // The terminals need not wait until their own time to try has come.
