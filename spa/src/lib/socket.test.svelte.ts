@@ -18,6 +18,14 @@ function connect(more: { answers?: boolean } = {}): ReconnectingSocket {
   });
 }
 
+/** It opens, answers nothing, and is given up for that. */
+async function expectGivenUp(dead: FakeSocket): Promise<void> {
+  dead.answers = false;
+  dead.open();
+  await vi.advanceTimersByTimeAsync(15_100);
+  expect(dead.closed).toBe(true);
+}
+
 beforeEach(() => {
   vi.useFakeTimers();
   fakeBrowser();
@@ -145,21 +153,13 @@ describe('a socket', () => {
     await vi.advanceTimersByTimeAsync(1);
     FakeSocket.last.lose(1006);
     await vi.advanceTimersByTimeAsync(1_000);
-    const dead = FakeSocket.last;
-    dead.answers = false;
-    dead.open();
-    await vi.advanceTimersByTimeAsync(15_100);
-    expect(dead.closed).toBe(true);
+    await expectGivenUp(FakeSocket.last);
   });
 
   it('gives up the first one, too, if the server is known to answer', async () => {
     socket.dispose();
     socket = connect({ answers: true });
-    const dead = FakeSocket.last;
-    dead.answers = false;
-    dead.open();
-    await vi.advanceTimersByTimeAsync(15_100);
-    expect(dead.closed).toBe(true);
+    await expectGivenUp(FakeSocket.last);
   });
 
   it('leaves one alone that has never answered: the server does not know the question', async () => {
