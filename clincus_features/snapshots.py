@@ -123,13 +123,22 @@ def is_of_incus(key: str) -> bool:
 
 
 def check_start(
-    environ: Callable[[], Mapping[str, str]], _incus: clincus.Incus, session: clincus.Session, *_: object
+    environ: Callable[[], Mapping[str, str]], incus: clincus.Incus, session: clincus.Session, *_: object
 ) -> None:
-    """Raise ClincusError(409) for a container that still has the network and the limits of a snapshot."""
-    if os.path.exists(f"{unfinished_path(environ(), session.id)}/{DESCRIPTION}"):
-        reason = "it is being brought back to a snapshot, or that was broken off"
-        advice = "a server (clincus serve) finishes it within seconds"
-        raise clincus.ClincusError(f'"{session.id}" cannot start yet: {reason}; {advice}', 409)
+    """Raise ClincusError(409) for a container that still has the network and the limits of a snapshot.
+
+    If that container is gone, forget its restore: a new one of its name has nothing of the snapshot.
+    """
+    path = unfinished_path(environ(), session.id)
+    if not os.path.exists(f"{path}/{DESCRIPTION}"):
+        return
+    if incus.instance(session.id) is None:
+        with suppress(FileNotFoundError), clincus.directory_lock(path):
+            shutil.rmtree(path)
+        return
+    reason = "it is being brought back to a snapshot, or that was broken off"
+    advice = "try again in some seconds: a server (clincus serve) finishes it"
+    raise clincus.ClincusError(f'"{session.id}" cannot start yet: {reason}; {advice}', 409)
 
 
 def unfinished_folder(environ: Mapping[str, str]) -> str:

@@ -117,7 +117,7 @@ class Box:
 
     def __init__(self, home: str, *, fails: bool = False) -> None:
         same = {"architecture": "", "description": "", "profiles": ["default"], "devices": {}}
-        self.now: dict[str, Any] = {**same, "config": {"user.clincus.network": "none", "volatile.x": "now"}}
+        self.now: dict[str, Any] | None = {**same, "config": {"user.clincus.network": "none", "volatile.x": "now"}}
         self.then = {**same, "config": {"user.clincus.network": "open", "volatile.x": "then"}}
         self.environ, self.fails = {"HOME": home}, fails
         self.reports: list[str] = []
@@ -152,7 +152,7 @@ class Box:
     def path(self, id: str, more: str = "") -> str:
         return more
 
-    def instance(self, id: str) -> dict[str, Any]:
+    def instance(self, id: str) -> dict[str, Any] | None:
         return self.now
 
     def query(self, path: str, method: str = "GET", data: Any = None, **_: object) -> Any:
@@ -188,6 +188,15 @@ def test_a_restore_that_is_broken_off_is_finished(tmp_path):
     check_start(a_session(id="x"))
     snapshots.Unfinished(box).finish_all()
     assert len(box.reports) == 1
+
+
+def test_a_new_container_starts_at_once_after_one_of_its_name_that_vanished_amid_a_restore(tmp_path):
+    box = Box(str(tmp_path), fails=True)
+    with pytest.raises(clincus.IncusError):
+        snapshots.Keeper(box).restore("x", "one")
+    box.now = None
+    snapshots.check_start(lambda: box.environ, box, a_session(id="x"))
+    assert list((tmp_path / ".clincus" / "restoring").iterdir()) == []
 
 
 def test_a_clone_goes_back_only_once_its_work_is_fetched_or_kept(tmp_path):
