@@ -68,6 +68,9 @@ if [ -t 0 ]; then
     # them.
     stty -icanon -echo min 0 time 1 && cat >/dev/null
     stty sane
+    # Its last frame may go on below the cursor. The server takes only what stands above the words below for a frame of
+    # an earlier run, and knows the words only in a line of their own.
+    printf '\n\033[J'
 fi
 # shellcheck disable=SC2154 # `launch` sets it
 if [ "$code" = 127 ] && ! command -v "$program" >/dev/null; then

@@ -104,6 +104,7 @@ class Past:
     interrupted: Held = Held()  # the last turn that the server itself has interrupted
     stopped: float = 0.0  # time at which a look has shown that this ended the turn
     left: float = 0.0  # time at which a look has shown that the tool had ended, after all its earlier reports
+    has_left: bool = False  # the last look has shown that the tool of this start had ended
     held: Held = Held()  # the last turn after which the queue waits for a person
 
     def held_by(self, agent: Agent, now: float) -> Held:
@@ -564,6 +565,9 @@ def decide(facts: Facts, past: Past = Past()) -> Decision:
 
     While state, reason and numbers stay, so does `since`. A turn whose end a person has seen is `idle`.
     """
+    is_missed = facts.runs_again and not past.has_left  # it has ended and was started again between two looks
+    if is_missed and past.agent is not None and past.run == facts.started:
+        past = decide(replace(facts, runs_again=False), past).past
     # `ended` is in whole seconds, and it is the first end: a person may have started and ended the tool since.
     if facts.runs_again and facts.said.at < max(facts.ended + 1, past.left):
         facts = replace(facts, said=facts.said.forgotten())  # reported before a person started it again
@@ -584,6 +588,8 @@ def decided(facts: Facts, past: Past, decision: Decision) -> Decision:
     numbers = agent.state, agent.reason, agent.turn, agent.question
     if before is not None and before.since and numbers == (before.state, before.reason, before.turn, before.question):
         agent = replace(agent, since=before.since)
+    if facts.looked and facts.status == "running":
+        past = replace(past, has_left=facts.exit_code is not None)
     if agent.state == "ended" and facts.said.at >= past.left:
         past = replace(past, left=facts.now)
     seen = agent.seen or past.seen.has(agent)

@@ -112,7 +112,7 @@ TOLD: Mapping[str, Mapping[str, list[tuple[str, dict[str, Any]]]]] = {
         "aborted": [("session.error", {"error": {"name": "MessageAbortedError"}}), *TURN_ENDS],
     },
 }
-SHELL = ["claude has ended (exit code {}). This is a shell in its container.", "code@box:/workspace$"]
+SHELL = ["{} has ended (exit code {}). This is a shell in its container.", "code@box:/workspace$"]
 SEEN_WITHIN = 3.0  # seconds after which a look has seen that the tool works
 NOTICED_WITHIN = 6.0  # seconds after which a server that can reach an engine again has looked at its sessions
 FATES = ("late", "lost", "twice")  # of a hook
@@ -494,7 +494,7 @@ class World:
         """A person ends the tool."""
         self._over()
         self.truth, self._code, self._again, self._run = "ended", "0", "0", self.now
-        self.draw(*(line.format(0) for line in SHELL))
+        self.draw(*(line.format(self.tool, 0) for line in SHELL))
         self._ring()
 
     def hang(self) -> None:
@@ -518,11 +518,13 @@ class World:
         self.draw("● built", *self._looks.works)
 
     def crash(self) -> None:
-        """The tool is killed."""
+        """The tool is killed, but not while it starts: a person who has just started it is there."""
+        self.wait(max(0.0, self._ready_at + SEEN_WITHIN - self.now))
         self._over()
         self._need("ended")
+        self._held_at = self.now if self.truth in ("working", "waiting") else self._held_at
         self.truth, self._code, self._again, self._run = "crashed", "137", "0", self.now
-        self.draw(*(line.format(137) for line in SHELL))
+        self.draw(*self._screen, *(line.format(self.tool, 137) for line in SHELL))
         self._ring()
 
     def again(self) -> None:
@@ -530,7 +532,7 @@ class World:
         self._over()
         self.truth, self._again = "idle", "1"
         self.hook("SessionStart", source="startup")
-        self.draw(*self._looks.rests)
+        self._starts()
 
     def ring(self) -> None:
         """Something rings."""
@@ -555,9 +557,13 @@ class World:
         self._run, self._screen, self._armed = self.now, [], False
         self._becomes("started", status="running", run=time_text(self._began))
         self.hook("SessionStart", source="resume")
-        self.draw("● end", *self._looks.rests, delay=2.0)
-        # A person sees its input first. Without hooks nobody can tell a turn in this time from the conversation before.
-        self._ready_at = self.now + (2.0 if self.tool in ("claude", *TOLD) else 4.0)
+        self._starts("● end")
+
+    def _starts(self, *conversation: str) -> None:
+        """The tool draws its input, below what an earlier run has left."""
+        self.draw(*self._screen, *conversation, *self._looks.rests, delay=2.0)
+        # A person sees its input first. Without hooks nobody can tell a turn before the next look.
+        self._ready_at = self.now + (2.0 if self.tool in ("claude", *TOLD) else 6.0)
 
     def freeze(self) -> None:
         """A person pauses the session: nothing in it goes on."""

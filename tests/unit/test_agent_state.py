@@ -1171,9 +1171,10 @@ def test_what_an_earlier_run_has_left_on_the_screen_is_not_the_tools(lines, more
 
 def test_by_its_name_a_tool_starts_for_no_longer_than_else():
     again = {"exit_code": 0, "runs_again": True, "ended": NOON - 999}
-    decision = decide(facts(LEFT, **again), after(Agent("starting", since=NOON - 100)))
+    first, late = (after(Agent("starting", since=NOON - age), has_left=True) for age in (100, 130))
+    decision = decide(facts(LEFT, **again), first)
     assert (decision.agent.state, decision.agent.since) == ("starting", NOON - 100)
-    assert decide(facts(LEFT, **again), after(Agent("starting", since=NOON - 130))).agent.state == "unknown"
+    assert decide(facts(LEFT, **again), late).agent.state == "unknown"
 
 
 def test_the_words_that_a_tool_leaves_are_known():

@@ -57,6 +57,12 @@ STORIES = {
     "started again by its name": ("prompt 9 end 2 look leave 60 again 30 prompt 30 end 100", "done"),
     "started again at once": ("prompt 9.5 end 0.2 look leave 0.1 late again 100", ""),
     "started again after a crash, and left": ("prompt 9 crash 100 again 30 prompt 30 end 2 look 60 leave 100", "ended"),
+    "a queue after a crash": ("prompt 30 enqueue crash 60 again 100 prompt 30 end 9 end 100", "ended done"),
+    "a queue after a crash at a question": ("prompt 30 ask 9 enqueue crash 60 again 100", "waiting ended"),
+    "a queue after a crash while its engine is lost, and somebody starts it again there": (
+        "prompt 30 enqueue cut 9 crash 9 again 9 reach 100",
+        "",
+    ),
     "the hook of its begin comes late": ("late prompt 30 end 100", "done"),
     "it comes behind the end": ("late prompt 3 end 100", "done"),
     "it comes behind a question": ("prompt 9 end 9 look 9 late prompt 1 ask 100 answer 9 end 100", "done waiting done"),
