@@ -463,10 +463,10 @@ class Recorder:
         """Keep the workspace as the container recorded it before the tool started."""
         record = self.records.of(session)
         look = self._recorded(session, record, "start", timeout)
-        made = start_since(self.records.of(session), session.started_at)
+        made = start_of(self.records.of(session), session.run)
         if made is None:  # else another server has taken it, and the record may show later files
             taken = self._take_in(session, record, look)
-            made = self._add(taken, "start", late_note(look.late), since=session.started_at)
+            made = self._add(taken, "start", late_note(look.late), run=session.run)
         if made.note != self._late.get(session.session_id, ""):
             self._late[session.session_id] = made.note
             self._publish("session.changed", session.id)
@@ -506,10 +506,10 @@ class Recorder:
         self._tell_counts(session, record)
         return record
 
-    def _add(self, record: Record, why: str, note: str, *, since: str = "") -> Checkpoint:
+    def _add(self, record: Record, why: str, note: str, *, run: str = "") -> Checkpoint:
         """Make the last look a checkpoint, unless it would equal the last one.
 
-        A start may have one checkpoint `since` its time: another server on this home may have taken it.
+        A start of the container has one checkpoint for its `run`: another server on this home may have taken it.
         """
         store = self.store(record.workspace)
         # All sessions share the lock of the records, and a container decides how long git takes to list its changes.
@@ -524,9 +524,10 @@ class Recorder:
             is_known = last is not None and (last.why, last.tree) == (why, stored.tree)
             if last is not None and is_known and why in ("prompt", "turn"):
                 return last
-            known = start_since(stored, since) if why == "start" else None
+            known = start_of(stored, run) if why == "start" else None
             if known is not None:
                 return known
+            stored.run = run or stored.run
             made = Checkpoint(
                 str(stored.next),
                 clincus.utc_now(),
@@ -613,12 +614,12 @@ class Recorder:
         if self._resting.get(session.id, 0.0) > time.monotonic():
             return False
         record = self.records.of(session)
+        if why == "start":
+            return record.run != session.run  # its checkpoint may have been removed since, as one of too many
         last = last_of(record)
         age = age_of(last) if last else -1.0
         if last is None or age < 0:  # the clock may have been set back since
             return True
-        if why == "start":
-            return last.at < session.started_at
         if why == "turn" and session.id in self._ends:
             return self._ends.pop(session.id) > record.turn
         is_same = why == "prompt" and last.why == "prompt" and age <= SAME_PROMPT
@@ -696,13 +697,13 @@ def nothing_to_undo(store: Store, trees: Iterable[str], paths: Iterable[str]) ->
     return clincus.ClincusError(problem, "nothing_to_do")
 
 
-def start_since(record: Record, since: str) -> Checkpoint | None:
-    """The first checkpoint of a start since a time (RFC 3339), None without one."""
-    now = clincus.utc_now()
-    for checkpoint in record.checkpoints:
-        if checkpoint.why == "start" and since <= checkpoint.at <= now:
-            return checkpoint
-    return None
+def start_of(record: Record, run: str) -> Checkpoint | None:
+    """The checkpoint of the start of a run, None without one. A run is known by Incus's time of its start.
+
+    It is compared with no other time: the clocks of the engine and of the server differ, and may be set.
+    """
+    starts = [one for one in record.checkpoints if one.why == "start"]
+    return starts[-1] if starts and record.run == run else None
 
 
 def late_note(paths: Sequence[str]) -> str:

@@ -67,6 +67,7 @@ class Record:
     next: int = 1  # number of the next checkpoint
     comments: list[dict[str, Any]] = field(default_factory=list)  # see comments.py
     ended: bool = False  # the container is gone
+    run: str = ""  # the last run of the container whose start has a checkpoint, by Incus's time of that start
     turn: int = -1  # the last turn whose end has a checkpoint
     changes: dict[str, int] = field(default_factory=dict)  # files, added and removed since the start
     failure: str = ""  # why the last checkpoint failed; empty if it did not

@@ -175,13 +175,25 @@ def test_the_first_checkpoints_wait_until_no_session_starts_any_more(recorder, a
     assert [asked.id for asked in recorder._queue if asked.due <= time.monotonic()] == [one.id for one in app.sessions]
 
 
-@pytest.mark.parametrize("why", ["start", "prompt"])
-def test_a_checkpoint_of_before_the_clock_was_set_back_is_none_of_now(recorder, why):
-    recorder.take(SESSION, why)
-    assert not recorder._is_wanted(SESSION, why)
+def test_a_checkpoint_of_before_the_clock_was_set_back_is_none_of_now(recorder):
+    recorder.take(SESSION, "prompt")
+    assert not recorder._is_wanted(SESSION, "prompt")
     with recorder.records.changing(recorder.records.of(SESSION)) as record:
         record.checkpoints[-1].at = "2999-01-01T00:00:00Z"
-    assert recorder._is_wanted(SESSION, why)
+    assert recorder._is_wanted(SESSION, "prompt")
+
+
+@pytest.mark.parametrize("run", ["2020-01-01T00:00:00Z", "2999-01-01T00:00:00Z"])
+def test_a_start_has_one_checkpoint_whatever_clock_its_engine_has(recorder, app, tree, run):
+    """The server's clock may have been set since, too."""
+    session = SESSION._replace(run=run)
+    app.sessions = [session]
+    for state in ("idle", "working", "done", "working", "done"):
+        tree.append(f"{tree[-1]}+")
+        recorder.hear(session, {"state": state})
+        found = work_off(recorder)
+    recorder.now(session)
+    assert found == ["start", "prompt", "turn", "prompt", "turn"]
 
 
 @pytest.mark.parametrize(
