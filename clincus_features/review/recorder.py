@@ -44,6 +44,7 @@ STILL_LOOKING = (
     "stop and a resume start them anew"
 )
 FAILURE_LIMIT = 300  # characters of the reason why a checkpoint failed
+RETRIES = (1.0, 5.0, 25.0)  # seconds between a checkpoint that failed and each new try
 SLOW = 20.0  # seconds; a look that fails later is not repeated, and moments of its session are ignored for REST
 REST = 600.0  # seconds; also between two looks at an empty queue
 LAST_LOOK = 5.0  # seconds that a stop waits for the last look
@@ -88,6 +89,7 @@ class QueuedCheckpoint(NamedTuple):
     due: float  # time.monotonic from which on it may be taken
     id: str
     why: str
+    tries: int = 0  # that have failed
 
     @property
     def key(self) -> tuple[str, str]:
@@ -252,7 +254,8 @@ class Recorder:
         try:
             session = self._running(id)
             if session is not None and self._is_wanted(session, why):
-                self.take(session, why, only_changed=why == "timer")
+                is_late = request.tries and why == "prompt" and self._states.get(id, {}).get("state") == "working"
+                self.take(session, why, ALL_LATE if is_late else "", only_changed=why == "timer")
         except (clincus.ClincusError, OSError) as error:
             clincus.log.info("%s: no checkpoint: %s", id, error)
             session = self._running(id)
@@ -262,10 +265,20 @@ class Recorder:
             if time.monotonic() - begun > SLOW:
                 # A container that hangs must not keep others waiting again and again.
                 self._resting[id] = time.monotonic() + REST
+            elif session is not None:
+                self._try_again(request)
         finally:
             with self._changed:
                 self._doing.remove(request.key)
                 self._changed.notify_all()
+
+    def _try_again(self, request: QueuedCheckpoint) -> None:
+        """Ask once more for a checkpoint that has failed, unless a later moment has asked for another one."""
+        with self._changed:
+            is_over = request.tries == len(RETRIES) or any(queued.id == request.id for queued in self._queue)
+            if not is_over:
+                due = time.monotonic() + RETRIES[request.tries]
+                self._queue.append(request._replace(due=due, tries=request.tries + 1))
 
     def _running(self, id: str) -> clincus.Session | None:
         session = self._app.registry.find(id)
@@ -595,7 +608,8 @@ class Recorder:
         request = QueuedCheckpoint(time.monotonic() + delay, session.id, why)
         with self._changed:
             for queued in list(self._queue):
-                if queued.key == request.key and queued.due > request.due:
+                is_later = queued.key == request.key and queued.due > request.due
+                if is_later or (queued.id == session.id and queued.tries):
                     self._queue.remove(queued)
             if self._is_asked(session.id, why):
                 return

@@ -409,6 +409,61 @@ def test_a_checkpoint_that_fails_is_a_warning_of_the_session_until_one_is_taken(
     assert Recorder(app).warnings(SESSION) == []
 
 
+def failing(recorder: Recorder, monkeypatch, times: int) -> list[float]:
+    """Let the next looks fail; the times of all looks, by a clock that goes to whatever is due."""
+    clock, looks, works = [100.0], [], recorder._run
+
+    def run(*words: object) -> Look:
+        looks.append(clock[0] - 100)
+        if len(looks) <= times:
+            raise clincus.ClincusError("no answer", 409)
+        return works(*words)
+
+    monkeypatch.setattr(recording.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(recorder, "_run", run)
+    monkeypatch.setattr(recorder._changed, "wait", lambda seconds: clock.__setitem__(0, clock[0] + max(0.0, seconds)))
+    return looks
+
+
+def serve_all(recorder: Recorder) -> list[tuple[str, str]]:
+    """Take what is due until nothing is asked for; why each checkpoint was taken, with its note."""
+    while recorder._queue:
+        recorder.work("")
+    return [(one.why, one.note) for one in recorder.records.of(SESSION).checkpoints]
+
+
+@pytest.mark.parametrize(
+    ("fails", "looks", "whys"),
+    [(1, [0, 1], ["start", "turn"]), (3, [0, 1, 6, 31], ["start", "turn"]), (9, [0, 1, 6, 31], ["start"])],
+)
+def test_a_checkpoint_that_fails_is_tried_again(recorder, monkeypatch, fails, looks, whys):
+    recorder.take(SESSION, "start")
+    found = failing(recorder, monkeypatch, fails)
+    recorder.hear(SESSION, {"state": "working"})
+    recorder.hear(SESSION, {"state": "done"})
+    assert [why for why, _ in serve_all(recorder)] == whys
+    assert (found, bool(recorder.warnings(SESSION))) == (looks, whys == ["start"])
+
+
+def test_a_checkpoint_of_a_prompt_that_is_tried_again_tells_that_the_tool_works_by_then(recorder, monkeypatch):
+    recorder.take(SESSION, "start")
+    failing(recorder, monkeypatch, 1)
+    recorder.hear(SESSION, {"state": "idle"})
+    recorder.hear(SESSION, {"state": "working"})
+    assert serve_all(recorder)[1:] == [("prompt", recording.ALL_LATE)]
+
+
+def test_no_checkpoint_is_tried_again_once_another_one_is_asked_for(recorder, monkeypatch):
+    """That of a turn would show what the next turn has done."""
+    recorder.take(SESSION, "start")
+    failing(recorder, monkeypatch, 1)
+    recorder.hear(SESSION, {"state": "working"})
+    recorder.hear(SESSION, {"state": "done"})
+    recorder.work("")
+    recorder.hear(SESSION, {"state": "working"})
+    assert serve_all(recorder)[1:] == [("prompt", "")]
+
+
 def test_a_session_that_has_ended_meanwhile_has_no_failed_checkpoint(recorder, app, monkeypatch):
     def end(*_: object) -> Look:
         app.sessions = [SESSION._replace(status="stopped")]
