@@ -298,17 +298,14 @@ def shared_server(start_shared) -> Server:
 @pytest.fixture(scope="module")
 def keep_session(bed: Bed, tmp_path_factory: pytest.TempPathFactory):
     """A function that starts a session in a workspace of its own, which stays until the last test of a file."""
-    kept = []
+    with contextlib.ExitStack() as kept:
 
-    def keep(server: Server, *, folder: str = "project", **fields: Any) -> dict[str, Any]:
-        session = server.create(new_workspace(tmp_path_factory.mktemp("workspaces") / folder), **fields)
-        kept.append(session["id"])
-        bed.kept.add(session["id"])
-        return session
+        def keep(server: Server, *, folder: str = "project", **fields: Any) -> dict[str, Any]:
+            session = server.create(new_workspace(tmp_path_factory.mktemp("workspaces") / folder), **fields)
+            kept.enter_context(bed.keeping(session["id"]))
+            return session
 
-    yield keep
-    bed.kept.difference_update(kept)
-    bed.delete_all()
+        yield keep
 
 
 @pytest.fixture(scope="module")

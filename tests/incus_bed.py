@@ -186,6 +186,16 @@ class Bed:
             if self.incus.query(f"/1.0/networks/{self.bridge}")["status"] == "Created":
                 return
 
+    @contextlib.contextmanager
+    def keeping(self, *names: str) -> Iterator[None]:
+        """Keep instances from one test to the next until the end of the block, which deletes them."""
+        self.kept.update(names)
+        try:
+            yield
+        finally:
+            self.kept.difference_update(names)
+            self.delete_all()
+
     def delete_all(self) -> None:
         """Remove every instance, running or not, that is not kept; again where Incus is still at work on one."""
         if self.folder and self.kept.issuperset(os.listdir(self.folder / "containers")):

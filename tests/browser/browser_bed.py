@@ -302,10 +302,8 @@ def shared_by_file(bed: Bed, start_shared, tmp_path_factory: pytest.TempPathFact
     root = tmp_path_factory.mktemp("workspaces")
     server = start_shared(config=f'[dashboard]\nworkspace_roots = ["{root}"]\n{NO_CHECKPOINTS}')
     session = server.create(new_workspace(root / "my-app"))
-    bed.kept.add(session["id"])
-    yield Shared(server, root, session)
-    bed.kept.discard(session["id"])
-    bed.delete_all()
+    with bed.keeping(session["id"]):
+        yield Shared(server, root, session)
 
 
 @pytest.fixture

@@ -93,10 +93,8 @@ def server(start_shared, vendor, root) -> Server:
 @pytest.fixture(scope="module")
 def box(bed, server, root) -> Iterator[Box]:
     session = server.create(new_workspace(root / "my-app"), tool="shell")
-    bed.kept.add(session["id"])
-    yield Box(bed, server, session["id"])
-    bed.kept.discard(session["id"])
-    bed.delete_all()
+    with bed.keeping(session["id"]):
+        yield Box(bed, server, session["id"])
 
 
 @pytest.fixture

@@ -122,7 +122,5 @@ class Reviewed:
 def kept_review(bed: Any, server: Server, folder: Path) -> Iterator[Reviewed]:
     """A session for the tests of a file, which outlives each of them."""
     session = Reviewed(bed, server, new_workspace(folder / "project"))
-    bed.kept.add(session.id)
-    yield session
-    bed.kept.discard(session.id)
-    bed.delete_all()
+    with bed.keeping(session.id):
+        yield session

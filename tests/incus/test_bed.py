@@ -13,11 +13,9 @@ from tests.programs import DEADLINE
 @pytest.fixture(scope="module")
 def box(bed):
     """A container for those tests that leave it running."""
-    bed.kept.add("clincus-bed")
-    bed.incus.launch("clincus-bed", "clincus", {"config": {}})
-    yield "clincus-bed"
-    bed.kept.discard("clincus-bed")
-    bed.delete_all()
+    with bed.keeping("clincus-bed"):
+        bed.incus.launch("clincus-bed", "clincus", {"config": {}})
+        yield "clincus-bed"
 
 
 def test_image_has_the_code_user_with_sudo(bed, box):

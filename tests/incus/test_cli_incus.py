@@ -67,11 +67,9 @@ def box(bed, succeed):
 @pytest.fixture(scope="module")
 def shared_box(bed):
     """A container of no session for those tests that each use another part of it, and leave it running."""
-    bed.kept.add("shared")
-    bed.incus.launch("shared", "clincus", {})
-    yield "shared"
-    bed.kept.discard("shared")
-    bed.delete_all()
+    with bed.keeping("shared"):
+        bed.incus.launch("shared", "clincus", {})
+        yield "shared"
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -32,6 +33,7 @@ class Cli:
         self.environ = environ
         self.workspace = workspace
         self.terminals: list[Terminal] = []
+        self.kept = contextlib.ExitStack()
 
     def run(self, *words: str, stdin: bytes = b"", environ: dict[str, str] | None = None, cwd: Path | None = None):
         """Run a command without a terminal."""
@@ -66,7 +68,7 @@ class Cli:
     def keep(self, *words: str) -> dict:
         """The same for a session that the tests of a class share."""
         entry = self.background(*words)
-        self.bed.kept.add(entry["name"])
+        self.kept.enter_context(self.bed.keeping(entry["name"]))
         return entry
 
     def labelled(self, slot: int, *, start: bool = False, **labels: str) -> str:
@@ -100,11 +102,10 @@ def shared_cli(bed, tmp_path_factory):
     """The same for the tests of a class. What they keep stays until the last of them."""
     folder = tmp_path_factory.mktemp("shared")
     made = command_line(bed, new_home(folder / "home", bed), new_workspace(folder / "project"))
-    yield made
-    for terminal in made.terminals:
-        terminal.close()
-    bed.kept.clear()
-    bed.delete_all()
+    with made.kept:
+        yield made
+        for terminal in made.terminals:
+            terminal.close()
     remove_sockets(folder / "home")
 
 
@@ -731,7 +732,7 @@ class TestAPersistentRun:
         first = shared_cli.run(*words, "-e", "A=1", "touch ~/kept; echo A=$A B=$B")
         assert first.stdout == b"A=1 B=\n"
         (name,) = bed.names()
-        bed.kept.add(name)
+        shared_cli.kept.enter_context(bed.keeping(name))
         assert bed.state(name) == "Stopped"
         return shared_cli.run(*words, "-e", "B=2", "ls ~; echo A=$A B=$B")
 

@@ -312,8 +312,7 @@ STEPS = {
 @pytest.fixture(scope="module")
 def machine(bed) -> Iterator[Machine]:
     """A machine with Incus's packages, the program of a release, and nothing set up."""
-    with systemd_image(bed) as image:
-        bed.kept.add("pages")
+    with systemd_image(bed) as image, bed.keeping("pages"):
         made = Machine(bed, image, name="pages", privileged=True)
         made.import_image()
         # Without incus-user, which makes a pool and a bridge of its own when root asks for an Incus that is not there.
@@ -328,8 +327,6 @@ def machine(bed) -> Iterator[Machine]:
         made.push("/tmp/clincus.pyz", archive(), 0o644)
         made.root("install -o ada /tmp/clincus.pyz ~ada/; cd ~ada; sha256sum clincus.pyz >SHA256SUMS")
         yield made
-        bed.kept.discard("pages")
-        bed.delete_all()
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.conftest import new_workspace
 from tests.dev_server import BIG, app_in
 from tests.incus_bed import passing_home
 from tests.programs import DEADLINE, connect, program, wait_until
@@ -53,20 +52,17 @@ class Preview:
 
 
 @pytest.fixture(scope="module")
-def served(bed, start_shared, tmp_path_factory):
+def served(bed, start_shared, keep_session):
     """A server, and a session without a network card in which apps listen."""
     if bed.folder is None:
         pytest.skip("only root may enter the network of a container")
     server = start_shared()
-    session = server.create(new_workspace(tmp_path_factory.mktemp("served") / "app"))
-    id = session["id"]
-    bed.kept.add(id)
+    id = keep_session(server)["id"]
     bed.incus.run("config", "device", "add", id, "eth0", "none")
     bed.shell(id, f"busybox httpd -p 127.0.0.1:{INNER_PORT} -h /tmp")
     with app_in(bed, id, "127.0.0.1", PORT, OTHER_PORT), app_in(bed, id, "::1", PORT_6):
         wait_until(lambda: len(server.get(f"/api/sessions/{id}/ports").json["ports"]) >= 4, "the apps to listen")
         yield bed, server, id
-    bed.kept.discard(id)
 
 
 @pytest.fixture(scope="module")

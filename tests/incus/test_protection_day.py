@@ -101,9 +101,8 @@ def session(bed: Bed, start_shared: Callable, tmp_path_factory: pytest.TempPathF
     for device, (source, path) in shown.items():
         place = [f"source={source}", f"path={path}", "readonly=true"]
         bed.incus.run("config", "device", "add", made["id"], device, "disk", *place)
-    bed.kept.add(made["id"])
-    yield made["id"]
-    bed.kept.discard(made["id"])
+    with bed.keeping(made["id"]):
+        yield made["id"]
 
 
 def program(name: str) -> str:

@@ -25,10 +25,8 @@ def systemd_image(bed):
 @pytest.fixture(scope="class")
 def started_machine(bed, systemd_image):
     """A machine with the program, and nothing set up."""
-    bed.kept.add("machine")
-    yield Machine(bed, systemd_image)
-    bed.kept.discard("machine")
-    bed.delete_all()
+    with bed.keeping("machine"):
+        yield Machine(bed, systemd_image)
 
 
 @pytest.fixture

@@ -225,8 +225,5 @@ def new_box(bed):
 def kept_container(bed, box, protection=None):
     """A container of a box that stays until the end of the block, for several tests; its name."""
     name = box.launch(protection)
-    bed.kept.add(name)
-    try:
+    with bed.keeping(name):
         yield name
-    finally:
-        bed.kept.discard(name)
