@@ -23,6 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, BrowserType, Error, Locator, Page, expect, sync_playwright
@@ -111,8 +112,10 @@ class Wire:
     def __init__(self, page: Page) -> None:
         self.bytes = 0
         self.answers = 0  # in all
+        self.paths: set[str] = set()  # of the answers, each one once
         cdp = page.context.new_cdp_session(page)
         cdp.send("Network.enable")
+        cdp.on("Network.responseReceived", lambda event: self.paths.add(urlsplit(event["response"]["url"]).path))
         cdp.on("Network.loadingFinished", self._count)
 
     def _count(self, event: dict[str, Any]) -> None:

@@ -237,7 +237,8 @@ def test_a_binary_file_says_why_it_is_not_shown(shared, open_shared):
     dashboard.page.get_by_role("treeitem", name="blob.bin").click()
     expect(dashboard.page.get_by_text("is not UTF-8 text, so it cannot be shown or edited here")).to_be_visible()
     dashboard.page.get_by_role("button", name="Copy its path").click()
-    assert dashboard.page.evaluate("navigator.clipboard.readText()") == str(dashboard.root / "my-app" / "blob.bin")
+    path = str(dashboard.root / "my-app" / "blob.bin")
+    wait_until(lambda: dashboard.page.evaluate("navigator.clipboard.readText()") == path, "the path on the clipboard")
     expect(dashboard.page.locator(".cm-content")).to_have_count(0)
     dashboard.forgive(r"status of 415")
 
