@@ -5,11 +5,15 @@ from __future__ import annotations
 import ast
 import fcntl
 import gzip
+import importlib.util
+import io
+import marshal
 import os
 import re
 import shutil
 import signal
 import stat
+import struct
 import subprocess
 import sys
 import zipfile
@@ -41,6 +45,26 @@ def archive(archive_bytes, tmp_path):
     """A copy of the archive far from the checkout."""
     path = tmp_path / "elsewhere" / "clincus.pyz"
     build_zipapp.write_program(path, archive_bytes)
+    return path
+
+
+@pytest.fixture(scope="session")
+def compiled_bytes(archive_bytes):
+    """The archive with the bytecode of its modules (PEP 552, unchecked): to compile them is most of a start."""
+    head = importlib.util.MAGIC_NUMBER + struct.pack("<IQ", 1, 0)
+    made = io.BytesIO(archive_bytes)
+    with zipfile.ZipFile(made, "a") as archive:
+        for name in archive.namelist():
+            if name.endswith(".py"):
+                archive.writestr(f"{name}c", head + marshal.dumps(compile(archive.read(name), name, "exec")))
+    return made.getvalue()
+
+
+@pytest.fixture
+def compiled(compiled_bytes, tmp_path):
+    """A copy of that archive far from the checkout."""
+    path = tmp_path / "elsewhere" / "clincus.pyz"
+    build_zipapp.write_program(path, compiled_bytes)
     return path
 
 
@@ -246,9 +270,9 @@ def test_is_a_program_of_its_own(archive):
         ("/", "env PYTHONPATH={here}/clincus.pyz python3 -m clincus_cli"),
     ],
 )
-def test_runs_by_every_path(archive, unpacked, folder, command, bytecode):
+def test_runs_by_every_path(compiled, unpacked, folder, command, bytecode):
     """`info` reads a file of the archive and the configuration, which the current folder is part of."""
-    here = archive.parent
+    here = compiled.parent
     (here / "below").mkdir()
     (here / "below" / "clincus").symlink_to("../clincus.pyz")
     (here / "gone").mkdir()
