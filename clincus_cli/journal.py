@@ -47,7 +47,10 @@ def note(context: Context, outcome: str, seconds: float) -> None:
     try:
         directory = journal.logs_directory(context.basics, context.environ)
         for id, session_id in (touched(context) or {"": ""}).items():
-            journal.write_action(directory, {**entry, "session": id}, session_id, context.command.summary)
+            for path, write in journal.action_writes(
+                directory, {**entry, "session": id}, session_id, context.command.summary
+            ):
+                write(path, journal.LOCK_PATIENCE)
     except clincus.ClincusError:
         return  # the config is broken: no command that needs it got anywhere
     except OSError as error:

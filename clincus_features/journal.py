@@ -11,6 +11,7 @@ files and tokens belong to the session only.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import json
@@ -27,6 +28,7 @@ from typing import IO, Any, NamedTuple
 import clincus
 
 Entry = dict[str, Any]
+Write = Callable[[str, float], None]  # gets a path, and the seconds that it may wait for a lock; raises OSError
 
 AUDIT = "audit.jsonl"
 AUDIT_SIZE = 4 << 20  # bytes of one file
@@ -39,6 +41,8 @@ WASHABLE = ("agent", "session")
 LEAST = 50
 SESSION_LOGS = "sessions"  # their folder
 WAITING = 1000  # entries on their way to the disk
+LOCK_PATIENCE = 5.0  # seconds for another process to give the lock of a file back
+REQUEST_PATIENCE = 0.5  # the same while a request waits; none at all if the journal could not be written before
 TEXT_LIMIT = 200  # characters of a text that a container or an error gave
 # Pages send these by themselves, again and again, and they only change what is shown.
 QUIET = {"mark_session_seen", "mark_network_seen", "set_push_presence", "take_push_news"}
@@ -119,10 +123,10 @@ class Journal:
 
     def __init__(self, app: Any) -> None:
         self._app = app
-        self._queue: queue.Queue[tuple[str, Entry]] = queue.Queue(WAITING)  # session_id, entry
+        self._queue: queue.Queue[Callable[[], None]] = queue.Queue(WAITING)  # writes to be done
         self._lock = threading.Lock()  # guards what follows
         self._newest: dict[tuple[str, str], str] = {}  # session_id and kind -> the words of the newest entry
-        self._complaint = ""  # why the last write failed
+        self._complaints: dict[str, str] = {}  # by path, why the last write to a file failed
         self._lost: set[str] = set()  # sessions whose engine could not be reached; only `hear` uses it
 
     # -- Requests of people
@@ -169,7 +173,8 @@ class Journal:
         words = "{session} {action} by {by}: {outcome} ({status}, {milliseconds} ms)".format(**entry).strip()
         clincus.log.info("%s", words, extra={"fields": entry})
         what = asked_for(operation, request.values)
-        self._attempt(lambda: write_action(self._path(""), entry, session.session_id if session else "", what))
+        for path, write in action_writes(self._path(""), entry, session.session_id if session else "", what):
+            self._attempt(path, write, 0.0 if path in self._complaints else REQUEST_PATIENCE)
 
     # -- Events
 
@@ -213,12 +218,15 @@ class Journal:
 
     def _happened(self, session: clincus.Session, kind: str, what: str) -> None:
         entry = {"at": clincus.utc_now(), "kind": kind, "what": clip(what)}
+        self._put(lambda: self._keep(session.session_id, entry))
+
+    def _put(self, write: Callable[[], None]) -> None:
         with contextlib.suppress(queue.Full):  # a listener may not wait
-            self._queue.put_nowait((session.session_id, entry))
+            self._queue.put_nowait(write)
 
     def write_next(self) -> None:
-        """Wait for the next event of a session and write it down."""
-        self._keep(*self._queue.get())
+        """Wait for the next entry that is to be written, and write it down."""
+        self._queue.get()()
 
     def _keep(self, session_id: str, entry: Entry) -> None:
         """Add to a session's log. A server that starts finds sessions in known states, and does not repeat those."""
@@ -235,24 +243,32 @@ class Journal:
             self._newest[key] = entry["what"]
             if entry["what"] == MOMENTS["deleted"]:
                 self._newest = {key: what for key, what in self._newest.items() if key[0] != session_id}
-        self._attempt(lambda: append_entry(self._path(name), entry))
+        self._attempt(self._path(name), functools.partial(append_entry, entry), LOCK_PATIENCE)
 
     def _path(self, name: str) -> str:
         return os.path.join(logs_directory(self._app.config, self._app.environ), name)
 
-    def _attempt(self, write: Callable[[], None]) -> None:
-        """Write an entry. A full disk stops no work: it is logged, once while it stays full."""
+    def _attempt(self, path: str, write: Write, patience: float) -> None:
+        """Write to a file. A full disk or a lock stops no work: it is logged, once while it lasts.
+
+        What a lock keeps out for the seconds of `patience` is tried again later.
+        """
         try:
-            write()
+            write(path, patience)
         except OSError as error:
-            complaint = f"{self._path('')} cannot be written: {error.strerror}"
+            complaint = error.strerror or str(error)
+            if isinstance(error, BlockingIOError):
+                self._put(lambda: self._attempt(path, write, LOCK_PATIENCE))
         else:
             complaint = ""
         with self._lock:
-            before = self._complaint
-            self._complaint = complaint
-        if complaint and complaint != before:
-            clincus.log.warning("journal: %s", complaint)
+            is_new = complaint not in self._complaints.values()
+            if complaint:
+                self._complaints[path] = complaint
+            else:
+                self._complaints.pop(path, None)
+        if complaint and is_new:
+            clincus.log.warning("journal: %s cannot be written: %s", path, complaint)
 
     # -- Routes
 
@@ -325,15 +341,21 @@ def log_name(session_id: str) -> str:
     return f"{SESSION_LOGS}/{session_id}.jsonl" if is_id else ""
 
 
-def write_action(directory: str, entry: Entry, session_id: str, what: str) -> None:
-    """Write down a request: in the audit file, and in the log of its session if it has one. Raises OSError.
+def action_writes(directory: str, entry: Entry, session_id: str, what: str) -> Iterator[tuple[str, Write]]:
+    """The files that a request is written to, each with its write: the audit file, and the log of its session.
 
     `what` describes it in words, for the session's log. `directory` is that of the journal.
     """
-    append_line(os.path.join(directory, AUDIT), line_of(entry), AUDIT_SIZE, AUDIT_FILES)
+    yield os.path.join(directory, AUDIT), functools.partial(append_action, entry)
     name = log_name(session_id)
     if name:
-        append_entry(os.path.join(directory, name), {**entry, "kind": "request", "what": what})
+        told = {**entry, "kind": "request", "what": what}
+        yield os.path.join(directory, name), functools.partial(append_entry, told)
+
+
+def append_action(entry: Entry, path: str, patience: float) -> None:
+    """Add to the audit file. Raises OSError."""
+    append_line(path, line_of(entry), AUDIT_SIZE, AUDIT_FILES, patience)
 
 
 def line_of(entry: Entry) -> bytes:
@@ -341,12 +363,12 @@ def line_of(entry: Entry) -> bytes:
     return json.dumps(entry).encode() + b"\n"
 
 
-def append_line(path: str, line: bytes, size: int, files: int) -> None:
+def append_line(path: str, line: bytes, size: int, files: int, patience: float = LOCK_PATIENCE) -> None:
     """Add a line to a file for its owner only; a file that would outgrow `size` becomes PATH.1. Raises OSError.
 
     There are at most `files` files. More than one process may write: a lock is held on the file itself.
     """
-    with locked_file(path) as file:
+    with locked_file(path, patience) as file:
         if add_line(file, line, size):
             return
         for number in range(files - 1, 0, -1):
@@ -356,13 +378,13 @@ def append_line(path: str, line: bytes, size: int, files: int) -> None:
         file.write(line)
 
 
-def append_entry(path: str, entry: Entry) -> None:
+def append_entry(entry: Entry, path: str, patience: float = LOCK_PATIENCE) -> None:
     """Add to a session's log, which is thinned when it is full. Raises OSError.
 
     PATH.1 is of older versions, which began a new file at that size. It joins the log now.
     """
     line = line_of(entry)
-    with locked_file(path) as file:
+    with locked_file(path, patience) as file:
         if add_line(file, line, LOG_SIZE):
             return
         lines = [*read_lines(f"{path}.1"), *os.pread(file.fileno(), 2 * LOG_SIZE, 0).splitlines()]
@@ -404,18 +426,30 @@ def add_line(file: IO[bytes], line: bytes, size: int) -> bool:
 
 
 @contextlib.contextmanager
-def locked_file(path: str) -> Iterator[IO[bytes]]:
-    """Open and lock the file of a path. Raises OSError.
+def locked_file(path: str, patience: float) -> Iterator[IO[bytes]]:
+    """Open and lock the file of a path. Raises OSError; BlockingIOError if another process keeps the lock.
 
     The process that had the lock before may have replaced the file; then the new file is locked.
     """
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    end = time.monotonic() + patience
     while True:
         with open_private(path) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock_until(file, end)
             if is_file_of(path, file):
                 yield file
                 return
+
+
+def lock_until(file: IO[bytes], end: float) -> None:
+    """Lock a file. Raises BlockingIOError if another process still has the lock at a time of time.monotonic."""
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise BlockingIOError(errno.EAGAIN, "another process keeps it locked") from None
+        time.sleep(0.01)
 
 
 def is_file_of(path: str, file: IO[bytes]) -> bool:

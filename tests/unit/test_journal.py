@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import stat
@@ -318,7 +320,7 @@ def test_a_full_log_takes_in_the_second_file_of_older_versions(tmp_path):
     (tmp_path / "a.jsonl.1").write_bytes(b"".join(map(journal.line_of, old)))
     filler = journal.line_of({"at": "2", "kind": "agent", "what": "x" * 200})
     path.write_bytes(filler * (journal.LOG_SIZE // len(filler) + 1))
-    journal.append_entry(str(path), {"at": "3", "kind": "request", "what": "new"})
+    journal.append_entry({"at": "3", "kind": "request", "what": "new"}, str(path))
     assert os.listdir(tmp_path) == ["a.jsonl"]
     asked = [entry["at"] for entry in journal.read_entries(str(path)) if entry["kind"] == "request"]
     assert asked == ["3", "1", "0"]
@@ -330,7 +332,7 @@ def test_two_who_write_to_a_full_log_lose_nothing(tmp_path):
     entries = [{"kind": "request", "what": f"{number:04}" + "x" * 60} for number in range(400)]
     Path(path).write_bytes(journal.line_of({"kind": "agent", "what": "x" * 300}) * 380)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda entry: journal.append_entry(path, entry), entries))
+        list(pool.map(lambda entry: journal.append_entry(entry, path), entries))
     found = [entry["what"] for entry in journal.read_entries(path) if entry["kind"] == "request"]
     assert sorted(found) == [entry["what"] for entry in entries]
 
@@ -357,6 +359,44 @@ def test_a_disk_that_takes_nothing_stops_no_work_and_is_said_once(office, capsys
     monkeypatch.setattr(journal, "append_line", fill_the_disk)
     assert office.ask() == office.ask() == {"result": "queued"}
     assert capsys.readouterr().err.count("No space left on device") == 1
+
+
+@pytest.fixture
+def locked(office):
+    """The journal's files, which another process has locked; ends when it lets go."""
+    office.ask()
+    with contextlib.ExitStack() as stack:
+        for path in office.folder.rglob("*.jsonl"):
+            file = stack.enter_context(path.open())
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield stack
+
+
+def test_a_journal_that_is_locked_holds_no_request_up_and_has_it_later(office, locked, monkeypatch, capsys):
+    monkeypatch.setattr(journal, "REQUEST_PATIENCE", 0.01)
+    monkeypatch.setattr(journal, "LOCK_PATIENCE", 0.01)
+    assert office.ask() == office.ask() == {"result": "queued"}
+    office.journal.write_next()  # in vain
+    assert len(office.audit()) == 1
+    assert capsys.readouterr().err.count("another process keeps it locked") == 1
+    locked.close()
+    for _ in range(4):  # two requests, in two files each
+        office.journal.write_next()
+    assert len(office.audit()) == 3
+    assert office.log() == ["Type a prompt"] * 3
+
+
+def test_a_request_does_not_wait_for_a_lock_that_held_up_another(office, locked, monkeypatch):
+    waits = []
+    monkeypatch.setattr(journal, "lock_until", lambda file, end: waits.append(end) or block())
+    monkeypatch.setattr(journal, "time", SimpleNamespace(monotonic=lambda: 1000.0))
+    office.ask()
+    office.ask()
+    assert waits == [1000.5, 1000.5, 1000.0, 1000.0]
+
+
+def block() -> None:
+    raise BlockingIOError(11, "locked")
 
 
 def test_only_the_logs_of_the_newest_sessions_stay(tmp_path, monkeypatch):
@@ -434,6 +474,15 @@ def test_a_command_whose_journal_cannot_be_written_ends_as_it_would(asked, monke
     monkeypatch.setattr(journal, "append_line", fill_the_disk)
     assert asked.run(lambda context: 0) == 0
     assert "the journal cannot be written" in capsys.readouterr().err
+
+
+def test_a_command_whose_journal_is_locked_ends_as_it_would(asked, monkeypatch, capsys):
+    monkeypatch.setattr(journal, "LOCK_PATIENCE", 0.01)
+    asked.office.folder.mkdir(parents=True)
+    with (asked.office.folder / "audit.jsonl").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert asked.run(lambda context: 0) == 0
+    assert "another process keeps it locked" in capsys.readouterr().err
 
 
 def test_a_command_that_only_shows_or_asks_the_server_has_no_line_of_its_own():
