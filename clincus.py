@@ -2593,6 +2593,7 @@ def yaml_of(document: Mapping[str, object]) -> bytes:
 
 
 READ_TIMEOUT = 8.0  # seconds for Incus to answer when a person waits
+HANGS_ADVICE = "Incus hangs, or is very busy: try again. `journalctl -u incus` shows the cause."
 
 
 class Incus:
@@ -2966,6 +2967,8 @@ class Incus:
         except IncusError as error:
             if error.status == 504:
                 error.kind = FailureKind.HANGS
+            if error.status == 504 and not self.engine:
+                raise IncusError(f"{error.message}. {HANGS_ADVICE}", 504, FailureKind.HANGS) from error
             if not self.engine or error.status == 503:
                 raise
             silent = f"it does not answer: is it on? `clincus engine check {self.engine}` asks again"

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 
 import clincus
-from clincus_cli import TYPE_CHECKING, console, start
+from clincus_cli import TYPE_CHECKING, console
 from clincus_cli import commands as cli
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     Answer = TypeVar("Answer")
 
+INSTANCES = "/1.0/instances?recursion=2"  # all of them, with their addresses
 PATIENCE = 2.0  # seconds for each engine to answer where all are asked
 
 
@@ -53,9 +54,7 @@ class Context:
     @functools.cached_property
     def incus(self) -> clincus.Incus:
         """The door to Incus."""
-        from clincus_cli.door import Door
-
-        return Door(self.basics.get("incus.project"), group=self.basics.get("incus.group"))
+        return clincus.engine_door(self.basics, "")
 
     def door(self, id: str) -> clincus.Incus:
         """The door to the engine that the id of a container names. Raises ClincusError(404)."""
@@ -120,7 +119,7 @@ class Context:
         """Every instance of this host and of the engines that answer, as Incus describes it, with its engine."""
 
         def ask(incus: clincus.Incus) -> list[dict[str, Any]]:
-            return list(incus.query(start.INSTANCES, timeout=PATIENCE if incus.engine else 30))
+            return list(incus.query(INSTANCES, timeout=PATIENCE if incus.engine else 30))
 
         for engine, found in self.each_engine(ask).items():
             if isinstance(found, list):

@@ -1,8 +1,7 @@
-"""How the program starts: `list` asks Incus ahead of all else; the door to Incus takes the answer, or asks itself."""
+"""How a command meets Incus: one question, and words that help if the answer does not come."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import clincus
-from clincus_cli import door, main, start
+from clincus_cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTANCE = '{"name": "clincus-ec0578-1", "status": "Running", "created_at": "2027-03-01T08:00:00Z", "config": {}}'
@@ -34,66 +33,29 @@ def run_list(environ, *words):
 def test_a_list_asks_once(tmp_path):
     done, asked = run_list(incus_that(tmp_path, f"echo '[{INSTANCE}]'"))
     assert "clincus-ec0578-1" in done.stdout
-    assert asked == [" ".join(start.LIST_QUESTION[1:])]
+    assert asked == ["query --request GET /1.0/instances?recursion=2&project=default"]
 
 
-def test_the_door_asks_itself_where_the_guess_was_wrong(tmp_path):
-    """The config names a project: what the default one has is not shown."""
+def test_a_list_asks_for_the_project_of_the_config(tmp_path):
     (tmp_path / ".config/clincus").mkdir(parents=True)
     (tmp_path / ".config/clincus/config.toml").write_text('[incus]\nproject = "mine"\n')
-    script = f"case $* in *project=mine) echo '[]';; *) echo '[{INSTANCE}]';; esac"
-    done, asked = run_list(incus_that(tmp_path, script))
-    assert "(none)" in done.stdout
-    assert "query --request GET /1.0/instances?recursion=2&project=mine" in asked
+    _, asked = run_list(incus_that(tmp_path, "echo '[]'"))
+    assert asked == ["query --request GET /1.0/instances?recursion=2&project=mine"]
 
 
-def test_the_door_asks_again_where_the_guess_failed_and_says_why(tmp_path):
+def test_a_list_that_fails_says_why(tmp_path):
     done, asked = run_list(incus_that(tmp_path, "echo 'Error: no such luck' >&2; exit 1"))
     assert (done.returncode, done.stderr) == (1, "Error: no such luck\n")
-    assert len(asked) == 2
+    assert len(asked) == 1
 
 
-def test_the_question_runs_when_the_command_line_begins_and_is_over_when_that_ends(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", incus_that(tmp_path, "exec sleep 60")["PATH"])
-    monkeypatch.setattr(sys, "argv", ["clincus", "list"])
-    pids = []
-    monkeypatch.setattr(main, "main", lambda words: pids.append(start.asked[0]._pid) or 0)
-    assert start.main() == 0
-    assert start.asked == []
-    with pytest.raises(ProcessLookupError):
-        os.kill(pids[0], 0)
-
-
-@pytest.mark.parametrize("words", [["list", "--help"], ["kill", "list"], []])
-def test_nothing_is_asked_ahead_of_other_commands(words, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["clincus", *words])
-    monkeypatch.setattr(main, "main", lambda words: len(start.asked))
-    assert start.main() == 0
-
-
-@pytest.mark.parametrize("stream", ["stdin", "stdout", "stderr"])
-def test_nothing_is_asked_ahead_where_the_caller_closed_a_stream(stream, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["clincus", "list"])
-    monkeypatch.setattr(sys, stream, None)
-    monkeypatch.setattr(main, "main", lambda words: len(start.asked))
-    assert start.main() == 0
-
-
-def test_where_there_is_no_incus_the_command_line_runs_all_the_same(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(sys, "argv", ["clincus", "list"])
-    monkeypatch.setattr(main, "main", lambda words: len(start.asked))
-    assert start.main() == 0
-
-
-def test_a_question_without_an_answer_fails_when_its_time_is_over(monkeypatch):
-    command = ("sleep", "60")
-    monkeypatch.setattr(start, "asked", [start.Question(command)])
-    with pytest.raises(clincus.IncusError, match=r"^`sleep 60 …` did not finish within 0.01 s: .*Try again") as raised:
-        door.Door()._answer(command, b"", 0.01)
-    assert (raised.value.status, start.asked) == (504, [])
-
-
-def test_an_answer_that_is_too_long_is_none(monkeypatch):
-    monkeypatch.setattr(start, "asked", [start.Question(("yes",))])
-    assert start.answer_to(("yes",), 1000, 60) is None
+@pytest.mark.parametrize("words", [["list"], ["ps"], ["ls"], ["image", "list"]])
+def test_a_command_says_what_to_do_about_an_incus_that_hangs(words, tmp_path, monkeypatch, capsys):
+    for name, value in incus_that(tmp_path, "exec sleep 600").items():
+        monkeypatch.setenv(name, value)
+    allow = clincus.Child.allow
+    monkeypatch.setattr(clincus.Child, "allow", lambda child, seconds, *more: allow(child, min(seconds, 0.5), *more))
+    assert main.main(words) == 1
+    said = capsys.readouterr().err
+    assert "did not finish within 0.5 s" in said
+    assert "`journalctl -u incus` shows the cause" in said
