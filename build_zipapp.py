@@ -320,7 +320,8 @@ def build(root: Path = ROOT, deflate: Deflate = quickly) -> bytes:
     files = dict(own_files(root))
     for name, digest in WHEELS.items():
         files.update(library_files(find_wheel(name, digest)))
-    modules = (name for name in files if name.endswith(".py") and not name.startswith("wall/"))
+    programs = [name for name in files if name.startswith("wall/") and name != "wall/protect.py"]
+    modules = [name for name in files if name.endswith(".py") and name not in programs]
     files.update({name: lean(files[name]) for name in modules})
     return pack(dict(pack_page(files, deflate)), deflate)
 

@@ -28,8 +28,8 @@ def shared_folders(context: Context) -> set[Identity]:
     paths: set[str] = set()
     with suppress(clincus.ClincusError):  # no Incus on this machine, say
         for instance in context.incus.query("/1.0/instances?recursion=1") or ():
-            paths.update(source for source, _ in clincus.disk_sources(instance["expanded_devices"].values()))
-            plan = clincus.hook_plan(instance["config"])  # with the folders that the wall's hook mounts
+            paths.update(source for source, _ in clincus.protect.disk_sources(instance["expanded_devices"].values()))
+            plan = clincus.protect.hook_plan(instance["config"])  # with the folders that the wall's hook mounts
             paths.update(tree["source"] for tree in plan.get("trees", ()))
     with suppress(clincus.ClincusError):
         paths.update(run.workspace for run in context.history.runs())

@@ -345,7 +345,7 @@ def examine(incus: clincus.Incus, image: str, roots: list[str], ours: str = "") 
     for name, status, _ in facts.members:
         yield Finding("ok" if status == "Online" else "note", f"member {name}: {status.lower()}")
     yield from project_findings(project.get("config") or {}, incus.project, roots)
-    reason = clincus.protection_support(incus).reason
+    reason = clincus.protect.protection_support(incus).reason
     if roots:
         words = (
             "a folder that is mounted there is locked" if not reason else f"a mounted folder is not protected: {reason}"

@@ -588,10 +588,10 @@ def clean_stages() -> list[str]:
     Only root can, so for other users this does nothing: the next start or stop of any session does the same. Raises
     ClincusError.
     """
-    if os.geteuid() != 0 or not os.path.isdir(clincus.STAGES):
+    if os.geteuid() != 0 or not os.path.isdir(clincus.protect.STAGES):
         return []
     program = clincus.packaged_text("wall/hook.py")
     done = clincus.run_child([sys.executable, "-I", "-S", "-c", program, "sweep"], timeout=60, cwd="/")
     if done.code:
-        raise clincus.ClincusError(f"the stages under {clincus.STAGES} cannot be swept: {done.reason}")
+        raise clincus.ClincusError(f"the stages under {clincus.protect.STAGES} cannot be swept: {done.reason}")
     return done.stdout.decode().split()

@@ -222,7 +222,7 @@ def persons_identity(workspace: str, environ: Mapping[str, str]) -> tuple[str, s
 
     git reads that file and its includes, and runs nothing. It does not look at the workspace.
     """
-    program = clincus.find_git(workspace, environ)
+    program = clincus.protect.find_git(workspace, environ)
     if not program:
         return "", ""
     kept = {key: value for key, value in environ.items() if key in ("HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL")}

@@ -274,14 +274,14 @@ class Examination:
         return warning("Off: containers reach nothing beyond this machine", "sysctl -w net.ipv4.ip_forward=1")
 
     def check_protection(self) -> Finding:
-        """The level at which this machine can be protected from sessions (the section `wall` of the core)."""
+        """The level at which this machine can be protected from sessions (wall/protect.py)."""
         if self.config.get("security.disable_protection"):
             return warning("Switched off in the config", "remove security.disable_protection from the config")
         self.ask("/1.0")  # does not wait as long for an Incus that hangs as the next line does
-        reason = clincus.protection_support(self.incus).reason
+        reason = clincus.protect.protection_support(self.incus).reason
         if reason:
             return warning(f"Basic: {reason}", "sessions start, with weaker protection; see the reason")
-        if not clincus.find_git("/nonexistent", self.environ):
+        if not clincus.protect.find_git("/nonexistent", self.environ):
             words = "Locked, but no session starts in a repository: git on this machine has to say what it runs there"
             return warning(words, "install git")
         if not self.config.get("security.nesting"):
@@ -308,7 +308,7 @@ class Examination:
 
     def check_git(self) -> Finding:
         """True if git on this machine uses a bare repository that it comes upon in a folder."""
-        git = clincus.find_git("/nonexistent", self.environ)
+        git = clincus.protect.find_git("/nonexistent", self.environ)
         if not git:
             return ok("Not installed")
         # It has no repository, so that nothing but the configuration of the system and of the user is read.

@@ -13,7 +13,7 @@ from typing import Any
 
 import clincus
 
-PASSED = ("HOME", "LANG", "LC_ALL", *clincus.GIT_VARIABLES)  # variables that git gets
+PASSED = ("HOME", "LANG", "LC_ALL", *clincus.protect.GIT_VARIABLES)  # variables that git gets
 
 
 def install(extensions: clincus.Extensions) -> None:
@@ -50,7 +50,7 @@ def make_repository(folder: str, environ: Mapping[str, str]) -> None:
 
 def why_no_repository(folder: str, environ: Mapping[str, str]) -> str:
     """Run `git init`; returns the reason why it failed, "" if it did not."""
-    git = clincus.find_git(folder, environ)
+    git = clincus.protect.find_git(folder, environ)
     if not git:
         return "git is not in $PATH: install it on this host"
     variables = {name: environ[name] for name in PASSED if name in environ}

@@ -46,8 +46,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
-from objects import ForgedError, MissingError, Objects, TooLargeError, tree_entries
-from places import Refusal, ask_git, names_a_program, not_harmless, path_inside, plain_folders, plain_git_folders
+from wall.objects import ForgedError, MissingError, Objects, TooLargeError, tree_entries
+from wall.places import Refusal, ask_git, names_a_program, not_harmless, path_inside, plain_folders, plain_git_folders
 
 TYPE_CHECKING = False  # type checkers take it for true
 if TYPE_CHECKING:

@@ -59,7 +59,7 @@ class Repository:
 
 def find_repository(workspace: str, environ: Mapping[str, str]) -> Repository:
     """Look at the folder of a session. Raises ClincusError(409) with advice if it cannot be cloned."""
-    git = clincus.find_git(workspace, environ)
+    git = clincus.protect.find_git(workspace, environ)
     if not git:
         problem = "git is not in $PATH: install it on this host to work on a clone"
         raise clincus.ClincusError(problem, 409)

@@ -118,7 +118,9 @@ def news(items: Iterable[Item], known: Known) -> Iterator[dict[str, Any]]:
             yield {**item, "commands": fresh}
 
 
-def told(items: Iterable[Item], earlier: Iterable[Item], rows: Sequence[clincus.Runs], at: str) -> list[dict[str, Any]]:
+def told(
+    items: Iterable[Item], earlier: Iterable[Item], rows: Sequence[clincus.protect.Runs], at: str
+) -> list[dict[str, Any]]:
     """News in the form of the API; a repeated one keeps its first time. Pure."""
     times = {name_of(one): one["at"] for one in earlier}
     found = [
@@ -156,16 +158,18 @@ def words_of_commits(appeared: Iterable[Item]) -> str:
     return clincus.printable(f"{words}; {does}. Look at `git log -p` of these paths first")
 
 
-def is_told(item: Item, rows: Sequence[clincus.Runs]) -> bool:
+def is_told(item: Item, rows: Sequence[clincus.protect.Runs]) -> bool:
     """True if an item is reported: settings only by the presets that are on. Pure."""
     path = item["path"]
     if item["kind"] == "commit":
-        return bool(item["sealed"] or clincus.runs_on_host(path, rows))
+        return bool(item["sealed"] or clincus.protect.runs_on_host(path, rows))
     heads = {row.path.partition("/")[0] for row in rows if "/" in row.path}  # a link may replace one
-    return item["kind"] != "settings" or bool(clincus.runs_on_host(path, rows)) or path.rpartition("/")[2] in heads
+    return (
+        item["kind"] != "settings" or bool(clincus.protect.runs_on_host(path, rows)) or path.rpartition("/")[2] in heads
+    )
 
 
-def when_it_runs(item: Item, rows: Sequence[clincus.Runs]) -> str:
+def when_it_runs(item: Item, rows: Sequence[clincus.protect.Runs]) -> str:
     """The occasion on which an item runs on the person's machine, as a phrase for them. Pure."""
     kind = item["kind"]
     keys = {one["key"] for one in item["commands"]}
@@ -173,9 +177,12 @@ def when_it_runs(item: Item, rows: Sequence[clincus.Runs]) -> str:
     if words is not None:
         return words
     if kind == "settings":
-        return clincus.runs_on_host(item["path"], rows) or "runs on your machine when a program reads what it leads to"
+        return (
+            clincus.protect.runs_on_host(item["path"], rows)
+            or "runs on your machine when a program reads what it leads to"
+        )
     if kind == "commit":
-        runs = clincus.runs_on_host(item["path"], rows) or "a program that runs it then runs the agent's"
+        runs = clincus.protect.runs_on_host(item["path"], rows) or "a program that runs it then runs the agent's"
         return f"git writes it there by `git checkout`, `git merge` or `git reset --hard` of such a commit, and {runs}"
     if kind == "broken":
         index = "`git checkout .` and `git restore .` on your machine write what it names, into .git as well"
@@ -279,14 +286,14 @@ class Looker:
 
     def _scan(self, session: clincus.Session, sealed: Sequence[str], record: Record | None) -> Scan:
         # All presets count, so that turning one on does not make old files news.
-        rows = [row.path for rows in clincus.presets().values() for row in rows]
+        rows = [row.path for rows in clincus.protect.presets().values() for row in rows]
         since = clincus.parse_time(record.since) if record is not None and record.since else None
         with self._looking:
             return scan(session.workspace, rows, self._environ(), sealed, since.timestamp() if since else 0)
 
     def _take(self, record: Record, found: Scan, *, is_over: bool) -> dict[str, str]:
         """Write a look into a record; returns the new links in repositories within the workspace."""
-        rows = clincus.preset_rows(self._config())
+        rows = clincus.protect.preset_rows(self._config())
         fresh = list(news(items_of(found), record.known))
         record.left = [name_of(item) for item in fresh]
         fresh = [item for item in fresh if is_told(item, rows)]

@@ -272,7 +272,7 @@ class Guard:
         is_known = is_noted and run is not None and begun is not None and run.at >= begun.timestamp()
         live = self._live.get(session.id)
         if is_known and live is not None and live.is_watched and live.stage == stage:
-            if session.protection == clincus.BROKEN:  # keep the protection from before the break
+            if session.protection == clincus.protect.BROKEN:  # keep the protection from before the break
                 kept = live.session
                 session = session._replace(protection=kept.protection, protection_note=kept.protection_note)
             self._live[session.id] = live._replace(session=session)
@@ -636,7 +636,7 @@ class Guard:
         state = modules.state_of(fresh, self._seen.trees.get(session.id, ()))
         if not fresh or state == self._seen.module_states.get(session.id):
             return {}
-        git = clincus.find_git(session.workspace, self._environ)
+        git = clincus.protect.find_git(session.workspace, self._environ)
         bad: dict[str, Fault] = {}
         trees: list[str] = []
         for top in folders:
@@ -1075,8 +1075,8 @@ class Guard:
         words = f"Frozen: {told(new)}"
         self._report(session, words)
         self._alarm(session, words, new[-1].at)
-        self._publish(session.id, clincus.BROKEN)
-        self._label(session, clincus.BROKEN, words)
+        self._publish(session.id, clincus.protect.BROKEN)
+        self._label(session, clincus.protect.BROKEN, words)
 
     # -- Decisions of a person
 
@@ -1144,7 +1144,7 @@ class Guard:
             names = ", ".join(path[len(session.workspace) + 1 :] for path in loose[:MOST_TOLD])
             return "basic", f"The seal of {names} is off until the next start, since you let it go on"
         live = self._live.get(session.id)
-        if live is None or live.session.protection == clincus.BROKEN:
+        if live is None or live.session.protection == clincus.protect.BROKEN:
             return "basic", ""
         return live.session.protection, live.session.protection_note
 
@@ -1171,7 +1171,7 @@ class Guard:
 
     def _remember(self, session: clincus.Session) -> None:
         """Read from the record what an earlier server knew of a session."""
-        if session.id in self._asked or session.protection not in (clincus.BROKEN, "basic"):
+        if session.id in self._asked or session.protection not in (clincus.protect.BROKEN, "basic"):
             return
         self._asked.add(session.id)
         with suppress(clincus.ClincusError):
@@ -1179,7 +1179,7 @@ class Guard:
             if run is None or run.has_ended:
                 return
             self._changes[session.id] = run.changes
-            if run.is_broken and run.changes and session.protection == clincus.BROKEN:
+            if run.is_broken and run.changes and session.protection == clincus.protect.BROKEN:
                 last = [one for one in run.changes if one.at == run.changes[-1].at]
                 self._broken[session.id] = last
                 self._alarm(session, f"Frozen: {told(last)}", last[-1].at)
@@ -1191,7 +1191,7 @@ class Guard:
         is_broken = session.id in self._broken and (session.paused or bool(self._broken[session.id]))
         is_at_rest = session.status == "stopped" and not session.paused and self._is_here(session)
         waits = [one.document() for one in self.records.open_changes(session.workspace)] if is_at_rest else []
-        level = {"protection": clincus.BROKEN} if is_broken else {}
+        level = {"protection": clincus.protect.BROKEN} if is_broken else {}
         return {"protection_changes": found, "protection_waits": waits, **level}
 
     def _is_here(self, session: clincus.Session) -> bool:
@@ -1206,7 +1206,7 @@ class Guard:
         sealed = []
         level = ""
         if run is not None and not run.has_ended:
-            level = clincus.BROKEN if run.is_broken else ""  # it is recorded a moment before it is reported
+            level = clincus.protect.BROKEN if run.is_broken else ""  # it is recorded a moment before it is reported
             places = (path for path in run.paths if path not in run.loose)
             sealed = [
                 {"path": path, "why": seals.why_sealed(path, source_of(path, session.workspace))} for path in places

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ SCAN_TIMEOUT = 60.0  # seconds; the program itself stops after 20
 LOADER = (
     "import marshal, posix, sys; posix.nice(5); read = sys.stdin.buffer;"
     " load = lambda name: exec(marshal.load(read), sys.modules.setdefault(name, type(sys)(name)).__dict__);"
-    " load('places'); load('objects'); exec(marshal.load(read), {'__name__': '__main__'})"
+    " load('wall.places'); load('wall.objects'); exec(marshal.load(read), {'__name__': '__main__'})"
 )
 
 
@@ -26,12 +25,6 @@ class Scan(NamedTuple):
     commits: Sequence[dict[str, Any]] = ()  # the files that git may write from commits
 
 
-@functools.lru_cache(maxsize=1)
-def scan_code() -> bytes:
-    """wall/objects.py and wall/scan.py, compiled once."""
-    return clincus.packaged_code("wall/objects.py") + clincus.packaged_code("wall/scan.py")
-
-
 def scan(
     workspace: str,
     settings: Sequence[str],
@@ -39,12 +32,12 @@ def scan(
     sealed: Sequence[str] = (),
     since: float = 0,
 ) -> Scan:
-    """Look at a workspace of this host; `settings` are paths as in `clincus.Runs`. Raises ClincusError.
+    """Look at a workspace of this host; `settings` are paths as in `clincus.protect.Runs`. Raises ClincusError.
 
     `sealed` are the sealed paths of its working tree. The session began at `since`: later commits are
     examined even if no reference names them.
     """
-    git = clincus.find_git(workspace, environ)
+    git = clincus.protect.find_git(workspace, environ)
     answer = ask_scan(workspace, git=git, settings=settings, places=sealed, since=since)
     return Scan(answer["items"], answer["cut"], answer["commits"])
 
@@ -63,7 +56,7 @@ def ask_scan(workspace: str, **question: object) -> dict[str, Any]:
     asked = json.dumps({"workspace": workspace, **question}).encode()
     with clincus.Child([sys.executable, "-I", "-S", "-c", LOADER], cwd="/") as child:
         child.allow(SCAN_TIMEOUT)
-        done = child.complete(clincus.places_code() + scan_code() + asked)
+        done = child.complete(clincus.protect.program("places", "objects", "scan") + asked)
     if done.code:
         raise clincus.ClincusError(f"Clincus cannot check the workspace '{workspace}': {done.reason}")
     answer: dict[str, Any] = json.loads(done.stdout)

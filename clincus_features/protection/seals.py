@@ -32,20 +32,20 @@ OTHER_WHY = "your configuration, or git's, names it"
 class Stage(NamedTuple):
     """The place where the wall assembles a session's folders, and the protected paths there."""
 
-    name: str  # the folder below clincus.STAGES
+    name: str  # the folder below clincus.protect.STAGES
     trees: tuple[tuple[str, tuple[str, ...]], ...]  # each folder of the host, and its patterns
 
     @classmethod
     def of(cls, config: Mapping[str, str]) -> Stage | None:
         """The stage of an instance, from its configuration; None without one."""
-        plan: dict[str, Any] = clincus.hook_plan(config)
+        plan: dict[str, Any] = clincus.protect.hook_plan(config)
         if not plan.get("trees"):  # with plain devices, the hook only notes the folders
             return None
         return cls(plan["stage"], tuple((one["source"], patterns_of(one)) for one in plan["trees"]))
 
     def path(self, tree: int, relative: str = "") -> str:
         """The mount point of a path of a tree."""
-        return f"{clincus.STAGES}/{self.name}/{tree}" + (f"/{relative}" if relative else "")
+        return f"{clincus.protect.STAGES}/{self.name}/{tree}" + (f"/{relative}" if relative else "")
 
     def place(self, path: str) -> str:
         """The mount point of a path of the host; "" if it lies in no tree."""
@@ -72,11 +72,11 @@ def patterns_of(tree: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def mounted() -> dict[str, bool]:
-    """The mount points below clincus.STAGES, and whether each is read-only (proc(5), mountinfo)."""
+    """The mount points below clincus.protect.STAGES, and whether each is read-only (proc(5), mountinfo)."""
     found: dict[str, bool] = {}
     with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
-            if clincus.STAGES in line:
+            if clincus.protect.STAGES in line:
                 words = line.split(" ")
                 point = words[4]
                 if "\\" in point:
@@ -108,7 +108,7 @@ def sealed_by_patterns(stage: Stage) -> list[str]:
     found: list[str] = []
     for source, patterns in stage.trees:
         if patterns:
-            covers = clincus.ask_places(source=source, patterns=list(patterns))["covers"]
+            covers = clincus.protect.ask_places(source=source, patterns=list(patterns))["covers"]
             found += [f"{source}/{path}" for path, sealed in covers if sealed]
     return sorted(set(found))[:MOST_SEALED]
 

@@ -106,10 +106,10 @@ class Review:
 
     def _files(self, compared: Compared) -> list[dict[str, object]]:
         touched = self.recorder.touched(compared.record)
-        rows = clincus.preset_rows(self._app.config)
+        rows = clincus.protect.preset_rows(self._app.config)
         documents = []
         for change in compared.changes.files:
             is_touched = not touched.isdisjoint((change.path, change.old_path))
-            runs = clincus.runs_on_host(change.path, rows)
+            runs = clincus.protect.runs_on_host(change.path, rows)
             documents.append(change.document(is_touched, runs))
         return documents

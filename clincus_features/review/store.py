@@ -227,7 +227,7 @@ class Store:
             yield (read_blob(child.stdout) for _ in blobs)
 
     def _argv(self, *words: str) -> list[str]:
-        git = clincus.find_git(self._workspace, self._search)
+        git = clincus.protect.find_git(self._workspace, self._search)
         if not git:
             raise clincus.ClincusError("checkpoints need git on this machine: install it", 409)
         shell = ["/bin/sh", "-c", f'ulimit -v {MEMORY_KIB} && exec "$@"', "git"]

@@ -193,7 +193,7 @@ def test_hooks_that_lie_in_an_extra_mount_are_protected_there(person):
     person.write(".gitconfig", "[core]\n\thooksPath = ~/shared/hooks\n")
     person.own()
     os.chown(person.home / "shared", OWNER, OWNER)
-    shared = clincus.host_folder(str(person.home / "shared"), "/shared")
+    shared = clincus.protect.host_folder(str(person.home / "shared"), "/shared")
     name = person.box.launch(person.box.protection(extra=[shared]))
     person.box.run(name, "echo x > /shared/mine; mkdir -p /shared/hooks; echo x > /shared/hooks/pre-commit", 0)
     assert (person.home / "shared/mine").exists()

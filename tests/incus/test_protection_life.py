@@ -73,8 +73,8 @@ def assert_nothing_is_left(box):
 
 def reason_of(box, name):
     """What a person reads about a container that did not start."""
-    failure = clincus.start_failure(box.incus, name, clincus.IncusError("what Incus says", 500))
-    assert (failure.status, isinstance(failure, clincus.WallUnsupportedError)) == (409, False)
+    failure = clincus.protect.start_failure(box.incus, name, clincus.IncusError("what Incus says", 500))
+    assert (failure.status, isinstance(failure, clincus.protect.WallUnsupportedError)) == (409, False)
     return failure.message
 
 
@@ -181,7 +181,7 @@ def test_a_code_user_with_another_number_owns_the_workspace(box):
 def test_the_workspace_keeps_its_host_path_with_blanks_if_asked(box):
     box.root = box.root.rename(box.root.parent / "my work")
     target = "/home/ada/my work"
-    name = box.launch(box.protection(workspace=clincus.host_folder(str(box.root), target)))
+    name = box.launch(box.protection(workspace=clincus.protect.host_folder(str(box.root), target)))
     done = box.incus.exec(name, ["sh", "-c", f"cd '{target}' && echo x > new && echo x > .git/hooks/a"], user=CODE)
     assert b"Read-only" in done.stderr
     assert (box.root / "new").read_text() == "x\n"
@@ -189,7 +189,7 @@ def test_the_workspace_keeps_its_host_path_with_blanks_if_asked(box):
 
 def test_the_stage_is_no_way_around_the_folders_above_the_workspace(shared):
     box, _ = shared
-    stage = f"{clincus.STAGES}/{box.stages()[0]}"
+    stage = f"{clincus.protect.STAGES}/{box.stages()[0]}"
     assert stat.S_IMODE(os.stat(stage).st_mode) == 0o710
     done = subprocess.run(
         ["cat", f"{stage}/0/README"], stdin=subprocess.DEVNULL, capture_output=True, check=False, user=OWNER,
@@ -340,10 +340,12 @@ def test_a_copy_of_a_running_session_is_refused_until_that_one_stops(box):
 
 def test_a_file_system_that_cannot_be_locked_is_told_from_a_workspace_that_must_not(box):
     pid = os.getpid()
-    protection = box.protection(workspace=clincus.HostFolder(f"/proc/{pid}/task", "/workspace", uid=0, gid=0))
+    protection = box.protection(workspace=clincus.protect.HostFolder(f"/proc/{pid}/task", "/workspace", uid=0, gid=0))
     with pytest.raises(clincus.IncusError) as caught:
         box.launch(protection)
-    assert isinstance(clincus.start_failure(box.incus, box.last, caught.value), clincus.WallUnsupportedError)
+    assert isinstance(
+        clincus.protect.start_failure(box.incus, box.last, caught.value), clincus.protect.WallUnsupportedError
+    )
 
 
 def test_a_privileged_container_is_refused(box):
@@ -426,8 +428,8 @@ def test_a_reboot_of_the_machine_takes_the_stage_and_the_next_start_brings_it_ba
     name = box.launch()
     kill_container(box, name)
     for stage in box.stages():
-        hook.unmount(f"{clincus.STAGES}/{stage}")
-        os.rmdir(f"{clincus.STAGES}/{stage}")
+        hook.unmount(f"{clincus.protect.STAGES}/{stage}")
+        os.rmdir(f"{clincus.protect.STAGES}/{stage}")
     wait_until(lambda: box.incus.query(f"/1.0/instances/{name}")["status"] == "Stopped", "Incus to see it")
     box.start(name)
     assert b"Read-only" in box.run(name, "echo x > .git/hooks/a; echo x > .husky/a").stderr
@@ -438,14 +440,14 @@ def test_a_reboot_of_the_machine_takes_the_stage_and_the_next_start_brings_it_ba
 def test_a_stage_whose_building_was_cut_short_is_swept(box):
     box.made.append(secrets.token_hex(8))
     with hook.locked_stages():
-        os.mkdir(f"{clincus.STAGES}/{box.made[0]}")
-        hook.mount_tmpfs(f"{clincus.STAGES}/{box.made[0]}", "mode=0710,size=64k")
+        os.mkdir(f"{clincus.protect.STAGES}/{box.made[0]}")
+        hook.mount_tmpfs(f"{clincus.protect.STAGES}/{box.made[0]}", "mode=0710,size=64k")
     clean_stages()
     assert_nothing_is_left(box)
 
 
 def test_a_stage_that_cannot_be_removed_hinders_no_other_session(box):
-    stuck = Path(clincus.STAGES) / secrets.token_hex(8)
+    stuck = Path(clincus.protect.STAGES) / secrets.token_hex(8)
     with hook.locked_stages():  # or a session of another test might sweep it while it is empty
         stuck.mkdir()
         (stuck / "of-somebody-else").touch()
@@ -473,7 +475,7 @@ def test_a_start_that_fails_after_the_hook_leaves_nothing(box):
 
 def extra(path, target, owner=OWNER, readonly=False):
     os.chown(path, owner, owner)
-    return clincus.host_folder(str(path), target, readonly)
+    return clincus.protect.host_folder(str(path), target, readonly)
 
 
 def test_an_extra_mount_gets_no_setuid_and_device_files_and_the_same_owner(box, tmp_path):
@@ -491,7 +493,7 @@ def test_an_extra_mount_gets_no_setuid_and_device_files_and_the_same_owner(box, 
 
 def test_an_extra_mount_of_the_folder_above_the_workspace_is_no_way_around(box):
     os.chown(box.root.parent, OWNER, OWNER)
-    name = box.launch(box.protection(extra=[clincus.host_folder(str(box.root.parent), "/above")]))
+    name = box.launch(box.protection(extra=[clincus.protect.host_folder(str(box.root.parent), "/above")]))
     box.run(
         name, "cd /above/work; echo EVIL > .git/hooks/a; mv .git g; umount -l .git/hooks; echo EVIL > .git/hooks/b", 0
     )

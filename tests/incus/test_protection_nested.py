@@ -148,7 +148,7 @@ def box(bed):
 def test_what_an_agent_plants_in_another_repository_runs_only_where_nothing_is_sealed(box, case, level):
     repository, [(source, target, inside)] = case(box)
     mark = box.root.parent / "mark"
-    extra = [clincus.host_folder(str(box.root.parent / source), target)] if target else []
+    extra = [clincus.protect.host_folder(str(box.root.parent / source), target)] if target else []
     made = box.protection(level, extra=extra)
     assert "not sealed" not in made.reason + made.note
     name = box.launch(made)

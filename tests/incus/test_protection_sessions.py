@@ -32,7 +32,7 @@ def folder_of(path):
 def workspace_at(path):
     if not path.exists():
         make_repository(path)
-    return clincus.workspace_folder(str(path), "/workspace", clincus.make_config(()))
+    return clincus.protect.workspace_folder(str(path), "/workspace", clincus.make_config(()))
 
 
 # Where the two sessions meet: the protection of the victim and of the accomplice, and the socket in each of them. The
@@ -40,7 +40,7 @@ def workspace_at(path):
 
 
 def an_extra_mount(box, **more):
-    shared = clincus.host_folder(str(folder_of(box.root.parent / "shared")), "/shared")
+    shared = clincus.protect.host_folder(str(folder_of(box.root.parent / "shared")), "/shared")
     victim = box.protection(extra=[shared])
     other = box.protection(extra=[shared], workspace=workspace_at(box.root.parent / "other"), **more)
     return victim, other, "/shared", "/shared"
@@ -48,16 +48,16 @@ def an_extra_mount(box, **more):
 
 def a_readonly_extra_mount(box):
     path = str(folder_of(box.root.parent / "shared"))
-    victim = box.protection(extra=[clincus.host_folder(path, "/shared")])
-    readonly = clincus.host_folder(path, "/shared", True)
+    victim = box.protection(extra=[clincus.protect.host_folder(path, "/shared")])
+    readonly = clincus.protect.host_folder(path, "/shared", True)
     other = box.protection(extra=[readonly], workspace=workspace_at(box.root.parent / "other"))
     return victim, other, "/shared", "/shared"
 
 
 def a_part_of_an_extra_mount(box):
     part = folder_of(folder_of(box.root.parent / "shared") / "part")
-    victim = box.protection(extra=[clincus.host_folder(str(part.parent), "/shared")])
-    inner = clincus.host_folder(str(part), "/part")
+    victim = box.protection(extra=[clincus.protect.host_folder(str(part.parent), "/shared")])
+    inner = clincus.protect.host_folder(str(part), "/part")
     other = box.protection(extra=[inner], workspace=workspace_at(box.root.parent / "other"))
     return victim, other, "/shared/part", "/part"
 
@@ -149,7 +149,7 @@ TAKERS = {"another locked session": ("locked", 1), "another session": ("off", 1)
 @pytest.mark.parametrize("taker", TAKERS)
 def test_a_descriptor_taken_out_of_a_process_of_another_session_is_no_way_in(box, taker):
     level, number = TAKERS[taker]
-    shared = clincus.host_folder(str(folder_of(box.root.parent / "shared")), "/shared")
+    shared = clincus.protect.host_folder(str(folder_of(box.root.parent / "shared")), "/shared")
     workspaces = [None, workspace_at(box.root.parent / "other")]
     names = start_both(box, [box.protection(level, extra=[shared], workspace=one) for one in workspaces])
     judge = Judge(box.root)
@@ -203,7 +203,7 @@ def test_a_mount_in_a_shared_folder_does_not_go_by_the_removal_of_its_mount_poin
     hook.chmod(0o755)
     assert git_of_owner(box.root, "config", "core.hooksPath", str(extra / "hooks")).returncode == 0
     names = start_both(
-        box, [box.protection(extra=[clincus.host_folder(str(extra), "/workspace/data")]), box.protection()]
+        box, [box.protection(extra=[clincus.protect.host_folder(str(extra), "/workspace/data")]), box.protection()]
     )
     if names is None:
         return

@@ -32,10 +32,10 @@ def inner(box):
 def session_in(box, folder, *, nesting=False, extra=()):
     """The wall of a session in a folder; its name is in `made` of the box."""
     settings = clincus.with_flags(clincus.make_config(()), {"security.nesting": nesting})
-    workspace = clincus.workspace_folder(str(folder), "/workspace", settings)
+    workspace = clincus.protect.workspace_folder(str(folder), "/workspace", settings)
     box.made.append(secrets.token_hex(8))
     name = f"clincus-{len(box.made)}"
-    return clincus.protect_workspace(workspace, settings, box.support, extra, box.made[-1], session=name)
+    return clincus.protect.protect_workspace(workspace, settings, box.support, extra, box.made[-1], session=name)
 
 
 def assert_unharmed(folder):
@@ -57,11 +57,13 @@ def test_a_session_in_a_folder_of_one_that_runs_cannot_be_locked(box, inner):
     """That one may have a file open, or stand in a folder, that is sealed only now."""
     box.launch(session_in(box, box.root))
     failure = why_refused(box, session_in(box, inner))
-    assert isinstance(failure, clincus.WallExposedError)
+    assert isinstance(failure, clincus.protect.WallExposedError)
     assert f"clincus-1 runs since before '{inner}/.clincus.toml' was sealed" in failure.message
     settings = clincus.make_config(())
-    workspace = clincus.workspace_folder(str(inner), "/workspace", settings)
-    again = clincus.protect_workspace(workspace, settings, box.support, (), box.made[-1], exposed=failure.message)
+    workspace = clincus.protect.workspace_folder(str(inner), "/workspace", settings)
+    again = clincus.protect.protect_workspace(
+        workspace, settings, box.support, (), box.made[-1], exposed=failure.message
+    )
     assert again.level == "basic"
     box.launch(again)
 
@@ -92,7 +94,7 @@ def test_a_session_that_starts_again_is_sealed_at_every_moment(box, inner):
 @pytest.mark.parametrize("new", [".git/modules/new/config", ".git/worktrees/new/commondir"])
 def test_what_is_sealed_only_now_costs_the_lock_while_another_container_may_have_it_open(box, tmp_path, new):
     (tmp_path / "data").mkdir(mode=0o777)
-    shared = [clincus.host_folder(str(tmp_path / "data"), "/data")]
+    shared = [clincus.protect.host_folder(str(tmp_path / "data"), "/data")]
     other = tmp_path / "other"
     make_repository(other)
     victim = box.launch(session_in(box, box.root, extra=shared))
@@ -101,8 +103,8 @@ def test_what_is_sealed_only_now_costs_the_lock_while_another_container_may_have
     box.stop(victim)
     with pytest.raises(clincus.IncusError) as caught:
         box.start(victim)
-    failure = clincus.start_failure(box.incus, victim, caught.value)
-    assert isinstance(failure, clincus.WallExposedError)
+    failure = clincus.protect.start_failure(box.incus, victim, caught.value)
+    assert isinstance(failure, clincus.protect.WallExposedError)
     assert f"clincus-2 runs since before '{box.root}/.git/" in failure.message
     box.stop(holder)
     box.start(victim)
@@ -132,7 +134,7 @@ def why_refused(box, protection):
     """The reason why a container does not start."""
     with pytest.raises(clincus.IncusError) as caught:
         box.launch(protection)
-    failure = clincus.start_failure(box.incus, box.last, caught.value)
+    failure = clincus.protect.start_failure(box.incus, box.last, caught.value)
     box.delete(box.last)
     return failure
 
@@ -148,13 +150,13 @@ def test_a_session_with_nested_containers_does_not_start_beside_a_locked_one(box
 def test_a_session_beside_one_with_nested_containers_cannot_be_locked(box, inner):
     box.launch(session_in(box, inner, nesting=True))
     failure = why_refused(box, session_in(box, box.root))
-    assert isinstance(failure, clincus.WallExposedError)
+    assert isinstance(failure, clincus.protect.WallExposedError)
     assert f"clincus-1 has '{inner}' as well and is not locked" in failure.message
 
 
 def test_a_folder_that_nobody_of_them_can_write_in_is_not_in_common(box, tmp_path):
     (tmp_path / "data").mkdir()
-    shared = clincus.host_folder(str(tmp_path / "data"), "/data", readonly=True)
+    shared = clincus.protect.host_folder(str(tmp_path / "data"), "/data", readonly=True)
     other = tmp_path / "other"
     make_repository(other)
     box.launch(session_in(box, box.root, extra=[shared]))
@@ -164,12 +166,12 @@ def test_a_folder_that_nobody_of_them_can_write_in_is_not_in_common(box, tmp_pat
 def test_a_session_with_plain_devices_is_seen_by_a_locked_one_beside_it(box, inner):
     support = box.support._replace(reason="its file system cannot map ids", takes_hooks=True, shift=False)
     settings = clincus.make_config(())
-    workspace = clincus.workspace_folder(str(inner), "/workspace", settings)
+    workspace = clincus.protect.workspace_folder(str(inner), "/workspace", settings)
     box.made.append(secrets.token_hex(8))
-    plain = clincus.protect_workspace(workspace, settings, support, (), box.made[-1], session="clincus-plain")
+    plain = clincus.protect.protect_workspace(workspace, settings, support, (), box.made[-1], session="clincus-plain")
     assert plain.level == "basic"
     name = box.launch(plain)
-    assert isinstance(why_refused(box, session_in(box, box.root)), clincus.WallExposedError)
+    assert isinstance(why_refused(box, session_in(box, box.root)), clincus.protect.WallExposedError)
     box.delete(name)
     box.launch(session_in(box, box.root))
     assert why_refused(box, plain).status == 409
@@ -194,7 +196,7 @@ def test_a_file_with_a_second_name_costs_the_lock(box, path):
     os.chown(box.root / ".mcp.json", OWNER, OWNER)
     os.link(box.root / path, box.root / "alias")
     failure = why_refused(box, session_in(box, box.root))
-    assert isinstance(failure, clincus.WallExposedError)
+    assert isinstance(failure, clincus.protect.WallExposedError)
     assert f"'{path}' in '{box.root}' has another name" in failure.message
     (box.root / "alias").unlink()
     box.launch(session_in(box, box.root))
@@ -205,7 +207,7 @@ def test_a_file_of_a_preset_that_an_older_session_can_write_costs_the_lock(box):
     first = box.launch(session_in(box, box.root))
     box.run(first, "echo {} > .mcp.json")
     failure = why_refused(box, session_in(box, box.root))
-    assert isinstance(failure, clincus.WallExposedError)
+    assert isinstance(failure, clincus.protect.WallExposedError)
     assert f"runs since before '{box.root}/.mcp.json' was sealed" in failure.message
     box.delete(first)
     box.launch(session_in(box, box.root))

@@ -488,11 +488,11 @@ def test_max_duration_stops_the_session_also_after_a_restart_of_the_server(bed, 
 
 def test_why_a_session_is_not_locked_is_on_it_and_known_after_a_restart(restarted):
     server, session, *_ = restarted
-    assert (session["protection"], session["protection_note"]) == ("off", clincus.SWITCHED_OFF)
+    assert (session["protection"], session["protection_note"]) == ("off", clincus.protect.SWITCHED_OFF)
     (warning,) = session["warnings"]
     assert "limits.cpu.count is '1000'" in warning
     later = server.get(f"/api/sessions/{session['id']}").json
-    assert [later[key] for key in ("protection_note", "warnings")] == [clincus.SWITCHED_OFF, [warning]]
+    assert [later[key] for key in ("protection_note", "warnings")] == [clincus.protect.SWITCHED_OFF, [warning]]
 
 
 def runs_of(server, session) -> list[dict]:

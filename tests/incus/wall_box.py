@@ -94,7 +94,7 @@ def git_as_owner(root, *arguments):
 
 @functools.lru_cache(maxsize=1)
 def support_of(incus):
-    return clincus.protection_support(incus)
+    return clincus.protect.protection_support(incus)
 
 
 PATHS = (".git/hooks", ".git/config", ".husky", ".vscode", "ci/deploy")
@@ -122,9 +122,9 @@ class Box:
         if nesting:
             flags["security.nesting"] = True
         settings = clincus.with_flags(clincus.make_config(()), {**flags, "incus.code_uid": code_uid})
-        workspace = workspace or clincus.workspace_folder(str(self.root), "/workspace", settings, extra=extra)
+        workspace = workspace or clincus.protect.workspace_folder(str(self.root), "/workspace", settings, extra=extra)
         self.made.append(secrets.token_hex(8))
-        made = clincus.protect_workspace(workspace, settings, support, extra, self.made[-1], is_clone=is_clone)
+        made = clincus.protect.protect_workspace(workspace, settings, support, extra, self.made[-1], is_clone=is_clone)
         assert made.level == level
         return made
 
@@ -150,8 +150,8 @@ class Box:
     def stages(self):
         """Our stages that are there now: mounted, or as a folder."""
         points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-        mounted = {os.path.basename(point) for point in points if os.path.dirname(point) == clincus.STAGES}
-        return [name for name in self.made if name in mounted or os.path.exists(f"{clincus.STAGES}/{name}")]
+        mounted = {os.path.basename(point) for point in points if os.path.dirname(point) == clincus.protect.STAGES}
+        return [name for name in self.made if name in mounted or os.path.exists(f"{clincus.protect.STAGES}/{name}")]
 
     def await_stages(self, count=0):
         """Wait until so many stages are there: LXC runs the hook after a stop when Incus has said "stopped"."""

@@ -18,7 +18,7 @@ from clincus_features.protection import appeared, scans
 from tests.builders import a_session
 from tests.programs import DEADLINE
 
-ROWS = clincus.preset_rows(clincus.make_config(()))
+ROWS = clincus.protect.preset_rows(clincus.make_config(()))
 
 
 def item(path, kind="repository", changed=0, there=True, **commands):

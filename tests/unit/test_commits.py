@@ -11,7 +11,7 @@ from clincus_features.protection import appeared, scans
 from tests.builders import a_session
 from tests.programs import wait_until
 
-ROWS = [row for name in ("agents", "editors") for row in clincus.presets()[name]]
+ROWS = [row for name in ("agents", "editors") for row in clincus.protect.presets()[name]]
 SEALED = (".husky", ".githooks", ".vscode")
 BEGIN = """
 git init -q -b main .; git config user.name a; git config user.email a@b; git config core.autocrlf false

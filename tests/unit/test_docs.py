@@ -155,7 +155,12 @@ OF_OTHERS = ("Git on your side", "The agent or its network", "Docker, Podman and
 
 def own_messages() -> str:
     """All texts of Clincus's own programs, one after the other; a value in one is left out."""
-    sources = [ROOT / "clincus.py", *ROOT.glob("clincus_cli/*.py"), *ROOT.glob("clincus_features/**/*.py")]
+    sources = [
+        ROOT / "clincus.py",
+        ROOT / "wall/protect.py",
+        *ROOT.glob("clincus_cli/*.py"),
+        *ROOT.glob("clincus_features/**/*.py"),
+    ]
     trees = [ast.parse(source.read_text()) for source in [*sources, *ROOT.glob("wall/*.py")]]
     constants = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     scripts = [script.read_text() for script in ROOT.glob("guest/**/*.sh")]

@@ -380,10 +380,10 @@ def test_a_session_there_works_on_a_clone_unless_a_folder_of_that_host_is_asked_
     assert "mounts.default is left out" in mount.warnings[-1]
 
 
-def protect(reason: str = "") -> clincus.Protection:
+def protect(reason: str = "") -> clincus.protect.Protection:
     settings = clincus.load_config({"HOME": "/nowhere", "CLINCUS_CONFIG": ""})
-    folder = clincus.workspace_folder("/srv/app", "/workspace", settings, "far")
-    return clincus.protect_workspace(folder, settings, clincus.ProtectionSupport(reason), stage="s")
+    folder = clincus.protect.workspace_folder("/srv/app", "/workspace", settings, "far")
+    return clincus.protect.protect_workspace(folder, settings, clincus.protect.ProtectionSupport(reason), stage="s")
 
 
 def test_a_folder_of_another_host_is_locked_with_the_owner_that_it_has_there():

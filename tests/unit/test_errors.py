@@ -12,7 +12,7 @@ import clincus
 from tests.programs import ROOT
 
 CONTRACT = clincus.load_contract()
-SOURCES = [ROOT / "clincus.py", *sorted((ROOT / "clincus_features").rglob("*.py"))]
+SOURCES = [ROOT / "clincus.py", ROOT / "wall/protect.py", *sorted((ROOT / "clincus_features").rglob("*.py"))]
 ERRORS = {"ClincusError", "IncusError", "WallUnsupportedError", "WallExposedError", "CoveredError", "ChangedError"}
 
 

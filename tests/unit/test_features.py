@@ -59,13 +59,13 @@ def test_a_command_gets_the_fields_of_a_frozen_session_without_a_server(tmp_path
     change = Change("/srv/app/.git/logs", "replaced", "container", "2026-01-01T00:00:00Z", False, "words", "link")
     with Records({"HOME": str(tmp_path)}).changing("/srv/app") as record:
         record.runs[SESSION.id] = Run("0", [], 0.0, is_broken=True, changes=[change])
-    frozen = SESSION._replace(status="stopped", paused=True, protection=clincus.BROKEN, session_id="a" * 32)
+    frozen = SESSION._replace(status="stopped", paused=True, protection=clincus.protect.BROKEN, session_id="a" * 32)
     clincus.log.addHandler(caplog.handler)
     try:
         found = clincus.install_features(None).fields(frozen)
     finally:
         clincus.log.removeHandler(caplog.handler)
-    assert (found["protection"], found["protection_changes"]) == (clincus.BROKEN, [change.document()])
+    assert (found["protection"], found["protection_changes"]) == (clincus.protect.BROKEN, [change.document()])
     assert caplog.text == ""
 
 

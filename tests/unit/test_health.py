@@ -164,7 +164,7 @@ def test_a_check_that_incus_does_not_answer_says_so_and_keeps_no_other(report, n
 
 
 def test_the_check_of_the_protection_is_not_waited_for_either(report, never, monkeypatch):
-    monkeypatch.setattr(clincus, "protection_support", never)
+    monkeypatch.setattr("clincus_wall.protect.protection_support", never)
     assert report()["checks"]["protection"]["message"] == "No answer within 1 s"
 
 
@@ -175,9 +175,9 @@ def test_a_broken_config_is_a_failed_check(report):
 
 
 def test_a_machine_without_git_is_told_what_will_not_start(report, monkeypatch):
-    monkeypatch.setattr(clincus, "protection_support", lambda _: clincus.ProtectionSupport())
+    monkeypatch.setattr("clincus_wall.protect.protection_support", lambda _: clincus.protect.ProtectionSupport())
     assert report()["checks"]["protection"]["status"] == "ok"
-    monkeypatch.setattr(clincus, "find_git", lambda *_: "")
+    monkeypatch.setattr("clincus_wall.protect.find_git", lambda *_: "")
     check = report()["checks"]["protection"]
     assert (check["status"], check["fix"]) == ("warning", "install git")
 
@@ -195,7 +195,7 @@ def test_a_machine_without_git_is_told_what_will_not_start(report, monkeypatch):
     ],
 )
 def test_it_says_what_nested_containers_cost(report, monkeypatch, settings, status, words):
-    monkeypatch.setattr(clincus, "protection_support", lambda _: clincus.ProtectionSupport())
+    monkeypatch.setattr("clincus_wall.protect.protection_support", lambda _: clincus.protect.ProtectionSupport())
     check = report(settings=settings)["checks"]["protection"]
     assert (check["status"], words in check["message"]) == (status, True)
 

@@ -126,7 +126,6 @@ SECTIONS = [
     "incus",
     "conversations",
     "history",
-    "wall",
     "what would be lost",
     "features",
     "sessions",

@@ -30,7 +30,7 @@ def test_a_pip_install_has_the_command_the_contract_and_the_dashboard(tmp_path: 
     script = (
         "import clincus; print(clincus.load_contract()['openapi'], "
         "clincus.packaged_file('spa_dist/index.html')[:9], clincus.guest_program('shell')[:9])"
-        "; clincus.packaged_text('wall/hook.py')"
+        "; clincus.packaged_text('wall/hook.py'); clincus.protect.program('places')"
     )
     found = subprocess.run([python, "-I", "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout == "3.1.0 b'<!doctype' #!/bin/sh\n"
@@ -39,6 +39,7 @@ def test_a_pip_install_has_the_command_the_contract_and_the_dashboard(tmp_path: 
         "clincus",
         "clincus_cli",
         "clincus_features",
+        "clincus_wall",
     }
     assert not (site / "spa_dist").exists(), "a name that others may use"
     assert not (site / "wall").exists(), "a name that others may use"

@@ -10,13 +10,13 @@ import pytest
 import clincus
 
 ROOT = Path(__file__).parents[2]
-ROWS = clincus.preset_rows(clincus.make_config(()))
+ROWS = clincus.protect.preset_rows(clincus.make_config(()))
 
 
 def paths(work, **settings):
     config = clincus.with_flags(clincus.make_config(()), {f"security.{key}": one for key, one in settings.items()})
-    folder = clincus.HostFolder(str(work), "/workspace", 1000, 1000)
-    found = clincus.protected_paths(config, folder)
+    folder = clincus.protect.HostFolder(str(work), "/workspace", 1000, 1000)
+    found = clincus.protect.protected_paths(config, folder)
     return {os.path.relpath(path, work): text for path, text in found.items()}
 
 
@@ -41,7 +41,7 @@ def test_what_is_only_marked_is_not_protected(tmp_path, path):
 def test_presets_that_are_off_protect_and_mark_nothing(tmp_path):
     assert ".envrc" not in paths(tmp_path, presets=["agents"])
     assert ".mcp.json" not in paths(tmp_path, presets=[])
-    assert clincus.runs_on_host(".mcp.json", []) == ""
+    assert clincus.protect.runs_on_host(".mcp.json", []) == ""
 
 
 @pytest.mark.parametrize("value", ['["agents", "shells"]', '["*"]', "[1]", '[["agents"]]', '"agents"', "[{}]"])
@@ -60,16 +60,16 @@ def test_plain_devices_cover_what_is_there_and_leave_links_of_presets_alone(tmp_
     os.symlink("other", tmp_path / ".claude")
     patterns = [".mcp.json", ".claude/settings.json", ".envrc"]
     asked = {"source": str(tmp_path), "patterns": patterns, "optional": patterns}
-    assert clincus.ask_places(**asked)["covers"] == [[".mcp.json", True]]
+    assert clincus.protect.ask_places(**asked)["covers"] == [[".mcp.json", True]]
     with pytest.raises(clincus.ClincusError, match="is a symlink"):
-        clincus.ask_places(**{**asked, "optional": []})
+        clincus.protect.ask_places(**{**asked, "optional": []})
 
 
 def test_an_extra_mount_may_stand_where_a_preset_would_protect(tmp_path):
-    workspace = clincus.HostFolder(str(tmp_path), "/workspace", 1000, 1000)
-    extra = clincus.HostFolder("/elsewhere", "/workspace/.cursor", 1000, 1000)
+    workspace = clincus.protect.HostFolder(str(tmp_path), "/workspace", 1000, 1000)
+    extra = clincus.protect.HostFolder("/elsewhere", "/workspace/.cursor", 1000, 1000)
     settings = clincus.make_config(())
-    clincus.check_targets(workspace, [extra], clincus.protected_paths(settings, workspace))
+    clincus.protect.check_targets(workspace, [extra], clincus.protect.protected_paths(settings, workspace))
 
 
 @pytest.mark.parametrize(
@@ -87,11 +87,11 @@ def test_an_extra_mount_may_stand_where_a_preset_would_protect(tmp_path):
     ],
 )
 def test_a_person_reads_when_a_file_runs(path, when):
-    assert clincus.runs_on_host(path, ROWS) == (f"runs on your machine when you {when}" if when else "")
+    assert clincus.protect.runs_on_host(path, ROWS) == (f"runs on your machine when you {when}" if when else "")
 
 
 def test_rows_have_a_form_that_the_look_knows():
-    for row in (row for rows in clincus.presets().values() for row in rows):
+    for row in (row for rows in clincus.protect.presets().values() for row in rows):
         assert row.path.count("/") <= 1
         assert "*" not in row.path.lstrip("*")
         assert not (row.is_sealed and "*" in row.path)
@@ -100,17 +100,17 @@ def test_rows_have_a_form_that_the_look_knows():
 def test_the_folders_that_are_left_out_are_those_of_the_look():
     text = clincus.packaged_text("wall/scan.py")
     (found,) = re.findall(r"^OTHERS_FOLDERS = frozenset\((.*)\)$", text, re.MULTILINE)
-    assert frozenset(re.findall(r'"(\w[\w-]*)"', found)) == clincus.OTHERS_FOLDERS
+    assert frozenset(re.findall(r'"(\w[\w-]*)"', found)) == clincus.protect.OTHERS_FOLDERS
 
 
 def test_the_contract_names_the_presets():
     schema = json.loads((ROOT / "openapi.json").read_text())["components"]["schemas"]["Config"]
-    assert schema["properties"]["security"]["properties"]["presets"]["items"]["enum"] == list(clincus.presets())
+    assert schema["properties"]["security"]["properties"]["presets"]["items"]["enum"] == list(clincus.protect.presets())
 
 
 def test_the_page_on_protection_has_each_row():
     page = (ROOT / "docs" / "protection.md").read_text()
-    for name, rows in clincus.presets().items():
+    for name, rows in clincus.protect.presets().items():
         (line,) = re.findall(rf"^\| `{name}`.*\|$", page, re.MULTILINE)
         _, _, sealed, marked, _ = line.split("|")
         assert re.findall("`(.*?)`", sealed) == [row.path for row in rows if row.is_sealed]

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import clincus
-from clincus import HostFolder, ProtectionSupport, protect_workspace
 from clincus_features import nesting
+from clincus_wall.protect import HostFolder, ProtectionSupport, protect_workspace
 from wall import hook, places
 
 WORKSPACE = HostFolder("/home/ada/project", "/workspace", uid=1000, gid=1000)
@@ -49,7 +49,7 @@ def test_a_clone_mounts_nothing_and_needs_no_hook_on_the_host():
         protection = protect_workspace(WORKSPACE, settings_with(require_locked=True), support, is_clone=True)
         assert (protection.level, protection.devices, protection.reason) == ("locked", {}, "")
         assert "lxc.mount" not in protection.config.get("raw.lxc", "")
-    assert protection.note == clincus.NOTHING_MOUNTED
+    assert protection.note == clincus.protect.NOTHING_MOUNTED
 
 
 def test_an_extra_mount_of_a_clone_is_locked_as_any_other():
@@ -140,7 +140,9 @@ def denied(protection):
 
 def test_a_locked_container_can_neither_let_go_of_mounts_nor_leave_them():
     protection = protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, stage="cafe", session="clincus-c0ffee-1")
-    assert {*clincus.denying_rules("unmount"), *clincus.denying_rules("lease")} <= set(denied(protection))
+    assert {*clincus.protect.denying_rules("unmount"), *clincus.protect.denying_rules("lease")} <= set(
+        denied(protection)
+    )
     assert "/run/clincus/cafe/others dev/.clincus none rbind,create=dir" in protection.config["raw.lxc"]
     assert plan_of(protection)["level"] == "locked"
     assert plan_of(protection)["session"] == "clincus-c0ffee-1"
@@ -148,7 +150,7 @@ def test_a_locked_container_can_neither_let_go_of_mounts_nor_leave_them():
 
 def test_nested_containers_cost_a_mounted_folder_its_lock():
     protection = protect_workspace(WORKSPACE, NESTED, LOCKABLE, stage="cafe")
-    assert (protection.level, protection.reason) == ("basic", clincus.NESTING)
+    assert (protection.level, protection.reason) == ("basic", clincus.protect.NESTING)
     assert denied(protection) == []
     assert "dev/.clincus" not in protection.config["raw.lxc"]
     assert plan_of(protection)["level"] == "basic"
@@ -182,19 +184,19 @@ def test_require_locked_refuses_what_could_be_unsealed(settings):
 
 
 def test_the_workspace_itself_can_be_made_no_repository():
-    assert clincus.protected_paths(SETTINGS, WORKSPACE)["/home/ada/project/commondir"] is None
+    assert clincus.protect.protected_paths(SETTINGS, WORKSPACE)["/home/ada/project/commondir"] is None
 
 
 def test_a_workspace_that_is_a_bare_repository_stays_one():
     bare = WORKSPACE._replace(git_folders=("/home/ada/project",))
-    assert clincus.protected_paths(SETTINGS, bare)["/home/ada/project/commondir"] == ".\n"
+    assert clincus.protect.protected_paths(SETTINGS, bare)["/home/ada/project/commondir"] == ".\n"
 
 
 def test_a_file_of_that_name_makes_the_workspace_a_repository_to_be_sealed(tmp_path):
     (tmp_path / "commondir").write_text(".git\n")
-    workspace = clincus.workspace_folder(str(tmp_path), "/workspace", SETTINGS)
+    workspace = clincus.protect.workspace_folder(str(tmp_path), "/workspace", SETTINGS)
     assert {f"{tmp_path}/config", f"{tmp_path}/hooks", f"{tmp_path}/commondir"} <= set(
-        clincus.protected_paths(SETTINGS, workspace)
+        clincus.protect.protected_paths(SETTINGS, workspace)
     )
 
 
@@ -202,12 +204,12 @@ def test_a_file_of_that_name_makes_the_workspace_a_repository_to_be_sealed(tmp_p
 
 
 def test_paths_of_ones_own_are_protected_besides():
-    paths = clincus.protected_paths(settings_with(additional_protected_paths=["ci/", ".husky"]), WORKSPACE)
+    paths = clincus.protect.protected_paths(settings_with(additional_protected_paths=["ci/", ".husky"]), WORKSPACE)
     assert {"/home/ada/project/ci", "/home/ada/project/.husky", "/home/ada/project/.vscode"} <= set(paths)
 
 
 def test_writable_hooks_lifts_the_hooks_of_the_repository_and_nothing_else():
-    paths = clincus.protected_paths(clincus.with_flags(SETTINGS, {"git.writable_hooks": True}), WORKSPACE)
+    paths = clincus.protect.protected_paths(clincus.with_flags(SETTINGS, {"git.writable_hooks": True}), WORKSPACE)
     assert "/home/ada/project/.git/hooks" not in paths
     expected = {".git/config", ".git/modules/**/hooks", ".git/commondir"}
     assert {f"/home/ada/project/{path}" for path in expected} <= set(paths)
@@ -221,11 +223,11 @@ def test_a_protected_path_that_leaves_the_workspace_is_refused(path):
 
 
 def test_a_folder_that_is_no_repository_carries_the_advice(tmp_path):
-    workspace = clincus.host_folder(str(tmp_path), "/workspace")
-    assert "run `git init`" in clincus.protect_workspace(workspace, SETTINGS, LOCKABLE).note
+    workspace = clincus.protect.host_folder(str(tmp_path), "/workspace")
+    assert "run `git init`" in clincus.protect.protect_workspace(workspace, SETTINGS, LOCKABLE).note
     (tmp_path / ".git").write_text("gitdir: elsewhere")
-    workspace = clincus.host_folder(str(tmp_path), "/workspace")
-    assert "git init" not in clincus.protect_workspace(workspace, SETTINGS, LOCKABLE).note
+    workspace = clincus.protect.host_folder(str(tmp_path), "/workspace")
+    assert "git init" not in clincus.protect.protect_workspace(workspace, SETTINGS, LOCKABLE).note
 
 
 @pytest.mark.parametrize(
@@ -245,13 +247,13 @@ def test_a_folder_that_is_no_repository_carries_the_advice(tmp_path):
 )
 def test_a_placeholder_is_what_git_does_not_mind(path, text):
     places = {"/home/ada/project/team.config": "", "/home/ada/project/.githooks": None}
-    paths = clincus.protected_paths(SETTINGS, WORKSPACE._replace(git_places=places))
+    paths = clincus.protect.protected_paths(SETTINGS, WORKSPACE._replace(git_places=places))
     assert paths[f"/home/ada/project/{path}"] == text
 
 
 def test_a_git_folder_of_another_name_is_protected_as_one():
     workspace = WORKSPACE._replace(git_folders=("/home/ada/project/.bare",))
-    paths = set(clincus.protected_paths(settings_with(protected_paths=[".git/hooks"]), workspace))
+    paths = set(clincus.protect.protected_paths(settings_with(protected_paths=[".git/hooks"]), workspace))
     expected = {"hooks", "commondir", "modules/**/config", "worktrees/*/config.worktree"}
     assert {f"/home/ada/project/.bare/{path}" for path in expected} <= paths
     assert "/home/ada/project/.bare/config" not in paths
@@ -259,7 +261,7 @@ def test_a_git_folder_of_another_name_is_protected_as_one():
 
 def test_writable_hooks_holds_though_git_names_them():
     places = dict.fromkeys(f"/home/ada/project/.git/{name}" for name in ("hooks", "config", "other"))
-    paths = clincus.protected_paths(settings_with(protected_paths=[]), WORKSPACE._replace(git_places=places))
+    paths = clincus.protect.protected_paths(settings_with(protected_paths=[]), WORKSPACE._replace(git_places=places))
     named = {f"/home/ada/project/.git/{name}" for name in ("hooks", "config", "other")} & set(paths)
     assert named == {"/home/ada/project/.git/other"}
 
@@ -299,7 +301,7 @@ def test_what_git_runs_in_an_extra_mount_is_protected_there():
 )
 def test_another_mount_of_the_workspace_is_no_way_around_its_protection(source, within):
     paths = dict.fromkeys(f"/home/ada/project/{path}" for path in (".git/hooks", ".git/modules/**/hooks", ".husky"))
-    found = clincus.paths_within(source, paths)
+    found = clincus.protect.paths_within(source, paths)
     assert (None if found is None else list(found)) == within
 
 
@@ -343,7 +345,7 @@ def repository(tmp_path):
 
 
 def test_plain_devices_pin_every_parent_and_seal_what_is_there(repository):
-    paths = clincus.paths_within(repository.source, clincus.protected_paths(SETTINGS, repository))
+    paths = clincus.protect.paths_within(repository.source, clincus.protect.protected_paths(SETTINGS, repository))
     covers = places.device_paths(repository.source, list(paths))
     assert dict(covers) == {
         ".git": False,
@@ -392,7 +394,9 @@ def test_plain_devices_take_the_safest_id_map_that_the_host_has(tmp_path, suppor
 
 
 def test_device_names_are_readable_and_differ():
-    names = {clincus.device_name("workspace", path) for path in (".git/hooks", ".git-hooks", "git/hooks", "a" * 200)}
+    names = {
+        clincus.protect.device_name("workspace", path) for path in (".git/hooks", ".git-hooks", "git/hooks", "a" * 200)
+    }
     assert len(names) == 4
     assert all(re.fullmatch(r"protect-[A-Za-z0-9-]{1,47}", name) for name in names)
 
@@ -414,19 +418,17 @@ def test_the_hook_carries_the_whole_program():
     assert zlib.decompress(base64.urlsafe_b64decode(packed)).decode() == Path(hook.__file__).read_text()
 
 
-@pytest.mark.parametrize(
-    ("part", "names"), [(clincus, ("STAGES", "NO_ID_MAPS")), (places, ("MOST_FOLDERS", "FILLED_BY_GIT"))]
-)
+@pytest.mark.parametrize(("part", "names"), [(places, ("MOST_FOLDERS", "FILLED_BY_GIT"))])
 def test_what_the_parts_of_the_wall_know_is_the_same(part, names):
     assert [getattr(part, name) for name in names] == [getattr(hook, name) for name in names]
 
 
 def test_a_look_at_a_workspace_that_takes_too_long_ends_and_says_so(monkeypatch):
     sleeping = marshal.dumps(compile("import time; time.sleep(600)", "sleeping", "exec"))
-    monkeypatch.setattr(clincus, "places_code", lambda: sleeping)
-    monkeypatch.setattr(clincus, "PLACES_TIMEOUT", 0.1)
+    monkeypatch.setattr("clincus_wall.protect.program", lambda *_: sleeping)
+    monkeypatch.setattr("clincus_wall.protect.PLACES_TIMEOUT", 0.1)
     with pytest.raises(clincus.ClincusError, match=r"cannot check the workspace.* did not finish within") as caught:
-        clincus.ask_places(source="/", patterns=[])
+        clincus.protect.ask_places(source="/", patterns=[])
     assert caught.value.status == 409
 
 
@@ -434,8 +436,8 @@ def test_a_look_at_a_workspace_that_takes_too_long_ends_and_says_so(monkeypatch)
 
 
 def test_the_groups_of_a_user_are_all_that_he_is_a_member_of():
-    assert os.getgid() in clincus.groups_of(os.getuid())
-    assert clincus.groups_of(3_000_000_000) == {3_000_000_000}
+    assert os.getgid() in clincus.protect.groups_of(os.getuid())
+    assert clincus.protect.groups_of(3_000_000_000) == {3_000_000_000}
 
 
 @pytest.mark.parametrize(
@@ -450,7 +452,7 @@ def test_the_groups_of_a_user_are_all_that_he_is_a_member_of():
     ],
 )
 def test_a_file_gets_no_right_that_its_owner_does_not_have(folder, bits):
-    assert clincus.denied_mode_bits([WORKSPACE, HostFolder("/srv/x", "/x", **folder)]) == bits
+    assert clincus.protect.denied_mode_bits([WORKSPACE, HostFolder("/srv/x", "/x", **folder)]) == bits
 
 
 @pytest.mark.parametrize(("gid", "is_own"), [(0, True), (2077, False)])
@@ -463,20 +465,20 @@ def test_a_group_of_root_or_of_others_is_not_given_to_plain_devices(tmp_path, gi
 
 def test_a_folder_that_is_not_there_cannot_be_mounted(tmp_path):
     with pytest.raises(clincus.ClincusError, match="No such file"):
-        clincus.host_folder(str(tmp_path / "none"), "/workspace")
+        clincus.protect.host_folder(str(tmp_path / "none"), "/workspace")
 
 
 def test_a_python_that_others_can_change_is_not_trusted(tmp_path):
     program = tmp_path / "python3"
     program.touch()
     program.chmod(0o777)
-    assert not clincus.only_root_changes(str(program))
+    assert not clincus.protect.only_root_changes(str(program))
 
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
     """A function that makes a program in the place of a Python that only root can change, and gives its path."""
-    monkeypatch.setattr(clincus, "only_root_changes", lambda path: "others" not in path)
+    monkeypatch.setattr("clincus_wall.protect.only_root_changes", lambda path: "others" not in path)
 
     def make(name: str, script: str) -> str:
         path = tmp_path / name
@@ -498,7 +500,7 @@ def stand_in(tmp_path, monkeypatch):
     ],
 )
 def test_a_python_that_cannot_run_the_hook_is_not_taken_and_the_reason_is_told(stand_in, script, words):
-    path, reason = clincus.trusted_python([stand_in("python3", script)])
+    path, reason = clincus.protect.trusted_python([stand_in("python3", script)])
     assert path == ""
     assert words in reason
 
@@ -507,19 +509,19 @@ def test_a_python_that_cannot_run_the_hook_is_not_taken_and_the_reason_is_told(s
 def test_the_first_python_that_can_run_the_hook_is_taken(stand_in, version):
     old, others, fit = (stand_in(name, f"echo {told}") for name, told in
                         (("old", "3 8"), ("others", "3 13"), ("fit", version)))  # fmt: skip
-    assert clincus.trusted_python([old, others, fit]) == (fit, "")
+    assert clincus.protect.trusted_python([old, others, fit]) == (fit, "")
 
 
 def test_this_hosts_python_is_asked_as_it_is(stand_in):
     script = f'exec {sys.executable} "$@"'
-    assert clincus.trusted_python([stand_in("python3", script)])[1] == ""
+    assert clincus.protect.trusted_python([stand_in("python3", script)])[1] == ""
 
 
 def test_with_an_old_python_a_session_is_basic_and_says_why(stand_in, monkeypatch):
-    found = clincus.trusted_python([stand_in("python3", "echo 3 8")])
-    monkeypatch.setattr(clincus, "trusted_python", lambda: found)
-    monkeypatch.setattr(clincus, "read_plain_file", lambda path, limit: b"0 0 4294967295")
-    support = clincus.protection_support(FakeIncus())
+    found = clincus.protect.trusted_python([stand_in("python3", "echo 3 8")])
+    monkeypatch.setattr("clincus_wall.protect.trusted_python", lambda: found)
+    monkeypatch.setattr("clincus_wall.protect.read_plain_file", lambda path, limit: b"0 0 4294967295")
+    support = clincus.protect.protection_support(FakeIncus())
     protection = protect_workspace(WORKSPACE, SETTINGS, support)
     assert protection.level == "basic"
     assert "is Python 3.8, and protecting a folder takes 3.9 or newer" in protection.reason
@@ -528,8 +530,8 @@ def test_with_an_old_python_a_session_is_basic_and_says_why(stand_in, monkeypatc
 def test_mappable_ids_are_those_of_root(tmp_path):
     table = tmp_path / "subuid"
     table.write_text("ada:100000:65536\nroot:1000000:65536\n0:1000:1\nbroken\n")
-    assert clincus.mappable_ids(str(table), None) == (range(1000000, 1065536), range(1000, 1001))
-    assert clincus.mappable_ids(str(tmp_path / "none"), None) == ()
+    assert clincus.protect.mappable_ids(str(table), None) == (range(1000000, 1065536), range(1000, 1001))
+    assert clincus.protect.mappable_ids(str(tmp_path / "none"), None) == ()
 
 
 class FakeIncus:
@@ -557,17 +559,17 @@ class FakeIncus:
     ],
 )
 def test_a_host_that_cannot_lock_says_why(incus, words):
-    assert words in clincus.protection_support(incus).reason
+    assert words in clincus.protect.protection_support(incus).reason
 
 
 def test_a_restricted_project_that_allows_low_level_keys_can_lock():
     incus = FakeIncus(project={"restricted": "true", "restricted.containers.lowlevel": "allow"})
-    assert "restricted" not in clincus.protection_support(incus).reason
+    assert "restricted" not in clincus.protect.protection_support(incus).reason
 
 
 def test_a_restricted_project_that_may_mount_some_folders_only_cannot_shift_them():
     incus = FakeIncus(project={"restricted": "true", "restricted.devices.disk.paths": "/home/ada"})
-    assert not clincus.protection_support(incus).shift
+    assert not clincus.protect.protection_support(incus).shift
 
 
 @pytest.mark.parametrize(
@@ -581,7 +583,7 @@ def test_a_restricted_project_that_may_mount_some_folders_only_cannot_shift_them
 )
 def test_a_restricted_project_may_map_only_what_it_and_subuid_allow(tmp_path, project, expected):
     (tmp_path / "subuid").write_text("root:1000:1\nroot:100000:1000\n")
-    assert clincus.mappable_ids(str(tmp_path / "subuid"), project) == expected
+    assert clincus.protect.mappable_ids(str(tmp_path / "subuid"), project) == expected
 
 
 @pytest.mark.parametrize(
@@ -595,5 +597,5 @@ def test_a_restricted_project_may_map_only_what_it_and_subuid_allow(tmp_path, pr
     ],
 )
 def test_a_profile_with_a_filter_of_its_own_denies_nothing_of_ours(config, key):
-    assert key in clincus.why_calls_stay(config)
-    assert bool(clincus.why_calls_stay(config)) == bool(key)
+    assert key in clincus.protect.why_calls_stay(config)
+    assert bool(clincus.protect.why_calls_stay(config)) == bool(key)

@@ -39,13 +39,15 @@ class Host:
         """What is found in a workspace, relative to it, without what is protected anyway; a `/` ends a folder."""
         root = str(workspace or self.work)
         sealed = {".git/hooks": "", ".husky": "", ".cursor": False}
-        places = clincus.git_on_host(root, [str(self.home)], {"PATH": os.environ["PATH"]}, sealed).places
+        places = clincus.protect.git_on_host(root, [str(self.home)], {"PATH": os.environ["PATH"]}, sealed).places
         inside = {path: text for path, text in places.items() if clincus.path_inside(path, root)}
         return {os.path.relpath(path, root) + ("/" if text is None else str(text)) for path, text in inside.items()}
 
     def unread(self):
         """The keys whose command Clincus cannot read."""
-        return list(clincus.git_on_host(str(self.work), [str(self.home)], {"PATH": os.environ["PATH"]}, {}).unread)
+        return list(
+            clincus.protect.git_on_host(str(self.work), [str(self.home)], {"PATH": os.environ["PATH"]}, {}).unread
+        )
 
 
 @pytest.fixture
@@ -265,12 +267,12 @@ def test_a_working_tree_that_is_absent_does_not_count(host):
 def test_a_git_folder_of_another_name_is_found(host):
     (host.work / ".git").rename(host.work / ".bare")
     host.write(".git", "gitdir: ./.bare\n")
-    folders = clincus.git_on_host(str(host.work), [str(host.home)], os.environ, {}).folders
+    folders = clincus.protect.git_on_host(str(host.work), [str(host.home)], os.environ, {}).folders
     assert folders == (str(host.work / ".bare"),)
 
 
 def test_a_bare_repository_is_a_git_folder(host):
-    folders = clincus.git_on_host(str(host.work / ".git"), [str(host.home)], os.environ, {}).folders
+    folders = clincus.protect.git_on_host(str(host.work / ".git"), [str(host.home)], os.environ, {}).folders
     assert folders == (str(host.work / ".git"),)
 
 
@@ -301,13 +303,13 @@ def test_a_git_that_lies_in_the_workspace_is_not_run(host):
     program = host.work / "bin/git"
     host.write("bin/git", "")
     program.chmod(0o755)
-    found = clincus.find_git(str(host.work), {"PATH": f"bin:.::{program.parent}:{os.environ['PATH']}"})
+    found = clincus.protect.find_git(str(host.work), {"PATH": f"bin:.::{program.parent}:{os.environ['PATH']}"})
     assert not found.startswith(str(host.home))
     assert os.access(found, os.X_OK)
 
 
 def test_without_git_a_repository_is_refused_and_a_plain_folder_is_not(host, monkeypatch):
-    monkeypatch.setattr(clincus, "find_git", lambda *_: "")
+    monkeypatch.setattr("clincus_wall.protect.find_git", lambda *_: "")
     with pytest.raises(clincus.ClincusError, match="Install git") as caught:
         host.places()
     assert caught.value.status == 409
@@ -492,8 +494,8 @@ def test_a_link_in_a_folder_of_hooks_outside_of_the_workspace_counts(host):
 def test_hooks_that_may_be_written_protect_nothing_that_they_lead_to(host):
     link(host, ".git/hooks/pre-commit", "../../scripts/hook.sh")
     settings = clincus.with_flags(clincus.make_config(()), {"git.writable_hooks": True})
-    folder = clincus.workspace_folder(str(host.work), "/workspace", settings)
-    assert f"{host.work}/scripts/hook.sh" not in clincus.protected_paths(settings, folder)
+    folder = clincus.protect.workspace_folder(str(host.work), "/workspace", settings)
+    assert f"{host.work}/scripts/hook.sh" not in clincus.protect.protected_paths(settings, folder)
 
 
 def test_a_heap_of_links_in_a_sealed_folder_is_refused_with_what_helps(host):

@@ -29,9 +29,12 @@ def repository(host, path, *words):
 
 def protection(host, *mounts, readonly=False, is_clone=False):
     """The wall of a session with extra mounts, each of which is a folder in the home folder."""
-    extra = [clincus.host_folder(str(host.home / one), f"/mnt/{number}", readonly) for number, one in enumerate(mounts)]
-    folder = clincus.workspace_folder(str(host.work), "/workspace", SETTINGS, extra=extra, is_clone=is_clone)
-    return clincus.protect_workspace(folder, SETTINGS, LOCKABLE, extra, "cafe", is_clone=is_clone)
+    extra = [
+        clincus.protect.host_folder(str(host.home / one), f"/mnt/{number}", readonly)
+        for number, one in enumerate(mounts)
+    ]
+    folder = clincus.protect.workspace_folder(str(host.work), "/workspace", SETTINGS, extra=extra, is_clone=is_clone)
+    return clincus.protect.protect_workspace(folder, SETTINGS, LOCKABLE, extra, "cafe", is_clone=is_clone)
 
 
 def sealed(made, tree=0):
@@ -106,9 +109,9 @@ def test_packages_are_not_searched(host, folder):
 def test_a_mount_over_a_nested_repository_hides_it_and_is_no_error(host):
     repository(host, "work/lib")
     repository(host, "other")
-    extra = [clincus.host_folder(str(host.home / "other"), "/workspace/lib")]
-    folder = clincus.workspace_folder(str(host.work), "/workspace", SETTINGS, extra=extra)
-    assert clincus.protect_workspace(folder, SETTINGS, LOCKABLE, extra, "cafe").level == "locked"
+    extra = [clincus.protect.host_folder(str(host.home / "other"), "/workspace/lib")]
+    folder = clincus.protect.workspace_folder(str(host.work), "/workspace", SETTINGS, extra=extra)
+    assert clincus.protect.protect_workspace(folder, SETTINGS, LOCKABLE, extra, "cafe").level == "locked"
 
 
 def linked_config(other):

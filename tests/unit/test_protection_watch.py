@@ -162,7 +162,7 @@ class Bench:
         """Stand in for the mounts of the stage, with these seals."""
         points = {"": "rw", ".git": "rw", ".git/info": "rw", **dict.fromkeys(paths, "ro")}
         lines = [
-            f"1 1 0:1 / {seals.clincus.STAGES}/{STAGE}/0/{p}".rstrip("/") + f" {o},x - e a b\n"
+            f"1 1 0:1 / {seals.clincus.protect.STAGES}/{STAGE}/0/{p}".rstrip("/") + f" {o},x - e a b\n"
             for p, o in points.items()
         ]
         self.mounts.write_text("".join(lines) if paths else "")
@@ -172,7 +172,7 @@ class Bench:
             "stage": STAGE,
             "trees": [{"source": str(self.root), "readonly": False, "protect": dict.fromkeys(SEALED)}],
         }
-        return {"raw.lxc": "\n".join(clincus.hook_lines("/usr/bin/python3", plan)) + "\n"}
+        return {"raw.lxc": "\n".join(clincus.protect.hook_lines("/usr/bin/python3", plan)) + "\n"}
 
     def check(self, *, accepts=False):
         request = clincus.LaunchRequest(str(self.root), accept_changes=accepts)

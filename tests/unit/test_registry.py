@@ -484,7 +484,7 @@ WORKSPACE = {"type": "disk", "source": "/w", "path": "/workspace"}
 
 
 class TestDescription:
-    PROTECTION = clincus.Protection("locked", {"raw.idmap": "x"}, {"workspace": {"type": "disk"}}, "")
+    PROTECTION = clincus.protect.Protection("locked", {"raw.idmap": "x"}, {"workspace": {"type": "disk"}}, "")
 
     LAUNCH = clincus.Launch(
         clincus.LaunchRequest("/w"),

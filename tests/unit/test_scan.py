@@ -15,7 +15,7 @@ import pytest
 import clincus
 from clincus_features.protection import scans
 
-ROWS = [row for name in ("agents", "editors") for row in clincus.presets()[name]]
+ROWS = [row for name in ("agents", "editors") for row in clincus.protect.presets()[name]]
 EVIL = "evil-command"
 
 
@@ -523,8 +523,8 @@ def test_settings_are_found_at_any_depth(work, path):
     found = [key for kind, key in work.found() if kind == "settings"]
     assert len(found) == 1
     assert path.startswith(found[0])
-    assert clincus.runs_on_host(path, ROWS).startswith("runs on your machine when you ")
-    assert clincus.runs_on_host(found[0], ROWS) == clincus.runs_on_host(path, ROWS)
+    assert clincus.protect.runs_on_host(path, ROWS).startswith("runs on your machine when you ")
+    assert clincus.protect.runs_on_host(found[0], ROWS) == clincus.protect.runs_on_host(path, ROWS)
 
 
 @pytest.mark.parametrize(
@@ -533,7 +533,7 @@ def test_settings_are_found_at_any_depth(work, path):
 def test_other_files_are_no_settings(work, path):
     work.write(path)
     assert work.found() == {}
-    assert clincus.runs_on_host(path, ROWS) == ""
+    assert clincus.protect.runs_on_host(path, ROWS) == ""
 
 
 def test_a_placeholder_is_no_setting(work):
@@ -588,14 +588,10 @@ def test_a_heap_of_folders_hides_nothing_beside_it(work, monkeypatch):
     text = clincus.packaged_text("wall/scan.py")
     small = text.replace("MOST_FOLDERS = 200_000", "MOST_FOLDERS = 20")
     assert small != text
-    clincus.places_code()
-    texts = {"wall/scan.py": small, "wall/objects.py": clincus.packaged_text("wall/objects.py")}
-    monkeypatch.setattr(clincus, "packaged_code", lambda path: marshal.dumps(compile(texts[path], path, "exec")))
-    scans.scan_code.cache_clear()
-    try:
-        look = work.look()
-    finally:
-        scans.scan_code.cache_clear()
+    others = clincus.protect.program("places", "objects")
+    program = others + marshal.dumps(compile(small, "wall/scan.py", "exec"))
+    monkeypatch.setattr("clincus_wall.protect.program", lambda *_: program)
+    look = work.look()
     assert [one["path"] for one in look.items] == ["zz/.git"]
     assert look.cut == "it has more than 20 folders"
 
@@ -654,7 +650,7 @@ def test_a_workspace_that_is_gone_is_an_error(work):
 
 def test_without_git_the_rest_is_still_found(work, monkeypatch):
     work.repository("sub").configure("sub/.git/config")
-    monkeypatch.setattr(clincus, "find_git", lambda *_: "")
+    monkeypatch.setattr("clincus_wall.protect.find_git", lambda *_: "")
     assert work.found() == {("repository", "sub/.git"): ["not read, as there is no git"]}
 
 
@@ -831,7 +827,9 @@ def test_a_folder_that_may_be_entered_only_is_said_to_be_closed():
         os.chmod(top, 0o755)
         os.mkdir(f"{top}/h")
         os.chmod(f"{top}/h", 0o111)
-        program = clincus.places_code() + scans.scan_code() + json.dumps({**question, "workspace": top}).encode()
+        program = (
+            clincus.protect.program("places", "objects", "scan") + json.dumps({**question, "workspace": top}).encode()
+        )
         command = [os.path.realpath(sys.executable), "-I", "-S", "-c", scans.LOADER]
         user = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
         done = subprocess.run(command, input=program, capture_output=True, check=True, cwd="/", **user)

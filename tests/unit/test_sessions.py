@@ -470,7 +470,7 @@ class TestStart:
 
     @pytest.fixture
     def sessions(self, sessions: clincus.Sessions) -> clincus.Sessions:
-        sessions.containers("").support = {"default": clincus.ProtectionSupport()}
+        sessions.containers("").support = {"default": clincus.protect.ProtectionSupport()}
         return sessions
 
     @pytest.fixture
@@ -747,7 +747,7 @@ class TestStart:
 
     def test_features_add_to_what_the_profile_has(self, sessions, door, request_):
         profile = {"security.syscalls.deny": "keyctl errno 38", "raw.apparmor": "deny network alg,"}
-        support = clincus.ProtectionSupport("no id maps", profile_config=profile)
+        support = clincus.protect.ProtectionSupport("no id maps", profile_config=profile)
         sessions.containers("").support = {"default": support}
 
         def add(incus, session, launch, description):
@@ -762,7 +762,8 @@ class TestStart:
     def test_what_the_host_can_do_is_asked_for_each_project(self, sessions, door, request_, monkeypatch):
         asked = []
         monkeypatch.setattr(
-            clincus, "protection_support", lambda incus: asked.append(incus.project) or clincus.ProtectionSupport()
+            "clincus_wall.protect.protection_support",
+            lambda incus: asked.append(incus.project) or clincus.protect.ProtectionSupport(),
         )
         for project in ("default", "other", "other"):
             sessions.incus.project = project

@@ -310,7 +310,7 @@ def test_who_may_run_beside_whom(plan, others, kind, words):
 
 
 def test_the_loader_hands_the_rest_of_the_program_on_as_text():
-    (line, *_) = clincus.hook_lines("python3", {"stage": "cafe"})
+    (line, *_) = clincus.protect.hook_lines("python3", {"stage": "cafe"})
     unpack = line.partition(" -c '")[2].partition("'")[0]
     names = {"__name__": "hook"}
     exec(unpack, names)
@@ -331,7 +331,7 @@ def test_a_python_that_is_too_old_is_told_as_a_host_that_cannot_lock(tmp_path, m
     log = tmp_path / "lxc.log"
     (tmp_path / "lxc.conf").write_text(f"lxc.log.file = {log}\n")
     environ = {"LXC_CONFIG_FILE": str(tmp_path / "lxc.conf"), "LXC_HOOK_TYPE": "pre-start"}
-    assert hook.main(clincus.packed("{}"), environ) == 1
+    assert hook.main(clincus.protect.packed("{}"), environ) == 1
     assert log.read_text().startswith("clincus unsupported: the Python of this host is 3.")
 
 

@@ -45,7 +45,12 @@ def texts() -> Iterator[tuple[str, str]]:
         if page.name != "words.md":
             yield name_of(page), CODE.sub("", page.read_text())
     yield "openapi.json", "\n".join(described(json.loads((ROOT / "openapi.json").read_text())))
-    for path in (ROOT / "clincus.py", *ROOT.glob("clincus_cli/*.py"), *ROOT.glob("clincus_features/**/*.py")):
+    for path in (
+        ROOT / "clincus.py",
+        ROOT / "wall/protect.py",
+        *ROOT.glob("clincus_cli/*.py"),
+        *ROOT.glob("clincus_features/**/*.py"),
+    ):
         yield name_of(path), "\n".join(sentences(path.read_text()))
     for path in (*ROOT.glob("spa/src/**/*.svelte"), *ROOT.glob("spa/src/**/*.ts")):
         if ".test." not in path.name and path.name != "wire.ts":

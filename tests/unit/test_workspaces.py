@@ -65,7 +65,7 @@ def test_a_root_of_a_user_who_does_not_exist_can_be_seen_and_removed(tmp_path):
 def test_a_folder_that_cannot_become_a_repository_is_not_made(tmp_path, monkeypatch):
     folder = tmp_path / "my-app"
     folder.mkdir()
-    monkeypatch.setattr(clincus, "find_git", lambda *_: "")
+    monkeypatch.setattr("clincus_wall.protect.find_git", lambda *_: "")
     with pytest.raises(clincus.ClincusError, match="a Git repository: git is not in") as raised:
         repositories.make_repository(str(folder), {})
     assert raised.value.status == 500

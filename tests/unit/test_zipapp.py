@@ -152,7 +152,8 @@ def test_the_modules_are_the_checkouts_without_docstrings_on_the_same_lines(arch
         packed = {name: opened.read(name) for name in opened.namelist()}
     own = {name: data for name, data in build_zipapp.own_files(build_zipapp.ROOT) if name.endswith(".py")}
     assert [name for name in own if without_docstrings(packed[name]) != without_docstrings(own[name])] == []
-    assert [name for name in own if name.startswith("wall/") and packed[name] != own[name]] == []
+    programs = [name for name in own if name.startswith("wall/") and name != "wall/protect.py"]
+    assert [name for name in programs if packed[name] != own[name]] == []
     assert len(packed["clincus.py"]) < 0.9 * len(own["clincus.py"])
 
 
