@@ -225,9 +225,12 @@ class Answer:
         return self._terminal.becomes(self._is_proven, ANSWERED_WITHIN)
 
     def _is_proven(self) -> bool:
-        """True if the tool's hook reports that it continues, or the question has left the screen."""
+        """True if the tool's hook reports that it continues, or the question has left the screen.
+
+        A report that it waits proves nothing: it may be the request of another sub-agent.
+        """
         said = self._terminal.facts.said
-        is_told = self._said.state == "waiting" and said.at != self._said.at
+        is_told = self._said.state == "waiting" and said.state != "waiting"
         if is_told or self._is_open():
             return is_told
         time.sleep(PAUSE)  # a tool may draw the same question again: it is gone if two looks in a row do not show it

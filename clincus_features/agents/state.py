@@ -22,6 +22,8 @@ from clincus_features.agents.texts import OPTION_LIMIT, OPTIONS, TEXT_LIMIT, cle
 from clincus_features.agents.times import DRAWING, LAGGING, LATE, REPEATED, RESUMING, START_WITHIN, STUCK_AFTER, UNDRAWN
 
 REST = ("idle", "done", "failed", "ended")  # no turn is in progress
+REQUESTS = 8  # of sub-agents at the same time
+REQUEST_SIGNS = 60  # letters and digits by which a dialog shows one
 AMID = ("question", "plan", "permission")  # reasons for which a tool waits amid a turn
 
 
@@ -152,6 +154,7 @@ class Said:
     ids: tuple[str, ...] = ()  # the tool's ids for its last turns, the newest one last; not all tools report any
     prompt: str = ""  # the last reported one, as far as the hook keeps it
     agent: str = ""  # the sub-agent that asks, by the tool's name for it
+    requests: tuple[str, ...] = ()  # texts of permissions asked for in a row: sub-agents may ask at the same time
     breaks_off: bool = False  # the event has ended a turn amid
 
     def forgotten(self) -> Said:
@@ -246,6 +249,8 @@ def listen(tool: str, said: Said, event: Event) -> Said:
     is_same = (turn, again, question) == (said.turn, said.again, said.question)
     goes_on = is_same and (new.state, new.reason) == (said.state, said.reason)
     ids = said.ids if not id or id in said.ids else (*said.ids, id)[-4:]
+    is_request = (new.state, new.reason) == ("waiting", "permission")
+    earlier = [text for text in said.requests if text != new.text]
     prompt = prompt_of(event) if event.name in rules.begins_turn else said.prompt
     return replace(
         new,
@@ -258,6 +263,7 @@ def listen(tool: str, said: Said, event: Event) -> Said:
         key=key,
         ids=ids,
         prompt=prompt,
+        requests=(*earlier[1 - REQUESTS :], new.text) if is_request else (),
     )
 
 
@@ -625,6 +631,8 @@ def count(facts: Facts, past: Past, agent: Agent) -> tuple[Agent, Past]:
     # A hook of the project may make the tool continue after an end, which only the screen shows.
     turns, turn_owed = numbered(told + (0 if is_still else again), owed, facts.now, is_begun=is_begun)
     is_same = (agent.state, agent.reason) == (before.state, before.reason) and not is_another_question(before, agent)
+    if is_same and len(said.requests) > 1:
+        asked = 0  # the screen shows an earlier request than the one that was just reported
     needs = agent.asks and not agent.seen and not is_same
     questions, question_owed = numbered(asked, past.question_owed, facts.now, is_begun=needs)
     agent = replace(agent, turn=before.turn + turns + runs_anew, question=before.question + questions)
@@ -649,10 +657,12 @@ def count(facts: Facts, past: Past, agent: Agent) -> tuple[Agent, Past]:
 def is_another_question(before: Agent, agent: Agent) -> bool:
     """True if the screen shows the next one of several questions, which no hook reports.
 
-    Permissions have the same choices. On a narrower terminal, the text of one may be cut elsewhere.
+    Permissions have the same choices. On a narrower terminal, the text of one may be cut elsewhere. Of several requests
+    that hooks have reported, the screen shows one after the other.
     """
     if agent.source != "screen":
-        return False
+        both = {(one.state, one.reason, one.source) for one in (before, agent)}
+        return both == {("waiting", "permission", "hook")} and before.text not in ("", agent.text)
     if before.options and agent.options and agent.text != before.text and agent.options != before.options:
         return True
     earlier = signs(before.text)
@@ -808,11 +818,19 @@ def by_screen_waiting(facts: Facts, shown: Shown) -> Decision:
     agent = Agent("waiting", rule.reason, shown.text, shown.menu.labels, since, "screen", seen=rule.is_panel)
     why = Why(f"{facts.tool}/{rule.name}", "screen", facts.lines, facts.now)
     is_told = (said.state, said.reason) == ("waiting", rule.reason) and are_told(said, shown.menu)
-    if not is_told or rule.name == "review":
+    text = request_shown(said, screen_of(facts).dialog) if len(said.requests) > 1 else said.text
+    if not is_told or text is None or rule.name == "review":
         return Decision(agent, why)
-    told = replace(agent, text=said.text or shown.text, since=said.since, source="hook")
+    told = replace(agent, text=text or shown.text, since=said.since, source="hook")
     told = replace(told, options=said.options or shown.menu.labels)
     return Decision(told, why, said.detail)
+
+
+def request_shown(said: Said, dialog: Sequence[str]) -> str | None:
+    """The one of several requests that a dialog shows: a tool shows one after the other. None if it is none of them."""
+    shown = signs("".join(dialog))
+    found = [text for text in said.requests if signs(text.partition(": ")[2])[:REQUEST_SIGNS] in shown]
+    return max(found, key=len, default=None)
 
 
 def are_told(said: Said, menu: Menu) -> bool:

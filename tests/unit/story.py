@@ -311,7 +311,9 @@ class World:
         is_own = self.tool == "claude"
         told = [(name, data)] if is_own else TOLD.get(self.tool, {}).get(name, [])
         for own_name, words in told:
-            event = {**data, **words} if (self.tool, own_name) == ("copilot", name) else words
+            # Copilot CLI numbers no turn.
+            more = {key: value for key, value in data.items() if key != "prompt_id"} if own_name == name else {}
+            event = {**more, **words}
             for _ in range(1 + ("twice" in how)):
                 self._later(
                     8.0 if "late" in how else 0.05, functools.partial(self._tell, own_name, data if is_own else event)

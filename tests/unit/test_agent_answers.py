@@ -107,6 +107,19 @@ def test_a_tool_that_follows_no_key_gets_no_second_answer(tool):
     assert tool.pressed == ["2", "Down"]
 
 
+def test_a_request_of_another_sub_agent_is_no_proof(tool):
+    tool.asks("Which colour?", "Red", "Green")
+    tool.look()
+    tool.ignores = 1000
+
+    def another(*keys: object, press=tool.press) -> None:
+        press(*keys)
+        tool._tell("PermissionRequest", {"tool_name": "Bash", "tool_input": {"command": "make"}, "agent_id": "a2"})
+
+    tool.press = another
+    assert not answered(tool, 2)
+
+
 def test_a_box_that_was_ticked_is_no_answer_and_is_not_unticked(tool):
     tool.asks("Which sizes?", "[ ] Small", "[ ] Large", ticks=True)
     tool.rows = lambda rows=tool.rows: [

@@ -1191,6 +1191,40 @@ HOSTILE = {
 }
 
 
+def asks_for(command: str, agent: str = "") -> tuple[str, dict[str, object]]:
+    return ("PermissionRequest", {"tool_name": "Bash", "tool_input": {"command": command}, "agent_id": agent})
+
+
+def permission_for(command: str) -> list[str]:
+    return [line.replace("touch /workspace/x", command) for line in PERMISSION]
+
+
+def test_of_two_sub_agents_that_ask_at_once_each_has_its_own_words_and_number():
+    """Claude Code shows one dialog after the other, and no hook tells that the first one was answered."""
+    said = hooks(PROMPT, asks_for("make a", "a1"), asks_for("make b", "a2"))
+    before = after(Agent("working", turn=1), told=1)
+    first = decide(facts(permission_for("make a"), said=said), before)
+    same = decide(facts(permission_for("make a"), said=said, now=NOON + 30), first.past)
+    second = decide(facts(permission_for("make b"), said=said, now=NOON + 60), same.past)
+    assert [one.agent.text for one in (first, same, second)] == ["Bash: make a", "Bash: make a", "Bash: make b"]
+    assert first.agent.question == same.agent.question < second.agent.question
+
+
+def test_a_sub_agent_that_asks_while_another_ones_request_is_shown_counts_once_it_is_shown_itself():
+    alone = decide(facts(permission_for("make a"), said=hooks(PROMPT, asks_for("make a", "a1"))))
+    said = hooks(PROMPT, asks_for("make a", "a1"), asks_for("make b", "a2"))
+    behind = decide(facts(permission_for("make a"), said=said, now=NOON + 9), alone.past)
+    shown = decide(facts(permission_for("make b"), said=said, now=NOON + 60), behind.past)
+    first = alone.agent.question
+    assert [one.agent.question for one in (alone, behind, shown)] == [first, first, first + 1]
+
+
+def test_a_sub_agent_whose_dialog_none_of_the_told_ones_is_has_the_words_of_the_screen():
+    said = hooks(PROMPT, asks_for("make a", "a1"), asks_for("make b", "a2"))
+    agent = decide(facts(permission_for("make c"), said=said)).agent
+    assert (agent.source, agent.text) == ("screen", "Do you want to proceed?")
+
+
 @pytest.mark.parametrize("code", [None, 0], ids=["a new container", "one that a stop has ended"])
 def test_a_tool_of_a_session_that_took_long_to_start_has_not_crashed(code):
     """Until the server is done with the start, nobody looks: guest/tool.sh may have noted nothing by then."""
