@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -167,9 +167,9 @@ class Examination:
         return dict(self.ask(f"/1.0/images/{alias['target']}") if alias else {})
 
     def instances(self, *labels: str) -> list[dict[str, Any]]:
-        """The instances that have one of some labels."""
+        """The instances that have one of some labels; all without any."""
         instances = self.ask("/1.0/instances?recursion=1")
-        return [instance for instance in instances if has_label(instance, labels)]
+        return [instance for instance in instances if not labels or has_label(instance, labels)]
 
     def check_system(self) -> Finding:
         """The operating system; none is required."""
@@ -411,7 +411,7 @@ class Examination:
         """The remains of crashes: containers of a build or without a workspace, dead network cables, a held service."""
         labelled = self.instances(WORKSPACE_LABEL, BUILD_LABEL)
         containers = [str(instance["name"]) for instance in labelled if is_orphan(instance)]
-        cables = dead_veths(self.machine.path("/sys/class/net"))
+        cables = dead_veths(self.machine.path("/sys/class/net"), names_of_cables(self.instances()))
         found = []
         fixes = []
         if containers:
@@ -475,21 +475,37 @@ def is_orphan(instance: Mapping[str, Any]) -> bool:
     return BUILD_LABEL in config or not os.path.isdir(config[WORKSPACE_LABEL])
 
 
-def dead_veths(folder: Path) -> list[str]:
-    """One end of each virtual cable whose two ends are on this machine and in no bridge: its container is gone.
+# The name that Incus gives to an end of a cable (RandomDevName of its internal/server/network), and the beginnings of
+# the addresses that it gives to the container's end: of new containers, and of those of LXD and older versions.
+CABLE_NAME = re.compile(r"veth[0-9a-f]{8}")
+CARD_ADDRESSES = ("10:66:6a:", "00:16:3e:")
 
-    `folder` is /sys/class/net. The kernel removes a cable with its first end. Cables of other programs lead into a
-    namespace or a bridge.
+
+def names_of_cables(instances: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The ends of cables that Incus knows as those of its instances."""
+    settings = (item for one in instances for item in (one.get("config") or {}).items())
+    return {value for key, value in settings if key.startswith("volatile.") and key.endswith(".host_name")}
+
+
+def dead_veths(folder: Path, used: Collection[str] = ()) -> list[str]:
+    """One end of each cable of Incus whose two ends are on this machine and in no bridge: its container is gone.
+
+    `folder` is /sys/class/net; `used` are ends that an instance has. The kernel removes a cable with its first end.
+    Cables of other programs have other names, or no address of Incus at either end.
     """
     ends: dict[str, tuple[str, str]] = {}  # name -> its number, and that of its other end
+    addresses: dict[str, str] = {}
     for path in folder.glob("veth*"):
         with suppress(OSError):
-            if not (path / "master").exists():
+            if CABLE_NAME.fullmatch(path.name) and path.name not in used and not (path / "master").exists():
                 number = (path / "ifindex").read_text().strip()
                 other = (path / "iflink").read_text().strip()
+                addresses[path.name] = (path / "address").read_text()
                 ends[path.name] = (number, other)
     names = {end: name for name, end in ends.items()}
-    return sorted(name for name, (number, other) in ends.items() if name < names.get((other, number), ""))
+    pairs = [(name, names.get((other, number), "")) for name, (number, other) in ends.items()]
+    is_ours = {name for name, address in addresses.items() if address.startswith(CARD_ADDRESSES)}
+    return sorted(name for name, other in pairs if name < other and {name, other} & is_ours)
 
 
 class Check(NamedTuple):

@@ -336,32 +336,57 @@ def test_the_makefile_writes_the_text_that_health_knows():
     assert f"printf {health.HOLD_TEXT!r} >" in makefile
 
 
-def test_dead_cables_are_those_with_both_ends_here_and_in_no_bridge(tmp_path):
-    for name, index, link, master in (
-        ("veth1", 11, 12, False),
-        ("veth2", 12, 11, False),
-        ("veth3", 13, 2, False),  # its other end is in a container
-        ("veth4", 14, 15, True),
-        ("veth5", 15, 14, False),
-    ):
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "ifindex").write_text(f"{index}\n")
-        (folder / "iflink").write_text(f"{link}\n")
-        if master:
-            (folder / "master").mkdir()
-    assert health.dead_veths(tmp_path) == ["veth1"]
+def end_of_cable(place, name, index, link, address="00:11:22:33:44:55", *, in_bridge=False):
+    """An interface below a folder such as /sys/class/net."""
+    folder = place / name
+    folder.mkdir(parents=True)
+    for fact, value in (("ifindex", index), ("iflink", link), ("address", address)):
+        (folder / fact).write_text(f"{value}\n")
+    if in_bridge:
+        (folder / "master").mkdir()
+
+
+OF_INCUS = "10:66:6a:60:35:c3"  # the container's end, as Incus 6.0.4 makes it
+CABLES = {
+    "its container is gone": (("vethaaaaaaa1", "vethaaaaaaa2"), OF_INCUS, ["vethaaaaaaa1"]),
+    "made by an older version": (("vethaaaaaaa1", "vethaaaaaaa2"), "00:16:3e:01:02:03", ["vethaaaaaaa1"]),
+    "one end belongs to an instance": (("vethbbbbbbb1", "vethbbbbbbb2"), OF_INCUS, []),
+    "of Docker": (("veth1a2b3c4", "veth5d6e7f8"), "02:42:ac:11:00:02", []),
+    "of a person": (("veth0", "veth1"), OF_INCUS, []),
+    "of a program with the same names": (("vethaaaaaaa1", "vethaaaaaaa2"), "7e:01:02:03:04:05", []),
+}
+
+
+@pytest.mark.parametrize(("names", "address", "dead"), CABLES.values(), ids=CABLES.keys())
+def test_a_dead_cable_is_one_of_incus_with_both_ends_here(tmp_path, names, address, dead):
+    one, other = names
+    end_of_cable(tmp_path, one, 11, 12)
+    end_of_cable(tmp_path, other, 12, 11, address)
+    assert health.dead_veths(tmp_path, {"vethbbbbbbb2"}) == dead
+
+
+def test_a_cable_with_an_end_in_a_bridge_is_not_dead(tmp_path):
+    end_of_cable(tmp_path, "vethaaaaaaa1", 11, 12, in_bridge=True)
+    end_of_cable(tmp_path, "vethaaaaaaa2", 12, 11, OF_INCUS)
+    assert health.dead_veths(tmp_path) == []
+
+
+def test_a_cable_into_a_container_is_not_dead(tmp_path):
+    end_of_cable(tmp_path, "vethaaaaaaa1", 11, 2, OF_INCUS)
+    end_of_cable(tmp_path, "vethaaaaaaa2", 2, 7, OF_INCUS)
+    assert health.dead_veths(tmp_path) == []
 
 
 def test_every_dead_cable_is_removed_by_the_command(report, host):
-    for name, index, link in (("veth1", 1, 2), ("veth2", 2, 1), ("veth3", 3, 4), ("veth4", 4, 3)):
-        folder = host.path(f"/sys/class/net/{name}")
-        folder.mkdir(parents=True)
-        (folder / "ifindex").write_text(f"{index}\n")
-        (folder / "iflink").write_text(f"{link}\n")
-    found = report()["checks"]["orphaned_resources"]
-    assert found["message"] == "Left over: 2 pairs of network interfaces"
-    assert found["fix"] == "echo veth1 veth3 | xargs -n 1 sudo ip link delete"
+    place = host.path("/sys/class/net")
+    for number in (1, 3, 5):
+        end_of_cable(place, f"vethaaaaaaa{number}", number, number + 1)
+        end_of_cable(place, f"vethaaaaaaa{number + 1}", number + 1, number, OF_INCUS)
+    config = {"volatile.eth0.host_name": "vethaaaaaaa5", "volatile.eth0.hwaddr": OF_INCUS}
+    found = report({"/1.0/instances?recursion=1": [{"name": "theirs", "config": config}]})
+    finding = found["checks"]["orphaned_resources"]
+    assert finding["message"] == "Left over: 2 pairs of network interfaces"
+    assert finding["fix"] == "echo vethaaaaaaa1 vethaaaaaaa3 | xargs -n 1 sudo ip link delete"
 
 
 def test_a_user_without_a_line_in_passwd_gets_a_report(report, host, monkeypatch):
