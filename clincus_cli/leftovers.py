@@ -120,8 +120,12 @@ class Leftovers:
                 yield Part(f"the device {name} of the default profile", f"incus {shlex.join(words)}", remove, kept)
 
     def other_users(self, path: str) -> str:
-        """The reason why a part of Incus has to stay: foreign instances and volumes use it; "" without any."""
-        ours = {clincus.instance_name(one.id) for one in self.context.sessions.registry.all()}
+        """The reason why a part of Incus has to stay: an instance or a volume uses it; "" without any.
+
+        Sessions that are here when their turn is over stay, and need it as much as foreign instances do.
+        """
+        known = self.context.sessions.registry.all() if self.context.options.dry_run else []
+        ours = {clincus.instance_name(one.id) for one in known}
         users = [str(one).partition("?")[0] for one in self.context.incus.query(path).get("used_by") or ()]
         others = [one for one in users if not is_ours(one, ours)]
         return f"also used by {', '.join(others[:3])}" if others else ""
@@ -130,20 +134,24 @@ class Leftovers:
 
     def machine_parts(self) -> Iterator[Part]:
         """The git setting, the membership of the group and the ranges of ids, where setup made them."""
+        kept = self.why_program_stays()  # sessions need the settings: the git one protects this machine from them
         for kind, name in self.made:
             if kind == "git":
                 command = ["git", "config", "--global", "--unset", health.BARE_KEY]
-                yield from self.by_command("the git setting " + name, command, self.git_setting() == "explicit")
+                yield from self.by_command("the git setting " + name, command, self.git_setting() == "explicit", kept)
             elif kind == "group":
                 group, _, person = name.partition(" ")
                 members = [line for line in self.host.read("/etc/group").splitlines() if line.startswith(f"{group}:")]
                 is_member = any(person in line.rpartition(":")[2].split(",") for line in members)
                 yield from self.as_root(
-                    f"the membership of {person} in the group {group}", ["gpasswd", "-d", person, group], is_member
+                    f"the membership of {person} in the group {group}",
+                    ["gpasswd", "-d", person, group],
+                    is_member,
+                    kept,
                 )
             elif kind in ("/etc/subuid", "/etc/subgid"):
                 there = name in self.host.read(kind).splitlines()
-                yield from self.as_root(f"the line {name} of {kind}", ["sed", "-i", f"/^{name}$/d", kind], there)
+                yield from self.as_root(f"the line {name} of {kind}", ["sed", "-i", f"/^{name}$/d", kind], there, kept)
 
     def git_setting(self) -> str:
         """The value of the setting that setup makes, in the configuration of this user."""
@@ -155,12 +163,12 @@ class Leftovers:
         if is_there:
             yield Part(what, shlex.join(command), lambda: self.host.run(command), kept)
 
-    def as_root(self, what: str, command: list[str], is_there: bool) -> Iterator[Part]:
+    def as_root(self, what: str, command: list[str], is_there: bool, kept: str) -> Iterator[Part]:
         """The same for root."""
         if self.host.is_root():
-            yield from self.by_command(what, command, is_there)
+            yield from self.by_command(what, command, is_there, kept)
         elif is_there:
-            yield Part(what, f"sudo {shlex.join(command)}", lambda: None, "only root can")
+            yield Part(what, f"sudo {shlex.join(command)}", lambda: None, kept or "only root can")
 
     # -- Files
 
@@ -170,7 +178,8 @@ class Leftovers:
         folders = sorted({os.path.dirname(one.directory) for one in saved})
         if folders:
             what = f"{len(saved)} saved conversation(s) in {', '.join(folders)}"
-            yield Part(what, f"rm -r {shlex.join(folders)}", lambda: remove_all(one.directory for one in saved))
+            kept = self.why_program_stays()
+            yield Part(what, f"rm -r {shlex.join(folders)}", lambda: remove_all(one.directory for one in saved), kept)
 
     def folders(self) -> Iterator[Part]:
         """Our own files, settings and cache."""
@@ -202,7 +211,7 @@ class Leftovers:
         return ""
 
     def why_program_stays(self) -> str:
-        """The reason why the program and its settings have to stay for now: remaining sessions need both."""
+        """The reason why program, settings and conversations have to stay for now: remaining sessions need them."""
         if self.context.options.dry_run:
             return ""
         if self.is_unknown:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import socket
 import sys
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +18,8 @@ from clincus_cli import context as cli_context
 from clincus_cli import host as cli_host
 from clincus_cli import setup as cli_setup
 from clincus_cli.host import Host
+from clincus_cli.sessions import attempt_each
+from tests.builders import a_session
 
 all_commands.load_commands()
 
@@ -235,6 +239,45 @@ def test_what_sessions_that_are_left_need_stays(run, home, monkeypatch, capsys):
         False,
     ]
     assert f"the program {program} (there are sessions)" in capsys.readouterr().err
+
+
+@pytest.fixture
+def kept_session(monkeypatch):
+    """A session that stays: it holds work that is not on this machine."""
+    registry = SimpleNamespace(all=lambda: [a_session(id=SESSION)])
+    sessions = functools.cached_property(lambda _: SimpleNamespace(registry=registry))
+    sessions.__set_name__(cli_context.Context, "sessions")
+    monkeypatch.setattr(cli_context.Context, "sessions", sessions)
+
+    def refuse(*_, **__):
+        raise clincus.ClincusError("it has commits that are not here", 409)
+
+    monkeypatch.setattr(leftovers, "end_session", refuse)
+    monkeypatch.setattr(leftovers, "attempt_beside", lambda _, ids, work: attempt_each(ids, work))
+    return f"/1.0/instances/{SESSION}"
+
+
+def test_what_a_session_that_stays_uses_in_incus_stays(run, kept_session, capsys):
+    incus = Incus(used_by=[kept_session])
+    for path in ("/1.0/networks/clincusbr0", "/1.0/storage-pools/default"):
+        incus.answers[path]["used_by"].append(kept_session)
+    assert run(incus, "--yes") == 1
+    assert incus.done == [f"DELETE /1.0/images/{'f' * 64}"]
+    assert f"the bridge clincusbr0 (also used by {kept_session})" in capsys.readouterr().err
+
+
+def test_the_settings_of_the_machine_stay_with_a_session_that_stays(run, kept_session, tmp_path):
+    machine = record(Machine(tmp_path / "machine", is_root=True))
+    assert run(Incus(), "--yes", machine=machine) == 1
+    assert [argv for argv in machine.ran if "--get" not in argv] == []
+
+
+def test_conversations_stay_with_a_session_that_stays(run, kept_session, home):
+    folder = home / ".clincus" / "sessions-claude" / "5b0c7d1e"
+    folder.mkdir(parents=True)
+    (folder / "metadata.json").write_text('{"session_id": "5b0c7d1e"}')
+    assert run(Incus(), "--yes") == 1
+    assert folder.exists()
 
 
 def test_our_files_stay_while_incus_does_not_say_what_it_has(run, home, capsys):
