@@ -97,6 +97,12 @@ def test_a_call_is_described(method, path, call):
 
 
 @each_call
+def test_the_body_of_a_request_has_an_example_that_fits(method, path, call):
+    for kind in call.get("requestBody", {}).get("content", {}).values():
+        jsonschema.validate(kind["example"], clincus.inlined(kind["schema"], CONTRACT))
+
+
+@each_call
 def test_a_call_says_that_it_may_ask_for_a_token_or_for_patience(method, path, call):
     assert call["responses"]["401"] == {"$ref": "#/components/responses/SignIn"}
     assert call["responses"]["503"] == {"$ref": "#/components/responses/Unavailable"}

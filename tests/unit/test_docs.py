@@ -13,7 +13,7 @@ import pytest
 import clincus
 from clincus_cli.all_commands import load_commands
 from clincus_cli.commands import COMMANDS, find_command, parse_words
-from tests.commands_page import PAGE, page_text
+from tests.commands_page import API_PAGE, PAGE, page_text, with_calls
 from tests.programs import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -35,6 +35,12 @@ EXAMPLES = [
 
 def test_the_page_of_commands_is_what_the_program_prints():
     assert PAGE.read_text() == page_text(), "run `make docs`"
+
+
+def test_the_page_on_the_api_has_each_call_with_method_and_path():
+    page = API_PAGE.read_text()
+    assert page == with_calls(page), "run `make docs`"
+    assert page.count("\n| ") > len(CALLS)
 
 
 @pytest.mark.parametrize(("page", "line"), EXAMPLES)
@@ -122,7 +128,7 @@ CALLS = [
 NAMED_CALLS = [
     (str(page.relative_to(ROOT)), *named)
     for page, text in TEXTS.items()
-    for named in re.findall(r"`(GET|POST|PUT|PATCH|DELETE) ((?:/api|…)/[\w/{}-]*)", text)
+    for named in re.findall(r"`(GET|POST|PUT|PATCH|DELETE) ((?:/api|…)/[\w/{}.-]*)", text)
 ]
 
 

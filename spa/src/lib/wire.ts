@@ -4190,6 +4190,13 @@ export interface operations {
         };
         requestBody?: {
             content: {
+                /**
+                 * @example {
+                 *       "workspace_roots": [
+                 *         "/home/ada/projects"
+                 *       ]
+                 *     }
+                 */
                 "application/json": {
                     /**
                      * @description the port to serve on
@@ -4311,6 +4318,18 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "workspace": "/home/ada/projects/my-app",
+                 *       "tool": "claude",
+                 *       "name": "login page",
+                 *       "prompt": "run the tests",
+                 *       "network": "allow-list",
+                 *       "presets": [
+                 *         "pypi"
+                 *       ]
+                 *     }
+                 */
                 "application/json": {
                     /**
                      * @description absolute path of the project directory
@@ -4515,6 +4534,14 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "name": "login page",
+                 *       "persistent": true,
+                 *       "pinned": true,
+                 *       "muted": false
+                 *     }
+                 */
                 "application/json": {
                     /**
                      * @description a name for people: at most 80 characters, no control characters; empty for none
@@ -4617,6 +4644,11 @@ export interface operations {
         };
         requestBody?: {
             content: {
+                /**
+                 * @example {
+                 *       "accept_changes": false
+                 *     }
+                 */
                 "application/json": {
                     /**
                      * @description start though what was sealed at the last start was changed meanwhile
@@ -4742,6 +4774,11 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "path": "/home/ada/projects"
+                 *     }
+                 */
                 "application/json": {
                     /**
                      * @description a workspace root: absolute, or beginning with ~
@@ -4781,6 +4818,11 @@ export interface operations {
         };
         requestBody?: {
             content: {
+                /**
+                 * @example {
+                 *       "path": "/home/ada/projects"
+                 *     }
+                 */
                 "application/json": {
                     /**
                      * @description a workspace root: absolute, or beginning with ~
@@ -4814,6 +4856,13 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "root": "/home/ada/projects",
+                 *       "name": "my-new-app",
+                 *       "git": true
+                 *     }
+                 */
                 "application/json": {
                     /**
                      * @description a configured workspace root
@@ -5448,6 +5497,16 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "on": [
+                 *         "waiting",
+                 *         "done"
+                 *       ],
+                 *       "quiet_hours": "22:00-07:00",
+                 *       "zone": "Europe/Berlin"
+                 *     }
+                 */
                 "application/json": {
                     /**
                      * @description the states that call you
@@ -5498,6 +5557,12 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "endpoint": "https://updates.push.services.mozilla.com/wpush/v2/gAAAA",
+                 *       "name": "Ada's phone"
+                 *     }
+                 */
                 "application/json": {
                     /**
                      * @description the endpoint of the browser's PushSubscription
@@ -5619,6 +5684,11 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "here": true
+                 *     }
+                 */
                 "application/json": {
                     /** @description whether the page has the person's focus */
                     here: boolean;
@@ -5649,6 +5719,12 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "device": "webhook",
+                 *       "delay": 5
+                 *     }
+                 */
                 "application/json": {
                     /**
                      * @description the id of a device, or `webhook`
@@ -5710,6 +5786,11 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "text": "run the tests"
+                 *     }
+                 */
                 "application/json": {
                     /**
                      * @description the prompt, at most 64 KiB; CR LF becomes LF
@@ -5846,6 +5927,12 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "text": "Then the docs",
+                 *       "before": "2c26b46b68ffc68f"
+                 *     }
+                 */
                 "application/json": {
                     /**
                      * @description the prompt, at most 64 KiB; CR LF becomes LF
@@ -5892,6 +5979,13 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "option": 2,
+                 *       "question": "Which colour do you want?",
+                 *       "number": 2
+                 *     }
+                 */
                 "application/json": {
                     /**
                      * @description the number of the option, from 1
@@ -6283,6 +6377,7 @@ export interface operations {
         /** @description the file; its Content-Type may be any */
         requestBody: {
             content: {
+                /** @example buy milk */
                 "application/octet-stream": string;
             };
         };
@@ -6326,6 +6421,11 @@ export interface operations {
         };
         requestBody?: {
             content: {
+                /**
+                 * @example {
+                 *       "branch": "clincus/login"
+                 *     }
+                 */
                 "application/json": {
                     /**
                      * @description the branch that they become; `clincus/` and the session's name or id when absent
@@ -6368,6 +6468,11 @@ export interface operations {
         };
         requestBody?: {
             content: {
+                /**
+                 * @example {
+                 *       "branch": "main"
+                 *     }
+                 */
                 "application/json": {
                     /**
                      * @description what is checked out when absent
@@ -6605,6 +6710,7 @@ export interface operations {
         /** @description the new content */
         requestBody: {
             content: {
+                /** @example remember the milk */
                 "application/octet-stream": string;
             };
         };
@@ -6680,6 +6786,11 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "action": "continue"
+                 *     }
+                 */
                 "application/json": {
                     /**
                      * @description `continue`: go on with what was put back, without that seal until the next start; `stop`: end it and keep the container
@@ -6856,6 +6967,11 @@ export interface operations {
         };
         requestBody?: {
             content: {
+                /**
+                 * @example {
+                 *       "note": "before the big move"
+                 *     }
+                 */
                 "application/json": {
                     /**
                      * @description what it is for: at most 200 characters, no control characters
@@ -7155,6 +7271,16 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "message": "Add the form",
+                 *       "name": "Ada",
+                 *       "email": "ada@example.com",
+                 *       "paths": [
+                 *         "src/app.js"
+                 *       ]
+                 *     }
+                 */
                 "application/json": {
                     /**
                      * @description what the commit does; the first line is its subject
@@ -7218,6 +7344,14 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "checkpoint": "3",
+                 *       "paths": [
+                 *         "src/app.js"
+                 *       ]
+                 *     }
+                 */
                 "application/json": {
                     /**
                      * @description a checkpoint, or start or turn: the begin of the session, or of its last turn
@@ -7304,6 +7438,13 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "path": "src/app.js",
+                 *       "line": 12,
+                 *       "text": "Why?"
+                 *     }
+                 */
                 "application/json": {
                     /**
                      * @description a path of the list
@@ -7399,6 +7540,11 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "text": "Why not earlier?"
+                 *     }
+                 */
                 "application/json": {
                     /**
                      * @description what you want to say: at most 10,000 characters
@@ -7523,6 +7669,11 @@ export interface operations {
         };
         requestBody?: {
             content: {
+                /**
+                 * @example {
+                 *       "name": "clean"
+                 *     }
+                 */
                 "application/json": {
                     /**
                      * @description letters, digits, dots and hyphens; the time when absent
