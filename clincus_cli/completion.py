@@ -11,27 +11,26 @@ from clincus_cli import commands as cli
 from clincus_cli import help as help_pages
 from clincus_cli.context import Context
 
-SHELLS = {"bash": "bash", "fish": "fish", "powershell": "ps1", "zsh": "zsh"}  # with the ending of its script
+SHELLS = ("bash", "fish", "zsh")
 
 
 def completion_script(shell: str) -> str:
     """The script by which a shell asks `clincus __complete`. The core need not be loaded to read it."""
-    path = os.path.join(os.path.dirname(__file__), "completion_scripts", f"clincus.{SHELLS[shell]}")
+    path = os.path.join(os.path.dirname(__file__), "completion_scripts", f"clincus.{shell}")
     return str(globals()["__loader__"].get_data(path).decode())
 
 
 @cli.Command("completion [SHELL]", shows=True)
 def run_completion(context: Context) -> int:
-    """Print the completion script for bash, zsh, fish or powershell
+    """Print the completion script for bash, zsh or fish
 
     $ . <(clincus completion bash)  # In ~/.bashrc.
     $ clincus completion zsh >~/.zfunc/_clincus  # With ~/.zfunc in $fpath.
     $ clincus completion fish >~/.config/fish/completions/clincus.fish  # For every new shell.
-    $ clincus completion powershell | Out-String | Invoke-Expression  # In the file $PROFILE.
     """
     shell = context.options.shell
     if shell and shell not in SHELLS:
-        raise cli.UsageError(f"unknown shell '{shell}': write bash, zsh, fish or powershell", "completion")
+        raise cli.UsageError(f"unknown shell '{shell}': write bash, zsh or fish", "completion")
     print(completion_script(shell).rstrip("\n") if shell else help_pages.help_text("completion"))
     return 0
 

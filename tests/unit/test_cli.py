@@ -175,7 +175,7 @@ MISTAKES = {
     "a name that would be ignored": (["kill", "--all", "--yes", "clincus-706096-1"], "give either NAME or --all"),
     "a folder that would be ignored": (["clean", "-w", "/srv"], "unknown flag: -w is no flag of `clincus clean`"),
     "an engine for a command of this host": (["run", "--engine", "x", "ls"], "unknown flag: --engine is no flag"),
-    "a shell that is none of ours": (["completion", "ksh"], "unknown shell 'ksh': write bash, zsh, fish or powershell"),
+    "a shell that is none of ours": (["completion", "ksh"], "unknown shell 'ksh': write bash, zsh or fish"),
     "a port that is none": (["serve", "--port", "x"], "invalid port 'x': write a whole number from 0 to 65535"),
     "a limit that is none": (["--limit-memory", "lots"], "validation failed: invalid limit-memory 'lots': write"),
     "two values that are none": (
@@ -414,7 +414,7 @@ def test_no_group_is_empty():
     assert {command.group for command in SHOWN if command.group} == set(cli_commands.GROUPS)
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts_ask_the_program(shell):
     text = run("completion", shell).stdout
     assert f"{shell} completion for clincus" in text.splitlines()[0 if shell != "zsh" else 1]
