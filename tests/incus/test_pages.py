@@ -1,7 +1,8 @@
 """Each command of README and docs/ is typed on a machine of its own, and prints what the page shows.
 
 The machine has systemd, an Incus of its own, and a person `ada` who may use sudo. Each page begins in a new login, in
-her home, with the project `~/projects/my-app` and nothing of Clincus but the program; tests/pages.py lists the commands
+her home, with the project `~/projects/my-app`. The two pages that install Clincus come first and find nothing of it but
+the program; it is installed where the others begin, whether or not the two have run. tests/pages.py lists the commands
 that cannot run there. What happens beside the commands, such as an agent's work, is in MEANWHILE.
 """
 
@@ -192,11 +193,22 @@ def set_up(ada: Ada) -> None:
     ada.do("sudo ~/.local/bin/clincus setup --yes")
 
 
+def install(ada: Ada) -> None:
+    """Clincus is installed and set up."""
+    ada.do("install -D -m 755 clincus.pyz ~/.local/bin/clincus")
+    set_up(ada)
+
+
+def is_installed(ada: Ada) -> bool:
+    """True if Clincus is installed and set up; the bridge is what setup makes near its end."""
+    seen = ada.machine.run(["sh", "-c", "[ -e ~ada/.local/bin/clincus ] && incus network show clincusbr0"], user=0)
+    return seen.returncode == 0
+
+
 def set_up_anew(ada: Ada) -> None:
     """Clincus is there again, with a session."""
-    ada.do("install -D -m 755 clincus.pyz ~/.local/bin/clincus")
     ada.machine.import_image()
-    set_up(ada)
+    install(ada)
     starts()(ada)
     ada.do("clincus service install")
 
@@ -337,7 +349,11 @@ def ada(machine, tmp_path) -> Iterator[Ada]:
     yield person
     person.end_server()
     person.close()
-    person.do(CLEAR)
+    try:
+        person.do(CLEAR)
+    except AssertionError as error:
+        hung = machine.root("timeout 20 incus operation list; ps axfo pid,stat,wchan:30,etimes,args; dmesg | tail -20")
+        raise AssertionError(f"{error}\n{hung}") from None
 
 
 def action_before(step: pages.Step) -> Action | None:
@@ -358,6 +374,8 @@ TYPED = [
 @pytest.mark.timeout(900)  # the first one waits for the image of the machine
 @pytest.mark.parametrize("name", TYPED)
 def test_the_commands_of_a_page_do_what_it_says(ada, name):
+    if name not in BY_DAY and not is_installed(ada):
+        install(ada)
     MEANWHILE.get((name, ""), lambda ada: None)(ada)
     for step in STEPS[name]:
         if step.why_not_run:
