@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
 import subprocess
 import threading
+import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -231,8 +233,11 @@ def pack_of(folder: Path, objects: Mapping[str, tuple[str, bytes]]) -> tuple[byt
     ids: dict[str, str] = {}
     for name, (kind, text) in objects.items():
         content = re.sub(rb"\{(\w+)\}", lambda word: bytes.fromhex(ids.get(word[1].decode(), "")), text)
-        argv = ["git", "-C", str(folder / "bad.git"), "hash-object", "-w", "-t", kind, "--literally", "--stdin"]
-        ids[name] = subprocess.run(argv, input=content, capture_output=True, check=True).stdout.decode().strip()
+        whole = f"{kind} {len(content)}\0".encode() + content
+        ids[name] = hashlib.sha1(whole).hexdigest()
+        file = folder / "bad.git" / "objects" / ids[name][:2] / ids[name][2:]
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(zlib.compress(whole, 1))
     argv = ["git", "-C", str(folder / "bad.git"), "pack-objects", "-q", "--stdout"]
     listed = "".join(f"{id}\n" for id in ids.values()).encode()
     return subprocess.run(argv, input=listed, capture_output=True, check=True).stdout, ids
