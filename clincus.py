@@ -5766,11 +5766,82 @@ def refusal_words(session: Session, unsaved: Unsaved) -> str:
     return f'"{session.id}" is kept: {"; ".join(reasons)}. To go on, {fetch}use force, which keeps a copy here first'
 
 
-class Sessions:
-    """The life of sessions. Every caller starts them in the same way and ends them in the same way.
+class WorkInProgress:
+    """The work that this process does on sessions: one piece on each at a time."""
 
-    Calls on one session wait for each other.
-    """
+    def __init__(self) -> None:
+        self._locks: dict[str, threading.RLock] = {}  # id -> the lock of a session that was worked on
+        # id of a session with work in progress -> the number of the latest question, and the instance that it returned.
+        self._latest: dict[str, tuple[int, dict[str, Any]]] = {}
+        self._latest_lock = threading.Lock()
+        self._until_end: dict[str, Patience] = {}  # id -> work that an end of the session calls off
+        self._ending: set[str] = set()  # ids of sessions that are being ended
+
+    @contextmanager
+    def held(self, id: str, *, wait: bool = True) -> Iterator[bool]:
+        """Hold a session's lock. Without `wait`, the block gets False at once if another thread holds it."""
+        lock = self._locks.setdefault(id, threading.RLock())
+        is_held = lock.acquire(blocking=wait)
+        try:
+            yield is_held
+        finally:
+            if is_held:
+                lock.release()
+
+    def begin(self, id: str) -> None:
+        """Work on a session begins: from now on the latest answer about its instance is kept."""
+        self._latest[id] = (-1, {})
+
+    def note(self, id: str, question: int, instance: dict[str, Any]) -> None:
+        """Keep the instance of a session with work in progress, unless this answers an older question.
+
+        The monitor asks too, so an older answer may arrive later.
+        """
+        with self._latest_lock:
+            newest = self._latest.get(id)
+            if newest is not None and question > newest[0]:
+                self._latest[id] = (question, instance)
+
+    def instance(self, id: str) -> dict[str, Any]:
+        """The instance of a session with work in progress, as Incus described it last."""
+        return self._latest[id][1]
+
+    def finish(self, id: str) -> None:
+        """Work on a session has ended."""
+        with self._latest_lock:
+            self._latest.pop(id, None)
+
+    @contextmanager
+    def until_end(self, id: str) -> Iterator[None]:
+        """Let an end of the session call off the work of the block. The caller has the session's lock."""
+        with patient() as patience:
+            self._until_end[id] = patience
+            try:
+                if id in self._ending:
+                    patience.call_off(CALLED_OFF)
+                yield
+            finally:
+                self._until_end.pop(id, None)
+
+    @contextmanager
+    def ending(self, id: str) -> Iterator[None]:
+        """Call off work `until_end`, also if it begins while the block runs: the end of a session saves by itself."""
+        self._ending.add(id)
+        try:
+            work = self._until_end.get(id)
+            if work is not None:
+                work.call_off(CALLED_OFF)
+            yield
+        finally:
+            self._ending.discard(id)
+
+    def is_ending(self, id: str) -> bool:
+        """True if a session is being ended."""
+        return id in self._ending
+
+
+class SessionContext:
+    """The parts that all work on sessions shares: the config, the registry, the engines, and the work in progress."""
 
     def __init__(
         self,
@@ -5790,12 +5861,7 @@ class Sessions:
         self.engines: dict[str, Engine] = {}  # by name, this host's first; replaced, not changed
         self._engines_lock = threading.RLock()
         self._add_engine("", incus)
-        self._locks: dict[str, threading.RLock] = {}  # id -> the lock of a session that was worked on
-        # id of a session with work in progress -> the number of the latest question, and the instance that it returned.
-        self._worked_on: dict[str, tuple[int, dict[str, Any]]] = {}
-        self._worked_on_lock = threading.Lock()
-        self._until_end: dict[str, Patience] = {}  # id -> work that an end of the session calls off
-        self._ending: set[str] = set()  # ids of sessions that are being ended
+        self.in_progress = WorkInProgress()
         self.half_made: dict[str, Session] = {}  # id -> a session whose container stayed after a failed start
 
     def _add_engine(self, name: str, incus: Incus) -> None:
@@ -5829,6 +5895,10 @@ class Sessions:
         """The door to a session's engine. Raises ClincusError(404) if the config has no such engine."""
         return self.engine(engine_of(id)).incus
 
+
+class SessionWork(SessionContext):
+    """Looks at sessions, and holds one for work on it. Calls that work on one session wait for each other."""
+
     def refresh(self, engine: str, timeout: float = 30, *, whole: bool = True) -> None:
         """Ask an engine for all its sessions, in one call. Raises IncusError.
 
@@ -5853,18 +5923,330 @@ class Sessions:
             return None
         lost = lost_members(incus, [instance])
         self.registry.compare_one(question, id, instance, when=when, lost=lost)
-        self._note_instance(id, question, instance)
+        self.in_progress.note(id, question, instance)
         return self.registry.read(instance, incus.engine)
 
-    def _note_instance(self, id: str, question: int, instance: dict[str, Any]) -> None:
-        """Keep the instance of a session with work in progress, unless this answers an older question.
+    @contextmanager
+    def held(self, id: str, *, wait: bool = True) -> Iterator[bool]:
+        """Hold a session, as `WorkInProgress.held`. Raises ClincusError(404)."""
+        self.registry.get(id)  # an unknown id gets no lock
+        with self.in_progress.held(id, wait=wait) as is_held:
+            yield is_held
 
-        The monitor asks too, so an older answer may arrive later.
+    @contextmanager
+    def work(self, id: str, status: str, *, beside: threading.Thread | None = None) -> Iterator[Session]:
+        """Hold a session for work on it and show `status` meanwhile. Raises ClincusError: 404, 409 while it starts.
+
+        A thread `beside` is started once the session is held: the first look waits for Incus.
         """
-        with self._worked_on_lock:
-            newest = self._worked_on.get(id)
-            if newest is not None and question > newest[0]:
-                self._worked_on[id] = (question, instance)
+        with self.held(id):
+            session = self.registry.get(id)
+            if session.status not in {"running", "stopped"}:
+                raise ClincusError(f'session "{id}" is {session.status}: wait until that has finished', "session_busy")
+            self.registry.begin_work(id, status)
+            with self._looking_at_the_end(id):
+                self.in_progress.begin(id)
+                if beside is not None:
+                    beside.start()
+                found = self.look(id)  # the registry may be out of date, since others work with Incus too
+                if ASLEEP in self.in_progress.instance(id).get("config", {}):
+                    self.containers(id).put_back(id, ASLEEP_PATIENCE)
+                    found = self.look(id)
+                if found is None:
+                    raise ClincusError(f'session "{id}" not found', "session_not_found")
+                yield found
+
+    @contextmanager
+    def _looking_at_the_end(self, id: str) -> Iterator[None]:
+        """Look at a session when the work on it has ended, and then show it as it is.
+
+        The look is skipped if an event has already shown the state that the work aims at.
+        """
+        try:
+            yield
+            if not self.registry.shows_result_of_work(id):
+                self.look(id)
+        except BaseException:
+            with suppress(ClincusError):
+                self.look(id)
+            raise
+        finally:
+            self.in_progress.finish(id)
+            self.registry.end_work(id)  # even if Incus did not answer
+
+
+class GuestCommands(SessionWork):
+    """Runs commands in the containers of sessions, as their code user."""
+
+    def guest(self, session: Session) -> Guest:
+        """The user of a session's container, and the path of the workspace there."""
+        return Guest.of(session, self.load())
+
+    def run(self, session: Session, command: Sequence[str], **more: Any) -> Completed:
+        """Run a command in a running session as its code user; `more` as in `Incus.exec`."""
+        guest = self.guest(session)
+        door = self.door(session.id)
+        return door.exec(session.id, command, user=guest.uid, environment=guest.environment(), **more)
+
+    def open(
+        self, session: Session, programs: str, *arguments: str, front: str = "", **options: Any
+    ) -> AbstractContextManager[tuple[GuestInput, BufferedReader]]:
+        """Run programs of guest/ as the code user; a `with` block gets their stdin and stdout, as from `Incus.open`."""
+        guest = self.guest(session)
+        words = guest_command(programs, *arguments, front=front)
+        door = self.door(session.id)
+        return door.open(session.id, words, user=guest.uid, environment=guest.environment(), **options)
+
+    def output(
+        self, session: Session, programs: str, *arguments: str, refusals: Mapping[int, Exception] = {}, **more: Any
+    ) -> bytes:
+        """Run programs of guest/ and return their output; `more` as in `run`.
+
+        Raises what `refusals` has for an exit code, and IncusError for any other but 0.
+        """
+        done = self.run(session, guest_command(programs, *arguments), **more)
+        if done.code in refusals:
+            raise refusals[done.code]
+        if done.code != 0:
+            raise self.door(session.id).guest_failure(session.id, done)
+        return done.stdout
+
+    def guest_argv(self, session: Session, program: str, *arguments: str, term: str) -> list[str]:
+        """The command line that runs a program of `guest_program` as the code user, in a terminal of the type `term`.
+
+        The caller starts the process.
+        """
+        guest = self.guest(session)
+        words = ["sh", "-c", program, "clincus", *arguments]
+        variables = guest.environment(TERM=term)
+        door = self.door(session.id)
+        return door.exec_argv(session.id, words, user=guest.uid, environment=variables, terminal=True)
+
+    def terminal_argv(
+        self, session: Session, how: str = "mouse", *, shell: bool = False, term: str = "xterm-256color"
+    ) -> list[str]:
+        """The command that attaches a pty of the type `term` to a session's tmux: the tool's, or that of a shell.
+
+        Both outlive their clients; the shell ends when a person exits it. `how` is `watch` (read-only), `mouse`, or
+        `own-mouse`: only programs in tmux get the mouse, if they ask for it. The client keeps wheel and selection, and
+        shows older output from `scrollback`.
+        """
+        name = tmux_name(session.id, shell=shell)
+        words = [name, self.guest(session).mount, how, guest_program("shell")]
+        return self.guest_argv(session, guest_program("attach"), *words, term=term)
+
+
+class ConversationSaves(GuestCommands):
+    """Saves the conversations of sessions on this host."""
+
+    def saved(self, session: Session) -> SavedSession:
+        """The description of this host's copy of a session's conversation."""
+        same = ("session_id", "tool", "workspace", "persistent", "slot", "image", "profile", "name", "mode")
+        return SavedSession(
+            **some_fields(session, same),
+            directory=session_directory(self.load(), self.environ, session.tool, session.session_id),
+            container_name=session.id,
+            tool_session_id=session.session_id,
+        )
+
+    def saved_directory(self, session: Session) -> str:
+        """The directory for a session's conversation."""
+        return self.saved(session).directory
+
+    def save(self, id: str, *, wait: bool = True) -> SaveResult:
+        """Save a session's conversation now. An end of the session cancels the save.
+
+        Without `wait`, a session with work in progress is left alone: BUSY. Raises ClincusError(404).
+        """
+        with self.held(id, wait=wait) as is_held:
+            if not is_held:
+                return SaveResult.BUSY
+            with self.in_progress.until_end(id):
+                error = self._try_save(self.registry.get(id), may_be_called_off=True)
+        return SaveResult.DONE if error is None else SaveResult.FAILED
+
+    def _try_save(
+        self, session: Session, *, ends_tool: bool = False, within: float = SAVE_WITHIN, may_be_called_off: bool = False
+    ) -> Exception | None:
+        """As `_save`, if there is anything to save. A failure is reported and returned, not raised."""
+        try:
+            if not self._needs_save(session):
+                return None
+            notes = self._save(session, ends_tool=ends_tool, within=within)
+        except UnsettledError as error:  # the next save will find the conversation unchanged
+            return error
+        except (ClincusError, OSError) as error:
+            if may_be_called_off and self.in_progress.is_ending(session.id):
+                return error
+            tally("save", "failed")
+            self.report(f"{session.id}: the conversation was not saved: {error}")
+            return error
+        tally("save", "done")
+        for note in notes:
+            self.report(f"{session.id}: {note}")
+        return None
+
+    def _needs_save(self, session: Session) -> bool:
+        """False for a tool without conversations, a frozen container, and a stopped one whose last run was saved."""
+        if not session_tool(session).saved or session.paused:
+            return False
+        is_at_rest = session.status == "stopped"
+        return not (is_at_rest and is_copy_of_last_run(self.saved(session), session.started_at))
+
+    def _save(self, session: Session, *, ends_tool: bool, within: float) -> list[str]:
+        """Copy the tool's conversation to the host, `within` seconds; returns what a person should know.
+
+        With `ends_tool`: first end the tool; after the copy give files that root made in the workspace to the
+        workspace's owner. Raises ClincusError and OSError.
+        """
+        saved = self.saved(session)
+        if session.engine:  # another host may claim any id
+            check_own_copy(saved)
+        is_stopped = session.status == "stopped"
+        guest = self.guest(session)
+        with self.containers(session.id).opened_for_reading(session.id) if is_stopped else nullcontext():
+            notes = save_conversation(
+                functools.partial(self.door(session.id).open, session.id),
+                guest.home,
+                saved,
+                session_tool(session),
+                is_last=ends_tool or is_stopped,
+                owner=(guest.mount, guest.uid) if ends_tool and not is_stopped else None,
+                within=within,
+            )
+        if is_stopped:
+            write_metadata(saved._replace(final=True))
+        return notes
+
+
+class ToolStarts(ConversationSaves):
+    """Starts the tool in a container that runs, with its files and its conversation."""
+
+    def _start_tool(self, session: Session, launch: Launch, *, is_new: bool, has_begun: bool) -> None:
+        """Unpack the tool's files and start it in tmux: one call, with all secrets on stdin.
+
+        `has_begun` is True if the container has just been started.
+        """
+        if launch.request.command:
+            self.extensions.tell("sealed", session)
+            return
+        if session.engine and not is_new:  # another host may claim any id, and would get the conversation of that id
+            check_own_copy(self.saved(session))
+        guest = launch.guest
+        tool = launch.tool
+        columns = "200"  # nobody watches yet: the first terminal brings its own size
+        rows = "50"
+        how = "tmux" if launch.request.tmux else "direct"
+        listed = [] if is_new else [STARTED_FILE, UNPACKING_FILE, *tool.saved, *tool.credentials]
+        words = [tmux_name(session.id), guest.mount, columns, rows, how, *listed]
+        front = "".join(call_each(self.extensions.start_programs, launch))
+        files: list[ToolFile] = []
+
+        def meanwhile() -> None:
+            """Work that would slow down the start anywhere else: here the client loads, and this process waits."""
+            if has_begun:
+                self.extensions.tell("sealed", session)
+            if is_new:
+                files.extend(self._start_files(session, launch, []))
+
+        programs = "wait-for-boot start"
+        opened = self.open(session, programs, *words, timeout=START_TIMEOUT, front=front, meanwhile=meanwhile)
+        with opened as (stdin, stdout):
+            present = [] if is_new else read_listing(stdout)
+            if not is_new and session.mode == "clone" and STARTED_FILE not in {file.path for file in present}:
+                raise ClincusError(
+                    f'the clone of "{session.id}" is incomplete: its start was interrupted. Delete it, then start anew',
+                    409,
+                )
+            if not is_new:
+                files.extend(self._start_files(session, launch, present))
+            size = sum(os.path.getsize(file.source) for file in files if file.source)
+            stdin.allow(START_TIMEOUT + size / SEND_RATE)
+            for piece in pack_files(files, guest.uid, guest.uid):
+                stdin.write(piece)
+        write_metadata(self.saved(session))
+
+    def _start_files(self, session: Session, launch: Launch, present: list[ListedFile]) -> list[ToolFile]:
+        """The files that a start carries into the code user's home; `present` are the tool's files in there."""
+        chosen = launch.request.environment
+        kept_out = withheld(self.extensions, session, launch) if session.logins else []
+        tool = without_credentials(launch.tool, kept_out)
+        lent: dict[str, str] = {}
+        for lend in self.extensions.lent_variables if session.logins else ():
+            lent.update(lend(session))
+        times = {file.path: file.mtime / 10**9 for file in present}
+        is_new = STARTED_FILE not in times
+        conversation, talk = self._conversation(session, launch, present)
+        files, warnings = tool_files(
+            tool,
+            expand("~", self.environ),
+            launch.guest.home,
+            launch.guest.mount,
+            launch.config,
+            environment={**launch.config.environment, **chosen, **lent},
+            present=None if is_new else times,
+        )
+        if CLAUDE_KEYS in kept_out:
+            files = [without_claude_keys(file, lent) for file in files]
+        for warning in warnings:
+            self.report(f"{session.id}: {warning}")
+        defaults: dict[str, str] = {}
+        for variables in call_each(self.extensions.default_variables, session, launch):
+            defaults.update(variables)
+        own = start_files(
+            self._launch_words(session, launch, conversation),
+            tool_environment(tool, launch.config, self.environ, launch.guest.home),
+            chosen if is_new or chosen else None,
+            defaults,
+        )
+        if talk and conversation:
+            files = [ToolFile(UNPACKING_FILE, b"until the start\n"), *files]
+        of_features = itertools.chain(*call_each(self.extensions.guest_files, session))
+        return [*files, *talk, *own, *of_features]
+
+    def _conversation(
+        self, session: Session, launch: Launch, present: list[ListedFile]
+    ) -> tuple[str | None, list[ToolFile]]:
+        """The id of the conversation that a start resumes, and its files if they have to be brought in."""
+        tool = launch.tool
+        choose = functools.partial(choose_conversation, tool, session.session_id, launch.guest.mount)
+        paths = {file.path for file in present}
+        conversation = None if UNPACKING_FILE in paths else choose(present)
+        if STARTED_FILE in paths or conversation is not None:
+            return conversation, []
+        # A session that continues in a new container has its conversation on the host.
+        directory = self.saved_directory(session)
+        return choose(saved_listing(directory).values()), saved_files(tool, directory)
+
+    def _launch_words(self, session: Session, launch: Launch, conversation: str | None) -> dict[str, str]:
+        """The variables of guest/tool.sh."""
+        tool = launch.tool
+        known = conversation or session.session_id
+        command = functools.partial(tool_command, tool, launch.config, session.session_id, environ=self.environ)
+        prompt = launch.request.prompt
+        asked = [word.replace("{prompt}", prompt) for word in tool.prompt] if prompt else []
+        return {
+            "workspace": launch.guest.mount,
+            "tool": tool.name,
+            "program": command(None)[0],
+            "first": shlex.join([*command(conversation), *asked]),
+            "again": shlex.join(command(known)),
+            "afresh": shlex.join([*command(None), *asked]),
+            "files": conversation_files(tool, known),
+            "message": tool.message,
+        }
+
+    def _may_have_begun(self, session: Session) -> bool:
+        """True if the tool of a new session has begun, or if its container does not answer the question."""
+        place = f"{self.guest(session).home}/{BEGUN_FILE}", tmux_name(session.id)
+        asked = '{ [ -e "$1" ] || tmux has-session -t "=$2" 2>/dev/null; } && echo yes || echo no'
+        with suppress(ClincusError):
+            return self.run(session, ["sh", "-c", asked, "sh", *place]).stdout != b"no\n"
+        return True
+
+
+class Sessions(ToolStarts):
+    """The life of sessions. Every caller starts them in the same way and ends them in the same way."""
 
     def document(self, session: Session) -> dict[str, object]:
         """The session object of the API, with the fields of features."""
@@ -5929,7 +6311,7 @@ class Sessions:
         if is_stopped:  # if this fails, it stays stopped unless somebody else starts it
             renewed = ("deadline", "settings", "guest", "command", "tool_row", "persistent")
             changes = some_fields(launch.draft, renewed)
-            instance = self._worked_on[found.id][1]
+            instance = self.in_progress.instance(found.id)
             session = self.containers(found.id).create_or_start(session._replace(**changes), launch, instance)
         else:
             launch = launch._replace(guest=self.guest(session))
@@ -5977,7 +6359,7 @@ class Sessions:
         known = self.registry.get(id)
         may_lose_nothing = delete and not (keeps or even_unsaved)
         may_be_refused = known.status != "running" or may_lose_nothing
-        with self._calling_off(id), patient(END_PATIENCE, END_WITHIN), ExitStack() as held:
+        with self.in_progress.ending(id), patient(END_PATIENCE, END_WITHIN), ExitStack() as held:
             here = contextvars.copy_context()  # the thread shares the patience
             telling = threading.Thread(target=here.run, args=(self.extensions.tell, "before_stop", known))
             beside = None if may_be_refused else telling
@@ -6052,7 +6434,7 @@ class Sessions:
         """Stop a running container. `is_saved`: its conversation was saved after its tool had ended."""
         graceful = self.load().get("limits.runtime.stop_graceful")
         self.containers(session.id).stop(session.id, timeout if graceful else 0)
-        stopped = {**self._worked_on[session.id][1], "status": "Stopped"}
+        stopped = {**self.in_progress.instance(session.id), "status": "Stopped"}
         self.registry.compare_one(next(self.registry.questions), session.id, stopped)
         # The copy is final only now: in a container that runs on, the conversation could go on.
         if is_saved and session_tool(session).saved:
@@ -6183,106 +6565,6 @@ class Sessions:
         self.containers(session.id).stop(session.id, 0)
         return session._replace(status="stopped", paused=False)
 
-    def save(self, id: str, *, wait: bool = True) -> SaveResult:
-        """Save a session's conversation now. An end of the session cancels the save.
-
-        Without `wait`, a session with work in progress is left alone: BUSY. Raises ClincusError(404).
-        """
-        lock = self.lock(id)
-        if not lock.acquire(blocking=wait):
-            return SaveResult.BUSY
-        try:
-            with self.until_end(id):
-                error = self._try_save(self.registry.get(id), may_be_called_off=True)
-        finally:
-            lock.release()
-        return SaveResult.DONE if error is None else SaveResult.FAILED
-
-    @contextmanager
-    def until_end(self, id: str) -> Iterator[None]:
-        """Let an end of a session call off the work of the block. The caller has the session's lock."""
-        with patient() as patience:
-            self._until_end[id] = patience
-            try:
-                if id in self._ending:
-                    patience.call_off(CALLED_OFF)
-                yield
-            finally:
-                self._until_end.pop(id, None)
-
-    @contextmanager
-    def _calling_off(self, id: str) -> Iterator[None]:
-        """Call off work `until_end`, also if it begins while the block runs: the end of a session saves by itself."""
-        self._ending.add(id)
-        try:
-            work = self._until_end.get(id)
-            if work is not None:
-                work.call_off(CALLED_OFF)
-            yield
-        finally:
-            self._ending.discard(id)
-
-    def terminal_argv(
-        self, session: Session, how: str = "mouse", *, shell: bool = False, term: str = "xterm-256color"
-    ) -> list[str]:
-        """The command that attaches a pty of the type `term` to a session's tmux: the tool's, or that of a shell.
-
-        Both outlive their clients; the shell ends when a person exits it. `how` is `watch` (read-only), `mouse`, or
-        `own-mouse`: only programs in tmux get the mouse, if they ask for it. The client keeps wheel and selection, and
-        shows older output from `scrollback`.
-        """
-        name = tmux_name(session.id, shell=shell)
-        words = [name, self.guest(session).mount, how, guest_program("shell")]
-        return self.guest_argv(session, guest_program("attach"), *words, term=term)
-
-    def guest_argv(self, session: Session, program: str, *arguments: str, term: str) -> list[str]:
-        """The command line that runs a program of `guest_program` as the code user, in a terminal of the type `term`.
-
-        The caller starts the process.
-        """
-        guest = self.guest(session)
-        words = ["sh", "-c", program, "clincus", *arguments]
-        variables = guest.environment(TERM=term)
-        door = self.door(session.id)
-        return door.exec_argv(session.id, words, user=guest.uid, environment=variables, terminal=True)
-
-    def guest(self, session: Session) -> Guest:
-        """The user of a session's container, and the path of the workspace there."""
-        return Guest.of(session, self.load())
-
-    def run(self, session: Session, command: Sequence[str], **more: Any) -> Completed:
-        """Run a command in a running session as its code user; `more` as in `Incus.exec`."""
-        guest = self.guest(session)
-        door = self.door(session.id)
-        return door.exec(session.id, command, user=guest.uid, environment=guest.environment(), **more)
-
-    def open(
-        self, session: Session, programs: str, *arguments: str, front: str = "", **options: Any
-    ) -> AbstractContextManager[tuple[GuestInput, BufferedReader]]:
-        """Run programs of guest/ as the code user; a `with` block gets their stdin and stdout, as from `Incus.open`."""
-        guest = self.guest(session)
-        words = guest_command(programs, *arguments, front=front)
-        door = self.door(session.id)
-        return door.open(session.id, words, user=guest.uid, environment=guest.environment(), **options)
-
-    def output(
-        self, session: Session, programs: str, *arguments: str, refusals: Mapping[int, Exception] = {}, **more: Any
-    ) -> bytes:
-        """Run programs of guest/ and return their output; `more` as in `run`.
-
-        Raises what `refusals` has for an exit code, and IncusError for any other but 0.
-        """
-        done = self.run(session, guest_command(programs, *arguments), **more)
-        if done.code in refusals:
-            raise refusals[done.code]
-        if done.code != 0:
-            raise self.door(session.id).guest_failure(session.id, done)
-        return done.stdout
-
-    def saved_directory(self, session: Session) -> str:
-        """The directory for a session's conversation."""
-        return self.saved(session).directory
-
     def _again(self, session: Session, request: LaunchRequest | None) -> LaunchRequest:
         """The request that a session was created with, with the changes of a new request."""
         new = request or LaunchRequest(session.workspace)
@@ -6339,242 +6621,10 @@ class Sessions:
             self.half_made[session.id] = session
             self.report(f"{session.id}: could not be removed after a failed start: {error}")
 
-    def _may_have_begun(self, session: Session) -> bool:
-        """True if the tool of a new session has begun, or if its container does not answer the question."""
-        place = f"{self.guest(session).home}/{BEGUN_FILE}", tmux_name(session.id)
-        asked = '{ [ -e "$1" ] || tmux has-session -t "=$2" 2>/dev/null; } && echo yes || echo no'
-        with suppress(ClincusError):
-            return self.run(session, ["sh", "-c", asked, "sh", *place]).stdout != b"no\n"
-        return True
-
     def _started(self, id: str) -> Session:
         session = self.registry.get(id)
         self.extensions.tell("after_start", session)
         return session
-
-    def _start_tool(self, session: Session, launch: Launch, *, is_new: bool, has_begun: bool) -> None:
-        """Unpack the tool's files and start it in tmux: one call, with all secrets on stdin.
-
-        `has_begun` is True if the container has just been started.
-        """
-        if launch.request.command:
-            self.extensions.tell("sealed", session)
-            return
-        if session.engine and not is_new:  # another host may claim any id, and would get the conversation of that id
-            check_own_copy(self.saved(session))
-        guest = launch.guest
-        tool = launch.tool
-        columns = "200"  # nobody watches yet: the first terminal brings its own size
-        rows = "50"
-        how = "tmux" if launch.request.tmux else "direct"
-        listed = [] if is_new else [STARTED_FILE, UNPACKING_FILE, *tool.saved, *tool.credentials]
-        words = [tmux_name(session.id), guest.mount, columns, rows, how, *listed]
-        front = "".join(call_each(self.extensions.start_programs, launch))
-        files: list[ToolFile] = []
-
-        def meanwhile() -> None:
-            """Work that would slow down the start anywhere else: here the client loads, and this process waits."""
-            if has_begun:
-                self.extensions.tell("sealed", session)
-            if is_new:
-                files.extend(self._start_files(session, launch, []))
-
-        programs = "wait-for-boot start"
-        opened = self.open(session, programs, *words, timeout=START_TIMEOUT, front=front, meanwhile=meanwhile)
-        with opened as (stdin, stdout):
-            present = [] if is_new else read_listing(stdout)
-            if not is_new and session.mode == "clone" and STARTED_FILE not in {file.path for file in present}:
-                raise ClincusError(
-                    f'the clone of "{session.id}" is incomplete: its start was interrupted. Delete it, then start anew',
-                    409,
-                )
-            if not is_new:
-                files.extend(self._start_files(session, launch, present))
-            size = sum(os.path.getsize(file.source) for file in files if file.source)
-            stdin.allow(START_TIMEOUT + size / SEND_RATE)
-            for piece in pack_files(files, guest.uid, guest.uid):
-                stdin.write(piece)
-        write_metadata(self.saved(session))
-
-    def _start_files(self, session: Session, launch: Launch, present: list[ListedFile]) -> list[ToolFile]:
-        """The files that a start carries into the code user's home; `present` are the tool's files in there."""
-        chosen = launch.request.environment
-        kept_out = withheld(self.extensions, session, launch) if session.logins else []
-        tool = without_credentials(launch.tool, kept_out)
-        lent: dict[str, str] = {}
-        for lend in self.extensions.lent_variables if session.logins else ():
-            lent.update(lend(session))
-        times = {file.path: file.mtime / 10**9 for file in present}
-        is_new = STARTED_FILE not in times
-        conversation, talk = self._conversation(session, launch, present)
-        files, warnings = tool_files(
-            tool,
-            expand("~", self.environ),
-            launch.guest.home,
-            launch.guest.mount,
-            launch.config,
-            environment={**launch.config.environment, **chosen, **lent},
-            present=None if is_new else times,
-        )
-        if CLAUDE_KEYS in kept_out:
-            files = [without_claude_keys(file, lent) for file in files]
-        for warning in warnings:
-            self.report(f"{session.id}: {warning}")
-        defaults: dict[str, str] = {}
-        for variables in call_each(self.extensions.default_variables, session, launch):
-            defaults.update(variables)
-        own = start_files(
-            self._launch_words(session, launch, conversation),
-            tool_environment(tool, launch.config, self.environ, launch.guest.home),
-            chosen if is_new or chosen else None,
-            defaults,
-        )
-        if talk and conversation:
-            files = [ToolFile(UNPACKING_FILE, b"until the start\n"), *files]
-        of_features = itertools.chain(*call_each(self.extensions.guest_files, session))
-        return [*files, *talk, *own, *of_features]
-
-    def _conversation(
-        self, session: Session, launch: Launch, present: list[ListedFile]
-    ) -> tuple[str | None, list[ToolFile]]:
-        """The id of the conversation that a start resumes, and its files if they have to be brought in."""
-        tool = launch.tool
-        choose = functools.partial(choose_conversation, tool, session.session_id, launch.guest.mount)
-        paths = {file.path for file in present}
-        conversation = None if UNPACKING_FILE in paths else choose(present)
-        if STARTED_FILE in paths or conversation is not None:
-            return conversation, []
-        # A session that continues in a new container has its conversation on the host.
-        directory = self.saved_directory(session)
-        return choose(saved_listing(directory).values()), saved_files(tool, directory)
-
-    def _launch_words(self, session: Session, launch: Launch, conversation: str | None) -> dict[str, str]:
-        """The variables of guest/tool.sh."""
-        tool = launch.tool
-        known = conversation or session.session_id
-        command = functools.partial(tool_command, tool, launch.config, session.session_id, environ=self.environ)
-        prompt = launch.request.prompt
-        asked = [word.replace("{prompt}", prompt) for word in tool.prompt] if prompt else []
-        return {
-            "workspace": launch.guest.mount,
-            "tool": tool.name,
-            "program": command(None)[0],
-            "first": shlex.join([*command(conversation), *asked]),
-            "again": shlex.join(command(known)),
-            "afresh": shlex.join([*command(None), *asked]),
-            "files": conversation_files(tool, known),
-            "message": tool.message,
-        }
-
-    def saved(self, session: Session) -> SavedSession:
-        """The description of this host's copy of a session's conversation."""
-        same = ("session_id", "tool", "workspace", "persistent", "slot", "image", "profile", "name", "mode")
-        return SavedSession(
-            **some_fields(session, same),
-            directory=session_directory(self.load(), self.environ, session.tool, session.session_id),
-            container_name=session.id,
-            tool_session_id=session.session_id,
-        )
-
-    def _try_save(
-        self, session: Session, *, ends_tool: bool = False, within: float = SAVE_WITHIN, may_be_called_off: bool = False
-    ) -> Exception | None:
-        """As `_save`, if there is anything to save. A failure is reported and returned, not raised."""
-        try:
-            if not self._needs_save(session):
-                return None
-            notes = self._save(session, ends_tool=ends_tool, within=within)
-        except UnsettledError as error:  # the next save will find the conversation unchanged
-            return error
-        except (ClincusError, OSError) as error:
-            if may_be_called_off and session.id in self._ending:
-                return error
-            tally("save", "failed")
-            self.report(f"{session.id}: the conversation was not saved: {error}")
-            return error
-        tally("save", "done")
-        for note in notes:
-            self.report(f"{session.id}: {note}")
-        return None
-
-    def _needs_save(self, session: Session) -> bool:
-        """False for a tool without conversations, a frozen container, and a stopped one whose last run was saved."""
-        if not session_tool(session).saved or session.paused:
-            return False
-        is_at_rest = session.status == "stopped"
-        return not (is_at_rest and is_copy_of_last_run(self.saved(session), session.started_at))
-
-    def _save(self, session: Session, *, ends_tool: bool, within: float) -> list[str]:
-        """Copy the tool's conversation to the host, `within` seconds; returns what a person should know.
-
-        With `ends_tool`: first end the tool; after the copy give files that root made in the workspace to the
-        workspace's owner. Raises ClincusError and OSError.
-        """
-        saved = self.saved(session)
-        if session.engine:  # another host may claim any id
-            check_own_copy(saved)
-        is_stopped = session.status == "stopped"
-        guest = self.guest(session)
-        with self.containers(session.id).opened_for_reading(session.id) if is_stopped else nullcontext():
-            notes = save_conversation(
-                functools.partial(self.door(session.id).open, session.id),
-                guest.home,
-                saved,
-                session_tool(session),
-                is_last=ends_tool or is_stopped,
-                owner=(guest.mount, guest.uid) if ends_tool and not is_stopped else None,
-                within=within,
-            )
-        if is_stopped:
-            write_metadata(saved._replace(final=True))
-        return notes
-
-    def lock(self, id: str) -> threading.RLock:
-        """The lock of a session. Raises ClincusError(404)."""
-        self.registry.get(id)  # an unknown id gets no lock
-        return self._locks.setdefault(id, threading.RLock())
-
-    @contextmanager
-    def work(self, id: str, status: str, *, beside: threading.Thread | None = None) -> Iterator[Session]:
-        """Hold a session for work on it and show `status` meanwhile. Raises ClincusError: 404, 409 while it starts.
-
-        A thread `beside` is started once the session is held: the first look waits for Incus.
-        """
-        with self.lock(id):
-            session = self.registry.get(id)
-            if session.status not in {"running", "stopped"}:
-                raise ClincusError(f'session "{id}" is {session.status}: wait until that has finished', "session_busy")
-            self.registry.begin_work(id, status)
-            with self._looking_at_the_end(id):
-                self._worked_on[id] = (-1, {})
-                if beside is not None:
-                    beside.start()
-                found = self.look(id)  # the registry may be out of date, since others work with Incus too
-                if ASLEEP in self._worked_on[id][1].get("config", {}):
-                    self.containers(id).put_back(id, ASLEEP_PATIENCE)
-                    found = self.look(id)
-                if found is None:
-                    raise ClincusError(f'session "{id}" not found', "session_not_found")
-                yield found
-
-    @contextmanager
-    def _looking_at_the_end(self, id: str) -> Iterator[None]:
-        """Look at a session when the work on it has ended, and then show it as it is.
-
-        The look is skipped if an event has already shown the state that the work aims at.
-        """
-        try:
-            yield
-            if not self.registry.shows_result_of_work(id):
-                self.look(id)
-        except BaseException:
-            with suppress(ClincusError):
-                self.look(id)
-            raise
-        finally:
-            with self._worked_on_lock:
-                self._worked_on.pop(id, None)
-            self.registry.end_work(id)  # even if Incus did not answer
 
 
 # ----------------------------------------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def make(sessions: clincus.Sessions, session: clincus.Session, values: Mapping[s
 
     An end of the session cancels it.
     """
-    with sessions.lock(session.id), sessions.until_end(session.id):
+    with sessions.held(session.id), sessions.in_progress.until_end(session.id):
         draft = look(sessions, session)
         paths = chosen_paths(draft, values["paths"])
         message = str(values["message"]).encode("utf-8", "surrogateescape")

@@ -34,7 +34,7 @@ def change_session(sessions: clincus.Sessions, id: str, changes: Mapping[str, st
     changes = {key: clincus.check_name(value) if isinstance(value, str) else value for key, value in changes.items()}
     if not changes:
         return sessions.registry.get(id)
-    with sessions.lock(id):
+    with sessions.held(id):
         session = sessions.registry.get(id)._replace(**cast("dict[str, Any]", changes))
         labels = {
             clincus.LABEL + key: str(value).lower() if value in (True, False) else value

@@ -189,7 +189,7 @@ class Unfinished:
     def _finish(self, id: str, snapshot: str, before: Mapping[str, Any]) -> None:
         sessions = self._sessions
         incus = self._sessions.door(id)
-        with sessions.lock(id):
+        with sessions.held(id):
             now = incus.instance(id)
             if now is None:
                 return
@@ -221,7 +221,7 @@ class Keeper:
     def take(self, id: str, name: str | None) -> dict[str, object]:
         """Take a snapshot; without a name it is named after the time. Raises ClincusError: 404, 409."""
         name = name or time.strftime("snap-%Y%m%d-%H%M%S", time.gmtime())
-        with self._sessions.lock(id):
+        with self._sessions.held(id):
             present = self.all(id)
             if any(snapshot["name"] == name for snapshot in present):
                 problem = f'snapshot "{name}" exists already: choose another name'
@@ -234,7 +234,7 @@ class Keeper:
 
     def delete(self, id: str, name: str) -> None:
         """Delete a snapshot. Raises ClincusError(404)."""
-        with self._sessions.lock(id):
+        with self._sessions.held(id):
             self._find(id, name)
             self._ask(id, f"/snapshots/{quote(name, safe='')}", "DELETE")
 
@@ -258,7 +258,7 @@ class Keeper:
         UnsavedError(409) if something would be lost without `force` (`Sessions.keep`).
         """
         sessions = self._sessions
-        with sessions.lock(id):
+        with sessions.held(id):
             self._find(id, name)
             Unfinished(sessions).finish_all()  # else its old description would count as today's
             session = sessions.look(id) or sessions.registry.get(id)

@@ -251,7 +251,7 @@ def remove_half_made(sessions: clincus.Sessions, engine: str) -> None:
         if sessions.look(id) is None:
             sessions.half_made.pop(id, None)
             continue
-        with sessions.lock(id):
+        with sessions.held(id):
             found = sessions.look(id)
             identity = (session.session_id, session.created_at)
             is_same = found is not None and (found.session_id, found.created_at) == identity
@@ -325,7 +325,7 @@ def end_each(
 
     def end(id: str) -> None:
         try:
-            with sessions.lock(id):
+            with sessions.held(id):
                 if is_due(sessions.registry.get(id)):
                     clincus.log.warning("%s: %s", id, words)
                     sessions.end(id, delete=delete, keeps=delete)

@@ -58,7 +58,7 @@ def clone_of(sessions: clincus.Sessions, id: str) -> Iterator[clincus.Session]:
     if sessions.registry.get(id).mode != "clone":
         problem = f'"{id}" works in the folder itself: its commits are there already'
         raise clincus.ClincusError(problem, 409)
-    with sessions.lock(id), sessions.until_end(id), ExitStack() as held:
+    with sessions.held(id), sessions.in_progress.until_end(id), ExitStack() as held:
         session = sessions.registry.get(id)
         if session.paused:
             raise clincus.ClincusError(f'session "{id}" is paused: resume it first', 409)

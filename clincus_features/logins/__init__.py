@@ -257,7 +257,7 @@ class Lending:
         for name in chosen:
             self._login(name, 400)
         sessions = self._app.sessions
-        with sessions.lock(session.id):
+        with sessions.held(session.id):
             settings = {**clincus.kept_settings(sessions.registry.get(session.id)), CHOSEN: chosen}
             door = sessions.door(session.id)
             label = {f"{clincus.LABEL}settings": json.dumps(settings, sort_keys=True)}

@@ -243,7 +243,7 @@ class Gateway:
             return
         id = session.id
         sessions = self._app.sessions
-        with sessions.lock(id):
+        with sessions.held(id):
             session = sessions.registry.get(id)
             if session.status not in ("running", "stopped"):
                 problem = f'session "{id}" is {session.status}: wait until that has finished'

@@ -1096,7 +1096,7 @@ class Guard:
         if action == "stop":
             sessions.end(session.id)
             return
-        with sessions.lock(session.id):
+        with sessions.held(session.id):
             with self._acting:
                 self._go_on(sessions.look(session.id) or session)
             sessions.look(session.id)

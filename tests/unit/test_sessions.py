@@ -410,7 +410,7 @@ def test_a_name_may_be_of_any_script(sessions):
 def test_no_lock_is_kept_for_a_made_up_id(sessions):
     with pytest.raises(clincus.ClincusError, match="not found"):
         sessions.end("clincus-ffffff-9")
-    assert sessions._locks == {}
+    assert sessions.in_progress._locks == {}
 
 
 class Machine(Door):

@@ -63,7 +63,7 @@ class Sessions:
     def path(self, id: str, more: str = "") -> str:
         return f"/1.0/instances/{id}{more}"
 
-    def lock(self, id: str) -> Any:
+    def held(self, id: str) -> Any:
         return nullcontext()
 
     def get(self, id: str) -> clincus.Session:
@@ -128,7 +128,7 @@ class Box:
     def door(self, id: str) -> Box:
         return self
 
-    def lock(self, id: str) -> Any:
+    def held(self, id: str) -> Any:
         return nullcontext()
 
     def get(self, id: str) -> clincus.Session:

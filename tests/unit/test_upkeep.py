@@ -55,7 +55,7 @@ class Sessions:
         return clincus.SaveResult.DONE
 
     @contextlib.contextmanager
-    def lock(self, id: str) -> Iterator[None]:
+    def held(self, id: str) -> Iterator[None]:
         yield
 
     def end(self, id: str, *, delete: bool = False, keeps: bool = False) -> None:
@@ -172,11 +172,11 @@ def test_what_a_failed_start_left_stays_once_a_person_resumes_it(sessions, monke
     deleted = half_made(sessions, monkeypatch)
 
     @contextlib.contextmanager
-    def lock(self: Sessions, id: str) -> Iterator[None]:
+    def held(self: Sessions, id: str) -> Iterator[None]:
         self.half_made.pop(id)  # the resume held the lock until now
         yield
 
-    monkeypatch.setattr(Sessions, "lock", lock)
+    monkeypatch.setattr(Sessions, "held", held)
     upkeep.remove_half_made(sessions, "")
     assert deleted == []
 
