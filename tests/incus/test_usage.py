@@ -75,7 +75,7 @@ def config_of(request, home):
         pytest.param("opencode", marks=pytest.mark.nightly),
     ],
 )
-def test_what_a_real_tool_has_used_is_told(bed, start_server, workspace, config_of, tool):
+def test_what_a_real_tool_has_used_and_said_is_told(bed, start_server, workspace, config_of, tool):
     """The stand-in counts 10 tokens in and 9 out for each answer."""
     dollars, windows = TOLD[tool]
     server = start_server(config=config_of(tool))
@@ -88,6 +88,8 @@ def test_what_a_real_tool_has_used_is_told(bed, start_server, workspace, config_
         real.has_written("hello there")
     path = f"/api/sessions/{session['id']}"
     assert server.delete(path).status == 204, "all is saved when it stops"
+    said = [(one["role"], one["text"]) for one in server.get(f"{path}/conversation").json["messages"]]
+    assert said == ([("person", "say hello there"), ("agent", "hello there")] if tool == "claude" else [])
     cost = server.get(f"{path}/cost").json
     assert cost["tokens"] == {"input": 10, "output": 9, "cache_read": 0, "cache_write": 0}
     assert (cost["cost_usd"], cost["context"]["used"]) == (dollars, 19)

@@ -919,6 +919,32 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/sessions/{id}/conversation": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        /**
+         * Read a session's conversation in parts
+         * @description Up to its last save, which follows each turn; also by the session id of a session that is gone. Without a place it answers the newest part. Ask with `before` set to `start` for the part before, until `start` is 0, and with `after` set to `end` for the part behind, until `end` is `size`. An answer reads a bounded part of the file, so it may have no message although more follow.
+         */
+        get: operations["get_conversation"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/sessions/{id}/usage": {
         parameters: {
             query?: never;
@@ -3843,6 +3869,93 @@ export interface components {
              */
             cache_write: number;
         };
+        /** @description a part of a conversation */
+        Conversation: {
+            /**
+             * @description the tool's id of it. The tool may begin another one: then no place of this one counts
+             * @example 0d9bd5f4-6a3b-4a3e-9d55-0a2f4b8f2a11
+             */
+            conversation: string | null;
+            /**
+             * @description `none`: nothing is saved yet; `unreadable`: Clincus cannot read the conversations of this tool
+             * @enum {string}
+             */
+            state: "ready" | "none" | "unreadable";
+            /**
+             * @description the tool that has written it
+             * @example claude
+             */
+            tool: string;
+            /**
+             * @description when it was saved last: it holds nothing newer
+             * @example 2026-11-29T10:52:07Z
+             */
+            saved_at: string | null;
+            /** @description the oldest first */
+            messages: components["schemas"]["Message"][];
+            /**
+             * @description the place at which the part begins
+             * @example 81920
+             */
+            start: number;
+            /**
+             * @description the place at which it ends
+             * @example 96311
+             */
+            end: number;
+            /**
+             * @description the place at which the conversation ends
+             * @example 96311
+             */
+            size: number;
+        };
+        /** @description a message of a conversation. A container has written it: show its texts as texts */
+        Message: {
+            /**
+             * @description its place, and its number in its line
+             * @example 81920.0
+             */
+            id: string;
+            /**
+             * @description when it was written
+             * @example 2026-11-29T10:52:07Z
+             */
+            at: string | null;
+            /**
+             * @description the author; `system` is the tool itself
+             * @enum {string}
+             */
+            role: "person" | "agent" | "system";
+            /**
+             * @description what it is: `call` and `result` are those of a tool of the agent
+             * @enum {string}
+             */
+            kind: "text" | "thought" | "plan" | "call" | "result" | "notice";
+            /**
+             * @description of a person, an agent or a plan in Markdown; the input of a call; at most 20,000 characters
+             * @example Fix the login page
+             */
+            text: string;
+            /**
+             * @description the name of the called tool
+             * @example Bash
+             */
+            tool: string | null;
+            /**
+             * @description the call in one line
+             * @example npm test
+             */
+            title: string | null;
+            /**
+             * @description the same for a call and its result
+             * @example toolu_01A
+             */
+            call: string | null;
+            /** @description the result or notice tells a failure */
+            failed: boolean;
+            /** @description the text is longer than it is shown */
+            cut: boolean;
+        };
         LogEntry: {
             /**
              * Format: date-time
@@ -6144,6 +6257,65 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Cost"];
+                };
+            };
+            304: components["responses"]["NotModified"];
+            401: components["responses"]["SignIn"];
+            404: components["responses"]["Error"];
+            503: components["responses"]["Unavailable"];
+            default: components["responses"]["Error"];
+        };
+    };
+    get_conversation: {
+        parameters: {
+            query?: {
+                /**
+                 * @description the place before which the part ends
+                 * @example 81920
+                 */
+                before?: number;
+                /**
+                 * @description the place at which the part begins; it wins over `before`
+                 * @example 81920
+                 */
+                after?: number;
+                /**
+                 * @description messages; the last one of a line may exceed it
+                 * @example 50
+                 */
+                limit?: number;
+                /**
+                 * @description only messages with these words, in upper or lower case
+                 * @example login
+                 */
+                q?: string;
+            };
+            header?: {
+                /**
+                 * @description the ETag of what you have: 304 if it is still so
+                 * @example "9c4f0c2b"
+                 */
+                "If-None-Match"?: components["parameters"]["IfNoneMatch"];
+            };
+            path: {
+                /**
+                 * @description the session's container name
+                 * @example clincus-a1b2c3-1
+                 */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Conversation"];
                 };
             };
             304: components["responses"]["NotModified"];
