@@ -36,15 +36,8 @@ PATH="$HOME/.local/bin:$PATH"
 export PATH
 # shellcheck disable=SC2154
 if [ -z "$(eval "$files -exec grep -lF \"\$message\" {} +" 2>/dev/null)" ]; then
-    # If there are more than 20, the smallest ones go unless they hold more than the tool writes at its start (200
-    # bytes).
     # shellcheck disable=SC2016,SC2034 # for the shell that find starts, by eval
-    aside='for file; do
-        mv "$file" "$file.aside-$(date +%s%N)"
-        ls -S "$file".aside-* | tail -n +21 | while IFS= read -r old; do
-            [ "$(wc -c <"$old")" -gt 500 ] || rm "$old"
-        done
-    done'
+    aside='for file; do mv "$file" "$file.aside-$(date +%s%N)"; done'
     eval "$files -name '*.jsonl' -exec sh -c \"\$aside\" aside {} +" 2>/dev/null
     how=$afresh
 elif [ -e "$HOME/.clincus/started" ]; then
