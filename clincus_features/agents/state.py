@@ -18,7 +18,7 @@ from clincus_features.agents.drafts import PASTED, is_prompt_told, signs
 from clincus_features.agents.menus import TICKS, Menu, across_menu, lettered_menu, numbered_menu, read_menu
 from clincus_features.agents.rules import FAILURES, RULES, Hook, Rule, ToolRules
 from clincus_features.agents.screen import Screen, cut
-from clincus_features.agents.texts import OPTION_LIMIT, OPTIONS, TEXT_LIMIT, clean, clean_block
+from clincus_features.agents.texts import LINES, OPTION_LIMIT, OPTIONS, TEXT_LIMIT, clean, clean_block
 from clincus_features.agents.times import DRAWING, LAGGING, LATE, REPEATED, RESUMING, START_WITHIN, STUCK_AFTER, UNDRAWN
 
 REST = ("idle", "done", "failed", "ended")  # no turn is in progress
@@ -156,6 +156,7 @@ class Said:
     agent: str = ""  # the sub-agent that asks, by the tool's name for it
     requests: tuple[str, ...] = ()  # texts of permissions asked for in a row: sub-agents may ask at the same time
     breaks_off: bool = False  # the event has ended a turn amid
+    lacks_begin: bool = False  # the event has ended a turn whose begin was not reported
 
     def forgotten(self) -> Said:
         """The state of a tool that was restarted and has reported nothing; the numbers continue."""
@@ -237,11 +238,14 @@ def listen(tool: str, said: Said, event: Event) -> Said:
     id = clean(event.data.get("prompt_id"), 80)
     if comes_late(rules, said, new, event.name, id):
         return said
+    if event.name in rules.begins_turn and not id and said.lacks_begin and abs(event.at - said.at) < LATE:
+        return replace(said, lacks_begin=False)  # the begin of the turn that is over
     key = event_key(event)
     is_repeated = key == said.key and abs(event.at - said.at) < REPEATED
     turn = said.turn
     again = said.again
     question = said.question
+    lacks_begin = said.lacks_begin if is_repeated else new.state in ("done", "failed") and said.state in ("", *REST)
     if not is_repeated:
         turn += begins_turn(rules, said, new, event.name, id)
         again += new.state in ("done", "failed") and said.state in ("done", "failed")
@@ -263,6 +267,7 @@ def listen(tool: str, said: Said, event: Event) -> Said:
         key=key,
         ids=ids,
         prompt=prompt,
+        lacks_begin=lacks_begin,
         requests=(*earlier[1 - REQUESTS :], new.text) if is_request else (),
     )
 
@@ -858,6 +863,8 @@ def by_screen(facts: Facts, shown: Shown, before: Agent | None) -> Decision:
         # The hooks report the end of a turn. A turn without it was interrupted, unless the screen shows otherwise.
         was_told = said.state in ("working", "waiting")
         was_busy = was_told or (before is not None and (before.is_amid_a_turn or before.state == "done"))
+        if not reason and not shows_end(rules_of(facts)):
+            reason = "over"  # else it would show an interruption or an error
         if reason == "over" and was_told and is_over_before(facts, before):
             reason = ""
         if not reason and not was_told and before is not None and before.source == "screen" and is_unanswered(facts):
@@ -871,6 +878,12 @@ def by_screen(facts: Facts, shown: Shown, before: Agent | None) -> Decision:
             since = since if said.state or reason or facts.runs_again else facts.started or since
     decision = Decision(Agent(state, reason, text, (), since, "screen"), why)
     return unless_stuck(facts, decision, before)
+
+
+def shows_end(rules: ToolRules | None) -> bool:
+    """True if a tool's screen shows the end of a turn, or nothing of an interruption either."""
+    reasons = {rule.reason for rule in rules.screen} if rules is not None else set()
+    return "over" in reasons or "interrupted" not in reasons
 
 
 def is_over_before(facts: Facts, before: Agent | None) -> bool:
@@ -905,8 +918,18 @@ def lacks_prompt(facts: Facts) -> bool:
     """True if the screen shows an earlier prompt as the last one, and nowhere the last reported one."""
     shown = last_prompt(screen_of(facts).body)
     told = facts.said.prompt
-    is_another = bool(shown and told) and not PASTED.search(shown) and not is_prompt_told(shown, told)
-    return is_another and not is_put_back(facts)
+    if not told or is_put_back(facts):
+        return False
+    if not shown:
+        return shows_all(facts)
+    return not PASTED.search(shown) and not is_prompt_told(shown, told)
+
+
+def shows_all(facts: Facts) -> bool:
+    """True if a screen shows the whole conversation, which only a tool with a scroll bar tells: it has none then."""
+    rules = rules_of(facts)
+    bar = rules.layout.bar if rules is not None and rules.layout is not None else ""
+    return bool(bar) and len(facts.lines) < LINES and not any(line.endswith(bar) for line in facts.lines)
 
 
 def is_unanswered(facts: Facts) -> bool:
@@ -926,11 +949,11 @@ def is_put_back(facts: Facts) -> bool:
 
 def last_prompt(lines: Sequence[str]) -> str:
     """The last prompt, as far as the screen shows it above a tool's answer; "" if it does not."""
-    begin = next((at for at in range(len(lines) - 1, -1, -1) if re.match("❯ ", lines[at])), len(lines))
+    begin = next((at for at in range(len(lines) - 1, -1, -1) if re.match(" ?❯ ", lines[at])), len(lines))
     end = begin + 1
     while end < len(lines) and lines[end].startswith("  "):
         end += 1
-    return "\n".join(lines[begin:end])[1:]
+    return "\n".join(lines[begin:end]).lstrip()[1:]
 
 
 def unless_stuck(facts: Facts, decision: Decision, before: Agent | None) -> Decision:

@@ -166,6 +166,7 @@ class World:
         self._how: list[str] = []  # of the next hook: late, lost, twice
         self._number, self._id, self._begun = 0, 0, NOON
         self._has_said = False  # in this turn
+        self._prompt = ""  # the last one
         self._last: list[str] = []  # what the end of the last turn has left on the screen
         self._held_at = 0.0  # when the last turn has failed or was interrupted; 0 if it has not
         self._frozen_at = 0.0  # since when the container is frozen; 0 if it is not
@@ -381,7 +382,8 @@ class World:
         self._number += 1
         self._id += 1
         self._has_said = False
-        self.hook("UserPromptSubmit", prompt=f"prompt {self._number}", **self._turn())
+        self._prompt = f"prompt {self._number}"
+        self.hook("UserPromptSubmit", prompt=self._prompt, **self._turn())
         self.draw("❯ prompt", *self._looks.works)
 
     def stop(self) -> None:
@@ -396,7 +398,8 @@ class World:
         words = {"last_assistant_message": f"end {self._number}", "stop_hook_active": again}
         self.hook("Stop", background_tasks=[{}] * background, **self._turn(), **words)
         footer = self._looks.rests[-1] + (" · 1 shell · ↓ to manage" if background else "")
-        self._last = [f"● end {self._number}", *self._looks.over]
+        prompt = [f" ❯ {self._prompt}"] if self.tool == "copilot" else []
+        self._last = [*prompt, f"● end {self._number}", *self._looks.over]
         self.draw(*self._last, *self._looks.rests[:-1], footer)
 
     def end_again(self) -> None:

@@ -1191,6 +1191,22 @@ HOSTILE = {
 }
 
 
+COPILOT_ENDS = {
+    "its end is on the screen": ([" ❯ go", " ● hello", *COPILOT_BOX], ("done", "")),
+    "it is too long for the screen": ([*beside_a_scroll_bar(" 9", " 10"), *COPILOT_BOX], ("done", "")),
+    "it was interrupted": ([" ❯ go", " ● Operation cancelled by user", *COPILOT_BOX], BROKEN_OFF),
+    "it has put the prompt back": ([" ❯ old", " ● hi", *COPILOT_BOX[:2], "❯ go", *COPILOT_BOX[3:]], BROKEN_OFF),
+    "a person has deleted that": ([" ❯ old", " ● hi", *COPILOT_BOX], BROKEN_OFF),
+    "a person has deleted the first prompt": ([" ● Tip: /instructions", *COPILOT_BOX], BROKEN_OFF),
+}
+
+
+@pytest.mark.parametrize(("lines", "expected"), COPILOT_ENDS.values(), ids=COPILOT_ENDS.keys())
+def test_an_end_of_copilot_that_no_hook_tells_of_is_told_from_an_interruption(lines, expected):
+    said = hooks(("UserPromptSubmit", {"prompt": "go"}), at=NOON - 30, tool="copilot")
+    assert answer(facts(lines, tool="copilot", said=said)) == expected
+
+
 def asks_for(command: str, agent: str = "") -> tuple[str, dict[str, object]]:
     return ("PermissionRequest", {"tool_name": "Bash", "tool_input": {"command": command}, "agent_id": agent})
 

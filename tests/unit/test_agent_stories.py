@@ -195,6 +195,29 @@ def test_a_person_is_called_once_whatever_tool_it_is(name, story, tool):
     assert ([kind for _, kind in world.calls], world.wrong()) == (calls.split(), [])
 
 
+# What hooks do to other tools' reports. Copilot CLI numbers no turn.
+REPORTS = {
+    "the end of a turn is lost": ("prompt 30 lost end 100", "done"),
+    "that of a short one": ("prompt 0.2 lost end 100", "done"),
+    "that of one that had asked": ("prompt 30 ask 9 lost answer 30 lost end 100", "waiting done"),
+    "its begin comes behind its end": ("late prompt 5 end 100", "done"),
+    "the same, and a person looks": ("late prompt 3 end 2 look 100", ""),
+    "its begin comes late": ("late prompt 9 end 3 look 100", ""),
+    "both are lost": ("lost prompt 30 lost end 100", "done"),
+    "its begin is lost, and the next turn comes at once": ("lost prompt 30 end 5 prompt 30 end 100", "done done"),
+    "a failure is lost": ("prompt 30 lost fail 100", "failed"),
+    "all is lost of a failure": ("lost prompt 30 lost fail 100", "failed"),
+    "an interruption is lost": ("prompt 30 enqueue lost escape 100", ""),
+}
+
+
+@pytest.mark.parametrize("tool", ["copilot"])
+@pytest.mark.parametrize(("script", "calls"), REPORTS.values(), ids=REPORTS.keys())
+def test_a_report_that_is_late_or_lost_calls_once_too(script, calls, tool):
+    world = played(script, tool=tool, skew=-5.0)
+    assert ([kind for _, kind in world.calls], world.wrong()) == (calls.split(), [])
+
+
 # What may happen next, by what the tool does; the first word of a pair is what happens to the hook of the second one.
 ALWAYS = ("look", "restart", "enqueue", "halt")
 # What nobody does while the engine is out of reach.
