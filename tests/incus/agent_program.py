@@ -7,6 +7,9 @@ from pathlib import Path
 
 from tests.programs import git
 
+# For git as root in a folder of the code user.
+TRUSTING = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
+
 
 def compiled(folder: Path, source: str) -> Path:
     """The program of a source, which needs no library of a container."""

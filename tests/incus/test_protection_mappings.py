@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from agent_program import compiled, lay
+from agent_program import TRUSTING, compiled, lay
 from test_protection_watch import await_broken, await_watched
 
 from tests.programs import DEADLINE, NO_CHECKPOINTS, git, wait_until
@@ -114,7 +114,7 @@ def act(repository: Path, name: str) -> None:
     for _ in range(4):
         subprocess.run(
             ["git", "-C", repository, *ATTACKS[name][-1]], stdin=subprocess.DEVNULL, capture_output=True, check=False,
-            env={**os.environ, "GIT_EDITOR": "true"}, timeout=DEADLINE,
+            env={**os.environ, **TRUSTING, "GIT_EDITOR": "true"}, timeout=DEADLINE,
         )  # fmt: skip
 
 
@@ -127,7 +127,10 @@ def test_each_attack_is_one_where_nobody_watches(repository, tmp_path, name):
         git(repository, "reset", "-q", "--hard")
         shutil.rmtree(repository / ".git/rebase-merge", ignore_errors=True)
         script = attack_of(name, evil)
-        with subprocess.Popen(["sh", "-ec", script], cwd=repository, stdout=subprocess.PIPE, text=True) as attack:
+        environment = {**os.environ, **TRUSTING}
+        with subprocess.Popen(
+            ["sh", "-ec", script], cwd=repository, env=environment, stdout=subprocess.PIPE, text=True
+        ) as attack:
             assert attack.stdout is not None
             assert "mapped\n" in iter(attack.stdout.readline, "")
             act(repository, name)

@@ -14,7 +14,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from agent_program import compiled, lay
+from agent_program import TRUSTING, compiled, lay
 from test_protection_mappings import user
 from test_protection_watch import await_watched, protection
 
@@ -123,7 +123,7 @@ def attack_of(name: str, evil: Path) -> str:
 def act(repository: Path, name: str) -> None:
     """What the person does; that git fails is none of the test."""
     words = ["git", "-C", repository, *ATTACKS[name][-1]]
-    environment = {**os.environ, "GIT_EDITOR": "true"}
+    environment = {**os.environ, **TRUSTING, "GIT_EDITOR": "true"}
     subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False, env=environment, timeout=DEADLINE)
 
 
@@ -140,7 +140,10 @@ def test_each_attack_is_one_where_nobody_watches(repository, tmp_path, name):
         (repository / ".git/hooks").mkdir()
         git(repository, "reset", "-q", "--hard")
         script = attack_of(name, evil)
-        with subprocess.Popen(["sh", "-ec", script], cwd=repository, stdout=subprocess.PIPE, text=True) as attack:
+        environment = {**os.environ, **TRUSTING}
+        with subprocess.Popen(
+            ["sh", "-ec", script], cwd=repository, env=environment, stdout=subprocess.PIPE, text=True
+        ) as attack:
             assert attack.stdout is not None
             assert "ready\n" in iter(attack.stdout.readline, "")
             act(repository, name)
@@ -206,3 +209,11 @@ def test_an_exchange_for_some_milliseconds_freezes_the_session(bed, server, repo
     evil.unlink(missing_ok=True)
     act(repository, name)
     assert not evil.exists()
+
+
+def test_a_repository_that_gets_its_name_at_a_gitlink_runs_where_nobody_watches(repository, tmp_path):
+    script = GITLINK.replace("EVIL", str(tmp_path / "evil"))
+    words = ["sh", "-ec", f"{script}\nmv x/.gi x/.git"]
+    subprocess.run(words, cwd=repository, env={**os.environ, **TRUSTING}, check=True)
+    act(repository, "a repository at a gitlink")
+    assert (tmp_path / "evil").exists()
