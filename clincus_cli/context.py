@@ -119,7 +119,7 @@ class Context:
         """Every instance of this host and of the engines that answer, as Incus describes it, with its engine."""
 
         def ask(incus: clincus.Incus) -> list[dict[str, Any]]:
-            return list(incus.query(INSTANCES, timeout=PATIENCE if incus.engine else 30))
+            return checked_instances(incus.query(INSTANCES, timeout=PATIENCE if incus.engine else 30))
 
         for engine, found in self.each_engine(ask).items():
             if isinstance(found, list):
@@ -154,6 +154,17 @@ class Context:
                     raise said
                 console.warn(said.message)
         return found
+
+
+def checked_instances(found: object) -> list[dict[str, Any]]:
+    """The instances of an answer, checked as by `plain_instances`, with the other keys of each as Incus gave them.
+
+    Raises IncusError(503).
+    """
+    if not isinstance(found, list):
+        return clincus.plain_instances(found)  # which says what is wrong with it
+    pairs = [(one, clincus.plain_instance(one)) for one in found]
+    return [{**one, **plain} for one, plain in pairs if plain is not None]
 
 
 def named_words(options: cli.Options) -> list[str]:

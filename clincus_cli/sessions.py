@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+STATUS_LIMIT = 40  # characters of Incus's word for a state
 QUIET = cli.Flag("-q, --quiet", "only the ids, a line each")
 
 
@@ -32,7 +33,15 @@ def run_list(context: Context) -> int:
 
     $ clincus list --all --format json  # Everything, for a program.
     """
-    active = active_entries(context)
+    active: list[dict[str, Any]] = []
+    problem = ""
+    try:
+        active = active_entries(context)
+    except clincus.IncusError as error:
+        if context.options.quiet or not context.options.all:
+            raise
+        problem = error.message
+        console.complain(problem)
     if context.options.quiet:
         return print_ids(active)
     kept = clincus.list_saved(context.basics, context.environ) if context.options.all else []
@@ -43,7 +52,8 @@ def run_list(context: Context) -> int:
         for one in kept
     ]
     document = {"active_containers": active, **({"saved_sessions": saved} if saved else {})}
-    return console.show(context.options.format, document, list_lines(active, saved if context.options.all else None))
+    lines = list_lines(active, saved if context.options.all else None, nothing="unknown" if problem else "none")
+    return console.show(context.options.format, document, lines) or int(bool(problem))
 
 
 @cli.Command("ps", QUIET, cli.format_flag("text", "json"), shows=True)
@@ -102,7 +112,7 @@ def active_entries(context: Context) -> list[dict[str, Any]]:
     """The sessions as `list --format json` shows them, the oldest first; their tools' states if a server runs."""
     prefix = clincus.container_prefix(context.environ)
     active = []
-    for instance, engine in sorted(context.instances(), key=lambda one: str(one[0]["created_at"])):
+    for instance, engine in sorted(context.instances(), key=lambda one: str(one[0].get("created_at"))):
         session = clincus.session_from_instance(prefix, instance, engine)
         if session is not None and is_listed(session):
             active.append(active_entry(session, instance))
@@ -123,31 +133,40 @@ OPTIONAL = (
 
 def active_entry(session: clincus.Session, instance: Mapping[str, Any]) -> dict[str, Any]:
     """A container in `list --format json`."""
-    network = (instance.get("state") or {}).get("network") or {}
-    addresses = (network.get("eth0") or {}).get("addresses") or []
-    created = clincus.parse_time(session.created_at) or clincus.parse_time(instance["created_at"])
+    created = clincus.parse_time(session.created_at) or clincus.parse_time(instance.get("created_at"))
     entry = {
         "created_at": clincus.format_time(created)[:19].replace("T", " ") if created else "",
         "deadline": session.deadline,
         "display_name": session.name,
         "image": (instance.get("config") or {}).get("image.description", session.image),
         "mode": session.mode if session.mode == "clone" else "",
-        "ipv4": next((one["address"] for one in addresses if one.get("family") == "inet"), ""),
+        "ipv4": address_of(instance),
         "name": session.id,
         "nesting": bool(session.nesting),
         "persistent": session.persistent,
         "protection": session.protection,
         "session_id": session.session_id,
         "slot": session.slot,
-        "status": clincus.incus_status(instance),
+        "status": clincus.printable(clincus.incus_status(instance))[:STATUS_LIMIT],
         "tool": session.tool,
         "workspace": session.workspace,
     }
     return {key: value for key, value in entry.items() if key not in OPTIONAL or value}
 
 
-def list_lines(active: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str, Any]] | None) -> Iterator[str]:
-    """The text of `clincus list`."""
+def address_of(instance: Mapping[str, Any]) -> str:
+    """The IPv4 address of an instance, "" without one. An engine may answer anything."""
+    try:
+        addresses = instance["state"]["network"]["eth0"]["addresses"]
+        return next((str(one["address"]) for one in addresses if one["family"] == "inet"), "")
+    except (KeyError, TypeError):
+        return ""
+
+
+def list_lines(
+    active: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str, Any]] | None, nothing: str = "none"
+) -> Iterator[str]:
+    """The text of `clincus list`. `nothing` is the word for no session."""
     colors = {"Running": "green", "Error": "red", "Frozen": "yellow"}
     facts = {
         "Name": "display_name",
@@ -167,7 +186,7 @@ def list_lines(active: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str,
         of_clone = {"Clone of": "workspace"} if "mode" in entry else {"Workspace": "workspace"}
         yield from fact_lines(entry, {**facts, **of_clone, "Ends": "deadline"})
     if not active:
-        yield "  (none)"
+        yield f"  ({nothing})"
     if saved is None:
         return
     yield from ("", console.paint("Saved Sessions:", "bold"), "-" * 15)

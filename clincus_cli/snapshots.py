@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import clincus
-from clincus_cli import TYPE_CHECKING, console, containers, names, sessions
 from clincus_cli import commands as cli
+from clincus_cli import console, containers, names, sessions
 from clincus_cli.context import Context
 from clincus_cli.losses import loss_question
-
-if TYPE_CHECKING:
-    from typing import Any
 
 CONTAINER = cli.Flag(
     "-c, --container NAME", "container (default: $CLINCUS_CONTAINER, or the workspace's only one)", default=""
@@ -34,18 +31,20 @@ def snapshot_container(context: Context) -> str:
     return found[0]
 
 
-def snapshot_documents(snapshots: Iterable[Mapping[str, Any]] | None) -> list[dict[str, object]]:
-    """Snapshots as `--format json` shows them, oldest first."""
+def snapshot_documents(snapshots: object) -> list[dict[str, object]]:
+    """Snapshots as `--format json` shows them, oldest first. Those of another form are left out: an engine has any."""
     documents: list[dict[str, object]] = []
-    for one in sorted(snapshots or (), key=lambda one: str(one["created_at"])):
-        expires = one.get("expires_at") or ""
+    listed = snapshots if isinstance(snapshots, list) else []
+    plain = [one for one in listed if isinstance(one, dict) and isinstance(one.get("created_at"), str)]
+    for one in sorted(plain, key=lambda one: str(one["created_at"])):
+        expires = str(one.get("expires_at") or "")
         description = one.get("description") or ""
         documents.append(
             {
                 "created_at": one["created_at"],
                 **({"description": description} if description else {}),
                 **({"expires_at": expires} if expires and not expires.startswith("0001-") else {}),  # that is never
-                "name": str(one["name"]).rpartition("/")[2],
+                "name": str(one.get("name")).rpartition("/")[2],
                 "stateful": bool(one.get("stateful")),
             }
         )

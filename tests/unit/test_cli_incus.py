@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -1259,3 +1260,80 @@ def test_a_mistake_of_usage_ends_with_2_and_points_at_the_help(words, message, t
     assert done.returncode == 2
     assert message in done.stderr
     assert "--help" in done.stderr
+
+
+# ---- answers of other hosts, and of an Incus that is down -----------------------------------------------------------
+
+ODD_INSTANCES = [
+    None,
+    7,
+    {},
+    {"name": ["clincus-0a1b2c-2"], "status": "Running"},
+    {"name": "clincus-0a1b2c-2", "status": {}},
+    {"name": "clincus-0a1b2c-2", "status": "Running", "config": []},
+]
+ODD_FIELDS = [
+    {"created_at": 5},
+    {"created_at": "9999-12-31T23:59:59-14:00", "last_used_at": {}},
+    {"state": []},
+    {"state": {"network": {"eth0": {"addresses": [{"address": 5}, None]}}}},
+    {
+        "config": {
+            clincus.LABEL + "settings": 5,
+            clincus.LABEL + "workspace": {},
+            clincus.LABEL + "created_at": "x" * 10**6,
+        }
+    },
+    {"status": "\x1b[2J" * 1000},
+    {"location": {}, "type": None, "snapshots": 7},
+    {"snapshots": [7, {}, {"created_at": 5}, {"created_at": "2027-03-01T08:20:01Z", "expires_at": 5}]},
+]
+
+
+@pytest.fixture
+def engine_list(run, monkeypatch):
+    """A function that lists sessions of this host and of an engine with a given answer; ps or list."""
+    ours = instance("clincus-0a1b2c-1", config={clincus.LABEL + "workspace": "/srv/ours"})
+
+    def ask(answer, *words):
+        far = FakeIncus({"/1.0/instances?recursion=2": answer}, "tower")
+        monkeypatch.setattr(cli_context.Context, "engine_door", lambda context, name: far if name else context.incus)
+        basics = SimpleNamespace(get={"engines": {"tower": {}}, "dashboard.port": 9}.get)
+        monkeypatch.setattr(cli_context.Context, "basics", basics)
+        return run(incus_with(ours), *words)
+
+    return ask
+
+
+@pytest.mark.parametrize("words", [("list",), ("ps",), ("list", "--format", "json"), ("snapshot", "list", "--all")])
+@pytest.mark.parametrize(
+    "odd", [*ODD_INSTANCES, *(instance("clincus-0a1b2c-2", "Running") | odd for odd in ODD_FIELDS)]
+)
+def test_an_odd_instance_of_an_engine_costs_no_list(engine_list, capsys, odd, words):
+    assert engine_list([odd, instance("clincus-0a1b2c-3")], *words) == 0
+    said = capsys.readouterr().out
+    assert "clincus-0a1b2c-1" in said
+    assert "tower:clincus-0a1b2c-3" in said
+    assert "\x1b[2J" not in said
+
+
+@pytest.mark.parametrize("answer", [None, 7, {}, "x"])
+def test_an_engine_that_gives_no_list_is_left_out_with_a_warning(engine_list, capsys, answer):
+    assert engine_list(answer, "list") == 0
+    said = capsys.readouterr()
+    assert "clincus-0a1b2c-1" in said.out
+    assert "a list of instances was asked for" in said.err
+
+
+def test_saved_conversations_are_listed_while_incus_is_down(run, capsys, tmp_path):
+    saved = tmp_path / ".clincus/sessions-claude/talk-1"
+    saved.mkdir(parents=True)
+    (saved / "metadata.json").write_text(json.dumps({"session_id": "talk-1", "workspace": "/srv/app"}))
+    down = FakeIncus({"/1.0/instances?recursion=2": clincus.IncusError("Incus is not running", 503)})
+    assert run(down, "list", "--all") == 1
+    said = capsys.readouterr()
+    assert "talk-1" in said.out
+    assert "(unknown)" in said.out
+    assert "Incus is not running" in said.err
+    with pytest.raises(clincus.IncusError):
+        run(down, "list")
