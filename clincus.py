@@ -5261,7 +5261,13 @@ def describe_session(
 OUR_DEVICE = r"workspace|mount-\d+|protect-.*-[0-9a-f]{6}|root"
 
 # Every start sets these keys again. All other keys of an instance (image.*, volatile.*, a person's own) stay.
-OWNED_KEYS = ("limits.", "raw.", "security.", "boot.", *(LABEL + label for label in ("devices", "warnings", *LABELS)))
+OWNED_KEYS = (
+    "limits.",
+    "raw.",
+    "security.",
+    "boot.",
+    *(LABEL + label for label in ("devices", "warnings", "slowed", *LABELS)),
+)
 
 
 def foreign_devices(instance: Mapping[str, Any]) -> dict[str, dict[str, str]]:

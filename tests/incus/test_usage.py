@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from test_agents import FIRST_TURN, KEY, Tool, api, config, config_of_claude  # noqa: F401 (`api` is a fixture)
 
-from clincus_features import sleepers
+import clincus
+from clincus_features import fairness, sleepers
 from tests.programs import DEADLINE, wait_until
 
 
@@ -39,6 +45,38 @@ def test_incus_tells_what_cpu_each_container_has_used(bed):
         return sleepers.cpu_seconds(told, bed.incus.project).get("plain", 0)
 
     wait_until(lambda: used() > 0, "the CPU of a new container")
+
+
+def cpu_weight(pid: int) -> Path:
+    """The file with the weight of the container of a process."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        payload = re.match(r".*/lxc\.payload[^/]*", path)
+        if payload and controllers in ("cpu", "cpu,cpuacct"):
+            return Path(f"/sys/fs/cgroup/{controllers}{payload[0]}/cpu.shares")
+        if payload and not controllers and Path("/sys/fs/cgroup/cgroup.controllers").exists():
+            return Path(f"/sys/fs/cgroup{payload[0]}/cpu.weight")
+    pytest.fail(f"the process {pid} is in no container")
+
+
+def test_a_container_that_burns_is_slowed_at_once_and_restored(bed):
+    """By the kernel's weight of it: cgroup v1 has shares of 1024, v2 a weight of 100."""
+    bed.incus.run("launch", "clincus", "plain")
+    session = clincus.Session("plain", workspace="/w", tool="claude", slot=1, status="running", persistent=False)
+    engine = SimpleNamespace(incus=bed.incus, label_lock=threading.Lock())
+    sessions = SimpleNamespace(held=lambda id, wait: nullcontext(True))
+    app = SimpleNamespace(engines={"": engine}, sessions=sessions, extensions=SimpleNamespace(happenings=[]))
+    fair = fairness.Fairness(app)
+    sharing = fairness.Sharing(set())
+    weight = cpu_weight(bed.ask("/1.0/instances/plain/state")["pid"])
+    before = int(weight.read_text())
+    fair._change(session, sharing, slow=True)
+    assert fair._find_slowed("") == sharing.slowed == {"plain"}
+    assert int(weight.read_text()) == before // 10
+    fair._change(session, sharing, slow=False)
+    assert fair._find_slowed("") == sharing.slowed == set()
+    assert int(weight.read_text()) == before
+    assert fair._ask("").used["plain"] > 0
 
 
 # What each real tool needs to reach the stand-in for its vendor's API; Claude Code with a plan, which has limits.

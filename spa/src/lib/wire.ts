@@ -2410,8 +2410,10 @@ export interface components {
                  */
                 size_limit: string;
             };
-            /** @description what becomes of stopped sessions */
+            /** @description how sessions share the machine, and what becomes of stopped ones */
             sessions: {
+                /** @description whether sessions that burn CPU for minutes come last on a busy machine */
+                fair_cpu: boolean;
                 /**
                  * @description how long a stopped session without `persistent` is kept
                  * @example 24h
