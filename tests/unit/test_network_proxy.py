@@ -293,6 +293,16 @@ def test_a_name_that_is_taken_off_the_list_loses_its_connections(road):
     assert read_until(stays, b"still here").endswith(b"still here")
 
 
+@pytest.mark.parametrize("target", ["lan.example:443", "93.184.216.34:443"])
+def test_a_session_that_was_opened_since_its_start_keeps_the_limits_of_its_proxy(road, target):
+    """docs/network.md says so: programs of that run still ask the proxy, also for what mode `open` reaches."""
+    road.proxy.want("one", Policy("open", has_proxy=True))
+    road.addresses["lan.example"] = "10.1.2.3"
+    connection = road.asking(target)
+    assert read_until(connection, b"\r\n").startswith(b"HTTP/1.1 403 ")
+    road.tunnel("anything.example:443").close()
+
+
 def test_a_network_that_is_not_reachable_any_more_loses_its_connections(road, monkeypatch):
     tunnel = road.tunnel("a.example:7")
     monkeypatch.setattr(road.proxy, "_reachable", lambda: [ipaddress.ip_network("10.0.0.0/8")])
