@@ -113,14 +113,19 @@ class Wire:
         self.bytes = 0
         self.answers = 0  # in all
         self.paths: set[str] = set()  # of the answers, each one once
+        self._path_of: dict[str, str] = {}  # of an answer, by its id
         cdp = page.context.new_cdp_session(page)
         cdp.send("Network.enable")
-        cdp.on("Network.responseReceived", lambda event: self.paths.add(urlsplit(event["response"]["url"]).path))
+        cdp.on("Network.responseReceived", self._note)
         cdp.on("Network.loadingFinished", self._count)
+
+    def _note(self, event: dict[str, Any]) -> None:
+        self._path_of[event["requestId"]] = urlsplit(event["response"]["url"]).path
 
     def _count(self, event: dict[str, Any]) -> None:
         self.bytes += int(event["encodedDataLength"])
         self.answers += 1
+        self.paths.add(self._path_of.get(event["requestId"], event["requestId"]))
 
     def take(self) -> int:
         """The bytes since the last call."""
