@@ -495,7 +495,8 @@ def protect_workspace(
     """
     paths = protected_paths(settings, workspace)
     # Mounts may hide paths of nested repositories: the container does not get those.
-    check_targets(workspace, extra, protected_paths(settings, workspace._replace(nested=())))
+    own_paths = protected_paths(settings, workspace._replace(nested=()))
+    check_targets(workspace, extra, own_paths)
     folders = extra if is_clone else (workspace, *extra)
     trees = [(folder, paths_within(folder.source, paths)) for folder in folders]
     reason = host.reason
@@ -514,8 +515,7 @@ def protect_workspace(
     if reason:
         if workspace.nested:  # a device for each of their paths would make a start slow
             host = host._replace(reason=f"{reason}; other repositories in the folders are not protected there")
-            paths = protected_paths(settings, workspace._replace(nested=()))
-            trees = [(folder, paths_within(folder.source, paths)) for folder in folders]
+            trees = [(folder, paths_within(folder.source, own_paths)) for folder in folders]
         return device_protection(level, settings, host, trees, stage=stage, session=session)
     notes = [] if is_clone else workspace_notes(level, workspace)
     if level != "off":

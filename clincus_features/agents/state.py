@@ -621,29 +621,14 @@ def count(facts: Facts, past: Past, agent: Agent) -> tuple[Agent, Past]:
     is_new_run = past.run != facts.started or before.state == "none"
     if is_new_run or said.turn < past.told or said.question < past.asked:
         past = replace(past, told=0, again=0, asked=0)  # the earlier reports are from another file of events
-    told = said.turn - past.told
-    again = said.again - past.again
-    asked = said.question - past.asked
-    runs_anew = is_new_run or (before.state == "ended" and agent.state not in ("ended", "none"))
-    if agent.state == "none":
-        runs_anew = False
-        told = 0
-        again = 0
-        asked = 0
-    is_still = before.state in REST and facts.sum == past.sum  # the hooks report work that was over at the last look
-    is_begun = agent.state in ("working", "stuck") and before.state in REST
-    owed = past.turn_owed if before.state not in REST or is_still else 0.0
-    # A hook of the project may make the tool continue after an end, which only the screen shows.
-    turns, turn_owed = numbered(told + (0 if is_still else again), owed, facts.now, is_begun=is_begun)
-    is_same = (agent.state, agent.reason) == (before.state, before.reason) and not is_another_question(before, agent)
-    if is_same and len(said.requests) > 1:
-        asked = 0  # the screen shows an earlier request than the one that was just reported
-    needs = agent.asks and not agent.seen and not is_same
-    questions, question_owed = numbered(asked, past.question_owed, facts.now, is_begun=needs)
+    is_there = agent.state != "none"
+    runs_anew = is_there and (is_new_run or (before.state == "ended" and agent.state != "ended"))
+    turns, turn_owed = begun_turns(facts, past, before, agent)
+    questions, question_owed = begun_questions(facts, past, before, agent)
     agent = replace(agent, turn=before.turn + turns + runs_anew, question=before.question + questions)
     is_broken_off = before.is_amid_a_turn and agent.state in ("ended", "none", "starting")
     is_broken_off |= said.breaks_off and agent.state == "idle"
-    is_new_run = bool(runs_anew) and not turns
+    is_new_run = runs_anew and not turns
     held = held_after(past, before, agent, facts.now, is_broken_off=is_broken_off, is_new_run=is_new_run)
     return agent, replace(
         past,
@@ -657,6 +642,30 @@ def count(facts: Facts, past: Past, agent: Agent) -> tuple[Agent, Past]:
         sum=facts.sum,
         held=held,
     )
+
+
+def begun_turns(facts: Facts, past: Past, before: Agent, agent: Agent) -> tuple[int, float]:
+    """The turns that have begun since the last decision, and the time of one that hooks have yet to report."""
+    told = facts.said.turn - past.told
+    again = facts.said.again - past.again
+    if agent.state == "none":
+        told = 0
+        again = 0
+    is_still = before.state in REST and facts.sum == past.sum  # the hooks report work that was over at the last look
+    is_begun = agent.state in ("working", "stuck") and before.state in REST
+    owed = past.turn_owed if before.state not in REST or is_still else 0.0
+    # A hook of the project may make the tool continue after an end, which only the screen shows.
+    return numbered(told + (0 if is_still else again), owed, facts.now, is_begun=is_begun)
+
+
+def begun_questions(facts: Facts, past: Past, before: Agent, agent: Agent) -> tuple[int, float]:
+    """As `begun_turns`, for questions."""
+    asked = facts.said.question - past.asked
+    is_same = (agent.state, agent.reason) == (before.state, before.reason) and not is_another_question(before, agent)
+    if agent.state == "none" or (is_same and len(facts.said.requests) > 1):
+        asked = 0  # the screen shows an earlier request than the one that was just reported
+    needs = agent.asks and not agent.seen and not is_same
+    return numbered(asked, past.question_owed, facts.now, is_begun=needs)
 
 
 def is_another_question(before: Agent, agent: Agent) -> bool:
