@@ -7055,6 +7055,7 @@ def read_head(stream: io.BufferedIOBase) -> bytes:
 HTTP_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110, 5.6.2
 HTTP_CONTROL = r"[\x00-\x08\x0a-\x1f\x7f]"  # no value may contain these
 HTTP_REQUEST_LINE = rf"({HTTP_TOKEN}) ([!-~]+) HTTP/([0-9]\.[0-9])"
+HttpFields: TypeAlias = "Sequence[tuple[str, str]]"  # names in the case of the message, and values
 
 
 def split_field(line: str) -> tuple[str, str]:
@@ -7066,6 +7067,44 @@ def split_field(line: str) -> tuple[str, str]:
     if not colon or not re.fullmatch(HTTP_TOKEN, name) or re.search(HTTP_CONTROL, value):
         raise ValueError("a header field is not NAME: VALUE on a line of its own, ended by CR LF")
     return name, value.strip(" \t")
+
+
+def field_values(fields: HttpFields, name: str) -> list[str]:
+    """The values of all fields of a name, which is in lower case."""
+    return [value for known, value in fields if known.lower() == name]
+
+
+def field_words(fields: HttpFields, name: str) -> list[str]:
+    """The members of all fields of a name whose values are lists (RFC 9110, 5.6.1), in lower case."""
+    found = ",".join(field_values(fields, name)).split(",")
+    return [word.strip(" \t").lower() for word in found if word.strip(" \t")]
+
+
+def framed_length(fields: HttpFields, error: type[ValueError] = ValueError) -> int | None:
+    """The length of a body by the fields of its head: None for chunks, -1 if they give none. Raises `error`."""
+    lengths = field_values(fields, "content-length")
+    codings = field_values(fields, "transfer-encoding")
+    if codings:
+        if lengths or [coding.lower() for coding in codings] != ["chunked"]:
+            raise error("a body has either Content-Length or Transfer-Encoding: chunked")
+        return None
+    if not lengths:
+        return -1
+    if len(lengths) != 1 or not re.fullmatch("[0-9]{1,15}", lengths[0]):
+        raise error("Content-Length must be one number of bytes")
+    return int(lengths[0])
+
+
+def take_head(held: bytearray, limit: int, too_large: Exception) -> bytes:
+    """Remove a head from received bytes, with its empty line; b"" while its end is missing. Raises `too_large`."""
+    end = held.find(b"\r\n\r\n", 0, limit)
+    if end < 0:
+        if len(held) >= limit:
+            raise too_large
+        return b""
+    head = bytes(held[: end + 4])
+    del held[: end + 4]
+    return head
 
 
 def parse_head(head: bytes, peer: Peer, connection: Connection) -> Request:

@@ -216,7 +216,7 @@ class Exchange:
         if len(self._asked_tokens) > TOKENS_MOST:
             raise Malformed("a request for tokens is not that large")
         if self._request_body.is_over:
-            (kind,) = http1.values(request.fields, "content-type")[:1] or [""]
+            (kind,) = clincus.field_values(request.fields, "content-type")[:1] or [""]
             found = [answer_tokens(loan.placeholder, bytes(self._asked_tokens), kind) for loan in self._renewing]
             self.to_client += last_answer(*min(found, key=lambda one: one[0]))
             self.is_over = True
@@ -268,7 +268,7 @@ class Exchange:
 
     def _read_answer(self, answer: Answer, request: Request) -> None:
         if answer.status == 101:
-            if not request.is_upgrade or http1.words(answer.fields, "upgrade") != {"websocket"}:
+            if not request.is_upgrade or clincus.field_words(answer.fields, "upgrade") != ["websocket"]:
                 raise Malformed("the server goes on in a way that was not asked for")
             self._is_raw = True
         elif answer.status < 200:
@@ -276,7 +276,7 @@ class Exchange:
             if self._interim > MOST_INTERIM:
                 raise Malformed("the server gives no answer")
         else:
-            if self._hidden and http1.words(answer.fields, "content-encoding") - {"identity"}:
+            if self._hidden and set(clincus.field_words(answer.fields, "content-encoding")) - {"identity"}:
                 raise Malformed("the server's answer is compressed although that was not asked for")
             if answer.status in (401, 403):
                 for use in self._uses:

@@ -16,7 +16,6 @@ import clincus
 
 HEAD_LIMIT = 64 << 10  # bytes
 MOST_FIELDS = 200
-MOST_DIGITS = 15  # of the length of a body
 BETWEEN = frozenset(("connection", "proxy-connection", "keep-alive", "te", "trailer", "upgrade", "transfer-encoding"))
 # Refused in requests. TRACE sends a request back as it arrived, with the lent value.
 BODILESS = frozenset(("GET", "HEAD", "OPTIONS", "DELETE"))  # methods for which some servers do not read a body
@@ -24,7 +23,7 @@ REFUSED_METHODS = frozenset(("CONNECT", "TRACE", "TRACK", "DEBUG"))
 _FIRST = re.compile(rf"({clincus.HTTP_TOKEN}) ([!-~]+) HTTP/1\.1")
 _STATUS = re.compile(r"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
 
-Fields = Sequence[tuple[str, str]]  # names in the case of the message, and values
+Fields = Sequence[tuple[str, str]]
 
 
 class Malformed(ValueError):
@@ -57,14 +56,8 @@ class Answer(NamedTuple):
 
 def take_head(held: bytearray) -> bytes:
     """Remove a head from the received bytes, with its empty line; b"" while its end is missing. Raises Malformed."""
-    end = held.find(b"\r\n\r\n", 0, HEAD_LIMIT)
-    if end < 0:
-        if len(held) >= HEAD_LIMIT:
-            raise Malformed(f"the head of the message has more than {HEAD_LIMIT >> 10} KiB")
-        return b""
-    head = bytes(held[: end + 4])
-    del held[: end + 4]
-    return head
+    words = f"the head of the message has more than {HEAD_LIMIT >> 10} KiB"
+    return clincus.take_head(held, HEAD_LIMIT, Malformed(words))
 
 
 def split_head(head: bytes) -> tuple[str, list[tuple[str, str]]]:
@@ -83,32 +76,6 @@ def split_field(line: str) -> tuple[str, str]:
         raise Malformed("a header field is not well-formed") from error
 
 
-def values(fields: Fields, name: str) -> list[str]:
-    """The values of all fields of a name, which is in lower case."""
-    return [value for known, value in fields if known.lower() == name]
-
-
-def words(fields: Fields, name: str) -> set[str]:
-    """The words of all fields of a name whose values are lists, in lower case."""
-    found = ",".join(values(fields, name)).split(",")
-    return {word.strip(" \t").lower() for word in found} - {""}
-
-
-def body_length(fields: Fields) -> int | None:
-    """The length that fields give, None for chunks; -1 if they give none. Raises Malformed."""
-    lengths = values(fields, "content-length")
-    codings = values(fields, "transfer-encoding")
-    if codings:
-        if lengths or len(codings) != 1 or codings[0].lower() != "chunked":
-            raise Malformed("a body has either Content-Length or Transfer-Encoding: chunked")
-        return None
-    if not lengths:
-        return -1
-    if len(lengths) != 1 or not re.fullmatch(f"[0-9]{{1,{MOST_DIGITS}}}", lengths[0]):
-        raise Malformed("Content-Length must be one number of bytes")
-    return int(lengths[0])
-
-
 def parse_request(head: bytes, host: str, port: int) -> Request:
     """Read the head of a request on a connection to a host. Raises Malformed."""
     first, fields = split_head(head)
@@ -121,18 +88,18 @@ def parse_request(head: bytes, host: str, port: int) -> Request:
         raise Malformed(f"the method {method} is not passed")
     if not (target.startswith("/") or (target == "*" and method == "OPTIONS")) or "#" in target:
         raise Malformed("the address in the request must begin with /")
-    named = values(fields, "host")
+    named = clincus.field_values(fields, "host")
     if len(named) != 1 or not is_host(named[0], host, port):
         raise Malformed(f"the Host header must be {host}, as the connection is")
-    length = body_length(fields)
+    length = clincus.framed_length(fields, Malformed)
     length = 0 if length == -1 else length
-    between = words(fields, "connection")
-    wanted = words(fields, "upgrade")
-    is_upgrade = wanted == {"websocket"} and "upgrade" in between and method == "GET" and length == 0
-    if words(fields, "trailer"):
+    between = clincus.field_words(fields, "connection")
+    wanted = clincus.field_words(fields, "upgrade")
+    is_upgrade = wanted == ["websocket"] and "upgrade" in between and method == "GET" and length == 0
+    if clincus.field_words(fields, "trailer"):
         raise Malformed("a body with a trailer is not passed")
-    expected = words(fields, "expect")
-    if expected - {"100-continue"}:
+    expected = clincus.field_words(fields, "expect")
+    if set(expected) - {"100-continue"}:
         raise Malformed("a request may expect nothing but 100-continue")
     # A server that answers without the body may take it for the next request, and that for the rest of this one.
     may_be_left = bool(expected) or (length != 0 and method in BODILESS)
@@ -153,18 +120,18 @@ def parse_answer(head: bytes, method: str) -> Answer:
         raise Malformed("the server's answer is not well-formed HTTP/1.1")
     status = int(match[2])
     is_old = match[1] == "0"
-    length = body_length(fields)
+    length = clincus.framed_length(fields, Malformed)
     if is_old and length is None:
         raise Malformed("an answer of HTTP/1.0 has no chunks")
     if method == "HEAD" or status < 200 or status in (204, 304):
         length = 0
-    is_last = is_old or length == -1 or "close" in words(fields, "connection")
+    is_last = is_old or length == -1 or "close" in clincus.field_words(fields, "connection")
     return Answer(status, match[3] or "", fields, length, is_last)
 
 
 def kept_fields(fields: Fields, also: Iterable[str] = ()) -> list[tuple[str, str]]:
     """Fields without those between two neighbours (RFC 9110, 7.6.1), and without some more names."""
-    dropped = BETWEEN | words(fields, "connection") | set(also)
+    dropped = BETWEEN.union(clincus.field_words(fields, "connection"), also)
     return [(name, value) for name, value in fields if name.lower() not in dropped]
 
 
@@ -183,7 +150,7 @@ def request_head(request: Request, host: str, port: int) -> bytes:
         own += [("Connection", "close")]
     if request.length is None:
         own += [("Transfer-Encoding", "chunked")]
-    elif request.length or values(request.fields, "content-length"):
+    elif request.length or clincus.field_values(request.fields, "content-length"):
         own += [("Content-Length", str(request.length))]
     kept = kept_fields(request.fields, ("host", "content-length"))
     return write_head(f"{request.method} {request.target} HTTP/1.1", [*own, *kept])

@@ -16,7 +16,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
-from .http1 import Fields, Malformed, Request, values
+import clincus
+
+from .http1 import Fields, Malformed, Request
 from .services import SECRET
 from .settings import Login
 from .sources import Secret
@@ -75,7 +77,7 @@ def find_uses(
     for number, (name, value) in enumerate(request.fields):
         found = use_in(number, name.lower(), value, here)
         if found:
-            if len(values(request.fields, name.lower())) > 1:
+            if len(clincus.field_values(request.fields, name.lower())) > 1:
                 raise Malformed(f"the header {name.lower()} comes twice")
             uses.append(found)
             continue

@@ -458,14 +458,7 @@ class Link:
 
 def take_head(held: bytearray) -> bytes:
     """Remove a request's head from the received bytes and return it, b"" while its end is missing. Raises Refused."""
-    end = held.find(b"\r\n\r\n", 0, HEAD_LIMIT)
-    if end < 0:
-        if len(held) >= HEAD_LIMIT:
-            raise Refused(400, "the head of the request is too large")
-        return b""
-    head = bytes(held[: end + 4])
-    del held[: end + 4]
-    return head
+    return clincus.take_head(held, HEAD_LIMIT, Refused(400, "the head of the request is too large"))
 
 
 def begins_request(held: bytearray) -> bool:

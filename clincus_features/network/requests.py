@@ -80,14 +80,14 @@ def plain_request(method: str, target: str, fields: list[tuple[str, str]], tunne
     Raises ValueError and Refused.
     """
     host, port, path = place_of(target, fields, tunnel)
-    hosts = values(fields, "host")
+    hosts = clincus.field_values(fields, "host")
     if len(hosts) > 1 or any(split_authority(one, 80) != (host, port) for one in hosts):
         raise Refused(403, "the Host header names another host than the address", is_policy=True)
     if tunnel and (host, port) != (tunnel.host, tunnel.port):
         raise Refused(403, f"the Host header is not the {tunnel.host} of CONNECT", is_policy=True)
     framing, length = body_framing(fields)
-    between = {word.strip(" \t").lower() for word in ",".join(values(fields, "connection")).split(",")}
-    wanted = [value.lower() for value in values(fields, "upgrade")]
+    between = set(clincus.field_words(fields, "connection"))
+    wanted = clincus.field_words(fields, "upgrade")
     may_upgrade = method == "GET" and length == 0 and "upgrade" in between
     is_upgrade = may_upgrade and wanted == ["websocket"]
     lines = [
@@ -107,7 +107,7 @@ def plain_request(method: str, target: str, fields: list[tuple[str, str]], tunne
 
 def place_of(target: str, fields: list[tuple[str, str]], tunnel: Asked | None) -> tuple[str, int, str]:
     """Host, port and path of a request. In a tunnel they may come from the Host header. Raises ValueError, Refused."""
-    hosts = values(fields, "host")
+    hosts = clincus.field_values(fields, "host")
     if tunnel and target.startswith("/") and len(hosts) == 1:
         host, port = split_authority(hosts[0], 80)
         return host, port, target
@@ -119,22 +119,12 @@ def place_of(target: str, fields: list[tuple[str, str]], tunnel: Asked | None) -
     return host, port, path if path.startswith("/") else f"/{path}"
 
 
-def values(fields: list[tuple[str, str]], name: str) -> list[str]:
-    """The values of all fields with a name, which is in lower case."""
-    return [value for known, value in fields if known.lower() == name]
-
-
 def body_framing(fields: list[tuple[str, str]]) -> tuple[list[str], int | None]:
     """The lines for the length of a request's body, and the length: None if it is in chunks. Raises ValueError."""
-    lengths = values(fields, "content-length")
-    codings = values(fields, "transfer-encoding")
-    if codings:
-        if lengths or [one.lower() for one in codings] != ["chunked"]:
-            raise ValueError("a body has either Content-Length or Transfer-Encoding: chunked")
+    length = clincus.framed_length(fields)
+    if length is None:
         return ["Transfer-Encoding: chunked"], None
-    if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,15}", one) for one in lengths):
-        raise ValueError("Content-Length must be one number of bytes")
-    return [f"Content-Length: {one}" for one in lengths], int(lengths[0]) if lengths else 0
+    return ([], 0) if length < 0 else ([f"Content-Length: {length}"], length)
 
 
 def is_interim(head: bytes) -> bool:

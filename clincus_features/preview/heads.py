@@ -64,12 +64,6 @@ class Answer(NamedTuple):
         return is_final and method != "HEAD" and self.status not in (204, 304)
 
 
-def members(fields: Fields, name: str) -> list[str]:
-    """The members of a header field that is a list, in lower case."""
-    text = ",".join(value for key, value in fields if key.lower() == name)
-    return [member.strip().lower() for member in text.split(",") if member.strip()]
-
-
 def cookie_name(pair: str) -> str:
     """The name in `name=value`, as a browser reads it (RFC 6265, 5.2)."""
     return pair.partition("=")[0].strip()
@@ -121,8 +115,8 @@ def read_answer(head: bytes) -> Answer:
         fields = [clincus.split_field(line) for line in lines]
     except ValueError:
         raise BadAnswer("a field of its head is not NAME: VALUE on a line of its own") from None
-    codings = members(fields, "transfer-encoding")
-    lengths = set(members(fields, "content-length"))
+    codings = clincus.field_words(fields, "transfer-encoding")
+    lengths = set(clincus.field_words(fields, "content-length"))
     is_known = codings in ([], ["chunked"]) and len(lengths) <= 1
     if not is_known or not all(re.fullmatch("[0-9]{1,18}", length) for length in lengths):
         raise BadAnswer("where its body ends is not beyond doubt")
@@ -132,7 +126,7 @@ def read_answer(head: bytes) -> Answer:
 
 def answer_fields(answer: Answer, place: Place) -> list[tuple[str, str]]:
     """The fields of an answer as the browser gets them."""
-    dropped = NOT_PASSED.union(members(answer.fields, "connection"))
+    dropped = NOT_PASSED.union(clincus.field_words(answer.fields, "connection"))
     not_the_apps = ["frame-ancestors"]
     if place.is_confined:
         dropped |= LEADING_OUT

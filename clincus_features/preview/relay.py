@@ -111,7 +111,7 @@ def carry(request: clincus.Request, target: str, app: socket.socket, place: head
         answer = first_answer(upstream, browser)
         fields = heads.answer_fields(answer, place)
         if answer.status == 101:
-            if not wants_socket or heads.members(answer.fields, "upgrade") != ["websocket"]:
+            if not wants_socket or clincus.field_words(answer.fields, "upgrade") != ["websocket"]:
                 raise Unanswered("The app changed to another protocol that nobody asked for.")
             fields += [("Connection", "Upgrade"), ("Upgrade", "websocket")]
             browser.send(head_bytes(101, fields))
