@@ -1,9 +1,9 @@
 #!/bin/sh
-# Makes a clone from a bundle on stdin: clone-in.sh FOLDER FORMAT BRANCH COMMIT
+# Makes a clone from a bundle on stdin: clone-in.sh FOLDER FORMAT BRANCH COMMIT NAME EMAIL
 #
 # FORMAT is the repository's object format. BRANCH is the reference to check out, empty for none, at COMMIT. Without
 # COMMIT there is nothing on stdin, and nothing is checked out. As in any clone, the branches of the repository that it
-# was made from are remote branches here: those of `host`.
+# was made from are remote branches here: those of `host`. Commits have the author NAME and EMAIL, if they are not empty.
 set -eu
 command -v git >/dev/null || { echo "the image has no git: build one with \`clincus build\`" >&2; exit 1; }
 cd -- "$1"
@@ -11,6 +11,8 @@ format=$2 branch=$3 commit=$4
 export GIT_LFS_SKIP_SMUDGE=1
 git init --quiet --object-format="$format"
 [ -z "$branch" ] || git symbolic-ref HEAD "$branch"
+[ -z "$5" ] || git config --local user.name "$5"
+[ -z "$6" ] || git config --local user.email "$6"
 [ -n "$commit" ] || exit 0
 # The output has the form of git's own list of references. stdin itself belongs to root: git may open `cat`'s output.
 cat | git bundle unbundle /dev/stdin >.git/clincus-refs

@@ -28,6 +28,7 @@ NO_REF = re.compile(r"[\0- \x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|[/.]$")
 # Settings that decide which files git regards as changed. Their values are words, and name nothing that git runs.
 READING = ("autocrlf", "eol", "filemode", "symlinks", "ignorecase", "precomposeunicode", "sharedrepository")
 WORD = re.compile(r"[A-Za-z0-9]{1,10}")
+AUTHOR_LIMIT = 200  # characters of an author's name or e-mail address
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Repository:
     attributes: bytes = b""  # by the repository's list in its Git folder
     owner: tuple[int, int] = (0, 0)  # user and group of the files that git writes into it
     holder: str = ""  # the repository that the folder lies in, if it has none of its own
+    author: tuple[str, str] = ("", "")  # name and e-mail address for commits, "" if they are not set
 
     @property
     def object_format(self) -> str:
@@ -70,6 +72,7 @@ def find_repository(workspace: str, environ: Mapping[str, str]) -> Repository:
         owner=owner_of(workspace),
         ignored=persons_list(persons, environ, "excludes", "ignore"),
         persons_attributes=persons_list(persons, environ, "attributes", "attributes"),
+        author=author_of(persons),
     )
     folder = git_folder(workspace)
     if not folder:
@@ -114,7 +117,15 @@ def with_git_folder(
         ignored=ignored,
         attributes=attributes,
         owner=owner_of(common),
+        author=author_of(settings),
     )
+
+
+def author_of(settings: Mapping[str, str]) -> tuple[str, str]:
+    """The name and e-mail address of the author by settings; "" for one that is not set, or is no plain line."""
+    name, email = (settings.get(key, "") for key in ("user.name", "user.email"))
+    is_plain = all(text.isprintable() and len(text) <= AUTHOR_LIMIT and text[:1] != "-" for text in (name, email))
+    return (name, email) if is_plain else ("", "")
 
 
 def check_links(workspace: str, folder: str, common: str, back: str, settings: Mapping[str, str]) -> None:

@@ -155,6 +155,7 @@ def send_commits(sessions: clincus.Sessions, session: clincus.Session, repositor
         repository.object_format,
         repository.branch,
         repository.head,
+        *repository.author,
     )
     if not repository.head:
         sessions.output(session, "clone-in", *words)

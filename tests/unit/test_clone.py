@@ -177,6 +177,35 @@ def test_a_clone_has_the_whole_history_and_the_same_branch(box, project):
     git(box.folder, "fsck", "--full")
 
 
+ANN = "[user]\nname = Ann Ö\nemail = ann@example.org\nsigningkey = secret\n"
+
+
+@pytest.mark.parametrize(
+    ("persons", "own", "author"),
+    [
+        (ANN, "", ["Ann Ö", "ann@example.org"]),
+        (ANN, "[user]\nemail = ann@work.example\n", ["Ann Ö", "ann@work.example"]),
+        ("", "", ["", ""]),
+        (ANN, "[user]\nname = --global\n", ["", ""]),
+        (ANN, '[user]\nname = "a\\nb"\n', ["", ""]),
+        (ANN, f"[user]\nname = {'a' * 1000}\n", ["", ""]),
+    ],
+    ids=["of the person", "of the repository", "none", "an option", "two lines", "a long one"],
+)
+def test_commits_in_a_clone_have_the_author_that_git_takes_on_the_host(box, project, persons, own, author):
+    (Path(box.environ["HOME"]) / ".gitconfig").write_text(persons)
+    with (project / ".git/config").open("a") as config:
+        config.write(own)
+    box.make()
+    asked = ["git", "-C", str(box.folder), "config", "--local", "--list"]
+    settings = dict(
+        line.split("=", 1)
+        for line in subprocess.run(asked, check=True, capture_output=True, text=True).stdout.split("\n")[:-1]
+    )
+    assert [settings.get("user.name", ""), settings.get("user.email", "")] == author
+    assert "user.signingkey" not in settings
+
+
 ODD = [
     "with space",
     "quote'\"",
