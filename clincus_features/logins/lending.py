@@ -26,6 +26,13 @@ from .sources import Secret
 # A request that carries a value gets an answer that can be read: complete, and not compressed.
 DROPPED = frozenset(("accept-encoding", "range", "if-range", "sec-websocket-extensions"))
 MASK = b"*"
+IN_BODY = "in the body"
+ONE_PLACE = "it is accepted in one header at the hosts of the login alone"
+# A tool sends what its agent has read with each later request, so a person has to know what ends that.
+REMEDIES = {
+    IN_BODY: "the conversation holds it, as after a look at the variables, and nothing with it is sent. Take the tool "
+    "back to before that (in Claude Code: Esc twice, or /rewind), or begin another conversation"
+}
 # Characters that encoders of JSON write as \u00.. so that a page can hold it: Go's, and Gson.
 IN_PAGES = [str.maketrans({sign: f"\\u{ord(sign):04x}" for sign in signs}) for signs in ("&<>", "&<>'=")]
 _RANDOM = re.compile(rb"(?=([0-9a-f]{32}))")  # at any place: letters before it may be such digits too
@@ -52,7 +59,7 @@ class MisusedError(Exception):
     """A placeholder is not in its place."""
 
     def __init__(self, loan: Loan, where: str) -> None:
-        super().__init__(f"the placeholder of the login {loan.login.name} is {where}: it stays a placeholder there")
+        super().__init__(f"the placeholder of the login {loan.login.name} is {where}: {REMEDIES.get(where, ONE_PLACE)}")
         self.loan = loan
         self.where = where
 
@@ -274,18 +281,28 @@ def begun(data: bytes, text: bytes) -> int:
     return 0
 
 
-class Finder:
-    """Looks for placeholders in a stream of bytes."""
+class Guard:
+    """Refuses placeholders in the body of a request.
+
+    It holds bytes back only while they may be the beginning of one, so no part of a placeholder is passed on.
+    """
 
     def __init__(self, loans: Iterable[Loan]) -> None:
         self._loans = [(loan, loan.placeholder.encode()) for loan in loans]
-        self._most = max((len(text) for _, text in self._loans), default=1) - 1
         self._kept = b""
 
-    def take(self, piece: bytes) -> list[Loan]:
-        """The loans whose placeholders are complete with this piece."""
+    def take(self, piece: bytes) -> bytes:
+        """The bytes that may be passed on. Raises MisusedError."""
         data = self._kept + piece
-        self._kept = data[-self._most :] if self._most else b""
-        return [
-            loan for loan, text in self._loans if data.find(text, max(0, len(data) - len(piece) - len(text) + 1)) >= 0
-        ]
+        for loan, text in self._loans:
+            if text in data:
+                raise MisusedError(loan, IN_BODY)
+        size = max((begun(data, text) for _, text in self._loans), default=0)
+        self._kept = data[len(data) - size :]
+        return data[: len(data) - size]
+
+    def rest(self) -> bytes:
+        """The bytes that were held back, at the end of the body."""
+        rest = self._kept
+        self._kept = b""
+        return rest

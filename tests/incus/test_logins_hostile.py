@@ -218,13 +218,33 @@ def test_an_upgrade_to_anything_but_a_websocket_is_left_out(box, vendor):
     assert b"HTTP2-Settings" not in vendor.came[0]
 
 
-def test_a_placeholder_in_a_body_stays_one_and_is_told(box, server, vendor):
+def framed(text: str, *, in_chunks: bool) -> str:
+    """A request with a body that comes in pieces, in its two framings."""
+    if not in_chunks:
+        return request(FIELD, f"Content-Length: {len(text)}", first="POST / HTTP/1.1", body=text)
+    pieces = [text[at : at + 11] for at in range(0, len(text), 11)]
+    body = "".join(f"{len(piece):x}\r\n{piece}\r\n" for piece in pieces)
+    return request(FIELD, "Transfer-Encoding: chunked", first="POST / HTTP/1.1", body=f"{body}0\r\n\r\n")
+
+
+@pytest.mark.parametrize("in_chunks", [False, True])
+def test_a_placeholder_in_a_body_is_refused_and_told(box, server, vendor, in_chunks):
     it = box.variable("ANTHROPIC_API_KEY")
     vendor.came.clear()
-    box.exchange(API, request(f"X-Api-Key: {it}", f"Content-Length: {len(it)}", first="POST / HTTP/1.1", body=it))
-    wait_until(lambda: it.encode() in b"".join(vendor.came), "the body")
+    said = box.exchange(API, framed(f"seen: {it} and on", in_chunks=in_chunks).replace("{it}", it))
+    assert "the conversation holds it" in said
+    assert vendor.came == []
     alarms = server.get(f"/api/sessions/{box.id}/network").json["alarms"]
-    assert alarms[0]["where"] == "in the body"
+    assert "in the body" in [one["where"] for one in alarms]
+
+
+@pytest.mark.parametrize("in_chunks", [False, True])
+def test_a_server_that_has_the_beginning_of_a_body_does_not_get_the_placeholder_in_it(box, vendor, in_chunks):
+    it = box.variable("ANTHROPIC_API_KEY")
+    vendor.came.clear()
+    box.exchange(API, framed("a" * 200_000 + it, in_chunks=in_chunks).replace("{it}", it))
+    assert b"aaa" in b"".join(vendor.came)
+    assert it[:20].encode() not in b"".join(vendor.came)
 
 
 def test_the_placeholder_of_another_session_is_refused_and_told(box, other, server, vendor):

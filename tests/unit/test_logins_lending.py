@@ -12,8 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clincus_features.logins import exchange as exchanges
+from clincus_features.logins import http1
 from clincus_features.logins.exchange import Exchange
-from clincus_features.logins.lending import Cleaner, Finder, Loan, begun, is_in, marks, new_placeholder, readings
+from clincus_features.logins.lending import (
+    Cleaner,
+    Guard,
+    Loan,
+    MisusedError,
+    begun,
+    is_in,
+    marks,
+    new_placeholder,
+    readings,
+)
 from clincus_features.logins.meter import Tokens
 from clincus_features.logins.services import SERVICES, Service
 from clincus_features.logins.settings import Host, Limit, Login
@@ -209,21 +220,37 @@ def test_a_header_that_comes_twice_is_refused():
 
 
 @pytest.mark.parametrize("in_chunks", [False, True])
-def test_a_placeholder_in_a_body_stays_one_and_is_told_once(in_chunks):
-    """An agent that looks at its variables tells its model what it saw: the conversation has to go on."""
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_placeholder_in_a_body_is_refused_before_any_of_it_is_passed(in_chunks, size):
     talk, text = Talk(), f"seen: {KEY.placeholder} and on".encode()
     field = "Transfer-Encoding: chunked" if in_chunks else f"Content-Length: {len(text)}"
-    gone = talk.ask("POST / HTTP/1.1", field)
-    for at in range(0, len(text), 7):
-        piece = text[at : at + 7]
+    gone = talk.ask("POST / HTTP/1.1", field, f"X-Api-Key: {KEY.placeholder}")
+    for at in range(0, len(text), size):
+        piece = text[at : at + size]
         talk.exchange.from_client(b"%x\r\n%s\r\n" % (len(piece), piece) if in_chunks else piece)
-    if in_chunks:
-        talk.exchange.from_client(b"0\r\n\r\n")
-    gone += talk.server_gets()
-    assert VALUE.encode() not in gone
-    assert in_chunks or text in gone
+        gone += talk.server_gets()
+    _, _, body = gone.partition(b"\r\n\r\n")
+    assert KEY.placeholder[:6].encode() not in body
+    assert not body.endswith(http1.LAST_CHUNK)
     assert talk.alarms == [("key", "in the body")]
-    assert talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").endswith(b"ok")
+    assert b"the conversation holds it" in talk.client_gets()
+    assert talk.exchange.is_over
+
+
+def test_a_whole_request_with_a_placeholder_in_its_body_never_gets_to_the_server():
+    talk, text = Talk(), KEY.placeholder.encode()
+    assert talk.ask("POST / HTTP/1.1", f"Content-Length: {len(text)}", body=text) == b""
+    assert talk.client_gets().startswith(b"HTTP/1.1 403 ")
+
+
+@pytest.mark.parametrize("in_chunks", [False, True])
+def test_the_beginning_of_a_placeholder_at_the_end_of_a_body_is_passed(in_chunks):
+    talk, text = Talk(), f"seen: {KEY.placeholder[:-1]}".encode()
+    field = "Transfer-Encoding: chunked" if in_chunks else f"Content-Length: {len(text)}"
+    body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(text), text) if in_chunks else text
+    _, _, gone = talk.ask("POST / HTTP/1.1", field, body=body).partition(b"\r\n\r\n")
+    assert gone == (body if in_chunks else text)
+    assert talk.alarms == []
 
 
 def test_nothing_of_a_request_goes_on_before_its_value_is_there():
@@ -479,10 +506,18 @@ def test_only_what_may_become_a_hidden_text_is_held_back(data, text):
 
 
 @given(st.integers(1, 60))
-def test_a_placeholder_is_found_once_however_it_is_cut(piece):
-    finder, data = Finder(LOANS), b"a" * 70 + KEY.placeholder.encode() + b"b" * 70
-    found = [loan for at in range(0, len(data), piece) for loan in finder.take(data[at : at + piece])]
-    assert found == [KEY]
+def test_a_placeholder_is_found_however_it_is_cut(piece):
+    guard, data = Guard(LOANS), b"a" * 70 + KEY.placeholder.encode() + b"b" * 70
+    passed: list[bytes] = []
+    with pytest.raises(MisusedError):
+        passed.extend(guard.take(data[at : at + piece]) for at in range(0, len(data), piece))
+    assert set(b"".join(passed)) <= set(b"a")
+
+
+@given(st.lists(st.sampled_from([b"a", KEY.placeholder[:9].encode(), TOKEN.placeholder[:-1].encode()])))
+def test_a_body_without_a_placeholder_is_passed_whole(pieces):
+    guard = Guard(LOANS)
+    assert b"".join(map(guard.take, pieces)) + guard.rest() == b"".join(pieces)
 
 
 @pytest.mark.parametrize("name", SERVICES)
