@@ -4115,6 +4115,14 @@ class Listeners:
         call_each(self.listeners, moment, session)
 
 
+class Counted(NamedTuple):
+    """The tokens of a model that a session has used on a day."""
+
+    day: str  # of UTC (2026-11-29), "" if it is not known
+    model: str  # "" if it is not known
+    tokens: tuple[int, ...]  # input, output, cache read, cache write
+
+
 class DocumentParts:
     """The parts that features add to documents of the API."""
 
@@ -4130,6 +4138,8 @@ class DocumentParts:
         self.run_fields: list[Callable[[Run], Mapping[str, object]]] = []
         # Each returns more text of a run in which the history is searched.
         self.run_words: list[Callable[[Run], str]] = []
+        # Each returns what the requests of a session have used, by its session id, as this host has counted it.
+        self.counters: list[Callable[[str], Iterable[Counted]]] = []
         # Each returns more fields of GET …/network.
         self.network_fields: list[Callable[[Session], Mapping[str, object]]] = []
 

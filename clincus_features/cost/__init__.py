@@ -2,15 +2,17 @@
 
 The sources are the copies of the conversations on the host (saved after each turn and every few minutes, kept when a
 session is deleted), in the form of each tool (dialects.py), and for the limits of a person's plan Claude Code's status
-line (status.py). A tool that writes nothing gets null. A transcript is data of a container, and bounded; a lying agent
-can fake its own figures and nothing else.
+line (status.py). For a tool that writes nothing, the answers to its lent logins count, as the proxy has read them; else
+it gets null. A transcript is data of a container, and bounded; a lying agent can fake its own figures and nothing else.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -31,13 +33,21 @@ def install(extensions: clincus.Extensions) -> None:
     """Add the routes."""
     app = extensions.app
     ledger = Ledger()
-    spendings = Spendings(ledger)
+
+    def count(session_id: str) -> Account | None:
+        rows = itertools.chain(*clincus.call_each(app.extensions.counters, session_id))
+        return counted(rows, prices_of(app.config))
+
+    spendings = Spendings(ledger, count)
 
     def get_cost(request: clincus.Request) -> object:
         session = app.known_session(request.values["id"])
         directory = app.sessions.saved_directory(session)
         ledger.use(prices_of(app.config))
-        return document(ledger.read(session.tool, directory), Status(directory))
+        account = ledger.read(session.tool, directory)
+        if account is None or not account.is_told:
+            account = count(session.session_id) or account
+        return document(account, Status(directory))
 
     def get_costs(request: clincus.Request) -> object:
         ledger.use(prices_of(app.config))
@@ -47,7 +57,8 @@ def install(extensions: clincus.Extensions) -> None:
         cost = None
         with suppress(clincus.ClincusError):
             directory = clincus.session_directory(app.config, app.environ, run.tool, run.session_id)
-            cost = cost_of(ledger.read(run.tool, directory, Budget(READ_RUN)))
+            account = ledger.read(run.tool, directory, Budget(READ_RUN))
+            cost = cost_of(count(run.session_id) if account is None else account)
         return {"cost_usd": cost}
 
     def price(model: str, tokens: tuple[int, ...]) -> float | None:
@@ -58,6 +69,22 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.guest_files.append(guest_files(os.environ if app is None else app.environ))
     extensions.routes.append(("GET", "/api/sessions/{id}/cost", get_cost))
     extensions.routes.append(("GET", "/api/cost", get_costs))
+
+
+def counted(rows: Iterable[clincus.Counted], prices: Prices) -> Account | None:
+    """The account of a session whose tool writes no usage, from what this host has counted; None for nothing."""
+    sums: dict[str, Spent] = {}
+    models: dict[str, bool] = {}  # with True for a known price
+    for row in rows:
+        message = Message(row.model, f"{row.day}T00:00:00Z" if row.day else "", is_main=True, tokens=row.tokens)
+        dollars = prices.cost(message)
+        models[row.model] = dollars is not None
+        sums.setdefault(row.day, Spent()).add(row.tokens, math.nan if dollars is None else dollars)
+    if not sums:
+        return None
+    unpriced = tuple(model for model, is_known in models.items() if model and not is_known)
+    number = -sum(sum(spent.tokens) for spent in sums.values())  # no account of a transcript has it
+    return Account(number, older=sums, sums=sums, unpriced=unpriced[:MODELS], is_told=True)
 
 
 def cost_of(account: Account | None) -> object:
@@ -106,8 +133,10 @@ def days_of(sums: Mapping[str, Spent]) -> list[dict[str, Any]]:
 class Spendings:
     """The answers of the API for all saved conversations."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, count: Callable[[str], Account | None] = lambda session_id: None) -> None:
+        """`count` gives the account of a session whose tool writes nothing, by its session id."""
         self._ledger = ledger
+        self._count = count
         self._last: tuple[object, Mapping[str, object]] = None, {}  # the sources of the last answer, and the answer
 
     def of(self, saved: Iterable[clincus.SavedSession], days: int) -> Mapping[str, object]:
@@ -124,6 +153,8 @@ class Spendings:
         is_cut = False
         for session in saved:
             account = self._ledger.read(session.tool, session.directory, budget, since)
+            if account is None:
+                account = self._count(session.session_id)
             if account is None:
                 silent.add(session.tool)
                 continue

@@ -57,6 +57,7 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.session_fields.append(lambda session: {"logins": sorted(loans.read_label(session.logins))})
     extensions.session_warnings.append(lending.warnings)
     extensions.network_fields.append(lending.fields)
+    extensions.counters.append(lending.spending.tokens_of)
     extensions.openers.append(lending.open)
     extensions.routes += [
         ("GET", "/api/logins", lambda request: lending.documents()),
@@ -394,6 +395,7 @@ class Lending:
         if dollars is None:
             dollars = sum(count * rate for count, rate in zip(more, DEAREST)) / 10**6
         self.spending.add(loan.login.name, session.session_id, Sum(0, sum(more), dollars))
+        self.spending.add_tokens(session.session_id, model, more)
 
     def _logins(self) -> Mapping[str, Login]:
         config = self._app.config

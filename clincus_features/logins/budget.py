@@ -13,12 +13,15 @@ from typing import Any, NamedTuple
 
 import clincus
 
+from .meter import Tokens
 from .settings import Limit
 
 FILE = "logins-used.json"
 FILE_LIMIT = 4 << 20  # bytes
 WRITE_WITHIN = 2.0  # seconds
 MOST_SESSIONS, MOST_DAYS = 2000, 31
+MOST_COUNTED = 500  # sessions whose tokens are kept by day and model
+MOST_ROWS = 24  # days and models of a session that are told apart: a container may name any model
 
 
 class Sum(NamedTuple):
@@ -43,6 +46,15 @@ def today() -> str:
     return time.strftime("%Y-%m-%d")
 
 
+def today_in_utc() -> str:
+    """The day of UTC, as costs have it."""
+    return time.strftime("%Y-%m-%d", time.gmtime())
+
+
+Table = dict[str, dict[str, Sum]]
+Rows = dict[str, dict[str, list[int]]]  # session id -> "DAY MODEL" -> numbers of tokens, as `clincus.Counted` has them
+
+
 class Spending:
     """The sums of all logins, by day and by session."""
 
@@ -50,8 +62,9 @@ class Spending:
         self._path = clincus.own_file(environ, FILE)
         self._day = day
         self._lock = threading.Lock()  # guards the fields below
-        self._days: dict[str, dict[str, Sum]] = {}
-        self._sessions: dict[str, dict[str, Sum]] = {}  # in the order of their last use
+        self._days: Table = {}
+        self._sessions: Table = {}  # in the order of their last use
+        self._rows: Rows = {}  # in the same order
         self._mark: object = ()
         self._is_changed = False
 
@@ -64,11 +77,35 @@ class Spending:
             mine = self._sessions.pop(session, {})
             mine[login] = mine.get(login, Sum()).plus(more)
             self._sessions[session] = mine
-            if not self._is_changed:
-                self._is_changed = True
-                timer = threading.Timer(WRITE_WITHIN, self.write)
-                timer.daemon = True
-                timer.start()
+            self._change()
+
+    def add_tokens(self, session: str, model: str, tokens: Sequence[int]) -> None:
+        """Count the tokens of a model for the cost of a session."""
+        key = f"{today_in_utc()} {model}"
+        with self._lock:
+            self._load()
+            mine = self._rows.pop(session, {})
+            if key not in mine and len(mine) >= MOST_ROWS:
+                key = " "
+            mine[key] = [before + more for before, more in zip(mine.get(key, [0] * len(tokens)), tokens)]
+            self._rows[session] = mine
+            self._change()
+
+    def tokens_of(self, session: str) -> list[clincus.Counted]:
+        """The tokens of a session by day and model."""
+        with self._lock:
+            self._load()
+            found = dict(self._rows.get(session, {}))
+        rows = [(key.partition(" "), tuple(counts)) for key, counts in found.items()]
+        return [clincus.Counted(day, model, counts) for (day, _, model), counts in rows]
+
+    def _change(self) -> None:
+        """Write soon. The caller has the lock."""
+        if not self._is_changed:
+            self._is_changed = True
+            timer = threading.Timer(WRITE_WITHIN, self.write)
+            timer.daemon = True
+            timer.start()
 
     def of_day(self, login: str) -> Sum:
         """The use of a login today."""
@@ -90,7 +127,8 @@ class Spending:
             self._is_changed = False
             self._days = dict(sorted(self._days.items())[-MOST_DAYS:])
             self._sessions = dict(list(self._sessions.items())[-MOST_SESSIONS:])
-            text = json.dumps({"days": self._days, "sessions": self._sessions})
+            self._rows = dict(list(self._rows.items())[-MOST_COUNTED:])
+            text = json.dumps({"days": self._days, "sessions": self._sessions, "tokens": self._rows})
             try:
                 clincus.replace_file(self._path, text.encode(), 0o600)
             except OSError as error:
@@ -109,16 +147,24 @@ class Spending:
             clincus.log.warning("%s", error)
             return
         if found:
-            self._days, self._sessions = found
+            self._days, self._sessions, self._rows = found
 
 
-def read_sums(document: Any) -> tuple[dict[str, dict[str, Sum]], dict[str, dict[str, Sum]]]:
+def read_sums(document: Any) -> tuple[Table, Table, Rows]:
     """The sums in a file. Raises ValueError, TypeError and the like."""
     days, sessions = (
         {str(key): {str(name): Sum.read(value) for name, value in row.items()} for key, row in document[part].items()}
         for part in ("days", "sessions")
     )
-    return days, sessions
+    return days, sessions, {str(key): read_rows(rows) for key, rows in document.get("tokens", {}).items()}
+
+
+def read_rows(rows: Mapping[str, Sequence[Any]]) -> dict[str, list[int]]:
+    """The tokens of a session in a file. Raises ValueError, TypeError and the like."""
+    found = {str(key): [int(count) for count in counts] for key, counts in rows.items()}
+    if not all(" " in key and len(counts) == len(Tokens()) for key, counts in found.items()):
+        raise ValueError("tokens have a day, a model and four numbers")
+    return found
 
 
 def reached(name: str, limit: Limit, day: Sum, session: Sum) -> str:

@@ -286,6 +286,25 @@ def test_of_a_tool_that_tells_nothing_nothing_is_known(account):
     assert {key for key, value in found.items() if value} == {"prices_as_of"}
 
 
+COUNTED = [
+    clincus.Counted("2026-11-28", "claude-sonnet-4-5", (1000, 0, 0, 0)),
+    clincus.Counted("2026-11-29", "claude-sonnet-4-5", (0, 1000, 0, 0)),
+    clincus.Counted("2026-11-29", "of-nobody", (7, 0, 0, 0)),
+]
+
+
+def test_a_tool_that_tells_nothing_costs_what_was_counted():
+    found = dict(cost.document(cost.counted(COUNTED, Prices())))
+    jsonschema.validate(found, SCHEMA)
+    assert found["tokens"] == {"input": 1007, "output": 1000, "cache_read": 0, "cache_write": 0}
+    assert (found["cost_usd"], found["unpriced_tokens"], found["unpriced_models"]) == (0.018, 7, ["of-nobody"])
+    assert [(day["day"], day["cost_usd"]) for day in found["days"]] == [("2026-11-29", 0.015), ("2026-11-28", 0.003)]
+
+
+def test_where_nothing_was_counted_nothing_is_known():
+    assert cost.counted([], Prices()) is None
+
+
 # ---- the same transcript in ccusage ------------------------------------------------------------------------------
 
 SONNET, HAIKU = "claude-sonnet-4-5-20250929", "claude-haiku-4-5-20251001"
@@ -501,6 +520,17 @@ def test_what_was_spent_is_told_by_project_and_day(saved):
     assert [day["day"] for day in found["projects"][1]["days"]] == [now[:10], before[:10]]
     assert [(day["day"], day["cost_usd"]) for day in found["days"]] == [(now[:10], 0.05), (before[:10], 0.005)]
     assert (found["cost_usd"], found["unpriced_tokens"], found["silent_tools"]) == (0.055, 1219, ["aider"])
+
+
+def test_what_was_counted_of_a_tool_that_tells_nothing_is_in_the_sum(saved):
+    now = today()[:10]
+    silent = saved("one", "/w/web", "talk.md", "hi", tool="aider")
+    told = saved("two", "/w/app", CLAUDE_FILE, line("a", 1000, 0, 0, 0, timestamp=today()))
+    rows = [clincus.Counted(now, "claude-sonnet-4-5", (1000, 0, 0, 0))]
+    found = cost.Spendings(ledger.Ledger(), lambda session_id: cost.counted(rows, Prices())).of([silent, told], 30)
+    jsonschema.validate(found, SPENDING)
+    assert [(one["workspace"], one["cost_usd"]) for one in found["projects"]] == [("/w/app", 0.005), ("/w/web", 0.003)]
+    assert found["silent_tools"] == []
 
 
 def test_a_conversation_that_went_on_in_another_session_counts_once(saved):

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+import clincus
 from clincus_features.logins import budget
 from clincus_features.logins.budget import Spending, Sum, reached
 from clincus_features.logins.meter import Meter, Tokens
@@ -88,6 +89,42 @@ def test_each_day_begins_with_nothing(environ):
     assert spending.of_day("github").requests == 1
     assert spending.of_day("github").requests == 0
     assert spending.of_session("github", "one").requests == 1
+
+
+def test_tokens_are_kept_by_day_and_model_for_the_cost(environ, monkeypatch):
+    days = iter(["2026-11-29", "2026-11-29", "2026-11-30"])
+    monkeypatch.setattr(budget, "today_in_utc", lambda: next(days))
+    first = Spending(environ)
+    for tokens in (Tokens(5, 1), Tokens(7, 2), Tokens(1, 1, 3, 4)):
+        first.add_tokens("one", "gpt-5.5", tokens)
+    first.write()
+    second = Spending(environ)
+    assert second.tokens_of("one") == [
+        clincus.Counted("2026-11-29", "gpt-5.5", (12, 3, 0, 0)),
+        clincus.Counted("2026-11-30", "gpt-5.5", (1, 1, 3, 4)),
+    ]
+    assert second.tokens_of("two") == []
+
+
+def test_a_container_that_names_ever_more_models_fills_no_file(environ):
+    spending = Spending(environ)
+    for number in range(3 * budget.MOST_ROWS):
+        spending.add_tokens("one", f"model-{number}", Tokens(1))
+    rows = spending.tokens_of("one")
+    assert len(rows) == budget.MOST_ROWS + 1
+    assert rows[-1] == clincus.Counted("", "", (2 * budget.MOST_ROWS, 0, 0, 0))
+
+
+def test_a_file_without_tokens_is_read(environ, tmp_path):
+    (tmp_path / ".clincus" / budget.FILE).write_text('{"days": {}, "sessions": {"one": {"github": [1, 2, 0.5]}}}')
+    assert Spending(environ).of_session("github", "one") == Sum(1, 2, 0.5)
+
+
+@pytest.mark.parametrize("rows", [{"no-day": [1, 2, 3, 4]}, {"2026-11-29 m": [1]}, {"2026-11-29 m": ["x"] * 4}])
+def test_tokens_that_cannot_be_read_are_put_aside(environ, tmp_path, rows):
+    (tmp_path / ".clincus" / budget.FILE).write_text(json.dumps({"days": {}, "sessions": {}, "tokens": {"one": rows}}))
+    assert Spending(environ).tokens_of("one") == []
+    assert (tmp_path / ".clincus" / f"{budget.FILE}.torn").exists()
 
 
 def test_a_torn_file_is_put_aside(environ, tmp_path):
