@@ -27,12 +27,14 @@ from clincus_features.logins import opened
 from clincus_features.logins.authority import make_certificates
 from clincus_features.logins.services import SERVICES
 from clincus_features.logins.settings import Host
+from clincus_features.network.policy import Policy
 from tests.bench.measuring import in_turns
 from tests.unit.test_logins_opened import HOST, LOAN, Road, Vendor, read_until
 
 NUMBERS = [int(word) for word in sys.argv[1:3] if word.isdigit()]
 MEGABYTES, ROUNDS = [*NUMBERS, *(50, 20)[len(NUMBERS) :]]
 TUNNELLED = "b.example"
+SESSIONS = 100
 # As Anthropic's Messages are streamed, 20 events in a piece.
 EVENT = json.dumps({
     "type": "content_block_delta", "index": 0,
@@ -98,7 +100,37 @@ def be_program(folder: str, name: str, path: str) -> None:
         print(time.perf_counter() - began)
 
 
+def be_programs(folder: str) -> None:
+    """Hold an opened connection of each session, each after one answer. Say so, and end when stdin does."""
+    context = ssl.create_default_context(cafile=f"{folder}/session.pem")
+    road = Road.__new__(Road)
+    kept = []
+    for number in range(SESSIONS):
+        road.path = f"{folder}/{number}"
+        tls = context.wrap_socket(road.tunnel(HOST), server_hostname=HOST)
+        tls.sendall(request(HOST))
+        kept.append((tls, read_until(tls, b"xxxxx")))
+    print("held", flush=True)
+    sys.stdin.read()
+
+
 # -- This one
+
+
+class Sessions(Road):
+    """The proxy of many sessions, each with a socket, certificates and a connection of its own."""
+
+    def __init__(self, folder: Path, vendor: Vendor) -> None:
+        super().__init__(folder, vendor)
+        self.folder = folder
+        self.kept: dict[str, ssl.SSLContext] = {}
+        self.proxy._path_of = lambda id: str(folder / id)
+
+    def open(self, id: str, host: str, port: int, later: Callable[[Callable[[], None]], None]) -> opened.Opened | None:
+        if id not in self.kept:
+            self.kept[id] = opened.session_context(str(self.folder / "session.pem"))
+        self.contexts = (self.kept[id], self.vendors_trust)
+        return super().open(id, host, port, later)
 
 
 class Elsewhere(Vendor):
@@ -227,6 +259,27 @@ def certificates() -> None:
     print(f"{'memory of a session that lends, at rest':<44}{grown / len(kept):9.0f} KB    of {len(kept)}")
 
 
+def many() -> None:
+    """The memory of this process for each of many sessions that lend. Both ends of their connections are elsewhere."""
+    with tempfile.TemporaryDirectory(prefix="b", dir="/tmp") as folder:
+        vendor = Elsewhere(folder)
+        road = Sessions(Path(folder), vendor)
+        before = resident()
+        for number in range(SESSIONS):
+            road.proxy.want(str(number), Policy("open", has_proxy=True))
+        words = [sys.executable, __file__, str(MEGABYTES), "be_programs", folder]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as programs:
+            assert programs.stdout
+            assert programs.stdout.readline() == "held\n"
+            grown = resident() - before
+            print(f"{'memory of a session with an open connection':<44}{grown / SESSIONS:9.0f} KB    of {SESSIONS}")
+            programs.communicate()
+        road.is_over = True
+        road.proxy.want("one", None)
+        road.thread.join(10)
+        vendor.process.communicate()
+
+
 def memory(road: Road) -> None:
     """How much more memory this process takes for each connection that is open (both ends of it are here, too)."""
     before = resident()
@@ -256,10 +309,11 @@ def main() -> None:
             tell(path, "MB/s", in_turns(max(3, ROUNDS // 4), *works))
             cost(road, path)
         memory(road)
+    many()
     print(f"load {os.getloadavg()[0]:.1f}")
 
 
-ROLES: dict[str, Callable[..., None]] = {"be_server": be_server, "be_program": be_program}
+ROLES: dict[str, Callable[..., None]] = {"be_server": be_server, "be_program": be_program, "be_programs": be_programs}
 if len(sys.argv) > 2 and sys.argv[2] in ROLES:
     ROLES[sys.argv[2]](*sys.argv[3:])
 else:
