@@ -4051,6 +4051,7 @@ class OpenedConnection(Protocol):
         """Return bytes to write to the server."""
 
 
+HeadCheck: TypeAlias = "Callable[[str, str, int, bytes], str]"
 Opener: TypeAlias = "Callable[[str, str, int, Callable[[Callable[[], None]], None]], OpenedConnection | None]"
 
 
@@ -4194,6 +4195,9 @@ class Extensions(ContainerParts, Listeners, DocumentParts):
         # Each gets a session's id, the host and port of a connection of a program in there, and a function that calls
         # another one in the proxy's thread. It returns what looks into the connection, or None. An error ends it.
         self.openers: list[Opener] = []
+        # Each gets a session's id, the host and port of a plain request of a program in there, and its head. It returns
+        # why that is refused, "" if it is not.
+        self.head_checks: list[HeadCheck] = []
         # Each gets the head of a request, its peer and its `Connection`, and may answer a request for another Host.
         self.visitors: list[Callable[[bytes, Any, Any], bool]] = []
         # The first one replaces `socket_owner`: it finds the owner of the other end of a local connection.

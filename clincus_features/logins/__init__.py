@@ -25,7 +25,7 @@ import clincus
 from . import authority, loans
 from .budget import Spending, Sum, reached
 from .exchange import Exchange
-from .lending import Loan, marks
+from .lending import Loan, MisusedError, check_own, check_strangers, marks, readings
 from .loans import LABEL
 from .meter import Tokens
 from .opened import Opened, server_trust, session_context
@@ -41,6 +41,7 @@ READY_WITHIN = 60.0  # seconds for certificates to be made
 LOOK_PERIOD = 0.5  # seconds between two looks at the logins that another server has revoked, while connections are open
 SWEPT_AFTER = 600.0  # age in seconds at which certificates without a session go: a session may come later
 LOOKED_WITHIN = 60.0  # seconds for an engine to be found when a server starts
+PLAIN = "in a request without TLS"
 DEAREST = (15.0, 75.0, 1.5, 18.75)  # dollars for a million tokens of a model whose price nobody knows
 
 
@@ -59,6 +60,7 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.network_fields.append(lending.fields)
     extensions.counters.append(lending.spending.tokens_of)
     extensions.openers.append(lending.open)
+    extensions.head_checks.append(lending.check_head)
     extensions.routes += [
         ("GET", "/api/logins", lambda request: lending.documents()),
         ("POST", "/api/logins/{name}/check", lambda request: lending.check(request.values["name"])),
@@ -339,6 +341,20 @@ class Lending:
         self._opened[opened] = session.id
         self._look_at_revocations()
         return opened
+
+    def check_head(self, id: str, host: str, port: int, head: bytes) -> str:
+        """The reason why a plain request is refused: a placeholder in its head. No login is lent without TLS."""
+        session = self._app.registry.find(id)
+        if session is None or not session.logins:
+            return ""
+        seen = readings(head.decode("latin-1"))
+        try:
+            check_strangers(seen, self._strangers(session), PLAIN)
+            check_own(seen, loans.loans_of(session.logins, self._logins()), PLAIN)
+        except MisusedError as error:
+            self.alarm(session, error.loan, error.where, f"{host}:{port}")
+            return str(error)
+        return ""
 
     def _look_at_revocations(self) -> None:
         """While connections are open, look in a thread for logins that other servers of this user have revoked."""

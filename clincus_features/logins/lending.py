@@ -95,9 +95,7 @@ def find_uses(
         check_strangers([*seen, name.lower().encode("latin-1")], strangers, f"in the header {name.lower()}")
     seen = readings(request.target)
     check_strangers(seen, strangers, "in the address")
-    for loan in loans:
-        if is_in(loan.placeholder, seen):
-            raise MisusedError(loan, "in the address")
+    check_own(seen, loans, "in the address")
     return uses
 
 
@@ -117,6 +115,13 @@ def check_strangers(seen: Iterable[bytes], strangers: Mapping[bytes, Loan], wher
             loan = strangers.get(match[1])
             if loan:
                 raise MisusedError(loan, f"that of another session, {where}")
+
+
+def check_own(seen: Collection[bytes], loans: Iterable[Loan], where: str) -> None:
+    """Raise MisusedError if the readings of a text hold a placeholder of some loans."""
+    for loan in loans:
+        if is_in(loan.placeholder, seen):
+            raise MisusedError(loan, where)
 
 
 def use_in(number: int, name: str, value: str, here: Iterable[Loan]) -> Use | None:

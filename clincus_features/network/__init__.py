@@ -113,7 +113,9 @@ class Gateway:
     @clincus.locked_property
     def proxy(self) -> Proxy:
         """The proxy."""
-        return Proxy(self._socket, self._untold.add, reachable=self._reachable, opener=self._open)
+        return Proxy(
+            self._socket, self._untold.add, reachable=self._reachable, opener=self._open, head_check=self._check
+        )
 
     @clincus.locked_property
     def _lines(self) -> Lines:
@@ -130,6 +132,9 @@ class Gateway:
             if opened is not None:
                 return opened
         return None
+
+    def _check(self, id: str, host: str, port: int, head: bytes) -> str:
+        return next(filter(None, (check(id, host, port, head) for check in self._app.extensions.head_checks)), "")
 
     def _reachable(self) -> list[Network]:
         return [ipaddress.ip_network(text) for text in self._app.config.get("network.reachable")]

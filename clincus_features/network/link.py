@@ -132,6 +132,8 @@ class Link:
         head = take_head(self._held)
         if head:
             self.asked = parse_request(head)
+            if not self.asked.is_tunnel:
+                self._outlet.check_plain(self.asked)
             self._begin(self._wait, LOOK_UP_WITHIN)
             self._outlet.look_up(self, self.asked)
 
@@ -162,7 +164,9 @@ class Link:
         elif held and (port == 80 or begins_request(held)):
             head = take_head(held)
             if head:
-                self._begin_plain(parse_request(head, self.asked))
+                asked = parse_request(head, self.asked)
+                self._outlet.check_plain(asked)
+                self._begin_plain(asked)
         elif held and not may_begin_request(held):
             self._begin(self._pass, IDLE_WITHIN)
 

@@ -70,6 +70,12 @@ class Outlet:
         except clincus.ClincusError as error:
             raise Refused(502, f"{host} cannot be reached: {error.message}", is_policy=True) from None
 
+    def check_plain(self, asked: Asked) -> None:
+        """Raise Refused for a plain request whose head a feature refuses."""
+        words = self._proxy.head_check(self._session, asked.host, asked.port, asked.head)
+        if words:
+            raise Refused(403, words)
+
     def forget(self, link: Link) -> None:
         """Cancel the look-up of a link."""
         self._look_ups.forget(link)
@@ -94,12 +100,16 @@ class Proxy:
         resolve: Resolver = look_up,
         reachable: Callable[[], Sequence[Network]] = tuple,
         opener: clincus.Opener = lambda session, host, port, later: None,
+        *,
+        head_check: clincus.HeadCheck = lambda session, host, port, head: "",
     ) -> None:
         """`path_of` returns a session's socket, `reachable` the private networks that the user has opened.
 
-        `on_refusal` gets the session, and may not wait. `opener` is one of `clincus.Extensions.openers`.
+        `on_refusal` gets the session, and may not wait. `opener` and `head_check` are each one of those of
+        `clincus.Extensions`.
         """
         self.opener = opener
+        self.head_check = head_check
         self._path_of = path_of
         self.on_refusal = on_refusal
         self._resolve = resolve

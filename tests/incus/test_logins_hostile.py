@@ -218,6 +218,23 @@ def test_an_upgrade_to_anything_but_a_websocket_is_left_out(box, vendor):
     assert b"HTTP2-Settings" not in vendor.came[0]
 
 
+WITHOUT_TLS = {
+    "query": "http://{host}/?key={it}",
+    "header": "-H 'Authorization: Bearer {it}' http://{host}/",
+    "Basic": "-u x:{it} http://{host}/",
+}
+
+
+@pytest.mark.parametrize("how", WITHOUT_TLS)
+def test_a_placeholder_in_a_request_without_tls_is_refused_and_told(box, server, how):
+    """Also to a host of no login."""
+    host = f"{how.lower()}.example"
+    words = WITHOUT_TLS[how].format(host=host, it=box.variable("ANTHROPIC_API_KEY"))
+    assert "in a request without TLS" in box.shell(f"/opt/tools/curl/curl -sS -m 20 {words} 2>&1 || true")
+    alarm = server.get(f"/api/sessions/{box.id}/network").json["alarms"][0]
+    assert (alarm["where"], alarm["host"]) == ("in a request without TLS", f"{host}:80")
+
+
 def framed(text: str, *, in_chunks: bool) -> str:
     """A request with a body that comes in pieces, in its two framings."""
     if not in_chunks:

@@ -233,6 +233,23 @@ def test_a_plain_connection_carries_one_request(road, is_tunnel):
     assert b"b.example" not in b"".join(road.upstream.got)
 
 
+@pytest.mark.parametrize("is_tunnel", [False, True])
+def test_a_plain_request_that_a_feature_refuses_gets_to_no_server(road, is_tunnel):
+    asked: list[tuple[str, str, int]] = []
+
+    def check(session: str, host: str, port: int, head: bytes) -> str:
+        asked.append((session, host, port))
+        return "not with that" if b"secret" in head else ""
+
+    road.proxy.head_check = check
+    connection = road.tunnel("a.example:80") if is_tunnel else road.connect()
+    target = "/" if is_tunnel else "http://a.example/"
+    connection.sendall(f"GET {target} HTTP/1.1\r\nHost: a.example\r\nX-Key: secret\r\n\r\n".encode())
+    assert (b"not with that" in rest(connection)) is not is_tunnel
+    assert asked == [("one", "a.example", 80)]
+    assert not any(road.upstream.got)
+
+
 def test_a_body_in_chunks_passes_and_nothing_after_it(road):
     connection = road.connect()
     connection.sendall(b"POST http://a.example/ HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbo")
