@@ -7,7 +7,7 @@ import re
 import stat
 import sys
 from collections import namedtuple
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import clincus
 from clincus_cli import TYPE_CHECKING, console
@@ -273,10 +273,14 @@ def write_engine(environ: Mapping[str, str], name: str, row: Mapping[str, object
     """Append the table of an engine to the user's config file, and return its path."""
     import json
 
+    return append_table(environ, [f"[engines.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in row.items())])
+
+
+def append_table(environ: Mapping[str, str], lines: Sequence[str]) -> str:
+    """Append the lines of a table to the user's config file, and return its path."""
     paths = clincus.user_configs(environ)
     path = next((one for one in paths if os.path.exists(one)), paths[0])
     text = (clincus.read_text(path, 1 << 20) or "") if os.path.exists(path) else ""
-    lines = [f"[engines.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in row.items())]
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     whole = f"{text.rstrip()}\n\n" if text.strip() else ""
     mode = stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) else 0o600

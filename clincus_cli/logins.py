@@ -31,7 +31,7 @@ def run_login_list(context: Context) -> int:
         )
         for one in found
     ]
-    lines = [console.table(head, rows)] if rows else ["There are no logins: [logins.NAME] in your config defines one."]
+    lines = [console.table(head, rows)] if rows else ["There are no logins: `clincus login add` adds one."]
     return console.show(context.options.format, found, lines)
 
 
@@ -41,6 +41,72 @@ def used_words(one: Mapping[str, Any]) -> str:
     used = f"{today['requests']:,} requests, {today['tokens']:,} tokens, ${today['usd']:.2f}"
     limits = ", ".join(f"{most:,g} {name.replace('_', ' ')}" for name, most in one["limit"].items())
     return used + (f" (at most {limits})" if limits else "")
+
+
+ADD_FLAGS = (
+    cli.Flag("--file PATH", "file with the value, which only you can read (mode 0600)", default=""),
+    cli.Flag("--env NAME", "variable of the server with the value", default=""),
+    cli.Flag("--command CMD", "command that prints the value, such as 'pass show anthropic'", default=""),
+    cli.Flag("--lend", "lend the tool's own login on this host (claude, codex)"),
+    cli.Flag("--service NAME", "service with the form of the value, if LOGIN is not its name", default=""),
+    cli.Flag("--host NAME", "host of a login of your own", repeats=True),
+    cli.Flag("--header NAME", "header that carries its value there", default=""),
+    cli.Flag("--form TEXT", "form of the header, such as 'Bearer {secret}'", default=""),
+    cli.Flag("--variable NAME", "variable in which a session gets its placeholder", default=""),
+)
+
+
+@cli.Command("login add LOGIN", *ADD_FLAGS, writes=True)
+def run_login_add(context: Context) -> int:
+    """Let sessions borrow a login of this host
+
+    Writes [logins.LOGIN] to your config: where the value is read, and never the value. A running server knows it a
+    second later, and a session borrows it with --login LOGIN.
+
+    $ clincus login add anthropic --file ~/.keys/anthropic  # An API key in a file of yours.
+    $ clincus login add github --command 'gh auth token'  # What gh has signed in with.
+    $ clincus login add claude --lend  # Your subscription. Read the vendor's terms before you do.
+    $ clincus login add own --env KEY --host api.example.com --header x-key --form '{secret}'  # One of your own.
+    """
+    import json
+
+    from clincus_cli.engines import append_table
+
+    options = context.options
+    name = options.login
+    if name in context.config.get("logins"):
+        raise clincus.ClincusError(f'there is a login "{name}" already: edit [logins.{name}] of your config', 409)
+    row = login_row(options)
+    check_login(name, row)
+    source = {key: value for key, value in row.items() if key.startswith("from.")}
+    lines = [f"[logins.{name}]"]
+    lines += [f"{key} = {json.dumps(value)}" for key, value in row.items() if key not in source]
+    lines += [f"from = {{ {key.removeprefix('from.')} = {json.dumps(value)} }}" for key, value in source.items()]
+    path = append_table(context.environ, lines)
+    console.say(f'Added the login "{name}" to {path}')
+    return 0
+
+
+def login_row(options: Any) -> dict[str, object]:
+    """The settings of a login that the flags give, by dotted key."""
+    given = {
+        "service": options.service,
+        "hosts": [*options.host],
+        **{key: getattr(options, key) for key in ("header", "form", "variable", "lend")},
+        **{f"from.{key}": getattr(options, key) for key in ("file", "env", "command")},
+    }
+    return {key: value for key, value in given.items() if value}
+
+
+def check_login(name: str, row: Mapping[str, object]) -> None:
+    """Raise ClincusError(400) for a login that the config would not take."""
+    from clincus_features.logins.settings import LOGIN, LOGIN_NAME, read_login
+
+    try:
+        LOGIN_NAME(name)
+        read_login(name, {key: LOGIN[key].fit(value) for key, value in row.items()})
+    except (ValueError, clincus.ConfigError) as error:
+        raise clincus.ClincusError(f"the login {name}: {error}", 400) from None
 
 
 @cli.Command("login check LOGIN", cli.RESULT_JSON, PORT)

@@ -6,10 +6,13 @@ import copy
 import json
 import os
 import pickle
+import re
 
 import pytest
 
 import clincus
+from clincus_cli import all_commands, commands
+from clincus_cli.context import Context
 from clincus_features import trust
 from clincus_features.logins import sources
 from clincus_features.logins.services import SERVICES
@@ -336,3 +339,54 @@ def test_copies_beside_lent_logins_are_a_choice(load, value):
 def test_no_login_is_called_none(load):
     with pytest.raises(clincus.ConfigError, match="is not none"):
         load("[logins.none]\nservice = 'npm'\nfrom = { env = 'A' }\n")
+
+
+# -- The command that writes them
+
+
+def add_login(environ: dict[str, str], *words: str) -> None:
+    all_commands.load_commands()
+    command, rest = commands.find_command(["login", "add", *words])
+    command.run(Context(command, commands.parse_words(command, rest), environ))
+
+
+ADDED = {
+    "a file": (["anthropic", "--file", "/k"], {"from.file": "/k"}),
+    "a command": (["github", "--command", "gh auth token"], {"from.command": ["gh", "auth", "token"]}),
+    "one that its vendor renews": (["claude", "--lend"], {"lend": True}),
+    "another name": (["work", "--service", "github", "--env", "T"], {"service": "github", "from.env": "T"}),
+    "one of ones own": (
+        ["in", "--env", "KEY", "--host", "a.example", "--header", "X-Key", "--form", 'a "{secret}"'],
+        {"from.env": "KEY", "hosts": ["a.example"], "header": "x-key", "form": 'a "{secret}"'},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ADDED)
+def test_a_login_is_added_behind_what_the_config_says(load, environ, kind):
+    words, row = ADDED[kind]
+    load('[tool]\nname = "copilot"\n')
+    add_login(environ, *words)
+    config = clincus.load_config(environ)
+    assert config.get("tool.name") == "copilot"
+    assert config.get("logins")[words[0]] == row
+    assert read_logins(config)[words[0]]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["known", "--env", "K"], "there is a login"),
+        (["openai"], "write where it is read"),
+        (["openai", "--env", "K", "--file", "/k"], "one of them only"),
+        (["mine", "--env", "K"], "add hosts, header, form"),
+        (["mine", "--env", "K", "--host", "*.com", "--header", "a", "--form", "{secret}"], "*.com"),
+        (["Big", "--env", "K"], "small letters"),
+        (["codex", "--env", "K"], "add lend = true"),
+    ],
+)
+def test_a_login_that_the_config_would_not_take_is_not_added(load, environ, words, reason):
+    load('[logins.known]\nservice = "npm"\nfrom = { env = "N" }\n')
+    with pytest.raises(clincus.ClincusError, match=re.escape(reason)):
+        add_login(environ, *words)
+    assert set(read_logins(clincus.load_config(environ))) == {"known"}
