@@ -22,6 +22,7 @@ from clincus_features.agents.texts import LINES, OPTION_LIMIT, OPTIONS, TEXT_LIM
 from clincus_features.agents.times import DRAWING, LAGGING, LATE, REPEATED, RESUMING, START_WITHIN, STUCK_AFTER, UNDRAWN
 
 REST = ("idle", "done", "failed", "ended")  # no turn is in progress
+PROMPT_TIME = r" {3,}\d\d?:\d\d(?: ?[AP]M)?(?=\n|\Z)"  # that Copilot CLI shows at the right of a prompt
 REQUESTS = 8  # of sub-agents at the same time
 REQUEST_SIGNS = 60  # letters and digits by which a dialog shows one
 AMID = ("question", "plan", "permission")  # reasons for which a tool waits amid a turn
@@ -962,7 +963,7 @@ def last_prompt(lines: Sequence[str]) -> str:
     end = begin + 1
     while end < len(lines) and lines[end].startswith("  "):
         end += 1
-    return "\n".join(lines[begin:end]).lstrip()[1:]
+    return re.sub(PROMPT_TIME, "", "\n".join(lines[begin:end])).lstrip()[1:]
 
 
 def unless_stuck(facts: Facts, decision: Decision, before: Agent | None) -> Decision:

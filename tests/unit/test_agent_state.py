@@ -1193,10 +1193,15 @@ HOSTILE = {
 
 COPILOT_ENDS = {
     "its end is on the screen": ([" ❯ go", " ● hello", *COPILOT_BOX], ("done", "")),
+    "its prompt has a time": ([f" ❯ go{' ' * 86}22:25", " ● hello", *COPILOT_BOX], ("done", "")),
     "it is too long for the screen": ([*beside_a_scroll_bar(" 9", " 10"), *COPILOT_BOX], ("done", "")),
     "it was interrupted": ([" ❯ go", " ● Operation cancelled by user", *COPILOT_BOX], BROKEN_OFF),
     "it has put the prompt back": ([" ❯ old", " ● hi", *COPILOT_BOX[:2], "❯ go", *COPILOT_BOX[3:]], BROKEN_OFF),
     "a person has deleted that": ([" ❯ old", " ● hi", *COPILOT_BOX], BROKEN_OFF),
+    "the same, below a turn that was interrupted (seen with 1.0.102)": (
+        [f" ❯ say hello{' ' * 70}22:25", " ● hello", f" ❯ stall{' ' * 70}22:25", *COPILOT_BOX],
+        BROKEN_OFF,
+    ),
     "a person has deleted the first prompt": ([" ● Tip: /instructions", *COPILOT_BOX], BROKEN_OFF),
 }
 
