@@ -46,6 +46,8 @@ class ToolRules:
     begins_turn: Sequence[str] = ("UserPromptSubmit",)  # events after which all earlier work is over
     # Events that report an answer to a question. After the end of a turn they are late.
     answers: Sequence[str] = ("PostToolUse", "PostToolUseFailure", "ElicitationResult")
+    # A line below each answer shows how the turn has ended. No answer can look like it, so it beats a report.
+    signs_end: bool = False
     background: str = ""  # pattern of a line that reports work in the background
     frame: str = ""  # pattern of the frame beside the lines of a text
     notice: str = ""  # pattern of lines that are no text of the tool: borders, the prompt, hints
@@ -270,6 +272,11 @@ OPENCODE_LAYOUT = Layout(
     floats=OPENCODE_HEAD % r"\S+(?: \S+)*",
 )
 
+# Below each answer it draws a line of its own, with how long the turn took, or that it was interrupted. After an error
+# the line has neither, and the error stands above it, like a prompt; but a prompt follows such a line, or nothing.
+OPENCODE_SIGNED = r"^ +▣ +\S.* · %s(?: {2,}.*)?\Z"
+OPENCODE_ERROR = r"^(?! +▣ ).*\n *┃ *\n *┃ {2}(?P<text>\S.*(?:\n *┃ {2}\S.*){0,4})\n *┃ *\n +▣ +[^·\n]* · [^·\n]*\Z"
+
 OPENCODE = ToolRules(
     seen_on="1.18.34",
     layout=OPENCODE_LAYOUT,
@@ -287,6 +294,9 @@ OPENCODE = ToolRules(
         Rule("esc-interrupt", "working", r" esc (again to )?interrupt", part="footer"),
         asks("login", OPENCODE_LOGIN, "login", LINES, group=True, is_panel=True),
         asks("panel", OPENCODE_PANEL, last=LINES, group=True, is_panel=True),
+        said("interrupted", "ready", OPENCODE_SIGNED % "interrupted", "interrupted"),
+        said("turn-over", "ready", OPENCODE_SIGNED % r"\d[\d.]*(?:ms|[dhms])(?: \d+[hms])?", "over"),
+        said("error", "failed", OPENCODE_ERROR),
         PROMPT,
     ),
     hooks={
@@ -303,6 +313,7 @@ OPENCODE = ToolRules(
     frame=r"^ *┃ *| {8,}.*$",
     begins_turn=(),
     answers=("permission.replied", "question.replied", "question.rejected"),
+    signs_end=True,
 )
 
 # The end of Codex's screen while it takes a prompt: the prompt, and indented lines with model, place and hints.

@@ -745,7 +745,8 @@ def judge(facts: Facts, before: Agent | None, stopped: float = 0.0) -> Decision:
     is_unheard = is_unheard and before is not None and before.state in ("working", "stuck", "done")
     is_unheard = is_unheard and before is not None and said.at <= before.since
     is_claimed = shown is not None and shown.rule.reason == "interrupted" and is_only_said(facts, before)
-    is_borne_out = shown is None or is_claimed or (agrees(said, shown) and not is_unheard)
+    is_claimed = is_claimed and not rules.signs_end
+    is_borne_out = shown is None or is_claimed or (agrees(rules, said, shown) and not is_unheard)
     if said.state and (is_borne_out or not (is_drawn or goes_on)):
         return by_hook(facts, shown, before)
     return by_screen(facts, shown, before) if shown is not None else by_nothing(facts, before)
@@ -788,11 +789,14 @@ def judge_processes(facts: Facts, rules: ToolRules | None, before: Agent | None)
     return by_process(facts, gone, "tool-gone")
 
 
-def agrees(said: Said, shown: Shown) -> bool:
+def agrees(rules: ToolRules, said: Said, shown: Shown) -> bool:
     """True if the screen confirms the last report of the hooks, whose words are then the better ones."""
     if shown.rule.state == "working":
         return said.state == "working" and not shown.rule.reason
-    return said.state in ("done", "idle", "failed") and shown.rule.reason != "interrupted"
+    if rules.signs_end and said.state == "done" and shown.rule.state == "failed":
+        return False
+    is_broken_off = shown.rule.reason == "interrupted" and said.reason != "interrupted"
+    return said.state in ("done", "idle", "failed") and not is_broken_off
 
 
 def by_process(facts: Facts, agent: Agent, rule: str) -> Decision:

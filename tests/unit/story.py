@@ -71,7 +71,7 @@ LOOKS = {
         [*OPENCODE_BOX, "   ⬝⬝■■  esc interrupt    ctrl+p commands"],
         [*OPENCODE_ASKS, "  ┃  ctrl+f fullscreen  ⇆ select  enter confirm"],
         ["     ▣  Build · Claude · 3.0s"],
-        ["  ┃  529 overloaded"],
+        ["  ┃  prompt", "  ┃", "  ┃", "  ┃  529 overloaded", "  ┃", "     ▣  Build · Claude"],
         ["     ▣  Build · Claude · interrupted"],
         below="4",
     ),
@@ -310,7 +310,7 @@ class World:
         if "lost" in how:
             return
         is_own = self.tool == "claude"
-        told = [(name, data)] if is_own else TOLD.get(self.tool, {}).get(name, [])
+        told = [(name, data)] if is_own else TOLD.get(self.tool, {}).get(name, [])["first-lost" in how :]
         for own_name, words in told:
             # Copilot CLI numbers no turn.
             more = {key: value for key, value in data.items() if key != "prompt_id"} if own_name == name else {}
@@ -368,6 +368,10 @@ class World:
     def lost(self) -> None:
         """The next hook never comes."""
         self._how.append("lost")
+
+    def first_lost(self) -> None:
+        """The first one of several reports of the next thing never comes."""
+        self._how.append("first-lost")
 
     def twice(self) -> None:
         """The next hook comes twice."""

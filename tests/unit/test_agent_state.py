@@ -1212,6 +1212,30 @@ def test_an_end_of_copilot_that_no_hook_tells_of_is_told_from_an_interruption(li
     assert answer(facts(lines, tool="copilot", said=said)) == expected
 
 
+def opencode_signs(sign: str) -> str:
+    return f"     ▣  Build · Claude Sonnet 4.5 (latest){sign}"
+
+
+OPENCODE_REST = ["  ┃", "  ┃", "  ┃", "  ┃  Build · Claude", f"  ╹{'▀' * 40}", "   tab agents  ctrl+p commands"]
+OPENCODE_PROMPT = ["  ┃", "  ┃  status 401", "  ┃"]
+OPENCODE_ENDS = {
+    "it is over": ([*OPENCODE_PROMPT, "     hello", opencode_signs(" · 6.1s")], ("done", "")),
+    "after more than a minute": ([*OPENCODE_PROMPT, "     hello", opencode_signs(" · 1m 5s")], ("done", "")),
+    "beside a panel": ([*OPENCODE_PROMPT, "     hello", opencode_signs(" · 300ms      LSP")], ("done", "")),
+    "it was interrupted": ([*OPENCODE_PROMPT, opencode_signs(" · interrupted")], BROKEN_OFF),
+    "it has failed": ([*OPENCODE_PROMPT, "  ┃", "  ┃  stand-in 401", "  ┃", opencode_signs("")], ("failed", "auth")),
+    "its prompt is all there is": ([opencode_signs(" · 1s"), *OPENCODE_PROMPT, opencode_signs("")], BROKEN_OFF),
+}
+
+
+@pytest.mark.parametrize(("lines", "expected"), OPENCODE_ENDS.values(), ids=OPENCODE_ENDS.keys())
+def test_an_end_of_opencode_that_no_hook_tells_of_is_on_its_screen(lines, expected):
+    """Seen with 1.18.34."""
+    lines = [*lines, *OPENCODE_REST]
+    said = hooks(BUSY_NOW, at=NOON - 30, tool="opencode")
+    assert answer(facts(lines, tool="opencode", said=said)) == expected
+
+
 def asks_for(command: str, agent: str = "") -> tuple[str, dict[str, object]]:
     return ("PermissionRequest", {"tool_name": "Bash", "tool_input": {"command": command}, "agent_id": agent})
 
