@@ -275,6 +275,7 @@ def test_the_placeholder_of_another_session_is_refused_and_told(box, other, serv
 
 
 def test_an_alarm_is_on_the_page_and_in_the_journal(box, server):
+    box.ask(API, f"Cookie: key={box.variable('ANTHROPIC_API_KEY')}")
     session = server.get(f"/api/sessions/{box.id}").json
     (words,) = [one for one in session["warnings"] if "placeholder" in one]
     assert "the placeholder of the login anthropic was" in words
