@@ -25,18 +25,20 @@ prompt = ["{prompt}"]
 """
 
 
-# A server whose tools wait for the record of a start as long as it takes, on a machine of any load.
-PATIENT = [
-    sys.executable,
-    "-c",
-    f"""
+def server_whose_tools_wait(seconds: float) -> list[str]:
+    """The command of a server whose tools wait so long at most for the record of a start."""
+    script = f"""
 import sys; sys.path[:0] = [{str(ROOT)!r}]
 from clincus_features.review import recorder
-recorder.BEFORE_TOOL = 60
+recorder.BEFORE_TOOL = {seconds}
 from clincus_cli.main import main
 sys.exit(main())
-""",
-]
+"""
+    return [sys.executable, "-c", script]
+
+
+# For as long as it takes, on a machine of any load.
+PATIENT = server_whose_tools_wait(60)
 
 
 class Reviewed:
