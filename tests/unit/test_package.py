@@ -30,11 +30,15 @@ def test_a_pip_install_has_the_command_the_contract_and_the_dashboard(tmp_path: 
     script = (
         "import clincus; print(clincus.load_contract()['openapi'], "
         "clincus.packaged_file('spa_dist/index.html')[:9], clincus.guest_program('shell')[:9])"
-        "; clincus.packaged_text('wall/hook.py'); clincus.protect.program('places')"
+        "; clincus.protect.program('places'); print('/run/clincus' in clincus.packaged_text('wall/hook.py'))"
     )
-    found = subprocess.run([python, "-I", "-c", script], capture_output=True, text=True, check=True)
-    assert found.stdout == "3.1.0 b'<!doctype' #!/bin/sh\n"
     (site,) = (tmp_path / "venv" / "lib").glob("python3.*/site-packages")
+    assert not (site / "wall").exists(), "a name that others may use"
+    (site / "wall").mkdir()
+    for name in ("hook.py", "places.py", "protect.py"):
+        (site / "wall" / name).write_text("raise SystemExit('the module of another package')")
+    found = subprocess.run([python, "-I", "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout == "3.1.0 b'<!doctype' #!/bin/sh\nTrue\n"
     assert {path.stem.split("-")[0] for path in site.glob("*clincus*")} == {
         "clincus",
         "clincus_cli",
@@ -42,7 +46,6 @@ def test_a_pip_install_has_the_command_the_contract_and_the_dashboard(tmp_path: 
         "clincus_wall",
     }
     assert not (site / "spa_dist").exists(), "a name that others may use"
-    assert not (site / "wall").exists(), "a name that others may use"
 
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
