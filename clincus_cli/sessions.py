@@ -318,11 +318,9 @@ def for_each_session(
         print(f"No containers to {plain}")
         return 0
     names = known if options.all else options.name
-    found = []
+    found = [name for name in names if name in known]
     for name in names:
-        if name in known:
-            found.append(name)
-        else:
+        if name not in known:
             console.warn(f"Container {name} does not exist as a session; `clincus list` shows those that do")
     is_one = len(names) == 1 and not options.all
     if found and not is_agreed(options, plain, found, is_one=is_one, deletes=deletes):

@@ -509,17 +509,15 @@ def protect_workspace(
         trees = [(workspace, {})]
         host = host._replace(reason=f"{reason}; so nothing in the folder is protected there")
     if level != "locked" and settings.get("security.require_locked"):
-        raise ClincusError(
-            f"security.require_locked is set, but the workspace cannot be locked: {why}", "workspace_not_protected"
-        )
+        words = "security.require_locked is set, but the workspace cannot be locked"
+        raise ClincusError(f"{words}: {why}", "workspace_not_protected")
     if reason:
         if workspace.nested:  # a device for each of their paths would make a start slow
             host = host._replace(reason=f"{reason}; other repositories in the folders are not protected there")
             trees = [(folder, paths_within(folder.source, own_paths)) for folder in folders]
         return device_protection(level, settings, host, trees, stage=stage, session=session)
     notes = [] if is_clone else workspace_notes(level, workspace)
-    if level != "off":
-        notes += notes_on_nested(workspace, extra)
+    notes += notes_on_nested(workspace, extra) if level != "off" else []
     made = locked_protection(level, settings, host, trees, stage, session=session, notes=notes)
     return made._replace(reason=why)
 
