@@ -31,7 +31,7 @@ def run_why(context: Context) -> int:
 
     session = context.sessions.registry.get(context.options.name)
     found = agents.explained(agents.examine(context.sessions, session, context.environ))
-    return console.show(context.options.format, found, why_lines(session.id, found))
+    return context.show(found, why_lines(session.id, found))
 
 
 @cli.Command("log [NAME]", cli.format_flag("text", "json"), shows=True)
@@ -49,7 +49,7 @@ def run_log(context: Context) -> int:
     history = clincus.History(clincus.own_file(context.environ, "history.jsonl"))
     found = journal.session_log(context.sessions.registry, history, folder, context.options.name)
     lines = [*map(log_line, reversed(found))] or ["Nothing is written down yet."]
-    return console.show(context.options.format, found, lines)
+    return context.show(found, lines)
 
 
 def log_line(entry: Mapping[str, Any]) -> str:
@@ -84,7 +84,7 @@ def run_prompt(context: Context) -> int:
             console.say("Write the prompt, then press Ctrl-D on a line of its own.")
         text = sys.stdin.buffer.read().decode("utf-8", "replace")
     found = ask_session(context, "POST", "prompt", {"text": text})
-    console.show("json" if context.options.json else "text", found, [found["result"]])
+    context.show(found, [found["result"]])
     return 0 if found["result"] in ("submitted", "queued") else 1
 
 
@@ -115,11 +115,11 @@ def run_answer(context: Context) -> int:
     except ValueError as error:
         raise cli.UsageError(f"invalid option '{option}': {error}", "answer") from None
     found = ask_session(context, "POST", "answer", body)
-    console.show("json" if context.options.json else "text", found, [found["result"]])
+    context.show(found, [found["result"]])
     return 0 if found["result"] == "answered" else 1
 
 
-@cli.Command("interrupt [NAME]", PORT)
+@cli.Command("interrupt [NAME]", cli.RESULT_JSON, PORT)
 def run_interrupt(context: Context) -> int:
     """Let a session's tool stop what it does
 
@@ -132,8 +132,8 @@ def run_interrupt(context: Context) -> int:
     """
     found = ask_session(context, "POST", "interrupt")
     if not found:
-        return 0
-    print(found["result"])
+        return context.show({"result": "interrupted"}, [])
+    context.show(found, [found["result"]])
     return 1
 
 

@@ -7,7 +7,8 @@ ALIASES = {
     "delete": "kill",
     "exec": "container exec",
     "logs": "log",
-    "ls": "ps",
+    "ls": "list",
+    "ps": "list",
     "rm": "kill",
     "start": "resume",
 }
@@ -15,7 +16,7 @@ ALIASES = {
 TOPICS = {
     "Sessions": {
         "shell": "attach shell",
-        "sessions": "clean info kill list persist ps rename resume shutdown stop",
+        "sessions": "clean info kill list persist rename resume shutdown stop",
     },
     "What a session's tool does": {"agents": "answer interrupt log prompt wait why", "cost": "cost"},
     "What a session changes and reaches": {

@@ -27,7 +27,7 @@ def run_fetch(context: Context) -> int:
         words = "git takes these folders of it for submodules, and will look into a repository that comes there"
         console.warn(f"{words}: {', '.join(found.gitlinks)}")
     console.say(f"{count(found.commits)} of {session.id}, in '{session.workspace}' as")
-    return console.show("json" if context.options.json else "text", found._asdict(), [found.branch])
+    return context.show(found._asdict(), [found.branch])
 
 
 @cli.Command("push [NAME] [BRANCH]", cli.RESULT_JSON, writes=True)
@@ -46,7 +46,7 @@ def run_push(context: Context) -> int:
     with console.progress("Pushing"), clone_of(context.sessions, context.options.name) as session:
         found = give_branch(context.sessions, session, context.options.branch)
     console.say(f"{count(found.commits)} for {session.id}, which has them as")
-    return console.show("json" if context.options.json else "text", found._asdict(), [found.branch])
+    return context.show(found._asdict(), [found.branch])
 
 
 def count(commits: int) -> str:

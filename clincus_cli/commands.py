@@ -386,8 +386,6 @@ def parse_words(command: Command, words: Sequence[str]) -> Options:
     if faults:
         first, *more = faults
         raise UsageError("; ".join([first, *(fault.removeprefix(INVALID_SETTING) for fault in more)]))
-    if JSON in command.flags and options.json:
-        options.format = "json"
     if not options.help:
         vars(options).update(read_arguments(command, arguments))
     return options

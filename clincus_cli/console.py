@@ -135,15 +135,6 @@ def local_time(text: object) -> str:
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S %z") if moment else str(text)
 
 
-def show(form: str, document: object, lines: Iterable[str]) -> int:
-    """Print a document as JSON for programs, or lines for people. Returns the exit code."""
-    if form == "json":
-        print_json(document)
-    else:
-        print("\n".join(lines))
-    return 0
-
-
 def print_json(document: object) -> None:
     """Print a document as JSON for programs, in ASCII where stdout has another encoding than JSON's, or a text is odd.
 

@@ -317,7 +317,7 @@ def run_container_list(context: Context) -> int:
 
     $ clincus container list --format json  # The same as a document for programs.
     """
-    form = "json" if context.options.format == "json" else "table"
+    form = "json" if context.prints_json else "table"
     print(context.incus.run("list", "--format", form).decode("utf-8", "replace").rstrip("\n"))
     return 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import clincus
 from clincus_cli import TYPE_CHECKING, console
@@ -114,6 +114,26 @@ class Context:
             sessions.refresh(engine, clincus.READ_TIMEOUT)
         if not named:
             self.each_engine(lambda incus: sessions.refresh(incus.engine, PATIENCE), here=False)
+
+    @property
+    def prints_json(self) -> bool:
+        """True if the command line asks for JSON, by `--json` or by `--format json`."""
+        options = self.options
+        return bool(getattr(options, "json", False)) or getattr(options, "format", "") == "json"
+
+    def show(self, document: object, lines: Iterable[str]) -> int:
+        """Print the result of the command: a document as JSON for programs, else lines for people. Returns 0."""
+        if self.prints_json:
+            console.print_json(document)
+        else:
+            for line in lines:
+                print(line)
+        return 0
+
+    def tell(self, text: str) -> None:
+        """Write a line about work in progress to stdout, or to stderr where stdout is for JSON."""
+        write = console.say if self.prints_json else console.tell
+        write(text)
 
     def instances(self) -> Iterator[tuple[dict[str, Any], str]]:
         """Every instance of this host and of the engines that answer, as Incus describes it, with its engine."""

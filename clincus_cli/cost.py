@@ -37,7 +37,7 @@ def run_cost(context: Context) -> int:
         directory = context.sessions.saved_directory(context.sessions.registry.get(context.options.name))
         saved = [one for one in saved if one.directory == directory]
     found = Spendings(Ledger(prices_of(context.config))).of(saved, context.options.days)
-    return console.show(context.options.format, found, cost_lines(found))
+    return context.show(found, cost_lines(found))
 
 
 def cost_lines(found: Mapping[str, Any]) -> Iterator[str]:

@@ -43,14 +43,11 @@ def run_engine_list(context: Context) -> int:
     found = context.each_engine(ask_facts, here=False)
     rows: Mapping[str, Mapping[str, Any]] = context.config.get("engines")
     entries = [entry_of(name, row, found[name]) for name, row in sorted(rows.items())]
-    if context.options.format == "json":
-        console.print_json(entries)
-    elif not entries:
+    if not entries:
         console.say("There are no engines: sessions run on this host. `clincus engine add` adds one.")
-    else:
-        shown = [(one["name"], one["kind"], one["project"], one["version"], one["state"]) for one in entries]
-        print(console.table(("NAME", "KIND", "PROJECT", "INCUS", "STATE"), shown))
-    return 0
+    shown = [(one["name"], one["kind"], one["project"], one["version"], one["state"]) for one in entries]
+    lines = [console.table(("NAME", "KIND", "PROJECT", "INCUS", "STATE"), shown)] if shown else []
+    return context.show(entries, lines)
 
 
 def entry_of(name: str, row: Mapping[str, Any], said: Facts | clincus.ClincusError) -> dict[str, Any]:
@@ -167,7 +164,7 @@ def give_image(context: Context, incus: clincus.Incus, alias: str) -> bool:
     return True
 
 
-@cli.Command("engine update NAME")
+@cli.Command("engine update NAME", cli.RESULT_JSON)
 def run_engine_update(context: Context) -> int:
     """Give an engine this host's image, after a build
 
@@ -180,7 +177,7 @@ def run_engine_update(context: Context) -> int:
     is_new = give_image(context, incus, image)
     words = "starts new sessions from it now" if is_new else "has it already"
     console.say(f'The image "{image}": {incus.engine} {words}')
-    return 0
+    return context.show({"engine": incus.engine, "image": image, "copied": is_new}, [])
 
 
 def engine_image(context: Context, engine: str) -> str:
@@ -307,7 +304,7 @@ def run_engine_check(context: Context) -> int:
     except clincus.IncusError:  # this host need not have an Incus of its own
         ours = ""
     findings = examine(incus, image, row.get("roots", []), ours)
-    if context.options.format == "text":
+    if not context.prints_json:
         return report(findings)
     found = [finding._asdict() for finding in findings]
     console.print_json({"findings": found})

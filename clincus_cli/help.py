@@ -55,7 +55,7 @@ def run_version(context: Context) -> int:
     """
     found = {**release(), "python": sys.version.split()[0]}
     words = "clincus {version} (commit: {commit}, built: {built})\nPython {python}"
-    return console.show(context.options.format, found, [words.format(**found)])
+    return context.show(found, [words.format(**found)])
 
 
 @cli.Command("_version", hidden=True)

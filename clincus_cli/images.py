@@ -74,17 +74,14 @@ def run_image_list(context: Context) -> int:
     images = query_images(door(context))
     if options.prefix:
         images = [image for image in images if any(name.startswith(options.prefix) for name in alias_names(image))]
-    if options.format == "json":
-        console.print_json([image_document(image) for image in images])
-    elif options.prefix and not images:
-        print(f"No images found with prefix '{options.prefix}'")
-    elif options.prefix:
-        print(f"Images with prefix '{options.prefix}':")
-        print(image_table(images, options.prefix, "created_at", "CREATED"))
-    else:
-        remedy = f"Copy it there: clincus engine update {options.engine}" if options.engine else BUILD
-        print(image_overview(images, remedy, show_all=options.all))
-    return 0
+    remedy = f"Copy it there: clincus engine update {options.engine}" if options.engine else BUILD
+    lines = [image_overview(images, remedy, show_all=options.all)]
+    if options.prefix:
+        table = image_table(images, options.prefix, "created_at", "CREATED")
+        lines = [f"Images with prefix '{options.prefix}':", table]
+        if not images:
+            lines = [f"No images found with prefix '{options.prefix}'"]
+    return context.show([image_document(image) for image in images], lines)
 
 
 def image_table(images: Iterable[Mapping[str, Any]], prefix: str, moment: str, head: str) -> str:
@@ -138,7 +135,7 @@ def run_image_info(context: Context) -> int:
     }
     more = [(key, value) for key, value in properties.items() if value and key != "description"]
     lines = [console.facts([*rows.items(), *more])]
-    return console.show(context.options.format, dict(sorted(document.items())), lines)
+    return context.show(dict(sorted(document.items())), lines)
 
 
 @cli.Command(
@@ -279,6 +276,7 @@ def above_zero(text: str) -> int:
     cli.YES,
     cli.FORCE_F,
     cli.Flag("--dry-run", "only say what would go"),
+    cli.RESULT_JSON,
     writes=True,
 )
 def run_image_cleanup(context: Context) -> int:
@@ -297,7 +295,7 @@ def run_image_cleanup(context: Context) -> int:
     plan = plan_cleanup(images, options.prefix, options.keep)
     if options.dry_run:
         report_cleanup("[Dry run] Would delete", plan.delete, plan)
-        return 0
+        return context.show(plan._asdict(), [])
     question = f"Delete {len(plan.delete)} old version(s): {', '.join(plan.delete)}?"
     if plan.delete and not console.confirm_named(question, yes=cli.agreed(options)):
         return 1
@@ -315,6 +313,7 @@ def run_image_cleanup(context: Context) -> int:
     deleted = sessions.attempt_each(plan.delete, delete)
     console.say("Cleanup complete:")
     report_cleanup("Deleted", deleted, plan)
+    context.show({**plan._asdict(), "delete": deleted}, [])
     return 0 if deleted == plan.delete else 1
 
 

@@ -32,7 +32,7 @@ def run_login_list(context: Context) -> int:
         for one in found
     ]
     lines = [console.table(head, rows)] if rows else ["There are no logins: `clincus login add` adds one."]
-    return console.show(context.options.format, found, lines)
+    return context.show(found, lines)
 
 
 def used_words(one: Mapping[str, Any]) -> str:
@@ -119,7 +119,7 @@ def run_login_check(context: Context) -> int:
     """
     one = ask(context, "POST", "check")
     words = f"{one['name']}: {one['state']}" + (f": {one['error']}" if one["error"] else "")
-    console.show("json" if context.options.json else "text", one, [clincus.printable(words)])
+    context.show(one, [clincus.printable(words)])
     return 0 if one["state"] == "good" else 1
 
 

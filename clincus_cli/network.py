@@ -42,7 +42,7 @@ def run_network(context: Context) -> int:
         fields = changed_network(found, options.mode, options.allow, options.remove)
         warn_of_next_start(ask_session(context, "PATCH", "", fields))
         found = ask_session(context, "GET", "network")
-    return console.show(options.format, found, network_lines(found))
+    return context.show(found, network_lines(found))
 
 
 def warn_of_next_start(session: Mapping[str, Any]) -> None:

@@ -41,13 +41,12 @@ def run_ports(context: Context) -> int:
         opened = ask_session(context, "POST", f"ports/{options.open}")
         if opened.get("confined"):  # a server of an older version does not say
             console.warn(REMAINS)
-        print(opened["url"])
-        return 0
+        return context.show(opened, [opened["url"]])
     if options.close:
         ask_session(context, "DELETE", f"ports/{options.close}")
         return 0
     found = ask_session(context, "GET", "ports")
-    return console.show(options.format, found, [*map(port_line, found["ports"])] or ["Nothing listens there."])
+    return context.show(found, [*map(port_line, found["ports"])] or ["Nothing listens there."])
 
 
 def port_line(one: Mapping[str, Any]) -> str:

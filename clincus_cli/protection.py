@@ -35,7 +35,7 @@ def run_protection(context: Context) -> int:
     if options.resolve:
         ask_session(context, "POST", "protection/resolve", {"action": options.resolve})
     found = ask_session(context, "GET", "protection")
-    return console.show("json" if options.json else "text", found, protection_lines(found))
+    return context.show(found, protection_lines(found))
 
 
 def protection_lines(found: Mapping[str, Any]) -> Iterator[str]:

@@ -58,7 +58,7 @@ def run_diff(context: Context) -> int:
         found = ask(context, "GET", "changes", query=scope)
         if options.path:
             found["files"] = [one for one in found["files"] if is_in(one["path"], [options.path.rstrip("/")])]
-        return console.show("json" if options.json else "text", found, [*stat_lines(found)] or ["Nothing has changed."])
+        return context.show(found, [*stat_lines(found)] or ["Nothing has changed."])
     query = {**scope, **({"path": options.path} if options.path else {})}
     patch = fetch_from_server(context, "GET", session_path(options.name, "changes/patch", query), None, LOOK_WITHIN)
     if sys.stdout.isatty():
@@ -91,7 +91,7 @@ def run_checkpoints(context: Context) -> int:
         console.say("No checkpoints are kept of this session.")
     rows = [(one["checkpoint"], console.local_time(one["at"]), one["why"], count(one), one["note"]) for one in found]
     table = console.table(["NUMBER", "TIME", "WHY", "CHANGES", "NOTE"], rows)
-    return console.show(context.options.format, found, [table])
+    return context.show(found, [table])
 
 
 @cli.Command(
@@ -125,9 +125,8 @@ def run_undo(context: Context) -> int:
     if not files:
         console.say("These files are as they were then: there is nothing to undo.")
         nothing = {"checkpoint": "", "restored": [], "removed": [], "failed": []}
-        return console.show("json", nothing, []) if options.json else 0
-    say = console.say if options.json else print
-    say("\n".join(stat_lines({**found, "files": files, "appeared": []})))
+        return context.show(nothing, [])
+    context.tell("\n".join(stat_lines({**found, "files": files, "appeared": []})))
     if found["others"]:
         console.warn(
             f"these sessions work in the same folder, and some changes may be theirs: {', '.join(found['others'])}"
@@ -139,8 +138,7 @@ def run_undo(context: Context) -> int:
         console.warn(f"{one['path']} was left as it is: {WHYS.get(one['why'], one['why'])}")
     brought = len(done["restored"]) + len(done["removed"])
     console.say(f"{brought} file(s) brought back. To undo this: clincus undo {options.name} --to {done['checkpoint']}")
-    if options.json:
-        console.print_json(done)
+    context.show(done, [])
     return 1 if done["failed"] else 0
 
 
@@ -179,7 +177,7 @@ def run_commit(context: Context) -> int:
     body = {"message": options.message, "name": name, "email": email, "paths": chosen, "hooks": not options.no_hooks}
     made = ask(context, "POST", "commit", body)
     where = f" on {made['branch']}" if made["branch"] else ""
-    return console.show("json" if options.json else "text", made, [f"{made['commit'][:12]}{where}"])
+    return context.show(made, [f"{made['commit'][:12]}{where}"])
 
 
 def author_of(text: str) -> tuple[str, str]:

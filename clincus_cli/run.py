@@ -66,7 +66,7 @@ def run_run(context: Context) -> int:
         finally:
             sessions.end(session.id, delete=not session.persistent, keeps=session.mode == "mount")
     talk(context, "Command completed successfully" if code == 0 else f"Command exited with code {code}")
-    if options.format == "json":
+    if context.prints_json:
         print_output(code, *held)
     return code
 
@@ -89,7 +89,7 @@ def run_command(
         if options.format == "pretty" and console.has_terminal() and sys.stderr.isatty():
             argv = sessions.guest_argv(session, program, guest.mount, *command, term="xterm-256color")
             return shell.run_in_terminal(argv, limit), held
-        sinks = held if options.format == "json" else relay.OUR_STREAMS
+        sinks = held if context.prints_json else relay.OUR_STREAMS
         command = ["sh", "-c", program, "clincus", guest.mount, *command]
         environment = guest.environment()
         code = relay.run_relayed(
@@ -212,6 +212,7 @@ def run_tmux_send(context: Context) -> int:
     "tmux capture [CONTAINER]",
     cli.Flag("--lines N", "so many lines of history, too", check=cli.number_from(0, 50_000), default=0),
     cli.Flag("-e, --escapes", "with colours"),
+    cli.RESULT_JSON,
 )
 def run_tmux_capture(context: Context) -> int:
     """Print what a session's terminal shows
@@ -223,7 +224,9 @@ def run_tmux_capture(context: Context) -> int:
     options = context.options
     arguments = [*(["-S", f"-{options.lines}"] if options.lines else []), *(["-e"] if options.escapes else [])]
     shown = run_on_tmux(context, options.container, "capture", *arguments).decode("utf-8", "replace").strip()
-    if sys.stdout.isatty():
+    if context.prints_json:
+        console.print_json({"text": shown})
+    elif sys.stdout.isatty():
         print(screen_text(shown))
     else:
         print(shown, end="")
@@ -256,4 +259,4 @@ def run_tmux_list(context: Context) -> int:
             found.append({"name": session.id, "tmux_session": f"clincus-{session.id}"})
     lines = ["  - {name} (tmux session: {tmux_session})".format(**one) for one in found]
     head = "Active sessions:" if running else "No active sessions"
-    return console.show(context.options.format, {"sessions": found}, [head, *lines])
+    return context.show({"sessions": found}, [head, *lines])

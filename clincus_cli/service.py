@@ -363,7 +363,7 @@ def run_service_status(context: Context) -> int:
         "Log": f"journalctl --user -u {SERVICE}",
         "Message": document["message"] or "-",
     }
-    console.show(context.options.format, document, [console.facts(rows.items())])
+    context.show(document, [console.facts(rows.items())])
     return 0 if document["active"] else 1
 
 

@@ -29,9 +29,12 @@ QUIET = cli.Flag("-q, --quiet", "only the ids, a line each")
 def run_list(context: Context) -> int:
     """List the sessions
 
-    What each tool is doing is shown while the server runs (`clincus serve`).
+    A line for each, with what its tool is doing while the server runs (`clincus serve`). With --all the saved
+    conversations follow. JSON also has addresses, images and times.
 
-    $ clincus list --all --format json  # Everything, for a program.
+    $ clincus list  # Which of them waits for me?
+    $ clincus list --all --json  # Everything, for a program.
+    $ clincus kill $(clincus list -q)  # All of them.
     """
     active: list[dict[str, Any]] = []
     problem = ""
@@ -52,23 +55,10 @@ def run_list(context: Context) -> int:
         for one in kept
     ]
     document = {"active_containers": active, **({"saved_sessions": saved} if saved else {})}
-    lines = list_lines(active, saved if context.options.all else None, nothing="unknown" if problem else "none")
-    return console.show(context.options.format, document, lines) or int(bool(problem))
-
-
-@cli.Command("ps", QUIET, cli.format_flag("text", "json"), shows=True)
-def run_ps(context: Context) -> int:
-    """List the sessions as a table
-
-    A line for each, with its tool's activity while the server runs (`clincus serve`). `clincus list` says more.
-
-    $ clincus ps  # Which of them waits for me?
-    $ clincus kill $(clincus ps -q)  # All of them.
-    """
-    active = active_entries(context)
-    if context.options.quiet:
-        return print_ids(active)
-    return console.show(context.options.format, {"active_containers": active}, [session_table(active)])
+    tables = [] if problem else [session_table(active)]
+    if context.options.all:
+        tables.append(saved_table(kept))
+    return context.show(document, ["\n\n".join(tables)]) or int(bool(problem))
 
 
 def print_ids(active: Iterable[Mapping[str, Any]]) -> int:
@@ -79,7 +69,7 @@ def print_ids(active: Iterable[Mapping[str, Any]]) -> int:
 
 
 def session_table(active: Sequence[Mapping[str, Any]]) -> str:
-    """The text of `clincus ps`."""
+    """The text of `clincus list`."""
     rows = [
         (
             f"{entry['name']} ({entry['display_name']})" if "display_name" in entry else entry["name"],
@@ -163,45 +153,10 @@ def address_of(instance: Mapping[str, Any]) -> str:
         return ""
 
 
-def list_lines(
-    active: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str, Any]] | None, nothing: str = "none"
-) -> Iterator[str]:
-    """The text of `clincus list`. `nothing` is the word for no session."""
-    colors = {"Running": "green", "Error": "red", "Frozen": "yellow"}
-    facts = {
-        "Name": "display_name",
-        "IPv4": "ipv4",
-        "Created": "created_at",
-        "Image": "image",
-        "Tool": "tool",
-        "Slot": "slot",
-    }
-    yield from (console.paint("Active Containers:", "bold"), "-" * 18)
-    for entry in active:
-        yield f"  {console.paint(entry['name'], 'bold')} ({'persistent' if entry['persistent'] else 'ephemeral'})"
-        status = entry["status"]
-        yield f"    Status:    {console.paint(status, colors[status]) if status in colors else status}"
-        if "agent" in entry:
-            yield f"    Agent:     {clincus.printable(agent_words(entry['agent']))}"
-        of_clone = {"Clone of": "workspace"} if "mode" in entry else {"Workspace": "workspace"}
-        yield from fact_lines(entry, {**facts, **of_clone, "Ends": "deadline"})
-    if not active:
-        yield f"  ({nothing})"
-    if saved is None:
-        return
-    yield from ("", console.paint("Saved Sessions:", "bold"), "-" * 15)
-    for entry in saved:
-        yield f"  {console.paint(entry['ID'], 'bold')}"
-        yield from fact_lines(entry, {"Saved": "SavedAt", "Tool": "tool", "Workspace": "Workspace"})
-    if not saved:
-        yield "  (none)"
-
-
-def fact_lines(entry: Mapping[str, Any], facts: Mapping[str, str]) -> Iterator[str]:
-    """A line for each fact of an entry that is known; `facts` has the keys by their labels."""
-    for name, key in facts.items():
-        if entry.get(key):
-            yield f"    {name + ':':<10} {clincus.printable(str(entry[key]))}"
+def saved_table(saved: Iterable[clincus.SavedSession]) -> str:
+    """The saved conversations in the text of `clincus list --all`."""
+    rows = [(one.session_id, one.tool, one.workspace, console.local_time(one.saved_at)) for one in saved]
+    return console.table(("CONVERSATION", "TOOL", "WORKSPACE", "SAVED"), rows)
 
 
 @cli.Command("info [SESSION_ID]", cli.format_flag("text", "json"), shows=True)
@@ -222,12 +177,6 @@ def run_info(context: Context) -> int:
     saved = found[0]
     files = clincus.saved_listing(saved.directory)
     size = sum(file.size for file in files.values())
-    if context.options.format == "json":
-        kept = {**saved._asdict(), "has_data": bool(files), "size_bytes": size}
-        console.print_json(kept)
-        return 0
-    print(console.paint("Session Information", "bold"))
-    print("-" * 19)
     rows = {
         "Session ID": saved.session_id,
         "Container": saved.container_name,
@@ -240,11 +189,11 @@ def run_info(context: Context) -> int:
         "Session Path": saved.directory,
         "Resume": f"clincus shell --resume={saved.session_id}",
     }
-    print(console.facts(rows.items()))
-    return 0
+    lines = [console.paint("Session Information", "bold"), "-" * 19, console.facts(rows.items())]
+    return context.show({**saved._asdict(), "has_data": bool(files), "size_bytes": size}, lines)
 
 
-@cli.Command("resume [NAME]", cli.ACCEPT_CHANGES, writes=True)
+@cli.Command("resume [NAME]", cli.ACCEPT_CHANGES, cli.RESULT_JSON, writes=True)
 def run_resume(context: Context) -> int:
     """Let a paused or stopped session go on
 
@@ -270,14 +219,16 @@ def run_resume(context: Context) -> int:
         paused = [session for session in registry.all() if session.paused]
         if not paused:
             console.say("No frozen clincus containers found")
-            return 0
-        done = attempt_each([one.id for one in paused], resume)
+            return show_done(context, [], [])
+        names = [one.id for one in paused]
+        done = attempt_each(names, resume)
         console.say(f"Resumed {len(done)} container(s)")
+        show_done(context, names, done)
         return 0 if len(done) == len(paused) else 1
     if name not in [session.id for session in registry.all()] and cli.is_session_id([name]):
         raise clincus.ClincusError(f"'{name}' is a conversation, not a container: clincus shell --resume={name}", 409)
     resume(name)
-    return 0
+    return show_done(context, [name], [name])
 
 
 # -- One thing done to several sessions
@@ -294,6 +245,11 @@ def attempt_each(names: Iterable[str], work: Callable[[str], object]) -> list[st
         else:
             done.append(name)
     return done
+
+
+def show_done(context: Context, names: Iterable[str], done: Sequence[str]) -> int:
+    """For programs: the names that were worked on with success, and the others. Returns 0."""
+    return context.show({"done": [*done], "failed": [name for name in names if name not in done]}, [])
 
 
 def for_each_session(
@@ -315,26 +271,27 @@ def for_each_session(
     options = context.options
     known = [session.id for session in context.sessions.registry.all() if not options.all or among(session)]
     if options.all and not known:
-        print(f"No containers to {plain}")
-        return 0
+        context.tell(f"No containers to {plain}")
+        return show_done(context, [], [])
     names = known if options.all else options.name
     found = [name for name in names if name in known]
     for name in names:
         if name not in known:
             console.warn(f"Container {name} does not exist as a session; `clincus list` shows those that do")
     is_one = len(names) == 1 and not options.all
-    if found and not is_agreed(options, plain, found, is_one=is_one, deletes=deletes):
+    if found and not is_agreed(context, plain, found, is_one=is_one, deletes=deletes):
         return 1
 
     def work_on(name: str) -> None:
-        console.tell(f"{doing} container {name}{note}...")
+        context.tell(f"{doing} container {name}{note}...")
         work(name)
-        console.tell(f"✓ {did} {name}")
+        context.tell(f"✓ {did} {name}")
 
     with console.progress(f"{doing} {found[0] if len(found) == 1 else f'{len(found)} containers'}"):
         done = attempt_beside(context.sessions, found, work_on)
     if done:
-        print(f"{did} {len(done)} container(s)")
+        context.tell(f"{did} {len(done)} container(s)")
+    show_done(context, names, done)
     if len(done) < len(names):
         few = f"only {len(done)} of {len(names)} containers were" if done else "no containers were"
         advice = f": {hint}" if hint and len(done) < len(found) else ""
@@ -342,17 +299,17 @@ def for_each_session(
     return 0
 
 
-def is_agreed(options: cli.Options, verb: str, names: Sequence[str], *, is_one: bool, deletes: bool) -> bool:
+def is_agreed(context: Context, verb: str, names: Sequence[str], *, is_one: bool, deletes: bool) -> bool:
     """Ask before work on several sessions; True if the user agrees.
 
     For one session, only work that `deletes` it asks: at a terminal, and always if the command line does not name it.
     """
     if is_one and not deletes:
         return True
+    options = context.options
     yes = cli.agreed(options)
     if not is_one:
-        print(f"Found {len(names)} container(s):")
-        print("\n".join(f"  - {name}" for name in names))
+        context.tell("\n  - ".join([f"Found {len(names)} container(s):", *names]))
         return console.confirm(f"{verb.capitalize()} {len(names)} container(s)?", yes=yes)
     confirm = console.confirm if options.is_default else console.confirm_named
     return confirm(f"Delete {names[0]} with all that is in its container?", yes=yes)
@@ -369,7 +326,13 @@ ALL = cli.Flag("--all", "every session")
 
 
 @cli.Command(
-    "stop [NAME...]", timeout_flag(30), cli.Flag("--all", "every running session"), cli.YES, cli.FORCE, writes=True
+    "stop [NAME...]",
+    timeout_flag(30),
+    cli.Flag("--all", "every running session"),
+    cli.YES,
+    cli.FORCE,
+    cli.RESULT_JSON,
+    writes=True,
 )
 def run_stop(context: Context) -> int:
     """Stop sessions and keep their containers
@@ -395,6 +358,7 @@ def run_stop(context: Context) -> int:
     ALL,
     cli.YES,
     cli.FORCE,
+    cli.RESULT_JSON,
     writes=True,
 )
 def run_shutdown(context: Context) -> int:
@@ -411,14 +375,14 @@ def run_shutdown(context: Context) -> int:
     force = context.options.force
 
     def shut_down(name: str) -> None:
-        console.tell("Attempting graceful shutdown...")
+        context.tell("Attempting graceful shutdown...")
         with clincus.patient(clincus.END_PATIENCE, clincus.END_WITHIN):  # for the stop and the delete together
             session = end_session(context, name, timeout=timeout)
             if session is not None and (not session.persistent or context.options.delete):
                 sessions.end(name, delete=True, keeps=force)
                 return
         if session is not None:
-            console.tell(f"{name} is persistent: it is stopped and kept (--delete removes it)")
+            context.tell(f"{name} is persistent: it is stopped and kept (--delete removes it)")
 
     words = ("shutdown", "Shutting down", "Shutdown")
     note = f" (timeout: {timeout}s)"
@@ -430,6 +394,7 @@ def run_shutdown(context: Context) -> int:
     ALL,
     cli.YES,
     cli.Flag("--force", "do not ask; copy what would be lost here, and delete even if that is not possible"),
+    cli.RESULT_JSON,
     writes=True,
 )
 def run_kill(context: Context) -> int:
@@ -451,7 +416,7 @@ def run_kill(context: Context) -> int:
     return for_each_session(context, words, kill, deletes=True, hint=hint)
 
 
-@cli.Command("persist [NAME...]", ALL, cli.YES, cli.FORCE, writes=True)
+@cli.Command("persist [NAME...]", ALL, cli.YES, cli.FORCE, cli.RESULT_JSON, writes=True)
 def run_persist(context: Context) -> int:
     """Keep the containers of sessions when these end
 
@@ -471,7 +436,7 @@ def run_persist(context: Context) -> int:
     )
 
 
-@cli.Command("rename CONTAINER NAME", writes=True)
+@cli.Command("rename CONTAINER NAME", cli.RESULT_JSON, writes=True)
 def run_rename(context: Context) -> int:
     """Give a session a name of your own
 
@@ -482,8 +447,7 @@ def run_rename(context: Context) -> int:
     from clincus_features.naming import change_session
 
     session = change_session(context.sessions, context.options.container, {"name": context.options.name})
-    print(f"{session.id}: {session.name or 'has no name now'}")
-    return 0
+    return context.show(session.document(), [f"{session.id}: {session.name or 'has no name now'}"])
 
 
 # -- clean

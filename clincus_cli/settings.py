@@ -36,7 +36,7 @@ def run_config_show(context: Context) -> int:
     table = console.table(
         ("SETTING", "VALUE", "FROM"), [(name, literal(values[name]), config.origins[name]) for name in names]
     )
-    return console.show(context.options.format, document, [table])
+    return context.show(document, [table])
 
 
 @cli.Command("config path", cli.format_flag("text", "json"), shows=True)
@@ -48,10 +48,10 @@ def run_config_path(context: Context) -> int:
     $ clincus config path  # Where does it look?
     """
     rows = [(path, "" if exists else "not there") for path, exists in context.config.files.items()]
-    return console.show(context.options.format, context.config.files, [console.table(None, rows)])
+    return context.show(context.config.files, [console.table(None, rows)])
 
 
-@cli.Command("config set KEY VALUE", writes=True)
+@cli.Command("config set KEY VALUE", cli.RESULT_JSON, writes=True)
 def run_config_set(context: Context) -> int:
     """Set one setting in your config file
 
@@ -84,7 +84,7 @@ def run_config_set(context: Context) -> int:
     now = clincus.load_config(environ, profile=getattr(options, "profile", ""))
     if now.get(options.key) != setting.fit(value):
         console.warn(f"{now.origins[options.key]} still sets it, and wins")
-    return 0
+    return context.show({"key": options.key, "file": path}, [])
 
 
 def read_line(key: str) -> str:

@@ -188,7 +188,8 @@ def run_build(context: Context) -> int:
     if options.custom not in ("", "custom"):
         raise cli.UsageError(f"unknown command '{options.custom}' for 'clincus build'; did you mean custom?", "build")
     script = read_script(context) if options.custom else b""
-    if not (options.custom or options.json):
+    prints_json = options.custom or context.prints_json
+    if not prints_json:
         print("Building clincus image...", flush=True)
     with Stages() as stages:
         build = BuildContext(context.incus, Host(), stages, clincus.container_prefix(context.environ))
@@ -198,7 +199,7 @@ def run_build(context: Context) -> int:
             chosen = setup_options(context)
             source = vars(options)["from"]
             built = build_standard(build, chosen, context.environ, force=options.force, source=source)
-    if options.custom or options.json:
+    if prints_json:
         document = {"alias": built.alias, "skipped": built.skipped}
         made = {"fingerprint": built.fingerprint, **({"version": built.version} if built.version else {})}
         console.print_json(document if built.skipped else {**document, **made})
@@ -255,7 +256,7 @@ def run_health(context: Context) -> int:
         config, incus, context.environ, config_error=reason, verbose=context.options.verbose,
         examiners=context.extensions.examiners,
     )  # fmt: skip
-    console.show(context.options.format, report, health_lines(report))
+    context.show(report, health_lines(report))
     return {"healthy": 0, "degraded": 1}.get(report["status"], 2)
 
 

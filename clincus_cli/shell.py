@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     cli.Flag("--engine NAME", "run it on an engine of the config (default: this host)", default=""),
     cli.Flag("--target MEMBER", "a member of the engine's cluster, or @ and a group of members", default=""),
     cli.Flag("--there", "with --engine: mount DIRECTORY of that host, which lies in one of the engine's roots"),
+    cli.Flag("--json", "with --background: print the session as JSON"),
     starts=True,
     writes=True,
 )
@@ -62,6 +63,8 @@ def run_shell(context: Context) -> int:
     Exits: 0 the session ended, was detached, or runs in the background; 1 it could not be started
     """
     options = context.options
+    if options.json and not options.background:
+        raise cli.UsageError("--json prints the session of --background: give --background, too", "shell")
     if not options.background and not console.has_terminal():
         raise clincus.ClincusError("there is no terminal to attach to: give --background to start without one", 400)
     request = launch_request(context)
@@ -322,7 +325,7 @@ def present(context: Context, session: clincus.Session, *, is_direct: bool) -> i
     if options.background:
         console.say(f"Created background tmux session: {clincus.tmux_name(session.id)}")
         console.say(f"  clincus attach {session.id}\n  clincus tmux capture {session.id}")
-        return 0
+        return context.show(session.document(), [])
     return attach_terminal(context, session, is_direct=is_direct)
 
 

@@ -67,7 +67,12 @@ def find_snapshot(incus: clincus.Incus, container: str, name: str) -> dict[str, 
 
 
 @cli.Command(
-    "snapshot create [NAME]", CONTAINER, cli.WORKSPACE, cli.Flag("--stateful", "with its running programs"), writes=True
+    "snapshot create [NAME]",
+    CONTAINER,
+    cli.WORKSPACE,
+    cli.Flag("--stateful", "with its running programs"),
+    cli.RESULT_JSON,
+    writes=True,
 )
 def run_snapshot_create(context: Context) -> int:
     """Keep the present state of a container
@@ -96,7 +101,7 @@ def run_snapshot_create(context: Context) -> int:
         incus.query(incus.path(container, "/snapshots"), "POST", body, wait=True, timeout=600)
     kind = "stateful snapshot" if options.stateful else "snapshot"
     console.say(f"Created {kind} '{name}' for container '{container}'")
-    return 0
+    return context.show({"container": container, "name": name, "stateful": options.stateful}, [])
 
 
 @cli.Command(
@@ -127,7 +132,7 @@ def run_snapshot_list(context: Context) -> int:
     single = {"container": container, "snapshots": found.get(container)}
     tables = [snapshot_table(name, found[name]) for name in sorted(found)] or ["(none)"]
     document = dict(sorted(found.items())) if options.all else single
-    return console.show(options.format, document, ["\n\n".join(tables)])
+    return context.show(document, ["\n\n".join(tables)])
 
 
 def snapshot_table(container: str, snapshots: Sequence[Mapping[str, object]]) -> str:
@@ -252,4 +257,4 @@ def run_snapshot_info(context: Context) -> int:
         "Description": snapshot.get("description", "-"),
     }
     document = {"container": container, "snapshot": snapshot}
-    return console.show(options.format, document, [console.facts(rows.items())])
+    return context.show(document, [console.facts(rows.items())])

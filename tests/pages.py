@@ -46,6 +46,7 @@ VARIES = [
         (r"\b(?=[0-9a-f]*\d)[0-9a-f]{7,64}\b", "HASH"),
         (r"\b\d+(\.\d+)? (B|KiB|MiB|GiB|s|ms)\b", "SIZE"),
         (r"(?<=--to )\d+", "N"),
+        (r"(?<= )\d+[smhd]$", "AGE"),
     )
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import itertools
@@ -70,7 +71,7 @@ COMMANDS = {
     "flags behind the arguments": (["kill", "a", "--force", "b"], "kill", {"name": ["a", "b"], "force": True}),
     "flags inside a group": (["tmux", "--slot=3", "list"], "tmux list", {"slot": 3}),
     "flags of the command in front of it": (["--port", "4000", "serve"], "serve", {"port": 4000}),
-    "--json for --format json": (["list", "--json"], "list", {"format": "json"}),
+    "--json": (["list", "--json"], "list", {"json": True}),
     "--json of a command of the command": (
         ["container", "exec", "a", "gh", "--json"], "container exec", {"command": ["gh", "--json"], "format": None}
     ),
@@ -94,7 +95,8 @@ COMMANDS = {
     "words behind --": (["tmux", "send", "c", "--", "--help"], "tmux send", {"text": "--help"}),
     "delete as kill": (["delete", "a"], "kill", {"name": ["a"]}),
     "rm as kill": (["rm", "a"], "kill", {"name": ["a"]}),
-    "ls as ps": (["ls", "-q"], "ps", {"quiet": True}),
+    "ls as list": (["ls", "-q"], "list", {"quiet": True}),
+    "ps as list": (["ps"], "list", {"quiet": False}),
     "start as resume": (["start", "a"], "resume", {"name": "a"}),
     "logs as log": (["logs", "a"], "log", {"name": "a"}),
     "exec as container exec": (["exec", "a", "ls", "-l"], "container exec", {"name": "a", "command": ["ls", "-l"]}),
@@ -104,12 +106,12 @@ COMMANDS = {
 }  # fmt: skip
 
 
-# Commands that change nothing here, and print no facts: they do something in a session or to a service, copy, answer by
-# their exit code, or show a page of help or a screen.
+# Commands that change nothing here, and print no facts: they do something to a service or a login, copy, answer by
+# their exit code, or show a page of help.
 NO_JSON = {
-    *("interrupt", "login revoke", "login allow", "engine update"),
+    *("login revoke", "login allow"),
     *("service install", "service start", "service stop", "service restart", "service remove", "serve"),
-    *("file pull", "container exists", "container running", "image exists", "tmux capture"),
+    *("file pull", "container exists", "container running", "image exists"),
     *("help", "man", "completion"),
 }
 
@@ -121,7 +123,10 @@ def test_each_command_that_shows_facts_has_them_as_json():
 
 
 # Commands that change something here and print what came of it, or with --dry-run what would.
-RESULTS = {"build", "clean", "fetch", "image publish", "push", "setup"}
+RESULTS = {
+    *("build", "clean", "config set", "fetch", "image cleanup", "image publish", "kill", "persist", "push", "rename"),
+    *("resume", "setup", "shell", "shutdown", "snapshot create", "stop"),
+}
 
 
 def test_each_command_that_prints_a_result_has_it_as_json():
@@ -816,24 +821,17 @@ def test_a_container_without_an_address_has_an_empty_one(state):
     assert cli_sessions.active_entry(session, instance)["ipv4"] == ""
 
 
-def test_the_list_as_text():
-    entry = {
-        "name": "clincus-ec0578-1", "persistent": True, "status": "Running", "ipv4": "",
-        "created_at": "2027-03-01 09:15:00", "image": "i", "tool": "claude", "slot": 1, "workspace": "/w",
-        "deadline": "",
-    }  # fmt: skip
-    saved = {"ID": ID, "SavedAt": "2027-03-01T09:40:12+01:00", "tool": "claude", "Workspace": "/w"}
-    assert list(cli_sessions.list_lines([entry], [saved])) == [
-        "Active Containers:", "------------------",
-        "  clincus-ec0578-1 (persistent)", "    Status:    Running", "    Created:   2027-03-01 09:15:00",
-        "    Image:     i", "    Tool:      claude", "    Slot:      1", "    Workspace: /w",
-        "", "Saved Sessions:", "---------------",
-        f"  {ID}", "    Saved:     2027-03-01T09:40:12+01:00", "    Tool:      claude", "    Workspace: /w",
-    ]  # fmt: skip
+def test_the_saved_conversations_as_a_table():
+    saved = clincus.SavedSession(ID, "claude", workspace="/w", saved_at="2027-03-01T09:40:12Z")
+    when = cli_console.local_time(saved.saved_at)
+    assert [line.split() for line in cli_sessions.saved_table([saved]).splitlines()] == [
+        ["CONVERSATION", "TOOL", "WORKSPACE", "SAVED"],
+        [ID, "claude", "/w", *when.split()],
+    ]
 
 
 def one_session(*flags, is_default):
-    """The context of a kill of one session, and what was done to which."""
+    """The context of a kill of one session."""
     command, rest = cli_commands.find_command(["kill", *flags])
     context = cli_context.Context(command, cli_commands.parse_words(command, rest), {})
     context.options.name = ["clincus-a1b2c3-1"]
@@ -872,6 +870,35 @@ def test_a_script_that_names_no_session_kills_none_without_a_yes(monkeypatch):
     assert killed == []
 
 
+@pytest.mark.parametrize("fault", [None, clincus.ClincusError("no")], ids=["done", "failed"])
+def test_a_kill_as_json_tells_nothing_else_on_stdout(capsys, fault):
+    def kill(name):
+        if fault:
+            raise fault
+
+    context = one_session("--yes", "--json", is_default=False)
+    with contextlib.suppress(clincus.ClincusError):
+        cli_sessions.for_each_session(context, ("kill", "Killing", "Killed"), kill, deletes=True)
+    said = capsys.readouterr()
+    name = "clincus-a1b2c3-1"
+    assert json.loads(said.out) == ({"done": [], "failed": [name]} if fault else {"done": [name], "failed": []})
+    assert f"Killing container {name}..." in said.err
+
+
+def test_an_interruption_as_json(monkeypatch, capsys):
+    monkeypatch.setattr(cli_agents, "ask_session", lambda *_: {})
+    command, options = parse_command_line(["interrupt", "clincus-a1b2c3-1", "--json"])
+    assert command.run(cli_context.Context(command, options, {})) == 0
+    assert json.loads(capsys.readouterr().out) == {"result": "interrupted"}
+
+
+def test_a_session_as_json_is_one_in_the_background(monkeypatch):
+    monkeypatch.setattr(cli_console, "has_terminal", lambda: True)
+    command, options = parse_command_line(["shell", "--json"])
+    with pytest.raises(cli_commands.UsageError, match="give --background, too"):
+        command.run(cli_context.Context(command, options, {}))
+
+
 AGES = {0: "0s", 59: "59s", 60: "1m", 7199: "1h", 86400 * 3: "3d", -5: "0s"}
 
 
@@ -903,8 +930,7 @@ def test_columns_stand_below_each_other_whatever_the_letters():
 def test_the_list_says_that_a_session_works_on_a_clone():
     instance = {"name": "clincus-ec0578-1", "status": "Running", "created_at": "2027-03-01T09:15:00Z"}
     session = a_session(id="clincus-ec0578-1", mode="clone")
-    entry = cli_sessions.active_entry(session, instance)
-    assert (entry["mode"], "    Clone of:  /w" in [*cli_sessions.list_lines([entry], None)]) == ("clone", True)
+    assert cli_sessions.active_entry(session, instance)["mode"] == "clone"
 
 
 def test_a_process_has_a_mark_that_ends_with_it():

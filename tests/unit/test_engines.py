@@ -701,8 +701,9 @@ def list_engines(rows: dict[str, Any], format: str, capsys: Any) -> Any:
     context = SimpleNamespace(
         each_engine=lambda ask, here: {name: SAID[name] for name in rows},
         config=SimpleNamespace(get=lambda key: rows),
-        options=SimpleNamespace(format=format),
+        prints_json=format == "json",
     )
+    context.show = lambda document, lines: Context.show(context, document, lines)  # type: ignore[arg-type]
     assert commands.run_engine_list(context) == 0  # type: ignore[arg-type]
     return capsys.readouterr()
 

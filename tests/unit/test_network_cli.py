@@ -7,6 +7,8 @@ import types
 import pytest
 
 import clincus
+from clincus_cli import commands as cli_commands
+from clincus_cli import context as cli_context
 from clincus_cli import network, ports
 from clincus_features.network.devices import UNRULED
 
@@ -66,7 +68,8 @@ def test_a_change_that_holds_from_the_next_start_only_is_told(warnings, capsys):
 def test_a_link_into_a_closed_session_says_what_remains_open(confined, monkeypatch, capsys):
     answer = {"url": "http://x.localhost:3000/.clincus/open?ticket=1", "confined": confined}
     monkeypatch.setattr(ports, "ask_session", lambda *_: answer)
-    ports.run_ports(types.SimpleNamespace(options=types.SimpleNamespace(open=3000, close=None)))
+    command, rest = cli_commands.find_command(["ports", "--open", "3000"])
+    ports.run_ports(cli_context.Context(command, cli_commands.parse_words(command, rest), {}))
     out, err = capsys.readouterr()
     assert out == f"{answer['url']}\n", "a script takes it"
     assert ("WebRTC" in err) == confined

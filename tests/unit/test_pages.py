@@ -12,8 +12,8 @@ TEXT = """# A page
 
 ```
 $ clincus list   # all of them
-Active Containers:
-  clincus-098787-1 (ephemeral)
+NAME              STATE
+clincus-098787-1  running
 
 $ clincus stop NAME
 laptop$ ssh host
@@ -35,7 +35,7 @@ laptop$ ssh host
 
 def test_a_page_is_read_as_commands_with_what_it_shows_below_them():
     assert [(step.line, step.command, step.shown) for step in pages.steps_of("docs/a.md", TEXT)] == [
-        (4, "clincus list   # all of them", ("Active Containers:", "  clincus-098787-1 (ephemeral)")),
+        (4, "clincus list   # all of them", ("NAME              STATE", "clincus-098787-1  running")),
         (8, "clincus stop NAME", ()),
         (9, "laptop$ ssh host", ()),
         (15, "curl -X PUT http://127.0.0.1:3000/api -d '{}'", ()),
