@@ -39,15 +39,14 @@ def run_log(context: Context) -> int:
     """Say what happened to a session, newest last
 
     It has each request with its sender and result, the times of the runs, and the activity of the tool. A running
-    server (`clincus serve`) writes it; it is kept for deleted sessions too.
+    server (`clincus serve`) writes it. It can be read of deleted sessions too, and while Incus does not answer.
 
     $ clincus log clincus-ec0578-1  # Who stopped it?
     """
     from clincus_features import journal
 
     folder = journal.logs_directory(context.config, context.environ)
-    history = clincus.History(clincus.own_file(context.environ, "history.jsonl"))
-    found = journal.session_log(context.sessions.registry, history, folder, context.options.name)
+    found = journal.session_log(context.known_sessions, context.history, folder, context.options.name)
     lines = [*map(log_line, reversed(found))] or ["Nothing is written down yet."]
     return context.show(found, lines)
 

@@ -102,6 +102,19 @@ class Context:
         is_known = True
         return sessions
 
+    @functools.cached_property
+    def known_sessions(self) -> clincus.Registry:
+        """The sessions as Incus has them now; none, after a warning, while Incus does not answer.
+
+        For a command that reads what was written down.
+        """
+        _ = self.config  # a broken config is an error
+        try:
+            return self.sessions.registry
+        except clincus.ClincusError as error:
+            console.warn(f"{error.message}. Only sessions of the history are known now.")
+            return clincus.Registry(clincus.container_prefix(self.environ), lambda _: None)
+
     def _refresh(self, sessions: clincus.Sessions) -> None:
         """Ask the engines of the sessions that the command names, all engines if it names none."""
         prefix = sessions.registry.prefix

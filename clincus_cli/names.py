@@ -7,14 +7,18 @@ $CLINCUS_CONTAINER, else the only session of this folder. `.` stands for the las
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import clincus
+from clincus_cli import TYPE_CHECKING, console
 from clincus_cli import commands as cli
-from clincus_cli import console
 from clincus_cli.context import Context
 
+if TYPE_CHECKING:
+    Search = Callable[[Iterable[clincus.Session]], list[clincus.Session]]
+
 OWN_DEFAULTS = ("attach", "cost", "resume")  # commands in which a missing name has another meaning
+READS_RECORDS = ("log",)  # commands that also take a session which only the history has
 HERE = "."
 
 
@@ -57,13 +61,31 @@ def named_session(context: Context, word: str) -> str:
         word = context.environ.get("CLINCUS_CONTAINER", "")
     if not word:
         folder = clincus.expand(getattr(context.options, "workspace", "") or ".", context.environ)
-        found = sessions_of_folder(context.sessions.registry.all(), folder)
+        found = search(context, lambda known: sessions_of_folder(known, folder))
         nothing = f"no container names provided, and '{os.path.abspath(folder)}' has no session"
         return only_one(found, nothing, "this folder has several sessions")
     if is_whole_id(word, context.environ):
         return word
-    found = sessions_called(context.sessions.registry.all(), word)
+    found = search(context, lambda known: sessions_called(known, word))
     return only_one(found, f'session "{word}" not found', f"'{word}' could be several sessions")
+
+
+def search(context: Context, matching: Search) -> list[clincus.Session]:
+    """The matching sessions of Incus, or of the history where the command reads what was written down."""
+    if context.command.name not in READS_RECORDS:
+        return matching(context.sessions.registry.all())
+    return matching(context.known_sessions.all()) or matching(recorded_sessions(context.history.runs()))
+
+
+def recorded_sessions(runs: Iterable[clincus.Run]) -> list[clincus.Session]:
+    """The sessions of the history, by the newest run of each id."""
+    newest: dict[str, clincus.Run] = {}
+    for run in runs:
+        newest.setdefault(run.id, run)
+    return [
+        clincus.Session(id, run.workspace, run.tool, 0, "recorded", run.persistent, engine=clincus.engine_of(id))
+        for id, run in newest.items()
+    ]
 
 
 def only_one(found: Sequence[clincus.Session], nothing: str, several: str) -> str:

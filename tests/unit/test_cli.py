@@ -223,6 +223,38 @@ def test_a_broken_config_is_an_error_of_the_commands_that_need_it():
     assert done.stderr.startswith("Error: CLINCUS_CONFIG names '/nowhere'")
 
 
+@pytest.fixture
+def recorded(tmp_path):
+    """A home with the history and the log of a session of the folder `app`, and no Incus."""
+    folder = tmp_path / "app"
+    folder.mkdir()
+    begun = clincus.Run(ID, "clincus-ec0578-1", str(folder), "claude", "2027-03-01T09:15:00Z")
+    logs = tmp_path / ".clincus" / "logs" / "sessions"
+    logs.mkdir(parents=True)
+    (tmp_path / ".clincus" / "history.jsonl").write_bytes(begun.line("start"))
+    entry = {"at": "2027-03-01T09:20:00Z", "kind": "session", "what": "The session stopped"}
+    (logs / f"{ID}.jsonl").write_text(json.dumps(entry) + "\n")
+    return {"HOME": str(tmp_path), "CLINCUS_CONFIG": ""}
+
+
+@pytest.mark.parametrize("word", ["clincus-ec0578-1", "clincus-ec"], ids=["id", "prefix"])
+def test_the_log_is_read_without_incus(recorded, word):
+    done = run("log", word, environ=recorded)
+    assert done.stdout == "2027-03-01T09:20:00Z  The session stopped\n"
+    assert "Only sessions of the history are known now" in done.stderr
+
+
+def test_the_log_of_the_only_session_of_a_folder_is_read_without_incus(recorded):
+    done = run("log", "-w", f"{recorded['HOME']}/app", environ=recorded)
+    assert done.stdout == "2027-03-01T09:20:00Z  The session stopped\n"
+
+
+def test_the_log_of_an_unknown_session_is_an_error_without_incus_too(recorded):
+    done = run("log", "clincus-ffffff-1", environ=recorded)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert 'session "clincus-ffffff-1" not found' in done.stderr
+
+
 def test_without_incus_the_error_says_what_to_do(tmp_path):
     done = run("list", environ={"CLINCUS_CONFIG": "", "HOME": str(tmp_path)})
     assert (done.returncode, done.stderr) == (1, "Error: Incus is not installed. Run `clincus setup`.\n")
