@@ -4063,7 +4063,8 @@ class ContainerParts:
         # Each returns the configuration for a workspace of this host. It gets the configuration so far, our variables
         # and the path.
         self.workspace_configs: list[Callable[[Config, Mapping[str, str], str], Config]] = []
-        # Each may change the description (InstancePut) of a start. An exception fails the start.
+        # Each may change the description (InstancePut) of a start. One feature may put a `Late` under its key LATE. An
+        # exception fails the start.
         self.instance_parts: list[Callable[[Incus, Session, Launch, dict[str, Any]], None]] = []
         # Each runs before a new session has a container. It returns a function that brings something into the container
         # before the tool starts, or None. An exception in either fails the start.
@@ -4074,8 +4075,9 @@ class ContainerParts:
         self.default_variables: list[Callable[[Session, Launch], Mapping[str, str]]] = []
         # Each returns variables for the logins that a session borrows, at a start. An error fails the start.
         self.lent_variables: list[Callable[[Session], Mapping[str, str]]] = []
-        # Each prepares a started container for the logins that its session borrows, before the tool starts. It also
-        # gets the home in the container, and paths in it where no copy of a login may be. An error fails the start.
+        # Each prepares a started container for the logins of its session, before the tool starts, in a thread.
+        # It also gets the home in the container, and paths in it where no copy of a login may be. An error fails the
+        # start.
         self.lenders: list[Callable[[Incus, Session, str, Sequence[str]], None]] = []
         # Each returns the credentials that a session which borrows logins gets no copy of: paths in the home,
         # GITHUB_TOKEN and CLAUDE_KEYS. Without any it gets none.
@@ -5166,6 +5168,17 @@ class Launch(NamedTuple):
 
 
 NO_TOOL = Tool("", (), ())  # of a container for one command
+LATE = "late"  # the key of a `Late` in the description of a start; Incus does not get it
+
+
+class Late(NamedTuple):
+    """Devices that a container gets beside the start of its tool: Incus waits a second for a device of type `proxy`.
+
+    The container starts without them, so they may only add to what it needs, and take nothing away.
+    """
+
+    devices: Mapping[str, Mapping[str, str]] = {}
+    program: str = ""  # of guest/: waits in the container until they work, and fails if they do not
 
 
 def plan_launch(request: LaunchRequest, config: Config, environ: Mapping[str, str], extensions: Extensions) -> Launch:
@@ -5314,7 +5327,8 @@ def redescribe_instance(instance: Mapping[str, Any], description: Mapping[str, A
         own = {key: value for key, value in others["root"].items() if not key.startswith("limits.")}
         others["root"] = {**own, **limits}
     kept = {key: value for key, value in instance["config"].items() if not key.startswith(OWNED_KEYS)}
-    config = {**kept, **description["config"], LABEL + "devices": " ".join(new) or "-"}
+    late = description.get(LATE, Late()).devices
+    config = {**kept, **description["config"], LABEL + "devices": " ".join([*new, *late]) or "-"}
     config = {key: value for key, value in config.items() if value}
     return instance_put(instance, config, {**others, **new})
 
@@ -5381,6 +5395,7 @@ ASLEEP_PATIENCE = 20.0  # seconds that another server may take to read a stopped
 START_TIMEOUT = 120.0  # seconds that a start of the tool may take, and one more for each 4 MiB that are brought in
 FIRST_LOOK = 8.0  # seconds for which a request waits for the first answer of Incus
 STOP_WITHIN = 5.0  # seconds for the threads that follow Incus to end
+END_AGAIN = 0.05  # seconds until the commands in a container whose start has failed are ended again
 
 
 class Containers:
@@ -5396,12 +5411,12 @@ class Containers:
 
     def create_or_start(
         self, session: Session, launch: Launch, before: Mapping[str, Any] | None = None, *, exposed: str = ""
-    ) -> Session:
+    ) -> tuple[Session, Late]:
         """Start a container with today's limits, mounts and protection: a new one, or the existing one `before`.
 
-        `before` is the instance as Incus describes it. The result is the session with its protection and warnings.
-        `exposed` is that of `protect_workspace`, as an earlier try found it. Raises NameTakenError; after any other
-        failure a new container may exist, stopped.
+        `before` is the instance as Incus describes it. The result is the session with its protection and warnings, and
+        what the container lacks yet. `exposed` is that of `protect_workspace`, as an earlier try found it. Raises
+        NameTakenError; after any other failure a new container may exist, stopped.
         """
         with self._starting(session.id, launch, before) as start:
             session, description = self._describe(session, launch, exposed, before)
@@ -5412,16 +5427,22 @@ class Containers:
                     raise
                 exposed = self._obstacle(error, session, launch, exposed)
             else:
-                if session.logins:
-                    for prepare in self.extensions.lenders:
-                        kept_out = withheld(self.extensions, session, launch)
-                        stale = [path for path in launch.tool.credentials if path in kept_out]
-                        prepare(self.incus, session, launch.guest.home, stale)
-                return session
+                return session, description[LATE]
         if before is None:
             self.delete(session.id)
         again = before and self.incus.query(self.incus.path(session.id))
         return self.create_or_start(session, launch, again, exposed=exposed)
+
+    def prepare_logins(self, session: Session, launch: Launch) -> None:
+        """Prepare a started container for the logins that its session borrows. Raises ClincusError."""
+        kept_out = withheld(self.extensions, session, launch)
+        stale = [path for path in launch.tool.credentials if path in kept_out]
+        for prepare in self.extensions.lenders:
+            prepare(self.incus, session, launch.guest.home, stale)
+
+    def add_devices(self, id: str, devices: Mapping[str, Mapping[str, str]]) -> None:
+        """Add devices to a container, which may run. Raises IncusError."""
+        self.incus.query(self.incus.path(id), "PATCH", {"devices": devices}, wait=True)
 
     @contextmanager
     def _starting(
@@ -5437,7 +5458,7 @@ class Containers:
     def _create(self, image: str, give: Callable[[Mapping[str, Any]], None], description: Mapping[str, Any]) -> None:
         """Create and start a new container. Raises NameTakenError, and ClincusError(400) for an unknown image."""
         try:
-            give(description)
+            give({key: value for key, value in description.items() if key != LATE})
         except IncusError as error:
             if error.status == 409:
                 raise NameTakenError(error.message, 409) from error
@@ -5577,7 +5598,8 @@ class Containers:
                 config.setdefault(key, support.profile_config[key])
         for add in self.extensions.instance_parts:
             add(self.incus, session, launch, description)
-        config[LABEL + "devices"] = " ".join(description["devices"]) or "-"
+        late = description.setdefault(LATE, Late())
+        config[LABEL + "devices"] = " ".join([*description["devices"], *late.devices]) or "-"
         warnings = tuple(config.get(LABEL + "warnings", "").splitlines())
         session = session._replace(warnings=warnings, logins=config.get(LABEL + "logins", ""))
         for warning in dict.fromkeys((*launch.config.warnings, *session.warnings)):
@@ -5784,6 +5806,30 @@ def refusal_words(session: Session, unsaved: Unsaved) -> str:
     can_fetch = any(loss is not None and loss.number for loss in losses)
     fetch = f"bring commits here with `clincus fetch {session.id}`, or " if can_fetch else ""
     return f'"{session.id}" is kept: {"; ".join(reasons)}. To go on, {fetch}use force, which keeps a copy here first'
+
+
+class Beside(threading.Thread):
+    """A function that runs in a thread of its own, with the context of its caller."""
+
+    def __init__(self, work: Callable[[], object], name: str = "") -> None:
+        super().__init__(name=name or None)
+        self._work = work
+        self._context = contextvars.copy_context()
+        self.error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Call it."""
+        try:
+            self._context.run(self._work)
+        except BaseException as error:
+            self.error = error
+
+    def finish(self) -> None:
+        """Wait for its end, and raise its error."""
+        self.join()
+        if self.error is not None:
+            raise self.error
 
 
 class WorkInProgress:
@@ -6142,13 +6188,16 @@ class ConversationSaves(GuestCommands):
 class ToolStarts(ConversationSaves):
     """Starts the tool in a container that runs, with its files and its conversation."""
 
-    def _start_tool(self, session: Session, launch: Launch, *, is_new: bool, has_begun: bool) -> None:
+    def _start_tool(self, session: Session, launch: Launch, *, is_new: bool, has_begun: bool, waiter: str = "") -> None:
         """Unpack the tool's files and start it in tmux: one call, with all secrets on stdin.
 
-        `has_begun` is True if the container has just been started.
+        `has_begun` is True if the container has just been started. `waiter` is a program of guest/ that comes before
+        the tool.
         """
         if launch.request.command:
             self.extensions.tell("sealed", session)
+            if waiter:
+                self.output(session, waiter)
             return
         if session.engine and not is_new:  # another host may claim any id, and would get the conversation of that id
             check_own_copy(self.saved(session))
@@ -6161,6 +6210,8 @@ class ToolStarts(ConversationSaves):
         words = [tmux_name(session.id), guest.mount, columns, rows, how, *listed]
         front = "".join(call_each(self.extensions.start_programs, launch))
         files: list[ToolFile] = []
+        prepare = functools.partial(self.containers(session.id).prepare_logins, session, launch)
+        lending = Beside(prepare) if session.logins and has_begun else None
 
         def meanwhile() -> None:
             """Work that would slow down the start anywhere else: here the client loads, and this process waits."""
@@ -6169,7 +6220,7 @@ class ToolStarts(ConversationSaves):
             if is_new:
                 files.extend(self._start_files(session, launch, []))
 
-        programs = "wait-for-boot start"
+        programs = f"wait-for-boot {waiter} start"
         opened = self.open(session, programs, *words, timeout=START_TIMEOUT, front=front, meanwhile=meanwhile)
         with opened as (stdin, stdout):
             present = [] if is_new else read_listing(stdout)
@@ -6180,6 +6231,8 @@ class ToolStarts(ConversationSaves):
                 )
             if not is_new:
                 files.extend(self._start_files(session, launch, present))
+            if lending:
+                lending.finish()  # no tool starts before it gets its files
             size = sum(os.path.getsize(file.source) for file in files if file.source)
             stdin.allow(START_TIMEOUT + size / SEND_RATE)
             for piece in pack_files(files, guest.uid, guest.uid):
@@ -6265,6 +6318,69 @@ class ToolStarts(ConversationSaves):
         return True
 
 
+class Adding:
+    """Adds late devices to a started container, beside the `with` block that starts its tool.
+
+    If Incus refuses them, the commands that the block runs in the container end, and the block raises Incus's reason.
+    The block need not wait for Incus: `Late.program` has seen the devices work. If Incus fails after the block, the
+    container of a new session goes.
+    """
+
+    def __init__(self, sessions: Sessions, session: Session, late: Late, *, is_new: bool) -> None:
+        """`is_new`: nobody holds the session yet, so it is held until Incus has ended: the next work waits for that."""
+        self._sessions = sessions
+        self._session = session
+        self._late = late
+        self._is_new = is_new
+        self._lock = threading.Lock()  # guards the next two
+        self._error: BaseException | None = None  # of Incus, before the end of the block
+        self._is_started = False  # the block has ended, and has raised nothing
+        self._over = threading.Event()
+        self._thread: Beside | None = None
+
+    def __enter__(self) -> Adding:
+        if self._late.devices:
+            self._thread = Beside(self._hold_and_add, "adding devices")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        with self._lock:
+            self._over.set()
+            self._is_started = kind is None
+        if self._thread and not self._is_started:
+            self._thread.join()  # the container is removed next
+        if self._error not in (None, error):
+            raise self._error from error
+
+    def finish(self) -> None:
+        """Wait for Incus, and raise its reason if it has refused."""
+        self._over.set()
+        if self._thread:
+            self._thread.finish()
+
+    def _hold_and_add(self) -> None:
+        id = self._session.id
+        try:
+            with self._sessions.held(id) if self._is_new else nullcontext():
+                self._sessions.containers(id).add_devices(id, self._late.devices)
+        except BaseException as error:
+            self._fail(error)  # holds nothing: the block may wait to hold the session
+            raise
+
+    def _fail(self, error: BaseException) -> None:
+        id = self._session.id
+        with self._lock:
+            is_late = self._is_started
+            if not is_late:
+                self._error = error
+        if is_late and self._is_new:
+            self._sessions.report(f"{id}: its start has failed after all: {error}")
+            self._sessions.remove_half_made(self._session, may_begin=not self._session.command)
+        door = self._sessions.door(id)
+        while not self._over.wait(END_AGAIN):
+            door.end_commands(id, str(error))  # also one that has just begun to wait for the devices
+
+
 class Sessions(ToolStarts):
     """The life of sessions. Every caller starts them in the same way and ends them in the same way."""
 
@@ -6328,18 +6444,21 @@ class Sessions(ToolStarts):
         self._check_resume(found, before, launch, is_stopped=is_stopped)
         self.extensions.tell("before_start", before)
         session = self._thawed(before)
+        late = Late()
         if is_stopped:  # if this fails, it stays stopped unless somebody else starts it
             renewed = ("deadline", "settings", "guest", "command", "tool_row", "persistent")
             changes = some_fields(launch.draft, renewed)
             instance = self.in_progress.instance(found.id)
-            session = self.containers(found.id).create_or_start(session._replace(**changes), launch, instance)
+            session, late = self.containers(found.id).create_or_start(session._replace(**changes), launch, instance)
         else:
             launch = launch._replace(guest=self.guest(session))
             if before is not found:
                 incus = self.door(found.id)
                 incus.run("config", "set", incus.place(found.id), f"{LABEL}session_id={before.session_id}")
         try:
-            self._start_tool(session, launch, is_new=False, has_begun=is_stopped)
+            with Adding(self, session, late, is_new=False) as adding:
+                self._start_tool(session, launch, is_new=False, has_begun=is_stopped, waiter=late.program)
+                adding.finish()
         except BaseException:
             if is_stopped:
                 self.containers(found.id).stop(found.id, 0)
@@ -6614,18 +6733,19 @@ class Sessions(ToolStarts):
         may_begin = False
         try:
             fills = [fill(self, session, launch.request) for fill in self.extensions.fillers]
-            session = self.containers(session.id).create_or_start(session, launch)
-            for bring_in in filter(None, fills):
-                bring_in(session)
-            may_begin = not launch.request.command
-            self._start_tool(session, launch, is_new=True, has_begun=True)
+            session, late = self.containers(session.id).create_or_start(session, launch)
+            with Adding(self, session, late, is_new=True):
+                for bring_in in filter(None, fills):
+                    bring_in(session)
+                may_begin = not launch.request.command
+                self._start_tool(session, launch, is_new=True, has_begun=True, waiter=late.program)
         except BaseException as error:
             if isinstance(error, NameTakenError) and launch.request.resume:
                 raise  # the container may belong to somebody who resumes the same conversation
-            self._remove_half_made(session, may_begin=may_begin)
+            self.remove_half_made(session, may_begin=may_begin)
             raise
 
-    def _remove_half_made(self, session: Session, *, may_begin: bool) -> None:
+    def remove_half_made(self, session: Session, *, may_begin: bool) -> None:
         """Delete the container of a failed start, unless its tool may have worked, or it belongs to another session."""
         try:
             made = self.look(session.id)

@@ -232,7 +232,10 @@ def start_part(
             cards = cards_of(devices, before)
             refuse_raw(policy, {**general, **config})
         policy, fresh = lay(policy, before, cards, config, device_path(environ, session.id))
+        way = fresh.pop(DEVICE, None)
         description["devices"].update(fresh)
+        if way:
+            description[clincus.LATE] = clincus.Late({DEVICE: way}, "wait-for-way")
         add_rules(config)
         if policy.mode != OPEN and not clincus.engine_of(session.id) and leaves_32_bits():
             add_lines(config, WARNINGS, [IN_32_BITS])

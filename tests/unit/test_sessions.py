@@ -20,7 +20,7 @@ import clincus
 from clincus_features import trust
 from clincus_features.naming import change_session
 from tests.builders import a_session
-from tests.programs import DEADLINE
+from tests.programs import DEADLINE, wait_until
 
 NAME = "clincus-0a1b2c-1"
 
@@ -463,6 +463,40 @@ class Machine(Door):
             raise clincus.IncusError(done.reason, 500)
 
 
+class LateWay:
+    """Incus's change of a container that gets late devices, and the wait for them there."""
+
+    def __init__(self, door: Machine) -> None:
+        self.refusal: Exception | None = None
+        self.is_answered = threading.Event()  # Incus answers
+        self.is_answered.set()
+        self.seems_there = False  # the wait in the container is over before that
+        self.is_done = False
+        self._door = door
+        self._query, self._exec = door.query, door.exec
+        self._is_over = threading.Event()  # the wait
+        door.query, door.exec, door.end_commands = self.query, self.exec, lambda *_: self._is_over.set()
+
+    def query(self, path: str, method: str = "GET", data: Any = None, **options: Any) -> Any:
+        if path.startswith("/1.0/operations"):
+            return {}
+        if method != "PATCH":
+            return self._query(path, method, data, **options)
+        if self.refusal is None:
+            self._is_over.set()
+        assert self.is_answered.wait(DEADLINE)
+        self.is_done = True
+        if self.refusal:
+            raise self.refusal
+        self._door.instances[path.rpartition("/")[2]]["devices"] |= data["devices"]
+        return None
+
+    def exec(self, *arguments: Any, **options: Any) -> clincus.Completed:
+        if not self.seems_there:
+            assert self._is_over.wait(DEADLINE)
+        return self._exec(*arguments, **options)
+
+
 class TestStart:
     @pytest.fixture
     def door(self) -> Machine:
@@ -744,6 +778,75 @@ class TestStart:
         session = sessions.create(request_)
         assert session.warnings == ("a limit does not hold",)
         assert door.instances[session.id]["config"]["user.clincus.devices"] == "root"
+
+    @pytest.fixture
+    def late(self, sessions, door) -> LateWay:
+        way = LateWay(door)
+        sessions.extensions.instance_parts.append(
+            lambda incus, session, launch, description: description.update(
+                {clincus.LATE: clincus.Late({"way": {"type": "proxy"}}, "wait-for-way")}
+            )
+        )
+        return way
+
+    def test_a_start_is_over_before_incus_is_done_with_late_devices_and_the_next_work_waits(
+        self, sessions, door, request_, late
+    ):
+        late.is_answered.clear()
+        session = sessions.create(request_)
+        ((_, description),) = door.launched
+        assert (description.get(clincus.LATE), description["devices"]) == (None, {})
+        assert door.instances[session.id]["config"]["user.clincus.devices"] == "way"
+        with sessions.held(session.id, wait=False) as is_held:
+            assert not is_held
+        late.is_answered.set()
+        with sessions.held(session.id):
+            assert door.instances[session.id]["devices"] == {"way": {"type": "proxy"}}
+
+    @pytest.mark.parametrize("command", ["", "1 2"])
+    def test_a_start_whose_late_devices_incus_refuses_ends_at_once_and_leaves_nothing(
+        self, sessions, door, request_, late, command
+    ):
+        late.refusal = clincus.IncusError("no room for it", 500)
+        with pytest.raises(clincus.IncusError, match="no room for it"):
+            sessions.create(request_._replace(command=command))
+        assert len(deleted(door)) == 1
+        assert sessions.half_made == {}
+
+    @pytest.mark.parametrize("has_begun", ["no", "yes"])
+    def test_a_container_goes_whose_late_devices_incus_takes_back(self, sessions, door, request_, late, has_begun):
+        reports: list[str] = []
+        sessions.report = reports.append
+        late.is_answered.clear()
+        late.refusal = clincus.IncusError("the disk is full", 500)
+        late.seems_there = True
+        door.has_begun = has_begun
+        session = sessions.create(request_)
+        late.is_answered.set()
+        wait_until(lambda: deleted(door) or sessions.half_made, "the end")
+        assert deleted(door) == ([session.id] if has_begun == "no" else [])
+        assert [*sessions.half_made] == ([] if has_begun == "no" else [session.id])
+        assert f"{session.id}: its start has failed after all: the disk is full" in reports
+
+    def test_a_resume_with_late_devices_that_incus_refuses_ends_stopped(self, sessions, door, request_, late):
+        session = sessions.create(request_)
+        with sessions.held(session.id):
+            door.instances[session.id]["status"] = "Stopped"
+        sessions.look(session.id)
+        late.refusal = clincus.IncusError("the port is taken", 500)
+        late.seems_there = True  # a program of the container listens there
+        with pytest.raises(clincus.IncusError, match="the port is taken"):
+            sessions.resume(session.id)
+        assert sessions.look(session.id).status == "stopped"
+        assert "way" not in door.instances[session.id]["devices"]
+
+    def test_an_error_of_the_start_is_raised_once_incus_is_done_with_late_devices(self, sessions, door, request_, late):
+        door.code = 1
+        late.seems_there = True
+        with pytest.raises(clincus.IncusError, match="exit code 1"):
+            sessions.create(request_)
+        assert late.is_done
+        assert len(deleted(door)) == 1
 
     def test_features_add_to_what_the_profile_has(self, sessions, door, request_):
         profile = {"security.syscalls.deny": "keyctl errno 38", "raw.apparmor": "deny network alg,"}
