@@ -188,7 +188,13 @@ RENAMES = [
         ("folder", "return folder == move.folder or move.name not in GITS_OWN | EDITED", "return True"),
     )
 ]
-MUTANTS = [*GATE, *LIMITS, *OUTSIDE, *OPERATIONS, *RENAMES]
+WALL = [
+    Mutant(
+        "held-rules", "wall/protect.py", 'HOLDING_RULES = ("unmount", "lease", "fault")', "HOLDING_RULES = ()", "protection"
+    ),
+    Mutant("fuse", "wall/protect.py", "        lines.append(NO_FUSE)\n", "", "protection"),
+]
+MUTANTS = [*GATE, *LIMITS, *OUTSIDE, *OPERATIONS, *RENAMES, *WALL]
 
 
 def copy_tree(folder: Path) -> Path:

@@ -79,6 +79,18 @@ STAND_INS: Mapping[str, str | None] = {
 }
 
 
+# The rules by which a container keeps its mounts and holds up no program of the host.
+HOLDING_RULES = ("unmount", "lease", "fault")
+# A page of a FUSE file system comes when its program likes. A kernel that waits for it can hold a lock: see
+# wall/deny-fault.rules. Incus gives each container the device.
+NO_FUSE = "lxc.mount.entry = /dev/null dev/fuse none bind,create=file,optional 0 0"
+
+
+def holding_rules() -> list[str]:
+    """The rules of HOLDING_RULES for security.syscalls.deny."""
+    return [rule for name in HOLDING_RULES for rule in denying_rules(name)]
+
+
 def denying_rules(name: str, **values: int) -> list[str]:
     """The rules of wall/deny-NAME.rules for security.syscalls.deny, with `values` filled in."""
     lines = packaged_text(f"wall/deny-{name}.rules").splitlines()
@@ -636,8 +648,9 @@ def locked_protection(
     lines = [*hook_lines(host.python, plan), *mount_lines(stage, folders)]
     if keeps_mounts:
         lines.append(f"lxc.mount.entry = {STAGES}/{stage}/others {SEALS_OF_OTHERS} none rbind,create=dir 0 0")
+        lines.append(NO_FUSE)
     config = base_config(host, lines)
-    rules = [*denying_rules("unmount"), *denying_rules("lease")] if keeps_mounts else []
+    rules = holding_rules() if keeps_mounts else []
     if denied or rules:
         config["security.syscalls.deny"] = denied_calls(host, denied, *rules)
     if denied:
@@ -796,7 +809,7 @@ def device_protection(
         config["raw.lxc"] = raw_lxc(host, hook_lines(host.python, plan))
     if level == "basic":
         bits = (stat.S_ISUID, stat.S_ISGID) if shifts else ()
-        config["security.syscalls.deny"] = denied_calls(host, bits, *denying_rules("unmount"), *denying_rules("lease"))
+        config["security.syscalls.deny"] = denied_calls(host, bits, *holding_rules())
     reason = host.reason
     if not idmap and not shifts and workspace.uid is not None:
         owner = f"add root:{workspace.uid}:1 to /etc/subuid and root:{workspace.gid}:1 to /etc/subgid"

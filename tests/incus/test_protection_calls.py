@@ -12,12 +12,15 @@ import contextlib
 import fcntl
 import os
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from agent_program import compiled
 from test_protection_attacks import refill
-from wall_box import CODE, EVIL, PROTECTED, git_as_owner, kept_container, new_box, planted, snapshot
+from wall_box import CODE, EVIL, OWNER, PROTECTED, kept_container, new_box, planted, snapshot
 
 from tests.programs import DEADLINE
 
@@ -27,7 +30,10 @@ CALLS = r"""
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/fuse.h>
 #include <linux/io_uring.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -135,6 +141,116 @@ static void by_fuse(const char *path)
     pause(); /* nobody answers */
 }
 
+/* Answers all but a read of the one file, which the file system is. */
+static void serve_fuse(int device, int begun)
+{
+    static char request[1 << 18];
+    struct fuse_in_header *in = (struct fuse_in_header *)request;
+    while (read(device, request, sizeof request) > 0) {
+        struct {
+            struct fuse_out_header head;
+            union {
+                struct fuse_init_out init;
+                struct fuse_attr_out attr;
+                struct fuse_open_out open;
+            };
+        } out = {.head = {.unique = in->unique, .len = sizeof out.head}};
+        if (in->opcode == FUSE_READ) {
+            write(begun, "x", 1);
+            continue;
+        }
+        if (in->opcode == FUSE_INIT) {
+            out.init = (struct fuse_init_out){.major = 7, .minor = 31, .max_write = 4096};
+            out.head.len += sizeof out.init;
+        } else if (in->opcode == FUSE_GETATTR) {
+            out.attr.attr = (struct fuse_attr){.ino = 1, .mode = S_IFREG | 0666, .size = 65536, .nlink = 1};
+            out.head.len += sizeof out.attr;
+        } else if (in->opcode == FUSE_OPEN) {
+            out.head.len += sizeof out.open;
+        } else {
+            out.head.error = -ENOSYS;
+        }
+        write(device, &out, out.head.len);
+    }
+    _exit(0);
+}
+
+/* Memory whose pages nobody brings, and a descriptor that is readable once the kernel waits for one. */
+static void *page_of_fuse(int *begun)
+{
+    const char *place = "/tmp/page";
+    char words[100];
+    struct stat about;
+    int device = open("/dev/fuse", O_RDWR), ends[2];
+    close(open(place, O_WRONLY | O_CREAT, 0600));
+    snprintf(words, sizeof words, "fd=%d,rootmode=100000,user_id=0,group_id=0", device);
+    if (mount("page", place, "fuse", MS_NOSUID | MS_NODEV, words) || pipe(ends))
+        return MAP_FAILED;
+    if (!fork())
+        serve_fuse(device, ends[1]);
+    close(device); /* the file system ends with its server */
+    *begun = ends[0];
+    int file = open(place, O_RDWR);
+    fstat(file, &about);
+    return mmap(0, 65536, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+}
+
+static void *page_of_userfaultfd(int *begun)
+{
+    struct uffdio_api api = {.api = UFFD_API};
+    void *page = mmap(0, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct uffdio_register about = {{(uintptr_t)page, 65536}, UFFDIO_REGISTER_MODE_MISSING};
+    *begun = syscall(SYS_userfaultfd, O_CLOEXEC);
+    if (*begun < 0)
+        *begun = open("/dev/userfaultfd", O_RDWR);
+    if (ioctl(*begun, UFFDIO_API, &api) || ioctl(*begun, UFFDIO_REGISTER, &about))
+        return MAP_FAILED;
+    return page;
+}
+
+/* Reads a folder into such a page: its lock is held until the page comes. */
+static void hold(const char *path, void *(*source)(int *))
+{
+    int begun = -1;
+    void *page = source(&begun);
+    if (page == MAP_FAILED)
+        return;
+    if (!fork()) {
+        struct pollfd one = {.fd = begun, .events = POLLIN};
+        poll(&one, 1, -1);
+        puts("held");
+        fflush(stdout);
+        _exit(0);
+    }
+    syscall(SYS_getdents64, open(path, O_RDONLY | O_DIRECTORY), page, 65536);
+}
+
+/* Says so if a mount of the host's, where the stages are, can be seen. */
+static void by_statmount(void)
+{
+    uint64_t own = 0, space = 0;
+    ioctl(open("/proc/self/ns/mnt", O_RDONLY), 0x8008b705, &own); /* NS_GET_MNTNS_ID */
+    static struct {
+        uint32_t size, rest[127];
+        char text[4096];
+    } found;
+    for (int way = 0; way < 200; way++) { /* first its own mounts, then numbers, then other namespaces */
+        space = way < 100 ? 0 : own - 150 + way;
+        uint64_t ids[1000];
+        uint64_t request[] = {32, ~0ull, 0, space}; /* struct mnt_id_req: below the root (LSMT_ROOT) */
+        long count = way == 0 || space ? syscall(457, request, ids, 1000, 0) : 1000;
+        for (long each = 0; each < count; each++) {
+            uint64_t one = space || !way ? ids[each] : (1ull << 31) + 1000 * way + each;
+            uint64_t about[] = {32, one, 0x10, space}; /* STATMOUNT_MNT_POINT */
+            if (syscall(458, about, &found, sizeof found, 0) || !memmem(&found, sizeof found, "/run/clincus/", 13))
+                continue;
+            puts("told");
+            fflush(stdout);
+            return;
+        }
+    }
+}
+
 static void by_fanotify(const char *path)
 {
     int events = fanotify_init(FAN_CLASS_CONTENT | FAN_CLOEXEC, O_RDONLY);
@@ -183,6 +299,12 @@ int main(int count, char **words)
         flags(path);
     if (!strcmp(words[1], "fuse"))
         by_fuse(path);
+    if (!strcmp(words[1], "fuse-page"))
+        hold(path, page_of_fuse);
+    if (!strcmp(words[1], "userfaultfd"))
+        hold(path, page_of_userfaultfd);
+    if (!strcmp(words[1], "statmount"))
+        by_statmount();
     if (!strcmp(words[1], "fanotify"))
         by_fanotify(path);
     if (!strcmp(words[1], "locks"))
@@ -207,20 +329,32 @@ HELD = """said=/tmp/said-$(id -u) over=/tmp/over-$$; rm -f $said
 { timeout 20 %s >$said; : >$over; } 2>/dev/null & until [ -s $said ] || [ -e $over ]; do sleep 0.05; done"""
 # Ends the program: what it holds, the next one could not have.
 END = f"pkill -f '^timeout 20 {PROGRAM}'; while pgrep -f '^{PROGRAM}' >/dev/null; do sleep 0.05; done"
-# Each one with whether it has an effect on the host where no wall is, and what the program says where root runs it: an
-# attack that the kernel lets begin.
+
+
+class Attack(NamedTuple):
+    """A script, and what comes of it."""
+
+    script: str
+    users: tuple[int, ...] = ()  # for whom it has an effect on the host where no wall is
+    says: str = ""  # what the program says where root runs it: an attack that the kernel lets begin
+    begins: bool = True  # with the wall, too
+
+
 ATTACKS = {
-    "io_uring": (f"{PROGRAM} ring", True, ""),
-    "flags of a file": (f"echo x >mine; for path in mine .git .git/HEAD; do {PROGRAM} flags $path; done", False, ""),
-    "flags of a folder": (f"mkdir -p own; {PROGRAM} flags own; {PROGRAM} flags src", False, ""),
-    "fuse over a folder": (HELD % f"{PROGRAM} fuse /workspace/src", False, "mounted"),
-    "fuse over what is sealed": (HELD % f"{PROGRAM} fuse /workspace/.git/hooks", False, "mounted"),
-    "fuse over a file of git's": (HELD % f"{PROGRAM} fuse /workspace/.git/HEAD", False, "mounted"),
-    "fanotify's permissions": (HELD % f"{PROGRAM} fanotify /workspace/.git", False, ""),
-    "locks": (HELD % f"{PROGRAM} locks .git/index", False, "locked"),
-    "an access list": (f"echo x >listed; for path in listed .git .git/HEAD; do {PROGRAM} acl $path; done", False, ""),
-    "quotas": (f"{PROGRAM} quota /workspace", False, ""),
-}  # fmt: skip
+    "io_uring": Attack(f"{PROGRAM} ring", (CODE, 0)),
+    "flags of a file": Attack(f"echo x >mine; for path in mine .git .git/HEAD; do {PROGRAM} flags $path; done"),
+    "flags of a folder": Attack(f"mkdir -p own; {PROGRAM} flags own; {PROGRAM} flags src"),
+    "fuse over a folder": Attack(HELD % f"{PROGRAM} fuse /workspace/src", (), "mounted", False),
+    "fuse over what is sealed": Attack(HELD % f"{PROGRAM} fuse /workspace/.git/hooks", (), "mounted", False),
+    "fuse over a file of git's": Attack(HELD % f"{PROGRAM} fuse /workspace/.git/HEAD", (), "mounted", False),
+    "a page that fuse does not bring": Attack(HELD % f"{PROGRAM} fuse-page /workspace/.git", (0,), "held", False),
+    "a page of userfaultfd": Attack(HELD % f"{PROGRAM} userfaultfd /workspace/.git"),
+    "mounts of the host by their numbers": Attack(HELD % f"{PROGRAM} statmount"),
+    "fanotify's permissions": Attack(HELD % f"{PROGRAM} fanotify /workspace/.git"),
+    "locks": Attack(HELD % f"{PROGRAM} locks .git/index", (), "locked"),
+    "an access list": Attack(f"echo x >listed; for path in listed .git .git/HEAD; do {PROGRAM} acl $path; done"),
+    "quotas": Attack(f"{PROGRAM} quota /workspace"),
+}
 GET_FLAGS = 0x80086601  # FS_IOC_GETFLAGS
 KEPT = 0x10 | 0x20  # FS_IMMUTABLE_FL, FS_APPEND_FL
 
@@ -271,14 +405,41 @@ def effects(box, name: str, script: str, user: int) -> list[str]:
     listed = sorted(os.listdir(box.root / "src"))
     whole = f"cd /workspace || exit 99\n(\n{script}\n) </dev/null >/dev/null 2>&1\n:"
     assert box.incus.exec(name, ["sh"], stdin=whole.encode(), user=user, timeout=DEADLINE).code == 0
-    status = git_as_owner(box.root, "status", "--porcelain")
-    found = [status.stderr] if status.returncode else []
+    found = [*troubles(box, name)]
     after = snapshot(box.root, PROTECTED)
     found += [path for path in before.keys() | after.keys() if before.get(path) != after.get(path)]
     found += [*planted(box.root), *(f"{path} cannot be changed" for path in kept_files(box.root))]
     found += ["another list"] if sorted(os.listdir(box.root / "src")) != listed else []
     assert box.run(name, END, 0).code == 0
     return found
+
+
+def troubles(box, name: str) -> Iterator[str]:
+    """What the person's `git status` has: it fails, or it waits for a lock of the kernel's, where no signal ends it."""
+    words = ["git", "-C", str(box.root), "status", "--porcelain"]
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1"}
+    with subprocess.Popen(
+        words,
+        user=OWNER,
+        group=OWNER,
+        extra_groups=[],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as git:
+        waited = 0
+        while git.poll() is None and waited < 40:
+            state = Path(f"/proc/{git.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            waited = waited + 1 if state == "D" else 0
+            time.sleep(0.05)
+        if git.poll() is None:
+            yield "git waits for the kernel"
+            box.run(name, END, 0)
+        assert git.stderr is not None
+        said = git.stderr.read()
+        if git.wait():
+            yield said
 
 
 @pytest.fixture
@@ -295,7 +456,8 @@ def template(box, tmp_path):
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_call_reaches_nothing_of_the_host_with_the_wall(box, walled, attack, user):
     level, name = walled
-    script, is_one, says = ATTACKS[attack]
-    found = effects(box, name, script, user)
-    assert bool(found) == (is_one and level == "off"), found
+    row = ATTACKS[attack]
+    found = effects(box, name, row.script, user)
+    assert bool(found) == (user in row.users and level == "off"), found
+    says = row.says if row.begins or level == "off" else ""
     assert user != 0 or box.run(name, "cat /tmp/said-0; rm -f /tmp/said-0", 0).stdout.decode().strip() == says

@@ -140,9 +140,9 @@ def denied(protection):
 
 def test_a_locked_container_can_neither_let_go_of_mounts_nor_leave_them():
     protection = protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, stage="cafe", session="clincus-c0ffee-1")
-    assert {*clincus.protect.denying_rules("unmount"), *clincus.protect.denying_rules("lease")} <= set(
-        denied(protection)
-    )
+    for name in ("unmount", "lease", "fault"):
+        assert set(clincus.protect.denying_rules(name)) <= set(denied(protection))
+    assert "/dev/null dev/fuse" in protection.config["raw.lxc"]
     assert "/run/clincus/cafe/others dev/.clincus none rbind,create=dir" in protection.config["raw.lxc"]
     assert plan_of(protection)["level"] == "locked"
     assert plan_of(protection)["session"] == "clincus-c0ffee-1"
@@ -153,6 +153,7 @@ def test_nested_containers_cost_a_mounted_folder_its_lock():
     assert (protection.level, protection.reason) == ("basic", clincus.protect.NESTING)
     assert denied(protection) == []
     assert "dev/.clincus" not in protection.config["raw.lxc"]
+    assert "dev/fuse" not in protection.config["raw.lxc"], "fuse-overlayfs needs it"
     assert plan_of(protection)["level"] == "basic"
     assert ".git/config" in plan_of(protection)["trees"][0]["protect"]
 
