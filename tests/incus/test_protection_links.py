@@ -142,6 +142,57 @@ def test_a_container_that_goes_on_making_links_is_frozen_and_gains_nothing(bed, 
     assert contents(precious, side) == before
 
 
+# What is no plain file: git waits at a pipe for a writer, and fails at a socket.
+PIPE = "rm -f .git/AT && mkfifo -m 666 .git/AT"
+SOCKET = "rm -f .git/AT && perl -MSocket -e 'socket(my $s, AF_UNIX, SOCK_STREAM, 0); bind($s, sockaddr_un(q(.git/AT)))'"
+
+
+def has_a_reader(pipe):
+    """Whether a program waits at a named pipe; it goes on then."""
+    try:
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
+
+
+def test_a_pipe_and_a_socket_in_the_place_of_the_index_hold_git_up_where_nobody_watches(side):
+    subprocess.run(["sh", "-ec", PIPE.replace("AT", "index")], cwd=side, check=True)
+    status = ["git", "-c", "safe.directory=*", "status"]
+    with subprocess.Popen(status, cwd=side, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+        wait_until(lambda: has_a_reader(side / ".git/index"), "git to wait at the pipe")
+    subprocess.run(["sh", "-ec", SOCKET.replace("AT", "index")], cwd=side, check=True)
+    assert subprocess.run(status, cwd=side, capture_output=True, check=False).returncode == 128
+
+
+@pytest.mark.parametrize("user", [1000, 0])
+@pytest.mark.parametrize("script", [PIPE, SOCKET], ids=["pipe", "socket"])
+def test_a_pipe_or_a_socket_in_the_place_of_the_index_is_put_aside(bed, start_server, side, script, user):
+    server = start_server(config=NO_CHECKPOINTS)
+    session = server.create(side)
+    await_watched(server, session)
+    bed.attack(session["id"], f"cd /workspace && {script.replace('AT', 'index')}", user)
+    found = await_broken(server, session)
+    assert f"{side}/.git/index" in [change["path"] for change in found["changes"]]
+    wait_until(lambda: not (side / ".git/index").exists(), "it to be put aside")
+    git(side, "reset", "-q")
+    git(side, "status")
+
+
+def test_a_pipe_or_a_socket_in_the_place_of_an_object_holds_up_no_look(bed, start_server, side):
+    server = start_server(config=NO_CHECKPOINTS)
+    session = server.create(side)
+    await_watched(server, session)
+    for script, commit in ((PIPE, "HEAD"), (SOCKET, "side")):
+        name = git(side, "rev-parse", commit).strip()
+        path = f"objects/{name[:2]}/{name[2:]}"
+        assert (side / ".git" / path).exists()
+        done = bed.incus.exec(session["id"], ["sh", "-ec", f"cd /workspace && {script.replace('AT', path)}"], user=1000)
+        assert done.code == 0, done.stderr
+    assert server.delete(f"/api/sessions/{session['id']}?force=false").status == 204
+    assert bed.state(session["id"]) == "Stopped"
+
+
 REBOOT = "perl -e 'syscall((POSIX::uname())[4] eq q(x86_64) ? 169 : 142, 0xfee1dead, 672274793, 0x1234567)' -MPOSIX"
 
 

@@ -217,3 +217,21 @@ def test_a_repository_that_gets_its_name_at_a_gitlink_runs_where_nobody_watches(
     subprocess.run(words, cwd=repository, env={**os.environ, **TRUSTING}, check=True)
     act(repository, "a repository at a gitlink")
     assert (tmp_path / "evil").exists()
+
+
+def test_a_repository_that_gets_its_name_at_a_gitlink_and_stays_is_put_aside(bed, server, repository, user):
+    """The gitlink was there all the time, and so was the folder, under a name that git does not look at."""
+    session = server.create(repository)
+    await_watched(server, session)
+    evil = repository.parent.parent / "evil"
+    script = GITLINK.replace("EVIL", str(evil))
+    bed.attack(session["id"], f"cd /workspace; export HOME=/home/code\n{script}\ntouch ready", user)
+    wait_until((repository / "ready").exists, "the hidden repository")
+    await_renames_watched(server, repository / "x")
+    bed.attack(session["id"], "mv /workspace/x/.gi /workspace/x/.git", user)
+    wait_until(lambda: protection(server, session)["level"] == "broken", "the session to be broken")
+    wait_until(lambda: not (repository / "x/.git").exists(), "the repository to be put aside")
+    assert f"{repository}/x/.git" in {one["path"] for one in protection(server, session)["changes"]}
+    evil.unlink(missing_ok=True)
+    act(repository, "a repository at a gitlink")
+    assert not evil.exists()

@@ -142,6 +142,18 @@ def test_a_descriptor_handed_to_another_session_is_no_way_in(box, meeting, order
     assert (judge.ran(), judge.changed()) == (set(), set())
 
 
+def test_a_descriptor_handed_to_another_session_is_a_way_in_where_nothing_is_sealed(box):
+    shared = clincus.host_folder(str(folder_of(box.root.parent / "shared")), "/shared")
+    workspaces = [None, workspace_at(box.root.parent / "other")]
+    owner, other = start_both(box, [box.protection("off", extra=[shared], workspace=one) for one in workspaces])
+    judge = Judge(box.root)
+    assert run_perl(box, owner, f"serve('/shared/{SOCKET}', '/workspace/.git')").code == 0
+    for user in (CODE, 0):
+        run_perl(box, other, f"plant_at(receive('/shared/{SOCKET}'))", user=user, command=judge.command(user + 1))
+        assert user + 1 in judge.ran()
+    run_perl(box, owner, f"unlink '/shared/{SOCKET}'", user=0)
+
+
 # A process takes a descriptor out of another one (pidfd_getfd); the kernel lets it do so within its container alone.
 TAKERS = {"another locked session": ("locked", 1), "another session": ("off", 1), "the same session": ("off", 0)}
 

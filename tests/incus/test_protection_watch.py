@@ -439,6 +439,21 @@ def test_an_index_that_would_write_into_the_sealed_hooks_is_put_aside(bed, serve
     assert not (workspace / ".git/hooks/post-checkout").exists()
 
 
+def test_an_index_that_has_a_hook_for_a_sealed_folder_is_told(bed, server, session, workspace):
+    """Nothing is forged in it, so it is not put aside: `git checkout .` of the person writes the hook."""
+    script = """cd /workspace && blob=$(printf '#!/bin/sh\\n' | git hash-object -w --stdin) &&
+        git update-index --add --cacheinfo "100755,$blob,.husky/pre-commit" """
+    bed.shell(session["id"], script)
+
+    def warnings() -> str:
+        return " ".join(server.get(f"/api/sessions/{session['id']}").json["warnings"])
+
+    wait_until(lambda: ".husky/pre-commit" in warnings(), lambda: f"a warning; there are {warnings()!r}")
+    assert protection(server, session)["level"] == "locked"
+    git(workspace, "checkout", ".")
+    assert (workspace / ".husky/pre-commit").exists()
+
+
 def test_without_a_server_the_stop_puts_a_bad_index_aside_and_the_next_start_asks(bed, cli, workspace):
     name = cli.background()["name"]
     plant_index(bed, name, b"../clincus-index-was-here")

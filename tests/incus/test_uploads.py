@@ -62,6 +62,19 @@ def test_who_may_not_write_may_not_upload(shared_server, session):
     assert send(shared_server, {"id": "clincus-ffffff-1"}, b"x").status == 404
 
 
+@pytest.mark.parametrize("user", [1000, 0], ids=["code", "root"])
+@pytest.mark.parametrize("place", [".git/hooks", ".git/config", ".husky"])
+def test_a_folder_of_uploads_that_is_a_link_leads_to_nothing_that_is_sealed(bed, shared_server, session, place, user):
+    workspace = Path(session["workspace"])
+    before = {path: path.is_file() and path.read_bytes() for path in (workspace / place).parent.rglob("*")}
+    link = f"rm -rf {FOLDER} && mkdir -p .clincus && chown 1000 .clincus && ln -sT /workspace/{place} {FOLDER}"
+    assert bed.incus.exec(session["id"], ["sh", "-c", f"cd /home/code && {link}"], user=user).code == 0
+    answer = send(shared_server, session, b"#!/bin/sh\n", "pre-commit")
+    assert bed.incus.exec(session["id"], ["rm", f"/home/code/{FOLDER}"]).code == 0
+    assert answer.status >= 400, answer.body
+    assert {path: path.is_file() and path.read_bytes() for path in (workspace / place).parent.rglob("*")} == before
+
+
 def test_a_file_that_is_too_large_is_refused_before_it_is_sent(shared_server, session):
     connection = http.client.HTTPConnection(shared_server.host, shared_server.port, timeout=DEADLINE)
     connection.putrequest("POST", f"/api/sessions/{session['id']}/uploads?name=a")
