@@ -190,7 +190,11 @@ RENAMES = [
 ]
 WALL = [
     Mutant(
-        "held-rules", "wall/protect.py", 'HOLDING_RULES = ("unmount", "lease", "fault")', "HOLDING_RULES = ()", "protection"
+        "held-rules",
+        "wall/protect.py",
+        'HOLDING_RULES = ("unmount", "lease", "fault")',
+        "HOLDING_RULES = ()",
+        "protection",
     ),
     Mutant("fuse", "wall/protect.py", "        lines.append(NO_FUSE)\n", "", "protection"),
 ]

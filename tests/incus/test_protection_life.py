@@ -632,6 +632,14 @@ def test_plain_devices_hold_against_renames_and_unmounting(box):
     assert not [path for path in box.root.rglob("*") if path.stat().st_mode & stat.S_ISUID and path.stat().st_uid == 0]
 
 
+def test_root_in_the_container_mounts_what_takes_no_seal_away(box):
+    """The kernel takes MS_BIND and MS_REC together for a recursive mount, and so does the rule."""
+    script = """mkdir -p /mnt/r /mnt/t && mount --rbind /usr /mnt/r && mount -t tmpfs none /mnt/t && echo mounted
+        mount --bind /usr /mnt/t && echo bound
+        umount /mnt/t && echo unmounted; :"""
+    assert box.run(box.launch(), script, 0).stdout == b"mounted\n"
+
+
 def test_the_program_that_lxc_runs_is_no_file(shared):
     box, name = shared
     raw = box.incus.query(f"/1.0/instances/{name}")["config"]["raw.lxc"]
