@@ -143,7 +143,7 @@ def test_a_descriptor_handed_to_another_session_is_no_way_in(box, meeting, order
 
 
 def test_a_descriptor_handed_to_another_session_is_a_way_in_where_nothing_is_sealed(box):
-    shared = clincus.host_folder(str(folder_of(box.root.parent / "shared")), "/shared")
+    shared = clincus.protect.host_folder(str(folder_of(box.root.parent / "shared")), "/shared")
     workspaces = [None, workspace_at(box.root.parent / "other")]
     owner, other = start_both(box, [box.protection("off", extra=[shared], workspace=one) for one in workspaces])
     judge = Judge(box.root)
