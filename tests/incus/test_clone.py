@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 
@@ -64,6 +65,38 @@ def test_an_agent_works_on_a_clone_and_its_commits_come_back_as_a_branch(bed, sh
     pushed = call(shared_server, session, "push").json
     assert (pushed["branch"], pushed["commits"]) == ("host/main", 1)
     assert bed.shell(session["id"], "git -C /workspace rev-parse host/main").strip() == pushed["head"]
+
+
+@pytest.mark.parametrize("has_git", [True, False], ids=["a repository", "a folder without git"])
+def test_an_agent_commits_in_a_clone_as_the_person_does_on_the_host(bed, start_server, home, workspace, has_git):
+    """The person's own settings on this host say who that is, and nothing else of them goes into the clone."""
+    (home / ".gitconfig").write_text("[user]\n\tname = Ann Ö Ng\n\temail = ann@example.org\n\tsigningkey = secret\n")
+    if not has_git:
+        shutil.rmtree(workspace / ".git")
+    session = clone(start_server(), workspace)
+    commit = COMMIT.replace("-c user.name=Agent -c user.email=agent@localhost ", "")
+    assert "-c user" not in commit
+    bed.shell(session["id"], commit)
+    assert bed.shell(session["id"], "git -C /workspace log -1 --format=%an:%ae") == "Ann Ö Ng:ann@example.org\n"
+    assert "secret" not in bed.shell(session["id"], "git -C /workspace config --list")
+
+
+def test_an_agent_works_on_a_clone_of_what_is_there_now_and_of_nothing_behind_a_filter(bed, shared_server, workspace):
+    """A folder became a file, and a file of git-crypt or its like is in clear on the host."""
+    (workspace / "thing" / "deep").mkdir(parents=True)
+    (workspace / "thing" / "deep" / "in").write_text("before\n")
+    (workspace / ".gitattributes").write_text("*.key filter=crypt\n")
+    git(workspace, "config", "filter.crypt.clean", "echo sealed; cat >/dev/null")
+    (workspace / "a.key").write_text("in clear\n")
+    git(workspace, "add", ".")
+    git(workspace, "commit", "--quiet", "--message=Things")
+    shutil.rmtree(workspace / "thing")
+    (workspace / "thing").write_text("a file\n")
+    (workspace / "new.key").write_text("in clear\n")
+    session = clone(shared_server, workspace)
+    assert bed.shell(session["id"], "cd /workspace && cat thing a.key && ls *.key") == "a file\nsealed\na.key\n"
+    warnings = shared_server.get(f"/api/sessions/{session['id']}").json["warnings"]
+    assert [one for one in warnings if '"a.key", "new.key"' in one] != []
 
 
 def test_a_stopped_clone_is_there_after_a_resume_and_can_be_fetched_meanwhile(bed, shared_server, workspace):
