@@ -109,6 +109,7 @@ class Past:
     left: float = 0.0  # time at which a look has shown that the tool had ended, after all its earlier reports
     has_left: bool = False  # the last look has shown that the tool of this start had ended
     held: Held = Held()  # the last turn after which the queue waits for a person
+    shows_old: bool = False  # the interruption on the screen is from an earlier run, whose conversation goes on
 
     def held_by(self, agent: Agent, now: float) -> Held:
         """The hold on the queue after a turn that did not end by itself; `now` is when this is noticed."""
@@ -586,7 +587,13 @@ def decide(facts: Facts, past: Past = Past()) -> Decision:
     before = past.agent if past.run == facts.started else None
     if before is not None and facts.status == "running" and not facts.looked and before.state != "none":
         return decided(facts, past, Decision(before, Why("not-looked-yet", "process", (), facts.now)))
-    return decided(facts, past, judge(facts, before, past.stopped))
+    decision = judge(facts, before, past.stopped)
+    agent = decision.agent
+    is_first = before is not None and before.state in ("starting", "ended")
+    shows_old = agent.reason == "interrupted" and agent.source == "screen" and (is_first or past.shows_old)
+    if shows_old:
+        decision = decision._replace(agent=replace(agent, reason=""))
+    return decided(facts, replace(past, shows_old=shows_old), decision)
 
 
 def decided(facts: Facts, past: Past, decision: Decision) -> Decision:

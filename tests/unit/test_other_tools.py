@@ -704,3 +704,18 @@ def test_a_repetition_in_a_repetition_is_refused(pattern):
 )  # fmt: skip
 def test_other_repetitions_are_taken(pattern):
     assert tools.check_pattern(pattern) == pattern
+
+
+@pytest.mark.parametrize("state", ["starting", "ended"])
+def test_an_interruption_that_a_tool_shows_as_it_starts_is_an_old_one(state):
+    """Codex shows the conversation with which it goes on."""
+    old = f"\u203a do it\n\u25a0 Conversation interrupted - use /feedback if something went wrong\n{CODEX_BOX}"
+    works = f"\u203a do it\n\u2022 Working (3s \u2022 esc to interrupt)\n{CODEX_BOX}"
+    past, told = Past(Agent(state), NOON - 3600), []
+    for screen in (old, old, works, old):
+        lines = clean_lines(screen)
+        facts = Facts(tool="codex", started=NOON - 3600, now=NOON, moved=NOON, lines=lines, has_screen=True)
+        decision = decide(facts, past)
+        past = decision.past
+        told.append((decision.agent.state, decision.agent.reason))
+    assert told == [("idle", ""), ("idle", ""), ("working", ""), ("idle", "interrupted")]
