@@ -670,7 +670,8 @@ def begun_questions(facts: Facts, past: Past, before: Agent, agent: Agent) -> tu
     """As `begun_turns`, for questions."""
     asked = facts.said.question - past.asked
     is_same = (agent.state, agent.reason) == (before.state, before.reason) and not is_another_question(before, agent)
-    if agent.state == "none" or (is_same and len(facts.said.requests) > 1):
+    is_earlier = agent.source == "hook" and agent.text == before.text and agent.text in facts.said.requests[:-1]
+    if agent.state == "none" or (is_same and is_earlier):
         asked = 0  # the screen shows an earlier request than the one that was just reported
     needs = agent.asks and not agent.seen and not is_same
     return numbered(asked, past.question_owed, facts.now, is_begun=needs)

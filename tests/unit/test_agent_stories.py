@@ -38,6 +38,10 @@ STORIES = {
         "waiting waiting done",
     ),
     "a question that was seen is no end that was seen": ("prompt 9 ask 1 look 20 answer 9 end 100", "done"),
+    "two, the second of which comes late and before a look": (
+        "prompt 9 ask 30 answer 3 late ask 200",
+        "waiting waiting",
+    ),
     "a failure": ("prompt 30 fail 100 prompt 30 end 100", "failed done"),
     "nothing moves": ("prompt 30 hang 400 go-on 30 end 100", "stuck done"),
     "nothing moves for less than five minutes": ("prompt 30 hang 250 go-on 30 end 100", "done"),
