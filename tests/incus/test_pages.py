@@ -260,7 +260,6 @@ def prompts_are_queued(ada: Ada) -> None:
 
 # What happens before a command, or with "" before the first one of a page.
 MEANWHILE: dict[tuple[str, str], Action] = {
-    ("README.md", "cd ~/projects/my-app"): set_up,
     ("docs/api.md", ""): serves,
     ("docs/api.md", 'curl "http://127.0.0.1:3000/api/sessions/clincus-706096-1/changes?from=turn"'): all_of(
         starts(), turn("echo '// more' >>src/app.js")
@@ -303,7 +302,6 @@ MEANWHILE: dict[tuple[str, str], Action] = {
 }
 # The exit codes other than 0.
 CODES = {
-    ("README.md", "clincus setup"): 1,
     ("docs/install.md", "clincus setup"): 1,
     (
         "docs/threat-model.md",
