@@ -14,7 +14,7 @@ import clincus
 
 from . import http1
 from .http1 import Answer, Malformed, Request
-from .lending import Cleaner, Guard, Loan, MisusedError, Use, filled, find_uses, masked
+from .lending import BodyMask, Cleaner, Loan, MisusedError, Use, filled, find_uses, masked
 from .meter import Meter, Tokens
 from .sources import Secret
 from .vendors import answer_tokens
@@ -83,7 +83,7 @@ class Exchange:
         self._asked_tokens: bytearray | None = None  # the body of a request for tokens, which is answered here
         self._is_sent = False  # the server has the head
         self._request_body: http1.Body = clincus.SizedBody(0)
-        self._guard = Guard(self._loans)
+        self._mask = BodyMask(self._loans)
         self._answer: Answer | None = None
         self._answer_body: http1.Body = clincus.SizedBody(0)
         self._is_last = False  # the connection ends with this answer
@@ -234,10 +234,12 @@ class Exchange:
             self._pass_body(self._request)
 
     def _pass_body(self, request: Request) -> None:
-        """Pass on the part of the body that has arrived. Raises MisusedError for a placeholder in it."""
-        piece = self._guard.take(self._request_body.take(self._from_client))
+        """Pass on the part of the body that has arrived, with its placeholders masked."""
+        piece, found = self._mask.take(self._request_body.take(self._from_client))
+        for loan in found:
+            self._listener.misused(loan, "in the body")
         if self._request_body.is_over:
-            piece += self._guard.rest()
+            piece += self._mask.rest()
         if request.length is not None:
             self.to_server += piece
             return

@@ -26,13 +26,6 @@ from .sources import Secret
 # A request that carries a value gets an answer that can be read: complete, and not compressed.
 DROPPED = frozenset(("accept-encoding", "range", "if-range", "sec-websocket-extensions"))
 MASK = b"*"
-IN_BODY = "in the body"
-ONE_PLACE = "it is accepted in one header at the hosts of the login alone"
-# A tool sends what its agent has read with each later request, so a person has to know what ends that.
-REMEDIES = {
-    IN_BODY: "the conversation holds it, as after a look at the variables, and nothing with it is sent. Take the tool "
-    "back to before that (in Claude Code: Esc twice, or /rewind), or begin another conversation"
-}
 # Characters that encoders of JSON write as \u00.. so that a page can hold it: Go's, and Gson.
 IN_PAGES = [str.maketrans({sign: f"\\u{ord(sign):04x}" for sign in signs}) for signs in ("&<>", "&<>'=")]
 _RANDOM = re.compile(rb"(?=([0-9a-f]{32}))")  # at any place: letters before it may be such digits too
@@ -59,7 +52,8 @@ class MisusedError(Exception):
     """A placeholder is not in its place."""
 
     def __init__(self, loan: Loan, where: str) -> None:
-        super().__init__(f"the placeholder of the login {loan.login.name} is {where}: {REMEDIES.get(where, ONE_PLACE)}")
+        place = "it is accepted in one header at the hosts of the login alone"
+        super().__init__(f"the placeholder of the login {loan.login.name} is {where}: {place}")
         self.loan = loan
         self.where = where
 
@@ -286,25 +280,28 @@ def begun(data: bytes, text: bytes) -> int:
     return 0
 
 
-class Guard:
-    """Refuses placeholders in the body of a request.
+class BodyMask:
+    """Puts asterisks in the place of each placeholder in the body of a request.
 
-    It holds bytes back only while they may be the beginning of one, so no part of a placeholder is passed on.
+    It holds bytes back only while they may be the beginning of one, so no part of a placeholder is passed on. A refusal
+    would end the conversation of an agent that has printed its variables, since a tool sends again what it has read.
     """
 
     def __init__(self, loans: Iterable[Loan]) -> None:
         self._loans = [(loan, loan.placeholder.encode()) for loan in loans]
         self._kept = b""
 
-    def take(self, piece: bytes) -> bytes:
-        """The bytes that may be passed on. Raises MisusedError."""
+    def take(self, piece: bytes) -> tuple[bytes, list[Loan]]:
+        """The bytes that may be passed on, and the loans whose placeholders were in them."""
         data = self._kept + piece
+        found = []
         for loan, text in self._loans:
             if text in data:
-                raise MisusedError(loan, IN_BODY)
+                found.append(loan)
+                data = data.replace(text, MASK * len(text))
         size = max((begun(data, text) for _, text in self._loans), default=0)
         self._kept = data[len(data) - size :]
-        return data[: len(data) - size]
+        return data[: len(data) - size], found
 
     def rest(self) -> bytes:
         """The bytes that were held back, at the end of the body."""

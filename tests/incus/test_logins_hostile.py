@@ -245,23 +245,14 @@ def framed(text: str, *, in_chunks: bool) -> str:
 
 
 @pytest.mark.parametrize("in_chunks", [False, True])
-def test_a_placeholder_in_a_body_is_refused_and_told(box, server, vendor, in_chunks):
+def test_a_placeholder_in_a_body_is_masked_and_told(box, server, vendor, in_chunks):
     it = box.variable("ANTHROPIC_API_KEY")
     vendor.came.clear()
-    said = box.exchange(API, framed(f"seen: {it} and on", in_chunks=in_chunks).replace("{it}", it))
-    assert "the conversation holds it" in said
-    assert vendor.came == []
+    box.exchange(API, framed(f"seen: {it} and on", in_chunks=in_chunks))
+    wait_until(lambda: b"***" in b"".join(vendor.came), "the body")
+    assert it[:20].encode() not in b"".join(vendor.came)
     alarms = server.get(f"/api/sessions/{box.id}/network").json["alarms"]
     assert "in the body" in [one["where"] for one in alarms]
-
-
-@pytest.mark.parametrize("in_chunks", [False, True])
-def test_a_server_that_has_the_beginning_of_a_body_does_not_get_the_placeholder_in_it(box, vendor, in_chunks):
-    it = box.variable("ANTHROPIC_API_KEY")
-    vendor.came.clear()
-    box.exchange(API, framed("a" * 200_000 + it, in_chunks=in_chunks).replace("{it}", it))
-    assert b"aaa" in b"".join(vendor.came)
-    assert it[:20].encode() not in b"".join(vendor.came)
 
 
 def test_the_placeholder_of_another_session_is_refused_and_told(box, other, server, vendor):

@@ -12,13 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clincus_features.logins import exchange as exchanges
-from clincus_features.logins import http1
 from clincus_features.logins.exchange import Exchange
 from clincus_features.logins.lending import (
+    BodyMask,
     Cleaner,
-    Guard,
     Loan,
-    MisusedError,
     begun,
     is_in,
     marks,
@@ -219,28 +217,36 @@ def test_a_header_that_comes_twice_is_refused():
     assert talk.client_gets().startswith(b"HTTP/1.1 400 ")
 
 
+def unchunked(body: bytes) -> bytes:
+    """The bytes of a body that came in chunks."""
+    found = b""
+    while body:
+        size, _, rest = body.partition(b"\r\n")
+        length = int(size, 16)
+        found += rest[:length]
+        body = rest[length + 2 :]
+    return found
+
+
 @pytest.mark.parametrize("in_chunks", [False, True])
 @pytest.mark.parametrize("size", [1, 7, 1000])
-def test_a_placeholder_in_a_body_is_refused_before_any_of_it_is_passed(in_chunks, size):
+def test_a_placeholder_in_a_body_is_masked_and_told_once(in_chunks, size):
+    """An agent that looks at its variables tells its model what it saw: the conversation has to go on."""
     talk, text = Talk(), f"seen: {KEY.placeholder} and on".encode()
     field = "Transfer-Encoding: chunked" if in_chunks else f"Content-Length: {len(text)}"
     gone = talk.ask("POST / HTTP/1.1", field, f"X-Api-Key: {KEY.placeholder}")
     for at in range(0, len(text), size):
         piece = text[at : at + size]
         talk.exchange.from_client(b"%x\r\n%s\r\n" % (len(piece), piece) if in_chunks else piece)
-        gone += talk.server_gets()
+    if in_chunks:
+        talk.exchange.from_client(b"0\r\n\r\n")
+    gone += talk.server_gets()
     _, _, body = gone.partition(b"\r\n\r\n")
-    assert KEY.placeholder[:6].encode() not in body
-    assert not body.endswith(http1.LAST_CHUNK)
+    assert (unchunked(body) if in_chunks else body) == text.replace(
+        KEY.placeholder.encode(), b"*" * len(KEY.placeholder)
+    )
     assert talk.alarms == [("key", "in the body")]
-    assert b"the conversation holds it" in talk.client_gets()
-    assert talk.exchange.is_over
-
-
-def test_a_whole_request_with_a_placeholder_in_its_body_never_gets_to_the_server():
-    talk, text = Talk(), KEY.placeholder.encode()
-    assert talk.ask("POST / HTTP/1.1", f"Content-Length: {len(text)}", body=text) == b""
-    assert talk.client_gets().startswith(b"HTTP/1.1 403 ")
+    assert talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").endswith(b"ok")
 
 
 @pytest.mark.parametrize("in_chunks", [False, True])
@@ -506,18 +512,18 @@ def test_only_what_may_become_a_hidden_text_is_held_back(data, text):
 
 
 @given(st.integers(1, 60))
-def test_a_placeholder_is_found_however_it_is_cut(piece):
-    guard, data = Guard(LOANS), b"a" * 70 + KEY.placeholder.encode() + b"b" * 70
-    passed: list[bytes] = []
-    with pytest.raises(MisusedError):
-        passed.extend(guard.take(data[at : at + piece]) for at in range(0, len(data), piece))
-    assert set(b"".join(passed)) <= set(b"a")
+def test_a_placeholder_is_masked_once_however_it_is_cut(piece):
+    mask, data = BodyMask(LOANS), b"a" * 70 + KEY.placeholder.encode() + b"b" * 70
+    taken = [mask.take(data[at : at + piece]) for at in range(0, len(data), piece)]
+    passed = b"".join(part for part, _ in taken) + mask.rest()
+    assert passed == b"a" * 70 + b"*" * len(KEY.placeholder) + b"b" * 70
+    assert [loan for _, found in taken for loan in found] == [KEY]
 
 
 @given(st.lists(st.sampled_from([b"a", KEY.placeholder[:9].encode(), TOKEN.placeholder[:-1].encode()])))
 def test_a_body_without_a_placeholder_is_passed_whole(pieces):
-    guard = Guard(LOANS)
-    assert b"".join(map(guard.take, pieces)) + guard.rest() == b"".join(pieces)
+    mask = BodyMask(LOANS)
+    assert b"".join(mask.take(piece)[0] for piece in pieces) + mask.rest() == b"".join(pieces)
 
 
 @pytest.mark.parametrize("name", SERVICES)
