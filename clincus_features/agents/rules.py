@@ -48,6 +48,7 @@ class ToolRules:
     answers: Sequence[str] = ("PostToolUse", "PostToolUseFailure", "ElicitationResult")
     # A line below each answer shows how the turn has ended. No answer can look like it, so it beats a report.
     signs_end: bool = False
+    numbers_turns: bool = True  # else a begin that is reported after its end looks like that of another turn
     background: str = ""  # pattern of a line that reports work in the background
     frame: str = ""  # pattern of the frame beside the lines of a text
     notice: str = ""  # pattern of lines that are no text of the tool: borders, the prompt, hints
@@ -205,6 +206,7 @@ COPILOT_LOGIN = (
 COPILOT_LIST = r"^ (?P<text>(?! )[^│\n]* · enter to select · esc to cancel)\s*\Z"
 
 COPILOT = ToolRules(
+    numbers_turns=False,
     seen_on="1.0.102",
     layout=COPILOT_LAYOUT,
     screen=(

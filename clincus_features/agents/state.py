@@ -240,8 +240,8 @@ def listen(tool: str, said: Said, event: Event) -> Said:
     id = clean(event.data.get("prompt_id"), 80)
     if comes_late(rules, said, new, event.name, id):
         return said
-    if event.name in rules.begins_turn and not id and said.lacks_begin and abs(event.at - said.at) < LATE:
-        return replace(said, lacks_begin=False)  # the begin of the turn that is over
+    if event.name in rules.begins_turn and is_of_the_last_turn(rules, said, event):
+        return replace(said, lacks_begin=False)
     key = event_key(event)
     is_repeated = key == said.key and abs(event.at - said.at) < REPEATED
     turn = said.turn
@@ -284,6 +284,11 @@ def comes_late(rules: ToolRules, said: Said, new: Said, name: str, id: str) -> b
         is_asked = said.state == "waiting" and said.reason in AMID  # nobody gives a prompt while a question is open
         return is_known and (said.state in REST or is_asked or not is_last)
     return is_known and not is_last and new.state in ("done", "failed")
+
+
+def is_of_the_last_turn(rules: ToolRules, said: Said, event: Event) -> bool:
+    """True if a begin belongs to the turn whose end was reported before it."""
+    return not rules.numbers_turns and said.lacks_begin and abs(event.at - said.at) < LATE
 
 
 def begins_turn(rules: ToolRules, said: Said, new: Said, name: str, id: str) -> bool:

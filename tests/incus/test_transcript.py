@@ -8,6 +8,7 @@ from test_sessions import guest
 
 from tests.programs import NO_CHECKPOINTS
 
+MAKE_ROOM = "mkdir -p ~/.claude/projects/-workspace"
 TALK = "~/.claude/projects/-workspace/{session_id}.jsonl"
 
 
@@ -26,7 +27,7 @@ def test_a_conversation_is_read_after_the_stop_and_after_the_delete(bed, start_s
     path = f"/api/sessions/{session['id']}"
     assert server.get(f"{path}/conversation").json["state"] == "none"
     lines = "\n".join(map(written, ("remember the milk", "and the bread")))
-    guest(bed, session, f"cat >>{TALK.format(**session)} <<'END'\n{lines}\nEND")
+    guest(bed, session, f"{MAKE_ROOM} && cat >>{TALK.format(**session)} <<'END'\n{lines}\nEND")
     assert server.delete(path).status == 204
     assert texts(server, session["id"]) == ["remember the milk", "and the bread"]
     assert server.delete(f"{path}?force=true").status == 204
@@ -46,7 +47,7 @@ def test_a_container_leads_to_no_file_of_the_host(bed, start_server, workspace, 
     guest(
         bed,
         session,
-        f"mkdir -p ~/.claude/projects && ln -sfn {home} ~/.claude/projects/-home && ln -sfn {secret} {talk}",
+        f"{MAKE_ROOM} && ln -sfn {home} ~/.claude/projects/-home && ln -sfn {secret} {talk}",
     )
     assert server.delete(f"/api/sessions/{session['id']}").status == 204
     assert texts(server, session["id"]) == []

@@ -84,7 +84,7 @@ def test_no_tool_starts_before_its_way_is_there(bed, server, workspace, incus, w
 def test_a_session_has_its_way_again_when_it_is_resumed(bed, server, workspace):
     id = server.create(workspace, **WAYS["allow-list"])["id"]
     for _ in range(2):
-        assert server.post(f"/api/sessions/{id}/stop").status == 200
+        assert server.post(f"/api/sessions/{id}/stop").status == 204
         assert server.post(f"/api/sessions/{id}/resume").status == 200
         instance = bed.ask(f"/1.0/instances/{id}")
         assert instance["devices"]["clincus-network"]["listen"] == "tcp:127.0.0.1:3128"
@@ -94,7 +94,7 @@ def test_a_session_has_its_way_again_when_it_is_resumed(bed, server, workspace):
 
 def test_a_resume_whose_way_incus_refuses_ends_stopped(bed, server, workspace, incus):
     id = server.create(workspace, **WAYS["allow-list"])["id"]
-    assert server.post(f"/api/sessions/{id}/stop").status == 200
+    assert server.post(f"/api/sessions/{id}/stop").status == 204
     (incus / "refused").touch()
     answer = server.post(f"/api/sessions/{id}/resume")
     assert (answer.status, answer.json["error"]) == (500, "no room for another device")

@@ -208,7 +208,12 @@ def test_a_shutdown_waits_no_longer_than_a_delete_though_it_stops_first(sessions
     door.instances[NAME]["config"][f"{clincus.LABEL}clone"] = "{}"
     options = SimpleNamespace(name=[NAME], all=False, force=True, delete=True, timeout=60)
     context = SimpleNamespace(
-        options=options, sessions=sessions, environ=sessions.environ, config=clincus.load_config(sessions.environ)
+        options=options,
+        sessions=sessions,
+        environ=sessions.environ,
+        config=clincus.load_config(sessions.environ),
+        tell=lambda text: None,
+        show=lambda document, lines: 0,
     )
     with pytest.raises(clincus.ClincusError, match="no containers were shut down"):
         run_shutdown(context)
