@@ -191,6 +191,16 @@ def changed_at(folder: int, *names: str) -> int:
     return max(found)
 
 
+def git_folder_changed_at(git: int) -> int:
+    """The time of the last write to a file by which a Git folder names commands.
+
+    The wall's placeholder for `commondir` is a folder, which git does not read. A start makes it beside the first look.
+    """
+    if is_folder_at(git, "commondir"):
+        return changed_at(git, "config")
+    return changed_at(git, "config", "commondir")
+
+
 def is_folder_at(folder: int, name: str) -> bool:
     """True if there is a folder of that name, or a link to one, which git follows."""
     try:
@@ -625,7 +635,7 @@ class Look:
         if ".git" in found:
             self.look_at_repository(folder, path)
         if "HEAD" in found and {"config", "commondir", "hooks"} & {*found} and is_git_folder(folder):
-            self.add(path or ".", "repository", self.commands(folder, path), changed_at(folder, "config", "commondir"))
+            self.add(path or ".", "repository", self.commands(folder, path), git_folder_changed_at(folder))
         if OTHERS_FOLDERS & {*path.split("/")}:
             return
         for one in found:
@@ -647,7 +657,7 @@ class Look:
                 return
         commands = self.commands(folder, path)
         if commands or not path.startswith(".git/modules/"):
-            self.add(path, "repository", commands, changed_at(folder, "config", "commondir"))
+            self.add(path, "repository", commands, git_folder_changed_at(folder))
 
     def look_at_repository(self, folder: int, path: str) -> None:
         """Examine a `.git`: a folder, a file that names one, or a link to one."""
@@ -661,7 +671,7 @@ class Look:
             return
         with closing(git):
             self.look_at_links(git, place)
-            when = changed_at(git, "config", "commondir")
+            when = git_folder_changed_at(git)
             if is_git_folder(git):
                 self.add(place, "repository", self.commands(git, place), when)
             elif not path and (names_in(git) & {"HEAD", "objects", "refs"} or is_filled(git, "config")):
@@ -966,7 +976,7 @@ class Look:
                     if is_git_folder(git):
                         own = f"{place}/.git"
                         found = self.commands(git, own)
-                        when = changed_at(git, "config", "commondir")
+                        when = git_folder_changed_at(git)
             except OSError:
                 own = self.linked_place(folder, place)
                 found = self.linked_folder(own)

@@ -9,11 +9,13 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 
 import pytest
 
 import clincus
 from clincus_features.protection import scans
+from tests.programs import wait_until
 
 ROWS = [row for name in ("agents", "editors") for row in clincus.protect.presets()[name]]
 EVIL = "evil-command"
@@ -211,6 +213,14 @@ def test_a_detached_head_is_one(work):
     work.repository().commit()
     work.git("checkout", "-q", "--detach")
     assert work.found() == {("repository", ".git"): []}
+
+
+def test_a_placeholder_that_a_start_makes_is_no_change_of_a_repository(work):
+    work.repository()
+    before = int(os.stat(work.root / ".git/config").st_ctime)
+    wait_until(lambda: int(time.time()) > before, "another second, which is what looks tell")
+    (work.root / ".git/commondir").mkdir()
+    assert [one["changed"] for one in work.look().items] == [before]
 
 
 def test_the_placeholder_of_an_absent_git_folder_is_none(work):
