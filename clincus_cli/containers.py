@@ -173,7 +173,12 @@ def delete_instance(incus: clincus.Incus, name: str) -> None:
 NESTING = ("security.nesting", "security.syscalls.intercept.mknod", "security.syscalls.intercept.setxattr")
 
 
-@cli.Command("container launch IMAGE NAME", cli.Flag("--ephemeral", "let Incus delete it when it stops"), writes=True)
+@cli.Command(
+    "container launch IMAGE NAME",
+    cli.Flag("--ephemeral", "let Incus delete it when it stops"),
+    cli.RESULT_JSON,
+    writes=True,
+)
 def run_container_launch(context: Context) -> int:
     """Create a container from an image and start it
 
@@ -199,11 +204,11 @@ def run_container_launch(context: Context) -> int:
             with suppress(clincus.IncusError):  # it never came to be
                 delete_instance(incus, name)
         raise
-    console.say(f"Container {name} launched from {options.image}")
-    return 0
+    document = {"container": name, "image": options.image, "result": "launched"}
+    return context.report(f"Container {name} launched from {options.image}", document)
 
 
-@cli.Command("container start NAME", writes=True)
+@cli.Command("container start NAME", cli.RESULT_JSON, writes=True)
 def run_container_start(context: Context) -> int:
     """Start a container, or let a paused one run on
 
@@ -214,14 +219,14 @@ def run_container_start(context: Context) -> int:
     name = context.options.name
     incus = context.door(name)
     change_state(incus, name, "unfreeze" if find_instance(incus, name)["status"] == "Frozen" else "start")
-    console.say(f"Container {name} started")
-    return 0
+    return context.report(f"Container {name} started", {"container": name, "result": "started"})
 
 
 @cli.Command(
     "container stop NAME",
     cli.Flag("--force", "at once, as if the power went"),
     cli.Flag("--timeout SECONDS", "how long it may take", check=cli.number_from(1, 86400), default=60),
+    cli.RESULT_JSON,
     writes=True,
 )
 def run_container_stop(context: Context) -> int:
@@ -238,11 +243,17 @@ def run_container_stop(context: Context) -> int:
         raise clincus.ClincusError(f'container "{name}" is paused and cannot stop cleanly: use --force', 409)
     with console.progress(f"Stopping {name}"):
         stop_instance(context, instance, force=options.force, timeout=options.timeout)
-    console.say(f"Container {name} stopped" + (" and gone: it was an ephemeral one" if instance["ephemeral"] else ""))
-    return 0
+    words = f"Container {name} stopped" + (" and gone: it was an ephemeral one" if instance["ephemeral"] else "")
+    return context.report(words, {"container": name, "result": "stopped", "gone": bool(instance["ephemeral"])})
 
 
-@cli.Command("container delete NAME", cli.YES, cli.Flag("-f, --force", "do not ask; a running one too"), writes=True)
+@cli.Command(
+    "container delete NAME",
+    cli.YES,
+    cli.Flag("-f, --force", "do not ask; a running one too"),
+    cli.RESULT_JSON,
+    writes=True,
+)
 def run_container_delete(context: Context) -> int:
     """Delete a container
 
@@ -267,23 +278,24 @@ def run_container_delete(context: Context) -> int:
             context.sessions.end(name, delete=True, keeps=is_asked or options.yes, even_unsaved=options.force)
         else:
             delete_instance(context.door(name), name)
-    console.say(f"Container {name} deleted")
-    return 0
+    return context.report(f"Container {name} deleted", {"container": name, "result": "deleted"})
 
 
 # -- Looking at one
 
 
-def answer(ask: Callable[[], bool]) -> int:
-    """The exit code of a question: 0 yes, 1 no, 2 when it could not be asked."""
+def answer(context: Context, key: str, ask: Callable[[], bool]) -> int:
+    """The exit code of a question: 0 yes, 1 no, 2 when it could not be asked. JSON has the answer under `key`."""
     try:
-        return 0 if ask() else 1
+        is_so = ask()
     except clincus.ClincusError as error:
         console.complain(error.message)
         return 2
+    context.show({key: is_so}, [])
+    return 0 if is_so else 1
 
 
-@cli.Command("container exists NAME", shows=True)
+@cli.Command("container exists NAME", cli.RESULT_JSON, shows=True)
 def run_container_exists(context: Context) -> int:
     """Say by the exit code whether a container exists
 
@@ -292,10 +304,10 @@ def run_container_exists(context: Context) -> int:
     Exits: 0 yes; 1 no; 2 Incus could not be asked
     """
     name = context.options.name
-    return answer(lambda: status_of(context.door(name), name) != "")
+    return answer(context, "exists", lambda: status_of(context.door(name), name) != "")
 
 
-@cli.Command("container running NAME", shows=True)
+@cli.Command("container running NAME", cli.RESULT_JSON, shows=True)
 def run_container_running(context: Context) -> int:
     """Say by the exit code whether a container runs
 
@@ -306,7 +318,7 @@ def run_container_running(context: Context) -> int:
     Exits: 0 yes; 1 no; 2 Incus could not be asked
     """
     name = context.options.name
-    return answer(lambda: status_of(context.door(name), name) == "Running")
+    return answer(context, "running", lambda: status_of(context.door(name), name) == "Running")
 
 
 @cli.Command("container list", cli.format_flag("text", "json"), shows=True)
@@ -329,6 +341,7 @@ def run_container_list(context: Context) -> int:
     "container mount NAME DEVICE SOURCE PATH",
     cli.Flag("--shift", "show the host's owners by the same numbers (default; off: --shift=false)", default=True),
     cli.Flag("--readonly", "do not let the container write"),
+    cli.RESULT_JSON,
     writes=True,
 )
 def run_container_mount(context: Context) -> int:
@@ -357,8 +370,8 @@ def run_container_mount(context: Context) -> int:
     with speaking_of(name):
         body = {"devices": {options.device: device}}
         context.incus.query(context.incus.path(name), "PATCH", body, wait=True)
-    console.say(f"Disk mounted: {source} -> {name}:{options.path}")
-    return 0
+    document = {"container": name, "device": options.device, **device, "result": "mounted"}
+    return context.report(f"Disk mounted: {source} -> {name}:{options.path}", document)
 
 
 @cli.Command(

@@ -143,6 +143,11 @@ class Context:
                 print(line)
         return 0
 
+    def report(self, words: str, document: object) -> int:
+        """Say on stderr what was done; JSON for programs has it as a document. Returns 0."""
+        console.say(words)
+        return self.show(document, [])
+
     def tell(self, text: str) -> None:
         """Write a line about work in progress to stdout, or to stderr where stdout is for JSON."""
         write = console.say if self.prints_json else console.tell

@@ -80,7 +80,7 @@ def state_words(known: Facts) -> str:
     return words
 
 
-@cli.Command("engine add NAME [TOKEN]", *ADD_FLAGS, writes=True)
+@cli.Command("engine add NAME [TOKEN]", *ADD_FLAGS, cli.RESULT_JSON, writes=True)
 def run_engine_add(context: Context) -> int:
     """Add an Incus server or cluster elsewhere as an engine
 
@@ -121,7 +121,7 @@ def run_engine_add(context: Context) -> int:
         give_image(context, incus, image)
     path = write_engine(context.environ, name, row)
     console.say(f'Added the engine "{name}" to {path}')
-    return report(examine(incus, image, row.get("roots", [])))
+    return report(context, examine(incus, image, row.get("roots", [])))
 
 
 def read_token() -> str:
@@ -176,8 +176,8 @@ def run_engine_update(context: Context) -> int:
     image = engine_image(context, incus.engine)
     is_new = give_image(context, incus, image)
     words = "starts new sessions from it now" if is_new else "has it already"
-    console.say(f'The image "{image}": {incus.engine} {words}')
-    return context.show({"engine": incus.engine, "image": image, "copied": is_new}, [])
+    document = {"engine": incus.engine, "image": image, "copied": is_new}
+    return context.report(f'The image "{image}": {incus.engine} {words}', document)
 
 
 def engine_image(context: Context, engine: str) -> str:
@@ -303,26 +303,23 @@ def run_engine_check(context: Context) -> int:
         ours = image_fingerprint(context.incus, image)
     except clincus.IncusError:  # this host need not have an Incus of its own
         ours = ""
-    findings = examine(incus, image, row.get("roots", []), ours)
-    if not context.prints_json:
-        return report(findings)
-    found = [finding._asdict() for finding in findings]
-    console.print_json({"findings": found})
-    return 1 if any(one["status"] == "failed" for one in found) else 0
+    return report(context, examine(incus, image, row.get("roots", []), ours))
 
 
 # One fact about an engine; `status` is "ok", "note" or "failed".
 Finding = namedtuple("Finding", ("status", "words"))
 
 
-def report(findings: Iterator[Finding]) -> int:
-    """Print findings as they come; returns the exit code: 1 if one failed."""
+def report(context: Context, findings: Iterator[Finding]) -> int:
+    """Print findings as they come, or all as JSON; returns the exit code: 1 if one failed."""
     marks = {"ok": "✓", "note": "·", "failed": "✗"}
-    has_failed = False
+    found = []
     for finding in findings:
-        print(f"{marks[finding.status]} {clincus.printable(finding.words)}", flush=True)
-        has_failed = has_failed or finding.status == "failed"
-    return int(has_failed)
+        found.append(finding)
+        if not context.prints_json:
+            print(f"{marks[finding.status]} {clincus.printable(finding.words)}", flush=True)
+    context.show({"findings": [finding._asdict() for finding in found]}, [])
+    return 1 if any(finding.status == "failed" for finding in found) else 0
 
 
 def examine(incus: clincus.Incus, image: str, roots: list[str], ours: str = "") -> Iterator[Finding]:

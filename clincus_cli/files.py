@@ -31,6 +31,7 @@ def container_place(text: str) -> tuple[str, str]:
 @cli.Command(
     "file push LOCAL CONTAINER:PATH",
     cli.Flag("-r, --recursive", "copy a directory with all that is in it"),
+    cli.RESULT_JSON,
     writes=True,
 )
 def run_file_push(context: Context) -> int:
@@ -67,12 +68,13 @@ def run_file_push(context: Context) -> int:
     session = containers.own_session(context, instance)
     if session is not None and not clincus.path_inside(done.target, code[0]):
         clincus.add_outside_file(incus, name, done.target)
-    return report_transfer(done, "Pushed", options.local, f"{name}:{done.target}")
+    return report_transfer(context, done, "Pushed", options.local, f"{name}:{done.target}")
 
 
 @cli.Command(
     "file pull CONTAINER:PATH LOCAL",
     cli.Flag("-r, --recursive", "for a directory; it is copied without it as well"),
+    cli.RESULT_JSON,
 )
 def run_file_pull(context: Context) -> int:
     """Copy a file or directory out of a running container
@@ -95,12 +97,13 @@ def run_file_pull(context: Context) -> int:
     with console.progress(f"Copying from {name}"), containers.speaking_of(name):
         shared = functools.partial(descent.shared_folders, context)
         done = transfer.pull_files(incus, name, path, context.options.local, shared=shared)
-    return report_transfer(done, "Pulled", f"{name}:{path}", done.target)
+    return report_transfer(context, done, "Pulled", f"{name}:{path}", done.target)
 
 
-def report_transfer(done: transfer.Transfer, verb: str, source: str, target: str) -> int:
+def report_transfer(context: Context, done: transfer.Transfer, verb: str, source: str, target: str) -> int:
     """Report the copied files, and those that were left out."""
     for text in done.left_out:
         console.warn(f"left out: {text}")
-    console.say(f"{verb} {'directory' if done.is_tree else 'file'} {source} -> {target}")
-    return 0
+    kind = "directory" if done.is_tree else "file"
+    document = {"source": source, "target": target, "kind": kind, "left_out": done.left_out}
+    return context.report(f"{verb} {kind} {source} -> {target}", document)

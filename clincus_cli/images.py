@@ -200,7 +200,7 @@ def publish(incus: clincus.Incus, instance: str, alias: str, properties: Mapping
     return str(operation["metadata"]["fingerprint"])
 
 
-@cli.Command("image delete ALIAS", ENGINE, cli.YES, cli.FORCE_F, writes=True)
+@cli.Command("image delete ALIAS", ENGINE, cli.YES, cli.FORCE_F, cli.RESULT_JSON, writes=True)
 def run_image_delete(context: Context) -> int:
     """Delete an image
 
@@ -221,8 +221,7 @@ def run_image_delete(context: Context) -> int:
             raise
         words = f"failed to delete image '{options.alias}': {error.message}"
         raise clincus.ClincusError(words, error.status) from error
-    console.say(f"Image {options.alias} deleted")
-    return 0
+    return context.report(f"Image {options.alias} deleted", {"alias": options.alias, "result": "deleted"})
 
 
 def delete_image(incus: clincus.Incus, fingerprint: str) -> None:
@@ -230,7 +229,7 @@ def delete_image(incus: clincus.Incus, fingerprint: str) -> None:
     incus.query(f"/1.0/images/{fingerprint}", "DELETE", wait=True, timeout=120)
 
 
-@cli.Command("image exists ALIAS", ENGINE, shows=True)
+@cli.Command("image exists ALIAS", ENGINE, cli.RESULT_JSON, shows=True)
 def run_image_exists(context: Context) -> int:
     """Say by the exit code whether an image exists
 
@@ -239,7 +238,11 @@ def run_image_exists(context: Context) -> int:
     Exits: 0 yes; 1 no; 2 Incus could not be asked
     """
     alias = context.options.alias
-    return containers.answer(lambda: any(alias in alias_names(image) for image in query_images(door(context))))
+
+    def is_there() -> bool:
+        return any(alias in alias_names(image) for image in query_images(door(context)))
+
+    return containers.answer(context, "exists", is_there)
 
 
 # The plan of a cleanup for the versions of an image: aliases, newest first. `spared` are old ones whose image has

@@ -56,7 +56,7 @@ ADD_FLAGS = (
 )
 
 
-@cli.Command("login add LOGIN", *ADD_FLAGS, writes=True)
+@cli.Command("login add LOGIN", *ADD_FLAGS, cli.RESULT_JSON, writes=True)
 def run_login_add(context: Context) -> int:
     """Let sessions borrow a login of this host
 
@@ -83,8 +83,7 @@ def run_login_add(context: Context) -> int:
     lines += [f"{key} = {json.dumps(value)}" for key, value in row.items() if key not in source]
     lines += [f"from = {{ {key.removeprefix('from.')} = {json.dumps(value)} }}" for key, value in source.items()]
     path = append_table(context.environ, lines)
-    console.say(f'Added the login "{name}" to {path}')
-    return 0
+    return context.report(f'Added the login "{name}" to {path}', {"name": name, "path": path})
 
 
 def login_row(options: Any) -> dict[str, object]:
@@ -123,7 +122,7 @@ def run_login_check(context: Context) -> int:
     return 0 if one["state"] == "good" else 1
 
 
-@cli.Command("login revoke LOGIN", PORT)
+@cli.Command("login revoke LOGIN", cli.RESULT_JSON, PORT)
 def run_login_revoke(context: Context) -> int:
     """Lend a login to no session any more
 
@@ -131,18 +130,22 @@ def run_login_revoke(context: Context) -> int:
 
     $ clincus login revoke github  # Nobody uses it from now on.
     """
-    ask(context, "POST", "revoke")
-    return 0
+    one = ask(context, "POST", "revoke")
+    borrowers = ", ".join(one["sessions"])
+    words = f"{one['name']}: revoked until `clincus login allow {one['name']}`"
+    return context.show(
+        one, [words + (f"; no longer lent to {borrowers}" if borrowers else "; no session borrowed it")]
+    )
 
 
-@cli.Command("login allow LOGIN", PORT)
+@cli.Command("login allow LOGIN", cli.RESULT_JSON, PORT)
 def run_login_allow(context: Context) -> int:
     """Lend a login again that was revoked
 
     $ clincus login allow github  # Sessions may use it again.
     """
-    ask(context, "DELETE", "revoke")
-    return 0
+    one = ask(context, "DELETE", "revoke")
+    return context.show(one, [f"{one['name']}: allowed; sessions that name it may use it again"])
 
 
 def ask(context: Context, method: str, what: str) -> Any:

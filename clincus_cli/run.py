@@ -193,7 +193,7 @@ def run_on_tmux(context: Context, name: str, program: str, *arguments: str, stdi
     return done.stdout
 
 
-@cli.Command("tmux send CONTAINER TEXT", writes=True)
+@cli.Command("tmux send CONTAINER TEXT", cli.RESULT_JSON, writes=True)
 def run_tmux_send(context: Context) -> int:
     """Type a line into a session
 
@@ -204,8 +204,7 @@ def run_tmux_send(context: Context) -> int:
     name = context.options.container
     text = context.options.text
     run_on_tmux(context, name, "send", "text" if text else "", stdin=os.fsencode(text))
-    print(f"Sent command to session clincus-{name}")
-    return 0
+    return context.show({"result": "sent"}, [f"Sent command to session clincus-{name}"])
 
 
 @cli.Command(

@@ -259,7 +259,7 @@ def service_state() -> dict[str, str]:
 # -- The commands
 
 
-@cli.Command("service install", *SERVE_FLAGS, config=False)
+@cli.Command("service install", *SERVE_FLAGS, cli.RESULT_JSON, config=False)
 def run_service_install(context: Context) -> int:
     """Install the dashboard as a systemd user service
 
@@ -291,10 +291,10 @@ def run_service_install(context: Context) -> int:
         console.say(f"It runs while you are logged in. To keep it running: {lingering()}")
     if context.environ.get("CLINCUS_TOKEN"):
         console.say("CLINCUS_TOKEN is a secret and not kept in the unit file: use --token-file.")
-    return 0
+    return context.show({"unit": path, "result": "installed"}, [])
 
 
-@cli.Command("service start", config=False)
+@cli.Command("service start", cli.RESULT_JSON, config=False)
 def run_service_start(context: Context) -> int:
     """Start the service, and say where the dashboard is then
 
@@ -303,7 +303,7 @@ def run_service_start(context: Context) -> int:
     return service_action(context, "started")
 
 
-@cli.Command("service stop", config=False)
+@cli.Command("service stop", cli.RESULT_JSON, config=False)
 def run_service_stop(context: Context) -> int:
     """Stop the service
 
@@ -314,7 +314,7 @@ def run_service_stop(context: Context) -> int:
     return service_action(context, "stopped")
 
 
-@cli.Command("service restart", config=False)
+@cli.Command("service restart", cli.RESULT_JSON, config=False)
 def run_service_restart(context: Context) -> int:
     """Restart the service, or start it
 
@@ -329,10 +329,9 @@ def service_action(context: Context, done: str) -> int:
     """Let systemd do what the command is called; `done` is reported for the service afterwards."""
     installed_unit(context)
     systemctl(context.command.name.rpartition(" ")[2], SERVICE)
-    console.say(f"Service {done}.")
-    if done != "stopped":
-        console.say(service_state()["StatusText"])
-    return 0
+    message = "" if done == "stopped" else service_state()["StatusText"]
+    words = f"Service {done}." + (f"\n{message}" if message else "")
+    return context.report(words, {"result": done, "message": message})
 
 
 @cli.Command("service status", cli.format_flag("text", "json"), config=False)
@@ -367,7 +366,7 @@ def run_service_status(context: Context) -> int:
     return 0 if document["active"] else 1
 
 
-@cli.Command("service remove", config=False)
+@cli.Command("service remove", cli.RESULT_JSON, config=False)
 def run_service_remove(context: Context) -> int:
     """Stop the service and remove it
 
@@ -379,5 +378,4 @@ def run_service_remove(context: Context) -> int:
     systemctl("disable", "--now", SERVICE)
     os.unlink(path)
     systemctl("daemon-reload")
-    console.say("Service removed.")
-    return 0
+    return context.report("Service removed.", {"unit": path, "result": "removed"})

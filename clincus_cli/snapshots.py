@@ -100,8 +100,8 @@ def run_snapshot_create(context: Context) -> int:
         body = {"name": name, "stateful": options.stateful}
         incus.query(incus.path(container, "/snapshots"), "POST", body, wait=True, timeout=600)
     kind = "stateful snapshot" if options.stateful else "snapshot"
-    console.say(f"Created {kind} '{name}' for container '{container}'")
-    return context.show({"container": container, "name": name, "stateful": options.stateful}, [])
+    document = {"container": container, "name": name, "stateful": options.stateful}
+    return context.report(f"Created {kind} '{name}' for container '{container}'", document)
 
 
 @cli.Command(
@@ -153,6 +153,7 @@ def snapshot_table(container: str, snapshots: Sequence[Mapping[str, object]]) ->
     cli.YES,
     cli.Flag("-f, --force", "do not ask; a running one is stopped first and started again"),
     cli.Flag("--stateful", "with the programs that ran then; not where the network is closed"),
+    cli.RESULT_JSON,
     writes=True,
 )
 def run_snapshot_restore(context: Context) -> int:
@@ -191,8 +192,8 @@ def run_snapshot_restore(context: Context) -> int:
             with containers.stopped(context, instance, force=True):
                 body = {"restore": options.name, "stateful": options.stateful}
                 incus.query(incus.path(container), "PUT", body, wait=True, timeout=600)
-    console.say(f"Restored container '{container}' from snapshot '{options.name}'")
-    return 0
+    words = f"Restored container '{container}' from snapshot '{options.name}'"
+    return context.report(words, {"container": container, "name": options.name, "result": "restored"})
 
 
 @cli.Command(
@@ -202,6 +203,7 @@ def run_snapshot_restore(context: Context) -> int:
     cli.Flag("--all", "all snapshots of the container"),
     cli.YES,
     cli.FORCE_F,
+    cli.RESULT_JSON,
     writes=True,
 )
 def run_snapshot_delete(context: Context) -> int:
@@ -219,8 +221,7 @@ def run_snapshot_delete(context: Context) -> int:
     found = list_snapshots(incus, container) if options.all else [find_snapshot(incus, container, options.name)]
     taken = [str(snapshot["name"]) for snapshot in found]
     if not taken:
-        console.say("No snapshots to delete")
-        return 0
+        return context.report("No snapshots to delete", {"container": container, "deleted": []})
 
     def delete(name: str) -> None:
         address = incus.path(container, f"/snapshots/{quote(name, safe='')}")
@@ -231,12 +232,14 @@ def run_snapshot_delete(context: Context) -> int:
         question = f"Delete {len(taken)} snapshot(s) of '{container}': {', '.join(taken)}?"
         if not console.confirm(question, yes=cli.agreed(options)):
             return 1
-        return 0 if sessions.attempt_each(taken, delete) == taken else 1
+        deleted = sessions.attempt_each(taken, delete)
+        context.show({"container": container, "deleted": deleted}, [])
+        return 0 if deleted == taken else 1
     question = f"Delete snapshot '{options.name}' of container '{container}'?"
     if not console.confirm_named(question, yes=cli.agreed(options)):
         return 1
     delete(options.name)
-    return 0
+    return context.show({"container": container, "deleted": taken}, [])
 
 
 @cli.Command("snapshot info NAME", CONTAINER, cli.WORKSPACE, cli.format_flag("text", "json"), shows=True)

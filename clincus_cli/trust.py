@@ -11,7 +11,13 @@ from clincus_cli.context import Context
 
 
 @cli.Command(
-    "trust [DIRECTORY]", cli.Flag("--revoke", "take the trust back"), cli.YES, cli.FORCE, cli.WORKSPACE, writes=True
+    "trust [DIRECTORY]",
+    cli.Flag("--revoke", "take the trust back"),
+    cli.YES,
+    cli.FORCE,
+    cli.RESULT_JSON,
+    cli.WORKSPACE,
+    writes=True,
 )
 def run_trust(context: Context) -> int:
     """Show a project's .clincus.toml and let it set everything
@@ -29,23 +35,22 @@ def run_trust(context: Context) -> int:
     workspace = shell.chosen_workspace(options)
     if options.revoke:
         had = trust.set_trust(environ, workspace, None)
-        print(f"{workspace}: the trust is taken back" if had else f"{workspace}: it was not trusted")
-        return 0
+        words = f"{workspace}: the trust is taken back" if had else f"{workspace}: it was not trusted"
+        return context.show({"workspace": workspace, "trusted": False}, [words])
     if not os.path.isdir(workspace):
         raise clincus.ClincusError(f"'{workspace}' is no directory", 404)
     project = trust.read_project(workspace)
     if project is None:
         raise clincus.ConfigError(f"'{workspace}' has no {trust.PROJECT_FILE}: there is nothing to trust", 404)
-    print(f"{project.path}:\n")
-    print("\n".join(f"  {clincus.printable(line)}" for line in project.text.splitlines()) + "\n")
+    context.tell(f"{project.path}:\n")
+    context.tell("\n".join(f"  {clincus.printable(line)}" for line in project.text.splitlines()) + "\n")
+    document = {"workspace": workspace, "trusted": True}
     if trust.is_trusted(environ, workspace, project):
-        print("This content is trusted. `clincus trust --revoke` takes that back.")
-        return 0
+        return context.show(document, ["This content is trusted. `clincus trust --revoke` takes that back."])
     config = trust.apply_project(context.config, project, trusted=False)
     for warning in [one for one in config.warnings if one not in context.config.warnings]:
-        print(f"  {clincus.printable(warning)}")
+        context.tell(f"  {clincus.printable(warning)}")
     if not console.confirm("Let this file set all that for sessions in this workspace?", yes=cli.agreed(options)):
         return 1
     trust.set_trust(environ, workspace, project)
-    print(f"Trusted until {trust.PROJECT_FILE} changes.")
-    return 0
+    return context.show(document, [f"Trusted until {trust.PROJECT_FILE} changes."])

@@ -27,9 +27,11 @@ from clincus_cli import agents as cli_agents
 from clincus_cli import all_commands
 from clincus_cli import commands as cli_commands
 from clincus_cli import console as cli_console
+from clincus_cli import containers as cli_containers
 from clincus_cli import context as cli_context
 from clincus_cli import files as cli_files
 from clincus_cli import help as cli_help
+from clincus_cli import logins as cli_logins
 from clincus_cli import relay as cli_relay
 from clincus_cli import run as cli_run
 from clincus_cli import sessions as cli_sessions
@@ -106,31 +108,43 @@ COMMANDS = {
 }  # fmt: skip
 
 
-# Commands that change nothing here, and print no facts: they do something to a service or a login, copy, answer by
-# their exit code, or show a page of help.
-NO_JSON = {
-    *("login revoke", "login allow"),
-    *("service install", "service start", "service stop", "service restart", "service remove", "serve"),
-    *("file pull", "container exists", "container running", "image exists"),
-    *("help", "man", "completion"),
-}
+# A server, a terminal, and pages of help. `run` and `container exec` have --format json: after the words of another
+# program, --json is that program's.
+NO_JSON = {"serve", "attach", "help", "man", "completion"}
 
 
-def test_each_command_that_shows_facts_has_them_as_json():
-    shows = [one for one in cli_commands.COMMANDS.values() if not (one.writes or one.hidden or one.passes_on)]
-    without = {one.name for one in shows if "json" not in {flag.key for flag in one.flags}}
-    assert without == NO_JSON
+def test_each_command_prints_its_result_as_json():
+    known = [one for one in cli_commands.COMMANDS.values() if not (one.hidden or one.passes_on)]
+    assert {one.name for one in known if "--json" not in one.all_flags} == NO_JSON
 
 
-# Commands that change something here and print what came of it, or with --dry-run what would.
-RESULTS = {
-    *("build", "clean", "config set", "fetch", "image cleanup", "image publish", "kill", "persist", "push", "rename"),
-    *("resume", "setup", "shell", "shutdown", "snapshot create", "stop"),
-}
+LOGIN = {"name": "github", "state": "good", "sessions": ["clincus-a1b2c3-1", "clincus-a1b2c3-2"]}
 
 
-def test_each_command_that_prints_a_result_has_it_as_json():
-    assert [name for name in RESULTS if "--json" not in cli_commands.COMMANDS[name].all_flags] == []
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            "login revoke",
+            "revoked until `clincus login allow github`; no longer lent to clincus-a1b2c3-1, clincus-a1b2c3-2",
+        ),
+        ("login allow", "allowed; sessions that name it may use it again"),
+    ],
+)
+def test_a_login_that_is_taken_back_or_lent_again_is_told(monkeypatch, capsys, words, said):
+    monkeypatch.setattr(cli_logins, "ask_server", lambda *_: LOGIN)
+    for more, printed in (([], f"github: {said}\n"), (["--json"], json.dumps(LOGIN, indent=2) + "\n")):
+        command, options = parse_command_line([*words.split(), "github", *more])
+        assert command.run(cli_context.Context(command, options, {})) == 0
+        assert capsys.readouterr().out == printed
+
+
+def test_a_question_that_the_exit_code_answers_is_answered_as_json(monkeypatch, capsys):
+    monkeypatch.setattr(cli_containers, "status_of", lambda *_: "Frozen")
+    for name, code, document in (("exists", 0, {"exists": True}), ("running", 1, {"running": False})):
+        command, options = parse_command_line(["container", name, "box", "--json"])
+        assert command.run(cli_context.Context(command, options, {})) == code
+        assert json.loads(capsys.readouterr().out) == document
 
 
 @pytest.mark.parametrize("words", [["clean"], ["setup"], ["uninstall"]], ids=" ".join)
@@ -754,7 +768,8 @@ PRINTERS = {
     "an error": cli_console.complain,
     "a table": lambda text: print(cli_console.table(None, [(text,)])),
     "what a copy left out": lambda text: cli_files.report_transfer(
-        cli_transfer.Transfer("here", True, [f"a link to {text}"]), "Pulled", "there", "here"
+        SimpleNamespace(report=lambda words, document: cli_console.say(words)),
+        *(cli_transfer.Transfer("here", True, [f"a link to {text}"]), "Pulled", "there", "here"),
     ),
 }
 
