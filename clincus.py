@@ -305,7 +305,7 @@ def open_log() -> logging.Logger:
     return logger
 
 
-# Each gets the kind of a finished piece of work, its name within that kind, and the seconds that it took.
+# Functions that count finished work. They get its kind, its name within that kind, and the seconds that it took.
 meters: list[Callable[[str, str, float], None]] = []
 
 
@@ -1076,7 +1076,7 @@ def joined(old: Iterable[Any], new: Iterable[Any]) -> list[Any]:
 
 
 def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Two tables as one, key by key. Where both have a value, the later one wins."""
+    """Two tables as one, key by key. If both have a value, the later one wins."""
     result = dict(old)
     for key, value in new.items():
         if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
@@ -1178,7 +1178,7 @@ register_settings(
     Setting("security.nesting", False, check_switch),
     Setting("security.presets", ["agents", "editors"], list_of(check_preset)),
 )
-# The keys of [profiles.NAME]. Each value is laid over the setting in its row.
+# The keys of [profiles.NAME], with the setting that a value replaces.
 PROFILE = {
     "image": SETTING["defaults.image"],
     "tool": SETTING["tool.name"],
@@ -1515,7 +1515,7 @@ def own_file(environ: Mapping[str, str], name: str) -> str:
 
 
 def user_configs(environ: Mapping[str, str]) -> list[str]:
-    """Where the user's config file may be, in order of preference: below XDG_CONFIG_HOME, then in ~/.config."""
+    """The possible paths of the user's config file, in order of preference: XDG_CONFIG_HOME, then ~/.config."""
     base = environ.get("XDG_CONFIG_HOME", "")
     below = [os.path.join(base, "clincus", "config.toml")] if os.path.isabs(base) else []
     return [*below, expand("~/.config/clincus/config.toml", environ)]
@@ -1684,7 +1684,7 @@ class ToolFile(NamedTuple):
 
 
 class Carried:
-    """The files to carry in so far, within the limits. Each file that has to stay behind becomes a warning."""
+    """The files to carry in so far, within the limits. A file that has to stay behind becomes a warning."""
 
     def __init__(self, home: str, left: int = CARRIED_LIMIT) -> None:
         self.home = home
@@ -1802,8 +1802,8 @@ CLAUDE_ACCOUNT = ("oauthAccount", "customApiKeyResponses", "mcpServers")
 def complete_claude(carried: Carried, _workspace_path: str, environment: Mapping[str, str]) -> None:
     """Let Claude Code run with full permissions and the user's account.
 
-    Of the user's ~/.claude.json, the container gets the account, plain preferences and the MCP servers. The list of all
-    projects with their prompts stays behind, and so do caches.
+    From the user's ~/.claude.json, the container gets the account, plain preferences and the MCP servers, but not the
+    list of all projects with their prompts, and no caches.
     """
     settings = carried.document(".claude/settings.json")
     permissions = {"defaultMode": "bypassPermissions", **as_object(settings.get("permissions"))}
@@ -2983,7 +2983,7 @@ class Incus:
 
 
 def incus_sockets(environ: Mapping[str, str]) -> list[str]:
-    """Where a local daemon may listen, in the client's own order (INCUS_SOCKET, INCUS_DIR, the default)."""
+    """The possible sockets of a local daemon, in the client's own order (INCUS_SOCKET, INCUS_DIR, the default)."""
     if environ.get("INCUS_SOCKET"):
         return [environ["INCUS_SOCKET"]]
     folder = environ.get("INCUS_DIR") or "/var/lib/incus"
@@ -3311,8 +3311,8 @@ def receive_file(
 ) -> int:
     """Write the bytes that a container sends to a new file that only its owner can read; returns their number.
 
-    Each RECEIVE_STEP has `patience` seconds, within RECEIVE_RATE and RECEIVE_WITHIN. Raises ClincusError(409) for more
-    than `limit` bytes (`limited_by` ends the message), and OSError for a fault of this host.
+    A RECEIVE_STEP may take `patience` seconds, within RECEIVE_RATE and RECEIVE_WITHIN. Raises ClincusError(409) for
+    more than `limit` bytes (`limited_by` ends the message), and OSError for a fault of this host.
     """
     size = 0
     begun = time.monotonic()
@@ -3768,7 +3768,7 @@ class History:
     """`history.jsonl`: lines are appended under a lock of its directory that other processes respect too.
 
     A writer that makes the file longer than HISTORY_LIMIT replaces it. The new file has the open runs, and the newest
-    of the others that fit in half of the limit. Each method raises ClincusError when the file cannot be used.
+    of the others that fit in half of the limit. All methods raise ClincusError if the file cannot be used.
     """
 
     def __init__(self, path: str) -> None:
@@ -4060,33 +4060,32 @@ class ContainerParts:
 
     def __init__(self) -> None:
         super().__init__()
-        # Each returns the configuration for a workspace of this host. It gets the configuration so far, our variables
-        # and the path.
+        # Functions that return the configuration for a workspace of this host, from the configuration so far, our
+        # variables and the path.
         self.workspace_configs: list[Callable[[Config, Mapping[str, str], str], Config]] = []
-        # Each may change the description (InstancePut) of a start. One feature may put a `Late` under its key LATE. An
-        # exception fails the start.
+        # Functions that change the description (InstancePut) of a start. One feature may put a `LateDevices` under its
+        # key LATE_DEVICES. An exception fails the start.
         self.instance_parts: list[Callable[[Incus, Session, Launch, dict[str, Any]], None]] = []
-        # Each runs before a new session has a container. It returns a function that brings something into the container
-        # before the tool starts, or None. An exception in either fails the start.
+        # Functions that run before a new session has a container. They may return a function that brings something into
+        # the container before the tool starts. An exception in either fails the start.
         self.fillers: list[Callable[[Sessions, Session, LaunchRequest], Callable[[Session], None] | None]] = []
-        # All are asked before a container is deleted or goes back to a snapshot.
+        # Keepers of what would be lost when a container is deleted or goes back to a snapshot.
         self.keepers: list[Keeper] = []
-        # Each returns variables for a session's programs at a start. Those of its container and of a person win.
+        # Functions that return default variables for a session's programs. Those of the container and of a person win.
         self.default_variables: list[Callable[[Session, Launch], Mapping[str, str]]] = []
-        # Each returns variables for the logins that a session borrows, at a start. An error fails the start.
+        # Functions that return variables for the logins that a session borrows. An error fails the start.
         self.lent_variables: list[Callable[[Session], Mapping[str, str]]] = []
-        # Each prepares a started container for the logins of its session, before the tool starts, in a thread.
-        # It also gets the home in the container, and paths in it where no copy of a login may be. An error fails the
-        # start.
+        # Functions that prepare a started container for its logins, in a thread, before the tool starts. They get the
+        # home in the container, and paths in it where no copy of a login may be. An error fails the start.
         self.lenders: list[Callable[[Incus, Session, str, Sequence[str]], None]] = []
-        # Each returns the credentials that a session which borrows logins gets no copy of: paths in the home,
-        # GITHUB_TOKEN and CLAUDE_KEYS. Without any it gets none.
+        # Functions that return the credentials of which a session that borrows logins gets no copy: paths in the home,
+        # GITHUB_TOKEN and CLAUDE_KEYS. Without any function it gets no copy at all.
         self.withheld: list[Callable[[Session, Launch], Iterable[str]]] = []
-        # Each returns more files to carry into a session's container at a start.
+        # Functions that return more files to carry into a session's container at a start.
         self.guest_files: list[Callable[[Session], Sequence[ToolFile]]] = []
-        # Each returns a program for `sh` that runs before guest/start.sh with its arguments, as the code user. If it
-        # defines a function `before_tool` or `beside_tool`, guest/start.sh calls that before or after it starts the
-        # tool in tmux. The tool itself then waits for ~/.clincus/before, a program for `sh`, if that is there.
+        # Functions that return a program for `sh`. It runs before guest/start.sh with its arguments, as the code user.
+        # If it defines a function `before_tool` or `beside_tool`, guest/start.sh calls that before or after it starts
+        # the tool in tmux. The tool itself then waits for ~/.clincus/before, a program for `sh`, if that is there.
         self.start_programs: list[Callable[[Launch], str]] = []
 
 
@@ -4095,7 +4094,7 @@ class Listeners:
 
     def __init__(self) -> None:
         super().__init__()
-        # Each gets a moment in a session's life: "before_start", "sealed", "after_start", "started", "ring",
+        # Functions that get a moment in a session's life: "before_start", "sealed", "after_start", "started", "ring",
         # "before_prompt", "before_stop", "after_stop", "after_delete", "stopped", "deleted", or "changed" for any
         # other change.
         # "started" and "stopped" are reported for every run, even if another program began or ended it, and "started"
@@ -4103,14 +4102,14 @@ class Listeners:
         # process that starts, ends or deletes: at "sealed" the container runs and its tool does not yet; at
         # "after_stop" it has stopped or is gone, and "after_delete" follows if it is gone.
         self.listeners: list[Callable[[str, Session], None]] = []
-        # Each gets the new `agent` object of the API when a tool's activity changes. It must not wait.
+        # Functions that get the new `agent` object of the API when a tool's activity changes. They must not wait.
         self.agent_listeners: list[Callable[[Session, Mapping[str, object]], None]] = []
-        # Each gets news that a person must see at once, in the form of an `agent` object, and None when that is over.
-        # It must not wait.
+        # Functions that get news which a person must see at once, in the form of an `agent` object, and None when that
+        # is over. They must not wait.
         self.alarm_listeners: list[Callable[[Session, Mapping[str, object] | None], None]] = []
-        # Each gets a session and words for an event in its life, for the journal. It must not wait.
+        # Functions that get words for an event in a session's life, for the journal. They must not wait.
         self.happenings: list[Callable[[Session, str], None]] = []
-        # Each is called when the server starts, and whenever it has read the config again.
+        # Functions that are called when the server starts, and whenever it has read the config again.
         self.config_listeners: list[Callable[[], None]] = []
 
     def tell(self, moment: str, session: Session) -> None:
@@ -4131,19 +4130,19 @@ class DocumentParts:
 
     def __init__(self) -> None:
         super().__init__()
-        # Each returns more fields of a session's document.
+        # Functions that return more fields of a session's document.
         self.session_fields: list[Callable[[Session], Mapping[str, object]]] = []
-        # Each returns more warnings of a session's document.
+        # Functions that return more warnings of a session's document.
         self.session_warnings: list[Callable[[Session], Iterable[str]]] = []
-        # Each returns more fields of GET …/changes, by id and session id, since the session may be gone.
+        # Functions that return more fields of GET …/changes, by id and session id, since the session may be gone.
         self.review_fields: list[Callable[[str, str], Mapping[str, object]]] = []
-        # Each returns more fields of a run in the history.
+        # Functions that return more fields of a run in the history.
         self.run_fields: list[Callable[[Run], Mapping[str, object]]] = []
-        # Each returns more text of a run in which the history is searched.
+        # Functions that return more text of a run, in which the history is searched.
         self.run_words: list[Callable[[Run], str]] = []
-        # Each returns what the requests of a session have used, by its session id, as this host has counted it.
+        # Functions that return the tokens that this host has counted for a session, by its session id.
         self.counters: list[Callable[[str], Iterable[Counted]]] = []
-        # Each returns more fields of GET …/network.
+        # Functions that return more fields of GET …/network.
         self.network_fields: list[Callable[[Session], Mapping[str, object]]] = []
 
     def fields(self, session: Session) -> dict[str, object]:
@@ -4183,28 +4182,28 @@ class Extensions(ContainerParts, Listeners, DocumentParts):
         self.app = app
         # Method, path in openapi.json, handler.
         self.routes: list[tuple[str, str, Callable[[Any], object]]] = []
-        # Each gets a model's name and numbers of tokens (input, output, cache read, cache write), and returns what they
-        # cost in dollars, None if it does not know.
+        # Functions that return the cost in dollars of a model's tokens (input, output, cache read, cache write), None
+        # if they do not know the model.
         self.pricers: list[Callable[[str, tuple[int, ...]], float | None]] = []
-        # Each gets our variables and returns a warning for `clincus health` with the remedy, or None.
+        # Functions that get our variables and return a warning for `clincus health` with the remedy, or None.
         self.examiners: list[Callable[[Mapping[str, str]], tuple[str, str] | None]] = []
         self.duties: list[Duty] = []
-        # Each gets an engine, {id: time.monotonic of our last work there}, and the CPU seconds that this work may have
-        # cost. It returns the ids whose container has been idle since; see sleepers.py.
+        # Functions that get an engine, {id: time.monotonic of our last work there}, and the CPU seconds that this work
+        # may have cost. They return the ids whose container has been idle since; see sleepers.py.
         self.sleepers: list[Callable[[str, Mapping[str, float], float], set[str]]] = []
-        # Each applies its part of a session's PATCH. It gets the values of the request.
+        # Functions that apply their part of a session's PATCH. They get the values of the request.
         self.changes: list[Callable[[Session, Mapping[str, Any]], None]] = []
-        # Each gets a session's id, the host and port of a connection of a program in there, and a function that calls
-        # another one in the proxy's thread. It returns what looks into the connection, or None. An error ends it.
+        # Functions that may open an encrypted connection. They get the session's id, host and port of the connection,
+        # and a function that calls another one in the proxy's thread. An error ends the connection.
         self.openers: list[Opener] = []
-        # Each gets a session's id, the host and port of a plain request of a program in there, and its head. It returns
-        # why that is refused, "" if it is not.
+        # Functions that may refuse a plain request. They get the session's id, host and port, and the head, and return
+        # the reason, "" if they do not refuse it.
         self.head_checks: list[HeadCheck] = []
-        # Each gets the head of a request, its peer and its `Connection`, and may answer a request for another Host.
+        # Functions that may answer a request for another Host. They get its head, its peer and its `Connection`.
         self.visitors: list[Callable[[bytes, Any, Any], bool]] = []
         # The first one replaces `socket_owner`: it finds the owner of the other end of a local connection.
         self.owners: list[Callable[[tuple[str, int], tuple[str, int]], int | None]] = []
-        # Each gets method, path and handler, and returns the handler to use instead.
+        # Functions that get method, path and handler, and return the handler to use instead.
         self.wrappers: list[Callable[[str, str, Callable[[Any], object]], Callable[[Any], object]]] = []
 
     def known_to_sleep(self, engine: str, since: Mapping[str, float], cost: float) -> set[str]:
@@ -5168,10 +5167,10 @@ class Launch(NamedTuple):
 
 
 NO_TOOL = Tool("", (), ())  # of a container for one command
-LATE = "late"  # the key of a `Late` in the description of a start; Incus does not get it
+LATE_DEVICES = "late"  # the key of a `LateDevices` in the description of a start; Incus does not get it
 
 
-class Late(NamedTuple):
+class LateDevices(NamedTuple):
     """Devices that a container gets beside the start of its tool: Incus waits a second for a device of type `proxy`.
 
     The container starts without them, so they may only add to what it needs, and take nothing away.
@@ -5327,7 +5326,7 @@ def redescribe_instance(instance: Mapping[str, Any], description: Mapping[str, A
         own = {key: value for key, value in others["root"].items() if not key.startswith("limits.")}
         others["root"] = {**own, **limits}
     kept = {key: value for key, value in instance["config"].items() if not key.startswith(OWNED_KEYS)}
-    late = description.get(LATE, Late()).devices
+    late = description.get(LATE_DEVICES, LateDevices()).devices
     config = {**kept, **description["config"], LABEL + "devices": " ".join([*new, *late]) or "-"}
     config = {key: value for key, value in config.items() if value}
     return instance_put(instance, config, {**others, **new})
@@ -5411,7 +5410,7 @@ class Containers:
 
     def create_or_start(
         self, session: Session, launch: Launch, before: Mapping[str, Any] | None = None, *, exposed: str = ""
-    ) -> tuple[Session, Late]:
+    ) -> tuple[Session, LateDevices]:
         """Start a container with today's limits, mounts and protection: a new one, or the existing one `before`.
 
         `before` is the instance as Incus describes it. The result is the session with its protection and warnings, and
@@ -5427,7 +5426,7 @@ class Containers:
                     raise
                 exposed = self._obstacle(error, session, launch, exposed)
             else:
-                return session, description[LATE]
+                return session, description[LATE_DEVICES]
         if before is None:
             self.delete(session.id)
         again = before and self.incus.query(self.incus.path(session.id))
@@ -5458,7 +5457,7 @@ class Containers:
     def _create(self, image: str, give: Callable[[Mapping[str, Any]], None], description: Mapping[str, Any]) -> None:
         """Create and start a new container. Raises NameTakenError, and ClincusError(400) for an unknown image."""
         try:
-            give({key: value for key, value in description.items() if key != LATE})
+            give({key: value for key, value in description.items() if key != LATE_DEVICES})
         except IncusError as error:
             if error.status == 409:
                 raise NameTakenError(error.message, 409) from error
@@ -5598,7 +5597,7 @@ class Containers:
                 config.setdefault(key, support.profile_config[key])
         for add in self.extensions.instance_parts:
             add(self.incus, session, launch, description)
-        late = description.setdefault(LATE, Late())
+        late = description.setdefault(LATE_DEVICES, LateDevices())
         config[LABEL + "devices"] = " ".join([*description["devices"], *late.devices]) or "-"
         warnings = tuple(config.get(LABEL + "warnings", "").splitlines())
         session = session._replace(warnings=warnings, logins=config.get(LABEL + "logins", ""))
@@ -5808,8 +5807,8 @@ def refusal_words(session: Session, unsaved: Unsaved) -> str:
     return f'"{session.id}" is kept: {"; ".join(reasons)}. To go on, {fetch}use force, which keeps a copy here first'
 
 
-class Beside(threading.Thread):
-    """A function that runs in a thread of its own, with the context of its caller."""
+class BackgroundCall(threading.Thread):
+    """Calls a function in a thread of its own, with the context of its caller."""
 
     def __init__(self, work: Callable[[], object], name: str = "") -> None:
         super().__init__(name=name or None)
@@ -6211,7 +6210,7 @@ class ToolStarts(ConversationSaves):
         front = "".join(call_each(self.extensions.start_programs, launch))
         files: list[ToolFile] = []
         prepare = functools.partial(self.containers(session.id).prepare_logins, session, launch)
-        lending = Beside(prepare) if session.logins and has_begun else None
+        lending = BackgroundCall(prepare) if session.logins and has_begun else None
 
         def meanwhile() -> None:
             """Work that would slow down the start anywhere else: here the client loads, and this process waits."""
@@ -6318,15 +6317,15 @@ class ToolStarts(ConversationSaves):
         return True
 
 
-class Adding:
+class DeviceAttachment:
     """Adds late devices to a started container, beside the `with` block that starts its tool.
 
     If Incus refuses them, the commands that the block runs in the container end, and the block raises Incus's reason.
-    The block need not wait for Incus: `Late.program` has seen the devices work. If Incus fails after the block, the
-    container of a new session goes.
+    The block need not wait for Incus: `LateDevices.program` has seen the devices work. If Incus fails after the block,
+    the container of a new session goes.
     """
 
-    def __init__(self, sessions: Sessions, session: Session, late: Late, *, is_new: bool) -> None:
+    def __init__(self, sessions: Sessions, session: Session, late: LateDevices, *, is_new: bool) -> None:
         """`is_new`: nobody holds the session yet, so it is held until Incus has ended: the next work waits for that."""
         self._sessions = sessions
         self._session = session
@@ -6336,11 +6335,11 @@ class Adding:
         self._error: BaseException | None = None  # of Incus, before the end of the block
         self._is_started = False  # the block has ended, and has raised nothing
         self._over = threading.Event()
-        self._thread: Beside | None = None
+        self._thread: BackgroundCall | None = None
 
-    def __enter__(self) -> Adding:
+    def __enter__(self) -> DeviceAttachment:
         if self._late.devices:
-            self._thread = Beside(self._hold_and_add, "adding devices")
+            self._thread = BackgroundCall(self._hold_and_add, "adding devices")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -6444,7 +6443,7 @@ class Sessions(ToolStarts):
         self._check_resume(found, before, launch, is_stopped=is_stopped)
         self.extensions.tell("before_start", before)
         session = self._thawed(before)
-        late = Late()
+        late = LateDevices()
         if is_stopped:  # if this fails, it stays stopped unless somebody else starts it
             renewed = ("deadline", "settings", "guest", "command", "tool_row", "persistent")
             changes = some_fields(launch.draft, renewed)
@@ -6456,7 +6455,7 @@ class Sessions(ToolStarts):
                 incus = self.door(found.id)
                 incus.run("config", "set", incus.place(found.id), f"{LABEL}session_id={before.session_id}")
         try:
-            with Adding(self, session, late, is_new=False) as adding:
+            with DeviceAttachment(self, session, late, is_new=False) as adding:
                 self._start_tool(session, launch, is_new=False, has_begun=is_stopped, waiter=late.program)
                 adding.finish()
         except BaseException:
@@ -6734,7 +6733,7 @@ class Sessions(ToolStarts):
         try:
             fills = [fill(self, session, launch.request) for fill in self.extensions.fillers]
             session, late = self.containers(session.id).create_or_start(session, launch)
-            with Adding(self, session, late, is_new=True):
+            with DeviceAttachment(self, session, late, is_new=True):
                 for bring_in in filter(None, fills):
                     bring_in(session)
                 may_begin = not launch.request.command

@@ -12,7 +12,7 @@ ALIASES = {
     "rm": "kill",
     "start": "resume",
 }
-# The topics of the program's help, in its order. Each has its files, with the words that their commands begin with.
+# The topics of the program's help, in its order, with their files and the first words of the commands in them.
 TOPICS = {
     "Sessions": {
         "shell": "attach shell",

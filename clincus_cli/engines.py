@@ -254,7 +254,7 @@ def first_certificate(addresses: list[str]) -> tuple[str, bytes]:
 
 
 def client_folder(environ: Mapping[str, str]) -> str:
-    """Where the `incus` command keeps its remotes, its key and the certificates that it trusts."""
+    """The folder in which the `incus` command keeps its remotes, its key and the certificates that it trusts."""
     return environ.get("INCUS_CONF") or clincus.expand("~/.config/incus", environ)
 
 

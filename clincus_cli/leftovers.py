@@ -50,7 +50,7 @@ class Leftovers:
         self.made = [line.partition(" ")[::2] for path in sorted(files) for line in host.read(path).splitlines()]
 
     def parts(self) -> Iterator[Part]:
-        """The parts. Each is looked for when its turn comes, so that those before it are gone then."""
+        """The parts. The generator looks for a part when the caller has removed those before it."""
         yield from self.service()
         try:
             yield from self.sessions()

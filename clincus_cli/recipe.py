@@ -138,7 +138,7 @@ def host_mirrors(sources: Iterable[str], suite: str) -> tuple[str, ...]:
 
 
 def parse_sources(text: str) -> Iterator[tuple[str, str, str, str]]:
-    """Each (URI, suite, components, key) of a sources file, in one-line or deb822 format (sources.list(5))."""
+    """Yield (URI, suite, components, key) from a sources file in one-line or deb822 format (sources.list(5))."""
     if not re.search(r"^Types:", text, re.MULTILINE | re.IGNORECASE):
         for options, uri, suite, components in re.findall(
             r"^[ \t]*deb[ \t]+(?:\[([^\]\n]*)\][ \t]+)?(\S+)[ \t]+(\S+)[ \t]+([^#\n]+)", text, re.MULTILINE

@@ -220,7 +220,7 @@ def installed_unit(context: Context) -> str:
 
 def systemctl(*arguments: str) -> str:
     """Run `systemctl --user ARGUMENTS` and return its stdout. Raises ClincusError with its words."""
-    # Where our own user manager listens. su and sudo keep the variables of the user who called them, or drop them.
+    # Our own user manager listens here. su and sudo keep the variables of the user who called them, or drop them.
     folder = f"/run/user/{os.getuid()}"
     manager = {"XDG_RUNTIME_DIR": folder, "DBUS_SESSION_BUS_ADDRESS": f"unix:path={folder}/bus"}
     try:

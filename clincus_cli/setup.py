@@ -302,7 +302,7 @@ class Setup:
             self.host.run(["mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup"])
 
     def stop_lxcfs(self) -> Iterator[str]:
-        # Where root lacks CAP_SYS_RESOURCE, lxcfs refuses to serve containers, and its hook then stops every start.
+        # If root lacks CAP_SYS_RESOURCE, lxcfs refuses to serve containers, and its hook then stops every start.
         if self.is_mounted(r"lxcfs \S+ fuse") and not self.host.may_have_capability(CAP_SYS_RESOURCE):
             yield "stop lxcfs, which cannot work without CAP_SYS_RESOURCE"
             self.host.attempt(["service", "lxcfs", "stop"], timeout=30)
@@ -424,7 +424,7 @@ class Setup:
         return min(ranks)[1] if ranks else ""
 
     def give_network(self) -> Iterator[str]:
-        # Where somebody's instances use the profile as it is, a network card is theirs to add.
+        # If instances use the profile as it is, their owner decides about a network card.
         if self.devices("nic") or self.profile()["used_by"]:
             return
         bridge = self.bridge_to_use()

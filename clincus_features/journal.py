@@ -251,7 +251,7 @@ class Journal:
     def _attempt(self, path: str, write: Write, patience: float) -> None:
         """Write to a file. A full disk or a lock stops no work: it is logged, once while it lasts.
 
-        What a lock keeps out for the seconds of `patience` is tried again later.
+        If a lock is held for `patience` seconds, the journal tries again later.
         """
         try:
             write(path, patience)

@@ -63,7 +63,7 @@ def look_up(theirs: tuple[str, int], ours: tuple[str, int]) -> int | None:
 def read_owner(answer: bytes, ports: bytes) -> int | None:
     """The owner in an answer of the kernel; None if it is no answer about the connection with these two ports.
 
-    Where there is no such connection any more, the kernel answers with a socket that listens at its address. A socket
+    If the connection is gone, the kernel answers with a socket that listens at its address. A socket
     without an inode was closed by its process already: the kernel shows it as root's, so it does not count.
     """
     if len(answer) < IDENTITY + IDENTITY_SIZE + REST.size or HEAD.unpack_from(answer)[1] != BY_FAMILY:

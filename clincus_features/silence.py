@@ -141,7 +141,7 @@ def ask(door: clincus.Incus) -> clincus.FailureKind | None:
 
 
 def give_up(waiting: Iterable[clincus.IncusChild], reason: str) -> None:
-    """End commands that wait for Incus. Each raises IncusError with the reason."""
+    """End commands that wait for Incus: they raise IncusError with the reason."""
     for child in tuple(waiting):
         if not child.failure:
             child.failure = reason

@@ -42,7 +42,7 @@ MOST_SEARCHED = 400  # folders of the workspace that are searched for such Git f
 MOST_SEARCHED_ENTRIES = 20000
 # Packages bring repositories of their own, in which nobody works. As OTHERS_FOLDERS of scan.py.
 NOT_SEARCHED = frozenset((".git", "node_modules", "site-packages", "bower_components", "vendor"))
-# What a session seals in a Git folder, or has to look into: a link there cannot be sealed.
+# Names in a Git folder that a session seals or has to look into: a link there cannot be sealed.
 SEALED_IN_GIT = (
     *("branches", "commondir", "config", "config.worktree", "hooks", "info", "info/attributes", "modules", "remotes"),
     "worktrees",

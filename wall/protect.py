@@ -788,7 +788,7 @@ def device_protection(
 ) -> Protection:
     """The folders as Incus disk devices, each protected path as a read-only one, its parents mounted over themselves.
 
-    Where hooks can run, they note which folders the session has, for locked sessions that have the same folders.
+    If hooks can run, they note which folders the session has, for locked sessions that have the same folders.
     """
     workspace = trees[0][0]
     idmap = raw_idmap(workspace, settings.get("incus.code_uid"), host)

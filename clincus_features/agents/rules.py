@@ -330,8 +330,8 @@ CODEX_PANEL = (
     r"  .*\besc (?:back|cancel|close)\b.*\Z"
 )
 
-# What it asks in its plan mode: by a tool of its own, and about a plan. A text is lines, so there is one way to find
-# its end.
+# Codex asks in its plan mode with a tool of its own, and about a plan. A text is lines, so that a pattern can find its
+# end in one way only.
 CODEX_QUESTION = (
     r"(?s:.*)^  Question \d+/\d+\b.*\n(?P<text>(?:(?! *(?:› )?1\. )  \S.*\n)+) *(?:› )?1\. (?s:.*)\n"
     r"  .*\benter to submit\b.*(?:\n  .*)?\Z"

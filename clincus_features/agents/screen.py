@@ -79,7 +79,7 @@ def cut(layout: Layout, lines: Sequence[str], below: int | None = None) -> Scree
 
 
 def is_covered(layout: Layout, footer: Sequence[str]) -> bool:
-    """Whether a dialog below a box has taken its place. A status line of the user's own may have a border too."""
+    """True if a dialog below a box has taken its place. A status line of the user's own may have a border too."""
     is_like_one = bool(layout.covers) and any(re.fullmatch(layout.covers, line) for line in footer)
     return is_like_one and (not layout.asks or any(re.fullmatch(layout.asks, line) for line in footer))
 

@@ -685,8 +685,8 @@ def begun_questions(facts: Facts, past: Past, before: Agent, agent: Agent) -> tu
 def is_another_question(before: Agent, agent: Agent) -> bool:
     """True if the screen shows the next one of several questions, which no hook reports.
 
-    Permissions have the same choices. On a narrower terminal, the text of one may be cut elsewhere. Of several requests
-    that hooks have reported, the screen shows one after the other.
+    Permissions have the same choices. On a narrower terminal, the text of one may be cut elsewhere. If hooks have
+    reported several requests, the screen shows one after the other.
     """
     if agent.source != "screen":
         both = {(one.state, one.reason, one.source) for one in (before, agent)}
@@ -937,7 +937,7 @@ def is_only_said(facts: Facts, before: Agent | None) -> bool:
 
 
 def works_on(before: Agent | None) -> bool:
-    """Whether the last look has seen that a tool works, whatever its hooks tell."""
+    """True if the last look has seen the tool work, regardless of its hooks."""
     return before is not None and before.is_amid_a_turn and before.source == "screen"
 
 

@@ -1,6 +1,6 @@
 """The times that must fit together, in seconds, with the reasons. tests/unit/test_agent_times.py checks them.
 
-Each side of an inequality below is a longest duration, or a shortest wait.
+In the inequalities below, a name is a longest duration or a shortest wait.
 """
 
 from __future__ import annotations

@@ -190,7 +190,7 @@ class Gateway:
     def _keep_line(self, id: str, manner: str = WAIT, patience: float = 0.0) -> None:
         """Keep a line to a container on an engine, and wait up to `patience` seconds for it.
 
-        Of several servers of this user, only the one with the sockets does this. If this server starts or changes the
+        If this user has several servers, only the one with the sockets does this. If this server starts or changes the
         session, `manner` is TAKE, which ends the line of a Clincus on another host.
         """
         if self._lock >= 0:

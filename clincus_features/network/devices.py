@@ -235,7 +235,7 @@ def start_part(
         way = fresh.pop(DEVICE, None)
         description["devices"].update(fresh)
         if way:
-            description[clincus.LATE] = clincus.Late({DEVICE: way}, "wait-for-way")
+            description[clincus.LATE_DEVICES] = clincus.LateDevices({DEVICE: way}, "wait-for-way")
         add_rules(config)
         if policy.mode != OPEN and not clincus.engine_of(session.id) and leaves_32_bits():
             add_lines(config, WARNINGS, [IN_32_BITS])

@@ -72,7 +72,7 @@ class Notifier:
         self._app = app
         self._services = services
         self.agenda = Agenda()
-        # Each of these is only read and set by key, which needs no lock.
+        # The next dicts are only read and set by key, which needs no lock.
         self._agents: dict[str, Mapping[str, object]] = {}  # session -> what its tool does now
         self._alarms: dict[str, Mapping[str, object]] = {}  # session -> its alarm, which replaces the agent's news
         self._called: dict[str, float] = {}  # session -> time.monotonic of the last notification for it

@@ -81,8 +81,8 @@ def mark_of(command: Mapping[str, str]) -> str:
 def commit_items(commits: Iterable[Item]) -> list[Item]:
     """The files that git may write from commits, as items. Pure.
 
-    Each content is a command, which is `unlike` the present file or not. Its mark does not depend on the references
-    that have it.
+    A content is a command, which is `unlike` the present file or not. Its mark does not depend on the references that
+    have it.
     """
     return [
         {

@@ -215,8 +215,8 @@ class Recorder:
     def work(self, engine: str) -> None:
         """Wait until a checkpoint of an engine's session is due, and take it.
 
-        A container may take two minutes for one. Each therefore gets a thread of its own, which this one leaves after
-        PATIENCE seconds, and a session has at most one such thread: however many hang, the others get theirs.
+        A container may take two minutes for one, so a checkpoint gets a thread of its own, and this one waits PATIENCE
+        seconds for it. A session has at most one such thread, so sessions that hang do not hold up the others.
         """
         with self._changed:
             request = self._next_request(engine)

@@ -63,7 +63,7 @@ def parts(entry: Mapping[str, Any]) -> Iterator[Message]:
 
 
 def of_person(block: Mapping[str, Any], *, is_summary: bool) -> Message | None:
-    """What a person wrote, or the result of a call, which stands under the same name."""
+    """The message in a block of the person's side: the person's text, or the result of a call."""
     if block.get("type") == "tool_result":
         is_error = block.get("is_error") is True
         text = plain(block.get("content"))
@@ -89,7 +89,7 @@ def of_typed(text: str) -> Message | None:
 
 
 def of_agent(block: Mapping[str, Any], *, is_error: bool) -> Message | None:
-    """What the agent wrote, thought or called."""
+    """The message in a block of the agent's side: a text, a thought or a call."""
     kind = block.get("type")
     if kind == "tool_use":
         return of_call(block)

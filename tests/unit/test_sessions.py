@@ -784,7 +784,7 @@ class TestStart:
         way = LateWay(door)
         sessions.extensions.instance_parts.append(
             lambda incus, session, launch, description: description.update(
-                {clincus.LATE: clincus.Late({"way": {"type": "proxy"}}, "wait-for-way")}
+                {clincus.LATE_DEVICES: clincus.LateDevices({"way": {"type": "proxy"}}, "wait-for-way")}
             )
         )
         return way
@@ -795,7 +795,7 @@ class TestStart:
         late.is_answered.clear()
         session = sessions.create(request_)
         ((_, description),) = door.launched
-        assert (description.get(clincus.LATE), description["devices"]) == (None, {})
+        assert (description.get(clincus.LATE_DEVICES), description["devices"]) == (None, {})
         assert door.instances[session.id]["config"]["user.clincus.devices"] == "way"
         with sessions.held(session.id, wait=False) as is_held:
             assert not is_held
