@@ -3489,15 +3489,15 @@ class Copier:
         while left:
             piece = self.stream.read(min(left, 1 << 16))
             if not piece:
-                raise ClincusError(
-                    "the container broke off within a file: stop and resume the session, then try again",
-                    "container_answer_bad",
-                )
+                raise broke_off()
             output.write(piece)
             left -= len(piece)
             self.pace.earn(size=len(piece))
         self.pace.earn(files=1)
-        stamp = self.stream.readline(64).rstrip(b"\n")
+        line = self.stream.readline(64)
+        if not line:  # it could not read the file to its end, and has filled it up
+            raise broke_off()
+        stamp = line.rstrip(b"\n")
         if stamp == file.stamp:
             return True
         now = re.match(rb"\d{1,15}(?= )", stamp)
@@ -3524,6 +3524,12 @@ class Copier:
         if start not in (0, known) or self.growth < 0:
             raise ClincusError(f"the container sends more of {file.path} than it has listed", "container_answer_bad")
         return start, left
+
+
+def broke_off() -> ClincusError:
+    """The error for a container that does not send the whole of a file."""
+    words = "the container broke off within a file: stop and resume the session, then try again"
+    return ClincusError(words, "container_answer_bad")
 
 
 def take_place(fresh: str, directory: str) -> None:

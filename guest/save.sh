@@ -7,6 +7,7 @@
 # 2. It reads a line for each file that is wanted: `FROM SHA256 PATH`. If the first FROM bytes have this hash, only what
 #    follows them is sent.
 # 3. It answers with a line `FROM SIZE`, SIZE bytes, and a line `SIZE MTIME` of the file as it is after the copy.
+# It fails if a program that lists or reads the files fails: half of a list, or of a file, would look whole.
 home=$1 tool=$2 workspace=$3 owner=$4
 shift 4
 cd -- "$home" || exit 3
@@ -38,8 +39,17 @@ if [ -n "$found" ]; then
     if [ -n "$found" ]; then kill -KILL $found 2>/dev/null; sleep 0.2; fi
 fi
 # While a saved conversation is being unpacked, the existing files may be half of it.
+exec 5>&1
+# Prints to 3 the name of a program that a signal has ended, except that of a broken pipe: name_killed CODE NAME
+name_killed() { [ "$1" -le 128 ] || [ "$1" = 141 ] || echo "$2" >&3; }
 if [ ! -e .clincus/unpacking ]; then
-    find "$@" -type f -size +0 -printf '%s %T@ %p\0' 2>/dev/null | sort -z -k2,2nr | head -z -n 100000
+    # find fails for a path that does not exist, too, so only signals count.
+    killed=$(
+        {
+            { find "$@" -type f -size +0 -printf '%s %T@ %p\0' 2>/dev/null; name_killed "$?" find; } |
+                { sort -z -k2,2nr; name_killed "$?" sort; } | head -z -n 100000 >&5
+        } 3>&1
+    ) && [ -z "$killed" ] || { echo "the list of files broke off: ${killed:-head} was ended" >&2; exit 3; }
 fi
 printf '/\0'
 while IFS= read -r line; do
@@ -55,7 +65,19 @@ while IFS= read -r line; do
     size=$((total - from))
     printf '%s %s\n' "$from" "$size"
     # A file that gets shorter meanwhile is filled up with zeros: the number of bytes was announced.
-    [ "$size" -eq 0 ] || { tail -c "+$((from + 1))" -- "$path"; cat /dev/zero; } 2>/dev/null | head -c "$size"
+    # The signal of a broken pipe (141) means that the file has grown, and nothing else.
+    [ "$size" -eq 0 ] || {
+        failed=$(
+            {
+                { tail -c "+$((from + 1))" -- "$path" || echo "$?" >&3; cat /dev/zero; } 2>/dev/null |
+                    head -c "$size" >&5
+            } 3>&1
+        ) || failed=$?
+        case $failed in
+        '' | 141) ;;
+        *) [ ! -e "$path" ] || { echo "$path cannot be read to its end" >&2; exit 3; } ;;
+        esac
+    }
     find "./$path" -maxdepth 0 -type f -printf '%s %T@' 2>/dev/null
     echo
 done

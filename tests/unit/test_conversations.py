@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -71,7 +72,10 @@ class Tap(io.BufferedReader):
 
 
 def save(tmp_path, tool="claude", *, ends="", owner=None):
-    """Save the conversations of the home `guest`; the notes, and the bytes of content that were sent."""
+    """Save the conversations of the home `guest`; the notes, and the bytes of content that were sent.
+
+    Raises ClincusError as a command in a container does, if it fails.
+    """
     taps = []
 
     @contextlib.contextmanager
@@ -85,6 +89,8 @@ def save(tmp_path, tool="claude", *, ends="", owner=None):
             finally:
                 process.stdin.close()
                 process.wait(DEADLINE)
+            if process.returncode != 0:
+                raise clincus.IncusError(f"it ended with {process.returncode}", 500)
 
     known = clincus.TOOLS[tool]._replace(start=(ends or tool,))
     saved = saved_session(tmp_path, tool)
@@ -148,6 +154,34 @@ def test_a_large_conversation_is_saved_and_read_again_in_pieces(tmp_path, size):
     (file,) = clincus.saved_files(clincus.TOOLS["claude"], saved_session(tmp_path).directory)
     assert max(map(len, clincus.pack_files([file], 0, 0))) <= 1 << 16
     assert copies(tmp_path)[TALK] == (tmp_path / "guest" / TALK).read_bytes()
+
+
+# Each ends before it has written everything, as if the kernel had killed it for its memory, or the disk had failed.
+ENDED = {
+    "a list that is killed": ("find", 'case $* in *%T@*%p*) printf "%s\\0" "9 9 .claude/x"; kill -9 $$ ;; esac'),
+    "an order that is killed": ("sort", "kill -9 $$"),
+    "a file whose reading is killed": ("tail", "printf half; kill -9 $$"),
+    "a file that the disk does not give": ("tail", "printf half; exit 1"),
+}
+
+
+@pytest.mark.parametrize("is_last", [False, True], ids=["", "the last save"])
+@pytest.mark.parametrize(("name", "text"), ENDED.values(), ids=list(ENDED))
+def test_half_of_a_list_or_of_a_file_is_a_failure_and_leaves_the_old_copy(tmp_path, monkeypatch, name, text, is_last):
+    write(tmp_path / "guest" / TALK, b"first line\n", mtime=1)
+    write(tmp_path / "guest" / ROOT / "-workspace/agent.jsonl", b"of a helper\n", mtime=2)
+    save(tmp_path)
+    before = copies(tmp_path)
+    write(tmp_path / "guest" / TALK, b"first line\nand the second one\n", mtime=3)
+    place = tmp_path / "bin" / name
+    write(place, f'#!/bin/sh\n{text}\nexec {shutil.which(name)} "$@"\n'.encode())
+    place.chmod(0o755)
+    with monkeypatch.context() as patched, pytest.raises(clincus.ClincusError):
+        patched.setenv("PATH", f"{place.parent}:{os.environ['PATH']}")
+        save(tmp_path, ends="none" if is_last else "")
+    assert copies(tmp_path) == before
+    save(tmp_path)
+    assert copies(tmp_path)[TALK] == b"first line\nand the second one\n"
 
 
 def test_the_newest_files_are_saved_where_all_would_be_too_much(tmp_path, monkeypatch):
