@@ -10,7 +10,9 @@
 #   Nothing is written except objects.
 # `tip`: a bundle of TIP without the objects of the COMMITs.
 # `all`: a bundle of every branch, tag, stash and work tree, of the repositories within, and of TIP.
-# `committed`: the same without uncommitted work, for a full disk.
+#   It fails if one of them cannot be taken in.
+# `committed`: as much of the same as git can send without writing anything, for a full disk: no uncommitted work, and
+#   only the newest stash.
 # shellcheck disable=SC2154 # `snapshot` sets $tip and $head
 cd -- "$1" 2>/dev/null || { echo "the clone is gone: there is no $1 in the container" >&2; exit 1; }
 what=$2 start=$3
@@ -24,15 +26,17 @@ done
 # A clone that an older Clincus made has no record of its first tags: they would count as the agent's.
 tags=''
 [ "$(git config --local clincus.given)" != tags ] || tags=--tags
-notes=$(mktemp -d) || exit 1
+notes=$(mktemp -d -p /dev/shm 2>/dev/null) || notes=$(mktemp -d) || exit 1 # memory, even if the disk is full
 trap 'rm -rf -- "$notes"' EXIT
 for kind in commits uncommitted stashes nested; do : >"$notes/$kind"; done
+# What `committed` cannot note is left out.
+fail() { [ "$what" = committed ] || exit 1; }
 keeps=''
 case $what in
 all | committed)
     keeps=yes
     git for-each-ref --format='delete %(refname)' refs/clincus/stash refs/clincus/worktree refs/clincus/nested |
-        git update-ref --stdin || exit 1
+        git update-ref --stdin || fail
     ;;
 esac
 
@@ -54,7 +58,7 @@ git reflog show --format='%H %gs' refs/stash -- >"$notes/stashes" 2>/dev/null
 number=0
 while [ -n "$keeps" ] && read -r commit _; do
     number=$((number + 1))
-    git update-ref "refs/clincus/stash/$number" "$commit" || exit 1
+    git update-ref "refs/clincus/stash/$number" "$commit" || fail
 done <"$notes/stashes"
 
 # The other work trees: the main one is the first that git lists.
@@ -63,7 +67,7 @@ git worktree list --porcelain | sed -n 's/^worktree //p' | sed 1d >"$notes/trees
 while IFS= read -r place; do
     number=$((number + 1))
     if cd -- "$place" 2>/dev/null && snapshot && [ -n "$tip" ]; then
-        [ -z "$keeps" ] || git update-ref "refs/clincus/worktree/$number" "$tip" || exit 1
+        [ -z "$keeps" ] || git update-ref "refs/clincus/worktree/$number" "$tip" || fail
         heads="$heads $head"
         ! is_open "$tip" "$head" || changed_files "$tip" "$head" |
             while IFS= read -r file; do printf '%s/%s\n' "${place##*/}" "$file"; done >>"$notes/uncommitted"
@@ -96,7 +100,7 @@ while IFS= read -r path; do
     # shellcheck disable=SC2086 # words
     [ "$(timeout 20 git -C "$path" rev-list --count $revisions --not --remotes 2>/dev/null || echo 0)" != 0 ] || continue
     printf '%s\n' "$path" >>"$notes/nested"
-    [ -z "$keeps" ] || take_nested "$path" "$number"
+    [ -z "$keeps" ] || take_nested "$path" "$number" || fail
 done <"$notes/paths"
 
 if [ "$what" = committed ]; then
@@ -106,7 +110,7 @@ else
     snapshot || exit 1
 fi
 [ -n "$tip" ] || { echo "the clone has no commit and no file yet" >&2; exit 1; }
-[ "$what" = count ] || git update-ref refs/clincus/tip "$tip" || exit 1
+[ "$what" = count ] || git update-ref refs/clincus/tip "$tip" || fail
 printf '%s %s %s\n' "$tip" "${head:--}" "$(git symbolic-ref --quiet HEAD)"
 case $what in
 count)
@@ -128,8 +132,11 @@ tip)
     [ "$(git rev-list --count "$tip" $known)" = 0 ] || git bundle create --quiet - refs/clincus/tip $known
     ;;
 all | committed)
+    set -- --branches $tags '--glob=refs/clincus/[!g]*'
+    [ "$what" = all ] || for ref in HEAD refs/stash; do
+        ! git rev-parse --quiet --verify "$ref^{commit}" >/dev/null || set -- "$@" "$ref"
+    done
     # shellcheck disable=SC2086
-    [ "$(git rev-list --count --branches $tags --glob='refs/clincus/[!g]*' $known)" = 0 ] ||
-        git bundle create --quiet - --branches $tags --glob='refs/clincus/[!g]*' $known
+    [ "$(git rev-list --count "$@" $known)" = 0 ] || git bundle create --quiet - "$@" $known
     ;;
 esac

@@ -43,6 +43,14 @@ unreadable_files() {
     find . -path ./.git -prune -o ! -readable ! -type l -print0 2>/dev/null | tr '\n' '?' |
         git check-ignore --stdin -z -v -n 2>/dev/null | tr '\0' '\n' | paste - - - - | sed -n 's|^\t\t\t\./||p'
 }
+left_out() {
+    # Prints the paths that the index lacks, except unreadable files and repositories.
+    {
+        unreadable_files
+        unreadable_files
+        git ls-files --others --modified --exclude-standard -z | tr '\n\0' '?\n'
+    } | sort | uniq -u | grep -v '/$'
+}
 # shellcheck disable=SC2034 # the programs behind it read what it sets
 snapshot() {
     check_repository || return 1
@@ -54,7 +62,7 @@ snapshot() {
         timeout 60 git add --all --ignore-errors -- . >&2 || {
             [ "$?" != 124 ] || { say_stuck; exit 1; }
             # An unreadable file, or a repository without a commit, must not prevent all others.
-            [ -n "$(unreadable_files)$(nested_repositories | tr '\0' ' ')" ] || exit 1
+            [ -z "$(left_out)" ] || exit 1
         }
         add_nested >&2
         git write-tree

@@ -107,16 +107,31 @@ def keep(sessions: clincus.Sessions, session: clincus.Session, insists: bool) ->
     except clincus.ClincusError as error:
         if not insists:
             raise
-        path = keep_bundle(sessions, session, "committed")
-        sessions.report(f"{session.id}: what was uncommitted in its clone is lost: {error}")
-        return [path]
+        return [keep_committed(sessions, session, error)]
     kinds = {kind for kind, loss in losses.items() if loss.number}
     copies = []
     if kinds - {"unreadable"}:
-        copies.append(keep_bundle(sessions, session, "all"))
+        copies.append(keep_work(sessions, session, insists))
     if "unreadable" in kinds:
         copies += keep_unreadable(sessions, session, insists)
     return copies
+
+
+def keep_work(sessions: clincus.Sessions, session: clincus.Session, insists: bool) -> str:
+    """Keep the work in a clone as a bundle; returns its path. If it `insists`, the commits alone may have to do."""
+    try:
+        return keep_bundle(sessions, session, "all")
+    except clincus.ClincusError as error:
+        if not insists:
+            raise
+        return keep_committed(sessions, session, error)
+
+
+def keep_committed(sessions: clincus.Sessions, session: clincus.Session, error: clincus.ClincusError) -> str:
+    """Keep the commits of a clone as a bundle, because of an error with all of its work; returns the path."""
+    path = keep_bundle(sessions, session, "committed")
+    sessions.report(f"{session.id}: what was uncommitted in its clone is lost: {error}")
+    return path
 
 
 def keep_unreadable(sessions: clincus.Sessions, session: clincus.Session, insists: bool) -> list[str]:

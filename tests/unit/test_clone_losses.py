@@ -209,3 +209,71 @@ def test_a_clone_whose_state_cannot_be_taken_keeps_its_commits(box, tmp_path, mo
     (box.folder / ".git/index").write_text("no index")
     assert kept_refs(box, tmp_path)["heads/main"] == commit_id
     assert any("what was uncommitted in its clone is lost" in report for report in box.reports)
+
+
+def huge_file(folder: Path) -> None:
+    (folder / "large").write_bytes(os.urandom(1 << 20))
+
+
+def broken_repository(folder: Path) -> None:
+    """A repository within the clone that lacks an object."""
+    nested(folder)
+    [blob] = git(folder / "app", "rev-parse", "HEAD:main.py").split()
+    (folder / "app/.git/objects" / blob[:2] / blob[2:]).unlink()
+
+
+@pytest.mark.parametrize("leave", [huge_file, broken_repository])
+def test_work_that_cannot_be_kept_is_refused_and_costs_no_commit_of_a_forced_delete(box, tmp_path, leave):
+    box.make()
+    commit_id = box.commit()
+    leave(box.folder)
+    if leave is huge_file:
+        box.settings["clone.size_limit"] = "64KiB"
+    box.saved_directory = lambda session: str(tmp_path / "sessions-claude" / "id")
+    with pytest.raises(clincus.UnsavedError, match="not all of it can be copied"):
+        box.keep(box.session, saves=True)
+    assert kept_refs(box, tmp_path)["heads/main"] == commit_id
+    assert any("is lost: " in report for report in box.reports)
+
+
+def test_a_forced_delete_keeps_the_commits_of_a_clone_on_a_disk_that_takes_nothing(user_box, tmp_path):
+    box = user_box
+    commit_id = box.commit()
+    stash(box.folder)
+    newest = git(box.folder, "rev-parse", "refs/stash").strip()
+    (box.folder / "more").write_text("more\n")
+    for folder, _, _ in os.walk(box.folder / ".git"):
+        os.chmod(folder, 0o500)
+    refs = kept_refs(box, tmp_path)
+    assert refs["heads/main"] == commit_id
+    assert refs["stash"] == newest
+
+
+def test_an_unreadable_file_hides_no_other_that_git_cannot_take(user_box):
+    """Git says only that it could not take all of them."""
+    box = user_box
+    unreadable_file(box.folder)
+    (box.folder / "one").write_text("changed\n")
+    (box.folder / ".git/objects").chmod(0o500)
+    for folder in (box.folder / ".git/objects").iterdir():
+        folder.chmod(0o500)
+    with pytest.raises(clincus.ClincusError):
+        clone.KEEPER.look(box, box.session)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("head", "exec head -c 3"), ("xargs", "kill -9 $$"), ("xargs", "head -c 4; exit 1")]
+)
+def test_half_of_the_list_of_the_files_to_keep_is_a_failure(tmp_path, monkeypatch, name, text):
+    for one in ("one", "two"):
+        (tmp_path / one).write_text(f"{one}\n")
+    place = tmp_path / "bin" / name
+    place.parent.mkdir()
+    place.write_text(f"#!/bin/sh\nPATH={os.environ['PATH']}\n{text}\n")
+    place.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place.parent}:{os.environ['PATH']}")
+    listed = b"one\0two\0"
+    command = clincus.guest_command("keep-files", str(tmp_path), str(len(listed)))
+    done = subprocess.run(command, check=False, input=listed, capture_output=True, timeout=60)
+    assert done.returncode != 0
+    assert done.stderr
