@@ -6190,6 +6190,31 @@ class ConversationSaves(GuestCommands):
         return notes
 
 
+def start_words(session: Session, launch: Launch, *, is_new: bool) -> list[str]:
+    """The arguments of guest/start.sh. It lists the tool's files in the container, unless the container is new."""
+    tool = launch.tool
+    columns = "200"  # nobody watches yet: the first terminal brings its own size
+    rows = "50"
+    how = "tmux" if launch.request.tmux else "direct"
+    listed = [] if is_new else [STARTED_FILE, UNPACKING_FILE, *tool.saved, *tool.credentials]
+    return [tmux_name(session.id), launch.guest.mount, columns, rows, how, *listed]
+
+
+def check_clone_is_complete(session: Session, present: Iterable[ListedFile]) -> None:
+    """Raise ClincusError(409) for a clone whose first start did not finish. `present` are the tool's files in it."""
+    if session.mode == "clone" and STARTED_FILE not in {file.path for file in present}:
+        words = f'the clone of "{session.id}" is incomplete: its start was interrupted. Delete it, then start anew'
+        raise ClincusError(words, 409)
+
+
+def send_start_files(stdin: GuestInput, files: Sequence[ToolFile], uid: int) -> None:
+    """Send the files of a start to guest/start.sh, which has more time for large ones."""
+    size = sum(os.path.getsize(file.source) for file in files if file.source)
+    stdin.allow(START_TIMEOUT + size / SEND_RATE)
+    for piece in pack_files(files, uid, uid):
+        stdin.write(piece)
+
+
 class ToolStarts(ConversationSaves):
     """Starts the tool in a container that runs, with its files and its conversation."""
 
@@ -6206,14 +6231,6 @@ class ToolStarts(ConversationSaves):
             return
         if session.engine and not is_new:  # another host may claim any id, and would get the conversation of that id
             check_own_copy(self.saved(session))
-        guest = launch.guest
-        tool = launch.tool
-        columns = "200"  # nobody watches yet: the first terminal brings its own size
-        rows = "50"
-        how = "tmux" if launch.request.tmux else "direct"
-        listed = [] if is_new else [STARTED_FILE, UNPACKING_FILE, *tool.saved, *tool.credentials]
-        words = [tmux_name(session.id), guest.mount, columns, rows, how, *listed]
-        front = "".join(call_each(self.extensions.start_programs, launch))
         files: list[ToolFile] = []
         prepare = functools.partial(self.containers(session.id).prepare_logins, session, launch)
         lending = BackgroundCall(prepare) if session.logins and has_begun else None
@@ -6226,22 +6243,17 @@ class ToolStarts(ConversationSaves):
                 files.extend(self._start_files(session, launch, []))
 
         programs = f"wait-for-boot {waiter} start"
+        words = start_words(session, launch, is_new=is_new)
+        front = "".join(call_each(self.extensions.start_programs, launch))
         opened = self.open(session, programs, *words, timeout=START_TIMEOUT, front=front, meanwhile=meanwhile)
         with opened as (stdin, stdout):
-            present = [] if is_new else read_listing(stdout)
-            if not is_new and session.mode == "clone" and STARTED_FILE not in {file.path for file in present}:
-                raise ClincusError(
-                    f'the clone of "{session.id}" is incomplete: its start was interrupted. Delete it, then start anew',
-                    409,
-                )
             if not is_new:
+                present = read_listing(stdout)
+                check_clone_is_complete(session, present)
                 files.extend(self._start_files(session, launch, present))
             if lending:
                 lending.finish()  # no tool starts before it gets its files
-            size = sum(os.path.getsize(file.source) for file in files if file.source)
-            stdin.allow(START_TIMEOUT + size / SEND_RATE)
-            for piece in pack_files(files, guest.uid, guest.uid):
-                stdin.write(piece)
+            send_start_files(stdin, files, launch.guest.uid)
         write_metadata(self.saved(session))
 
     def _start_files(self, session: Session, launch: Launch, present: list[ListedFile]) -> list[ToolFile]:
