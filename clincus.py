@@ -359,7 +359,9 @@ def expand(path: str, environ: Mapping[str, str]) -> str:
         else:
             home = environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
     except KeyError:
-        raise ConfigError(f"{path!r}: there is no user {user or os.getuid()!r} on this machine") from None
+        raise ConfigError(
+            f"{path!r}: there is no user {user or os.getuid()!r} on this machine: write the whole path"
+        ) from None
     return os.path.abspath(os.path.join(home, rest))
 
 
@@ -374,13 +376,13 @@ def read_plain_file(path: str, limit: int, follow: bool = True) -> bytes | None:
     try:
         with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                raise ConfigError(f"{path}: cannot be read: it is not a regular file")
+                raise ConfigError(f"{path}: cannot be read: it is not a regular file; put one in its place")
             data = stream.read(limit + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         is_link = error.errno == errno.ELOOP and not follow
-        reason = "it is a symbolic link" if is_link else os.strerror(error.errno or 0)
+        reason = "it is a symbolic link; put the file itself there" if is_link else os.strerror(error.errno or 0)
         raise ConfigError(f"{path}: cannot be read: {reason}") from None
     if len(data) > limit:
         raise ConfigError(f"{path}: cannot be read: it is larger than {limit >> 10} KiB")
@@ -396,7 +398,7 @@ def read_text(path: str, limit: int, follow: bool = True) -> str | None:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{path}, line {line}: the file is not UTF-8 text") from None
+        raise ConfigError(f"{path}, line {line}: the file is not UTF-8 text: save it as UTF-8") from None
 
 
 def read_json(path: str, limit: int, fit: Callable[[Any], Any]) -> Any:
@@ -1274,10 +1276,10 @@ def profile_values(profiles: Mapping[str, Mapping[str, Any]], name: str, heirs: 
         return {}
     if name not in profiles:
         origin = f" (which profile {heirs[-1]!r} inherits)" if heirs else ""
-        advice = f"there are {', '.join(profiles) or 'none'}; [profiles.{name}] in your config makes one"
+        advice = f"there are {', '.join(profiles) or 'none'}; add [profiles.{name}] to your config"
         raise ConfigError(f"profile '{name}' not found{origin}: {advice}", 404)
     if name in heirs:
-        raise ConfigError(f"profile '{name}' inherits itself")
+        raise ConfigError(f"profile '{name}' inherits itself: leave out one `inherits` on the way")
     profile = profiles[name]
     inherited = profile_values(profiles, profile.get("inherits", ""), (*heirs, name))
     return merged(inherited, profile)
@@ -1457,7 +1459,7 @@ def parse_toml(path: str, text: str) -> dict[str, Any]:
         line = found[1] if found else text.count("\n") + 1
         raise ConfigError(f"{path}, line {line}: {error}") from None
     except RecursionError:
-        raise ConfigError(f"{path}: too deeply nested") from None
+        raise ConfigError(f"{path}: too deeply nested: use fewer levels") from None
 
 
 def toml_line(text: str, key: str) -> int:
@@ -3382,7 +3384,9 @@ def read_listing(stream: BufferedReader) -> list[ListedFile]:
                 "container_answer_bad",
             )
         if len(data) > LISTING_LIMIT:
-            raise ClincusError("the container's list of files is too long", "container_answer_bad")
+            raise ClincusError(
+                "the container's list of files is too long: delete old conversations in it", "container_answer_bad"
+            )
     return list(parse_listing(bytes(data)))
 
 
@@ -3629,7 +3633,7 @@ def check_own_copy(saved: SavedSession) -> None:
     kept = read_metadata(saved.directory, saved.tool)
     if kept is not None and kept.container_name not in ("", saved.container_name):
         words = f'"{saved.container_name}" has the id of a conversation of "{kept.container_name}"'
-        raise ClincusError(f"{words}: it cannot be saved or resumed here", 409)
+        raise ClincusError(f"{words}: it cannot be saved or resumed here; delete one of the two", 409)
 
 
 def is_copy_of_last_run(saved: SavedSession, started_at: str) -> bool:
@@ -4306,7 +4310,8 @@ def resolve_workspace(path: object, home: str, private: Sequence[str] = ()) -> s
     """
     if not isinstance(path, str) or not os.path.isabs(path):
         raise ClincusError(
-            f"workspace {shorten(path)} is not the absolute path of a project directory", "workspace_refused"
+            f"workspace {shorten(path)} is not the absolute path of a project directory: write it from / on",
+            "workspace_refused",
         )
     if any(ord(character) < 32 or ord(character) == 127 for character in path):
         raise ClincusError("the workspace path holds a control character: rename the directory", "workspace_refused")
@@ -4319,7 +4324,7 @@ def resolve_workspace(path: object, home: str, private: Sequence[str] = ()) -> s
         ) from error
     if not os.path.isdir(resolved):
         problem = "is not a directory" if os.path.exists(resolved) else "does not exist"
-        raise ClincusError(f'workspace "{path}" {problem}', "workspace_refused")
+        raise ClincusError(f'workspace "{path}" {problem}: make it, or choose another', "workspace_refused")
     if resolved in SHARED_ROOTS or any(path_inside(resolved, tree) for tree in SYSTEM_TREES):
         raise ClincusError(
             f'workspace "{resolved}" is a system directory: choose a project directory below it', "workspace_refused"
@@ -4332,7 +4337,8 @@ def resolve_workspace(path: object, home: str, private: Sequence[str] = ()) -> s
     for folder in map(os.path.realpath, private):
         if path_inside(resolved, folder) or path_inside(folder, resolved):
             raise ClincusError(
-                f'workspace "{resolved}" overlaps with Clincus\'s own files in "{folder}"', "workspace_refused"
+                f'workspace "{resolved}" overlaps with Clincus\'s own files in "{folder}": choose another',
+                "workspace_refused",
             )
     return resolved
 
@@ -6837,7 +6843,7 @@ class Workspaces:
         target = roots.get(path) or expand(path, self.environ)
         kept = [root for root, expanded in roots.items() if root != path and expanded != target]
         if len(kept) == len(roots):
-            raise ClincusError(f'"{path}" is not a workspace root', 400)
+            raise ClincusError(f'"{path}" is not a workspace root: there is nothing to remove', 400)
         return kept
 
     def check_root(self, path: str) -> str:
@@ -6847,7 +6853,7 @@ class Workspaces:
         target = expand(path, self.environ)
         if not os.path.isdir(target):
             problem = "is not a directory" if os.path.exists(target) else "does not exist"
-            raise ClincusError(f'workspace root "{path}" {problem}', "workspace_refused")
+            raise ClincusError(f'workspace root "{path}" {problem}: make it, or choose another', "workspace_refused")
         return target
 
     def make_folder(self, root: str, name: str, **_of_features: object) -> str:
@@ -6859,7 +6865,7 @@ class Workspaces:
         try:
             os.mkdir(path)
         except FileExistsError:
-            raise ClincusError(f'"{path}" exists already', "already_exists") from None
+            raise ClincusError(f'"{path}" exists already: choose another name', "already_exists") from None
         except OSError as error:
             raise ClincusError(f'cannot create "{path}": {error.strerror}', 500) from error
         return path
@@ -7173,7 +7179,7 @@ def post(url: str, headers: Mapping[str, str], body: bytes, *, timeout: float, l
         reason = getattr(error, "reason", error)  # of URLError
         words = getattr(reason, "strerror", None) or type(reason).__name__
         if isinstance(reason, TimeoutError):
-            words = "it took too long"
+            words = "it took too long; try again"
         raise ClincusError(f"no answer: {words}", "no_answer") from None
 
 
@@ -7193,7 +7199,7 @@ def read_head(stream: io.BufferedIOBase) -> bytes:
         line = stream.readline(HEAD_LIMIT - len(head))
         head += line
     if len(head) >= HEAD_LIMIT:
-        size = f"too large: more than {HEAD_LIMIT >> 10} KiB"
+        size = f"larger than {HEAD_LIMIT >> 10} KiB: send less"
         if b"\n" in head:
             raise ClincusError(f"the request's header fields are {size}", 431)
         raise ClincusError(f"the request's address is {size}", 414)
@@ -7271,7 +7277,7 @@ def parse_head(head: bytes, peer: Peer, connection: Connection) -> Request:
     first, *lines = head.removesuffix(b"\r\n\r\n").decode("latin-1").split("\r\n")
     match = re.fullmatch(HTTP_REQUEST_LINE, first)
     if not match:
-        raise ClincusError("the request's first line is not METHOD PATH HTTP/1.1", 400)
+        raise ClincusError("the request's first line must be METHOD PATH HTTP/1.1", 400)
     method, target, version = match.groups()
     if not version.startswith("1."):
         raise ClincusError("this server speaks HTTP/1.0 and HTTP/1.1 only: send the request as HTTP/1.1", 505)
@@ -7297,7 +7303,9 @@ def parse_target(target: str, headers: Message) -> tuple[str, dict[str, str]]:
     absolute = re.fullmatch(r"https?://([^/?]*)(.*)", target, re.IGNORECASE)
     if absolute:
         if absolute[1].lower() != headers.get("Host", "").lower():
-            raise ClincusError("the request's address and its Host header name different servers", 400)
+            raise ClincusError(
+                "the request's address and its Host header name different servers: send the same in both", 400
+            )
         target = absolute[2] if absolute[2].startswith("/") else "/" + absolute[2]
     if not target.startswith("/") or "#" in target:
         raise ClincusError(f"the request's address must be a path, not {shorten(target)}", 400)
@@ -7314,7 +7322,9 @@ def body_length(headers: Message) -> int:
     lengths = headers.get_all("Content-Length") or []
     if headers.get_all("Transfer-Encoding"):
         if lengths:
-            raise ClincusError("Content-Length and Transfer-Encoding together are not accepted", 400)
+            raise ClincusError(
+                "Content-Length and Transfer-Encoding together are not accepted: send Content-Length alone", 400
+            )
         raise ClincusError("a chunked body is not accepted: send Content-Length", 411)
     if not lengths:
         return 0
@@ -7942,7 +7952,7 @@ class Connection:
         length = request.body_length
         expected = request.headers.get("Expect", "").lower()
         if length > limit:
-            raise ClincusError(f"the body is larger than {limit >> 10} KiB", 413)
+            raise ClincusError(f"the body is larger than {limit >> 10} KiB: send less", 413)
         if expected not in {"", "100-continue"}:
             raise ClincusError(f"this server does not know `Expect: {expected}`: leave this header out", 417)
 

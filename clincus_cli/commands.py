@@ -129,7 +129,7 @@ def environment_flags(texts: Iterable[str], environ: Mapping[str, str]) -> dict[
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
             raise UsageError(f"invalid env '{text}': write KEY=VALUE, or KEY to copy yours")
         if not joined and key not in environ:
-            raise UsageError(f"invalid env '{text}': {key} is not set here, so there is nothing to copy")
+            raise UsageError(f"invalid env '{text}': {key} is not set here: set it, or write {key}=VALUE")
         value = value if joined else environ[key]
         environment[key] = clincus.terminal_name(value) if key == "TERM" else value
     return environment

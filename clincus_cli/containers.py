@@ -358,7 +358,7 @@ def run_container_mount(context: Context) -> int:
         raise clincus.ClincusError(f'"{name}" is on an engine, which has no folder of this machine: {words}', 400)
     source = os.path.abspath(clincus.expand(options.source, context.environ))
     if not os.path.exists(source):
-        raise clincus.ClincusError(f'"{source}" does not exist: nothing can be mounted from there', 400)
+        raise clincus.ClincusError(f'"{source}" does not exist: name a directory or file that does', 400)
     if not options.path.startswith("/"):
         raise cli.UsageError(f"'{options.path}' is no absolute path: write where it is mounted in the container")
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", options.device):
@@ -482,5 +482,7 @@ def exec_directory(context: Context, incus: clincus.Incus, instance: Mapping[str
     from clincus_cli import transfer
 
     if wanted and not transfer.container_directory(incus, context.options.name, wanted):
-        raise clincus.ClincusError(f'"{wanted}" is no directory in container "{context.options.name}"', 400)
+        raise clincus.ClincusError(
+            f'"{wanted}" is no directory in container "{context.options.name}": choose one with --cwd', 400
+        )
     return wanted or code_mount(context, instance)

@@ -344,7 +344,7 @@ def attach_terminal(context: Context, session: clincus.Session, *, is_direct: bo
     if is_direct:
         return 0 if code in (0, 1, 130) else 1
     if runs_on and code:
-        words = f"the terminal of {session.id} broke off (exit code {code}); the session runs on"
+        words = f"the terminal of {session.id} broke off (exit code {code}); `clincus attach` goes back"
         raise clincus.ClincusError(words, 500)
     return 0
 

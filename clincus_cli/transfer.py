@@ -64,7 +64,7 @@ def push_files(
             found = os.fstat(place)
             is_tree = stat.S_ISDIR(found.st_mode)
             if not is_tree and not stat.S_ISREG(found.st_mode):
-                raise clincus.ClincusError(f'"{local}" is neither a file nor a directory', 400)
+                raise clincus.ClincusError(f'"{local}" is neither a file nor a directory: choose one of these', 400)
             source = descent.readable(place)
             held.callback(os.close, source)
             inside = container_directory(incus, name, path) or (path.endswith("/") and not is_tree)
@@ -273,9 +273,9 @@ class Arrival:
         if not words:
             return
         if words[1] == b"other":
-            raise clincus.ClincusError(f'"{path}" is neither a file nor a directory', 400)
+            raise clincus.ClincusError(f'"{path}" is neither a file nor a directory: choose one of these', 400)
         if words[1] == b"missing":
-            raise clincus.ClincusError(f'"{path}" does not exist in the container', 404)
+            raise clincus.ClincusError(f'"{path}" does not exist in the container: look in its shell', 404)
         is_tree = words[1] == b"directory"
         if self._is_taken(is_tree=is_tree):
             raise clincus.ClincusError(f'"{self._target}" {EXISTS}', 409)
@@ -366,7 +366,10 @@ class Arrival:
     def _refuse_full(self, folder: int) -> None:
         disk = os.fstatvfs(folder)
         if disk.f_bavail * disk.f_frsize < clincus.DISK_RESERVE:
-            raise clincus.ClincusError(f'the disk of "{self._target}" is nearly full: the copy was stopped', 500)
+            raise clincus.ClincusError(
+                f'the disk of "{self._target}" is nearly full: free some, and copy again',
+                500,
+            )
 
 
 def stays_inside(link: str, depth: int) -> bool:

@@ -38,7 +38,7 @@ def run_trust(context: Context) -> int:
         words = f"{workspace}: the trust is taken back" if had else f"{workspace}: it was not trusted"
         return context.show({"workspace": workspace, "trusted": False}, [words])
     if not os.path.isdir(workspace):
-        raise clincus.ClincusError(f"'{workspace}' is no directory", 404)
+        raise clincus.ClincusError(f"'{workspace}' is no directory: name that of a project", 404)
     project = trust.read_project(workspace)
     if project is None:
         raise clincus.ConfigError(f"'{workspace}' has no {trust.PROJECT_FILE}: there is nothing to trust", 404)

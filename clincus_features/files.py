@@ -105,7 +105,9 @@ def read_file(sessions: clincus.Sessions, session: clincus.Session, path: str) -
             return content
     except UnicodeDecodeError:
         pass
-    raise clincus.ClincusError(f"{clincus.shorten(path)} is not UTF-8 text, so it cannot be shown or edited here", 415)
+    raise clincus.ClincusError(
+        f"{clincus.shorten(path)} is not UTF-8 text, so it cannot be shown or edited here; use the terminal", 415
+    )
 
 
 def read_picture(sessions: clincus.Sessions, session: clincus.Session, path: str) -> tuple[bytes, str]:
@@ -116,7 +118,7 @@ def read_picture(sessions: clincus.Sessions, session: clincus.Session, path: str
     content = run_program(sessions, session, "read", path, str(FILE_LIMIT))
     kind = clincus.picture_type(content)
     if not kind:
-        raise clincus.ClincusError(f"{clincus.shorten(path)} is no picture that can be shown", 415)
+        raise clincus.ClincusError(f"{clincus.shorten(path)} is no picture that can be shown: use the terminal", 415)
     return content, kind
 
 

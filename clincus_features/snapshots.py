@@ -319,7 +319,9 @@ class Keeper:
         for snapshot in self.all(id):
             if snapshot["name"] == name:
                 return snapshot
-        raise clincus.ClincusError(f"snapshot {clincus.shorten(name)} of {id} not found", 404)
+        raise clincus.ClincusError(
+            f"snapshot {clincus.shorten(name)} of {id} not found: the list of snapshots has those that are left", 404
+        )
 
     def _ask(self, id: str, path: str, method: str, data: object = None) -> None:
         incus = self._sessions.door(id)

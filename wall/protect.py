@@ -162,7 +162,7 @@ def host_folder(path: str, target: str, readonly: bool = False) -> HostFolder:
     except OSError as error:
         raise ClincusError(f"'{path}' cannot be mounted: {error.strerror}", 400) from error
     if not stat.S_ISDIR(found.st_mode) and not stat.S_ISREG(found.st_mode):
-        raise ClincusError(f"'{path}' cannot be mounted: it is neither a folder nor a file", 400)
+        raise ClincusError(f"'{path}' cannot be mounted: it is neither a folder nor a file; choose one of these", 400)
     return HostFolder(
         source,
         target,
@@ -595,22 +595,28 @@ def protection_level(settings: Config, reason: str, exposed: str) -> tuple[str, 
 def check_targets(workspace: HostFolder, extra: Sequence[HostFolder], paths: ProtectedPaths) -> None:
     """Raise ClincusError: 400 if a mount would hide the workspace or a protected path, 409 if git runs all of it."""
     if not workspace.is_folder:
-        raise ClincusError(f"workspace '{workspace.source}' is not a folder", "workspace_refused")
+        raise ClincusError(f"workspace '{workspace.source}' is not a folder: choose one", "workspace_refused")
     for folder in (workspace, *extra):
         if any(character in folder.source + folder.target for character in "\n\r\0"):
-            raise ClincusError(f"the path {folder.source!r} holds a line break, which Incus does not take", 400)
+            raise ClincusError(
+                f"the path {folder.source!r} holds a line break, which Incus does not take: rename it", 400
+            )
     if paths_within(workspace.source, paths) is None:
-        words = "git on this host runs, or reads as its configuration, all that is in it"
+        words = "git on this host runs, or reads as its configuration, all that is in it; choose a folder above"
         raise ClincusError(f"workspace '{workspace.source}' cannot be protected: {words}", "workspace_not_protected")
     for folder in extra:
         if path_inside(workspace.target, folder.target):
-            raise ClincusError(f"the mount at '{folder.target}' would hide the workspace '{workspace.target}'", 400)
+            raise ClincusError(
+                f"the mount at '{folder.target}' would hide the workspace '{workspace.target}': choose another", 400
+            )
         if not path_inside(folder.target, workspace.target):
             continue
         place = workspace.source + folder.target[len(workspace.target.rstrip("/")) :]
         for path, stand_in in paths.items():
             if stand_in is not False and path_matches(path.split("/"), place.split("/")):
-                raise ClincusError(f"the mount at '{folder.target}' would replace the protected path '{path}'", 400)
+                raise ClincusError(
+                    f"the mount at '{folder.target}' would replace the protected path '{path}': choose another", 400
+                )
 
 
 # -- The locked form: a stage on the host, mounted into the container as one tree

@@ -95,7 +95,7 @@ def wait_for_question(terminal: Terminal, *, was_told: bool) -> None:
             within = QUESTION_WITHIN
         if time.monotonic() >= begin + within:
             raise clincus.ClincusError(
-                "no question is open now: it was answered, or the tool went on", "question_closed"
+                "no question is open now: it was answered, or the tool went on; look at the session", "question_closed"
             )
         time.sleep(PAUSE)
         terminal.look()

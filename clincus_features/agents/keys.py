@@ -131,7 +131,7 @@ def clean_command(text: str) -> str:
     """A command of a tool: one line that begins with `/`. Raises ClincusError: 400, 413."""
     text = clean_prompt(text).strip()
     if not text.startswith("/") or "\n" in text:
-        raise clincus.ClincusError("a command is one line that begins with /", 400)
+        raise clincus.ClincusError("a command must be one line that begins with /", 400)
     return text
 
 

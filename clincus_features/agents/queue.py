@@ -126,9 +126,11 @@ def in_queue(prompts: list[Prompt], prompt_id: str) -> Prompt:
     """The prompt of an id, if it is in the queue. Raises ClincusError: 404, 409 if it is not in there any more."""
     found = next((one for one in prompts if one.prompt_id == prompt_id), None)
     if found is None:
-        raise clincus.ClincusError(f"prompt {clincus.shorten(prompt_id)} not found", 404)
+        raise clincus.ClincusError(
+            f"prompt {clincus.shorten(prompt_id)} not found: the list of prompts has the last ones", 404
+        )
     if found.result != "queued":
-        raise clincus.ClincusError("the prompt has left the queue: it was typed already", 409)
+        raise clincus.ClincusError("the prompt has left the queue, as it was typed: interrupt the tool if need be", 409)
     return found
 
 

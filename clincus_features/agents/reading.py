@@ -96,7 +96,7 @@ def look(sessions: clincus.Sessions, session: clincus.Session, known: Known, *, 
     mark = os.urandom(8).hex()
     words = *look_arguments(session, mark, known), str(int(arm))
     began = CLOCK.now()
-    old = clincus.ClincusError("started by an older Clincus", 409)
+    old = clincus.ClincusError("started by an older Clincus: stop and resume it", 409)
     facts = facts_before_look(session, known)
     try:
         limit = SCREEN_LIMIT + EVENTS_LIMIT + 4096

@@ -77,7 +77,7 @@ def prepare(
     """
     if session.mode != "clone":
         if request.branch:
-            problem = "a branch is for a clone: a mounted folder stays as it is checked out"
+            problem = 'a branch is for a clone, and a mounted folder stays as it is checked out: leave "branch" out'
             raise clincus.ClincusError(problem, 400)
         return None
     limit = clincus.size_bytes(sessions.load().get("clone.size_limit"))

@@ -75,7 +75,7 @@ class Folder:
         with suppress(OSError), self.open(relative) as descriptor, open(descriptor, "rb", closefd=False) as stream:
             data = stream.read(limit + 1)
             if len(data) > limit:
-                raise clincus.ClincusError(f"{self.path}/{relative} is larger than {limit >> 10} KiB", 409)
+                raise clincus.ClincusError(f"{self.path}/{relative} is larger than {limit >> 10} KiB: shorten it", 409)
             return data
         return b""
 

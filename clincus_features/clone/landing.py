@@ -35,7 +35,7 @@ def branch_name(session: clincus.Session, asked: str) -> str:
     is_valid = is_ref(f"refs/heads/{branch}") and not branch.startswith("-") and branch != "HEAD"
     if not is_valid or len(branch.encode()) > 250:
         shown = clincus.shorten(branch)
-        raise clincus.ClincusError(f"{shown} cannot be the name of a branch", 400)
+        raise clincus.ClincusError(f"{shown} cannot be the name of a branch: choose another", 400)
     return branch
 
 

@@ -216,7 +216,7 @@ def starting_at(repository: Repository, branch: str) -> Repository:
     """The repository as if another branch were checked out, without uncommitted changes. Raises ClincusError(400)."""
     folder = repository.workspace
     if not repository.folder:
-        problem = f"'{folder}' has no branch '{branch}': it is no Git repository"
+        problem = f"'{folder}' has no branch '{branch}', as it is no Git repository: leave the branch out"
         raise clincus.ClincusError(problem, 400)
     without_remote = branch.partition("/")[2]
     local_branches = {

@@ -57,7 +57,8 @@ def move_branch(repository: Repository, ref: str, new: str, message: str) -> Non
                 os.write(lock, f"{new}\n".encode())
                 os.fsync(lock)
         except FileExistsError:
-            words = f"git is changing the branch just now, or was cut off: '{repository.common}/{ref}.lock' is there"
+            place = f"{repository.common}/{ref}.lock"
+            words = f"git is changing the branch just now, or was cut off: '{place}' is there; remove it if no git runs"
             raise clincus.ClincusError(words, 409) from None
         try:
             check_branch(repository, ref)
@@ -171,4 +172,4 @@ def refused_link(repository: Repository, path: str) -> clincus.ClincusError:
     """The error for a link, or a file, where a folder or a file of git's should be."""
     place = f"{repository.common}/{path}"
     kind = "a link" if os.path.islink(place) else "in the way"
-    return clincus.ClincusError(f"'{place}' is {kind}: nothing is written through it", 409)
+    return clincus.ClincusError(f"'{place}' is {kind}: nothing is written through it; move it away", 409)

@@ -313,7 +313,9 @@ def give_branch(sessions: clincus.Sessions, session: clincus.Session, branch: st
     branch = branch or repository.branch.removeprefix("refs/heads/")
     commit = repository.refs.get(f"refs/heads/{branch}", "")
     if not commit:
-        raise clincus.ClincusError(f"'{folder}' has no branch {clincus.shorten(branch)}", 400)
+        raise clincus.ClincusError(
+            f"'{folder}' has no branch {clincus.shorten(branch)}: `git branch` lists those that it has", 400
+        )
     there = commits_there(sessions, session, [commit, *state.known])
     words = (sessions.guest(session).mount, f"refs/remotes/host/{branch}", commit)
     with private_git(repository) as git:

@@ -224,7 +224,7 @@ def folder_lock(folder: str) -> Iterator[None]:
         except OSError as error:
             raise SourceError(f"{path} cannot be made: {error.strerror}") from None
         if time.monotonic() > deadline:
-            raise SourceError(f"another program has locked {folder} ({path})")
+            raise SourceError(f"another program has locked {folder}: end it, or remove {path}")
         time.sleep(0.1)
     try:
         yield

@@ -274,10 +274,10 @@ def check_logins(config: clincus.Config) -> None:
 def check_project(layer: clincus.Layer, chosen: list[str]) -> None:
     """Raise ConfigError if a project's own file defines a login, or borrows a login that the user has not chosen."""
     if layer.values.get("logins") or COPY in layer.values:
-        raise clincus.ConfigError(f"{layer.source}: [logins] can be in your own config only")
+        raise clincus.ConfigError(f"{layer.source}: [logins] can be in your own config only: move it there")
     more = [name for name in layer.values.get("defaults.logins", ()) if name not in chosen]
     if more:
-        words = f"a project may borrow fewer logins than your own config, and {', '.join(more)} is not among those"
+        words = f"{', '.join(more)} is not among those of your own config: add it there, or leave it out here"
         raise clincus.ConfigError(f"{layer.source}: defaults.logins: {words}")
 
 

@@ -80,9 +80,9 @@ def read_file(path: str) -> bytes:
 def check_owner(path: str, found: os.stat_result) -> None:
     """Raise SourceError unless it is a file that its user alone can read and write."""
     if not stat.S_ISREG(found.st_mode):
-        raise SourceError(f"{path} is no file")
+        raise SourceError(f"{path} is no file: name one")
     if found.st_uid not in (0, os.geteuid()):
-        raise SourceError(f"{path} belongs to somebody else")
+        raise SourceError(f"{path} belongs to somebody else: use a file of yours")
     if stat.S_IMODE(found.st_mode) & 0o077:
         raise SourceError(f"others may read or write {path}: chmod 600 {path}")
 
@@ -107,13 +107,13 @@ def checked(data: bytes, origin: str) -> Secret:
     """The value in the output of a source, without the line break. Raises SourceError."""
     value = re.sub(rb"\r?\n\Z", b"", data)
     if not value:
-        raise SourceError(f"{origin} is empty", "missing")
+        raise SourceError(f"{origin} is empty: put the secret there", "missing")
     if len(value) > MOST:
-        raise SourceError(f"{origin} has more than {MOST} characters: that is no login")
+        raise SourceError(f"{origin} has more than {MOST} characters: put the secret alone there")
     if not re.fullmatch(rb"[\x21-\x7e]+", value):
         raise SourceError(
             f"{origin} must hold the secret alone: one line of ASCII letters, digits and signs, no blanks"
         )
     if len(value) < LEAST:
-        raise SourceError(f"{origin} has fewer than {LEAST} characters: that is no login")
+        raise SourceError(f"{origin} has fewer than {LEAST} characters: put the whole secret there")
     return Secret(value.decode("ascii"))

@@ -69,7 +69,9 @@ def check_layers(config: clincus.Config) -> None:
     """Raise ConfigError if a project's own file opens private networks: only the user's config may do that."""
     for layer in config.layers:
         if layer.rank == clincus.PROJECT_RANK and "network.reachable" in layer.values:
-            raise clincus.ConfigError(f"{layer.source}: network.reachable can be set in your own config only")
+            raise clincus.ConfigError(
+                f"{layer.source}: network.reachable can be set in your own config only: move it there"
+            )
 
 
 clincus.CONFIG_CHECKS.append(check_layers)

@@ -175,7 +175,9 @@ def has_cookie(opening: Opening, request: clincus.Request) -> bool:
 
 def check_site(request: clincus.Request, origin: str) -> None:
     """Refuse requests of a page of another origin. A link or a frame that leads here may only read."""
-    refusal = clincus.ClincusError("A page of another origin may not ask this app for anything.", 403)
+    refusal = clincus.ClincusError(
+        "A page of another origin may not ask this app for anything. Open it from the dashboard.", 403
+    )
     if any(other != origin for other in request.headers.get_all("Origin") or []):
         raise refusal
     if request.headers.get("Sec-Fetch-Site", "none").lower() in ("none", "same-origin"):

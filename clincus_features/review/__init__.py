@@ -139,9 +139,9 @@ def image(request: clincus.Request, store: Store, side: differing.Side) -> clinc
     data = differing.content(store, side, differing.IMAGE_LIMIT)
     if data is None:
         limit = f"{differing.IMAGE_LIMIT >> 20} MB"
-        raise clincus.ClincusError(f"the picture is larger than {limit}", 413)
+        raise clincus.ClincusError(f"the picture is larger than {limit}: open it in your editor", 413)
     kind = "" if side.mode == differing.LINK else clincus.picture_type(data)
     if not kind:
-        raise clincus.ClincusError("this file is no picture that the page can show", 415)
+        raise clincus.ClincusError("this file is no picture that the page can show: open it in your editor", 415)
     headers = [("Content-Type", kind), ("Cache-Control", "no-cache")]
     return clincus.Content(data).answer(request, headers)

@@ -71,7 +71,7 @@ class Changes(NamedTuple):
             if change.path == path:
                 return change
         shown = clincus.shorten(path)
-        raise clincus.ClincusError(f"{shown} has not changed between these two", 404)
+        raise clincus.ClincusError(f"{shown} has not changed between these two: choose others", 404)
 
 
 def list_changes(store: Store, old: str, new: str, *, renames: bool = True, most: int = LISTED) -> Changes:

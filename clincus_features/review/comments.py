@@ -157,7 +157,7 @@ def code_of(path: str, lines: Sequence[str] | None, line: int, end_line: int) ->
         problem = f"{shown} has no lines to comment on: comment on it with line 0"
         raise clincus.ClincusError(problem, "limit_reached")
     if end_line > len(lines):
-        raise clincus.ClincusError(f"{shown} has only {len(lines)} lines", 400)
+        raise clincus.ClincusError(f"{shown} has only {len(lines)} lines: choose one of them", 400)
     code = "\n".join(lines[line - 1 : end_line])
     if len(code) > CODE_LIMIT:
         raise clincus.ClincusError("the lines are too long: comment on fewer", 400)
@@ -167,7 +167,7 @@ def code_of(path: str, lines: Sequence[str] | None, line: int, end_line: int) ->
 def check_text(text: str) -> str:
     """The text of a comment, if it is valid. Raises ClincusError(400)."""
     if not text.strip():
-        raise clincus.ClincusError("the comment is empty", 400)
+        raise clincus.ClincusError("the comment is empty: write what should change", 400)
     if len(text) > TEXT_LIMIT:
         raise clincus.ClincusError(f"a comment may have at most {TEXT_LIMIT} characters", 400)
     return text
@@ -178,7 +178,9 @@ def find(record: Record, comment_id: str) -> dict[str, Any]:
     for comment in record.comments:
         if comment["comment_id"] == comment_id:
             return comment
-    raise clincus.ClincusError(f"comment {clincus.shorten(comment_id)} not found", 404)
+    raise clincus.ClincusError(
+        f"comment {clincus.shorten(comment_id)} not found: the list of comments has those that are left", 404
+    )
 
 
 def placed(comment: Mapping[str, Any], lines: Sequence[str] | None) -> dict[str, Any]:

@@ -414,7 +414,8 @@ def test_a_hard_link_to_a_link_is_no_way_out(tmp_path):
 
 def test_a_link_with_control_characters_is_left_out_and_escaped(tmp_path, capsys):
     done = arrive_tree(tmp_path / "copy", member("./x", tarfile.SYMTYPE, linkname="\x1b]52;c;eA==\a"))
-    cli_files.report_transfer(done, "Pulled", "there", "here")
+    context = SimpleNamespace(report=lambda words, document: None)
+    cli_files.report_transfer(context, done, "Pulled", "there", "here")
     told = capsys.readouterr().err
     assert "out of the tree" in told
     assert told.replace("\n", "").isprintable()

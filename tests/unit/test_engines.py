@@ -326,7 +326,9 @@ def test_a_session_there_takes_no_conversation_of_another_session_by_its_id(tmp_
     directory = clincus.session_directory(config, environ, "claude", "mine")
     mine = clincus.SavedSession("mine", "claude", directory, container_name=NAME, workspace="/w")
     clincus.write_metadata(mine)
-    refusal = f'"{FAR}" has the id of a conversation of "{NAME}": it cannot be saved or resumed here'
+    refusal = (
+        f'"{FAR}" has the id of a conversation of "{NAME}": it cannot be saved or resumed here; delete one of the two'
+    )
     assert sessions.save(FAR) is clincus.SaveResult.FAILED
     assert reports == [f"{FAR}: the conversation was not saved: {refusal}"]
     launch = plan(tmp_path, workspace="/srv/app", mode="mount")

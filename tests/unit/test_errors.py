@@ -9,6 +9,7 @@ import re
 import pytest
 
 import clincus
+from tests.error_words import VALUE, messages
 from tests.programs import ROOT
 
 CONTRACT = clincus.load_contract()
@@ -87,3 +88,55 @@ def test_the_documents_list_each_code_with_its_status_and_remedy():
     assert [(code, int(status), words) for code, status, words in rows] == [
         (code, cause.status, cause.remedy) for code, cause in clincus.CAUSES.items()
     ]
+
+
+# After the fact: a verb in the imperative, a command, what is right, or that there is nothing to do.
+DOING = (
+    *(
+        "add",
+        "answer",
+        "attach",
+        "build",
+        "change",
+        "check",
+        "chmod",
+        "choose",
+        "comment",
+        "copy",
+        "correct",
+        "close",
+        "edit",
+        "ask",
+        "break",
+        "revoke",
+    ),
+    *("delete", "does", "fetch", "find", "free", "give", "install", "leave", "list", "look", "make", "mend", "merge"),
+    *("mount", "move", "name", "open", "press", "put", "read", "remove", "rename", "restart", "resume", "run", "save"),
+    *("see", "send", "set", "shorten", "start", "stop", "subscribe", "take", "try", "turn", "type", "undo", "unset"),
+    *("update", "use", "wait", "write"),
+)
+ADVICE = re.compile(
+    rf"(^|[:;,.(] ?)(or |then |and |else )?({'|'.join(DOING)})\b|`|--\w|clincus [a-z]|\?"
+    r"|\b(must|needs?|at most|larger than|can hold|supported|known are|there (is|are) …|nothing to|there already)\b"
+    r"|\b(lists?|list of|opens one|it is written when)\b",
+    re.IGNORECASE,
+)
+# A hostile or broken container sent it, and no step of a person's would change that.
+OF_CONTAINERS = re.compile(r"^the container (has sent|sent|sends|gave)|^engine …: (… is no JSON|its answer for)")
+# The command line adds where the sessions are listed; others are a part of a longer sentence, or of a state.
+ENDED_ELSEWHERE = ('session "…" not found', "…: the session was deleted", "Incus is shutting down.")
+WORDS = [*messages()]
+
+
+def test_the_errors_of_the_program_are_found():
+    assert len(WORDS) > 300
+    assert sum(
+        one.text == 'container "…" not found; `clincus container list` shows those that are there' for one in WORDS
+    )
+
+
+@pytest.mark.parametrize("message", [pytest.param(one, id=f"{one.path.stem}-{one.line}") for one in WORDS])
+def test_an_error_says_what_to_do(message):
+    has_reason = message.text.endswith((VALUE, f"{VALUE})"))  # what failed tells why, in words of its own
+    is_left = OF_CONTAINERS.search(message.text) or message.text in ENDED_ELSEWHERE
+    assert has_reason or is_left or ADVICE.search(message.text)

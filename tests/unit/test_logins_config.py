@@ -190,7 +190,7 @@ def test_a_trusted_project_may_borrow_fewer_logins(load, tmp_path, names):
     ("text", "words"),
     [
         ("[logins]\ncopy = true\n", "can be in your own config only"),
-        ('[defaults]\nlogins = ["npm", "pypi"]\n', "a project may borrow fewer logins"),
+        ('[defaults]\nlogins = ["npm", "pypi"]\n', "add it there, or leave it out here"),
         ('[logins.github]\nservice = "npm"\n', "[logins] can be in your own config only"),
         (OWN, "[logins] can be in your own config only"),
     ],
