@@ -19,6 +19,7 @@ test_faults_limits    no file descriptors are left; the clock jumps by an hour*;
 test_faults_outside   a container is deleted from outside in the middle of each action*; two servers and ten command
                       lines use one workspace*; a power cut kills everything at once; the program is replaced
 test_losses           Incus refuses or loses a step; two people resume or delete one session at once
+test_cut_off          a program of a container is killed in the middle of a save, a fetch or a copy of files
 test_agents_hostile*, test_lying_programs*, test_review_attacks*    root of a container lies, by hooks, screen,
                       programs that Clincus runs there, and git
 test_protection_attacks*    root of a container attacks the locked paths of a workspace

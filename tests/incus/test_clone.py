@@ -6,10 +6,12 @@ import os
 import shutil
 import stat
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.programs import DEADLINE, git, program
+from tests.faults_bed import Halt
+from tests.programs import DEADLINE, git, program, wait_until
 
 COMMIT = (
     "cd /workspace && echo made >made && git add made"
@@ -213,3 +215,74 @@ def test_a_branch_with_a_git_folder_in_its_tree_does_not_come_back(bed, shared_s
     assert answer.status >= 400, answer.body
     assert host_state(workspace) == before
     assert sorted((workspace / ".git").rglob("*")) == objects
+
+
+def private_commit(place) -> tuple[str, str]:
+    """A repository that nobody gave to a session, and the id of its commit."""
+    place.mkdir(parents=True)
+    git(place, "init", "--quiet", "--initial-branch=main")
+    (place / "secret").write_text("secret\n")
+    git(place, "add", ".")
+    git(place, "commit", "--quiet", "--message=Private")
+    return str(place / ".git/objects"), git(place, "rev-parse", "HEAD").strip()
+
+
+@pytest.mark.parametrize("way", ["alternates", "a link"])
+def test_a_repository_that_borrows_objects_while_it_is_cloned_is_refused(bed, start_server, workspace, tmp_path, way):
+    """A session that has the folder mounted may do that between the first look and the bundle."""
+    objects, commit = private_commit(tmp_path / "private")
+    halt = Halt(tmp_path, "clone-folder.sh")
+    server = start_server(environ=halt.environ)
+    with ThreadPoolExecutor(1) as pool, halt.armed():
+        body = {"workspace": str(workspace), "mode": "clone"}
+        create = pool.submit(server.post, "/api/sessions", body, timeout=2 * DEADLINE)
+        halt.wait()
+        if way == "alternates":
+            (workspace / ".git/objects/info").mkdir(exist_ok=True)
+            (workspace / ".git/objects/info/alternates").write_text(f"{objects}\n")
+        else:
+            shutil.rmtree(workspace / ".git/objects" / commit[:2], ignore_errors=True)
+            (workspace / ".git/objects" / commit[:2]).symlink_to(f"{objects}/{commit[:2]}")
+        (workspace / ".git/refs/heads/x").write_text(f"{commit}\n")
+        halt.release()
+        answer = create.result()
+    assert answer.status >= 400, answer.body
+    wait_until(lambda: bed.names() == [], "the half-made container to be gone")
+
+
+def test_git_of_this_host_is_no_program_of_the_folder_and_heeds_no_variable(bed, start_server, workspace, tmp_path):
+    """$PATH begins with a folder of the workspace, as direnv does, and variables name programs and another folder."""
+    ran = tmp_path / "ran"
+    trap = f"#!/bin/sh\ntouch {ran}\n"
+    for place in (workspace / "bin/git", tmp_path / "trap"):
+        place.parent.mkdir(exist_ok=True)
+        place.write_text(trap)
+        place.chmod(0o755)
+    objects, _ = private_commit(tmp_path / "other")
+    settings = {"core.fsmonitor": tmp_path / "trap", "core.hooksPath": tmp_path, "uploadpack.packObjectsHook": "trap"}
+    environ = {
+        "PATH": f"{workspace}/bin:{os.environ['PATH']}",
+        "GIT_DIR": str(tmp_path / "other/.git"),
+        "GIT_WORK_TREE": str(tmp_path / "other"),
+        "GIT_INDEX_FILE": str(tmp_path / "index"),
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES": objects,
+        "GIT_EXTERNAL_DIFF": str(tmp_path / "trap"),
+        "GIT_EXEC_PATH": str(tmp_path),
+        "GIT_CONFIG_COUNT": str(len(settings)),
+    }
+    for number, (key, value) in enumerate(settings.items()):
+        environ[f"GIT_CONFIG_KEY_{number}"] = key
+        environ[f"GIT_CONFIG_VALUE_{number}"] = str(value)
+    (workspace / "open").write_text("mine\n")
+    server = start_server(environ=environ)
+    session = clone(server, workspace)
+    assert bed.shell(session["id"], "cat /workspace/open; git -C /workspace log --format=%s") == "mine\nBegin\n"
+    bed.shell(session["id"], COMMIT)
+    fetched = call(server, session, "fetch").json
+    assert git(workspace, "show", f"{fetched['branch']}:made") == "made\n"
+    git(workspace, "commit", "--quiet", "--allow-empty", "--message=Mine")
+    assert call(server, session, "push").json["commits"] == 1
+    assert server.get(f"/api/sessions/{session['id']}/changes").status == 200
+    assert not ran.exists()
+    assert not (tmp_path / "index").exists()
+    assert git(tmp_path / "other", "branch", "--list") == "* main\n"

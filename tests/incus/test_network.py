@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from network_box import FLOOD, HOSTS, Box, Upstream, command_with_hosts, open_tunnel, silent_nameserver, tunnel
 from raw_calls import INT_80, MEMORY, SYSCALL, ZEROS, program
+from test_unsaved import run_cli
 
 from clincus_features.network.devices import UNRULED
 from clincus_features.network.presets import PRESETS
@@ -226,6 +227,24 @@ def test_the_rules_hold_in_every_change_of_the_mode(bed, box, keep_session):
     assert box.server.delete(path).status == 204
     assert box.server.post(f"{path}/resume").status == 200
     assert is_refused(), "resumed"
+
+
+@pytest.mark.parametrize("mode", ["none", "allow-list"])
+def test_programs_of_an_open_network_never_come_back_into_a_closed_one(bed, shared_server, workspace, mode):
+    """A stateful snapshot has them running. The restore is refused before it ends anything."""
+    session = shared_server.create(workspace, network="open")
+    id, path = session["id"], f"/api/sessions/{session['id']}"
+    assert shared_server.post(f"{path}/snapshots", {"name": "then"}).status == 201
+    # Incus asks CRIU for a stateful one, which most hosts lack.
+    bed.incus.run("admin", "sql", "global", "UPDATE instances_snapshots SET stateful = 1 WHERE name = 'then'")
+    assert shared_server.request("PATCH", path, {"network": mode}).status == 200
+    words = ("snapshot", "restore", "then", "--container", id, "--stateful", "--force")
+    refused = run_cli(bed, shared_server, *words)
+    assert refused.returncode == 1
+    assert f'the network of "{id}" is closed' in refused.stderr
+    assert bed.state(id) == "Running"
+    now = shared_server.get(path).json
+    assert (now["network"]["mode"], now["started_at"]) == (mode, session["started_at"])
 
 
 def test_a_program_goes_by_the_variables_and_gets_through(box):

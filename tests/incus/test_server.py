@@ -11,6 +11,7 @@ import re
 import signal
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -443,6 +444,19 @@ def test_another_project_is_no_outage(bed, start_server, workspace):
         bed.incus.run("project", "delete", "clincus-test-empty")
 
 
+@contextlib.contextmanager
+def other_project(bed, name: str) -> Iterator[clincus.Incus]:
+    """A project beside `default`, with its images and profiles, until the end of the block."""
+    bed.incus.run("project", "create", name, "-c", "features.images=false", "-c", "features.profiles=false")
+    incus = clincus.Incus(name)
+    try:
+        yield incus
+    finally:
+        for instance in incus.query("/1.0/instances?recursion=1") or ():
+            incus.run("delete", "--force", instance["name"])
+        bed.incus.run("project", "delete", name)
+
+
 def test_every_reading_answers_while_the_daemon_hangs(bed, start_server, workspace):
     clincus_server = start_server(config=NO_CHECKPOINTS)
     session = clincus_server.create(workspace)
@@ -486,3 +500,26 @@ def test_a_sessions_log_says_who_asked_for_what_and_when_it_ran(shared_server, w
         ("Delete the container", 204, "127.0.0.1"),
         ("Create and start a session", 200, "127.0.0.1"),
     ]
+
+
+def test_a_port_that_somebody_else_has_on_the_other_loopback_is_refused(start_server):
+    """A browser that opens http://localhost:PORT would send its cookies and tickets there."""
+    with socket.socket(socket.AF_INET6) as other:
+        other.bind(("::1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(AssertionError, match=f"port {port} cannot be used on ::1: Address already in use"):
+            start_server(port=port)
+
+
+def test_what_others_do_with_an_instance_is_waited_for_outside_the_project_default(bed):
+    """A resume waits so for a stop that a killed server has begun."""
+    with other_project(bed, "mine") as incus:
+        incus.run("init", "clincus", "slow", timeout=DEADLINE)
+        backups = incus.path("slow", "/backups")
+        incus.query(backups, "POST", {"name": "one", "compression_algorithm": "none"})
+        running = incus.query("/1.0/operations?recursion=1").get("running", [])
+        assert [one["resources"]["instances"] for one in running] == [["/1.0/instances/slow?project=mine"]]
+        incus.wait_for_others("slow")
+        assert not incus.query("/1.0/operations?recursion=1").get("running", [])
+        assert incus.query(backups) != []
