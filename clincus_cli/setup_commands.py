@@ -13,7 +13,7 @@ from clincus_cli import TYPE_CHECKING, console
 from clincus_cli import commands as cli
 from clincus_cli.context import Context
 
-# Only the commands that need the modules of the work load them: that takes longer than all other commands do.
+# The functions below import the modules that do the work: to load them takes longer than most commands do.
 if TYPE_CHECKING:
     from typing import Any
 
@@ -36,7 +36,7 @@ class Stages(ExitStack):
 
 
 def setup_options(context: Context) -> SetupOptions:
-    """The aims of the installation, from the config and the flags. Under sudo it is the config of the person behind."""
+    """The aims of the installation, from the flags and the config; under sudo, it is the config of the caller."""
     from clincus_cli.build import SetupOptions
     from clincus_cli.recipe import TOOL_PACKAGES, parse_tools
     from clincus_cli.setup import person_behind

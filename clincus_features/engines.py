@@ -93,7 +93,7 @@ class Survey:
         self._lock = threading.Lock()  # guards the facts
         self._facts: dict[str, Facts] | None = None  # None: the file was not read yet
         self._next: dict[str, float] = {}  # engine -> time.monotonic of the next question
-        self._turning = threading.Lock()  # the `incus` command rewrites the file with all remotes
+        self._turning = threading.Lock()  # held while `incus` rewrites its file, which has the remotes of all engines
 
     def document(self) -> list[dict[str, object]]:
         """The answer to GET /api/engines: this host first, then the engines of the config by name."""

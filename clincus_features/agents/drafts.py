@@ -30,8 +30,8 @@ class Input(NamedTuple):
     placeholder: str = ""  # pattern of the text in an empty input that is not dim
 
 
-# Seen with the versions of rules.py. The first character of the box shows if the tool takes a prompt or a shell
-# command. The latter counts as text, so nothing is typed there.
+# Seen with the versions of rules.py. The first character of the box is ❯ while the tool takes a prompt. The sign for a
+# shell command counts as text, so Clincus types no prompt there.
 SIGNED = Input(r"\A❯?\s?(?P<text>(?s:.*))")
 INPUTS: Mapping[str, Input] = {
     "claude": SIGNED,
@@ -90,7 +90,7 @@ def after_codes(codes: str, *, is_dim: bool, is_reverse: bool) -> tuple[bool, bo
 
 
 def without_placeholders(screen: str) -> str:
-    """A screen without dim text, such as a placeholder, on whose first character the cursor may stand."""
+    """A screen without dim text, such as a placeholder. The cursor may hide that its first character is dim."""
     lines = []
     for cells in cells_of(screen):
         following = [*cells[1:], Cell(" ", is_dim=False, is_reverse=False)]
@@ -129,7 +129,7 @@ def letters(text: str) -> str:
 
 
 def signs(text: str) -> str:
-    """The letters and digits of a text, in any script. A text without any counts completely, without its blanks."""
+    """The letters and digits of a text, in any script; if it has none, all of its characters but the blanks."""
     return "".join(filter(str.isalnum, text)) or "".join(text.split())
 
 
@@ -155,7 +155,7 @@ def is_prompt_told(shown: str, told: str) -> bool:
 
 
 def is_inserted(before: str, now: str, text: str) -> bool:
-    """True if a screen is an earlier one plus a text in one place, which may have pushed its beginning out."""
+    """True if a screen is an earlier one with a text inserted. The first lines may have scrolled out of it."""
     gone = len(before) + len(text) - len(now)
     if not 0 <= 2 * gone <= len(before):
         return False
@@ -166,6 +166,6 @@ def is_inserted(before: str, now: str, text: str) -> bool:
 
 
 def length_in_common(one: str, other: str) -> int:
-    """How many characters two texts begin with in common."""
+    """The length of the longest text with which both texts begin."""
     length = min(len(one), len(other))
     return next((at for at in range(length) if one[at] != other[at]), length)

@@ -26,7 +26,7 @@ class Menu(NamedTuple):
     is_numbered: bool = False
     keys: tuple[str, str] = ("Up", "Down")  # keys to the last one, and to the next one
     letters: str = ""  # the letter that takes each choice, if letters do
-    is_marked: bool = False  # a sign shows the one that Enter takes; else a colour may, which is not read
+    is_marked: bool = False  # a sign shows `chosen`; if not, a colour may show another one, which is not read
 
     def steps_to(self, option: int) -> tuple[str, ...]:
         """The keys that take an option, counted from 0, if numbers have no effect."""
@@ -39,7 +39,7 @@ class Menu(NamedTuple):
 def read_menu(lines: Sequence[str]) -> Menu:
     """The last choices on a screen; none if they are uncertain.
 
-    The mark identifies them: an answer of the tool above choices without numbers may contain a list.
+    A mark at a line without a number decides: the text above may contain a numbered list.
     """
     menu = numbered_menu(lines)
     is_elsewhere = any(MARKED.match(line) and not NUMBERED.match(line) for line in lines[menu.first :])

@@ -22,10 +22,10 @@ def clean(text: object, limit: int = TEXT_LIMIT) -> str:
     return plain if len(plain) <= limit else plain[: limit - 1] + "…"
 
 
-def clean_block(text: object, limit: int = DETAIL_LIMIT) -> str:
-    """The same for a text of several lines."""
-    lines = (text if isinstance(text, str) else "")[: 2 * limit].expandtabs(4).splitlines()
-    return "\n".join("".join(char for char in line if char.isprintable()) for line in lines)[:limit]
+def clean_block(text: object) -> str:
+    """A text of several lines, without control or invisible characters, cut at DETAIL_LIMIT."""
+    lines = (text if isinstance(text, str) else "")[: 2 * DETAIL_LIMIT].expandtabs(4).splitlines()
+    return "\n".join("".join(char for char in line if char.isprintable()) for line in lines)[:DETAIL_LIMIT]
 
 
 def clean_lines(text: str, count: int = LINES) -> tuple[str, ...]:

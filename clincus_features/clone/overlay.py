@@ -132,7 +132,7 @@ def behind_filters(git: PrivateGit, paths: Sequence[str]) -> list[str]:
     """The paths that git passes through a program before it stores them (gitattributes(5), `filter`).
 
     The work tree then often has content that is not for the history: git-crypt and git-secret keep secrets from it. Our
-    git runs no such program. A file of Git LFS has no secret, and its content has another place.
+    git runs no such program. Files of Git LFS are harmless: `lfs_pointers` finds them.
     """
     asked = b"".join(os.fsencode(path) + b"\0" for path in paths)
     output = git.output("check-attr", "--stdin", "-z", "filter", stdin=asked)
@@ -185,7 +185,7 @@ def passing_over_gone(path: str) -> Iterator[None]:
 
 
 def read_files(workspace: str, paths: Sequence[str]) -> Iterator[clincus.ToolFile]:
-    """The files at some paths of a work tree, in the state of the moment in which each is read.
+    """The files at some paths of a work tree, read one after the other.
 
     Skips a file that is gone by then, or is something else. Raises ClincusError(409) if one cannot be read.
     """
@@ -202,6 +202,6 @@ def read_files(workspace: str, paths: Sequence[str]) -> Iterator[clincus.ToolFil
                 elif stat.S_ISREG(found.st_mode):
                     mode = 0o755 if found.st_mode & stat.S_IXUSR else 0o644
                     with folder.open(path) as descriptor:
-                        # pack_files opens it anew by this name, which no link can lead elsewhere.
+                        # pack_files opens the file by this name, so a link that replaces it now has no effect.
                         source = f"/proc/self/fd/{descriptor}"
                         yield clincus.ToolFile(path, mode=mode, mtime=mtime, source=source)

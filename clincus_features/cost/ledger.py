@@ -28,7 +28,7 @@ FILES = 2_000  # transcripts of a session, the newest
 LINE = 1 << 20  # bytes of a line; a longer one tells no usage
 READ = 256 << 20  # bytes of a session's transcripts that are read at a time; the next time goes on there
 READ_ALL = 1 << 30  # the same for all conversations together
-MESSAGES = 20_000  # of a session that are told apart; older ones are in sums by day
+MESSAGES = 20_000  # of a session that have a record each; older ones are only in the sums of their days
 SLACK = 2_000  # more of them while it is read
 DAYS = 400  # of a session; usage on further days has no day
 MODELS = 10  # without a price, of a session
@@ -80,7 +80,8 @@ class Spent:
 class Transcript(NamedTuple):
     """A transcript, as far as it was read."""
 
-    size: int = -1  # bytes, and nanoseconds since 1970, as they were then; -1 if there was more than was read
+    # Bytes, and nanoseconds since 1970, when it was read; both are -1 if a part is still unread.
+    size: int = -1
     mtime: int = -1
     offset: int = 0  # bytes, up to the end of a line
     tail: bytes = b""  # hash of the content before
@@ -217,7 +218,7 @@ Found = Sequence[tuple[str, os.stat_result]]
 def newest_first(folder: str, suffix: str) -> Found:
     """The transcripts in a folder and below, with those of subagents, newest first.
 
-    No link, and one beyond FILES at most.
+    Links are left out. There are at most FILES + 1, so that a caller sees that there are too many.
     """
     found = []
     for path in itertools.islice(transcripts(folder, suffix), 10 * FILES):

@@ -23,7 +23,7 @@ class Price(NamedTuple):
 
     pattern: str  # of a model's name; `*` stands for anything, `[…]` for one character of several
     rates: Rates
-    above: int = 0  # tokens of a prompt; a request with a longer one costs `longer`, all of it. 0: all cost the same
+    above: int = 0  # tokens; a request with a longer prompt costs `longer` for all of its tokens. 0: no such limit
     longer: Rates | None = None  # None if it is not known
     fast: float = 0.0  # the factor for a request in fast mode; 0 if it is not known
     context: int | None = None  # tokens, where the model has only one size
@@ -37,7 +37,7 @@ M = 1_000_000
 def anthropic(pattern: str, *rates: float, above: int = 0, times: float = 0, **more: Any) -> Price:
     """A row whose cache write costs 1.25 inputs.
 
-    Above a number of tokens all costs `times` as much, if that is known.
+    A request with more than `above` tokens costs `times` as much, if that is known.
     """
     plain, output, read = rates
     all_of = (plain, output, read, 1.25 * plain)

@@ -36,12 +36,9 @@ Post = Callable[[str, Mapping[str, str]], "tuple[int, bytes]"]
 class Renewal:
     """Reads the logins of vendors, and renews them."""
 
-    def __init__(
-        self, environ: Mapping[str, str], post: Post | None = None, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, environ: Mapping[str, str], post: Post | None = None) -> None:
         self._environ = environ
         self._post = post or post_json
-        self._clock = clock
         self._refused: dict[str, str] = {}  # file -> the digest of an access token that the vendor rejected
         self._spent: dict[str, tuple[str, float, SourceError]] = {}  # file -> a refresh token, when and why it failed
 
@@ -68,7 +65,7 @@ class Renewal:
         try:
             return self._renew(vendor, path)
         except SourceError:
-            if self._clock() < tokens.good_until and self._refused.get(path) != digest(tokens.access):
+            if time.time() < tokens.good_until and self._refused.get(path) != digest(tokens.access):
                 return Secret(tokens.access, tokens.good_until)  # it is still valid for some minutes
             raise
 
@@ -76,12 +73,12 @@ class Renewal:
         """A vendor rejected a value: it is renewed at the next use, unless it is brand-new."""
         path = self.path(vendor_of(login))
         with suppress(OSError):
-            if self._clock() - os.stat(path).st_mtime > YOUNG:
+            if time.time() - os.stat(path).st_mtime > YOUNG:
                 self._refused[path] = digest(secret.reveal())
 
     def _is_due(self, path: str, tokens: Tokens) -> bool:
         is_refused = self._refused.get(path) == digest(tokens.access)
-        return is_refused or tokens.good_until - self._clock() < EARLY
+        return is_refused or tokens.good_until - time.time() < EARLY
 
     def _load(self, vendor: Vendor) -> tuple[dict[str, Any], Tokens]:
         """The file and its tokens. A tool that writes it in two steps has a moment to finish. Raises SourceError."""
@@ -131,7 +128,7 @@ class Renewal:
             try:
                 fresh = self._ask(vendor, document, tokens)
             except SourceError as error:
-                self._spent[path] = (digest(tokens.refresh), self._clock(), error)
+                self._spent[path] = (digest(tokens.refresh), time.time(), error)
                 raise
             write(fresh)
         clincus.log.info("%s is renewed", path)
@@ -141,7 +138,7 @@ class Renewal:
     def _check_spent(self, path: str, tokens: Tokens) -> None:
         """Raise the last failure again if it is recent, or if the vendor called it final."""
         token, at, error = self._spent.get(path, ("", 0.0, None))
-        if error and token == digest(tokens.refresh) and (error.state == "expired" or self._clock() < at + PAUSE):
+        if error and token == digest(tokens.refresh) and (error.state == "expired" or time.time() < at + PAUSE):
             raise error
 
     def _ask(self, vendor: Vendor, document: Mapping[str, Any], tokens: Tokens) -> dict[str, Any]:
@@ -154,7 +151,7 @@ class Renewal:
         if status != 200:
             raise SourceError(f"its vendor cannot renew it just now (status {status})")
         try:
-            fresh = vendor.renewed(document, clincus.as_object(clincus.parse_json(body)), self._clock())
+            fresh = vendor.renewed(document, clincus.as_object(clincus.parse_json(body)), time.time())
             vendor.read(fresh)
         except ValueError:
             raise SourceError("its vendor's answer cannot be read: update Clincus") from None

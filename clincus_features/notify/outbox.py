@@ -132,13 +132,11 @@ class Outbox:
         load: Callable[[], clincus.Config],
         agenda: Agenda,
         services: Services,
-        backoff: tuple[float, ...] = BACKOFF,
     ) -> None:
         self._environ = environ
         self._load = load
         self._agenda = agenda
         self._services = services
-        self._backoff = backoff
         self.on_result: Callable[[], None] = lambda: None
 
     def push(self, device_id: str, delay: float, is_wanted: Callable[[], bool], tried: int = 0) -> None:
@@ -160,7 +158,7 @@ class Outbox:
             host = host_of(device.endpoint)
             clincus.log.warning("push to %r by %s: %s, %s", device.name, host, sent.outcome, sent.words)
         if sent.outcome == "retrying":
-            self.push(device_id, self._backoff[tried], is_wanted, tried + 1)
+            self.push(device_id, BACKOFF[tried], is_wanted, tried + 1)
         self.on_result()
 
     def _attempt(self, ask: Callable[[], int], tried: int) -> Sent:
@@ -173,7 +171,7 @@ class Outbox:
         else:
             outcome, words = outcome_of(status)
             sent = Sent(outcome, words, status)
-        is_last = tried >= len(self._backoff)
+        is_last = tried >= len(BACKOFF)
         if sent.outcome == "retrying" and is_last:
             return sent._replace(outcome="failed")
         return sent
@@ -217,5 +215,5 @@ class Outbox:
         log = clincus.log.info if sent.outcome == "delivered" else clincus.log.warning
         log("webhook at %s: %s, %s", host, sent.outcome, sent.words)
         if sent.outcome == "retrying":
-            self.post_webhook(key, values, is_wanted, self._backoff[tried], tried + 1)
+            self.post_webhook(key, values, is_wanted, BACKOFF[tried], tried + 1)
         self.on_result()

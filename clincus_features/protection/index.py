@@ -32,7 +32,7 @@ class Looked(NamedTuple):
     files: tuple[str, ...]  # the files that were read; a change of one of them makes another look worthwhile
     cut: str  # what was not examined, in words
     unlike: tuple[str, ...] = ()  # sealed paths for which an index has different content
-    gitlinks: tuple[str, ...] = ()  # that an index of a folder at the top names, and at which nothing is sealed
+    gitlinks: tuple[str, ...] = ()  # paths of gitlinks in the indexes, without those below which something is sealed
 
 
 def git_folders(workspace: str, sealed: Iterable[str]) -> set[str]:

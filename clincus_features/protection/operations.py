@@ -46,7 +46,7 @@ AUTHOR_LINE = re.compile(rb"GIT_AUTHOR_(?:NAME|EMAIL|DATE)='[^']*'(?:\\['!]'[^']
 
 
 def conflicts(data: bytes) -> tuple[list[bytes], list[str]]:
-    """The paths that MERGE_RR names, and those by which rerere would leave the work tree, or the file's faults.
+    """The paths in MERGE_RR, and its faults: a wrong form, or paths that lead rerere out of the work tree.
 
     If `rr-cache` exists, `git commit`, `git merge`, `git rebase` and `git rerere` read the file at each path into
     rr-cache/ID/postimage, and write a recorded text there (do_rerere_one_path in rerere.c, which checks no path).
@@ -109,11 +109,6 @@ def sequencer_options(data: bytes) -> list[str]:
     return found
 
 
-def stash_name(data: bytes) -> list[str]:
-    """An option of `git stash apply` in place of an object name (apply_save_autostash_oid)."""
-    return [] if OBJECT_NAME.fullmatch(data) else [text(data)]
-
-
 def sign_option(data: bytes) -> list[str]:
     """Any option except that of a key: `git rebase` passes the line to `git am` (run_am in builtin/rebase.c)."""
     line = data.strip()
@@ -128,7 +123,7 @@ def bisect_start(data: bytes) -> list[str]:
 def number(data: bytes) -> list[str]:
     """Anything but a number: __git_ps1 in git-prompt.sh puts it into PS1 as it is, and bash then runs a `$(…)` in it.
 
-    So it is called from PROMPT_COMMAND or precmd. It keeps a branch in a variable; other prompts do not.
+    This concerns shells that call it from PROMPT_COMMAND or precmd. It passes on a branch in a variable, which is safe.
     """
     return [] if NUMBER.fullmatch(data) else [text(data)]
 
@@ -139,7 +134,10 @@ def branch(data: bytes) -> list[str]:
 
 
 def commit(data: bytes) -> list[str]:
-    """Anything but an object name: prompts and scripts show it."""
+    """Anything but an object name: prompts and scripts show it, or git takes it for an option.
+
+    For the second, see apply_save_autostash_oid in sequencer.c.
+    """
     return [] if OBJECT_NAME.fullmatch(data) else [text(data)]
 
 
@@ -210,7 +208,7 @@ CHECKS = (
         "`git cherry-pick --continue` would have run git-merge-NAME", GIVE_UP_PICK, may_be_yours=True,
     ),
     Check(
-        "rebase-(merge|apply)/autostash|MERGE_AUTOSTASH", stash_name,
+        "rebase-(merge|apply)/autostash|MERGE_AUTOSTASH", commit,
         "`git stash apply` would have got it as an option", "`git stash list` shows your stashes",
     ),
     Check(

@@ -35,6 +35,7 @@ from clincus_features.review.restore import is_chosen, restore, wanted_changes
 from clincus_features.review.store import TREE, Store
 
 FILE_LIMIT = 20 << 20  # bytes of a file that is recorded
+FIELD_LIMIT = 8192  # bytes of a field in the answer of a container
 SKIPPED = 200  # left-out paths that are listed
 KEPT_LISTS = 16  # lists of changes in memory
 LOOK_TIMEOUT = 120.0  # seconds that a look at a workspace may take
@@ -786,13 +787,13 @@ def read_skipped(stream: BufferedReader) -> tuple[str, str]:
     return path.decode("utf-8", "surrogateescape"), why
 
 
-def read_field(stream: BufferedReader, most: int = 8192) -> bytes:
-    """The bytes up to the next NUL. Raises ClincusError(500) without a NUL within `most` bytes."""
+def read_field(stream: BufferedReader) -> bytes:
+    """The bytes up to the next NUL. Raises ClincusError(500) without a NUL within FIELD_LIMIT bytes."""
     field = bytearray()
     while byte := stream.read(1):
         if byte == b"\0":
             return bytes(field)
         field += byte
-        if len(field) > most:
+        if len(field) > FIELD_LIMIT:
             break
     raise clincus.ClincusError(NO_CHECKPOINT, "container_answer_bad")

@@ -113,7 +113,7 @@ class Store:
     def _named(self, names: Iterable[str]) -> dict[str, str]:
         """The trees that are kept under names.
 
-        Removes torn names and old locks, with which git would change no name.
+        Git changes no name while a torn name or an old lock exists, so this removes both.
         """
         found = {}
         for name in names:
@@ -278,8 +278,8 @@ class Store:
     def _received(self, pieces: Iterable[bytes], room: int) -> Iterator[IO[bytes]]:
         """The received bytes as a file without a name, in memory while it is small.
 
-        Raises ClincusError(409) if it is too large. Others may receive at the same time: none takes the last of the
-        disk.
+        Raises ClincusError(409) if it is too large. Several may be received at the same time, so the space on the disk
+        is checked before each piece.
         """
         left = room
         with tempfile.SpooledTemporaryFile(IN_MEMORY, dir=self.path) as pack:
