@@ -49,7 +49,7 @@ def _read_token_file(path: str) -> str:
 
 
 def listen_hosts(host: str | None, gate: clincus.Gate) -> Sequence[str]:
-    """The addresses to listen on: loopback, or what the user named. Raises ClincusError for that without a token."""
+    """The addresses to listen on: loopback, and what the user named. Raises ClincusError for that without a token."""
     host = (host or "localhost").strip("[]")
     if host == "localhost":
         return clincus.LOOPBACK
@@ -59,4 +59,15 @@ def listen_hosts(host: str | None, gate: clincus.Gate) -> Sequence[str]:
             "(it is made if missing), or set CLINCUS_TOKEN",
             400,
         )
-    return (host,)
+    return (host, *clincus.LOOPBACK) if leaves_out_loopback(host) else (host,)
+
+
+def leaves_out_loopback(host: str) -> bool:
+    """True for an address at which the commands of this machine, which go to loopback, would find no server."""
+    import ipaddress
+
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:  # a name, which may be one of loopback
+        return False
+    return not (address.is_loopback or address.is_unspecified)

@@ -19,7 +19,7 @@ SELDOM_USED = ("bz2", "html", "lzma", "ssl")
 
 SERVE_FLAGS = (
     cli.Flag("--port N", "port (default: the config's, 3000); 0 for any free one", check=cli.number_from(0, 65535)),
-    cli.Flag("--host ADDRESS", "listen here instead of on loopback only; this needs a token"),
+    cli.Flag("--host ADDRESS", "listen here too, for other machines; this needs a token"),
     cli.Flag("--allowed-host HOST", "a name that people reach it by, as of a proxy; repeatable", repeats=True),
     cli.Flag("--token-file FILE", "the token that lets in other users and machines; made if missing"),
     cli.Flag("--open", "open the dashboard in a browser"),

@@ -216,3 +216,10 @@ def test_a_field_without_a_value_is_null():
     says_empty = {place for place, field in of_answers.items() if re.search(r'""|\bempty\b', field["description"])}
     texts = {place for place in says_empty if of_answers[place].get("type") == "string"}
     assert texts == EMPTY
+
+
+def test_a_time_that_is_never_empty_has_the_format_of_one():
+    times = {place: field for place, field in all_fields() if re.search(r"[._]at$", place) and place not in EMPTY}
+    assert len(times) > 8
+    texts = {place: field for place, field in times.items() if "string" in field.get("type", ())}
+    assert [place for place, field in texts.items() if field.get("format") != "date-time"] == []

@@ -541,7 +541,21 @@ def test_a_token_file_that_cannot_be_used_is_named(tmp_path):
 def test_other_machines_are_listened_to_with_a_token_only(host):
     with pytest.raises(clincus.ClincusError, match="needs a token"):
         entry.listen_hosts(host, clincus.Gate())
-    assert entry.listen_hosts(host, TokenGate(token=TOKEN)) == (host,)
+    assert entry.listen_hosts(host, TokenGate(token=TOKEN))[0] == host
+
+
+@pytest.mark.parametrize(
+    ("host", "others"),
+    [
+        ("192.0.2.1", clincus.LOOPBACK),
+        ("2001:db8::1", clincus.LOOPBACK),
+        ("0.0.0.0", ()),  # loopback is among these
+        ("::", ()),
+        ("box.example", ()),  # may be a name of loopback
+    ],
+)
+def test_the_commands_of_this_machine_reach_a_server_for_other_machines(host, others):
+    assert entry.listen_hosts(host, TokenGate(token=TOKEN)) == (host, *others)
 
 
 @pytest.mark.parametrize(
