@@ -73,7 +73,13 @@ MOST_COMMITS = 10_000
 MOST_NAMES = 20  # references that are reported for one content
 MOST_LINES = 1_000  # of a list of references
 PACKED_REFERENCES = 64 << 20  # bytes
-PSEUDO_REFERENCES = ("ORIG_HEAD", "FETCH_HEAD", "MERGE_HEAD", "CHERRY_PICK_HEAD", "REBASE_HEAD", "AUTO_MERGE")
+PSEUDO_REFERENCES = (
+    *("ORIG_HEAD", "FETCH_HEAD", "MERGE_HEAD", "CHERRY_PICK_HEAD", "REBASE_HEAD", "AUTO_MERGE"),
+    # Stashes that the next `git commit` applies, and the end of a rebase (apply_autostash in git's sequencer.c).
+    *("MERGE_AUTOSTASH", "rebase-merge/autostash", "rebase-apply/autostash"),
+)
+REPLACEMENTS = "refs/replace/"  # and the name of the object in whose place git reads the one of the reference
+MOST_REPLACED = 5  # looks for a replacement, after which git gives up (do_lookup_replace_object)
 
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a pipe does not block
@@ -341,9 +347,10 @@ def read_extensions(
 ) -> None:
     """Read the extensions after the entries. Raises ValueError if they mislead a git that reads with threads."""
     at, end = span
-    mark = end - 12 - hash_size  # the place of the extension with the end of the entries (read_eoie_extension)
-    if data[mark : mark + 4] == b"EOIE" and int.from_bytes(data[mark + 8 : mark + 12], "big") != at:
-        raise ValueError("its end is not where it says")
+    for size in (20, hash_size):  # git looks for it as if all names were those of SHA-1 (read_eoie_extension)
+        mark = end - 12 - size
+        if data[mark : mark + 4] == b"EOIE" and int.from_bytes(data[mark + 8 : mark + 12], "big") != at:
+            raise ValueError("its end is not where it says")
     while at + 8 <= end:
         signature, size = struct.unpack_from(">4sI", data, at)
         content = data[at + 8 : min(at + 8 + size, end)]
@@ -412,11 +419,14 @@ class Indexes:
         self.sealed: dict[str, bytes] = {}  # the paths in it at or below a sealed one -> mode and object, as in `Index`
 
 
-def indexes_in(git: int, sealed: tuple[bytes, ...] = ()) -> Indexes:
-    """Look at the index of a Git folder by its descriptor. Git follows a link in its place, and this does not."""
+def indexes_in(git: int, sealed: tuple[bytes, ...] = (), *, hash_size: int = 0) -> Indexes:
+    """Look at the index of a Git folder by its descriptor. Git follows a link in its place, and this does not.
+
+    `hash_size` is that of the repository if the folder has no configuration, as that of a linked worktree.
+    """
     found = Indexes()
     try:
-        hash_size = 32 if has_long_names(git) else 20
+        hash_size = hash_size or hash_size_of(git)
         data = index_data(git, "index", found)
         if not data:
             return found
@@ -452,13 +462,13 @@ def index_data(git: int, name: str, found: Indexes) -> bytes:
     return read_file(git, name, INDEX_FILE)
 
 
-def has_long_names(git: int) -> bool:
-    """True if the objects of a repository have SHA-256 names."""
+def hash_size_of(git: int) -> int:
+    """The bytes in the name of an object of a repository: 32 if it has SHA-256 names."""
     try:
         text = read_file(git, "config")
     except OddFileError:
-        return False
-    return bool(re.search(rb"objectformat\s*=\s*\"?sha256", text, re.IGNORECASE))
+        return 20
+    return 32 if re.search(rb"objectformat\s*=\s*\"?sha256", text, re.IGNORECASE) else 20
 
 
 # -- The look
@@ -1072,12 +1082,13 @@ class Commits:
         self.top = top
         self.git = git
         self.since = since
-        self.hash_size = 32 if has_long_names(git) else 20
+        self.hash_size = hash_size_of(git)
         self.objects = Objects(git, self.hash_size)
         self.until = time.monotonic() + COMMIT_SECONDS
         self.cuts: dict[str, None] = {}
         self.forged: dict[str, float] = {}  # objects with another content than their names say
         self.trees: dict[bytes, dict[bytes, tuple[int, bytes]]] = {}
+        self.replaced: dict[bytes, bytes] = {}  # object -> the one that git reads in its place
         self.looked: dict[bytes, None] = {}  # commits
         self.found: dict[str, dict[str, list[str]]] = {}  # path -> content -> references
         self.changed: dict[str, int] = {}  # path -> time of the last write to a reference to it
@@ -1085,7 +1096,9 @@ class Commits:
     def take(self, places: Sequence[str], settings: Sequence[str], endings: tuple[str, ...]) -> list[Item]:
         """The files, as COMMITs."""
         try:
-            for name, tip, when in references(self.git, self.cuts):
+            tips = list(references(self.git, self.cuts))
+            self.replaced = replacements(tips)
+            for name, tip, when in tips:
                 self.look_at(name, tip, when, [*places, *settings], endings)
         except Stop as stop:
             self.cuts[str(stop)] = None
@@ -1122,10 +1135,19 @@ class Commits:
                 if self.since and written >= self.since:
                     waiting += [(parent, f"{name} ({parent.hex()[:12]})") for parent in parents_in(data)]
 
+    def replacement(self, name: bytes) -> bytes:
+        """The object that git reads in the place of one."""
+        one = name
+        for _ in range(MOST_REPLACED):
+            if one not in self.replaced:
+                return one
+            one = self.replaced[one]
+        return name  # git gives up, and writes nothing
+
     def read(self, name: bytes) -> tuple[str, bytes, float]:
         """An object; an empty one if git could not read it. A forged one is noted."""
         try:
-            found = self.objects.read(name)
+            found = self.objects.read(self.replacement(name))
         except ForgedError:
             self.forged[name.hex()] = time.time()
         except TooLargeError:
@@ -1154,7 +1176,7 @@ class Commits:
     def files_below(self, path: str, mode: int, name: bytes, depth: int) -> Iterator[tuple[str, int, bytes]]:
         """The files at or below an entry of a tree."""
         if not stat.S_ISDIR(mode):
-            yield path, mode, name
+            yield path, mode, self.replacement(name)
         elif depth > MOST_DEPTH or len(self.found) > MOST_ITEMS:
             raise Stop("sealed files of commits, as there are many")
         else:
@@ -1213,12 +1235,22 @@ def references(git: int, cuts: dict[str, None]) -> Iterator[tuple[str, bytes, in
             if not found:
                 continue
             one = bytes.fromhex(found[1].decode("ascii"))
-            if one not in seen:
+            if one not in seen or name.startswith(REPLACEMENTS):
                 seen[one] = None
                 if len(seen) > MOST_REFERENCES:
                     cuts[f"commits, as there are more than {MOST_REFERENCES} references"] = None
                     return
                 yield name, one, when
+
+
+def replacements(references: Sequence[tuple[str, bytes, int]]) -> dict[bytes, bytes]:
+    """The objects in whose places git reads others, and these (git-replace(1))."""
+    found: dict[bytes, bytes] = {}
+    for name, one, _ in references:
+        if name.startswith(REPLACEMENTS):
+            with suppress(ValueError):
+                found.setdefault(bytes.fromhex(name[len(REPLACEMENTS) :]), one)
+    return found
 
 
 def reference_files(git: int, cuts: dict[str, None]) -> Iterator[tuple[str, bytes, int]]:
@@ -1316,19 +1348,24 @@ def look_at_indexes(workspace: str, inside: Sequence[str], sealed: Sequence[str]
     has its gitlinks, and the `sealed` paths (relative to the workspace) that git would write from its index.
     """
     own = f"{workspace}/.git"
-    folders = [own, *(f"{workspace}/{one}" for one in inside)]
-    folders += [f"{own}/worktrees/{name}" for name in plain_folders(f"{own}/worktrees")]
+    worktrees = [f"{own}/worktrees/{name}" for name in plain_folders(f"{own}/worktrees")]
+    folders = [own, *(f"{workspace}/{one}" for one in inside), *worktrees]
     cut = ""
     try:
         folders += plain_git_folders(f"{own}/modules")
     except Refusal as refusal:
         cut = refusal.words
     found = {}
+    sizes: dict[str, int] = {}
     with closing(os.open(workspace, OPEN_FOLDER)) as top:
+        if worktrees:
+            with suppress(OSError), closing(open_below(top, ".git")) as git:
+                sizes = dict.fromkeys(worktrees, hash_size_of(git))
         for folder in dict.fromkeys(folders):
             place = os.path.relpath(folder, workspace)
             with suppress(OSError), closing(open_below(top, place)) as git:
-                indexes = indexes_in(git, tuple(map(os.fsencode, sealed)) if folder == own else ())
+                places = tuple(map(os.fsencode, sealed)) if folder == own else ()
+                indexes = indexes_in(git, places, hash_size=sizes.get(folder, 0))
                 files = [f"{place}/{name}" for name in indexes.files]
                 unlike = unlike_sealed(top, git, indexes.sealed) if indexes.sealed else []
                 links = indexes.gitlinks[:MOST_GITLINKS] if folder == own else []

@@ -305,7 +305,7 @@ CODES = {
     ("docs/install.md", "clincus setup"): 1,
     (
         "docs/threat-model.md",
-        """git ls-files | grep -aE '(^|["/])(\\.git|\\.\\.?)(/|$)'""",
+        """git ls-files | grep -aE '^"?/|(^|["/])(\\.git|\\.\\.?)(/|$)'""",
     ): 1,  # no line: the good case
     ("docs/uninstall.md", "clincus uninstall"): 1,  # the parts that only root can remove are left
 }

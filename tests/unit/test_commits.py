@@ -104,6 +104,25 @@ COMMITS = {
         "echo x >.husky/a; chmod 644 .husky/a; git branch evil $(commit 'x\\n' 100755 .husky/a)",
         {".husky/a": ["refs/heads/evil"]},
     ),
+    "what the next `git commit` applies": (
+        f"echo $({EVIL}) >.git/MERGE_AUTOSTASH", {".husky/pre-commit": ["MERGE_AUTOSTASH"]},
+    ),
+    "what the end of a rebase applies": (
+        f"mkdir .git/rebase-merge; echo $({EVIL}) >.git/rebase-merge/autostash",
+        {".husky/pre-commit": ["rebase-merge/autostash"]},
+    ),
+    "another tree": (
+        f"evil=$({EVIL}); git replace HEAD: $evil:", {".husky/pre-commit": ["refs/heads/main"]},
+    ),
+    "another tree of a folder, packed, and another name of it": (
+        f"evil=$({EVIL}); git update-ref refs/a $evil:.husky; git replace HEAD:.husky $evil:.husky;"
+        "git pack-refs --all",
+        {".husky/pre-commit": ["refs/heads/main", "refs/heads/old"]},
+    ),
+    "another file": (
+        "git replace HEAD:.husky/pre-commit $(echo evil | git hash-object -w --stdin)",
+        {".husky/pre-commit": ["refs/heads/main", "refs/heads/old"]},
+    ),
     "the same content": ("git branch evil $(commit '#!/bin/sh\\ntrue\\n' 100755 .husky/pre-commit)", {}),
 }  # fmt: skip
 
@@ -121,6 +140,35 @@ def test_it_is_an_attack_as_git_runs_what_it_has_written(work, words):
     work.git(*words)
     work.git("commit", "-q", "--allow-empty", "-m", "x")
     assert (work.root / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (
+            f"evil=$({EVIL}); git commit-tree -p HEAD -p old -m x $evil: >.git/MERGE_AUTOSTASH",
+            ("commit", "-q", "--allow-empty", "-m", "x"),
+        ),
+        (f"evil=$({EVIL}); git replace HEAD: $evil:; echo text >>file", ("stash", "-q")),
+    ],
+    ids=["an autostash", "another tree"],
+)
+def test_git_writes_what_a_stash_or_a_replacement_holds(work, script, words):
+    run(work, f"git config core.hooksPath .husky; {script}")
+    work.git(*words)
+    work.git("commit", "-q", "--allow-empty", "-m", "x")
+    assert (work.root / "ran").exists()
+
+
+def test_replacements_in_a_circle_end(work):
+    run(
+        work,
+        """
+        set -- $(git rev-parse HEAD:.husky/pre-commit HEAD:file)
+        git update-ref refs/replace/$1 $2; git update-ref refs/replace/$2 $1
+    """,
+    )
+    assert found(work) == {}
 
 
 HIDDEN = f"one=$({EVIL}); git branch evil $(commit '#!/bin/sh\\ntrue\\n' 100755 .husky/pre-commit $one)"

@@ -756,6 +756,41 @@ def hidden_from_one_thread(blob):
     return index_of(shown, extensions=table + store + last)
 
 
+def test_a_shared_index_that_only_threads_would_see_is_told_where_names_are_those_of_sha256(work):
+    """Git looks for the end of the entries where it would be with SHA-1, and nobody checks the hash behind it."""
+    work.repository("", "--object-format=sha256")
+    work.write("file", "evil")
+    blob = bytes.fromhex(work.git("hash-object", "-w", "file").strip())
+    name = bytes(range(32))
+    shared = struct.pack(">4sII", b"DIRC", 2, 1) + entry_of(b"../out", blob) + name
+    (work.root / f".git/sharedindex.{name.hex()}").write_bytes(shared)
+    bitmap = struct.pack(">IIQI", 0, 1, 0, 0)
+    head = struct.pack(">4sII", b"DIRC", 2, 1) + entry_of(b"file", blob)
+    link = b"link" + struct.pack(">I", 72) + name + bitmap + bitmap
+    store = b"ABCD" + struct.pack(">I", len(link)) + link
+    digest = hashlib.sha256(link[:8]).digest()
+    end = b"EOIE" + struct.pack(">II", 24, len(head) + 8) + digest[:20]
+    (work.root / ".git/index").write_bytes(head + store + end + digest[20:] + bytes(20))
+    assert wrong_in(work.root) == {".git/index": ["git never writes such a one: its end is not where it says"]}
+    work.git("-c", "index.threads=2", "checkout", ".")
+    assert (work.root.parent / "out").read_text() == "evil"
+
+
+@pytest.mark.parametrize("options", [(), ("--object-format=sha256",)])
+def test_the_index_of_a_linked_worktree_is_read_with_the_names_of_its_repository(work, options):
+    work.repository("", *options)
+    work.write("file")
+    work.git("add", "file")
+    work.commit()
+    work.git("worktree", "add", "-q", "wt")
+    assert wrong_in(work.root) == {}
+    index = work.root / ".git/worktrees/wt/index"
+    blob = bytes(32 if options else 20)
+    made = struct.pack(">4sII", b"DIRC", 2, 1) + entry_of(b"../out", blob) + blob
+    index.write_bytes(made)
+    assert wrong_in(work.root) == {".git/worktrees/wt/index": ["../out"]}
+
+
 @pytest.mark.parametrize(
     "hide", [hidden_behind_a_length, hidden_behind_a_long_name, hidden_in_the_hash, hidden_from_one_thread]
 )
