@@ -67,7 +67,9 @@ def named_session(context: Context, word: str) -> str:
     if is_whole_id(word, context.environ):
         return word
     found = search(context, lambda known: sessions_called(known, word))
-    return only_one(found, f'session "{word}" not found', f"'{word}' could be several sessions")
+    has_more = " " in context.command.arguments  # the word may have been meant for another argument
+    hint = f": write `clincus {context.command.name} . …` for that of this folder" if has_more else ""
+    return only_one(found, f'session "{word}" not found{hint}', f"'{word}' could be several sessions")
 
 
 def search(context: Context, matching: Search) -> list[clincus.Session]:

@@ -68,6 +68,14 @@ def test_a_word_that_is_no_session_is_not_found():
         names.settle_names(context(["why", "logni"]))
 
 
+@pytest.mark.parametrize("words", [["answer", "2"], ["prompt", "go on"], ["undo", "src/app.js"]], ids=" ".join)
+def test_who_left_out_the_session_before_another_word_is_told_of_the_dot(words):
+    with pytest.raises(
+        clincus.ClincusError, match=rf"not found: write `clincus {words[0]} \. …` for that of this folder"
+    ):
+        names.settle_names(context(words))
+
+
 DEFAULTS = {
     "the only session of the folder": ("/srv/other", {}, OTHER.id),
     "the only one of a folder above": ("/srv/other/src/deep", {}, OTHER.id),
