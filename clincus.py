@@ -4105,8 +4105,8 @@ class Listeners:
     def __init__(self) -> None:
         super().__init__()
         # Functions that get a moment in a session's life: "before_start", "sealed", "after_start", "started", "ring",
-        # "before_prompt", "before_stop", "after_stop", "after_delete", "stopped", "deleted", or "changed" for any
-        # other change.
+        # "before_prompt", "before_call", "before_stop", "after_stop", "after_delete", "stopped", "deleted", or
+        # "changed" for any other change.
         # "started" and "stopped" are reported for every run, even if another program began or ended it, and "started"
         # also for a run that a new server finds. "sealed", "after_stop" and "after_delete" are reported only in the
         # process that starts, ends or deletes: at "sealed" the container runs and its tool does not yet; at

@@ -129,7 +129,7 @@ class Watch:
                 self._records.forget(session.id)
                 self._slow.discard(session.id)
                 self._away.discard(session.id)
-            elif moment == "ring" and session.id in self._known:
+            elif moment in ("ring", "before_call") and session.id in self._known:
                 self._wake(session.id)
 
     def decision(self, session: clincus.Session) -> Decision:

@@ -21,6 +21,7 @@ from clincus_features.notify.outbox import PUSH_SERVICES, Outbox, Services, chec
 WORKERS = 4  # threads that check and send; each of them may wait for a push service
 HERE_FOR = 60.0  # seconds for which a page's report of being in use holds; it repeats the report every 20
 OVER_AFTER = 2.0  # seconds after which a device learns that the news it shows is over
+LOOK_BEFORE = 1.0  # seconds before a call that was put off: the time for one more look at its session
 LOOK_AGAIN = 300.0  # seconds between two looks at the quiet hours: a machine that sleeps counts no seconds
 CHANGEABLE = ("on", "quiet", "with_text", "quiet_hours", "zone")  # keys of `[notify]` that the page may change
 TEST_TITLE = "A test of Clincus"
@@ -156,7 +157,8 @@ class Notifier:
         cooldown = self._called.get(id, -COOLDOWN) + COOLDOWN - now
         wait = max(cooldown, self._quiet_for())
         if wait > 0:
-            self.agenda.put(("check", id), wait, lambda: self._check(id), news.event)
+            later = partial(self._check_anew, id, news.event)
+            self.agenda.put(("check", id), max(0.0, wait - LOOK_BEFORE), later, news.event)
             return
         self._called[id] = now
         with store.changing(self._app.environ) as state:
@@ -168,6 +170,13 @@ class Notifier:
         if self._app.config.get("notify.webhook"):
             values = {**news.document(), "url": f"{self._address()}/sessions/{id}"}
             self.outbox.post_webhook(id, values, lambda: self._is_open(id, news))
+
+    def _check_anew(self, id: str, event: tuple[str, str]) -> None:
+        """Have a session looked at, and check then: a question that was put off may have been answered meanwhile."""
+        session = self._app.registry.find(id)
+        if session is not None:
+            self._app.extensions.tell("before_call", session)
+            self.agenda.put(("check", id), LOOK_BEFORE, lambda: self._check(id), event)
 
     def _close_elsewhere(self, id: str, news: News | None) -> None:
         """Wake the devices that show past news of a session, so that their workers close it."""

@@ -209,8 +209,13 @@ class World:
         self.notifier._push = lambda device, delay: None  # type: ignore[method-assign]
         self.notifier.outbox = SimpleNamespace(post_webhook=self._called)  # type: ignore[assignment]
         self.app.extensions.agent_listeners.append(self.notifier.hear)
+        self.app.extensions.listeners.append(self._looks_before_call)
         self.watch.listeners.append(self._hear)
         self.watch.tell("changed" if self._session.paused else "started", self._session)
+
+    def _looks_before_call(self, moment: str, session: clincus.Session) -> None:
+        if not self._cut_at:
+            self.watch.tell(moment, session)
 
     def _becomes(self, moment: str, **fields: object) -> None:
         """The registry tells the features of a moment in the session's life."""

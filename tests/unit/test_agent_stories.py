@@ -32,6 +32,7 @@ STORIES = {
     "an agent in the background": ("prompt 30 wait-for-agent 100 enqueue wake 9 end 9 end 100", "done"),
     "a question": ("prompt 30 ask 100 answer 30 end 100", "waiting done"),
     "a question that is answered at once": ("prompt 30 ask 1 answer 60 end 100", "done"),
+    "one that is over just before its call, which was put off": ("prompt 1 end 30 prompt 2 ask 30 escape 100", "done"),
     "two questions": ("prompt 30 ask 100 answer 10 ask 100 answer 10 end 100", "waiting waiting done"),
     "two questions, one behind the other": (
         "prompt 9 ask 100 answer 0.1 ask 100 answer 9 end 100",

@@ -64,6 +64,7 @@ class Caller:
         """A new server on the same home."""
         self.app: Any = SimpleNamespace(environ=self.environ, config=self.config, registry=self.registry)
         self.app.hub, self.app.url = clincus.EventHub(), "http://127.0.0.1:3000"
+        self.app.extensions = clincus.Extensions()
         self.notifier = Notifier(self.app, LOCAL_SERVICES)
 
     def agent(self, state: str, reason: str = "", *, id: str = ONE, age: float = 0, **more: object) -> None:
@@ -238,6 +239,24 @@ def test_the_next_event_of_a_session_waits_out_a_minute(caller, service):
     assert len(service.pushes) == 1
     caller.wait(10)
     assert len(service.pushes) == 2
+
+
+def test_a_session_is_looked_at_before_a_call_that_was_put_off(caller, service):
+    """Its question may have been answered since the last look."""
+    looks: list[str] = []
+
+    def look(moment: str, session: clincus.Session) -> None:
+        looks.append(f"{moment} {session.id}")
+        caller.agent("working")
+
+    caller.app.extensions.listeners.append(look)
+    caller.add(service.endpoint("phone"))
+    caller.agent("waiting", "question")
+    caller.wait(6)
+    caller.agent("working")
+    caller.agent("waiting", "permission")
+    caller.wait(90)
+    assert (looks, len(service.pushes)) == ([f"before_call {ONE}"], 1)
 
 
 def test_the_next_event_is_told_at_once_if_a_person_has_looked_in_between(caller, service):
