@@ -104,10 +104,7 @@ class Context:
 
     @functools.cached_property
     def known_sessions(self) -> clincus.Registry:
-        """The sessions as Incus has them now; none, after a warning, while Incus does not answer.
-
-        For a command that reads what was written down.
-        """
+        """The sessions as Incus has them now, for commands that work without them: none if Incus does not answer."""
         _ = self.config  # a broken config is an error
         try:
             return self.sessions.registry
@@ -195,7 +192,7 @@ class Context:
 
 
 def checked_instances(found: object) -> list[dict[str, Any]]:
-    """The instances of an answer, checked as by `plain_instances`, with the other keys of each as Incus gave them.
+    """The instances of an answer. The keys that Clincus uses are checked, the others are as Incus gave them.
 
     Raises IncusError(503).
     """

@@ -1,6 +1,6 @@
-"""A session's terminal for the time of one command in its container: looked at and typed into, in turns.
+"""A session's terminal: one command in the container lets the server look at it and type into it, in turns.
 
-The command runs guest/look.sh, which prints all facts, and then guest/type.sh, which obeys.
+The command runs guest/look.sh, which prints all facts, and then guest/type.sh, which takes orders on stdin.
 """
 
 from __future__ import annotations
