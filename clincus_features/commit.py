@@ -1,8 +1,5 @@
 """A commit of a session's changes, by git in its container, under the name of a person.
 
-    GET  /api/sessions/{id}/commit    a draft: the files of a commit, and its author
-    POST /api/sessions/{id}/commit    make it
-
 git on this host never works in a folder that a container can change. Git in the container therefore makes the commit
 (guest/commit-make.sh); the agent could do the same, so this gives it nothing. Hooks of the repository run there too,
 with the container's programs, and never here. Commits are not signed, as no container has a person's key.

@@ -1,10 +1,5 @@
 """The files of a session's workspace: list a directory, read and write a text file, show a picture.
 
-    GET /api/sessions/{id}/files            the entries of a directory
-    GET /api/sessions/{id}/files/content    a text file, with its ETag
-    GET /api/sessions/{id}/files/image      a picture, with its ETag
-    PUT /api/sessions/{id}/files/content    replace or create one, if it is still as the client saw it
-
 The container opens every file, as its code user (guest/files.sh): a link there leads to nothing on the host.
 """
 

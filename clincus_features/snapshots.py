@@ -1,10 +1,5 @@
 """Snapshots of a session's container: its whole system with the tool's home, without the workspace.
 
-    GET    /api/sessions/{id}/snapshots                  oldest first
-    POST   /api/sessions/{id}/snapshots                  take one
-    DELETE /api/sessions/{id}/snapshots/{name}           delete one
-    POST   /api/sessions/{id}/snapshots/{name}/restore   bring the container back to one
-
 Incus keeps snapshots with the container, and deletes them with it. A restore also brings back the old description with
 its network and limits; Clincus then writes today's again. `Unfinished` ensures that, even if the restore is cut off.
 """

@@ -1,12 +1,5 @@
 """Prompts, answers and interruptions from outside: typed into the tool's terminal, and proven by the tool's own event.
 
-    POST   /api/sessions/{id}/prompt               type a prompt, or queue it while the tool works
-    GET    /api/sessions/{id}/prompts              the queue and the last prompts
-    PATCH  /api/sessions/{id}/prompts/{prompt_id}  change the text or the place of one that is in the queue
-    DELETE /api/sessions/{id}/prompts/{prompt_id}  cancel one that is in the queue
-    POST   /api/sessions/{id}/answer               answer the question that is on the screen
-    POST   /api/sessions/{id}/interrupt            let the tool stop its work
-
 The server looks first, in the same command in the container (terminal.py), and decides by the same rules as the state
 of the session. It looks again before each Enter: a dialog may have opened, or a person may have begun to type.
 """

@@ -1,14 +1,5 @@
 """Review and undo: shows what a session has changed in its workspace, and takes it back.
 
-    GET  /api/sessions/{id}/checkpoints     the kept states, newest first
-    POST /api/sessions/{id}/checkpoints     keep the present state
-    GET  /api/sessions/{id}/changes         the differences of two states
-    GET  /api/sessions/{id}/changes/file    both texts of a file
-    GET  /api/sessions/{id}/changes/image   one of both pictures
-    GET  /api/sessions/{id}/changes/patch   all differences as a patch
-    POST /api/sessions/{id}/restore         bring files back to a state (restore.py)
-    …    /api/sessions/{id}/comments        review comments (comments.py)
-
 Git in the container makes a checkpoint (guest/checkpoint.sh) and sends it to the host as a pack. store.py keeps it
 apart from the repositories of people. Everything but a new checkpoint and an undo therefore works for stopped and
 deleted sessions too, and git on the host never looks into a folder that a container can change.
