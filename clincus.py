@@ -9373,15 +9373,15 @@ def serve_alone(words: Sequence[str]) -> int:
         return 1
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code; see clincus_cli/main.py."""
+def main() -> int:
+    """Run the command line and return its exit code; see clincus_cli/start.py."""
     try:
-        from clincus_cli import main as command_line
+        from clincus_cli import start
     except ModuleNotFoundError as error:
         if error.name != "clincus_cli":
             raise
-        return serve_alone(sys.argv[1:] if arguments is None else arguments)
-    return command_line.main(arguments)
+        return serve_alone(sys.argv[1:])
+    return start.main()
 
 
 if __name__ == "__main__":

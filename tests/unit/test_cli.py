@@ -1064,17 +1064,19 @@ def test_output_that_nobody_reads_ends_quietly():
     assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
 
 
+@pytest.mark.parametrize("start", ["start", "clincus"], ids=["the archive", "clincus.py of a checkout"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_command_that_a_signal_ends_dies_by_it(number):
+def test_a_command_that_a_signal_ends_dies_by_it(number, start):
     """Else a loop of a script goes on after Ctrl-C."""
     script = f"""
 import os, sys
+import clincus
 from clincus_cli import all_commands, commands, start
 
 all_commands.load_commands("version")
 commands.COMMANDS["version"].run = lambda context: os.kill(os.getpid(), {int(number)})
 sys.argv[1:] = ["version"]
-sys.exit(start.main())
+sys.exit({start}.main())
 """
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, timeout=60, check=False, cwd=PROGRAM.parent
