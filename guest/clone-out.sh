@@ -5,8 +5,8 @@
 # `TIP HEAD BRANCH`: TIP as of `snapshot`, HEAD or `-`, the checked-out branch or nothing. The output of WHAT follows:
 # `count`: for each kind of work that the COMMITs and the branches of remotes lack, a line `KIND NUMBER`, then a line
 #   with a tab and a name for each of the first 20. Kinds are `commits` of any branch, tag or work tree, `uncommitted`
-#   files of any work tree, `stashes`, `nested` repositories with commits of their own, and files `unreadable` to the
-#   code user.
+#   files of any work tree and of repositories at gitlinks, `stashes`, `nested` repositories with commits of their own,
+#   at a gitlink or not, and files `unreadable` to the code user.
 #   Nothing is written except objects.
 # `tip`: a bundle of TIP without the objects of the COMMITs.
 # `all`: a bundle of every branch, tag, stash and work tree, of the repositories within, and of TIP.
@@ -28,7 +28,7 @@ tags=''
 [ "$(git config --local clincus.given)" != tags ] || tags=--tags
 notes=$(mktemp -d -p /dev/shm 2>/dev/null) || notes=$(mktemp -d) || exit 1 # memory, even if the disk is full
 trap 'rm -rf -- "$notes"' EXIT
-for kind in commits uncommitted stashes nested; do : >"$notes/$kind"; done
+for name in commits uncommitted stashes nested repositories "all trees"; do : >"$notes/$name"; done
 # What `committed` cannot note is left out.
 fail() { [ "$what" = committed ] || exit 1; }
 keeps=''
@@ -40,45 +40,56 @@ all | committed)
     ;;
 esac
 
-# Prints the files in which a TIP differs from the host's newest state of the same HEAD: changed_files TIP HEAD
-changed_files() {
+# Notes as uncommitted the files in which a TIP differs from the host's newest state of the same HEAD, each behind FOLDER:
+# note_changes TIP HEAD FOLDER
+note_changes() {
     base=$2
     for commit in $known; do
         commit=${commit#^}
         [ -z "$2" ] || [ "$(git rev-parse --quiet --verify "$commit^")" != "$2" ] || base=$commit
     done
-    if [ -n "$base" ]; then git diff-tree -r --name-only -z "$base" "$1"; else git ls-tree -r --name-only -z "$1"; fi |
-        tr '\n\0' '?\n'
+    if [ -n "$base" ]; then
+        git diff-tree -r --name-only -z "$base" "$1"
+    else
+        git ls-tree -r --name-only -z "$1"
+    fi >"$notes/changed" || fail
+    tr '\n\0' '?\n' <"$notes/changed" | while IFS= read -r file; do printf '%s\n' "$3$file"; done >>"$notes/uncommitted"
 }
 # True if the COMMITs lack the uncommitted work: is_open TIP HEAD
 # shellcheck disable=SC2086 # commits
 is_open() { [ "$1" != "$2" ] && [ "$(git rev-list --count "$1" ${2:+^"$2"} $known)" != 0 ]; }
 
-git reflog show --format='%H %gs' refs/stash -- >"$notes/stashes" 2>/dev/null
+if git rev-parse --quiet --verify refs/stash >/dev/null; then
+    git reflog show --format='%H %gs' refs/stash -- >"$notes/stashes" || fail
+fi
 number=0
 while [ -n "$keeps" ] && read -r commit _; do
     number=$((number + 1))
     git update-ref "refs/clincus/stash/$number" "$commit" || fail
 done <"$notes/stashes"
 
-# The other work trees: the main one is the first that git lists.
+# The other work trees: the main one is the first that git lists. `tip` needs none, and no repository within.
 number=0 heads=''
-git worktree list --porcelain | sed -n 's/^worktree //p' | sed 1d >"$notes/trees"
+[ "$what" = tip ] || git worktree list --porcelain >"$notes/all trees" || fail
+sed -n 's/^worktree //p' "$notes/all trees" | sed 1d >"$notes/trees"
 while IFS= read -r place; do
     number=$((number + 1))
-    if cd -- "$place" 2>/dev/null && snapshot && [ -n "$tip" ]; then
+    cd -- "$place" 2>/dev/null || continue
+    tip='' head=''
+    snapshot || fail
+    if [ -n "$tip" ]; then
         [ -z "$keeps" ] || git update-ref "refs/clincus/worktree/$number" "$tip" || fail
         heads="$heads $head"
-        ! is_open "$tip" "$head" || changed_files "$tip" "$head" |
-            while IFS= read -r file; do printf '%s/%s\n' "${place##*/}" "$file"; done >>"$notes/uncommitted"
+        ! is_open "$tip" "$head" || note_changes "$tip" "$head" "${place##*/}/"
     fi
     cd -- "$OLDPWD" || exit 1
 done <"$notes/trees"
 
-# Brings everything with a name in a nested repository into this one: take_nested FOLDER NUMBER
+# Brings everything with a name in a nested repository into this one, and its uncommitted work: take_nested FOLDER NUMBER
 take_nested() {
     place="refs/clincus/nested/$2"
     set -- "$1" "+refs/heads/*:$place/*" "+refs/tags/*:$place/tags/*"
+    [ -z "$open" ] || set -- "$@" "+$open:$place/uncommitted"
     ! timeout 20 git -C "$1" rev-parse --quiet --verify 'HEAD^{commit}' >/dev/null 2>&1 || set -- "$@" "+HEAD:$place/HEAD"
     count=0
     for commit in $(timeout 20 git -C "$1" reflog show --format=%H refs/stash -- 2>/dev/null); do
@@ -87,21 +98,30 @@ take_nested() {
     done
     folder=$1
     shift
-    timeout 60 git fetch --quiet --no-tags --upload-pack='git -c uploadpack.allowAnySHA1InWant=true upload-pack' \
-        "./$folder" "$@" >&2
+    upload="git -c safe.directory=* -c uploadpack.allowAnySHA1InWant=true upload-pack"
+    timeout 60 git fetch --quiet --no-tags --upload-pack="$upload" "./$folder" "$@" >&2
 }
 number=0
-nested_repositories >"$notes/repositories"
-tr '\n\0' '?\n' <"$notes/repositories" >"$notes/paths"
-while IFS= read -r path; do
+[ "$what" = tip ] || for kind in nested gitlink; do
+    repositories_within "$kind" | tr '\n\0' '?\n' | sed "s/^/$kind /"
+done >"$notes/repositories"
+while IFS= read -r line; do
+    kind=${line%% *} path=${line#* } open=''
     number=$((number + 1))
+    # The files of the other kind are those of the clone.
+    if [ "$kind" = gitlink ] && [ "$what" != committed ] && cd -- "$path" 2>/dev/null; then
+        snapshot || exit 1
+        [ "$tip" = "$head" ] || open=$tip
+        [ -z "$open" ] || note_changes "$tip" "$head" "$path/"
+        cd -- "$OLDPWD" || exit 1
+    fi
     revisions=--all
     ! timeout 20 git -C "$path" rev-parse --quiet --verify 'HEAD^{commit}' >/dev/null 2>&1 || revisions='--all HEAD'
     # shellcheck disable=SC2086 # words
-    [ "$(timeout 20 git -C "$path" rev-list --count $revisions --not --remotes 2>/dev/null || echo 0)" != 0 ] || continue
-    printf '%s\n' "$path" >>"$notes/nested"
-    [ -z "$keeps" ] || take_nested "$path" "$number" || fail
-done <"$notes/paths"
+    commits=$(timeout 20 git -C "$path" rev-list --count $revisions --not --remotes 2>/dev/null) || commits=unknown
+    [ "$commits" = 0 ] || printf '%s\n' "$path" >>"$notes/nested"
+    [ -z "$keeps" ] || [ "$commits$open" = 0 ] || take_nested "$path" "$number" || fail
+done <"$notes/repositories"
 
 if [ "$what" = committed ]; then
     head=$(git rev-parse --quiet --verify 'HEAD^{commit}') || head=''
@@ -114,7 +134,7 @@ fi
 printf '%s %s %s\n' "$tip" "${head:--}" "$(git symbolic-ref --quiet HEAD)"
 case $what in
 count)
-    ! is_open "$tip" "$head" || changed_files "$tip" "$head" >>"$notes/uncommitted"
+    ! is_open "$tip" "$head" || note_changes "$tip" "$head" ''
     # shellcheck disable=SC2086 # commits and options
     set -- $head $heads --branches $tags $known --not --remotes '--glob=refs/clincus/given/*'
     commits=$(git rev-list --count "$@") || exit 1

@@ -4,9 +4,12 @@
 # `snapshot` sets $head, the commit that is checked out (empty before the first one), and $tip: that commit if nothing
 # is uncommitted, else one on top of it with all uncommitted work. The same state always gives the same commit.
 # Index, branches and work tree stay as they are. The files of a repository within the work tree count as plain files,
-# but a submodule that is committed stays one. Files that the code user cannot read are left out, since one database of
-# root's must not prevent all commits; `unreadable_files` prints them.
+# but one that is committed as a gitlink stays one. Files that the code user cannot read are left out, since one
+# database of root's must not prevent all commits; `unreadable_files` prints them.
 # A pipe in place of a repository's file blocks git for ever: `check_repository` then fails with words.
+
+# Git reads no repository of another user, such as one that `sudo git clone` made, unless it is told to.
+export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'
 say_stuck() {
     echo "git in the container does not end: a repository in the clone may keep it waiting, with a named pipe in" \
         "its .git (\`find . -type p\` in a shell of the session shows them)" >&2
@@ -14,16 +17,20 @@ say_stuck() {
 check_repository() {
     timeout 20 git rev-parse --git-dir >/dev/null || { [ "$?" != 124 ] || say_stuck; return 1; }
 }
-nested_repositories() {
-    # Prints the paths of repositories in the work tree that are neither submodules nor ignored, outer ones first.
+repositories_within() {
+    # Prints the paths of repositories in the work tree, outer ones first: `gitlink`, those that HEAD has as a gitlink (a
+    # submodule, or after `git add` of a folder with a repository), or `nested`, all others that are not ignored.
     # shellcheck disable=SC2016 # the inner shell has the paths
     find . -mindepth 2 -path ./.git -prune -o -name .git -prune -print0 2>/dev/null | sort -z | head -z -n 200 |
-        xargs -0 -r sh -c 'for path; do
-            path=${path#./} path=${path%/.git}
-            case $(git ls-tree HEAD -- "$path" 2>/dev/null) in 160000*) continue ;; esac
-            git check-ignore --quiet -- "$path" || printf "%s\0" "$path"
-        done' nested
+        xargs -0 -r sh -c 'wanted=$1; shift
+        for path; do
+            path=${path#./} path=${path%/.git} kind=nested
+            case $(git ls-tree HEAD -- "$path" 2>/dev/null) in 160000*) kind=gitlink ;; esac
+            [ "$kind" = "$wanted" ] || continue
+            [ "$kind" = nested ] && git check-ignore --quiet -- "$path" || printf "%s\0" "$path"
+        done' within "$1"
 }
+nested_repositories() { repositories_within nested; }
 add_nested() {
     # Puts the files of those repositories into the index. Their own .gitignore holds.
     root=$(git rev-parse --show-toplevel) folder=$(git rev-parse --absolute-git-dir)
@@ -32,8 +39,10 @@ add_nested() {
     nested_repositories | xargs -0 -r sh -c 'for path; do
         git update-index --force-remove -- "$path"
         (
-            cd -- "$path" && env -u GIT_INDEX_FILE timeout 20 git ls-files --cached --others --exclude-standard -z |
-                git --git-dir="$folder" --work-tree="$root" update-index --add --remove --ignore-missing -z --stdin
+            cd -- "$path" && {
+                env -u GIT_INDEX_FILE timeout 20 git ls-files --cached --others --exclude-standard -z ||
+                    find . -name .git -prune -o ! -type d -printf "%P\0"
+            } | git --git-dir="$folder" --work-tree="$root" update-index --add --remove --ignore-missing -z --stdin
         )
     done' nested
 }

@@ -86,6 +86,25 @@ def test_the_answer_names_each_kind_and_a_forced_delete_keeps_it_all(bed, shared
         assert archive.extractfile(path.lstrip("/")).read() == b"picture"
 
 
+def test_a_repository_that_the_agent_committed_as_a_gitlink_is_refused_and_kept(bed, shared_server, workspace):
+    """A fetch brings the gitlink, and neither its commits nor its files."""
+    session = shared_server.create(workspace, mode="clone")
+    script = f"""cd /workspace && git init --quiet app && cd app && echo x >main && git add main
+        {AGENT} commit --quiet --message Inner && cd .. && git add --all 2>/dev/null
+        {AGENT} commit --quiet --message 'Add the app' && echo half >app/half"""
+    bed.shell(session["id"], script)
+    assert shared_server.post(f"/api/sessions/{session['id']}/fetch", {}).json["gitlinks"] == ["app"]
+    refused = run_cli(bed, shared_server, "kill", session["id"])
+    assert refused.returncode == 1
+    assert "1 uncommitted file (app/half) and 1 repository within its clone (app)" in refused.stderr
+    answer = shared_server.delete(f"/api/sessions/{session['id']}?force=true")
+    assert (answer.status, bed.names()) == (204, [])
+    [bundle] = kept_paths(answer)
+    git(workspace, "fetch", "--quiet", "--no-tags", str(bundle), "refs/*:refs/kept/inner/*")
+    assert git(workspace, "show", "refs/kept/inner/clincus/nested/1/HEAD:main") == "x\n"
+    assert git(workspace, "show", "refs/kept/inner/clincus/nested/1/uncommitted:half") == "half\n"
+
+
 def test_a_start_that_fails_after_its_tool_has_worked_leaves_the_clone(bed, start_server, workspace):
     server = start_server(config=HASTY_TOOL)
     (server.home / ".clincus").mkdir(exist_ok=True)

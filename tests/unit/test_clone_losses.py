@@ -113,6 +113,45 @@ def test_a_forced_delete_keeps_stashes_tags_and_a_detached_head_of_a_repository_
     assert {f"{place}{name}" for name in ("main", "HEAD", "tags/v1", "stash/1", "stash/2")} <= inner
 
 
+def test_a_repository_that_the_agent_commits_as_a_gitlink_is_no_less_than_another(box, tmp_path):
+    """`git add --all` of a folder with a repository in it makes one, and a fetch brings nothing of its files."""
+    box.make()
+    nested(box.folder)
+    git(box.folder, "add", "--all")
+    git(box.folder, "commit", "--quiet", "--message", "Add the app")
+    (box.folder / "app/half").write_text("done\n")
+    assert box.fetch().gitlinks == ("app",)
+    words = r"1 uncommitted file \(app/half\) and 1 repository within its clone \(app\)"
+    with pytest.raises(clincus.UnsavedError, match=words):
+        box.keep(box.session)
+    refs = kept_refs(box, tmp_path)
+    assert files_of(tmp_path, refs["clincus/nested/1/main"]) == {"main.py"}
+    assert files_of(tmp_path, refs["clincus/nested/1/uncommitted"]) == {"main.py", "half"}
+
+
+def test_a_submodule_that_has_only_what_its_remote_has_is_no_work(box, tmp_path):
+    box.make()
+    nested(tmp_path)
+    add = ("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(tmp_path / "app"), "app")
+    git(box.folder, *add)
+    git(box.folder, "commit", "--quiet", "--message", "Add the app")
+    box.fetch()
+    box.keep(box.session)
+    commit(box.folder / "app", "more")
+    with pytest.raises(clincus.UnsavedError, match=r"1 repository within its clone \(app\)"):
+        box.keep(box.session)
+
+
+def test_a_work_tree_whose_state_cannot_be_taken_is_unknown(box):
+    box.make()
+    work_tree(box.folder)
+    (box.folder / ".git/worktrees/second/index").write_text("no index")
+    with pytest.raises(clincus.ClincusError):
+        clone.KEEPER.look(box, box.session)
+    commit_id = box.commit()
+    assert box.fetch().head == commit_id, "which needs no other work tree"
+
+
 def test_the_command_that_is_named_for_a_bundle_fetches_everything_in_it(box, tmp_path):
     box.make()
     for leave, _ in LEFT.values():
@@ -200,6 +239,27 @@ def test_one_odd_file_costs_no_commit(user_box, tmp_path, leave):
         box.keep(box.session)
     assert kept_refs(box, tmp_path)["heads/main"] == commit_id
     assert box.fetch().head == commit_id
+
+
+def test_a_repository_of_root_within_a_clone_is_kept_as_any_other(user_box, tmp_path):
+    """As `sudo git clone` makes it. Git reads none of another user's, unless it is told to."""
+    box = user_box
+    nested(box.folder)
+    (box.folder / "app").rename(box.folder / "data")  # run_as_user leaves it to root
+    (box.folder / "data/half").write_text("done\n")
+    found = clone.KEEPER.look(box, box.session)
+    assert (found["nested"].names, found["uncommitted"].names) == (("data",), ("data/half", "data/main.py"))
+    refs = kept_refs(box, tmp_path)
+    assert files_of(tmp_path, refs["clincus/nested/1/main"]) == {"main.py"}
+    assert {"data/half", "data/main.py"} <= files_of(tmp_path, refs["clincus/tip"])
+
+
+def test_the_files_of_a_repository_that_git_cannot_read_are_kept(box, tmp_path):
+    box.make()
+    nested(box.folder)
+    (box.folder / "app/.git/index").write_text("no index")
+    refs = kept_refs(box, tmp_path)
+    assert "app/main.py" in files_of(tmp_path, refs["clincus/tip"])
 
 
 def test_a_clone_whose_state_cannot_be_taken_keeps_its_commits(box, tmp_path, monkeypatch):
