@@ -2504,6 +2504,15 @@ def patient(
         PATIENCE.reset(token)
 
 
+def beside_each_other(calls: Sequence[Callable[[], Unsaved]]) -> list[Unsaved]:
+    """Make calls at the same time, with the Patience of this thread; their results. Raises the first error."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        begun = [pool.submit(contextvars.copy_context().run, call) for call in calls]
+        return [one.result() for one in begun]
+
+
 class GuestInput:
     """The stdin of a command under guest/exec.sh.
 
@@ -5802,6 +5811,12 @@ def unsaved_talk(sessions: Sessions, session: Session) -> dict[str, Loss]:
     return {"conversation": Loss.of(paths)}
 
 
+def with_conversation(unsaved: Unsaved, talk: Unsaved) -> Unsaved:
+    """The losses of a session, with those of its conversation."""
+    reasons = dict.fromkeys(filter(None, (unsaved.unknown, talk.unknown)))
+    return Unsaved({**unsaved.found, "conversation": talk.found["conversation"]}, "; ".join(reasons))
+
+
 # `Sessions.end` keeps the conversation by its own save, so this one copies nothing.
 CONVERSATION = Keeper(("conversation",), talk_asks_guest, unsaved_talk, lambda *_: [])
 
@@ -6617,7 +6632,9 @@ class Sessions(ToolStarts):
 
         Only the container knows most of it, so it is unknown while the session does not run, or does not answer.
         """
-        return self._look(session, [CONVERSATION, *self.extensions.keepers])
+        groups = ([CONVERSATION], self.extensions.keepers)  # each may wait for the container
+        talk, unsaved = beside_each_other([functools.partial(self._look, session, group) for group in groups])
+        return with_conversation(unsaved, talk)
 
     def _look(self, session: Session, keepers: Iterable[Keeper]) -> Unsaved:
         found: dict[str, Loss | None] = dict.fromkeys(LOSSES, Loss())
@@ -6671,9 +6688,7 @@ class Sessions(ToolStarts):
 
     def _with_conversation(self, session: Session, unsaved: Unsaved) -> Unsaved:
         """The losses with the conversation, for an answer."""
-        talk = self._look(session, [CONVERSATION])
-        reasons = dict.fromkeys(filter(None, (unsaved.unknown, talk.unknown)))
-        return Unsaved({**unsaved.found, "conversation": talk.found["conversation"]}, "; ".join(reasons))
+        return with_conversation(unsaved, self._look(session, [CONVERSATION]))
 
     def _copies(self, session: Session, unsaved: Unsaved, *, insists: bool) -> list[str]:
         copies: list[str] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 import clincus
 from clincus_cli import losses
 from clincus_features import uploads
+from tests.programs import DEADLINE
 from tests.unit.test_sessions import NAME, add, deleted, door, reports, sessions
 
 __all__ = ["door", "reports", "sessions"]  # fixtures
@@ -74,6 +76,24 @@ def test_the_work_in_a_container_that_does_not_run_is_unknown_and_not_nothing(se
     assert (told["total"], told["stashes"]) == (None, {"count": 0, "names": []})
     assert "the session is " in told["unknown"]
     assert door.calls == [], "nothing is started for a look"
+
+
+def test_the_conversation_and_the_clone_are_looked_at_beside_each_other(sessions, monkeypatch):
+    """Each waits for the other here, as each waits for the container. Both have the patience of the answer."""
+    both = threading.Barrier(2)
+    shared: list[object] = []
+
+    def look(*_: object) -> dict[str, clincus.Loss]:
+        both.wait(DEADLINE)
+        shared.append(clincus.PATIENCE.get())
+        return {}
+
+    keeper = clincus.Keeper((), lambda *_: True, look, lambda *_: [])
+    monkeypatch.setattr(clincus, "CONVERSATION", keeper)
+    sessions.extensions.keepers[:] = [keeper]
+    with clincus.patient(1) as patience:
+        sessions.unsaved(add(sessions))
+    assert shared == [patience, patience]
 
 
 def test_a_conversation_whose_last_run_was_saved_is_known_to_be_here(sessions):
