@@ -623,7 +623,7 @@ class Deadlines:
         self._thread: threading.Thread | None = None
 
     def add(self, seconds: float, late: Callable[[], object]) -> Deadline:
-        """Call a function in so many seconds, in a thread of its own."""
+        """Call a function after some seconds, in a thread of its own."""
         deadline = Deadline(time.monotonic() + seconds, late)
         with self._changed:
             if len(self._heap) > 64 and sum(one.late is None for one in self._heap) * 2 > len(self._heap):
@@ -728,7 +728,7 @@ class Child:
                 stream.close()
 
     def allow(self, seconds: float, failure: str = "") -> None:
-        """Give the child so many seconds from now. If it takes longer, `wait` raises `failure`."""
+        """Let the child run for some seconds more. If it takes longer, `wait` raises `failure`."""
         self._cancel_deadline()
         failure = failure or f"`{self._words} …` did not finish within {seconds:g} s"
         self._deadline = DEADLINES.add(seconds, functools.partial(self.end, failure))
@@ -2520,7 +2520,7 @@ class GuestInput:
     """
 
     def __init__(self, descriptor: int, is_over: Callable[[], bool], child: GuestCommand) -> None:
-        self.allow = child.allow  # limits the command to so many seconds from now
+        self.allow = child.allow  # lets the command run for some seconds more
         self.earn = child.earn  # counts data that has arrived, in the seconds that it may take
         self.end = child.end  # ends the command, from any thread, with a reason and an HTTP status
         self._descriptor = descriptor
@@ -7830,7 +7830,7 @@ class TimedInput(io.RawIOBase):
         self._deadline = 0.0  # of time.monotonic()
 
     def allow(self, seconds: float) -> None:
-        """Give the client so many seconds for everything that is read from now on."""
+        """Let the next reads together take some seconds."""
         self._deadline = time.monotonic() + seconds
 
     def readable(self) -> bool:

@@ -253,7 +253,7 @@ class Command:
         self.starts = starts  # whether it starts a session, and takes the flags of a start
         self.writes = writes  # it changes something by itself, so the journal has a line about it
         self.hidden = hidden
-        self.passes_on = passes_on  # after so many words an unknown flag belongs to the program that they name
+        self.passes_on = passes_on  # number of words: an unknown flag after them belongs to the program that they name
         self._shows = shows
         self._config = config
 

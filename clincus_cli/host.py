@@ -45,7 +45,7 @@ def program_failure(name: str, code: int, words: str) -> clincus.ClincusError:
 
 
 class Family(clincus.Child):
-    """A child whose own children get each signal too, also in other sessions: mmdebstrap's dpkg has one of its own."""
+    """A child whose own children get each signal too, also in other sessions, as mmdebstrap's dpkg is."""
 
     def signal(self, number: int) -> None:
         for pid in relay.children_of(self.process.pid):

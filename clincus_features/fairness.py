@@ -18,7 +18,7 @@ from typing import NamedTuple
 import clincus
 
 PERIOD = 30.0  # seconds between two looks
-HOT_LOOKS = 4  # a container that burns in so many looks one after the other is slowed
+HOT_LOOKS = 4  # looks in a row: a container that burns in all of them is slowed
 CALM_LOOKS = 2  # the same for one that is calm again
 MOST = 0.5  # cores: a container that uses more burns, even if it has the machine for itself
 LEAST = 0.05  # cores: one that uses less never burns, however many share the machine
@@ -52,7 +52,7 @@ def decide(shares: Sequence[float], limit: float, *, is_slowed: bool) -> str:
 
 
 def burning_limit(cores: int, sessions: int) -> float:
-    """The cores from which on a container burns: half of what each would get if all wanted the same."""
+    """The use of cores from which on a container burns: half of an equal share for each session."""
     return max(LEAST, min(MOST, cores / (2 * sessions)))
 
 

@@ -30,7 +30,12 @@ STARTED = time.time()
 # A child's command line is called by the word after `incus`, or by the method of `incus query`.
 CALL = re.compile(r"(?:sg \S+ -c ')?incus (?:--project \S+ )?(?:query --request (?P<method>\w+)|(?P<word>\S+))")
 CALLS = {"GET", "POST", "PUT", "PATCH", "DELETE", "config", "delete", "exec", "info", "launch", "list", "start", "stop"}
-LABELS = {"answer": "status", "save": "outcome", "push": "outcome", "webhook": "outcome"}  # of what the core tallies
+LABELS = {
+    "answer": "status",
+    "save": "outcome",
+    "push": "outcome",
+    "webhook": "outcome",
+}  # label of each kind of work that the core tallies
 
 
 class Family(NamedTuple):

@@ -79,7 +79,7 @@ class Alarm:
         self._of(session.engine).set()
 
     def wait(self, engine: str, seconds: float) -> None:
-        """Sleep for so many seconds, or until an event."""
+        """Sleep for some seconds, or until an event."""
         happened = self._of(engine)
         happened.wait(seconds)
         happened.clear()

@@ -209,7 +209,7 @@ def mount_id(descriptor: int) -> int:
 def process_key(stat: str) -> list[Any]:
     """The pid and the start time in a /proc/PID/stat, or in a copy of one; empty if there is none (proc(5)).
 
-    Both together name one process for ever. The process itself chooses the name that stands between them.
+    No two processes have both in common. The process itself chooses the name that stands between them.
     """
     try:
         with open(stat, errors="replace") as file:

@@ -21,7 +21,7 @@ class Rule(NamedTuple):
     # choices that stand in one line, a group `letters` such choices that letters take.
     pattern: str
     reason: str = ""
-    last: int = 24  # only so many lines of the part count
+    last: int = 24  # the number of lines at the end of the part that count
     group: bool = False  # the pattern's group `text` is the text
     is_panel: bool = False  # a person has opened it: its other content looks like choices without numbers
     part: str = "lines"  # a field of Screen; `lines` are all of them, and `title` is the terminal's

@@ -34,8 +34,8 @@ COMMAS = 50_000  # of a line: the value behind each takes up to 200 bytes while 
 NAME = re.compile(r"[A-Za-z0-9._:/@\[\]<>-]{1,200}")  # of a model; an ARN of Bedrock is long
 DIGITS = 30  # of a number: Python took minutes for a million of them before 3.10.7
 
-# The document of a line, and the facts `told` by earlier lines of its file -> its key ("" without one of its own) and
-# message. A parser adds the facts for later lines to `told`.
+# A parser gets the document of a line, and the facts of earlier lines of its file, to which it adds facts for later
+# ones. It returns the key of the message ("" without one) and the message.
 Parse = Callable[[Mapping[str, Any], "dict[str, Any]"], "tuple[str, Message] | None"]
 
 

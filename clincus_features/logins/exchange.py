@@ -37,7 +37,7 @@ class Listener(Protocol):
         """A value was sent."""
 
     def counted(self, loan: Loan, model: str, more: Tokens) -> None:
-        """A model's answer reports that it cost so many more tokens."""
+        """A model's answer reports `more` tokens, beside those that it has reported before."""
 
     def rejected(self, loan: Loan, secret: Secret, status: int) -> None:
         """A server rejected a value by the status of its answer."""

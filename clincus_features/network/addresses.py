@@ -72,8 +72,8 @@ class Route(NamedTuple):
 def why_closed(text: str, reachable: Sequence[Network] = ()) -> str:
     """The reason why an address is closed, "" if it is open; `reachable` are the networks that the user has opened.
 
-    Such a network opens private addresses and neighbours. It opens this host only if it is that one address, and a
-    network of the host's own containers only if it is no larger than that network.
+    Such a network opens private addresses and neighbours. To open this host, it must have no address but the host's. To
+    open a network of the host's own containers, it must lie within that network.
     """
     address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:

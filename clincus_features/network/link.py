@@ -126,7 +126,7 @@ class Link:
     def _is_connected(self) -> bool:
         return self._row is not None
 
-    # -- Steps: each does what it can with what the program has sent. They raise Refused and OSError.
+    # -- Steps, with the bytes that the program has sent so far. They raise Refused and OSError.
 
     def _read_request(self) -> None:
         head = take_head(self._held)

@@ -1,4 +1,4 @@
-"""Counts of what a session's proxy passed and refused in this run: bounded, in memory, and never in a log."""
+"""Counts of a session's passed and refused connections in this run: bounded, in memory, and never in a log."""
 
 from __future__ import annotations
 

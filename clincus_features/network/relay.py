@@ -7,7 +7,7 @@ zero, the length of the content (2 bytes), the number of a connection (4 bytes),
     DATA    at most PIECE bytes of a connection
     FIN     nothing more comes in this direction
     CLOSE   the connection is over, both ways
-    CREDIT  4 bytes: the other side may send so many more bytes of a connection; it has WINDOW at first
+    CREDIT  4 bytes: the number of bytes that the other side may send in addition; it has WINDOW at first
     PING    the host sends one now and then, and the container sends it back
 
 Root in the container can write any bytes on the line. Everything received is therefore bounded, a frame that does not
@@ -38,7 +38,7 @@ MOST = 256  # connections
 HELD_MOST = 8 << 20  # bytes of all connections that wait here for the proxy, before the line is not read any more
 UNSENT_MOST = 1 << 20  # bytes that wait for the line, before nothing is read that adds to them
 READ = 128 << 10  # bytes that are read off the line at once
-CROWD = 256  # so many frames in one read are followed by a PAUSE if they are SMALL on average
+CROWD = 256  # frames in one read, after which there is a PAUSE if they are SMALL on average
 SMALL = 256  # bytes
 PAUSE = 0.05  # seconds
 PING_EVERY = 10.0  # seconds

@@ -390,7 +390,7 @@ class Guard:
     # -- Judging, in the thread of the watcher
 
     def _judge(self, touched: Touched) -> None:
-        """Decide what it means that names were touched."""
+        """Judge the touched names of each session."""
         by_session: dict[str, dict[str, str]] = {}
         for mark, how in touched.items():
             by_session.setdefault(mark.id, {})[mark.path] = how

@@ -1,7 +1,7 @@
 """Git folders of submodules and worktrees that appear while a session runs: they have no seal until its next start.
 
 The wall seals the existing paths at a start, as root. A server is not root, and cannot add a seal to a running
-container. Such a folder is therefore examined, whoever made it: `git submodule update` on the host would accept a
+container. Clincus therefore examines each such folder: `git submodule update` on the host would accept a
 folder that an agent has put into .git/modules. Hooks are put aside, and so are configurations with any setting that is
 not known to be harmless (HARMLESS_SETTINGS in wall/places.py).
 """

@@ -11,7 +11,7 @@ from clincus_features.review.recorder import Recorder
 from clincus_features.review.records import Checkpoint, Record
 from clincus_features.review.store import Store
 
-ROUNDS = 4  # times that a store that is too large loses half of what it may lose
+ROUNDS = 4  # tries to make a store small enough; each one removes half of the states that may go
 
 
 def thin(recorder: Recorder, config: clincus.Config, now: datetime) -> None:
