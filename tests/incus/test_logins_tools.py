@@ -6,21 +6,16 @@ ones: git of the image, gh and curl of Debian, npm of npm's registry, pip and tw
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 import json
 import os
-import subprocess
-import tarfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from login_box import ADDRESS, SEARCH, Asked, Box, Vendor, vendor_context, write_certificates
+from login_box import ADDRESS, SEARCH, Box, Vendor, vendor_context, write_certificates
 from network_box import command_with_hosts
+from registries_box import INDEX, NAMES, TOOLS, Registries, wanted
 
 from tests.more_tools import mounts
 from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, git
@@ -56,137 +51,6 @@ form = "{{secret}}"
 variable = "OWN_KEY"
 from = {{ file = '~/key-own' }}
 """
-NAMES = ("github.com", "api.github.com", "registry.npmjs.org", "upload.pypi.org", "index.example", "own.example")
-
-
-def basic(user: str, name: str) -> str:
-    return "Basic " + base64.b64encode(f"{user}:{SECRETS[name]}".encode()).decode()
-
-
-WANTED = {  # what each name wants to see
-    "github.com": {basic("x-access-token", "github")},
-    "api.github.com": {f"token {SECRETS['github']}"},
-    "registry.npmjs.org": {f"Bearer {SECRETS['npm']}"},
-    "upload.pypi.org": {basic("__token__", "pypi")},
-    "index.example": {basic("me", "index")},
-}
-
-
-def tarball() -> bytes:
-    """A package of npm's."""
-    content = json.dumps({"name": "@me/thing", "version": "1.0.0"}).encode()
-    found = io.BytesIO()
-    with tarfile.open(fileobj=found, mode="w:gz") as archive:
-        entry = tarfile.TarInfo("package/package.json")
-        entry.size = len(content)
-        archive.addfile(entry, io.BytesIO(content))
-    return found.getvalue()
-
-
-def wheel() -> bytes:
-    """A package of Python's."""
-    found, info = io.BytesIO(), "thing-1.0.dist-info"
-    with zipfile.ZipFile(found, "w") as archive:
-        archive.writestr("thing.py", "IT = 'works'\n")
-        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", "")
-    return found.getvalue()
-
-
-TARBALL, WHEEL, WHEEL_NAME = tarball(), wheel(), "thing-1.0-py3-none-any.whl"
-TARBALL_URL = "https://registry.npmjs.org/@me/thing/-/thing-1.0.0.tgz"
-PACKAGE = {
-    "name": "@me/thing",
-    "dist-tags": {"latest": "1.0.0"},
-    "versions": {
-        "1.0.0": {
-            "name": "@me/thing",
-            "version": "1.0.0",
-            "dist": {"tarball": TARBALL_URL, "shasum": hashlib.sha1(TARBALL, usedforsecurity=False).hexdigest()},
-        }
-    },
-}
-ANSWERS: dict[tuple[str, str, str], object] = {
-    ("api.github.com", "GET", "/user"): {"login": "me-at-github"},
-    ("api.github.com", "POST", "/graphql"): {"data": {"viewer": {"login": "me-at-github"}}},
-    ("registry.npmjs.org", "GET", "/-/whoami"): {"username": "me-at-npm"},
-    ("registry.npmjs.org", "GET", "/@me%2fthing"): PACKAGE,
-    ("registry.npmjs.org", "GET", "/@me/thing/-/thing-1.0.0.tgz"): TARBALL,
-    ("registry.npmjs.org", "PUT", "/@me%2fother"): {"ok": True},
-    ("upload.pypi.org", "POST", "/legacy/"): b"",
-    ("index.example", "GET", "/simple/thing/"): f'<a href="{WHEEL_NAME}">{WHEEL_NAME}</a>'.encode(),
-    ("index.example", "GET", f"/simple/thing/{WHEEL_NAME}"): WHEEL,
-    ("own.example", "GET", "/"): {"it": "works"},
-}
-
-
-class Registries(Asked):
-    """Answers whoever brings the value, and lets git serve a repository."""
-
-    server: Any
-
-    def do_GET(self) -> None:
-        host, (path, _, query) = self.headers["Host"], self.path.partition("?")
-        length = int(self.headers.get("Content-Length") or 0)
-        body = self.rfile.read(length) if self.headers.get("Transfer-Encoding") is None else self.read_chunks()
-        given = self.headers.get("X-Key") if host == "own.example" else self.headers.get("Authorization")
-        is_welcome = given in WANTED.get(host, {SECRETS["own"]})
-        self.server.heads.append({"host": host, "path": path, "given": given or ""})
-        if not is_welcome:
-            self.answer(401, {"error": "who are you?"})
-        elif host == "github.com":
-            self.serve_git(path, query, body)
-        elif (host, self.command, path) in ANSWERS:
-            self.answer(200, ANSWERS[host, self.command, path])
-        else:
-            self.answer(404, {"error": f"{self.command} {path}"})
-
-    do_POST = do_PUT = do_GET
-
-    def read_chunks(self) -> bytes:
-        """A body in chunks."""
-        found = b""
-        while size := int(self.rfile.readline(), 16):
-            found += self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
-        return found
-
-    def answer(self, status: int, content: object, kind: str = "") -> None:
-        """Answer with bytes, or with JSON."""
-        data = content if isinstance(content, bytes) else json.dumps(content).encode()
-        is_page = data.startswith(b"<a")
-        self.send_response(status)
-        self.send_header("WWW-Authenticate", 'Basic realm="x"')
-        self.send_header("Content-Type", kind or ("text/html" if is_page else "application/json"))
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def serve_git(self, path: str, query: str, body: bytes) -> None:
-        """What git's own program for it answers (git-http-backend(1))."""
-        environ = {
-            **os.environ,
-            "GIT_PROJECT_ROOT": self.server.repositories,
-            "GIT_HTTP_EXPORT_ALL": "1",
-            "GIT_CONFIG_COUNT": "1",
-            "GIT_CONFIG_KEY_0": "http.receivepack",
-            "GIT_CONFIG_VALUE_0": "true",
-            "REQUEST_METHOD": self.command,
-            "PATH_INFO": path,
-            "QUERY_STRING": query,
-            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
-            "CONTENT_LENGTH": str(len(body)),
-            "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
-            "REMOTE_USER": "me",
-        }
-        done = subprocess.run(
-            ["git", "http-backend"], input=body, env=environ, capture_output=True, check=True, timeout=DEADLINE
-        )
-        head, _, content = done.stdout.partition(b"\r\n\r\n")
-        fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
-        self.answer(int(fields.get("Status", "200").split()[0]), content, fields.get("Content-Type", "text/plain"))
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +59,7 @@ def vendor(tmp_path_factory) -> Iterator[Any]:
     write_certificates(folder, NAMES, ADDRESS)
     made: Any = Vendor(vendor_context(folder), ADDRESS, Registries)
     made.folder, made.repositories = folder, str(folder / "repositories")
+    made.wanted = wanted(SECRETS)
     (folder / "repositories" / "me").mkdir(parents=True)
     git(folder, "init", "-q", "--bare", "repositories/me/thing.git")
     yield made
@@ -228,9 +93,7 @@ class Case(NamedTuple):
     host: str
 
 
-TOOLS = ("gh", "npm", "twine", "curl")
 PATH = f'export PATH="{":".join(f"/opt/tools/{name}" for name in TOOLS)}:$PATH"; mkdir -p ~/here; cd ~/here'
-INDEX = "https://me:$INDEX_PASSWORD@index.example/simple/"
 COMMIT = "git -c user.name=me -c user.email=me@x commit -q --allow-empty -m first"
 CASES = {
     "git clones": Case("git clone -q https://github.com/me/thing cloned && ls -d cloned/.git", "cloned/.git", NAMES[0]),
