@@ -34,7 +34,7 @@ from .renewal import Renewal
 from .settings import CHOSEN, COPY, Host, Login, check_chosen, read_logins
 from .sources import Secret, SourceError, read_secret
 from .vault import Found, Revocations, Vault, set_revoked
-from .vendors import VENDORS, written_time
+from .vendors import VENDORS, Vendor, written_time
 
 SET_UP_WITHIN = 30.0  # seconds for a container to take its authority
 READY_WITHIN = 60.0  # seconds for certificates to be made
@@ -86,7 +86,7 @@ class Lending:
     def __init__(self, environ: Mapping[str, str], app: Any) -> None:
         self._environ = environ
         self._app = app
-        self.renewal = Renewal(environ)
+        self.renewal = Renewal(environ, on_renewed=self._tell_renewed)
         self.vault = Vault(environ, self._read)
         self.revocations = Revocations(environ)
         self.spending = Spending(environ)
@@ -462,6 +462,20 @@ class Lending:
         if self.records(session.id).count(loan.login.name, host):
             self._happened(session, f"The session uses the login {loan.login.name} (at {host})")
 
+    def refused(self, session: clincus.Session, loan: Loan, host: str, reason: str) -> None:
+        """A request got no value. The journal has each reason once in a run."""
+        if self.records(session.id).refuse(loan.login.name, host, reason):
+            self._happened(session, f"The session does not get the login {loan.login.name}: {reason}")
+
+    def _tell_renewed(self, vendor: Vendor, good_until: float) -> None:
+        """Write into the journals of the sessions that borrow a login that it was renewed."""
+        for session in self._app.registry.all() if self._app else ():
+            found = loans.loans_of(session.logins, self._logins()) if session.status == "running" else ()
+            for loan in found:
+                if loan.login.vendor == vendor:
+                    until = written_time(good_until)
+                    self._happened(session, f"The login {loan.login.name} was renewed on this host: good until {until}")
+
     def alarm(self, session: clincus.Session, loan: Loan, where: str, host: str) -> None:
         """Report that a placeholder was out of place; each place once in a run."""
         name = loan.login.name
@@ -488,12 +502,17 @@ class Account:
 
     def ask(self, loan: Loan, take: Callable[[Found], None]) -> None:
         """Let `take` have the value of a loan, unless the session may not use it."""
+
+        def note(found: Found) -> None:
+            if isinstance(found, SourceError):
+                self._lending.refused(self._session, loan, self._host, found.message)
+            take(found)
+
         obstacle = self._lending.obstacle(self._session, loan.login)
         if obstacle:
-            self._lending.records(self._session.id).count(loan.login.name, self._host, is_refused=True)
-            take(SourceError(obstacle))
+            note(SourceError(obstacle))
         else:
-            self._lending.vault.ask(loan.login, take)
+            self._lending.vault.ask(loan.login, note)
 
     def misused(self, loan: Loan, where: str) -> None:
         """A placeholder is out of its place."""

@@ -28,6 +28,7 @@ class Records:
     rows: dict[tuple[str, str], Row] = field(default_factory=dict)  # by login and host
     alarms: list[dict[str, str]] = field(default_factory=list)
     _told: set[tuple[str, str, str]] = field(default_factory=set)
+    _reasons: set[tuple[str, str]] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, login: str, host: str, *, is_refused: bool = False) -> bool:
@@ -40,6 +41,15 @@ class Records:
             row.last = clincus.utc_now()
             row.refused += is_refused
             row.requests += not is_refused
+        return is_first
+
+    def refuse(self, login: str, host: str, reason: str) -> bool:
+        """Count a request that got no value; True for the first one with this reason."""
+        self.count(login, host, is_refused=True)
+        with self._lock:
+            is_first = (login, reason) not in self._reasons and len(self._reasons) < MOST_ROWS
+            if is_first:
+                self._reasons.add((login, reason))
         return is_first
 
     def add_tokens(self, login: str, host: str, tokens: int) -> None:

@@ -36,9 +36,15 @@ Post = Callable[[str, Mapping[str, str]], "tuple[int, bytes]"]
 class Renewal:
     """Reads the logins of vendors, and renews them."""
 
-    def __init__(self, environ: Mapping[str, str], post: Post | None = None) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        post: Post | None = None,
+        on_renewed: Callable[[Vendor, float], None] = lambda vendor, good_until: None,
+    ) -> None:
         self._environ = environ
         self._post = post or post_json
+        self._on_renewed = on_renewed
         self._refused: dict[str, str] = {}  # file -> the digest of an access token that the vendor rejected
         self._spent: dict[str, tuple[str, float, SourceError]] = {}  # file -> a refresh token, when and why it failed
 
@@ -133,6 +139,7 @@ class Renewal:
             write(fresh)
         clincus.log.info("%s is renewed", path)
         new = vendor.read(fresh)
+        self._on_renewed(vendor, new.good_until)
         return Secret(new.access, new.good_until)
 
     def _check_spent(self, path: str, tokens: Tokens) -> None:

@@ -17,6 +17,13 @@ def test_requests_are_counted_by_login_and_host():
     }
 
 
+def test_each_reason_of_a_refusal_is_told_once():
+    kept = Records()
+    assert [kept.refuse("github", "a", reason) for reason in ("revoked", "revoked", "expired")] == [True, False, True]
+    assert [row["refused"] for row in kept.documents()["lent"]] == [3]
+    assert [kept.refuse("github", "a", str(number)) for number in range(records.MOST_ROWS)].count(True) < 200
+
+
 def test_tokens_are_counted_where_the_request_is():
     kept = Records()
     kept.count("anthropic", "a")

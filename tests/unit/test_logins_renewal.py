@@ -77,8 +77,10 @@ def test_a_login_that_is_good_is_read_and_not_renewed(host):
 def test_one_whose_time_is_over_is_renewed_in_the_tools_own_file(host):
     host.expire()
     before = host.content()
-    secret = host.server().read(CLAUDE)
+    told: list[tuple[object, float]] = []
+    secret = Renewal({"HOME": str(host.home)}, host.post, on_renewed=lambda *words: told.append(words)).read(CLAUDE)
     assert host.vendor.takes(secret.reveal())
+    assert told == [(CLAUDE.vendor, pytest.approx(secret.good_until))]
     ((url, asked),) = host.asked
     assert url == "https://platform.claude.com/v1/oauth/token"
     assert asked == {
