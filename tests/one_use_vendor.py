@@ -10,8 +10,9 @@ import time
 class OneUseVendor:
     """The logins of one person."""
 
-    def __init__(self, lasts: float = 3600.0) -> None:
+    def __init__(self, lasts: float = 3600.0, mark: str = "real") -> None:
         self.lasts = lasts  # seconds that a token is good for
+        self.mark = mark  # a part of all tokens
         self.renewals = 0
         self.is_logged_out = False  # a refresh token came twice: all tokens are dead
         self._lock = threading.Lock()
@@ -22,7 +23,7 @@ class OneUseVendor:
     def issue(self) -> dict[str, object]:
         """New tokens, as the answer to a person or to a program has them."""
         number = next(self._numbers)
-        access, self._refresh = f"sk-ant-oat01-real-{number:04}-Hy7", f"sk-ant-ort01-real-{number:04}-Kx3"
+        access, self._refresh = (f"sk-ant-{kind}01-{self.mark}-{number:04}-Hy7" for kind in ("oat", "ort"))
         self._good[access] = time.time() + self.lasts
         return {
             "token_type": "Bearer",

@@ -169,6 +169,17 @@ class Tool:
         expected = (204,) if what == "interrupt" else (200, 204)  # 200 is `unconfirmed` then
         assert answer.status in expected, f"{answer.body.decode()}\n{self.screen()}"
 
+    def works_a_turn(self, prompt: str, timeout: float = 4 * DEADLINE) -> dict[str, Any]:
+        """Send a prompt, and return the agent object once its turn is over."""
+        before = self.agent()["since"]
+        self.post("prompt", {"text": prompt})
+
+        def over() -> dict[str, Any] | None:
+            agent = self.agent()
+            return agent if agent["state"] in ("done", "failed") and agent["since"] != before else None
+
+        return dict(wait_until(over, lambda: f"the end of a turn:\n{self.screen()}", timeout))
+
     def empties_input(self, text: str) -> None:
         """Delete a text from its input, a line at a time.
 
