@@ -585,6 +585,14 @@ def exit_code(process: subprocess.Popen[bytes]) -> int:
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
 
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that leads a process group, with the whole group, and wait for it."""
+    if process.returncode is None:  # else another process may have this number by now
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 class Ending(NamedTuple):
     """How a child is ended before its exit: by a signal, and by SIGKILL if that does not help."""
 
@@ -759,8 +767,7 @@ class Child:
             self.signal(ending.number)
             if self._exits_within(ending.patience - grace):
                 return
-        self.signal(signal.SIGKILL)
-        self.process.wait()
+        kill_group(self.process)
 
     def _exits_within(self, seconds: float) -> bool:
         """Wait for the exit. SIGCONT wakes a child that is stopped, or that waits at the end of guest/exec.sh."""
@@ -7227,6 +7234,7 @@ def read_head(stream: io.BufferedIOBase) -> bytes:
 HTTP_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110, 5.6.2
 HTTP_CONTROL = r"[\x00-\x08\x0a-\x1f\x7f]"  # no value may contain these
 HTTP_REQUEST_LINE = rf"({HTTP_TOKEN}) ([!-~]+) HTTP/([0-9]\.[0-9])"
+HTTP_STATUS_LINE = r"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t -~\x80-\xff]*))?"
 HttpFields: TypeAlias = "Sequence[tuple[str, str]]"  # names in the case of the message, and values
 
 
@@ -7239,6 +7247,17 @@ def split_field(line: str) -> tuple[str, str]:
     if not colon or not re.fullmatch(HTTP_TOKEN, name) or re.search(HTTP_CONTROL, value):
         raise ValueError("a header field is not NAME: VALUE on a line of its own, ended by CR LF")
     return name, value.strip(" \t")
+
+
+def split_head(head: bytes, most: int, error: type[ValueError]) -> tuple[str, list[tuple[str, str]]]:
+    """The first line and the fields of a head that ends with its empty line. Raises `error`, also for too many."""
+    first, *lines = head.removesuffix(b"\r\n\r\n").decode("latin-1").split("\r\n")
+    if len(lines) > most:
+        raise error(f"the message has more than {most} header fields")
+    try:
+        return first, [split_field(line) for line in lines]
+    except ValueError as fault:
+        raise error("a header field is not well-formed") from fault
 
 
 def field_values(fields: HttpFields, name: str) -> list[str]:

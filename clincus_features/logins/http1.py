@@ -20,8 +20,6 @@ BETWEEN = frozenset(("connection", "proxy-connection", "keep-alive", "te", "trai
 # Refused in requests. TRACE sends a request back as it arrived, with the lent value.
 BODILESS = frozenset(("GET", "HEAD", "OPTIONS", "DELETE"))  # methods for which some servers do not read a body
 REFUSED_METHODS = frozenset(("CONNECT", "TRACE", "TRACK", "DEBUG"))
-_FIRST = re.compile(rf"({clincus.HTTP_TOKEN}) ([!-~]+) HTTP/1\.1")
-_STATUS = re.compile(r"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
 
 Fields = Sequence[tuple[str, str]]
 
@@ -60,27 +58,11 @@ def take_head(held: bytearray) -> bytes:
     return clincus.take_head(held, HEAD_LIMIT, Malformed(words))
 
 
-def split_head(head: bytes) -> tuple[str, list[tuple[str, str]]]:
-    """The first line of a head, and its fields. Raises Malformed."""
-    first, *lines = head[:-4].decode("latin-1").split("\r\n")
-    if len(lines) > MOST_FIELDS:
-        raise Malformed(f"the message has more than {MOST_FIELDS} header fields")
-    return first, [split_field(line) for line in lines]
-
-
-def split_field(line: str) -> tuple[str, str]:
-    """Name and value of a field. Raises Malformed, also for a line that continues the last one (obs-fold)."""
-    try:
-        return clincus.split_field(line)
-    except ValueError as error:
-        raise Malformed("a header field is not well-formed") from error
-
-
 def parse_request(head: bytes, host: str, port: int) -> Request:
     """Read the head of a request on a connection to a host. Raises Malformed."""
-    first, fields = split_head(head)
-    match = _FIRST.fullmatch(first)
-    if not match:
+    first, fields = clincus.split_head(head, MOST_FIELDS, Malformed)
+    match = re.fullmatch(clincus.HTTP_REQUEST_LINE, first)
+    if not match or match[3] != "1.1":
         raise Malformed("the request is not well-formed HTTP/1.1")
     method = match[1]
     target = match[2]
@@ -114,8 +96,8 @@ def is_host(text: str, host: str, port: int) -> bool:
 
 def parse_answer(head: bytes, method: str) -> Answer:
     """Read the head of an answer to a request with a method. Raises Malformed."""
-    first, fields = split_head(head)
-    match = _STATUS.fullmatch(first)
+    first, fields = clincus.split_head(head, MOST_FIELDS, Malformed)
+    match = re.fullmatch(clincus.HTTP_STATUS_LINE, first)
     if not match:
         raise Malformed("the server's answer is not well-formed HTTP/1.1")
     status = int(match[2])

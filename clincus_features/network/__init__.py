@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import clincus
 
@@ -175,16 +175,14 @@ class Gateway:
         known = {session.id: session for session in self._app.registry.all()}
         for id, session in known.items():
             if session.status in ("running", "stopped") and id not in self._changing:
-                policy = read_policy(session.network)
-                is_live = session.status == "running" or session.paused
-                self._lead(id, policy if is_live and policy.has_way else None, session.status == "running")
+                self._lead(id, way_of(session, read_policy(session.network)))
         for id in self.proxy.wanted() - known.keys():
-            self._lead(id, None, False)
+            self._lead(id, NO_WAY)
 
-    def _lead(self, id: str, policy: Policy | None, is_awake: bool) -> None:
-        """Give a live session its way out by a policy, or none. `is_awake` is False for a paused one."""
-        self.proxy.want(id, policy)
-        if clincus.engine_of(id) and policy and is_awake:
+    def _lead(self, id: str, way: Way) -> None:
+        """Give a session its way out, or take it away."""
+        self.proxy.want(id, way.policy)
+        if way.has_line:
             self._keep_line(id)
         elif clincus.engine_of(id):
             self._lines.end(id)
@@ -308,16 +306,14 @@ class Gateway:
     ) -> None:
         door = self._app.sessions.door(session.id)
         is_awake = session.status == "running"
-        is_live = is_awake or session.paused
         policy = changed(known, given, session)
-        keeps_proxy = is_live and policy.has_proxy
+        keeps_proxy = policy.has_proxy and (is_awake or session.paused)
         policy = replace(policy, has_proxy=keeps_proxy or policy.mode == ALLOW_LIST)
-        is_led = is_live and policy.has_way
-        needs_line = is_led and is_awake and bool(session.engine)
-        if needs_line:
+        way = way_of(session, policy)
+        if way.has_line:
             check_guest(door, session.id)
         # Connections to a name that is closed end at once. A name that is opened works before a program asks for it.
-        self._lead(session.id, policy if is_led else None, is_awake)
+        self._lead(session.id, way)
         settings = {**clincus.parse_json(session.settings or "{}"), **given}
         text = json.dumps(settings, sort_keys=True)
         fitting = Fitting(door, before, device_path(self._app.environ, session.id))
@@ -327,7 +323,7 @@ class Gateway:
         if is_awake and policy.mode == OPEN != known.mode:
             program = clincus.guest_command("network-up")
             self._tell(session, lambda: door.exec(session.id, program, user=0, timeout=TELL_WITHIN))
-        if needs_line:
+        if way.has_line:
             self._keep_line(session.id, TAKE, READY_WITHIN)
 
     def _tell(self, session: clincus.Session, tell: Callable[[], object]) -> None:
@@ -348,6 +344,24 @@ class Gateway:
             yield
         finally:
             teller.join()
+
+
+class Way(NamedTuple):
+    """The way out of a session through the proxy."""
+
+    policy: Policy | None  # of the proxy; None for a session without a way
+    has_line: bool  # a line connects the container, which is on an engine
+
+
+NO_WAY = Way(None, False)
+
+
+def way_of(session: clincus.Session, policy: Policy) -> Way:
+    """The way out of a session with a policy. A paused session keeps its way, but no line. Pure."""
+    is_awake = session.status == "running"
+    if not policy.has_way or not (is_awake or session.paused):
+        return NO_WAY
+    return Way(policy, is_awake and bool(session.engine))
 
 
 def kept_owner(descriptor: int) -> str:

@@ -6,14 +6,11 @@ relay.py describes what goes over a line.
 from __future__ import annotations
 
 import functools
-import os
-import signal
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import clincus
 
@@ -97,7 +94,7 @@ class Line:
         self._again.set()
         with self._lock:
             if self._process:
-                end_group(self._process)
+                clincus.kill_group(self._process)
 
     def _run(self) -> None:
         pause = FIRST_PAUSE
@@ -134,7 +131,7 @@ class Line:
             self.ready.clear()
             with self._lock:
                 if self._process:
-                    end_group(self._process)
+                    clincus.kill_group(self._process)
                 self._process = None
         return "its command ended"
 
@@ -164,14 +161,6 @@ def begin(line: socket.socket, order: str) -> None:
         raise BrokenLineError("another program has the port of the proxy in the container")
     if said != b"ready\n":
         raise BrokenLineError("its command did not begin")
-
-
-def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process that leads a session, with all processes in it."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 class Lines:

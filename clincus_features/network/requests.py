@@ -56,16 +56,15 @@ def parse_request(head: bytes, tunnel: Asked | None = None) -> Asked:
     Raises Refused.
     """
     try:
-        first, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
+        try:
+            first, fields = clincus.split_head(head, MOST_FIELDS, ValueError)
+        except ValueError:
+            raise Refused(400, NOT_HTTP) from None
         match = re.fullmatch(clincus.HTTP_REQUEST_LINE, first)
-        if not match or match[3] not in ("1.0", "1.1") or len(lines) > MOST_FIELDS:
+        if not match or match[3] not in ("1.0", "1.1"):
             raise Refused(400, NOT_HTTP)
         method = match[1]
         target = match[2]
-        try:
-            fields = [clincus.split_field(line) for line in lines]
-        except ValueError:
-            raise Refused(400, NOT_HTTP) from None
         if method == "CONNECT" and not tunnel:
             return Asked(*split_authority(target), is_tunnel=True)
         return plain_request(method, target, fields, tunnel)

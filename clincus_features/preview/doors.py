@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -66,9 +65,7 @@ class CommandDoor:
                 ours.settimeout(CONNECT_WITHIN)
                 yield relay, ours
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(relay.pid, signal.SIGKILL)
-            relay.wait()
+            clincus.kill_group(relay)
 
     def close(self) -> None:
         """Do nothing: this kind of door leaves nothing to remove."""

@@ -32,8 +32,6 @@ LEADING_OUT = {
     "x-dns-prefetch-control",
 }  # fmt: skip
 
-_STATUS = re.compile(r"HTTP/1\.[01] ([1-5][0-9][0-9])(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
-
 Fields = Sequence[tuple[str, str]]
 
 
@@ -106,7 +104,7 @@ def wants_socket(request: clincus.Request) -> bool:
 def read_answer(head: bytes) -> Answer:
     """Parse the head of an app's answer, without the empty line at its end. Raises BadAnswer."""
     first, *lines = head.decode("latin-1").replace("\r\n", "\n").split("\n")
-    status = _STATUS.fullmatch(first)
+    status = re.fullmatch(clincus.HTTP_STATUS_LINE, first)
     if not status:
         raise BadAnswer("it begins with no line of HTTP")
     if len(lines) > FIELDS_MOST:
@@ -121,7 +119,7 @@ def read_answer(head: bytes) -> Answer:
     if not is_known or not all(re.fullmatch("[0-9]{1,18}", length) for length in lengths):
         raise BadAnswer("where its body ends is not beyond doubt")
     length = None if codings or not lengths else int(lengths.pop())
-    return Answer(int(status[1]), fields, bool(codings), length)
+    return Answer(int(status[2]), fields, bool(codings), length)
 
 
 def answer_fields(answer: Answer, place: Place) -> list[tuple[str, str]]:

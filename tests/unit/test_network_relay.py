@@ -18,7 +18,7 @@ import pytest
 import clincus
 from clincus_features import network
 from clincus_features.network import lines, relay
-from clincus_features.network.policy import ALLOW_LIST, Policy
+from clincus_features.network.policy import ALLOW_LIST, NONE, Policy
 from clincus_features.network.relay import CLOSE, CREDIT, DATA, FIN, HEAD, NUMBER, OPEN, PIECE, WINDOW
 from tests.builders import a_session
 from tests.programs import DEADLINE, wait_until
@@ -344,3 +344,20 @@ def test_only_while_a_session_starts_its_line_is_taken_from_another_host(monkeyp
     for moment in ("started", end, "started"):
         gateway.hear(moment, session)
     assert manners == [network.TAKE, network.WAIT]
+
+
+@pytest.mark.parametrize(
+    ("status", "paused", "engine", "has_way", "has_line"),
+    [
+        ("running", False, "far", True, True),
+        ("running", False, "", True, False),
+        ("stopped", True, "far", True, False),
+        ("stopped", False, "far", False, False),
+    ],
+    ids=["on an engine", "on this host", "paused", "stopped"],
+)
+def test_a_live_session_has_a_way_and_one_that_runs_on_an_engine_a_line(status, paused, engine, has_way, has_line):
+    policy = Policy(ALLOW_LIST, has_proxy=True)
+    session = a_session(status=status, paused=paused, engine=engine)
+    assert network.way_of(session, policy) == network.Way(policy if has_way else None, has_line)
+    assert network.way_of(session, Policy(NONE, has_proxy=True)) == network.NO_WAY
