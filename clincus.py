@@ -1843,9 +1843,9 @@ def with_approved_key(responses: object, api_key: str) -> dict[str, list[object]
 
 
 def without_claude_keys(file: ToolFile, lent: Mapping[str, str]) -> ToolFile:
-    """Claude Code's ~/.claude.json without the key that it keeps there, and without the ends of others.
+    """Claude Code's ~/.claude.json without its API key, and without the ends of approved and rejected keys.
 
-    `lent` holds the variables of logins that a session borrows; the end of a placeholder stays approved.
+    `lent` holds the variables of logins that a session borrows. A placeholder among them is approved.
     """
     if file.path != ".claude.json":
         return file

@@ -277,7 +277,7 @@ class Examination:
         """The level at which this machine can be protected from sessions (wall/protect.py)."""
         if self.config.get("security.disable_protection"):
             return warning("Switched off in the config", "remove security.disable_protection from the config")
-        self.ask("/1.0")  # does not wait as long for an Incus that hangs as the next line does
+        self.ask("/1.0")  # if Incus hangs, this fails sooner than the next line
         reason = clincus.protect.protection_support(self.incus).reason
         if reason:
             return warning(f"Basic: {reason}", "sessions start, with weaker protection; see the reason")
@@ -307,7 +307,7 @@ class Examination:
         return warning("; ".join(problems), "; ".join(fixes))
 
     def check_git(self) -> Finding:
-        """True if git on this machine uses a bare repository that it comes upon in a folder."""
+        """True if git on this machine uses no bare repository that merely lies in a folder (safe.bareRepository)."""
         git = clincus.protect.find_git("/nonexistent", self.environ)
         if not git:
             return ok("Not installed")

@@ -632,7 +632,7 @@ def locked_protection(
     session: str = "",
     notes: Sequence[str],
 ) -> Protection:
-    """The workspace (the first tree) and the other folders by LXC hooks and one mount entry a tree; see wall/hook.py.
+    """Bring in the workspace (the first tree) and the other trees by LXC hooks and mount entries; see wall/hook.py.
 
     Mounts that come into a user namespace together are locked to each other (mount_namespaces(7)): root in the
     container cannot look beneath one of them. wall/deny-unmount.rules keeps processes from unmounting all of them, or
