@@ -2164,6 +2164,7 @@ class FailureKind(enum.Enum):
     INTERFACE_GONE = "interface gone"  # a network interface vanished while Incus looked at all of them
     OTHER_PROJECT = "other project"  # a token is for other projects
     BAD_TOKEN = "bad token"
+    CLOSED = "closed"  # its socket does not let this user in
 
 
 class IncusError(ClincusError):
@@ -2225,6 +2226,7 @@ INCUS_FAILURES = (
     ),
     FailureRow(
         "needed permissions to talk",
+        FailureKind.CLOSED,
         status=503,
         advice="You may not talk to Incus yet. Run `clincus setup`, then log in again.",
     ),

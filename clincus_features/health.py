@@ -214,11 +214,14 @@ class Examination:
         group = self.config.get("incus.group")
         name = self.machine.user_name()
         user = name or str(os.geteuid())
-        with suppress(clincus.IncusError):
+        is_down = False
+        try:
             if self.ask("/1.0").get("auth") == "trusted":
                 return ok(f"'{user}' may use Incus", user=user, group=group)
+        except clincus.IncusError as error:
+            is_down = error.kind is not clincus.FailureKind.CLOSED  # it is not installed, or does not run
         fix = f"sudo usermod -aG {group} {user}, then log in again"
-        if self.machine.is_root():
+        if self.machine.is_root() or is_down:
             fix = "clincus setup"
         elif not name:
             fix = f"give the uid {user} a line in /etc/passwd, and that user the group {group}"

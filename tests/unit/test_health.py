@@ -389,6 +389,24 @@ def test_every_dead_cable_is_removed_by_the_command(report, host):
     assert finding["fix"] == "echo vethaaaaaaa1 vethaaaaaaa3 | xargs -n 1 sudo ip link delete"
 
 
+class Closed(clincus.Incus):
+    """An Incus that does not let this user in."""
+
+    def query(self, *_, **__):
+        raise clincus.incus_failure("Error: You don't have the needed permissions to talk to the incus daemon")
+
+
+@pytest.mark.parametrize(
+    ("incus", "fix"),
+    [(Gone(), "clincus setup"), (Closed(), "sudo usermod -aG incus-admin ann, then log in again")],
+    ids=["it does not run", "it lets others in"],
+)
+def test_who_cannot_use_incus_is_told_of_the_group_only_where_that_is_the_reason(report, host, monkeypatch, incus, fix):
+    monkeypatch.setattr(type(host), "is_root", lambda self: False)
+    monkeypatch.setattr(type(host), "user_name", lambda self: "ann")
+    assert report(incus=incus)["checks"]["permissions"]["fix"] == fix
+
+
 def test_a_user_without_a_line_in_passwd_gets_a_report(report, host, monkeypatch):
     monkeypatch.setattr(health.os, "geteuid", lambda: 987654)
     assert report()["checks"]["permissions"]["message"] == "'987654' may use Incus"
