@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 LARGEST = 8 << 20  # bytes of one object
@@ -20,6 +20,9 @@ MOST_DELTAS = 4095  # of one object: pack.depth has no higher value
 PIECE = 64 << 10  # bytes of a pack that are read at once
 INDEX_HEAD = b"\377tOc\0\0\0\2"
 FANOUT = 8 + 256 * 4  # bytes before the names
+OLD_FANOUT = 256 * 4  # the same in an index of version 1, where each name follows its place
+MIDX = "multi-pack-index"
+MOST_NAMED = 1 << 20  # bytes of the names of packs in it
 KINDS = {1: "commit", 2: "tree", 3: "blob", 4: "tag"}
 OFS_DELTA, REF_DELTA = 6, 7
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -59,11 +62,12 @@ class Pack:
             self._pack = os.open(f"{name}.pack", OPEN_FILE, dir_fd=folder)
             about = os.fstat(self._pack)
             head = os.pread(self._index, FANOUT, 0)
-            self._fanout = struct.unpack_from(">256I", head, 8)
+            self._is_old = not head.startswith(INDEX_HEAD[:4])
+            self._fanout = struct.unpack_from(">256I", head, 0 if self._is_old else 8)
         except BaseException:
             self.close()
             raise
-        self.is_known = stat.S_ISREG(about.st_mode) and head.startswith(INDEX_HEAD)
+        self.is_known = stat.S_ISREG(about.st_mode) and (self._is_old or head.startswith(INDEX_HEAD))
         self.written = about.st_ctime
 
     def close(self) -> None:
@@ -74,20 +78,14 @@ class Pack:
 
     def place_of(self, name: bytes) -> int:
         """The place where an object begins, -1 if it is not in this pack. Raises struct.error for a broken index."""
-        low = self._fanout[name[0] - 1] if name[0] else 0
-        high = self._fanout[name[0]]
-        while low < high:
-            middle = (low + high) // 2
-            here = os.pread(self._index, self._size, FANOUT + middle * self._size)
-            if here == name:
-                return self._offset(middle)
-            if here < name:
-                low = middle + 1
-            else:
-                high = middle
-        return -1
+        begin, width = (OLD_FANOUT + 4, self._size + 4) if self._is_old else (FANOUT, self._size)
+        number = number_of(self._index, self._fanout, name, begin, width)
+        return self._offset(number) if number >= 0 else -1
 
     def _offset(self, number: int) -> int:
+        if self._is_old:
+            (place,) = struct.unpack(">I", os.pread(self._index, 4, OLD_FANOUT + number * (self._size + 4)))
+            return int(place)
         count = self._fanout[255]
         (place,) = struct.unpack(">I", os.pread(self._index, 4, FANOUT + count * (self._size + 4) + number * 4))
         if place < 1 << 31:
@@ -159,6 +157,59 @@ class Pack:
         return data
 
 
+def number_of(file: int, fanout: Sequence[int], name: bytes, begin: int, width: int) -> int:
+    """The number of a name in a sorted list of a file, -1 if it is not there."""
+    low = fanout[name[0] - 1] if name[0] else 0
+    high = fanout[name[0]]
+    while low < high:
+        middle = (low + high) // 2
+        here = os.pread(file, len(name), begin + middle * width)
+        if here == name:
+            return middle
+        if here < name:
+            low = middle + 1
+        else:
+            high = middle
+    return -1
+
+
+class Midx:
+    """An index of several packs, held open. Git believes it more than the indexes of the packs."""
+
+    def __init__(self, folder: int, hash_size: int) -> None:
+        """Raises OSError, and struct.error, KeyError or ValueError for a file that is none."""
+        self._size = hash_size
+        self._file = os.open(MIDX, OPEN_FILE, dir_fd=folder)
+        try:
+            self.written = os.fstat(self._file).st_ctime
+            signature, chunks, count = struct.unpack(">4s2xBxI", os.pread(self._file, 12, 0))
+            table = [*struct.iter_unpack(">4sQ", os.pread(self._file, 12 * (chunks + 1), 12))]
+            self._places = dict(table)
+            length = {name: min(MOST_NAMED + 1, after - at) for (name, at), (_, after) in zip(table, table[1:])}
+            names = os.pread(self._file, length[b"PNAM"], self._places[b"PNAM"]).split(b"\0")[:count]
+            self.packs = [os.fsdecode(name).rpartition(".")[0] for name in names]
+            self.is_known = signature == b"MIDX" and length[b"PNAM"] <= MOST_NAMED
+            self._fanout = struct.unpack(">256I", os.pread(self._file, 1024, self._places[b"OIDF"]))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+    def place_of(self, name: bytes) -> tuple[str, int]:
+        """The pack that has an object, and the place there; no pack if it is not listed. Raises struct.error."""
+        number = number_of(self._file, self._fanout, name, self._places[b"OIDL"], self._size)
+        if number < 0:
+            return "", -1
+        pack, place = struct.unpack(">II", os.pread(self._file, 8, self._places[b"OOFF"] + 8 * number))
+        if place >> 31 and b"LOFF" in self._places:
+            far = self._places[b"LOFF"] + 8 * (place & 0x7FFFFFFF)
+            (place,) = struct.unpack(">Q", os.pread(self._file, 8, far))
+        return self.packs[pack], place
+
+
 def with_delta(base: bytes, delta: bytes) -> bytes:
     """Apply a delta to an object. Raises MissingError, and IndexError for a delta that git would refuse."""
     _, at = delta_size(delta, 0)
@@ -211,8 +262,10 @@ class Objects:
     def __init__(self, git: int, hash_size: int = 20) -> None:
         """Raises OSError if the folder has no objects."""
         self._size = hash_size
-        self._packs: list[Pack] = []
+        self._packs: dict[str, Pack] = {}
+        self._midx: Midx | None = None
         self.borrows = False  # True if git also looks for objects elsewhere
+        self.is_whole = True  # False if git reads packs that are not read here
         self._folder = os.open("objects", OPEN_FOLDER, dir_fd=git)
         with suppress(OSError):
             inside = self._open("info")
@@ -226,8 +279,10 @@ class Objects:
 
     def close(self) -> None:
         """Close the files."""
-        for pack in self._packs:
+        for pack in self._packs.values():
             pack.close()
+        if self._midx is not None:
+            self._midx.close()
         os.close(self._folder)
 
     def _open(self, name: str) -> int:
@@ -236,14 +291,22 @@ class Objects:
     def _open_packs(self) -> None:
         folder = self._open("pack")
         try:
-            names = sorted(name[: -len(".idx")] for name in os.listdir(folder) if name.endswith(".idx"))
+            found = os.listdir(folder)
+            names = sorted(name[: -len(".idx")] for name in found if name.endswith(".idx"))
             for name in names[:MOST_PACKS]:
                 with suppress(OSError, struct.error):
                     pack = Pack(folder, name, self._size)
                     if pack.is_known:
-                        self._packs.append(pack)
+                        self._packs[name] = pack
                     else:
                         pack.close()
+            # Git puts further lists of packs in this folder (`core.multiPackIndex`, from 2.47 on).
+            self.is_whole = len(names) <= MOST_PACKS and f"{MIDX}.d" not in found
+            if MIDX in found:
+                with suppress(OSError, struct.error, KeyError, ValueError):
+                    self._midx = Midx(folder, self._size)
+                is_known = self._midx is not None and self._midx.is_known and {*self._midx.packs} <= {*self._packs}
+                self.is_whole = self.is_whole and is_known
         finally:
             os.close(folder)
 
@@ -266,12 +329,18 @@ class Objects:
         """All copies of an object that git could read."""
         import zlib
 
-        broken = (OSError, ValueError, IndexError, struct.error, zlib.error, MissingError)
-        for pack in self._packs:
+        broken = (OSError, ValueError, LookupError, struct.error, zlib.error, MissingError)
+        for pack in self._packs.values():
             with suppress(*broken):
                 place = pack.place_of(name)
                 if place >= 0:
                     yield Found(*pack.read(place), pack.written)
+        if self._midx is not None:
+            with suppress(*broken):
+                where, place = self._midx.place_of(name)
+                if where:
+                    pack = self._packs[where]
+                    yield Found(*pack.read(place), max(pack.written, self._midx.written))
         with suppress(*broken):
             yield self._loose(name.hex())
 

@@ -1086,6 +1086,8 @@ class Commits:
         self.objects = Objects(git, self.hash_size)
         self.until = time.monotonic() + COMMIT_SECONDS
         self.cuts: dict[str, None] = {}
+        if not self.objects.is_whole:
+            self.cuts["commits in packs that were not read, as there are many or their list is odd"] = None
         self.forged: dict[str, float] = {}  # objects with another content than their names say
         self.trees: dict[bytes, dict[bytes, tuple[int, bytes]]] = {}
         self.replaced: dict[bytes, bytes] = {}  # object -> the one that git reads in its place

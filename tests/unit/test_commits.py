@@ -79,6 +79,14 @@ COMMITS = {
     "packed": (
         f"git branch evil $({EVIL}); git pack-refs --all; git repack -qad", {".husky/pre-commit": ["refs/heads/evil"]},
     ),
+    "packed with an index of the old form": (
+        f"git branch evil $({EVIL}); git -c pack.indexVersion=1 repack -qad",
+        {".husky/pre-commit": ["refs/heads/evil"]},
+    ),
+    "packed with an index of several packs": (
+        f"git repack -qad; git branch evil $({EVIL}); git repack -qd; git multi-pack-index write",
+        {".husky/pre-commit": ["refs/heads/evil"]},
+    ),
     "a stash": (
         f"""git update-ref --create-reflog refs/stash $({EVIL}); git update-ref refs/stash $(commit x 100644 file)""",
         {".husky/pre-commit": ["stash"]},
@@ -199,13 +207,47 @@ def test_git_writes_an_object_that_is_not_what_its_name_says(work):
     assert (work.root / "ran").exists()
 
 
-def test_an_object_that_is_not_what_its_name_says_is_found(work):
-    run(work, FORGE)
+@pytest.mark.parametrize("forge", ["FORGE", "FORGE_LIST"])
+def test_an_object_that_is_not_what_its_name_says_is_found(work, forge):
+    run(work, globals()[forge])
     name = work.git("rev-parse", "HEAD:.husky/pre-commit").strip()
     look = scans.scan(str(work.root), (), work.environ, SEALED)
     [item] = [one for one in look.items if one["kind"] == "broken"]
     assert item["path"] == f".git/objects/{name[:2]}/{name[2:]}"
     assert "git fsck" in appeared.when_it_runs(item, ROWS)
+
+
+# In an index of packs, the hook has the place of another object. Git believes it more than the index of the pack.
+FORGE_LIST = """
+evil=$(printf '#!/bin/sh\\ntouch ran\\n' | git hash-object -w --stdin); git update-ref refs/evil $evil
+git repack -qad; git multi-pack-index write; git update-ref -d refs/evil
+python3 - $(git rev-parse HEAD:.husky/pre-commit) $evil <<'END'
+import os, struct, sys
+path = ".git/objects/pack/multi-pack-index"
+data = bytearray(open(path, "rb").read())
+at = dict(struct.unpack_from(">4sQ", data, 12 + 12 * number) for number in range(data[6]))
+count, = struct.unpack_from(">I", data, at[b"OIDF"] + 1020)
+names = [data[at[b"OIDL"] + 20 * number :][:20].hex() for number in range(count)]
+to, source = (at[b"OOFF"] + 8 * names.index(name) for name in sys.argv[1:])
+data[to : to + 8] = data[source : source + 8]
+os.unlink(path)
+open(path, "wb").write(data)
+END
+"""
+
+
+def test_git_writes_the_object_that_an_index_of_packs_has_under_a_name(work):
+    run(work, FORGE_LIST + "git config core.hooksPath .husky; touch -d 2001-01-01 .husky/pre-commit")
+    work.git("reset", "-q", "--hard")
+    work.git("commit", "-q", "--allow-empty", "-m", "x")
+    assert (work.root / "ran").exists()
+
+
+def test_packs_that_are_not_read_are_said(work):
+    run(work, "git repack -qad")
+    (work.root / ".git/objects/pack/multi-pack-index").write_text("none")
+    look = scans.scan(str(work.root), (), work.environ, SEALED)
+    assert "packs" in look.cut
 
 
 def unlike(work):
