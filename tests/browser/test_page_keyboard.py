@@ -119,10 +119,10 @@ def test_a_terminal_takes_all_keys_but_lets_go(shell):
     expect(terminal).to_be_focused()
     page.keyboard.press("Control+Shift+ArrowUp")
     expect(page.get_by_role("main").get_by_role("link", name="Shell")).to_be_focused()
-    for _ in ("Files", "Changes", "Network", "Stop"):
+    for _ in ("Transcript", "Files", "Changes", "Network", "Stop"):
         page.keyboard.press("Tab")
     expect_focus_on_words(shell, "^Stop$")
-    for _ in ("Network", "Changes", "Files", "Shell"):
+    for _ in ("Network", "Changes", "Files", "Transcript", "Shell"):
         page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
     expect(terminal).to_be_focused()
@@ -148,7 +148,13 @@ def test_the_focus_is_seen_on_every_place(shared, open_shared):
     """Tab goes round each place and comes to its end, with an outline at each stop."""
     dashboard = open_shared()
     page, session = dashboard.blank, shared.session
-    for path in ("/", "/settings", "/history", f"/sessions/{session['id']}/files"):
+    for path in (
+        "/",
+        "/settings",
+        "/history",
+        f"/sessions/{session['id']}/files",
+        f"/sessions/{session['id']}/transcript",
+    ):
         dashboard.go(path)
         page.wait_for_load_state("networkidle")
         stops = []

@@ -47,6 +47,7 @@ def test_axe_finds_nothing_serious(shared, open_shared):
         *PLACES,
         f"/sessions/{session['id']}",
         f"/sessions/{session['id']}/files?path=README.md",
+        f"/sessions/{session['id']}/transcript",
         "/sessions/gone",
     )
     for path in places:
@@ -328,7 +329,7 @@ def test_every_text_can_be_read_and_no_field_is_zoomed_into(shared, open_shared,
     """On every place, in each view of a session, and in the dialogs."""
     dashboard = open_shared(phone=phone)
     page = dashboard.blank
-    views = ("", "/shell", "/files?path=README.md", "/changes", "/network")
+    views = ("", "/shell", "/transcript", "/files?path=README.md", "/changes", "/network")
     for path in (*PLACES, *(f"/sessions/{shared.session['id']}{view}" for view in views)):
         settle(dashboard, path)
         assert page.evaluate(SMALL) == [], path

@@ -3,7 +3,7 @@ import { flushSync } from 'svelte';
 
 import { decodePath, encodePath } from './paths';
 
-export const TABS = ['terminal', 'shell', 'files', 'changes', 'network'] as const;
+export const TABS = ['terminal', 'shell', 'transcript', 'files', 'changes', 'network'] as const;
 export type Tab = (typeof TABS)[number];
 
 export const tabTitle = (tab: Tab): string => tab.charAt(0).toUpperCase() + tab.slice(1);

@@ -2,7 +2,7 @@
 import { Persisted } from '../lib/persisted.svelte';
 
 /** What can stand beside the terminal of a session. */
-export const BESIDE = ['changes', 'shell', 'files'] as const;
+export const BESIDE = ['changes', 'transcript', 'shell', 'files'] as const;
 export type Beside = (typeof BESIDE)[number];
 
 /** The bounds of each size: the sidebar and lists in pixels, the second pane in percent of what there is for both. */

@@ -9,6 +9,7 @@ import HistoryIcon from '@lucide/svelte/icons/history';
 import Inbox from '@lucide/svelte/icons/inbox';
 import KeyRound from '@lucide/svelte/icons/key-round';
 import Keyboard from '@lucide/svelte/icons/keyboard';
+import MessagesSquare from '@lucide/svelte/icons/messages-square';
 import Network from '@lucide/svelte/icons/network';
 import Plus from '@lucide/svelte/icons/plus';
 import SettingsIcon from '@lucide/svelte/icons/settings';
@@ -60,6 +61,7 @@ const MOST_FOUND = 30;
 const TAB_ICONS: Record<Tab, Icon> = {
   terminal: SquareTerminal,
   shell: SquareTerminal,
+  transcript: MessagesSquare,
   files: FileText,
   changes: FileDiff,
   network: Network,

@@ -23,7 +23,7 @@ async function here(text: string, session = someSession()): Promise<string[]> {
 }
 
 it('offers each view of the session that is open, and to stop it', async () => {
-  expect((await here('')).slice(0, 6)).toEqual(['Terminal', 'Shell', 'Files', 'Changes', 'Network', 'Stop']);
+  expect((await here('')).slice(0, 7)).toEqual(['Terminal', 'Shell', 'Transcript', 'Files', 'Changes', 'Network', 'Stop']);
 });
 
 it.each(menuOf(someSession()).map(({ label }) => label))('finds “%s”, as it is in the menu of the session', async (label) => {

@@ -26,7 +26,7 @@ const GO: Record<string, string> = { i: href.home, p: href.projects, a: href.all
 const SINGLE: Record<string, () => void> = {
   '?': () => (ui.shortcuts = true),
   n: () => ui.startSession(),
-  '/': () => document.querySelector<HTMLElement>('main input[type="search"]')?.focus(),
+  '/': () => [...document.querySelectorAll<HTMLElement>('main input[type="search"]')].find((field) => field.checkVisibility())?.focus(),
   '[': () => (preferences.railFolded = !preferences.railFolded),
   g: () => (afterG = Date.now()),
 };
