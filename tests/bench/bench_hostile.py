@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import itertools
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
+import clincus
 from tests import programs
 from tests.bench.bench_clone import make_repository
 from tests.bench.bench_engines import server_with_engine
@@ -42,8 +44,10 @@ END_PATIENCE = 1200.0  # the same for the forced delete of a hostile session, wh
 BACK_WITHIN = 300.0  # seconds for an engine to answer again: on a busy machine it may count as lost for a while
 AT_ONCE = 3  # creates
 WORK_PAUSE = 1.0  # seconds between two honest works
+COMMAND_PAUSE = 2.0  # seconds between two commands past the server
 STOP_EVERY = 4  # of so many works one stops its session
 GIVE_BACK = 65.0  # seconds in which the server gives freed memory back
+LOOKS, LOOK_PAUSE = 10, 2.0  # looks at a server at rest, and seconds between them
 CONFIG = "[limits.runtime]\nmax_processes = 200\n"
 # Programs of the container, each of which replaces the real ones. What they do is bounded by the container: 200
 # processes, and 200 MB of a disk that all share.
@@ -95,6 +99,8 @@ class Seen:
         default_factory=lambda: {"list": [], "honest": [], "hostile": []}
     )
     stops: list[float] = field(default_factory=list)
+    commands: list[float] = field(default_factory=list)  # in containers, past the server
+    pressure: float = 0.0  # share of the time in which a program waited for a core
 
     def seconds(self, party: str) -> list[float]:
         """The answers about a party."""
@@ -180,7 +186,9 @@ class Run:
         honest = self.party("honest")
         self.seen = Seen()
         self.over.clear()
-        clients = [threading.Thread(target=self.ask), *work_threads(self, honest)]
+        clients = [threading.Thread(target=work) for work in (self.ask, self.run_commands)]
+        clients += work_threads(self, honest)
+        began, waited = time.monotonic(), waited_for_a_core()
         for client in clients:
             client.start()
         for _ in range(round(minutes * 6)):
@@ -188,9 +196,20 @@ class Run:
             if self.server.process.poll() is not None:
                 break
         self.over.set()
+        self.seen.pressure = (waited_for_a_core() - waited) / (time.monotonic() - began)
         for client in clients:
             client.join()
         return self.seen
+
+    def run_commands(self) -> None:
+        """Run a command in honest containers until the run is over: no answer about one can be faster than that."""
+        for member in itertools.cycle(self.party("honest")):
+            if self.over.wait(COMMAND_PAUSE):
+                return
+            began = time.monotonic()
+            with contextlib.suppress(clincus.ClincusError):  # it is stopped just now
+                self.exec(member, "true", timeout=PATIENCE)
+                self.seen.commands.append(time.monotonic() - began)
 
     def ask(self) -> None:
         """Ask the API until the run is over, some times a second, each time without waiting for the last answer."""
@@ -294,22 +313,34 @@ class Run:
         ]
 
 
+def at_rest(process: Process) -> tuple[float, float, float]:
+    """Memory in MB, threads and descriptors once the server has given back what it needed before.
+
+    A save or a look at all sessions takes some MB for a moment, so the lowest of several looks counts.
+    """
+    time.sleep(GIVE_BACK)
+    seen = []
+    for _ in range(LOOKS):
+        seen.append((process.own_memory, process.threads, process.descriptors))
+        time.sleep(LOOK_PAUSE)
+    memory, threads, descriptors = map(min, zip(*seen))
+    return memory, threads, descriptors
+
+
 def measure(made: House, results: Results, options: argparse.Namespace) -> None:
     """The whole bench."""
     with server_with_engine(made, CONFIG) as (server, _):
         run, process = Run(made, server, options), Process(server.process.pid)
         run.start()
         honest, hostile = run.party("honest"), run.party("hostile")
-        time.sleep(GIVE_BACK)
-        before = process.memory, process.threads, process.descriptors
+        before = at_rest(process)
         print(f"{len(honest)} honest and {len(hostile)} hostile sessions; the server takes {before}", flush=True)
         calm = run.load(options.minutes / 2)
-        time.sleep(GIVE_BACK)
-        warm = process.memory, process.threads, process.descriptors
+        warm = at_rest(process)
         for member in hostile:
             run.attack(member)
         beside = run.load(options.minutes)
-        print(f"at the end of the load: {process.memory, process.threads, process.descriptors}", flush=True)
+        print(f"at the end of the load: {process.own_memory, process.threads, process.descriptors}", flush=True)
         for member in honest:
             run.stop(member)
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -318,14 +349,14 @@ def measure(made: House, results: Results, options: argparse.Namespace) -> None:
         for member in honest:
             with run.noting(f"resume {member.id}"):
                 run.server.post(f"/api/sessions/{member.id}/resume", timeout=PATIENCE)
-        time.sleep(GIVE_BACK)
-        after = process.memory, process.threads, process.descriptors
+        after = at_rest(process)
         results.add(*rows(run, (calm, beside), lost, ends, (before, warm, after)))
         print(f"  {dict(run.statuses)}")
         for line in [*run.failures[:40], *run.unseen[:20], *lost[:20]]:
             print(f"  {line}")
-        slowest = sorted((one for party in beside.answers.values() for one in party), reverse=True)[:15]
-        print("  slowest:", *slowest, sep="\n    ")
+        for phase, seen in (("calm", calm), ("beside attacks", beside)):
+            slowest = sorted((one for party in seen.answers.values() for one in party), reverse=True)[:15]
+            print(f"  slowest, {phase}:", *slowest, sep="\n    ")
         for member in run.members:
             with run.noting("delete"):
                 delete(server, member.id)
@@ -333,6 +364,13 @@ def measure(made: House, results: Results, options: argparse.Namespace) -> None:
 
 def work_threads(run: Run, honest: Sequence[Member]) -> list[threading.Thread]:
     return [threading.Thread(target=run.work, args=(honest[which::4],)) for which in range(4) if honest[which::4]]
+
+
+def waited_for_a_core() -> float:
+    """Seconds since the start of the machine in which some program waited for a core (PSI); 0 on an old kernel."""
+    with contextlib.suppress(OSError, AttributeError):
+        return int(re.search(r"some .*total=(\d+)", Path("/proc/pressure/cpu").read_text())[1]) / 1e6  # type: ignore[index]
+    return 0.0
 
 
 def rows(
@@ -365,6 +403,11 @@ def rows(
     yield Row(
         "hostile: p50 of the stops of honest sessions", "s", percentile(stops, 0.5), None, percentile(calm_stops, 0.5)
     )
+    commands, calm_commands = beside.commands or [0.0], calm.commands or [0.0]
+    words = f"p50 {percentile(commands, 0.5):.2f} s, in the calm half {percentile(calm_commands, 0.5):.2f} s"
+    words += f"; some program waited for a core in {beside.pressure:.0%} of the time, calm {calm.pressure:.0%}"
+    longest = "hostile: longest command in an honest container, past the server"
+    yield Row(longest, "s", max(commands), None, max(calm_commands), note=words)
     told = 2 * sum(len(member.told) for member in honest)
     words = f"of {run.sought} that were looked for, of {told}"
     yield Row("hostile: honest works that are lost", "", len(lost), 0, note=words)
