@@ -6,9 +6,10 @@
 # Facts: inode of the events and the byte from which they follow, 1 if the tool's process exists, its exit code,
 # 1 if this container can ring, the time here, milliseconds of CPU that the container has used without those of the
 # tool's own process, the state of a tool that a person started from the shell that it had left (1 runs, 2 has ended),
-# 1 if a stop has ended it, a checksum of the screen without its clocks, the number of lines below the cursor that are
-# not empty (nothing if the cursor is hidden), the time of the last change of the screen, and the time at which the tool
-# was started or has ended. On a line of its own: the terminal's title.
+# the exit code of that run as guest/left.sh has noted it and the time of that, 1 if a stop has ended it, a checksum of
+# the screen without its clocks, the number of lines below the cursor that are not empty (nothing if the cursor is
+# hidden), the time of the last change of the screen, and the time at which the tool was started or has ended. On a line
+# of its own: the terminal's title.
 session=$1 mark=$2 inode=$3 offset=$4 still=$5 arm=${6:-}
 cd "$HOME/.clincus/agent" 2>/dev/null || exit 4
 # True if a process is the session's tool: the program, or an interpreter that runs it.
@@ -23,7 +24,7 @@ is_tool() {
 # First, so that nothing is written unseen between this and the look.
 [ "$arm" != 1 ] || tmux kill-session -C -t "=$session" ';' set-option -w -t "=$session:" monitor-activity on 2>/dev/null
 # Before the events: guest/tool.sh removes those of the earlier run, and then reports its own.
-pid='' code='' alive=0 again=0 own=0
+pid='' code='' alive=0 again=0 own=0 left=
 [ ! -f run ] || read -r pid code <run
 now_inode=0 size=0
 # shellcheck disable=SC2046 # two numbers
@@ -66,7 +67,7 @@ if [ -n "$pid" ] && [ -r "/proc/$pid/task/$pid/children" ]; then
         # shellcheck disable=SC2086 # words
         set -- ${fields##*) }
         own=$((own + ${12} + ${13}))
-        [ -n "$code" ] && [ "$3" = "$6" ] && is_tool "$child" && again=1 && : >again
+        [ -n "$code" ] && [ "$3" = "$6" ] && is_tool "$child" && again=1
         # Some tools start themselves once more, such as Gemini CLI.
         twins=
         read -r twins <"/proc/$child/task/$child/children"
@@ -81,7 +82,14 @@ if [ -n "$pid" ] && [ -r "/proc/$pid/task/$pid/children" ]; then
     done
 fi 2>/dev/null
 [ "$alive" = 1 ] || [ -n "$code" ] || [ ! -f run ] || read -r pid code <run # it may have ended just now
-[ "$again" = 1 ] || [ -z "$code" ] || [ ! again -nt run ] || again=2
+# The file `again` is newer than `run` if a person has started the tool again since. It holds the exit code of a run that
+# has ended, and nothing else is written into it twice: guest/left.sh may just note the code.
+if [ "$again" = 1 ]; then
+    [ -e again ] && [ ! -s again ] && [ again -nt run ] || : >again
+elif [ -n "$code" ] && [ again -nt run ]; then
+    again=2
+    [ ! -s again ] || read -r left <again
+fi
 cpu=
 while read -r name value; do
     [ "$name" != usage_usec ] || cpu=$((value / 1000))
@@ -103,7 +111,8 @@ rings=0
 [ ! -e rings ] || rings=1
 # shellcheck disable=SC2046 # words
 echo "events=$now_inode:$offset" "alive=$alive" "code=$code" "rings=$rings" "now=$(date +%s.%N)" "cpu=$cpu" \
-    "again=$again" "stopping=$stopping" "more=$more" "sum=${sum%% *}" "below=$below" $(stat -c '%n=%Y' screen run 2>/dev/null)
+    "again=$again" "left=$left" "again_at=$(stat -c %Y again 2>/dev/null)" "stopping=$stopping" "more=$more" \
+    "sum=${sum%% *}" "below=$below" $(stat -c '%n=%Y' screen run 2>/dev/null)
 printf '%.200s\n%s\n%s\n%s\n' "$title" "$mark" "$screen" "$mark"
 [ "$more" = 0 ] || tail -c "+$old" events.old | head -c $((more - 1))
 [ "$now_inode" = 0 ] || tail -c "+$((offset + 1))" events | head -c 262144

@@ -75,4 +75,9 @@ printf '\n%s has ended (exit code %s). This is a shell in its container.\n' "$to
 [ -x "${SHELL:-}" ] || SHELL=/bin/bash
 [ -x "$SHELL" ] || SHELL=/bin/sh
 export SHELL
+# A person may start the tool again in this shell. Bash then tells how that has ended, and no other shell does.
+if [ -x "$HOME/.clincus/left" ]; then
+    # shellcheck disable=SC2016,SC2088 # for Bash
+    export PROMPT_COMMAND='~/.clincus/left $? $$'"${PROMPT_COMMAND:+; $PROMPT_COMMAND}"
+fi
 exec "$SHELL" -l

@@ -62,7 +62,7 @@ def copilot_hooks() -> dict[str, object]:
 
 def guest_files(session: clincus.Session) -> Sequence[clincus.ToolFile]:
     """The files for a session's container."""
-    files = {".clincus/hook": (clincus.guest_program("hook"), 0o700)}
+    files = {f".clincus/{name}": (clincus.guest_program(name), 0o700) for name in ("hook", "left")}
     if session.tool == "claude":
         files[CLAUDE_SETTINGS] = (json.dumps(claude_settings(), indent=1), 0o644)
     elif session.tool == "copilot":

@@ -133,7 +133,11 @@ def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float)
 
     inode, _, offset = words.get("events", "").partition(":")
     begin = int(offset) if offset.isdecimal() and len(offset) < 10 else 0
-    code = words.get("code", "")
+
+    def code_of(name: str) -> int | None:
+        text = words.get(name, "")
+        return int(text) if text.isdecimal() and len(text) < 4 else None
+
     lines = clean_lines(screen[-SCREEN_LIMIT:].decode("utf-8", "ignore"))  # guest/look.sh cuts a long line anywhere
     work = measured_work(known.work, words.get("cpu", ""), now)
     # A new file of events continues where the old one ended. `more` is one more than the bytes that follow there, and 0
@@ -148,11 +152,12 @@ def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float)
         title=clean(title, 80),
         is_alive=words.get("alive") == "1",
         can_ring=words.get("rings") != "0",
-        exit_code=int(code) if code.isdecimal() and len(code) < 4 else None,
+        exit_code=code_of("code"),
         is_stopping=words.get("stopping") == "1",
         runs_again=words.get("again") == "1",
         was_again=words.get("again") == "2",
-        ended=time_of("run"),
+        again_code=code_of("left"),
+        ended=time_of("again_at" if words.get("again") == "2" else "run"),
         moved=max(time_of("screen"), work.busy),
         is_measured=work.is_measured,
         sum=words.get("sum", "")[:20],

@@ -26,6 +26,7 @@ PROMPT_TIME = r" {3,}\d\d?:\d\d(?: ?[AP]M)?(?=\n|\Z)"  # that Copilot CLI shows 
 REQUESTS = 8  # of sub-agents at the same time
 REQUEST_SIGNS = 60  # letters and digits by which a dialog shows one
 AMID = ("question", "plan", "permission")  # reasons for which a tool waits amid a turn
+NO_CRASH = (0, 130, 147, 148)  # exit codes: Ctrl-C, and a shell's word for a tool that Ctrl-Z has suspended
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,7 @@ class Facts:
     is_stopping: bool = False  # a stop of the session has ended the tool
     runs_again: bool = False  # a person has started the tool from the shell that it had left
     was_again: bool = False  # and that run has ended, too
+    again_code: int | None = None  # its exit code, if the shell has told it
     moved: float = 0.0  # time of the last change of screen or events, counters of time aside, or of use of the CPU
     is_measured: bool = True  # False if nobody knows yet whether the CPU is busy
     sum: str = ""  # the same for an unchanged screen (counters of time aside)
@@ -641,6 +643,8 @@ def count(facts: Facts, past: Past, agent: Agent) -> tuple[Agent, Past]:
     agent = replace(agent, turn=before.turn + turns + runs_anew, question=before.question + questions)
     is_broken_off = before.is_amid_a_turn and agent.state in ("ended", "none", "starting")
     is_broken_off |= said.breaks_off and agent.state == "idle"
+    # No look has seen the turn: the engine was out of reach.
+    is_broken_off |= agent.state == "ended" and said.turn > past.told and said.state in ("working", "waiting")
     is_new_run = runs_anew and not turns
     held = held_after(past, before, agent, facts.now, is_broken_off=is_broken_off, is_new_run=is_new_run)
     return agent, replace(
@@ -797,7 +801,7 @@ def judge_processes(facts: Facts, rules: ToolRules | None, before: Agent | None)
     if is_early and abs(facts.now - begun) < RESUMING:
         return by_process(facts, Agent("starting" if rules else "unknown", since=facts.started), "tool-not-started-yet")
     if facts.exit_code is not None:
-        return by_process(facts, ended(facts), "tool-ended")
+        return by_process(facts, ended(facts, before), "tool-ended")
     gone = Agent("ended", "crashed", "its process is gone", since=facts.ended or facts.moved)
     return by_process(facts, gone, "tool-gone")
 
@@ -814,17 +818,28 @@ def agrees(rules: ToolRules, said: Said, shown: Shown) -> bool:
 
 def by_process(facts: Facts, agent: Agent, rule: str) -> Decision:
     """A decision by the processes."""
-    code = "" if facts.exit_code is None else f"exit code {facts.exit_code}"
-    lines = (*facts.lines[-6:], *([code] if code else []))
+    code = last_code(facts)
+    lines = (*facts.lines[-6:], *([] if code is None else [f"exit code {code}"]))
     return Decision(agent, Why(rule, "process", lines, facts.now))
 
 
-def ended(facts: Facts) -> Agent:
-    """A tool has ended by itself, by Ctrl-C, by a stop of the session or by a crash."""
-    if facts.was_again:
-        return Agent("ended", "", "a person had started it again", since=facts.ended)
-    is_crash = facts.exit_code not in (0, 130) and not facts.is_stopping
-    return Agent("ended", "crashed" if is_crash else "", f"exit code {facts.exit_code}", since=facts.ended)
+def ended(facts: Facts, before: Agent | None) -> Agent:
+    """A tool has ended by itself, by Ctrl-C, by a stop of the session or by a crash.
+
+    Not every shell tells the exit code of a tool that a person had started again. Then only an end amid a turn counts
+    as a crash.
+    """
+    code = last_code(facts)
+    if code is None:
+        is_crash = before is not None and (before.is_amid_a_turn or before.reason == "crashed")
+        return Agent("ended", "crashed" if is_crash else "", "a person had started it again", since=facts.now)
+    is_crash = code not in NO_CRASH and not facts.is_stopping
+    return Agent("ended", "crashed" if is_crash else "", f"exit code {code}", since=facts.ended)
+
+
+def last_code(facts: Facts) -> int | None:
+    """The exit code of the last run of a tool that has ended, if it is known."""
+    return facts.again_code if facts.was_again else facts.exit_code
 
 
 def by_hook(facts: Facts, shown: Shown | None, before: Agent | None) -> Decision:

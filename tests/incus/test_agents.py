@@ -809,15 +809,22 @@ def test_a_tool_that_a_person_starts_again_by_its_name_is_watched_again(claude_a
     tool.has_written("hello")
     tool.type("/exit")
     ended = tool.becomes("ended", text="exit code 0")
-    tool.has_shell()
-    tool.press("C-u")
-    tool.type("PATH=/opt/tools:$PATH; claude --dangerously-skip-permissions --continue")
-    tool.is_ready()
+
+    def start_by_name() -> None:
+        tool.has_shell()
+        tool.press("C-u")
+        tool.type("PATH=/opt/tools:$PATH; claude --dangerously-skip-permissions --continue")
+        tool.is_ready()
+
+    start_by_name()
     assert tool.agent()["turn"] > ended["turn"]
     tool.post("prompt", {"text": "say hello again"})
     assert tool.becomes("done", text="hello again")["source"] == "hook"
+    tool.sh("pkill -KILL -x claude")
+    tool.becomes("ended", "crashed", "exit code 137")
+    start_by_name()
     tool.type("/exit")
-    assert tool.becomes("ended")["reason"] == ""
+    assert tool.becomes("ended", text="exit code 0")["reason"] == ""
     tool.start_again()
     tool.is_ready()
 

@@ -142,6 +142,7 @@ class World:
     home: Path
     tool: str = "claude"
     skew: float = 0.0  # seconds by which the container's clock is ahead
+    shell: str = "bash"  # in which a person may start the tool again; no other one tells how that has ended
     now: float = NOON
     set_by: float = 0.0  # seconds by which the server's clock was set
     calls: list[tuple[float, str]] = field(default_factory=list)
@@ -161,6 +162,9 @@ class World:
         self._began = NOON  # the run of the container
         self._session = SESSION._replace(tool=self.tool, run=time_text(NOON))
         self._run, self._code, self._again = NOON, "", "0"
+        # Of a tool that a person has started again: the exit code; when it ended; whether a look has seen that it ran,
+        # without which nobody knows of its end; and what a look is told of the last run that was seen.
+        self._left, self._again_at, self._is_again_known, self._kept = "", NOON, False, ("0", "")
         self._built, self._build_at = 0.0, NOON  # seconds of CPU of builds that have ended; when the last one began
         self._armed = False
         self._how: list[str] = []  # of the next hook: late, lost, twice
@@ -264,6 +268,7 @@ class World:
         begin = int(offset) if int(inode) == self._inode and int(offset) <= len(self._events) else 0
         is_behind = int(inode) == self._old_inode and int(offset) <= len(self._old_events)
         rest = self._old_events[int(offset) :] if is_behind else b""
+        self._is_again_known = self._is_again_known or self._again == "1"
         there = self.now + self.skew
         is_drawing = self.truth == "working" and not self.hangs and not self.builds
         self._drawn = max(self._drawn, there - there % 10 if is_drawing else 0.0)
@@ -275,12 +280,14 @@ class World:
             "now": f"{there:.3f}",
             "cpu": int((self._built + (self.now - self._build_at if self.builds else 0.0)) * 1000),
             "again": self._again,
+            "left": self._left,
             "stopping": 0,
             "more": len(rest) + 1 if is_behind else 0,
             "sum": hash(tuple(self._screen)),
             "below": self._looks.below if self._looks.rests[-2] in self._screen else "",
             "screen": int(self._drawn),
             "run": int(self._run + self.skew),
+            "again_at": int(self._again_at + self.skew),
         }
         head = " ".join(f"{name}={value}" for name, value in facts.items())
         screen = "\n".join(self._screen)
@@ -353,10 +360,13 @@ class World:
         return {"prompt_id": str(self._id)}
 
     def _need(self, kind: str) -> None:
-        """A person is needed from now on, unless nobody can know it: no hook tells of a turn that no look sees."""
+        """A person is needed from now on, though nobody may know it: no hook tells of a turn that no look sees."""
         is_unseen = bool(self._cut_at) and self._begun > self._cut_at and self.tool not in ("claude", *TOLD)
-        if not is_unseen or kind != "done":
-            self.needs.append(Need(kind, self.now))
+        is_unknown = (is_unseen and kind == "done") or (
+            kind == "ended" and self._again == "1" and not self._is_again_known
+        )
+        # An unknown need calls nobody, or somebody if the server has known of an earlier turn.
+        self.needs.append(Need(kind, self.now, hidden=float("inf") if is_unknown else 0.0))
 
     def _over(self) -> None:
         for need in self.needs:
@@ -507,9 +517,8 @@ class World:
     def leave(self) -> None:
         """A person ends the tool."""
         self._over()
-        self.truth, self._code, self._again, self._run = "ended", "0", "0", self.now
-        self.draw(*(line.format(self.tool, 0) for line in SHELL))
-        self._ring()
+        self.truth = "ended"
+        self._exits("0")
 
     def hang(self) -> None:
         """Nothing moves any more; after five minutes a person is needed."""
@@ -537,14 +546,29 @@ class World:
         self._over()
         self._need("ended")
         self._held_at = self.now if self.truth in ("working", "waiting") else self._held_at
-        self.truth, self._code, self._again, self._run = "crashed", "137", "0", self.now
-        self.draw(*self._screen, *(line.format(self.tool, 137) for line in SHELL))
+        self.truth = "crashed"
+        self._exits("137", *self._screen)
+
+    def _exits(self, code: str, *screen: str) -> None:
+        """The tool is gone. The shell that it had left before is there again, or another one."""
+        if self._again == "1":
+            words = SHELL if self._is_again_known and self.shell == "bash" else SHELL[-1:]
+            if self._is_again_known:
+                self._kept = "2", code if self.shell == "bash" else ""
+                self._again_at = self.now
+            self._again, self._left = self._kept
+            self.draw(*screen, *(line.format(self.tool, code) for line in words))
+        else:
+            self._code, self._again, self._run = code, "0", self.now
+            self._kept = "0", ""
+            self.draw(*screen, *(line.format(self.tool, code) for line in SHELL))
         self._ring()
 
     def again(self) -> None:
         """A person starts the tool again by its name, from the shell that it has left."""
         self._over()
-        self.truth, self._again = "idle", "1"
+        self.truth, self._again, self._left, self._is_again_known = "idle", "1", "", False
+        self.draw(*self._screen[:-1], f"{SHELL[-1]} {self.tool}")
         self.hook("SessionStart", source="startup")
         self._starts()
 

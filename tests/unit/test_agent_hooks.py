@@ -235,5 +235,6 @@ def test_a_tools_settings_run_the_hook_and_succeed_without_it(home):
     [("claude", hooks.CLAUDE_SETTINGS), ("copilot", hooks.COPILOT_FILE), ("opencode", hooks.OPENCODE_FILE)],
 )
 def test_each_tool_gets_its_own_file(tool, path):
-    assert [file.path for file in hooks.guest_files(session(tool))] == [".clincus/hook", path]
-    assert [file.path for file in hooks.guest_files(session("shell"))] == [".clincus/hook"]
+    anyones = [".clincus/hook", ".clincus/left"]
+    assert [file.path for file in hooks.guest_files(session(tool))] == [*anyones, path]
+    assert [file.path for file in hooks.guest_files(session("shell"))] == anyones

@@ -158,6 +158,55 @@ def test_a_tool_that_a_person_has_started_from_the_shell_runs_again(container, p
             terminal.kill()
 
 
+def test_a_shell_tells_how_a_tool_has_ended_that_was_started_again_in_it(container):
+    """Bash does so, with what guest/tool.sh gives it; other commands there tell nothing."""
+    home = container.home
+    launch = {"workspace": str(home), "tool": "claude", "program": "claude", "message": "", "files": "find /nowhere"}
+    for file in clincus.start_files({**launch, "first": ":", "again": ":", "afresh": ":"}, {}, {}):
+        (home / file.path).write_bytes(file.data)
+        (home / file.path).chmod(file.mode)
+    for name, text in {"left": clincus.guest_program("left"), "ring": '#!/bin/sh\necho >>"$HOME/rung"\n'}.items():
+        (home / ".clincus" / name).write_text(text)
+        (home / ".clincus" / name).chmod(0o700)
+    (home / "bin" / "claude").write_text("#!/bin/sh\nuntil [ -e ~/end ]; do sleep 0.1; done\n")
+    (home / "bin" / "claude").chmod(0o700)
+    environ = {**os.environ, "HOME": str(home), "SHELL": "/bin/bash"}
+    command = ["script", "-qfec", f"{home}/.clincus/start", "/dev/null"]
+    with subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as terminal:
+        keys = terminal.stdin
+        assert keys is not None
+
+        def enter(line: str) -> None:
+            keys.write(f"{line}\n".encode())
+            keys.flush()
+
+        def ends(*, killed: bool) -> int | None:
+            enter(f"{home}/bin/claude")
+            wait_until(lambda: container.look().facts.runs_again, "the tool to run again")
+            assert container.look().facts.again_code is None
+            if killed:
+                subprocess.run(["pkill", "-KILL", "-f", f"^/bin/sh {home}/bin/claude"], check=True)
+            else:
+                (home / "end").touch()
+            wait_until(lambda: container.look().facts.again_code is not None, "its exit code")
+            facts = container.look().facts
+            assert (facts.exit_code, facts.was_again, abs(facts.ended - facts.now) < 30) == (0, True, True)
+            return facts.again_code
+
+        try:
+            wait_until(lambda: (container.agent / "run").exists() and container.look().facts.exit_code == 0, "its end")
+            assert ends(killed=True) == 137
+            wait_until(lambda: len((home / "rung").read_text()) == 2, "a ring at each end")
+            enter("(exit 3); touch ~/typed")
+            wait_until((home / "typed").exists, "another command")
+            enter("touch ~/typed-again")
+            wait_until((home / "typed-again").exists, "one more")
+            assert (container.look().facts.again_code, len((home / "rung").read_text())) == (137, 2)
+            assert ends(killed=False) == 0
+        finally:
+            terminal.kill()
+
+
 @pytest.mark.parametrize(
     ("there", "known", "skew"),
     [

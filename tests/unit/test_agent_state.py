@@ -1125,7 +1125,10 @@ BY_HAND = {
     "it has ended": ({"exit_code": 0}, BOX, ("ended", "")),
     "a person starts it again": ({"exit_code": 0, "runs_again": True}, BOX, ("idle", "")),
     "and it works": ({"exit_code": 137, "runs_again": True}, STALLED, ("working", "")),
-    "and he ends it": ({"exit_code": 137, "was_again": True}, BOX, ("ended", "")),
+    "and he ends it": ({"exit_code": 137, "was_again": True, "again_code": 0}, BOX, ("ended", "")),
+    "and he ends it in a shell that tells nothing": ({"exit_code": 137, "was_again": True}, BOX, ("ended", "")),
+    "and it is killed": ({"exit_code": 0, "was_again": True, "again_code": 137}, BOX, ("ended", "crashed")),
+    "and Ctrl-Z suspends it": ({"exit_code": 0, "was_again": True, "again_code": 148}, BOX, ("ended", "")),
     "a stop of the session ends it": ({"exit_code": 143, "is_stopping": True}, BOX, ("ended", "")),
     "its session is just started": (
         {"is_alive": False, "ended": NOON - 60, "started": NOON - 5},
@@ -1178,9 +1181,10 @@ def test_by_its_name_a_tool_starts_for_no_longer_than_else():
 
 
 def test_the_words_that_a_tool_leaves_are_known():
-    words = re.search("printf '.*(%s has ended .*)\\\\n'", (ROOT / "guest/tool.sh").read_text())
-    assert words is not None
-    assert re.fullmatch("claude" + state.LEFT, words[1] % ("claude", "137"))
+    for file in ("tool", "left"):
+        words = re.search("printf '.*(%s has ended .*)\\\\n'", (ROOT / f"guest/{file}.sh").read_text())
+        assert words is not None
+        assert re.fullmatch("claude" + state.LEFT, words[1] % ("claude", "137"))
 
 
 HOSTILE = {

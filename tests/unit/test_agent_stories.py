@@ -62,6 +62,20 @@ STORIES = {
     "started again by its name": ("prompt 9 end 2 look leave 60 again 30 prompt 30 end 100", "done"),
     "started again at once": ("prompt 9.5 end 0.2 look leave 0.1 late again 100", ""),
     "started again after a crash, and left": ("prompt 9 crash 100 again 30 prompt 30 end 2 look 60 leave 100", "ended"),
+    "it crashes, started again after an exit": ("leave 9 again 30 prompt 30 crash 100", "ended"),
+    "it crashes twice": ("prompt 30 crash 100 again 30 prompt 30 crash 100", "ended ended"),
+    "it crashes twice at rest": ("crash 100 again 30 prompt 30 end 2 look 60 crash 100", "ended ended"),
+    "it crashes thrice, and a new server": (
+        "crash 100 again 30 prompt 9 crash 100 restart 30 again 30 prompt 9 crash 100",
+        "ended ended ended",
+    ),
+    "a queue after two crashes": ("crash 100 again 30 prompt 30 enqueue crash 60 again 100", "ended ended"),
+    "its last frame is none of the next run": ("leave 9 again 9 prompt 99 crash 99 again 30 leave 99", "ended"),
+    "a queue after an interruption, and a turn that crashes while its engine is lost": (
+        "prompt 9 enqueue escape 100 cut 9 prompt 9 crash 60 reach 9 again 200",
+        "ended",
+    ),
+    "it is left twice": ("prompt 9 end 2 look leave 60 again 30 prompt 30 end 2 look 60 leave 100", ""),
     "a queue after a crash": ("prompt 30 enqueue crash 60 again 100 prompt 30 end 9 end 100", "ended done"),
     "a queue after a crash at a question": ("prompt 30 ask 9 enqueue crash 60 again 100", "waiting ended"),
     "a queue after a crash while its engine is lost, and somebody starts it again there": (
@@ -176,6 +190,21 @@ def played(script: str, possible: Mapping[str, Collection[str]] | None = None, *
 def test_a_person_is_called_once_for_each_thing(script, calls, skew):
     """The clock of the session's engine may be another one than the server's."""
     world = played(script, skew=skew)
+    assert ([kind for _, kind in world.calls], world.wrong()) == (calls.split(), [])
+
+
+@pytest.mark.parametrize(
+    ("script", "calls"),
+    [
+        ("leave 9 again 30 prompt 30 crash 100", "ended"),
+        ("leave 9 again 30 prompt 30 ask 30 crash 100 restart 100", "waiting ended"),
+        ("prompt 30 crash 100 again 30 prompt 9 crash 100", "ended ended"),
+        ("crash 100 again 30 prompt 30 end 2 look 60 leave 100", "ended"),
+    ],
+)
+def test_in_any_shell_a_crash_amid_a_turn_calls(script, calls):
+    """Only Bash tells the exit code of a tool that a person has started again in it."""
+    world = played(script, shell="zsh")
     assert ([kind for _, kind in world.calls], world.wrong()) == (calls.split(), [])
 
 
