@@ -46,6 +46,7 @@ RESTART = 0.2  # seconds in which a missing placeholder may be created again, as
 LINKS = ""  # the mark for changes in a Git folder, where a link may have appeared
 LINKS_SETTLE = 0.05  # seconds from a new name there to the look at it
 INDEX_SETTLE = 0.2  # seconds from a change of git's index to the look at it
+EXAMINED_WITHIN = 20.0  # seconds for which a stop waits for the look at its folder
 FROZEN_WITHIN = 30.0  # seconds for Incus to freeze a container
 FREEZE_TRY = 5.0  # seconds of one try: meanwhile the agent's file is in the place of the sealed one
 ASK_AGAIN = 2.0  # seconds after which Incus is asked again if it does not answer
@@ -103,6 +104,7 @@ class Guard:
         self._changes: dict[str, list[Change]] = {}  # session -> all changes of its run
         self._reported: set[tuple[str, str]] = set()  # reports that are made once for each session
         self._asked: set[str] = set()  # sessions whose record was looked at for the field
+        self._examined: dict[str, threading.Event] = {}  # session that has ended -> set once its folder was examined
 
     @clincus.locked_property
     def watcher(self) -> Watcher:
@@ -179,7 +181,7 @@ class Guard:
     # -- Moments in the life of a session
 
     def hear(self, moment: str, session: clincus.Session) -> None:
-        """Handle a moment in a session's life. It waits only in a command."""
+        """Handle a moment in a session's life. It waits in a command, and for the look at a folder at a stop."""
         if session.mode != "mount" or session.engine:
             return
         if self._app is None:
@@ -191,10 +193,16 @@ class Guard:
             self.watcher.call(lambda: self._check_index_of(session.id))
         elif moment == "started":
             self._found.put(session)
-        elif moment in ("stopped", "deleted"):
-            self.watcher.call(lambda: self._rest(session))
-            if moment == "deleted":
-                self._asked.discard(session.id)
+        elif moment == "stopped":
+            ended = self._examined[session.id] = threading.Event()
+            self.watcher.call(lambda: self._rest(session, ended))
+        elif moment == "deleted":
+            self.watcher.call(lambda: self._rest(session, threading.Event()))
+            self._asked.discard(session.id)
+        elif moment == "after_stop":  # whoever stops it may run git in its folder next
+            examined = self._examined.pop(session.id, None)
+            if examined is not None:
+                examined.wait(EXAMINED_WITHIN)
         elif moment == "changed":
             self._remember(session)
 
@@ -850,15 +858,16 @@ class Guard:
             if live.session.id not in self._broken:
                 self._break(live, dict.fromkeys(broken, "changed"))
 
-    def _rest(self, session: clincus.Session) -> None:
-        """Stop watching a run that has ended, and record that its end was seen."""
+    def _rest(self, session: clincus.Session, examined: threading.Event) -> None:
+        """Stop watching a run that has ended, and record that its end was seen. It sets `examined` at the end."""
         if self._broken.get(session.id) == []:  # a thread is acting on it
-            again = functools.partial(self.watcher.call, functools.partial(self._rest, session))
+            again = functools.partial(self.watcher.call, functools.partial(self._rest, session, examined))
             threading.Timer(RESTART, again).start()
             return
         self.watcher.finish(session.id)
         live = self._live.get(session.id)
         if live is not None and is_later(live.session.run, session.run):
+            examined.set()
             return  # the next run, after a reboot, uses the state of this one
         self._live.pop(session.id, None)
         self.watcher.unwatch(session.id)
@@ -873,8 +882,14 @@ class Guard:
         edits = self._end_run(session, live, run, late) if run is not None else []
         if live is not None or session.protection != "off":
             settle = functools.partial(self._settle_index, session, live.stage if live is not None else None, edits)
-            look = functools.partial(clincus.survive, "looking at git's index", settle)
+
+            def look() -> None:
+                clincus.survive("looking at git's index", settle)
+                examined.set()
+
             threading.Thread(target=look, name="looking at git's index", daemon=True).start()
+        else:
+            examined.set()
 
     def _end_run(
         self, session: clincus.Session, live: Live | None, run: Run, late: Mapping[str, str]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import mmap
 import struct
 import subprocess
+import time
 from functools import partial
 
 import pytest
 
-from clincus_features.protection import index, links
+from clincus_features.protection import guard, index, links
 from clincus_features.protection.guard import ChangedError, Guard
 from clincus_features.protection.seals import Stage
 from tests.programs import wait_until
@@ -177,6 +178,26 @@ def test_a_bad_index_that_nobody_saw_is_put_aside_when_the_session_ends(bench): 
     await_change(bench)
     with pytest.raises(ChangedError, match=r"\.git/index was changed .* \.git/hooks/post-checkout"):
         bench.check()
+
+
+def test_a_stop_ends_once_the_index_was_examined(bench):  # noqa: F811
+    """Who stops a session may run git in its folder at once."""
+    bench.start()
+    bench.guard._check_index = lambda live: None
+    (bench.root / ".git/index").write_bytes(BAD)
+    bench.mount()
+    bench.guard.hear("stopped", bench.session)
+    bench.guard.hear("after_stop", bench.session)
+    assert not (bench.root / ".git/index").exists()
+
+
+@pytest.mark.parametrize("moments", [("after_stop",), ("stopped", "deleted", "after_stop", "after_stop")])
+def test_a_stop_waits_for_nothing_else(bench, moments):  # noqa: F811
+    bench.start()
+    begun = time.monotonic()
+    for moment in moments:
+        bench.guard.hear(moment, bench.session)
+    assert time.monotonic() - begun < guard.EXAMINED_WITHIN
 
 
 def test_the_first_look_waits_until_the_tool_has_been_started(bench):  # noqa: F811
