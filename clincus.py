@@ -7553,6 +7553,27 @@ def find_owner(table: Iterable[str], ends: Sequence[str]) -> int | None:
 # -- Routes
 
 Handler = Callable[[Request], object]
+TakeSettings: TypeAlias = "Callable[[Mapping[str, Any]], Mapping[str, object]]"
+
+
+def with_settings(fields: Collection[str], take: TakeSettings) -> Callable[[str, str, Handler], Handler]:
+    """A wrapper for the create of a session: fields of the request become settings, which the session keeps.
+
+    `take` returns them by dotted key, from the values of the request. It may raise ClincusError(400).
+    """
+
+    def wrap(method: str, path: str, handler: Handler) -> Handler:
+        if (method, path) != ("POST", "/api/sessions"):
+            return handler
+
+        def create(request: Request) -> object:
+            settings = {**(request.values.get("settings") or {}), **take(request.values)}
+            others = {name: value for name, value in request.values.items() if name not in fields}
+            return handler(request._replace(values={**others, "settings": settings or None}))
+
+        return create
+
+    return wrap
 
 
 class Route:

@@ -19,24 +19,14 @@ ALLOWED = "true"
 
 def install(extensions: clincus.Extensions) -> None:
     """Accept the field in the request for a new session, and add it to each session."""
-    extensions.wrappers.append(with_setting)
+    extensions.wrappers.append(clincus.with_settings([FIELD], taken_settings))
     extensions.instance_parts.append(note)
     extensions.session_fields.append(lambda session: {FIELD: session.nesting == ALLOWED})
 
 
-def with_setting(method: str, path: str, handler: clincus.Handler) -> clincus.Handler:
-    """Turn the field into a setting, which the session keeps for its later starts."""
-    if (method, path) != ("POST", "/api/sessions"):
-        return handler
-
-    def create(request: clincus.Request) -> object:
-        values = dict(request.values)
-        chosen = values.pop(FIELD)
-        if chosen is not None:
-            values["settings"] = {**(values.get("settings") or {}), KEY: chosen}
-        return handler(request._replace(values=values))
-
-    return create
+def taken_settings(values: Mapping[str, Any]) -> dict[str, object]:
+    """The field of a request, as a setting."""
+    return {} if values[FIELD] is None else {KEY: values[FIELD]}
 
 
 def note(_: clincus.Incus, __: clincus.Session, ___: clincus.Launch, description: dict[str, Any]) -> None:

@@ -67,7 +67,7 @@ def install(extensions: clincus.Extensions) -> None:
         ("POST", "/api/logins/{name}/revoke", lambda request: lending.revoke(request.values["name"])),
         ("DELETE", "/api/logins/{name}/revoke", lambda request: lending.allow(request.values["name"])),
     ]
-    extensions.wrappers.append(with_chosen)
+    extensions.wrappers.append(clincus.with_settings(["logins"], taken_settings))
     extensions.changes.append(lending.change)
     extensions.withheld.append(lending.withheld)
     extensions.examiners.append(lending.examine)
@@ -534,19 +534,9 @@ class Account:
         self._lending.vault.forget(loan.login.name)
 
 
-def with_chosen(method: str, path: str, handler: clincus.Handler) -> clincus.Handler:
-    """Let the request for a new session take our field as a setting, which the session keeps for its later starts."""
-    if (method, path) != ("POST", "/api/sessions"):
-        return handler
-
-    def create(request: clincus.Request) -> object:
-        values = dict(request.values)
-        names = values.pop("logins")
-        if names is not None:
-            values["settings"] = {**(values.get("settings") or {}), CHOSEN: read_chosen(names)}
-        return handler(request._replace(values=values))
-
-    return create
+def taken_settings(values: Mapping[str, Any]) -> dict[str, object]:
+    """The names of a request, as a setting. Raises ClincusError(400)."""
+    return {} if values["logins"] is None else {CHOSEN: read_chosen(values["logins"])}
 
 
 def read_chosen(names: object) -> list[str]:

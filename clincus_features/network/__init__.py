@@ -89,7 +89,7 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.session_fields.append(gateway.fields)
     extensions.fillers.append(gateway.filler)
     extensions.changes.append(gateway.change)
-    extensions.wrappers.append(with_settings)
+    extensions.wrappers.append(clincus.with_settings(FIELDS, taken_settings))
     extensions.listeners.append(gateway.hear)
     extensions.routes += [
         ("GET", "/api/sessions/{id}/network", gateway.get_network),
@@ -373,19 +373,6 @@ def kept_owner(descriptor: int) -> str:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, owner.encode(), 0)
     return owner
-
-
-def with_settings(method: str, path: str, handler: clincus.Handler) -> clincus.Handler:
-    """Accept our fields as settings in the request for a new session."""
-    if (method, path) != ("POST", "/api/sessions"):
-        return handler
-
-    def create(request: clincus.Request) -> object:
-        given = {**(request.values.get("settings") or {}), **taken_settings(request.values)}
-        others = {name: value for name, value in request.values.items() if name not in FIELDS}
-        return handler(request._replace(values={**others, "settings": given or None}))
-
-    return create
 
 
 def taken_settings(values: Mapping[str, Any]) -> dict[str, object]:

@@ -16,9 +16,11 @@ all_commands.load_commands()
 NETWORK_FIELDS = dict.fromkeys(("network", "allow", "presets"))
 
 
-@pytest.mark.parametrize(
-    "wrappers", [(nesting.with_setting, network.with_settings), (network.with_settings, nesting.with_setting)]
-)
+OURS = clincus.with_settings([nesting.FIELD], nesting.taken_settings)
+OF_NETWORK = clincus.with_settings(network.FIELDS, network.taken_settings)
+
+
+@pytest.mark.parametrize("wrappers", [(OURS, OF_NETWORK), (OF_NETWORK, OURS)])
 @pytest.mark.parametrize(
     ("given", "settings"),
     [
