@@ -4599,6 +4599,9 @@ def incus_status(instance: Mapping[str, Any]) -> str:
     return "Running" if status == "Ready" else status
 
 
+PROTECTION_LEVELS = ("locked", "basic", "off", "broken")
+
+
 def session_from_instance(
     prefix: str, instance: Mapping[str, Any], engine: str, row_of: Callable[[str], str] = lambda tool: ""
 ) -> Session | None:
@@ -4630,10 +4633,11 @@ def session_from_instance(
         "muted": config.get(LABEL + "muted") == "true",
         "paused": status in {"Frozen", "Freezing"},
         "error": "Incus reports an error in this container; `incus info` says more." if status == "Error" else "",
-        "protection": labels["protection"] or "basic",
+        "protection": labels["protection"] if labels["protection"] in PROTECTION_LEVELS else "basic",
         "warnings": tuple((config.get(LABEL + "warnings") or "").splitlines()),
         "session_id": labels["session_id"] or instance["name"],
-        "mode": labels["mode"] or "mount",
+        # A clone that passed for a mounted folder would be deleted without a question.
+        "mode": "mount" if labels["mode"] in ("", "mount") else "clone",
         "created_at": str(labels["created_at"] or config.get(LABEL + "created") or instance.get("created_at") or ""),
         "image": labels["image"] or config.get("image.description") or "",
         "run": instance.get("last_used_at") or "",

@@ -328,6 +328,23 @@ def test_a_foreign_instance_never_enters(registry, heard):
     assert heard == []
 
 
+@pytest.mark.parametrize(
+    ("labels", "fields"),
+    [
+        ({}, ("mount", "basic")),
+        ({"mode": "mount", "protection": "locked"}, ("mount", "locked")),
+        ({"mode": "\x1b[2J", "protection": "\x1b[2J"}, ("clone", "basic")),
+    ],
+)
+def test_a_label_with_a_word_that_nobody_knows_promises_nothing(labels, fields):
+    """A clone that passed for a mounted folder would be deleted without a question."""
+    config = {f"user.clincus.{name}": value for name, value in labels.items()}
+    made = clincus.session_from_instance(
+        "clincus-", {"name": "clincus-a1b2c3-1", "status": "Stopped", "config": config}, "far"
+    )
+    assert (made.mode, made.protection) == fields
+
+
 def test_labels_that_others_change_are_seen(registry, heard):
     look(registry, instance())
     look(registry, instance(persistent="true"))
