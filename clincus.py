@@ -862,8 +862,25 @@ def run_child(
     cwd: str | None = None,
 ) -> Completed:
     """Run a program to its end. Raises ChildError if it cannot start, takes too long or writes too much."""
-    with Child(argv, timeout=timeout, environ=environ, cwd=cwd) as child:
+    with Child(argv, timeout=timeout, environ=environ, cwd=cwd) as child, ended_with_work(child):
         return child.complete(stdin)
+
+
+@contextmanager
+def ended_with_work(child: Child) -> Iterator[None]:
+    """Let whoever calls off the work of this thread (`Patience.call_off`) end a program of this host during the block.
+
+    A container may give it much to do: a few bytes of a pack can unfold to any number.
+    """
+    patience = PATIENCE.get()
+    if patience is None:
+        yield
+        return
+    patience.add(child)
+    try:
+        yield
+    finally:
+        patience.discard(child)
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -2416,7 +2433,7 @@ class Patience:
         self._rest = most  # seconds until data earns nothing more
         self._running = 0  # commands, some of them beside each other
         self._counted = 0.0  # time.monotonic up to which the time has been counted
-        self._commands: set[GuestCommand] = set()
+        self._commands: set[Child] = set()
         self._reason = ""  # why the work was called off
         self._lock = threading.Lock()
 
@@ -2447,14 +2464,14 @@ class Patience:
         for command in commands:
             command.end(reason, 409)
 
-    def add(self, command: GuestCommand) -> None:
+    def add(self, command: Child) -> None:
         """Note a command that runs."""
         with self._lock:
             self._commands.add(command)
         if self._reason:
             command.end(self._reason, 409)
 
-    def discard(self, command: GuestCommand) -> None:
+    def discard(self, command: Child) -> None:
         """Forget a command that has ended."""
         with self._lock:
             self._commands.discard(command)

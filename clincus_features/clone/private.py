@@ -134,9 +134,9 @@ class PrivateGit:
     @contextmanager
     def stream(self, *words: str, timeout: float) -> Iterator[Iterator[bytes]]:
         """The output of a git command, piece by piece as it comes. Raises ClincusError(409) at the end if it failed."""
-        with clincus.Child(
-            self.argv(*words), timeout=timeout, environ=self.environ(), cwd=self.work_tree or "/"
-        ) as child:
+        argv = self.argv(*words)
+        child = clincus.Child(argv, timeout=timeout, environ=self.environ(), cwd=self.work_tree or "/")
+        with child, clincus.ended_with_work(child):
             child.stdin.close()
             errors = clincus.Collector(child, child.stderr)
             yield iter(lambda: child.stdout.read(1 << 16), b"")

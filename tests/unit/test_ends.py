@@ -18,7 +18,7 @@ import clincus
 from clincus_cli import losses
 from clincus_cli.sessions import run_shutdown
 from clincus_features import clone, uploads
-from tests.programs import DEADLINE
+from tests.programs import DEADLINE, wait_until
 from tests.unit.test_sessions import NAME, Door, add, deleted, reports
 
 __all__ = ["reports"]  # a fixture
@@ -289,6 +289,28 @@ def test_an_end_calls_off_what_reads_the_container_instead_of_waiting_for_it(rep
     thread.join(DEADLINE)
     assert door.said == [(clincus.CALLED_OFF, 409)]
     assert [words[0] for words in door.calls] == ["stop"]
+
+
+def test_an_end_calls_off_what_git_of_this_host_does_for_a_fetch(reports, tmp_path):
+    """A container may send a few bytes of a pack that unfold to many gigabytes."""
+    sessions = make_sessions(BusyDoor(), reports, tmp_path)
+    begun = tmp_path / "begun"
+    failures: list[clincus.ClincusError] = []
+
+    def unpack() -> None:
+        with sessions.held(NAME), sessions.in_progress.until_end(NAME):
+            try:
+                clincus.run_child(["sh", "-c", f"touch {begun}; sleep 1000"], timeout=1000)
+            except clincus.ClincusError as error:
+                failures.append(error)
+
+    add(sessions, mode="clone")
+    thread = threading.Thread(target=unpack)
+    thread.start()
+    wait_until(begun.exists, "the program")
+    with sessions.in_progress.ending(NAME):
+        thread.join(DEADLINE)
+    assert [(one.message, one.status) for one in failures] == [(clincus.CALLED_OFF, 409)]
 
 
 def test_work_that_was_called_off_begins_no_command():
