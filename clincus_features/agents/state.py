@@ -318,10 +318,11 @@ def after_session_start(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said
     """A session that begins waits for a prompt; one that was compacted continues its work.
 
     A person who lets Claude Code forget a conversation during a turn has interrupted it; no other event reports that.
+    One that has failed may not have been looked at.
     """
     if data.get("source") == "compact":
         return None
-    return Said(hook.state, breaks_off=data.get("source") == "clear" and said.state in ("working", "waiting"))
+    return Said(hook.state, breaks_off=data.get("source") == "clear" and said.state not in ("", "idle", "done"))
 
 
 def after_permission(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said:

@@ -21,7 +21,7 @@ from clincus_features.notify.outbox import PUSH_SERVICES, Outbox, Services, chec
 WORKERS = 4  # threads that check and send; each of them may wait for a push service
 HERE_FOR = 60.0  # seconds for which a page's report of being in use holds; it repeats the report every 20
 OVER_AFTER = 2.0  # seconds after which a device learns that the news it shows is over
-LOOK_BEFORE = 1.0  # seconds before a call that was put off: the time for one more look at its session
+LOOK_BEFORE = 1.0  # seconds before a call: the time for one more look at its session
 LOOK_AGAIN = 300.0  # seconds between two looks at the quiet hours: a machine that sleeps counts no seconds
 CHANGEABLE = ("on", "quiet", "with_text", "quiet_hours", "zone")  # keys of `[notify]` that the page may change
 TEST_TITLE = "A test of Clincus"
@@ -132,7 +132,8 @@ class Notifier:
             self.agenda.drop(("check", session.id))
         else:
             delay = DWELL_WAITING if news.state == "waiting" else DWELL
-            self.agenda.put(("check", session.id), delay, lambda: self._check(session.id), news.event)
+            work = partial(self._check_anew, session.id, news.event)
+            self.agenda.put(("check", session.id), delay - LOOK_BEFORE, work, news.event)
         self._close_elsewhere(session.id, news)
 
     def _news(self, session: clincus.Session | None) -> News | None:
@@ -172,7 +173,7 @@ class Notifier:
             self.outbox.post_webhook(id, values, lambda: self._is_open(id, news))
 
     def _check_anew(self, id: str, event: tuple[str, str]) -> None:
-        """Have a session looked at, and check then: a question that was put off may have been answered meanwhile."""
+        """Have a session looked at, and check then: a question may have been answered since the last look."""
         session = self._app.registry.find(id)
         if session is not None:
             self._app.extensions.tell("before_call", session)

@@ -75,6 +75,12 @@ STORIES = {
         "prompt 9 enqueue escape 100 cut 9 prompt 9 crash 60 reach 9 again 200",
         "ended",
     ),
+    "it is started again and left at once": ("crash 0.3 again 3 leave 3 look 100", ""),
+    "a turn that fails while its engine is lost, and a person lets it forget": (
+        "prompt 30 end 2 look 9 cut 9 prompt 9 enqueue fail 9 clear 9 reach 200",
+        "",
+    ),
+    "the same of a turn that was seen": ("prompt 30 enqueue cut 9 fail 9 clear 9 reach 200", ""),
     "it is left twice": ("prompt 9 end 2 look leave 60 again 30 prompt 30 end 2 look 60 leave 100", ""),
     "a queue after a crash": ("prompt 30 enqueue crash 60 again 100 prompt 30 end 9 end 100", "ended done"),
     "a queue after a crash at a question": ("prompt 30 ask 9 enqueue crash 60 again 100", "waiting ended"),

@@ -241,22 +241,27 @@ def test_the_next_event_of_a_session_waits_out_a_minute(caller, service):
     assert len(service.pushes) == 2
 
 
-def test_a_session_is_looked_at_before_a_call_that_was_put_off(caller, service):
+@pytest.mark.parametrize("seconds", [6, 60], ids=["the first call", "a call that was put off"])
+def test_a_session_is_looked_at_before_each_call(caller, service, seconds):
     """Its question may have been answered since the last look."""
-    looks: list[str] = []
+    looks: list[float] = []
 
     def look(moment: str, session: clincus.Session) -> None:
-        looks.append(f"{moment} {session.id}")
-        caller.agent("working")
+        if moment == "before_call" and session.id == ONE:
+            looks.append(caller.now - begin)
+        if looks[-1:] == [seconds - 1]:
+            caller.agent("working")
 
-    caller.app.extensions.listeners.append(look)
     caller.add(service.endpoint("phone"))
-    caller.agent("waiting", "question")
-    caller.wait(6)
-    caller.agent("working")
+    if seconds == 60:
+        caller.agent("waiting", "question")
+        caller.wait(6)
+    before = len(service.pushes)
+    begin = caller.now
+    caller.app.extensions.listeners.append(look)
     caller.agent("waiting", "permission")
     caller.wait(90)
-    assert (looks, len(service.pushes)) == ([f"before_call {ONE}"], 1)
+    assert (looks[-1], len(service.pushes)) == (seconds - 1, before)
 
 
 def test_the_next_event_is_told_at_once_if_a_person_has_looked_in_between(caller, service):
