@@ -20,6 +20,7 @@ from unittest import mock
 import clincus
 from clincus_features import agents, notify
 from clincus_features.agents import keys, prompts, queue, reading, records
+from clincus_features.agents.times import SLOW_LOOK
 from clincus_features.notify import agenda
 from tests.builders import a_session
 
@@ -169,6 +170,7 @@ class World:
         self._armed = False
         self._how: list[str] = []  # of the next hook: late, lost, twice
         self._number, self._id, self._begun = 0, 0, NOON
+        self._looked = NOON  # when the last look was
         self._has_said = False  # in this turn
         self._prompt = ""  # the last one
         self._last: list[str] = []  # what the end of the last turn has left on the screen
@@ -269,6 +271,7 @@ class World:
         is_behind = int(inode) == self._old_inode and int(offset) <= len(self._old_events)
         rest = self._old_events[int(offset) :] if is_behind else b""
         self._is_again_known = self._is_again_known or self._again == "1"
+        self._looked = self.now
         there = self.now + self.skew
         is_drawing = self.truth == "working" and not self.hangs and not self.builds
         self._drawn = max(self._drawn, there - there % 10 if is_drawing else 0.0)
@@ -361,12 +364,21 @@ class World:
 
     def _need(self, kind: str) -> None:
         """A person is needed from now on, though nobody may know it: no hook tells of a turn that no look sees."""
-        is_unseen = bool(self._cut_at) and self._begun > self._cut_at and self.tool not in ("claude", *TOLD)
-        is_unknown = (is_unseen and kind == "done") or (
+        is_unknown = (self._is_unseen() and kind in ("done", "failed")) or (
             kind == "ended" and self._again == "1" and not self._is_again_known
         )
         # An unknown need calls nobody, or somebody if the server has known of an earlier turn.
         self.needs.append(Need(kind, self.now, hidden=float("inf") if is_unknown else 0.0))
+
+    def _is_unseen(self) -> bool:
+        """Whether no look has seen this turn of a tool without hooks: its engine is lost, or it was a short one."""
+        is_short = self.now - self._begun < SLOW_LOOK and self._looked < self._begun
+        is_away = bool(self._cut_at) and self._begun > self._cut_at
+        return self.tool not in ("claude", *TOLD) and (is_away or is_short)
+
+    def _holds(self) -> None:
+        """A turn does not end by itself: prompts that were queued before wait, if anybody can know it."""
+        self._held_at = self._held_at if self._is_unseen() else self.now
 
     def _over(self) -> None:
         for need in self.needs:
@@ -444,7 +456,8 @@ class World:
 
     def fail(self) -> None:
         """Its turn fails."""
-        self.truth, self._held_at = "failed", self.now
+        self.truth = "failed"
+        self._holds()
         self._need("failed")
         self.hook("StopFailure", error="overloaded", last_assistant_message="API Error: 529 stand-in", **self._turn())
         self.draw(*self._looks.failed, *self._looks.rests)
@@ -470,7 +483,8 @@ class World:
     def escape(self) -> None:
         """A person interrupts it."""
         self._over()
-        self.truth, self._held_at = "interrupted", self.now
+        self.truth = "interrupted"
+        self._holds()
         self._tell_if("aborted")
         self.draw("● Let me think", *self._looks.cancelled, *self._looks.rests)
 
