@@ -20,6 +20,7 @@ from clincus_features.logins.loans import run_name
 from tests.more_tools import mounts
 from tests.one_use_vendor import claude_file
 from tests.programs import DEADLINE, NO_CHECKPOINTS, program, wait_until
+from tests.real_tools import FRUGAL
 from tests.vendor_api import VendorApi
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a file of host names of the test's own needs root")
@@ -60,9 +61,18 @@ def vendor(certificates) -> Iterator[Vendor]:
 
 
 def put_secrets(home: Path) -> None:
-    for name, value in (("anthropic-key", KEY), ("github-token", TOKEN)):
-        (home / name).write_text(f"{value}\n")
-        (home / name).chmod(0o600)
+    put_secret(home / "anthropic-key", KEY)
+    put_secret(home / "github-token", TOKEN)
+
+
+def put_secret(file: Path, value: str) -> None:
+    file.write_text(f"{value}\n")
+    file.chmod(0o600)
+
+
+def reachable() -> str:
+    """The setting by which the stand-in for real tools may be asked."""
+    return f'[network]\nreachable = ["{OTHER_ADDRESS}/32"]\n'
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +167,11 @@ def test_a_limit_ends_what_a_session_may_use_and_says_so(bed, box, vendor, works
     assert "its limit of 2 requests a session is reached (limit in [logins.metered]" in said[2]
     (one,) = [one for one in box.server.get("/api/logins").json if one["name"] == "metered"]
     assert (one["today"]["requests"], one["limit"]) == (2, {"requests_per_session": 2})
+    (row,) = box.server.get(f"/api/sessions/{other.id}/network").json["lent"]
+    assert (row["requests"], row["refused"]) == (2, 1)
+    log = f"/api/sessions/{other.id}/log"
+    words = "The session does not get the login metered: its limit of 2 requests a session is reached"
+    wait_until(lambda: any(one["what"].startswith(words) for one in box.server.get(log).json), "the journal")
     assert box.server.delete(f"/api/sessions/{other.id}?force=true").status == 204
 
 
@@ -340,11 +355,43 @@ def test_claude_code_works_a_turn_with_a_subscription_that_is_lent(bed, start_re
     tokens = {"access_token": "sk-ant-oat01-real-key-of-mine", "refresh_token": "sk-ant-ort01-real-key-too"}
     file.write_text(json.dumps(claude_file({**tokens, "expires_in": 3600})))
     file.chmod(0o600)
-    reachable = f'[network]\nreachable = ["{OTHER_ADDRESS}/32"]\n'
     lent = '[defaults]\nlogins = ["claude"]\n[logins.claude]\nlend = true\n'
-    id = work_a_turn(bed, start_real(config("claude") + reachable + lent), workspace, real_vendor)
+    id = work_a_turn(bed, start_real(config("claude") + reachable() + lent), workspace, real_vendor)
     assert real_vendor.tokens - {""} == {tokens["access_token"]}
     assert "-refresh" in bed.shell(id, "cat ~/.claude/.credentials.json")
+
+
+@pytest.mark.nightly
+def test_claude_code_shows_that_a_limit_is_reached(bed, start_real, workspace, real_vendor):
+    """On its screen, in words that a person can read. The API has the sum, the limit and the refusal."""
+    limited = LOGINS.replace("[logins.anthropic]\n", "[logins.anthropic]\nlimit = { tokens_per_session = 50 }\n")
+    server = start_real(config("claude", **FRUGAL) + limited)
+    real = Tool(bed, server, server.create(workspace, profile="real")["id"])
+    real.becomes("idle", timeout=4 * DEADLINE)
+    for number in range(1, 9):
+        before = len(real_vendor.requests)
+        if real.works_a_turn(f"say hello {number}")["state"] == "failed":
+            break
+    assert number > 1, "the first turn is within the limit"
+    words = "its limit of 50 tokens a session is reached (limit in [logins.anthropic] of the config)"
+    wait_until(lambda: words in " ".join(real.screen().split()), real.screen)
+    assert len(real_vendor.requests) == before
+    assert words in real.agent()["text"]
+    (one,) = [one for one in server.get("/api/logins").json if one["name"] == "anthropic"]
+    assert (one["limit"], one["today"]["tokens"] >= 50) == ({"tokens_per_session": 50}, True)
+    (row,) = server.get(f"/api/sessions/{real.id}/network").json["lent"]
+    assert row["refused"] >= 1
+    log = f"/api/sessions/{real.id}/log"
+    wait_until(lambda: any(words in one["what"] for one in server.get(log).json), "the journal")
+
+
+@pytest.mark.nightly
+def test_claude_code_works_a_turn_with_a_token_of_its_setup(start_real, workspace, home, bed, real_vendor):
+    token = "sk-ant-oat01-real-key-of-a-year"
+    put_secret(home / "claude-token", token)
+    login = '[defaults]\nlogins = ["claude"]\n[logins.claude]\nfrom = { file = "~/claude-token" }\n'
+    work_a_turn(bed, start_real(config("claude", **FRUGAL) + reachable() + login), workspace, real_vendor)
+    assert real_vendor.tokens - {""} == {token}
 
 
 @pytest.mark.nightly
@@ -432,14 +479,8 @@ def test_codex_works_a_turn_with_a_subscription_that_is_renewed_meanwhile(bed, w
     }
     file.write_text(json.dumps(document))
     file.chmod(0o600)
-    lent = f"""[network]
-reachable = ["{OTHER_ADDRESS}/32"]
-[defaults]
-logins = ["codex"]
-[logins.codex]
-lend = true
-"""
-    id = work_other_turn(lent, "codex")
+    lent = '[defaults]\nlogins = ["codex"]\n[logins.codex]\nlend = true\n'
+    id = work_other_turn(reachable() + lent, "codex")
     assert real_vendor.tokens - {""} == {"the-real-token-of-new"}
     assert json.loads(file.read_text())["tokens"]["access_token"] == "the-real-token-of-new"
     assert "-refresh" in bed.shell(id, "cat ~/.codex/auth.json")
