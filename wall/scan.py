@@ -22,7 +22,8 @@ An ITEM has
     kind      "gitlink", "repository", "broken", "rebase", "link" (in a Git folder, and leads out of it) or "settings"
     there     true if a repository is checked out at a gitlink, and for all other kinds
     changed   the time of the last write (seconds since 1970) by the file system, which a program cannot set back
-    commands  [{"key", "value"}] of its configuration; a hook has the key "hook", the target of a link "link"
+    commands  [{"key", "value"}] of its configuration; a hook has the key "hook", the target of a link "link"; a link in
+              the place of settings has a mark of the content at its end, too
 
 A COMMIT is a file that git on the host would write from commits, at a sealed path or at a path of settings:
 
@@ -91,6 +92,8 @@ LINKED = (
 )
 TOLD_AS_COMMANDS = frozenset(("commondir", "config", "config.worktree", "hooks", "index"))  # if they are links
 MOST_IN_GIT = 2_000  # entries of one of these folders
+MOST_LINKED_FILES = 2_000  # in a folder at the end of a link in the place of settings
+MOST_LINKED = 8 << 20  # bytes of such files whose content is compared; of others, the size and the time
 GIT_NAMES = frozenset(("HEAD", "objects", "refs", "config", "commondir", "hooks"))
 READ_IN_TREES = frozenset((".gitattributes", ".gitignore", ".mailmap"))  # git follows no link there
 # Packages in these folders have settings of their own, but nobody opens the folders as a project.
@@ -652,7 +655,24 @@ class Look:
             is_named = one in self.single or one.endswith(self.endings)
             is_link = one in self.heads and bool(link_text(folder, one))
             if (is_named or is_link or (is_head and (name, one) in self.pairs)) and is_filled(folder, one):
-                self.add(inside + one, "settings", [], changed_at(folder, one))
+                self.add(inside + one, "settings", self.led_to(folder, one), changed_at(folder, one))
+
+    def led_to(self, folder: int, name: str) -> list[Command]:
+        """The target of a link in the place of settings, with a mark of its content; nothing for other files.
+
+        A link is not sealed, and programs read what it leads to. So another content there counts as another command.
+        """
+        target = link_text(folder, name)
+        if not target:
+            return []
+        mark = "outside of the workspace"
+        try:
+            with closing(os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=folder)) as end:
+                if path_inside(os.readlink(f"/proc/self/fd/{end}"), os.path.realpath(self.workspace)):
+                    mark = f"content {mark_of_content(end)}"
+        except OSError:
+            mark = "absent, or not readable"
+        return [command("link", f"{target[: VALUE_LENGTH // 2]} ({mark})")]
 
     def look_at_hidden(self, folder: int, path: str, found: Sequence[str]) -> None:
         """Examine a folder within the Git folder at the top, which has the Git folders of submodules."""
@@ -1003,6 +1023,41 @@ def link_text(folder: int, name: str) -> str:
         return os.readlink(name, dir_fd=folder)
     except OSError:
         return ""
+
+
+def mark_of_content(end: int) -> str:
+    """A short mark of a file, or of all that a folder holds, by an O_PATH descriptor. It follows no link in there."""
+    from hashlib import sha256
+
+    found = sha256()
+    left = MOST_LINKED
+    for number, (path, at) in enumerate(files_at(end)):
+        about = os.fstat(at)
+        found.update(os.fsencode(f"{path}\n{stat.S_IFMT(about.st_mode)} {about.st_size}\n"))
+        if number >= MOST_LINKED_FILES:
+            break
+        if not stat.S_ISREG(about.st_mode):
+            continue
+        left -= about.st_size
+        if left < 0:
+            found.update(b"%d\n" % about.st_ctime_ns)
+            continue
+        with open(os.open(f"/proc/self/fd/{at}", OPEN_FILE & ~os.O_NOFOLLOW), "rb") as file:
+            found.update(sha256(file.read(about.st_size)).digest())
+    return found.hexdigest()[:12]
+
+
+def files_at(end: int) -> Iterator[tuple[str, int]]:
+    """A file, or the files in a folder at any depth: relative paths, with O_PATH descriptors for one step."""
+    if not stat.S_ISDIR(os.fstat(end).st_mode):
+        yield "", end
+        return
+    with closing(os.open(f"/proc/self/fd/{end}", OPEN_FOLDER & ~os.O_NOFOLLOW)) as top:
+        for path, folders, names, folder in os.fwalk(".", dir_fd=top):
+            folders.sort()
+            for name in sorted(names):
+                with closing(os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)) as at:
+                    yield f"{path}/{name}", at
 
 
 def is_pipe(folder: int, name: str) -> bool:

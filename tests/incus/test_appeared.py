@@ -133,6 +133,20 @@ def test_what_was_there_at_the_start_is_no_news_and_what_is_added_to_it_is(bed, 
     assert told(session) == {f"{module}/.git": ("repository", [EVIL])}
 
 
+def test_what_a_link_to_settings_leads_to_is_told_when_it_changes(bed, shared_server, workspace):
+    (workspace / "cfg").mkdir()
+    (workspace / "cfg" / "servers.json").write_text("{}")
+    (workspace / ".mcp.json").symlink_to("cfg/servers.json")
+    subprocess.run(["chown", "-Rh", "--reference", str(workspace), *workspace.iterdir()], check=True)
+    session = Reviewed(bed, shared_server, workspace)
+    session.turn("echo x >file")
+    session.turn("echo x >>cfg/servers.json")
+    wait_until(lambda: appeared(session) == 1, "the session to tell what appeared")
+    [(path, (kind, [link]))] = told(session).items()
+    assert (path, kind) == (".mcp.json", "settings")
+    assert link.startswith("cfg/servers.json (content ")
+
+
 def test_what_comes_without_a_turn_is_told_when_a_server_stops_the_session(session):
     session.run(GITLINK)
     assert session.server.request("DELETE", session.path).status == 204

@@ -555,7 +555,42 @@ def test_a_placeholder_is_no_setting(work):
 def test_a_link_in_the_place_of_a_folder_of_settings_is_told(work):
     work.write("other/settings.json")
     os.symlink("other", work.root / ".claude")
-    assert work.found() == {("settings", ".claude"): []}
+    [(key, [link])] = work.found().items()
+    assert key == ("settings", ".claude")
+    assert link.startswith("other (content ")
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "change"),
+    [
+        (".mcp.json", "cfg/c.json", "echo x >>cfg/c.json"),
+        (".mcp.json", "cfg/c.json", "rm cfg/c.json"),
+        (".mcp.json", "cfg/c.json", "rm cfg/c.json; mkfifo cfg/c.json"),
+        (".claude/settings.json", "../cfg/c.json", "printf z >cfg/c.json"),
+        (".claude", "cfg", "echo x >cfg/settings.json"),
+        (".claude", "cfg", "mkdir -p cfg/skills/a; echo x >cfg/skills/a/SKILL.md"),
+        (".claude", "cfg", "mv cfg cfg-2; mkdir cfg"),
+        (".claude", "cfg", "rm cfg/c.json; ln -s /etc/passwd cfg/c.json"),
+    ],
+)
+def test_another_content_at_the_end_of_a_link_to_settings_is_another_command(work, link, target, change):
+    work.write("cfg/c.json", "{")
+    (work.root / link).parent.mkdir(exist_ok=True)
+    os.symlink(target, work.root / link)
+    before = work.found()
+    assert work.found() == before
+    subprocess.run(["sh", "-ec", change], cwd=work.root, check=True)
+    assert work.found().keys() == before.keys()
+    assert work.found() != before
+
+
+def test_the_end_of_a_link_to_settings_outside_of_the_workspace_is_not_read(work):
+    outside = work.root.parent / "outside.json"
+    outside.write_text("{}")
+    os.symlink(outside, work.root / ".mcp.json")
+    before = work.found()
+    outside.write_text("other")
+    assert work.found() == before == {("settings", ".mcp.json"): [f"{outside} (outside of the workspace)"[-200:]]}
 
 
 # -- What an attacker makes of it
