@@ -42,6 +42,8 @@ def test_a_turn_that_is_over_shows_what_to_decide_by_and_takes_the_next_prompt(b
     bed.draw(session["id"], ["All totals are mended", *CLAUDE_RESTS])
     expect(row).to_contain_text("Done")
     expect(row.get_by_role("link", name=re.compile(r"\+2 .0 lines"))).to_be_visible()
+    said = page.get_by_role("log", name="Changes of sessions")
+    expect(said.get_by_text("my-app is done.")).to_have_count(1)
     row.get_by_role("button", name="Last lines").click()
     expect(row.locator("pre")).to_contain_text("All totals are mended")
     reply = row.get_by_role("textbox", name="Reply to my-app")

@@ -127,7 +127,11 @@ def test_the_queue_is_edited_and_reordered(bed, shared, open_shared):
     expect(listed).to_contain_text(["three", "one", "two"])
     listed.filter(has_text="one").get_by_role("button", name="Edit").click()
     page.get_by_label("Queued prompt").fill("uno")
-    page.keyboard.press("Control+Enter")
+    page.get_by_role("main").get_by_role("link", name="Network").click()
+    page.reload()
+    page.get_by_role("main").get_by_role("link", name="Terminal").click()
+    expect(page.get_by_label("Queued prompt")).to_have_value("uno")
+    page.get_by_label("Queued prompt").press("Control+Enter")
     expect(listed).to_contain_text(["three", "uno", "two"])
     assert queue(shared) == ["three", "uno", "two"]
     for taken in ("three", "three\nuno", "three\nuno\ntwo"):

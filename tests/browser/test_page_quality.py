@@ -133,6 +133,19 @@ def test_a_phone_has_no_horizontal_scroll(shared, open_shared, make_workspace):
         assert dashboard.page.evaluate(TOO_WIDE) == [], path
 
 
+def test_a_phone_shows_every_view_of_a_session(shared, open_shared):
+    dashboard = open_shared(phone=True)
+    page, session = dashboard.page, shared.session
+    listed = [{**session, "changes": {"files": 128, "added": 9, "removed": 9}}]
+    page.route(re.compile(r"/api/sessions(\?.*)?$"), lambda route: route.fulfill(json=listed))
+    settle(dashboard, f"/sessions/{session['id']}")
+    views = page.get_by_role("navigation", name="Views of this session").get_by_role("link")
+    boxes = [view.bounding_box() for view in views.all()]
+    assert len(boxes) == 6
+    assert boxes[0]["x"] >= 0
+    assert boxes[-1]["x"] + boxes[-1]["width"] <= page.viewport_size["width"]
+
+
 def test_zoomed_to_twice_its_size_nothing_overlaps(shared, open_shared):
     """A window of 1280 pixels then has 640 of the page's: names are still there, and nothing is pushed out."""
     dashboard = open_shared(**ZOOMED)

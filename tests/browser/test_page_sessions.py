@@ -87,7 +87,7 @@ def test_a_session_starts_from_its_card_and_its_terminal_opens(dashboard):
     page.get_by_role("button", name="Start session").click()
     expect(page.get_by_role("dialog").get_by_role("status")).to_contain_text("Starting my-app")
     dashboard.expect_screen("STUB-READY opencode")
-    expect(page.locator("header").get_by_text("persistent")).to_be_visible()
+    expect(page.locator("header .detail").get_by_text("persistent")).to_be_visible()
     session = dashboard.server.get("/api/sessions").json[0]
     assert (session["tool"], session["persistent"]) == ("opencode", True)
     assert page.url.endswith(f"/sessions/{session['id']}")

@@ -3889,6 +3889,7 @@ export interface components {
              */
             tool: string;
             /**
+             * Format: date-time
              * @description when it was saved last: it holds nothing newer
              * @example 2026-11-29T10:52:07Z
              */
@@ -3919,6 +3920,7 @@ export interface components {
              */
             id: string;
             /**
+             * Format: date-time
              * @description when it was written
              * @example 2026-11-29T10:52:07Z
              */

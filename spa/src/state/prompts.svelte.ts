@@ -2,7 +2,7 @@
 import { api, sentence } from '../lib/api';
 import { Once } from '../lib/once';
 import type { Prompt, PromptChange, PromptResult } from '../lib/types';
-import { drafts, put } from './written';
+import { drafts, edits, put } from './written';
 
 /** What became of the prompt that was sent last. `asked`: it was not sent, since the tool asks by now, or no longer does. */
 export type Outcome = { result: 'sending' | PromptResult } | { result: 'refused' | 'asked'; text: string };
@@ -27,6 +27,23 @@ export class Prompts {
     if (!this.draft(id)) this.#aims.set(id, question);
     put(drafts, id, text || undefined, MOST_DRAFTS);
     if (this.outcome(id)?.result !== 'sending') this.#became(id, null);
+  }
+
+  /** What a prompt of the queue is being changed to; undefined if nobody changes it. */
+  edit(id: string, prompt: Prompt): string | undefined {
+    return edits.current[id]?.[prompt.prompt_id];
+  }
+
+  /** Whether somebody is changing a prompt of the queue. */
+  isEdited(id: string): boolean {
+    return id in edits.current;
+  }
+
+  /** `text` undefined ends the change. */
+  writeEdit(id: string, prompt: Pick<Prompt, 'prompt_id'>, text: string | undefined): void {
+    const next = Object.entries(edits.current[id] ?? {}).filter(([other]) => other !== prompt.prompt_id);
+    if (text !== undefined) next.push([prompt.prompt_id, text]);
+    put(edits, id, next.length > 0 ? Object.fromEntries(next) : undefined, MOST_DRAFTS);
   }
 
   outcome(id: string): Outcome | undefined {
@@ -75,7 +92,7 @@ export class Prompts {
   async cancel(id: string, prompt: Prompt): Promise<void> {
     try {
       await api.cancelPrompt(id, prompt.prompt_id);
-      this.write(id, [this.draft(id).trimEnd(), prompt.text].filter(Boolean).join('\n'));
+      this.#append(id, prompt.text);
     } catch (error) {
       this.#became(id, { result: 'refused', text: sentence(error) });
     }
@@ -100,10 +117,26 @@ export class Prompts {
     this.#looks.set(id, number);
     try {
       const list = await api.prompts(id);
-      if (number === this.#looks.get(id)) this.#lists = new Map(this.#lists).set(id, list);
+      if (number !== this.#looks.get(id)) return;
+      this.#lists = new Map(this.#lists).set(id, list);
+      this.#keepEdits(id);
     } catch {
       // What was seen last is shown until the next look.
     }
+  }
+
+  /** What a prompt was being changed to while it left the queue becomes the draft, after what is there. */
+  #keepEdits(id: string): void {
+    for (const [prompt_id, text] of Object.entries(edits.current[id] ?? {})) {
+      const prompt = this.all(id).find((one) => one.prompt_id === prompt_id);
+      if (prompt?.result === 'queued') continue;
+      this.writeEdit(id, { prompt_id }, undefined);
+      if (text.trim() && text !== prompt?.text) this.#append(id, text);
+    }
+  }
+
+  #append(id: string, text: string): void {
+    this.write(id, [this.draft(id).trimEnd(), text].filter(Boolean).join('\n'));
   }
 
   /** The server says that a session's prompts changed: they are looked at where they are on the page. */

@@ -36,3 +36,23 @@ it('shows the answer to the last look, also if that to an earlier one comes afte
   await first;
   expect(prompts.queue('a')).toEqual([QUEUED]);
 });
+
+it('keeps what a prompt of the queue is being changed to, and gives it back as the draft if the prompt goes', async () => {
+  let listed: object[] = [QUEUED];
+  fakeServer(() => ({ json: listed }));
+  await prompts.look('a');
+  prompts.writeEdit('a', QUEUED, 'Then the docs and the tests');
+  await prompts.look('a');
+  expect(prompts.edit('a', QUEUED)).toBe('Then the docs and the tests');
+  expect(new Prompts().edit('a', QUEUED)).toBe('Then the docs and the tests');
+  listed = [{ ...QUEUED, result: 'submitted' }];
+  await prompts.look('a');
+  expect([prompts.isEdited('a'), prompts.draft('a')]).toEqual([false, 'Then the docs and the tests']);
+});
+
+it('gives back no text that was not changed', async () => {
+  fakeServer(() => ({ json: [{ ...QUEUED, result: 'submitted' }] }));
+  prompts.writeEdit('a', QUEUED, QUEUED.text);
+  await prompts.look('a');
+  expect([prompts.isEdited('a'), prompts.draft('a')]).toEqual([false, '']);
+});

@@ -32,15 +32,17 @@ const MOST_BIRTHS = 300;
 const isForms = (value: unknown): value is Written<readonly Form[]> => isRecord(value) && Object.values(value).every(Array.isArray);
 const isText = (value: unknown): value is KeptText =>
   isRecord(value) && [value['path'], value['text'], value['etag']].every((one) => typeof one === 'string');
-const isTicks = (value: unknown): value is Written<Written<string>> => isRecord(value) && Object.values(value).every(isTextRecord);
+const isTextRecords = (value: unknown): value is Written<Written<string>> => isRecord(value) && Object.values(value).every(isTextRecord);
 const isFiles = (value: unknown): value is Written<KeptText> => isRecord(value) && Object.values(value).every(isText);
 
 export const drafts = new Persisted<Written<string>>('drafts', {}, isTextRecord);
+/** What prompts of the queue are being changed to, by the session's id and the prompt's. */
+export const edits = new Persisted<Written<Written<string>>>('queue-edits', {}, isTextRecords);
 export const forms = new Persisted<Written<readonly Form[]>>('comments-written', {}, isForms);
 /** The messages of commits, by the session's id. */
 export const messages = new Persisted<Written<string>>('commit-messages', {}, isTextRecord);
 /** The files that a person has ticked as viewed, each with its version then. */
-export const viewed = new Persisted<Written<Written<string>>>('files-viewed', {}, isTicks);
+export const viewed = new Persisted<Written<Written<string>>>('files-viewed', {}, isTextRecords);
 export const files = new Persisted<Written<KeptText>>('files-unsaved', {}, isFiles);
 /** When the session of each id was created. */
 const births = new Persisted<Written<string>>('session-births', {}, isTextRecord);
@@ -63,6 +65,7 @@ export function takeBirths(found: readonly Session[]): void {
   for (const { id } of fresh) {
     if (!(id in known)) continue;
     forget(drafts, id);
+    forget(edits, id);
     forget(forms, id);
     forget(files, id);
     forget(messages, id);

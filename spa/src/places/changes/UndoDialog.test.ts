@@ -16,7 +16,7 @@ let undo: Undo;
 
 beforeEach(() => {
   calls = fakeServer(({ method }) => ({ json: method === 'POST' ? DONE : { files: FILES, truncated: false, skipped: [], others: ['b'], stale: '' } }));
-  undo = new Undo('a', () => undefined);
+  undo = new Undo('a', () => undefined, () => undefined);
 });
 
 afterEach(() => {

@@ -32,6 +32,9 @@ export class Changes {
   #fileTurn = 0;
   /** Somebody asked for another look while one was under way. */
   #again = false;
+  #held = false;
+  /** The look that began after the last change by this page. */
+  #freshTurn = 0;
 
   constructor(readonly session: string) {}
 
@@ -39,17 +42,27 @@ export class Changes {
     return this.files.find((file) => file.path === path);
   }
 
-  /** Fetches the list of files between two moments. What was shown stays until the answer is there. */
-  async look({ from, to }: Pick<Address, 'from' | 'to'>): Promise<void> {
-    const isOther = from !== this.#asked.from || to !== this.#asked.to;
+  /** This page is about to change files: until the next `look` that begins afresh, no file is asked for. It may be none. */
+  hold(): void {
+    this.#held = true;
+    this.#freshTurn = Number.POSITIVE_INFINITY;
+  }
+
+  /**
+   * Fetches the list of files between two moments. What was shown stays until the answer is there. `afresh`: an answer that
+   * is on its way is out of date.
+   */
+  async look({ from, to }: Pick<Address, 'from' | 'to'>, afresh = false): Promise<void> {
+    const isAnotherList = from !== this.#asked.from || to !== this.#asked.to;
     // A look that takes longer than the time between two is not given up for the next one: it would never end.
-    if (this.busy && !isOther) {
+    if (this.busy && !isAnotherList && !afresh) {
       this.#again = true;
       return;
     }
     this.#asked = { from, to };
-    if (isOther || this.phase === 'error') this.phase = 'loading';
+    if (isAnotherList || this.phase === 'error') this.phase = 'loading';
     const turn = (this.#turn += 1);
+    if (afresh) this.#freshTurn = turn;
     this.busy = true;
     do await this.#fetch(turn);
     while (turn === this.#turn && this.#isAskedAgain());
@@ -62,6 +75,7 @@ export class Changes {
     try {
       const answer = await review.changes(this.session, from, to);
       if (turn !== this.#turn) return;
+      this.#release(turn);
       this.files = answer.files;
       this.scope = { from, to };
       this.others = answer.others;
@@ -73,10 +87,16 @@ export class Changes {
       this.error = '';
     } catch (error) {
       if (turn !== this.#turn) return;
+      this.#release(turn);
       this.error = sentence(error);
       // A list that is on the screen stays there when one look fails.
       if (this.phase === 'loading') this.phase = 'error';
     }
+  }
+
+  /** A list that was asked for after the change is there. */
+  #release(turn: number): void {
+    if (turn >= this.#freshTurn) this.#held = false;
   }
 
   #isAskedAgain(): boolean {
@@ -94,6 +114,7 @@ export class Changes {
 
   /** Fetches the texts of a file; none for `''`. Those that are shown stay, unless there are others. */
   async open(path: string): Promise<void> {
+    if (this.#held && path) return;
     const turn = (this.#fileTurn += 1);
     this.fileError = '';
     if (this.file?.path !== path) this.file = null;

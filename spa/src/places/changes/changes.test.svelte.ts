@@ -73,3 +73,20 @@ it('leaves the texts that are read in place while they are the same', async () =
   await again;
   expect(changes.file).toBe(before);
 });
+
+it('asks for no file that this page may just have removed, until it knows the list behind the change', async () => {
+  const slow = changes.look(SINCE_START);
+  await vi.waitFor(() => expect(open).toHaveLength(1));
+  changes.hold();
+  await changes.open('new.ts');
+  const fresh = changes.look(SINCE_START, true);
+  await answer(list('new.ts', 'a'));
+  await slow;
+  await changes.open('new.ts');
+  expect(calls.filter(({ path }) => path.includes('/changes/file'))).toEqual([]);
+  await answer(list('a'));
+  await fresh;
+  expect(shown()).toEqual(['a']);
+  void changes.open('a');
+  await vi.waitFor(() => expect(calls.at(-1)?.path).toContain('/changes/file?path=a'));
+});

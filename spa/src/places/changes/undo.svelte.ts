@@ -43,7 +43,9 @@ export class Undo {
 
   constructor(
     readonly session: string,
-    /** Called when files were put back. */
+    /** Called before files are put back. */
+    readonly onBegin: () => void,
+    /** Called when that has ended. */
     readonly onDone: () => void,
   ) {}
 
@@ -95,6 +97,7 @@ export class Undo {
 
   /** Puts files back, and offers to undo that. */
   async #restore(checkpoint: string, paths: readonly string[]): Promise<void> {
+    this.onBegin();
     const { checkpoint: before, restored, removed, failed } = await review.restore(this.session, checkpoint, paths);
     const parts = [
       restored.length > 0 && `put back ${plural(restored.length, 'file')}`,
@@ -102,7 +105,9 @@ export class Undo {
     ].filter((part) => part !== false);
     const text = parts.join(' and ') || 'nothing had to change';
     const run = (): void => {
-      this.#restore(before, paths).then(this.onDone, (error: unknown) => ui.toast(`Nothing was undone. ${sentence(error)}`, 'error'));
+      this.#restore(before, paths)
+        .catch((error: unknown) => ui.toast(`Nothing was undone. ${sentence(error)}`, 'error'))
+        .finally(this.onDone);
     };
     if (failed.length > 0) {
       const names = failed.slice(0, MOST_NAMED).map(({ path, why }) => `${printable(path)} (${WHY[why]})`);
