@@ -662,7 +662,8 @@ def test_no_read_path_asks_incus(bed, start_server, workspace, tmp_path):
         return calls.read_text().split("\0")[:-1] if calls.exists() else []
 
     def looks(call: str) -> bool:  # at the tool, or whether Incus answers: the server does so on its own, whoever reads
-        return clincus.guest_program("look") in call or call.endswith("/1.0?project=default")
+        asks = ("/1.0?project=default", "/internal/ready?project=default")
+        return clincus.guest_program("look") in call or call.endswith(asks)
 
     wait_until(lambda: any("monitor" in call for call in made()), "the start")
     wait_until(lambda: sum("recursion=1" in call for call in made()) == 2, "the start")

@@ -180,6 +180,10 @@ def test_a_shell_tells_how_a_tool_has_ended_that_was_started_again_in_it(contain
             keys.write(f"{line}\n".encode())
             keys.flush()
 
+        def is_ready() -> bool:  # a shell drops what is typed before its first prompt
+            enter("touch ~/ready")
+            return (home / "ready").exists()
+
         def ends(*, killed: bool) -> int | None:
             enter(f"{home}/bin/claude")
             wait_until(lambda: container.look().facts.runs_again, "the tool to run again")
@@ -195,6 +199,7 @@ def test_a_shell_tells_how_a_tool_has_ended_that_was_started_again_in_it(contain
 
         try:
             wait_until(lambda: (container.agent / "run").exists() and container.look().facts.exit_code == 0, "its end")
+            wait_until(is_ready, "the shell")
             assert ends(killed=True) == 137
             wait_until(lambda: len((home / "rung").read_text()) == 2, "a ring at each end")
             enter("(exit 3); touch ~/typed")
