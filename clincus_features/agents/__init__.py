@@ -92,6 +92,7 @@ class Watch:
         self._app = app
         self._records = Records(lambda: records_folder(app.environ))
         self.listeners: list[Callable[[clincus.Session, Decision], None]] = []  # get each decision; they never wait
+        self._keeping = threading.Lock()  # held before `_changed`, so that no older record replaces a newer one
         self._changed = threading.RLock()  # guards all that follows
         self._looks: dict[str, threading.Condition] = {}  # engine -> notified when a look there is due
         self._known: dict[str, Known] = {}  # session -> its run's facts
@@ -202,20 +203,21 @@ class Watch:
         decision = self._decisions.get(session.id)
         if decision is None or decision.agent.seen:
             return
-        with self._changed:
-            if session.id not in self._known:
-                return
-            past = self._past[session.id]
-            past = replace(past, seen=past.seen.add(decision.agent, time.time()))
-            record = Record(self._known[session.id], past)
-        try:
-            self._records.write(session, record)
-        except OSError as error:
-            raise clincus.ClincusError(f"{records_folder(self._app.environ)}: {error.strerror}") from None
-        with self._changed:
-            if session.id in self._known:
-                self._past[session.id] = replace(self._past[session.id], seen=past.seen)
-                self._decide(session)
+        with self._keeping:
+            with self._changed:
+                if session.id not in self._known:
+                    return
+                past = self._past[session.id]
+                past = replace(past, seen=past.seen.add(decision.agent, time.time()))
+                record = Record(self._known[session.id], past)
+            try:
+                self._records.write(session, record)
+            except OSError as error:
+                raise clincus.ClincusError(f"{records_folder(self._app.environ)}: {error.strerror}") from None
+            with self._changed:
+                if session.id in self._known:
+                    self._past[session.id] = replace(self._past[session.id], seen=past.seen)
+                    self._decide(session)
 
     def work(self, engine: str) -> None:
         """Wait until a look at a session of an engine is due, and take it."""
@@ -344,14 +346,15 @@ class Watch:
 
     def _keep(self, session: clincus.Session) -> None:
         """Record the state of a session's tool. A full disk stops no look."""
-        with self._changed:
-            if session.id not in self._known:
-                return
-            record = Record(self._known[session.id], self._past[session.id])
-        try:
-            self._records.write(session, record)
-        except OSError as error:
-            clincus.log.warning("%s: its agent's state cannot be kept: %s", session.id, error.strerror)
+        with self._keeping:
+            with self._changed:
+                if session.id not in self._known:
+                    return
+                record = Record(self._known[session.id], self._past[session.id])
+            try:
+                self._records.write(session, record)
+            except OSError as error:
+                clincus.log.warning("%s: its agent's state cannot be kept: %s", session.id, error.strerror)
 
     def _begin(self, session: clincus.Session, known: Known) -> None:
         self._known[session.id] = known
