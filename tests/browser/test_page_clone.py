@@ -23,7 +23,7 @@ def test_a_clone_is_started_fetched_and_deleted_after_a_question(bed, dashboard)
     (session,) = dashboard.server.get("/api/sessions").json
     assert session["mode"] == "clone"
     main = page.get_by_role("main")
-    expect(main.get_by_text("clone", exact=True)).to_be_visible()
+    expect(main.get_by_text("Claude Code · clone")).to_be_visible()
 
     bed.shell(session["id"], COMMIT)
     main.get_by_role("button", name="More actions").click()

@@ -93,7 +93,7 @@ def test_what_a_program_copies_behind_ones_back_is_offered(shell):
         " () => { navigator.clipboard.writeText = write; return Promise.reject(new DOMException('no focus')); }; }"
     )
     shell.type_line(r"clear; printf '\033]52;c;aGVsbG8=\a'")
-    toast = page.get_by_role("log")
+    toast = page.get_by_role("log", name="Messages")
     expect(toast).to_contain_text("my-app wants to copy 5 characters")
     toast.get_by_role("button", name="Copy").click()
     wait_until(lambda: page.evaluate("navigator.clipboard.readText()") == "hello", "the clipboard")
