@@ -231,7 +231,8 @@ def test_a_repository_that_gets_its_name_at_a_gitlink_and_stays_is_put_aside(bed
     bed.attack(session["id"], "mv /workspace/x/.gi /workspace/x/.git", user)
     wait_until(lambda: protection(server, session)["level"] == "broken", "the session to be broken")
     wait_until(lambda: not (repository / "x/.git").exists(), "the repository to be put aside")
-    assert f"{repository}/x/.git" in {one["path"] for one in protection(server, session)["changes"]}
+    aside = f"{repository}/x/.git"
+    wait_until(lambda: aside in {one["path"] for one in protection(server, session)["changes"]}, "its report")
     evil.unlink(missing_ok=True)
     act(repository, "a repository at a gitlink")
     assert not evil.exists()
