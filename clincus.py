@@ -868,7 +868,7 @@ def run_child(
 
 @contextmanager
 def ended_with_work(child: Child) -> Iterator[None]:
-    """Let whoever calls off the work of this thread (`Patience.call_off`) end a program of this host during the block.
+    """End a program of this host if the work of this thread is called off during the block (`Patience.call_off`).
 
     A container may give it much to do: a few bytes of a pack can unfold to any number.
     """

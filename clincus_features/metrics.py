@@ -30,12 +30,8 @@ STARTED = time.time()
 # A child's command line is called by the word after `incus`, or by the method of `incus query`.
 CALL = re.compile(r"(?:sg \S+ -c ')?incus (?:--project \S+ )?(?:query --request (?P<method>\w+)|(?P<word>\S+))")
 CALLS = {"GET", "POST", "PUT", "PATCH", "DELETE", "config", "delete", "exec", "info", "launch", "list", "start", "stop"}
-LABELS = {
-    "answer": "status",
-    "save": "outcome",
-    "push": "outcome",
-    "webhook": "outcome",
-}  # label of each kind of work that the core tallies
+# The label of each kind of work that the core tallies.
+LABELS = {"answer": "status", "save": "outcome", "push": "outcome", "webhook": "outcome"}
 
 
 class Family(NamedTuple):

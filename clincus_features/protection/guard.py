@@ -199,7 +199,7 @@ class Guard:
         elif moment == "deleted":
             self.watcher.call(lambda: self._rest(session, threading.Event()))
             self._asked.discard(session.id)
-        elif moment == "after_stop":  # whoever stops it may run git in its folder next
+        elif moment == "after_stop":  # a person may run git in its folder next
             examined = self._examined.pop(session.id, None)
             if examined is not None:
                 examined.wait(EXAMINED_WITHIN)
