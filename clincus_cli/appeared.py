@@ -47,6 +47,8 @@ def appeared_lines(found: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """A line for each thing that has appeared; an agent may have chosen all that is in it."""
     for one in found:
         commands = [f"{command['key']} = {command['value']}" for command in one["commands"][:SHOWN_COMMANDS]]
-        more = [f"{len(one['commands']) - SHOWN_COMMANDS} more"] if len(one["commands"]) > SHOWN_COMMANDS else []
+        left = len(one["commands"]) - SHOWN_COMMANDS
+        least = "at least " if one["truncated"] else ""
+        more = [f"{least}{left} more"] if left > 0 else []
         told = f" ({'; '.join([*commands, *more])})" if commands else ""
         yield clincus.printable(f"{one['path']}: {one['when']}{told}")

@@ -25,7 +25,8 @@ def run_fetch(context: Context) -> int:
         found = fetch(context.sessions, session, context.options.branch)
     if found.gitlinks:
         words = "git takes these folders of it for submodules, and will look into a repository that comes there"
-        console.warn(f"{words}: {', '.join(found.gitlinks)}")
+        more = " and more" if found.gitlinks_truncated else ""
+        console.warn(f"{words}: {', '.join(found.gitlinks)}{more}")
     console.say(f"{count(found.commits)} of {session.id}, in '{session.workspace}' as")
     return context.show(found._asdict(), [found.branch])
 

@@ -54,6 +54,8 @@ def protection_lines(found: Mapping[str, Any]) -> Iterator[str]:
     if found["appeared"]:
         appeared = [(one["path"], one["when"], commands_of(one)) for one in found["appeared"]]
         yield "\n" + console.table(("APPEARED", "RUNS ON YOUR MACHINE WHEN", "COMMANDS"), appeared)
+    if found["appeared_truncated"]:
+        yield "… and perhaps more: this list is not whole"
 
 
 def what_became(change: Mapping[str, Any]) -> str:

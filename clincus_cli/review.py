@@ -224,7 +224,11 @@ def stat_lines(found: Mapping[str, Any]) -> Iterator[str]:
     for one in found["skipped"]:
         if one["why"] != "ignored":
             yield f"-  {clincus.printable(one['path'])}  not looked at: {one['why']}"
+    if found["skipped_truncated"]:
+        yield "-  … and more paths that were not looked at"
     yield from (f"!  {line}" for line in appeared_lines(found["appeared"]))
+    if found["appeared_truncated"]:
+        yield "!  … and perhaps more: this list is not whole"
     if found["stale"]:
         yield f"(not of now: {clincus.printable(found['stale'])})"
 

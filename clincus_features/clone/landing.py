@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import replace
+from typing import NamedTuple
 
 import clincus
 
@@ -63,9 +64,10 @@ def fetch(sessions: clincus.Sessions, session: clincus.Session, asked: str) -> M
         git.output("update-ref", NEW, new)
         old = repository.refs.get(ref, "")
         check_move(git, branch, old, new, state.fetched.get(branch, ""))
-        links = gitlinks_in(git, new)
+        found = gitlinks_in(git, new)
+        links = found.paths
         if repository.head:
-            links -= gitlinks_in(git, repository.head)
+            links -= gitlinks_in(git, repository.head).paths
         count = int(git.text("rev-list", "--count", new, "--not", "--branches", "--tags", "--remotes"))
         if new != old:
             land(git, repository, ref, new, f"clincus fetch {session.id}")
@@ -74,7 +76,8 @@ def fetch(sessions: clincus.Sessions, session: clincus.Session, asked: str) -> M
     fetched[branch] = new  # as the latest one
     latest = dict([*fetched.items()][-FETCHED:])
     write_state(sessions, session.id, replace(state, fetched=latest))
-    return MovedBranch(branch, new, count, tuple(sorted(links)[:TOLD_GITLINKS]))
+    is_cut = found.is_cut or len(links) > TOLD_GITLINKS
+    return MovedBranch(branch, new, count, tuple(sorted(links)[:TOLD_GITLINKS]), is_cut)
 
 
 def check_target(session: clincus.Session, repository: Repository, branch: str) -> None:
@@ -110,8 +113,15 @@ def take_beyond(sessions: clincus.Sessions, session: clincus.Session, git: Priva
     return check_bundle(git, path, told) if size else known_tip(git, told)
 
 
-def gitlinks_in(git: PrivateGit, commit: str) -> set[str]:
-    """The gitlinks of a commit; only the first ones of a tree that unfolds to more than is read."""
+class Gitlinks(NamedTuple):
+    """The gitlinks of a commit."""
+
+    paths: set[str]
+    is_cut: bool  # the tree unfolds to more than was read
+
+
+def gitlinks_in(git: PrivateGit, commit: str) -> Gitlinks:
+    """The gitlinks of a commit, within our limits."""
     links: set[str] = set()
     rest = b""
     size = 0
@@ -126,7 +136,9 @@ def gitlinks_in(git: PrivateGit, commit: str) -> set[str]:
             is_too_much = size > TREE_LIMIT or len(rest) > PATH_LIMIT
             if is_too_much or len(links) > FOUND_GITLINKS:
                 break
-    return links
+        else:
+            return Gitlinks(links, is_cut=False)  # unless git ends with an error
+    return Gitlinks(links, is_cut=True)
 
 
 def known_tip(git: PrivateGit, told: Told) -> str:

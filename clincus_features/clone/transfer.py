@@ -56,6 +56,7 @@ class MovedBranch(NamedTuple):
     head: str
     commits: int  # number of commits that no branch there had before
     gitlinks: tuple[str, ...] = ()  # new submodule folders in a fetch
+    gitlinks_truncated: bool = False  # there are more
 
 
 class Told(NamedTuple):

@@ -28,7 +28,7 @@ def install(extensions: clincus.Extensions) -> None:
 
     def get_protection(request: clincus.Request) -> object:
         session = app.known_session(request.values["id"])
-        return {**guard.document(session), "appeared": appeared.current(session)}
+        return {**guard.document(session), **appeared.current(session)}
 
     def post_resolve(request: clincus.Request) -> object:
         id = app.reachable_session(request.values["id"]).id

@@ -60,6 +60,7 @@ class Record:
     appeared: list[dict[str, Any]] = field(default_factory=list)  # in the form of the API
     # The names of all items that have appeared, also of those that are not reported.
     left: list[str] = field(default_factory=list)
+    truncated: bool = False  # `appeared` is cut: there are more
     cut: str = ""
     is_open: bool = True  # no look has been taken since the session ran
     sealed: list[str] = field(default_factory=list)  # paths of the working tree
@@ -121,7 +122,7 @@ def news(items: Iterable[Item], known: Known) -> Iterator[dict[str, Any]]:
 def told(
     items: Iterable[Item], earlier: Iterable[Item], rows: Sequence[clincus.protect.Runs], at: str
 ) -> list[dict[str, Any]]:
-    """News in the form of the API; a repeated one keeps its first time. Pure."""
+    """News in the form of the API, the most urgent first; a repeated one keeps its first time. Pure."""
     times = {name_of(one): one["at"] for one in earlier}
     found = [
         {
@@ -129,11 +130,12 @@ def told(
             "kind": item["kind"],
             "when": when_it_runs(item, rows),
             "commands": commands_of(item),
+            "truncated": len(item["commands"]) > TOLD_COMMANDS,
             "at": times.get(name_of(item), at),
         }
         for item in items
     ]
-    return sorted(found, key=lambda one: (not one["commands"], KINDS.index(one["kind"]), one["path"]))[:LISTED]
+    return sorted(found, key=lambda one: (not one["commands"], KINDS.index(one["kind"]), one["path"]))
 
 
 def commands_of(item: Item) -> list[dict[str, str]]:
@@ -297,7 +299,9 @@ class Looker:
         fresh = list(news(items_of(found), record.known))
         record.left = [name_of(item) for item in fresh]
         fresh = [item for item in fresh if is_told(item, rows)]
-        record.appeared = told(fresh, record.appeared, rows, clincus.utc_now())
+        everything = told(fresh, record.appeared, rows, clincus.utc_now())
+        record.appeared = everything[:LISTED]
+        record.truncated = len(everything) > LISTED
         record.cut = found.cut
         record.is_open = not is_over
         nested = [item for item in fresh if item["kind"] == "link" and not item["path"].startswith(".git/")]
@@ -388,7 +392,7 @@ class Appeared:
         extensions.agent_listeners.append(self.hear)
         extensions.session_fields.append(self.fields)
         extensions.session_warnings.append(self.warnings)
-        extensions.review_fields.append(lambda id, session_id: {"appeared": self.listed(id, session_id)})
+        extensions.review_fields.append(self.fields_of_changes)
         extensions.duties += [
             clincus.Duty("looking for what runs by itself", 0.0, self.work),
             clincus.Duty("looking at folders of quiet tools", QUIET_PERIOD, self.look_at_quiet_tools),
@@ -445,20 +449,22 @@ class Appeared:
             warnings.append(f"not all of the folder was looked at for what runs by itself on your machine: {cut}")
         return warnings
 
-    def listed(self, id: str, session_id: str = "") -> list[dict[str, Any]]:
-        """The items that had appeared at the last look at a session, which may be gone."""
-        record = self.looker.find(id, session_id)
-        return record.appeared if record is not None else []
+    def fields_of_changes(self, id: str, session_id: str = "") -> dict[str, object]:
+        """Fields for the API: the items that had appeared at the last look at a session, and if the list is cut.
 
-    def current(self, session: clincus.Session) -> list[dict[str, Any]]:
-        """The items that have appeared in the workspace of a session.
-
-        For a running session, it looks again now and then.
+        The session may be gone.
         """
+        record = self.looker.find(id, session_id)
+        if record is None:
+            return {"appeared": [], "appeared_truncated": False}
+        return {"appeared": record.appeared, "appeared_truncated": record.truncated or bool(record.cut)}
+
+    def current(self, session: clincus.Session) -> dict[str, object]:
+        """The fields as above; for a running session, it looks again now and then."""
         is_old = time.monotonic() - self._looked.get(session.session_id, float("-inf")) > PERIOD
         if session.status == "running" and is_old and self.looker.is_wanted(session):
             clincus.survive(f"the look at the folder of {session.id}", lambda: self.look(session))
-        return self.listed(session.id, session.session_id)
+        return self.fields_of_changes(session.id, session.session_id)
 
     def look(self, session: clincus.Session, *, is_over: bool = False) -> list[dict[str, Any]]:
         """Look at a session's workspace now, and tell the pages if something is new. Raises ClincusError."""

@@ -37,6 +37,7 @@ from clincus_features.review.store import TREE, Store
 FILE_LIMIT = 20 << 20  # bytes of a file that is recorded
 FIELD_LIMIT = 8192  # bytes of a field in the answer of a container
 SKIPPED = 200  # left-out paths that are listed
+ASKED_SKIPPED = SKIPPED + 1  # one more shows that the list is cut
 KEPT_LISTS = 16  # lists of changes in memory
 LOOK_TIMEOUT = 120.0  # seconds that a look at a workspace may take
 ANSWER_WITHIN = 10.0  # seconds that an answer waits for a look
@@ -109,6 +110,7 @@ class Look(NamedTuple):
     commit: str
     skipped: list[Skipped]
     late: Sequence[str] = ()  # paths that the tool changed first, for the checkpoint of a start
+    is_cut: bool = False  # more paths were left out or late
 
 
 class Recorder:
@@ -507,7 +509,8 @@ class Recorder:
     def _take_in(self, session: clincus.Session, before: Record, look: Look) -> Record:
         """Write a look into the record, and tell all pages how much has changed."""
         record = before
-        is_new = (look.tree, look.skipped) != (record.tree, record.skipped)
+        found = (look.tree, look.skipped, look.is_cut)
+        is_new = found != (record.tree, record.skipped, record.skipped_truncated)
         if is_new or not record.changes:
             first = record.checkpoints[0].tree if record.checkpoints else look.tree
             store = self.store(session.workspace)
@@ -515,6 +518,7 @@ class Recorder:
             with self.records.changing(record) as record:
                 record.tree = look.tree
                 record.skipped = look.skipped
+                record.skipped_truncated = look.is_cut
                 record.looked_at = clincus.utc_now()
                 record.changes = counts
         self._tell_counts(session, record)
@@ -569,7 +573,7 @@ class Recorder:
             self._app.sessions.guest(session).mount,
             known or "-",
             str(FILE_LIMIT),
-            str(SKIPPED),
+            str(ASKED_SKIPPED),
             mode,
             record.branch_commit or "-",
         )
@@ -683,7 +687,7 @@ def program_before_tool(launch: clincus.Launch) -> str:
     if not launch.config.get("checkpoints.enabled"):
         return ""
     record = shlex.quote(clincus.guest_program("checkpoint"))
-    variables = f"record={record} limit={FILE_LIMIT} most={SKIPPED} wait={BEFORE_TOOL}"
+    variables = f"record={record} limit={FILE_LIMIT} most={ASKED_SKIPPED} wait={BEFORE_TOOL}"
     return f"{variables}\n{clincus.guest_program('start-record')}"
 
 
@@ -765,17 +769,17 @@ def read_head(stream: BufferedReader) -> Look:
     if len(words) != 3 or not all(TREE.fullmatch(word) or word == "-" for word in words[:2]):
         raise clincus.ClincusError(NO_CHECKPOINT, "container_answer_bad")
     tree, commit, count = words
-    if not count.isdecimal() or int(count) > SKIPPED:
+    if not count.isdecimal() or int(count) > ASKED_SKIPPED:
         raise clincus.ClincusError(NO_CHECKPOINT, "container_answer_bad")
     skipped = []
     late = []
-    for _ in range(int(count)):
-        path, why = read_skipped(stream)
+    rows = [read_skipped(stream) for _ in range(int(count))]
+    for path, why in rows[:SKIPPED]:
         if why == LATE:
             late.append(path)
         else:
             skipped.append(Skipped(path, why))
-    return Look(tree.strip("-"), commit.strip("-"), skipped, late)
+    return Look(tree.strip("-"), commit.strip("-"), skipped, late, is_cut=len(rows) > SKIPPED)
 
 
 def read_skipped(stream: BufferedReader) -> tuple[str, str]:

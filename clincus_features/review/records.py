@@ -62,6 +62,7 @@ class Record:
     tree: str = ""  # of the workspace at the last look
     looked_at: str = ""  # time of the last look that found a change, or of the session's end
     skipped: list[Skipped] = field(default_factory=list)  # at the last look
+    skipped_truncated: bool = False  # there were more
     branch_commit: str = ""  # at which the branch left its upstream or main
     branch_tree: str = ""
     next: int = 1  # number of the next checkpoint

@@ -94,12 +94,14 @@ class Review:
             "to": values["to"],
             "files": self._files(compared),
             "appeared": [],
+            "appeared_truncated": False,
         }
         fields_of_features = self._app.extensions.review_fields
         for fields in clincus.call_each(fields_of_features, record.id, record.session_id):
             document.update(fields)
         document["truncated"] = compared.changes.truncated
         document["skipped"] = [vars(one) for one in record.skipped]
+        document["skipped_truncated"] = record.skipped_truncated
         document["others"] = self.recorder.others(record)
         document["stale"] = compared.stale
         return document

@@ -94,10 +94,11 @@ def test_a_person_reads_when_it_runs(found, words):
 
 
 def test_what_an_agent_chose_moves_no_cursor_on_a_terminal():
-    found = [{"path": "a\x1b[2J/.git", "when": "runs", "commands": [{"key": "hook", "value": "x\r\n"}] * 5}]
-    (line,) = appeared_lines(found)
-    assert line.isprintable()
-    assert line.endswith("2 more)")
+    found = {"path": "a\x1b[2J/.git", "when": "runs", "commands": [{"key": "hook", "value": "x\r\n"}] * 5}
+    whole, cut = appeared_lines([{**found, "truncated": False}, {**found, "truncated": True}])
+    assert whole.isprintable()
+    assert whole.endswith("; 2 more)")
+    assert cut.endswith("; at least 2 more)")
 
 
 # -- What is kept
@@ -186,9 +187,18 @@ def test_what_was_left_and_is_not_told_for_want_of_room_is_no_baseline(looker, w
     for name in ("a", "b", "c"):
         init(work / name)
     assert paths(looker.look(session, is_over=True)) == ["a/.git"]
+    assert looker.find(session.id).truncated
     looker.begin(session)
     monkeypatch.undo()
     assert paths(looker.look(session)) == ["a/.git", "b/.git", "c/.git"]
+    assert not looker.find(session.id).truncated
+
+
+def test_an_item_says_that_its_list_of_commands_is_cut(monkeypatch):
+    monkeypatch.setattr(appeared, "TOLD_COMMANDS", 1)
+    found = [item("a/.git", pager="x"), item("b/.git", pager="x", editor="y")]
+    told = appeared.told(found, [], ROWS, "now")
+    assert [(len(one["commands"]), one["truncated"]) for one in told] == [(1, False), (1, True)]
 
 
 def test_settings_are_told_by_the_presets_that_are_on_and_what_was_there_stays_none(tmp_path, work):
@@ -307,7 +317,7 @@ def test_a_turn_that_is_over_brings_a_look_which_tells_the_pages(watch, work):
     assert fields["appeared"] == 1
     words = "1 thing that runs by itself on your machine appeared in the folder"
     assert watch.warnings(session) == [f"{words}: `clincus diff {session.id} --stat` has them"]
-    assert paths(watch.listed(session.id, session.session_id)) == [".envrc"]
+    assert paths(watch.fields_of_changes(session.id, session.session_id)["appeared"]) == [".envrc"]
 
 
 def test_looks_at_one_session_keep_their_distance_but_for_the_last(watch, work):
@@ -326,18 +336,18 @@ def test_a_person_who_asks_gets_what_is_there_now_and_no_look_right_after_anothe
     session = session_of(work)
     begun(watch, session)
     (work / ".envrc").write_text("x")
-    assert paths(watch.current(session)) == [".envrc"]
+    assert paths(watch.current(session)["appeared"]) == [".envrc"]
     (work / ".mcp.json").write_text("x")
-    assert paths(watch.current(session)) == [".envrc"]
+    assert paths(watch.current(session)["appeared"]) == [".envrc"]
     watch._looked[session.session_id] -= appeared.PERIOD + 1
-    assert paths(watch.current(session)) == [".envrc", ".mcp.json"]
+    assert paths(watch.current(session)["appeared"]) == [".envrc", ".mcp.json"]
 
 
 def test_of_a_session_that_is_stopped_the_last_look_is_told(watch, work):
     session = session_of(work)
     begun(watch, session)
     (work / ".envrc").write_text("x")
-    assert watch.current(session._replace(status="stopped")) == []
+    assert watch.current(session._replace(status="stopped"))["appeared"] == []
 
 
 def test_the_count_is_known_after_a_restart_of_the_server(watch, work):
@@ -345,7 +355,25 @@ def test_the_count_is_known_after_a_restart_of_the_server(watch, work):
     begun(watch, session)
     (work / ".envrc").write_text("x")
     watch.look(session)
-    assert appeared.Appeared(watch._app, mock.Mock(), lambda session: []).fields(session)["appeared"] == 1
+    after = appeared.Appeared(watch._app, mock.Mock(), lambda session: [])
+    assert after.fields(session)["appeared"] == 1
+
+
+def test_a_list_says_that_it_is_cut_or_that_not_all_was_looked_at(watch, work, monkeypatch):
+    session = session_of(work)
+    begun(watch, session)
+    (work / ".envrc").write_text("x")
+    watch.look(session)
+    assert watch.fields_of_changes(session.id, session.session_id)["appeared_truncated"] is False
+    monkeypatch.setattr(appeared, "LISTED", 0)
+    watch.look(session)
+    assert watch.fields_of_changes(session.id, session.session_id) == {"appeared": [], "appeared_truncated": True}
+    monkeypatch.undo()
+    (work / ".envrc").unlink()
+    os.rmdir(work)
+    with pytest.raises(clincus.ClincusError):
+        watch.look(session)
+    assert watch.fields_of_changes(session.id, session.session_id)["appeared_truncated"] is True
 
 
 def test_a_tool_that_tells_nothing_is_looked_at_unless_its_container_sleeps(watch, work):
@@ -375,7 +403,7 @@ def test_a_look_waits_for_the_one_beside_the_start(watch, work):
     may_go.set()
     look.join()
     assert steps == ["the one beside the start", "the look"]
-    assert watch.listed(session.id) == []
+    assert watch.fields_of_changes(session.id)["appeared"] == []
 
 
 def niceness_of(loader):
@@ -457,8 +485,8 @@ def test_the_record_is_plain_json(watch, work):
     os.makedirs(os.fsencode(work) + b"/\xff")
     init(os.fsdecode(os.fsencode(work) + b"/\xff"))
     watch.look(session)
-    json.dumps(watch.listed(session.id)).encode("ascii")
-    assert paths(watch.listed(session.id)) == ["\udcff/.git"]
+    json.dumps(watch.fields_of_changes(session.id)["appeared"]).encode("ascii")
+    assert paths(watch.fields_of_changes(session.id)["appeared"]) == ["\udcff/.git"]
 
 
 # -- Links in repositories within the workspace

@@ -1000,7 +1000,19 @@ def test_a_fetch_names_the_gitlinks_that_come_with_it_and_no_others(box: Box, pr
         git(box.folder, "init", "--quiet", str(box.folder / name))
         git(box.folder / name, "commit", "--quiet", "--allow-empty", "--message", "x")
     box.commit()
-    assert box.fetch().gitlinks == ("deep/er", "sub")
+    moved = box.fetch()
+    assert (moved.gitlinks, moved.gitlinks_truncated) == (("deep/er", "sub"), False)
+
+
+@pytest.mark.parametrize("bound", ["TOLD_GITLINKS", "FOUND_GITLINKS"])
+def test_a_fetch_says_that_its_list_of_gitlinks_is_cut(box: Box, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    monkeypatch.setattr(landing, bound, 1)
+    box.make()
+    for name in ("a", "b", "c"):
+        git(box.folder, "init", "--quiet", str(box.folder / name))
+        git(box.folder / name, "commit", "--quiet", "--allow-empty", "--message", "x")
+    box.commit()
+    assert box.fetch().gitlinks_truncated
 
 
 def test_a_tree_that_unfolds_without_end_does_not_hold_up_a_fetch(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1016,4 +1028,5 @@ def test_a_tree_that_unfolds_without_end_does_not_hold_up_a_fetch(box: Box, monk
     commit = git(box.folder, "commit-tree", tree, "-p", "HEAD", "-m", "Plant it").strip()
     git(box.folder, "update-ref", "refs/heads/main", commit)
     with landing.private_git(landing.find_repository(str(box.folder), box.environ)) as folder:
-        assert landing.gitlinks_in(folder, commit) == set()
+        found = landing.gitlinks_in(folder, commit)
+    assert (found.paths, found.is_cut) == (set(), True)

@@ -879,6 +879,7 @@ def test_the_command_line_tells_what_is_sealed_changed_and_appeared():
         "sealed": [{"path": "/srv/a/.git/config", "why": "git reads it"}],
         "changes": [change],
         "appeared": [appeared],
+        "appeared_truncated": True,
     }
     text = "\n".join(protection_lines(found))
     for word in (
@@ -888,6 +889,7 @@ def test_the_command_line_tells_what_is_sealed_changed_and_appeared():
         "replaced",
         "put back",
         "a link to x\\x1b",
+        "this list is not whole",
         "`git status`",
         "a = b",
     ):

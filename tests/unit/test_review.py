@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import clincus
+from clincus_cli.review import stat_lines
 from clincus_features.review import changes, comments, recorder, thinning
 from clincus_features.review.records import Checkpoint, Record, Records, tree_of, turn_pairs
 
@@ -97,6 +98,24 @@ def test_a_scope_means_a_tree():
         assert caught.value.status == status
 
 
+# ---- lists that are cut
+
+
+@pytest.mark.parametrize(
+    ("cut", "line"),
+    [
+        ("truncated", "… and more: this list is cut"),
+        ("skipped_truncated", "-  … and more paths that were not looked at"),
+        ("appeared_truncated", "!  … and perhaps more: this list is not whole"),
+    ],
+)
+def test_the_statistics_of_a_diff_say_which_list_is_cut(cut, line):
+    found = {"files": [], "skipped": [], "appeared": [], "stale": ""}
+    whole = {**found, "truncated": False, "skipped_truncated": False, "appeared_truncated": False}
+    assert list(stat_lines(whole)) == []
+    assert list(stat_lines({**whole, cut: True})) == [line]
+
+
 # ---- the answer of the container
 
 
@@ -108,6 +127,13 @@ def test_what_the_container_says_is_read():
     look = head(f"{BLOB} - 2".encode(), b"large big file\0ignored \xff\0PACK")
     assert (look.tree, look.commit) == (BLOB, "")
     assert [(one.why, one.path) for one in look.skipped] == [("large", "big file"), ("ignored", "\udcff")]
+    assert not look.is_cut
+
+
+def test_one_path_beyond_the_list_of_what_is_left_out_says_that_the_list_is_cut():
+    rows = b"".join(b"ignored %d\0" % number for number in range(recorder.ASKED_SKIPPED))
+    look = head(f"{BLOB} - {recorder.ASKED_SKIPPED}".encode(), rows)
+    assert (len(look.skipped), look.is_cut) == (recorder.SKIPPED, True)
 
 
 @pytest.mark.parametrize(

@@ -1491,7 +1491,7 @@ export interface paths {
         };
         /**
          * Show what differs as a patch
-         * @description Of one path or of all, at most 8 MiB.
+         * @description Of one path or of all, at most 8 MiB. The last line of a patch that is cut says so.
          */
         get: operations["get_patch"];
         put?: never;
@@ -1854,6 +1854,8 @@ export interface components {
                  */
                 value: string;
             }[];
+            /** @description it has more commands */
+            truncated: boolean;
             /**
              * Format: date-time
              * @description when it was first seen (RFC 3339)
@@ -1988,13 +1990,17 @@ export interface components {
              *     ]
              */
             others: string[];
+            /** @description `skipped` is cut: there are more paths */
+            skipped_truncated: boolean;
             /**
              * @description why this is not of now; empty if it is
              * @example
              */
             stale: string;
-            /** @description what was not there as the session began, and runs by itself on this machine, at the last look; at most 200 */
+            /** @description files that appeared since the session began, and that run by themselves on this machine, as of the last look; at most 200 */
             appeared: components["schemas"]["Appeared"][];
+            /** @description `appeared` is not whole: there is more, or Clincus could not look at the whole folder */
+            appeared_truncated: boolean;
         };
         Checkpoint: {
             /**
@@ -3154,6 +3160,8 @@ export interface components {
              *     ]
              */
             gitlinks: string[];
+            /** @description `gitlinks` is cut: there may be more */
+            gitlinks_truncated: boolean;
         };
         /** @description things of one kind; a container may have chosen their number and names */
         Loss: {
@@ -3357,8 +3365,10 @@ export interface components {
             }[];
             /** @description what was changed of it, newest last */
             changes: components["schemas"]["SealedChange"][];
-            /** @description what runs on your machine by itself, and was not there at the start */
+            /** @description files that appeared since the session began, and that run by themselves on this machine; at most 200 */
             appeared: components["schemas"]["Appeared"][];
+            /** @description `appeared` is not whole: there is more, or Clincus could not look at the whole folder */
+            appeared_truncated: boolean;
         };
         SealedChange: {
             /**

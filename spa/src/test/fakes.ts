@@ -59,7 +59,7 @@ export function someSealedChange(fields: Partial<SealedChange> = {}): SealedChan
 /** What appeared in a project, with what a test says of it. */
 export function someAppeared(fields: Partial<Appeared> = {}): Appeared {
   const when = 'runs on your machine when you run git there';
-  return { path: 'lib/.git', kind: 'repository', when, commands: [], at: '2026-01-01T00:00:00Z', ...fields };
+  return { path: 'lib/.git', kind: 'repository', when, commands: [], truncated: false, at: '2026-01-01T00:00:00Z', ...fields };
 }
 
 export class FakeSocket {
