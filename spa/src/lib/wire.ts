@@ -18,7 +18,7 @@ export interface paths {
         get: operations["get_config"];
         /**
          * Change port and workspace roots
-         * @description Only the fields that are given change. The change survives a restart; a later edit of the config file wins over it. For another port the server opens it before it leaves the old one.
+         * @description Only the given fields change. The change survives a restart, but a later edit of the config file overrides it. The server opens a new port before it closes the old one.
          */
         put: operations["update_config"];
         post?: never;
@@ -57,13 +57,13 @@ export interface paths {
         };
         /**
          * List all sessions
-         * @description Answered from memory, so you may ask often; `/ws/events` says when it is worth it. A stopped session is in the list until its container is deleted.
+         * @description The server answers from memory, so you may ask often; `/ws/events` tells you when something has changed. A stopped session stays in the list until its container is deleted.
          */
         get: operations["list_sessions"];
         put?: never;
         /**
          * Create and start a session
-         * @description The answer comes when the tool has started, and is 200 with no Location. With an `Idempotency-Key` you may repeat the request safely.
+         * @description The server answers once the tool has started, with 200 and no Location. With an `Idempotency-Key` you may repeat the request safely.
          */
         post: operations["create_session"];
         delete?: never;
@@ -101,7 +101,7 @@ export interface paths {
         head?: never;
         /**
          * Change a session's name, network or logins, or whether it is kept when it stops, pinned, or muted
-         * @description Only the fields that are given change. A change of the network holds within a second, and closes the connections that it forbids.
+         * @description Only the given fields change. A change of the network takes effect within a second, and closes the connections that it forbids.
          */
         patch: operations["update_session"];
         trace?: never;
@@ -149,7 +149,7 @@ export interface paths {
         put?: never;
         /**
          * Start a stopped session and its tool again
-         * @description With its conversation, if there is one. A paused session goes on, and a running one gets its tool back.
+         * @description The tool continues its conversation, if there is one. A paused session continues, and in a running one the tool starts again if it has ended.
          */
         post: operations["resume_session"];
         delete?: never;
@@ -321,7 +321,7 @@ export interface paths {
         };
         /**
          * Show the figures of the server for Prometheus
-         * @description In its text format 0.0.4. docs/metrics.md lists them.
+         * @description In the Prometheus text format 0.0.4. docs/metrics.md lists the figures.
          */
         get: operations["get_metrics"];
         put?: never;
@@ -367,7 +367,7 @@ export interface paths {
         };
         /**
          * Show where each value of the configuration comes from
-         * @description And what is odd about the files, with file and line where they are known.
+         * @description It also lists warnings about the files, with file and line where they are known.
          */
         get: operations["get_config_sources"];
         put?: never;
@@ -427,7 +427,7 @@ export interface paths {
         };
         /**
          * List the logins that sessions may borrow
-         * @description Never with a value, or a part of one.
+         * @description The answer never contains a value or a part of one.
          */
         get: operations["list_logins"];
         put?: never;
@@ -455,7 +455,7 @@ export interface paths {
         put?: never;
         /**
          * Read a login's value now
-         * @description The answer says whether there is one, and never what it is.
+         * @description The answer says whether there is a value, and never contains it.
          */
         post: operations["check_login"];
         delete?: never;
@@ -480,12 +480,12 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Lend a login to no session any more
+         * Revoke a login
          * @description Requests under way end within a second.
          */
         post: operations["revoke_login"];
         /**
-         * Lend a login again
+         * Lend a revoked login again
          * @description Sessions that borrow it need no restart.
          */
         delete: operations["allow_login"];
@@ -503,7 +503,7 @@ export interface paths {
         };
         /**
          * List the images in Incus
-         * @description Those that have an alias, which a new session takes as `image`.
+         * @description Only images with an alias: a new session takes the alias as `image`.
          */
         get: operations["list_images"];
         put?: never;
@@ -555,7 +555,7 @@ export interface paths {
         };
         /**
          * Show what the session's tool is doing
-         * @description And why Clincus thinks so: the rule, and the lines or the event on which it matched.
+         * @description With the reason: the rule that matched, and the lines or the event that it matched.
          */
         get: operations["get_agent"];
         put?: never;
@@ -583,7 +583,7 @@ export interface paths {
         put?: never;
         /**
          * Say that a person has looked at the session
-         * @description A turn that is over is not news any more.
+         * @description A turn that has ended then no longer counts as news.
          */
         post: operations["mark_session_seen"];
         delete?: never;
@@ -600,8 +600,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Show how you are called
-         * @description The key for web push, the devices, and how the last call to each went.
+         * Show the settings and devices of notifications
+         * @description The key for web push, and the devices with the result of the last push to each.
          */
         get: operations["get_push"];
         put?: never;
@@ -610,8 +610,8 @@ export interface paths {
         options?: never;
         head?: never;
         /**
-         * Change when you are called, on all devices
-         * @description Only the fields that are given change.
+         * Change when you are notified, on all devices
+         * @description Only the given fields change.
          */
         patch: operations["update_push"];
         trace?: never;
@@ -626,8 +626,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Call this browser by web push
-         * @description The same endpoint again changes its name, and whether it makes a sound.
+         * Turn web push on for this browser
+         * @description If the endpoint is known, the request changes its name and sound.
          */
         post: operations["add_push_device"];
         delete?: never;
@@ -653,7 +653,7 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * Call this device no more
+         * Turn web push off for this device
          * @description 410 for a device that was removed before.
          */
         delete: operations["remove_push_device"];
@@ -678,8 +678,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Take what waits for the person
-         * @description For the worker of a device that was pushed, since a push itself says nothing. The server keeps what was taken as told, also if the answer is lost: send the same `Idempotency-Key` then.
+         * Fetch the news that a device shows
+         * @description A push has no content, so the service worker of the device asks for the news after it. The server then counts the news as shown. If the answer is lost, repeat the request with the same `Idempotency-Key`.
          */
         post: operations["take_push_news"];
         delete?: never;
@@ -705,7 +705,7 @@ export interface paths {
         put?: never;
         /**
          * Say whether the person is at this device's page
-         * @description The device is not called then. The word holds for a minute.
+         * @description The server does not notify a device in use. The statement counts for a minute.
          */
         post: operations["set_push_presence"];
         delete?: never;
@@ -775,7 +775,7 @@ export interface paths {
         };
         /**
          * List the prompts in the queue and the last 20 that were typed
-         * @description In the order in which they were given.
+         * @description In the order in which they were sent.
          */
         get: operations["list_prompts"];
         put?: never;
@@ -809,14 +809,14 @@ export interface paths {
         post?: never;
         /**
          * Take a prompt out of the queue
-         * @description 409 for a prompt that is not in there any more.
+         * @description 409 for a prompt that has left the queue.
          */
         delete: operations["cancel_prompt"];
         options?: never;
         head?: never;
         /**
          * Change the text or the place of a prompt in the queue
-         * @description 409 for a prompt that is not in there any more.
+         * @description 409 for a prompt that has left the queue.
          */
         patch: operations["update_prompt"];
         trace?: never;
@@ -838,7 +838,7 @@ export interface paths {
         put?: never;
         /**
          * Answer the question on the screen
-         * @description By an option or by a text. The server waits until the tool has taken it. 409 (`question_closed`) if that question is not there any more.
+         * @description By an option or by a text. The server waits until the tool has taken the answer. 409 (`question_closed`) if the question is no longer open.
          */
         post: operations["send_answer"];
         delete?: never;
@@ -882,7 +882,7 @@ export interface paths {
         };
         /**
          * Show what all saved conversations have cost
-         * @description By project and day, as far as their tools tell it.
+         * @description By project and day, as far as the tools record it.
          */
         get: operations["get_spending"];
         put?: never;
@@ -908,7 +908,7 @@ export interface paths {
         };
         /**
          * Show what the session's conversation has cost
-         * @description As far as the tool tells it, up to its last save.
+         * @description As far as the tool records it, up to the last save.
          */
         get: operations["get_cost"];
         put?: never;
@@ -934,7 +934,7 @@ export interface paths {
         };
         /**
          * Read a session's conversation in parts
-         * @description Up to its last save, which follows each turn; also by the session id of a session that is gone. Without a place it answers the newest part. Ask with `before` set to `start` for the part before, until `start` is 0, and with `after` set to `end` for the part behind, until `end` is `size`. An answer reads a bounded part of the file, so it may have no message although more follow.
+         * @description Up to its last save, which follows each turn. For a deleted session, use its session id. Without `before` and `after`, the answer is the newest part. For older messages, set `before` to the `start` of the last answer, until `start` is 0; for newer ones, set `after` to its `end`, until `end` is `size`. Each answer reads a bounded part of the file, so it may be empty although more messages follow.
          */
         get: operations["get_conversation"];
         put?: never;
@@ -959,7 +959,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Show what the session takes of the machine
+         * Show how much of the machine the session uses
          * @description At most 2 s old.
          */
         get: operations["get_usage"];
@@ -1075,7 +1075,7 @@ export interface paths {
         put?: never;
         /**
          * Keep a file in the container for the tool
-         * @description It lies outside the workspace, at a path that needs no quotes.
+         * @description Clincus puts the file outside the workspace, at a path that needs no quotes.
          */
         post: operations["upload_file"];
         delete?: never;
@@ -1101,7 +1101,7 @@ export interface paths {
         put?: never;
         /**
          * Bring the commits of a session's clone into the host's repository
-         * @description And as one more commit what is uncommitted. HEAD, index and work tree of the host stay as they are.
+         * @description Uncommitted work arrives as one more commit. HEAD, index and work tree of the host stay as they are.
          */
         post: operations["fetch_branch"];
         delete?: never;
@@ -1127,7 +1127,7 @@ export interface paths {
         put?: never;
         /**
          * Give a session's clone the newer commits of a branch of the host
-         * @description As `host/<branch>`. Nothing is merged.
+         * @description The clone gets them as `host/<branch>`. Nothing is merged.
          */
         post: operations["push_branch"];
         delete?: never;
@@ -1151,7 +1151,7 @@ export interface paths {
         };
         /**
          * Show what a session's container holds and this host does not
-         * @description No container is started for it. 503 while the session cannot be reached.
+         * @description The request starts no container. 503 while the session cannot be reached.
          */
         get: operations["get_unsaved"];
         put?: never;
@@ -1229,7 +1229,7 @@ export interface paths {
         };
         /**
          * Read a text file of the session's workspace
-         * @description Its ETag goes with the next write. 415 for a file that is not UTF-8 text.
+         * @description Send its ETag with the next write. 415 for a file that is not UTF-8 text.
          */
         get: operations["read_file"];
         /**
@@ -1259,7 +1259,7 @@ export interface paths {
         };
         /**
          * Show what is sealed for a session
-         * @description With what was changed of it, and what has appeared in the workspace that runs on this host by itself.
+         * @description With the changes of sealed files, and new files in the workspace that run by themselves on this host.
          */
         get: operations["get_protection"];
         put?: never;
@@ -1287,7 +1287,7 @@ export interface paths {
         put?: never;
         /**
          * Decide on a session whose protection is `broken`
-         * @description Go on with what was put back, or stop it.
+         * @description Let the session continue with the restored files, or stop it.
          */
         post: operations["resolve_protection"];
         delete?: never;
@@ -1339,7 +1339,7 @@ export interface paths {
         put?: never;
         /**
          * Say that a person has looked at the refusals
-         * @description The count `network.refused` of the session begins at 0 again.
+         * @description It sets the session's `network.refused` to 0.
          */
         post: operations["mark_network_seen"];
         delete?: never;
@@ -1356,8 +1356,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List the presets of names
-         * @description And what the config says for new sessions.
+         * List the presets of domains
+         * @description With the defaults of the config for new sessions.
          */
         get: operations["list_network_presets"];
         put?: never;
@@ -1383,13 +1383,13 @@ export interface paths {
         };
         /**
          * List the states of the workspace that are kept, newest first
-         * @description Of a deleted session too, as long as its history is kept.
+         * @description It also works for a deleted session, as long as Clincus keeps its checkpoints.
          */
         get: operations["list_checkpoints"];
         put?: never;
         /**
          * Keep the present state of the workspace
-         * @description Files larger than 20 MiB are not in it.
+         * @description The checkpoint does not contain files larger than 20 MiB.
          */
         post: operations["create_checkpoint"];
         delete?: never;
@@ -1413,7 +1413,7 @@ export interface paths {
         };
         /**
          * Show what differs between two states of the workspace
-         * @description `truncated` if there are more files than the answer has; `skipped` has those that are not compared.
+         * @description `truncated` says that there are more files than the answer has. `skipped` lists paths that were not compared.
          */
         get: operations["get_changes"];
         put?: never;
@@ -1465,7 +1465,7 @@ export interface paths {
         };
         /**
          * Show a picture that differs, before or after
-         * @description 415 for a file that is no picture that can be shown.
+         * @description 415 for a file that is not a picture of a safe format.
          */
         get: operations["get_changed_image"];
         put?: never;
@@ -1517,13 +1517,13 @@ export interface paths {
         };
         /**
          * Show what a commit of a session's workspace would hold
-         * @description As git in its container tells.
+         * @description As git in the container reports it.
          */
         get: operations["get_commit_draft"];
         put?: never;
         /**
          * Commit files of a session's workspace
-         * @description By git in its container. Hooks run there, and nothing is signed.
+         * @description Git in the container makes the commit. Hooks run there, and the commit is not signed.
          */
         post: operations["create_commit"];
         delete?: never;
@@ -1548,8 +1548,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Bring files back to a checkpoint
-         * @description After a checkpoint of now. Ignored files stay, and so does what changes meanwhile.
+         * Restore files to a checkpoint
+         * @description The server first takes a checkpoint of the present state. Ignored files stay, and so do files that change meanwhile.
          */
         post: operations["restore_checkpoint"];
         delete?: never;
@@ -1579,7 +1579,7 @@ export interface paths {
         put?: never;
         /**
          * Comment on lines of a file as it is now
-         * @description Or with line 0 on the file.
+         * @description Line 0 stands for the file as a whole.
          */
         post: operations["add_comment"];
         delete?: never;
@@ -1640,7 +1640,7 @@ export interface paths {
         put?: never;
         /**
          * Send all comments as one prompt
-         * @description They go only if it was submitted or queued.
+         * @description The server removes the comments once the prompt was submitted or queued.
          */
         post: operations["send_comments"];
         delete?: never;
@@ -1664,13 +1664,13 @@ export interface paths {
         };
         /**
          * List the snapshots of the container, oldest first
-         * @description The mounted workspace is in none of them.
+         * @description Snapshots do not contain the mounted workspace.
          */
         get: operations["list_snapshots"];
         put?: never;
         /**
          * Take a snapshot of the container
-         * @description The mounted workspace is not in it.
+         * @description The snapshot does not contain the mounted workspace.
          */
         post: operations["create_snapshot"];
         delete?: never;
@@ -1731,7 +1731,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Bring the container back to a snapshot
+         * Restore the container to a snapshot
          * @description The tool starts again with its conversation as it is now. 409 (`unsaved_work`) while something would be lost, unless `force`.
          */
         post: operations["restore_snapshot"];
@@ -1752,7 +1752,7 @@ export interface components {
              */
             state: "starting" | "working" | "waiting" | "done" | "idle" | "failed" | "stuck" | "ended" | "unknown" | "none";
             /**
-             * @description why it waits, failed or rests; empty where the state says all
+             * @description why it waits, failed or rests; empty if the state needs no reason
              * @enum {string}
              */
             reason: "" | "retry" | "question" | "plan" | "permission" | "dialog" | "login" | "interrupted" | "rate_limit" | "auth" | "billing" | "overloaded" | "server_error" | "network" | "other" | "crashed";
@@ -1769,36 +1769,36 @@ export interface components {
              */
             options: string[];
             /**
-             * @description since when it is so; empty if that is not known
+             * @description the time since which it has this state; empty if unknown
              * @example 2026-01-01T12:00:00Z
              */
             since: string;
             /**
-             * @description how that is known: by a hook of the tool, its screen, its process, or a prompt that a person typed
+             * @description the source of the state: a hook of the tool, its screen, its process, or a prompt that a person typed
              * @enum {string}
              */
             source: "hook" | "screen" | "process" | "person";
             /** @description true once a person has looked at it */
             seen: boolean;
             /**
-             * @description counts the runs of the tool and the turns in them; the end of a turn is known by it
+             * @description counts the runs of the tool and the turns in them; distinguishes the end of one turn from the next
              * @example 7
              */
             turn: number;
             /**
-             * @description counts the times that a person was needed other than by the end of a turn
+             * @description counts the times that the tool needed a person, apart from the ends of turns
              * @example 2
              */
             question: number;
         };
         AgentExplained: components["schemas"]["Agent"] & {
             /**
-             * @description the whole of a text that is too long for `text`: a plan
+             * @description the whole text if it is too long for `text`: a plan
              * @example ## Plan
              *     1. Add the form
              */
             detail: string;
-            /** @description why that is known */
+            /** @description the reason for the state */
             why: components["schemas"]["AgentWhy"];
         };
         AgentWhy: {
@@ -1808,19 +1808,19 @@ export interface components {
              */
             rule: string;
             /**
-             * @description how that is known: by a hook of the tool, its screen, its process, or a prompt that a person typed
+             * @description the source of the state: a hook of the tool, its screen, its process, or a prompt that a person typed
              * @enum {string}
              */
             source: "hook" | "screen" | "process" | "person";
             /**
-             * @description the lines of the screen, or the event, on which it matched
+             * @description the lines of the screen, or the event, that it matched
              * @example [
              *       "Which colour do you want?"
              *     ]
              */
             lines: string[];
             /**
-             * @description when that was seen; empty if that is not known
+             * @description the time at which Clincus saw it; empty if unknown
              * @example 2026-01-01T12:00:00Z
              */
             at: string;
@@ -1887,21 +1887,21 @@ export interface components {
              */
             path: string;
             /**
-             * @description empty for a file that was not there, and for what is binary or too large
+             * @description the text before; empty for a new file, a binary one and one that is too large
              * @example let a = 1
              */
             old: string;
             /**
-             * @description the text after; empty for a file that is gone, and for what is binary or too large
+             * @description the text after; empty for a deleted file, a binary one and one that is too large
              * @example let a = 2
              */
             new: string;
             /** @description true if it is no text */
             binary: boolean;
-            /** @description one of both is larger than 1 MiB */
+            /** @description one of the two texts is larger than 1 MiB */
             too_large: boolean;
             /**
-             * @description the types of both, before and after, as pictures that can be shown; empty for what is none
+             * @description the picture types of both, before and after; empty for a file that is not a picture
              * @example [
              *       "image/png"
              *     ]
@@ -1929,12 +1929,12 @@ export interface components {
             /** @description the files that differ */
             files: {
                 /**
-                 * @description a byte that is no UTF-8 is one of U+DC80 to U+DCFF here, and percent-encoded in a query
+                 * @description relative to the workspace. A byte that is not UTF-8 appears here as one of U+DC80 to U+DCFF; percent-encode it in a query
                  * @example src/app.js
                  */
                 path: string;
                 /**
-                 * @description of a file that was renamed, else empty
+                 * @description the old path of a renamed file, else empty
                  * @example
                  */
                 old_path: string;
@@ -1955,10 +1955,10 @@ export interface components {
                 removed: number | null;
                 /** @description true if it is no text */
                 binary: boolean;
-                /** @description by a turn of this session, so that an undo takes it back */
+                /** @description true if a turn of this session changed it; an undo restores these files */
                 touched: boolean;
                 /**
-                 * @description another one for each content; only zeros for a file that is gone
+                 * @description differs for each content; zeros for a deleted file
                  * @example 9c4f0c2
                  */
                 version: string;
@@ -1970,7 +1970,7 @@ export interface components {
             }[];
             /** @description there are more */
             truncated: boolean;
-            /** @description what no checkpoint holds, at most 200 */
+            /** @description paths that no checkpoint contains, at most 200 */
             skipped: {
                 /**
                  * @description relative to the workspace
@@ -1984,7 +1984,7 @@ export interface components {
                 why: "large" | "repository" | "unreadable" | "special" | "ignored";
             }[];
             /**
-             * @description the other sessions on the same folder, whose work may be among the changes
+             * @description other sessions on the same folder; the changes may include their work
              * @example [
              *       "clincus-a1b2c3-2"
              *     ]
@@ -1993,7 +1993,7 @@ export interface components {
             /** @description `skipped` is cut: there are more paths */
             skipped_truncated: boolean;
             /**
-             * @description why this is not of now; empty if it is
+             * @description why the answer is not current; empty if it is
              * @example
              */
             stale: string;
@@ -2015,7 +2015,7 @@ export interface components {
              */
             at: string;
             /**
-             * @description what it was taken for: the start, before a prompt, after a turn, before a restore, by a person, or by time
+             * @description its occasion: the start, before a prompt, after a turn, before a restore, a person's request, or the timer
              * @enum {string}
              */
             why: "start" | "prompt" | "turn" | "restore" | "person" | "timer";
@@ -2025,7 +2025,7 @@ export interface components {
              */
             note: string;
             /**
-             * @description that changed since the checkpoint before
+             * @description number of files that changed since the checkpoint before
              * @example 2
              */
             files: number;
@@ -2071,7 +2071,7 @@ export interface components {
              * @example Why?
              */
             text: string;
-            /** @description these lines are not in the file any more, or more than once */
+            /** @description the file no longer has these lines, or has them more than once */
             stale: boolean;
         };
         Config: {
@@ -2169,12 +2169,12 @@ export interface components {
                 };
                 /** @description copy your global instructions for the tool into sessions */
                 carry_instructions: boolean;
-                /** @description further commands that a tool offers, by tool */
+                /** @description more commands that a tool offers, by tool */
                 commands: {
                     [key: string]: string[];
                 };
             };
-            /** @description folders that each session has beside its workspace */
+            /** @description folders that are mounted into each session beside its workspace */
             mounts: {
                 /**
                  * @description the mounts
@@ -2287,13 +2287,13 @@ export interface components {
                  */
                 protected_paths: string[];
                 /**
-                 * @description what is sealed beside these
+                 * @description more paths to seal
                  * @example [
                  *       ".envrc"
                  *     ]
                  */
                 additional_protected_paths: string[];
-                /** @description lists of what programs run by themselves: sealed where it is there, marked where it appears */
+                /** @description lists of files that programs run by themselves: existing ones are sealed, new ones marked */
                 presets: ("agents" | "editors" | "commits")[];
                 /** @description seal nothing */
                 disable_protection: boolean;
@@ -2317,7 +2317,7 @@ export interface components {
             } & {
                 [key: string]: Record<string, never> | boolean;
             };
-            /** @description the tools of the user's own, by name, with what was written for each */
+            /** @description your own tools, by name, each as it is written in the config */
             tools: {
                 [key: string]: Record<string, never>;
             };
@@ -2336,15 +2336,15 @@ export interface components {
                  */
                 workspace_roots: string[];
             };
-            /** @description what new sessions reach */
+            /** @description the network of new sessions */
             network: {
                 /**
-                 * @description what is reached: everything, the listed names, or nothing
+                 * @description what sessions reach: everything, the listed domains, or nothing
                  * @enum {string}
                  */
                 mode: "open" | "allow-list" | "none";
                 /**
-                 * @description names that an allow-list allows
+                 * @description domains that an allow-list allows
                  * @example [
                  *       "pypi.org"
                  *     ]
@@ -2387,7 +2387,7 @@ export interface components {
             };
             /** @description prices of your own */
             cost: {
-                /** @description prices of the user's own, by a pattern of a model's name: 4 or 9 numbers */
+                /** @description your own prices, by a pattern of a model's name: 4 or 9 numbers */
                 prices: {
                     [key: string]: number[];
                 };
@@ -2416,7 +2416,7 @@ export interface components {
                  */
                 size_limit: string;
             };
-            /** @description how sessions share the machine, and what becomes of stopped ones */
+            /** @description how sessions share the machine, and how long stopped ones are kept */
             sessions: {
                 /** @description whether sessions that burn CPU for minutes come last on a busy machine */
                 fair_cpu: boolean;
@@ -2426,26 +2426,26 @@ export interface components {
                  */
                 ephemeral_grace: string;
             };
-            /** @description when and how you are called */
+            /** @description when and how you are notified */
             notify: {
                 /**
-                 * @description the states that call you
+                 * @description the states of which you are notified
                  * @example [
                  *       "waiting"
                  *     ]
                  */
                 on: string[];
-                /** @description true while nobody is called */
+                /** @description true: no notifications */
                 quiet: boolean;
-                /** @description put the tool's words into a call */
+                /** @description put the tool's words into notifications */
                 with_text: boolean;
                 /**
-                 * @description the dashboard's address for links in calls
+                 * @description the dashboard's address, for links in notifications
                  * @example https://clincus.example.com
                  */
                 address: string;
                 /**
-                 * @description an address that gets a POST for each call; empty for none
+                 * @description an address that gets a POST for each notification; empty for none
                  * @example
                  */
                 webhook: string;
@@ -2454,7 +2454,7 @@ export interface components {
                     [key: string]: string;
                 };
                 /**
-                 * @description no call in these hours; empty for none
+                 * @description no notifications in these hours; empty for none
                  * @example 22:00-07:00
                  */
                 quiet_hours: string;
@@ -2483,26 +2483,26 @@ export interface components {
                 [key: string]: string;
             };
             /**
-             * @description what is odd about it
+             * @description warnings about the configuration
              * @example [
              *       "unknown key \"toool\""
              *     ]
              */
             warnings: string[];
-            /** @description why the last change was not taken; null if it was */
+            /** @description why the server rejected the last change; null if it did not */
             error: string | null;
         };
-        /** @description null where it is not known */
+        /** @description unknown values are null */
         Cost: {
             /**
              * @description the model of the last message; null if none is known
              * @example claude-sonnet-4-5
              */
             model: string | null;
-            /** @description all tokens; null if the tool does not tell */
+            /** @description all tokens; null if the tool does not record them */
             tokens: components["schemas"]["Tokens"] | null;
             /**
-             * @description at list prices, of all that has a known price; null if nothing has
+             * @description at list prices, for all tokens with a known price; null if there are none
              * @example 0.42
              */
             cost_usd: number | null;
@@ -2536,7 +2536,7 @@ export interface components {
                  */
                 size: number | null;
             } | null;
-            /** @description limits of the person's plan, where the tool tells them; each until it is reset */
+            /** @description limits of your plan, if the tool reports them; each until its reset */
             windows: {
                 /**
                  * @description the name of the plan's window
@@ -2556,7 +2556,7 @@ export interface components {
             }[];
             /** @description the same for each day (UTC), newest first */
             days: components["schemas"]["SpentDay"][];
-            /** @description there is more than was read: more was used than this */
+            /** @description true if Clincus could not read everything: the real use is higher */
             truncated: boolean;
         };
         Engine: {
@@ -2573,7 +2573,7 @@ export interface components {
             /** @description true if its Incus answers */
             reachable: boolean;
             /**
-             * @description since when it is reachable, or not; empty if that is not known
+             * @description the time since which it is reachable, or not; empty if unknown
              * @example 2026-01-01T12:00:00Z
              */
             since: string;
@@ -2613,7 +2613,7 @@ export interface components {
              */
             groups: string[];
             /**
-             * @description below which a workspace may be mounted there
+             * @description folders there below which a workspace may lie
              * @example [
              *       "/srv/projects"
              *     ]
@@ -2628,7 +2628,7 @@ export interface components {
             error: string;
             /** @description the cause, for programs */
             code: components["schemas"]["ErrorCode"];
-            /** @description of a 409 that keeps something from being lost: the answer of GET /api/sessions/{id}/unsaved */
+            /** @description present in a 409 with the code `unsaved_work`: the answer of GET /api/sessions/{id}/unsaved */
             unsaved?: components["schemas"]["Unsaved"];
         };
         /**
@@ -2741,17 +2741,17 @@ export interface components {
              */
             timestamp: string;
             /**
-             * @description Of Clincus, such as `0.1.0`.
+             * @description the version of Clincus, such as `0.1.0`
              * @example 0.1.0
              */
             version: string;
             /**
-             * @description That it was built from, `+` behind it if files had changed since; `source` in a checkout.
+             * @description the commit that it was built from, with `+` if files had changed since; `source` in a checkout
              * @example ae0ec01
              */
             commit: string;
             /**
-             * @description The day of the commit (UTC); `unknown` in a checkout.
+             * @description the day of the commit (UTC); `unknown` in a checkout
              * @example 2026-11-29
              */
             built: string;
@@ -2853,12 +2853,12 @@ export interface components {
             /** @description true if the container stays when it stops */
             persistent: boolean;
             /**
-             * @description of the tool; null if it is not known
+             * @description the exit code of the tool; null if unknown
              * @example 0
              */
             exit_code: number | null;
             /**
-             * @description a number from 1 to 10 that tells the sessions of a workspace apart
+             * @description a number from 1 to 10 that distinguishes the sessions of a workspace
              * @example 1
              */
             slot: number;
@@ -2868,12 +2868,12 @@ export interface components {
              */
             name: string;
             /**
-             * @description the first one that was given here, shortened; empty if none is known
+             * @description the first prompt of the session, shortened; empty if unknown
              * @example Add a login page
              */
             prompt: string;
             /**
-             * @description that was checked out in the mounted folder, or that the clone began at; empty if none is known
+             * @description the branch that was checked out in the mounted folder, or that the clone began at; empty if unknown
              * @example main
              */
             branch: string;
@@ -2890,7 +2890,7 @@ export interface components {
              */
             name: string;
             /**
-             * @description empty for a service of one's own
+             * @description the service; empty for one of your own
              * @example anthropic
              */
             service: string;
@@ -2917,7 +2917,7 @@ export interface components {
              */
             error: string;
             /**
-             * @description empty where nobody knows
+             * @description the time at which it expires; empty if unknown
              * @example 2026-01-01T12:00:00Z
              */
             good_until: string;
@@ -2941,7 +2941,7 @@ export interface components {
                  */
                 requests: number;
                 /**
-                 * @description tokens that the answers of models say they cost
+                 * @description tokens that the answers of models report
                  * @example 34000
                  */
                 tokens: number;
@@ -2968,7 +2968,7 @@ export interface components {
              */
             alias: string;
             /**
-             * @description what the image says of itself
+             * @description the description in the image
              * @example clincus image
              */
             description: string;
@@ -2995,13 +2995,13 @@ export interface components {
              */
             problem: string;
             /**
-             * @description the states that call you
+             * @description the states of which you are notified
              * @example [
              *       "waiting"
              *     ]
              */
             on: string[];
-            /** @description true while nobody is called */
+            /** @description true: no notifications */
             quiet: boolean;
             /** @description null if there is none */
             webhook: {
@@ -3013,12 +3013,12 @@ export interface components {
                 /** @description when last */
                 last: components["schemas"]["PushResult"];
             } | null;
-            /** @description the devices that are called */
+            /** @description devices with notifications */
             devices: components["schemas"]["PushDevice"][];
-            /** @description the tool's words are in a call */
+            /** @description true: notifications contain the tool's words */
             with_text: boolean;
             /**
-             * @description no call in these hours; empty for none
+             * @description no notifications in these hours; empty for none
              * @example 22:00-07:00
              */
             quiet_hours: string;
@@ -3037,7 +3037,7 @@ export interface components {
              */
             id: string;
             /**
-             * @description what people call the device
+             * @description its name for people
              * @example My phone
              */
             name: string;
@@ -3046,7 +3046,7 @@ export interface components {
              * @example fcm.googleapis.com
              */
             service: string;
-            /** @description its push service does not know it any more: it has to subscribe again */
+            /** @description its push service no longer knows it: turn notifications on again there */
             gone: boolean;
             /**
              * Format: date-time
@@ -3059,7 +3059,7 @@ export interface components {
             /** @description its notifications may make a sound */
             sound: boolean;
         };
-        /** @description how the last call went, null before the first */
+        /** @description the result of the last notification; null before the first */
         PushResult: {
             /**
              * Format: date-time
@@ -3073,7 +3073,7 @@ export interface components {
              */
             outcome: "delivered" | "retrying" | "gone" | "refused" | "failed";
             /**
-             * @description of the answer over HTTP, 0 if there was none
+             * @description the HTTP status of the answer; 0 if there was none
              * @example 201
              */
             status: number;
@@ -3085,7 +3085,7 @@ export interface components {
         } | null;
         PushNews: {
             /**
-             * @description of the session; empty for a test
+             * @description the id of the session; empty for a test
              * @example clincus-a1b2c3-1
              */
             id: string;
@@ -3105,12 +3105,12 @@ export interface components {
              */
             reason: string;
             /**
-             * @description what the tool says, if notify.with_text lets it out
+             * @description the tool's words, if notify.with_text allows them
              * @example
              */
             text: string;
             /**
-             * @description since when it is so; empty if that is not known
+             * @description the time since which it has this state; empty if unknown
              * @example 2026-01-01T12:00:00Z
              */
             since: string;
@@ -3119,9 +3119,9 @@ export interface components {
              * @example login page asks
              */
             title: string;
-            /** @description whether this device has not had it before */
+            /** @description true if this device has not shown it before */
             fresh: boolean;
-            /** @description true if it is to make no sound: the device wants none, or these are quiet hours */
+            /** @description true: no sound, because the device is set so or these are quiet hours */
             silent: boolean;
             /**
              * @description the options to choose in the notification, the first has the number 1; empty unless `text` is the whole question
@@ -3149,12 +3149,12 @@ export interface components {
              */
             head: string;
             /**
-             * @description that no branch there had before
+             * @description number of commits that no branch there had before
              * @example 3
              */
             commits: number;
             /**
-             * @description of a fetch: folders that git takes for submodules, and that what is checked out here does not have; at most 100
+             * @description new submodule folders that a fetch brought; at most 100
              * @example [
              *       "vendor/lib"
              *     ]
@@ -3163,7 +3163,7 @@ export interface components {
             /** @description `gitlinks` is cut: there may be more */
             gitlinks_truncated: boolean;
         };
-        /** @description things of one kind; a container may have chosen their number and names */
+        /** @description work of one kind; a container may have chosen number and names */
         Loss: {
             /**
              * @description null if it cannot be known now
@@ -3171,7 +3171,7 @@ export interface components {
              */
             count: number | null;
             /**
-             * @description of the first 20, printable
+             * @description the first 20 names, in printable form
              * @example [
              *       "notes.txt"
              *     ]
@@ -3187,14 +3187,14 @@ export interface components {
             uncommitted: components["schemas"]["Loss"];
             /** @description of a clone */
             stashes: components["schemas"]["Loss"];
-            /** @description repositories within a clone that have commits of their own: a fetch brings their files alone */
+            /** @description repositories within a clone that have commits of their own: a fetch brings only their files */
             nested: components["schemas"]["Loss"];
             /** @description files that a person put outside the workspace, by an upload or `clincus file push` */
             outside: components["schemas"]["Loss"];
             /** @description files of a clone that only root can read: no fetch brings them */
             unreadable: components["schemas"]["Loss"];
             /**
-             * @description of all kinds; 0: nothing would be lost; null: not known
+             * @description the sum of all kinds; 0: nothing would be lost; null: unknown
              * @example 0
              */
             total: number | null;
@@ -3234,7 +3234,7 @@ export interface components {
         /** @description a container may have chosen all of it */
         CommitDraft: {
             /**
-             * @description that is checked out; empty at a commit
+             * @description the branch that is checked out; empty for a detached HEAD
              * @example main
              */
             branch: string;
@@ -3244,7 +3244,7 @@ export interface components {
              */
             head: string;
             /**
-             * @description what is in progress and has to be finished first; else empty
+             * @description an operation in progress that has to be finished first; else empty
              * @enum {string}
              */
             operation: "" | "merge" | "cherry-pick" | "revert" | "rebase";
@@ -3258,9 +3258,9 @@ export interface components {
              * @example ann@example.com
              */
             email: string;
-            /** @description that a commit runs */
+            /** @description the hooks that a commit runs */
             hooks: ("pre-commit" | "prepare-commit-msg" | "commit-msg" | "post-commit")[];
-            /** @description that differ from the commit; at most 10,000 */
+            /** @description files that differ from the commit; at most 10,000 */
             files: {
                 /**
                  * @description relative to the workspace
@@ -3283,7 +3283,7 @@ export interface components {
              */
             commit: string;
             /**
-             * @description empty at a commit
+             * @description the branch; empty for a detached HEAD
              * @example main
              */
             branch: string;
@@ -3295,7 +3295,7 @@ export interface components {
         };
         Restored: {
             /**
-             * @description that was taken before: going back to it undoes the undo
+             * @description the checkpoint that was taken first: restore it to undo the undo
              * @example 3
              */
             checkpoint: string;
@@ -3313,7 +3313,7 @@ export interface components {
              *     ]
              */
             removed: string[];
-            /** @description what was left as it is */
+            /** @description files that were left as they are */
             failed: {
                 /**
                  * @description relative to the workspace
@@ -3350,7 +3350,7 @@ export interface components {
              * @example
              */
             note: string;
-            /** @description what the run cannot change; empty while there is none, and for folders on another host */
+            /** @description paths that the session cannot change; empty for a session that does not run, and for folders on another host */
             sealed: {
                 /**
                  * @description on this host
@@ -3363,7 +3363,7 @@ export interface components {
                  */
                 why: string;
             }[];
-            /** @description what was changed of it, newest last */
+            /** @description changes of sealed files, newest last */
             changes: components["schemas"]["SealedChange"][];
             /** @description files that appeared since the session began, and that run by themselves on this machine; at most 200 */
             appeared: components["schemas"]["Appeared"][];
@@ -3392,41 +3392,41 @@ export interface components {
              * @example 2026-01-01T12:00:00Z
              */
             at: string;
-            /** @description whether it is again what it was */
+            /** @description true if the old file is back */
             restored: boolean;
             /**
-             * @description who else may have done it; of what was put aside: what git would have done
+             * @description other possible causes; for a file that was put aside: what git would have done with it
              * @example
              */
             words: string;
             /**
-             * @description something sealed, or what has no seal and was put aside: git's index, a link in `.git`, what a submodule or worktree that came since has in its Git folder, a file of an operation in progress
+             * @description a sealed file, or one without a seal that was put aside: git's index, a link in `.git`, a file in the Git folder of a new submodule or worktree, a file of an operation in progress
              * @enum {string}
              */
             kind: "seal" | "index" | "link" | "repository" | "operation";
         };
-        /** @description what it may reach, and what was asked for in this run; newest first */
+        /** @description what it may reach, and its connections in this run; newest first */
         Network: {
             /**
-             * @description what is reached: everything, the listed names, or nothing
+             * @description what sessions reach: everything, the listed domains, or nothing
              * @enum {string}
              */
             mode: "open" | "allow-list" | "none";
             /**
-             * @description names that the allow-list allows
+             * @description domains that the allow-list allows
              * @example [
              *       "pypi.org"
              *     ]
              */
             allow: string[];
             /**
-             * @description names of the presets that it allows
+             * @description presets that it allows
              * @example [
              *       "pypi"
              *     ]
              */
             presets: string[];
-            /** @description the same presets, each with the names in it */
+            /** @description the same presets, each with its domains */
             preset_hosts: {
                 /**
                  * @description the name of the preset
@@ -3434,7 +3434,7 @@ export interface components {
                  */
                 name: string;
                 /**
-                 * @description the names in it
+                 * @description its domains
                  * @example [
                  *       "pypi.org"
                  *     ]
@@ -3473,7 +3473,7 @@ export interface components {
             /** @description connections that were allowed */
             passed: {
                 /**
-                 * @description the name that was asked for
+                 * @description the domain that was asked for
                  * @example example.com
                  */
                 host: string;
@@ -3506,7 +3506,7 @@ export interface components {
             }[];
             /** @description true if older rows have made room for newer ones */
             truncated: boolean;
-            /** @description what was asked for with the logins that it borrows */
+            /** @description requests with the logins that it borrows */
             lent: {
                 /**
                  * @description the name of the login
@@ -3529,7 +3529,7 @@ export interface components {
                  */
                 refused: number;
                 /**
-                 * @description tokens that the answers of models say they cost
+                 * @description tokens that the answers of models report
                  * @example 34000
                  */
                 tokens: number;
@@ -3540,7 +3540,7 @@ export interface components {
                  */
                 last: string;
             }[];
-            /** @description placeholders of logins that were out of their place; each place once */
+            /** @description placeholders of logins that were found in a wrong place; each place once */
             alarms: {
                 /**
                  * @description the name of the login
@@ -3579,7 +3579,7 @@ export interface components {
                  */
                 title: string;
                 /**
-                 * @description the names in it
+                 * @description its domains
                  * @example [
                  *       "pypi.org"
                  *     ]
@@ -3589,12 +3589,12 @@ export interface components {
             /** @description what the config says for new sessions */
             default: {
                 /**
-                 * @description what is reached: everything, the listed names, or nothing
+                 * @description what sessions reach: everything, the listed domains, or nothing
                  * @enum {string}
                  */
                 mode: "open" | "allow-list" | "none";
                 /**
-                 * @description names that the allow-list allows
+                 * @description domains that the allow-list allows
                  * @example [
                  *       "pypi.org"
                  *     ]
@@ -3626,7 +3626,7 @@ export interface components {
              */
             tool: string;
             /**
-             * @description a number from 1 to 10 that tells the sessions of a workspace apart
+             * @description a number from 1 to 10 that distinguishes the sessions of a workspace
              * @example 1
              */
             slot: number;
@@ -3640,7 +3640,7 @@ export interface components {
             /** @description true if the container is frozen */
             paused: boolean;
             /**
-             * @description `broken`: something sealed is another file than it was; the container is frozen until a person decides
+             * @description `broken`: a sealed file was exchanged; the container is frozen until a person decides
              * @enum {string}
              */
             protection: "locked" | "basic" | "off" | "broken";
@@ -3654,7 +3654,7 @@ export interface components {
             /** @description of a stopped session: what a person has to accept (`accept_changes`) before a session starts in its folder */
             protection_waits?: components["schemas"]["SealedChange"][];
             /**
-             * @description what is odd about it, for people
+             * @description warnings about it, for people
              * @example [
              *       "Docker is not in the image"
              *     ]
@@ -3733,12 +3733,12 @@ export interface components {
             rang_at: string;
             /** @description what its tool is doing */
             agent: components["schemas"]["Agent"];
-            /** @description since the start, null while that is not known */
+            /** @description changes since the start; null while unknown */
             changes: components["schemas"]["ChangeCount"] | null;
             /** @description what it reaches */
             network: components["schemas"]["NetworkState"];
             /**
-             * @description how much has appeared in the workspace since the start that runs by itself on this machine
+             * @description number of files that appeared in the workspace since the start, and that run by themselves on this machine
              * @example 0
              */
             appeared: number;
@@ -3747,7 +3747,7 @@ export interface components {
              * @example Incus reports an error in this container
              */
             error?: string;
-            /** @description true if its tool calls nobody; a broken seal still does */
+            /** @description true if nobody is notified of its tool; a broken seal still notifies you */
             muted: boolean;
         };
         Snapshot: {
@@ -3830,13 +3830,13 @@ export interface components {
                 days: components["schemas"]["SpentDay"][];
             }[];
             /**
-             * @description tools that do not tell what they use
+             * @description tools that do not record their use
              * @example [
              *       "aider"
              *     ]
              */
             silent_tools: string[];
-            /** @description there is more than was read: more was used than this */
+            /** @description true if Clincus could not read everything: the real use is higher */
             truncated: boolean;
         };
         SpentDay: {
@@ -3884,7 +3884,7 @@ export interface components {
         /** @description a part of a conversation */
         Conversation: {
             /**
-             * @description the tool's id of it. The tool may begin another one: then no place of this one counts
+             * @description the tool's id of the conversation. If the tool begins another one, the places of this one are no longer valid
              * @example 0d9bd5f4-6a3b-4a3e-9d55-0a2f4b8f2a11
              */
             conversation: string | null;
@@ -3900,7 +3900,7 @@ export interface components {
             tool: string;
             /**
              * Format: date-time
-             * @description when it was saved last: it holds nothing newer
+             * @description time of the last save: the answer has nothing newer
              * @example 2026-11-29T10:52:07Z
              */
             saved_at: string | null;
@@ -3961,13 +3961,13 @@ export interface components {
              */
             title: string | null;
             /**
-             * @description the same for a call and its result
+             * @description the id that a call and its result share
              * @example toolu_01A
              */
             call: string | null;
-            /** @description the result or notice tells a failure */
+            /** @description true if the result or notice reports a failure */
             failed: boolean;
-            /** @description the text is longer than it is shown */
+            /** @description the text is longer than this */
             cut: boolean;
         };
         LogEntry: {
@@ -3978,7 +3978,7 @@ export interface components {
              */
             at: string;
             /**
-             * @description who speaks: a request to the server, the session, or its tool
+             * @description the origin of the entry: a request to the server, the session, or its tool
              * @enum {string}
              */
             kind: "request" | "session" | "agent";
@@ -3988,7 +3988,7 @@ export interface components {
              */
             what: string;
             /**
-             * @description who asked, of a request; else empty, as what follows
+             * @description the sender of a request; empty for other entries, like the fields below
              * @example you
              */
             by: string;
@@ -4036,13 +4036,13 @@ export interface components {
                 /** @description somebody has opened it */
                 open: boolean;
                 /**
-                 * @description where browsers that were let in find it, if it is open for who asks
+                 * @description its address for browsers that were let in; absent unless the port is open for you
                  * @example http://p5173-x.localhost:3001/
                  */
                 url: string | null;
             }[];
         };
-        /** @description null where it is not known */
+        /** @description unknown values are null */
         Usage: {
             /**
              * @description of all CPUs together, since the start
@@ -4169,7 +4169,7 @@ export interface components {
             };
             content?: never;
         };
-        /** @description another user or machine has to show the token */
+        /** @description another user or machine has to send the token */
         SignIn: {
             headers: {
                 /**
@@ -4183,7 +4183,7 @@ export interface components {
                 "application/json": components["schemas"]["Error"];
             };
         };
-        /** @description Incus, an engine or a part of the server is not there now */
+        /** @description Incus, an engine or a part of the server is not available now */
         Unavailable: {
             headers: {
                 /**
@@ -4210,12 +4210,12 @@ export interface components {
          */
         DeviceId: string;
         /**
-         * @description within 10 minutes the same key gets the same answer, and nothing is done twice
+         * @description for 10 minutes, a request with the same key gets the same answer, and the work is done once
          * @example 3f1c9d7e
          */
         IdempotencyKey: string;
         /**
-         * @description start of the session, begin of the last turn, where the branch left its upstream or main, or a checkpoint
+         * @description start of the session, start of the last turn, the commit where the branch left its upstream or main, or a checkpoint
          * @example turn
          */
         From: string;
@@ -4235,7 +4235,7 @@ export interface components {
          */
         Rows: number;
         /**
-         * @description the ETag of what you have: 304 if it is still so
+         * @description the ETag of your copy: 304 if it is still current
          * @example "9c4f0c2b"
          */
         IfNoneMatch: string;
@@ -4245,7 +4245,7 @@ export interface components {
          */
         IfMatch: string;
         /**
-         * @description * creates a file, and fails if it is there
+         * @description * creates a file, and fails if it exists
          * @example *
          */
         IfNew: string;
@@ -4258,7 +4258,7 @@ export interface components {
          */
         ETag: string;
         /**
-         * @description paths on this host of copies that were made before something was lost: percent-encoded, with a comma and a blank between
+         * @description paths on this host of the copies that were made of work that would be lost: percent-encoded, separated by a comma and a blank
          * @example /home/you/.clincus/sessions-claude/5b0c7d1e.bundle
          */
         "Clincus-Kept": string;
@@ -4282,7 +4282,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -4367,7 +4367,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -4397,14 +4397,14 @@ export interface operations {
         parameters: {
             query?: {
                 /**
-                 * @description only this one, none if it is gone
+                 * @description only this session; the list is empty if it is gone
                  * @example clincus-a1b2c3-1
                  */
                 id?: string;
             };
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -4435,7 +4435,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description within 10 minutes the same key gets the same answer, and nothing is done twice
+                 * @description for 10 minutes, a request with the same key gets the same answer, and the work is done once
                  * @example 3f1c9d7e
                  */
                 "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
@@ -4492,7 +4492,7 @@ export interface operations {
                      */
                     name?: string;
                     /**
-                     * @description a saved session whose conversation goes on
+                     * @description a saved session: the new one continues its conversation
                      * @example 5b0c7d1e-8a34-4f6b-9d21-0c9e6f1a2b3c
                      */
                     resume?: string;
@@ -4519,12 +4519,12 @@ export interface operations {
                      */
                     mode?: "mount" | "clone";
                     /**
-                     * @description what it can reach: everything, names, or nothing; the config's when absent
+                     * @description what it can reach: everything, domains, or nothing; the config's when absent
                      * @enum {string}
                      */
                     network?: "open" | "allow-list" | "none";
                     /**
-                     * @description names that an allow-list allows, in place of those of the config: pypi.org, *.github.com, host:8443
+                     * @description domains that an allow-list allows, in place of those of the config: pypi.org, *.github.com, host:8443
                      * @example [
                      *       "pypi.org"
                      *     ]
@@ -4545,16 +4545,16 @@ export interface operations {
                      */
                     logins?: string[];
                     /**
-                     * @description what a clone starts from; HEAD with the uncommitted changes when absent
+                     * @description the branch, tag or remote branch that a clone starts from; HEAD with the uncommitted changes when absent
                      * @example main
                      */
                     branch?: string;
                     /**
-                     * @description start though what was sealed at the last start was changed meanwhile
+                     * @description start even if a sealed file has changed since the last start
                      * @default false
                      */
                     accept_changes?: boolean;
-                    /** @description let containers run in it, which costs a mounted folder its lock; the config's when absent */
+                    /** @description let containers run in it; a mounted folder is then `basic`, not `locked`; the config's when absent */
                     nesting?: boolean;
                 };
             };
@@ -4580,7 +4580,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -4616,7 +4616,7 @@ export interface operations {
     delete_session: {
         parameters: {
             query?: {
-                /** @description delete the container; what this host does not have of it is copied here first, as far as possible */
+                /** @description delete the container. Clincus first copies here what this host does not have, as far as possible */
                 force?: boolean;
             };
             header?: never;
@@ -4678,12 +4678,12 @@ export interface operations {
                     /** @description keep the container when it stops */
                     persistent?: boolean;
                     /**
-                     * @description what it can reach from now on: everything, names, or nothing
+                     * @description what it can reach from now on: everything, domains, or nothing
                      * @enum {string}
                      */
                     network?: "open" | "allow-list" | "none";
                     /**
-                     * @description all names that its allow-list allows from now on, beside those of presets
+                     * @description all domains that its allow-list allows from now on, beside those of presets
                      * @example [
                      *       "pypi.org"
                      *     ]
@@ -4697,7 +4697,7 @@ export interface operations {
                      */
                     presets?: string[];
                     /**
-                     * @description all logins that it borrows: what is taken away at once, what is new from its next start
+                     * @description all logins that it borrows. A removal takes effect at once, an addition at its next start
                      * @example [
                      *       "github"
                      *     ]
@@ -4705,7 +4705,7 @@ export interface operations {
                     logins?: string[];
                     /** @description show it first */
                     pinned?: boolean;
-                    /** @description true if its tool calls nobody; a broken seal still does */
+                    /** @description true if nobody is notified of its tool; a broken seal still notifies you */
                     muted?: boolean;
                 };
             };
@@ -4778,7 +4778,7 @@ export interface operations {
                  */
                 "application/json": {
                     /**
-                     * @description start though what was sealed at the last start was changed meanwhile
+                     * @description start even if a sealed file has changed since the last start
                      * @default false
                      */
                     accept_changes?: boolean;
@@ -4811,12 +4811,12 @@ export interface operations {
                  */
                 limit?: number;
                 /**
-                 * @description entries to pass over
+                 * @description number of entries to skip
                  * @example 0
                  */
                 offset?: number;
                 /**
-                 * @description only runs behind the one of this mark, `STARTED_AT,ID`, as the header `Link` has it
+                 * @description only runs after this one, `STARTED_AT,ID`, as the header `Link` names it
                  * @example 2026-01-01T12:00:00Z,clincus-a1b2c3-1
                  */
                 before?: string;
@@ -4833,7 +4833,7 @@ export interface operations {
             };
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -4866,7 +4866,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -5103,7 +5103,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -5134,7 +5134,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -5231,7 +5231,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -5262,7 +5262,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -5293,7 +5293,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -5324,7 +5324,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -5445,7 +5445,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -5484,7 +5484,7 @@ export interface operations {
             };
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -5523,7 +5523,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -5589,7 +5589,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -5636,18 +5636,18 @@ export interface operations {
                  */
                 "application/json": {
                     /**
-                     * @description the states that call you
+                     * @description the states of which you are notified
                      * @example [
                      *       "waiting"
                      *     ]
                      */
                     on?: ("waiting" | "done" | "failed" | "stuck")[];
-                    /** @description true: call no device whose dashboard is in use */
+                    /** @description true: no notification to a device whose dashboard is in use */
                     quiet?: boolean;
-                    /** @description put the tool's words into a call, and into the webhook's */
+                    /** @description put the tool's words into notifications, and into the webhook's document */
                     with_text?: boolean;
                     /**
-                     * @description no call in these hours; what still waits at their end is told then; empty for none
+                     * @description no notifications in these hours; afterwards you get those that still matter; empty for none
                      * @example 22:00-07:00
                      */
                     quiet_hours?: string;
@@ -5697,13 +5697,13 @@ export interface operations {
                      */
                     endpoint: string;
                     /**
-                     * @description what people call the device
+                     * @description its name for people
                      * @default
                      * @example My phone
                      */
                     name?: string;
                     /**
-                     * @description the device whose place it takes
+                     * @description the device that it replaces
                      * @default
                      * @example
                      */
@@ -5764,7 +5764,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description within 10 minutes the same key gets the same answer, and nothing is done twice
+                 * @description for 10 minutes, a request with the same key gets the same answer, and the work is done once
                  * @example 3f1c9d7e
                  */
                 "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
@@ -5897,7 +5897,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description within 10 minutes the same key gets the same answer, and nothing is done twice
+                 * @description for 10 minutes, a request with the same key gets the same answer, and the work is done once
                  * @example 3f1c9d7e
                  */
                 "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
@@ -5925,12 +5925,12 @@ export interface operations {
                      */
                     text: string;
                     /**
-                     * @description whether the prompt may wait in the queue; with false it is 409 where it would
+                     * @description false: 409 instead of waiting in the queue
                      * @default true
                      */
                     queue?: boolean;
                     /**
-                     * @description whether the text is a command of the tool, such as `/compact`; else no text is taken for one
+                     * @description true: the text is a command of the tool, such as `/compact`; false: it never becomes one
                      * @default false
                      */
                     command?: boolean;
@@ -5967,7 +5967,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -6067,7 +6067,7 @@ export interface operations {
                      */
                     text?: string;
                     /**
-                     * @description the id of the queued prompt that it is to go before; empty for the end of the queue
+                     * @description the id of the queued prompt that it goes before; empty for the end of the queue
                      * @example
                      */
                     before?: string;
@@ -6120,17 +6120,17 @@ export interface operations {
                      */
                     option?: number;
                     /**
-                     * @description an answer of one's own, where the question takes one; one line for a question without options of a tool of the config
+                     * @description your own text, if the question takes one; for a tool of the config, one line for a question without options
                      * @example Run the tests
                      */
                     text?: string;
                     /**
-                     * @description the `text` of the agent that this answers: 409 if another question is open by now
+                     * @description the `text` of the question that you answer: 409 if another question is open by now
                      * @example Which colour do you want?
                      */
                     question?: string;
                     /**
-                     * @description the `question` of the agent that this answers, its number: 409 if another one is open by now, also one in the same words
+                     * @description the number (`question`) of the question that you answer: 409 if another one is open by now, even with the same words
                      * @example 2
                      */
                     number?: number;
@@ -6146,7 +6146,7 @@ export interface operations {
                 content: {
                     "application/json": {
                         /**
-                         * @description `answered`: the tool has shown that it took the answer; `unconfirmed`: it was typed, and nothing has shown that within 15 seconds. Look at the terminal then
+                         * @description `answered`: the tool has shown that it took the answer. `unconfirmed`: the server typed it, but the tool did not show within 15 seconds that it took it: look at the terminal
                          * @enum {string}
                          */
                         result: "answered" | "unconfirmed";
@@ -6183,7 +6183,7 @@ export interface operations {
                 content: {
                     "application/json": {
                         /**
-                         * @description the key was pressed, and the tool's screen does not show that it has stopped: look at the terminal
+                         * @description the server pressed the key, but the screen does not show that the tool has stopped: look at the terminal
                          * @enum {string}
                          */
                         result: "unconfirmed";
@@ -6215,7 +6215,7 @@ export interface operations {
             };
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -6247,7 +6247,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -6294,19 +6294,19 @@ export interface operations {
                  */
                 after?: number;
                 /**
-                 * @description messages; the last one of a line may exceed it
+                 * @description number of messages; a few more if one line of the file has several
                  * @example 50
                  */
                 limit?: number;
                 /**
-                 * @description only messages with these words, in upper or lower case
+                 * @description only messages with these words; case does not matter
                  * @example login
                  */
                 q?: string;
             };
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -6344,7 +6344,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -6383,7 +6383,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -6449,7 +6449,7 @@ export interface operations {
                          * @example http://p5173-x.localhost:3001/
                          */
                         url: string;
-                        /** @description the session's network is closed: the app's pages load from and send to this origin alone, but they can still lead the browser to another address */
+                        /** @description true if the session's network is closed: the app's pages load from and send to this origin only, but they can still lead the browser to another address */
                         confined: boolean;
                     };
                 };
@@ -6507,7 +6507,7 @@ export interface operations {
             };
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -6545,7 +6545,7 @@ export interface operations {
         parameters: {
             query?: {
                 /**
-                 * @description what the file is called; the file in the container gets a name like it
+                 * @description the name of the file; the file in the container gets a similar one
                  * @example anthropic
                  */
                 name?: string;
@@ -6560,7 +6560,7 @@ export interface operations {
             };
             cookie?: never;
         };
-        /** @description the file; its Content-Type may be any */
+        /** @description the file; any Content-Type */
         requestBody: {
             content: {
                 /** @example buy milk */
@@ -6614,7 +6614,7 @@ export interface operations {
                  */
                 "application/json": {
                     /**
-                     * @description the branch that they become; `clincus/` and the session's name or id when absent
+                     * @description the branch that gets the commits; `clincus/` and the session's name or id when absent
                      * @default
                      * @example main
                      */
@@ -6661,7 +6661,7 @@ export interface operations {
                  */
                 "application/json": {
                     /**
-                     * @description what is checked out when absent
+                     * @description the branch; the one that is checked out when absent
                      * @default
                      * @example main
                      */
@@ -6691,7 +6691,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -6735,7 +6735,7 @@ export interface operations {
             };
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -6780,7 +6780,7 @@ export interface operations {
             };
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -6827,7 +6827,7 @@ export interface operations {
             };
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -6879,7 +6879,7 @@ export interface operations {
                  */
                 "If-Match"?: components["parameters"]["IfMatch"];
                 /**
-                 * @description * creates a file, and fails if it is there
+                 * @description * creates a file, and fails if it exists
                  * @example *
                  */
                 "If-None-Match"?: components["parameters"]["IfNew"];
@@ -6924,7 +6924,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -6979,7 +6979,7 @@ export interface operations {
                  */
                 "application/json": {
                     /**
-                     * @description `continue`: go on with what was put back, without that seal until the next start; `stop`: end it and keep the container
+                     * @description `continue`: let the session continue with the restored file, without its seal until the next start; `stop`: end the session and keep the container
                      * @enum {string}
                      */
                     action: "continue" | "stop";
@@ -7008,7 +7008,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -7074,7 +7074,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -7105,7 +7105,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -7188,7 +7188,7 @@ export interface operations {
         parameters: {
             query?: {
                 /**
-                 * @description start of the session, begin of the last turn, where the branch left its upstream or main, or a checkpoint
+                 * @description start of the session, start of the last turn, the commit where the branch left its upstream or main, or a checkpoint
                  * @example turn
                  */
                 from?: components["parameters"]["From"];
@@ -7200,7 +7200,7 @@ export interface operations {
             };
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -7238,12 +7238,12 @@ export interface operations {
         parameters: {
             query: {
                 /**
-                 * @description a path of the list; bytes that are no UTF-8 percent-encoded
+                 * @description a path of the list; percent-encode bytes that are not UTF-8
                  * @example src/app.js
                  */
                 path: string;
                 /**
-                 * @description start of the session, begin of the last turn, where the branch left its upstream or main, or a checkpoint
+                 * @description start of the session, start of the last turn, the commit where the branch left its upstream or main, or a checkpoint
                  * @example turn
                  */
                 from?: components["parameters"]["From"];
@@ -7255,7 +7255,7 @@ export interface operations {
             };
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -7293,14 +7293,14 @@ export interface operations {
         parameters: {
             query: {
                 /**
-                 * @description a path of the list; bytes that are no UTF-8 percent-encoded
+                 * @description a path of the list; percent-encode bytes that are not UTF-8
                  * @example src/app.js
                  */
                 path: string;
                 /** @description before or after */
                 side?: "old" | "new";
                 /**
-                 * @description start of the session, begin of the last turn, where the branch left its upstream or main, or a checkpoint
+                 * @description start of the session, start of the last turn, the commit where the branch left its upstream or main, or a checkpoint
                  * @example turn
                  */
                 from?: components["parameters"]["From"];
@@ -7312,7 +7312,7 @@ export interface operations {
             };
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -7357,7 +7357,7 @@ export interface operations {
                  */
                 path?: string;
                 /**
-                 * @description start of the session, begin of the last turn, where the branch left its upstream or main, or a checkpoint
+                 * @description start of the session, start of the last turn, the commit where the branch left its upstream or main, or a checkpoint
                  * @example turn
                  */
                 from?: components["parameters"]["From"];
@@ -7369,7 +7369,7 @@ export interface operations {
             };
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -7408,7 +7408,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -7469,7 +7469,7 @@ export interface operations {
                  */
                 "application/json": {
                     /**
-                     * @description what the commit does; the first line is its subject
+                     * @description the message of the commit; its first line is the subject
                      * @example Add the form
                      */
                     message: string;
@@ -7540,7 +7540,7 @@ export interface operations {
                  */
                 "application/json": {
                     /**
-                     * @description a checkpoint, or start or turn: the begin of the session, or of its last turn
+                     * @description a checkpoint; or `start` or `turn`: the start of the session, or of its last turn
                      * @example 3
                      */
                     checkpoint: string;
@@ -7576,7 +7576,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -7762,7 +7762,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description within 10 minutes the same key gets the same answer, and nothing is done twice
+                 * @description for 10 minutes, a request with the same key gets the same answer, and the work is done once
                  * @example 3f1c9d7e
                  */
                 "Idempotency-Key"?: components["parameters"]["IdempotencyKey"];
@@ -7807,7 +7807,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description the ETag of what you have: 304 if it is still so
+                 * @description the ETag of your copy: 304 if it is still current
                  * @example "9c4f0c2b"
                  */
                 "If-None-Match"?: components["parameters"]["IfNoneMatch"];
@@ -7923,7 +7923,7 @@ export interface operations {
     restore_snapshot: {
         parameters: {
             query?: {
-                /** @description bring it back although it holds something that this host does not: that is copied here first */
+                /** @description restore even if the container holds work that this host does not have; Clincus copies it here first */
                 force?: boolean;
             };
             header?: never;
