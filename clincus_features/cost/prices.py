@@ -140,6 +140,8 @@ class Prices:
         """The rows that may apply to a model. Those of the configuration also match the name as the tool writes it."""
         name = reduced(model)
         own = (price for price in self.own if fnmatchcase(model, price.pattern) or fnmatchcase(name, price.pattern))
+        if FREE.fullmatch(model.lower()):
+            return (*own, AT_NO_PRICE)
         return (*own, *(price for price in TABLE if fnmatchcase(name, price.pattern)))
 
     def cost(self, message: Message) -> float | None:
@@ -162,12 +164,19 @@ class Prices:
         return dollars * factor / 10**6 + message.searches * SEARCH
 
 
+# OpenRouter's suffix of an entry without a price (its docs, "Model variants").
+FREE = re.compile(r".+/.+:free")
+AT_NO_PRICE = Price("*/*:free", (0.0, 0.0, 0.0, 0.0))
+
 # Bedrock writes us.anthropic.claude-opus-4-5-20251101-v1:0, Vertex claude-opus-4-5@20251101, OpenRouter and others
 # anthropic/claude-opus-4.5, Claude Code claude-opus-4-6[1m] for the larger context, OpenAI gpt-5.5-2026-04-23.
+# OpenRouter's suffixes below choose an endpoint, and have the price of the model. Other suffixes have their own price,
+# or add one: `:extended`, `:online`.
 DRESS = (
     re.compile(r"^.*/"),
     re.compile(r"^([a-z-]+\.)?anthropic\."),
     re.compile(r"\[[^]]*\]$"),
+    re.compile(r":(nitro|floor|exacto|thinking|beta)$"),
     re.compile(r"@.*$"),
     re.compile(r"-v\d+(:\d+)?$"),
     re.compile(r"-(\d{8}|\d{4}-\d\d-\d\d|latest)$"),
@@ -179,7 +188,10 @@ def reduced(model: str) -> str:
     name = model.lower()
     for part in DRESS:
         name = part.sub("", name)
-    return name.replace(".", "-") if name.startswith("claude-") else name
+    if not name.startswith("claude-"):
+        return name
+    # OpenRouter's answers name anthropic/claude-4.5-sonnet-20250929. Before version 4, this order is the maker's own.
+    return re.sub(r"^claude-([4-9](?:-\d)?)-([a-z]+)", r"claude-\2-\1", name.replace(".", "-"))
 
 
 # -- [cost.prices]
