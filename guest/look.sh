@@ -21,8 +21,15 @@ is_tool() {
     done
     return 1
 }
+# The tool's pane. Without guest/tool.sh's word, it is the one that a person sees.
+pane=
+[ ! -f pane ] || read -r pane <pane
+case $pane in
+%[0-9]*) ;;
+*) pane="=$session:" ;;
+esac
 # First, so that nothing is written unseen between this and the look.
-[ "$arm" != 1 ] || tmux kill-session -C -t "=$session" ';' set-option -w -t "=$session:" monitor-activity on 2>/dev/null
+[ "$arm" != 1 ] || tmux kill-session -C -t "=$session" ';' set-option -w -t "$pane" monitor-activity on 2>/dev/null
 # Before the events: guest/tool.sh removes those of the earlier run, and then reports its own.
 pid='' code='' alive=0 again=0 own=0 left=
 [ ! -f run ] || read -r pid code <run
@@ -38,8 +45,8 @@ if [ "$now_inode" != "$inode" ] && [ -f events.old ] && [ ! -L events.old ]; the
 fi
 old=$((offset + 1))
 [ "$now_inode" = "$inode" ] && [ "$size" -ge "$offset" ] || offset=0
-shown=$(tmux display-message -p -t "=$session:" '#{?cursor_flag,#{cursor_y},}' ';' \
-    display-message -p -t "=$session:" '#{pane_title}' ';' capture-pane -p -J -t "=$session:" 2>/dev/null)
+shown=$(tmux display-message -p -t "$pane" '#{?cursor_flag,#{cursor_y},}' ';' \
+    display-message -p -t "$pane" '#{pane_title}' ';' capture-pane -p -J -t "$pane" 2>/dev/null)
 line_end='
 '
 row=${shown%%"$line_end"*}

@@ -15,6 +15,7 @@
 cd "$workspace" || exit 1
 agent=$HOME/.clincus/agent
 mkdir -p "$agent" && rm -f "$agent/events" "$agent/screen" "$agent/rings" && echo $$ >"$agent/run"
+echo "${TMUX_PANE:-}" >"$agent/pane" # a person may open another window, and a tool other panes
 (command -v perl && sudo -n true && : >"$agent/rings") >/dev/null 2>&1 & # what guest/ring.sh needs
 # No report says that a person starts it again, from the shell that it has left; and it may ask before one of its hooks
 # runs.

@@ -9,8 +9,7 @@
 #   look OFFSET                  print the inode of the events, the row of the cursor (nothing if it is hidden), the
 #                                terminal's title, its screen with colours, and the mark; then the tool's reports
 #                                after that byte of the events, and the mark
-# shellcheck disable=SC2154 # look.sh sets session, mark, now_inode and still
-pane="=$session:"
+# shellcheck disable=SC2154 # look.sh sets pane, mark, now_inode and still
 echo "$mark"
 
 # While a person scrolls back, a key would be a command of tmux.

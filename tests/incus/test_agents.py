@@ -829,6 +829,25 @@ def test_a_tool_that_a_person_starts_again_by_its_name_is_watched_again(claude_a
     tool.is_ready()
 
 
+def test_another_window_of_the_terminal_is_neither_looked_at_nor_typed_into(claude_at_rest):
+    """A person opens one by tmux's keys. It shows a tool at rest."""
+    tool = claude_at_rest
+    tool.type("stall")
+    tool.becomes("working")
+    rest = r"\n".join(CLAUDE_RESTS)
+    tool.sh(f"tmux new-window -t =clincus-{tool.id}: {shlex.quote(f'printf {shlex.quote(rest)}; cat')}")
+    try:
+        tool.shows("❯")
+        assert tool.agent()["state"] == "working"
+        tool.post("interrupt")
+        tool.becomes("idle", "interrupted")
+        assert tool.server.post(f"/api/sessions/{tool.id}/prompt", {"text": "say hello"}).json["result"] == "submitted"
+        tool.becomes("done", text="hello")
+        assert "hello" not in tool.screen()
+    finally:
+        tool.sh(f"tmux kill-window -t =clincus-{tool.id}:")
+
+
 def test_a_second_claude_in_the_container_is_not_heard(claude_at_rest):
     tool = claude_at_rest
     tool.type("say hello")

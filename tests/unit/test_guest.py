@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -158,6 +159,36 @@ def test_of_a_killed_tool_nothing_is_left_beside_and_below_the_words_at_its_end(
         assert [line for line in shown()[at + 1 :] if re.search(r"\d \d", line)] == []
     finally:
         tmux("kill-server")
+
+
+@pytest.mark.parametrize("words", [("new-window",), ("split-window",)], ids=" ".join)
+def test_another_window_or_pane_is_neither_looked_at_nor_typed_into(home, words):
+    """A person opens one by tmux's keys, and a tool may show a sub-agent in one."""
+    (home / "bin").mkdir()
+    (home / "bin/tmux").write_text(f'#!/bin/sh\nexec {shutil.which("tmux")} -S "$HOME/socket" "$@"\n')
+    (home / "bin/tmux").chmod(0o755)
+    with (home / ".clincus/launch").open("a") as launch:
+        launch.write(clincus.shell_assignments({"afresh": "stty -echo; echo TOOL; read -r line; echo GOT $line; cat"}))
+
+    def sh(script: str, stdin: str = "") -> str:
+        environ = {"HOME": str(home), "PATH": f"{home}/bin:{os.environ['PATH']}", "SHELL": "/bin/sh"}
+        argv = ["sh", "-c", script, "clincus", "clincus-x", "MARK", "0", "0", "", ""]
+        return subprocess.run(
+            argv, env=environ, input=stdin, capture_output=True, text=True, timeout=60, check=True
+        ).stdout
+
+    sh(f"tmux -f {TMUX_CONFIG} new-session -d -x 80 -y 24 -s clincus-x {home / clincus.STARTED_FILE}")
+    try:
+        wait_until(lambda: "TOOL" in sh("tmux capture-pane -p -t =clincus-x:"), "the tool")
+        sh(f"tmux {' '.join(words)} -t =clincus-x: 'echo OTHER; cat'")
+        wait_until(lambda: "OTHER" in sh("tmux capture-pane -p -t =clincus-x:"), "the other one")
+        look = clincus.guest_program("look")
+        assert "\nTOOL\n" in sh(look)
+        typed = sh(f"{look}\n{clincus.guest_program('type')}", stdin="paste 5\nhellokeys Enter\nlook 0\n")
+        assert "OTHER" not in typed
+        wait_until(lambda: "GOT hello" in sh(look), "the line in the tool")
+    finally:
+        sh("tmux kill-server")
 
 
 def test_without_tmux_the_exit_code_is_the_tools(home):
