@@ -46,24 +46,52 @@ def read_menu(lines: Sequence[str]) -> Menu:
     return marked_menu(lines) if is_elsewhere or not menu.labels else menu
 
 
+class Choice(NamedTuple):
+    """A line with a number."""
+
+    at: int
+    number: int
+    label: str
+    is_marked: bool
+    columns: tuple[int, int]  # of the mark, or the number without one, and of the number
+
+
 def numbered_menu(lines: Sequence[str]) -> Menu:
-    """Choices with numbers, from the first one on."""
-    labels: list[str] = []
-    chosen = 0
-    first: int | None = None
-    is_marked = False
+    """Choices with numbers, from the first one on.
+
+    A description below a choice is an agent's own words, and may have numbers too, further to the right.
+    """
+    lists: list[list[Choice]] = []  # each but the first is further to the right than the one before it
     for at, line in enumerate(lines):
         match = NUMBERED.match(line)
-        if match and int(match["number"]) == 1:
-            labels = []
-            chosen = 0
-            first = at
-            is_marked = False
-        if match and int(match["number"]) == len(labels) + 1:
-            chosen = len(labels) if match["mark"] else chosen
-            is_marked = is_marked or bool(match["mark"])
-            labels.append(clean(match["label"].rstrip("│┃ "), OPTION_LIMIT))
-    return Menu(tuple(labels[:OPTIONS]), chosen, first, is_numbered=True, is_marked=is_marked)
+        if match is None:
+            continue
+        columns = match.start("mark" if match["mark"] else "number"), match.start("number")
+        label = clean(match["label"].rstrip("│┃ "), OPTION_LIMIT)
+        choice = Choice(at, int(match["number"]), label, bool(match["mark"]), columns)
+        place = next((n for n in range(len(lists) - 1, -1, -1) if continues(lists[n], choice)), None)
+        if place is not None:
+            del lists[place + 1 :]
+            lists[place].append(choice)
+        elif choice.number == 1:
+            lists = [one for one in lists if one[0].columns[1] < columns[1]]
+            lists.append([choice])
+    # A list to the left may also stand in the text above the choices. Tools write choices of their own last.
+    found = next((one for one in reversed(lists) if is_marked(one)), lists[-1] if lists else [])
+    labels = tuple(choice.label for choice in found[:OPTIONS])
+    chosen = max((choice.number - 1 for choice in found if choice.is_marked), default=0)
+    return Menu(labels, chosen, found[0].at if found else None, is_numbered=True, is_marked=is_marked(found))
+
+
+def continues(choices: Sequence[Choice], choice: Choice) -> bool:
+    """True if a line is the next choice of a list. A mark may move the number to the right."""
+    is_next = choice.number == len(choices) + 1
+    return is_next and not set(choices[0].columns).isdisjoint(choice.columns)
+
+
+def is_marked(choices: Sequence[Choice]) -> bool:
+    """True if a sign shows the one of some choices that Enter takes."""
+    return any(choice.is_marked for choice in choices)
 
 
 def marked_menu(lines: Sequence[str]) -> Menu:

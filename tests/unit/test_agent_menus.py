@@ -11,11 +11,38 @@ NUMBERED = [RULE, "Which colour?", "  1. Red", "     Like a rose", "❯ 2. Green
 FRAMED = ["│ 1. an old one │", "│ Run this?  │", "│ ❯ 1. Yes   │", "│   2. No    │"]
 MARKED = [RULE, " Is this a project you trust?", " ❯ No, exit", "   Yes, I trust this folder", " Enter to confirm"]
 DESCRIBED = [RULE, "  Which one?", "    Red", "      Like a rose", "  ❯ Green", "    Blue"]
+TICKS = [
+    RULE,
+    "Which?",
+    "❯ 1. [ ] Red",
+    "     ❯ 1. Yes",
+    "       2. No",
+    "  2. [ ] Green",
+    "     1. Yes",
+    "  3. [ ] Type something",
+]
 WRAPPED = [RULE, "  ❯ Yes, set the mode that asks nobody for anything as my very own", "    default", "    No"]
 
 SCREENS = {
     "numbers": (NUMBERED, ("Red", "Green"), 1, 2),
     "numbers in a frame": (FRAMED, ("Yes", "No"), 0, 2),
+    "numbers amid a description": (TICKS, ("[ ] Red", "[ ] Green", "[ ] Type something"), 0, 2),
+    "a number in a description": (
+        [*TICKS[:3], "     2. No", *TICKS[5:]],
+        ("[ ] Red", "[ ] Green", "[ ] Type something"),
+        0,
+        2,
+    ),
+    "numbers below the last choice": (
+        [*TICKS[:2], *TICKS[2:3], *TICKS[5:6], "     1. Yes", "     2. No"],
+        ("[ ] Red", "[ ] Green"),
+        0,
+        2,
+    ),
+    "numbers in a command to the left": (["1. rm", "2. cp", "  ❯ 1. Yes", "    2. No"], ("Yes", "No"), 0, 2),
+    "numbers with a mark to the left": (["❯1. rm", " 2. cp", "  ❯ 1. Yes", "    2. No"], ("Yes", "No"), 0, 2),
+    "a mark that moves the number": (["1. Yes", "> 2. No"], ("Yes", "No"), 1, 0),
+    "a mark that moves the first number": (["> 1. Yes", "2. No"], ("Yes", "No"), 0, 0),
     "a mark": (MARKED, ("No, exit", "Yes, I trust this folder"), 0, 2),
     "a mark amid descriptions": (DESCRIBED, ("Red", "Green", "Blue"), 1, 2),
     "a mark below an answer that is a list": (
