@@ -122,6 +122,9 @@ CLAUDE_AGENTS = (
     r"^✻ (?P<text>Waiting\s+for\s+\d+\s+(?:background\s+agent|dynamic\s+workflow)(?:.*\n {2,}){0,2}.*finish).*\Z"
 )
 
+# A hook of the project has refused a prompt, which Claude Code then puts back into its input. It reports nothing more.
+CLAUDE_REFUSED = r"^● (?P<text>UserPromptSubmit\s+operation\s+blocked\s+by\s+hook:.*" + WRAPPED + r")\Z"
+
 # A subscriber's plan is used up. It may go on by itself at the time of the reset.
 CLAUDE_LIMIT = (
     r"⎿\s+(?P<text>You've hit your .*limit\b.*)(?:\n {5}.*)*(?:\n● (?:Usage limit|Automatic continue).*(?:\n  .*)*)*\Z"
@@ -152,6 +155,7 @@ CLAUDE = ToolRules(
         said("interrupted", "ready", r"⎿\s+Interrupted · .*\Z", "interrupted"),
         said("spinner", "working", CLAUDE_SPINNER),
         said("not-logged-in", "failed", r"⎿\s+(?P<text>Not logged in · .*)\Z", "auth"),
+        said("prompt-refused", "failed", CLAUDE_REFUSED, "other"),
         said("usage-limit", "failed", CLAUDE_LIMIT, "rate_limit"),
         said("api-error", "failed", r"^● (?P<text>(?:Please run /login · )?API Error: .*" + WRAPPED + r")\Z"),
         said("waits-for-agents", "working", CLAUDE_AGENTS),

@@ -888,6 +888,25 @@ def test_a_stop_hook_of_the_project_lets_claude_go_on_and_its_turn_is_done_once(
     assert ends == "2", "the first end is none"
 
 
+def test_a_prompt_that_a_hook_of_the_project_refuses_has_failed(claude_at_rest):
+    """Claude Code reports that it has begun, and nothing more."""
+    tool = claude_at_rest
+    tool.type("/exit")
+    tool.becomes("ended")
+    refuse = "! grep -q secret || { echo no secrets >&2; exit 2; }"
+    own = {"hooks": {"UserPromptSubmit": [{"hooks": [{"type": "command", "command": refuse}]}]}}
+    settings = "/etc/claude-code/managed-settings.d/60-project.json"
+    tool.sh(f"cat >{settings} <<'END'\n{json.dumps(own)}\nEND", user=0)
+    tool.start_again()
+    tool.is_ready()
+    tool.type("say a secret")
+    failed = tool.becomes("failed", "other", "blocked by hook")
+    tool.sh(f"rm {settings}", user=0)
+    assert "no secrets" in failed["text"]
+    tool.empties_input("say a secret")
+    assert tool.works_a_turn("say hello again")["state"] == "done"
+
+
 def test_a_tool_that_is_killed_leaves_a_shell(claude_at_rest):
     tool = claude_at_rest
     tool.sh("pkill -KILL -x claude")

@@ -114,6 +114,10 @@ NOTICE = ["  We're changing auto mode", "  Enter to continue · Esc to cancel"]
 RETRY = ["❯ status 429", "✻ 429 stand-in 429 · retrying in 3s · attempt 4/10", *BUSY]
 OFFLINE = ["❯ x", "✻ Connection refused (ECONNREFUSED) · retrying in 1s · attempt 2/2", *BUSY]
 INTERRUPTED = ["❯ stall", "● Let me think", "  ⎿  Interrupted · What should Claude do instead?", *BOX]
+BLOCKED = [
+    *("● UserPromptSubmit operation blocked by hook:", "  [grep -q 429]: Do you want to", "  proceed?"),
+    *("  Original prompt: say x", RULE, "❯ say x", *BOX[2:]),
+]
 LOGGED_OUT = ["❯ say hi", "  ⎿  Not logged in · Please run /login", RULE, "❯ Once fixed, resend your message", *BOX[2:]]
 STALLED = ["❯ stall", "● Let me think", "✢ Tempering… (4s · ↓ 3 tokens)", "  ⎿  Tip: Size a workflow", *BUSY]
 TYPES = [RULE, "❯ half a text", *BOX[2:]]  # Claude Code says nothing of an interruption then
@@ -199,6 +203,9 @@ SCREENS = {
     "interrupted": (INTERRUPTED, ("idle", "interrupted")),
     "nothing asked yet": (BOX, ("idle", "")),
     "logged out": (LOGGED_OUT, ("failed", "auth")),
+    "a hook of the project has refused a prompt": (BLOCKED, ("failed", "other")),
+    "the same on a phone": (["● UserPromptSubmit operation", "  blocked by hook: [x]: no", *BOX], ("failed", "other")),
+    "a prompt behind one that was refused": ([*BLOCKED[:4], "❯ hi", "● hello", *BOX], ("idle", "")),
     "401": (error(401), ("failed", "auth")),
     "402": (error(402, "Your credit balance is too low"), ("failed", "billing")),
     "429": (error(429), ("failed", "rate_limit")),
@@ -694,6 +701,11 @@ CORRECTED = {
     "an answer elsewhere": ([PROMPT, ASKED], STALLED, ("working", "")),
     "a question that Esc took away": ([PROMPT, ASKED], INTERRUPTED, ("idle", "interrupted")),
     "nor a retry that Esc ended": ([PROMPT], ["❯ old", "● old", *BOX], ("idle", "interrupted")),
+    "a prompt that a hook of the project refused": (
+        [("UserPromptSubmit", {"prompt": "say x"})],
+        BLOCKED,
+        ("failed", "other"),
+    ),
     "a Stop that never came": ([HELLO], DONE, ("done", "")),
     "a dialog without a hook": ([STOPPED], TRUST, ("waiting", "dialog")),
     "work without a hook": ([STOPPED], STALLED, ("working", "")),
