@@ -2422,11 +2422,20 @@ class Patience:
     this time once and not in each step, and a later step still finds out if it answers again. Data that arrives earns
     time back, and a command that ends normally costs nothing. All commands together get `most` seconds. `advice`
     follows the error of a command that took too long. Another thread may call the work off. If somebody waits for the
-    work, `within` limits it, including the time that Incus needs.
+    work, `within` limits it, including the time that Incus needs. A container that let the last command wait in vain
+    (`Incus.silent`) gets only the seconds of `for_silent`.
     """
 
-    def __init__(self, seconds: float, most: float, advice: str = "", within: float = float("inf")) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        most: float,
+        advice: str = "",
+        within: float = float("inf"),
+        for_silent: float = float("inf"),
+    ) -> None:
         self.advice = advice
+        self._for_silent = for_silent
         self._until = time.monotonic() + within
         self._full = seconds
         self._left = seconds
@@ -2455,6 +2464,12 @@ class Patience:
         with self._lock:
             self._count()
             self._left = min(self._full, self._left + seconds)
+
+    def hurry(self) -> None:
+        """Wait less from now on: the container let the last command wait in vain, so this one alone gets time."""
+        with self._lock:
+            self._count()
+            self._left = min(self._left, 2 * self._for_silent)
 
     def call_off(self, reason: str) -> None:
         """End the commands of the work, and begin no others: they raise IncusError(409) with the reason."""
@@ -2519,24 +2534,19 @@ NO_LIMIT = float("inf")  # for work in which only the commands have limits
 
 @contextmanager
 def patient(
-    seconds: float = NO_LIMIT, most: float = NO_LIMIT, advice: str = "", within: float = NO_LIMIT
+    seconds: float = NO_LIMIT,
+    most: float = NO_LIMIT,
+    advice: str = "",
+    within: float = NO_LIMIT,
+    for_silent: float = NO_LIMIT,
 ) -> Iterator[Patience]:
     """Let all commands in containers that the block runs share a Patience: that of a block around it, or a new one."""
-    patience = PATIENCE.get() or Patience(seconds, most, advice, within)
+    patience = PATIENCE.get() or Patience(seconds, most, advice, within, for_silent)
     token = PATIENCE.set(patience)
     try:
         yield patience
     finally:
         PATIENCE.reset(token)
-
-
-def beside_each_other(calls: Sequence[Callable[[], Unsaved]]) -> list[Unsaved]:
-    """Make calls at the same time, with the Patience of this thread; their results. Raises the first error."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(len(calls)) as pool:
-        begun = [pool.submit(contextvars.copy_context().run, call) for call in calls]
-        return [one.result() for one in begun]
 
 
 class GuestInput:
@@ -2650,6 +2660,7 @@ class Incus:
         self.remote = remote  # the remote of the `incus` command, "" for the Incus of this host
         self.target = target  # the cluster member or `@group` for new instances, "" for any
         self.waiting: set[IncusChild] = set()  # the commands that somebody waits for
+        self.silent: set[str] = set()  # names of the instances whose last command took too long
         self.lost = ""  # why the engine cannot be reached (`Engine.note_reach`): only a `fresh_door` begins commands
         self.signs = SignsOfLife()  # of the engine; a `fresh_door` has the same
         self.environ: Mapping[str, str] | None = None
@@ -2856,9 +2867,18 @@ class Incus:
         `meanwhile` is called once, while the client loads.
         """
         patience = PATIENCE.get()
+        instance = instance_name(name)
+        if patience is not None and instance in self.silent:
+            patience.hurry()
         counting = patience.waiting() if patience is not None else nullcontext()
-        with counting, self._begun(name, command, timeout, **options) as running:
-            yield running
+        try:
+            with counting, self._begun(name, command, timeout, **options) as running:
+                yield running
+        except IncusError as error:
+            if error.status == 504:
+                self.silent.add(instance)
+            raise
+        self.silent.discard(instance)
 
     @contextmanager
     def _begun(
@@ -3982,6 +4002,7 @@ class Unsaved(NamedTuple):
 
     found: Mapping[str, Loss | None]  # by kind (LOSSES); None for a kind that cannot be known now
     unknown: str = ""  # why it cannot be known
+    pending: bool = False  # the container has not answered yet: a later question gets its answer
 
     @property
     def total(self) -> int | None:
@@ -4018,7 +4039,7 @@ class Unsaved(NamedTuple):
                 document[kind] = {"count": None, "names": []}
             else:
                 document[kind] = {"count": loss.number, "names": list(loss.names)}
-        return {**document, "total": self.total, "unknown": self.unknown}
+        return {**document, "total": self.total, "unknown": self.unknown, "pending": self.pending}
 
 
 class UnsavedError(ClincusError):
@@ -5865,27 +5886,32 @@ def refusal_words(session: Session, unsaved: Unsaved) -> str:
 
 
 class BackgroundCall(threading.Thread):
-    """Calls a function in a thread of its own, with the context of its caller."""
+    """Calls a function in a thread of its own, with the context of its caller, and so with its Patience.
 
-    def __init__(self, work: Callable[[], object], name: str = "") -> None:
-        super().__init__(name=name or None)
+    The end of the process waits for it, unless a thread that it does not wait for has begun it, or it `only_reads`.
+    """
+
+    def __init__(self, work: Callable[[], object], name: str = "", *, only_reads: bool = False) -> None:
+        super().__init__(name=name or None, daemon=only_reads or None)
         self._work = work
         self._context = contextvars.copy_context()
+        self._result: Any = None
         self.error: BaseException | None = None
         self.start()
 
     def run(self) -> None:
         """Call it."""
         try:
-            self._context.run(self._work)
+            self._result = self._context.run(self._work)
         except BaseException as error:
             self.error = error
 
-    def finish(self) -> None:
-        """Wait for its end, and raise its error."""
+    def finish(self) -> Any:
+        """Wait for its end, and return its result. Raises its error."""
         self.join()
         if self.error is not None:
             raise self.error
+        return self._result
 
 
 class WorkInProgress:
@@ -6016,6 +6042,10 @@ class SessionContext:
     def door(self, id: str) -> Incus:
         """The door to a session's engine. Raises ClincusError(404) if the config has no such engine."""
         return self.engine(engine_of(id)).incus
+
+    def is_silent(self, id: str) -> bool:
+        """True if the last command in a session's container took too long."""
+        return instance_name(id) in self.door(id).silent
 
 
 class SessionWork(SessionContext):
@@ -6663,17 +6693,26 @@ class Sessions(ToolStarts):
         Only the container knows most of it, so it is unknown while the session does not run, or does not answer.
         """
         groups = ([CONVERSATION], self.extensions.keepers)  # each may wait for the container
-        talk, unsaved = beside_each_other([functools.partial(self._look, session, group) for group in groups])
+        looks = [BackgroundCall(functools.partial(self._look, session, one), only_reads=True) for one in groups]
+        talk, unsaved = [look.finish() for look in looks]
         return with_conversation(unsaved, talk)
 
-    def _look(self, session: Session, keepers: Iterable[Keeper]) -> Unsaved:
+    def unsaved_without_guest(self, session: Session, why: str) -> Unsaved:
+        """The same as this host knows it alone. All that only the container knows is unknown, for the reason `why`."""
+        unsaved = self._look(session, [CONVERSATION, *self.extensions.keepers], why)
+        return unsaved._replace(pending=True)
+
+    def _look(self, session: Session, keepers: Iterable[Keeper], why_not: str = "") -> Unsaved:
+        """The losses that keepers find. With a reason `why_not`, the container is not asked."""
+        if session.status != "running":
+            why_not = why_not or f"the session is {'paused' if session.paused else session.status}"
         found: dict[str, Loss | None] = dict.fromkeys(LOSSES, Loss())
         reasons = []
         for keeper in keepers:
             reason = ""
             try:
-                if session.status != "running" and keeper.asks_guest(self, session):
-                    reason = f"the session is {'paused' if session.paused else session.status}"
+                if why_not and keeper.asks_guest(self, session):
+                    reason = why_not
                 else:
                     found.update(keeper.look(self, session))
             except (ClincusError, OSError) as error:
@@ -7914,7 +7953,13 @@ class TimedInput(io.RawIOBase):
 
 ANSWER_PATIENCE = 20.0  # seconds that an answer waits for a container in all; the first command gets half of it
 ANSWER_WITHIN = 25.0  # seconds for a container and for Incus itself
+ANSWER_OF_SILENT = 1.5  # seconds for a container that let the last command wait in vain
 ANSWER_ADVICE = ": try again; if that does not help, its programs may hang: stop or resume the session"
+
+
+def answering() -> AbstractContextManager[Patience]:
+    """The Patience of an answer that reads from a container."""
+    return patient(ANSWER_PATIENCE, ANSWER_PATIENCE, ANSWER_ADVICE, ANSWER_WITHIN, ANSWER_OF_SILENT)
 
 
 class Site(NamedTuple):
@@ -8008,7 +8053,7 @@ class Connection:
             route.handler(request)
             return None
         reads = "GET" in route.methods
-        with patient(ANSWER_PATIENCE, ANSWER_PATIENCE, ANSWER_ADVICE, ANSWER_WITHIN) if reads else nullcontext():
+        with answering() if reads else nullcontext():
             result = route.handler(request)
         if isinstance(result, Response):
             return result

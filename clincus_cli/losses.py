@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import clincus
+from clincus_cli import console
 
 
 def loss_note(sessions: clincus.Sessions, session: clincus.Session) -> str:
     """The losses with a session's container, as far as they are known; "" for none. Starts nothing."""
-    with clincus.patient(clincus.ANSWER_PATIENCE, clincus.ANSWER_PATIENCE):
+    asking = console.progress(f"Asking the container of {session.id} what only it has")
+    with asking, clincus.patient(clincus.ANSWER_PATIENCE, clincus.ANSWER_PATIENCE):
         unsaved = sessions.unsaved(session)
     known = f"not on this machine: {unsaved.words}" if unsaved.words else ""
     unknown = f"what its container holds is not known: {unsaved.unknown}" if unsaved.unknown else ""

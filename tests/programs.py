@@ -152,11 +152,29 @@ class Server:
         assert answer.status == 200, answer.body.decode()
         return dict(answer.json)
 
+    def unsaved(self, id: str) -> dict[str, Any]:
+        """What a session's container holds and this host does not, once the container has told."""
+        while True:
+            answer = self.get(f"/api/sessions/{id}/unsaved")
+            assert answer.status == 200, answer.body.decode()
+            if not answer.json["pending"]:
+                return dict(answer.json)
+
     def stop(self, how: int = signal.SIGTERM, timeout: float = DEADLINE) -> int:
         """Ask the server to end and return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(how)
         return self.process.wait(timeout=timeout)
+
+    def children(self) -> list[str]:
+        """The command lines of the processes that are there of those that the server has started."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # another's, that has ended meanwhile
+                if path.read_text().rsplit(")", 1)[1].split()[3] == str(self.process.pid):
+                    words = (path.parent / "cmdline").read_bytes().split(b"\0")
+                    found.append(b" ".join(words).decode("utf-8", "replace"))
+        return found
 
     def kill(self) -> None:
         """End the server and whatever it started, at once."""

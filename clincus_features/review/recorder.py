@@ -328,9 +328,12 @@ class Recorder:
             left = timeout - (time.monotonic() - asked)
             return self._look(session, max(1.0, left))
 
-    def soon(self, session: clincus.Session, look: Callable[[clincus.Session], Record]) -> Record:
+    def soon(
+        self, session: clincus.Session, look: Callable[[clincus.Session], Record], *, is_silent: bool = False
+    ) -> Record:
         """The result of a look, for an answer. A look that takes longer than an answer goes on for the next request.
 
+        `is_silent`: the container let the last command wait in vain, so this one waits less.
         Raises the errors of `look`, and ClincusError(504) for a look that goes on.
         """
         with self._changed:
@@ -354,7 +357,7 @@ class Recorder:
 
         thread = threading.Thread(target=work, name=f"looking at {session.id}", daemon=True)
         thread.start()
-        thread.join(ANSWER_WITHIN)
+        thread.join(clincus.ANSWER_OF_SILENT if is_silent else ANSWER_WITHIN)
         with self._changed:
             if not outcome:
                 self._slow.add(session.id)

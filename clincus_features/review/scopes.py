@@ -74,11 +74,12 @@ class Review:
             return record, ""
         if session.status != "running":
             return record, FROZEN if session.paused and wants_now else ""
+        is_silent = self._app.sessions.is_silent(session.id)
         try:
             if wants_now and (looks or not record.tree):
-                record = self.recorder.soon(session, self.recorder.now)
+                record = self.recorder.soon(session, self.recorder.now, is_silent=is_silent)
             if wants_branch and (looks or not record.branch_tree):
-                record = self.recorder.soon(session, self.recorder.with_branch)
+                record = self.recorder.soon(session, self.recorder.with_branch, is_silent=is_silent)
         except clincus.ClincusError as error:
             if not record.tree or (wants_branch and not record.branch_tree):
                 raise

@@ -47,19 +47,18 @@ def test_an_agent_works_on_a_clone_and_its_commits_come_back_as_a_branch(bed, sh
     bed.await_screen(session["id"], "cwd=/workspace")
     assert str(workspace) not in bed.shell(session["id"], "cat /proc/self/mountinfo", user=0)
     assert bed.shell(session["id"], "cat /workspace/open; stat -c %U /workspace") == "mine\ncode\n"
-    unsaved = f"/api/sessions/{session['id']}/unsaved"
-    assert shared_server.get(unsaved).json["commits"]["count"] == 0
+    assert shared_server.unsaved(session["id"])["commits"]["count"] == 0
 
     bed.shell(session["id"], COMMIT)
     before = host_state(workspace)
-    told = shared_server.get(unsaved).json
+    told = shared_server.unsaved(session["id"])
     assert (told["commits"]["count"], told["uncommitted"]) == (1, {"count": 1, "names": ["open"]})
     fetched = call(shared_server, session, "fetch").json
     assert (fetched["branch"], fetched["commits"]) == ("clincus/Login-page", 2)
     assert host_state(workspace) == before
     assert git(workspace, "show", "clincus/Login-page:made") == "made\n"
     assert not (workspace / "made").exists()
-    assert shared_server.get(unsaved).json["commits"]["count"] == 0
+    assert shared_server.unsaved(session["id"])["commits"]["count"] == 0
     owners = {path.lstat().st_uid for path in (workspace / ".git").rglob("*")}
     assert owners == {workspace.stat().st_uid}, "git on the host writes as the owner of the repository"
 

@@ -54,6 +54,19 @@ def test_a_save_that_is_cut_off_keeps_the_copy_of_before_and_the_container(bed: 
     assert "and the bread" in saved(shared_server, session)
 
 
+def test_a_file_that_grows_while_it_is_read_is_no_failure(bed: Bed, shared_server, workspace):
+    """What reads it is ended by a broken pipe, as nobody wants what follows."""
+    session = talk(bed, shared_server, workspace)
+    id = session["id"]
+    bed.shell(id, f"seq 100000 >>~/.claude/projects/-workspace/{session['session_id']}.jsonl")
+    grow = f'for last; do :; done; seq 200000 >>"$last"; exec {KEPT}/tail "$@"'
+    replace_program(bed, id, "tail", grow)
+    deleted = run_cli(bed, shared_server, "kill", id)
+    assert (deleted.returncode, bed.names()) == (0, []), deleted.stderr
+    kept = saved(shared_server, session)
+    assert ("remember the milk" in kept, "\n100000\n" in kept, "\0" in kept) == (True, True, False)
+
+
 def test_a_fetch_that_is_cut_off_brings_nothing_and_its_bundle_is_not_kept(bed: Bed, shared_server, workspace):
     session = shared_server.create(workspace, mode="clone")
     id, path = session["id"], f"/api/sessions/{session['id']}"

@@ -246,6 +246,17 @@ class TestWorkspaces:
         assert document["expanded_roots"] == [str(configurable.home / "projects")]
         assert configurable.delete("/api/workspaces?path=~/projects").json["roots"] == []
 
+    def test_a_root_of_a_user_who_does_not_exist_is_shown_and_removed(self, start_server, tmp_path):
+        roots = f'[dashboard]\nworkspace_roots = ["~ghost", "{tmp_path}"]\n'
+        server = start_server(config=roots)
+        (tmp_path / "app").mkdir()
+        document = server.get("/api/workspaces").json
+        assert document["roots"] == ["~ghost", str(tmp_path)]
+        assert "app" in [one["name"] for one in document["workspaces"]]
+        assert server.post("/api/workspaces", {"path": "~other-ghost"}).status == 400
+        assert server.post("/api/workspaces", {"path": str(tmp_path / "app")}).status == 200
+        assert server.delete("/api/workspaces?path=~ghost").json["roots"] == [str(tmp_path), str(tmp_path / "app")]
+
     def test_a_folder_is_made_in_a_root(self, configurable, root):
         body = {"root": str(root), "name": "my-app"}
         made = configurable.post("/api/workspaces/folder", body)
@@ -333,7 +344,7 @@ class TestEnd:
 
     def check_end(self, server, session, how) -> None:
         assert self.close_codes(server, ("/ws/events", f"/ws/terminal/{session['id']}"), how) == [1001, 1001]
-        assert self.group(server.process.pid) == []
+        assert server.children() == []
 
     def close_codes(self, server, paths, how) -> list:
         """End a server by a signal; the codes with which it closes these sockets."""
@@ -356,15 +367,6 @@ class TestEnd:
         for thread in threads:
             thread.join(timeout=DEADLINE)
         return codes
-
-    def group(self, leader: int) -> list[str]:
-        """The processes of a session's leader that are there."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # another's, that has ended meanwhile
-                if path.read_text().rsplit(")", 1)[1].split()[3] == str(leader):
-                    found.append(path.parent.name)
-        return found
 
     def test_a_taken_port_is_said_in_one_line(self, start_server):
         with socket.socket() as taken:

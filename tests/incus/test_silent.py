@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
+import os
+import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from test_lying_programs import KEPT, replace_program
+from test_lying_programs import KEPT, replace_program, restore_programs
 
 import clincus
 from tests.faults_bed import saved, say, talk
 from tests.incus_bed import Bed
-from tests.programs import DEADLINE, wait_until
+from tests.programs import DEADLINE, NO_CHECKPOINTS, wait_until
 
 COMMIT = "cd /workspace; echo >work; git add work; git -c user.name=a -c user.email=a@b commit -qm Work"
 HANGS = "exec sleep 100000"
@@ -26,7 +29,7 @@ def hang(bed: Bed, session: dict[str, Any]) -> None:
         replace_program(bed, session["id"], name, HANGS)
 
 
-def test_answers_about_a_container_that_hangs_come_soon_and_say_what_to_do(bed, start_server, make_workspace):
+def test_answers_about_a_container_that_hangs_come_soon_and_say_what_to_do(bed, start_server, make_workspace, note):
     server = start_server()
     session = talk(bed, server, make_workspace(), mode="clone")
     path = f"/api/sessions/{session['id']}"
@@ -38,9 +41,22 @@ def test_answers_about_a_container_that_hangs_come_soon_and_say_what_to_do(bed, 
         ask = functools.partial(server.get, timeout=clincus.ANSWER_PATIENCE + ANSWER_MARGIN)
         answers = dict(zip(asked, pool.map(ask, [f"{path}/{word}" for word in asked])))
     assert "ask again" in answers["changes"].json["stale"]
-    assert "try again" in answers["unsaved"].json["unknown"]
+    told = answers["unsaved"].json
+    assert (told["pending"], told["total"], told["commits"]["count"]) == (True, None, None)
+    assert "ask again" in told["unknown"]
     for word in ("files", "scrollback", "ports"):
         assert (answers[word].status, "try again" in answers[word].json["error"]) == (504, True), word
+    told = server.unsaved(session["id"])
+    assert (told["total"], told["commits"]["count"], "try again" in told["unknown"]) == (None, None, True)
+    # From now on, nobody waits long for this container.
+    for _ in range(2):
+        for word in ("files", "scrollback", "ports", "changes", "unsaved"):
+            began = time.monotonic()
+            server.get(f"{path}/{word}", timeout=clincus.ANSWER_PATIENCE)
+            note(f"{word} of a container that hangs: {time.monotonic() - began:.1f} s")
+    restore_programs(bed, session["id"])
+    wait_until(lambda: server.get(f"{path}/files").status == 200, "the container that answers again")
+    assert server.unsaved(session["id"])["unknown"] == ""
 
 
 def test_a_stop_calls_off_a_fetch_from_a_clone_whose_git_hangs(bed, shared_server, make_workspace):
@@ -54,6 +70,28 @@ def test_a_stop_calls_off_a_fetch_from_a_clone_whose_git_hangs(bed, shared_serve
         answer = fetch.result()
     assert (answer.status, "being ended" in answer.json["error"]) == (409, True)
     assert "remember the milk" in saved(shared_server, session)
+
+
+def test_a_stop_calls_off_what_git_of_this_host_does_with_a_bundle(bed, start_server, make_workspace, tmp_path):
+    """A few bytes of a pack can unfold to so much that git is busy with it for many minutes."""
+    workspace = make_workspace()
+    begun = workspace / "begun"  # git runs as the folder's owner
+    program = tmp_path / "bin/git"
+    program.parent.mkdir()
+    slow = f'case " $* " in *" fetch "*) touch {begun}; exec sleep 1000 ;; esac'
+    program.write_text(f'#!/bin/sh\n{slow}\nexec {shutil.which("git")} "$@"\n')
+    program.chmod(0o755)
+    server = start_server(config=NO_CHECKPOINTS, environ={"PATH": f"{program.parent}:{os.environ['PATH']}"})
+    session = talk(bed, server, workspace, mode="clone")
+    bed.shell(session["id"], COMMIT)
+    path = f"/api/sessions/{session['id']}"
+    with ThreadPoolExecutor(1) as pool:
+        fetch = pool.submit(server.post, f"{path}/fetch", {}, timeout=2 * WITHIN)
+        wait_until(begun.exists, "git of this host")
+        assert server.delete(path).status == 204
+        answer = fetch.result()
+    assert (answer.status, "being ended" in answer.json["error"]) == (409, True)
+    assert "remember the milk" in saved(server, session)
 
 
 @pytest.mark.nightly  # by a clock of its own: tests/unit/test_ends.py

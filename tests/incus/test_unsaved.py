@@ -43,7 +43,7 @@ def run_cli(bed, server, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def unsaved(server, session) -> dict[str, Any]:
-    return server.get(f"/api/sessions/{session['id']}/unsaved").json
+    return dict(server.unsaved(session["id"]))
 
 
 def upload(server, session, name: str = "shot.png") -> str:

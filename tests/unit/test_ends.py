@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,6 +48,10 @@ class SilentDoor(Door):
         self.clock.now += seconds
         raise clincus.IncusError("it did not finish", 504)
         yield
+
+
+# A command that has ended with the code 1.
+WHOLE = SimpleNamespace(complete=lambda *_: clincus.Completed(1, b"", b""), is_whole=True)
 
 
 class BusyDoor(Door):
@@ -159,6 +163,36 @@ def test_an_answer_about_a_silent_container_says_what_to_do(sessions, door):
     assert unsaved.total is None
     assert door.waits[0] == 10
     assert sum(door.waits) <= clincus.ANSWER_PATIENCE
+
+
+def answer(door: SilentDoor) -> float:
+    """Ask the container something for an answer of the API; the seconds that all its commands took."""
+    before = len(door.waits)
+    with clincus.answering():
+        for _ in range(5):
+            with suppress(clincus.IncusError):
+                door.exec(NAME, ["true"], timeout=600)
+    return sum(door.waits[before:])
+
+
+def test_only_the_first_answer_about_a_silent_container_waits_long(sessions, door):
+    session = add(sessions)
+    assert not sessions.is_silent(session.id)
+    assert answer(door) > 10
+    assert sessions.is_silent(session.id)
+    assert [answer(door) for _ in range(3)] == [clincus.ANSWER_OF_SILENT] * 3
+    before = len(door.waits)
+    with suppress(clincus.IncusError), clincus.patient(clincus.END_PATIENCE, clincus.END_WITHIN):
+        door.exec(NAME, ["true"], timeout=600)
+    assert door.waits[before:] == [clincus.END_PATIENCE / 2], "an end waits as long as before"
+
+
+def test_a_container_that_answers_again_is_waited_for_as_before(sessions, door, monkeypatch):
+    session = add(sessions)
+    answer(door)
+    monkeypatch.setattr(door, "_begun", lambda *_, **__: nullcontext(WHOLE))
+    assert door.exec(NAME, ["true"], timeout=600).code == 1
+    assert not sessions.is_silent(session.id), "a command that fails has answered"
 
 
 def test_an_answer_waits_no_longer_for_an_incus_that_has_much_to_do(clock, monkeypatch):

@@ -578,6 +578,14 @@ def test_a_question_does_not_wait_for_a_look_that_hangs_and_the_look_goes_on(rec
     assert recorder.soon(SESSION, recorder.records.of).id == SESSION.id
 
 
+def test_a_question_waits_little_for_a_container_that_has_just_let_another_one_wait(recorder, monkeypatch):
+    monkeypatch.setattr(clincus, "ANSWER_OF_SILENT", 0.01)
+    ends = threading.Event()
+    with pytest.raises(clincus.ClincusError, match="has not told yet"):
+        recorder.soon(SESSION, lambda session: ends.wait(DEADLINE) and recorder.records.of(session), is_silent=True)
+    ends.set()
+
+
 def test_a_question_gets_the_error_of_its_look(recorder):
     def fail(_: clincus.Session) -> Record:
         raise clincus.ClincusError("the container has no git", 409)

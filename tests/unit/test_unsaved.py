@@ -13,8 +13,8 @@ import pytest
 
 import clincus
 from clincus_cli import losses
-from clincus_features import uploads
-from tests.programs import DEADLINE
+from clincus_features import unsaved, uploads
+from tests.programs import DEADLINE, wait_until
 from tests.unit.test_sessions import NAME, add, deleted, door, reports, sessions
 
 __all__ = ["door", "reports", "sessions"]  # fixtures
@@ -57,8 +57,8 @@ def failing(error: Exception) -> Callable[..., list[str]]:
     ],
 )
 def test_a_loss_is_told_with_numbers_and_some_names(found, words, total):
-    unsaved = clincus.Unsaved(found)
-    assert (unsaved.words, unsaved.total, unsaved.document()["total"]) == (words, total, total)
+    told = clincus.Unsaved(found)
+    assert (told.words, told.total, told.document()["total"]) == (words, total, total)
 
 
 def test_a_container_cannot_write_to_a_terminal_by_names_nor_fill_it():
@@ -94,6 +94,96 @@ def test_the_conversation_and_the_clone_are_looked_at_beside_each_other(sessions
     with clincus.patient(1) as patience:
         sessions.unsaved(add(sessions))
     assert shared == [patience, patience]
+
+
+@pytest.fixture
+def ask(sessions, monkeypatch) -> Callable[[str], dict[str, object]]:
+    """A function that asks the API about a session, whose answer waits for no container."""
+    monkeypatch.setattr(unsaved, "SOON", 0.01)
+    app = SimpleNamespace(sessions=sessions, reachable_session=sessions.registry.get)
+    extensions = clincus.Extensions(app)
+    unsaved.install(extensions)
+    [(_, _, handler)] = extensions.routes
+    return lambda id: handler(SimpleNamespace(values={"id": id}))
+
+
+class Slow:
+    """A container that tells of its clone once it `may`."""
+
+    def __init__(self, error: clincus.ClincusError | None = None) -> None:
+        self.may, self.looks, self._error = threading.Event(), 0, error
+
+    def look(self, *_: object) -> dict[str, Loss]:
+        self.looks += 1
+        assert self.may.wait(DEADLINE)
+        if self._error:
+            raise self._error
+        return {"commits": Loss(1, ("a1 Fix",))}
+
+    @property
+    def keeper(self) -> clincus.Keeper:
+        return clincus.Keeper(("commits",), lambda *_: True, self.look, lambda *_: [])
+
+
+def until_told(ask: Callable[[str], dict[str, object]]) -> dict[str, object]:
+    """Ask until the answer is there."""
+    told: list[dict[str, object]] = []
+    wait_until(lambda: told.append(ask(NAME)) or not told[-1]["pending"], "the answer")
+    return told[-1]
+
+
+def test_an_answer_comes_before_that_of_the_container_and_calls_nothing_clean(sessions, ask):
+    slow = Slow()
+    sessions.extensions.keepers += [slow.keeper, uploads.KEEPER]
+    add(sessions, tool="shell", outside=clincus.with_outside_file("", "/etc/hosts"))
+    try:
+        for _ in range(3):
+            told = ask(NAME)
+            assert (told["pending"], told["total"], told["unknown"]) == (True, None, unsaved.PENDING)
+            assert told["commits"] == {"count": None, "names": []}
+            assert told["outside"] == {"count": 1, "names": ["/etc/hosts"]}, "this host knows it alone"
+        assert slow.looks == 1, "a question beside a look begins none"
+    finally:
+        slow.may.set()
+    told = until_told(ask)
+    assert (told["commits"], told["total"], told["unknown"]) == ({"count": 1, "names": ["a1 Fix"]}, 2, "")
+    assert slow.looks == 1
+    ask(NAME)
+    wait_until(lambda: slow.looks == 2, "a look for a question of now")
+
+
+def test_what_a_container_answered_late_is_told_once_and_not_for_long(sessions, ask, monkeypatch):
+    slow = Slow()
+    sessions.extensions.keepers.append(slow.keeper)
+    add(sessions, tool="shell")
+    assert ask(NAME)["pending"]
+    monkeypatch.setattr(unsaved, "KEPT", -1.0)
+    slow.may.set()
+    wait_until(lambda: "looking into" not in str(threading.enumerate()), "the end of the look")
+    until_told(ask)
+    assert slow.looks > 1
+
+
+def test_a_look_at_a_session_that_ran_tells_nothing_of_one_that_has_stopped(sessions, ask, door):
+    slow = Slow()
+    sessions.extensions.keepers.append(slow.keeper)
+    add(sessions, tool="shell")
+    assert ask(NAME)["unknown"] == unsaved.PENDING
+    slow.may.set()
+    door.instances[NAME]["status"] = "Stopped"
+    sessions.look(NAME)
+    told = until_told(ask)
+    assert (told["total"], told["unknown"]) == (None, "the session is stopped")
+
+
+def test_a_container_that_answers_nothing_is_unknown_in_the_end(sessions, ask):
+    slow = Slow(clincus.ClincusError("the container does not answer: try again", 504))
+    sessions.extensions.keepers.append(slow.keeper)
+    add(sessions, tool="shell")
+    assert ask(NAME)["pending"]
+    slow.may.set()
+    told = until_told(ask)
+    assert (told["total"], told["unknown"]) == (None, "the container does not answer: try again")
 
 
 def test_a_conversation_whose_last_run_was_saved_is_known_to_be_here(sessions):

@@ -1151,7 +1151,7 @@ export interface paths {
         };
         /**
          * Show what a session's container holds and this host does not
-         * @description The request starts no container. 503 while the session cannot be reached.
+         * @description The request starts no container. The answer comes within about 2 seconds. If the container has not answered by then, `pending` is true and everything that only the container knows is unknown. A later request gets its answer. 503 while the session cannot be reached.
          */
         get: operations["get_unsaved"];
         put?: never;
@@ -3203,6 +3203,11 @@ export interface components {
              * @example
              */
             unknown: string;
+            /**
+             * @description true: the container has not answered yet; ask again for what it answers
+             * @example false
+             */
+            pending: boolean;
         };
         Prompt: {
             /**

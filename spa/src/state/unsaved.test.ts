@@ -19,7 +19,9 @@ const NOTHING: Unsaved = {
   unreadable: NONE,
   total: 1,
   unknown: '',
+  pending: false,
 };
+const PENDING = { ...NOTHING, commits: { count: null, names: [] }, total: null, pending: true, unknown: 'its container has not answered yet: ask again' };
 
 let calls: Call[];
 
@@ -76,6 +78,24 @@ it('does not keep a person waiting for a container that hangs', async () => {
   const told = losses(CLONE);
   await vi.advanceTimersByTimeAsync(10_000);
   expect((await told).text).toContain('cannot be known now: its container has not answered yet');
+});
+
+it('asks again while the container has not answered', async () => {
+  vi.useFakeTimers();
+  let asked = 0;
+  calls = fakeServer(() => ({ json: ++asked < 3 ? PENDING : { ...NOTHING, commits: { count: 1, names: ['a1 Fix'] } } }));
+  const told = losses(CLONE);
+  await vi.advanceTimersByTimeAsync(1_000);
+  expect((await told).lines).toEqual(['1 commit: a1 Fix']);
+  expect(asked).toBe(3);
+});
+
+it('never shows what a container has not told as nothing', async () => {
+  vi.useFakeTimers();
+  serve({ json: PENDING });
+  const told = losses(CLONE);
+  await vi.advanceTimersByTimeAsync(11_000);
+  expect((await told).text).toContain('cannot be known now: its container has not answered yet: ask again. Clincus looks first');
 });
 
 it('asks before a delete with what would be lost, and deletes nothing without a yes', async () => {

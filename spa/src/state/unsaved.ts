@@ -8,6 +8,7 @@ import { ui } from './ui.svelte';
 
 /** Longer than most containers take to answer, shorter than a person waits for a question. */
 const PATIENCE_MS = 10_000;
+const AGAIN_MS = 300;
 const SHOWN_NAMES = 5;
 const SLOW = 'its container has not answered yet';
 
@@ -17,7 +18,7 @@ export interface Losses {
   lines: readonly string[];
 }
 
-type Kind = Exclude<keyof Unsaved, 'total' | 'unknown' | 'conversation'>;
+type Kind = Exclude<keyof Unsaved, 'total' | 'unknown' | 'pending' | 'conversation'>;
 
 /** The conversation is not among them: it is saved first, each time. */
 const KINDS: readonly (readonly [Kind, string, string?])[] = [
@@ -32,10 +33,23 @@ const KINDS: readonly (readonly [Kind, string, string?])[] = [
 /** Asks the server, and tells what it knows. What it does not know is never shown as nothing. */
 export async function losses(session: Session): Promise<Losses> {
   try {
-    const found = await Promise.race([api.unsaved(session.id), pause(PATIENCE_MS).then(() => null)]);
+    const found = await ask(session.id);
     return found ? lossesOf(found, session.mode === 'clone') : unknown(SLOW, []);
   } catch (error) {
     return unknown(sentence(error), []);
+  }
+}
+
+/** The server answers soon, without what the container has not told yet. A later question gets that. */
+async function ask(id: string): Promise<Unsaved | null> {
+  const late = pause(PATIENCE_MS).then(() => null);
+  let known: Unsaved | null = null;
+  for (;;) {
+    const found = await Promise.race([api.unsaved(id), late]);
+    if (!found) return known;
+    known = found;
+    if (!found.pending) return known;
+    await pause(AGAIN_MS);
   }
 }
 
