@@ -14,6 +14,9 @@ cd -- "$1" || exit 1
 GIT_DIR=$HOME/.clincus/shadow GIT_WORK_TREE=$PWD GIT_INDEX_FILE=$GIT_DIR/index
 GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_ATTR_NOSYSTEM=1
 export GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_CONFIG_NOSYSTEM GIT_CONFIG_GLOBAL GIT_ATTR_NOSYSTEM
+# After its answer, a first checkpoint still tells the index the times of the files. Before that, all look changed.
+{ exec 9>"$GIT_DIR.lock" && flock -w 20 9; } || { echo 'a checkpoint is still being taken; try again' >&2; exit 1; }
+exec 9>&-
 # shellcheck disable=SC2016 # Perl's variables
 exec perl -MFcntl=:DEFAULT,:mode -MTime::HiRes=lstat -MErrno=:POSIX -e '
     use strict;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from clincus_features.review.recorder import FILE_LIMIT, SKIPPED
 
 # Goes into Perl before the program, and stands in for what the kernel or a tool does at one of its calls.
 MEANWHILE = {
+    "nothing happens": "",
     "a tool writes before the file gets its rights": """
         *CORE::GLOBAL::chmod = sub {{
             open my $f, ">>", "{file}"; print $f "tool\\n"; close $f;
@@ -32,12 +34,12 @@ MEANWHILE = {
 class Undo:
     """A home whose workspace was recorded, and an undo in it."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, **variables: str) -> None:
         self.home, self.project = home, home / "project"
         self.project.mkdir()
         (self.project / "file").write_text("now\n")
         words = [str(self.project), "-", str(FILE_LIMIT), str(SKIPPED), "now", "-"]
-        self.run("checkpoint", *words)
+        self.run("checkpoint", *words, **variables)
 
     def run(self, name: str, *words: str, stdin: bytes = b"", **variables: str) -> str:
         environ = {"HOME": str(self.home), "PATH": os.environ["PATH"], **variables}
@@ -45,7 +47,7 @@ class Undo:
         done = subprocess.run(argv, env=environ, input=stdin, capture_output=True, timeout=60, check=True)
         return done.stdout.decode("latin-1")
 
-    def put(self, name: str, content: str, *, is_new: bool, meanwhile: str) -> str:
+    def put(self, name: str, content: str, *, is_new: bool, meanwhile: str = "nothing happens") -> str:
         """Put a file back while something happens; the word for it."""
         (self.home / "Meanwhile.pm").write_text(
             f"package Meanwhile; BEGIN {{ {MEANWHILE[meanwhile].format(file=self.project / name)} }} 1;\n"
@@ -58,6 +60,18 @@ class Undo:
 @pytest.fixture
 def undo(tmp_path) -> Undo:
     return Undo(tmp_path)
+
+
+def test_an_undo_waits_until_the_first_checkpoint_knows_the_times_of_the_files(tmp_path):
+    """The checkpoint answers before that."""
+    slow = tmp_path / "slow"
+    slow.mkdir()
+    git = shutil.which("git")
+    (slow / "git").write_text(f'#!/bin/sh\ncase "$*" in *--refresh) sleep 1;; esac\nexec {git} "$@"\n')
+    (slow / "git").chmod(0o755)
+    undo = Undo(tmp_path, PATH=f"{slow}:{os.environ['PATH']}")
+    assert undo.put("file", "then\n", is_new=False) == "done"
+    assert (undo.project / "file").read_text() == "then\n"
 
 
 @pytest.mark.parametrize("meanwhile", [what for what in MEANWHILE if "tool" in what])
