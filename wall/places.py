@@ -7,8 +7,9 @@ object; the answer is a JSON object on stdout:
 
     {"git": PATH, "workspace": PATH, "homes": [PATH], "environ": {NAME: VALUE}, "sealed": {PATH: TEXT},
      "searched": [PATH]}
-        gets {"folders": [PATH], "nested": [PATH], "places": [[PATH, TEXT]], "links": [[PATH, TEXT]], "unread": [KEY],
-        "unsealed": [[PATH, WORDS]], "cut": [[PATH, WORDS]]}, see `git_on_host`, `links_in` and `Nested`
+        gets {"folders": [PATH], "nested": [PATH], "nested_places": [[PATH, TEXT]], "places": [[PATH, TEXT]],
+        "links": [[PATH, TEXT]], "unread": [KEY], "unsealed": [[PATH, WORDS]], "cut": [[PATH, WORDS]]}, see
+        `git_on_host`, `links_in` and `Nested`
     {"source": PATH, "patterns": [PATTERN], "optional": [PATTERN]}
         gets {"covers": [[PATH, BOOLEAN]]}, see `device_paths`
     either may get {"refused": WORDS, "status": NUMBER}: the reason why the session cannot start, and an HTTP status
@@ -40,6 +41,7 @@ FILLED_BY_GIT = ("objects", "refs", "logs")
 MOST_NESTED = 50  # sealed Git folders besides those of the repository at the top; as many again in extra mounts
 MOST_SEARCHED = 400  # folders of the workspace that are searched for such Git folders, and as many of all extra mounts
 MOST_SEARCHED_ENTRIES = 20000
+MOST_REMOTES = 100  # places of local remotes that are sealed; two for each
 # Packages bring repositories of their own, in which nobody works. As OTHERS_FOLDERS of scan.py.
 NOT_SEARCHED = frozenset((".git", "node_modules", "site-packages", "bower_components", "vendor"))
 # Names in a Git folder that a session seals or has to look into: a link there cannot be sealed.
@@ -268,8 +270,13 @@ def git_on_host(
     add_working_trees(tops, settings)
     nested = Nested(git, homes, tops, searched)
     nested.search(workspace)
-    settings += nested.settings
+    for top, name in map(os.path.split, outer):
+        if name == ".git":
+            nested.keep_from_bare(top)
     everywhere = list(dict.fromkeys([workspace, *itertools.chain.from_iterable(tops.values())]))
+    for path in dict.fromkeys(local_remotes([*settings, *nested.settings], tops, everywhere, homes)):
+        nested.add_remote(path)
+    settings += nested.settings
     places: list[tuple[str, StandIn]] = [(path, "") for path in (*shared, *attributes)]
     for setting in settings:
         folder = os.path.dirname(setting[0])
@@ -280,6 +287,7 @@ def git_on_host(
     return {
         "folders": outer,
         "nested": list(nested.folders),
+        "nested_places": list(nested.places.items()),
         "places": places,
         "links": [(link, stand_in) for top, stand_in in folders.items() for link in nested.links_in(top)],
         "unread": unread_keys(settings, everywhere),
@@ -297,6 +305,36 @@ def unread_keys(settings: Iterable[GitSetting], tops: Sequence[str]) -> list[str
         if is_unread and (not key.startswith("alias.") or names_a_place(value, tops)):
             unread[key] = None
     return list(unread)
+
+
+def local_remotes(
+    settings: Iterable[GitSetting], tops: Mapping[str, list[str]], everywhere: Sequence[str], homes: Sequence[str]
+) -> Iterator[str]:
+    """The paths of this host that remotes name: `git push` runs the hooks of a repository there. Not in normal form.
+
+    A relative path starts at the top of the working tree, and in a bare repository in its folder. `url.BASE.insteadOf`
+    replaces the beginning of a URL. A branch may name a path in the place of a remote.
+    """
+    named = [one for one in settings if re.fullmatch(GIT_URL_KEY, one[1], re.DOTALL)]
+    remotes = {key[len("remote.") :].rpartition(".")[0] for _, key, _ in named if key.startswith("remote.")}
+    bases = [(value, re.fullmatch(GIT_URL_BASE, key, re.DOTALL)) for _, key, value in settings]
+    for file, key, value in named:
+        if value in remotes and not key.endswith("url"):
+            continue
+        folder = os.path.dirname(file)
+        starts = (tops[folder] or [folder]) if folder in tops else everywhere
+        yield from meant_paths(path_of_url(value), starts, homes)
+        for begin, base in bases:
+            if base and value.startswith(begin):
+                yield from meant_paths(path_of_url(base[1] + value[len(begin) :]), starts, homes)
+
+
+def path_of_url(url: str) -> str:
+    """The local path in a URL; empty if it leads to a server or a program (parse_connect_url in git's connect.c)."""
+    if url.startswith("file://"):
+        decoded = re.sub(r"%([0-9a-fA-F]{2})", lambda code: chr(int(code[1], 16)), url[len("file://") :])
+        return "/" + decoded.lstrip("/")
+    return url if "/" in url.partition(":")[0] or ":" not in url else ""
 
 
 def sealed_folders(
@@ -356,6 +394,8 @@ class Nested:
         self.unsealed: dict[str, str] = {}  # top of a repository -> why it, or what it names, is not sealed
         self.cut: dict[str, str] = {}  # folder -> why not all of it was searched
         self.of: dict[str, str] = {}  # Git folder, or a path that its configuration names -> top of the repository
+        self.remotes = 0  # places of local remotes
+        self.places: dict[str, StandIn] = {}  # further paths to seal, by which git would take another repository
 
     def search(self, workspace: str) -> None:
         """Find the repositories, those near the top first, and the settings in their configurations."""
@@ -427,11 +467,57 @@ class Nested:
             self.unsealed[top] = f"'{odd}' is neither a file nor a folder" if odd else much
             return
         self.folders.update(dict.fromkeys(found))
+        if top in found:
+            self.add_place(own)  # git prefers it to the bare repository around it
+        else:
+            self.keep_from_bare(top)
         self.of.update(dict.fromkeys(fresh, top))
         add_working_trees(fresh, settings)
         for folder, trees in fresh.items():
             self.tops.setdefault(folder, []).extend(trees)
         self.settings += settings
+
+    def keep_from_bare(self, top: str) -> None:
+        """Keep the folder around a `.git` from becoming a bare repository: an agent can break that `.git`."""
+        if top == self.workspace or top in self.folders or os.path.isfile(f"{top}/.git"):
+            return
+        if os.path.isfile(f"{top}/commondir"):  # then it may be a repository, and its commands are sealed
+            self.folders[top] = None
+        self.add_place(f"{top}/commondir")
+
+    def add_remote(self, path: str) -> None:
+        """Seal the place of a remote's repository, or that repository.
+
+        Git tries PATH/.git, PATH, PATH.git/.git and PATH.git, in this order (enter_repo in its path.c).
+        """
+        for named in (path.rstrip("/"), f"{path.rstrip('/')}.git"):
+            if not any(leads_into(named, one) for one in self.searched):
+                continue
+            top = os.path.realpath(named)
+            self.remotes += 1
+            if self.remotes > MOST_REMOTES:
+                self.unsealed[top] = f"git has more than {MOST_REMOTES} local remotes here"
+            elif self.can_be_led_away(named) or not os.path.isdir(lowest_folder(top)) or is_special(top):
+                self.unsealed[top] = "a remote of git's leads there by a link, by '..' or through a file"
+            elif not os.path.isdir(top):
+                self.add_place(top)
+            else:
+                self.add(top)
+                if not os.path.lexists(f"{top}/.git"):
+                    self.add_place(f"{top}/.git")
+                if not is_bare(top):
+                    self.keep_from_bare(top)
+
+    def can_be_led_away(self, path: str) -> bool:
+        """True if a container can make a path lead to another place."""
+        steps = itertools.accumulate(path.split("/"), "{}/{}".format)
+        links = [step for step in steps if os.path.islink(step) or step.endswith("/..")]
+        return any(path_inside(os.path.normpath(link), top) for link in links for top in self.searched)
+
+    def add_place(self, path: str) -> None:
+        """Seal a path, with an empty folder while it is absent, if a container could write there."""
+        if any(path_inside(path, top) and path != top for top in self.searched):
+            self.places[path] = None
 
     def is_in_reach(self, path: str) -> bool:
         """True if a container gets a folder, a part of it, or a folder above it."""
@@ -463,6 +549,24 @@ class Nested:
                     self.unsealed[repository] = f"'{link}' leads to another link"
         except (Refusal, OSError) as error:
             self.unsealed[repository] = str(error)
+
+
+def is_bare(top: str) -> bool:
+    """True if git may take a folder without `.git` for a bare repository."""
+    return all(os.path.exists(f"{top}/{name}") for name in ("HEAD", "objects", "refs"))
+
+
+def is_special(path: str) -> bool:
+    """True if there is something that is neither a file nor a folder."""
+    return os.path.lexists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+def lowest_folder(path: str) -> str:
+    """The lowest existing path above another one: a folder, unless something else is in the way."""
+    path = os.path.dirname(path)
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def odd_path_in(git_folder: str) -> str:
@@ -535,7 +639,7 @@ def git_folders_at(top: str) -> list[str]:
     if link:
         git_folder = joined_path(top, link.partition("gitdir:")[2].strip())
     elif not os.path.isdir(git_folder):
-        if not all(os.path.exists(f"{top}/{name}") for name in ("HEAD", "objects", "refs")):
+        if not is_bare(top):
             return []
         git_folder = top  # a bare repository
     common = read_git_file(f"{git_folder}/commondir").strip()

@@ -119,6 +119,7 @@ class HostFolder(NamedTuple):
     git_places: Mapping[str, StandIn] = {}  # paths that git on the host runs here, or reads as configuration
     git_unread: tuple[str, ...] = ()  # keys of git's configuration with commands that may run further files
     nested: tuple[str, ...] = ()  # Git folders, and `.git` files, of other repositories here and in extra mounts
+    nested_places: Mapping[str, StandIn] = {}  # further paths of these, and of local remotes, as in places.py
     unsealed: Mapping[str, str] = {}  # the top of such a repository that is not sealed completely -> the reason
     unsearched: Mapping[str, str] = {}  # a folder that was not searched for them to its end -> the reason
 
@@ -212,6 +213,7 @@ def workspace_folder(
         git_places=found.places,
         git_unread=found.unread,
         nested=found.nested,
+        nested_places=found.nested_places,
         unsealed=found.unsealed,
         unsearched=found.cut,
     )
@@ -264,7 +266,8 @@ class OnHost(NamedTuple):
     folders: tuple[str, ...]  # the Git folders that git finds from the workspace
     places: ProtectedPaths
     unread: tuple[str, ...]  # keys of commands that may run further files, which their words do not show
-    nested: tuple[str, ...]  # this and the next two as in HostFolder
+    nested: tuple[str, ...]  # this and the next three as in HostFolder
+    nested_places: ProtectedPaths
     unsealed: dict[str, str]
     cut: dict[str, str]
 
@@ -303,6 +306,7 @@ def git_on_host(
         places=found,
         unread=tuple(answer["unread"]),
         nested=tuple(answer["nested"]),
+        nested_places=dict(answer["nested_places"]),
         unsealed=dict(answer["unsealed"]),
         cut=dict(answer["cut"]),
     )
@@ -438,6 +442,8 @@ def protected_paths(settings: Config, workspace: HostFolder) -> ProtectedPaths:
             found[f"{workspace.source}/{path}"] = None
     if workspace.source not in git_folders:
         found[f"{workspace.source}/{NO_BARE_REPOSITORY}"] = None
+    for path, stand_in in workspace.nested_places.items():
+        found.setdefault(path, stand_in)
     # The settings decide whether a Git folder's own hooks and configuration are protected.
     for path, stand_in in workspace.git_places.items():
         folder, _, name = path.rpartition("/")
@@ -507,7 +513,7 @@ def protect_workspace(
     """
     paths = protected_paths(settings, workspace)
     # Mounts may hide paths of nested repositories: the container does not get those.
-    own_paths = protected_paths(settings, workspace._replace(nested=()))
+    own_paths = protected_paths(settings, workspace._replace(nested=(), nested_places={}))
     check_targets(workspace, extra, own_paths)
     folders = extra if is_clone else (workspace, *extra)
     trees = [(folder, paths_within(folder.source, paths)) for folder in folders]
@@ -524,7 +530,7 @@ def protect_workspace(
         words = "security.require_locked is set, but the workspace cannot be locked"
         raise ClincusError(f"{words}: {why}", "workspace_not_protected")
     if reason:
-        if workspace.nested:  # a device for each of their paths would make a start slow
+        if workspace.nested or workspace.nested_places:  # a device for each of their paths would make a start slow
             host = host._replace(reason=f"{reason}; other repositories in the folders are not protected there")
             trees = [(folder, paths_within(folder.source, own_paths)) for folder in folders]
         return device_protection(level, settings, host, trees, stage=stage, session=session)

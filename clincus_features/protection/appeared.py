@@ -192,7 +192,9 @@ def when_it_runs(item: Item, rows: Sequence[clincus.protect.Runs]) -> str:
         return index if keys else other
     if kind == "gitlink" and not item["there"]:
         return "nothing is checked out there; `git status` would read the settings of a repository that comes there"
-    where = "`git status` in the workspace, or git in it" if kind == "gitlink" else "git in it"
+    where = "git in it, or `git push` or `git fetch` with it as the remote"
+    if kind == "gitlink":
+        where = f"`git status` in the workspace, or {where}"
     words = f"git reads its settings when you run {where}; they name no command now"
     if keys == {"index"}:
         words = "`git checkout .` and `git restore .` in it write what its index names, outside of it as well"

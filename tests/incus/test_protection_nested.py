@@ -180,3 +180,66 @@ def test_a_link_in_the_git_folder_of_another_repository_is_put_aside(bed, start_
     assert change["path"] == f"{other}/.git/COMMIT_EDITMSG"
     assert "it is put aside" in change["words"]
     assert not (other / ".git/COMMIT_EDITMSG").is_symlink()
+
+
+EVIL_HOOKS = """
+evil() {
+    printf '#!/bin/sh\\ntouch "%s"\\n' "$mark" >"$1/hooks/post-receive"; chmod 755 "$1/hooks/post-receive"
+    printf '[core]\\n\\trepositoryformatversion = 0\\n\\tbare = false\\n' >"$1/config"
+    printf '\\tfsmonitor = "touch \\\\"%s\\\\"; false"\\n' "$mark" >>"$1/config"
+}
+"""
+BARE_AROUND_GIT = """
+rm -f .git/HEAD; mkdir -p objects refs hooks; cp .git/index index; echo 'ref: refs/heads/x' >HEAD
+evil . && printf '\\tworktree = .\\n' >>config
+"""
+GIT_IN_BARE = "git init -q --bare .git && evil .git\n"
+
+
+@pytest.mark.parametrize("level", ["locked", "off"])
+@pytest.mark.parametrize(
+    ("case", "script"), [(nested, BARE_AROUND_GIT), (mounted, BARE_AROUND_GIT), (bare, GIT_IN_BARE)]
+)
+def test_git_takes_no_other_repository_in_the_place_of_a_persons(box, case, script, level):
+    repository, [(source, target, inside)] = case(box)
+    mark = box.root.parent / "mark"
+    extra = [clincus.protect.host_folder(str(box.root.parent / source), target)] if target else []
+    name = box.launch(box.protection(level, extra=extra))
+    for user in (CODE, 0):
+        box.run(name, f"mark={mark}; cd {inside} || exit 1\n{EVIL_HOOKS}{script}", user)
+    git_as_owner(repository, "status")
+    git_as_owner(box.root, "push", "-q", str(repository), "HEAD:refs/heads/pushed")
+    assert mark.exists() == (level == "off")
+
+
+@pytest.mark.parametrize("level", ["locked", "off"])
+@pytest.mark.parametrize("place", ["workspace", "mount"])
+@pytest.mark.parametrize("made", ["out", "out.git", "out/.git", "out.git/.git"])
+def test_nobody_can_make_the_repository_of_a_remote_of_the_person(box, level, place, made):
+    mark = box.root.parent / "mark"
+    mirrors = box.root.parent / "mirrors"
+    mirrors.mkdir()
+    own(mirrors)
+    extra = [clincus.protect.host_folder(str(mirrors), "/mnt/mirrors")]
+    url, inside = ("./out", "/workspace") if place == "workspace" else ("../mirrors/out", "/mnt/mirrors")
+    git_as_owner(box.root, "config", "remote.mine.url", url)
+    wall = box.protection(level, extra=extra)
+    assert "not sealed" not in wall.reason + wall.note
+    name = box.launch(wall)
+    script = f"""mark={mark}; cd {inside} || exit 1
+    {EVIL_HOOKS}
+    mkdir -p "$(dirname {made})"; git init -q --bare {made} && evil {made}
+    """
+    force = (
+        f"umount -l out out.git; mv out moved; mv out.git moved.git; ln -s /tmp/x out; ln -s /tmp/x out.git\n{script}"
+    )
+    box.run(name, script)
+    for user in (CODE, 0) if level == "locked" else ():
+        box.run(name, f"cd {inside}\n{force}", user)
+    git_as_owner(box.root, "push", "-q", "mine", "HEAD:refs/heads/pushed")
+    assert mark.exists() == (level == "off")
+    box.delete(name)
+    box.await_stages()
+    assert level == "off" or not {"out", "out.git"} & {
+        entry.name for entry in (*box.root.iterdir(), *mirrors.iterdir())
+    }

@@ -73,8 +73,14 @@ def test_what_runs_stands_first_and_keeps_the_time_of_its_first_sight():
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        (item("a/.git", pager="x"), "runs on your machine when you run git in it"),
-        (item("a/.git"), "git reads its settings when you run git in it; they name no command now"),
+        (
+            item("a/.git", hook="post-receive"),
+            "runs on your machine when you run git in it, or `git push` or `git fetch` with it as the remote",
+        ),
+        (
+            item("a/.git"),
+            "git reads its settings when you run git in it, or `git push` or `git fetch` with it as the remote; they",
+        ),
         (
             item("a", "gitlink", pager="x"),
             "runs on your machine when you run `git status` in the workspace, or git in it",

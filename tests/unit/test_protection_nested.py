@@ -220,3 +220,131 @@ def test_a_folder_whose_path_is_too_long_to_be_searched_is_said(host):
         f"'{host.work}' was not searched for repositories to its end, as paths in it are too long"
         in protection(host).note
     )
+
+
+# -- What would take the place of a repository
+
+
+def test_a_broken_repository_beside_the_workspace_is_no_bare_one_around_it(host):
+    """The agent may break its `.git`: git then looks at the folder itself, and obeys a configuration there."""
+    repository(host, "work/lib")
+    repository(host, "other")
+    repository(host, "other.git", "--bare")
+    made = protection(host, "other", "other.git")
+    assert "lib/commondir" in sealed(made)
+    assert "commondir" in sealed(made, 1)
+    assert sealed(made, 2)["commondir"] == ".\n"
+    assert sealed(made, 2)[".git"] is None  # git prefers it to the bare repository
+
+
+def test_the_repository_that_the_workspace_is_in_is_no_bare_one_either(host):
+    (host.work / "part").mkdir()
+    mount = clincus.protect.host_folder(str(host.work), "/mnt")
+    folder = clincus.protect.workspace_folder(str(host.work / "part"), "/workspace", SETTINGS, extra=[mount])
+    made = clincus.protect.protect_workspace(folder, SETTINGS, LOCKABLE, [mount], "cafe")
+    assert "commondir" in sealed(made, 1)
+    assert "part/commondir" in sealed(made, 1)
+
+
+def test_a_commondir_that_is_there_leads_git_to_nothing_else(host):
+    other = repository(host, "work/lib")
+    (other / "commondir").write_text("elsewhere\n")
+    assert {"lib/commondir", "lib/config", "lib/hooks", "lib/.git/config"} <= sealed(protection(host)).keys()
+
+
+ABSENT = {"out", "out.git"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "places"),
+    [
+        ("remote.x.url", "./out", ABSENT),
+        ("remote.x.url", "out/", ABSENT),
+        ("remote.x.pushurl", "../work/out", ABSENT),
+        ("remote.x.url", "{home}/work/out", ABSENT),
+        ("remote.x.url", "{home}/linked/out", ABSENT),
+        ("remote.x.url", "file://{home}/work/o%75t", ABSENT),
+        ("remote.x.url", "~/work/a/out", {"a/out", "a/out.git"}),
+        ("branch.main.remote", "./out", ABSENT),
+        ("branch.main.pushRemote", "out", ABSENT),
+        ("remote.pushDefault", "out", ABSENT),
+        # Git may run a repository in a folder that is none yet, and reads a file as a Git file.
+        ("remote.x.url", "there", {"there/.git", "there/commondir", "there.git"}),
+        ("remote.x.url", "file", {"file", "file.git"}),
+        ("remote.x.url", "../outside", set()),
+        ("remote.x.url", "git@example.com:work/out", set()),
+        ("remote.x.url", "https://example.com/out", set()),
+        ("remote.x.url", ".", set()),
+    ],
+)
+def test_nobody_can_make_a_repository_where_a_remote_leads(host, key, value, places):
+    (host.work / "there").mkdir()
+    host.write("file", "")
+    (host.home / "linked").symlink_to("work")
+    before = sealed(protection(host)).keys()
+    host.git("config", key, value.format(home=host.home))
+    made = protection(host)
+    assert sealed(made).keys() - before == places
+    assert "not sealed" not in made.note
+
+
+def test_the_name_of_a_remote_is_no_path(host):
+    before = sealed(protection(host)).keys()
+    host.git("config", "remote.out.url", "https://example.com/out")
+    host.git("config", "branch.main.remote", "out")
+    assert sealed(protection(host)).keys() == before
+
+
+def test_a_url_that_is_replaced_counts(host):
+    host.git("config", "url../.insteadOf", "mine:")
+    host.git("config", "remote.x.url", "mine:out")
+    assert sealed(protection(host)).keys() >= ABSENT
+
+
+def test_the_repository_of_a_remote_is_sealed_however_far_the_search_goes(host):
+    repository(host, "work/vendor/out.git", "--bare")
+    host.git("config", "remote.x.url", "vendor/out")
+    found = sealed(protection(host))
+    assert {"vendor/out", "vendor/out.git/hooks", "vendor/out.git/config", "vendor/out.git/.git"} <= found.keys()
+    assert "vendor/out.git/.git/hooks" not in found
+
+
+def test_a_remote_of_another_repository_counts_too(host):
+    other = repository(host, "work/lib")
+    host.git("config", "remote.x.url", "../out", cwd=other)
+    assert sealed(protection(host)).keys() >= ABSENT
+
+
+def test_a_remote_in_a_mount_counts_too(host):
+    (host.home / "mirrors").mkdir()
+    host.git("config", "remote.x.url", "../mirrors/out.git")
+    assert "out.git" in sealed(protection(host, "mirrors"), 1)
+
+
+@pytest.mark.parametrize("url", ["link/out", "there/../out", "file/out", "pipe"])
+def test_a_remote_that_can_be_led_away_is_named_and_keeps_no_session_from_starting(host, url):
+    (host.work / "there").mkdir()
+    (host.work / "link").symlink_to("there")
+    host.write("file", "")
+    os.mkfifo(host.work / "pipe")
+    host.git("config", "remote.x.url", url)
+    made = protection(host)
+    assert made.level == "locked"
+    assert "a remote of git's leads there by a link" in made.note
+
+
+def test_an_agent_that_writes_many_remotes_keeps_nobody_out(host):
+    other = repository(host, "work/lib")
+    with (other / ".git/config").open("a") as file:
+        file.writelines(f'[remote "{number}"]\n\turl = ../r{number}\n' for number in range(200))
+    made = protection(host)
+    assert len([path for path in sealed(made) if path.startswith("r")]) == places.MOST_REMOTES
+    assert "local remotes" in made.note
+
+
+def test_the_folder_of_a_remote_may_be_a_mount_in_the_workspace(host):
+    repository(host, "out.git", "--bare")
+    host.git("config", "remote.x.url", "out.git")
+    mount = clincus.protect.host_folder(str(host.home / "out.git"), "/workspace/out.git")
+    folder = clincus.protect.workspace_folder(str(host.work), "/workspace", SETTINGS, extra=[mount])
+    assert clincus.protect.protect_workspace(folder, SETTINGS, LOCKABLE, [mount], "cafe").level == "locked"
