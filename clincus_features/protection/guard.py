@@ -63,6 +63,11 @@ HELD_OPEN = (
 )
 NOT_SEEN = "What is sealed on another host is not watched from here"
 NOT_WATCHED = "Paths that plain devices seal are not watched"
+NOT_REPORTED = (
+    "what is sealed is compared every two seconds only, and an exchange for a shorter time is not noticed, as"
+    " the kernel has no watches left for your user"
+)
+MORE_WATCHES = "Raise fs.inotify.max_user_watches and max_user_instances (sysctl), or end the program that uses them"
 FROM_INDEX = "git on your side may have written it from that index"
 NOBODY_SAW = "the end of that session was not seen, so you may have done it yourself since"
 ACCEPT = 'or start with "accept_changes": true (clincus shell --accept-changes) if you made the change yourself'
@@ -99,6 +104,7 @@ class Guard:
         self._module_looks = Looks("looking at new Git folders", lambda: 0.0, self._look_at_modules)
         self._moves: dict[str, Moves] = {}  # session -> renames in its Git folders; as `_live`
         self._gitlinks: dict[str, gitlinks.Gitlinks] = {}  # session -> the gitlinks of its indexes; as `_live`
+        self._blind: dict[str, str] = {}  # session -> why the kernel does not report all changes; as `_live`
         self._writer_looks = Looks("looking for who writes", lambda: WRITTEN_FOR, self._look_for_writers)
         self._broken: dict[str, list[Change]] = {}  # session -> why it is frozen; empty while a thread acts
         self._changes: dict[str, list[Change]] = {}  # session -> all changes of its run
@@ -341,6 +347,7 @@ class Guard:
     def _watch(self, session: clincus.Session, stage: Stage, paths: Collection[str], record: Record | None) -> None:
         placed = {path: stage.source(path) for path in paths}
         self.watcher.unwatch(session.id)
+        self._blind.pop(session.id, None)
         is_watched = True
         try:
             self.watcher.watch(session.id, placed, several_names(record, paths) if record else ())
@@ -348,8 +355,7 @@ class Guard:
                 self.watcher.watch_name(session.id, f"{folder}/index")
         except OSError as error:
             is_watched = False
-            words = "raise fs.inotify.max_user_watches or max_user_instances (sysctl)"
-            self._report(session, f"what is sealed is compared at the stop only: {error.strerror}; {words}")
+            self._note_blind(session, error)
         self._live[session.id] = Live(session, stage, is_watched)
         self._watch_gitlinks(self._live[session.id])
         self._link_looks.ask(session.id)
@@ -455,8 +461,10 @@ class Guard:
         known = self._gitlinks.setdefault(live.session.id, gitlinks.Gitlinks())
         if sources is not None:
             known.take(sources)
-        with suppress(OSError):  # the watch of the sealed paths reports that the kernel has none left
+        try:
             self.watcher.watch_comers(live.session.id, gitlinks.MARK, known.places())
+        except OSError as error:
+            self._note_blind(live.session, error)
 
     def _judge_gitlinks(self, live: Live, moves: list[Move], *, is_lost: bool) -> None:
         """Break a session in which a repository was at a gitlink for a moment; one that is still there is put aside."""
@@ -663,14 +671,25 @@ class Guard:
         return bad
 
     def warnings(self, session: clincus.Session) -> list[str]:
-        """Warnings for a session's document about Git folders without a seal, and texts that git may write into
+        """Warnings for a session's document about changes that the kernel does not report, Git folders without a seal,
 
-        sealed paths.
+        and texts that git may write into sealed paths.
         """
         if session.id not in self._live:
             return []
         unlike = self._seen.unlike.get(session.id, ())
-        return [*([index.words_of_unlike(unlike)] if unlike else []), *self._warnings_of_unsealed(session)]
+        blind = self._blind.get(session.id)
+        return [
+            *([blind] if blind else []),
+            *([index.words_of_unlike(unlike)] if unlike else []),
+            *self._warnings_of_unsealed(session),
+        ]
+
+    def folders_of(self, session: clincus.Session) -> list[str]:
+        """The folders of this host that a session's container has, as far as they are known."""
+        live = self._live.get(session.id)
+        mounted = [source for source, _ in live.stage.trees] if live is not None else []
+        return [*mounted, session.workspace] if self._is_here(session) else mounted
 
     def _warnings_of_unsealed(self, session: clincus.Session) -> list[str]:
         folders = self._seen.unsealed.get(session.id, [])
@@ -748,8 +767,23 @@ class Guard:
             if self.watcher.watch_comers(id, LINKS, found.folders):
                 self._link_looks.ask(id)
         except OSError as error:
-            words = "raise fs.inotify.max_user_watches or max_user_instances (sysctl)"
-            self._report_once(live.session, f"links in .git are looked for at the stop only: {error.strerror}; {words}")
+            self._note_blind(live.session, error)
+
+    def _note_blind(self, session: clincus.Session, error: OSError) -> None:
+        """Note that the kernel does not report all changes in a session's folders, and tell it."""
+        self._blind[session.id] = clincus.printable(f"{NOT_REPORTED}: {error.strerror}. {MORE_WATCHES}")
+        self._report_once(session, self._blind[session.id])
+
+    def _look_blindly(self, live: Live) -> None:
+        """Compare what the kernel may not report, and ask it once more to report it."""
+        session = live.session
+        if self._live.get(session.id) is not live or session.id in self._broken:
+            return
+        record = self.records.read(session.workspace)
+        run = record.runs.get(session.id)
+        if run is not None and not run.has_ended:
+            self._watch(session, live.stage, run.paths, record)
+            self._judge_all(session.id, live.stage, run.paths)
 
     def _settle_links(self, session: clincus.Session, stage: Stage | None, run: Run) -> list[Change]:
         """Put aside the unseen links of a run; returns the changes to record and report."""
@@ -773,6 +807,8 @@ class Guard:
         self.leases.let_go(self._live.keys())
         for live in list(self._live.values()):
             id = live.session.id
+            if id in self._blind:
+                self.watcher.call(functools.partial(self._look_blindly, live))
             self._hold_files(live)
             fresh = self._seen.unsealed.get(id)
             if fresh and modules.state_of(fresh, self._seen.trees.get(id, ())) != self._seen.module_states.get(id):
@@ -876,6 +912,7 @@ class Guard:
         self._seen.end_run(session.id)
         self._moves.pop(session.id, None)
         self._gitlinks.pop(session.id, None)
+        self._blind.pop(session.id, None)
         self.leases.drop(session.id)
         late = self._late.pop(session.id, {})
         run = self.records.read(session.workspace).runs.get(session.id)

@@ -229,6 +229,16 @@ def replace(path, text="evil\n"):
     aside.replace(path)
 
 
+def no_watches(monkeypatch, is_left=lambda: False):
+    """Stand in for a program of the same user that has all of the kernel's watches."""
+    real = watch.Instance.add
+
+    def add(instance, path, mask):
+        return real(instance, path, mask) if is_left() else checked(-1)
+
+    monkeypatch.setattr(watch.Instance, "add", add)
+
+
 # ---- which paths, and their identity ------------------------------------------------------------------------------
 
 
@@ -509,6 +519,42 @@ def test_what_is_edited_under_another_name_just_before_the_end_is_told(bench):
     bench.start()
     end_while(bench, lambda: (bench.root / "other").write_text("evil\n"))
     assert bench.changes == [(".git/config", "changed")]
+
+
+def test_without_watches_a_session_says_so_and_what_is_replaced_is_found_all_the_same(bench, monkeypatch):
+    no_watches(monkeypatch)
+    bench.start()
+    [warning] = bench.guard.warnings(bench.session)
+    assert "compared every two seconds only" in warning
+    assert "max_user_watches" in warning
+    replace(bench.root / ".git/config")
+    bench.guard.compare_indexes()
+    bench.await_broken()
+    assert (bench.root / ".git/config").read_text() == "[core]\n"
+
+
+def test_watches_that_are_free_again_are_taken(bench, monkeypatch):
+    free = threading.Event()
+    no_watches(monkeypatch, free.is_set)
+    bench.start()
+    free.set()
+    bench.guard.compare_indexes()
+    bench.comes_to_rest()
+    assert bench.guard.warnings(bench.session) == []
+    replace(bench.root / ".git/config")
+    bench.await_broken()
+
+
+def test_a_look_for_links_without_watches_is_said_and_made_again(bench, monkeypatch):
+    bench.start()
+    bench.comes_to_rest()
+    no_watches(monkeypatch)
+    (bench.root / ".git/refs").mkdir()
+    bench.comes_to_rest()
+    wait_until(lambda: bench.guard.warnings(bench.session), "the warning")
+    (bench.root / ".git/refs/heads").symlink_to("/etc")
+    bench.guard.compare_indexes()
+    bench.await_broken()
 
 
 def test_an_edit_just_before_the_end_is_told_if_gits_index_was_bad(bench, monkeypatch):
