@@ -23,7 +23,7 @@ def install(extensions: clincus.Extensions) -> None:
     """Add the check of a start, the listener, the field, the routes and the threads."""
     app = extensions.app
     guard = Guard(app, os.environ if app is None else app.environ)
-    appeared = Appeared(app, guard.put_links_aside, guard.warnings)
+    appeared = Appeared(app, guard.put_links_aside, guard.warnings, guard.folders_of)
     appeared.install(extensions)
 
     def get_protection(request: clincus.Request) -> object:

@@ -375,8 +375,10 @@ class Appeared:
         app: Any,
         on_links: Callable[[clincus.Session, dict[str, str]], None],
         other_warnings: Callable[[clincus.Session], list[str]],
+        folders_of: Callable[[clincus.Session], list[str]],
     ) -> None:
         self._app = app
+        self._folders_of = folders_of  # the folders of the host that a session's container has
         self._other_warnings = other_warnings
         self.looker = Looker(self._environ, self._config, on_links)
         self._changed = threading.Condition()  # guards all that follows
@@ -432,8 +434,10 @@ class Appeared:
         state = agent["state"]
         before = self._states.get(session.session_id)
         self._states[session.session_id] = state
-        if state not in ("working", "starting", before) and self.looker.is_wanted(session):
-            self._ask(session)
+        if state not in ("working", "starting", before):
+            for one in (session, *self._neighbours(session)):
+                if self.looker.is_wanted(one):
+                    self._ask(one)
 
     def fields(self, session: clincus.Session) -> dict[str, object]:
         """The fields of a session: the number of items that have appeared."""
@@ -514,6 +518,17 @@ class Appeared:
         for session in quiet:
             if session.id not in asleep and self.looker.is_wanted(session):
                 self._ask(session)
+
+    def _neighbours(self, session: clincus.Session) -> Iterator[clincus.Session]:
+        """The other running sessions in whose workspaces a session's container may have written."""
+        folders = self._folders_of(session)
+        for other in self._app.registry.all():
+            overlaps = (
+                clincus.path_inside(folder, other.workspace) or clincus.path_inside(other.workspace, folder)
+                for folder in folders
+            )
+            if other.session_id != session.session_id and other.status == "running" and any(overlaps):
+                yield other
 
     def _begin(self, session: clincus.Session, sealed: Sequence[str]) -> None:
         try:

@@ -168,3 +168,22 @@ def test_it_is_known_after_a_restart_of_the_server_and_after_the_session(session
     assert session.server.request("DELETE", f"{session.path}?force=true").status == 204
     answer = session.server.get(f"/api/sessions/{session_id}/changes")
     assert [one["path"] for one in answer.json["appeared"]] == ["sub"]
+
+
+@pytest.mark.parametrize("place", ["workspace", "mount"])
+def test_what_another_session_plants_is_told_by_each_whose_workspace_it_is(
+    bed, start_server, workspace, tmp_path, place
+):
+    mount = f'[[mounts.default]]\nhost = "{workspace}"\ncontainer = "/mnt/shared"\n'
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    subprocess.run(["chown", "--reference", str(workspace), str(elsewhere)], check=True)
+    server = start_server(config=mount if place == "mount" else "")
+    target, inside = (workspace, "/workspace") if place == "workspace" else (elsewhere, "/mnt/shared")
+    planting = Reviewed(bed, server, target)
+    other = Reviewed(bed, server, workspace)
+    planting.turn(f"cd {inside} && git init -q sub && git -C sub config core.fsmonitor {EVIL}")
+    wait_until(lambda: appeared(other) == 1, "the other session to tell what appeared")
+    assert told(other) == {"sub/.git": ("repository", [EVIL])}
+    if place == "workspace":
+        wait_until(lambda: appeared(planting) == 1, "the session to tell what appeared")

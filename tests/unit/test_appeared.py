@@ -300,7 +300,7 @@ def watch(tmp_path, work):
     app = types.SimpleNamespace(
         environ=environ, config=clincus.make_config(()), hub=Hub(), registry=registry, extensions=extensions
     )
-    return appeared.Appeared(app, mock.Mock(), lambda session: [])
+    return appeared.Appeared(app, mock.Mock(), lambda session: [], lambda session: [session.workspace])
 
 
 def begun(watch, session):
@@ -324,6 +324,16 @@ def test_a_turn_that_is_over_brings_a_look_which_tells_the_pages(watch, work):
     words = "1 thing that runs by itself on your machine appeared in the folder"
     assert watch.warnings(session) == [f"{words}: `clincus diff {session.id} --stat` has them"]
     assert paths(watch.fields_of_changes(session.id, session.session_id)["appeared"]) == [".envrc"]
+
+
+@pytest.mark.parametrize(("shared", "is_asked"), [("", True), ("part", True), ("..", True), ("../other", False)])
+def test_a_turn_has_the_sessions_looked_at_that_share_a_folder(watch, work, shared, is_asked):
+    session = session_of(work)
+    folder = os.path.normpath(work / shared)
+    other = session_of(folder, session_id="other")._replace(id="clincus-111111-1", status="running")
+    watch._app.registry.all = lambda: [session._replace(status="running"), other]
+    watch.hear(session, {"state": "done"})
+    assert ("other" in watch._due) == is_asked
 
 
 def test_looks_at_one_session_keep_their_distance_but_for_the_last(watch, work):
@@ -361,7 +371,7 @@ def test_the_count_is_known_after_a_restart_of_the_server(watch, work):
     begun(watch, session)
     (work / ".envrc").write_text("x")
     watch.look(session)
-    after = appeared.Appeared(watch._app, mock.Mock(), lambda session: [])
+    after = appeared.Appeared(watch._app, mock.Mock(), *[lambda session: []] * 2)
     assert after.fields(session)["appeared"] == 1
 
 
