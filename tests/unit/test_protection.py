@@ -5,6 +5,7 @@ import json
 import marshal
 import os
 import re
+import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -417,6 +418,17 @@ def test_the_hook_carries_the_whole_program():
     line = protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, stage="cafe").config["raw.lxc"].splitlines()[0]
     packed = re.search(r'b64decode\("([^"]+)"\)', line).group(1)
     assert zlib.decompress(base64.urlsafe_b64decode(packed)).decode() == Path(hook.__file__).read_text()
+
+
+def test_the_command_of_the_page_prints_the_hook_that_runs_as_root(tmp_path):
+    """The page has a person read it with `incus config get`, for which `cat` stands in here."""
+    page = (Path(clincus.__file__).parent / "docs/protection.md").read_text()
+    command = re.search(r"^ *(incus config get NAME raw\.lxc .*?)^ *```", page, re.MULTILINE | re.DOTALL).group(1)
+    raw = tmp_path / "raw.lxc"
+    raw.write_text(protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, stage="cafe").config["raw.lxc"])
+    command = command.replace("incus config get NAME raw.lxc", f"cat '{raw}'")
+    shown = subprocess.run(["sh", "-ec", command], capture_output=True, text=True, check=True).stdout
+    assert shown == Path(hook.__file__).read_text()
 
 
 @pytest.mark.parametrize(("part", "names"), [(places, ("MOST_FOLDERS", "FILLED_BY_GIT"))])
