@@ -197,8 +197,7 @@ def test_an_exchange_freezes_the_session_and_says_what_may_have_happened(bench):
     for name in ("index", "zz"):
         (bench.root / ".git" / name).write_text(name)
     bench.start()
-    wait_until(lambda: bench.session.id in bench.guard._seen.links, "the first look")
-    bench.settle()
+    bench.comes_to_rest()  # the first look ends with the watch for moves
     twice(bench.root / ".git", "index", "zz")
     bench.await_broken()
     assert (".git/index", "replaced") in bench.changes
