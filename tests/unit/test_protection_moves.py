@@ -14,7 +14,7 @@ from clincus_features.protection import links, restore
 from clincus_features.protection.links import find
 from clincus_features.protection.moves import EDITED, GITS_OWN, Moves
 from clincus_features.protection.watch import LOST, Watcher
-from tests.programs import git, wait_until
+from tests.programs import git
 from tests.unit.test_protection_watch import bench, flood  # noqa: F401  # a fixture
 
 EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
