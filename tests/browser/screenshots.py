@@ -186,6 +186,8 @@ def test_every_place(work, bed, phone, widths):
     assert dashboard.server.request("PATCH", f"/api/sessions/{shop['id']}", named).status == 200
     assert dashboard.server.delete(f"/api/sessions/{shop['id']}").status == 204  # which saves the conversation
     assert dashboard.server.post(f"/api/sessions/{shop['id']}/resume").status == 200
+    bed.await_screen(shop["id"], "STUB-READY")
+    bed.draw(shop["id"], WORK)
 
     def shoot(place: str) -> None:
         page.wait_for_load_state("networkidle")

@@ -139,7 +139,7 @@ def test_comments_stay_until_the_tool_has_them(dashboard, reviewed):
     expect(above).to_contain_text("Why four?")
     page.get_by_role("button", name="Comments 1").click()
     page.get_by_role("button", name="Send 1 comment").click()
-    expect(page.get_by_text("The tool works. They are sent when its turn ends.")).to_be_visible()
+    expect(page.get_by_text("The agent is working. They are sent when its turn ends.")).to_be_visible()
     path = f"/api/sessions/{session['id']}"
     assert dashboard.server.get(f"{path}/comments").json == []
     assert dashboard.server.get(f"{path}/prompts").json[0]["text"].endswith("Why four?")

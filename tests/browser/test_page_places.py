@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from tests.incus_bed import CLAUDE_WORKS
 from tests.programs import free_port, wait_until
 
 pytest_plugins = ("browser_bed",)
@@ -449,11 +450,11 @@ def test_a_second_pane_stands_beside_the_terminal_with_a_width_that_is_kept(open
     expect(line).to_have_count(0)
 
 
-def test_several_sessions_are_chosen_watched_prompted_and_stopped(open_dashboard):
+def test_several_sessions_are_chosen_watched_prompted_stopped_and_deleted(open_dashboard, bed):
     """By project and filter; the keys go from tile to tile, and what is typed goes to one of them alone."""
     dashboard = open_dashboard(projects=("one", "two"))
     server, page = dashboard.server, dashboard.blank
-    first, second = (server.create(dashboard.root / name) for name in ("one", "two"))
+    sessions = [server.create(dashboard.root / name) for name in ("one", "two")]
     dashboard.go("/all")
     page.get_by_role("searchbox", name="Filter sessions").fill("two")
     expect(page.get_by_role("checkbox", name="Choose one")).to_have_count(0)
@@ -473,11 +474,28 @@ def test_several_sessions_are_chosen_watched_prompted_and_stopped(open_dashboard
     tiles[0].get_by_role("button", name="Take one out of the grid").click()
     expect(tiles[0]).to_have_count(0)
     page.get_by_role("button", name="All sessions").click()
-    for name in ("one", "two"):
+
+    for name, session in zip(("one", "two"), sessions):
+        bed.draw(session["id"], CLAUDE_WORKS)
         page.get_by_role("checkbox", name=f"Choose {name}").check()
+        expect(page.get_by_role("region", name=name).get_by_text("Working")).to_be_visible()
+    page.get_by_role("button", name="Prompt …").click()
+    page.get_by_role("dialog", name="Prompt 2 agents").get_by_label("Prompt", exact=True).fill("Write the docs, too")
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_text("Queued for 2.")).to_be_visible()
+    for session in sessions:
+        (queued,) = server.get(f"/api/sessions/{session['id']}/prompts").json
+        assert queued["text"] == "Write the docs, too"
+
     page.get_by_role("button", name="Stop …").click()
-    page.get_by_role("alertdialog", name="Stop 2 sessions?").get_by_role("button", name="Stop").click()
+    question = page.get_by_role("alertdialog", name="Stop 2 sessions?")
+    expect(question).to_contain_text("These agents are working")
+    question.get_by_role("button", name="Stop").click()
     expect(page.get_by_text("Stopped 2 sessions.")).to_be_visible()
-    assert {one["status"] for one in server.get("/api/sessions").json if one["id"] in (first["id"], second["id"])} == {
-        "stopped"
-    }
+    for session in sessions:
+        assert server.get(f"/api/sessions/{session['id']}").json["status"] == "stopped"
+    page.get_by_role("button", name="Delete …").click()
+    page.get_by_role("alertdialog", name="Delete 2 sessions?").get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("Deleted 2 sessions.")).to_be_visible()
+    for session in sessions:
+        assert server.get(f"/api/sessions/{session['id']}").status == 404

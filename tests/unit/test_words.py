@@ -14,7 +14,9 @@ from tests.programs import ROOT
 
 RULED_OUT = sorted(set(re.findall(r"\*([\w ]+)\*", (ROOT / "docs/dev/words.md").read_text().partition("| --- |")[2])))
 STRAYS = re.compile(rf"\b({'|'.join(RULED_OUT)}|whoever|all else)(e?s)?\b", re.IGNORECASE)
+WORKER_AS_TOOL = re.compile(r"\b(the|ai) tool\b|box for prompts", re.IGNORECASE)
 CODE = re.compile(r"^ *```.*?^ *```|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+COMMENT = re.compile(r"/\*.*?\*/|^ *// .*?$", re.MULTILINE | re.DOTALL)
 # Between tags, or in quotes with a blank in it, on one line.
 PAGE_TEXT = re.compile(r">([^<>{}]+)<|'([^'\n]* [^'\n]*)'|`([^`\n]* [^`\n]*)`|\"([^\"\n]* [^\"\n]*)\"")
 
@@ -54,7 +56,7 @@ def texts() -> Iterator[tuple[str, str]]:
         yield name_of(path), "\n".join(sentences(path.read_text()))
     for path in (*ROOT.glob("spa/src/**/*.svelte"), *ROOT.glob("spa/src/**/*.ts")):
         if ".test." not in path.name and path.name != "wire.ts":
-            found = ("".join(parts) for parts in PAGE_TEXT.findall(path.read_text()))
+            found = ("".join(parts) for parts in PAGE_TEXT.findall(COMMENT.sub("", path.read_text())))
             yield name_of(path), "\n".join(found)
 
 
@@ -63,6 +65,12 @@ TEXTS = dict(texts())
 
 def test_words_are_ruled_out():
     assert {"whitelist", "assistant", "workdir"} <= set(RULED_OUT)
+
+
+@pytest.mark.parametrize("place", [place for place in TEXTS if place.startswith("spa/")])
+def test_the_page_calls_the_worker_an_agent(place):
+    """It names a tool where a person chooses the program, as in "New session" and the history."""
+    assert [match[0] for match in WORKER_AS_TOOL.finditer(TEXTS[place])] == []
 
 
 @pytest.mark.parametrize("place", TEXTS)

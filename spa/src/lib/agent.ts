@@ -57,7 +57,7 @@ const HELP: Partial<Record<Agent['reason'], string>> = {
   plan: 'Approve or refuse it in the terminal.',
   permission: 'Allow or refuse it in the terminal.',
   dialog: 'Answer it in the terminal, with the arrows and Enter.',
-  login: 'Log in at the terminal: the tool says how.',
+  login: 'Log in at the terminal: the agent says how.',
 };
 
 const hasCrashed = ({ state, reason }: Agent): boolean => state === 'ended' && reason === 'crashed';

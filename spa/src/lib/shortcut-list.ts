@@ -40,7 +40,7 @@ export const shortcuts = (inTerminal: TerminalPaletteKey): readonly ShortcutGrou
       ['Shift PageUp', 'Scroll back a page'],
       [shown.ends, 'Scroll to the first line, with End to the last'],
       [shown.leave, 'Leave it, for the tabs above'],
-      [shown.prompt, 'Go to the box for prompts'],
+      [shown.prompt, 'Go to the prompt box'],
       ['Shift + drag', 'Select although the program uses the mouse'],
     ],
   },
@@ -59,13 +59,13 @@ export const shortcuts = (inTerminal: TerminalPaletteKey): readonly ShortcutGrou
     ],
   },
   {
-    title: 'In the box for prompts',
+    title: 'In the prompt box',
     keys: [
       [shown.send, 'Send'],
       ['Esc', 'Back to the terminal'],
       ['↑', 'The prompt before, in an empty box'],
       ['@', 'A file of the project'],
-      ['/', 'A command of the tool'],
+      ['/', 'A command of the agent'],
     ],
   },
   {

@@ -33,7 +33,7 @@ it('shows where each login lives and who borrows it', async () => {
   fakeServer(() => ({ json: [LOGIN, { ...LOGIN, name: 'github', state: 'missing', error: 'there is no file', sessions: [] }] }));
   render(Logins);
   expect(await screen.findByText('claude')).toBeTruthy();
-  expect(screen.getAllByText(/The tool’s own file, renewed by Clincus, good until/)).toHaveLength(2);
+  expect(screen.getAllByText(/The agent’s own file, renewed by Clincus, good until/)).toHaveLength(2);
   expect(screen.getByRole('link', { name: 'clincus-0ffe11-9' }).getAttribute('href')).toBe('/sessions/clincus-0ffe11-9/network');
   expect(screen.getByText('there is no file')).toBeTruthy();
 });

@@ -2,7 +2,7 @@
 import { moment, plural } from '../../lib/format';
 import type { Login } from '../../lib/types';
 
-const SOURCES = { file: 'A file of yours', env: 'A variable of the server', command: 'A command of yours', vendor: 'The tool’s own file, renewed by Clincus' };
+const SOURCES = { file: 'A file of yours', env: 'A variable of the server', command: 'A command of yours', vendor: 'The agent’s own file, renewed by Clincus' };
 const STATES = { unknown: 'Not read yet', good: 'Good', missing: 'Missing', failed: 'Failed', expired: 'Sign in again', revoked: 'Revoked' };
 const LIMITS: Record<string, string> = {
   requests_per_day: 'requests a day',

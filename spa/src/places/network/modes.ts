@@ -17,7 +17,7 @@ export const MODES: readonly { mode: NetworkMode; name: string; text: string; ch
   {
     mode: 'none',
     name: 'No network',
-    text: 'Nothing goes in or out. The tool does not reach its vendor, either.',
-    change: 'Within a second all connections end, those of the tool to its vendor, too. It cannot go on until you change this back.',
+    text: 'Nothing goes in or out. The agent does not reach its vendor, either.',
+    change: 'Within a second all connections end, those of the agent to its vendor, too. It cannot go on until you change this back.',
   },
 ];

@@ -294,7 +294,7 @@ it('says in a sentence why a file was not uploaded', async () => {
   await withUploads();
   paste([picture('film.mp4', 61_000_000), picture('a.png')]);
   expect(ui.toasts.map(({ text }) => text)).toEqual([
-    'film.mp4 was not uploaded: it is 61.0 MB, and a file for the tool may have 40 MiB at most.',
+    'film.mp4 was not uploaded: it is 61.0 MB, and a file for the agent may have 40 MiB at most.',
   ]);
   FakeUpload.all[0]?.answer(409, { error: 'the container is stopped' });
   await vi.waitFor(() => expect(ui.toasts[1]?.text).toBe('a.png was not uploaded. The container is stopped'));

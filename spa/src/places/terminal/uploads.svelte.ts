@@ -33,7 +33,7 @@ export class Uploads {
   add(files: Iterable<File>): void {
     for (const file of files) {
       if (file.size > MOST_BYTES)
-        ui.toast(`${file.name} was not uploaded: it is ${bytes(file.size)}, and a file for the tool may have 40 MiB at most.`, 'error');
+        ui.toast(`${file.name} was not uploaded: it is ${bytes(file.size)}, and a file for the agent may have 40 MiB at most.`, 'error');
       else void this.#send(file);
     }
   }
