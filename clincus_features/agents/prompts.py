@@ -265,6 +265,8 @@ class Sender:
             self._send_next(session)
         except clincus.ClincusError as error:  # it stays in the queue: it waits for a person, or is gone
             clincus.log.info("%s: a queued prompt waits on: %s", id, error.message)
+            if isinstance(error, clincus.IncusError):
+                self._watch.tell("ring", session)  # the next look lets the queue go on
 
     def _send_next(self, session: clincus.Session) -> None:
         """Send the first prompt of a queue. Raises ClincusError with the obstacle."""

@@ -174,3 +174,23 @@ def test_two_prompts_at_once_both_arrive(desk):
     assert (results[0], here.tool.taken[0]) == ("submitted", "one")
     assert results[1] in ("submitted", "queued")
     assert sent == ["one", "two"]
+
+
+def test_a_queue_goes_on_after_incus_has_failed_once(desk, monkeypatch):
+    """A tool at rest does nothing that would let Clincus look at it again."""
+    here = desk(Tool)
+    here.watch._due.clear()
+    here.sender.prompts.add(SESSION, "next", "queued", command=False)
+    here.sender.hear(SESSION, here.watch.decision(SESSION))
+    reached = prompts.open_terminal
+
+    def fail(*arguments: object) -> Any:
+        monkeypatch.setattr(prompts, "open_terminal", reached)
+        raise clincus.IncusError("`incus exec` did not finish within 8 s", 504)
+
+    monkeypatch.setattr(prompts, "open_terminal", fail)
+    here.sender.work("")
+    assert (here.tool.taken, list(here.watch._due)) == ([], [SESSION.id])
+    here.watch.work("")
+    here.sender.work("")
+    assert here.tool.taken == ["next"]
