@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @cli.Command("why [NAME]", cli.format_flag("text", "json"), shows=True)
 def run_why(context: Context) -> int:
-    """Say what a session's tool is doing, and why that is known
+    """Show what a session's tool is doing, and how Clincus knows it
 
     The rule that matched is shown, with the event of the tool's hooks or the lines of its screen.
 
@@ -36,7 +36,7 @@ def run_why(context: Context) -> int:
 
 @cli.Command("log [NAME]", cli.format_flag("text", "json"), shows=True)
 def run_log(context: Context) -> int:
-    """Say what happened to a session, newest last
+    """Show the log of a session, newest last
 
     It has each request with its sender and result, the times of the runs, and the activity of the tool. A running
     server (`clincus serve`) writes it. It can be read of deleted sessions too, and while Incus does not answer.
@@ -120,7 +120,7 @@ def run_answer(context: Context) -> int:
 
 @cli.Command("interrupt [NAME]", cli.RESULT_JSON, PORT)
 def run_interrupt(context: Context) -> int:
-    """Let a session's tool stop what it does
+    """Interrupt a session's tool
 
     As Esc does at its terminal. `unconfirmed` is printed if the tool does not show that it has stopped: look at its
     terminal then. The server must run (`clincus serve`).

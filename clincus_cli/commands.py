@@ -159,7 +159,7 @@ ALWAYS_JSON = Flag("--json", "accepted; the output is JSON in any case")
 HELP = Flag("-h, --help", "show this help")
 PROFILE = Flag("--profile NAME", "apply [profiles.NAME] of the config", default="")
 ENV = Flag("-e, --env KEY=VALUE", "variable for what runs inside; KEY alone copies yours", repeats=True)
-ACCEPT_CHANGES = Flag("--accept-changes", "start though what was sealed at the last start was changed meanwhile")
+ACCEPT_CHANGES = Flag("--accept-changes", "start even if a sealed file has changed since the last start")
 RESUME = (
     Flag("--resume[=ID]", "go on with a saved conversation: the newest of this workspace, or ID", default=""),
     Flag("--continue[=ID]", "the same as --resume", default=""),
@@ -217,7 +217,7 @@ GROUPS = {
     "image": "List, publish, delete and tidy up images",
     "login": "Look at the logins that sessions borrow, and take them back",
     "service": "Run the dashboard as a systemd user service",
-    "snapshot": "Keep and bring back states of a container",
+    "snapshot": "Take and restore snapshots of a container",
     "tmux": "Type into a session's terminal, or read it",
 }
 COMMANDS: dict[str, Command] = {}  # by name, in the order of their files

@@ -124,7 +124,7 @@ def run_login_check(context: Context) -> int:
 
 @cli.Command("login revoke LOGIN", cli.RESULT_JSON, PORT)
 def run_login_revoke(context: Context) -> int:
-    """Lend a login to no session any more
+    """Revoke a login, so that no session borrows it
 
     Holds at once and until `clincus login allow`. Requests under way that use it end.
 
@@ -140,7 +140,7 @@ def run_login_revoke(context: Context) -> int:
 
 @cli.Command("login allow LOGIN", cli.RESULT_JSON, PORT)
 def run_login_allow(context: Context) -> int:
-    """Lend a login again that was revoked
+    """Lend a revoked login again
 
     $ clincus login allow github  # Sessions may use it again.
     """

@@ -75,7 +75,7 @@ def run_diff(context: Context) -> int:
     PORT,
 )
 def run_checkpoints(context: Context) -> int:
-    """List the states of a session's workspace that are kept, newest first
+    """List the checkpoints of a session's workspace, newest first
 
     `clincus diff --from` and `clincus undo --to` take their numbers. The server must run (`clincus serve`).
 
@@ -103,7 +103,7 @@ def run_checkpoints(context: Context) -> int:
     PORT,
 )
 def run_undo(context: Context) -> int:
-    """Bring files of a session's workspace back to an earlier state
+    """Restore files of a session's workspace to an earlier state
 
     By default it goes back to the begin of the tool's last turn, and only with files that the tool's turns have
     touched; PATHs choose files and folders. The present state is kept as a checkpoint first, so an undo can be undone.

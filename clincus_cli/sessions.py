@@ -195,7 +195,7 @@ def run_info(context: Context) -> int:
 
 @cli.Command("resume [NAME]", cli.ACCEPT_CHANGES, cli.RESULT_JSON, writes=True)
 def run_resume(context: Context) -> int:
-    """Let a paused or stopped session go on
+    """Resume a paused or stopped session
 
     A paused container runs on, a stopped one is started, and its tool with the conversation that it had. Without
     NAME: all paused ones.

@@ -75,7 +75,7 @@ def find_snapshot(incus: clincus.Incus, container: str, name: str) -> dict[str, 
     writes=True,
 )
 def run_snapshot_create(context: Context) -> int:
-    """Keep the present state of a container
+    """Take a snapshot of a container
 
     Without a name it is called after the time. The workspace is not in it: it lies on the host.
 
@@ -157,7 +157,7 @@ def snapshot_table(container: str, snapshots: Sequence[Mapping[str, object]]) ->
     writes=True,
 )
 def run_snapshot_restore(context: Context) -> int:
-    """Bring back the state of a container
+    """Restore a container to a snapshot
 
     Changes in the container since then are lost. The workspace stays as it is, and so does the conversation of a
     session. A clone goes back with the container. The question shows work in it that is not on this machine; a yes, and
