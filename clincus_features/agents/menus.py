@@ -14,6 +14,9 @@ NUMBERED = re.compile(FRAME + r"(?P<mark>[❯›>→●]\s*)?(?P<number>\d)[.)]\
 # `❯ Yes`
 MARKED = re.compile(r"^(?P<before> *[❯›] )(?P<label>\S.*)$")
 TICKS = re.compile(r"\[[ ✔x]?\]|[☐☑☒◻◼✔]")  # the mark that says whether a choice, or one of several questions, is taken
+# Columns by which the numbers of a list may differ: Copilot CLI moves one where it wraps its label. A description
+# begins three columns to the right of the number or more.
+SHIFT = 2
 MARGIN = 8  # columns at the right that a tool may leave empty where it wraps a line
 
 
@@ -74,7 +77,7 @@ def numbered_menu(lines: Sequence[str]) -> Menu:
             del lists[place + 1 :]
             lists[place].append(choice)
         elif choice.number == 1:
-            lists = [one for one in lists if one[0].columns[1] < columns[1]]
+            lists = [one for one in lists if one[0].columns[1] + SHIFT < columns[1]]
             lists.append([choice])
     # A list to the left may also stand in the text above the choices. Tools write choices of their own last.
     found = next((one for one in reversed(lists) if is_marked(one)), lists[-1] if lists else [])
@@ -85,8 +88,8 @@ def numbered_menu(lines: Sequence[str]) -> Menu:
 
 def continues(choices: Sequence[Choice], choice: Choice) -> bool:
     """True if a line is the next choice of a list. A mark may move the number to the right."""
-    is_next = choice.number == len(choices) + 1
-    return is_next and not set(choices[0].columns).isdisjoint(choice.columns)
+    away = min(abs(one - other) for one in choices[0].columns for other in choice.columns)
+    return choice.number == len(choices) + 1 and away <= SHIFT
 
 
 def is_marked(choices: Sequence[Choice]) -> bool:

@@ -9,6 +9,12 @@ from clincus_features.agents.menus import Menu, across_menu, lettered_menu, read
 RULE = "─" * 80
 NUMBERED = [RULE, "Which colour?", "  1. Red", "     Like a rose", "❯ 2. Green", "Enter to select"]
 FRAMED = ["│ 1. an old one │", "│ Run this?  │", "│ ❯ 1. Yes   │", "│   2. No    │"]
+# Seen with Copilot CLI 1.0.102 in 44 columns.
+NARROW = [
+    *("│ Do you want to run this command?         │", "│                                          │"),
+    *("│ ❯ 1. Yes                                 │", "│  2. Yes, and don't ask again for `touch` │"),
+    *("│   in this repo (~/ws)                    │", "│   3. No (Esc)                            │"),
+]
 MARKED = [RULE, " Is this a project you trust?", " ❯ No, exit", "   Yes, I trust this folder", " Enter to confirm"]
 DESCRIBED = [RULE, "  Which one?", "    Red", "      Like a rose", "  ❯ Green", "    Blue"]
 TICKS = [
@@ -41,6 +47,7 @@ SCREENS = {
     ),
     "numbers in a command to the left": (["1. rm", "2. cp", "  ❯ 1. Yes", "    2. No"], ("Yes", "No"), 0, 2),
     "numbers with a mark to the left": (["❯1. rm", " 2. cp", "  ❯ 1. Yes", "    2. No"], ("Yes", "No"), 0, 2),
+    "numbers that a narrow screen moves": (NARROW, ("Yes", "Yes, and don't ask again for `touch`", "No (Esc)"), 0, 2),
     "a mark that moves the number": (["1. Yes", "> 2. No"], ("Yes", "No"), 1, 0),
     "a mark that moves the first number": (["> 1. Yes", "2. No"], ("Yes", "No"), 0, 0),
     "a mark": (MARKED, ("No, exit", "Yes, I trust this folder"), 0, 2),
