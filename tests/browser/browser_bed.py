@@ -202,6 +202,10 @@ class Dashboard:
         self.errors[:] = [error for error in self.errors if not re.search(pattern, error)]
 
 
+# A container on a busy machine may not say in time which ports it has. The page asks again.
+SLOW_PORTS = r"status of 504 .*/ports\)"
+
+
 @pytest.fixture
 def open_page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[..., Dashboard]]:
     """A function that gives a page, in a browser context of its own, on a server that runs."""
@@ -218,6 +222,8 @@ def open_page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Call
         return dashboard
 
     yield open_one
+    for dashboard in opened:
+        dashboard.forgive(SLOW_PORTS)
     errors = [error for dashboard in opened for error in dashboard.errors]
     if errors or request.node.stash.get(FAILED, False):
         name = re.sub(r"[^\w.-]+", "-", request.node.name)
