@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.server
 import shlex
-import socket
 import threading
 from collections.abc import Iterator
 from typing import ClassVar
 
 import pytest
 from browser_bed import chromium, launch
-from playwright.sync_api import Error, expect
+from playwright.sync_api import Error
 
 from tests.dev_server import app_in
 from tests.programs import ROOT, wait_until
@@ -139,48 +137,6 @@ def test_the_browser_is_no_way_out_of_a_closed_session(bed, dashboard, session_o
         said = report()
         assert said["own"] == "done"
         assert Away.asked <= {AHEAD}
-
-
-# What a page that does not name its ways does to leave: each needs no script of another host.
-LEAVES = {
-    "link": "at => document.body.appendChild(Object.assign(document.createElement('a'), {href: at})).click()",
-    "refresh": "at => document.head.append(Object.assign(document.createElement('meta'),"
-    " {httpEquiv: 'refresh', content: `0;url=${at}`}))",
-    "location": "at => { location.href = at; }",
-}
-RTC = """async where => {
-  const line = new RTCPeerConnection({iceServers: [{urls: 'stun:' + where}]});
-  line.createDataChannel('x');
-  await line.setLocalDescription(await line.createOffer());
-  await new Promise(done => setTimeout(done, 5000));
-  return line.iceGatheringState;
-}"""
-
-
-def test_the_ways_out_of_a_closed_session_that_remain_are_named_before_the_click(
-    bed, dashboard, session_on, away, note
-):
-    if bed.folder is None:
-        pytest.skip("only root may enter the network of a container")
-    server, session = dashboard.server, session_on(network="none")
-    id = session["id"]
-    with app_in(bed, id, "127.0.0.1", PORT), socket.socket(type=socket.SOCK_DGRAM) as stun:
-        dashboard.open_terminal(session)
-        ports = dashboard.page.get_by_role("region", name="Ports")
-        for named in ("lead your browser to another address", "load one in advance unseen", "connect by WebRTC"):
-            expect(ports).to_contain_text(named)
-        opened = server.post(f"/api/sessions/{id}/ports/{PORT}").json
-        page = dashboard.page.context.new_page()
-        page.goto(opened["url"])
-        for way, script in LEAVES.items():
-            page.evaluate(script, f"{away}/{way}")
-            wait_until(lambda way=way: way in Away.asked, f"the {way} to lead the browser away")
-        assert page.evaluate("fetch('/own').then(answer => answer.status)") == 200, "each answer is 204: the page stays"
-        stun.bind(("127.0.0.1", 0))
-        stun.setblocking(False)
-        state = page.evaluate(RTC, f"127.0.0.1:{stun.getsockname()[1]}")
-        with contextlib.suppress(BlockingIOError):
-            note(f"WebRTC in the preview of a closed session ({state}) sent {len(stun.recv(2048))} bytes to STUN")
 
 
 def test_in_the_browser_that_the_documents_name_an_app_reaches_nothing_else(

@@ -257,7 +257,6 @@ def test_a_server_ends_soon_while_an_engine_and_a_container_hang(
         ("DELETE", f"/api/sessions/{near}", None),
         ("GET", f"/api/sessions/{id}/unsaved", None),
         ("GET", f"/api/sessions/{near}/changes", None),
-        ("GET", f"/api/sessions/{near}/unsaved", None),
         ("GET", f"/api/sessions/{near}/files", None),
         ("POST", "/api/sessions", {"workspace": str(there), "engine": "far", "mode": "mount"}),
     ]
