@@ -1,4 +1,4 @@
-"""Odd things against the wall: names of any bytes, and a kernel that has no watches left."""
+"""Odd things against the wall: names of any bytes, races with a start, and a kernel without watches."""
 
 from __future__ import annotations
 
@@ -45,6 +45,50 @@ def test_names_of_any_bytes_are_told_on_one_line_each(bed, start_server, workspa
     said = command(session, "stop").stderr
     assert all(line.isprintable() for line in (*shown, *said.splitlines()))
     assert said.count("/.git: ") == len(NAMES)
+
+
+SWAP = """
+cd /workspace
+mkdir -p other; echo '{}' >other/settings.json
+for run in $(seq 100000); do
+    test -e stop && break
+    mv .claude kept && { ln -s /etc .claude; rm .claude; ln -s other .claude; rm .claude; mv kept .claude; }
+    mv .claude/settings.json .claude/kept && { ln -s /etc/passwd .claude/settings.json; rm .claude/settings.json
+        mkfifo .claude/settings.json; rm .claude/settings.json; mv .claude/kept .claude/settings.json; }
+done 2>/dev/null
+"""
+
+
+def test_a_folder_that_another_session_swaps_during_a_start_leads_a_seal_nowhere(bed, start_server, workspace):
+    """The other session began before the settings were there, so it may rename them."""
+    server = start_server(config=NO_CHECKPOINTS)
+    swapping = server.create(workspace)
+    await_watched(server, swapping)
+    make = "mkdir /workspace/.claude; echo '{}' >/workspace/.claude/settings.json"
+    bed.incus.exec(swapping["id"], ["sh", "-c", make], user=1000)
+    bed.incus.exec(
+        swapping["id"], ["sh", "-c", f"nohup sh -c '{SWAP.replace(chr(39), chr(34))}' >/dev/null 2>&1 &"], user=1000
+    )
+    started = 0
+    session = None
+    for _ in range(6):
+        path = "/api/sessions" if session is None else f"/api/sessions/{session}/resume"
+        answer = server.post(path, {"workspace": str(workspace)} if session is None else {})
+        if answer.status not in (200, 201):
+            assert answer.status == 409, answer.body
+            continue
+        started += 1
+        session = answer.json["id"]
+        mounts = bed.incus.exec(session, ["cat", "/proc/self/mountinfo"]).stdout.decode().splitlines()
+        roots = [line.split()[3] for line in mounts if line.split()[4].startswith("/workspace")]
+        assert roots
+        assert all(f"/{workspace.name}" in root for root in roots), roots
+        seen = bed.incus.exec(session, ["sh", "-c", "timeout 5 cat /workspace/.claude/*"])
+        assert b"root:" not in seen.stdout
+        assert server.request("DELETE", f"/api/sessions/{session}").status in (200, 204)
+    (workspace / "stop").touch()
+    assert (workspace / ".git/config").exists()
+    assert started or "changed" in answer.json["error"] or "symlink" in answer.json["error"]
 
 
 def server_without_watches(switch: str) -> list[str]:
