@@ -36,9 +36,13 @@ class Looked(NamedTuple):
 
 
 def git_folders(workspace: str, sealed: Iterable[str]) -> set[str]:
-    """The Git folders of a workspace: the one at its top, and those that contain sealed paths."""
+    """The Git folders of a workspace: the one at its top, and those that contain sealed paths.
+
+    The working tree around a `.git` is none, although a placeholder for `commondir` is sealed there.
+    """
     folders = {path.rpartition("/")[0] for path in sealed if path.endswith(("/config", "/commondir"))}
-    return {f"{workspace}/.git", *folders} - {workspace}
+    trees = {folder.rpartition("/")[0] for folder in folders if folder.endswith("/.git")}
+    return {f"{workspace}/.git", *folders} - {workspace, *trees}
 
 
 def tops_of(workspace: str, stage: Stage | None, sealed: Iterable[str] = ()) -> list[str]:

@@ -1036,3 +1036,10 @@ def test_what_waits_for_a_person_after_a_stop_without_a_server_is_said_with_what
     alone.guard.hear("sealed", alone.session)
     alone.guard.hear("after_start", alone.session)
     assert server.document(alone.session)["note"] == alone.session.protection_note
+
+
+def test_the_working_tree_around_a_git_folder_is_none_itself():
+    """All links in a Git folder are put aside."""
+    sealed = ["/w/commondir", "/w/.git/commondir", "/w/lib/commondir", "/w/lib/.git/commondir", "/w/lib/.git/config"]
+    sealed += ["/other/commondir", "/other/.git/commondir", "/bare.git/commondir", "/bare.git/.git"]
+    assert links.places("/w", None, sealed) == ["/bare.git", "/other/.git", "/w/.git", "/w/lib/.git"]
