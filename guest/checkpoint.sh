@@ -32,10 +32,13 @@ cd -- "$workspace" 2>/dev/null || refuse workspace
 command -v git >/dev/null || refuse git
 command -v perl >/dev/null || refuse perl
 # A repository that an agent made may block git for ever, by a pipe in place of its HEAD.
-user_git() { timeout 20 env -u GIT_DIR -u GIT_WORK_TREE -u GIT_INDEX_FILE git -c core.fsmonitor=false "$@" 2>/dev/null; }
+user_git() { timeout 20 env -u GIT_DIR -u GIT_WORK_TREE -u GIT_INDEX_FILE -u GIT_ATTR_SOURCE git -c core.fsmonitor=false "$@" 2>/dev/null; }
 GIT_DIR=$HOME/.clincus/shadow GIT_WORK_TREE=$PWD GIT_INDEX_FILE=$GIT_DIR/index
 GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_ATTR_NOSYSTEM=1
-export GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_CONFIG_NOSYSTEM GIT_CONFIG_GLOBAL GIT_ATTR_NOSYSTEM
+# Attributes come from the empty tree: a pipe in place of a .gitattributes would block git for ever. Git knows this since
+# 2.41; an older one is ended by its time.
+GIT_ATTR_SOURCE=4b825dc642cb6eb9a060e54bf8d69288fbee4904
+export GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_CONFIG_NOSYSTEM GIT_CONFIG_GLOBAL GIT_ATTR_NOSYSTEM GIT_ATTR_SOURCE
 [ -d "$HOME/.clincus" ] || mkdir -p "$HOME/.clincus" || refuse home
 exec 9>"$GIT_DIR.lock" || refuse home
 flock -w 20 9 || refuse home

@@ -13,7 +13,8 @@ set -f
 cd -- "$1" || exit 1
 GIT_DIR=$HOME/.clincus/shadow GIT_WORK_TREE=$PWD GIT_INDEX_FILE=$GIT_DIR/index
 GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_ATTR_NOSYSTEM=1
-export GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_CONFIG_NOSYSTEM GIT_CONFIG_GLOBAL GIT_ATTR_NOSYSTEM
+GIT_ATTR_SOURCE=4b825dc642cb6eb9a060e54bf8d69288fbee4904 # the empty tree, as in guest/checkpoint.sh
+export GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_CONFIG_NOSYSTEM GIT_CONFIG_GLOBAL GIT_ATTR_NOSYSTEM GIT_ATTR_SOURCE
 # After its answer, a first checkpoint still tells the index the times of the files. Before that, all look changed.
 { exec 9>"$GIT_DIR.lock" && flock -w 20 9; } || { echo 'a checkpoint is still being taken; try again' >&2; exit 1; }
 exec 9>&-

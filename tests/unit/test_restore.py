@@ -38,6 +38,10 @@ class Undo:
         self.home, self.project = home, home / "project"
         self.project.mkdir()
         (self.project / "file").write_text("now\n")
+        self.keep(**variables)
+
+    def keep(self, **variables: str) -> None:
+        """Take a checkpoint."""
         words = [str(self.project), "-", str(FILE_LIMIT), str(SKIPPED), "now", "-"]
         self.run("checkpoint", *words, **variables)
 
@@ -72,6 +76,17 @@ def test_an_undo_waits_until_the_first_checkpoint_knows_the_times_of_the_files(t
     undo = Undo(tmp_path, PATH=f"{slow}:{os.environ['PATH']}")
     assert undo.put("file", "then\n", is_new=False) == "done"
     assert (undo.project / "file").read_text() == "then\n"
+
+
+def test_a_pipe_in_the_place_of_attributes_holds_up_no_checkpoint_and_no_undo(undo):
+    folder = undo.project / "folder"
+    folder.mkdir()
+    (folder / "file").write_text("now\n")
+    for place in (undo.project, folder):
+        os.mkfifo(place / ".gitattributes")
+    undo.keep()
+    assert undo.put("folder/file", "then\n", is_new=False) == "done"
+    assert (folder / "file").read_text() == "then\n"
 
 
 @pytest.mark.parametrize("meanwhile", [what for what in MEANWHILE if "tool" in what])
