@@ -2172,6 +2172,7 @@ class FailureKind(enum.Enum):
     NAME_WANTED = "name wanted"  # somebody tries to create a second instance of this name
     BUSY = "busy"  # another operation on the instance is in progress
     IS_STOPPED = "is stopped"  # the instance to stop does not run
+    STILL_RUNS = "still runs"  # the instance to stop runs: a busy machine has ended it too late, or it starts again
     DONE_BY_OTHERS = "done by others"  # another client asked for the same, and it is done
     NO_IMAGE = "no image"
     NO_DEVICE = "no device"
@@ -2226,6 +2227,7 @@ INCUS_FAILURES = (
     FailureRow("operation has now succeeded", FailureKind.DONE_BY_OTHERS),
     FailureRow("already stopped", FailureKind.IS_STOPPED),  # drivers/driver_common.go
     FailureRow("container is not running", FailureKind.IS_STOPPED),  # liblxc's binding for Go
+    FailureRow("Failed stopping instance, status is", FailureKind.STILL_RUNS),  # drivers/driver_lxc.go
     FailureRow("hutting down", FailureKind.LEAVING),  # incusd/api_internal.go
     FailureRow("(?s)mage.*(not found|Not Found)", FailureKind.NO_IMAGE),  # incusd/images.go, db/images.go
     FailureRow("Device doesn't exist", FailureKind.NO_DEVICE),  # cmd/incus/config_device.go
@@ -5579,6 +5581,8 @@ class Containers:
                 self.stop(name, 0)
             elif error.kind in (FailureKind.BUSY, FailureKind.NAME_WANTED) and not is_second_try:
                 self.incus.wait_for_others(name)  # a label is being changed
+                self.stop(name, 0, is_second_try=True)
+            elif error.kind is FailureKind.STILL_RUNS and not is_second_try:
                 self.stop(name, 0, is_second_try=True)
             else:
                 raise

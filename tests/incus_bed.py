@@ -124,9 +124,14 @@ class Bed:
         threading.Thread(target=run, daemon=True).start()
 
     def stop(self, name: str) -> None:
-        """Stop an instance hard, as by the incus command."""
+        """Stop an instance hard, as by the incus command; once more, if it still runs after the first one."""
         with stopping():
-            self.incus.run("stop", "--force", name)
+            try:
+                self.incus.run("stop", "--force", name)
+            except clincus.IncusError as error:
+                if error.kind is not clincus.FailureKind.STILL_RUNS:
+                    raise
+                self.incus.run("stop", "--force", name)
 
     def restart_instance(self, name: str) -> None:
         """Stop an instance hard, and start it again, as by the incus command."""

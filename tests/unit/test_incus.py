@@ -89,6 +89,7 @@ KINDS = [  # what Incus 6.0.4 writes, and what it means
     (f"no such disk\n{ADVICE}", "OTHER", 500),
     ("A matching non-reusable operation has now succeeded", "DONE_BY_OTHERS", 500),
     ("The instance is already stopped", "IS_STOPPED", 500),
+    ('Failed stopping instance, status is "Running"', "STILL_RUNS", 500),
     (f'container is not running: "box" {ADVICE}', "IS_STOPPED", 500),
     ("Daemon is shutting down", "LEAVING", 503),
     ("Failed getting image: Image not found", "NO_IMAGE", 404),

@@ -365,6 +365,31 @@ def test_a_container_that_stops_just_after_its_time_was_over_has_stopped(session
     assert [words[:2] for words in door.calls] == [("stop", "--timeout"), ("stop", "--force")]
 
 
+STILL_RUNS = 'Failed stopping instance, status is "Running"'
+
+
+def test_a_container_that_still_runs_after_a_hard_stop_is_stopped_once_more(sessions, door):
+    answers = iter([STILL_RUNS])
+
+    def refuse_once(_: tuple[str, ...]) -> None:
+        for words in answers:
+            raise clincus.incus_failure(words)
+
+    door.on_run = refuse_once
+    sessions.containers(NAME).stop(NAME, 0)
+    assert [words[:2] for words in door.calls] == [("stop", "--force"), ("stop", "--force")]
+
+
+def test_a_container_that_never_stops_is_no_endless_work(sessions, door):
+    def refuse(_: tuple[str, ...]) -> None:
+        raise clincus.incus_failure(STILL_RUNS)
+
+    door.on_run = refuse
+    with pytest.raises(clincus.IncusError, match="status is"):
+        sessions.containers(NAME).stop(NAME, 0)
+    assert len(door.calls) == 2
+
+
 def test_a_container_that_does_not_hand_over_its_conversation_is_kept_unless_that_is_wanted(sessions, door):
     add(sessions, status="stopped")
     with pytest.raises(clincus.ClincusError, match="is kept, as it holds a conversation that is not saved"):
