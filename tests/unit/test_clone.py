@@ -582,7 +582,7 @@ def test_commits_come_back_as_a_branch_and_nothing_else_changes(box, project):
     before = state_of(project)
     head = box.commit()
     landed = box.fetch()
-    assert landed == ("clincus/clincus-a1b2c3-1", head, 1, ())
+    assert landed == ("clincus/clincus-a1b2c3-1", head, 1, (), False)
     assert state_of(project) == before
     assert git(project, "show", f"{landed.branch}:made") == "by the agent\n"
     assert "clincus fetch" in git(project, "reflog", landed.branch)
@@ -612,7 +612,7 @@ def test_what_is_uncommitted_comes_as_one_commit_on_top(box, project):
     assert git(project, "rev-parse", "work~1").strip() == head
     assert git(project, "diff", "--name-status", "work~1", "work").split() == ["A", "half", "D", "one"]
     assert git(box.folder, "status", "--porcelain").split() == ["D", "one", "??", "half"]
-    assert box.fetch("work") == ("work", landed.head, 0, ())
+    assert box.fetch("work") == ("work", landed.head, 0, (), False)
 
 
 def test_a_rewritten_history_takes_the_place_of_what_was_fetched(box, project):
@@ -851,7 +851,7 @@ def test_newer_commits_of_the_host_come_as_a_remote_branch_and_merge_nothing(box
     git(project, "add", ".")
     git(project, "commit", "--quiet", "--message=Three")
     mine = git(project, "rev-parse", "HEAD").strip()
-    assert transfer.give_branch(box, box.session, "") == ("host/main", mine, 1, ())
+    assert transfer.give_branch(box, box.session, "") == ("host/main", mine, 1, (), False)
     assert git(box.folder, "rev-parse", "host/main").strip() == mine
     assert git(box.folder, "rev-parse", "HEAD").strip() == head
     assert transfer.give_branch(box, box.session, "main").commits == 0
