@@ -47,8 +47,10 @@ STILL_LOOKING = (
 )
 FAILURE_LIMIT = 300  # characters of the reason why a checkpoint failed
 RETRIES = (1.0, 5.0, 25.0)  # seconds between a checkpoint that failed and each new try
-SLOW = 20.0  # seconds; a look that fails later is not repeated, and moments of its session are ignored for REST
-REST = 600.0  # seconds; also between two looks at an empty queue
+# Seconds. After a look that fails later than this, its container rests: it may hang, or the machine is busy.
+SLOW = 20.0
+RESTS = (30.0, 120.0, 600.0)  # seconds of the first rest, the second one, and all that follow without a look in between
+REST = 600.0  # seconds between two looks at an empty queue
 LAST_LOOK = 5.0  # seconds that a stop waits for the last look
 BEFORE_TOOL = 0.3  # seconds that a tool waits at a start until its workspace has been read
 BEFORE_PROMPT = 2.0  # seconds that a prompt waits for its checkpoint
@@ -131,7 +133,8 @@ class Recorder:
         self._untold: dict[str, tuple[Exception, float]] = {}
         self._queue: deque[QueuedCheckpoint] = deque()
         self._doing: list[tuple[str, str]] = []  # keys of the requests that are being served
-        self._resting: dict[str, float] = {}  # session -> time.monotonic until which its moments are ignored
+        self._resting: dict[str, float] = {}  # session -> time.monotonic until which its requests wait
+        self._in_vain: dict[str, int] = {}  # session -> its slow looks that have failed in a row
         self._looks: dict[str, float] = {}  # session -> time.monotonic at which the last look began
         self._waiting: dict[str, clincus.Session] = {}  # sessions that started while others were starting
         self._states: dict[str, Mapping[str, object]] = {}  # session -> the last reported state of its tool
@@ -242,11 +245,11 @@ class Recorder:
         now = time.monotonic()
         busy = {id for id, _ in self._doing}
         here = [one for one in self._queue if clincus.engine_of(one.id) == engine]
-        asked = [one for one in here if one.id not in busy]
-        for request in asked:
-            if request.due <= now:
+        asked = {one: max(one.due, self._resting.get(one.id, 0.0)) for one in here if one.id not in busy}
+        for request, due in asked.items():
+            if due <= now:
                 return request
-        first = min((one.due for one in asked), default=now + REST)
+        first = min(asked.values(), default=now + REST)
         self._changed.wait(first - now)
         return None
 
@@ -265,15 +268,27 @@ class Recorder:
             if session is not None:
                 words = clincus.printable(str(error))
                 self._note_failure(self.records.of(session), words[:FAILURE_LIMIT])
+            if session is None:
+                return
             if time.monotonic() - begun > SLOW:
-                # A container that hangs must not keep others waiting again and again.
-                self._resting[id] = time.monotonic() + REST
-            elif session is not None:
+                self._rest(request)
+            else:
                 self._try_again(request)
+        else:
+            self._in_vain.pop(id, None)
         finally:
             with self._changed:
                 self._doing.remove(request.key)
                 self._changed.notify_all()
+
+    def _rest(self, request: QueuedCheckpoint) -> None:
+        """Let a container's requests wait: if it hangs, it must not keep others waiting again and again."""
+        with self._changed:
+            number = self._in_vain.get(request.id, 0)
+            self._in_vain[request.id] = number + 1
+            self._resting[request.id] = time.monotonic() + RESTS[min(number, len(RESTS) - 1)]
+            if not any(queued.key == request.key for queued in self._queue):
+                self._queue.append(request._replace(tries=0))
 
     def _try_again(self, request: QueuedCheckpoint) -> None:
         """Ask once more for a checkpoint that has failed, unless a later moment has asked for another one."""
@@ -632,9 +647,7 @@ class Recorder:
         return (id, why) in keys
 
     def _is_wanted(self, session: clincus.Session, why: str) -> bool:
-        """False if the checkpoint that a moment asked for exists already, or if the session is at rest."""
-        if self._resting.get(session.id, 0.0) > time.monotonic():
-            return False
+        """False if the checkpoint that a moment asked for exists already."""
         record = self.records.of(session)
         if why == "start":
             return record.run != session.run  # its checkpoint may have been removed since, as one of too many
@@ -674,7 +687,7 @@ class Recorder:
 
     def _forget(self, session: clincus.Session) -> None:
         """Forget a session that is gone; its record stays."""
-        for by_id in (self._states, self._ends, self._periods, self._looks, self._resting, self._untold):
+        for by_id in (self._states, self._ends, self._periods, self._looks, self._resting, self._in_vain, self._untold):
             by_id.pop(session.id, None)
         for by_session_id in (self._counts, self._failures, self._late):
             by_session_id.pop(session.session_id, None)

@@ -68,8 +68,12 @@ def recorder(app, tree, monkeypatch) -> Recorder:
 
 
 def work_off(recorder: Recorder) -> list[str]:
-    """Do all that was asked for; why each checkpoint of the session was taken."""
-    while recorder._queue:
+    """Do all that was asked for and does not rest; why each checkpoint of the session was taken."""
+
+    def rests(request: Any) -> bool:
+        return recorder._resting.get(request.id, 0.0) > recording.time.monotonic()
+
+    while not all(map(rests, recorder._queue)):
         recorder._queue[0] = recorder._queue[0]._replace(due=0.0)
         recorder.work("")
     return [one.why for one in recorder.records.of(SESSION).checkpoints]
@@ -336,6 +340,27 @@ def test_a_container_that_hangs_keeps_nobody_waiting_again_and_again(recorder, m
     monkeypatch.setattr(recorder, "_run", hang)
     hear(recorder, "idle", "working", "done", "working", "done")
     assert clock[0] == 120
+
+
+def test_a_busy_machine_delays_the_checkpoint_of_a_start_and_does_not_lose_it(recorder, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(recording.time, "monotonic", lambda: clock[0])
+    run = recorder._run
+
+    def hang(*_: object) -> Look:
+        clock[0] += 25
+        raise clincus.IncusError("did not finish", 504)
+
+    monkeypatch.setattr(recorder, "_run", hang)
+    recorder.tell("started", SESSION)
+    rests = []
+    for _ in range(4):
+        assert work_off(recorder) == []
+        rests.append(recorder._resting[SESSION.id] - clock[0])
+        clock[0] = recorder._resting[SESSION.id]
+    assert rests == [30, 120, 600, 600]
+    monkeypatch.setattr(recorder, "_run", run)
+    assert work_off(recorder) == ["start"]
 
 
 def test_containers_that_hang_hold_up_no_checkpoint_of_another(recorder, app, monkeypatch):
