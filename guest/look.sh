@@ -23,6 +23,7 @@ is_tool() {
 }
 # The tool's pane. Without guest/tool.sh's word, it is the one that a person sees.
 pane=
+# shellcheck disable=SC2094 # the file is only read
 [ ! -f pane ] || read -r pane <pane
 case $pane in
 %[0-9]*) ;;

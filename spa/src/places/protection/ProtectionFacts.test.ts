@@ -11,7 +11,14 @@ afterEach(() => {
   vi.unstubAllGlobals();
 });
 
-const REPORT: ProtectionReport = { level: 'locked', note: '', sealed: [], changes: [], appeared: [] };
+const REPORT: ProtectionReport = {
+  level: 'locked',
+  note: '',
+  sealed: [],
+  changes: [],
+  appeared: [],
+  appeared_truncated: false,
+};
 
 function show(report: Partial<ProtectionReport>): void {
   fakeServer(() => ({ json: { ...REPORT, ...report } }));
