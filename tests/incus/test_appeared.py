@@ -72,7 +72,7 @@ def command(session: Reviewed, *words: str) -> subprocess.CompletedProcess[str]:
     ids=["broken", "gitlink", "settings"],
 )
 def test_what_an_agent_plants_is_told_after_its_turn_and_at_the_stop(session, script, found):
-    assert appeared(session) == 0
+    assert appeared(session) == 0, told(session)
     session.turn(script)
     wait_until(lambda: appeared(session) == len(found), "the session to tell what appeared")
     assert told(session) == found

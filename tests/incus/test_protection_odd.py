@@ -49,26 +49,32 @@ def test_names_of_any_bytes_are_told_on_one_line_each(bed, start_server, workspa
 
 SWAP = """
 cd /workspace
-mkdir -p other; echo '{}' >other/settings.json
+mkdir -p other; echo '{}' >other/settings.json; file=.claude/settings.json
 for run in $(seq 100000); do
     test -e stop && break
-    mv .claude kept && { ln -s /etc .claude; rm .claude; ln -s other .claude; rm .claude; mv kept .claude; }
-    mv .claude/settings.json .claude/kept && { ln -s /etc/passwd .claude/settings.json; rm .claude/settings.json
-        mkfifo .claude/settings.json; rm .claude/settings.json; mv .claude/kept .claude/settings.json; }
+    mv .claude kept && { ln -s SECRET .claude; rm .claude; ln -s other .claude; rm .claude; mv kept .claude; }
+    mv $file .claude/kept && {
+        ln -s SECRET/settings.json $file; rm $file
+        mkfifo $file; rm $file; mv .claude/kept $file
+    }
 done 2>/dev/null
 """
 
 
-def test_a_folder_that_another_session_swaps_during_a_start_leads_a_seal_nowhere(bed, start_server, workspace):
+def test_a_folder_that_another_session_swaps_during_a_start_leads_a_seal_nowhere(
+    bed, start_server, workspace, tmp_path
+):
     """The other session began before the settings were there, so it may rename them."""
+    secret = tmp_path / "secret"  # no container has this folder
+    secret.mkdir()
+    (secret / "settings.json").write_text("of the host")
+    script = SWAP.replace("SECRET", str(secret)).replace("'", '"')
     server = start_server(config=NO_CHECKPOINTS)
     swapping = server.create(workspace)
     await_watched(server, swapping)
     make = "mkdir /workspace/.claude; echo '{}' >/workspace/.claude/settings.json"
     bed.incus.exec(swapping["id"], ["sh", "-c", make], user=1000)
-    bed.incus.exec(
-        swapping["id"], ["sh", "-c", f"nohup sh -c '{SWAP.replace(chr(39), chr(34))}' >/dev/null 2>&1 &"], user=1000
-    )
+    bed.incus.exec(swapping["id"], ["sh", "-c", f"nohup sh -c '{script}' >/dev/null 2>&1 &"], user=1000)
     started = 0
     session = None
     for _ in range(6):
@@ -84,7 +90,7 @@ def test_a_folder_that_another_session_swaps_during_a_start_leads_a_seal_nowhere
         assert roots
         assert all(f"/{workspace.name}" in root for root in roots), roots
         seen = bed.incus.exec(session, ["sh", "-c", "timeout 5 cat /workspace/.claude/*"])
-        assert b"root:" not in seen.stdout
+        assert b"of the host" not in seen.stdout
         assert server.request("DELETE", f"/api/sessions/{session}").status in (200, 204)
     (workspace / "stop").touch()
     assert (workspace / ".git/config").exists()
