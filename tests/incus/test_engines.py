@@ -208,6 +208,11 @@ def test_labels_of_an_engine_that_describe_nothing_cost_their_session_alone(shar
     assert server.delete(f"{path}?force=true").status == 204
 
 
+def taken(answer: Answer) -> Answer | None:
+    """The answer, unless Incus was at fault."""
+    return None if answer.status in (500, 503, 504) else answer
+
+
 def test_an_engine_that_hangs_delays_no_other_and_takes_no_prompt(shared, far, shared_pair):
     server, (near, id) = shared, shared_pair
     with far.daemons[0].hung(), ThreadPoolExecutor() as pool:
@@ -219,7 +224,9 @@ def test_an_engine_that_hangs_delays_no_other_and_takes_no_prompt(shared, far, s
         assert prompt.result().status in (500, 503)
         assert server.post("/api/sessions", {"workspace": "/nowhere", "engine": "far", "mode": "mount"}).status == 503
     wait_until(lambda: not unreachable(server, id), "the engine to be back")
-    assert server.post(f"/api/sessions/{id}/prompt", {"text": "and then"}).json["result"] == "queued"  # for the stub
+    # Incus may lose the first command after that.
+    sent = wait_until(lambda: taken(server.post(f"/api/sessions/{id}/prompt", {"text": "and then"})), "a taken prompt")
+    assert sent.json["result"] == "queued"  # for the stub
     assert [one["text"] for one in server.get(f"/api/sessions/{id}/prompts").json] == ["and then"]
     typed(server, id, "back", "echo: back")
 

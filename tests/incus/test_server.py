@@ -194,7 +194,7 @@ class TestConfig:
         assert "config.toml" in error
         assert server.get("/api/config").json["defaults"]["model"] == "one"
         assert "config.reloaded" not in events.types()
-        config_file(server).write_text("[defaults]\nmodel = 'two'\n")
+        by_rename(config_file(server), "[defaults]\nmodel = 'two'\n")
         wait_until(lambda: server.get("/api/config/sources").json["error"] is None, "the mended file")
         assert server.get("/api/config").json["defaults"]["model"] == "two"
 
