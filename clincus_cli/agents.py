@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def run_why(context: Context) -> int:
     """Show what a session's tool is doing, and how Clincus knows it
 
-    The rule that matched is shown, with the event of the tool's hooks or the lines of its screen.
+    Shows the rule that matched, with the event of the tool's hooks or the lines of its screen.
 
     $ clincus why clincus-ec0578-1  # Does it wait for me?
     """
@@ -96,9 +96,9 @@ def run_prompt(context: Context) -> int:
 def run_answer(context: Context) -> int:
     """Answer the question that a session's tool asks
 
-    OPTION is the number of a choice, as `clincus why` lists them. Nothing is typed if the screen no longer shows a
-    question. The command prints the result: `answered` (the tool has taken it) or `unconfirmed` (typed, but nothing
-    shows that the tool took it: look at its terminal). The server must run (`clincus serve`).
+    OPTION is the number of a choice, as `clincus why` lists them. The command types nothing if the screen no longer
+    shows a question. The command prints the result: `answered` (the tool has taken it) or `unconfirmed` (typed, but
+    nothing shows that the tool took it: look at its terminal). The server must run (`clincus serve`).
 
     $ clincus answer clincus-ec0578-1 2  # The second choice.
     $ clincus answer clincus-ec0578-1 --text 'none of these'  # Words of your own.
@@ -122,8 +122,8 @@ def run_answer(context: Context) -> int:
 def run_interrupt(context: Context) -> int:
     """Interrupt a session's tool
 
-    As Esc does at its terminal. `unconfirmed` is printed if the tool does not show that it has stopped: look at its
-    terminal then. The server must run (`clincus serve`).
+    Does what Esc does in its terminal. The command prints `unconfirmed` if the tool does not show that it has stopped:
+    look at its terminal then. The server must run (`clincus serve`).
 
     $ clincus interrupt clincus-ec0578-1  # Not that way.
 
@@ -160,7 +160,7 @@ def run_wait(context: Context) -> int:
     $ clincus wait clincus-ec0578-1 --timeout 600 && make check  # In a script, after `clincus prompt`.
     $ clincus wait clincus-ec0578-1 --for waiting  # Call me when it asks.
 
-    Exits: 0 it is so; 124 --timeout was over; 1 otherwise
+    Exits: 0 the tool is in one of the STATES; 124 --timeout was over; 1 otherwise
     """
     import time
 

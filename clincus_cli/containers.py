@@ -182,7 +182,7 @@ NESTING = ("security.nesting", "security.syscalls.intercept.mknod", "security.sy
 def run_container_launch(context: Context) -> int:
     """Create a container from an image and start it
 
-    With nesting allowed, so that containers run in it. When the start fails nothing stays behind.
+    Allows nesting, so that containers run in it. If the start fails, nothing stays behind.
 
     $ clincus container launch clincus test-box  # Start a bare container of the standard image.
     """
@@ -347,7 +347,8 @@ def run_container_list(context: Context) -> int:
 def run_container_mount(context: Context) -> int:
     """Mount a directory or file of the host in a container
 
-    Writable and shifted, root in the container writes as root of the host: mount only what it may have.
+    If the mount is writable and shifted, root in the container writes there as root of the host. Mount only what it may
+    change.
 
     $ clincus container mount box data ~/data /data --readonly  # Show ~/data to it as /data.
     """
@@ -389,8 +390,8 @@ def run_container_mount(context: Context) -> int:
 def run_container_exec(context: Context) -> int:
     """Run a command in a container
 
-    Its stdin, stdout and stderr are yours and its exit code is passed on, except with --capture, where JSON holds all
-    three.
+    The command uses your stdin, stdout and stderr, and its exit code is passed on. With --capture, JSON holds its
+    stdout, stderr and exit code instead.
 
     The command line is visible in Incus's events: hand secrets over on stdin, or by -e KEY, which copies a variable of
     yours and is in no argument list.

@@ -168,7 +168,7 @@ def give_image(context: Context, incus: clincus.Incus, alias: str) -> bool:
 def run_engine_update(context: Context) -> int:
     """Give an engine this host's image, after a build
 
-    What was started there before keeps its own until it is deleted.
+    Sessions that were started there before keep their image until they are deleted.
 
     $ clincus build && clincus engine update tower  # New sessions on tower start from the new image.
     """

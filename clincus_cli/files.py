@@ -37,13 +37,14 @@ def container_place(text: str) -> tuple[str, str]:
 def run_file_push(context: Context) -> int:
     """Copy a file or directory into a running container
 
-    As with cp, an existing directory gets the copy in it, under its own name; otherwise PATH is the copy. Missing
-    parents are made.
+    As with cp, an existing directory gets the copy in it, under its own name; otherwise PATH is the copy. Clincus makes
+    missing parent directories.
 
     Links in the directory stay links. On the way to LOCAL, links are followed, except those in a folder that a
     container can change.
 
-    In the workspace and the code user's home the copy belongs to the code user, elsewhere to the host's numbers.
+    In the workspace and the code user's home, the copy belongs to the code user. Elsewhere it keeps the host's user and
+    group ids.
 
     $ clincus file push -r ./fixtures clincus-ec0578-1:/workspace/fixtures  # Copy a directory in.
     """

@@ -148,7 +148,7 @@ def run_image_info(context: Context) -> int:
 def run_image_publish(context: Context) -> int:
     """Make an image of a container
 
-    The container stays. Whatever is in it is in the image, keys and conversations too. The image is where the
+    The container stays. The image holds everything in the container, keys and conversations too. The image is where the
     container is: on this host, or on its engine.
 
     $ clincus image publish box my-tools  # Make an image that `--image my-tools` starts.
@@ -204,7 +204,7 @@ def publish(incus: clincus.Incus, instance: str, alias: str, properties: Mapping
 def run_image_delete(context: Context) -> int:
     """Delete an image
 
-    With all its names. Containers that were made from it stay. At a terminal it asks.
+    Deletes all its names, too. Containers that were made from it stay. At a terminal it asks.
 
     $ clincus image delete my-tools  # Delete it with all its names.
     """

@@ -60,8 +60,8 @@ ADD_FLAGS = (
 def run_login_add(context: Context) -> int:
     """Let sessions borrow a login of this host
 
-    Writes [logins.LOGIN] to your config: where the value is read, and never the value. A running server knows it a
-    second later, and a session borrows it with --login LOGIN.
+    Writes [logins.LOGIN] to your config: where the value is read, and never the value. A running server reads it within
+    a second. A session borrows it with --login LOGIN.
 
     $ clincus login add anthropic --file ~/.keys/anthropic  # An API key in a file of yours.
     $ clincus login add github --command 'gh auth token'  # What gh has signed in with.
@@ -126,7 +126,7 @@ def run_login_check(context: Context) -> int:
 def run_login_revoke(context: Context) -> int:
     """Revoke a login, so that no session borrows it
 
-    Holds at once and until `clincus login allow`. Requests under way that use it end.
+    Takes effect at once, until `clincus login allow`. Clincus ends requests that use the login now.
 
     $ clincus login revoke github  # Nobody uses it from now on.
     """

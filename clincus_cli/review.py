@@ -45,9 +45,9 @@ def check_scope(text: str) -> str:
 def run_diff(context: Context) -> int:
     """Show what a session has changed in its workspace
 
-    Since the session's start, unless --from names another STATE: `turn` is the begin of the tool's last turn, `branch`
-    is where the branch left its upstream or main, and a number is a checkpoint. It works for stopped and deleted
-    sessions too. The server must run (`clincus serve`).
+    Since the session's start, unless --from names another STATE: `turn` is the beginning of the tool's last turn,
+    `branch` is where the branch left its upstream or main, and a number is a checkpoint. It works for stopped and
+    deleted sessions too. The server must run (`clincus serve`).
 
     $ clincus diff clincus-ec0578-1 --stat  # Which files, and how much.
     $ clincus diff clincus-ec0578-1 --from turn src/app.js  # One file, in the last turn.
@@ -105,9 +105,9 @@ def run_checkpoints(context: Context) -> int:
 def run_undo(context: Context) -> int:
     """Restore files of a session's workspace to an earlier state
 
-    By default it goes back to the begin of the tool's last turn, and only with files that the tool's turns have
-    touched; PATHs choose files and folders. The present state is kept as a checkpoint first, so an undo can be undone.
-    Files that are ignored or have changed meanwhile stay. The server must run (`clincus serve`).
+    By default it restores files as they were at the beginning of the tool's last turn, and only those that the
+    tool's turns have touched; PATHs choose files and folders. The present state is kept as a checkpoint first, so an
+    undo can be undone. Files that are ignored or have changed meanwhile stay. The server must run (`clincus serve`).
 
     $ clincus undo clincus-ec0578-1  # Take back the last turn.
     $ clincus undo clincus-ec0578-1 --to start src  # A folder, as it was when the session began.

@@ -216,7 +216,7 @@ def run_tmux_send(context: Context) -> int:
 def run_tmux_capture(context: Context) -> int:
     """Print what a session's terminal shows
 
-    Without a newline at the end where the output is no terminal.
+    If the output is not a terminal, it does not end with a newline.
 
     $ clincus tmux capture clincus-ec0578-1 --lines 500  # The screen and the 500 lines above it.
     """

@@ -197,8 +197,8 @@ def run_info(context: Context) -> int:
 def run_resume(context: Context) -> int:
     """Resume a paused or stopped session
 
-    A paused container runs on, a stopped one is started, and its tool with the conversation that it had. Without
-    NAME: all paused ones.
+    Lets a paused container run on. Starts a stopped one, and its tool with the same conversation. Without NAME, it
+    resumes all paused ones.
 
     $ clincus resume clincus-ec0578-1  # Go on after `clincus stop`; `clincus attach` shows it.
     """

@@ -43,7 +43,7 @@ def run_config_show(context: Context) -> int:
 def run_config_path(context: Context) -> int:
     """List the files of the configuration, a later one wins
 
-    Also those that are not there yet. `config set` writes to your own one.
+    The list includes files that do not exist yet. `config set` writes to your own file.
 
     $ clincus config path  # Where does it look?
     """

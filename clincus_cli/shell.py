@@ -43,12 +43,12 @@ if TYPE_CHECKING:
 def run_shell(context: Context) -> int:
     """Start a session in a project directory, or go back to it
 
-    Makes a container with the directory mounted, starts the tool in tmux in it, and attaches. Files that your machine
-    runs are protected from changes inside. Detach with Ctrl-B D: the session runs on.
+    Makes a container with the directory mounted, starts the tool in tmux there, and attaches. Clincus protects
+    the files that your machine runs from changes inside. Ctrl-B D detaches: the session runs on.
 
-    If a session of the directory is running already, it attaches to that one; --slot chooses among several, or a new
-    one beside it. --persistent also goes on with a stopped persistent session. When all programs in the terminal have
-    ended, the conversation is saved; a persistent container is stopped then, any other removed.
+    If a session of the directory runs already, it attaches to that one; --slot chooses one of several, or starts
+    another one beside it. --persistent also resumes a stopped persistent session. When all programs in the terminal
+    have ended, Clincus saves the conversation, then stops a persistent container and removes any other.
 
     --resume goes on with a saved conversation, in its own container if that is still there.
 

@@ -77,7 +77,7 @@ def find_snapshot(incus: clincus.Incus, container: str, name: str) -> dict[str, 
 def run_snapshot_create(context: Context) -> int:
     """Take a snapshot of a container
 
-    Without a name it is called after the time. The workspace is not in it: it lies on the host.
+    Without NAME, its name is the time. It does not hold a mounted workspace, which lies on the host.
 
     $ clincus snapshot create before-merge  # Keep the state of this workspace's container.
     """

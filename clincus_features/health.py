@@ -21,15 +21,15 @@ from urllib.parse import quote
 
 import clincus
 
-# Each command loads this file, and few of them examine anything.
+# Every command loads this module, but few run checks, so these imports wait.
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
     from pathlib import Path
 
-# While setup installs packages on a machine without systemd, no package starts its service. A setup that was killed
-# leaves the file. The Makefile writes the same text.
 WORKSPACE_LABEL = "user.clincus.workspace"
 BUILD_LABEL = "user.clincus.build"
+# While setup installs packages on a machine without systemd, this file keeps packages from starting their services. A
+# setup that is killed leaves it behind. The Makefile writes the same text.
 HOLD_FILE = "/usr/sbin/policy-rc.d"
 HOLD_TEXT = "#!/bin/sh\n# Clincus installs packages\nexit 101\n"
 PATIENCE = 5.0  # seconds that the report waits for its checks
@@ -113,7 +113,7 @@ class Finding(NamedTuple):
 
 
 def ok(message: str, /, **details: object) -> Finding:
-    """Nothing to do."""
+    """A finding of a check that found no fault."""
     return Finding("ok", message, "", details)
 
 

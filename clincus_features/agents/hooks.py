@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import clincus
 
 SYSTEM = ".clincus/system"  # guest/tool.sh copies its content to the same paths below /
-# Each file of this folder merges with all other settings, and no user's settings switch it off (Claude Code's docs,
-# "Settings"; seen with 2.1.332).
+# Claude Code merges each file of this folder with all other settings. A user's settings cannot switch it off (Claude
+# Code's docs, "Settings"; seen with 2.1.332).
 CLAUDE_SETTINGS = f"{SYSTEM}/etc/claude-code/managed-settings.d/50-clincus.json"
 # Event, its matcher (empty: all), and how guest/hook.sh handles it.
 CLAUDE_HOOKS = (
