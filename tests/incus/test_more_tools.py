@@ -63,7 +63,9 @@ def start(bed, start_server, workspace, home, vendor) -> Callable[..., Tool]:
 
     def begin(name: str, *, asks: bool) -> Tool:
         server = start_server(config=config_of(name, vendor, home, asks=asks))
-        tool = Tool(bed, server, server.create(workspace, tool=name, profile="real")["id"])
+        session = server.create(workspace, tool=name, profile="real")
+        assert session["protection"] == "locked", session["protection_note"]
+        tool = Tool(bed, server, session["id"])
         assert tool.agent()["state"] == "starting"
         tool.becomes("idle", timeout=2 * DEADLINE)
         return tool
