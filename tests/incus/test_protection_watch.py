@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import shlex
 import struct
 import subprocess
@@ -142,6 +143,22 @@ def freeze_by(server, session, workspace, script):
 
 
 REPLACE = f"printf '{EVIL}' >.git/evil && mv -f .git/evil .git/config"
+
+
+def test_a_program_of_the_person_that_may_have_taken_a_seal_off_is_named(bed, start_server, workspace):
+    server = start_server(config=NO_CHECKPOINTS)
+    session = server.create(workspace)
+    await_watched(server, session)
+    script = f"{APART}{REPLACE}; exec sleep 1000"  # an editor in a namespace of its own runs on
+    words = ["unshare", "-m", "--propagation", "private", "sh", "-ec", script, "apart", str(workspace)]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL) as editor:
+        try:
+            [change] = await_broken(server, session)["changes"]
+        finally:
+            editor.kill()
+    assert change["by"] == "unknown"
+    # Three are named, in the order of their numbers; a busy machine may have others.
+    assert re.search(rf"\(pid {editor.pid}\)| and \d+ more run in mount namespaces", change["words"]), change["words"]
 
 
 # What is done in the workspace, what it is that changes, and the word for that.
