@@ -36,10 +36,14 @@ cd "$1" || exit 9
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root on the host, for a mount namespace of its own")
 
 
+def apart(workspace: Path, script: str) -> list[str]:
+    """The command that runs a script in the workspace, in a mount namespace without the wall's mounts."""
+    return ["unshare", "-m", "--propagation", "private", "sh", "-ec", APART + script, "apart", str(workspace)]
+
+
 def from_apart(workspace: Path, script: str) -> None:
     """Run a script in the workspace, in a mount namespace without the wall's mounts."""
-    words = ["unshare", "-m", "--propagation", "private", "sh", "-ec", APART + script, "apart", str(workspace)]
-    subprocess.run(words, check=True, stdin=subprocess.DEVNULL)
+    subprocess.run(apart(workspace, script), check=True, stdin=subprocess.DEVNULL)
 
 
 def protection(server, session):
@@ -149,9 +153,8 @@ def test_a_program_of_the_person_that_may_have_taken_a_seal_off_is_named(bed, st
     server = start_server(config=NO_CHECKPOINTS)
     session = server.create(workspace)
     await_watched(server, session)
-    script = f"{APART}{REPLACE}; exec sleep 1000"  # an editor in a namespace of its own runs on
-    words = ["unshare", "-m", "--propagation", "private", "sh", "-ec", script, "apart", str(workspace)]
-    with subprocess.Popen(words, stdin=subprocess.DEVNULL) as editor:
+    runs_on = apart(workspace, f"{REPLACE}; exec sleep 1000")  # as an editor does
+    with subprocess.Popen(runs_on, stdin=subprocess.DEVNULL) as editor:
         try:
             [change] = await_broken(server, session)["changes"]
         finally:
