@@ -269,7 +269,8 @@ def test_a_command_is_run_as_one_where_that_is_said(bed, tool, api):
     """One that only shows something, and one that opens a dialog; neither is sent to the model."""
     for command, shown in (("/context", "Context Usage"), ("/model", "Select model")):
         answer = tool.post("prompt", {"text": command, "command": True})
-        assert (answer.status, answer.json["result"]) == (200, "submitted"), bed.screen(tool.id)
+        # Claude Code's Stop hook tells of the end of a turn, and Claude Code still shows it for a moment after that.
+        assert (answer.status, answer.json["result"] in ("submitted", "queued")) == (200, True), answer.body
         wait_until(lambda shown=shown: shown.lower() in bed.screen(tool.id).lower(), f"what {command} shows")
     tool.press("Escape")
     tool.becomes("done", "idle")
