@@ -74,8 +74,8 @@ REFUSALS = {  # reasons of guest/checkpoint.sh
     "perl": "the container has no Perl: use an image with perl in it",
     "home": "the home in the container cannot be written to, or another checkpoint does not end",
     "large": f"more than 2000 files are larger than {FILE_LIMIT >> 20} MB: name their folders in .gitignore",
-    "stuck": "git in the container did not end within 20 seconds: a repository in the workspace may keep it waiting, "
-    "with a named pipe in its .git (`find . -type p` in a shell of the session shows them)",
+    "stuck": "git in the container did not end within 20 seconds: a named pipe may keep it waiting, in a .git or in "
+    "place of a .gitignore (`find . -type p` in a shell of the session shows them)",
     "commits": "the workspace is no git repository with a commit",
 }
 

@@ -47,6 +47,44 @@ def test_names_of_any_bytes_are_told_on_one_line_each(bed, start_server, workspa
     assert said.count("/.git: ") == len(NAMES)
 
 
+# Links and pipes in .git are missing: git would follow them or wait at them, and test_protection_links.py has them.
+ODD_FILES = """
+mkdir docs
+for folder in . docs .git .git/refs/heads; do
+    mknod $folder/whiteout c 0 0
+    perl -e 'use Socket; socket(S, AF_UNIX, SOCK_STREAM, 0); bind(S, sockaddr_un($ARGV[0])) or die' $folder/socket
+    cp /bin/true $folder/setuid
+    chmod 6755 $folder/setuid
+done
+for folder in . docs; do
+    mkfifo $folder/pipe
+    ln -s /proc/self/fd/0 $folder/link
+done
+mkfifo .gitattributes docs/.gitattributes
+echo honest >docs/honest.txt
+"""
+
+
+def test_files_that_no_program_can_read_hold_up_neither_look_nor_review_nor_stop(bed, start_server, workspace):
+    session = Reviewed(bed, start_server(), workspace)
+    session.turn(ODD_FILES)
+    assert "docs/honest.txt" in session.cli("diff", "--stat").stdout
+    assert protection(session.server, {"id": session.id})["level"] == "locked"
+    assert command(session, "stop").returncode == 0
+    [told] = [one for one in session.server.get("/api/sessions").json if one["id"] == session.id]
+    assert told["status"] == "stopped"
+
+
+def test_a_pipe_in_place_of_a_gitignore_costs_the_checkpoint_and_is_named(bed, start_server, workspace):
+    """Git in the container waits there, as it does in a repository that an agent made in such a way."""
+    session = Reviewed(bed, start_server(), workspace)
+    session.run("mkdir docs; mkfifo docs/.gitignore")
+    refused = session.server.post(f"{session.path}/checkpoints", {})
+    assert refused.status >= 400, refused.body
+    assert "named pipe" in refused.json["error"]
+    assert command(session, "stop").returncode == 0
+
+
 SWAP = """
 cd /workspace
 mkdir -p other; echo '{}' >other/settings.json; file=.claude/settings.json
