@@ -85,6 +85,10 @@ class Ada:
         terminal.until(re.compile(r"<<done:0>>"))
         return terminal
 
+    def log_in_again(self) -> None:
+        """Type in a new login from now on: only a new one has `~/.local/bin` in PATH, and the groups of a setup."""
+        self.terminal = self.log_in()
+
     def run(self, command: str, answers: list[str] | None = None) -> tuple[int, list[str]]:
         """Type a command, and each question's answer, `y` if there is none; its exit code and the lines it printed.
 
@@ -374,6 +378,7 @@ TYPED = [
 def test_the_commands_of_a_page_do_what_it_says(ada, name):
     if name not in BY_DAY and not is_installed(ada):
         install(ada)
+        ada.log_in_again()
     MEANWHILE.get((name, ""), lambda ada: None)(ada)
     for step in STEPS[name]:
         if step.why_not_run:
