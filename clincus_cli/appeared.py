@@ -46,9 +46,15 @@ def warn_of_appeared(context: Context, session: clincus.Session) -> None:
 def appeared_lines(found: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """A line for each thing that has appeared; an agent may have chosen all that is in it."""
     for one in found:
-        commands = [f"{command['key']} = {command['value']}" for command in one["commands"][:SHOWN_COMMANDS]]
+        commands = [command_words(command) for command in one["commands"][:SHOWN_COMMANDS]]
         left = len(one["commands"]) - SHOWN_COMMANDS
         least = "at least " if one["truncated"] else ""
         more = [f"{least}{left} more"] if left > 0 else []
         told = f" ({'; '.join([*commands, *more])})" if commands else ""
         yield clincus.printable(f"{one['path']}: {one['when']}{told}")
+
+
+def command_words(command: Mapping[str, Any]) -> str:
+    """A command that has appeared, with a sign if it is cut."""
+    more = " …" if command.get("truncated") else ""
+    return f"{command['key']} = {command['value']}{more}"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import clincus
 from clincus_cli import TYPE_CHECKING, console
 from clincus_cli import commands as cli
+from clincus_cli.appeared import command_words
 from clincus_cli.context import Context
 from clincus_cli.server import PORT, ask_session
 
@@ -67,4 +68,5 @@ def what_became(change: Mapping[str, Any]) -> str:
 
 def commands_of(appeared: Mapping[str, Any]) -> str:
     """The commands of something that has appeared, in one line."""
-    return "; ".join(f"{one['key']} = {one['value']}" for one in appeared["commands"])
+    more = ["…"] if appeared.get("truncated") else []
+    return "; ".join([*map(command_words, appeared["commands"]), *more])

@@ -23,7 +23,8 @@ An ITEM has
     there     true if a repository is checked out at a gitlink, and for all other kinds
     changed   the time of the last write (seconds since 1970) by the file system, which a program cannot set back
     commands  [{"key", "value"}] of its configuration; a hook has the key "hook", the target of a link "link"; a link in
-              the place of settings has a mark of the content at its end, too
+              the place of settings has a mark of the content at its end, too. A command that is cut has "cut", a mark
+              of its whole text
 
 A COMMIT is a file that git on the host would write from commits, at a sealed path or at a path of settings:
 
@@ -61,7 +62,7 @@ MOST_ENTRIES = 3_000_000
 MOST_ITEMS = 2_000
 MOST_GITLINKS = 1_000
 MOST_TOLD = 16 << 20  # bytes of the answer
-MOST_COMMANDS = 20  # of one repository
+MOST_COMMANDS = 21  # of one repository: one more than Clincus reports, so that it sees that there are more
 MOST_ASKED = 500  # texts that git parses
 MOST_DEPTH = 200  # depth of a folder that is examined
 VALUE_LENGTH = 200  # characters of a reported value
@@ -672,7 +673,8 @@ class Look:
                     mark = f"content {mark_of_content(end)}"
         except OSError:
             mark = "absent, or not readable"
-        return [command("link", f"{target[: VALUE_LENGTH // 2]} ({mark})")]
+        shown = target if len(target) <= VALUE_LENGTH // 2 else f"{target[: VALUE_LENGTH // 2]}…"
+        return [command("link", f"{shown} ({mark})")]
 
     def look_at_hidden(self, folder: int, path: str, found: Sequence[str]) -> None:
         """Examine a folder within the Git folder at the top, which has the Git folders of submodules."""
@@ -1116,8 +1118,13 @@ def hooks_in(git: int) -> list[str]:
 
 
 def command(key: str, value: str) -> Command:
-    """A command of a configuration, cut to a readable length."""
-    return {"key": key[:VALUE_LENGTH], "value": value[:VALUE_LENGTH]}
+    """A command of a configuration, cut to a readable length. One that is cut has a mark of its whole text in `cut`."""
+    found = {"key": key[:VALUE_LENGTH], "value": value[:VALUE_LENGTH]}
+    if max(len(key), len(value)) > VALUE_LENGTH:
+        from hashlib import sha256  # its import takes as long as a look, and few commands need it
+
+        found["cut"] = sha256(f"{key}\n{value}".encode("utf-8", "surrogateescape")).hexdigest()
+    return found
 
 
 # -- Commits

@@ -76,7 +76,8 @@ def name_of(item: Item) -> str:
 
 def mark_of(command: Mapping[str, str]) -> str:
     """A short mark of a command, different for each command."""
-    return hashlib.sha256(f"{command['key']}\n{command['value']}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
+    text = "\n".join(command[name] for name in ("key", "value", "cut") if name in command)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 
 def commit_items(commits: Iterable[Item]) -> list[Item]:
@@ -116,7 +117,9 @@ def news(items: Iterable[Item], known: Known) -> Iterator[dict[str, Any]]:
         if item["kind"] == "commit":
             fresh = [one for one in fresh if one["value"] in item["unlike"]]
         if fresh or (before is None and item["kind"] != "commit"):
-            yield {**item, "commands": fresh}
+            # The scan may have left out new commands, too, if it found that many.
+            has_more = item["kind"] != "commit" and len(item["commands"]) > TOLD_COMMANDS
+            yield {**item, "commands": fresh, "has_more": has_more}
 
 
 def told(
@@ -130,7 +133,7 @@ def told(
             "kind": item["kind"],
             "when": when_it_runs(item, rows),
             "commands": commands_of(item),
-            "truncated": len(item["commands"]) > TOLD_COMMANDS,
+            "truncated": len(item["commands"]) > TOLD_COMMANDS or bool(item.get("has_more")),
             "at": times.get(name_of(item), at),
         }
         for item in items
@@ -138,14 +141,18 @@ def told(
     return sorted(found, key=lambda one: (not one["commands"], KINDS.index(one["kind"]), one["path"]))
 
 
-def commands_of(item: Item) -> list[dict[str, str]]:
+def commands_of(item: Item) -> list[dict[str, Any]]:
     """The commands of an item in the form of the API. For commits these are the references with each content. Pure."""
-    if item["kind"] != "commit":
-        return [*item["commands"]][:TOLD_COMMANDS]
-    return [
-        {"key": ", ".join(item["names"][one["value"]][:NAMED])[:KEY_LENGTH], "value": one["value"]}
-        for one in item["commands"][:TOLD_COMMANDS]
-    ]
+    first = item["commands"][:TOLD_COMMANDS]
+    if item["kind"] == "commit":
+        return [{**references_of(item["names"][one["value"]]), "value": one["value"]} for one in first]
+    return [{"key": one["key"], "value": one["value"], "truncated": "cut" in one} for one in first]
+
+
+def references_of(names: Sequence[str]) -> dict[str, Any]:
+    """The first references of a content, in place of a command's key. Pure."""
+    key = ", ".join(names[:NAMED])
+    return {"key": key[:KEY_LENGTH], "truncated": len(names) > NAMED or len(key) > KEY_LENGTH}
 
 
 def words_of_commits(appeared: Iterable[Item]) -> str:
@@ -332,8 +339,16 @@ class Looker:
         return []
 
     def _read(self, name: str) -> Record | None:
-        found: Record | None = clincus.read_json(f"{self._folder()}/{name}", RECORD_LIMIT, lambda one: Record(**one))
+        found: Record | None = clincus.read_json(f"{self._folder()}/{name}", RECORD_LIMIT, record_of)
         return found
+
+
+def record_of(document: dict[str, Any]) -> Record:
+    """A record from its file. Commands in one of an older version do not have `truncated`. Pure."""
+    record = Record(**document)
+    for one in record.appeared:
+        one["commands"] = [{"truncated": False, **command} for command in one["commands"]]
+    return record
 
 
 def items_of(found: Scan) -> list[Item]:

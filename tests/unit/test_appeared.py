@@ -107,6 +107,12 @@ def test_what_an_agent_chose_moves_no_cursor_on_a_terminal():
     assert cut.endswith("; at least 2 more)")
 
 
+def test_a_command_that_is_cut_ends_in_an_ellipsis_on_a_terminal():
+    commands = [{"key": "a", "value": "1", "truncated": True}, {"key": "b", "value": "2", "truncated": False}]
+    (line,) = appeared_lines([{"path": "x", "when": "runs", "commands": commands, "truncated": False}])
+    assert line == "x: runs (a = 1 …; b = 2)"
+
+
 # -- What is kept
 
 
@@ -151,7 +157,7 @@ def test_what_was_there_at_the_start_is_no_news_and_what_comes_is(looker, work):
     init(work / "new", pager="x")
     (found,) = looker.look(session)
     assert (found["path"], found["kind"], found["commands"]) == (
-        "new/.git", "repository", [{"key": "core.pager", "value": "x"}],
+        "new/.git", "repository", [{"key": "core.pager", "value": "x", "truncated": False}],
     )  # fmt: skip
 
 
@@ -205,6 +211,70 @@ def test_an_item_says_that_its_list_of_commands_is_cut(monkeypatch):
     found = [item("a/.git", pager="x"), item("b/.git", pager="x", editor="y")]
     told = appeared.told(found, [], ROWS, "now")
     assert [(len(one["commands"]), one["truncated"]) for one in told] == [(1, False), (1, True)]
+
+
+def test_a_command_says_that_it_is_cut(looker, work):
+    session = session_of(work)
+    looker.begin(session)
+    init(work / "a", pager="x" * 300)
+    init(work / "b", pager="x")
+    found = looker.look(session)
+    cut = {one["path"]: [command["truncated"] for command in one["commands"]] for one in found}
+    assert cut == {"a/.git": [True], "b/.git": [False]}
+
+
+def test_a_change_behind_the_cut_of_a_command_is_news(looker, work):
+    session = session_of(work)
+    init(work / "a", pager="x" * 300)
+    looker.begin(session)
+    init(work / "a", pager="x" * 300 + "y")
+    assert paths(looker.look(session)) == ["a/.git"]
+
+
+def test_more_commands_than_are_reported_are_seen(looker, work):
+    session = session_of(work)
+    looker.begin(session)
+    init(work / "a")
+    for number in range(appeared.TOLD_COMMANDS + 1):
+        (work / "a/.git/hooks" / f"hook-{number}").touch(0o755)
+    (found,) = looker.look(session)
+    assert (len(found["commands"]), found["truncated"]) == (appeared.TOLD_COMMANDS, True)
+
+
+def test_new_commands_beside_more_known_ones_than_are_seen_are_a_cut_list():
+    many = item("a/.git", **{f"f{number}": "x" for number in range(appeared.TOLD_COMMANDS)})
+    known = appeared.known_of([many], before=1)
+    more = item("a/.git", pager="x", **{f"f{number}": "x" for number in range(appeared.TOLD_COMMANDS)})
+    (told,) = appeared.told(appeared.news([more], known), [], ROWS, "now")
+    assert ([one["key"] for one in told["commands"]], told["truncated"]) == (["pager"], True)
+
+
+@pytest.mark.parametrize(
+    ("references", "key", "is_cut"),
+    [
+        (["a", "b", "c"], "a, b, c", False),
+        (["a", "b", "c", "d"], "a, b, c", True),
+        (["x" * 300], "x" * 200, True),
+    ],
+)
+def test_a_content_of_commits_says_that_its_references_are_cut(references, key, is_cut):
+    commit = {**item("x", "commit"), "commands": [{"key": "", "value": "1"}], "names": {"1": references}}
+    assert appeared.commands_of(commit) == [{"key": key, "value": "1", "truncated": is_cut}]
+
+
+def test_a_record_of_an_older_version_has_no_cut_commands(looker, work):
+    session = session_of(work)
+    looker.begin(session)
+    init(work / "a", pager="x")
+    looker.look(session)
+    folder = looker._folder()
+    (name,) = (name for name in os.listdir(folder) if name.endswith(".json"))
+    with open(f"{folder}/{name}") as file:
+        document = json.load(file)
+    del document["appeared"][0]["commands"][0]["truncated"]
+    with open(f"{folder}/{name}", "w") as file:
+        json.dump(document, file)
+    assert [one["truncated"] for one in looker.find(session.id, "abc").appeared[0]["commands"]] == [False]
 
 
 def test_settings_are_told_by_the_presets_that_are_on_and_what_was_there_stays_none(tmp_path, work):

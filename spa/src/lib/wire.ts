@@ -1841,20 +1841,22 @@ export interface components {
              * @example runs on your machine when you run git in it
              */
             when: string;
-            /** @description of its configuration, at most 20; a hook has the key `hook`; of a commit the references that have it, with mode and object */
+            /** @description the first 20 commands of its configuration; a hook has the key `hook`. For a commit, `key` has the first three references with the content, and `value` has its mode and object */
             commands: {
                 /**
-                 * @description the key of the configuration
+                 * @description the key of the configuration; at most 200 characters
                  * @example core.fsmonitor
                  */
                 key: string;
                 /**
-                 * @description what it runs
+                 * @description the program that it runs; at most 200 characters
                  * @example ./watch.sh
                  */
                 value: string;
+                /** @description `key` or `value` is cut, or more references have the content */
+                truncated: boolean;
             }[];
-            /** @description it has more commands */
+            /** @description there may be more commands */
             truncated: boolean;
             /**
              * Format: date-time

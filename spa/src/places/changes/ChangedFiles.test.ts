@@ -23,9 +23,19 @@ async function show(answer: object): Promise<void> {
 }
 
 it('says above the files what appeared and runs on this machine', async () => {
-  await show({ appeared: [someAppeared({ path: 'lib/.git', commands: [{ key: 'core.pager', value: 'sh -c evil' }] })] });
+  await show({ appeared: [someAppeared({ path: 'lib/.git', commands: [{ key: 'core.pager', value: 'sh -c evil', truncated: false }] })] });
   expect(screen.getByText('1 thing appeared that can run on your machine')).toBeTruthy();
   expect(screen.getByText('sh -c evil')).toBeTruthy();
+});
+
+it('says that the paths without a comparison are more than are listed', async () => {
+  await show({ skipped: [{ path: 'big', why: 'large' }], skipped_truncated: true });
+  expect(screen.getByText('1 path and more not compared')).toBeTruthy();
+});
+
+it('says that more may have appeared than is listed', async () => {
+  await show({ appeared: [someAppeared()], appeared_truncated: true });
+  expect(screen.getByText('There may be more that is not listed.')).toBeTruthy();
 });
 
 it('lists a path twice that stands in the folder and, with another content, in commits', async () => {

@@ -17,8 +17,10 @@ export class Changes {
   truncated = $state(false);
   /** What no checkpoint holds. */
   skipped = $state.raw<ChangeList['skipped']>([]);
+  skippedTruncated = $state(false);
   /** What was not there at the start, and runs on the host. */
   appeared = $state.raw<readonly Appeared[]>([]);
+  appearedTruncated = $state(false);
   /** The list is being fetched, while an older one is shown. */
   busy = $state(false);
   checkpoints = $state.raw<readonly Checkpoint[]>([]);
@@ -82,7 +84,9 @@ export class Changes {
       this.stale = answer.stale;
       this.truncated = answer.truncated;
       this.skipped = answer.skipped;
+      this.skippedTruncated = answer.skipped_truncated;
       this.appeared = answer.appeared;
+      this.appearedTruncated = answer.appeared_truncated;
       this.phase = 'ready';
       this.error = '';
     } catch (error) {

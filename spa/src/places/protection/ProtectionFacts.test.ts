@@ -33,9 +33,22 @@ it('lists what is sealed, and why', async () => {
 });
 
 it('lists what appeared, on which occasion it runs, and its commands', async () => {
-  show({ appeared: [someAppeared({ path: 'lib/.git', commands: [{ key: 'core.fsmonitor', value: '/tmp/evil' }] })] });
+  show({ appeared: [someAppeared({ path: 'lib/.git', commands: [{ key: 'core.fsmonitor', value: '/tmp/evil', truncated: false }] })] });
   const section = await screen.findByRole('region', { name: 'What appeared' });
   expect(section.textContent.replace(/\s+/g, ' ')).toMatch(/lib\/\.git runs on your machine when you run git there core\.fsmonitor ?\/tmp\/evil/);
+});
+
+it('marks a command that is cut, and a list of commands that is', async () => {
+  const commands = [{ key: 'core.pager', value: 'less', truncated: true }, { key: 'hook', value: 'post-merge', truncated: false }];
+  show({ appeared: [someAppeared({ commands, truncated: true })] });
+  expect(await screen.findByText('less …')).toBeTruthy();
+  expect(screen.getByText('post-merge')).toBeTruthy();
+  expect(screen.getByText('and more')).toBeTruthy();
+});
+
+it('says that more may have appeared than the server lists', async () => {
+  show({ appeared: [someAppeared()], appeared_truncated: true });
+  expect(await screen.findByText('There may be more that is not listed.')).toBeTruthy();
 });
 
 it('names the first twenty of many', async () => {
