@@ -296,7 +296,9 @@ MEANWHILE: dict[tuple[str, str], Action] = {
     ("docs/network.md", ""): serves,
     ("docs/preview.md", ""): all_of(serves, starts(), agent(SERVE_PAGE)),
     ("docs/protection.md", "incus config get"): starts(),
-    ("docs/remote-access.md", "clincus serve --host"): person("sudo ip address replace 192.168.1.10/32 dev lo"),
+    ("docs/remote-access.md", "clincus service install --host"): person(
+        "sudo ip address replace 192.168.1.10/32 dev lo"
+    ),
     ("docs/review.md", ""): all_of(starts(), serves, turn("echo '// more' >>src/app.js; echo new >src/new.js")),
     ("docs/review.md", "clincus undo NAME --to start"): turn("echo '// again' >>src/app.js"),
     ("docs/threat-model.md", "git ls-files"): lambda ada: ada.run(f"cd {PROJECT}"),
