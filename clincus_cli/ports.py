@@ -46,7 +46,8 @@ def run_ports(context: Context) -> int:
         ask_session(context, "DELETE", f"ports/{options.close}")
         return 0
     found = ask_session(context, "GET", "ports")
-    return context.show(found, [*map(port_line, found["ports"])] or ["Nothing listens there."])
+    more = ["… and more"] if found.get("truncated") else []
+    return context.show(found, [*map(port_line, found["ports"]), *more] or ["Nothing listens there."])
 
 
 def port_line(one: Mapping[str, Any]) -> str:

@@ -25,7 +25,8 @@ def clean(text: object, limit: int = TEXT_LIMIT) -> str:
 def clean_block(text: object) -> str:
     """A text of several lines, without control or invisible characters, cut at DETAIL_LIMIT."""
     lines = (text if isinstance(text, str) else "")[: 2 * DETAIL_LIMIT].expandtabs(4).splitlines()
-    return "\n".join("".join(char for char in line if char.isprintable()) for line in lines)[:DETAIL_LIMIT]
+    plain = "\n".join("".join(char for char in line if char.isprintable()) for line in lines)
+    return plain if len(plain) <= DETAIL_LIMIT else plain[: DETAIL_LIMIT - 1] + "…"
 
 
 def clean_lines(text: str, count: int = LINES) -> tuple[str, ...]:

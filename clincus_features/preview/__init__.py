@@ -21,6 +21,7 @@ from clincus_features.preview.listening import KEPT, Listening, ask_ports, port_
 from clincus_features.preview.openings import Opening
 
 clincus.register_settings(clincus.Setting("preview.port", 0, clincus.whole(0, 65535)))
+LISTED = 100  # ports of an answer
 PORTS_TRIED = 20  # ports from `preview.port` on, for openings from other machines
 
 
@@ -61,7 +62,8 @@ class Previews:
             if self._app.registry.get(session.id).status == "running":
                 raise
             ports = []  # it stopped meanwhile
-        return {"ports": [self._document(session, port, request) for port in ports]}
+        listed = [self._document(session, port, request) for port in ports[:LISTED]]
+        return {"ports": listed, "truncated": len(ports) > LISTED}
 
     def post_port(self, request: clincus.Request) -> object:
         """Open a port. The answer has a link that lets one browser in."""

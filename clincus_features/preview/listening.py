@@ -16,7 +16,6 @@ import clincus
 
 KEPT = 2.0  # seconds for which an answer holds
 SAID_MOST = 256 << 10  # bytes of the container's answer
-PORTS_MOST = 100  # ports that are shown
 PROXY = (3128, ("127.0.0.1",))  # of the network mode `allow-list`
 PROXY_HOLDERS = ("", "clincus-relay")  # Incus, which is no process of the container; on an engine, guest/relay.pl
 NAME_MOST = 32  # characters of a process's name
@@ -63,7 +62,7 @@ def parse_ports(said: str) -> list[Listening]:
         listening = Listening(port, tuple(in_order), names.get(port, ""))
         if listening[:2] != PROXY or listening.process not in PROXY_HOLDERS:
             found.append(listening)
-    return found[:PORTS_MOST]
+    return found
 
 
 def address_of(digits: str) -> str:

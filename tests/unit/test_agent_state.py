@@ -1400,3 +1400,9 @@ def test_a_tool_whose_process_is_not_there_yet_has_not_crashed(seconds, noted, c
     times = {"now": 1000.0 + seconds, "started": 1000.0, "ended": 1000.0 + noted}
     facts = Facts(tool="claude", **times, looked=True, is_alive=False, exit_code=code)
     assert decide(facts).agent.state == expected
+
+
+def test_a_plan_that_is_cut_ends_in_an_ellipsis():
+    limit = texts.DETAIL_LIMIT
+    assert texts.clean_block("x" * limit) == "x" * limit
+    assert texts.clean_block("x" * (limit + 1)) == "x" * (limit - 1) + "…"

@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
@@ -49,14 +50,21 @@ def test_ports_are_read_from_what_the_container_says():
     assert [one.address for one in found] == ["127.0.0.1", "127.0.0.1", "::1", "127.0.0.1"]
 
 
-def test_only_so_many_ports_are_shown():
-    rows = [f"{port}: 00000000:{port:04X} 00000000:0000 0A 0" for port in range(1, 1000)]
-    assert len(listening.parse_ports("\n".join(rows))) == listening.PORTS_MOST
-
-
 def test_a_port_at_which_nothing_listens_is_said_so():
     with pytest.raises(clincus.ClincusError, match="nothing listens at port 81"):
         listening.port_at(listening.parse_ports(SAID), 81)
+
+
+@pytest.mark.parametrize(("count", "is_cut"), [(preview.LISTED, False), (preview.LISTED + 1, True)])
+def test_a_list_of_ports_says_that_it_is_cut(monkeypatch, count, is_cut):
+    app = mock.Mock()
+    app.reachable_session.return_value = a_session(status="running")
+    previews = preview.Previews(app)
+    found = [listening.Listening(port, ("127.0.0.1",), "") for port in range(1, count + 1)]
+    monkeypatch.setattr(previews, "_ports", lambda session: found)
+    monkeypatch.setattr(previews, "_document", lambda session, port, request: port.port)
+    answer = previews.get_ports(mock.Mock(values={"id": "a"}))
+    assert (len(answer["ports"]), answer["truncated"]) == (preview.LISTED, is_cut)
 
 
 # ---- names ------------------------------------------------------------------------------------------------------

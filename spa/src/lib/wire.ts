@@ -2514,7 +2514,7 @@ export interface components {
              */
             unpriced_tokens: number;
             /**
-             * @description the models that have no known price
+             * @description models that have no known price: the first ten, so ten may mean more
              * @example [
              *       "my-model"
              *     ]
@@ -2556,7 +2556,7 @@ export interface components {
                  */
                 resets_at: string;
             }[];
-            /** @description the same for each day (UTC), newest first */
+            /** @description the same for each day (UTC), newest first; at most 366 days */
             days: components["schemas"]["SpentDay"][];
             /** @description true if Clincus could not read everything: the real use is higher */
             truncated: boolean;
@@ -3370,7 +3370,7 @@ export interface components {
                  */
                 why: string;
             }[];
-            /** @description changes of sealed files, newest last */
+            /** @description changes of sealed files, the newest last; Clincus keeps the last 50 */
             changes: components["schemas"]["SealedChange"][];
             /** @description files that appeared since the session began, and that run by themselves on this machine; at most 200 */
             appeared: components["schemas"]["Appeared"][];
@@ -3796,7 +3796,7 @@ export interface components {
              */
             unpriced_tokens: number;
             /**
-             * @description the models that have no known price
+             * @description models that have no known price: the first ten, so ten may mean more
              * @example [
              *       "my-model"
              *     ]
@@ -4021,7 +4021,9 @@ export interface components {
             milliseconds: number | null;
         };
         Ports: {
-            /** @description what listens */
+            /** @description there are more ports */
+            truncated: boolean;
+            /** @description the ports at which something listens, the lowest first; at most 100 */
             ports: {
                 /**
                  * @description the port
