@@ -177,7 +177,8 @@ def waiting_words(decision: Decision) -> str:
     """The reason why no prompt can be typed while a tool waits for a person."""
     agent = decision.agent
     asked = clean(agent.text, SHOWN)
-    return f"the tool waits for an answer ({agent.reason})" + (f": {asked}" if asked else "")
+    question = f": {asked}" if asked else ""
+    return f"answer the tool first: it waits for an answer ({agent.reason}){question}"
 
 
 def check_input(draft: str | None) -> None:

@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
 
 import { someSession } from '../test/fakes';
-import { age, basename, bytes, dirname, duration, toolAndSlot } from './format';
+import { age, basename, bytes, dirname, duration, projectAndTool, shownFolder, toolAndSlot } from './format';
 
 it.each([
   [0, '0 s'],
@@ -39,3 +39,12 @@ it.each([
   [1, 'Claude Code'],
   [2, 'Claude Code · slot 2'],
 ])('slot %i is named as %s', (slot, text) => expect(toolAndSlot(someSession({ slot }))).toBe(text));
+
+it.each([
+  ['', 'Claude Code', '/home/ann/src'],
+  ['Cart totals', 'shop · Claude Code', '/home/ann/src/shop'],
+])('a session named %j shows its project once: %s, %s', (name, line, folder) => {
+  const session = someSession({ name, workspace: '/home/ann/src/shop' });
+  expect(projectAndTool(session)).toBe(line);
+  expect(shownFolder(session)).toBe(folder);
+});

@@ -89,3 +89,14 @@ export function plural(count: number, one: string, many = `${one}s`): string {
 export function toolAndSlot({ tool, slot }: Session): string {
   return slot > 1 ? `${toolName(tool)} · slot ${slot}` : toolName(tool);
 }
+
+/** The line below a session's name: its project if the name is not the project's, and its tool. */
+export function projectAndTool(session: Session): string {
+  const tool = toolAndSlot(session);
+  return session.name ? `${basename(session.workspace)} · ${tool}` : tool;
+}
+
+/** The folder to show beside a session's name. A name that is the project's already says the end of its path. */
+export function shownFolder({ name, workspace }: Pick<Session, 'name' | 'workspace'>): string {
+  return name ? workspace : dirname(workspace);
+}

@@ -17,7 +17,7 @@ import SquareTerminal from '@lucide/svelte/icons/square-terminal';
 import SunMoon from '@lucide/svelte/icons/sun-moon';
 import Type from '@lucide/svelte/icons/type';
 
-import { sessionName, toolAndSlot } from '../../lib/format';
+import { projectAndTool, sessionName } from '../../lib/format';
 import { shown } from '../../lib/keys';
 import { isTexts } from '../../lib/kinds';
 import type { Icon } from '../../lib/menu';
@@ -128,7 +128,7 @@ class Commands {
       .map(({ session, number }) => ({
         key: `session ${session.id}`,
         title: sessionName(session),
-        detail: toolAndSlot(session),
+        detail: projectAndTool(session),
         session,
         ...(number ? { keys: shown.switch.replace('1–9', String(number)) } : {}),
         run: () => router.go(href.session(session.id)),

@@ -1,1 +1,0 @@
-import{$n as e,Bn as t,Sr as n,Tr as r,zr as i}from"./index-YqUC8LPR.js";var a=r(`<svg class="lucide lucide-check" viewBox="0 0 24 24"><path d="M20 6 9 17l-5-5"></path></svg>`);function o(r,o){let s=t(o,`size`,3,24);var c=a();i(()=>{e(c,`width`,s()),e(c,`height`,s()),e(c,`aria-label`,o[`aria-label`]),e(c,`aria-hidden`,!o[`aria-label`])}),n(r,c)}export{o as t};
