@@ -38,8 +38,8 @@ def run_why(context: Context) -> int:
 def run_log(context: Context) -> int:
     """Show the log of a session, newest last
 
-    It has each request with its sender and result, the times of the runs, and the activity of the tool. A running
-    server (`clincus serve`) writes it. It can be read of deleted sessions too, and while Incus does not answer.
+    Shows each request with its sender and result, the times of the runs, and the activity of the tool. A running server
+    (`clincus serve`) writes it. Works for deleted sessions too, and while Incus does not answer.
 
     $ clincus log clincus-ec0578-1  # Who stopped it?
     """
@@ -68,9 +68,9 @@ TIMED_OUT = 124  # the exit code, as of timeout(1)
 def run_prompt(context: Context) -> int:
     """Give a session's tool a prompt
 
-    Without TEXT, or with -, the prompt is read from stdin. The command prints the result: `submitted` (the tool has
+    Without TEXT, or with -, it reads the prompt from stdin. The command prints the result: `submitted` (the tool has
     taken it), `queued` (the tool works; it is typed when the turn ends) or `unconfirmed` (typed, but the tool did not
-    confirm it). While the tool waits for an answer, nothing is typed. The server must run (`clincus serve`).
+    confirm it). While the tool waits for an answer, the command types nothing. The server must run (`clincus serve`).
 
     $ clincus prompt clincus-ec0578-1 'run the tests'  # Ask for something.
     $ git diff | clincus prompt clincus-ec0578-1 -  # A text of many lines.
@@ -146,16 +146,16 @@ def check_states(text: str) -> str:
 @cli.Command(
     "wait [NAME]",
     cli.Flag("--for STATES", f"some of: {', '.join(STATES)}", check=check_states, default="waiting,done,failed,ended"),
-    cli.Flag("--timeout SECONDS", "give up after so long; 0 for never", check=cli.number_from(0, 10**8), default=0),
+    cli.Flag("--timeout SECONDS", "give up after this time; 0: never", check=cli.number_from(0, 10**8), default=0),
     cli.ALWAYS_JSON,
     PORT,
 )
 def run_wait(context: Context) -> int:
     """Wait until a session's tool waits, is done, has failed or has ended
 
-    It prints the tool's state as JSON. `done` means that no turn is in progress, whether or not a person has seen its
-    end; `ended` also that the session does not run, or was deleted meanwhile. The server must run (`clincus serve`);
-    while it restarts, this command keeps waiting.
+    Prints the tool's state as JSON. `done`: the turn is over, even if no person has looked yet. `ended`: the tool has
+    ended, or its session does not run or was deleted. The server must run (`clincus serve`); while it restarts, this
+    command keeps waiting.
 
     $ clincus wait clincus-ec0578-1 --timeout 600 && make check  # In a script, after `clincus prompt`.
     $ clincus wait clincus-ec0578-1 --for waiting  # Call me when it asks.

@@ -12,8 +12,8 @@ def run_fetch(context: Context) -> int:
     """Bring the commits of a session's clone into its directory, as a branch
 
     For a session that was started with --clone. Uncommitted changes there arrive as one more commit. The branch is
-    BRANCH, or `clincus/` and the session's name or id. Your checkout, your index and your files stay as they are;
-    merging is up to you. A branch that you moved elsewhere is left alone.
+    BRANCH, or `clincus/` and the session's name or id. Your checkout, your index and your files stay as they are, and
+    you merge. The command does not touch a branch that you moved elsewhere.
 
     $ clincus fetch clincus-ec0578-1  # Bring what was done so far.
     $ clincus fetch clincus-ec0578-1 login && git diff main...login  # As a branch of another name, and look at it.
@@ -35,9 +35,8 @@ def run_fetch(context: Context) -> int:
 def run_push(context: Context) -> int:
     """Give a session's clone the newer commits of its directory
 
-    For a session that was started with --clone. In the clone they are the remote branch `host/BRANCH`; nothing is
-    merged.
-    BRANCH is what you have checked out, unless you name another one.
+    For a session that was started with --clone. They arrive in the clone as the remote branch `host/BRANCH`; the
+    command merges nothing. BRANCH is what you have checked out, unless you name another one.
 
     $ clincus push clincus-ec0578-1  # Then ask the tool to rebase on host/main.
     """

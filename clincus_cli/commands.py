@@ -155,7 +155,7 @@ FORCE_F = Flag("-f, --force", "the same as --yes")
 JSON = Flag("--json", "the same as --format json")
 RESULT_JSON = Flag("--json", "print the result as JSON")
 PLAN_JSON = Flag("--json", "with --dry-run: print the plan as JSON")
-ALWAYS_JSON = Flag("--json", "accepted; the output is JSON in any case")
+ALWAYS_JSON = Flag("--json", "no effect: the output is always JSON")
 HELP = Flag("-h, --help", "show this help")
 PROFILE = Flag("--profile NAME", "apply [profiles.NAME] of the config", default="")
 ENV = Flag("-e, --env KEY=VALUE", "variable for what runs inside; KEY alone copies yours", repeats=True)
@@ -174,13 +174,13 @@ START = (
     Flag("--mount HOST:PATH[:ro]", "mount a directory or file as PATH in the container", repeats=True),
     Flag(
         "--network MODE",
-        "what it reaches: open, allow-list or none (default: the config's)",
+        "what the session can reach: open, allow-list or none (default: the config's)",
         choices=("open", "allow-list", "none"),
     ),
     Flag("--allow NAME", "allow a host or a preset beside those of the config (--network allow-list)", repeats=True),
     Flag(
         "--login NAME",
-        "borrow a login of the config, in place of those that it names; none for no login",
+        "login to borrow, instead of the config's; none for no login",
         repeats=True,
     ),
     Flag(

@@ -182,7 +182,7 @@ NESTING = ("security.nesting", "security.syscalls.intercept.mknod", "security.sy
 def run_container_launch(context: Context) -> int:
     """Create a container from an image and start it
 
-    Allows nesting, so that containers run in it. If the start fails, nothing stays behind.
+    Containers can run in it (nesting). If the start fails, the command removes it.
 
     $ clincus container launch clincus test-box  # Start a bare container of the standard image.
     """
@@ -210,11 +210,11 @@ def run_container_launch(context: Context) -> int:
 
 @cli.Command("container start NAME", cli.RESULT_JSON, writes=True)
 def run_container_start(context: Context) -> int:
-    """Start a container, or let a paused one run on
+    """Start a container, or unfreeze a paused one
 
     Only the container: `clincus resume` starts a session's tool as well.
 
-    $ clincus container start box  # Start it; nothing happens in it.
+    $ clincus container start box  # Start it, without a tool in it.
     """
     name = context.options.name
     incus = context.door(name)
@@ -224,7 +224,7 @@ def run_container_start(context: Context) -> int:
 
 @cli.Command(
     "container stop NAME",
-    cli.Flag("--force", "at once, as if the power went"),
+    cli.Flag("--force", "stop at once, as after a power cut"),
     cli.Flag("--timeout SECONDS", "how long it may take", check=cli.number_from(1, 86400), default=60),
     cli.RESULT_JSON,
     writes=True,
@@ -232,9 +232,9 @@ def run_container_start(context: Context) -> int:
 def run_container_stop(context: Context) -> int:
     """Stop a container
 
-    A session's conversation is saved first.
+    Saves a session's conversation first.
 
-    $ clincus container stop box --timeout 10  # It has ten seconds for that; after them it runs on.
+    $ clincus container stop box --timeout 10  # Give it ten seconds. If it needs longer, it keeps running.
     """
     options = context.options
     name = context.options.name
@@ -257,10 +257,11 @@ def run_container_stop(context: Context) -> int:
 def run_container_delete(context: Context) -> int:
     """Delete a container
 
-    A session's conversation is saved first. At a terminal it asks, and shows other work in it that is not on this
-    machine. A yes, and --force, copies that here first; else a session with such work stays.
+    Saves a session's conversation first. At a terminal it asks, and lists other work in the container that is not on
+    this machine. If you agree, or with --force, Clincus copies that work here first. Otherwise a session with such work
+    stays.
 
-    $ clincus container delete --force box  # Delete it whatever it does.
+    $ clincus container delete --force box  # Delete it, even while it runs.
     """
     options = context.options
     name = context.options.name
@@ -297,7 +298,7 @@ def answer(context: Context, key: str, ask: Callable[[], bool]) -> int:
 
 @cli.Command("container exists NAME", cli.RESULT_JSON, shows=True)
 def run_container_exists(context: Context) -> int:
-    """Say by the exit code whether a container exists
+    """Check if a container exists, and answer by the exit code
 
     $ clincus container exists box || clincus container launch clincus box  # Make it if need be.
 
@@ -309,9 +310,9 @@ def run_container_exists(context: Context) -> int:
 
 @cli.Command("container running NAME", cli.RESULT_JSON, shows=True)
 def run_container_running(context: Context) -> int:
-    """Say by the exit code whether a container runs
+    """Check if a container runs, and answer by the exit code
 
-    One that is paused does not run.
+    A paused container does not run.
 
     $ clincus container running box && clincus container stop box  # Stop it if need be.
 
@@ -325,7 +326,7 @@ def run_container_running(context: Context) -> int:
 def run_container_list(context: Context) -> int:
     """List every instance of the Incus project
 
-    As `incus list` prints them; `clincus list` shows sessions only.
+    Prints the table of `incus list`. `clincus list` shows sessions only.
 
     $ clincus container list --format json  # The same as a document for programs.
     """
@@ -390,11 +391,11 @@ def run_container_mount(context: Context) -> int:
 def run_container_exec(context: Context) -> int:
     """Run a command in a container
 
-    The command uses your stdin, stdout and stderr, and its exit code is passed on. With --capture, JSON holds its
-    stdout, stderr and exit code instead.
+    The command uses your stdin, stdout and stderr, and Clincus returns its exit code. With --capture, Clincus prints
+    stdout, stderr and exit code as JSON.
 
-    The command line is visible in Incus's events: hand secrets over on stdin, or by -e KEY, which copies a variable of
-    yours and is in no argument list.
+    The command line is visible in Incus's events. Pass secrets on stdin, or with -e KEY, which copies your variable and
+    puts it into no argument list.
 
     $ clincus container exec box --user 1000 -- git status  # Run git as the code user in the workspace.
     $ clincus container exec box -t bash  # Open a shell.

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def run_cost(context: Context) -> int:
     """Show the cost of conversations, by project and day
 
-    Tokens and dollars at list prices, as far as the tools report them, from the conversations that are saved on this
-    machine, also those of deleted sessions. With NAME, only that session's. A + means tokens of unknown price: add the
-    price to `[cost.prices]` of the configuration.
+    Shows tokens, and dollars at list prices, as far as the tools report them. It counts all conversations that are
+    saved on this machine, also those of deleted sessions; with NAME, only those of that session. A + means tokens of
+    unknown price: add the price to `[cost.prices]` of the configuration.
 
     $ clincus cost --days 7  # This week.
     $ clincus cost clincus-ec0578-1  # One session.

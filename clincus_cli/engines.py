@@ -84,15 +84,15 @@ def state_words(known: Facts) -> str:
 def run_engine_add(context: Context) -> int:
     """Add an Incus server or cluster elsewhere as an engine
 
-    TOKEN is what `incus config trust add` printed there; with `--projects P --restricted` it is for one project, which
-    is enough. With - it is read from stdin, at a terminal without an echo, and so kept out of the history of your
-    shell. The token holds the fingerprint of the server's certificate: no other server is talked to. Without TOKEN,
-    NAME is a remote that `incus remote list` shows already.
+    TOKEN is the output of `incus config trust add` there. With `--projects P --restricted`, it is for one project,
+    which is enough. With -, the command reads it from stdin, at a terminal without an echo, which keeps it out of your
+    shell's history. The token holds the fingerprint of the server's certificate, so Clincus talks to no other server.
+    Without TOKEN, NAME must be a remote in `incus remote list`.
 
     $ clincus engine add tower -  # Ask for the token, trust it, copy the image, write [engines.tower], and check.
     $ clincus engine add tower --root /srv/projects  # The remote is there already; folders of it may be mounted.
 
-    Exits: 0 it can be used; 1 it cannot, and why
+    Exits: 0 the engine works; 1 it does not, and the output says why
     """
     from clincus_cli.build import image_fingerprint
 
@@ -287,9 +287,9 @@ def append_table(environ: Mapping[str, str], lines: Sequence[str]) -> str:
 
 @cli.Command("engine check NAME", cli.format_flag("text", "json"))
 def run_engine_check(context: Context) -> int:
-    """Say what an engine can do, and what it cannot do
+    """Show what an engine can do, and what it cannot do
 
-    $ clincus engine check tower  # Is it there, does it trust us, has it the image, what does its project forbid?
+    $ clincus engine check tower  # Does it answer, trust this host and have the image? What does its project forbid?
 
     Exits: 0 sessions can run there; 1 they cannot
     """

@@ -37,11 +37,11 @@ def container_place(text: str) -> tuple[str, str]:
 def run_file_push(context: Context) -> int:
     """Copy a file or directory into a running container
 
-    As with cp, an existing directory gets the copy in it, under its own name; otherwise PATH is the copy. Clincus makes
-    missing parent directories.
+    As with cp: if PATH is an existing directory, the copy goes into it under its own name. Otherwise PATH is the name
+    of the copy. Clincus makes missing parent directories.
 
-    Links in the directory stay links. On the way to LOCAL, links are followed, except those in a folder that a
-    container can change.
+    Links in the directory stay links. Clincus follows links on the way to LOCAL, except in a folder that a container
+    can change.
 
     In the workspace and the code user's home, the copy belongs to the code user. Elsewhere it keeps the host's user and
     group ids.
@@ -74,18 +74,18 @@ def run_file_push(context: Context) -> int:
 
 @cli.Command(
     "file pull CONTAINER:PATH LOCAL",
-    cli.Flag("-r, --recursive", "for a directory; it is copied without it as well"),
+    cli.Flag("-r, --recursive", "no effect: a directory is copied without it, too"),
     cli.RESULT_JSON,
 )
 def run_file_pull(context: Context) -> int:
     """Copy a file or directory out of a running container
 
-    As with cp, an existing directory LOCAL gets the copy in it, under its own name, and a file replaces a file. A
-    directory is copied only to an empty place, and appears there when it is complete.
+    As with cp: if LOCAL is an existing directory, the copy goes into it under its own name, and a file replaces a file.
+    Clincus copies a directory only to an empty place, where it appears when it is complete.
 
-    Files from a container are not trusted: device files, named pipes and links that lead out of the copy are left out
-    and named on stderr, setuid bits are dropped, and no link of the copy is ever written through. On the way to LOCAL,
-    links are followed, except those in a folder that a container can change.
+    Clincus does not trust files from a container. It leaves out device files, named pipes and links that lead out of
+    the copy, and names them on stderr. It drops setuid bits, and never writes through a link of the copy. It follows
+    links on the way to LOCAL, except in a folder that a container can change.
 
     $ clincus file pull clincus-ec0578-1:/home/code/report.txt .  # Copy a file to this directory.
     """

@@ -25,14 +25,14 @@ ABOUT = "Clincus runs AI coding tools at full permissions, each locked in its ow
 PROGRAM_USAGE = (
     ("clincus [FLAGS]", "start a session here, as `clincus shell`"),
     ("clincus COMMAND [FLAGS]", "run a command"),
-    ("clincus COMMAND --help", "say more about it; also `clincus help COMMAND`"),
+    ("clincus COMMAND --help", "show its help; also `clincus help COMMAND`"),
     ("clincus --version", "print the version"),
 )
 VARIABLES = (
-    ("CLINCUS_CONFIG", "one more config file, read after ~/.config/clincus/config.toml"),
-    ("CLINCUS_PROFILE", "the profile where --profile is not given"),
-    ("CLINCUS_CONTAINER", "the session or container of a command that names none"),
-    ("CLINCUS_CONTAINER_PREFIX", "how names of containers begin (default: clincus-)"),
+    ("CLINCUS_CONFIG", "one more config file, after ~/.config/clincus/config.toml"),
+    ("CLINCUS_PROFILE", "the profile if you give no --profile"),
+    ("CLINCUS_CONTAINER", "the session of a command without a NAME"),
+    ("CLINCUS_CONTAINER_PREFIX", "beginning of container names (default: clincus-)"),
     ("CLINCUS_...", "settings of the config, such as CLINCUS_LIMIT_MEMORY"),
     ("NO_COLOR", "no colours"),
 )

@@ -66,7 +66,8 @@ LIST_FLAGS = (
 def run_image_list(context: Context) -> int:
     """List images
 
-    A table of the standard image's state; JSON holds every image that has a name.
+    Prints the state of the standard image. --all and --prefix list other images. JSON has every image with a
+    name.
 
     $ clincus image list --prefix clincus- --format json  # The versions of the standard image.
     """
@@ -148,8 +149,8 @@ def run_image_info(context: Context) -> int:
 def run_image_publish(context: Context) -> int:
     """Make an image of a container
 
-    The container stays. The image holds everything in the container, keys and conversations too. The image is where the
-    container is: on this host, or on its engine.
+    The container stays. The image holds everything in the container, keys and conversations too. Clincus stores it
+    where the container is: on this host, or on its engine.
 
     $ clincus image publish box my-tools  # Make an image that `--image my-tools` starts.
     """
@@ -204,7 +205,7 @@ def publish(incus: clincus.Incus, instance: str, alias: str, properties: Mapping
 def run_image_delete(context: Context) -> int:
     """Delete an image
 
-    Deletes all its names, too. Containers that were made from it stay. At a terminal it asks.
+    Deletes all names of the image, too. Containers that were made from it stay. At a terminal it asks.
 
     $ clincus image delete my-tools  # Delete it with all its names.
     """
@@ -231,7 +232,7 @@ def delete_image(incus: clincus.Incus, fingerprint: str) -> None:
 
 @cli.Command("image exists ALIAS", ENGINE, cli.RESULT_JSON, shows=True)
 def run_image_exists(context: Context) -> int:
-    """Say by the exit code whether an image exists
+    """Check if an image exists, and answer by the exit code
 
     $ clincus image exists clincus || clincus build  # Build it if need be.
 

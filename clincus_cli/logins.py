@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def run_login_list(context: Context) -> int:
     """Show the logins that sessions may borrow
 
-    They are those of [logins.NAME] in your config. Their values are never shown. The server must run (`clincus serve`).
+    Lists each [logins.NAME] of your config, and never shows a value. The server must run (`clincus serve`).
 
     $ clincus login list  # Which are there, and who borrows them?
     """
@@ -60,8 +60,8 @@ ADD_FLAGS = (
 def run_login_add(context: Context) -> int:
     """Let sessions borrow a login of this host
 
-    Writes [logins.LOGIN] to your config: where the value is read, and never the value. A running server reads it within
-    a second. A session borrows it with --login LOGIN.
+    Writes [logins.LOGIN] to your config. It says where Clincus reads the value, and never holds the value. A running
+    server reads it within a second. A session borrows it with --login LOGIN.
 
     $ clincus login add anthropic --file ~/.keys/anthropic  # An API key in a file of yours.
     $ clincus login add github --command 'gh auth token'  # What gh has signed in with.
@@ -112,7 +112,7 @@ def check_login(name: str, row: Mapping[str, object]) -> None:
 def run_login_check(context: Context) -> int:
     """Read the value of a login now, and say whether it can be read
 
-    Exit code 1 if it cannot. The value is not shown, and its vendor is not asked.
+    The exit code is 1 if Clincus cannot read it. The command does not show the value, and does not ask the vendor.
 
     $ clincus login check github  # Does `gh auth token` give one?
     """

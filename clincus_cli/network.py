@@ -29,7 +29,7 @@ def run_network(context: Context) -> int:
     """Show the network of a session and its refused connections, or change it
 
     A change takes effect at once, also while the session runs. Connections to names that are no longer allowed end.
-    --allow also chooses the mode `allow-list`, unless --mode is given. The server must run (`clincus serve`).
+    --allow also sets the mode `allow-list`, unless you give --mode. The server must run (`clincus serve`).
 
     $ clincus network clincus-ec0578-1  # Why does npm fail?
     $ clincus network clincus-ec0578-1 --allow registry.example.com  # Let it through.

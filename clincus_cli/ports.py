@@ -30,7 +30,7 @@ REMAINS = (
 def run_ports(context: Context) -> int:
     """Show what serves in a session, or open it in a browser
 
-    Works without a network in the container, too. The link holds for a minute, for one browser on this machine. The
+    Works without a network in the container, too. The link is valid for a minute, for one browser on this machine. The
     server must run (`clincus serve`).
 
     $ clincus ports clincus-ec0578-1  # What listens there?

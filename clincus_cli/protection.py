@@ -26,8 +26,8 @@ def run_protection(context: Context) -> int:
 
     If another file takes the place of a sealed one, Clincus freezes the session and restores the copy. With `--resolve
     continue` the session goes on without that seal until its next start, with `--resolve stop` it ends and its
-    container is kept. The same holds for things that are put aside, such as a link in `.git`; the commands of a rebase
-    are put back if the session goes on. The server must run (`clincus serve`).
+    container is kept. The same applies to things that Clincus puts aside, such as a link in `.git`. If the session goes
+    on, Clincus puts the commands of a rebase back. The server must run (`clincus serve`).
 
     $ clincus protection clincus-ec0578-1  # What is sealed, and why is it frozen?
     $ clincus protection clincus-ec0578-1 --resolve stop  # End it; the container stays.

@@ -45,9 +45,9 @@ def check_scope(text: str) -> str:
 def run_diff(context: Context) -> int:
     """Show what a session has changed in its workspace
 
-    Since the session's start, unless --from names another STATE: `turn` is the beginning of the tool's last turn,
-    `branch` is where the branch left its upstream or main, and a number is a checkpoint. It works for stopped and
-    deleted sessions too. The server must run (`clincus serve`).
+    Compares with the start of the session, unless --from names another STATE: `turn` is the beginning of the tool's
+    last turn, `branch` is where the branch left its upstream or main, and a number is a checkpoint. It works for
+    stopped and deleted sessions too. The server must run (`clincus serve`).
 
     $ clincus diff clincus-ec0578-1 --stat  # Which files, and how much.
     $ clincus diff clincus-ec0578-1 --from turn src/app.js  # One file, in the last turn.
@@ -105,14 +105,14 @@ def run_checkpoints(context: Context) -> int:
 def run_undo(context: Context) -> int:
     """Restore files of a session's workspace to an earlier state
 
-    By default it restores files as they were at the beginning of the tool's last turn, and only those that the
-    tool's turns have touched; PATHs choose files and folders. The present state is kept as a checkpoint first, so an
-    undo can be undone. Files that are ignored or have changed meanwhile stay. The server must run (`clincus serve`).
+    By default it restores the files that the tool's turns have touched, to the beginning of the last turn. With PATHs,
+    it restores these files and folders. Clincus keeps the present state as a checkpoint first, so you can undo an undo.
+    It leaves files that git ignores, and files that changed meanwhile. The server must run (`clincus serve`).
 
     $ clincus undo clincus-ec0578-1  # Take back the last turn.
     $ clincus undo clincus-ec0578-1 --to start src  # A folder, as it was when the session began.
 
-    Exits: 0 all was brought back; 1 otherwise
+    Exits: 0 all files were restored; 1 otherwise
     """
     options = context.options
     paths = [path.rstrip("/") for path in options.path]
@@ -153,12 +153,12 @@ def run_undo(context: Context) -> int:
 def run_commit(context: Context) -> int:
     """Commit what a session has changed, in its container and in your name
 
-    All files that differ from the last commit, or PATHs alone. Git in the container makes the commit, and hooks of the
-    repository run there. Nothing is signed. Your own git does not run: it would work in a folder that an agent can
-    change meanwhile. The server must run (`clincus serve`).
+    Commits all files that differ from the last commit, or only PATHs. Git in the container makes the commit, and runs
+    the hooks of the repository there. The commit has no signature. Your own git does not run, since it would work in a
+    folder that an agent can change meanwhile. The server must run (`clincus serve`).
 
     $ clincus commit clincus-ec0578-1 -m 'Add the login page'  # All that differs.
-    $ clincus commit clincus-ec0578-1 src -m 'Add the form'  # A folder alone.
+    $ clincus commit clincus-ec0578-1 src -m 'Add the form'  # Only a folder.
     """
     options = context.options
     if not options.message.strip():

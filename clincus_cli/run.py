@@ -23,11 +23,11 @@ TIMED_OUT = 124  # the exit code, as of timeout(1)
 @cli.Command(
     "run COMMAND...",
     cli.Flag(
-        "--timeout SECONDS", "kill it after so long, with exit code 124; 0 for never", check=cli.number_from(0, 10**8)
+        "--timeout SECONDS", "kill it after this time, with exit code 124; 0: never", check=cli.number_from(0, 10**8)
     ),
-    cli.Flag("--capture", "accepted; the output is passed on in any case"),
+    cli.Flag("--capture", "no effect: the output always passes through"),
     cli.format_flag("pretty", "json"),
-    cli.Flag("-q, --quiet", "nothing of our own on stderr"),
+    cli.Flag("-q, --quiet", "print no messages of Clincus on stderr"),
     starts=True,
     passes_on=1,
     writes=True,
@@ -35,11 +35,11 @@ TIMED_OUT = 124  # the exit code, as of timeout(1)
 def run_run(context: Context) -> int:
     """Run one command in a container of its own
 
-    The directory is mounted, limited and protected as in a session. A single argument goes through a shell, several
-    are run as they are. Input and output pass through unchanged, and the container is removed whatever happens; with
-    --persistent it is stopped, and used again by the next run in the same --slot.
+    Clincus mounts, limits and protects the directory as in a session. A single argument goes through a shell; several
+    arguments run as they are. Input and output pass through unchanged. Clincus always removes the container. With
+    --persistent, it stops the container, and the next run in the same --slot uses it again.
 
-    Our own flags may stand anywhere; in front of a command with flags of the same names put --.
+    Put -- before COMMAND if COMMAND has flags that Clincus has too.
 
     $ clincus run 'npm ci && npm test'  # Through a shell.
     $ clincus run --timeout 600 make -j4 test  # With a time limit; -j4 belongs to make.
@@ -209,14 +209,14 @@ def run_tmux_send(context: Context) -> int:
 
 @cli.Command(
     "tmux capture [CONTAINER]",
-    cli.Flag("--lines N", "so many lines of history, too", check=cli.number_from(0, 50_000), default=0),
+    cli.Flag("--lines N", "also print this many lines above the screen", check=cli.number_from(0, 50_000), default=0),
     cli.Flag("-e, --escapes", "with colours"),
     cli.RESULT_JSON,
 )
 def run_tmux_capture(context: Context) -> int:
     """Print what a session's terminal shows
 
-    If the output is not a terminal, it does not end with a newline.
+    In a pipe or file, the output does not end with a newline.
 
     $ clincus tmux capture clincus-ec0578-1 --lines 500  # The screen and the 500 lines above it.
     """

@@ -19,13 +19,13 @@ SELDOM_USED = ("bz2", "html", "lzma", "ssl")
 
 SERVE_FLAGS = (
     cli.Flag("--port N", "port (default: the config's, 3000); 0 for any free one", check=cli.number_from(0, 65535)),
-    cli.Flag("--host ADDRESS", "listen here too, for other machines; this needs a token"),
-    cli.Flag("--allowed-host HOST", "a name that people reach it by, as of a proxy; repeatable", repeats=True),
-    cli.Flag("--token-file FILE", "the token that lets in other users and machines; made if missing"),
+    cli.Flag("--host ADDRESS", "also listen here, for other machines; this needs a token"),
+    cli.Flag("--allowed-host HOST", "a host name that leads here, such as a proxy's; repeatable", repeats=True),
+    cli.Flag("--token-file FILE", "file with the token for other users and machines; made if missing"),
     cli.Flag("--open", "open the dashboard in a browser"),
     cli.Flag(
         "--log-format FORMAT",
-        "how the log is written: text, or json, an object on each line",
+        "form of the log: text, or json with an object on each line",
         choices=("text", "json"),
         default="text",
     ),
@@ -36,8 +36,9 @@ SERVE_FLAGS = (
 def run_serve(context: Context) -> int:
     """Serve the dashboard and its API
 
-    Listens on this machine only, and for you and root only, until Ctrl-C or SIGTERM; a second one ends it at once.
-    Others come in with a token: --token-file, or CLINCUS_TOKEN; the link that is printed on a terminal holds it.
+    Serves only this machine, and there only you and root, until Ctrl-C or SIGTERM; a second one ends it at once.
+    Everyone else needs the token of --token-file or CLINCUS_TOKEN. The link that it prints on a terminal holds the
+    token.
 
     $ clincus serve --open  # Serve, and show the dashboard in the browser.
 
@@ -263,8 +264,8 @@ def service_state() -> dict[str, str]:
 def run_service_install(context: Context) -> int:
     """Install the dashboard as a systemd user service
 
-    Writes the unit file and enables it: the dashboard then starts with your login. Variables that say where Incus and
-    the config are go into the unit.
+    Writes the unit file and enables it: the dashboard then starts with your login. The unit keeps the variables that
+    locate Incus and the config.
 
     $ clincus service install --port 4000 && clincus service restart  # Serve on port 4000 from now on.
     """
@@ -296,7 +297,7 @@ def run_service_install(context: Context) -> int:
 
 @cli.Command("service start", cli.RESULT_JSON, config=False)
 def run_service_start(context: Context) -> int:
-    """Start the service, and say where the dashboard is then
+    """Start the service, and print the dashboard's address
 
     $ clincus service install && clincus service start  # Serve from now on.
     """
@@ -307,7 +308,7 @@ def run_service_start(context: Context) -> int:
 def run_service_stop(context: Context) -> int:
     """Stop the service
 
-    Sessions go on running. It starts again with your next login; `clincus service remove` ends that.
+    Sessions keep running. The service starts again with your next login; `clincus service remove` prevents that.
 
     $ clincus service stop  # Free the port for a `clincus serve` of your own.
     """
@@ -318,7 +319,7 @@ def run_service_stop(context: Context) -> int:
 def run_service_restart(context: Context) -> int:
     """Restart the service, or start it
 
-    Sessions go on running, and the dashboard in the browser connects again by itself.
+    Sessions keep running, and the dashboard in the browser connects again by itself.
 
     $ clincus service restart  # After an update of clincus, or `clincus service install`.
     """
@@ -338,7 +339,7 @@ def service_action(context: Context, done: str) -> int:
 def run_service_status(context: Context) -> int:
     """Show whether the service runs
 
-    With its process, its unit file, the place of its log, and the server's own answer.
+    Also shows its process, its unit file, where its log is, and the server's answer.
 
     $ clincus service status || clincus service start  # Start it if need be.
 
@@ -372,7 +373,7 @@ def run_service_remove(context: Context) -> int:
 
     Sessions and settings stay.
 
-    $ clincus service remove  # Serve no more; `clincus serve` does so by hand.
+    $ clincus service remove  # Stop serving; `clincus serve` still starts it by hand.
     """
     path = installed_unit(context)
     systemctl("disable", "--now", SERVICE)

@@ -29,8 +29,8 @@ QUIET = cli.Flag("-q, --quiet", "only the ids, a line each")
 def run_list(context: Context) -> int:
     """List the sessions
 
-    A line for each, with what its tool is doing while the server runs (`clincus serve`). With --all the saved
-    conversations follow. JSON also has addresses, images and times.
+    Prints a line for each session. It has the state of the tool if the server runs (`clincus serve`). --all adds the
+    saved conversations. JSON also has addresses, images and times.
 
     $ clincus list  # Which of them waits for me?
     $ clincus list --all --json  # Everything, for a program.
@@ -163,9 +163,9 @@ def saved_table(saved: Iterable[clincus.SavedSession]) -> str:
 def run_info(context: Context) -> int:
     """Show a saved conversation
 
-    SESSION_ID is the id of a session, or its container's name; without it, the newest is shown.
+    SESSION_ID is the id of a session, or its container's name. Without it, the command shows the newest conversation.
 
-    $ clincus info clincus-ec0578-1  # What is saved of that container's session.
+    $ clincus info clincus-ec0578-1  # The saved conversation of that container's session.
     """
     wanted = context.options.session_id
     found = clincus.list_saved(context.config, context.environ)
@@ -197,8 +197,8 @@ def run_info(context: Context) -> int:
 def run_resume(context: Context) -> int:
     """Resume a paused or stopped session
 
-    Lets a paused container run on. Starts a stopped one, and its tool with the same conversation. Without NAME, it
-    resumes all paused ones.
+    Unfreezes a paused container. Starts a stopped one, and continues the tool's conversation in it. Without NAME, it
+    resumes all paused sessions.
 
     $ clincus resume clincus-ec0578-1  # Go on after `clincus stop`; `clincus attach` shows it.
     """
@@ -318,7 +318,10 @@ def is_agreed(context: Context, verb: str, names: Sequence[str], *, is_one: bool
 def timeout_flag(default: int) -> cli.Flag:
     """The flag for the time that a session has for a clean stop."""
     return cli.Flag(
-        "--timeout SECONDS", "for a clean stop, then it is forced", check=cli.number_from(0, 3600), default=default
+        "--timeout SECONDS",
+        "time for a clean stop; after it, Clincus forces the stop",
+        check=cli.number_from(0, 3600),
+        default=default,
     )
 
 
@@ -337,8 +340,8 @@ ALL = cli.Flag("--all", "every session")
 def run_stop(context: Context) -> int:
     """Stop sessions and keep their containers
 
-    The conversation is saved first. `clincus resume` starts the container again. For several names, and for --all, it
-    asks first; --yes agrees.
+    Saves the conversation first. `clincus resume` starts the container again. With several names or --all, it asks
+    first; --yes skips the question.
 
     $ clincus stop clincus-ec0578-1  # Stop it for the night.
     """
@@ -354,7 +357,7 @@ def run_stop(context: Context) -> int:
 @cli.Command(
     "shutdown [NAME...]",
     timeout_flag(60),
-    cli.Flag("--delete", "delete persistent ones, too"),
+    cli.Flag("--delete", "also delete persistent sessions"),
     ALL,
     cli.YES,
     cli.FORCE,
@@ -364,9 +367,9 @@ def run_stop(context: Context) -> int:
 def run_shutdown(context: Context) -> int:
     """Stop sessions cleanly and delete those that are not persistent
 
-    The conversation is saved first. A session that holds work which is not on this machine is stopped and kept; with
-    --force that is copied here first, and the session goes. For several names, and for --all, it asks first; --yes
-    agrees.
+    Saves the conversation first. If a session holds work that is not on this machine, Clincus stops it and keeps its
+    container. With --force, Clincus copies that work here first, and deletes the container. With several names or
+    --all, it asks first; --yes skips the question.
 
     $ clincus shutdown --all --force  # End every session cleanly, without a question.
     """
@@ -400,9 +403,9 @@ def run_shutdown(context: Context) -> int:
 def run_kill(context: Context) -> int:
     """Delete sessions at once
 
-    The conversation is saved first. If that fails, or if a session holds other work that is not on this machine, the
-    container stays; --force copies the work here first, as far as possible. At a terminal, for several names, for --all
-    and without a name it asks first; --yes agrees, and so does --force.
+    Saves the conversation first. If that fails, or if a session holds other work that is not on this machine, the
+    container stays; --force copies the work here first, as far as possible. It asks first at a terminal, and everywhere
+    with several names, with --all and without a name. --yes and --force skip the question.
 
     $ clincus kill --all --force  # Delete every session without a question.
     """
@@ -418,9 +421,9 @@ def run_kill(context: Context) -> int:
 
 @cli.Command("persist [NAME...]", ALL, cli.YES, cli.FORCE, cli.RESULT_JSON, writes=True)
 def run_persist(context: Context) -> int:
-    """Keep the containers of sessions when these end
+    """Keep a session's container when the session ends
 
-    For several names, and for --all, it asks first; --yes agrees.
+    With several names or --all, it asks first; --yes skips the question.
 
     $ clincus persist clincus-ec0578-1  # Keep what is installed in that container.
     """
@@ -467,9 +470,9 @@ def run_rename(context: Context) -> int:
 def run_clean(context: Context) -> int:
     """Remove the leftovers of ended sessions
 
-    Without a switch: stopped containers that are not persistent, and leftovers of a crash. Their conversations are
-    saved first. A container that holds other work which is not on this machine stays; with --force the work is copied
-    here first. Each kind is shown, and needs its own answer.
+    Without a flag, it removes stopped containers that are not persistent, and leftovers of a crash. It saves their
+    conversations first. A container with other work that is not on this machine stays; with --force, Clincus copies the
+    work here first. It shows each kind of leftovers and asks for each.
 
     $ clincus clean --dry-run --all  # See what there is.
     """

@@ -41,11 +41,11 @@ def run_config_show(context: Context) -> int:
 
 @cli.Command("config path", cli.format_flag("text", "json"), shows=True)
 def run_config_path(context: Context) -> int:
-    """List the files of the configuration, a later one wins
+    """List the configuration files; a later one overrides an earlier one
 
     The list includes files that do not exist yet. `config set` writes to your own file.
 
-    $ clincus config path  # Where does it look?
+    $ clincus config path  # Which files does Clincus read?
     """
     rows = [(path, "" if exists else "not there") for path, exists in context.config.files.items()]
     return context.show(context.config.files, [console.table(None, rows)])
@@ -55,8 +55,8 @@ def run_config_path(context: Context) -> int:
 def run_config_set(context: Context) -> int:
     """Set one setting in your config file
 
-    VALUE is written as in TOML, such as true, 4 or ["pypi.org"]; anything else is a text. With - it is read from stdin,
-    which keeps a secret out of the history of your shell. The rest of the file stays as it is.
+    Write VALUE as in TOML, such as true, 4 or ["pypi.org"]; anything else is a text. With -, the command reads it from
+    stdin, which keeps a secret out of your shell's history. The rest of the file stays as it is.
 
     $ clincus config set limits.memory.limit 4GiB  # For every new session.
     """

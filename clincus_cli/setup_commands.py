@@ -84,8 +84,8 @@ def run_setup(context: Context) -> int:
     """Install everything that sessions need to start
 
     Looks for Incus, its storage, network and group, and the image 'clincus', and does only the missing steps, each
-    after a question. Settings that a person made are never changed. Packages are installed on Debian and Ubuntu; on
-    others it says what to install.
+    after a question. It never changes settings that a person made. It installs packages on Debian and Ubuntu; elsewhere
+    it lists what to install.
 
     $ clincus setup --dry-run  # List what is missing.
     $ sudo clincus setup --yes  # Do all of it.
@@ -123,7 +123,7 @@ def run_setup(context: Context) -> int:
 
 @cli.Command(
     "uninstall",
-    cli.Flag("--dry-run", "only list what there is, and what removes it"),
+    cli.Flag("--dry-run", "only list what is there, and the command that removes it"),
     cli.PLAN_JSON,
     cli.Flag("-y, --yes", "do not ask"),
 )
@@ -131,13 +131,13 @@ def run_uninstall(context: Context) -> int:
     """Remove everything that Clincus has left on this machine
 
     Lists sessions, conversations, the service, the image, network and storage in Incus, settings and files, each with
-    the command that removes it, and asks for each. Your projects and Incus stay, and so does everything that
-    `clincus setup` is not known to have made. A session that holds work which is not on this machine stays, too.
+    the command that removes it, and asks for each. Your projects and Incus stay. So does everything that `clincus
+    setup` has no record of making, and a session with work that is not on this machine.
 
     $ clincus uninstall --dry-run  # List what there is; nothing is removed.
     $ clincus uninstall  # Remove it, part by part.
 
-    Exits: 0 nothing is left; 1 something is left, and why
+    Exits: 0 nothing is left; 1 something is left, and the output says why
     """
     from clincus_cli import leftovers
     from clincus_cli.host import Host
@@ -175,8 +175,8 @@ def run_uninstall(context: Context) -> int:
 def run_build(context: Context) -> int:
     """Build the image of the sessions, or one of your own
 
-    Alone it builds the standard image 'clincus' and keeps the two before it as clincus-YYYYMMDD-HHMMSS. `build custom
-    NAME` makes an image by a script of yours, run in a container that is always removed, and always prints JSON.
+    Without `custom`, it builds the standard image 'clincus', and keeps the previous two as clincus-YYYYMMDD-HHMMSS.
+    `build custom NAME` runs your script in a temporary container, makes an image of that, and always prints JSON.
 
     $ clincus build --force  # Build the standard image anew, with the newest tools.
     $ clincus build custom go --script install-go.sh  # Make an image 'go' for `clincus shell --image go`.
@@ -231,7 +231,7 @@ def read_script(context: Context) -> bytes:
 @cli.Command(
     "health",
     cli.format_flag("text", "json"),
-    cli.Flag("-v, --verbose", "also check that names can be looked up"),
+    cli.Flag("-v, --verbose", "also check name resolution"),
     shows=True,
 )
 def run_health(context: Context) -> int:

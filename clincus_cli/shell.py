@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     cli.Flag("--tool NAME", "tool to start (default: the config's)", default=""),
     cli.Flag("--name TEXT", "a name for the session, shown by `list` and in the dashboard", default=""),
     cli.Flag("--background", "start without attaching"),
-    cli.Flag("--debug", "start bash in the tool's place"),
+    cli.Flag("--debug", "start bash instead of the tool"),
     cli.Flag(
         "--tmux", "run the tool in tmux, where it outlives this terminal (default; off: --tmux=false)", default=True
     ),
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     cli.Flag("--branch NAME", "what --clone starts from (default: what is checked out, as it is)", default=""),
     cli.Flag("--engine NAME", "run it on an engine of the config (default: this host)", default=""),
     cli.Flag("--target MEMBER", "a member of the engine's cluster, or @ and a group of members", default=""),
-    cli.Flag("--there", "with --engine: mount DIRECTORY of that host, which lies in one of the engine's roots"),
+    cli.Flag("--there", "with --engine: mount DIRECTORY of that host; it must be in one of the engine's roots"),
     cli.Flag("--json", "with --background: print the session as JSON"),
     starts=True,
     writes=True,
@@ -43,21 +43,21 @@ if TYPE_CHECKING:
 def run_shell(context: Context) -> int:
     """Start a session in a project directory, or go back to it
 
-    Makes a container with the directory mounted, starts the tool in tmux there, and attaches. Clincus protects
-    the files that your machine runs from changes inside. Ctrl-B D detaches: the session runs on.
+    Makes a container with the directory mounted, starts the tool in tmux there, and attaches. Clincus protects the
+    files that your machine runs from changes inside. Ctrl-B D detaches, and the session keeps running.
 
-    If a session of the directory runs already, it attaches to that one; --slot chooses one of several, or starts
+    If a session of the directory already runs, the command attaches to it; --slot chooses one of several, or starts
     another one beside it. --persistent also resumes a stopped persistent session. When all programs in the terminal
     have ended, Clincus saves the conversation, then stops a persistent container and removes any other.
 
-    --resume goes on with a saved conversation, in its own container if that is still there.
+    --resume continues a saved conversation, in its old container if that still exists.
 
     $ clincus  # Start the configured tool in the current directory.
     $ clincus shell ~/src/app --tool copilot --persistent  # Another tool, in a container that is kept.
-    $ clincus shell --resume  # Go on with the last conversation of this directory.
+    $ clincus shell --resume  # Continue the last conversation of this directory.
     $ clincus shell --background -e API_KEY --limit-memory 4GiB  # Start without attaching.
     $ clincus shell --background --prompt 'fix the failing test'  # Let it begin at once.
-    $ clincus shell --allow pypi --allow '*.example.com'  # With these names only, and those of the tool's vendor.
+    $ clincus shell --allow pypi --allow '*.example.com'  # It reaches only these names, and those of the tool's vendor.
     $ clincus shell --clone --name login  # On a clone: nothing of this directory is mounted.
 
     Exits: 0 the session ended, was detached, or runs in the background; 1 it could not be started
@@ -470,7 +470,7 @@ def run_in_terminal(
 
 @cli.Command(
     "attach [NAME]",
-    cli.Flag("--bash", "a shell of its own instead of the tool's terminal"),
+    cli.Flag("--bash", "a new shell instead of the tool's terminal"),
     cli.Flag("--slot N", "the session in this slot of the workspace (default: none)", check=cli.SLOT.check, default=0),
     cli.WORKSPACE,
     writes=True,

@@ -77,7 +77,7 @@ def find_snapshot(incus: clincus.Incus, container: str, name: str) -> dict[str, 
 def run_snapshot_create(context: Context) -> int:
     """Take a snapshot of a container
 
-    Without NAME, its name is the time. It does not hold a mounted workspace, which lies on the host.
+    Without NAME, the snapshot's name is the time. A mounted workspace is on the host, so the snapshot does not hold it.
 
     $ clincus snapshot create before-merge  # Keep the state of this workspace's container.
     """
@@ -152,7 +152,7 @@ def snapshot_table(container: str, snapshots: Sequence[Mapping[str, object]]) ->
     cli.WORKSPACE,
     cli.YES,
     cli.Flag("-f, --force", "do not ask; a running one is stopped first and started again"),
-    cli.Flag("--stateful", "with the programs that ran then; not where the network is closed"),
+    cli.Flag("--stateful", "also restore the programs that ran then; not with a closed network"),
     cli.RESULT_JSON,
     writes=True,
 )
@@ -160,8 +160,9 @@ def run_snapshot_restore(context: Context) -> int:
     """Restore a container to a snapshot
 
     Changes in the container since then are lost. The workspace stays as it is, and so does the conversation of a
-    session. A clone goes back with the container. The question shows work in it that is not on this machine; a yes, and
-    --force, copies that here first. Take a snapshot of the present state first if in doubt.
+    session. A clone goes back with the container. The question lists work in the container that is not on this machine.
+    If you agree, or with --force, Clincus copies that work here first. If in doubt, take a snapshot of the present
+    state before.
 
     $ clincus snapshot restore before-merge --force  # Stop it, go back, start it again.
     """
@@ -207,9 +208,9 @@ def run_snapshot_restore(context: Context) -> int:
     writes=True,
 )
 def run_snapshot_delete(context: Context) -> int:
-    """Delete a snapshot, or all of a container
+    """Delete a snapshot, or all snapshots of a container
 
-    $ clincus snapshot delete --all  # Asks before they go.
+    $ clincus snapshot delete --all  # Ask, then delete all of them.
     """
     from urllib.parse import quote
 

@@ -22,9 +22,9 @@ from clincus_cli.context import Context
 def run_trust(context: Context) -> int:
     """Show a project's .clincus.toml and let it set everything
 
-    A project's own settings may choose a tool, an image and one of your profiles. Limits, mounts, protection and the
-    like wait until you have seen the file and agreed. You trust this content only: after a change of the file it asks
-    you again.
+    A project's own settings may choose a tool, an image and one of your profiles. Clincus ignores its limits, mounts,
+    protection and the like until you have seen the file and agreed. You trust this content only: after a change of the
+    file it asks you again.
 
     $ clincus trust ~/src/app  # Read its .clincus.toml, and agree or not.
     """
