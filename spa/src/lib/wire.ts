@@ -1769,7 +1769,7 @@ export interface components {
              */
             options: string[];
             /**
-             * @description the time since which it has this state; empty if unknown
+             * @description since when it has this state; empty if unknown
              * @example 2026-01-01T12:00:00Z
              */
             since: string;
@@ -1820,7 +1820,7 @@ export interface components {
              */
             lines: string[];
             /**
-             * @description the time at which Clincus saw it; empty if unknown
+             * @description when Clincus saw it; empty if unknown
              * @example 2026-01-01T12:00:00Z
              */
             at: string;
@@ -1872,12 +1872,12 @@ export interface components {
              */
             files: number;
             /**
-             * @description lines
+             * @description added lines
              * @example 12
              */
             added: number;
             /**
-             * @description lines
+             * @description removed lines
              * @example 4
              */
             removed: number;
@@ -1898,7 +1898,7 @@ export interface components {
              * @example let a = 2
              */
             new: string;
-            /** @description true if it is no text */
+            /** @description true if the file is not text */
             binary: boolean;
             /** @description one of the two texts is larger than 1 MiB */
             too_large: boolean;
@@ -1946,21 +1946,21 @@ export interface components {
                  */
                 status: "A" | "M" | "D" | "R" | "T";
                 /**
-                 * @description lines; null if they were not counted
+                 * @description added lines; null if Clincus did not count them
                  * @example 12
                  */
                 added: number | null;
                 /**
-                 * @description lines
+                 * @description removed lines
                  * @example 4
                  */
                 removed: number | null;
-                /** @description true if it is no text */
+                /** @description true if the file is not text */
                 binary: boolean;
                 /** @description true if a turn of this session changed it; an undo restores these files */
                 touched: boolean;
                 /**
-                 * @description differs for each content; zeros for a deleted file
+                 * @description a mark of the content: another content has another mark; zeros for a deleted file
                  * @example 9c4f0c2
                  */
                 version: string;
@@ -1970,7 +1970,7 @@ export interface components {
                  */
                 runs: string;
             }[];
-            /** @description there are more */
+            /** @description there are more files */
             truncated: boolean;
             /** @description paths that no checkpoint contains, at most 200 */
             skipped: {
@@ -2012,7 +2012,7 @@ export interface components {
             checkpoint: string;
             /**
              * Format: date-time
-             * @description when
+             * @description when Clincus took it
              * @example 2026-01-01T12:00:00Z
              */
             at: string;
@@ -2032,12 +2032,12 @@ export interface components {
              */
             files: number;
             /**
-             * @description lines
+             * @description added lines
              * @example 12
              */
             added: number;
             /**
-             * @description lines
+             * @description removed lines
              * @example 4
              */
             removed: number;
@@ -2124,7 +2124,7 @@ export interface components {
                 /** @description mount a workspace at the path that it has here, not at /workspace */
                 preserve_workspace_path: boolean;
             };
-            /** @description how Incus is used */
+            /** @description how Clincus uses Incus */
             incus: {
                 /**
                  * @description the Incus project
@@ -2205,7 +2205,7 @@ export interface components {
                      */
                     allowance: string;
                     /**
-                     * @description 0 to 10; 0 for Incus's own
+                     * @description 0 to 10; 0 for the default of Incus
                      * @example 0
                      */
                     priority: number;
@@ -2213,7 +2213,7 @@ export interface components {
                 /** @description memory */
                 memory: {
                     /**
-                     * @description most memory; empty for all
+                     * @description maximum memory; empty for all
                      * @example 4GiB
                      */
                     limit: string;
@@ -2231,22 +2231,22 @@ export interface components {
                 /** @description disk */
                 disk: {
                     /**
-                     * @description most that is read; empty for no limit
+                     * @description maximum read rate; empty for no limit
                      * @example 10MiB/s
                      */
                     read: string;
                     /**
-                     * @description most that is written; empty for no limit
+                     * @description maximum write rate; empty for no limit
                      * @example 10MiB/s
                      */
                     write: string;
                     /**
-                     * @description most of both; empty for no limit
+                     * @description maximum rate of both together; empty for no limit
                      * @example
                      */
                     max: string;
                     /**
-                     * @description 0 to 10; 0 for Incus's own
+                     * @description 0 to 10; 0 for the default of Incus
                      * @example 0
                      */
                     priority: number;
@@ -2264,13 +2264,13 @@ export interface components {
                      */
                     max_duration: string;
                     /**
-                     * @description most processes; 0 for no limit
+                     * @description maximum number of processes; 0 for no limit
                      * @example 0
                      */
                     max_processes: number;
                     /** @description stop a session at its deadline */
                     auto_stop: boolean;
-                    /** @description let it end by itself first */
+                    /** @description at the deadline, let the session end by itself first */
                     stop_graceful: boolean;
                 };
             };
@@ -2405,7 +2405,7 @@ export interface components {
             /** @description snapshots of containers */
             snapshots: {
                 /**
-                 * @description most snapshots of a session
+                 * @description maximum number of snapshots of a session
                  * @example 10
                  */
                 most: number;
@@ -2420,7 +2420,7 @@ export interface components {
             };
             /** @description how sessions share the machine, and how long stopped ones are kept */
             sessions: {
-                /** @description whether sessions that burn CPU for minutes come last on a busy machine */
+                /** @description true: sessions that use CPU for minutes come last on a busy machine */
                 fair_cpu: boolean;
                 /**
                  * @description how long a stopped session without `persistent` is kept
@@ -2431,7 +2431,7 @@ export interface components {
             /** @description when and how you are notified */
             notify: {
                 /**
-                 * @description the states of which you are notified
+                 * @description the states of an agent that notify you
                  * @example [
                  *       "waiting"
                  *     ]
@@ -2528,7 +2528,7 @@ export interface components {
             /** @description the tool's context; null if it is not known */
             context: {
                 /**
-                 * @description tokens in it
+                 * @description tokens that it holds
                  * @example 48211
                  */
                 used: number;
@@ -2538,7 +2538,7 @@ export interface components {
                  */
                 size: number | null;
             } | null;
-            /** @description limits of your plan, if the tool reports them; each until its reset */
+            /** @description the limits of your plan, if the tool reports them; each disappears at its reset */
             windows: {
                 /**
                  * @description the name of the plan's window
@@ -2551,19 +2551,19 @@ export interface components {
                  */
                 used: number;
                 /**
-                 * @description when it begins again; empty if that is not known
+                 * @description when the window begins again; empty if unknown
                  * @example 2026-01-01T12:00:00Z
                  */
                 resets_at: string;
             }[];
-            /** @description the same for each day (UTC), newest first; at most 366 days */
+            /** @description the costs of each day (UTC), the newest first; at most 366 days */
             days: components["schemas"]["SpentDay"][];
             /** @description true if Clincus could not read everything: the real use is higher */
             truncated: boolean;
         };
         Engine: {
             /**
-             * @description "" is this host
+             * @description the engine's name; empty for this host
              * @example tower
              */
             name: string;
@@ -2575,7 +2575,7 @@ export interface components {
             /** @description true if its Incus answers */
             reachable: boolean;
             /**
-             * @description the time since which it is reachable, or not; empty if unknown
+             * @description since when it is reachable, or unreachable; empty if unknown
              * @example 2026-01-01T12:00:00Z
              */
             since: string;
@@ -2585,11 +2585,11 @@ export interface components {
              */
             error: string;
             /**
-             * @description of its Incus, "" until it has answered
+             * @description the version of its Incus; empty until it has answered
              * @example 6.0.4
              */
             version: string;
-            /** @description of its cluster, as they were when it answered last */
+            /** @description members of its cluster, as of its last answer */
             members: {
                 /**
                  * @description the name of the member
@@ -2597,7 +2597,7 @@ export interface components {
                  */
                 name: string;
                 /**
-                 * @description Incus's word: Online, Offline, Evacuated, Blocked
+                 * @description the state in Incus: Online, Offline, Evacuated or Blocked
                  * @example Online
                  */
                 status: string;
@@ -2608,14 +2608,14 @@ export interface components {
                 sessions: number;
             }[];
             /**
-             * @description of its cluster's members
+             * @description groups of its cluster's members
              * @example [
              *       "default"
              *     ]
              */
             groups: string[];
             /**
-             * @description folders there below which a workspace may lie
+             * @description folders of that host that may contain workspaces
              * @example [
              *       "/srv/projects"
              *     ]
@@ -2705,18 +2705,18 @@ export interface components {
             size: number;
             /**
              * Format: date-time
-             * @description when its content was last changed
+             * @description when its content last changed
              * @example 2026-01-01T12:00:00Z
              */
             modified: string;
             /**
-             * @description the name as `path` takes it, where it is not UTF-8
+             * @description the name in the form that `path` takes; absent if it is UTF-8
              * @example caf%E9.txt
              */
             encoded?: string;
             /** @description true if the session cannot write it */
             readonly?: boolean;
-            /** @description true if it only keeps a sealed path from being made */
+            /** @description true if it is an empty placeholder, so that nobody can create a sealed path */
             placeholder?: boolean;
         };
         FileListing: {
@@ -2761,7 +2761,7 @@ export interface components {
             checks: {
                 [key: string]: components["schemas"]["HealthCheck"];
             };
-            /** @description how many ended in which way */
+            /** @description the number of checks by their result */
             summary: {
                 /**
                  * @description all checks
@@ -2769,17 +2769,17 @@ export interface components {
                  */
                 total: number;
                 /**
-                 * @description those that are in order
+                 * @description checks that passed
                  * @example 17
                  */
                 passed: number;
                 /**
-                 * @description those that warn
+                 * @description checks that warn
                  * @example 1
                  */
                 warnings: number;
                 /**
-                 * @description those that failed
+                 * @description checks that failed
                  * @example 0
                  */
                 failed: number;
@@ -2797,17 +2797,17 @@ export interface components {
              */
             label: string;
             /**
-             * @description the group that it is shown in
+             * @description the group in which `clincus health` shows it
              * @example CRITICAL
              */
             section: string;
             /**
-             * @description how it ended
+             * @description the result of the check
              * @enum {string}
              */
             status: "ok" | "warning" | "failed";
             /**
-             * @description what was found
+             * @description what the check found
              * @example Incus 6.0.4
              */
             message: string;
@@ -2848,7 +2848,7 @@ export interface components {
             started_at: string;
             /**
              * Format: date-time
-             * @description when it ended; null while it goes on
+             * @description when the run ended; null until then
              * @example 2026-01-01T12:00:00Z
              */
             ended_at: string | null;
@@ -2865,7 +2865,7 @@ export interface components {
              */
             slot: number;
             /**
-             * @description of the session, as a person has given it
+             * @description a person's name for the session
              * @example login page
              */
             name: string;
@@ -2880,7 +2880,7 @@ export interface components {
              */
             branch: string;
             /**
-             * @description of the whole saved conversation at list prices, null where it is not known
+             * @description the cost of the whole saved conversation at list prices; null if unknown
              * @example 0.42
              */
             cost_usd: number | null;
@@ -2919,23 +2919,23 @@ export interface components {
              */
             error: string;
             /**
-             * @description the time at which it expires; empty if unknown
+             * @description when it expires; empty if unknown
              * @example 2026-01-01T12:00:00Z
              */
             good_until: string;
             /**
-             * @description when a value last went out; empty for never
+             * @description when Clincus last sent the value; empty for never
              * @example 2026-01-01T12:00:00Z
              */
             last_used: string;
             /**
-             * @description the ids of those that borrow it
+             * @description the ids of the sessions that borrow it
              * @example [
              *       "clincus-a1b2c3-1"
              *     ]
              */
             sessions: string[];
-            /** @description what all sessions have used of it today, in this host's time */
+            /** @description how much all sessions have used it today, in this host's time */
             today: {
                 /**
                  * @description requests that carried its value
@@ -2954,7 +2954,7 @@ export interface components {
                 usd: number;
             };
             /**
-             * @description the most that may be used, by the names of the config; empty for no limit
+             * @description the limits of its use, by their names in the config; empty for no limit
              * @example {
              *       "requests_per_day": 2000
              *     }
@@ -2997,7 +2997,7 @@ export interface components {
              */
             problem: string;
             /**
-             * @description the states of which you are notified
+             * @description the states of an agent that notify you
              * @example [
              *       "waiting"
              *     ]
@@ -3012,7 +3012,7 @@ export interface components {
                  * @example ntfy.sh
                  */
                 host: string;
-                /** @description when last */
+                /** @description the last time */
                 last: components["schemas"]["PushResult"];
             } | null;
             /** @description devices with notifications */
@@ -3056,7 +3056,7 @@ export interface components {
              * @example 2026-01-01T12:00:00Z
              */
             created_at: string;
-            /** @description when last */
+            /** @description the last time */
             last: components["schemas"]["PushResult"];
             /** @description its notifications may make a sound */
             sound: boolean;
@@ -3065,12 +3065,12 @@ export interface components {
         PushResult: {
             /**
              * Format: date-time
-             * @description when
+             * @description when Clincus sent it
              * @example 2026-01-01T12:00:00Z
              */
             at: string;
             /**
-             * @description how it ended
+             * @description the result of the check
              * @enum {string}
              */
             outcome: "delivered" | "retrying" | "gone" | "refused" | "failed";
@@ -3112,7 +3112,7 @@ export interface components {
              */
             text: string;
             /**
-             * @description the time since which it has this state; empty if unknown
+             * @description since when it has this state; empty if unknown
              * @example 2026-01-01T12:00:00Z
              */
             since: string;
@@ -3183,11 +3183,11 @@ export interface components {
         Unsaved: {
             /** @description files of the conversation that changed since its last save; every stop, delete and restore saves it first */
             conversation: components["schemas"]["Loss"];
-            /** @description of any branch, tag or work tree of a clone */
+            /** @description commits of any branch, tag or work tree of a clone */
             commits: components["schemas"]["Loss"];
-            /** @description files of any work tree of a clone */
+            /** @description changed files of any work tree of a clone */
             uncommitted: components["schemas"]["Loss"];
-            /** @description of a clone */
+            /** @description stashes of a clone */
             stashes: components["schemas"]["Loss"];
             /** @description repositories within a clone that have commits of their own: a fetch brings only their files */
             nested: components["schemas"]["Loss"];
@@ -3222,7 +3222,7 @@ export interface components {
              * @example Run the tests
              */
             text: string;
-            /** @description how it ended */
+            /** @description the result of the prompt */
             result: components["schemas"]["PromptResult"];
             /**
              * Format: date-time
@@ -3230,11 +3230,11 @@ export interface components {
              * @example 2026-01-01T12:00:00Z
              */
             at: string;
-            /** @description whether it is a command of the tool */
+            /** @description true if it is a command of the tool */
             command: boolean;
         };
         /**
-         * @description in the queue; being typed; the tool has taken it; typed, but the tool did not say so
+         * @description `queued`: in the queue; `sending`: Clincus is typing it; `submitted`: the tool has taken it; `unconfirmed`: typed, but the tool did not confirm it
          * @enum {string}
          */
         PromptResult: "queued" | "sending" | "submitted" | "unconfirmed";
@@ -3256,12 +3256,12 @@ export interface components {
              */
             operation: "" | "merge" | "cherry-pick" | "revert" | "rebase";
             /**
-             * @description of the author: of the repository's configuration, else of this host's user; empty if there is none
+             * @description the author's name, from the repository's configuration, else from this host's user; empty if there is none
              * @example Ann
              */
             name: string;
             /**
-             * @description of the author, from the same places
+             * @description the author's address, from the same places
              * @example ann@example.com
              */
             email: string;
@@ -3307,7 +3307,7 @@ export interface components {
              */
             checkpoint: string;
             /**
-             * @description files that were written again
+             * @description files that Clincus wrote back
              * @example [
              *       "src/app.js"
              *     ]
@@ -3336,12 +3336,12 @@ export interface components {
         };
         NetworkState: {
             /**
-             * @description what it reaches
+             * @description what the session may reach
              * @enum {string}
              */
             mode: "open" | "allow-list" | "none";
             /**
-             * @description connections of this run that were refused since somebody looked
+             * @description refused connections of this run since a person last looked
              * @example 0
              */
             refused: number;
@@ -3365,7 +3365,7 @@ export interface components {
                  */
                 path: string;
                 /**
-                 * @description what would run it
+                 * @description the program that would run it
                  * @example git runs it
                  */
                 why: string;
@@ -3395,7 +3395,7 @@ export interface components {
             by: "container" | "host" | "unknown";
             /**
              * Format: date-time
-             * @description when
+             * @description when it happened
              * @example 2026-01-01T12:00:00Z
              */
             at: string;
@@ -3472,7 +3472,7 @@ export interface components {
                 count: number;
                 /**
                  * Format: date-time
-                 * @description when last
+                 * @description the last time
                  * @example 2026-01-01T12:00:00Z
                  */
                 last: string;
@@ -3506,7 +3506,7 @@ export interface components {
                 received: number;
                 /**
                  * Format: date-time
-                 * @description when last
+                 * @description the last time
                  * @example 2026-01-01T12:00:00Z
                  */
                 last: string;
@@ -3542,7 +3542,7 @@ export interface components {
                 tokens: number;
                 /**
                  * Format: date-time
-                 * @description when last
+                 * @description the last time
                  * @example 2026-01-01T12:00:00Z
                  */
                 last: string;
@@ -3593,7 +3593,7 @@ export interface components {
                  */
                 hosts: string[];
             }[];
-            /** @description what the config says for new sessions */
+            /** @description the config's defaults for new sessions */
             default: {
                 /**
                  * @description what sessions reach: everything, the listed domains, or nothing
@@ -3656,9 +3656,9 @@ export interface components {
              * @example
              */
             protection_note: string;
-            /** @description of this run */
+            /** @description changes of sealed files in this run */
             protection_changes?: components["schemas"]["SealedChange"][];
-            /** @description of a stopped session: what a person has to accept (`accept_changes`) before a session starts in its folder */
+            /** @description for a stopped session: the changes that a person must accept (`accept_changes`) before a session starts in its folder */
             protection_waits?: components["schemas"]["SealedChange"][];
             /**
              * @description warnings about it, for people
@@ -3703,22 +3703,22 @@ export interface components {
              */
             name: string;
             /**
-             * @description in the folder itself, or in a clone of it
+             * @description mount: it works in the folder itself; clone: in a clone of it
              * @enum {string}
              */
             mode: "mount" | "clone";
             /**
-             * @description the Incus remote by its name in the config; "" is this host
+             * @description the engine's name in the config; empty for this host
              * @example
              */
             engine: string;
             /**
-             * @description of a cluster, on which the container is; "" if there is none
+             * @description the cluster member that runs the container; empty if there is none
              * @example
              */
             member: string;
             /**
-             * @description since when engine or member does not answer, "" while it does; everything else is as of then; empty if that is not known
+             * @description since when the engine or the member does not answer: all other fields are as of then; empty while it answers, or if unknown
              * @example 2026-01-01T12:00:00Z
              */
             unreachable_since: string;
@@ -3731,7 +3731,7 @@ export interface components {
              *     ]
              */
             logins: string[];
-            /** @description whether containers can run in it */
+            /** @description true if containers can run in it */
             nesting: boolean;
             /**
              * @description when its terminal's bell last rang; empty for never
@@ -3742,7 +3742,7 @@ export interface components {
             agent: components["schemas"]["Agent"];
             /** @description changes since the start; null while unknown */
             changes: components["schemas"]["ChangeCount"] | null;
-            /** @description what it reaches */
+            /** @description what the session may reach */
             network: components["schemas"]["NetworkState"];
             /**
              * @description number of files that appeared in the workspace since the start, and that run by themselves on this machine
@@ -3754,7 +3754,7 @@ export interface components {
              * @example Incus reports an error in this container
              */
             error?: string;
-            /** @description true if nobody is notified of its tool; a broken seal still notifies you */
+            /** @description true if its tool notifies nobody; a broken seal still notifies you */
             muted: boolean;
         };
         Snapshot: {
@@ -3770,7 +3770,7 @@ export interface components {
              */
             created_at: string;
             /**
-             * @description bytes, null if Incus does not tell
+             * @description bytes; null if Incus does not report it
              * @example 12582912
              */
             size: number | null;
@@ -3809,7 +3809,7 @@ export interface components {
             prices_as_of: string;
             /** @description days with costs */
             days: components["schemas"]["SpentDay"][];
-            /** @description the dearest first */
+            /** @description the most expensive first */
             projects: {
                 /**
                  * @description the project
@@ -3974,13 +3974,13 @@ export interface components {
             call: string | null;
             /** @description true if the result or notice reports a failure */
             failed: boolean;
-            /** @description the text is longer than this */
+            /** @description `text` is cut: the message has more */
             cut: boolean;
         };
         LogEntry: {
             /**
              * Format: date-time
-             * @description when
+             * @description when it happened
              * @example 2026-01-01T12:00:00Z
              */
             at: string;
@@ -4005,7 +4005,7 @@ export interface components {
              */
             from: string;
             /**
-             * @description how it ended
+             * @description the result of the check
              * @example done
              */
             outcome: string;
@@ -4031,18 +4031,18 @@ export interface components {
                  */
                 port: number;
                 /**
-                 * @description at which it listens, in the container
+                 * @description the addresses in the container at which it listens
                  * @example [
                  *       "127.0.0.1"
                  *     ]
                  */
                 addresses: string[];
                 /**
-                 * @description as the container names it; empty if it is not known
+                 * @description the process, as the container names it; empty if unknown
                  * @example node
                  */
                 process: string;
-                /** @description somebody has opened it */
+                /** @description true if a person has opened it */
                 open: boolean;
                 /**
                  * @description its address for browsers that were let in; absent unless the port is open for you
@@ -4054,12 +4054,12 @@ export interface components {
         /** @description unknown values are null */
         Usage: {
             /**
-             * @description of all CPUs together, since the start
+             * @description CPU time on all CPUs together, since the start
              * @example 12.5
              */
             cpu_seconds: number | null;
             /**
-             * @description without the page cache where that is known
+             * @description memory in use, without the page cache if that is known
              * @example 536870912
              */
             memory_bytes: number | null;
@@ -4069,12 +4069,12 @@ export interface components {
              */
             memory_limit: number | null;
             /**
-             * @description of the container, without the workspace
+             * @description disk space of the container, without the workspace
              * @example 1073741824
              */
             disk_bytes: number | null;
             /**
-             * @description how many run; null if that is not known
+             * @description number of processes; null if unknown
              * @example 42
              */
             processes: number | null;
@@ -4090,7 +4090,7 @@ export interface components {
             sent_bytes: number | null;
             /**
              * Format: date-time
-             * @description when
+             * @description when it was measured
              * @example 2026-01-01T12:00:00Z
              */
             at: string;
@@ -4182,7 +4182,7 @@ export interface components {
         SignIn: {
             headers: {
                 /**
-                 * @description how
+                 * @description the way to sign in
                  * @example Bearer realm="clincus"
                  */
                 "WWW-Authenticate"?: string;
@@ -4277,7 +4277,7 @@ export interface components {
          */
         Link: string;
         /**
-         * @description how many there are in all
+         * @description the number of all entries
          * @example 112
          */
         "X-Total-Count": number;
@@ -4714,7 +4714,7 @@ export interface operations {
                     logins?: string[];
                     /** @description show it first */
                     pinned?: boolean;
-                    /** @description true if nobody is notified of its tool; a broken seal still notifies you */
+                    /** @description true if its tool notifies nobody; a broken seal still notifies you */
                     muted?: boolean;
                 };
             };
@@ -5645,7 +5645,7 @@ export interface operations {
                  */
                 "application/json": {
                     /**
-                     * @description the states of which you are notified
+                     * @description the states of an agent that notify you
                      * @example [
                      *       "waiting"
                      *     ]
@@ -5959,7 +5959,7 @@ export interface operations {
                          * @example 9f86d081884c7d65
                          */
                         prompt_id: string;
-                        /** @description how it ended */
+                        /** @description the result of the prompt */
                         result: components["schemas"]["PromptResult"];
                     };
                 };
@@ -7799,7 +7799,7 @@ export interface operations {
                          * @example 9f86d081884c7d65
                          */
                         prompt_id: string;
-                        /** @description how it ended */
+                        /** @description the result of the prompt */
                         result: components["schemas"]["PromptResult"];
                     };
                 };
