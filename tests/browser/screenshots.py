@@ -205,6 +205,9 @@ def test_every_place(work, bed, phone, widths):
     for tab in OF_A_SESSION:
         dashboard.go(f"/sessions/{shop['id']}" + ("" if tab == "terminal" else f"/{tab}"))
         shoot(tab)
+    (checkpoint, *_) = dashboard.server.get(f"/api/sessions/{shop['id']}/checkpoints").json
+    dashboard.go(f"/sessions/{shop['id']}/changes?from={checkpoint['checkpoint']}")
+    shoot("two-checkpoints")
     dashboard.go("/projects")
     page.wait_for_load_state("networkidle")
     page.keyboard.press("n")

@@ -247,6 +247,21 @@ def test_what_changed_is_viewed_put_right_and_committed(dashboard, reviewed):
     expect(page).to_have_url(re.compile(r"/files\?path=numbers$"))
 
 
+def test_the_bar_of_two_checkpoints_has_one_line_on_a_laptop(dashboard, reviewed):
+    """The two moments give room before the next step of the job goes to a line below."""
+    (session, run), page = reviewed, dashboard.page
+    keep(dashboard, session)
+    checkpoint = dashboard.server.get(f"/api/sessions/{session['id']}/checkpoints").json[0]["checkpoint"]
+    run("for n in $(seq 12); do seq 100 >file-$n; done")
+    page.set_viewport_size({"width": 1280, "height": 800})
+    dashboard.go(f"/sessions/{session['id']}/changes?from={checkpoint}")
+    expect(page.get_by_text("12 files", exact=False)).to_be_visible()
+    scope = page.get_by_label("What is compared").bounding_box()
+    commit = page.get_by_role("button", name="Commit …").bounding_box()
+    assert commit["y"] < scope["y"] + scope["height"]
+    assert page.get_by_label("From").bounding_box()["width"] > 120
+
+
 def test_a_patch_of_what_changed_is_copied(dashboard, reviewed):
     (session, run), page = reviewed, dashboard.blank
     run("echo two >>README.md")

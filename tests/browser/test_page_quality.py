@@ -208,6 +208,24 @@ def test_a_row_with_all_that_can_be_said_keeps_its_name(shared, open_shared, scr
         assert not page.locator("main .row").evaluate(OVERLAP)
 
 
+def test_a_long_name_stays_beside_its_state_in_the_sidebar(shared, open_shared):
+    """A name that has no room is cut: neither it nor what stands beside it goes to a line of its own."""
+    dashboard = open_shared()
+    page, agent = dashboard.page, shared.session["agent"]
+    question = {**agent, "state": "waiting", "reason": "question", "options": ["Yes"], "text": "Shall I commit this?"}
+    told = {"name": "A name of some length that says what it is about", "agent": question, "changes": {"files": 1234}}
+    page.route(re.compile(r"/api/sessions(\?.*)?$"), lambda route: route.fulfill(json=[{**shared.session, **told}]))
+    dashboard.go()
+    row = page.get_by_role("navigation", name="Main").get_by_role("link", name="A name of some length")
+    state = row.locator(".status").bounding_box()
+    name = row.get_by_text("A name of some length").bounding_box()
+    assert state["x"] + state["width"] <= name["x"]
+    assert state["y"] < name["y"] + name["height"]
+    assert name["y"] < state["y"] + state["height"]
+    assert name["width"] > 60
+    assert row.get_by_text("±1234").bounding_box()["y"] < name["y"] + name["height"]
+
+
 def test_a_row_of_a_tool_that_has_said_nothing_keeps_its_state_in_sight(shared, open_shared):
     """On a phone the field for the next prompt is as wide as the row, and stands below the state."""
     dashboard = open_shared(phone=True)
