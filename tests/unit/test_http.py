@@ -361,6 +361,7 @@ def test_every_answer_forbids_scripts_frames_and_guessing(server):
             _, headers, _ = client.send(f"GET {path} HTTP/1.1").receive()
         policy = headers["content-security-policy"]
         assert "script-src 'self';" in policy
+        assert "worker-src 'self';" in policy  # no blob: a script that made one would run it
         assert "frame-ancestors 'none'" in policy
         assert headers["x-content-type-options"] == "nosniff"
         assert not [name for name in headers if name.startswith("access-control-")]

@@ -2,7 +2,7 @@
 import { api, sentence } from '../lib/api';
 import { Once } from '../lib/once';
 import type { Prompt, PromptChange, PromptResult } from '../lib/types';
-import { drafts, edits, put } from './written';
+import { currentSession, drafts, edits, put } from './written';
 
 /** What became of the prompt that was sent last. `asked`: it was not sent, since the tool asks by now, or no longer does. */
 export type Outcome = { result: 'sending' | PromptResult } | { result: 'refused' | 'asked'; text: string };
@@ -10,6 +10,7 @@ export type Outcome = { result: 'sending' | PromptResult } | { result: 'refused'
 const MOST_DRAFTS = 50;
 
 export class Prompts {
+  /** By the session, since an id comes again. */
   #outcomes = $state.raw<ReadonlyMap<string, Outcome>>(new Map());
   #lists = $state.raw<ReadonlyMap<string, readonly Prompt[]>>(new Map());
   /** What each draft was begun for: the question that was open then; a prompt is for none. */
@@ -47,12 +48,12 @@ export class Prompts {
   }
 
   outcome(id: string): Outcome | undefined {
-    return this.#outcomes.get(id);
+    return this.#outcomes.get(currentSession(id));
   }
 
   /** The queue and the last ones, in the order in which they were given. */
   all(id: string): readonly Prompt[] {
-    return this.#lists.get(id) ?? [];
+    return this.#lists.get(currentSession(id)) ?? [];
   }
 
   queue(id: string): readonly Prompt[] {
@@ -118,7 +119,7 @@ export class Prompts {
     try {
       const list = await api.prompts(id);
       if (number !== this.#looks.get(id)) return;
-      this.#lists = new Map(this.#lists).set(id, list);
+      this.#lists = new Map(this.#lists).set(currentSession(id), list);
       this.#keepEdits(id);
     } catch {
       // What was seen last is shown until the next look.
@@ -146,8 +147,8 @@ export class Prompts {
 
   #became(id: string, outcome: Outcome | null): void {
     const next = new Map(this.#outcomes);
-    if (outcome) next.set(id, outcome);
-    else next.delete(id);
+    if (outcome) next.set(currentSession(id), outcome);
+    else next.delete(currentSession(id));
     this.#outcomes = next;
   }
 }

@@ -28,3 +28,18 @@ it.each([
   await sessions.refresh();
   expect([prompts.draft(id) !== '', id in forms.current, id in files.current]).toEqual([kept, kept, kept]);
 });
+
+it('tells the next session of an id nothing of what became of the prompts of the one before', async () => {
+  const prompt = { prompt_id: 'p1', text: 'Then the docs', result: 'unconfirmed', at: '', command: false };
+  let listed = [born('2026-02-01T00:00:00Z')];
+  fakeServer(({ path, method }) => ({ json: path === '/api/sessions' ? listed : method === 'POST' ? prompt : [prompt] }));
+  const sessions = new Sessions();
+  await sessions.refresh();
+  const { id } = born('');
+  prompts.write(id, 'Then the docs');
+  await prompts.send(id);
+  expect([prompts.outcome(id)?.result, prompts.all(id).length]).toEqual(['unconfirmed', 1]);
+  listed = [born('2026-02-02T00:00:00Z')];
+  await sessions.refresh();
+  expect([prompts.outcome(id), prompts.all(id)]).toEqual([undefined, []]);
+});

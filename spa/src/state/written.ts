@@ -47,6 +47,9 @@ export const files = new Persisted<Written<KeptText>>('files-unsaved', {}, isFil
 /** When the session of each id was created. */
 const births = new Persisted<Written<string>>('session-births', {}, isTextRecord);
 
+/** The session that has an id now: the key of what is told of it. */
+export const currentSession = (id: string): string => `${id} ${births.current[id] ?? ''}`;
+
 /** Puts a session's value last, and lets those go that were written longest ago; undefined takes it out. */
 export function put<Value>(store: Persisted<Written<Value>>, id: string, value: Value | undefined, most: number): void {
   const others = Object.entries(store.current).filter(([other]) => other !== id);

@@ -10,6 +10,8 @@ import { ui } from '../../state/ui.svelte';
 import { fakeServer, type Reply, someSession } from '../../test/fakes';
 import FilesPane from './FilesPane.svelte';
 
+const MARKDOWN = '# Totals\n\n<b>bold</b>\n';
+
 let asked: string[];
 let picture: Reply;
 
@@ -19,7 +21,7 @@ beforeEach(() => {
   fakeServer(({ path }) => {
     asked.push(path);
     if (path.includes('/files/image')) return picture;
-    if (path.includes('/files/content')) return { text: 'one', headers: { ETag: '"1"' } };
+    if (path.includes('/files/content')) return { text: path.endsWith('.md') ? MARKDOWN : 'one', headers: { ETag: '"1"' } };
     return { json: { path: '', entries: [{ name: 'a.txt', type: 'file', size: 3, modified: '' }] } };
   });
   router.go('/sessions/s/files?path=a.txt');
@@ -65,6 +67,16 @@ it.each(['a.png', 'Photo.JPG', 'x/y.webp'])('shows the picture %s, and reads it 
   const image = await screen.findByRole<HTMLImageElement>('img', { name: path });
   expect(image.src).toMatch(/^blob:/);
   expect(asked.filter((one) => one.includes('/files/content'))).toEqual([]);
+});
+
+it('shows Markdown as a page without its HTML, and as text again', async () => {
+  render(FilesPane, { session: session('running'), path: 'README.md', visible: true });
+  await vi.waitFor(() => expect(shown()).toBe(MARKDOWN));
+  screen.getByRole('button', { name: 'Preview' }).click();
+  expect(await screen.findByRole('heading', { name: 'Totals' })).toBeTruthy();
+  expect([screen.getByText('<b>bold</b>').querySelector('b'), shown()]).toEqual([null, undefined]);
+  screen.getByRole('button', { name: 'Edit' }).click();
+  await vi.waitFor(() => expect(shown()).toBe(MARKDOWN));
 });
 
 it('shows an SVG as the text that it is', async () => {

@@ -16,3 +16,12 @@ it.each([
   expect(container.querySelector('.said')?.textContent).toBe(line);
   expect(screen.getAllByText('opencode')).toHaveLength(1);
 });
+
+it.each([
+  ['does not name', 'the first session', 1, '', 0],
+  ['names', 'a second one', 2, '', 1],
+  ['does not name', 'a second one that has a name', 2, 'Totals', 0],
+])('%s the slot of %s of a project', (_does, _which, slot, name, shown) => {
+  const { container } = render(RailSession, { session: someSession({ slot, name }), folded: false, number: 0, tall: false });
+  expect(container.querySelectorAll('[title^="Slot"]')).toHaveLength(shown);
+});
