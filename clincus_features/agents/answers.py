@@ -27,6 +27,7 @@ ANSWERED_WITHIN = 15.0  # seconds for the proof
 TRIES = 3
 STEPS = 30  # keys that bring the mark to a choice, with those that are ignored
 TAIL = 80  # characters that show where on a screen a line was typed
+UNREAD = "the choices of this dialog cannot be read: answer it in the terminal"
 TELLING_LENGTH = 4  # characters of a text that is not on a screen by chance
 
 
@@ -118,20 +119,18 @@ class Answer:
         """
         terminal = self._terminal
         menu = menu_of(terminal.facts)
-        count = len(menu.labels) or len(terminal.decision.agent.options)
+        is_list = menu.is_numbered or not menu.labels  # a screen that is too small shows none, or not all
+        count = max(len(menu.labels), len(terminal.decision.agent.options) if is_list else 0)
         if not count and takes_line(terminal.facts):
             raise clincus.ClincusError('this question has no options: give the answer as "text"', 409)
         if not count:
-            raise clincus.ClincusError("the choices of this dialog cannot be read: answer it in the terminal", 409)
+            raise clincus.ClincusError(UNREAD, 409)
         if option > count:
             raise clincus.ClincusError(f"the question has only {count} options: give the number of one", 409)
         if option == self._own:
             raise clincus.ClincusError('this option takes a text: give it as "text" instead of the option', 409)
         if takes_line(terminal.facts):
             return self._send_line(str(option), is_key=option < 10)
-        is_list = (
-            menu.is_numbered or not menu.labels
-        )  # the hooks reported them, and the screen is too small to show them
         by_number = keys_of(terminal.facts.tool).numbers and is_list and option < 10
         for number in range(TRIES):
             if not by_number and not self._mark(option):
@@ -155,6 +154,8 @@ class Answer:
             if "\n" in line:
                 raise clincus.ClincusError("this question takes one line: leave out the line breaks", 400)
             return self._send_line(line)
+        if own is None and not (menu_of(terminal.facts).labels or terminal.decision.agent.options):
+            raise clincus.ClincusError(UNREAD, 409)
         if own is None:
             raise clincus.ClincusError("this question takes no text of your own: give the number of an option", 409)
         text = clean_prompt(text)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from clincus_features.agents.texts import OPTION_LIMIT, OPTIONS, clean
 
-FRAME = r"^\s*(?:[│┃]\s*)?"
+FRAME = r"^\s*(?:[│┃]\s*)?(?:[↑↓] )?"  # an arrow shows that a list goes on outside the screen
 # `❯ 1. Yes`
 NUMBERED = re.compile(FRAME + r"(?P<mark>[❯›>→●]\s*)?(?P<number>\d)[.)]\s+(?P<label>\S.*)")
 # `❯ Yes`
@@ -127,9 +127,11 @@ def marked_menu(lines: Sequence[str]) -> Menu:
 
 
 def across_menu(text: str) -> Menu:
-    """Choices in one line, with blanks between them; the first one is chosen."""
-    labels = tuple(clean(label, OPTION_LIMIT) for label in re.split(r" {2,}", text.strip()))
-    return Menu(labels[:OPTIONS], keys=("Left", "Right"))
+    """Choices in one line, with blanks between them; the first one is chosen unless a mark shows another one."""
+    labels = re.split(r" {2,}", text.strip())[:OPTIONS]
+    marked = next((at for at, label in enumerate(labels) if label.startswith("❯ ")), None)
+    names = tuple(clean(label.removeprefix("❯ "), OPTION_LIMIT) for label in labels)
+    return Menu(names, marked or 0, keys=("Left", "Right"), is_marked=marked is not None)
 
 
 def lettered_menu(text: str) -> Menu:

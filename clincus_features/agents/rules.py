@@ -81,7 +81,7 @@ WRAPPED = r"(?:\n {2,}\S.*)*"  # the rest of a long line
 BORDER = r"─{10,}.*"
 # A status line of the user's own has any height. A border below the box belongs to a dialog: the box was left there by
 # an earlier run of the tool.
-# A question has one above its last choice.
+# A question has one above its last choice. The tool's own line for its mode stands below all lines of the user's.
 CLAUDE_LAYOUT = Layout(
     prompt="[❯!].*",
     more="  .*",
@@ -91,6 +91,7 @@ CLAUDE_LAYOUT = Layout(
     head=BORDER,
     inner=r"[❯ ] (?:[2-9]|\d\d)\. .*",
     asks=r" *❯ .*|.*\b(?:Esc|Enter)\s+to\b.*",
+    ends=r"  (?:⏵⏵|⏸) .*|  \? for shortcuts\b.*",
 )
 # A panel that a person opens by a command such as /model has its title below a border, and its last line tells how to
 # leave it.
@@ -130,16 +131,32 @@ CLAUDE_LIMIT = (
     r"⎿\s+(?P<text>You've hit your .*limit\b.*)(?:\n {5}.*)*(?:\n● (?:Usage limit|Automatic continue).*(?:\n  .*)*)*\Z"
 )
 
+# A screen that is too low for a dialog shows its choices and its hints, with the number of lines above it between them.
+CLAUDE_ABOVE = r"^ ↑ \d+ more lines?\n"
+
+# A form or a link of an MCP server (elicitation): fields, two choices in one line, and hints. Its fields take keys that
+# only a person in the terminal can choose. The choices can be taken while the mark is at one of them.
+CLAUDE_FORM = (
+    r"\A(?:(?s:.*?)^  MCP\s+server\s+“[^”]*”\s+(?:requests\s+your\s+input|wants\s+to\s+open\s+a\s+URL"
+    r"|—\s+waiting\s+for\s+completion)\n)?(?P<text>(?:  (?![ ❯]).*\n)*)(?s:.*)"
+    r"^  (?:(?P<across>❯ \S.*? {2,}\S.*|  \S.*? {2,}❯ \S.*)|  \S.* {2,}\S.*|.*\n {3}\S.*)\n"
+    rf"(?:{CLAUDE_ABOVE[1:]})?  Esc\s+to\s+cancel\s+·\s+(?:↑/↓\s+to\s+navigate|←/→\s+to\s+switch)"
+    r"(?:\s+·.*(?:\n  (?! ).*){0,3})?\s*\Z"
+)
+
 CLAUDE = ToolRules(
     seen_on="2.1.331, 2.1.332",
     layout=CLAUDE_LAYOUT,
     screen=(
+        asks("form", CLAUDE_FORM, "question", group=True),
         asks("question", r"Enter to select · .* to navigate · .*Esc to cancel\s*\Z", "question", 3),
         asks(
             "review", r"^(?P<text>Review your answers)\n(?s:.*)^[❯ ] 1\. Submit answers\n.*\Z", "question", group=True
         ),
         asks("permission", CLAUDE_PERMISSION, "permission", group=True),
         asks("plan", r"(?P<text>Claude has written up a plan[^\n]*)\n", "plan", 12, group=True),
+        asks("low-permission", CLAUDE_ABOVE + r" Esc\s+to\s+cancel\s+·\s+Tab\s+to\s+amend\s*\Z", "permission"),
+        asks("low-plan", CLAUDE_ABOVE + r" ctrl\+g\s+to\s+edit\b(?:.*\n){0,4}.*\Z", "plan"),
         asks("trust-dialog", r"\A(?:─{10}.*\n)? *(?:Accessing workspace:|Do you trust the files in this folder)"),
         asks("resume-dialog", r"^ *(❯ )?(\d\. )?Resume (from summary|full session)\b", last=8),
         asks("login", r"Select login method:|Paste code here if prompted", "login"),

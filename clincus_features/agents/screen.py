@@ -32,6 +32,7 @@ class Layout(NamedTuple):
     block: str = ""  # each line of a box or a dialog that has no border above it
     floats: str = ""  # the first line of a panel that covers the rest while the cursor is outside the box
     asks: str = ""  # a line of a dialog: the text above a border is then not a box whose beginning has left the screen
+    ends: str = ""  # a line of the tool's own below all lines of a user's status line, whatever these look like
 
 
 class Screen(NamedTuple):
@@ -80,8 +81,19 @@ def cut(layout: Layout, lines: Sequence[str], below: int | None = None) -> Scree
 
 def is_covered(layout: Layout, footer: Sequence[str]) -> bool:
     """True if a dialog below a box has taken its place. A status line of the user's own may have a border too."""
+    footer = below_status(layout, footer)
     is_like_one = bool(layout.covers) and any(re.fullmatch(layout.covers, line) for line in footer)
     return is_like_one and (not layout.asks or any(re.fullmatch(layout.asks, line) for line in footer))
+
+
+def below_status(layout: Layout, footer: Sequence[str]) -> Sequence[str]:
+    """The lines of a footer that are not of a user's status line.
+
+    No dialog ends with the line that follows it, but the subject of one may have such a line.
+    """
+    ends = [at for at, line in enumerate(footer) if layout.ends and re.fullmatch(layout.ends, line)]
+    below = footer[ends[-1] :] if ends else footer
+    return footer if any(re.fullmatch(layout.asks, line) for line in below) else below
 
 
 def find_panel(layout: Layout, lines: Sequence[str], cursor: int | None) -> int | None:
@@ -111,7 +123,8 @@ def tall_box(layout: Layout, lines: Sequence[str]) -> Box | None:
     end = next((at for at, line in enumerate(lines) if not re.fullmatch(layout.more, line)), 0)
     if end == 0 or not re.fullmatch(layout.bottom, lines[end]):
         return None
-    is_dialog = any(re.fullmatch(f"{layout.asks}|{layout.bottom}", line) for line in lines[end + 1 :])
+    footer = below_status(layout, lines[end + 1 :])
+    is_dialog = any(re.fullmatch(f"{layout.asks}|{layout.bottom}", line) for line in footer)
     return None if is_dialog else Box(0, 0, end, end + 1)
 
 

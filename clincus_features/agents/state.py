@@ -547,13 +547,13 @@ def screen_of(facts: Facts) -> Screen:
 
 def menu_shown(rule: Rule, found: re.Match[str], lines: Sequence[str]) -> Menu:
     """The choices of a dialog whose rule has matched its screen."""
-    across, letters = (found.groupdict().get(name) for name in ("across", "letters"))
+    groups = found.groupdict()
     if rule.is_panel:
         menu = numbered_menu(found[0].split("\n"))
         return Menu() if any("│" in label for label in menu.labels) else menu  # something is beside them
-    if across:
-        return across_menu(across)
-    return lettered_menu(letters) if letters else read_menu(lines)
+    if "across" in groups:
+        return across_menu(groups["across"]) if groups["across"] else Menu()
+    return lettered_menu(groups["letters"]) if "letters" in groups else read_menu(lines)
 
 
 def search(pattern: str, lines: Sequence[str]) -> re.Match[str] | None:

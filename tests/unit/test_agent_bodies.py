@@ -12,6 +12,7 @@ from clincus_features.agents.drafts import draft_of
 from clincus_features.agents.rules import RULES
 from clincus_features.agents.state import Agent, Facts, Said, decide
 from clincus_features.agents.texts import clean_lines
+from tests.unit import test_agent_low_screens as low_screens
 from tests.unit import test_agent_state as states
 from tests.unit import test_other_tools as others
 
@@ -65,6 +66,8 @@ def dialogs() -> Iterator[tuple[str, str, list[str]]]:
             yield "claude", name, lines
     for name, (lines, _, _) in states.PANELS.items():
         yield "claude", f"panel, {name}", lines
+    for name, (lines, _, _) in {**low_screens.FORMS, **low_screens.LOW}.items():
+        yield "claude", name, lines
     for name, (tool, lines, (state, _)) in states.OTHER_SCREENS.items():
         if state == "waiting":
             yield tool, name, lines
