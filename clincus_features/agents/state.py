@@ -160,6 +160,7 @@ class Said:
     requests: tuple[str, ...] = ()  # texts of permissions asked for in a row: sub-agents may ask at the same time
     breaks_off: bool = False  # the event has ended a turn amid
     lacks_begin: bool = False  # the event has ended a turn whose begin was not reported
+    begun: float = 0.0  # time of the last report of a begin; 0 for none
 
     def forgotten(self) -> Said:
         """The state of a tool that was restarted and has reported nothing; the numbers continue."""
@@ -240,7 +241,7 @@ def listen(tool: str, said: Said, event: Event) -> Said:
     if new is None or not new.state:
         return said
     id = clean(event.data.get("prompt_id"), 80)
-    if comes_late(rules, said, new, event.name, id):
+    if comes_late(rules, said, new, event.name, id) or is_start_before(said, event):
         return said
     if event.name in rules.begins_turn and is_of_the_last_turn(rules, said, event):
         return replace(said, lacks_begin=False)
@@ -271,6 +272,7 @@ def listen(tool: str, said: Said, event: Event) -> Said:
         key=key,
         ids=ids,
         prompt=prompt,
+        begun=event.at if event.name in rules.begins_turn else said.begun,
         lacks_begin=lacks_begin,
         requests=(*earlier[1 - REQUESTS :], new.text) if is_request else (),
     )
@@ -286,6 +288,15 @@ def comes_late(rules: ToolRules, said: Said, new: Said, name: str, id: str) -> b
         is_asked = said.state == "waiting" and said.reason in AMID  # nobody gives a prompt while a question is open
         return is_known and (said.state in REST or is_asked or not is_last)
     return is_known and not is_last and new.state in ("done", "failed")
+
+
+def is_start_before(said: Said, event: Event) -> bool:
+    """True if the tool's start is reported right after a prompt, which has overtaken it: the turn goes on.
+
+    A start that nobody reports is known by the screen.
+    """
+    is_start = event.name == "SessionStart" and event.data.get("source") in ("startup", "resume")
+    return is_start and bool(said.begun) and abs(event.at - said.begun) < LATE
 
 
 def is_of_the_last_turn(rules: ToolRules, said: Said, event: Event) -> bool:

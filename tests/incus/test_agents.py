@@ -453,9 +453,14 @@ def test_a_build_without_output_is_not_stuck_and_a_tool_without_cpu_is(bed, stub
     assert stub.becomes("stuck")["source"] == "screen"
     stub.sh(f"setsid sh -c '{BUILD}' build >/dev/null 2>&1 </dev/null &")
     stub.becomes("working")
-    log = [one["what"] for one in stub.server.get(f"/api/sessions/{stub.id}/log").json if one["kind"] == "agent"]
-    assert log[:2] == ["The tool works", "The tool seems to be stuck: nothing has moved for 5 minutes"]
-    assert sum("stuck" in what for what in log) == 1
+
+    def log() -> list[str]:
+        return [one["what"] for one in stub.server.get(f"/api/sessions/{stub.id}/log").json if one["kind"] == "agent"]
+
+    # The journal is written beside the looks.
+    last = ["The tool works", "The tool seems to be stuck: nothing has moved for 5 minutes"]
+    wait_until(lambda: log()[:2] == last, lambda: f"the last lines of {log()}")
+    assert sum("stuck" in what for what in log()) == 1
 
 
 @pytest.mark.nightly  # the same with the real tool, and nothing put back: twelve minutes

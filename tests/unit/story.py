@@ -433,6 +433,13 @@ class World:
         self._last = [*prompt, f"● end {self._number}", *self._looks.over]
         self.draw(*self._last, *self._looks.rests[:-1], footer)
 
+    def end_slowly(self) -> None:
+        """Its turn is over; its screen shows for six more seconds that a hook of the end runs."""
+        self.end()
+        shown = self._plan.pop()
+        self.draw(*self._last, "* Bebopping… (running Stop hook · 1s)", *self._looks.works[1:])
+        self._later(6, shown[2])
+
     def end_again(self) -> None:
         """The turn that a hook of the project has let go on is over."""
         self.end(again=True)

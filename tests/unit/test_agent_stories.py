@@ -61,6 +61,8 @@ STORIES = {
     "a crash at rest, of a turn that was seen": ("prompt 30 end 2 look 60 crash 100", "ended"),
     "started again by its name": ("prompt 9 end 2 look leave 60 again 30 prompt 30 end 100", "done"),
     "started again at once": ("prompt 9.5 end 0.2 look leave 0.1 late again 100", ""),
+    "its start is reported when a turn is over": ("leave 9 late again 3 prompt 3 end 100", "done"),
+    "it is reported amid a turn": ("leave 9 late again 3 prompt 60 end 100", "done"),
     "started again after a crash, and left": ("prompt 9 crash 100 again 30 prompt 30 end 2 look 60 leave 100", "ended"),
     "it crashes, started again after an exit": ("leave 9 again 30 prompt 30 crash 100", "ended"),
     "it crashes twice": ("prompt 30 crash 100 again 30 prompt 30 crash 100", "ended ended"),
@@ -111,9 +113,16 @@ STORIES = {
     "it is set back amid a turn": ("prompt 30 set-back 30 end 100", "done"),
     "it is set forward amid a turn": ("prompt 30 set-forward 30 end 100", "done"),
     "a queue": ("prompt 30 enqueue enqueue end 10 end 10 end 100", "done"),
+    "a prompt while a hook of the end still runs": ("prompt 30 end-slowly 1 enqueue 60 end 100", "done"),
+    "the same, and a new server": ("prompt 30 end-slowly 1 enqueue restart 60 end 100", "done"),
+    "the same, and a prompt right after the end": (
+        "prompt 30 end-slowly 0.1 enqueue enqueue 60 end 60 end 100",
+        "done",
+    ),
+    "a hook of the end runs, and a person looks": ("prompt 30 end-slowly 1 look 5 enqueue 60 end 100", "done"),
     "a queue after an interruption": ("prompt 30 enqueue escape 100 prompt 30 end 10 end 100", "done"),
     "a queue after one, and a person lets it forget": ("prompt 30 enqueue escape 30 clear 100", ""),
-    "the same, and a new server": ("prompt 30 enqueue escape 30 clear 30 restart 100", ""),
+    "the same, and a new server after it": ("prompt 30 enqueue escape 30 clear 30 restart 100", ""),
     "the same, and a tool that a person has started again": ("prompt 30 enqueue escape 30 leave 9 again 100", ""),
     "a person lets it forget right after one": ("prompt 30 enqueue escape 1 clear 200", ""),
     "a question, an interruption, and a person lets it forget": (
@@ -215,7 +224,18 @@ def test_in_any_shell_a_crash_amid_a_turn_calls(script, calls):
 
 
 # What only Claude Code does, and what only happens to hooks.
-OWN = {"stop", "end-again", "end-with-server", "wait-for-agent", "wake", "take-back", "type-half", "type-amid", "clear"}
+OWN = {
+    "stop",
+    "end-slowly",
+    "end-again",
+    "end-with-server",
+    "wait-for-agent",
+    "wake",
+    "take-back",
+    "type-half",
+    "type-amid",
+    "clear",
+}
 ANYONES = {name: story for name, story in STORIES.items() if not {*OWN, *FATES} & set(story[0].split())}
 # Nobody sees what a tool without hooks does between two looks. Left is what is put into the place of what.
 UNSEEN = {
