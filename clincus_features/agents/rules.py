@@ -242,7 +242,7 @@ COPILOT = ToolRules(
         asks("panel", r"(?P<text>.* · esc (?:cancel|close))\s*\Z", last=2, group=True, is_panel=True),
         asks("framed-panel", COPILOT_PANEL, group=True, is_panel=True),
         said("interrupted", "ready", r"^ *● Operation cancelled by user\n.*\Z", "interrupted"),
-        said("error", "failed", r"^ *✗ (?P<text>\S.*(?:\n {3,}\S.*){0,4})\n.*\Z"),
+        said("error", "failed", r"^ ?✗ (?P<text>\S.*(?:\n {3,}\S.*){0,4})\n.*\Z"),
         PROMPT,
     ),
     hooks={
@@ -359,7 +359,9 @@ CODEX_QUESTION = (
 )
 CODEX_PLAN = r"^  (?P<text>Implement this plan\?)\n(?:[› ] \d\. .*\n(?: {4,}.*\n)*)+  .*\besc back\b.*\Z"
 
-CODEX_RETRY = r"^[•◦] (?P<text>Reconnecting\.\.\. \S+(?: \S+)*) \(\d[^()]* • esc to interrupt\)"
+# Below an answer, which may look so, a line tells how long the turn took.
+CODEX_SPINS = r"\(\d[^()]* • esc to interrupt\).*(?:\n(?!  Worked for |[•◦] .* • esc to interrupt\)).*)*\Z"
+CODEX_RETRY = r"^[•◦] (?P<text>Reconnecting\.\.\. \S+(?: \S+)*) " + CODEX_SPINS
 
 # A picture stands above it.
 CODEX_LOGIN = r"(?P<text>Choose how you want to use Codex)(?s:.*)\n  (?i:press enter to continue)\b.*\Z"
@@ -379,7 +381,7 @@ CODEX = ToolRules(
         asks("pager", r"^ (?P<text>q close\b.*)\Z", last=1, group=True, is_panel=True),
         # Without a network it waits for one. The sign in front blinks.
         Rule("retry", "working", CODEX_RETRY, "retry", 12, group=True, part="body"),
-        Rule("esc-to-interrupt", "working", r"^[•◦] .*\(\d[^()]* • esc to interrupt\)", last=12, part="body"),
+        Rule("esc-to-interrupt", "working", r"^[•◦] .*" + CODEX_SPINS, last=12, part="body"),
         # While an answer arrives, only the spinner in the title shows it.
         Rule("title-spins", "working", r"^[\u2800-\u28ff] ", part="title"),
         said("interrupted", "ready", r"^■ Conversation interrupted.*(?:\n  .*)*\Z", "interrupted"),
@@ -412,6 +414,11 @@ GEMINI_LOGIN = (
     rf"|^ *│ +{framed('Terms of Services and Privacy Notice for Gemini CLI')}|{framed('Ctrl+C to clear stored key)')}"
 )
 
+# A sign at the left, which is none of an answer, whose further lines have an indentation of two columns.
+GEMINI_SPINS = r"^ ?[^\s\w✦] .*\(esc to cancel\b[^()]*\)(?: +\? for shortcuts)?\Z"
+# The list of what waits stands below anything but an answer, whose lines have the same indentation.
+GEMINI_QUEUED = r"^(?!✦ |  ).*\n(?:  .*\n)*?  Queued \(press ↑ to edit\):(?:\n +.*)*\Z"
+
 GEMINI = ToolRules(
     seen_on="0.61.0",
     layout=GEMINI_LAYOUT,
@@ -424,8 +431,8 @@ GEMINI = ToolRules(
         asks("panel", GEMINI_PANEL, group=True, is_panel=True),
         asks("tall-panel", r"\((?P<text>[^│\n(]*?)[, ]*" + GEMINI_LEAVE, last=6, group=True, is_panel=True),
         asks("dialog", r"^ *│ +● \d+\. "),
-        Rule("esc-to-cancel", "working", r"^ *\S .*\(esc to cancel\b[^()]*\)(?: +\? for shortcuts)?\Z", part="body"),
-        said("queued", "working", r"^ *Queued \(press ↑ to edit\):(?:\n +.*)*\Z"),
+        Rule("esc-to-cancel", "working", GEMINI_SPINS, part="body"),
+        said("queued", "working", GEMINI_QUEUED),
         said("interrupted", "ready", r"^\u2139 Request cancelled\." + GEMINI_HINT + r"\Z", "interrupted"),
         said(
             *("error", "failed"),
