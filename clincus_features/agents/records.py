@@ -86,7 +86,9 @@ def parse(session: clincus.Session, document: dict[str, Any], known: Known) -> R
     past = Past(**kept)
     if past.run != known.facts.started:  # another run has begun, whose events are not those
         return Record(known, past)
-    facts = replace(known.facts, said=shaped(Said, document["said"]), now=time.time())
+    overtaken = document["said"].get("overtaken")
+    said = replace(shaped(Said, document["said"]), overtaken=shaped(Said, overtaken) if overtaken else None)
+    facts = replace(known.facts, said=said, now=time.time())
     place = {name: document[name] for name in ("inode", "offset", "skew")}
     return Record(replace(known, facts=facts, **place), past)
 

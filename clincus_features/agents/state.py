@@ -161,6 +161,7 @@ class Said:
     breaks_off: bool = False  # the event has ended a turn amid
     lacks_begin: bool = False  # the event has ended a turn whose begin was not reported
     begun: float = 0.0  # time of the last report of a begin; 0 for none
+    overtaken: Said | None = None  # the state before a report of the tool's start that came right after a begin
 
     def forgotten(self) -> Said:
         """The state of a tool that was restarted and has reported nothing; the numbers continue."""
@@ -241,7 +242,7 @@ def listen(tool: str, said: Said, event: Event) -> Said:
     if new is None or not new.state:
         return said
     id = clean(event.data.get("prompt_id"), 80)
-    if comes_late(rules, said, new, event.name, id) or is_start_before(said, event):
+    if comes_late(rules, said, new, event.name, id):
         return said
     if event.name in rules.begins_turn and is_of_the_last_turn(rules, said, event):
         return replace(said, lacks_begin=False)
@@ -274,6 +275,7 @@ def listen(tool: str, said: Said, event: Event) -> Said:
         prompt=prompt,
         begun=event.at if event.name in rules.begins_turn else said.begun,
         lacks_begin=lacks_begin,
+        overtaken=replace(said, overtaken=None) if is_start_behind(said, event) else None,
         requests=(*earlier[1 - REQUESTS :], new.text) if is_request else (),
     )
 
@@ -290,11 +292,8 @@ def comes_late(rules: ToolRules, said: Said, new: Said, name: str, id: str) -> b
     return is_known and not is_last and new.state in ("done", "failed")
 
 
-def is_start_before(said: Said, event: Event) -> bool:
-    """True if the tool's start is reported right after a prompt, which has overtaken it: the turn goes on.
-
-    A start that nobody reports is known by the screen.
-    """
+def is_start_behind(said: Said, event: Event) -> bool:
+    """True if the tool's start is reported right after a prompt, which may be of that run: `decide` knows the runs."""
     is_start = event.name == "SessionStart" and event.data.get("source") in ("startup", "resume")
     return is_start and bool(said.begun) and abs(event.at - said.begun) < LATE
 
@@ -603,6 +602,7 @@ def decide(facts: Facts, past: Past = Past()) -> Decision:
     # `ended` is in whole seconds, and it is the first end: a person may have started and ended the tool since.
     if facts.runs_again and facts.said.at < max(facts.ended + 1, past.left):
         facts = replace(facts, said=facts.said.forgotten())  # reported before a person started it again
+    facts = replace(facts, said=without_late_start(facts, past))
     before = past.agent if past.run == facts.started else None
     if before is not None and facts.status == "running" and not facts.looked and before.state != "none":
         return decided(facts, past, Decision(before, Why("not-looked-yet", "process", (), facts.now)))
@@ -613,6 +613,13 @@ def decide(facts: Facts, past: Past = Past()) -> Decision:
     if shows_old:
         decision = decision._replace(agent=replace(agent, reason=""))
     return decided(facts, replace(past, shows_old=shows_old), decision)
+
+
+def without_late_start(facts: Facts, past: Past) -> Said:
+    """The reports without that of the tool's start, if the tool has begun a turn since it was started."""
+    earlier = facts.said.overtaken
+    begun = max(facts.started, past.left, facts.ended + 1 if facts.runs_again else 0.0)
+    return earlier if earlier is not None and earlier.begun >= begun else facts.said
 
 
 def decided(facts: Facts, past: Past, decision: Decision) -> Decision:

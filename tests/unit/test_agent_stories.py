@@ -62,6 +62,8 @@ STORIES = {
     "started again by its name": ("prompt 9 end 2 look leave 60 again 30 prompt 30 end 100", "done"),
     "started again at once": ("prompt 9.5 end 0.2 look leave 0.1 late again 100", ""),
     "its start is reported when a turn is over": ("leave 9 late again 3 prompt 3 end 100", "done"),
+    "it is so, and a new server": ("leave 9 late again 3 prompt 3 end 3 restart 100", "done"),
+    "it is reported of the next run": ("prompt 2 end 2 look leave 4 late again 100", ""),
     "it is reported amid a turn": ("leave 9 late again 3 prompt 60 end 100", "done"),
     "started again after a crash, and left": ("prompt 9 crash 100 again 30 prompt 30 end 2 look 60 leave 100", "ended"),
     "it crashes, started again after an exit": ("leave 9 again 30 prompt 30 crash 100", "ended"),
@@ -114,7 +116,7 @@ STORIES = {
     "it is set forward amid a turn": ("prompt 30 set-forward 30 end 100", "done"),
     "a queue": ("prompt 30 enqueue enqueue end 10 end 10 end 100", "done"),
     "a prompt while a hook of the end still runs": ("prompt 30 end-slowly 1 enqueue 60 end 100", "done"),
-    "the same, and a new server": ("prompt 30 end-slowly 1 enqueue restart 60 end 100", "done"),
+    "that, and a new server meanwhile": ("prompt 30 end-slowly 1 enqueue restart 60 end 100", "done"),
     "the same, and a prompt right after the end": (
         "prompt 30 end-slowly 0.1 enqueue enqueue 60 end 60 end 100",
         "done",
@@ -122,7 +124,7 @@ STORIES = {
     "a hook of the end runs, and a person looks": ("prompt 30 end-slowly 1 look 5 enqueue 60 end 100", "done"),
     "a queue after an interruption": ("prompt 30 enqueue escape 100 prompt 30 end 10 end 100", "done"),
     "a queue after one, and a person lets it forget": ("prompt 30 enqueue escape 30 clear 100", ""),
-    "the same, and a new server after it": ("prompt 30 enqueue escape 30 clear 30 restart 100", ""),
+    "the same, and a new server": ("prompt 30 enqueue escape 30 clear 30 restart 100", ""),
     "the same, and a tool that a person has started again": ("prompt 30 enqueue escape 30 leave 9 again 100", ""),
     "a person lets it forget right after one": ("prompt 30 enqueue escape 1 clear 200", ""),
     "a question, an interruption, and a person lets it forget": (
