@@ -13,6 +13,7 @@ what to answer:
     late NUMBER       a command, and then an error at every try
     both A | B        a call of the shell tool for each of these commands, at the same time
     background        a shell command that goes on in the background
+    form              call of the tool `ask` of an MCP server `forms` (Claude Code)
     limit             that a subscriber's plan is used up until an hour from now
 
 Any other prompt is answered by `echo: PROMPT`, and the result of a tool by `The tool has answered.`
@@ -122,7 +123,7 @@ def answer(request: Mapping[str, Any], prompt: str, results: int) -> Block:
             one = asked["questions"][0]
             asked = {"questions": [{**one, "question": f"{one['question']} ({rest})"}]}
         return tool_call(tools, ("askuserquestion", "question", "ask_user", "request_user_input"), asked)
-    if verb in ("delegate", "both") and not results:
+    if verb in ("delegate", "both", "form") and not results:
         return {"type": "several", "blocks": [one_of_several(tools, verb, one) for one in rest.split(" | ")]}
     if verb == "late" and not results:
         rest = "true"
@@ -152,7 +153,9 @@ def plan_call(tools: Mapping[str, Any], request: str, results: int) -> Block | N
 
 
 def one_of_several(tools: Mapping[str, Any], verb: str, rest: str) -> Block:
-    """One of several calls at the same time: of a sub-agent with a prompt, or of the shell tool with a command."""
+    """One of several calls at the same time: of a sub-agent with a prompt, of the shell tool, or of an MCP server."""
+    if verb == "form":
+        return tool_call(tools, ("mcp__forms__ask",), {})
     if verb == "both":
         return tool_call(tools, ("bash",), {"command": rest, "description": "A part"})
     kind = "general" if "task" in tools else "general-purpose"

@@ -543,6 +543,57 @@ def test_a_dialog_that_a_person_opens_is_told_without_a_hook(claude_at_rest):
     tool.becomes("done", text="hello")
 
 
+# A server of MCP whose one tool asks by a form, and says what came of it.
+FORMS = r"""
+$| = 1;
+my $call = 0;
+sub say_it { print qq({"jsonrpc":"2.0","id":$_[0],$_[1]}\n) }
+while (<STDIN>) {
+    my ($id) = /"id":(\d+)/ or next;
+    if (/"method":"initialize"/) {
+        my ($version) = /"protocolVersion":"([^"]+)"/;
+        my $me = qq("capabilities":{"tools":{}},"serverInfo":{"name":"forms","version":"1"});
+        say_it($id, qq("result":{"protocolVersion":"$version",$me}));
+    } elsif (/"method":"tools\/list"/) {
+        my $none = qq({"type":"object","properties":{}});
+        say_it($id, qq("result":{"tools":[{"name":"ask","description":"asks","inputSchema":$none}]}));
+    } elsif (/"method":"tools\/call"/) {
+        $call = $id;
+        my $field = qq({"type":"string","title":"Colour","enum":["Red","Green"]});
+        my $schema = qq({"type":"object","properties":{"colour":$field},"required":["colour"]});
+        say_it(900, qq("method":"elicitation/create","params":{"message":"Which one?","requestedSchema":$schema}));
+    } elsif (/"method"/) {
+        say_it($id, qq("result":{}));
+    } elsif ($id == 900) {
+        my ($action) = /"action":"(\w+)"/;
+        say_it($call, qq("result":{"content":[{"type":"text","text":"it was $action"}]}));
+    }
+}
+"""
+
+
+@pytest.mark.nightly  # unit/test_agent_low_screens.py has its screens
+def test_a_form_of_an_mcp_server_is_told_and_its_choices_are_answered(bed, start_server, workspace, api, home):
+    (workspace / "forms.pl").write_text(FORMS)
+    servers = {"forms": {"command": "perl", "args": ["/workspace/forms.pl"]}}
+    (home / ".claude.json").write_text(json.dumps({"mcpServers": servers}))
+    server = start_server(config=config_of_claude(api))
+    tool = Tool(bed, server, server.create(workspace, profile="real")["id"])
+    tool.is_ready()
+    tool.type("form")
+    asked = tool.becomes("waiting", "question", "Which one?")
+    tool.shows("Accept")
+    assert asked["options"] == []
+    refused = server.post(f"/api/sessions/{tool.id}/answer", {"option": 1})
+    assert (refused.status, "answer it in the terminal" in refused.json["error"]) == (409, True)
+    tool.press_until("Right", lambda: "◯ Green" in tool.screen(), "the list")
+    tool.press_until("Enter", lambda: "✔ Colour: Red" in tool.screen(), "the choice")
+    wait_until(lambda: tool.agent()["options"] == ["Accept", "Decline"], "the choices")
+    tool.answer(2)
+    tool.becomes("done", text="The tool has answered.")
+    assert "it was decline" in api.results[-1]
+
+
 # What its vendor switches on for some accounts.
 FEATURES = dict.fromkeys(("tengu_gleaming_fair_reuse", "tengu_sepia_moth", "tengu_amber_packet"), True)
 FEATURED = f"""#!/bin/sh

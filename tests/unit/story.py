@@ -173,6 +173,7 @@ class World:
         self._looked = NOON  # when the last look was
         self._has_said = False  # in this turn
         self._prompt = ""  # the last one
+        self._left_behind: list[Need] = []  # needs that were over when a person started the tool again
         self._last: list[str] = []  # what the end of the last turn has left on the screen
         self._held_at = 0.0  # when the last turn has failed or was interrupted; 0 if it has not
         self._frozen_at = 0.0  # since when the container is frozen; 0 if it is not
@@ -573,6 +574,9 @@ class World:
     def _exits(self, code: str, *screen: str) -> None:
         """The tool is gone. The shell that it had left before is there again, or another one."""
         if self._again == "1":
+            if not self._is_again_known:  # for the server, that person never came
+                for need in self._left_behind:
+                    need.end = need.hidden = float("inf")
             words = SHELL if self._is_again_known and self.shell == "bash" else SHELL[-1:]
             if self._is_again_known:
                 self._kept = "2", code if self.shell == "bash" else ""
@@ -587,6 +591,7 @@ class World:
 
     def again(self) -> None:
         """A person starts the tool again by its name, from the shell that it has left."""
+        self._left_behind = [need for need in self.needs if need.kind == "ended" and not need.is_over]
         self._over()
         self.truth, self._again, self._left, self._is_again_known = "idle", "1", "", False
         self.draw(*self._screen[:-1], f"{SHELL[-1]} {self.tool}")

@@ -269,6 +269,7 @@ REPORTS = {
     "its begin is lost, and the next turn comes at once": ("lost prompt 30 end 5 prompt 30 end 100", "done done"),
     "a failure is lost": ("prompt 30 lost fail 100", "failed"),
     "all is lost of a failure": ("lost prompt 30 lost fail 100", "failed"),
+    "a run between two looks, of which no hook tells": ("crash 0.3 again 0.3 leave 100", "ended"),
     "an interruption is lost": ("prompt 30 enqueue lost escape 100", ""),
 }
 
