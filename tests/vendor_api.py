@@ -74,6 +74,37 @@ ACCOUNTS = {
     "account_ordering": ["acc-1"],
 }
 
+# The same of Copilot CLI 1.0 with GitHub's token: who that is of, where its models are, and which there are.
+GITHUB_ANSWERS: Mapping[str, object] = {
+    "/copilot_internal/user": {
+        "login": "me-at-github",
+        "copilot_plan": "individual",
+        "chat_enabled": True,
+        "cli_enabled": True,
+        "endpoints": {"api": "https://api.individual.githubcopilot.com"},
+    },
+    "/models": {
+        "data": [
+            {
+                "id": "claude-sonnet-4.5",
+                "name": "Claude Sonnet 4.5",
+                "object": "model",
+                "vendor": "Anthropic",
+                "version": "claude-sonnet-4.5",
+                "model_picker_enabled": True,
+                "policy": {"state": "enabled"},
+                "capabilities": {
+                    "family": "claude-sonnet-4.5",
+                    "type": "chat",
+                    "limits": {"max_context_window_tokens": 144_000, "max_prompt_tokens": 128_000},
+                    "supports": {"streaming": True, "tool_calls": True},
+                },
+                "supported_endpoints": ["/chat/completions"],
+            }
+        ]
+    },
+}
+
 
 def prompt_of(message: Mapping[str, Any]) -> str:
     """The text that a person wrote in a message; what a tool adds stands in tags."""
@@ -247,7 +278,7 @@ class Handler(BaseHTTPRequestHandler):
             is_accounts = self.path.endswith("/accounts/check")
             self.send_json(200 if is_accounts else 404, ACCOUNTS if is_accounts else {})
             return
-        self.send_json(200, {"data": [], "has_more": False})
+        self.send_json(200, GITHUB_ANSWERS.get(self.path, {"data": [], "has_more": False}))
 
     do_HEAD = do_GET
 

@@ -49,6 +49,7 @@ def certificates(tmp_path_factory) -> Path:
     """A folder with the vendors' certificates, and the authority that only the server of the tests trusts."""
     folder = Path(tmp_path_factory.mktemp("vendors"))
     names = ("api.openai.com", "chatgpt.com", "auth.openai.com", "generativelanguage.googleapis.com")
+    names += ("api.github.com", "api.individual.githubcopilot.com")
     write_certificates(folder, ("api.anthropic.com", "github.com", "other.example", *names), ADDRESS)
     return folder
 
@@ -424,6 +425,25 @@ from = { file = "~/anthropic-key" }
     )
     work_a_turn(bed, start_real(config("copilot", **variables) + logins), workspace, real_vendor)
     assert real_vendor.keys - {""} == {KEY}
+
+
+@pytest.mark.nightly
+def test_copilot_works_a_turn_with_a_token_of_github_that_is_not_that_of_git(
+    bed, start_real, workspace, home, real_vendor
+):
+    """It asks for no token of its own, which would be refused."""
+    token = "gho_the-real-key-of-copilot-0123456789abcdef"
+    put_secret(home / "copilot-token", token)
+    logins = LOGINS.replace('["anthropic", "github"]', '["copilot", "github"]')
+    logins += '[logins.copilot]\nfrom = { file = "~/copilot-token" }\n'
+    server = start_real(config("copilot", COPILOT_MODEL="claude-sonnet-4.5") + logins)
+    id = work_a_turn(bed, server, workspace, real_vendor)
+    assert real_vendor.tokens - {""} == {token}
+    assert "GET /copilot_internal/user" in real_vendor.requests
+    assert bed.shell(id, "printenv COPILOT_GITHUB_TOKEN").startswith("ghu_")
+    network = server.get(f"/api/sessions/{id}/network").json
+    assert {row["refused"] for row in network["lent"]} == {0}
+    assert network["alarms"] == []
 
 
 OTHER_TOOLS = {"codex": "openai", "gemini": "gemini", "aider": "openai"}
