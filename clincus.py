@@ -4235,6 +4235,11 @@ class DocumentParts:
         return fields
 
 
+# Gets our variables and a function that returns the known sessions; returns a warning for `clincus health` with the
+# remedy, or None.
+Examiner: TypeAlias = "Callable[[Mapping[str, str], Callable[[], Iterable[Session]]], tuple[str, str] | None]"
+
+
 class Extensions(ContainerParts, Listeners, DocumentParts):
     """Everything that features add to the core.
 
@@ -4253,8 +4258,7 @@ class Extensions(ContainerParts, Listeners, DocumentParts):
         # Functions that return the cost in dollars of a model's tokens (input, output, cache read, cache write), None
         # if they do not know the model.
         self.pricers: list[Callable[[str, tuple[int, ...]], float | None]] = []
-        # Functions that get our variables and return a warning for `clincus health` with the remedy, or None.
-        self.examiners: list[Callable[[Mapping[str, str]], tuple[str, str] | None]] = []
+        self.examiners: list[Examiner] = []
         self.duties: list[Duty] = []
         # Functions that get an engine, {id: time.monotonic of our last work there}, and the CPU seconds that this work
         # may have cost. They return the ids whose container has been idle since; see sleepers.py.

@@ -254,10 +254,18 @@ def run_health(context: Context) -> int:
     incus = context.incus if config else clincus.Incus()
     report = health_report(
         config, incus, context.environ, config_error=reason, verbose=context.options.verbose,
-        examiners=context.extensions.examiners,
+        examiners=context.extensions.examiners, sessions=lambda: sessions_now(context),
     )  # fmt: skip
     context.show(report, health_lines(report))
     return {"healthy": 0, "degraded": 1}.get(report["status"], 2)
+
+
+def sessions_now(context: Context) -> list[clincus.Session]:
+    """The sessions as Incus has them; none if it does not answer, which is a finding of its own."""
+    try:
+        return context.sessions.registry.all()
+    except clincus.ClincusError:
+        return []
 
 
 HEALTH_MARKS = {"ok": ("[OK]", "green"), "warning": ("[WARN]", "yellow"), "failed": ("[FAIL]", "red")}

@@ -137,7 +137,8 @@ class Examination:
     environ: Mapping[str, str]
     machine: Machine
     pool: ThreadPoolExecutor
-    examiners: Sequence[Callable[[Mapping[str, str]], tuple[str, str] | None]] = ()  # of Extensions
+    examiners: Sequence[clincus.Examiner]  # of Extensions
+    sessions: Callable[[], Iterable[clincus.Session]]  # returns those that are known
     answers: dict[str, Future[Any]] = field(default_factory=dict)  # of Incus, by question: each is asked once
     lock: threading.Lock = field(default_factory=threading.Lock)  # of the answers
 
@@ -301,7 +302,7 @@ class Examination:
         problems = []
         fixes = []
         for examine in self.examiners:
-            found = examine(self.environ)
+            found = examine(self.environ, self.sessions)
             if found is not None:
                 problems.append(found[0])
                 fixes.append(found[1])
@@ -559,7 +560,8 @@ def health_report(
     config_error: str = "",
     verbose: bool = False,
     machine: Machine | None = None,
-    examiners: Sequence[Callable[[Mapping[str, str]], tuple[str, str] | None]] = (),
+    examiners: Sequence[clincus.Examiner] = (),
+    sessions: Callable[[], Iterable[clincus.Session]] = tuple,
 ) -> dict[str, Any]:
     """The health document of `clincus health --format json` and `GET /api/health`.
 
@@ -572,7 +574,7 @@ def health_report(
     unasked = {"dns_resolution": not verbose, "engines": not known.get("engines")}
     checks = [check for check in CHECKS if not unasked.get(check.name)]
     pool = ThreadPoolExecutor(2 * len(CHECKS))  # a thread for each check, and for each question that it waits for
-    look = Examination(known, config_error, incus, environ, machine or Machine(), pool, examiners)
+    look = Examination(known, config_error, incus, environ, machine or Machine(), pool, examiners, sessions)
     futures = {check: pool.submit(check.examine, look) for check in checks}
     wait(futures.values(), PATIENCE)
     pool.shutdown(wait=False)
@@ -633,6 +635,7 @@ def install(extensions: clincus.Extensions) -> None:
             os.environ,
             config_error=app.config_error or "",
             examiners=app.extensions.examiners,
+            sessions=app.registry.all,
         )
 
     extensions.routes.append(("GET", "/api/health", get_health))

@@ -16,7 +16,7 @@ import ssl
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
@@ -215,17 +215,17 @@ class Lending:
         if not launch.config.get(COPY):
             return [*launch.tool.credentials, clincus.GITHUB_TOKEN, clincus.CLAUDE_KEYS]
         found = loans.loans_of(session.logins, self._configs.get(session.id, {}))
-        files = [path for loan in found for path in loan.login.service.files]
-        files += [loan.login.vendor.guest_file for loan in found if loan.login.vendor]
         is_github = any({"GH_TOKEN", "COPILOT_GITHUB_TOKEN"} & set(loan.login.service.variables) for loan in found)
-        return [*files, *([clincus.GITHUB_TOKEN] if is_github else [])]
+        return [*loans.files_of(found), *([clincus.GITHUB_TOKEN] if is_github else [])]
 
     # -- Copies
 
-    def examine(self, environ: Mapping[str, str]) -> tuple[str, str] | None:
-        """The warning of `clincus health` about sessions that can log each other out."""
+    def examine(
+        self, environ: Mapping[str, str], sessions: Callable[[], Iterable[clincus.Session]]
+    ) -> tuple[str, str] | None:
+        """The warning of `clincus health` about sessions that can log each other out. Raises ClincusError."""
         for tool in VENDORS:
-            ids = self._copies(tool)
+            ids = self._copies(tool, sessions)
             if len(ids) > 1:
                 words = f"{len(ids)} running sessions hold copies of one login of {tool}: {', '.join(sorted(ids))}"
                 return f"{words}. The first one that renews it logs the others out, and this host", copies_remedy(tool)
@@ -233,19 +233,29 @@ class Lending:
 
     def copy_warnings(self, session: clincus.Session) -> list[str]:
         """Warnings about a copy of a login in a session."""
-        if session.tool not in VENDORS or not holds_copy(session):
+        if self._app is None or session.tool not in VENDORS or not self._holds_copy(session):
             return []
-        others = sorted(id for id in self._copies(session.tool) if id != session.id)
+        others = sorted(id for id in self._copies(session.tool, self._app.registry.all) if id != session.id)
         if not others:
             return []
         words = f"it holds a copy of this host's login of {session.tool}, as does {', '.join(others[:3])}"
         return [f"{words}: the first one that renews it logs the others out. {copies_remedy(session.tool)}"]
 
-    def _copies(self, tool: str) -> list[str]:
-        """The running sessions of a tool with a copy of a login that its vendor renews."""
-        if self._app is None or not os.path.exists(self.renewal.path(VENDORS[tool])):
+    def _copies(self, tool: str, sessions: Callable[[], Iterable[clincus.Session]]) -> list[str]:
+        """The running sessions of a tool with a copy of a login that its vendor renews. Raises ClincusError."""
+        if not os.path.exists(self.renewal.path(VENDORS[tool])):
             return []
-        return [one.id for one in self._app.registry.all() if one.tool == tool and holds_copy(one)]
+        return [one.id for one in sessions() if one.tool == tool and self._holds_copy(one)]
+
+    def _holds_copy(self, session: clincus.Session) -> bool:
+        """True if a session has a copy of its tool's login, if there is one. Raises ClincusError."""
+        if session.status != "running" or session.command:
+            return False
+        if not session.logins:
+            return True
+        config = self._app.config if self._app else clincus.load_config(self._environ)
+        found = loans.loans_of(session.logins, read_logins(config))
+        return config.get(COPY) and VENDORS[session.tool].guest_file not in loans.files_of(found)
 
     # -- Requests
 
@@ -522,6 +532,10 @@ class Account:
         """A value was sent."""
         self._lending.lent(self._session, loan, self._host)
 
+    def refused(self, loan: Loan, reason: str) -> None:
+        """A request gets no value because of what it asks for."""
+        self._lending.refused(self._session, loan, self._host, f"it {reason}")
+
     def counted(self, loan: Loan, model: str, more: Tokens) -> None:
         """Count the tokens that a model's answer reports."""
         self._lending.records(self._session.id).add_tokens(loan.login.name, self._host, sum(more))
@@ -550,11 +564,6 @@ def read_chosen(names: object) -> list[str]:
 def run_of(id: str, config: Mapping[str, str]) -> str:
     """The name of a session's certificates, from the config of its instance."""
     return loans.run_name(id, config.get(LABEL, ""))
-
-
-def holds_copy(session: clincus.Session) -> bool:
-    """True if a session has a copy of its tool's login, if there is one."""
-    return session.status == "running" and not session.logins and not session.command
 
 
 def copies_remedy(tool: str) -> str:

@@ -55,6 +55,15 @@ def loans_of(label: str, logins: Mapping[str, Login]) -> list[Loan]:
     return [Loan(logins[name], text) for name, text in read_label(label).items() if name in logins]
 
 
+def files_of(loans: Iterable[Loan]) -> list[str]:
+    """The files of a session's home that are made for its loans, by path."""
+    found: list[str] = []
+    for loan in loans:
+        found += loan.login.service.files
+        found += [loan.login.vendor.guest_file] if loan.login.vendor else []
+    return found
+
+
 def run_name(id: str, label: str) -> str:
     """The name of a session's certificates: other logins, and so another label, have others."""
     return hashlib.sha256(f"{id} {label}".encode()).hexdigest()[:32]

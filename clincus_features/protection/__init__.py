@@ -40,7 +40,7 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.instance_parts += [guard.check_start, appeared.begin]  # a start that is refused has no look beside it
     extensions.listeners.append(guard.hear)
     extensions.session_fields.append(guard.fields)
-    extensions.examiners.append(lambda environ: Guard(None, environ).examine())
+    extensions.examiners.append(lambda environ, sessions: Guard(None, environ).examine())
     extensions.duties += [
         clincus.Duty("watching what is sealed", 0.0, guard.work),
         clincus.Duty("finding what is sealed", 0.0, guard.find_next),

@@ -10,16 +10,35 @@ import clincus
 from clincus_features.logins import Lending
 from tests.builders import a_session
 
+clincus.install_features(None)  # they add settings
+MARK = "clincus-0123456789abcdef0123456789abcdef"
+COPYING = """[logins]
+copy = true
+[logins.claude]
+lend = true
+[logins.github]
+from = { env = "GITHUB" }
+"""
+
 
 @pytest.fixture
-def lending(tmp_path):
+def environ(tmp_path, monkeypatch) -> dict[str, str]:
+    monkeypatch.setattr(clincus, "SYSTEM_CONFIG", str(tmp_path / "none"))
+    (tmp_path / ".config" / "clincus").mkdir(parents=True)
+    return {"HOME": str(tmp_path)}
+
+
+@pytest.fixture
+def lending(tmp_path, environ):
     """A function that makes what the server knows, of some sessions."""
 
-    def make(*sessions: clincus.Session) -> Lending:
+    def make(*sessions: clincus.Session, text: str = "") -> Lending:
+        (tmp_path / ".config" / "clincus" / "config.toml").write_text(text)
         file = tmp_path / ".claude" / ".credentials.json"
         file.parent.mkdir()
         file.write_text("{}")
-        return Lending({"HOME": str(tmp_path)}, SimpleNamespace(registry=SimpleNamespace(all=lambda: sessions)))
+        registry = SimpleNamespace(all=lambda: sessions)
+        return Lending(environ, SimpleNamespace(registry=registry, config=clincus.load_config(environ)))
 
     return make
 
@@ -33,7 +52,7 @@ def test_two_running_copies_of_one_login_are_told(lending):
     found = lending(one, two)
     (words,) = found.copy_warnings(one)
     assert "as does two: the first one that renews it logs the others out. Lend it instead: `lend = true`" in words
-    warning = found.examine({})
+    warning = found.examine({}, lambda: [one, two])
     assert warning
     assert warning[0].startswith("2 running sessions hold copies of one login of claude: one, two.")
 
@@ -50,7 +69,7 @@ def test_two_running_copies_of_one_login_are_told(lending):
 def test_a_session_that_holds_none_is_no_reason(lending, fields):
     one, two = named("one"), named("two", **fields)
     found = lending(one, two)
-    assert [found.copy_warnings(one), found.copy_warnings(two), found.examine({})] == [[], [], None]
+    assert [found.copy_warnings(one), found.copy_warnings(two), found.examine({}, lambda: [one, two])] == [[], [], None]
 
 
 def test_nothing_is_said_where_this_host_has_no_such_login(lending, tmp_path):
@@ -58,3 +77,24 @@ def test_nothing_is_said_where_this_host_has_no_such_login(lending, tmp_path):
     found = lending(one, named("two"))
     (tmp_path / ".claude" / ".credentials.json").unlink()
     assert found.copy_warnings(one) == []
+
+
+def test_a_session_that_borrows_another_login_may_hold_a_copy_too(lending):
+    one, two = named("one"), named("two", logins=f'{{"github": "{MARK}"}}')
+    found = lending(one, two, text=COPYING)
+    assert found.copy_warnings(one)
+    assert found.copy_warnings(two)
+
+
+def test_a_session_that_borrows_the_login_holds_no_copy_where_others_are_copied(lending):
+    one, two = named("one"), named("two", logins=f'{{"claude": "{MARK}"}}')
+    found = lending(one, two, text=COPYING)
+    assert [found.copy_warnings(one), found.copy_warnings(two)] == [[], []]
+
+
+def test_a_command_that_knows_no_server_looks_at_the_sessions_that_it_is_given(lending, environ):
+    one, two = named("one"), named("two")
+    lending()
+    found = Lending(environ, None).examine({}, lambda: [one, two])
+    assert found
+    assert "one, two" in found[0]
