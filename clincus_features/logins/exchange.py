@@ -36,6 +36,9 @@ class Listener(Protocol):
     def lent(self, loan: Loan) -> None:
         """A value was sent."""
 
+    def refused(self, loan: Loan, reason: str) -> None:
+        """A request gets no value because of what it asks for."""
+
     def counted(self, loan: Loan, model: str, more: Tokens) -> None:
         """A model's answer reports `more` tokens, beside those that it has reported before."""
 
@@ -45,6 +48,11 @@ class Listener(Protocol):
 
 class RefusedError(Exception):
     """A request that a login is not lent for."""
+
+    def __init__(self, loan: Loan, reason: str) -> None:
+        super().__init__(f"the login {loan.login.name} {reason}")
+        self.loan = loan
+        self.reason = reason
 
 
 class Exchange:
@@ -155,6 +163,7 @@ class Exchange:
         except Malformed as error:
             self.refuse(502 if work == self._read_server else 400, str(error))
         except RefusedError as error:
+            self._listener.refused(error.loan, error.reason)
             self.refuse(403, str(error))
         except MisusedError as error:
             self._listener.misused(error.loan, error.where)
@@ -290,12 +299,12 @@ class Exchange:
 
     def _pass_answer(self, answer: Answer) -> None:
         body = self._answer_body
-        came = body.take(self._from_server)
-        self._count(came)
-        piece = self._cleaner.take(came)
+        piece = self._cleaner.take(body.take(self._from_server))
+        if body.is_over:
+            piece += self._cleaner.rest()
+        self._count(piece)  # it is clean: what it says of a model goes into files, and to the page
         if body.is_over:
             self._count(b"\n")  # nothing follows the last number
-            piece += self._cleaner.rest()
         self.to_client += piece if answer.length is not None else http1.chunk(piece)
         if body.is_over:
             self.to_client += http1.LAST_CHUNK if answer.length is None else b""
@@ -355,16 +364,16 @@ def check_path(request: Request, uses: Sequence[Use]) -> None:
     path = http1.plain_path(request.target)
     for use in uses:
         for refused in use.loan.login.service.refused:
-            if path == refused or path.startswith(f"{refused}/"):
+            if path == refused or path.startswith((f"{refused}/", f"{refused}.")):  # or the name of a format, as .json
                 words = "is not lent for this: the answer would hold a credential, and those stay on the host"
-                raise RefusedError(f"the login {use.loan.login.name} {words}")
+                raise RefusedError(use.loan, words)
 
 
 def check_upgrade(request: Request, uses: Sequence[Use]) -> None:
     """Raise RefusedError for a WebSocket with a login whose use is limited: on one, nobody can count."""
-    limited = [use.loan.login.name for use in uses if any(use.loan.login.limit)]
+    limited = [use.loan for use in uses if any(use.loan.login.limit)]
     if request.is_upgrade and limited:
-        raise RefusedError(f"the login {limited[0]} has a limit, so it is not lent to WebSockets: use plain requests")
+        raise RefusedError(limited[0], "has a limit, so it is not lent to WebSockets: use plain requests")
 
 
 def last_answer(status: int, document: Mapping[str, object]) -> bytes:

@@ -150,9 +150,13 @@ def answer_head(answer: Answer, *, is_last: bool) -> bytes:
 
 
 def plain_path(target: str) -> str:
-    """An address as a server may read it: decoded, in lower case, without segments that have no effect."""
-    path = unquote(target.partition("?")[0]).partition(";")[0]
-    return posixpath.normpath(re.sub("[/\\\\]+", "/", path)).lower()
+    """An address as a server may read it: decoded, in lower case, without segments that have no effect.
+
+    A server may decode it twice, and leave out what follows a semicolon in each segment (RFC 3986, 3.3).
+    """
+    path = unquote(unquote(target.partition("?")[0]))
+    segments = re.sub(r";[^/\\]*", "", path)
+    return posixpath.normpath(re.sub(r"[/\\]+", "/", segments)).lower()
 
 
 # -- Bodies: `take` removes received bytes and returns the content; `is_over` is true once all of it has arrived

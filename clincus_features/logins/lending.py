@@ -23,8 +23,11 @@ from .services import SECRET
 from .settings import Login
 from .sources import Secret
 
-# A request that carries a value gets an answer that can be read: complete, and not compressed.
-DROPPED = frozenset(("accept-encoding", "range", "if-range", "sec-websocket-extensions"))
+# A request that carries a value gets an answer that can be read: complete, in ASCII's letters, and not compressed.
+# Apache takes Request-Range for Range; A-IM asks for the difference to an answer before (RFC 3229).
+DROPPED = frozenset(
+    ("accept-encoding", "accept-charset", "a-im", "range", "if-range", "request-range", "sec-websocket-extensions")
+)
 MASK = b"*"
 # Characters that encoders of JSON write as \u00.. so that a page can hold it: Go's, and Gson.
 IN_PAGES = [str.maketrans({sign: f"\\u{ord(sign):04x}" for sign in signs}) for signs in ("&<>", "&<>'=")]
@@ -201,7 +204,7 @@ def filled(request: Request, uses: Sequence[Use], known: Mapping[str, Secret]) -
 
 def spellings(secret: str, value: str) -> list[bytes]:
     """The ways in which a server may write a secret that it got in the value of a header; the longest first."""
-    found = {secret, *coded_in_texts(secret), *escaped_in_texts(secret)}
+    found = {secret, secret.lower(), secret.upper(), *coded_in_texts(secret), *escaped_in_texts(secret)}
     if value.startswith("Basic "):
         found.add(value.removeprefix("Basic ").rstrip("="))
     return sorted((text.encode("ascii") for text in found), key=lambda text: (-len(text), text))

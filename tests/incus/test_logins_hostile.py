@@ -47,6 +47,10 @@ class Raw(BaseHTTPRequestHandler):
             fields = f"Location: https://{OTHER}/\r\nSet-Cookie: session=of-the-server\r\n"
             if data.startswith(b"GET /compressed "):
                 body, fields = gzip.compress(body), "Content-Encoding: gzip\r\n"
+            if data.startswith(b"GET /echoed "):  # in heads, before the answer too
+                key = data.lower().partition(b"x-api-key: ")[2].partition(b"\r\n")[0].decode("latin-1")
+                self.connection.sendall(f"HTTP/1.1 103 Early Hints\r\nLink: </{key}>\r\n\r\n".encode())
+                fields = f"Location: https://{OTHER}/?key={key}\r\n"
             head = f"HTTP/1.1 302 Found\r\n{fields}Content-Length: {len(body)}\r\n\r\n"
             if data:  # a connection may end without a word
                 self.server.came.append(data)
@@ -88,7 +92,7 @@ def other(bed, server, keep_session, vendor) -> Box:
 
 
 class Attack(NamedTuple):
-    """What is sent over TLS; `{it}` is the placeholder."""
+    """What is sent over TLS; `{it}` is the placeholder, and `{percent}`, `{base64}` and `{basic}` are forms of it."""
 
     text: str
     answer: str  # what the program reads
@@ -110,9 +114,19 @@ ATTACKS = {
     "the name of a header": Attack(request("{it}: x"), "in the header", "in the header {it}"),
     "twice": Attack(request(FIELD, FIELD), "comes twice"),
     "Host": Attack(request(FIELD, host=OTHER), f"the Host header must be {API}"),
+    "a dot behind the Host": Attack(request(FIELD, host=f"{API}."), f"the Host header must be {API}"),
+    "a user before the Host": Attack(request(FIELD, host=f"{OTHER}@{API}"), f"the Host header must be {API}"),
     "two Hosts": Attack(request(FIELD, f"Host: {OTHER}"), f"the Host header must be {API}"),
     "another port": Attack(request(FIELD, host=f"{API}:8443"), f"the Host header must be {API}"),
     "a whole address": Attack(request(FIELD, first=f"GET https://{OTHER}/ HTTP/1.1"), "must begin with /"),
+    "a user in a whole address": Attack(
+        request(FIELD, first=f"GET https://{API}@{OTHER}/ HTTP/1.1"), "must begin with /"
+    ),
+    "percent-encoded": Attack(request(first="GET /?key={percent} HTTP/1.1"), "in the address", "in the address"),
+    "in base64": Attack(request("Cookie: key={base64}"), "in the header cookie", "in the header cookie"),
+    "as the password of Basic": Attack(
+        request("Authorization: Basic {basic}"), "in the header authorization", "in the header authorization"
+    ),
     "a tunnel in the tunnel": Attack(
         request(FIELD, first=f"CONNECT {OTHER}:443 HTTP/1.1"), "the method CONNECT is not passed"
     ),
@@ -131,6 +145,21 @@ ATTACKS = {
         request(FIELD, "Transfer-Encoding: xchunked", first="POST / HTTP/1.1", body="0\r\n\r\n"),
         "either Content-Length",
     ),
+    "chunked twice": Attack(
+        request(FIELD, "Transfer-Encoding: chunked, chunked", first="POST / HTTP/1.1", body="0\r\n\r\n"),
+        "either Content-Length",
+    ),
+    "a coding behind a vertical tab": Attack(
+        request(FIELD, "Transfer-Encoding: \x0bchunked", first="POST / HTTP/1.1", body="0\r\n\r\n"), "not well-formed"
+    ),
+    "a length with a sign": Attack(
+        request(FIELD, "Content-Length: +1", first="POST / HTTP/1.1", body="x"), "Content-Length must be one number"
+    ),
+    "the size of a chunk with a sign": Attack(
+        request("Transfer-Encoding: chunked", first="POST / HTTP/1.1", body="+1\r\nx\r\n0\r\n\r\n"), "not in chunks"
+    ),
+    "a field that ends in a return alone": Attack(request("X-A: b\rX-Api-Key: {it}"), "not well-formed"),
+    "a NUL": Attack(request("X-Api-Key: {it}\0"), "not well-formed"),
     "a folded field": Attack(request("X-A: b\r\n X-Api-Key: {it}"), "not well-formed"),
     "a blank before the colon": Attack(request("X-Api-Key : {it}"), "not well-formed"),
     "a bare line feed": Attack(request("X-A: b\nX-Api-Key: {it}"), "not well-formed"),
@@ -162,7 +191,15 @@ def test_an_attack_gets_no_value_anywhere(box, server, vendor, name):
     attack = ATTACKS[name]
     it = box.variable("ANTHROPIC_API_KEY")
     vendor.came.clear()
-    text = attack.text.replace("{it}", it)
+    forms = {
+        "it": it,
+        "percent": "".join(f"%{ord(sign):02x}" for sign in it),
+        "base64": base64.b64encode(it.encode()).decode(),
+        "basic": base64.b64encode(f"me:{it}".encode()).decode(),
+    }
+    text = attack.text
+    for form, value in forms.items():
+        text = text.replace(f"{{{form}}}", value)
     said = box.exchange(attack.connect, text, server_name=attack.name, connect=attack.connect)
     assert attack.answer in said
     assert KEY.encode() not in b"".join(vendor.came)
@@ -170,7 +207,7 @@ def test_an_attack_gets_no_value_anywhere(box, server, vendor, name):
     if attack.alarm:
         where = attack.alarm.replace("{it}", it)
         alarms = server.get(f"/api/sessions/{box.id}/network").json["alarms"]
-        assert {"login": "anthropic", "where": where, "host": API}.items() <= alarms[0].items()
+        assert ("anthropic", where, API) in [(one["login"], one["where"], one["host"]) for one in alarms]
 
 
 def test_what_comes_after_a_request_is_a_request_of_its_own(box, vendor):
@@ -195,6 +232,34 @@ def test_a_redirect_is_followed_with_a_placeholder_at_most(box, vendor):
     box.shell(f"/opt/tools/curl/curl -sk -m 20 -H 'X-Api-Key: {it}' https://{OTHER}/ || true")
     assert it.encode() in vendor.came[0]
     assert KEY.encode() not in b"".join(vendor.came)
+
+
+def test_a_value_in_the_head_of_an_answer_does_not_come_in(box, vendor):
+    vendor.came.clear()
+    said = box.ask(API, f"X-Api-Key: {box.variable('ANTHROPIC_API_KEY')}", target="/echoed")
+    assert KEY.encode() in vendor.came[0]
+    assert f"Link: </{'*' * len(KEY)}>" in said
+    assert f"Location: https://{OTHER}/?key={'*' * len(KEY)}" in said
+    assert KEY.lower() not in said.lower()
+
+
+def test_a_server_is_not_asked_for_a_value_in_parts_or_in_other_letters(box, vendor):
+    """A server that gives parts shows the value in two answers; none of them has all of it."""
+    asked = ("Range: bytes=0-30", "Request-Range: bytes=0-30", "Accept-Charset: utf-16", "A-IM: range")
+    vendor.came.clear()
+    box.ask(API, f"X-Api-Key: {box.variable('ANTHROPIC_API_KEY')}", *asked)
+    assert KEY.encode() in vendor.came[0]
+    assert [field for field in asked if field.encode() in vendor.came[0]] == []
+
+
+def test_what_follows_the_size_of_a_chunk_does_not_go_out(box, vendor):
+    vendor.came.clear()
+    it = box.variable("ANTHROPIC_API_KEY")
+    box.exchange(
+        API, request("Transfer-Encoding: chunked", first="POST / HTTP/1.1", body=f"1;a={it}\r\nx\r\n0\r\n\r\n")
+    )
+    wait_until(lambda: b"x\r\n0\r\n" in b"".join(vendor.came), "the body")
+    assert it.encode() not in b"".join(vendor.came)
 
 
 def test_an_answer_that_is_compressed_all_the_same_is_refused(box, vendor):

@@ -58,12 +58,16 @@ class Heard:
         self.values: list[str] = []
         self.tokens: list[tuple[str, str, Tokens]] = []
         self.refusals: list[tuple[str, str, int]] = []
+        self.reasons: list[tuple[str, str]] = []
 
     def misused(self, loan: Loan, where: str) -> None:
         self.alarms.append((loan.login.name, where))
 
     def lent(self, loan: Loan) -> None:
         self.values.append(loan.login.name)
+
+    def refused(self, loan: Loan, reason: str) -> None:
+        self.reasons.append((loan.login.name, reason))
 
     def counted(self, loan: Loan, model: str, more: Tokens) -> None:
         self.tokens.append((loan.login.name, model, more))
@@ -78,7 +82,7 @@ class Talk:
     def __init__(self, host: str = HOST, loans: Sequence[Loan] = LOANS, value: str = VALUE) -> None:
         self.host, self.value = host, value
         heard = Heard()
-        self.tokens = heard.tokens
+        self.tokens, self.reasons = heard.tokens, heard.reasons
         self.alarms, self.lent, self.rejected = heard.alarms, heard.values, heard.refusals
         self.exchange = Exchange((host, 443), loans, heard, marks([STRANGER]))
 
@@ -128,6 +132,17 @@ def test_a_placeholder_in_its_place_becomes_the_value(sent, goes_on):
     gone = talk.ask("GET /v1 HTTP/1.1", sent).decode()
     assert goes_on in gone
     assert (len(talk.lent), talk.alarms) == (1, [])
+
+
+@pytest.mark.parametrize("piece", [1, 7])
+def test_a_placeholder_that_comes_in_pieces_becomes_the_value(piece):
+    talk = Talk()
+    head = f"GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Api-Key: {KEY.placeholder}\r\n\r\n".encode()
+    for at in range(0, len(head), piece):
+        assert talk.server_gets() == b""
+        talk.exchange.from_client(head[at : at + piece])
+    talk.exchange.lend({"key": Secret(VALUE)})
+    assert f"X-Api-Key: {VALUE}".encode() in talk.server_gets()
 
 
 @pytest.mark.parametrize(
@@ -292,6 +307,15 @@ def test_the_answer_to_a_request_that_was_lent_something_comes_whole_and_plain()
     )
 
 
+@pytest.mark.parametrize("field", ["Request-Range: bytes=0-9", "Accept-Charset: utf-16", "A-IM: vcdiff, range"])
+def test_a_value_is_not_asked_for_in_parts_or_other_letters(field):
+    """Apache gives parts by the first, so that neither of two answers would hold the whole value."""
+    talk = Talk()
+    gone = talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}", field)
+    assert field.encode() not in gone
+    assert field.encode() in Talk().ask("GET / HTTP/1.1", field)
+
+
 def test_a_request_without_a_placeholder_goes_on_as_it_is():
     talk = Talk()
     gone = talk.ask("GET / HTTP/1.1", "Authorization: Bearer my-own", "Accept-Encoding: gzip", "Range: bytes=0-3")
@@ -347,6 +371,15 @@ def test_a_value_with_signs_is_cleaned_as_urls_json_and_html_write_it(spelling):
     talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
     said = talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(spelling), spelling.encode()))
     assert said.endswith(b"\r\n\r\n" + b"*" * len(spelling))
+
+
+@pytest.mark.parametrize("spelling", [VALUE.upper(), VALUE.lower()])
+def test_a_value_is_cleaned_in_capitals_and_in_small_letters(spelling):
+    """As in a name that a server makes of it: a key of small letters and digits could be read from either."""
+    talk = Talk(value="Sk-Real-0123/456789abcdef")
+    talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
+    said = talk.answer(b"HTTP/1.1 302 Found\r\nLocation: /%s\r\nContent-Length: 0\r\n\r\n" % spelling.encode())
+    assert b"Location: /" + b"*" * len(VALUE) in said
 
 
 def test_an_answer_to_a_request_with_a_value_leaves_no_cookie_that_stands_for_it():
@@ -563,6 +596,18 @@ def test_the_tokens_of_an_answer_are_told_as_they_come():
     assert talk.tokens[1:] == [("key", "claude-opus-4-6", Tokens(0, 54))]
 
 
+@pytest.mark.parametrize("piece", [5, 1000])
+def test_an_answer_that_says_a_value_is_a_model_does_not_bring_it_into_the_costs(piece):
+    """These are in a file, in the API and on the page."""
+    talk = Talk()
+    talk.ask("POST / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
+    body = json.dumps({"model": VALUE, "usage": {"output_tokens": 7}}).encode()
+    talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+    for at in range(0, len(body), piece):
+        talk.answer(body[at : at + piece])
+    assert talk.tokens == [("key", "", Tokens(0, 7))]
+
+
 def test_answers_to_requests_without_a_value_cost_nothing():
     talk = Talk()
     talk.ask("GET / HTTP/1.1")
@@ -576,6 +621,7 @@ def test_a_login_with_a_limit_is_not_lent_to_a_websocket():
     talk = Talk(loans=[loan])
     assert talk.ask(*UPGRADE, f"X-Api-Key: {KEY.placeholder}") == b""
     assert b"is not lent to WebSockets" in talk.client_gets()
+    assert talk.reasons == [("key", "has a limit, so it is not lent to WebSockets: use plain requests")]
 
 
 # -- Logins that their vendor renews
@@ -655,7 +701,10 @@ def test_the_placeholder_of_a_refresh_token_is_never_filled_in(placeholder):
         ("claude", "api.anthropic.com", "/api//OAuth/x/../claude_cli/%63reate_api_key?a=b"),
         ("github", "api.github.com", "/copilot_internal/v2/token"),
         ("copilot", "api.github.com", "/copilot_internal\\v2/token/"),
+        ("copilot", "api.github.com", "/copilot_internal/v2/token.json"),
         ("openai", "api.openai.com", "/v1/realtime/client_secrets"),
+        ("openai", "api.openai.com", "/v1;a/realtime;b=c/client_secrets;d"),
+        ("openai", "api.openai.com", "/v1/realtime/%2563lient_secrets"),
         ("openrouter", "openrouter.ai", "/api/v1/keys"),
         ("npm", "registry.npmjs.org", "/-/npm/v1/tokens"),
     ],
@@ -666,3 +715,4 @@ def test_a_request_whose_answer_holds_a_credential_is_refused(name, host, path):
     talk = Talk(host, [loan])
     assert talk.ask(f"POST {path} HTTP/1.1", f"Authorization: Bearer {loan.placeholder}") == b""
     assert b"those stay on the host" in talk.client_gets()
+    assert [name for name, _ in talk.reasons] == [name]
