@@ -1,4 +1,6 @@
-"""Create sessions with and without a way through the proxy, in turns, and print how long each took. Asserts nothing.
+"""Create sessions with and without a way through the proxy, in turns, and print how long each took.
+
+A session that borrows is to take no longer: its certificates are made while Incus works.
 
     python tests/bench/bench_ways.py [ROUNDS]
 
@@ -20,6 +22,7 @@ from tests.bench.measuring import House, delete, in_turns, main
 from tests.programs import Server
 
 ROUNDS = next((int(word) for word in sys.argv[1:] if word.isdigit()), 7)
+MOST_TIMES = {"login": 1.05}  # the time of a plain one; the rest of it is what such times differ by themselves
 CONFIG = '[logins.anthropic]\nfrom = { env = "LENT_KEY" }\n'
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -49,9 +52,8 @@ def measure(made: House, results: Results) -> None:
         for way, seconds in figures.items():
             note = f"of {ROUNDS}, in turns; {min(seconds):.2f} to {max(seconds):.2f} s"
             plain = statistics.median(figures["plain"])
-            results.add(
-                Row(f"create: {way}", "s", statistics.median(seconds), baseline=plain, compare="times", note=note)
-            )
+            goal = MOST_TIMES.get(way)
+            results.add(Row(f"create: {way}", "s", statistics.median(seconds), goal, plain, compare="times", note=note))
 
 
 if __name__ == "__main__":
