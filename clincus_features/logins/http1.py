@@ -17,8 +17,8 @@ import clincus
 HEAD_LIMIT = 64 << 10  # bytes
 MOST_FIELDS = 200
 BETWEEN = frozenset(("connection", "proxy-connection", "keep-alive", "te", "trailer", "upgrade", "transfer-encoding"))
+BODIED = frozenset(("POST", "PUT", "PATCH"))  # methods for which each server reads a body
 # Refused in requests. TRACE sends a request back as it arrived, with the lent value.
-BODILESS = frozenset(("GET", "HEAD", "OPTIONS", "DELETE"))  # methods for which some servers do not read a body
 REFUSED_METHODS = frozenset(("CONNECT", "TRACE", "TRACK", "DEBUG"))
 
 Fields = Sequence[tuple[str, str]]
@@ -84,7 +84,7 @@ def parse_request(head: bytes, host: str, port: int) -> Request:
     if set(expected) - {"100-continue"}:
         raise Malformed("a request may expect nothing but 100-continue")
     # A server that answers without the body may take it for the next request, and that for the rest of this one.
-    may_be_left = bool(expected) or (length != 0 and method in BODILESS)
+    may_be_left = bool(expected) or (length != 0 and method not in BODIED)
     return Request(method, target, fields, length, "close" in between or may_be_left, is_upgrade)
 
 

@@ -339,7 +339,8 @@ class Link:
         except OSError:
             self.drop()
         except Exception as error:
-            self.fail(Refused(500, f"the proxy failed: {error!r}", is_policy=True))
+            words = type(error).__name__ if self._opened else repr(error)  # which may hold a value that was lent
+            self.fail(Refused(500, f"the proxy failed: {words}", is_policy=True))
 
     def _receive(self, side: Side) -> int:
         """Read from a side into the outlet's piece; returns the bytes read, -1 if none are there. Raises OSError."""

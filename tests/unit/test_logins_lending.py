@@ -399,6 +399,8 @@ def test_an_answer_to_a_request_with_a_value_leaves_no_cookie_that_stands_for_it
         ("POST / HTTP/1.1", "Expect: 100-continue", "Content-Length: 4"),
         ("GET / HTTP/1.1", "Content-Length: 4"),
         ("DELETE / HTTP/1.1", "Transfer-Encoding: chunked"),
+        ("get / HTTP/1.1", "Content-Length: 4"),
+        ("ODD / HTTP/1.1", "Content-Length: 4"),
     ],
 )
 def test_a_body_that_a_server_may_leave_unread_is_the_last_of_its_connection(lines):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from clincus_features.logins import exchange as exchanges
 from clincus_features.logins import opened as openeds
 from clincus_features.logins.authority import make_certificates
 from clincus_features.logins.exchange import Exchange
@@ -190,6 +191,18 @@ def test_a_program_that_does_not_trust_the_session_is_told_to_people(road):
     wait_until(lambda: road.proxy.records("one").documents()["refused"], "the words")
     (row,) = road.proxy.records("one").documents()["refused"]
     assert "does not take Clincus's certificate for a.example" in str(row["reason"])
+
+
+def test_a_failure_of_ours_does_not_tell_a_value(road, monkeypatch):
+    """Its reason is in the API and on the page; an error of an encoding has the whole text."""
+    monkeypatch.setattr(exchanges, "filled", lambda *_: f"{VALUE} €".encode("latin-1"))
+    with road.connect() as tls:
+        tls.sendall(REQUEST)
+        with contextlib.suppress(OSError):
+            assert rest(tls) == b""
+    wait_until(lambda: road.proxy.records("one").documents()["refused"], "the words")
+    (row,) = road.proxy.records("one").documents()["refused"]
+    assert row["reason"] == "the proxy failed: UnicodeEncodeError"
 
 
 def test_a_value_that_cannot_be_read_is_told_to_the_tool(road):
