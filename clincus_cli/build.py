@@ -34,6 +34,7 @@ from clincus_features.network.outside import in_both_cases, proxy_settings
 SETUP_BRIDGE = "clincusbr0"
 VERSIONS_KEPT = 3  # images of one alias, the newest included
 
+LACKS = "the image is without"  # the beginning of a note about a tool
 TRIES_AGAIN = "`clincus build --force` tries again"
 FOREIGN_TLS = (
     "If a proxy of your network opens TLS, put its certificate into /usr/local/share/ca-certificates, run "
@@ -194,7 +195,7 @@ class BuildOutput:
     def notes(self) -> tuple[str, ...]:
         """A sentence for each tool that could not be fetched."""
         return tuple(
-            f"the image is without {name}: {reason}. {FOREIGN_TLS if 'certificate' in reason else TRIES_AGAIN}"
+            f"{LACKS} {name}: {reason}. {FOREIGN_TLS if 'certificate' in reason else TRIES_AGAIN}"
             for name, reason in sorted(self.missing.items())
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import groupby
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from clincus_cli.build import SetupOptions
 
 TOOLS = cli.Flag(
-    "--tools LIST", "tools in the image: names with commas, each with @VERSION if need be; none (default: all three)"
+    "--tools LIST",
+    "tools in the image, with commas between them, such as claude@2.1.0,copilot; none (default: all three)",
 )
 
 
@@ -117,8 +118,17 @@ def run_setup(context: Context) -> int:
     for text in setup.notes:
         console.say(f"Note: {text}.")
     if is_ready:
-        console.say("Clincus is ready. Start the dashboard with `clincus serve`, or a session with `clincus shell`.")
+        console.say(ready_words(setup.notes))
     return 0 if is_ready or options.dry_run else 1
+
+
+def ready_words(notes: Iterable[str]) -> str:
+    """The last line of a setup. It sends people to the notes if sessions would start without their tool. Pure."""
+    from clincus_cli.build import LACKS
+
+    lacks_tool = any(text.startswith(LACKS) for text in notes)
+    but = ", but the image lacks the tools that the notes above name" if lacks_tool else ""
+    return f"Clincus is ready{but}. Start the dashboard with `clincus serve`, or a session with `clincus shell`."
 
 
 @cli.Command(

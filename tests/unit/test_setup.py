@@ -599,6 +599,20 @@ def test_setup_under_sudo_works_by_the_configuration_of_the_person_behind(tmp_pa
     assert context.incus.project == project
 
 
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ({}, "Clincus is ready. "),
+        ({"claude": "no certificate"}, "Clincus is ready, but the image lacks the tools that the notes above name. "),
+    ],
+)
+def test_the_end_of_a_setup_says_if_the_image_lacks_a_tool(missing, words):
+    output = cli_build.BuildOutput(print)
+    output.missing.update(missing)
+    notes = ["no copy-on-write storage", *output.notes()]
+    assert setup_commands.ready_words(notes).startswith(words)
+
+
 # The fields of os-release(5) that count, as these systems have them.
 UBUNTU_24 = 'ID=ubuntu\nID_LIKE=debian\nVERSION_ID="24.04"\nVERSION_CODENAME=noble\nPRETTY_NAME="Ubuntu 24.04.3 LTS"\n'
 UBUNTU_22 = 'ID=ubuntu\nID_LIKE=debian\nVERSION_ID="22.04"\nVERSION_CODENAME=jammy\nPRETTY_NAME="Ubuntu 22.04.5 LTS"\n'
