@@ -1,10 +1,11 @@
 """The second line behind the wall: it records, watches and restores sealed paths; GET …/protection and its resolve.
 
 seals.py lists the sealed paths, identity.py identifies the files there, records.py keeps both, watch.py waits for
-changes, guard.py judges them, restore.py restores the content, and suspects.py names other programs that could be the
-cause. Some things cannot be sealed, and are examined instead: git's index (index.py), links in Git folders (links.py),
-and Git folders that appear while a session runs (modules.py); looks.py runs these examinations one after the other, and
-live.py has their last results. appeared.py reports files that run by themselves, and scans.py asks wall/scan.py.
+changes, guard.py acts on them, verdicts.py says what they mean, restore.py restores the content, and suspects.py names
+other programs that could be the cause. Some things cannot be sealed: examiner.py looks at git's index (index.py), links
+in Git folders (links.py), operations in progress (unfinished.py), and Git folders that appear while a session runs
+(modules.py). looks.py runs these looks one after the other, and live.py has their last results. appeared.py reports
+files that run by themselves, and scans.py asks wall/scan.py.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def install(extensions: clincus.Extensions) -> None:
     """Add the check of a start, the listener, the field, the routes and the threads."""
     app = extensions.app
     guard = Guard(app, os.environ if app is None else app.environ)
-    appeared = Appeared(app, guard.put_links_aside, guard.warnings, guard.folders_of)
+    appeared = Appeared(app, guard.examiner.put_links_aside, guard.warnings, guard.folders_of)
     appeared.install(extensions)
 
     def get_protection(request: clincus.Request) -> object:

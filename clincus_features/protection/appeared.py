@@ -368,7 +368,7 @@ def last_look(
 
     For a command, beside the server. Raises ClincusError.
     """
-    looker = Looker(lambda: environ, lambda: config, Guard(None, environ).put_links_aside)
+    looker = Looker(lambda: environ, lambda: config, Guard(None, environ).examiner.put_links_aside)
     if not looker.is_wanted(session):
         return [], ""
     found = looker.look(session, is_over=True)

@@ -15,22 +15,42 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import clincus
 
-from . import gitlinks, index, links, modules, restore, seals, unfinished
-from .identity import Copies, Item, note_item, steps_to, thing_at
-from .leases import WRITTEN_FOR, Leases, is_renamed_into_place
-from .live import Fault, Live, Mends, Seen
-from .looks import Looks
+from . import gitlinks, index, links, restore, seals, unfinished
+from .examiner import Examiner
+from .identity import Copies, note_item, thing_at
+from .leases import Leases
+from .live import Fault, Live, Mends
 from .moves import Move, Moves
-from .operations import check_of
 from .records import Change, Record, Records, Run
 from .seals import Stage
 from .suspects import suspects
+from .verdicts import (
+    EDITED,
+    MOST_TOLD,
+    RESTARTS,
+    add_changes,
+    changed_files,
+    differing,
+    is_anothers,
+    is_later,
+    is_other,
+    kind_of_unsealed,
+    mend,
+    set_aside,
+    several_names,
+    source_of,
+    told,
+    verdict,
+    waiting_words,
+    ways,
+    what_happened,
+)
 from .watch import CHANGED, FOUND, LOST, MOVED, Mark, Touched, Watcher, graver
 
 SETTLE = 0.3  # seconds from an edit in place to its record
@@ -44,23 +64,14 @@ REWRITTEN = (
 )
 RESTART = 0.2  # seconds in which a missing placeholder may be created again, as the container restarts
 LINKS = ""  # the mark for changes in a Git folder, where a link may have appeared
-LINKS_SETTLE = 0.05  # seconds from a new name there to the look at it
-INDEX_SETTLE = 0.2  # seconds from a change of git's index to the look at it
 EXAMINED_WITHIN = 20.0  # seconds for which a stop waits for the look at its folder
 FROZEN_WITHIN = 30.0  # seconds for Incus to freeze a container
 FREEZE_TRY = 5.0  # seconds of one try: meanwhile the agent's file is in the place of the sealed one
 ASK_AGAIN = 2.0  # seconds after which Incus is asked again if it does not answer
 TRIES = 5  # to restore something
-EDITED, RESTARTS = "edited", "restarts"  # verdicts besides those that the API reports
 MENDED_WITHIN = 120.0  # seconds after the end of a run in which the wall goes away, even on a busy machine
 MOST_MENDED = 30  # restorations in one run after the freeze
 MEND_AGAIN = 1.0  # seconds between two of these
-MOST_TOLD = 20  # changes in one message
-MOST_UNSEALED = 64  # Git folders that appear in one run; git is asked about each one
-HELD_OPEN = (
-    "a program keeps it open for writing, or mapped into memory: it could have changed it for the moment in which git "
-    "on your side reads it"
-)
 NOT_SEEN = "What is sealed on another host is not watched from here"
 NOT_WATCHED = "Paths that plain devices seal are not watched"
 NOT_REPORTED = (
@@ -68,7 +79,6 @@ NOT_REPORTED = (
     " the kernel has no watches left for your user"
 )
 MORE_WATCHES = "Raise fs.inotify.max_user_watches and max_user_instances (sysctl), or end the program that uses them"
-FROM_INDEX = "git on your side may have written it from that index"
 NOBODY_SAW = "the end of that session was not seen, so you may have done it yourself since"
 ACCEPT = 'or start with "accept_changes": true (clincus shell --accept-changes) if you made the change yourself'
 
@@ -93,19 +103,14 @@ class Guard:
         # Session -> paths that were touched as its container ended, and how; changed as `_live`.
         self._late: dict[str, dict[str, str]] = {}
         self._edited: dict[tuple[str, str], float] = {}  # workspace and path -> time.monotonic; as `_live`
-        self._seen = Seen()
+        self.examiner = Examiner(self, environ)
         self._mends = Mends()
         self._acting = threading.Lock()  # one break, or one decision of a person, at a time
         self._breaks: dict[str, threading.Event] = {}  # session -> set once the thread that acts on it has ended
-        self._index_looks = Looks("looking at git's index", lambda: INDEX_SETTLE, self._look_at_index)
         self._faults: dict[str, Fault] = {}  # path that was put aside and has to be reported -> the reason
-        self._link_looks = Looks("looking for links", lambda: LINKS_SETTLE, self._look_for_links)
-        # Apart from the looks for links, since it asks git about each folder, and an agent can make many.
-        self._module_looks = Looks("looking at new Git folders", lambda: 0.0, self._look_at_modules)
         self._moves: dict[str, Moves] = {}  # session -> renames in its Git folders; as `_live`
         self._gitlinks: dict[str, gitlinks.Gitlinks] = {}  # session -> the gitlinks of its indexes; as `_live`
         self._blind: dict[str, str] = {}  # session -> why the kernel does not report all changes; as `_live`
-        self._writer_looks = Looks("looking for who writes", lambda: WRITTEN_FOR, self._look_for_writers)
         self._broken: dict[str, list[Change]] = {}  # session -> why it is frozen; empty while a thread acts
         self._changes: dict[str, list[Change]] = {}  # session -> all changes of its run
         self._reported: set[tuple[str, str]] = set()  # reports that are made once for each session
@@ -160,9 +165,9 @@ class Guard:
         """Record the links before a start. Those left by runs whose end was not seen are put aside."""
         told: list[Change] = []
         for id in self._ended[session.id]:
-            told += self._settle_links(session, stage, record.runs[id])
+            told += self.examiner.settle_links(session, stage, record.runs[id])
         if stage is not None:
-            self._seen.links_before[session.id] = self._known_now(session, stage)
+            self.examiner.seen.links_before[session.id] = self._known_now(session, stage)
         return told
 
     def _unseen_changes(self, record: Record, starting: str, incus: clincus.Incus) -> list[Change]:
@@ -196,7 +201,7 @@ class Guard:
             stage = self._stages[session.id]
             self.watcher.call(lambda: self._take_up(session, stage, is_fresh=True))
         elif moment == "after_start":  # not while the tool is being started: the look takes as long as that
-            self.watcher.call(lambda: self._check_index_of(session.id))
+            self.watcher.call(lambda: self.examiner.check_index_of(session.id))
         elif moment == "started":
             self._found.put(session)
         elif moment == "stopped":
@@ -226,17 +231,17 @@ class Guard:
             clincus.survive("looking for links", lambda: self._settle_alone(session))
             self._compare(session, is_up=False)
             if session.protection != "off":
-                clincus.survive("looking at git's index", lambda: self._settle_index(session, None))
+                clincus.survive("looking at git's index", lambda: self.examiner.settle_index(session, None))
 
     def _note_alone(self, session: clincus.Session, stage: Stage) -> None:
         clincus.survive("noting what is sealed", lambda: self._note(session, stage, *seals.sealed_paths(stage)))
-        clincus.survive("looking at git's index", lambda: self._settle_index(session, stage))
+        clincus.survive("looking at git's index", lambda: self.examiner.settle_index(session, stage))
 
     def _settle_alone(self, session: clincus.Session) -> None:
         """In a command: look for links that a run has left."""
         run = self.records.read(session.workspace).runs.get(session.id)
         if run is not None and not run.has_ended:
-            self._settle_links(session, self._stages.get(session.id), run)
+            self.examiner.settle_links(session, self._stages.get(session.id), run)
 
     def _compare(self, session: clincus.Session, *, is_up: bool) -> None:
         """In a command: compare the seals before the stop, and the content after it."""
@@ -295,7 +300,7 @@ class Guard:
             paths = run.paths
         self._watch(session, stage, paths, record if is_known else None)
         if not is_fresh:
-            self._check_index_of(session.id)
+            self.examiner.check_index_of(session.id)
         if not is_known:
             if not is_fresh:  # Incus alone began it, so nobody was asked
                 found = self._unseen_changes(record, session.id, self._door(session))
@@ -357,8 +362,8 @@ class Guard:
             is_watched = False
             self._note_blind(session, error)
         self._live[session.id] = Live(session, stage, is_watched)
-        self._watch_gitlinks(self._live[session.id])
-        self._link_looks.ask(session.id)
+        self.watch_gitlinks(self._live[session.id])
+        self.examiner.link_looks.ask(session.id)
 
     def _note(self, session: clincus.Session, stage: Stage, paths: list[str], is_seen: bool) -> Record:
         """Record what is sealed for a run that has begun, and return the record."""
@@ -383,15 +388,15 @@ class Guard:
         self._mends.numbers.pop(session.id, None)
         self._changes[session.id] = []
         self._asked.add(session.id)
-        self._seen.begin_run(session.id)
+        self.examiner.seen.begin_run(session.id)
         if self._app is not None:
-            self._link_looks.ask(session.id)
+            self.examiner.link_looks.ask(session.id)
         return record
 
     def _known_links(self, session: clincus.Session, stage: Stage, last: Run | None) -> dict[str, str] | None:
         """The known links of a run. If Incus began it alone: those of its last run, or the present ones."""
-        if session.id in self._seen.links_before:
-            return self._seen.links_before.pop(session.id)
+        if session.id in self.examiner.seen.links_before:
+            return self.examiner.seen.links_before.pop(session.id)
         if last is not None and not last.has_ended:
             return last.links
         return self._known_now(session, stage)
@@ -420,8 +425,8 @@ class Guard:
                 moves = [move for move in moves if move.folder not in in_tree]
                 self._judge_moves(live, moves, is_lost=LOST in (how, at_gitlinks))
             if how and live is not None:
-                self._hold_files(live)
-                self._link_looks.ask(id)
+                self.examiner.hold_files(live)
+                self.examiner.link_looks.ask(id)
             if not paths:
                 continue
             if live is not None and id not in self._broken:
@@ -451,9 +456,9 @@ class Guard:
         if faults:
             self._faults.update(faults)
             self._break_by(live, faults)
-            self._check_index(live)  # the new index may be bad too
+            self.examiner.check_index(live)  # the new index may be bad too
 
-    def _watch_gitlinks(self, live: Live, sources: Mapping[str, str] | None = None) -> None:
+    def watch_gitlinks(self, live: Live, sources: Mapping[str, str] | None = None) -> None:
         """Watch the way to the gitlinks of a session; `sources` are new ones, each with the folder that contains it."""
         known = self._gitlinks.get(live.session.id)
         if live.session.id not in self._live or (known is None and not sources):
@@ -478,7 +483,7 @@ class Guard:
                 done = f"; {set_aside(path)}"
             faults[path] = Fault("repository", f"{path}: {words}{done}")
         self._break_by_moves(live, faults)
-        self._watch_gitlinks(live)
+        self.watch_gitlinks(live)
 
     def _judge_broken(self, live: Live, paths: Mapping[str, str]) -> None:
         """Restore again a path that was replaced after a freeze: the cause may be outside the container."""
@@ -498,7 +503,7 @@ class Guard:
             self._mends.in_progress.add(id)
             self._act_on(live, {})
         elif moved and mends == MOST_MENDED:
-            self._report_once(live.session, "sealed paths are replaced again and again, and are not put back any more")
+            self.report_once(live.session, "sealed paths are replaced again and again, and are not put back any more")
         elif not moved:
             self._edited.update({(live.session.workspace, path): time.monotonic() + SETTLE for path in others})
 
@@ -512,8 +517,8 @@ class Guard:
             self._note_late(live.session.id, paths)
             return
         if any(path.endswith("/index") for path in paths):
-            self._hold_files(live)
-            self._check_index(live)
+            self.examiner.hold_files(live)
+            self.examiner.check_index(live)
         items = {path: record.items[path] for path in paths if path in record.items}
         off = seals.without_seal(live.stage, items.keys() - set(run.loose)) if run.is_seen else set()
         verdicts = {path: verdict(path, item, paths[path], path in off) for path, item in items.items()}
@@ -531,144 +536,12 @@ class Guard:
         for path in edited:
             self._edited.setdefault((live.session.workspace, path), time.monotonic() + SETTLE)
         if edited:  # git on the host may have written there, from a bad index
-            self._check_index(live)
+            self.examiner.check_index(live)
 
     def _note_late(self, id: str, paths: Mapping[str, str]) -> None:
         late = self._late.setdefault(id, {})
         for path, how in paths.items():
             late[path] = graver(how, late.get(path, how))
-
-    def _check_index(self, live: Live) -> None:
-        """Examine git's index in a thread of its own, and once more if it changes meanwhile."""
-        self._index_looks.ask(live.session.id)
-
-    def _check_index_of(self, id: str) -> None:
-        """The same for a session that may have ended."""
-        if id in self._live:
-            self._check_index(self._live[id])
-
-    def _look_at_index(self, id: str) -> bool:
-        """Break a session if its index is bad. Returns True if it was."""
-        live = self._live.get(id)
-        if live is None:
-            return False
-        files = self._seen.index_files.get(id)
-        state = index.signature(files or ())  # taken before the look, so that a write meanwhile leads to another look
-        looked = index.look(live.session.workspace, live.stage, self._sealed(live.session))
-        self._seen.index_files[id] = looked.files
-        self._seen.index_states[id] = state if looked.files == files else None
-        if looked.unlike != self._seen.unlike.get(id, ()):
-            self._seen.unlike[id] = looked.unlike
-            if looked.unlike:
-                self._report_once(live.session, index.words_of_unlike(looked.unlike))
-            self._app.hub.publish({"type": "session.changed", "id": id}, extension=True)
-        sources = {path: source for path in looked.gitlinks if (source := live.stage.source(path))}
-        self.watcher.call(functools.partial(self._watch_gitlinks, live, sources))
-        self._hold_files(live)
-        if looked.cut:
-            self._report_once(live.session, f"git's index was not looked at in all places: {looked.cut}")
-        if looked.bad:
-            bad = as_faults("index", looked.bad)
-            self._faults.update(bad)
-            self.watcher.call(functools.partial(self._break_by, live, bad, "changed"))
-        return bool(looked.bad)  # until it is frozen, the container may put another bad one there
-
-    def _look_for_links(self, id: str) -> bool:
-        """Put aside the links that have appeared in the Git folders of a session, and break it. True if there were any.
-
-        Until its container is frozen, it may create others: these are put aside as well.
-        """
-        live = self._live.get(id)
-        if live is None:
-            return False
-        known = self._seen.links.get(id)  # a start that is being recorded removes it again
-        paths = self._seen.paths.get(id, frozenset())
-        if known is None:
-            run = self.records.read(live.session.workspace).runs.get(id)
-            if run is None or run.has_ended or run.links is None:
-                return False  # it is only being recorded now, and is examined after that
-            known = self._seen.links[id] = run.links
-            paths = self._seen.paths[id] = frozenset(run.paths)
-        folders = links.places(live.session.workspace, live.stage)
-        found = links.find(folders)
-        if found.cut and known.get(links.HEAPED) == links.ACCEPTED:
-            words = "links are not looked for in all of it, since it was so at the start or you let the session go on"
-            for cut in found.cut.values():
-                self._report_once(live.session, f"{cut}: {words}")
-        fresh = modules.unsealed(found.repositories, paths)
-        if len(fresh) > MOST_UNSEALED:
-            above = os.path.commonpath(fresh)
-            words = "more than can be looked at in time: if you have added no submodules or worktrees, remove them"
-            found.cut[above] = f"{len(fresh)} Git folders have come in {above}, {words}"
-        bad = self._bad_links(live.session, found, known, folders)
-        bad.update(self._bad_operations(live.session, found, known))
-        self._seen.repositories[id] = fresh, folders
-        if fresh:
-            self._module_looks.ask(id)
-        self._hold_files(live)
-        if bad:
-            self._faults.update(bad)
-            self.watcher.call(functools.partial(self._break_by, live, bad))
-        self.watcher.call(functools.partial(self._watch_for_links, live, found))
-        return bool(bad)
-
-    def _look_at_modules(self, id: str) -> bool:
-        """Put aside dangerous settings in Git folders that appeared after the start, and break their session."""
-        live = self._live.get(id)
-        fresh, folders = self._seen.repositories.get(id, ([], []))
-        if live is None or not fresh:
-            return False
-        bad = self._bad_modules(live.session, fresh, self._seen.paths.get(id, frozenset()), folders)
-        if bad:
-            self._faults.update(bad)
-            self.watcher.call(functools.partial(self._break_by, live, bad))
-        return bool(bad)
-
-    def _bad_links(
-        self, session: clincus.Session, found: links.Found, known: dict[str, str], folders: Iterable[str]
-    ) -> dict[str, Fault]:
-        """Put aside the links that a run has brought; returns their paths and possible hiding places, with words."""
-        fresh = links.news(found, known)
-        is_heap = bool(found.cut) and links.HEAPED not in known
-        if not fresh and not is_heap:
-            return {}
-        with self.records.changing(session.workspace) as record:
-            runs = [run for run in record.runs.values() if not run.has_ended]
-            sealed = [path for run in runs for path in run.paths]
-            if is_heap:  # it is reported once
-                known[links.HEAPED] = "told"
-                for run in (record.runs[id] for id in record.runs if id == session.id):
-                    run.links = {**(run.links or {}), links.HEAPED: "told"}
-        # A link in the place of a sealed path, or on the way there, is a break by itself.
-        bad = {path: to for path, to in fresh.items() if not any(clincus.path_inside(one, path) for one in sealed)}
-        told, kept = links.put_aside(bad, folders)
-        known.update(kept)  # reported once, and tried again at the stop
-        return as_faults("link", {**told, **(found.cut if is_heap else {})})
-
-    def _bad_modules(
-        self, session: clincus.Session, fresh: list[str], paths: Collection[str], folders: Collection[str]
-    ) -> dict[str, Fault]:
-        """Put aside what Git folders that appeared after the start would make git run, if they have changed since."""
-        state = modules.state_of(fresh, self._seen.trees.get(session.id, ()))
-        if not fresh or state == self._seen.module_states.get(session.id):
-            return {}
-        git = clincus.protect.find_git(session.workspace, self._environ)
-        bad: dict[str, Fault] = {}
-        trees: list[str] = []
-        for top in folders:
-            written_by = [os.path.dirname(one) for one in folders]
-            put_aside, named = modules.put_aside(fresh, top, git, written_by, sorted(paths))
-            bad.update(as_faults("repository", put_aside))
-            trees += named
-        self._seen.trees[session.id] = trees
-        self._seen.module_states[session.id] = state[0], []
-        is_news = self._seen.unsealed.get(session.id) != fresh
-        self._seen.unsealed[session.id] = fresh
-        if self._app is not None and is_news:
-            for words in self.warnings(session):
-                self._report_once(session, words)
-            self._app.hub.publish({"type": "session.changed", "id": session.id}, extension=True)
-        return bad
 
     def warnings(self, session: clincus.Session) -> list[str]:
         """Warnings for a session's document about changes that the kernel does not report, Git folders without a seal,
@@ -677,13 +550,8 @@ class Guard:
         """
         if session.id not in self._live:
             return []
-        unlike = self._seen.unlike.get(session.id, ())
         blind = self._blind.get(session.id)
-        return [
-            *([blind] if blind else []),
-            *([index.words_of_unlike(unlike)] if unlike else []),
-            *self._warnings_of_unsealed(session),
-        ]
+        return [*([blind] if blind else []), *self.examiner.warnings(session)]
 
     def folders_of(self, session: clincus.Session) -> list[str]:
         """The folders of this host that a session's container has, as far as they are known."""
@@ -691,88 +559,37 @@ class Guard:
         mounted = [source for source, _ in live.stage.trees] if live is not None else []
         return [*mounted, session.workspace] if self._is_here(session) else mounted
 
-    def _warnings_of_unsealed(self, session: clincus.Session) -> list[str]:
-        folders = self._seen.unsealed.get(session.id, [])
-        if not folders:
-            return []
-        more = f" and {len(folders) - MOST_TOLD} more" if len(folders) > MOST_TOLD else ""
-        words = "came after the start and has no seal until the next one; what is not harmless there is put aside"
-        return [clincus.printable(f"{', '.join(folders[:MOST_TOLD])}{more} {words}")]
+    def live(self, id: str) -> Live | None:
+        """A watched session by its id."""
+        return self._live.get(id)
 
-    def _bad_operations(self, session: clincus.Session, found: links.Found, known: dict[str, str]) -> dict[str, Fault]:
-        """Put aside files of operations in progress that git must not obey; returns each path with words."""
-        files = self._seen.operation_files.get(session.id)
-        state = index.signature(files or ())
-        looked = unfinished.look(found.operations, known)
-        self._seen.operation_files[session.id] = looked.files
-        self._seen.operation_states[session.id] = state if looked.files == files else None
-        told, kept, asides = unfinished.put_aside(looked.bad, found.operations)
-        known.update(kept)  # reported once
-        if asides:
-            with self.records.changing(session.workspace) as record:
-                if session.id in record.runs:
-                    record.runs[session.id].asides.update({path: [*aside] for path, aside in asides.items()})
-        return as_faults("operation", told)
-
-    def _hold_files(self, live: Live) -> None:
-        """Hold leases on a session's unsealed files that git obeys; break it if one stays open for writing."""
-        id = live.session.id
-        operations = [
-            path for path in self._seen.operation_files.get(id, ()) if "/.git/" in path
-        ]  # some are in the work tree
-        paths = [*self._seen.index_files.get(id, ()), *filter(is_renamed_into_place, operations)]
-        paths += modules.files_of(self._seen.unsealed.get(id, ())) or ()
-        written = self.leases.hold(id, paths, [path for path in operations if path not in paths])
-        if written:
-            bad = {path: Fault(kind_of_unsealed(path), f"{HELD_OPEN}; {set_aside(path)}") for path in written}
-            self._faults.update(bad)
-            self.watcher.call(functools.partial(self._break_by, live, bad))
-        if self.leases.is_in_doubt(id):
-            self._writer_looks.ask(id)
-
-    def _look_for_writers(self, id: str) -> bool:
-        """Take the leases that were refused. Returns True if another look is needed."""
-        live = self._live.get(id)
-        if live is None:
-            self.leases.drop(id)
-            return False
-        self._hold_files(live)
-        return self.leases.is_in_doubt(id)
-
-    def put_links_aside(self, session: clincus.Session, found: Mapping[str, str]) -> None:
-        """Put aside links in repositories within a workspace, and break the session if it is watched."""
-        ends = {path: path.rpartition("/.git/")[0] + "/.git" for path in found}
-        told, _ = links.put_aside(found, sorted(set(ends.values()), key=len, reverse=True))
-        bad = as_faults("link", told)
-        live = self._live.get(session.id)
-        if live is None:
-            self._tell(session, bad, "replaced")
-        else:
-            self._faults.update(bad)
-            self.watcher.call(functools.partial(self._break_by, live, bad))
+    def break_later(self, live: Live, bad: Mapping[str, Fault], what: str = "replaced") -> None:
+        """Have the watcher break a session because of paths that were put aside."""
+        self._faults.update(bad)
+        self.watcher.call(functools.partial(self._break_by, live, bad, what))
 
     def _break_by(self, live: Live, bad: Mapping[str, Fault], what: str = "replaced") -> None:
         """Break a session because of paths that were put aside; if it is broken already, only report them."""
         if live.session.id not in self._broken:
             self._break(live, dict.fromkeys(bad, what))
         else:
-            self._tell(live.session, {path: self._faults.pop(path, fault) for path, fault in bad.items()}, what)
+            self.tell(live.session, {path: self._faults.pop(path, fault) for path, fault in bad.items()}, what)
 
-    def _watch_for_links(self, live: Live, found: links.Found) -> None:
+    def watch_for_links(self, live: Live, found: links.Found) -> None:
         """Watch the folders in which git could follow a link; look again if there is a new one."""
         id = live.session.id
         if id not in self._live:
             return
         try:
             if self.watcher.watch_comers(id, LINKS, found.folders):
-                self._link_looks.ask(id)
+                self.examiner.link_looks.ask(id)
         except OSError as error:
             self._note_blind(live.session, error)
 
     def _note_blind(self, session: clincus.Session, error: OSError) -> None:
         """Note that the kernel does not report all changes in a session's folders, and tell it."""
         self._blind[session.id] = clincus.printable(f"{NOT_REPORTED}: {error.strerror}. {MORE_WATCHES}")
-        self._report_once(session, self._blind[session.id])
+        self.report_once(session, self._blind[session.id])
 
     def _look_blindly(self, live: Live) -> None:
         """Compare what the kernel may not report, and ask it once more to report it."""
@@ -785,23 +602,6 @@ class Guard:
             self._watch(session, live.stage, run.paths, record)
             self._judge_all(session.id, live.stage, run.paths)
 
-    def _settle_links(self, session: clincus.Session, stage: Stage | None, run: Run) -> list[Change]:
-        """Put aside the unseen links of a run; returns the changes to record and report."""
-        folders = links.places(session.workspace, stage, run.paths)
-        bad: dict[str, Fault] = {}
-        if run.links is not None:
-            found = links.find(folders, references=True)
-            self._seen.module_states.pop(session.id, None)
-            bad = self._bad_links(session, found, run.links, folders)
-            fresh = modules.unsealed(found.repositories, run.paths)
-            bad.update(self._bad_modules(session, fresh, run.paths, folders))
-            bad.update(self._bad_operations(session, found, dict(run.links)))
-        return self._tell(session, bad, "replaced") if bad else []
-
-    def _sealed(self, session: clincus.Session) -> list[str]:
-        run = self.records.read(session.workspace).runs.get(session.id)
-        return run.paths if run is not None else []
-
     def compare_indexes(self) -> None:
         """Have changed indexes examined, whatever changed them: a program may hold one open and write to it."""
         self.leases.let_go(self._live.keys())
@@ -809,38 +609,9 @@ class Guard:
             id = live.session.id
             if id in self._blind:
                 self.watcher.call(functools.partial(self._look_blindly, live))
-            self._hold_files(live)
-            fresh = self._seen.unsealed.get(id)
-            if fresh and modules.state_of(fresh, self._seen.trees.get(id, ())) != self._seen.module_states.get(id):
-                self._module_looks.ask(id)
-            written = self._seen.operation_files.get(id, [])
-            if written and index.signature(written) != self._seen.operation_states.get(id):
-                self._link_looks.ask(id)
-            known = self._seen.links.get(id)
-            tops = index.tops_of(live.session.workspace, live.stage)
-            if known is not None and any(links.is_bare(top) and f"{top}/HEAD" not in known for top in tops):
-                self._link_looks.ask(id)
-            files = self._seen.index_files.get(id)
-            if files is not None and index.signature(files) != self._seen.index_states.get(id):
-                self._check_index(live)
+            self.examiner.compare(live)
 
-    def _settle_index(
-        self, session: clincus.Session, stage: Stage | None, edits: Iterable[tuple[str, str]] = ()
-    ) -> None:
-        """Examine the indexes of a session that is not watched now; record and report bad ones.
-
-        Git on the host may have written texts from a bad index, which look like `edits` of a person: these are
-        reported too.
-        """
-        looked = index.look(session.workspace, stage, self._sealed(session))
-        if looked.unlike:
-            self._report_once(session, index.words_of_unlike(looked.unlike))
-        if looked.bad:
-            self._tell(session, as_faults("index", looked.bad), "changed")
-            for path, what in edits:
-                self._tell(session, {path: Fault("seal", FROM_INDEX)}, what)
-
-    def _tell(self, session: clincus.Session, bad: Mapping[str, Fault], what: str) -> list[Change]:
+    def tell(self, session: clincus.Session, bad: Mapping[str, Fault], what: str) -> list[Change]:
         """Report what was put aside, without a break."""
         at = clincus.utc_now()
         changes = [Change(path, what, "unknown", at, False, fault.words, fault.kind) for path, fault in bad.items()]
@@ -864,7 +635,7 @@ class Guard:
         """Record a person's edits of sealed files, unless a container could have made them."""
         here = [live for live in self._live.values() if live.session.workspace == workspace]
         ids = {live.session.id for live in here}
-        is_looked_at = any(self._index_looks.is_busy(id) for id in ids)
+        is_looked_at = any(self.examiner.index_looks.is_busy(id) for id in ids)
         if is_looked_at or any(self._broken.get(id) == [] for id in ids):  # an apparent edit may be something else
             self._edited.update({(workspace, path): time.monotonic() + SETTLE for path in paths})
             return
@@ -909,7 +680,7 @@ class Guard:
         self.watcher.unwatch(session.id)
         self._broken.pop(session.id, None)
         self._alarm(session, None)
-        self._seen.end_run(session.id)
+        self.examiner.seen.end_run(session.id)
         self._moves.pop(session.id, None)
         self._gitlinks.pop(session.id, None)
         self._blind.pop(session.id, None)
@@ -918,7 +689,8 @@ class Guard:
         run = self.records.read(session.workspace).runs.get(session.id)
         edits = self._end_run(session, live, run, late) if run is not None else []
         if live is not None or session.protection != "off":
-            settle = functools.partial(self._settle_index, session, live.stage if live is not None else None, edits)
+            stage = live.stage if live is not None else None
+            settle = functools.partial(self.examiner.settle_index, session, stage, edits)
 
             def look() -> None:
                 clincus.survive("looking at git's index", settle)
@@ -938,7 +710,7 @@ class Guard:
         edits: list[tuple[str, str]] = []
         if live is not None and not run.has_ended:
             noted = run
-            clincus.survive("looking for links", lambda: self._settle_links(session, live.stage, noted))
+            clincus.survive("looking for links", lambda: self.examiner.settle_links(session, live.stage, noted))
         with self.records.changing(session.workspace) as record:
             run = record.runs[session.id]
             if live is not None and not run.has_ended:
@@ -1055,7 +827,7 @@ class Guard:
         if not frozen:  # no container runs: the person made the changes, except those of an index
             bad = {path: self._faults.pop(path) for path in found if path in self._faults}
             if bad:
-                self._tell(live.session, bad, next(iter(found.values())))
+                self.tell(live.session, bad, next(iter(found.values())))
             return
         with self._acting:
             self._put_back(frozen, found)
@@ -1184,8 +956,9 @@ class Guard:
             asides = {path: unfinished.Aside(*row) for path, row in run.asides.items()}
             run.links = links.accepted(unfinished.with_marks(run.links or {}, asides))
             run.asides = {}
-        if session.id in self._seen.links:  # first, so that no look takes the returning links for new ones
-            self._seen.links[session.id] = links.accepted(unfinished.with_marks(self._seen.links[session.id], asides))
+        known = self.examiner.seen.links
+        if session.id in known:  # first, so that no look takes the returning links for new ones
+            known[session.id] = links.accepted(unfinished.with_marks(known[session.id], asides))
         for path, aside in asides.items():
             unfinished.put_back(path, aside)
         return record, paths
@@ -1211,7 +984,7 @@ class Guard:
                 live = self._live.get(session.id)
                 if live is not None:
                     self._watch(session, live.stage, paths, record)
-                    self._check_index_of(session.id)
+                    self.examiner.check_index_of(session.id)
                     self._judge_all(session.id, live.stage, paths)
             finally:
                 is_done.set()
@@ -1280,6 +1053,11 @@ class Guard:
         with suppress(clincus.ClincusError):  # the record has it too
             door.run("config", "set", door.place(session.id), *words)
 
+    def publish_change(self, id: str) -> None:
+        """Tell the pages of a server that something about a session has changed."""
+        if self._app is not None:
+            self._app.hub.publish({"type": "session.changed", "id": id}, extension=True)
+
     def _publish(self, id: str, level: str) -> None:
         self._app.hub.publish({"type": "session.protection", "id": id, "protection": level}, extension=True)
 
@@ -1295,7 +1073,7 @@ class Guard:
         report = clincus.log.warning if self._app is None else self._app.sessions.report
         report(f"{session.id}: {words}")
 
-    def _report_once(self, session: clincus.Session, words: str) -> None:
+    def report_once(self, session: clincus.Session, words: str) -> None:
         if (session.session_id, words) not in self._reported:
             self._reported.add((session.session_id, words))
             self._report(session, words)
@@ -1315,176 +1093,3 @@ class Guard:
         names = ", ".join(sorted(record.workspace for record in found)[:MOST_TOLD])
         words = f"Something sealed was changed while a session ran, in {names}: {told(found[0].changes)}"
         return words, "look at each path before you run git there; `clincus shell --accept-changes` takes it as it is"
-
-
-# -- Pure, or with a look at the disk
-
-
-def is_later(run: str, other: str) -> bool:
-    """True if a run (`Session.run`) began after another one; False if that is not known. Pure."""
-    begun = clincus.parse_time(run)
-    before = clincus.parse_time(other)
-    return begun is not None and before is not None and begun > before
-
-
-def as_faults(kind: str, words: Mapping[str, str]) -> dict[str, Fault]:
-    """Paths with words, as faults of one kind. Pure."""
-    return {path: Fault(kind, why) for path, why in words.items()}
-
-
-def kind_of_unsealed(path: str) -> str:
-    """The `Change.kind` of a file that has no seal. Pure."""
-    name = os.path.basename(path)
-    if name.startswith(("index", "sharedindex")):
-        return "index"
-    return "operation" if check_of(path.rpartition("/.git/")[2]) is not None else "repository"
-
-
-def set_aside(path: str) -> str:
-    """Put a file aside; returns what was done, in words."""
-    try:
-        return f"it is put aside as {restore.set_aside(path)}"
-    except OSError as error:
-        return restore.why_not_aside(error)
-
-
-def ways(stage: Stage, paths: Iterable[str]) -> list[str]:
-    """The folders on the way to sealed paths, below the folder that the session got."""
-    found: dict[str, None] = {}
-    for path in paths:
-        source = stage.source(path)
-        found.update(dict.fromkeys(steps_to(path, source)[:-1]))
-    return list(found)
-
-
-def several_names(record: Record, paths: Iterable[str]) -> Iterator[str]:
-    """The sealed files, also in sealed folders, that have another name by which they can be changed."""
-    for path in paths:
-        item = record.items.get(path)
-        if item is not None and item.kind == "file" and item.links > 1:
-            yield path
-        for piece in item.pieces if item is not None else ():
-            if piece.kind == "file" and piece.links > 1:
-                yield f"{path}/{piece.path}"
-
-
-def mend(record: Record, path: str) -> bool:
-    """Restore a path, and record the identity of the file. False if that is not possible.
-
-    If something has replaced it again by then, that is not recorded: it differs, and is restored next.
-    """
-    item = record.items.get(path)
-    if item is None or not restore.restore(path, item, record.copies):
-        return False
-    noted = note_item(path, Copies(), is_way=item.is_way)
-    if noted is not None and (noted.thing == item.thing if item.is_way else noted.content == item.content):
-        record.items[path] = noted
-    return True
-
-
-def what_happened(path: str) -> str:
-    """The word for the change of a replaced sealed path."""
-    return "gone" if thing_at(path) is None else "replaced"
-
-
-def verdict(path: str, item: Item, how: str, is_off: bool) -> str:
-    """The meaning of an event at a sealed path, or at a folder on the way to one.
-
-    "" for nothing, EDITED for a person's edit in place, RESTARTS for a possible restart of the container; else the word
-    for the change. A person cannot have moved a sealed name: the kernel denies that on the host. A flood of events does
-    not hide a move (`Watcher`), so different content after a flood is an edit as well: a program that can write there
-    without a move does not need the flood.
-    """
-    now = note_item(path, Copies(), is_way=item.is_way)
-    is_moved = now is None or now.thing != item.thing or is_off or how == MOVED
-    if item.is_placeholder and not item.is_way and is_moved and (now is None or now.is_placeholder):
-        return RESTARTS if now is None or now.thing != item.thing or is_off else ""
-    if is_moved:
-        return what_happened(path)
-    return "" if item.is_way or now == item else EDITED
-
-
-def differing(record: Record, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The paths whose content differs from the record, each with the change. Placeholders may be gone."""
-    for path in paths:
-        item = record.items.get(path)
-        if item is None or item.is_way:
-            continue
-        now = note_item(path, Copies())
-        if item.is_placeholder and (now is None or now.is_placeholder):
-            continue
-        if now is None:
-            yield path, "gone"
-        elif now.content != item.content:
-            yield path, "changed" if now.thing == item.thing else "replaced"
-
-
-def is_other(record: Record, live: Live, run: Run) -> Iterator[tuple[str, str]]:
-    """The sealed paths of a run, and the folders on the way, that differ from the record, each with the change."""
-    for path in (*ways(live.stage, run.paths), *run.paths):
-        item = record.items.get(path)
-        if item is None:
-            continue
-        if thing_at(path) != item.thing:
-            yield path, what_happened(path)
-        elif not item.is_way:
-            now = note_item(path, Copies())
-            if now is None or now.content != item.content:
-                yield path, "changed"
-
-
-def changed_files(path: str, old: Item, new: Item) -> list[str]:
-    """The files at or in a sealed path of the working tree whose content has changed.
-
-    Git's own files are left out: each `git config` writes them, and git never takes them from a commit.
-    """
-    if ".git" in path.split("/"):
-        return []
-    if old.kind == "file":
-        return [path] if new.content != old.content else []
-    before = {piece.path: piece.digest for piece in old.pieces}
-    return [f"{path}/{one.path}" for one in new.pieces if before.get(one.path, one.digest) != one.digest]
-
-
-def is_anothers(record: Record, path: str) -> bool:
-    """True if a path that differs cannot be a person's edit in place."""
-    item = record.items[path]
-    return thing_at(path) != item.thing or item.has_other_names
-
-
-def add_changes(record: Record, run: Run | None, changes: Iterable[Change]) -> None:
-    """Add changes to those of a run, and to the unaccepted ones."""
-    for change in changes:
-        if run is not None and change not in run.changes:
-            run.changes.append(change)
-        if change not in record.changes:
-            record.changes.append(change)
-
-
-def waiting_words(record: Record, session: clincus.Session) -> str:
-    """The advice for a person before the next start in a workspace; "" for none. Pure."""
-    if not record.changes:
-        return ""
-    paths = ", ".join(dict.fromkeys(change.path for change in record.changes[-MOST_TOLD:]))
-    words = "No session starts in this folder until you accept what was changed while one ran"
-    return clincus.printable(f"{words}: look at {paths}, then `clincus resume {session.id} --accept-changes`")
-
-
-def source_of(path: str, workspace: str) -> str:
-    """The folder that a path is reported relative to."""
-    return workspace if clincus.path_inside(path, workspace) else path.rpartition("/")[0]
-
-
-def told(changes: Iterable[Change]) -> str:
-    """Changes in words: each path once, with its last change and other possible causes."""
-    last = {change.path: change for change in changes}
-    parts = []
-    for change in list(last.values())[:MOST_TOLD]:
-        back = "; the copy is back in its place" if change.restored else ""
-        parts.append(f"{change.path} {VERBS[change.what]} while a session ran (at {change.at}{back})")
-    words = dict.fromkeys(change.words for change in last.values() if change.words)
-    more = f" and {len(last) - MOST_TOLD} more" if len(last) > MOST_TOLD else ""
-    return clincus.printable("; ".join([", ".join(parts) + more, *words][:MOST_TOLD]))
-
-
-VERBS = {"replaced": "was replaced", "changed": "was changed", "gone": "was taken away"}

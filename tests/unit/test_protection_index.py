@@ -61,7 +61,7 @@ def shared(name):
 def test_an_index_that_is_written_through_a_descriptor_is_seen_by_the_state_of_its_file(bench):  # noqa: F811
     (bench.root / ".git/index").write_bytes(GOOD + bytes(200))
     bench.start()
-    wait_until(lambda: bench.guard._seen.index_files, "the first look")
+    wait_until(lambda: bench.guard.examiner.seen.index_files, "the first look")
     bench.guard.compare_indexes()
     with write_and_hold(bench, "index", BAD):
         bench.guard.compare_indexes()
@@ -75,7 +75,7 @@ def test_a_shared_index_is_seen_as_well(bench):  # noqa: F811
     held = bench.root / f".git/sharedindex.{base[-20:].hex()}"
     held.write_bytes(base)
     bench.start()
-    wait_until(lambda: bench.guard._seen.index_files, "the first look")
+    wait_until(lambda: bench.guard.examiner.seen.index_files, "the first look")
     bench.guard.compare_indexes()
     held.write_bytes(base.replace(name, b".git/hooks/post-checkout"))
     bench.guard.compare_indexes()
@@ -88,24 +88,24 @@ def test_an_index_that_goes_on_to_change_is_looked_at_until_it_rests(bench, monk
     def look(*words):
         looks.append(words)
         if len(looks) < 15:
-            bench.guard._check_index(bench.guard._live[bench.session.id])
+            bench.guard.examiner.check_index(bench.guard._live[bench.session.id])
         return index.Looked({}, (), "")
 
     monkeypatch.setattr(index, "look", look)
-    monkeypatch.setattr("clincus_features.protection.guard.INDEX_SETTLE", 0.001)
+    monkeypatch.setattr("clincus_features.protection.examiner.INDEX_SETTLE", 0.001)
     bench.start()
     wait_until(lambda: len(looks) == 15, "the last look")
 
 
 def test_what_git_on_the_host_has_written_from_a_bad_index_is_put_aside_with_it(bench):  # noqa: F811
     bench.start()
-    bench.guard._check_index = lambda live: None  # it comes late
+    bench.guard.examiner.check_index = lambda live: None  # it comes late
     (bench.root / ".git/index").write_bytes(BAD)
     (bench.root / ".git/hooks/post-checkout").write_text("evil")
     bench.settle()
-    del bench.guard._check_index
+    del bench.guard.examiner.check_index
     live = bench.guard._live[bench.session.id]
-    bench.guard.watcher.call(partial(bench.guard._check_index, live))
+    bench.guard.watcher.call(partial(bench.guard.examiner.check_index, live))
     bench.await_broken()
     wait_until(lambda: not (bench.root / ".git/hooks/post-checkout").exists(), "the hook to be put aside")
     assert (bench.root / ".git/hooks/one").read_text() == "true\n"
@@ -156,10 +156,10 @@ def test_a_write_through_a_mapping_is_seen_by_what_is_in_the_index(bench):  # no
     bench.start()
     bench.guard.hear("after_start", bench.session)
     for _ in range(2):
-        wait_until(lambda: bench.guard._seen.index_files, "the first look")
+        wait_until(lambda: bench.guard.examiner.seen.index_files, "the first look")
         bench.comes_to_rest()
         bench.guard.compare_indexes()
-    assert not bench.guard._index_looks.is_busy(bench.session.id)
+    assert not bench.guard.examiner.index_looks.is_busy(bench.session.id)
     at = before.index(b".git.hooks")
     pages[at : at + 5] = b".git/"
     bench.guard.compare_indexes()
@@ -172,7 +172,7 @@ def test_a_write_through_a_mapping_is_seen_by_what_is_in_the_index(bench):  # no
 
 def test_a_bad_index_that_nobody_saw_is_put_aside_when_the_session_ends(bench):  # noqa: F811
     bench.start()
-    bench.guard._check_index = lambda live: None
+    bench.guard.examiner.check_index = lambda live: None
     (bench.root / ".git/index").write_bytes(BAD)
     bench.stop()
     await_change(bench)
@@ -183,7 +183,7 @@ def test_a_bad_index_that_nobody_saw_is_put_aside_when_the_session_ends(bench): 
 def test_a_stop_ends_once_the_index_was_examined(bench):  # noqa: F811
     """Who stops a session may run git in its folder at once."""
     bench.start()
-    bench.guard._check_index = lambda live: None
+    bench.guard.examiner.check_index = lambda live: None
     (bench.root / ".git/index").write_bytes(BAD)
     bench.mount()
     bench.guard.hear("stopped", bench.session)
@@ -206,14 +206,14 @@ def test_the_first_look_waits_until_the_tool_has_been_started(bench):  # noqa: F
     bench.guard.hear("sealed", bench.session)
     bench.settle()
     assert bench.session.id in bench.guard._live
-    assert not bench.guard._index_looks.is_busy(bench.session.id)
+    assert not bench.guard.examiner.index_looks.is_busy(bench.session.id)
     bench.guard.hear("after_start", bench.session)
-    wait_until(lambda: bench.guard._seen.index_files, "the first look")
+    wait_until(lambda: bench.guard.examiner.seen.index_files, "the first look")
 
 
 def test_an_index_that_a_program_keeps_from_being_read_is_put_aside(bench):  # noqa: F811
     bench.start()
-    wait_until(lambda: bench.guard._seen.index_files, "the first look")
+    wait_until(lambda: bench.guard.examiner.seen.index_files, "the first look")
     held = bench.root / ".git/index.lock"
     held.write_bytes(BAD)
     with leased(held):
@@ -226,7 +226,7 @@ def test_what_git_would_write_into_a_sealed_folder_is_told(bench):  # noqa: F811
     git = ["git", "-C", str(bench.root), "-c", "core.hooksPath=/dev/null"]
     subprocess.run([*git, "init", "-q"], check=True)
     bench.start()
-    wait_until(lambda: bench.guard._seen.index_files, "the first look")
+    wait_until(lambda: bench.guard.examiner.seen.index_files, "the first look")
     assert bench.guard.warnings(bench.session) == []
     evil = subprocess.run([*git, "hash-object", "-w", "--stdin"], input=b"evil", capture_output=True, check=True)
     entry = f"100755,{evil.stdout.decode().strip()},.husky/pre-commit"

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 import clincus
-from clincus_features.protection import guard, links, modules
+from clincus_features.protection import examiner, links, modules
 from clincus_features.protection.guard import ChangedError, Guard
 from clincus_features.protection.seals import Stage
 from tests.programs import DEADLINE, wait_until
@@ -439,7 +439,7 @@ def test_a_link_freezes_the_session_and_says_what_git_would_have_done(bench, at)
 def test_a_bare_repository_at_the_top_freezes_the_session(bench):  # noqa: F811
     bench.start()
     bench.settle()
-    wait_until(lambda: bench.session.id in bench.guard._seen.links, "the first look")
+    wait_until(lambda: bench.session.id in bench.guard.examiner.seen.links, "the first look")
     make_strange(bench.root, "bare")
     bench.guard.compare_indexes()
     bench.await_broken()
@@ -449,10 +449,10 @@ def test_a_bare_repository_at_the_top_freezes_the_session(bench):  # noqa: F811
 def test_a_bare_repository_that_was_there_is_no_news(bench):  # noqa: F811
     make_strange(bench.root, "bare")
     bench.start()
-    wait_until(lambda: bench.session.id in bench.guard._seen.links, "the first look")
+    wait_until(lambda: bench.session.id in bench.guard.examiner.seen.links, "the first look")
     bench.comes_to_rest()
     bench.guard.compare_indexes()
-    assert not bench.guard._link_looks.is_busy(bench.session.id)
+    assert not bench.guard.examiner.link_looks.is_busy(bench.session.id)
     assert bench.changes == []
 
 
@@ -617,7 +617,7 @@ def test_a_link_in_a_nested_repository_freezes_the_session_too(bench):  # noqa: 
     path = bench.root / "sub/.git/worktrees"
     path.parent.mkdir(parents=True)
     path.symlink_to("/home/person/precious")
-    bench.guard.put_links_aside(bench.session, {str(path): "/home/person/precious"})
+    bench.guard.examiner.put_links_aside(bench.session, {str(path): "/home/person/precious"})
     bench.await_broken()
     assert not path.is_symlink()
     assert bench.changes == [("sub/.git/worktrees", "replaced")]
@@ -628,7 +628,7 @@ def test_a_link_in_a_nested_repository_freezes_the_session_too(bench):  # noqa: 
 
 def test_a_link_that_nobody_saw_is_put_aside_when_the_session_ends(bench):  # noqa: F811
     bench.start()
-    bench.guard._link_looks.ask = lambda id: None
+    bench.guard.examiner.link_looks.ask = lambda id: None
     plant(bench.root, "worktrees")
     bench.stop()
     await_aside(bench, "worktrees")
@@ -951,7 +951,7 @@ def test_many_new_submodules_keep_no_look_from_what_git_would_run_elsewhere(benc
 
 
 def test_more_new_submodules_than_can_be_looked_at_freeze_the_session_once(bench, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(guard, "MOST_UNSEALED", 2)
+    monkeypatch.setattr(examiner, "MOST_UNSEALED", 2)
     bench.start()
     for number in range(3):
         plant_module(bench.root, at=f"modules/sub{number}")
@@ -964,7 +964,7 @@ def test_more_new_submodules_than_can_be_looked_at_freeze_the_session_once(bench
 def test_a_hook_of_such_a_submodule_is_seen_by_the_state_of_its_files(bench):  # noqa: F811
     bench.start()
     folder = plant_module(bench.root, "[core]\n\tbare = false\n")
-    wait_until(lambda: bench.guard._seen.unsealed, "the first look")
+    wait_until(lambda: bench.guard.examiner.seen.unsealed, "the first look")
     bench.comes_to_rest()
     (folder / "hooks/post-checkout").write_text(HOOK)
     (folder / "hooks/post-checkout").chmod(0o755)
@@ -979,7 +979,7 @@ def test_a_write_through_a_mapping_into_such_a_submodule_is_seen(bench):  # noqa
     evil = "[core]\n\tfsmonitor = evil\n"
     mapped = Mapped(module / "config", "[core]\n", evil)
     (module / "HEAD").write_text("ref: refs/heads/main\n")
-    wait_until(lambda: bench.guard._seen.unsealed.get(bench.session.id), "it to be seen")
+    wait_until(lambda: bench.guard.examiner.seen.unsealed.get(bench.session.id), "it to be seen")
     bench.comes_to_rest()
     assert mapped.write()
     bench.guard.compare_indexes()
@@ -993,7 +993,7 @@ def test_a_hook_that_hides_behind_many_others_is_seen_when_it_may_be_executed(be
     for number in range(modules.MOST_HOOKS + 1):
         (folder / f"hooks/a{number:03}").touch()
     (folder / "hooks/post-checkout").write_text(HOOK)
-    wait_until(lambda: bench.guard._seen.unsealed, "the first look")
+    wait_until(lambda: bench.guard.examiner.seen.unsealed, "the first look")
     bench.comes_to_rest()
     (folder / "hooks/post-checkout").chmod(0o755)
     bench.guard.compare_indexes()
@@ -1004,7 +1004,7 @@ def test_a_hook_that_hides_behind_many_others_is_seen_when_it_may_be_executed(be
 def test_a_working_tree_of_such_a_submodule_that_becomes_a_link_is_seen(bench, tmp_path_factory):  # noqa: F811
     bench.start()
     plant_module(bench.root, "[core]\n\tworktree = ../../../deep/sub\n")
-    wait_until(lambda: bench.guard._seen.unsealed, "the first look")
+    wait_until(lambda: bench.guard.examiner.seen.unsealed, "the first look")
     bench.comes_to_rest()
     (bench.root / "deep").symlink_to(tmp_path_factory.mktemp("home"))
     bench.guard.compare_indexes()

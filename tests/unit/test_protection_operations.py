@@ -405,7 +405,7 @@ def test_a_bad_file_freezes_the_session_and_says_how_to_go_on(bench, path, conte
 def test_a_file_that_is_written_in_place_is_seen(bench):  # noqa: F811
     write(bench, "rebase-merge/git-rebase-todo", "break\n")
     bench.start()
-    wait_until(lambda: bench.guard._seen.operation_files, "the first look")
+    wait_until(lambda: bench.guard.examiner.seen.operation_files, "the first look")
     bench.settle()
     write(bench, "rebase-merge/git-rebase-todo", "exec evil\n")
     bench.await_broken()
@@ -415,7 +415,7 @@ def test_a_file_that_is_written_in_place_is_seen(bench):  # noqa: F811
 def test_a_file_that_is_held_open_is_seen_by_its_state(bench):  # noqa: F811
     write(bench, "rebase-merge/git-rebase-todo", "break\n")
     bench.start()
-    wait_until(lambda: bench.guard._seen.operation_files, "the first look")
+    wait_until(lambda: bench.guard.examiner.seen.operation_files, "the first look")
     bench.comes_to_rest()
     with open(bench.root / ".git/rebase-merge/git-rebase-todo", "w") as held:
         held.write("exec evil\n")
@@ -426,7 +426,7 @@ def test_a_file_that_is_held_open_is_seen_by_its_state(bench):  # noqa: F811
 
 def test_a_list_that_a_program_keeps_from_being_read_is_put_aside(bench):  # noqa: F811
     bench.start()
-    wait_until(lambda: bench.session.id in bench.guard._seen.links, "the first look")
+    wait_until(lambda: bench.session.id in bench.guard.examiner.seen.links, "the first look")
     todo = bench.root / ".git/todo"
     todo.write_text("exec evil\n")
     with leased(todo):
@@ -459,7 +459,7 @@ class Mapped:
 def test_a_write_through_a_mapping_is_seen_by_what_is_in_the_file(bench):  # noqa: F811
     mapped = Mapped(bench.root / ".git/rebase-merge/git-rebase-todo", "noop\n", "exec evil\n")
     bench.start()
-    wait_until(lambda: bench.guard._seen.operation_files, "the first look")
+    wait_until(lambda: bench.guard.examiner.seen.operation_files, "the first look")
     bench.comes_to_rest()
     assert mapped.write()
     bench.guard.compare_indexes()
@@ -472,7 +472,7 @@ def test_a_link_on_the_way_of_a_conflict_is_seen_by_its_state(bench):  # noqa: F
     write(bench, "MERGE_RR", f"{ID}\ta/b\0")
     bench.start()
     for _ in range(2):
-        wait_until(lambda: bench.guard._seen.operation_files, "the first look")
+        wait_until(lambda: bench.guard.examiner.seen.operation_files, "the first look")
         bench.comes_to_rest()
         bench.guard.compare_indexes()
     (bench.root / "a").rmdir()
@@ -486,18 +486,18 @@ def test_a_link_on_the_way_of_a_conflict_is_seen_by_its_state(bench):  # noqa: F
 def test_what_is_at_rest_is_not_looked_at_again(bench):  # noqa: F811
     write(bench, "MERGE_RR", f"{ID}\ta/b\0")
     bench.start()
-    wait_until(lambda: bench.guard._seen.operation_files, "the first look")
+    wait_until(lambda: bench.guard.examiner.seen.operation_files, "the first look")
     for _ in range(3):
         bench.comes_to_rest()
         bench.guard.compare_indexes()
-    assert not bench.guard._link_looks.is_busy(bench.session.id)
+    assert not bench.guard.examiner.link_looks.is_busy(bench.session.id)
 
 
 def test_a_command_that_was_there_at_the_start_stays_and_one_more_is_news(bench):  # noqa: F811
     write(bench, "rebase-merge/git-rebase-todo", "exec make\npick x\n")
     bench.start()
     write(bench, "rebase-merge/git-rebase-todo", "exec make\n")
-    wait_until(lambda: bench.guard._seen.operation_files, "the first look")
+    wait_until(lambda: bench.guard.examiner.seen.operation_files, "the first look")
     bench.comes_to_rest()
     assert bench.changes == []
     write(bench, "rebase-merge/git-rebase-todo", "exec make\nexec evil\n")
@@ -600,7 +600,7 @@ def test_a_file_that_cannot_be_moved_is_told_once(bench, monkeypatch):  # noqa: 
 
 def test_a_bad_file_that_nobody_saw_is_put_aside_when_the_session_ends(bench):  # noqa: F811
     bench.start()
-    bench.guard._link_looks.ask = lambda id: None
+    bench.guard.examiner.link_looks.ask = lambda id: None
     write(bench, "MERGE_RR", f"{ID}\t../x\0")
     bench.stop()
     await_told(bench, "MERGE_RR")

@@ -144,11 +144,11 @@ class Bench:
     def comes_to_rest(self):
         """Wait until no look goes on. The end of one may have the thread ask for another one."""
         guard = self.guard
+        examiner = guard.examiner
 
         def is_looking():
-            return any(
-                looks.is_busy(self.session.id) for looks in (guard._link_looks, guard._index_looks, guard._module_looks)
-            )
+            everything = (examiner.link_looks, examiner.index_looks, examiner.module_looks)
+            return any(looks.is_busy(self.session.id) for looks in everything)
 
         def is_at_rest():
             if is_looking():
@@ -694,7 +694,7 @@ def test_a_container_that_reboots_before_it_is_frozen_is_frozen_then(bench):
     bench.guard.hear("started", bench.session)
     bench.guard.find_next()
     bench.settle()
-    bench.guard._link_looks.ask = lambda id: None  # no look comes in time
+    bench.guard.examiner.link_looks.ask = lambda id: None  # no look comes in time
     (bench.root / ".git/COMMIT_EDITMSG").symlink_to("/home/person/.bashrc")
     reboot(bench, "2999-01-01T00:00:00Z")
     bench.await_broken()
