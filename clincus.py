@@ -2336,6 +2336,8 @@ FINISH_GRACE = 10.0  # seconds; a client that is interrupted before the daemon h
 ONE_CORE = {"GOMAXPROCS": "1"}  # with more threads, Go takes a fifth more CPU for a short command, and no less time
 NO_AUTHORITIES = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": "/nonexistent"}  # reading them is half a command's CPU
 GENTLE = Ending(signal.SIGTERM, 2.0)  # reaches the command itself; SIGKILL only ends the shell around it
+# For answers about a container that lets them wait. Incus takes a second to see the end of a command with children.
+BRIEF = Ending(signal.SIGTERM, 0.2)
 STREAM_REST = 1 << 20  # bytes that may follow the wanted part of a stream, such as the last block of a tar
 
 
@@ -2438,6 +2440,7 @@ class Patience:
     ) -> None:
         self.advice = advice
         self._for_silent = for_silent
+        self.ending = GENTLE  # of its commands
         self._until = time.monotonic() + within
         self._full = seconds
         self._left = seconds
@@ -2472,6 +2475,8 @@ class Patience:
         with self._lock:
             self._count()
             self._left = min(self._left, 2 * self._for_silent)
+        if self._for_silent < NO_LIMIT:
+            self.ending = BRIEF
 
     def call_off(self, reason: str) -> None:
         """End the commands of the work, and begin no others: they raise IncusError(409) with the reason."""
@@ -2893,10 +2898,12 @@ class Incus:
         **options: Any,
     ) -> Iterator[GuestCommand]:
         argv = self.exec_argv(name, guest_command("exec", *command), **options)
+        patience = PATIENCE.get()
+        ending = GENTLE if patience is None else patience.ending
         end = None if timeout is None else time.monotonic() + timeout  # for all tries together
         for left in reversed(range(BEGIN_TRIES)):
             seconds = None if end is None else max(0.1, round(end - time.monotonic(), 1))
-            with GuestCommand(argv, timeout=seconds, ending=GENTLE, environ=self.environ) as run, self._awaited(run):
+            with GuestCommand(argv, timeout=seconds, ending=ending, environ=self.environ) as run, self._awaited(run):
                 run.instance = name
                 if meanwhile is not None:
                     meanwhile()

@@ -187,6 +187,29 @@ def test_only_the_first_answer_about_a_silent_container_waits_long(sessions, doo
     assert door.waits[before:] == [clincus.END_PATIENCE / 2], "an end waits as long as before"
 
 
+@pytest.mark.parametrize(
+    ("work", "is_brief"),
+    [(clincus.answering, True), (lambda: clincus.patient(clincus.END_PATIENCE, clincus.END_WITHIN), False)],
+    ids=["answer", "end"],
+)
+def test_an_answer_does_not_wait_for_the_end_of_a_command_in_a_silent_container(monkeypatch, work, is_brief):
+    """Incus takes a second for it, and an answer shall come within two."""
+    endings: list[clincus.Ending] = []
+
+    def begin(argv: Sequence[str], *, ending: clincus.Ending, **options: Any) -> None:
+        endings.append(ending)
+        raise clincus.IncusError("the container has not answered", 504)
+
+    monkeypatch.setattr(clincus, "GuestCommand", begin)
+    incus = clincus.Incus()
+    with work():
+        for _ in range(2):  # the first one finds that it is silent
+            with suppress(clincus.IncusError):
+                incus.exec(NAME, ["true"])
+    assert endings[0] is clincus.GENTLE
+    assert (clincus.ANSWER_OF_SILENT + endings[1].patience < 2) is is_brief
+
+
 def test_a_container_that_answers_again_is_waited_for_as_before(sessions, door, monkeypatch):
     session = add(sessions)
     answer(door)
