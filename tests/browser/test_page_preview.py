@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import re
 import shlex
 import threading
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from typing import ClassVar
 
 import pytest
 from browser_bed import chromium, launch
-from playwright.sync_api import Error
+from playwright.sync_api import Error, expect
+from test_page_network import SERVE
 
 from tests.dev_server import app_in
 from tests.programs import ROOT, wait_until
@@ -137,6 +139,43 @@ def test_the_browser_is_no_way_out_of_a_closed_session(bed, dashboard, session_o
         said = report()
         assert said["own"] == "done"
         assert Away.asked <= {AHEAD}
+
+
+LINK = """at => {
+  const link = Object.assign(document.createElement('a'), {href: at, target: 'WHERE'});
+  document.body.append(link);
+  link.click();
+}"""
+WINDOWS = {
+    "opened": "at => { window.open(at); }",
+    "linked": LINK.replace("WHERE", "_blank"),
+    "top": LINK.replace("WHERE", "_top"),
+}
+
+
+def test_the_page_names_the_ways_that_remain_before_the_click_and_its_preview_opens_no_window(
+    bed, dashboard, session_on, away
+):
+    page, session = dashboard.page, session_on(network="none")
+    dashboard.open_terminal(session)
+    bed.shell(session["id"], SERVE)
+    ports = page.get_by_role("region", name="Ports")
+    show = ports.get_by_role("button", name=re.compile("Show port 5173 .*here"))
+    expect(show).to_be_visible()
+    for words in ("lead your browser to another address", "load one in advance unseen", "connect by WebRTC"):
+        expect(ports).to_contain_text(words)
+    assert not dashboard.server.get(f"/api/sessions/{session['id']}/ports").json["ports"][0]["open"]
+
+    show.click()
+    expect(page.frame_locator("iframe").get_by_role("heading", name="Made in the container")).to_be_visible()
+    app = next(frame for frame in page.frames if "-closed-" in frame.url)
+    for name, way in WINDOWS.items():
+        with page.expect_console_message(lambda message: "sandboxed" in message.text):
+            app.evaluate(way, f"{away}/{name}")
+    dashboard.forgive("sandboxed")
+    with pytest.raises(Error, match="ERR_ABORTED"):  # the answer has no page
+        page.context.new_page().goto(f"{away}/last")
+    assert Away.asked == {"last"}
 
 
 def test_in_the_browser_that_the_documents_name_an_app_reaches_nothing_else(
