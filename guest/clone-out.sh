@@ -4,7 +4,7 @@
 # START is the commit of `snapshot` when the tool started, or `-`. The host has the COMMITs. The first line is
 # `TIP HEAD BRANCH`: TIP as of `snapshot`, HEAD or `-`, the checked-out branch or nothing. The output of WHAT follows:
 # `count`: for each kind of work that the COMMITs and the branches of remotes lack, a line `KIND NUMBER`, then a line
-#   with a tab and a name for each of the first 20. Kinds are `commits` of any branch, tag or work tree, `uncommitted`
+#   with a tab and a name for each of the first 20. Kinds are `commits` of any reference or work tree, `uncommitted`
 #   files of any work tree and of repositories at gitlinks, `stashes`, `nested` repositories with commits of their own,
 #   at a gitlink or not, and files `unreadable` to the code user.
 #   Nothing is written except objects.
@@ -23,6 +23,9 @@ known=''
 for commit in "$@"; do
     ! git rev-parse --quiet --verify "$commit^{commit}" >/dev/null 2>&1 || known="$known ^$commit"
 done
+# Notes, and what a program of the agent has named as it likes: everything that git puts in no group of its own.
+set -- '--exclude=refs/heads/*' '--exclude=refs/tags/*' '--exclude=refs/remotes/*' --exclude=refs/stash
+set -- "$@" '--exclude=refs/clincus/*' '--exclude=refs/prefetch/*' --all
 # A clone that an older Clincus made has no record of its first tags: they would count as the agent's.
 tags=''
 [ "$(git config --local clincus.given)" != tags ] || tags=--tags
@@ -62,6 +65,13 @@ is_open() { [ "$1" != "$2" ] && [ "$(git rev-list --count "$1" ${2:+^"$2"} $know
 if git rev-parse --quiet --verify refs/stash >/dev/null; then
     git reflog show --format='%H %gs' refs/stash -- >"$notes/stashes" || fail
 fi
+# The work that `--autostash` has put aside for a rebase or a merge that has not ended has no reference.
+for file in rebase-merge/autostash rebase-apply/autostash MERGE_AUTOSTASH; do
+    file=$(git rev-parse --git-path "$file")
+    [ -f "$file" ] || continue
+    commit=$(head -c 64 -- "$file")
+    ! git rev-parse --quiet --verify "$commit^{commit}" >/dev/null || echo "$commit autostash" >>"$notes/stashes"
+done
 number=0
 while [ -n "$keeps" ] && read -r commit _; do
     number=$((number + 1))
@@ -71,10 +81,16 @@ done <"$notes/stashes"
 # The other work trees: the main one is the first that git lists. `tip` needs none, and no repository within.
 number=0 heads=''
 [ "$what" = tip ] || git worktree list --porcelain >"$notes/all trees" || fail
-sed -n 's/^worktree //p' "$notes/all trees" | sed 1d >"$notes/trees"
-while IFS= read -r place; do
+sed '1,/^$/d' "$notes/all trees" | sed -n 's/^worktree //p; s/^HEAD //p' >"$notes/trees"
+while IFS= read -r place && read -r commit; do
     number=$((number + 1))
-    cd -- "$place" 2>/dev/null || continue
+    # The folder of one in /tmp is gone after a restart, and git still has the commit that was checked out there.
+    cd -- "$place" 2>/dev/null || {
+        git rev-parse --quiet --verify "$commit^{commit}" >/dev/null || continue
+        [ -z "$keeps" ] || git update-ref "refs/clincus/worktree/$number" "$commit" || fail
+        heads="$heads $commit"
+        continue
+    }
     tip='' head=''
     snapshot || fail
     if [ -n "$tip" ]; then
@@ -95,6 +111,12 @@ take_nested() {
     for commit in $(timeout 20 git -C "$1" reflog show --format=%H refs/stash -- 2>/dev/null); do
         count=$((count + 1))
         set -- "$@" "+$commit:$place/stash/$count"
+    done
+    count=0
+    for commit in $(timeout 20 git -C "$1" worktree list --porcelain | sed '1,/^$/d' | sed -n 's/^HEAD //p'); do
+        count=$((count + 1))
+        ! git -C "$1" rev-parse --quiet --verify "$commit^{commit}" >/dev/null ||
+            set -- "$@" "+$commit:$place/worktree/$count"
     done
     folder=$1
     shift
@@ -136,7 +158,7 @@ case $what in
 count)
     ! is_open "$tip" "$head" || note_changes "$tip" "$head" ''
     # shellcheck disable=SC2086 # commits and options
-    set -- $head $heads --branches $tags $known --not --remotes '--glob=refs/clincus/given/*'
+    set -- $head $heads --branches $tags "$@" $known --not --remotes '--glob=refs/clincus/given/*'
     commits=$(git rev-list --count "$@") || exit 1
     [ "$commits" = 0 ] || git log --max-count=20 --no-show-signature --no-color --format='%h %s' "$@" >"$notes/commits"
     sed -i 's/^[^ ]* //' "$notes/stashes"
@@ -152,7 +174,7 @@ tip)
     [ "$(git rev-list --count "$tip" $known)" = 0 ] || git bundle create --quiet - refs/clincus/tip $known
     ;;
 all | committed)
-    set -- --branches $tags '--glob=refs/clincus/[!g]*'
+    set -- --branches $tags '--glob=refs/clincus/[!g]*' "$@"
     [ "$what" = all ] || for ref in HEAD refs/stash; do
         ! git rev-parse --quiet --verify "$ref^{commit}" >/dev/null || set -- "$@" "$ref"
     done

@@ -52,6 +52,19 @@ unreadable_files() {
     find . -path ./.git -prune -o ! -readable ! -type l -print0 2>/dev/null | tr '\n' '?' |
         git check-ignore --stdin -z -v -n 2>/dev/null | tr '\0' '\n' | paste - - - - | sed -n 's|^\t\t\t\./||p'
 }
+trust_no_flags() {
+    # Lets git look at the files of the index that it shall take for unchanged (`git update-index --assume-unchanged`).
+    # One that is not there may be outside of a sparse checkout, and stays as it is.
+    # shellcheck disable=SC2016
+    git ls-files -v -z | sed -z -n 's/^[a-zS] //p' |
+        xargs -0 -r sh -c 'for path; do
+            [ ! -e "$path" ] && [ ! -L "$path" ] || printf "%s\0" "$path"
+        done' flags >"$GIT_INDEX_FILE.flags"
+    for flag in assume-unchanged skip-worktree; do
+        [ ! -s "$GIT_INDEX_FILE.flags" ] || git update-index "--no-$flag" -z --stdin <"$GIT_INDEX_FILE.flags"
+    done
+    rm -f -- "$GIT_INDEX_FILE.flags"
+}
 left_out() {
     # Prints the paths that the index lacks, except unreadable files and repositories.
     {
@@ -68,6 +81,7 @@ snapshot() {
     [ ! -f "$(git rev-parse --git-path index)" ] || cp -- "$(git rev-parse --git-path index)" "$index"
     tree=$(
         export GIT_INDEX_FILE="$index"
+        trust_no_flags >&2
         timeout 60 git add --all --ignore-errors -- . >&2 || {
             [ "$?" != 124 ] || { say_stuck; exit 1; }
             # An unreadable file, or a repository without a commit, must not prevent all others.

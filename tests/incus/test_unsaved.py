@@ -105,6 +105,38 @@ def test_a_repository_that_the_agent_committed_as_a_gitlink_is_refused_and_kept(
     assert git(workspace, "show", "refs/kept/inner/clincus/nested/1/uncommitted:half") == "half\n"
 
 
+# A commit that only a reference of the agent's own names, one of a work tree whose folder is gone, and a changed file
+# that git was told to take for unchanged.
+HIDDEN = f"""
+cd /workspace && git checkout --quiet --detach && echo wip >wip && git add wip
+{AGENT} commit --quiet --message Wip && git update-ref refs/wip/one HEAD && git checkout --quiet main
+git worktree add --quiet --detach /tmp/second && cd /tmp/second && echo more >more && git add more
+{AGENT} commit --quiet --message More && rm -r /tmp/second
+cd /workspace && git update-index --assume-unchanged README.md && echo mine >README.md
+"""
+
+
+def test_work_that_git_status_does_not_show_holds_each_end_back_and_is_kept(bed, shared_server, workspace):
+    session = shared_server.create(workspace, mode="clone")
+    one = f"/api/sessions/{session['id']}"
+    assert shared_server.post(f"{one}/snapshots", {"name": "before"}).status < 300
+    bed.shell(session["id"], HIDDEN)
+    assert bed.shell(session["id"], "cd /workspace && git status --porcelain") == ""
+    told = shared_server.post(f"{one}/snapshots/before/restore").json["unsaved"]
+    assert (told["commits"]["count"], told["uncommitted"]["names"]) == (2, ["README.md"])
+    refused = run_cli(bed, shared_server, "kill", session["id"])
+    assert refused.returncode == 1
+    for words in (" Wip", " More", "README.md"):
+        assert words in refused.stderr
+    answer = shared_server.post(f"{one}/snapshots/before/restore?force=true")
+    assert answer.status == 200, answer.body
+    [bundle] = kept_paths(answer)
+    git(workspace, "fetch", "--quiet", "--no-tags", str(bundle), "refs/*:refs/kept/hidden/*")
+    assert git(workspace, "show", "refs/kept/hidden/wip/one:wip") == "wip\n"
+    assert git(workspace, "show", "refs/kept/hidden/clincus/worktree/1:more") == "more\n"
+    assert git(workspace, "show", "refs/kept/hidden/clincus/tip:README.md") == "mine\n"
+
+
 def test_a_start_that_fails_after_its_tool_has_worked_leaves_the_clone(bed, start_server, workspace):
     server = start_server(config=HASTY_TOOL)
     (server.home / ".clincus").mkdir(exist_ok=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -64,6 +66,82 @@ def test_a_delete_is_refused_for_all_that_agents_leave(box, leave, words):
     leave(box.folder)
     with pytest.raises(clincus.UnsavedError, match=f"is kept: this host does not have {words}. To go on,"):
         box.keep(box.session)
+
+
+def commit_with_a_name_of_its_own(folder: Path) -> None:
+    git(folder, "checkout", "--quiet", "--detach")
+    commit(folder, "wip")
+    git(folder, "update-ref", "refs/wip/one", "HEAD")
+    git(folder, "checkout", "--quiet", "main")
+
+
+def work_tree_without_its_folder(folder: Path) -> None:
+    """As after a restart, if it was in /tmp."""
+    git(folder, "worktree", "add", "--quiet", "--detach", str(folder.parent / "second"))
+    commit(folder.parent / "second", "more")
+    shutil.rmtree(folder.parent / "second")
+
+
+def work_tree_of_a_repository_within(folder: Path) -> None:
+    nested(folder)
+    git(folder / "app", "worktree", "add", "--quiet", "--detach", str(folder.parent / "third"))
+    commit(folder.parent / "third", "alone")
+
+
+def change_behind(flag: str) -> Callable[[Path], None]:
+    def leave(folder: Path) -> None:
+        git(folder, "update-index", flag, "one")
+        (folder / "one").write_text("settings of the agent\n")
+
+    return leave
+
+
+def rebase_with_a_conflict(folder: Path) -> None:
+    """It has not ended, so what `--autostash` put aside is in no stash."""
+    (folder / "two").write_text("uncommitted\n")
+    for branch in ("other", "main"):
+        git(folder, "checkout", "--quiet", *(["-b"] if branch == "other" else []), branch)
+        (folder / "one").write_text(f"{branch}\n")
+        git(folder, "commit", "--quiet", "--message", f"Change it in {branch}", "one")
+    with contextlib.suppress(subprocess.CalledProcessError):
+        git(folder, "rebase", "--autostash", "other")
+
+
+HIDDEN: dict[str, tuple[Callable[[Path], None], str, str, str]] = {
+    "a name of its own": (commit_with_a_name_of_its_own, r"1 commit \(\w+ Make wip\)", "wip/one", "wip"),
+    "a lost folder": (work_tree_without_its_folder, r"1 commit \(\w+ Make more\)", "clincus/worktree/1", "more"),
+    "a work tree of one within": (
+        work_tree_of_a_repository_within,
+        r"1 uncommitted file \(app/main.py\) and 1 repository within its clone \(app\)",
+        "clincus/nested/1/worktree/1",
+        "alone",
+    ),
+    "an unfinished rebase": (
+        rebase_with_a_conflict,
+        r"2 commits \(.*\), 1 uncommitted file \(one\) and 1 stash \(autostash\)",
+        "clincus/stash/1",
+        "two",
+    ),
+    "unchanged": (change_behind("--assume-unchanged"), r"1 uncommitted file \(one\)", "clincus/tip", "one"),
+    "skipped": (change_behind("--skip-worktree"), r"1 uncommitted file \(one\)", "clincus/tip", "one"),
+}
+
+
+@pytest.mark.parametrize("way", list(HIDDEN))
+def test_work_that_git_status_does_not_show_is_refused_and_kept(box, tmp_path, way):
+    leave, words, name, file = HIDDEN[way]
+    box.make()
+    leave(box.folder)
+    with pytest.raises(clincus.UnsavedError, match=f"is kept: this host does not have {words}. To go on,"):
+        box.keep(box.session)
+    assert file in files_of(tmp_path, kept_refs(box, tmp_path)[name])
+
+
+def test_a_file_outside_of_a_sparse_checkout_is_no_work_of_the_agent(box):
+    box.make()
+    git(box.folder, "update-index", "--skip-worktree", "one")
+    (box.folder / "one").unlink()
+    box.keep(box.session)
 
 
 def test_tags_of_the_project_itself_are_no_work_of_the_agent(box, project):
