@@ -2761,9 +2761,10 @@ class Incus:
             raise IncusError(f"engine {self.engine}: its answer for {id} describes no instance", 503) from None
 
     def wait_for_others(self, id: str) -> None:
-        """Wait until all current operations on an instance are over, whatever their result.
+        """Wait until all current operations on an instance are over, whatever their result, and changes of it too.
 
-        Outside the project `default` Incus adds `?project=NAME` to the paths of instances.
+        Outside the project `default` Incus adds `?project=NAME` to the paths of instances. A PATCH is no operation, but
+        Incus does one after the other (incusd/instance_patch.go): one that changes nothing waits for those before.
         """
         operations = self.query("/1.0/operations?recursion=1") or {}
         for operation in operations.get("running", []):
@@ -2772,6 +2773,8 @@ class Incus:
             if self.path(id) in paths:
                 with suppress(IncusError):
                     self.query(f"/1.0/operations/{operation['id']}/wait?timeout=40", timeout=60)
+        with suppress(IncusError):
+            self.query(self.path(id), "PATCH", {"config": {}}, timeout=60)
 
     def launch(self, name: str, image: str, description: Mapping[str, object], **options: Any) -> None:
         """As `launching`, for a complete description."""

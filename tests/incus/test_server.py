@@ -525,3 +525,19 @@ def test_what_others_do_with_an_instance_is_waited_for_outside_the_project_defau
         incus.wait_for_others("slow")
         assert not incus.query("/1.0/operations?recursion=1").get("running", [])
         assert incus.query(backups) != []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs the socket of an Incus of its own")
+def test_a_change_of_an_instance_that_is_in_progress_is_waited_for(bed, shared_server, workspace):
+    """Incus lists no operation for it, and refuses a stop meanwhile."""
+    id = shared_server.create(workspace, tool="shell")["id"]
+    device = {"type": "proxy", "listen": "tcp:127.0.0.1:9999", "connect": "tcp:127.0.0.1:1", "bind": "instance"}
+    body = json.dumps({"devices": {"added": device}})
+    head = f"PATCH /1.0/instances/{id} HTTP/1.1\r\nHost: incus\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(bed.folder / "unix.socket"))
+        connection.sendall((head + body).encode())
+        bed.incus.wait_for_others(id)
+        assert "added" in bed.incus.query(bed.incus.path(id))["devices"]
+        assert connection.recv(12) == b"HTTP/1.1 200"
+    assert shared_server.delete(f"/api/sessions/{id}?force=true").status == 204

@@ -315,10 +315,11 @@ def test_what_others_do_with_a_container_is_waited_for_and_nothing_else(door, pr
             ]
         }
     }
-    asked: list[str] = []
-    door.query = lambda path, **_: asked.append(path) or answers.get(path)
+    asked: list[tuple[object, ...]] = []
+    door.query = lambda *words, **_: asked.append(words) or answers.get(words[0])
     door.wait_for_others(NAME)
-    assert asked == ["/1.0/operations?recursion=1", "/1.0/operations/mine/wait?timeout=40"]
+    assert asked[:2] == [("/1.0/operations?recursion=1",), ("/1.0/operations/mine/wait?timeout=40",)]
+    assert asked[2:] == [(f"/1.0/instances/{NAME}", "PATCH", {"config": {}})], "it changes nothing, and waits its turn"
 
 
 DONE_BY_OTHERS = "Failed to create instance operation: A matching non-reusable operation has now succeeded"
