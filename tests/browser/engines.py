@@ -32,7 +32,11 @@ FIREFOX_SETTINGS = {
     "network.connectivity-service.enabled": False,
     "app.update.disabledForTesting": True,
     "remote.prefs.recommended": True,
+    "toolkit.legacyUserProfileCustomizations.stylesheets": True,  # reads chrome/userChrome.css
 }
+# Lets each browser's window be as narrow as a phone.
+FIREFOX_STYLE = ":root, #nav-bar, #navigator-toolbox { min-width: 0 !important }"
+GTK_STYLE = "* { min-width: 0; min-height: 0; margin: 0; border: 0 none; padding: 0; font-size: 1px }"
 
 
 class FailedCommandError(Exception):
@@ -89,6 +93,13 @@ class Engine:
         """Click on an element."""
         element = self.find(selector)
         self.send("POST", f"/element/{element}/click", "WebDriver:ElementClick", {"id": element})
+
+    def tap(self, selector: str) -> None:
+        """Touch the middle of an element with a finger (WebDriver, 15.4)."""
+        middle = {"type": "pointerMove", "origin": {ELEMENT: self.find(selector)}, "x": 0, "y": 0, "duration": 0}
+        steps = [middle, {"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0}]
+        finger = {"type": "pointer", "id": "finger", "parameters": {"pointerType": "touch"}, "actions": steps}
+        self.send("POST", "/actions", "WebDriver:PerformActions", {"actions": [finger]})
 
     def expect_text(self, text: str) -> None:
         """Wait until the page shows a text."""
@@ -175,8 +186,12 @@ def firefox(folder: Path, hosts: Path, *, touch: bool = False) -> Iterator[Engin
     settings: dict[str, object] = {**FIREFOX_SETTINGS}
     if touch:
         settings["ui.primaryPointerCapabilities"] = 1  # coarse, and no hover (LookAndFeel of Firefox)
+        settings["ui.allPointerCapabilities"] = 1
+        settings["dom.w3c_touch_events.enabled"] = 1
     lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in settings.items()]
     (folder / "user.js").write_text("".join(lines))
+    (folder / "chrome").mkdir()
+    (folder / "chrome" / "userChrome.css").write_text(FIREFOX_STYLE)
     told = folder / "MarionetteActivePort"
     argv = [str(program), "--headless", "--marionette", "--no-remote", "--profile", str(folder)]
     with running(with_hosts(hosts, argv), env={**os.environ, "HOME": str(folder)}):
@@ -192,6 +207,9 @@ def webkit(folder: Path, hosts: Path, *, touch: bool = False) -> Iterator[Engine
     binary = next(Path("/usr/lib").glob("*/webkit2gtk-4*/MiniBrowser"), None)
     if not driver or not display or not binary:
         unavailable("WebKit is not installed; run `apt-get install webkit2gtk-driver xvfb`")
+    style = folder / ".config" / "gtk-3.0" / "gtk.css"
+    style.parent.mkdir(parents=True)
+    style.write_text(GTK_STYLE)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     reads, writes = os.pipe()

@@ -35,11 +35,26 @@ YARDSTICK_MS = 12.0
 MEASUREMENTS = 5
 CATEGORIES = [TASKS, "devtools.timeline", "__metadata"]
 
-# All terminals of the page are those of the only session that runs.
+# All terminals of the page are those of the only session that runs. `stream` is the socket of the events.
 ONE_TERMINAL = """
   globalThis.WebSocket = class extends WebSocket {
-    constructor(url, ...rest) { super(String(url).replace(/clincus-many-\\d+/, 'SESSION'), ...rest); }
+    constructor(url, ...rest) {
+      super(String(url).replace(/clincus-many-\\d+/, 'SESSION'), ...rest);
+      if (String(url).endsWith('/ws/events')) globalThis.stream = this;
+    }
   };
+"""
+EVENTS = 300
+EVERY_MS = 10
+# Gives the page events as its server does, one after the other, and waits until it has drawn the last one.
+SEND = """
+async ([events, everyMs]) => {
+  for (const event of events) {
+    globalThis.stream.dispatchEvent(new MessageEvent('message', { data: JSON.stringify(event) }));
+    await new Promise((later) => setTimeout(later, everyMs));
+  }
+  await new Promise((later) => requestAnimationFrame(() => setTimeout(later)));
+}
 """
 
 
@@ -59,6 +74,22 @@ def thirty(session: dict[str, Any]) -> list[dict[str, Any]]:
             "changes": {"files": number, "added": 10 * number, "removed": number},
         }
         made.append({**session, **own})
+    return made
+
+
+def news_of(session: dict[str, Any]) -> list[dict[str, Any]]:
+    """Events of the stand-ins, each in turn: its agent is in another state, or has changed one more file."""
+    made: list[dict[str, Any]] = []
+    for count in range(EVENTS):
+        number = 1 + count // 2 % (SESSIONS - 1)
+        about = {"id": f"clincus-many-{number}", "workspace": f"/srv/projects/project-{number % 10}"}
+        if count % 2:
+            made.append({**about, "type": "session.changes", "changes": {"files": count, "added": count, "removed": 0}})
+            continue
+        state = STATES[(number + count) % len(STATES)]
+        options = ["Yes", "No"] if state == "waiting" else []
+        said = {"state": state, "options": options, "text": f"Step {count} of agent {number}", "turn": count}
+        made.append({**about, "type": "session.agent", "agent": {**session["agent"], **said}})
     return made
 
 
@@ -174,3 +205,19 @@ def test_no_task_is_long_with_thirty_sessions(many, shared, bed, browser):
 
     for work in (load_the_inbox, open_a_session, search, watch_nine_terminals):
         expect_short_tasks(browser, page, work.__name__, work)
+
+
+@pytest.mark.parametrize("place", ["/", "/all"])
+def test_no_task_is_long_while_events_of_thirty_sessions_stream_in(many, shared, browser, place):
+    """A hundred a second, for three seconds: each moves a row to another group, or counts one more file."""
+    page, events = many.blank, news_of(shared.session)
+    last = events[-1]["changes"]["files"]
+    many.go(place)
+    expect(page.get_by_role("navigation", name="Main").locator("section li")).to_have_count(SESSIONS)
+    page.wait_for_load_state("networkidle")
+
+    def stream_in() -> None:
+        page.evaluate(SEND, [events, EVERY_MS])
+        expect(page.get_by_role("navigation", name="Main")).to_contain_text(f"±{last}")
+
+    expect_short_tasks(browser, page, f"events at {place}", stream_in)
