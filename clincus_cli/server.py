@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 PORT = cli.Flag("--port N", "port of the dashboard's server (default: where it runs)", check=cli.number_from(1, 65535))
 ANSWER_WITHIN = 60  # seconds: a prompt waits for its proof, and for another prompt that is being typed
-ACCEPT_TRIES, ACCEPT_PAUSE = 40, 0.05  # seconds
+ACCEPT_TRIES = 40
+ACCEPT_PAUSE = 0.05  # seconds
 
 
 def session_path(name: str, what: str, query: Mapping[str, str] = {}) -> str:

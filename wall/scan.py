@@ -1230,7 +1230,8 @@ class Commits:
         top = self.tree(root)
         named = [os.fsdecode(name) for name in top if endings and os.fsdecode(name).endswith(endings)]
         for place in dict.fromkeys((*places, *named)):
-            here, entry = top, (0, b"")
+            here = top
+            entry = (0, b"")
             for step in place.split("/"):
                 entry = here.get(os.fsencode(step), (0, b""))
                 here = self.tree(entry[1]) if stat.S_ISDIR(entry[0]) else {}

@@ -331,7 +331,8 @@ class Watch:
     def _recorded(self, session: clincus.Session) -> Known:
         """The stored facts and decision of a session's run, unless this server has newer ones."""
         if session.id in self._past:
-            known, first = self._known.get(session.id), first_facts(session)
+            known = self._known.get(session.id)
+            first = first_facts(session)
             if known is None or known.facts.started != first.started:
                 return Known(first)
             # It was paused. Its events are not read again: the file may not hold all of them any more.

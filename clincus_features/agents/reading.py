@@ -6,6 +6,7 @@ import functools
 import os
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -120,49 +121,60 @@ def look_arguments(session: clincus.Session, mark: str, known: Known) -> tuple[s
     return clincus.tmux_name(session.id), mark, str(known.inode), str(known.offset), STILL
 
 
+def number_of(words: Mapping[str, str], name: str, digits: int) -> int | None:
+    """The number that a word of a look has, of so many digits at most; None if it has another form. Pure."""
+    text = words.get(name, "")
+    return int(text) if text.isdecimal() and len(text) <= digits else None
+
+
+def facts_of_words(facts: Facts, words: Mapping[str, str], known: Known, now: float) -> Facts:
+    """The facts with those that are words in the head of a look: about the process of the tool, and times. Pure."""
+
+    def time_of(name: str) -> float:
+        there = number_of(words, name, 12)
+        found = 0.0 if there is None else there + known.skew
+        return max(0.0, found) if found <= now else CLOCK.since or now
+
+    was_again = words.get("again") == "2"
+    return replace(
+        facts,
+        now=now,
+        is_alive=words.get("alive") == "1",
+        can_ring=words.get("rings") != "0",
+        exit_code=number_of(words, "code", 3),
+        is_stopping=words.get("stopping") == "1",
+        runs_again=words.get("again") == "1",
+        was_again=was_again,
+        again_code=number_of(words, "left", 3),
+        ended=time_of("again_at" if was_again else "run"),
+        moved=time_of("screen"),
+        sum=words.get("sum", "")[:20],
+        below=number_of(words, "below", 4),
+        steady=max((at for at in (CLOCK.since, known.thawed) if at <= now), default=0.0),
+    )
+
+
 def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float) -> Known:
     """Read the output of guest/look.sh. A word in any other form is left out. Times are those of our clock. Pure."""
     head, screen, events = [*output.split(f"{mark}\n".encode(), 2), b"", b""][:3]
     numbers, _, title = head[:4096].decode("utf-8", "ignore").partition("\n")
     words = dict(word.partition("=")[::2] for word in numbers.split()[:20])
-
-    def time_of(name: str) -> float:
-        text = words.get(name, "")
-        found = float(text) + known.skew if text.isdecimal() and len(text) < 13 else 0.0
-        return max(0.0, found) if found <= now else CLOCK.since or now
-
-    inode, _, offset = words.get("events", "").partition(":")
-    begin = int(offset) if offset.isdecimal() and len(offset) < 10 else 0
-
-    def code_of(name: str) -> int | None:
-        text = words.get(name, "")
-        return int(text) if text.isdecimal() and len(text) < 4 else None
-
     lines = clean_lines(screen[-SCREEN_LIMIT:].decode("utf-8", "ignore"))  # guest/look.sh cuts a long line anywhere
     work = measured_work(known.work, words.get("cpu", ""), now)
+    facts = facts_of_words(facts, words, known, now)
+    inode, _, offset = words.get("events", "").partition(":")
+    begin = int(offset) if offset.isdecimal() and len(offset) < 10 else 0
     # A new file of events continues where the old one ended. `more` is one more than the bytes that follow there, and 0
     # if the tool was started anew.
-    more = int(words["more"]) if re.fullmatch(r"\d{1,6}", words.get("more", "")) else 0
+    more = number_of(words, "more", 6) or 0
     goes_on = begin > 0 or more > 0
     facts = replace(
         facts,
-        now=now,
         lines=lines,
         has_screen=bool(lines),
         title=clean(title, 80),
-        is_alive=words.get("alive") == "1",
-        can_ring=words.get("rings") != "0",
-        exit_code=code_of("code"),
-        is_stopping=words.get("stopping") == "1",
-        runs_again=words.get("again") == "1",
-        was_again=words.get("again") == "2",
-        again_code=code_of("left"),
-        ended=time_of("again_at" if words.get("again") == "2" else "run"),
-        moved=max(time_of("screen"), work.busy),
+        moved=max(facts.moved, work.busy),
         is_measured=work.is_measured,
-        sum=words.get("sum", "")[:20],
-        below=int(words["below"]) if re.fullmatch(r"\d{1,4}", words.get("below", "")) else None,
-        steady=max((at for at in (CLOCK.since, known.thawed) if at <= now), default=0.0),
         said=facts.said if goes_on else facts.said.forgotten(),
     )
     read = int(inode) if inode.isdecimal() and len(inode) < 20 else 0

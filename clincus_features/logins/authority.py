@@ -196,7 +196,8 @@ class Store:
     def made_before(self, seconds: float, place: str) -> Iterator[tuple[str, str]]:
         """The runs whose certificates were made at a place before a time (since 1970), with the ids of sessions."""
         for entry in sorted(os.scandir(self._folder), key=lambda one: one.name):
-            run, is_ours = entry.name.removesuffix(".pem"), entry.name.endswith(".pem")
+            run = entry.name.removesuffix(".pem")
+            is_ours = entry.name.endswith(".pem")
             with suppress(FileNotFoundError):  # somebody else removes it
                 if is_ours and entry.stat(follow_symlinks=False).st_mtime < seconds:
                     owner = read_owner(entry.path)

@@ -19,7 +19,8 @@ from .settings import Limit
 FILE = "logins-used.json"
 FILE_LIMIT = 4 << 20  # bytes
 WRITE_WITHIN = 2.0  # seconds
-MOST_SESSIONS, MOST_DAYS = 2000, 31
+MOST_SESSIONS = 2000
+MOST_DAYS = 31
 MOST_COUNTED = 500  # sessions whose tokens are kept by day and model
 MOST_ROWS = 24  # days and models of a session that are told apart: a container may name any model
 

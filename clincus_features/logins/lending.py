@@ -226,7 +226,8 @@ def coded_in_texts(secret: str) -> set[str]:
 
 def escaped_in_texts(secret: str) -> set[str]:
     """The forms that URLs, JSON and HTML give to the signs in a secret. Letters, digits, - and _ stay as they are."""
-    percent, text = quote(secret, safe=""), json.dumps(secret)[1:-1]
+    percent = quote(secret, safe="")
+    text = json.dumps(secret)[1:-1]
     page = html.escape(secret)
     return {
         *(percent, re.sub("%..", lambda sign: sign[0].lower(), percent)),

@@ -27,7 +27,8 @@ PAUSE = 30.0  # seconds after a failure before the vendor is asked again
 LOCK_WITHIN = 30.0  # seconds for another server to renew
 ANSWER_WITHIN = 8.0  # seconds for the vendor; less than a lock of the tool holds without a sign of life
 STALE = 10.0  # seconds after which such a lock counts as left behind (proper-lockfile's own default)
-TRIES, MOMENT = 5, 0.05  # readings of an incomplete file, and the seconds between two
+TRIES = 5  # readings of an incomplete file
+MOMENT = 0.05  # seconds between two of them
 FILE_LIMIT = 256 << 10  # bytes
 
 Post = Callable[[str, Mapping[str, str]], "tuple[int, bytes]"]
