@@ -4005,7 +4005,7 @@ export interface components {
              */
             from: string;
             /**
-             * @description the result of the check
+             * @description the result
              * @example done
              */
             outcome: string;

@@ -1,0 +1,1 @@
+import{Jt as e,Wt as t}from"./index-CGPdnis8.js";var n=e=>`/api/logins/${encodeURIComponent(e)}`,r={list:()=>t(`/api/logins`),check:t=>e(`POST`,`${n(t)}/check`),revoke:t=>e(`POST`,`${n(t)}/revoke`),allow:t=>e(`DELETE`,`${n(t)}/revoke`)};export{r as t};

@@ -1,0 +1,1 @@
+import{Jt as e,Ut as t,Wt as n,qt as r}from"./index-CGPdnis8.js";var i=(e,t)=>`${r(e)}/ports/${t}`,a={look:async e=>await(await t(`${r(e)}/network`)).json(),markSeen:t=>e(`POST`,`${r(t)}/network/seen`),change:(t,n)=>e(`PATCH`,r(t),n),presets:()=>n(`/api/network/presets`),openPort:async(t,n)=>(await e(`POST`,i(t,n))).url,closePort:(t,n)=>e(`DELETE`,i(t,n))};export{a as t};

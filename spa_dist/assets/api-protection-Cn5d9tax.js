@@ -1,1 +1,0 @@
-import{Ut as e,qt as t}from"./index-DHxk6qLj.js";async function n(n){return await(await e(`${t(n)}/protection`)).json()}export{n as t};

@@ -1,0 +1,1 @@
+import{Ut as e,qt as t}from"./index-CGPdnis8.js";async function n(n){return await(await e(`${t(n)}/protection`)).json()}export{n as t};

@@ -1,0 +1,1 @@
+import{Dr as e,Hn as t,Vr as n,tr as r,wr as i}from"./index-CGPdnis8.js";var a=e(`<svg class="lucide lucide-check" viewBox="0 0 24 24"><path d="M20 6 9 17l-5-5"></path></svg>`);function o(e,o){let s=t(o,`size`,3,24);var c=a();n(()=>{r(c,`width`,s()),r(c,`height`,s()),r(c,`aria-label`,o[`aria-label`]),r(c,`aria-hidden`,!o[`aria-label`])}),i(e,c)}export{o as t};

@@ -1,0 +1,1 @@
+import{Ut as e}from"./index-CGPdnis8.js";var t=e=>e.querySelector(`script[src*="/start-"]`)?.getAttribute(`src`)??``;async function n(){try{let n=await e(`/`,{headers:{Accept:`text/html`}}),r=t(new DOMParser().parseFromString(await n.text(),`text/html`));return r!==``&&r!==t(document)}catch{return!1}}export{n as isOutdated};
