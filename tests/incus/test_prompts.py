@@ -353,6 +353,7 @@ def test_a_prompt_is_not_pasted_behind_what_a_person_types(bed, tool, api):
     assert (refused.status, "half a text" in refused.json["error"]) == (409, True)
     assert tool.input() == "half a text"
     tool.press("C-u")
+    wait_until(lambda: tool.input() == "", "an empty input")
     assert tool.prompt("say it was free") in ("submitted", "queued")
     wait_until(lambda: "say it was free" in api.texts, "the prompt")
     assert "say not now" not in api.texts
