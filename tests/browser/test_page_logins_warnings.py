@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from login_box import ADDRESS, Box, Vendor, vendor_context, write_certificates
+from login_box import ADDRESS, Box, Vendor, vendor_of
 from network_box import command_with_hosts
 from playwright.sync_api import Page, expect
 
@@ -29,13 +29,9 @@ from = {{ env = "REAL_KEY" }}
 
 
 @pytest.fixture(scope="module")
-def vendor(tmp_path_factory) -> Iterator[Any]:
-    folder = Path(tmp_path_factory.mktemp("vendors"))
-    write_certificates(folder, (API,), ADDRESS)
-    made: Any = Vendor(vendor_context(folder), ADDRESS)
-    made.folder = folder
-    yield made
-    made.close()
+def vendor(tmp_path_factory) -> Iterator[Vendor]:
+    with vendor_of(tmp_path_factory.mktemp("vendors"), (API,)) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import json
 import os
 import ssl
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ local $/ = "\0"; while (<$files>) { chomp; look $_, $_ } print "searched\n";
 
 class Vendor(ThreadingHTTPServer):
     """A stand-in for what the names lead to: it notes each request, and answers with what it got."""
+
+    folder: Path  # of its certificates, and of the file of host names
 
     def __init__(
         self, context: ssl.SSLContext, address: str, handler: type[BaseHTTPRequestHandler] | None = None
@@ -75,6 +78,34 @@ class Asked(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *words: object) -> None:
         """Say nothing."""
+
+
+class Streaming(Asked):
+    """Begins an answer at /stream that has no end."""
+
+    begin = b"begun\n"
+
+    def do_GET(self) -> None:
+        if self.path != "/stream":
+            super().do_GET()
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        self.wfile.write(self.begin)
+        self.rfile.read(1)  # until the program goes
+
+
+@contextmanager
+def vendor_of(
+    folder: Path, names: Sequence[str], handler: type[BaseHTTPRequestHandler] | None = None
+) -> Iterator[Vendor]:
+    """A stand-in for the servers with some names, until the block ends."""
+    write_certificates(folder, names, ADDRESS)
+    made = Vendor(vendor_context(folder), ADDRESS, handler)
+    made.folder = folder
+    yield made
+    made.close()
 
 
 def write_certificates(folder: Path, names: Sequence[str], address: str) -> None:

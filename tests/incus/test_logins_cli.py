@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from login_box import ADDRESS, Asked, Box, Vendor, vendor_context, write_certificates
+from login_box import ADDRESS, Box, Streaming, Vendor, vendor_of
 from network_box import command_with_hosts
 
 from tests.more_tools import mounts
@@ -36,28 +36,10 @@ HOLD = (
 )
 
 
-class Streaming(Asked):
-    """Begins an answer that has no end."""
-
-    def do_GET(self) -> None:
-        if self.path != "/stream":
-            super().do_GET()
-            return
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.end_headers()
-        self.wfile.write(b"begun\n")
-        self.rfile.read(1)  # until the program goes
-
-
 @pytest.fixture(scope="module")
-def vendor(tmp_path_factory) -> Iterator[Any]:
-    folder = Path(tmp_path_factory.mktemp("vendors"))
-    write_certificates(folder, (API,), ADDRESS)
-    made: Any = Vendor(vendor_context(folder), ADDRESS, Streaming)
-    made.folder = folder
-    yield made
-    made.close()
+def vendor(tmp_path_factory) -> Iterator[Vendor]:
+    with vendor_of(tmp_path_factory.mktemp("vendors"), (API,), Streaming) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

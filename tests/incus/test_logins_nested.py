@@ -6,11 +6,10 @@ import functools
 import os
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from login_box import ADDRESS, Asked, Box, Vendor, vendor_context, write_certificates
+from login_box import ADDRESS, Asked, Box, Vendor, vendor_context, vendor_of
 from network_box import command_with_hosts
 
 from tests.more_tools import tool_folder
@@ -85,13 +84,9 @@ class Strict(Asked):
 
 
 @pytest.fixture(scope="module")
-def vendor(tmp_path_factory) -> Iterator[Any]:
-    folder = Path(tmp_path_factory.mktemp("vendors"))
-    write_certificates(folder, (API,), ADDRESS)
-    made: Any = Vendor(vendor_context(folder), ADDRESS, Strict)
-    made.folder = folder
-    yield made
-    made.close()
+def vendor(tmp_path_factory) -> Iterator[Vendor]:
+    with vendor_of(tmp_path_factory.mktemp("vendors"), (API,), Strict) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
