@@ -41,7 +41,7 @@ import clincus
 from clincus_features.network.devices import socket_path
 from tests import costs
 from tests.incus_bed import Bed, image_cache, own_daemon, own_project
-from tests.programs import NO_CHECKPOINTS, Server, git, program
+from tests.programs import LAST_WORDS, NO_CHECKPOINTS, Server, git, program
 
 # A job that a script runs in the background has SIGINT ignored, one of nohup has SIGHUP, and both hand that on: no test
 # of Ctrl-C would end, and no program would go with its terminal.
@@ -88,13 +88,25 @@ KINDS_OF_MACHINE = (
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[pytest.TestReport]:
-    """Let no test be skipped in CI for want of something that could be installed, or of root."""
+    """Let no test be skipped in CI for want of something that could be installed, or of root; show logs of failures."""
     report: pytest.TestReport = yield
     if os.environ.get("CI") == "true" and report.skipped and not hasattr(report, "wasxfail"):
         reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
         if not any(kind in reason for kind in KINDS_OF_MACHINE):
             report.outcome, report.longrepr = "failed", f"skipped, which nothing may be in CI: {reason}"
+    if report.failed:
+        report.sections += last_words(getattr(item, "funcargs", {}))
     return report
+
+
+def last_words(fixtures: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """A title and the end of the log of each server that a test may have used, and of its Incus daemon."""
+    for server in Server.known:
+        with contextlib.suppress(OSError):  # the log went with the folder of an earlier test
+            yield f"server on port {server.port}", server.log()[-LAST_WORDS:]
+    bed = fixtures.get("bed")
+    if isinstance(bed, Bed):
+        yield "Incus daemon", bed.last_words()
 
 
 @pytest.hookimpl(wrapper=True)

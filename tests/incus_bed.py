@@ -27,7 +27,7 @@ from clincus_cli import recipe as cli_recipe
 from clincus_cli import relay as cli_relay
 from clincus_cli import setup as cli_setup
 from tests import incus_api
-from tests.programs import DEADLINE, ROOT, wait_until
+from tests.programs import DEADLINE, LAST_WORDS, ROOT, wait_until
 
 NO_INTERNET = "http://127.0.0.1:9"  # a proxy that is not there: the daemon would else ask for its image servers
 
@@ -92,6 +92,15 @@ class Bed:
         if self.folder is None:
             return self.incus.query(path, method, data, wait=method != "GET")
         return incus_api.ask(self.folder / "unix.socket", method, path, data)
+
+    def last_words(self) -> str:
+        """The end of the daemon's log, and how it ended if it did; empty for an Incus that is not our own."""
+        if self.folder is None or self.daemon is None:
+            return ""
+        log = self.folder / "logs" / "incusd.log"
+        words = log.read_text("utf-8", "replace")[-LAST_WORDS:] if log.exists() else ""
+        code = self.daemon.poll()
+        return words if code is None else f"{words}\nThe daemon has ended with {code}."
 
     def names(self) -> list[str]:
         """The instances there are now."""

@@ -14,10 +14,11 @@ import socket
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from websockets.sync import client as websocket_client
 
@@ -61,8 +62,13 @@ class Answer:
         return json.loads(self.body)
 
 
+LAST_WORDS = 1500  # characters of a log that the report of a failed test shows
+
+
 class Server:
     """A `clincus serve` in a process of its own, and a small client for it."""
+
+    known: ClassVar[weakref.WeakSet[Server]] = weakref.WeakSet()  # those that a test may still use
 
     def __init__(self, argv: Sequence[str], environ: Mapping[str, str], log: Path, cwd: Path) -> None:
         self.log_file = log
@@ -74,6 +80,7 @@ class Server:
                 start_new_session=True,
             )  # fmt: skip
         self.host, self.port = self._wait_until_it_listens()
+        Server.known.add(self)
 
     @property
     def url(self) -> str:
