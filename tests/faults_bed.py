@@ -60,15 +60,17 @@ def daemon_processes(bed: Bed) -> list[int]:
 
 @contextlib.contextmanager
 def hung(bed: Bed) -> Iterator[None]:
-    """Let the daemon hang: it accepts connections and answers none."""
+    """Let the daemon hang: it accepts connections and answers none. A child of it may end before its signal."""
     stopped = daemon_processes(own(bed))
-    for pid in stopped:
-        os.kill(pid, signal.SIGSTOP)
     try:
+        for pid in stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
         yield
     finally:
         for pid in stopped:
-            os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 @contextlib.contextmanager

@@ -184,9 +184,10 @@ def test_a_page_that_asks_nothing_is_told_of_a_daemon_that_hangs(bed, shared_ser
         return [one["type"] for one in events.seen if one["type"].startswith("incus.")]
 
     with hung(bed):
-        wait_until(lambda: told() == ["incus.unreachable"], "the event of the daemon that hangs")
-        assert [one["error"] for one in events.seen if one["type"] == "incus.unreachable"] == [UNANSWERED]
-    wait_until(lambda: told() == ["incus.unreachable", "incus.reachable"], "the event of its end")
+        wait_until(lambda: told()[-1:] == ["incus.unreachable"], "the event of the daemon that hangs")
+        assert {one["error"] for one in events.seen if one["type"] == "incus.unreachable"} == {UNANSWERED}
+    # On a busy machine a look may be late once more after it, and both are told again: the last one counts.
+    wait_until(lambda: told()[-1:] == ["incus.reachable"], lambda: f"the event of its end; there are {told()}")
     bed.incus.run("config", "set", id, f"{clincus.LABEL}name=after it")
     wait_until(lambda: "session.changed" in events.of(id), "the event of the change")
 
