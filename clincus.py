@@ -4155,7 +4155,7 @@ class ContainerParts:
         self.lent_variables: list[Callable[[Session], Mapping[str, str]]] = []
         # Functions that prepare a started container for its logins, in a thread, before the tool starts. They get the
         # home in the container, and paths in it where no copy of a login may be. An error fails the start.
-        self.lenders: list[Callable[[Incus, Session, str, Sequence[str]], None]] = []
+        self.lenders: list[Callable[[Session, str, Sequence[str]], str]] = []
         # Functions that return the credentials of which a session that borrows logins gets no copy: paths in the home,
         # GITHUB_TOKEN and CLAUDE_KEYS. Without any function it gets no copy at all.
         self.withheld: list[Callable[[Session, Launch], Iterable[str]]] = []
@@ -5520,13 +5520,6 @@ class Containers:
         again = before and self.incus.query(self.incus.path(session.id))
         return self.create_or_start(session, launch, again, exposed=exposed)
 
-    def prepare_logins(self, session: Session, launch: Launch) -> None:
-        """Prepare a started container for the logins that its session borrows. Raises ClincusError."""
-        kept_out = withheld(self.extensions, session, launch)
-        stale = [path for path in launch.tool.credentials if path in kept_out]
-        for prepare in self.extensions.lenders:
-            prepare(self.incus, session, launch.guest.home, stale)
-
     def add_devices(self, id: str, devices: Mapping[str, Mapping[str, str]]) -> None:
         """Add devices to a container, which may run. Raises IncusError."""
         self.incus.query(self.incus.path(id), "PATCH", {"devices": devices}, wait=True)
@@ -6159,13 +6152,21 @@ class GuestCommands(SessionWork):
         return door.exec(session.id, command, user=guest.uid, environment=guest.environment(), **more)
 
     def open(
-        self, session: Session, programs: str, *arguments: str, front: str = "", **options: Any
+        self, session: Session, programs: str, *arguments: str, front: str = "", as_root: str = "", **options: Any
     ) -> AbstractContextManager[tuple[GuestInput, BufferedReader]]:
-        """Run programs of guest/ as the code user; a `with` block gets their stdin and stdout, as from `Incus.open`."""
+        """Run programs of guest/ as the code user; a `with` block gets their stdin and stdout, as from `Incus.open`.
+
+        Root runs the program `as_root` before them, in the same command: a command of its own would cost a start some
+        40 ms.
+        """
         guest = self.guest(session)
         words = guest_command(programs, *arguments, front=front)
+        user = guest.uid
+        if as_root:
+            words = guest_command("as-user", str(user), *words, front=as_root)
+            user = 0
         door = self.door(session.id)
-        return door.open(session.id, words, user=guest.uid, environment=guest.environment(), **options)
+        return door.open(session.id, words, user=user, environment=guest.environment(), **options)
 
     def output(
         self, session: Session, programs: str, *arguments: str, refusals: Mapping[int, Exception] = {}, **more: Any
@@ -6289,6 +6290,16 @@ class ConversationSaves(GuestCommands):
         return notes
 
 
+def login_program(extensions: Extensions, session: Session, launch: Launch) -> str:
+    """The program with which root prepares a started container for the logins that its session borrows.
+
+    Raises ClincusError.
+    """
+    kept_out = withheld(extensions, session, launch)
+    stale = [path for path in launch.tool.credentials if path in kept_out]
+    return "".join(call_each(extensions.lenders, session, launch.guest.home, stale))
+
+
 def start_words(session: Session, launch: Launch, *, is_new: bool) -> list[str]:
     """The arguments of guest/start.sh. It lists the tool's files in the container, unless the container is new."""
     tool = launch.tool
@@ -6331,8 +6342,7 @@ class ToolStarts(ConversationSaves):
         if session.engine and not is_new:  # another host may claim any id, and would get the conversation of that id
             check_own_copy(self.saved(session))
         files: list[ToolFile] = []
-        prepare = functools.partial(self.containers(session.id).prepare_logins, session, launch)
-        lending = BackgroundCall(prepare) if session.logins and has_begun else None
+        as_root = login_program(self.extensions, session, launch) if session.logins and has_begun else ""
 
         def meanwhile() -> None:
             """Work that would slow down the start anywhere else: here the client loads, and this process waits."""
@@ -6344,14 +6354,12 @@ class ToolStarts(ConversationSaves):
         programs = f"wait-for-boot {waiter} start"
         words = start_words(session, launch, is_new=is_new)
         front = "".join(call_each(self.extensions.start_programs, launch))
-        opened = self.open(session, programs, *words, timeout=START_TIMEOUT, front=front, meanwhile=meanwhile)
-        with opened as (stdin, stdout):
+        options: dict[str, Any] = {"timeout": START_TIMEOUT, "meanwhile": meanwhile}
+        with self.open(session, programs, *words, front=front, as_root=as_root, **options) as (stdin, stdout):
             if not is_new:
                 present = read_listing(stdout)
                 check_clone_is_complete(session, present)
                 files.extend(self._start_files(session, launch, present))
-            if lending:
-                lending.finish()  # no tool starts before it gets its files
             send_start_files(stdin, files, launch.guest.uid)
         write_metadata(self.saved(session))
 

@@ -12,13 +12,14 @@ import functools
 import hashlib
 import json
 import os
+import shlex
 import ssl
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any
 
 import clincus
 
@@ -36,7 +37,6 @@ from .sources import Secret, SourceError, read_secret
 from .vault import Found, Revocations, Vault, set_revoked
 from .vendors import VENDORS, Vendor, written_time
 
-SET_UP_WITHIN = 30.0  # seconds for a container to take its authority
 READY_WITHIN = 60.0  # seconds for certificates to be made
 LOOK_PERIOD = 0.5  # seconds between two looks at the logins that another server has revoked, while connections are open
 SWEPT_AFTER = 600.0  # age in seconds at which certificates without a session go: a session may come later
@@ -51,7 +51,7 @@ def install(extensions: clincus.Extensions) -> None:
     lending = Lending(os.environ if app is None else app.environ, app)
     extensions.instance_parts.append(lending.describe)
     extensions.lent_variables.append(lending.variables)
-    extensions.lenders.append(lending.set_up)
+    extensions.lenders.append(lending.program)
     extensions.guest_files.append(lending.files)
     extensions.listeners.append(lending.hear)
     extensions.config_listeners.append(lending.sweep)
@@ -73,13 +73,6 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.examiners.append(lending.examine)
 
 
-class Made(NamedTuple):
-    """The authority of a session that starts."""
-
-    root: str  # its certificate, in PEM
-    shape: str  # the name by which OpenSSL looks for that: a hash of its subject
-
-
 class Lending:
     """The logins of a server, or of a command that starts a session."""
 
@@ -90,7 +83,7 @@ class Lending:
         self.vault = Vault(environ, self._read)
         self.revocations = Revocations(environ)
         self.spending = Spending(environ)
-        self._making: dict[str, Future[Made]] = {}  # session -> its authority
+        self._making: dict[str, Future[str]] = {}  # session that starts -> the certificate of its authority, in PEM
         self._configs: dict[str, Mapping[str, Login]] = {}  # session that starts -> the logins of its configuration
         self._config: clincus.Config | None = None
         self._known: Mapping[str, Login] = {}  # the logins of that
@@ -135,13 +128,15 @@ class Lending:
         owner = authority.Owner(session.id, self._place(incus))
         self._making[session.id] = in_thread(functools.partial(self._make, owner, label, wanted))
 
-    def _make(self, owner: authority.Owner, label: str, logins: list[Login]) -> Made:
-        hosts: list[Host] = []
-        for login in logins:
-            hosts += (*login.hosts, *login.token_hosts)
-        root = self.store.make(loans.run_name(owner.id, label), hosts, owner)
-        shape = authority.openssl(self._environ, "x509", "-noout", "-subject_hash", stdin=root).strip()
-        return Made(root, shape)
+    def _make(self, owner: authority.Owner, label: str, logins: list[Login]) -> str:
+        return self.store.make(loans.run_name(owner.id, label), hosts_of(logins), owner)
+
+    def _prepare_next(self, session: clincus.Session) -> None:
+        """Make certificates for the next session that borrows the same logins, in a thread."""
+        found = loans.loans_of(session.logins, self._configs.get(session.id, {}))
+        work = functools.partial(self.store.prepare, hosts_of(loan.login for loan in found))
+        what = "making certificates for the next session"
+        threading.Thread(target=clincus.survive, args=(what, work), name=what, daemon=True).start()
 
     def _place(self, incus: clincus.Incus) -> str:
         """The key of the Incus behind a door, with the folder of our own files."""
@@ -169,23 +164,21 @@ class Lending:
                 files.append(clincus.ToolFile(loan.login.vendor.guest_file, json.dumps(document).encode(), 0o600))
         return files
 
-    def set_up(self, incus: clincus.Incus, session: clincus.Session, home: str, stale: Sequence[str]) -> None:
-        """Let a started container trust its authority, and remove copies of logins. Raises ClincusError."""
-        making = self._making.pop(session.id)
-        root, shape = making.result(READY_WITHIN)
+    def program(self, session: clincus.Session, home: str, stale: Sequence[str]) -> str:
+        """The program with which root lets a container trust its session's authority; it removes copies of logins.
+
+        `stale` are their paths in `home`. The words stand in the program, since those that come after it have the
+        arguments. Raises ClincusError.
+        """
+        root = self._making.pop(session.id).result(READY_WITHIN)
         files = [f"{home}/{path}" for path in stale]
-        done = incus.exec(
-            session.id,
-            clincus.guest_command("logins", shape, *files),
-            stdin=root.encode(),
-            user=0,
-            timeout=SET_UP_WITHIN,
-        )
-        if done.code:
-            raise clincus.ClincusError(f'"{session.id}" cannot borrow logins: {done.reason}', 500)
+        words = shlex.join([authority.SUBJECT_HASH, root.strip(), *files])
+        return f"set -e\n(set -- {words}\n{clincus.guest_program('logins')})\n"
 
     def hear(self, moment: str, session: clincus.Session) -> None:
-        """Forget everything about a session that is gone."""
+        """Get ready for the next session after a start, and forget everything about a session that is gone."""
+        if moment == "after_start" and session.logins and self._app is not None:
+            self._prepare_next(session)
         if moment in ("stopped", "deleted"):
             self._records.pop(session.id, None)
             self._configs.pop(session.id, None)
@@ -571,9 +564,17 @@ def copies_remedy(tool: str) -> str:
     return f"Lend it instead: `lend = true` in [logins.{tool}], and the name in {CHOSEN}"
 
 
-def in_thread(work: Callable[[], Made]) -> Future[Made]:
+def hosts_of(logins: Iterable[Login]) -> list[Host]:
+    """The hosts to which a session with these logins has its connections opened."""
+    hosts: list[Host] = []
+    for login in logins:
+        hosts += (*login.hosts, *login.token_hosts)
+    return hosts
+
+
+def in_thread(work: Callable[[], str]) -> Future[str]:
     """The result of a function that runs in a thread of its own."""
-    future: Future[Made] = Future()
+    future: Future[str] = Future()
 
     def run() -> None:
         try:

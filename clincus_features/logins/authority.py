@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -22,11 +23,15 @@ from .settings import Host
 
 LIFETIME = 397  # days: the longest time that today's clients accept for a server
 TIMEOUT = 20.0  # seconds for one run of `openssl`
+SPARES = 8  # sets of hosts for which certificates are made before a run asks
+SPARE_FOR = 86400.0  # seconds in which a run takes them: their lifetime has begun
 SERIAL_BITS = 63
 NOBODY = "clincus.invalid"
 # Memory, in order of preference; the first one is the user's own.
 PLACES = ("/run/user/{uid}", "/dev/shm")
 IN_MEMORY = ("tmpfs", "ramfs")
+# The name by which OpenSSL looks for an authority: `openssl x509 -subject_hash`, of a subject that is always the same.
+SUBJECT_HASH = "72492839"
 OWNER_LIMIT = 1024  # bytes of the first line of a file
 
 
@@ -39,6 +44,13 @@ class Certificates(NamedTuple):
 
     def __repr__(self) -> str:
         return "<certificates>"
+
+
+class Spare(NamedTuple):
+    """Certificates that no run has yet."""
+
+    made_at: float  # seconds since 1970
+    certificates: Certificates
 
 
 class Owner(NamedTuple):
@@ -176,6 +188,7 @@ class Store:
     def __init__(self, folder: str, environ: Mapping[str, str]) -> None:
         self._folder = folder
         self._environ = environ
+        self._spares: dict[frozenset[Host], Spare] = {}
 
     def path(self, run: str) -> str:
         """The file with key and chain, which `ssl` reads. `run` names a session and its logins: letters and digits."""
@@ -183,10 +196,28 @@ class Store:
 
     def make(self, run: str, hosts: Iterable[Host], owner: Owner) -> str:
         """Make new certificates for a run; returns the authority's, in PEM. Raises ClincusError."""
-        made = make_certificates(hosts, self._environ, self._folder)
+        chosen = frozenset(hosts)
+        spare = self._spares.pop(chosen, None)
+        if spare is not None and time.time() - spare.made_at < SPARE_FOR:
+            made = spare.certificates
+        else:
+            made = make_certificates(chosen, self._environ, self._folder)
         first = json.dumps(owner._asdict())  # `ssl` begins to read at the first key or certificate
         clincus.replace_file(self.path(run), f"{first}\n{made.key}{made.chain}".encode(), 0o600)
         return made.authority
+
+    def prepare(self, hosts: Iterable[Host]) -> None:
+        """Make certificates for the next run with these hosts, which then does not wait. Raises ClincusError.
+
+        Each run still has an authority of its own. `openssl` takes 20 ms of a processor, which the start of a container
+        needs itself.
+        """
+        chosen = frozenset(hosts)
+        if chosen in self._spares:
+            return
+        made = make_certificates(chosen, self._environ, self._folder)
+        if len(self._spares) < SPARES:
+            self._spares[chosen] = Spare(time.time(), made)
 
     def forget(self, run: str) -> None:
         """Remove the certificates of a run, if there are any."""

@@ -190,6 +190,11 @@ def test_the_thief_would_be_taken_for_a_host_of_the_logins(tmp_path, client):
     assert said.endswith("hello"), failure
 
 
+def test_openssl_looks_for_every_authority_by_the_same_name(made):
+    said = authority.openssl(ENVIRON, "x509", "-noout", "-subject_hash", stdin=made.authority)
+    assert said.strip() == authority.SUBJECT_HASH
+
+
 def test_no_file_is_left_and_no_word_of_a_command_holds_a_key(tmp_path, monkeypatch):
     run_child, words = clincus.run_child, []
     monkeypatch.setattr(clincus, "run_child", lambda argv, **more: words.append(argv) or run_child(argv, **more))
@@ -230,6 +235,31 @@ def test_a_store_keeps_what_a_server_shows_for_its_user_alone(tmp_path):
 def test_each_session_has_an_authority_of_its_own(tmp_path):
     store = Store(str(tmp_path), ENVIRON)
     assert store.make("one", HOSTS, OWNER) != store.make("two", HOSTS, OWNER)
+
+
+def test_a_session_takes_the_certificates_that_were_made_for_the_next_one_and_nobody_takes_them_again(
+    tmp_path, monkeypatch
+):
+    store = Store(str(tmp_path), ENVIRON)
+    for _ in range(2):
+        store.prepare(HOSTS)
+    assert list(tmp_path.iterdir()) == [], "no key waits in a file"
+    openssl, runs = authority.openssl, []
+    monkeypatch.setattr(authority, "openssl", lambda *words, **more: runs.append(words) or openssl(*words, **more))
+    other = store.make("other", HOSTS[:1], OWNER)
+    assert len(runs) == 3, "they are for other hosts"
+    first = store.make("one", HOSTS, OWNER)
+    assert len(runs) == 3
+    second = store.make("two", HOSTS, OWNER)
+    assert len({other, first, second}) == 3
+
+
+def test_certificates_that_have_waited_for_a_day_are_made_anew(tmp_path, monkeypatch):
+    store = Store(str(tmp_path), ENVIRON)
+    store.prepare(HOSTS)
+    monkeypatch.setattr(authority, "SPARE_FOR", -1.0)
+    assert store.make("one", HOSTS, OWNER)
+    assert store._spares == {}
 
 
 def test_a_folder_that_somebody_else_could_enter_is_refused(tmp_path):
