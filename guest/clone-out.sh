@@ -112,6 +112,10 @@ take_nested() {
         count=$((count + 1))
         set -- "$@" "+$commit:$place/stash/$count"
     done
+    for name in $(timeout 20 git -C "$1" for-each-ref --format='%(refname)' 2>/dev/null); do
+        case $name in refs/heads/* | refs/tags/* | refs/remotes/* | refs/stash) continue ;; esac
+        set -- "$@" "+$name:$place/${name#refs/}"
+    done
     count=0
     for commit in $(timeout 20 git -C "$1" worktree list --porcelain | sed '1,/^$/d' | sed -n 's/^HEAD //p'); do
         count=$((count + 1))

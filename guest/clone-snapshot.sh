@@ -10,6 +10,7 @@
 
 # Git reads no repository of another user, such as one that `sudo git clone` made, unless it is told to.
 export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'
+most=200 # repositories within the work tree: each takes git some 20 ms, and the person waits
 say_stuck() {
     echo "git in the container does not end: a repository in the clone may keep it waiting, with a named pipe in" \
         "its .git (\`find . -type p\` in a shell of the session shows them)" >&2
@@ -17,17 +18,40 @@ say_stuck() {
 check_repository() {
     timeout 20 git rev-parse --git-dir >/dev/null || { [ "$?" != 124 ] || say_stuck; return 1; }
 }
+repositories() {
+    # Prints the paths of the repositories in the work tree that are not ignored, outer ones first, and one more than
+    # $most if there are more. Thousands of ignored ones, as of a cache, must not hide the others.
+    # shellcheck disable=SC2016 # the inner shells have the paths
+    {
+        find . -mindepth 2 -path ./.git -prune -o -name .git -prune -print0 2>/dev/null |
+            sed -z 's|^\./||; s|/\.git$||' | xargs -0 -r -n 500 sh -c '
+                ignored() { printf "%s\0" "$@" | git check-ignore -z --stdin 2>/dev/null; }
+                ignored "$@" >/dev/null
+                if [ "$?" -le 1 ]; then
+                    { printf "%s\0" "$@"; ignored "$@"; } | sort -z | uniq -z -u
+                else # git refuses them all if one is within a submodule
+                    for path; do git check-ignore --quiet -- "$path" 2>/dev/null || printf "%s\0" "$path"; done
+                fi' batch
+        git ls-tree -r -z HEAD 2>/dev/null | sed -z -n 's/^160000[^\t]*\t//p' |
+            xargs -0 -r sh -c 'for path; do [ ! -e "$path/.git" ] || printf "%s\0" "$path"; done' links
+    } | LC_ALL=C sort -z -u | head -z -n "$((most + 1))"
+}
+check_number_of_repositories() {
+    [ "$(repositories | tr -dc '\0' | wc -c)" -le "$most" ] || {
+        echo "more than $most repositories are in the clone, so not all work in them can be found: delete those that" \
+            "nobody needs, or name their folders in .gitignore" >&2
+        return 1
+    }
+}
 repositories_within() {
-    # Prints the paths of repositories in the work tree, outer ones first: `gitlink`, those that HEAD has as a gitlink (a
-    # submodule, or after `git add` of a folder with a repository), or `nested`, all others that are not ignored.
-    # shellcheck disable=SC2016 # the inner shell has the paths
-    find . -mindepth 2 -path ./.git -prune -o -name .git -prune -print0 2>/dev/null | sort -z | head -z -n 200 |
-        xargs -0 -r sh -c 'wanted=$1; shift
+    # Prints those of `repositories` that are a `gitlink` in HEAD (a submodule, or after `git add` of a folder with a
+    # repository), or `nested`, all others.
+    # shellcheck disable=SC2016
+    repositories | xargs -0 -r sh -c 'wanted=$1; shift
         for path; do
-            path=${path#./} path=${path%/.git} kind=nested
+            kind=nested
             case $(git ls-tree HEAD -- "$path" 2>/dev/null) in 160000*) kind=gitlink ;; esac
-            [ "$kind" = "$wanted" ] || continue
-            [ "$kind" = nested ] && git check-ignore --quiet -- "$path" || printf "%s\0" "$path"
+            [ "$kind" != "$wanted" ] || printf "%s\0" "$path"
         done' within "$1"
 }
 nested_repositories() { repositories_within nested; }
@@ -47,10 +71,11 @@ add_nested() {
     done' nested
 }
 unreadable_files() {
-    # Prints the paths that are not ignored, a line for each. The first three fields of one are empty if nothing ignores
-    # it.
+    # Prints the paths that are not ignored, a line for each. The first three fields of one are empty if no pattern
+    # matches it, and the third one begins with `!` if a pattern takes it in again.
     find . -path ./.git -prune -o ! -readable ! -type l -print0 2>/dev/null | tr '\n' '?' |
-        git check-ignore --stdin -z -v -n 2>/dev/null | tr '\0' '\n' | paste - - - - | sed -n 's|^\t\t\t\./||p'
+        git check-ignore --stdin -z -v -n 2>/dev/null | tr '\0' '\n' | paste - - - - |
+        sed -n 's|^\t\t\t\./||p; s|^[^\t]*\t[0-9]*\t![^\t]*\t\./||p'
 }
 trust_no_flags() {
     # Lets git look at the files of the index that it shall take for unchanged (`git update-index --assume-unchanged`).
@@ -76,6 +101,7 @@ left_out() {
 # shellcheck disable=SC2034 # the programs behind it read what it sets
 snapshot() {
     check_repository || return 1
+    check_number_of_repositories || return 1
     head=$(git rev-parse --quiet --verify 'HEAD^{commit}') || head=''
     index=$(git rev-parse --absolute-git-dir)/clincus-index.$$ # several may look at the same time
     [ ! -f "$(git rev-parse --git-path index)" ] || cp -- "$(git rev-parse --git-path index)" "$index"

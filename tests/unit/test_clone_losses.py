@@ -178,9 +178,10 @@ def test_a_forced_delete_keeps_stashes_tags_work_trees_and_repositories_within(b
     assert files_of(tmp_path, inner["main"]) == {"main.py"}
 
 
-def test_a_forced_delete_keeps_stashes_tags_and_a_detached_head_of_a_repository_within(box, tmp_path):
+def test_a_forced_delete_keeps_stashes_tags_notes_and_a_detached_head_of_a_repository_within(box, tmp_path):
     box.make()
     nested(box.folder)
+    git(box.folder / "app", "notes", "add", "--message", "a note")
     stash(box.folder / "app")
     git(box.folder / "app", "checkout", "--quiet", "--detach")
     commit(box.folder / "app", "released")
@@ -188,7 +189,7 @@ def test_a_forced_delete_keeps_stashes_tags_and_a_detached_head_of_a_repository_
     commit(box.folder / "app", "alone")
     inner = {name for name in kept_refs(box, tmp_path) if "/nested/" in name}
     place = "clincus/nested/1/"
-    assert {f"{place}{name}" for name in ("main", "HEAD", "tags/v1", "stash/1", "stash/2")} <= inner
+    assert {f"{place}{name}" for name in ("main", "HEAD", "tags/v1", "notes/commits", "stash/1", "stash/2")} <= inner
 
 
 def test_a_repository_that_the_agent_commits_as_a_gitlink_is_no_less_than_another(box, tmp_path):
@@ -205,6 +206,50 @@ def test_a_repository_that_the_agent_commits_as_a_gitlink_is_no_less_than_anothe
     refs = kept_refs(box, tmp_path)
     assert files_of(tmp_path, refs["clincus/nested/1/main"]) == {"main.py"}
     assert files_of(tmp_path, refs["clincus/nested/1/uncommitted"]) == {"main.py", "half"}
+
+
+def repositories_in(folder: Path, number: int) -> None:
+    """Folders with a `.git` each, which sort before all that is named with a letter."""
+    for count in range(number):
+        (folder / f"{count}/.git").mkdir(parents=True)
+
+
+def test_ignored_repositories_hide_no_other(box, tmp_path):
+    box.make()
+    (box.folder / ".git/info/exclude").write_text("/0cache/\n")
+    repositories_in(box.folder / "0cache", 201)
+    nested(box.folder)
+    words = r"1 uncommitted file \(app/main.py\) and 1 repository within its clone \(app\)"
+    with pytest.raises(clincus.UnsavedError, match=words):
+        box.keep(box.session)
+    refs = kept_refs(box, tmp_path)
+    assert files_of(tmp_path, refs["clincus/nested/1/main"]) == {"main.py"}
+
+
+def test_a_clone_with_more_repositories_than_are_looked_into_is_unknown(box, tmp_path):
+    box.make()
+    commit_id = box.commit()
+    repositories_in(box.folder / "0cache", 200)
+    assert clone.KEEPER.look(box, box.session)
+    nested(box.folder)
+    with pytest.raises(clincus.ClincusError, match="more than 200 repositories are in the clone"):
+        clone.KEEPER.look(box, box.session)
+    with pytest.raises(clincus.ClincusError, match="more than 200 repositories are in the clone"):
+        box.fetch()
+    assert kept_refs(box, tmp_path)["heads/main"] == commit_id
+
+
+def test_a_repository_in_a_submodule_is_seen_beside_ignored_ones(box):
+    """Git then refuses to tell of many paths at once which it ignores."""
+    box.make()
+    nested(box.folder)
+    git(box.folder, "add", "--all")
+    git(box.folder, "commit", "--quiet", "--message", "Add the app")
+    nested(box.folder / "app")
+    (box.folder / ".git/info/exclude").write_text("/0cache/\n")
+    repositories_in(box.folder / "0cache", 3)
+    with pytest.raises(clincus.UnsavedError, match=r"repositories within its clone \(app/app, app\)"):
+        box.keep(box.session)
 
 
 def test_a_submodule_that_has_only_what_its_remote_has_is_no_work(box, tmp_path):
@@ -306,6 +351,13 @@ def test_files_that_only_root_can_read_are_kept_beside_the_bundle(user_box, tmp_
     assert bundle.endswith(".bundle")
     with tarfile.open(files) as archive:
         assert archive.extractfile("data").read() == b"of root\n"
+
+
+def test_a_file_of_root_that_is_taken_in_again_after_a_pattern_is_kept(user_box):
+    (user_box.folder / ".git/info/exclude").write_text("da*\n!data\n")
+    unreadable_file(user_box.folder)
+    with pytest.raises(clincus.UnsavedError, match=r"1 file that only root can read \(data\)"):
+        user_box.keep(user_box.session)
 
 
 @pytest.mark.parametrize("leave", [empty_repository, unreadable_file])
