@@ -46,7 +46,8 @@ STILL_LOOKING = (
     "stop and a resume start them anew"
 )
 FAILURE_LIMIT = 300  # characters of the reason why a checkpoint failed
-RETRIES = (1.0, 5.0, 25.0)  # seconds between a checkpoint that failed and each new try
+# Seconds between a checkpoint that failed and the next tries; the last of these comes before each one that follows.
+RETRIES = (1.0, 5.0, 25.0, 300.0)
 # Seconds. After a look that fails later than this, its container rests: it may hang, or the machine is busy.
 SLOW = 20.0
 RESTS = (30.0, 120.0, 600.0)  # seconds of the first rest, the second one, and all that follow without a look in between
@@ -293,9 +294,9 @@ class Recorder:
     def _try_again(self, request: QueuedCheckpoint) -> None:
         """Ask once more for a checkpoint that has failed, unless a later moment has asked for another one."""
         with self._changed:
-            is_over = request.tries == len(RETRIES) or any(queued.id == request.id for queued in self._queue)
+            is_over = any(queued.id == request.id for queued in self._queue)
             if not is_over:
-                due = time.monotonic() + RETRIES[request.tries]
+                due = time.monotonic() + RETRIES[min(request.tries, len(RETRIES) - 1)]
                 self._queue.append(request._replace(due=due, tries=request.tries + 1))
 
     def _running(self, id: str) -> clincus.Session | None:
@@ -651,6 +652,8 @@ class Recorder:
         record = self.records.of(session)
         if why == "start":
             return record.run != session.run  # its checkpoint may have been removed since, as one of too many
+        if self._failures.get(session.session_id):  # the moment before this one still lacks its checkpoint
+            return True
         last = last_of(record)
         age = age_of(last) if last else -1.0
         if last is None or age < 0:  # the clock may have been set back since
