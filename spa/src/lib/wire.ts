@@ -3183,7 +3183,7 @@ export interface components {
         Unsaved: {
             /** @description files of the conversation that changed since its last save; every stop, delete and restore saves it first */
             conversation: components["schemas"]["Loss"];
-            /** @description commits of any branch, tag or work tree of a clone */
+            /** @description commits of any branch, tag, other reference or work tree of a clone */
             commits: components["schemas"]["Loss"];
             /** @description changed files of any work tree of a clone */
             uncommitted: components["schemas"]["Loss"];
