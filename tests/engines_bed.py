@@ -25,7 +25,16 @@ from typing import Any
 import clincus
 from clincus_cli import host as cli_host
 from clincus_cli import setup as cli_setup
-from tests.incus_bed import NO_INTERNET, OFFLINE, Bed, clear_leftovers, mounts_below, processes_with, remove_tree
+from tests.incus_bed import (
+    NO_INTERNET,
+    OFFLINE,
+    Bed,
+    clear_leftovers,
+    mounts_below,
+    processes_with,
+    remove_tree,
+    start_after_panic,
+)
 from tests.incus_bed import unavailable as unavailable_incus
 from tests.programs import DEADLINE
 
@@ -72,14 +81,19 @@ class Daemon:
 
     @contextlib.contextmanager
     def hung(self) -> Iterator[None]:
-        """Let it hang: it accepts connections and answers none."""
-        for pid in self.processes():
-            os.kill(pid, signal.SIGSTOP)
+        """Let it hang: it accepts connections and answers none. A child of it may end before its signal."""
+        assert self.process is not None
+        stopped = self.processes()
         try:
+            for pid in stopped:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
             yield
         finally:
-            for pid in self.processes():
-                os.kill(pid, signal.SIGCONT)
+            for pid in stopped:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+            start_after_panic(self.process, self.folder.with_suffix(".log"), self.start)
 
     def kill(self) -> None:
         """End it at once, as a power failure would; its containers run on."""

@@ -40,7 +40,7 @@ from typing import Any, NamedTuple
 import clincus
 from clincus_cli import host as cli_host
 from clincus_cli import setup as cli_setup
-from tests.incus_bed import OFFLINE, Bed, unavailable
+from tests.incus_bed import OFFLINE, Bed, start_after_panic, unavailable
 from tests.programs import DEADLINE, Server, wait_until
 
 
@@ -71,6 +71,8 @@ def hung(bed: Bed) -> Iterator[None]:
         for pid in stopped:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
+        if bed.daemon is not None and bed.folder is not None:
+            start_after_panic(bed.daemon, bed.folder / "logs" / "incusd.log", lambda: start_daemon_again(bed))
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -292,6 +292,27 @@ def run_setup(bed: Bed, host: cli_host.Host, **options: Any) -> None:
     )
     setup = cli_setup.Setup(chosen, host, bed.incus, say=lambda text: print(f"setup: {text}"))
     assert setup.run(lambda need: "git config --global" not in need)  # that is of whoever runs the tests
+
+
+# Incus dies of an exec whose client connects just as the operation ends, as after a hang: `Operation.Connect` releases
+# its lock before a goroutine of it calls `onConnect`, which `done` may have set to nil by then (read in
+# internal/server/operations/operations.go of 6.0.4, line 451; seen twice). Its service would start it again.
+CONNECT_PANIC = "operations.(*Operation).Connect.func1("
+GO_PANIC = 2  # the exit code of a Go program that panics
+
+
+def start_after_panic(daemon: subprocess.Popen[bytes], log: Path, start: Callable[[], object]) -> threading.Thread:
+    """Start a daemon again if it dies of `CONNECT_PANIC` soon after a hang; returns the thread that waits for it."""
+
+    def watch() -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = daemon.wait(timeout=DEADLINE)
+            if code == GO_PANIC and CONNECT_PANIC in log.read_text("utf-8", "replace")[-LAST_WORDS:]:
+                start()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
 
 
 def delete_network(bed: Bed) -> None:

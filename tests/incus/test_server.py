@@ -19,6 +19,7 @@ from test_sessions import Events
 from websockets.exceptions import ConnectionClosed
 
 import clincus
+from tests.faults_bed import hung
 from tests.programs import DEADLINE, NO_CHECKPOINTS, connect, free_port, git, wait_until
 
 REFERENCE = {
@@ -410,9 +411,8 @@ def hung_daemon(bed):
     """An Incus that accepts connections and answers nothing, until the test is over."""
     if bed.daemon is None:
         pytest.skip("that would touch a daemon that is not ours")
-    bed.daemon.send_signal(signal.SIGSTOP)
-    yield
-    bed.daemon.send_signal(signal.SIGCONT)
+    with hung(bed):
+        yield
 
 
 def test_health_says_what_does_not_answer(clincus_server, hung_daemon):
@@ -472,15 +472,12 @@ def test_every_reading_answers_while_the_daemon_hangs(bed, start_server, workspa
 
     if bed.daemon is None:
         pytest.skip("only a daemon of the tests may be frozen")
-    os.kill(bed.daemon.pid, signal.SIGSTOP)
-    try:
+    with hung(bed):
         threads = [threading.Thread(target=ask, args=(path,)) for path in (*asks_incus, "/api/tools", "/api/sessions")]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    finally:
-        os.kill(bed.daemon.pid, signal.SIGCONT)
     for path in asks_incus:
         assert answers[path].status in {500, 503}, path
         assert "ncus" in answers[path].json["error"]

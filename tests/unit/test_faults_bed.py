@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import clincus
-from tests import faults_bed
+from tests import faults_bed, incus_bed
 from tests.incus_bed import Bed
 from tests.programs import wait_until
 
@@ -31,3 +31,18 @@ def test_a_daemon_goes_on_after_it_hung_though_a_child_of_it_had_ended(monkeypat
     finally:
         daemon.kill()
         daemon.wait()
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "starts"),
+    [(2, incus_bed.CONNECT_PANIC, 1), (2, "panic: something else", 0), (0, incus_bed.CONNECT_PANIC, 0)],
+    ids=["the known fault", "another fault", "a clean end"],
+)
+def test_only_a_daemon_that_died_of_the_known_fault_is_started_again(
+    tmp_path: Path, code: int, words: str, starts: int
+) -> None:
+    (tmp_path / "log").write_text(f"{words}0xc0004bc8c0)\n")
+    started: list[int] = []
+    daemon = subprocess.Popen(["sh", "-c", f"exit {code}"])
+    incus_bed.start_after_panic(daemon, tmp_path / "log", lambda: started.append(1)).join()
+    assert len(started) == starts
