@@ -4153,8 +4153,9 @@ class ContainerParts:
         self.default_variables: list[Callable[[Session, Launch], Mapping[str, str]]] = []
         # Functions that return variables for the logins that a session borrows. An error fails the start.
         self.lent_variables: list[Callable[[Session], Mapping[str, str]]] = []
-        # Functions that prepare a started container for its logins, in a thread, before the tool starts. They get the
-        # home in the container, and paths in it where no copy of a login may be. An error fails the start.
+        # Functions that return a program: with it, root prepares a started container for its logins before the tool
+        # starts. They get the home in the container, and paths in it where no copy of a login may be. An error fails
+        # the start.
         self.lenders: list[Callable[[Session, str, Sequence[str]], str]] = []
         # Functions that return the credentials of which a session that borrows logins gets no copy: paths in the home,
         # GITHUB_TOKEN and CLAUDE_KEYS. Without any function it gets no copy at all.
@@ -6354,8 +6355,16 @@ class ToolStarts(ConversationSaves):
         programs = f"wait-for-boot {waiter} start"
         words = start_words(session, launch, is_new=is_new)
         front = "".join(call_each(self.extensions.start_programs, launch))
-        options: dict[str, Any] = {"timeout": START_TIMEOUT, "meanwhile": meanwhile}
-        with self.open(session, programs, *words, front=front, as_root=as_root, **options) as (stdin, stdout):
+        opened = self.open(
+            session,
+            programs,
+            *words,
+            front=front,
+            as_root=as_root,
+            timeout=START_TIMEOUT,
+            meanwhile=meanwhile,
+        )
+        with opened as (stdin, stdout):
             if not is_new:
                 present = read_listing(stdout)
                 check_clone_is_complete(session, present)

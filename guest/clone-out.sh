@@ -128,9 +128,7 @@ take_nested() {
     timeout 60 git fetch --quiet --no-tags --upload-pack="$upload" "./$folder" "$@" >&2
 }
 number=0
-[ "$what" = tip ] || for kind in nested gitlink; do
-    repositories_within "$kind" | tr '\n\0' '?\n' | sed "s/^/$kind /"
-done >"$notes/repositories"
+[ "$what" = tip ] || repositories_by_kind | tr '\n\0' '?\n' >"$notes/repositories"
 while IFS= read -r line; do
     kind=${line%% *} path=${line#* } open=''
     number=$((number + 1))

@@ -36,31 +36,22 @@ repositories() {
             xargs -0 -r sh -c 'for path; do [ ! -e "$path/.git" ] || printf "%s\0" "$path"; done' links
     } | LC_ALL=C sort -z -u | head -z -n "$((most + 1))"
 }
-check_number_of_repositories() {
-    [ "$(repositories | tr -dc '\0' | wc -c)" -le "$most" ] || {
-        echo "more than $most repositories are in the clone, so not all work in them can be found: delete those that" \
-            "nobody needs, or name their folders in .gitignore" >&2
-        return 1
-    }
-}
-repositories_within() {
-    # Prints those of `repositories` that are a `gitlink` in HEAD (a submodule, or after `git add` of a folder with a
-    # repository), or `nested`, all others.
+repositories_by_kind() {
+    # Prints `KIND PATH` for each of `repositories`. It is a `gitlink` if HEAD has it as one (a submodule, or after
+    # `git add` of a folder with a repository), else `nested`.
     # shellcheck disable=SC2016
-    repositories | xargs -0 -r sh -c 'wanted=$1; shift
-        for path; do
-            kind=nested
-            case $(git ls-tree HEAD -- "$path" 2>/dev/null) in 160000*) kind=gitlink ;; esac
-            [ "$kind" != "$wanted" ] || printf "%s\0" "$path"
-        done' within "$1"
+    repositories | xargs -0 -r sh -c 'for path; do
+        kind=nested
+        case $(git ls-tree HEAD -- "$path" 2>/dev/null) in 160000*) kind=gitlink ;; esac
+        printf "%s %s\0" "$kind" "$path"
+    done' kinds
 }
-nested_repositories() { repositories_within nested; }
 add_nested() {
-    # Puts the files of those repositories into the index. Their own .gitignore holds.
+    # Puts the files of the nested repositories into the index. Their own .gitignore holds.
     root=$(git rev-parse --show-toplevel) folder=$(git rev-parse --absolute-git-dir)
     export root folder
     # shellcheck disable=SC2016
-    nested_repositories | xargs -0 -r sh -c 'for path; do
+    sed -z -n 's/^nested //p' "$GIT_INDEX_FILE.repositories" | xargs -0 -r sh -c 'for path; do
         git update-index --force-remove -- "$path"
         (
             cd -- "$path" && {
@@ -101,10 +92,16 @@ left_out() {
 # shellcheck disable=SC2034 # the programs behind it read what it sets
 snapshot() {
     check_repository || return 1
-    check_number_of_repositories || return 1
     head=$(git rev-parse --quiet --verify 'HEAD^{commit}') || head=''
     index=$(git rev-parse --absolute-git-dir)/clincus-index.$$ # several may look at the same time
     [ ! -f "$(git rev-parse --git-path index)" ] || cp -- "$(git rev-parse --git-path index)" "$index"
+    repositories_by_kind >"$index.repositories" || { rm -f -- "$index"; return 1; }
+    [ "$(tr -dc '\0' <"$index.repositories" | wc -c)" -le "$most" ] || {
+        echo "more than $most repositories are in the clone, so not all work in them can be found: delete those that" \
+            "nobody needs, or name their folders in .gitignore" >&2
+        rm -f -- "$index" "$index.repositories"
+        return 1
+    }
     tree=$(
         export GIT_INDEX_FILE="$index"
         trust_no_flags >&2
@@ -115,8 +112,9 @@ snapshot() {
         }
         add_nested >&2
         git write-tree
-    ) || { rm -f -- "$index"; return 1; }
-    rm -f -- "$index"
+    ) || tree=''
+    rm -f -- "$index" "$index.repositories"
+    [ -n "$tree" ] || return 1
     tip=$head
     [ -n "$head" ] && [ "$tree" = "$(git rev-parse "$head^{tree}")" ] && return
     date="@$(git log -1 --format=%ct "$head" -- 2>/dev/null || echo 0) +0000"

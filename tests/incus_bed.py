@@ -295,8 +295,8 @@ def run_setup(bed: Bed, host: cli_host.Host, **options: Any) -> None:
 
 
 # Incus dies of an exec whose client connects just as the operation ends, as after a hang: `Operation.Connect` releases
-# its lock before a goroutine of it calls `onConnect`, which `done` may have set to nil by then (read in
-# internal/server/operations/operations.go of 6.0.4, line 451; seen twice). Its service would start it again.
+# its lock before a goroutine of it calls `onConnect`, which is nil by then (the stack of 6.0.4 names line 451 of
+# internal/server/operations/operations.go). Its service would start it again.
 CONNECT_PANIC = "operations.(*Operation).Connect.func1("
 GO_PANIC = 2  # the exit code of a Go program that panics
 

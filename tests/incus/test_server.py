@@ -409,8 +409,6 @@ def test_the_daemons_restart_is_survived(bed, start_server, workspace):
 @pytest.fixture
 def hung_daemon(bed):
     """An Incus that accepts connections and answers nothing, until the test is over."""
-    if bed.daemon is None:
-        pytest.skip("that would touch a daemon that is not ours")
     with hung(bed):
         yield
 
@@ -470,8 +468,6 @@ def test_every_reading_answers_while_the_daemon_hangs(bed, start_server, workspa
     def ask(path: str) -> None:
         answers[path] = clincus_server.get(path, timeout=DEADLINE)
 
-    if bed.daemon is None:
-        pytest.skip("only a daemon of the tests may be frozen")
     with hung(bed):
         threads = [threading.Thread(target=ask, args=(path,)) for path in (*asks_incus, "/api/tools", "/api/sessions")]
         for thread in threads:
