@@ -112,9 +112,10 @@ take_nested() {
         count=$((count + 1))
         set -- "$@" "+$commit:$place/stash/$count"
     done
-    for name in $(timeout 20 git -C "$1" for-each-ref --format='%(refname)' 2>/dev/null); do
-        case $name in refs/heads/* | refs/tags/* | refs/remotes/* | refs/stash) continue ;; esac
-        set -- "$@" "+$name:$place/${name#refs/}"
+    # Whole groups, since a mirror has too many references for a command line: `notes/` is refs/notes/*.
+    for group in $(timeout 20 git -C "$1" for-each-ref --format='%(refname)' | sed 's|^refs/||; s|/.*|/|' | sort -u); do
+        case $group in heads/ | tags/ | remotes/ | stash) continue ;; */) group="$group*" ;; esac
+        set -- "$@" "+refs/$group:$place/$group"
     done
     count=0
     for commit in $(timeout 20 git -C "$1" worktree list --porcelain | sed '1,/^$/d' | sed -n 's/^HEAD //p'); do

@@ -192,6 +192,17 @@ def test_a_forced_delete_keeps_stashes_tags_notes_and_a_detached_head_of_a_repos
     assert {f"{place}{name}" for name in ("main", "HEAD", "tags/v1", "notes/commits", "stash/1", "stash/2")} <= inner
 
 
+def test_a_mirror_within_a_clone_is_kept_with_more_references_than_a_command_line_takes(box, tmp_path):
+    box.make()
+    nested(box.folder)
+    head = git(box.folder / "app", "rev-parse", "HEAD").strip()
+    names = [f"refs/pull/{number:04}{'x' * 240}" for number in range(9000)]
+    (box.folder / "app/.git/packed-refs").write_text("".join(f"{head} {name}\n" for name in names))
+    box.settings["clone.size_limit"] = "64MiB"
+    kept = kept_refs(box, tmp_path)
+    assert len([name for name in kept if name.startswith("clincus/nested/1/pull/")]) == len(names)
+
+
 def test_a_repository_that_the_agent_commits_as_a_gitlink_is_no_less_than_another(box, tmp_path):
     """`git add --all` of a folder with a repository in it makes one, and a fetch brings nothing of its files."""
     box.make()
