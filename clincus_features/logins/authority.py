@@ -2,8 +2,8 @@
 
 `openssl` makes them; nothing here does cryptography. The authority signs one certificate, for all hosts, and its key
 exists only in the process that made it: it is in no file, so nobody can steal it later. The key of the certificate
-stays, in a folder in memory that only this user can enter. The next server of this user uses it too, since a tool reads
-the authorities that it trusts once, when it starts.
+stays, in a folder in memory that only this user can enter; before a session takes it, in the memory of the server
+alone. The next server of this user uses it too, since a tool reads the authorities that it trusts once, when it starts.
 """
 
 from __future__ import annotations
