@@ -6,12 +6,11 @@ import random
 import time
 from collections.abc import Callable, Iterator
 
-import pytest
-
 from clincus_features.agents.drafts import draft_of
 from clincus_features.agents.rules import RULES
 from clincus_features.agents.state import Agent, Facts, Said, decide
 from clincus_features.agents.texts import clean_lines
+from tests.table import table
 from tests.unit import test_agent_low_screens as low_screens
 from tests.unit import test_agent_state as states
 from tests.unit import test_other_tools as others
@@ -120,8 +119,8 @@ def shown(tool: str, *parts: list[str], **more: object) -> Facts:
     return states.facts(lines, tool=tool, below=CURSOR.get(tool), **more)
 
 
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
-@pytest.mark.parametrize(("tool", "lines"), DIALOGS.values(), ids=DIALOGS.keys())
+@table("way", WAYS.values(), ids=WAYS.keys())
+@table(("tool", "lines"), DIALOGS.values(), ids=DIALOGS.keys())
 def test_an_answer_like_a_dialog_is_none(tool, lines, way):
     body = way(tool, lines)
     told = Said("done", text="x", since=NOON - 60, at=NOON - 60, event="Stop")
@@ -186,8 +185,8 @@ CONTENTS: dict[str, Callable[[list[str]], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS.keys())
-@pytest.mark.parametrize(("tool", "lines"), DIALOGS.values(), ids=DIALOGS.keys())
+@table("content", CONTENTS.values(), ids=CONTENTS.keys())
+@table(("tool", "lines"), DIALOGS.values(), ids=DIALOGS.keys())
 def test_a_permission_for_what_looks_like_another_dialog_is_a_permission(tool, lines, content):
     """Else a person who answers the other one gives it."""
     for draw in PERMISSIONS.get(tool, ()):
@@ -209,15 +208,15 @@ def with_a_panel(*lines: str, has_cursor: bool) -> Facts:
     return states.facts(screen, tool="opencode", below=below)
 
 
-@pytest.mark.parametrize("has_cursor", [True, False])
-@pytest.mark.parametrize("lines", PANELS.values(), ids=PANELS.keys())
+@table("has_cursor", [True, False])
+@table("lines", PANELS.values(), ids=PANELS.keys())
 def test_a_panel_of_opencode_is_known_beside_what_it_does_not_cover(lines, has_cursor):
     agent = decide(with_a_panel(*lines, has_cursor=has_cursor)).agent
     title = next(word for word in ("Commands", "Help", "Sessions", "Connect a provider") if word in "".join(lines))
     assert (agent.state, agent.text, agent.seen) == ("waiting", title, True)
 
 
-@pytest.mark.parametrize("has_cursor", [True, False])
+@table("has_cursor", [True, False])
 def test_a_panel_is_not_known_by_the_words_above_it(has_cursor):
     """An agent has said something like the head of another one (seen with the real tool)."""
     words = [
@@ -266,7 +265,7 @@ def crafted(tool: str, random_one: random.Random) -> list[str]:
     return [random_one.choice(few) for _ in range(40)]
 
 
-@pytest.mark.parametrize("tool", SIGNS)
+@table("tool", SIGNS)
 def test_no_screen_holds_the_server_up(tool):
     """A search that goes back and forth would take minutes, in which no other thread of the server runs."""
     chance = random.Random(26)
@@ -286,7 +285,7 @@ INTERRUPTIONS = {
 }
 
 
-@pytest.mark.parametrize(("tool", "lines"), INTERRUPTIONS.items(), ids=INTERRUPTIONS.keys())
+@table(("tool", "lines"), INTERRUPTIONS.items(), ids=INTERRUPTIONS.keys())
 def test_an_answer_like_an_interruption_ends_its_turn_like_any_other(tool, lines):
     """Else nobody would be called, and the queue would wait for a person."""
     said = states.hooks(states.PROMPT, ("Stop", {"last_assistant_message": "It says"}), tool=tool, at=NOON - 60)
@@ -296,7 +295,7 @@ def test_an_answer_like_an_interruption_ends_its_turn_like_any_other(tool, lines
     assert decide(states.facts(lines, tool=tool, said=said), decision.past).agent.state == "done"
 
 
-@pytest.mark.parametrize(("tool", "lines"), INTERRUPTIONS.items(), ids=INTERRUPTIONS.keys())
+@table(("tool", "lines"), INTERRUPTIONS.items(), ids=INTERRUPTIONS.keys())
 def test_an_interruption_of_a_turn_that_went_on_after_its_end_is_one(tool, lines):
     """A hook of the project lets a tool go on after it has told of its end, and a look has seen that it works."""
     said = states.hooks(states.PROMPT, ("Stop", {}), tool=tool, at=NOON - 60)

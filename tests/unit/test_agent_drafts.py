@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from clincus_features.agents import drafts
 from clincus_features.agents.rules import RULES
+from tests.table import table
 
 BORDER = "\x1b[37m" + "─" * 40
 FOOTER = "\x1b[39m  \x1b[95m⏵⏵ bypass permissions on\x1b[2m\x1b[37m (shift+tab to cycle)\x1b[0m"
@@ -77,13 +76,13 @@ SCREENS = {
 }
 
 
-@pytest.mark.parametrize(("tool", "screen", "expected"), SCREENS.values(), ids=SCREENS.keys())
+@table(("tool", "screen", "expected"), SCREENS.values(), ids=SCREENS.keys())
 def test_what_stands_in_the_input_is_read_without_placeholders(tool, screen, expected):
     layout = RULES[tool].layout if tool in RULES else None
     assert drafts.draft_of(tool, layout, screen) == expected
 
 
-@pytest.mark.parametrize(
+@table(
     ("draft", "text", "expected"),
     [
         ("run the tests", "run the tests", True),
@@ -106,7 +105,7 @@ def test_only_a_text_and_nothing_else_is_held(draft, text, expected):
     assert drafts.holds(draft, text) == expected
 
 
-@pytest.mark.parametrize(
+@table(
     ("draft", "text", "expected"),
     [("run the\n  tests", "run the tests", True), ("the tests", "run the tests", False), ("漢字", "漢字", False)],
 )

@@ -14,6 +14,7 @@ import clincus
 from clincus_features.agents import hooks, state
 from tests.builders import a_session
 from tests.programs import wait_until
+from tests.table import table
 
 
 @pytest.fixture
@@ -230,7 +231,7 @@ def test_a_tools_settings_run_the_hook_and_succeed_without_it(home):
         assert (done.returncode, done.stderr) == (0, b"")
 
 
-@pytest.mark.parametrize(
+@table(
     ("tool", "path"),
     [("claude", hooks.CLAUDE_SETTINGS), ("copilot", hooks.COPILOT_FILE), ("opencode", hooks.OPENCODE_FILE)],
 )

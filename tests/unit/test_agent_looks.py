@@ -16,6 +16,7 @@ from clincus_features.agents import reading
 from clincus_features.agents.reading import STILL, Known, measured_skew, parse_look
 from clincus_features.agents.state import Facts, decide
 from tests.programs import wait_until
+from tests.table import table
 
 NOON = 1_800_000_000.0
 FACTS = Facts(tool="claude", started=NOON - 3600)
@@ -212,7 +213,7 @@ def test_a_shell_tells_how_a_tool_has_ended_that_was_started_again_in_it(contain
             terminal.kill()
 
 
-@pytest.mark.parametrize(
+@table(
     ("there", "known", "skew"),
     [
         (1000.2, 0.0, 0.0),  # the same clock
@@ -227,7 +228,7 @@ def test_a_clock_there_is_measured_by_a_look(there, known, skew):
     assert measured_skew(output, known, 1000.0, 1000.5) == pytest.approx(skew)
 
 
-@pytest.mark.parametrize("output", [b"", b"now=x ", b"events=1:0 alive=1\n", b"now=99999999999999 "])
+@table("output", [b"", b"now=x ", b"events=1:0 alive=1\n", b"now=99999999999999 "])
 def test_a_time_in_any_other_form_tells_nothing(output):
     assert measured_skew(output, 2.0, 1000.0, 1000.5) == 2.0
 
@@ -239,8 +240,8 @@ def test_times_there_are_told_by_our_clock():
     assert (facts.moved, facts.ended, facts.said.at) == (NOON - 640, NOON - 1640, NOON - 140)
 
 
-@pytest.mark.parametrize("there", ["0", "1", "999999999999"])
-@pytest.mark.parametrize(("code", "told"), [("", "done"), ("0", "ended")])
+@table("there", ["0", "1", "999999999999"])
+@table(("code", "told"), [("", "done"), ("0", "ended")])
 def test_whatever_a_container_takes_for_its_time_its_state_can_be_told(there, code, told):
     """Root there may put any program into the place of `date`. The API tells times as texts, which have no year 0."""
     output = f"events=5:0 alive=1 code={code} now={there} screen=1 run=1 \ntitle\nM\nx\nM\n".encode()

@@ -8,6 +8,7 @@ import clincus
 from clincus_features.agents.answers import UNREAD, Answer, wait_for_question
 from clincus_features.agents.menus import Menu, across_menu, read_menu
 from clincus_features.agents.state import decide
+from tests.table import table
 from tests.typing_bed import Tool, use_clock
 from tests.unit import test_agent_state as states
 
@@ -116,14 +117,14 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize(("lines", "text", "options"), FORMS.values(), ids=FORMS.keys())
+@table(("lines", "text", "options"), FORMS.values(), ids=FORMS.keys())
 def test_a_form_of_an_mcp_server_waits_with_the_choices_that_can_be_taken_now(lines, text, options):
     agent = decide(states.facts(lines)).agent
     assert (agent.state, agent.reason, agent.options) == ("waiting", "question", options)
     assert agent.text == text or text is None
 
 
-@pytest.mark.parametrize(("lines", "text", "options"), FORMS.values(), ids=FORMS.keys())
+@table(("lines", "text", "options"), FORMS.values(), ids=FORMS.keys())
 def test_a_form_is_told_with_the_text_of_its_hook(lines, text, options):
     elicited = ("Elicitation", {"message": "Tell me", "requested_schema": {}})
     agent = decide(states.facts(lines, said=states.hooks(states.PROMPT, elicited))).agent
@@ -149,7 +150,7 @@ class Form(Tool):
             self._answered(self.labels[self.marked])
 
 
-@pytest.mark.parametrize(("marked", "option", "pressed"), [(0, 1, []), (0, 2, ["Right"]), (1, 1, ["Left"]), (1, 2, [])])
+@table(("marked", "option", "pressed"), [(0, 1, []), (0, 2, ["Right"]), (1, 1, ["Left"]), (1, 2, [])])
 def test_a_choice_of_a_form_is_taken_once_the_mark_is_at_it(monkeypatch, marked, option, pressed):
     form = Form(use_clock(monkeypatch), hooks=False)
     form.asks("Please confirm the release", *CHOICES)
@@ -199,7 +200,7 @@ LOW = {
 }
 
 
-@pytest.mark.parametrize(("lines", "reason", "options"), LOW.values(), ids=LOW.keys())
+@table(("lines", "reason", "options"), LOW.values(), ids=LOW.keys())
 def test_a_low_screen_shows_a_dialog_with_its_choices(lines, reason, options):
     agent = decide(states.facts(lines)).agent
     assert (agent.state, agent.reason, agent.options) == ("waiting", reason, options)
@@ -238,8 +239,8 @@ OWN_LINES = ["  ⏵⏵ bypass permissions on (shift+tab to cycle)", "  ⏸ manua
 TALL_BOX = ["  the end of a long", "  text in the input", states.RULE]
 
 
-@pytest.mark.parametrize("own", OWN_LINES)
-@pytest.mark.parametrize("status", STATUS.values(), ids=STATUS.keys())
+@table("own", OWN_LINES)
+@table("status", STATUS.values(), ids=STATUS.keys())
 def test_a_status_line_like_a_dialog_is_a_footer(status, own):
     """With `padding: -2` its lines begin at the left."""
     more = [own, " " * 40 + "19 tokens"]
@@ -247,7 +248,7 @@ def test_a_status_line_like_a_dialog_is_a_footer(status, own):
     assert states.answer(states.facts([*TALL_BOX, *status, *more])) == ("idle", "")
 
 
-@pytest.mark.parametrize("own", OWN_LINES)
+@table("own", OWN_LINES)
 def test_a_dialog_whose_subject_has_a_line_of_the_footer_is_a_dialog(own):
     """The box above it was left by an earlier run of the tool."""
     asked = [*states.BOX[:3], *states.PERMISSION[:4], own, *states.PERMISSION[5:]]

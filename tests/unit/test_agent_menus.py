@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from clincus_features.agents.menus import Menu, across_menu, lettered_menu, read_menu
+from tests.table import table
 
 RULE = "─" * 80
 NUMBERED = [RULE, "Which colour?", "  1. Red", "     Like a rose", "❯ 2. Green", "Enter to select"]
@@ -64,7 +63,7 @@ SCREENS = {
 }
 
 
-@pytest.mark.parametrize(("lines", "labels", "chosen", "first"), SCREENS.values(), ids=SCREENS.keys())
+@table(("lines", "labels", "chosen", "first"), SCREENS.values(), ids=SCREENS.keys())
 def test_choices_are_read_with_the_one_that_is_chosen(lines, labels, chosen, first):
     assert read_menu(lines)[:3] == (labels, chosen, first)
 
@@ -83,6 +82,6 @@ KEYS = {
 }
 
 
-@pytest.mark.parametrize(("menu", "option", "keys"), KEYS.values(), ids=KEYS.keys())
+@table(("menu", "option", "keys"), KEYS.values(), ids=KEYS.keys())
 def test_the_way_to_a_choice_begins_where_the_mark_is(menu, option, keys):
     assert menu.steps_to(option) == keys

@@ -19,6 +19,7 @@ from clincus_features.agents.reading import Known
 from clincus_features.agents.records import Record, Records
 from clincus_features.agents.state import Agent, Decision, Facts, Held, Past, Why, decided
 from tests.builders import a_session
+from tests.table import table
 from tests.typing_bed import Clock, Tool, use_clock
 
 SESSION = a_session(session_id="one")
@@ -33,7 +34,7 @@ def decision(state: str, reason: str = "", text: str = "", options: tuple[str, .
 # ---- texts
 
 
-@pytest.mark.parametrize(
+@table(
     ("written", "typed"),
     [
         ("one\r\ntwo\rthree\n", "one\ntwo\nthree\n"),
@@ -51,7 +52,7 @@ def test_a_prompt_keeps_all_that_is_text(written, typed):
     assert keys.clean_prompt(written) == typed
 
 
-@pytest.mark.parametrize("text", ["", " \n\t", "\x1b\x00"])
+@table("text", ["", " \n\t", "\x1b\x00"])
 def test_an_empty_prompt_is_refused(text):
     with pytest.raises(clincus.ClincusError, match="empty") as caught:
         keys.clean_prompt(text)
@@ -68,7 +69,7 @@ def test_the_size_of_a_prompt_is_limited_in_bytes():
 # ---- when
 
 
-@pytest.mark.parametrize(
+@table(
     ("state", "tool", "expected"),
     [
         *((state, "claude", "ready") for state in ("idle", "done", "failed")),
@@ -87,7 +88,7 @@ def test_a_prompt_is_not_typed_into_what_covers_the_tools_prompt():
     assert caught.value.status == 409
 
 
-@pytest.mark.parametrize(
+@table(
     ("tool", "text", "steps"),
     [
         *((tool, "#1 @x", ["#1 @x"]) for tool in ("claude", "copilot", "opencode", "mine")),
@@ -107,7 +108,7 @@ def test_no_prompt_is_a_command_of_the_tool(tool, text, steps):
     assert keys.prompt_steps(tool, text) == steps
 
 
-@pytest.mark.parametrize(
+@table(
     ("state", "tool", "words"),
     [
         ("ended", "claude", "no tool runs"),
@@ -128,7 +129,7 @@ def test_a_prompt_is_refused_with_the_question_that_is_open():
     assert caught.value.status == 409
 
 
-@pytest.mark.parametrize(("draft", "is_free"), [(None, True), ("", True), ("half a text", False)])
+@table(("draft", "is_free"), [(None, True), ("", True), ("half a text", False)])
 def test_a_prompt_is_refused_while_a_text_stands_in_the_input(draft, is_free):
     if is_free:
         keys.check_input(draft)
@@ -138,7 +139,7 @@ def test_a_prompt_is_refused_while_a_text_stands_in_the_input(draft, is_free):
     assert caught.value.status == 409
 
 
-@pytest.mark.parametrize(
+@table(
     ("told", "text", "expected"),
     [
         ("run the tests", "run the tests", True),
@@ -164,7 +165,7 @@ def test_only_an_event_with_the_same_text_is_a_proof(told, text, expected):
 PLANNED = "[[PLAN]] I want to create an implementation plan. Please:\n1. Analyze the codebase\n\nMy request: "
 
 
-@pytest.mark.parametrize(
+@table(
     ("tool", "told", "text", "expected"),
     [
         ("copilot", PLANNED + "run the tests", "run the tests", True),
@@ -179,7 +180,7 @@ def test_what_a_tool_writes_before_a_prompt_in_its_plan_mode_is_no_part_of_it(to
     assert keys.is_proof(tool, {"prompt": told}, text) == expected
 
 
-@pytest.mark.parametrize(
+@table(
     ("state", "tool", "steps"),
     [
         ("working", "claude", [("Escape",)]),

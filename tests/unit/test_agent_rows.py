@@ -7,11 +7,10 @@ import functools
 import re
 from collections.abc import Iterator
 
-import pytest
-
 from clincus_features.agents.rules import RULES
 from tests.agent_rows import ROWS, TOOLS
 from tests.programs import ROOT
+from tests.table import table
 
 CELLS = [(state, reason, tool, cell) for (state, reason), cells in ROWS.items() for tool, cell in cells.items()]
 TESTS = [cell for cell in CELLS if "::" in cell[3]]
@@ -34,7 +33,7 @@ def test_the_table_has_each_state_that_is_documented():
     assert sorted(ROWS) == sorted(documented_rows())
 
 
-@pytest.mark.parametrize("row", ROWS, ids=" ".join)
+@table("row", ROWS, ids=" ".join)
 def test_each_row_has_each_tool(row):
     assert sorted(ROWS[row]) == sorted(TOOLS)
 
@@ -72,14 +71,14 @@ def words_of(module: str, name: str) -> set[str]:
     return words
 
 
-@pytest.mark.parametrize(("state", "reason", "tool", "cell"), TESTS, ids=["-".join(cell[:3]) for cell in TESTS])
+@table(("state", "reason", "tool", "cell"), TESTS, ids=["-".join(cell[:3]) for cell in TESTS])
 def test_each_test_of_the_table_exists_and_tells_of_the_state(state, reason, tool, cell):
     module, _, name = cell.partition("::")
     assert name in names_of(module), f"tests/incus/{module}.py has no {name}"
     assert {state, tool} | ({reason} - {""}) <= words_of(module, name)
 
 
-@pytest.mark.parametrize("tool", TOOLS)
+@table("tool", TOOLS)
 def test_what_the_rules_know_of_a_tool_is_seen_with_it(tool):
     rules = RULES[tool]
     known = {(rule.state, rule.reason) for rule in (*rules.screen, *rules.hooks.values())}

@@ -7,12 +7,11 @@ import re
 import time
 from dataclasses import replace
 
-import pytest
-
 from clincus_features.agents import state, texts
 from clincus_features.agents.reading import EVENTS_LIMIT, Known, SteadyClock, parse_look, with_events
 from clincus_features.agents.state import Agent, Facts, Past, Said, decide
 from tests.programs import ROOT
+from tests.table import table
 
 NOON = 1_800_000_000.0
 NOTHING = Said()
@@ -274,7 +273,7 @@ def test_a_notice_that_nobody_has_opened_calls():
     assert not decide(facts(AUTO_MODE, said=hooks(PROMPT))).agent.seen
 
 
-@pytest.mark.parametrize(("lines", "expected"), SCREENS.values(), ids=SCREENS.keys())
+@table(("lines", "expected"), SCREENS.values(), ids=SCREENS.keys())
 def test_the_screen_alone_tells_the_state(lines, expected):
     assert answer(facts(lines)) == expected
 
@@ -335,7 +334,7 @@ HOOKS = {
 }
 
 
-@pytest.mark.parametrize(("events", "expected"), HOOKS.values(), ids=HOOKS.keys())
+@table(("events", "expected"), HOOKS.values(), ids=HOOKS.keys())
 def test_the_hooks_alone_tell_the_state(events, expected):
     assert answer(facts(said=hooks(*events))) == expected
 
@@ -396,7 +395,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize(("tool", "events", "expected"), OTHERS.values(), ids=OTHERS.keys())
+@table(("tool", "events", "expected"), OTHERS.values(), ids=OTHERS.keys())
 def test_the_other_tools_say_the_same_in_words_of_their_own(tool, events, expected):
     assert answer(facts(tool=tool, said=hooks(*events, tool=tool), moved=NOON - 10)) == expected
 
@@ -580,7 +579,7 @@ OTHER_SCREENS |= {
 }
 
 
-@pytest.mark.parametrize(("tool", "lines", "expected"), OTHER_SCREENS.values(), ids=OTHER_SCREENS.keys())
+@table(("tool", "lines", "expected"), OTHER_SCREENS.values(), ids=OTHER_SCREENS.keys())
 def test_the_screens_of_other_tools(tool, lines, expected):
     assert answer(facts(lines, tool=tool)) == expected
 
@@ -590,7 +589,7 @@ def test_a_scroll_bar_is_no_part_of_what_failed():
     assert decide(facts(lines, tool="copilot")).agent.text == "Authentication failed Check your key."
 
 
-@pytest.mark.parametrize(
+@table(
     ("lines", "text", "options", "is_seen"),
     [
         (COPILOT_PLAN, "Two steps, and a test for each", 2, False),
@@ -650,7 +649,7 @@ BOXES = {
 }
 
 
-@pytest.mark.parametrize(("tool", "words"), SPOKEN.values(), ids=SPOKEN.keys())
+@table(("tool", "words"), SPOKEN.values(), ids=SPOKEN.keys())
 def test_no_words_of_an_agent_make_a_dialog_or_a_state(tool, words):
     shown = facts([*words, *BOXES[tool]], tool=tool)
     assert answer(shown) == ("idle", "")
@@ -659,8 +658,8 @@ def test_no_words_of_an_agent_make_a_dialog_or_a_state(tool, words):
     assert answer(told, before) == ("done", ""), "nor do they correct what the hooks told"
 
 
-@pytest.mark.parametrize("height", [0, 1, 3, 9])
-@pytest.mark.parametrize(
+@table("height", [0, 1, 3, 9])
+@table(
     ("lines", "expected"),
     [
         (["● hello", *BOX[:3]], ("idle", "")),
@@ -749,7 +748,7 @@ CORRECTED |= {
 }
 
 
-@pytest.mark.parametrize(("events", "lines", "expected"), CORRECTED.values(), ids=CORRECTED.keys())
+@table(("events", "lines", "expected"), CORRECTED.values(), ids=CORRECTED.keys())
 def test_the_screen_corrects_the_hooks(events, lines, expected):
     assert answer(facts(lines, said=hooks(*events))) == expected
 
@@ -764,7 +763,7 @@ def test_a_screen_that_only_lacks_the_sign_of_work_is_given_more_time():
     assert answer(facts(BOX, said=hooks(PROMPT, at=NOON - 6))) == ("idle", "interrupted")
 
 
-@pytest.mark.parametrize("lines", [DONE, [*INTERRUPTED[:3], *BOX], ["❯ say hello", "● hello", *BOX]])
+@table("lines", [DONE, [*INTERRUPTED[:3], *BOX], ["❯ say hello", "● hello", *BOX]])
 def test_a_screen_that_lacks_the_prompt_is_not_drawn_yet(lines):
     """A tool on a busy host may take so long. It has the prompt, so it puts it back where it is interrupted."""
     assert answer(facts(lines, said=hooks(PROMPT, at=NOON - 1))) == ("working", "")
@@ -819,7 +818,7 @@ PANELS = {
 }
 
 
-@pytest.mark.parametrize(("lines", "title", "options"), PANELS.values(), ids=PANELS.keys())
+@table(("lines", "title", "options"), PANELS.values(), ids=PANELS.keys())
 def test_what_a_person_has_opened_is_told_by_its_title_and_the_choices_that_have_numbers(lines, title, options):
     agent = decide(facts(lines, said=hooks(PROMPT, ("Stop", {})))).agent
     assert (agent.state, agent.reason, agent.text) == ("waiting", "dialog", title)
@@ -857,7 +856,7 @@ PROCESSES = {
 }
 
 
-@pytest.mark.parametrize(("more", "expected"), PROCESSES.values(), ids=PROCESSES.keys())
+@table(("more", "expected"), PROCESSES.values(), ids=PROCESSES.keys())
 def test_the_process_beats_hooks_and_screen(more, expected):
     assert answer(facts(STALLED, **{"said": hooks(PROMPT), **more})) == expected
 
@@ -893,7 +892,7 @@ def test_a_screen_corrects_a_hook_of_before_the_clock_was_set_back():
     assert answer(facts(INTERRUPTED, said=hooks(PROMPT, at=NOON + 3000))) == ("idle", "interrupted")
 
 
-@pytest.mark.parametrize("jump", [3600, -3600])
+@table("jump", [3600, -3600])
 def test_a_jump_of_the_clock_is_noticed(monkeypatch, jump):
     now = {"time": NOON, "monotonic": 50.0}
     monkeypatch.setattr(time, "time", lambda: now["time"])
@@ -1038,7 +1037,7 @@ OPENCODE_PAGES = {
 }
 
 
-@pytest.mark.parametrize(("lines", "expected"), OPENCODE_PAGES.values(), ids=OPENCODE_PAGES.keys())
+@table(("lines", "expected"), OPENCODE_PAGES.values(), ids=OPENCODE_PAGES.keys())
 def test_each_page_of_several_questions_of_opencode_is_told_as_it_stands(lines, expected):
     said = hooks(("question.asked", SEVERAL[1]["tool_input"]), tool="opencode")
     agent = decide(facts(lines, tool="opencode", said=said), after(Agent("working"))).agent
@@ -1048,7 +1047,7 @@ def test_each_page_of_several_questions_of_opencode_is_told_as_it_stands(lines, 
 PLANNED = "Plan at home/code/.local/share/opencode/plans/1-misty-harbor.md is complete. Would you like to start it?"
 
 
-@pytest.mark.parametrize("is_told", [True, False], ids=["by the hook", "by the screen"])
+@table("is_told", [True, False], ids=["by the hook", "by the screen"])
 def test_the_plan_of_opencode_is_a_question_of_its_own_kind(is_told):
     first, second = PLANNED[:70], PLANNED[70:]
     lines = opencode_asks(first, second, "", "1. Yes", "   Start it", "2. No", "↑↓ select  enter submit  esc dismiss")
@@ -1065,7 +1064,7 @@ def opencode_panel(title: str, *rows: str) -> list[str]:
     return ["  ┃  plan", head, *(f"{' ' * 32}{row}" for row in rows), *BOXES["opencode"]]
 
 
-@pytest.mark.parametrize(
+@table(
     ("title", "rows", "reason"),
     [
         ("Commands", 22, "dialog"),
@@ -1080,7 +1079,7 @@ def test_a_panel_that_a_person_opens_in_opencode_is_told_and_calls_nobody(title,
     assert (agent.state, agent.reason, agent.text, agent.seen) == ("waiting", reason, title, True)
 
 
-@pytest.mark.parametrize(
+@table(
     ("opened", "expected"),
     [
         (Agent("waiting", "dialog", seen=True), "idle"),
@@ -1151,7 +1150,7 @@ BY_HAND = {
 }
 
 
-@pytest.mark.parametrize(("more", "lines", "expected"), BY_HAND.values(), ids=BY_HAND.keys())
+@table(("more", "lines", "expected"), BY_HAND.values(), ids=BY_HAND.keys())
 def test_a_tool_that_has_ended_may_be_started_again(more, lines, expected):
     assert answer(facts(lines, **more)) == expected
 
@@ -1179,7 +1178,7 @@ STARTS = {
 }
 
 
-@pytest.mark.parametrize(("lines", "more", "expected"), STARTS.values(), ids=STARTS.keys())
+@table(("lines", "more", "expected"), STARTS.values(), ids=STARTS.keys())
 def test_what_an_earlier_run_has_left_on_the_screen_is_not_the_tools(lines, more, expected):
     assert answer(facts(lines, **more)) == expected
 
@@ -1222,7 +1221,7 @@ COPILOT_ENDS = {
 }
 
 
-@pytest.mark.parametrize(("lines", "expected"), COPILOT_ENDS.values(), ids=COPILOT_ENDS.keys())
+@table(("lines", "expected"), COPILOT_ENDS.values(), ids=COPILOT_ENDS.keys())
 def test_an_end_of_copilot_that_no_hook_tells_of_is_told_from_an_interruption(lines, expected):
     said = hooks(("UserPromptSubmit", {"prompt": "go"}), at=NOON - 30, tool="copilot")
     assert answer(facts(lines, tool="copilot", said=said)) == expected
@@ -1244,7 +1243,7 @@ OPENCODE_ENDS = {
 }
 
 
-@pytest.mark.parametrize(("lines", "expected"), OPENCODE_ENDS.values(), ids=OPENCODE_ENDS.keys())
+@table(("lines", "expected"), OPENCODE_ENDS.values(), ids=OPENCODE_ENDS.keys())
 def test_an_end_of_opencode_that_no_hook_tells_of_is_on_its_screen(lines, expected):
     """Seen with 1.18.34."""
     lines = [*lines, *OPENCODE_REST]
@@ -1286,7 +1285,7 @@ def test_a_sub_agent_whose_dialog_none_of_the_told_ones_is_has_the_words_of_the_
     assert (agent.source, agent.text) == ("screen", "Do you want to proceed?")
 
 
-@pytest.mark.parametrize("code", [None, 0], ids=["a new container", "one that a stop has ended"])
+@table("code", [None, 0], ids=["a new container", "one that a stop has ended"])
 def test_a_tool_of_a_session_that_took_long_to_start_has_not_crashed(code):
     """Until the server is done with the start, nobody looks: guest/tool.sh may have noted nothing by then."""
     times = {"started": NOON - 45, "ended": 0.0 if code is None else NOON - 3600, "followed": NOON - 1}
@@ -1294,7 +1293,7 @@ def test_a_tool_of_a_session_that_took_long_to_start_has_not_crashed(code):
     assert [decide(replace(late, now=at)).agent.state for at in (NOON, NOON + 60)] == ["starting", "ended"]
 
 
-@pytest.mark.parametrize(("data", "text"), HOSTILE.values(), ids=HOSTILE.keys())
+@table(("data", "text"), HOSTILE.values(), ids=HOSTILE.keys())
 def test_a_text_of_a_container_is_cleaned_and_cut(data, text):
     assert decide(facts(said=hooks(("Elicitation", data)))).agent.text == text
 
@@ -1321,7 +1320,7 @@ def test_a_look_is_read_and_goes_on_where_the_last_one_ended():
     assert (then.facts.said.state, then.facts.said.since) == ("done", NOON - 5)
 
 
-@pytest.mark.parametrize(
+@table(
     "output",
     [
         b"",
@@ -1350,7 +1349,7 @@ def test_no_event_is_from_the_future():
     assert known.facts.said.at == NOON
 
 
-@pytest.mark.parametrize("data", ["9" * 60_000, "[" * 60_000, '{"a":' * 20_000], ids=["a number", "lists", "objects"])
+@table("data", ["9" * 60_000, "[" * 60_000, '{"a":' * 20_000], ids=["a number", "lists", "objects"])
 def test_an_event_whose_data_no_parser_takes_is_one_without_data(data):
     told = state.parse_event(b'{"at":1,"event":"Stop","data":' + data.encode() + b"}", NOON)
     assert (told.name, told.data) == ("Stop", {})
@@ -1384,7 +1383,7 @@ def test_hostile_input_costs_little():
     assert time.process_time() - began < 5
 
 
-@pytest.mark.parametrize(
+@table(
     ("seconds", "noted", "code", "expected"),
     [
         (2, 0, None, "starting"),

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.table import table
 from tests.unit.story import FATES, TOLD, World
 
 # A word is a verb of tests/unit/story.py, a number lets so many seconds pass; what a person was called for.
@@ -202,15 +203,15 @@ def played(script: str, possible: Mapping[str, Collection[str]] | None = None, *
         return stage.play(script, possible)
 
 
-@pytest.mark.parametrize("skew", [0.0, -360.0, -5.0, 30.0], ids=lambda skew: f"clock {skew:+.0f} s")
-@pytest.mark.parametrize(("script", "calls"), STORIES.values(), ids=STORIES.keys())
+@table("skew", [0.0, -360.0, -5.0, 30.0], ids=lambda skew: f"clock {skew:+.0f} s")
+@table(("script", "calls"), STORIES.values(), ids=STORIES.keys())
 def test_a_person_is_called_once_for_each_thing(script, calls, skew):
     """The clock of the session's engine may be another one than the server's."""
     world = played(script, skew=skew)
     assert ([kind for _, kind in world.calls], world.wrong()) == (calls.split(), [])
 
 
-@pytest.mark.parametrize(
+@table(
     ("script", "calls"),
     [
         ("leave 9 again 30 prompt 30 crash 100", "ended"),
@@ -247,8 +248,8 @@ UNSEEN = {
 }
 
 
-@pytest.mark.parametrize("tool", ["copilot", "opencode", "codex", "gemini"])
-@pytest.mark.parametrize(("name", "story"), ANYONES.items(), ids=ANYONES.keys())
+@table("tool", ["copilot", "opencode", "codex", "gemini"])
+@table(("name", "story"), ANYONES.items(), ids=ANYONES.keys())
 def test_a_person_is_called_once_whatever_tool_it_is(name, story, tool):
     script, calls = story
     if name in UNSEEN and tool not in TOLD:
@@ -278,7 +279,7 @@ REPORTS = {
 BEHIND = {"copilot": [], "opencode": ["its begin comes behind its end", "the same, and a person looks"]}
 
 
-@pytest.mark.parametrize(
+@table(
     ("tool", "script", "calls"),
     [
         pytest.param(tool, *story, id=f"{tool}, {name}")
@@ -292,7 +293,7 @@ def test_a_report_that_is_late_or_lost_calls_once_too(tool, script, calls):
     assert ([kind for _, kind in world.calls], world.wrong()) == (calls.split(), [])
 
 
-@pytest.mark.parametrize(
+@table(
     ("script", "calls"),
     [
         ("prompt 30 first-lost end 100", "done"),

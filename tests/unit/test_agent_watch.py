@@ -17,6 +17,7 @@ from clincus_features.agents.records import Record, Records
 from clincus_features.agents.state import Agent, Decision, Facts, Held, Past, Said, Seen
 from tests.builders import a_session
 from tests.programs import DEADLINE, wait_until
+from tests.table import table
 
 NOON = 1_700_000_000.0
 STARTED = "2023-11-14T21:13:20Z"  # an hour before noon
@@ -383,7 +384,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
     assert read.known.facts.said == known.facts.said
 
 
-@pytest.mark.parametrize("other", [{"session_id": "another"}, {"run": "2026-01-01T00:00:00Z"}], ids=["session", "run"])
+@table("other", [{"session_id": "another"}, {"run": "2026-01-01T00:00:00Z"}], ids=["session", "run"])
 def test_what_is_kept_of_another_session_or_run_is_no_place_in_its_events(tmp_path, other):
     records = Records(lambda: str(tmp_path / "agents"))
     records.write(SESSION, Record(Known(reading.first_facts(SESSION), inode=7, offset=9), PAST))
@@ -392,7 +393,7 @@ def test_what_is_kept_of_another_session_or_run_is_no_place_in_its_events(tmp_pa
     assert read.past == (PAST if "run" in other else Past())
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"session_id": "s"}', "{", '{"session_id": "s", "agent": 3, "past": {}}'])
+@table("text", ["", "[]", '{"session_id": "s"}', "{", '{"session_id": "s", "agent": 3, "past": {}}'])
 def test_a_torn_record_is_none(tmp_path, text):
     (tmp_path / f"{SESSION.id}.json").write_text(text)
     assert Records(lambda: str(tmp_path)).read(SESSION).past == Past()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import pytest
-
+from tests.table import table
 from tests.unit import test_agent_bodies as bodies
 from tests.unit import test_agent_state as states
 from tests.unit import test_other_tools as others
@@ -100,9 +99,9 @@ SHOWN: dict[str, Callable[[str, list[str], int], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("width", [200, 80, 40])
-@pytest.mark.parametrize("show", SHOWN.values(), ids=SHOWN.keys())
-@pytest.mark.parametrize("tool", LINES)
+@table("width", [200, 80, 40])
+@table("show", SHOWN.values(), ids=SHOWN.keys())
+@table("tool", LINES)
 def test_what_an_agent_shows_is_no_state(tool, show, width):
     """Also where its beginning has left the screen, and where the footer has no line above the input."""
     rest = bodies.RESTS[tool]

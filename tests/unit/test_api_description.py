@@ -11,6 +11,7 @@ import clincus
 from clincus_features.contract import API, overview
 from clincus_features.network.records import MOST_ROWS, Records
 from tests.programs import ROOT
+from tests.table import table
 
 CONTRACT = clincus.load_contract()
 METHODS = ("get", "put", "post", "delete", "patch")
@@ -138,7 +139,7 @@ def test_names_of_calls_are_theirs_alone():
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize(("place", "field"), [pytest.param(*one, id=one[0]) for one in all_fields()])
+@table(("place", "field"), [pytest.param(*one, id=one[0]) for one in all_fields()])
 def test_a_field_is_described_with_an_example(place, field):
     if "$ref" in field or "anyOf" in field:
         assert field["description"]
@@ -154,14 +155,14 @@ def test_a_field_is_described_with_an_example(place, field):
         jsonschema.validate(example, clincus.inlined(field, CONTRACT))
 
 
-@pytest.mark.parametrize(("place", "parameter"), [pytest.param(*one, id=one[0]) for one in parameters()])
+@table(("place", "parameter"), [pytest.param(*one, id=one[0]) for one in parameters()])
 def test_a_parameter_is_described_with_an_example(place, parameter):
     assert parameter["description"]
     if parameter["schema"]["type"] != "boolean" and "enum" not in parameter["schema"]:
         jsonschema.validate(parameter["example"], parameter["schema"])
 
 
-@pytest.mark.parametrize("path", ["/ws/events", "/ws/terminal/{id}"])
+@table("path", ["/ws/events", "/ws/terminal/{id}"])
 def test_the_messages_of_a_socket_are_described_with_an_example(path):
     for message in CONTRACT["paths"][path]["get"]["x-messages"]:
         assert message["description"]
@@ -187,7 +188,7 @@ def test_the_description_says_how_the_api_may_change():
     assert "How the API may change" in CONTRACT["info"]["description"]
 
 
-@pytest.mark.parametrize(("hosts", "is_cut"), [(MOST_ROWS, False), (MOST_ROWS + 1, True)])
+@table(("hosts", "is_cut"), [(MOST_ROWS, False), (MOST_ROWS + 1, True)])
 def test_a_list_of_connections_says_whether_older_ones_have_gone(hosts, is_cut):
     records = Records()
     for number in range(hosts):

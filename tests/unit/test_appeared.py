@@ -17,6 +17,7 @@ from clincus_cli.appeared import appeared_lines
 from clincus_features.protection import appeared, scans
 from tests.builders import a_session
 from tests.programs import DEADLINE
+from tests.table import table
 
 ROWS = clincus.protect.preset_rows(clincus.make_config(()))
 
@@ -34,7 +35,7 @@ def names(items):
 # -- What counts as news
 
 
-@pytest.mark.parametrize(
+@table(
     ("before", "now", "told"),
     [
         ([], [], []),
@@ -70,7 +71,7 @@ def test_what_runs_stands_first_and_keeps_the_time_of_its_first_sight():
     assert [(one["path"], one["at"]) for one in told] == [("a/.git", "now"), ("b/.git", "then"), (".envrc", "now")]
 
 
-@pytest.mark.parametrize(
+@table(
     ("found", "words"),
     [
         (
@@ -249,7 +250,7 @@ def test_new_commands_beside_more_known_ones_than_are_seen_are_a_cut_list():
     assert ([one["key"] for one in told["commands"]], told["truncated"]) == (["pager"], True)
 
 
-@pytest.mark.parametrize(
+@table(
     ("references", "key", "is_cut"),
     [
         (["a", "b", "c"], "a, b, c", False),

@@ -12,6 +12,7 @@ import pytest
 from tests.bench import bench_server, figures, report
 from tests.bench.figures import Part, Results, Row, Run, Series, amount
 from tests.bench.measuring import percentile
+from tests.table import table
 
 SVG = "{http://www.w3.org/2000/svg}"
 ABOUT = {
@@ -39,7 +40,7 @@ def results(tmp_path, monkeypatch):
 # -- A row
 
 
-@pytest.mark.parametrize(
+@table(
     ("row", "is_met", "ratio", "goal"),
     [
         (Row("a", "s", 1.2, 1.5, 1.0, "times"), True, "1.20", "at most 1.5 times"),
@@ -62,13 +63,13 @@ def test_a_figure_that_was_measured_several_times_is_their_median_with_its_sprea
     assert row.cells()[1:4] == ["3 MB", "1 MB to 9 MB (5)", "1 MB"]
 
 
-@pytest.mark.parametrize(("values", "baselines"), [(FIVE[:4], FIVE), (FIVE, FIVE[:4])])
+@table(("values", "baselines"), [(FIVE[:4], FIVE), (FIVE, FIVE[:4])])
 def test_fewer_than_five_measurements_are_no_median(values, baselines):
     with pytest.raises(ValueError, match="4 times"):
         Row.of("a", "s", values, baselines=baselines)
 
 
-@pytest.mark.parametrize(
+@table(
     ("value", "unit", "words"),
     [
         (0.000012, "s", "12 µs"),
@@ -191,7 +192,7 @@ def test_a_row_names_the_sessions_that_were_listed_not_those_that_were_asked_for
 # -- A plot
 
 
-@pytest.mark.parametrize("highest", [0.0004, 0.9, 1, 20, 37, 101])
+@table("highest", [0.0004, 0.9, 1, 20, 37, 101])
 def test_the_scale_of_a_plot_ends_above_the_highest_point(highest):
     marks = report.ticks(highest)
     assert marks[0] == 0

@@ -40,6 +40,7 @@ from clincus_cli import transfer as cli_transfer
 from clincus_cli.run import process_mark
 from tests.builders import a_session
 from tests.programs import DEADLINE, wait_until
+from tests.table import table
 
 PROGRAM = Path(clincus.__file__).with_name("clincus_cli")
 NEVER = {"PATH": "/nowhere", "HOME": "/nowhere", "CLINCUS_CONFIG": "/nowhere"}  # no Incus, no home, a broken config
@@ -121,7 +122,7 @@ def test_each_command_prints_its_result_as_json():
 LOGIN = {"name": "github", "state": "good", "sessions": ["clincus-a1b2c3-1", "clincus-a1b2c3-2"]}
 
 
-@pytest.mark.parametrize(
+@table(
     ("words", "said"),
     [
         (
@@ -147,14 +148,14 @@ def test_a_question_that_the_exit_code_answers_is_answered_as_json(monkeypatch, 
         assert json.loads(capsys.readouterr().out) == document
 
 
-@pytest.mark.parametrize("words", [["clean"], ["setup"], ["uninstall"]], ids=" ".join)
+@table("words", [["clean"], ["setup"], ["uninstall"]], ids=" ".join)
 def test_a_plan_as_json_needs_a_dry_run(words):
     _, options = parse_command_line([*words, "--json"])
     with pytest.raises(cli_commands.UsageError, match="give --dry-run, too"):
         cli_commands.prints_plan(options)
 
 
-@pytest.mark.parametrize(("words", "said"), [(["prompt", "go on"], "submitted"), (["answer", "2"], "answered")])
+@table(("words", "said"), [(["prompt", "go on"], "submitted"), (["answer", "2"], "answered")])
 def test_what_a_tool_took_is_told_as_json(monkeypatch, capsys, words, said):
     monkeypatch.setattr(cli_agents, "ask_session", lambda *_: {"result": said})
     name, *rest = words
@@ -163,7 +164,7 @@ def test_what_a_tool_took_is_told_as_json(monkeypatch, capsys, words, said):
     assert json.loads(capsys.readouterr().out) == {"result": said}
 
 
-@pytest.mark.parametrize(("words", "name", "options"), COMMANDS.values(), ids=COMMANDS.keys())
+@table(("words", "name", "options"), COMMANDS.values(), ids=COMMANDS.keys())
 def test_words_become_a_command_and_its_options(words, name, options):
     command, found = parse_command_line(words)
     assert command.name == name
@@ -206,7 +207,7 @@ MISTAKES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("words", "message"), MISTAKES.values(), ids=MISTAKES.keys())
+@table(("words", "message"), MISTAKES.values(), ids=MISTAKES.keys())
 def test_a_mistake_is_one_line_and_a_hint_at_help(words, message):
     done = run(*words)
     error, hint = done.stderr.splitlines()
@@ -216,7 +217,7 @@ def test_a_mistake_is_one_line_and_a_hint_at_help(words, message):
     assert "--help" in hint
 
 
-@pytest.mark.parametrize("words", [["version"], ["--version"], ["-v"], ["help"], ["help", "run"], ["--help"], ["tmux"],
+@table("words", [["version"], ["--version"], ["-v"], ["help"], ["help", "run"], ["--help"], ["tmux"],
                                    ["shell", "--help"], ["run", "-h"], ["completion", "bash"], ["man"],
                                    ["version", "anything"], ["help", "build", "custom"],
                                    ["help", "run", "ls"]])  # fmt: skip
@@ -279,7 +280,7 @@ def test_without_incus_the_error_says_what_to_do(tmp_path):
 SHOWN = [command for command in cli_commands.COMMANDS.values() if command.summary]
 
 
-@pytest.mark.parametrize("command", SHOWN, ids=lambda command: command.name)
+@table("command", SHOWN, ids=lambda command: command.name)
 def test_each_command_has_a_help_that_fits_a_terminal(command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     text = cli_help.command_help(command)
@@ -307,7 +308,7 @@ def test_the_help_of_the_program_fits_a_terminal(monkeypatch):
     assert max(map(len, cli_help.help_text("").splitlines())) <= 80
 
 
-@pytest.mark.parametrize("command", SHOWN, ids=lambda command: command.name)
+@table("command", SHOWN, ids=lambda command: command.name)
 def test_the_examples_of_help_can_be_read(command):
     for line, _ in cli_help.page_of(command)[1]:
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
@@ -318,7 +319,7 @@ def test_the_examples_of_help_can_be_read(command):
                 parse_command_line(rest)
 
 
-@pytest.mark.parametrize("width", [40, 60, 80, 120])
+@table("width", [40, 60, 80, 120])
 def test_help_fits_narrow_and_wide_terminals(width, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(width))
     for text in [cli_help.help_text(""), *map(cli_help.command_help, SHOWN)]:
@@ -346,7 +347,7 @@ def test_the_manual_page_holds_every_command_and_flag_and_is_sound_roff():
         assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@table("encoding", ["ascii", "latin-1", "utf-8"])
 def test_a_locale_without_our_marks_gets_the_output_all_the_same(tmp_path, encoding):
     saved = tmp_path / ".clincus/sessions-claude" / ID
     saved.mkdir(parents=True)
@@ -367,7 +368,7 @@ def test_a_locale_of_ascii_keeps_no_name_from_being_used(tmp_path):
     assert (tmp_path / "süd").is_dir()
 
 
-@pytest.mark.parametrize(("encoding", "text"), [("latin-1", b'"\\u00fc"'), ("UTF-8", '"ü"'.encode())])
+@table(("encoding", "text"), [("latin-1", b'"\\u00fc"'), ("UTF-8", '"ü"'.encode())])
 def test_json_is_utf8_or_ascii(monkeypatch, encoding, text):
     data = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(data, encoding=encoding))
@@ -381,7 +382,7 @@ def test_json_holds_nothing_that_a_terminal_obeys(capsys):
     assert capsys.readouterr().out == '{\n  "path": "\\u00fc\\u009b2J\\u007f"\n}\n'
 
 
-@pytest.mark.parametrize("name", ["", *cli_commands.GROUPS])
+@table("name", ["", *cli_commands.GROUPS])
 def test_the_commands_of_a_group_stand_under_the_words_that_scripts_know(name):
     assert "\nAvailable Commands:\n" in cli_help.help_text(name)
 
@@ -417,14 +418,14 @@ def run_wait(*words):
     return command.run(cli_context.Context(command, options, {}))
 
 
-@pytest.mark.parametrize(("said", "state", "code"), WAITS.values(), ids=WAITS.keys())
+@table(("said", "state", "code"), WAITS.values(), ids=WAITS.keys())
 def test_a_wait(monkeypatch, capsys, said, state, code):
     answers(monkeypatch, *said)
     assert run_wait() == code
     assert json.loads(capsys.readouterr().out)["state"] == state
 
 
-@pytest.mark.parametrize("status", [404, 503])
+@table("status", [404, 503])
 def test_a_wait_for_what_was_never_there_fails_at_once(monkeypatch, status):
     answers(monkeypatch, status)
     with pytest.raises(clincus.ClincusError, match="not now"):
@@ -465,7 +466,7 @@ def test_no_group_is_empty():
     assert {command.group for command in SHOWN if command.group} == set(cli_commands.GROUPS)
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@table("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts_ask_the_program(shell):
     text = run("completion", shell).stdout
     assert f"{shell} completion for clincus" in text.splitlines()[0 if shell != "zsh" else 1]
@@ -491,7 +492,7 @@ OFFERED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("words", "offered"), OFFERED.values(), ids=OFFERED.keys())
+@table(("words", "offered"), OFFERED.values(), ids=OFFERED.keys())
 def test_what_may_come_next(words, offered):
     done = run("__complete", "--", *words)
     assert sorted(line.partition("\t")[0] for line in done.stdout.splitlines()) == sorted(offered)
@@ -531,7 +532,7 @@ esac
 """
 
 
-@pytest.mark.parametrize(("typed", "run"), BROKEN_WORDS.values(), ids=BROKEN_WORDS.keys())
+@table(("typed", "run"), BROKEN_WORDS.values(), ids=BROKEN_WORDS.keys())
 def test_bash_completes_words_that_it_breaks(tmp_path, typed, run):
     """At a terminal, as bash breaks words at : and = there."""
     clincus_stub = tmp_path / "clincus"
@@ -580,7 +581,7 @@ ASK = {
 }
 
 
-@pytest.mark.parametrize("shell", ASK)
+@table("shell", ASK)
 def test_each_shell_completes_with_what_the_program_offers(tmp_path, shell):
     """In zsh by a key at a terminal, as its functions for completion work nowhere else."""
     if not shutil.which(shell):
@@ -595,7 +596,7 @@ def test_each_shell_completes_with_what_the_program_offers(tmp_path, shell):
     assert done.stdout == "send\n", done.stderr
 
 
-@pytest.mark.parametrize("words", ["help", "help run", "version", "--version", "completion zsh", "__complete -- li"])
+@table("words", ["help", "help run", "version", "--version", "completion zsh", "__complete -- li"])
 def test_what_needs_no_core_loads_neither_it_nor_what_is_slow_to_load(words):
     """The core takes several times as long as all of the command line."""
     code = "import sys, clincus_cli.main; clincus_cli.main.main(sys.argv[1:]); core = vars(sys.modules['clincus'])"
@@ -675,7 +676,7 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch):
     assert cli_console.paint("x", "red", terminal) == "x"
 
 
-@pytest.mark.parametrize(
+@table(
     ("script", "is_screen", "resets"),
     [("exit 3", False, 0), ("exit 130", False, 0), ("kill -9 $$", False, 1), ("exit 3", True, 1), ("true", True, 0)],
 )
@@ -695,9 +696,7 @@ def test_the_screen_is_reset_only_after_what_was_cut_off(script, is_screen, rese
     os.close(side)
 
 
-@pytest.mark.parametrize(
-    ("false_starts", "starts", "shown"), [(2, 3, b"attached"), (99, clincus.BEGIN_TRIES, b"Failed to retrieve PID")]
-)
+@table(("false_starts", "starts", "shown"), [(2, 3, b"attached"), (99, clincus.BEGIN_TRIES, b"Failed to retrieve PID")])
 def test_a_terminal_that_incus_lost_at_its_start_is_attached_again(tmp_path, false_starts, starts, shown):
     count = f"echo >>{tmp_path}/starts; [ $(wc -l <{tmp_path}/starts) -gt {false_starts} ]"
     lost = "echo Error: Failed to retrieve PID of executing child process >&2; exit 255"
@@ -728,7 +727,7 @@ def test_columns_are_as_wide_as_their_widest_cell():
     assert cli_console.table(None, [("1", "x"), ("200", "yy")], "  ") == "  1    x\n  200  yy"
 
 
-@pytest.mark.parametrize(("answer", "agreed"), [("y", True), ("YES", True), ("n", False), ("", False), ("ja", False)])
+@table(("answer", "agreed"), [("y", True), ("YES", True), ("n", False), ("", False), ("ja", False)])
 def test_only_yes_agrees(monkeypatch, capsys, answer, agreed):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, readline=lambda: f"{answer}\n"))
     assert cli_console.confirm("Really?", yes=False) is agreed
@@ -774,7 +773,7 @@ PRINTERS = {
 }
 
 
-@pytest.mark.parametrize("show", PRINTERS.values(), ids=PRINTERS.keys())
+@table("show", PRINTERS.values(), ids=PRINTERS.keys())
 def test_text_of_a_container_cannot_command_the_terminal(show, capsys):
     show(f"out {CLIPBOARD}")
     said = "".join(capsys.readouterr())
@@ -817,14 +816,14 @@ STARTS = {
 }
 
 
-@pytest.mark.parametrize(("here", "wanted", "chosen"), STARTS.values(), ids=STARTS.keys())
+@table(("here", "wanted", "chosen"), STARTS.values(), ids=STARTS.keys())
 def test_a_start_means_a_session_that_is_there_or_a_new_one(here, wanted, chosen):
     request = clincus.LaunchRequest("/w", tool=wanted.get("tool", ""), slot=wanted.get("slot", 0))
     persistent, background = wanted.get("persistent", False), wanted.get("background", False)
     assert cli_shell.choose_session(here, request, persistent=persistent, background=background) is chosen
 
 
-@pytest.mark.parametrize(
+@table(
     ("here", "wanted", "reason"),
     [
         ([RUNNING, COPILOT], {}, "choose one with --slot 1 (claude), --slot 6 (copilot)"),
@@ -861,7 +860,7 @@ def test_a_container_in_the_list_has_the_fields_that_scripts_know():
     assert {key: entry[key] for key in known} == known
 
 
-@pytest.mark.parametrize("state", [None, {}, {"network": None}, {"network": {"lo": {"addresses": []}}}])
+@table("state", [None, {}, {"network": None}, {"network": {"lo": {"addresses": []}}}])
 def test_a_container_without_an_address_has_an_empty_one(state):
     instance = {"name": "clincus-ec0578-1", "status": "Running", "created_at": "2027-03-01T09:15:00Z", "state": state}
     session = a_session(id="clincus-ec0578-1")
@@ -896,7 +895,7 @@ KILLS = {
 }
 
 
-@pytest.mark.parametrize(("flags", "is_default", "typed", "code"), KILLS.values(), ids=KILLS.keys())
+@table(("flags", "is_default", "typed", "code"), KILLS.values(), ids=KILLS.keys())
 def test_a_kill_of_one_session(monkeypatch, flags, is_default, typed, code):
     stdin = io.StringIO(typed)
     stdin.isatty = lambda: typed is not None
@@ -917,7 +916,7 @@ def test_a_script_that_names_no_session_kills_none_without_a_yes(monkeypatch):
     assert killed == []
 
 
-@pytest.mark.parametrize("fault", [None, clincus.ClincusError("no")], ids=["done", "failed"])
+@table("fault", [None, clincus.ClincusError("no")], ids=["done", "failed"])
 def test_a_kill_as_json_tells_nothing_else_on_stdout(capsys, fault):
     def kill(name):
         if fault:
@@ -949,7 +948,7 @@ def test_a_session_as_json_is_one_in_the_background(monkeypatch):
 AGES = {0: "0s", 59: "59s", 60: "1m", 7199: "1h", 86400 * 3: "3d", -5: "0s"}
 
 
-@pytest.mark.parametrize(("seconds", "text"), AGES.items())
+@table(("seconds", "text"), AGES.items())
 def test_an_age_is_told_in_its_largest_unit(monkeypatch, seconds, text):
     monkeypatch.setattr("time.time", lambda: 1798761600 + seconds)
     assert cli_sessions.age_text("2027-01-01 00:00:00") == text
@@ -1064,8 +1063,8 @@ def test_output_that_nobody_reads_ends_quietly():
     assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
 
 
-@pytest.mark.parametrize("start", ["start", "clincus"], ids=["the archive", "clincus.py of a checkout"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@table("start", ["start", "clincus"], ids=["the archive", "clincus.py of a checkout"])
+@table("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_command_that_a_signal_ends_dies_by_it(number, start):
     """Else a loop of a script goes on after Ctrl-C."""
     script = f"""
@@ -1084,7 +1083,7 @@ sys.exit({start}.main())
     assert (done.returncode, done.stdout, done.stderr) == (-number, b"", b"")
 
 
-@pytest.mark.parametrize(
+@table(
     ("line", "end"),
     [
         ("help >/dev/full", (1, "", "Error: the output: No space left on device\n")),

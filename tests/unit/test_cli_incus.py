@@ -31,6 +31,7 @@ from clincus_cli import images as cli_images
 from clincus_cli import service as cli_service
 from clincus_cli import transfer as cli_transfer
 from tests.programs import wait_until
+from tests.table import table
 
 all_commands.load_commands()
 
@@ -131,7 +132,7 @@ def no_terminal(monkeypatch):
 # ---- names and places ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["", "--force", "-f", "a.", "1box", "a b", "Remote:box", "box/snap", "b" * 64, "a\n"])
+@table("name", ["", "--force", "-f", "a.", "1box", "a b", "Remote:box", "box/snap", "b" * 64, "a\n"])
 def test_a_name_that_incus_could_read_as_something_else_is_refused(name):
     with pytest.raises(cli_commands.UsageError, match="no container's name"):
         cli_containers.container_name(name)
@@ -160,7 +161,7 @@ def test_a_folder_of_this_host_is_not_mounted_in_a_container_of_an_engine(run, m
         run(FakeIncus({}), "container", "mount", "tower:box", "data", str(tmp_path), "/data")
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "place"),
     [
         ("box:/etc/hosts", ("box", "/etc/hosts")),
@@ -174,13 +175,13 @@ def test_a_place_in_a_container(text, place):
     assert cli_files.container_place(text) == place
 
 
-@pytest.mark.parametrize("text", ["box", "box:", "/etc/hosts", ":/etc", "-x:/etc"])
+@table("text", ["box", "box:", "/etc/hosts", ":/etc", "-x:/etc"])
 def test_what_is_no_place_in_a_container_is_a_mistake_of_usage(text):
     with pytest.raises(cli_commands.UsageError):
         cli_files.container_place(text)
 
 
-@pytest.mark.parametrize(
+@table(
     ("texts", "environment"),
     [
         (["A=1,2"], {"A": "1,2"}),
@@ -193,7 +194,7 @@ def test_variables_of_a_command(texts, environment):
     assert cli_commands.environment_flags(texts, {"TERM": "vt100"}) == environment
 
 
-@pytest.mark.parametrize("text", ["", "=1", "A B=1", "1A=2"])
+@table("text", ["", "=1", "A B=1", "1A=2"])
 def test_a_variable_without_a_name_is_refused(text):
     with pytest.raises(cli_commands.UsageError, match="KEY=VALUE"):
         cli_commands.environment_flags([text], {})
@@ -255,7 +256,7 @@ SPARSE = member("x", tarfile.GNUTYPE_SPARSE)
 LONG = member("x" * 100_000, content=b"x")
 
 
-@pytest.mark.parametrize(
+@table(
     ("data", "message"),
     [
         (b"x" * 4096, "not a tar archive"),
@@ -335,7 +336,7 @@ def test_a_tree_arrives_with_its_links(tmp_path):
     assert stat.S_IMODE(os.stat(tmp_path / "copy/src").st_mode) == 0o750
 
 
-@pytest.mark.parametrize(
+@table(
     ("hostile", "reason"),
     [
         (member("../evil", content=b"x"), "not safe"),
@@ -368,7 +369,7 @@ def test_an_absolute_name_lands_in_the_copy(tmp_path):
     assert tree(tmp_path / "copy") == {"etc": None, "etc/passwd": "x"}
 
 
-@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.REGTYPE])
+@table("kind", [tarfile.DIRTYPE, tarfile.REGTYPE])
 def test_nothing_is_written_through_a_link_that_arrived_before(tmp_path, kind):
     (tmp_path / "outside").mkdir()
     door = member("./door", tarfile.SYMTYPE, linkname="inside")
@@ -549,7 +550,7 @@ def test_a_push_sends_a_tree_as_it_is(shared):
     }
 
 
-@pytest.mark.parametrize("there", ["file", "folder", "link to a folder", "broken link"])
+@table("there", ["file", "folder", "link to a folder", "broken link"])
 def test_a_tree_takes_no_place_that_is_taken(tmp_path, there):
     place = tmp_path / "copy/there"  # a folder that exists takes the copy in under its own name
     place.parent.mkdir()
@@ -574,7 +575,7 @@ def test_a_file_takes_no_place_of_a_directory(tmp_path):
     assert tree(tmp_path) == {"copy": None, "copy/there": None}
 
 
-@pytest.mark.parametrize("data", [b"file 644 0\nne", b"directory\n" + GOOD], ids=["file", "tree"])
+@table("data", [b"file 644 0\nne", b"directory\n" + GOOD], ids=["file", "tree"])
 def test_a_sender_that_fails_changes_nothing(tmp_path, data):
     name = "file" if data.startswith(b"file") else "copy"
     (tmp_path / "file").write_text("old")
@@ -597,7 +598,7 @@ def test_zeros_take_no_room(tmp_path):
     assert (tmp_path / "file").stat().st_blocks * 512 < 1 << 18
 
 
-@pytest.mark.parametrize(
+@table(
     ("line", "message"),
     [
         (b"", "sent nothing"),
@@ -611,7 +612,7 @@ def test_what_cannot_be_copied_is_named(tmp_path, line, message):
         arrive(tmp_path / "copy", line)
 
 
-@pytest.mark.parametrize(
+@table(
     ("link", "depth", "inside"),
     [
         ("a", 0, True),
@@ -633,9 +634,7 @@ def test_a_link_stays_inside_or_does_not(link, depth, inside):
     assert cli_transfer.stays_inside(link, depth) is inside
 
 
-@pytest.mark.parametrize(
-    ("path", "name"), [("/a/b", "b"), ("b/", "b"), (".", ""), ("..", ""), ("a/.", ""), ("a/..", ""), ("/", "")]
-)
+@table(("path", "name"), [("/a/b", "b"), ("b/", "b"), (".", ""), ("..", ""), ("a/.", ""), ("a/..", ""), ("/", "")])
 def test_the_name_a_copy_takes_in_a_directory(path, name):
     assert cli_transfer.own_name(path) == name
 
@@ -922,7 +921,7 @@ def test_images_as_a_table(run, images, words, expected, capsys):
 VERSIONS = [f"box-2027030{day}-080000" for day in (1, 2, 3)]
 
 
-@pytest.mark.parametrize(
+@table(
     ("images", "keep", "delete", "kept", "spared"),
     [
         ([[name] for name in VERSIONS], 2, VERSIONS[:1], VERSIONS[:0:-1], []),
@@ -988,7 +987,7 @@ def test_a_delete_says_why_it_failed(run):
 # ---- the service --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@table(
     ("word", "quoted"),
     [
         ("/usr/bin/clincus", '"/usr/bin/clincus"'),
@@ -1164,7 +1163,7 @@ def test_systemctl_is_led_to_our_own_user_manager(run, systemctl, tmp_path, monk
     assert (tmp_path / "folder").read_text() == f"/run/user/{os.getuid()}\n"
 
 
-@pytest.mark.parametrize("name", ["notify", "\0clincus-test-notify"], ids=["path", "abstract"])
+@table("name", ["notify", "\0clincus-test-notify"], ids=["path", "abstract"])
 def test_systemd_is_told_by_a_datagram(tmp_path, monkeypatch, name):
     address = name if name.startswith("\0") else str(tmp_path / name)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
@@ -1218,7 +1217,7 @@ BROWSERS = {
 }
 
 
-@pytest.mark.parametrize(("environ", "command"), BROWSERS.values(), ids=BROWSERS.keys())
+@table(("environ", "command"), BROWSERS.values(), ids=BROWSERS.keys())
 def test_the_browser_is(environ, command):
     assert cli_service.browser_command("U", environ) == command
 
@@ -1230,7 +1229,7 @@ def test_without_a_desktop_or_its_program_the_address_is_said(browser, missing, 
     assert not (tmp_path / "opened").exists()
 
 
-@pytest.mark.parametrize("address", [None, "/not/there"])
+@table("address", [None, "/not/there"])
 def test_systemd_that_does_not_listen_is_no_matter(monkeypatch, address):
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     if address:
@@ -1241,7 +1240,7 @@ def test_systemd_that_does_not_listen_is_no_matter(monkeypatch, address):
 # ---- as a program -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@table(
     ("words", "message"),
     [
         (["file", "pull", "box", "."], "'box' is no place in a container"),

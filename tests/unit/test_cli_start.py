@@ -6,10 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import clincus
 from clincus_cli import main
+from tests.table import table
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTANCE = '{"name": "clincus-ec0578-1", "status": "Running", "created_at": "2027-03-01T08:00:00Z", "config": {}}'
@@ -49,7 +48,7 @@ def test_a_list_that_fails_says_why(tmp_path):
     assert len(asked) == 1
 
 
-@pytest.mark.parametrize("words", [["list"], ["ps"], ["ls"], ["image", "list"]])
+@table("words", [["list"], ["ps"], ["ls"], ["image", "list"]])
 def test_a_command_says_what_to_do_about_an_incus_that_hangs(words, tmp_path, monkeypatch, capsys):
     for name, value in incus_that(tmp_path, "exec sleep 600").items():
         monkeypatch.setenv(name, value)

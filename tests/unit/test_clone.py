@@ -24,6 +24,7 @@ from clincus_features.clone import landing, overlay, private, repository, store,
 from clincus_features.clone.folder import Folder
 from tests.builders import a_session
 from tests.programs import git
+from tests.table import table
 
 SESSION = a_session(workspace="", mode="clone")
 
@@ -549,7 +550,7 @@ def test_links_that_are_laid_among_the_objects_meanwhile_are_noticed(box, projec
     assert "is a symbolic link" in refusal(Box(tmp_path / "box2", project, tmp_path / "home").make)
 
 
-@pytest.mark.parametrize("path", ["sub/secret", "secret", "../secret", "/etc/hostname", "sub/../secret", ""])
+@table("path", ["sub/secret", "secret", "../secret", "/etc/hostname", "sub/../secret", ""])
 def test_a_link_that_is_swapped_in_leads_nowhere(tmp_path, path):
     """Another session may have the folder mounted, and change it between git's look and ours."""
     outside, folder = tmp_path / "outside", tmp_path / "folder"
@@ -733,7 +734,7 @@ def test_a_branch_below_one_that_is_packed_is_refused(box, project):
     assert "cannot be a branch beside 'other'" in refusal(box.fetch, "other/x")
 
 
-@pytest.mark.parametrize(
+@table(
     ("name", "branch"),
     [("Fix login", "clincus/Fix-login"), ("a/b~c", "clincus/a-b-c"), ("..", "clincus/clincus-a1b2c3-1"),
      ("x.lock", "clincus/clincus-a1b2c3-1"), ("\N{SNOWMAN}", "clincus/clincus-a1b2c3-1")],

@@ -16,6 +16,7 @@ import pytest
 
 import clincus
 from clincus_features import clone
+from tests.table import table
 from tests.unit.test_clone import Box, box, example, git, project
 
 __all__ = ["box", "example", "project"]  # fixtures
@@ -462,9 +463,7 @@ def test_an_unreadable_file_hides_no_other_that_git_cannot_take(user_box):
         clone.KEEPER.look(box, box.session)
 
 
-@pytest.mark.parametrize(
-    ("name", "text"), [("head", "exec head -c 3"), ("xargs", "kill -9 $$"), ("xargs", "head -c 4; exit 1")]
-)
+@table(("name", "text"), [("head", "exec head -c 3"), ("xargs", "kill -9 $$"), ("xargs", "head -c 4; exit 1")])
 def test_half_of_the_list_of_the_files_to_keep_is_a_failure(tmp_path, monkeypatch, name, text):
     for one in ("one", "two"):
         (tmp_path / one).write_text(f"{one}\n")

@@ -11,6 +11,7 @@ import pytest
 import clincus
 from clincus_features import commit
 from tests.programs import git
+from tests.table import table
 
 ANN = ("Ann", "ann@example.com")
 
@@ -152,7 +153,7 @@ def test_without_hooks_none_runs(project):
     assert not (project / "ran").exists()
 
 
-@pytest.mark.parametrize(
+@table(
     ("data", "words"),
     [
         (b"", "does not answer"),
@@ -179,7 +180,7 @@ def test_the_persons_own_name_comes_from_the_global_configuration(tmp_path):
     assert commit.persons_identity("/nonexistent", {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}) == ANN
 
 
-@pytest.mark.parametrize(
+@table(
     ("message", "author", "words"),
     [
         (" \n", ANN, "message"),

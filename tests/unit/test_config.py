@@ -16,6 +16,7 @@ import clincus
 from clincus_features import trust
 from clincus_features.limits import limit_options
 from clincus_features.sources import sources_document
+from tests.table import table
 
 clincus.install_features(None)  # they add settings
 
@@ -470,7 +471,7 @@ def test_an_unknown_tool_is_refused_and_a_configured_one_is_known(environ, user_
     assert clincus.load_config(environ).get("tool.name") == "y"
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "seconds"),
     [
         ("0", 0),
@@ -489,7 +490,7 @@ def test_duration(text, seconds):
     assert clincus.parse_duration(text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("text", ["", "5", "-5m", "+5m", "1d", "m", "1 h", "1h ", "5M", "1h30", "1e3s", "9" * 99 + "h"])
+@table("text", ["", "5", "-5m", "+5m", "1d", "m", "1 h", "1h ", "5M", "1h30", "1e3s", "9" * 99 + "h"])
 def test_no_duration(text):
     with pytest.raises(ValueError, match="duration"):
         clincus.parse_duration(text)

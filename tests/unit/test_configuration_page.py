@@ -6,9 +6,8 @@ import json
 import re
 from pathlib import Path
 
-import pytest
-
 import clincus
+from tests.table import table
 
 clincus.install_features(None)  # they add settings
 PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
@@ -19,7 +18,7 @@ ROWS = {
 EXAMPLES = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("setting", clincus.SETTING.values(), ids=lambda setting: setting.key)
+@table("setting", clincus.SETTING.values(), ids=lambda setting: setting.key)
 def test_each_key_is_there_with_its_default_and_variable(setting):
     default, variable = ROWS[setting.key.removeprefix("limits.")]
     assert default == f"`{json.dumps(setting.default)}`"
@@ -31,7 +30,7 @@ def test_no_key_is_described_that_does_not_exist():
     assert {key for key in described if key not in clincus.SETTING and f"limits.{key}" not in clincus.SETTING} == set()
 
 
-@pytest.mark.parametrize("text", EXAMPLES)
+@table("text", EXAMPLES)
 def test_each_example_loads_without_a_warning(tmp_path, monkeypatch, text):
     monkeypatch.setattr(clincus, "SYSTEM_CONFIG", str(tmp_path / "none"))
     path = tmp_path / ".config" / "clincus" / "config.toml"

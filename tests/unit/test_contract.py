@@ -11,6 +11,7 @@ import pytest
 import clincus
 from clincus_features.contract import served_contract
 from tests.builders import a_session
+from tests.table import table
 
 CONTRACT = clincus.load_contract()
 CHECKED = {"type", "enum", "minimum", "maximum", "pattern", "items", "properties", "required", "additionalProperties",
@@ -50,7 +51,7 @@ def test_the_document_is_valid_openapi():
     openapi_spec_validator.validate(CONTRACT)
 
 
-@pytest.mark.parametrize(("name", "schema"), list(request_schemas()))
+@table(("name", "schema"), list(request_schemas()))
 def test_requests_use_only_what_the_server_checks(name, schema):
     for one in nested(schema):
         assert set(one) <= CHECKED
@@ -61,7 +62,7 @@ def test_requests_use_only_what_the_server_checks(name, schema):
         assert one["type"] != "object" or "additionalProperties" in one, "the server refuses what is not named"
 
 
-@pytest.mark.parametrize(("name", "schema"), list(request_schemas()))
+@table(("name", "schema"), list(request_schemas()))
 def test_what_a_message_tells_of_is_described(name, schema):
     """A missing field and an unfitting pattern are explained by the description."""
     for one in nested(schema):
@@ -162,7 +163,7 @@ ITEM = {
 WITH_BODY, WITH_QUERY = clincus.Route("POST", "/x", ITEM, print), clincus.Route("GET", "/x", ITEM, print)
 
 
-@pytest.mark.parametrize(
+@table(
     "fields",
     [
         {"name": "a"},
@@ -179,7 +180,7 @@ def test_absent_fields_have_their_default():
     assert WITH_BODY.defaults["keep"] is None
 
 
-@pytest.mark.parametrize(
+@table(
     ("body", "sentence"),
     [
         (b"", '"name" is missing in the body: a name in small letters'),
@@ -216,7 +217,7 @@ def test_a_wrong_body_is_refused_with_the_reason(body, sentence):
     assert caught.value.status == 400
 
 
-@pytest.mark.parametrize(
+@table(
     ("query", "sentence"),
     [
         ({}, '"name" is missing in the query: a name in small letters'),

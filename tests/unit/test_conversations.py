@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 import clincus
 from tests.programs import DEADLINE
+from tests.table import table
 
 SESSION = "0cb916db-26aa-40f2-86b5-1ba81b225fd2"
 OTHER = "11111111-2222-3333-4444-555555555555"
@@ -147,7 +148,7 @@ def test_only_what_changed_is_copied(tmp_path):
     assert copies(tmp_path) == {TALK: b"4\n", f"{ROOT}/other": b"other"}
 
 
-@pytest.mark.parametrize("size", [9 << 20])
+@table("size", [9 << 20])
 def test_a_large_conversation_is_saved_and_read_again_in_pieces(tmp_path, size):
     write(tmp_path / "guest" / TALK, os.urandom(size))
     save(tmp_path)
@@ -165,8 +166,8 @@ ENDED = {
 }
 
 
-@pytest.mark.parametrize("is_last", [False, True], ids=["", "the last save"])
-@pytest.mark.parametrize(("name", "text"), ENDED.values(), ids=list(ENDED))
+@table("is_last", [False, True], ids=["", "the last save"])
+@table(("name", "text"), ENDED.values(), ids=list(ENDED))
 def test_half_of_a_list_or_of_a_file_is_a_failure_and_leaves_the_old_copy(tmp_path, monkeypatch, name, text, is_last):
     write(tmp_path / "guest" / TALK, b"first line\n", mtime=1)
     write(tmp_path / "guest" / ROOT / "-workspace/agent.jsonl", b"of a helper\n", mtime=2)
@@ -237,9 +238,7 @@ def test_a_conversation_with_two_names_is_saved_under_both(tmp_path):
     assert list(copies(tmp_path).values()) == [b"talk"] * 2
 
 
-@pytest.mark.parametrize(
-    ("path", "text"), [(clincus.UNPACKING_FILE, "x"), (".claude/history.jsonl", "/clear"), (".bashrc", "")]
-)
+@table(("path", "text"), [(clincus.UNPACKING_FILE, "x"), (".claude/history.jsonl", "/clear"), (".bashrc", "")])
 def test_a_container_without_the_conversation_never_takes_the_old_one(tmp_path, path, text):
     write(tmp_path / "guest" / TALK, "the whole talk")
     save(tmp_path)
@@ -307,9 +306,7 @@ def test_a_copy_is_on_the_disk_before_it_takes_the_old_ones_place(tmp_path, monk
     assert done[-1] == os.path.dirname(directory)
 
 
-@pytest.mark.parametrize(
-    ("error", "failure"), [(PermissionError, None), (FileNotFoundError, "another save was faster")]
-)
+@table(("error", "failure"), [(PermissionError, None), (FileNotFoundError, "another save was faster")])
 def test_an_unchanged_file_that_cannot_be_linked(tmp_path, monkeypatch, error, failure):
     """Some file systems have no hard links; and a save by another process may have taken the old copy away."""
 
@@ -386,7 +383,7 @@ def listing(*paths, size=1):
 ANSWER = b"0 1\nx1 5.0\n"
 
 
-@pytest.mark.parametrize(
+@table(
     "path",
     [
         "/etc/cron.d/x",
@@ -413,7 +410,7 @@ def test_names_that_do_not_go_together_cost_no_more_than_themselves(tmp_path):
     assert sorted(copies(tmp_path)) == [f"{ROOT}/good", f"{ROOT}/x"]
 
 
-@pytest.mark.parametrize(
+@table(
     ("pieces", "message"),
     [
         ((b"",), "list of files is incomplete: stop and resume the session, then try again"),
@@ -449,7 +446,7 @@ def test_what_is_written_meanwhile_is_no_hindrance(tmp_path):
 MIB = 1 << 20
 
 
-@pytest.mark.parametrize(
+@table(
     ("sent", "seconds"),
     [
         ([], 20),  # nothing has come: the patience at the begin
@@ -497,7 +494,7 @@ def in_claude(*names, project="-workspace"):
     return files(*(f"{ROOT}/{project}/{name}" for name in names))
 
 
-@pytest.mark.parametrize(
+@table(
     ("tool", "listing", "chosen"),
     [
         ("claude", in_claude(f"{SESSION}.jsonl", f"{OTHER}.jsonl"), SESSION),

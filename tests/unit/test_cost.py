@@ -16,6 +16,7 @@ from clincus_cli.cost import cost_lines
 from clincus_features import cost
 from clincus_features.cost import dialects, ledger
 from clincus_features.cost.prices import AS_OF, Price, Prices
+from tests.table import table
 
 MODEL = "claude-opus-4-5-20251101"
 SCHEMAS = clincus.load_contract()["components"]["schemas"]
@@ -279,7 +280,7 @@ def test_only_what_is_new_is_read_until_a_file_is_another_one(tmp_path, talk, pa
     assert document(tmp_path, reader)["tokens"] is None
 
 
-@pytest.mark.parametrize("account", [None, ledger.NOTHING])
+@table("account", [None, ledger.NOTHING])
 def test_of_a_tool_that_tells_nothing_nothing_is_known(account):
     found = dict(cost.document(account))
     jsonschema.validate(found, SCHEMA)

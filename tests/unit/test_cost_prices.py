@@ -10,6 +10,7 @@ import pytest
 import clincus
 from clincus_features import cost
 from clincus_features.cost.prices import AS_OF, TABLE, Message, Prices, reduced
+from tests.table import table
 
 clincus.install_features(None)  # they add settings
 
@@ -20,7 +21,7 @@ def price(model: str, *tokens: int, prices: Prices | None = None, at: str = "202
     return (prices or Prices()).cost(Message(model, at, True, counts))
 
 
-@pytest.mark.parametrize(
+@table(
     ("written", "name"),
     [
         ("claude-opus-4-5-20251101", "claude-opus-4-5"),
@@ -54,7 +55,7 @@ def test_a_name_of_any_provider_is_reduced_to_that_of_the_maker(written, name):
     assert reduced(written) == name
 
 
-@pytest.mark.parametrize(
+@table(
     ("model", "tokens", "dollars"),
     [
         ("us.anthropic.claude-opus-4-5-20251101-v1:0", 1000, 0.005),
@@ -84,7 +85,7 @@ def test_above_a_threshold_all_kinds_cost_more():
     assert price("claude-haiku-5-5", 100_000, 1000, 1000, 1000) == pytest.approx(0.05 + 0.0025 + 0.00005 + 0.000625)
 
 
-@pytest.mark.parametrize(("day", "dollars"), [("2026-10-06", 0.2), ("2026-10-07", 0.1)])
+@table(("day", "dollars"), [("2026-10-06", 0.2), ("2026-10-07", 0.1)])
 def test_a_price_holds_for_the_days_that_it_held(day, dollars):
     assert price("claude-sonnet-5-5", 0, 0, 1_000_000, at=f"{day}T10:00:00Z") == pytest.approx(dollars)
 

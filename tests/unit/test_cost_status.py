@@ -9,10 +9,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
 
-import pytest
-
 import clincus
 from clincus_features.cost import document, status
+from tests.table import table
 
 NOW = 1_795_640_000.0
 LIMITS = {
@@ -34,9 +33,7 @@ def test_claude_gets_a_status_line_where_it_has_none(tmp_path):
     assert written(tmp_path, tool="copilot") == {}
 
 
-@pytest.mark.parametrize(
-    "place", [".claude/settings.json", "work/.claude/settings.json", "work/.claude/settings.local.json"]
-)
+@table("place", [".claude/settings.json", "work/.claude/settings.json", "work/.claude/settings.local.json"])
 def test_nobody_loses_a_status_line_of_their_own(tmp_path, place):
     """Of the person or of the project; a file of an earlier start, with ours, is replaced by an empty one."""
     (tmp_path / place).parent.mkdir(parents=True)
@@ -44,7 +41,7 @@ def test_nobody_loses_a_status_line_of_their_own(tmp_path, place):
     assert json.loads(written(tmp_path)[status.SETTINGS]) == {}
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", '{"statusLine": null}', None])
+@table("content", ["{", "[1]", '{"statusLine": null}', None])
 def test_settings_that_name_none_are_no_hindrance(tmp_path, content):
     (tmp_path / ".claude").mkdir()
     if content is None:
@@ -73,7 +70,7 @@ def test_the_windows_and_the_context_are_told(tmp_path):
     assert document(None, found)["windows"] == found.windows(datetime.now(timezone.utc).timestamp())
 
 
-@pytest.mark.parametrize(
+@table(
     "told",
     [
         "",

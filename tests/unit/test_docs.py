@@ -8,7 +8,6 @@ import re
 import shlex
 
 import jsonschema
-import pytest
 
 import clincus
 from clincus_cli.all_commands import load_commands
@@ -16,6 +15,7 @@ from clincus_cli.commands import COMMANDS, find_command, parse_words
 from clincus_features.review import recorder
 from tests.commands_page import API_PAGE, PAGE, page_text, with_calls
 from tests.programs import ROOT
+from tests.table import table
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 BLOCK = re.compile(r"^ *```(?:sh)?\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
@@ -44,13 +44,18 @@ def test_the_page_on_the_api_has_each_call_with_method_and_path():
     assert page.count("\n| ") > len(CALLS)
 
 
-@pytest.mark.parametrize(("page", "line"), EXAMPLES)
-def test_a_command_in_a_document_is_one_of_the_program(page, line):
+def parse_line(line):
+    """Parse a command line of a page; raises as the command line does."""
     words = shlex.split(line, comments=True)[1:]
     end = next((number for number, word in enumerate(words) if word in ENDS), len(words))
     load_commands(*words[:1])
     command, rest = find_command(words[:end])
     parse_words(command, rest)
+
+
+@table(("page", "line"), EXAMPLES)
+def test_a_command_in_a_document_is_one_of_the_program(page, line):
+    parse_line(line)
 
 
 def test_the_first_page_is_read_at_once():
@@ -73,7 +78,7 @@ ANCHORED = [
 ]
 
 
-@pytest.mark.parametrize(("page", "path", "anchor"), ANCHORED)
+@table(("page", "path", "anchor"), ANCHORED)
 def test_a_link_into_a_page_leads_to_a_heading(page, path, anchor):
     source = ROOT / page
     target = source.parent / path if path else source
@@ -88,12 +93,12 @@ INLINE = [
 ]
 
 
-@pytest.mark.parametrize(("page", "line"), INLINE)
+@table(("page", "line"), INLINE)
 def test_a_command_within_a_sentence_is_one_of_the_program(page, line):
     """With its arguments it can be parsed; it may also stand there as a name, without them."""
     load_commands()
     if line.removeprefix("clincus ") not in COMMANDS:
-        test_a_command_in_a_document_is_one_of_the_program(page, line)
+        parse_line(line)
 
 
 LINKS = [
@@ -104,7 +109,7 @@ LINKS = [
 ]
 
 
-@pytest.mark.parametrize(("page", "path"), LINKS)
+@table(("page", "path"), LINKS)
 def test_a_link_leads_to_a_file(page, path):
     assert ((ROOT / page).parent / path).exists()
 
@@ -116,7 +121,7 @@ FILES = [
 ]
 
 
-@pytest.mark.parametrize(("page", "path"), FILES)
+@table(("page", "path"), FILES)
 def test_a_file_that_a_document_names_is_there(page, path):
     assert (ROOT / path).exists()
 
@@ -133,14 +138,14 @@ NAMED_CALLS = [
 ]
 
 
-@pytest.mark.parametrize(("page", "method", "path"), NAMED_CALLS)
+@table(("page", "method", "path"), NAMED_CALLS)
 def test_a_call_that_a_document_names_is_one_of_the_api(page, method, path):
     wanted = re.sub(r"\{\w+\}", "{}", path)
     known = [one for how, one in CALLS if how == method]
     assert any(one.endswith(wanted.lstrip("…")) if wanted.startswith("…") else one == wanted for one in known)
 
 
-@pytest.mark.parametrize("message", clincus.load_contract()["paths"]["/ws/events"]["get"]["x-messages"])
+@table("message", clincus.load_contract()["paths"]["/ws/events"]["get"]["x-messages"])
 def test_an_event_is_in_the_page_on_the_api(message):
     assert message["type"] in TEXTS[ROOT / "docs/api.md"]
 
@@ -185,6 +190,6 @@ HEADINGS = [
 ]
 
 
-@pytest.mark.parametrize("heading", HEADINGS)
+@table("heading", HEADINGS)
 def test_a_heading_of_troubleshooting_has_the_words_of_a_message(heading):
     assert [part for part in re.split(r"\d+", heading) if part not in MESSAGES] == []

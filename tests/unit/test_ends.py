@@ -19,6 +19,7 @@ from clincus_cli import losses
 from clincus_cli.sessions import run_shutdown
 from clincus_features import clone, uploads
 from tests.programs import DEADLINE, wait_until
+from tests.table import table
 from tests.unit.test_sessions import NAME, Door, add, deleted, reports
 
 __all__ = ["reports"]  # a fixture
@@ -187,7 +188,7 @@ def test_only_the_first_answer_about_a_silent_container_waits_long(sessions, doo
     assert door.waits[before:] == [clincus.END_PATIENCE / 2], "an end waits as long as before"
 
 
-@pytest.mark.parametrize(
+@table(
     ("work", "is_brief"),
     [(clincus.answering, True), (lambda: clincus.patient(clincus.END_PATIENCE, clincus.END_WITHIN), False)],
     ids=["answer", "end"],

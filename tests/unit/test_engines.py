@@ -25,6 +25,7 @@ from clincus_features import engine_memory, engines, upkeep
 from clincus_features.network.policy import Policy
 from tests.builders import a_session, an_engine
 from tests.programs import ROOT
+from tests.table import table
 
 NAME = "clincus-0a1b2c-1"
 FAR = f"far:{NAME}"
@@ -81,7 +82,7 @@ def test_where_the_servers_own_certificate_is_known_no_authority_counts(tmp_path
     assert [Door(remote=remote).environ for remote in ("public", "")] == [None, None]
 
 
-@pytest.mark.parametrize("id", [f"other:{NAME}", f"far:x:{NAME}"])
+@table("id", [f"other:{NAME}", f"far:x:{NAME}"])
 def test_a_door_takes_no_session_of_another_engine(id):
     with pytest.raises(AssertionError, match="not on the engine"):
         Door().place(id)
@@ -89,7 +90,7 @@ def test_a_door_takes_no_session_of_another_engine(id):
         clincus.Incus().path(FAR)
 
 
-@pytest.mark.parametrize(
+@table(
     ("words", "status", "said"),
     [
         ('Error: Get "https://h:8443/1.0": Unable to connect to: h:8443', 503, "cannot be reached"),
@@ -288,7 +289,7 @@ def test_labels_that_would_lead_elsewhere_on_this_host_count_as_absent():
 ENDLESS = '{"saved": ["talks"], "start": ["sh"], "conversation": "a/(a+)+b", "rules": [{"pattern": "(a+)+b"}]}'
 
 
-@pytest.mark.parametrize(
+@table(
     ("row", "saved"),
     [(ENDLESS, ("talks",)), ("[]", ()), ("{", ()), ('{"nope": 1}', ()), ('{"saved": ["../x"]}', ()),
      ('{"saved": ["a/./b"]}', ("a/b",)), ('{"saved": "x"}', ()), ('{"saved": [[]]}', ()), ("", ())],
@@ -308,7 +309,7 @@ def test_a_tool_there_is_the_one_of_that_name_here():
     assert (tool.saved, tool.conversation) == (("talks",), "(?P<id>.+)")
 
 
-@pytest.mark.parametrize("guest", ["[]", "{", "1", '["0", "root", "/"]', '[1000, "code", null]'])
+@table("guest", ["[]", "{", "1", '["0", "root", "/"]', '[1000, "code", null]'])
 def test_a_guest_that_cannot_be_is_told(guest):
     session = clincus.session_from_instance("clincus-", instance(guest=guest), "far")
     with pytest.raises(clincus.ClincusError, match=r"its label user\.clincus\.guest is not") as raised:
@@ -345,7 +346,7 @@ def test_a_name_of_another_form_is_no_session_of_ours():
     assert clincus.session_from_instance("clincus-", named, "far") is None
 
 
-@pytest.mark.parametrize(
+@table(
     ("path", "roots"),
     [
         ("/srv/projects", ["/srv/projects"]),  # the root itself
@@ -521,7 +522,7 @@ def test_what_an_engine_said_outlives_the_server(tmp_path):
 # ---- the command line
 
 
-@pytest.mark.parametrize(
+@table(
     ("options", "asked"),
     [
         ({}, ["", "all"]),
@@ -597,7 +598,7 @@ def test_the_certificate_of_a_remote_that_is_there_stays(shown, tmp_path):
     assert not (tmp_path / "servercerts").exists()
 
 
-@pytest.mark.parametrize("addresses", [[], ["localhost:1"], ["localhost:x", "[::1]:1"]])
+@table("addresses", [[], ["localhost:1"], ["localhost:x", "[::1]:1"]])
 def test_a_token_of_a_server_that_does_not_answer_says_what_to_look_at(addresses):
     with pytest.raises(clincus.ClincusError, match=r"does not answer .*is it on") as caught:
         commands.first_certificate(addresses)
@@ -784,7 +785,7 @@ def test_an_engine_that_is_down_at_the_start_shows_what_it_had_until_it_answers(
     assert after.shown() == {FAR: ("stopped", "")}
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"table": ["", ""], "instances": [{"name": 1}]}', "\xff" * 100])
+@table("text", ["", "[]", "{", '{"table": ["", ""], "instances": [{"name": 1}]}', "\xff" * 100])
 def test_a_damaged_memory_shows_nothing(tmp_path, text):
     (tmp_path / ".clincus").mkdir()
     (tmp_path / ".clincus" / "engine-far.json").write_text(text)

@@ -11,6 +11,7 @@ import pytest
 import clincus
 from tests.error_words import VALUE, messages
 from tests.programs import ROOT
+from tests.table import table
 
 CONTRACT = clincus.load_contract()
 SOURCES = [ROOT / "clincus.py", ROOT / "wall/protect.py", *sorted((ROOT / "clincus_features").rglob("*.py"))]
@@ -31,7 +32,7 @@ def answer_to(error):
     return response.status, dict(response.headers), json.loads(response.body)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+@table("path", SOURCES, ids=lambda path: path.stem)
 def test_an_error_in_the_code_names_a_row_of_the_table(path):
     for cause in causes_in(path):
         assert cause in clincus.CAUSES or cause in clincus.CODES
@@ -47,7 +48,7 @@ def test_every_code_is_used():
     assert set(clincus.CAUSES) - used - by_status - named - in_core - by_other_means == set()
 
 
-@pytest.mark.parametrize(
+@table(
     ("error", "status", "code"),
     [
         (clincus.ClincusError("x", 400), 400, "bad_request"),
@@ -135,7 +136,7 @@ def test_the_errors_of_the_program_are_found():
     )
 
 
-@pytest.mark.parametrize("message", [pytest.param(one, id=f"{one.path.stem}-{one.line}") for one in WORDS])
+@table("message", [pytest.param(one, id=f"{one.path.stem}-{one.line}") for one in WORDS])
 def test_an_error_says_what_to_do(message):
     has_reason = message.text.endswith((VALUE, f"{VALUE})"))  # what failed tells why, in words of its own
     is_left = OF_CONTAINERS.search(message.text) or message.text in ENDED_ELSEWHERE

@@ -12,12 +12,13 @@ import pytest
 
 import clincus
 from clincus_features import fairness
+from tests.table import table
 
 BURNER = "clincus-0a1b2c-1"
 OTHER = "clincus-0a1b2c-2"
 
 
-@pytest.mark.parametrize(
+@table(
     ("shares", "is_slowed", "verdict"),
     [
         ([0.3, 0.3, 0.3, 0.3], False, "slow"),
@@ -35,9 +36,7 @@ def test_the_last_looks_decide(shares, is_slowed, verdict):
     assert fairness.decide(shares, 0.2, is_slowed=is_slowed) == verdict
 
 
-@pytest.mark.parametrize(
-    ("cores", "sessions", "limit"), [(2, 10, 0.1), (64, 2, fairness.MOST), (2, 200, fairness.LEAST), (1, 2, 0.25)]
-)
+@table(("cores", "sessions", "limit"), [(2, 10, 0.1), (64, 2, fairness.MOST), (2, 200, fairness.LEAST), (1, 2, 0.25)])
 def test_a_container_burns_by_its_part_of_the_machine(cores, sessions, limit):
     assert fairness.burning_limit(cores, sessions) == limit
 

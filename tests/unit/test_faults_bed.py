@@ -11,6 +11,7 @@ import clincus
 from tests import faults_bed, incus_bed
 from tests.incus_bed import Bed
 from tests.programs import wait_until
+from tests.table import table
 
 
 def state(process: subprocess.Popen[bytes]) -> str:
@@ -33,7 +34,7 @@ def test_a_daemon_goes_on_after_it_hung_though_a_child_of_it_had_ended(monkeypat
         daemon.wait()
 
 
-@pytest.mark.parametrize(
+@table(
     ("code", "words", "starts"),
     [(2, incus_bed.CONNECT_PANIC, 1), (2, "panic: something else", 0), (0, incus_bed.CONNECT_PANIC, 0)],
     ids=["the known fault", "another fault", "a clean end"],

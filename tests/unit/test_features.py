@@ -16,6 +16,7 @@ import clincus
 from clincus_features.contract import served_contract
 from clincus_features.protection.records import Change, Records, Run
 from tests.builders import a_session
+from tests.table import table
 
 GOOD = """
 def install(extensions):
@@ -132,7 +133,7 @@ def numbers():
     return functools.partial(next, itertools.count(1))
 
 
-@pytest.mark.parametrize(("seconds", "expected"), [(1e9, [1, 1, 1]), (0.0, [1, 2, 3])])
+@table(("seconds", "expected"), [(1e9, [1, 1, 1]), (0.0, [1, 2, 3])])
 def test_an_answer_holds_for_some_seconds_however_many_ask(seconds, expected):
     answers, ask = clincus.LastAnswers(seconds), numbers()
     assert [answers.get(SESSION, ask) for _ in range(3)] == expected

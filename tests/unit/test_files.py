@@ -12,6 +12,7 @@ import clincus
 from clincus_features import files
 from tests.builders import a_session
 from tests.programs import DEADLINE
+from tests.table import table
 
 SESSION = a_session()
 
@@ -40,7 +41,7 @@ def test_a_container_lists_no_more_entries_than_it_is_asked_for():
     assert len(listing(b"\tf\t1\t1\tname\0" * 3 * files.ENTRY_LIMIT)) == files.ENTRY_LIMIT
 
 
-@pytest.mark.parametrize(("more", "is_cut"), [(0, False), (1, True)])
+@table(("more", "is_cut"), [(0, False), (1, True)])
 def test_a_listing_says_whether_the_directory_has_more(more, is_cut):
     sessions = Sessions(b"\tf\t1\t1\tname\0" * (files.ENTRY_LIMIT + more))
     assert files.list_directory(sessions, SESSION, "")[1] is is_cut
@@ -57,7 +58,7 @@ def test_folders_come_first():
     assert entries[2] == {"name": "b", "type": "file", "size": 5, "modified": "1970-01-01T00:00:00Z"}
 
 
-@pytest.mark.parametrize(
+@table(
     ("seconds", "year"),
     [("253402300800", 9999), ("9e18", 9999), ("inf", 9999), ("-9e18", 1000), ("1735689600.0000000000", 2025)],
 )
@@ -71,9 +72,7 @@ def test_a_name_that_is_not_utf8_is_told_in_a_form_that_opens_it():
     assert (entry["name"], entry["encoded"]) == ("raw\N{REPLACEMENT CHARACTER}", "raw%FF")
 
 
-@pytest.mark.parametrize(
-    "stdout", [b"nonsense", b"\tf\tlarge\t0\ta\0", b"\tf\t0\tnan\ta\0", b"\tf\t0\tnow\ta\0", b"\t\xff\t0\t0\ta\0"]
-)
+@table("stdout", [b"nonsense", b"\tf\tlarge\t0\ta\0", b"\tf\t0\tnan\ta\0", b"\tf\t0\tnow\ta\0", b"\t\xff\t0\t0\ta\0"])
 def test_a_container_that_answers_nonsense_is_told_of(stdout):
     with pytest.raises(clincus.ClincusError, match="did not answer with a listing"):
         listing(stdout)
@@ -92,8 +91,8 @@ def test_nobody_waits_long_for_a_file():
 WRITE = ["sh", str(Path(clincus.__file__).parent / "guest" / "files.sh"), "write"]
 
 
-@pytest.mark.parametrize(("arrives", "code", "content"), [("new text", 0, "new text"), ("new te", 48, "old text")])
-@pytest.mark.parametrize("expected", ["any", "new"])
+@table(("arrives", "code", "content"), [("new text", 0, "new text"), ("new te", 48, "old text")])
+@table("expected", ["any", "new"])
 def test_a_file_that_arrives_cut_short_takes_no_place(tmp_path, arrives, code, content, expected):
     if expected == "any":
         (tmp_path / "file").write_text("old text")
@@ -125,7 +124,7 @@ def test_a_picture_is_one_by_its_content():
     assert files.read_picture(Sessions(png), SESSION, "shot.txt") == (png, "image/png")
 
 
-@pytest.mark.parametrize("content", [b"<svg xmlns='http://www.w3.org/2000/svg'>", b"<!doctype html>", b"GIF", b""])
+@table("content", [b"<svg xmlns='http://www.w3.org/2000/svg'>", b"<!doctype html>", b"GIF", b""])
 def test_what_only_calls_itself_a_picture_is_refused(content):
     with pytest.raises(clincus.ClincusError, match="is no picture that can be shown") as caught:
         files.read_picture(Sessions(content), SESSION, "shot.png")

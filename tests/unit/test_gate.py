@@ -14,6 +14,7 @@ import pytest
 import clincus
 from clincus_cli import entry
 from clincus_features.sign_in import TokenGate
+from tests.table import table
 
 PORT = 3000
 TOKEN = "a-token-of-these-tests"
@@ -40,12 +41,12 @@ def ask(gate, *, peer=OWNER, method="GET", path="/api/tools", query=None, host="
 # ---- the Host header --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:3000", "localhost:3000", "LocalHost:3000", "[::1]:3000"])
+@table("host", ["127.0.0.1:3000", "localhost:3000", "LocalHost:3000", "[::1]:3000"])
 def test_loopback_names_with_our_port_pass(host):
     assert ask(clincus.Gate(), host=host) is None
 
 
-@pytest.mark.parametrize(
+@table(
     "host",
     [
         None,
@@ -97,7 +98,7 @@ def test_the_address_that_a_connection_came_in_on_is_ours():
     assert ask(gate, peer=FAR, host="192.0.2.2:3000", Authorization=f"Bearer {TOKEN}") == 403
 
 
-@pytest.mark.parametrize(
+@table(
     ("allowed", "host", "passes"),
     [
         ("box.example", "box.example", True),
@@ -126,8 +127,8 @@ FOREIGN = ["http://evil.example", "null", "", "http://localhost:3001", "https://
            "ftp://localhost:3000", "http://localhost:3000.evil.example", "http://localhost:3000/"]  # fmt: skip
 
 
-@pytest.mark.parametrize("origin", FOREIGN)
-@pytest.mark.parametrize(
+@table("origin", FOREIGN)
+@table(
     ("method", "path"),
     [
         *((method, "/api/x") for method in ("POST", "PUT", "DELETE", "PATCH", "BREW")),
@@ -139,14 +140,14 @@ def test_a_foreign_page_can_neither_write_nor_open_a_websocket(method, path, ori
     assert ask(clincus.Gate(), method=method, path=path, Origin=origin) == 403
 
 
-@pytest.mark.parametrize("site", ["cross-site", "same-site", "Cross-Site", "unheard-of"])
-@pytest.mark.parametrize(("method", "path"), [("POST", "/api/x"), ("GET", "/ws/events")])
+@table("site", ["cross-site", "same-site", "Cross-Site", "unheard-of"])
+@table(("method", "path"), [("POST", "/api/x"), ("GET", "/ws/events")])
 def test_the_browser_says_that_the_page_is_foreign(method, path, site):
     assert ask(clincus.Gate(), method=method, path=path, Sec_Fetch_Site=site) == 403
 
 
-@pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1:3000", "http://[::1]:3000", None])
-@pytest.mark.parametrize("site", ["same-origin", "none", None])
+@table("origin", ["http://localhost:3000", "http://127.0.0.1:3000", "http://[::1]:3000", None])
+@table("site", ["same-origin", "none", None])
 def test_our_own_page_and_programs_can_do_both(origin, site):
     fields = {"Origin": origin, "Sec-Fetch-Site": site}
     fields = {name: value for name, value in fields.items() if value}
@@ -175,7 +176,7 @@ TABLE = """\
 """.splitlines()
 
 
-@pytest.mark.parametrize(
+@table(
     ("port", "owner"),
     [
         pytest.param(0xC350, 1000, id="open"),
@@ -188,7 +189,7 @@ def test_the_kernel_says_who_holds_the_other_end(port, owner):
     assert clincus.find_owner(TABLE, [f"0100007F:{port:04X}", "0100007F:0BB8"]) == owner
 
 
-@pytest.mark.parametrize(
+@table(
     ("host", "little_endian"),
     [
         ("127.0.0.1", "0000000000000000FFFF00000100007F:0BB8"),
@@ -221,7 +222,7 @@ def connected(listen, connect):
         return client, server.accept()[0]
 
 
-@pytest.mark.parametrize(("listen", "connect"), PAIRS)
+@table(("listen", "connect"), PAIRS)
 def test_our_own_connection_is_known_whatever_its_family(listen, connect):
     client, here = connected(listen, connect)
     with client, here:
@@ -230,9 +231,7 @@ def test_our_own_connection_is_known_whatever_its_family(listen, connect):
     assert peer.address in {"127.0.0.1", "127.8.9.10", "::1"}
 
 
-@pytest.mark.parametrize(
-    ("owner", "passes"), [(os.geteuid(), True), (0, True), (os.geteuid() + 1, False), (None, False)]
-)
+@table(("owner", "passes"), [(os.geteuid(), True), (0, True), (os.geteuid() + 1, False), (None, False)])
 def test_only_this_user_and_root_are_beyond_doubt(monkeypatch, owner, passes):
     monkeypatch.setattr(clincus, "socket_owner", lambda *_: owner)
     client, here = connected("127.0.0.1", "127.0.0.1")
@@ -508,7 +507,7 @@ def test_without_a_file_the_variable_counts():
     assert entry.load_token(None, {"CLINCUS_TOKEN": ""}) == entry.load_token(None, {}) == ""
 
 
-@pytest.mark.parametrize("token", ["short", "x" * 21, "with a blank inside of it", "\xe4" * 30, "x" * 300])
+@table("token", ["short", "x" * 21, "with a blank inside of it", "\xe4" * 30, "x" * 300])
 def test_a_weak_or_odd_token_is_refused(token):
     with pytest.raises(clincus.ClincusError, match="22 to 256 printable characters"):
         entry.load_token(None, {"CLINCUS_TOKEN": token})
@@ -522,7 +521,7 @@ def test_a_token_file_that_others_can_read_is_refused(tmp_path):
         entry.load_token(str(path), {})
 
 
-@pytest.mark.parametrize("content", ["", "\n"])
+@table("content", ["", "\n"])
 def test_an_empty_token_file_is_no_token(tmp_path, content):
     path = tmp_path / "token"
     path.write_text(content)
@@ -537,14 +536,14 @@ def test_a_token_file_that_cannot_be_used_is_named(tmp_path):
         entry.load_token(str(tmp_path), {})
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "box.example", "127.0.0.1.evil.example"])
+@table("host", ["0.0.0.0", "::", "192.0.2.1", "box.example", "127.0.0.1.evil.example"])
 def test_other_machines_are_listened_to_with_a_token_only(host):
     with pytest.raises(clincus.ClincusError, match="needs a token"):
         entry.listen_hosts(host, clincus.Gate())
     assert entry.listen_hosts(host, TokenGate(token=TOKEN))[0] == host
 
 
-@pytest.mark.parametrize(
+@table(
     ("host", "others"),
     [
         ("192.0.2.1", clincus.LOOPBACK),
@@ -558,7 +557,7 @@ def test_the_commands_of_this_machine_reach_a_server_for_other_machines(host, ot
     assert entry.listen_hosts(host, TokenGate(token=TOKEN)) == (host, *others)
 
 
-@pytest.mark.parametrize(
+@table(
     ("host", "hosts"),
     [
         (None, clincus.LOOPBACK),

@@ -12,6 +12,7 @@ import pytest
 
 import clincus
 from tests.programs import wait_until
+from tests.table import table
 
 TMUX_CONFIG = Path(clincus.__file__).parent / "guest/tmux.conf"
 FILES = 'find "$HOME" -type f -name saved'  # finds the conversation to go on with
@@ -44,7 +45,7 @@ def program(home: Path, name: str, *words: str, stdin: str = "") -> subprocess.C
     return run(home, "sh", "-c", clincus.guest_program(name), "clincus", *words, stdin=stdin)
 
 
-@pytest.mark.parametrize(
+@table(
     ("here", "environment", "chosen", "seen"),
     [
         ({}, {}, {}, "http://a'b@outer"),
@@ -213,9 +214,7 @@ def test_a_shell_or_the_tool_can_be_had_beside(home):
     assert program(home, "shell", "/nowhere", "tool", stdin="pwd").stdout == f"{home}\n", "a container of another"
 
 
-@pytest.mark.parametrize(
-    ("missing", "reason"), [("home", "the image has no home"), ("workspace", "the workspace is not mounted at")]
-)
+@table(("missing", "reason"), [("home", "the image has no home"), ("workspace", "the workspace is not mounted at")])
 def test_a_start_says_what_is_missing(tmp_path, missing, reason):
     places = {"home": tmp_path, "workspace": tmp_path, missing: tmp_path / "nowhere"}
     done = program(places["home"], "start", "clincus-x", str(places["workspace"]), "80", "24", "tmux")
@@ -230,8 +229,8 @@ BROKEN_RINGS = {
 }
 
 
-@pytest.mark.parametrize("script", list(BROKEN_RINGS.values()), ids=list(BROKEN_RINGS))
-@pytest.mark.parametrize("alert", ["bell", "activity"])
+@table("script", list(BROKEN_RINGS.values()), ids=list(BROKEN_RINGS))
+@table("alert", ["bell", "activity"])
 def test_a_ring_that_goes_wrong_leaves_the_keys_to_the_tool(tmp_path, alert, script):
     """tmux shows what a `run-shell` prints, or that it failed, in a view over the pane that swallows each key."""
     ring = tmp_path / ".clincus/ring"

@@ -12,6 +12,7 @@ import pytest
 import clincus
 from clincus_cli import setup_commands as cli_setup_commands
 from clincus_features import health
+from tests.table import table
 
 NOW = datetime(2027, 3, 1, 9, 15, 0, 250000, tzinfo=timezone.utc)
 NAMES = [
@@ -299,7 +300,7 @@ def test_age_of_the_image(report, created, status):
     assert report({IMAGE: {**WELL[IMAGE], "created_at": made}})["checks"]["image_age"]["status"] == status
 
 
-@pytest.mark.parametrize(
+@table(
     ("statuses", "status"),
     [("ok ok", "healthy"), ("ok warning", "degraded"), ("ok warning failed", "unhealthy")],
 )
@@ -357,7 +358,7 @@ CABLES = {
 }
 
 
-@pytest.mark.parametrize(("names", "address", "dead"), CABLES.values(), ids=CABLES.keys())
+@table(("names", "address", "dead"), CABLES.values(), ids=CABLES.keys())
 def test_a_dead_cable_is_one_of_incus_with_both_ends_here(tmp_path, names, address, dead):
     one, other = names
     end_of_cable(tmp_path, one, 11, 12)

@@ -15,6 +15,7 @@ import pytest
 import clincus
 from tests.builders import a_session
 from tests.programs import DEADLINE
+from tests.table import table
 
 
 def start(name: str, time: str, **more: object) -> bytes:
@@ -70,7 +71,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("lines", "expected"), CASES.values(), ids=CASES.keys())
+@table(("lines", "expected"), CASES.values(), ids=CASES.keys())
 def test_lines_fold_into_runs(lines, expected):
     assert times(fold(lines)) == expected
 
@@ -110,7 +111,7 @@ def test_an_append_after_a_torn_line_keeps_its_own_line(tmp_path: Path):
     assert times(history.runs()) == [("10:00:00", None)]
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "expected"),
     [
         ("2026-11-24T16:16:26.349684052Z", "2026-11-24T16:16:26Z"),
@@ -325,7 +326,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize(("changes", "read"), CHANGES.values(), ids=CHANGES.keys())
+@table(("changes", "read"), CHANGES.values(), ids=CHANGES.keys())
 def test_after_a_change_only_what_is_new_is_read_and_the_runs_are_those_of_the_file(
     tmp_path, monkeypatch, changes, read
 ):
@@ -376,7 +377,7 @@ BEHIND = {
 }
 
 
-@pytest.mark.parametrize(("mark", "ids"), BEHIND.values(), ids=BEHIND.keys())
+@table(("mark", "ids"), BEHIND.values(), ids=BEHIND.keys())
 def test_the_next_page_begins_behind(mark, ids):
     assert [run.id for run in RUNS[clincus.place_behind(RUNS, mark) :]] == ids
 

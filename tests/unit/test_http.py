@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import clincus
 from clincus_features.sign_in import TokenGate
+from tests.table import table
 
 CRLF = "\r\n"
 
@@ -194,7 +195,7 @@ def test_a_head_is_taken_apart():
     assert parsed.headers["x-empty"] == ""
 
 
-@pytest.mark.parametrize(
+@table(
     ("lines", "status"),
     [
         pytest.param(["GET / HTTP/1.1", "Host : a"], 400, id="blank before the colon"),
@@ -241,13 +242,13 @@ def test_what_can_be_read_in_two_ways_is_refused(lines, status):
     assert caught.value.status == status
 
 
-@pytest.mark.parametrize("ending", [b"\n\n", b"\n\r\n", b"\r\n\n"])
+@table("ending", [b"\n\n", b"\n\r\n", b"\r\n\n"])
 def test_lines_that_do_not_end_with_cr_lf_are_refused(ending):
     with pytest.raises(clincus.ClincusError, match=r"line|NAME: VALUE"):
         parse(clincus.read_head(io.BytesIO(b"GET / HTTP/1.1" + ending)))
 
 
-@pytest.mark.parametrize(
+@table(
     ("target", "path"),
     [
         ("http://here:1/api?x=1", "/api"),
@@ -269,7 +270,7 @@ def test_any_bytes_give_a_head_or_a_refusal(data):
         assert not raw or parse(raw).path.startswith("/")
 
 
-@pytest.mark.parametrize(
+@table(
     ("data", "status"),
     [
         (b"GET / HTTP/1.1\r\nA: " + b"b" * 200_000, 431),
@@ -653,7 +654,7 @@ def test_a_connection_that_is_taken_over_stays_open_and_keeps_its_place():
         assert not is_full(server)
 
 
-@pytest.mark.parametrize(("sent", "status"), [(b"", None), (b"GET / HT", 408)], ids=["nothing", "half a head"])
+@table(("sent", "status"), [(b"", None), (b"GET / HT", 408)], ids=["nothing", "half a head"])
 def test_who_says_too_little_is_cut_off(monkeypatch, sent, status):
     monkeypatch.setattr(clincus, "HEAD_TIMEOUT", 0.05)
     with listening() as server, Client(server) as client:

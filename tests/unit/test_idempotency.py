@@ -11,6 +11,7 @@ import pytest
 import clincus
 from clincus_features import idempotency
 from tests.programs import DEADLINE
+from tests.table import table
 
 
 def request(key: str | None = "k", body: bytes = b"{}", path: str = "/api/sessions") -> Any:
@@ -39,7 +40,7 @@ def test_the_same_key_gets_the_same_answer():
     assert [answers.once(request(None), handler) for _ in range(2)] == [3, 4]
 
 
-@pytest.mark.parametrize("other", [{"body": b'{"a": 1}'}, {"path": "/api/sessions/x/prompt"}])
+@table("other", [{"body": b'{"a": 1}'}, {"path": "/api/sessions/x/prompt"}])
 def test_a_key_belongs_to_one_request(other):
     answers = idempotency.Answers()
     answers.once(request(), Counter())
@@ -48,7 +49,7 @@ def test_a_key_belongs_to_one_request(other):
     assert caught.value.status == 409
 
 
-@pytest.mark.parametrize("key", ["", "k" * 201])
+@table("key", ["", "k" * 201])
 def test_a_key_has_a_length(key):
     with pytest.raises(clincus.ClincusError) as caught:
         idempotency.Answers().once(request(key), Counter())

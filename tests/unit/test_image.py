@@ -18,6 +18,7 @@ from clincus_cli import host as cli_host
 from clincus_cli import recipe as cli_recipe
 from clincus_cli import setup_commands as cli_setup_commands
 from clincus_features.network import outside
+from tests.table import table
 
 DEB822 = """\
 # Debian's own
@@ -317,7 +318,7 @@ def test_certificates_and_proxy_of_the_host_go_into_the_image(tmp_path):
     assert files["/etc/apt/apt.conf.d/90clincus-http-proxy"] == 'Acquire::http::Proxy "http://p.example:8080";\n'
 
 
-@pytest.mark.parametrize("name", ["http_proxy", "HTTPS_PROXY", "ALL_PROXY", "ftp_proxy"])
+@table("name", ["http_proxy", "HTTPS_PROXY", "ALL_PROXY", "ftp_proxy"])
 def test_no_image_holds_the_password_of_a_proxy(tmp_path, name):
     recipe = cli_recipe.Recipe(files=cli_recipe.host_files(cli_host.Host(str(tmp_path)), {name: SECRET_PROXY}))
     files, commands = recipe.contents()

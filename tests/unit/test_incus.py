@@ -22,6 +22,7 @@ import pytest
 import clincus
 from clincus_cli import relay as cli_relay
 from tests.programs import DEADLINE, wait_until
+from tests.table import table
 
 LOST = "Failed to retrieve PID of executing child process"  # what Incus says when it lost sight of a command
 RUN = 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"'  # `incus exec` without a container
@@ -107,7 +108,7 @@ KINDS = [  # what Incus 6.0.4 writes, and what it means
 ]
 
 
-@pytest.mark.parametrize(("words", "kind", "status"), KINDS)
+@table(("words", "kind", "status"), KINDS)
 def test_words_of_incus_have_a_kind_and_a_status(words, kind, status):
     failure = clincus.incus_failure(f"Error: {words}\n")
     assert (failure.kind.name, failure.status) == (kind, status)
@@ -226,7 +227,7 @@ ENDINGS = {  # how a child is ended, the reason, and which signal it gets: "" if
 }
 
 
-@pytest.mark.parametrize(("ending", "reason", "number"), ENDINGS.values(), ids=ENDINGS.keys())
+@table(("ending", "reason", "number"), ENDINGS.values(), ids=ENDINGS.keys())
 def test_a_child_is_ended_as_it_was_agreed(ending, reason, number):
     script = 'for one in INT TERM; do trap "echo $one; exit 1" $one; done; echo ready; read line; echo; exit 0'
     with clincus.Child(["sh", "-c", script], ending=ending) as child:
@@ -271,8 +272,8 @@ def test_a_child_that_takes_too_long_goes_with_all_that_it_started(tmp_path):
     os.close(held)
 
 
-@pytest.mark.parametrize("stream", [1, 2])
-@pytest.mark.parametrize(("limit", "most"), [(1 << 20, "1 MiB"), (256 << 10, "256 KiB")])
+@table("stream", [1, 2])
+@table(("limit", "most"), [(1 << 20, "1 MiB"), (256 << 10, "256 KiB")])
 def test_a_child_that_writes_too_much_is_ended(monkeypatch, stream, limit, most):
     monkeypatch.setattr(clincus, "OUTPUT_LIMIT", limit)
     with pytest.raises(clincus.ChildError, match=f"wrote more than {most}"):
@@ -533,8 +534,8 @@ def test_a_command_may_not_write_much_more_than_is_wanted(incus):
 MARK = b"<mark>"
 
 
-@pytest.mark.parametrize("size", [1, 3, 1 << 16])
-@pytest.mark.parametrize(
+@table("size", [1, 3, 1 << 16])
+@table(
     ("data", "text"),
     [
         (b"", b""),
@@ -669,7 +670,7 @@ def test_output_that_cannot_be_written_is_told(incus):
         relayed(incus(), "echo x", (lambda piece: clincus.write_all(full.fileno(), piece), print))
 
 
-@pytest.mark.parametrize(
+@table(
     ("reachable", "members", "starts"),
     [
         ({"unix.socket"}, ["ann"], "incus"),

@@ -21,6 +21,7 @@ from clincus_cli.commands import COMMANDS, Options, find_command
 from clincus_cli.context import Context
 from clincus_cli.journal import FROM, run_noted
 from clincus_features import journal
+from tests.table import table
 
 load_commands()
 ID = "clincus-0a1b2c-1"
@@ -214,7 +215,7 @@ def test_a_session_that_never_was_is_404(office):
     assert caught.value.status == 404
 
 
-@pytest.mark.parametrize("id", ["../../etc/passwd", "", ".hidden", "a/b", "a" * 200])
+@table("id", ["../../etc/passwd", "", ".hidden", "a/b", "a" * 200])
 def test_an_id_from_incus_leads_to_no_other_file(id):
     assert journal.log_name(id) == ""
 
@@ -254,7 +255,7 @@ def test_what_becomes_of_a_session_without_a_request_is_told(office):
     ]
 
 
-@pytest.mark.parametrize(
+@table(
     ("operation", "values", "words"),
     [
         ("delete_session", {"force": False}, "Stop the session"),

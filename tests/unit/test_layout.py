@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from tests.table import table
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("clincus_cli", "clincus_features", "wall")
@@ -52,7 +52,7 @@ def test_the_core_imports_no_feature_and_no_command_when_it_is_loaded():
     assert [name for name in imports(CORE, at_top=True) if name != "clincus"] == []
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "clincus_features").rglob("*.py")), ids=module_name)
+@table("path", sorted((ROOT / "clincus_features").rglob("*.py")), ids=module_name)
 def test_a_feature_imports_the_core_and_itself_only(path):
     feature = ".".join(module_name(path).split(".")[:2])
     others = {name for name in imports(path) if not f"{name}.".startswith(f"{feature}.")}
@@ -79,7 +79,7 @@ def test_no_component_of_the_page_has_more_than_200_lines():
     assert {path.name: length for path, length in lengths.items() if length > 200} == {}
 
 
-@pytest.mark.parametrize("path", [CORE, *MODULES], ids=module_name)
+@table("path", [CORE, *MODULES], ids=module_name)
 def test_no_code_searches_the_message_of_an_error(path):
     """INCUS_FAILURES has the words of Incus, and an error its kind."""
     found = []

@@ -11,6 +11,7 @@ import clincus
 from clincus_cli.commands import UsageError
 from clincus_cli.shell import mount_argument
 from clincus_features.limits import add_limits, has_block_weights, limit_options
+from tests.table import table
 
 
 def limits(**changed):
@@ -37,7 +38,7 @@ def test_without_limits_only_the_memory_modes_are_written():
     assert limit_options(limits()) == (UNLIMITED, {}, [])
 
 
-@pytest.mark.parametrize(
+@table(
     ("changed", "keys"),
     [
         ({"cpu_count": "2"}, {"limits.cpu": "2"}),
@@ -61,7 +62,7 @@ def test_instance_keys(changed, keys):
     assert instance_keys(**changed) == keys
 
 
-@pytest.mark.parametrize(
+@table(
     ("changed", "options"),
     [
         ({"disk_read": "10MiB/s"}, {"limits.read": "10MiB"}),
@@ -83,7 +84,7 @@ def test_rates_of_two_kinds_do_not_add_up():
     assert "limits.disk.read (10iops) is of another kind" in warnings[0]
 
 
-@pytest.mark.parametrize(
+@table(
     ("count", "cpus", "warns"),
     [("2", 2, False), ("3", 2, True), ("0-1", 2, False), ("2", None, False), ("2,5", 4, True)],
 )
@@ -140,7 +141,7 @@ def test_a_tmpfs_needs_a_locked_workspace():
     assert described(settings)["config"]["user.clincus.warnings"].startswith("a word\nlimits.disk.tmpfs_size is left")
 
 
-@pytest.mark.parametrize(
+@table(
     ("files", "has"),
     [
         ({}, False),
@@ -183,7 +184,7 @@ CHECKS = {
 }
 
 
-@pytest.mark.parametrize("key", CHECKS)
+@table("key", CHECKS)
 def test_check(key):
     good, bad = CHECKS[key]
     check = clincus.SETTING[key].fit
@@ -200,9 +201,7 @@ def test_check(key):
     ]
 
 
-@pytest.mark.parametrize(
-    ("text", "size"), [("1KB", 1000), ("1kB", 1000), ("2KiB", 2048), ("3MB", 3_000_000), ("1TiB", 1 << 40)]
-)
+@table(("text", "size"), [("1KB", 1000), ("1kB", 1000), ("2KiB", 2048), ("3MB", 3_000_000), ("1TiB", 1 << 40)])
 def test_size(text, size):
     assert clincus.size_bytes(text) == size
 
@@ -230,7 +229,7 @@ def test_mounts_are_ready_to_become_devices():
     ]
 
 
-@pytest.mark.parametrize(
+@table(
     ("paths", "message"),
     [
         (["/data", "/data/in"], "nested mount paths: '/data/in' lies in '/data'"),
@@ -256,7 +255,7 @@ def test_names_that_only_begin_alike_are_not_nested():
     assert len(entries({"host": "/a", "container": "/data"}, {"host": "/b", "container": "/data2"})) == 2
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "mount"),
     [
         ("/a:/b", {"host": "/a", "container": "/b", "readonly": False}),
@@ -269,7 +268,7 @@ def test_mount_argument(text, mount):
     assert mount_argument(text, "/cwd") == mount
 
 
-@pytest.mark.parametrize("text", ["", "/a", ":/b", "/a:", "/a:b", "/a:/b:x", "/a:/b:ro:x", "/a:/../b"])
+@table("text", ["", "/a", ":/b", "/a:", "/a:b", "/a:/b:x", "/a:/b:ro:x", "/a:/../b"])
 def test_no_mount_argument(text):
     with pytest.raises(UsageError, match="invalid mount"):
         mount_argument(text, "/cwd")

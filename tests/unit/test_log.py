@@ -9,10 +9,9 @@ import re
 import sys
 from contextlib import suppress
 
-import pytest
-
 import clincus
 from clincus_features.journal import JsonFormatter
+from tests.table import table
 
 
 def gone():
@@ -62,7 +61,7 @@ class Unread(io.TextIOWrapper):
         super().close()
 
 
-@pytest.mark.parametrize("stderr", [gone, closed, full, without_reader, not_read])
+@table("stderr", [gone, closed, full, without_reader, not_read])
 def test_a_stderr_that_takes_nothing_ends_no_thread(monkeypatch, stderr):
     monkeypatch.setattr(clincus.LogHandler, "PATIENCE", 0.01)
     stream, done = stderr(), []

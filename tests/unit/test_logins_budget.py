@@ -11,9 +11,10 @@ from clincus_features.logins import budget
 from clincus_features.logins.budget import Spending, Sum, reached
 from clincus_features.logins.meter import Meter, Tokens
 from clincus_features.logins.settings import Limit
+from tests.table import table
 
 
-@pytest.mark.parametrize(
+@table(
     ("answer", "model", "tokens"),
     [
         (
@@ -49,7 +50,7 @@ from clincus_features.logins.settings import Limit
         ({"total_tokens": 9}, "", Tokens()),
     ],
 )
-@pytest.mark.parametrize("size", [1, 7, 10000])
+@table("size", [1, 7, 10000])
 def test_the_answer_of_a_model_says_what_it_cost(answer, model, tokens, size):
     meter, data = Meter(), json.dumps(answer).encode() + b"\n"
     for start in range(0, len(data), size):
@@ -133,7 +134,7 @@ def test_a_torn_file_is_put_aside(environ, tmp_path):
     assert (tmp_path / ".clincus" / f"{budget.FILE}.torn").exists()
 
 
-@pytest.mark.parametrize(
+@table(
     ("limit", "day", "session", "words"),
     [
         (Limit(), Sum(10**9, 10**9, 10**6), Sum(10**9), ""),

@@ -21,6 +21,7 @@ from clincus_features.logins.authority import Certificates, Store, make_certific
 from clincus_features.logins.settings import Host
 from tests.more_tools import tool_folder
 from tests.programs import DEADLINE
+from tests.table import table
 
 HOSTS = [Host("api.example.com"), Host("cdn.example.com", is_wild=True, port=8443)]
 ENVIRON = dict(os.environ)
@@ -174,7 +175,7 @@ def test_no_client_takes_what_a_stolen_authority_signs_for_another_host(tmp_path
     assert failure
 
 
-@pytest.mark.parametrize("client", [by_python, by_node, by_curl], ids=lambda one: one.__name__)
+@table("client", [by_python, by_node, by_curl], ids=lambda one: one.__name__)
 def test_no_client_takes_what_a_stolen_authority_signs_for_an_address(tmp_path, client):
     with serving(stolen(tmp_path, "IP:127.0.0.1"), tmp_path) as port:
         said, failure = client("127.0.0.1", port, tmp_path / "root.pem")

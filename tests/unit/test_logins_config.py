@@ -17,6 +17,7 @@ from clincus_features import trust
 from clincus_features.logins import sources
 from clincus_features.logins.services import SERVICES
 from clincus_features.logins.settings import Host, Limit, check_form, check_header, read_logins
+from tests.table import table
 
 clincus.install_features(None)  # they add settings
 VALUE = "sk-real-0123456789abcdef"
@@ -143,7 +144,7 @@ def test_no_wild_host_stands_for_all_names_of_a_top_level():
         Host.read("*.com")
 
 
-@pytest.mark.parametrize("service", SERVICES.values(), ids=lambda service: service.title)
+@table("service", SERVICES.values(), ids=lambda service: service.title)
 def test_each_known_service_would_be_taken_as_a_login_of_ones_own(service):
     for host in service.hosts:
         Host.read(host)

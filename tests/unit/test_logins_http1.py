@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import clincus
 from clincus_features.logins import http1
 from clincus_features.logins.http1 import Malformed
+from tests.table import table
 
 HOST = "api.example.com"
 
@@ -32,7 +33,7 @@ def body(data: bytes, piece: int, *, may_have_trailer: bool = False) -> tuple[by
     return found, bytes(held), reader.is_over
 
 
-@pytest.mark.parametrize(
+@table(
     "lines",
     [
         ("GET / HTTP/1.0",),
@@ -87,7 +88,7 @@ def test_what_could_be_read_in_two_ways_is_refused(lines):
         parsed(*lines)
 
 
-@pytest.mark.parametrize(
+@table(
     "host",
     [
         "",
@@ -106,7 +107,7 @@ def test_a_request_for_another_host_is_refused(host):
         parsed("GET / HTTP/1.1", host=host)
 
 
-@pytest.mark.parametrize(("host", "port"), [("API.example.com", 443), (f"{HOST}:443", 443), (f"{HOST}:8443", 8443)])
+@table(("host", "port"), [("API.example.com", 443), (f"{HOST}:443", 443), (f"{HOST}:8443", 8443)])
 def test_a_host_may_be_written_in_its_forms(host, port):
     found = http1.parse_request(request("GET / HTTP/1.1", host=f"Host: {host}"), HOST, port)
     assert http1.request_head(found, HOST, port).split(b"\r\n")[1] == f"Host: {HOST}".encode() + (
@@ -138,7 +139,7 @@ def test_a_request_is_written_anew_without_what_is_between_neighbours():
     )
 
 
-@pytest.mark.parametrize(
+@table(
     ("lines", "is_upgrade"),
     [
         (("GET / HTTP/1.1", "Connection: keep-alive, Upgrade", "Upgrade: websocket"), True),
@@ -155,7 +156,7 @@ def test_nothing_is_asked_to_go_on_but_as_a_websocket(lines, is_upgrade):
     assert (b"Upgrade: websocket" in http1.request_head(found, HOST, 443)) is is_upgrade
 
 
-@pytest.mark.parametrize(
+@table(
     ("head", "method", "length", "is_last"),
     [
         ("HTTP/1.1 200 OK\r\nContent-Length: 5", "GET", 5, False),
@@ -174,7 +175,7 @@ def test_an_answer_ends_where_its_head_says(head, method, length, is_last):
     assert (found.length, found.is_last) == (length, is_last)
 
 
-@pytest.mark.parametrize(
+@table(
     "head",
     [
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked",
@@ -210,7 +211,7 @@ def test_a_head_that_does_not_end_is_refused():
 # Bodies
 
 
-@pytest.mark.parametrize(
+@table(
     "data",
     [
         b"g\r\n",
@@ -228,7 +229,7 @@ def test_a_head_that_does_not_end_is_refused():
         b"1" * http1.ChunkedBody.LINE_LIMIT,
     ],
 )
-@pytest.mark.parametrize("piece", [1, 10000])
+@table("piece", [1, 10000])
 def test_chunks_that_could_be_read_in_two_ways_are_refused(data, piece):
     try:
         _, _, is_over = body(data, piece)

@@ -7,7 +7,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +27,7 @@ from clincus_features.logins.services import SERVICES, Service
 from clincus_features.logins.settings import Host, Limit, Login
 from clincus_features.logins.sources import Secret
 from clincus_features.logins.vendors import REFRESH, VENDORS
+from tests.table import table
 
 HOST = "api.example.com"
 VALUE = "sk-real-0123/456789abcdef"
@@ -114,7 +114,7 @@ def coded(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
-@pytest.mark.parametrize(
+@table(
     ("sent", "goes_on"),
     [
         (f"X-Api-Key: {KEY.placeholder}", f"X-Api-Key: {VALUE}"),
@@ -134,7 +134,7 @@ def test_a_placeholder_in_its_place_becomes_the_value(sent, goes_on):
     assert (len(talk.lent), talk.alarms) == (1, [])
 
 
-@pytest.mark.parametrize("piece", [1, 7])
+@table("piece", [1, 7])
 def test_a_placeholder_that_comes_in_pieces_becomes_the_value(piece):
     talk = Talk()
     head = f"GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Api-Key: {KEY.placeholder}\r\n\r\n".encode()
@@ -145,7 +145,7 @@ def test_a_placeholder_that_comes_in_pieces_becomes_the_value(piece):
     assert f"X-Api-Key: {VALUE}".encode() in talk.server_gets()
 
 
-@pytest.mark.parametrize(
+@table(
     ("line", "field", "login", "where"),
     [
         (f"GET /?key={KEY.placeholder} HTTP/1.1", "A: b", "key", "in the address"),
@@ -191,7 +191,7 @@ def test_a_placeholder_in_any_other_place_of_a_head_is_refused_and_told(line, fi
     assert talk.exchange.is_over
 
 
-@pytest.mark.parametrize(
+@table(
     ("line", "field", "where"),
     [
         ("GET / HTTP/1.1", f"X-Api-Key: {STRANGER.placeholder}", "in the header x-api-key"),
@@ -207,9 +207,9 @@ def test_the_placeholder_of_another_session_is_refused_and_told(line, field, whe
     assert talk.client_gets().startswith(b"HTTP/1.1 403 ")
 
 
-@pytest.mark.parametrize("before", ["", "x", "xy", "xyz"])
-@pytest.mark.parametrize("after", ["", "x", "xy"])
-@pytest.mark.parametrize("code", [base64.b64encode, base64.urlsafe_b64encode])
+@table("before", ["", "x", "xy", "xyz"])
+@table("after", ["", "x", "xy"])
+@table("code", [base64.b64encode, base64.urlsafe_b64encode])
 def test_a_placeholder_in_base64_is_found_at_any_place(before, after, code):
     talk = Talk()
     coded_text = code(f"{before}{KEY.placeholder}{after}".encode()).decode()
@@ -217,7 +217,7 @@ def test_a_placeholder_in_base64_is_found_at_any_place(before, after, code):
     assert talk.alarms == [("key", "in the header a")]
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@table("name", SERVICES)
 def test_placeholders_are_found_by_what_is_theirs_alone(name):
     loan = Loan(a_login(name, SERVICES[name]), new_placeholder(a_login(name, SERVICES[name])))
     ((mark, found),) = marks([loan]).items()
@@ -243,8 +243,8 @@ def unchunked(body: bytes) -> bytes:
     return found
 
 
-@pytest.mark.parametrize("in_chunks", [False, True])
-@pytest.mark.parametrize("size", [1, 7, 1000])
+@table("in_chunks", [False, True])
+@table("size", [1, 7, 1000])
 def test_a_placeholder_in_a_body_is_masked_and_told_once(in_chunks, size):
     """An agent that looks at its variables tells its model what it saw: the conversation has to go on."""
     talk, text = Talk(), f"seen: {KEY.placeholder} and on".encode()
@@ -264,7 +264,7 @@ def test_a_placeholder_in_a_body_is_masked_and_told_once(in_chunks, size):
     assert talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").endswith(b"ok")
 
 
-@pytest.mark.parametrize("in_chunks", [False, True])
+@table("in_chunks", [False, True])
 def test_the_beginning_of_a_placeholder_at_the_end_of_a_body_is_passed(in_chunks):
     talk, text = Talk(), f"seen: {KEY.placeholder[:-1]}".encode()
     field = "Transfer-Encoding: chunked" if in_chunks else f"Content-Length: {len(text)}"
@@ -307,7 +307,7 @@ def test_the_answer_to_a_request_that_was_lent_something_comes_whole_and_plain()
     )
 
 
-@pytest.mark.parametrize("field", ["Request-Range: bytes=0-9", "Accept-Charset: utf-16", "A-IM: vcdiff, range"])
+@table("field", ["Request-Range: bytes=0-9", "Accept-Charset: utf-16", "A-IM: vcdiff, range"])
 def test_a_value_is_not_asked_for_in_parts_or_other_letters(field):
     """Apache gives parts by the first, so that neither of two answers would hold the whole value."""
     talk = Talk()
@@ -324,9 +324,9 @@ def test_a_request_without_a_placeholder_goes_on_as_it_is():
     assert talk.answer(answer) == answer
 
 
-@pytest.mark.parametrize("piece", [1, 5, 1000])
-@pytest.mark.parametrize("spelling", [VALUE, VALUE.replace("/", "%2F"), VALUE.replace("/", "\\/")])
-@pytest.mark.parametrize("framing", ["length", "chunks", "end"])
+@table("piece", [1, 5, 1000])
+@table("spelling", [VALUE, VALUE.replace("/", "%2F"), VALUE.replace("/", "\\/")])
+@table("framing", ["length", "chunks", "end"])
 def test_an_answer_that_echoes_the_value_is_cleaned(piece, spelling, framing):
     talk = Talk()
     talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
@@ -352,7 +352,7 @@ def test_an_answer_that_echoes_the_value_is_cleaned(piece, spelling, framing):
 ODD = "p/ss+w&rd=<'it'>\"0123"
 
 
-@pytest.mark.parametrize(
+@table(
     "spelling",
     [
         "p%2Fss%2Bw%26rd%3D%3C%27it%27%3E%220123",
@@ -373,7 +373,7 @@ def test_a_value_with_signs_is_cleaned_as_urls_json_and_html_write_it(spelling):
     assert said.endswith(b"\r\n\r\n" + b"*" * len(spelling))
 
 
-@pytest.mark.parametrize("spelling", [VALUE.upper(), VALUE.lower()])
+@table("spelling", [VALUE.upper(), VALUE.lower()])
 def test_a_value_is_cleaned_in_capitals_and_in_small_letters(spelling):
     """As in a name that a server makes of it: a key of small letters and digits could be read from either."""
     talk = Talk(value="Sk-Real-0123/456789abcdef")
@@ -393,7 +393,7 @@ def test_an_answer_to_a_request_with_a_value_leaves_no_cookie_that_stands_for_it
     assert talk.answer(answer) == answer, "a program's own requests are its own"
 
 
-@pytest.mark.parametrize(
+@table(
     "lines",
     [
         ("POST / HTTP/1.1", "Expect: 100-continue", "Content-Length: 4"),
@@ -472,7 +472,7 @@ def test_a_server_that_switches_unasked_is_refused():
     assert talk.answer(AGREED).startswith(b"HTTP/1.1 502 ")
 
 
-@pytest.mark.parametrize(
+@table(
     "sent",
     [
         b"POST / HTTP/1.1\r\nHost: api.example.com\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -561,7 +561,7 @@ def test_a_body_without_a_placeholder_is_passed_whole(pieces):
     assert b"".join(mask.take(piece)[0] for piece in pieces) + mask.rest() == b"".join(pieces)
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@table("name", SERVICES)
 def test_placeholders_have_the_shape_of_their_service_and_are_nobody_elses(name):
     login = a_login(name, SERVICES[name])
     one, other = new_placeholder(login), new_placeholder(login)
@@ -569,8 +569,8 @@ def test_placeholders_have_the_shape_of_their_service_and_are_nobody_elses(name)
     assert one.startswith(SERVICES[name].shape.partition("{random}")[0])
 
 
-@pytest.mark.parametrize("before", ["", "x", "xy", "Authorization: Bearer "])
-@pytest.mark.parametrize("code", [base64.b64encode, base64.urlsafe_b64encode])
+@table("before", ["", "x", "xy", "Authorization: Bearer "])
+@table("code", [base64.b64encode, base64.urlsafe_b64encode])
 def test_a_text_with_the_value_in_base64_does_not_show_it(before, code):
     """A server may encode all of the request."""
     talk = Talk()
@@ -598,7 +598,7 @@ def test_the_tokens_of_an_answer_are_told_as_they_come():
     assert talk.tokens[1:] == [("key", "claude-opus-4-6", Tokens(0, 54))]
 
 
-@pytest.mark.parametrize("piece", [5, 1000])
+@table("piece", [5, 1000])
 def test_an_answer_that_says_a_value_is_a_model_does_not_bring_it_into_the_costs(piece):
     """These are in a file, in the API and on the page."""
     talk = Talk()
@@ -660,7 +660,7 @@ def test_the_body_of_one_may_come_in_pieces():
     assert talk.client_gets().startswith(b"HTTP/1.1 200 ")
 
 
-@pytest.mark.parametrize(
+@table(
     ("target", "fields"),
     [
         ("/v1/oauth/token", {"grant_type": "authorization_code", "code": "x"}),
@@ -688,7 +688,7 @@ def test_a_host_that_gives_tokens_is_lent_nothing():
     assert talk.alarms == [("claude", "in the header authorization")]
 
 
-@pytest.mark.parametrize("placeholder", [CLAUDE.placeholder + REFRESH, CLAUDE.placeholder])
+@table("placeholder", [CLAUDE.placeholder + REFRESH, CLAUDE.placeholder])
 def test_the_placeholder_of_a_refresh_token_is_never_filled_in(placeholder):
     talk = Talk("api.anthropic.com", [CLAUDE])
     talk.ask("GET / HTTP/1.1", f"Authorization: Bearer {placeholder}")
@@ -696,7 +696,7 @@ def test_the_placeholder_of_a_refresh_token_is_never_filled_in(placeholder):
     assert (talk.lent, bool(talk.alarms)) == (["claude"] if is_access else [], not is_access)
 
 
-@pytest.mark.parametrize(
+@table(
     ("name", "host", "path"),
     [
         ("claude", "api.anthropic.com", "/api/oauth/claude_cli/create_api_key"),

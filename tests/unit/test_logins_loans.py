@@ -12,6 +12,7 @@ from clincus_features.logins import loans
 from clincus_features.logins.services import SERVICES
 from clincus_features.logins.settings import Host, Login
 from clincus_features.logins.vendors import VENDORS
+from tests.table import table
 
 LOGINS = {
     name: Login(name, service, name, tuple(Host.read(host) for host in service.hosts), "env", "A", 60.0)
@@ -30,9 +31,7 @@ def test_a_login_keeps_its_placeholder_when_others_come_and_go():
     assert loans.read_label(again).keys() == {"github", "pypi"}
 
 
-@pytest.mark.parametrize(
-    "label", ["", "{", "[]", '{"github": 1}', '{"github": "short"}', '{"unknown": "' + 40 * "x" + '"}']
-)
+@table("label", ["", "{", "[]", '{"github": 1}', '{"github": "short"}', '{"unknown": "' + 40 * "x" + '"}'])
 def test_a_label_that_cannot_be_read_lends_nothing(label):
     assert loans.loans_of(label, LOGINS) == []
 
@@ -61,7 +60,7 @@ def test_git_takes_the_placeholder_for_the_services_url_alone():
     assert loan.placeholder not in said[1]
 
 
-@pytest.mark.parametrize("names", [("anthropic", "claude"), ("github", "work")])
+@table("names", [("anthropic", "claude"), ("github", "work")])
 def test_logins_that_would_get_into_each_others_way_are_refused(names):
     logins = {**LOGINS, "work": LOGINS["github"]._replace(name="work")}
     with pytest.raises(clincus.ClincusError, match=r"choose one|give one") as caught:

@@ -21,6 +21,7 @@ from clincus_features.logins.sources import SourceError
 from clincus_features.logins.vendors import REFRESH, VENDORS, answer_tokens, claims
 from tests.one_use_vendor import OneUseVendor, claude_file
 from tests.programs import DEADLINE, wait_until
+from tests.table import table
 
 
 def lent(name: str) -> Login:
@@ -286,7 +287,7 @@ def test_a_login_of_codex_is_renewed_when_its_token_says_so(tmp_path):
 # -- What a container has
 
 
-@pytest.mark.parametrize("name", VENDORS)
+@table("name", VENDORS)
 def test_a_container_gets_placeholders_with_a_far_end(name):
     account = {"chatgpt_plan_type": "pro", "chatgpt_account_id": "acc", "chatgpt_user_id": "user"}
     real = {
@@ -322,7 +323,7 @@ def test_a_program_that_renews_its_placeholder_gets_it_again():
     assert answer_tokens(PLACEHOLDER, form, "application/x-www-form-urlencoded")[0] == 200
 
 
-@pytest.mark.parametrize(
+@table(
     ("fields", "status"),
     [
         ({"grant_type": "authorization_code", "code": "x"}, 403),

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.programs import ROOT
+from tests.table import table
 
 BEGIN = """
 import json, platform, threading
@@ -83,6 +84,6 @@ print(int(seen() is None))
 """
 
 
-@pytest.mark.parametrize(("more", "is_gone"), [(100_000, 1), (10, 0)], ids=["a busy time", "a time at rest"])
+@table(("more", "is_gone"), [(100_000, 1), (10, 0)], ids=["a busy time", "a time at rest"])
 def test_what_refers_to_itself_is_freed_after_a_busy_time_only(more, is_gone):
     assert kilobytes(BEGIN + CIRCLES.format(more=more)) == is_gone

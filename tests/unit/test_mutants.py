@@ -6,9 +6,10 @@ import pytest
 
 from tests import mutants
 from tests.mutants import MUTANTS, ROOT
+from tests.table import table
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
+@table("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
 def test_a_mutant_fits_the_code(mutant):
     assert (ROOT / mutant.file).read_text().count(mutant.old) == 1
     assert (ROOT / "tests" / "unit" / f"test_{mutant.tests}.py").exists()

@@ -12,6 +12,7 @@ from clincus_cli import all_commands, names
 from clincus_cli import commands as cli_commands
 from clincus_cli import context as cli_context
 from tests.builders import a_session
+from tests.table import table
 
 all_commands.load_commands()
 
@@ -39,7 +40,7 @@ CALLED = {
 }
 
 
-@pytest.mark.parametrize(("word", "id"), CALLED.values(), ids=CALLED.keys())
+@table(("word", "id"), CALLED.values(), ids=CALLED.keys())
 def test_a_session_is_called_by(word, id):
     made = context(["why", word])
     names.settle_names(made)
@@ -68,7 +69,7 @@ def test_a_word_that_is_no_session_is_not_found():
         names.settle_names(context(["why", "logni"]))
 
 
-@pytest.mark.parametrize("words", [["answer", "2"], ["prompt", "go on"], ["undo", "src/app.js"]], ids=" ".join)
+@table("words", [["answer", "2"], ["prompt", "go on"], ["undo", "src/app.js"]], ids=" ".join)
 def test_who_left_out_the_session_before_another_word_is_told_of_the_dot(words):
     with pytest.raises(
         clincus.ClincusError, match=rf"not found: write `clincus {words[0]} \. …` for that of this folder"
@@ -83,8 +84,8 @@ DEFAULTS = {
 }
 
 
-@pytest.mark.parametrize(("folder", "environ", "id"), DEFAULTS.values(), ids=DEFAULTS.keys())
-@pytest.mark.parametrize("words", [["why"], ["diff"], ["prompt", ".", "go on"], ["answer", ".", "2"]], ids=" ".join)
+@table(("folder", "environ", "id"), DEFAULTS.values(), ids=DEFAULTS.keys())
+@table("words", [["why"], ["diff"], ["prompt", ".", "go on"], ["answer", ".", "2"]], ids=" ".join)
 def test_without_a_name_a_command_means(words, folder, environ, id):
     made = context(words, folder=folder, **environ)
     names.settle_names(made)
@@ -109,13 +110,13 @@ def test_several_sessions_of_a_folder_are_listed(capsys):
     assert "login" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("folder", ["/srv/far", "/nowhere"], ids=["a folder of another machine", "no session at all"])
+@table("folder", ["/srv/far", "/nowhere"], ids=["a folder of another machine", "no session at all"])
 def test_a_folder_without_a_session_is_told(folder):
     with pytest.raises(clincus.ClincusError, match=f"no container names provided, and '{folder}' has no session"):
         names.settle_names(context(["kill"], folder=folder))
 
 
-@pytest.mark.parametrize("words", [["attach"], ["resume"], ["cost"], ["kill", "--all"]], ids=" ".join)
+@table("words", [["attach"], ["resume"], ["cost"], ["kill", "--all"]], ids=" ".join)
 def test_no_name_means_something_else_to(words):
     made = context(words, folder="/nowhere")
     names.settle_names(made)
@@ -130,6 +131,6 @@ def test_a_symbolic_link_to_a_folder_is_that_folder(tmp_path):
     assert names.sessions_of_folder([session], str(tmp_path / "link")) == [session]
 
 
-@pytest.mark.parametrize("name", ["container delete", "container exec", "container exists", "image publish"])
+@table("name", ["container delete", "container exec", "container exists", "image publish"])
 def test_a_command_for_any_instance_takes_exact_names_only(name):
     assert not cli_commands.COMMANDS[name].names_session

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 
-import pytest
-
 import clincus
 from clincus_cli import all_commands, shell
 from clincus_cli import commands as cli
 from clincus_cli import context as cli_context
 from clincus_features import nesting, network
+from tests.table import table
 
 all_commands.load_commands()
 NETWORK_FIELDS = dict.fromkeys(("network", "allow", "presets"))
@@ -20,8 +19,8 @@ OURS = clincus.with_settings([nesting.FIELD], nesting.taken_settings)
 OF_NETWORK = clincus.with_settings(network.FIELDS, network.taken_settings)
 
 
-@pytest.mark.parametrize("wrappers", [(OURS, OF_NETWORK), (OF_NETWORK, OURS)])
-@pytest.mark.parametrize(
+@table("wrappers", [(OURS, OF_NETWORK), (OF_NETWORK, OURS)])
+@table(
     ("given", "settings"),
     [
         ({"nesting": True}, {"security.nesting": True}),
@@ -40,7 +39,7 @@ def test_a_request_hands_its_choice_on_beside_that_of_the_network(wrappers, give
     assert found == {"workspace": "/w", "settings": settings}
 
 
-@pytest.mark.parametrize(
+@table(
     ("words", "settings"),
     [
         (["shell", "--nesting"], {"security.nesting": True}),

@@ -11,6 +11,7 @@ from clincus_cli import commands as cli_commands
 from clincus_cli import context as cli_context
 from clincus_cli import network, ports
 from clincus_features.network.devices import UNRULED
+from tests.table import table
 
 FOUND = {
     "mode": "allow-list",
@@ -22,7 +23,7 @@ FOUND = {
 }
 
 
-@pytest.mark.parametrize(
+@table(
     ("mode", "allowed", "removed", "wanted"),
     [
         (None, ["b.example", "pypi"], [], (["a.example", "b.example"], ["npm", "pypi"], "allow-list")),
@@ -58,13 +59,13 @@ def test_names_for_a_start_come_beside_those_of_the_config():
     }
 
 
-@pytest.mark.parametrize("warnings", [[], ["a limit is left out"], [UNRULED]])
+@table("warnings", [[], ["a limit is left out"], [UNRULED]])
 def test_a_change_that_holds_from_the_next_start_only_is_told(warnings, capsys):
     network.warn_of_next_start({"warnings": warnings})
     assert ("Stop and resume the session" in capsys.readouterr().err) == (UNRULED in warnings)
 
 
-@pytest.mark.parametrize("confined", [True, False])
+@table("confined", [True, False])
 def test_a_link_into_a_closed_session_says_what_remains_open(confined, monkeypatch, capsys):
     answer = {"url": "http://x.localhost:3000/.clincus/open?ticket=1", "confined": confined}
     monkeypatch.setattr(ports, "ask_session", lambda *_: answer)

@@ -16,9 +16,10 @@ from clincus_features.network import addresses, devices, requests
 from clincus_features.network.bodies import ChunkedBody
 from clincus_features.network.policy import Entry, Policy
 from clincus_features.network.presets import PRESETS
+from tests.table import table
 
 
-@pytest.mark.parametrize(
+@table(
     ("entry", "host", "port", "fits"),
     [
         ("pypi.org", "pypi.org", 443, True),
@@ -39,7 +40,7 @@ def test_an_entry_allows_its_names_and_ports(entry, host, port, fits):
     assert Entry.read(entry).fits(host, port) is fits
 
 
-@pytest.mark.parametrize(
+@table(
     "text",
     [
         "",
@@ -73,7 +74,7 @@ def test_a_label_gives_the_policy_that_wrote_it():
     assert Policy.from_label(policy.label()) == policy
 
 
-@pytest.mark.parametrize("label", ["nonsense", "[]", '{"mode": "other"}', '{"mode": "open", "allow": ["*"]}'])
+@table("label", ["nonsense", "[]", '{"mode": "other"}', '{"mode": "open", "allow": ["*"]}'])
 def test_a_label_that_cannot_be_read_allows_nothing(label):
     assert Policy.from_label(label).mode == "none"
 
@@ -82,7 +83,7 @@ def test_a_session_of_an_older_clincus_is_open():
     assert Policy.from_label("").mode == "open"
 
 
-@pytest.mark.parametrize(
+@table(
     "address",
     "0.0.0.0 10.0.0.1 100.64.0.1 127.0.0.1 169.254.169.254 172.16.0.1 192.0.0.192 192.168.1.1 198.18.0.1 203.0.113.9 "  # noqa: SIM905
     "224.0.0.1 240.0.0.1 255.255.255.255 168.63.129.16 100.100.100.200 :: ::1 fe80::1 fe80::1%1 fc00::1 fd00:ec2::254 "
@@ -94,9 +95,7 @@ def test_nothing_is_sent_to_an_address_that_is_not_public(address, monkeypatch):
     assert "not an address of the public internet" in addresses.why_closed(address)
 
 
-@pytest.mark.parametrize(
-    "address", ["1.1.1.1", "151.101.0.223", "2606:4700::1111", "64:ff9b::101:101", "2a04:4e42::223"]
-)
+@table("address", ["1.1.1.1", "151.101.0.223", "2606:4700::1111", "64:ff9b::101:101", "2a04:4e42::223"])
 def test_a_public_address_is_sent_to_if_a_network_leads_there(address, monkeypatch):
     monkeypatch.setattr(addresses, "ask_route", lambda address: addresses.Route(is_elsewhere=True))
     assert addresses.why_closed(address) == ""
@@ -141,7 +140,7 @@ def test_a_plain_request_goes_on_as_one_that_was_written_anew():
     )
 
 
-@pytest.mark.parametrize(
+@table(
     ("status", "lines"),
     [
         (400, ["CONNECT pypi.org HTTP/1.1"]),
@@ -170,7 +169,7 @@ def test_what_two_programs_could_read_differently_is_refused(status, lines):
     assert refused.value.status == status
 
 
-@pytest.mark.parametrize("field", ["A:{}\x01", "A: a{}\x01", "Connection: a{}b"])
+@table("field", ["A:{}\x01", "A: a{}\x01", "Connection: a{}b"])
 def test_a_head_full_of_blanks_holds_nobody_up(field):
     """This ends, as it can only if each blank is looked at a few times and not together with all the others."""
     with pytest.raises(requests.Refused):
@@ -189,7 +188,7 @@ def test_a_body_in_chunks_goes_on_without_what_two_programs_could_read_different
     assert held == b"GET /"
 
 
-@pytest.mark.parametrize(
+@table(
     "sent", [b"\r\n", b"x\r\n", b"-1\r\n", b"1 1\r\n", b"1\r\nab\r\n", b"1" * 16 + b"\r\n",
              b"1" * ChunkedBody.LINE_LIMIT, b"0\r\n" + (b"x" * 8000 + b"\r\n") * 5]
 )  # fmt: skip
@@ -245,7 +244,7 @@ def in_records(data: bytes, size: int) -> bytes:
     return b"".join(data[:3] + len(piece).to_bytes(2, "big") + piece for piece in pieces)
 
 
-@pytest.mark.parametrize("size", [100, 400, 16384])
+@table("size", [100, 400, 16384])
 def test_the_name_of_a_greeting_is_found_in_any_number_of_records(size):
     data = in_records(hello("Host.Example"), size)
     assert requests.server_name(data) == "host.example"
@@ -261,7 +260,7 @@ def test_a_greeting_without_a_name_says_so():
     assert requests.server_name(hello(None)) == ""
 
 
-@pytest.mark.parametrize(
+@table(
     "data", [b"GET / HTTP/1.1", b"\x16\x02\x01\x00\x05", b"\x16\x03\x01\x00\x00\x01", b"\x16\x03\x01\x00\x04\x02\0\0\0",
              b"\x16\x03\x01\x00\x04\x01\xff\xff\xff", b"\x16\x03\x01\x00\x06\x01\0\0\x02\x03\x03"]
 )  # fmt: skip
@@ -324,7 +323,7 @@ def described(config: dict[str, str], mode: str = "open") -> dict[str, str]:
     return description["config"]
 
 
-@pytest.mark.parametrize("mode", ["open", "allow-list", "none"])
+@table("mode", ["open", "allow-list", "none"])
 def test_sockets_to_a_hypervisor_are_denied_in_every_mode(mode):
     assert set(ANY_FAMILY) <= set(described({}, mode)["security.syscalls.deny"].splitlines())
 
@@ -350,7 +349,7 @@ def test_the_folder_of_the_sockets_has_a_short_name_where_home_is_deep():
     )
 
 
-@pytest.mark.parametrize("depth", range(1, 110))
+@table("depth", range(1, 110))
 def test_all_sessions_have_their_sockets_in_one_folder(depth):
     paths = [devices.socket_path({"HOME": f"/{'x' * depth}"}, id) for id in ("lock", "clincus-abcdef-1", "x" * 63)]
     assert len({os.path.dirname(path) for path in paths}) == 1
@@ -396,7 +395,7 @@ def test_no_project_opens_private_networks(tmp_path):
         config_of(tmp_path, "", '[network]\nreachable = ["10.0.0.0/8"]\n', trusted=True)
 
 
-@pytest.mark.parametrize("given", [{"network.mode": "shut"}, {"network.allow": ["*"]}, {"network.presets": ["maven"]}])
+@table("given", [{"network.mode": "shut"}, {"network.allow": ["*"]}, {"network.presets": ["maven"]}])
 def test_a_setting_that_cannot_be_is_told(given):
     with pytest.raises(clincus.ConfigError):
         clincus.Reader().flags(given) and clincus.with_flags(clincus.load_config({"HOME": "/none"}), given)
@@ -427,7 +426,7 @@ leaves_32_bits = devices.leaves_32_bits
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="others have no such call")
-@pytest.mark.parametrize(
+@table(
     ("files", "leaves"),
     [
         ({"dev/vsock": "", "proc/cmdline": "quiet"}, True),
@@ -445,7 +444,7 @@ def test_a_host_that_leaves_the_32_bit_call_is_known(tmp_path, files, leaves):
     assert leaves_32_bits(f"{tmp_path}/") == leaves
 
 
-@pytest.mark.parametrize("mode", ["open", "allow-list", "none"])
+@table("mode", ["open", "allow-list", "none"])
 def test_on_such_a_host_a_closed_session_says_so(monkeypatch, mode):
     monkeypatch.setattr(devices, "leaves_32_bits", lambda: True)
     told = [] if mode == "open" else [devices.IN_32_BITS]
@@ -541,7 +540,7 @@ def test_a_card_that_settings_for_lxc_give_cannot_be_hidden():
 RULED = {"security.syscalls.deny": "\n".join(devices.DENIED)}
 
 
-@pytest.mark.parametrize(
+@table(
     ("config", "status", "mode", "is_told"),
     [
         ({}, "Running", "none", True),
@@ -560,7 +559,7 @@ def test_a_session_that_is_closed_says_what_holds_from_its_next_start_only(confi
     assert warnings == ["a limit is left out", *([devices.UNRULED] if is_told else [])]
 
 
-@pytest.mark.parametrize("own", [{}, {"security.syscalls.deny": "keyctl errno 38"}])
+@table("own", [{}, {"security.syscalls.deny": "keyctl errno 38"}])
 def test_a_session_that_is_closed_while_it_is_stopped_has_the_rules_also_if_incus_starts_it(own):
     door = Door()
     door.instance = {**door.instance, "status": "Stopped", "config": own}

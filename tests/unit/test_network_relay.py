@@ -22,6 +22,7 @@ from clincus_features.network.policy import ALLOW_LIST, NONE, Policy
 from clincus_features.network.relay import CLOSE, CREDIT, DATA, FIN, HEAD, NUMBER, OPEN, PIECE, WINDOW
 from tests.builders import a_session
 from tests.programs import DEADLINE, wait_until
+from tests.table import table
 from tests.unit.test_network_proxy import Road, read_until, rest, road  # noqa: F401  # the fixture
 
 OWNER, OTHER = "a1" * 16, "b2" * 16
@@ -220,7 +221,7 @@ class Guest:
         return clincus.IncusError("the container is stopped", 409)
 
 
-@pytest.mark.parametrize(("code", "words"), [(lines.NO_PERL, "has no Perl"), (1, "the container is stopped")])
+@table(("code", "words"), [(lines.NO_PERL, "has no Perl"), (1, "the container is stopped")])
 def test_a_container_that_can_have_no_line_is_told(code, words):
     with pytest.raises(clincus.ClincusError, match=words):
         lines.check_guest(Guest(code), "far:clincus-1")
@@ -330,7 +331,7 @@ def test_a_server_without_the_sockets_begins_no_line():
     assert "_lines" not in vars(gateway)
 
 
-@pytest.mark.parametrize("end", ["after_start", "stopped", "deleted"])
+@table("end", ["after_start", "stopped", "deleted"])
 def test_only_while_a_session_starts_its_line_is_taken_from_another_host(monkeypatch, end):
     """Afterwards another Clincus may lead its container out."""
     gateway, manners = network.Gateway(None), []
@@ -346,7 +347,7 @@ def test_only_while_a_session_starts_its_line_is_taken_from_another_host(monkeyp
     assert manners == [network.TAKE, network.WAIT]
 
 
-@pytest.mark.parametrize(
+@table(
     ("status", "paused", "engine", "has_way", "has_line"),
     [
         ("running", False, "far", True, True),

@@ -11,6 +11,7 @@ import pytest
 
 import build_release
 from tests import nightly
+from tests.table import table
 
 REPORT = """<?xml version="1.0"?><testsuites><testsuite>
 <testcase classname="tests.incus.test_cluster" name="test_moves[a|b]"/>
@@ -41,21 +42,21 @@ def test_what_failed_and_what_was_skipped_is_told(night):
     assert "| seed | `CLINCUS_TEST_SEED=7` |" in text
 
 
-@pytest.mark.parametrize(("good", "word"), [(nightly.Night(passed=3), "passed"), (nightly.Night(), "failed")])
+@table(("good", "word"), [(nightly.Night(passed=3), "passed"), (nightly.Night(), "failed")])
 def test_a_release_reads_the_commit_and_the_result(good, word):
     rows = dict(re.findall(build_release.ROW, text_of(good)))
     assert rows["commit"] == "c" * 40
     assert rows["result"].startswith(word), "a night in which nothing ran is none"
 
 
-@pytest.mark.parametrize("outcome", [{"passed": 1}, {"failed": {"a": "b"}}])
+@table("outcome", [{"passed": 1}, {"failed": {"a": "b"}}])
 def test_no_release_takes_a_part_of_a_night(outcome):
     rows = dict(re.findall(build_release.ROW, text_of(nightly.Night(part="-k one", **outcome))))
     assert not rows["result"].startswith("passed")
     assert "| only | `-k one` |" in text_of(nightly.Night(part="-k one", **outcome))
 
 
-@pytest.mark.parametrize("code", [2, 3, 5])
+@table("code", [2, 3, 5])
 def test_a_night_that_was_cut_short_has_failed(monkeypatch, code):
     def ends(argv, **_):
         return subprocess.CompletedProcess(argv, code)
@@ -66,7 +67,7 @@ def test_a_night_that_was_cut_short_has_failed(monkeypatch, code):
     assert f"ended with {code}" in night.failed["pytest"]
 
 
-@pytest.mark.parametrize(("outcome", "code"), [("pass", 0), ("assert False", 1)])
+@table(("outcome", "code"), [("pass", 0), ("assert False", 1)])
 def test_a_night_is_run_by_its_seed_and_written_down(tmp_path, outcome, code):
     test = tmp_path / "test_small.py"
     test.write_text(

@@ -21,6 +21,7 @@ from clincus_features.notify.hours import quiet_for
 from clincus_features.notify.news import News, Told, is_told, read_news, remember
 from clincus_features.notify.outbox import BACKOFF, PUSH_SERVICES, check_endpoint, contact_for, fill, without_mentions
 from tests.push_service import LOCAL_SERVICES, PushService
+from tests.table import table
 
 ONE, TWO = "clincus-0a1b2c-1", "clincus-0a1b2c-2"
 ON = ["waiting", "done", "failed", "stuck"]
@@ -153,7 +154,7 @@ def test_what_a_tool_says_stays_here_unless_the_config_lets_it_out(caller):
     assert texts == ["", "Delete all?"]
 
 
-@pytest.mark.parametrize(
+@table(
     ("state", "number", "told"),
     [
         ("waiting", 4, True),
@@ -341,7 +342,7 @@ def test_what_the_agents_feature_finds_out_reaches_the_listeners(caller):
 # ---- what a person chooses in the page
 
 
-@pytest.mark.parametrize(
+@table(
     ("hours", "zone", "now", "seconds"),
     [
         ("", "", "2026-06-01T23:00:00+00:00", 0),
@@ -362,7 +363,7 @@ def test_quiet_hours_end_at_their_time_of_the_persons_clock(hours, zone, now, se
     assert quiet_for(hours, zone, clincus.datetime.fromisoformat(now)) == seconds
 
 
-@pytest.mark.parametrize("zone", ["", "Gone/Away"])
+@table("zone", ["", "Gone/Away"])
 def test_quiet_hours_without_a_known_zone_are_those_of_this_machine(monkeypatch, zone):
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
@@ -638,7 +639,7 @@ ENDPOINTS = {
 }
 
 
-@pytest.mark.parametrize(("endpoint", "is_known"), ENDPOINTS.items())
+@table(("endpoint", "is_known"), ENDPOINTS.items())
 def test_only_an_endpoint_of_a_known_push_service_is_taken(endpoint, is_known):
     if is_known:
         assert check_endpoint(endpoint, PUSH_SERVICES) == endpoint
@@ -657,7 +658,7 @@ def test_an_endpoint_that_came_into_the_file_another_way_is_never_asked(caller, 
     assert "no push service" in caller.device(id)["last"]["message"]
 
 
-@pytest.mark.parametrize(
+@table(
     ("addresses", "contact"),
     [
         (("https://a.example.net/x", "https://b.example.net"), "https://a.example.net"),
@@ -705,7 +706,7 @@ def test_key_and_devices_are_for_their_owner_only(caller, service):
     assert modes == {"push.json": 0o600, "push-key.pem": 0o600}
 
 
-@pytest.mark.parametrize(
+@table(
     ("der", "raw"),
     [
         ("3006020101020102", "00" * 31 + "01" + "00" * 31 + "02"),
@@ -716,7 +717,7 @@ def test_a_signature_becomes_two_numbers_of_32_bytes(der, raw):
     assert vapid.raw_signature(bytes.fromhex(der)).hex() == raw
 
 
-@pytest.mark.parametrize("der", ["", "3003020101", "3106020101020102", "300602010102010202"])
+@table("der", ["", "3003020101", "3106020101020102", "300602010102010202"])
 def test_what_is_no_signature_is_refused(der):
     with pytest.raises(clincus.ClincusError):
         vapid.raw_signature(bytes.fromhex(der))

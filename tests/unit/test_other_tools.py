@@ -15,6 +15,7 @@ from clincus_features.agents.rules import own_rules
 from clincus_features.agents.state import Agent, Facts, Past, decide
 from clincus_features.agents.texts import clean_lines
 from tests.builders import a_session
+from tests.table import table
 
 SESSION = "0cb916db-26aa-40f2-86b5-1ba81b225fd2"
 NOON = 1_700_000_000.0
@@ -266,7 +267,7 @@ ROWS = (
 )
 
 
-@pytest.mark.parametrize(
+@table(
     ("screen", "state", "reason", "rule"),
     [
         ("Which one?\n 1. Red\n", "waiting", "question", "mine/rule-1"),
@@ -291,7 +292,7 @@ def test_the_text_of_an_own_question_without_that_group_is_its_line():
     assert seen("mine", "hello\n" * 30 + "Go on? [y/n]\n", rows).agent.text == "Go on? [y/n]"
 
 
-@pytest.mark.parametrize(("second", "count"), [("Your age? ", 2), ("Your name? Ada", 1)])
+@table(("second", "count"), [("Your age? ", 2), ("Your name? Ada", 1)])
 def test_the_next_question_without_options_is_another_one(second, count):
     """What is typed behind a question is no other question."""
     rows = [{"state": "waiting", "reason": "question", "pattern": r"^Your .*", "last": 1}]
@@ -597,19 +598,19 @@ GEMINI_LOGINS = {
 }
 
 
-@pytest.mark.parametrize("lines", GEMINI_LOGINS.values(), ids=GEMINI_LOGINS.keys())
+@table("lines", GEMINI_LOGINS.values(), ids=GEMINI_LOGINS.keys())
 def test_a_login_of_gemini_is_known_on_a_screen_of_any_size(lines):
     agent = seen("gemini", "\n".join(lines)).agent
     assert (agent.state, agent.reason, agent.seen) == ("waiting", "login", False)
 
 
-@pytest.mark.parametrize(("tool", "screen", "state", "reason"), SCREENS.values(), ids=SCREENS.keys())
+@table(("tool", "screen", "state", "reason"), SCREENS.values(), ids=SCREENS.keys())
 def test_the_screens_of_the_ready_tools(tool, screen, state, reason):
     agent = seen(tool, screen).agent
     assert (agent.state, agent.reason) == (state, reason)
 
 
-@pytest.mark.parametrize(
+@table(
     ("name", "text", "options"),
     [
         ("codex, asks", "touch made", "Yes, proceed (y)"),
@@ -629,7 +630,7 @@ def test_a_question_on_the_screen_has_its_text_and_choices(name, text, options):
     assert (agent.text, agent.options[0], len(agent.options)) == (text, options, 3)
 
 
-@pytest.mark.parametrize(
+@table(
     ("name", "text", "options"),
     [
         ("codex, a panel", "Select Model and Effort", 3),
@@ -653,7 +654,7 @@ def test_codex_works_while_its_title_spins_and_its_screen_tells_nothing():
     assert (decision.agent.state, decision.why.lines) == ("working", ("title: ⠹ workspace",))
 
 
-@pytest.mark.parametrize("name", ["codex, after a failure", "gemini, answered", "aider, answered"])
+@table("name", ["codex, after a failure", "gemini, answered", "aider, answered"])
 def test_a_turn_that_was_seen_to_work_is_done_at_its_end(name):
     tool, screen, _, _ = SCREENS[name]
     found = Facts(tool=tool, started=NOON - 600, now=NOON, lines=clean_lines(screen), has_screen=True, moved=NOON - 1)
@@ -675,14 +676,14 @@ HOSTILE_SCREENS = {
 }
 
 
-@pytest.mark.parametrize("lines", HOSTILE_SCREENS.values(), ids=HOSTILE_SCREENS.keys())
+@table("lines", HOSTILE_SCREENS.values(), ids=HOSTILE_SCREENS.keys())
 def test_a_screen_that_a_container_made_up_holds_nobody_up(lines):
     """This ends, as it can only if there is one way to find the end of a text."""
     facts = Facts(tool="gemini", lines=lines, has_screen=True, now=NOON, started=1.0)
     assert decide(facts).agent.state == "unknown"
 
 
-@pytest.mark.parametrize(
+@table(
     "pattern",
     [
         "(a+)+", "(a*)*b", "(?:a+b?)*", "((a+)b)+", "(a{2,})+", "(a+){3,}", "(a+){2,99}", "(?P<x>[)]+)+", "(\\(+)+",
@@ -695,7 +696,7 @@ def test_a_repetition_in_a_repetition_is_refused(pattern):
         tools.check_pattern(pattern)
 
 
-@pytest.mark.parametrize(
+@table(
     "pattern",
     [
         "^(?P<text>.+\\?)$", "a+b+", "(a+)?", "(a+){2}", "(ab)+c*", "(a|b)*", "\\(a+\\)+", "[(a+)+]", "(a?b)+",
@@ -706,7 +707,7 @@ def test_other_repetitions_are_taken(pattern):
     assert tools.check_pattern(pattern) == pattern
 
 
-@pytest.mark.parametrize("state", ["starting", "ended"])
+@table("state", ["starting", "ended"])
 def test_an_interruption_that_a_tool_shows_as_it_starts_is_an_old_one(state):
     """Codex shows the conversation with which it goes on."""
     old = f"\u203a do it\n\u25a0 Conversation interrupted - use /feedback if something went wrong\n{CODEX_BOX}"

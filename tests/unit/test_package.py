@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from packaging.requirements import Requirement
+
+from tests.table import table
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -52,7 +53,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = (ROOT / "requirements-dev.txt").read_text()
 
 
-@pytest.mark.parametrize("wanted", [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]])
+@table("wanted", [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]])
 def test_what_is_asked_for_is_locked(wanted):
     requirement = Requirement(wanted)
     found = re.search(rf"(?m)^{re.escape(requirement.name)}==([\w.]+)[^\n]*\\\n    --hash=sha256:[0-9a-f]{{64}}", LOCK)

@@ -7,6 +7,7 @@ import datetime
 import pytest
 
 from tests import pages
+from tests.table import table
 
 TEXT = """# A page
 
@@ -58,7 +59,7 @@ SAME = {
 }
 
 
-@pytest.mark.parametrize(("shown", "printed"), SAME.values(), ids=SAME.keys())
+@table(("shown", "printed"), SAME.values(), ids=SAME.keys())
 def test_values_that_vary_are_no_difference(shown, printed):
     assert pages.differences([shown], [printed]) == []
 
@@ -72,7 +73,7 @@ OTHER = {
 }
 
 
-@pytest.mark.parametrize(("shown", "printed"), OTHER.values(), ids=OTHER.keys())
+@table(("shown", "printed"), OTHER.values(), ids=OTHER.keys())
 def test_everything_else_is_a_difference(shown, printed):
     assert pages.differences(shown, printed)
 
@@ -85,7 +86,7 @@ READ = {pages.name_of(page): page.read_text() for page in pages.PAGES}
 RUN = [name for name in READ if name not in pages.GENERATED]
 
 
-@pytest.mark.parametrize("name", RUN)
+@table("name", RUN)
 def test_all_blocks_of_a_page_can_be_run_or_are_known_not_to(name):
     list(pages.steps_of(name, READ[name]))
 
@@ -107,7 +108,7 @@ def test_a_page_says_when_it_was_last_checked():
     assert again == f"# A\n\n*Last checked on 2026-02-03 with Debian 14: 1 command; not run: `{ssh[1]}`.*\n"
 
 
-@pytest.mark.parametrize("name", RUN)
+@table("name", RUN)
 def test_each_page_has_that_line(name):
     (day,) = pages.CHECKED.findall(READ[name])
     assert datetime.date.fromisoformat(day) <= datetime.date.today() + datetime.timedelta(days=1)

@@ -10,6 +10,7 @@ import pytest
 
 import clincus
 from clincus_features import peers
+from tests.table import table
 from tests.unit.test_gate import PAIRS, connected
 
 PORTS = struct.pack("!HH", 50000, 3000)
@@ -39,12 +40,12 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize(("said", "owner"), ANSWERS.values(), ids=ANSWERS.keys())
+@table(("said", "owner"), ANSWERS.values(), ids=ANSWERS.keys())
 def test_an_answer_counts_for_the_connection_that_was_asked_about(said, owner):
     assert peers.read_owner(said, PORTS) == owner
 
 
-@pytest.mark.parametrize(("listen", "connect"), PAIRS)
+@table(("listen", "connect"), PAIRS)
 def test_our_own_connection_is_found_whatever_its_family(listen, connect, monkeypatch):
     client, here = connected(listen, connect)
     with client, here:

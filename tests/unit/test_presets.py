@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import clincus
+from tests.table import table
 
 ROOT = Path(__file__).parents[2]
 ROWS = clincus.protect.preset_rows(clincus.make_config(()))
@@ -32,7 +33,7 @@ def test_what_is_protected_anyway_keeps_its_placeholder(tmp_path):
     assert paths(tmp_path, protected_paths=[])[".vscode"] is False
 
 
-@pytest.mark.parametrize("path", [".claude/skills", "*.code-workspace", ".vimrc"])
+@table("path", [".claude/skills", "*.code-workspace", ".vimrc"])
 def test_what_is_only_marked_is_not_protected(tmp_path, path):
     assert path in [row.path for row in ROWS]
     assert path not in paths(tmp_path)
@@ -44,7 +45,7 @@ def test_presets_that_are_off_protect_and_mark_nothing(tmp_path):
     assert clincus.protect.runs_on_host(".mcp.json", []) == ""
 
 
-@pytest.mark.parametrize("value", ['["agents", "shells"]', '["*"]', "[1]", '[["agents"]]', '"agents"', "[{}]"])
+@table("value", ['["agents", "shells"]', '["*"]', "[1]", '[["agents"]]', '"agents"', "[{}]"])
 def test_an_unknown_preset_is_an_error_that_names_those_there_are(tmp_path, value):
     path = tmp_path / ".config" / "clincus" / "config.toml"
     path.parent.mkdir(parents=True)
@@ -72,7 +73,7 @@ def test_an_extra_mount_may_stand_where_a_preset_would_protect(tmp_path):
     clincus.protect.check_targets(workspace, [extra], clincus.protect.protected_paths(settings, workspace))
 
 
-@pytest.mark.parametrize(
+@table(
     ("path", "when"),
     [
         (".envrc", "enter the folder in a shell with direnv"),

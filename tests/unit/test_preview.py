@@ -16,6 +16,7 @@ import clincus
 from clincus_features import preview
 from clincus_features.preview import doors, heads, listening, openings, relay
 from tests.builders import a_session
+from tests.table import table
 
 ORIGIN = "http://3000-clincus-a1b2c3-1.localhost:8080"
 PLACE = heads.Place(3000, ORIGIN, ["http://localhost:8080"])
@@ -55,7 +56,7 @@ def test_a_port_at_which_nothing_listens_is_said_so():
         listening.port_at(listening.parse_ports(SAID), 81)
 
 
-@pytest.mark.parametrize(("count", "is_cut"), [(preview.LISTED, False), (preview.LISTED + 1, True)])
+@table(("count", "is_cut"), [(preview.LISTED, False), (preview.LISTED + 1, True)])
 def test_a_list_of_ports_says_that_it_is_cut(monkeypatch, count, is_cut):
     app = mock.Mock()
     app.reachable_session.return_value = a_session(status="running")
@@ -70,7 +71,7 @@ def test_a_list_of_ports_says_that_it_is_cut(monkeypatch, count, is_cut):
 # ---- names ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@table(
     ("id", "label"),
     [
         ("clincus-a1b2c3-1", "3000-clincus-a1b2c3-1"),
@@ -99,7 +100,7 @@ def request(*lines: str, first: str = "GET / HTTP/1.1", connection=None) -> clin
     return clincus.parse_head(head, clincus.Peer("127.0.0.1", HERE, ""), connection)
 
 
-@pytest.mark.parametrize(
+@table(
     ("field", "expected"),
     [
         ("Cookie: a=1; clincus-preview-8080=x; b=2", "Cookie: a=1; b=2"),
@@ -133,7 +134,7 @@ def test_a_websocket_is_asked_for():
     assert heads.request_head(asked, "/", PLACE).endswith(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 
 
-@pytest.mark.parametrize("target", [b"http://x.localhost/", b"*", b"x", b"/a#b", b"/a\x80", b""])
+@table("target", [b"http://x.localhost/", b"*", b"x", b"/a#b", b"/a\x80", b""])
 def test_a_target_that_is_no_path_is_refused(target):
     with pytest.raises(clincus.ClincusError):
         openings.split_target(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -142,7 +143,7 @@ def test_a_target_that_is_no_path_is_refused(target):
 # ---- answers ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@table(
     ("field", "expected"),
     [
         ("Location: http://localhost:3000/a", f"{ORIGIN}/a"),
@@ -181,7 +182,7 @@ POLICY = (
 )
 
 
-@pytest.mark.parametrize(
+@table(
     ("field", "expected"),
     [
         ("Content-Security-Policy: default-src *; report-uri https://evil.example/", "default-src *"),
@@ -205,7 +206,7 @@ def test_an_answer_of_a_closed_session_leads_its_pages_nowhere_else(field, expec
     assert ancestors == ("Content-Security-Policy", "frame-ancestors 'self' http://localhost:8080")
 
 
-@pytest.mark.parametrize(
+@table(
     ("label", "is_open"),
     [("", True), ('{"mode": "open"}', True), ('{"has_proxy": true}', True), ('{"mode": "none"}', False),
      ('{"mode": "allow-list"}', False), ("{", False), ("[]", False), ('{"mode": 1}', False)],
@@ -215,7 +216,7 @@ def test_a_session_with_an_unreadable_network_label_is_closed(label, is_open):
     assert session.has_open_network == is_open
 
 
-@pytest.mark.parametrize(
+@table(
     "head",
     [
         "HTTP/2 200 OK",
@@ -254,7 +255,7 @@ def carried(said: bytes, *lines: str, first: str = "GET / HTTP/1.1") -> tuple[by
         return got, not connection.close_connection
 
 
-@pytest.mark.parametrize(
+@table(
     ("said", "body", "goes_on"),
     [
         (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcd", b"Content-Length: 3\r\n\r\nabc", True),
@@ -309,7 +310,7 @@ def test_the_apps_of_all_sessions_leave_connections_to_the_dashboard(monkeypatch
     assert refused == [503, 503]
 
 
-@pytest.mark.parametrize("lines", [["Connection: close"], []])
+@table("lines", [["Connection: close"], []])
 def test_the_connection_ends_when_the_browser_says_so(lines):
     first = "GET / HTTP/1.1" if lines else "GET / HTTP/1.0"
     got, goes_on = carried(b"HTTP/1.1 200 OK\r\n\r\nabc", *lines, first=first)
@@ -317,7 +318,7 @@ def test_the_connection_ends_when_the_browser_says_so(lines):
     assert b"Connection: close" in got
 
 
-@pytest.mark.parametrize(
+@table(
     ("said", "words"),
     [
         (b"", "Nothing answers"),
@@ -336,7 +337,7 @@ def test_an_answer_that_cannot_go_on_is_explained(said, words):
 # ---- who may come in --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("label", ['{"mode": "none"}', ""])
+@table("label", ['{"mode": "none"}', ""])
 def test_an_opening_ends_when_the_network_is_closed_or_opened(label):
     before = a_session(network=label)
     after = before._replace(network='{"mode": "open"}' if label else '{"mode": "allow-list"}')
@@ -365,7 +366,7 @@ def admitted(
     return False
 
 
-@pytest.mark.parametrize(
+@table(
     ("method", "site", "mode", "may"),
     [
         ("GET", "cross-site", "navigate", True),
@@ -430,7 +431,7 @@ def test_what_is_connected_ends_with_the_opening():
         assert theirs.recv(1) == b""
 
 
-@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+@table(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
 def test_a_command_carries_bytes_both_ways_and_ends_with_its_connection(family, address):
     """The relay runs here in place of in a container."""
     incus = SimpleNamespace(exec_argv=lambda id, command, user: command)
@@ -453,7 +454,7 @@ def test_a_command_carries_bytes_both_ways_and_ends_with_its_connection(family, 
 LOST = "Error: Failed to retrieve PID of executing child process"
 
 
-@pytest.mark.parametrize(
+@table(
     ("false_starts", "words", "starts", "is_connected"),
     [(2, LOST, 3, True), (99, LOST, clincus.BEGIN_TRIES, False), (1, "Error: Instance is not running", 1, False)],
 )

@@ -15,6 +15,7 @@ import pytest
 import clincus
 from clincus_features import nesting
 from clincus_wall.protect import HostFolder, ProtectionSupport, protect_workspace
+from tests.table import table
 from wall import hook, places
 
 WORKSPACE = HostFolder("/home/ada/project", "/workspace", uid=1000, gid=1000)
@@ -95,7 +96,7 @@ def test_protection_that_is_switched_off_still_maps_ids_and_forbids_setuid_files
     assert plan_of(protection)["trees"][0]["protect"] == {}
 
 
-@pytest.mark.parametrize(
+@table(
     ("settings", "support", "words"),
     [
         ({}, ProtectionSupport(reason="The kernel is too old"), "The kernel is too old"),
@@ -176,7 +177,7 @@ def test_a_folder_that_an_unlocked_session_has_is_basic_and_keeps_the_fence():
     assert PIVOT_ROOT in denied(protection)
 
 
-@pytest.mark.parametrize("settings", [{"nesting": True}, {}], ids=["nested containers", "an unlocked session"])
+@table("settings", [{"nesting": True}, {}], ids=["nested containers", "an unlocked session"])
 def test_require_locked_refuses_what_could_be_unsealed(settings):
     error = refusal(WORKSPACE, settings_with(require_locked=True, **settings), LOCKABLE, exposed="another has it")
     assert error.status == 409
@@ -217,7 +218,7 @@ def test_writable_hooks_lifts_the_hooks_of_the_repository_and_nothing_else():
     assert {f"/home/ada/project/{path}" for path in expected} <= set(paths)
 
 
-@pytest.mark.parametrize("path", ["../other", "/etc", ".", "a/../..", "a\nb"])
+@table("path", ["../other", "/etc", ".", "a/../..", "a\nb"])
 def test_a_protected_path_that_leaves_the_workspace_is_refused(path):
     with pytest.raises(clincus.ConfigError) as caught:
         settings_with(protected_paths=[path])
@@ -232,7 +233,7 @@ def test_a_folder_that_is_no_repository_carries_the_advice(tmp_path):
     assert "git init" not in clincus.protect.protect_workspace(workspace, SETTINGS, LOCKABLE).note
 
 
-@pytest.mark.parametrize(
+@table(
     ("path", "text"),
     [
         (".husky", None),
@@ -268,7 +269,7 @@ def test_writable_hooks_holds_though_git_names_them():
     assert named == {"/home/ada/project/.git/other"}
 
 
-@pytest.mark.parametrize("path", ["/home/ada/project", "/home/ada"])
+@table("path", ["/home/ada/project", "/home/ada"])
 def test_a_workspace_that_is_itself_the_folder_of_hooks_is_refused(path):
     workspace = WORKSPACE._replace(git_places={path: None})
     assert refusal(workspace, SETTINGS, LOCKABLE).status == 409
@@ -285,7 +286,7 @@ def test_what_git_runs_in_an_extra_mount_is_protected_there():
 # Extra mounts
 
 
-@pytest.mark.parametrize(
+@table(
     ("source", "within"),
     [
         ("/srv/data", []),
@@ -314,15 +315,13 @@ def test_a_mount_of_a_protected_path_is_readonly():
     assert devices["mount-0"]["readonly"] == "true"
 
 
-@pytest.mark.parametrize(
-    "target", ["/", "/workspace", "/workspace/.git", "/workspace/.git/hooks/x", "/workspace/.husky"]
-)
+@table("target", ["/", "/workspace", "/workspace/.git", "/workspace/.git/hooks/x", "/workspace/.husky"])
 def test_a_mount_that_hides_the_workspace_or_a_protected_path_is_refused(target):
     folder = HostFolder("/srv/data", target, uid=1000, gid=1000)
     assert refusal(WORKSPACE, SETTINGS, LOCKABLE, [folder]).status == 400
 
 
-@pytest.mark.parametrize("target", ["/data", "/workspace/data", "/workspace-two"])
+@table("target", ["/data", "/workspace/data", "/workspace-two"])
 def test_a_mount_beside_the_protected_paths_is_fine(target):
     folder = HostFolder("/srv/data", target, uid=1000, gid=1000)
     assert protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, [folder], "cafe").level == "locked"
@@ -367,14 +366,14 @@ def test_a_git_file_is_sealed_as_a_file(tmp_path):
     assert places.device_paths(str(tmp_path), (".git/hooks", ".git/config")) == [(".git", True)]
 
 
-@pytest.mark.parametrize("link", [".git", ".husky"])
+@table("link", [".git", ".husky"])
 def test_a_symlink_at_or_above_a_protected_path_is_refused(tmp_path, link):
     (tmp_path / link).symlink_to(tmp_path)
     folder = HostFolder(str(tmp_path), "/workspace", uid=1000, gid=1000)
     assert "symlink" in refusal(folder, SETTINGS, ProtectionSupport(reason="old")).message
 
 
-@pytest.mark.parametrize(
+@table(
     ("support", "settings", "expected"),
     [
         (
@@ -431,7 +430,7 @@ def test_the_command_of_the_page_prints_the_hook_that_runs_as_root(tmp_path):
     assert shown == Path(hook.__file__).read_text()
 
 
-@pytest.mark.parametrize(("part", "names"), [(places, ("MOST_FOLDERS", "FILLED_BY_GIT"))])
+@table(("part", "names"), [(places, ("MOST_FOLDERS", "FILLED_BY_GIT"))])
 def test_what_the_parts_of_the_wall_know_is_the_same(part, names):
     assert [getattr(part, name) for name in names] == [getattr(hook, name) for name in names]
 
@@ -453,7 +452,7 @@ def test_the_groups_of_a_user_are_all_that_he_is_a_member_of():
     assert clincus.protect.groups_of(3_000_000_000) == {3_000_000_000}
 
 
-@pytest.mark.parametrize(
+@table(
     ("folder", "bits"),
     [
         ({"uid": 1000, "gid": 1000}, []),
@@ -468,7 +467,7 @@ def test_a_file_gets_no_right_that_its_owner_does_not_have(folder, bits):
     assert clincus.protect.denied_mode_bits([WORKSPACE, HostFolder("/srv/x", "/x", **folder)]) == bits
 
 
-@pytest.mark.parametrize(("gid", "is_own"), [(0, True), (2077, False)])
+@table(("gid", "is_own"), [(0, True), (2077, False)])
 def test_a_group_of_root_or_of_others_is_not_given_to_plain_devices(tmp_path, gid, is_own):
     folder = HostFolder(str(tmp_path), "/workspace", uid=1000, gid=gid, is_own_group=is_own)
     host = ProtectionSupport(reason="old", subordinate_uids=(range(5000),), subordinate_gids=(range(5000),))
@@ -564,7 +563,7 @@ class FakeIncus:
         return self._answers[path]
 
 
-@pytest.mark.parametrize(
+@table(
     ("incus", "words"),
     [
         (FakeIncus(project={"restricted": "true"}), "is restricted"),
@@ -585,7 +584,7 @@ def test_a_restricted_project_that_may_mount_some_folders_only_cannot_shift_them
     assert not clincus.protect.protection_support(incus).shift
 
 
-@pytest.mark.parametrize(
+@table(
     ("project", "expected"),
     [
         (None, (range(1000, 1001), range(100000, 101000))),
@@ -599,7 +598,7 @@ def test_a_restricted_project_may_map_only_what_it_and_subuid_allow(tmp_path, pr
     assert clincus.protect.mappable_ids(str(tmp_path / "subuid"), project) == expected
 
 
-@pytest.mark.parametrize(
+@table(
     ("config", "key"),
     [
         ({}, ""),

@@ -15,6 +15,7 @@ from clincus_features.protection import examiner, links, modules
 from clincus_features.protection.guard import ChangedError, Guard
 from clincus_features.protection.seals import Stage
 from tests.programs import DEADLINE, wait_until
+from tests.table import table
 from tests.unit.test_protection_index import alone, start_alone, stop_alone  # noqa: F401  # the fixture
 from tests.unit.test_protection_operations import Mapped
 from tests.unit.test_protection_watch import RUN, Bench, bench, leased  # noqa: F401  # a fixture
@@ -57,13 +58,13 @@ def find(root):
 # ---- what is found ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("at", AT)
+@table("at", AT)
 def test_a_link_is_found_wherever_git_would_follow_it(tmp_path, at):
     link = plant(tmp_path, at)
     assert find(tmp_path).links == {str(link): "/home/person/precious"}
 
 
-@pytest.mark.parametrize(
+@table(
     ("at", "target"),
     [
         ("HEAD", "refs/heads/main"),  # core.preferSymlinkRefs
@@ -78,12 +79,12 @@ def test_what_git_and_editors_make_themselves_is_no_danger(tmp_path, at, target)
     assert find(tmp_path).links == {}
 
 
-@pytest.mark.parametrize("target", ["config", "hooks/pre-commit", "refs/heads/../../config"])
+@table("target", ["config", "hooks/pre-commit", "refs/heads/../../config"])
 def test_a_link_within_the_git_folder_is_one_as_well(tmp_path, target):
     assert [*find(plant(tmp_path, "HEAD", target).parents[1]).links.values()] == [target]
 
 
-@pytest.mark.parametrize("name", ["lib/hooks", "lib/objects/ab", "lib/lfs/objects"])
+@table("name", ["lib/hooks", "lib/objects/ab", "lib/lfs/objects"])
 def test_a_submodule_with_the_name_of_a_folder_that_is_passed_over_is_looked_into(tmp_path, name):
     """The agent's `.gitmodules` chooses the name."""
     subprocess.run(["git", "init", "-q", "--bare", tmp_path / "modules" / name], check=True)
@@ -93,8 +94,8 @@ def test_a_submodule_with_the_name_of_a_folder_that_is_passed_over_is_looked_int
     assert f"{tmp_path}/modules/{name}" in found.repositories
 
 
-@pytest.mark.parametrize("spoiled", ["HEAD", "objects", "refs"])
-@pytest.mark.parametrize("name", ["hooks/x", "objects/ab/x", "lfs/objects/x", "hooks/hooks/x"])
+@table("spoiled", ["HEAD", "objects", "refs"])
+@table("name", ["hooks/x", "objects/ab/x", "lfs/objects/x", "hooks/hooks/x"])
 def test_a_submodule_below_such_a_folder_is_looked_into_unless_git_would_refuse_it(tmp_path, name, spoiled):
     plant_module(tmp_path, "[core]\n\tfsmonitor = evil\n", at=f"modules/lib/{name}")
     lib = tmp_path / ".git/modules/lib"
@@ -142,7 +143,7 @@ WAITS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", WAITS)
+@table("name", WAITS)
 def test_a_pipe_in_the_place_of_any_file_of_gits_is_found(tmp_path, name):
     made = tmp_path / ".git" / name
     made.parent.mkdir(parents=True)
@@ -162,7 +163,7 @@ def test_what_a_program_keeps_from_being_read_is_taken_for_the_worst(tmp_path):
 KINDS = {"pipe": "wait", "folder": "commondir", "bare": "bare repository"}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@table("kind", KINDS)
 def test_what_else_git_never_makes_is_found_and_put_aside(tmp_path, kind):
     (tmp_path / ".git").mkdir()
     made = make_strange(tmp_path, kind)
@@ -175,7 +176,7 @@ def test_what_else_git_never_makes_is_found_and_put_aside(tmp_path, kind):
     assert find(tmp_path).links == {}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@table("kind", KINDS)
 def test_what_has_taken_the_place_of_such_a_thing_stays(tmp_path, kind):
     (tmp_path / ".git").mkdir()
     made = make_strange(tmp_path, kind)
@@ -205,7 +206,7 @@ def test_a_branch_that_names_commondir_is_put_aside_before_a_commit_writes_it(tm
     assert not (tmp_path / ".git/commondir").exists()
 
 
-@pytest.mark.parametrize("text", ["ref: refs/heads/other\n", "a" * 40 + "\n", ""])
+@table("text", ["ref: refs/heads/other\n", "a" * 40 + "\n", ""])
 def test_a_reference_to_another_one_stays(tmp_path, text):
     (tmp_path / ".git/refs/remotes/origin").mkdir(parents=True)
     (tmp_path / ".git/refs/remotes/origin/HEAD").write_text(text)
@@ -221,13 +222,13 @@ def test_a_forged_reference_is_put_aside_at_the_stop(bench):  # noqa: F811
     assert not (bench.root / ".git/refs/heads/main").exists()
 
 
-@pytest.mark.parametrize("name", ["rr-cache", "modules/lib/rr-cache", "objects/info"])
+@table("name", ["rr-cache", "modules/lib/rr-cache", "objects/info"])
 def test_a_folder_with_the_name_of_a_commit_elsewhere_is_no_danger(tmp_path, name):
     (tmp_path / ".git" / name / ("a" * 40)).mkdir(parents=True)
     assert find(tmp_path).links == {}
 
 
-@pytest.mark.parametrize("head", ["text\n", "ref: master\n"])
+@table("head", ["text\n", "ref: master\n"])
 def test_a_folder_with_another_head_is_no_repository(tmp_path, head):
     (tmp_path / ".git").mkdir()
     make_strange(tmp_path, "bare").write_text(head)
@@ -243,7 +244,7 @@ def test_no_command_of_git_makes_a_link(tmp_path):
     assert find(tmp_path).links == {}
 
 
-@pytest.mark.parametrize("below", ["", "refs/heads/", "logs/"])
+@table("below", ["", "refs/heads/", "logs/"])
 def test_a_heap_of_folders_is_bounded_and_said(tmp_path, monkeypatch, below):
     monkeypatch.setattr(links, "MOST_FOLDERS", 50)
     for number in range(100):
@@ -254,8 +255,8 @@ def test_a_heap_of_folders_is_bounded_and_said(tmp_path, monkeypatch, below):
     assert "more than 50 folders" in words
 
 
-@pytest.mark.parametrize("below", ["", "refs/"])
-@pytest.mark.parametrize(("count", "is_said"), [(19, False), (30, True)])
+@table("below", ["", "refs/"])
+@table(("count", "is_said"), [(19, False), (30, True)])
 def test_many_entries_are_bounded_and_said(tmp_path, monkeypatch, below, count, is_said):
     """Also where no folder is left to be looked into: some file systems list the newest first, others the oldest."""
     monkeypatch.setattr(links, "MOST_ENTRIES", 20)
@@ -266,7 +267,7 @@ def test_many_entries_are_bounded_and_said(tmp_path, monkeypatch, below, count, 
     assert ("more than 20 files" in "".join(find(tmp_path).cut.values())) == is_said
 
 
-@pytest.mark.parametrize(("count", "is_said"), [(20, False), (30, True)])
+@table(("count", "is_said"), [(20, False), (30, True)])
 def test_many_links_are_bounded_and_said(tmp_path, monkeypatch, count, is_said):
     monkeypatch.setattr(links, "MOST_LINKS", 20)
     for number in range(count):
@@ -299,7 +300,7 @@ def test_git_folders_of_extra_mounts_and_of_another_name_are_looked_at(tmp_path)
 # ---- what is put aside -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("at", AT)
+@table("at", AT)
 def test_a_link_is_put_aside_and_what_it_leads_to_stays(tmp_path, at):
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious/file").touch()
@@ -396,7 +397,7 @@ def test_of_many_links_some_are_told_and_all_are_put_aside(tmp_path):
     assert find(tmp_path).links == {}
 
 
-@pytest.mark.parametrize(
+@table(
     ("path", "words"),
     [
         ("worktrees", "deleted"),
@@ -693,7 +694,7 @@ def put_aside(root):
     return {path[len(f"{root}/.git/") :]: words for path, words in told.items()}
 
 
-@pytest.mark.parametrize(
+@table(
     ("planted", "aside", "words"),
     [
         ({"config": "[core]\n\tfsmonitor = evil\n"}, "modules/sub/config", "core.fsmonitor"),
@@ -731,7 +732,7 @@ def plant_worktree(root, to):
     return made
 
 
-@pytest.mark.parametrize(
+@table(
     ("tree", "file", "is_bad"),
     [
         (".husky", None, True),  # the next checkout there would write the person's hooks
@@ -757,7 +758,7 @@ def test_a_working_tree_of_a_submodule_is_its_own_and_holds_nothing_that_is_seal
     assert [*put_aside(tmp_path)] == (["modules/sub/config"] if is_bad else [])
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "is_bad"),
     [
         (None, True),  # no file: git would make one
@@ -766,7 +767,7 @@ def test_a_working_tree_of_a_submodule_is_its_own_and_holds_nothing_that_is_seal
         ("gitdir: WORK/.git/worktrees/x\n", False),
     ],
 )
-@pytest.mark.parametrize("is_relative", [False, True])
+@table("is_relative", [False, True])
 def test_a_worktree_that_leads_to_a_folder_of_the_persons_is_put_aside_unless_that_leads_back(
     tmp_path, text, is_bad, is_relative
 ):
@@ -780,7 +781,7 @@ def test_a_worktree_that_leads_to_a_folder_of_the_persons_is_put_aside_unless_th
     assert (made / "gitdir").exists() != is_bad
 
 
-@pytest.mark.parametrize(("to", "is_bad"), [("/tmp/in-the-container", False), ("tree", False), ("link/precious", True)])
+@table(("to", "is_bad"), [("/tmp/in-the-container", False), ("tree", False), ("link/precious", True)])
 def test_a_worktree_in_the_workspace_or_the_container_is_no_danger_but_by_a_link(tmp_path, to, is_bad):
     root = tmp_path / "work"
     (root / "tree").mkdir(parents=True)
@@ -790,7 +791,7 @@ def test_a_worktree_in_the_workspace_or_the_container_is_no_danger_but_by_a_link
     assert bool(put_aside(root)) == is_bad
 
 
-@pytest.mark.parametrize(
+@table(
     "planted",
     [
         {"config": '[core]\n\tbare = false\n\tworktree = ../../../sub\n[remote "origin"]\n\turl = https://x.org/y\n'},
@@ -808,7 +809,7 @@ def test_what_git_makes_itself_stays(tmp_path, planted):
     assert put_aside(tmp_path) == {}
 
 
-@pytest.mark.parametrize(
+@table(
     "setting",
     [
         "remote.origin.vcs=x/evil",

@@ -13,6 +13,7 @@ import clincus
 from clincus_features.protection import links, operations, unfinished
 from clincus_features.protection.guard import ChangedError
 from tests.programs import wait_until
+from tests.table import table
 from tests.unit.test_protection_index import alone, start_alone, stop_alone  # noqa: F401  # the fixture
 from tests.unit.test_protection_watch import bench, leased  # noqa: F401  # a fixture
 
@@ -296,7 +297,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("path", "content", "wrong"), CASES)
+@table(("path", "content", "wrong"), CASES)
 def test_what_is_wrong_with_a_file_is_found(path, content, wrong):
     check = operations.check_of(path)
     assert (check.wrong(content.encode()) if check else []) == wrong

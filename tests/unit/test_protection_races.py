@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import threading
 
-import pytest
-
 from clincus_features.protection import restore
 from clincus_features.protection.identity import Copies, note_item
+from tests.table import table
 
 ROUNDS = 300
 
@@ -49,7 +48,7 @@ class Race:
         return [(one.relative_to(self.host), one.lstat().st_mtime, one.lstat().st_ino) for one in entries]
 
 
-@pytest.mark.parametrize("path", ["config", "hooks"])
+@table("path", ["config", "hooks"])
 def test_a_copy_is_never_put_back_into_a_folder_behind_a_link(tmp_path, path):
     race, copies = Race(tmp_path), Copies()
     place = str(race.root / ".git" / path)

@@ -25,6 +25,7 @@ from clincus_features.protection.records import Change, Records
 from clincus_features.protection.seals import Stage, why_sealed
 from clincus_features.protection.watch import CHANGED, LOST, MOVED, Mark, Watcher, checked
 from tests.programs import DEADLINE, wait_until
+from tests.table import table
 
 SEALED = (".git/config", ".git/hooks", ".husky", ".git/info/attributes")
 PLACEHOLDERS = (".husky", ".git/info/attributes")
@@ -253,7 +254,7 @@ def test_the_mounts_of_the_stage_say_what_is_sealed(bench):
     assert (paths, is_seen) == (sorted(f"{bench.root}/{path}" for path in SEALED), True)
 
 
-@pytest.mark.parametrize(
+@table(
     ("path", "why"),
     [
         (".git/config", "git reads its settings there, and runs the commands in them"),

@@ -14,6 +14,7 @@ import pytest
 import clincus
 from clincus_cli.context import is_listed
 from tests.builders import a_session
+from tests.table import table
 
 BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 NAME = "clincus-0a1b2c-1"
@@ -25,7 +26,7 @@ def instance(name: str = NAME, status: str = "Running", **labels: str) -> dict[s
     return {"name": name, "status": status, "config": config, "last_used_at": "2026-01-01T00:00:00Z"}
 
 
-@pytest.mark.parametrize(
+@table(
     ("name", "slot"),
     [
         ("clincus-0a1b2c-1", 1),
@@ -57,7 +58,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize(("name", "labels", "shown"), KINDS.values(), ids=KINDS.keys())
+@table(("name", "labels", "shown"), KINDS.values(), ids=KINDS.keys())
 def test_which_instances_are_shown(name, labels, shown):
     config = {clincus.LABEL + key: value for key, value in labels.items()}
     session = clincus.session_from_instance("clincus-", {"name": name, "status": "Stopped", "config": config}, "")
@@ -66,7 +67,7 @@ def test_which_instances_are_shown(name, labels, shown):
     assert session.persistent is ("workspace" not in labels), "what nobody called ephemeral is kept"
 
 
-@pytest.mark.parametrize(("name", "labels", "shown"), KINDS.values(), ids=KINDS.keys())
+@table(("name", "labels", "shown"), KINDS.values(), ids=KINDS.keys())
 def test_only_sessions_are_in_the_history(tmp_path: Path, name, labels, shown):
     config = {clincus.LABEL + key: value for key, value in labels.items()}
     session = clincus.session_from_instance("clincus-", {"name": name, "status": "Running", "config": config}, "")
@@ -80,7 +81,7 @@ def test_any_other_instance_is_not_ours():
     assert clincus.session_from_instance("clincus-", {"name": "web", "status": "Running", "config": {}}, "") is None
 
 
-@pytest.mark.parametrize(
+@table(
     ("status", "expected"),
     [
         ("Running", ("running", False, False)),
@@ -328,7 +329,7 @@ def test_a_foreign_instance_never_enters(registry, heard):
     assert heard == []
 
 
-@pytest.mark.parametrize(
+@table(
     ("labels", "fields"),
     [
         ({}, ("mount", "basic")),
@@ -385,7 +386,7 @@ STEPS = {  # the record that a fact has changed, where, the status that is shown
 }
 
 
-@pytest.mark.parametrize(("record", "place", "status", "told"), STEPS.values(), ids=STEPS.keys())
+@table(("record", "place", "status", "told"), STEPS.values(), ids=STEPS.keys())
 def test_a_fact_leads_to_what_is_shown_and_told(record, place, status, told):
     after, changes = clincus.step(record, place, "2026-01-04T00:00:00Z")
     assert (after.shown.status if after.shown else "", [change.kind for change in changes]) == (status, told)

@@ -11,6 +11,7 @@ import clincus
 from clincus_cli.review import stat_lines
 from clincus_features.review import changes, comments, recorder, thinning
 from clincus_features.review.records import Checkpoint, Record, Records, tree_of, turn_pairs
+from tests.table import table
 
 ZEROS, BLOB = "0" * 40, "b" * 40
 
@@ -40,7 +41,7 @@ def test_a_name_that_is_no_utf8_keeps_its_bytes():
     assert found.path == "\udcff'\""
 
 
-@pytest.mark.parametrize("cut", [1, 90, 104, 130])
+@table("cut", [1, 90, 104, 130])
 def test_a_list_that_is_cut_gives_what_is_whole(cut):
     output = raw("M", "first") + raw("R100", "from", "to") + b"1\t1\tfirst\0"
     assert len(changes.parse_changes(output[:cut])) <= len(changes.parse_changes(output))
@@ -63,7 +64,7 @@ def checkpoints(*whys: str) -> list[Checkpoint]:
     ]
 
 
-@pytest.mark.parametrize(
+@table(
     ("whys", "pairs"),
     [
         (("start", "prompt", "turn"), [("2", "3")]),
@@ -80,9 +81,7 @@ def test_only_changes_in_turns_are_the_tools(whys, pairs):
     assert turn_pairs(checkpoints(*whys), "now") == pairs
 
 
-@pytest.mark.parametrize(
-    ("whys", "pairs"), [(("start", "timer", "timer"), []), (("start", "timer", "prompt", "turn"), [("3", "4")])]
-)
+@table(("whys", "pairs"), [(("start", "timer", "timer"), []), (("start", "timer", "prompt", "turn"), [("3", "4")])])
 def test_beside_another_session_only_a_turn_tells_whose_a_change_is(whys, pairs):
     assert turn_pairs(checkpoints(*whys), "now", is_alone=False) == pairs
 
@@ -101,7 +100,7 @@ def test_a_scope_means_a_tree():
 # ---- lists that are cut
 
 
-@pytest.mark.parametrize(
+@table(
     ("cut", "line"),
     [
         ("truncated", "… and more: this list is cut"),
@@ -136,7 +135,7 @@ def test_one_path_beyond_the_list_of_what_is_left_out_says_that_the_list_is_cut(
     assert (len(look.skipped), look.is_cut) == (recorder.SKIPPED, True)
 
 
-@pytest.mark.parametrize(
+@table(
     ("line", "rest", "status"),
     [
         (b"! git", b"", 409),
@@ -203,7 +202,7 @@ def test_younger_checkpoints_stay_longer_than_older_ones():
 # ---- comments
 
 
-@pytest.mark.parametrize(
+@table(
     ("lines", "line", "stale"),
     [
         (["a", "b", "c"], 2, False),
@@ -219,7 +218,7 @@ def test_a_comment_follows_its_code_while_that_is_clear(lines, line, stale):
     assert (placed["line"], placed["end_line"], placed["stale"]) == (line, line, stale)
 
 
-@pytest.mark.parametrize(
+@table(
     ("lines", "line", "end_line", "text", "status"),
     [
         (["a"], 1, 0, "t", 400),

@@ -10,6 +10,7 @@ import pytest
 
 from clincus_features.runs import LETTERS, Notes, branch_of
 from tests.builders import a_session
+from tests.table import table
 
 SESSION = a_session()
 
@@ -58,7 +59,7 @@ def repository(folder, head):
     return SESSION._replace(workspace=str(folder))
 
 
-@pytest.mark.parametrize(
+@table(
     ("head", "branch"),
     [
         (b"ref: refs/heads/feature/totals\n", "feature/totals"),

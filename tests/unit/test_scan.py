@@ -16,6 +16,7 @@ import pytest
 import clincus
 from clincus_features.protection import scans
 from tests.programs import wait_until
+from tests.table import table
 
 ROWS = [row for name in ("agents", "editors") for row in clincus.protect.presets()[name]]
 EVIL = "evil-command"
@@ -732,7 +733,7 @@ def wrong_in(folder):
     return {path: one["bad"] for path, one in found.items() if one["bad"]}
 
 
-@pytest.mark.parametrize(
+@table(
     "name",
     [b".git/hooks/post-checkout", b".GIT/config", b"a/.git/config", b".git", b".git. /x", b"GIT~1/x", b"../x", b"/x"],
 )
@@ -742,7 +743,7 @@ def test_a_name_in_the_index_that_git_would_refuse_is_told(tmp_path, name):
     assert wrong_in(tmp_path) == {".git/index": [os.fsdecode(name)]}
 
 
-@pytest.mark.parametrize("folder", [".git/modules/lib", ".git/modules/vendor/lib", ".git/worktrees/wt"])
+@table("folder", [".git/modules/lib", ".git/modules/vendor/lib", ".git/worktrees/wt"])
 def test_the_index_of_a_submodule_and_of_a_worktree_is_looked_at_as_well(tmp_path, folder):
     (tmp_path / folder).mkdir(parents=True)
     (tmp_path / folder / "HEAD").touch()
@@ -750,7 +751,7 @@ def test_the_index_of_a_submodule_and_of_a_worktree_is_looked_at_as_well(tmp_pat
     assert wrong_in(tmp_path) == {f"{folder}/index": ["../.git/ev"]}
 
 
-@pytest.mark.parametrize("name", [b".gitignore", b"a.git/x", b".github/x", b"...", b"x/.gitmodules", b"git~10"])
+@table("name", [b".gitignore", b"a.git/x", b".github/x", b"...", b"x/.gitmodules", b"git~10"])
 def test_a_name_that_only_looks_like_it_is_not_told(tmp_path, name):
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git/index").write_bytes(index_with(name))

@@ -12,6 +12,7 @@ import clincus
 from clincus_cli import all_commands, settings
 from clincus_cli import commands as cli_commands
 from clincus_cli import context as cli_context
+from tests.table import table
 
 all_commands.load_commands()
 
@@ -59,7 +60,7 @@ SETS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("before", "after"), SETS.values(), ids=SETS.keys())
+@table(("before", "after"), SETS.values(), ids=SETS.keys())
 def test_one_key_is_set_and_the_rest_stays(before, after):
     assert settings.with_setting(before, "tool.name", "codex", "config.toml") == after
 
@@ -72,7 +73,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED.keys())
+@table("text", REFUSED.values(), ids=REFUSED.keys())
 def test_a_file_in_another_form_is_left_alone(text):
     with pytest.raises(clincus.ConfigError, match=r"write `name = \"codex\"` under \[tool\]"):
         settings.with_setting(text, "tool.name", "codex", "config.toml")
@@ -81,7 +82,7 @@ def test_a_file_in_another_form_is_left_alone(text):
 VALUES = {"true": True, "4": 4, '["a", "b"]': ["a", "b"], "4GiB": "4GiB", "a\nb = 1": "a\nb = 1", "1\n[x]": "1\n[x]"}
 
 
-@pytest.mark.parametrize(("text", "value"), VALUES.items())
+@table(("text", "value"), VALUES.items())
 def test_a_value_is_read_as_toml_or_is_a_text(text, value):
     assert settings.read_value(text) == value
 

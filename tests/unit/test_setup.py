@@ -20,6 +20,7 @@ from clincus_cli import recipe as cli_recipe
 from clincus_cli import setup as cli_setup
 from clincus_features import health
 from tests.programs import ROOT
+from tests.table import table
 
 all_commands.load_commands()
 
@@ -442,7 +443,7 @@ class TestBareMachine:
         assert host.read("/usr/sbin/policy-rc.d") == "theirs"
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "enough"),
     [
         ("root:1000000:1000000000\n", True),
@@ -584,9 +585,7 @@ class TestRootCommand:
         assert shlex.split(words) == ["sudo", sys.executable, "/x/clincus.py", "setup"]
 
 
-@pytest.mark.parametrize(
-    ("caller", "project"), [({"SUDO_USER": "ann"}, "ours"), ({"SUDO_USER": "root"}, "default"), ({}, "default")]
-)
+@table(("caller", "project"), [({"SUDO_USER": "ann"}, "ours"), ({"SUDO_USER": "root"}, "default"), ({}, "default")])
 def test_setup_under_sudo_works_by_the_configuration_of_the_person_behind(tmp_path, monkeypatch, caller, project):
     (tmp_path / "ann/.config/clincus").mkdir(parents=True)
     (tmp_path / "ann/.config/clincus/config.toml").write_text('[incus]\nproject = "ours"\n')
@@ -599,7 +598,7 @@ def test_setup_under_sudo_works_by_the_configuration_of_the_person_behind(tmp_pa
     assert context.incus.project == project
 
 
-@pytest.mark.parametrize(
+@table(
     ("missing", "words"),
     [
         ({}, "Clincus is ready. "),

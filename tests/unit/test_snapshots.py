@@ -11,6 +11,7 @@ import pytest
 import clincus
 from clincus_features import snapshots
 from tests.builders import a_session
+from tests.table import table
 
 
 def test_a_snapshot_is_told_by_its_own_name():
@@ -83,7 +84,7 @@ class Sessions:
         return [{"name": f"x/{name}", "created_at": name} for name in self.names]
 
 
-@pytest.mark.parametrize(
+@table(
     ("call", "status", "words"),
     [
         (lambda keeper: keeper.take("x", "one"), 409, "exists already"),
@@ -102,7 +103,7 @@ def test_what_cannot_be_is_refused_before_incus_changes_anything(call, status, w
     assert set(sessions.asked) == {"GET"}
 
 
-@pytest.mark.parametrize("mode", ["none", "allow-list"])
+@table("mode", ["none", "allow-list"])
 def test_programs_of_then_do_not_come_back_into_a_closed_session(mode):
     """They would run with the network of then before today's is in force."""
     sessions = Sessions(["one"], f'{{"mode": "{mode}"}}')

@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 import clincus
+from tests.table import table
 
 SESSION = "0cb916db-26aa-40f2-86b5-1ba81b225fd2"
 OTHER = "11111111-2222-3333-4444-555555555555"
@@ -113,7 +114,7 @@ def test_the_stub_takes_the_tools_place(config):
 # Environment
 
 
-@pytest.mark.parametrize(
+@table(
     ("term", "inside"),
     [
         ("", "xterm-256color"),
@@ -150,7 +151,7 @@ def test_the_github_token_goes_where_it_is_used(environ, config, tool, variables
     assert inside.get("GH_TOKEN") == token
 
 
-@pytest.mark.parametrize(
+@table(
     ("script", "token"),
     [
         ('[ "$*" = "auth token" ] && echo gho_x', "gho_x"),
@@ -166,7 +167,7 @@ def test_gh_is_asked_within_a_time_limit(tmp_path, monkeypatch, script, token):
     assert clincus.github_token({"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)}) == token
 
 
-@pytest.mark.parametrize(
+@table(
     ("variables", "file", "token"),
     [
         ({}, "", ""),

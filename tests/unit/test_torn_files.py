@@ -19,6 +19,7 @@ from clincus_features.agents.state import Agent, Past
 from clincus_features.notify import store
 from clincus_features.review import records
 from tests.builders import a_session
+from tests.table import table
 
 NAME = "clincus-0a1b2c-1"
 SESSION = a_session(id=NAME, workspace="/project", session_id="one")
@@ -175,7 +176,7 @@ def test_what_follows_a_torn_line_of_the_history_is_kept(damage, environ):
     assert [run.session_id for run in history.runs()][:1] == ["two"]
 
 
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+@table("damage", DAMAGES.values(), ids=DAMAGES.keys())
 def test_what_follows_a_torn_line_of_a_sessions_log_is_kept(damage, tmp_path):
     path = tmp_path / "one.jsonl"
     line = b'{"kind": "session", "what": "%s"}\n'
@@ -185,7 +186,7 @@ def test_what_follows_a_torn_line_of_a_sessions_log_is_kept(damage, tmp_path):
     assert [one["what"] for one in journal.read_entries(str(path))][:1] == ["second"]
 
 
-@pytest.mark.parametrize("damage", [b"", b"abc", b"\xff" * 30, bytes(30)], ids=["nothing", "a part", "binary", "zeros"])
+@table("damage", [b"", b"abc", b"\xff" * 30, bytes(30)], ids=["nothing", "a part", "binary", "zeros"])
 def test_a_torn_token_lets_nobody_in_and_says_what_to_do(damage, tmp_path):
     path = tmp_path / "token"
     entry.load_token(str(path), {})

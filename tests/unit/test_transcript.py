@@ -12,6 +12,7 @@ import pytest
 import clincus
 from clincus_features import transcript
 from clincus_features.transcript import claude, reading
+from tests.table import table
 
 SCHEMA = clincus.inlined(clincus.load_contract()["components"]["schemas"], clincus.load_contract())["Conversation"]
 NAME = "0d9bd5f4-6a3b-4a3e-9d55-0a2f4b8f2a11.jsonl"
@@ -59,7 +60,7 @@ def of_line(text: str) -> list[tuple]:
 # ---- the form ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@table(
     ("entry", "expected"),
     [
         (line("user", "Fix it"), [(*PERSON, "Fix it")]),
@@ -107,7 +108,7 @@ def test_a_call_and_its_result_belong_together():
     assert call.call == result.call == "t1"
 
 
-@pytest.mark.parametrize(("at", "expected"), [(AT, AT), ("soon", None), (5, None), ("9" * 50, None)])
+@table(("at", "expected"), [(AT, AT), ("soon", None), (5, None), ("9" * 50, None)])
 def test_a_time_is_one(at, expected):
     [only] = claude.read(json.loads(line("user", "x", timestamp=at)))
     assert only.at == expected

@@ -20,6 +20,7 @@ from clincus_cli import setup as cli_setup
 from clincus_cli.host import Host
 from clincus_cli.sessions import attempt_each
 from tests.builders import a_session
+from tests.table import table
 
 all_commands.load_commands()
 
@@ -291,7 +292,7 @@ def test_our_files_stay_while_incus_does_not_say_what_it_has(run, home, capsys):
     assert "Incus does not say whether there are sessions" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("failures", "is_gone"), [(2, True), (99, False)])
+@table(("failures", "is_gone"), [(2, True), (99, False)])
 def test_a_bridge_goes_though_interfaces_of_deleted_containers_vanish_meanwhile(failures, is_gone):
     """Seen with Incus 6.0.4, right after the sessions were deleted."""
     words = "Failed to delete bridge children interfaces: Failed to run: ip link show veth1: does not exist"

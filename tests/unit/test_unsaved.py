@@ -15,6 +15,7 @@ import clincus
 from clincus_cli import losses
 from clincus_features import unsaved, uploads
 from tests.programs import DEADLINE, wait_until
+from tests.table import table
 from tests.unit.test_sessions import NAME, add, deleted, door, reports, sessions
 
 __all__ = ["door", "reports", "sessions"]  # fixtures
@@ -42,7 +43,7 @@ def failing(error: Exception) -> Callable[..., list[str]]:
     return keep
 
 
-@pytest.mark.parametrize(
+@table(
     ("found", "words", "total"),
     [
         ({}, "", 0),
@@ -281,7 +282,7 @@ def test_the_label_with_them_has_a_bound_and_counts_all():
     assert clincus.outside_files(label)[0] == 300
 
 
-@pytest.mark.parametrize(
+@table(
     "label",
     ["[]", "3", "{", '{"paths": 3}', '{"paths": [3, null, "x"]}', '{"count": "x"}', '{"count": 1e999}', "[" * 100_000],
 )
@@ -304,9 +305,7 @@ def test_two_copies_in_one_second_are_two_files(tmp_path: Path):
     assert sorted(map(str, (tmp_path / "sessions-claude").iterdir())) == sorted(paths)
 
 
-@pytest.mark.parametrize(
-    ("second_for_step", "allowed"), [(1, 60), (30, 35), (3600, 0)], ids=["in time", "on a slow line", "dribbles"]
-)
+@table(("second_for_step", "allowed"), [(1, 60), (30, 35), (3600, 0)], ids=["in time", "on a slow line", "dribbles"])
 def test_a_container_that_dribbles_gets_no_more_time(tmp_path: Path, monkeypatch, second_for_step, allowed):
     """It has to send a quarter of a MiB a second on average, with two minutes in hand."""
     now = [0.0]

@@ -6,13 +6,12 @@ import os
 import subprocess
 from pathlib import Path
 
-import pytest
-
 import clincus
 from clincus_features import uploads
+from tests.table import table
 
 
-@pytest.mark.parametrize(
+@table(
     ("given", "name"),
     [
         ("shot.png", "shot.png"),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 
-import pytest
-
 import clincus
 from clincus_features import usage
 from tests.builders import a_session
+from tests.table import table
 
 STATE = {
     "pid": 0,
@@ -32,7 +31,7 @@ KNOWN = {
 }
 
 
-@pytest.mark.parametrize(
+@table(
     ("changes", "cache", "expected"),
     [
         ({}, None, {}),

@@ -11,10 +11,11 @@ import zlib
 import pytest
 
 import clincus
+from tests.table import table
 from wall import hook, places
 
 
-@pytest.mark.parametrize("program", ["hook", "places"])
+@table("program", ["hook", "places"])
 def test_a_program_needs_nothing_but_the_standard_library_of_a_system_python(program):
     imports = "import sys; assert not [name for name in sys.modules if name.startswith(('clincus', 'wall'))]"
     source = clincus.packaged_text(f"wall/{program}.py").partition('if __name__ == "__main__"')[0]
@@ -51,8 +52,8 @@ def test_submodules_are_found_at_any_depth(tmp_path):
     assert git_folders(tmp_path) == [found, f"{found}/modules/inner"]
 
 
-@pytest.mark.parametrize("file", ["HEAD", "config"])
-@pytest.mark.parametrize("name", ["lib", "logs", "refs"])
+@table("file", ["HEAD", "config"])
+@table("name", ["lib", "logs", "refs"])
 def test_a_file_above_a_submodule_does_not_hide_it(tmp_path, file, name):
     make_git_folder(tmp_path / "modules/vendor" / name)
     (tmp_path / "modules/vendor" / file).touch()
@@ -66,7 +67,7 @@ def test_links_are_not_followed_to_submodules(tmp_path):
     assert git_folders(tmp_path) == ["modules/real"]
 
 
-@pytest.mark.parametrize(("path", "words"), [("{}", "too many files"), ("{}/a/b/c", "more than 20 folders")])
+@table(("path", "words"), [("{}", "too many files"), ("{}/a/b/c", "more than 20 folders")])
 def test_the_search_for_submodules_has_an_end(tmp_path, monkeypatch, path, words):
     monkeypatch.setattr(hook, "MOST_FOLDERS", 20)
     monkeypatch.setattr(places, "MOST_FOLDERS", 20)
@@ -83,7 +84,7 @@ def test_the_search_for_submodules_has_an_end(tmp_path, monkeypatch, path, words
 RANGE = [(0, 1000000, 65536)]
 
 
-@pytest.mark.parametrize(
+@table(
     ("owner", "code", "spans", "expected"),
     [
         (
@@ -182,7 +183,7 @@ def test_the_folders_and_seals_of_a_stage_are_read_from_the_mounts():
     assert [tree.path for tree in other.trees] == ["/home/ada/web"]
 
 
-@pytest.mark.parametrize(
+@table(
     ("one", "other", "place"),
     [
         ({"/app": True}, {"/app": True}, "/app"),
@@ -233,7 +234,7 @@ MOUNTS = r"""26 1 0:25 /@root / rw - btrfs /dev/vda rw
 """
 
 
-@pytest.mark.parametrize(
+@table(
     ("place", "path"),
     [
         (("254:1", "/ada/app/.git"), "/home/ada/app/.git"),
@@ -253,7 +254,7 @@ def test_a_folder_is_told_by_its_own_path(tmp_path):
     assert hook.words_of(hook.place_of(str(tmp_path))) == str(tmp_path)
 
 
-@pytest.mark.parametrize(
+@table(
     ("folders", "seals", "unsealed"),
     [
         ({"/app": True}, {"/app/.git/config"}, False),
@@ -283,7 +284,7 @@ NESTED = {"session": "clincus-3", "level": "basic", "holds": False}
 OLD = {}  # of a Clincus before these words were in the plan
 
 
-@pytest.mark.parametrize(
+@table(
     ("plan", "others", "kind", "words"),
     [
         (LOCKED, [LOCKED, FENCED], "", ""),
@@ -335,7 +336,7 @@ def test_a_python_that_is_too_old_is_told_as_a_host_that_cannot_lock(tmp_path, m
     assert log.read_text().startswith("clincus unsupported: the Python of this host is 3.")
 
 
-@pytest.mark.parametrize("is_apart", [False, True], ids=["that of process 1", "one of its own"])
+@table("is_apart", [False, True], ids=["that of process 1", "one of its own"])
 def test_seals_in_a_mount_namespace_that_programs_of_the_host_do_not_share_are_refused(tmp_path, is_apart):
     """As of an Incus daemon with PrivateTmp= in its unit. The root folder stands in for the stage."""
     program = clincus.packaged_text("wall/hook.py").partition('if __name__ == "__main__"')[0]

@@ -23,6 +23,7 @@ from websockets.uri import parse_uri
 import clincus
 from clincus import EventHub, OpenSockets, TerminalBridge, TerminalSize
 from tests.programs import DEADLINE, wait_until
+from tests.table import table
 
 # Ten seconds are for a machine that is busy; nothing here takes as long.
 PATIENCE = DEADLINE
@@ -260,7 +261,7 @@ def handshake(first_line="GET / HTTP/1.1", **changes):
     return "\r\n".join([first_line, *lines, "", ""]).encode()
 
 
-@pytest.mark.parametrize(
+@table(
     ("request_bytes", "status"),
     [
         (handshake(Upgrade=None), 426),
@@ -289,7 +290,7 @@ def test_long_cookie_does_not_fail_the_handshake():
         assert raw.recv(65536).startswith(b"HTTP/1.1 101 ")
 
 
-@pytest.mark.parametrize(
+@table(
     ("offered", "chosen"),
     [
         (None, None),
@@ -364,7 +365,7 @@ def test_long_paste_arrives_whole():
     assert output.endswith(paste)
 
 
-@pytest.mark.parametrize("message", ["typed\n", b"typed\n"])
+@table("message", ["typed\n", b"typed\n"])
 def test_without_the_subprotocol_text_and_binary_are_both_input(message):
     with serving(terminal(["sh", "-c", "read line; echo got $line"])) as port, client(port) as websocket:
         websocket.send(message)
@@ -396,7 +397,7 @@ while signal.sigwait([signal.SIGWINCH]):
 """
 
 
-@pytest.mark.parametrize("readonly", [False, True])
+@table("readonly", [False, True])
 def test_resize_reaches_the_program_as_a_signal(readonly):
     argv = [sys.executable, "-c", WINDOW_WATCHER]
     with serving(terminal(argv, readonly=readonly)) as port, client(port, CONTROL) as websocket:
@@ -405,7 +406,7 @@ def test_resize_reaches_the_program_as_a_signal(readonly):
         receive_until(websocket, b"111 33")
 
 
-@pytest.mark.parametrize(
+@table(
     "message",
     [
         {"type": "resize", "cols": 0, "rows": 24},
@@ -430,7 +431,7 @@ def test_impossible_sizes_and_unknown_messages_change_nothing(message):
         assert receive_all(websocket)[0].endswith(b"30 100\r\n")
 
 
-@pytest.mark.parametrize("message", ["typed", "[1]", "{", "null", "[" * 100_000, ""])
+@table("message", ["typed", "[1]", "{", "null", "[" * 100_000, ""])
 def test_text_that_is_no_control_message_closes_with_1007(message):
     with serving(terminal(RAW_CAT)) as port, client(port, CONTROL) as websocket:
         websocket.send(message)
@@ -446,7 +447,7 @@ def test_control_message_may_come_in_fragments():
         receive_until(websocket, b"70 20")
 
 
-@pytest.mark.parametrize("readonly", [False, True])
+@table("readonly", [False, True])
 def test_a_page_is_told_that_its_terminal_is_still_there(readonly):
     with serving(terminal(RAW_CAT, readonly=readonly)) as port, client(port, CONTROL) as websocket:
         receive_until(websocket, b"ready")
@@ -507,9 +508,7 @@ def test_a_paused_client_that_answers_pings_is_kept(monkeypatch):
 # The terminal: its end
 
 
-@pytest.mark.parametrize(
-    ("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("exec no-such-program 2>&-", 127)]
-)
+@table(("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("exec no-such-program 2>&-", 127)])
 def test_exit_is_announced_before_the_close(script, code):
     with serving(terminal(["sh", "-c", f"echo bye; {script}"])) as port, client(port, CONTROL) as websocket:
         output, texts, close_code, close_reason = receive_all(websocket)
@@ -525,7 +524,7 @@ LATE = b"Error: Timed out waiting for websockets to connect\r\n"
 BUSY = b"Error: Failed to begin transaction: context deadline exceeded\r\n"
 
 
-@pytest.mark.parametrize(
+@table(
     ("failure", "false_starts", "output", "exit_code"),
     [
         ((LOST, 255), 1, LOST + LOST + b"then it runs ", 7),
@@ -567,8 +566,8 @@ def test_exit_code_of_a_program_that_closes_its_terminal_first_is_waited_for():
         assert receive_all(websocket)[1][0]["code"] == 4
 
 
-@pytest.mark.parametrize("leave", ["close", "vanish"])
-@pytest.mark.parametrize("prelude", ["", "trap '' HUP TERM INT;"])
+@table("leave", ["close", "vanish"])
+@table("prelude", ["", "trap '' HUP TERM INT;"])
 def test_client_that_leaves_takes_the_program_along(monkeypatch, leave, prelude):
     if prelude:  # one that ends by itself may take as long as a busy machine lets it
         monkeypatch.setattr(clincus, "HANGUP_GRACE", 0.1)
@@ -920,7 +919,7 @@ def make_frame(opcode, data):
     return Frame(opcode, data).serialize(mask=True)
 
 
-@pytest.mark.parametrize(
+@table(
     ("misbehave", "code"),
     [
         (lambda raw: raw.socket.sendall(b"\xff" * 100), 1002),

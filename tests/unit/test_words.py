@@ -7,10 +7,9 @@ import json
 import re
 from collections.abc import Iterator
 
-import pytest
-
 from tests.pages import PAGES, name_of
 from tests.programs import ROOT
+from tests.table import table
 
 RULED_OUT = sorted(set(re.findall(r"\*([\w ]+)\*", (ROOT / "docs/dev/words.md").read_text().partition("| --- |")[2])))
 STRAYS = re.compile(rf"\b({'|'.join(RULED_OUT)}|whoever|all else)(e?s)?\b", re.IGNORECASE)
@@ -67,13 +66,13 @@ def test_words_are_ruled_out():
     assert {"whitelist", "assistant", "workdir"} <= set(RULED_OUT)
 
 
-@pytest.mark.parametrize("place", [place for place in TEXTS if place.startswith("spa/")])
+@table("place", [place for place in TEXTS if place.startswith("spa/")])
 def test_the_page_calls_the_worker_an_agent(place):
     """It names a tool where a person chooses the program, as in "New session" and the history."""
     assert [match[0] for match in WORKER_AS_TOOL.finditer(TEXTS[place])] == []
 
 
-@pytest.mark.parametrize("place", TEXTS)
+@table("place", TEXTS)
 def test_a_text_has_none_of_them(place):
     found = [match[0] for match in STRAYS.finditer(TEXTS[place])]
     assert found == [], "docs/dev/words.md has the word for it"

@@ -26,6 +26,7 @@ import build_zipapp
 import clincus
 import clincus_unpack
 from tests.interpreters import PYTHONS, SUITES, missing
+from tests.table import table
 
 # By day the oldest and the newest run these, and every version serves a session (tests/incus/test_archive.py).
 BOUNDS = [
@@ -175,7 +176,7 @@ def test_order_of_files_does_not_matter():
     assert build_zipapp.pack(files) == build_zipapp.pack(dict(reversed(files.items())))
 
 
-@pytest.mark.parametrize("deflate", [build_zipapp.quickly, build_zipapp.smallest])
+@table("deflate", [build_zipapp.quickly, build_zipapp.smallest])
 def test_what_is_compressed_is_whole_again(tmp_path, deflate):
     """By the readers of Python and, for the page, by any reader of gzip."""
     page = b"".join(b"line %d of a page\n" % number for number in range(500))
