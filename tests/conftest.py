@@ -109,6 +109,15 @@ def last_words(fixtures: Mapping[str, object]) -> Iterator[tuple[str, str]]:
         yield "Incus daemon", bed.last_words()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With Incus or the page, a test is of the night unless it is marked as one of the day's stories."""
+    for item in items:
+        is_unit = "/unit/" in item.path.as_posix()
+        if not is_unit and item.get_closest_marker("day") is None:
+            item.add_marker("nightly")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Iterator[None]:
     """Let Python look for garbage neither while it collects the tests nor, later, among the thousands of them."""
