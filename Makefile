@@ -134,11 +134,12 @@ test-packages:
 # The tests of the page's parts run beside those with Incus, which wait half of their time. The checks of the source do,
 # too, and give way to both.
 test: $(VENV)/ready
+	@$(PYTHON) -m tests.machine
 	@$(MAKE) --no-print-directory test-packages TEST_PACKAGES='$(TEST_PACKAGES) $(shell command -v npm >/dev/null || echo nodejs npm)'
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target $(VENV)/tested collected spa/node_modules/.ready build pythons
 	@rm -rf dist/steps
 	@code=0; $(MAKE) --no-print-directory --jobs=3 --keep-going pytest kept-spa-unit checks || code=1; \
-	$(MAKE) --no-print-directory failures; exit $$code
+	$(BIN)/python -m tests.second_chance again || code=1; $(MAKE) --no-print-directory failures; exit $$code
 
 # Makes a target and keeps what it says in dist/steps.
 kept-%:
@@ -161,7 +162,7 @@ pythons: $(VENV)/tested
 	@$(BIN)/python -m tests.interpreters
 
 pytest: $(VENV)/tested dist/clincus.pyz
-	MAKEFLAGS= CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m pytest $(SCHEDULE) --costs=dist/costs.txt $(PYTEST_FLAGS)
+	MAKEFLAGS= CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m tests.second_chance first $(SCHEDULE) --costs=dist/costs.txt $(PYTEST_FLAGS)
 
 checks:
 	@nice -n 15 $(MAKE) --no-print-directory --keep-going --output-sync=target kept-lint kept-spa-lint kept-spa-check

@@ -39,9 +39,10 @@ from hypothesis import settings
 
 import clincus
 from clincus_features.network.devices import socket_path
-from tests import costs
+from tests import costs, outcomes
 from tests.incus_bed import Bed, image_cache, own_daemon, own_project
-from tests.programs import LAST_WORDS, NO_CHECKPOINTS, Server, git, program
+from tests.leftovers import Snapshot
+from tests.programs import LAST_WORDS, NO_CHECKPOINTS, RENEWED, Server, git, program
 
 # A job that a script runs in the background has SIGINT ignored, one of nohup has SIGHUP, and both hand that on: no test
 # of Ctrl-C would end, and no program would go with its terminal.
@@ -58,8 +59,10 @@ METER: pytest.StashKey[costs.Meter] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """An option for what the files cost; tests/costs.py says what is counted."""
+    """Options for what the files cost, and for what became of the tests: see tests/costs.py and tests/outcomes.py."""
     parser.addoption("--costs", metavar="FILE", help="write what each test file costs, and say the head of it")
+    parser.addoption("--outcomes", metavar="FILE", help="write down what became of each test as it ends")
+    parser.addoption("--skip-passed", metavar="FILE", help="leave out the tests whose names stand in a file")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -72,6 +75,10 @@ def pytest_configure(config: pytest.Config) -> None:
     clincus.open_log()  # `caplog` hears a log that does not propagate only if that was so when the test began
     config.stash[NOTES] = []
     config.stash[METER] = costs.Meter()
+    if config.option.outcomes and not hasattr(config, "workerinput"):
+        record = open(config.option.outcomes, "w", encoding="utf-8")  # noqa: SIM115 - until the run ends
+        config.add_cleanup(record.close)
+        config.pluginmanager.register(outcomes.Recorder(record))
 
 
 # What a machine is or is not, whatever is installed on it.
@@ -110,8 +117,10 @@ def last_words(fixtures: Mapping[str, object]) -> Iterator[tuple[str, str]]:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
     """With Incus or the page, a test is of the night unless it is marked as one of the day's stories."""
+    if config.option.skip_passed:
+        outcomes.leave_out(items, config)
     for item in items:
         is_unit = "/unit/" in item.path.as_posix()
         if not is_unit and item.get_closest_marker("day") is None:
@@ -145,9 +154,11 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say the notes, and what the dearest files cost."""
+    """Say the notes, what was made anew, and what the dearest files cost."""
     for note in config.stash[NOTES]:
         terminalreporter.write_line(note)
+    for what, count in RENEWED.items():
+        terminalreporter.write_line(f"made anew: {what}, {count} times")
     if config.option.costs:
         lines = costs.table(config.stash[METER].costs)
         Path(config.option.costs).write_text("\n".join([*lines, ""]))
@@ -159,6 +170,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Hand the notes and costs of a worker (pytest-xdist) over to the process that prints the summary."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["notes"] = session.config.stash[NOTES]
+        session.config.workeroutput["renewed"] = dict(RENEWED)
         session.config.workeroutput["costs"] = session.config.stash[METER].sums()
 
 
@@ -168,6 +180,7 @@ def pytest_testnodedown(node: Any) -> None:
     output = getattr(node, "workeroutput", {})
     notes = node.config.stash[NOTES]
     notes += [text for text in output.get("notes", []) if text not in notes]
+    RENEWED.update(output.get("renewed", {}))
     node.config.stash[METER].add(output.get("costs", {}))
 
 
@@ -192,11 +205,27 @@ def bed(pytestconfig: pytest.Config) -> Iterator[Bed]:
 
 
 @pytest.fixture(autouse=True)
-def no_instances_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A test with Incus leaves no instance to the next one, but for those that its file keeps."""
+def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test ends what it started; tests/leftovers.py says what counts. It is set up first, so it looks last."""
+    before = Snapshot()
     yield
-    if "bed" in request.fixturenames:
-        request.getfixturevalue("bed").delete_all()
+    left = before.left_after_a_while()
+    bed = request.node.funcargs.get("bed")
+    if bed is not None and bed.daemon is not None:
+        left = [one for one in left if not one.startswith(f"child {bed.daemon.pid} ")]  # it was started again
+    assert left == [], "the test left something behind"
+
+
+@pytest.fixture(autouse=True)
+def no_instances_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test with Incus leaves no instance but those that its file keeps, and finds a daemon that lives."""
+    bed = request.getfixturevalue("bed") if "bed" in request.fixturenames else None
+    if bed is not None and bed.has_ended():
+        RENEWED["Incus daemon that had ended"] += 1
+        bed.restart()
+    yield
+    if bed is not None:
+        bed.delete_all()
 
 
 def new_workspace(folder: Path) -> Path:

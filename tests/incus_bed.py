@@ -184,6 +184,10 @@ class Bed:
         wait = "timeout 10 tmux wait-for quiet-$$"  # in vain if the keys were lost: the next step shows that
         self.shell(name, f"{quiet}; {wait}; tmux send-keys {target} -l {drawing} {enter}")
 
+    def has_ended(self) -> bool:
+        """Whether a daemon of our own has died."""
+        return self.daemon is not None and self.daemon.poll() is not None
+
     def restart(self) -> None:
         """End the daemon as its service would, with its containers left running, and start it again.
 

@@ -1,10 +1,11 @@
-"""Runs the tests that are marked nightly, and writes docs/nightly.md: what ran, on which commit, and what failed.
+"""Runs the tests of the night, and writes docs/nightly.md: what ran, on which commit, and what failed.
 
     python3 -m tests.nightly [--record FILE] [pytest's flags…]
 
-The seed of all that is tried at random is a new one each night. It stands in the record, and CLINCUS_TEST_SEED=N makes
-the same night again. `make release` wants a record of its own commit. With files of tests, `-k` or `-x` among the
-flags only a part of a night runs; the record says which, and no release takes it.
+A night goes on where the last one of the same commit ended: a test that passed then is not run again (its outcomes are
+in dist/night/COMMIT). The seed of all that is tried at random is a new one each time. It stands in the record, and
+CLINCUS_TEST_SEED=N makes the same run again. `make release` wants a record of its own commit. With files of tests, `-k`
+or `-x` among the flags only a part of a night runs; the record says which, and no release takes it.
 """
 
 from __future__ import annotations
@@ -16,61 +17,42 @@ import random
 import shlex
 import subprocess
 import sys
-import tempfile
 import time
-import xml.etree.ElementTree as xml
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests import outcomes
+
 ROOT = Path(__file__).resolve().parent.parent
-REASON_LENGTH = 200  # characters of a failure's reason in the record
+NIGHTS = ROOT / "dist" / "night"
 # Flags with which all tests run nevertheless.
 SCHEDULE = ("--numprocesses=", "--dist=", "--durations=", "--basetemp=", "-q", "-v")
-DONE = (0, 1)  # exit codes of a pytest that came to its end: all passed, some failed
+DONE = (0, 1, 5)  # exit codes of a pytest that came to its end: all passed, some failed, nothing was left to run
 
 
 @dataclass
 class Night:
     """What came of the tests."""
 
-    passed: int = 0
-    failed: dict[str, str] = field(default_factory=dict)  # test -> first line of the reason
-    skipped: dict[str, str] = field(default_factory=dict)
+    tests: dict[str, outcomes.Outcome] = field(default_factory=dict)
     part: str = ""  # the flags that left tests out
+    fault: str = ""  # why pytest did not come to its end
+
+    def of(self, word: str) -> dict[str, str]:
+        """The tests with one outcome, each with the reason."""
+        return {test: one.reason for test, one in self.tests.items() if one.word == word}
 
     @property
     def figures(self) -> str:
         """As pytest counts them."""
-        counts = {"failed": len(self.failed), "passed": self.passed, "skipped": len(self.skipped)}
+        counts = {word: len(self.of(word)) for word in ("failed", "passed", "skipped")}
         return ", ".join(f"{count} {word}" for word, count in counts.items() if count or word == "passed")
 
     @property
     def is_good(self) -> bool:
         """Whether something ran and nothing failed."""
-        return self.passed > 0 and not self.failed
-
-
-def read_report(path: Path) -> Night:
-    """The night of a report in JUnit's format, as pytest writes it."""
-    night = Night()
-    for case in xml.parse(path).getroot().iter("testcase"):
-        name = f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
-        problem = next((found for kind in ("failure", "error") if (found := case.find(kind)) is not None), None)
-        skip = case.find("skipped")
-        if problem is not None:
-            night.failed[name] = first_line(problem.get("message", ""))
-        elif skip is not None:
-            night.skipped[name] = first_line(skip.get("message", ""))
-        else:
-            night.passed += 1
-    return night
-
-
-def first_line(text: str) -> str:
-    """The first line, as it may stand in a cell of a table."""
-    line = (text.strip().splitlines() or ["no reason told"])[0]
-    return line[:REASON_LENGTH].replace("|", "\\|").replace("<", "&lt;")
+        return bool(self.of("passed")) and not self.of("failed") and not self.fault
 
 
 def git(*words: str) -> str:
@@ -93,63 +75,64 @@ def machine() -> str:
     return f"{release or platform.system()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
-def result(night: Night) -> str:
-    """The word for what came of it. That of a part is no word of a whole night."""
-    word = "passed" if night.is_good else "failed"
-    return f"a part {word}" if night.part else word
+def cell(text: str) -> str:
+    """A text as it may stand in a cell of a table."""
+    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def record(night: Night, *, commit: str, began: float, seconds: float, seed: int) -> Iterator[str]:
     """The lines of docs/nightly.md."""
+    word = "passed" if night.is_good else "failed"
     yield "# The last night"
     yield ""
-    yield "`.ci/nightly` writes this page. What it runs takes too long for each change: every test that is marked"
-    yield "`nightly`. `make release` wants a night of its own commit in which nothing failed."
+    yield "`.ci/nightly` writes this page. The tests of the night take too long for each change."
+    yield "`make release` wants a night of its own commit in which nothing failed."
     yield ""
     yield "| | |"
     yield "| --- | --- |"
     yield f"| commit | {commit} |"
     yield f"| date | {time.strftime('%Y-%m-%d %H:%M', time.gmtime(began))} UTC |"
-    yield f"| result | {result(night)}: {night.figures} in {seconds / 60:.0f} min |"
+    yield f"| result | {'a part ' if night.part else ''}{word}: {night.figures} in {seconds / 60:.0f} min |"
     if night.part:
-        yield f"| only | `{night.part}` |"
+        yield f"| only | `{cell(night.part)}` |"
     yield f"| seed | `CLINCUS_TEST_SEED={seed}` |"
     yield f"| machine | {machine()} |"
-    for title, tests in (("Failed", night.failed), ("Skipped", night.skipped)):
-        if tests:
-            yield ""
-            yield f"## {title}"
-            yield ""
-            yield "| test | reason |"
-            yield "| --- | --- |"
-            for name, reason in sorted(tests.items()):
-                yield f"| `{name}` | {reason} |"
+    if night.fault:
+        yield f"| cut short | {night.fault} |"
+    for title in ("failed", "skipped"):
+        if night.of(title):
+            yield from ("", f"## {title.capitalize()}", "", "| test | reason |", "| --- | --- |")
+            yield from (f"| `{cell(test)}` | {cell(reason)} |" for test, reason in sorted(night.of(title).items()))
     yield ""
 
 
-def run(seed: int, flags: Sequence[str]) -> Night:
-    """Run the tests of a night."""
-    with tempfile.TemporaryDirectory(prefix="clincus-night-") as folder:
-        report = Path(folder) / "report.xml"
-        argv = [sys.executable, "-m", "pytest", "-m", "nightly", "--timeout=3600", f"--junitxml={report}"]
-        argv += [f"--hypothesis-seed={seed}", *flags]
-        done = subprocess.run(argv, cwd=ROOT, env={**os.environ, "CLINCUS_TEST_SEED": str(seed)}, check=False)
-        night = read_report(report) if report.exists() else Night()
+def run(commit: str, seed: int, flags: Sequence[str]) -> Night:
+    """Run the tests of a night that have not passed at this commit yet."""
+    folder = NIGHTS / commit
+    folder.mkdir(parents=True, exist_ok=True)
+    earlier = [] if commit.endswith("+") else sorted(folder.glob("*.jsonl"))
+    passed = folder / "passed.txt"
+    passed.write_text("\n".join(test for test, one in outcomes.read(*earlier).items() if one.word == "passed"))
+    record = folder / f"{time.time_ns()}.jsonl"
+    argv = [sys.executable, "-m", "pytest", "-m", "nightly", "--timeout=3600", f"--hypothesis-seed={seed}"]
+    argv += [f"--outcomes={record}", f"--skip-passed={passed}", *flags]
+    done = subprocess.run(argv, cwd=ROOT, env={**os.environ, "CLINCUS_TEST_SEED": str(seed)}, check=False)
+    night = Night(outcomes.read(*earlier, *([record] if record.exists() else [])))
     if done.returncode not in DONE:
-        night.failed["pytest"] = f"it ended with {done.returncode}, so not all tests ran"
-    night.part = shlex.join(flag for flag in flags if not flag.startswith(SCHEDULE)).replace("|", "\\|")
+        night.fault = f"pytest ended with {done.returncode}, so not all tests ran"
+    night.part = shlex.join(flag for flag in flags if not flag.startswith(SCHEDULE))
     return night
 
 
 def main() -> int:
     """Run a night, say what came of it, and write it down."""
-    parser = argparse.ArgumentParser(description="Run the tests that are marked nightly.")
+    parser = argparse.ArgumentParser(description="Run the tests of the night.")
     parser.add_argument("--record", type=Path, help="write what came of it to this file")
     options, flags = parser.parse_known_args()
     seed = int(os.environ.get("CLINCUS_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
     print(f"the seed of this night: CLINCUS_TEST_SEED={seed}", flush=True)
     commit, began, clock = current_commit(), time.time(), time.monotonic()
-    night = run(seed, flags)
+    night = run(commit, seed, flags)
     lines = record(night, commit=commit, began=began, seconds=time.monotonic() - clock, seed=seed)
     if options.record:
         options.record.write_text("\n".join(lines))

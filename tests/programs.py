@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import http.client
 import itertools
@@ -63,6 +64,10 @@ class Answer:
 
 
 LAST_WORDS = 1500  # characters of a log that the report of a failed test shows
+
+# What fixtures made anew in this run as it had ended by itself: the end of the run says how often.
+RENEWED: collections.Counter[str] = collections.Counter()
+NOT_STARTED = b"incusd fork"  # Incus's helpers fail now and then as they mount or start a container
 
 
 class Server:
@@ -155,7 +160,11 @@ class Server:
 
     def create(self, workspace: Path, **fields: Any) -> dict[str, Any]:
         """Start a session on a workspace and return the session object."""
-        answer = self.post("/api/sessions", {"workspace": str(workspace), **fields})
+        body = {"workspace": str(workspace), **fields}
+        answer = self.post("/api/sessions", body)
+        if answer.status == 500 and NOT_STARTED in answer.body:
+            RENEWED["container that did not start"] += 1
+            answer = self.post("/api/sessions", body)
         assert answer.status == 200, answer.body.decode()
         return dict(answer.json)
 

@@ -7,78 +7,64 @@ import re
 import subprocess
 import sys
 
-import pytest
-
 import build_release
 from tests import nightly
+from tests.nightly import Night
+from tests.outcomes import Outcome
 from tests.table import table
 
-REPORT = """<?xml version="1.0"?><testsuites><testsuite>
-<testcase classname="tests.incus.test_cluster" name="test_moves[a|b]"/>
-<testcase classname="tests.unit.test_x" name="test_fails"><failure message="assert 1 == 2&#10;more | of it"/></testcase>
-<testcase classname="tests.unit.test_x" name="test_breaks"><error message=""/></testcase>
-<testcase classname="tests.unit.test_x" name="test_skips"><skipped message="no &lt;cc&gt;"/></testcase>
-</testsuite></testsuites>"""
+GOOD, BAD = Outcome("passed"), Outcome("failed", "assert 1 == 2 | <cc>")
+COMMIT = "c" * 40
 
 
-@pytest.fixture
-def night(tmp_path):
-    """A night with a failure, an error and a skip."""
-    (tmp_path / "report.xml").write_text(REPORT)
-    return nightly.read_report(tmp_path / "report.xml")
+def text_of(night):
+    return "\n".join(nightly.record(night, commit=COMMIT, began=0.0, seconds=600.0, seed=7))
 
 
-def text_of(night, commit="c" * 40):
-    return "\n".join(nightly.record(night, commit=commit, began=0.0, seconds=600.0, seed=7))
+@table(
+    "night, result",
+    [
+        (Night({"a": GOOD}), "passed: 1 passed in 10 min"),
+        (Night({"a": GOOD, "b": BAD}), "failed: 1 failed, 1 passed in 10 min"),
+        (Night({}), "failed: 0 passed in 10 min"),
+        (Night({"a": GOOD}, fault="pytest ended with 2"), "failed: 1 passed in 10 min"),
+        (Night({"a": GOOD}, part="-k one"), "a part passed: 1 passed in 10 min"),
+    ],
+)
+def test_a_release_reads_the_commit_and_the_result(night, result):
+    assert dict(re.findall(build_release.ROW, text_of(night))) == {"commit": COMMIT, "result": result}
 
 
-def test_what_failed_and_what_was_skipped_is_told(night):
-    assert night.figures == "2 failed, 1 passed, 1 skipped"
-    text = text_of(night)
-    assert "| `tests/unit/test_x.py::test_fails` | assert 1 == 2 |" in text
-    assert "| `tests/unit/test_x.py::test_breaks` | no reason told |" in text
-    assert "| `tests/unit/test_x.py::test_skips` | no &lt;cc> |" in text
-    assert "| result | failed: 2 failed, 1 passed, 1 skipped in 10 min |" in text
-    assert "| seed | `CLINCUS_TEST_SEED=7` |" in text
+def test_each_failure_is_told_in_a_cell():
+    assert "| `b` | assert 1 == 2 \\| &lt;cc> |" in text_of(Night({"b": BAD}))
 
 
-@table(("good", "word"), [(nightly.Night(passed=3), "passed"), (nightly.Night(), "failed")])
-def test_a_release_reads_the_commit_and_the_result(good, word):
-    rows = dict(re.findall(build_release.ROW, text_of(good)))
-    assert rows["commit"] == "c" * 40
-    assert rows["result"].startswith(word), "a night in which nothing ran is none"
-
-
-@table("outcome", [{"passed": 1}, {"failed": {"a": "b"}}])
-def test_no_release_takes_a_part_of_a_night(outcome):
-    rows = dict(re.findall(build_release.ROW, text_of(nightly.Night(part="-k one", **outcome))))
-    assert not rows["result"].startswith("passed")
-    assert "| only | `-k one` |" in text_of(nightly.Night(part="-k one", **outcome))
-
-
-@table("code", [2, 3, 5])
-def test_a_night_that_was_cut_short_has_failed(monkeypatch, code):
-    def ends(argv, **_):
-        return subprocess.CompletedProcess(argv, code)
-
-    monkeypatch.setattr(nightly.subprocess, "run", ends)
-    night = nightly.run(7, ["--numprocesses=4"])
-    assert (night.is_good, night.part) == (False, "")
-    assert f"ended with {code}" in night.failed["pytest"]
-
-
-@table(("outcome", "code"), [("pass", 0), ("assert False", 1)])
-def test_a_night_is_run_by_its_seed_and_written_down(tmp_path, outcome, code):
-    test = tmp_path / "test_small.py"
-    test.write_text(
-        "import os, pytest\n@pytest.mark.nightly\ndef test_one():\n"
-        f"    assert os.environ['CLINCUS_TEST_SEED'] == '42'\n    {outcome}\n"
+def test_a_night_goes_on_where_the_last_one_of_its_commit_ended(tmp_path, monkeypatch):
+    (tmp_path / "test_small.py").write_text(
+        "import os, pathlib, pytest\npytestmark = pytest.mark.nightly\n"
+        "def test_seed(): assert os.environ['CLINCUS_TEST_SEED'] == '42'\n"
+        f"def test_later(): assert pathlib.Path(r'{tmp_path}/mended').exists()\n"
     )
-    argv = [sys.executable, "-m", "tests.nightly", "--record", tmp_path / "night.md", f"--rootdir={tmp_path}", test]
+    monkeypatch.setattr(nightly, "NIGHTS", tmp_path / "nights")
+    flags = ["-p", "tests.conftest", f"--rootdir={tmp_path}", str(tmp_path)]
+    first = nightly.run(COMMIT, 42, flags)
+    assert (first.of("passed").keys(), first.of("failed").keys()) == (
+        {"test_small.py::test_seed"},
+        {"test_small.py::test_later"},
+    )
+    (tmp_path / "mended").touch()
+    second = nightly.run(COMMIT, 43, flags)
+    assert second.is_good, "the test of the seed was not run again"
+    assert second.figures == "2 passed"
+    assert second.part
+    nothing_left = nightly.run(COMMIT, 44, flags)
+    assert nothing_left.is_good
+
+
+def test_the_command_says_the_seed_and_fails_with_its_night(tmp_path):
+    argv = [sys.executable, "-m", "tests.nightly", "--record", tmp_path / "night.md", f"--rootdir={tmp_path}", tmp_path]
     environ = {**os.environ, "CLINCUS_TEST_SEED": "42"}
     done = subprocess.run(argv, cwd=nightly.ROOT, env=environ, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == code, done.stdout + done.stderr
+    assert done.returncode == 1, "a night without a test is none"
     assert "the seed of this night: CLINCUS_TEST_SEED=42" in done.stdout
-    text = (tmp_path / "night.md").read_text()
-    assert "`CLINCUS_TEST_SEED=42`" in text
-    assert f"| only | `--rootdir={tmp_path} {test}` |" in text
+    assert "`CLINCUS_TEST_SEED=42`" in (tmp_path / "night.md").read_text()
