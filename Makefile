@@ -1,7 +1,7 @@
 # make serve   set up what is missing, build dist/clincus.pyz, and serve the dashboard on 127.0.0.1:3000 (PORT=N: another port)
-# make test    install what the tests need and run all of them with a real Incus, but for those marked nightly
+# make test    install what the tests need and run those of the day: all units, and a story for each capability with a real Incus
 # make test-loaded  the tests with Incus and the page five times in a row on cores that are busy with something else (TESTS=…: these)
-# make nightly the tests that take long: many rounds of what `make test` does a few times
+# make nightly the other tests with Incus and the page; it goes on where the last night of the same commit ended
 # make build   dist/clincus.pyz alone
 # make docs-checked  types the commands of README and docs/ on a machine of their own, and dates the pages if all is well
 # make spa     the dashboard from its source in spa/ into spa_dist/
