@@ -178,7 +178,6 @@ def image(**fields):
 
 
 TODAY = datetime.now(timezone.utc)
-NO_DEVICES = {"/1.0/profiles/default": {"devices": {}}}
 TAKEN = {"/1.0/networks/clincusbr0": {"status": "Unavailable", "config": {}}}
 
 
@@ -190,16 +189,11 @@ def test_what_incus_says_decides(report):
         ("image", image(properties={"clincus.missing": "copilot"}), "warning", "without copilot"),
         ("image_age", image(created_at=(TODAY - timedelta(days=28)).isoformat()), "ok", ""),
         ("image_age", image(created_at=(TODAY - timedelta(days=40)).isoformat()), "warning", ""),
-        ("image_age", image(created_at="0001-01-01T00:00:00Z"), "warning", ""),
         ("image_age", image(created_at=""), "warning", ""),
-        ("network_bridge", NO_DEVICES, "failed", "no network"),
         ("network_bridge", TAKEN, "failed", "may be in use by something else"),
-        ("incus_storage_pool", NO_DEVICES, "failed", "no storage"),
         ("incus_storage_pool", space(1, 30), "ok", ""),
         ("incus_storage_pool", space(25, 30), "warning", ""),
-        ("incus_storage_pool", space(16, 20), "warning", ""),
         ("incus_storage_pool", space(28.5, 30), "failed", ""),
-        ("incus_storage_pool", space(19, 20.5), "failed", ""),
         ("incus_storage_pool", space(0, 0), "warning", ""),
         ("orphaned_resources", instances(("b-1", {"config": {"user.clincus.build": "true"}})), "warning", "b-1"),
         ("orphaned_resources", instances(("c-1", of("/no/where"))), "warning", "containers c-1"),

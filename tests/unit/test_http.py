@@ -159,10 +159,8 @@ class Client:
         """Read one answer: status, headers, body."""
         first = self.stream.readline().decode()
         assert first.startswith("HTTP/1.1 "), first
-        headers = {}
-        while (line := self.stream.readline().decode().strip()) != "":
-            name, _, value = line.partition(": ")
-            headers[name.lower()] = value
+        lines = iter(lambda: self.stream.readline().decode().strip(), "")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
         length = 0 if method == "HEAD" else int(headers.get("content-length", 0))
         return int(first.split()[1]), headers, self.stream.read(length)
 

@@ -542,19 +542,6 @@ def test_silent_subscriber_is_given_up(monkeypatch):
         raw.receive_end()
 
 
-def test_nothing_wakes_an_idle_terminal(monkeypatch):
-    rounds = []
-    wait = clincus.WebSocket.wait
-    monkeypatch.setattr(clincus.WebSocket, "wait", lambda *args, **options: rounds.append(1) or wait(*args, **options))
-    with serving(terminal(RAW_CAT)) as port, client(port) as websocket:
-        receive_until(websocket, b"ready")
-        wait_until(lambda: len(rounds) >= 2)
-        before = len(rounds)
-        with pytest.raises(TimeoutError):
-            websocket.recv(0.3)
-        assert len(rounds) <= before + 1
-
-
 # Open sockets
 
 
