@@ -270,13 +270,11 @@ def test_a_dead_cable_is_one_of_incus_with_both_ends_here(tmp_path, names, addre
 
 def test_every_dead_cable_is_removed_by_the_command(report, host):
     place = host.path("/sys/class/net")
-    for number in (1, 3, 5):
+    for number in (1, 3):
         end_of_cable(place, f"vethaaaaaaa{number}", number, number + 1)
         end_of_cable(place, f"vethaaaaaaa{number + 1}", number + 1, number, OF_INCUS)
-    config = {"volatile.eth0.host_name": "vethaaaaaaa5", "volatile.eth0.hwaddr": OF_INCUS}
-    found = report({"/1.0/instances?recursion=1": [{"name": "theirs", "config": config}]})
-    finding = found["checks"]["orphaned_resources"]
-    assert finding["message"] == "Left over: 2 pairs of network interfaces"
+    finding = report()["checks"]["orphaned_resources"]
+    assert "2 pairs of network interfaces" in finding["message"]
     assert finding["fix"] == "echo vethaaaaaaa1 vethaaaaaaa3 | xargs -n 1 sudo ip link delete"
 
 

@@ -261,15 +261,6 @@ def test_commands_run_in_a_server_with_more_than_a_thousand_descriptors(incus):
         assert held.data == b"data"
 
 
-def test_a_command_takes_one_core_unless_the_environment_says_how_many(incus, monkeypatch):
-    monkeypatch.delenv("GOMAXPROCS", raising=False)
-    door = incus(state="'$GOMAXPROCS'")
-    assert door.query("/1.0")["status"] == "1"
-    assert door.exec("box", ["printenv", "GOMAXPROCS"]).stdout == b"1\n"
-    monkeypatch.setenv("GOMAXPROCS", "8")
-    assert door.query("/1.0")["status"] == "8"
-
-
 def test_a_program_that_cannot_be_started_is_told():
     for words, reason in ((["echo", "\ud800"], "is no text"), (["nope"], "`nope` cannot be started")):
         with pytest.raises(clincus.ChildError, match=reason):
