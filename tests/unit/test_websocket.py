@@ -497,15 +497,17 @@ def test_silent_client_is_kept_as_long_as_it_answers_pings(monkeypatch):
 
 
 def test_silent_subscriber_is_given_up_and_others_are_closed_when_the_server_stops(monkeypatch):
-    with hub_serving() as (_, sockets, port), client(port) as one, closing(RawClient(port).open()) as raw:
-        monkeypatch.setattr(clincus, "PING_AFTER", 0.05)
-        monkeypatch.setattr(clincus, "PONG_WITHIN", 0.05)
-        raw.send_binary(b"the last word")  # it is waited for by the new times
-        raw.receive_frame(Opcode.PING)
-        assert Close.parse(raw.receive_frame(Opcode.CLOSE).data).code == 1011
-        raw.receive_end()
-        sockets.close_all(PATIENCE)
-        assert receive_all(one)[2:] == (1001, "The server is shutting down.")
+    monkeypatch.setattr(clincus, "PING_AFTER", 0.05)
+    monkeypatch.setattr(clincus, "PONG_WITHIN", 0.05)
+    with hub_serving() as (_, sockets, port):
+        with closing(RawClient(port).open()) as raw:
+            raw.receive_frame(Opcode.PING)
+            assert Close.parse(raw.receive_frame(Opcode.CLOSE).data).code == 1011
+            raw.receive_end()
+        monkeypatch.undo()
+        with client(port) as one:
+            sockets.close_all(PATIENCE)
+            assert receive_all(one)[2:] == (1001, "The server is shutting down.")
 
 
 # Open sockets
