@@ -289,19 +289,6 @@ def test_a_command_ends_as_it_would_alone(incus, tmp_path, shell):
         assert door.exec("box", command, stdin=b"data") == clincus.Completed(*end)
 
 
-def test_the_end_of_a_command_waits_until_all_is_read():
-    words = ["sh", "-c", clincus.packaged_text("guest/exec.sh"), "exec", "echo", "x"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe) as process:
-        process.stdin.write(b"MARK\n")
-        process.stdin.flush()
-        assert process.stdout.read(10) == b"MARKx\nMARK"
-        assert process.stderr.read(4) == b"MARK"
-        assert process.poll() is None
-        process.send_signal(signal.SIGCONT)
-        assert process.wait(timeout=60) == 0
-
-
 def test_a_command_that_incus_lost_sight_of_runs_once_and_gets_all_of_stdin(losing, tmp_path, capfd):
     ran = tmp_path / "ran"
     for times in (0, 3):
