@@ -482,7 +482,7 @@ def test_saving_refuses_bad_values_and_changes_nothing(environ, user_file):
     assert not os.path.exists(clincus.own_file(environ, "dashboard.json"))
 
 
-# Keys of a feature
+# What is hidden
 
 
 def test_a_secret_of_a_feature_or_a_profile_is_not_shown(environ, user_file, monkeypatch):

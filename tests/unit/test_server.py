@@ -226,16 +226,6 @@ class TestMonitor:
         wait_until(lambda: told)
         assert told[0].startswith("Incus closed the connection: it is restarting.")
 
-    def test_another_project_is_no_outage(self, engine, monitor, told):
-        engine.add(NAME, "Running")
-        monitor.start()
-        monitor.engine.require()
-        engine.instances.clear()
-        monitor.engine.reconnect()
-        monitor.engine.require()
-        assert statuses(monitor) == []
-        assert (len(engine.streams), told) == (2, [])
-
     def test_an_incus_that_does_not_answer_is_not_waited_for(self, engine, monitor, monkeypatch):
         monkeypatch.setattr(clincus, "FIRST_LOOK", 0.05)
         answer = threading.Event()
