@@ -447,20 +447,28 @@ def test_message_over_one_mebibyte_closes_with_1009():
 # Deadlines
 
 
-def test_silent_client_is_kept_as_long_as_it_answers_pings(monkeypatch):
-    monkeypatch.setattr(clincus, "PING_AFTER", 0.02)
-    monkeypatch.setattr(clincus, "CLOSE_WITHIN", 0.1)
+def test_silent_client_that_answers_no_ping_is_given_up(monkeypatch):
     with serving(terminal(["sh", "-c", "echo $$; exec cat"])) as port, closing(RawClient(port).open()) as raw:
         pid = int(raw.receive_frame(Opcode.BINARY).data)
-        for _ in range(5):
-            raw.protocol.send_pong(raw.receive_frame(Opcode.PING).data)
-            raw.send()
+        monkeypatch.setattr(clincus, "PING_AFTER", 0.05)
         monkeypatch.setattr(clincus, "PONG_WITHIN", 0.05)
         raw.send_binary(b"the last word")  # it is waited for by the new times
         raw.receive_frame(Opcode.PING)
         assert Close.parse(raw.receive_frame(Opcode.CLOSE).data).code == 1011
         raw.receive_end()
     assert not is_running(pid)
+
+
+def test_silent_client_that_answers_pings_is_kept(monkeypatch):
+    monkeypatch.setattr(clincus, "PING_AFTER", 0.02)
+    monkeypatch.setattr(clincus, "PONG_WITHIN", PATIENCE)
+    with serving(terminal(RAW_CAT)) as port, closing(RawClient(port).open()) as raw:
+        for _ in range(5):
+            raw.protocol.send_pong(raw.receive_frame(Opcode.PING).data)
+            raw.send()
+        raw.send_binary(b"still here")
+        while b"still here" not in raw.receive_frame(Opcode.BINARY).data:
+            pass
 
 
 def test_silent_subscriber_is_given_up_and_others_are_closed_when_the_server_stops(monkeypatch):
