@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import queue
 import resource
 import shutil
 import signal
@@ -222,19 +221,6 @@ def test_a_child_that_takes_too_long_goes_with_all_that_it_started(tmp_path):
     os.set_blocking(held, True)
     assert os.read(held, 1) == b"", "all that has it open has ended"
     os.close(held)
-
-
-def test_deadlines_are_met_in_the_order_of_their_times_and_none_holds_up_another():
-    met: queue.Queue[str] = queue.Queue()
-    release = threading.Event()
-    later = clincus.DEADLINES.add(600, lambda: met.put("much later"))
-    clincus.DEADLINES.add(0.2, lambda: met.put("second"))
-    clincus.DEADLINES.add(0.1, lambda: met.put("cancelled")).cancel()
-    clincus.DEADLINES.add(0.05, lambda: (met.put("first"), release.wait(DEADLINE)))
-    assert [met.get(timeout=DEADLINE), met.get(timeout=DEADLINE)] == ["first", "second"]
-    assert met.empty()
-    release.set()
-    later.cancel()
 
 
 @contextlib.contextmanager

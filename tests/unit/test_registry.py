@@ -253,15 +253,6 @@ def test_a_label_with_a_word_that_nobody_knows_promises_nothing():
         assert (session.mode, session.protection) == fields
 
 
-def test_the_state_of_work_is_shown_until_its_end(registry, heard):
-    look(registry, RUNNING)
-    registry.begin_work(NAME, "stopping")
-    look(registry, STOPPED)
-    assert (registry.get(NAME).status, heard.public) == ("stopping", ["started"])
-    registry.end_work(NAME)
-    assert (registry.get(NAME).status, heard.public) == ("stopped", ["started", "stopped"])
-
-
 def test_a_look_during_work_that_is_newer_than_the_one_at_its_end_counts(registry):
     look(registry, RUNNING)
     registry.begin_work(NAME, "starting")
@@ -322,25 +313,6 @@ def redescribed(config: dict[str, str], devices: dict[str, Any], old: dict[str, 
     """An instance of the config `old` and the devices `before` with a new description."""
     instance = {"config": old, "devices": before, "architecture": "x86_64", "description": "", "profiles": ["default"]}
     return clincus.redescribe_instance(instance, {"config": config, "devices": devices})
-
-
-def test_a_description_is_complete():
-    launch = clincus.Launch(
-        clincus.LaunchRequest("/w"),
-        clincus.load_config({}),
-        ("the project's",),
-        draft("s"),
-        clincus.Guest(1000, "code", "/workspace"),
-        clincus.TOOLS["claude"],
-        mounts=(),
-    )
-    protection = clincus.protect.Protection("locked", {"raw.idmap": "x"}, {"workspace": {"type": "disk"}}, "")
-    session, description = clincus.describe_session(draft(NAME)._replace(id=NAME, slot=1), launch, protection)
-    config = description["config"]
-    assert (config["boot.autostart"], config["raw.idmap"], config["user.clincus.managed"]) == ("false", "x", "true")
-    assert (config["user.clincus.workspace"], config["user.clincus.protection"]) == ("/w", "locked")
-    assert (session.protection, session.warnings) == ("locked", ("the project's",))
-    assert description["devices"] == {"workspace": {"type": "disk"}}
 
 
 def test_a_later_start_replaces_what_is_ours_and_keeps_the_rest():

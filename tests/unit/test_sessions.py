@@ -571,19 +571,6 @@ class TestStart:
         )
         return way
 
-    def test_a_start_is_over_before_incus_is_done_with_late_devices_and_the_next_work_waits(
-        self, sessions, door, request_, late
-    ):
-        session = sessions.create(request_)
-        ((_, description),) = door.launched
-        assert (description.get(clincus.LATE_DEVICES), description["devices"]) == (None, {})
-        assert door.instances[session.id]["config"]["user.clincus.devices"] == "way"
-        with sessions.held(session.id, wait=False) as is_held:
-            assert not is_held
-        late.is_answered.set()
-        with sessions.held(session.id):
-            assert door.instances[session.id]["devices"] == {"way": {"type": "proxy"}}
-
     @pytest.mark.parametrize("has_begun", ["no", "yes"])
     def test_a_container_goes_whose_late_devices_incus_takes_back(self, sessions, door, request_, late, has_begun):
         reports: list[str] = []
