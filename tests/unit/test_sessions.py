@@ -381,37 +381,6 @@ class Machine(Door):
             raise clincus.IncusError(done.reason, 500)
 
 
-class LateWay:
-    """Incus's change of a container that gets late devices, and the wait for them there."""
-
-    def __init__(self, door: Machine) -> None:
-        self.refusal: Exception | None = None
-        self.is_answered = threading.Event()  # Incus answers
-        self.seems_there = False  # the wait in the container is over before that
-        self._door = door
-        self._query, self._exec = door.query, door.exec
-        self._is_over = threading.Event()  # the wait
-        door.query, door.exec, door.end_commands = self.query, self.exec, lambda *_: self._is_over.set()
-
-    def query(self, path: str, method: str = "GET", data: Any = None, **options: Any) -> Any:
-        if path.startswith("/1.0/operations"):
-            return {}
-        if method != "PATCH":
-            return self._query(path, method, data, **options)
-        if self.refusal is None:
-            self._is_over.set()
-        assert self.is_answered.wait(DEADLINE)
-        if self.refusal:
-            raise self.refusal
-        self._door.instances[path.rpartition("/")[2]]["devices"] |= data["devices"]
-        return None
-
-    def exec(self, *arguments: Any, **options: Any) -> clincus.Completed:
-        if not self.seems_there:
-            assert self._is_over.wait(DEADLINE)
-        return self._exec(*arguments, **options)
-
-
 class TestStart:
     @pytest.fixture
     def door(self) -> Machine:
@@ -561,25 +530,26 @@ class TestStart:
         sessions.resume(session.id)
         assert sessions.guest(sessions.registry.get(session.id)) == clincus.Guest(1000, "code", "/workspace")
 
-    @pytest.fixture
-    def late(self, sessions, door) -> LateWay:
-        way = LateWay(door)
-        sessions.extensions.instance_parts.append(
-            lambda incus, session, launch, description: description.update(
-                {clincus.LATE_DEVICES: clincus.LateDevices({"way": {"type": "proxy"}}, "wait-for-way")}
-            )
-        )
-        return way
-
     @pytest.mark.parametrize("has_begun", ["no", "yes"])
-    def test_a_container_goes_whose_late_devices_incus_takes_back(self, sessions, door, request_, late, has_begun):
+    def test_a_container_goes_whose_late_devices_incus_takes_back(self, sessions, door, request_, has_begun):
         reports: list[str] = []
         sessions.report = reports.append
-        late.refusal = clincus.IncusError("the disk is full", 500)
-        late.seems_there = True
-        door.has_begun = has_begun
+        late = clincus.LateDevices({"way": {"type": "proxy"}}, "wait-for-way")
+        sessions.extensions.instance_parts.append(lambda *words: words[-1].update({clincus.LATE_DEVICES: late}))
+        is_answered, query = threading.Event(), door.query
+
+        def refuse(path: str, method: str = "GET", *more: Any, **options: Any) -> Any:
+            if path.startswith("/1.0/operations"):
+                return {}
+            if method != "PATCH":
+                return query(path, method, *more, **options)
+            assert is_answered.wait(DEADLINE)
+            raise clincus.IncusError("the disk is full", 500)
+
+        door.query, door.end_commands, door.has_begun = refuse, lambda *_: None, has_begun
         session = sessions.create(request_)
-        late.is_answered.set()
+        assert door.instances[session.id]["config"]["user.clincus.devices"] == "way"
+        is_answered.set()
         wait_until(lambda: deleted(door) or sessions.half_made, "the end")
         assert deleted(door) == ([session.id] if has_begun == "no" else [])
         assert [*sessions.half_made] == ([] if has_begun == "no" else [session.id])
