@@ -237,7 +237,7 @@ def many_open():
 
 def test_commands_run_in_a_server_with_more_than_a_thousand_descriptors(incus):
     door, data = incus(), os.urandom(1 << 20)
-    with many_open(), giving(b"data") as given:
+    with many_open(), giving(b"data") as (given, _):
         assert door.exec("box", ["cat"], stdin=data) == clincus.Completed(0, data, b"")
         with door.open("box", ["cat"], timeout=60) as (stdin, stdout):
             writer = threading.Thread(target=stdin.write, args=(data,))
@@ -282,7 +282,7 @@ def test_a_command_that_incus_lost_sight_of_runs_once_and_gets_all_of_stdin(losi
     for times in (0, 3):
         done = losing(times).exec("box", ["sh", "-c", f"echo x >>{ran}; cat"], stdin=b"data")
         assert done == clincus.Completed(0, b"data", b"")
-        with giving(b"data") as given:
+        with giving(b"data") as (given, _):
             assert relayed(losing(times), f"echo y >>{ran}; cat; echo odd >&2; exit 3", stdin=given) == 3
         assert capfd.readouterr() == ("data", "odd\n")
         assert ran.read_text() == "x\ny\n"
@@ -387,25 +387,16 @@ def relayed(incus, script, *sinks, **options):
     return cli_relay.run_relayed(incus, "box", ["sh", "-c", script], *sinks, **options)
 
 
-class Pipe(int):
-    """The reading end of a pipe, as a descriptor; `writer` is the other one."""
-
-    writer: int
-
-
 @contextlib.contextmanager
 def giving(data: bytes | None = None):
-    """A pipe that gives some data, or stays open. It is closed after the threads that read it."""
+    """Both ends of a pipe that gives some data, or stays open. It is closed after the threads that read it."""
     before = set(threading.enumerate())
     reader, writer = os.pipe()
-    given = Pipe(reader)
-    given.writer = writer
-    with open(reader, "rb"), contextlib.ExitStack() as ending:
-        end = ending.enter_context(open(writer, "wb", buffering=0))
+    with open(reader, "rb"), open(writer, "wb", buffering=0) as end:
         if data is not None:
             end.write(data)
             end.close()
-        yield given
+        yield reader, writer
         for thread in set(threading.enumerate()) - before:
             if thread.name != "deadlines":
                 thread.join()
@@ -447,9 +438,9 @@ def test_a_signal_is_passed_on_to_a_relayed_command_that_then_ends_by_itself(inc
 
 
 def test_output_and_errors_are_relayed_apart_while_the_command_runs(incus, capfd):
-    with giving() as given, open("/dev/full", "wb") as full:
+    with giving() as (given, answers), open("/dev/full", "wb") as full:
         held = cli_relay.Held()
-        sinks = (lambda piece: (held(piece), os.write(given.writer, b"\n")), cli_relay.OUR_STREAMS[1])
+        sinks = (lambda piece: (held(piece), os.write(answers, b"\n")), cli_relay.OUR_STREAMS[1])
         script = "echo question; read answer; echo problem >&2; exit 3"
         assert relayed(incus(), script, sinks, stdin=given) == 3
         assert (bytes(held.data), *capfd.readouterr()) == (b"question\n", "", "problem\n")
