@@ -18,9 +18,9 @@ import pytest
 
 import clincus
 from clincus_features import trust
-from clincus_features.naming import change_session
 from tests.builders import a_session
 from tests.programs import DEADLINE, wait_until
+from tests.table import table
 
 NAME = "clincus-0a1b2c-1"
 
@@ -57,10 +57,9 @@ class Door(clincus.Incus):
 
 def test_what_takes_too_long_is_called_off_before_it_is_left(tmp_path):
     script = f"trap 'echo called off >{tmp_path}/said; exit 1' INT; while :; do sleep 0.05; done"
-    for finish in (False, True):
-        with pytest.raises(clincus.IncusError, match="did not finish within 2 s"):
-            clincus.Incus()._answer(["sh", "-c", script], b"", 2, finish=finish)
-        assert (tmp_path / "said").exists() is finish
+    with pytest.raises(clincus.IncusError, match="did not finish within 1 s"):
+        clincus.Incus()._answer(["sh", "-c", script], b"", 1, finish=True)
+    assert (tmp_path / "said").exists()
 
 
 def test_a_description_is_yaml_whatever_is_in_it():
@@ -82,33 +81,40 @@ def reports() -> list[str]:
     return []
 
 
+def make_sessions(door: Door, home: Path, report: Callable[[str], object] = print) -> clincus.Sessions:
+    environ = {"HOME": str(home)}
+    registry = clincus.Registry("clincus-", lambda change: None)
+    return clincus.Sessions(door, registry, lambda: clincus.load_config(environ), environ, report=report)
+
+
 @pytest.fixture
 def sessions(door: Door, reports: list[str], tmp_path: Path) -> clincus.Sessions:
-    environ = {"HOME": str(tmp_path)}
-    registry = clincus.Registry("clincus-", lambda change: None)
-    return clincus.Sessions(door, registry, lambda: clincus.load_config(environ), environ, report=reports.append)
+    return make_sessions(door, tmp_path, reports.append)
 
 
 def add(sessions: clincus.Sessions, name: str = NAME, **fields: Any) -> clincus.Session:
     """A session that the registry knows."""
-    known = {
-        "workspace": "/w",
-        "tool": "claude",
-        "slot": 1,
-        "status": "running",
-        "persistent": False,
-        "session_id": name,
+    session = a_session(id=name, **{"session_id": name, **fields})
+    sessions.incus.instances[name] = {
+        "name": name,
+        "status": session.status.capitalize(),
+        "config": clincus.session_labels(session),
+        "last_used_at": session.started_at,
+        "architecture": "x86_64",
+        "description": "",
+        "profiles": [],
+        "devices": {},
+        "expanded_devices": {},
     }
-    session = clincus.Session(id=name, **{**known, **fields})
-    more = {"architecture": "x86_64", "description": "", "profiles": [], "devices": {}, "expanded_devices": {}}
-    labels = clincus.session_labels(session)
-    sessions.incus.instances[name] = {"name": name, **more, "status": session.status.capitalize(), "config": labels}
-    more = {"last_used_at": session.started_at}
-    if session.paused:
-        more["status"] = "Frozen"
-    sessions.incus.instances[name].update(more)
     sessions.look(name)
     return sessions.registry.get(name)
+
+
+def stop(sessions: clincus.Sessions, door: Door, session: clincus.Session) -> None:
+    """Let a session be seen stopped, with all that a description holds."""
+    more = {"architecture": "", "description": "", "profiles": [], "ephemeral": False, "stateful": False}
+    door.instances[session.id].update(status="Stopped", **more)
+    sessions.look(session.id)
 
 
 def failing(error: Exception) -> Callable[..., Any]:
@@ -120,39 +126,29 @@ def failing(error: Exception) -> Callable[..., Any]:
     return fail
 
 
-def forget(sessions: clincus.Sessions, name: str) -> None:
-    """Let a registry know of a session no more, though it is there."""
-    sessions.registry.compare_one(next(sessions.registry.questions), name, None)
-
-
 def deleted(door: Door) -> list[str]:
     return [words[-1] for words in door.calls if words[0] == "delete"]
 
 
-@pytest.mark.parametrize("act", ["end", "resume"])
-def test_a_session_that_is_being_created_can_only_be_waited_for(sessions, door, act):
-    draft = a_session(0, id="", status="starting", session_id="s")
-    starting = sessions.registry.reserve(draft, 0, ())
-    with pytest.raises(clincus.ClincusError, match="is starting: wait until that has finished") as caught:
-        getattr(sessions, act)(starting.id)
-    assert caught.value.status == 409
+def test_a_session_that_is_being_created_can_only_be_waited_for(sessions, door):
+    starting = sessions.registry.reserve(a_session(0, id="", status="starting", session_id="s"), 0, ())
+    for act in (sessions.end, sessions.resume):
+        with pytest.raises(clincus.ClincusError, match="is starting: wait until that has finished") as caught:
+            act(starting.id)
+        assert caught.value.status == 409
     assert deleted(door) == []
 
 
-@pytest.mark.parametrize("is_stopped", [True, False])
-def test_a_container_with_a_full_disk_is_deleted_once_it_has_stopped(sessions, door, is_stopped):
+def test_a_container_with_a_full_disk_is_deleted_once_it_has_stopped(sessions, door):
     """Incus has stopped it then, and has no room to give the disk another owner."""
     add(sessions)
-
-    def run(words: tuple[str, ...]) -> None:
-        if "--force" in words:
-            door.instances[NAME]["status"] = "Stopped" if is_stopped else "Running"
-            raise clincus.IncusError("Stopping the instance failed: Failed clearing ownership: disk quota exceeded")
-
-    door.on_run = run
-    with contextlib.nullcontext() if is_stopped else pytest.raises(clincus.IncusError, match="quota exceeded"):
+    full = clincus.IncusError("Stopping the instance failed: Failed clearing ownership: disk quota exceeded")
+    door.on_run = lambda words: failing(full)() if "--force" in words else None
+    with pytest.raises(clincus.IncusError, match="quota exceeded"):
         sessions.containers(NAME).delete(NAME)
-    assert len(deleted(door)) == (2 if is_stopped else 1)
+    door.instances[NAME]["status"] = "Stopped"
+    sessions.containers(NAME).delete(NAME)
+    assert len(deleted(door)) == 3
 
 
 def is_final(sessions: clincus.Sessions, session: clincus.Session) -> bool:
@@ -177,35 +173,20 @@ def sends_nothing(door, monkeypatch):
     return errors
 
 
-@pytest.mark.parametrize("graceful", [True, False])
-def test_a_stop_is_hard_at_once_where_the_configuration_says_so(sessions, door, sends_nothing, tmp_path, graceful):
-    file = tmp_path / ".config" / "clincus" / "config.toml"
-    file.parent.mkdir(parents=True)
-    file.write_text(f"[limits.runtime]\nstop_graceful = {str(graceful).lower()}\n")
+def test_only_a_copy_that_came_whole_of_a_container_that_stopped_counts_as_the_last(sessions, door, sends_nothing):
+    session = add(sessions)
+    sends_nothing.append(clincus.IncusError("exit code 1", 500))
+    sessions.end(NAME)
+    assert not is_final(sessions, session)
+    sends_nothing.clear()
     add(sessions)
-    sessions.end(NAME)
-    (words,) = (words for words in door.calls if words[0] == "stop")
-    assert ("--force" in words) is not graceful
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_only_a_copy_that_came_whole_counts_as_the_last(sessions, sends_nothing, fails):
-    session = add(sessions)
-    sends_nothing += [clincus.IncusError("exit code 1", 500)] if fails else []
-    sessions.end(NAME)
-    assert is_final(sessions, session) is not fails
-
-
-def test_a_copy_of_a_container_that_did_not_stop_is_not_the_last(sessions, door, sends_nothing):
-    session = add(sessions)
-
-    def fail(words: tuple[str, ...]) -> None:
-        raise clincus.IncusError("the daemon is gone", 503)
-
-    door.on_run = fail
+    door.on_run = failing(clincus.IncusError("the daemon is gone", 503))
     with pytest.raises(clincus.IncusError):
         sessions.end(NAME)
     assert not is_final(sessions, session)
+    door.on_run = lambda words: None
+    sessions.end(NAME)
+    assert is_final(sessions, session)
 
 
 def test_a_stopped_container_is_read_within_its_limits_and_only_if_it_is_stopped(sessions, door, sends_nothing):
@@ -233,47 +214,30 @@ def test_a_stopped_container_is_read_within_its_limits_and_only_if_it_is_stopped
 
 @contextlib.contextmanager
 def left_asleep(sessions, door, monkeypatch, since):
-    """A container that a killed server has left asleep since a time; it had a device and settings of its own."""
+    """A container that a killed server has left asleep since a time; it had devices and settings of its own."""
     monkeypatch.setattr(clincus, "utc_now", lambda: since)
-    own = {"config": {"raw.lxc": "a = b\n", "limits.processes": "5"}, "devices": {"data": {"type": "disk"}}}
+    root = {"type": "disk", "path": "/", "pool": "default"}
+    own = {
+        "config": {"raw.lxc": "a = b\n", "limits.processes": "5"},
+        "devices": {"data": {"type": "disk"}, "root": {**root, "size": "400MiB"}},
+    }
     door.instances[NAME]["config"].update(own["config"])
     door.instances[NAME].update(devices=own["devices"], expanded_devices=own["devices"])
     states = {"start": "Running", "stop": "Stopped"}
     door.on_run = lambda words: door.instances[NAME].update(status=states[words[0]])
     with sessions.containers(NAME).opened_for_reading(NAME):
-        assert door.instances[NAME]["devices"] == {"data": {"type": "none"}}
+        # No device but the disk, without a quota: Incus starts none whose disk is full.
+        assert door.instances[NAME]["devices"] == {"data": {"type": "none"}, "root": root}
         monkeypatch.undo()
         yield own
 
 
-def test_a_container_that_is_read_asleep_has_no_quota_meanwhile(sessions, door, sends_nothing):
-    """Incus starts none whose disk is full."""
-    add(sessions, status="stopped")
-    root = {"type": "disk", "path": "/", "pool": "default"}
-    own = {"root": {**root, "size": "400MiB"}}
-    door.instances[NAME].update(devices=own, expanded_devices=own)
-    states = {"start": "Running", "stop": "Stopped"}
-    door.on_run = lambda words: door.instances[NAME].update(status=states[words[0]])
-    with sessions.containers(NAME).opened_for_reading(NAME):
-        assert door.instances[NAME]["devices"] == {"root": root}
-    assert door.instances[NAME]["devices"] == own
-
-
-def test_a_container_that_is_read_asleep_is_shown_as_stopped(sessions, door, sends_nothing, monkeypatch):
-    told = []
-    sessions.registry._on_change = told.append
-    add(sessions, status="stopped")
-    told.clear()
-    with left_asleep(sessions, door, monkeypatch, "2026-01-01T10:00:00Z"):
-        assert sessions.look(NAME).status == "stopped"
-        assert [change.kind for change in told] == []
-
-
-def test_a_container_that_was_left_asleep_is_put_back_before_it_is_worked_on(
+def test_a_container_that_was_left_asleep_is_shown_as_stopped_and_put_back_before_it_is_worked_on(
     sessions, door, sends_nothing, monkeypatch
 ):
     add(sessions, status="stopped")
     with left_asleep(sessions, door, monkeypatch, "2026-01-01T10:00:00Z") as own:
+        assert sessions.look(NAME).status == "stopped"
         with sessions.work(NAME, "stopping") as found:
             assert found.status == "stopped"
             now = door.instances[NAME]
@@ -284,111 +248,50 @@ def test_a_container_that_was_left_asleep_is_put_back_before_it_is_worked_on(
     assert door.calls[calls:] == []  # the late reader finds nothing to do
 
 
-def test_another_server_that_reads_a_container_just_now_is_waited_for(sessions, door, sends_nothing, monkeypatch):
-    add(sessions, status="stopped")
-    with left_asleep(sessions, door, monkeypatch, clincus.utc_now()):
-        waited = []
-
-        def end_of_the_other(seconds: float) -> None:
-            waited.append(seconds)
-            sessions.containers(NAME).put_back(NAME)
-
-        monkeypatch.setattr(clincus, "time", SimpleNamespace(sleep=end_of_the_other, monotonic=clincus.time.monotonic))
-        with sessions.work(NAME, "stopping"):
-            assert waited == [0.2]
-
-
-def test_a_stopped_container_is_not_deleted_once_it_runs(sessions, door, sends_nothing):
-    add(sessions, status="stopped")
-    sessions.end(NAME, delete=True)
-    assert [words for words in door.calls if words[0] == "delete"] == [("delete", NAME)]  # Incus refuses if it runs
-
-
-@pytest.mark.parametrize("project", ["", "?project=agents"])
-def test_what_others_do_with_a_container_is_waited_for_and_nothing_else(door, project):
-    answers = {
-        "/1.0/operations?recursion=1": {
-            "running": [
-                {"id": "mine", "resources": {"instances": [f"/1.0/instances/{NAME}{project}"]}},
-                {"id": "another", "resources": {"instances": [f"/1.0/instances/other{project}"]}},
-                {"id": "image", "resources": None},
-            ]
-        }
-    }
-    asked: list[tuple[object, ...]] = []
-    door.query = lambda *words, **_: asked.append(words) or answers.get(words[0])
-    door.wait_for_others(NAME)
-    assert asked[:2] == [("/1.0/operations?recursion=1",), ("/1.0/operations/mine/wait?timeout=40",)]
-    assert asked[2:] == [(f"/1.0/instances/{NAME}", "PATCH", {"config": {}})], "it changes nothing, and waits its turn"
-
-
-DONE_BY_OTHERS = "Failed to create instance operation: A matching non-reusable operation has now succeeded"
-
-
-@pytest.mark.parametrize("work", [lambda one: one.delete(NAME), lambda one: one.stop(NAME, 0)], ids=["delete", "stop"])
-def test_what_another_client_of_incus_does_at_the_same_moment_is_no_failure(sessions, door, work):
-    def refuse(words: tuple[str, ...]) -> None:
-        raise clincus.incus_failure(DONE_BY_OTHERS)
-
-    door.on_run = refuse
-    work(sessions.containers(NAME))
-    assert len(door.calls) == 1
-
-
-BUSY = 'Failed to create instance delete operation: Instance is busy running a "update" operation'
+def test_what_another_client_of_incus_does_at_the_same_moment_is_no_failure(sessions, door):
+    words = "Failed to create instance operation: A matching non-reusable operation has now succeeded"
+    door.on_run = failing(clincus.incus_failure(words))
+    sessions.containers(NAME).delete(NAME)
+    sessions.containers(NAME).stop(NAME, 0)
+    assert len(door.calls) == 2
 
 
 def test_a_delete_waits_for_what_others_do_and_is_tried_once_more(sessions, door):
     waited: list[str] = []
     door.wait_for_others = waited.append
-
-    def refuse_once(words: tuple[str, ...]) -> None:
-        if not waited:
-            raise clincus.incus_failure(BUSY)
-
-    door.on_run = refuse_once
+    busy = 'Failed to create instance delete operation: Instance is busy running a "update" operation'
+    door.on_run = lambda words: waited or failing(clincus.incus_failure(busy))()
     sessions.containers(NAME).delete(NAME)
     assert (waited, len(door.calls)) == ([NAME], 2)
 
 
+LATE = "Failed shutting down instance: context deadline exceeded"
 STOPPED_LATE = f'container is not running: "{NAME}" Try `incus info --show-log {NAME}` for more info'
-
-
-@pytest.mark.parametrize("words", [STOPPED_LATE, "The instance is already stopped"])
-def test_a_container_that_stops_just_after_its_time_was_over_has_stopped(sessions, door, words):
-    answers = iter(["Failed shutting down instance: context deadline exceeded", words])
-
-    def refuse(_: tuple[str, ...]) -> None:
-        raise clincus.incus_failure(next(answers))
-
-    door.on_run = refuse
-    sessions.containers(NAME).stop(NAME, 20)
-    assert [words[:2] for words in door.calls] == [("stop", "--timeout"), ("stop", "--force")]
-
-
 STILL_RUNS = 'Failed stopping instance, status is "Running"'
 
 
-def test_a_container_that_still_runs_after_a_hard_stop_is_stopped_once_more(sessions, door):
-    answers = iter([STILL_RUNS])
+@table(
+    ("seconds", "answers", "calls"),
+    [
+        (20, [LATE, STOPPED_LATE], ["--timeout", "--force"]),
+        (20, [LATE, "The instance is already stopped"], ["--timeout", "--force"]),
+        (0, [STILL_RUNS], ["--force", "--force"]),
+        (0, [STILL_RUNS] * 9, ["--force", "--force"]),
+    ],
+)
+def test_a_stop_is_tried_twice_and_one_that_came_late_has_worked(tmp_path, seconds, answers, calls):
+    door = Door()
+    left = iter(answers)
 
-    def refuse_once(_: tuple[str, ...]) -> None:
-        for words in answers:
+    def refuse(_: tuple[str, ...]) -> None:
+        for words in left:
             raise clincus.incus_failure(words)
 
-    door.on_run = refuse_once
-    sessions.containers(NAME).stop(NAME, 0)
-    assert [words[:2] for words in door.calls] == [("stop", "--force"), ("stop", "--force")]
-
-
-def test_a_container_that_never_stops_is_no_endless_work(sessions, door):
-    def refuse(_: tuple[str, ...]) -> None:
-        raise clincus.incus_failure(STILL_RUNS)
-
     door.on_run = refuse
-    with pytest.raises(clincus.IncusError, match="status is"):
-        sessions.containers(NAME).stop(NAME, 0)
-    assert len(door.calls) == 2
+    fails = len(answers) > 2
+    with pytest.raises(clincus.IncusError, match="status is") if fails else contextlib.nullcontext():
+        make_sessions(door, tmp_path).containers(NAME).stop(NAME, seconds)
+    assert [words[1] for words in door.calls] == calls
 
 
 def test_a_container_that_does_not_hand_over_its_conversation_is_kept_unless_that_is_wanted(sessions, door):
@@ -400,14 +303,14 @@ def test_a_container_that_does_not_hand_over_its_conversation_is_kept_unless_tha
     assert deleted(door) == [NAME]
 
 
-@pytest.mark.parametrize("status", ["running", "stopped"])
-def test_a_host_that_cannot_write_keeps_what_is_not_saved(sessions, door, sends_nothing, tmp_path, status):
-    add(sessions, status=status)
+def test_a_host_that_cannot_write_keeps_what_is_not_saved_and_stops_nothing(sessions, door, sends_nothing, tmp_path):
     (tmp_path / ".clincus").write_text("a file where the folder should be")
-    with pytest.raises(clincus.ClincusError, match=r"is kept, as it holds a conversation .*clincus"):
-        sessions.end(NAME, delete=True)
-    assert deleted(door) == []
-    assert status == "stopped" or door.calls == []  # nor is it stopped
+    for status in ("running", "stopped"):
+        add(sessions, status=status)
+        with pytest.raises(clincus.ClincusError, match=r"is kept, as it holds a conversation .*clincus"):
+            sessions.end(NAME, delete=True)
+        assert deleted(door) == []
+        assert status == "stopped" or door.calls == []
 
 
 def test_a_workspace_that_became_a_link_is_not_followed(sessions, tmp_path):
@@ -419,24 +322,13 @@ def test_a_workspace_that_became_a_link_is_not_followed(sessions, tmp_path):
     assert raised.value.status == 409
 
 
-@pytest.mark.parametrize("name", ["x" * 81, "a\nb", "\x1b[31m", "\x9b", "\u2028", "\udc80"])
-def test_a_name_that_would_break_a_line_is_refused(sessions, door, name):
-    add(sessions)
-    with pytest.raises(clincus.ClincusError, match="cannot be the name of a session") as raised:
-        change_session(sessions, NAME, {"name": name})
-    assert (raised.value.status, door.calls) == (400, [])
-
-
-def test_a_name_may_be_of_any_script(sessions):
-    assert clincus.check_name(" Größe 大きさ \N{WOMAN}\u200d\N{PERSONAL COMPUTER} ") == (
-        "Größe 大きさ \N{WOMAN}\u200d\N{PERSONAL COMPUTER}"
-    )
-
-
-def test_no_lock_is_kept_for_a_made_up_id(sessions):
-    with pytest.raises(clincus.ClincusError, match="not found"):
-        sessions.end("clincus-ffffff-9")
-    assert sessions.in_progress._locks == {}
+def test_a_name_may_be_of_any_script_and_break_no_line():
+    for name in ("x" * 81, "a\nb", "\x1b[31m", "\x9b", "\u2028", "\udc80"):
+        with pytest.raises(clincus.ClincusError, match="cannot be the name of a session") as raised:
+            clincus.check_name(name)
+        assert raised.value.status == 400
+    name = "Größe 大きさ \N{WOMAN}\u200d\N{PERSONAL COMPUTER}"
+    assert clincus.check_name(f" {name} ") == name
 
 
 class Machine(Door):
@@ -489,40 +381,6 @@ class Machine(Door):
             raise clincus.IncusError(done.reason, 500)
 
 
-class LateWay:
-    """Incus's change of a container that gets late devices, and the wait for them there."""
-
-    def __init__(self, door: Machine) -> None:
-        self.refusal: Exception | None = None
-        self.is_answered = threading.Event()  # Incus answers
-        self.is_answered.set()
-        self.seems_there = False  # the wait in the container is over before that
-        self.is_done = False
-        self._door = door
-        self._query, self._exec = door.query, door.exec
-        self._is_over = threading.Event()  # the wait
-        door.query, door.exec, door.end_commands = self.query, self.exec, lambda *_: self._is_over.set()
-
-    def query(self, path: str, method: str = "GET", data: Any = None, **options: Any) -> Any:
-        if path.startswith("/1.0/operations"):
-            return {}
-        if method != "PATCH":
-            return self._query(path, method, data, **options)
-        if self.refusal is None:
-            self._is_over.set()
-        assert self.is_answered.wait(DEADLINE)
-        self.is_done = True
-        if self.refusal:
-            raise self.refusal
-        self._door.instances[path.rpartition("/")[2]]["devices"] |= data["devices"]
-        return None
-
-    def exec(self, *arguments: Any, **options: Any) -> clincus.Completed:
-        if not self.seems_there:
-            assert self._is_over.wait(DEADLINE)
-        return self._exec(*arguments, **options)
-
-
 class TestStart:
     @pytest.fixture
     def door(self) -> Machine:
@@ -549,13 +407,17 @@ class TestStart:
         assert sessions.create(request_).protection == "basic"  # known by now
         assert len(door.launched) == 3
 
-    def test_a_workspace_that_must_not_be_mounted_leaves_nothing(self, sessions, door, request_):
+    def test_a_start_that_fails_leaves_nothing(self, sessions, door, request_):
         door.refusals = [clincus.IncusError("Failed to run", 500)]
         door.log = "clincus refused: '.git' is a symlink"
         with pytest.raises(clincus.ClincusError, match=r"cannot be protected: '\.git' is a symlink") as raised:
             sessions.create(request_)
         assert raised.value.status == 409
         assert sessions.registry.all() == []
+        door.code = 1
+        with pytest.raises(clincus.ClincusError, match="exit code 1"):
+            sessions.create(request_)
+        assert (door.instances, sessions.registry.all()) == ({}, [])
 
     def test_a_name_of_another_is_passed_over_and_left_alone(self, sessions, door, request_):
         door.refusals = [clincus.IncusError("Instance already exists", 409)]
@@ -566,35 +428,18 @@ class TestStart:
             sessions.create(request_._replace(slot=3))
         assert deleted(door) == []
 
-    def test_one_that_was_made_and_is_refused_as_if_it_were_anothers_does_not_stay(self, sessions, door, request_):
-        made = door.launch
-
-        def launch(name: str, *arguments: Any, **options: Any) -> None:
-            made(name, *arguments, **options)
-            if len(door.launched) == 1:
-                raise clincus.IncusError('Instance is busy running a "create" operation', 409)
-
-        door.launch = launch
-        assert sessions.create(request_).slot == 2
-        assert len(deleted(door)) == len(door.instances) == 1
-
     def test_of_two_that_go_on_with_one_conversation_neither_undoes_the_other(self, sessions, door, request_):
         session = sessions.create(request_)
         there = dict(door.instances)
         again = request_._replace(resume=session.session_id)
         with pytest.raises(clincus.ClincusError, match=f'still has its container: resume "{session.id}"'):
             sessions.create(again)
-        forget(sessions, session.id)  # another process made it, of which this one has not heard
+        registry = sessions.registry  # another process made it, of which this one has not heard
+        registry.compare_one(next(registry.questions), session.id, None)
         door.refusals = [clincus.IncusError("Instance already exists", 409)]
         with pytest.raises(clincus.ClincusError, match="has just continued this conversation"):
             sessions.create(again)
         assert door.instances == there
-
-    def test_a_tool_that_does_not_start_undoes_the_start(self, sessions, door, request_):
-        door.code = 1
-        with pytest.raises(clincus.ClincusError, match="exit code 1"):
-            sessions.create(request_)
-        assert (door.instances, sessions.registry.all()) == ({}, [])
 
     def test_a_tool_that_has_begun_stays_with_its_container_until_all_in_it_is_kept(
         self, sessions, door, request_, reports, monkeypatch
@@ -608,175 +453,66 @@ class TestStart:
         assert (list(door.instances), sessions.registry.get(id).status) == ([session.id], "running")
         assert "its start failed after its tool had begun" in reports[-1]
 
-    def test_a_resume_that_fails_stops_what_it_started(self, sessions, door, request_):
+    def test_a_resume_that_fails_stops_what_it_started_and_one_that_works_keeps_it(self, sessions, door, request_):
         session = sessions.create(request_)
-        door.instances[session.id]["status"] = "Stopped"
-        sessions.look(session.id)
+        sessions.half_made[session.id] = session  # it is to be removed
+        stop(sessions, door, session)
         door.code, before = 1, len(door.calls)
         with pytest.raises(clincus.ClincusError):
             sessions.resume(session.id)
         assert [words[0] for words in door.calls[before:]] == ["start", "stop"]
         assert sessions.registry.get(session.id).status == "stopped"
-
-    def test_a_resume_writes_a_description_only_if_it_is_another(self, sessions, door, request_, monkeypatch):
-        session, written = sessions.create(request_), []
-        monkeypatch.setattr(Door, "update", lambda _, name, description: written.append(description["config"]))
-
-        def resume(**changes: Any) -> int:
-            door.instances[session.id].update(status="Stopped", architecture="", description="", profiles=[])
-            door.instances[session.id].update(ephemeral=False, stateful=False)
-            sessions.look(session.id)
-            sessions.resume(session.id, request_._replace(**changes))
-            return len(written)
-
-        assert resume() == 0
-        assert resume(settings={"limits.runtime.max_duration": "1h"}) == 1
-
-    @pytest.mark.parametrize(
-        ("label", "refusal"),
-        [
-            ('{"limits.cpu.count": "2", "limits.of.another.version": 1}', ""),
-            ("[]", "settings is not a JSON object"),
-            ("{", "settings is not a JSON object"),
-        ],
-    )
-    def test_settings_that_another_version_kept_hinder_no_resume(self, sessions, door, request_, label, refusal):
-        session = sessions.create(request_)
-        door.instances[session.id]["config"][clincus.LABEL + "settings"] = label
-        door.instances[session.id].update(status="Stopped", architecture="", description="", profiles=[])
-        door.instances[session.id].update(ephemeral=False, stateful=False)
-        sessions.look(session.id)
-        if refusal:
-            with pytest.raises(clincus.ClincusError, match=refusal) as raised:
-                sessions.resume(session.id)
-            assert raised.value.status == 409
-        else:
-            assert sessions.resume(session.id).status == "running"
-
-    def test_a_stop_between_the_tools_start_and_the_end_of_the_create_is_seen(self, sessions, door, request_):
-        def stop(*arguments: Any, **options: Any) -> clincus.Completed:
-            for instance in door.instances.values():
-                instance["status"] = "Stopped"
-            return clincus.Completed(0, b"", b"")
-
-        door.exec = stop
-        assert sessions.create(request_).status == "stopped"
-
-    def test_a_resume_from_a_pause_is_told(self, sessions, door, request_):
-        told: list[tuple[str, str]] = []
-        sessions.registry._on_change = lambda change: told.append((change.kind, change.session.status))
-        session = sessions.create(request_)
-        door.instances[session.id]["status"] = "Frozen"
-        sessions.look(session.id)
+        door.code = 0
         sessions.resume(session.id)
-        assert [kind for kind, _ in told if kind != "changed"] == ["started", "resumed"]
-
-    def test_a_container_of_the_go_program_goes_by_the_id_that_it_was_saved_under(
-        self, sessions, door, request_, tmp_path
-    ):
-        session = sessions.create(request_)
-        door.instances[session.id]["config"].pop("user.clincus.session_id")
-        door.instances[session.id]["status"] = "Stopped"
-        sessions.look(session.id)
-        directory = str(tmp_path / ".clincus/sessions-claude/the-saved-id")
-        clincus.write_metadata(sessions.saved(session)._replace(directory=directory))
-        text = (Path(directory) / "metadata.json").read_text()
-        (Path(directory) / "metadata.json").write_text(text.replace(session.session_id, "the-saved-id"))
-        (tmp_path / f".clincus/sessions-claude/{session.session_id}/metadata.json").unlink()
-        assert sessions.resume(session.id).session_id == "the-saved-id"
-        assert door.instances[session.id]["config"]["user.clincus.session_id"] == "the-saved-id"
+        assert sessions.half_made == {}
 
     def test_features_hear_of_a_sessions_life_and_add_to_it(self, sessions, door, request_):
+        profile = {"security.syscalls.deny": "keyctl errno 38", "raw.apparmor": "deny network alg,"}
+        support = clincus.protect.ProtectionSupport("no id maps", profile_config=profile)
+        sessions.containers("").support = {"default": support}
         added, heard = sessions.extensions, []
         added.listeners += [
             lambda moment, session: 1 // 0,
             lambda moment, session: heard.append((moment, session.slot)),
         ]
-        added.instance_parts.append(
-            lambda incus, session, launch, description: description["config"].update({"user.mine": session.workspace})
-        )
+
+        def add_parts(incus, session, launch, description):
+            description["devices"]["root"] = {"type": "disk"}
+            description["config"]["user.clincus.warnings"] = "a limit does not hold"
+            description["config"]["raw.apparmor"] += "\ndeny network vsock,"
+
+        added.instance_parts.append(add_parts)
         added.guest_files.append(lambda session: [clincus.ToolFile(".mine", session.id.encode())])
         added.session_fields += [lambda session: {"broken": 1 // 0}, lambda session: {"mine": session.slot}]
-        added.session_warnings += [
-            lambda session: ["1 / 0"[1 // 0]],
-            lambda session: ["rain"],
-            lambda session: ["snow"],
-        ]
+        added.session_warnings += [lambda session: ["1 / 0"[1 // 0]], lambda session: ["rain"]]
         sent: list[bytes] = []
         door.exec = lambda *_, stdin=b"", **options: sent.append(stdin) or clincus.Completed(0, b"", b"")
-        session = sessions.create(request_._replace(tool="shell"))
-        assert door.instances[session.id]["config"]["user.mine"] == request_.workspace
+        open_folder = {"security.disable_protection": True}
+        session = sessions.create(request_._replace(tool="shell", settings=open_folder))
+        config = door.instances[session.id]["config"]
+        assert config["security.syscalls.deny"] == "keyctl errno 38"
+        assert config["raw.apparmor"] == "deny network alg,\ndeny network vsock,"
+        assert "root" in config["user.clincus.devices"].split()
         assert b".mine" in b"".join(sent[-1])
-        assert sessions.document(session) == {**session.document(), "mine": 1, "warnings": ["rain", "snow"]}
+        document = sessions.document(session)
+        assert (document["mine"], document["warnings"]) == (1, ["a limit does not hold", "rain"])
         sessions.end(session.id)
         told = [moment for moment, slot in heard if slot == 1]  # the server tells the others
         assert told == ["before_start", "sealed", "after_start", "before_stop", "after_stop"]
 
-    def test_a_resume_takes_a_session_out_of_what_is_to_be_removed(self, sessions, door, request_):
-        session = sessions.create(request_)
-        sessions.half_made[session.id] = session
-        sessions.resume(session.id)
-        assert sessions.half_made == {}
-
-    def test_an_older_answer_of_incus_does_not_describe_a_start(self, sessions, door, request_, monkeypatch):
-        """The monitor asks while the container sleeps to be read; its answer comes once a person resumes it."""
-        id = sessions.create(request_).id
-        door.instances[id]["status"] = "Stopped"
-        older = copy.deepcopy(door.instances[id])
-        older["config"][clincus.ASLEEP] = "{}"
-        asked, arrives, instance = threading.Event(), threading.Event(), door.instance
-
-        def answer(name: str) -> Any:
-            if threading.current_thread() is not monitor:
-                return instance(name)
-            asked.set()
-            arrives.wait(DEADLINE)
-            return older
-
-        def hear(moment: str, _: clincus.Session) -> None:
-            if moment == "before_start":
-                arrives.set()
-                monitor.join()
-
-        monitor = threading.Thread(target=sessions.look, args=(id,))
-        monkeypatch.setattr(door, "instance", answer)
-        sessions.extensions.listeners.append(hear)
-        monitor.start()
-        assert asked.wait(DEADLINE)
-        sessions.resume(id)
-        assert clincus.ASLEEP not in door.instances[id]["config"]
-
-    @pytest.mark.parametrize("how", [{}, {"delete": True, "even_unsaved": True}])
-    def test_features_hear_of_an_end_that_nothing_can_refuse_while_incus_is_asked(self, sessions, door, how):
-        add(sessions)
-        heard = threading.Event()
-        sessions.extensions.listeners.append(lambda moment, session: moment == "before_stop" and heard.set())
-        ask = door.query
-        door.query = lambda *words, **options: heard.wait(DEADLINE) and ask(*words, **options)
-        sessions.end(NAME, **how)
-        assert heard.is_set()
-
-    def test_a_delete_that_is_refused_is_no_end_that_features_hear_of(self, sessions):
-        heard: list[str] = []
-        sessions.extensions.listeners.append(lambda moment, session: heard.append(moment))
-
-        commits = {"commits": clincus.Loss.of(["a1b2c3d Add it"])}
-        keeper = clincus.Keeper(("commits",), lambda *_: True, lambda *_: commits, lambda *_: [])
-        sessions.extensions.keepers.append(keeper)
-        add(sessions, mode="clone")
-        with pytest.raises(clincus.UnsavedError, match=r"does not have 1 commit \(a1b2c3d Add it\)"):
-            sessions.end(NAME, delete=True)
-        assert "before_stop" not in heard
-
     def test_a_commit_that_is_made_while_a_clone_is_deleted_keeps_it(self, sessions, door, sends_nothing):
         """Its tool still works when it is looked at first."""
-        losses = iter([{}, {"commits": clincus.Loss.of(["a1b2c3d Just now"])}])
-        sessions.extensions.keepers.append(
-            clincus.Keeper(("commits",), lambda *_: True, lambda *_: next(losses), lambda *_: [])
-        )
+        heard: list[str] = []
+        commits = {"commits": clincus.Loss.of(["a1b2c3d Just now"])}
+        losses = iter([commits, {}, commits])
+        keeper = clincus.Keeper(("commits",), lambda *_: True, lambda *_: next(losses), lambda *_: [])
+        sessions.extensions.keepers.append(keeper)
+        sessions.extensions.listeners.append(lambda moment, session: heard.append(moment))
         add(sessions, mode="clone")
-        with pytest.raises(clincus.UnsavedError, match="a1b2c3d Just now"):
-            sessions.end(NAME, delete=True)
+        for moments in ([], ["before_stop"]):
+            with pytest.raises(clincus.UnsavedError, match="a1b2c3d Just now"):
+                sessions.end(NAME, delete=True)
+            assert [moment for moment in heard if moment == "before_stop"] == moments
         assert deleted(door) == []
 
     def test_the_code_user_of_a_trusted_project_is_the_one_of_every_command(self, sessions, door, request_):
@@ -790,111 +526,31 @@ class TestStart:
         assert set(door.users) == {1001}
         door.exec_argv = lambda *_, **options: [str(options["user"]), options["environment"]["HOME"]]
         assert sessions.terminal_argv(session) == ["1001", "/home/ann"]
-        door.instances[session.id]["status"] = "Stopped"
-        sessions.look(session.id)
+        stop(sessions, door, session)
         sessions.resume(session.id)
         assert sessions.guest(sessions.registry.get(session.id)) == clincus.Guest(1000, "code", "/workspace")
 
-    def test_devices_and_warnings_of_features_are_the_sessions_own(self, sessions, door, request_):
-        def add(incus, session, launch, description):
-            description["devices"]["root"] = {"type": "disk"}
-            description["config"]["user.clincus.warnings"] = "a limit does not hold"
-
-        sessions.extensions.instance_parts.append(add)
-        session = sessions.create(request_)
-        assert session.warnings == ("a limit does not hold",)
-        assert door.instances[session.id]["config"]["user.clincus.devices"] == "root"
-
-    @pytest.fixture
-    def late(self, sessions, door) -> LateWay:
-        way = LateWay(door)
-        sessions.extensions.instance_parts.append(
-            lambda incus, session, launch, description: description.update(
-                {clincus.LATE_DEVICES: clincus.LateDevices({"way": {"type": "proxy"}}, "wait-for-way")}
-            )
-        )
-        return way
-
-    def test_a_start_is_over_before_incus_is_done_with_late_devices_and_the_next_work_waits(
-        self, sessions, door, request_, late
-    ):
-        late.is_answered.clear()
-        session = sessions.create(request_)
-        ((_, description),) = door.launched
-        assert (description.get(clincus.LATE_DEVICES), description["devices"]) == (None, {})
-        assert door.instances[session.id]["config"]["user.clincus.devices"] == "way"
-        with sessions.held(session.id, wait=False) as is_held:
-            assert not is_held
-        late.is_answered.set()
-        with sessions.held(session.id):
-            assert door.instances[session.id]["devices"] == {"way": {"type": "proxy"}}
-
-    @pytest.mark.parametrize("command", ["", "1 2"])
-    def test_a_start_whose_late_devices_incus_refuses_ends_at_once_and_leaves_nothing(
-        self, sessions, door, request_, late, command
-    ):
-        late.refusal = clincus.IncusError("no room for it", 500)
-        with pytest.raises(clincus.IncusError, match="no room for it"):
-            sessions.create(request_._replace(command=command))
-        assert len(deleted(door)) == 1
-        assert sessions.half_made == {}
-
     @pytest.mark.parametrize("has_begun", ["no", "yes"])
-    def test_a_container_goes_whose_late_devices_incus_takes_back(self, sessions, door, request_, late, has_begun):
+    def test_a_container_goes_whose_late_devices_incus_takes_back(self, sessions, door, request_, has_begun):
         reports: list[str] = []
         sessions.report = reports.append
-        late.is_answered.clear()
-        late.refusal = clincus.IncusError("the disk is full", 500)
-        late.seems_there = True
-        door.has_begun = has_begun
+        late = clincus.LateDevices({"way": {"type": "proxy"}}, "wait-for-way")
+        sessions.extensions.instance_parts.append(lambda *words: words[-1].update({clincus.LATE_DEVICES: late}))
+        is_answered, query = threading.Event(), door.query
+
+        def refuse(path: str, method: str = "GET", *more: Any, **options: Any) -> Any:
+            if path.startswith("/1.0/operations"):
+                return {}
+            if method != "PATCH":
+                return query(path, method, *more, **options)
+            assert is_answered.wait(DEADLINE)
+            raise clincus.IncusError("the disk is full", 500)
+
+        door.query, door.end_commands, door.has_begun = refuse, lambda *_: None, has_begun
         session = sessions.create(request_)
-        late.is_answered.set()
+        assert door.instances[session.id]["config"]["user.clincus.devices"] == "way"
+        is_answered.set()
         wait_until(lambda: deleted(door) or sessions.half_made, "the end")
         assert deleted(door) == ([session.id] if has_begun == "no" else [])
         assert [*sessions.half_made] == ([] if has_begun == "no" else [session.id])
         assert f"{session.id}: its start has failed after all: the disk is full" in reports
-
-    def test_a_resume_with_late_devices_that_incus_refuses_ends_stopped(self, sessions, door, request_, late):
-        session = sessions.create(request_)
-        with sessions.held(session.id):
-            door.instances[session.id]["status"] = "Stopped"
-        sessions.look(session.id)
-        late.refusal = clincus.IncusError("the port is taken", 500)
-        late.seems_there = True  # a program of the container listens there
-        with pytest.raises(clincus.IncusError, match="the port is taken"):
-            sessions.resume(session.id)
-        assert sessions.look(session.id).status == "stopped"
-        assert "way" not in door.instances[session.id]["devices"]
-
-    def test_an_error_of_the_start_is_raised_once_incus_is_done_with_late_devices(self, sessions, door, request_, late):
-        door.code = 1
-        late.seems_there = True
-        with pytest.raises(clincus.IncusError, match="exit code 1"):
-            sessions.create(request_)
-        assert late.is_done
-        assert len(deleted(door)) == 1
-
-    def test_features_add_to_what_the_profile_has(self, sessions, door, request_):
-        profile = {"security.syscalls.deny": "keyctl errno 38", "raw.apparmor": "deny network alg,"}
-        support = clincus.protect.ProtectionSupport("no id maps", profile_config=profile)
-        sessions.containers("").support = {"default": support}
-
-        def add(incus, session, launch, description):
-            description["config"]["raw.apparmor"] += "\ndeny network vsock,"
-
-        sessions.extensions.instance_parts.append(add)
-        request = request_._replace(settings={"security.disable_protection": True})
-        config = door.instances[sessions.create(request).id]["config"]
-        assert config["security.syscalls.deny"] == "keyctl errno 38"
-        assert config["raw.apparmor"] == "deny network alg,\ndeny network vsock,"
-
-    def test_what_the_host_can_do_is_asked_for_each_project(self, sessions, door, request_, monkeypatch):
-        asked = []
-        monkeypatch.setattr(
-            "clincus_wall.protect.protection_support",
-            lambda incus: asked.append(incus.project) or clincus.protect.ProtectionSupport(),
-        )
-        for project in ("default", "other", "other"):
-            sessions.incus.project = project
-            sessions.create(request_)
-        assert asked == ["other"]
