@@ -66,6 +66,8 @@ class CommandDoor:
                 yield relay, ours
         finally:
             clincus.kill_group(relay)
+            if relay.stderr:
+                relay.stderr.close()
 
     def close(self) -> None:
         """Do nothing: this kind of door leaves nothing to remove."""
