@@ -55,16 +55,16 @@ class Heard:
 
     def __init__(self) -> None:
         self.alarms: list[tuple[str, str]] = []
-        self.values: list[str] = []
+        self.uses: list[str] = []
         self.tokens: list[tuple[str, str, Tokens]] = []
-        self.refusals: list[tuple[str, str, int]] = []
+        self.rejections: list[tuple[str, str, int]] = []
         self.reasons: list[tuple[str, str]] = []
 
     def misused(self, loan: Loan, where: str) -> None:
         self.alarms.append((loan.login.name, where))
 
     def lent(self, loan: Loan) -> None:
-        self.values.append(loan.login.name)
+        self.uses.append(loan.login.name)
 
     def refused(self, loan: Loan, reason: str) -> None:
         self.reasons.append((loan.login.name, reason))
@@ -73,18 +73,16 @@ class Heard:
         self.tokens.append((loan.login.name, model, more))
 
     def rejected(self, loan: Loan, secret: Secret, status: int) -> None:
-        self.refusals.append((loan.login.name, secret.reveal(), status))
+        self.rejections.append((loan.login.name, secret.reveal(), status))
 
 
-class Talk:
-    """An exchange, what its functions were told, and both ends of it."""
+class Talk(Heard):
+    """An exchange, what it told, and both ends of it."""
 
     def __init__(self, host: str = HOST, loans: Sequence[Loan] = LOANS, value: str = VALUE) -> None:
+        super().__init__()
         self.host, self.value = host, value
-        heard = Heard()
-        self.tokens, self.reasons = heard.tokens, heard.reasons
-        self.alarms, self.lent, self.rejected = heard.alarms, heard.values, heard.refusals
-        self.exchange = Exchange((host, 443), loans, heard, marks([STRANGER]))
+        self.exchange = Exchange((host, 443), loans, self, marks([STRANGER]))
 
     def ask(self, *lines: str, body: bytes = b"") -> bytes:
         """Send a request, lend what it wants, and return what the server gets."""
@@ -95,9 +93,7 @@ class Talk:
         return self.server_gets()
 
     def server_gets(self) -> bytes:
-        found = bytes(self.exchange.to_server)
-        self.exchange.to_server.clear()
-        return found
+        return taken(self.exchange.to_server)
 
     def answer(self, data: bytes) -> bytes:
         """Answer, and return what the client gets."""
@@ -105,9 +101,14 @@ class Talk:
         return self.client_gets()
 
     def client_gets(self) -> bytes:
-        found = bytes(self.exchange.to_client)
-        self.exchange.to_client.clear()
-        return found
+        return taken(self.exchange.to_client)
+
+
+def taken(held: bytearray) -> bytes:
+    """Take all bytes out."""
+    found = bytes(held)
+    held.clear()
+    return found
 
 
 def coded(user: str, password: str) -> str:
@@ -131,18 +132,7 @@ def test_a_placeholder_in_its_place_becomes_the_value(sent, goes_on):
     talk = Talk()
     gone = talk.ask("GET /v1 HTTP/1.1", sent).decode()
     assert goes_on in gone
-    assert (len(talk.lent), talk.alarms) == (1, [])
-
-
-@table("piece", [1, 7])
-def test_a_placeholder_that_comes_in_pieces_becomes_the_value(piece):
-    talk = Talk()
-    head = f"GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Api-Key: {KEY.placeholder}\r\n\r\n".encode()
-    for at in range(0, len(head), piece):
-        assert talk.server_gets() == b""
-        talk.exchange.from_client(head[at : at + piece])
-    talk.exchange.lend({"key": Secret(VALUE)})
-    assert f"X-Api-Key: {VALUE}".encode() in talk.server_gets()
+    assert (len(talk.uses), talk.alarms) == (1, [])
 
 
 @table(
@@ -150,26 +140,12 @@ def test_a_placeholder_that_comes_in_pieces_becomes_the_value(piece):
     [
         (f"GET /?key={KEY.placeholder} HTTP/1.1", "A: b", "key", "in the address"),
         (f"GET /{KEY.placeholder.replace('c', '%63')} HTTP/1.1", "A: b", "key", "in the address"),
-        (
-            f"GET /{base64.b64encode(b'xy' + KEY.placeholder.encode()).decode()} HTTP/1.1",
-            "A: b",
-            "key",
-            "in the address",
-        ),
         ("GET / HTTP/1.1", f"X-Other: {KEY.placeholder}", "key", "in the header x-other"),
-        ("GET / HTTP/1.1", f"Cookie: a=b; c={KEY.placeholder}", "key", "in the header cookie"),
         ("GET / HTTP/1.1", f"{KEY.placeholder}: x", "key", f"in the header {KEY.placeholder}"),
         ("GET / HTTP/1.1", f"Authorization: Bearer {KEY.placeholder}", "key", "in the header authorization"),
-        ("GET / HTTP/1.1", f"X-Api-Key: x{KEY.placeholder}", "key", "in the header x-api-key"),
         ("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}, x", "key", "in the header x-api-key"),
         ("GET / HTTP/1.1", f"Authorization: Digest {TOKEN.placeholder}", "token", "in the header authorization"),
         ("GET / HTTP/1.1", f"Authorization: {coded(TOKEN.placeholder, 'x')}", "token", "in the header authorization"),
-        (
-            "GET / HTTP/1.1",
-            f"Authorization: {coded('u', TOKEN.placeholder + 'x')}",
-            "token",
-            "in the header authorization",
-        ),
         (
             "GET / HTTP/1.1",
             f"Authorization: Bearer {ELSEWHERE.placeholder}",
@@ -184,10 +160,7 @@ def test_a_placeholder_in_any_other_place_of_a_head_is_refused_and_told(line, fi
     assert talk.alarms == [(login, where)]
     said = talk.client_gets()
     assert said.startswith(b"HTTP/1.1 403 ")
-    assert (
-        f"the placeholder of the login {login} is {where}"
-        in json.loads(said.partition(b"\r\n\r\n")[2])["error"]["message"]
-    )
+    assert f"the login {login} is {where}" in json.loads(said.partition(b"\r\n\r\n")[2])["error"]["message"]
     assert talk.exchange.is_over
 
 
@@ -207,23 +180,14 @@ def test_the_placeholder_of_another_session_is_refused_and_told(line, field, whe
     assert talk.client_gets().startswith(b"HTTP/1.1 403 ")
 
 
-@table("before", ["", "x", "xy", "xyz"])
-@table("after", ["", "x", "xy"])
+@table("before", ["", "x", "xy"])
+@table("after", ["", "x"])
 @table("code", [base64.b64encode, base64.urlsafe_b64encode])
 def test_a_placeholder_in_base64_is_found_at_any_place(before, after, code):
     talk = Talk()
     coded_text = code(f"{before}{KEY.placeholder}{after}".encode()).decode()
     assert talk.ask("GET / HTTP/1.1", f"A: {coded_text}") == b""
     assert talk.alarms == [("key", "in the header a")]
-
-
-@table("name", SERVICES)
-def test_placeholders_are_found_by_what_is_theirs_alone(name):
-    loan = Loan(a_login(name, SERVICES[name]), new_placeholder(a_login(name, SERVICES[name])))
-    ((mark, found),) = marks([loan]).items()
-    assert found is loan
-    assert len(mark) == 32
-    assert mark.decode() in loan.placeholder
 
 
 def test_a_header_that_comes_twice_is_refused():
@@ -244,7 +208,7 @@ def unchunked(body: bytes) -> bytes:
 
 
 @table("in_chunks", [False, True])
-@table("size", [1, 7, 1000])
+@table("size", [1, 1000])
 def test_a_placeholder_in_a_body_is_masked_and_told_once(in_chunks, size):
     """An agent that looks at its variables tells its model what it saw: the conversation has to go on."""
     talk, text = Talk(), f"seen: {KEY.placeholder} and on".encode()
@@ -264,16 +228,6 @@ def test_a_placeholder_in_a_body_is_masked_and_told_once(in_chunks, size):
     assert talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").endswith(b"ok")
 
 
-@table("in_chunks", [False, True])
-def test_the_beginning_of_a_placeholder_at_the_end_of_a_body_is_passed(in_chunks):
-    talk, text = Talk(), f"seen: {KEY.placeholder[:-1]}".encode()
-    field = "Transfer-Encoding: chunked" if in_chunks else f"Content-Length: {len(text)}"
-    body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(text), text) if in_chunks else text
-    _, _, gone = talk.ask("POST / HTTP/1.1", field, body=body).partition(b"\r\n\r\n")
-    assert gone == (body if in_chunks else text)
-    assert talk.alarms == []
-
-
 def test_nothing_of_a_request_goes_on_before_its_value_is_there():
     talk = Talk()
     talk.exchange.from_client(
@@ -286,34 +240,16 @@ def test_nothing_of_a_request_goes_on_before_its_value_is_there():
     assert talk.server_gets().endswith(b"\r\n\r\nbody")
 
 
-def test_a_value_that_cannot_be_read_is_told_to_the_tool():
-    talk = Talk()
-    talk.exchange.from_client(f"GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Api-Key: {KEY.placeholder}\r\n\r\n".encode())
-    talk.exchange.refuse(403, "the login key cannot be read: there is no file")
-    assert b"there is no file" in talk.client_gets()
-    assert talk.server_gets() == b""
-    assert talk.exchange.is_over
-
-
 def test_the_answer_to_a_request_that_was_lent_something_comes_whole_and_plain():
     talk = Talk()
-    gone = talk.ask(
-        "GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}", "Accept-Encoding: gzip", "Range: bytes=0-3", "If-Range: x"
-    )
-    assert b"Range" not in gone
+    in_parts = ("Range: bytes=0-3", "If-Range: x", "Request-Range: bytes=0-9")  # the last one is Apache's
+    changed = ("Accept-Charset: utf-16", "A-IM: vcdiff, range")
+    gone = talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}", "Accept-Encoding: gzip", *in_parts, *changed)
+    assert not [field for field in (*in_parts, *changed) if field.encode() in gone]
     assert gone.count(b"Accept-Encoding: identity") == gone.count(b"Encoding") == 1
     assert talk.answer(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc").startswith(
         b"HTTP/1.1 502 "
     )
-
-
-@table("field", ["Request-Range: bytes=0-9", "Accept-Charset: utf-16", "A-IM: vcdiff, range"])
-def test_a_value_is_not_asked_for_in_parts_or_other_letters(field):
-    """Apache gives parts by the first, so that neither of two answers would hold the whole value."""
-    talk = Talk()
-    gone = talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}", field)
-    assert field.encode() not in gone
-    assert field.encode() in Talk().ask("GET / HTTP/1.1", field)
 
 
 def test_a_request_without_a_placeholder_goes_on_as_it_is():
@@ -324,7 +260,7 @@ def test_a_request_without_a_placeholder_goes_on_as_it_is():
     assert talk.answer(answer) == answer
 
 
-@table("piece", [1, 5, 1000])
+@table("piece", [1, 1000])
 @table("spelling", [VALUE, VALUE.replace("/", "%2F"), VALUE.replace("/", "\\/")])
 @table("framing", ["length", "chunks", "end"])
 def test_an_answer_that_echoes_the_value_is_cleaned(piece, spelling, framing):
@@ -356,13 +292,11 @@ ODD = "p/ss+w&rd=<'it'>\"0123"
     "spelling",
     [
         "p%2Fss%2Bw%26rd%3D%3C%27it%27%3E%220123",
-        "p%2fss%2bw%26rd%3d%3c%27it%27%3e%220123",
         "p/ss+w&rd=<'it'>\\\"0123",
         "p\\/ss+w&rd=<'it'>\\\"0123",
         "p/ss+w\\u0026rd=\\u003c'it'\\u003e\\\"0123",
         'p/ss+w\\u0026rd\\u003d\\u003c\\u0027it\\u0027\\u003e\\"0123',
         "p/ss+w&amp;rd=&lt;&#x27;it&#x27;&gt;&quot;0123",
-        "p&#x2F;ss+w&amp;rd=&lt;&#x27;it&#x27;&gt;&quot;0123",
         "p/ss+w&amp;rd=&lt;'it'&gt;\"0123",
     ],
 )
@@ -399,7 +333,6 @@ def test_an_answer_to_a_request_with_a_value_leaves_no_cookie_that_stands_for_it
         ("POST / HTTP/1.1", "Expect: 100-continue", "Content-Length: 4"),
         ("GET / HTTP/1.1", "Content-Length: 4"),
         ("DELETE / HTTP/1.1", "Transfer-Encoding: chunked"),
-        ("get / HTTP/1.1", "Content-Length: 4"),
         ("ODD / HTTP/1.1", "Content-Length: 4"),
     ],
 )
@@ -432,18 +365,12 @@ def test_requests_follow_one_another_and_no_answer_is_taken_for_another():
     assert talk.exchange.is_over
 
 
-def test_a_value_is_forgotten_with_the_answer():
-    talk = Talk()
-    talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
-    talk.answer(b"HTTP/1.1 204 No\r\n\r\n")
-    assert VALUE not in repr(vars(talk.exchange))
-
-
-def test_a_value_that_the_server_does_not_take_is_told():
+def test_a_value_that_the_server_does_not_take_is_told_and_forgotten_with_the_answer():
     talk = Talk()
     talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
     talk.answer(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")
-    assert talk.rejected == [("key", VALUE, 401)]
+    assert talk.rejections == [("key", VALUE, 401)]
+    assert VALUE not in repr(vars(talk.exchange))
 
 
 UPGRADE = (
@@ -464,21 +391,16 @@ def test_a_websocket_goes_on_both_ways_with_its_header_filled_and_its_answers_cl
     talk.exchange.from_client(b"GET / HTTP/1.1\r\n\r\n")
     assert talk.server_gets() == b"GET / HTTP/1.1\r\n\r\n"
     assert talk.answer(VALUE.encode()) == b"*" * len(VALUE)
-
-
-def test_a_server_that_switches_unasked_is_refused():
-    talk = Talk()
-    talk.ask("GET / HTTP/1.1", f"Authorization: Bearer {TOKEN.placeholder}")
-    assert talk.answer(AGREED).startswith(b"HTTP/1.1 502 ")
+    unasked = Talk()
+    unasked.ask("GET / HTTP/1.1", f"Authorization: Bearer {TOKEN.placeholder}")
+    assert unasked.answer(AGREED).startswith(b"HTTP/1.1 502 ")
 
 
 @table(
     "sent",
     [
         b"POST / HTTP/1.1\r\nHost: api.example.com\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: api.example.com\r\nContent-Length: 4\r\nContent-Length: 4\r\n\r\nbody",
         b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: api.example.com\r\nX: a\r\n b\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"x" * 70000,
     ],
@@ -567,6 +489,10 @@ def test_placeholders_have_the_shape_of_their_service_and_are_nobody_elses(name)
     one, other = new_placeholder(login), new_placeholder(login)
     assert one != other
     assert one.startswith(SERVICES[name].shape.partition("{random}")[0])
+    ((mark, found),) = marks([Loan(login, one)]).items()
+    assert found == Loan(login, one)
+    assert len(mark) == 32
+    assert mark.decode() in one
 
 
 @table("before", ["", "x", "xy", "Authorization: Bearer "])
@@ -596,6 +522,9 @@ def test_the_tokens_of_an_answer_are_told_as_they_come():
     assert talk.tokens == [("key", "claude-opus-4-6", Tokens(100, 1))]
     talk.answer(b"%x\r\n%s\r\n0\r\n\r\n" % (len(end), end))
     assert talk.tokens[1:] == [("key", "claude-opus-4-6", Tokens(0, 54))]
+    talk.ask("GET / HTTP/1.1")  # without a value
+    talk.answer(b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"output_tokens":10}')
+    assert len(talk.tokens) == 2
 
 
 @table("piece", [5, 1000])
@@ -608,13 +537,6 @@ def test_an_answer_that_says_a_value_is_a_model_does_not_bring_it_into_the_costs
     for at in range(0, len(body), piece):
         talk.answer(body[at : at + piece])
     assert talk.tokens == [("key", "", Tokens(0, 7))]
-
-
-def test_answers_to_requests_without_a_value_cost_nothing():
-    talk = Talk()
-    talk.ask("GET / HTTP/1.1")
-    talk.answer(b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"output_tokens":100}'[:-1])
-    assert talk.tokens == []
 
 
 def test_a_login_with_a_limit_is_not_lent_to_a_websocket():
@@ -649,15 +571,15 @@ def test_a_request_for_new_tokens_is_answered_here():
     assert said.startswith("HTTP/1.1 200 OK\r\n")
     assert json.loads(said.partition("\r\n\r\n")[2])["access_token"] == CLAUDE.placeholder
     assert (talk.exchange.is_over, talk.alarms) == (True, [])
-
-
-def test_the_body_of_one_may_come_in_pieces():
     talk = Talk(TOKENS, [CLAUDE])
     body = f"grant_type=refresh_token&refresh_token={CLAUDE.placeholder}{REFRESH}".encode()
     talk.ask("POST /v1/oauth/token HTTP/1.1", f"Content-Length: {len(body)}", body=body[:9])
     assert talk.client_gets() == b""
     talk.exchange.from_client(body[9:])
     assert talk.client_gets().startswith(b"HTTP/1.1 200 ")
+    talk = Talk(TOKENS, [CLAUDE])
+    talk.ask("POST /v1/oauth/token HTTP/1.1", "Content-Length: 99999", body=b"x" * 20000)
+    assert talk.client_gets().startswith(b"HTTP/1.1 400 ")
 
 
 @table(
@@ -674,12 +596,6 @@ def test_nobody_signs_in_in_a_container_that_borrows(target, fields):
     assert "sign in on the host" in said
 
 
-def test_an_endless_request_for_tokens_is_refused():
-    talk = Talk(TOKENS, [CLAUDE])
-    talk.ask("POST /v1/oauth/token HTTP/1.1", "Content-Length: 99999", body=b"x" * 20000)
-    assert talk.client_gets().startswith(b"HTTP/1.1 400 ")
-
-
 def test_a_host_that_gives_tokens_is_lent_nothing():
     talk = Talk(TOKENS, [CLAUDE])
     assert b"GET /help HTTP/1.1" in talk.ask("GET /help HTTP/1.1")
@@ -693,18 +609,15 @@ def test_the_placeholder_of_a_refresh_token_is_never_filled_in(placeholder):
     talk = Talk("api.anthropic.com", [CLAUDE])
     talk.ask("GET / HTTP/1.1", f"Authorization: Bearer {placeholder}")
     is_access = placeholder == CLAUDE.placeholder
-    assert (talk.lent, bool(talk.alarms)) == (["claude"] if is_access else [], not is_access)
+    assert (talk.uses, bool(talk.alarms)) == (["claude"] if is_access else [], not is_access)
 
 
 @table(
     ("name", "host", "path"),
     [
-        ("claude", "api.anthropic.com", "/api/oauth/claude_cli/create_api_key"),
         ("claude", "api.anthropic.com", "/api//OAuth/x/../claude_cli/%63reate_api_key?a=b"),
         ("github", "api.github.com", "/copilot_internal/v2/token"),
         ("copilot", "api.github.com", "/copilot_internal\\v2/token/"),
-        ("copilot", "api.github.com", "/copilot_internal/v2/token.json"),
-        ("openai", "api.openai.com", "/v1/realtime/client_secrets"),
         ("openai", "api.openai.com", "/v1;a/realtime;b=c/client_secrets;d"),
         ("openai", "api.openai.com", "/v1/realtime/%2563lient_secrets"),
         ("openrouter", "openrouter.ai", "/api/v1/keys"),
