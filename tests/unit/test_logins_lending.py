@@ -16,7 +16,6 @@ from clincus_features.logins.lending import (
     BodyMask,
     Cleaner,
     Loan,
-    begun,
     is_in,
     marks,
     new_placeholder,
@@ -120,12 +119,8 @@ def coded(user: str, password: str) -> str:
     [
         (f"X-Api-Key: {KEY.placeholder}", f"X-Api-Key: {VALUE}"),
         (f"Authorization: Bearer {TOKEN.placeholder}", f"Authorization: Bearer {VALUE}"),
-        (f"authorization: bearer {TOKEN.placeholder}", f"authorization: Bearer {VALUE}"),
-        (f"Authorization: token {TOKEN.placeholder}", f"Authorization: token {VALUE}"),
-        (
-            f"Authorization: {coded('x-access-token', TOKEN.placeholder)}",
-            f"Authorization: {coded('x-access-token', VALUE)}",
-        ),
+        (f"authorization: token {TOKEN.placeholder}", f"authorization: token {VALUE}"),
+        (f"Authorization: {coded('x', TOKEN.placeholder)}", f"Authorization: {coded('x', VALUE)}"),
     ],
 )
 def test_a_placeholder_in_its_place_becomes_the_value(sent, goes_on):
@@ -141,17 +136,11 @@ def test_a_placeholder_in_its_place_becomes_the_value(sent, goes_on):
         (f"GET /?key={KEY.placeholder} HTTP/1.1", "A: b", "key", "in the address"),
         (f"GET /{KEY.placeholder.replace('c', '%63')} HTTP/1.1", "A: b", "key", "in the address"),
         ("GET / HTTP/1.1", f"X-Other: {KEY.placeholder}", "key", "in the header x-other"),
-        ("GET / HTTP/1.1", f"{KEY.placeholder}: x", "key", f"in the header {KEY.placeholder}"),
         ("GET / HTTP/1.1", f"Authorization: Bearer {KEY.placeholder}", "key", "in the header authorization"),
         ("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}, x", "key", "in the header x-api-key"),
         ("GET / HTTP/1.1", f"Authorization: Digest {TOKEN.placeholder}", "token", "in the header authorization"),
         ("GET / HTTP/1.1", f"Authorization: {coded(TOKEN.placeholder, 'x')}", "token", "in the header authorization"),
-        (
-            "GET / HTTP/1.1",
-            f"Authorization: Bearer {ELSEWHERE.placeholder}",
-            "elsewhere",
-            "in the header authorization",
-        ),
+        ("GET / HTTP/1.1", f"X-Api-Key: {ELSEWHERE.placeholder}", "elsewhere", "in the header x-api-key"),
     ],
 )
 def test_a_placeholder_in_any_other_place_of_a_head_is_refused_and_told(line, field, login, where):
@@ -167,7 +156,6 @@ def test_a_placeholder_in_any_other_place_of_a_head_is_refused_and_told(line, fi
 @table(
     ("line", "field", "where"),
     [
-        ("GET / HTTP/1.1", f"X-Api-Key: {STRANGER.placeholder}", "in the header x-api-key"),
         ("GET / HTTP/1.1", f"Authorization: {coded('u', STRANGER.placeholder)}", "in the header authorization"),
         ("GET / HTTP/1.1", f"X: abc{STRANGER.placeholder.replace('clincus-', '')}abc", "in the header x"),
         (f"GET /?key={STRANGER.placeholder} HTTP/1.1", "A: b", "in the address"),
@@ -190,12 +178,6 @@ def test_a_placeholder_in_base64_is_found_at_any_place(before, after, code):
     assert talk.alarms == [("key", "in the header a")]
 
 
-def test_a_header_that_comes_twice_is_refused():
-    talk = Talk()
-    assert talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}", "x-api-key: mine") == b""
-    assert talk.client_gets().startswith(b"HTTP/1.1 400 ")
-
-
 def unchunked(body: bytes) -> bytes:
     """The bytes of a body that came in chunks."""
     found = b""
@@ -210,7 +192,6 @@ def unchunked(body: bytes) -> bytes:
 @table("in_chunks", [False, True])
 @table("size", [1, 1000])
 def test_a_placeholder_in_a_body_is_masked_and_told_once(in_chunks, size):
-    """An agent that looks at its variables tells its model what it saw: the conversation has to go on."""
     talk, text = Talk(), f"seen: {KEY.placeholder} and on".encode()
     field = "Transfer-Encoding: chunked" if in_chunks else f"Content-Length: {len(text)}"
     gone = talk.ask("POST / HTTP/1.1", field, f"X-Api-Key: {KEY.placeholder}")
@@ -252,12 +233,14 @@ def test_the_answer_to_a_request_that_was_lent_something_comes_whole_and_plain()
     )
 
 
-def test_a_request_without_a_placeholder_goes_on_as_it_is():
+def test_a_request_without_a_placeholder_goes_on_as_it_is_and_one_with_two_of_them_is_refused():
     talk = Talk()
     gone = talk.ask("GET / HTTP/1.1", "Authorization: Bearer my-own", "Accept-Encoding: gzip", "Range: bytes=0-3")
     assert gone.endswith(b"Authorization: Bearer my-own\r\nAccept-Encoding: gzip\r\nRange: bytes=0-3\r\n\r\n")
     answer = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc"
     assert talk.answer(answer) == answer
+    assert talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}", "x-api-key: mine") == b""
+    assert talk.client_gets().startswith(b"HTTP/1.1 400 ")
 
 
 @table("piece", [1, 1000])
@@ -285,35 +268,24 @@ def test_an_answer_that_echoes_the_value_is_cleaned(piece, spelling, framing):
     assert not talk.exchange.is_broken
 
 
-ODD = "p/ss+w&rd=<'it'>\"0123"
-
-
 @table(
     "spelling",
     [
-        "p%2Fss%2Bw%26rd%3D%3C%27it%27%3E%220123",
-        "p/ss+w&rd=<'it'>\\\"0123",
-        "p\\/ss+w&rd=<'it'>\\\"0123",
-        "p/ss+w\\u0026rd=\\u003c'it'\\u003e\\\"0123",
-        'p/ss+w\\u0026rd\\u003d\\u003c\\u0027it\\u0027\\u003e\\"0123',
-        "p/ss+w&amp;rd=&lt;&#x27;it&#x27;&gt;&quot;0123",
-        "p/ss+w&amp;rd=&lt;'it'&gt;\"0123",
+        "P%2Fss%2Bw%26rd%3D%3C%27it%27%3E%220123",
+        "P%2fss%2bw%26rd%3d%3c%27it%27%3e%220123",
+        "P\\/ss+w&rd=<'it'>\\\"0123",
+        'P/ss+w\\u0026rd\\u003d\\u003c\\u0027it\\u0027\\u003e\\"0123',
+        "P/ss+w&amp;rd=&lt;&#x27;it&#x27;&gt;&quot;0123",
+        "P/ss+w&amp;rd=&lt;'it'&gt;\"0123",
+        "P/SS+W&RD=<'IT'>\"0123",  # as in a name that a server makes of it
+        "p/ss+w&rd=<'it'>\"0123",
     ],
 )
-def test_a_value_with_signs_is_cleaned_as_urls_json_and_html_write_it(spelling):
-    talk = Talk(value=ODD)
+def test_a_value_is_cleaned_as_urls_json_and_html_write_it_and_in_other_letters(spelling):
+    talk = Talk(value="P/ss+w&rd=<'it'>\"0123")
     talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
     said = talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(spelling), spelling.encode()))
     assert said.endswith(b"\r\n\r\n" + b"*" * len(spelling))
-
-
-@table("spelling", [VALUE.upper(), VALUE.lower()])
-def test_a_value_is_cleaned_in_capitals_and_in_small_letters(spelling):
-    """As in a name that a server makes of it: a key of small letters and digits could be read from either."""
-    talk = Talk(value="Sk-Real-0123/456789abcdef")
-    talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
-    said = talk.answer(b"HTTP/1.1 302 Found\r\nLocation: /%s\r\nContent-Length: 0\r\n\r\n" % spelling.encode())
-    assert b"Location: /" + b"*" * len(VALUE) in said
 
 
 def test_an_answer_to_a_request_with_a_value_leaves_no_cookie_that_stands_for_it():
@@ -345,13 +317,6 @@ def test_a_body_that_a_server_may_leave_unread_is_the_last_of_its_connection(lin
     assert talk.exchange.is_over
 
 
-def test_events_of_a_stream_come_at_once():
-    talk = Talk()
-    talk.ask("POST / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
-    talk.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-    assert talk.answer(b"b\r\ndata: one\n\n\r\n") == b"b\r\ndata: one\n\n\r\n"
-
-
 def test_requests_follow_one_another_and_no_answer_is_taken_for_another():
     talk = Talk()
     first = f"GET /1 HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
@@ -363,6 +328,16 @@ def test_requests_follow_one_another_and_no_answer_is_taken_for_another():
     assert talk.exchange.is_idle
     talk.exchange.from_server(b"HTTP/1.1 200 OK\r\n\r\n")
     assert talk.exchange.is_over
+
+
+def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one_and_a_program_is_not_read_meanwhile():
+    talk = Talk()
+    talk.ask("GET / HTTP/1.1")
+    talk.exchange.from_client(b"x" * exchanges.HELD)
+    assert not talk.exchange.takes_more
+    talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+    talk.exchange.server_ended()
+    assert (talk.exchange.is_broken, talk.exchange.is_over) == (True, False)
 
 
 def test_a_value_that_the_server_does_not_take_is_told_and_forgotten_with_the_answer():
@@ -422,34 +397,11 @@ def test_a_trailer_ends_the_request_before_the_server_has_all_of_it():
     assert talk.client_gets().startswith(b"HTTP/1.1 400 ")
 
 
-def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one():
-    talk = Talk()
-    talk.ask("GET / HTTP/1.1")
-    talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
-    talk.exchange.server_ended()
-    assert (talk.exchange.is_broken, talk.exchange.is_over) == (True, False)
-
-
-def test_a_server_that_cannot_be_used_is_told_with_the_next_request():
-    talk = Talk()
-    talk.exchange.fail("its certificate is not one that this host trusts")
-    assert talk.client_gets() == b""
-    assert talk.ask("GET / HTTP/1.1") == b""
-    assert b"that this host trusts" in talk.client_gets()
-
-
 def test_interim_answers_go_on_and_have_a_bound():
     talk, interim = Talk(), b"HTTP/1.1 100 Continue\r\n\r\n"
     talk.ask("POST / HTTP/1.1", "Expect: 100-continue", "Content-Length: 1")
     assert talk.answer(interim) == interim
     assert b"HTTP/1.1 502 " in talk.answer(interim * exchanges.MOST_INTERIM)
-
-
-def test_a_program_that_sends_on_and_on_is_not_read_meanwhile():
-    talk = Talk()
-    talk.ask("GET / HTTP/1.1")
-    talk.exchange.from_client(b"x" * exchanges.HELD)
-    assert not talk.exchange.takes_more
 
 
 @given(st.lists(st.binary(max_size=20), max_size=12), st.binary(min_size=8, max_size=12), st.integers(0, 11))
@@ -459,22 +411,6 @@ def test_no_text_that_is_hidden_comes_out_of_a_cleaner_however_it_is_cut(pieces,
     out = b"".join(map(cleaner.take, data)) + cleaner.rest()
     assert len(out) == sum(map(len, data))
     assert hidden not in out or set(hidden) == {ord("*")}
-
-
-@given(st.binary(max_size=30), st.binary(min_size=1, max_size=10))
-def test_only_what_may_become_a_hidden_text_is_held_back(data, text):
-    size = begun(data, text)
-    longest = next((n for n in range(min(len(text) - 1, len(data)), 0, -1) if data.endswith(text[:n])), 0)
-    assert size == longest
-
-
-@given(st.integers(1, 60))
-def test_a_placeholder_is_masked_once_however_it_is_cut(piece):
-    mask, data = BodyMask(LOANS), b"a" * 70 + KEY.placeholder.encode() + b"b" * 70
-    taken = [mask.take(data[at : at + piece]) for at in range(0, len(data), piece)]
-    passed = b"".join(part for part, _ in taken) + mask.rest()
-    assert passed == b"a" * 70 + b"*" * len(KEY.placeholder) + b"b" * 70
-    assert [loan for _, found in taken for loan in found] == [KEY]
 
 
 @given(st.lists(st.sampled_from([b"a", KEY.placeholder[:9].encode(), TOKEN.placeholder[:-1].encode()])))
@@ -518,7 +454,9 @@ def test_the_tokens_of_an_answer_are_told_as_they_come():
     talk.ask("POST /v1/messages HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
     begin = b'data: {"message": {"model": "claude-opus-4-6", "usage": {"input_tokens": 100, "output_tokens": 1}}}\n'
     end = b'data: {"usage": {"output_tokens": 55}}\n'
-    talk.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(begin), begin))
+    talk.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    event = b"%x\r\n%s\r\n" % (len(begin), begin)
+    assert talk.answer(event) == event, "it is passed at once"
     assert talk.tokens == [("key", "claude-opus-4-6", Tokens(100, 1))]
     talk.answer(b"%x\r\n%s\r\n0\r\n\r\n" % (len(end), end))
     assert talk.tokens[1:] == [("key", "claude-opus-4-6", Tokens(0, 54))]
@@ -585,7 +523,6 @@ def test_a_request_for_new_tokens_is_answered_here():
 @table(
     ("target", "fields"),
     [
-        ("/v1/oauth/token", {"grant_type": "authorization_code", "code": "x"}),
         ("/v1//oauth/./%74oken?x", {"grant_type": "authorization_code", "code": "x"}),
         ("/v1/oauth/device", {"a": "b"}),
     ],
@@ -621,7 +558,6 @@ def test_the_placeholder_of_a_refresh_token_is_never_filled_in(placeholder):
         ("openai", "api.openai.com", "/v1;a/realtime;b=c/client_secrets;d"),
         ("openai", "api.openai.com", "/v1/realtime/%2563lient_secrets"),
         ("openrouter", "openrouter.ai", "/api/v1/keys"),
-        ("npm", "registry.npmjs.org", "/-/npm/v1/tokens"),
     ],
 )
 def test_a_request_whose_answer_holds_a_credential_is_refused(name, host, path):
