@@ -14,6 +14,7 @@ from clincus_features.logins.http1 import Malformed
 from tests.table import table
 
 HOST = "api.example.com"
+GET, POST = "GET / HTTP/1.1", "POST / HTTP/1.1"
 
 
 def request(*lines: str, host: str = f"Host: {HOST}") -> bytes:
@@ -47,26 +48,26 @@ def body(data: bytes, piece: int, *, may_have_trailer: bool = False) -> tuple[by
         ("TRACE / HTTP/1.1",),
         ("G(T / HTTP/1.1",),
         ("",),
-        ("GET / HTTP/1.1", "Host: api.example.com"),
-        ("GET / HTTP/1.1", "X-A: b", " folded"),
-        ("GET / HTTP/1.1", " X-A: b"),
-        ("GET / HTTP/1.1", "X-A : b"),
-        ("GET / HTTP/1.1", ": b"),
-        ("GET / HTTP/1.1", "X-A: b\nX-B: c"),
-        ("GET / HTTP/1.1", "X-A: b\x00"),
-        ("POST / HTTP/1.1", "Content-Length: 1", "Content-Length: 2"),
-        ("POST / HTTP/1.1", "Content-Length: 1, 1"),
-        ("POST / HTTP/1.1", "Content-Length: +1"),
-        ("POST / HTTP/1.1", "Content-Length: 9999999999999999"),
-        ("POST / HTTP/1.1", "Content-Length: ²"),
-        ("POST / HTTP/1.1", "Content-Length: 1", "Transfer-Encoding: chunked"),
-        ("POST / HTTP/1.1", "Transfer-Encoding: chunked", "Transfer-Encoding: chunked"),
-        ("POST / HTTP/1.1", "Transfer-Encoding: gzip, chunked"),
-        ("POST / HTTP/1.1", "Transfer-Encoding: chunked, identity"),
-        ("POST / HTTP/1.1", "Transfer-Encoding: \x0bchunked"),
-        ("POST / HTTP/1.1", "Transfer-Encoding: chunked", "Trailer: Authorization"),
-        ("POST / HTTP/1.1", "Expect: 100-continue, x", "Content-Length: 1"),
-        ("GET / HTTP/1.1", *(f"X-{number}: x" for number in range(http1.MOST_FIELDS))),
+        (GET, "Host: api.example.com"),
+        (GET, "X-A: b", " folded"),
+        (GET, " X-A: b"),
+        (GET, "X-A : b"),
+        (GET, ": b"),
+        (GET, "X-A: b\nX-B: c"),
+        (GET, "X-A: b\x00"),
+        (POST, "Content-Length: 1", "Content-Length: 2"),
+        (POST, "Content-Length: 1, 1"),
+        (POST, "Content-Length: +1"),
+        (POST, "Content-Length: 9999999999999999"),
+        (POST, "Content-Length: ²"),
+        (POST, "Content-Length: 1", "Transfer-Encoding: chunked"),
+        (POST, "Transfer-Encoding: chunked", "Transfer-Encoding: chunked"),
+        (POST, "Transfer-Encoding: gzip, chunked"),
+        (POST, "Transfer-Encoding: chunked, identity"),
+        (POST, "Transfer-Encoding: \x0bchunked"),
+        (POST, "Transfer-Encoding: chunked", "Trailer: Authorization"),
+        (POST, "Expect: 100-continue, x", "Content-Length: 1"),
+        (GET, *(f"X-{number}: x" for number in range(http1.MOST_FIELDS))),
     ],
 )
 def test_what_could_be_read_in_two_ways_is_refused(lines):
@@ -87,18 +88,18 @@ def test_what_could_be_read_in_two_ways_is_refused(lines):
 )
 def test_a_request_for_another_host_is_refused(host):
     with pytest.raises(Malformed, match="Host header"):
-        parsed("GET / HTTP/1.1", host=host)
+        parsed(GET, host=host)
 
 
 @table(("host", "port"), [("API.example.com", 443), (f"{HOST}:443", 443), (f"{HOST}:8443", 8443)])
 def test_a_host_may_be_written_in_its_forms(host, port):
-    found = http1.parse_request(request("GET / HTTP/1.1", host=f"Host: {host}"), HOST, port)
+    found = http1.parse_request(request(GET, host=f"Host: {host}"), HOST, port)
     assert http1.request_head(found, HOST, port).split(b"\r\n")[1] == f"Host: {HOST}".encode() + (
         b"" if port == 443 else b":8443"
     )
     if port != 443:
         with pytest.raises(Malformed):  # without the port
-            http1.parse_request(request("GET / HTTP/1.1"), HOST, port)
+            http1.parse_request(request(GET), HOST, port)
 
 
 def test_a_request_is_written_anew_without_what_is_between_neighbours():
@@ -123,11 +124,11 @@ def test_a_request_is_written_anew_without_what_is_between_neighbours():
 @table(
     ("lines", "is_upgrade"),
     [
-        (("GET / HTTP/1.1", "Connection: keep-alive, Upgrade", "Upgrade: websocket"), True),
-        (("GET / HTTP/1.1", "Connection: Upgrade", "Upgrade: h2c"), False),
-        (("GET / HTTP/1.1", "Upgrade: websocket"), False),
-        (("POST / HTTP/1.1", "Connection: Upgrade", "Upgrade: websocket"), False),
-        (("GET / HTTP/1.1", "Connection: Upgrade", "Upgrade: websocket", "Content-Length: 5"), False),
+        ((GET, "Connection: keep-alive, Upgrade", "Upgrade: websocket"), True),
+        ((GET, "Connection: Upgrade", "Upgrade: h2c"), False),
+        ((GET, "Upgrade: websocket"), False),
+        ((POST, "Connection: Upgrade", "Upgrade: websocket"), False),
+        ((GET, "Connection: Upgrade", "Upgrade: websocket", "Content-Length: 5"), False),
     ],
 )
 def test_nothing_is_asked_to_go_on_but_as_a_websocket(lines, is_upgrade):

@@ -46,6 +46,8 @@ KEY = a_loan("key", "{secret}", header="x-api-key")
 TOKEN = a_loan("token", "Bearer {secret}", "token {secret}", "Basic *:{secret}")
 ELSEWHERE = a_loan("elsewhere", "Bearer {secret}", host="other.example.com")
 LOANS = [KEY, TOKEN, ELSEWHERE]
+GET, POST = "GET / HTTP/1.1", "POST / HTTP/1.1"
+SENT = f"X-Api-Key: {KEY.placeholder}"
 STRANGER = Loan(KEY.login, "clincus-" + hashlib.sha256(b"stranger").hexdigest()[:32])
 
 
@@ -110,6 +112,17 @@ def taken(held: bytearray) -> bytes:
     return found
 
 
+def lent(value: str = VALUE) -> Talk:
+    """A talk in which a value was sent."""
+    talk = Talk(value=value)
+    talk.ask(GET, SENT)
+    return talk
+
+
+def with_length(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
 def coded(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
@@ -117,7 +130,7 @@ def coded(user: str, password: str) -> str:
 @table(
     ("sent", "goes_on"),
     [
-        (f"X-Api-Key: {KEY.placeholder}", f"X-Api-Key: {VALUE}"),
+        (SENT, f"X-Api-Key: {VALUE}"),
         (f"Authorization: Bearer {TOKEN.placeholder}", f"Authorization: Bearer {VALUE}"),
         (f"authorization: token {TOKEN.placeholder}", f"authorization: token {VALUE}"),
         (f"Authorization: {coded('x', TOKEN.placeholder)}", f"Authorization: {coded('x', VALUE)}"),
@@ -130,17 +143,20 @@ def test_a_placeholder_in_its_place_becomes_the_value(sent, goes_on):
     assert (len(talk.uses), talk.alarms) == (1, [])
 
 
+IN_AUTHORIZATION = "in the header authorization"
+
+
 @table(
     ("line", "field", "login", "where"),
     [
         (f"GET /?key={KEY.placeholder} HTTP/1.1", "A: b", "key", "in the address"),
         (f"GET /{KEY.placeholder.replace('c', '%63')} HTTP/1.1", "A: b", "key", "in the address"),
-        ("GET / HTTP/1.1", f"X-Other: {KEY.placeholder}", "key", "in the header x-other"),
-        ("GET / HTTP/1.1", f"Authorization: Bearer {KEY.placeholder}", "key", "in the header authorization"),
-        ("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}, x", "key", "in the header x-api-key"),
-        ("GET / HTTP/1.1", f"Authorization: Digest {TOKEN.placeholder}", "token", "in the header authorization"),
-        ("GET / HTTP/1.1", f"Authorization: {coded(TOKEN.placeholder, 'x')}", "token", "in the header authorization"),
-        ("GET / HTTP/1.1", f"X-Api-Key: {ELSEWHERE.placeholder}", "elsewhere", "in the header x-api-key"),
+        (GET, f"X-Other: {KEY.placeholder}", "key", "in the header x-other"),
+        (GET, f"Authorization: Bearer {KEY.placeholder}", "key", IN_AUTHORIZATION),
+        (GET, f"X-Api-Key: {KEY.placeholder}, x", "key", "in the header x-api-key"),
+        (GET, f"Authorization: Digest {TOKEN.placeholder}", "token", IN_AUTHORIZATION),
+        (GET, f"Authorization: {coded(TOKEN.placeholder, 'x')}", "token", IN_AUTHORIZATION),
+        (GET, f"Authorization: Bearer {ELSEWHERE.placeholder}", "elsewhere", IN_AUTHORIZATION),
     ],
 )
 def test_a_placeholder_in_any_other_place_of_a_head_is_refused_and_told(line, field, login, where):
@@ -156,8 +172,8 @@ def test_a_placeholder_in_any_other_place_of_a_head_is_refused_and_told(line, fi
 @table(
     ("line", "field", "where"),
     [
-        ("GET / HTTP/1.1", f"Authorization: {coded('u', STRANGER.placeholder)}", "in the header authorization"),
-        ("GET / HTTP/1.1", f"X: abc{STRANGER.placeholder.replace('clincus-', '')}abc", "in the header x"),
+        (GET, f"Authorization: {coded('u', STRANGER.placeholder)}", IN_AUTHORIZATION),
+        (GET, f"X: abc{STRANGER.placeholder.replace('clincus-', '')}abc", "in the header x"),
         (f"GET /?key={STRANGER.placeholder} HTTP/1.1", "A: b", "in the address"),
     ],
 )
@@ -174,7 +190,7 @@ def test_the_placeholder_of_another_session_is_refused_and_told(line, field, whe
 def test_a_placeholder_in_base64_is_found_at_any_place(before, after, code):
     talk = Talk()
     coded_text = code(f"{before}{KEY.placeholder}{after}".encode()).decode()
-    assert talk.ask("GET / HTTP/1.1", f"A: {coded_text}") == b""
+    assert talk.ask(GET, f"A: {coded_text}") == b""
     assert talk.alarms == [("key", "in the header a")]
 
 
@@ -194,7 +210,7 @@ def unchunked(body: bytes) -> bytes:
 def test_a_placeholder_in_a_body_is_masked_and_told_once(in_chunks, size):
     talk, text = Talk(), f"seen: {KEY.placeholder} and on".encode()
     field = "Transfer-Encoding: chunked" if in_chunks else f"Content-Length: {len(text)}"
-    gone = talk.ask("POST / HTTP/1.1", field, f"X-Api-Key: {KEY.placeholder}")
+    gone = talk.ask(POST, field, SENT)
     for at in range(0, len(text), size):
         piece = text[at : at + size]
         talk.exchange.from_client(b"%x\r\n%s\r\n" % (len(piece), piece) if in_chunks else piece)
@@ -225,7 +241,7 @@ def test_the_answer_to_a_request_that_was_lent_something_comes_whole_and_plain()
     talk = Talk()
     in_parts = ("Range: bytes=0-3", "If-Range: x", "Request-Range: bytes=0-9")  # the last one is Apache's
     changed = ("Accept-Charset: utf-16", "A-IM: vcdiff, range")
-    gone = talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}", "Accept-Encoding: gzip", *in_parts, *changed)
+    gone = talk.ask(GET, SENT, "Accept-Encoding: gzip", *in_parts, *changed)
     assert not [field for field in (*in_parts, *changed) if field.encode() in gone]
     assert gone.count(b"Accept-Encoding: identity") == gone.count(b"Encoding") == 1
     assert talk.answer(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc").startswith(
@@ -235,11 +251,11 @@ def test_the_answer_to_a_request_that_was_lent_something_comes_whole_and_plain()
 
 def test_a_request_without_a_placeholder_goes_on_as_it_is_and_one_with_two_of_them_is_refused():
     talk = Talk()
-    gone = talk.ask("GET / HTTP/1.1", "Authorization: Bearer my-own", "Accept-Encoding: gzip", "Range: bytes=0-3")
+    gone = talk.ask(GET, "Authorization: Bearer my-own", "Accept-Encoding: gzip", "Range: bytes=0-3")
     assert gone.endswith(b"Authorization: Bearer my-own\r\nAccept-Encoding: gzip\r\nRange: bytes=0-3\r\n\r\n")
     answer = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc"
     assert talk.answer(answer) == answer
-    assert talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}", "x-api-key: mine") == b""
+    assert talk.ask(GET, SENT, "x-api-key: mine") == b""
     assert talk.client_gets().startswith(b"HTTP/1.1 400 ")
 
 
@@ -247,8 +263,7 @@ def test_a_request_without_a_placeholder_goes_on_as_it_is_and_one_with_two_of_th
 @table("spelling", [VALUE, VALUE.replace("/", "%2F"), VALUE.replace("/", "\\/")])
 @table("framing", ["length", "chunks", "end"])
 def test_an_answer_that_echoes_the_value_is_cleaned(piece, spelling, framing):
-    talk = Talk()
-    talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
+    talk = lent()
     text = f"<{spelling}> and {VALUE}{VALUE}".encode()
     field = {"length": f"Content-Length: {len(text)}\r\n", "chunks": "Transfer-Encoding: chunked\r\n", "end": ""}[
         framing
@@ -282,9 +297,7 @@ def test_an_answer_that_echoes_the_value_is_cleaned(piece, spelling, framing):
     ],
 )
 def test_a_value_is_cleaned_as_urls_json_and_html_write_it_and_in_other_letters(spelling):
-    talk = Talk(value="P/ss+w&rd=<'it'>\"0123")
-    talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
-    said = talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(spelling), spelling.encode()))
+    said = lent("P/ss+w&rd=<'it'>\"0123").answer(with_length(spelling.encode()))
     assert said.endswith(b"\r\n\r\n" + b"*" * len(spelling))
 
 
@@ -292,18 +305,17 @@ def test_an_answer_to_a_request_with_a_value_leaves_no_cookie_that_stands_for_it
     """With the session of a server a program would go on after a revoke, uncounted."""
     kept = b"HTTP/1.1 200 OK\r\nset-cookie: __cf_bm=x\r\nContent-Length: 0\r\n\r\n"
     answer = kept.replace(b"OK\r\n", b"OK\r\nSet-Cookie: JSESSIONID=abc; Path=/\r\n")
-    talk = Talk()
-    talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
+    talk = lent()
     assert talk.answer(answer) == kept
-    talk.ask("GET / HTTP/1.1")
+    talk.ask(GET)
     assert talk.answer(answer) == answer, "a program's own requests are its own"
 
 
 @table(
     "lines",
     [
-        ("POST / HTTP/1.1", "Expect: 100-continue", "Content-Length: 4"),
-        ("GET / HTTP/1.1", "Content-Length: 4"),
+        (POST, "Expect: 100-continue", "Content-Length: 4"),
+        (GET, "Content-Length: 4"),
         ("DELETE / HTTP/1.1", "Transfer-Encoding: chunked"),
         ("ODD / HTTP/1.1", "Content-Length: 4"),
     ],
@@ -312,7 +324,7 @@ def test_a_body_that_a_server_may_leave_unread_is_the_last_of_its_connection(lin
     """Else the server could take it for a request, and the next request with its value for the body of that."""
     talk = Talk()
     body = b"1\r\nx\r\n0\r\n\r\n" if "chunked" in lines[-1] else b"body"
-    assert b"\r\nConnection: close\r\n" in talk.ask(*lines, f"X-Api-Key: {KEY.placeholder}", body=body)
+    assert b"\r\nConnection: close\r\n" in talk.ask(*lines, SENT, body=body)
     assert b"\r\nConnection: close\r\n" in talk.answer(b"HTTP/1.1 417 No\r\nContent-Length: 0\r\n\r\n")
     assert talk.exchange.is_over
 
@@ -332,7 +344,7 @@ def test_requests_follow_one_another_and_no_answer_is_taken_for_another():
 
 def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one_and_a_program_is_not_read_meanwhile():
     talk = Talk()
-    talk.ask("GET / HTTP/1.1")
+    talk.ask(GET)
     talk.exchange.from_client(b"x" * exchanges.HELD)
     assert not talk.exchange.takes_more
     talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
@@ -341,8 +353,7 @@ def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one_and_a_program_is
 
 
 def test_a_value_that_the_server_does_not_take_is_told_and_forgotten_with_the_answer():
-    talk = Talk()
-    talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
+    talk = lent()
     talk.answer(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")
     assert talk.rejections == [("key", VALUE, 401)]
     assert VALUE not in repr(vars(talk.exchange))
@@ -367,7 +378,7 @@ def test_a_websocket_goes_on_both_ways_with_its_header_filled_and_its_answers_cl
     assert talk.server_gets() == b"GET / HTTP/1.1\r\n\r\n"
     assert talk.answer(VALUE.encode()) == b"*" * len(VALUE)
     unasked = Talk()
-    unasked.ask("GET / HTTP/1.1", f"Authorization: Bearer {TOKEN.placeholder}")
+    unasked.ask(GET, f"Authorization: Bearer {TOKEN.placeholder}")
     assert unasked.answer(AGREED).startswith(b"HTTP/1.1 502 ")
 
 
@@ -399,7 +410,7 @@ def test_a_trailer_ends_the_request_before_the_server_has_all_of_it():
 
 def test_interim_answers_go_on_and_have_a_bound():
     talk, interim = Talk(), b"HTTP/1.1 100 Continue\r\n\r\n"
-    talk.ask("POST / HTTP/1.1", "Expect: 100-continue", "Content-Length: 1")
+    talk.ask(POST, "Expect: 100-continue", "Content-Length: 1")
     assert talk.answer(interim) == interim
     assert b"HTTP/1.1 502 " in talk.answer(interim * exchanges.MOST_INTERIM)
 
@@ -435,10 +446,8 @@ def test_placeholders_have_the_shape_of_their_service_and_are_nobody_elses(name)
 @table("code", [base64.b64encode, base64.urlsafe_b64encode])
 def test_a_text_with_the_value_in_base64_does_not_show_it(before, code):
     """A server may encode all of the request."""
-    talk = Talk()
-    talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
     body = code(f"{before}{VALUE}\r\nHost: x".encode())
-    shown = talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    shown = lent().answer(with_length(body))
     text = shown.partition(b"\r\n\r\n")[2].decode()
     assert len(text) == len(body)
     assert not is_in(VALUE[3:9], readings(text))
@@ -451,7 +460,7 @@ def test_a_text_with_the_value_in_base64_does_not_show_it(before, code):
 def test_the_tokens_of_an_answer_are_told_as_they_come():
     """A program may leave before the end."""
     talk = Talk()
-    talk.ask("POST /v1/messages HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
+    talk.ask("POST /v1/messages HTTP/1.1", SENT)
     begin = b'data: {"message": {"model": "claude-opus-4-6", "usage": {"input_tokens": 100, "output_tokens": 1}}}\n'
     end = b'data: {"usage": {"output_tokens": 55}}\n'
     talk.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -460,7 +469,7 @@ def test_the_tokens_of_an_answer_are_told_as_they_come():
     assert talk.tokens == [("key", "claude-opus-4-6", Tokens(100, 1))]
     talk.answer(b"%x\r\n%s\r\n0\r\n\r\n" % (len(end), end))
     assert talk.tokens[1:] == [("key", "claude-opus-4-6", Tokens(0, 54))]
-    talk.ask("GET / HTTP/1.1")  # without a value
+    talk.ask(GET)  # without a value
     talk.answer(b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"output_tokens":10}')
     assert len(talk.tokens) == 2
 
@@ -469,7 +478,7 @@ def test_the_tokens_of_an_answer_are_told_as_they_come():
 def test_an_answer_that_says_a_value_is_a_model_does_not_bring_it_into_the_costs(piece):
     """These are in a file, in the API and on the page."""
     talk = Talk()
-    talk.ask("POST / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
+    talk.ask(POST, SENT)
     body = json.dumps({"model": VALUE, "usage": {"output_tokens": 7}}).encode()
     talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
     for at in range(0, len(body), piece):
@@ -481,7 +490,7 @@ def test_a_login_with_a_limit_is_not_lent_to_a_websocket():
     """Nobody could count what is asked on it."""
     loan = Loan(KEY.login._replace(limit=Limit(requests_per_day=1)), KEY.placeholder)
     talk = Talk(loans=[loan])
-    assert talk.ask(*UPGRADE, f"X-Api-Key: {KEY.placeholder}") == b""
+    assert talk.ask(*UPGRADE, SENT) == b""
     assert b"is not lent to WebSockets" in talk.client_gets()
     assert talk.reasons == [("key", "has a limit, so it is not lent to WebSockets: use plain requests")]
 
@@ -538,13 +547,13 @@ def test_a_host_that_gives_tokens_is_lent_nothing():
     assert b"GET /help HTTP/1.1" in talk.ask("GET /help HTTP/1.1")
     talk = Talk(TOKENS, [CLAUDE])
     assert talk.ask("GET /help HTTP/1.1", f"Authorization: Bearer {CLAUDE.placeholder}") == b""
-    assert talk.alarms == [("claude", "in the header authorization")]
+    assert talk.alarms == [("claude", IN_AUTHORIZATION)]
 
 
 @table("placeholder", [CLAUDE.placeholder + REFRESH, CLAUDE.placeholder])
 def test_the_placeholder_of_a_refresh_token_is_never_filled_in(placeholder):
     talk = Talk("api.anthropic.com", [CLAUDE])
-    talk.ask("GET / HTTP/1.1", f"Authorization: Bearer {placeholder}")
+    talk.ask(GET, f"Authorization: Bearer {placeholder}")
     is_access = placeholder == CLAUDE.placeholder
     assert (talk.uses, bool(talk.alarms)) == (["claude"] if is_access else [], not is_access)
 
