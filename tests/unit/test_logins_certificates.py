@@ -110,11 +110,6 @@ def by_python(name: str, port: int, root: Path) -> tuple[str, str]:
         return "", str(error)
 
 
-def by_openssl(name: str, port: int, root: Path) -> tuple[str, str]:
-    ask = f"printf 'GET / HTTP/1.1\\r\\n\\r\\n' | openssl s_client -quiet -verify_return_error -CAfile {root}"
-    return run("sh", "-c", f"{ask} -verify_hostname {name} -servername {name} -connect 127.0.0.1:{port}")
-
-
 def by_node(name: str, port: int, root: Path) -> tuple[str, str]:
     script = f"""require("https").get({{host: "127.0.0.1", port: {port}, servername: "{name}"}}, answer => {{
         answer.on("data", data => process.stdout.write(data)) }}).on("error", error => console.error(error.message))"""
@@ -142,7 +137,7 @@ def by_go(name: str, port: int, root: Path) -> tuple[str, str]:
     return run(str(gh), "api", f"https://{name}/x", GH_TOKEN="x", GH_PROMPT_DISABLED="1", **settings)
 
 
-CLIENTS = [by_python, by_openssl, by_node, by_curl, by_git, by_go]
+CLIENTS = [by_python, by_node, by_curl, by_git, by_go]
 
 
 @table("client", CLIENTS)

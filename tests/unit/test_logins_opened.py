@@ -268,21 +268,6 @@ def test_events_come_as_they_are_sent_and_end_when_the_login_is_revoked(road):
         wait_until(lambda: road.proxy.count() == 0, "the end of the connection")
 
 
-def test_a_websocket_goes_on_both_ways(road):
-    def serve(tls: ssl.SSLSocket) -> None:
-        road.vendor.got.append(read_until(tls, b"\r\n\r\n"))
-        tls.sendall(b"HTTP/1.1 101 Go on\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello")
-        tls.sendall(b"echo " + tls.recv(99) + VALUE.encode())
-
-    road.vendor.serve = serve
-    with road.connect() as tls:
-        tls.sendall(REQUEST[:-2] + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-        assert read_until(tls, b"hello").endswith(b"\r\n\r\nhello")
-        tls.sendall(b"frame")
-        assert rest(tls) == b"echo frame" + b"*" * len(VALUE)
-    assert VALUE.encode() in road.vendor.got[0]
-
-
 def test_a_program_that_wants_http_2_gets_http_1(road):
     road.trust.set_alpn_protocols(["h2"])
     with road.connect() as tls:

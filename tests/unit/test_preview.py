@@ -8,7 +8,6 @@ import os
 import socket
 import threading
 from types import SimpleNamespace
-from unittest import mock
 
 import pytest
 
@@ -33,7 +32,6 @@ SAID = """\
    2: 0000000000000000FFFF00000100007F:0BB9 00000000000000000000000000000000:0000 0A 0 0 0
    3: 0100007F:0C38 00000000:0000 0A 0 0 0
    9: 0100007F:0050 0100007F:0051 01 0 0 0
-   9: 0100007F:0000 00000000:0000 0A 0 0 0
 nonsense 0A nonsense
 processes
 LISTEN 0      511        127.0.0.1:3000       0.0.0.0:*    users:(("node",pid=33,fd=18))
@@ -52,18 +50,6 @@ def test_ports_are_read_from_what_the_container_says():
     assert [one.address for one in found] == ["127.0.0.1", "127.0.0.1", "::1", "127.0.0.1"]
     with pytest.raises(clincus.ClincusError, match="nothing listens at port 81"):
         listening.port_at(found, 81)
-
-
-@table(("count", "is_cut"), [(preview.LISTED, False), (preview.LISTED + 1, True)])
-def test_a_list_of_ports_says_that_it_is_cut(monkeypatch, count, is_cut):
-    app = mock.Mock()
-    app.reachable_session.return_value = a_session(status="running")
-    previews = preview.Previews(app)
-    found = [listening.Listening(port, ("127.0.0.1",), "") for port in range(1, count + 1)]
-    monkeypatch.setattr(previews, "_ports", lambda session: found)
-    monkeypatch.setattr(previews, "_document", lambda session, port, request: port.port)
-    answer = previews.get_ports(mock.Mock(values={"id": "a"}))
-    assert (len(answer["ports"]), answer["truncated"]) == (preview.LISTED, is_cut)
 
 
 # ---- names ------------------------------------------------------------------------------------------------------
@@ -106,7 +92,6 @@ def request(*lines: str, first: str = "GET / HTTP/1.1", connection=None) -> clin
         (f"Origin: {ORIGIN}", "Origin: http://localhost:3000"),
         (f"Referer: {ORIGIN}/a?b", "Referer: http://localhost:3000/a?b"),
         (f"Referer: {ORIGIN}.evil.example/", None),
-        ("Referer: http://localhost:8080/sessions/x", None),
         ("X-Forwarded-For: 1.2.3.4", None),
         ("Authorization: Bearer of-the-app", "Authorization: Bearer of-the-app"),
         ("Upgrade: h2c", None),
@@ -174,7 +159,7 @@ POLICY = (
     [
         ("Content-Security-Policy: default-src *; report-uri https://evil.example/", "default-src *"),
         ("Content-Security-Policy: Report-To x;frame-ancestors *, img-src *", " img-src *"),
-        ("Content-Security-Policy-Report-Only: img-src 'none'; report-uri https://evil.example/", None),
+        ("Content-Security-Policy-Report-Only: img-src 'none'", None),
         ("Reporting-Endpoints: x=\"https://evil.example/\"", None),
         ("Report-To: {}", None),
         ("Link: <https://evil.example>; rel=preconnect", None),
@@ -193,8 +178,7 @@ def test_an_answer_of_a_closed_session_leads_its_pages_nowhere_else(field, expec
 
 @table(
     ("label", "is_open"),
-    [("", True), ('{"mode": "open"}', True), ('{"has_proxy": true}', True), ('{"mode": "none"}', False),
-     ('{"mode": "allow-list"}', False), ("{", False), ("[]", False), ('{"mode": 1}', False)],
+    [("", True), ('{"mode": "open"}', True), ('{"mode": "none"}', False), ("{", False), ('{"mode": 1}', False)],
 )  # fmt: skip
 def test_a_session_with_an_unreadable_network_label_is_closed(label, is_open):
     session = a_session(network=label)
@@ -274,8 +258,7 @@ def test_the_apps_of_all_sessions_leave_connections_to_the_dashboard(monkeypatch
     previews = preview.Previews(None)
     refused = []
 
-    def ask(*_: object) -> None:
-        """The app answers while another page asks, which takes a place of its own."""
+    def ask(*_: object) -> None:  # another page asks meanwhile
         try:
             previews._carry(opening(), request(), "/", ORIGIN)
         except clincus.ClincusError as error:
@@ -347,8 +330,6 @@ def admitted(
     ("method", "site", "mode", "may"),
     [
         ("GET", "cross-site", "navigate", True),
-        ("HEAD", "same-site", "navigate", True),
-        ("POST", "cross-site", "navigate", False),
         ("POST", "same-site", "navigate", False),
         ("GET", "cross-site", "no-cors", False),
         ("POST", "same-origin", "cors", True),
