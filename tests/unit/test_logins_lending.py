@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from clincus_features.logins import exchange as exchanges
 from clincus_features.logins.exchange import Exchange
 from clincus_features.logins.lending import (
-    BodyMask,
     Cleaner,
     Loan,
     is_in,
@@ -143,6 +142,10 @@ def test_a_placeholder_in_its_place_becomes_the_value(sent, goes_on):
     assert (len(talk.uses), talk.alarms) == (1, [])
 
 
+def in_base64(before: str) -> str:
+    return base64.urlsafe_b64encode(f"{before}{KEY.placeholder}xyz".encode()).decode()
+
+
 IN_AUTHORIZATION = "in the header authorization"
 
 
@@ -152,6 +155,7 @@ IN_AUTHORIZATION = "in the header authorization"
         (f"GET /?key={KEY.placeholder} HTTP/1.1", "A: b", "key", "in the address"),
         (f"GET /{KEY.placeholder.replace('c', '%63')} HTTP/1.1", "A: b", "key", "in the address"),
         (GET, f"X-Other: {KEY.placeholder}", "key", "in the header x-other"),
+        *((GET, f"A: {in_base64(before)}", "key", "in the header a") for before in ("", "x", "xy")),
         (GET, f"Authorization: Bearer {KEY.placeholder}", "key", IN_AUTHORIZATION),
         (GET, f"X-Api-Key: {KEY.placeholder}, x", "key", "in the header x-api-key"),
         (GET, f"Authorization: Digest {TOKEN.placeholder}", "token", IN_AUTHORIZATION),
@@ -182,16 +186,6 @@ def test_the_placeholder_of_another_session_is_refused_and_told(line, field, whe
     assert talk.ask(line, field) == b""
     assert talk.alarms == [("key", f"that of another session, {where}")]
     assert talk.client_gets().startswith(b"HTTP/1.1 403 ")
-
-
-@table("before", ["", "x", "xy"])
-@table("after", ["", "x"])
-@table("code", [base64.b64encode, base64.urlsafe_b64encode])
-def test_a_placeholder_in_base64_is_found_at_any_place(before, after, code):
-    talk = Talk()
-    coded_text = code(f"{before}{KEY.placeholder}{after}".encode()).decode()
-    assert talk.ask(GET, f"A: {coded_text}") == b""
-    assert talk.alarms == [("key", "in the header a")]
 
 
 def unchunked(body: bytes) -> bytes:
@@ -382,39 +376,6 @@ def test_a_websocket_goes_on_both_ways_with_its_header_filled_and_its_answers_cl
     assert unasked.answer(AGREED).startswith(b"HTTP/1.1 502 ")
 
 
-@table(
-    "sent",
-    [
-        b"POST / HTTP/1.1\r\nHost: api.example.com\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"x" * 70000,
-    ],
-)
-def test_what_could_be_read_in_two_ways_never_reaches_the_server(sent):
-    talk = Talk()
-    talk.exchange.from_client(sent)
-    assert talk.server_gets() == b""
-    assert talk.client_gets().startswith(b"HTTP/1.1 400 ")
-
-
-def test_a_trailer_ends_the_request_before_the_server_has_all_of_it():
-    talk = Talk()
-    head = f"POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
-    talk.exchange.from_client(head + b"1\r\nx\r\n0\r\n")
-    talk.server_gets()
-    talk.exchange.from_client(f"X-Api-Key: {KEY.placeholder}\r\n\r\n".encode())
-    assert talk.server_gets() == b""
-    assert talk.client_gets().startswith(b"HTTP/1.1 400 ")
-
-
-def test_interim_answers_go_on_and_have_a_bound():
-    talk, interim = Talk(), b"HTTP/1.1 100 Continue\r\n\r\n"
-    talk.ask(POST, "Expect: 100-continue", "Content-Length: 1")
-    assert talk.answer(interim) == interim
-    assert b"HTTP/1.1 502 " in talk.answer(interim * exchanges.MOST_INTERIM)
-
-
 @given(st.lists(st.binary(max_size=20), max_size=12), st.binary(min_size=8, max_size=12), st.integers(0, 11))
 def test_no_text_that_is_hidden_comes_out_of_a_cleaner_however_it_is_cut(pieces, hidden, at):
     data = [*pieces[:at], hidden[:3], hidden[3:], *pieces[at:]]
@@ -422,12 +383,6 @@ def test_no_text_that_is_hidden_comes_out_of_a_cleaner_however_it_is_cut(pieces,
     out = b"".join(map(cleaner.take, data)) + cleaner.rest()
     assert len(out) == sum(map(len, data))
     assert hidden not in out or set(hidden) == {ord("*")}
-
-
-@given(st.lists(st.sampled_from([b"a", KEY.placeholder[:9].encode(), TOKEN.placeholder[:-1].encode()])))
-def test_a_body_without_a_placeholder_is_passed_whole(pieces):
-    mask = BodyMask(LOANS)
-    assert b"".join(mask.take(piece)[0] for piece in pieces) + mask.rest() == b"".join(pieces)
 
 
 @table("name", SERVICES)
@@ -469,21 +424,12 @@ def test_the_tokens_of_an_answer_are_told_as_they_come():
     assert talk.tokens == [("key", "claude-opus-4-6", Tokens(100, 1))]
     talk.answer(b"%x\r\n%s\r\n0\r\n\r\n" % (len(end), end))
     assert talk.tokens[1:] == [("key", "claude-opus-4-6", Tokens(0, 54))]
+    named = lent()  # by a server that says the value is its model
+    named.answer(with_length(json.dumps({"model": VALUE, "usage": {"output_tokens": 7}}).encode()))
+    assert named.tokens == [("key", "", Tokens(0, 7))]
     talk.ask(GET)  # without a value
     talk.answer(b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"output_tokens":10}')
     assert len(talk.tokens) == 2
-
-
-@table("piece", [5, 1000])
-def test_an_answer_that_says_a_value_is_a_model_does_not_bring_it_into_the_costs(piece):
-    """These are in a file, in the API and on the page."""
-    talk = Talk()
-    talk.ask(POST, SENT)
-    body = json.dumps({"model": VALUE, "usage": {"output_tokens": 7}}).encode()
-    talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
-    for at in range(0, len(body), piece):
-        talk.answer(body[at : at + piece])
-    assert talk.tokens == [("key", "", Tokens(0, 7))]
 
 
 def test_a_login_with_a_limit_is_not_lent_to_a_websocket():
@@ -545,17 +491,13 @@ def test_nobody_signs_in_in_a_container_that_borrows(target, fields):
 def test_a_host_that_gives_tokens_is_lent_nothing():
     talk = Talk(TOKENS, [CLAUDE])
     assert b"GET /help HTTP/1.1" in talk.ask("GET /help HTTP/1.1")
+    for placeholder, uses in ((CLAUDE.placeholder, ["claude"]), (CLAUDE.placeholder + REFRESH, [])):
+        talk = Talk("api.anthropic.com", [CLAUDE])
+        talk.ask(GET, f"Authorization: Bearer {placeholder}")
+        assert (talk.uses, bool(talk.alarms)) == (uses, not uses), "a refresh token is lent nowhere"
     talk = Talk(TOKENS, [CLAUDE])
     assert talk.ask("GET /help HTTP/1.1", f"Authorization: Bearer {CLAUDE.placeholder}") == b""
     assert talk.alarms == [("claude", IN_AUTHORIZATION)]
-
-
-@table("placeholder", [CLAUDE.placeholder + REFRESH, CLAUDE.placeholder])
-def test_the_placeholder_of_a_refresh_token_is_never_filled_in(placeholder):
-    talk = Talk("api.anthropic.com", [CLAUDE])
-    talk.ask(GET, f"Authorization: Bearer {placeholder}")
-    is_access = placeholder == CLAUDE.placeholder
-    assert (talk.uses, bool(talk.alarms)) == (["claude"] if is_access else [], not is_access)
 
 
 @table(
