@@ -38,7 +38,7 @@ def ask(gate, *, peer=OWNER, method="GET", path="/api/tools", query=None, host="
         return error.status
 
 
-# ---- the Host header --------------------------------------------------------------------------------------------
+# The Host header
 
 
 @table(
@@ -103,7 +103,7 @@ def test_an_allowed_host_is_a_name_or_a_name_with_a_port(allowed, host, passes):
     assert ask(clincus.Gate([allowed]), host=host) == (None if passes else 403)
 
 
-# ---- other sites' pages -----------------------------------------------------------------------------------------
+# Other sites' pages
 
 FOREIGN = ["http://evil.example", "null", "", "http://localhost:3001", "localhost:3000", "ftp://localhost:3000",
            "http://localhost:3000.evil.example"]  # fmt: skip
@@ -140,7 +140,7 @@ def test_our_own_page_and_programs_can_do_both(origin, site):
     assert ask(gate, method="POST", host="box.example", Origin="https://box.example:8443") == 403
 
 
-# ---- the other end of a connection ------------------------------------------------------------------------------
+# The other end of a connection
 
 TABLE = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -247,7 +247,7 @@ def test_without_a_token_a_neighbour_is_not_even_listened_to():
     TokenGate(token=TOKEN).admit_connection(NEIGHBOUR)
 
 
-# ---- the token --------------------------------------------------------------------------------------------------
+# The token
 
 
 @pytest.fixture
@@ -366,10 +366,7 @@ def test_without_a_token_nothing_that_is_shown_lets_in():
         assert ask(gate, peer=FAR, host="192.0.2.1:3000", **fields) == 403
 
 
-# ---- guessing ---------------------------------------------------------------------------------------------------
-
-
-# ---- the log of refusals ----------------------------------------------------------------------------------------
+# The log of refusals
 
 
 @pytest.fixture
@@ -409,7 +406,7 @@ def test_what_a_stranger_sent_cannot_steer_the_terminal_that_shows_the_log(capsy
     assert said.rstrip("\n").isprintable()
 
 
-# ---- where the token lives --------------------------------------------------------------------------------------
+# Where the token lives
 
 
 def test_a_token_file_is_made_for_its_owner_alone_and_kept(tmp_path):

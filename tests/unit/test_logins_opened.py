@@ -24,14 +24,14 @@ from clincus_features.network.policy import Policy
 from clincus_features.network.proxy import Proxy
 from tests.programs import DEADLINE, wait_until
 from tests.unit.test_logins_lending import VALUE, Heard, a_loan
-from tests.unit.test_network_proxy import LOOPBACK, read_until, rest
+from tests.unit.test_network_proxy import LOOPBACK, Upstream, read_until, rest
 
 HOST = "a.example"
 LOAN = a_loan("token", "Bearer {secret}", host=HOST)
 REQUEST = f"GET / HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {LOAN.placeholder}\r\n\r\n".encode()
 
 
-class Vendor:
+class Vendor(Upstream):
     """A server over TLS that notes what it gets; a test says what it answers to each request."""
 
     def __init__(self, folder: Path) -> None:
@@ -40,27 +40,8 @@ class Vendor:
         (folder / "trust.pem").write_text(made.authority)
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(folder / "vendor.pem")
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.got: list[bytes] = []
         self.serve: Callable[[ssl.SSLSocket], None] = self.echo
-        self.threads = [threading.Thread(target=self.run, daemon=True)]
-        self.threads[0].start()
-
-    def close(self) -> None:
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-        for thread in self.threads:
-            thread.join(DEADLINE)
-
-    def run(self) -> None:
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            self.threads.append(threading.Thread(target=self.one, args=(connection,), daemon=True))
-            self.threads[-1].start()
+        super().__init__()
 
     def one(self, connection: socket.socket) -> None:
         connection.settimeout(DEADLINE)
@@ -136,6 +117,7 @@ def road(tmp_path_factory) -> Iterator[Road]:
     made.proxy.wake()
     made.thread.join(DEADLINE)
     made.vendor.close()
+    made.vendor.join()
 
 
 def said(tls: ssl.SSLSocket) -> bytes:

@@ -75,7 +75,7 @@ def test_a_public_address_is_sent_to_if_a_network_leads_there(address, monkeypat
     assert "of this host" in addresses.why_closed(address)
 
 
-# ---- requests ---------------------------------------------------------------------------------------------------
+# Requests
 
 
 def head(*lines: str) -> bytes:
@@ -182,7 +182,7 @@ def test_a_plain_request_in_a_tunnel_is_for_the_host_of_the_tunnel():
         requests.parse_request(head("GET / HTTP/1.1", "Host: evil.example"), tunnel)
 
 
-# ---- TLS --------------------------------------------------------------------------------------------------------
+# TLS
 
 
 def hello(name: str | None) -> bytes:
@@ -221,7 +221,7 @@ def test_what_is_no_greeting_is_no_tls(data):
         requests.server_name(data)
 
 
-# ---- devices ----------------------------------------------------------------------------------------------------
+# Devices
 
 PROFILE = {
     "root": {"type": "disk"},
@@ -298,7 +298,7 @@ def test_a_folder_of_the_sockets_that_others_can_enter_is_not_used(tmp_path):
         devices.own_folder(str(tmp_path / "open"))
 
 
-# ---- settings ---------------------------------------------------------------------------------------------------
+# Settings
 
 
 def config_of(tmp_path, text: str = "", project: str = "", *, trusted: bool = False) -> clincus.Config:

@@ -36,20 +36,20 @@ class Upstream:
         self.port = self.listener.getsockname()[1]
         self.got: list[bytes] = []
         self.connections: list[socket.socket] = []
-        self.threads = [threading.Thread(target=self.serve, daemon=True)]
+        self.threads = [threading.Thread(target=self.accept, daemon=True)]
         self.threads[0].start()
 
-    def serve(self) -> None:
+    def accept(self) -> None:
         while True:
             try:
                 connection, _ = self.listener.accept()
             except OSError:
                 return
             self.connections.append(connection)
-            self.threads.append(threading.Thread(target=self.echo, args=(connection,), daemon=True))
+            self.threads.append(threading.Thread(target=self.one, args=(connection,), daemon=True))
             self.threads[-1].start()
 
-    def echo(self, connection: socket.socket) -> None:
+    def one(self, connection: socket.socket) -> None:
         at = len(self.got)
         self.got.append(b"")
         with contextlib.suppress(OSError):
@@ -63,6 +63,11 @@ class Upstream:
         with contextlib.suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
+
+    def join(self) -> None:
+        """Wait until nothing goes on here any more."""
+        for thread in self.threads:
+            thread.join(DEADLINE)
 
 
 class Road:
@@ -94,8 +99,9 @@ class Road:
         self.upstream.close()
         for connection in self.ends:
             connection.close()
-        for thread in [*self.upstream.threads, *threading.enumerate()]:
-            if thread in self.upstream.threads or thread.name == "looking up names":
+        self.upstream.join()
+        for thread in threading.enumerate():
+            if thread.name == "looking up names":
                 thread.join(DEADLINE)
 
     def resolve(self, host: str, port: int) -> links.Found:

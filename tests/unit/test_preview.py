@@ -22,7 +22,7 @@ ORIGIN = "http://3000-clincus-a1b2c3-1.localhost:8080"
 PLACE = heads.Place(3000, ORIGIN, ["http://localhost:8080"])
 HERE = ("127.0.0.1", 8080)
 
-# ---- what listens -----------------------------------------------------------------------------------------------
+# What listens
 
 SAID = """\
    0: 0100007F:0BB8 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 30125 1
@@ -52,7 +52,7 @@ def test_ports_are_read_from_what_the_container_says():
         listening.port_at(found, 81)
 
 
-# ---- names ------------------------------------------------------------------------------------------------------
+# Names
 
 
 @table(
@@ -75,7 +75,7 @@ def test_the_name_of_an_origin_is_one_of_the_dns(id, label):
         assert clincus.split_host(f"{one}.localhost:8080") == (f"{one}.localhost", 8080)
 
 
-# ---- requests ---------------------------------------------------------------------------------------------------
+# Requests
 
 
 def request(*lines: str, first: str = "GET / HTTP/1.1", connection=None) -> clincus.Request:
@@ -117,7 +117,7 @@ def test_a_target_that_is_no_path_is_refused(target):
         openings.split_target(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
 
 
-# ---- answers ----------------------------------------------------------------------------------------------------
+# Answers
 
 
 @table(
@@ -294,7 +294,7 @@ def test_an_answer_that_cannot_go_on_is_explained(said, words):
         carried(said)
 
 
-# ---- who may come in --------------------------------------------------------------------------------------------
+# Who may come in
 
 
 @table("label", ['{"mode": "none"}', ""])
