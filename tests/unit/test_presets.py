@@ -68,12 +68,9 @@ def test_an_extra_mount_may_stand_where_a_preset_would_protect(tmp_path):
         (".envrc", "enter the folder in a shell with direnv"),
         ("a/b/.zed/tasks.json", "open the folder in Zed"),
         (".claude/skills/x/SKILL.md", "start Claude Code there, and it uses that"),
-        ("a/x.code-workspace", "open it in VS Code"),
         (".github/hooks/x.json", "start Copilot there"),
         (".github/workflows/x.yml", ""),
         ("node_modules/a/.vscode/settings.json", ""),
-        ("src/.envrc.example", ""),
-        ("claude/settings.json", ""),
     ],
 )
 def test_a_person_reads_when_a_file_runs(path, when):

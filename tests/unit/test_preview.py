@@ -90,7 +90,6 @@ def request(*lines: str, first: str = "GET / HTTP/1.1", connection=None) -> clin
         ("Cookie: a=1; clincus-preview-8080=x; b=2", "Cookie: a=1; b=2"),
         ("Cookie:  clincus-3000 =x;c=3", "Cookie: c=3"),
         (f"Origin: {ORIGIN}", "Origin: http://localhost:3000"),
-        (f"Referer: {ORIGIN}/a?b", "Referer: http://localhost:3000/a?b"),
         (f"Referer: {ORIGIN}.evil.example/", None),
         ("X-Forwarded-For: 1.2.3.4", None),
         ("Authorization: Bearer of-the-app", "Authorization: Bearer of-the-app"),
@@ -126,7 +125,6 @@ def test_a_target_that_is_no_path_is_refused(target):
         ("Location: http://localhost:3000/a", f"{ORIGIN}/a"),
         ("Location: http://[::1]:3000?x", f"{ORIGIN}?x"),
         ("Location: http://localhost:3000.evil.example/", "http://localhost:3000.evil.example/"),
-        ("Location: /a", "/a"),
         ("Set-Cookie: a=1; domain=localhost; HttpOnly", "a=1; HttpOnly"),
         ("Set-Cookie: a=1;Domain = .localhost;Path=/", "a=1;Path=/"),
         ("Set-Cookie: clincus-8080=x", None),
@@ -136,7 +134,6 @@ def test_a_target_that_is_no_path_is_refused(target):
         ("Strict-Transport-Security: max-age=9", None),
         ("Alt-Svc: h3=\":443\"", None),
         ("Clear-Site-Data: \"cookies\"", None),
-        ("X-Powered-By: app", "app"),
     ],
 )  # fmt: skip
 def test_a_field_of_an_answer(field, expected):
@@ -188,7 +185,6 @@ def test_a_session_with_an_unreadable_network_label_is_closed(label, is_open):
 @table(
     "head",
     [
-        "HTTP/2 200 OK",
         "HTTP/1.1 999 x",
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked",
