@@ -206,20 +206,6 @@ def test_a_client_that_closed_at_once_is_nobody():
         assert "does not say which user" in clincus.find_peer(here).why_token
 
 
-def test_a_connection_that_is_reset_meanwhile_is_nobodys(monkeypatch):
-    """Its pair of addresses may be another connection's by now, and the owner found that one's."""
-    client, here = connected("127.0.0.1", "127.0.0.1")
-
-    def owner(*_):
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        client.close()
-        return 0
-
-    monkeypatch.setattr(clincus, "socket_owner", owner)
-    with here, pytest.raises(OSError, match="not connected"):
-        clincus.find_peer(here)
-
-
 def test_a_kernel_that_says_nothing_lets_nobody_in(monkeypatch):
     client, here = connected("127.0.0.1", "127.0.0.1")
 

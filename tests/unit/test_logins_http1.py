@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import clincus
 from clincus_features.logins import http1
 from clincus_features.logins.http1 import Malformed
 from tests.table import table
@@ -217,16 +216,6 @@ def test_no_bytes_end_in_anything_but_a_refusal(data):
     ):
         with contextlib.suppress(Malformed):
             read()
-
-
-@given(st.integers(0, 30), st.binary(max_size=60), st.integers(1, 10))
-def test_a_body_of_a_length_takes_no_more(length, data, piece):
-    reader, held, found = clincus.SizedBody(length), bytearray(), b""
-    for at in range(0, len(data), piece):
-        held += data[at : at + piece]
-        found += reader.take(held)
-    assert (found, bytes(held)) == (data[:length], data[length:])
-    assert reader.is_over is (len(data) >= length)
 
 
 FIELD = st.tuples(

@@ -443,20 +443,6 @@ def test_nobody_looks_up_names_for_connections_that_ended(road):
     assert road.asked.count("slow.wide.example") <= lookups.AT_ONCE
 
 
-def test_a_connection_that_was_told_no_gets_no_server_afterwards(road, monkeypatch):
-    monkeypatch.setattr(links, "LOOK_UP_WITHIN", 0.1)
-    monkeypatch.setattr(lookups, "AT_ONCE", 1)  # so that answers come in order
-    connection = road.asking("slow.wide.example:443")
-    assert read_until(connection, b"\n").startswith(b"HTTP/1.1 504 ")
-    road.answers.set()
-    monkeypatch.undo()
-    tunnel = road.tunnel("a.example:7")  # by now the answer to the first one has come
-    tunnel.sendall(b"hi there, all\r\n")
-    assert read_until(tunnel, b"\n") == b"echo hi there, all\r\n"
-    assert len(road.upstream.connections) == 1
-    assert b"200" not in rest(connection)
-
-
 def test_a_session_without_room_for_its_socket_holds_up_no_other(road, monkeypatch):
     """Its path is too long. What the others may reach is narrowed before anybody listens anew."""
     told: list[tuple[object, ...]] = []

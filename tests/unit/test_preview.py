@@ -266,14 +266,6 @@ def test_the_apps_of_all_sessions_leave_connections_to_the_dashboard(monkeypatch
     assert refused == [503, 503]
 
 
-@table("lines", [["Connection: close"], []])
-def test_the_connection_ends_when_the_browser_says_so(lines):
-    first = "GET / HTTP/1.1" if lines else "GET / HTTP/1.0"
-    got, goes_on = carried(b"HTTP/1.1 200 OK\r\n\r\nabc", *lines, first=first)
-    assert not goes_on
-    assert b"Connection: close" in got
-
-
 @table(
     ("said", "words"),
     [
