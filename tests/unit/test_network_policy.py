@@ -393,6 +393,8 @@ def test_the_cards_go_before_the_proxy_comes_and_later_changes_take_one_call_or_
     door.instance["devices"]["eth9"] = {"type": "nic"}  # since then
     door.fitting().put(LISTED, "{}")
     assert door.instance["devices"]["eth9"] == {"type": "none"}
+    door.fitting().put(Policy("open"), "{}")
+    assert door.instance["devices"] == {"eth9": {"type": "nic"}}, "a person's own card comes back"
 
 
 def test_a_session_whose_proxy_or_cards_cannot_be_changed_is_left_closed():
