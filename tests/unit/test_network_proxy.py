@@ -233,13 +233,16 @@ def test_a_tunnel_to_one_host_carries_nothing_for_another(road, target, sent):
 
 
 @table("is_tunnel", [False, True])
-def test_a_plain_connection_carries_one_request(road, is_tunnel):
+@table(("field", "body"), [("Content-Length: 4", b"body"), ("Transfer-Encoding: chunked", b"4\r\nbody\r\n0\r\n\r\n")])
+def test_a_plain_connection_carries_one_request(road, is_tunnel, field, body):
     road.upstream.got.clear()
     connection = road.tunnel("a.example:80") if is_tunnel else road.connect()
     place = "" if is_tunnel else "http://a.example"
-    first = f"POST {place}/x HTTP/1.1\r\nHost: a.example\r\nContent-Length: 4\r\n\r\n"
-    connection.sendall(first.encode() + b"bodyGET / HTTP/1.1\r\nHost: b.example\r\n\r\n")
-    wait_until(lambda: b"body" in b"".join(road.upstream.got), "the request to arrive")
+    first = f"POST {place}/x HTTP/1.1\r\nHost: a.example\r\n{field}\r\n\r\n"
+    connection.sendall(first.encode() + body[:5])
+    wait_until(lambda: body[:5] in b"".join(road.upstream.got), "the first part to arrive")
+    connection.sendall(body[5:] + b"GET / HTTP/1.1\r\nHost: b.example\r\n\r\n")
+    wait_until(lambda: b"".join(road.upstream.got).endswith(body), "the rest")
     connection.sendall(b"GET / HTTP/1.1\r\nHost: b.example\r\n\r\n")
     road.upstream.connections[-1].shutdown(socket.SHUT_RDWR)
     assert b"echo POST /x" in rest(connection)
@@ -261,18 +264,6 @@ def test_a_plain_request_that_a_feature_refuses_gets_to_no_server(road, is_tunne
     assert (b"not with that" in rest(connection)) is not is_tunnel
     assert asked == [("one", "a.example", 80)]
     assert not any(road.upstream.got)
-
-
-def test_a_body_in_chunks_passes_and_nothing_after_it(road):
-    connection = road.connect()
-    connection.sendall(b"POST http://a.example/ HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbo")
-    wait_until(lambda: b"4\r\nbo" in b"".join(road.upstream.got), "the first part")
-    connection.sendall(b"dy\r\n0\r\n\r\nGET http://b.example/ HTTP/1.1\r\n\r\n")
-    wait_until(lambda: b"".join(road.upstream.got).endswith(b"4\r\nbody\r\n0\r\n\r\n"), "the rest")
-    connection.sendall(b"GET http://b.example/ HTTP/1.1\r\n\r\n")
-    road.upstream.connections[0].shutdown(socket.SHUT_RDWR)
-    assert b"echo POST /" in rest(connection)
-    assert b"b.example" not in b"".join(road.upstream.got)
 
 
 UPGRADE = b"GET http://a.example/ HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -406,20 +397,6 @@ def test_an_address_that_does_not_answer_is_told(road):
     road.upstream.close()
     assert b"no connection to a.example: Connection refused" in rest(road.asking())
     assert road.refusals() == [], "nobody has forbidden it"
-
-
-def test_the_next_address_is_tried_when_one_does_not_answer(road, monkeypatch):
-    full = socket.create_server(("127.0.0.1", 0), backlog=0)
-    waiting = [socket.socket() for _ in range(3)]  # they fill its queue, so that it answers nobody
-    for one in waiting:
-        one.setblocking(False)
-        one.connect_ex(full.getsockname())
-    monkeypatch.setattr(links, "NEXT_WITHIN", 0.2)
-    answers = road.resolve("a.example", 443)
-    monkeypatch.setattr(road.proxy, "_resolve", lambda host, port: [(*answers[0][:4], full.getsockname()), *answers])
-    road.tunnel().close()
-    for one in (full, *waiting):
-        one.close()
 
 
 def test_the_slow_names_of_one_session_hold_up_no_other(road):

@@ -77,13 +77,6 @@ def test_a_person_reads_when_a_file_runs(path, when):
     assert clincus.protect.runs_on_host(path, ROWS) == (f"runs on your machine when you {when}" if when else "")
 
 
-def test_rows_have_a_form_that_the_look_knows():
-    for row in (row for rows in clincus.protect.presets().values() for row in rows):
-        assert row.path.count("/") <= 1
-        assert "*" not in row.path.lstrip("*")
-        assert not (row.is_sealed and "*" in row.path)
-
-
 def test_the_folders_that_are_left_out_are_those_of_the_look():
     text = clincus.packaged_text("wall/scan.py")
     (found,) = re.findall(r"^OTHERS_FOLDERS = frozenset\((.*)\)$", text, re.MULTILINE)
