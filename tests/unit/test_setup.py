@@ -264,7 +264,7 @@ def test_root_sets_git_as_the_person_behind_sudo(git_host):
 @pytest.fixture
 def host(tmp_path):
     """A Debian without Incus, with apt."""
-    made = FakeHost(tmp_path, programs={"apt-get"}, answers={"apt-get": OK})
+    made = FakeHost(tmp_path, programs={"apt-get"}, answers={"apt-get": OK}, is_root=True)
     made.write("/etc/os-release", DEBIAN_13)
     made.write("/etc/passwd", "root:x:0:0::/root:/bin/sh\n")
     made.write("/etc/group", "incus-admin:x:990:\n")
