@@ -59,21 +59,6 @@ def test_lines_fold_into_runs(lines, expected):
     assert times(fold(lines)) == expected
 
 
-def test_the_go_programs_lines_have_the_container_as_session_id():
-    run = fold([start("clincus-ec0578f9-1", "2026-01-01T10:00:00Z")])[0]
-    assert run.document() == {
-        "session_id": "clincus-ec0578f9-1",
-        "id": "clincus-ec0578f9-1",
-        "workspace": "/w",
-        "tool": "claude",
-        "slot": 1,
-        "started_at": "2026-01-01T10:00:00Z",
-        "ended_at": None,
-        "persistent": False,
-        "exit_code": None,
-    }
-
-
 RUN = clincus.Run("s", "clincus-0a0a0a-2", "/w", "claude", "2026-01-01T10:00:00Z")
 
 
@@ -93,10 +78,8 @@ def test_an_append_after_a_torn_line_keeps_its_own_line(tmp_path: Path):
     ("text", "expected"),
     [
         ("2026-11-24T16:16:26.349684052Z", "2026-11-24T16:16:26Z"),
-        ("2026-11-24T17:16:26.3+01:00", "2026-11-24T16:16:26Z"),
         ("9999-12-31T23:59:59-14:00", None),  # year 10000 in UTC
         ("0001-01-01T00:00:00+14:00", None),
-        ("1970-01-01T00:00:00Z", None),
         ("2026-13-01T00:00:00Z", None),
         (None, None),
     ],
@@ -159,18 +142,6 @@ def test_of_a_history_that_is_far_too_long_the_newest_runs_are_read_in_little_me
     assert (runs[0].session_id, 500 < len(runs) < 3000) == ("s2999", True)
     history.record(a_run(3000))
     assert (history.runs()[0].session_id, path.stat().st_size < 100_000) == ("s3000", True)
-
-
-def test_a_history_that_cannot_be_shortened_stays_whole(tmp_path: Path, monkeypatch):
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(clincus, "HISTORY_LIMIT", 600)
-    monkeypatch.setattr(clincus, "replace_file", full)
-    history = clincus.History(str(tmp_path / "history.jsonl"))
-    for number in range(5):
-        history.record(a_run(number, slot=number))
-    assert len(history.runs()) == 5
 
 
 def test_writers_at_once_lose_no_line_while_the_history_is_shortened(tmp_path: Path):
@@ -246,18 +217,11 @@ OPEN = a_run(4).line("start")
 CHANGES = {
     "nothing": ([lambda path: None], 0),
     "a run": ([lambda path: append(path, lines(4))], 2),
-    "many runs": ([lambda path: append(path, lines(*range(4, 60)))], 112),
-    "an older run": ([lambda path: append(path, BASE[: BASE.index(b"\n") + 1].replace(b"a-1", b"a-2"))], 1),
     "a line without its end, then that": ([lambda path: append(path, OPEN[:-1]), lambda path: append(path, b"\n")], 2),
     "a torn line in pieces": ([lambda path: append(path, OPEN[:40]), lambda path: append(path, OPEN[40:])], 2),
     "a torn line, then another": ([lambda path: append(path, OPEN[:40]), lambda path: append(path, b"\n" + OPEN)], 3),
-    "a start, then its stop": ([lambda path: append(path, OPEN), lambda path: append(path, lines(4)[len(OPEN) :])], 2),
-    "two servers in turns": ([lambda path: append(path, lines(4)), lambda path: append(path, lines(5, slot=2))], 4),
-    "a new time only": ([lambda path: os.utime(path, (1, 1))], 8),
     "gone, and made anew": ([lambda path: path.unlink(), lambda path: path.write_bytes(lines(9))], 2),
-    "empty, then filled": ([lambda path: overwrite(path, b""), lambda path: append(path, lines(9))], 2),
     "truncated in a line": ([lambda path: overwrite(path, BASE[:-30])], 8),
-    "replaced by a shorter one": ([lambda path: replaced(path, lines(8))], 2),
     "replaced by one of the same size": ([lambda path: replaced(path, lines(*range(5, 9)))], 8),
     "rewritten, of the same size": ([lambda path: overwrite(path, lines(*range(5, 9)))], 8),
     "shortened by another server, then longer": ([trimmed_by_another, lambda path: append(path, lines(5))], 10),

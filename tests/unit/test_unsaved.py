@@ -77,24 +77,6 @@ def test_the_work_in_a_container_that_does_not_run_is_unknown_and_not_nothing(se
     assert door.calls == [], "nothing is started for a look"
 
 
-def test_the_conversation_and_the_clone_are_looked_at_beside_each_other(sessions, monkeypatch):
-    """Each waits for the other here, as each waits for the container. Both have the patience of the answer."""
-    both = threading.Barrier(2)
-    shared: list[object] = []
-
-    def look(*_: object) -> dict[str, clincus.Loss]:
-        both.wait(DEADLINE)
-        shared.append(clincus.PATIENCE.get())
-        return {}
-
-    keeper = clincus.Keeper((), lambda *_: True, look, lambda *_: [])
-    monkeypatch.setattr(clincus, "CONVERSATION", keeper)
-    sessions.extensions.keepers[:] = [keeper]
-    with clincus.patient(1) as patience:
-        sessions.unsaved(add(sessions))
-    assert shared == [patience, patience]
-
-
 @pytest.fixture
 def ask(sessions, monkeypatch) -> Callable[[str], dict[str, object]]:
     """A function that asks the API about a session, whose answer waits for no container."""
@@ -152,19 +134,6 @@ def test_an_answer_comes_before_that_of_the_container_and_calls_nothing_clean(se
     assert slow.looks == 1
     ask(NAME)
     wait_until(lambda: slow.looks == 2, "a look for a question of now")
-    await_looks()
-
-
-def test_a_look_at_a_session_that_ran_tells_nothing_of_one_that_has_stopped(sessions, ask, door):
-    slow = Slow()
-    sessions.extensions.keepers.append(slow.keeper)
-    add(sessions, tool="shell")
-    assert ask(NAME)["unknown"] == unsaved.PENDING
-    slow.may.set()
-    door.instances[NAME]["status"] = "Stopped"
-    sessions.look(NAME)
-    told = until_told(ask)
-    assert (told["total"], told["unknown"]) == (None, "the session is stopped")
     await_looks()
 
 
