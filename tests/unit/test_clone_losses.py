@@ -280,19 +280,6 @@ def close_folders(top: Path) -> None:
         os.chmod(folder, 0o500)
 
 
-def test_a_repository_of_root_within_a_clone_is_kept_as_any_other(user_box):
-    """As `sudo git clone` makes it. Git reads none of another user's, unless it is told to."""
-    box = user_box
-    nested(box.folder)
-    (box.folder / "app").rename(box.folder / "data")
-    (box.folder / "data/half").write_text("done\n")
-    found = clone.KEEPER.look(box, box.session)
-    assert (found["nested"].names, found["uncommitted"].names) == (("data",), ("data/half", "data/main.py"))
-    refs = kept_refs(box)
-    assert files_of(box, refs["clincus/nested/1/main"]) == {"main.py"}
-    assert {"data/half", "data/main.py"} <= files_of(box, refs["clincus/tip"])
-
-
 def test_a_forced_delete_keeps_the_commits_of_a_clone_on_a_disk_that_takes_nothing(user_box):
     box = user_box
     commit_id = box.commit()

@@ -240,12 +240,8 @@ def test_a_pipe_that_git_reads_in_the_working_tree_is_told(tmp_path, example, na
 
 @pytest.fixture
 def looker(tmp_path):
-    return looker_of(tmp_path)
-
-
-def looker_of(tmp_path, *presets):
     environ = {"HOME": str(tmp_path / "home"), "PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1"}
-    flags = {"security.presets": list(presets or ("agents", "editors"))}
+    flags = {"security.presets": ["agents", "editors"]}
     return appeared.Looker(lambda: environ, lambda: clincus.with_flags(clincus.make_config(()), flags), mock.Mock())
 
 
@@ -283,11 +279,3 @@ def test_a_commit_stays_news_in_the_next_run_until_a_person_takes_it_over(looker
     assert told(looker, session) == {".husky/pre-commit": ["refs/heads/evil"]}
     work.git("merge", "-q", "evil")
     assert told(looker, session) == {}
-
-
-def test_settings_in_commits_are_told_by_the_presets_that_are_on(tmp_path, work):
-    session = session_of(work.root)
-    looker_of(tmp_path).begin(session, SEALED)
-    run(work, "git branch evil $(commit x 100644 .mcp.json)")
-    assert told(looker_of(tmp_path, "editors"), session) == {}
-    assert told(looker_of(tmp_path, "agents"), session) == {".mcp.json": ["refs/heads/evil"]}

@@ -264,26 +264,6 @@ def test_a_copy_is_on_the_disk_before_it_takes_the_old_ones_place(tmp_path, monk
     assert done[-1] == os.path.dirname(directory)
 
 
-def test_an_unchanged_file_is_copied_where_it_cannot_be_linked(tmp_path, monkeypatch):
-    """Some file systems have no hard links; and a save by another process may have taken the old copy away."""
-    error = PermissionError()
-
-    def link(*names, **options):
-        raise error
-
-    for name in "ab":
-        write(tmp_path / "guest" / f"{ROOT}/{name}", name)
-    save(tmp_path)
-    write(tmp_path / "guest" / f"{ROOT}/b", "changed")
-    monkeypatch.setattr(os, "link", link)
-    save(tmp_path)
-    assert copies(tmp_path) == {f"{ROOT}/a": b"a", f"{ROOT}/b": b"changed"}
-    write(tmp_path / "guest" / f"{ROOT}/b", "changed again")
-    error = FileNotFoundError()
-    with pytest.raises(clincus.UnsettledError, match="another save was faster"):
-        save(tmp_path)
-
-
 # ---- hostile containers -------------------------------------------------------------------------------------------
 
 
@@ -357,14 +337,6 @@ def test_a_container_that_does_as_it_likes_leaves_the_old_copy(tmp_path, monkeyp
         receive(tmp_path, *pieces)
     assert copies(tmp_path) == {f"{ROOT}/old": b"x"}
     assert os.listdir(os.path.dirname(saved_session(tmp_path).directory)) == [SESSION]
-
-
-def test_what_is_written_meanwhile_is_no_hindrance(tmp_path):
-    """A conversation may grow while it is copied, and at the end anything may."""
-    receive(tmp_path, listing(f"{ROOT}/a.jsonl"), b"0 2\nxy9 6.0\n")
-    assert copies(tmp_path) == {f"{ROOT}/a.jsonl": b"xy"}
-    receive(tmp_path, listing(f"{ROOT}/b"), b"0 2\nxz9 6.0\n", is_last=True)
-    assert copies(tmp_path) == {f"{ROOT}/b": b"xz"}
 
 
 MIB = 1 << 20

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import threading
 import time
@@ -230,25 +229,6 @@ def test_a_shutdown_and_its_question_wait_no_longer_than_a_delete_and_an_answer(
         run_shutdown(context)
     assert "is kept, as" in capsys.readouterr().err
     assert sum(door.waits) <= clincus.END_PATIENCE
-
-
-def test_a_slow_clone_that_sends_what_it_has_is_kept_whole(clock, tmp_path):
-    """It takes four times the patience, as a container on a busy machine or behind a thin line may."""
-    size = int(4 * clincus.END_PATIENCE * clincus.RECEIVE_RATE)
-    patience = clincus.Patience(clincus.END_PATIENCE, clincus.END_WITHIN)
-    given: list[float] = []
-
-    class Slow(io.BytesIO):
-        def read(self, most: int | None = -1) -> bytes:
-            piece = super().read(most)
-            clock.now += len(piece) / clincus.RECEIVE_RATE
-            return piece
-
-    stdin = SimpleNamespace(allow=lambda seconds, _: given.append(patience.share(seconds)), earn=patience.earn)
-    path = str(tmp_path / "copy")
-    with patience.waiting():
-        assert clincus.receive_file(stdin, Slow(bytes(size)), path, limit=1 << 30, patience=60) == size
-    assert min(given) > clincus.RECEIVE_STEP / clincus.RECEIVE_RATE
 
 
 @table(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -116,32 +115,6 @@ def test_a_shell_in_the_workspace_follows_the_tool_and_has_its_variables(home):
         f"{home}/work space",
         "my own, a b",
     ]
-
-
-# A tool that is killed while the cursor is in its input, above nine lines as wide as the screen.
-KILLED = r"""printf '\033[2J\033[H❯\n'; for n in 1 2 3 4 5 6 7 8 9; do seq -s ' ' 27; done
-printf '\033[10A'; sh -c 'kill -KILL $$'"""
-
-
-def test_of_a_killed_tool_nothing_is_left_beside_and_below_the_words_at_its_end(home):
-    """The server takes lines above these words for those of an earlier run, if the words have a line of their own."""
-    with (home / ".clincus/launch").open("a") as launch:
-        launch.write(clincus.shell_assignments({"afresh": KILLED}))
-
-    def tmux(*words: str) -> str:
-        return run(home, "tmux", "-S", f"{home}/socket", "-f", str(TMUX_CONFIG), *words).stdout
-
-    def shown() -> list[str]:
-        return tmux("capture-pane", "-p", "-J", "-t", "=clincus-x:").rstrip().split("\n")
-
-    tmux("new-session", "-d", "-x", "80", "-y", "24", "-s", "clincus-x", str(home / clincus.STARTED_FILE))
-    try:
-        wait_until(lambda: "in its container" in "".join(shown()), "the words at its end")
-        [at] = [number for number, line in enumerate(shown()) if "has ended" in line]
-        assert shown()[at] == "some'tool has ended (exit code 137). This is a shell in its container."
-        assert [line for line in shown()[at + 1 :] if re.search(r"\d \d", line)] == []
-    finally:
-        tmux("kill-server")
 
 
 def test_another_pane_is_neither_looked_at_nor_typed_into(home):

@@ -213,22 +213,6 @@ def test_two_servers_on_one_home_keep_the_same_turn_once(recorder, other):
     assert found == ["prompt", "turn"]
 
 
-def test_two_servers_on_one_home_keep_the_same_start_once(recorder, other, monkeypatch):
-    """Each begins before the other one has ended."""
-
-    def meanwhile(*_: object) -> Look:
-        other.take(SESSION, "start")
-        other.now(SESSION)
-        return Look("start", "", [])
-
-    monkeypatch.setattr(other, "_run", lambda session, record, mode, timeout: Look(mode, "", []))
-    monkeypatch.setattr(recorder, "_run", meanwhile)
-    recorder.take(SESSION, "start")
-    record = recorder.records.of(SESSION)
-    assert [one.why for one in record.checkpoints] == ["start"]
-    assert record.tree == "now", "the older state does not count as the last one"
-
-
 def test_a_prompt_waits_for_its_checkpoint_and_its_turn_gets_no_second_one(recorder):
     waiting = threading.Thread(target=lambda: recorder.tell("before_prompt", SESSION))
     waiting.start()
@@ -393,17 +377,6 @@ def test_a_checkpoint_that_fails_is_tried_again_until_it_is_taken(recorder, monk
     assert recorder.warnings(SESSION) == []
 
 
-def test_no_checkpoint_is_tried_again_once_another_one_is_asked_for(recorder, monkeypatch):
-    """That of a turn would show what the next turn has done."""
-    recorder.take(SESSION, "start")
-    failing(recorder, monkeypatch, 1)
-    recorder.hear(SESSION, {"state": "working"})
-    recorder.hear(SESSION, {"state": "done"})
-    recorder.work("")
-    recorder.hear(SESSION, {"state": "working"})
-    assert serve_all(recorder)[1:] == [("prompt", "")]
-
-
 def test_the_counts_are_told_once_and_are_a_field_of_the_session(recorder, app):
     assert recorder.fields(SESSION) == {"changes": None}
     recorder.take(SESSION, "person")
@@ -429,17 +402,6 @@ def test_what_is_too_old_goes_and_a_live_sessions_first_checkpoint_stays(recorde
     assert recorder.records.find(SESSION.id).ended
     thin(recorder, app.config, far)
     assert recorder.records.find(SESSION.id) is None
-
-
-def test_what_is_torn_gets_its_name_again_before_others_are_tidied(recorder, app, monkeypatch):
-    named: list[tuple[str, str]] = []
-    monkeypatch.setattr(recording.Store, "keep", lambda _, tree, name: named.append((tree, name)))
-    monkeypatch.setattr(recording.Store, "exists", True)
-    monkeypatch.setattr(recording.Store, "tidy", lambda _, even_few=False: None)
-    recorder.take(SESSION, "start")
-    named.clear()
-    thin(recorder, app.config, datetime(2026, 1, 1, tzinfo=timezone.utc))
-    assert named == [("one", f"{recorder.records.of(SESSION).key}/1")]
 
 
 def test_a_question_does_not_wait_for_a_look_that_hangs_and_the_look_goes_on(recorder, monkeypatch):

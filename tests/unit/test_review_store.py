@@ -157,19 +157,6 @@ def test_only_what_is_new_is_sent(kept, tmp_path):
     assert (found.files, found.truncated) == ([], True)
 
 
-def test_a_second_look_says_the_same_of_what_rests_and_sees_what_is_gone(kept, tmp_path):
-    work = tmp_path / "work"
-    for name in ("seen", "other", "ignored.log"):
-        (work / name).write_text("x")
-    (work / ".gitignore").write_text("*.log\n")
-    os.mkfifo(work / "pipe")
-    first = take(kept, tmp_path)
-    os.utime(work / "seen", (1, 1))
-    assert checkpoint(tmp_path, first.tree) == (first, b"")
-    (work / "other").unlink()
-    assert names(kept, take(kept, tmp_path, known=first.tree).tree) == {".gitignore", "seen"}
-
-
 # ---- what a hostile container sends
 
 

@@ -184,16 +184,6 @@ def test_a_no_ends_the_run_except_for_an_optional_step():
     assert (setup.run_with(False, True), setup.log) == (True, [1])
 
 
-def test_an_optional_step_waits_where_nobody_can_be_asked():
-    def ask(need):
-        raise clincus.ClincusError("there is no terminal", 409)
-
-    setup = Steps("a")
-    setup.let_the_first_be_declined()
-    assert setup.run(ask)
-    assert "left undone" in setup.notes[0]
-
-
 def test_roots_work_is_refused_to_others_with_what_it_is():
     with pytest.raises(clincus.ClincusError, match=r"^setup has to install incus, .* Run: \S+ .+"):
         Steps("install incus", is_root=False).run_with(True)
@@ -220,15 +210,6 @@ def test_a_person_is_asked_and_the_setting_of_git_is_made_and_written_down(git_h
     list(work)
     assert git_host.ran[-1] == ("/usr/bin/git", "config", "--global", health.BARE_KEY, "explicit")
     assert git_host.read("/home/ann/.clincus/made") == f"git {health.BARE_KEY}\n"
-
-
-def test_nothing_is_to_be_done_where_git_is_set_and_what_cannot_be_set_ends_nothing(git_host):
-    git_host.answers["/usr/bin/git"] = clincus.Completed(0, b"explicit\n", b"")
-    assert list(setup_on(git_host).guard_git()) == []
-    git_host.answers["/usr/bin/git"] = clincus.Completed(4, b"", b"could not lock config file")
-    setup = setup_on(git_host)
-    list(setup.guard_git())
-    assert "could not lock config file" in setup.notes[0]
 
 
 def test_root_sets_git_as_the_person_behind_sudo(git_host):
@@ -323,24 +304,19 @@ def test_a_system_without_apt_is_told_what_to_install_and_makes_its_image_out_of
     assert found["image"].endswith("from images:debian/13")
 
 
-@table(
-    ("candidate", "installs"),
-    [("6.0.4-2", True), ("(none)", False)],
-)
-def test_packages_are_installed_when_apt_knows_them(tmp_path, candidate, installs):
-    known = clincus.Completed(0, f"incus-base:\n  Installed: (none)\n  Candidate: {candidate}\n".encode(), b"")
-    host = FakeHost(tmp_path, programs={"apt-get"}, answers={"apt-get": OK, "apt-cache": known})
+def test_packages_are_installed_only_when_apt_knows_them(host):
     host.write("/etc/os-release", UBUNTU_22)
-    host.write("/usr/sbin/x", "")
-    work = setup_on(host).install_packages()
-    if installs:
-        list(work)
-        assert host.ran[-1][:3] == ("apt-get", "install", "-y")
-        assert "incus-base" in host.ran[-1]
-    else:
-        with pytest.raises(clincus.ClincusError, match=r"apt has no Incus on Ubuntu 22\.04.*zabbly"):
-            list(work)
-        assert [words for words in host.ran if "install" in words] == []
+    for candidate in ("(none)", "6.0.4-2"):
+        known = f"incus-base:\n  Installed: (none)\n  Candidate: {candidate}\n"
+        host.answers["apt-cache"] = clincus.Completed(0, known.encode(), b"")
+        work = setup_on(host).install_packages()
+        if candidate == "(none)":
+            with pytest.raises(clincus.ClincusError, match=r"apt has no Incus on Ubuntu 22\.04.*zabbly"):
+                list(work)
+            assert [words for words in host.ran if "install" in words] == []
+    list(work)
+    assert host.ran[-1][:3] == ("apt-get", "install", "-y")
+    assert "incus-base" in host.ran[-1]
 
 
 def test_on_ubuntu_24_the_daemon_is_in_another_package(host, monkeypatch):
@@ -468,7 +444,7 @@ def test_setup_names_a_command_by_which_root_runs_it(tmp_path):
     assert shlex.split(no_program) == ["sudo", sys.executable, "/x/clincus.py", "setup"]
 
 
-@table(("caller", "project"), [({"SUDO_USER": "ann"}, "ours"), ({"SUDO_USER": "root"}, "default"), ({}, "default")])
+@table(("caller", "project"), [({"SUDO_USER": "ann"}, "ours"), ({}, "default")])
 def test_setup_under_sudo_works_by_the_configuration_of_the_person_behind(tmp_path, monkeypatch, caller, project):
     (tmp_path / "ann/.config/clincus").mkdir(parents=True)
     (tmp_path / "ann/.config/clincus/config.toml").write_text('[incus]\nproject = "ours"\n')
@@ -488,12 +464,8 @@ UBUNTU_22 = 'ID=ubuntu\nID_LIKE=debian\nVERSION_ID="22.04"\nVERSION_CODENAME=jam
 MINT = 'ID=linuxmint\nID_LIKE="ubuntu debian"\nVERSION_ID="21.3"\nVERSION_CODENAME=virginia\nUBUNTU_CODENAME=jammy\n'
 DEBIAN_13 = 'ID=debian\nVERSION_ID="13"\nVERSION_CODENAME=trixie\n'
 DEBIAN_12 = 'ID=debian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\n'
-DEBIAN_11 = 'ID=debian\nVERSION_ID="11"\nVERSION_CODENAME=bullseye\n'
-DEBIAN_SID = "ID=debian\nVERSION_CODENAME=forky\n"
 FEDORA = "ID=fedora\nVERSION_ID=42\n"
 MANJARO = "ID=manjaro\nID_LIKE=arch\n"
-ALPINE = "ID=alpine\nVERSION_ID=3.22.0\n"
-TUMBLEWEED = 'ID="opensuse-tumbleweed"\nID_LIKE="opensuse suse"\n'
 
 
 @table(
@@ -501,15 +473,11 @@ TUMBLEWEED = 'ID="opensuse-tumbleweed"\nID_LIKE="opensuse suse"\n'
     [
         (DEBIAN_12, True, "deb http://deb.debian.org/debian bookworm-backports main", "host"),
         (DEBIAN_13, True, "since Debian has Incus in its section main", "host"),
-        (DEBIAN_SID, True, "since Debian has Incus in its section main", "host"),
-        (DEBIAN_11, True, "https://pkgs.zabbly.com/incus/lts-6.0 bullseye main", "host"),
         (UBUNTU_24, True, "add-apt-repository universe", "host"),
         (UBUNTU_22, True, "https://pkgs.zabbly.com/incus/lts-6.0 jammy main", "host"),
         (MINT, True, "https://pkgs.zabbly.com/incus/lts-6.0 jammy main", "images:debian/13"),
         (FEDORA, False, "`dnf install incus", "images:debian/13"),
         (MANJARO, False, "`pacman -S --needed incus", "images:debian/13"),
-        (ALPINE, False, "`apk add incus incus-client", "images:debian/13"),
-        (TUMBLEWEED, False, "`zypper install incus", "images:debian/13"),
         ("", False, "https://linuxcontainers.org/incus/docs/main/installing/", "images:debian/13"),
     ],
 )

@@ -225,23 +225,6 @@ def test_running_sessions_are_saved_after_a_ring_and_every_few_minutes(sessions,
     assert after(5) == [FIRST]
 
 
-def test_a_session_at_rest_is_saved_more_and_more_rarely(sessions, clock):
-    saves = upkeep.Saves()
-    sessions.add(status="Running")
-    saves.save_due(sessions, "")
-
-    def pause() -> float:
-        before, clock[0] = clock[0], saves.due(sessions, "")
-        saves.save_due(sessions, "")
-        assert sessions.saved.pop() == FIRST
-        return clock[0] - before
-
-    pauses = [pause() for _ in range(4)]
-    assert pauses == [180, 360, 600, 600]
-    sessions.registry.ring(FIRST, NOON)
-    assert [pause(), pause()] == [upkeep.SAVE_AFTER_RING, 180]
-
-
 def test_a_container_that_has_slept_since_a_save_is_saved_once_an_hour(sessions, clock):
     saves, asked = upkeep.Saves(), []
     sessions.add(status="Running")
