@@ -215,19 +215,6 @@ def test_ignored_repositories_hide_no_other(box, few):
         box.keep(box.session)
 
 
-def test_a_submodule_that_has_only_what_its_remote_has_is_no_work(box, tmp_path):
-    box.make()
-    nested(tmp_path)
-    add = ("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(tmp_path / "app"), "app")
-    git(box.folder, *add)
-    git(box.folder, "commit", "--quiet", "--message", "Add the app")
-    box.fetch()
-    box.keep(box.session)
-    commit(box.folder / "app", "more")
-    with pytest.raises(clincus.UnsavedError, match=r"1 repository within its clone \(app\)"):
-        box.keep(box.session)
-
-
 # -- What only root can read, and what git cannot take
 
 

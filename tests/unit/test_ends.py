@@ -149,20 +149,6 @@ def test_a_silent_container_costs_the_end_of_its_session_its_patience_once(tmp_p
     assert (deleted(door) == [NAME]) == ("even_unsaved" in how)
 
 
-def test_an_answer_about_a_silent_container_says_what_to_do(sessions, door):
-    session = add_clone(sessions, door)
-    with clincus.patient(clincus.ANSWER_PATIENCE, clincus.ANSWER_PATIENCE, clincus.ANSWER_ADVICE):
-        unsaved = sessions.unsaved(session)
-        for _ in range(20):
-            with suppress(clincus.IncusError):
-                door.exec(NAME, ["true"], timeout=600)
-        with pytest.raises(clincus.IncusError, match="does not answer: try again"):
-            door.exec(NAME, ["true"])
-    assert unsaved.total is None
-    assert door.waits[0] == 10
-    assert sum(door.waits) <= clincus.ANSWER_PATIENCE
-
-
 def answer(door: SilentDoor) -> float:
     """Ask the container something for an answer of the API; the seconds that all its commands took."""
     before = len(door.waits)

@@ -180,16 +180,10 @@ def test_a_process_that_keeps_the_lock_holds_up_one_start_for_a_moment_and_loses
 # -- A file that changes while it is read again and again
 
 
-def lines(*numbers: int, slot: int = 1) -> bytes:
+def lines(*numbers: int) -> bytes:
     """A start and a stop for each number."""
-    runs = [a_run(number, slot=slot) for number in numbers]
-    ended = [run._replace(ended_at=run.started_at) for run in runs]
-    return b"".join(run.line("start") + one.line("stop") for run, one in zip(runs, ended))
-
-
-def append(path: Path, data: bytes) -> None:
-    with open(path, "ab") as file:
-        file.write(data)
+    runs = [a_run(number) for number in numbers]
+    return b"".join(run.line("start") + run._replace(ended_at=run.started_at).line("stop") for run in runs)
 
 
 def overwrite(path: Path, data: bytes) -> None:
@@ -205,56 +199,51 @@ def replaced(path: Path, data: bytes) -> None:
     new.rename(path)
 
 
-def trimmed_by_another(path: Path) -> None:
-    other = clincus.History(str(path))
+def trimmed_by_another(path: Path, _: bytes) -> None:
     with open(path, "ab+") as file:
-        other._trim(file)
+        clincus.History(str(path))._trim(file)
 
 
-BASE = lines(*range(4))
+def append(path: Path, data: bytes) -> None:
+    with open(path, "ab") as file:
+        file.write(data)
+
+
 OPEN = a_run(4).line("start")
-# What is done to a file that holds BASE and was read, and how many of its lines are read then.
-CHANGES = {
-    "nothing": ([lambda path: None], 0),
-    "a run": ([lambda path: append(path, lines(4))], 2),
-    "a line without its end, then that": ([lambda path: append(path, OPEN[:-1]), lambda path: append(path, b"\n")], 2),
-    "a torn line in pieces": ([lambda path: append(path, OPEN[:40]), lambda path: append(path, OPEN[40:])], 2),
-    "a torn line, then another": ([lambda path: append(path, OPEN[:40]), lambda path: append(path, b"\n" + OPEN)], 3),
-    "gone, and made anew": ([lambda path: path.unlink(), lambda path: path.write_bytes(lines(9))], 2),
-    "truncated in a line": ([lambda path: overwrite(path, BASE[:-30])], 8),
-    "replaced by one of the same size": ([lambda path: replaced(path, lines(*range(5, 9)))], 8),
-    "rewritten, of the same size": ([lambda path: overwrite(path, lines(*range(5, 9)))], 8),
-    "shortened by another server, then longer": ([trimmed_by_another, lambda path: append(path, lines(5))], 10),
-}
+# What is done to a file of 8 lines that was read, and how many of its lines are read then.
+CHANGES = [
+    ([], 0),
+    ([(append, lines(4))], 2),
+    ([(append, OPEN[:40]), (append, OPEN[40:-1]), (append, b"\n")], 3),  # a line in pieces
+    ([(append, OPEN[:40]), (append, b"\n" + OPEN)], 3),  # a torn line, then another
+    ([(overwrite, b""), (append, lines(9))], 2),
+    ([(overwrite, lines(*range(4))[:-30])], 8),
+    ([(overwrite, lines(*range(5, 9)))], 8),  # of the same size
+    ([(replaced, lines(*range(5, 9)))], 8),
+    ([(trimmed_by_another, b""), (append, lines(5))], 10),
+]
 
 
-@table(("changes", "read"), CHANGES.values())
+@table(("changes", "read"), CHANGES)
 def test_after_a_change_only_what_is_new_is_read_and_the_runs_are_those_of_the_file(
     tmp_path, monkeypatch, changes, read
 ):
     path = tmp_path / "history.jsonl"
-    path.write_bytes(BASE)
-    history = clincus.History(str(path))
+    path.write_bytes(lines(*range(4)))
+    history, count, add = clincus.History(str(path)), [], clincus.Fold.add
     assert len(history.runs()) == 4
-    count = []
-    for change in changes:
-        change(path)
-        with monkeypatch.context() as patch:
-            patch.setattr(clincus.Fold, "add", counting(count))
-            runs = history.runs()
-        assert runs == clincus.History(str(path)).runs()
-    assert len(count) == read
-
-
-def counting(count: list[bytes]):
-    """`Fold.add`, which notes the lines that it is given."""
-    add = clincus.Fold.add
 
     def noted(fold: clincus.Fold, given: list[bytes]) -> int:
         count.extend(given := list(given))
         return add(fold, given)
 
-    return noted
+    for change, data in changes:
+        change(path, data)
+        with monkeypatch.context() as patch:
+            patch.setattr(clincus.Fold, "add", noted)
+            runs = history.runs()
+        assert runs == clincus.History(str(path)).runs()
+    assert len(count) == read
 
 
 RUNS = [

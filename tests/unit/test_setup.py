@@ -273,15 +273,11 @@ def test_a_plan_follows_what_the_machine_has(host):
     assert "mount the cgroup2" in found["cgroup"]
 
 
-def test_the_person_behind_sudo_or_doas_joins_the_group(host, monkeypatch):
-    assert "add the user to the group 'incus-admin'" in needs(host, {"SUDO_USER": "ann"})["group"]
-    assert "let 'ann' use Incus" in needs(host, {"DOAS_USER": "ann"})["group"]
+def test_the_person_behind_sudo_or_doas_joins_the_group(host):
+    for variable in ("SUDO_USER", "DOAS_USER"):
+        assert "let 'ann' use Incus" in needs(host, {variable: "ann"})["group"]
     host.write("/etc/group", "incus-admin:x:990:bob,ann\n")
     assert "group" not in needs(host, {"SUDO_USER": "ann"})
-    host.root_works = False
-    monkeypatch.setattr(health.os, "geteuid", lambda: 987654)
-    host.write("/proc/self/uid_map", "0 1000000 1000000000\n")
-    assert "group" not in needs(host), "a user without a line in passwd can join none"
 
 
 def test_a_new_member_of_the_group_is_written_down_and_told_when_it_takes_effect(host):

@@ -160,19 +160,6 @@ def test_what_a_failed_start_left_stays_if_its_tool_has_done_something_since(ses
     assert "does not have 2 commits" in sessions.reports[0]
 
 
-def test_what_a_failed_start_left_stays_once_a_person_resumes_it(sessions, monkeypatch):
-    deleted = half_made(sessions, monkeypatch)
-
-    @contextlib.contextmanager
-    def held(self: Sessions, id: str) -> Iterator[None]:
-        self.half_made.pop(id)  # the resume held the lock until now
-        yield
-
-    monkeypatch.setattr(Sessions, "held", held)
-    upkeep.remove_half_made(sessions, "")
-    assert deleted == []
-
-
 def tidy_up(sessions: Sessions, ended_at: str = "2026-01-01T10:00:00Z") -> None:
     """Tidy up at noon with a grace of an hour."""
     ended = {session.session_id: ended_at for session in sessions.registry.all()}
