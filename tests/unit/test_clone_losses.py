@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,22 +43,17 @@ def stash(folder: Path) -> None:
         git(folder, "stash", "push", "--include-untracked", "--quiet")
 
 
-def commit_that_only_a_tag_has(folder: Path) -> None:
+def commits_without_a_branch(folder: Path) -> None:
+    """One with a tag, and one with a name that a program of the agent made."""
     detached(folder, "released", "tag", "v1")
-
-
-def commit_with_a_name_of_its_own(folder: Path) -> None:
     detached(folder, "wip", "update-ref", "refs/wip/one", "HEAD")
 
 
-def work_tree(folder: Path) -> None:
-    git(folder, "worktree", "add", "--quiet", "--detach", str(folder.parent / "second"))
+def work_trees(folder: Path) -> None:
+    """One of them has lost its folder, as after a restart if it was in /tmp."""
+    for name in ("second", "lost"):
+        git(folder, "worktree", "add", "--quiet", "--detach", str(folder.parent / name))
     (folder.parent / "second/half").write_text("done\n")
-
-
-def work_tree_without_its_folder(folder: Path) -> None:
-    """As after a restart, if it was in /tmp."""
-    git(folder, "worktree", "add", "--quiet", "--detach", str(folder.parent / "lost"))
     commit(folder.parent / "lost", "more")
     shutil.rmtree(folder.parent / "lost")
 
@@ -83,12 +78,10 @@ def rich_nested(folder: Path) -> None:
     git(app, "checkout", "--quiet", "--detach", "main")
 
 
-def change_behind_a_flag(flag: str) -> Callable[[Path], None]:
-    def leave(folder: Path) -> None:
-        git(folder, "update-index", flag, "one")
-        (folder / "one").write_text("settings of the agent\n")
-
-    return leave
+def changes_behind_flags(folder: Path) -> None:
+    for name, flag in (("one", "--assume-unchanged"), ("two", "--skip-worktree")):
+        git(folder, "update-index", flag, name)
+        (folder / name).write_text("settings of the agent\n")
 
 
 def rebase_with_a_conflict(folder: Path) -> None:
@@ -102,34 +95,46 @@ def rebase_with_a_conflict(folder: Path) -> None:
         git(folder, "rebase", "--autostash", "other")
 
 
-# What agents leave; what is said of it; and, of a forced delete's bundle, a name and a file of its commit.
+# What agents leave; what is said of it; and, of a forced delete's bundle, names and a file of the commit of each.
 LEFT = [
-    (stash, r"2 stashes \(WIP on main: \w+ Add two, WIP on main: \w+ Add two\)", "clincus/stash/2", "one"),
-    (commit_that_only_a_tag_has, r"1 commit \(\w+ Make released\)", "tags/v1", "released"),
-    (commit_with_a_name_of_its_own, r"1 commit \(\w+ Make wip\)", "wip/one", "wip"),
-    (work_tree, r"1 uncommitted file \(second/half\)", "clincus/worktree/1", "half"),
-    (work_tree_without_its_folder, r"1 commit \(\w+ Make more\)", "clincus/worktree/1", "more"),
-    (rich_nested, APP, "clincus/nested/1/worktree/1", "alone"),
-    (rebase_with_a_conflict, r"2 commits \(.*\), 1 uncommitted file \(one\) and 1 stash \(autostash\)",
-     "clincus/stash/1", "two"),
-    (change_behind_a_flag("--assume-unchanged"), r"1 uncommitted file \(one\)", "clincus/tip", "one"),
-    (change_behind_a_flag("--skip-worktree"), r"1 uncommitted file \(one\)", "clincus/tip", "one"),
-]  # fmt: skip
+    (stash, r"2 stashes \(WIP on main: \w+ Add two, WIP on main: \w+ Add two\)", {"clincus/stash/2": "one"}),
+    (commits_without_a_branch, r"2 commits \(.*\)", {"tags/v1": "released", "wip/one": "wip"}),
+    (
+        work_trees,
+        r"1 commit \(\w+ Make more\) and 1 uncommitted file \(second/half\)",
+        {"clincus/worktree/1": "more", "clincus/worktree/2": "half"},
+    ),
+    (
+        rich_nested,
+        APP,
+        {
+            "clincus/tip": "app/main.py",
+            "clincus/nested/1/worktree/1": "alone",
+            "clincus/nested/1/main": "main.py",
+            "clincus/nested/1/HEAD": "main.py",
+            "clincus/nested/1/tags/v1": "released",
+            "clincus/nested/1/stash/2": "main.py",
+        },
+    ),
+    (
+        rebase_with_a_conflict,
+        r"2 commits \(.*\), 1 uncommitted file \(one\) and 1 stash \(autostash\)",
+        {"clincus/stash/1": "two"},
+    ),
+    (changes_behind_flags, r"2 uncommitted files \(one, two\)", {"clincus/tip": "one"}),
+]
 
 
 @table("row", LEFT)
 def test_work_that_agents_leave_is_refused_to_a_delete_and_kept_by_a_forced_one(tmp_path, example, row):
-    leave, words, name, file = row
+    leave, words, kept = row
     box = make_box(tmp_path, example).make()
     leave(box.folder)
     with pytest.raises(clincus.UnsavedError, match=f"this host does not have {words}. To go on,"):
         box.keep(box.session)
     refs = kept_refs(box)
-    assert file in files_of(box, refs[name])
-    if leave is rich_nested:
-        names = ("main", "HEAD", "tags/v1", "notes/commits", "stash/1", "stash/2")
-        assert {f"clincus/nested/1/{name}" for name in names} <= refs.keys()
-        assert "app/main.py" in files_of(box, refs["clincus/tip"])
+    for name, file in kept.items():
+        assert file in files_of(box, refs[name])
     command = box.reports[-1].partition("In a repository: ")[2]
     done = subprocess.run(command, shell=True, cwd=box.workspace, check=True, capture_output=True, text=True)
     assert all(name in done.stdout for name in refs), "the command that is named fetches everything"
@@ -137,7 +142,7 @@ def test_work_that_agents_leave_is_refused_to_a_delete_and_kept_by_a_forced_one(
 
 
 def test_what_the_project_has_is_no_work_of_the_agent(box, project):
-    commit_that_only_a_tag_has(project)
+    detached(project, "released", "tag", "v1")
     box.make()
     git(box.folder, "update-index", "--skip-worktree", "one")  # a file outside of a sparse checkout
     (box.folder / "one").unlink()

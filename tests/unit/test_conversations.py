@@ -346,7 +346,7 @@ MIB = 1 << 20
     ("sent", "seconds"),
     [
         ([], 20),  # nothing has come: the patience at the begin
-        ([(1.0, 100 * MIB)], 20),  # never more than the patience ahead, however much came
+        ([(1.0, 100 * MIB)], 20),  # never more than the patience ahead
         ([(15.0, 2 * MIB)], 7),  # a dribble earns a second for each MiB
         ([(float(at), 20 * MIB) for at in range(1, 600)], 1),  # the end of a save, whatever comes
     ],

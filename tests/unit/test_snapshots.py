@@ -29,63 +29,6 @@ def test_a_container_that_goes_back_keeps_what_is_known_of_the_session():
     assert put["devices"] == {"root": {"size": "2GiB"}}
 
 
-class Sessions:
-    """As much of the sessions as the keeper uses; Incus has these snapshots."""
-
-    def __init__(self, names: list[str], network: str = "") -> None:
-        self.names, self.asked, self.network = names, [], network
-        self.environ = {"HOME": "/nonexistent"}
-        self.registry = self
-
-    def load(self) -> dict[str, int]:
-        return {"snapshots.most": 2}
-
-    def door(self, id: str) -> Sessions:
-        return self
-
-    def path(self, id: str, more: str = "") -> str:
-        return f"/1.0/instances/{id}{more}"
-
-    def held(self, id: str) -> Any:
-        return nullcontext()
-
-    def get(self, id: str) -> clincus.Session:
-        return a_session(id=id, network=self.network)
-
-    def look(self, id: str) -> clincus.Session:
-        return self.get(id)
-
-    def save(self, id: str) -> clincus.SaveResult:
-        return clincus.SaveResult.FAILED
-
-    def keep(self, session: clincus.Session, *, saves: bool = False) -> None:
-        """Nothing is there to keep."""
-
-    def query(self, path: str, method: str = "GET", data: object = None, **_: object) -> object:
-        self.asked.append(method)
-        return [{"name": f"x/{name}", "created_at": name} for name in self.names]
-
-
-@table(
-    ("call", "status", "words"),
-    [
-        (lambda keeper: keeper.take("x", "one"), 409, "exists already"),
-        (lambda keeper: keeper.take("x", "three"), 409, "delete one, or raise snapshots.most"),
-        (lambda keeper: keeper.delete("x", "none"), 404, "not found"),
-        (lambda keeper: keeper.restore("x", "none"), 404, "not found"),
-        (lambda keeper: keeper.restore("x", "one"), 409, "would be lost"),
-        # Programs of then would run with the network of then before today's is in force.
-        (lambda keeper: keeper.restore("x", "one", stateful=True), 409, "open it first"),
-    ],
-)
-def test_what_cannot_be_is_refused_before_incus_changes_anything(call, status, words):
-    sessions = Sessions(["one", "two"], '{"mode": "none"}' if words == "open it first" else "")
-    with pytest.raises(clincus.ClincusError, match=words) as raised:
-        call(snapshots.Keeper(sessions))
-    assert raised.value.status == status
-    assert set(sessions.asked) == {"GET"}
-
-
 class Box:
     """An Incus with one session and one snapshot of it, which has another description, and its sessions."""
 
@@ -98,9 +41,15 @@ class Box:
         self.report, self.registry = self.reports.append, self
         self.session = a_session(id="x", tool="shell", status="stopped", persistent=True)
         self.unfetched = ""  # what the container holds, and this host does not
+        self.save_result = clincus.SaveResult.DONE
+        self.names = ["one"]
+        self.changed: list[str] = []
 
     def door(self, id: str) -> Box:
         return self
+
+    def load(self) -> dict[str, int]:
+        return {"snapshots.most": 2}
 
     def held(self, id: str) -> Any:
         return nullcontext()
@@ -109,7 +58,7 @@ class Box:
         return self.session
 
     def save(self, id: str) -> clincus.SaveResult:
-        return clincus.SaveResult.DONE
+        return self.save_result
 
     def keep(self, session: clincus.Session, *, saves: bool = False, insists: bool = False) -> list[str]:
         if self.unfetched and not saves:
@@ -130,17 +79,47 @@ class Box:
         return self.now
 
     def query(self, path: str, method: str = "GET", data: Any = None, **_: object) -> Any:
+        self.changed += [method] if method != "GET" else []
         if method == "PUT":
             self.now = {**self.then}
             return None
         if path.startswith("/snapshots?"):
-            return [{"name": "x/one", "created_at": ""}]
+            return [{"name": f"x/{name}", "created_at": name} for name in self.names]
         return self.then if path == "/snapshots/one" else self.now
 
     def update(self, id: str, put: dict[str, Any]) -> None:
         if self.fails:
             raise clincus.IncusError("Incus is shutting down", 503)
         self.now = {**self.now, **put}
+
+
+@table(
+    ("call", "status", "words"),
+    [
+        (lambda keeper: keeper.take("x", "one"), 409, "exists already"),
+        (lambda keeper: keeper.take("x", "three"), 409, "raise snapshots.most"),
+        (lambda keeper: keeper.delete("x", "none"), 404, "not found"),
+        (lambda keeper: keeper.restore("x", "none"), 404, "not found"),
+        # Programs of then would run with the network of then before today's is in force.
+        (lambda keeper: keeper.restore("x", "one", stateful=True), 409, "open it first"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_incus_changes_anything(tmp_path, call, status, words):
+    box = Box(str(tmp_path))
+    box.names = ["one", "two"]
+    box.session = box.session._replace(network='{"mode": "none"}')
+    with pytest.raises(clincus.ClincusError, match=words) as raised:
+        call(snapshots.Keeper(box))
+    assert raised.value.status == status
+    assert box.changed == []
+
+
+def test_a_restore_is_refused_while_it_would_lose_the_conversation(tmp_path):
+    box = Box(str(tmp_path))
+    box.session, box.save_result = a_session(id="x"), clincus.SaveResult.FAILED
+    with pytest.raises(clincus.ClincusError, match="would be lost"):
+        snapshots.Keeper(box).restore("x", "one")
+    assert box.changed == []
 
 
 @pytest.fixture

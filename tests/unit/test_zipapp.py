@@ -90,23 +90,17 @@ def test_a_python_that_is_not_there_is_told():
 
 @table("version", ENDS)
 def test_runs_on_each_python_without_site_packages(archive, tmp_path, version):
-    for command, words in (("version", clincus.__version__), ("help", "Usage:"), ("list --help", "Usage:")):
+    for command, words in (("version", clincus.__version__), ("list --help", "Usage:")):
         done = started(archive, tmp_path, *command.split(), python=PYTHONS[version])
         assert (done.returncode, done.stderr) == (0, "")
         assert words in done.stdout
-
-
-@table("version", ENDS)
-def test_libraries_load_from_the_archive_on_each_python(archive, version):
     code = (
         f"import sys; sys.path.insert(0, {str(archive)!r}); import websockets.server, tomli, clincus;"
-        "import websockets.version as v; print(v.version, websockets.server.__file__, tomli.loads('a = 1'))"
+        "print(websockets.server.__file__, tomli.loads('a = 1'))"
     )
-    done = subprocess.run(
-        [PYTHONS[version], "-I", "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True,
-        timeout=120,
-    )  # fmt: skip
-    assert done.stdout.startswith(f"15.0.1 {archive}/websockets/")
+    argv = [PYTHONS[version], "-I", "-c", code]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.startswith(f"{archive}/websockets/")
 
 
 def test_the_same_input_gives_the_same_bytes_and_every_byte_of_it_counts_as_another_build():
