@@ -162,13 +162,6 @@ def test_a_shell_or_the_tool_can_be_had_beside(home):
     assert program(home, "shell", "/nowhere", "tool", stdin="pwd").stdout == f"{home}\n", "a container of another"
 
 
-@table(("missing", "reason"), [("home", "the image has no home"), ("workspace", "the workspace is not mounted at")])
-def test_a_start_says_what_is_missing(tmp_path, missing, reason):
-    places = {"home": tmp_path, "workspace": tmp_path, missing: tmp_path / "nowhere"}
-    done = program(places["home"], "start", "clincus-x", str(places["workspace"]), "80", "24", "tmux")
-    assert (done.returncode, done.stderr.startswith(f"{reason} {tmp_path}/nowhere")) == (1, True)
-
-
 @table(
     ("alert", "script"),
     [("bell", "exit 1"), ("bell", "echo something >&2"), ("activity", "echo something"), ("activity", "kill $$")],

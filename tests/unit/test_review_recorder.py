@@ -301,20 +301,6 @@ def test_containers_that_hang_hold_up_no_checkpoint_of_another(recorder, app, mo
                 recorder._ask(SESSION, why)  # wakes who waits
 
 
-def test_a_stop_waits_for_the_last_look_alone_whatever_is_still_to_be_taken(recorder, monkeypatch, clock):
-    """The start may never have been taken, as the container hangs."""
-    given = []
-
-    def hang(session, record, mode, timeout) -> Look:
-        given.append(timeout)
-        clock[0] += timeout * 0.9
-        return Look(mode, "", [])
-
-    monkeypatch.setattr(recorder, "_run", hang)
-    recorder.tell("before_stop", SESSION)
-    assert given == [recording.LAST_LOOK, 1.0]
-
-
 def test_a_checkpoint_that_fails_is_a_warning_of_the_session_until_one_is_taken(recorder, app, monkeypatch):
     works = recorder._run
 
