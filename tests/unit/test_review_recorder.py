@@ -299,6 +299,7 @@ def test_containers_that_hang_hold_up_no_checkpoint_of_another(recorder, app, mo
             ends.set()
             for why in ("prompt", "turn", "person"):
                 recorder._ask(SESSION, why)  # wakes who waits
+    wait_until(lambda: "a checkpoint of" not in str(threading.enumerate()), "the end of the looks")
 
 
 def test_a_checkpoint_that_fails_is_a_warning_of_the_session_until_one_is_taken(recorder, app, monkeypatch):
