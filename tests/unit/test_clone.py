@@ -371,6 +371,23 @@ def test_nothing_that_a_repository_names_runs_on_this_host(box, project, tmp_pat
     assert not ran.exists(), ran.read_text()
 
 
+def test_a_file_that_cannot_be_read_fails_the_clone_instead_of_being_left_out(box, project, monkeypatch):
+    (project / "new").write_text("x")
+    bring_in = clone.prepare(box, box.session, clincus.LaunchRequest(str(project), mode="clone"))
+    opens = Folder.open
+
+    def open_(folder: Folder, path: str) -> Any:
+        if path == "new":
+            raise OSError(24, "Too many open files")
+        return opens(folder, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "open", open_)
+        assert "cannot be read: Too many open files" in refusal(bring_in, box.session)
+    shutil.rmtree(box.folder)
+    assert "new" in look(box.make().folder)
+
+
 def test_files_behind_a_filter_stay_here_and_are_said(box, project, tmp_path):
     """They are in clear in the work tree, and git-crypt and its like keep them from the history."""
     attributes = tmp_path / "my attributes"

@@ -264,6 +264,23 @@ def test_a_copy_is_on_the_disk_before_it_takes_the_old_ones_place(tmp_path, monk
     assert done[-1] == os.path.dirname(directory)
 
 
+def test_a_copy_with_a_hole_does_not_go_on(tmp_path, monkeypatch):
+    write(tmp_path / "guest" / f"{ROOT}/deep/a", "1")
+    save(tmp_path)
+    scandir = os.scandir
+
+    def fail(path):
+        if str(path).endswith("/deep"):
+            raise OSError(5, "Input/output error", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(clincus.ClincusError, match="deep: cannot be read"):
+        clincus.saved_files(clincus.TOOLS["claude"], saved_session(tmp_path).directory)
+    with pytest.raises(clincus.ClincusError, match="deep: cannot be read"):
+        save(tmp_path)
+
+
 # ---- hostile containers -------------------------------------------------------------------------------------------
 
 
