@@ -65,18 +65,6 @@ def test_keys_on_a_dead_connection_are_noticed_and_told(dashboard, session_on, r
     assert (shown.count("echo: after"), "void" in shown, "seen-to-be-lost" in shown) == (1, False, False)
 
 
-def test_a_first_request_that_was_lost_holds_up_no_later_one(dashboard, road):
-    """Chromium lets each request for an address wait for the one before, so the page has to give that one up."""
-    page = dashboard.blank
-    road.break_off_at(b"GET /api/sessions ")
-    page.goto(f"http://127.0.0.1:{road.port}/")
-    wait_until(lambda: page.title() and road.cut.is_set(), "the first request to be lost")
-    dashboard.server.create(dashboard.root / "my-app")
-    road.break_off_at(b"")
-    road.mend()
-    expect(in_rail(dashboard, "my-app")).to_be_visible()
-
-
 @pytest.mark.day
 def test_all_that_is_open_comes_back_after_the_server_did(dashboard, session_on, road, start_server):
     """Terminal and shell are as they were, the list is current, and what is not saved in the editor is still there."""

@@ -24,15 +24,8 @@ API = "api.anthropic.com"
 CONFIG = f"""[network]
 reachable = ["{ADDRESS}/32"]
 [defaults]
-logins = ["anthropic", "metered"]
+logins = ["anthropic"]
 [logins.anthropic]
-from = {{ file = "~/anthropic-key" }}
-[logins.metered]
-hosts = ["other.example"]
-header = "x-key"
-form = "{{secret}}"
-variable = "METERED_KEY"
-limit = {{ requests_per_session = 2, usd_per_day = 5.0 }}
 from = {{ file = "~/anthropic-key" }}
 [logins.absent]
 service = "openai"
@@ -55,7 +48,7 @@ class Models(Streaming):
 
 @pytest.fixture(scope="module")
 def vendor(tmp_path_factory) -> Iterator[Vendor]:
-    with vendor_of(tmp_path_factory.mktemp("vendors"), (API, "other.example"), Models) as made:
+    with vendor_of(tmp_path_factory.mktemp("vendors"), (API,), Models) as made:
         yield made
 
 
@@ -139,10 +132,3 @@ def test_a_revoke_ends_open_connections_and_a_placeholder_elsewhere_is_an_alarm(
     page.get_by_role("button", name="About this session").click()
     expect(page.get_by_role("dialog", name="About my-app")).to_contain_text(f"{words}. The secret was not sent")
     assert KEY not in page.content()
-
-
-def test_what_was_used_is_shown_with_the_limit(open_logins, box):
-    field = f"X-Key: {box.variable('METERED_KEY')}"
-    said = [box.ask("other.example", field) for _ in range(3)]
-    assert "its limit of 2 requests a session is reached" in said[-1]
-    expect(row(open_logins(), "metered")).to_contain_text("2 requests; at most 2 requests a session, 5 dollars a day")

@@ -1,4 +1,4 @@
-"""What the page says and asks of the wall: a seal that came off, and what appeared that runs on the host."""
+"""What the page says and asks of the wall: a seal that came off."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from browser_bed import QUESTION
 from playwright.sync_api import expect
 
 from tests.programs import wait_until
@@ -52,17 +51,3 @@ def test_a_broken_seal_needs_a_person_who_stops_or_goes_on_without_it(dashboard,
     expect(page.get_by_role("button", name="About this session: basic")).to_be_visible()
     expect(alert).to_be_hidden()
     assert (Path(session["workspace"]) / ".git/config").read_text() != "# mine\n"
-
-
-def test_what_appeared_and_runs_on_the_persons_machine_is_marked_and_named_before_a_stop(bed, dashboard, session_on):
-    session, page = session_on(), dashboard.page
-    dashboard.open_terminal(session)
-    bed.shell(session["id"], "cd /workspace && git init -q lib && git -C lib config core.fsmonitor 'touch /tmp/evil'")
-    bed.draw(session["id"], QUESTION)  # the turn ends
-    expect(page.get_by_title("1 thing appeared that can run on your machine")).to_be_visible()
-    page.get_by_role("main").get_by_role("button", name="Stop").last.click()
-    question = page.get_by_role("alertdialog", name="Stop my-app?")
-    expect(question).to_contain_text("can run on your machine: lib")
-    question.get_by_role("button", name="Cancel").click()
-    dashboard.go(f"/sessions/{session['id']}/changes")
-    expect(page.get_by_role("main")).to_contain_text("touch /tmp/evil")
