@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from playwright.sync_api import expect
 
 pytest_plugins = ("browser_bed",)
@@ -36,11 +37,14 @@ def write(bed, session, lines: list[str]) -> None:
     assert bed.incus.exec(session["id"], ["sh", "-c", script], user=1000, stdin=text).code == 0
 
 
-def test_a_conversation_is_followed_read_back_and_searched(bed, shared, tool):
-    page = tool.page
+@pytest.mark.day
+def test_a_conversation_is_read_back_and_searched(bed, shared, open_shared):
+    """A stop saves it at once."""
+    dashboard = open_shared()
+    page, path = dashboard.blank, f"/sessions/{shared.session['id']}"
     write(bed, shared.session, [one for number in range(150) for one in turn(number)])
-    tool.type_line(RING)
-    page.get_by_role("main").get_by_role("link", name="Transcript").click()
+    assert shared.server.delete(f"/api{path}").status == 204
+    dashboard.go(f"{path}/transcript")
     talk = page.get_by_role("region", name="Conversation")
     expect(talk).to_contain_text("Answer 149")
     expect(talk.get_by_text("Answer 149")).to_be_in_viewport()
@@ -60,8 +64,11 @@ def test_a_conversation_is_followed_read_back_and_searched(bed, shared, tool):
     talk.get_by_role("button", name="Newest").click()
     expect(talk.get_by_text("Answer 149")).to_be_in_viewport()
 
+
+def test_what_is_said_meanwhile_is_added(bed, shared, tool):
+    """The copy on the host follows a turn's end within half a minute."""
+    page = tool.page
     write(bed, shared.session, turn(150))
-    page.get_by_role("main").get_by_role("link", name="Terminal").click()
     tool.type_line(RING)
     page.get_by_role("main").get_by_role("link", name="Transcript").click()
-    expect(talk.get_by_text("Answer 150")).to_be_in_viewport()
+    expect(page.get_by_role("region", name="Conversation").get_by_text("Answer 150")).to_be_in_viewport()
