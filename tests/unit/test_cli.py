@@ -65,14 +65,8 @@ def run_here(*words, environ=None, **parts):
 
 def execute(argv, **more):
     """Run a program that is asked for nothing, beside the sources."""
-    options = {
-        "stdin": subprocess.DEVNULL,
-        "capture_output": True,
-        "check": False,
-        "timeout": 60,
-        "cwd": PROGRAM.parent,
-    }
-    return subprocess.run(argv, **{**options, **more})
+    options = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": 60, "cwd": PROGRAM.parent, **more}
+    return subprocess.run(argv, check=False, **options)
 
 
 def run(*words: str, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
