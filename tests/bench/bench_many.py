@@ -1,6 +1,6 @@
 """Measure the server with 500 sessions on 20 engines. Prints a table; asserts nothing.
 
-    python tests/bench/bench_many.py [SESSIONS [ENGINES]]
+    python -m tests.bench.bench_many [SESSIONS [ENGINES]]
 
 No Incus is needed: tests/bench/stand-in/incus answers in the place of the `incus` command.
 """
@@ -19,11 +19,9 @@ from pathlib import Path
 
 from websockets.sync.client import connect
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
-
 import clincus
 from tests import programs
-from tests.bench.measuring import Client, percentile
+from tests.bench.measuring import Client, Process, percentile
 
 GIVEN = [int(word) for word in sys.argv[1:] if word.isdigit()]
 SESSIONS, ENGINES = (*GIVEN, *(500, 20)[len(GIVEN) :])
@@ -32,13 +30,6 @@ STAND_IN = Path(__file__).parent / "stand-in"
 
 def show(what: str, figure: str, goal: str = "") -> None:
     print(f"{what:58} {figure:>24}   {goal}", flush=True)
-
-
-def listings(running: programs.Server) -> str:
-    """How long GET /api/sessions takes on one kept connection."""
-    client = Client(running.host, running.port)
-    taken = [client.get("/api/sessions")[0] for _ in range(2000)]
-    return f"p50 {percentile(taken, 0.5) * 1000:.2f}  p99 {percentile(taken, 0.99) * 1000:.2f} ms"
 
 
 def instance(number: int) -> dict:
@@ -111,13 +102,6 @@ def heard(running: programs.Server, folder: Path, engine: str) -> tuple[list[flo
     return taken, calls(folder) - before
 
 
-def seconds(pid: int) -> tuple[float, float]:
-    """CPU seconds of a process, and of its children that have ended (proc_pid_stat(5))."""
-    ticks = [int(one) for one in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:15]]
-    each = os.sysconf("SC_CLK_TCK")
-    return (ticks[0] + ticks[1]) / each, (ticks[2] + ticks[3]) / each
-
-
 @contextlib.contextmanager
 def many_sessions() -> Iterator[tuple[programs.Server, Path, list[str]]]:
     """A server that knows all sessions, the folder of the stand-in, and the names of the engines."""
@@ -144,17 +128,20 @@ def main() -> None:
         settled(folder)
         show("start to the last tool looked at", f"{time.perf_counter() - began:.1f} s")
         size = len(running.get("/api/sessions").body)
-        show(f"GET /api/sessions, {size >> 10} KiB", listings(running), "goal: p50 under 5 ms")
+        client = Client(running.host, running.port)
+        p50, p99 = (percentile([client.get("/api/sessions")[0] for _ in range(2000)], share) for share in (0.5, 0.99))
+        words = f"p50 {p50 * 1000:.2f}  p99 {p99 * 1000:.2f} ms"
+        show(f"GET /api/sessions, {size >> 10} KiB", words, "goal: p50 under 5 ms")
         taken, asked = heard(running, folder, names[0])
         show("a change there to the event here", f"median {statistics.median(taken) * 1000:.0f} ms")
         show("calls of Incus for 20 changes", str(asked), "goal: 20, and the looks now and then")
-        before = seconds(running.process.pid)
+        process = Process(running.process.pid)
+        before = process.times
         time.sleep(60)
-        own, others = (now - then for now, then in zip(seconds(running.process.pid), before))
+        own, others = (now - then for now, then in zip(process.times, before))
         show("CPU in 60 s at rest", f"{own:.2f} s, its children {others:.2f} s")
-        status = Path(f"/proc/{running.process.pid}/status").read_text()
-        show("memory of the server", f"{int(status.split('VmRSS:')[1].split()[0]) >> 10} MB")
-        show("threads", str(len(list(Path(f"/proc/{running.process.pid}/task").iterdir()))))
+        show("memory of the server (PSS)", f"{process.memory:.0f} MB")
+        show("threads", str(process.threads))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Measure the page with 500 sessions on 20 engines, in Chromium. Prints a table; asserts nothing.
 
-    python tests/bench/bench_many_page.py [SESSIONS [ENGINES]]
+    python -m tests.bench.bench_many_page [SESSIONS [ENGINES]]
 
 No Incus is needed: tests/bench/stand-in/incus answers in the place of the `incus` command. What Chromium's own threads
 took is counted, so the figures hold on a busy machine as well.
@@ -8,22 +8,15 @@ took is counted, so the figures hold on a busy machine as well.
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path[:0] = [
-    str(Path(__file__).parents[2]),
-    str(Path(__file__).parents[1]),
-    str(Path(__file__).parents[1] / "browser"),
-]
-
-import browser_bed
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 import clincus
 from tests import programs
+from tests.bench.bench_page import chromium
+from tests.browser import browser_bed
 from tests.bench.bench_many import ENGINES, SESSIONS, change, event, many_sessions, settled, show
 
 EVENTS = 10
@@ -42,7 +35,7 @@ WATCH_ROWS = """() => {
 }"""
 
 
-class Chromium:
+class Meter:
     """What the page's main thread has taken so far, as Chromium counts it."""
 
     def __init__(self, page: Page) -> None:
@@ -79,28 +72,28 @@ def hear_of(page: Page, folder: Path, engine: str, title: str) -> None:
 
 def first_looks(page: Page, running: programs.Server, folder: Path) -> None:
     """The rows of a page that is open while the server looks at each tool for the first time."""
-    chromium = Chromium(page)
+    meter = Meter(page)
     at: list[float] = []
 
     def work() -> None:
         at.append(load(page, running.url))
         settled(folder)
 
-    show("from the server's start to the last first look", chromium.spent(work))
+    show("from the server's start to the last first look", meter.spent(work))
     show("its first row, of the page's own clock", f"{at[0]:.0f} ms")
 
 
 def measure(page: Page, running: programs.Server, folder: Path, names: list[str]) -> None:
     """The rows of the table."""
-    chromium = Chromium(page)
+    meter = Meter(page)
     at: list[float] = []
-    show("the list: CPU all / script / style / layout", chromium.spent(lambda: at.append(load(page, running.url))))
+    show("the list: CPU all / script / style / layout", meter.spent(lambda: at.append(load(page, running.url))))
     show("the list: its first row, of the page's own clock", f"{at[0]:.0f} ms")
-    show("after it, until nothing is to be done", chromium.spent(lambda: page.wait_for_timeout(QUIET_MS)))
-    figures = chromium.figures()
+    show("after it, until nothing is to be done", meter.spent(lambda: page.wait_for_timeout(QUIET_MS)))
+    figures = meter.figures()
     show("elements of the page", f"{figures['Nodes']:.0f}")
     show("heap", f"{figures['JSHeapUsedSize'] / 1e6:.1f} MB")
-    show("ten seconds of rest", chromium.spent(lambda: page.wait_for_timeout(10_000)))
+    show("ten seconds of rest", meter.spent(lambda: page.wait_for_timeout(10_000)))
     page.evaluate(WATCH_ROWS)
     wire = browser_bed.Wire(page)
     for number in range(2):  # warm
@@ -112,28 +105,23 @@ def measure(page: Page, running: programs.Server, folder: Path, names: list[str]
         for number in range(EVENTS):
             hear_of(page, folder, names[0], f"title {number}")
 
-    show(f"{EVENTS} events of one session", chromium.spent(events))
+    show(f"{EVENTS} events of one session", meter.spent(events))
     show("rows that they touched", str(page.evaluate("window.touched.size")), "goal: its own, in list and sidebar")
     show("bytes for each", f"{wire.take() // EVENTS:,}")
     page.keyboard.press("Control+k")
     page.locator(".palette-input").wait_for()
     for letter in SEARCH:
-        taken = chromium.spent(lambda key=letter: (page.keyboard.type(key), page.wait_for_timeout(300)))
+        taken = meter.spent(lambda key=letter: (page.keyboard.type(key), page.wait_for_timeout(300)))
         show(f"the palette: the key {letter!r}", taken)
 
 
 def main() -> None:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_bed.chromium(), args=browser_bed.FLAGS)
+    with chromium() as browser, many_sessions() as (running, folder, names):
         page = browser.new_page(viewport={"width": 1280, "height": 800})
-        with many_sessions() as (running, folder, names):
-            first_looks(page, running, folder)
-            states = {one["agent"]["state"] for one in running.get("/api/sessions").json}
-            print(f"{SESSIONS} sessions on {ENGINES} engines, their tools are {json.dumps(sorted(states))}")
-            measure(page, running, folder, names)
-        browser.close()
+        first_looks(page, running, folder)
+        measure(page, running, folder, names)
 
 
 if __name__ == "__main__":
-    print(f"clincus {clincus.__version__}")
+    print(f"clincus {clincus.__version__}; {SESSIONS} sessions on {ENGINES} engines")
     main()
