@@ -28,13 +28,13 @@ import clincus
 from clincus_features import turns
 from tests import programs
 from tests.bench.bench_server import forked
-from tests.bench.figures import Results, Row, Series
+from tests.bench.figures import Results, Row
 from tests.bench.measuring import House, Process, in_turns, percentile
 
 ROUNDS, KEYS = 5, 1000
 FLOOD_SIZE = 50_000_000
 OPENS = 15
-TERMINALS = (1, 5, 10, 25, 50, 100)
+TERMINALS = (1, 10, 100)
 SESSIONS = 10  # that have them
 SHELL_KEYS = 60
 TOGETHER = 20
@@ -309,38 +309,29 @@ def first_bytes(server: programs.Server, id: str, results: Results) -> None:
 
 
 def growth(server: programs.Server, ids: list[str], results: Results) -> None:
-    """How keys and memory grow with terminals, and the row of a further terminal's memory.
+    """The rows of keys and memory beside more and more terminals, and of a further terminal's memory.
 
     The baseline of a key is the same command on a bare terminal beside as many terminals of the server, in turns.
     """
     process, attach = Process(server.process.pid), attach_of(server, ids[0], "/ws/shell/")
+    address, open_ones = (server.host, server.port), list[ServedTerminal]()
     time.sleep(2)
-    grown = Series(
-        "terminal-memory", "Memory of the server with open terminals", "MB", "memory of the server (PSS), MB",
-        "open terminals",
-    )  # fmt: skip
-    echoes = Series(
-        "terminal-echo", "Echo of a key beside open terminals, p50", "s", "time from key to echo", "open terminals",
-        base="the same incus exec without the server",
-    )  # fmt: skip
-    results.add_series(grown, echoes)
-    open_ones: list[ServedTerminal] = []
     before = process.memory
     for wanted in TERMINALS:
         while len(open_ones) < wanted:
-            id = ids[len(open_ones) % len(ids)]
-            open_ones.append(ServedTerminal((server.host, server.port), f"/ws/shell/{id}"))
+            open_ones.append(ServedTerminal(address, f"/ws/shell/{ids[len(open_ones) % len(ids)]}"))
             open_ones[-1].read()
         time.sleep(2)
-        count = len(clients_of(process.pid))
-        grown.points.append((count, [process.memory for _ in range(ROUNDS)]))
+        memory, count = process.memory, len(clients_of(process.pid))
         ours, bare = in_turns(
             ROUNDS,
-            lambda: shell_echo(ServedTerminal((server.host, server.port), f"/ws/shell/{ids[0]}")),
+            lambda: shell_echo(ServedTerminal(address, f"/ws/shell/{ids[0]}")),
             lambda: shell_echo(BareTerminal(attach)),
         )
-        echoes.points.append((count, ours))
-        echoes.baseline.append((count, bare))
+        results.add(
+            Row.of(f"key echo beside {count} terminals, p50", "s", ours, baselines=bare),
+            Row(f"memory of the server with {count} terminals", "MB", memory),
+        )
     added, count = process.memory - before, len(clients_of(process.pid))
     close_all(server, open_ones)
     results.add(Row("server memory per further terminal", "MB", added / count, 0.2, note=f"of {count} terminals"))

@@ -1,4 +1,4 @@
-"""What a bench writes down: rows of the table, points of a plot, and the parts of a run, which may fail one by one."""
+"""What a bench writes down: rows of the table, and the parts of a run, which may fail one by one."""
 
 from __future__ import annotations
 
@@ -101,25 +101,6 @@ def amount(value: float, unit: str) -> str:
 
 
 @dataclass
-class Series:
-    """How a figure grows: for a number of terminals what was measured then, and the same of its baseline.
-
-    `name` is that of the picture's file as well, `up` and `across` are the titles of the axes, `ours` and `base` those
-    in the legend.
-    """
-
-    name: str
-    title: str
-    unit: str
-    up: str
-    across: str
-    ours: str = "Clincus"
-    base: str = ""
-    points: list[tuple[float, list[float]]] = field(default_factory=list)
-    baseline: list[tuple[float, list[float]]] = field(default_factory=list)
-
-
-@dataclass
 class Part:
     """A part of a run: what it found, or why it failed; it may have found some rows before it did."""
 
@@ -129,7 +110,6 @@ class Part:
     load_after: float = 0.0
     failed: str = ""  # the error, in one line
     rows: list[Row] = field(default_factory=list)
-    series: list[Series] = field(default_factory=list)
 
 
 @dataclass
@@ -194,10 +174,6 @@ class Results:
             if row.note:
                 print(f"    {row.note}", flush=True)
 
-    def add_series(self, *series: Series) -> None:
-        """Take series in, whose points come later."""
-        self._part.series += series
-
     def run(self) -> Run:
         """What there is so far."""
         return Run(self.about, self.parts, [name for name in self.all if not self.is_done(name)])
@@ -218,8 +194,7 @@ def read(path: Path) -> Run:
     parts = {}
     for name, values in document["parts"].items():
         rows = [Row(**row) for row in values.pop("rows")]
-        series = [Series(**one) for one in values.pop("series")]
-        parts[name] = Part(rows=rows, series=series, **values)
+        parts[name] = Part(rows=rows, **values)
     return Run(document["about"], parts, document["missing"])
 
 
