@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import re
 import shlex
 import subprocess
 import threading
@@ -26,7 +25,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import clincus
 from tests import programs
 from tests.bench.bench_engines import server_with_engine
 from tests.bench.figures import Results, Row
@@ -38,7 +36,6 @@ END_PATIENCE = 1200.0  # the same for the forced delete of a hostile session, wh
 BACK_WITHIN = 300.0  # seconds for an engine to answer again: on a busy machine it may count as lost for a while
 AT_ONCE = 3  # creates
 WORK_PAUSE = 1.0  # seconds between two honest works
-COMMAND_PAUSE = 2.0  # seconds between two commands past the server
 STOP_EVERY = 4  # of so many works one stops its session
 GIVE_BACK = 65.0  # seconds in which the server gives freed memory back
 LOOKS, LOOK_PAUSE = 10, 2.0  # looks at a server at rest, and seconds between them
@@ -89,8 +86,6 @@ class Seen:
         default_factory=lambda: {"list": [], "honest": [], "hostile": []}
     )
     stops: list[float] = field(default_factory=list)
-    commands: list[float] = field(default_factory=list)  # in containers, past the server
-    pressure: float = 0.0  # share of the time in which a program waited for a core
 
 
 class Run:
@@ -155,9 +150,8 @@ class Run:
         """Let the clients work for a while; what they saw, to which the caller may add."""
         self.seen = Seen()
         self.over.clear()
-        clients = [threading.Thread(target=work) for work in (self.ask, self.run_commands)]
-        clients += [threading.Thread(target=self.work, args=(self.honest[which::4],)) for which in range(4)]
-        began, waited = time.monotonic(), waited_for_a_core()
+        clients = [threading.Thread(target=self.work, args=(self.honest[which::4],)) for which in range(4)]
+        clients.append(threading.Thread(target=self.ask))
         for client in clients:
             client.start()
         for _ in range(round(minutes * 6)):
@@ -165,20 +159,9 @@ class Run:
             if self.server.process.poll() is not None:
                 break
         self.over.set()
-        self.seen.pressure = (waited_for_a_core() - waited) / (time.monotonic() - began)
         for client in clients:
             client.join()
         return self.seen
-
-    def run_commands(self) -> None:
-        """Run a command in honest containers until the run is over: no answer about one can be faster than that."""
-        for member in itertools.cycle(self.honest):
-            if self.over.wait(COMMAND_PAUSE):
-                return
-            began = time.monotonic()
-            with contextlib.suppress(clincus.ClincusError):  # it is stopped just now
-                self.exec(member, "true", timeout=PATIENCE)
-                self.seen.commands.append(time.monotonic() - began)
 
     def ask(self) -> None:
         """Ask the API until the run is over, some times a second, each time without waiting for the last answer."""
@@ -308,19 +291,11 @@ def measure(made: House, results: Results, options: argparse.Namespace) -> None:
                 delete(server, member.id)
 
 
-def waited_for_a_core() -> float:
-    """Seconds since the start of the machine in which some program waited for a core (PSI); 0 on an old kernel."""
-    with contextlib.suppress(OSError):
-        return int(re.findall(r"some .*total=(\d+)", Path("/proc/pressure/cpu").read_text())[0]) / 1e6
-    return 0.0
-
-
 def rows(run: Run, calm: Seen, beside: Seen) -> Iterator[Row]:
     """The rows of the calm phase and of that beside attacks: the longest of each kind, and the median."""
     note = f"{len(run.honest)} honest and {len(run.hostile)} hostile sessions, {run.options.minutes:g} minutes"
-    pressure = f"some program waited for a core in {beside.pressure:.0%} of the time, calm {calm.pressure:.0%}"
 
-    def pair(what: str, ours: list[float], bare: list[float], goal: float | None, words: str) -> Iterator[Row]:
+    def pair(what: str, ours: list[float], bare: list[float], goal: float, words: str) -> Iterator[Row]:
         ours, bare = ours or [0.0], bare or [0.0]
         p99 = f"p99 {percentile(ours, 0.99):.2f} s of {len(ours)}"
         yield Row(f"hostile: longest {what}", "s", max(ours), goal, max(bare), note=f"{words}; {p99}")
@@ -333,7 +308,6 @@ def rows(run: Run, calm: Seen, beside: Seen) -> Iterator[Row]:
         yield from pair(f"answer of the API, {party}", ours, bare, ANSWER, words)
     late_stops = f"{sum(one > STOP for one in beside.stops)} over {STOP:g} s"
     yield from pair("stop of an honest session", beside.stops, calm.stops, STOP, late_stops)
-    yield from pair("command in an honest container", beside.commands, calm.commands, None, pressure)
 
 
 def end_rows(run: Run, lost: Sequence[str], ends: Sequence[tuple[float, str]]) -> Iterator[Row]:

@@ -1,9 +1,9 @@
 """HTTPS of a session through the proxy of its list of names, beside a session with a network card. Asserts nothing.
 
-    python -m tests.bench.bench_network [--megabytes 200] [--rounds 5] [--connections 10000]
+    python -m tests.bench.bench_network [--megabytes 200] [--rounds 5]
 
 As root it starts an Incus of its own, as the tests do. The server with TLS runs on this host; both ways in turns. Also:
-the time to its first byte, how long a change takes, and memory, at rest and under very many connections.
+the time to its first byte, how long a change takes, and memory.
 """
 
 from __future__ import annotations
@@ -27,11 +27,6 @@ use IO::Socket::INET; use Time::HiRes "time"; my ($where, $request, $hello, $tri
 for (1..$tries) { my $begin = time; my $s = IO::Socket::INET->new(PeerAddr => $where) or die $!;
     if ($request) { syswrite $s, pack("H*", $request); sysread $s, my $ok, 39; }
     syswrite $s, pack("H*", $hello); sysread $s, my $first, 1; printf "%.6f\n", time - $begin; }
-"""
-MANY = r"""
-use IO::Socket::INET; my @kept;
-for (1..shift) { push @kept, IO::Socket::INET->new(PeerAddr => "127.0.0.1:3128") || last; }
-print scalar(@kept), "\n"; sleep 2;
 """
 NEW_KEY = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -days 2 -keyout key.pem -out certificate.pem"
 
@@ -110,15 +105,8 @@ def measure(made: House, results: Results, options: argparse.Namespace) -> None:
             results.add(Row(f"change to {mode}", "s", seconds, note="until it is answered, programs told included"))
         # The process of Incus that passes connections of the session's container to our socket.
         found = subprocess.run(["pgrep", "-f", f"forkproxy -- .*{listed}.sock"], stdout=subprocess.PIPE, check=True)
-        passer, ours_now = Process(int(found.stdout)), Process(server.process.pid)
-        results.add(Row("memory of a list of names, for each session", "MB", passer.memory))
-        before, count = ours_now.memory, options.connections
-        held = bed.shell(listed, f"ulimit -n {count + 100}; perl -e '{MANY}' {count}", 0).strip()
-        note = f"in Incus's part {passer.memory:.1f} MB then; {held} were taken, 256 passed on at most"
-        results.add(
-            Row(f"memory of the server for {count} connections", "MB", ours_now.memory, None, before, note=note)
-        )
+        results.add(Row("memory of a list of names, for each session", "MB", Process(int(found.stdout)).memory))
 
 
 if __name__ == "__main__":
-    run_alone(__doc__, measure, megabytes=200, rounds=5, connections=10_000)
+    run_alone(__doc__, measure, megabytes=200, rounds=5)

@@ -37,7 +37,6 @@ OPENS = 15
 TERMINALS = (1, 10, 100)
 SESSIONS = 10  # that have them
 SHELL_KEYS = 60
-TOGETHER = 20
 SIZE = clincus.TerminalSize(80, 24)
 RAW = "stty raw -echo; echo ready;"
 
@@ -333,49 +332,9 @@ def growth(server: programs.Server, ids: list[str], results: Results) -> None:
             Row(f"memory of the server with {count} terminals", "MB", memory),
         )
     added, count = process.memory - before, len(clients_of(process.pid))
-    close_all(server, open_ones)
-    results.add(Row("server memory per further terminal", "MB", added / count, 0.2, note=f"of {count} terminals"))
-
-
-def whole_cost(server: programs.Server, id: str, results: Results) -> None:
-    """The row of a terminal's memory with its `incus exec`, each measured as long after its start."""
-    attach, process = attach_of(server, id), Process(server.process.pid)
-
-    def clients_memory(parent: int) -> float:
-        time.sleep(5)
-        return sum(Process(pid).memory for pid in clients_of(parent)) / TOGETHER
-
-    def ours() -> float:
-        before = process.memory
-        served = [ServedTerminal((server.host, server.port), f"/ws/terminal/{id}") for _ in range(TOGETHER)]
-        for one in served:
-            one.read()
-        found = clients_memory(process.pid) + (process.memory - before) / TOGETHER
-        close_all(server, served)
-        return found
-
-    def bare() -> float:
-        terminals = [BareTerminal(attach) for _ in range(TOGETHER)]
-        for terminal in terminals:
-            terminal.read()
-        found = clients_memory(os.getpid())
-        for terminal in terminals:
-            terminal.close()
-        return found
-
-    one, other = in_turns(ROUNDS, ours, bare)
-    note = f"of {TOGETHER} at a time"
-    row = Row.of(
-        "a terminal's memory with its `incus exec`", "MB", one, 1.03, baselines=other, compare="times", note=note
-    )
-    results.add(row)
-
-
-def close_all(server: programs.Server, terminals: list[ServedTerminal]) -> None:
-    """Close terminals, and wait until nothing is left of them."""
-    for terminal in terminals:
+    for terminal in open_ones:
         terminal.close()
-    programs.wait_until(lambda: not clients_of(server.process.pid), "the terminals to end")
+    results.add(Row("server memory per further terminal", "MB", added / count, 0.2, note=f"of {count} terminals"))
 
 
 def shell_echo(terminal: BareTerminal | ServedTerminal) -> float:
@@ -420,4 +379,3 @@ def whole(made: House, results: Results) -> None:
         server.get("/api/sessions")
         first_bytes(server, ids[0], results)
         growth(server, ids, results)
-        whole_cost(server, ids[0], results)

@@ -12,10 +12,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,22 +50,9 @@ def in_turns(rounds: int, *works: Callable[[], float]) -> list[list[float]]:
 
 def at_once(count: int, work: Callable[[int], object]) -> float:
     """Seconds until all of some works that begin together are done. Raises the first error of one of them."""
-    failures: list[BaseException] = []
-
-    def run(number: int) -> None:
-        try:
-            work(number)
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
     began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(work, range(count)))
     return time.perf_counter() - began
 
 
