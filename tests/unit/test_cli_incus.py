@@ -314,6 +314,8 @@ def test_a_tree_arrives_with_its_links(tmp_path):
         (member("./" + "d/" * 40 + "deep", content=b"x"), "not safe"),
         (member("./out", tarfile.SYMTYPE, linkname="/etc/passwd"), "out of the tree"),
         (member("./out", tarfile.SYMTYPE, linkname="good/../../x"), "out of the tree"),
+        (member("./out", tarfile.SYMTYPE, linkname=".."), "out of the tree"),
+        (member("./a/out", tarfile.SYMTYPE, linkname="b/.."), "out of the tree"),  # b may be a link to somewhere else
         (member("./out", tarfile.SYMTYPE, linkname=""), "out of the tree"),
         (member("./out", tarfile.LNKTYPE, linkname="../../../etc/passwd"), "did not arrive"),
         (member("./pipe", tarfile.FIFOTYPE), "is not a file"),
@@ -565,6 +567,9 @@ def test_a_question_is_answered_by_the_exit_code(run, capsys):
         assert {name: run(incus, *question.split(), name) for name in known} == known
         assert run(silent, *question.split(), "box") == 2, "a question that cannot be asked is no no"
         assert "Incus is not running" in capsys.readouterr().err
+        name, code = next(iter(known.items()))
+        run(incus, *question.split(), name, "--json")
+        assert json.loads(capsys.readouterr().out) == {question.split()[1]: code == 0}
 
 
 @table(
