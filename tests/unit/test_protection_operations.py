@@ -210,6 +210,12 @@ def test_each_file_is_one_whose_changes_are_seen():
     assert {path.rpartition("/")[2] for path, _, wrong in CASES if wrong} == operations.NAMES
 
 
+def test_a_conflict_behind_a_link_is_bad(person):
+    person.write({".git/MERGE_RR": f"{ID}\tout/secret\0"})
+    (person.root / "out").symlink_to(person.home)
+    assert [*person.look()] == ["MERGE_RR"]
+
+
 @table(("limit", "count"), [("SIZE_LIMIT", 2), ("TOTAL_LIMIT", 1)])
 def test_more_than_a_look_can_read_is_bad(tmp_path, monkeypatch, limit, count):
     person = Person(tmp_path)
@@ -273,6 +279,13 @@ def test_a_bad_file_freezes_the_session_and_does_not_come_back(bench):
     assert [change.kind for change in bench.record.changes] == ["operation"]
     bench.guard._go_on(bench.session)
     assert not (bench.root / ".git/MERGE_RR").exists()
+
+
+def test_what_is_never_a_persons_is_put_aside_though_it_was_there(bench):
+    write(bench, "MERGE_RR", f"{ID}\t../x\0")
+    bench.start()
+    bench.await_broken()
+    await_told(bench, "MERGE_RR")
 
 
 def test_a_file_that_is_written_in_place_is_seen(bench):
