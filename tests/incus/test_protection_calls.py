@@ -27,7 +27,6 @@ CALLS = r"""
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fuse.h>
 #include <linux/io_uring.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
@@ -118,60 +117,6 @@ static void by_fuse(const char *path)
     pause(); /* nobody answers */
 }
 
-/* Answers all but a read of the one file, which the file system is. */
-static void serve_fuse(int device, int begun)
-{
-    static char request[1 << 18];
-    struct fuse_in_header *in = (struct fuse_in_header *)request;
-    while (read(device, request, sizeof request) > 0) {
-        struct {
-            struct fuse_out_header head;
-            union {
-                struct fuse_init_out init;
-                struct fuse_attr_out attr;
-                struct fuse_open_out open;
-            };
-        } out = {.head = {.unique = in->unique, .len = sizeof out.head}};
-        if (in->opcode == FUSE_READ) {
-            write(begun, "x", 1);
-            continue;
-        }
-        if (in->opcode == FUSE_INIT) {
-            out.init = (struct fuse_init_out){.major = 7, .minor = 31, .max_write = 4096};
-            out.head.len += sizeof out.init;
-        } else if (in->opcode == FUSE_GETATTR) {
-            out.attr.attr = (struct fuse_attr){.ino = 1, .mode = S_IFREG | 0666, .size = 65536, .nlink = 1};
-            out.head.len += sizeof out.attr;
-        } else if (in->opcode == FUSE_OPEN) {
-            out.head.len += sizeof out.open;
-        } else {
-            out.head.error = -ENOSYS;
-        }
-        write(device, &out, out.head.len);
-    }
-    _exit(0);
-}
-
-/* Memory whose pages nobody brings, and a descriptor that is readable once the kernel waits for one. */
-static void *page_of_fuse(int *begun)
-{
-    const char *place = "/tmp/page";
-    char words[100];
-    struct stat about;
-    int device = open("/dev/fuse", O_RDWR), ends[2];
-    close(open(place, O_WRONLY | O_CREAT, 0600));
-    snprintf(words, sizeof words, "fd=%d,rootmode=100000,user_id=0,group_id=0", device);
-    if (mount("page", place, "fuse", MS_NOSUID | MS_NODEV, words) || pipe(ends))
-        return MAP_FAILED;
-    if (!fork())
-        serve_fuse(device, ends[1]);
-    close(device); /* the file system ends with its server */
-    *begun = ends[0];
-    int file = open(place, O_RDWR);
-    fstat(file, &about);
-    return mmap(0, 65536, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-}
-
 static void *page_of_userfaultfd(int *begun)
 {
     struct uffdio_api api = {.api = UFFD_API};
@@ -185,11 +130,11 @@ static void *page_of_userfaultfd(int *begun)
     return page;
 }
 
-/* Reads a folder into such a page: its lock is held until the page comes. */
-static void hold(const char *path, void *(*source)(int *))
+/* Reads a folder into a page that nobody brings: its lock is held until the page comes. */
+static void hold(const char *path)
 {
     int begun = -1;
-    void *page = source(&begun);
+    void *page = page_of_userfaultfd(&begun);
     if (page == MAP_FAILED)
         return;
     if (!fork()) {
@@ -209,10 +154,8 @@ int main(int count, char **words)
         by_ring();
     if (!strcmp(words[1], "fuse"))
         by_fuse(path);
-    if (!strcmp(words[1], "fuse-page"))
-        hold(path, page_of_fuse);
     if (!strcmp(words[1], "userfaultfd"))
-        hold(path, page_of_userfaultfd);
+        hold(path);
     return 0;
 }
 """.replace("EVIL", EVIL)
@@ -245,7 +188,6 @@ ATTACKS = {
     "io_uring": Attack(f"{PROGRAM} ring", (CODE, 0)),
     "fuse over what is sealed": Attack(HELD % f"{PROGRAM} fuse /workspace/.git/hooks", (), "mounted", False),
     "fuse over a file of git's": Attack(HELD % f"{PROGRAM} fuse /workspace/.git/HEAD", (), "mounted", False),
-    "a page that fuse does not bring": Attack(HELD % f"{PROGRAM} fuse-page /workspace/.git", (0,), "held", False),
     "a page of userfaultfd": Attack(
         HELD % f"{PROGRAM} userfaultfd /workspace/.git", *(((CODE, 0), "held", False) if is_for_everybody() else ())
     ),

@@ -120,25 +120,6 @@ def host_git(box, *arguments):
 # What goes on working
 
 
-def test_git_works_in_the_container(box):
-    name = box.launch()
-    script = """set -e
-        export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b
-        [ -z "$(git status --porcelain)" ]
-        echo two > two; git add two; git commit -qm two
-        git branch topic; git checkout -q topic; git switch -q -c other; echo three > three; git add .
-        git commit -qm three
-        echo changed > README; git stash -q; git stash pop -q; git stash -q -u; git stash pop -q
-        git clean -q -fd; git checkout -q README
-        git checkout -q main; echo four > four; git add .; git commit -qm four
-        git rebase -q main other; git checkout -q main; git merge -q --no-edit other; git tag v1; git branch -q -d topic
-        git reset -q --hard HEAD~1; git reflog -q > /dev/null; git gc -q; git fsck
-        git worktree add -q /tmp/tree v1; git worktree remove /tmp/tree; git log --oneline | wc -l"""
-    done = box.run(name, script)
-    assert (done.code, done.stdout.split()[-1:]) == (0, [b"3"]), done
-    assert list(planted(box.root)) == []
-
-
 def test_files_belong_to_the_owner_and_those_of_root_to_nobody_on_the_host(shared):
     box, name = shared
     box.run(name, "echo a > by-code; sudo true; mkdir -p folder; echo b > folder/by-code")
@@ -335,16 +316,6 @@ def end_init(init):
     with contextlib.suppress(ProcessLookupError):  # it may go with its monitor
         os.kill(init, signal.SIGKILL)
     wait_until(lambda: not os.path.exists(f"/proc/{init}"), "the container to be gone")
-
-
-def test_a_container_whose_monitor_was_killed_starts_again(box):
-    name = box.launch()
-    kill_container(box, name)
-    wait_until(lambda: box.incus.query(f"/1.0/instances/{name}")["status"] == "Stopped", "Incus to see it")
-    box.start(name)
-    assert b"Read-only" in box.run(name, "echo x > .git/hooks/a").stderr
-    box.delete(name)
-    assert_nothing_is_left(box)
 
 
 def test_what_a_killed_monitor_left_is_swept_by_cleaning(box):

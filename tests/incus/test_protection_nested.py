@@ -151,9 +151,7 @@ GIT_IN_BARE = "git init -q --bare .git && evil .git\n"
 
 
 @pytest.mark.parametrize("level", ["locked", "off"])
-@pytest.mark.parametrize(
-    ("case", "script"), [(nested, BARE_AROUND_GIT), (mounted, BARE_AROUND_GIT), (bare, GIT_IN_BARE)]
-)
+@pytest.mark.parametrize(("case", "script"), [(nested, BARE_AROUND_GIT), (bare, GIT_IN_BARE)])
 def test_git_takes_no_other_repository_in_the_place_of_a_persons(box, case, script, level):
     repository, [(source, target, inside)] = case(box)
     mark = box.root.parent / "mark"

@@ -120,26 +120,6 @@ def test_a_descriptor_handed_to_another_session_is_a_way_in_where_nothing_is_sea
     run_perl(box, owner, f"unlink '/shared/{SOCKET}'", user=0)
 
 
-# A process takes a descriptor out of another one (pidfd_getfd); the kernel lets it do so within its container alone.
-TAKERS = {"another session": ("off", 1), "the same session": ("off", 0)}
-
-
-@pytest.mark.parametrize("taker", TAKERS)
-def test_a_descriptor_taken_out_of_a_process_of_another_session_is_no_way_in(box, taker):
-    level, number = TAKERS[taker]
-    shared = clincus.protect.host_folder(str(folder_of(box.root.parent / "shared")), "/shared")
-    workspaces = [None, workspace_at(box.root.parent / "other")]
-    names = start_both(box, [box.protection(level, extra=[shared], workspace=one) for one in workspaces])
-    judge = Judge(box.root)
-    assert run_perl(box, names[0], f"serve('/shared/{SOCKET}', '/workspace/.git', 0, 1)").code == 0
-    for user in (CODE, 0):
-        code = f"plant_at(take('/shared/{SOCKET}'))"
-        run_perl(box, names[number], code, user=user, command=judge.command(user + 1))
-    run_perl(box, names[0], f"unlink '/shared/{SOCKET}'", user=0)
-    has_effect = taker == "the same session"
-    assert (bool(judge.ran()), bool(judge.changed())) == (has_effect, has_effect)
-
-
 ABOVE = "plant('/workspace/work/.git'); replace_git(folder('/workspace/work')); plant('/workspace/work/.git')"
 MOVED = """rename '/workspace/work', '/workspace/old'; mkdir '/workspace/work'; mkdir '/workspace/work/.git', 0755;
 call('mkdirat', AT, path("/workspace/work/.git/$_"), 0755) for qw(objects refs hooks);

@@ -132,29 +132,6 @@ def test_a_session_beside_one_with_nested_containers_cannot_be_locked(box, inner
     assert f"clincus-1 has '{inner}' as well and is not locked" in failure.message
 
 
-def test_a_folder_that_nobody_of_them_can_write_in_is_not_in_common(box, tmp_path):
-    (tmp_path / "data").mkdir()
-    shared = clincus.protect.host_folder(str(tmp_path / "data"), "/data", readonly=True)
-    other = tmp_path / "other"
-    make_repository(other)
-    box.launch(session_in(box, box.root, extra=[shared]))
-    box.launch(session_in(box, other, nesting=True, extra=[shared]))
-
-
-def test_a_session_with_plain_devices_is_seen_by_a_locked_one_beside_it(box, inner):
-    support = box.support._replace(reason="its file system cannot map ids", takes_hooks=True, shift=False)
-    settings = clincus.make_config(())
-    workspace = clincus.protect.workspace_folder(str(inner), "/workspace", settings)
-    box.made.append(secrets.token_hex(8))
-    plain = clincus.protect.protect_workspace(workspace, settings, support, (), box.made[-1], session="clincus-plain")
-    assert plain.level == "basic"
-    name = box.launch(plain)
-    assert isinstance(why_refused(box, session_in(box, box.root)), clincus.protect.WallExposedError)
-    box.delete(name)
-    box.launch(session_in(box, box.root))
-    assert why_refused(box, plain).status == 409
-
-
 def test_a_file_with_a_second_name_costs_the_lock(box):
     """What an earlier session made before the path was sealed, it could write by the other name."""
     path = ".git/hooks/pre-push.sample"

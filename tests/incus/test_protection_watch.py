@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shlex
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -304,26 +302,3 @@ def test_both_sessions_of_a_workspace_are_frozen(bed, server, session, workspace
     server.post(f"/api/sessions/{session['id']}/protection/resolve", {"action": "stop"})
     wait_until(lambda: bed.state(session["id"]) == "Stopped", "the first to be stopped")
     assert protection(server, other)["level"] == "broken"
-
-
-def plant_index(bed, session_id, name):
-    """Have the agent write an index of one entry, with a content that is a hook, as git writes one."""
-    hook = "printf '#!/bin/sh\\ntouch /tmp/clincus-index-ran\\n' | git hash-object -w --stdin"
-    object_name = bytes.fromhex(bed.shell(session_id, f"cd /workspace && {hook}").strip())
-    entry = struct.pack(">10I", *[0] * 6, 0o100755, *[0] * 3) + object_name + struct.pack(">H", len(name)) + name
-    entry += bytes(8 - len(entry) % 8)
-    data = struct.pack(">4sII", b"DIRC", 2, 1) + entry
-    data += hashlib.sha1(data).digest()
-    plant = "cd /workspace/.git && cat >index.lock && mv -f index.lock index"
-    bed.incus.exec(session_id, ["sh", "-c", plant], stdin=data, user=1000)
-
-
-def test_an_index_that_would_write_into_the_sealed_hooks_is_put_aside(bed, server, session, workspace):
-    """Git checks the names of an index when it adds them, and not when it reads one: `git checkout .` writes them."""
-    plant_index(bed, session["id"], b".git/hooks/post-checkout")
-    wait_until(lambda: protection(server, session)["changes"], "the session to be frozen")
-    found = protection(server, session)
-    assert (found["level"], [one["path"] for one in found["changes"]]) == ("broken", [f"{workspace}/.git/index"])
-    wait_until(lambda: not (workspace / ".git/index").exists(), "the index to be put aside")
-    subprocess.run(["git", "-C", workspace, "checkout", "."], capture_output=True, check=False)
-    assert not (workspace / ".git/hooks/post-checkout").exists()
