@@ -184,10 +184,18 @@ def is_for_everybody() -> bool:
     return False
 
 
+def has_fuse() -> bool:
+    """Whether a container can open the host's device of FUSE."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.stat("/dev/fuse").st_mode & 0o006 == 0o006
+    return False
+
+
+MOUNTED = "mounted" if has_fuse() else ""
 ATTACKS = {
     "io_uring": Attack(f"{PROGRAM} ring", (CODE, 0)),
-    "fuse over what is sealed": Attack(HELD % f"{PROGRAM} fuse /workspace/.git/hooks", (), "mounted", False),
-    "fuse over a file of git's": Attack(HELD % f"{PROGRAM} fuse /workspace/.git/HEAD", (), "mounted", False),
+    "fuse over what is sealed": Attack(HELD % f"{PROGRAM} fuse /workspace/.git/hooks", (), MOUNTED, False),
+    "fuse over a file of git's": Attack(HELD % f"{PROGRAM} fuse /workspace/.git/HEAD", (), MOUNTED, False),
     "a page of userfaultfd": Attack(
         HELD % f"{PROGRAM} userfaultfd /workspace/.git", *(((CODE, 0), "held", False) if is_for_everybody() else ())
     ),

@@ -146,7 +146,7 @@ def test_an_exchanged_file_freezes_the_session_is_put_back_and_the_next_start_as
 
 # What is done in the workspace, what it is that changes, and the word for that.
 BREAKS = {
-    "a link in the place of a file": ("ln -s l .git/l && exchange .git/l .git/config", ".git/config", "replaced"),
+    "a link in the place of a file": ("ln -s l link && exchange link .git/config", ".git/config", "replaced"),
     "a folder of hooks replaced": ("cp -r .git/hooks .git/h && exchange .git/h .git/hooks", ".git/hooks", "replaced"),
     "away, changed and back": ("mv .git/config a && echo '#' >>a && mv a .git/config", ".git/config", "replaced"),
 }
