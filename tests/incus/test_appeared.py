@@ -114,17 +114,6 @@ def test_settings_that_are_there_are_sealed_and_a_link_or_what_is_absent_is_left
     assert not (session.workspace / ".idea").exists()
 
 
-def test_what_was_there_at_the_start_is_no_news_and_what_is_added_to_it_is(bed, shared_server, workspace):
-    module = "node_modules/a"  # a repository there is not looked for, and not sealed
-    git(workspace, "init", "-q", module)
-    git(workspace, "-C", module, "config", "core.pager", "less")
-    subprocess.run(["chown", "-R", "--reference", str(workspace), str(workspace / "node_modules")], check=True)
-    session = Reviewed(bed, shared_server, workspace)
-    session.turn(f"git -C {module} config core.editor {EVIL} && echo x >file")
-    wait_until(lambda: appeared(session) == 1, "the session to tell what appeared")
-    assert told(session) == {f"{module}/.git": ("repository", [EVIL])}
-
-
 def test_what_another_session_plants_is_told_by_the_one_whose_workspace_it_is(bed, start_server, workspace, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -125,13 +125,6 @@ def test_a_session_with_nested_containers_does_not_start_beside_a_locked_one(box
     assert "--clone" in failure.message
 
 
-def test_a_session_beside_one_with_nested_containers_cannot_be_locked(box, inner):
-    box.launch(session_in(box, inner, nesting=True))
-    failure = why_refused(box, session_in(box, box.root))
-    assert isinstance(failure, clincus.protect.WallExposedError)
-    assert f"clincus-1 has '{inner}' as well and is not locked" in failure.message
-
-
 def test_a_file_with_a_second_name_costs_the_lock(box):
     """What an earlier session made before the path was sealed, it could write by the other name."""
     path = ".git/hooks/pre-push.sample"

@@ -291,14 +291,3 @@ def test_the_command_shows_and_decides(bed, cli, start_server, home, workspace):
 
 
 # ---- more than one session ------------------------------------------------------------------------------------------
-
-
-def test_both_sessions_of_a_workspace_are_frozen(bed, server, session, workspace):
-    other = server.create(workspace)
-    await_watched(server, other)
-    from_apart(workspace, REPLACE)
-    await_broken(server, session)
-    await_broken(server, other)
-    server.post(f"/api/sessions/{session['id']}/protection/resolve", {"action": "stop"})
-    wait_until(lambda: bed.state(session["id"]) == "Stopped", "the first to be stopped")
-    assert protection(server, other)["level"] == "broken"

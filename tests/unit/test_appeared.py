@@ -143,18 +143,6 @@ def test_what_was_there_at_the_start_is_no_news_and_what_comes_is(looker, work):
     assert paths(looker.look(session)) == ["long/.git"]
 
 
-def test_it_is_known_to_another_server_and_after_the_session(looker, work):
-    session = session_of(work)
-    looker.begin(session)
-    (work / ".envrc").write_text("x")
-    looker.look(session, is_over=True)
-    other = appeared.Looker(looker._environ, looker._config, mock.Mock())
-    for id, session_id in ((session.id, "abc"), (session.id, ""), ("abc", "")):
-        assert paths(other.find(id, session_id).appeared) == [".envrc"]
-    assert other.find(session.id, "another") is None
-    assert other.find("clincus-ffffff-1") is None
-
-
 def test_what_a_run_has_left_stays_news_and_what_a_person_made_since_is_none(looker, work):
     session = session_of(work)
     looker.begin(session)

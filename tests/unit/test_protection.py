@@ -218,20 +218,6 @@ def test_a_git_folder_of_another_name_is_protected_as_one():
     assert "/home/ada/project/.bare/config" not in paths
 
 
-@table("path", ["/home/ada/project", "/home/ada"])
-def test_a_workspace_that_is_itself_the_folder_of_hooks_is_refused(path):
-    workspace = WORKSPACE._replace(git_places={path: None})
-    assert refusal(workspace, SETTINGS, LOCKABLE).status == 409
-    assert protect_workspace(workspace, OFF, LOCKABLE).level == "off"
-
-
-def test_what_git_runs_in_an_extra_mount_is_protected_there():
-    workspace = WORKSPACE._replace(git_places={"/home/ada/shared/hooks": None})
-    shared = HostFolder("/home/ada/shared", "/shared", uid=1000, gid=1000)
-    plan = plan_of(protect_workspace(workspace, SETTINGS, LOCKABLE, [shared], "cafe"))
-    assert plan["trees"][1]["protect"] == {"hooks": None}
-
-
 # Extra mounts
 
 

