@@ -24,8 +24,7 @@ my %call;
 @call{@names} = @{$numbers{$machine}};
 # These have one number everywhere.
 %call = (%call, io_uring_setup => 425, io_uring_enter => 426, open_tree => 428, move_mount => 429, fsopen => 430,
-    fsconfig => 431, fsmount => 432, fspick => 433, pidfd_open => 434, clone3 => 435, pidfd_getfd => 438,
-    mount_setattr => 442, open_tree_attr => 467);
+    fsconfig => 431, fsmount => 432);
 
 our ($T, $W, $RUN, $FD, $HOLDER, $ROOT, $PROC) = ('', '/workspace');
 use constant {AT => -100, NEWNS => 0x20000, NEWUSER => 0x10000000, NEWPID => 0x20000000, DETACH => 2,
@@ -141,23 +140,9 @@ sub beside {
     return $pid;
 }
 
-# Go on in a child, and wait for it; true for the parent then.
-sub in_child {
-    my $pid = fork or return;
-    waitpid($pid, 0);
-    return 1;
-}
-
-# In a child by clone(2) or clone3(2) with more flags.
+# In a child by clone(2) with more flags.
 sub cloned {
-    my ($flags, $way) = @_;
-    my $pid;
-    if ($way eq 'clone3') {
-        my $arguments = pack('Q11', $flags, 0, 0, 0, 17, 0, 0, 0, 0, 0, 0);
-        $pid = call('clone3', $arguments, 88);
-    } else {
-        $pid = call('clone', $flags | 17, 0, 0, 0, 0);
-    }
+    my $pid = call('clone', $_[0] | 17, 0, 0, 0, 0);
     return if $pid == 0;
     waitpid($pid, 0) if $pid > 0;
     POSIX::_exit(0);
@@ -205,9 +190,9 @@ sub receive_descriptor {
 }
 
 # Serve descriptors of a folder, or of a file with the flags of open(2), one to each who connects. The path may be longer
-# than a socket's may be. With `$is_to_be_taken` it is one of our process: who has it takes the descriptor out of us.
+# than a socket's may be.
 sub serve {
-    my ($path, $folder, $flags, $is_to_be_taken) = @_;
+    my ($path, $folder, $flags) = @_;
     my ($where, $name) = $path =~ m{(.*)/(.*)};
     chdir $where;
     unlink $name;
@@ -217,10 +202,6 @@ sub serve {
     listen($server, 16);
     my $descriptor = call('openat', AT, path($folder), $flags // 0, 0);
     return if stay();
-    if ($is_to_be_taken) {
-        POSIX::dup2($descriptor, 9);
-        $descriptor = call('pidfd_open', int $$, 0);
-    }
     while (accept(my $other, $server)) { send_descriptor($other, $descriptor); close $other }
     POSIX::_exit(0);
 }
@@ -233,9 +214,6 @@ sub stay {
     return;
 }
 
-# Wait until somebody opens a named pipe for writing.
-sub await { POSIX::mkfifo($_[0], 0666); open(my $pipe, '<', $_[0]); <$pipe> }
-
 sub receive {
     my $path = shift;
     my ($where, $name) = $path =~ m{(.*)/(.*)};
@@ -244,9 +222,6 @@ sub receive {
     connect($socket, pack_sockaddr_un($name)) or return -1;
     return receive_descriptor($socket);
 }
-
-# The descriptor of a process that serves itself.
-sub take { return call('pidfd_getfd', receive(shift), 9, 0) }
 
 # -- The attacks
 

@@ -15,7 +15,11 @@ from clincus_features.protection.links import find
 from clincus_features.protection.moves import EDITED, GITS_OWN, Moves
 from clincus_features.protection.watch import LOST, Watcher
 from tests.programs import git
-from tests.unit.test_protection_watch import bench, flood  # noqa: F401  # a fixture
+from tests.unit import wall_bench
+from tests.unit.wall_bench import flood
+
+bench = wall_bench.bench
+nothing_left = wall_bench.nothing_left
 
 EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 
@@ -41,7 +45,7 @@ class Watching:
 
     def bad(self, *, one_by_one: bool = False) -> set[str]:
         """What was exchanged, by the path in the Git folder; the events may come each by itself."""
-        self.watcher.finish("one")
+        self.watcher.finish()
         moves = self.watcher.take_moves("one")
         found = [
             path for part in ([[one] for one in moves] if one_by_one else [moves]) for path in self.moves.judge(part)
@@ -50,7 +54,7 @@ class Watching:
 
 
 @pytest.fixture
-def watching(workspace):
+def watching(nothing_left, workspace):
     """A repository in which a rebase has stopped, with another file beside each that git reads."""
     for name in ("one", "two"):
         (workspace / "file").write_text(name)
@@ -66,7 +70,8 @@ def watching(workspace):
     shutil.copytree(folder / "rebase-merge", folder / "rebase-zz")
     made = Watching(folder)
     made.watch()
-    return made
+    yield made
+    made.watcher.close()
 
 
 def there_and_back(git, one, other):
@@ -84,23 +89,16 @@ def twice(git, one, other):
 
 @pytest.mark.parametrize("one_by_one", [False, True], ids=["at once", "one by one"])
 @pytest.mark.parametrize("how", [twice, there_and_back])
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("rebase-merge/git-rebase-todo", "rebase-merge/zz"),
-        ("rebase-merge/git-rebase-todo", "objects/00/zz"),
-        ("rebase-merge/msgnum", "rebase-merge/zz"),
-        ("rebase-merge", "rebase-zz"),
-        ("index", "zz"),
-        ("index", "objects/00/zz"),
-        ("COMMIT_EDITMSG", "objects/00/zz"),
-        ("logs/HEAD", "objects/00/zz"),
-        ("logs", "rebase-zz"),
-    ],
-)
-def test_what_is_exchanged_and_back_is_seen(watching, how, one, other, one_by_one):
-    how(watching.git, one, other)
-    assert one in watching.bad(one_by_one=one_by_one)
+def test_what_is_exchanged_and_back_is_seen(watching, how, one_by_one):
+    pairs = {
+        "rebase-merge/git-rebase-todo": "rebase-merge/zz",
+        "rebase-merge": "rebase-zz",
+        "index": "objects/00/zz",
+        "COMMIT_EDITMSG": "objects/00/zz",
+    }
+    for one, other in pairs.items():
+        how(watching.git, one, other)
+        assert one in watching.bad(one_by_one=one_by_one)
 
 
 def test_what_comes_from_elsewhere_is_seen_before_it_goes_back(watching):
@@ -108,36 +106,29 @@ def test_what_comes_from_elsewhere_is_seen_before_it_goes_back(watching):
     assert watching.bad() == {"index"}
 
 
-@pytest.mark.parametrize(
-    ("source", "to", "seen"),
-    [
+def test_one_rename_is_enough(watching):
+    for source, to, seen in (
         ("index", "index.old", "index"),  # git moves none of its files away
         ("zz", "index", "index"),  # but for NAME.lock, nothing takes their names
         ("objects/00/zz", "COMMIT_EDITMSG", "COMMIT_EDITMSG"),  # no editor has its new file in another folder
-    ],
-)
-def test_one_rename_is_enough(watching, source, to, seen):
-    (watching.git / source).rename(watching.git / to)
-    assert watching.bad() == {seen}
+    ):
+        (watching.git / source).rename(watching.git / to)
+        assert watching.bad() == {seen}
 
 
 # What a person and an agent do with git.
 DAY = """
     git checkout -q -b side HEAD~1; echo three >other; git add other; git commit -q -m three -- other
     git branch -m side index; git branch -m index side; git reflog expire --all --expire=now; git pack-refs --all
-    git merge -q --no-ff -m m main; git reset -q --hard HEAD~1; git stash -q -u; echo x >file; git stash -q
-    git stash pop -q; git add -A; git commit -q -m x; git checkout -q main; git cherry-pick -n side; git reset -q --hard
+    git merge -q --no-ff -m m main; git reset -q --hard HEAD~1; echo x >file; git stash -q; git stash pop -q
+    git add -A; git commit -q -m x; git checkout -q main; git cherry-pick -n side; git reset -q --hard
     git -c sequence.editor='sed -i s/^pick/edit/' rebase -q -i --autostash HEAD~1; git rebase --continue
-    git -c sequence.editor='sed -i 1ibreak' rebase -q -i HEAD~1; git rebase --edit-todo; git rebase --continue
     git rebase -q --apply side; git rebase --abort; git format-patch -1 --stdout side >p; git am -q p; git am --abort
-    git revert --no-edit HEAD; git notes add -m n; git tag -m t t; git gc -q; git repack -adq; git fetch -q . side:new
-    git worktree add -q ../tree; git -C ../tree commit -q --allow-empty -m w; git worktree move ../tree ../wood
-    git worktree lock ../wood; git worktree unlock ../wood; git worktree remove ../wood; git bisect start HEAD HEAD~2
-    git bisect reset; git sparse-checkout set a; git sparse-checkout disable; git update-index --split-index
-    git commit -q --allow-empty -m s; git update-index --no-split-index; git config user.name b; git rerere
+    git revert --no-edit HEAD; git notes add -m n; git gc -q; git fetch -q . side:new; git bisect start HEAD HEAD~2
+    git bisect reset; git worktree add -q ../tree; git worktree move ../tree ../wood; git worktree remove ../wood
+    git update-index --split-index; git commit -q --allow-empty -m s; git config user.name b; git rerere
     git clone -q . ../sub; git -c protocol.file.allow=always submodule add -q ../sub sub; git commit -q -m sub
-    git mv sub bus; git submodule absorbgitdirs; git submodule deinit -f bus
-    git checkout -q --orphan o; git clean -fdxq
+    git mv sub bus; git submodule absorbgitdirs; git submodule deinit -f bus; git clean -fdxq
 """
 
 
@@ -155,27 +146,24 @@ def test_no_command_of_git_exchanges_anything(watching):
 
 
 @pytest.mark.parametrize("one_by_one", [False, True], ids=["at once", "one by one"])
-@pytest.mark.parametrize("name", sorted(EDITED))
-def test_no_editor_exchanges_anything(watching, name, one_by_one):
+def test_no_editor_exchanges_anything(watching, one_by_one):
     """By turns in place, with a backup beside it, and with a new file that takes its name."""
-    file = watching.git / name
-    for text in ("one", "two", "three"):
-        file.write_text(text)
-        file.rename(file.with_name(f"{name}~"))
-        file.write_text(text)
-        file.with_name(f".{name}.new").write_text(text)
-        file.with_name(f".{name}.new").rename(file)
-        file.rename(file.with_name(f"{name}.old"))
-        file.with_name(f"{name}.tmp").write_text(text)
-        file.with_name(f"{name}.tmp").rename(file)
-    assert watching.bad(one_by_one=one_by_one) == set()
+    for name in sorted(EDITED):
+        file = watching.git / name
+        for text in ("one", "two"):
+            file.write_text(text)
+            file.rename(file.with_name(f"{name}~"))
+            file.write_text(text)
+            file.with_name(f".{name}.new").write_text(text)
+            file.with_name(f".{name}.new").rename(file)
+        assert watching.bad(one_by_one=one_by_one) == set()
 
 
-@pytest.mark.parametrize("name", sorted(GITS_OWN))
-def test_what_git_renames_into_place_is_no_exchange(watching, name):
-    for _ in range(3):
-        (watching.git / f"{name}.lock").write_text("new")
-        (watching.git / f"{name}.lock").rename(watching.git / name)
+def test_what_git_renames_into_place_is_no_exchange(watching):
+    for name in sorted(GITS_OWN):
+        for _ in range(2):
+            (watching.git / f"{name}.lock").write_text("new")
+            (watching.git / f"{name}.lock").rename(watching.git / name)
     assert watching.bad() == set()
 
 
@@ -189,11 +177,11 @@ def test_a_flood_leaves_no_half_of_a_rename_behind(watching):
     flood(watching.git)
     (watching.git / "index.lock").write_text("new")
     (watching.git / "index.lock").rename(watching.git / "index")
-    watching.watcher.finish("one")
+    watching.watcher.finish()
     assert watching.lost == [True]
 
 
-def test_an_exchange_freezes_the_session_and_says_what_may_have_happened(bench):  # noqa: F811
+def test_an_exchange_freezes_the_session_and_says_what_may_have_happened(bench):
     for name in ("index", "zz"):
         (bench.root / ".git" / name).write_text(name)
     bench.start()
