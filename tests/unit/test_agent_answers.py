@@ -181,13 +181,6 @@ def test_words_that_do_not_show_are_not_sent(tool):
     assert (tool.pressed, tool.taken) == (["Down", "Down"], [])
 
 
-def test_a_question_that_takes_no_words_says_so(tool):
-    tool.asks("Which colour?", "Red", "Green")
-    tool.look()
-    with pytest.raises(clincus.ClincusError, match="takes no text of your own"):
-        Answer(tool).write("Purple")
-
-
 # ---- a tool of the user's own, of whose input nothing is known
 
 
@@ -223,13 +216,6 @@ def test_a_line_that_does_not_show_is_not_sent(clock):
     tool.echoes = False
     assert not answered_by_a_line(tool, "secret")
     assert (tool.pressed, tool.taken) == ([], [])
-
-
-def test_a_line_that_nobody_reads_is_unconfirmed(clock):
-    tool = Asker(clock, "^Your name", "Your name? ")
-    tool.reads = False
-    assert not answered_by_a_line(tool, "Ada")
-    assert tool.pressed == ["Enter"]
 
 
 def test_a_question_that_another_one_replaces_before_enter_gets_no_line(clock):

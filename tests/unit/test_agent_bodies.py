@@ -46,7 +46,6 @@ PANELS = {
         *("  ┃  Red", "  ┃                             Press ctrl+p to see all available actions"),
         "     ▣  Build · Claude Sonnet                                                      ok",
     ],
-    "on a phone": ["     Commands                                       esc", "     Search", "     Share session"],
     "a login": [
         "  ┃  Which colour do you want?    Connect a provider                               esc",
         *("  ┃                               Search", "                                ✓ OpenCode Zen (Recommended)"),
@@ -261,13 +260,8 @@ def test_a_cursor_above_the_box_shows_that_something_covers_it():
     """A dialog of another version may have another head."""
     lines = ["     Are you sure?", "     yes    no", *RESTS["opencode"]]
     assert states.answer(states.facts(lines, tool="opencode", below=7)) == ("unknown", "")
-
-
-def test_nothing_is_typed_into_the_input_below_a_panel():
-    """It shows what was typed there before."""
-    screen = "\n".join([*PANELS["commands"], *RESTS["opencode"]])
-    layout = RULES["opencode"].layout
-    assert draft_of("opencode", layout, screen, 12) is None
+    layout, screen = RULES["opencode"].layout, "\n".join([*PANELS["commands"], *RESTS["opencode"]])
+    assert draft_of("opencode", layout, screen, 12) is None, "nothing is typed into the input below a panel"
     assert draft_of("opencode", layout, screen, 4) is not None, "an answer of the agent that looks so"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import stat
 import time
 from dataclasses import replace
@@ -165,17 +164,19 @@ def kept(tmp_path) -> queue.Prompts:
 
 
 def test_the_queue_outlives_the_server_and_nobody_else_can_read_it(kept, tmp_path):
-    first = kept.add(SESSION, "one", "queued")
+    first = kept.add(SESSION, "/compact", "queued", command=True)
     kept.add(SESSION, "two", "queued")
-    folder = prompts.prompts_folder({"HOME": str(tmp_path)})
-    again = queue.Prompts(lambda: folder)
-    assert [prompt.text for prompt in again.queue(SESSION)] == ["one", "two"]
+    folder = Path(prompts.prompts_folder({"HOME": str(tmp_path)}))
+    again = queue.Prompts(lambda: str(folder))
+    assert [prompt.text for prompt in again.queue(SESSION)] == ["/compact", "two"]
+    assert not again.change(SESSION, first.prompt_id, "shorten it", None).command, "its text is no command any more"
     assert again.mark(SESSION, first, "sending")
     assert not kept.mark(SESSION, first, "sending"), "of two servers one takes it"
     assert [prompt.text for prompt in again.queue(SESSION)] == ["two"]
-    (file,) = os.listdir(folder)
-    assert stat.S_IMODE(os.stat(f"{folder}/{file}").st_mode) == 0o600
-    assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
+    late = replace(first, result="sending", at=time.time() - queue.SENDING - 1)
+    assert late.document()["result"] == "unconfirmed", "its server has ended meanwhile"
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.iterdir())]
+    assert modes == [0o700, 0o600]
 
 
 @table(
@@ -214,12 +215,6 @@ def test_only_a_queued_prompt_is_changed_or_cancelled(kept):
     assert kept.of(SESSION) == []
 
 
-def test_a_command_in_the_queue_whose_text_is_none_any_more_is_a_prompt(kept):
-    for text, is_command in (("/model", True), ("shorten it", False)):
-        queued = kept.add(SESSION, "/compact", "queued", command=True)
-        assert kept.change(SESSION, queued.prompt_id, text, None).command == is_command
-
-
 def test_the_last_prompts_are_kept_and_the_queue_is_bounded(kept):
     for number in range(queue.QUEUED):
         kept.add(SESSION, f"queued {number}", "queued")
@@ -232,13 +227,6 @@ def test_the_last_prompts_are_kept_and_the_queue_is_bounded(kept):
     with pytest.raises(clincus.ClincusError, match="in the queue") as caught:
         kept.add(SESSION, "one more", "queued")
     assert caught.value.status == 409
-
-
-def test_a_prompt_whose_server_ended_meanwhile_is_unconfirmed(kept):
-    prompt = kept.add(SESSION, "one", "sending")
-    assert prompt.document()["result"] == "sending"
-    late = replace(prompt, at=time.time() - queue.SENDING - 1)
-    assert late.document()["result"] == "unconfirmed"
 
 
 @table("text", ["", "[]", '{"session_id": "one"}', '{"session_id": "one", "prompts": [{}]}'])

@@ -12,7 +12,7 @@ import pytest
 import clincus
 from clincus_features import agents
 from clincus_features.agents import reading
-from clincus_features.agents.reading import Known, facts_before_look
+from clincus_features.agents.reading import Known
 from clincus_features.agents.records import Record, Records
 from clincus_features.agents.state import Agent, Facts, Held, Past, Said, Seen
 from tests.builders import a_session
@@ -33,13 +33,11 @@ class App:
         self.extensions = clincus.Extensions()
         self.told: list[dict[str, Any]] = []
 
-        self.starting: list[clincus.Session] = []
-
     def get(self, id: str) -> clincus.Session:
         return SESSION._replace(id=id)
 
     def all(self) -> list[clincus.Session]:
-        return self.starting
+        return []
 
     def publish(self, event, extension: bool) -> None:
         assert extension
@@ -104,15 +102,6 @@ def next_look(watch: agents.Watch) -> float | None:
     return None if due is None else round(due - agents.time.monotonic(), 1)
 
 
-def test_a_session_is_followed_from_the_moment_when_its_start_is_complete(watch):
-    """The container may have started long before: a tool that has not begun by then has not crashed."""
-    before = agents.time.time()
-    watch.tell("started", SESSION)
-    facts = watch.known(SESSION).facts
-    assert before <= facts.followed <= agents.time.time()
-    assert facts_before_look(SESSION, watch.known(SESSION)).followed == facts.followed
-
-
 REST = {
     "done": (said("done"), {}, None),
     "ended": (said("working"), {"exit_code": 0}, None),
@@ -140,7 +129,6 @@ def test_nothing_is_asked_of_a_tool_at_rest_that_is_to_ring(tmp_path, monkeypatc
 BOX = ("─" * 40, "❯", "─" * 40, "  ⏵⏵ bypass permissions on")
 RESTING = {
     "no hook has told anything": (Said(), ("❯ old", "● old", *BOX)),
-    "its turn is over": (said("done"), ("● old", *BOX)),
     "it was interrupted": (said("working"), ("⎿ Interrupted · What should Claude do instead?", *BOX)),
 }
 
@@ -212,16 +200,6 @@ def test_a_prompt_that_nothing_proves_is_work_until_the_next_look(watch, contain
         assert app.told[-1]["state"] == state
 
 
-@pytest.mark.usefixtures("still")
-def test_the_first_looks_wait_until_no_session_starts_any_more(watch, app):
-    app.starting = [SESSION._replace(status="starting")]
-    watch.tell("started", SESSION)
-    assert next_look(watch) == pytest.approx(agents.WAIT_FOR_STARTS)
-    app.starting = []
-    watch.tell("started", SESSION._replace(id="clincus-a1b2c3-2"))
-    assert next_look(watch) <= 0
-
-
 def test_each_change_is_told_once(watch, container, app):
     container.say(said("idle"))
     watch.tell("started", SESSION)
@@ -231,20 +209,6 @@ def test_each_change_is_told_once(watch, container, app):
         watch.work("")
     watch.tell("stopped", SESSION)
     assert [agent["state"] for agent in app.told] == ["starting", "idle", "working", "done", "none"]
-
-
-def test_what_was_seen_stays_so_after_a_restart_of_the_server(watch, container, app):
-    container.say(said("done"))
-    watch.tell("started", SESSION)
-    watch.work("")
-    assert watch.decision(SESSION).agent.state == "done"
-    watch.see(SESSION)
-    assert (app.told[-1]["state"], app.told[-1]["seen"]) == ("idle", True)
-    again = agents.Watch(app)
-    again.tell("started", SESSION)
-    assert again.decision(SESSION).agent.state == "idle", "what was known counts until the first look"
-    again.work("")
-    assert again.decision(SESSION).agent.state == "idle"
 
 
 @pytest.mark.usefixtures("still")

@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 import stat
-from concurrent.futures import ThreadPoolExecutor
 from email.message import Message
 from pathlib import Path
 from types import SimpleNamespace
@@ -267,16 +266,6 @@ def test_only_the_logs_of_the_newest_sessions_stay(tmp_path, monkeypatch):
         os.utime(file, (1000 - age, 1000 - age))
     journal.drop_old_logs(str(tmp_path))
     assert sorted(os.listdir(tmp_path / "sessions")) == ["0.jsonl", "1.jsonl"]
-
-
-def test_two_who_write_to_a_full_log_lose_nothing(tmp_path):
-    path = str(tmp_path / "a.jsonl")
-    entries = [{"kind": "request", "what": f"{number:04}" + "x" * 60} for number in range(400)]
-    Path(path).write_bytes(journal.line_of({"kind": "agent", "what": "x" * 300}) * 380)
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda entry: journal.append_entry(entry, path), entries))
-    found = [entry["what"] for entry in journal.read_entries(path) if entry["kind"] == "request"]
-    assert sorted(found) == [entry["what"] for entry in entries]
 
 
 def test_a_link_in_the_place_of_a_file_is_not_followed(tmp_path):

@@ -18,7 +18,7 @@ from clincus_features import notify
 from clincus_features.notify import Notifier, store, vapid
 from clincus_features.notify.agenda import Agenda
 from clincus_features.notify.hours import quiet_for
-from clincus_features.notify.news import News, is_told, read_news, remember
+from clincus_features.notify.news import read_news
 from clincus_features.notify.outbox import BACKOFF, PUSH_SERVICES, check_endpoint, contact_for, fill, without_mentions
 from tests.push_service import LOCAL_SERVICES, PushService
 from tests.table import table
@@ -143,24 +143,6 @@ def test_only_what_needs_a_person_and_was_not_seen_is_news(caller):
     assert texts == ["", "Delete?"], "what a tool says stays here unless the config lets it out"
 
 
-@table(
-    ("state", "number", "told"),
-    [
-        ("waiting", 4, True),
-        ("stuck", 4, True),
-        ("waiting", 5, False),
-        ("done", 7, True),
-        ("failed", 7, True),  # its words came late
-        ("done", 8, False),
-        ("ended", 5, False),  # it crashed after it was done
-    ],
-)
-def test_a_call_is_for_one_event(state, number, told):
-    last = remember({}, "talk", News(ONE, "app", "waiting", "", "", "", 4), "2026-01-01T10:00:00Z")
-    last = remember(last, "talk", News(ONE, "app", "done", "", "", "", 7), "2026-01-01T10:00:00Z")
-    assert is_told(last, "talk", News(ONE, "app", state, "", "", "2026-01-01T10:00:00Z", number)) is told
-
-
 # ---- when
 
 
@@ -200,29 +182,6 @@ def test_an_event_is_told_once_it_has_lasted_and_the_next_one_a_minute_later_unl
     caller.agent("done")
     caller.wait(4.1)
     assert len(service.pushes) == 3
-
-
-def test_a_session_is_looked_at_before_each_call(caller, service):
-    """Its question may have been answered since the last look: before the first call, and one that was put off."""
-    looks: list[float] = []
-
-    def look(moment: str, session: clincus.Session) -> None:
-        if moment == "before_call" and session.id == ONE:
-            looks.append(caller.now - begin)
-        if looks[-1:] == [seconds - 1]:
-            caller.agent("working")
-
-    caller.add(service.endpoint("phone"))
-    for seconds, calls in ((6, 0), (60, 1)):
-        if calls:
-            caller.agent("waiting", "question")
-            caller.wait(6)
-        begin = caller.now
-        caller.app.extensions.listeners[:] = [look]
-        caller.agent("waiting", "permission")
-        caller.wait(90)
-        assert (looks[-1], len(service.pushes)) == (seconds - 1, calls)
-        caller.app.extensions.listeners.clear()
 
 
 def test_a_device_in_use_is_not_called_and_any_other_is(caller, service):
@@ -282,18 +241,6 @@ def test_a_new_server_keeps_key_and_devices_and_tells_only_what_is_new(caller, s
 )
 def test_quiet_hours_end_at_their_time_of_the_persons_clock(hours, zone, now, seconds):
     assert quiet_for(hours, zone, clincus.datetime.fromisoformat(now)) == seconds
-
-
-@table("zone", ["", "Gone/Away"])
-def test_quiet_hours_without_a_known_zone_are_those_of_this_machine(monkeypatch, zone):
-    monkeypatch.setenv("TZ", "Asia/Tokyo")
-    time.tzset()
-    try:
-        now = clincus.datetime.fromisoformat("2026-06-01T13:00:00+00:00")
-        assert quiet_for("22:00-07:00", zone, now) == 9 * 3600
-    finally:
-        monkeypatch.undo()
-        time.tzset()
 
 
 def test_nobody_is_called_in_quiet_hours_and_what_still_waits_is_told_at_their_end(caller, service):
@@ -628,7 +575,7 @@ def test_a_device_that_a_person_removed_differs_from_one_that_was_never_here(cal
 # ---- the webhook
 
 
-def test_the_webhook_gets_the_news_as_json(caller, service):
+def test_the_webhook_gets_the_news_as_json_or_by_a_template_and_text_of_a_tool_stays_text(caller, service):
     caller.configure(webhook=service.webhook("secret"), address="https://clincus.example.net/")
     since = "2026-01-01T10:00:00Z"
     caller.agent("waiting", "question", text="Delete all?", since=since)
@@ -636,46 +583,30 @@ def test_the_webhook_gets_the_news_as_json(caller, service):
     told = {"id": ONE, "name": "app-1", "state": "waiting", "reason": "question", "text": "", "since": since}
     shown = {"title": "app-1 asks you a question", "url": f"https://clincus.example.net/sessions/{ONE}"}
     assert service.messages == [("/hook/secret", {**told, **shown})]
-
-
-def test_a_template_makes_another_message_and_text_of_a_tool_stays_text(caller, service):
     template = {"chat_id": "4711", "text": "{title}: {text} {url} {other}"}
-    caller.configure(webhook=service.webhook("secret"), template=template, with_text=True)
-    caller.agent("waiting", text='"}, {"url": "{url}"')
+    caller.configure(webhook=service.webhook("other"), template=template, with_text=True)
+    caller.agent("waiting", text='"}, {"url": "{url}"', id=TWO)
     caller.wait(6)
-    text = f'app-1 waits for you: "}}, {{"url": "{{url}}" http://127.0.0.1:3000/sessions/{ONE} {{other}}'
-    assert service.messages == [("/hook/secret", {"chat_id": "4711", "text": text})]
+    text = f'app-2 waits for you: "}}, {{"url": "{{url}}" http://127.0.0.1:3000/sessions/{TWO} {{other}}'
+    assert service.messages[1:] == [("/hook/other", {"chat_id": "4711", "text": text})]
     for_slack = fill({"text": "{text}"}, without_mentions({"text": "<!channel> & <@U1>"}))
     assert for_slack == {"text": "&lt;!channel&gt; &amp; &lt;@U1&gt;"}
 
 
-def test_what_the_webhook_answers_is_kept(caller, service):
-    for name, answers, outcome, count in (
-        ("busy", (500, 200), "delivered", 2),
-        ("moved", (302,), "refused", 1),  # no redirect is followed
-        ("down", (503,), "failed", 1 + len(BACKOFF)),
-    ):
-        caller.configure(webhook=service.webhook(name, *answers))
-        caller.agent("waiting")
-        caller.wait(1000)
-        assert [path for path, _ in service.messages] == [f"/hook/{name}"] * count
-        assert caller.notifier.document()["webhook"]["last"]["outcome"] == outcome
-        service.messages.clear()
-        caller.agent("working")
-
-
 def test_the_address_of_the_webhook_is_neither_logged_nor_shown(caller, service, caplog):
-    caller.configure(webhook=service.webhook("secret"))
+    caller.configure(webhook=service.webhook("secret", 500, 302))
     clincus.log.addHandler(caplog.handler)
     try:
         caller.agent("waiting")
-        caller.wait(6)
+        caller.wait(1000)
+        assert [path for path, _ in service.messages] == ["/hook/secret"] * 2, "no redirect is followed"
+        assert caller.notifier.document()["webhook"]["last"]["outcome"] == "refused"
         service.server_close()
         caller.agent("done", id=TWO)
         caller.wait(6)
     finally:
         clincus.log.removeHandler(caplog.handler)
-    assert caplog.text.count("webhook at 127.0.0.1") == 2
+    assert caplog.text.count("webhook at 127.0.0.1") == 3
     assert "secret" not in caplog.text + json.dumps(caller.notifier.document())
     assert clincus.config_document(caller.config)["notify"]["webhook"] == clincus.HIDDEN
 
