@@ -118,16 +118,6 @@ def test_a_box_that_was_ticked_is_no_answer_and_is_not_unticked(tool):
     assert tool.pressed == ["2"]
 
 
-def test_the_next_question_is_not_answered_by_the_same_answer(tool):
-    """The tool goes on to another question that looks much the same."""
-    tool.asks("Which colour?", "Red", "Green")
-    tool.look()
-    answer = Answer(tool)
-    tool._answered = lambda label: (tool.taken.append(label), tool.asks("Which size?", "Red", "Green"))
-    assert answer.choose(2)
-    assert (tool.pressed, tool.taken) == (["2"], ["Green"])
-
-
 COLOUR = "\x1b[31m \x1b[0m"
 
 

@@ -265,12 +265,6 @@ def test_a_cursor_above_the_box_shows_that_something_covers_it():
     assert draft_of("opencode", layout, screen, 4) is not None, "an answer of the agent that looks so"
 
 
-def test_the_permission_of_opencode_is_told_without_what_stands_above_it():
-    screen = [*states.opencode_asks("Which?", "1. Red", "↑↓  enter submit  esc dismiss"), *opencode_command(["make"])]
-    agent = decide(shown("opencode", screen)).agent
-    assert (agent.text, agent.options[0]) == ("Permission required # Shell command make", "Allow once")
-
-
 # -- Costs
 
 

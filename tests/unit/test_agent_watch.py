@@ -186,15 +186,15 @@ def test_a_tool_that_starts_without_a_word_is_looked_at_less_and_less(watch, con
 
 @pytest.mark.usefixtures("still")
 def test_a_prompt_that_nothing_proves_is_work_until_the_next_look(watch, container, app):
-    shown: dict[str, Any] = {"has_screen": True, "lines": ("─" * 40, " >  Type your message", " /w")}
-    container.say(Said(), tool="gemini", **shown)
+    shown: dict[str, Any] = {"tool": "gemini", "has_screen": True, "lines": ("─" * 40, " >  Type your message", " /w")}
+    container.say(Said(), **shown)
     watch.tell("started", SESSION)
     watch.work("")
     watch.typed(SESSION)
     assert (app.told[-1]["state"], app.told[-1]["source"]) == ("working", "person")
     assert next_look(watch) == pytest.approx(agents.DRAWING)
     for after, state in ((1, "working"), (9, "done")):  # a busy host may show the begin of the work late
-        container.say(Said(), tool="gemini", **shown, now=watch.decision(SESSION).agent.since + after)
+        container.say(Said(), **shown, now=watch.decision(SESSION).agent.since + after)
         watch.tell("ring", SESSION)
         watch.work("")
         assert app.told[-1]["state"] == state
@@ -295,26 +295,20 @@ ASKING = Agent("waiting", "question", "Which?", ("Red", "Green"), 5.0, turn=3, q
 PAST = Past(ASKING, NOON - 3600, seen=Seen(2, 1, 3, 4.0), interrupted=Held(2, 3.0), held=Held(3, 4.0))
 
 
-def test_a_record_is_read_as_it_was_written(tmp_path):
-    records = Records(lambda: str(tmp_path / "agents"))
+def test_a_record_is_read_as_it_was_written_by_the_same_session_and_run(tmp_path):
+    written, records = (Records(lambda: str(tmp_path / "agents")) for _ in range(2))
     known = Known(reading.first_facts(SESSION), inode=7, offset=9, skew=2.5)
     known.facts = replace(known.facts, said=Said("waiting", options=("Red",), turn=3))
-    records.write(SESSION, Record(known, PAST))
-    read = Records(lambda: str(tmp_path / "agents")).read(SESSION)
+    written.write(SESSION, Record(known, PAST))
+    read = records.read(SESSION)
     assert (read.past, read.known.inode, read.known.offset, read.known.skew) == (PAST, 7, 9, 2.5)
     assert read.known.facts.said == known.facts.said
+    other_run = records.read(SESSION._replace(run="2026-01-01T00:00:00Z"))
+    assert (other_run.past, other_run.known.inode, other_run.known.offset) == (PAST, 0, 0)
+    assert records.read(SESSION._replace(session_id="another")).past == Past()
 
 
-@table("other", [{"session_id": "another"}, {"run": "2026-01-01T00:00:00Z"}], ids=["session", "run"])
-def test_what_is_kept_of_another_session_or_run_is_no_place_in_its_events(tmp_path, other):
-    records = Records(lambda: str(tmp_path / "agents"))
-    records.write(SESSION, Record(Known(reading.first_facts(SESSION), inode=7, offset=9), PAST))
-    read = Records(lambda: str(tmp_path / "agents")).read(SESSION._replace(**other))
-    assert (read.known.inode, read.known.offset) == (0, 0)
-    assert read.past == (PAST if "run" in other else Past())
-
-
-@table("text", ["", '{"session_id": "s"}', '{"session_id": "s", "agent": 3, "past": {}}'])
-def test_a_torn_record_is_none(tmp_path, text):
-    (tmp_path / f"{SESSION.id}.json").write_text(text)
-    assert Records(lambda: str(tmp_path)).read(SESSION).past == Past()
+def test_a_torn_record_is_none(tmp_path):
+    for text in ("", '{"session_id": "s"}', '{"session_id": "s", "agent": 3, "past": {}}'):
+        (tmp_path / f"{SESSION.id}.json").write_text(text)
+        assert Records(lambda: str(tmp_path)).read(SESSION).past == Past()

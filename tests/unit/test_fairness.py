@@ -57,12 +57,11 @@ class App:
         self.happenings = [lambda session, words: self.told.append(words)]
         self.told: list[str] = []
 
-    def id(self, name: str) -> str:
-        return clincus.session_id_on(self.engine, name)
-
     def all(self) -> list[clincus.Session]:
         same = {"workspace": "/w", "tool": "claude", "slot": 1, "status": "running", "persistent": False}
-        return [clincus.Session(self.id(name), engine=self.engine, **same) for name in self.used]
+        return [
+            clincus.Session(clincus.session_id_on(self.engine, name), engine=self.engine, **same) for name in self.used
+        ]
 
     @contextmanager
     def held(self, id: str, *, wait: bool) -> Iterator[bool]:
