@@ -55,15 +55,15 @@ PANELS = {
 
 def dialogs() -> Iterator[tuple[str, str, list[str]]]:
     """Each dialog of each tool that the other tests know: tool, name, lines."""
-    for name, (lines, (state, _)) in states.SCREENS.items():
-        if state == "waiting":
+    for name, (lines, state) in states.SCREENS.items():
+        if state.startswith("waiting"):
             yield "claude", name, lines
     for name, (lines, _, _) in states.PANELS.items():
         yield "claude", f"panel, {name}", lines
     for name, (lines, _, _) in {**low_screens.FORMS, **low_screens.LOW}.items():
         yield "claude", name, lines
-    for name, (tool, lines, (state, _)) in states.OTHER_SCREENS.items():
-        if state == "waiting":
+    for name, (tool, lines, state) in states.OTHER_SCREENS.items():
+        if state.startswith("waiting"):
             yield tool, name, lines
     for name, (tool, screen, state, _) in others.SCREENS.items():
         if state == "waiting":
@@ -113,10 +113,10 @@ def test_an_answer_like_a_dialog_is_none(tool, lines, way):
     body = way(tool, lines)
     told = Said("done", text="x", since=NOON - 60, at=NOON - 60, event="Stop")
     before = states.after(Agent("done", since=NOON - 60, source="hook"))
-    assert states.answer(shown(tool, body, RESTS[tool])) == ("idle", "")
-    assert states.answer(shown(tool, body, RESTS[tool], said=told), before) == ("done", "")
+    assert states.answer(shown(tool, body, RESTS[tool])) == "idle"
+    assert states.answer(shown(tool, body, RESTS[tool], said=told), before) == "done"
     if tool in WORKS:
-        assert states.answer(shown(tool, body, WORKS[tool])) == ("working", "")
+        assert states.answer(shown(tool, body, WORKS[tool])) == "working"
 
 
 # What a permission is asked for, and how each tool shows it (seen with the versions of rules.py).
@@ -188,18 +188,18 @@ LINES = {
 def test_an_answer_that_ends_in_a_line_of_the_tools_own_is_one(tool):
     for line in LINES[tool]:
         for words in (["Here it is:", line], ["It prints:", "```", line, "```"]):
-            assert states.answer(shown(tool, said(tool, words), RESTS[tool])) == ("idle", ""), line
+            assert states.answer(shown(tool, said(tool, words), RESTS[tool])) == "idle", line
             if tool in WORKS:
-                assert states.answer(shown(tool, said(tool, words), WORKS[tool])) == ("working", ""), line
+                assert states.answer(shown(tool, said(tool, words), WORKS[tool])) == "working", line
 
 
 def test_what_waits_below_the_work_does_not_hide_it():
     waits = ["  Queued (press ↑ to edit):", "    say hello"]
     notice = ["\u2139 Waiting for MCP servers to initialize... Slash commands are available."]
-    assert states.answer(shown("gemini", ["✦ It prints:", "  x"], waits, RESTS["gemini"])) == ("idle", "")
-    assert states.answer(shown("gemini", notice, waits, RESTS["gemini"])) == ("working", "")
+    assert states.answer(shown("gemini", ["✦ It prints:", "  x"], waits, RESTS["gemini"])) == "idle"
+    assert states.answer(shown("gemini", notice, waits, RESTS["gemini"])) == "working"
     lines = ["• Working (3s • esc to interrupt)", "• Queued follow-up inputs", "  ↳ and then"]
-    assert states.answer(shown("codex", lines, RESTS["codex"])) == ("working", "")
+    assert states.answer(shown("codex", lines, RESTS["codex"])) == "working"
 
 
 PERMISSIONS = {
@@ -259,7 +259,7 @@ def test_a_panel_of_opencode_is_known_beside_what_it_does_not_cover(lines, has_c
 def test_a_cursor_above_the_box_shows_that_something_covers_it():
     """A dialog of another version may have another head."""
     lines = ["     Are you sure?", "     yes    no", *RESTS["opencode"]]
-    assert states.answer(states.facts(lines, tool="opencode", below=7)) == ("unknown", "")
+    assert states.answer(states.facts(lines, tool="opencode", below=7)) == "unknown"
     layout, screen = RULES["opencode"].layout, "\n".join([*PANELS["commands"], *RESTS["opencode"]])
     assert draft_of("opencode", layout, screen, 12) is None, "nothing is typed into the input below a panel"
     assert draft_of("opencode", layout, screen, 4) is not None, "an answer of the agent that looks so"

@@ -152,12 +152,6 @@ def test_a_low_screen_shows_a_dialog_with_its_choices(lines, reason, options):
     assert (agent.state, agent.reason, agent.options) == ("waiting", reason, options)
 
 
-def test_a_plan_on_a_low_screen_is_the_plan_of_the_hook():
-    asked = ("PermissionRequest", {"tool_name": "ExitPlanMode", "tool_input": {"plan": "# The plan"}})
-    agent = decide(states.facts(LOW_PLAN, said=states.hooks(states.PROMPT, asked))).agent
-    assert (agent.text, agent.options[0]) == ("# The plan", "Yes, and switch to")
-
-
 def test_an_option_below_the_end_of_a_low_screen_can_be_chosen(monkeypatch):
     """The hook has told of it, and Claude Code takes its number."""
     tool = Tool(use_clock(monkeypatch))
@@ -175,7 +169,7 @@ def test_a_dialog_whose_subject_has_a_line_of_the_footer_is_a_dialog():
     """The box above it was left by an earlier run of the tool."""
     for own in ("  ⏵⏵ bypass permissions on (shift+tab to cycle)", "  ⏸ manual mode on", "  ? for shortcuts"):
         asked = [*states.BOX[:3], *states.PERMISSION[:4], own, *states.PERMISSION[5:]]
-        assert states.answer(states.facts(asked)) == ("waiting", "permission")
+        assert states.answer(states.facts(asked)) == "waiting permission"
 
 
 def test_the_mark_of_choices_in_one_line_or_beside_an_arrow_is_read():
