@@ -65,8 +65,8 @@ def dialogs() -> Iterator[tuple[str, str, list[str]]]:
     for name, (tool, lines, state) in states.OTHER_SCREENS.items():
         if state.startswith("waiting"):
             yield tool, name, lines
-    for name, (tool, screen, state, _) in others.SCREENS.items():
-        if state == "waiting":
+    for name, (tool, screen, state) in others.SCREENS.items():
+        if state.startswith("waiting"):
             yield tool, name, screen.split("\n")
     for name, (lines, _) in states.OPENCODE_PAGES.items():
         yield "opencode", name, lines
