@@ -148,22 +148,6 @@ def test_a_tool_at_rest_rings_when_it_writes(tmp_path, monkeypatch, words, lines
 
 
 @pytest.mark.usefixtures("still")
-def test_a_person_who_types_lets_a_tool_at_rest_ring_once_in_a_while(watch, container, monkeypatch):
-    now = [NOON]
-    monkeypatch.setattr(agents.time, "time", lambda: now[0])
-    watch.tell("started", SESSION)
-    pauses: list[float | None] = []
-    for pause in (0.0, 60.0, 0.5, agents.SLOW_LOOK):
-        now[0] += pause
-        container.say(said("done"), now=now[0])
-        watch.tell("ring", SESSION)
-        watch.work("")
-        pauses.append(next_look(watch))
-    assert container.looks == [False, True, False, True]
-    assert pauses == [pytest.approx(agents.AGAIN, abs=0.11), None, pytest.approx(agents.SLOW_LOOK, abs=0.11), None]
-
-
-@pytest.mark.usefixtures("still")
 def test_a_tool_that_starts_without_a_word_is_looked_at_less_and_less(watch, container, monkeypatch):
     now = [NOON]
     monkeypatch.setattr(agents.time, "time", lambda: now[0])

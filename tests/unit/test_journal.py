@@ -207,21 +207,6 @@ def test_what_a_tool_does_is_told_in_words_of_ours(office):
     assert [state for state in states if state not in journal.DOINGS] == []
 
 
-def test_what_becomes_of_a_session_without_a_request_is_told(office):
-    changes = [{"unreachable_since": "2026-01-01T08:00:00Z"}, {}, {"paused": True}]
-    for change in changes:
-        office.journal.hear("changed", office.session._replace(**change))
-        office.journal.write_next()
-    office.journal.hear("stopped", office.session._replace(deadline="2026-01-01T09:00:00Z"))
-    office.journal.write_next()
-    assert office.log() == [
-        "The session has stopped: its time was over",
-        "The session is paused",
-        "Incus is reached again",
-        "Incus cannot be reached",
-    ]
-
-
 def test_a_container_cannot_push_out_what_persons_asked_for(office):
     """It may change what its tool does once a second, and restart itself, for as long as it likes."""
     office.happen("started")
