@@ -97,7 +97,6 @@ WAYS: dict[str, Callable[[str, list[str]], list[str]]] = {
     "in a box": lambda tool, lines: framed(lines),
     "above a box of its own": lambda tool, lines: [*lines, *RESTS[tool], *lines],
     "below what a tool leaves at its end": lambda tool, lines: said(tool, [tool + LEFT, *lines]),
-    "above the words of a footer": lambda tool, lines: [*lines, RESTS[tool][-1], WORKS.get(tool, [""])[-1]],
 }
 
 

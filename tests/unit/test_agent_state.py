@@ -74,7 +74,6 @@ CONFIG = [
     "    Show tips         on",
     "  ↓ to navigate · ↑ to switch tabs · Esc to go back",
 ]
-COMMANDS = ["● hi", RULE, "❯ /e", RULE, "    /effort                  Set the effort", "  ❯ /exit         Exit the CLI"]
 LOGIN = [
     "  Select login method:",
     "  ❯ 1. Claude account with subscription",
@@ -91,7 +90,6 @@ LOGGED_OUT = ["❯ say hi", "  ⎿  Not logged in · Please run /login", RULE, "
 STALLED = ["❯ stall", "● Let me think", "✢ Tempering… (4s · ↓ 3 tokens)", "  ⎿  Tip: Size a workflow", *BUSY]
 TYPES = [RULE, "❯ half a text", *BOX[2:]]  # Claude Code says nothing of an interruption then
 SLOW_API = ["❯ go", "●", "✻ Waiting for API response · will retry in 3m", "  43s · check your network"]
-STOP_HOOK = ["● hello", "* Bebopping… (running Stop hook · 1m 19s · ↓ 9 tokens)"]
 AGENTS = ["● The tool has answered.", "✻ Waiting for 1 background agent to finish"]
 SHELL = [RULE, "❯", RULE, "  ⏵⏵ bypass permissions on · 1 shell · ↓ to manage"]
 
@@ -141,9 +139,7 @@ SCREENS = {
     "works": (STALLED, "working"),
     "works, and a person types": ([*STALLED[:4], *TYPES], "working"),
     "waits for the API, and a person types": ([*SLOW_API, *TYPES], "working"),
-    "a hook of its end runs, and a person types": ([*STOP_HOOK, *TYPES], "working"),
     "waits for an agent": ([*AGENTS, *BOX], "working"),
-    "retries, and a person types": ([*RETRY[:2], *TYPES], "working retry"),
     "a person types behind an end": ([*DONE[:3], *TYPES], "idle"),
     "retries": (RETRY, "working retry"),
     "interrupted": (INTERRUPTED, "idle interrupted"),
@@ -152,9 +148,7 @@ SCREENS = {
     "logged out": (LOGGED_OUT, "failed auth"),
     "a hook of the project has refused a prompt": (BLOCKED, "failed other"),
     "401": (error(401), "failed auth"),
-    "402": (error(402, "Your credit balance is too low"), "failed billing"),
     "429": (error(429), "failed rate_limit"),
-    "500": (error(500), "failed server_error"),
     "529": (error(529), "failed overloaded"),
     "no network": (["● API Error: Connection refused (ECONNREFUSED)", *BOX], "failed network"),
     "another error": (error(400), "failed other"),
@@ -204,10 +198,6 @@ HOOKS = {
     "overloaded": (
         [("StopFailure", {"error": "server_error", "last_assistant_message": "API Error: 529 x"})],
         "failed overloaded",
-    ),
-    "cut off": (
-        [("StopFailure", {"error": "server_error", "last_assistant_message": "API Error: (ECONNREFUSED)"})],
-        "failed network",
     ),
 }
 
@@ -320,24 +310,10 @@ OTHER_SCREENS = {
         ],
         "waiting dialog",
     ),
-    "copilot with its sessions open": (
-        "copilot",
-        [
-            "  Current  [Sessions]  Issues",
-            "   ❯ ● Session 1    just now",
-            " / search · enter open · n new session · esc cancel",
-        ],
-        "waiting dialog",
-    ),
     "opencode retries": (
         "opencode",
         [*OPENCODE_BOX, "   ⬝⬝⬝■ Overloaded [retrying in 3s attempt #2]      esc interrupt"],
         "working retry",
-    ),
-    "opencode wants a permission": (
-        "opencode",
-        ["┃  $ touch made", "┃   Allow once   Allow always   Reject", "┃  ctrl+f fullscreen  ⇆ select"],
-        "waiting permission",
     ),
     "opencode asks": ("opencode", ["┃  1. Red", "┃  ↑↓ select  enter submit  esc dismiss"], "waiting question"),
 }
@@ -435,9 +411,7 @@ CORRECTED = {
     "a Stop that never came": ([HELLO], DONE, "done"),
     "a dialog without a hook": ([STOPPED], TRUST, "waiting dialog"),
     "work without a hook": ([STOPPED], STALLED, "working"),
-    "a shell in the background that has ended": ([("Stop", {"background_tasks": [{}]})], DONE, "done"),
     "an unknown screen": ([PROMPT], ["hm"], "working"),
-    "a menu of commands": ([("SessionStart", {})], COMMANDS, "idle"),
 }
 
 
@@ -453,14 +427,12 @@ CORRECTED |= {
         BROKEN_OFF,
     ),
     "one that a person has deleted": ([AGAIN], DONE, BROKEN_OFF),
-    "one that is taller than the screen": ([AGAIN], ["  line"] * 22 + BOX[2:], BROKEN_OFF),
     "an answer that is taller than the screen": ([AGAIN], ["  of hello", EARLIER[2], *BOX], "done"),
     "one that the tool gave itself": (
         [("UserPromptSubmit", {"prompt": "<task-notification>\n<task-id>a5"})],
         ["❯ go on", "● Agent finished", EARLIER[2], *BOX],
         "done",
     ),
-    "a long prompt that the screen cuts": ([LONG], ["❯ " + "word " * 40, *EARLIER[1:], *BOX], "done"),
 }
 
 
@@ -510,7 +482,6 @@ def test_the_words_of_a_question_are_those_of_the_hook_or_else_of_the_screen():
 PANELS = {
     "numbers": (LIST + MODEL, "Select model", ("Default", "Opus", "Haiku")),
     "a choice with what it changes": (LIST + REWIND, "Rewind", ()),
-    "taller than what is seen": (CONFIG, "↓ to navigate · ↑ to switch tabs · Esc to go back", ()),
 }
 
 
@@ -541,9 +512,7 @@ def test_a_plan_can_be_read_whole():
 
 
 PROCESSES = {
-    "ended": ({"exit_code": 0}, "ended"),
     "killed": ({"exit_code": 137}, "ended crashed"),
-    "failed": ({"exit_code": 1}, "ended crashed"),
     "gone without a word": ({"is_alive": False}, "ended crashed"),
     "a tool without rules": ({"tool": "shell"}, "unknown"),
     "the session does not run": ({"status": "stopped"}, "none"),
@@ -577,16 +546,14 @@ def test_a_clock_that_is_set_makes_no_tool_stuck_and_keeps_none_from_it():
     assert answer(facts(INTERRUPTED, said=said)) == BROKEN_OFF
 
 
-@table("jump", [3600, -3600])
-def test_a_jump_of_the_clock_is_noticed(monkeypatch, jump):
+def test_a_jump_of_the_clock_is_noticed(monkeypatch):
     now = {"time": NOON, "monotonic": 50.0}
     monkeypatch.setattr(time, "time", lambda: now["time"])
     monkeypatch.setattr(time, "monotonic", lambda: now["monotonic"])
     clock = SteadyClock()
-    now.update(time=NOON + 100, monotonic=150.0)
-    assert (clock.now(), clock.since) == (NOON + 100, 0.0)
-    now.update(time=NOON + 101 + jump, monotonic=151.0)
-    assert (clock.now(), clock.since) == (NOON + 101 + jump, NOON + 101 + jump)
+    for at, monotonic, since in ((100, 150.0, 0.0), (3701, 151.0, NOON + 3701), (102, 152.0, NOON + 102)):
+        now.update(time=NOON + at, monotonic=monotonic)
+        assert (clock.now(), clock.since) == (NOON + at, since)
 
 
 def test_a_turn_that_leaves_work_in_the_background_is_done_at_once_and_says_so():

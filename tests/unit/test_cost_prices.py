@@ -28,8 +28,6 @@ def price(model: str, *tokens: int, prices: Prices | None = None, at: str = "202
         ("us.anthropic.claude-opus-4-5-20251101-v1:0", "claude-opus-4-5"),
         ("global.anthropic.claude-opus-4-6-v1", "claude-opus-4-6"),
         ("us-gov.anthropic.claude-3-5-sonnet-20241022-v2:0", "claude-3-5-sonnet"),
-        ("arn:aws:bedrock:us-east-1:1:inference-profile/eu.anthropic.claude-opus-5", "claude-opus-5"),
-        ("claude-3-5-sonnet-v2@20241022", "claude-3-5-sonnet"),
         ("openrouter/anthropic/Claude-Opus-4.5", "claude-opus-4-5"),
         ("anthropic/claude-opus-4.5-20251101:floor[1m]", "claude-opus-4-5"),
         ("anthropic/claude-3.7-sonnet:thinking", "claude-3-7-sonnet"),

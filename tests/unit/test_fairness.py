@@ -184,10 +184,3 @@ def test_a_limit_of_a_person_stays(here):
     here.app.profile[fairness.ALLOWANCE] = "20ms/100ms"
     here.look(9)
     assert here.app.instances[BURNER] == {}
-
-
-def test_a_container_that_started_again_counts_anew(here):
-    here.look(4)
-    here.app.used[BURNER] = -57.0  # of seconds in the next look
-    here.look()
-    assert here.app.slowed == []

@@ -16,7 +16,7 @@ import pytest
 
 import clincus
 from clincus_cli.all_commands import load_commands
-from clincus_cli.commands import COMMANDS, Options, find_command
+from clincus_cli.commands import Options, find_command
 from clincus_cli.context import Context
 from clincus_cli.journal import FROM, run_noted
 from clincus_features import journal
@@ -362,9 +362,3 @@ def test_a_command_whose_journal_is_locked_or_full_ends_as_it_would(asked, monke
     monkeypatch.setattr(journal, "append_line", fill_the_disk)
     assert asked.run(lambda context: 0) == 0
     assert "the journal cannot be written" in capsys.readouterr().err
-
-
-def test_a_command_that_only_shows_or_asks_the_server_has_no_line_of_its_own():
-    silent = {name for name, command in COMMANDS.items() if not command.writes and not command.hidden}
-    assert {"list", "cost", "diff", "prompt", "answer", "network", "serve"} <= silent
-    assert silent.isdisjoint({"shell", "stop", "kill", "container exec", "trust", "snapshot restore"})

@@ -149,23 +149,17 @@ def test_any_saved_file_is_a_conversation_unless_a_pattern_says_which(environ):
     assert clincus.choose_conversation(plain, SESSION, "/w", []) is None
 
 
-def test_codex_trusts_the_workspace_and_keeps_the_users_config(environ):
-    config = configured(environ, "")
-    trust = '[projects."/workspace"]\ntrust_level = "trusted"\n'
-    assert carried(environ, "codex", config)[".codex/config.toml"] == trust
-    mine = carried(environ, "codex", config, files={".codex/config.toml": 'model = "x"\n'})
-    assert mine[".codex/config.toml"] == f'model = "x"\n\n{trust}'
-    again = carried(environ, "codex", config, files={".codex/config.toml": trust})
-    assert again[".codex/config.toml"] == trust
-
-
-def test_gemini_logs_in_by_the_key_that_it_is_given_and_aider_needs_no_name_for_git(environ):
+def test_each_ready_tool_gets_what_it_would_ask_a_person_for(environ):
     config = configured(environ, "")
     for key, chosen in (("k", "gemini-api-key"), ("", None)):
         found = carried(environ, "gemini", config, environment={"GEMINI_API_KEY": key})
         settings = json.loads(found[".gemini/settings.json"])
         assert settings.get("security", {}).get("auth", {}).get("selectedType") == chosen
         assert settings["general"] == {"enableAutoUpdate": False}
+    trusted = '[projects."/workspace"]\ntrust_level = "trusted"\n'
+    for mine, expected in (("", trusted), ('model = "x"\n', f'model = "x"\n\n{trusted}'), (trusted, trusted)):
+        files = {".codex/config.toml": mine} if mine else {}
+        assert carried(environ, "codex", config, files=files)[".codex/config.toml"] == expected
     assert "name = Your Name" in carried(environ, "aider", config)[".config/git/config"]
 
 
@@ -222,7 +216,6 @@ ROWS = (
         ("Which one?\n 1. Red\n", "waiting", "question", "mine/rule-1"),
         ("busy with it\n", "working", "", "mine/busy"),
         ("no key: unauthorized\n", "failed", "auth", "mine/rule-3"),
-        ("hello\n>\n", "idle", "", "mine/rule-4"),
         ("what is this\n", "unknown", "", "nothing-known"),
     ],
 )
@@ -371,17 +364,11 @@ SCREENS = {
         f"  full for full details.\n{GEMINI_BOX}",
         "failed auth",
     ),
-    "gemini, trust": (
-        "gemini",
-        " │ Do you trust the files in this folder?  │\n │ ● 1. Trust folder (ws)  │\n │   2. Don't trust  │\n ╰──╯\n",
-        "waiting dialog",
-    ),
     "gemini, login": (
         "gemini",
         "│   How would you like to authenticate for this project?  │\n│   ● 2. Use Gemini API Key │\n╰──╯\n",
         "waiting login",
     ),
-    "aider, ready": ("aider", f"Repo-map: using 4096 tokens\n{RULE}\n>\n", "idle"),
     "aider, works": ("aider", f"{RULE}\n> do it\n     ░█    Waiting for gpt-4o\n", "working"),
     "aider, answers": ("aider", f"{RULE}\n> say hello\nHello th\n", "working"),
     "aider, retries": ("aider", f"{RULE}\n> x\nlitellm.E: y\nRetrying in 8.0 seconds...\n", "working retry"),
