@@ -535,6 +535,9 @@ def test_work_without_a_movement_for_five_minutes_is_stuck():
     assert answer(facts(STALLED, **still, moved=NOON - 299)) == "working"
     assert answer(facts(STALLED, **still, moved=NOON - 301)) == "stuck"
     assert answer(facts(RETRY, **still, moved=NOON - 301)) == "working retry"
+    fresh = facts(STALLED, **still, moved=NOON - 301, is_measured=False)
+    assert answer(fresh) == "working", "a new server does not know yet whether it uses the CPU"
+    assert answer(fresh, after(Agent("stuck"))) == "stuck"
 
 
 def test_a_clock_that_is_set_makes_no_tool_stuck_and_keeps_none_from_it():

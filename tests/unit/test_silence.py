@@ -181,3 +181,10 @@ def test_everybody_has_an_answer_within_ten_seconds(app, door, look, monkeypatch
     assert 2 * silence.PATIENCE <= 10  # it hangs since a moment after the first of two questions
     assert max(longest_wait, silence.WATCHED + silence.PERIOD + silence.PATIENCE) <= 10
     assert max(clincus.FIRST_LOOK, clincus.READ_TIMEOUT, clincus.ENGINE_PATIENCE) < 10
+
+
+def test_a_page_that_opens_wakes_who_looks(app, door):
+    opened, other = [], object()
+    assert silence.wake_for_page(app, "GET", "/api/sessions", other) is other
+    silence.wake_for_page(app, "GET", "/ws/events", opened.append)("the request")
+    assert (opened, door.has_begun.is_set()) == (["the request"], True)
