@@ -730,6 +730,8 @@ def test_what_was_said_before_a_person_started_the_tool_a_second_time_is_over():
     again = decide(facts(COPILOT_BOX, said=over, runs_again=True, **{**by_hand, "now": NOON + 30}), left.past)
     told = decide(facts(COPILOT_BOX, said=later, runs_again=True, **{**by_hand, "now": NOON + 90}), again.past)
     assert [one.agent.state for one in (left, again, told)] == ["ended", "idle", "done"]
+    missed = facts(BOX, exit_code=0, runs_again=True, ended=NOON - 5)  # its end was between two looks
+    assert answer(missed, after(Agent("working", turn=1))) == "idle"
 
 
 LEFT = [*BOX, "claude has ended (exit code 0). This is a shell in its container.", "code@box:/workspace$ claude"]
