@@ -213,12 +213,14 @@ OPENCODE_ASKED = ("question.asked", {"questions": [{"question": "Which?", "optio
 BUSY_NOW, IDLE_NOW = (("session.status", {"status": {"type": kind}}) for kind in ("busy", "idle"))
 OTHERS = {
     "copilot, asked": ("copilot", [PROMPT, COPILOT_ASKED], "waiting question"),
+    "copilot, answered": ("copilot", [PROMPT, COPILOT_ASKED, ("PostToolUse", {})], "working"),
     "copilot, failed": (
         "copilot",
         [PROMPT, ("ErrorOccurred", {"recoverable": False, "error": {"message": "rate_limit_error"}})],
         "failed rate_limit",
     ),
     "opencode, asked": ("opencode", [BUSY_NOW, OPENCODE_ASKED, BUSY_NOW], "waiting question"),
+    "opencode, answered": ("opencode", [BUSY_NOW, OPENCODE_ASKED, ("question.replied", {})], "working"),
     "opencode, retries": (
         "opencode",
         [BUSY_NOW, ("session.status", {"status": {"type": "retry", "message": "Overloaded", "attempt": 2}})],
