@@ -43,6 +43,9 @@ def test_a_name_of_any_provider_is_reduced_to_that_of_the_maker(written, name):
     ("model", "tokens", "dollars"),
     [
         ("us.anthropic.claude-opus-4-5-20251101-v1:0", 1000, 0.005),
+        ("claude-fable-5-2", 1000, 0.008),
+        ("claude-sonnet-4-5", 200_001, None),
+        ("gemini-2.5-pro", 200_001, 0.5000025),
         ("claude-haiku-5-5", 100_000, 0.01),
         ("claude-haiku-5-5", 100_001, 0.0500005),
         ("gpt-6.1-sol", 272_000, 0.544),
