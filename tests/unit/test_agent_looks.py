@@ -178,8 +178,8 @@ def test_a_shell_tells_how_a_tool_has_ended_that_was_started_again_in_it(contain
             enter("touch ~/ready")
             return (home / "ready").exists()
 
-        def end_of_next_run() -> tuple[int | None, int]:
-            """Its exit code, and how often it has rung by then."""
+        def end_of_next_run(rings: int) -> int | None:
+            """Its exit code; by then it has rung so often."""
             (home / "end").unlink(missing_ok=True)
             enter(f"{home}/bin/claude")
             wait_until(lambda: container.look().facts.runs_again, "the tool to run again")
@@ -187,18 +187,21 @@ def test_a_shell_tells_how_a_tool_has_ended_that_was_started_again_in_it(contain
             wait_until(lambda: container.look().facts.again_code is not None, "its exit code")
             facts = container.look().facts
             assert (facts.exit_code, facts.was_again, abs(facts.ended - facts.now) < 30) == (0, True, True)
-            return facts.again_code, len((home / "rung").read_text())
+            wait_until(lambda: len((home / "rung").read_text()) == rings, "a ring at each end")
+            return facts.again_code
 
         try:
             wait_until(lambda: (container.agent / "run").exists() and container.look().facts.exit_code == 0, "its end")
             wait_until(is_ready, "the shell")
             (home / "kill").touch()
-            assert end_of_next_run() == (137, 2)
+            assert end_of_next_run(2) == 137
             (home / "kill").unlink()
             enter("(exit 3); touch ~/typed")
             wait_until((home / "typed").exists, "another command")
+            enter("touch ~/typed-again")
+            wait_until((home / "typed-again").exists, "one more, before which the shell has told of the last one")
             assert (container.look().facts.again_code, len((home / "rung").read_text())) == (137, 2)
-            assert end_of_next_run() == (0, 3)
+            assert end_of_next_run(3) == 0
         finally:
             terminal.kill()
 
