@@ -12,9 +12,9 @@ import pytest
 import clincus
 from clincus_features import agents
 from clincus_features.agents import reading
-from clincus_features.agents.reading import Known, facts_before_look
+from clincus_features.agents.reading import Known
 from clincus_features.agents.records import Record, Records
-from clincus_features.agents.state import Agent, Decision, Facts, Held, Past, Said, Seen
+from clincus_features.agents.state import Agent, Facts, Held, Past, Said, Seen
 from tests.builders import a_session
 from tests.programs import DEADLINE, wait_until
 from tests.table import table
@@ -33,13 +33,11 @@ class App:
         self.extensions = clincus.Extensions()
         self.told: list[dict[str, Any]] = []
 
-        self.starting: list[clincus.Session] = []
-
     def get(self, id: str) -> clincus.Session:
         return SESSION._replace(id=id)
 
     def all(self) -> list[clincus.Session]:
-        return self.starting
+        return []
 
     def publish(self, event, extension: bool) -> None:
         assert extension
@@ -64,9 +62,19 @@ class Container:
 
 @pytest.fixture
 def container(monkeypatch) -> Container:
+    return stand_in(monkeypatch)
+
+
+def stand_in(monkeypatch) -> Container:
+    """A container that the watch looks at."""
     made = Container()
     monkeypatch.setattr(agents, "look", made.look)
     return made
+
+
+def stand_still(monkeypatch) -> None:
+    """The clock of what is due stands still, as a busy machine does, or its disk, between two lines of a test."""
+    monkeypatch.setattr(agents.time, "monotonic", lambda: 1000.0)
 
 
 @pytest.fixture
@@ -81,8 +89,7 @@ def watch(app, container) -> agents.Watch:
 
 @pytest.fixture
 def still(monkeypatch) -> None:
-    """The clock of what is due stands still, as a busy machine does, or its disk, between two lines of a test."""
-    monkeypatch.setattr(agents.time, "monotonic", lambda: 1000.0)
+    stand_still(monkeypatch)
 
 
 def said(state: str, reason: str = "", ago: float = 10.0) -> Said:
@@ -95,42 +102,21 @@ def next_look(watch: agents.Watch) -> float | None:
     return None if due is None else round(due - agents.time.monotonic(), 1)
 
 
-def test_a_session_is_looked_at_when_it_starts_and_when_it_rings(watch, container):
-    container.say(said("idle"))
-    watch.tell("started", SESSION)
-    watch.work("")
-    assert len(container.looks) == 1
-    watch.tell("ring", SESSION)
-    watch.work("")
-    assert len(container.looks) == 2
-
-
-def test_a_session_is_followed_from_the_moment_when_its_start_is_complete(watch):
-    """The container may have started long before: a tool that has not begun by then has not crashed."""
-    before = agents.time.time()
-    watch.tell("started", SESSION)
-    facts = watch.known(SESSION).facts
-    assert before <= facts.followed <= agents.time.time()
-    assert facts_before_look(SESSION, watch.known(SESSION)).followed == facts.followed
-
-
 REST = {
-    "idle": (said("idle"), {}, None),
     "done": (said("done"), {}, None),
-    "failed": (said("failed", "auth"), {}, None),
     "ended": (said("working"), {"exit_code": 0}, None),
     "unknown": (said(""), {"tool": "shell"}, None),
     "working": (said("working"), {}, agents.SLOW_LOOK),
-    "waiting": (said("waiting", "question"), {}, agents.SLOW_LOOK),
     "starting": (said(""), {"started": NOON - 5}, agents.SLOW_LOOK),
     "a hook of just now": (said("done", ago=1.5), {}, 0.7),
     "a container that cannot ring": (said("idle"), {"can_ring": False}, agents.SLOW_LOOK),
 }
 
 
-@pytest.mark.usefixtures("still")
-@pytest.mark.parametrize(("words", "more", "expected"), REST.values(), ids=REST.keys())
-def test_nothing_is_asked_of_a_tool_at_rest_that_is_to_ring(watch, container, words, more, expected):
+@table(("words", "more", "expected"), REST.values(), ids=REST.keys())
+def test_nothing_is_asked_of_a_tool_at_rest_that_is_to_ring(tmp_path, monkeypatch, words, more, expected):
+    stand_still(monkeypatch)
+    container, watch = stand_in(monkeypatch), agents.Watch(App(tmp_path))
     container.say(words, **more)
     watch.tell("started", SESSION)
     watch.work("")
@@ -143,15 +129,15 @@ def test_nothing_is_asked_of_a_tool_at_rest_that_is_to_ring(watch, container, wo
 BOX = ("─" * 40, "❯", "─" * 40, "  ⏵⏵ bypass permissions on")
 RESTING = {
     "no hook has told anything": (Said(), ("❯ old", "● old", *BOX)),
-    "its turn is over": (said("done"), ("● old", *BOX)),
     "it was interrupted": (said("working"), ("⎿ Interrupted · What should Claude do instead?", *BOX)),
 }
 
 
-@pytest.mark.usefixtures("still")
-@pytest.mark.parametrize(("words", "lines"), RESTING.values(), ids=RESTING.keys())
-def test_a_tool_at_rest_rings_when_it_writes(watch, container, words, lines):
+@table(("words", "lines"), RESTING.values(), ids=RESTING.keys())
+def test_a_tool_at_rest_rings_when_it_writes(tmp_path, monkeypatch, words, lines):
     """No hook tells of a dialog that a person opens then."""
+    stand_still(monkeypatch)
+    container, watch = stand_in(monkeypatch), agents.Watch(App(tmp_path))
     container.say(words, lines=lines, has_screen=True)
     watch.tell("started", SESSION)
     watch.work("")
@@ -159,22 +145,6 @@ def test_a_tool_at_rest_rings_when_it_writes(watch, container, words, lines):
     watch.tell("ring", SESSION)
     watch.work("")
     assert (container.looks, next_look(watch)) == ([False, True], None)
-
-
-@pytest.mark.usefixtures("still")
-def test_a_person_who_types_lets_a_tool_at_rest_ring_once_in_a_while(watch, container, monkeypatch):
-    now = [NOON]
-    monkeypatch.setattr(agents.time, "time", lambda: now[0])
-    watch.tell("started", SESSION)
-    pauses: list[float | None] = []
-    for pause in (0.0, 60.0, 0.5, agents.SLOW_LOOK):
-        now[0] += pause
-        container.say(said("done"), now=now[0])
-        watch.tell("ring", SESSION)
-        watch.work("")
-        pauses.append(next_look(watch))
-    assert container.looks == [False, True, False, True]
-    assert pauses == [pytest.approx(agents.AGAIN, abs=0.11), None, pytest.approx(agents.SLOW_LOOK, abs=0.11), None]
 
 
 @pytest.mark.usefixtures("still")
@@ -200,28 +170,18 @@ def test_a_tool_that_starts_without_a_word_is_looked_at_less_and_less(watch, con
 
 @pytest.mark.usefixtures("still")
 def test_a_prompt_that_nothing_proves_is_work_until_the_next_look(watch, container, app):
-    shown: dict[str, Any] = {"has_screen": True, "lines": ("─" * 40, " >  Type your message", " /w")}
-    container.say(Said(), tool="gemini", **shown)
+    shown: dict[str, Any] = {"tool": "gemini", "has_screen": True, "lines": ("─" * 40, " >  Type your message", " /w")}
+    container.say(Said(), **shown)
     watch.tell("started", SESSION)
     watch.work("")
     watch.typed(SESSION)
     assert (app.told[-1]["state"], app.told[-1]["source"]) == ("working", "person")
     assert next_look(watch) == pytest.approx(agents.DRAWING)
     for after, state in ((1, "working"), (9, "done")):  # a busy host may show the begin of the work late
-        container.say(Said(), tool="gemini", **shown, now=watch.decision(SESSION).agent.since + after)
+        container.say(Said(), **shown, now=watch.decision(SESSION).agent.since + after)
         watch.tell("ring", SESSION)
         watch.work("")
         assert app.told[-1]["state"] == state
-
-
-@pytest.mark.usefixtures("still")
-def test_the_first_looks_wait_until_no_session_starts_any_more(watch, app):
-    app.starting = [SESSION._replace(status="starting")]
-    watch.tell("started", SESSION)
-    assert next_look(watch) == pytest.approx(agents.WAIT_FOR_STARTS)
-    app.starting = []
-    watch.tell("started", SESSION._replace(id="clincus-a1b2c3-2"))
-    assert next_look(watch) <= 0
 
 
 def test_each_change_is_told_once(watch, container, app):
@@ -235,37 +195,18 @@ def test_each_change_is_told_once(watch, container, app):
     assert [agent["state"] for agent in app.told] == ["starting", "idle", "working", "done", "none"]
 
 
-def test_what_was_seen_stays_so_after_a_restart_of_the_server(watch, container, app):
-    container.say(said("done"))
-    watch.tell("started", SESSION)
-    watch.work("")
-    assert watch.decision(SESSION).agent.state == "done"
-    watch.see(SESSION)
-    assert (app.told[-1]["state"], app.told[-1]["seen"]) == ("idle", True)
-    again = agents.Watch(app)
-    again.tell("started", SESSION)
-    assert again.decision(SESSION).agent.state == "idle", "what was known counts until the first look"
-    again.work("")
-    assert again.decision(SESSION).agent.state == "idle"
-
-
 @pytest.mark.usefixtures("still")
-def test_a_look_that_fails_is_taken_again(watch, container, monkeypatch):
+def test_a_look_that_fails_or_of_which_nothing_can_be_made_is_taken_again(watch, container, monkeypatch):
     def fail(*arguments: object, **options: object) -> Known:
-        raise clincus.ClincusError("Incus is gone")
+        raise failures.pop()
 
-    monkeypatch.setattr(agents, "look", fail)
+    failures = [ValueError("a fault of ours"), clincus.ClincusError("Incus is gone")]
     watch.tell("started", SESSION)
-    watch.work("")
+    with monkeypatch.context() as patch:
+        patch.setattr(agents, "look", fail)
+        watch.work("")
     assert next_look(watch) == pytest.approx(agents.FAILED_LOOK)
-
-
-@pytest.mark.usefixtures("still")
-def test_a_look_that_nothing_can_be_made_of_is_taken_again(watch, container, monkeypatch):
-    def fail(*arguments: object) -> Decision:
-        raise ValueError("a fault of ours")
-
-    watch.tell("started", SESSION)
+    watch.tell("ring", SESSION)
     monkeypatch.setattr(agents, "decide", fail)
     with pytest.raises(ValueError, match="a fault of ours"):
         watch.work("")
@@ -306,103 +247,53 @@ def test_a_ring_while_somebody_looks_is_not_lost(watch, container, monkeypatch):
     assert len(container.looks) == 2
 
 
-def test_what_somebody_has_seen_is_kept_though_a_look_ends_just_then(watch, container, monkeypatch):
-    container.say(said("done"))
-    watch.tell("started", SESSION)
-    watch.work("")
-    begun, go_on = threading.Event(), threading.Event()
-    real = Records.write
-
-    def slow(records: Records, session: clincus.Session, record: Record) -> None:
-        if not begun.is_set():
-            begun.set()
-            go_on.wait(0.3)  # in vain where the other one waits for this
-        real(records, session, record)
-
-    monkeypatch.setattr(Records, "write", slow)
-    thread = threading.Thread(target=watch._keep, args=(SESSION,))
-    thread.start()
-    assert begun.wait(DEADLINE)
-    watch.see(SESSION)
-    go_on.set()
-    thread.join(DEADLINE)
-    assert watch._records.read(SESSION).past.seen == watch._past[SESSION.id].seen
-
-
 def test_containers_that_hang_keep_no_other_waiting(watch, container, monkeypatch):
-    container.say(said("idle"))
     hanging, honest = [f"clincus-a1b2c3-{number}" for number in (1, 2, 3)], "clincus-a1b2c3-4"
-    monkeypatch.setattr(agents, "SLOW", -1.0)  # the first look at these three took long
-    for id in hanging:
-        watch.tell("started", SESSION._replace(id=id))
-    while not watch._slow >= {*hanging}:
-        watch.work("")
-    monkeypatch.setattr(agents, "SLOW", 60.0)
-    go_on, looked = threading.Event(), threading.Semaphore(0)
-    ended = []
+    go_on, looked = threading.Event(), []
 
     def look(sessions, session, known: Known, *, arm: bool = False) -> Known:
-        if session.id in hanging:
-            assert go_on.wait(DEADLINE)
-        else:
-            looked.release()
-        ended.append(session.id)
+        assert session.id == honest or go_on.wait(DEADLINE)
+        looked.append(session.id)
         return container.look(sessions, session, known)
 
+    container.say(said("idle"))
+    watch._slow |= {*hanging}  # the first look at these three took long
     monkeypatch.setattr(agents, "look", look)
     for id in hanging:
-        watch.tell("ring", SESSION._replace(id=id))
+        watch.tell("started", SESSION._replace(id=id))
     workers = [threading.Thread(target=watch.work, args=("",)) for _ in range(agents.SLOW_LOOKERS)]
     for worker in workers:
         worker.start()
     wait_until(lambda: len(watch._looking) == agents.SLOW_LOOKERS, "those that hang")
     watch.tell("started", SESSION._replace(id=honest))
     watch.work("")
-    assert looked.acquire(timeout=DEADLINE)
+    assert looked == [honest]
     go_on.set()
     for worker in workers:
         worker.join(DEADLINE)
-    while not {*hanging} <= {*ended}:  # the third one's turn comes
+    while not {*hanging} <= {*looked}:  # the third one's turn comes
         watch.work("")
-
-
-def test_a_session_that_does_not_run_has_no_agent(watch, container):
-    assert watch.decision(SESSION._replace(status="stopped")).agent.state == "none"
 
 
 ASKING = Agent("waiting", "question", "Which?", ("Red", "Green"), 5.0, turn=3, question=2)
 PAST = Past(ASKING, NOON - 3600, seen=Seen(2, 1, 3, 4.0), interrupted=Held(2, 3.0), held=Held(3, 4.0))
 
 
-def test_a_record_is_read_as_it_was_written(tmp_path):
-    records = Records(lambda: str(tmp_path / "agents"))
+def test_a_record_is_read_as_it_was_written_by_the_same_session_and_run(tmp_path):
+    written, records = (Records(lambda: str(tmp_path / "agents")) for _ in range(2))
     known = Known(reading.first_facts(SESSION), inode=7, offset=9, skew=2.5)
     known.facts = replace(known.facts, said=Said("waiting", options=("Red",), turn=3))
-    records.write(SESSION, Record(known, PAST))
-    read = Records(lambda: str(tmp_path / "agents")).read(SESSION)
+    written.write(SESSION, Record(known, PAST))
+    read = records.read(SESSION)
     assert (read.past, read.known.inode, read.known.offset, read.known.skew) == (PAST, 7, 9, 2.5)
     assert read.known.facts.said == known.facts.said
+    other_run = records.read(SESSION._replace(run="2026-01-01T00:00:00Z"))
+    assert (other_run.past, other_run.known.inode, other_run.known.offset) == (PAST, 0, 0)
+    assert records.read(SESSION._replace(session_id="another")).past == Past()
+    assert reading.first_facts(SESSION._replace(run="")).started == 0.0
 
 
-@table("other", [{"session_id": "another"}, {"run": "2026-01-01T00:00:00Z"}], ids=["session", "run"])
-def test_what_is_kept_of_another_session_or_run_is_no_place_in_its_events(tmp_path, other):
-    records = Records(lambda: str(tmp_path / "agents"))
-    records.write(SESSION, Record(Known(reading.first_facts(SESSION), inode=7, offset=9), PAST))
-    read = Records(lambda: str(tmp_path / "agents")).read(SESSION._replace(**other))
-    assert (read.known.inode, read.known.offset) == (0, 0)
-    assert read.past == (PAST if "run" in other else Past())
-
-
-@table("text", ["", "[]", '{"session_id": "s"}', "{", '{"session_id": "s", "agent": 3, "past": {}}'])
-def test_a_torn_record_is_none(tmp_path, text):
-    (tmp_path / f"{SESSION.id}.json").write_text(text)
-    assert Records(lambda: str(tmp_path)).read(SESSION).past == Past()
-
-
-def test_a_session_of_an_older_clincus_is_unknown():
-    class Sessions:
-        def output(self, *words: object, refusals: dict[int, Exception], **more: object) -> bytes:
-            raise refusals[4]
-
-    known = reading.look(Sessions(), SESSION, Known())  # type: ignore[arg-type]
-    assert agents.decide(known.facts).agent.state == "unknown"
+def test_a_torn_record_is_none(tmp_path):
+    for text in ("", '{"session_id": "s"}', '{"session_id": "s", "agent": 3, "past": {}}'):
+        (tmp_path / f"{SESSION.id}.json").write_text(text)
+        assert Records(lambda: str(tmp_path)).read(SESSION).past == Past()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,13 +61,16 @@ def read(gauges: metrics.Gauges) -> dict[str, float]:
 
 def test_prometheus_reads_all_of_it_and_it_says_what_is_so_now(gauges):
     found = read(gauges)
-    assert found["clincus_sessions{status=running}"] == 2
-    assert found["clincus_sessions{status=stopped}"] == 0
-    assert found["clincus_agents{state=waiting}"] == 2
-    assert found["clincus_engine_up{engine=}"] == 1
-    assert found["clincus_engine_up{engine=far}"] == 0
-    assert found["clincus_sockets{operation=open_terminal}"] == 0
-    assert found["clincus_sockets{operation=open_events}"] == 2
+    expected = {
+        "clincus_sessions{status=running}": 2,
+        "clincus_sessions{status=stopped}": 0,
+        "clincus_agents{state=waiting}": 2,
+        "clincus_engine_up{engine=}": 1,
+        "clincus_engine_up{engine=far}": 0,
+        "clincus_sockets{operation=open_terminal}": 0,
+        "clincus_sockets{operation=open_events}": 2,
+    }
+    assert expected.items() <= found.items()
     assert found["clincus_threads"] >= 1
     assert found["process_resident_memory_bytes"] > 1 << 20
     assert found["process_open_fds"] > 2
@@ -89,16 +91,6 @@ def test_a_request_counts_for_its_operation_with_its_time_and_how_it_failed(gaug
     assert found["clincus_request_failures_total{operation=list_sessions}{status=500}"] == 1
 
 
-def test_a_bucket_counts_all_that_is_not_longer(gauges, tallies):
-    for seconds in (0.001, 0.3, 100):
-        tallies.time("clincus_request_seconds", 'operation="x"', seconds)
-    found = read(gauges)
-    name = "clincus_request_seconds_bucket{{operation=x}}{{le={}}}"
-    bounds = {bound: found[name.format(bound)] for bound in ("0.001", "0.5", "60", "+Inf")}
-    assert bounds == {"0.001": 1, "0.5": 2, "60": 2, "+Inf": 3}
-    assert found["clincus_request_seconds_sum{operation=x}"] == pytest.approx(100.301)
-
-
 def test_a_socket_is_counted_while_it_is_open(gauges):
     def look(request: object) -> float:
         return read(gauges)["clincus_sockets{operation=open_terminal}"]
@@ -107,83 +99,48 @@ def test_a_socket_is_counted_while_it_is_open(gauges):
     assert look(REQUEST) == 0
 
 
-@pytest.mark.parametrize(
-    ("words", "call"),
-    [
-        ("incus --project default launch --quiet clincus", "launch"),
-        ("incus query --request POST /1.0/instances", "POST"),
-        ("sg incus-admin -c 'incus --project default exec --force-noninteractive", "exec"),
-        ("incus --project default --help", "other"),
-        ("incus --project default clincus-a1b2c3-1", "other"),
-    ],
-)
-def test_a_call_of_incus_counts_by_its_kind(gauges, words, call):
-    clincus.tally("child", words, 0.2)
-    clincus.tally("failed child", words, 0.2)
+def test_a_call_of_incus_counts_by_its_kind(gauges):
+    calls = {
+        "launch": "incus --project default launch --quiet clincus",
+        "POST": "incus query --request POST /1.0/instances",
+        "exec": "sg incus-admin -c 'incus --project default exec --force-noninteractive",
+        "other": "incus --project default --help",
+    }
+    for words in calls.values():
+        clincus.tally("child", words, 0.2)
+        clincus.tally("failed child", words, 0.2)
     found = read(gauges)
-    assert found[f"clincus_incus_call_seconds_count{{call={call}}}"] == 2
-    assert found[f"clincus_incus_call_failures_total{{call={call}}}"] == 1
+    for call in calls:
+        assert found[f"clincus_incus_call_seconds_count{{call={call}}}"] == 2
+        assert found[f"clincus_incus_call_failures_total{{call={call}}}"] == 1
 
 
-def test_a_child_that_is_not_incus_does_not_count(gauges):
-    clincus.run_child(["true"], timeout=60)
-    assert not any("call" in name for name in read(gauges))
-
-
-def test_the_core_tells_how_children_end(tallies, monkeypatch):
+def test_the_core_tells_how_children_end_and_those_that_are_not_incus_do_not_count(gauges, tallies, monkeypatch):
     told = []
-    monkeypatch.setattr(clincus, "meters", [lambda kind, which, seconds: told.append((kind, which))])
+    monkeypatch.setattr(clincus, "meters", [tallies.note, lambda kind, which, _: told.append((kind, which))])
     for program in ("true", "false"):
         clincus.run_child([program], timeout=60)
     assert told == [("child", "true"), ("failed child", "false")]
+    assert not any("call" in name for name in read(gauges))
 
 
-@pytest.mark.parametrize(
-    ("kind", "which", "name"),
-    [
-        ("answer", "404", "clincus_answers_total{status=404}"),
-        ("save", "failed", "clincus_saves_total{outcome=failed}"),
-        ("push", "delivered", "clincus_pushes_total{outcome=delivered}"),
-        ("webhook", "refused", "clincus_webhooks_total{outcome=refused}"),
-    ],
-)
-def test_what_the_core_and_other_features_tally_is_counted(gauges, kind, which, name):
-    clincus.tally(kind, which)
-    clincus.tally(kind, which)
-    assert read(gauges)[name] == 2
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "clincus_saves_total{outcome=failed}",
-        "clincus_pushes_total{outcome=failed}",
-        "clincus_webhooks_total{outcome=failed}",
-        "clincus_log_messages_total{level=error}",
-    ],
-)
-def test_the_first_failure_increases_a_counter_that_was_there_before(gauges, name):
-    assert read(gauges)[name] == 0
-
-
-def test_a_kind_that_is_not_known_makes_no_metric(gauges):
-    before = read(gauges).keys()
-    clincus.tally("weather", "fine")
-    assert read(gauges).keys() == before
-
-
-def test_lines_of_the_log_count_by_level(gauges):
+def test_what_the_core_and_other_features_tally_is_counted(gauges):
+    names = {
+        ("answer", "404"): "clincus_answers_total{status=404}",
+        ("save", "failed"): "clincus_saves_total{outcome=failed}",
+        ("push", "failed"): "clincus_pushes_total{outcome=failed}",
+        ("webhook", "failed"): "clincus_webhooks_total{outcome=failed}",
+    }
+    before = read(gauges)
+    for name in [*names.values(), "clincus_log_messages_total{level=error}"][1:]:
+        assert before[name] == 0, "the first failure increases a counter that was there before"
+    for kind, which in (*names, *names, ("weather", "fine")):
+        clincus.tally(kind, which)
+    after = read(gauges)
+    assert [after[name] for name in names.values()] == [2] * 4
     metrics.LogCounter().emit(logging.makeLogRecord({"levelname": "WARNING"}))
     assert read(gauges)["clincus_log_messages_total{level=warning}"] == 1
-
-
-def test_no_count_is_lost_between_threads(gauges, tallies):
-    threads = [threading.Thread(target=lambda: [clincus.tally("answer", "200") for _ in range(500)]) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert read(gauges)["clincus_answers_total{status=200}"] == 4000
+    assert after.keys() - before.keys() == {"clincus_answers_total{status=404}"}, "no other kind makes a metric"
 
 
 def test_more_sessions_make_the_answer_no_longer(gauges, app):
@@ -201,11 +158,6 @@ def test_every_operation_of_a_server_is_measured(tmp_path):
     assert dict(answer.headers)["Content-Type"].startswith("text/plain; version=0.0.4")
     text = answer.body.decode()
     assert 'clincus_request_seconds_count{operation="get_config"} 1\n' in text
-
-
-def test_the_path_is_one_of_the_api_so_that_no_page_stands_in_its_place():
-    assert clincus.Request("GET", "/metrics", {}, None, 0, None, None).is_api  # type: ignore[arg-type]
-    assert not clincus.Request("GET", "/metrics/more", {}, None, 0, None, None).is_api  # type: ignore[arg-type]
 
 
 # ---- what people read -------------------------------------------------------------------------------------------
