@@ -1,6 +1,6 @@
 """The CPythons that the archive has to run on.
 
-    python3 -m tests.interpreters    brings those that this machine lacks, from releases of Debian and Ubuntu
+    python3 -m tests.interpreters [VERSION…]    brings those that this machine lacks, from releases of Debian and Ubuntu
 
 Those of pyenv and of the system come first. A version that a machine cannot have is named in the summary of a run.
 """
@@ -160,8 +160,9 @@ def bring_libraries(root: Path, programs: list[Path], folder: Path) -> None:
 
 
 def main() -> int:
-    """Bring what is missing. A version that cannot be had is said, and is no failure: the tests name it too."""
-    for version in missing(PYTHONS):
+    """Bring what is missing of the given versions, or of all. A version that cannot be had is said, and is no failure: the tests name it too."""
+    wanted = sys.argv[1:] or [*SUITES]
+    for version in [one for one in missing(PYTHONS) if one in wanted]:
         print(f"installing Python {version} from {SUITES[version]} for the tests", flush=True)
         try:
             bring(version)
