@@ -160,7 +160,7 @@ def bring_libraries(root: Path, programs: list[Path], folder: Path) -> None:
 
 
 def main() -> int:
-    """Bring what is missing of the given versions, or of all. A version that cannot be had is said, and is no failure: the tests name it too."""
+    """Bring what is missing of the given versions, or of all. One that cannot be had is told, and is no failure."""
     wanted = sys.argv[1:] or [*SUITES]
     for version in [one for one in missing(PYTHONS) if one in wanted]:
         print(f"installing Python {version} from {SUITES[version]} for the tests", flush=True)
