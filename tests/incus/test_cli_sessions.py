@@ -123,6 +123,7 @@ def say_to(cli: Cli, bed, name: str, line: str) -> None:
 # ---- shell ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.day
 def test_shell_attaches_to_a_new_session_and_leaves_it_running_when_detached(bed, cli):
     terminal = cli.start()
     terminal.expect("STUB-READY claude")
@@ -138,6 +139,7 @@ def test_shell_attaches_to_a_new_session_and_leaves_it_running_when_detached(bed
     assert "buy milk" in "".join(file.read_text() for file in saved.rglob("*.jsonl"))
 
 
+@pytest.mark.day
 def test_the_end_of_all_programs_ends_an_ephemeral_session_and_its_conversation_goes_on(bed, cli):
     terminal = cli.start("shell")
     terminal.expect("STUB-READY claude")
@@ -420,6 +422,7 @@ class TestOneRunningSession:
         assert f"  - {name} (tmux session: clincus-{name})" in shared_cli.ok("tmux", "list")
 
 
+@pytest.mark.day
 class TestOneStoppedSession:
     """What a session that was started with a name, and is stopped, shows, and takes."""
 
@@ -531,6 +534,7 @@ def test_a_guest_that_calls_itself_ready_runs_and_can_be_stopped(bed, cli):
 # ---- stop, resume, kill, shutdown, persist, clean ---------------------------------------------------------------
 
 
+@pytest.mark.day
 def test_kill_saves_the_conversation_and_deletes(bed, cli):
     entry = cli.background()
     ready(bed, entry["name"])
@@ -662,6 +666,7 @@ def test_a_stopped_container_of_the_go_program_is_listed_and_resumed(bed, cli):
 # ---- run --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.day
 def test_run_passes_all_three_streams_and_the_exit_code_on(bed, cli):
     done = cli.run("run", "--quiet", "cat; echo problem >&2; printf '  end'; exit 3", stdin=b"one\ntwo \n")
     assert (done.returncode, done.stdout, done.stderr) == (3, b"one\ntwo \n  end", b"problem\n")
@@ -713,7 +718,7 @@ def test_an_interrupted_run_removes_its_container(bed, cli):
     assert bed.names() == []
 
 
-@pytest.mark.parametrize("count", [4, pytest.param(8, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("count", [8])
 def test_runs_at_once_in_one_workspace_get_a_slot_each(bed, cli, count):
     with ThreadPoolExecutor(4) as workers:
         ends = [*workers.map(lambda _: cli.run("run", "-q", "echo done"), range(count))]
@@ -775,7 +780,7 @@ def test_clean_finds_what_a_killed_run_left(bed, cli):
 # ---- containers of ours that are no sessions --------------------------------------------------------------------
 
 
-@pytest.fixture(params=["launched by clincus", pytest.param("left by the Go program", marks=pytest.mark.nightly)])
+@pytest.fixture(params=["launched by clincus", "left by the Go program"])
 def bare(bed, cli, request) -> str:
     """A running container with a name of ours and no workspace."""
     name = clincus.session_name("clincus-", str(cli.workspace), 7)

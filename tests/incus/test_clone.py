@@ -39,6 +39,7 @@ def run_cli(bed, server, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, env=environ, check=False, capture_output=True, text=True, timeout=DEADLINE, input="")
 
 
+@pytest.mark.day
 def test_an_agent_works_on_a_clone_and_its_commits_come_back_as_a_branch(bed, shared_server, workspace):
     (workspace / "open").write_text("mine\n")
     session = clone(shared_server, workspace, name="Login page")
@@ -112,6 +113,7 @@ def test_a_stopped_clone_is_there_after_a_resume_and_can_be_fetched_meanwhile(be
     assert bed.shell(session["id"], "cat /workspace/made") == "made\n"
 
 
+@pytest.mark.day
 def test_a_delete_asks_for_what_was_not_fetched_and_keeps_it_as_a_bundle(bed, shared_server, workspace):
     session = clone(shared_server, workspace)
     bed.shell(session["id"], COMMIT)
@@ -187,9 +189,7 @@ def test_a_hostile_container_gets_an_error_and_changes_nothing_here(bed, shared_
     assert call(shared_server, session, "fetch", branch="main").status == 409
 
 
-@pytest.mark.parametrize(
-    "place", [pytest.param("x/.git", marks=pytest.mark.nightly), ".git"], ids=["beside it", "its own"]
-)
+@pytest.mark.parametrize("place", ["x/.git", ".git"], ids=["beside it", "its own"])
 def test_a_pipe_in_a_repository_of_a_clone_is_named_as_what_keeps_git_waiting(bed, shared_server, workspace, place):
     session = clone(shared_server, workspace)
     pipe = f"mkdir -p {place}/objects {place}/refs; rm -f {place}/HEAD; mkfifo {place}/HEAD"

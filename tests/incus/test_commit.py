@@ -18,6 +18,7 @@ def session(bed, shared_server, workspace):
     return made
 
 
+@pytest.mark.day
 def test_a_commit_is_made_in_the_container_with_its_hooks_and_the_persons_name(bed, shared_server, workspace):
     hook = workspace / ".git/hooks/pre-commit"
     hook.write_text("#!/bin/sh\nuname -n >hook-ran\n")

@@ -11,6 +11,8 @@ import pytest
 
 from clincus_features.files import FILE_LIMIT
 
+pytestmark = pytest.mark.day
+
 NEW = {"If-None-Match": "*"}
 
 

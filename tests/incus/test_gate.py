@@ -83,6 +83,7 @@ def other_machine():
 # ---- forged names and foreign pages -------------------------------------------------------------------------------
 
 
+@pytest.mark.day
 @pytest.mark.parametrize("first", ["GET / HTTP/1.1", "GET /api/sessions HTTP/1.1", "POST /api/sessions HTTP/1.1"])
 def test_a_name_that_is_not_ours_is_refused(shared_server, first):
     ours = f"localhost:{shared_server.port}"
@@ -100,6 +101,7 @@ def test_a_name_that_is_not_ours_is_refused(shared_server, first):
     assert ask(shared_server, "GET /ws/events HTTP/1.1", *HANDSHAKE, host=["Host: evil.example"]) == 403
 
 
+@pytest.mark.day
 def test_foreign_pages_can_read_nothing_and_write_nothing(shared_server):
     writes = [
         ("POST", "/api/sessions"), ("DELETE", "/api/sessions/x"), ("POST", "/api/sessions/x/resume"),
@@ -123,6 +125,7 @@ def test_a_form_that_posts_text_is_refused(shared_server):
     assert shared_server.get("/api/workspaces").json["roots"] == []
 
 
+@pytest.mark.day
 def test_our_own_page_can_write_and_listen(shared_server):
     headers = {"Origin": shared_server.url, "Sec-Fetch-Site": "same-origin"}
     assert shared_server.put("/api/config", {}, headers=headers).status == 200
@@ -172,6 +175,7 @@ def knock(host, port):
 WAYS = ["127.0.0.1", "::1", "::ffff:127.0.0.1"]
 
 
+@pytest.mark.day
 @needs_root
 @pytest.mark.parametrize("host", WAYS)
 def test_a_neighbour_on_the_same_machine_gets_nothing(clincus_server, host):
@@ -281,6 +285,7 @@ def test_other_machines_are_not_listened_to_without_a_token(home, tmp_path):
         assert "needs a token: add --token-file" in done.stderr
 
 
+@pytest.mark.day
 def test_another_machine_signs_in_with_the_token(start_server, home, other_machine):
     path = home / "token"
     server = start_server(arguments=["--host", "0.0.0.0", "--token-file", str(path)])
@@ -351,6 +356,7 @@ def test_a_neighbour_with_the_token_gets_in(start_server):
     assert as_user(NEIGHBOUR, request("Authorization: Bearer a-token-for-neighbours")) == 200
 
 
+@pytest.mark.day
 def test_a_reverse_proxy_needs_its_name_allowed_and_the_token(start_server):
     token = "a-token-for-every-proxy"
     server = start_server(arguments=["--allowed-host", "box.example"], environ={"CLINCUS_TOKEN": token})
@@ -383,6 +389,7 @@ def test_the_link_on_a_terminal_holds_the_token(bed, home, tmp_path):
 # ---- containers that are not ours -------------------------------------------------------------------------------
 
 
+@pytest.mark.day
 def test_foreign_containers_are_not_there(bed, clincus_server):
     """A name of ours without our label, our prefix on another name, and any other container."""
     foreign = ["clincus-abcdef-1", "clincus-zzzzzz-1", "database"]
@@ -441,6 +448,7 @@ def test_odd_ids_are_unknown(shared_server, id):
 # ---- what only a broken or hostile client sends -----------------------------------------------------------------
 
 
+@pytest.mark.day
 @pytest.mark.parametrize(
     ("lines", "status"),
     [

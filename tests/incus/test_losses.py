@@ -96,7 +96,6 @@ def command_line(bed, server) -> clincus.Sessions:
 # At night: once in some ten times btrfs does not let Incus lift the quota of a full disk (`btrfs qgroup limit none`:
 # "Disk quota exceeded"), and Clincus has no other way to read it. The session is kept then, and says so, until a person
 # gives it up. unit/test_sessions.py has what a save makes of the disk.
-@pytest.mark.nightly
 def test_a_guest_that_filled_its_disk_and_stopped(bed, shared_server, workspace):
     if bed.incus.query("/1.0/storage-pools/default")["driver"] == "dir":
         pytest.skip("a pool of the kind dir enforces no quota")

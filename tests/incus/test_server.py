@@ -83,6 +83,7 @@ class TestConfig:
         assert document["limits"]["runtime"]["auto_stop"] is True
         assert document["security"]["protected_paths"][:4] == [".git/hooks", ".git/config", ".husky", ".vscode"]
 
+    @pytest.mark.day
     def test_put_keeps_roots_over_a_restart(self, start_server, tmp_path):
         mine = "# my own words\n[defaults]\npersistent = true\n"
         server = start_server(config=mine)
@@ -137,6 +138,7 @@ class TestConfig:
         answer = shared_server.put("/api/config", {"workspace_roots": ["/nowhere/at/all"]})
         assert (answer.status, "does not exist" in answer.json["error"]) == (400, True)
 
+    @pytest.mark.day
     def test_a_new_port_is_listened_on_and_the_old_one_let_go(self, clincus_server):
         port = free_port()
         assert clincus_server.put("/api/config", {"port": port}).status == 200
@@ -180,6 +182,7 @@ class TestConfig:
         wait_until(lambda: server.get("/api/config").json["defaults"]["model"] == "two", "the reload")
         wait_until(lambda: "config.reloaded" in events.types(), "the event")
 
+    @pytest.mark.day
     def test_a_broken_file_keeps_the_last_good_config_and_is_told(self, configurable):
         """The files come by a rename: the server may look at one that is written in place while it is empty."""
         server = configurable
@@ -201,6 +204,7 @@ class TestConfig:
 
 
 class TestWorkspaces:
+    @pytest.mark.day
     def test_roots_and_projects_in_the_references_form(self, start_server, workspace):
         clincus_server = start_server(config=NO_CHECKPOINTS)
         root = workspace.parent
@@ -285,6 +289,7 @@ class TestStatic:
         again = shared_server.get("/", headers={"If-None-Match": page.headers["etag"]})
         assert (again.status, again.body) == (304, b"")
 
+    @pytest.mark.day
     def test_unknown_paths_fall_back_to_the_page_and_assets_do_not(self, shared_server):
         page = shared_server.get("/").body
         for path in ("/sessions", "/sessions/clincus-a1b2c3-1/files", "/settings", "/nothing.js"):
@@ -292,6 +297,7 @@ class TestStatic:
         for path in ("/assets/nothing.js", "/assets/"):
             assert shared_server.get(path).status == 404
 
+    @pytest.mark.day
     def test_hashed_assets_are_compressed_and_immutable(self, shared_server):
         page = shared_server.get("/").body.decode()
         [path] = re.findall(r'"(/assets/index-[^"]+\.js)"', page)
@@ -335,6 +341,7 @@ class TestStatic:
 
 
 class TestEnd:
+    @pytest.mark.day
     def test_a_signal_closes_sockets_with_a_code_and_leaves_no_child(self, start_server, workspace):
         server = start_server(config=NO_CHECKPOINTS)
         session = server.create(workspace)
@@ -378,6 +385,7 @@ class TestEnd:
         assert "Error: " in str(raised.value)
         assert "Traceback" not in str(raised.value)
 
+    @pytest.mark.day
     def test_without_incus_the_server_serves_and_says_what_to_do(self, start_server, tmp_path):
         server = start_server(environ={"INCUS_DIR": str(tmp_path / "none")})
         answer = server.get("/api/sessions")
@@ -480,6 +488,7 @@ def test_every_reading_answers_while_the_daemon_hangs(bed, start_server, workspa
     assert answers["/api/tools"].status == 200
 
 
+@pytest.mark.day
 def test_a_sessions_log_says_who_asked_for_what_and_when_it_ran(shared_server, workspace):
     id, clincus_server = shared_server.create(workspace, tool="shell")["id"], shared_server
     log = f"/api/sessions/{id}/log"

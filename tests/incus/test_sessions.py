@@ -101,6 +101,7 @@ def life(bed, shared_server, start_shared, keep_session, tmp_path_factory):
     return seen
 
 
+@pytest.mark.day
 def test_a_created_session_has_the_references_fields(life):
     session = life.created
     assert {name: type(session[name]) for name in REFERENCE_FIELDS} == REFERENCE_FIELDS
@@ -110,6 +111,7 @@ def test_a_created_session_has_the_references_fields(life):
     assert [listed[name] for name in REFERENCE_FIELDS] == [session[name] for name in REFERENCE_FIELDS]
 
 
+@pytest.mark.day
 def test_the_tool_runs_as_the_code_user_in_tmux_in_the_workspace(bed, shared_session):
     session, workspace = shared_session, Path(shared_session["workspace"])
     wait_for_screen(bed, session, "STUB-READY claude")
@@ -120,6 +122,7 @@ def test_the_tool_runs_as_the_code_user_in_tmux_in_the_workspace(bed, shared_ses
     assert (workspace / "made").stat().st_uid == workspace.stat().st_uid
 
 
+@pytest.mark.day
 def test_a_name_stays_with_a_session_until_it_is_taken_away(life):
     assert (life.created["name"], life.created["pinned"]) == ("login page \N{SNOWMAN}", False)
     assert [life.changed.json[key] for key in ("name", "pinned", "persistent")] == ["-", True, True]
@@ -141,6 +144,7 @@ def test_what_a_terminal_answered_to_a_tool_that_ended_is_no_key_of_the_shell(be
     wait_for_screen(bed, session, "shell-42")
 
 
+@pytest.mark.day
 def test_a_conversation_goes_on_after_stop_and_resume(life):
     assert (life.stop.status, life.stopped["status"]) == (204, "stopped")
     assert "remember the milk" in life.saved
@@ -148,7 +152,6 @@ def test_a_conversation_goes_on_after_stop_and_resume(life):
     assert (life.resume.status, resumed["id"], resumed["status"]) == (200, life.created["id"], "running")
 
 
-@pytest.mark.nightly
 @pytest.mark.parametrize("tool", ["copilot", "opencode"])
 def test_a_conversation_with_another_tool_goes_on(bed, shared_server, workspace, tool):
     session = shared_server.create(workspace, tool=tool)
@@ -160,10 +163,12 @@ def test_a_conversation_with_another_tool_goes_on(bed, shared_server, workspace,
     wait_for_screen(bed, session, "earlier: remember the milk")
 
 
+@pytest.mark.day
 def test_a_stopped_session_has_no_files(life):
     assert (life.files.status, "resume it first" in life.files.json["error"]) == (409, True)
 
 
+@pytest.mark.day
 def test_a_conversation_goes_on_in_a_new_container(life):
     assert life.delete.status == 204
     assert life.again["session_id"] == life.created["session_id"]
@@ -207,6 +212,7 @@ def test_a_restart_from_inside_is_told_and_gives_the_tool_back_with_its_conversa
     wait_until(is_back, "the tool with its conversation")
 
 
+@pytest.mark.day
 def test_force_delete_removes_the_container(life):
     assert life.gone == (404, "")
     assert life.created["id"] not in life.listed
@@ -232,7 +238,6 @@ def test_a_paused_session_is_stopped_with_a_mark_resumes_and_can_be_stopped(bed,
     assert bed.state(session["id"]) == "Stopped"
 
 
-@pytest.mark.nightly
 def test_a_stop_can_be_hard_at_once(bed, start_server, workspace):
     server = start_server(config="[limits.runtime]\nstop_graceful = false\n")
     session = server.create(workspace)
@@ -262,6 +267,7 @@ def test_a_session_says_whether_containers_can_run_in_it_and_keeps_the_choice(be
     bed.shell(clone["id"], "unshare -m true", user=0)
 
 
+@pytest.mark.day
 def test_a_locked_folder_says_that_no_containers_run_beside_it(bed, shared_server, shared_session):
     session = shared_server.get(f"/api/sessions/{shared_session['id']}").json
     assert (session["nesting"], session["protection"]) == (False, "locked")
@@ -281,7 +287,6 @@ def test_creates_at_once_get_a_slot_each(shared_server, workspace):
     assert sorted(answer.json.get("slot") for answer in answers) == [1, 2]
 
 
-@pytest.mark.nightly
 def test_ten_creates_at_once_fill_the_slots_and_the_eleventh_is_refused(bed, shared_server, workspace):
     *created, refused = create_at_once(shared_server, workspace, 11)
     assert sorted(answer.json.get("slot") for answer in created) == list(range(1, 11))
@@ -332,7 +337,6 @@ def test_a_create_that_fails_half_way_leaves_no_container(bed, start_server, wor
     assert str(workspace) not in {session["workspace"] for session in server.get("/api/sessions").json}
 
 
-@pytest.mark.nightly
 def test_an_instance_of_another_that_has_our_name_is_left_alone(bed, shared_server, workspace):
     name = clincus.session_name("clincus-", str(workspace), 1)
     bed.incus.run("create", "clincus", name)
@@ -393,6 +397,7 @@ def configured(bed, start_shared, keep_session, tmp_path_factory):
     return SimpleNamespace(server=server, session=session, instance=instance, events=events)
 
 
+@pytest.mark.day
 def test_limits_and_mounts_of_the_config_are_on_the_instance(bed, configured):
     limits = {key: value for key, value in configured.instance["config"].items() if key.startswith("limits.")}
     assert limits["limits.cpu"] == "1"
@@ -403,10 +408,12 @@ def test_limits_and_mounts_of_the_config_are_on_the_instance(bed, configured):
     assert guest(bed, configured.session, "touch /extra/x 2>/dev/null || echo refused") == "refused\n"
 
 
+@pytest.mark.day
 def test_a_resume_keeps_the_devices_that_a_person_added(life):
     assert life.note == "mine\n"
 
 
+@pytest.mark.day
 def test_a_profile_sets_image_limits_and_environment(bed, configured):
     session = configured.session
     assert (session["profile"], session["persistent"]) == ("small", True)
@@ -416,6 +423,7 @@ def test_a_profile_sets_image_limits_and_environment(bed, configured):
     assert configured.server.get("/api/config").json["profiles"]["small"]["environment"]["GREETING"] != "it's me"
 
 
+@pytest.mark.day
 def test_credentials_go_in_on_stdin_and_never_into_events(bed, configured):
     assert SECRET in guest(bed, configured.session, "cat ~/.claude/.credentials.json")
     assert json.loads(guest(bed, configured.session, "cat ~/.claude/settings.json"))["theme"] == "light"
@@ -425,12 +433,14 @@ def test_credentials_go_in_on_stdin_and_never_into_events(bed, configured):
     assert SECRET not in configured.server.log()
 
 
+@pytest.mark.day
 def test_the_workspace_can_keep_its_own_path(bed, configured):
     workspace = configured.session["workspace"]
     assert f"cwd={workspace}"[:40] in screen(bed, configured.session)
     assert guest(bed, configured.session, f"cat '{workspace}/README.md'") == "# project\n"
 
 
+@pytest.mark.day
 def test_a_bell_with_nobody_attached_is_on_the_session_until_its_end(life):
     assert life.created["rang_at"] == ""
     assert life.rang_at >= life.created["started_at"]
@@ -501,6 +511,7 @@ def runs_of(server, session) -> list[dict]:
 
 
 class TestHistory:
+    @pytest.mark.day
     def test_each_run_is_an_entry_with_the_references_fields(self, life):
         assert [entry["ended_at"] for entry in life.first_run] == [None]
         assert len(life.history) == 3
@@ -511,6 +522,7 @@ class TestHistory:
             assert clincus.parse_time(entry["started_at"]) <= clincus.parse_time(entry["ended_at"])
         assert life.history == sorted(life.history, key=lambda entry: entry["started_at"], reverse=True)
 
+    @pytest.mark.day
     def test_pages_and_searches(self, life):
         page = life.server.get(f"{life.query}&limit=1&offset=1")
         assert (page.headers["x-total-count"], page.json) == ("3", [life.history[1]])
@@ -588,11 +600,13 @@ class TestEvents:
                 bed.incus.run("start", session["id"])
                 told.append("session.started")
 
+    @pytest.mark.day
     def test_the_api_tells_each_change_once(self, life):
         told = ["session.started", "session.stopped"] * 3
         wait_until(lambda: len(life.plain.of(life.created["id"])) >= 7, "all seven events")
         assert life.plain.of(life.created["id"]) == [*told, "session.stopped"]
 
+    @pytest.mark.day
     def test_only_the_references_types_reach_a_plain_client(self, life):
         wait_until(lambda: len(life.plain.of(life.created["id"])) >= 7, "all seven events")
         wait_until(lambda: "session.changed" in life.ours.of(life.created["id"]), "a change")
@@ -618,6 +632,7 @@ class TestEvents:
         events.tells(session["id"], ["session.stopped"])
 
 
+@pytest.mark.day
 def test_a_workspace_with_a_hard_name_works(life):
     assert "made" in life.made
     assert (life.created["workspace"], life.label) == (str(life.workspace), str(life.workspace))
@@ -633,6 +648,7 @@ def test_a_project_file_chooses_the_tool_within_bounds(bed, shared_server, works
     assert "security.disable_protection is left out, since the file is not trusted" in warning
 
 
+@pytest.mark.day
 def test_nothing_of_a_session_stays_on_the_host(life):
     assert life.created["id"] not in Path("/proc/self/mounts").read_text()
     assert git(life.workspace, "status", "--porcelain", "--ignored") == ""

@@ -9,7 +9,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import pytest
 from test_lying_programs import KEPT, replace_program, restore_programs
 
 import clincus
@@ -94,7 +93,6 @@ def test_a_stop_calls_off_what_git_of_this_host_does_with_a_bundle(bed, start_se
     assert "remember the milk" in saved(server, session)
 
 
-@pytest.mark.nightly  # by a clock of its own: tests/unit/test_ends.py
 def test_forced_deletes_of_containers_that_hang_come_to_an_end_and_others_are_saved_and_stopped_meanwhile(
     bed, shared_server, make_workspace
 ):
@@ -114,7 +112,6 @@ def test_forced_deletes_of_containers_that_hang_come_to_an_end_and_others_are_sa
     assert bed.names() == [honest["id"]]
 
 
-@pytest.mark.nightly
 def test_a_clone_that_is_slow_and_answers_in_the_end_is_kept_whole_by_a_forced_delete(
     bed, shared_server, make_workspace
 ):

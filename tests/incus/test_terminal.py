@@ -106,6 +106,7 @@ def stopped_path(stopped):
     return path_of(stopped[0])
 
 
+@pytest.mark.day
 def test_a_plain_client_types_with_text_or_binary_and_reads_bytes(shared_server, terminal_path):
     with Terminal(shared_server, terminal_path) as terminal:
         terminal.wait_for("STUB-READY")
@@ -122,6 +123,7 @@ def test_the_first_size_is_that_of_the_query(shared_server, terminal_path):
         terminal.wait_for_size("31 97")
 
 
+@pytest.mark.day
 def test_a_resize_reaches_the_tool(shared_server, terminal_path):
     with Terminal(shared_server, terminal_path, subprotocols=CONTROL) as terminal:
         terminal.wait_for("STUB-READY")
@@ -129,6 +131,7 @@ def test_a_resize_reaches_the_tool(shared_server, terminal_path):
         terminal.wait_for_size("33 101")
 
 
+@pytest.mark.day
 def test_a_watcher_sees_and_cannot_type(bed, shared_server, session, terminal_path):
     with (
         Terminal(shared_server, terminal_path) as terminal,
@@ -148,6 +151,7 @@ def test_a_shell_is_one_of_its_own_in_the_workspace(shared_server, session):
         shell.wait_for("20 90")
 
 
+@pytest.mark.day
 def test_the_exit_of_a_shell_is_announced_before_the_close(shared_server, session):
     with Terminal(shared_server, f"/ws/shell/{session['id']}", subprotocols=CONTROL) as shell:
         shell.type("exit\r")
@@ -162,12 +166,14 @@ def test_an_unknown_session_refuses_the_handshake(shared_server, id, status):
     assert refused.value.response.status_code == status
 
 
+@pytest.mark.day
 def test_a_stopped_session_refuses_the_handshake(shared_server, stopped_path):
     with pytest.raises(InvalidStatus) as refused:
         connect(shared_server.socket_url + stopped_path)
     assert refused.value.response.status_code == 409
 
 
+@pytest.mark.day
 def test_our_own_client_gets_the_reason_as_a_close_code(shared_server, stopped_path):
     for path, code in ((stopped_path, 4409), ("/ws/terminal/clincus-000000-1", 4404)):
         with Terminal(shared_server, path, subprotocols=CONTROL) as terminal:
@@ -195,6 +201,7 @@ def tmux_sessions(bed, session) -> list[str]:
     return bed.shell(session["id"], "tmux list-sessions -F '#{session_name}'").split()
 
 
+@pytest.mark.day
 @pytest.mark.parametrize("query", ["", "?own_mouse=1"])
 def test_a_shell_outlives_its_client_and_ends_when_a_person_exits_it(bed, shared_server, session, query):
     path = f"/ws/shell/{session['id']}{query}"
@@ -269,6 +276,7 @@ def test_a_paused_terminal_is_sent_nothing_until_it_is_resumed(shared_server, se
         shell.wait_for("after-42")
 
 
+@pytest.mark.day
 def test_stopping_the_session_ends_its_terminals(stopped):
     assert stopped[1] in (1000, 4409)
 
@@ -280,6 +288,7 @@ def test_two_clients_share_one_screen(shared_server, terminal_path):
         other.wait_for("echo: seen by both")
 
 
+@pytest.mark.day
 def test_the_scrollback_holds_what_left_the_screen(shared_server, session):
     with Terminal(shared_server, path_of(session)) as terminal:
         terminal.wait_for("STUB-READY")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from test_sessions import guest
 
 from tests.programs import NO_CHECKPOINTS
+
+pytestmark = pytest.mark.day
 
 MAKE_ROOM = "mkdir -p ~/.claude/projects/-workspace"
 TALK = "~/.claude/projects/-workspace/{session_id}.jsonl"

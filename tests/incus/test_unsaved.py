@@ -55,6 +55,7 @@ def kept_paths(answer) -> list[Path]:
     return [Path(unquote(path)) for path in answer.headers["clincus-kept"].split(", ")]
 
 
+@pytest.mark.day
 def test_the_answer_names_each_kind_and_a_forced_delete_keeps_it_all(bed, shared_server, workspace, clone):
     path = upload(shared_server, clone)
     told = unsaved(shared_server, clone)

@@ -27,6 +27,7 @@ def send(server, session, data: bytes, name: str = "shot.png", **headers: str):
     return server.request("POST", path, data, headers={"Content-Type": "image/png", **names})
 
 
+@pytest.mark.day
 def test_a_file_lies_outside_the_workspace_and_belongs_to_the_code_user(bed, shared_server, session):
     picture = os.urandom(3 << 20)
     answer = send(shared_server, session, picture)
@@ -56,6 +57,7 @@ def test_several_files_of_one_name_come_at_the_same_time(bed, shared_server, ses
     assert bed.shell(session["id"], f"cd; ls -A {FOLDER} | wc -l; cat {FOLDER}/* | wc -c").split() == ["4", "2000000"]
 
 
+@pytest.mark.day
 def test_who_may_not_write_may_not_upload(shared_server, session):
     for headers in ({"Origin": "https://example.org"}, {"Sec_Fetch_Site": "cross-site"}, {"Origin": "null"}):
         assert send(shared_server, session, b"x", **headers).status == 403
@@ -75,6 +77,7 @@ def test_a_folder_of_uploads_that_is_a_link_leads_to_nothing_that_is_sealed(bed,
     assert {path: path.is_file() and path.read_bytes() for path in (workspace / place).parent.rglob("*")} == before
 
 
+@pytest.mark.day
 def test_a_file_that_is_too_large_is_refused_before_it_is_sent(shared_server, session):
     connection = http.client.HTTPConnection(shared_server.host, shared_server.port, timeout=DEADLINE)
     connection.putrequest("POST", f"/api/sessions/{session['id']}/uploads?name=a")
