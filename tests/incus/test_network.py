@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from network_box import FLOOD, HOSTS, Box, Upstream, command_with_hosts, open_tunnel, silent_nameserver, tunnel
 from raw_calls import INT_80, MEMORY, SYSCALL, ZEROS, program
-from test_unsaved import run_cli
 
 from clincus_features.network.devices import UNRULED
 from clincus_features.network.presets import PRESETS
+from tests.faults_bed import run_cli
 from tests.programs import DEADLINE, wait_until
 from tests.unit.test_network_policy import hello
 
