@@ -13,10 +13,8 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,53 +100,6 @@ class Daemon:
         self.process.wait(timeout=DEADLINE)
 
 
-class Relay:
-    """Forwards TCP connections on loopback to a daemon. While it is cut, it takes all and forwards nothing."""
-
-    def __init__(self, target: str) -> None:
-        host, _, port = target.partition(":")
-        self._target = (host, int(port))
-        self._listener = socket.create_server((host, 0))
-        self.address = f"{host}:{self._listener.getsockname()[1]}"
-        self.open = threading.Event()
-        self.open.set()
-
-    def __enter__(self) -> Relay:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.close()
-
-    @contextlib.contextmanager
-    def cut(self) -> Iterator[None]:
-        """Forward nothing. What was sent meanwhile is lost with its connection, as after a long cut."""
-        self.open.clear()
-        try:
-            yield
-        finally:
-            self.open.set()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near = self._listener.accept()[0]
-                far = socket.create_connection(self._target)
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=self._forward, args=(source, sink), daemon=True).start()
-
-    def _forward(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(1 << 16):
-                if not self.open.is_set():
-                    self.open.wait()
-                    break
-                sink.sendall(data)
-        for end in (source, sink):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-
 @dataclass
 class Engine:
     """A remote of the tests: its daemons, and what a program needs to reach it."""
@@ -181,18 +132,6 @@ class Engine:
     def query(self, path: str) -> Any:
         """What its API answers."""
         return json.loads(self.incus("query", f"{self.remote}:{path}"))
-
-    @contextlib.contextmanager
-    def through_relay(self) -> Iterator[Relay]:
-        """Let the client reach the first daemon through a relay, for as long as the block lasts."""
-        address = self.daemons[0].address
-        with Relay(address) as relay:
-            self.incus("remote", "set-url", self.remote, f"https://{relay.address}")
-            try:
-                yield relay
-            finally:
-                relay.open.set()
-                self.incus("remote", "set-url", self.remote, f"https://{address}")
 
     def names(self) -> set[str]:
         """The instances there are now, without those that are kept."""

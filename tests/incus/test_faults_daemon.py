@@ -174,22 +174,6 @@ def test_a_daemon_that_is_stopped_waits_for_no_terminal_and_all_goes_on(bed, sta
     wait_until(lambda: "session.stopped" in events.of(id), "the event of the stop")
 
 
-def test_a_page_that_asks_nothing_is_told_of_a_daemon_that_hangs(bed, shared_server, shared_session):
-    id = shared_session["id"]
-    events = Events(shared_server, [clincus.EVENTS_SUBPROTOCOL])
-
-    def told() -> list[str]:
-        return [one["type"] for one in events.seen if one["type"].startswith("incus.")]
-
-    with hung(bed):
-        wait_until(lambda: told()[-1:] == ["incus.unreachable"], "the event of the daemon that hangs")
-        assert {one["error"] for one in events.seen if one["type"] == "incus.unreachable"} == {UNANSWERED}
-    # On a busy machine a look may be late once more after it, and both are told again: the last one counts.
-    wait_until(lambda: told()[-1:] == ["incus.reachable"], lambda: f"the event of its end; there are {told()}")
-    bed.incus.run("config", "set", id, f"{clincus.LABEL}name=after it")
-    wait_until(lambda: "session.changed" in events.of(id), "the event of the change")
-
-
 def test_what_changes_while_nobody_listens_to_incus_is_told_as_soon_as_somebody_does(
     bed, shared_server, shared_session
 ):

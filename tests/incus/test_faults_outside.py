@@ -206,29 +206,3 @@ def test_an_upgrade_while_agents_work_stops_none(bed, start_server, workspace, m
     say(bed, id, "still here")
     assert bed.shell(id, "pgrep -x claude") == tool
     assert [run["ended_at"] for run in server.get("/api/sessions/history").json] == [None, None]
-
-
-def test_a_stopped_container_that_incus_alone_copies_renames_or_imports_is_listed(
-    bed, start_server, workspace, request
-):
-    """The look at everything, which would find them as well, comes minutes later."""
-    server = start_server(config=NO_CHECKPOINTS)
-    made = server.create(workspace)["id"]
-    bed.stop(made)
-    copy, moved = made[:-1] + "7", made[:-1] + "8"
-    request.addfinalizer(bed.delete_all)
-    archive = server.home / "copy.tar"
-
-    def lists(*names: str) -> None:
-        wait_until(lambda: {one["id"] for one in server.get("/api/sessions").json} == {*names}, f"{names} to be listed")
-
-    lists(made)
-    bed.incus.run("copy", made, copy)
-    lists(made, copy)
-    bed.incus.run("rename", copy, moved)
-    lists(made, moved)
-    bed.incus.run("export", moved, str(archive), "--compression=none")
-    bed.incus.run("delete", moved)
-    lists(made)
-    bed.incus.run("import", str(archive))
-    lists(made, moved)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from login_box import ADDRESS, OTHER_ADDRESS, Vendor, vendor_context, write_certificates
+from login_box import ADDRESS, OTHER_ADDRESS, Vendor, put_secret, vendor_context, write_certificates
 from network_box import command_with_hosts
 from registries_box import INDEX, NAMES, TOOLS, Registries, wanted
 from search_box import Search, watched_commands
@@ -145,12 +145,7 @@ def models(certificates) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def vendors(models, registries) -> tuple[Any, Any]:
-    return models, registries
-
-
-@pytest.fixture(scope="module")
-def server(start_shared, certificates, vendors) -> Server:
+def server(start_shared, certificates, models) -> Server:
     tools = "".join(mounts(name, f"/opt/more/{name}") for name in TOOLS)
     started: Server = start_shared(
         config=config("claude") + tools + LOGINS,
@@ -158,12 +153,9 @@ def server(start_shared, certificates, vendors) -> Server:
         environ={"SSL_CERT_FILE": str(certificates / "trust.pem")},
     )
     sources = {f"keys/{name}": value for name, value in {**SECRETS, "anthropic": KEY}.items()}
-    sources[".claude/.credentials.json"] = json.dumps(claude_file(vendors[0].logins.issue()))
+    sources[".claude/.credentials.json"] = json.dumps(claude_file(models.logins.issue()))
     for name, content in sources.items():
-        path = started.home / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(content)
-        path.chmod(0o600)
+        put_secret(started.home / name, content)
     return started
 
 
@@ -216,9 +208,8 @@ def search() -> Search:
 
 
 @pytest.fixture(scope="module")
-def sessions(bed, server, keep_session, search, vendors) -> Iterator[list[Any]]:
+def sessions(bed, server, keep_session, *, search, models, registries) -> Iterator[list[Any]]:
     """Both sessions, once they have worked. Everything that happens meanwhile is looked at."""
-    models, registries = vendors
     threading.Thread(target=listen, args=(search, server), daemon=True).start()
     with watched_commands(search):
         keys = keep_session(server, folder="one", profile="real", logins=["anthropic", *SECRETS])

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 
 import pytest
-from test_prompts import cli
 
-from tests.programs import DEADLINE, NO_CHECKPOINTS, program, wait_until
+from tests.faults_bed import run_cli
+from tests.programs import NO_CHECKPOINTS, wait_until
 
 # The stub runs as `opencode`, but Clincus knows it by this table only.
 MINE = r"""
@@ -26,8 +24,6 @@ rules = [
   { state = "failed", reason = "auth", pattern = '^echo: (?P<text>no key.*)', last = 1 },
   { state = "ready", pattern = '^(STUB-READY|echo: ).*\Z', last = 1 },
 ]
-[tools.absent]
-command = ["no-such-tool"]
 """
 ASKS = r"""
 [tools.asks]
@@ -39,19 +35,12 @@ rules = [
 """
 
 
-def why(bed, server, session: str) -> str:
-    """What `clincus why` prints; it asks no server."""
-    environ = {**os.environ, **bed.environ, "HOME": str(server.home)}
-    argv = [*program(), "why", session]
-    return subprocess.run(argv, env=environ, capture_output=True, text=True, check=True, timeout=DEADLINE).stdout
-
-
 def test_a_tool_of_the_config_lives_as_the_others_do(bed, start_server, workspace, home):
     (home / ".mine").write_text("settings of mine")
     (home / ".local/share/opencode").mkdir(parents=True)
     (home / ".local/share/opencode/token").write_text("secret")
     server = start_server(config=MINE)
-    assert server.get("/api/tools").json[-2:] == ["mine", "absent"]
+    assert server.get("/api/tools").json[-1] == "mine"
     session = server.create(workspace, tool="mine", prompt="say 'hi'; $HOME")
     path = f"/api/sessions/{session['id']}"
 
@@ -71,14 +60,10 @@ def test_a_tool_of_the_config_lives_as_the_others_do(bed, start_server, workspac
     assert bed.shell(session["id"], "cat ~/.mine ~/.local/share/opencode/token") == "settings of minesecret"
     type_line("Which one?")
     becomes("waiting", "question", "Which one?")
-    waits = cli(server, "wait", session["id"], "--for", "waiting", environ=bed.environ)
+    waits = run_cli(bed, server, "wait", session["id"], "--for", "waiting")
     assert (waits.returncode, json.loads(waits.stdout)["reason"]) == (0, "question")
-    refused = cli(server, "answer", session["id"], "1", environ=bed.environ)
-    assert (refused.returncode, "has no options" in refused.stderr) == (1, True)
-    said = why(bed, server, session["id"])
-    assert "waiting (question)" in said
-    assert "mine/asks (screen, " in said
-    assert "| echo: Which one?" in said
+    said = run_cli(bed, server, "why", session["id"]).stdout
+    assert ("mine/asks (screen, " in said, "| echo: Which one?" in said) == (True, True)
     bed.shell(session["id"], f"tmux resize-window -t =clincus-{session['id']}: -x 12")
     type_line("Which one of these, then?")  # tmux breaks the line amid a word
     becomes("waiting", "question", "Which one of these, then?")
@@ -112,16 +97,6 @@ def test_a_tool_of_the_config_lives_as_the_others_do(bed, start_server, workspac
     assert "args=two words --continue" in bed.screen(again["id"])
 
 
-def test_the_terminal_says_that_the_image_lacks_a_tool(bed, start_server, workspace):
-    server = start_server(config=MINE)
-    session = server.create(workspace, tool="absent")
-    screen = wait_until(
-        lambda: (text := bed.screen(session["id"])) and "absent has ended" in text and text, "the end of the tool"
-    )
-    assert "This image has no program no-such-tool, which starts absent." in screen
-    wait_until(lambda: server.get(f"/api/sessions/{session['id']}").json["agent"]["state"] == "ended", "the state")
-
-
 @pytest.mark.day
 def test_questions_of_a_tool_of_the_config_are_answered_by_lines(bed, start_server, workspace):
     server = start_server(config=NO_CHECKPOINTS + ASKS)
@@ -143,7 +118,7 @@ def test_questions_of_a_tool_of_the_config_are_answered_by_lines(bed, start_serv
     assert asked("Your age?") == first + 1
     late = server.post(f"{path}/answer", {**given, "text": "Ada"})
     assert (late.status, late.json["code"]) == (409, "question_closed")
-    by_command = cli(server, "answer", session, "--text", "36", environ=bed.environ)
+    by_command = run_cli(bed, server, "answer", session, "--text", "36")
     assert (by_command.returncode, "answered" in by_command.stdout) == (0, True), by_command.stderr
     bed.await_screen(session, "hello Ada Lovelace, 36")
     wait_until(lambda: server.get(path).json["agent"]["state"] == "done", "the end")

@@ -91,20 +91,6 @@ class TestService:
         wait_until(lambda: "Dashboard running" in machine.status()["message"], "the service after a start")
         assert machine.ask("/api/tools")[0] == 200
 
-    def test_a_start_that_fails_is_told_in_the_words_of_systemd_which_goes_on_trying(self, machine):
-        machine.service("install")
-        machine.root("systemd-run --unit=taken python3 -m http.server --bind 127.0.0.1 3000")
-        wait_until(lambda: machine.incus.exec(machine.name, ["sh", "-c", "ss -tln | grep -q :3000"]).code == 0)
-        done = machine.clincus("service", "start")
-        assert done.returncode == 1
-        assert "`systemctl --user start clincus.service` failed: Job for clincus.service failed" in done.stderr
-        done = machine.clincus("service", "status")
-        assert done.returncode == 1
-        (log,) = [line for line in done.stdout.splitlines() if line.startswith("Log:")]
-        assert "port 3000 cannot be used: Address already in use" in machine.run(log.split()[1:]).stdout
-        machine.root("systemctl stop taken")
-        wait_until(lambda: machine.status()["active"], "the service on a free port")
-
     def test_odd_paths_variables_and_a_token(self, machine):
         program = '/home/code/my 100% "tools"/$HOME \\ %h/clincus.pyz'
         machine.push(program, archive(), 0o755)
@@ -134,33 +120,6 @@ class TestService:
         assert '"2GiB"' in words
         machine.service("remove", program=program, environ=environ)
         assert machine.run(["systemctl", "--user", "is-enabled", "clincus"]).stdout == "not-found\n"
-
-    def test_without_a_login(self, machine):
-        """sudo leaves the variables of a login out, su keeps those of another user."""
-        for environ in (
-            {},
-            {"XDG_RUNTIME_DIR": "/run/user/0", "DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/user/0/bus"},
-        ):
-            words = " ".join(f"{key}={value}" for key, value in environ.items())
-            machine.root(
-                f"runuser -u code -- env --unset=XDG_RUNTIME_DIR {words} HOME=/home/code {PROGRAM} service install"
-            )
-        assert machine.status()["enabled"]
-
-        done = machine.run(["sudo", PROGRAM, "service", "install"])
-        assert done.returncode == 1
-        assert "Run this as yourself, without sudo" in done.stderr
-
-        machine.root("loginctl disable-linger code; systemctl stop user@1000 user-runtime-dir@1000")
-        done = machine.clincus("service", "install")
-        assert done.returncode == 1
-        assert "sudo loginctl enable-linger code" in done.stderr
-
-        # A login that ends, and the service with it.
-        login = ["su", "--login", "code", "--command", f"{PROGRAM} service install"]
-        done = machine.run(login, user=0)
-        assert done.returncode == 0, done.stderr
-        assert "It runs while you are logged in. To keep it running: sudo loginctl enable-linger code" in done.stderr
 
 
 @pytest.mark.parametrize(("privileged", "protection"), [(False, "basic"), (True, "locked")])

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import re
 import threading
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_agents import FIRST_TURN, KEY, Tool, api, config, config_of_claude  # noqa: F401 (`api` is a fixture)
+from test_agents import FIRST_TURN, KEY, Tool, config, config_of_claude, vendor_on_bridge
 
 import clincus
-from clincus_features import fairness, sleepers
+from clincus_features import fairness
 from tests.programs import DEADLINE, wait_until
+from tests.vendor_api import VendorApi
 
 
 @pytest.mark.day
@@ -35,17 +37,6 @@ def test_a_session_that_works_takes_more(bed, shared_server, workspace):
     wait_until(lambda: shared_server.get(path).json["cpu_seconds"] > before["cpu_seconds"] + 0.1, "the work to be told")
     assert shared_server.delete(f"/api/sessions/{session['id']}").status == 204
     assert shared_server.get(path).status == 409
-
-
-def test_incus_tells_what_cpu_each_container_has_used(bed):
-    bed.incus.run("launch", "clincus", "plain")
-
-    def used() -> float:
-        """What Incus has told before holds for eight seconds."""
-        told = bed.incus.query("/1.0/metrics", is_json=False)
-        return sleepers.cpu_seconds(told, bed.incus.project).get("plain", 0)
-
-    wait_until(lambda: used() > 0, "the CPU of a new container")
 
 
 def cpu_weight(pid: int) -> Path:
@@ -88,11 +79,16 @@ TOLD = {"claude": (0.00011, [("5 h", 42), ("7 days", 17)]), "copilot": (None, []
 
 
 @pytest.fixture
-def config_of(request, home):
+def vendor(bed) -> Iterator[VendorApi]:
+    with vendor_on_bridge(bed) as made:
+        yield made
+
+
+@pytest.fixture
+def config_of(bed, home):
     """A function that gives the configuration with a real tool."""
 
-    def configure(tool: str) -> str:
-        vendor = request.getfixturevalue("api")
+    def configure(tool: str, vendor: VendorApi) -> str:
         if tool == "claude":
             return config_of_claude(vendor, **PLAN)
         if tool == "copilot":
@@ -107,10 +103,10 @@ def config_of(request, home):
 
 
 @pytest.mark.parametrize("tool", TOLD)
-def test_what_a_real_tool_has_used_and_said_is_told(bed, start_server, workspace, config_of, tool):
+def test_what_a_real_tool_has_used_and_said_is_told(bed, start_server, workspace, *, config_of, vendor, tool):
     """The stand-in counts 10 tokens in and 9 out for each answer."""
     dollars, windows = TOLD[tool]
-    server = start_server(config=config_of(tool))
+    server = start_server(config=config_of(tool, vendor))
     session = server.create(workspace, profile="real")
     real = Tool(bed, server, session["id"])
     real.becomes("idle", timeout=4 * DEADLINE)
