@@ -29,7 +29,6 @@ class Search:
         self._marks: dict[str, bytes] = {}
         self.leaks: set[str] = set()  # places with a secret
         self.seen: dict[str, set[str]] = defaultdict(set)  # kind of place -> names of marks
-        self.looked_at: dict[str, int] = defaultdict(int)  # kind of place -> bytes
 
     def mark(self, name: str, text: str) -> None:
         """Look for a text that may be found, from now on."""
@@ -37,7 +36,6 @@ class Search:
 
     def look(self, kind: str, place: object, data: bytes) -> None:
         """Look at the bytes of a place."""
-        self.looked_at[kind] += len(data)
         if any(form in data for form in self._secret):
             self.leaks.add(f"{kind}: {place}")
         self.seen[kind] |= {name for name, mark in self._marks.items() if mark in data}

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.faults_bed import killed
-from tests.incus_bed import CLAUDE_RESTS, CLAUDE_WORKS
+from tests.incus_bed import CLAUDE_WORKS
 from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, program, wait_until
 from tests.real_tools import FRUGAL, real_tool
 from tests.vendor_api import PLAN, QUESTION, VendorApi
@@ -340,18 +340,6 @@ def test_what_was_seen_and_what_was_not_outlives_the_server(stub, start_server):
     stub.becomes("none")
 
 
-def test_a_prompt_for_a_tool_that_a_person_has_just_started_waits(bed, stub):
-    """The box on the screen is of the run before: what is typed there, the new one never sees."""
-    bed.draw(stub.id, CLAUDE_RESTS)
-    stub.becomes("idle")
-    stub.sh("pkill -KILL -P $(cut -d ' ' -f 1 ~/.clincus/agent/run)")
-    stub.becomes("ended", "crashed", "137")
-    stub.start_again()
-    stub.shows("STUB-READY")
-    stub.becomes("starting")
-    assert stub.server.post(f"/api/sessions/{stub.id}/prompt", {"text": "go on"}).json["result"] == "queued"
-
-
 def test_a_question_is_told_with_its_choices_until_it_is_answered(claude_at_rest):
     tool = claude_at_rest
     tool.type("ask")
@@ -503,20 +491,6 @@ def test_without_an_account_it_has_failed_and_a_login_waits(claude):
     tool.becomes("waiting", "login")
 
 
-def test_two_permissions_at_once_are_told_one_by_one_and_a_late_answer_meets_neither(claude_at_rest):
-    tool = claude_at_rest
-    tool.choose_mode("manual mode on")
-    tool.post("prompt", {"text": "both touch made-first | touch made-second"})
-    first = tool.becomes("waiting", "permission", "touch made-first")
-    tool.shows("Do you want to proceed?")
-    tool.press_to_leave("1")
-    tool.becomes("waiting", "permission", "touch made-second")
-    late = {"option": 1, "question": first["text"], "number": first["question"]}
-    assert tool.server.post(f"/api/sessions/{tool.id}/answer", late).status == 409
-    tool.answer(1)
-    tool.becomes("done", text="The tool has answered.")
-
-
 def test_what_runs_in_the_background_is_told_and_asks(claude_at_rest):
     tool = claude_at_rest
     tool.type("background tail -f /dev/null")
@@ -613,47 +587,6 @@ def test_a_tool_that_a_person_starts_again_by_its_name_is_watched_again(claude_a
     assert tool.becomes("ended", text="exit code 0")["reason"] == ""
     tool.start_again()
     tool.is_ready()
-
-
-def test_another_window_of_the_terminal_is_neither_looked_at_nor_typed_into(claude_at_rest):
-    """A person opens one by tmux's keys. It shows a tool at rest."""
-    tool = claude_at_rest
-    tool.type("stall")
-    tool.becomes("working")
-    rest = r"\n".join(CLAUDE_RESTS)
-    tool.sh(f"tmux new-window -t =clincus-{tool.id}: {shlex.quote(f'printf {shlex.quote(rest)}; cat')}")
-    try:
-        tool.shows("❯")
-        assert tool.agent()["state"] == "working"
-        tool.post("interrupt")
-        tool.becomes("idle", "interrupted")
-        assert (
-            tool.server.post(f"/api/sessions/{tool.id}/prompt", {"text": "say not there"}).json["result"] == "submitted"
-        )
-        tool.becomes("done", text="not there")
-        assert "not there" not in tool.screen()
-    finally:
-        tool.sh(f"tmux kill-window -t =clincus-{tool.id}:")
-
-
-def test_a_second_claude_in_the_container_is_not_heard(claude_at_rest):
-    tool = claude_at_rest
-    tool.type("say hello")
-    tool.becomes("done", text="hello")
-    tool.post("seen")
-    before = tool.becomes("idle", text="hello")
-    events = "cat ~/.clincus/agent/events"
-    told = tool.sh(events)
-    alone = "cd /tmp; set -a; . ~/.clincus/environment; set +a; /opt/tools/claude -p --dangerously-skip-permissions"
-    said = tool.sh(f"{alone} 'say from elsewhere'")
-    assert "from elsewhere" in said
-    assert tool.sh(events) == told
-    assert tool.agent()["turn"] == before["turn"]
-    tool.sh("echo '/opt/tools/claude -p say.from.within </dev/null' >/tmp/within")
-    tool.type("bash sh /tmp/within")
-    tool.becomes("done", text="The tool has answered.")
-    tool.shows("echo: say.from.within")
-    assert tool.sh("grep -c say.from.within ~/.clincus/agent/events || true").strip() == "0"
 
 
 def test_a_tool_that_is_killed_leaves_a_shell(claude_at_rest):

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPException
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from network_box import ASK, Upstream, tunnel
-from test_lying_programs import replace_program, restore_programs
-from test_silent import HANGS
 from websockets.exceptions import ConnectionClosed
 
 import clincus
 from tests.conftest import new_workspace
 from tests.engines_bed import Engine, far_daemon
-from tests.faults_bed import Halt, run_cli, talk
+from tests.faults_bed import Halt, run_cli
 from tests.incus_bed import Bed
 from tests.programs import DEADLINE, NO_CHECKPOINTS, Answer, Server, connect, git, wait_until
 
@@ -170,41 +165,6 @@ def test_an_engine_that_stops_hides_nothing_and_comes_back(shared, start_shared,
     assert [run["ended_at"] for run in runs] == [None, None]
 
 
-# Labels as an engine of somebody else's may have them.
-BAD_LABELS = {
-    "tool_row": '{"start": ["x"], "saved": ["a"], "conversation": "a/(a+)+b", "rules": [{"match": "(a+)+b"}]}',
-    "guest": '{"nope": 1}',
-    "settings": '{"no.such.key": 1, "network.mode": ["x"]}',
-    "deadline": "9999-12-31T23:59:59-14:00",
-    "mode": "\x1b[2J",
-    "outside": "}",
-    "session_id": "../../../etc",
-    "network": "{",
-}
-
-
-def test_labels_of_an_engine_that_describe_nothing_cost_their_session_alone(shared, far, shared_pair, make_workspace):
-    server, near = shared, shared_pair[0]
-    made = server.create(make_workspace("ruined"), engine="far", mode="mount", tool="shell")
-    id, path = made["id"], f"/api/sessions/{made['id']}"
-    name = clincus.instance_name(id)
-    far.exec(id, ["sh", "-c", "mkdir -p ~/a; touch ~/a/" + 60 * "a"])
-    before = far.query(f"/1.0/instances/{name}")["config"]
-    for label, value in BAD_LABELS.items():
-        own = f"user.clincus.{label}"
-        far.incus("config", "set", f"{far.remote}:{name}", f"{own}={value}")
-        wait_until(lambda: engine(server)["reachable"], label)
-        for _ in range(2):  # before and after the server has seen it
-            assert near in listed(server), label
-            for way in ("", "/agent", "/changes", "/unsaved", "/usage", "/cost", "/files?path=", "/log", "/transcript"):
-                answer = server.get(f"{path}{way}")
-                assert "Clincus itself failed" not in str(answer.body), (label, way)
-        far.incus("config", "set", f"{far.remote}:{name}", f"{own}={before.get(own, '')}")
-        wait_until(lambda: id in listed(server), f"{label} as it was")
-    assert "Traceback" not in server.log()
-    assert server.delete(f"{path}?force=true").status == 204
-
-
 def taken(answer: Answer) -> Answer | None:
     """The answer, unless Incus was at fault."""
     return None if answer.status in (500, 503, 504) else answer
@@ -248,45 +208,6 @@ def test_a_create_on_an_engine_that_is_lost_leaves_nothing(shared, far, there, h
     wait_until(lambda: listed(server).keys() == before, "the session to be gone")
 
 
-def test_a_server_ends_soon_while_an_engine_and_a_container_hang(
-    bed, server, start_server, far, there, *, make_workspace, note
-):
-    """Requests that wait for them go on meanwhile: none holds up the end, and nothing is lost by it."""
-    id = server.create(there, engine="far", mode="mount")["id"]
-    near = talk(bed, server, make_workspace("near"), mode="clone")["id"]
-    for name in ("find", "git", "tar", "tail"):
-        replace_program(bed, near, name, HANGS)
-    requests = [
-        ("DELETE", f"/api/sessions/{id}", None),
-        ("DELETE", f"/api/sessions/{near}", None),
-        ("GET", f"/api/sessions/{id}/unsaved", None),
-        ("GET", f"/api/sessions/{near}/changes", None),
-        ("GET", f"/api/sessions/{near}/files", None),
-        ("POST", "/api/sessions", {"workspace": str(there), "engine": "far", "mode": "mount"}),
-    ]
-
-    def ask(request: tuple[str, str, object]) -> int:
-        try:
-            return server.request(*request).status
-        except (OSError, HTTPException):  # the server has ended
-            return 0
-
-    with far.daemons[0].hung(), ThreadPoolExecutor(len(requests)) as pool:
-        asked = [pool.submit(ask, request) for request in requests]
-        wait_until(lambda: [one["status"] for one in listed(server).values()].count("stopping") == 2, "the stops")
-        began = time.monotonic()
-        assert server.stop() == 0
-        note(f"end of a server while an engine and a container hang: {time.monotonic() - began:.1f} s")
-        assert server.children() == []
-        assert all(one.result() in (0, 200, 204, 409, 503, 504) for one in asked)
-    restore_programs(bed, near)
-    again = start_server(environ=far.environ)
-    wait_until(lambda: listed(again).keys() >= {id, near} and not unreachable(again, id), "both sessions")
-    assert again.post(f"/api/sessions/{near}/resume").status == 200
-    assert again.delete(f"/api/sessions/{near}").status == 204
-    assert any("remember the milk" in path.read_text() for path in again.home.rglob("*.jsonl"))
-
-
 @pytest.fixture
 def upstream(tmp_path) -> Iterator[Upstream]:
     made = Upstream(tmp_path)
@@ -320,28 +241,6 @@ def test_a_list_of_names_there_holds_beside_another_host_while_the_engine_is_awa
     far.exec(id, ["rm", "/usr/bin/perl"], user=0)
     refused = server.request("PATCH", path, {"network": "allow-list"})
     assert (refused.status, "has no Perl" in refused.json["error"]) == (409, True)
-
-
-def test_what_serves_in_a_session_there_is_seen_here(server, far, there):
-    """Each connection is a command there. The card is away, and the app listens on loopback only."""
-    id = server.create(there, engine="far", mode="mount", network="none")["id"]
-    path = f"/api/sessions/{id}/ports"
-    say = "mkdir /srv/web && head -c 5000000 /dev/zero >/srv/web/big && busybox httpd -p 127.0.0.1:8088 -h /srv/web"
-    far.exec(id, ["sh", "-c", say], user=0)
-    wait_until(lambda: 8088 in [one["port"] for one in server.get(path).json["ports"]], "the app to listen")
-    link = urlsplit(server.post(f"{path}/8088").json["url"])
-    assert link.netloc == f"8088-{id.replace(':', '--')}.localhost:{server.port}"
-    let_in = server.request("GET", f"{link.path}?{link.query}", headers={"Host": link.netloc})
-    cookie = let_in.headers["set-cookie"].partition(";")[0]
-
-    def ask(file: str) -> Answer:
-        return server.request("GET", file, headers={"Host": link.netloc, "Cookie": cookie})
-
-    assert len(ask("/big").body) == 5_000_000
-    with ThreadPoolExecutor() as pool:
-        assert [one.status for one in pool.map(ask, ["/big", "/nothing"] * 4)] == [200, 404] * 4
-    assert server.delete(f"{path}/8088").status == 204
-    assert ask("/big").status == 403
 
 
 def test_the_command_line_makes_containers_and_images_there_and_reaches_a_session(bed, server, far, there, tmp_path):

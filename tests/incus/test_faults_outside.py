@@ -26,24 +26,15 @@ from tests.programs import DEADLINE, NO_CHECKPOINTS, Answer, Server, connect, pr
 VANISHES: dict[str, tuple[str, str, Any, str]] = {
     "a create": ("POST", "/api/sessions", None, " exec "),
     "a resume": ("POST", "{one}/resume", None, " exec "),
-    "a start of the container": ("POST", "{one}/resume", None, " start "),
     "a stop": ("DELETE", "{one}", None, " stop "),
     "the save of a stop": ("DELETE", "{one}", None, " exec "),
-    "a delete": ("DELETE", "{one}?force=true", None, " delete "),
     "a snapshot": ("POST", "{one}/snapshots", {"name": "now"}, "/snapshots"),
-    "a prompt": ("POST", "{one}/prompt", {"text": "hello"}, " exec "),
     "a look at its files": ("GET", "{one}/files?path=", None, " exec "),
-    "a checkpoint": ("POST", "{one}/checkpoints", {}, " exec "),
     "an undo": ("POST", "{one}/restore", {"checkpoint": "start"}, " exec "),
     "a restore": ("POST", "{one}/snapshots/kept/restore", {}, " PUT "),
     "a new name": ("PATCH", "{one}", {"name": "mine"}, " PATCH "),
-    "another network": ("PATCH", "{one}", {"network": "none"}, " PATCH "),
-    "a file that is written": ("PUT", "{one}/files/content?path=new", b"new", " exec "),
     "an upload": ("POST", "{one}/uploads?name=new", b"new", " exec "),
-    "an interrupt": ("POST", "{one}/interrupt", {}, " exec "),
     "a look at its changes": ("GET", "{one}/changes", None, " exec "),
-    "a look at its screen": ("GET", "{one}/scrollback", None, " exec "),
-    "a look at its ports": ("GET", "{one}/ports", None, " exec "),
 }
 
 

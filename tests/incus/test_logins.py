@@ -17,7 +17,7 @@ from test_agents import Tool, config
 from clincus_features.logins.authority import memory_folder
 from clincus_features.logins.loans import run_name
 from tests.more_tools import mounts
-from tests.programs import DEADLINE, NO_CHECKPOINTS, wait_until
+from tests.programs import DEADLINE, wait_until
 from tests.vendor_api import VendorApi
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a file of host names of the test's own needs root")
@@ -124,18 +124,6 @@ def test_a_session_may_borrow_others_than_the_config_says_until_they_are_taken_f
     assert box.server.delete(f"/api/sessions/{other.id}?force=true").status == 204
 
 
-def test_a_session_that_borrows_may_have_copies_of_other_logins(bed, start_server, workspace, home):
-    put_secrets(home)
-    put_secret(home / ".claude" / ".credentials.json", json.dumps({"claudeAiOauth": {"accessToken": "a-copy"}}))
-    copying = LOGINS.replace("[logins.anthropic]", "[logins]\ncopy = true\n[logins.anthropic]")
-    server = start_server(config=NO_CHECKPOINTS + copying)
-    id = server.create(workspace, tool="claude", logins=["github"])["id"]
-    assert "a-copy" in bed.shell(id, "cat ~/.claude/.credentials.json")
-    assert server.delete(f"/api/sessions/{id}").status == 204
-    assert server.post(f"/api/sessions/{id}/resume").status == 200
-    assert "a-copy" in bed.shell(id, "cat ~/.claude/.credentials.json")
-
-
 @pytest.mark.day
 def test_a_placeholder_elsewhere_stays_one(box, vendor):
     placeholder, before = box.variable("ANTHROPIC_API_KEY"), len(vendor.heads)
@@ -235,34 +223,6 @@ def work_a_turn(bed, start_server, workspace, home, *, vendor, real_vendor):
         return server, real.id
 
     return work
-
-
-def test_opencode_works_a_turn_with_nothing_but_a_placeholder(work_a_turn, home, real_vendor):
-    put_secret(home / ".config/opencode/opencode.json", json.dumps({"model": "anthropic/claude-sonnet-4-5"}))
-    work_a_turn(config("opencode") + LOGINS, profile="real")
-    assert real_vendor.keys - {""} == {KEY}
-
-
-OWN_LOGIN = """[logins.own]
-hosts = ["api.anthropic.com"]
-header = "x-api-key"
-form = "{secret}"
-variable = "COPILOT_PROVIDER_API_KEY"
-from = { file = "~/anthropic-key" }
-"""
-
-
-def test_copilot_works_a_turn_with_a_placeholder_for_a_key_of_ones_own(work_a_turn, real_vendor):
-    """Its variable is one that no service of the table has."""
-    variables = {
-        "COPILOT_OFFLINE": "true",
-        "COPILOT_PROVIDER_TYPE": "anthropic",
-        "COPILOT_PROVIDER_BASE_URL": f"https://{API}",
-        "COPILOT_MODEL": "claude-sonnet-4.5",
-    }
-    logins = LOGINS.replace('["anthropic", "github"]', '["own"]') + OWN_LOGIN
-    work_a_turn(config("copilot", **variables) + logins, profile="real")
-    assert real_vendor.keys - {""} == {KEY}
 
 
 def test_copilot_works_a_turn_with_a_token_of_github_that_is_not_that_of_git(bed, work_a_turn, home, real_vendor):

@@ -147,11 +147,3 @@ def test_a_login_that_is_over_is_told_in_words_and_good_again_after_a_sign_in(bo
     file.write_text(json.dumps(claude_file(vendor.logins.issue())))
     assert server.post("/api/logins/claude/check").json["state"] == "good"
     assert '"it": "works"' in boxes[1].ask("api.anthropic.com", field)
-
-
-def test_a_session_whose_host_has_no_login_is_not_started(server, workspace):
-    file = server.home / ".claude" / ".credentials.json"
-    aside = file.rename(file.with_name("aside"))
-    answer = server.post("/api/sessions", {"workspace": str(workspace), "tool": "shell"})
-    aside.rename(file)
-    assert (answer.status, "run `claude` and type /login" in answer.json["error"]) == (409, True)

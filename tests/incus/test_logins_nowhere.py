@@ -1,7 +1,7 @@
 """One search for the secrets over everything that sessions leave: nothing has them, and their placeholders are found.
 
-The real Claude Code works with an API key and runs git, gh, npm, pip and twine with tokens. Another one works with a
-subscription that is renewed meanwhile. All secrets have a part in common, which nothing else has.
+The real Claude Code works with an API key and runs git with a token. Another one works with a subscription that is
+renewed meanwhile. All secrets have a part in common, which nothing else has.
 """
 
 from __future__ import annotations
@@ -9,70 +9,39 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from login_box import ADDRESS, OTHER_ADDRESS, Vendor, put_secret, vendor_context, write_certificates
-from network_box import command_with_hosts
-from registries_box import INDEX, NAMES, TOOLS, Registries, wanted
+from login_box import ADDRESS, OTHER_ADDRESS, lending_server, put_secret, vendor_context, vendor_of
 from search_box import Search, watched_commands
 from test_agents import Tool, config
 from websockets.exceptions import ConnectionClosed
 
 from clincus_features.logins.renewal import EARLY
 from tests.contract import DOCUMENT, resolved
-from tests.more_tools import mounts
 from tests.one_use_vendor import OneUseVendor, claude_file
-from tests.programs import DEADLINE, Server, connect, git
+from tests.programs import DEADLINE, Server, connect
 from tests.vendor_api import Handler, VendorApi
 
-pytestmark = [
-    pytest.mark.timeout(1800),  # tools are fetched
-    pytest.mark.skipif(os.geteuid() != 0, reason="a file of host names of the test's own needs root"),
-]
 SECRET = f"OfTheHost{secrets.token_hex(12)}"
 KEY = f"sk-ant-api03-{SECRET}"
-SECRETS = {
-    "github": f"ghp_{SECRET}",
-    "npm": f"npm_{SECRET}",
-    "pypi": f"pypi-{SECRET}",
-    "index": f"the-real/password+of={SECRET}",
-}
 LOGINS = f"""[network]
 reachable = ["{ADDRESS}/32", "{OTHER_ADDRESS}/32"]
 [logins.claude]
 lend = true
-[logins.index]
-hosts = ["index.example"]
-header = "authorization"
-form = "Basic *:{{secret}}"
-variable = "INDEX_PASSWORD"
-from = {{ file = "~/keys/index" }}
-""" + "".join(
-    f'[logins.{name}]\nfrom = {{ file = "~/keys/{name}" }}\n' for name in ("anthropic", "github", "npm", "pypi")
-)
+[logins.anthropic]
+from = {{ file = "~/keys/anthropic" }}
+[logins.github]
+from = {{ file = "~/keys/github" }}
+"""
 MODELS = ("api.anthropic.com", "platform.claude.com")
-VARIABLES = {"key": "ANTHROPIC_API_KEY", "github": "GH_TOKEN", "npm": "NPM_TOKEN", "pypi": "TWINE_PASSWORD"}
-VARIABLES |= {"index": "INDEX_PASSWORD"}
-WORK = f"""export PATH="{":".join(f"/opt/more/{name}" for name in TOOLS)}:$PATH"
-mkdir -p ~/here; cd ~/here
-git clone -q https://github.com/me/thing pushed && cd pushed
-git -c user.name=me -c user.email=me@x commit -q --allow-empty -m first
-git push -q origin HEAD:refs/heads/made && git ls-remote origin; cd ..
-gh api user --jq .login
-npm whoami
-npm install @me/thing && ls -d node_modules/@me/thing
-pip download -q --no-deps -d dist --index-url "{INDEX}" thing
-twine upload --disable-progress-bar dist/*
+VARIABLES = {"key": "ANTHROPIC_API_KEY", "github": "GH_TOKEN"}
+WORK = f"""git ls-remote https://github.com/me/thing
 printenv {" ".join(VARIABLES.values())} | tee /workspace/placeholders.txt
 """
-SAID = ("refs/heads/made", "me-at-github", "me-at-npm", "node_modules/@me/thing", "View at")
 LENT = "cat ~/.claude/.credentials.json | tee /workspace/placeholders.txt"
 PLACEHOLDERS = {*VARIABLES, "lent"}
 # Each kind of place has to be seen with these, so that a search of nothing does not pass.
@@ -114,51 +83,6 @@ class Models(Handler):
             self.send_json(401, {"type": "error", "error": {"type": "authentication_error", "message": "who are you?"}})
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory) -> Path:
-    folder = Path(tmp_path_factory.mktemp("vendors"))
-    write_certificates(folder, (*NAMES, *MODELS), ADDRESS)
-    lines = ("127.0.0.1 localhost", f"{ADDRESS} {' '.join(NAMES)}", f"{OTHER_ADDRESS} {' '.join(MODELS)}")
-    (folder / "hosts").write_text("\n".join((*lines, "")))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def registries(certificates) -> Iterator[Any]:
-    made: Any = Vendor(vendor_context(certificates), ADDRESS, Registries)
-    made.wanted, made.repositories = wanted(SECRETS), str(certificates / "repositories")
-    (certificates / "repositories" / "me").mkdir(parents=True)
-    git(certificates, "init", "-q", "--bare", "repositories/me/thing.git")
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def models(certificates) -> Iterator[Any]:
-    """Its tokens are good for two seconds before it is time to renew them."""
-    made: Any = VendorApi(OTHER_ADDRESS, 443)
-    made.RequestHandlerClass = Models
-    made.logins = OneUseVendor(EARLY + 2.0, SECRET)
-    made.socket = vendor_context(certificates).wrap_socket(made.socket, server_side=True, do_handshake_on_connect=False)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def server(start_shared, certificates, models) -> Server:
-    tools = "".join(mounts(name, f"/opt/more/{name}") for name in TOOLS)
-    started: Server = start_shared(
-        config=config("claude") + tools + LOGINS,
-        command=command_with_hosts(certificates / "hosts"),
-        environ={"SSL_CERT_FILE": str(certificates / "trust.pem")},
-    )
-    sources = {f"keys/{name}": value for name, value in {**SECRETS, "anthropic": KEY}.items()}
-    sources[".claude/.credentials.json"] = json.dumps(claude_file(models.logins.issue()))
-    for name, content in sources.items():
-        put_secret(started.home / name, content)
-    return started
-
-
 def listen(search: Search, server: Server) -> None:
     """Look at all events of a server until it ends."""
     with suppress(ConnectionClosed, OSError), connect(f"{server.socket_url}/ws/events") as socket:
@@ -190,93 +114,75 @@ def look_at_terminal(search: Search, server: Server, id: str) -> None:
             search.look("terminal", id, message if isinstance(message, bytes) else message.encode())
 
 
-def own_places(server: Server) -> set[Path]:
-    """Where the secrets are of right, and the cache that all homes have in common."""
-    return {server.home / name for name in ("keys", ".claude/.credentials.json", ".cache")}
+def work(bed: Any, server: Server, search: Search, keys: dict[str, Any], lent: dict[str, Any]) -> None:
+    """Let both sessions work, after what they have as placeholders is known to the search."""
+    search.mark("session", keys["id"])
+    for name, variable in VARIABLES.items():
+        search.mark(name, bed.shell(keys["id"], f"printenv {variable}").strip())
+    placeholders = json.loads(bed.shell(lent["id"], "cat ~/.claude/.credentials.json"))["claudeAiOauth"]
+    search.mark("lent", placeholders["accessToken"])
+    (Path(keys["workspace"]) / "work.sh").write_text(WORK)
+    tools = [Tool(bed, server, one["id"]) for one in (keys, lent)]
+    for tool in tools:
+        tool.becomes("idle", timeout=4 * DEADLINE)
+    tools[0].works_a_turn("bash sh work.sh 2>&1 | tee said.txt")
+    assert "refs/heads/main" in (Path(keys["workspace"]) / "said.txt").read_text()
+    for prompt in (f"bash {LENT}", "say hello again"):
+        tools[1].works_a_turn(prompt)
 
 
-def repositories_below(*folders: Path) -> list[Path]:
-    return [file.parent for folder in folders for file in folder.rglob("HEAD") if (file.parent / "objects").is_dir()]
-
-
-@pytest.fixture(scope="module")
-def search() -> Search:
-    made = Search(SECRET)
-    made.mark("journal", "uses the login")
-    made.mark("tool", "claude")
-    return made
-
-
-@pytest.fixture(scope="module")
-def sessions(bed, server, keep_session, *, search, models, registries) -> Iterator[list[Any]]:
-    """Both sessions, once they have worked. Everything that happens meanwhile is looked at."""
-    threading.Thread(target=listen, args=(search, server), daemon=True).start()
-    with watched_commands(search):
-        keys = keep_session(server, folder="one", profile="real", logins=["anthropic", *SECRETS])
-        lent = keep_session(server, folder="two", profile="real", logins=["claude"])
-        search.mark("session", keys["id"])
-        for name, variable in VARIABLES.items():
-            search.mark(name, bed.shell(keys["id"], f"printenv {variable}").strip())
-        placeholders = json.loads(bed.shell(lent["id"], "cat ~/.claude/.credentials.json"))["claudeAiOauth"]
-        search.mark("lent", placeholders["accessToken"])
-        (Path(keys["workspace"]) / "work.sh").write_text(WORK)
-        tools = [Tool(bed, server, one["id"]) for one in (keys, lent)]
-        for tool in tools:
-            tool.becomes("idle", timeout=4 * DEADLINE)
-        tools[0].works_a_turn("bash sh work.sh 2>&1 | tee said.txt")
-        said = (Path(keys["workspace"]) / "said.txt").read_text()
-        assert [one for one in SAID if one not in said] == [], (said, registries.heads)
-        for prompt in (f"bash {LENT}", "say hello again"):
-            tools[1].works_a_turn(prompt)
-        assert models.keys - {""} == {KEY}
-        assert models.logins.renewals >= 2
-        yield [keys, lent]
-
-
-def test_no_secret_is_anywhere_once_each_kind_of_login_has_worked(bed, server, sessions, search, note):
-    ids, workspaces = [one["id"] for one in sessions], [Path(one["workspace"]) for one in sessions]
+def look_everywhere(bed: Any, server: Server, search: Search, sessions: list[dict[str, Any]]) -> None:
+    """Look at all places, while the sessions run and once they are stopped."""
+    ids = [one["id"] for one in sessions]
+    own = {server.home / name for name in ("keys", ".claude/.credentials.json", ".cache")}  # .cache is of all homes
     for id in ids:
         init = bed.ask(f"/1.0/instances/{id}/state")["pid"]
         root = Path(f"/proc/{init}/root")
-        search.folder("disk", root, {root / name for name in ("proc", "sys", "dev", "opt/tools", "opt/more")})
+        search.folder("disk", root, {root / name for name in ("proc", "sys", "dev", "opt/tools")})
         search.processes(init)
         search.look("config of the instance", id, bed.incus.run("config", "show", "--expanded", id))
         look_at_terminal(search, server, id)
     search.folder("folder of Incus", bed.folder)
     search.file("log", server.log_file)
-    search.folder("home", server.home, own_places(server))
-    for folder in repositories_below(server.home, *workspaces):
-        search.repository("objects of git", folder)
+    search.folder("home", server.home, own)
+    for folder in (server.home, *(Path(one["workspace"]) for one in sessions)):
+        for file in folder.rglob("HEAD"):
+            if (file.parent / "objects").is_dir():
+                search.repository("objects of git", file.parent)
     failed = ask_all(search, "API", server, ids)
     assert not [one for one in failed if not one.endswith("/image")]
     for id in ids:
         assert server.delete(f"/api/sessions/{id}").status == 204
-    search.folder("home afterwards", server.home, own_places(server))
-    search.folder("folder of Incus", bed.folder)
+    search.folder("home afterwards", server.home, own)
     ask_all(search, "API afterwards", server, ids)
-    sizes = ", ".join(f"{kind} {size / 1e6:,.1f}" for kind, size in search.looked_at.items())
-    note(f"searched for secrets of logins, MB: {sizes}")
+
+
+@pytest.mark.timeout(1800)  # the tool is fetched
+@pytest.mark.skipif(os.geteuid() != 0, reason="a file of host names of the test's own needs root")
+def test_no_secret_is_anywhere_once_each_kind_of_login_has_worked(bed, start_server, make_workspace, tmp_path):
+    search = Search(SECRET)
+    search.mark("journal", "uses the login")
+    search.mark("tool", "claude")
+    models: Any = VendorApi(OTHER_ADDRESS, 443)
+    models.RequestHandlerClass = Models
+    models.logins = OneUseVendor(EARLY + 2.0, SECRET)  # two seconds before it is time to renew
+    with vendor_of(tmp_path, ("github.com", *MODELS)) as github:
+        lines = ("127.0.0.1 localhost", f"{ADDRESS} github.com", f"{OTHER_ADDRESS} {' '.join(MODELS)}")
+        (tmp_path / "hosts").write_text("\n".join((*lines, "")))
+        context = vendor_context(tmp_path)
+        models.socket = context.wrap_socket(models.socket, server_side=True, do_handshake_on_connect=False)
+        server = lending_server(start_server, github, config("claude") + LOGINS, checkpoints=True)
+        put_secret(server.home / "keys/anthropic", KEY)
+        put_secret(server.home / "keys/github", f"ghp_{SECRET}")
+        put_secret(server.home / ".claude/.credentials.json", json.dumps(claude_file(models.logins.issue())))
+        threading.Thread(target=listen, args=(search, server), daemon=True).start()
+        with watched_commands(search):
+            keys = server.create(make_workspace("one"), profile="real", logins=["anthropic", "github"])
+            lent = server.create(make_workspace("two"), profile="real", logins=["claude"])
+            work(bed, server, search, keys, lent)
+        assert (models.keys - {""}, models.logins.renewals >= 2) == ({KEY}, True)
+        look_everywhere(bed, server, search, [keys, lent])
+    models.close()
     assert search.leaks == set()
     missing = {kind: names - search.seen[kind] for kind, names in SHOWN.items() if names - search.seen[kind]}
     assert missing == {}
-
-
-def test_the_same_search_finds_a_secret(search, tmp_path):
-    """In each of its ways to look."""
-    planted = Search(SECRET)
-    (tmp_path / "file").write_bytes(bytes((4 << 20) - 5) + KEY.encode())
-    planted.folder("disk", tmp_path)
-    git(tmp_path, "init", "-q")
-    git(tmp_path, "add", "file")
-    planted.repository("objects of git", tmp_path)
-    holding = "key = [sys.argv[1], open(sys.argv[2]).read()]; print(flush=True); sys.stdin.read()"
-    with subprocess.Popen(
-        ["unshare", "--pid", "--fork", sys.executable, "-c", f"import sys; {holding}", "x", str(tmp_path / "file")],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    ) as process:  # fmt: skip
-        process.stdout.readline()
-        (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        planted.processes(int(child))
-        process.stdin.close()
-    kinds = {one.partition(":")[0] for one in planted.leaks}
-    assert kinds == {"disk", "objects of git", "memory"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from network_box import HOSTS, Box, Upstream, command_with_hosts, open_tunnel, t
 from raw_calls import INT_80, MEMORY, SYSCALL, ZEROS, program
 
 from clincus_features.network.devices import UNRULED
-from clincus_features.network.presets import PRESETS
 from tests.faults_bed import run_cli
 from tests.programs import DEADLINE, wait_until
 from tests.unit.test_network_policy import hello
@@ -47,15 +45,6 @@ def has_apparmor() -> bool:
     return switch.exists() and switch.read_text().startswith("Y")
 
 
-def has_vsock() -> bool:
-    """Whether the kernel of this host has sockets to a hypervisor."""
-    try:
-        socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM).close()
-    except OSError:
-        return False
-    return True
-
-
 VSOCK, STREAM, X32, SOCKETCALL = 40, 1, 0x40000000, 102
 # Ways to a socket to the hypervisor: a program, and the error that it gets.
 HYPERVISOR = {
@@ -70,13 +59,6 @@ HYPERVISOR = {
     "io_uring, 32 bits": (program(INT_80, 425, 1, ZEROS), errno.ENOSYS),
     "io_uring, x32": (program(SYSCALL, X32 + 425, 1, ZEROS), errno.ENOSYS),
     "Qualcomm's processors": (program(SYSCALL, 41, 42, 2), errno.EAFNOSUPPORT),
-}
-WITHOUT_RULES = {  # what is none of those that succeed on a host with AF_VSOCK, and why
-    "socketpair": errno.EOPNOTSUPP,
-    "socketcall for a pair": errno.EOPNOTSUPP,
-    "x32": errno.ENOSYS,  # most kernels have no x32
-    "io_uring, x32": errno.ENOSYS,
-    "Qualcomm's processors": errno.EAFNOSUPPORT,  # the module is missing
 }
 on_x86_64 = pytest.mark.skipif(os.uname().machine != "x86_64", reason="the programs are for x86_64")
 
@@ -120,17 +102,6 @@ def listed(box: Box) -> Iterator[Box]:
     box.change(network="allow-list", allow=box.allow)
 
 
-@pytest.mark.day
-def test_the_ready_lists_and_what_is_chosen_for_new_sessions_are_told(start_server):
-    server = start_server(config='[network]\nmode = "allow-list"\nallow = ["git.example"]\npresets = ["tool", "npm"]\n')
-    answer = server.get("/api/network/presets")
-    assert answer.status == 200
-    told = {one["name"]: one for one in answer.json["presets"]}
-    assert answer.json["default"] == {"mode": "allow-list", "allow": ["git.example"], "presets": ["tool", "npm"]}
-    assert told.keys() == PRESETS.keys()
-    assert told["npm"] == {"name": "npm", "title": "npm", "hosts": ["registry.npmjs.org", "registry.yarnpkg.com"]}
-
-
 def bridge_address(bed: Any) -> str:
     """The host's address on the bridge."""
     return str(bed.incus.query(f"/1.0/networks/{bed.bridge}")["config"]["ipv4.address"]).partition("/")[0]
@@ -155,17 +126,6 @@ def test_no_call_gives_a_socket_to_the_hypervisor_and_other_sockets_are_there(be
     assert run_raw(bed, box.id, program(INT_80, 359, 2, STREAM)) == 0
     if has_apparmor():  # without AppArmor nothing sees this call, which no rule can name (docs/security.md)
         assert run_raw(bed, box.id, program(INT_80, 359, VSOCK, 2)) in (errno.EACCES, errno.EPERM)
-
-
-@on_x86_64
-@pytest.mark.skipif(not has_vsock(), reason="this kernel has no AF_VSOCK")
-def test_the_ways_to_the_hypervisor_are_ways(tmp_path):
-    """On the host, where no rule is."""
-    for way, (image, _) in HYPERVISOR.items():
-        path = tmp_path / "raw"
-        path.write_bytes(image)
-        path.chmod(0o700)
-        assert subprocess.run([path], check=False).returncode in (0, WITHOUT_RULES.get(way, 0)), way
 
 
 def test_an_open_session_has_the_hosts_proxy_with_its_password(bed, start_server, keep_session):

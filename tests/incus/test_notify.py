@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from test_agents import TEXT, Tool
 
-from tests.incus_bed import CLAUDE_RESTS, CLAUDE_WORKS
 from tests.programs import NO_CHECKPOINTS, wait_until
 from tests.push_service import PushService
 from tests.vendor_api import QUESTION
@@ -74,34 +73,3 @@ def test_a_question_calls_every_device_and_the_webhook_until_it_is_seen(bed, sta
     wait_until(lambda: len(service.messages) == 2, "the next call")
     assert news(phone) == [("shop is done", "it is late", "done")]
     assert [one["last"]["outcome"] for one in server.get("/api/push").json["devices"] if one["last"]] == ["delivered"]
-
-
-def test_a_crash_calls_once_and_its_queue_waits(bed, start_server, workspace, service):
-    notify = f'[notify]\nwebhook = "{service.webhook("team")}"\n'
-    server = start_server(config=NO_CHECKPOINTS + notify, command=SERVER)
-    tool = Tool(bed, server, server.create(workspace, name="shop")["id"])
-    path = f"/api/sessions/{tool.id}"
-    tool.shows("STUB-READY")
-    bed.draw(tool.id, CLAUDE_WORKS)
-    tool.tells("UserPromptSubmit", prompt="work")
-    tool.becomes("working")
-    queued = server.post(f"{path}/prompt", {"text": "say later"}).json["prompt_id"]
-    tool.sh("pkill -KILL -P $(cut -d ' ' -f 1 ~/.clincus/agent/run)")
-    crashed = tool.becomes("ended", "crashed", "exit code 137")
-    wait_until(lambda: service.messages, "the call")
-    server.stop()
-    tool.server = server = start_server(command=SERVER)
-    assert tool.becomes("ended", "crashed", "exit code 137")["question"] == crashed["question"]
-    tool.start_again()
-    tool.shows("STUB-READY")
-    bed.draw(tool.id, CLAUDE_RESTS)
-    tool.tells("SessionStart", source="resume")
-    tool.becomes("idle")
-    assert server.delete(f"{path}/prompts/{queued}").status == 204, "it has waited for the person"
-    tool.tells("UserPromptSubmit", prompt="once more")
-    tool.tells("Stop", last_assistant_message="hello again")
-    tool.becomes("done", text="hello again")
-    wait_until(lambda: service.messages[1:], "the next call")
-    assert [body["title"] for _, body in service.messages] == ["shop has crashed", "shop is done"]
-    lines = [one["what"] for one in server.get(f"{path}/log").json]
-    assert lines.count("The tool has crashed: exit code 137") == 1

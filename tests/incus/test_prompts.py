@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from test_agents import TEXT, config_of_claude, vendor_on_bridge
+from test_agents import TEXT, Tool, config_of_claude, vendor_on_bridge
 
 from clincus_features.agents import drafts
 from clincus_features.agents.rules import RULES
 from tests.faults_bed import run_cli
-from tests.programs import NO_CHECKPOINTS, Server, wait_until
+from tests.programs import NO_CHECKPOINTS, wait_until
 from tests.table import table
 from tests.vendor_api import VendorApi
 
@@ -81,75 +81,45 @@ def test_where_no_tool_runs_nothing_is_typed(start_server, workspace, bed):
 # ---- with the real Claude Code
 
 
-class Claude:
-    """The real Claude Code in a session."""
+class Claude(Tool):
+    """The real Claude Code in a session, which prompts are sent to."""
 
-    def __init__(self, bed: Any, server: Server, session: str) -> None:
-        self.bed, self.server, self.id = bed, server, session
-        self.path = f"/api/sessions/{session}"
-
-    def post(self, what: str, body: object = None) -> Any:
-        return self.server.post(f"{self.path}/{what}", body)
+    def ask(self, what: str, body: object = None) -> Any:
+        return self.server.post(f"/api/sessions/{self.id}/{what}", body)
 
     def prompt(self, text: str) -> str:
         """Send a prompt; what became of it."""
-        answer = self.post("prompt", {"text": text})
-        assert answer.status == 200, f"{answer.body.decode()}\n{self.bed.screen(self.id)}"
+        answer = self.ask("prompt", {"text": text})
+        assert answer.status == 200, f"{answer.body.decode()}\n{self.screen()}"
         return str(answer.json["result"])
 
     def begins(self, text: str) -> None:
         """Send a prompt, and wait until the tool is at work on it: it waits for its turn if the last one is ending."""
         assert self.prompt(text) in ("submitted", "queued")
         wait_until(lambda: self.prompts()[-1] == (text, "submitted"), f"a proof of {text!r}")
-        self.becomes("working", "waiting")
+        wait_until(lambda: self.agent()["state"] in ("working", "waiting"), self.screen)
 
-    def shows(self, words: str, after: str) -> None:
+    def shows_below(self, words: str, after: str) -> None:
         """Wait until its screen shows words below the last prompt with a text. They may stand above, of other turns."""
 
         def is_shown() -> bool:
-            _, prompt, turn = self.bed.screen(self.id).rpartition(f"❯ {after}")
+            _, prompt, turn = self.screen().rpartition(f"❯ {after}")
             return bool(prompt) and words in turn
 
-        wait_until(is_shown, lambda: f"{words!r} below {after!r}:\n{self.bed.screen(self.id)}")
+        wait_until(is_shown, lambda: f"{words!r} below {after!r}:\n{self.screen()}")
 
     def prompts(self) -> list[tuple[str, str]]:
         """The text of each prompt that was sent so far, and what became of it."""
-        return [(one["text"], one["result"]) for one in self.server.get(f"{self.path}/prompts").json]
-
-    def whys(self) -> list[str]:
-        """Why each checkpoint was taken, the first one first."""
-        return [one["why"] for one in reversed(self.server.get(f"{self.path}/checkpoints").json)]
-
-    def agent(self) -> dict[str, Any]:
-        """The agent object."""
-        return dict(self.server.get(f"{self.path}/agent").json)
-
-    def press(self, *keys: str) -> None:
-        """Press keys, as a person at its terminal would."""
-        self.bed.shell(self.id, f"tmux send-keys -t =clincus-{self.id}: {' '.join(keys)}")
-
-    def ends_program(self, name: str) -> None:
-        """End a program that the tool is to start: it is at work before the program is there."""
-        wait_until(lambda: self.bed.incus.exec(self.id, ["pkill", "-x", name]).code == 0, f"{name} runs")
+        return [(one["text"], one["result"]) for one in self.server.get(f"/api/sessions/{self.id}/prompts").json]
 
     def input(self) -> str:
         """What stands in its input."""
-        layout, screen = RULES["claude"].layout, self.bed.screen(self.id)
-        return drafts.draft_of("claude", layout, screen) or ""
+        return drafts.draft_of("claude", RULES["claude"].layout, self.screen()) or ""
 
     def rests(self) -> None:
         """Wait until no prompt waits and it does nothing. It is done between two prompts, too."""
         wait_until(lambda: {how for _, how in self.prompts()} <= {"submitted"}, "a proof of each prompt")
-        self.becomes("done", "idle")
-
-    def becomes(self, *states: str) -> dict[str, Any]:
-        """Wait for one of some states."""
-
-        def found() -> dict[str, Any] | None:
-            agent = self.agent()
-            return agent if agent["state"] in states else None
-
-        return dict(wait_until(found, lambda: f"{states}; {self.agent()}\n{self.bed.screen(self.id)}"))
+        wait_until(lambda: self.agent()["state"] in ("done", "idle"), self.screen)
 
 
 FIRST = "-v is the first prompt"
@@ -167,7 +137,7 @@ def shared_claude(bed, start_shared, keep_session, api) -> Claude:
     server = start_shared(config=config_of_claude(api))
     tool = Claude(bed, server, keep_session(server, profile="real", prompt=FIRST)["id"])
     wait_until(lambda: FIRST in api.texts, "the first prompt")
-    tool.becomes("done")  # it was idle for a moment before
+    wait_until(lambda: tool.agent()["state"] == "done", tool.screen)  # it was idle for a moment before
     return tool
 
 
@@ -178,32 +148,10 @@ def tool(shared_claude) -> Claude:
     return shared_claude
 
 
-def test_a_turn_has_a_checkpoint_before_and_after_it(bed, tool):
-    # A turn that is over before the server has seen it at work has none, and so may the turns of other tests.
-    tool.begins("stall")
-    tool.shows(ANSWER, after="stall")
-    assert tool.post("interrupt").status == 204
-    wait_until(lambda: tool.whys()[-1:] == ["turn"], "the checkpoint after the turn before")
-    tool.becomes("done", "idle")
-    bed.shell(tool.id, "echo mine >/workspace/mine")
-    tool.begins("stall")
-    tool.shows(ANSWER, after="stall")
-    wait_until(lambda: tool.whys()[-1] == "prompt", "the checkpoint before the prompt")
-    bed.shell(tool.id, "echo its >/workspace/its")
-    assert tool.post("interrupt").status == 204
-    wait_until(lambda: tool.whys()[-2:] == ["prompt", "turn"], "the checkpoint after the turn")
-    found = tool.server.get(f"{tool.path}/changes").json["files"]
-    assert {one["path"]: one["touched"] for one in found} == {"its": True, "mine": False}
-    assert [one["path"] for one in tool.server.get(f"{tool.path}/changes?from=turn").json["files"]] == ["its"]
-    done = tool.server.post(f"{tool.path}/restore", {"checkpoint": "start"}).json
-    assert (done["restored"], done["removed"]) == ([], ["its"])
-    assert bed.shell(tool.id, "cat /workspace/mine") == "mine\n"
-
-
 def test_prompts_arrive_as_they_were_written(tool, api):
     """Also the one behind a prompt that was interrupted, which Claude Code has put back into its input."""
     tool.begins("hush now\nand these\nlines")
-    assert tool.post("interrupt").status == 204
+    assert tool.ask("interrupt").status == 204
     wait_until(lambda: tool.input().startswith("hush"), "the prompt in the input")
     arriving = {
         "run the tests": "run the tests",
@@ -223,12 +171,12 @@ def test_prompts_arrive_as_they_were_written(tool, api):
 def test_a_command_is_run_as_one_where_that_is_said(bed, tool, api):
     """One that only shows something, and one that opens a dialog; neither is sent to the model."""
     for command, shown in (("/context", "Context Usage"), ("/model", "Select model")):
-        answer = tool.post("prompt", {"text": command, "command": True})
+        answer = tool.ask("prompt", {"text": command, "command": True})
         # Claude Code's Stop hook tells of the end of a turn, and Claude Code still shows it for a moment after that.
         assert (answer.status, answer.json["result"] in ("submitted", "queued")) == (200, True), answer.body
-        wait_until(lambda shown=shown: shown.lower() in bed.screen(tool.id).lower(), f"what {command} shows")
+        wait_until(lambda shown=shown: shown.lower() in tool.screen().lower(), f"what {command} shows")
     tool.press("Escape")
-    tool.becomes("done", "idle")
+    tool.rests()
     assert not {"/context", "/model"} & set(api.texts)
 
 
@@ -236,7 +184,7 @@ def test_a_prompt_is_queued_while_the_tool_works_and_typed_when_its_turn_ends(be
     tool.begins("bash tail -f /dev/null")
     done = run_cli(bed, tool.server, "prompt", tool.id, "-", stdin="say it was queued")
     assert (done.stdout, done.returncode) == ("queued\n", 0)
-    refused = tool.post("prompt", {"text": "say not now", "queue": False})
+    refused = tool.ask("prompt", {"text": "say not now", "queue": False})
     assert (refused.status, "send it later, or queue it" in refused.json["error"]) == (409, True)
     assert "say it was queued" not in api.texts
     tool.ends_program("tail")
@@ -246,16 +194,16 @@ def test_a_prompt_is_queued_while_the_tool_works_and_typed_when_its_turn_ends(be
     assert json.loads(done.stdout)["state"] in ("done", "idle")
     sent = [("bash tail -f /dev/null", "submitted"), ("say it was queued", "submitted")]
     wait_until(lambda: tool.prompts()[-2:] == sent, "a proof of both")
-    assert tool.post("interrupt").status == 204
+    assert tool.ask("interrupt").status == 204
     assert api.texts.count("say it was queued") == 1
 
 
 def test_after_an_interruption_the_queue_waits_for_what_a_person_says_next(bed, tool, api):
     tool.begins("stall")
-    tool.shows(ANSWER, after="stall")
+    tool.shows_below(ANSWER, after="stall")
     assert tool.prompt("say it was held") == "queued"
     assert run_cli(bed, tool.server, "interrupt", tool.id).returncode == 0
-    tool.becomes("idle")
+    tool.becomes("idle", "interrupted")
     assert tool.prompt("say it was meant") == "submitted"
     wait_until(lambda: "say it was held" in api.texts, "the queue after the next turn")
     said = [text for text in api.texts if text in ("say it was held", "say it was meant")]
@@ -278,14 +226,14 @@ def test_an_interruption_is_confirmed_by_the_screen_and_loses_nothing(bed, share
     tool, (text, shown, typed, left) = shared_claude, TURNS[turn]
     tool.rests()
     tool.begins(text)
-    tool.shows(shown, after=text)
+    tool.shows_below(shown, after=text)
     if typed:
         keys, drawn = typed
         tool.press(keys)
-        wait_until(lambda: drawn in bed.screen(tool.id), drawn)
-    assert tool.post("interrupt").status == 204, bed.screen(tool.id)
+        wait_until(lambda: drawn in tool.screen(), drawn)
+    assert tool.ask("interrupt").status == 204, tool.screen()
     agent = tool.agent()
-    assert (agent["state"], agent["reason"]) == ("idle", "interrupted"), bed.screen(tool.id)
+    assert (agent["state"], agent["reason"]) == ("idle", "interrupted"), tool.screen()
     assert tool.input() == left
     if left:
         tool.press("C-u")
@@ -295,7 +243,7 @@ def test_an_interruption_is_confirmed_by_the_screen_and_loses_nothing(bed, share
 def test_a_prompt_is_not_pasted_behind_what_a_person_types(bed, tool, api):
     tool.press("-l", "'half a text'")
     wait_until(lambda: tool.input() == "half a text", "the text in the input")
-    refused = tool.post("prompt", {"text": "say not now"})
+    refused = tool.ask("prompt", {"text": "say not now"})
     assert (refused.status, "half a text" in refused.json["error"]) == (409, True)
     assert tool.input() == "half a text"
     tool.press("C-u")
@@ -309,30 +257,30 @@ def test_a_question_is_answered_and_takes_no_prompt(bed, tool, api):
     answers = {"2": "Green", "--text=Purple": "Purple"}
     for words, answer in answers.items():
         tool.begins("ask")
-        asked = tool.becomes("waiting")
-        refused = tool.post("prompt", {"text": "not now"})
+        asked = tool.becomes("waiting", "question")
+        refused = tool.ask("prompt", {"text": "not now"})
         assert (refused.status, TEXT in refused.json["error"]) == (409, True)
         for other in ({"question": "Which one?"}, {"number": asked["question"] - 1}):
-            assert tool.post("answer", {"option": 1, **other}).status == 409
+            assert tool.ask("answer", {"option": 1, **other}).status == 409
         done = run_cli(bed, tool.server, "answer", tool.id, words)
-        assert (done.stdout, done.returncode) == ("answered\n", 0), f"{done.stderr}\n{bed.screen(tool.id)}"
-        tool.becomes("done", "idle")
+        assert (done.stdout, done.returncode) == ("answered\n", 0), f"{done.stderr}\n{tool.screen()}"
+        tool.rests()
         bed.await_screen(tool.id, answer)
-        assert tool.post("answer", {"option": 1}).status == 409
+        assert tool.ask("answer", {"option": 1}).status == 409
     assert "not now" not in api.texts
 
 
 def test_an_answer_to_the_first_of_two_questions_does_not_meet_the_second(bed, tool):
     """In the second one boxes are ticked, which takes more than an option."""
     tool.begins("ask more")
-    tool.becomes("waiting")
+    tool.becomes("waiting", "question")
     asked = tool.agent()
-    assert tool.post("answer", {"option": 1}).json == {"result": "answered"}
+    assert tool.ask("answer", {"option": 1}).json == {"result": "answered"}
     bed.await_screen(tool.id, "Which sizes")
     second = wait_until(lambda: (agent := tool.agent())["text"] != asked["text"] and agent, "its words")
     assert (second["text"], second["options"][:2]) == ("Which sizes do you want?", ["[ ] Small", "[ ] Large"])
     late = {"option": 1, "question": asked["text"], "number": asked["question"]}
-    assert tool.post("answer", late).status == 409
-    assert "✔ Small" not in bed.screen(tool.id)
-    assert tool.post("answer", {"option": 2}).json == {"result": "unconfirmed"}
-    assert tool.post("interrupt").status == 204
+    assert tool.ask("answer", late).status == 409
+    assert "✔ Small" not in tool.screen()
+    assert tool.ask("answer", {"option": 2}).json == {"result": "unconfirmed"}
+    assert tool.ask("interrupt").status == 204

@@ -198,13 +198,3 @@ def test_a_start_is_the_workspace_before_the_tool_writes_at_once(bed, patient_se
     changed = {"README.md": "M", "uncommitted": "M"}
     wait_until(lambda: session.files(**since) == changed, lambda: f"{changed} since {again}: {session.files(**since)}")
     assert again["note"] == ""
-
-
-def test_a_clone_is_reviewed_as_a_mounted_folder_is(bed, shared_server, workspace):
-    session = Reviewed(bed, shared_server, workspace, mode="clone")
-    session.run("echo two >>README.md; echo x >new")
-    assert session.files() == session.files(**{"from": "branch"}) == {"README.md": "M", "new": "A"}
-    assert session.restore("1", "new")["removed"] == ["new"]
-    assert session.server.delete(session.path).status == 204
-    assert session.files() == {"README.md": "M"}, "of a stopped one, as it was when it stopped"
-    assert (workspace / "README.md").read_text() == "# project\n"

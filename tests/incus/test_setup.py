@@ -76,20 +76,6 @@ def test_a_second_setup_has_nothing_to_do_and_an_uninstall_lists_what_it_made(be
         assert f"  $ incus {words}\n" in listed
 
 
-@pytest.mark.parametrize("is_used", [False, True])
-def test_a_profile_without_network_gets_the_bridge_unless_somebodys_instances_use_it(bed, is_used):
-    device = bed.ask("/1.0/profiles/default")["devices"]["eth0"]
-    bed.incus.run("profile", "device", "remove", "default", "eth0")
-    try:
-        if is_used:
-            bed.incus.run("create", "--quiet", "clincus", "theirs")
-        step = {"network": f"connect sessions to the bridge '{bed.bridge}' (default profile)"}
-        assert setup(bed) == ({} if is_used else step)
-    finally:
-        words = [f"{key}={value}" for key, value in device.items() if key != "type"]
-        bed.incus.run("profile", "device", "add", "default", "eth0", "nic", *words)
-
-
 @pytest.fixture
 def bare(bed, home):
     """A home whose configuration names a project that is not there."""

@@ -8,7 +8,7 @@ import re
 import shlex
 
 import pytest
-from machine_box import PROGRAM, Machine, archive
+from machine_box import PROGRAM, Machine
 from machine_box import systemd_image as made_image
 from terminal_box import Terminal
 
@@ -90,36 +90,6 @@ class TestService:
         machine.wait_for_boot()
         wait_until(lambda: "Dashboard running" in machine.status()["message"], "the service after a start")
         assert machine.ask("/api/tools")[0] == 200
-
-    def test_odd_paths_variables_and_a_token(self, machine):
-        program = '/home/code/my 100% "tools"/$HOME \\ %h/clincus.pyz'
-        machine.push(program, archive(), 0o755)
-        environ = {
-            "CLINCUS_PORT": "4100",
-            "CLINCUS_LIMIT_MEMORY": "2GiB",
-            "PATH": "/home/code/100% $x/bin:/usr/bin:/bin",
-            # Not that of the user manager, which has to find the unit all the same.
-            "XDG_CONFIG_HOME": "/home/code/my config",
-        }
-        words = machine.service(
-            "install", "--host", "0.0.0.0", "--token-file", "my 100% token", program=program, environ=environ
-        )
-        assert "Installed unit file to /home/code/my config/systemd/user/clincus.service" in words
-        machine.service("start", program=program, environ=environ)
-        pid = machine.run(["systemctl", "--user", "show", "--value", "--property=MainPID", "clincus"]).stdout.strip()
-        command = machine.root(f"cat /proc/{pid}/cmdline").split("\0")
-        assert command[1:] == [program, "serve", "--host", "0.0.0.0", "--token-file", "/home/code/my 100% token", ""]
-        variables = machine.root(f"cat /proc/{pid}/environ").split("\0")
-        assert {f"{key}={value}" for key, value in environ.items()} <= set(variables)
-
-        token = machine.root("cat '/home/code/my 100% token'").strip()
-        nobody = 65534
-        assert machine.ask("/api/config", port=4100, user=nobody)[0] in (401, 403)
-        status, words = machine.ask("/api/config", port=4100, user=nobody, token=token)
-        assert status == 200
-        assert '"2GiB"' in words
-        machine.service("remove", program=program, environ=environ)
-        assert machine.run(["systemctl", "--user", "is-enabled", "clincus"]).stdout == "not-found\n"
 
 
 @pytest.mark.parametrize(("privileged", "protection"), [(False, "basic"), (True, "locked")])
