@@ -124,11 +124,11 @@ def vendor_context(certificates: Path) -> ssl.SSLContext:
     return context
 
 
-def lending_server(start: Any, vendor: Vendor, config: str, *, checkpoints: bool = False, **environ: str) -> Server:
+def lending_server(start: Any, vendor: Vendor, config: str, **environ: str) -> Server:
     """A server for which the names lead to a stand-in that it trusts."""
     trust = {"SSL_CERT_FILE": str(vendor.folder / "trust.pem")}
     server: Server = start(
-        config=config if checkpoints else NO_CHECKPOINTS + config,
+        config=NO_CHECKPOINTS + config,
         command=command_with_hosts(vendor.folder / "hosts"),
         environ={**trust, **environ},
     )

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -202,14 +201,6 @@ def test_an_interrupted_start_leaves_nothing(bed, cli, how):
     assert bed.names() == []
 
 
-def test_without_tmux_the_shell_ends_with_the_tool(cli):
-    terminal = cli.start("shell", "--tmux=false")
-    terminal.expect("STUB-READY claude")
-    terminal.type("exit 7\r")
-    terminal.expect("Container removed")
-    assert terminal.end() == 1
-
-
 def test_the_dashboard_goes_on_with_what_the_shell_began_and_the_other_way_round(bed, cli, start_server):
     """With the variables, limits and mounts of the first start."""
     server = start_server(config=NO_CHECKPOINTS)
@@ -333,23 +324,6 @@ def test_of_two_sessions_a_person_says_which(bed, cli):
     assert bed.names() == sorted(names)
 
 
-CALL_ITSELF_READY = r"""
-use IO::Socket::UNIX;
-my $server = IO::Socket::UNIX->new(Peer => "/dev/incus/sock") or die "$!";
-print $server "PATCH /1.0 HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 17\r\n\r\n{\"state\":\"Ready\"}";
-exit(<$server> =~ / 200 / ? 0 : 1);
-"""
-
-
-def test_a_guest_that_calls_itself_ready_runs_and_can_be_stopped(bed, cli):
-    name = cli.labelled(1, start=True)
-    assert bed.incus.exec(name, ["perl", "-e", CALL_ITSELF_READY]).code == 0
-    assert bed.state(name) == "Ready"
-    assert cli.listed()[0]["status"] == "Running"
-    cli.ok("stop", name)
-    assert bed.state(name) == "Stopped"
-
-
 # ---- kill, shutdown, clean
 
 
@@ -449,13 +423,6 @@ def test_an_interrupted_run_removes_its_container_and_clean_finds_what_a_killed_
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert "✓ Cleaned 1 item(s)" in cli.ok("clean", "--force")
-    assert bed.names() == []
-
-
-def test_runs_at_once_in_one_workspace_get_a_slot_each(bed, cli):
-    with ThreadPoolExecutor(4) as workers:
-        ends = [*workers.map(lambda _: cli.run("run", "-q", "echo done"), range(8))]
-    assert [(end.stdout, end.stderr) for end in ends] == [(b"done\n", b"")] * 8
     assert bed.names() == []
 
 

@@ -13,7 +13,7 @@ from websockets.frames import Close
 from websockets.sync.client import ClientConnection
 
 import clincus
-from tests.faults_bed import answers, hung, killed, stopping, talk, wait_for_screen
+from tests.faults_bed import answers, hung, stopping, talk, wait_for_screen
 from tests.incus_bed import Bed
 from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, connect, wait_until
 
@@ -94,31 +94,6 @@ def test_a_daemon_that_hangs_keeps_nobody_waiting(bed, clincus_server, make_work
     wait_until(lambda: "session.stopped" in events.of(other), "the event of the stop")
     assert server.post(f"/api/sessions/{other}/resume").status == 200
     wait_for_screen(bed, other, "earlier: remember the milk")
-
-
-def test_a_daemon_that_dies_is_told_at_once_and_all_goes_on(bed, clincus_server, workspace, make_workspace):
-    server = clincus_server
-    id, other = (talk(bed, server, one)["id"] for one in (workspace, make_workspace("other")))
-    asked = requests_of(id, other, str(make_workspace("third")))
-    events = Events(server)
-    with connect(f"{server.socket_url}/ws/terminal/{id}") as terminal, ThreadPoolExecutor(1) as pool:
-        create = pool.submit(server.post, "/api/sessions", {"workspace": str(make_workspace("fourth"))})
-        wait_until_begun(bed, 3)
-        with killed(bed):
-            with pytest.raises(ConnectionClosed):
-                deque(iter(lambda: terminal.recv(timeout=DEADLINE), ""), maxlen=0)
-            refused = create.result()
-            assert (refused.status, bool(refused.json["error"])) == (503, True), refused.json
-            slow = [one for one in answers(server, asked) if one.seconds > IN_TIME]
-            assert slow == []
-            again = [one.request for one in answers(server, asked) if one.status not in (200, 204, 503)]
-            assert again == []
-    no_half_made(bed, server, {id, other})
-    assert {run["ended_at"] for run in server.get("/api/sessions/history").json if run["id"] in (id, other)} == {None}
-    with connect(f"{server.socket_url}/ws/terminal/{id}") as terminal:
-        shown(server, terminal, "after", "echo: after")
-    assert server.delete(f"/api/sessions/{other}").status == 204
-    wait_until(lambda: "session.stopped" in events.of(other), "the event of the stop")
 
 
 def test_a_daemon_that_is_stopped_waits_for_no_terminal_and_all_goes_on(bed, start_server, make_workspace):

@@ -17,6 +17,7 @@ from test_agents import Tool, config
 from clincus_features.logins.authority import memory_folder
 from clincus_features.logins.loans import run_name
 from tests.more_tools import mounts
+from tests.one_use_vendor import claude_file
 from tests.programs import DEADLINE, wait_until
 from tests.vendor_api import VendorApi
 
@@ -150,7 +151,12 @@ def test_neither_root_of_the_container_nor_this_host_tells_a_secret(box):
     texts = [json.dumps(box.bed.incus.query(f"/1.0/instances/{box.id}?recursion=1")), box.server.log()]
     paths = ("/api/config", "/api/sessions", "/api/logins", "/metrics")
     texts += [box.server.get(path).body.decode() for path in paths]
-    for path in (box.server.home / ".clincus").rglob("*"):
+    incus = Path(box.bed.folder or "/nowhere")
+    for path in (
+        *(box.server.home / ".clincus").rglob("*"),
+        *(incus / "logs").rglob("*"),
+        *incus.glob("database/**/*"),
+    ):
         with suppress(FileNotFoundError):  # the server replaces its files while they are read
             texts += [path.read_bytes().decode("latin-1")] if path.is_file() and not path.is_symlink() else []
     assert [text for text in texts if KEY in text or TOKEN in text] == []
@@ -188,7 +194,7 @@ def test_a_session_keeps_its_placeholders_over_a_resume_and_the_next_server_and_
     wait_until(lambda: not certificates.exists(), "the end of the certificates")
 
 
-# ---- real tools; test_logins_nowhere.py has Claude Code, git, gh, npm, pip and twine
+# ---- real tools
 
 
 @pytest.fixture
@@ -223,6 +229,15 @@ def work_a_turn(bed, start_server, workspace, home, *, vendor, real_vendor):
         return server, real.id
 
     return work
+
+
+def test_claude_code_works_a_turn_with_a_subscription_that_is_lent(bed, work_a_turn, home, real_vendor):
+    tokens = {"access_token": "sk-ant-oat01-real-key-of-mine", "refresh_token": "sk-ant-ort01-real-key-too"}
+    put_secret(home / ".claude" / ".credentials.json", json.dumps(claude_file({**tokens, "expires_in": 3600})))
+    lent = '[defaults]\nlogins = ["claude"]\n[logins.claude]\nlend = true\n'
+    _, id = work_a_turn(config("claude") + REACHABLE + lent, profile="real")
+    assert real_vendor.tokens - {""} == {tokens["access_token"]}
+    assert "-refresh" in bed.shell(id, "cat ~/.claude/.credentials.json")
 
 
 def test_copilot_works_a_turn_with_a_token_of_github_that_is_not_that_of_git(bed, work_a_turn, home, real_vendor):

@@ -89,15 +89,14 @@ class Nest(Box):
         return self.shell(f"{self.here}docker {RUN} {' '.join(words)} curl {ask} 2>&1 || true", 0)
 
 
-@pytest.mark.parametrize("fields", [{"nesting": True}, {"mode": "clone"}], ids=["mount", "clone"])
 def test_a_nested_container_uses_a_placeholder_as_the_manual_says_and_gets_nothing_else(
-    bed, start_server, workspace, tmp_path, fields
+    bed, start_server, workspace, tmp_path
 ):
     with vendor_of(tmp_path, (API,), Strict) as vendor:
         server = lending_server(start_server, vendor, CONFIG)
         put_secret(server.home / "anthropic-key", KEY)
-        session = server.create(workspace, tool="shell", **fields)
-        assert session["protection"] == ("locked" if session["mode"] == "clone" else "basic")
+        session = server.create(workspace, tool="shell", mode="clone")
+        assert session["protection"] == "locked"
         nest = Nest(bed, server, session["id"])
         nest.prepare()
         said = nest.curl(PROXY, AUTHORITY)

@@ -92,22 +92,6 @@ def test_an_undo_brings_files_back_and_can_be_undone_and_writes_over_nothing_tha
     assert session.restore(kept, "hook.txt")["failed"] == [{"path": "hook.txt", "why": "occupied"}]
 
 
-def test_what_cannot_be_read_is_told_and_stays(bed, shared_server, workspace):
-    """From the start, and later."""
-    (workspace / "theirs").write_text("secret\n")
-    (workspace / "theirs").chmod(0o600)
-    os.chown(workspace / "theirs", 12345, 12345)
-    session = Reviewed(bed, shared_server, workspace)
-    session.run("echo mine >mine; sudo sh -c 'umask 077; echo secret >roots'")
-    found = session.changes()
-    assert [(one["path"], one["why"]) for one in found["skipped"]] == [
-        ("roots", "unreadable"),
-        ("theirs", "unreadable"),
-    ]
-    assert session.restore("start", "mine", "roots")["removed"] == ["mine"]
-    assert session.run("ls").split() == ["README.md", "commondir", "roots", "theirs"]
-
-
 def test_of_two_sessions_in_a_folder_each_offers_what_its_own_turns_changed(bed, shared_server, workspace):
     session, other = (Reviewed(bed, shared_server, workspace) for _ in range(2))
     session.turn("echo its >its")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import select
 import signal
@@ -18,8 +17,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import clincus
 from tests.conftest import new_workspace
-from tests.faults_bed import broken_client, say, talk, wait_for_screen
 from tests.faults_bed import saved as saved_on_host
+from tests.faults_bed import say, talk, wait_for_screen
 from tests.programs import NO_CHECKPOINTS, connect, git, wait_until
 from tests.table import table
 
@@ -364,36 +363,6 @@ def test_a_killed_server_leaves_sessions_that_the_next_one_knows(bed, start_serv
     wait_until(lambda: runs_of(server, stopped)[0]["ended_at"], "the end in the history")
     wait_until(lambda: server.get(f"/api/sessions/{due['id']}").json["status"] == "stopped", "the deadline")
     assert bed.state(due["id"]) == "Stopped"
-
-
-def test_no_read_path_asks_incus(bed, start_server, workspace, tmp_path):
-    """A stand-in for `incus` tells its calls and, while a lock is held, makes none: a read that waits for one fails."""
-    calls, gate = tmp_path / "calls", tmp_path / "gate"
-    script = f'printf "%s\\0" "$*" >>{calls}\nflock --shared {gate} true'
-    server = start_server(config=NO_CHECKPOINTS, environ=broken_client(tmp_path, script))
-
-    def made() -> list[str]:
-        return calls.read_text().split("\0")[:-1] if calls.exists() else []
-
-    def looks(call: str) -> bool:  # at the tool, or whether Incus answers: the server does so on its own, whoever reads
-        asks = ("/1.0?project=default", "/internal/ready?project=default")
-        return clincus.guest_program("look") in call or call.endswith(asks)
-
-    wait_until(lambda: sum("recursion=1" in call for call in made()) == 2, "the start")
-    before = made()
-    id = server.create(workspace, tool="shell")["id"]
-    kinds = [call.split()[2] for call in made()[len(before) :] if call.startswith("--project") and not looks(call)]
-    assert [kind for kind in kinds if kind in {"launch", "exec"}] == ["launch", "exec"]
-    wait_until(lambda: any(looks(call) for call in made()), "the first look")
-    # The events of the start are asked about one after the other: this one comes behind them.
-    bed.incus.run("config", "set", id, f"{clincus.LABEL}name=behind them")
-    wait_until(lambda: server.get(f"/api/sessions/{id}").json["name"] == "behind them", "the last event")
-    with open(gate, "wb") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        before = made()
-        for path in ("sessions", f"sessions/{id}", f"sessions/{id}/agent", "sessions/history", "config", "tools"):
-            assert server.get(f"/api/{path}").status == 200
-        assert [call for call in made()[len(before) :] if not looks(call)] == []
 
 
 FIRST_LABELS = {"workspace", "tool", "persistent", "session_id", "created_at"}

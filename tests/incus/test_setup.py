@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -17,7 +16,6 @@ from clincus_cli import host as cli_host
 from clincus_cli import recipe as cli_recipe
 from clincus_cli import setup as cli_setup
 from clincus_features import health as cli_health
-from tests.incus_bed import stub_recipe
 from tests.programs import ROOT
 
 
@@ -107,16 +105,6 @@ def test_a_build_has_the_password_of_a_proxy_and_its_image_has_not(bed, context,
     assert "http://192.0.2.1:3128" in bed.shell("clincus-x", "sh -lc 'echo $http_proxy'")
     find = "grep -rlsF word-of-the-proxy / --exclude-dir=proc --exclude-dir=sys --exclude-dir=dev || true"
     assert bed.shell("clincus-x", find, 0) == ""
-
-
-def test_standard_image_from_another_image_has_user_packages_and_tools(bed, context, new_images):
-    """The other image is our own here: it has apt, and no network is needed when all packages are there."""
-    recipe = dataclasses.replace(stub_recipe(), base="clincus", packages=("tmux", "git"), user="code")
-    built = cli_build.build_from_image(context, recipe, "derived")
-    bed.incus.launch("clincus-x", "derived", {})
-    assert bed.shell("clincus-x", "id -un; sudo -n id -un; claude --version").split()[:2] == ["code", "root"]
-    properties = bed.incus.query(f"/1.0/images/{built.fingerprint}")["properties"]
-    assert properties["clincus.recipe"] == recipe.key()
 
 
 SCRIPT = b"#!/bin/bash\necho made by $(id -un) >/made; echo first\necho ${BASH_VERSINFO:+in bash}\n"

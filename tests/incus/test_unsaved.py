@@ -10,8 +10,7 @@ from urllib.parse import unquote
 import pytest
 
 from tests.faults_bed import run_cli
-from tests.incus.review_box import HASTY_TOOL
-from tests.programs import git, wait_until
+from tests.programs import git
 
 AGENT = "git -c user.name=A -c user.email=a@localhost"
 # A commit, one that only a reference of the agent's names, a stash, a repository without a commit, one with a commit.
@@ -75,24 +74,6 @@ def test_the_answer_names_each_kind_and_a_forced_delete_keeps_it_all(bed, shared
     assert git(workspace, "show", f"{place}/clincus/tip:data") == "of root\n", "the end gives root's files to the user"
     with tarfile.open(uploads) as archive:
         assert archive.extractfile(path.lstrip("/")).read() == b"picture"
-
-
-def test_a_start_that_fails_after_its_tool_has_worked_leaves_the_clone(bed, start_server, workspace):
-    server = start_server(config=HASTY_TOOL)
-    (server.home / ".clincus").mkdir(exist_ok=True)
-    record = server.home / ".clincus/sessions-hasty"
-    record.symlink_to("/proc/none")  # a disk that takes no more, also for root
-    body = {"workspace": str(workspace), "mode": "clone", "tool": "hasty", "prompt": "go"}
-    assert server.post("/api/sessions", body).status == 500
-    [id] = bed.names()
-    wait_until(lambda: "at-once" in bed.shell(id, "ls /workspace"), "the work of the tool")
-    words = "its start failed, and its container stays: "
-    wait_until(lambda: words in server.log(), "the server to leave the container")
-    assert server.unsaved(id)["uncommitted"]["count"] == 3
-    record.unlink()
-    answer = server.delete(f"/api/sessions/{id}?force=true")
-    assert (answer.status, bed.names()) == (204, [])
-    assert kept_paths(answer)[0].suffix == ".bundle"
 
 
 def test_what_a_stopped_clone_holds_is_unknown_and_clean_keeps_it_only_when_forced(bed, shared_server, clone):
