@@ -451,9 +451,8 @@ def test_the_state_is_known_without_a_network_card_and_after_restarts(bed, start
     at = stub.agent()["why"]["at"]
     wait_until(lambda: stub.agent()["why"]["at"] > at, "another look")
     assert stub.agent()["state"] == "working"
-    stub.server.stop()  # a new server does not know when the CPU was in use
     stub.sh("pkill -f ' [b]uild$'")
-    stub.server = start_server()
+    stub.is_put_back(start_server)
     assert stub.becomes("stuck")["source"] == "screen"
 
 
