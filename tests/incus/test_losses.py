@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
-from http.client import HTTPException
 
 import pytest
 
 import clincus
 from tests.faults_bed import broken_client, guest_says, saved, say, talk, wait_for_screen
-from tests.programs import DEADLINE, NO_CHECKPOINTS, wait_until
-
-TALK = "~/.claude/projects/-workspace/{session_id}.jsonl"
+from tests.programs import NO_CHECKPOINTS, wait_until
 
 
 def test_what_was_said_after_a_stop_that_failed(bed, start_server, workspace, tmp_path):
@@ -28,31 +24,6 @@ def test_what_was_said_after_a_stop_that_failed(bed, start_server, workspace, tm
     wait_until(lambda: server.get(path).json["status"] == "stopped", "the stop")
     assert server.delete(f"{path}?force=true").status == 204
     assert "and the bread" in saved(server, session)
-
-
-def test_a_resume_that_was_killed_while_the_conversation_went_in(bed, start_server, workspace, tmp_path):
-    cut = 'dd bs=1 count=150000 status=none | "$real" "$@"; kill -9 $PPID'
-    environ = broken_client(tmp_path, f'if [[ "$*" == *new-session* && -e {tmp_path}/broken ]]; then {cut}; fi')
-    server = start_server(config=NO_CHECKPOINTS, environ=environ)
-    session = talk(bed, server, workspace)
-    id, path = session["id"], f"/api/sessions/{session['id']}"
-    bed.shell(id, "seq 90000 >>" + TALK.format(**session))
-    assert server.delete(f"{path}?force=true").status == 204
-    whole = saved(server, session)
-    assert whole.endswith("\n90000\n")
-
-    (tmp_path / "broken").touch()
-    with pytest.raises((OSError, HTTPException)):
-        server.create(workspace, resume=session["session_id"])
-    assert server.process.wait(timeout=DEADLINE) == -signal.SIGKILL
-    (tmp_path / "broken").unlink()
-    server = start_server(environ=environ)
-    assert 0 < int(bed.shell(id, f"wc -c <{TALK.format(**session)}")) < len(whole)
-    assert server.delete(path).status == 204
-    assert saved(server, session) == whole
-    assert server.post(f"{path}/resume").status == 200
-    wait_for_screen(bed, id, "earlier: remember the milk")
-    assert bed.shell(id, "cat " + TALK.format(**session)) == whole
 
 
 def command_line(bed, server) -> clincus.Sessions:
