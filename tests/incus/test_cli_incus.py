@@ -18,7 +18,6 @@ import pytest
 
 import clincus
 from clincus_cli import containers as cli_containers
-from clincus_cli import images as cli_images
 from tests.programs import DEADLINE, program, wait_until
 
 
@@ -259,24 +258,3 @@ def test_restore_by_force_stops_a_session_and_starts_its_tool_again(bed, succeed
     assert bed.shell(session, "ls /workspace") == "README.md\ncommondir\n"
     succeed("container", "delete", "--force", session)
     assert list(home.glob(".clincus/sessions-*/*/metadata.json")), "the conversation stays"
-
-
-@pytest.fixture
-def no_images_left(bed):
-    yield
-    for image in bed.incus.query("/1.0/images?recursion=1"):
-        if "clincus" not in cli_images.alias_names(image):
-            cli_images.delete_image(bed.incus, image["fingerprint"])
-
-
-@pytest.mark.usefixtures("no_images_left")
-def test_publish_makes_an_image_that_starts_and_keeps_the_container(bed, box, succeed, run):
-    bed.shell(box, "echo mine > ~/state")
-    assert run("image", "publish", box, "mine").returncode == 1
-    published = json.loads(succeed("image", "publish", box, "mine", "--description", "my tools", "--force"))
-    assert bed.state(box) == "Running"
-    info = json.loads(succeed("image", "info", "mine", "--format", "json"))
-    assert (info["fingerprint"], info["description"]) == (published["fingerprint"], "my tools")
-    assert "clincus.recipe" in info["properties"]
-    succeed("container", "launch", "mine", "other")
-    assert bed.shell("other", "cat ~/state") == "mine\n"

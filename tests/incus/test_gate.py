@@ -283,3 +283,21 @@ def test_foreign_containers_are_not_there(bed, clincus_server):
 
 
 # ---- what only a broken or hostile client sends
+
+
+@pytest.mark.day
+@table(
+    "lines, status",
+    [
+        (["POST /api/sessions HTTP/1.1", "Content-Length: 2", "Transfer-Encoding: chunked"], 400),
+        (["POST /api/sessions HTTP/1.1", "A: b\rContent-Length: 2"], 400),
+        (["GET / HTTP/1.1", "A: " + "b" * 200_000], 431),
+    ],
+)
+def test_a_request_that_can_be_read_in_two_ways_ends_the_connection(shared_server, lines, status):
+    """What follows it would be answered with 200: exactly one answer comes back. unit/test_http.py has more."""
+    host = f"Host: localhost:{shared_server.port}"
+    follower = f"GET /api/tools HTTP/1.1\r\n{host}\r\nConnection: close\r\n\r\n".encode()
+    answer = exchange(shared_server, lines[0], host, *lines[1:], body=follower)
+    assert status_of(answer) == status
+    assert answer.count(b"\r\nDate: ") == 1
