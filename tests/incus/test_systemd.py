@@ -8,11 +8,11 @@ import re
 import shlex
 
 import pytest
-from machine_box import PROGRAM, Machine, archive
+from machine_box import PROGRAM, Machine
 from machine_box import systemd_image as made_image
 from terminal_box import Terminal
 
-from tests.programs import DEADLINE, wait_until
+from tests.programs import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -22,153 +22,36 @@ def systemd_image(bed):
         yield alias
 
 
-@pytest.fixture(scope="class")
-def started_machine(bed, systemd_image):
-    """A machine with the program, and nothing set up."""
-    with bed.keeping("machine"):
-        yield Machine(bed, systemd_image)
+def test_the_life_of_the_service(bed, systemd_image):
+    machine = Machine(bed, systemd_image)
+    words = machine.service("install")
+    assert ("Service enabled." in words, "enable-linger" in words) == (True, False)
+    assert machine.service("start") == "Service started.\nDashboard running at http://127.0.0.1:3000\n"
+    assert machine.ask("/api/tools")[0] == 200
+    status = machine.clincus("service", "status")
+    pid = machine.status()["pid"]
+    assert (status.returncode, f"PID:     {pid}\n" in status.stdout) == (0, True)
+    assert "Status:  active (running)\nEnabled: yes\n" in status.stdout
+    machine.service("install", "--port", "4000")
+    assert machine.status()["pid"] == pid
+    assert "http://127.0.0.1:4000" in machine.service("restart")
+    assert machine.ask("/api/tools", port=4000)[0] == 200
+    killed = machine.status()["pid"]
+    machine.root(f"kill -KILL {killed}")
+    wait_until(lambda: machine.status()["pid"] not in (0, killed) and machine.status()["active"], "a new server")
+
+    machine.service("stop")
+    done = machine.clincus("service", "status", "--format", "json")
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["active"], document["enabled"], document["pid"]) == (1, False, True, 0)
+    assert document["state"] == "inactive (dead)", "a stop is no failure"
+    machine.service("remove")
+    done = machine.clincus("service", "status")
+    assert (done.returncode, "not installed: run `clincus service install`" in done.stderr) == (1, True)
+    assert machine.root("find /home/code/.config/systemd -name 'clincus*'") == ""
 
 
-@pytest.fixture
-def machine(started_machine):
-    """The same for a test of a class, each of which finds it as the first one did: without a service."""
-    yield started_machine
-    started_machine.root("loginctl enable-linger code")
-    started_machine.wait_for_user_manager()
-    forget = "systemctl --user disable --now clincus; rm -rf ~/.config ~/my*; systemctl --user daemon-reload"
-    started_machine.run(["sh", "-c", f"{forget}; systemctl --user reset-failed"])
-
-
-class TestService:
-    def test_its_life(self, machine):
-        words = machine.service("install")
-        assert "Service enabled." in words
-        assert "clincus service restart" in words
-        assert "enable-linger" not in words
-        assert machine.service("start") == "Service started.\nDashboard running at http://127.0.0.1:3000\n"
-        assert machine.run(["systemctl", "--user", "is-active", "clincus"]).stdout == "active\n"
-        assert machine.ask("/api/tools")[0] == 200
-        status = machine.clincus("service", "status")
-        assert status.returncode == 0
-        assert "Status:  active (running)\nEnabled: yes\n" in status.stdout
-        pid = machine.status()["pid"]
-        assert f"PID:     {pid}\n" in status.stdout
-
-        machine.service("install", "--port", "4000")
-        assert machine.status()["pid"] == pid
-        assert "http://127.0.0.1:4000" in machine.service("restart")
-        assert machine.ask("/api/tools", port=4000)[0] == 200
-        assert machine.status()["message"] == "Dashboard running at http://127.0.0.1:4000"
-
-        machine.service("stop")
-        done = machine.clincus("service", "status", "--format", "json")
-        assert done.returncode == 1
-        document = json.loads(done.stdout)
-        assert (document["active"], document["enabled"], document["pid"]) == (False, True, 0)
-        assert document["state"] == "inactive (dead)", "a stop is no failure"
-
-        machine.service("remove")
-        done = machine.clincus("service", "status")
-        assert done.returncode == 1
-        assert "not installed: run `clincus service install`" in done.stderr
-        assert machine.run(["systemctl", "--user", "is-enabled", "clincus"]).stdout == "not-found\n"
-        assert machine.root("find /home/code/.config/systemd -name 'clincus*'") == ""
-
-    @pytest.mark.nightly  # unit/test_cli_incus.py has the unit, which says so
-    def test_it_comes_back_when_it_is_killed_and_when_the_machine_starts(self, machine):
-        machine.service("install")
-        machine.push(
-            "/home/code/.config/systemd/user/clincus.service.d/soon.conf", b"[Service]\nRestartSec=0.1\n", 0o644
-        )
-        machine.run(["systemctl", "--user", "daemon-reload"])
-        machine.service("start")
-        killed = machine.status()["pid"]
-        machine.root(f"kill -KILL {killed}")
-        wait_until(lambda: machine.status()["pid"] not in (0, killed) and machine.status()["active"], "a new server")
-        assert machine.ask("/api/tools")[0] == 200
-
-        machine.incus.run("restart", machine.name, timeout=2 * DEADLINE)
-        machine.wait_for_boot()
-        wait_until(lambda: "Dashboard running" in machine.status()["message"], "the service after a start")
-        assert machine.ask("/api/tools")[0] == 200
-
-    @pytest.mark.nightly
-    def test_a_start_that_fails_is_told_in_the_words_of_systemd_which_goes_on_trying(self, machine):
-        machine.service("install")
-        machine.root("systemd-run --unit=taken python3 -m http.server --bind 127.0.0.1 3000")
-        wait_until(lambda: machine.incus.exec(machine.name, ["sh", "-c", "ss -tln | grep -q :3000"]).code == 0)
-        done = machine.clincus("service", "start")
-        assert done.returncode == 1
-        assert "`systemctl --user start clincus.service` failed: Job for clincus.service failed" in done.stderr
-        done = machine.clincus("service", "status")
-        assert done.returncode == 1
-        (log,) = [line for line in done.stdout.splitlines() if line.startswith("Log:")]
-        assert "port 3000 cannot be used: Address already in use" in machine.run(log.split()[1:]).stdout
-        machine.root("systemctl stop taken")
-        wait_until(lambda: machine.status()["active"], "the service on a free port")
-
-    def test_odd_paths_variables_and_a_token(self, machine):
-        program = '/home/code/my 100% "tools"/$HOME \\ %h/clincus.pyz'
-        machine.push(program, archive(), 0o755)
-        environ = {
-            "CLINCUS_PORT": "4100",
-            "CLINCUS_LIMIT_MEMORY": "2GiB",
-            "PATH": "/home/code/100% $x/bin:/usr/bin:/bin",
-            # Not that of the user manager, which has to find the unit all the same.
-            "XDG_CONFIG_HOME": "/home/code/my config",
-        }
-        words = machine.service(
-            "install", "--host", "0.0.0.0", "--token-file", "my 100% token", program=program, environ=environ
-        )
-        assert "Installed unit file to /home/code/my config/systemd/user/clincus.service" in words
-        machine.service("start", program=program, environ=environ)
-        pid = machine.run(["systemctl", "--user", "show", "--value", "--property=MainPID", "clincus"]).stdout.strip()
-        command = machine.root(f"cat /proc/{pid}/cmdline").split("\0")
-        assert command[1:] == [program, "serve", "--host", "0.0.0.0", "--token-file", "/home/code/my 100% token", ""]
-        variables = machine.root(f"cat /proc/{pid}/environ").split("\0")
-        assert {f"{key}={value}" for key, value in environ.items()} <= set(variables)
-
-        token = machine.root("cat '/home/code/my 100% token'").strip()
-        nobody = 65534
-        assert machine.ask("/api/config", port=4100, user=nobody)[0] in (401, 403)
-        status, words = machine.ask("/api/config", port=4100, user=nobody, token=token)
-        assert status == 200
-        assert '"2GiB"' in words
-        machine.service("remove", program=program, environ=environ)
-        assert machine.run(["systemctl", "--user", "is-enabled", "clincus"]).stdout == "not-found\n"
-
-    @pytest.mark.nightly  # unit/test_cli_incus.py has what the service says and does then
-    def test_without_a_login(self, machine):
-        """sudo leaves the variables of a login out, su keeps those of another user."""
-        for environ in (
-            {},
-            {"XDG_RUNTIME_DIR": "/run/user/0", "DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/user/0/bus"},
-        ):
-            words = " ".join(f"{key}={value}" for key, value in environ.items())
-            machine.root(
-                f"runuser -u code -- env --unset=XDG_RUNTIME_DIR {words} HOME=/home/code {PROGRAM} service install"
-            )
-        assert machine.status()["enabled"]
-
-        done = machine.run(["sudo", PROGRAM, "service", "install"])
-        assert done.returncode == 1
-        assert "Run this as yourself, without sudo" in done.stderr
-
-        machine.root("loginctl disable-linger code; systemctl stop user@1000 user-runtime-dir@1000")
-        done = machine.clincus("service", "install")
-        assert done.returncode == 1
-        assert "sudo loginctl enable-linger code" in done.stderr
-
-        # A login that ends, and the service with it.
-        login = ["su", "--login", "code", "--command", f"{PROGRAM} service install"]
-        done = machine.run(login, user=0)
-        assert done.returncode == 0, done.stderr
-        assert "It runs while you are logged in. To keep it running: sudo loginctl enable-linger code" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("privileged", "protection"), [pytest.param(False, "basic", marks=pytest.mark.nightly), (True, "locked")]
-)
+@pytest.mark.parametrize(("privileged", "protection"), [(False, "basic"), (True, "locked")])
 def test_a_newcomer_gets_from_setup_to_a_session(bed, systemd_image, tmp_path, privileged, protection):
     """Incus's packages are there, everything else is missing; the person's login is older than all that setup does.
 
