@@ -2169,6 +2169,7 @@ class FailureKind(enum.Enum):
     NOT_BEGUN = "not begun"  # it lost a command in an instance at the start: the command can be started again
     NOT_STARTED = "not started"  # a launch created the instance, and could not start it because of NAME_WANTED
     NAME_WANTED = "name wanted"  # somebody tries to create a second instance of this name
+    OVERTAKEN = "overtaken"  # somebody else wrote it between the client's reading and its writing
     BUSY = "busy"  # another operation on the instance is in progress
     IS_STOPPED = "is stopped"  # the instance to stop does not run
     STILL_RUNS = "still runs"  # the instance to stop runs: a busy machine has ended it too late, or it starts again
@@ -2198,6 +2199,10 @@ class NameTakenError(IncusError):
     """Another instance already has the name of the instance to create."""
 
 
+# A command that fails so may succeed a moment later.
+REPEATED = (FailureKind.NAME_WANTED, FailureKind.NOT_STARTED, FailureKind.OVERTAKEN)
+
+
 class FailureRow(NamedTuple):
     """The meaning of some words of Incus. The first match with a kind or a status gives that."""
 
@@ -2222,6 +2227,7 @@ INCUS_FAILURES = (
     FailureRow('create instance start operation: .*running a "create" operation', FailureKind.NOT_STARTED),
     FailureRow(r'(?s)running a "create" operation.*--show-log', FailureKind.NOT_STARTED),
     FailureRow('Instance is busy running a "create" operation', FailureKind.NAME_WANTED),  # operationlock.go
+    FailureRow("ETag doesn't match", FailureKind.OVERTAKEN),  # internal/server/util/http.go
     FailureRow("is busy running", FailureKind.BUSY),
     FailureRow("operation has now succeeded", FailureKind.DONE_BY_OTHERS),
     FailureRow("already stopped", FailureKind.IS_STOPPED),  # drivers/driver_common.go
@@ -2696,15 +2702,14 @@ class Incus:
 
         With `finish`, a client that takes too long, or that we abandon, gets time to undo its work. Otherwise the
         daemon would continue after the client is gone, and nobody could tell what it leaves behind. A command that
-        Incus refuses since its name is wanted is repeated until `timeout`.
+        Incus refuses since its name is wanted, or somebody else wrote the same, is repeated until `timeout`.
         """
         end = time.monotonic() + timeout
         while True:
             try:
                 return self._answer(self.argv(*arguments), stdin, timeout, finish=finish)
             except IncusError as error:
-                is_wanted = error.kind in (FailureKind.NAME_WANTED, FailureKind.NOT_STARTED)
-                if not is_wanted or arguments[0] == "launch" or time.monotonic() > end:
+                if error.kind not in REPEATED or arguments[0] == "launch" or time.monotonic() > end:
                     raise
             time.sleep(0.1)
 

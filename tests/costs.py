@@ -24,6 +24,7 @@ from websockets.sync.client import unix_connect
 BEDS = "(beds)"
 COLLECTION = "(collection)"
 STARTS = ("instance-started", "instance-restarted")
+COUNTING = "counting starts"  # the name of a thread, which a daemon that starts again makes anew
 TICKS = os.sysconf("SC_CLK_TCK")
 SAID = 15  # lines of the table at the end of a run
 
@@ -82,7 +83,12 @@ class Starts:
     def _listen(self, socket: Path) -> None:
         address = "ws://incus/1.0/events?type=lifecycle&all-projects=true"
         while socket.parent.exists():
-            with contextlib.suppress(OSError, WebSocketException), unix_connect(str(socket), address) as events:
+            quiet = {"ping_interval": None}
+            with (
+                contextlib.suppress(OSError, WebSocketException),
+                unix_connect(str(socket), address, **quiet) as events,
+            ):
+                events.recv_events_thread.name = COUNTING
                 for event in events:
                     self.count += json.loads(event)["metadata"]["action"] in STARTS
             time.sleep(0.2)  # a daemon that a test has killed is started again

@@ -13,11 +13,14 @@ import socket
 import stat
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 
+from tests.costs import COUNTING
+
 ENDS_WITHIN = 10.0  # seconds for a thread or a child that was told to end
-# One for each process, for good: the deadlines of children in clincus.py, and the workers of asyncio.
-OF_THE_PROCESS = ("deadlines", "a deadline has passed", "asyncio_")
+# One for each process, for good: the deadlines of children in clincus.py, the workers of asyncio, what counts starts.
+OF_THE_PROCESS = ("deadlines", "a deadline has passed", "asyncio_", COUNTING)
 
 
 def inotify_instances(pid: int | str = "self") -> set[str]:
@@ -50,9 +53,7 @@ def living_children() -> set[str]:
     for thread in Path("/proc/self/task").glob("*/children"):
         with contextlib.suppress(OSError):
             for pid in thread.read_text().split():
-                words = (
-                    Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
-                )
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").replace("\0", " ").strip()
                 if words:  # a zombie has none: it has ended, and the next start of a program reaps it
                     found.add(f"{pid} {words[:200]}")
     return found
@@ -67,21 +68,22 @@ class Snapshot:
         self.ports = listening()
         self.children = living_children()
 
-    def left(self) -> list[str]:
-        """What is there now and was not there then, in words."""
+    def left(self, owned: Collection[int] = ()) -> list[str]:
+        """What is there now and was not there then, in words; `owned` are children that others end."""
         now = Snapshot()
         found = [f"thread {thread.name}" for thread in now.threads - self.threads]
         found += [f"inotify instance {number}" for number in now.instances - self.instances]
         found += [f"listening port {address}" for address in now.ports - self.ports]
-        return found + [f"child {child}" for child in now.children - self.children]
+        children = now.children - self.children
+        return found + [f"child {child}" for child in children if int(child.split()[0]) not in owned]
 
-    def left_after_a_while(self) -> list[str]:
+    def left_after_a_while(self, owned: Collection[int] = ()) -> list[str]:
         """The same, after what was told to end had its time, and what nobody holds any more is gone."""
         end = time.monotonic() + ENDS_WITHIN
-        found = self.left()
+        found = self.left(owned)
         if found:
             gc.collect()
         pause = threading.Event()
-        while (found := self.left()) and time.monotonic() < end:
+        while (found := self.left(owned)) and time.monotonic() < end:
             pause.wait(0.05)
         return found

@@ -342,6 +342,7 @@ def change(tmp_path):
     """A function that changes what a person is called for, as PATCH /api/push does; it returns the answer."""
     environ = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
     app = clincus.Application(environ, {"dashboard.port": 0})
+    app.extensions.duties.clear()
     app.start()
     notifier = Notifier(app)
     yield lambda **given: notifier.change(SimpleNamespace(values={**dict.fromkeys(notify.CHANGEABLE), **given}))

@@ -27,7 +27,7 @@ import pytest
 
 def test_good(): pass
 def test_bad(): assert 1 == 2
-def test_left_out(): pytest.skip("no need")
+def test_left_out(): pytest.skip("this kernel has no need")
 
 @pytest.fixture
 def breaks():
@@ -60,7 +60,7 @@ def test_the_outcome_of_each_test_is_written_down_and_what_passed_is_left_out_ne
     assert run(tmp_path / "1") == {
         "test_some.py::test_good": Outcome("passed"),
         "test_some.py::test_bad": Outcome("failed", "assert 1 == 2"),
-        "test_some.py::test_left_out": Outcome("skipped", "Skipped: no need"),
+        "test_some.py::test_left_out": Outcome("skipped", "Skipped: this kernel has no need"),
         "test_some.py::test_whose_end_fails": Outcome("failed", "ValueError: at the end"),
     }
     (tmp_path / "passed.txt").write_text("test_some.py::test_good\n")
