@@ -31,6 +31,7 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +42,7 @@ import clincus
 from clincus_cli import host as cli_host
 from clincus_cli import setup as cli_setup
 from tests.incus_bed import OFFLINE, Bed, start_after_panic, unavailable
-from tests.programs import DEADLINE, Server, wait_until
+from tests.programs import DEADLINE, Server, program, wait_until
 
 
 def own(bed: Bed) -> Bed:
@@ -156,6 +157,20 @@ def talk(bed: Bed, server: Server, workspace: Path, text: str = "remember the mi
     wait_for_screen(bed, session["id"], "STUB-READY")
     say(bed, session["id"], text)
     return session
+
+
+def run_cli(bed: Bed, server: Server, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command line in the home of a server."""
+    environ = {**os.environ, **bed.environ, "HOME": str(server.home)}
+    return subprocess.run(
+        [*program(), *words],
+        env=environ,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=2 * DEADLINE,
+        check=False,
+    )
 
 
 def saved(server: Server, session: dict[str, Any]) -> str:

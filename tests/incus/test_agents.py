@@ -316,6 +316,7 @@ def stub(bed, start_server, workspace) -> Tool:
     return tool
 
 
+@pytest.mark.day
 def test_what_was_seen_and_what_was_not_outlives_the_server(stub, start_server):
     stub.tells("Stop", last_assistant_message="hello there")
     stub.becomes("done", text="hello there")
@@ -463,7 +464,6 @@ def test_a_build_without_output_is_not_stuck_and_a_tool_without_cpu_is(bed, stub
     assert sum("stuck" in what for what in log()) == 1
 
 
-@pytest.mark.nightly  # the same with the real tool, and nothing put back: twelve minutes
 @pytest.mark.timeout(1800)
 def test_a_build_of_the_real_tool_is_never_stuck_and_a_command_that_hangs_is(claude):
     tool = claude(BASH_DEFAULT_TIMEOUT_MS="900000", BASH_MAX_TIMEOUT_MS="900000")
@@ -480,7 +480,7 @@ def test_a_build_of_the_real_tool_is_never_stuck_and_a_command_that_hangs_is(cla
     tool.becomes("idle", "interrupted")
 
 
-@pytest.mark.parametrize("status", [429, *(pytest.param(one, marks=pytest.mark.nightly) for one in (401, 529))])
+@pytest.mark.parametrize("status", [429, 401])
 def test_a_retry_is_told_with_the_error(claude, status):
     tool = claude()
     tool.post("prompt", {"text": f"status {status}"})
@@ -520,7 +520,6 @@ def test_a_dialog_is_told_with_its_choices_and_answered(claude_at_rest):
     wait_until(lambda: "bypass permissions on" in tool.screen(), "the mode as it was")
 
 
-@pytest.mark.nightly  # two starts of the tool for one dialog more
 def test_the_question_of_trust_is_told_and_answered(claude):
     tool = claude()
     tool.type("/exit")
@@ -572,7 +571,6 @@ while (<STDIN>) {
 """
 
 
-@pytest.mark.nightly  # unit/test_agent_low_screens.py has its screens
 def test_a_form_of_an_mcp_server_is_told_and_its_choices_are_answered(bed, start_server, workspace, api, home):
     (workspace / "forms.pl").write_text(FORMS)
     servers = {"forms": {"command": "perl", "args": ["/workspace/forms.pl"]}}
@@ -634,7 +632,6 @@ def make_old(conversation: Path) -> None:
     (conversation.with_suffix("") / "precompact.json").write_text(json.dumps(summary))
 
 
-@pytest.mark.nightly  # unit/test_agent_state.py has its screen
 def test_the_dialog_of_a_resume_is_told_and_answered(bed, start_server, workspace, api, home):
     """It comes where its vendor has switched it on, for a conversation that is old, large and summed up in advance."""
     program = home / "featured" / "claude"
@@ -664,7 +661,6 @@ def test_the_dialog_of_a_resume_is_told_and_answered(bed, start_server, workspac
     tool.becomes("done", text="goodbye")
 
 
-@pytest.mark.nightly  # unit/test_agent_state.py has its screens
 def test_a_plan_that_is_used_up_is_told_and_its_menu_answered(claude):
     tool = claude(ANTHROPIC_API_KEY="", CLAUDE_CODE_OAUTH_TOKEN=KEY.replace("test", "oat01"))
     tool.type("limit")
@@ -687,7 +683,6 @@ def test_what_fails_at_once_is_told_with_its_reason(claude_at_rest):
     assert tool.becomes("failed", "other", "400")["source"] == "hook"
 
 
-@pytest.mark.nightly  # unit/test_agent_state.py has the words of its hook and its screens
 def test_what_failed_is_told_with_its_reason(claude):
     tool = claude(CLAUDE_CODE_MAX_RETRIES="1")
     for status, reason in REASONS.items():
@@ -696,7 +691,6 @@ def test_what_failed_is_told_with_its_reason(claude):
         tool.press("C-u")
 
 
-@pytest.mark.nightly  # unit/test_agent_state.py has the words of its hook and its screen
 def test_without_a_network_it_has_failed_by_that(claude):
     tool = claude(CLAUDE_CODE_MAX_RETRIES="1", ANTHROPIC_BASE_URL="http://127.0.0.1:9")
     tool.type("say hello")
@@ -729,7 +723,6 @@ def test_the_state_is_known_without_a_network_card_and_after_restarts(bed, stub)
     assert (listed["state"], listed["text"]) == ("done", "hello at last"), "for a page that comes now"
 
 
-@pytest.mark.nightly  # the same with the real tool, three starts of it
 def test_the_real_tools_state_is_known_without_a_network_card_and_after_each_restart(bed, claude):
     if bed.daemon is None:
         pytest.skip("restarts a daemon of our own only")
@@ -752,7 +745,6 @@ def test_the_real_tools_state_is_known_without_a_network_card_and_after_each_res
     tool.becomes("done", text="hello at last")
 
 
-@pytest.mark.nightly  # unit/test_agent_state.py has its screens
 def test_without_an_account_it_has_failed_and_a_login_waits(claude):
     tool = claude(ANTHROPIC_API_KEY="")
     tool.type("say hello")
@@ -797,7 +789,6 @@ def test_an_agent_in_the_background_that_asks_is_answered_and_its_end_is_the_tur
     assert "in the background" not in tool.becomes("done", text="The tool has answered.")["text"]
 
 
-@pytest.mark.nightly  # it waits for five tries, and a retry is told above
 def test_a_retry_that_goes_well_is_work_again(claude_at_rest, api):
     tool = claude_at_rest
     api.failures = 5  # the tool tries again after 1, 2, 4 … seconds
@@ -977,7 +968,6 @@ def conversations(tool: Tool) -> dict[str, str]:
     return {name: tool.sh(f"cat ~/.claude/projects/-workspace/{name}") for name in names if ".jsonl" in name}
 
 
-@pytest.mark.nightly  # unit/test_guest.py has the file that it leaves
 def test_a_tool_that_was_left_before_its_first_prompt_starts_afresh_and_nothing_is_deleted(
     bed, shared_claude, workspace
 ):
@@ -1045,7 +1035,6 @@ def variables_of_copilot(api: VendorApi) -> dict[str, str]:
     }
 
 
-@pytest.mark.nightly  # its interruptions take their time
 @pytest.mark.timeout(1200)
 def test_copilot_tells_the_same(bed, start_server, workspace, api):
     variables = variables_of_copilot(api)
@@ -1086,7 +1075,6 @@ def test_copilot_tells_the_same(bed, start_server, workspace, api):
     tool.becomes("ended", "crashed")
 
 
-@pytest.mark.nightly  # it starts the tool five times; unit/test_agent_state.py has the screens
 @pytest.mark.timeout(1200)
 def test_copilot_tells_of_its_dialogs_and_starts_again_by_its_name(bed, start_server, workspace, api):
     variables = variables_of_copilot(api)
@@ -1150,7 +1138,6 @@ def test_copilot_tells_of_its_dialogs_and_starts_again_by_its_name(bed, start_se
     tool.becomes("ended")
 
 
-@pytest.mark.nightly  # it tries each for a minute
 @pytest.mark.timeout(1800)
 def test_why_copilot_has_failed_is_told(bed, start_server, workspace, api):
     server = start_server(config=config("copilot", **variables_of_copilot(api)))
@@ -1163,7 +1150,6 @@ def test_why_copilot_has_failed_is_told(bed, start_server, workspace, api):
     tool.becomes("none")
 
 
-@pytest.mark.nightly  # as above
 @pytest.mark.timeout(1200)
 def test_copilot_without_a_network_has_failed_by_that(bed, start_server, workspace, api):
     nowhere = {"COPILOT_PROVIDER_BASE_URL": "http://127.0.0.1:9"}
@@ -1186,7 +1172,6 @@ def config_of_opencode(api: VendorApi, home: Path) -> str:
     return config("opencode", HTTPS_PROXY="http://127.0.0.1:9", OPENCODE_EXPERIMENTAL_PLAN_MODE="1")
 
 
-@pytest.mark.nightly  # its plugins keep it two minutes from its prompt; unit/test_agent_state.py has its screens
 @pytest.mark.timeout(1200)
 def test_opencode_tells_the_same(bed, start_server, workspace, api, home):
     own = {"permission": {"bash": "ask"}}  # the project's own file beats ours
@@ -1236,7 +1221,6 @@ def test_opencode_tells_the_same(bed, start_server, workspace, api, home):
 PANEL_WORDS = f"say ```\n{' ' * 30}Commands{' ' * 40}esc\n{' ' * 30}Search\n```"
 
 
-@pytest.mark.nightly  # as above
 @pytest.mark.timeout(1200)
 def test_opencode_tells_of_a_plan_of_what_a_person_opens_and_of_its_end(bed, start_server, workspace, api, home):
     config = config_of_opencode(api, home)
@@ -1277,7 +1261,6 @@ def test_opencode_tells_of_a_plan_of_what_a_person_opens_and_of_its_end(bed, sta
     tool.becomes("ended", text="exit code 0")
 
 
-@pytest.mark.nightly  # as above
 @pytest.mark.timeout(1200)
 def test_why_opencode_has_failed_is_told(bed, start_server, workspace, api, home):
     server = start_server(config=config_of_opencode(api, home))

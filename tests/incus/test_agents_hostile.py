@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from tests.faults_bed import wait_for_screen
 from tests.programs import NO_CHECKPOINTS, Server, wait_until
 
@@ -64,16 +62,6 @@ ATTACKS = {
     "head writes without end": (0, replaced("head", FLOODS), "mv /usr/bin/head.kept /usr/bin/head"),
     "cut writes 30 MB": (0, replaced("cut", WRITES), "mv /usr/bin/cut.kept /usr/bin/cut"),
 }
-# tests/unit/test_agent_state.py has what a line may hold; the others are close to one that stays.
-AT_NIGHT = {
-    "it writes events without end",
-    "the file of events is a link to a device",
-    "head writes without end",
-    "it writes a number of 60,000 digits",
-    "it nests JSON deeply",
-    "the file of events is a folder",
-    "cut writes 30 MB",
-}
 
 
 def peak_memory(server: Server) -> int:
@@ -82,8 +70,7 @@ def peak_memory(server: Server) -> int:
     return int(status.split("VmHWM:")[1].split()[0]) // 1024
 
 
-@pytest.mark.parametrize("attacks", [ATTACKS.keys() - AT_NIGHT, pytest.param(AT_NIGHT, marks=pytest.mark.nightly)])
-def test_a_hostile_agent_changes_nothing_but_its_own_state(bed, start_server, make_workspace, attacks):
+def test_a_hostile_agent_changes_nothing_but_its_own_state(bed, start_server, make_workspace):
     server = start_server(config=NO_CHECKPOINTS)
     liar, honest = (server.create(make_workspace(name))["id"] for name in ("liar", "honest"))
     for id in (liar, honest):
@@ -100,7 +87,7 @@ def test_a_hostile_agent_changes_nothing_but_its_own_state(bed, start_server, ma
 
         wait_until(is_so, f"{state} {text!r} while {attack}")
 
-    for attack in sorted(attacks):
+    for attack in sorted(ATTACKS):
         user, script, end = ATTACKS[attack]
         bed.shell(liar, script.replace("HONEST", honest), user)
         bed.shell(liar, "~/.clincus/ring >/dev/null 2>&1 &")

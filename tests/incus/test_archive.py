@@ -10,6 +10,8 @@ import build_zipapp
 from tests.interpreters import PYTHONS
 from tests.programs import DEADLINE, NO_CHECKPOINTS, connect
 
+pytestmark = pytest.mark.day
+
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:

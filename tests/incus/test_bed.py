@@ -44,7 +44,6 @@ def test_clean_stop_is_quick_and_kills_nobody_by_force(bed):
     assert bed.state("clincus-stop") == "Stopped"
 
 
-@pytest.mark.nightly
 @pytest.mark.skipif(os.geteuid() != 0, reason="the bed is such a project already")
 def test_a_person_who_is_not_root_has_a_project_and_a_bridge_and_nothing_else_is_touched(bed):
     def look():

@@ -31,7 +31,6 @@ def states(server: Server) -> dict[str, str]:
     return {one["name"]: one["status"] for one in engine(server, "cl")["members"]}
 
 
-@pytest.mark.nightly  # unit/test_engines.py has the commands
 def test_a_session_is_placed_where_a_person_wants_it(bed, start_server, workspace: Path):
     with cluster(bed, members=2) as two:
         config = f'{NO_CHECKPOINTS}[engines.cl]\nroots = ["{workspace.parent}"]\n'
@@ -50,7 +49,6 @@ def test_a_session_is_placed_where_a_person_wants_it(bed, start_server, workspac
         server.stop()
 
 
-@pytest.mark.nightly
 @pytest.mark.parametrize("down", ["m1", "m3"])
 def test_a_member_that_goes_down_takes_its_own_sessions_along_and_brings_them_back(server, workspace, members, down):
     """The client knows the address of m1: when that is down it finds another member."""
@@ -71,7 +69,6 @@ def test_a_member_that_goes_down_takes_its_own_sessions_along_and_brings_them_ba
     typed(server, there, "back", "echo: back")
 
 
-@pytest.mark.nightly
 def test_a_stopped_session_moves_with_an_evacuation_and_resumes_there(server, workspace, members):
     made = server.create(workspace, engine="cl", mode="mount", target="m2")
     typed(server, made["id"], "hello", "echo: hello")

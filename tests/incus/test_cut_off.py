@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 from test_lying_programs import KEPT, replace_program, restore_programs, start_by_hand
-from test_unsaved import run_cli, upload
+from test_unsaved import upload
 
-from tests.faults_bed import saved, say, talk
+from tests.faults_bed import run_cli, saved, say, talk
 from tests.incus_bed import Bed
 from tests.programs import git
 
@@ -33,8 +32,7 @@ def files_of(folder: Path) -> list[str]:
     return sorted(str(path) for path in folder.rglob("*"))
 
 
-@pytest.mark.parametrize("name", ["find", "tail"])
-def test_a_save_that_is_cut_off_keeps_the_copy_of_before_and_the_container(bed: Bed, shared_server, workspace, name):
+def test_a_save_that_is_cut_off_keeps_the_copy_of_before_and_the_container(bed: Bed, shared_server, workspace):
     session = talk(bed, shared_server, workspace)
     id, path = session["id"], f"/api/sessions/{session['id']}"
     assert shared_server.delete(path).status == 204
@@ -42,29 +40,17 @@ def test_a_save_that_is_cut_off_keeps_the_copy_of_before_and_the_container(bed: 
     assert "remember the milk" in before
     assert shared_server.post(f"{path}/resume").status == 200
     say(bed, id, "and the bread")
-    replace_program(bed, id, name, ENDS[name])
-    refused = run_cli(bed, shared_server, "kill", id)
-    assert (refused.returncode, "it holds a conversation that is not saved: " in refused.stderr) == (1, True)
-    assert saved(shared_server, session) == before
-    assert bed.names() == [id]
-    start_by_hand(bed, id)
-    restore_programs(bed, id)
+    for name in ("find", "tail"):
+        replace_program(bed, id, name, ENDS[name])
+        refused = run_cli(bed, shared_server, "kill", id)
+        assert (refused.returncode, "not saved" in refused.stderr) == (1, True), refused.stderr
+        assert saved(shared_server, session) == before
+        assert bed.names() == [id]
+        start_by_hand(bed, id)
+        restore_programs(bed, id)
     deleted = run_cli(bed, shared_server, "kill", id)
     assert (deleted.returncode, bed.names()) == (0, []), deleted.stderr
     assert "and the bread" in saved(shared_server, session)
-
-
-def test_a_file_that_grows_while_it_is_read_is_no_failure(bed: Bed, shared_server, workspace):
-    """What reads it is ended by a broken pipe, as nobody wants what follows."""
-    session = talk(bed, shared_server, workspace)
-    id = session["id"]
-    bed.shell(id, f"seq 100000 >>~/.claude/projects/-workspace/{session['session_id']}.jsonl")
-    grow = f'for last; do :; done; seq 200000 >>"$last"; exec {KEPT}/tail "$@"'
-    replace_program(bed, id, "tail", grow)
-    deleted = run_cli(bed, shared_server, "kill", id)
-    assert (deleted.returncode, bed.names()) == (0, []), deleted.stderr
-    kept = saved(shared_server, session)
-    assert ("remember the milk" in kept, "\n100000\n" in kept, "\0" in kept) == (True, True, False)
 
 
 def test_a_fetch_that_is_cut_off_brings_nothing_and_its_bundle_is_not_kept(bed: Bed, shared_server, workspace):
@@ -75,7 +61,6 @@ def test_a_fetch_that_is_cut_off_brings_nothing_and_its_bundle_is_not_kept(bed: 
     replace_program(bed, id, "git", ENDS["git"])
     refused = shared_server.post(f"{path}/fetch", {})
     assert refused.status >= 400, refused.body
-    assert refused.json["error"]
     assert files_of(workspace / ".git") == before
     assert shared_server.delete(f"{path}?force=true").status == 204
     assert kept_beside(shared_server, session) == [], "half a bundle is no copy"

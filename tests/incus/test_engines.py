@@ -93,6 +93,7 @@ def typed(server: Server, id: str, text: str, shown: str) -> None:
             seen += terminal.recv(timeout=DEADLINE).decode("utf-8", "replace")
 
 
+@pytest.mark.day
 def test_a_session_there_lives_as_one_here(server, far, there):
     made = server.create(there, engine="far", mode="mount", name="over there")
     id, path = made["id"], f"/api/sessions/{made['id']}"
@@ -290,7 +291,6 @@ def test_a_server_ends_soon_while_an_engine_and_a_container_hang(
     assert any("remember the milk" in path.read_text() for path in again.home.rglob("*.jsonl"))
 
 
-@pytest.mark.nightly
 def test_an_engine_that_hangs_in_the_middle_of_a_create_leaves_nothing(server, far, there, halt, make_workspace):
     near = server.create(make_workspace("near"))["id"]
     body = {"workspace": str(there), "engine": "far", "mode": "mount"}
@@ -328,7 +328,6 @@ def run(server, bed, far):
     return run_one
 
 
-@pytest.mark.nightly
 def test_the_command_line_makes_containers_and_images_there(run, far):
     def aliases() -> list[str]:
         return sorted(one["name"] for image in far.query("/1.0/images?recursion=1") for one in image["aliases"])
@@ -348,7 +347,6 @@ def test_the_command_line_makes_containers_and_images_there(run, far):
     assert aliases() == before
 
 
-@pytest.mark.nightly
 def test_the_command_line_reaches_a_session_there(server, run, there, tmp_path):
     id = server.create(there, engine="far", mode="mount")["id"]
     (tmp_path / "sent").write_text("over there\n")
@@ -404,7 +402,6 @@ def wire(far, server) -> Iterator[Relay]:
         yield relay
 
 
-@pytest.mark.nightly
 def test_a_network_that_is_cut_in_the_middle_of_a_create_and_of_a_prompt_loses_neither_host(
     server, far, pair, wire, halt
 ):
@@ -470,7 +467,6 @@ def test_a_list_of_names_there_holds_beside_another_host_while_the_engine_is_awa
     assert (refused.status, "has no Perl" in refused.json["error"]) == (409, True)
 
 
-@pytest.mark.nightly
 def test_what_serves_in_a_session_there_is_seen_here(server, far, there):
     """Each connection is a command there. The card is away, and the app listens on loopback only."""
     id = server.create(there, engine="far", mode="mount", network="none")["id"]

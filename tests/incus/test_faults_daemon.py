@@ -90,7 +90,6 @@ def wait_until_begun(bed: Bed, containers: int) -> None:
     wait_until(lambda: len({*os.listdir(folder)} - bed.kept) == containers, "the container to be begun")
 
 
-@pytest.mark.nightly  # test_server.py reads while it hangs
 @pytest.mark.parametrize("seconds", [8, 60], ids=["8 s", "60 s"])
 def test_a_daemon_that_hangs_keeps_nobody_waiting(bed, clincus_server, make_workspace, note, seconds):
     server = clincus_server
@@ -121,7 +120,6 @@ def test_a_daemon_that_hangs_keeps_nobody_waiting(bed, clincus_server, make_work
     wait_for_screen(bed, other, "earlier: remember the milk")
 
 
-@pytest.mark.nightly
 def test_a_daemon_that_dies_is_told_at_once_and_all_goes_on(bed, clincus_server, workspace, make_workspace):
     server = clincus_server
     id, other = (talk(bed, server, one)["id"] for one in (workspace, make_workspace("other")))

@@ -77,7 +77,7 @@ FAULTS: dict[str, tuple[Callable[[Disk], None], str]] = {
     "fault",
     [
         pytest.param(FAULTS["full"], id="full"),
-        pytest.param(FAULTS["read-only"], id="read-only", marks=pytest.mark.nightly),
+        pytest.param(FAULTS["read-only"], id="read-only"),
     ],
 )
 def test_a_disk_that_takes_nothing_costs_nothing_that_is_there(disk, bed, start_server, make_workspace, fault):

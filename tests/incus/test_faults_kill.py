@@ -133,7 +133,6 @@ class Life:
         wait_for_screen(self.bed, self.id, f": line {self.said}.")
 
 
-@pytest.mark.nightly  # the next tests kill it at moments that are chosen
 def test_a_server_that_is_killed_loses_nothing(bed, start_server, workspace, note):
     seed = int(os.environ.get("CLINCUS_TEST_SEED") or random.randrange(1 << 32))
     chance = random.Random(seed)

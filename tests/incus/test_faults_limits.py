@@ -124,7 +124,7 @@ JUMPS = {"forward": HOUR, "back": -HOUR}
 # The clock is set back again meanwhile, so that each of them shows both.
 @pytest.mark.parametrize(
     "jump",
-    [pytest.param(HOUR, id="forward"), pytest.param(-HOUR, id="back", marks=pytest.mark.nightly)],
+    [HOUR, -HOUR],
 )
 def test_a_clock_that_is_set_loses_nothing(bed, start_server, workspace, clock, jump):
     server = start_server(config=NO_CHECKPOINTS, environ=clock.environ)
@@ -147,7 +147,6 @@ def test_a_clock_that_is_set_loses_nothing(bed, start_server, workspace, clock, 
     assert "Traceback" not in server.log()
 
 
-@pytest.mark.nightly  # test_sessions.py has a deadline under a clock that nobody sets
 def test_a_session_ends_at_its_time_by_the_servers_clock(bed, start_server, workspace, clock):
     limit = '[limits.runtime]\nmax_duration = "30m"\n'
     server = start_server(config=NO_CHECKPOINTS + limit, environ=clock.environ)
@@ -163,7 +162,6 @@ def test_a_session_ends_at_its_time_by_the_servers_clock(bed, start_server, work
     assert server.get(path).json["status"] == "running"
 
 
-@pytest.mark.nightly
 @pytest.mark.parametrize("jump", JUMPS.values(), ids=JUMPS.keys())
 def test_a_clock_that_is_set_holds_no_call_no_save_and_no_checkpoint_back(bed, start_server, workspace, clock, jump):
     with PushService() as service:
@@ -251,7 +249,6 @@ def most_memory(server: Server) -> int:
     return int(Path(f"/proc/{server.process.pid}/status").read_text().split("VmHWM:")[1].split()[0]) >> 10
 
 
-@pytest.mark.nightly  # unit/test_history.py reads one that is far too long in little memory
 def test_of_a_history_of_200_000_lines_a_page_costs_what_the_page_holds(start_server, home):
     fresh = start_server()
     assert fresh.get("/api/sessions/history?limit=50").json == []

@@ -47,9 +47,6 @@ VANISHES: dict[str, tuple[str, str, Any, str]] = {
 }
 
 
-SOME = ["a start of the container", "the save of a stop"]
-
-
 @pytest.fixture
 def vanishing(tmp_path) -> dict[str, str]:
     """The environment of a server whose `incus` deletes a container at a moment: `now` has the moment's words."""
@@ -65,24 +62,18 @@ exec {real} "$@"
     return {"PATH": f"{folder}:{os.environ['PATH']}"}
 
 
-@pytest.fixture(params=[SOME, pytest.param([*VANISHES], marks=pytest.mark.nightly)], ids=["some", "all"])
-def actions(request) -> list[str]:
-    return list(request.param)
-
-
 def tells_why(answer: Answer) -> bool:
     """Whether an answer says that it could not be done, or that what it shows is as it was before."""
     return "error" in answer.json if answer.status in (404, 409) else bool(answer.json.get("stale"))
 
 
-def test_a_container_that_vanishes_meanwhile_is_told_and_nothing_stays(bed, start_server, workspace, actions, request):
-    config = "" if "a checkpoint" in actions else NO_CHECKPOINTS
-    server = start_server(config=config, environ=request.getfixturevalue("vanishing"))
+def test_a_container_that_vanishes_meanwhile_is_told_and_nothing_stays(bed, start_server, workspace, vanishing):
+    server = start_server(environ=vanishing)
     tmp_path = workspace.parents[1]
     session, unclear = talk(bed, server, workspace), {}
     assert server.delete(f"/api/sessions/{session['id']}").status == 204
-    for what in actions:
-        method, path, body, words = VANISHES[what]
+    for what, (method, path, asked, words) in VANISHES.items():
+        body = asked
         one = f"/api/sessions/{session['id']}"
         if path == "/api/sessions":
             body = {"workspace": str(workspace), "resume": session["session_id"]}
@@ -137,12 +128,8 @@ def test_a_power_cut_loses_nothing_that_was_said(bed, start_server, workspace):
     assert [(run["id"], bool(run["ended_at"])) for run in runs] == [(id, False), (id, True)]
 
 
-# How many command lines start a session that stays, list the sessions, and run one command.
-@pytest.mark.parametrize(
-    "numbers", [pytest.param((1, 2, 1), id="four"), pytest.param((3, 5, 2), id="ten", marks=pytest.mark.nightly)]
-)
-def test_two_servers_and_many_command_lines_on_one_workspace(bed, start_server, workspace, numbers):
-    stay, list_all, run = numbers
+def test_two_servers_and_many_command_lines_on_one_workspace(bed, start_server, workspace):
+    stay, list_all, run = 3, 5, 2
     servers: list[Server] = [start_server(config=NO_CHECKPOINTS), start_server()]
     environ = {**os.environ, **bed.environ, "HOME": str(servers[0].home)}
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from test_faults_daemon import requests_of
 
 from clincus_features import trust
@@ -72,10 +71,7 @@ def tear(home: Path, damage: Callable[[bytes], bytes], but: str) -> None:
             path.chmod(mode)
 
 
-@pytest.mark.parametrize(
-    "damages", [pytest.param(["a half"], id="a half"), pytest.param([*DAMAGES], id="all", marks=pytest.mark.nightly)]
-)
-def test_a_server_whose_files_are_all_torn_starts_and_goes_on(bed, start_server, make_workspace, home, damages):
+def test_a_server_whose_files_are_all_torn_starts_and_goes_on(bed, start_server, make_workspace, home):
     server = start_server(environ=NOWHERE)
     runs, stopped, deleted = (talk(bed, server, make_workspace(name)) for name in ("runs", "stopped", "deleted"))
     for end in (f"{stopped['id']}", f"{deleted['id']}?force=true"):
@@ -102,7 +98,7 @@ def test_a_server_whose_files_are_all_torn_starts_and_goes_on(bed, start_server,
     use_everything()
     wait_until(lambda: unknown_and_missing(home) == ([], []), lambda: f"each kind of file: {unknown_and_missing(home)}")
 
-    for number, name in enumerate(damages, 1):
+    for number, name in enumerate(DAMAGES, 1):
         wait_until(lambda: not unknown_and_missing(home)[1], lambda: f"all kinds again: {unknown_and_missing(home)}")
         server.stop()
         tear(home, DAMAGES[name], deleted["session_id"])

@@ -17,6 +17,7 @@ from websockets.exceptions import InvalidStatus
 
 import clincus
 from tests.programs import DEADLINE, connect, program, wait_until
+from tests.table import table
 
 NEIGHBOUR = 65534
 HANDSHAKE = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
@@ -70,90 +71,75 @@ def as_user(uid, work):
 @pytest.fixture
 def other_machine():
     """An address of this machine that is not loopback: who uses it comes from elsewhere, as far as the server knows."""
-    lines = subprocess.run(
-        ["ip", "-4", "-o", "address", "show", "scope", "global"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=DEADLINE,
-    ).stdout.splitlines()
+    words = ["ip", "-4", "-o", "address", "show", "scope", "global"]
+    lines = subprocess.run(words, capture_output=True, text=True, check=True, timeout=DEADLINE).stdout.splitlines()
     return lines[0].split()[3].partition("/")[0]
 
 
-# ---- forged names and foreign pages -------------------------------------------------------------------------------
+# ---- forged names and foreign pages
 
 
-@pytest.mark.parametrize("first", ["GET / HTTP/1.1", "GET /api/sessions HTTP/1.1", "POST /api/sessions HTTP/1.1"])
+@pytest.mark.day
+@table("first", ["GET / HTTP/1.1", "POST /api/sessions HTTP/1.1"])
 def test_a_name_that_is_not_ours_is_refused(shared_server, first):
     ours = f"localhost:{shared_server.port}"
     assert ask(shared_server, first, host=[f"Host: {ours}"]) != 403
     for forged in (
         [f"Host: evil.example:{shared_server.port}"],
         [f"Host: localhost:{shared_server.port + 1}"],
-        ["Host: localhost"],
-        ["Host:"],
         [],
-        [f"Host: {ours}", f"Host: {ours}"],
         [f"Host: {ours}", "Host: evil.example"],
     ):
         assert ask(shared_server, first, host=forged) == 403, forged
     assert ask(shared_server, "GET /ws/events HTTP/1.1", *HANDSHAKE, host=["Host: evil.example"]) == 403
 
 
-def test_foreign_pages_can_read_nothing_and_write_nothing(shared_server):
-    writes = [
-        ("POST", "/api/sessions"), ("DELETE", "/api/sessions/x"), ("POST", "/api/sessions/x/resume"),
-        ("PUT", "/api/config"), ("POST", "/api/workspaces"), ("DELETE", "/api/workspaces"),
-        ("POST", "/api/workspaces/folder"), ("PUT", "/api/sessions/x/files/content?path=a"),
-    ]  # fmt: skip
+WRITES = [
+    ("POST", "/api/sessions"), ("DELETE", "/api/sessions/x"), ("POST", "/api/sessions/x/resume"),
+    ("PUT", "/api/config"), ("POST", "/api/workspaces"), ("DELETE", "/api/workspaces"),
+    ("POST", "/api/workspaces/folder"), ("PUT", "/api/sessions/x/files/content?path=a"),
+]  # fmt: skip
+
+
+@pytest.mark.day
+def test_foreign_pages_can_read_nothing_and_write_nothing_and_our_own_can(shared_server):
     for mark in ("Origin: http://evil.example", "Origin: null", "Sec-Fetch-Site: cross-site"):
-        for method, path in writes:
+        for method, path in WRITES:
             status = ask(shared_server, f"{method} {path} HTTP/1.1", JSON, mark, "Content-Length: 2", body=b"{}")
             assert status == 403, (method, path, mark)
         for path in ("/ws/events", "/ws/terminal/x", "/ws/shell/x"):
             assert ask(shared_server, f"GET {path} HTTP/1.1", mark, *HANDSHAKE) == 403, (path, mark)
     answer = shared_server.get("/api/sessions", headers={"Origin": "http://evil.example"})
     assert not [name for name in answer.headers if name.startswith("access-control")]
-
-
-def test_a_form_that_posts_text_is_refused(shared_server):
-    body = b'{"path": "/tmp"}'
-    answer = shared_server.post("/api/workspaces", body, headers={"Content-Type": "text/plain"})
-    assert answer.status == 415
-    assert shared_server.get("/api/workspaces").json["roots"] == []
-
-
-def test_our_own_page_can_write_and_listen(shared_server):
-    headers = {"Origin": shared_server.url, "Sec-Fetch-Site": "same-origin"}
-    assert shared_server.put("/api/config", {}, headers=headers).status == 200
+    form = shared_server.post("/api/workspaces", b'{"path": "/tmp"}', headers={"Content-Type": "text/plain"})
+    assert (form.status, shared_server.get("/api/workspaces").json["roots"]) == (415, [])
+    own = {"Origin": shared_server.url, "Sec-Fetch-Site": "same-origin"}
+    assert shared_server.put("/api/config", {}, headers=own).status == 200
     with connect(shared_server.socket_url + "/ws/events", origin=shared_server.url) as websocket:
         assert websocket.response.status_code == 101
 
 
-def test_profile_secrets_are_not_shown(start_server):
+def test_profile_secrets_are_not_shown_and_every_refusal_is_logged_once(start_server):
     server = start_server(config='[profiles.work.environment]\nAPI_KEY = "hunter2"\n')
     answer = server.get("/api/config")
     assert "API_KEY" in answer.json["profiles"]["work"]["environment"]
     assert b"hunter2" not in answer.body
-
-
-def test_every_refusal_is_logged_once(clincus_server):
     for _ in range(5):
-        ask(clincus_server, "GET / HTTP/1.1", host=["Host: evil.example"])
-    ask(clincus_server, "POST /api/sessions HTTP/1.1", "Origin: null")
-    wait_until(lambda: '"null"' in clincus_server.log(), "the last refusal")
-    lines = [line for line in clincus_server.log().splitlines() if "gate: 127.0.0.1" in line]
+        ask(server, "GET / HTTP/1.1", host=["Host: evil.example"])
+    ask(server, "POST /api/sessions HTTP/1.1", "Origin: null")
+    wait_until(lambda: '"null"' in server.log(), "the last refusal")
+    lines = [line for line in server.log().splitlines() if "gate: 127.0.0.1" in line]
+    assert [word in line for word, line in zip(("evil.example", '"null"'), lines)] == [True, True]
     assert len(lines) == 2
-    assert "evil.example" in lines[0]
-    assert '"null"' in lines[1]
 
 
-# ---- other users of this machine --------------------------------------------------------------------------------
+# ---- other users of this machine
 
 
 def knock(host, port):
-    """Try to read, to write and to open a WebSocket; the statuses."""
-    named = f"Host: {f'[{host}]' if ':' in host else host}:{port}"
+    """Try to read, to write and to open a WebSocket; the statuses. A host with ::ffff is reached by its IPv4 name."""
+    name = host.removeprefix("::ffff:")
+    named = f"Host: {f'[{name}]' if ':' in name else name}:{port}"
     requests = [
         ["GET /api/tools HTTP/1.1", named, "Connection: close"],
         ["PUT /api/config HTTP/1.1", named, JSON, "Content-Length: 2", "Connection: close"],
@@ -162,37 +148,21 @@ def knock(host, port):
     ]
     statuses = []
     for lines in requests:
-        with socket.create_connection((host, port), timeout=DEADLINE) as connection:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as connection:
+            connection.settimeout(DEADLINE)
+            connection.connect((host, port))
             body = b"{}" if lines[0].startswith("PUT") else b""
             connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
             statuses.append(status_of(connection.recv(65536)))
     return statuses
 
 
-WAYS = ["127.0.0.1", "::1", "::ffff:127.0.0.1"]
-
-
+@pytest.mark.day
 @needs_root
-@pytest.mark.parametrize("host", WAYS)
-def test_a_neighbour_on_the_same_machine_gets_nothing(clincus_server, host):
-    if host.startswith("::ffff"):
-        family, named = socket.AF_INET6, "127.0.0.1"
-    else:
-        family, named = (socket.AF_INET6 if ":" in host else socket.AF_INET), host
-
-    def request():
-        with socket.socket(family) as connection:
-            connection.settimeout(DEADLINE)
-            connection.connect((host, clincus_server.port))
-            name = f"[{named}]" if ":" in named else named
-            connection.sendall(f"GET /api/tools HTTP/1.1\r\nHost: {name}:{clincus_server.port}\r\n\r\n".encode())
-            return status_of(connection.recv(65536))
-
-    assert as_user(NEIGHBOUR, request) == 403
-    assert as_user(0, request) == 200
-    if named == host:
-        assert as_user(NEIGHBOUR, lambda: knock(host, clincus_server.port)) == [403, 403, 403, 403]
-        assert knock(host, clincus_server.port) == [200, 200, 200, 101]
+def test_a_neighbour_on_the_same_machine_gets_nothing(clincus_server):
+    for host in ("127.0.0.1", "::1", "::ffff:127.0.0.1"):
+        assert as_user(NEIGHBOUR, lambda host=host: knock(host, clincus_server.port)) == [403] * 4, host
+        assert knock(host, clincus_server.port) == [200, 200, 200, 101], host
     assert 'user "nobody"' in clincus_server.log()
 
 
@@ -267,20 +237,10 @@ def server_of_a_person():
     os.waitpid(child, 0)
 
 
-# ---- the token --------------------------------------------------------------------------------------------------
+# ---- the token
 
 
-def test_other_machines_are_not_listened_to_without_a_token(home, tmp_path):
-    for host in ("0.0.0.0", "::"):
-        done = subprocess.run(
-            [*program(), "serve", "--port", "0", "--host", host],
-            env={**os.environ, "HOME": str(home), "CLINCUS_TOKEN": ""}, cwd=tmp_path,
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE, check=False,
-        )  # fmt: skip
-        assert done.returncode == 1
-        assert "needs a token: add --token-file" in done.stderr
-
-
+@pytest.mark.day
 def test_another_machine_signs_in_with_the_token(start_server, home, other_machine):
     path = home / "token"
     server = start_server(arguments=["--host", "0.0.0.0", "--token-file", str(path)])
@@ -289,18 +249,18 @@ def test_another_machine_signs_in_with_the_token(start_server, home, other_machi
     assert server.get("/api/sessions").status == 200, "the owner on this machine needs no token"
 
     server.host = other_machine
+    shown = {"Authorization": f"Bearer {token}"}
     assert server.get("/api/sessions").status == 401
-    assert server.get("/api/sessions", headers={"Authorization": f"Bearer {token}x"}).status == 401
-    assert server.get("/api/sessions", headers={"Authorization": f"Bearer {token}"}).status == 200
-    assert server.get("/metrics").status == 401
-    assert server.get("/metrics", headers={"Authorization": f"Bearer {token}"}).status == 200, "as Prometheus asks"
+    wrong = [server.get("/api/sessions", headers={"Authorization": "Bearer wrong"}).status for _ in range(20)]
+    assert wrong == [401] * 20
+    assert server.get("/api/sessions", headers=shown).status == 200, "wrong ones never keep the right one out"
+    assert (server.get("/metrics").status, server.get("/metrics", headers=shown).status) == (401, 200)
     assert server.get("/api/sessions", headers={"Host": f"evil.example:{server.port}"}).status == 403
     with pytest.raises(InvalidStatus, match="401"):
         connect(server.socket_url + "/ws/events")
 
     page = server.get("/", headers={"Accept": "text/html"})
-    assert page.status == 401
-    assert b'name="token"' in page.body
+    assert (page.status, b'name="token"' in page.body) == (401, True)
     answer = server.get(f"/sessions?token={token}&x=1", headers={"Accept": "text/html"})
     assert (answer.status, answer.headers["location"]) == (303, "/sessions?x=1")
     cookie, *attributes = answer.headers["set-cookie"].split("; ")
@@ -310,9 +270,6 @@ def test_another_machine_signs_in_with_the_token(start_server, home, other_machi
     form = {"Accept": "text/html", "Content-Type": "application/x-www-form-urlencoded", "Origin": server.url}
     answer = server.request("POST", "/sessions/a", f"token={token}".encode(), headers=form)
     assert (answer.status, answer.headers["location"]) == (303, "/sessions/a")
-    again = server.get("/", headers={"Accept": "text/html", "Cookie": cookie})
-    assert again.headers["set-cookie"].startswith(cookie)
-    assert server.get("/manifest.webmanifest").status == 200, "a browser that installs the page shows no cookie"
     with connect(
         server.socket_url + "/ws/events", additional_headers={"Cookie": cookie}, origin=server.url
     ) as websocket:
@@ -330,28 +287,8 @@ def test_the_browser_that_serve_opens_does_not_get_the_token_among_its_arguments
     assert (home / "token").read_text().strip() not in opened.read_text()
 
 
-def test_wrong_tokens_never_keep_the_right_one_out(start_server, home, other_machine):
-    """Both come from one address, as behind one router."""
-    path = home / "token"
-    server = start_server(arguments=["--host", "0.0.0.0", "--token-file", str(path)])
-    server.host = other_machine
-    right, wrong = ({"Authorization": f"Bearer {token}"} for token in (path.read_text().strip(), "wrong"))
-    statuses = [server.get("/api/tools", headers=shown).status for shown in (*[wrong] * 20, right)]
-    assert statuses == [*[401] * 20, 200]
-
-
-@needs_root
-def test_a_neighbour_with_the_token_gets_in(start_server):
-    server = start_server(environ={"CLINCUS_TOKEN": "a-token-for-neighbours"})
-
-    def request(*lines):
-        return lambda: ask(server, "GET /api/sessions HTTP/1.1", *lines)
-
-    assert as_user(NEIGHBOUR, request()) == 401
-    assert as_user(NEIGHBOUR, request("Authorization: Bearer a-token-for-neighbours")) == 200
-
-
-def test_a_reverse_proxy_needs_its_name_allowed_and_the_token(start_server):
+@pytest.mark.day
+def test_a_reverse_proxy_and_a_neighbour_need_the_token(start_server):
     token = "a-token-for-every-proxy"
     server = start_server(arguments=["--allowed-host", "box.example"], environ={"CLINCUS_TOKEN": token})
     through = {"Host": "box.example", "X-Forwarded-For": "192.0.2.7", "Origin": "https://box.example"}
@@ -359,107 +296,72 @@ def test_a_reverse_proxy_needs_its_name_allowed_and_the_token(start_server):
     assert server.put("/api/config", {}, headers={**through, "Authorization": f"Bearer {token}"}).status == 200
     assert server.put("/api/config", {}, headers={"X-Forwarded-For": "192.0.2.7"}).status == 401
     assert server.put("/api/config", {}, headers={**through, "Host": "other.example"}).status == 403
+    if os.geteuid() == 0:
+        first = "GET /api/sessions HTTP/1.1"
+        assert as_user(NEIGHBOUR, lambda: ask(server, first)) == 401
+        assert as_user(NEIGHBOUR, lambda: ask(server, first, f"Authorization: Bearer {token}")) == 200
 
 
 def test_the_link_on_a_terminal_holds_the_token(bed, home, tmp_path):
-    master, slave = pty.openpty()
+    main, side = pty.openpty()
     token = "a-token-on-one-terminal"
     process = subprocess.Popen(
-        [*program(), "serve", "--port", "0"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=slave,
+        [*program(), "serve", "--port", "0"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=side,
         env={**os.environ, **bed.environ, "HOME": str(home), "CLINCUS_TOKEN": token}, cwd=tmp_path,
     )  # fmt: skip
-    os.close(slave)
+    os.close(side)
     try:
         shown = b""
         while f"/?token={token}".encode() not in shown:
-            assert select.select([master], [], [], DEADLINE)[0], shown
-            shown += os.read(master, 4096)
+            assert select.select([main], [], [], DEADLINE)[0], shown
+            shown += os.read(main, 4096)
     finally:
         process.terminate()
         process.wait(timeout=DEADLINE)
-        os.close(master)
+        os.close(main)
 
 
-# ---- containers that are not ours -------------------------------------------------------------------------------
+# ---- containers that are not ours
 
 
+@pytest.mark.day
 def test_foreign_containers_are_not_there(bed, clincus_server):
-    """A name of ours without our label, our prefix on another name, and any other container."""
-    foreign = ["clincus-abcdef-1", "clincus-zzzzzz-1", "database"]
+    """A name of ours without our label, and any other container; no odd id means anything."""
+    foreign = ["clincus-abcdef-1", "database"]
     for name in foreign:
         bed.incus.launch(name, "clincus", {"config": {}})
     assert clincus_server.get("/api/sessions").json == []
-    for name in foreign:
+    for name in (*foreign, "..", "%2e%2e", "--help", "%00", "a%2fb", "%0a", "%ff", "local:x", "a" * 5000):
         for method, path in (
             ("GET", f"/api/sessions/{name}"),
-            ("DELETE", f"/api/sessions/{name}"),
             ("DELETE", f"/api/sessions/{name}?force=true"),
             ("POST", f"/api/sessions/{name}/resume"),
-            ("GET", f"/api/sessions/{name}/files?path="),
             ("GET", f"/api/sessions/{name}/files/content?path=etc/passwd"),
         ):
-            assert clincus_server.request(method, path).status == 404, (method, path)
+            assert ask(clincus_server, f"{method} {path} HTTP/1.1") == 404, (method, path)
         for kind in ("terminal", "shell"):
-            with pytest.raises(InvalidStatus, match="404"):
-                connect(f"{clincus_server.socket_url}/ws/{kind}/{name}")
-        assert bed.state(name) == "Running"
+            assert ask(clincus_server, f"GET /ws/{kind}/{name} HTTP/1.1", *HANDSHAKE) == 404, name
+    assert [bed.state(name) for name in foreign] == ["Running"] * 2
     assert clincus_server.get("/api/sessions/history").json == []
+    assert "Traceback" not in clincus_server.log()
 
 
-@pytest.mark.parametrize(
-    "id",
-    [
-        "..",
-        "%2e%2e",
-        "--help",
-        "%00",
-        "a%2fb",
-        "clincus-zzzzzz-1",
-        "%0a",
-        "*",
-        "%25",
-        "%ff",
-        "-",
-        "local:x",
-        "a" * 5000,
-    ],
-)
-def test_odd_ids_are_unknown(shared_server, id):
-    for method, path in (
-        ("GET", f"/api/sessions/{id}"),
-        ("DELETE", f"/api/sessions/{id}"),
-        ("DELETE", f"/api/sessions/{id}?force=true"),
-        ("POST", f"/api/sessions/{id}/resume"),
-        ("GET", f"/api/sessions/{id}/files?path="),
-    ):
-        assert ask(shared_server, f"{method} {path} HTTP/1.1") == 404, (method, path)
-    for kind in ("terminal", "shell"):
-        assert ask(shared_server, f"GET /ws/{kind}/{id} HTTP/1.1", *HANDSHAKE) == 404
-    assert "Traceback" not in shared_server.log()
+# ---- what only a broken or hostile client sends
 
 
-# ---- what only a broken or hostile client sends -----------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("lines", "status"),
+@pytest.mark.day
+@table(
+    "lines, status",
     [
         (["POST /api/sessions HTTP/1.1", "Content-Length: 2", "Content-Length: 2"], 400),
         (["POST /api/sessions HTTP/1.1", "Content-Length: 2", "Transfer-Encoding: chunked"], 400),
         (["POST /api/sessions HTTP/1.1", "Transfer-Encoding: chunked"], 411),
-        (["POST /api/sessions HTTP/1.1", "Content-Length: -2"], 400),
-        (["POST /api/sessions HTTP/1.1", "Content-Length: two"], 400),
-        (["POST /api/sessions HTTP/1.1", "Content-Length : 2"], 400),
         (["POST /api/sessions HTTP/1.1", "A: b", " folded"], 400),
         (["POST /api/sessions HTTP/1.1", "A: b\rContent-Length: 2"], 400),
         (["POST /api/sessions HTTP/1.1", "Content-Length: 99999999"], 413),
         (["GET / HTTP/1.1", "A: " + "b" * 200_000], 431),
-        (["GET / HTTP/1.1", *["A: b"] * 500], 431),
         (["GET /" + "a" * 200_000 + " HTTP/1.1"], 414),
         (["GET http://evil.example/ HTTP/1.1"], 400),
-        (["CONNECT evil.example:443 HTTP/1.1"], 400),
-        (["BREW /api/sessions HTTP/1.1", "Content-Length: 5"], 405),
-        (["GET / HTTP/2.0"], 505),
     ],
 )
 def test_a_request_that_can_be_read_in_two_ways_ends_the_connection(shared_server, lines, status):
@@ -472,33 +374,13 @@ def test_a_request_that_can_be_read_in_two_ways_ends_the_connection(shared_serve
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
 
 
-def test_400_half_sent_requests_leave_the_server_answering(clincus_server):
+def test_half_sent_requests_leave_the_server_answering_until_there_are_too_many(clincus_server):
     with contextlib.ExitStack() as held:
-        for _ in range(400):
+        for number in range(clincus.CONNECTION_LIMIT):
             connection = held.enter_context(socket.create_connection((clincus_server.host, clincus_server.port)))
             connection.sendall(b"POST /api/sessions HTTP/1.1\r\nHost: loc")
-        assert clincus_server.get("/api/tools").status == 200
-
-
-def test_a_connection_too_many_gets_a_clear_503(clincus_server):
-    with contextlib.ExitStack() as held:
-        for _ in range(clincus.CONNECTION_LIMIT):
-            held.enter_context(socket.create_connection((clincus_server.host, clincus_server.port)))
+            if number == 400:
+                assert clincus_server.get("/api/tools").status == 200
         answer = clincus_server.get("/api/tools")
-        assert answer.status == 503
-        assert "too many connections" in answer.json["error"]
+        assert (answer.status, "too many connections" in answer.json["error"]) == (503, True)
     assert wait_until(lambda: clincus_server.get("/api/tools").status == 200, "a free place")
-
-
-def test_many_clients_at_once_are_all_answered(shared_server):
-    statuses = []
-
-    def work():
-        statuses.extend(shared_server.get("/api/tools").status for _ in range(10))
-
-    threads = [threading.Thread(target=work) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert statuses == [200] * 200

@@ -42,6 +42,7 @@ def service():
         yield running
 
 
+@pytest.mark.day
 def test_every_action_has_a_line_and_no_secret_is_in_any_log(bed, start_server, home, workspace, service):
     secrets, token_file = Secrets(), home / "token"
     token_file.write_text(f"{secrets['token']}\n")

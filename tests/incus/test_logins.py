@@ -97,12 +97,14 @@ def box(bed, start_lender, keep_session, vendor) -> Box:
     return Box(bed, server, keep_session(server, tool="claude")["id"])
 
 
+@pytest.mark.day
 def test_a_session_tells_what_it_borrows(box):
     session = box.server.get(f"/api/sessions/{box.id}").json
     assert session["logins"] == ["anthropic", "github"]
     assert session["network"]["mode"] == "open"
 
 
+@pytest.mark.day
 def test_a_placeholder_becomes_the_value_at_its_host_and_the_answer_does_not_show_it(box, vendor):
     placeholder = box.variable("ANTHROPIC_API_KEY")
     assert placeholder.startswith("sk-ant-api03-clincus-")
@@ -111,6 +113,7 @@ def test_a_placeholder_becomes_the_value_at_its_host_and_the_answer_does_not_sho
     assert '"x-api-key": "' + "*" * len(KEY) in answer, answer
 
 
+@pytest.mark.day
 def test_a_login_that_is_revoked_is_lent_to_nobody_until_it_is_allowed(box, vendor):
     placeholder = box.variable("ANTHROPIC_API_KEY")
     field = f"X-Api-Key: {placeholder}"
@@ -128,6 +131,7 @@ def test_a_login_that_is_revoked_is_lent_to_nobody_until_it_is_allowed(box, vend
     assert box.server.post("/api/logins/none/check").status == 404
 
 
+@pytest.mark.day
 def test_a_session_may_borrow_others_than_the_config_says(bed, box, vendor, workspace):
     answer = box.server.post("/api/sessions", {"workspace": str(workspace), "tool": "shell", "logins": ["nope"]})
     assert (answer.status, "there is no [logins.nope]" in answer.json["error"]) == (400, True)
@@ -176,12 +180,14 @@ def test_a_limit_ends_what_a_session_may_use_and_says_so(bed, box, vendor, works
     assert box.server.delete(f"/api/sessions/{other.id}?force=true").status == 204
 
 
+@pytest.mark.day
 def test_git_works_over_https_as_it_does_by_itself(box, vendor):
     assert "refs/heads/main" in box.shell("git ls-remote https://github.com/a/b 2>&1 || true")
     sent = base64.b64decode(vendor.heads[-1]["authorization"].removeprefix("Basic ")).decode()
     assert sent == f"x-access-token:{TOKEN}"
 
 
+@pytest.mark.day
 def test_a_placeholder_elsewhere_stays_one(box, vendor):
     placeholder, before = box.variable("ANTHROPIC_API_KEY"), len(vendor.heads)
     for host, fields, more in (
@@ -196,6 +202,7 @@ def test_a_placeholder_elsewhere_stays_one(box, vendor):
     assert "the placeholder of the login anthropic was in the header x-other" in box.server.log()
 
 
+@pytest.mark.day
 def test_root_finds_no_secret_in_the_container(box):
     """After both were used, in memory of all processes, files and environments."""
     box.ask("api.anthropic.com", f"X-Api-Key: {box.variable('ANTHROPIC_API_KEY')}")
@@ -225,6 +232,7 @@ def test_nothing_of_this_host_tells_a_secret(box):
     assert [text for text in texts if KEY in text or TOKEN in text] == []
 
 
+@pytest.mark.day
 def test_a_session_keeps_its_placeholders_and_loses_an_old_copy_when_it_is_resumed(box, vendor):
     placeholder = box.variable("ANTHROPIC_API_KEY")
     assert box.shell("ls ~/.claude/.credentials.json 2>/dev/null || true") == "", "a new session gets no copy"
@@ -260,6 +268,7 @@ def certificates_of(bed, id: str) -> Path:
     return file
 
 
+@pytest.mark.day
 def test_a_session_that_is_deleted_leaves_no_certificates(box, bed):
     certificates = certificates_of(bed, box.id)
     assert box.server.delete(f"/api/sessions/{box.id}?force=true").status == 204
@@ -343,13 +352,11 @@ def work_a_turn(bed, server, workspace, vendor: VendorApi) -> str:
     return str(session["id"])
 
 
-@pytest.mark.nightly
 def test_claude_code_works_a_turn_with_nothing_but_a_placeholder(bed, start_real, workspace, real_vendor):
     work_a_turn(bed, start_real(config("claude") + LOGINS), workspace, real_vendor)
     assert real_vendor.keys - {""} == {KEY}
 
 
-@pytest.mark.nightly
 def test_claude_code_works_a_turn_with_a_subscription_that_is_lent(bed, start_real, workspace, home, real_vendor):
     (home / ".claude").mkdir(exist_ok=True)
     file = home / ".claude" / ".credentials.json"
@@ -362,7 +369,6 @@ def test_claude_code_works_a_turn_with_a_subscription_that_is_lent(bed, start_re
     assert "-refresh" in bed.shell(id, "cat ~/.claude/.credentials.json")
 
 
-@pytest.mark.nightly
 def test_claude_code_shows_that_a_limit_is_reached(bed, start_real, workspace, real_vendor):
     """On its screen, in words that a person can read. The API has the sum, the limit and the refusal."""
     limited = LOGINS.replace("[logins.anthropic]\n", "[logins.anthropic]\nlimit = { tokens_per_session = 50 }\n")
@@ -386,7 +392,6 @@ def test_claude_code_shows_that_a_limit_is_reached(bed, start_real, workspace, r
     wait_until(lambda: any(words in one["what"] for one in server.get(log).json), "the journal")
 
 
-@pytest.mark.nightly
 def test_claude_code_works_a_turn_with_a_token_of_its_setup(start_real, workspace, home, bed, real_vendor):
     token = "sk-ant-oat01-real-key-of-a-year"
     put_secret(home / "claude-token", token)
@@ -395,7 +400,6 @@ def test_claude_code_works_a_turn_with_a_token_of_its_setup(start_real, workspac
     assert real_vendor.tokens - {""} == {token}
 
 
-@pytest.mark.nightly
 def test_opencode_works_a_turn_with_nothing_but_a_placeholder(bed, start_real, workspace, home, real_vendor):
     folder = home / ".config" / "opencode"
     folder.mkdir(parents=True, exist_ok=True)
@@ -404,7 +408,6 @@ def test_opencode_works_a_turn_with_nothing_but_a_placeholder(bed, start_real, w
     assert real_vendor.keys - {""} == {KEY}
 
 
-@pytest.mark.nightly
 def test_copilot_works_a_turn_with_a_placeholder_for_a_key_of_ones_own(bed, start_real, workspace, real_vendor):
     """Its variable is one that no service of the table has."""
     variables = {
@@ -427,7 +430,6 @@ from = { file = "~/anthropic-key" }
     assert real_vendor.keys - {""} == {KEY}
 
 
-@pytest.mark.nightly
 def test_copilot_works_a_turn_with_a_token_of_github_that_is_not_that_of_git(
     bed, start_real, workspace, home, real_vendor
 ):
@@ -473,7 +475,6 @@ def work_other_turn(bed, start_real, workspace, real_vendor):
     return work
 
 
-@pytest.mark.nightly
 @pytest.mark.timeout(1200)  # tools are fetched
 @pytest.mark.parametrize("tool", OTHER_TOOLS)
 def test_another_tool_works_a_turn_with_nothing_but_a_placeholder(work_other_turn, home, real_vendor, tool):
@@ -482,7 +483,6 @@ def test_another_tool_works_a_turn_with_nothing_but_a_placeholder(work_other_tur
     assert (real_vendor.keys | real_vendor.tokens) - {""} == {KEY}
 
 
-@pytest.mark.nightly
 @pytest.mark.timeout(1200)
 def test_codex_works_a_turn_with_a_subscription_that_is_renewed_meanwhile(bed, work_other_turn, home, real_vendor):
     """Its token is over when it starts. The container never hears of a new one."""

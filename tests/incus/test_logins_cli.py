@@ -92,6 +92,7 @@ def use(box: Box) -> str:
     return box.ask(API, f"X-Api-Key: {box.variable('ANTHROPIC_API_KEY')}")
 
 
+@pytest.mark.day
 def test_the_list_names_the_sessions_that_borrow(login, box):
     assert row(login, "anthropic")["sessions"] == [box.id]
     assert row(login, "shown")["sessions"] == []
@@ -139,6 +140,7 @@ def test_a_check_of_a_value_that_others_may_read_fails_and_says_why(login):
     assert text.startswith("shown: failed: others may read or write ")
 
 
+@pytest.mark.day
 def test_a_revoke_holds_at_once_until_the_login_is_allowed(login, box, vendor):
     assert '"x-api-key"' in use(box)
     code, text = login("revoke", "anthropic")

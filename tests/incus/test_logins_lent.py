@@ -98,6 +98,7 @@ def renewals_told(server: Server, box: Box) -> int:
     return sum("The login claude was renewed on this host: good until" in line for line in lines)
 
 
+@pytest.mark.day
 def test_a_session_has_placeholders_in_the_place_of_the_tools_file(boxes):
     one, two = (tokens_of(box) for box in boxes)
     assert one["accessToken"].startswith("sk-ant-oat01-clincus-")
@@ -107,6 +108,7 @@ def test_a_session_has_placeholders_in_the_place_of_the_tools_file(boxes):
     assert boxes[0].shell(f"stat -c %a {FILE}").strip() == "600"
 
 
+@pytest.mark.day
 def test_two_sessions_work_through_ten_renewals_and_nobody_is_logged_out(boxes, server, vendor):
     """Each asks all the time; each token holds for two seconds."""
     is_over = threading.Event()
@@ -148,6 +150,7 @@ def test_what_a_tool_asks_the_token_endpoint_for_never_gets_there(boxes, vendor)
     assert vendor.logins.renewals == before
 
 
+@pytest.mark.day
 def test_root_finds_neither_token_in_the_container(boxes, server):
     real = json.loads((server.home / ".claude" / ".credentials.json").read_text())["claudeAiOauth"]
     for secret in (real["accessToken"], real["refreshToken"]):

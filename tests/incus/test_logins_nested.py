@@ -16,7 +16,6 @@ from tests.more_tools import tool_folder
 from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, wait_until
 
 pytestmark = [
-    pytest.mark.nightly,
     pytest.mark.timeout(1200),  # Docker is fetched
     pytest.mark.skipif(os.geteuid() != 0, reason="a file of host names of the test's own needs root"),
 ]

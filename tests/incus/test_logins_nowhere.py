@@ -33,7 +33,6 @@ from tests.programs import DEADLINE, Server, connect, git
 from tests.vendor_api import Handler, VendorApi
 
 pytestmark = [
-    pytest.mark.nightly,
     pytest.mark.timeout(1800),  # tools are fetched
     pytest.mark.skipif(os.geteuid() != 0, reason="a file of host names of the test's own needs root"),
 ]

@@ -21,7 +21,6 @@ from tests.more_tools import mounts
 from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, git
 
 pytestmark = [
-    pytest.mark.nightly,
     pytest.mark.timeout(1200),  # tools are fetched
     pytest.mark.skipif(os.geteuid() != 0, reason="a file of host names of the test's own needs root"),
 ]

@@ -107,6 +107,7 @@ def box(bed, server, keep_session) -> Box:
     return Box(bed, server, keep_session(server, tool="shell")["id"])
 
 
+@pytest.mark.day
 def test_a_websocket_goes_on_both_ways_and_shows_no_value(box, echo):
     field = f"Authorization: Bearer {box.variable('OWN_KEY')}"
     said = box.exchange(HOST, upgrade(field) + frame(TEXT, b"hello"))
@@ -121,6 +122,7 @@ def test_a_websocket_is_not_compressed_since_its_messages_could_not_be_cleaned(b
     assert echo.extensions == []
 
 
+@pytest.mark.day
 def test_a_placeholder_out_of_its_place_gets_no_websocket(box, server, echo):
     echo.logins.clear()
     said = box.exchange(HOST, upgrade(f"Sec-WebSocket-Protocol: key.{box.variable('OWN_KEY')}"))

@@ -65,17 +65,14 @@ LISTED = {
     "a time that is none": (f"9 nan {TALK}/never.jsonl",),
     "a time far away": (f"9 99999999999999999999 {TALK}/later.jsonl",),
 }
-# unit/test_conversations.py lets any bytes be such a list.
-AT_NIGHT = LISTED.keys() - {"files elsewhere"}
 
 
-@pytest.mark.parametrize("lies", [LISTED.keys() - AT_NIGHT, pytest.param(AT_NIGHT, marks=pytest.mark.nightly)])
-def test_a_list_that_lies_changes_no_other_conversation_and_no_file_beside_its_own(bed, shared_server, two, lies):
+def test_a_list_that_lies_changes_no_other_conversation_and_no_file_beside_its_own(bed, shared_server, two):
     server, (liar, honest) = shared_server, two
     assert server.delete(f"/api/sessions/{honest['id']}").status == 204
     before = {path: data for path, data in all_files(server.home).items() if not path.startswith(liar["session_id"])}
     assert any(b"remember the milk" in data for path, data in before.items() if path.startswith(honest["session_id"]))
-    for number, what in enumerate(sorted(lies), 1):
+    for number, what in enumerate(sorted(LISTED), 1):
         said = " ".join(f"'{line}'" for line in LISTED[what])
         said = said.replace("HONEST", honest["session_id"]).replace("LIAR", liar["session_id"])
         text = f"case $* in *'%T@ %p'*) printf '%s\\0' {said} ;; esac; exec {KEPT}/find \"$@\""
@@ -93,7 +90,7 @@ def test_a_list_that_lies_changes_no_other_conversation_and_no_file_beside_its_o
         wait_for_screen(bed, liar["id"], "STUB-READY")
         say(bed, liar["id"], f"line {number}.")
     assert server.delete(f"/api/sessions/{liar['id']}").status == 204
-    assert f"line {len(lies)}." in saved(server, liar), "the truth was saved after all"
+    assert f"line {len(LISTED)}." in saved(server, liar), "the truth was saved after all"
 
 
 ENDLESS = f"exec {KEPT}/yes"
@@ -118,18 +115,15 @@ FLOODS = {
     "the files": ("find", f"exec {KEPT}/yes 'f'", ("GET", "/files?path="), TOO_MUCH),
 }
 
-AT_DAY = {"the list of a conversation", "the files"}
 
-
-@pytest.mark.parametrize("floods", [AT_DAY, pytest.param(FLOODS.keys() - AT_DAY, marks=pytest.mark.nightly)])
-def test_a_program_that_prints_without_end_fills_no_memory_and_keeps_nobody_waiting(bed, shared_server, two, floods):
+def test_a_program_that_prints_without_end_fills_no_memory_and_keeps_nobody_waiting(bed, shared_server, two):
     server, (liar, honest) = shared_server, two
     path = f"/api/sessions/{liar['id']}"
     for name in ("yes", "seq", "tr", "head", "tmux", "grep", "find", "sort"):
         bed.shell(liar["id"], f'mkdir -p {KEPT}; cp -a "$(command -v {name})" {KEPT}', user=0)
     replace_program(bed, liar["id"], "head", "exec cat")  # nothing there cuts anything off
     before = peak_memory(server)
-    for what in sorted(floods):
+    for what in sorted(FLOODS):
         program, text, (method, rest), said = FLOODS[what]
         replace_program(bed, liar["id"], program, text)
         answer = server.request(method, f"{path}{rest}", {} if method == "POST" else None)
@@ -139,7 +133,7 @@ def test_a_program_that_prints_without_end_fills_no_memory_and_keeps_nobody_wait
         bed.shell(liar["id"], f'cp -a {KEPT}/{program} "$(command -v {program})"; pkill -x yes; pkill -x seq; true', 0)
     assert peak_memory(server) - before < 200, "some times 32 MiB, which one command may print"
     assert server.delete(f"/api/sessions/{honest['id']}").status == 204
-    assert all(f"after {what}." in saved(server, honest) for what in floods)
+    assert all(f"after {what}." in saved(server, honest) for what in FLOODS)
 
 
 NAMES = r"""printf 'LISTEN 0 5 127.0.0.1:8080 0.0.0.0:* users:(("\033]0;mine\007<b>\302\233evil",pid=1,fd=3))\n'"""

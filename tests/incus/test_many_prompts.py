@@ -27,7 +27,7 @@ from tests.programs import NO_CHECKPOINTS, Answer, wait_until
 from tests.real_tools import FRUGAL, real_tool
 from tests.vendor_api import QUESTION, VendorApi
 
-pytestmark = [pytest.mark.nightly, pytest.mark.timeout(6 * 3600)]
+pytestmark = [pytest.mark.timeout(6 * 3600)]
 PROMPTS = int(os.environ.get("CLINCUS_PROMPTS", "1000"))
 ANSWERS = int(os.environ.get("CLINCUS_ANSWERS", "300"))
 LOOPS = int(os.environ.get("CLINCUS_LOOPS", os.cpu_count() or 1))

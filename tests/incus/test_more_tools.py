@@ -15,7 +15,7 @@ from tests.programs import DEADLINE, wait_until
 from tests.vendor_api import VendorApi
 
 # Each takes a minute or two, and to fetch a tool some more; unit/test_other_tools.py has their screens.
-pytestmark = [pytest.mark.nightly, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.timeout(1200)]
 CODEX = """model = "gpt-5"
 model_provider = "local"
 [model_providers.local]

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from network_box import FLOOD, HOSTS, Box, Upstream, command_with_hosts, open_tunnel, silent_nameserver, tunnel
 from raw_calls import INT_80, MEMORY, SYSCALL, ZEROS, program
-from test_unsaved import run_cli
 
 from clincus_features.network.devices import UNRULED
 from clincus_features.network.presets import PRESETS
+from tests.faults_bed import run_cli
 from tests.programs import DEADLINE, wait_until
 from tests.unit.test_network_policy import hello
 
@@ -122,6 +122,7 @@ def listed(box: Box) -> Iterator[Box]:
     box.change(network="allow-list", allow=box.allow)
 
 
+@pytest.mark.day
 def test_the_ready_lists_and_what_is_chosen_for_new_sessions_are_told(start_server):
     server = start_server(config='[network]\nmode = "allow-list"\nallow = ["git.example"]\npresets = ["tool", "npm"]\n')
     answer = server.get("/api/network/presets")
@@ -137,6 +138,7 @@ def bridge_address(bed: Any) -> str:
     return str(bed.incus.query(f"/1.0/networks/{bed.bridge}")["config"]["ipv4.address"]).partition("/")[0]
 
 
+@pytest.mark.day
 def test_nothing_of_roots_leaves_a_container_without_a_card(bed, box):
     assert box.cards() == ["lo"]
     command = ["perl", "-e", WAYS_OUT, bridge_address(bed)]
@@ -248,6 +250,7 @@ def test_programs_of_an_open_network_never_come_back_into_a_closed_one(bed, box,
     assert (now["network"]["mode"], now["started_at"]) == (mode, session["started_at"])
 
 
+@pytest.mark.day
 def test_a_program_goes_by_the_variables_and_gets_through(box):
     assert "refs/heads/main" in box.fetch()
     (row,) = [one for one in box.network()["passed"] if one["port"] == box.upstream.tls]
@@ -257,6 +260,7 @@ def test_a_program_goes_by_the_variables_and_gets_through(box):
     assert row["received"] > row["sent"]
 
 
+@pytest.mark.day
 def test_terminals_and_sudo_know_the_proxy(bed, box):
     names = ("http_proxy", "https_proxy", "HTTPS_PROXY", "no_proxy", "NODE_USE_ENV_PROXY")
     for command in ("env", "sudo -n env", "sh -lc env", "tmux show-environment -g"):
@@ -264,11 +268,13 @@ def test_terminals_and_sudo_know_the_proxy(bed, box):
         assert [name for name in names if f"{name}=" not in found] == [], command
 
 
+@pytest.mark.day
 def test_a_plain_request_passes(box):
     request = f"GET http://registry.example:{box.upstream.plain}/repository/HEAD HTTP/1.1\r\n\r\n"
     assert box.ask(request.encode()).endswith("ref: refs/heads/main\n")
 
 
+@pytest.mark.day
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
@@ -286,6 +292,7 @@ def test_what_the_list_does_not_allow_is_refused_with_the_reason(box, request_, 
     assert words in answer
 
 
+@pytest.mark.day
 def test_tls_for_another_name_does_not_get_through_and_refusals_are_told(box):
     answer = box.ask(tunnel(f"registry.example:{box.upstream.tls}", hello("front.example")))
     assert answer == "HTTP/1.1 200 Connection established\r\n\r\n"
@@ -325,7 +332,6 @@ def test_a_change_holds_at_once_also_for_connections(listed, change):
     assert "refs/heads/main" not in listed.fetch()
 
 
-@pytest.mark.nightly  # Incus tries for ten seconds
 def test_root_cannot_keep_the_card_by_taking_the_proxys_port(bed, listed):
     listed.change(network="none")
     listed.change(network="open")
@@ -343,7 +349,7 @@ def test_root_cannot_keep_the_card_by_taking_the_proxys_port(bed, listed):
     bed.shell(listed.id, "pkill perl", 0)
 
 
-@pytest.mark.parametrize("count", [600, pytest.param(10_000, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("count", [10_000])
 def test_more_connections_than_a_session_may_have_harm_nobody(box, count):
     many = r"""use IO::Socket::INET; my @kept; for (1..$ARGV[0]) {
         push @kept, IO::Socket::INET->new(PeerAddr => "127.0.0.1:3128") || last; } print scalar @kept;"""

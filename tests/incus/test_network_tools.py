@@ -29,7 +29,6 @@ def config_of(tool: str, url: str, home) -> str:
     return config("opencode")
 
 
-@pytest.mark.nightly
 @pytest.mark.parametrize("tool", ["claude", "copilot", "opencode"])
 def test_a_real_tool_reaches_its_vendor_through_the_proxy(bed, start_server, workspace, home, tool):
     vendor, hosts = VendorApi("127.0.0.1"), home / "hosts"

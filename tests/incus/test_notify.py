@@ -28,6 +28,7 @@ def service(monkeypatch):
     assert running.faults == []
 
 
+@pytest.mark.day
 def test_a_question_calls_every_device_and_the_webhook_until_it_is_seen(bed, start_server, workspace, service):
     """The device in use is left alone. Once it is answered at the terminal, no device has anything to show."""
     notify = f'[notify]\nwebhook = "{service.webhook("team")}"\nwith_text = true\n'
@@ -141,7 +142,6 @@ def test_a_crash_calls_once_and_its_queue_waits(bed, start_shop, start_server, s
     crash.is_told_once()
 
 
-@pytest.mark.nightly  # the same with the real tool
 def test_a_crash_of_the_real_tool_calls_once_and_its_queue_waits(start_shop, start_server, service, api):  # noqa: F811
     tool = start_shop(config_of_claude(api), profile="real")
     tool.is_ready()
@@ -156,7 +156,6 @@ def test_a_crash_of_the_real_tool_calls_once_and_its_queue_waits(start_shop, sta
     crash.is_told_once()
 
 
-@pytest.mark.nightly  # unit/test_agent_hooks.py has the plugin
 def test_a_turn_of_opencode_is_over_when_its_last_sub_agent_has_ended(start_shop, service, workspace, home, api):  # noqa: F811
     """The first one ends at once, the second one fails, and the third one takes longer than a call waits."""
     tool = start_shop(config_of_opencode(api, home), profile="real")

@@ -15,8 +15,8 @@ from tests.seeds import night_seed
 CONTRACT = clincus.load_contract()
 OF_SESSION = "/api/sessions/{id}"
 # Requests for each operation and mode; by night others each time.
-EXAMPLES = [3, pytest.param(200, marks=pytest.mark.nightly)]
-EXAMPLES_OF_SESSION = [2, pytest.param(50, marks=pytest.mark.nightly)]
+EXAMPLES = [200]
+EXAMPLES_OF_SESSION = [50]
 STEPS = 40  # of each story by night
 STORIES = 5
 # They take the session away from the requests that follow; a story has rules of its own for them.
@@ -114,7 +114,6 @@ def test_every_answer_about_a_session_is_one_that_the_document_promises(
     assert server.get(f"/api/sessions/{session['id']}").status == 200
 
 
-@pytest.mark.nightly
 def test_a_story_of_requests_gets_what_the_document_promises(start_shared, tmp_path_factory, bed, note):
     """Sessions are created, stopped, resumed and deleted, and asked for anything between."""
     import schemathesis

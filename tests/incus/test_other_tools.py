@@ -46,7 +46,6 @@ def why(bed, server, session: str) -> str:
     return subprocess.run(argv, env=environ, capture_output=True, text=True, check=True, timeout=DEADLINE).stdout
 
 
-@pytest.mark.nightly  # unit/test_other_tools.py has each of its steps
 def test_a_tool_of_the_config_lives_as_the_others_do(bed, start_server, workspace, home):
     (home / ".mine").write_text("settings of mine")
     (home / ".local/share/opencode").mkdir(parents=True)
@@ -123,6 +122,7 @@ def test_the_terminal_says_that_the_image_lacks_a_tool(bed, start_server, worksp
     wait_until(lambda: server.get(f"/api/sessions/{session['id']}").json["agent"]["state"] == "ended", "the state")
 
 
+@pytest.mark.day
 def test_questions_of_a_tool_of_the_config_are_answered_by_lines(bed, start_server, workspace):
     server = start_server(config=NO_CHECKPOINTS + ASKS)
     session = server.create(workspace, tool="asks")["id"]

@@ -368,17 +368,14 @@ def action_before(step: pages.Step) -> Action | None:
     return next(found, None)
 
 
-# By day the two that people read first; all others at night, and their commands are parsed by unit/test_docs.py.
-BY_DAY = ("docs/install.md", "README.md")
-TYPED = [
-    pytest.param(name, marks=() if name in BY_DAY else pytest.mark.nightly) for name, steps in STEPS.items() if steps
-]
+# These two install Clincus.
+FIRST = ("docs/install.md", "README.md")
 
 
 @pytest.mark.timeout(900)  # the first one waits for the image of the machine
-@pytest.mark.parametrize("name", TYPED)
+@pytest.mark.parametrize("name", [name for name, steps in STEPS.items() if steps])
 def test_the_commands_of_a_page_do_what_it_says(ada, name):
-    if name not in BY_DAY and not is_installed(ada):
+    if name not in FIRST and not is_installed(ada):
         install(ada)
         ada.log_in_again()
     MEANWHILE.get((name, ""), lambda ada: None)(ada)

@@ -72,6 +72,7 @@ def preview(served):
     return Preview(server, id, PORT).open()
 
 
+@pytest.mark.day
 def test_what_listens_is_told(served):
     _, server, id = served
     known = {one["port"]: one for one in server.get(f"/api/sessions/{id}/ports").json["ports"]}
@@ -80,6 +81,7 @@ def test_what_listens_is_told(served):
     assert known[INNER_PORT]["process"] == "busybox"
 
 
+@pytest.mark.day
 def test_nothing_is_reached_before_the_click_and_without_the_key(served, preview):
     _, server, id = served
     assert Preview(server, id, OTHER_PORT).ask("/").status == 403
@@ -89,6 +91,7 @@ def test_nothing_is_reached_before_the_click_and_without_the_key(served, preview
     assert stranger.ask("/", Cookie=f"{preview.cookie}x").status == 403
 
 
+@pytest.mark.day
 def test_the_app_sees_itself_at_localhost_and_nothing_of_ours(preview):
     answer = preview.ask(
         "/a?b=1&b=2",
@@ -106,6 +109,7 @@ def test_the_app_sees_itself_at_localhost_and_nothing_of_ours(preview):
     assert answer.headers["content-security-policy"] == f"frame-ancestors 'self' http://127.0.0.1:{preview.server.port}"
 
 
+@pytest.mark.day
 def test_answers_come_through_as_they_are(preview):
     assert preview.ask("/redirect").headers["location"] == f"http://{preview.host}/after"
     assert preview.ask("/login").headers["set-cookie"] == "app=1; Path=/"
@@ -121,6 +125,7 @@ def test_an_app_that_answers_nonsense_is_told_so(preview):
     assert (answer.status, b"larger than" in answer.body) == (502, True)
 
 
+@pytest.mark.day
 def test_a_page_of_another_origin_may_not_ask_the_app(preview):
     for origin in ("http://evil.example", f"http://127.0.0.1:{preview.server.port}", "null"):
         assert preview.ask("/", "POST", b"x", Origin=origin).status == 403
@@ -128,6 +133,7 @@ def test_a_page_of_another_origin_may_not_ask_the_app(preview):
     assert preview.ask("/", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate").status == 200
 
 
+@pytest.mark.day
 def test_a_page_of_the_app_may_not_ask_the_dashboard(preview):
     origin, server = f"http://{preview.host}", preview.server
     assert server.post("/api/sessions", {}, headers={"Origin": origin}).status == 403
@@ -144,6 +150,7 @@ def connected(preview: Preview) -> Any:
     )
 
 
+@pytest.mark.day
 def test_a_websocket_goes_through(preview):
     with connected(preview) as websocket:
         websocket.send("hot")
@@ -165,6 +172,7 @@ def test_a_dev_server_that_comes_back_at_another_address_is_found(served):
         wait_until(lambda: opened.ask("/").status == 200, "the same app at its new address")
 
 
+@pytest.mark.day
 def test_closing_ends_what_is_connected(served):
     bed, server, id = served
     opened = Preview(server, id, OTHER_PORT).open()

@@ -39,6 +39,7 @@ def cli(server: Server, *words: str, stdin: str = "", environ: dict[str, str]) -
 # ---- without a real tool
 
 
+@pytest.mark.day
 def test_a_prompt_before_the_tool_is_ready_waits_in_a_queue_that_outlives_the_server(start_server, workspace):
     server = start_server(config=NO_CHECKPOINTS)
     path = f"/api/sessions/{server.create(workspace)['id']}"
@@ -66,6 +67,7 @@ def test_a_prompt_before_the_tool_is_ready_waits_in_a_queue_that_outlives_the_se
     assert list((server.home / ".clincus" / "prompts").glob("*.json")) == []
 
 
+@pytest.mark.day
 def test_one_key_makes_one_session_with_its_first_prompt(start_server, workspace, bed):
     server = start_server(config=NO_CHECKPOINTS)
     body = {"workspace": str(workspace), "prompt": "--help\r\nme"}
@@ -79,6 +81,7 @@ def test_one_key_makes_one_session_with_its_first_prompt(start_server, workspace
     bed.await_screen(found[0].json["id"], "-- --help")
 
 
+@pytest.mark.day
 def test_where_no_tool_runs_nothing_is_typed(start_server, workspace, bed):
     server = start_server(config=NO_CHECKPOINTS)
     session = server.create(workspace, tool="shell")["id"]

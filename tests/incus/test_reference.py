@@ -18,6 +18,8 @@ import pytest
 
 from tests.programs import DEADLINE, NO_CHECKPOINTS, ROOT, connect, wait_until
 
+pytestmark = pytest.mark.day
+
 SESSION_FIELDS = {"workspace": str, "tool": str, "slot": int, "status": str, "persistent": bool, "id": str}
 ALONE = [sys.executable, "-S"]  # an editable install would bring clincus_cli back by its .pth file
 LIBRARIES = {"PYTHONPATH": sysconfig.get_path("purelib")}

@@ -163,9 +163,7 @@ def test_a_folder_that_is_swapped_for_a_link_while_an_undo_runs_leads_nowhere(se
 
 
 # unit/test_review_store.py has a folder without a commit.
-@pytest.mark.parametrize(
-    "state", ["merge in progress", pytest.param("no commits", marks=pytest.mark.nightly), "no repository"]
-)
+@pytest.mark.parametrize("state", ["merge in progress", "no repository"])
 def test_any_state_of_a_repository_can_be_reviewed(bed, shared_server, make_workspace, tmp_path, state):
     workspace = make_workspace("state")
     if state == "merge in progress":
@@ -225,14 +223,9 @@ FAKES = {
 }
 
 
-# unit/test_review_store.py has what is no pack, and trees that are not sound.
-AT_NIGHT = {"a tree with a Git folder for some file systems", "endless", "nothing"}
-
-
-@pytest.mark.parametrize("lies", [FAKES.keys() - AT_NIGHT, pytest.param(AT_NIGHT, marks=pytest.mark.nightly)])
-def test_a_container_whose_git_lies_gets_no_checkpoint_and_keeps_nobody_up(bed, session, lies):
+def test_a_container_whose_git_lies_gets_no_checkpoint_and_keeps_nobody_up(bed, session):
     bed.shell(session.id, "mv /usr/bin/git /usr/bin/true-git", user=0)
-    for number, name in enumerate(sorted(lies)):
+    for number, name in enumerate(sorted(FAKES)):
         fake = f'#!/bin/sh\ncase $* in {FAKES[name]} ;; *) exec /usr/bin/true-git "$@" ;; esac\n'
         bed.incus.exec(session.id, ["sh", "-c", "cat >/usr/bin/git; chmod 755 /usr/bin/git"], stdin=fake.encode())
         session.run(f"echo new >{number}")
@@ -245,7 +238,7 @@ def test_a_container_whose_git_lies_gets_no_checkpoint_and_keeps_nobody_up(bed, 
     bed.shell(session.id, "mv /usr/bin/true-git /usr/bin/git", user=0)
     # The program of a lie holds the container's lock of looks until it notices that nobody reads it any more.
     wait_until(lambda: session.changes()["stale"] == "", "a list of now")
-    assert session.files() == {f"{number}": "A" for number in range(len(lies))}
+    assert session.files() == {f"{number}": "A" for number in range(len(FAKES))}
 
 
 def test_the_shadow_may_be_a_link_or_damaged(bed, session):
@@ -267,7 +260,6 @@ def test_a_pipe_in_a_repository_of_the_agents_is_named_as_what_keeps_git_waiting
     assert session.files() == {"new": "A"}
 
 
-@pytest.mark.nightly
 def test_a_hundred_thousand_files_are_listed_in_part(session):
     parts = range(10)
     for part in parts:  # each command has a minute

@@ -58,6 +58,7 @@ def run_clincus(bed, home, *arguments):
     )  # fmt: skip
 
 
+@pytest.mark.day
 class TestSetup:
     def test_a_second_run_has_nothing_to_do(self, bed):
         assert setup(bed) == {}
@@ -184,7 +185,6 @@ def test_a_build_has_the_password_of_a_proxy_and_its_image_has_not(bed, context,
 
 
 class TestVersions:
-    @pytest.mark.nightly
     def test_the_alias_moves_on_and_two_older_builds_stay(self, bed, context, monkeypatch, new_images):
         times = iter(range(1_800_000_000, 1_800_000_100))
         monkeypatch.setattr(clincus.time, "time", lambda: float(next(times)))
@@ -208,7 +208,6 @@ class TestVersions:
         assert cli_build.prune_versions(bed.incus, "w", 1) == ["w-20270301-080000"]
 
 
-@pytest.mark.nightly
 def test_standard_image_from_another_image_has_user_packages_and_tools(bed, context, new_images):
     """The other image is our own here: it has apt, and no network is needed when all packages are there."""
     recipe = dataclasses.replace(stub_recipe(), base="clincus", packages=("tmux", "git"), user="code")
@@ -219,6 +218,7 @@ def test_standard_image_from_another_image_has_user_packages_and_tools(bed, cont
     assert properties["clincus.recipe"] == recipe.key()
 
 
+@pytest.mark.day
 def test_image_that_is_there_is_kept_and_an_older_recipe_is_named(bed, context):
     options = cli_build.SetupOptions(recipe=stub_recipe())
     assert cli_build.build_standard(context, options, os.environ).notes == ()
@@ -228,6 +228,7 @@ def test_image_that_is_there_is_kept_and_an_older_recipe_is_named(bed, context):
     assert "of another recipe" in built.notes[0]
 
 
+@pytest.mark.day
 def test_health_of_the_bed_fails_nothing_that_setup_made(bed, home):
     report = cli_health.health_report(clincus.load_config({"HOME": str(home)}), bed.incus, {"HOME": str(home)})
     made = ("incus", "permissions", "image", "network_bridge", "id_mapping", "incus_storage_pool")

@@ -74,7 +74,6 @@ class TestService:
         assert machine.run(["systemctl", "--user", "is-enabled", "clincus"]).stdout == "not-found\n"
         assert machine.root("find /home/code/.config/systemd -name 'clincus*'") == ""
 
-    @pytest.mark.nightly  # unit/test_cli_incus.py has the unit, which says so
     def test_it_comes_back_when_it_is_killed_and_when_the_machine_starts(self, machine):
         machine.service("install")
         machine.push(
@@ -92,7 +91,6 @@ class TestService:
         wait_until(lambda: "Dashboard running" in machine.status()["message"], "the service after a start")
         assert machine.ask("/api/tools")[0] == 200
 
-    @pytest.mark.nightly
     def test_a_start_that_fails_is_told_in_the_words_of_systemd_which_goes_on_trying(self, machine):
         machine.service("install")
         machine.root("systemd-run --unit=taken python3 -m http.server --bind 127.0.0.1 3000")
@@ -137,7 +135,6 @@ class TestService:
         machine.service("remove", program=program, environ=environ)
         assert machine.run(["systemctl", "--user", "is-enabled", "clincus"]).stdout == "not-found\n"
 
-    @pytest.mark.nightly  # unit/test_cli_incus.py has what the service says and does then
     def test_without_a_login(self, machine):
         """sudo leaves the variables of a login out, su keeps those of another user."""
         for environ in (
@@ -166,9 +163,7 @@ class TestService:
         assert "It runs while you are logged in. To keep it running: sudo loginctl enable-linger code" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("privileged", "protection"), [pytest.param(False, "basic", marks=pytest.mark.nightly), (True, "locked")]
-)
+@pytest.mark.parametrize(("privileged", "protection"), [(False, "basic"), (True, "locked")])
 def test_a_newcomer_gets_from_setup_to_a_session(bed, systemd_image, tmp_path, privileged, protection):
     """Incus's packages are there, everything else is missing; the person's login is older than all that setup does.
 

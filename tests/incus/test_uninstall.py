@@ -7,8 +7,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.incus_bed import unavailable
 from tests.programs import ROOT
+
+pytestmark = pytest.mark.day
 
 
 def test_uninstall_takes_away_what_it_lists_and_leaves_the_project():

@@ -17,6 +17,7 @@ from clincus_features import fairness, sleepers
 from tests.programs import DEADLINE, wait_until
 
 
+@pytest.mark.day
 def test_a_session_that_works_takes_more(bed, shared_server, workspace):
     session = shared_server.create(workspace)
     path = f"/api/sessions/{session['id']}/usage"
@@ -105,14 +106,7 @@ def config_of(request, home):
     return configure
 
 
-@pytest.mark.parametrize(
-    "tool",
-    [
-        "claude",
-        pytest.param("copilot", marks=pytest.mark.nightly),
-        pytest.param("opencode", marks=pytest.mark.nightly),
-    ],
-)
+@pytest.mark.parametrize("tool", TOLD)
 def test_what_a_real_tool_has_used_and_said_is_told(bed, start_server, workspace, config_of, tool):
     """The stand-in counts 10 tokens in and 9 out for each answer."""
     dollars, windows = TOLD[tool]
