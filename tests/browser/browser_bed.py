@@ -19,14 +19,14 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserType, Error, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, BrowserType, Error, Locator, Page, expect, sync_playwright
 
 import clincus
 from tests.conftest import new_workspace
@@ -86,21 +86,51 @@ def chromium_type() -> Iterator[BrowserType]:
         yield playwright.chromium
 
 
+class Chromium:
+    """A Chromium for many tests. One that has closed fails the test that it closed in, and is started again."""
+
+    def __init__(self, chromium_type: BrowserType, path: str) -> None:
+        self._start = lambda: launch(chromium_type, path)
+        self.running = self._start()
+        self.closed = 0  # times
+
+    def new_context(self, **options: Any) -> BrowserContext:
+        """A context of the Chromium that runs, or else of a new one."""
+        try:
+            return self.running.new_context(**options)
+        except Error:
+            if self.running.is_connected():
+                raise
+        self.closed += 1
+        self.running = self._start()
+        return self.running.new_context(**options)
+
+
+@contextmanager
+def one_chromium(chromium_type: BrowserType, path: str, note: Callable[[str], None]) -> Iterator[Chromium]:
+    """A Chromium until the end of the block. The summary of the run says how often it had to be started again."""
+    made = Chromium(chromium_type, path)
+    yield made
+    made.running.close()
+    if made.closed:
+        note(f"Chromium closed and was started again: {made.closed} times")
+
+
 @pytest.fixture(scope="session")
-def browser(chromium_type: BrowserType) -> Iterator[Browser]:
+def browser(chromium_type: BrowserType, note) -> Iterator[Chromium]:
     """One Chromium for all tests; each page has a context of its own.
 
     A page takes 1.4 s of a core in the whole browser, and 0.6 s in the one that has no windows.
     """
-    with launch(chromium_type, chromium("chromium-headless-shell")) as running:
-        yield running
+    with one_chromium(chromium_type, chromium("chromium-headless-shell"), note) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def whole_browser(chromium_type: BrowserType) -> Iterator[Browser]:
+def whole_browser(chromium_type: BrowserType, note) -> Iterator[Chromium]:
     """The whole Chromium, for what the other one lacks."""
-    with launch(chromium_type, chromium()) as running:
-        yield running
+    with one_chromium(chromium_type, chromium(), note) as made:
+        yield made
 
 
 MOUNTED = "#app > *, form"  # the page's script has run, or there is a token to give
@@ -207,7 +237,7 @@ SLOW_PORTS = r"status of 504 .*/ports\)"
 
 
 @pytest.fixture
-def open_page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[..., Dashboard]]:
+def open_page(browser: Chromium, request: pytest.FixtureRequest) -> Iterator[Callable[..., Dashboard]]:
     """A function that gives a page, in a browser context of its own, on a server that runs."""
     opened: list[Dashboard] = []
 
@@ -232,7 +262,8 @@ def open_page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Call
     for dashboard in opened:
         with suppress(Error):  # its trace is kept already; one that goes on leaves a folder behind
             dashboard.blank.context.tracing.stop()
-        dashboard.blank.context.close()
+        with suppress(Error):  # Chromium has closed
+            dashboard.blank.context.close()
     assert errors == [], f"the page wrote errors to the console: {errors}"
 
 

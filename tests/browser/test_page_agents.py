@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from browser_bed import QUESTION, row_of
 from playwright.sync_api import expect
 
@@ -15,6 +16,7 @@ from tests.incus_bed import CLAUDE_RESTS, CLAUDE_WORKS
 pytest_plugins = ("browser_bed",)
 
 
+@pytest.mark.day
 def test_a_question_is_answered_by_a_button_of_its_row(bed, dashboard, session_on):
     """Its text and its options are on the row; the number is typed into the tool."""
     page, session = dashboard.page, session_on()

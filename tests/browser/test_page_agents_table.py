@@ -23,7 +23,6 @@ from tests.real_tools import real_tool
 from tests.vendor_api import VendorApi
 
 pytest_plugins = ("browser_bed",)
-pytestmark = pytest.mark.nightly  # two minutes; test_agents.py has each state in CI, test_page_agents.py the page
 
 HELD = """#!/bin/sh
 while [ ! -e ~/go ]; do sleep 0.2; done

@@ -43,6 +43,7 @@ def keep(dashboard, session: dict) -> None:
     assert dashboard.server.post(f"/api/sessions/{session['id']}/checkpoints", {"note": "kept"}).status == 201
 
 
+@pytest.mark.day
 def test_what_changed_is_shown_as_it_appears_and_is_undone(dashboard, reviewed):
     """The tree, the count at the row, one file, keys, an undo from the dialog, and the undo of that."""
     (session, run), page = reviewed, dashboard.blank
@@ -207,6 +208,7 @@ def test_snapshots_are_taken_brought_back_and_deleted(dashboard, session_on, bed
     dashboard.expect_screen("earlier: remember the milk")
 
 
+@pytest.mark.day
 def test_what_changed_is_viewed_put_right_and_committed(dashboard, reviewed):
     """A file is ticked, one place in another is undone, one file is committed: the job ends where it was reviewed."""
     (session, run), page = reviewed, dashboard.blank

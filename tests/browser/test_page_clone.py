@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.programs import git
@@ -13,6 +14,7 @@ pytest_plugins = ("browser_bed",)
 COMMIT = "cd /workspace && git -c user.name=A -c user.email=a@localhost commit --quiet --allow-empty --message More"
 
 
+@pytest.mark.day
 def test_a_clone_is_started_fetched_and_deleted_after_a_question(bed, dashboard):
     page, project = dashboard.page, dashboard.root / "my-app"
     page.get_by_role("button", name="my-app", exact=True).click()

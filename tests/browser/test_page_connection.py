@@ -186,7 +186,6 @@ def test_a_shell_survives_a_sleep_in_which_nothing_was_lost(dashboard, session_o
     assert sockets == []
 
 
-@pytest.mark.nightly
 def test_a_page_that_slept_on_a_dead_connection_comes_back(dashboard, session_on, road):
     """While the laptop slept, the network changed and the session was deleted: both are seen within seconds."""
     session = session_on()
@@ -208,7 +207,6 @@ def test_a_page_that_slept_on_a_dead_connection_comes_back(dashboard, session_on
     dashboard.expect_screen("echo: awake")
 
 
-@pytest.mark.nightly
 def test_another_network_is_taken_up_at_once(dashboard, session_on, road):
     """The browser says that it is online again: what is connected is doubted, what waits is tried."""
     session = session_on()
@@ -225,6 +223,7 @@ def test_another_network_is_taken_up_at_once(dashboard, session_on, road):
     dashboard.expect_screen("echo: still here")
 
 
+@pytest.mark.day
 def test_all_that_is_open_comes_back_after_the_server_did(dashboard, session_on, road, start_server):
     """Terminal and shell are as they were, the list is current, and what is not saved in the editor is still there."""
     session, page = session_on(), dashboard.blank

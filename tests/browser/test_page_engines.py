@@ -18,7 +18,6 @@ HOST = "dashboard.test"
 SIZES = {"desk": (1280, 900), "phone": (390, 844)}
 
 
-@pytest.mark.nightly
 @pytest.mark.parametrize("screen", [(name, size) for name in ENGINES for size in SIZES], ids="-".join)
 def test_the_page_works_from_sign_in_to_changes(screen, bed, start_server, make_workspace, tmp_path):
     workspace = make_workspace("my-app")

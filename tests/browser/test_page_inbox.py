@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from browser_bed import QUESTION, Dashboard, row_of
 from playwright.sync_api import expect
 
@@ -29,6 +30,7 @@ def test_a_question_has_its_answer_in_ones_own_words_on_its_row(bed, dashboard, 
     dashboard.forgive("status of 409 .*/answer")  # the stand-in's question takes no words
 
 
+@pytest.mark.day
 def test_a_turn_that_is_over_shows_what_to_decide_by_and_takes_the_next_prompt(bed, open_dashboard, make_workspace):
     """Lines changed, the terminal's last lines, and a field for what comes next."""
     dashboard: Dashboard = open_dashboard(checkpoints=True)

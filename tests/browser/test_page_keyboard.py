@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from browser_bed import Dashboard, await_next_run, end_shell, started_at
 from playwright.sync_api import Locator, expect
 
@@ -55,6 +56,7 @@ def test_how_well_a_session_is_protected_is_said_in_words(shared, open_shared):
         expect(page.get_by_role("button", name="About this session")).to_be_focused()
 
 
+@pytest.mark.day
 def test_a_dialog_gives_the_focus_back(shared, open_shared):
     """Escape leads to the button that opened it."""
     (shared.root / "untouched").mkdir()
@@ -110,6 +112,7 @@ def test_the_focus_stays_near_a_root_that_was_removed(open_shared, tmp_path):
     expect_focus_on_words(dashboard, f"^Remove {dashboard.root}$")
 
 
+@pytest.mark.day
 def test_a_terminal_takes_all_keys_but_lets_go(shell):
     """Tab is the program's; Ctrl+Shift+Up leads to the tabs above it, and from there Tab on to all the rest."""
     page = shell.page

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from browser_bed import DESK, await_next_run, pick_project, started_at
 from playwright.sync_api import expect
 from test_page_sessions import ALIVE, Held, expect_state, row
@@ -65,7 +64,6 @@ def test_stop_and_resume_from_the_list(bed, shared, open_shared):
     await_next_run(bed, shared.server, shared.session, before)
 
 
-@pytest.mark.nightly
 def test_a_pin_keeps_a_session_at_the_top(shared, open_shared, make_workspace):
     """Pinned in the older one's menu, it stands before the newer one, in the list and in the sidebar."""
     page, older, newer = open_shared().page, shared.session, shared.server.create(make_workspace("newer"))
@@ -103,7 +101,6 @@ def test_a_menu_that_is_still_being_fetched_opens_all_the_same(open_shared):
     expect(dashboard.page.get_by_role("menuitem", name="Delete")).to_be_visible()
 
 
-@pytest.mark.nightly
 def test_many_sessions_leave_the_projects_in_reach(shared, open_shared):
     """A long group is folded, and unfolded by a button; the sidebar has them all."""
     dashboard = open_shared()

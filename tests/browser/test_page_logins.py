@@ -102,6 +102,7 @@ def row(page: Page, name: str) -> Locator:
     return page.get_by_role("main").get_by_role("listitem").filter(has=page.get_by_role("heading", name=name))
 
 
+@pytest.mark.day
 def test_each_login_is_there_with_its_place_its_hosts_and_who_borrows_it(open_logins, box):
     page = open_logins()
     expect(row(page, "anthropic")).to_contain_text("A file of yours")
@@ -130,6 +131,7 @@ def test_what_was_used_is_shown_with_the_limit(open_logins, box):
     expect(row(page, "metered").get_by_text("Never")).to_have_count(0)
 
 
+@pytest.mark.day
 def test_a_revoke_holds_in_a_second_and_ends_open_connections(open_logins, box, server, vendor):
     box.shell(HOLD)
     wait_until(lambda: "usage" in box.shell("cat /tmp/stream 2>/dev/null || true"), "the begin of an answer")

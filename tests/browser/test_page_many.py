@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
-from browser_bed import Dashboard, clear_tool
-from playwright.sync_api import Browser, Page, Route, expect
+from browser_bed import Chromium, Dashboard, clear_tool
+from playwright.sync_api import Page, Route, expect
 
 pytest_plugins = ("browser_bed",)
 
@@ -114,13 +114,13 @@ def many(bed, shared, open_shared) -> Dashboard:
     return dashboard
 
 
-def traced(browser: Browser, page: Page, work: Callable[[], object]) -> list[dict[str, Any]]:
+def traced(browser: Chromium, page: Page, work: Callable[[], object]) -> list[dict[str, Any]]:
     """The events of the page's main thread that have a CPU time, while some work is done."""
-    browser.start_tracing(page=page, categories=CATEGORIES)
+    browser.running.start_tracing(page=page, categories=CATEGORIES)
     try:
         work()
     finally:
-        trace = browser.stop_tracing()
+        trace = browser.running.stop_tracing()
     events = json.loads(trace)["traceEvents"]
     main = {(one["pid"], one["tid"]) for one in events if one.get("args", {}).get("name") == "CrRendererMain"}
     return [one for one in events if (one["pid"], one["tid"]) in main and one["ph"] == "X" and "tdur" in one]
@@ -133,7 +133,7 @@ def tasks_of(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return tasks
 
 
-def slowness(browser: Browser, page: Page) -> float:
+def slowness(browser: Chromium, page: Page) -> float:
     """How many times as long as on an idle core the page's work may take now: the slowest of some measurements."""
     times = []
     for _ in range(MEASUREMENTS):
@@ -155,7 +155,7 @@ def long_tasks(events: Sequence[dict[str, Any]], most_ms: float) -> list[str]:
     return found
 
 
-def expect_short_tasks(browser: Browser, page: Page, what: str, work: Callable[[], None]) -> None:
+def expect_short_tasks(browser: Chromium, page: Page, what: str, work: Callable[[], None]) -> None:
     """Do some work until none of its tasks was long."""
     found: list[str] = []
     for _ in range(ATTEMPTS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from browser_bed import unfold_options
 from playwright.sync_api import expect
 from test_page_quality import serious
@@ -17,6 +18,7 @@ SERVE = (
 )
 
 
+@pytest.mark.day
 def test_a_new_session_has_an_allow_list_and_what_it_refuses_is_told_and_allowed(bed, dashboard):
     """The list follows from the dialog to the container; a badge tells of a refusal until somebody has looked."""
     page = dashboard.page
@@ -52,6 +54,7 @@ def test_a_new_session_has_an_allow_list_and_what_it_refuses_is_told_and_allowed
     assert dashboard.server.get(address).json["mode"] == "none"
 
 
+@pytest.mark.day
 def test_what_listens_is_a_chip_that_opens_a_tab_and_a_preview(bed, dashboard, session_on):
     """Also in a container without a network card; closing it ends both."""
     page, session = dashboard.page, session_on(network="none")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from browser_bed import pick_project
 from playwright.sync_api import Page, expect
 
@@ -15,6 +16,7 @@ def open_dialog(page: Page) -> None:
     expect(page.get_by_label("First prompt")).to_be_focused()
 
 
+@pytest.mark.day
 def test_n_a_prompt_and_ctrl_enter_start_a_session(dashboard):
     """With one project there is nothing else to choose; the tool gets the prompt at its start."""
     page = dashboard.page

@@ -130,6 +130,7 @@ def ask(bed: Bed, id: str) -> None:
         bed.shell(id, f"tmux send-keys {target} -l {shlex.quote(line)} \\; send-keys {target} Enter")
 
 
+@pytest.mark.day
 def test_a_question_is_answered_by_a_button_of_its_notification(desk, bed):
     """It has the question and its answers, with a sound; the icon counts it; the tool gets the key."""
     session = desk.server.create(desk.root / "my-app")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from browser_bed import Dashboard, clear_tool
 from playwright.sync_api import Page, expect
 
@@ -40,6 +41,7 @@ def has_keyboard(page: Page) -> bool:
     return bool(page.evaluate("document.activeElement.matches('input, textarea, [contenteditable=true]')"))
 
 
+@pytest.mark.day
 def test_keys_and_prompt_box_stand_above_the_keyboard(bed, shared, open_shared):
     clear_tool(bed, shared.session)
     dashboard: Dashboard = open_shared(phone=True)
@@ -100,6 +102,7 @@ def test_nothing_lies_under_the_notch_of_a_phone_on_its_side(bed, shared, open_s
     dashboard.forgive("status of 500")
 
 
+@pytest.mark.day
 def test_no_visit_raises_the_keyboard(bed, shared, open_shared):
     """Neither a link, nor a dialog that closes, nor a look back; a tap on the terminal does."""
     clear_tool(bed, shared.session)

@@ -23,6 +23,7 @@ def stop(dashboard, session: dict) -> None:
     assert dashboard.server.delete(f"/api/sessions/{session['id']}").status == 204
 
 
+@pytest.mark.day
 def test_history_finds_a_run_and_resumes_it(open_dashboard):
     """A stopped container goes on from its line in the history."""
     dashboard = open_dashboard(projects=("gone-on",))
@@ -51,7 +52,6 @@ def test_the_history_names_its_projects_at_any_width(shared, open_shared):
         wait_until(lambda: name.bounding_box()["width"] > 40, f"the name at {width} px")
 
 
-@pytest.mark.nightly
 def test_the_history_tells_what_was_spent(dashboard, home):
     """By project, and by day when one is unfolded; the conversation of a session that is long gone."""
     at = datetime.now(timezone.utc).isoformat()
@@ -102,6 +102,7 @@ def new_file(dashboard, name: str, text: str = "as it was\n") -> Path:
     return file
 
 
+@pytest.mark.day
 def test_a_file_is_edited_and_saved_with_a_key(shared, open_shared):
     """The tree leads there, Ctrl+S saves, and the address alone leads back."""
     dashboard = open_shared()
@@ -132,7 +133,6 @@ def test_a_file_that_the_agent_changed_is_shown_anew(shared, open_shared, bed):
     expect(dashboard.page.locator(".cm-content")).to_contain_text("from the agent")
 
 
-@pytest.mark.nightly
 def test_a_file_that_the_agent_deleted_can_be_saved_anew(shared, open_shared, bed):
     """Its last text stays on the page, and the page says so."""
     dashboard = open_shared()
@@ -185,6 +185,7 @@ def test_what_is_typed_stays_while_the_session_stops_and_starts(dashboard, sessi
     wait_until(lambda: file.read_text() == "typed before # my-app\nand after", "both to be saved")
 
 
+@pytest.mark.day
 def test_what_is_not_saved_is_not_lost(shared, open_shared):
     """Other places, another file and a reload: each keeps it, or asks first."""
     dashboard = open_shared()
@@ -244,6 +245,7 @@ def test_a_binary_file_says_why_it_is_not_shown(shared, open_shared):
     dashboard.forgive(r"status of 415")
 
 
+@pytest.mark.day
 def test_a_workspace_root_is_added_and_kept(open_shared, make_workspace, tmp_path):
     """It is kept beside the configuration file, its projects in their place, and gone again when it is removed."""
     dashboard = open_shared()
@@ -262,6 +264,7 @@ def test_a_workspace_root_is_added_and_kept(open_shared, make_workspace, tmp_pat
     expect(page.get_by_role("button", name=f"Remove {more}")).to_have_count(0)
 
 
+@pytest.mark.day
 def test_the_page_follows_to_another_port_which_is_kept(dashboard, start_server):
     """Address, data and event stream are those of the new port, and what this browser keeps has come along.
 
@@ -339,6 +342,7 @@ def test_a_broken_configuration_is_shown_and_mended_without_a_reload(dashboard):
     expect(dashboard.page.get_by_role("alert")).to_have_count(0)
 
 
+@pytest.mark.day
 def test_a_new_project_is_made_and_can_be_started(open_shared):
     """The name's rule is said before the server has to say it."""
     dashboard = open_shared()
@@ -353,6 +357,7 @@ def test_a_new_project_is_made_and_can_be_started(open_shared):
     assert (dashboard.root / "brand-new" / ".git").is_dir()
 
 
+@pytest.mark.day
 def test_the_palette_leads_everywhere(tool):
     """Alt+0 in a terminal and Ctrl+K elsewhere: it finds by a few letters, and what it leads to has the keys."""
     tool.page.keyboard.press("Alt+0")
@@ -369,7 +374,6 @@ def test_the_palette_leads_everywhere(tool):
     tool.expect_screen("echo: typed after the palette")
 
 
-@pytest.mark.nightly
 def test_what_fits_best_is_chosen(open_dashboard):
     """A name that was typed in full comes before a longer one that holds its letters, in the dialog and the palette."""
     dashboard = open_dashboard(projects=("api", "a-project-in-all-its-length", "pi"))
@@ -450,6 +454,7 @@ def test_a_second_pane_stands_beside_the_terminal_with_a_width_that_is_kept(open
     expect(line).to_have_count(0)
 
 
+@pytest.mark.day
 def test_several_sessions_are_chosen_watched_prompted_stopped_and_deleted(open_dashboard, bed):
     """By project and filter; the keys go from tile to tile, and what is typed goes to one of them alone."""
     dashboard = open_dashboard(projects=("one", "two"))

@@ -50,6 +50,7 @@ def shown_in_frame(page, url: str) -> str:
     return "" if frame.url.startswith("chrome-error:") else frame.locator("body").inner_text()
 
 
+@pytest.mark.day
 def test_an_app_is_shown_and_can_do_nothing_to_the_dashboard(bed, dashboard, session_on):
     if bed.folder is None:
         pytest.skip("only root may enter the network of a container")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 
+import pytest
 from browser_bed import Dashboard, clear_tool
 from playwright.sync_api import Locator, Page, expect
 
@@ -47,6 +48,7 @@ def queue(shared) -> list[str]:
     return [one["text"] for one in found if one["result"] == "queued"]
 
 
+@pytest.mark.day
 def test_pictures_go_into_the_prompt(bed, shared, open_shared):
     """Pasted, dropped or picked: each is uploaded, and its path stands in the prompt where the cursor was."""
     page = opened(bed, shared, open_shared).page
@@ -77,6 +79,7 @@ def test_a_phone_takes_a_photo_into_the_prompt(bed, shared, open_shared):
     wait_until(lambda: "photo" in box(page).input_value(), "the path of the photo")
 
 
+@pytest.mark.day
 def test_files_and_commands_are_completed(bed, shared, open_shared):
     """`@` offers the files of the project, folder by folder; `/` the commands of the tool and of the project."""
     project = shared.root / "my-app"
@@ -111,6 +114,7 @@ def test_files_and_commands_are_completed(bed, shared, open_shared):
     assert sent.value.request.post_data_json["command"] is True
 
 
+@pytest.mark.day
 def test_the_queue_is_edited_and_reordered(bed, shared, open_shared):
     page = opened(bed, shared, open_shared).page
     bed.draw(shared.session["id"], CLAUDE_WORKS)

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from browser_bed import DESK
-from playwright.sync_api import Browser, Page, Worker, expect
+from browser_bed import DESK, Chromium
+from playwright.sync_api import Page, Worker, expect
 
 import clincus
 from clincus_features import notify
@@ -71,7 +71,7 @@ def server(tmp_path, monkeypatch, service):
 
 
 @pytest.fixture
-def page(whole_browser: Browser, server, service):
+def page(whole_browser: Chromium, server, service):
     """A page that may show notifications, which Chromium without windows cannot."""
     context = whole_browser.new_context(base_url=server.url, **DESK)
     context.set_default_timeout(DEADLINE * 1000)
@@ -111,6 +111,7 @@ def deliver_push(page: Page, origin: str) -> None:
     cdp.send("ServiceWorker.deliverPushMessage", {"origin": origin, "registrationId": number, "data": ""})
 
 
+@pytest.mark.day
 def test_a_device_is_added_tested_and_removed(page, server, service):
     page.goto("/settings")
     page.get_by_label("Notify me when a session needs me").check()

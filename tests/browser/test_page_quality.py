@@ -31,6 +31,7 @@ def settle(dashboard, path: str) -> None:
     dashboard.page.wait_for_load_state("networkidle")
 
 
+@pytest.mark.day
 def test_axe_finds_nothing_serious(shared, open_shared):
     """Every place, the dialogs and a running session. In the dark theme only the contrast can be another one."""
     # Without motion: halfway through its fade a dialog has less contrast.
@@ -117,6 +118,7 @@ TOO_WIDE = """
 """
 
 
+@pytest.mark.day
 def test_a_phone_has_no_horizontal_scroll(shared, open_shared, make_workspace):
     """At 390 px every place fits, and long names are cut rather than pushed out."""
     name = "a-project-with-a-name-that-is-much-longer-than-a-phone-is-wide-and-then-some"
@@ -181,8 +183,8 @@ ZOOMED = {"viewport": {"width": 640, "height": 400}}
 @pytest.mark.parametrize(
     "screen",
     [
-        pytest.param({}, id="desk", marks=pytest.mark.nightly),
-        pytest.param(ZOOMED, id="zoomed", marks=pytest.mark.nightly),
+        pytest.param({}, id="desk"),
+        pytest.param(ZOOMED, id="zoomed"),
         pytest.param({"phone": True}, id="phone"),
     ],
 )
@@ -238,6 +240,7 @@ def test_a_row_of_a_tool_that_has_said_nothing_keeps_its_state_in_sight(shared, 
     assert state["y"] + state["height"] <= field["y"]
 
 
+@pytest.mark.day
 def test_a_phone_has_the_keys_that_its_keyboard_lacks(bed, shared, open_shared):
     """Esc, Tab, Ctrl and arrows: history with an arrow, ^C with Ctrl and a letter."""
     end_shell(bed, shared.session)

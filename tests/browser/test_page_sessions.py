@@ -77,6 +77,7 @@ def test_every_place_can_be_reached_by_tab_alone(dashboard):
     assert {"History", "Settings", "New session", "my-app"} <= set(seen)
 
 
+@pytest.mark.day
 def test_a_session_starts_from_its_card_and_its_terminal_opens(dashboard):
     """Tool and persistence are chosen, `starting` is visible at once, then the tool's own screen is there."""
     page = dashboard.page
@@ -128,7 +129,6 @@ def test_delete_asks_first(dashboard, session_on):
     expect(dashboard.page.get_by_text("No sessions", exact=True)).to_be_visible()
 
 
-@pytest.mark.nightly
 def test_an_open_menu_stays_where_it_is(dashboard, session_on):
     """Its session is stopped elsewhere and would go to another group: menu and row stay, the word changes."""
     session = session_on()
@@ -144,6 +144,7 @@ def test_an_open_menu_stays_where_it_is(dashboard, session_on):
     expect(dashboard.page.get_by_text("No sessions", exact=True)).to_be_visible()
 
 
+@pytest.mark.day
 def test_what_others_do_appears_without_a_reload(dashboard, session_on, bed):
     """A session that curl starts and the incus command stops is on the page as soon as the server knows."""
     dashboard.page.evaluate("window.notReloaded = true")
@@ -156,6 +157,7 @@ def test_what_others_do_appears_without_a_reload(dashboard, session_on, bed):
     assert dashboard.page.evaluate("window.notReloaded")
 
 
+@pytest.mark.day
 def test_a_stopped_session_is_resumed_from_its_own_page(dashboard, session_on):
     """What stands in the terminal's place offers to go on; the same page then shows the new run, which has the keys."""
     session = session_on()
@@ -272,7 +274,6 @@ def delete_by_menu(dashboard: Dashboard, answer: Callable[[Locator], None]) -> N
     expect(page.get_by_role("alertdialog")).to_have_count(0)
 
 
-@pytest.mark.nightly
 def test_the_focus_follows_a_row_that_goes_to_another_group(dashboard, session_on):
     """Stop becomes Resume and back under one finger; a refused delete stays at its row, a done one at what is left."""
     page, main = dashboard.page, dashboard.page.get_by_role("main")

@@ -46,6 +46,7 @@ def sign_in(dashboard: Dashboard, token: str) -> None:
     dashboard.blank.get_by_role("button", name="Sign in").click()
 
 
+@pytest.mark.day
 def test_a_person_who_signs_in_can_install_the_page(dashboard, road):
     """The browser reads the manifest, and the icons need no cookie: Safari fetches that of the Home Screen without."""
     page, place = dashboard.blank, f"http://127.0.0.1:{road.port}"

@@ -15,6 +15,7 @@ from tests.programs import wait_until
 pytest_plugins = ("browser_bed",)
 
 
+@pytest.mark.day
 def test_the_size_is_right_from_the_first_byte_and_follows_the_pane(shell):
     """The tool never saw 80x24: what it is told equals what is on the page, before and after a resize."""
     assert abs(shell.count_rows() * 15 - 720) < 60
@@ -25,6 +26,7 @@ def test_the_size_is_right_from_the_first_byte_and_follows_the_pane(shell):
     shell.expect_size()
 
 
+@pytest.mark.day
 def test_every_script_arrives_as_it_was_typed(shell):
     """Wide and combining characters go in as UTF-8 and come back on the screen."""
     for text in ("中文字符", "e\u0301tude", "한국어", "naïve — “quotes”"):
@@ -77,6 +79,7 @@ DROP_A_FILE = """
 """
 
 
+@pytest.mark.day
 def test_the_paths_of_pictures_and_files_come_into_the_prompt_without_enter(shell):
     """Picked, dropped, and pasted by Ctrl V, which is the program's where the clipboard holds no file."""
     shell.page.keyboard.type("wc -c ")
@@ -94,6 +97,7 @@ def test_the_paths_of_pictures_and_files_come_into_the_prompt_without_enter(shel
     shell.expect_screen(r"6 \S*my-shot\.png\s+7 \S*dropped\.txt")
 
 
+@pytest.mark.day
 def test_a_program_can_copy_but_never_read(shell):
     """OSC 52 sets the clipboard. A query gets tmux's own buffer at most, never what is on the clipboard."""
     shell.type_line(r"printf '\033]52;c;aGVsbG8=\a'")
@@ -140,6 +144,7 @@ def test_a_link_is_opened_by_a_click(shell):
     assert opened.value.evaluate("window.opener") is None
 
 
+@pytest.mark.day
 def test_the_search_counts_what_it_finds(shell):
     """Ctrl+Shift+F searches, Enter goes on, Escape gives the keys back to the program."""
     shell.type_line("clear; seq -f 'n%.0f' 100 120")  # the prompt has the session's name, with any digits
@@ -178,6 +183,7 @@ def test_ten_thousand_lines_are_kept_and_searched(shell):
     shell.expect_size()
 
 
+@pytest.mark.day
 def test_one_looks_back_at_a_tool_and_goes_on_typing(tool):
     """The wheel shows what has left the screen, for this page alone; the first key is back in the present."""
     tool.type_line("flood 10500")
@@ -248,6 +254,7 @@ def test_the_shell_is_a_second_program_beside_the_tool(tool):
     assert "only-in-the-shell" not in tool.screen()
 
 
+@pytest.mark.day
 def test_a_shell_outlives_its_page(shell):
     """After a reload, and in another tab, it is the same shell with what it showed."""
     shell.type_line("kept=the-same-shell")
@@ -272,7 +279,6 @@ def test_a_page_that_cannot_draw_for_a_while_loses_no_connection(shell):
     assert sockets == []
 
 
-@pytest.mark.nightly
 def test_a_shell_that_ended_is_not_opened_again_by_itself(shell):
     """A close with 1000 is final until the person wants a new one."""
     shell.type_line("exit")

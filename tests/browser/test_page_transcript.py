@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from playwright.sync_api import expect
 
 pytest_plugins = ("browser_bed",)
@@ -36,6 +37,7 @@ def write(bed, session, lines: list[str]) -> None:
     assert bed.incus.exec(session["id"], ["sh", "-c", script], user=1000, stdin=text).code == 0
 
 
+@pytest.mark.day
 def test_a_conversation_is_followed_read_back_and_searched(bed, shared, tool):
     page = tool.page
     write(bed, shared.session, [one for number in range(150) for one in turn(number)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from browser_bed import QUESTION, Dashboard
 from playwright.sync_api import Locator, Page, expect
 
@@ -42,6 +43,7 @@ class Hand:
         page.keyboard.type(text)
 
 
+@pytest.mark.day
 def test_the_whole_job_takes_fourteen_steps_at_most(bed, open_dashboard, open_page):
     hand = Hand()
     desk: Dashboard = open_dashboard(projects=("another", "my-app"), checkpoints=True)
