@@ -14,6 +14,7 @@ import os
 
 import clincus
 
+from . import watch
 from .appeared import Appeared
 from .guard import ChangedError, Guard
 
@@ -42,6 +43,7 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.listeners.append(guard.hear)
     extensions.session_fields.append(guard.fields)
     extensions.examiners.append(lambda environ, sessions: Guard(None, environ).examine())
+    extensions.examiners.append(lambda environ, sessions: watch.examine())
     extensions.duties += [
         clincus.Duty("watching what is sealed", 0.0, guard.work),
         clincus.Duty("finding what is sealed", 0.0, guard.find_next),

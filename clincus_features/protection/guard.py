@@ -76,7 +76,7 @@ NOT_SEEN = "What is sealed on another host is not watched from here"
 NOT_WATCHED = "Paths that plain devices seal are not watched"
 NOT_REPORTED = (
     "what is sealed is compared every two seconds only, and an exchange for a shorter time is not noticed, as"
-    " the kernel has no watches left for your user"
+    " the kernel does not report changes"
 )
 MORE_WATCHES = "Raise fs.inotify.max_user_watches and max_user_instances (sysctl), or end the program that uses them"
 NOBODY_SAW = "the end of that session was not seen, so you may have done it yourself since"
@@ -130,6 +130,11 @@ class Guard:
     def work(self) -> None:
         """Wait for changes of sealed paths, and act on them."""
         self.watcher.work()
+
+    def close(self) -> None:
+        """End the watch and the leases of a server. Its threads must have ended."""
+        self.watcher.close()
+        self.leases.let_go(())
 
     # -- Before a start
 
@@ -671,7 +676,7 @@ class Guard:
             again = functools.partial(self.watcher.call, functools.partial(self._rest, session, examined))
             threading.Timer(RESTART, again).start()
             return
-        self.watcher.finish(session.id)
+        self.watcher.finish()
         live = self._live.get(session.id)
         if live is not None and is_later(live.session.run, session.run):
             examined.set()

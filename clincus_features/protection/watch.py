@@ -1,23 +1,24 @@
 """Watches names in a few folders of the host (inotify(7)) for all sessions, in one thread.
 
 Only the folders on the way to sealed paths are watched, each by itself, so deeper changes cost nothing. In these
-folders only events at sealed names count. Each session has a queue of its own. A flood of events is read slowly: the
-kernel drops some, reports that, and all paths of that session are examined. Moves of sealed names also come by another
-queue, which no container can fill, since none can move them as long as the seal holds.
+folders only events at sealed names count. The kernel gives a user few inotify instances (fs.inotify.max_user_instances,
+128), so all sessions share one. A flood of events is read slowly: the kernel drops some, reports that, and all paths of
+all sessions are examined. Moves of sealed names also come by a second instance, which no container can flood, since
+none can move them as long as the seal holds.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib
 import os
 import queue
 import select
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import clincus
 
@@ -98,20 +99,20 @@ class Watched:
 
 
 class Instance:
-    """An inotify instance, with a queue of its own. Raises OSError if this user or process may have no more of them."""
+    """An inotify instance, with a queue of its own. Raises OSError if this user may have no more of them."""
 
-    def __init__(self, libc: Any, if_lost: str = LOST) -> None:
-        self._libc = libc
+    def __init__(self, if_lost: str = LOST) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
         self._if_lost = if_lost  # the event for all its marks if the kernel dropped some
-        self.descriptor = checked(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+        self.descriptor = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if self.descriptor < 0:  # EMFILE, whose words speak of files
+            raise OSError(ctypes.get_errno(), "your user has no inotify instance left", "inotify")
         self.watched: dict[int, Watched] = {}
-        self.sessions: set[str] = set()
         self.moves: dict[str, list[Move]] = {}  # session -> renames in its Git folders
         self.rests_until = 0.0  # time.monotonic; 0 if it is read as soon as something happens
 
     def close(self) -> None:
         """Watch nothing any more."""
-        self.watched.clear()
         os.close(self.descriptor)
 
     def read(self, touched: Touched) -> int:
@@ -125,6 +126,13 @@ class Instance:
                 if mask & IN_Q_OVERFLOW:
                     count += FLOOD
         return count
+
+    def read_all(self, touched: Touched) -> None:
+        """The same until nothing waits; if that does not come to an end, all its marks count as lost."""
+        for _ in range(MOST_READS):
+            if not self.read(touched):
+                return
+        touched.update({mark: graver(LOST, touched.get(mark, LOST)) for mark in self.marks()})
 
     def marks(self) -> Iterator[Mark]:
         """All marks that depend on it."""
@@ -172,7 +180,6 @@ class Instance:
 
     def forget(self, id: str) -> None:
         """Stop watching for a session."""
-        self.sessions.discard(id)
         self.moves.pop(id, None)
         for number, watched in list(self.watched.items()):
             watched.inside = {mark for mark in watched.inside if mark.id != id}
@@ -182,6 +189,16 @@ class Instance:
             if not watched.marks():
                 self.watched.pop(number)
                 self._libc.inotify_rm_watch(self.descriptor, number)
+
+
+def examine() -> tuple[str, str] | None:
+    """For the health report: this user has no inotify instance left, so a server notices changes late."""
+    try:
+        Instance().close()
+    except OSError as error:
+        words = f"The kernel cannot tell of changes to what is sealed: {error.strerror}"
+        return words, "sudo sysctl fs.inotify.max_user_instances=1024, or end the program that uses them"
+    return None
 
 
 def checked(result: int) -> int:
@@ -201,27 +218,36 @@ class Watcher:
         self._on_touch = on_touch
         self._on_rest = on_rest
         self._jobs: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        self.instances: list[Instance] = []
+        self.instance: Instance | None = None  # for all sessions
         self._quiet: Instance | None = None  # for events at sealed paths themselves, and at the folders above them
+        self._closing = threading.Lock()
+        self._is_closed = False
         self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll = select.poll()
         self._poll.register(self._wake[0], select.POLLIN)
 
-    @functools.cached_property
-    def _libc(self) -> Any:
-        return ctypes.CDLL(None, use_errno=True)
-
     def call(self, job: Callable[[], object]) -> None:
         """Run a job in the thread."""
         self._jobs.put(job)
-        with suppress(BlockingIOError):  # it is awake already
-            os.write(self._wake[1], b"w")
+        with self._closing, suppress(BlockingIOError):  # it is awake already
+            if not self._is_closed:
+                os.write(self._wake[1], b"w")
+
+    def close(self) -> None:
+        """Watch nothing any more, and run no further job. The thread of `work` must have ended."""
+        with self._closing:
+            self._is_closed = True
+        for descriptor in self._wake:
+            os.close(descriptor)
+        for instance in filter(None, (self.instance, self._quiet)):
+            instance.close()
 
     def work(self) -> None:
         """Wait for events, a job or a time, and handle it."""
         wait = self._on_rest()
-        rests = [one.rests_until - time.monotonic() for one in self.instances if one.rests_until]
-        waits = [*([wait] if wait >= 0 else []), *(max(0.0, rest) for rest in rests)]
+        waits = [wait] if wait >= 0 else []
+        if self.instance is not None and self.instance.rests_until:
+            waits.append(max(0.0, self.instance.rests_until - time.monotonic()))
         self._poll.poll(1000 * min(waits) if waits else None)
         with suppress(BlockingIOError):
             os.read(self._wake[0], 4096)
@@ -236,24 +262,18 @@ class Watcher:
     def drain(self) -> None:
         """Read the waiting events, and report what they touched. A flood is read slowly."""
         touched: Touched = {}
-        for instance in self.instances:
-            if instance.rests_until > time.monotonic():
-                continue
-            if instance.read(touched) > FLOOD:
-                self._rest(instance, PAUSE_AFTER_LOSS if LOST in touched.values() else PAUSE)
-            else:
-                self._rest(instance, 0)
+        instance = self.instance
+        if instance is not None and instance.rests_until <= time.monotonic():
+            is_flood = instance.read(touched) > FLOOD
+            pause = PAUSE_AFTER_LOSS if LOST in touched.values() else PAUSE
+            self._rest(instance, pause if is_flood else 0)
         self._tell(touched)
 
-    def finish(self, id: str) -> None:
-        """Read all events of a session that has ended, and report what they touched."""
+    def finish(self) -> None:
+        """Read all events until now, since a session has ended, and report what they touched."""
         touched: Touched = {}
-        for instance in [one for one in self.instances if id in one.sessions]:
-            for _ in range(MOST_READS):
-                if not instance.read(touched):
-                    break
-            else:
-                touched.update({mark: graver(LOST, touched.get(mark, LOST)) for mark in instance.marks()})
+        if self.instance is not None:
+            self.instance.read_all(touched)
         self._tell(touched)
 
     def _tell(self, touched: Touched) -> None:
@@ -264,7 +284,7 @@ class Watcher:
             clincus.survive("judging what is sealed", lambda: self._on_touch(touched))
 
     def _rest(self, instance: Instance, seconds: float) -> None:
-        """Stop reading an instance for some seconds."""
+        """Stop reading the instance for some seconds."""
         if seconds and not instance.rests_until:
             self._poll.unregister(instance.descriptor)
         elif instance.rests_until and not seconds:
@@ -277,10 +297,10 @@ class Watcher:
         """Watch sealed paths of a session, each with the folder of the session that contains it.
 
         `several_names` are files that can also be changed under another name. Raises OSError if the kernel has no
-        watches left for this user.
+        instance or no watches left for this user.
         """
-        quiet = self._quiet_instance()
-        instance = self._instance_of(id)
+        instance = self._opened()
+        quiet = self._quiet = self._quiet or self._new_instance(if_lost=MOVED)
         names: dict[str, set[tuple[str, Mark]]] = {}  # folder -> what is watched in it
         for path, source in paths.items():
             steps = [source, *steps_to(path, source)]
@@ -298,7 +318,7 @@ class Watcher:
 
     def watch_name(self, id: str, path: str) -> None:
         """Watch what happens to one name of a folder, for a session. Raises OSError as `watch`."""
-        self._watch_names(self._instance_of(id), os.path.dirname(path), [(path, Mark(id, path))])
+        self._watch_names(self._opened(), os.path.dirname(path), [(path, Mark(id, path))])
 
     def watch_comers(self, id: str, path: str, folders: Mapping[str, int]) -> bool:
         """Watch for new names in folders, each with its inode; they touch `path`. True if a folder is new here.
@@ -307,7 +327,7 @@ class Watcher:
         """
         mark = Mark(id, path)
         is_new = False
-        instance = self._instance_of(id)
+        instance = self._opened()
         known = {watched.place for watched in instance.watched.values() if mark in watched.comers}
         for folder in folders.items() - known:
             watched = instance.add(folder[0], IN_A_FOLDER)
@@ -319,43 +339,22 @@ class Watcher:
 
     def take_moves(self, id: str) -> list[Move]:
         """The renames in the Git folders of a session that were reported since the last call."""
-        return [move for instance in self.instances for move in instance.moves.pop(id, ())]
+        return self.instance.moves.pop(id, []) if self.instance is not None else []
 
     def unwatch(self, id: str) -> None:
         """Stop watching for a session."""
-        if self._quiet is not None:
-            self._quiet.forget(id)
-        for instance in [one for one in self.instances if id in one.sessions]:
-            if instance.sessions != {id}:
-                instance.forget(id)
-                continue
-            self.instances.remove(instance)
-            if not instance.rests_until:
-                self._poll.unregister(instance.descriptor)
-            instance.close()
+        for instance in filter(None, (self.instance, self._quiet)):
+            instance.forget(id)
 
-    def _quiet_instance(self) -> Instance:
-        """The instance for all events that no container can cause, so that none can fill its queue."""
-        if self._quiet is None:
-            self._quiet = Instance(self._libc, if_lost=MOVED)
-            self._poll.register(self._quiet.descriptor, select.POLLIN)
-        return self._quiet
+    def _opened(self) -> Instance:
+        """The instance of all sessions."""
+        self.instance = self.instance or self._new_instance()
+        return self.instance
 
-    def _instance_of(self, id: str) -> Instance:
-        """The instance of a session. If no further one can be made, it shares the least used one."""
-        found = next((one for one in self.instances if id in one.sessions), None)
-        if found is None:
-            try:
-                found = Instance(self._libc)
-            except OSError:  # EMFILE, fs.inotify.max_user_instances
-                if not self.instances:
-                    raise
-                found = min(self.instances, key=lambda one: len(one.sessions))
-            else:
-                self.instances.append(found)
-                self._poll.register(found.descriptor, select.POLLIN)
-            found.sessions.add(id)
-        return found
+    def _new_instance(self, if_lost: str = LOST) -> Instance:
+        made = Instance(if_lost)
+        self._poll.register(made.descriptor, select.POLLIN)
+        return made
 
     def _watch_names(self, instance: Instance, folder: str, marks: Iterable[tuple[str, Mark]]) -> None:
         watched = instance.add(folder, IN_A_FOLDER)

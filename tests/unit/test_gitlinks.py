@@ -11,7 +11,10 @@ from clincus_features.protection.moves import Move
 from clincus_features.protection.restore import moved_by_us
 from clincus_features.protection.watch import Watcher
 from tests.programs import git, wait_until
-from tests.unit.test_protection_watch import bench  # noqa: F401  # a fixture
+from tests.unit import wall_bench
+
+bench = wall_bench.bench
+nothing_left = wall_bench.nothing_left
 
 TOP = "/work"
 X = f"{TOP}/vendor/x"
@@ -151,7 +154,7 @@ git init -q n; git -C n commit -q --allow-empty -m n; git add n; git submodule a
 """
 
 
-def test_nothing_that_git_does_with_submodules_is_an_attack(repository, known):
+def test_nothing_that_git_does_with_submodules_is_an_attack(nothing_left, repository, known):
     watcher = Watcher(lambda touched: None, lambda: -1.0)
     environment = {**os.environ, "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "protocol.file.allow"}
     environment.update(GIT_CONFIG_VALUE_0="always", GIT_AUTHOR_NAME="a", GIT_AUTHOR_EMAIL="a@b")
@@ -161,14 +164,15 @@ def test_nothing_that_git_does_with_submodules_is_an_attack(repository, known):
     for step, line in enumerate(DAY.replace("\n", ";").split(";")):
         watcher.watch_comers("one", gitlinks.MARK, known.places())
         subprocess.run(["sh", "-c", line], cwd=repository, env=environment, capture_output=True, check=False)
-        watcher.finish("one")
+        watcher.finish()
         moves = watcher.take_moves("one")
         seen += len(moves)
         assert (line, known.judge(moves, step * gitlinks.MOMENT)) == (line, {})
+    watcher.close()
     assert seen > 5
 
 
-def watched_gitlink(bench):  # noqa: F811
+def watched_gitlink(bench):
     """The folder of a gitlink that is watched, with a repository in it that has another name."""
     git(bench.root, "init", "-q")
     place = with_gitlink(bench.root)
@@ -179,7 +183,7 @@ def watched_gitlink(bench):  # noqa: F811
     return place
 
 
-def test_a_repository_at_a_gitlink_for_a_moment_freezes_the_session(bench):  # noqa: F811
+def test_a_repository_at_a_gitlink_for_a_moment_freezes_the_session(bench):
     """It is gone again before anybody looks."""
     place = watched_gitlink(bench)
     (place / ".gi").rename(place / ".git")
@@ -190,7 +194,7 @@ def test_a_repository_at_a_gitlink_for_a_moment_freezes_the_session(bench):  # n
     assert any("gitlink" in change.words for change in bench.record.changes)
 
 
-def test_one_that_is_still_there_is_put_aside(bench):  # noqa: F811
+def test_one_that_is_still_there_is_put_aside(bench):
     place = watched_gitlink(bench)
     (place / ".gi").rename(place / ".git")
     bench.await_broken()

@@ -11,17 +11,22 @@ from functools import partial
 import pytest
 
 from clincus_features.protection import guard, index, links
-from clincus_features.protection.guard import ChangedError, Guard
+from clincus_features.protection.guard import ChangedError
 from clincus_features.protection.seals import Stage
 from tests.programs import wait_until
-from tests.unit.test_protection_watch import Bench, bench, leased  # noqa: F401  # a fixture
+from tests.unit import wall_bench
 from tests.unit.test_scan import index_of, index_with
+from tests.unit.wall_bench import Bench, leased, start_alone, stop_alone
+
+alone = wall_bench.alone
+bench = wall_bench.bench
+nothing_left = wall_bench.nothing_left
 
 BAD = index_with(b".git/hooks/post-checkout")
 GOOD = index_with(b"README")
 
 
-def await_change(bench: Bench) -> str:  # noqa: F811
+def await_change(bench: Bench) -> str:
     """Wait until the index counts as changed, and is out of the way; the words for the person."""
     wait_until(lambda: (".git/index", "changed") in bench.changes, "the index to be told")
     wait_until(lambda: not (bench.root / ".git/index").exists(), "the index to be put aside")
@@ -33,7 +38,7 @@ def await_change(bench: Bench) -> str:  # noqa: F811
 # ---- while a server watches ----------------------------------------------------------------------------------------
 
 
-def test_a_bad_index_freezes_the_session_and_says_what_git_would_have_done(bench):  # noqa: F811
+def test_a_bad_index_freezes_the_session_and_says_what_git_would_have_done(bench):
     bench.start()
     (bench.root / ".git/index").write_bytes(BAD)
     bench.await_broken()
@@ -45,7 +50,7 @@ def test_a_bad_index_freezes_the_session_and_says_what_git_would_have_done(bench
     assert any(words in one for one in bench.app.reports)
 
 
-def write_and_hold(bench, name, data):  # noqa: F811
+def write_and_hold(bench, name, data):
     """Write a file in place and keep it open, as no event tells."""
     file = open(bench.root / ".git" / name, "r+b", buffering=0)  # noqa: SIM115
     file.write(data)
@@ -58,7 +63,7 @@ def shared(name):
     return index_of(extensions=b"link" + struct.pack(">I", 20) + base[-20:]), base
 
 
-def test_an_index_that_is_written_through_a_descriptor_is_seen_by_the_state_of_its_file(bench):  # noqa: F811
+def test_an_index_that_is_written_through_a_descriptor_is_seen_by_the_state_of_its_file(bench):
     (bench.root / ".git/index").write_bytes(GOOD + bytes(200))
     bench.start()
     wait_until(lambda: bench.guard.examiner.seen.index_files, "the first look")
@@ -68,7 +73,7 @@ def test_an_index_that_is_written_through_a_descriptor_is_seen_by_the_state_of_i
         await_change(bench)
 
 
-def test_a_shared_index_is_seen_as_well(bench):  # noqa: F811
+def test_a_shared_index_is_seen_as_well(bench):
     name = b"x" * len(b".git/hooks/post-checkout")
     split, base = shared(name)
     (bench.root / ".git/index").write_bytes(split)
@@ -82,7 +87,7 @@ def test_a_shared_index_is_seen_as_well(bench):  # noqa: F811
     await_change(bench)
 
 
-def test_an_index_that_goes_on_to_change_is_looked_at_until_it_rests(bench, monkeypatch):  # noqa: F811
+def test_an_index_that_goes_on_to_change_is_looked_at_until_it_rests(bench, monkeypatch):
     looks = []
 
     def look(*words):
@@ -97,7 +102,7 @@ def test_an_index_that_goes_on_to_change_is_looked_at_until_it_rests(bench, monk
     wait_until(lambda: len(looks) == 15, "the last look")
 
 
-def test_what_git_on_the_host_has_written_from_a_bad_index_is_put_aside_with_it(bench):  # noqa: F811
+def test_what_git_on_the_host_has_written_from_a_bad_index_is_put_aside_with_it(bench):
     bench.start()
     bench.guard.examiner.check_index = lambda live: None  # it comes late
     (bench.root / ".git/index").write_bytes(BAD)
@@ -111,14 +116,14 @@ def test_what_git_on_the_host_has_written_from_a_bad_index_is_put_aside_with_it(
     assert (bench.root / ".git/hooks/one").read_text() == "true\n"
 
 
-def test_a_new_file_in_a_sealed_folder_is_told(bench):  # noqa: F811
+def test_a_new_file_in_a_sealed_folder_is_told(bench):
     bench.start()
     (bench.root / ".git/hooks/two").write_text("true\n")
     wait_until(lambda: bench.app.reports, "the report")
     assert ".git/hooks/two is new in a sealed folder" in bench.app.reports[0]
 
 
-def test_a_sealed_file_of_the_working_tree_that_git_on_the_host_rewrites_is_told(bench):  # noqa: F811
+def test_a_sealed_file_of_the_working_tree_that_git_on_the_host_rewrites_is_told(bench):
     (bench.root / ".husky/pre-commit").write_text("true\n")
     bench.start()
     (bench.root / ".husky/pre-commit").write_text("evil\n")
@@ -126,7 +131,7 @@ def test_a_sealed_file_of_the_working_tree_that_git_on_the_host_rewrites_is_told
     assert ".husky/pre-commit was changed from your side while it is sealed" in bench.app.reports[0]
 
 
-def test_an_edit_of_the_configuration_of_git_is_the_persons(bench):  # noqa: F811
+def test_an_edit_of_the_configuration_of_git_is_the_persons(bench):
     bench.start()
     (bench.root / ".git/config").write_text("[core]\n\tbare = false\n")
     (bench.root / ".git/hooks/two").write_text("true\n")
@@ -135,7 +140,7 @@ def test_an_edit_of_the_configuration_of_git_is_the_persons(bench):  # noqa: F81
     assert not any("from your side" in words for words in bench.app.reports)
 
 
-def test_a_session_that_goes_on_after_a_bad_index_has_all_its_seals(bench):  # noqa: F811
+def test_a_session_that_goes_on_after_a_bad_index_has_all_its_seals(bench):
     bench.session = bench.session._replace(protection="locked")
     bench.start()
     (bench.root / ".git/index").write_bytes(BAD)
@@ -147,7 +152,7 @@ def test_a_session_that_goes_on_after_a_bad_index_has_all_its_seals(bench):  # n
     assert bench.record.changes == []
 
 
-def test_a_write_through_a_mapping_is_seen_by_what_is_in_the_index(bench):  # noqa: F811
+def test_a_write_through_a_mapping_is_seen_by_what_is_in_the_index(bench):
     before = index_with(b".git.hooks/post-checkout")
     (bench.root / ".git/index").write_bytes(before)
     with open(bench.root / ".git/index", "r+b") as file:
@@ -170,7 +175,7 @@ def test_a_write_through_a_mapping_is_seen_by_what_is_in_the_index(bench):  # no
 # ---- at the end and at the start -----------------------------------------------------------------------------------
 
 
-def test_a_bad_index_that_nobody_saw_is_put_aside_when_the_session_ends(bench):  # noqa: F811
+def test_a_bad_index_that_nobody_saw_is_put_aside_when_the_session_ends(bench):
     bench.start()
     bench.guard.examiner.check_index = lambda live: None
     (bench.root / ".git/index").write_bytes(BAD)
@@ -180,7 +185,7 @@ def test_a_bad_index_that_nobody_saw_is_put_aside_when_the_session_ends(bench): 
         bench.check()
 
 
-def test_a_stop_ends_once_the_index_was_examined(bench):  # noqa: F811
+def test_a_stop_ends_once_the_index_was_examined(bench):
     """Who stops a session may run git in its folder at once."""
     bench.start()
     bench.guard.examiner.check_index = lambda live: None
@@ -192,7 +197,7 @@ def test_a_stop_ends_once_the_index_was_examined(bench):  # noqa: F811
 
 
 @pytest.mark.parametrize("moments", [("after_stop",), ("stopped", "deleted", "after_stop", "after_stop")])
-def test_a_stop_waits_for_nothing_else(bench, moments):  # noqa: F811
+def test_a_stop_waits_for_nothing_else(bench, moments):
     bench.start()
     begun = time.monotonic()
     for moment in moments:
@@ -200,7 +205,7 @@ def test_a_stop_waits_for_nothing_else(bench, moments):  # noqa: F811
     assert time.monotonic() - begun < guard.EXAMINED_WITHIN
 
 
-def test_the_first_look_waits_until_the_tool_has_been_started(bench):  # noqa: F811
+def test_the_first_look_waits_until_the_tool_has_been_started(bench):
     """It takes as long as the tool takes to start, and nothing of the session's can have written before."""
     bench.check()
     bench.guard.hear("sealed", bench.session)
@@ -211,7 +216,7 @@ def test_the_first_look_waits_until_the_tool_has_been_started(bench):  # noqa: F
     wait_until(lambda: bench.guard.examiner.seen.index_files, "the first look")
 
 
-def test_an_index_that_a_program_keeps_from_being_read_is_put_aside(bench):  # noqa: F811
+def test_an_index_that_a_program_keeps_from_being_read_is_put_aside(bench):
     bench.start()
     wait_until(lambda: bench.guard.examiner.seen.index_files, "the first look")
     held = bench.root / ".git/index.lock"
@@ -221,7 +226,7 @@ def test_an_index_that_a_program_keeps_from_being_read_is_put_aside(bench):  # n
         await_change(bench)
 
 
-def test_what_git_would_write_into_a_sealed_folder_is_told(bench):  # noqa: F811
+def test_what_git_would_write_into_a_sealed_folder_is_told(bench):
     """The seal keeps the agent from the folder, and not the person's git, which takes its content from the index."""
     git = ["git", "-C", str(bench.root), "-c", "core.hooksPath=/dev/null"]
     subprocess.run([*git, "init", "-q"], check=True)
@@ -237,28 +242,6 @@ def test_what_git_would_write_into_a_sealed_folder_is_told(bench):  # noqa: F811
     assert bench.changes == []
     subprocess.run([*git, "update-index", "--force-remove", ".husky/pre-commit"], check=True)
     wait_until(lambda: not bench.guard.warnings(bench.session), "the warning to go")
-
-
-@pytest.fixture
-def alone(bench):  # noqa: F811
-    """A guard of a command, without a server."""
-    bench.close()
-    bench.session = bench.session._replace(protection="locked")
-    bench.guard = Guard(None, bench.app.environ)
-    bench.guard._door = lambda session: bench.app.incus
-    return bench
-
-
-def start_alone(bench):  # noqa: F811
-    bench.check()
-    for moment in ("sealed", "after_start"):
-        bench.guard.hear(moment, bench.session)
-
-
-def stop_alone(bench):  # noqa: F811
-    bench.guard.hear("before_stop", bench.session)
-    bench.mount()
-    bench.guard.hear("after_stop", bench.session)
 
 
 def test_a_command_puts_a_bad_index_aside_at_the_stop_and_the_next_start_asks(alone, capfd):

@@ -13,9 +13,12 @@ import pytest
 from clincus_features.protection import leases
 from clincus_features.protection.leases import FORGOTTEN_AFTER, WRITTEN_FOR, Leases
 from tests.programs import wait_until
+from tests.unit import wall_bench
 from tests.unit.test_protection_operations import await_told
-from tests.unit.test_protection_watch import bench  # noqa: F401  # the fixture
 from tests.unit.test_scan import index_with
+
+bench = wall_bench.bench
+nothing_left = wall_bench.nothing_left
 
 
 class Clock:
@@ -181,7 +184,7 @@ def test_a_folder_or_a_link_gets_no_lease_and_is_nobodys_fault(held, index):
 
 
 @pytest.fixture
-def leased(bench):  # noqa: F811
+def leased(bench):
     bench.guard.leases = Leases()
     yield bench
     bench.guard.leases.drop(bench.session.id)

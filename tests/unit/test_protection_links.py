@@ -16,9 +16,14 @@ from clincus_features.protection.guard import ChangedError, Guard
 from clincus_features.protection.seals import Stage
 from tests.programs import DEADLINE, wait_until
 from tests.table import table
-from tests.unit.test_protection_index import alone, start_alone, stop_alone  # noqa: F401  # the fixture
+from tests.unit import wall_bench
 from tests.unit.test_protection_operations import Mapped
-from tests.unit.test_protection_watch import RUN, Bench, bench, leased  # noqa: F401  # a fixture
+from tests.unit.wall_bench import RUN, leased, start_alone, stop_alone
+
+alone = wall_bench.alone
+bench = wall_bench.bench
+alone = wall_bench.alone
+nothing_left = wall_bench.nothing_left
 
 AT = (
     "COMMIT_EDITMSG",
@@ -110,7 +115,7 @@ def test_a_submodule_below_such_a_folder_is_looked_into_unless_git_would_refuse_
     assert f"{lib}/{name}" in find(tmp_path).repositories
 
 
-def test_a_git_folder_that_is_no_longer_whole_is_looked_into(bench):  # noqa: F811
+def test_a_git_folder_that_is_no_longer_whole_is_looked_into(bench):
     subprocess.run(["git", "init", "-q", "--bare", bench.root / ".git/modules/lib"], check=True)
     bench.start()
     plant_module(bench.root, "[core]\n\tfsmonitor = evil\n", at="modules/lib/hooks/x")
@@ -213,7 +218,7 @@ def test_a_reference_to_another_one_stays(tmp_path, text):
     assert links.find([f"{tmp_path}/.git"], references=True).links == {}
 
 
-def test_a_forged_reference_is_put_aside_at_the_stop(bench):  # noqa: F811
+def test_a_forged_reference_is_put_aside_at_the_stop(bench):
     bench.start()
     (bench.root / ".git/refs/heads").mkdir(parents=True)
     (bench.root / ".git/refs/heads/main").write_text("ref: commondir\n")
@@ -417,7 +422,7 @@ def test_the_words_say_what_git_would_have_done(path, words):
 # ---- while a server watches ------------------------------------------------------------------------------------------
 
 
-def await_aside(bench, at):  # noqa: F811
+def await_aside(bench, at):
     """Wait until a link is out of the way and told; the words for the person."""
     path = f".git/{at}"
     wait_until(lambda: (path, "replaced") in bench.changes, "the link to be told")
@@ -428,7 +433,7 @@ def await_aside(bench, at):  # noqa: F811
 
 
 @pytest.mark.parametrize("at", ["worktrees", "logs/refs/heads/main", "objects/pack"])
-def test_a_link_freezes_the_session_and_says_what_git_would_have_done(bench, at):  # noqa: F811
+def test_a_link_freezes_the_session_and_says_what_git_would_have_done(bench, at):
     bench.start()
     plant(bench.root, at)
     bench.await_broken()
@@ -437,7 +442,7 @@ def test_a_link_freezes_the_session_and_says_what_git_would_have_done(bench, at)
     assert any(words in one for one in bench.app.reports)
 
 
-def test_a_bare_repository_at_the_top_freezes_the_session(bench):  # noqa: F811
+def test_a_bare_repository_at_the_top_freezes_the_session(bench):
     bench.start()
     bench.settle()
     wait_until(lambda: bench.session.id in bench.guard.examiner.seen.links, "the first look")
@@ -447,7 +452,7 @@ def test_a_bare_repository_at_the_top_freezes_the_session(bench):  # noqa: F811
     wait_until(lambda: ("HEAD", "replaced") in bench.changes, "it to be told")
 
 
-def test_a_bare_repository_that_was_there_is_no_news(bench):  # noqa: F811
+def test_a_bare_repository_that_was_there_is_no_news(bench):
     make_strange(bench.root, "bare")
     bench.start()
     wait_until(lambda: bench.session.id in bench.guard.examiner.seen.links, "the first look")
@@ -457,7 +462,7 @@ def test_a_bare_repository_that_was_there_is_no_news(bench):  # noqa: F811
     assert bench.changes == []
 
 
-def test_a_link_in_a_folder_that_is_new_is_seen(bench):  # noqa: F811
+def test_a_link_in_a_folder_that_is_new_is_seen(bench):
     bench.start()
     for step in ("logs", "logs/refs", "logs/refs/heads", "logs/refs/heads/a"):
         (bench.root / ".git" / step).mkdir()
@@ -467,13 +472,13 @@ def test_a_link_in_a_folder_that_is_new_is_seen(bench):  # noqa: F811
     await_aside(bench, "logs/refs/heads/a/b")
 
 
-def is_watched(bench, step):  # noqa: F811
+def is_watched(bench, step):
     place = f"{bench.root}/.git/{step}"
-    watched = [one for instance in [*bench.guard.watcher.instances] for one in [*instance.watched.values()]]
+    watched = [*bench.guard.watcher.instance.watched.values()]
     return any(one.place[0] == place for one in watched)
 
 
-def test_a_folder_that_was_made_anew_is_watched_again(bench):  # noqa: F811
+def test_a_folder_that_was_made_anew_is_watched_again(bench):
     (bench.root / ".git/rebase-merge").mkdir()
     bench.start()
     for _ in range(3):
@@ -484,7 +489,7 @@ def test_a_folder_that_was_made_anew_is_watched_again(bench):  # noqa: F811
     await_aside(bench, "rebase-merge/message")
 
 
-def test_a_link_that_was_there_at_the_start_is_no_news(bench):  # noqa: F811
+def test_a_link_that_was_there_at_the_start_is_no_news(bench):
     plant(bench.root, "rr-cache", "/home/person/rr-cache")
     bench.start()
     plant(bench.root, "worktrees")
@@ -493,7 +498,7 @@ def test_a_link_that_was_there_at_the_start_is_no_news(bench):  # noqa: F811
     assert (bench.root / ".git/rr-cache").is_symlink()
 
 
-def test_a_link_that_leads_elsewhere_than_at_the_start_is_news(bench):  # noqa: F811
+def test_a_link_that_leads_elsewhere_than_at_the_start_is_news(bench):
     link = plant(bench.root, "rr-cache", "/home/person/rr-cache")
     bench.start()
     link.unlink()
@@ -501,7 +506,7 @@ def test_a_link_that_leads_elsewhere_than_at_the_start_is_news(bench):  # noqa: 
     await_aside(bench, "rr-cache")
 
 
-def test_a_heap_that_could_hide_a_link_freezes_the_session_once(bench, monkeypatch):  # noqa: F811
+def test_a_heap_that_could_hide_a_link_freezes_the_session_once(bench, monkeypatch):
     monkeypatch.setattr(links, "MOST_FOLDERS", 20)
     bench.start()
     for number in range(30):
@@ -518,7 +523,7 @@ def test_a_heap_that_could_hide_a_link_freezes_the_session_once(bench, monkeypat
     assert any("let the session go on" in words for words in bench.app.reports)
 
 
-def test_a_link_that_cannot_be_moved_is_tried_again_at_the_stop_only(bench, monkeypatch):  # noqa: F811
+def test_a_link_that_cannot_be_moved_is_tried_again_at_the_stop_only(bench, monkeypatch):
     tries = []
 
     def move(*words, **_):
@@ -535,7 +540,7 @@ def test_a_link_that_cannot_be_moved_is_tried_again_at_the_stop_only(bench, monk
     wait_until(lambda: len(tries) == 2, "the look at the stop")
 
 
-def test_a_heap_that_was_there_at_the_start_is_told_and_freezes_nothing(bench, monkeypatch):  # noqa: F811
+def test_a_heap_that_was_there_at_the_start_is_told_and_freezes_nothing(bench, monkeypatch):
     monkeypatch.setattr(links, "MOST_FOLDERS", 20)
     for number in range(30):
         (bench.root / f".git/refs/{number}").mkdir(parents=True)
@@ -544,7 +549,7 @@ def test_a_heap_that_was_there_at_the_start_is_told_and_freezes_nothing(bench, m
     assert bench.changes == []
 
 
-def test_links_that_come_while_it_is_being_frozen_are_put_aside_too(bench):  # noqa: F811
+def test_links_that_come_while_it_is_being_frozen_are_put_aside_too(bench):
     bench.start()
     plant(bench.root, "worktrees")
     bench.await_broken()
@@ -552,7 +557,7 @@ def test_links_that_come_while_it_is_being_frozen_are_put_aside_too(bench):  # n
     await_aside(bench, "rebase-apply")
 
 
-def test_a_session_that_goes_on_after_a_link_has_all_its_seals(bench):  # noqa: F811
+def test_a_session_that_goes_on_after_a_link_has_all_its_seals(bench):
     bench.session = bench.session._replace(protection="locked")
     bench.start()
     plant(bench.root, "worktrees")
@@ -563,7 +568,7 @@ def test_a_session_that_goes_on_after_a_link_has_all_its_seals(bench):  # noqa: 
     assert bench.record.changes == []
 
 
-def test_a_session_that_is_seen_as_broken_while_it_goes_on_has_its_level_the_next_time(bench):  # noqa: F811
+def test_a_session_that_is_seen_as_broken_while_it_goes_on_has_its_level_the_next_time(bench):
     bench.session = bench.session._replace(protection="locked", run=clincus.utc_now())
     bench.start()
     for at in ("worktrees", "rebase-merge"):
@@ -576,7 +581,7 @@ def test_a_session_that_is_seen_as_broken_while_it_goes_on_has_its_level_the_nex
     assert bench.guard._live[bench.session.id].session.protection == "locked"
 
 
-def test_a_change_is_told_with_its_level_as_soon_as_it_is_written_down(bench, monkeypatch):  # noqa: F811
+def test_a_change_is_told_with_its_level_as_soon_as_it_is_written_down(bench, monkeypatch):
     """The record is there a moment before the server has told the break."""
     bench.start()
     seen = []
@@ -592,7 +597,7 @@ def test_a_change_is_told_with_its_level_as_soon_as_it_is_written_down(bench, mo
     assert [(one["level"], len(one["changes"])) for one in seen] == [("broken", 1)]
 
 
-def test_no_document_tells_a_change_with_the_level_of_before_it(bench, monkeypatch):  # noqa: F811
+def test_no_document_tells_a_change_with_the_level_of_before_it(bench, monkeypatch):
     """The session breaks while the document is put together."""
     bench.start()
     tell, fields = bench.guard._tell_broken, bench.guard.fields
@@ -613,7 +618,7 @@ def test_no_document_tells_a_change_with_the_level_of_before_it(bench, monkeypat
     assert found["level"] == "broken" or found["changes"] == [], found
 
 
-def test_a_link_in_a_nested_repository_freezes_the_session_too(bench):  # noqa: F811
+def test_a_link_in_a_nested_repository_freezes_the_session_too(bench):
     bench.start()
     path = bench.root / "sub/.git/worktrees"
     path.parent.mkdir(parents=True)
@@ -627,7 +632,7 @@ def test_a_link_in_a_nested_repository_freezes_the_session_too(bench):  # noqa: 
 # ---- at the end and at the start -------------------------------------------------------------------------------------
 
 
-def test_a_link_that_nobody_saw_is_put_aside_when_the_session_ends(bench):  # noqa: F811
+def test_a_link_that_nobody_saw_is_put_aside_when_the_session_ends(bench):
     bench.start()
     bench.guard.examiner.link_looks.ask = lambda id: None
     plant(bench.root, "worktrees")
@@ -637,7 +642,7 @@ def test_a_link_that_nobody_saw_is_put_aside_when_the_session_ends(bench):  # no
         bench.check()
 
 
-def test_a_command_puts_a_link_aside_at_the_stop_and_the_next_start_asks(alone):  # noqa: F811
+def test_a_command_puts_a_link_aside_at_the_stop_and_the_next_start_asks(alone):
     start_alone(alone)
     plant(alone.root, "worktrees")
     stop_alone(alone)
@@ -647,7 +652,7 @@ def test_a_command_puts_a_link_aside_at_the_stop_and_the_next_start_asks(alone):
     alone.check(accepts=True)
 
 
-def test_a_start_puts_aside_what_a_run_has_left_whose_end_nobody_saw(alone):  # noqa: F811
+def test_a_start_puts_aside_what_a_run_has_left_whose_end_nobody_saw(alone):
     start_alone(alone)
     plant(alone.root, "worktrees")
     alone.mount()
@@ -656,7 +661,7 @@ def test_a_start_puts_aside_what_a_run_has_left_whose_end_nobody_saw(alone):  # 
     await_aside(alone, "worktrees")
 
 
-def test_a_link_of_the_persons_between_two_runs_stays(alone):  # noqa: F811
+def test_a_link_of_the_persons_between_two_runs_stays(alone):
     start_alone(alone)
     stop_alone(alone)
     link = plant(alone.root, "rr-cache", "/home/person/rr-cache")
@@ -906,7 +911,7 @@ def test_what_a_person_does_with_submodules_and_worktrees_is_no_news(tmp_path):
     assert put_aside(tmp_path / "work") == {}
 
 
-def test_a_submodule_that_comes_while_a_session_runs_is_told_and_watched(bench):  # noqa: F811
+def test_a_submodule_that_comes_while_a_session_runs_is_told_and_watched(bench):
     bench.start()
     folder = plant_module(bench.root, "[core]\n\tbare = false\n")
     wait_until(lambda: any("has no seal" in words for words in bench.app.reports), "it to be told")
@@ -940,7 +945,7 @@ def slow_looks(monkeypatch):
     over.set()
 
 
-def test_many_new_submodules_keep_no_look_from_what_git_would_run_elsewhere(bench, slow_looks):  # noqa: F811
+def test_many_new_submodules_keep_no_look_from_what_git_would_run_elsewhere(bench, slow_looks):
     """With 300 of them, which are harmless, nothing else was looked at for half a minute."""
     bench.start()
     plant_module(bench.root)
@@ -951,7 +956,7 @@ def test_many_new_submodules_keep_no_look_from_what_git_would_run_elsewhere(benc
     wait_until(lambda: (".git/rebase-merge/git-rebase-todo", "replaced") in bench.changes, "the list to be put aside")
 
 
-def test_more_new_submodules_than_can_be_looked_at_freeze_the_session_once(bench, monkeypatch):  # noqa: F811
+def test_more_new_submodules_than_can_be_looked_at_freeze_the_session_once(bench, monkeypatch):
     monkeypatch.setattr(examiner, "MOST_UNSEALED", 2)
     bench.start()
     for number in range(3):
@@ -962,7 +967,7 @@ def test_more_new_submodules_than_can_be_looked_at_freeze_the_session_once(bench
     assert bench.record.changes == []
 
 
-def test_a_hook_of_such_a_submodule_is_seen_by_the_state_of_its_files(bench):  # noqa: F811
+def test_a_hook_of_such_a_submodule_is_seen_by_the_state_of_its_files(bench):
     bench.start()
     folder = plant_module(bench.root, "[core]\n\tbare = false\n")
     wait_until(lambda: bench.guard.examiner.seen.unsealed, "the first look")
@@ -974,7 +979,7 @@ def test_a_hook_of_such_a_submodule_is_seen_by_the_state_of_its_files(bench):  #
     wait_until(lambda: (".git/modules/sub/hooks", "replaced") in bench.changes, "the hooks to be told")
 
 
-def test_a_write_through_a_mapping_into_such_a_submodule_is_seen(bench):  # noqa: F811
+def test_a_write_through_a_mapping_into_such_a_submodule_is_seen(bench):
     bench.start()
     module = bench.root / ".git/modules/sub"
     evil = "[core]\n\tfsmonitor = evil\n"
@@ -988,7 +993,7 @@ def test_a_write_through_a_mapping_into_such_a_submodule_is_seen(bench):  # noqa
     assert (".git/modules/sub/config", "replaced") in bench.changes
 
 
-def test_a_hook_that_hides_behind_many_others_is_seen_when_it_may_be_executed(bench):  # noqa: F811
+def test_a_hook_that_hides_behind_many_others_is_seen_when_it_may_be_executed(bench):
     bench.start()
     folder = plant_module(bench.root, "[core]\n\tbare = false\n")
     for number in range(modules.MOST_HOOKS + 1):
@@ -1002,7 +1007,7 @@ def test_a_hook_that_hides_behind_many_others_is_seen_when_it_may_be_executed(be
     wait_until(lambda: (".git/modules/sub/hooks", "replaced") in bench.changes, "the hooks to be told")
 
 
-def test_a_working_tree_of_such_a_submodule_that_becomes_a_link_is_seen(bench, tmp_path_factory):  # noqa: F811
+def test_a_working_tree_of_such_a_submodule_that_becomes_a_link_is_seen(bench, tmp_path_factory):
     bench.start()
     plant_module(bench.root, "[core]\n\tworktree = ../../../deep/sub\n")
     wait_until(lambda: bench.guard.examiner.seen.unsealed, "the first look")
@@ -1013,7 +1018,7 @@ def test_a_working_tree_of_such_a_submodule_that_becomes_a_link_is_seen(bench, t
     wait_until(lambda: (".git/modules/sub/config", "replaced") in bench.changes, "the config to be told")
 
 
-def test_a_command_puts_aside_what_a_submodule_of_the_agents_would_run(alone):  # noqa: F811
+def test_a_command_puts_aside_what_a_submodule_of_the_agents_would_run(alone):
     start_alone(alone)
     plant_module(alone.root, "[core]\n\tfsmonitor = evil\n")
     stop_alone(alone)
@@ -1022,7 +1027,7 @@ def test_a_command_puts_aside_what_a_submodule_of_the_agents_would_run(alone):  
         alone.check()
 
 
-def test_what_waits_for_a_person_after_a_stop_without_a_server_is_said_with_what_to_do(alone):  # noqa: F811
+def test_what_waits_for_a_person_after_a_stop_without_a_server_is_said_with_what_to_do(alone):
     start_alone(alone)
     plant(alone.root, "logs")
     stop_alone(alone)

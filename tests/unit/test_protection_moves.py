@@ -15,7 +15,11 @@ from clincus_features.protection.links import find
 from clincus_features.protection.moves import EDITED, GITS_OWN, Moves
 from clincus_features.protection.watch import LOST, Watcher
 from tests.programs import git
-from tests.unit.test_protection_watch import bench, flood  # noqa: F401  # a fixture
+from tests.unit import wall_bench
+from tests.unit.wall_bench import flood
+
+bench = wall_bench.bench
+nothing_left = wall_bench.nothing_left
 
 EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 
@@ -41,7 +45,7 @@ class Watching:
 
     def bad(self, *, one_by_one: bool = False) -> set[str]:
         """What was exchanged, by the path in the Git folder; the events may come each by itself."""
-        self.watcher.finish("one")
+        self.watcher.finish()
         moves = self.watcher.take_moves("one")
         found = [
             path for part in ([[one] for one in moves] if one_by_one else [moves]) for path in self.moves.judge(part)
@@ -50,7 +54,7 @@ class Watching:
 
 
 @pytest.fixture
-def watching(workspace):
+def watching(nothing_left, workspace):
     """A repository in which a rebase has stopped, with another file beside each that git reads."""
     for name in ("one", "two"):
         (workspace / "file").write_text(name)
@@ -66,7 +70,8 @@ def watching(workspace):
     shutil.copytree(folder / "rebase-merge", folder / "rebase-zz")
     made = Watching(folder)
     made.watch()
-    return made
+    yield made
+    made.watcher.close()
 
 
 def there_and_back(git, one, other):
@@ -189,11 +194,11 @@ def test_a_flood_leaves_no_half_of_a_rename_behind(watching):
     flood(watching.git)
     (watching.git / "index.lock").write_text("new")
     (watching.git / "index.lock").rename(watching.git / "index")
-    watching.watcher.finish("one")
+    watching.watcher.finish()
     assert watching.lost == [True]
 
 
-def test_an_exchange_freezes_the_session_and_says_what_may_have_happened(bench):  # noqa: F811
+def test_an_exchange_freezes_the_session_and_says_what_may_have_happened(bench):
     for name in ("index", "zz"):
         (bench.root / ".git" / name).write_text(name)
     bench.start()

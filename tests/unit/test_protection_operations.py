@@ -14,8 +14,12 @@ from clincus_features.protection import links, operations, unfinished
 from clincus_features.protection.guard import ChangedError
 from tests.programs import wait_until
 from tests.table import table
-from tests.unit.test_protection_index import alone, start_alone, stop_alone  # noqa: F401  # the fixture
-from tests.unit.test_protection_watch import bench, leased  # noqa: F401  # a fixture
+from tests.unit import wall_bench
+from tests.unit.wall_bench import leased, start_alone, stop_alone
+
+bench = wall_bench.bench
+alone = wall_bench.alone
+nothing_left = wall_bench.nothing_left
 
 ID = "1" * 40
 PROGRAM = "#!/bin/sh\ntouch $HOME/ran\n"
@@ -372,7 +376,7 @@ def test_nothing_of_a_days_work_is_bad(person, day, rerere):
 # ---- while a server watches ------------------------------------------------------------------------------------------
 
 
-def await_told(bench, path):  # noqa: F811
+def await_told(bench, path):
     """Wait until a file is out of the way and told; the words for the person."""
     wait_until(lambda: (f".git/{path}", "replaced") in bench.changes, "the file to be told")
     assert not (bench.root / ".git" / path).exists()
@@ -380,7 +384,7 @@ def await_told(bench, path):  # noqa: F811
     return change.words
 
 
-def write(bench, path, content):  # noqa: F811
+def write(bench, path, content):
     (bench.root / ".git" / path).parent.mkdir(exist_ok=True)
     (bench.root / ".git" / path).write_text(content)
 
@@ -395,7 +399,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("path", "content", "words"), BAD)
-def test_a_bad_file_freezes_the_session_and_says_how_to_go_on(bench, path, content, words):  # noqa: F811
+def test_a_bad_file_freezes_the_session_and_says_how_to_go_on(bench, path, content, words):
     bench.start()
     write(bench, path, content)
     bench.await_broken()
@@ -403,7 +407,7 @@ def test_a_bad_file_freezes_the_session_and_says_how_to_go_on(bench, path, conte
     assert [change.kind for change in bench.record.changes] == ["operation"]
 
 
-def test_a_file_that_is_written_in_place_is_seen(bench):  # noqa: F811
+def test_a_file_that_is_written_in_place_is_seen(bench):
     write(bench, "rebase-merge/git-rebase-todo", "break\n")
     bench.start()
     wait_until(lambda: bench.guard.examiner.seen.operation_files, "the first look")
@@ -413,7 +417,7 @@ def test_a_file_that_is_written_in_place_is_seen(bench):  # noqa: F811
     await_told(bench, "rebase-merge/git-rebase-todo")
 
 
-def test_a_file_that_is_held_open_is_seen_by_its_state(bench):  # noqa: F811
+def test_a_file_that_is_held_open_is_seen_by_its_state(bench):
     write(bench, "rebase-merge/git-rebase-todo", "break\n")
     bench.start()
     wait_until(lambda: bench.guard.examiner.seen.operation_files, "the first look")
@@ -425,7 +429,7 @@ def test_a_file_that_is_held_open_is_seen_by_its_state(bench):  # noqa: F811
         bench.await_broken()
 
 
-def test_a_list_that_a_program_keeps_from_being_read_is_put_aside(bench):  # noqa: F811
+def test_a_list_that_a_program_keeps_from_being_read_is_put_aside(bench):
     bench.start()
     wait_until(lambda: bench.session.id in bench.guard.examiner.seen.links, "the first look")
     todo = bench.root / ".git/todo"
@@ -457,7 +461,7 @@ class Mapped:
         return (before.st_mtime_ns, before.st_ctime_ns) == (now.st_mtime_ns, now.st_ctime_ns)
 
 
-def test_a_write_through_a_mapping_is_seen_by_what_is_in_the_file(bench):  # noqa: F811
+def test_a_write_through_a_mapping_is_seen_by_what_is_in_the_file(bench):
     mapped = Mapped(bench.root / ".git/rebase-merge/git-rebase-todo", "noop\n", "exec evil\n")
     bench.start()
     wait_until(lambda: bench.guard.examiner.seen.operation_files, "the first look")
@@ -468,7 +472,7 @@ def test_a_write_through_a_mapping_is_seen_by_what_is_in_the_file(bench):  # noq
     await_told(bench, "rebase-merge/git-rebase-todo")
 
 
-def test_a_link_on_the_way_of_a_conflict_is_seen_by_its_state(bench):  # noqa: F811
+def test_a_link_on_the_way_of_a_conflict_is_seen_by_its_state(bench):
     (bench.root / "a").mkdir()
     write(bench, "MERGE_RR", f"{ID}\ta/b\0")
     bench.start()
@@ -484,7 +488,7 @@ def test_a_link_on_the_way_of_a_conflict_is_seen_by_its_state(bench):  # noqa: F
     assert "goes through a link" in await_told(bench, "MERGE_RR")
 
 
-def test_what_is_at_rest_is_not_looked_at_again(bench):  # noqa: F811
+def test_what_is_at_rest_is_not_looked_at_again(bench):
     write(bench, "MERGE_RR", f"{ID}\ta/b\0")
     bench.start()
     wait_until(lambda: bench.guard.examiner.seen.operation_files, "the first look")
@@ -494,7 +498,7 @@ def test_what_is_at_rest_is_not_looked_at_again(bench):  # noqa: F811
     assert not bench.guard.examiner.link_looks.is_busy(bench.session.id)
 
 
-def test_a_command_that_was_there_at_the_start_stays_and_one_more_is_news(bench):  # noqa: F811
+def test_a_command_that_was_there_at_the_start_stays_and_one_more_is_news(bench):
     write(bench, "rebase-merge/git-rebase-todo", "exec make\npick x\n")
     bench.start()
     write(bench, "rebase-merge/git-rebase-todo", "exec make\n")
@@ -512,7 +516,7 @@ def test_a_command_that_was_there_at_the_start_stays_and_one_more_is_news(bench)
     ("path", "content"),
     [("rebase-merge/git-rebase-todo", "exec make\npick x\n"), ("sequencer/opts", "[options]\n\tstrategy = x/mine\n")],
 )
-def test_an_operation_that_a_person_lets_go_on_is_put_back_and_asked_about_once(bench, path, content):  # noqa: F811
+def test_an_operation_that_a_person_lets_go_on_is_put_back_and_asked_about_once(bench, path, content):
     bench.start()
     write(bench, path, content)
     bench.await_broken()
@@ -556,7 +560,7 @@ def test_a_rebase_that_was_put_aside_amid_a_command_goes_on_once_it_is_put_back(
     assert not (person.root / ".git/rebase-merge").exists()
 
 
-def test_another_file_than_the_one_that_was_told_is_asked_about_when_it_comes_back(bench):  # noqa: F811
+def test_another_file_than_the_one_that_was_told_is_asked_about_when_it_comes_back(bench):
     """Until the container is frozen, it can change what was put aside."""
     bench.start()
     write(bench, "rebase-merge/git-rebase-todo", "exec make\n")
@@ -570,7 +574,7 @@ def test_another_file_than_the_one_that_was_told_is_asked_about_when_it_comes_ba
     wait_until(lambda: not (bench.root / ".git/rebase-merge/git-rebase-todo").exists(), "it to be put aside again")
 
 
-def test_what_is_never_a_persons_is_not_put_back(bench):  # noqa: F811
+def test_what_is_never_a_persons_is_not_put_back(bench):
     bench.start()
     write(bench, "MERGE_RR", f"{ID}\t../x\0")
     bench.await_broken()
@@ -579,14 +583,14 @@ def test_what_is_never_a_persons_is_not_put_back(bench):  # noqa: F811
     assert not (bench.root / ".git/MERGE_RR").exists()
 
 
-def test_what_is_never_a_persons_is_put_aside_though_it_was_there(bench):  # noqa: F811
+def test_what_is_never_a_persons_is_put_aside_though_it_was_there(bench):
     write(bench, "MERGE_RR", f"{ID}\t../x\0")
     bench.start()
     bench.await_broken()
     await_told(bench, "MERGE_RR")
 
 
-def test_a_file_that_cannot_be_moved_is_told_once(bench, monkeypatch):  # noqa: F811
+def test_a_file_that_cannot_be_moved_is_told_once(bench, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
@@ -599,7 +603,7 @@ def test_a_file_that_cannot_be_moved_is_told_once(bench, monkeypatch):  # noqa: 
     assert "remove it before you run git there" in change.words
 
 
-def test_a_bad_file_that_nobody_saw_is_put_aside_when_the_session_ends(bench):  # noqa: F811
+def test_a_bad_file_that_nobody_saw_is_put_aside_when_the_session_ends(bench):
     bench.start()
     bench.guard.examiner.link_looks.ask = lambda id: None
     write(bench, "MERGE_RR", f"{ID}\t../x\0")
@@ -609,7 +613,7 @@ def test_a_bad_file_that_nobody_saw_is_put_aside_when_the_session_ends(bench):  
         bench.check()
 
 
-def test_a_command_puts_a_bad_file_aside_at_the_stop_and_the_next_start_asks(alone):  # noqa: F811
+def test_a_command_puts_a_bad_file_aside_at_the_stop_and_the_next_start_asks(alone):
     start_alone(alone)
     write(alone, "sequencer/todo", "exec evil\n")
     stop_alone(alone)
@@ -618,7 +622,7 @@ def test_a_command_puts_a_bad_file_aside_at_the_stop_and_the_next_start_asks(alo
         alone.check()
 
 
-def test_a_start_puts_aside_what_a_run_has_left_whose_end_nobody_saw(alone):  # noqa: F811
+def test_a_start_puts_aside_what_a_run_has_left_whose_end_nobody_saw(alone):
     start_alone(alone)
     write(alone, "rebase-merge/strategy", "x/evil\n")
     alone.mount()

@@ -2,242 +2,34 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import json
 import os
-import signal
 import stat
-import sys
 import threading
 import time
-import traceback
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import clincus
 from clincus_cli.protection import protection_lines
+from clincus_features import protection
 from clincus_features.protection import guard, index, restore, seals, watch
 from clincus_features.protection.guard import ChangedError, Guard
 from clincus_features.protection.identity import Copies, note_item
 from clincus_features.protection.records import Change, Records
 from clincus_features.protection.seals import Stage, why_sealed
-from clincus_features.protection.watch import CHANGED, LOST, MOVED, Mark, Watcher, checked
-from tests.programs import DEADLINE, wait_until
+from clincus_features.protection.watch import CHANGED, LOST, MOVED, Mark, Watcher
+from tests.programs import wait_until
 from tests.table import table
+from tests.unit import wall_bench
+from tests.unit.wall_bench import RUN, SEALED, STAGE, flood, no_watches, replace
 
-SEALED = (".git/config", ".git/hooks", ".husky", ".git/info/attributes")
+bench = wall_bench.bench
+nothing_left = wall_bench.nothing_left
 PLACEHOLDERS = (".husky", ".git/info/attributes")
-STAGE = "0123456789abcdef"
-
-
-class Door:
-    """An Incus that has one container, and notes what it is told."""
-
-    engine = ""
-
-    def __init__(self):
-        self.status, self.told, self.config = "Running", [], {}
-        self.refusals = []  # the status in which each of the next commands that freeze leaves it, as they fail
-
-    def place(self, id):
-        return id
-
-    def run(self, *words, **_):
-        self.told.append(words)
-        if words[0] == "pause" and self.refusals:
-            self.status = self.refusals.pop(0)
-            raise clincus.IncusError("the command took more than 5 s", 504)
-        if words[0] == "pause":
-            self.status = "Frozen"
-
-    def instance(self, id):
-        return {"name": id, "status": self.status, "config": self.config}
-
-    def end_commands(self, id, reason):
-        self.told.append(("end", id))
-
-
-class App:
-    """As much of an Application as the guard needs."""
-
-    def __init__(self, home):
-        self.environ = {"HOME": str(home)}
-        self.incus, self.reports, self.events, self.alarms = Door(), [], [], []
-        self.extensions = clincus.Extensions(self)
-        self.extensions.alarm_listeners.append(lambda session, alarm: self.alarms.append(alarm))
-        self.sessions = self.hub = self.registry = self
-        self.shown = None  # the session as it is listed
-
-    def door(self, id):
-        return self.incus
-
-    def find(self, id):
-        return self.shown
-
-    def report(self, words):
-        self.reports.append(words)
-
-    def publish(self, event, extension=False):
-        self.events.append(event)
-
-
-class NoLeases:
-    """Stands in for the leases of a server."""
-
-    def hold(self, id, paths, probed=()):
-        return []
-
-    def is_in_doubt(self, id):
-        return False
-
-    def let_go(self, living):
-        pass
-
-    def drop(self, id):
-        pass
-
-
-def stacks() -> str:
-    """What each thread does now: the reason why one of them has not come to an end."""
-    return "\n".join("".join(traceback.format_stack(frame)) for frame in sys._current_frames().values())
-
-
-class Bench:
-    """A workspace that is sealed for one session, in a server."""
-
-    def __init__(self, folder, monkeypatch):
-        self.root = folder / "work"
-        self.mounts = folder / "mountinfo"
-        monkeypatch.setattr(seals, "MOUNTS", str(self.mounts))
-        for path, text in {".git/config": "[core]\n", ".git/hooks/one": "true\n", "README": "hello\n"}.items():
-            (self.root / path).parent.mkdir(parents=True, exist_ok=True)
-            (self.root / path).write_text(text)
-        (self.root / ".git/info").mkdir()
-        (self.root / ".git/info/attributes").touch()
-        (self.root / ".husky").mkdir()
-        self.app = App(folder)
-        self.guard = Guard(self.app, self.app.environ)
-        self.guard.leases = NoLeases()  # with leases, a test that writes in place would wait for them
-        self.session = clincus.Session("clincus-000000-1", str(self.root), "claude", 1, "running", False, run=RUN)
-        self.mount(*SEALED)
-        self.app.incus.config = self.config()
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self.work)
-        self.thread.start()
-
-    def work(self):
-        while not self.over.is_set():
-            self.guard.work()
-
-    def close(self):
-        self.over.set()
-        self.guard.watcher.call(lambda: None)
-        self.thread.join()
-
-    def settle(self):
-        """Let the thread finish what it has begun."""
-        done = threading.Event()
-        self.guard.watcher.call(done.set)
-        assert done.wait(DEADLINE), stacks()
-
-    def comes_to_rest(self):
-        """Wait until no look goes on. The end of one may have the thread ask for another one."""
-        guard = self.guard
-        examiner = guard.examiner
-
-        def is_looking():
-            everything = (examiner.link_looks, examiner.index_looks, examiner.module_looks)
-            return any(looks.is_busy(self.session.id) for looks in everything)
-
-        def is_at_rest():
-            if is_looking():
-                return False
-            self.settle()
-            return not is_looking()
-
-        wait_until(is_at_rest, "all looks to end")
-
-    def mount(self, *paths):
-        """Stand in for the mounts of the stage, with these seals."""
-        points = {"": "rw", ".git": "rw", ".git/info": "rw", **dict.fromkeys(paths, "ro")}
-        lines = [
-            f"1 1 0:1 / {seals.clincus.protect.STAGES}/{STAGE}/0/{p}".rstrip("/") + f" {o},x - e a b\n"
-            for p, o in points.items()
-        ]
-        self.mounts.write_text("".join(lines) if paths else "")
-
-    def config(self):
-        plan = {
-            "stage": STAGE,
-            "trees": [{"source": str(self.root), "readonly": False, "protect": dict.fromkeys(SEALED)}],
-        }
-        return {"raw.lxc": "\n".join(clincus.protect.hook_lines("/usr/bin/python3", plan)) + "\n"}
-
-    def check(self, *, accepts=False):
-        request = clincus.LaunchRequest(str(self.root), accept_changes=accepts)
-        launch = clincus.Launch(request, None, (), self.session, None, None, [])
-        self.guard.check_start(self.app.incus, self.session, launch, {"config": self.config()})
-
-    def start(self, **how):
-        self.check(**how)
-        for moment in ("sealed", "after_start"):
-            self.guard.hear(moment, self.session)
-        self.settle()
-
-    def stop(self):
-        self.mount()
-        self.guard.hear("stopped", self.session)
-        self.settle()
-
-    @property
-    def record(self):
-        return self.guard.records.read(str(self.root))
-
-    @property
-    def changes(self):
-        return [(one.path[len(str(self.root)) + 1 :], one.what) for one in self.record.changes]
-
-    def await_broken(self):
-        wait_until(lambda: self.guard.fields(self.session).get("protection") == "broken", "it to be broken")
-        wait_until(lambda: any(words[0] == "config" for words in self.app.incus.told), "the label")
-
-
-RUN = "2020-01-01T00:00:00Z"
-
-
-@pytest.fixture
-def bench(tmp_path, monkeypatch):
-    made = Bench(tmp_path, monkeypatch)
-    yield made
-    made.close()
-
-
-@contextmanager
-def leased(path):
-    """A write lease on a file: who opens it without waiting is refused; git waits, and gets in."""
-    with open(path, "r+b") as file:
-        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)  # by default SIGIO, which would end the tests
-        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        yield
-        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-
-
-def replace(path, text="evil\n"):
-    aside = path.with_name("evil")
-    aside.write_text(text)
-    aside.replace(path)
-
-
-def no_watches(monkeypatch, is_left=lambda: False):
-    """Stand in for a program of the same user that has all of the kernel's watches."""
-    real = watch.Instance.add
-
-    def add(instance, path, mask):
-        return real(instance, path, mask) if is_left() else checked(-1)
-
-    monkeypatch.setattr(watch.Instance, "add", add)
 
 
 # ---- which paths, and their identity ------------------------------------------------------------------------------
@@ -795,12 +587,18 @@ def test_a_session_on_another_host_says_once_that_it_is_not_watched(bench):
 # ---- the watch ----------------------------------------------------------------------------------------------------
 
 
-def watching(root, paths=(".git/config",)):
-    """A watcher of a workspace, and what it was told."""
+@pytest.fixture
+def watching(nothing_left):
+    """A function that watches a sealed path of a workspace, and gives the watcher and what it is told."""
     told = []
     watcher = Watcher(told.append, lambda: 0.0)
-    watcher.watch("one", {f"{root}/{path}": str(root) for path in paths})
-    return watcher, told
+
+    def watch_it(root, id="one"):
+        watcher.watch(id, {f"{root}/.git/config": str(root)})
+        return watcher, told
+
+    yield watch_it
+    watcher.close()
 
 
 @pytest.fixture
@@ -810,7 +608,7 @@ def root(tmp_path):
     return tmp_path
 
 
-def test_a_flood_is_told_as_one_loss(root):
+def test_a_flood_is_told_as_one_loss(watching, root):
     watcher, told = watching(root)
     flood(root)
     wait_until(lambda: watcher.drain() or any(LOST in touched.values() for touched in told), "the loss")
@@ -818,12 +616,11 @@ def test_a_flood_is_told_as_one_loss(root):
     assert {mark.path: how for mark, how in lost.items()}[f"{root}/.git/config"] == LOST
 
 
-def test_a_change_that_follows_a_loss_does_not_hide_it(root, monkeypatch):
+def test_a_change_that_follows_a_loss_does_not_hide_it(watching, root, monkeypatch):
     watcher, told = watching(root)
     (root / ".git/config").write_text("y")
     mark = Mark("one", f"{root}/.git/config")
-    [instance] = watcher.instances
-    monkeypatch.setattr(instance, "_events", lambda data: iter([(0, [(mark, LOST)]), (0, [(mark, CHANGED)])]))
+    monkeypatch.setattr(watcher.instance, "_events", lambda data: iter([(0, [(mark, LOST)]), (0, [(mark, CHANGED)])]))
     watcher.drain()
     assert told == [{mark: LOST}]
 
@@ -836,64 +633,83 @@ def other_root(tmp_path):
     return other
 
 
-def flood(folder, count=20_000):
-    """Cause events, by default more than fs.inotify.max_queued_events; the kernel merges those that are alike."""
-    pair = [folder / "a", folder / "b"]
-    for number in range(count):
-        os.close(os.open(pair[number % 2], os.O_WRONLY | os.O_CREAT))
+def test_all_sessions_of_a_server_have_two_instances(watching, tmp_path):
+    """The kernel gives a user 128 of them, for all programs."""
+    before = wall_bench.held()[0]
+    for number in range(20):
+        folder = tmp_path / str(number)
+        (folder / ".git").mkdir(parents=True)
+        (folder / ".git/config").write_text("x")
+        watcher, told = watching(folder, str(number))
+    assert wall_bench.held()[0] == sorted([*before, *2 * ["anon_inode:inotify"]])
+    watcher.unwatch("3")
+    for number in (3, 4):
+        replace(tmp_path / f"{number}/.git/config")
+    watcher.drain()
+    assert {mark.id for touched in told for mark in touched} == {"4"}
 
 
-def test_a_flood_in_one_session_loses_nothing_of_another(root, other_root):
+def test_a_flood_in_one_session_has_all_examined(watching, root, other_root):
     watcher, told = watching(root)
-    watcher.watch("two", {f"{other_root}/.git/config": str(other_root)})
+    watching(other_root, "two")
     flood(root)
     (other_root / ".git/config").write_text("y")
     wait_until(lambda: watcher.drain() or any(LOST in touched.values() for touched in told), "the loss")
-    of_two = {mark.path: how for touched in told for mark, how in touched.items() if mark.id == "two"}
-    assert of_two == {f"{other_root}/.git/config": CHANGED}
+    assert told[0][Mark("two", f"{other_root}/.git/config")] == LOST
 
 
-def test_another_session_is_heard_while_a_flood_is_let_pass(root, other_root):
-    watcher, told = watching(root)
-    watcher.watch("two", {f"{other_root}/.git/config": str(other_root)})
-    flood(root, 1000)
-    watcher.drain()
-    told.clear()
-    replace(other_root / ".git/config")
-    watcher.drain()
-    assert told[0][Mark("two", f"{other_root}/.git/config")] == MOVED
-    assert not any(mark.id == "one" for touched in told for mark in touched)
-
-
-def test_a_flood_is_read_to_its_end_when_a_session_has_ended(root):
+def test_a_flood_is_read_to_its_end_when_a_session_has_ended(watching, root):
     watcher, told = watching(root)
     flood(root, 10_000)
     replace(root / ".git/config")
-    watcher.finish("one")
+    watcher.finish()
     assert {mark.path: how for touched in told for mark, how in touched.items()}[f"{root}/.git/config"] == MOVED
 
 
-def test_sessions_share_an_instance_where_the_kernel_gives_no_more(root, other_root, monkeypatch):
-    watcher, told = watching(root)
-    monkeypatch.setattr(watch, "Instance", lambda libc: checked(-1))  # EMFILE
-    watcher.watch("two", {f"{other_root}/.git/config": str(other_root)})
-    watcher.unwatch("one")
-    replace(other_root / ".git/config")
-    replace(root / ".git/config")
-    watcher.drain()
-    assert {mark.id for touched in told for mark in touched} == {"two"}
-    watcher.unwatch("two")
-    assert watcher.instances == []
-
-
-def test_only_the_folders_on_the_way_are_watched(root):
+def test_only_the_folders_on_the_way_are_watched(watching, root):
     for number in range(200):
         (root / f"src/{number}/deep").mkdir(parents=True)
     watcher, _ = watching(root)
-    [instance] = watcher.instances
-    assert len(instance.watched) == 2
+    assert len(watcher.instance.watched) == 2
     watcher.unwatch("one")
-    assert watcher.instances == []
+    assert watcher.instance.watched == {}
+
+
+def test_a_job_after_the_end_is_dropped(watching, root):
+    watcher, _ = watching(root)
+    watcher.close()
+    watcher.call(lambda: None)
+    watcher.close = lambda: None  # of the fixture
+
+
+@pytest.fixture
+def no_instances(monkeypatch):
+    """Have the kernel give this user no inotify instance."""
+
+    def refuse(if_lost=LOST):
+        raise OSError(errno.EMFILE, "your user has no inotify instance left")
+
+    monkeypatch.setattr(watch, "Instance", refuse)
+
+
+def test_without_an_inotify_instance_a_session_says_so_and_what_is_replaced_is_found(bench, no_instances):
+    bench.start()
+    [warning] = bench.guard.warnings(bench.session)
+    assert "no inotify instance left" in warning
+    assert "max_user_instances" in warning
+    replace(bench.root / ".git/config")
+    bench.guard.compare_indexes()
+    bench.await_broken()
+
+
+def test_the_health_report_tells_that_no_inotify_instance_is_left(nothing_left, no_instances, monkeypatch):
+    extensions = clincus.Extensions()
+    protection.install(extensions)
+    [found] = [one for examine in extensions.examiners if (one := examine({"HOME": "/nonexistent"}, tuple))]
+    assert "no inotify instance left" in found[0]
+    assert "sysctl fs.inotify.max_user_instances" in found[1]
+    monkeypatch.undo()
+    assert watch.examine() is None
 
 
 @pytest.mark.parametrize(
@@ -905,7 +721,7 @@ def test_only_the_folders_on_the_way_are_watched(root):
         (lambda root: root.rename(root.with_name("elsewhere")), MOVED),
     ],
 )
-def test_what_happens_to_a_sealed_name_is_told(root, act, how):
+def test_what_happens_to_a_sealed_name_is_told(watching, root, act, how):
     watcher, told = watching(root)
     act(root)
     watcher.drain()
