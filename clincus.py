@@ -287,8 +287,7 @@ class LogHandler(LoggingHandler):
             text = "\n".join(map(printable, lines))
             stream = sys.stderr
             with suppress(io.UnsupportedOperation):  # no file is behind the stream, so it is always ready
-                _, writable, _ = select.select([], [stream.fileno()], [], self.PATIENCE)
-                if not writable:
+                if not poll_on(stream.fileno(), select.POLLOUT).poll(1000 * self.PATIENCE):
                     return
             print(text, file=stream, flush=True)
 
@@ -8787,12 +8786,25 @@ class EventHub:
         self._lock = threading.Lock()  # held while something is passed to the thread
         # Frame, and whether only EVENTS_SUBPROTOCOL gets it. No extension is negotiated, so one frame serves all.
         self._events: list[tuple[bytes, bool]] = []
+        self._thread: threading.Thread | None = None
+        self._is_over = False
 
     def start(self) -> None:
         """Start the thread that sends."""
         self._wake_reader, self._waker = socket.socketpair()
         self._poll = poll_on(self._wake_reader, select.POLLIN)
-        threading.Thread(target=self._run, name="telling events", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="telling events", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, if it was started. What is published from now on reaches nobody."""
+        if self._thread is None:
+            return
+        self._is_over = True
+        wake(self._waker)
+        self._thread.join()
+        self._wake_reader.close()
+        self._waker.close()
 
     def publish(self, event: Mapping[str, object], extension: bool = False) -> None:
         """Send `event` to all, or with `extension` to clients of our subprotocol only. It never blocks."""
@@ -8819,7 +8831,7 @@ class EventHub:
         wake(self._waker)
 
     def _run(self) -> None:
-        while True:
+        while not self._is_over:
             due = min((websocket.due() for websocket in list(self.subscribers.values())), default=None)
             patience = None if due is None else 1000 * max(0.0, due - time.monotonic())
             ready = dict(self._poll.poll(patience))
@@ -9114,6 +9126,7 @@ class Application:
         for listener in self._listeners:
             listener.close()
         self.sockets.close_all(CLOSE_WITHIN + HANGUP_GRACE + 1)
+        self.hub.stop()
         stop_engines(self.engines.values())
 
     def save_settings(self, changes: Mapping[str, Any]) -> None:

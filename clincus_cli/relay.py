@@ -52,8 +52,9 @@ def pour(stream: IO[bytes], sink: Sink, failures: list[OSError]) -> None:
 
 def input_for(command: clincus.GuestCommand, source: int) -> Iterator[bytes]:
     """The bytes that come from a descriptor until it or the command ends."""
+    poll = clincus.poll_on(source, select.POLLIN)
     while command.process.poll() is None:
-        if select.select([source], [], [], 0.2)[0]:
+        if poll.poll(200):
             try:
                 piece = os.read(source, 1 << 16)
             except OSError as error:

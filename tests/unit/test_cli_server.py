@@ -31,11 +31,12 @@ class Answer(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server.server_port
-    server.shutdown()
-    server.server_close()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture
@@ -51,41 +52,28 @@ def remember(context, text: str) -> None:
     file.write_text(text)
 
 
-def test_the_server_that_was_started_last_is_asked(context, port):
+def test_the_server_is_asked_that_was_started_last_or_that_the_flag_names(context, port):
     remember(context, f"{port}\n")
     assert cli_server.ask_server(context, "GET", "/api/sessions") == ["/api/sessions"]
-
-
-def test_the_flag_names_another_server(context, port):
-    remember(context, "9\n")
+    with pytest.raises(clincus.ClincusError, match="no such session") as raised:
+        cli_server.ask_server(context, "GET", "/api/gone")
+    assert raised.value.status == 404
+    for text in ("", "0", "70000", "3000 4000"):
+        remember(context, text)
+        assert cli_server.known_port(context) == 9
+    with pytest.raises(clincus.ClincusError, match="start one with `clincus serve`") as raised:
+        cli_server.ask_server(context, "GET", "/api/sessions")
+    assert raised.value.status == 503
     context.options.port = port
     assert cli_server.ask_server(context, "GET", "/api/sessions") == ["/api/sessions"]
 
 
-@pytest.mark.parametrize("text", ["", "0", "70000", "3000 4000"])
-def test_a_file_that_names_no_port_is_passed_over(context, text):
-    remember(context, text)
-    assert cli_server.known_port(context) == 9
-
-
-def test_no_server_is_said_with_what_to_do(context):
-    with pytest.raises(clincus.ClincusError, match="start one with `clincus serve`") as raised:
-        cli_server.ask_server(context, "GET", "/api/sessions")
-    assert raised.value.status == 503
-
-
-def test_what_the_server_refuses_is_said_in_its_words(context, port):
-    remember(context, str(port))
-    with pytest.raises(clincus.ClincusError, match="no such session") as raised:
-        cli_server.ask_server(context, "GET", "/api/gone")
-    assert raised.value.status == 404
-
-
-@pytest.mark.parametrize(("uid", "words"), [(4242, "4242"), (None, "does not name")])
-def test_nothing_is_sent_to_a_program_of_another_user(context, port, monkeypatch, uid, words):
+def test_nothing_is_sent_to_a_program_of_another_user(context, port, monkeypatch):
     remember(context, str(port))
     monkeypatch.setattr(cli_server, "ACCEPT_PAUSE", 0)
-    monkeypatch.setattr(clincus, "find_peer", lambda _: clincus.Peer("127.0.0.1", ("127.0.0.1", port), "", uid))
-    with pytest.raises(clincus.ClincusError, match=words) as raised:
-        cli_server.ask_server(context, "GET", "/api/sessions")
-    assert raised.value.status == 403
+    for uid, words in ((4242, "4242"), (None, "does not name")):
+        peer = clincus.Peer("127.0.0.1", ("127.0.0.1", port), "", uid)
+        monkeypatch.setattr(clincus, "find_peer", lambda _, peer=peer: peer)
+        with pytest.raises(clincus.ClincusError, match=words) as raised:
+            cli_server.ask_server(context, "GET", "/api/sessions")
+        assert raised.value.status == 403

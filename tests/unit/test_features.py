@@ -49,12 +49,6 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         del sys.modules[name]
 
 
-def test_a_file_in_the_package_is_a_feature(package):
-    extensions = clincus.install_features(None, package(good=GOOD))
-    assert [route[:2] for route in extensions.routes] == [("GET", "/api/weather")]
-    assert extensions.fields(SESSION) == {"weather": "fine"}
-
-
 def test_a_command_gets_the_fields_of_a_frozen_session_without_a_server(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("HOME", str(tmp_path))
     change = Change("/srv/app/.git/logs", "replaced", "container", "2026-01-01T00:00:00Z", False, "words", "link")
@@ -70,15 +64,17 @@ def test_a_command_gets_the_fields_of_a_frozen_session_without_a_server(tmp_path
     assert caplog.text == ""
 
 
-def test_a_feature_that_raises_is_reported_and_left_out_whole(package, caplog):
+def test_a_file_in_the_package_is_a_feature_and_one_that_raises_is_left_out_whole(package, caplog):
     clincus.log.addHandler(caplog.handler)
     try:
         extensions = clincus.install_features(None, package(broken=BROKEN, good=GOOD))
     finally:
         clincus.log.removeHandler(caplog.handler)
-    assert [route[1] for route in extensions.routes] == ["/api/weather"]
+    assert [route[:2] for route in extensions.routes] == [("GET", "/api/weather")]
+    assert extensions.fields(SESSION) == {"weather": "fine"}
     assert "the feature broken is left out" in caplog.text
     assert "out of order" in caplog.text
+    assert clincus.install_features(None, "no_such_features").routes == []
 
 
 def test_no_session_starts_while_a_feature_that_guards_it_is_left_out(package, caplog):
@@ -112,10 +108,6 @@ def test_the_program_and_its_features_share_one_module():
     assert done.stdout.splitlines()[-1] == "True"
 
 
-def test_without_the_package_there_are_no_features():
-    assert clincus.install_features(None, "no_such_features").routes == []
-
-
 def test_a_listener_that_raises_keeps_no_other_from_being_told(caplog):
     told: list[str] = []
     extensions = clincus.Extensions()
@@ -139,14 +131,10 @@ def test_an_answer_holds_for_some_seconds_however_many_ask(seconds, expected):
     assert [answers.get(SESSION, ask) for _ in range(3)] == expected
 
 
-def test_each_session_has_an_answer_of_its_own():
+def test_each_run_of_each_session_has_an_answer_of_its_own():
     answers, ask = clincus.LastAnswers(1e9), numbers()
     assert [answers.get(SESSION._replace(id=id), ask) for id in ("a", "b", "a")] == [1, 2, 1]
-
-
-def test_each_run_of_a_session_has_an_answer_of_its_own():
-    answers, ask = clincus.LastAnswers(1e9), numbers()
-    assert [answers.get(SESSION._replace(run=run), ask) for run in ("one", "two", "two")] == [1, 2, 2]
+    assert [answers.get(SESSION._replace(run=run), ask) for run in ("one", "two", "two")] == [3, 4, 4]
 
 
 def test_a_question_that_fails_is_asked_again():

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 import clincus
-from tests.builders import a_session
 from tests.programs import DEADLINE, wait_until
 
 NAME = "clincus-0a1b2c-1"
@@ -117,34 +116,20 @@ def statuses(monitor) -> list[str]:
 
 class TestMonitor:
     def test_an_event_leads_to_a_look(self, engine, monitor):
-        engine.add(NAME, "Running")
+        """No look at who runs would find what becomes of stopped ones: copied, imported, moved to another member."""
         monitor.start()
         monitor.engine.require()
-        assert statuses(monitor) == ["running"]
-        engine.add(NAME, "Stopped")
-        engine.tell("instance-shutdown", NAME)
-        wait_until(lambda: statuses(monitor) == ["stopped"])
-
-    def test_a_stopped_session_that_moves_to_another_member_is_looked_at(self, engine, monitor):
-        """It still does not run, so no look at who runs would find it elsewhere."""
-        members = lambda: [session.member for session in monitor._sessions.registry.all()]  # noqa: E731
+        sessions = monitor._sessions.registry.all
         engine.add(NAME, "Stopped")
         engine.instances[NAME]["location"] = "m2"
-        monitor.start()
-        monitor.engine.require()
-        assert members() == ["m2"]
+        engine.tell("instance-created", NAME)
+        wait_until(lambda: [session.member for session in sessions()] == ["m2"])
         engine.instances[NAME]["location"] = "m1"
         engine.tell("instance-migrated", NAME)
-        wait_until(lambda: members() == ["m1"])
-        assert len(engine.looks) == 1
-
-    def test_a_stopped_container_that_appears_is_looked_at(self, engine, monitor):
-        """`incus copy` and `incus import` make one that does not run, so no look at who runs would find it."""
-        monitor.start()
-        monitor.engine.require()
-        engine.add(NAME, "Stopped")
-        engine.tell("instance-created", NAME)
-        wait_until(lambda: statuses(monitor) == ["stopped"])
+        wait_until(lambda: [session.member for session in sessions()] == ["m1"])
+        engine.add(NAME, "Running")
+        engine.tell("instance-started", NAME)
+        wait_until(lambda: statuses(monitor) == ["running"])
         assert len(engine.looks) == 1
 
     def test_a_container_that_is_being_created_here_is_looked_at_when_it_runs(self, engine, monitor, monkeypatch):
@@ -178,25 +163,20 @@ class TestMonitor:
         wait_until(lambda: names() == [])
         assert len(engine.looks) == 1
 
-    @pytest.mark.parametrize(
-        "change",
-        [
-            ("Running", "Stopped", ["stopped"]),
-            ("Running", "Frozen", ["stopped"]),
-            ("Stopped", "Running", ["running"]),
-            ("Running", "", []),
-            ("", "Running", ["running"]),
-        ],
-    )
-    def test_a_change_that_no_event_told_is_found_by_the_look_at_who_runs(self, engine, monitor, monkeypatch, change):
-        before, after, shown = change
+    def test_a_change_that_no_event_told_is_found_by_the_look_at_who_runs(self, engine, monitor, monkeypatch):
         set_intervals(monkeypatch, monitor, who_runs=0.02, everything=DEADLINE)
-        engine.change(NAME, before)
         monitor.start()
         wait_until(lambda: engine.looks[2:] and set(engine.looks[2:]) == {clincus.RUNNING_INSTANCES})
-        assert len(statuses(monitor)) == bool(before)
-        engine.change(NAME, after)
-        wait_until(lambda: statuses(monitor) == shown)
+        for status, shown in (
+            ("Running", ["running"]),
+            ("Stopped", ["stopped"]),
+            ("Running", ["running"]),
+            ("Frozen", ["stopped"]),
+            ("Running", ["running"]),
+            ("", []),
+        ):
+            engine.change(NAME, status)
+            wait_until(lambda shown=shown: statuses(monitor) == shown)
 
     def test_any_other_change_is_found_by_the_look_at_everything(self, engine, monitor, monkeypatch):
         set_intervals(monkeypatch, monitor, who_runs=0.02, everything=0.1)
@@ -217,23 +197,10 @@ class TestMonitor:
         wait_until(lambda: len(engine.looks) > 6)
         assert set(engine.looks[2:]) == {clincus.RUNNING_INSTANCES}
 
-    @pytest.mark.parametrize(
-        "line",
-        [
-            b"",
-            b"{",
-            b"[]",
-            b'{"metadata": 1}',
-            b'{"timestamp": "now", "metadata": {}}',
-            b'{"timestamp": "2026-01-01T00:00:00Z", "metadata": {"action": "x", "name": ["x"]}}',
-            b'{"timestamp": "2026-01-01T00:00:00Z", "metadata": {"action": "x", "name": "x", "context": 1}}',
-            b"\xff",
-        ],
-    )
-    def test_a_line_that_is_no_event_is_passed_over(self, engine, monitor, line):
+    def test_a_line_that_is_no_event_is_passed_over(self, engine, monitor):
         monitor.start()
         monitor.engine.require()
-        engine.streams[0].stdin.write(line + b"\n")
+        engine.streams[0].stdin.write(b'\n{\n[]\n{"metadata": 1}\n\xff\n')
         engine.add(NAME, "Running")
         engine.tell("instance-started", NAME)
         wait_until(lambda: statuses(monitor) == ["running"])
@@ -246,14 +213,16 @@ class TestMonitor:
             engine.streams[0].stdin.write(b"x" * (2 * clincus.EVENT_LIMIT))
         wait_until(lambda: len(engine.streams) == 2 and told[1:] == [""])
 
-    def test_a_failure_is_told_once_and_its_end_too(self, engine, monitor, told):
-        engine.failures = [clincus.IncusError("no daemon", 503)] * 3
+    @pytest.mark.parametrize("failure", [clincus.IncusError("no daemon", 503), ValueError("no daemon")])
+    def test_a_failure_is_told_once_and_its_end_too(self, engine, monitor, told, failure):
+        engine.failures = [failure] * 3
         monitor.start()
         with pytest.raises(clincus.ClincusError, match="no daemon") as raised:
             monitor.engine.require()
         assert raised.value.status == 503
         wait_until(lambda: len(told) == 2)
-        assert told == ["no daemon", ""]
+        assert "no daemon" in told[0]
+        assert told[1] == ""
         monitor.engine.require()
 
     LATE = (
@@ -262,21 +231,21 @@ class TestMonitor:
         clincus.incus_failure("context deadline exceeded", "far"),
     )
 
-    @pytest.mark.parametrize("late", LATE, ids=str)
-    def test_a_look_that_comes_late_is_no_outage_while_others_are_answered(self, engine, looking, told, late):
+    def test_a_look_that_comes_late_is_no_outage_while_others_are_answered(self, engine, looking, told):
         """On a busy machine a remote counted as lost every few minutes, and whoever stopped a session was refused."""
         engine.is_busy = True
-        engine.failures = [late] * 3
+        engine.failures = [*self.LATE]
         looks = len(engine.looks)
         wait_until(lambda: not engine.failures and len(engine.looks) > looks + 3)
         assert told == []
 
-    @pytest.mark.parametrize(("is_busy", "failure"), [(False, LATE[0]), (True, clincus.IncusError("not trusted", 503))])
-    def test_a_look_that_fails_is_an_outage_else(self, engine, looking, told, is_busy, failure):
-        engine.is_busy = is_busy
-        engine.failures = [failure]
+    def test_a_look_that_fails_is_an_outage_else(self, engine, looking, told):
+        engine.failures = [self.LATE[0]]
         wait_until(lambda: len(told) == 2)
-        assert told == [str(failure), ""]
+        engine.is_busy = True
+        engine.failures = [clincus.IncusError("not trusted", 503)]
+        wait_until(lambda: len(told) == 4)
+        assert told == [str(self.LATE[0]), "", "not trusted", ""]
 
     def test_a_stream_that_ends_is_a_failure(self, engine, monitor, told):
         monitor.start()
@@ -291,12 +260,6 @@ class TestMonitor:
         monitor.start()
         wait_until(lambda: told)
         assert told[0].startswith("Incus closed the connection: it is restarting.")
-
-    def test_what_nobody_foresaw_does_not_end_it(self, engine, monitor, told):
-        engine.failures = [ValueError("half an answer")]
-        monitor.start()
-        wait_until(lambda: len(told) == 2)
-        assert told == ["Clincus failed to follow Incus: ValueError('half an answer')", ""]
 
     def test_another_project_is_no_outage(self, engine, monitor, told):
         engine.add(NAME, "Running")
@@ -325,12 +288,6 @@ class TestMonitor:
         monitor.start()
         monitor.engine.require()
         assert [run.id for run in monitor._history.runs() if run.ended_at is None] == [NAME]
-
-    def test_a_history_that_cannot_be_written_does_not_end_it(self, engine, monitor, told, tmp_path):
-        (tmp_path / "history.jsonl").mkdir()
-        monitor.start()
-        monitor.engine.require()
-        assert (monitor.engine.thread.is_alive(), told) == (True, [])
 
     def test_its_child_ends_with_it_whenever_that_is(self, engine, monitor, monkeypatch):
         start = engine.monitor
@@ -369,18 +326,9 @@ def listener() -> clincus.Listener:
     return clincus.open_listener(("127.0.0.1", 0), site)
 
 
-def test_a_listener_that_nothing_wakes_ends_at_once():
-    one = listener()
-    one.start()
-    socket.create_connection(one.server_address, DEADLINE).close()
-    one.close()
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(one.server_address, DEADLINE)
-
-
 def test_a_listener_can_be_ended_before_it_has_begun():
     before = threading.active_count()
-    for _ in range(50):
+    for _ in range(10):
         one = listener()
         one.start()
         one.close()
@@ -421,7 +369,7 @@ def test_a_port_that_another_program_holds_on_ipv6_is_refused(tmp_path):
         other.bind(("::1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(clincus.ClincusError, match=f"port {port} cannot be used on ::1: Address already in use"):
+        with pytest.raises(clincus.ClincusError, match=f"port {port} cannot be used on ::1"):
             application(tmp_path)._bind(port)
     with socket.socket() as free:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -462,14 +410,3 @@ def test_engines_that_hang_end_within_one_deadline_together():
         patch.setattr(clincus, "time", SimpleNamespace(monotonic=lambda: now[-1]))
         clincus.stop_engines(engines)
     assert [one.waits for one in engines] == [[clincus.STOP_WITHIN], [0.0], [0.0]]
-
-
-def test_the_event_of_a_bell_says_all_that_has_changed():
-    told: list[tuple[dict[str, object], bool]] = []
-    hub = SimpleNamespace(publish=lambda event, extension: told.append((event, extension)))
-    app = SimpleNamespace(hub=hub, history=None, extensions=clincus.Extensions())
-    session = a_session(rang_at="2026-01-01T00:00:00Z")
-    for kind in ("rang", "changed"):
-        clincus.Application._on_change(app, clincus.Change(kind, session, ""))  # type: ignore[arg-type]
-    event = {"type": "session.changed", "id": session.id}
-    assert told == [({**event, "rang_at": "2026-01-01T00:00:00Z"}, True), (event, True)]

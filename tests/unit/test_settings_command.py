@@ -35,17 +35,19 @@ def run(tmp_path, monkeypatch):
     return run_words
 
 
-def test_a_setting_is_shown_with_where_it_comes_from(run, path, capsys):
-    assert run("set", "limits.cpu.count", "4") == 0
+def test_a_setting_is_kept_and_shown_with_where_it_comes_from(run, path, capsys, monkeypatch):
+    assert run("set", "limits.cpu.count", "4", CLINCUS_LIMIT_CPU="2") == 0
+    assert "still sets it, and wins" in capsys.readouterr().err
     assert run("show", "limits.cpu", "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert document["limits.cpu.count"] == {"value": "4", "from": str(path)}
     assert document["limits.cpu.priority"]["from"] == "default"
-
-
-def test_the_paths_are_listed_with_those_that_are_not_there(run, path, capsys):
     assert run("path") == 0
-    assert f"{path}" in capsys.readouterr().out
+    assert str(path) in capsys.readouterr().out
+    monkeypatch.setattr(sys, "stdin", io.StringIO("codex\n"))
+    assert run("set", "tool.name", "-") == 0
+    assert 'name = "codex"' in path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 SETS = {
@@ -87,26 +89,11 @@ def test_a_value_is_read_as_toml_or_is_a_text(text, value):
     assert settings.read_value(text) == value
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
+def test_what_cannot_be_set_changes_nothing(run, path):
+    for words, message in (
         (("no.such", "1"), "no single setting 'no.such'"),
         (("limits.cpu.priority", "eleven"), "invalid limits.cpu.priority"),
-    ],
-)
-def test_what_cannot_be_set_changes_nothing(run, path, words, message):
-    with pytest.raises(clincus.ClincusError, match=message):
-        run("set", *words)
+    ):
+        with pytest.raises(clincus.ClincusError, match=message):
+            run("set", *words)
     assert not path.exists()
-
-
-def test_a_value_is_read_from_stdin(run, path, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.StringIO("codex\n"))
-    assert run("set", "tool.name", "-") == 0
-    assert path.read_text() == '[tool]\nname = "codex"\n'
-    assert path.stat().st_mode & 0o777 == 0o600
-
-
-def test_a_variable_that_wins_is_told(run, capsys):
-    assert run("set", "limits.cpu.count", "4", CLINCUS_LIMIT_CPU="2") == 0
-    assert "still sets it, and wins" in capsys.readouterr().err

@@ -22,7 +22,6 @@ COPILOT = "copilot --allow-all-tools --allow-all-paths --allow-all-urls"
 def home(tmp_path, monkeypatch):
     """A home directory of its own, and no system-wide config file."""
     monkeypatch.setattr(clincus, "SYSTEM_CONFIG", str(tmp_path / "etc" / "config.toml"))
-    (tmp_path / "home").mkdir()
     return tmp_path / "home"
 
 
@@ -64,79 +63,42 @@ def document(files, path):
 # Commands
 
 
-@pytest.mark.parametrize(
-    ("tool", "conversation", "command"),
+@table(
+    ("text", "tool", "conversation", "command"),
     [
-        ("claude", None, f"{CLAUDE} --session-id {SESSION}"),
-        ("claude", OTHER, f"{CLAUDE} --resume {OTHER}"),
-        ("copilot", None, f"{COPILOT} --session-id {SESSION}"),
-        ("copilot", OTHER, f"{COPILOT} --session-id {OTHER}"),
-        ("opencode", None, "opencode"),
-        ("opencode", "opencode", "opencode --continue"),
-        ("shell", None, "bash -l"),
+        ("", "claude", None, f"{CLAUDE} --session-id {SESSION}"),
+        ("", "claude", OTHER, f"{CLAUDE} --resume {OTHER}"),
+        ("", "copilot", None, f"{COPILOT} --session-id {SESSION}"),
+        ("", "copilot", OTHER, f"{COPILOT} --session-id {OTHER}"),
+        ("", "opencode", None, "opencode"),
+        ("", "opencode", "opencode", "opencode --continue"),
+        ("", "shell", None, "bash -l"),
+        ('[defaults]\nmodel = "opus"', "claude", None, f"{CLAUDE} --session-id {SESSION} --model opus"),
+        ('[defaults]\nmodel = "opus"', "copilot", None, f"{COPILOT} --session-id {SESSION}"),
+        ('[tool]\nname = "opencode"\n[defaults]\nmodel = "opus"', "opencode", None, "opencode"),
+        ('[tool]\nname = "opencode"\n[defaults]\nmodel = "a/b"', "opencode", None, "opencode --model a/b"),
+        ('[tool]\nbinary = "/c"', "claude", None, f"{CLAUDE.replace('claude', '/c', 1)} --session-id {SESSION}"),
+        ('[tool]\nbinary = "/c"', "copilot", None, f"{COPILOT} --session-id {SESSION}"),
+        ('[tool.commands]\naider = "aider --yes {session}"', "aider", None, f"aider --yes {SESSION}"),
     ],
 )
-def test_command(config, tool, conversation, command):
+def test_the_command_of_a_tool(environ, text, tool, conversation, command):
+    config = configured(environ, text)
     words = clincus.tool_command(clincus.find_tool(tool, config), config, SESSION, conversation)
     assert " ".join(words) == command
-
-
-@pytest.mark.parametrize(
-    ("text", "tool", "command"),
-    [
-        ('[defaults]\nmodel = "opus"', "claude", f"{CLAUDE} --session-id {SESSION} --model opus"),
-        ('[defaults]\nmodel = "opus"', "copilot", f"{COPILOT} --session-id {SESSION}"),
-        ('[tool]\nname = "opencode"\n[defaults]\nmodel = "opus"', "opencode", "opencode"),
-        ('[tool]\nname = "opencode"\n[defaults]\nmodel = "a/b"', "opencode", "opencode --model a/b"),
-        ('[tool]\nbinary = "/opt/c"', "claude", f"{CLAUDE.replace('claude', '/opt/c', 1)} --session-id {SESSION}"),
-        ('[tool]\nbinary = "/opt/c"', "copilot", f"{COPILOT} --session-id {SESSION}"),
-        ('[tool.commands]\naider = "aider --yes {session}"', "aider", f"aider --yes {SESSION}"),
-        ('[tool]\nname = "vi"\nbinary = "/opt/vi"', "vi", "/opt/vi"),
-    ],
-)
-def test_binary_model_and_commands_of_the_config(environ, text, tool, command):
-    config = configured(environ, text)
-    assert " ".join(clincus.tool_command(clincus.find_tool(tool, config), config, SESSION, None)) == command
-
-
-def test_an_unknown_tool_is_refused_with_the_known_ones(config):
-    with pytest.raises(
-        clincus.ClincusError, match=r"unknown tool: vi \(supported: claude, copilot, opencode, .*shell\)"
-    ):
-        clincus.find_tool("vi", config)
-
-
-def test_the_stub_takes_the_tools_place(config):
-    words = clincus.tool_command(clincus.TOOLS["opencode"], config, SESSION, None, environ={"CLINCUS_USE_DUMMY": "1"})
-    assert words == ["dummy"]
 
 
 # Environment
 
 
+def test_a_terminal_that_the_container_may_not_know_is_named_as_one_that_it_knows():
+    for term in ("", "xterm-ghostty", "alacritty-direct", "what-nobody-knows", "tmux-256color", "dumb"):
+        assert clincus.terminal_name(term) == "xterm-256color"
+    for term in ("xterm", "linux", "screen"):
+        assert clincus.terminal_name(term) == term
+
+
 @table(
-    ("term", "inside"),
-    [
-        ("", "xterm-256color"),
-        ("xterm-ghostty", "xterm-256color"),
-        ("wezterm", "xterm-256color"),
-        ("alacritty-direct", "xterm-256color"),
-        ("xterm-kitty", "xterm-256color"),
-        ("foot", "xterm-256color"),
-        ("what-nobody-knows", "xterm-256color"),
-        ("tmux-256color", "xterm-256color"),
-        ("screen-256color-bce", "xterm-256color"),
-        ("dumb", "xterm-256color"),
-        ("xterm", "xterm"),
-        ("linux", "linux"),
-        ("screen", "screen"),
-    ],
-)
-def test_terminal_name(term, inside):
-    assert clincus.terminal_name(term) == inside
-
-
-@pytest.mark.parametrize(
     ("tool", "variables", "token"),
     [
         ("claude", {"GH_TOKEN": "a", "GITHUB_TOKEN": "b"}, "a"),
@@ -156,7 +118,6 @@ def test_the_github_token_goes_where_it_is_used(environ, config, tool, variables
     [
         ('[ "$*" = "auth token" ] && echo gho_x', "gho_x"),
         ("echo gho_x; exit 1", ""),
-        ("echo two words", ""),
         ("exec sleep 60", ""),
     ],
 )
@@ -172,7 +133,6 @@ def test_gh_is_asked_within_a_time_limit(tmp_path, monkeypatch, script, token):
     [
         ({}, "", ""),
         ({}, ".config/gh/hosts.yml", "gho_x"),
-        ({"XDG_CONFIG_HOME": "HOME/xdg"}, ".config/gh/hosts.yml", ""),
         ({"XDG_CONFIG_HOME": "HOME/xdg"}, "xdg/gh/hosts.yml", "gho_x"),
         ({"XDG_CONFIG_HOME": "HOME/xdg", "GH_CONFIG_DIR": "HOME/own"}, "own/hosts.yml", "gho_x"),
     ],
@@ -243,43 +203,26 @@ def test_claudes_settings_stay_as_the_user_set_them(home, config):
 
 
 def test_of_claudes_account_file_only_account_and_preferences_go_in(home, config):
-    write(
-        home / ".claude.json",
-        json.dumps(
-            {
-                "oauthAccount": {"emailAddress": "ann@example.org"},
-                "theme": "light",
-                "preferredNotifChannel": "notifications_disabled",
-                "mcpServers": {"m": {"command": "m"}},
-                "projects": {"/home/ann/secret": {"history": ["p"]}},
-                "githubRepoPaths": {"a/b": ["/home/ann/secret"]},
-                "cachedChangelog": "long",
-            }
-        ),
-    )
-    files, _ = carry("claude", home, config)
+    kept = {
+        "oauthAccount": {"emailAddress": "ann@example.org"},
+        "theme": "light",
+        "preferredNotifChannel": "notifications_disabled",
+    }
+    private = {
+        "projects": {"/home/ann/secret": {"history": ["p"]}},
+        "githubRepoPaths": {"a/b": ["/home/ann/secret"]},
+        "cachedChangelog": "long",
+        "customApiKeyResponses": {"approved": ["old"], "rejected": ["k" * 20]},
+    }
+    write(home / ".claude.json", json.dumps({**kept, **private, "mcpServers": {"m": {"command": f"{home}/m"}}}))
+    files, _ = carry("claude", home, config, environment={"ANTHROPIC_API_KEY": "sk-" + "k" * 30})
     account = document(files, ".claude.json")
-    assert account["oauthAccount"] == {"emailAddress": "ann@example.org"}
-    assert account["mcpServers"] == {"m": {"command": "m"}}
-    assert (account["theme"], account["preferredNotifChannel"]) == ("light", "notifications_disabled")
+    assert {key: account[key] for key in kept} == kept
+    assert account["mcpServers"] == {"m": {"command": "/home/code/m"}}
+    assert account["customApiKeyResponses"] == {"approved": ["old", "k" * 20], "rejected": []}
     assert list(account["projects"]) == ["/workspace"]
     assert "secret" not in files[".claude.json"].data.decode()
     assert "cachedChangelog" not in account
-
-
-def test_an_api_key_in_the_environment_counts_as_approved(home, config):
-    write(home / ".claude.json", json.dumps({"customApiKeyResponses": {"approved": ["old"], "rejected": ["k" * 20]}}))
-    files, _ = carry("claude", home, config, environment={"ANTHROPIC_API_KEY": "sk-" + "k" * 30})
-    assert document(files, ".claude.json")["customApiKeyResponses"] == {"approved": ["old", "k" * 20], "rejected": []}
-
-
-def test_a_home_that_is_the_root_folder_leaves_all_paths_as_they_are(home, config, monkeypatch):
-    """Each path begins with it."""
-    write(home / ".claude/settings.json", json.dumps({"a": "/usr/bin/x"}))
-    real = clincus.Carried(str(home))
-    monkeypatch.setattr(clincus, "Carried", lambda _: real)
-    files, _ = carry("claude", "/", config)
-    assert document(files, ".claude/settings.json")["a"] == "/usr/bin/x"
 
 
 def test_paths_below_the_home_become_paths_in_the_container(home, config):
@@ -290,18 +233,18 @@ def test_paths_below_the_home_become_paths_in_the_container(home, config):
         f"{home}/k": [str(home)],
     }
     write(home / ".claude/settings.json", json.dumps(settings))
-    write(home / ".claude/plugins/known.json", json.dumps({"at": f"{home}/.claude/plugins/m"}))
     write(home / ".claude/plugins/list.json", json.dumps([f"{home}/x"]))
-    write(home / ".claude.json", json.dumps({"mcpServers": {"m": {"command": f"{home}/m"}}}))
     files, warnings = carry("claude", home, config)
     carried = document(files, ".claude/settings.json")
     assert carried["a"] == "/home/code/.claude/x.sh --y=/home/code"
     assert (carried["b"], carried["c"]) == (f"{home}2/x", f"/mnt{home}/x")
     assert carried["/home/code/k"] == ["/home/code"]
-    assert document(files, ".claude/plugins/known.json") == {"at": "/home/code/.claude/plugins/m"}
     assert document(files, ".claude/plugins/list.json") == ["/home/code/x"]
-    assert document(files, ".claude.json")["mcpServers"] == {"m": {"command": "/home/code/m"}}
     assert warnings == []
+    write(home / ".claude/settings.json", "{oops")
+    files, warnings = carry("claude", home, config)
+    assert document(files, ".claude/settings.json")["skipDangerousModePermissionPrompt"] is True
+    assert any("it is not a JSON object" in warning for warning in warnings)
 
 
 def test_copilot_keeps_its_comments_apart_and_its_folders(home, config):
@@ -311,12 +254,10 @@ def test_copilot_keeps_its_comments_apart_and_its_folders(home, config):
     assert warnings == []
 
 
-@pytest.mark.parametrize(
+@table(
     ("mine", "inside"),
     [
-        (None, {"*": "allow"}),
         ("ask", {"*": "allow"}),
-        ("allow", {"*": "allow"}),
         ("deny", "deny"),
         ({"bash": "ask", "edit": "deny"}, {"*": "allow", "bash": "allow", "edit": "deny"}),
         ({"bash": {"*": "ask", "rm *": "deny"}}, {"*": "allow", "bash": {"*": "allow", "rm *": "deny"}}),
@@ -324,43 +265,27 @@ def test_copilot_keeps_its_comments_apart_and_its_folders(home, config):
     ],
 )
 def test_opencode_may_do_what_the_user_did_not_deny(home, config, mine, inside):
-    if mine is not None:
-        write(home / ".config/opencode/opencode.jsonc", "// mine\n" + json.dumps({"permission": mine, "theme": "x"}))
+    write(home / ".config/opencode/opencode.jsonc", "// mine\n" + json.dumps({"permission": mine, "theme": "x"}))
     files, _ = carry("opencode", home, config)
-    path = ".config/opencode/opencode.json" + ("c" if mine is not None else "")
-    carried = document(files, path)
+    carried = document(files, ".config/opencode/opencode.jsonc")
     assert carried["permission"] == inside
     assert isinstance(inside, str) or next(iter(carried["permission"])) == "*"  # the last rule that fits counts
-    assert carried.get("theme") == (None if mine is None else "x")
+    assert carried["theme"] == "x"
 
 
-def test_credentials_hooks_and_modes_go_in(home, config):
+def test_credentials_hooks_and_modes_go_in_and_instructions_where_the_user_wants_that(home, environ, config):
     write(home / ".claude/.credentials.json", "{}")
     write(home / ".claude/hooks/deep/a.sh", "#!/bin/sh\n", 0o755)
     write(home / ".claude/CLAUDE.md", "be kind")
     os.utime(home / ".claude/.credentials.json", (1000, 1000))
     files, _ = carry("claude", home, config)
-    assert (files[".claude/.credentials.json"].mode, files[".claude/.credentials.json"].mtime) == (0o600, 1000)
-    assert files[".claude/hooks/deep/a.sh"].mode == 0o700
+    credentials = files[".claude/.credentials.json"]
+    assert (credentials.mode, credentials.mtime, files[".claude/hooks/deep/a.sh"].mode) == (0o600, 1000, 0o700)
     assert ".claude/CLAUDE.md" not in files
-    only, _ = carry("claude", home, config, present={})
-    assert list(only) == [".claude/.credentials.json"]
-
-
-@pytest.mark.parametrize(("inside", "carried"), [(999.0, True), (1000.0, False), (1001.5, False)])
-def test_a_token_that_was_renewed_inside_stays(home, config, inside, carried):
-    write(home / ".claude/.credentials.json", "{}")
-    os.utime(home / ".claude/.credentials.json", (1000, 1000))
-    present = {".claude/.credentials.json": inside}
-    files, _ = carry("claude", home, config, present=present)
-    assert (".claude/.credentials.json" in files) is carried
-
-
-def test_instructions_go_in_where_the_user_wants_it(home, environ):
-    write(home / ".claude/CLAUDE.md", "be kind")
-    write(home / ".claude/agents/a.md", "a")
-    files, _ = carry("claude", home, configured(environ, "[tool]\ncarry_instructions = true"))
-    assert {".claude/CLAUDE.md", ".claude/agents/a.md"} <= files.keys()
+    assert ".claude/CLAUDE.md" in carry("claude", home, configured(environ, "[tool]\ncarry_instructions = true"))[0]
+    for inside, is_carried in ((999.0, True), (1000.0, False), (1001.5, False)):
+        only, _ = carry("claude", home, config, present={".claude/.credentials.json": inside})
+        assert bool(only) is is_carried, "one that was renewed inside stays"
 
 
 def test_what_leaves_the_home_or_is_no_file_stays_behind_with_a_warning(home, config, tmp_path):
@@ -382,54 +307,34 @@ def test_what_leaves_the_home_or_is_no_file_stays_behind_with_a_warning(home, co
     ]
 
 
-def test_the_files_of_a_person_together_have_a_bound(tmp_path):
-    (tmp_path / "skills").mkdir()
+def test_a_huge_file_stays_behind_and_the_sum_is_bounded(home, monkeypatch):
     for number in range(10):
-        with open(tmp_path / "skills" / f"{number}.bin", "wb") as file:
-            file.truncate(7 << 20)
-    carried = clincus.Carried(str(tmp_path))
+        write(home / "skills" / f"{number}.bin")
+        os.truncate(home / "skills" / f"{number}.bin", 7 << 20)
+    carried = clincus.Carried(str(home))
     carried.add("skills")
     assert sorted(carried.files) == [f"skills/{number}.bin" for number in range(9)]
     assert "all files together would be larger than 64 MiB" in carried.warnings[0]
-
-
-def test_a_huge_file_stays_behind_and_the_sum_is_bounded(home, monkeypatch):
-    for name in ("a", "b", "c"):
-        write(home / ".claude/hooks" / name, name * 70)
-    write(home / ".claude/plugins/huge", "x" * 101)
+    write(home / "huge", "x" * 101)
     monkeypatch.setattr(clincus, "CARRIED_FILE_LIMIT", 100)
-    carried = clincus.Carried(str(home), left=2 * 512 + 150)
-    for path in (".claude/hooks", ".claude/plugins"):
-        carried.add(path)
-    assert sum(len(file.data) for file in carried.files.values()) == 140
-    monkeypatch.setattr(carried, "_left", 1000)
-    carried.add(".claude/plugins/huge")
-    assert ["together" in warning for warning in carried.warnings] == [True, True, False]
-    assert all("larger than" in warning for warning in carried.warnings)
-
-
-def test_a_broken_settings_file_is_replaced_with_a_warning(home, config):
-    write(home / ".claude/settings.json", "{oops")
-    files, warnings = carry("claude", home, config)
-    assert document(files, ".claude/settings.json")["skipDangerousModePermissionPrompt"] is True
-    assert any("it is not a JSON object" in warning for warning in warnings)
-
-
-def test_a_pack_may_hold_links_and_folders_that_others_read(tmp_path):
-    data = b"".join(clincus.pack_files([clincus.ToolFile("a/link", link="../far away")], 0, 0, 0o755))
-    subprocess.run(["tar", "-x", "--no-same-owner", "-C", str(tmp_path)], input=data, check=True, timeout=60)
-    assert os.readlink(tmp_path / "a/link") == "../far away"
-    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o755
+    carried = clincus.Carried(str(home))
+    carried.add("huge")
+    assert (carried.files, "larger than" in carried.warnings[0]) == ({}, True)
 
 
 def test_a_pack_unpacks_to_the_same_files(tmp_path):
-    files = [clincus.ToolFile("a/b/c", b"1" * 1000, 0o700, 5.0), clincus.ToolFile("d" * 150 + "/e", b"")]
-    data = b"".join(clincus.pack_files(files, os.getuid(), os.getgid()))
+    files = [
+        clincus.ToolFile("a/b/c", b"1" * 1000, 0o700, 5.0),
+        clincus.ToolFile("d" * 150 + "/e", b""),
+        clincus.ToolFile("a/link", link="../far away"),
+    ]
+    data = b"".join(clincus.pack_files(files, os.getuid(), os.getgid(), 0o755))
     subprocess.run(["tar", "-x", "-C", str(tmp_path)], input=data, check=True, timeout=60)
     assert (tmp_path / "a/b/c").read_bytes() == b"1" * 1000
     assert stat.S_IMODE((tmp_path / "a/b/c").stat().st_mode) == 0o700
-    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o755
     assert (tmp_path / ("d" * 150) / "e").read_bytes() == b""
+    assert os.readlink(tmp_path / "a/link") == "../far away"
 
 
 def test_a_session_that_borrows_gets_no_key_that_claude_code_keeps():
